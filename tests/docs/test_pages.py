@@ -15,13 +15,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import pyotp
 import pytest
 from support.command_line import plain_environment
 from support.pages import DOCS, ROOT, all_blocks, blocks
 from support.patience import PATIENT
 from support.terminal import Terminal
-from support.vault import PAYMENT, Client, consent, serving
+from support.vault import PAYMENT, Client, consent, fresh_code, serving
 
 from agentvault_tui.cli.terminal import _ARM_SECONDS
 from agentvault_tui.home import Home
@@ -244,7 +243,7 @@ class Reader:
             terminal.see("Password")
             terminal.write(self.alice["password"] + "\n")
             terminal.see("One-time code")
-            terminal.write(pyotp.TOTP(self.alice["otp_secret"]).now() + "\n")
+            terminal.write(fresh_code(self.alice) + "\n")
             terminal.see("Approve exactly this?")
             time.sleep(_ARM_SECONDS)  # what comes sooner was not read, and is no answer
             terminal.write("y\n")

@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,7 +115,7 @@ class Vault:
         with Activation() as page:
             page.open(self.ready["tenant"], device["user_code"])
             page.sign_in(user["user"], user["password"])
-            page.one_time_code(pyotp.TOTP(user["otp_secret"]).now())
+            page.one_time_code(fresh_code(user))
             page.confirm()
 
     def kill(self) -> None:
@@ -125,6 +126,15 @@ class Vault:
         self.operator.close()
         for client in self._clients:
             client.http.close()
+
+
+def fresh_code(user: dict[str, str]) -> str:
+    """Return a one-time code that the person has not used: each counts once."""
+    last = int(user.get("otp_step", 0))
+    while (step := max(int(time.time()) // 30 - 1, last + 1)) > time.time() // 30 + 1:
+        time.sleep(0.2)  # until the app shows another
+    user["otp_step"] = str(step)
+    return pyotp.TOTP(user["otp_secret"]).generate_otp(step)
 
 
 def consent(page: str, user: dict[str, str]) -> str:
