@@ -171,7 +171,8 @@ async def _whole_body(receive: Receive, cap: int) -> bytes | None:
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            return b""
+            # RFC 9112 section 8: a body that broke off is not a short one.
+            raise ClientGoneError
         size += len(message["body"])
         if size > cap:
             return None

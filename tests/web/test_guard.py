@@ -158,6 +158,29 @@ async def test_an_endless_body_is_refused_early_and_cut(serve: Serve) -> None:
     assert sent < 64 << 20
 
 
+@pytest.mark.parametrize("rest", [b"", b"5\r\nhe", b"zz\r\n", b"5\r\nhelloX"])
+async def test_a_chunked_body_that_breaks_off_reaches_no_app(
+    serve: Serve, rest: bytes
+) -> None:
+    """A broken body is not a short one: nothing is done (RFC 9112 section 8)."""
+    asked: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        asked.append(scope["path"])
+        await echo(scope, receive, send)
+
+    listener = await serve(RequestGuard(app, hosts=None))
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+    writer.write(b"POST /broken HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + rest)
+    writer.write_eof()
+    async with asyncio.timeout(PATIENT):
+        said = await reader.read()
+    writer.close()
+    assert said == b"" or said.startswith(b"HTTP/1.1 400 ")
+    assert (await get(listener)).status_code == 200
+    assert asked == ["/"]
+
+
 async def test_errors_take_the_shape_asked_for(serve: Serve) -> None:
     """Operators read problem documents (RFC 9457)."""
     listener = await serve(
