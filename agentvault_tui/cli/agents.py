@@ -372,8 +372,16 @@ def _one_or_all(ref: str | None, *, everyone: bool) -> None:
 
 
 def _split(scopes: tuple[str, ...]) -> tuple[str, ...]:
-    """Accept scopes one by one, or several in one word as OAuth writes them."""
-    return tuple(scope for word in scopes for scope in word.replace(",", " ").split())
+    """Accept scopes one by one, or several in one word as OAuth writes them.
+
+    Raises:
+        UsageError: a word holds none, as a variable that is not set does: left out, it
+            would stand for every scope.
+    """
+    found = [word.replace(",", " ").split() for word in scopes]
+    if not all(found):
+        raise UsageError("a scope is empty", "is a variable not set?")
+    return tuple(scope for word in found for scope in word)
 
 
 def _read_key(path: Path) -> str:

@@ -64,7 +64,7 @@ class ScopesRequest(WireRequest, kw_only=True):
     serves: tuple[str, ...] | UnsetType = UNSET
     """Scopes it serves, in place of those it did; empty for all."""
     resources: tuple[str, ...] | UnsetType = UNSET
-    """Likewise; given one of the two, the other is empty when it is absent."""
+    """Likewise; whichever of the two is absent stays as it is."""
 
 
 class RestoreRequest(WireRequest, kw_only=True):

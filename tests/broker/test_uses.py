@@ -243,7 +243,7 @@ async def test_what_a_server_serves_is_kept_recorded_and_checked(
 
 
 async def test_what_a_server_serves_can_be_changed(bench: Bench, agent: Agent) -> None:
-    """From its record on it sees tokens of that alone, also in the past it is told."""
+    """From its record on it sees tokens of that alone; what is not said stays."""
     api = await server(bench, serves=("send:email",))
     mail = await granted(bench, agent, MAIL)
     before = bench.ledger.head.seq
@@ -260,6 +260,10 @@ async def test_what_a_server_serves_can_be_changed(bench: Bench, agent: Agent) -
     for seq, served in ((before, api.serves), (event.seq, changed.serves)):
         past = await bench.ledger.past(seq=seq, moment=None)
         assert [one.serves for one in past.agents if one.id == api.id] == [served]
+    kept = await change_served(bench.broker, api.id, None, ["mail:out"], OPERATOR)
+    assert (kept.serves, kept.resources) == (changed.serves, ("mail:out",))
+    kept = await change_served(bench.broker, api.id, ["send:email"], None, OPERATOR)
+    assert (kept.serves, kept.resources) == (("send:email",), ("mail:out",))
     everything = await change_served(bench.broker, api.id, [], [], OPERATOR)
     assert await active(bench, everything, mail)
 

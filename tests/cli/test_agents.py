@@ -362,6 +362,13 @@ def test_a_resource_server_says_what_it_serves(av: Run) -> None:
     cleared = av("agents", "serves", "pay-api", "--all", "--json").json
     assert cleared["serves"] == cleared["resources"] == []
     assert av("agents", "serves", "pay-api").code == 2
+    # A shell's variable that is not set asks for nothing, and never for everything.
+    for empty in ("", " ", ","):
+        assert av("agents", "serves", "pay-api", empty).code == 2
+        narrow = ("--resource", "files:a")
+        assert av("agents", "serves", "pay-api", empty, *narrow).code == 2
+        named = ("agents", "add", "y", "--owner", "o", "--resource-server")
+        assert av(*named, "--serves", empty).code == 2
     assert av("agents", "serves", "pay-api", "read:files", "--all").code == 2
     wrong = av("agents", "add", "x", "--owner", "o", "--serves", "send:paymnt")
     assert wrong.code == 2

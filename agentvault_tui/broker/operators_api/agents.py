@@ -124,8 +124,8 @@ def _keeping(broker: Broker, authority: Authority) -> list[Route]:
         if body.grant or body.ungrant:
             raise UsageError("change what it may ask for and what it serves singly")
         operator = await authority.actor(local, Need.GIVE, body.agent_id)
-        serves = () if body.serves is UNSET else body.serves
-        resources = () if body.resources is UNSET else body.resources
+        serves = None if body.serves is UNSET else body.serves
+        resources = None if body.resources is UNSET else body.resources
         agent = await change_served(broker, body.agent_id, serves, resources, operator)
         return agent_info(agent, broker.registry)
 

@@ -317,11 +317,21 @@ async def _grant(
 async def change_served(
     broker: Broker,
     agent_id: str,
-    serves: Iterable[str],
-    resources: Iterable[str],
+    serves: Iterable[str] | None,
+    resources: Iterable[str] | None,
     operator: Actor,
 ) -> Agent:
-    """Say what a resource server serves, in place of what it did; nothing means all.
+    """Change what a resource server serves.
+
+    Args:
+        broker: what serves it.
+        agent_id: the resource server.
+        serves: scopes in place of those it served; empty for all, None for the same.
+        resources: likewise.
+        operator: who decided.
+
+    Returns:
+        the changed agent.
 
     Raises:
         NotFoundError: no such agent.
@@ -329,11 +339,16 @@ async def change_served(
         ConflictError: it is no resource server, or was cut off meanwhile.
         LedgerUnwritableError: it could not be recorded, and stays as it was.
     """
-    scopes, uris = tuple(sorted(set(serves))), check_resources(resources)
-    check_scopes(broker, scopes)
+    scopes = None if serves is None else tuple(sorted(set(serves)))
+    uris = None if resources is None else check_resources(resources)
+    check_scopes(broker, scopes or ())
 
     def served(agent: Agent) -> Agent:
-        return replace(agent, serves=scopes, resources=uris)
+        return replace(
+            agent,
+            serves=agent.serves if scopes is None else scopes,
+            resources=agent.resources if uris is None else uris,
+        )
 
     async with broker.registry.changing[broker.registry.agent(agent_id).id]:
         await broker.cuts.record_missed()
