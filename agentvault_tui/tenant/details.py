@@ -23,7 +23,9 @@ _Text = Annotated[str, Meta(min_length=1, max_length=_TEXT_CAP)]
 _Objects = tuple[dict[str, object], ...]
 
 
-class StepUpDetails(Struct, frozen=True, kw_only=True, tag=TYPE):
+class StepUpDetails(
+    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=TYPE
+):
     """One exact action, as the client described it; every text in it is untrusted."""
 
     agent_id: _Text

@@ -291,6 +291,7 @@ BAD_DETAILS = (
     _with(fingerprint="7f3a"),
     _with(fingerprint="<b>1"),
     _with(requested_at="yesterday"),
+    _with(recipient="mallory@evil.test"),
     _with(parameters=[1]),
     _with(parameters={"a": _DEEP}),
     _with(parameters={str(n): n for n in range(65)}),
