@@ -194,8 +194,8 @@ class Exchange:
         connection = self._connection
         if connection.writable is not None:
             await connection.writable.wait()
-        if self.disconnected:
-            return
+        if self.disconnected or connection.transport.is_closing():
+            return  # the peer left, and the protocol is told of it only later
         if not self.started:
             self._start(message["status"], message["headers"])
             return

@@ -11,6 +11,7 @@ import sys
 import time
 from asyncio.subprocess import PIPE
 from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import pytest
@@ -29,6 +30,7 @@ from agentvault_tui.web import (
     Server,
     run,
     tcp_socket,
+    unix_socket,
 )
 from agentvault_tui.web.limits import file_limit
 
@@ -485,6 +487,35 @@ async def stream(scope: Scope, receive: Receive, send: Send) -> None:
     await send(event)
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def test_a_peer_that_leaves_amid_a_stream_is_no_fault_of_ours(
+    server: Server, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """Nothing is logged, also where reading had stopped for a pipelined request."""
+    gone, ended = asyncio.Event(), asyncio.Event()
+
+    async def endless(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await gone.wait()
+        piece = {"type": "http.response.body", "body": b"x", "more_body": True}
+        for _ in range(9):
+            await send(piece)
+            await asyncio.sleep(0)
+        ended.set()
+
+    listener = await server.listen(endless, unix_socket(tmp_path / "s"))
+    reader, writer = await asyncio.open_unix_connection(listener.path)
+    writer.write(GET + GET)
+    await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+    async with asyncio.timeout(PATIENT):
+        await writer.wait_closed()
+        gone.set()
+        while listener.connections or listener.tasks:
+            await asyncio.sleep(0)
+    assert ended.is_set()
+    assert not [one for one in caplog.records if one.levelname == "ERROR"]
 
 
 async def test_stopping_ends_streams_at_once_and_lets_requests_finish() -> None:
