@@ -48,6 +48,9 @@ def test_a_body_that_is_not_as_described_is_refused(
     [
         ("agents?limit=501", "'limit' is wrong"),
         ("agents?limit=many", "'limit' is wrong"),
+        ("agents?limit=1e2", "'limit' is wrong"),
+        ("agents?limit=1.0", "'limit' is wrong"),
+        ("agents?limit=1&limit=2", "twice"),
         ("agents?tokens=perhaps", "'tokens' is wrong"),
         ("agents?colour=red", "unknown parameter"),
         ("agents/stepup?status=open", "unknown status"),

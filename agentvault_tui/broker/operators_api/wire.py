@@ -198,9 +198,18 @@ def query_of(request: Request, kind: type[RequestT]) -> RequestT:
     """Read the query's parameters as *kind*; numbers and truth values are its words.
 
     Raises:
-        UsageError: they are not of that kind.
+        UsageError: they are not of that kind, or one stands there twice.
     """
-    return _read(dict(request.query_params), kind, "parameter", strict=False)
+    given = request.query_params
+    if len(given) != len(given.multi_items()):
+        raise UsageError("a parameter stands in the query twice")
+    found = _read(dict(given), kind, "parameter", strict=False)
+    for field in msgspec.structs.fields(kind):
+        value = getattr(found, field.name)
+        # msgspec also takes 1e3 and 1.0 for numbers.
+        if type(value) is int and not _DIGITS.fullmatch(given.get(field.name, "0")):
+            raise UsageError(f"'{field.name}' is wrong: write a number in digits")
+    return found
 
 
 def _read(
