@@ -511,9 +511,9 @@ async def test_a_peer_that_leaves_amid_a_stream_is_no_fault_of_ours(
     writer.close()
     async with asyncio.timeout(PATIENT):
         await writer.wait_closed()
+        running = asyncio.gather(*listener.tasks)
         gone.set()
-        while listener.connections or listener.tasks:
-            await asyncio.sleep(0)
+        await running
     assert ended.is_set()
     assert not [one for one in caplog.records if one.levelname == "ERROR"]
 
