@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 from msgspec import UNSET
 from msgspec.structs import asdict
 
+from agentvault_tui.broker.accounts import SHARERS_SHOWN
 from agentvault_tui.broker.registry import Foreseen, Registry
 from agentvault_tui.broker.upstream.steps import rank, reason
 from agentvault_tui.clock import Deadline, iso
@@ -122,7 +123,9 @@ def account_info(account: Account, registry: Registry) -> shapes.AccountInfo:
         provider_scopes=account.scopes,
         since=iso(account.since),
         outside_until=_moment(lease.until if lease else None),
-        shared_with=_refs(registry.sharing(account), registry),
+        shared_with=_refs(
+            islice(registry.accounts.in_use(account), SHARERS_SHOWN), registry
+        ),
         provider_user=account.provider_user or None,
         at_provider=shapes.ProviderOutlook(
             known=ahead.known,
