@@ -295,14 +295,14 @@ def add_user(
             }
         )
         return
-    out.fields(
-        [
-            ("user", out.cell(added.user.name, "strong")),
-            ("roles", ", ".join(added.user.roles)),
-            ("password", added.password),
-        ]
+    _print_otp(
+        out,
+        added.otp_secret,
+        added.otpauth_uri,
+        ("user", out.cell(added.user.name, "strong")),
+        ("roles", ", ".join(added.user.roles)),
+        ("password", added.password),
     )
-    _print_otp(out, added.otp_secret, added.otpauth_uri)
 
 
 @command("list", example="agentvault tenant user list --json", prints_data=True)
@@ -519,9 +519,9 @@ def _shape(person: Any) -> dict[str, Any]:
     }
 
 
-def _print_otp(out: Output, secret: str, uri: str) -> None:
-    out.fields(
-        [("one-time code seed", secret), ("for an app", out.cell(uri, limit=500))]
-    )
+def _print_otp(out: Output, secret: str, uri: str, *facts: Any) -> None:
+    """Print the QR code first: on a small screen it must not push *facts* off."""
     print_qr(out, uri)
+    app = out.cell(uri, limit=500)
+    out.fields([*facts, ("one-time code seed", secret), ("for an app", app)])
     out.note("this is shown once: scan or keep it now")

@@ -92,8 +92,8 @@ def tcp_socket(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise ConflictError(
                 f"port {port} on {host} is in use",
-                "stop what listens there, or name another as [broker] listen in "
-                "config.toml; port 0 takes any free one",
+                "stop what listens there, or name another by --listen, or by [broker] "
+                f"listen in config.toml: {host}:0 takes any free port",
             ) from error
         raise SettingsError(f"cannot listen on {host} ({error.strerror})") from error
     return bound

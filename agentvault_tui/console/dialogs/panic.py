@@ -8,6 +8,7 @@ from typing import ClassVar, Final
 
 from textual import on
 from textual.binding import Binding, BindingType
+from textual.events import Key
 from textual.widget import Widget
 from textual.widgets import Input
 
@@ -107,6 +108,17 @@ class PanicDialog(Confirm):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         return action != "confirm" and super().check_action(action, parameters)
+
+    def on_key(self, event: Key) -> None:
+        """Take the first letter of the word also while Cancel has the focus."""
+        at = self.focused.id if self.focused else ""
+        if at == "cancel" and event.character == WORD[0] and not self.finished:
+            word = self.sheet.query_one("#word", LineInput)
+            word.focus()
+            word.insert_text_at_cursor(WORD[0])
+            event.stop()
+            event.prevent_default()
+            self.update_page()
 
     @on(Input.Submitted, "#word")
     def _word_typed(self, event: Input.Submitted) -> None:

@@ -119,6 +119,8 @@ def word(event: EventRow) -> str:
         return event.outcome.upper()
     if event.type == "upstream.revocation" and event.resource.startswith(_AT):
         return "PROVIDER"
+    if event.type == "token.revoked" and event.reason == "handed back":
+        return "RETURNED"  # by the agent itself (RFC 7009), and no cut
     return _EVENTS.get(event.type, event.type.rpartition(".")[2].upper())
 
 

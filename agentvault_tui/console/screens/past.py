@@ -87,6 +87,7 @@ class PastScreen(Watch):
             self.run_worker(self.use_filter(text))
 
     def on_unmount(self) -> None:
+        self.app.clear_notifications()  # what it said of the past is not of now
         if self._reading is not None:
             self._reading.cancel()
 

@@ -63,6 +63,7 @@ async def finish(app: StandApp, pilot: Pilot[None]) -> str:
     return " ".join(text_of(app).split())
 
 
+@pytest.mark.slow
 async def test_a_revocation_that_was_undone_elsewhere_claims_nothing() -> None:
     """Once somebody else restored the agent its next request is not refused."""
     stand = scene()
@@ -76,6 +77,7 @@ async def test_a_revocation_that_was_undone_elsewhere_claims_nothing() -> None:
         assert "It was restored since, and is served" in shown
 
 
+@pytest.mark.slow
 async def test_no_key_is_offered_for_what_is_done_already() -> None:
     """Of an agent restored meanwhile the dialog offers no `y`, and it does nothing."""
     stand = scene()
@@ -264,6 +266,7 @@ async def test_it_acts_on_the_agent_it_was_opened_for() -> None:
         assert stand.actions.asked == [("revoke", CALENDAR, "")]
 
 
+@pytest.mark.slow
 async def test_the_outcome_is_measured_and_follows_the_tenant() -> None:
     """Closed here, confirmed there: each is said when it is true and not before."""
     stand = scene()
@@ -480,6 +483,16 @@ async def test_the_outcome_of_a_panic_counts_who_was_stopped_as_its_plan_does() 
         assert "Cut 5 tokens, 2 step-ups of 2 agents and 1 resource server" in (
             (await finish(app, pilot)).replace("│ ", "")
         )
+
+
+async def test_the_word_may_be_typed_while_cancel_has_the_focus() -> None:
+    """`!`, the word and Enter stop everything, without Tab in between."""
+    stand = scene()
+    async with opened(stand, PanicDialog) as (app, pilot):
+        await pilot.press(*"panic")
+        app.settle()
+        await pilot.press("enter")
+        assert "Everything is stopped" in await finish(app, pilot)
 
 
 async def test_panic_by_paste_does_not_count_within_600_ms() -> None:
