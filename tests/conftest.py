@@ -23,6 +23,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
 
+_SLOW = {"demo", "docs", "e2e", "interop", "live", "snapshots", "term"}
+"""Folders whose tests start processes or draw many screens."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark whole folders as slow, so that ``-m "not slow"`` leaves them out."""
+    for item in items:
+        if not _SLOW.isdisjoint(item.path.parts):
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture
 def short() -> Iterator[Path]:

@@ -102,6 +102,7 @@ def test_a_span_is_written_with_its_units(seconds: float, written: str) -> None:
     assert span(seconds) == written
 
 
+@pytest.mark.slow
 @given(st.datetimes(timezones=st.timezones() | st.just(UTC)))
 def test_a_moment_is_written_in_utc_with_all_its_microseconds(moment: datetime) -> None:
     """As RFC 3339 has it, also where there are none: texts sort as moments do."""

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 LEAKS = """
 import aiosqlite
 import pytest
@@ -74,6 +76,7 @@ def _here() -> list[str]:
     return [str(Path(__file__).parent)]
 
 
+@pytest.mark.slow
 def test_an_open_database_fails_its_test_and_not_the_run(tmp_path: Path) -> None:
     """Each test that left one is named, failed or not; the next ones run; it ends."""
     done = run(tmp_path, LEAKS)
@@ -83,6 +86,7 @@ def test_an_open_database_fails_its_test_and_not_the_run(tmp_path: Path) -> None
     assert "1 failed, 2 passed, 2 errors" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_fixture_of_several_tests_may_keep_one_open(tmp_path: Path) -> None:
     """It is asked for once the fixture is torn down, and not before."""
     closed = SHARED.replace("CLOSE", "runner.run(made.close())")
@@ -92,6 +96,7 @@ def test_a_fixture_of_several_tests_may_keep_one_open(tmp_path: Path) -> None:
     assert "2 passed, 1 error" in left.stdout
 
 
+@pytest.mark.slow
 def test_a_thread_that_holds_the_end_up_is_shown_and_ended(tmp_path: Path) -> None:
     """Where it stands is printed, and the run fails instead of hanging."""
     done = run(tmp_path, HANGS, "-o", "end_within=0.5")
@@ -101,6 +106,7 @@ def test_a_thread_that_holds_the_end_up_is_shown_and_ended(tmp_path: Path) -> No
     assert done.returncode == 1
 
 
+@pytest.mark.slow
 def test_a_call_that_never_returns_is_shown_and_ended(tmp_path: Path) -> None:
     """What no time limit can interrupt ends the run, with the test's stack."""
     done = run(tmp_path, STUCK, "-o", "timeout=0.2", "-o", "stuck_after=1")

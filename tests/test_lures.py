@@ -53,6 +53,7 @@ CODES = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(
     CODES,
     st.sampled_from(sorted(DRESS)),
@@ -83,6 +84,7 @@ SCHEMES = ["", "https://", "hxxp://", "h**ps://", "http : // ", "www.", "HTTPS:\
 PATHS = ["", "/", "/activate", ":8080/x?y=1", "?code=1"]
 
 
+@pytest.mark.slow
 @given(
     HOSTS,
     st.sampled_from(DOTS),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import segno
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -42,6 +43,7 @@ def inside(rows: list[list[int]], size: int) -> list[list[int]]:
     return body
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(
     st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1),

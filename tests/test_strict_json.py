@@ -49,6 +49,7 @@ def test_half_a_pair_is_mended_on_demand() -> None:
     assert strict_json.loads(r'"\ud83d\ude00"') == "\U0001f600"
 
 
+@pytest.mark.slow
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(),

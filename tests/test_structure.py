@@ -35,6 +35,7 @@ def test_files_and_functions_stay_small(path: Path) -> None:
             assert (node.end_lineno or 0) - node.lineno <= 60, node.name
 
 
+@pytest.mark.slow
 def test_every_locked_dependency_is_imported_by_the_product() -> None:
     """What is installed to run AgentVault is what AgentVault imports."""
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())
@@ -54,12 +55,14 @@ def test_every_locked_dependency_is_imported_by_the_product() -> None:
     assert sorted(wanted - used) == []
 
 
+@pytest.mark.slow
 def test_every_module_says_its_reason() -> None:
     """Each module opens with a docstring: the one reason it exists."""
     silent = [p for p in FILES if ast.get_docstring(ast.parse(p.read_text())) is None]
     assert silent == []
 
 
+@pytest.mark.slow
 def test_class_names_are_unique() -> None:
     """A class name means one class; `REMAINING` shrinks and never grows."""
     found: dict[str, list[str]] = {}
@@ -71,6 +74,7 @@ def test_class_names_are_unique() -> None:
     assert sorted(several - REMAINING) == [], "a second class of a name"
 
 
+@pytest.mark.slow
 def test_no_modules_import_each_other_in_a_circle() -> None:
     """Modules can be read, and loaded, one after the other."""
     modules = {}

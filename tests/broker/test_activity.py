@@ -113,6 +113,7 @@ async def test_refusals_are_grouped_by_reason(bench: Bench, clock: ManualClock) 
     }
 
 
+@pytest.mark.slow
 async def test_the_day_ends_with_the_quarter_that_goes_on(
     bench: Bench, clock: ManualClock
 ) -> None:

@@ -94,6 +94,7 @@ async def test_of_a_decided_request_it_is_what_was_known_then(bench: Bench) -> N
     assert await amounts(bench, decided[1]) == [1]
 
 
+@pytest.mark.slow
 async def test_a_restart_forgets_nothing(tmp_path: Path, clock: ManualClock) -> None:
     """Both calls read what no longer is in memory, however long ago it was."""
     home = Home.locate(tmp_path / "home")

@@ -37,6 +37,7 @@ async def told(bench: Bench) -> dict[str, object]:
     return dict(event.detail)
 
 
+@pytest.mark.slow
 async def test_a_revoked_agent_stays_revoked(bench: Bench) -> None:
     """Whatever its row says; it is recorded, warned of, put right, and restorable."""
     agent, other = await bench.agent("one"), await bench.agent("two")

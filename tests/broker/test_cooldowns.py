@@ -151,6 +151,7 @@ def test_after_a_reboot_the_wall_clock_counts_within_reason() -> None:
     assert cooldowns.remaining(AGENT) == FIRST
 
 
+@pytest.mark.slow
 @given(st.integers(1, 2000))
 def test_a_wait_grows_and_is_bounded(denials: int) -> None:
     """Each denial costs at least as much as the last, never more than the longest."""

@@ -163,6 +163,7 @@ async def stage(bench: Bench) -> Stage:
     return stage
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", KINDS)
 async def test_a_cut_the_ledger_did_not_take_survives_a_kill(
     stage: Stage, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, cut: str
@@ -245,6 +246,7 @@ def read_journal(bench: Bench) -> tuple[KeptCut, ...]:
     return found.found
 
 
+@pytest.mark.slow
 async def test_a_cut_whose_record_hangs_is_in_the_journal_before_its_reply(
     stage: Stage, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -343,6 +345,7 @@ async def test_with_a_damaged_journal_everything_is_stopped(
         await last.close()
 
 
+@pytest.mark.slow
 async def test_where_nothing_can_be_written_the_next_start_stops_everything(
     stage: Stage, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -522,6 +525,7 @@ async def test_a_cut_that_reached_the_ledger_after_all_is_recorded_once(
         await again.close()
 
 
+@pytest.mark.slow
 async def test_near_the_end_of_the_disk_no_agent_uses_up_what_is_left(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -594,6 +598,7 @@ async def test_killed_between_any_two_steps_no_reply_is_a_lie(
         await again.close()
 
 
+@pytest.mark.slow
 async def test_an_agent_that_ends_its_tokens_in_an_outage_is_bounded(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -640,6 +645,7 @@ def test_too_many_cuts_of_one_agent_become_its_revocation() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_more_agents_than_the_journal_holds_stop_everything() -> None:
     """What fits is kept as well, for when the panic is lifted."""
     fitted = fitting(kept("revoke", n, why="x" * 200) for n in range(20_000))

@@ -468,6 +468,7 @@ async def test_two_that_come_for_one_approval_get_it_once(vault: Vaulted) -> Non
     assert vault.exchanges == 1
 
 
+@pytest.mark.slow
 async def test_an_outage_does_not_spend_an_approval(vault: Vaulted) -> None:
     """While the tenant is away the approval waits; nothing else is granted."""
     caller = await vault.connected()
@@ -527,6 +528,7 @@ async def test_a_look_alike_request_shares_no_approval(vault: Vaulted) -> None:
     assert vault.exchanges == 0
 
 
+@pytest.mark.slow
 async def test_a_sealed_token_that_was_moved_does_not_open(vault: Vaulted) -> None:
     """Another agent's sealed token under one's own name is none."""
     victim, thief = await vault.connected("victim"), await vault.connected("thief")
@@ -578,6 +580,7 @@ async def test_an_approval_that_was_cut_is_cut_on_disk(
     assert stepup.status is StepUpStatus.CANCELLED
 
 
+@pytest.mark.slow
 async def test_a_poll_is_decided_by_what_holds_now(vault: Vaulted) -> None:
     """Approved before the connection came to stand for something else: no token."""
     caller = await vault.connected()

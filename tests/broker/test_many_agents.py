@@ -167,6 +167,7 @@ def counting(
     turning.cancel()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("query", ["", "?limit=500", "?limit=500&tokens=true"])
 async def test_no_turn_of_the_loop_writes_all_agents(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, query: str
@@ -198,6 +199,7 @@ async def test_no_turn_of_the_loop_writes_many_large_step_ups(
     assert max(turns) <= 2
 
 
+@pytest.mark.slow
 async def test_no_turn_of_the_loop_writes_a_long_page_of_the_audit(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,6 +274,7 @@ async def test_scopes_are_taken_from_an_agent_with_very_many_tokens_in_parts(
     assert registry.tokens_of(agent.id) == [other]
 
 
+@pytest.mark.slow
 async def test_tokens_of_a_scope_that_was_taken_away_stay_ended(bench: Bench) -> None:
     """Over a restart, though the scope is given back; others live, and later ones."""
     agent = await bench.agent("narrowed", "write:calendar", "read:calendar")
@@ -319,6 +322,7 @@ async def test_panic_is_one_change_however_many_agents(bench: Bench) -> None:
     assert [token.id for token in loaded.tokens] == [late.id]
 
 
+@pytest.mark.slow
 async def test_panic_cancels_very_many_step_ups_in_parts(bench: Bench) -> None:
     """Each is cancelled and recorded, and the first record is the panic's own."""
     waiting = []
@@ -343,6 +347,7 @@ async def test_panic_cancels_very_many_step_ups_in_parts(bench: Bench) -> None:
     assert {s.status for s in loaded.stepups} == {StepUpStatus.CANCELLED}
 
 
+@pytest.mark.slow
 async def test_very_many_step_ups_expire_in_parts(bench: Bench) -> None:
     """Each has its event, whatever ends in the same moment."""
     for agent in await populate(bench, 40):

@@ -273,6 +273,7 @@ async def tell(home: Path, clock: ManualClock, seed: int, steps: int) -> Story:
     return story
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 async def test_the_past_is_what_the_registry_held(
     tmp_path: Path, clock: ManualClock, seed: int

@@ -224,6 +224,7 @@ async def test_without_a_record_there_is_no_answer(
     assert bench.broker.stepups.open() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wanted", [CALENDAR, PAYMENT])
 async def test_memory_grows_by_the_length_of_what_agents_send(
     bench: Bench, wanted: Action

@@ -113,6 +113,7 @@ async def test_revoking_works_when_nothing_can_be_recorded(
     assert bench.broker.cuts.unrecorded == []
 
 
+@pytest.mark.slow
 async def test_a_ledger_that_hangs_does_not_hold_up_a_revocation(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

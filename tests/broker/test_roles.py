@@ -109,6 +109,7 @@ def by_claim(bench: Bench) -> Seat:
     return Seat(bench, operators_app(bench.broker, bench.feed), 1000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deed", DEEDS)
 @pytest.mark.parametrize("role", BY_ROLE)
 @pytest.mark.parametrize("source", ["auto", "claim"])

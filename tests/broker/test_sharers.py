@@ -49,6 +49,7 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("revoked", [False, True])
 async def test_telling_of_all_sharers_takes_time_in_proportion_to_them(
     bench: Bench, compared: list[int], revoked: bool

@@ -187,6 +187,7 @@ def _cooling(kept: Any, agent: Agent) -> bool:
     return any(one.agent_id == agent.id for one in kept.cooldowns)
 
 
+@pytest.mark.slow
 async def test_no_change_of_a_row_goes_unseen_or_is_served(bench: Bench) -> None:
     """`verify` tells each one; a start serves nothing that the original did not."""
     await furnish(bench)

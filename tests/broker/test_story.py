@@ -95,6 +95,7 @@ async def test_a_revocation_ends_the_story_of_what_it_cut(bench: Bench) -> None:
     assert await told(bench, cut) == ["agent.revoked"]
 
 
+@pytest.mark.slow
 async def test_an_agent_cannot_write_itself_into_a_story(bench: Bench) -> None:
     """Ids that an agent puts into its own words join nothing."""
     agent, rogue = await bench.agent("payer"), await bench.agent("rogue")
@@ -112,6 +113,7 @@ async def test_an_agent_cannot_write_itself_into_a_story(bench: Bench) -> None:
     assert await told(bench, asked) == ["token.decision", "stepup.requested"]
 
 
+@pytest.mark.slow
 async def test_where_the_index_does_not_reach_the_text_is_read(bench: Bench) -> None:
     """A story is the same before and after its events are indexed."""
     agent = await bench.agent("payer")
@@ -123,6 +125,7 @@ async def test_where_the_index_does_not_reach_the_text_is_read(bench: Bench) -> 
         assert await told(bench, asked) == ["token.decision", "stepup.requested"]
 
 
+@pytest.mark.slow
 async def test_a_flood_of_mentions_hides_nothing_near(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,6 +59,7 @@ def bind_errors(found: Announcement) -> set[int | None]:
     return {bind_error(host, port) for host in ("127.0.0.1", "::1")}
 
 
+@pytest.mark.slow
 async def test_nobody_takes_its_port_while_it_is_started_again(
     process: TenantProcess,
 ) -> None:
@@ -77,6 +78,7 @@ async def test_nobody_takes_its_port_while_it_is_started_again(
     assert bind_errors(found) == {None}
 
 
+@pytest.mark.slow
 async def test_an_approval_under_way_outlives_the_tenant(
     process: TenantProcess, home: Home
 ) -> None:
@@ -100,6 +102,7 @@ async def test_an_approval_under_way_outlives_the_tenant(
     await client.aclose()
 
 
+@pytest.mark.slow
 async def test_the_client_id_is_of_one_run(home: Home) -> None:
     """Each broker has its own, and it stands in no file."""
     seen = set()
@@ -114,6 +117,7 @@ async def test_the_client_id_is_of_one_run(home: Home) -> None:
     assert len(seen) == 2
 
 
+@pytest.mark.slow
 async def test_a_child_that_is_not_told_touches_nothing(home: Home) -> None:
     """It is started before the home's lock is taken: another broker may have it."""
     child = start_tenant(home)
@@ -125,6 +129,7 @@ async def test_a_child_that_is_not_told_touches_nothing(home: Home) -> None:
     assert not home.data.exists()
 
 
+@pytest.mark.slow
 async def test_a_child_that_was_started_before_is_the_tenant(home: Home) -> None:
     """It takes no second process, and its successor is the same tenant."""
     child = start_tenant(home)
@@ -149,6 +154,7 @@ async def test_a_tenant_that_does_not_start_is_told(
     await process.stop()
 
 
+@pytest.mark.slow
 async def test_the_broker_can_manage_it(home: Home) -> None:
     """With a credential of this run, which no file, argument or environment has."""
     process = TenantProcess(home)

@@ -48,6 +48,7 @@ async def test_expired_tokens_are_forgotten_while_the_ledger_cannot_write(
     looking.cancel()
 
 
+@pytest.mark.slow
 async def test_a_tenant_that_takes_its_time_delays_nothing(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +104,7 @@ async def looking_after(bench: Bench) -> AsyncIterator[Callable[[float], Any]]:
         looking.cancel()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("restart", [False, True], ids=["running", "restarted"])
 async def test_what_a_clock_ahead_ended_stays_ended(
     bench: Bench, *, restart: bool
@@ -134,6 +136,7 @@ async def test_what_a_clock_ahead_ended_stays_ended(
         await bench.close()
 
 
+@pytest.mark.slow
 async def test_tokens_pruned_by_a_clock_that_was_ahead_are_not_missed(
     bench: Bench,
 ) -> None:
@@ -160,6 +163,7 @@ async def test_a_token_seen_to_have_expired_is_dropped_at_once(bench: Bench) -> 
         assert found.token is None
 
 
+@pytest.mark.slow
 async def test_a_clock_set_back_and_a_reboot_lengthen_no_life(bench: Bench) -> None:
     """What ended by the boot clock stays ended when only the wall clock is left."""
     agent = await bench.agent()

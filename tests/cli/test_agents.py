@@ -24,6 +24,7 @@ from agentvault_tui.operator_api.shapes import AgentInfo, RevokeAnswer
 Run = Callable[..., Answer]
 
 
+@pytest.mark.slow
 def test_add_prints_the_secret_once_and_it_works(av: Run, agent: Agent) -> None:
     """`add --json` gives exactly id, client id and a secret the broker accepts."""
     token = agent.ask("read:calendar", {})
@@ -33,6 +34,7 @@ def test_add_prints_the_secret_once_and_it_works(av: Run, agent: Agent) -> None:
     assert agent.secret not in json.dumps(shown)
 
 
+@pytest.mark.slow
 def test_add_json_has_three_members(av: Run) -> None:
     """The members are the contract's."""
     added = av(

@@ -244,6 +244,7 @@ def test_verify_names_a_changed_event(
     assert "event 1: its hash does not follow" in cli(*line[:-1]).out
 
 
+@pytest.mark.slow
 def test_accept_goes_on_from_a_restored_copy(
     cli: Run, process: Run, broker: Broker, agent: Agent, tmp_path: Path
 ) -> None:

@@ -89,6 +89,7 @@ def test_whoever_keeps_knocking_does_not_keep_the_terminal_unread(typing: int) -
             assert back.next(20) == "http://127.0.0.1/callback?code=1"
 
 
+@pytest.mark.slow
 def test_a_trickle_does_not_hold_the_listener(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -128,6 +128,7 @@ def test_console_without_a_broker_exits_three(tmp_path: Path) -> None:
     assert "`agentvault serve`" in terminal.text
 
 
+@pytest.mark.slow
 def test_plain_console_works_in_a_pipe(broker: Broker, tmp_path: Path) -> None:
     """`--plain` needs no terminal and draws no escape sequence."""
     done = subprocess.run(
@@ -144,6 +145,7 @@ def test_plain_console_works_in_a_pipe(broker: Broker, tmp_path: Path) -> None:
     assert "\x1b" not in done.stdout
 
 
+@pytest.mark.slow
 def test_the_console_of_a_running_broker_leaves_it_running(
     broker: Broker, av: Run, tmp_path: Path
 ) -> None:
@@ -158,6 +160,7 @@ def test_the_console_of_a_running_broker_leaves_it_running(
     assert av("whoami").code == 0
 
 
+@pytest.mark.slow
 def test_a_broker_for_as_long_as_the_console_is_open(cli: Run, tmp_path: Path) -> None:
     """With none running, `agentvault` starts one, says so, and stops it at the end."""
     with Terminal([*PROGRAM], environment(tmp_path), columns=120, rows=40) as terminal:
@@ -174,6 +177,7 @@ def test_a_broker_for_as_long_as_the_console_is_open(cli: Run, tmp_path: Path) -
     assert cli("--home", str(tmp_path), "audit", "verify").code == 0
 
 
+@pytest.mark.slow
 def test_a_killed_console_takes_its_broker_along(cli: Run, tmp_path: Path) -> None:
     """Even a console that is killed leaves no broker; it ends in good order."""
     with Terminal([*PROGRAM], environment(tmp_path), columns=120, rows=40) as terminal:
@@ -188,6 +192,7 @@ def test_a_killed_console_takes_its_broker_along(cli: Run, tmp_path: Path) -> No
     assert last["type"] == "broker.stopped"
 
 
+@pytest.mark.slow
 def test_a_broker_that_cannot_start_says_why(tmp_path: Path) -> None:
     """The broker's own line reaches the person, with its exit code."""
     (tmp_path / "policy.cedar").write_text("nonsense")

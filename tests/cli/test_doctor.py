@@ -227,6 +227,7 @@ _DAMAGES = {
 }
 
 
+@pytest.mark.slow
 def test_the_terminal_is_looked_at(broker: Broker) -> None:
     """On a terminal size, colours, locale and tmux are judged."""
     env = {**broker.env, "TMUX": "/tmp/tmux-0/default,1,0", "LANG": "C"}  # noqa: S108

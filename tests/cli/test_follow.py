@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support.command_line import Answer
 from support.wire_shapes import agent_info, as_json, filled
 
@@ -75,6 +76,7 @@ def broker(home: Path, streams: list[str]) -> Iterator[list[str]]:
         thread.join()
 
 
+@pytest.mark.slow
 def test_follow_resumes_without_repeat_and_refuses_another_ledger(
     cli: Run, tmp_path: Path
 ) -> None:

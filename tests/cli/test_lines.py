@@ -211,6 +211,7 @@ def test_home_stands_before_or_after_the_command(cli: Run, broker: Broker) -> No
         assert answer.json.keys() == {"agents", "head"}
 
 
+@pytest.mark.slow
 def test_home_comes_from_the_environment(process: Run, broker: Broker) -> None:
     """AGENTVAULT_HOME names the home when no option does."""
     answer = process("agents", "list", "--json", AGENTVAULT_HOME=str(broker.home))
@@ -295,6 +296,7 @@ def test_every_stream_that_is_printed_is_closed_when_its_reader_goes() -> None:
                 assert ast.unparse(node.iter) in closed, f"{path}: {ast.unparse(node)}"
 
 
+@pytest.mark.slow
 def test_a_socket_elsewhere_is_found_again(cli: Run, tmp_path: Path) -> None:
     """After `serve --socket PATH` every other command finds the broker."""
     home, path = str(tmp_path / "h"), tmp_path / "elsewhere.sock"
@@ -338,6 +340,7 @@ def test_settings_that_are_wrong_are_named(cli: Run, tmp_path: Path) -> None:
     assert "did you mean listen" in answer.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [
@@ -383,6 +386,7 @@ def test_a_home_others_can_write_in_is_one_line(
     assert list(home.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_second_broker_says_who_has_the_home(process: Run, broker: Broker) -> None:
     """Serving a home that is served exits 1 and names the process."""
     answer = process("--home", str(broker.home), "serve", "--listen", "127.0.0.1:0")

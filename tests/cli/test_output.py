@@ -28,6 +28,7 @@ ANY_JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(ANY_JSON)
 @example("\x7f")
 def test_json_is_one_line_of_printable_ascii(value: Any) -> None:

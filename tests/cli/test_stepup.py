@@ -64,6 +64,7 @@ def first_line(process: subprocess.Popen[str]) -> dict[str, object]:
     return dict(json.loads(process.stdout.readline()))
 
 
+@pytest.mark.slow
 def test_a_step_up_from_request_to_token(
     av: Run, start: Start, agent: Agent, person: Person
 ) -> None:
@@ -132,6 +133,7 @@ def _until(av: Run, count: int) -> list[dict[str, str]]:
         assert time.monotonic() < deadline, here
 
 
+@pytest.mark.slow
 def test_cancelling_at_the_page_is_a_no_with_its_reason(
     start: Start, broker: Broker, agent: Agent, person: Person
 ) -> None:
@@ -155,6 +157,7 @@ def test_cancelling_at_the_page_is_a_no_with_its_reason(
     assert ended["problem"]
 
 
+@pytest.mark.slow
 def test_approve_on_a_terminal_shows_all_then_code_and_link(
     av: Run, broker: Broker, agent: Agent
 ) -> None:
@@ -178,6 +181,7 @@ def test_approve_on_a_terminal_shows_all_then_code_and_link(
     assert "denied" in terminal.text
 
 
+@pytest.mark.slow
 def test_no_qr_and_no_colour_in_a_pipe(start: Start, agent: Agent, av: Run) -> None:
     """Piped output is plain text."""
     stepup_id = agent.ask("send:payment", PAYMENT)["auth_req_id"]
@@ -228,6 +232,7 @@ def test_an_agents_lure_is_masked_and_inert(av: Run, agent: Agent) -> None:
     assert av("stepup", "deny", asked["auth_req_id"]).code == 0
 
 
+@pytest.mark.slow
 def test_a_wrong_password_and_a_wrong_code_are_refused(
     av: Run, start: Start, agent: Agent, person: Person, tmp_path: Path
 ) -> None:
@@ -250,6 +255,7 @@ def test_a_wrong_password_and_a_wrong_code_are_refused(
     process.communicate(timeout=30)
 
 
+@pytest.mark.slow
 def test_a_sign_in_the_broker_refuses_is_not_called_approved(
     av: Run, start: Start, agent: Agent, tmp_path: Path
 ) -> None:
@@ -301,6 +307,7 @@ def test_users_are_added_listed_and_reset(av: Run) -> None:
     assert av("tenant", "user", "add", HOSTILE).code == 2
 
 
+@pytest.mark.slow
 def test_signing_keys_rotate_beside_a_running_tenant(av: Run, broker: Broker) -> None:
     """The next signs, the last is published till its tokens lapse or it is revoked."""
     client = OperatorClient(socket_of(Home(broker.home, broker.home)))
@@ -322,6 +329,7 @@ def test_signing_keys_rotate_beside_a_running_tenant(av: Run, broker: Broker) ->
     assert kids == {gone["current"], gone["next"]}
 
 
+@pytest.mark.slow
 def test_user_add_draws_a_qr_on_a_terminal(broker: Broker) -> None:
     """The seed can be scanned from the terminal it is shown on."""
     line = [*PROGRAM, "tenant", "user", "add", "dora", "--approver"]
@@ -331,6 +339,7 @@ def test_user_add_draws_a_qr_on_a_terminal(broker: Broker) -> None:
     assert "shown once" in terminal.text
 
 
+@pytest.mark.slow
 def test_sign_in_by_device_flow(av: Run, start: Start, person: Person) -> None:
     """`login` waits for the tenant; `whoami` says who; `logout` ends it."""
     process = start("login", "--json")

@@ -79,6 +79,7 @@ def short_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     return tmp_path_factory.mktemp("p") / "h"
 
 
+@pytest.mark.slow
 def test_people_are_changed_by_approvers_alone_and_on_record(line: Line) -> None:
     """Neither a viewer nor the absence of a broker is a way around the role."""
     ann = line.add("ann", "approver")  # Nobody has the role yet.
@@ -117,6 +118,7 @@ def test_people_are_changed_by_approvers_alone_and_on_record(line: Line) -> None
     ]
 
 
+@pytest.mark.slow
 def test_every_change_of_people_has_its_event(line: Line) -> None:
     """Also with no broker running, where roles are not claimed."""
     line.env["AGENTVAULT_OPERATORS_ROLES"] = "auto"

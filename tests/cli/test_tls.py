@@ -28,6 +28,7 @@ def area(answer: Answer) -> list[dict[str, Any]]:
     return [item for item in answer.json["findings"] if item["area"] == "tls"]
 
 
+@pytest.mark.slow
 def test_serve_speaks_https_to_who_takes_the_printed_environment(
     cli: Run, home: str
 ) -> None:

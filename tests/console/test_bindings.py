@@ -138,6 +138,7 @@ def owner(node: object, key: str, action: str) -> str:
     return ""
 
 
+@pytest.mark.slow
 async def test_every_key_leads_to_its_action(
     fake: FakeOperator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -166,6 +166,7 @@ async def test_y_copies_what_is_under_the_cursor(opened: Opened, where: str) -> 
         assert any(expected(stage)[:20] in message for message in told)
 
 
+@pytest.mark.slow
 async def test_a_user_code_is_never_copied(opened: Opened) -> None:
     """While the second factor is proven it is the link, without the code in it."""
     async with opened(size=(120, 40)) as stage:
@@ -248,6 +249,7 @@ async def _run(stage: Stage, title: str) -> None:
     await stage.pilot.pause()
 
 
+@pytest.mark.slow
 async def test_the_palette_has_every_action_of_the_screen_in_front(
     opened: Opened,
 ) -> None:
@@ -312,6 +314,7 @@ async def test_the_palette_takes_no_restore_back(
         assert not [title for title in titles if "undo" in title]
 
 
+@pytest.mark.slow
 async def test_the_palette_saves_and_clears_a_filter(opened: Opened) -> None:
     """Where there is one."""
     async with opened() as stage:
@@ -323,6 +326,7 @@ async def test_the_palette_saves_and_clears_a_filter(opened: Opened) -> None:
         assert not stage.app.watch_screen.view.filter
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("typed", "does"),
     [

@@ -72,6 +72,7 @@ async def until(done: Callable[[], object]) -> None:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.slow
 async def test_the_console_says_who_one_is_and_refuses_with_the_reason(
     vault: Vault, tmp_path: Path
 ) -> None:
@@ -107,6 +108,7 @@ def unboxed(app: ConsoleApp) -> str:
     return " ".join(drawn(app).replace("│", " ").split())
 
 
+@pytest.mark.slow
 def test_the_broker_refuses_whatever_a_face_lets_through(vault: Vault) -> None:
     """The decision is the broker's: the same by HTTP and by the command line."""
     answer = vault.operator.post("/api/agents/revoke", json={"all": True, "reason": ""})
@@ -118,6 +120,7 @@ def test_the_broker_refuses_whatever_a_face_lets_through(vault: Vault) -> None:
     assert vault.cli("agents", "list").returncode == 0
 
 
+@pytest.mark.slow
 def test_whoami_says_role_and_what_is_refused(vault: Vault) -> None:
     """The role, when it locks, and each refusal with its reason."""
     told = vault.cli("whoami").stdout
@@ -129,6 +132,7 @@ def test_whoami_says_role_and_what_is_refused(vault: Vault) -> None:
         assert words in told, told
 
 
+@pytest.mark.slow
 def test_an_approver_in_the_same_seat_may(short: Path) -> None:
     """Signing in as someone else takes the viewer's place, and the cut is theirs."""
     with serving(short) as vault:

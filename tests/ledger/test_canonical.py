@@ -7,6 +7,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
@@ -70,6 +71,7 @@ def test_members_are_sorted_as_rfc_8785_sorts(value: dict[str, int]) -> None:
     assert canonical(value).encode() == rfc8785.dumps(value)
 
 
+@pytest.mark.slow
 @given(st.dictionaries(_wild_text, _wild, max_size=5), _wild_text, _wild_text)
 def test_nothing_an_agent_sends_makes_a_body_fail(
     detail: dict[str, Any], name: str, resource: str
@@ -86,6 +88,7 @@ def test_nothing_an_agent_sends_makes_a_body_fail(
     assert rfc8785.dumps(json.loads(body)) == body
 
 
+@pytest.mark.slow
 def test_hostile_extremes_are_bounded() -> None:
     """Endless depth, huge numbers, lone surrogates and long fields become bodies."""
     deep: Any = "bottom"
@@ -127,6 +130,7 @@ def test_what_is_too_long_keeps_its_digest_and_its_start() -> None:
     assert name == "n" * 254 + f"…[9000 bytes, sha256:{digest}]"
 
 
+@pytest.mark.slow
 @given(st.binary(min_size=32, max_size=32), st.integers(1, 2**62), st.binary())
 def test_a_link_depends_on_every_part(previous: bytes, seq: int, body: bytes) -> None:
     """Another predecessor, place or body gives another hash."""

@@ -360,6 +360,7 @@ async def test_decided_stepups_load_up_to_fifty(
     assert names[60:] == [f"sup_d{n}" for n in range(69, 19, -1)]
 
 
+@pytest.mark.slow
 async def test_expired_tokens_are_pruned_and_events_never(
     home: Home, ledger: Ledger, clock: ManualClock
 ) -> None:
@@ -476,6 +477,7 @@ def log_size(home: Home) -> int:
     return Path(f"{home.database}-wal").stat().st_size
 
 
+@pytest.mark.slow
 async def test_the_log_stays_small_while_readers_always_read(
     home: Home, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -526,6 +528,7 @@ async def test_urgent_commits_without_end_keep_nobody_waiting(ledger: Ledger) ->
     assert decided_after < 1_000
 
 
+@pytest.mark.slow
 async def test_a_reader_that_goes_on_holds_up_writing_once(
     home: Home, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ KILLS = int(os.environ.get("AGENTVAULT_TEST_KILLS", "30"))
 """200 before a release."""
 
 
+@pytest.mark.slow
 def test_no_acknowledged_commit_is_lost_by_kill_9(tmp_path: Path) -> None:
     """Killed at random moments, again and again: all that was acknowledged is there."""
     home = Home(tmp_path, tmp_path)
@@ -146,6 +147,7 @@ async def test_a_full_disk_latches_and_recovers(
     assert states[-1] is True
 
 
+@pytest.mark.slow
 def test_a_limit_on_file_size_latches_like_a_full_disk(tmp_path: Path) -> None:
     """The same without root, in a process of its own: EFBIG for a while, then none."""
     script = (
@@ -192,6 +194,7 @@ def test_a_limit_on_file_size_latches_like_a_full_disk(tmp_path: Path) -> None:
     assert "recovered after" in ran.stdout, ran.stderr
 
 
+@pytest.mark.slow
 async def test_a_locked_database_latches_and_recovers(
     home: Home, ledger: Ledger
 ) -> None:
@@ -341,6 +344,7 @@ async def test_a_file_that_may_not_be_ours_is_not_tidied(
         await db.close()
 
 
+@pytest.mark.slow
 async def test_a_head_file_that_cannot_be_written_is_told(
     home: Home, ledger: Ledger
 ) -> None:

@@ -113,6 +113,7 @@ async def test_places_around(book: Book) -> None:
     assert (await book.ledger.past(seq=7)).around.turn_after is None
 
 
+@pytest.mark.slow
 async def test_thousands_of_tokens_are_counted_and_the_soonest_listed(
     book: Book,
 ) -> None:

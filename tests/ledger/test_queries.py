@@ -137,6 +137,7 @@ _queries = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(
     max_examples=200,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -154,6 +155,7 @@ def test_any_query_gives_what_a_plain_walk_gives(
     assert list(page.events) == [events[event.seq - 1] for event in page.events]
 
 
+@pytest.mark.slow
 @settings(
     max_examples=60,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -205,6 +207,7 @@ async def test_the_limit_is_bounded(ledger: Ledger) -> None:
             await ledger.events(EventQuery(limit=limit))
 
 
+@pytest.mark.slow
 async def test_the_index_catches_up_and_survives_a_restart(
     home: Home, clock: ManualClock
 ) -> None:
@@ -233,6 +236,7 @@ async def test_small_steps_back_of_the_clock_are_held(
     assert back.time == clock.now()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -267,6 +271,7 @@ async def test_an_index_that_was_changed_hides_nothing(
     await again.close()
 
 
+@pytest.mark.slow
 async def test_an_older_copy_of_the_index_is_not_used(
     home: Home, clock: ManualClock
 ) -> None:

@@ -83,6 +83,7 @@ def test_a_disk_at_the_limit_does_not_come_and_go(disk: Disk, tmp_path: Path) ->
     assert shortage(tmp_path, before=True) is None
 
 
+@pytest.mark.slow
 async def test_near_its_end_only_what_is_urgent_is_taken(
     ledger: Ledger, disk: Disk
 ) -> None:
@@ -114,6 +115,7 @@ async def test_a_start_on_a_nearly_full_disk_grants_nothing(
         await ledger.close()
 
 
+@pytest.mark.slow
 async def test_the_index_takes_no_last_space(ledger: Ledger, disk: Disk) -> None:
     """What can be built anew waits until there is room."""
     disk(0)
@@ -129,6 +131,7 @@ async def test_the_index_takes_no_last_space(ledger: Ledger, disk: Disk) -> None
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.slow
 async def test_space_is_kept_for_a_start_on_a_full_disk(
     home: Home, clock: ManualClock, ledger: Ledger, disk: Disk
 ) -> None:

@@ -210,6 +210,7 @@ def test_any_changed_column_is_named(
     assert report.ok is not changed[0]
 
 
+@pytest.mark.slow
 @_many
 @given(_places, _places)
 def test_deleted_swapped_and_doubled_events_are_named(
@@ -287,6 +288,7 @@ async def test_verify_works_beside_a_writing_broker(home: Home, ledger: Ledger) 
     await writing
 
 
+@pytest.mark.slow
 def test_a_verifier_ends_with_the_broker_that_started_it(home: Home) -> None:
     """Its stdin ends then, and it says nothing more, however much is to be read."""
 

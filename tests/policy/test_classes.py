@@ -97,6 +97,7 @@ def policy_of(drawn: list[tuple[str, str, str, str]]) -> Policy:
     return Policy(text, CATALOGUE)
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(rules, st.lists(requests, min_size=2, max_size=12))
 def test_an_answer_from_memory_is_the_one_the_rules_give(

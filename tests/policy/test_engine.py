@@ -327,6 +327,7 @@ def test_kept_answers_equal_fresh_ones(
                 assert kept.decide(who, one) == fresh.decide(who, one)
 
 
+@pytest.mark.slow
 def test_kept_answers_are_bounded(agent: Agent) -> None:
     """However many resources an agent names, memory for answers has an end."""
     rule = (

@@ -181,6 +181,7 @@ json_values = st.recursive(
 names = st.sampled_from(["recipients", "amount", "currency", "count", "to"]) | st.text()
 
 
+@pytest.mark.slow
 @given(st.dictionaries(names, json_values, max_size=8), st.none() | st.text())
 def test_any_parameters_reduce_to_typed_facts(parameters: Any, resource: Any) -> None:
     """Whatever JSON an agent sends, only bounded numbers and plain words come out."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.policies import CATALOGUE, NAMES, SHIPPED, action, outcome
@@ -27,6 +28,7 @@ parameters_of = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(NAMES), min_size=1, max_size=3), parameters_of)
 def test_nothing_unclear_is_ever_allowed(
     agent: Agent, scopes: Any, parameters: Any

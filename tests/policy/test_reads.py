@@ -423,6 +423,7 @@ given_clearly = {
 }
 
 
+@pytest.mark.slow
 @given(rules, st.sampled_from(sorted(ATOMS)), st.data())
 def test_no_policy_allows_what_it_reads_and_cannot_read_clearly(
     agent: Agent, rules: Any, name: str, data: Any

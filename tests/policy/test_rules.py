@@ -150,6 +150,7 @@ else:
     assert done.stdout.startswith(("refused", "accepted"))
 
 
+@pytest.mark.slow
 def test_a_rule_at_the_limit_is_decided_in_a_thread_too(
     agent: Agent, ask: Callable[..., Action]
 ) -> None:

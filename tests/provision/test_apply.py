@@ -22,6 +22,7 @@ from agentvault_tui.vault.provision.actions import CHALLENGE, PROOF
 WRITES = (PlanStep.CREATE, PlanStep.CHANGE)
 
 
+@pytest.mark.slow
 async def test_an_empty_tenant_gets_everything_that_is_needed(vault: Vault) -> None:
     """Applications, APIs, factors and settings: each as the wire wants it."""
     await vault.apply()
@@ -67,6 +68,7 @@ async def test_nothing_is_made_that_nothing_uses(vault: Vault) -> None:
     assert tenant.permissions == {}
 
 
+@pytest.mark.slow
 async def test_our_applications_have_the_connections_they_need_alone(
     vault: Vault,
 ) -> None:
@@ -134,6 +136,7 @@ async def test_the_actions_run_in_force_and_in_order(vault: Vault) -> None:
     ]
 
 
+@pytest.mark.slow
 async def test_a_second_apply_writes_nothing(vault: Vault) -> None:
     """What stands is found, by mark and identifier, and left as it is."""
     await vault.apply()
@@ -143,6 +146,7 @@ async def test_a_second_apply_writes_nothing(vault: Vault) -> None:
     assert steps(await vault.plan(), *WRITES) == []
 
 
+@pytest.mark.slow
 async def test_a_run_that_breaks_is_taken_up_where_it_broke(vault: Vault) -> None:
     """Whatever write fails, later runs finish it, and nothing stands there twice."""
     runs = 0
@@ -179,6 +183,7 @@ async def test_secrets_go_into_one_private_file_and_work_there(vault: Vault) -> 
     assert "client_secret" not in kept["console"]
 
 
+@pytest.mark.slow
 async def test_a_secret_that_is_lost_is_made_anew(vault: Vault) -> None:
     """Without the file the plan says so, and apply rotates what no longer is known."""
     await vault.apply()
@@ -259,6 +264,7 @@ async def test_a_flow_without_room_is_said_before_it_is_written(vault: Vault) ->
     assert len(vault.tenant.bindings) == 19
 
 
+@pytest.mark.slow
 async def test_an_action_edited_there_is_put_back_and_deployed(vault: Vault) -> None:
     """Both a draft that was changed and one that was deployed are found."""
     await vault.apply()
@@ -294,6 +300,7 @@ async def test_what_others_put_beside_ours_stays(vault: Vault) -> None:
     ]
 
 
+@pytest.mark.slow
 async def test_the_policy_of_all_applications_changes_only_when_told_and_last(
     vault: Vault,
 ) -> None:
@@ -313,6 +320,7 @@ async def test_the_policy_of_all_applications_changes_only_when_told_and_last(
     ]
 
 
+@pytest.mark.slow
 async def test_an_agent_that_is_cut_off_gets_nothing_back(vault: Vault) -> None:
     """Its application is told and left as the revocation left it."""
     await vault.apply()
@@ -494,6 +502,7 @@ def earlier(vault: Vault) -> dict[str, str]:
             "api.elevated": apis["elevated"]}  # fmt: skip
 
 
+@pytest.mark.slow
 async def test_what_earlier_versions_made_is_removed_when_told(vault: Vault) -> None:
     """Two APIs with their grants, and an application, whose secret is let go."""
     await vault.apply()

@@ -27,6 +27,7 @@ from agentvault_tui.vault.provision.needs import READING_SCOPES, writing_scopes
 OURS = ("AGENTVAULT_HOME", "AGENTVAULT_TENANT_RATE")
 
 
+@pytest.mark.slow
 def test_plan_apply_and_doctor_agree(
     home: Path, tenant: DictTenant, auth0: Call
 ) -> None:
@@ -51,6 +52,7 @@ def test_plan_apply_and_doctor_agree(
         assert all(secret not in one.out + one.err for one in everything)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", ["doctor", "apply --yes"])
 def test_a_reader_that_goes_after_a_line_is_no_fault(
     home: Path, tenant: DictTenant, line: str
@@ -76,6 +78,7 @@ def test_a_reader_that_goes_after_a_line_is_no_fault(
     assert process.returncode == 141
 
 
+@pytest.mark.slow
 def test_people_read_a_diff_and_then_what_was_done(home: Path, auth0: Call) -> None:
     """The plan with its marks, a line for each object, and where the secrets are."""
     answer = auth0("apply", "--yes")
@@ -85,6 +88,7 @@ def test_people_read_a_diff_and_then_what_was_done(home: Path, auth0: Call) -> N
     assert lines[-1].startswith("secrets are in ")
 
 
+@pytest.mark.slow
 def test_secrets_are_printed_when_asked_for_and_then_no_more(
     home: Path, tenant: DictTenant, auth0: Call
 ) -> None:
@@ -97,6 +101,7 @@ def test_secrets_are_printed_when_asked_for_and_then_no_more(
     assert "client_secret" not in second.out
 
 
+@pytest.mark.slow
 def test_a_run_that_breaks_says_so_and_the_next_one_ends_it(
     home: Path, tenant: DictTenant, auth0: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +119,7 @@ def test_a_run_that_breaks_says_so_and_the_next_one_ends_it(
     }
 
 
+@pytest.mark.slow
 def test_nobody_elses_application_is_adopted_unseen(
     home: Path, tenant: DictTenant, auth0: Call
 ) -> None:
@@ -131,6 +137,7 @@ def test_nobody_elses_application_is_adopted_unseen(
     assert not kept.exists()
 
 
+@pytest.mark.slow
 def test_what_the_plan_lacks_is_told_and_fails_where_it_is_needed(
     home: Path, tenant: DictTenant, auth0: Call
 ) -> None:
@@ -154,6 +161,7 @@ def test_what_the_plan_lacks_is_told_and_fails_where_it_is_needed(
     assert "trial_expired" in refused["note"]
 
 
+@pytest.mark.slow
 def test_what_nothing_uses_is_deleted_when_asked_for_alone(
     home: Path, tenant: DictTenant, auth0: Call
 ) -> None:
@@ -358,6 +366,7 @@ def test_a_doctor_names_plain_http(home: Path, auth0: Call) -> None:
     assert "does not use https" in finding["what"]
 
 
+@pytest.mark.slow
 def test_a_person_is_asked_and_the_secret_is_not_shown(
     home: Path, tenant: DictTenant
 ) -> None:

@@ -81,6 +81,7 @@ async def applied(tenant: TenantThread, home: Home) -> int:
         return len([item async for item in made.apply(plan, found)])
 
 
+@pytest.mark.slow
 async def test_a_second_plan_has_nothing_to_do(
     tenant: TenantThread, home: Home
 ) -> None:
@@ -92,6 +93,7 @@ async def test_a_second_plan_has_nothing_to_do(
     assert Level.FAULT not in levels
 
 
+@pytest.mark.slow
 async def test_a_person_approves_at_the_client_that_was_made(
     tenant: TenantThread, home: Home
 ) -> None:

@@ -84,6 +84,7 @@ async def test_an_outage_amid_it_is_waited_out() -> None:
     assert access.token.reveal() == "management-token"
 
 
+@pytest.mark.slow
 async def test_a_person_signs_in_instead_of_a_credential(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

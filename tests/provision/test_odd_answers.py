@@ -76,6 +76,7 @@ def members(value: Any) -> Any:
         yield from members(value[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_no_answer_ends_in_anything_but_an_error_of_ours(
     vault: Vault, seed: int

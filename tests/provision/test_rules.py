@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -82,6 +83,7 @@ def test_ours_run_in_their_order(now: list[str], wanted: list[str]) -> None:
     ]
 
 
+@pytest.mark.slow
 @given(SCOPES, SCOPES)
 def test_objects_are_the_same_by_their_key(
     now: list[dict[str, str]], wanted: list[dict[str, str]]

@@ -53,6 +53,7 @@ async def test_the_agents_are_those_the_ledger_serves(
     assert served_agents(vault)[1]
 
 
+@pytest.mark.slow
 async def test_a_panic_leaves_agents_applications_alone(
     ledger: Ledger, tenant: DictTenant, auth0: Call
 ) -> None:

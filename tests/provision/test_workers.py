@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from support.provisioning import Vault, steps
 
@@ -20,6 +21,7 @@ PINNED = {
 }
 
 
+@pytest.mark.slow
 async def test_a_worker_gets_a_key_made_here_and_its_pins(vault: Vault) -> None:
     """The private part stays in the home; the tenant gets the public one."""
     vault.tenant.connect("google-oauth2", "google-oauth2", offline_access=True)
@@ -40,6 +42,7 @@ async def test_a_worker_gets_a_key_made_here_and_its_pins(vault: Vault) -> None:
     assert steps(await vault.plan(**PINNED), PlanStep.CREATE, PlanStep.CHANGE) == []
 
 
+@pytest.mark.slow
 async def test_new_addresses_leave_the_key_as_it_is(vault: Vault) -> None:
     """The tenant replaces the member as a whole, so all of it is sent."""
     vault.tenant.connect("google-oauth2", "google-oauth2", offline_access=True)
@@ -52,6 +55,7 @@ async def test_new_addresses_leave_the_key_as_it_is(vault: Vault) -> None:
     assert client[WORKER]["grants"]
 
 
+@pytest.mark.slow
 async def test_a_key_that_is_lost_is_replaced_and_the_pins_stay(vault: Vault) -> None:
     """A key this home does not have signs nothing: another takes its place."""
     vault.tenant.connect("google-oauth2", "google-oauth2", offline_access=True)

@@ -185,6 +185,7 @@ def test_another_clients_code_is_unknown(admin: Admin, ann: NewUser) -> None:
     assert mine.json()["error"] == "authorization_pending"
 
 
+@pytest.mark.slow
 @given(st.text(max_size=30) | st.text("bC-D\u2011\n\u200b ", min_size=8, max_size=20))
 def test_what_is_typed_is_a_code_or_nothing(typed: str) -> None:
     """Only letters of the alphabet make one; punctuation and the like is left out."""

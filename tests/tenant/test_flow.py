@@ -140,6 +140,7 @@ def test_cancelling_works_at_every_step(
     assert tenant.poll(flow).json()["error"] == "invalid_grant"
 
 
+@pytest.mark.slow
 def test_of_many_polls_at_once_one_gets_the_tokens(
     tenant: TenantThread, alice: NewUser
 ) -> None:

@@ -140,6 +140,7 @@ def test_a_key_rotated_while_it_is_taken_signs_nothing(
     store.close()
 
 
+@pytest.mark.slow
 def test_a_revoked_key_verifies_nothing_at_once(
     tenant: TenantThread, alice: NewUser
 ) -> None:
@@ -162,6 +163,7 @@ def test_a_revoked_key_verifies_nothing_at_once(
     assert jwt.decode(raw, published(tenant), ["RS256"]).header["kid"] == done.current
 
 
+@pytest.mark.slow
 def test_rotations_keep_the_key_set_readable(home: Home, clock: ManualClock) -> None:
     """Clients read 20 keys: one more rotation is refused, and a revocation never."""
     store = Store(home, checkpoints=True)
@@ -211,6 +213,7 @@ def test_a_rotation_survives_a_restart(tenant: TenantThread, alice: NewUser) -> 
     assert jwt.decode(raw, published(tenant), ["RS256"]).header["kid"] == done.current
 
 
+@pytest.mark.slow
 async def test_the_broker_follows_rotations(
     tenant: TenantThread, alice: NewUser
 ) -> None:

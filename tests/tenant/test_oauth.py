@@ -113,6 +113,7 @@ def test_unknown_and_foreign_codes_look_the_same(
     assert tenant.poll(flow).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_stranger_takes_no_room(tenant: TenantThread) -> None:
     """Who does not know this run's client id starts nothing, and finds it nowhere."""
     for _ in range(300):
@@ -123,6 +124,7 @@ def test_a_stranger_takes_no_room(tenant: TenantThread) -> None:
         assert path.is_dir() or tenant.client_id.encode() not in path.read_bytes()
 
 
+@pytest.mark.slow
 def test_sign_ins_leave_room_for_approvals(tenant: TenantThread) -> None:
     """However many sign-ins wait, an approval still gets its code; and again later."""
     while (answer := tenant.ask()).status_code == 200:

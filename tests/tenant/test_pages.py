@@ -14,6 +14,7 @@ from agentvault_tui.tenant.users import NewUser
 from agentvault_tui.text import visible
 
 
+@pytest.mark.slow
 def test_every_page_is_sound_and_closed_to_others(
     tenant: TenantThread, browser: Browser, alice: NewUser
 ) -> None:
@@ -155,6 +156,7 @@ def test_guessing_locks_this_browser_out(
     assert browser.details(flow["user_code"]).step == "details"
 
 
+@pytest.mark.slow
 def test_those_who_guess_do_not_keep_the_owner_out(tenant: TenantThread) -> None:
     """However many wrong codes others send, the right one is taken."""
     flow = tenant.flow()

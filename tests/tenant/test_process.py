@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import pyotp
+import pytest
 from auth0_double.running import CHEAP, DETAILS
 from support.patience import PATIENT
 
@@ -85,6 +86,7 @@ def approve(issuer: str, user_code: str, user: NewUser) -> None:
         pages.confirm()
 
 
+@pytest.mark.slow
 async def test_the_client_for_auth0_accepts_it(home: Home) -> None:
     """The broker's own client starts, polls and verifies with nothing special."""
     with running(home) as tenant:
@@ -116,6 +118,7 @@ def _no_secrets(log: str, user: NewUser, *secrets: str) -> None:
         assert secret not in log
 
 
+@pytest.mark.slow
 def test_a_restart_keeps_everything(home: Home) -> None:
     """Port, keys and users are there again after SIGTERM."""
     with running(home) as tenant:
@@ -138,6 +141,7 @@ def _get(url: str) -> Any:
     return httpx.get(url, trust_env=False, timeout=PATIENT).json()
 
 
+@pytest.mark.slow
 def test_modes_under_a_umask_of_zero(home: Home) -> None:
     """Everything the process makes is 0700 or 0600, whatever it inherited."""
     with running(home) as tenant:
@@ -147,6 +151,7 @@ def test_modes_under_a_umask_of_zero(home: Home) -> None:
         assert tenant.end()[0] == 0
 
 
+@pytest.mark.slow
 def test_a_taken_port_is_replaced(home: Home) -> None:
     """When last time's port is someone else's, another is taken and logged."""
     with running(home) as tenant:
@@ -177,6 +182,7 @@ def _run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_one_tenant_a_home(home: Home) -> None:
     """A second process on the same home waits a little, then says why it stops."""
     with running(home) as tenant:
@@ -186,6 +192,7 @@ def test_one_tenant_a_home(home: Home) -> None:
         assert tenant.process.poll() is None
 
 
+@pytest.mark.slow
 def test_bad_starts_are_one_line(home: Home) -> None:
     """Wrong options and settings end with code 2 and no traceback."""
     for answer in (
@@ -199,6 +206,7 @@ def test_bad_starts_are_one_line(home: Home) -> None:
         assert "Traceback" not in answer.stderr
 
 
+@pytest.mark.slow
 def test_it_ends_with_its_parent(home: Home) -> None:
     """When whoever started it is killed, stdin ends and so does the tenant."""
     script = (

@@ -93,6 +93,7 @@ def wrong_otp(tenant: TenantThread, user: NewUser, otp: str) -> str:
     return "accepted"
 
 
+@pytest.mark.slow
 def test_unknown_users_and_wrong_passwords_sound_alike(
     tenant: TenantThread, alice: NewUser
 ) -> None:
@@ -109,6 +110,7 @@ def test_unknown_users_and_wrong_passwords_sound_alike(
     assert known.message == unknown.message == wait
 
 
+@pytest.mark.slow
 def test_nobody_is_locked_out_by_name(tenant: TenantThread, alice: NewUser) -> None:
     """Others' wrong tries count neither for a code, a known browser, nor the owner."""
     cookies = with_code(tenant, alice)
@@ -130,6 +132,7 @@ def test_nobody_is_locked_out_by_name(tenant: TenantThread, alice: NewUser) -> N
     assert page.step == "consent"
 
 
+@pytest.mark.slow
 def test_a_known_browsers_own_guesses_are_bounded(
     tenant: TenantThread, alice: NewUser
 ) -> None:
@@ -263,6 +266,7 @@ async def test_unknown_users_cost_as_much(home: Home) -> None:
     assert known == unknown == "$argon2id$v=19$m=8,t=1,p=1"
 
 
+@pytest.mark.slow
 def test_the_lock_grows_and_ends(tenant: TenantThread, alice: NewUser) -> None:
     """Each failure after the fifth locks longer, to a cap; a right one clears it."""
     waits = []
@@ -282,6 +286,7 @@ def test_the_lock_grows_and_ends(tenant: TenantThread, alice: NewUser) -> None:
         assert refused(tenant, "alice@acme.test", "wrong").error == "wrong_sign_in"
 
 
+@pytest.mark.slow
 def test_one_time_codes_lock_longer(tenant: TenantThread, alice: NewUser) -> None:
     """Guessing the short factor soon costs a quarter of an hour a try."""
     for _ in range(5):
@@ -313,6 +318,7 @@ def test_setting_the_clock_back_does_not_lock_for_years(
     assert "Wait 60 seconds" in (locked.message or "")
 
 
+@pytest.mark.slow
 def test_parallel_guesses_all_count(tenant: TenantThread, alice: NewUser) -> None:
     """Of twenty guesses at once five are looked at."""
 

@@ -121,6 +121,7 @@ async def test_marks_that_go_round_in_a_circle_end(
     assert tenant.asked(CONNECTIONS) == 2
 
 
+@pytest.mark.slow
 async def test_a_list_that_always_goes_on_ends_before_memory_does(
     tenant: RogueTenant, api: Management
 ) -> None:

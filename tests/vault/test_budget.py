@@ -153,6 +153,7 @@ def test_a_budget_that_serves_nobody_is_refused(
         Budget(clock, rate=rate, burst=burst)
 
 
+@pytest.mark.slow
 @example(
     [(OPERATOR, 0.0, 200), (OPERATOR, 0.5 - 2**-54, 200), (OPERATOR, 0.0, 200)]
 )  # what is left to wait is too short to move any clock

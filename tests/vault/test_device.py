@@ -349,6 +349,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(
     st.integers(200, 599),
     st.none()

@@ -3,6 +3,8 @@
 import ast
 from pathlib import Path
 
+import pytest
+
 from agentvault_tui import vault
 
 ROOM = Path(vault.__file__).parent
@@ -57,6 +59,7 @@ def test_the_room_knows_only_words_text_time_and_errors() -> None:
         assert rooms <= NEIGHBOURS | more, file.name
 
 
+@pytest.mark.slow
 def test_nobody_asks_which_product_a_tenant_is() -> None:
     """No line of code compares an issuer or a name with Auth0's."""
     asking = [

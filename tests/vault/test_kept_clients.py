@@ -126,6 +126,7 @@ def test_a_link_in_the_files_place_is_replaced_and_not_followed(
     assert stat.S_IMODE(kept.path.stat().st_mode) == 0o600
 
 
+@pytest.mark.slow
 def test_a_workers_key_has_one_name(kept: ClientSecretsFile) -> None:
     """The name follows from the key, so the tenant's copy can be told by it."""
     kept.keep("agents/agt_1", "c1", Secret("s1"))

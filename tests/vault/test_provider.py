@@ -173,6 +173,7 @@ _JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(status=st.integers(100, 599), value=_JSON, wait=st.none() | st.floats(0, 300))
 def test_no_answer_but_two_is_taken_for_a_revocation(
     status: int, value: object, wait: float | None

@@ -145,6 +145,7 @@ members = st.sampled_from(
 ) | st.sampled_from(["type", "status", "title", "detail", "validation_errors"])
 
 
+@pytest.mark.slow
 @given(st.integers(400, 599), json_values | st.dictionaries(members, json_values))
 @example(400, {"error": ": "})
 def test_whatever_a_refusal_holds_can_be_shown(status: int, body: Any) -> None:

@@ -101,6 +101,7 @@ def test_json_that_is_not_looked_through_holds_nothing_past_a_cap(
         assert read == value
 
 
+@pytest.mark.slow
 @given(st.dictionaries(plain, values, max_size=8))
 def test_json_comes_back_without_its_nulls(table: dict[str, Any]) -> None:
     """A body within the caps is read whole; a null member counts as absent."""

@@ -50,6 +50,7 @@ os.read(0, 1)
 CHUNKED = b"POST / HTTP/1.1\r\nHost: @\r\nTransfer-Encoding: chunked\r\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sent", "least"),
     [
@@ -72,6 +73,7 @@ async def test_what_does_not_arrive_in_time_is_closed(
     assert time.monotonic() - began >= least * 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", [True, False])
 async def test_a_trickle_does_not_move_the_deadline(serve: Serve, head: bool) -> None:
     """One byte now and then is no progress (slowloris)."""
@@ -91,6 +93,7 @@ async def test_a_trickle_does_not_move_the_deadline(serve: Serve, head: bool) ->
         writer.close()
 
 
+@pytest.mark.slow
 async def test_an_idle_connection_stays_and_then_is_closed(serve: Serve) -> None:
     """Keep-alive has its own limit."""
     listener = await serve(limits=QUICK)
@@ -99,6 +102,7 @@ async def test_an_idle_connection_stays_and_then_is_closed(serve: Serve) -> None
     assert time.monotonic() - began > 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "later"), [(b"GET / HT", False), (b"GET / HT", True), (b"\r\n", True)]
 )
@@ -122,6 +126,7 @@ async def test_a_second_request_has_a_deadline_too(
         writer.close()
 
 
+@pytest.mark.slow
 async def test_slow_and_silent_clients_do_not_slow_a_normal_one(serve: Serve) -> None:
     """Beside four hundred half-open requests a normal client is answered every time."""
     listener = await serve(limits=Limits(head_seconds=1.0))
@@ -389,6 +394,7 @@ async def test_few_requests_of_a_connection_wait_for_their_answers(
     assert asked == (9 if times == 9 else 1)
 
 
+@pytest.mark.slow
 async def test_an_offer_to_upgrade_is_passed_over(serve: Serve) -> None:
     """Clients that offer HTTP/2 by default are served as HTTP/1.1."""
     offer = b"\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
@@ -433,6 +439,7 @@ async def test_who_has_not_asked_makes_room(serve: Serve, sent: bytes) -> None:
         writer.close()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
 async def test_another_users_requests_shut_nobody_out(serve: Serve) -> None:
     """With a stranger's request at every place, ours is answered all the same."""
@@ -550,6 +557,7 @@ async def test_stopping_ends_streams_at_once_and_lets_requests_finish() -> None:
             await client.get(listener.url)
 
 
+@pytest.mark.slow
 async def test_stopping_is_bounded_whatever_a_handler_does() -> None:
     """A handler that never ends is cancelled after the grace."""
     entered = asyncio.Event()
@@ -571,6 +579,7 @@ async def test_stopping_is_bounded_whatever_a_handler_does() -> None:
     writer.close()
 
 
+@pytest.mark.slow
 async def test_a_peer_that_does_not_read_is_cut(server: Server) -> None:
     """An answer nobody takes does not stay in memory for ever."""
     ended = asyncio.Event()
@@ -679,6 +688,7 @@ async def test_a_client_that_asks_first_is_told_to_go_on(serve: Serve) -> None:
     writer.close()
 
 
+@pytest.mark.slow
 async def test_a_connection_ends_whose_body_came_after_the_answer(
     serve: Serve,
 ) -> None:
@@ -708,6 +718,7 @@ async def test_an_answer_leaves_head_and_body_together(serve: Serve) -> None:
         writer.close()
 
 
+@pytest.mark.slow
 async def test_a_head_without_a_body_to_come_leaves_at_once(serve: Serve) -> None:
     """HEAD names the length of a body that never comes, and is answered."""
     listener = await serve(limits=QUICK)

@@ -140,6 +140,7 @@ async def test_a_plain_client_library_reads_the_refusal(
     assert answer.status_code == 400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pieces",
     [(), (HELLO[:1],), (HELLO,), (HELLO, b"\x00" * 100)],
@@ -153,6 +154,7 @@ async def test_a_handshake_has_the_deadline_of_headers(
     assert await talk(listener, *pieces) == b""
 
 
+@pytest.mark.slow
 async def test_a_trickled_handshake_does_not_move_the_deadline(
     serve: Serve, tls: ServerTls
 ) -> None:
@@ -188,6 +190,7 @@ async def test_rubbish_ends_only_itself(
         assert (await client.get(listener.url)).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sent",
     [

@@ -22,6 +22,7 @@ def is_error(answer: httpx.Response, status: int, error: str) -> dict[str, Any]:
     return dict(answer.json())
 
 
+@pytest.mark.slow
 async def test_an_approved_payment_is_polled_once_and_redeemed_once(
     live: Live, caller: Caller
 ) -> None:

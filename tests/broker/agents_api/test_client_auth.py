@@ -155,6 +155,7 @@ async def test_a_jti_counts_once_whatever_else_changes(live: Live) -> None:
     assert_refused(await live.assertion(sign(two, key, "ES256")))
 
 
+@pytest.mark.slow
 async def test_the_audience_is_the_issuer_or_an_endpoint(live: Live) -> None:
     """RFC 7523 section 3, CIBA Core section 7.1; also as localhost, and as https."""
     key = KEYS["EdDSA"]
@@ -286,6 +287,7 @@ async def test_it_counts_once_for_as_long_as_it_is_accepted(
     assert (await live.assertion(fresh)).status_code == 200
 
 
+@pytest.mark.slow
 async def test_signatures_that_prove_nothing(live: Live, caller: Caller) -> None:
     """alg none, HMAC under the public key, another's key, another algorithm."""
     rsa, ec = KEYS["RS256"], KEYS["ES256"]

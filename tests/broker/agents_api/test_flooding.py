@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+import pytest
 from support.agents_http import Live
 from support.manual_clock import ManualClock
 
@@ -12,6 +13,7 @@ from agentvault_tui.broker.floods import RATE, SPAN
 from agentvault_tui.broker.serve import upkeep
 
 
+@pytest.mark.slow
 async def test_past_its_budget_an_agent_is_told_to_slow_down(
     live: Live, clock: ManualClock
 ) -> None:
@@ -43,6 +45,7 @@ async def test_past_its_budget_an_agent_is_told_to_slow_down(
     assert (await rogue.token()).status_code == 200
 
 
+@pytest.mark.slow
 async def test_asking_a_person_again_and_again_is_flooding_too(
     live: Live, clock: ManualClock
 ) -> None:

@@ -138,6 +138,7 @@ def assert_answer(
     return told
 
 
+@pytest.mark.slow
 @given(
     path=st.sampled_from(PATHS) | st.text(max_size=20),
     method=st.sampled_from(["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "X"]),
@@ -164,6 +165,7 @@ def test_strangers_get_an_answer_whatever_they_send(  # noqa: PLR0917 - all of H
     assert_answer(*world.ask(path, method, body, headers))
 
 
+@pytest.mark.slow
 @given(path=st.sampled_from(PATHS[:4]), table=tables, as_json=st.booleans())
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 def test_a_rogue_agent_gets_an_answer_whatever_it_sends(

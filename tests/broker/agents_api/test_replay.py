@@ -54,6 +54,7 @@ async def test_a_captured_assertion_is_worthless_after_a_restart(
         assert (await again.assertion(unused)).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SAID)
 async def test_what_records_nothing_else_records_the_assertion(
     live: Live, bench: Bench, clock: ManualClock, path: str

@@ -70,6 +70,7 @@ async def revocations(office: Office) -> list[dict[str, Any]]:
     return [detail for detail in details if detail["step"] == "provider token"]
 
 
+@pytest.mark.slow
 async def test_what_an_agent_holds_is_revoked_at_the_provider(
     office: Office, live: Live
 ) -> None:
@@ -91,6 +92,7 @@ async def test_what_an_agent_holds_is_revoked_at_the_provider(
     assert loaded.leases == ()
 
 
+@pytest.mark.slow
 async def test_a_token_is_asked_for_while_the_grant_stands(
     office: Office, live: Live
 ) -> None:
@@ -104,6 +106,7 @@ async def test_a_token_is_asked_for_while_the_grant_stands(
     assert office.step(agent.agent, "vault grant").status == "confirmed"
 
 
+@pytest.mark.slow
 async def test_a_token_on_its_way_is_revoked_instead_of_delivered(
     office: Office, live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +134,7 @@ async def test_a_token_on_its_way_is_revoked_instead_of_delivered(
     assert office.provider_says(given[0])["active"] is False
 
 
+@pytest.mark.slow
 async def test_no_token_is_written_or_told(office: Office, live: Live) -> None:
     """Neither in the home nor in shapes, steps, events or logs, however it ends."""
     agent, token = await using(office, live)
@@ -145,6 +149,7 @@ async def test_no_token_is_written_or_told(office: Office, live: Live) -> None:
             assert token.encode() not in path.read_bytes(), path
 
 
+@pytest.mark.slow
 async def test_an_account_another_agent_uses_is_left_and_said(
     office: Office, live: Live
 ) -> None:
@@ -171,6 +176,7 @@ async def test_an_account_another_agent_uses_is_left_and_said(
     assert office.provider_says(token)["active"] is False
 
 
+@pytest.mark.slow
 async def test_one_person_behind_two_vault_users_is_one_grant(
     office: Office, live: Live
 ) -> None:
@@ -190,6 +196,7 @@ async def test_one_person_behind_two_vault_users_is_one_grant(
     assert office.provider_says(token)["active"] is True
 
 
+@pytest.mark.slow
 async def test_where_nobody_knows_whose_it_is_that_is_said_before(
     office: Office, live: Live
 ) -> None:
@@ -205,6 +212,7 @@ async def test_where_nobody_knows_whose_it_is_that_is_said_before(
     assert office.provider_says(token)["active"] is False
 
 
+@pytest.mark.slow
 async def test_a_connection_of_which_nothing_is_known_has_no_step(
     office: Office, live: Live
 ) -> None:
@@ -221,6 +229,7 @@ async def test_a_connection_of_which_nothing_is_known_has_no_step(
     assert office.provider_says(token)["active"] is True
 
 
+@pytest.mark.slow
 async def test_a_provider_that_is_down_delays_nothing(
     office: Office, live: Live
 ) -> None:
@@ -248,6 +257,7 @@ async def test_a_provider_that_is_down_delays_nothing(
         assert office.step(agent.agent).status == "confirmed"
 
 
+@pytest.mark.slow
 async def test_who_waits_for_a_token_keeps_nobody_else_waiting(
     office: Office, live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,6 +291,7 @@ async def test_who_waits_for_a_token_keeps_nobody_else_waiting(
     await asyncio.gather(running, return_exceptions=True)
 
 
+@pytest.mark.slow
 async def test_a_vault_that_hangs_delays_the_grant_by_no_more_than_an_exchange(
     office: Office, live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -306,6 +317,7 @@ async def test_a_vault_that_hangs_delays_the_grant_by_no_more_than_an_exchange(
     assert "longer than 0.1 s" in (row.problem or "")
 
 
+@pytest.mark.slow
 async def test_after_a_restart_a_person_is_told_what_to_do(
     office: Office, live: Live
 ) -> None:
@@ -328,6 +340,7 @@ async def test_after_a_restart_a_person_is_told_what_to_do(
     assert any("workspace by hand" in text for text in warnings(office.broker))
 
 
+@pytest.mark.slow
 async def test_after_a_restart_before_the_grant_was_cut_a_token_is_asked_anew(
     office: Office, live: Live
 ) -> None:
@@ -340,6 +353,7 @@ async def test_after_a_restart_before_the_grant_was_cut_a_token_is_asked_anew(
     assert office.provider_says(token)["active"] is False
 
 
+@pytest.mark.slow
 async def test_a_provider_that_refuses_is_given_up_at_once(
     office: Office, live: Live
 ) -> None:
@@ -371,6 +385,7 @@ async def test_a_provider_that_stays_down_is_given_up_with_its_token(
     assert "before its token ended" in (row.problem or "")
 
 
+@pytest.mark.slow
 async def test_a_restore_withdraws_it_and_forgets_the_token(
     office: Office, live: Live
 ) -> None:
@@ -416,6 +431,7 @@ async def test_panic_calls_no_provider(office: Office, live: Live) -> None:
     assert office.provider_says(token)["active"] is True
 
 
+@pytest.mark.slow
 async def test_revoked_twice_it_is_done_once(office: Office, live: Live) -> None:
     """A second revocation has nothing to show, and gives up nothing that was done."""
     agent, _ = await using(office, live)

@@ -33,6 +33,7 @@ from agentvault_tui.model import Account, EventType
 from agentvault_tui.vault import SigningIn
 
 
+@pytest.mark.slow
 async def test_from_two_pages_to_a_provider_token(office: Office, live: Live) -> None:
     """Signed in and allowed, the agent's exchange gives what the provider made."""
     agent = await caller(live)
@@ -91,6 +92,7 @@ async def test_the_vault_users_token_is_nowhere_in_clear(
             assert token not in path.read_bytes(), path
 
 
+@pytest.mark.slow
 async def test_a_second_account_takes_no_second_sign_in(
     office: Office, live: Live
 ) -> None:
@@ -288,6 +290,7 @@ async def test_a_revocation_while_it_is_recorded_wins(
     assert there["connected_accounts"] == []
 
 
+@pytest.mark.slow
 async def test_a_token_under_way_is_not_given_once_it_is_connected_anew(
     office: Office, live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +307,7 @@ async def test_a_token_under_way_is_not_given_once_it_is_connected_anew(
     assert given["scope"] == "calendar.read calendar.write"
 
 
+@pytest.mark.slow
 async def test_a_removal_while_it_is_recorded_stays_a_removal(
     office: Office, live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -403,6 +407,7 @@ async def test_an_agent_without_a_client_is_told_what_makes_one(
     assert raised.value.remedy == "agentvault auth0 apply"
 
 
+@pytest.mark.slow
 async def test_a_restart_keeps_the_connection(office: Office, live: Live) -> None:
     """Account and sealed token are there for the next process."""
     agent = await caller(live)

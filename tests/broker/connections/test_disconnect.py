@@ -39,6 +39,7 @@ def left_at_tenant(office: Office, user: str) -> list[str]:
     return [one["id"] for one in answer["connected_accounts"]]
 
 
+@pytest.mark.slow
 async def test_an_account_is_deleted_where_it_is_kept(
     office: Office, live: Live
 ) -> None:
@@ -66,6 +67,7 @@ async def test_an_account_is_deleted_where_it_is_kept(
         await remove(office, agent.agent)
 
 
+@pytest.mark.slow
 async def test_what_is_gone_already_is_fine(office: Office, live: Live) -> None:
     """Deleted by its user meanwhile, it is forgotten here as well."""
     agent = await caller(live)
@@ -77,6 +79,7 @@ async def test_what_is_gone_already_is_fine(office: Office, live: Live) -> None:
     assert await remove(office, agent.agent) == "gone"
 
 
+@pytest.mark.slow
 async def test_a_shared_account_is_not_taken_unasked(
     office: Office, live: Live
 ) -> None:
@@ -125,6 +128,7 @@ async def test_without_the_sign_in_it_is_left_and_said(
     assert office.broker.registry.accounts.of(agent.agent.id) == ()
 
 
+@pytest.mark.slow
 async def test_a_revocation_takes_the_account_at_the_tenant(
     office: Office, live: Live
 ) -> None:
@@ -143,6 +147,7 @@ async def test_a_revocation_takes_the_account_at_the_tenant(
     assert office.broker.vault.users.of(agent.agent.id) is None
 
 
+@pytest.mark.slow
 async def test_a_revocation_leaves_what_another_uses(
     office: Office, live: Live
 ) -> None:
@@ -162,6 +167,7 @@ async def test_a_revocation_leaves_what_another_uses(
     assert row.problem in told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", [0, 1])
 @pytest.mark.parametrize("restarted", [False, True])
 async def test_the_last_agent_revoked_takes_a_shared_account_with_it(
@@ -189,6 +195,7 @@ async def test_the_last_agent_revoked_takes_a_shared_account_with_it(
         assert office.broker.vault.users.of(agent.id) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 @pytest.mark.parametrize("restarted", [False, True])
 async def test_two_revoked_at_once_leave_no_shared_account(
@@ -208,6 +215,7 @@ async def test_two_revoked_at_once_leave_no_shared_account(
         assert office.steps(agent)["held refresh token"] == "confirmed"
 
 
+@pytest.mark.slow
 async def test_one_restored_before_the_step_keeps_the_account(
     office: Office, live: Live
 ) -> None:
@@ -222,6 +230,7 @@ async def test_one_restored_before_the_step_keeps_the_account(
     assert office.broker.registry.accounts.of(pair[0].id)
 
 
+@pytest.mark.slow
 async def test_one_account_that_cannot_be_deleted_holds_no_other_up(
     office: Office, live: Live
 ) -> None:
@@ -237,6 +246,7 @@ async def test_one_account_that_cannot_be_deleted_holds_no_other_up(
     assert str(row.problem).startswith("a-bank stays: only its user can delete it")
 
 
+@pytest.mark.slow
 async def test_a_step_looks_again_before_it_deletes(office: Office, live: Live) -> None:
     """Restored, or shared since it was planned: the account stays at the tenant."""
     first, second = await caller(live), await caller(live)
@@ -258,6 +268,7 @@ async def test_a_step_looks_again_before_it_deletes(office: Office, live: Live) 
     assert (await exchange(second, WORKSPACE)).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("back_after", [30, 3600])
 async def test_a_cut_gives_accounts_their_few_minutes(
     office: Office, live: Live, back_after: int

@@ -49,6 +49,7 @@ async def kinds(office: Office, since: int) -> dict[str, list[Any]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
 async def test_agents_are_answered_while_the_tenant_is_away(
     office: Office, live: Live, fault: dict[str, Any]
@@ -98,6 +99,7 @@ def assert_away(answer: httpx.Response) -> None:
     assert int(answer.headers["retry-after"]) >= 1
 
 
+@pytest.mark.slow
 async def test_all_goes_on_once_the_tenant_is_back(office: Office, live: Live) -> None:
     """What was waiting is approved, exchanged and done at the tenant; all recorded."""
     bot, other = await caller(live), await caller(live)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import pytest
 from support.agents_http import Live
 from support.connecting import WORKSPACE, Office, caller
 from support.rogue_tenant import Answer, RogueTenant, rogue_tenant
@@ -44,6 +45,7 @@ async def holding(office: Office, live: Live, connection: str) -> Agent:
     return agent
 
 
+@pytest.mark.slow
 async def test_many_tokens_of_a_provider_that_hangs_delay_no_other_provider(
     office: Office, live: Live
 ) -> None:

@@ -53,6 +53,7 @@ async def overtaken(
     return await removing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["_delete", "revoke_token"])
 async def test_an_account_connected_while_another_is_removed_stays(
     office: Office, live: Live, monkeypatch: pytest.MonkeyPatch, call: str
@@ -70,6 +71,7 @@ async def test_an_account_connected_while_another_is_removed_stays(
     assert (await exchange(agent, WORKSPACE)).status_code == 200
 
 
+@pytest.mark.slow
 async def test_a_consent_that_outlives_its_sign_in_connects_nothing(
     office: Office, live: Live
 ) -> None:
@@ -85,6 +87,7 @@ async def test_a_consent_that_outlives_its_sign_in_connects_nothing(
     assert await office.connect(agent.agent, person, "calendar.read")
 
 
+@pytest.mark.slow
 async def test_a_token_overtaken_while_it_is_recorded_is_revoked_at_the_provider(
     office: Office, live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,7 @@ def at_tenant(office: Office, user: str) -> list[str]:
     return [one["id"] for one in listed]
 
 
+@pytest.mark.slow
 async def test_another_persons_account_is_not_slipped_under_an_agents(
     office: Office, live: Live
 ) -> None:
@@ -60,6 +61,7 @@ async def test_another_persons_account_is_not_slipped_under_an_agents(
     assert await owner_of_token(office, second) == ursula.name
 
 
+@pytest.mark.slow
 async def test_what_cannot_be_taken_back_serves_nobody(
     office: Office, live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +90,7 @@ async def test_what_cannot_be_taken_back_serves_nobody(
     assert await owner_of_token(office, first) == ursula.name
 
 
+@pytest.mark.slow
 async def test_no_exchange_slips_in_while_it_is_taken_back(
     office: Office, live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +114,7 @@ async def test_no_exchange_slips_in_while_it_is_taken_back(
     assert await asked[0] == ursula.name
 
 
+@pytest.mark.slow
 async def test_what_is_connected_in_the_place_of_another_leaves_none_behind(
     office: Office, live: Live
 ) -> None:
@@ -131,6 +135,7 @@ async def test_what_is_connected_in_the_place_of_another_leaves_none_behind(
     assert at_tenant(office, after.user) == []
 
 
+@pytest.mark.slow
 async def test_the_same_persons_account_under_another_id_is_the_same(
     office: Office, live: Live
 ) -> None:

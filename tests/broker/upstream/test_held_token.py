@@ -39,6 +39,7 @@ def without_credential(site: Site) -> None:
     site.bench.broker.access.given = None
 
 
+@pytest.mark.slow
 async def test_it_ends_without_a_management_credential(site: Site) -> None:
     """The token is dead there and forgotten here; the rest says at once what it lacks.
 
@@ -62,6 +63,7 @@ async def test_it_ends_without_a_management_credential(site: Site) -> None:
     assert any("no Management API credential" in str(reason) for reason in reasons)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("restarted", [False, True])
 async def test_what_lacked_a_credential_is_done_once_there_is_one(
     site: Site, *, restarted: bool
@@ -83,6 +85,7 @@ async def test_what_lacked_a_credential_is_done_once_there_is_one(
     assert warnings(site.bench.broker) == []
 
 
+@pytest.mark.slow
 async def test_a_restore_takes_back_what_was_never_tried(site: Site) -> None:
     """The grant was not taken: nothing is given back, and nobody is warned any more."""
     agent, _, _ = await site.agent()
@@ -138,6 +141,7 @@ async def test_an_endpoint_that_is_down_is_asked_again_after_a_restart(
     assert there.refresh(token).json()["error"] == "invalid_grant"
 
 
+@pytest.mark.slow
 async def test_a_yes_of_the_endpoint_is_not_taken_for_the_truth(site: Site) -> None:
     """A page that says 200 to everything ends nothing: the token is tried, and kept."""
     agent, _, _ = await site.agent()
@@ -155,6 +159,7 @@ async def test_a_yes_of_the_endpoint_is_not_taken_for_the_truth(site: Site) -> N
     assert kept(site, agent) is None
 
 
+@pytest.mark.slow
 async def test_a_doubt_whether_it_is_dead_keeps_it(site: Site) -> None:
     """Revoked, and nobody can say so: told as not done, and kept to be shown again."""
     agent, _, _ = await site.agent()

@@ -33,6 +33,7 @@ def days(site: Site, number: float) -> None:
     site.admin.token = site.admin.machine_token().json()["access_token"]
 
 
+@pytest.mark.slow
 async def test_what_the_tenant_dropped_unread_is_an_event(site: Site) -> None:
     """Away for longer than it keeps rows: since when, until when, and once."""
     _, there, token = await site.agent()
@@ -66,6 +67,7 @@ async def test_what_the_tenant_dropped_unread_is_an_event(site: Site) -> None:
     assert len(await gaps(site)) == 1
 
 
+@pytest.mark.slow
 async def test_nothing_is_missing_while_the_last_row_is_kept(site: Site) -> None:
     """A long absence alone is no gap: the tenant may keep its log for long."""
     _, there, token = await site.agent()
@@ -80,6 +82,7 @@ async def test_nothing_is_missing_while_the_last_row_is_kept(site: Site) -> None
     assert await gaps(site) == []
 
 
+@pytest.mark.slow
 async def test_a_log_that_stays_empty_is_told_from_its_first_row(site: Site) -> None:
     """Over a restart too: what was empty when last read has nothing before us."""
     _, there, token = await site.agent()
@@ -95,6 +98,7 @@ async def test_a_log_that_stays_empty_is_told_from_its_first_row(site: Site) -> 
     assert await gaps(site) == []
 
 
+@pytest.mark.slow
 async def test_another_tenants_place_is_none_here(site: Site) -> None:
     """After a change of the tenant reading begins behind its newest row."""
     _, there, token = await site.agent()

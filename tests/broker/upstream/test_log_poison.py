@@ -107,6 +107,7 @@ async def test_a_row_that_nests_deep_does_not_end_the_reading(
     assert reading.told == ["000002", "000003", "000004"]
 
 
+@pytest.mark.slow
 async def test_rows_that_are_too_large_together_are_read_in_smaller_pages(
     rogue: RogueTenant, reading: Reading
 ) -> None:

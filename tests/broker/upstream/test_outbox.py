@@ -29,6 +29,7 @@ CUT = [
 ]
 
 
+@pytest.mark.slow
 async def test_what_an_agent_has_at_the_tenant_ends(site: Site) -> None:
     """Grant, account, refresh tokens and secret are gone there, each seen to be."""
     agent, there, token = await site.agent()
@@ -54,6 +55,7 @@ async def test_what_an_agent_has_at_the_tenant_ends(site: Site) -> None:
     assert all(step.ms is not None and step.ms >= 0 for step in done)
 
 
+@pytest.mark.slow
 async def test_the_scopes_that_apply_gives_the_broker_are_enough(site: Site) -> None:
     """Every step, and the tenant's log, by a client that may do nothing else."""
     agent, _, _ = await site.agent()
@@ -125,6 +127,7 @@ async def test_a_restart_in_the_middle_loses_no_step(site: Site) -> None:
     assert there.refresh(token).status_code == 401
 
 
+@pytest.mark.slow
 async def test_a_tenant_that_is_busy_for_a_minute_is_asked_again(site: Site) -> None:
     """429 after 429 ends no step, and the broker waits longer each time."""
     agent, _, _ = await site.agent()
@@ -147,6 +150,7 @@ async def test_a_tenant_that_is_busy_for_a_minute_is_asked_again(site: Site) -> 
     assert site.steps(agent)["vault grant"] == "confirmed"
 
 
+@pytest.mark.slow
 async def test_a_deletion_that_is_not_true_yet_is_not_told_as_done(site: Site) -> None:
     """202 and 204 are promises: the step is confirmed once a reading says so."""
     agent, there, _ = await site.agent()
@@ -216,6 +220,7 @@ async def test_a_client_that_is_gone_is_cut_off(site: Site) -> None:
     assert {site.steps(agent)[step] for step in CUT} == {"confirmed"}
 
 
+@pytest.mark.slow
 async def test_a_step_that_drags_on_holds_no_other_agent_up(site: Site) -> None:
     """While the tenant never finishes one agent's step, another agent is cut off."""
     broker = site.bench.broker

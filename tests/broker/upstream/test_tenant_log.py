@@ -18,6 +18,7 @@ from agentvault_tui.tenant.journal import LogCode
 from agentvault_tui.vault.management import logs
 
 
+@pytest.mark.slow
 async def test_rows_about_our_agents_are_events_of_the_tenant(site: Site) -> None:
     """What happened before we looked, and to others' clients, is not told."""
     agent, there, token = await site.agent()
@@ -36,6 +37,7 @@ async def test_rows_about_our_agents_are_events_of_the_tenant(site: Site) -> Non
     assert event.detail["client_id"] == there.client["client_id"]
 
 
+@pytest.mark.slow
 async def test_each_row_is_told_once_over_restarts(site: Site) -> None:
     """The place is written with the events, so that none repeats and none is lost."""
     _, there, token = await site.agent()
@@ -231,6 +233,7 @@ async def test_a_row_that_comes_late_is_told_when_it_comes(site: Site) -> None:
     assert len(await told(site)) == 1
 
 
+@pytest.mark.slow
 async def test_a_fault_after_a_full_page_is_waited_out(site: Site) -> None:
     """Between two tries there is a pause, also when the page before was full."""
     _, there, token = await site.agent()

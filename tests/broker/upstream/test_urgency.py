@@ -8,6 +8,7 @@ from support.upstream import Site, follower
 from agentvault_tui.vault import Budget, Priority
 
 
+@pytest.mark.slow
 async def test_the_log_waits_for_steps_and_those_for_an_operator(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

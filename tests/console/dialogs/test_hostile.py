@@ -74,6 +74,7 @@ def assert_inert(app: StandApp, width: int) -> None:
             assert kind[0] in "LMNPS" or character == " ", hex(ord(character))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 async def test_every_dialog_shows_it_inert_and_bounded(text: str) -> None:
     """In each dialog, each stage and each error, hostile text stays text."""
@@ -90,6 +91,7 @@ async def test_every_dialog_shows_it_inert_and_bounded(text: str) -> None:
             assert_inert(app, 80)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 async def test_the_other_stages_show_it_inert_and_bounded(text: str) -> None:
     """Full view, second factor and ending, with a tenant that is hostile too."""

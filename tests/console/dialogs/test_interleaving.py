@@ -124,6 +124,7 @@ async def play(steps: Steps) -> int:
     return decided
 
 
+@pytest.mark.slow
 @settings(
     max_examples=30,
     suppress_health_check=[HealthCheck.too_slow],

@@ -75,6 +75,7 @@ async def test_deny_is_one_key_and_says_who() -> None:
         assert "denied by alice" in text_of(app)
 
 
+@pytest.mark.slow
 async def test_deny_with_a_reason_reaches_the_agent_and_says_so() -> None:
     """`n` asks for the words; in them every key is text, and Enter denies."""
     stand = scene()
@@ -595,6 +596,7 @@ async def test_the_link_is_never_cut() -> None:
         )
 
 
+@pytest.mark.slow
 async def test_the_qr_code_stands_whole_beside_code_and_link() -> None:
     """At 80x24 all 17 rows of it are there; without colour there is none."""
     for no_color in (False, True):
@@ -741,6 +743,7 @@ async def test_what_nothing_limits_says_so_first_in_the_colour_of_danger() -> No
         assert text_of(listed).count("NO LIMITS") == 1
 
 
+@pytest.mark.slow
 async def test_every_member_a_resource_server_reads_is_shown() -> None:
     """Objects of other types stand under a label of their own, also in plain mode."""
     stand = scene()

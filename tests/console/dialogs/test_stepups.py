@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from support.dialog_stand import Stand, StandApp, scene, text_of
 
 from agentvault_tui.console.dialogs.info import HelpDialog
@@ -131,6 +132,7 @@ async def test_the_cursor_stays_in_sight() -> None:
         assert "stripe:acct_42" not in text_of(app)
 
 
+@pytest.mark.slow
 async def test_one_request_opens_itself_and_none_says_so() -> None:
     """`s` opens the one that waits at once; with none the queue says that."""
     stand = scene()

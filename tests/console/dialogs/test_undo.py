@@ -295,6 +295,7 @@ async def test_the_home_screen_offers_it_too_and_acts_on_that_id(
         assert len(fake.requests) == 2
 
 
+@pytest.mark.slow
 async def test_the_home_screen_refuses_it_without_a_link(
     fake: FakeOperator, tmp_path: Path
 ) -> None:

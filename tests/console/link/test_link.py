@@ -134,6 +134,7 @@ async def test_the_first_agents_are_shown_before_the_others_are_read(
         await following
 
 
+@pytest.mark.slow
 async def test_what_is_not_held_is_read_again_when_the_last_held_one_ends(
     fake: FakeOperator, console: Console, clock: ManualClock
 ) -> None:
@@ -150,6 +151,7 @@ async def test_what_is_not_held_is_read_again_when_the_last_held_one_ends(
         assert mirror.live_tokens(agent["id"]) == 1
 
 
+@pytest.mark.slow
 async def test_a_snapshot_that_takes_long_is_read_once(
     fake: FakeOperator, console: Console, clock: ManualClock
 ) -> None:
@@ -168,6 +170,7 @@ async def test_a_snapshot_that_takes_long_is_read_once(
         assert len(loads) == 1
 
 
+@pytest.mark.slow
 async def test_a_broker_restart_is_survived_without_a_gap(
     fake: FakeOperator, console: Console
 ) -> None:
@@ -203,6 +206,7 @@ async def test_nothing_is_decided_while_the_link_is_lost(
     assert fake.requests == []
 
 
+@pytest.mark.slow
 async def test_a_console_that_stood_still_reads_anew_first(
     fake: FakeOperator, console: Console, clock: ManualClock
 ) -> None:
@@ -395,6 +399,7 @@ async def test_the_ledger_it_knows_is_no_news(
     assert console.memory.recall() == SeenHead(2, fake.events[-1]["hash"])
 
 
+@pytest.mark.slow
 async def test_a_ledger_swapped_while_watching_is_told(
     fake: FakeOperator, console: Console
 ) -> None:
@@ -437,6 +442,7 @@ async def test_events_that_were_skipped_are_read(
         assert [row.seq for row in console.mirror.events] == [1, 2, 3]
 
 
+@pytest.mark.slow
 async def test_a_real_clock_beats(fake: FakeOperator, tmp_path: Path) -> None:
     """With time running the link stays live over several beats."""
     mirror = Mirror(SystemClock())

@@ -8,6 +8,7 @@ import time
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from support.console_scenes import busy
 from support.console_terminal import CTRL_Q, Open, press
 from support.fake_operator import FakeOperator
@@ -47,6 +48,7 @@ def _leave(screen: Terminal) -> None:
     assert "Traceback" not in screen.text
 
 
+@pytest.mark.slow
 def test_a_resize_and_back_keeps_the_cursor_and_the_paint(
     fake: FakeOperator, terminal: Open
 ) -> None:
@@ -67,6 +69,7 @@ def test_a_resize_and_back_keeps_the_cursor_and_the_paint(
         _leave(screen)
 
 
+@pytest.mark.slow
 def test_after_a_stall_it_reads_anew_before_it_decides(
     fake: FakeOperator, terminal: Open
 ) -> None:
@@ -113,6 +116,7 @@ def _events(fake: FakeOperator, agent: dict[str, Any], seconds: float) -> int:
     return number
 
 
+@pytest.mark.slow
 def test_a_terminal_that_reads_nothing_does_not_hold_sigterm_up(
     fake: FakeOperator, terminal: Open
 ) -> None:
@@ -128,6 +132,7 @@ def test_a_terminal_that_reads_nothing_does_not_hold_sigterm_up(
         assert screen.process.wait(PATIENT) == 0
 
 
+@pytest.mark.slow
 def test_a_broker_that_comes_back_leaves_no_gap(
     fake: FakeOperator, terminal: Open
 ) -> None:
@@ -158,6 +163,7 @@ def _queued(screen: Terminal) -> list[str]:
     return [found[1] for row in screen.display if (found := queue.search(row))]
 
 
+@pytest.mark.slow
 def test_a_flood_of_step_ups_is_a_number_and_a_queue(
     fake: FakeOperator, terminal: Open
 ) -> None:
@@ -182,6 +188,7 @@ def test_a_flood_of_step_ups_is_a_number_and_a_queue(
         _leave(screen)
 
 
+@pytest.mark.slow
 def test_ten_thousand_agents_open_move_and_filter(
     fake: FakeOperator, terminal: Open
 ) -> None:

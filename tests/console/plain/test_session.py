@@ -309,6 +309,7 @@ sys.exit(plain.run(Path(sys.argv[1]), read_only=False, settings=Settings()))
 """
 
 
+@pytest.mark.slow
 def test_it_works_over_pipes_with_a_broker(fake: FakeOperator, tmp_path: Path) -> None:
     """Both ends pipes: it follows the broker, denies by command, and leaves by quit."""
     fake.add_stepup(fake.add_agent("payments-agent", "send:payment"))
@@ -327,6 +328,7 @@ def test_it_works_over_pipes_with_a_broker(fake: FakeOperator, tmp_path: Path) -
     assert "\x1b" not in "".join(person.said)
 
 
+@pytest.mark.slow
 async def test_the_end_of_input_ends_a_session_or_leaves_it_telling() -> None:
     """At a terminal ctrl+d leaves; with input from nowhere it goes on telling."""
     for stay in (False, True):

@@ -207,6 +207,7 @@ async def test_the_cursor_stays_on_its_quarter_when_time_passes(
         assert "14:30-14:45Z" in here.text("day")
 
 
+@pytest.mark.slow
 async def test_counts_are_read_calmly(fake: FakeOperator, tmp_path: Path) -> None:
     """However much the agent does, the broker is asked once in two seconds."""
     agents = busy(fake)
@@ -224,6 +225,7 @@ async def test_counts_are_read_calmly(fake: FakeOperator, tmp_path: Path) -> Non
         assert fake.activity_reads == reads + 1
 
 
+@pytest.mark.slow
 async def test_an_agent_that_does_nothing_costs_nothing(
     fake: FakeOperator, tmp_path: Path
 ) -> None:
@@ -259,6 +261,7 @@ def _gone(here: Room) -> bool:
     return "EXPIRED" not in here.text("facts")
 
 
+@pytest.mark.slow
 async def test_events_are_this_agents_and_page_back(
     fake: FakeOperator, tmp_path: Path
 ) -> None:
@@ -311,6 +314,7 @@ async def test_another_agents_name_cannot_slip_in(
         assert "1 denied" not in here.text("day")
 
 
+@pytest.mark.slow
 async def test_keys_act_on_the_agent_it_was_opened_for(
     fake: FakeOperator, tmp_path: Path
 ) -> None:
@@ -335,6 +339,7 @@ async def test_keys_act_on_the_agent_it_was_opened_for(
         )
 
 
+@pytest.mark.slow
 async def test_without_a_link_it_says_what_is_old(
     fake: FakeOperator, tmp_path: Path
 ) -> None:
@@ -388,6 +393,7 @@ async def test_every_pane_can_be_reached_at_every_size(
             assert pane.size.height > 0
 
 
+@pytest.mark.slow
 async def test_hostile_words_stay_in_their_place(
     fake: FakeOperator, tmp_path: Path
 ) -> None:
@@ -409,6 +415,7 @@ async def test_hostile_words_stay_in_their_place(
             await pilot.pause()
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 10**6), min_size=QUARTERS, max_size=QUARTERS))
 def test_folding_loses_nothing(numbers: list[int]) -> None:
     """However narrow, the sum stays, and what is not nothing is seen."""

@@ -102,6 +102,7 @@ def many(fake: FakeOperator, count: int = MANY) -> None:
         fake.record("token.decision", agent, action="read:calendar", outcome="allowed")
 
 
+@pytest.mark.slow
 async def test_enter_opens_the_event_under_the_cursor(stage: Stage) -> None:
     """From the home screen's audit: that event, held, in full; Esc leads back."""
     busy(stage.fake)
@@ -121,6 +122,7 @@ async def test_enter_opens_the_event_under_the_cursor(stage: Stage) -> None:
         assert watch.feed.cursor == seq
 
 
+@pytest.mark.slow
 async def test_it_pages_through_all_there_is(stage: Stage) -> None:
     """Home is the first event, page after page leads on, and nothing is left out."""
     many(stage.fake)
@@ -139,6 +141,7 @@ async def test_it_pages_through_all_there_is(stage: Stage) -> None:
         assert stage.screen.feed.follow
 
 
+@pytest.mark.slow
 async def test_g_goes_to_a_number_or_a_time(stage: Stage) -> None:
     """Any event is one prompt away, with what is around it in sight."""
     many(stage.fake)
@@ -171,6 +174,7 @@ async def test_what_is_no_place_is_told_and_can_be_mended(stage: Stage) -> None:
         assert stage.seq == before
 
 
+@pytest.mark.slow
 async def test_what_arrives_while_held_is_counted(stage: Stage) -> None:
     """The screen stands still, the title counts, f follows again."""
     busy(stage.fake)
@@ -252,6 +256,7 @@ async def test_a_lure_is_masked_until_the_body_is_asked_for(stage: Stage) -> Non
         assert not stage.screen.evidence.raw
 
 
+@pytest.mark.slow
 async def test_a_filter_keeps_the_place(stage: Stage) -> None:
     """Narrowed while held, it stays there, says what it hides, and Esc widens it."""
     many(stage.fake)
@@ -268,6 +273,7 @@ async def test_a_filter_keeps_the_place(stage: Stage) -> None:
         assert stage.seq == 700
 
 
+@pytest.mark.slow
 async def test_keys_decide_about_the_events_agent(stage: Stage) -> None:
     """r asks about the agent of the event under the cursor; o shows it, Esc returns."""
     busy(stage.fake)
@@ -327,6 +333,7 @@ async def test_help_names_the_keys(stage: Stage) -> None:
             assert what in words
 
 
+@pytest.mark.slow
 async def test_an_outage_is_said_and_mended(stage: Stage) -> None:
     """What cannot be read is told where it is missing, and read when it can be."""
     many(stage.fake)
@@ -342,6 +349,7 @@ async def test_an_outage_is_said_and_mended(stage: Stage) -> None:
         assert "Not read" not in stage.text("audit")
 
 
+@pytest.mark.slow
 async def test_another_ledger_is_not_mixed_with_the_one_held(stage: Stage) -> None:
     """When the ledger is replaced, what is held is marked so; End shows the new one."""
     many(stage.fake)
@@ -359,6 +367,7 @@ async def test_another_ledger_is_not_mixed_with_the_one_held(stage: Stage) -> No
         assert "following" in stage.text("audit")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60), (40, 10)])
 async def test_no_byte_of_an_agent_reaches_the_screen(
     stage: Stage, size: tuple[int, int]
@@ -394,6 +403,7 @@ class Exporting:
         return self.dialog.done
 
 
+@pytest.mark.slow
 async def test_export_writes_what_the_filter_shows(
     stage: Stage, tmp_path: Path
 ) -> None:
@@ -411,6 +421,7 @@ async def test_export_writes_what_the_filter_shows(
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+@pytest.mark.slow
 async def test_export_to_csv_is_safe_in_a_spreadsheet(
     stage: Stage, tmp_path: Path
 ) -> None:
@@ -429,6 +440,7 @@ async def test_export_to_csv_is_safe_in_a_spreadsheet(
     assert rows[-1]["resource"] == "'=HYPERLINK(1)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "\x1b]2;owned\x07", "\u202e", "\udcff"])
 async def test_export_suggests_the_working_folder_whatever_its_name(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -458,6 +470,7 @@ def test_a_short_folder_stands_before_the_name(monkeypatch: pytest.MonkeyPatch) 
     assert suggestion(START, 40) == "agentvault-audit-20261124T140211Z.jsonl"
 
 
+@pytest.mark.slow
 async def test_export_never_writes_over_a_file(stage: Stage, tmp_path: Path) -> None:
     """A file that is there, a missing folder, another ending: told, nothing written."""
     busy(stage.fake)
@@ -474,6 +487,7 @@ async def test_export_never_writes_over_a_file(stage: Stage, tmp_path: Path) -> 
     assert there.read_text() == "mine"
 
 
+@pytest.mark.slow
 async def test_export_can_be_stopped_and_leaves_nothing(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -498,6 +512,7 @@ async def test_export_can_be_stopped_and_leaves_nothing(
         assert isinstance(stage.app.screen, AuditScreen)
 
 
+@pytest.mark.slow
 async def test_export_that_fails_says_so_and_leaves_nothing(
     stage: Stage, tmp_path: Path
 ) -> None:

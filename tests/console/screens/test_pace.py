@@ -49,6 +49,7 @@ def _frames(speed: str, every: float) -> int:
     return frames
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [0.01, 0.05])
 def test_a_slow_link_halves_the_frames(every: float) -> None:
     """Over the same half minute of events a slow console paints half as often."""

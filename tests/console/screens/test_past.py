@@ -55,6 +55,7 @@ async def test_every_row_of_the_masthead_says_past(stage: Stage) -> None:
         assert "nothing since" in rows[1]
 
 
+@pytest.mark.slow
 async def test_the_panes_draw_what_was(stage: Stage) -> None:
     """Agents, tokens with their countdowns, step-ups and panic are of the moment."""
     async with stage.on("t"):
@@ -77,6 +78,7 @@ async def test_the_panes_draw_what_was(stage: Stage) -> None:
         assert "no live token" in stage.text("agents")
 
 
+@pytest.mark.slow
 async def test_scrub_keys(stage: Stage) -> None:
     """Minutes, hours, events, turns and the ends, and no further than there is."""
     async with stage.on("t"):
@@ -117,6 +119,7 @@ async def test_a_held_event_is_where_it_begins(stage: Stage) -> None:
         assert stage.past.past.place.seq == held.seq - 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["r", "u", "exclamation_mark"])
 async def test_deciding_keys_are_refused_in_a_line(stage: Stage, key: str) -> None:
     """Nothing opens, nothing is sent, and one line says why."""
@@ -148,6 +151,7 @@ async def test_step_ups_then_can_be_read_and_not_decided(stage: Stage) -> None:
         assert "PAST" in title
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["t", "escape", "end"])
 async def test_one_key_back_and_nothing_was_missed(stage: Stage, key: str) -> None:
     """Live events go on arriving, are counted, and are there without a reload."""
@@ -217,6 +221,7 @@ async def test_a_lost_link_is_told_and_what_is_shown_stays(stage: Stage) -> None
         await asyncio.to_thread(stage.fake.start)
 
 
+@pytest.mark.slow
 async def test_filter_and_cursor_come_along(stage: Stage) -> None:
     """The place is not lost: same filter, same agent; letters typed are text."""
     async with stage.on("slash", *"owner:bob", "enter", "t", "h", "h", "h"):
@@ -232,6 +237,7 @@ async def test_filter_and_cursor_come_along(stage: Stage) -> None:
         assert stage.past.is_current
 
 
+@pytest.mark.slow
 async def test_a_typed_time(stage: Stage) -> None:
     """A time is typed, bad ones are told in words, Esc stays where it is."""
     async with stage.on("t", "at"):
@@ -382,6 +388,7 @@ async def test_hostile_names_of_the_past_are_inert(
         assert all(row.isprintable() for row in rows)
 
 
+@pytest.mark.slow
 async def test_help_and_footer_name_the_keys_of_time(stage: Stage) -> None:
     """What works in the past is named, and what does not is not offered."""
     async with stage.on("t"):

@@ -63,6 +63,7 @@ async def test_an_agent_is_shown_as_it_was(stage: Stage) -> None:
         assert stage.past.past.place.seq == HERE
 
 
+@pytest.mark.slow
 async def test_the_audit_ends_at_the_moment(stage: Stage) -> None:
     """No key and no number leads to an event that had not happened."""
     async with stage.on(*WAITING):
@@ -92,6 +93,7 @@ async def test_an_event_is_shown_among_those_before_it(stage: Stage) -> None:
         await stage.see("evidence", '"seq":5')
 
 
+@pytest.mark.slow
 async def test_from_any_depth_one_key_leads_to_now(stage: Stage) -> None:
     """Agent, its audit, the event's agent again: t leaves them all, Esc one by one."""
     async with stage.on(*WAITING):
@@ -107,6 +109,7 @@ async def test_from_any_depth_one_key_leads_to_now(stage: Stage) -> None:
         assert len(stage.app.screen_stack) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["enter", "L"])
 async def test_nothing_is_decided_there(stage: Stage, way: str) -> None:
     """Every key that decides is refused in a line, and nothing is sent."""
@@ -123,6 +126,7 @@ async def test_nothing_is_decided_there(stage: Stage, way: str) -> None:
         assert stage.fake.requests == []
 
 
+@pytest.mark.slow
 async def test_letters_are_text_where_text_is_typed(stage: Stage) -> None:
     """t goes into the filter and into the line that asks where to go."""
     async with stage.on(*WAITING):
@@ -158,6 +162,7 @@ async def test_counts_of_very_many_say_what_they_count(stage: Stage) -> None:
         assert "used" in stage.text("facts")
 
 
+@pytest.mark.slow
 async def test_what_comes_meanwhile_is_told(stage: Stage) -> None:
     """A request that waits now stands in the masthead there too."""
     async with stage.on(*WAITING):
@@ -171,6 +176,7 @@ async def test_what_comes_meanwhile_is_told(stage: Stage) -> None:
         assert marked(stage)
 
 
+@pytest.mark.slow
 async def test_hostile_text_is_inert_there(fake: FakeOperator, tmp_path: Path) -> None:
     """No row of either screen holds a control byte."""
     hostile(fake)

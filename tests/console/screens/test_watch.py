@@ -110,6 +110,7 @@ async def test_cards_use_the_words_of_the_audit(
     assert "asked" not in cards
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)])
 async def test_a_long_name_is_whole_on_the_home_screen(
     stage: Stage, size: tuple[int, int]
@@ -133,6 +134,7 @@ async def test_a_resource_server_is_told_from_an_agent(stage: Stage) -> None:
         assert "1 agent " in stage.text("masthead")
 
 
+@pytest.mark.slow
 async def test_the_footer_names_only_keys_that_work(stage: Stage) -> None:
     """How to quit is on it, and behind a dialog none of the screen's keys."""
     busy(stage.fake)
@@ -209,6 +211,7 @@ async def test_where_it_goes_gives_way_to_how_much(stage: Stage) -> None:
     assert "being proven · ends 4:12" in bar
 
 
+@pytest.mark.slow
 async def test_what_waits_cannot_be_missed(stage: Stage) -> None:
     """The bar is there while something waits, with count, age and the first of them."""
     busy(stage.fake)
@@ -328,6 +331,7 @@ async def test_panic_is_on_every_screen(stage: Stage) -> None:
         assert isinstance(stage.app.screen, LiftDialog)
 
 
+@pytest.mark.slow
 async def test_a_ledger_that_cannot_write_is_told(stage: Stage) -> None:
     """In words, with what still works, beside the broken policy's warning."""
     SCENES["ledger_down"](stage.fake)
@@ -345,6 +349,7 @@ async def test_a_ledger_that_cannot_write_is_told(stage: Stage) -> None:
         await stage.see("masthead", "ledger ✓")
 
 
+@pytest.mark.slow
 async def test_a_lost_link_is_told_and_comes_back(stage: Stage) -> None:
     """What is shown is marked as old; after a restart it says so and goes on."""
     busy(stage.fake)
@@ -358,6 +363,7 @@ async def test_a_lost_link_is_told_and_comes_back(stage: Stage) -> None:
         assert "● live" in stage.text("masthead")
 
 
+@pytest.mark.slow
 async def test_after_a_slash_the_very_next_byte_is_text(stage: Stage) -> None:
     """Typed in one go, no letter of a filter is ever taken for a command."""
     busy(stage.fake)
@@ -409,6 +415,7 @@ async def test_following_and_holding(stage: Stage) -> None:
         assert "following" in stage.text("audit")
 
 
+@pytest.mark.slow
 async def test_older_events_are_read_when_someone_scrolls(stage: Stage) -> None:
     """Beyond what the console holds it asks the broker, page by page."""
     agent = stage.fake.add_agent("mailer", "read:email")
@@ -435,6 +442,7 @@ async def test_an_event_leads_to_its_agent(stage: Stage) -> None:
         assert stage.watch.focused is stage.watch.agents
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [["s", "o"], ["s", "enter", "o"]], ids=["queue", "one"])
 async def test_a_request_leads_to_its_agent(stage: Stage, way: list[str]) -> None:
     """o in the queue or in a request leaves for the agent's screen; Esc goes home."""
@@ -477,6 +485,7 @@ async def test_copying_says_what(stage: Stage) -> None:
         assert stage.app.clipboard == stage.fake.events[-1]["decision_id"]
 
 
+@pytest.mark.slow
 async def test_the_palette_knows_commands_and_agents(stage: Stage) -> None:
     """Everything by name: here the cursor goes to an agent."""
     busy(stage.fake)
@@ -508,6 +517,7 @@ async def test_tab_swaps_the_large_pane_where_it_is_narrow(stage: Stage) -> None
         assert agents.size.height < audit.size.height
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scene", ["busy", "hostile"])
 async def test_any_size_is_survived(stage: Stage, scene: str) -> None:
     """Resized far down or up and back, with every pane in turn, nothing breaks."""
@@ -534,6 +544,7 @@ async def test_the_footer_fits_the_focus(stage: Stage) -> None:
         assert "Esc clear" in stage.text("keys")
 
 
+@pytest.mark.slow
 async def test_no_text_an_agent_chose_is_markup(stage: Stage) -> None:
     """Names that would break a markup parser are drawn as they are."""
     SCENES["hostile"](stage.fake)
@@ -569,6 +580,7 @@ async def test_the_restart_notice_goes_away(stage: Stage) -> None:
         assert iso(stage.clock.now()).startswith("2026-11-24T14:03")
 
 
+@pytest.mark.slow
 async def test_ten_thousand_agents_are_filtered_at_once(stage: Stage) -> None:
     """A filter over very many agents paints within a tenth of a second."""
     for number in range(10_000):

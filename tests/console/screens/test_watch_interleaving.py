@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from support.dialog_stand import Stand, scene
@@ -165,6 +166,7 @@ async def _pressed(pilot: Pilot[None], app: WatchApp, key: str) -> int:
     return len(asked)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=25,
     suppress_health_check=[HealthCheck.too_slow],

@@ -78,6 +78,7 @@ def test_a_ghost_only_adds() -> None:
     assert not quoted.extends("agent:pay")
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from([*KEYS, ":", '"', "-", " ", "@", "pay", "d"])))
 def test_any_text_can_be_completed(parts: list[str]) -> None:
     """Nothing typed breaks it, what stood before stays, and the result is a filter."""

@@ -185,6 +185,7 @@ def test_a_page_that_comes_too_late_is_dropped(told: Told) -> None:
     assert not told.feed.take(page, want)
 
 
+@pytest.mark.slow
 def test_jumping_reads_both_ways_from_there(told: Told) -> None:
     """Around any number one page each way is read, and no more than a margin held."""
     total = 4 * RING
@@ -217,6 +218,7 @@ def test_jumping_beyond_either_end_stays_inside(told: Told) -> None:
         assert told.feed.under_cursor.seq == found
 
 
+@pytest.mark.slow
 def test_while_held_far_back_the_end_stands_still(told: Told) -> None:
     """What arrives is counted, and let in when the cursor walks past the end."""
     told.happen(RING + 500)

@@ -226,6 +226,7 @@ _PARTS = (*KEYS, "-", '"', ":", " ", "a", "ris\u212a:", "İ", "é", "10m", "\x1c
 _TYPED = st.lists(st.sampled_from(_PARTS) | st.text(max_size=4)).map("".join)
 
 
+@pytest.mark.slow
 @given(_TYPED)
 def test_any_text_is_a_filter(text: str) -> None:
     """Nothing that can be typed or pasted breaks it."""
@@ -235,6 +236,7 @@ def test_any_text_is_a_filter(text: str) -> None:
     assert isinstance(wanted.query({"agt_1": _AGENT}, START, text=True), AuditQuery)
 
 
+@pytest.mark.slow
 @given(_TYPED)
 def test_what_is_written_reads_back(text: str) -> None:
     """A filter written down is the same filter, and is written the same again."""
@@ -244,6 +246,7 @@ def test_what_is_written_reads_back(text: str) -> None:
     assert str(again) == str(wanted)
 
 
+@pytest.mark.slow
 @given(_TYPED, st.booleans())
 @example("\x1c-action", False)  # white space to Python, and then a dash of its own
 def test_a_dash_asks_for_the_opposite(text: str, quoted: bool) -> None:

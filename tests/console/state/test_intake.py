@@ -6,6 +6,7 @@ import unicodedata
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UnsetType, convert, inspect
@@ -89,6 +90,7 @@ def _harmless(record: Any) -> bool:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(_hostile(AgentInfo))
 def test_agents_are_read_whatever_they_hold(told: AgentInfo) -> None:
@@ -97,6 +99,7 @@ def test_agents_are_read_whatever_they_hold(told: AgentInfo) -> None:
     assert _harmless(Intake().shelf(told))
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(_hostile(StepUpInfo))
 def test_stepups_are_read_whatever_they_hold(told: StepUpInfo) -> None:

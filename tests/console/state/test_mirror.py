@@ -95,6 +95,7 @@ def test_an_event_seen_twice_is_one_event(told: Told) -> None:
     assert len(told.mirror.events) == 1
 
 
+@pytest.mark.slow
 def test_recent_events_are_bounded(told: Told) -> None:
     """However long it runs, it keeps a fixed number of events."""
     agent = told.add_agent("a", "read:email")
@@ -384,6 +385,7 @@ def test_a_shelf_knows_what_each_token_is_for_among_very_many() -> None:
     assert [row.scope for row in shelf.rows] == [f"s:{n}" for n in range(930, 1_000)]
 
 
+@pytest.mark.slow
 def test_a_live_token_takes_next_to_no_memory(told: Told) -> None:
     """Thousands of agents with many tokens each do not make the console grow."""
     agents = [told.add_agent(f"a{number}", "read:email") for number in range(50)]

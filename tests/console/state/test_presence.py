@@ -73,6 +73,7 @@ async def linked(
             await task
 
 
+@pytest.mark.slow
 async def test_two_links_see_each_other_come_look_and_go(
     vault: Vault, tmp_path: Path
 ) -> None:
@@ -95,6 +96,7 @@ async def test_two_links_see_each_other_come_look_and_go(
         await until(lambda: not presence.others)
 
 
+@pytest.mark.slow
 async def test_a_decision_is_news_to_the_other_only(
     vault: Vault, tmp_path: Path
 ) -> None:
@@ -114,6 +116,7 @@ async def test_a_decision_is_news_to_the_other_only(
         assert not there.mirror.presence.news
 
 
+@pytest.mark.slow
 async def test_a_restart_seats_anew_and_says_again_what_is_open(
     tmp_path: Path,
 ) -> None:
@@ -165,6 +168,7 @@ async def seated(app: ConsoleApp) -> None:
     await until(lambda: app.desk.mirror.link.live and presence.you)
 
 
+@pytest.mark.slow
 async def test_two_screens_on_one_broker(vault: Vault, tmp_path: Path) -> None:
     """One looks and denies: the other's bar, dialog and toast say so, keys stay."""
     asked = await asyncio.to_thread(ask, vault, "four")
@@ -196,6 +200,7 @@ async def test_two_screens_on_one_broker(vault: Vault, tmp_path: Path) -> None:
         assert isinstance(one.screen, OperatorsDialog)
 
 
+@pytest.mark.slow
 async def test_a_decision_elsewhere_stands_in_the_dialog_without_moving_it(
     vault: Vault, tmp_path: Path
 ) -> None:

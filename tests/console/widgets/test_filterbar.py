@@ -100,6 +100,7 @@ async def test_agents_are_known_by_name(bar: Any) -> None:
         assert at.bar.text == "agent:finance-agent"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["enter", "escape"])
 async def test_completions_never_take_enter_or_escape(bar: Any, key: str) -> None:
     """Enter keeps what is typed, Esc takes one step out, whatever is offered."""
@@ -138,6 +139,7 @@ async def test_a_filter_is_saved_under_a_name(bar: Any) -> None:
         assert at.bar.text == "status:w"
 
 
+@pytest.mark.slow
 async def test_a_name_is_no_filter(bar: Any) -> None:
     """While it is typed the panes stay as they are, and Esc goes back to the filter."""
     async with bar() as at:
