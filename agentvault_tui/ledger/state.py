@@ -166,9 +166,10 @@ def last_n(db: sqlite3.Connection) -> int:
     """
     tables = " UNION ALL ".join(f"SELECT max(n) AS n FROM {name}" for name in _STATE)
     (n,) = db.execute(f"SELECT coalesce(max(n), 0) FROM ({tables})").fetchone()
-    if int(n) > MAX_INT:
-        raise ValueError(f"row number {n} is out of range")
-    return int(n)
+    # A column of integers also takes text, and reals such as infinity.
+    if not isinstance(n, int) or n > MAX_INT:
+        raise ValueError(f"row number {str(n):.40} is out of range")
+    return n
 
 
 def load(db: sqlite3.Connection, clock: Clock) -> Loaded:

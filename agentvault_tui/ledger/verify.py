@@ -27,6 +27,17 @@ _HASH_END: Final = len(LINE_START) + 64
 _CHUNK: Final = 10_000
 """Events read in one snapshot, so that a verification never holds up the log."""
 _COLUMNS: Final = "seq, hash, CAST(body AS BLOB), time, type, agent_id, outcome, text"
+_UNREADABLE: Final = (
+    sqlite3.Error,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What reading a changed value may raise: it must be a finding, and never the end of
+the verification, which is then only begun again."""
 _LONGEST_LINE: Final = 65_536
 _LOG_CAP: Final = 128 * 1024 * 1024
 """Bytes the log may reach during one look at all pages: it cannot shrink meanwhile."""
@@ -132,7 +143,7 @@ def verify_ledger(
         return walk.report(bad)
     except LedgerDamagedError as error:
         return walk.report(_BadError(None, error.what))
-    except (sqlite3.Error, ValueError) as error:
+    except _UNREADABLE as error:
         return walk.report(_BadError(walk.seq + 1, f"it cannot be read ({error})"))
     return walk.report(None)
 

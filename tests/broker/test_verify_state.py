@@ -91,6 +91,8 @@ async def test_what_the_broker_wrote_verifies(bench: Bench) -> None:
         ),
         ("UPDATE tokens SET agent_id = 'agt_x'", "is not as its event says"),
         ("UPDATE agents SET doc = '[]'", "is not as its event says"),
+        ("UPDATE agents SET n = 1e400", "out of range"),
+        ("UPDATE meta SET n = 'x'", "out of range"),
     ],
 )
 async def test_a_changed_row_is_damage_by_name(
