@@ -168,7 +168,7 @@ def last_n(db: sqlite3.Connection) -> int:
     (n,) = db.execute(f"SELECT coalesce(max(n), 0) FROM ({tables})").fetchone()
     # A column of integers also takes text, and reals such as infinity.
     if not isinstance(n, int) or n > MAX_INT:
-        raise ValueError(f"row number {str(n):.40} is out of range")
+        raise ValueError(f"row number {n!s:.40} is out of range")
     return n
 
 
