@@ -341,7 +341,8 @@ class BoundedProtocol(asyncio.Protocol):
         if method == b"CONNECT":
             self._refuse(400, "this is not a proxy")
             return
-        head = [method, b" ", self._url, b" HTTP/1.1\r\n"]
+        version = self._parser.get_http_version().encode()
+        head = [method, b" ", self._url, b" HTTP/", version, b"\r\n"]
         for name, value in self._headers:
             if name != b"upgrade":
                 head += [name, b": ", value, b"\r\n"]

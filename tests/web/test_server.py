@@ -496,6 +496,16 @@ async def stream(scope: Scope, receive: Receive, send: Send) -> None:
         pass
 
 
+async def test_an_offer_of_another_protocol_makes_no_newer_version(
+    serve: Serve,
+) -> None:
+    """HTTP/1.0 with Upgrade gets one answer, and the connection ends with it."""
+    old = GET.replace(b"/1.1\r\n", b"/1.0\r\nConnection: upgrade\r\nUpgrade: h2c\r\n")
+    said = await talk(await serve(limits=Limits(idle_seconds=0.4)), old + GET)
+    assert said.count(b"HTTP/1.1 200 ") == 1
+    assert b"connection: close" in said
+
+
 async def test_a_peer_that_leaves_amid_a_stream_is_no_fault_of_ours(
     server: Server, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
