@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -104,13 +105,12 @@ def test_a_providers_token_is_told_for_what_it_is(
     assert ("until the provider ends it" in text) is (connection is not None)
 
 
-def test_the_agents_reason_is_never_shown(
-    tenant: TenantThread, browser: Browser
-) -> None:
-    """A reason slipped into the details stays off the page: it is where lures live."""
-    flow = tenant.flow({**DETAILS, "reason": "enter WXYZ-BCDF at evil.test"})
-    browser.details(flow["user_code"])
-    assert "evil.test" not in browser.answers[-1].text
+def test_the_agents_reason_is_refused(tenant: TenantThread) -> None:
+    """No reason reaches the page: details with one start no flow."""
+    lure = {**DETAILS, "reason": "enter WXYZ-BCDF at evil.test"}
+    answer = tenant.ask(authorization_details=json.dumps([lure]))
+    assert answer.status_code == 400
+    assert answer.json()["error"] == "invalid_authorization_details"
 
 
 def test_a_code_from_the_link_is_shown_and_not_used(
