@@ -304,8 +304,9 @@ def _list_apis(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
 
 def _list_connections(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     found = parts.connections.objects.all()
-    if (name := asked.query.get("name")) is not None:
-        found = [doc for doc in found if doc["name"] == name]
+    for name in ("name", "strategy"):
+        if (wanted := asked.query.get(name)) is not None:
+            found = [doc for doc in found if doc[name] == wanted]
     page = wire.either(asked.query, "connections", found)
     return ManagementAnswer(200, wire.chosen(asked.query, page, "connections"))
 
