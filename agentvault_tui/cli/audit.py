@@ -91,7 +91,7 @@ def print_event(out: Output, event: EventInfo) -> None:
         return
     actor, action = event.actor, event.action
     about = [event.resource or event.detail.get("agent")]
-    if event.type != "token.decision":
+    if not event.outcome:
         action, about = event.type, [action, *about]
     reason = out.cell(event.reason or " ")
     if actor.kind == "agent":

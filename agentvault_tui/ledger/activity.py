@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 
 from agentvault_tui.clock import Clock, iso, parse_iso
 from agentvault_tui.errors import LedgerDamagedError
-from agentvault_tui.model import ActorKind, AgentId, Event, EventType
+from agentvault_tui.model import DECISION_TYPES, ActorKind, AgentId, Event, EventType
 
 SCOPE: Final = "scope"
 REASON: Final = "reason"
@@ -58,6 +58,8 @@ _QUARTER_CELLS: Final = 14
 
 Key = tuple[str, str, str, str]
 """Agent, facet, value, outcome: what is counted together."""
+DECISIONS: Final = "({})".format(", ".join(f"'{kind}'" for kind in DECISION_TYPES))
+"""`DECISION_TYPES` as a list in SQL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ def _keys(fact: Fact, stamp: str) -> list[Key]:
         if fact.reason == ALLOWED:
             return []  # counted as a use when it was issued
         return [(agent, SCOPE, scope, REDEEMED) for scope in _scopes(fact)]
-    if fact.kind != EventType.TOKEN_DECISION:
+    if fact.kind not in DECISION_TYPES:
         return []
     outcome = fact.outcome or ""
     found = [(agent, SCOPE, scope, outcome) for scope in _scopes(fact)]

@@ -19,7 +19,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, TypeAlias
 
 from agentvault_tui.ledger.canonical import canonical
-from agentvault_tui.model import Actor, ActorKind, Draft, EventType, Outcome
+from agentvault_tui.model import (
+    DECISION_TYPES,
+    Actor,
+    ActorKind,
+    Draft,
+    EventType,
+    Outcome,
+)
 
 Row: TypeAlias = tuple[Any, ...]
 LEDGER: Final = Actor(ActorKind.SYSTEM, "ledger", "ledger")
@@ -46,9 +53,7 @@ LASTING_TYPES: Final = (
     EventType.STATE_RECORDED,
 )
 """The only events that bind rows of unbounded age: few, so a start reads them all."""
-PASSING_TYPES: Final = tuple(
-    kind for kind in EventType if kind is not EventType.TOKEN_DECISION
-)
+PASSING_TYPES: Final = tuple(kind for kind in EventType if kind not in DECISION_TYPES)
 _PASSING: Final = ("tok_", "sup_", "cooldown:", "lease:")
 """Keys of rows that end by themselves: bound by any event, and found by a scan back."""
 _FINAL: Final = 2**62
@@ -127,7 +132,9 @@ def _carried(draft: Draft) -> str:
     """Return which keys an event may carry: all, passing, or none."""
     if draft.type in LASTING_TYPES:
         return "all"
-    issues = draft.outcome is None or draft.outcome is Outcome.ALLOWED
+    issues = draft.outcome is None or (
+        draft.outcome is Outcome.ALLOWED and draft.type is EventType.TOKEN_DECISION
+    )
     return "passing" if issues else "none"
 
 

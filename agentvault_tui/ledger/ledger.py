@@ -47,7 +47,14 @@ from agentvault_tui.ledger.schema import WriterConnection
 from agentvault_tui.ledger.search import Indexer, index_digest, open_searcher
 from agentvault_tui.ledger.verify_state import StateDivergence, diverged
 from agentvault_tui.ledger.writer import Writer
-from agentvault_tui.model import AgentId, Draft, Event, EventType, StepUp, StepUpId
+from agentvault_tui.model import (
+    DECISION_TYPES,
+    AgentId,
+    Draft,
+    Event,
+    StepUp,
+    StepUpId,
+)
 
 log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
@@ -170,7 +177,7 @@ class Ledger:
             ValueError: an outcome on, or missing from, the wrong type of event.
         """
         for draft in drafts:
-            if (draft.outcome is None) == (draft.type is EventType.TOKEN_DECISION):
+            if (draft.outcome is None) == (draft.type in DECISION_TYPES):
                 raise ValueError(f"outcome {draft.outcome} on {draft.type}")
         if not urgent:
             self.check_writable()

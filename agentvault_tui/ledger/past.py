@@ -23,12 +23,19 @@ from agentvault_tui.ledger.past_stepups import stepups
 from agentvault_tui.ledger.past_tokens import PastHolding, Shelf, holdings
 from agentvault_tui.ledger.places import head_seq, time_at
 from agentvault_tui.ledger.records import Panic
-from agentvault_tui.model import Agent, AgentCounts, AgentId, EventType, StepUp
+from agentvault_tui.model import (
+    DECISION_TYPES,
+    Agent,
+    AgentCounts,
+    AgentId,
+    EventType,
+    StepUp,
+)
 
 _MINUTE: Final = timedelta(minutes=1)
 _ROUTINE: Final = frozenset(
     {
-        EventType.TOKEN_DECISION,
+        *DECISION_TYPES,
         EventType.TOKEN_DELIVERED,
         EventType.TOKEN_REDEEMED,
         EventType.TOKEN_REVOKED,

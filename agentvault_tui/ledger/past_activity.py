@@ -4,6 +4,8 @@ Scopes and reasons stand in the bodies, so only the latest decisions are read fo
 quarters of an hour are stretches of the index, however many decisions they hold.
 """
 
+# ruff: noqa: S608 - statements are put together from constants; values are bound
+
 from __future__ import annotations
 
 import sqlite3
@@ -15,6 +17,7 @@ from typing import Final
 
 from agentvault_tui.clock import iso, parse_iso
 from agentvault_tui.ledger.activity import (
+    DECISIONS,
     QUARTER,
     REASON,
     SCOPE,
@@ -25,7 +28,7 @@ from agentvault_tui.ledger.activity import (
     quarter,
 )
 from agentvault_tui.ledger.past_spans import seq_at
-from agentvault_tui.model import Agent, AgentId, EventType, Outcome
+from agentvault_tui.model import DECISION_TYPES, Agent, AgentId, EventType, Outcome
 
 MOST: Final = 20_000
 """Decisions of each outcome whose bodies are read: a fifth of a second for all."""
@@ -46,12 +49,12 @@ _BEYOND: Final = (
     " AND seq <= ? ORDER BY seq DESC LIMIT 1 OFFSET ?"
 )
 _BETWEEN: Final = (
-    "SELECT count(*) FROM events WHERE agent_id = ? AND type = 'token.decision'"
+    f"SELECT count(*) FROM events WHERE agent_id = ? AND type IN {DECISIONS}"
     " AND outcome = ? AND seq > ? AND seq <= ?"
 )
 _OUTCOMES: Final = tuple(outcome.value for outcome in Outcome)
 _KINDS: Final = (
-    *((EventType.TOKEN_DECISION, outcome) for outcome in _OUTCOMES),
+    *((kind, outcome) for kind in DECISION_TYPES for outcome in _OUTCOMES),
     (EventType.TOKEN_REDEEMED, None),
 )
 

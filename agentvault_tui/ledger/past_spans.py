@@ -5,6 +5,8 @@ one lifetime holds between two starts of the broker, and the first event of a st
 tells it. So what was alive is a stretch of the chain, found by bisection.
 """
 
+# ruff: noqa: S608 - statements are put together from constants; values are bound
+
 from __future__ import annotations
 
 import json
@@ -13,13 +15,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Final
 
 from agentvault_tui.clock import parse_iso
+from agentvault_tui.ledger.activity import DECISIONS
 from agentvault_tui.ledger.past_agents import Roster
 from agentvault_tui.ledger.places import first_after, head_seq, time_at
-from agentvault_tui.model import AgentCounts, AgentId, Outcome
+from agentvault_tui.model import DECISION_TYPES, AgentCounts, AgentId, Outcome
 
 LONGEST: Final = timedelta(days=1)
 """No setting lets a token live, or a request wait, for longer."""
@@ -132,18 +135,18 @@ _NEAR: Final = 2_000
 """So few events are counted one by one."""
 _RANGE: Final = (
     "SELECT t.agent_id, t.outcome, (SELECT count(*) FROM events e"
-    " WHERE e.agent_id = t.agent_id AND e.type = 'token.decision'"
+    " WHERE e.agent_id = t.agent_id AND e.type = t.type"
     " AND e.outcome = t.outcome AND e.seq > ?1 AND e.seq <= ?2)"
-    " FROM tally t WHERE t.type = 'token.decision'"
+    f" FROM tally t WHERE t.type IN {DECISIONS}"
 )
 """Each agent and answer is one stretch of an index; only what lies between is read."""
 _FEW: Final = (
     "SELECT agent_id, outcome, count(*) FROM events WHERE seq > ?1 AND seq <= ?2"
-    " AND +type = 'token.decision' GROUP BY agent_id, outcome"
+    f" AND +type IN {DECISIONS} GROUP BY agent_id, outcome"
 )
 _LAST: Final = (
     "SELECT j.value, (SELECT max(seq) FROM events WHERE agent_id = j.value"
-    " AND type = 'token.decision' AND outcome = ?3 AND seq <= ?2) FROM json_each(?1) j"
+    " AND type = ?4 AND outcome = ?3 AND seq <= ?2) FROM json_each(?1) j"
 )
 
 Tally = Counter[tuple[str, str]]
@@ -198,8 +201,8 @@ def last_asked(
     """Return when each agent's last request up to *seq* was answered."""
     wanted = json.dumps(list(agents))
     latest: dict[str, int] = {}
-    for outcome in Outcome:
-        for agent, place in db.execute(_LAST, (wanted, seq, outcome.value)):
+    for kind, outcome in product(DECISION_TYPES, Outcome):
+        for agent, place in db.execute(_LAST, (wanted, seq, outcome, kind)):
             latest[agent] = max(latest.get(agent, 0), place or 0)
     times = dict(
         db.execute(
@@ -228,13 +231,16 @@ def _between(db: sqlite3.Connection, low: int, high: int) -> Tally:
 
 
 def _read(rows: Iterable[tuple[str, str, int]]) -> Tally:
-    return Counter({(agent, outcome): events for agent, outcome, events in rows})
+    found = Tally()
+    for agent, outcome, events in rows:
+        found[agent, outcome] += events
+    return found
 
 
 def _at_head(db: sqlite3.Connection) -> Tally:
     found = _read(
         db.execute(
-            "SELECT agent_id, outcome, events FROM tally WHERE type = 'token.decision'"
+            f"SELECT agent_id, outcome, events FROM tally WHERE type IN {DECISIONS}"
         )
     )
     (upto,) = db.execute("SELECT upto FROM counted").fetchone()

@@ -1,5 +1,7 @@
 """Which step-ups waited at a moment, and how the latest others had ended."""
 
+# ruff: noqa: S608 - statements are put together from constants; values are bound
+
 from __future__ import annotations
 
 import sqlite3
@@ -9,6 +11,7 @@ from typing import Any, Final
 
 from agentvault_tui.clock import Deadline, parse_iso
 from agentvault_tui.encoder import to_json
+from agentvault_tui.ledger.activity import DECISIONS
 from agentvault_tui.ledger.canonical import text_or_start
 from agentvault_tui.ledger.past_agents import (
     Roster,
@@ -241,7 +244,7 @@ def _counted(db: sqlite3.Connection, step: StepUp, first: int, seq: int) -> Step
     high = seq_at(db, step.decided_at, upto=seq) if step.decided_at else seq
     (count,) = db.execute(
         "SELECT max(json_extract(body, '$.detail.count')) FROM events"
-        " WHERE agent_id = ? AND type = 'token.decision' AND outcome = 'escalated'"
+        f" WHERE agent_id = ? AND type IN {DECISIONS} AND outcome = 'escalated'"
         " AND seq BETWEEN ? AND ? AND json_extract(body, '$.detail.stepup_id') = ?",
         (step.agent_id, first, high or seq, step.id),
     ).fetchone()

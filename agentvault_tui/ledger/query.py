@@ -21,7 +21,7 @@ from agentvault_tui.ledger.chain import genesis, read_event, written
 from agentvault_tui.ledger.places import first_at, head_seq
 from agentvault_tui.ledger.records import EventQuery, Link, Page, Story
 from agentvault_tui.ledger.search import Match, indexed_upto, plan
-from agentvault_tui.model import Event, EventType
+from agentvault_tui.model import DECISION_TYPES, Event, EventType
 
 _BUDGET: Final = 0.035
 """Seconds one page may search."""
@@ -384,7 +384,7 @@ def _links(event: Event) -> set[str]:
     A request that was merely repeated has a decision of its own, and no more events.
     """
     ids = _ids(event)
-    if event.type is EventType.TOKEN_DECISION and event.decision_id:
+    if event.type in DECISION_TYPES and event.decision_id:
         ids.discard(event.decision_id)
     return ids
 

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeAlias
 
 from agentvault_tui.clock import Clock, iso, parse_iso
 from agentvault_tui.ledger import docs
-from agentvault_tui.ledger.activity import uncounted
+from agentvault_tui.ledger.activity import DECISIONS, uncounted
 from agentvault_tui.ledger.bindings import is_bound
 from agentvault_tui.ledger.canonical import MAX_INT
 from agentvault_tui.ledger.records import (
@@ -419,7 +419,7 @@ def _stepup(db: sqlite3.Connection, row: Row) -> StepUp:
         return stepup
     latest = db.execute(
         "SELECT json_extract(body, '$.detail.count') FROM events"
-        " WHERE agent_id = ? AND type = 'token.decision' AND outcome = 'escalated'"
+        f" WHERE agent_id = ? AND type IN {DECISIONS} AND outcome = 'escalated'"
         " AND json_extract(body, '$.detail.stepup_id') = ? ORDER BY seq DESC LIMIT 1",
         (stepup.agent_id, stepup.id),
     ).fetchone()

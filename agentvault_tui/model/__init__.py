@@ -11,7 +11,14 @@ from agentvault_tui.model.decision import (
     limits_nothing,
     other_details,
 )
-from agentvault_tui.model.event import Actor, ActorKind, Draft, Event, EventType
+from agentvault_tui.model.event import (
+    DECISION_TYPES,
+    Actor,
+    ActorKind,
+    Draft,
+    Event,
+    EventType,
+)
 from agentvault_tui.model.ids import (
     AgentId,
     DecisionId,
@@ -32,6 +39,7 @@ from agentvault_tui.model.stepup import (
 from agentvault_tui.model.token import Token, TokenKind
 
 __all__ = [
+    "DECISION_TYPES",
     "DETAIL_TYPE",
     "Account",
     "Action",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from agentvault_tui.model.decision import Outcome
 from agentvault_tui.model.ids import AgentId, DecisionId
@@ -23,6 +23,11 @@ class EventType(StrEnum):
     AGENT_FLOODING = "agent.flooding"
     """An agent goes on asking for what it is refused; its requests are not decided."""
     TOKEN_DECISION = "token.decision"  # noqa: S105 - a word of the contract
+    ACCESS_DECISION = "access.decision"
+    """An evaluation (AuthZEN, or a hook of an agent host): nothing was issued."""
+    GATEWAY_REFUSED = "gateway.refused"
+    GATEWAY_HELD = "gateway.held"
+    GATEWAY_ATTEMPT = "gateway.attempt"
     TOKEN_DELIVERED = "token.delivered"  # noqa: S105 - same
     """An approved token's secret was made and given to the agent that asked."""
     TOKEN_REDEEMED = "token.redeemed"  # noqa: S105 - same
@@ -71,6 +76,16 @@ class EventType(StrEnum):
     CLOCK_JUMP = "clock.jump"
 
 
+DECISION_TYPES: Final = (
+    EventType.TOKEN_DECISION,
+    EventType.ACCESS_DECISION,
+    EventType.GATEWAY_REFUSED,
+    EventType.GATEWAY_HELD,
+    EventType.GATEWAY_ATTEMPT,
+)
+"""Types that answer an agent's request, each with an outcome; no other type has one."""
+
+
 class ActorKind(StrEnum):
     """Who can act."""
 
@@ -99,7 +114,7 @@ class Draft:
     action: str | None = None
     resource: str | None = None
     outcome: Outcome | None = None
-    """Set on ``token.decision`` alone, so that counting outcomes counts answers."""
+    """Set on `DECISION_TYPES` alone, so that counting outcomes counts answers."""
     reason: str | None = None
     rule: str | None = None
     decision_id: DecisionId | None = None

@@ -158,8 +158,10 @@ async def test_only_live_tokens_load(ledger: Ledger, clock: ManualClock) -> None
 
 
 async def test_counts_are_those_of_the_answers(ledger: Ledger) -> None:
-    """Counts by outcome equal the token decisions, and nothing else counts."""
-    answers = [Outcome.ALLOWED] * 3 + [Outcome.DENIED] * 2 + [Outcome.ESCALATED]
+    """Counts by outcome equal the decisions of every type; nothing else counts."""
+    answers = [Outcome.ALLOWED] * 2 + [Outcome.DENIED] * 2 + [Outcome.ESCALATED]
+    evaluated = replace(decision("agt_7"), type=EventType.ACCESS_DECISION)
+    await ledger.commit(evaluated)
     await asyncio.gather(*(ledger.commit(decision("agt_7", o)) for o in answers))
     await ledger.commit(note(agent="agt_7"))
     loaded = await ledger.load()
@@ -308,6 +310,19 @@ async def test_an_outcome_belongs_to_decisions_alone(ledger: Ledger) -> None:
         )
     await ledger.commit(decision())
     assert ledger.head.seq == 1
+
+
+async def test_the_record_of_an_evaluation_binds_no_row(ledger: Ledger) -> None:
+    """Of the decisions, that of a token alone binds a row: a start reads no other.
+
+    What an evaluation changed is bound by the event beside it.
+    """
+    evaluated = replace(decision(), type=EventType.ACCESS_DECISION)
+    ended = note(EventType.TOKEN_REDEEMED)
+    dropped = DropToken(TokenId("tok_1"))
+    events = await ledger.commit(evaluated, ended, changes=[dropped])
+    links = await ledger.links([event.seq for event in events])
+    assert ["tok_1" in link.body for link in links] == [False, True]
 
 
 async def test_a_caller_that_leaves_does_not_stop_the_writer(ledger: Ledger) -> None:

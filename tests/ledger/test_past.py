@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Ledger, Past, past_tokens
 from agentvault_tui.model import (
+    DECISION_TYPES,
     Actor,
     ActorKind,
     AgentId,
@@ -222,11 +224,15 @@ async def test_what_was_recorded_behind_a_cut_never_lived(book: Book) -> None:
 
 
 async def test_counts_by_outcome_are_exact_anywhere(book: Book) -> None:
-    """In whatever order moments are looked at, counts equal a count of the events."""
+    """In whatever order moments are looked at, counts equal a count of the events.
+
+    Of all types of decisions together.
+    """
     await book.register()
     for number in range(300):
         outcome = (Outcome.ALLOWED, Outcome.DENIED, Outcome.ESCALATED)[number % 3]
-        await book.ledger.commit(decision(AGENT, outcome))
+        kind = DECISION_TYPES[number % len(DECISION_TYPES)]
+        await book.ledger.commit(replace(decision(AGENT, outcome), type=kind))
     for seq in (301, 4, 150, 151, 20, 299, 2, 1):
         past = await book.ledger.past(seq=seq)
         counts = past.counts.get(AGENT)

@@ -367,11 +367,11 @@ class Mirror:
         self._remember(row)
         self.versions.events += 1
         self._follow_status(row, data)
+        if row.outcome:
+            self._count(row)
         if row.type in DECISIONS:
             self._take_decision(row, data.detail)
         match row.type:
-            case "token.decision":
-                self._count(row)
             case "token.revoked" | "token.redeemed":
                 self._end_token(row.agent_id, data.detail)
             case "agent.revoked":
