@@ -43,13 +43,6 @@ _policy_option = click.option(
 )
 
 
-_unused_option = click.option(
-    "--remove-unused",
-    is_flag=True,
-    help="Delete what earlier versions made on the tenant and nothing uses any more.",
-)
-
-
 @command(
     "plan",
     example="agentvault auth0 plan --credential-fd 3 3< management.json",
@@ -57,7 +50,6 @@ _unused_option = click.option(
 )
 @_credential_options
 @_policy_option
-@_unused_option
 @pass_session
 def plan(session: CliSession, /, **given: object) -> None:
     """Show what apply would do to the tenant; writes nothing."""
@@ -71,7 +63,6 @@ def plan(session: CliSession, /, **given: object) -> None:
 )
 @_credential_options
 @_policy_option
-@_unused_option
 @click.option("--yes", is_flag=True, help="Do what the plan says without asking.")
 @click.option(
     "--print-secrets",
@@ -82,9 +73,9 @@ def plan(session: CliSession, /, **given: object) -> None:
 def apply(session: CliSession, /, yes: bool, **given: object) -> int:
     """Make the tenant so, object by object, and read each back.
 
-    Deletes nothing, unless --remove-unused. What the tenant's plan does not have is
-    told, and the rest done. Where it stops, the next run goes on. Secrets of our
-    applications go into a private file of this home.
+    Deletes nothing. What the tenant's plan does not have is told, and the rest done.
+    Where it stops, the next run goes on. Secrets of our applications go into a private
+    file of this home.
     """
     asks = not yes
     if asks and (session.json or not sys.stdin.isatty()):

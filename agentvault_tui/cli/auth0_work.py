@@ -52,8 +52,8 @@ from agentvault_tui.vault.provision import (
     sign_in,
 )
 from agentvault_tui.vault.provision.needs import (
+    READING_SCOPES,
     lacking_scopes,
-    reading_scopes,
     writing_scopes,
 )
 
@@ -93,7 +93,6 @@ async def opened(
     credential_fd: int | None,
     device: bool,
     change_mfa_policy: bool = False,
-    remove_unused: bool = False,
 ) -> AsyncIterator[ManagementSession]:
     """Reach the Management API; a person is asked for a credential last of all.
 
@@ -101,9 +100,7 @@ async def opened(
         UsageError: no tenant is set, or there is no credential.
     """
     issuer = tenant_issuer(session)
-    wanted = replace(
-        needs(session), change_mfa_policy=change_mfa_policy, remove_unused=remove_unused
-    )
+    wanted = replace(needs(session), change_mfa_policy=change_mfa_policy)
     kept = ReportingSecretsFile(session.home, issuer)
     async with reached(management_issuer(session)) as tenant:
         source: RegisteredClient | TokenSource
@@ -143,7 +140,7 @@ async def _by_device(
             "signing in by device flow needs a native application of the tenant",
             "set tenant.client_id, or use a credential: --credential-fd N",
         )
-    asked = reading_scopes(wanted) + writing_scopes(wanted)
+    asked = READING_SCOPES + writing_scopes(wanted)
 
     def tell(flow: DeviceFlow) -> None:
         print_device(session, flow)
@@ -156,7 +153,7 @@ def show_plan(session: CliSession, **given: Any) -> None:
 
     async def work() -> ProvisioningPlan:
         async with opened(session, **given) as there:
-            await _must_have(there, reading_scopes(there.needs))
+            await _must_have(there, READING_SCOPES)
             plan, _ = await there.provisioner.plan(there.needs)
             return plan
 
@@ -179,7 +176,7 @@ def apply(
     async def work() -> int:
         """Plan, ask, write and print; return the exit code."""
         async with opened(session, **given) as there:
-            wanted = reading_scopes(there.needs) + writing_scopes(there.needs)
+            wanted = READING_SCOPES + writing_scopes(there.needs)
             await _must_have(there, wanted)
             plan, found = await there.provisioner.plan(there.needs)
             if not session.json:
@@ -251,7 +248,7 @@ def _must_know(plan: ProvisioningPlan, found: TenantSurvey, *, asks: bool) -> No
 def _print_plan(session: CliSession, plan: ProvisioningPlan) -> None:
     out = session.out
     for line in show.lines(plan):
-        style = {"+": "good", "~": "wait", "-": "bad", "!": "bad"}.get(line.mark, "")
+        style = {"+": "good", "~": "wait", "!": "bad"}.get(line.mark, "")
         mark = out.cell(f"{line.mark:1} ", style)
         # The padding is ours; everything after it has been made displayable.
         out.line(" " * line.indent, mark, out.cell(line.text, limit=2000))

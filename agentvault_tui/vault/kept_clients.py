@@ -3,38 +3,23 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-)
-
 from agentvault_tui.errors import NotFoundError, SettingsError
 from agentvault_tui.home import Home, private_folder, replace_private
 from agentvault_tui.vault.issuer import check_issuer, origin
 from agentvault_tui.vault.secret import Secret
-
-_BITS: Final = 3072
-"""Of a worker's key."""
-_PUBLIC: Final = 65537
 
 
 class ClientSecretsFile:
     """One file for one tenant, 0600 in ``keys/``, replaced in one step.
 
     A member for each application: ``console``, ``management`` and
-    ``agents/<id>``, with ``client_id`` and, where there are such, ``client_secret``
-    and ``worker_key``, a private key in PEM.
+    ``agents/<id>``, with ``client_id`` and, where there is one, ``client_secret``.
     """
 
     def __init__(self, home: Home, issuer: str) -> None:
@@ -89,30 +74,6 @@ class ClientSecretsFile:
                 one["client_secret"] = secret.reveal()
             self._write({**self._read(), key: one})
 
-    def forget(self, key: str) -> None:
-        """Let go of the client kept under *key*, and of its secret."""
-        with self._alone():
-            self._write(
-                {name: one for name, one in self._read().items() if name != key}
-            )
-
-    def worker_key(self, key: str) -> str:
-        """Return the name of the worker's key kept under *key*, or ``""``."""
-        pem = self._one(key).get("worker_key")
-        return _name(_load(pem)) if isinstance(pem, str) else ""
-
-    def new_worker_key(self, key: str) -> tuple[str, str]:
-        """Make and keep a worker's key; return its name and public part in PEM."""
-        made = rsa.generate_private_key(public_exponent=_PUBLIC, key_size=_BITS)
-        pem = made.private_bytes(
-            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
-        ).decode()
-        with self._alone():
-            # Kept before the tenant has heard of it: a crash between loses nothing.
-            one = {**self._one(key), "worker_key": pem}
-            self._write({**self._read(), key: one})
-        return _name(made), _public(made).decode()
-
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Change the file with nobody in between: `apply` runs beside a broker.
@@ -151,24 +112,3 @@ class ClientSecretsFile:
 
     def _write(self, value: dict[str, object]) -> None:
         replace_private(self.path, json.dumps(value, indent=1))
-
-
-def _load(pem: str) -> rsa.RSAPrivateKey:
-    try:
-        key = load_pem_private_key(pem.encode(), password=None)
-    except (ValueError, TypeError):
-        key = None
-    if not isinstance(key, rsa.RSAPrivateKey):
-        raise SettingsError("a worker's key in this home cannot be read", "restore it")
-    return key
-
-
-def _name(key: rsa.RSAPrivateKey) -> str:
-    """Name a key by its public part, so that the tenant's copy can be told by name."""
-    return f"agentvault {hashlib.sha256(_public(key)).hexdigest()[:16]}"
-
-
-def _public(key: rsa.RSAPrivateKey) -> bytes:
-    return key.public_key().public_bytes(
-        Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
-    )

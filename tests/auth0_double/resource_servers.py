@@ -54,13 +54,12 @@ _MEMBERS: Final = {"identifier": text(600), **_CHANGES}
 _PATH: Final = "/resource-servers/{id:path}"
 _ALL_VERBS: Final = (
     "client_grants", "clients", "connections", "resource_servers", "users",
-    "actions", "client_credentials", "roles",
+    "actions", "roles",
 )  # fmt: skip
 SCOPES: Final = (
     *(f"{verb}:{what}" for what in _ALL_VERBS
       for verb in ("create", "read", "update", "delete")),
     "read:client_keys", "update:client_keys",
-    "update:client_token_vault_privileged_access",
     "read:refresh_tokens", "delete:refresh_tokens",
     "read:device_credentials", "delete:device_credentials",
     "read:guardian_factors", "update:guardian_factors",

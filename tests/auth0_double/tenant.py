@@ -18,7 +18,6 @@ from auth0_double.actions import ActionCalls
 from auth0_double.client_grants import ClientGrantCalls
 from auth0_double.clients import ClientCalls
 from auth0_double.connections import ConnectionCalls
-from auth0_double.credentials import Credentials
 from auth0_double.faults import FaultSwitch
 from auth0_double.logs import DelayedJournal, LogCalls
 from auth0_double.refresh_tokens import RefreshTokenCalls
@@ -62,12 +61,12 @@ def double(
     parts = Parts(store, home, port, clock, apis=DoubleApis, refresh=refresh, **more)
     journal = DelayedJournal(store, clock, f"127.0.0.1:{port}", faults)
     parts.journal = journal
-    settings, credentials = TenantSettings(store), Credentials(store, clock)
+    settings = TenantSettings(store)
     surface = Surface.of(parts, device_code_ttl=120)
     for calls in (
         ActionCalls(store, clock),
         ApiCalls(parts.apis),
-        ClientCalls(parts, settings, credentials),
+        ClientCalls(parts, settings),
         ClientGrantCalls(parts.apis),
         ConnectionCalls(parts),
         LogCalls(journal),

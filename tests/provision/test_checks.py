@@ -17,7 +17,7 @@ from agentvault_tui.home import Home
 from agentvault_tui.model.finding import Level
 from agentvault_tui.vault import Tenant
 from agentvault_tui.vault.credentials import VAULT_GRANT
-from agentvault_tui.vault.provision import checks, names
+from agentvault_tui.vault.provision import checks
 from agentvault_tui.vault.provision.actions import PROOF
 from agentvault_tui.vault.provision.needs import READING_SCOPES
 
@@ -230,10 +230,6 @@ WARNED: dict[str, tuple[Break, str]] = {
     "browsers remembered": (
         lambda t: remember(t, "{ allowRememberBrowser: true }"),
         "the Action Theirs lets browsers be remembered",
-    ),
-    "an API of an earlier version": (
-        lambda t: t.add("resource-servers", identifier=names.EARLIER_APIS["elevated"]),
-        "api.elevated was made by an earlier version, and used by nothing",
     ),
 }
 

@@ -21,8 +21,7 @@ from support.provisioning import CREDENTIAL, Call, configure
 from support.terminal import Terminal
 
 from agentvault_tui.cli.app import run
-from agentvault_tui.vault.provision import Needs, names
-from agentvault_tui.vault.provision.needs import READING_SCOPES, writing_scopes
+from agentvault_tui.vault.provision.needs import READING_SCOPES
 
 OURS = ("AGENTVAULT_HOME", "AGENTVAULT_TENANT_RATE")
 
@@ -161,27 +160,6 @@ def test_what_the_plan_lacks_is_told_and_fails_where_it_is_needed(
     assert "trial_expired" in refused["note"]
 
 
-@pytest.mark.slow
-def test_what_nothing_uses_is_deleted_when_asked_for_alone(
-    home: Path, tenant: DictTenant, auth0: Call
-) -> None:
-    """The plan offers it; the scopes that it takes are asked for with the option."""
-    made = tenant.add("resource-servers", identifier=names.EARLIER_APIS["elevated"])
-    assert auth0("apply", "--yes").code == 0
-    assert "--remove-unused deletes it" in auth0("plan").out
-    assert "- api.elevated" in auth0("plan", "--remove-unused").out
-    tenant.granted = " ".join((*READING_SCOPES, *writing_scopes(Needs())))
-    assert auth0("plan").code == 0
-    without = auth0("apply", "--yes", "--remove-unused")
-    assert without.code == 1
-    assert "delete:resource_servers" in without.err
-    assert made["id"] in tenant.tables["resource-servers"]
-    tenant.granted = ""
-    done = auth0("apply", "--yes", "--remove-unused")
-    assert (done.code, "remove api.elevated" in done.out) == (0, True)
-    assert made["id"] not in tenant.tables["resource-servers"]
-
-
 def test_nothing_is_applied_without_a_yes(
     home: Path, tenant: DictTenant, auth0: Call
 ) -> None:
@@ -306,33 +284,6 @@ def test_a_descriptor_that_is_not_open_is_a_wrong_usage(
         ({"issuer": "acme.eu.auth0.com"}, "is not an issuer"),
         ({"issuer": "https://a.test/", "domain": "https://b.test"}, "tenant.domain"),
         ({"issuer": "https://a.test/", "rate": 0}, "tenant.rate"),
-        ({"issuer": "https://a.test/", "workers": ["a b c"]}, "go together"),
-        (
-            {
-                "issuer": "https://a.test/",
-                "workers": ["a b"],
-                "worker_ips": ["203.0.113.7"],
-            },
-            "tenant.workers",
-        ),
-        (
-            {
-                "issuer": "https://a.test/",
-                "connections": ["b"],
-                "workers": ["a b c"],
-                "worker_ips": ["203.0.113.7"],
-            },
-            "no agent that is served",
-        ),
-        (
-            {
-                "issuer": "https://a.test/",
-                "connections": ["b"],
-                "workers": ["a b c"],
-                "worker_ips": ["203.0.113.7", "8.8.8.8/0"],
-            },
-            "which is everywhere",
-        ),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(

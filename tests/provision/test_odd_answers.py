@@ -14,18 +14,15 @@ from support.provisioning import Vault
 
 from agentvault_tui.errors import TenantError
 from agentvault_tui.vault import Management, TenantReply
-from agentvault_tui.vault.provision import AgentNeed, Pin, Provisioner, checks, show
+from agentvault_tui.vault.provision import AgentNeed, Provisioner, checks, show
 
 ODD: tuple[Any, ...] = (
     *(None, True, 0, -1, 1.5, 10**30, "", ".", "..", "x" * 300, "\x1b[31m", "\u202e"),
     *([], {}, [None], [[]], [{}], ["x"], [1, "a", None], {"a": 1}),
 )
 NEEDS: dict[str, Any] = {
-    "agents": (
-        AgentNeed("agt_1", "calendar-agent", (Pin("google-oauth2", ("calendar",)),)),
-    ),
+    "agents": (AgentNeed("agt_1", "calendar-agent"),),
     "connections": ("google-oauth2",),
-    "worker_ips": ("203.0.113.7",),
 }
 ROUNDS = 150
 
@@ -85,8 +82,6 @@ async def test_no_answer_ends_in_anything_but_an_error_of_ours(
     await vault.apply(**NEEDS)
     odd = Odd(vault.management(), Random(seed))  # noqa: S311 - the same each time
     kept, wanted = vault.kept(), vault.needs(**NEEDS)
-    name = kept.worker_key("agents/agt_1")
-    kept.worker_key = lambda _: name  # type: ignore[method-assign] # slow to read
     provisioner = Provisioner(odd.management, kept)
     planned = 0
     try:

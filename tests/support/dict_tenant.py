@@ -62,7 +62,6 @@ class DictTenant:
     settings: Json = field(default_factory=lambda: {"friendly_name": "Acme"})
     enabled: dict[str, list[str]] = field(default_factory=dict)
     permissions: dict[str, list[Json]] = field(default_factory=dict)
-    credentials: dict[str, list[Json]] = field(default_factory=dict)
     writes: list[tuple[str, str, Any]] = field(default_factory=list)
     secrets: list[str] = field(default_factory=list)
     """Every secret it gave out."""
@@ -317,8 +316,6 @@ class _Calls:
                 held = self.here.enabled
                 found = [rows[one] for one in rows if identity in held.get(one, [])]
                 return 200, {"connections": found}
-            case "clients", "credentials":
-                return self._credentials(method, identity, body)
             case "clients", "rotate-secret":
                 self._may("update:client_keys")
                 row = self.here.tables["clients"][identity]
@@ -344,9 +341,6 @@ class _Calls:
             case "POST", []:
                 return self._create(table, body)
             case "PATCH", [identity]:
-                worker = "token_vault_privileged_access"
-                if worker in body:
-                    self._may(f"update:client_{worker}")
                 stored = {k: v for k, v in body.items() if k not in self.here.deaf}
                 _merge(rows[identity], stored)
                 return 200, rows[identity]
@@ -391,15 +385,6 @@ class _Calls:
             if not one["status"]:
                 held.remove(one["client_id"])
         return 204, None
-
-    def _credentials(self, method: str, identity: str, body: Any) -> tuple[int, Any]:
-        held = self.here.credentials.setdefault(identity, [])
-        if method == "GET":
-            return 200, held
-        self._may("create:client_credentials")
-        made = {"id": f"cred_{next(self.here.numbers)}", "name": body["name"]}
-        held.append(made)
-        return 201, made
 
     def _actions(
         self, method: str, rest: list[str], query: Any, body: Any

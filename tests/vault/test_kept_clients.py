@@ -124,15 +124,3 @@ def test_a_link_in_the_files_place_is_replaced_and_not_followed(
     assert elsewhere.read_text() == "{}"
     assert not kept.path.is_symlink()
     assert stat.S_IMODE(kept.path.stat().st_mode) == 0o600
-
-
-@pytest.mark.slow
-def test_a_workers_key_has_one_name(kept: ClientSecretsFile) -> None:
-    """The name follows from the key, so the tenant's copy can be told by it."""
-    kept.keep("agents/agt_1", "c1", Secret("s1"))
-    assert kept.worker_key("agents/agt_1") == ""
-    name, pem = kept.new_worker_key("agents/agt_1")
-    assert kept.worker_key("agents/agt_1") == name
-    assert "PRIVATE" not in pem
-    assert kept.has_secret("agents/agt_1", "c1")
-    assert "PRIVATE" in kept.path.read_text()

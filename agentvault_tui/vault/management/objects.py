@@ -164,31 +164,6 @@ class ClientKind(ObjectKind):
         )
         return Secret(text(reply.json(), "client_secret"))
 
-    async def credentials(self, api: TenantApi, client_id: str) -> list[Json]:
-        """Return the public keys of a client."""
-        reply = await api.request(
-            "GET",
-            path("clients", client_id, "credentials"),
-            what="list the client's keys",
-            scope="read:client_credentials",
-        )
-        return reply.rows()
-
-    async def add_credential(
-        self, api: TenantApi, client_id: str, *, name: str, pem: str, alg: str = "RS256"
-    ) -> Json:
-        """Give a client a public key (201)."""
-        key = {"credential_type": "public_key", "name": name, "pem": pem, "alg": alg}
-        reply = await api.request(
-            "POST",
-            path("clients", client_id, "credentials"),
-            body=key,
-            expect=(201,),
-            what="add a key to the client",
-            scope="create:client_credentials",
-        )
-        return reply.json()
-
     async def connections(self, api: TenantApi, client_id: str) -> list[str]:
         """Return the names of a client's connections.
 

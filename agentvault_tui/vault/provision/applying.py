@@ -62,14 +62,14 @@ async def carry_out(
     refused: set[str] = set()
     for item in plan.writes:
         wanted = item.wanted
-        if wanted is None:
-            await writer.remove(item.address, item.identity)
-            await _confirm_gone(reader, item)
-            yield item
-            continue
+        assert wanted is not None  # noqa: S101 - one that is written has one
         before = next((one for one in wanted.after if one in refused), "")
         try:
-            done = _refused(item, f"needs {before}") if before else await run.do(item)
+            done = (
+                _refused(item, f"needs {before}")
+                if before
+                else await run.do(item, wanted)
+            )
         except TenantRefusedError as error:
             ours = isinstance(error, TenantScopeError | TenantCredentialError)
             if ours or not (by_plan(error) or wanted.optional):
@@ -94,15 +94,13 @@ class _Run:
     writer: TenantWriter
     ids: dict[str, str]
 
-    async def do(self, item: PlanItem) -> PlanItem:
+    async def do(self, item: PlanItem, wanted: DesiredObject) -> PlanItem:
         """Make or change one object, and read it back; what it needs must stand.
 
         Raises:
             TenantError: as `carry_out`.
         """
-        wanted, ids = item.wanted, self.ids
-        assert wanted is not None  # noqa: S101 - what is deleted has none
-        address = wanted.address
+        ids, address = self.ids, wanted.address
         standing = self.found.objects.get(address)
         if wanted.kind in _REREAD and standing is not None:
             standing = await self.reader.fetch(
@@ -123,23 +121,6 @@ class _Run:
             )
         await _confirm(self.reader, wanted, ids)
         return replace(item, changes=changes)
-
-
-async def _confirm_gone(reader: TenantReader, item: PlanItem) -> None:
-    """See that what was deleted is there no more.
-
-    Raises:
-        TenantError: it is.
-    """
-    kind, _, key = item.address.partition(".")
-    for attempt in range(_TRIES):
-        if attempt:
-            await reader.management.tenant.sleep(_PAUSE)
-        try:
-            await reader.fetch(DesiredKind(kind), key, item.identity)
-        except TenantNotFoundError:
-            return
-    raise TenantError(f"{item.address} was deleted, and is still there", "run it again")
 
 
 async def _confirm(
@@ -213,8 +194,7 @@ class Provisioner:
             TenantError: as `look`.
         """
         wanted, found = await self.look(needs)
-        plan = make_plan(wanted, found, remove_unused=needs.remove_unused)
-        return plan, found
+        return make_plan(wanted, found), found
 
     def apply(
         self, plan: ProvisioningPlan, found: TenantSurvey

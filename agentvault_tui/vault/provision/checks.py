@@ -19,10 +19,10 @@ from agentvault_tui.vault.identity import SKEW
 from agentvault_tui.vault.issuer import is_loopback
 from agentvault_tui.vault.management import Management
 from agentvault_tui.vault.provision.needs import (
+    READING_SCOPES,
     Needs,
     TenantSurvey,
     lacking_scopes,
-    reading_scopes,
     writing_scopes,
 )
 from agentvault_tui.vault.provision.plan import PlanItem, PlanStep, ProvisioningPlan
@@ -136,7 +136,6 @@ _REASONS: Final[tuple[tuple[str, str, Level, str | _Say], ...]] = (
     ("client.*", "refresh_token.policies", _F, _MRRT),
     ("client.*", "known", _F, "is not known in this home: no sign-in goes by it"),
     ("client.*", "kept", _F, "has a secret that is not in this home"),
-    ("client.*", "worker_key", _F, "has a worker's key that is not in this home"),
     ("client.*", "name", _W, "goes by another name"),
     ("client.*", "client_metadata.*", _F, "lacks our mark: the Actions pass it by"),
     (
@@ -199,7 +198,6 @@ _NOTABLE: Final = 5.0
 _AT_PROVIDER: Final = "GitHub: an App with expiring user tokens; Slack: token rotation"
 _WAY_THERE: Final = "check tenant.issuer, and the way to it: network, proxy, https"
 _CHANGE_PLAN: Final = "change the plan, or leave it: one-time codes are enough"
-_REMOVE: Final = "agentvault auth0 plan --remove-unused shows what it would delete"
 GRANT_IT: Final = (
     "authorize it for the credential's application, in the Dashboard under APIs, "
     "Auth0 Management API, Application Access"
@@ -275,7 +273,7 @@ def rights(held: frozenset[str], needs: Needs) -> Iterator[Check]:
 
     A token that someone else got is only known to be good once a call was answered.
     """
-    for scope in lacking_scopes(reading_scopes(needs), held):
+    for scope in lacking_scopes(READING_SCOPES, held):
         yield "credential", fault(f"the credential lacks {scope}", GRANT_IT)
     for scope in lacking_scopes(writing_scopes(needs), held):
         what = f"the credential lacks {scope}, which apply needs"
@@ -340,8 +338,6 @@ def _left(item: PlanItem, found: TenantSurvey) -> Iterator[Finding]:
         yield replace(finding, level=level, remedy=item.note)
     if item.address in found.lacking:
         yield warning(f"{item.address} is off: {item.note}", _CHANGE_PLAN)
-    elif item.address in {one.address for one in found.unused}:
-        yield warning(f"{item.address} was {item.note}", _REMOVE)
     elif not item.changes:
         yield ok(f"{item.address} is left alone: {item.note}")
 

@@ -66,7 +66,7 @@ def management() -> Application:
     )
 
 
-def agent(one: AgentNeed, needs: Needs, systems: Systems) -> Application:
+def agent(one: AgentNeed, systems: Systems) -> Application:
     """Return the confidential client by which the broker exchanges for one agent."""
     name = f"AgentVault agent {_plain(one.name)}"
     fields: dict[str, Rule] = {
@@ -87,15 +87,6 @@ def agent(one: AgentNeed, needs: Needs, systems: Systems) -> Application:
             "scope": list(names.CONNECTED_ACCOUNTS),
         }
         fields["refresh_token.policies"] = AtLeast((policy,), key="audience")
-    if one.pins:
-        fields[f"{names.WORKER}.ip_allowlist"] = SameSet(needs.worker_ips)
-        fields[f"{names.WORKER}.grants"] = SameSet(
-            tuple(
-                {"connection": pin.connection, "scopes": sorted(pin.scopes)}
-                for pin in one.pins
-            )
-        )
-        fields["worker_key"] = Is(True)
     return Application(f"agents/{one.id}", name, fields)
 
 
@@ -230,7 +221,7 @@ def _clients(needs: Needs, systems: Systems) -> Iterator[DesiredObject]:
     for template in (
         console(),
         management(),
-        *(agent(one, needs, systems) for one in needs.agents),
+        *(agent(one, systems) for one in needs.agents),
     ):
         yield DesiredObject(
             DesiredKind.CLIENT, template.key, template.name, template.fields

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-EARLIER_APIS: Final = {
-    "broker": "https://agentvault.dev/broker",
-    "elevated": "https://agentvault.dev/elevated",
-}
-"""APIs that earlier versions made, by the key of their address: nothing uses them."""
-
 MARK: Final = "agentvault"
 """The key in a client's metadata by which we know our own, whatever its name."""
 MARK_AGENT: Final = "agentvault_agent"
 """The key in a client's metadata with the agent's id."""
 CONSOLE: Final = "console"
-BROKER: Final = "broker"
-"""The mark of an application that earlier versions made: nothing uses it."""
 MANAGEMENT: Final = "management"
 AGENT: Final = "agent"
 
@@ -44,5 +36,3 @@ CALLBACK: Final = "http://127.0.0.1:7719/callback"
 The port is fixed because Auth0 compares a confidential client's callbacks whole.
 """
 TRIGGER: Final = "post-login"
-WORKER: Final = "token_vault_privileged_access"
-"""The member of a client that lets it exchange without a person there."""

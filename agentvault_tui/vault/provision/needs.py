@@ -13,21 +13,11 @@ from agentvault_tui.vault.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)
-class Pin:
-    """A connection, and the provider's scopes an agent may use there at most."""
-
-    connection: str
-    scopes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class AgentNeed:
     """An agent that is served; its name is untrusted text."""
 
     id: str
     name: str
-    pins: tuple[Pin, ...] = ()
-    """With any: it uses Token Vault as a privileged worker, held to these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +29,10 @@ class Needs:
     """Connections whose accounts agents may use through Token Vault."""
     sign_in: tuple[str, ...] = ()
     """Connections by which operators sign in."""
-    worker_ips: tuple[str, ...] = ()
-    """Addresses from which privileged workers may exchange."""
     client_id: str = ""
     """The console's client where one is named already."""
     change_mfa_policy: bool = False
     """Whether the policy of the whole tenant may be changed."""
-    remove_unused: bool = False
-    """Whether what earlier versions made, and nothing uses, may be deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,30 +62,6 @@ class SecretStore(Protocol):
         """Keep a client, and its secret if it has one; on disk when this returns."""
         ...
 
-    def forget(self, key: str) -> None:
-        """Let go of the client kept under *key*, and of its secret."""
-        ...
-
-    def worker_key(self, key: str) -> str:
-        """Return the name of the worker's key kept under *key*, or ``""``."""
-        ...
-
-    def new_worker_key(self, key: str) -> tuple[str, str]:
-        """Make and keep a worker's key; return its name and public part in PEM."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Unused:
-    """One object that an earlier version made, and that nothing uses."""
-
-    address: str
-    title: str
-    identity: str
-    """Its id on the tenant."""
-    held: str = ""
-    """Why it is not ours to delete; empty: nothing speaks against it."""
-
 
 @dataclass(slots=True)
 class TenantSurvey:
@@ -116,8 +78,6 @@ class TenantSurvey:
     """What only a person can do there: address to what."""
     lacking: dict[str, str] = field(default_factory=dict)
     """Address of a factor that the tenant's plan has no more: what it says."""
-    unused: list[Unused] = field(default_factory=list)
-    """What earlier versions made, in the order in which it is to be deleted."""
     remembering: tuple[str, ...] = ()
     """Names of others' Actions in the login that let a browser be remembered."""
     misfiled: dict[str, str] = field(default_factory=dict)
@@ -165,26 +125,11 @@ _WRITING: Final = (
     "update:roles",
     "update:tenant_settings",
 )
-_REMOVAL: Final = ("delete:clients", "delete:resource_servers")
-_WORKERS: Final = (
-    "create:client_credentials",
-    "read:client_credentials",
-    "update:client_token_vault_privileged_access",
-)
-
-
-def reading_scopes(needs: Needs) -> tuple[str, ...]:
-    """Return the scopes that plan and doctor take."""
-    workers = any(agent.pins for agent in needs.agents)
-    return (*READING_SCOPES, *(["read:client_credentials"] if workers else []))
 
 
 def writing_scopes(needs: Needs) -> tuple[str, ...]:
     """Return the scopes that apply takes on top, and no more."""
-    workers = any(agent.pins for agent in needs.agents)
-    policy = ["update:mfa_policies"] if needs.change_mfa_policy else []
-    removal = _REMOVAL if needs.remove_unused else ()
-    return (*_WRITING, *(_WORKERS if workers else ()), *policy, *removal)
+    return (*_WRITING, *(["update:mfa_policies"] if needs.change_mfa_policy else []))
 
 
 def lacking_scopes(wanted: tuple[str, ...], held: frozenset[str]) -> tuple[str, ...]:

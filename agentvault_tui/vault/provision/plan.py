@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agentvault_tui.vault.provision.desired import DesiredKind, DesiredObject
-from agentvault_tui.vault.provision.needs import TenantSurvey, Unused
+from agentvault_tui.vault.provision.needs import TenantSurvey
 from agentvault_tui.vault.provision.rules import FieldChange, Ids, compare
 
 _CHANGE = "change the plan under Settings, Subscription, in the Dashboard"
@@ -21,8 +21,6 @@ class PlanStep(StrEnum):
     CHANGE = "change"
     NOTHING = "nothing"
     """It is as it should be."""
-    REMOVE = "remove"
-    """An earlier version made it, and nothing uses it."""
     REFUSED = "refused"
     """The tenant's plan does not have it; no plan has it, only a run."""
     LEAVE = "leave"
@@ -42,8 +40,6 @@ class PlanItem:
     changes: tuple[FieldChange, ...] = ()
     note: str = ""
     wanted: DesiredObject | None = None
-    identity: str = ""
-    """The id of what is to be deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +57,15 @@ class ProvisioningPlan:
     @property
     def writes(self) -> tuple[PlanItem, ...]:
         """What applying would do."""
-        return tuple(item for item in self.items if item.wanted or item.identity)
+        return tuple(item for item in self.items if item.wanted)
 
 
 def make_plan(
-    wanted: tuple[DesiredObject, ...],
-    found: TenantSurvey,
-    *,
-    remove_unused: bool = False,
+    wanted: tuple[DesiredObject, ...], found: TenantSurvey
 ) -> ProvisioningPlan:
     """Compare each object of *wanted* with what was *found*."""
-    ids = found.ids
-    items = [difference(one, found, ids) for one in wanted]
-    gone = [_unused(one, remove=remove_unused) for one in found.unused]
-    return ProvisioningPlan(
-        (*items, *gone, *_strangers(wanted, found), *_by_hand(found))
-    )
+    items = [difference(one, found, found.ids) for one in wanted]
+    return ProvisioningPlan((*items, *_strangers(wanted, found), *_by_hand(found)))
 
 
 def difference(wanted: DesiredObject, found: TenantSurvey, ids: Ids) -> PlanItem:
@@ -110,23 +99,11 @@ def difference(wanted: DesiredObject, found: TenantSurvey, ids: Ids) -> PlanItem
     return PlanItem(PlanStep.CHANGE, address, title, changes, note, wanted=wanted)
 
 
-def _unused(one: Unused, *, remove: bool) -> PlanItem:
-    if one.held:
-        note = f"made by an earlier version, and used by nothing here: {one.held}"
-        return PlanItem(PlanStep.LEAVE, one.address, one.title, note=note)
-    if not remove:
-        note = "made by an earlier version, and used by nothing: --remove-unused "
-        return PlanItem(
-            PlanStep.LEAVE, one.address, one.title, note=f"{note}deletes it"
-        )
-    return PlanItem(PlanStep.REMOVE, one.address, one.title, identity=one.identity)
-
-
 def _strangers(
     wanted: tuple[DesiredObject, ...], found: TenantSurvey
 ) -> Iterator[PlanItem]:
     """Yield objects with our mark that nobody wants: they are never deleted."""
-    known = {one.address for one in wanted} | {one.address for one in found.unused}
+    known = {one.address for one in wanted}
     for address, title in found.marked.items():
         if address not in known:
             note = "no agent that is served here uses it: revoked, or another vault's"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -18,7 +18,6 @@ from agentvault_tui.vault.management.objects import (
     resource_servers,
     roles,
 )
-from agentvault_tui.vault.management.rows import object_rows, strings
 from agentvault_tui.vault.provision import names
 from agentvault_tui.vault.provision.desired import DesiredKind
 from agentvault_tui.vault.provision.needs import SecretStore
@@ -81,7 +80,7 @@ class TenantReader:
     async def clients(self) -> list[Json]:
         """Return every application with our mark."""
         found = await clients.every(self.management)
-        return [await self._client(one) for one in found if key_of(one)]
+        return [self._client(one) for one in found if key_of(one)]
 
     async def grants(self) -> list[Json]:
         """Return every client grant; old ones do not say their subject's type."""
@@ -118,7 +117,7 @@ class TenantReader:
         api = self.management
         match kind:
             case DesiredKind.CLIENT:
-                return await self._client(await clients.get(api, identity))
+                return self._client(await clients.get(api, identity))
             case DesiredKind.GRANT:
                 return await self._grant(identity)
             case DesiredKind.ACTION:
@@ -167,28 +166,12 @@ class TenantReader:
                 shown[action["id"]] = str(name)
         return {"bindings": list(shown), "shown": shown}
 
-    async def _client(self, client: Json) -> Json:
+    def _client(self, client: Json) -> Json:
         """Add what we know of a client ourselves: whether its credentials are here."""
         key, identity = key_of(client), str(client.get("client_id", ""))
         client["known"] = bool(identity) and self.keeper.client_id(key) == identity
         client["kept"] = self.keeper.has_secret(key, identity)
-        worker = client.get(names.WORKER)
-        if isinstance(worker, dict):
-            for pin in object_rows(worker.get("grants")):
-                pin["scopes"] = sorted(strings(pin.get("scopes")))
-            ids = [one.get("id") for one in object_rows(worker.get("credentials"))]
-            client["worker_key"] = await self._has_key(identity, key, ids)
         return client
-
-    async def _has_key(self, identity: str, key: str, ids: Sequence[Any]) -> bool:
-        """Tell whether the worker's key of this home is one the tenant takes."""
-        name = self.keeper.worker_key(key)
-        if not name:
-            return False
-        return any(
-            one.get("name") == name and one.get("id") in ids
-            for one in await clients.credentials(self.management, identity)
-        )
 
 
 def key_of(client: Json) -> str:
@@ -200,4 +183,4 @@ def key_of(client: Json) -> str:
     if mark == names.AGENT:
         agent = marks.get(names.MARK_AGENT)
         return f"agents/{agent}" if isinstance(agent, str) and agent else ""
-    return mark if mark in (names.CONSOLE, names.BROKER, names.MANAGEMENT) else ""
+    return mark if mark in (names.CONSOLE, names.MANAGEMENT) else ""

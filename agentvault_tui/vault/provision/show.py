@@ -14,7 +14,6 @@ from agentvault_tui.vault.provision.rules import MISSING, FieldChange, Unknown
 _MARKS: Final = {
     PlanStep.CREATE: "+",
     PlanStep.CHANGE: "~",
-    PlanStep.REMOVE: "-",
     PlanStep.REFUSED: "x",
     PlanStep.NOTHING: "=",
     PlanStep.LEAVE: ".",
@@ -23,14 +22,14 @@ _MARKS: Final = {
 _WORDS: Final = {
     PlanStep.CREATE: "to create",
     PlanStep.CHANGE: "to change",
-    PlanStep.REMOVE: "to delete",
     PlanStep.REFUSED: "refused by the plan",
     PlanStep.NOTHING: "as they should be",
     PlanStep.LEAVE: "left alone",
     PlanStep.BY_HAND: "to do by hand",
 }
-_INNER: Final = {"kept": "secret", "worker_key": "worker's key"}
-_CALLED: Final = {**_INNER, "known": "application", "deployed_code": "deployed"}
+_CALLED: Final = {
+    "kept": "secret", "known": "application", "deployed_code": "deployed"
+}  # fmt: skip
 """Members that are ours and not the tenant's, as a person calls them."""
 _WIDE: Final = 120
 _LISTED: Final = 6
@@ -96,7 +95,7 @@ def _name(change: FieldChange) -> str:
 
 
 def _becomes(item: PlanItem, change: FieldChange) -> Shown:
-    if change.path in _INNER:
+    if change.path == "kept":
         fresh = item.step is PlanStep.CREATE
         return Shown("kept in this home" if fresh else "not in this home -> a new one")
     if change.path == "known":

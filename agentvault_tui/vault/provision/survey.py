@@ -21,7 +21,7 @@ from agentvault_tui.vault.provision.desired import (
     connection,
     desired,
 )
-from agentvault_tui.vault.provision.needs import Needs, Systems, TenantSurvey, Unused
+from agentvault_tui.vault.provision.needs import Needs, Systems, TenantSurvey
 from agentvault_tui.vault.provision.reading import (
     DEFAULT_REMEDY,
     REMEDY,
@@ -74,9 +74,7 @@ async def survey(
         _match(so_far, by_kind[DesiredKind.ROLE], listed, "name")
     marked = await reader.clients()
     await _clients(so_far, by_kind[DesiredKind.CLIENT], marked, reader, needs)
-    grants = await reader.grants()
-    _grants(so_far, by_kind[DesiredKind.GRANT], grants)
-    _unused(so_far, apis, marked, grants, reader)
+    _grants(so_far, by_kind[DesiredKind.GRANT], await reader.grants())
     named = by_kind[DesiredKind.CONNECTION]
     beside = [
         connection(name, needs)
@@ -173,42 +171,6 @@ async def _clients(
             if address in so_far.ids:
                 address += f" ({client_id})"
             so_far.marked[address] = str(client.get("name"))
-
-
-def _unused(
-    so_far: TenantSurvey,
-    apis: list[Json],
-    marked: list[Json],
-    grants: list[Json],
-    reader: TenantReader,
-) -> None:
-    """Note what earlier versions made: the application before the API it is linked to.
-
-    Whoever may edit an application can give it our mark, and whoever may make an API
-    can name it so: what this home does not know, or others use, is left to a person.
-    """
-    known = reader.keeper.client_id(names.BROKER)
-    ours = {known, so_far.ids.get(f"{DesiredKind.CLIENT}.{names.CONSOLE}", "")}
-    stranger = False
-    for client in (one for one in marked if key_of(one) == names.BROKER):
-        identity = str(client.get("client_id"))
-        held = "" if identity == known else "delete it in the Dashboard, if it is ours"
-        stranger = stranger or bool(held)
-        address = f"{DesiredKind.CLIENT}.{names.BROKER}" + (
-            f" ({identity})" if held else ""
-        )
-        title = str(client.get("name"))
-        so_far.unused.append(Unused(address, title, identity, held))
-    for key, identifier in names.EARLIER_APIS.items():
-        for api in (one for one in apis if one.get("identifier") == identifier):
-            others = {
-                str(one.get("client_id"))
-                for one in grants
-                if one.get("audience") == identifier
-            } - ours
-            held = "other applications may use it" if others or stranger else ""
-            address = f"{DesiredKind.API}.{key}"
-            so_far.unused.append(Unused(address, identifier, str(api.get("id")), held))
 
 
 async def _other_connections(so_far: TenantSurvey, reader: TenantReader) -> list[str]:

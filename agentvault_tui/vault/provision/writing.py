@@ -12,7 +12,6 @@ from agentvault_tui.vault.management.objects import (
     client_grants,
     clients,
     connections,
-    resource_servers,
     roles,
 )
 from agentvault_tui.vault.provision import names
@@ -22,7 +21,7 @@ from agentvault_tui.vault.reply import Json
 
 _BATCH: Final = 50
 """Clients in one change of a connection."""
-_OURS: Final = ("known", "kept", "worker_key")
+_OURS: Final = ("known", "kept")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class TenantWriter:
             case DesiredKind.ACTION:
                 return await self._action(identity, body)
             case DesiredKind.CLIENT:
-                return await self._client(wanted.key, identity, body, now)
+                return await self._client(wanted.key, identity, body)
             case DesiredKind.GRANT:
                 return await self._grant(identity, body)
             case DesiredKind.ROLE:
@@ -61,17 +60,6 @@ class TenantWriter:
             case _:
                 await self._tenant_wide(wanted, body, now)
         return identity
-
-    async def remove(self, address: str, identity: str) -> None:
-        """Delete what an earlier version made, and let its secret go.
-
-        An API's grants and the permissions that roles have on it go with it.
-        """
-        if address.startswith(f"{DesiredKind.CLIENT}."):
-            await clients.delete(self.management, identity)
-            self.keeper.forget(names.BROKER)
-        else:
-            await resource_servers.delete(self.management, identity)
 
     async def _tenant_wide(
         self, wanted: DesiredObject, body: Json, standing: Json
@@ -134,11 +122,10 @@ class TenantWriter:
             return identity
         return str((await roles.create(self.management, body))["id"])
 
-    async def _client(self, key: str, identity: str, body: Json, standing: Json) -> str:
+    async def _client(self, key: str, identity: str, body: Json) -> str:
         """Make or change an application; its secret goes straight to the keeper."""
         api, keeper = self.management, self.keeper
         wants = {name: body.pop(name) for name in _OURS if name in body}
-        worker = body.pop(names.WORKER, None)
         if not identity:
             # Not sent a second time when the answer is lost: the next run finds the
             # application by its mark, and makes a new secret.
@@ -151,21 +138,7 @@ class TenantWriter:
             keeper.keep(key, identity, await clients.rotate_secret(api, identity))
         if keeper.client_id(key) != identity:
             keeper.keep(key, identity, None)
-        if worker is not None or "worker_key" in wants:
-            access = {**standing.get(names.WORKER, {}), **(worker or {})}
-            if "worker_key" in wants:
-                access["credentials"] = [await self._new_key(key, identity)]
-            # The tenant replaces it as a whole, so it is sent as a whole.
-            await clients.patch(api, identity, {names.WORKER: access})
         return identity
-
-    async def _new_key(self, key: str, identity: str) -> Json:
-        """Give a client a worker's key made here; return how it is referred to."""
-        name, pem = self.keeper.new_worker_key(key)
-        made = await clients.add_credential(
-            self.management, identity, name=name, pem=pem
-        )
-        return {"id": made.get("id")}
 
     async def _connection(self, identity: str, body: Json, standing: Json) -> None:
         """Switch a connection's purpose, and let clients use it; nothing else.
