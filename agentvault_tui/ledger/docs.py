@@ -143,7 +143,8 @@ def write_stepup(stepup: StepUp) -> str:
     details = stepup.authorization_details or "null"
     return (
         f'{to_json(value)[:-1]},"parameters":{stepup.parameters_json}'
-        f',"authorization_details":{details}}}'
+        f',"authorization_details":{details}'
+        + (f',"request":{stepup.request_json}}}' if stepup.request_json else "}")
     )
 
 
@@ -155,6 +156,7 @@ def read_stepup(doc: str) -> StepUp:
     value |= {
         "authorization_details": None if details is None else to_json(details),
         "parameters_json": to_json(value.pop("parameters")),
+        "request_json": to_json(value.pop("request")) if "request" in value else None,
         "id": StepUpId(value["id"]),
         "agent_id": AgentId(value["agent_id"]),
         "decision_id": DecisionId(value["decision_id"]),

@@ -36,6 +36,7 @@ _MINUTE: Final = timedelta(minutes=1)
 _ROUTINE: Final = frozenset(
     {
         *DECISION_TYPES,
+        EventType.GATEWAY_RESULT,
         EventType.TOKEN_DELIVERED,
         EventType.TOKEN_REDEEMED,
         EventType.TOKEN_REVOKED,

@@ -137,12 +137,12 @@ _RANGE: Final = (
     "SELECT t.agent_id, t.outcome, (SELECT count(*) FROM events e"
     " WHERE e.agent_id = t.agent_id AND e.type = t.type"
     " AND e.outcome = t.outcome AND e.seq > ?1 AND e.seq <= ?2)"
-    f" FROM tally t WHERE t.type IN {DECISIONS}"
+    " FROM tally t WHERE t.type IN {}"
 )
 """Each agent and answer is one stretch of an index; only what lies between is read."""
 _FEW: Final = (
     "SELECT agent_id, outcome, count(*) FROM events WHERE seq > ?1 AND seq <= ?2"
-    f" AND +type IN {DECISIONS} GROUP BY agent_id, outcome"
+    " AND +type IN {} GROUP BY agent_id, outcome"
 )
 _LAST: Final = (
     "SELECT j.value, (SELECT max(seq) FROM events WHERE agent_id = j.value"
@@ -159,7 +159,9 @@ class Tallies:
     ``audit verify`` holds against them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, types: str = DECISIONS) -> None:
+        """Count events of *types*, a list in SQL."""
+        self._types = types
         self._known: dict[int, Tally] = {}
 
     def at(self, db: sqlite3.Connection, seq: int) -> dict[AgentId, AgentCounts]:
@@ -182,9 +184,9 @@ class Tallies:
             self._known[anchor] = self._known.pop(anchor)  # used last, dropped last
             tally = Counter(self._known[anchor])
         else:
-            tally = _at_head(db) if anchor else Counter()
+            tally = self._at_head(db) if anchor else Counter()
         low, high = min(anchor, seq), max(anchor, seq)
-        between = _between(db, low, high)
+        between = self._between(db, low, high)
         if seq >= anchor:
             tally.update(between)
         else:
@@ -193,6 +195,30 @@ class Tallies:
         while len(self._known) > _ANCHORS:
             self._known.pop(next(iter(self._known)))
         return tally
+
+    def _between(self, db: sqlite3.Connection, low: int, high: int) -> Tally:
+        """Count the decisions after event *low* up to *high*."""
+        few, many = _FEW.format(self._types), _RANGE.format(self._types)
+        if high - low <= _NEAR:
+            return _read(db.execute(few, (low, high)))
+        # The tables, from which agents and answers are taken, do not count the last.
+        (upto,) = db.execute("SELECT upto FROM counted").fetchone()
+        edge = min(max(low, upto), high)
+        found = _read(db.execute(many, (low, edge)))
+        found.update(_read(db.execute(few, (edge, high))))
+        return found
+
+    def _at_head(self, db: sqlite3.Connection) -> Tally:
+        found = _read(
+            db.execute(
+                "SELECT agent_id, outcome, events FROM tally"
+                f" WHERE type IN {self._types}"
+            )
+        )
+        (upto,) = db.execute("SELECT upto FROM counted").fetchone()
+        few = _FEW.format(self._types)
+        found.update(_read(db.execute(few, (upto, head_seq(db)))))
+        return found
 
 
 def last_asked(
@@ -218,31 +244,8 @@ def last_asked(
     }
 
 
-def _between(db: sqlite3.Connection, low: int, high: int) -> Tally:
-    """Count the decisions after event *low* up to *high*."""
-    if high - low <= _NEAR:
-        return _read(db.execute(_FEW, (low, high)))
-    # The tables, from which agents and answers are taken, do not count the last few.
-    (upto,) = db.execute("SELECT upto FROM counted").fetchone()
-    edge = min(max(low, upto), high)
-    found = _read(db.execute(_RANGE, (low, edge)))
-    found.update(_read(db.execute(_FEW, (edge, high))))
-    return found
-
-
 def _read(rows: Iterable[tuple[str, str, int]]) -> Tally:
     found = Tally()
     for agent, outcome, events in rows:
         found[agent, outcome] += events
-    return found
-
-
-def _at_head(db: sqlite3.Connection) -> Tally:
-    found = _read(
-        db.execute(
-            f"SELECT agent_id, outcome, events FROM tally WHERE type IN {DECISIONS}"
-        )
-    )
-    (upto,) = db.execute("SELECT upto FROM counted").fetchone()
-    found.update(_read(db.execute(_FEW, (upto, head_seq(db)))))
     return found

@@ -153,7 +153,7 @@ def _begun(event: Event, step_id: StepUpId) -> StepUp:
     """Return the step-up as it was asked for; what was cut short stays cut."""
     detail = event.detail
     parameters = detail.get("parameters")
-    others = detail.get("other_details")
+    others, held = detail.get("other_details"), detail.get("request")
     ends = detail.get("expires_at")
     end = parse_iso(ends) if isinstance(ends, str) else event.time + _ASSUMED
     return StepUp(
@@ -178,6 +178,7 @@ def _begun(event: Event, step_id: StepUpId) -> StepUp:
         connection=text_or_start(detail.get("connection")) or None,
         resource_indicator=text_or_start(detail.get("resource_indicator")) or None,
         authorization_details=to_json(others) if isinstance(others, list) else None,
+        request_json=to_json(held) if isinstance(held, dict) else None,
     )
 
 

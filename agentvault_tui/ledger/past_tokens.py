@@ -131,6 +131,7 @@ class Shelf:
     """What is known from look to look."""
 
     tallies: Tallies = field(default_factory=Tallies)
+    issued: Tallies = field(default_factory=lambda: Tallies(f"('{TOKENS.type}')"))
     rows: TokenRows = field(default_factory=TokenRows)
 
 
@@ -197,7 +198,7 @@ class _Look:
     def counts(self, doors: Mapping[AgentId, int]) -> dict[AgentId, dict[Span, int]]:
         """Count each agent's decisions in each stretch, behind its door."""
         found: dict[AgentId, dict[Span, int]] = defaultdict(dict)
-        tallies, none = self._shelf.tallies, AgentCounts()
+        tallies, none = self._shelf.issued, AgentCounts()
         for span in self._spans:
             inside = {agent: door for agent, door in doors.items() if door >= span.low}
             keys = (json.dumps(inside), span.high)

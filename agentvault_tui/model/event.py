@@ -28,6 +28,9 @@ class EventType(StrEnum):
     GATEWAY_REFUSED = "gateway.refused"
     GATEWAY_HELD = "gateway.held"
     GATEWAY_ATTEMPT = "gateway.attempt"
+    """A call that is allowed, recorded before its first byte leaves."""
+    GATEWAY_RESULT = "gateway.result"
+    """How an attempt ended; ``unknown`` where the process ended before it."""
     TOKEN_DELIVERED = "token.delivered"  # noqa: S105 - same
     """An approved token's secret was made and given to the agent that asked."""
     TOKEN_REDEEMED = "token.redeemed"  # noqa: S105 - same

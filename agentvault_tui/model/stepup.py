@@ -109,6 +109,9 @@ class StepUp:
     """When the agent was given the approved token."""
     connection: str | None = None
     """Of the provider whose token is asked for; else a token of our own is."""
+    request_json: str | None = None
+    """The HTTP request a held call would send, without its credential, as JSON text:
+    ``method``, ``url``, ``headers``, ``body_sha256``, ``body_bytes``."""
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -123,8 +126,16 @@ class StepUp:
         return None if text is None else tuple(json.loads(text))
 
     @property
+    def request(self) -> dict[str, Any] | None:
+        """Return the request of a held call, read anew each time."""
+        text = self.request_json
+        return None if text is None else json.loads(text)
+
+    @property
     def unlimited(self) -> bool:
         """Tell whether nothing but the scope limits what the token is used for."""
+        if self.request_json is not None:
+            return False
         others = other_details(self.details)
         return limits_nothing(self.resource, self.parameters, others, self.connection)
 

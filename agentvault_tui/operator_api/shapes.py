@@ -247,6 +247,8 @@ class StepUpInfo(WireShape, kw_only=True):
     resource_indicator: str | None = None
     authorization_details: tuple[Json, ...] | None = None
     """RFC 9396, as a resource server will be told."""
+    request: Json | None = None
+    """The HTTP request of a held call, without its credential."""
     unlimited: bool = False
     """Whether nothing but the scope limits what the token is used for."""
     reason: str | None

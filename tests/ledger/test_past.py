@@ -275,3 +275,23 @@ async def test_handing_back_in_crowds(
     past = await book.now()
     assert past.holdings[AGENT].live == 15
     assert "are not exact" in past.unsure[0]
+
+
+async def test_calls_count_as_decisions_and_not_as_tokens(book: Book) -> None:
+    """A call counts among an agent's answers, now and in the past, and as no token."""
+    await book.register()
+    await book.issue("tok_1")
+    calls = (
+        (EventType.GATEWAY_ATTEMPT, Outcome.ALLOWED),
+        (EventType.GATEWAY_REFUSED, Outcome.DENIED),
+        (EventType.GATEWAY_HELD, Outcome.ESCALATED),
+    )
+    for kind, outcome in calls:
+        await book.write(kind, outcome=outcome, action="write:calendar", reason="said")
+    last = await book.write(EventType.GATEWAY_RESULT)
+
+    past = await book.ledger.past(seq=last)
+    counts = past.counts[AGENT]
+    assert (counts.allowed, counts.denied, counts.escalated) == (2, 1, 1)
+    assert await book.live(seq=last) == 1
+    assert (await book.ledger.load()).counts[AGENT] == counts

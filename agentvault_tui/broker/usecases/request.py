@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -45,8 +46,12 @@ POLL_INTERVAL: Final = 2
 """Seconds an agent waits between two polls (CIBA Core 7.3 ``interval``)."""
 
 
+_TOKEN_DECISIONS: Final = dict.fromkeys(Outcome, EventType.TOKEN_DECISION)
+_NOTHING: Final[Mapping[str, object]] = {}
+
+
 class Request(NamedTuple):
-    """One token request, named once: who, what, and the id of its decision."""
+    """One request of an agent: who, what, and the id of its decision."""
 
     agent: Agent
     action: Action
@@ -59,6 +64,12 @@ class Request(NamedTuple):
     """Of the provider whose token is asked for, if it is one."""
     asked_scope: str = ""
     """All scopes that were asked for, where this is about one of them."""
+    events: Mapping[Outcome, EventType] = _TOKEN_DECISIONS
+    """How its decision is recorded."""
+    about: Mapping[str, object] = _NOTHING
+    """What its events say besides."""
+    call: str | None = None
+    """The HTTP request that a person decides about; see `StepUp.request_json`."""
 
     @property
     def scope(self) -> str:
@@ -200,9 +211,12 @@ def digest_of(stepup: StepUp) -> str:
     """Return the digest that fixes what a person decides about (RFC 8785, SHA-256).
 
     It covers all that a resource server will be told; absent members are null.
+    ``request`` is there only for a call that the gateway holds.
     """
+    request = {"request": stepup.request} if stepup.request_json else {}
     canonical = rfc8785.dumps(
         {
+            **request,
             "agent_id": stepup.agent_id,
             "scope": stepup.scope,
             "action": stepup.action,
@@ -349,6 +363,7 @@ async def _hold(broker: Broker, request: Request, verdict: Verdict) -> Escalated
             "ttl": stepup.ttl,
             "expires_at": iso(stepup.expires.wall),
             **_carried(request),
+            **({"request": stepup.request} if stepup.request_json else {}),
         },
     )
     try:
@@ -400,6 +415,7 @@ def _new_stepup(broker: Broker, request: Request, verdict: Verdict) -> StepUp:
         authorization_details=request.served_text,
         resource_indicator=request.resource,
         connection=request.connection,
+        request_json=request.call,
     )
     return replace(stepup, digest=digest_of(stepup))
 
@@ -416,6 +432,7 @@ def is_same(stepup: StepUp, request: Request) -> bool:
         and stepup.resource == action.resource
         and stepup.resource_indicator == request.resource
         and stepup.connection == request.connection
+        and stepup.request_json == request.call
         # Not ==, to which 1, 1.0 and True are the same.
         and rfc8785.dumps([stepup.parameters, _compared(stepup.details)])
         == rfc8785.dumps([action.parameters, _compared(request.served)])
@@ -439,7 +456,11 @@ def decision(
 ) -> Draft:
     """Return the event of a decision about *request*."""
     action = request.action
-    detail: dict[str, object] = {"scope": request.scope, **_carried(request)}
+    detail: dict[str, object] = {
+        "scope": request.scope,
+        **_carried(request),
+        **request.about,
+    }
     if action.parameters:
         detail["parameters"] = action.parameters
     if action.reason:
@@ -447,7 +468,7 @@ def decision(
     if verdict is not None:
         detail["policy_version"] = verdict.policy_version
     return Draft(
-        EventType.TOKEN_DECISION,
+        request.events[outcome],
         broker.actor(request.agent),
         agent_id=request.agent.id,
         action=action.action or None,

@@ -102,7 +102,9 @@ _DECIDED: Final = frozenset(
     }
 )
 """What a person decided, and what did not come about."""
-_DAILY: Final = frozenset({"token.exchanged", "token.revoked", "token.used"})
+_DAILY: Final = frozenset(
+    {"gateway.result", "token.exchanged", "token.revoked", "token.used"}
+)
 """As frequent as what is allowed, and as quiet; a cut has an event of its own."""
 
 
