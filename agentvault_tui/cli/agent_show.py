@@ -52,7 +52,7 @@ def print_agent(
     if activity.denials:
         out.line()
         out.table(
-            ("REFUSED FOR", "TIMES", "LAST"),
+            ("DENIED FOR", "TIMES", "LAST"),
             [
                 [
                     out.cell(denial.reason),

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import CliSession, lazy_room
 from agentvault_tui.clock import SystemClock, iso, parse_iso, span
+from agentvault_tui.console.state.records import stepup_state
 from agentvault_tui.errors import (
     LedgerDamagedError,
     NotFoundError,
@@ -45,6 +47,7 @@ from agentvault_tui.operator_api.shapes import (
     PanicInfo,
     PastAgentInfo,
 )
+from agentvault_tui.text import Shown
 
 _AGO: Final = re.compile(r"(\d{1,9})([smhdw])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -84,30 +87,35 @@ class Moment(click.ParamType[str]):
             )
 
 
+@cache
+def _unread(*, ascii_only: bool) -> Any:
+    """Return a mirror that knows no agent, for the words of events."""
+    return lazy_room("console.state.mirror").Mirror(
+        SystemClock(), ascii_only=ascii_only
+    )
+
+
 def print_event(out: Output, event: EventInfo) -> None:
     """Print *event*; columns have fixed widths, because the next one is not known."""
     if out.json_mode:
         out.json(event)
         return
-    actor, action = event.actor, event.action
-    about = [event.resource or event.detail.get("agent")]
-    if not event.outcome:
-        action, about = event.type, [action, *about]
-    reason = out.cell(event.reason or " ")
-    if actor.kind == "agent":
-        reason = out.own_words(event.reason or " ", 120)
-    elif event.agent_id and "agent" not in event.detail:
+    mirror, words = _unread(ascii_only=out.ascii_only), lazy_room("console.draw.words")
+    row = mirror.intake.event(event)
+    why, about = words.why(mirror, row), [words.place(row), row.note]
+    if event.actor.kind != "agent" and event.agent_id:
         # Whose it is stands nowhere else in what others did about an agent.
-        why = (event.reason or "").strip()
-        reason = out.cell(f"{why} ({event.agent_id})" if why else event.agent_id)
+        named = event.detail.get("agent")
+        about.append(out.shown(named) if named else "")
+        why = why if named else f"{why} ({row.agent_id})".strip()
     out.row(
         (7, out.cell(event.seq, "quiet")),
         (20, out.cell(event.time[:19] + "Z", "quiet")),
-        (9, out.word(event.outcome or " ")),
-        (18, out.cell(actor.name, "strong")),
-        (20, out.cell(action)),
-        (30, out.cell(" ".join(str(word) for word in about if word) or " ")),
-        (0, reason),
+        (10, out.word(row.word.lower())),
+        (18, Cell(row.actor, "strong")),
+        (20, Cell(row.action or row.type)),
+        (30, Cell(Shown(" ".join(filter(None, about))))),
+        (0, out.own_words(why, 120) if event.actor.kind == "agent" else Cell(why)),
     )
 
 
@@ -274,7 +282,7 @@ def _print_waiting(out: Output, found: PastInfo) -> None:
     rows = [
         [
             out.cell(each.id),
-            out.word(each.status),
+            out.word(stepup_state(each.status)),
             out.cell(each.agent_name, "strong", 60),
             out.cell(each.action),
             out.cell(each.resource),

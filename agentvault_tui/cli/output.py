@@ -32,7 +32,16 @@ _WORDS: Final = {
         ("revoked", "denied", "high", "fault", "cancelled", "refused"), "bad"
     ),
     **dict.fromkeys(
-        ("escalated", "pending", "authorizing", "medium", "warning", "expired"), "wait"
+        (
+            "escalated",
+            "waiting",
+            "verifying",
+            "pending",
+            "medium",
+            "warning",
+            "expired",
+        ),
+        "wait",
     ),
 }
 _GAP: Final = "  "

@@ -13,6 +13,7 @@ from agentvault_tui.cli.framework import command, group, pass_session
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import CliSession, lazy_room
+from agentvault_tui.console.state.records import STEPUP_WORDS, stepup_state
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.requests import DecisionRequest, StepUpQuery
 from agentvault_tui.operator_api.shapes import StepUpInfo
@@ -26,9 +27,9 @@ def stepup() -> None:
     """Decide the requests that policy puts before a person."""
 
 
-@command("list", example="agentvault stepup list --status pending", prints_data=True)
+@command("list", example="agentvault stepup list --status waiting", prints_data=True)
 @click.option(
-    "--status", help="Only those: pending, authorizing, approved, denied and so on."
+    "--status", help="Only those: waiting, verifying, approved, denied and so on."
 )
 @click.option("--agent", help="Only this agent's: id or unique name.")
 @click.option("-n", "--limit", type=click.IntRange(1, 1000), default=50)
@@ -39,6 +40,8 @@ def list_stepups(
     """List what waits, then what was decided last."""
     client, out = session.client, session.out
     agent_id = find_agent(client, agent).id if agent else None
+    wire = {word: name for name, word in STEPUP_WORDS.items()}
+    status = wire.get(status, status) if status else None
     query = StepUpQuery(status=status, agent=agent_id, limit=limit)
     answer = client.call(calls.STEPUPS, query)
     if session.json:
@@ -61,7 +64,7 @@ def list_stepups(
         [
             [
                 out.cell(item.id),
-                out.word(item.status),
+                out.word(stepup_state(item.status)),
                 out.cell(item.agent_name, "strong", 40),
                 out.cell(item.action, limit=40),
                 out.cell("NOTHING LIMITS IT", "bad")
@@ -176,7 +179,7 @@ def print_stepup(out: Output, item: StepUpInfo, before: Iterable[StepUpInfo]) ->
             ("you grant", f"{words.granted(row)}, recorded under your name"),
             ("asked", f"{_times(item.count)} {item.requested_at}"),
             ("expires", item.expires_at),
-            ("status", out.word(item.status)),
+            ("status", out.word(stepup_state(item.status))),
             *([("problem", item.problem)] if item.problem else []),
             *_decider(out, item),
             *_listed("before", decided),
@@ -217,7 +220,7 @@ def _decider(out: Output, item: StepUpInfo) -> list[tuple[str, Cell]]:
 
 def _print_end(out: Output, item: StepUpInfo) -> None:
     by, problem = item.decided_by, item.problem
-    out.line(out.word(item.status), " ", out.cell(item.id))
+    out.line(out.word(stepup_state(item.status)), " ", out.cell(item.id))
     if by:
         out.line("by ", out.cell(by.name))
     if problem:

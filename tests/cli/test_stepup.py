@@ -102,6 +102,10 @@ def test_show_tells_what_was_decided_before(av: Run, agent: Agent) -> None:
     first = agent.ask("send:payment", {"amount": 3900, "currency": "USD"})
     assert "the first of its kind" in av("stepup", "show", first["auth_req_id"]).out
     second = agent.ask("send:payment", PAYMENT)["auth_req_id"]
+    # By the word that the console has for it, and by the wire's.
+    listed = ("stepup", "list", "--agent", agent.name, "--status")
+    assert " waiting " in av(*listed, "waiting").out
+    assert av(*listed, "waiting").out == av(*listed, "pending").out
     av("stepup", "deny", first["auth_req_id"], "--reason", "no")
     shown = av("stepup", "show", second)
     assert "last 1 like it: 1 denied" in shown.out

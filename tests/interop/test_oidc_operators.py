@@ -174,7 +174,7 @@ async def test_the_dialog_shows_the_code_and_then_who_said_yes(
         await shown(app, f"Step-up {fingerprint}")
         clock.advance(1)
         await pilot.press("a")
-        await shown(app, "prove it is you")
+        await shown(app, "verify it is you")
         device = vault.operator.get(f"/api/agents/stepup/{asked}").json()["device"]
         await shown(app, " ".join(device["user_code"]))
         await shown(app, device["verification_uri"])

@@ -133,7 +133,7 @@ class StepUpsDialog(Dialog[None]):
     def _waiting(self, pen: Pen, row: StepUpRow, width: int) -> Row:
         left = row.remaining(self.clock.now())
         soon = left < _SOON
-        state = "second factor  " if row.status == "authorizing" else ""
+        state = "verifying  " if row.status == "authorizing" else ""
         if eyes := self.desk.mirror.presence.looking(row.id):
             state = f"{pen.clip(listed(eyes, 1), 20)} looks  {state}"
         style = pen.palette.waiting if soon else pen.palette.text

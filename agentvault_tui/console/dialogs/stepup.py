@@ -307,7 +307,7 @@ class StepUpDialog(Dialog[None]):
             body, self._trusted = whole(asked, pen, width)
             title = (*title, (self._in_full(len(body), room), pen.palette.muted))
         elif row.status == "authorizing":
-            title = (*title, ("  prove it is you", pen.palette.muted))
+            title = (*title, ("  verify it is you", pen.palette.muted))
             shown = row.begun_at or self._code_seen
             times = (self.desk.begun.get(self.stepup_id), shown)
             # Without colour nobody can know what is dark on light: no code then.

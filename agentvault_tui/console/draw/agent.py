@@ -113,7 +113,7 @@ def _lately(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row]:
             pen.fact(
                 "" if rows else "Lately",
                 (f"{event.time:%H:%M:%S} ", p.muted),
-                (f"{words.word(event):<10} ", style),
+                (f"{event.word:<10} ", style),
                 (text, p.text),
             )
         )
@@ -219,7 +219,7 @@ def _use(pen: Pen, use: ScopeUse | None, now: datetime, width: int) -> Row:
     if use is not None and use.denied:
         said += f" {pen.glyphs.separator} denied {use.denied:,}"
     if use is not None and use.escalated:
-        said += f" {pen.glyphs.separator} held {use.escalated:,}"
+        said += f" {pen.glyphs.separator} escalated {use.escalated:,}"
     return pen.cut(pen.fact("", (f"{_INDENT}{said}", p.muted)), width)
 
 
@@ -302,14 +302,14 @@ def _refused(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
     for denial in seen.activity.denials if seen.activity else ():
         last = f"  last {ago(seen.now, denial.last_at)}" if denial.last_at else ""
         row = pen.fact(
-            "" if rows else "Refused",
+            "" if rows else "Denied",
             (f"{denial.count:>6,}  ", p.denied),
             (words.refusal(denial.reason), p.text),
             (last, p.muted),
         )
         rows.append(pen.cut(row, width))
     if not rows and seen.activity is not None:
-        rows.append(pen.fact("Refused", ("never", p.muted)))
+        rows.append(pen.fact("Denied", ("never", p.muted)))
     return rows
 
 

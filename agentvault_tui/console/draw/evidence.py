@@ -81,7 +81,7 @@ _LABELS: Final[Mapping[str, str]] = {
     "agent_says": "It says",
     "amr": "Factors",
     "asked_scope": "Asked for",
-    "auth_time": "Proved at",
+    "auth_time": "Verified at",
     "client_id": "Client",
     "date": "Logged at",
     "decision_id": "Decision",
@@ -161,7 +161,7 @@ def _members(
     ago = (mirror.clock.now() - row.time).total_seconds()
     when = f"{row.time:%Y-%m-%d %H:%M:%S.%f}Z"
     yield pen.fact("When", (when, p.text), (f"  {_ago(ago)}", p.muted))
-    word, style = words.word(row), p.outcome(row.outcome)
+    word, style = row.word, p.outcome(row.outcome)
     yield pen.fact("What", (row.type, p.text), (f"  {word}", style))
     kind = shown(event.actor.kind, 20) if event else ""
     who = shown(event.actor.id, 200) if event else ""
@@ -236,7 +236,7 @@ def _story(pen: Pen, row: EventRow, known: EventEvidence, width: int) -> Iterato
                 f"{'+' if gap else ''}{gap or f'{event.time:%H:%M:%S}'}".rjust(11),
                 p.muted,
             ),
-            (f"  {words.word(event):<10}", p.outcome(event.outcome)),
+            (f"  {event.word:<10}", p.outcome(event.outcome)),
             (f" {pen.clip(event.actor, 24)}", p.text),
             (f"  {event.reason}" if event.type == "agent.revoked" else "", p.muted),
         )

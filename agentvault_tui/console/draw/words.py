@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.moments import plural
-from agentvault_tui.console.state.records import EventRow
+from agentvault_tui.console.state.records import AT, EventRow
 from agentvault_tui.text import Shown
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _REFUSALS: Final = {
     "panic": "everything is stopped",
     "policy_forbids": "policy forbids it",
     "scope_not_granted": "not granted",
-    "stepup_denied": "a person said no",
+    "stepup_denied": "a person denied it",
     "too_many_pending": "too many requests wait already",
     "too_many_tokens": "it holds too many tokens already",
     "unknown_connection": "nobody said what that connection is for",
@@ -32,48 +32,6 @@ _ENDINGS: Final = {
     "policy_changed": "the policy changed",
 }
 """What a token was used up or ended for, where no person said it in words."""
-_EVENTS: Final = {
-    "agent.flooding": "FLOODING",
-    "agent.registered": "REGISTERED",
-    "agent.restored": "RESTORED",
-    "agent.revoked": "REVOKED",
-    "agent.scopes_changed": "SCOPES",
-    "audit.ambiguous": "AMBIGUOUS",
-    "broker.started": "STARTED",
-    "broker.stopped": "STOPPED",
-    "clock.jump": "CLOCK",
-    "connection.added": "CONNECTED",
-    "connection.removed": "REMOVED",
-    "operator.login": "LOGIN",
-    "operator.logout": "LOGOUT",
-    "operator.not_signed_in": "UNPROVEN",
-    "operator.refused": "FORBIDDEN",
-    "panic.off": "LIFTED",
-    "panic.on": "PANIC",
-    "policy.changed": "POLICY",
-    "state.recorded": "STATE",
-    "stepup.approved": "APPROVED",
-    "stepup.authorizing": "PROVING",
-    "stepup.cancelled": "CANCELLED",
-    "stepup.denied": "DENIED",
-    "stepup.expired": "EXPIRED",
-    "stepup.not_approved": "UNPROVEN",
-    "stepup.requested": "WAITING",
-    "tenant.away": "AWAY",
-    "tenant.back": "BACK",
-    "tenant.log": "TENANT LOG",
-    "tenant.log_gap": "GAP",
-    "tenant.user_changed": "USER",
-    "token.delivered": "FETCHED",
-    "token.exchanged": "EXCHANGED",
-    "token.not_exchanged": "WITHHELD",
-    "token.redeemed": "REDEEMED",
-    "token.revoked": "REVOKED",
-    "token.used": "USED",
-    "upstream.revocation": "TENANT",
-}
-_AT: Final = "connection:"
-"""What the resource begins with where an account at a provider is used."""
 _LOUD: Final = frozenset(
     {
         "agent.flooding",
@@ -113,17 +71,6 @@ def _masked(reason: Shown) -> str:
     from agentvault_tui.lures import mask_lures  # noqa: PLC0415 - see `lines`
 
     return mask_lures(reason).text
-
-
-def word(event: EventRow) -> str:
-    """Return the one word an event is known by in the audit."""
-    if event.outcome:
-        return event.outcome.upper()
-    if event.type == "upstream.revocation" and event.resource.startswith(_AT):
-        return "PROVIDER"
-    if event.type == "token.revoked" and event.reason == "handed back":
-        return "RETURNED"  # by the agent itself (RFC 7009), and no cut
-    return _EVENTS.get(event.type, event.type.rpartition(".")[2].upper())
 
 
 def population(mirror: Mirror) -> str:
@@ -167,8 +114,8 @@ def style(palette: Palette, event: EventRow) -> Style:
 
 def place(event: EventRow) -> str:
     """Say on what something was done; how much of it is the event's note."""
-    at = event.resource.startswith(_AT)
-    return f"at {event.resource.removeprefix(_AT)}" if at else event.resource
+    at = event.resource.startswith(AT)
+    return f"at {event.resource.removeprefix(AT)}" if at else event.resource
 
 
 def beside(event: EventRow, said: str) -> list[str]:
@@ -192,5 +139,5 @@ def why(mirror: Mirror, event: EventRow) -> str:
     if event.type == "stepup.requested":
         return _masked(event.reason)  # the agent's own words
     if event.outcome == "escalated":
-        return f"waits for a person: {event.rule}" if event.rule else ""
+        return f"waiting for a person: {event.rule}" if event.rule else ""
     return "" if event.outcome else _ENDINGS.get(event.reason, event.reason)

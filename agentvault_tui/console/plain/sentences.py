@@ -8,7 +8,7 @@ from datetime import datetime
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw import upstream
 from agentvault_tui.console.draw.agent import ago
-from agentvault_tui.console.draw.words import population, refusal, why, word
+from agentvault_tui.console.draw.words import population, refusal, why
 from agentvault_tui.console.state.activity import ActivityRow, ScopeUse
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.moments import clock_time, countdown, plural
@@ -109,7 +109,7 @@ def of_event(mirror: Mirror, event: EventRow) -> str:
     if event.outcome:
         return f"{when} {who} {event.outcome} {what}{tail}"
     by = f" by {event.actor}" if event.actor != who else ""
-    words = " ".join(part for part in (word(event), who, what) if part)
+    words = " ".join(part for part in (event.word, who, what) if part)
     return f"{when} {words}{by}{tail}"
 
 
@@ -119,7 +119,7 @@ def of_stepup(row: StepUpRow, now: datetime) -> str:
     match row.status:
         case "pending" if row.problem:
             return (
-                f"Step-up {mark}: {row.problem}. It waits again; "
+                f"Step-up {mark}: {row.problem}. It is waiting again; "
                 f"approve {mark} gives a new code."
             )
         case "pending":
@@ -127,16 +127,16 @@ def of_stepup(row: StepUpRow, now: datetime) -> str:
             limits = f"{no_limits(row)} " if row.unlimited else ""
             figure = f", {row.gist}" if row.gist else ""
             return (
-                f"{limits}STEP-UP {mark} waits: {row.agent_name} wants {subject(row)}"
+                f"{limits}STEP-UP {mark} waiting: {row.agent_name} wants {subject(row)}"
                 f"{figure}, risk {row.risk}. It ends in {left}. Type: show {mark}"
             )
         case "authorizing":
-            return f"Step-up {mark}: waiting for the approver to sign in."
+            return f"Step-up {mark}: verifying the second factor at the tenant."
         case "approved":
-            told = takes_back(row) if row.connection else "The token is not used yet."
+            told = takes_back(row) if row.connection else "Not redeemed yet."
             return f"Step-up {mark}: approved{_by(row)}. {told}"
         case "redeemed":
-            return f"Step-up {mark}: approved{_by(row)}. {handed_out(row)}"
+            return f"Step-up {mark}: approved{_by(row)}, redeemed. {handed_out(row)}"
         case "denied":
             told = f" It was told: {row.denial}" if row.denial else ""
             return f"Step-up {mark}: denied{_by(row)}.{told}"
@@ -156,7 +156,7 @@ def gist(row: StepUpRow) -> str:
 def waited(row: StepUpRow, then: datetime) -> str:
     """Tell a request that waited at a moment of the past."""
     left = countdown(row.remaining(then))
-    return f"{gist(row)} It was {row.status}, and would have ended in {left}."
+    return f"{gist(row)} It was {row.state}, and would have ended in {left}."
 
 
 def of_device(row: StepUpRow, now: datetime, desk: Desk) -> Iterator[str]:
@@ -184,7 +184,7 @@ def facts(
     """Tell all of a request: trusted facts first, the agent's own words last."""
     if row.unlimited:
         yield f"  {no_limits(row)}"
-    yield f"Step-up {row.fingerprint}, {row.status}, id {row.id}"
+    yield f"Step-up {row.fingerprint}, {row.state}, id {row.id}"
     yield f"  Agent: {row.agent_name}, id {row.agent_id}, owner {owner or 'unknown'}"
     yield f"  Wants to: {row.action}, scope {row.scope}, risk {row.risk.upper()}"
     yield f"  On: {row.resource or 'nothing named'}"
@@ -260,7 +260,7 @@ def agent_facts(
             yield f"  Asked for {use.scope.name}, not granted: {denied}{last}."
     for each in did.denials if did else ():
         last = f", last {ago(now, each.last_at)}" if each.last_at else ""
-        yield f"  Refused {each.count:,}: {refusal(each.reason)}{last}."
+        yield f"  Denied {each.count:,}: {refusal(each.reason)}{last}."
     if agent.revoked:
         yield _was_cut(agent, did)
         yield from _tenant_ended(agent, now)

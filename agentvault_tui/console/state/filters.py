@@ -20,6 +20,7 @@ from typing import Final
 from agentvault_tui.clock import iso
 from agentvault_tui.console.state.moments import FORMS, read_moment
 from agentvault_tui.console.state.records import (
+    EVENT_WORDS,
     RISKS,
     AgentRow,
     EventRow,
@@ -178,7 +179,10 @@ _INDEXED: Final = re.compile(r"(?=.*[a-df-z])[a-z0-9_:.@/-]{3,}")
 _SPELLED: Final = re.compile(r"[0-9a-f]{3,6}")
 """May be part of how a hidden character is spelled out here, and only here."""
 TYPES: Final = tuple(map(str, EventType))
-_OURS: Final = ("recipients", "items", *OUTCOMES, *TYPES)
+_OURS: Final = (
+    *("recipients", "items", *OUTCOMES, *TYPES),
+    *("provider", "returned", *(word.lower() for word in EVENT_WORDS.values())),
+)
 """What an event is searched for here and the ledger's text does not hold."""
 
 
@@ -326,7 +330,7 @@ def _agent_text(row: AgentRow) -> str:
 
 
 def _event_text(row: EventRow, name: str) -> str:
-    what = (row.type, row.action, row.resource, row.outcome, row.note)
+    what = (row.type, row.word, row.action, row.resource, row.outcome, row.note)
     why = (row.reason, row.rule, row.agent_id, row.decision_id)
     return " ".join((name, row.actor, *what, *why)).lower()
 

@@ -14,6 +14,57 @@ RISKS: Final = ("low", "medium", "high")
 QUARTERS: Final = 96
 """Of an hour, in a day."""
 _NOTHING: Final = Shown("")
+AT: Final = "connection:"
+"""What the resource begins with where an account at a provider is used."""
+STEPUP_WORDS: Final = {"pending": "waiting", "authorizing": "verifying"}
+"""How a person reads a step-up's status, where it is not the wire's word."""
+
+
+def stepup_state(status: str) -> str:
+    """Return a step-up's status as a person reads it."""
+    return STEPUP_WORDS.get(status, status)
+
+
+EVENT_WORDS: Final = {
+    "agent.flooding": "FLOODING",
+    "agent.registered": "REGISTERED",
+    "agent.restored": "RESTORED",
+    "agent.revoked": "REVOKED",
+    "agent.scopes_changed": "SCOPES",
+    "audit.ambiguous": "AMBIGUOUS",
+    "broker.started": "STARTED",
+    "broker.stopped": "STOPPED",
+    "clock.jump": "CLOCK",
+    "connection.added": "CONNECTED",
+    "connection.removed": "REMOVED",
+    "operator.login": "LOGIN",
+    "operator.logout": "LOGOUT",
+    "operator.not_signed_in": "UNVERIFIED",
+    "operator.refused": "FORBIDDEN",
+    "panic.off": "LIFTED",
+    "panic.on": "PANIC",
+    "policy.changed": "POLICY",
+    "state.recorded": "STATE",
+    "stepup.approved": "APPROVED",
+    "stepup.authorizing": "VERIFYING",
+    "stepup.cancelled": "CANCELLED",
+    "stepup.denied": "DENIED",
+    "stepup.expired": "EXPIRED",
+    "stepup.not_approved": "UNVERIFIED",
+    "stepup.requested": "WAITING",
+    "tenant.away": "AWAY",
+    "tenant.back": "BACK",
+    "tenant.log": "TENANT LOG",
+    "tenant.log_gap": "GAP",
+    "tenant.user_changed": "USER",
+    "token.delivered": "DELIVERED",
+    "token.exchanged": "EXCHANGED",
+    "token.not_exchanged": "WITHHELD",
+    "token.redeemed": "REDEEMED",
+    "token.revoked": "REVOKED",
+    "token.used": "USED",
+    "upstream.revocation": "TENANT",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +266,11 @@ class StepUpRow:
     def open(self) -> bool:
         return self.status in OPEN
 
+    @property
+    def state(self) -> str:
+        """The status as a person reads it."""
+        return stepup_state(self.status)
+
     def remaining(self, now: datetime) -> float:
         """Return the seconds left to decide; never below 0."""
         return max((self.expires_at - now).total_seconds(), 0.0)
@@ -243,6 +299,17 @@ class EventRow(NamedTuple):
     """How much the action moves, when its parameters say so."""
     hash: Shown = _NOTHING
     """As the broker told it with the event."""
+
+    @property
+    def word(self) -> str:
+        """The one word it is known by, wherever it is shown or searched for."""
+        if self.outcome:
+            return self.outcome.upper()
+        if self.type == "upstream.revocation" and self.resource.startswith(AT):
+            return "PROVIDER"
+        if self.type == "token.revoked" and self.reason == "handed back":
+            return "RETURNED"  # by the agent itself (RFC 7009)
+        return EVENT_WORDS.get(self.type, self.type.rpartition(".")[2].upper())
 
 
 @dataclass(frozen=True, slots=True)

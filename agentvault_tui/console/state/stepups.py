@@ -24,7 +24,7 @@ def ago(row: StepUpRow, now: datetime) -> str:
 
 def ended(row: StepUpRow) -> str:
     who = f" by {row.decided_by.name}" if row.decided_by else ""
-    used = ", used" if row.status == "redeemed" else ""
+    used = ", redeemed" if row.status == "redeemed" else ""
     word = "approved" if row.status in _GRANTED else str(row.status)
     return f"{word}{who}{used}"
 
@@ -45,12 +45,8 @@ def differs(then: StepUpRow, asked: StepUpRow) -> str:
 def tally(rows: Sequence[StepUpRow]) -> str:
     if not rows:
         return "the first of its kind"
-    counts = {
-        "approved": sum(row.status in _GRANTED for row in rows),
-        "denied": sum(row.status == "denied" for row in rows),
-    }
-    counts["lapsed"] = len(rows) - sum(counts.values())
-    words = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    states = ["approved" if row.status in _GRANTED else row.state for row in rows]
+    words = ", ".join(f"{states.count(word)} {word}" for word in sorted({*states}))
     return f"last {len(rows)} like it: {words}"
 
 
@@ -126,7 +122,7 @@ def summary(row: StepUpRow) -> str:
     who = f" by {row.decided_by.name}" if row.decided_by else ""
     match row.status:
         case "approved" | "redeemed":
-            return f"approved{who}"
+            return ended(row)
         case "denied":
             return f"denied{who}"
         case "expired":

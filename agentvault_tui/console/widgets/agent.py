@@ -323,7 +323,7 @@ class EventsPane(AuditPane):
 
     def _event(self, event: EventRow, width: int, *, here: bool) -> list[Row]:
         pen, p = self.pen, self.pen.palette
-        word, style = words.word(event), words.style(p, event)
+        word, style = event.word, words.style(p, event)
         said = "" if event.outcome else words.why(self.mirror, event)
         where = pen.own(" ".join(words.beside(event, said)))
         room = width // 2 if where else width - len(word) - 13

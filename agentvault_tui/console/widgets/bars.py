@@ -244,7 +244,7 @@ class StepUpBar(Pane):
         left = row.remaining(self.mirror.clock.now())
         ends = f"ends {countdown(left)}" + (" SOON" if left < 60 else "")
         if row.status == "authorizing":
-            ends = f"being proven {g.separator} {ends}"
+            ends = f"verifying {g.separator} {ends}"
         if eyes := self.mirror.presence.looking(row.id):
             ends = f"{pen.clip(listed(eyes, 1), 24)} looks {g.separator} {ends}"
         start: Row = (

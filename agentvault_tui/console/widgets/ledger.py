@@ -71,7 +71,7 @@ class LedgerList(AuditPane):
         if width < _WIDE:
             return self._flagged(event, super()._event(event, width, here=here))
         pen, p = self.pen, self.pen.palette
-        word, outcome = words.word(event), words.style(p, event)
+        word, outcome = event.word, words.style(p, event)
         name = self.mirror.agent_name(event.agent_id) if event.agent_id else event.actor
         number = max(len(f"{self.mirror.last_seq:,}"), 7)
         room = width - 2 - 13 - number - 1 - _OUTCOME - 1

@@ -176,7 +176,7 @@ def test_a_row_of_the_tenants_log_is_told_by_its_words(pen: Pen, told: Told) -> 
         reason="Token Vault gave a token",
     )
     event = told.mirror.events[-1]
-    assert words.word(event) == "TENANT LOG"
+    assert event.word == "TENANT LOG"
     assert words.deed(event) == "Token Vault gave a token"
     said = words.why(told.mirror, event)
     assert words.beside(event, said) == ["workspace"]
@@ -204,7 +204,7 @@ def test_a_step_says_at_whose_place_it_is_done(told: Told) -> None:
         )
         event = told.mirror.events[-1]
         beside = words.beside(event, words.why(told.mirror, event))
-        said[words.word(event)] = [words.deed(event), *beside]
+        said[event.word] = [words.deed(event), *beside]
     assert said == {
         "PROVIDER": ["provider token", "at google-oauth2", "confirmed"],
         "TENANT": ["vault grant", "confirmed"],

@@ -41,7 +41,7 @@ async def test_an_agent_is_told_with_what_it_did(session: Session) -> None:
     shown = await session.type("show records-agent")
     assert "May read:records, risk low" in shown
     assert "Asked for delete:records, not granted: 4 denials" in shown
-    assert "Refused 4: not granted" in shown
+    assert "Denied 4: not granted" in shown
 
 
 async def test_nothing_is_told_twice_in_a_row(session: Session) -> None:
@@ -134,7 +134,7 @@ async def test_events_held_are_counted() -> None:
     tell(session.stand.mirror, "audit", event)
     session.stand.ask(agent["id"], "send:payment", fingerprint="BEEF")
     told = session.news()
-    assert "STEP-UP BEEF waits" in told
+    assert "STEP-UP BEEF waiting" in told
     assert "denied" not in told
     assert "1 event meanwhile" in await session.type("follow")
 

@@ -227,7 +227,7 @@ async def test_news_is_told_once_and_in_sentences() -> None:
     session = StandSession(stand)
     first = session.news()
     assert "The link to the broker is live." in first
-    assert "STEP-UP 7F3A waits: payments-agent wants send:payment" in first
+    assert "STEP-UP 7F3A waiting: payments-agent wants send:payment" in first
     assert ", 420,000 USD, risk high" in first
     assert "denied by bob" not in first
     assert session.news() == ""
@@ -316,7 +316,7 @@ def test_it_works_over_pipes_with_a_broker(fake: FakeOperator, tmp_path: Path) -
     environ = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "LC_ALL": "C.UTF-8"}
     line = [sys.executable, "-c", SCRIPT, str(fake.socket)]
     with at_lines(line, environ) as person:
-        person.hears("STEP-UP 7F3A waits")
+        person.hears("STEP-UP 7F3A waiting")
         person.decides("deny 7F3A not ours", "7F3A")
         person.hears("denied by alice")
         assert person.leaves() == 0

@@ -208,7 +208,7 @@ async def test_where_it_goes_gives_way_to_how_much(stage: Stage) -> None:
         bar = stage.text("waiting")
     assert "4,200 USD" in bar
     assert "stripe:acct_42" not in bar
-    assert "being proven · ends 4:12" in bar
+    assert "verifying · ends 4:12" in bar
 
 
 @pytest.mark.slow

@@ -14,7 +14,12 @@ from agentvault_tui.clock import iso
 from agentvault_tui.console.state.filters import KEYS, AgentFacts, EventFacts, Filter
 from agentvault_tui.console.state.intake import Intake
 from agentvault_tui.console.state.moments import read_moment
-from agentvault_tui.console.state.records import AgentRow, EventRow, OutcomeCounts
+from agentvault_tui.console.state.records import (
+    EVENT_WORDS,
+    AgentRow,
+    EventRow,
+    OutcomeCounts,
+)
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.requests import AuditQuery
 from agentvault_tui.operator_api.shapes import AgentInfo
@@ -258,3 +263,16 @@ def test_a_dash_asks_for_the_opposite(text: str, quoted: bool) -> None:
     if len(plain.terms) == len(opposite.terms) == 1 and not plain.terms[0].key:
         held = plain.agent(_AGENT, _facts)
         assert opposite.agent(_AGENT, _facts) is not held
+
+
+@pytest.mark.parametrize("type_", sorted(EVENT_WORDS))
+def test_the_word_on_screen_finds_its_event(type_: str) -> None:
+    """Typing what the audit calls an event finds it, and asks the broker for no text.
+
+    The ledger's own text does not hold that word, so the broker could not find it.
+    """
+    told = filled(EventInfo, {"seq": 7, "time": iso(START), "type": type_})
+    row = Intake().event(told)
+    wanted = Filter.parse(f'"{row.word.lower()}"')
+    assert wanted.event(row, "", START)
+    assert wanted.query({}, START, text=True) == AuditQuery()
