@@ -10,16 +10,11 @@ from typing import Any, Final
 import click
 from msgspec import to_builtins
 
-from agentvault_tui.cli.agent_show import (
-    count,
-    print_agent,
-    print_elsewhere,
-    serving,
-)
-from agentvault_tui.cli.framework import command, group, pass_session
+from agentvault_tui.cli.agent_show import count, print_agent, print_elsewhere, serving
+from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.lookup import agent_pages, find_agent
 from agentvault_tui.cli.output import Cell, Output
-from agentvault_tui.cli.session import CliSession, lazily
+from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import NotFoundError, SettingsError, UsageError
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.requests import (
@@ -41,15 +36,14 @@ def agents() -> None:
     """
 
 
-@command("list", example="agentvault agents list --json", prints_data=True)
+@agents.command("list", example="agentvault agents list --json")
 @pass_session
 def list_agents(session: CliSession) -> None:
     """List every agent with its live tokens and how it was answered."""
     out = session.out
     pages = list(agent_pages(session.client, tokens=session.json))
     agents = [agent for page in pages for agent in page.agents]
-    if session.json:
-        out.json({"agents": agents, "head": pages[0].head})
+    if out.print_json({"agents": agents, "head": pages[0].head}):
         return
     panic = session.client.call(calls.STATUS).panic
     if panic.on:
@@ -87,7 +81,7 @@ def list_agents(session: CliSession) -> None:
     )
 
 
-@command("show", example="agentvault agents show calendar-agent", prints_data=True)
+@agents.command("show", example="agentvault agents show calendar-agent")
 @click.argument("ref", metavar="ID")
 @pass_session
 def show_agent(session: CliSession, ref: str) -> None:
@@ -95,18 +89,15 @@ def show_agent(session: CliSession, ref: str) -> None:
     client = session.client
     agent = find_agent(client, ref)
     activity = client.call(calls.ACTIVITY, id=agent.id)
-    if session.json:
-        session.out.json({**to_builtins(agent), "activity": activity})
-    else:
+    if not session.out.print_json({**to_builtins(agent), "activity": activity}):
         catalogue = client.call(calls.POLICY).catalogue
         print_agent(session.out, agent, activity, catalogue)
 
 
-@command(
+@agents.command(
     "add",
     example="agentvault agents add calendar-agent --owner alice@acme.test "
     "--scope read:calendar --scope write:calendar",
-    prints_data=True,
 )
 @click.argument("name")
 @click.option("--owner", required=True, help="Who answers for it.")
@@ -179,10 +170,9 @@ def add_agent(session: CliSession, /, scopes: tuple[str, ...], **given: Any) -> 
             )
 
 
-@command(
+@agents.command(
     "revoke",
     example="agentvault agents revoke calendar-agent --reason 'runaway bookings'",
-    prints_data=True,
 )
 @click.argument("ref", metavar="ID", required=False)
 @click.option("--all", "everyone", is_flag=True, help="The panic switch: every agent.")
@@ -201,8 +191,7 @@ def revoke_agent(
     else:
         asked = RevokeRequest(agent_id=find_agent(client, str(ref)).id, reason=reason)
     answer = client.call(calls.REVOKE, asked)
-    if session.json:
-        out.json(answer)
+    if out.print_json(answer):
         return
     who = (
         _name_and_id(out, answer.agent)
@@ -230,7 +219,7 @@ def _kept(answer: RevokeAnswer) -> str:
     }.get(answer.durable_in, "a restart of the broker would lose it")
 
 
-@command("restore", example="agentvault agents restore --all", prints_data=True)
+@agents.command("restore", example="agentvault agents restore --all")
 @click.argument("ref", metavar="ID", required=False)
 @click.option("--all", "everyone", is_flag=True, help="Lift the panic switch.")
 @pass_session
@@ -265,11 +254,7 @@ def _agent_and_scopes(function: Callable[..., object]) -> Callable[..., object]:
     return function
 
 
-@command(
-    "grant",
-    example="agentvault agents grant calendar-agent read:contacts",
-    prints_data=True,
-)
+@agents.command("grant", example="agentvault agents grant calendar-agent read:contacts")
 @_agent_and_scopes
 @pass_session
 def grant_scopes(session: CliSession, /, ref: str, **given: tuple[str, ...]) -> None:
@@ -277,10 +262,8 @@ def grant_scopes(session: CliSession, /, ref: str, **given: tuple[str, ...]) -> 
     _change_scopes(session, ref, grant=_split(given["scopes"] + given["named"]))
 
 
-@command(
-    "ungrant",
-    example="agentvault agents ungrant calendar-agent write:calendar",
-    prints_data=True,
+@agents.command(
+    "ungrant", example="agentvault agents ungrant calendar-agent write:calendar"
 )
 @_agent_and_scopes
 @pass_session
@@ -289,11 +272,10 @@ def ungrant_scopes(session: CliSession, /, ref: str, **given: tuple[str, ...]) -
     _change_scopes(session, ref, ungrant=_split(given["scopes"] + given["named"]))
 
 
-@command(
+@agents.command(
     "serves",
     example="agentvault agents serves payments-api send:payment"
     " --resource stripe:acct_42",
-    prints_data=True,
 )
 @click.argument("ref", metavar="ID")
 @click.argument("scopes", metavar="S...", nargs=-1)
@@ -321,23 +303,8 @@ def set_served(
     asked = ScopesRequest(agent_id=agent.id, serves=_split(scopes), resources=resources)
     changed = session.client.call(calls.SCOPES, asked)
     out = session.out
-    if session.json:
-        out.json(changed)
-    else:
+    if not out.print_json(changed):
         out.fields([("agent", out.cell(changed.name, "strong", 60)), *serving(changed)])
-
-
-for _command in (
-    list_agents,
-    show_agent,
-    add_agent,
-    revoke_agent,
-    restore_agent,
-    grant_scopes,
-    ungrant_scopes,
-    set_served,
-):
-    agents.add_command(_command)
 
 
 def _change_scopes(session: CliSession, ref: str, **change: tuple[str, ...]) -> None:
@@ -351,9 +318,7 @@ def _change_scopes(session: CliSession, ref: str, **change: tuple[str, ...]) -> 
         )
     asked = ScopesRequest(agent_id=agent.id, **change)
     changed = session.client.call(calls.SCOPES, asked)
-    if session.json:
-        session.out.json(changed)
-    else:
+    if not session.out.print_json(changed):
         out = session.out
         out.line(
             *_name_and_id(out, changed),
@@ -402,7 +367,8 @@ def _read_key(path: Path) -> str:
 
 def _speaks_tls(session: CliSession) -> bool:
     """Tell whether agents can check whom they send their secrets to."""
-    chosen_files = lazily("agentvault_tui.web.local_ca", "chosen_files")
+    from agentvault_tui.web.local_ca import chosen_files
+
     with contextlib.suppress(SettingsError):
         return chosen_files(session.home, session.settings.broker) is not None
     return False

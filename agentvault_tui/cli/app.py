@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -10,56 +12,80 @@ from typing import Final, NoReturn
 import click
 
 from agentvault_tui import __version__
-from agentvault_tui.cli.framework import LazyGroup, Room, link_option, pass_session
-from agentvault_tui.cli.session import CliSession, lazily
+from agentvault_tui.cli.framework import Group, link_option, pass_session
+from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import AgentVaultError
 
 INTERRUPTED: Final = 128 + 2
 PIPE_CLOSED: Final = 128 + 13
 
 
-def _room(module: str, attribute: str, text: str) -> Room:
-    return Room(f"agentvault_tui.cli.{module}", attribute, text)
-
-
 SECTIONS: Final = {
     "Watch and serve": {
-        "console": _room("console", "console", "Open the console on a running broker."),
-        "demo": _room("demo", "demo", "Watch example agents that really ask."),
-        "serve": _room("serve", "serve", "Run the broker in the foreground."),
-        "tls": _room("tls", "tls", "Speak https to agents: make certificates."),
+        "console": "Open the console on a running broker.",
+        "demo": "Watch example agents that really ask.",
+        "serve": "Run the broker in the foreground.",
+        "tls": "Speak https to agents: make certificates.",
     },
     "Decide": {
-        "agents": _room("agents", "agents", "Register agents, cut them off, restore."),
-        "connections": _room(
-            "connections", "connections", "Connect accounts agents use, take them away."
-        ),
-        "stepup": _room("stepup", "stepup", "Decide requests that wait for a person."),
-        "policy": _room("policy", "policy", "Check the policy, explain an answer."),
+        "agents": "Register agents, cut them off, restore.",
+        "connections": "Connect accounts agents use, take them away.",
+        "stepup": "Decide requests that wait for a person.",
+        "policy": "Check the policy, explain an answer.",
     },
     "Look back": {
-        "audit": _room("audit", "audit", "Read, search, export, verify the ledger."),
-        "doctor": _room("doctor", "doctor", "Find what is wrong, and its remedy."),
+        "audit": "Read, search, export, verify the ledger.",
+        "doctor": "Find what is wrong, and its remedy.",
     },
     "Who you are": {
-        "login": _room("login", "login", "Sign in by device flow."),
-        "logout": _room("login", "logout", "Sign out."),
-        "whoami": _room("login", "whoami", "Say who is signed in."),
-        "tenant": _room("tenant", "tenant", "People of the embedded tenant."),
-        "auth0": _room("auth0", "auth0", "Prepare and examine an Auth0 tenant."),
+        "login": "Sign in by device flow.",
+        "logout": "Sign out.",
+        "whoami": "Say who is signed in.",
+        "tenant": "People of the embedded tenant.",
+        "auth0": "Prepare and examine an Auth0 tenant.",
     },
 }
+"""Each command's line in the help; it is the attribute of its name in its module."""
+_MODULES: Final = {"logout": "login", "whoami": "login"}
+"""Commands that stand in another's module."""
 
 
-class _Root(LazyGroup):
-    """The root group; a closed pipe and Ctrl-C end it without a word."""
+class _Root(Group):
+    """The root group: imports a command's module when that command is called.
+
+    A closed pipe and Ctrl-C end it without a word.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Name every command without importing any."""
+        return [name for commands in SECTIONS.values() for name in commands]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        module = f"agentvault_tui.cli.{_MODULES.get(cmd_name, cmd_name)}"
+        found: click.Command = getattr(importlib.import_module(module), cmd_name)
+        return found
+
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        formatter: click.HelpFormatter,
+    ) -> None:
+        """Write the table by heading, from the table alone."""
+        for heading, commands in SECTIONS.items():
+            with formatter.section(heading):
+                formatter.write_dl(list(commands.items()))
 
     def invoke(self, ctx: click.Context) -> object:
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:
-            lazily("agentvault_tui.cli.output", "discard_output")()
+            from agentvault_tui.cli.output import discard_output
+
+            discard_output()
             return PIPE_CLOSED
         except KeyboardInterrupt:
             return INTERRUPTED
@@ -69,7 +95,6 @@ class _Root(LazyGroup):
 @click.group(
     "agentvault",
     cls=_Root,
-    sections=SECTIONS,
     invoke_without_command=True,
     example="agentvault demo\nagentvault agents revoke calendar-agent",
 )
@@ -84,8 +109,9 @@ def root(ctx: click.Context, session: CliSession) -> int | None:
     for as long as the console is open.
     """
     if ctx.invoked_subcommand is None:
-        open_console = lazily("agentvault_tui.cli.console", "open_or_start")
-        return int(open_console(session))
+        from agentvault_tui.cli.console import open_or_start
+
+        return open_or_start(session)
     return None
 
 
@@ -139,8 +165,7 @@ def _usage_line(error: click.UsageError) -> str:
 
 def _say(line: str) -> None:
     """Print one line on stderr; what it quotes may be an agent's own words."""
-    shown = lazily("agentvault_tui.cli.output", "one_line")(line)
-    try:
-        click.echo(f"agentvault: {shown}", err=True)
-    except OSError:
-        return
+    from agentvault_tui.cli.output import one_line
+
+    with contextlib.suppress(OSError):
+        click.echo(f"agentvault: {one_line(line)}", err=True)

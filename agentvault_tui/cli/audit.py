@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import click
 from msgspec import to_builtins
 from msgspec.structs import replace
 
-from agentvault_tui.cli.framework import command, group, pass_session
+from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.output import Cell, Output
-from agentvault_tui.cli.session import CliSession, lazy_room
+from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock, iso, parse_iso, span
 from agentvault_tui.console.state.records import stepup_state
 from agentvault_tui.errors import (
@@ -50,7 +50,15 @@ from agentvault_tui.operator_api.shapes import (
 from agentvault_tui.text import Shown
 
 _AGO: Final = re.compile(r"(\d{1,9})([smhdw])")
+_PAGE: Final = 1000
+_AGENTS: Final = 500
+_RETRY: Final = 1.0
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+@group("audit", example="agentvault audit tail --follow")
+def audit() -> None:
+    """Read, search, export and verify the ledger."""
 
 
 def read_moment(text: str, now: datetime) -> datetime:
@@ -124,7 +132,7 @@ _THEIRS = ("agent_says", "other_details", "parameters", "resource_indicator")
 _TEXTS = ("action", "resource", "outcome", "reason", "rule", "decision_id")
 
 
-@command("show", example="agentvault audit show 1842", prints_data=True)
+@audit.command("show", example="agentvault audit show 1842")
 @click.argument("seq", type=click.IntRange(1))
 @pass_session
 def show(session: CliSession, seq: int) -> int:
@@ -213,7 +221,7 @@ def _story(
         )
 
 
-@command("past", example="agentvault audit past --at 2h", prints_data=True)
+@audit.command("past", example="agentvault audit past --at 2h")
 @click.option("--at", "at", type=Moment(), help="A time, or 10m, 2h, 3d ago.")
 @click.option("--seq", type=click.IntRange(1), help="Right after this event, instead.")
 @pass_session
@@ -226,9 +234,7 @@ def past(session: CliSession, at: str | None, seq: int | None) -> None:
         raise UsageError("give one moment", "--at TIME or --seq NUMBER")
     query = PastQuery(at=at) if seq is None else PastQuery(seq=seq)
     found = session.client.call(calls.PAST, query)
-    if session.json:
-        session.out.json(found)
-    else:
+    if not session.out.print_json(found):
         _print_past(session.out, found)
 
 
@@ -297,7 +303,7 @@ def _left(ends: str, now: datetime) -> int:
     return max(int((parse_iso(ends) - now).total_seconds()), 0)
 
 
-@command("export", example="agentvault audit export events.jsonl", prints_data=True)
+@audit.command("export", example="agentvault audit export events.jsonl")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--format",
@@ -309,20 +315,19 @@ def _left(ends: str, now: datetime) -> int:
 )
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @pass_session
-def export(session: CliSession, file: Path, form: str, force: bool) -> None:
+def export(
+    session: CliSession, file: Path, form: Literal["jsonl", "csv"], force: bool
+) -> None:
     """Write every event to FILE, mode 0600; needs no broker.
 
     An existing FILE is kept unless --force is given; a file of the home always is.
     """
     if file.is_dir():
         raise UsageError(f"{file} is a folder", "name a file")
-    export_ledger = lazy_room("ledger").export_ledger
+    from agentvault_tui.ledger import export_ledger
+
     done = export_ledger(
-        session.home,
-        file.absolute(),
-        form=form,
-        replace=force,
-        now=SystemClock().now(),
+        session.home, file.absolute(), form=form, replace=force, now=SystemClock().now()
     )
     out = session.out
     if session.json:
@@ -342,7 +347,7 @@ def export(session: CliSession, file: Path, form: str, force: bool) -> None:
         out.line("check it anywhere: agentvault audit verify ", out.cell(file))
 
 
-@command("verify", example="agentvault audit verify events.jsonl", prints_data=True)
+@audit.command("verify", example="agentvault audit verify events.jsonl")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @pass_session
 def verify(session: CliSession, file: Path | None) -> int:
@@ -352,11 +357,9 @@ def verify(session: CliSession, file: Path | None) -> int:
 
     Needs no broker. Exits 1 when the record is not the one that was written.
     """
-    ledger = lazy_room("ledger")
-    if file is None:
-        found = ledger.verify_home(session.home)
-    else:
-        found = ledger.verify_export(file)
+    from agentvault_tui.ledger import verify_export, verify_home
+
+    found = verify_home(session.home) if file is None else verify_export(file)
     out = session.out
     if session.json:
         out.json(
@@ -378,10 +381,8 @@ def verify(session: CliSession, file: Path | None) -> int:
     return 0 if found.ok else 1
 
 
-@command(
-    "accept",
-    example="agentvault audit accept --reason 'restored the backup of Monday'",
-    prints_data=True,
+@audit.command(
+    "accept", example="agentvault audit accept --reason 'restored the backup of Monday'"
 )
 @click.option("--reason", required=True, help="Why; it is recorded.")
 @pass_session
@@ -395,13 +396,12 @@ def accept(session: CliSession, reason: str) -> None:
         raise UsageError("accepting is recorded with a reason", "give --reason R")
     uid = os.getuid()
     actor = Actor(ActorKind.OPERATOR, f"uid:{uid}", user_name(uid))
-    accept_rollback = lazy_room("ledger").accept_rollback
+    from agentvault_tui.ledger import accept_rollback
+
     event = asyncio.run(
         accept_rollback(session.home, clock=SystemClock(), actor=actor, reason=reason)
     )
-    if session.json:
-        session.out.json({"head": event.seq, "hash": event.hash})
-    else:
+    if not session.out.print_json({"head": event.seq, "hash": event.hash}):
         session.out.line(f"accepted, and recorded as event {event.seq}")
 
 
@@ -412,17 +412,7 @@ def _print_bad(session: CliSession, found: Any) -> None:
     out.line(f"right up to event {found.head.seq}, {found.events} checked")
 
 
-_PAGE: Final = 1000
-_AGENTS: Final = 500
-_RETRY: Final = 1.0
-
-
-@group("audit", example="agentvault audit tail --follow")
-def audit() -> None:
-    """Read, search, export and verify the ledger."""
-
-
-@command("tail", example="agentvault audit tail -n 20 --follow", prints_data=True)
+@audit.command("tail", example="agentvault audit tail -n 20 --follow")
 @click.option(
     "-n", "number", type=click.IntRange(0, 100_000), default=20, help="How many."
 )
@@ -438,11 +428,10 @@ def tail(session: CliSession, number: int, follow: bool) -> None:
         _follow(session, head)
 
 
-@command(
+@audit.command(
     "search",
     example="agentvault audit search --agent payments-agent --outcome denied "
     "--since 2h invoice",
-    prints_data=True,
 )
 @click.option("--agent", help="Only this agent's: id or unique name.")
 @click.option("--outcome", help="Only those answered: allowed, denied or escalated.")
@@ -481,10 +470,6 @@ def search(
         print_event(out, event)
 
 
-for _command in (tail, search, past, show, export, verify, accept):
-    audit.add_command(_command)
-
-
 def _agent_id(client: OperatorClient, word: str) -> str:
     """Find the agent; an id nobody has any more may still stand in the ledger."""
     try:
@@ -503,12 +488,16 @@ def _filtered(
     Returns:
         what the broker looks for, and what tells of an event whether all of it holds.
     """
-    wanted = lazy_room("console.state.filters").Filter.parse(text)
+    from agentvault_tui.console.state.completion import event_facts
+    from agentvault_tui.console.state.filters import Filter
+    from agentvault_tui.console.state.mirror import Mirror
+
+    wanted = Filter.parse(text)
     if not any(term.key for term in wanted.terms):
         return AuditQuery(q=text or None), lambda _: True
     if wanted.problem:
         out.note(f"in the filter, {wanted.problem}")
-    mirror = lazy_room("console.state.mirror").Mirror(SystemClock())
+    mirror = Mirror(SystemClock())
     mirror.intake.learn(client.call(calls.POLICY).catalogue)
     page = client.call(calls.AGENTS, AgentQuery(limit=_AGENTS))
     while True:
@@ -518,7 +507,7 @@ def _filtered(
             break
         following = AgentQuery(limit=_AGENTS, after=page.next)
         page = client.call(calls.AGENTS, following)
-    facts = lazy_room("console.state.completion").event_facts(mirror)
+    facts = event_facts(mirror)
     now = mirror.clock.now()
 
     def holds(event: EventInfo) -> bool:

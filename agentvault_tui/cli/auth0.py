@@ -2,14 +2,67 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import click
 
-from agentvault_tui.cli.framework import command, group, pass_session
-from agentvault_tui.cli.session import CliSession, lazy_room
-from agentvault_tui.errors import UsageError
+from agentvault_tui.cli import auth0_credential as credentials
+from agentvault_tui.cli.device import print_device
+from agentvault_tui.cli.doctor import end_report, print_finding
+from agentvault_tui.cli.framework import group, pass_session
+from agentvault_tui.cli.session import CliSession
+from agentvault_tui.cli.terminal import confirm
+from agentvault_tui.clock import SystemClock
+from agentvault_tui.errors import (
+    SettingsError,
+    TenantCredentialError,
+    TenantError,
+    TenantScopeError,
+    UsageError,
+)
+from agentvault_tui.home import Home
+from agentvault_tui.ledger.opening import read_home
+from agentvault_tui.ledger.state import load
+from agentvault_tui.model import Agent, AgentStatus
+from agentvault_tui.model.finding import Level, fault
+from agentvault_tui.text import visible
+from agentvault_tui.vault import (
+    Budget,
+    DeviceFlow,
+    FixedToken,
+    Management,
+    RegisteredClient,
+    Secret,
+    Tenant,
+    TokenSource,
+)
+from agentvault_tui.vault.issuer import check_issuer
+from agentvault_tui.vault.kept_clients import ClientSecretsFile
+from agentvault_tui.vault.provision import (
+    Needs,
+    PlanItem,
+    PlanStep,
+    Provisioner,
+    ProvisioningPlan,
+    TenantSurvey,
+    checks,
+    show,
+    sign_in,
+)
+from agentvault_tui.vault.provision.needs import (
+    READING_SCOPES,
+    AgentNeed,
+    lacking_scopes,
+    writing_scopes,
+)
+
+_HOST: Final = re.compile(r"[A-Za-z0-9.-]{1,253}(?::[0-9]{1,5})?")
 
 
 @group("auth0", example="agentvault auth0 plan --credential-fd 3 3< management.json")
@@ -27,15 +80,9 @@ _descriptor_option = click.option(
     metavar="N",
     help="Read the credential, as JSON, from this open descriptor.",
 )
-
-
-def _credential_options(function: Callable[..., object]) -> Callable[..., object]:
-    device = click.option(
-        "--device", is_flag=True, help="Sign in by device flow instead."
-    )
-    return _descriptor_option(device(function))
-
-
+_device_option = click.option(
+    "--device", is_flag=True, help="Sign in by device flow instead."
+)
 _policy_option = click.option(
     "--change-mfa-policy",
     is_flag=True,
@@ -43,25 +90,32 @@ _policy_option = click.option(
 )
 
 
-@command(
-    "plan",
-    example="agentvault auth0 plan --credential-fd 3 3< management.json",
-    prints_data=True,
+@auth0.command(
+    "plan", example="agentvault auth0 plan --credential-fd 3 3< management.json"
 )
-@_credential_options
+@_descriptor_option
+@_device_option
 @_policy_option
 @pass_session
-def plan(session: CliSession, /, **given: object) -> None:
+def show_plan(session: CliSession, /, **given: Any) -> None:
     """Show what apply would do to the tenant; writes nothing."""
-    lazy_room("cli.auth0_work").show_plan(session, **given)
+
+    async def work() -> ProvisioningPlan:
+        async with _opened(session, **given) as there:
+            await _require_scopes(there, READING_SCOPES)
+            plan, _ = await there.provisioner.plan(there.needs)
+            return plan
+
+    plan = asyncio.run(work())
+    if not session.out.print_json(show.shape(plan)):
+        _print_plan(session, plan)
 
 
-@command(
-    "apply",
-    example="agentvault auth0 apply --credential-fd 3 3< management.json",
-    prints_data=True,
+@auth0.command(
+    "apply", example="agentvault auth0 apply --credential-fd 3 3< management.json"
 )
-@_credential_options
+@_descriptor_option
+@_device_option
 @_policy_option
 @click.option("--yes", is_flag=True, help="Do what the plan says without asking.")
 @click.option(
@@ -70,66 +124,356 @@ def plan(session: CliSession, /, **given: object) -> None:
     help="Print the secrets made just now, this once; they are kept either way.",
 )
 @pass_session
-def apply(session: CliSession, /, yes: bool, **given: object) -> int:
+def apply(
+    session: CliSession, /, *, yes: bool, print_secrets: bool, **given: Any
+) -> int:
     """Make the tenant so, object by object, and read each back.
 
     Deletes nothing. What the tenant's plan does not have is told, and the rest done.
     Where it stops, the next run goes on. Secrets of our applications go into a private
     file of this home.
     """
-    asks = not yes
-    if asks and (session.json or not sys.stdin.isatty()):
+    if not yes and (session.json or not sys.stdin.isatty()):
         raise UsageError("there is no terminal to ask yes or no at", "give --yes")
-    return int(lazy_room("cli.auth0_work").apply(session, asks=asks, **given))
+
+    async def work() -> int:
+        """Plan, ask, write and print; return the exit code."""
+        async with _opened(session, **given) as there:
+            wanted = READING_SCOPES + writing_scopes(there.needs)
+            await _require_scopes(there, wanted)
+            plan, found = await there.provisioner.plan(there.needs)
+            if not session.json:
+                _print_plan(session, plan)
+            if not plan.writes:
+                _print_end(session, there)
+                return 0
+            if yes:
+                _refuse_adopted(plan, found)
+            elif not await asyncio.to_thread(
+                confirm, f"Do these {len(plan.writes)} on the tenant?"
+            ):
+                session.out.line("nothing was changed")
+                return 1
+            refused = False
+            try:
+                async with aclosing(there.provisioner.apply(plan, found)) as done:
+                    async for item in done:
+                        _print_done(session, item)
+                        refused |= _is_missed(item)
+            finally:
+                # Also when it stopped half-way: what was made is made.
+                if print_secrets:
+                    _print_secrets(session, there.kept)
+            _print_end(session, there)
+            return int(refused)
+
+    return asyncio.run(work())
 
 
-@command(
-    "doctor",
-    example="agentvault auth0 doctor --credential-fd 3 3< management.json",
-    prints_data=True,
+@auth0.command(
+    "doctor", example="agentvault auth0 doctor --credential-fd 3 3< management.json"
 )
-@_credential_options
+@_descriptor_option
+@_device_option
 @pass_session
-def doctor(session: CliSession, /, **credential: object) -> int:
+def doctor(session: CliSession, /, **credential: Any) -> int:
     """Find what is misconfigured on the tenant, and say the remedy.
 
     Each line is ok, warning or fault. Exits 1 when there is a fault.
     """
-    return int(lazy_room("cli.auth0_work").doctor(session, **credential))
+    return end_report(session, asyncio.run(_examine(session, **credential)))
 
 
-@command(
-    "remember",
-    example="agentvault auth0 remember --credential-fd 3 3< management.json",
-    prints_data=True,
+@auth0.command(
+    "remember", example="agentvault auth0 remember --credential-fd 3 3< management.json"
 )
 @_descriptor_option
 @pass_session
 def remember(session: CliSession, credential_fd: int | None) -> None:
     """Keep the credential in the OS keyring, for the other commands."""
-    issuer = lazy_room("cli.auth0_needs").tenant_issuer(session)
-    room = lazy_room("cli.auth0_credential")
-    given = credential_fd is not None
-    found = room.from_descriptor(credential_fd) if given else room.from_prompt()
-    room.remember(issuer, found)
-    if session.json:
-        session.out.json({"kept": True, "tenant": issuer})
-    else:
+    issuer = _tenant_issuer(session)
+    found = (
+        credentials.from_prompt()
+        if credential_fd is None
+        else credentials.from_descriptor(credential_fd)
+    )
+    credentials.remember(issuer, found)
+    if not session.out.print_json({"kept": True, "tenant": issuer}):
         session.out.line("kept in the OS keyring; `auth0 forget` takes it out")
 
 
-@command("forget", example="agentvault auth0 forget", prints_data=True)
+@auth0.command("forget", example="agentvault auth0 forget")
 @pass_session
 def forget(session: CliSession) -> int:
     """Take the credential out of the OS keyring."""
-    issuer = lazy_room("cli.auth0_needs").tenant_issuer(session)
-    was_there = lazy_room("cli.auth0_credential").forget(issuer)
-    if session.json:
-        session.out.json({"forgotten": was_there, "tenant": issuer})
-    else:
+    issuer = _tenant_issuer(session)
+    was_there = credentials.forget(issuer)
+    if not session.out.print_json({"forgotten": was_there, "tenant": issuer}):
         session.out.line("taken out" if was_there else "there was none")
     return 0 if was_there else 4
 
 
-for _command in (plan, apply, doctor, remember, forget):
-    auth0.add_command(_command)
+def _tenant_issuer(session: CliSession) -> str:
+    """Return the issuer the settings name, as the tenant writes it.
+
+    Raises:
+        UsageError: they name none.
+        SettingsError: it is not one we may talk to.
+    """
+    issuer = session.settings.tenant.issuer
+    if not issuer:
+        raise UsageError(
+            "no Auth0 tenant is set: the embedded one needs nothing of this",
+            'put [tenant] issuer = "https://acme.eu.auth0.com/" into '
+            f"{session.home.config_file}",
+        )
+    return check_issuer(issuer)
+
+
+def _management_issuer(session: CliSession) -> str:
+    """Return where the Management API is: never on a custom domain.
+
+    Raises:
+        SettingsError: it is not one we may talk to.
+    """
+    issuer, domain = _tenant_issuer(session), session.settings.tenant.domain
+    if not domain:
+        return issuer
+    if not _HOST.fullmatch(domain):
+        raise SettingsError(
+            f"tenant.domain is {visible(domain, 80)}",
+            "a host name alone, such as acme.eu.auth0.com",
+        )
+    return check_issuer(f"{issuer.partition(':')[0]}://{domain}/")
+
+
+def _needs(session: CliSession) -> Needs:
+    """Put together what should stand on the tenant."""
+    settings = session.settings
+    agents, stopped = served_agents(session.home)
+    if stopped:
+        # What the panic switch cut on the tenant is not handed out again here.
+        session.out.note("everything is stopped: agents' applications are left alone")
+    return Needs(
+        agents=tuple(
+            AgentNeed(agent.id, agent.name) for agent in (() if stopped else agents)
+        ),
+        connections=settings.tenant.connections,
+        sign_in=settings.tenant.sign_in,
+        client_id=settings.tenant.client_id,
+    )
+
+
+def served_agents(home: Home) -> tuple[list[Agent], bool]:
+    """Return the agents that are served, and whether everything is stopped.
+
+    Read from the ledger itself, so that no broker has to run.
+    """
+    if not home.database.exists():
+        return [], False
+    with read_home(home) as db:
+        loaded = load(db, SystemClock())
+    served = [
+        agent
+        for agent in loaded.agents
+        if agent.status is AgentStatus.ACTIVE and not agent.resource_server
+    ]
+    return served, loaded.panic is not None
+
+
+class _ReportingSecretsFile(ClientSecretsFile):
+    """Remembers the secrets that are new, to print them once if asked."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.fresh: dict[str, tuple[str, Secret]] = {}
+
+    def keep(self, key: str, client_id: str, secret: Secret | None) -> None:
+        """Keep a client, and its secret if it has one; on disk when this returns."""
+        super().keep(key, client_id, secret)
+        if secret is not None:
+            self.fresh[key] = (client_id, secret)
+
+
+@dataclass
+class _ManagementSession:
+    """A tenant that is reached, with a credential."""
+
+    management: Management
+    kept: _ReportingSecretsFile
+    needs: Needs
+
+    def __post_init__(self) -> None:
+        self.provisioner = Provisioner(self.management, self.kept)
+
+
+@asynccontextmanager
+async def _opened(
+    session: CliSession,
+    *,
+    credential_fd: int | None,
+    device: bool,
+    change_mfa_policy: bool = False,
+) -> AsyncIterator[_ManagementSession]:
+    """Reach the Management API; a person is asked for a credential last of all."""
+    issuer = _tenant_issuer(session)
+    wanted = replace(_needs(session), change_mfa_policy=change_mfa_policy)
+    kept = _ReportingSecretsFile(session.home, issuer)
+    async with aclosing(Tenant(_management_issuer(session), SystemClock())) as tenant:
+        source: RegisteredClient | TokenSource
+        if device:
+            source = await _by_device(session, tenant, kept, wanted)
+        elif credential_fd is not None:
+            source = credentials.usable(credentials.from_descriptor(credential_fd))
+        else:
+            found = credentials.from_keyring(issuer) or credentials.from_prompt()
+            source = credentials.usable(found)
+        rate = session.settings.tenant.rate
+        budget = Budget(tenant.clock, rate=rate, burst=max(2.0, rate))
+        management = Management(tenant, source, budget=budget)
+        yield _ManagementSession(management, kept, wanted)
+
+
+async def _by_device(
+    session: CliSession, tenant: Tenant, kept: ClientSecretsFile, wanted: Needs
+) -> TokenSource:
+    if session.json:
+        raise UsageError("a person reads the code", "leave out --json, or --device")
+    client_id = session.settings.tenant.client_id or kept.client_id("console")
+    if not client_id:
+        raise UsageError(
+            "signing in by device flow needs a native application of the tenant",
+            "set tenant.client_id, or use a credential: --credential-fd N",
+        )
+    asked = READING_SCOPES + writing_scopes(wanted)
+
+    def tell(flow: DeviceFlow) -> None:
+        print_device(session, flow)
+
+    return FixedToken(await sign_in(tenant, client_id, asked, tell))
+
+
+def _is_missed(item: PlanItem) -> bool:
+    """Tell whether it was refused and nothing works without it."""
+    optional = item.wanted is not None and item.wanted.optional
+    return item.step is PlanStep.REFUSED and not optional
+
+
+async def _require_scopes(there: _ManagementSession, wanted: tuple[str, ...]) -> None:
+    """Refuse before the first call what would fail half-way, every scope by name."""
+    lacks = lacking_scopes(wanted, await there.management.scopes())
+    if lacks:
+        raise TenantScopeError(
+            "insufficient_scope",
+            f"the credential lacks {', '.join(lacks)}",
+            checks.GRANT_IT,
+            scopes=lacks,
+        )
+
+
+def _refuse_adopted(plan: ProvisioningPlan, found: TenantSurvey) -> None:
+    """Refuse to write unseen to an application that is ours by its mark alone.
+
+    Its owner would come by every right and secret that is meant for ours.
+    """
+    unknown = [item.address for item in plan.writes if item.address in found.adopted]
+    if unknown:
+        told = ", ".join(f"{one} ({found.adopted[one]})" for one in unknown)
+        raise UsageError(
+            f"this home did not make {told}, which the tenant marks as ours",
+            "run apply once without --yes, and look at the plan",
+        )
+
+
+def _print_plan(session: CliSession, plan: ProvisioningPlan) -> None:
+    out = session.out
+    for line in show.lines(plan):
+        style = {"+": "good", "~": "wait", "!": "bad"}.get(line.mark, "")
+        mark = out.cell(f"{line.mark:1} ", style)
+        # The padding is ours; everything after it has been made displayable.
+        out.line(" " * line.indent, mark, out.cell(line.text, limit=2000))
+    out.line(show.summary(plan))
+
+
+def _print_done(session: CliSession, item: PlanItem) -> None:
+    out = session.out
+    if session.json:
+        note = {"note": item.note} if item.step is PlanStep.REFUSED else {}
+        out.json({"step": item.step.value, "address": item.address, **note})
+    elif item.step is PlanStep.REFUSED:
+        word = out.word("fault" if _is_missed(item) else "warning")
+        told = f": refused {visible(item.address, 120)}: {item.note}"
+        out.line(word, out.cell(told, limit=500))
+    else:
+        out.line(out.word("ok"), f": {item.step.value} ", out.cell(item.address))
+
+
+def _print_secrets(session: CliSession, kept: _ReportingSecretsFile) -> None:
+    for key, (client_id, secret) in kept.fresh.items():
+        if session.json:
+            shown = {"client_id": client_id, "client_secret": secret.reveal()}
+            session.out.json({"application": key, **shown})
+        else:
+            pairs = [("client_id", client_id), ("client_secret", secret.reveal())]
+            session.out.line(session.out.cell(key, "strong"))
+            session.out.fields(pairs)
+
+
+def _print_end(session: CliSession, there: _ManagementSession) -> None:
+    out, kept = session.out, there.kept
+    client_id = kept.client_id("console")
+    if out.print_json({"ok": True, "client_id": client_id, "kept_in": str(kept.path)}):
+        return
+    out.line("the console's application is ", out.cell(client_id, "strong"))
+    out.line("secrets are in ", out.cell(kept.path, limit=500))
+
+
+async def _examine(session: CliSession, **credential: object) -> list[checks.Check]:
+    found: list[checks.Check] = []
+    try:
+        async with aclosing(_findings(session, **credential)) as findings:
+            async for check in findings:
+                _note(session, found, check)
+    except SettingsError as error:
+        _note(session, found, ("settings", fault(error.what, error.remedy)))
+    except TenantScopeError as error:
+        for scope in error.scopes or ("a scope the tenant does not name",):
+            finding = fault(f"the credential lacks {scope}", checks.GRANT_IT)
+            _note(session, found, ("credential", finding))
+    except TenantCredentialError as error:
+        _note(session, found, ("credential", fault(error.what, error.remedy)))
+    except TenantError as error:
+        _note(session, found, ("tenant", fault(error.what, error.remedy)))
+    return found
+
+
+def _note(session: CliSession, found: list[checks.Check], check: checks.Check) -> None:
+    if check in found:  # a scope that is lacking is also what ends the look
+        return
+    found.append(check)
+    if not session.json:
+        print_finding(session.out, *check)
+
+
+async def _findings(
+    session: CliSession, **credential: Any
+) -> AsyncGenerator[checks.Check]:
+    """Yield findings; what cannot be reached or may not be read ends it."""
+    for issuer in dict.fromkeys((_tenant_issuer(session), _management_issuer(session))):
+        tenant = Tenant(issuer, SystemClock())
+        async with aclosing(tenant), aclosing(checks.reach(tenant)) as seen:
+            async for check in seen:
+                yield check
+                if check[1].level is Level.FAULT and check[0] == "tenant":
+                    return
+    async with _opened(session, **credential) as there:
+        try:
+            held = await there.management.scopes()
+        except TenantError as error:
+            yield checks.no_token(error, there.management)
+            return
+        for check in checks.rights(held, there.needs):
+            yield check
+        plan, found = await there.provisioner.plan(there.needs)
+        for check in checks.examine(plan, found, there.needs):
+            yield check

@@ -18,7 +18,7 @@ from typing import Final
 
 import click
 
-from agentvault_tui.cli.framework import command, group, pass_session
+from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
@@ -196,11 +196,10 @@ def connections() -> None:
     """Connect accounts that agents use through Token Vault, and take them away."""
 
 
-@command(
+@connections.command(
     "add",
     example="agentvault connections add calendar-agent google-oauth2 "
     "--scope https://www.googleapis.com/auth/calendar",
-    prints_data=True,
 )
 @click.argument("ref", metavar="AGENT")
 @click.argument("connection", metavar="CONNECTION")
@@ -246,7 +245,7 @@ def add_connection(
         _print_account(out, step.connection)
 
 
-@command("list", example="agentvault connections list --json", prints_data=True)
+@connections.command("list", example="agentvault connections list --json")
 @click.option("--agent", help="Only this agent's: id or unique name.")
 @pass_session
 def list_connections(session: CliSession, agent: str | None) -> None:
@@ -254,8 +253,7 @@ def list_connections(session: CliSession, agent: str | None) -> None:
     client, out = session.client, session.out
     agent_id = find_agent(client, agent).id if agent else None
     answer = client.call(calls.CONNECTIONS, ConnectionQuery(agent=agent_id))
-    if session.json:
-        out.json(answer)
+    if out.print_json(answer):
         return
     if not answer.connections:
         out.line("no accounts yet: `agentvault connections add AGENT CONNECTION`")
@@ -282,10 +280,8 @@ def list_connections(session: CliSession, agent: str | None) -> None:
     )
 
 
-@command(
-    "remove",
-    example="agentvault connections remove calendar-agent google-oauth2",
-    prints_data=True,
+@connections.command(
+    "remove", example="agentvault connections remove calendar-agent google-oauth2"
 )
 @click.argument("ref", metavar="AGENT")
 @click.argument("connection", metavar="CONNECTION")
@@ -304,8 +300,7 @@ def remove_connection(
     agent = find_agent(client, ref)
     asked = RemoveRequest(agent_id=agent.id, connection=connection, shared=shared)
     removed = client.call(calls.REMOVE, asked)
-    if session.json:
-        out.json(removed)
+    if out.print_json(removed):
         return
     out.line("closed here: no token of this account is given out any more")
     out.line(
@@ -323,15 +318,10 @@ def remove_connection(
         out.line("a token handed out before works at the provider until ", until)
 
 
-for _command in (add_connection, list_connections, remove_connection):
-    connections.add_command(_command)
-
-
 def _show_step(session: CliSession, step: ConnectStepInfo, callback: Callback) -> None:
     """Say what to open; nothing is opened by itself."""
     out = session.out
-    if session.json:
-        out.json(step)
+    if out.print_json(step):
         return
     what = (
         "Sign in as the agent's vault user"

@@ -14,7 +14,7 @@ from typing import Final
 import click
 
 from agentvault_tui.cli.framework import command, link_option, pass_session
-from agentvault_tui.cli.session import CliSession, lazy_room
+from agentvault_tui.cli.session import CliSession
 from agentvault_tui.cli.terminal import require_screen
 from agentvault_tui.errors import AgentVaultError, UnreachableError, UsageError
 from agentvault_tui.home import Home, private_file
@@ -65,16 +65,16 @@ def open_console(
     note: str = "",
 ) -> int:
     """Hand over to the console, which speaks only HTTP over *socket*."""
-    settings = session.settings
-    run = lazy_room("console.plain").run if plain else lazy_room("console").run
-    return int(
-        run(
-            socket,
-            read_only=read_only,
-            settings=settings,
-            broker_note=note,
-            config_folder=session.home.config,
-        )
+    if plain:
+        from agentvault_tui.console.plain import run
+    else:
+        from agentvault_tui.console import run
+    return run(
+        socket,
+        read_only=read_only,
+        settings=session.settings,
+        broker_note=note,
+        config_folder=session.home.config,
     )
 
 

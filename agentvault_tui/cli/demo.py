@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from agentvault_tui.cli.framework import command, link_option, pass_session
-from agentvault_tui.cli.session import CliSession, lazy_room
+from agentvault_tui.cli.session import CliSession
 from agentvault_tui.cli.terminal import require_screen
 
 
@@ -29,14 +29,13 @@ def demo(
     """
     if not headless:
         require_screen()
-    run = lazy_room("demo").run
-    return int(
-        run(
-            home=str(session.home.data) if session.home_option else None,
-            agents=agents,
-            rate=rate,
-            headless=headless,
-            seconds=seconds,
-            link=session.link,
-        )
+    from agentvault_tui.demo import run
+
+    return run(
+        home=str(session.home.data) if session.home_option else None,
+        agents=agents,
+        rate=rate,
+        headless=headless,
+        seconds=seconds,
+        link=session.link,
     )

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from agentvault_tui.cli.output import Output
-from agentvault_tui.cli.session import CliSession, lazily
+from agentvault_tui.cli.session import CliSession
 from agentvault_tui.operator_api.calls import STATUS, AnswerT
 from agentvault_tui.operator_api.shapes import DeviceInfo
+from agentvault_tui.qr import draw, on_loopback, tunnel
 
 if TYPE_CHECKING:
     from agentvault_tui.vault.device import DeviceFlow
@@ -23,11 +24,10 @@ _POLL: Final = 0.5
 def print_device(session: CliSession, device: DeviceInfo | DeviceFlow) -> None:
     """Print what a person needs on their other device (RFC 8628 section 3.3)."""
     out, link, code = session.out, device.verification_uri, device.user_code
-    local = lazily("agentvault_tui.qr", "on_loopback")(link)
-    way = lazily("agentvault_tui.qr", "tunnel")
+    local = on_loopback(link)
     out.line()
-    if local and (tunnel := way(link, os.environ.get("SSH_CONNECTION", ""))):
-        out.line("Where your browser is   ", out.cell(tunnel, limit=500))
+    if local and (command := tunnel(link, os.environ.get("SSH_CONNECTION", ""))):
+        out.line("Where your browser is   ", out.cell(command, limit=500))
     where = "On this machine open    " if local else "On another device open  "
     out.line(where, out.cell(link, limit=500))
     out.line("and enter               ", out.cell(code, "strong"))
@@ -47,9 +47,7 @@ def print_device(session: CliSession, device: DeviceInfo | DeviceFlow) -> None:
 
 
 def followed(
-    session: CliSession,
-    fetch: Callable[[], AnswerT],
-    waits: Callable[[AnswerT], bool],
+    session: CliSession, fetch: Callable[[], AnswerT], waits: Callable[[AnswerT], bool]
 ) -> AnswerT:
     """Return what *fetch* gives once it no longer *waits*.
 
@@ -71,7 +69,6 @@ def print_qr(out: Output, text: str) -> None:
     """Draw *text* as a QR code, on a terminal and only whole."""
     if not out.terminal:
         return
-    draw = lazily("agentvault_tui.qr", "draw")
     width = out.width if out.width is not None else sys.maxsize
     if code := draw(text, width, None, ascii_only=out.ascii_only):
         for row in code.lines():

@@ -20,7 +20,7 @@ from agentvault_tui import __version__
 from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.lookup import agent_pages
 from agentvault_tui.cli.output import Output, ascii_terminal
-from agentvault_tui.cli.session import CliSession, lazily, lazy_room
+from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock, iso, parse_iso
 from agentvault_tui.errors import AgentVaultError, SettingsError, UnreachableError
 from agentvault_tui.home import Home, check_socket_path
@@ -34,7 +34,7 @@ _WITHOUT_HOME: Final = frozenset({"versions", "files", "terminal"})
 """What is looked at where the home is refused; ``files`` says why it was."""
 
 
-@command("doctor", example="agentvault doctor", prints_data=True)
+@command("doctor", example="agentvault doctor")
 @pass_session
 def doctor(session: CliSession) -> int:
     """Look at everything, and say what is wrong and what to do about it.
@@ -107,6 +107,8 @@ _LEAST_FREE = 200 * 1024 * 1024
 
 def check_files(session: CliSession) -> Iterator[Finding]:
     """Say where everything lies, and whether only its owner can touch it."""
+    from agentvault_tui.ledger.opening import shortage
+
     home = session.home
     yield ok(f"data in {home.data}, settings in {home.config}")
     check_socket_path(home.socket)
@@ -118,7 +120,7 @@ def check_files(session: CliSession) -> Iterator[Finding]:
     if not bad:
         yield ok("folders and files are their owner's alone")
     free = _free_bytes(home.data)
-    if (short := lazy_room("ledger.opening").shortage(home.data)) is not None:
+    if (short := shortage(home.data)) is not None:
         yield fault(short, "make room: until then nothing is granted")
     elif free < _LEAST_FREE:
         yield warning(
@@ -135,8 +137,11 @@ def check_settings(session: CliSession) -> Iterator[Finding]:
     tenant = settings.tenant.issuer or "embedded"
     yield ok(f"from {where}: listen {settings.broker.listen}, tenant {tenant}")
     if settings.tenant.issuer and not settings.tenant.client_id:
-        kept = lazy_room("vault.kept_clients").ClientSecretsFile
-        if not kept(session.home, settings.tenant.issuer).client_id("console"):
+        from agentvault_tui.vault.kept_clients import ClientSecretsFile
+
+        if not ClientSecretsFile(session.home, settings.tenant.issuer).client_id(
+            "console"
+        ):
             yield fault(
                 "tenant.issuer is set, and no application of it is known",
                 "agentvault auth0 apply makes one; or set tenant.client_id",
@@ -145,7 +150,9 @@ def check_settings(session: CliSession) -> Iterator[Finding]:
 
 def check_policy(session: CliSession) -> Iterator[Finding]:
     """Load policy and catalogue as the broker would."""
-    policy = lazy_room("broker.policy_files").load_policy(session.home)
+    from agentvault_tui.broker.policy_files import load_policy
+
+    policy = load_policy(session.home)
     policy.catalogue.check_connections(session.settings.connection_scopes)
     yield ok(
         f"{len(policy.rules)} rules from {policy.source}, version {policy.version}"
@@ -276,17 +283,21 @@ _ODD_YEAR: Final = 2026
 
 def check_ledger(session: CliSession) -> Iterator[Finding]:
     """Check the end of the chain, and the head kept outside the database."""
+    from agentvault_tui.ledger import opening
+    from agentvault_tui.ledger.batch import read_tip
+    from agentvault_tui.ledger.headfile import read_witness
+    from agentvault_tui.ledger.verify import check_tail
+
     home = session.home
     if not home.database.exists():
         yield ok("not made yet")
         return
-    opening = lazy_room("ledger.opening")
     with opening.read_home(home) as db:
         ledger_id = opening.read_ledger_id(db, home.database)
         # The head kept outside is read first: beside a broker it can only be behind.
-        outside = lazy_room("ledger.headfile").read_witness(home.head_file)
-        head = lazy_room("ledger.batch").read_tip(db, ledger_id).head
-        bad = lazy_room("ledger.verify").check_tail(db, ledger_id, _TAIL)
+        outside = read_witness(home.head_file)
+        head = read_tip(db, ledger_id).head
+        bad = check_tail(db, ledger_id, _TAIL)
         if bad is not None:
             yield fault(bad, "agentvault audit verify names all that is wrong")
             return
@@ -314,13 +325,14 @@ def check_clock(session: CliSession) -> Iterator[Finding]:
 
 
 def _last_time(session: CliSession) -> datetime | None:
-    home = session.home
-    if not home.database.exists():
+    from agentvault_tui.ledger.opening import read_home
+    from agentvault_tui.ledger.places import head_seq, time_at
+
+    if not session.home.database.exists():
         return None
-    with lazy_room("ledger.opening").read_home(home) as db:
-        places = lazy_room("ledger.places")
-        head = places.head_seq(db)
-        return parse_iso(places.time_at(db, head)) if head else None
+    with read_home(session.home) as db:
+        head = head_seq(db)
+        return parse_iso(time_at(db, head)) if head else None
 
 
 def check_broker(session: CliSession) -> Iterator[Finding]:
@@ -380,15 +392,16 @@ def check_servers(session: CliSession) -> Iterator[Finding]:
 
 def _kept_cuts(session: CliSession) -> Iterator[Finding]:
     """Say what the next start will do about cuts that are not in the ledger."""
+    from agentvault_tui.ledger import CutJournal
+    from agentvault_tui.ledger.opening import read_ledger_id
+    from agentvault_tui.ledger.schema import open_reader
+
     home = session.home
     if not (home.cut_journal.exists() or home.cut_marker.exists()):
         return  # none was ever needed, or the next start misses it and says so
-    opening = lazy_room("ledger.opening")
-    with closing(lazy_room("ledger.schema").open_reader(home.database)) as db:
-        ledger_id = opening.read_ledger_id(db, home.database)
-    journal = lazy_room("ledger.journal").CutJournal.open(
-        home, ledger_id, expected=True, fresh=False
-    )
+    with closing(open_reader(home.database)) as db:
+        ledger_id = read_ledger_id(db, home.database)
+    journal = CutJournal.open(home, ledger_id, expected=True, fresh=False)
     if journal.found:
         yield warning(
             f"in the cut journal, not in the ledger: {len(journal.found)} cut(s)",
@@ -429,7 +442,9 @@ def check_people(session: CliSession) -> Iterator[Finding]:
             "nobody can approve yet", "agentvault tenant user add NAME --approver"
         )
         return
-    with lazy_room("tenant.users").UserStore(home) as users:
+    from agentvault_tui.tenant.users import UserStore
+
+    with UserStore(home) as users:
         people = users.all()
     approvers = [person.name for person in people if person.approver]
     named = settings.stepup.approvers
@@ -453,14 +468,13 @@ def _status(session: CliSession) -> StatusInfo | None:
 
 
 def _reach(issuer: str) -> list[Finding]:
+    from agentvault_tui.vault import Tenant
+    from agentvault_tui.vault.provision import checks
+
     async def look() -> list[Finding]:
-        tenant = lazy_room("vault").Tenant(issuer, SystemClock())
-        try:
-            found = lazy_room("vault.provision.checks").reach(tenant)
-            async with aclosing(found) as checks:
-                return [finding async for _, finding in checks]
-        finally:
-            await tenant.aclose()
+        tenant = Tenant(issuer, SystemClock())
+        async with aclosing(tenant), aclosing(checks.reach(tenant)) as found:
+            return [finding async for _, finding in found]
 
     return asyncio.run(look())
 
@@ -470,18 +484,20 @@ _SOON: Final = timedelta(days=30)
 
 def check_tls(session: CliSession) -> Iterator[Finding]:
     """See that the certificate is whole, in time, and for where agents ask."""
-    room = lazy_room("web.local_ca")
+    from agentvault_tui.web.certificates import read_certificate
+    from agentvault_tui.web.local_ca import CaFiles, chosen_files
+    from agentvault_tui.web.tls import server_context
+
     settings = session.settings.broker
-    files = room.chosen_files(session.home, settings)
+    files = chosen_files(session.home, settings)
     if files is None:
         yield ok("none: agents speak plain http, on loopback alone")
         return
-    lazily("agentvault_tui.web.tls", "server_context")(files)
-    read = lazily("agentvault_tui.web.certificates", "read_certificate")
-    own = room.CaFiles.of(session.home)
+    server_context(files)
+    own = CaFiles.of(session.home)
     ours = files == own.leaf
     renew = "agentvault tls init" if ours else "renew it where it was made"
-    found = read(files.cert)
+    found = read_certificate(files.cert)
     yield _lifetime(str(files.cert), found.starts, found.ends, renew)
     host, _ = settings.address
     if host not in found.names:
@@ -491,7 +507,7 @@ def check_tls(session: CliSession) -> Iterator[Finding]:
             f"agentvault tls init --name {host}" if ours else renew,
         )
     if ours:
-        ends = read(own.ca)
+        ends = read_certificate(own.ca)
         renew = "agentvault tls init --new-ca, and give agents the new one"
         yield _lifetime(str(own.ca), ends.starts, ends.ends, renew)
 

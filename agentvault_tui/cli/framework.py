@@ -1,11 +1,10 @@
-"""click with our manners: ``--home`` anywhere, an example in every help, lazy rooms."""
+"""click commands with ``--home`` and ``--json`` anywhere and an example in the help."""
 
 from __future__ import annotations
 
 import difflib
-import importlib
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -16,67 +15,52 @@ pass_session = click.make_pass_decorator(CliSession, ensure=True)
 _HELP_NAMES = {"help_option_names": ["-h", "--help"], "max_content_width": 96}
 
 
-def _remember_home(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
-    if value is not None:
-        ctx.ensure_object(CliSession).home_option = value
-
-
-def _remember_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:
-    if value:
-        ctx.ensure_object(CliSession).json = True
-
-
-def _remember_link(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
-    if value is not None:
-        ctx.ensure_object(CliSession).link = value
+def _remember(ctx: click.Context, parameter: click.Parameter, value: object) -> None:
+    """Keep a shared option in the session, wherever on the line it stood."""
+    if value not in (None, False):
+        setattr(ctx.ensure_object(CliSession), str(parameter.name), value)
 
 
 link_option = click.option(
     "--link",
     type=click.Choice(["fast", "slow"]),
     expose_value=False,
-    callback=_remember_link,
+    callback=_remember,
     help="How often the console repaints a stream, instead of console.link.",
 )
 """For what opens the console."""
-
-
-def _home_option() -> click.Option:
-    return click.Option(
-        ["--home"],
-        metavar="DIR",
-        expose_value=False,
-        callback=_remember_home,
-        help="The vault's folder, instead of AGENTVAULT_HOME or your user folders.",
-    )
-
-
-def _json_option() -> click.Option:
-    return click.Option(
-        ["--json"],
-        is_flag=True,
-        expose_value=False,
-        callback=_remember_json,
-        help="Print JSON for a program.",
-    )
 
 
 class CliCommand(click.Command):
     """A command with ``--home``, and an example below its options."""
 
     def __init__(
-        self,
-        *args: Any,
-        example: str = "",
-        prints_data: bool = False,
-        **kwargs: Any,
+        self, *args: Any, example: str = "", prints_data: bool = True, **kwargs: Any
     ) -> None:
         """Add the shared options; *prints_data* gives it ``--json``."""
         super().__init__(*args, **kwargs)
         self.context_settings = {**_HELP_NAMES, **self.context_settings}
         self.example = example
-        self.params += [_json_option()] if prints_data else []
-        self.params.append(_home_option())
+        if prints_data:
+            self.params.append(
+                click.Option(
+                    ["--json"],
+                    is_flag=True,
+                    expose_value=False,
+                    callback=_remember,
+                    help="Print JSON for a program.",
+                )
+            )
+        self.params.append(
+            click.Option(
+                ["--home", "home_option"],
+                metavar="DIR",
+                expose_value=False,
+                callback=_remember,
+                help="The vault's folder, instead of AGENTVAULT_HOME or your user "
+                "folders.",
+            )
+        )
 
     def get_short_help_str(
         self,
@@ -99,6 +83,9 @@ class Group(CliCommand, click.Group):
 
     command_class = CliCommand
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, prints_data=False, **kwargs)
+
     def list_commands(
         self,
         ctx: click.Context,  # noqa: ARG002 - click's signature
@@ -109,11 +96,7 @@ class Group(CliCommand, click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; a misspelt one is answered with the nearest.
-
-        Raises:
-            UsageError: there is no such command.
-        """
+        """Find the command; a misspelt one is answered with the nearest."""
         names = self.list_commands(ctx)
         if args[0] not in names and not args[0].startswith("-"):
             near = difflib.get_close_matches(args[0], names, n=1)
@@ -122,74 +105,13 @@ class Group(CliCommand, click.Group):
         return super().resolve_command(ctx, args)
 
 
-class Room(NamedTuple):
-    """Where a top-level command lives, and its line in the help."""
-
-    module: str
-    attribute: str
-    help: str
-
-
-class LazyGroup(Group):
-    """A group that imports a command's module when that command is called."""
-
-    def __init__(
-        self, *args: Any, sections: Mapping[str, Mapping[str, Room]], **kwargs: Any
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        self.sections = sections
-        self.rooms = {
-            name: room for rooms in sections.values() for name, room in rooms.items()
-        }
-
-    def list_commands(
-        self,
-        ctx: click.Context,  # noqa: ARG002 - click's signature
-    ) -> list[str]:
-        """Name every command without importing any."""
-        return list(self.rooms)
-
-    def get_command(
-        self,
-        ctx: click.Context,  # noqa: ARG002 - click's signature
-        cmd_name: str,
-    ) -> click.Command | None:
-        """Import the command."""
-        room = self.rooms.get(cmd_name)
-        if room is None:
-            return None
-        found = getattr(importlib.import_module(room.module), room.attribute)
-        assert isinstance(found, click.Command)  # noqa: S101 - a table of ours
-        return found
-
-    def format_commands(
-        self,
-        ctx: click.Context,  # noqa: ARG002 - click's signature
-        formatter: click.HelpFormatter,
-    ) -> None:
-        """Write the table by heading, from the table alone."""
-        for heading, rooms in self.sections.items():
-            with formatter.section(heading):
-                formatter.write_dl([(name, room.help) for name, room in rooms.items()])
-
-
 def command(
-    name: str, *, example: str, prints_data: bool = False
-) -> Callable[[Callable[..., object]], CliCommand]:
-    """Make a command from a function, with its example."""
-
-    def make(function: Callable[..., object]) -> CliCommand:
-        return click.command(
-            name, cls=CliCommand, example=example, prints_data=prints_data
-        )(function)
-
-    return make
+    name: str, **attrs: Any
+) -> Callable[[Callable[..., object]], click.Command]:
+    """Make a command of the top level from a function."""
+    return click.command(name, cls=CliCommand, **attrs)
 
 
 def group(name: str, *, example: str) -> Callable[[Callable[..., object]], Group]:
     """Make a group of commands from a function."""
-
-    def make(function: Callable[..., object]) -> Group:
-        return click.group(name, cls=Group, example=example)(function)
-
-    return make
+    return click.group(name, cls=Group, example=example)

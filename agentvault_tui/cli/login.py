@@ -12,7 +12,7 @@ from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.shapes import MeInfo, PresenceInfo
 
 
-@command("login", example="agentvault login", prints_data=True)
+@command("login", example="agentvault login")
 @pass_session
 def login(session: CliSession) -> int:
     """Sign in by device flow: prints a code and waits for the tenant's answer."""
@@ -23,34 +23,28 @@ def login(session: CliSession) -> int:
     elif started.device:
         print_device(session, started.device)
     me = followed(session, lambda: client.call(calls.ME), lambda seen: seen.pending)
-    if session.json:
-        out.json(me)
-    else:
+    if not out.print_json(me):
         _print_me(out, me)
     return 0 if me.user and not me.problem else 1
 
 
-@command("logout", example="agentvault logout", prints_data=True)
+@command("logout", example="agentvault logout")
 @pass_session
 def logout(session: CliSession) -> None:
     """Sign out, and end a sign-in under way."""
     me = session.client.call(calls.LOGOUT)
-    if session.json:
-        session.out.json(me)
-    else:
+    if not session.out.print_json(me):
         session.out.line("signed out")
 
 
-@command("whoami", example="agentvault whoami --json", prints_data=True)
+@command("whoami", example="agentvault whoami --json")
 @pass_session
 def whoami(session: CliSession) -> None:
     """Say who is signed in, which local user the broker sees, and who else is here."""
     client, out = session.client, session.out
     me = client.call(calls.ME)
     here = client.call(calls.PRESENCE)
-    if session.json:
-        out.json({**to_builtins(me), "operators": here.operators})
-    else:
+    if not out.print_json({**to_builtins(me), "operators": here.operators}):
         _print_me(out, me)
         _print_here(out, here)
 

@@ -121,6 +121,12 @@ class Output:
         """Print *value* as one line of JSON."""
         self._write(to_json(value))
 
+    def print_json(self, value: object) -> bool:
+        """Print *value* where ``--json`` asks for it; tell whether it does."""
+        if self.json_mode:
+            self.json(value)
+        return self.json_mode
+
     def fields(self, pairs: Iterable[tuple[str, Cell | object]]) -> None:
         """Print a label and a value a line, the values under each other."""
         rows = [

@@ -15,10 +15,10 @@ from typing import Any, Final, cast
 
 import click
 
-from agentvault_tui.cli.framework import command, group, pass_session
+from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.output import Output
-from agentvault_tui.cli.session import CliSession, lazy_room
+from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import (
     ConflictError,
     NotFoundError,
@@ -26,6 +26,7 @@ from agentvault_tui.errors import (
     SettingsError,
     UsageError,
 )
+from agentvault_tui.model import Action, Agent
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.requests import ExplainRequest
 from agentvault_tui.operator_api.shapes import ExplainInfo, Json, PolicyInfo
@@ -37,7 +38,7 @@ def policy() -> None:
     """Check and test the policy, and explain its answers."""
 
 
-@command("check", example="agentvault policy check policy.cedar", prints_data=True)
+@policy.command("check", example="agentvault policy check policy.cedar")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @pass_session
 def check(session: CliSession, file: Path | None) -> int:
@@ -79,9 +80,7 @@ def check(session: CliSession, file: Path | None) -> int:
             for scope in found.catalogue
         ],
     }
-    if session.json:
-        out.json(told)
-    else:
+    if not out.print_json(told):
         _print_check(out, told)
     return 1 if problems else 0
 
@@ -114,11 +113,10 @@ def _print_check(out: Output, told: dict[str, Any]) -> None:
     )
 
 
-@command(
+@policy.command(
     "explain",
     example="agentvault policy explain --agent payments-agent --action send:payment "
     '--parameters \'{"amount":4200,"currency":"USD"}\'',
-    prints_data=True,
 )
 @click.option("--agent", required=True, help="Id or unique name.")
 @click.option("--action", required=True, help="The scope it would use.")
@@ -143,13 +141,11 @@ def explain(
         parameters=given,
     )
     answer = client.call(calls.EXPLAIN, asked)
-    if session.json:
-        session.out.json(answer)
-    else:
+    if not session.out.print_json(answer):
         _print_answer(session.out, answer)
 
 
-@command("test", example="agentvault policy test cases.toml", prints_data=True)
+@policy.command("test", example="agentvault policy test cases.toml")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--policy", "rules", type=click.Path(path_type=Path), help="Instead of the home's."
@@ -196,7 +192,7 @@ def test(
     return 1 if failed else 0
 
 
-@command("show", example="agentvault policy show", prints_data=True)
+@policy.command("show", example="agentvault policy show")
 @pass_session
 def show(session: CliSession) -> None:
     """Print the rules in force; with no broker running, those of the home's files."""
@@ -204,12 +200,13 @@ def show(session: CliSession) -> None:
     if client.reachable():
         answer = client.call(calls.POLICY)
     else:
-        found = lazy_room("broker.policy_files").load_policy(session.home)
+        from agentvault_tui.broker.policy_files import load_policy
+
+        found = load_policy(session.home)
         answer = PolicyInfo(
             version=found.version, source=found.source, text=found.text, catalogue={}
         )
-    if session.json:
-        session.out.json(answer)
+    if session.out.print_json(answer):
         return
     source = session.out.cell(answer.source)
     session.out.line("// ", source, f", version {answer.version}")
@@ -219,7 +216,7 @@ def show(session: CliSession) -> None:
         session.out.line(session.out.cell(line, limit=1000))
 
 
-@command("init", example="agentvault policy init", prints_data=True)
+@policy.command("init", example="agentvault policy init")
 @pass_session
 def init(session: CliSession) -> None:
     """Write the shipped policy.cedar and scopes.toml into the home, to edit.
@@ -227,11 +224,11 @@ def init(session: CliSession) -> None:
     Never replaces a file. A running broker then has your files in force, which say
     what the shipped ones say until you change them.
     """
-    home, shipped = session.home, lazy_room("policy.texts")
-    texts = {
-        home.policy_file: shipped.shipped_policy(),
-        home.scopes_file: shipped.shipped_scopes(),
-    }
+    from agentvault_tui.home import put_private
+    from agentvault_tui.policy.texts import shipped_policy, shipped_scopes
+
+    home = session.home
+    texts = {home.policy_file: shipped_policy(), home.scopes_file: shipped_scopes()}
     there = [str(path) for path in texts if path.exists()]
     if there:
         raise ConflictError(
@@ -239,30 +236,23 @@ def init(session: CliSession) -> None:
             "edit it, or move it away first",
         )
     home.prepare()
-    put_private = lazy_room("home").put_private
     for path, text in texts.items():
         put_private(path, text.encode(), replace=False)
-    if session.json:
-        session.out.json({"written": [str(path) for path in texts]})
+    if session.out.print_json({"written": [str(path) for path in texts]}):
         return
     for path in texts:
         session.out.line("wrote ", session.out.cell(str(path), limit=1000))
 
 
-@command("reset", example="agentvault policy reset", prints_data=True)
+@policy.command("reset", example="agentvault policy reset")
 @pass_session
 def reset(session: CliSession) -> None:
     """Let the shipped files count again in the place of those that are gone."""
     answer = session.client.call(calls.RESET_POLICY)
-    if session.json:
-        session.out.json({"version": answer.version, "source": answer.source})
+    if session.out.print_json({"version": answer.version, "source": answer.source}):
         return
     source = session.out.cell(answer.source)
     session.out.line("in force: ", source, f", version {answer.version}")
-
-
-for _command in (check, test, show, init, reset, explain):
-    policy.add_command(_command)
 
 
 def _load(session: CliSession, file: Path | None) -> Any:
@@ -276,20 +266,25 @@ def _candidate(
     session: CliSession, rules: Path | None, scopes: Path | None, *, strict: bool = True
 ) -> Any:
     """Make a policy of the files that are named, and of the home's for the rest."""
-    room, home = lazy_room("policy"), session.home
-    read = lazy_room("broker.policy_files").read_text
-    texts = room.PolicyTexts(
-        _text(rules) or read(home.policy_file), _text(scopes) or read(home.scopes_file)
+    from agentvault_tui.broker.policy_files import read_text
+    from agentvault_tui.policy import Policy, PolicyTexts
+
+    home = session.home
+    texts = PolicyTexts(
+        _text(rules) or read_text(home.policy_file),
+        _text(scopes) or read_text(home.scopes_file),
     )
     sources = str(rules or home.policy_file), str(scopes or home.scopes_file)
-    return room.Policy.of(texts, *sources, strict=strict)
+    return Policy.of(texts, *sources, strict=strict)
 
 
 def _text(file: Path | None) -> str | None:
     """Read a file that was named on the command line."""
+    from agentvault_tui.broker.policy_files import read_text
+
     if file is None:
         return None
-    text: str | None = lazy_room("broker.policy_files").read_text(file)
+    text = read_text(file)
     if text is None:
         raise NotFoundError(f"there is no file {file}", "check the path")
     return text or "\n"
@@ -367,9 +362,9 @@ def _known(table: object, keys: Mapping[str, type], where: str) -> None:
 
 def _run(found: Any, case: dict[str, Any]) -> dict[str, Any]:
     """Decide one case, and compare the answer with what is expected."""
-    model, who = lazy_room("model"), case["agent"]
+    who = case["agent"]
     scopes = tuple(case["scope"].split())
-    agent = model.Agent(
+    agent = Agent(
         id=who["id"],
         client_id=who["id"],
         name=who["name"],
@@ -378,7 +373,7 @@ def _run(found: Any, case: dict[str, Any]) -> dict[str, Any]:
         scopes=tuple(who["scopes"]),
         created_at=datetime.min,  # noqa: DTZ901 - no rule reads it
     )
-    asked = model.Action(
+    asked = Action(
         scopes,
         case.get("action", scopes[0]),
         case.get("resource") or None,
@@ -400,16 +395,18 @@ def _run(found: Any, case: dict[str, Any]) -> dict[str, Any]:
 
 def _registered(session: CliSession) -> list[Any] | None:
     """Read the agents of the home's database; nothing when it has none yet."""
+    from agentvault_tui.ledger.docs import read_agent
+    from agentvault_tui.ledger.schema import open_reader
+
     database = session.home.database
     if not database.exists():
         return None
-    schema, docs = lazy_room("ledger.schema"), lazy_room("ledger.docs")
     try:
-        with closing(schema.open_reader(database)) as db:
+        with closing(open_reader(database)) as db:
             rows = db.execute("SELECT doc FROM agents ORDER BY id").fetchall()
     except sqlite3.Error:
         return None
-    return [docs.read_agent(doc) for (doc,) in rows]
+    return [read_agent(doc) for (doc,) in rows]
 
 
 def _orphans(

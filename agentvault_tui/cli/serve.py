@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from agentvault_tui.cli.framework import command, pass_session
-from agentvault_tui.cli.session import CliSession, lazily, lazy_room
+from agentvault_tui.cli.session import CliSession
 
 
 @command("serve", example="agentvault serve --listen 127.0.0.1:7717")
@@ -58,7 +58,8 @@ def serve(
 
     The first line on stdout is JSON, printed when it is ready. Logs go to stderr.
     """
-    load = lazily("agentvault_tui.settings", "Settings").load
+    from agentvault_tui.settings import Settings
+
     flags = {
         "broker.listen": listen,
         "broker.tls": tls,
@@ -69,21 +70,25 @@ def serve(
         # Until the broker listens: what is made before then lives as long as it does.
         ending.callback(gc.enable)
         gc.disable()
-        settings = load(session.home, flags=flags)
-        process = lazy_room("process")
-        process.log_level("warning")  # an unknown one is told before anything starts
+        settings = Settings.load(session.home, flags=flags)
+        from agentvault_tui.process import log_level, start_tenant
+
+        log_level("warning")  # an unknown one is told before anything starts
         tenant = None
         if not settings.tenant.issuer:
-            tenant = ending.enter_context(process.start_tenant(session.home))
-        run = lazy_room("broker.serve").run
+            tenant = ending.enter_context(start_tenant(session.home))
+        from agentvault_tui.broker.serve import run
+
         if until_stdin_closes:
             threading.Thread(target=_follow_stdin, daemon=True).start()
         named = _absolute(socket)
         where = Path(named) if named else None
         if not session.client.reachable():
             session.home.prepare()
-            lazy_room("operator_api.client").remember_socket(session.home, where)
-        return int(run(session.home, settings, socket=where, tenant=tenant))
+            from agentvault_tui.operator_api.client import remember_socket
+
+            remember_socket(session.home, where)
+        return run(session.home, settings, socket=where, tenant=tenant)
 
 
 def _absolute(path: Path | None) -> str | None:

@@ -9,10 +9,11 @@ import click
 from msgspec import to_builtins
 
 from agentvault_tui.cli.device import followed, print_device
-from agentvault_tui.cli.framework import command, group, pass_session
+from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.output import Cell, Output
-from agentvault_tui.cli.session import CliSession, lazy_room
+from agentvault_tui.cli.session import CliSession
+from agentvault_tui.clock import SystemClock
 from agentvault_tui.console.state.records import STEPUP_WORDS, stepup_state
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.requests import DecisionRequest, StepUpQuery
@@ -27,7 +28,7 @@ def stepup() -> None:
     """Decide the requests that policy puts before a person."""
 
 
-@command("list", example="agentvault stepup list --status waiting", prints_data=True)
+@stepup.command("list", example="agentvault stepup list --status waiting")
 @click.option(
     "--status", help="Only those: waiting, verifying, approved, denied and so on."
 )
@@ -44,8 +45,7 @@ def list_stepups(
     status = wire.get(status, status) if status else None
     query = StepUpQuery(status=status, agent=agent_id, limit=limit)
     answer = client.call(calls.STEPUPS, query)
-    if session.json:
-        out.json(answer)
+    if out.print_json(answer):
         return
     if not answer.stepups:
         out.line("nothing waits for a person")
@@ -79,9 +79,7 @@ def list_stepups(
     )
 
 
-@command(
-    "show", example="agentvault stepup show sup_8m1c4tq9x2w7k3zn", prints_data=True
-)
+@stepup.command("show", example="agentvault stepup show sup_8m1c4tq9x2w7k3zn")
 @click.argument("stepup_id", metavar="ID")
 @pass_session
 def show_stepup(session: CliSession, stepup_id: str) -> None:
@@ -89,17 +87,11 @@ def show_stepup(session: CliSession, stepup_id: str) -> None:
     client, out = session.client, session.out
     found = client.call(calls.STEPUP, id=stepup_id)
     before = client.call(calls.BEFORE, id=stepup_id).stepups
-    if session.json:
-        out.json({**to_builtins(found), "before": before})
-    else:
+    if not out.print_json({**to_builtins(found), "before": before}):
         print_stepup(out, found, before)
 
 
-@command(
-    "approve",
-    example="agentvault stepup approve sup_8m1c4tq9x2w7k3zn",
-    prints_data=True,
-)
+@stepup.command("approve", example="agentvault stepup approve sup_8m1c4tq9x2w7k3zn")
 @click.argument("stepup_id", metavar="ID")
 @pass_session
 def approve_stepup(session: CliSession, stepup_id: str) -> int:
@@ -125,17 +117,13 @@ def approve_stepup(session: CliSession, stepup_id: str) -> int:
         lambda: client.call(calls.STEPUP, id=stepup_id),
         lambda item: item.status == "authorizing",
     )
-    if session.json:
-        out.json(ended)
-    else:
+    if not out.print_json(ended):
         _print_end(out, ended)
     return 0 if ended.status in _GRANTED else 1
 
 
-@command(
-    "deny",
-    example="agentvault stepup deny sup_8m1c4tq9x2w7k3zn --reason 'no invoice'",
-    prints_data=True,
+@stepup.command(
+    "deny", example="agentvault stepup deny sup_8m1c4tq9x2w7k3zn --reason 'no invoice'"
 )
 @click.argument("stepup_id", metavar="ID")
 @click.option("--reason", default="", help="Why; the agent reads it.")
@@ -144,24 +132,20 @@ def deny_stepup(session: CliSession, stepup_id: str, reason: str) -> None:
     """Say no; needs no second factor, and works while someone is approving."""
     denial = DecisionRequest(id=stepup_id, decision="deny", reason=reason)
     denied = session.client.call(calls.DECIDE, denial)
-    if session.json:
-        session.out.json(denied)
-    else:
+    if not session.out.print_json(denied):
         _print_end(session.out, denied)
-
-
-for _command in (list_stepups, show_stepup, approve_stepup, deny_stepup):
-    stepup.add_command(_command)
 
 
 def print_stepup(out: Output, item: StepUpInfo, before: Iterable[StepUpInfo]) -> None:
     """Print everything a decision is about; the agent's own words stand last."""
-    words = lazy_room("console.state.stepups")
-    make = lazy_room("console.state.intake").Intake(ascii_only=out.ascii_only).stepup
+    from agentvault_tui.console.state import stepups as words
+    from agentvault_tui.console.state.intake import Intake
+
+    make = Intake(ascii_only=out.ascii_only).stepup
     row, agent = make(item), out.shown(item.agent_name, 60)
     if row.unlimited:
         out.line(Cell(Shown(words.no_limits(row)), "bad"))
-    now = lazy_room("clock").SystemClock().now()
+    now = SystemClock().now()
     then = [make(each) for each in before]
     decided = [words.tally(then), *words.sentences(then, row, now)]
     out.fields(

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from agentvault_tui.cli.device import followed, print_qr
-from agentvault_tui.cli.framework import command, group, pass_session
+from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.output import Cell, Output
-from agentvault_tui.cli.session import CliSession, lazily, lazy_room
+from agentvault_tui.cli.session import CliSession
 from agentvault_tui.cli.terminal import confirm
+from agentvault_tui.clock import SystemClock, iso
 from agentvault_tui.errors import (
     TenantError,
     TenantRefusedError,
@@ -31,6 +32,9 @@ from agentvault_tui.operator_api import calls, requests
 from agentvault_tui.operator_api.requests import StepUpQuery
 from agentvault_tui.text import clip
 
+if TYPE_CHECKING:
+    from agentvault_tui.tenant.users import User, UserStore
+
 _TRIES: Final = 3
 _AGAIN: Final = frozenset({"wrong_sign_in", "wrong_otp"})
 _OUTCOMES: Final = {
@@ -38,13 +42,24 @@ _OUTCOMES: Final = {
     "confirmed": "what asked for the code shows whether it was accepted",
 }
 _PASSWORD_CAP: Final = 4096
+_ROLE = click.Choice([role.value for role in Role])
 
 
-@command(
-    "activate",
-    example="agentvault tenant activate KDRT-WZNB --user alice",
-    prints_data=True,
-)
+@group("tenant", example="agentvault tenant user add alice --approver")
+def tenant() -> None:
+    """Manage the embedded tenant's people and keys; approve without a browser."""
+
+
+@tenant.group("user", example="agentvault tenant user list")
+def user() -> None:
+    """Add, list, change and remove people; each change is in the audit.
+
+    Where `[operators] roles` is `claim`, a change needs somebody signed in who has the
+    role approver, once anybody has it.
+    """
+
+
+@tenant.command("activate", example="agentvault tenant activate KDRT-WZNB --user alice")
 @click.argument("user_code")
 @click.option("--user", "user", required=True, help="Who you are at the tenant.")
 @click.option(
@@ -62,13 +77,14 @@ def activate(session: CliSession, /, user_code: str, user: str, **given: Any) ->
     asked. Then waits for the broker: exits 0 when it accepted the approval, 1 when it
     did not, or when you or the tenant say no.
     """
+    from agentvault_tui.tenant.device_page_client import Activation
+
     if not (given["yes"] or sys.stdin.isatty()):
         raise UsageError("there is no terminal to ask yes or no at", "give --yes")
-    room = lazy_room("tenant.device_page_client")
     path = given["password_file"]
     password = _read_password(path) if path else None
     issuer = _issuer(session)  # first: it says whether this home has a tenant at all
-    with room.Activation(prove=_prover(session)) as page:
+    with Activation(prove=_prover(session)) as page:
         details = page.open(issuer, user_code)
         if not session.json:
             _print_details(session.out, details)
@@ -118,12 +134,14 @@ def _accepted(session: CliSession, stepup_id: str | None) -> tuple[str, str | No
 
 def _prover(session: CliSession) -> Callable[[str], str] | None:
     """Return what shows the tenant that this is its home's owner, if it is."""
+    from agentvault_tui.tenant.sealing import TenantSeal
+    from agentvault_tui.tenant.signin import proof_of
+
     try:
-        seal = lazy_room("tenant.sealing").TenantSeal.of(session.home)
+        seal = TenantSeal.of(session.home)
     except TenantError:
         return None
-    proof_of = lazy_room("tenant.signin").proof_of
-    return lambda user_code: str(proof_of(seal, user_code))
+    return lambda user_code: proof_of(seal, user_code)
 
 
 def _issuer(session: CliSession) -> str:
@@ -245,27 +263,7 @@ def _activation_shape(details: Any) -> dict[str, Any]:
     }
 
 
-if TYPE_CHECKING:
-    from agentvault_tui.tenant.users import User, UserStore
-
-_ROLE = click.Choice([role.value for role in Role])
-
-
-@group("tenant", example="agentvault tenant user add alice --approver")
-def tenant() -> None:
-    """Manage the embedded tenant's people and keys; approve without a browser."""
-
-
-@group("user", example="agentvault tenant user list")
-def user() -> None:
-    """Add, list, change and remove people; each change is in the audit.
-
-    Where `[operators] roles` is `claim`, a change needs somebody signed in who has the
-    role approver, once anybody has it.
-    """
-
-
-@command("add", example="agentvault tenant user add alice --approver", prints_data=True)
+@user.command("add", example="agentvault tenant user add alice --approver")
 @click.argument("name")
 @click.option("--approver", is_flag=True, help="The same as --role approver.")
 @click.option(
@@ -305,7 +303,7 @@ def add_user(
     )
 
 
-@command("list", example="agentvault tenant user list --json", prints_data=True)
+@user.command("list", example="agentvault tenant user list --json")
 @pass_session
 def list_users(session: CliSession) -> None:
     """List the people who can sign in."""
@@ -331,7 +329,7 @@ def list_users(session: CliSession) -> None:
         )
 
 
-@command("otp", example="agentvault tenant user otp alice", prints_data=True)
+@user.command("otp", example="agentvault tenant user otp alice")
 @click.argument("name")
 @pass_session
 def new_otp(session: CliSession, name: str) -> None:
@@ -340,13 +338,13 @@ def new_otp(session: CliSession, name: str) -> None:
         person = users.named(name)
         _record(session, users, "factor", person)
         secret, uri = users.reset_otp(name)
-    if session.json:
-        session.out.json({"user": name, "otp_secret": secret, "otpauth_uri": uri})
-    else:
+    if not session.out.print_json(
+        {"user": name, "otp_secret": secret, "otpauth_uri": uri}
+    ):
         _print_otp(session.out, secret, uri)
 
 
-@command("password", example="agentvault tenant user password alice", prints_data=True)
+@user.command("password", example="agentvault tenant user password alice")
 @click.argument("name")
 @pass_session
 def new_password(session: CliSession, name: str) -> None:
@@ -355,14 +353,12 @@ def new_password(session: CliSession, name: str) -> None:
         person = users.named(name)
         _record(session, users, "password", person)
         password = users.reset_password(name)
-    if session.json:
-        session.out.json({"user": person.name, "password": password})
-    else:
+    if not session.out.print_json({"user": person.name, "password": password}):
         session.out.fields([("password", password)])
         session.out.note("this is shown once: keep it now")
 
 
-@command("role", example="agentvault tenant user role alice approver", prints_data=True)
+@user.command("role", example="agentvault tenant user role alice approver")
 @click.argument("name")
 @click.argument("roles", nargs=-1, type=_ROLE)
 @click.option("--none", is_flag=True, help="Take every role away.")
@@ -377,13 +373,11 @@ def set_roles(
         person = users.named(name)
         _record(session, users, "role", person, roles)
         person = users.set_roles(name, roles)
-    if session.json:
-        session.out.json(_shape(person))
-    else:
+    if not session.out.print_json(_shape(person)):
         session.out.line(f"{person.name}: {', '.join(person.roles) or 'no role'}")
 
 
-@command("remove", example="agentvault tenant user remove alice", prints_data=True)
+@user.command("remove", example="agentvault tenant user remove alice")
 @click.argument("name")
 @pass_session
 def remove_user(session: CliSession, name: str) -> None:
@@ -392,13 +386,13 @@ def remove_user(session: CliSession, name: str) -> None:
         person = users.named(name)
         _record(session, users, "removed", person)
         users.remove(name)
-    if session.json:
-        session.out.json({"user": person.name, "sub": person.sub, "removed": True})
-    else:
+    if not session.out.print_json(
+        {"user": person.name, "sub": person.sub, "removed": True}
+    ):
         session.out.line(f"removed {person.name}")
 
 
-@command("rotate-keys", example="agentvault tenant rotate-keys", prints_data=True)
+@tenant.command("rotate-keys", example="agentvault tenant rotate-keys")
 @click.option(
     "--revoke",
     is_flag=True,
@@ -414,11 +408,12 @@ def rotate(session: CliSession, revoke: bool) -> None:
     If a key may have been stolen, use --revoke, and restart the broker: it can know the
     old keys for an hour. Refresh tokens are not signed and go on.
     """
+    from agentvault_tui.tenant.keys import rotate_keys
+
     _only_embedded(session, "signing keys")
-    clock = lazily("agentvault_tui.clock", "SystemClock")()
-    done = lazy_room("tenant.keys").rotate_keys(session.home, clock, revoke=revoke)
+    done = rotate_keys(session.home, SystemClock(), revoke=revoke)
     out = session.out
-    until = lazily("agentvault_tui.clock", "iso")(done.retired_until)
+    until = iso(done.retired_until)
     if session.json:
         out.json(
             {
@@ -439,12 +434,6 @@ def rotate(session: CliSession, revoke: bool) -> None:
     )
 
 
-for _command in (add_user, list_users, new_otp, new_password, set_roles, remove_user):
-    user.add_command(_command)
-for _member in (user, activate, rotate):
-    tenant.add_command(_member)
-
-
 def _only_embedded(session: CliSession, what: str) -> None:
     if session.settings.tenant.issuer:
         raise UsageError(
@@ -454,9 +443,10 @@ def _only_embedded(session: CliSession, what: str) -> None:
 
 
 def _users(session: CliSession) -> UserStore:
+    from agentvault_tui.tenant.users import UserStore
+
     _only_embedded(session, "people")
-    store: UserStore = lazy_room("tenant.users").UserStore(session.home)
-    return store
+    return UserStore(session.home)
 
 
 def _record(
@@ -501,8 +491,9 @@ async def _commit(session: CliSession, draft: Draft) -> None:
         HomeInUseError: a broker has it, and does not answer.
         LedgerError: it cannot be written.
     """
-    clock = lazily("agentvault_tui.clock", "SystemClock")()
-    ledger = await lazy_room("ledger").Ledger.open(session.home, clock=clock)
+    from agentvault_tui.ledger import Ledger
+
+    ledger = await Ledger.open(session.home, clock=SystemClock())
     try:
         await ledger.commit(draft)
     finally:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any, Final
 
 import click
 
-from agentvault_tui.cli.framework import command, group, pass_session
+from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.output import Output
-from agentvault_tui.cli.session import CliSession, lazily, lazy_room
+from agentvault_tui.cli.session import CliSession
+from agentvault_tui.clock import SystemClock, iso
 from agentvault_tui.errors import NotFoundError
 
 _TRUST: Final = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS")
@@ -20,7 +22,7 @@ def tls() -> None:
     """Make the agents' listener speak https, with an authority of this home."""
 
 
-@command("init", example="agentvault tls init --name 127.0.0.2", prints_data=True)
+@tls.command("init", example="agentvault tls init --name 127.0.0.2")
 @click.option(
     "--name",
     "names",
@@ -38,12 +40,12 @@ def init(session: CliSession, names: tuple[str, ...], new_ca: bool) -> None:
     A running broker that shows such a certificate shows the new one from the next
     connection on. An authority is never replaced unless --new-ca says so.
     """
+    from agentvault_tui.web.local_ca import renew
+
     session.home.prepare()
-    now = lazily("agentvault_tui.clock", "SystemClock")().now()
-    made = lazy_room("web.local_ca").renew(session.home, names, now=now, new_ca=new_ca)
+    made = renew(session.home, names, now=SystemClock().now(), new_ca=new_ca)
     shape = _shape(session)
-    if session.json:
-        session.out.json({"new_ca": made, **shape})
+    if session.out.print_json({"new_ca": made, **shape}):
         return
     _print(session.out, shape)
     _print_environment(session.out, shape)
@@ -53,27 +55,23 @@ def init(session: CliSession, names: tuple[str, ...], new_ca: bool) -> None:
         session.out.note("a broker that speaks http speaks https once restarted")
 
 
-@command("show", example="agentvault tls show", prints_data=True)
+@tls.command("show", example="agentvault tls show")
 @click.option("--ca", is_flag=True, help="Print the authority itself, in PEM.")
 @pass_session
 def show(session: CliSession, ca: bool) -> None:
     """Say what `serve` shows to agents, until when, and what agents must trust."""
+    from agentvault_tui.web.certificates import pem_of
+    from agentvault_tui.web.local_ca import CaFiles
+
     if ca:
         # For a file of the agents' own: other users cannot read in this home.
-        path = lazy_room("web.local_ca").CaFiles.of(session.home).ca
-        for line in lazy_room("web.certificates").pem_of(path).splitlines():
+        for line in pem_of(CaFiles.of(session.home).ca).splitlines():
             session.out.line(line)
         return
     shape = _shape(session)
-    if session.json:
-        session.out.json(shape)
-    else:
+    if not session.out.print_json(shape):
         _print(session.out, shape)
         _print_environment(session.out, shape)
-
-
-for _command in (init, show):
-    tls.add_command(_command)
 
 
 def _shape(session: CliSession) -> dict[str, object]:
@@ -82,16 +80,16 @@ def _shape(session: CliSession) -> dict[str, object]:
     Raises:
         NotFoundError: it would show none.
     """
-    room = lazy_room("web.local_ca")
-    files = room.chosen_files(session.home, session.settings.broker)
+    from agentvault_tui.web.certificates import read_certificate
+    from agentvault_tui.web.local_ca import CaFiles, chosen_files
+
+    files = chosen_files(session.home, session.settings.broker)
     if files is None:
         raise NotFoundError(
             "the agents' listener speaks plain http", "agentvault tls init"
         )
-    read = lazily("agentvault_tui.web.certificates", "read_certificate")
-    iso = lazily("agentvault_tui.clock", "iso")
-    found = read(files.cert)
-    own = room.CaFiles.of(session.home)
+    found = read_certificate(files.cert)
+    own = CaFiles.of(session.home)
     ours = files == own.leaf
     return {
         "cert": str(files.cert),
@@ -102,7 +100,7 @@ def _shape(session: CliSession) -> dict[str, object]:
         "not_after": iso(found.ends),
         "sha256": found.fingerprint,
         "ca": str(own.ca) if ours else None,
-        "ca_not_after": iso(read(own.ca).ends) if ours else None,
+        "ca_not_after": iso(read_certificate(own.ca).ends) if ours else None,
         "environment": dict.fromkeys(_TRUST, str(own.ca)) if ours else {},
     }
 
@@ -126,9 +124,8 @@ def _print_environment(out: Output, shape: dict[str, Any]) -> None:
     if not shape["environment"]:
         return
     out.line()
-    quote = lazily("shlex", "quote")
     for name, path in shape["environment"].items():
-        out.line(f"export {name}={quote(path)}")
+        out.line(f"export {name}={shlex.quote(path)}")
     out.line()
     out.note("agents of other users: `agentvault tls show --ca` prints it for a file")
     out.note(

@@ -11,7 +11,7 @@ from support.dict_tenant import DictTenant
 from support.ledger_kit import START, agent, manual_clock, note
 from support.provisioning import Call
 
-from agentvault_tui.cli.auth0_needs import served_agents
+from agentvault_tui.cli.auth0 import served_agents
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Ledger
 from agentvault_tui.ledger.records import Panic
