@@ -25,7 +25,7 @@ _STARTED: Final = (
 )
 
 
-@command("console", example="agentvault console --read-only")
+@command("console", example="agentvault console --read-only", prints_data=False)
 @click.option("--read-only", is_flag=True, help="Look on; take no decision.")
 @click.option(
     "--plain", is_flag=True, help="Line by line, for screen readers and logs."

@@ -82,6 +82,7 @@ class Group(CliCommand, click.Group):
     """A group of commands, with what every command has."""
 
     command_class = CliCommand
+    group_class = type
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, prints_data=False, **kwargs)
