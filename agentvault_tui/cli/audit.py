@@ -21,6 +21,10 @@ from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock, iso, parse_iso, span
+from agentvault_tui.console.draw import words
+from agentvault_tui.console.state.completion import event_facts
+from agentvault_tui.console.state.filters import Filter
+from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.records import stepup_state
 from agentvault_tui.errors import (
     LedgerDamagedError,
@@ -96,11 +100,9 @@ class Moment(click.ParamType[str]):
 
 
 @cache
-def _unread(*, ascii_only: bool) -> Any:
+def _empty_mirror(*, ascii_only: bool) -> Mirror:
     """Return a mirror that knows no agent, for the words of events."""
-    return lazy_room("console.state.mirror").Mirror(
-        SystemClock(), ascii_only=ascii_only
-    )
+    return Mirror(SystemClock(), ascii_only=ascii_only)
 
 
 def print_event(out: Output, event: EventInfo) -> None:
@@ -108,7 +110,7 @@ def print_event(out: Output, event: EventInfo) -> None:
     if out.json_mode:
         out.json(event)
         return
-    mirror, words = _unread(ascii_only=out.ascii_only), lazy_room("console.draw.words")
+    mirror = _empty_mirror(ascii_only=out.ascii_only)
     row = mirror.intake.event(event)
     why, about = words.why(mirror, row), [words.place(row), row.note]
     if event.actor.kind != "agent" and event.agent_id:
@@ -123,7 +125,12 @@ def print_event(out: Output, event: EventInfo) -> None:
         (18, Cell(row.actor, "strong")),
         (20, Cell(row.action or row.type)),
         (30, Cell(Shown(" ".join(filter(None, about))))),
-        (0, out.own_words(why, 120) if event.actor.kind == "agent" else Cell(why)),
+        (
+            0,
+            out.own_words(why, 120)
+            if event.actor.kind == "agent"
+            else Cell(Shown(why)),
+        ),
     )
 
 
@@ -488,10 +495,6 @@ def _filtered(
     Returns:
         what the broker looks for, and what tells of an event whether all of it holds.
     """
-    from agentvault_tui.console.state.completion import event_facts
-    from agentvault_tui.console.state.filters import Filter
-    from agentvault_tui.console.state.mirror import Mirror
-
     wanted = Filter.parse(text)
     if not any(term.key for term in wanted.terms):
         return AuditQuery(q=text or None), lambda _: True
