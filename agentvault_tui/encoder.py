@@ -21,5 +21,5 @@ def to_json(value: object) -> str:
     try:
         text = _UTF8.encode(value).decode("ascii")
     except UnicodeError:
-        return _ESCAPING.encode(value)
-    return text if "\x7f" not in text else _ESCAPING.encode(value)
+        text = "\x7f"
+    return text if "\x7f" not in text else _ESCAPING.encode(msgspec.to_builtins(value))

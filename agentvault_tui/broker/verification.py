@@ -1,7 +1,7 @@
 """Verify the whole ledger beside the running broker, and stop everything if it fails.
 
 A start checks the newest events, and finds older ones by columns and indexes that
-whoever can write the file can change. So `verify_home` runs after it, in a process of
+whoever can write the file can change. So `verify_ledger` runs after it, in a process of
 its own that takes nothing from decisions, and once a day from then on.
 """
 

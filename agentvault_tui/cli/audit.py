@@ -364,9 +364,9 @@ def verify(session: CliSession, file: Path | None) -> int:
 
     Needs no broker. Exits 1 when the record is not the one that was written.
     """
-    from agentvault_tui.ledger import verify_export, verify_home
+    from agentvault_tui.ledger import verify_export, verify_ledger
 
-    found = verify_home(session.home) if file is None else verify_export(file)
+    found = verify_ledger(session.home) if file is None else verify_export(file)
     out = session.out
     if session.json:
         out.json(

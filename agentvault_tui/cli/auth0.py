@@ -27,7 +27,7 @@ from agentvault_tui.errors import (
     UsageError,
 )
 from agentvault_tui.home import Home
-from agentvault_tui.ledger.opening import read_home
+from agentvault_tui.ledger.schema import read_home
 from agentvault_tui.ledger.state import load
 from agentvault_tui.model import Agent, AgentStatus
 from agentvault_tui.model.finding import Level, fault

@@ -286,13 +286,14 @@ def check_ledger(session: CliSession) -> Iterator[Finding]:
     from agentvault_tui.ledger import opening
     from agentvault_tui.ledger.batch import read_tip
     from agentvault_tui.ledger.headfile import read_witness
+    from agentvault_tui.ledger.schema import read_home
     from agentvault_tui.ledger.verify import check_tail
 
     home = session.home
     if not home.database.exists():
         yield ok("not made yet")
         return
-    with opening.read_home(home) as db:
+    with read_home(home) as db:
         ledger_id = opening.read_ledger_id(db, home.database)
         # The head kept outside is read first: beside a broker it can only be behind.
         outside = read_witness(home.head_file)
@@ -325,8 +326,8 @@ def check_clock(session: CliSession) -> Iterator[Finding]:
 
 
 def _last_time(session: CliSession) -> datetime | None:
-    from agentvault_tui.ledger.opening import read_home
     from agentvault_tui.ledger.places import head_seq, time_at
+    from agentvault_tui.ledger.schema import read_home
 
     if not session.home.database.exists():
         return None

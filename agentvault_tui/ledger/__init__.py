@@ -31,7 +31,7 @@ from agentvault_tui.ledger.records import (
     UsedAssertion,
 )
 from agentvault_tui.ledger.verify import Verification, verify_export, verify_ledger
-from agentvault_tui.ledger.verify_state import StateDivergence, verify_home
+from agentvault_tui.ledger.verify_state import StateDivergence
 
 __all__ = [
     "ALLOWED",
@@ -74,6 +74,5 @@ __all__ = [
     "encode_cuts",
     "export_ledger",
     "verify_export",
-    "verify_home",
     "verify_ledger",
 ]

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from typing import Final
 
 from agentvault_tui.home import Home
-from agentvault_tui.ledger.verify_state import verify_home
+from agentvault_tui.ledger.verify import verify_ledger
 from agentvault_tui.process import harden
 
 _NICE: Final = 19
@@ -39,7 +39,7 @@ def main() -> int:
     _yield_to_others()
     threading.Thread(target=_end_with_stdin, daemon=True).start()
     found = asdict(
-        verify_home(Home.locate(given.home), progress=lambda seq: _tell({"seq": seq}))
+        verify_ledger(Home.locate(given.home), progress=lambda seq: _tell({"seq": seq}))
     )
     if found["problem"]:
         found["problem"] = found["problem"][:_PROBLEM]

@@ -18,11 +18,10 @@ from agentvault_tui.ledger.headfile import Witness, read_witness, write_witness
 from agentvault_tui.ledger.opening import (
     HomeLock,
     create_file,
-    foreseen,
     open_checked,
     read_ledger_id,
 )
-from agentvault_tui.ledger.schema import WriterConnection
+from agentvault_tui.ledger.schema import StoreConnection, foreseen
 from agentvault_tui.ledger.state import state_statements
 from agentvault_tui.ledger.verify import columns_of
 from agentvault_tui.ledger.verify_state import FullStateCheck
@@ -59,7 +58,7 @@ async def accept_rollback(
     lock = HomeLock(home.lock_file)
     try:
         with foreseen(home.database):
-            db = await WriterConnection.open(lambda: schema.open_writer(home.database))
+            db = await StoreConnection.open(lambda: schema.open_writer(home.database))
         try:
             return await _accept(db, home, clock, actor, reason)
         finally:
@@ -69,11 +68,11 @@ async def accept_rollback(
 
 
 async def _accept(
-    db: WriterConnection, home: Home, clock: Clock, actor: Actor, reason: str
+    db: StoreConnection, home: Home, clock: Clock, actor: Actor, reason: str
 ) -> Event:
     with foreseen(home.database):
         mended = await db.run(_restore, home)
-    opened = await db.run(open_checked, home, clock, trust=True)
+    opened = await db.run(open_checked, home, trust=True)
     found = opened.tip.head
     draft = Draft(
         EventType.AUDIT_AMBIGUOUS,
@@ -134,7 +133,7 @@ def _restore(db: sqlite3.Connection, home: Home) -> int:
             [
                 (f"DROP TRIGGER IF EXISTS {_GUARD}", ()),
                 *((update, row) for row in wrong),
-                (schema.definition("trigger", _GUARD), ()),
+                (schema.expected()["trigger", _GUARD], ()),
                 ("DELETE FROM tally", ()),
                 ("DELETE FROM activity", ()),
                 ("UPDATE counted SET upto = 0", ()),

@@ -10,17 +10,15 @@ compares.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from agentvault_tui.clock import Clock, iso, parse_iso
-from agentvault_tui.errors import LedgerDamagedError
+from agentvault_tui.clock import iso, parse_iso
 from agentvault_tui.model import DECISION_TYPES, ActorKind, AgentId, Event, EventType
 
 SCOPE: Final = "scope"
@@ -30,13 +28,6 @@ REDEEMED: Final = "redeemed"
 """Stands beside the outcomes: an elevated token was used."""
 ALLOWED: Final = "allowed_by_policy"
 """The reason of a redemption whose token policy alone allowed."""
-TABLE: Final = """CREATE TABLE activity (
-  agent_id TEXT NOT NULL, facet TEXT NOT NULL, value TEXT NOT NULL,
-  outcome TEXT NOT NULL, events INTEGER NOT NULL, last TEXT NOT NULL,
-  PRIMARY KEY (agent_id, facet, value, outcome)
-) WITHOUT ROWID"""
-COUNTED: Final = "CREATE TABLE counted (upto INTEGER NOT NULL)"
-"""The last event that `tally` and `activity` count; those after it are few."""
 UNCOUNTED: Final = (
     "SELECT seq, time, type, agent_id, outcome, json_extract(body, '$.action'),"
     " json_extract(body, '$.reason'), json_extract(body, '$.actor.kind'),"
@@ -223,39 +214,6 @@ def fact_of(body: dict[str, Any]) -> Fact:
         body["reason"],
         _scope(body["detail"]),
     )
-
-
-def migrate(db: sqlite3.Connection, _: Clock) -> None:
-    """Add the table to a ledger written before there was one, and fill it.
-
-    Raises:
-        LedgerDamagedError: an event cannot be read.
-    """
-    db.execute(TABLE)
-    rows = db.execute(
-        "SELECT time, CAST(body AS BLOB) FROM events WHERE type IN (?, ?) ORDER BY seq",
-        (EventType.TOKEN_DECISION, EventType.TOKEN_REDEEMED),
-    )
-    counted = _counted(rows)
-    db.executemany(
-        "INSERT INTO activity VALUES (?, ?, ?, ?, ?, ?)",
-        ((*key, events, last) for key, (events, last) in counted.items()),
-    )
-
-
-def _counted(rows: Iterable[tuple[str, bytes]]) -> dict[Key, tuple[int, str]]:
-    counted: dict[Key, tuple[int, str]] = {}
-    for stamp, body in rows:
-        try:
-            found = keys(fact_of(json.loads(body)), stamp)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise LedgerDamagedError(
-                "an event cannot be read, so it cannot be counted",
-                "keep the file as evidence and restore a copy",
-            ) from error
-        for key in found:
-            counted[key] = (counted.get(key, (0, ""))[0] + 1, stamp)
-    return counted
 
 
 def _scopes(fact: Fact) -> list[str]:

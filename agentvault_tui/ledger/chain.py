@@ -10,9 +10,10 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_type_hints
 
-from agentvault_tui.clock import parse_iso
+import msgspec
+
 from agentvault_tui.ledger.canonical import (
     MAX_BODY,
     clip,
@@ -26,13 +27,10 @@ from agentvault_tui.ledger.canonical import (
 from agentvault_tui.ledger.canonical import canonical as canonical_text
 from agentvault_tui.model import (
     Actor,
-    ActorKind,
     AgentId,
     DecisionId,
     Draft,
     Event,
-    EventType,
-    Outcome,
 )
 
 _GENESIS_TAG: Final = b"agentvault ledger v1\n"
@@ -43,6 +41,13 @@ _LONG_FIELD: Final = 1024
 _SHORT_FIELD: Final = 256
 _DETAIL: Final = 3584
 PREFIX: Final = "sha256:"
+_BODY: Final = msgspec.json.Decoder(
+    msgspec.defstruct(
+        "EventBody",
+        [(n, kind) for n, kind in get_type_hints(Event).items() if n != "hash"],
+    )
+)
+"""Reads a body's members of `Event`, in its order; its hash is computed over them."""
 
 
 def genesis(ledger_id: str) -> bytes:
@@ -117,34 +122,10 @@ def read_event(body: bytes | str, digest: bytes) -> Event:
         ValueError: it is no event's body.
     """
     try:
-        value = json.loads(body)
-        actor = value["actor"]
-        outcome = value["outcome"]
-        return Event(
-            seq=value["seq"],
-            time=parse_iso(value["time"]),
-            type=EventType(value["type"]),
-            actor=Actor(ActorKind(actor["kind"]), actor["id"], actor["name"]),
-            agent_id=_optional_id(value["agent_id"]),
-            action=value["action"],
-            resource=value["resource"],
-            outcome=None if outcome is None else Outcome(outcome),
-            reason=value["reason"],
-            rule=value["rule"],
-            decision_id=DecisionId(value["decision_id"])
-            if value["decision_id"]
-            else None,
-            detail=value["detail"],
-            hash=written(digest),
-        )
-    except (
-        KeyError,
-        TypeError,
-        AttributeError,
-        ValueError,
-        RecursionError,
-    ) as error:
+        value = _BODY.decode(body)
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"not an event ({error!r:.80})") from error
+    return Event._make((*msgspec.structs.astuple(value), written(digest)))
 
 
 def search_text(*fields: str | None, words: list[str]) -> str:

@@ -19,9 +19,10 @@ from agentvault_tui.home import Home, private_draft
 from agentvault_tui.ledger import schema
 from agentvault_tui.ledger.batch import read_tip
 from agentvault_tui.ledger.chain import written
-from agentvault_tui.ledger.opening import foreseen, read_ledger_id
+from agentvault_tui.ledger.opening import read_ledger_id
 from agentvault_tui.ledger.places import hash_at
 from agentvault_tui.ledger.records import Head
+from agentvault_tui.ledger.schema import foreseen
 from agentvault_tui.ledger.verify import FORMAT, lines_of
 
 _OTHER_NAME: Final = "choose another name, or --force to replace it"

@@ -23,7 +23,6 @@ from agentvault_tui.ledger.opening import (
     HomeLock,
     Opened,
     create_file,
-    foreseen,
     keep_room,
     make_room,
     open_checked,
@@ -43,7 +42,7 @@ from agentvault_tui.ledger.records import (
     Recovery,
     Story,
 )
-from agentvault_tui.ledger.schema import WriterConnection
+from agentvault_tui.ledger.schema import StoreConnection, foreseen
 from agentvault_tui.ledger.search import Indexer, index_digest, open_searcher
 from agentvault_tui.ledger.verify_state import StateDivergence, diverged
 from agentvault_tui.ledger.writer import Writer
@@ -100,9 +99,9 @@ class Ledger:
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self._writer: Writer
-        self._reader: WriterConnection
+        self._reader: StoreConnection
         self._indexer: Indexer
-        self._history: tuple[WriterConnection, History] | None = None
+        self._history: tuple[StoreConnection, History] | None = None
         self._history_lock = asyncio.Lock()
 
     @classmethod
@@ -126,11 +125,11 @@ class Ledger:
     @classmethod
     async def _open_locked(cls, home: Home, clock: Clock, lock: HomeLock) -> Ledger:
         with foreseen(home.database):
-            db = await WriterConnection.open(lambda: schema.open_writer(home.database))
+            db = await StoreConnection.open(lambda: schema.open_writer(home.database))
         # What was opened is closed again when the rest fails: each has a thread.
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(db.close)
-            opened = await db.run(open_checked, home, clock, trust=False)
+            opened = await db.run(open_checked, home, trust=False)
             self = cls(home, clock, lock, opened)
             self._writer = Writer(db, home.database, opened.ledger_id, opened.tip)
             self._write_head()
@@ -138,7 +137,7 @@ class Ledger:
             self._indexer = await Indexer.open(home, opened)
             undo.push_async_callback(self._indexer.close)
             with foreseen(home.database):
-                self._reader = await WriterConnection.open(lambda: open_searcher(home))
+                self._reader = await StoreConnection.open(lambda: open_searcher(home))
             undo.push_async_callback(self._reader.close)
             undo.push_async_callback(self._end_tasks)
             self._start()
@@ -322,7 +321,7 @@ class Ledger:
             async with self._history_lock:
                 if self._history is None:
                     path = self._home.database
-                    db = await WriterConnection.open(lambda: schema.open_reader(path))
+                    db = await StoreConnection.open(lambda: schema.open_reader(path))
                     self._history = db, History()
                 db, history = self._history
                 now, act = self._clock.now(), partial(look, history)

@@ -7,26 +7,24 @@ import json
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agentvault_tui.clock import Clock
 from agentvault_tui.errors import (
     HomeInUseError,
     LedgerDamagedError,
-    LedgerError,
     LedgerUnwritableError,
 )
 from agentvault_tui.home import Home, private_file, put_private
 from agentvault_tui.ledger import schema
 from agentvault_tui.ledger.batch import Tip, read_tip
 from agentvault_tui.ledger.chain import written
-from agentvault_tui.ledger.headfile import Witness, read_witness, write_witness
-from agentvault_tui.ledger.places import hash_at, head_seq
+from agentvault_tui.ledger.headfile import Witness, read_witness
+from agentvault_tui.ledger.places import hash_at
 from agentvault_tui.ledger.records import Head
+from agentvault_tui.ledger.schema import foreseen
 from agentvault_tui.ledger.state import last_n
 from agentvault_tui.ledger.verify import check_tail
 
@@ -129,14 +127,6 @@ def _holder(descriptor: int) -> str:
 
 CHECKED_AT_START: Final = 256
 """Events whose links and columns are checked at every start."""
-_PASSING: Final = (
-    "SQLITE_BUSY",
-    "SQLITE_LOCKED",
-    "SQLITE_FULL",
-    "SQLITE_READONLY",
-    "SQLITE_CANTOPEN",
-    "SQLITE_PERM",
-)
 _ACCEPT: Final = (
     "put the newest copy back, or accept this one, on the record: "
     "agentvault audit accept --reason WHY"
@@ -174,9 +164,7 @@ def create_file(home: Home) -> None:
         ) from error
 
 
-def open_checked(
-    db: sqlite3.Connection, home: Home, clock: Clock, *, trust: bool
-) -> Opened:
+def open_checked(db: sqlite3.Connection, home: Home, *, trust: bool) -> Opened:
     """Set the writing connection up and check what can be checked at a start.
 
     With *trust* the head file is not asked: for `accept_rollback` alone.
@@ -188,10 +176,8 @@ def open_checked(
     with foreseen(home.database):
         schema.set_up_writer(db)
         witness = None if trust else read_witness(home.head_file)
-        if witness is not None and witness.index is not None:
-            _check_stopped_end(db, home, witness)
         fresh = witness.ledger if witness and witness.head.seq == 0 else None
-        schema.prepare_schema(db, home.database, fresh or secrets.token_hex(16), clock)
+        schema.prepare_schema(db, home.database, fresh or secrets.token_hex(16))
         ledger_id = read_ledger_id(db, home.database)
         tip = read_tip(db, ledger_id)
         problem = check_tail(db, ledger_id, CHECKED_AT_START)
@@ -236,6 +222,14 @@ def compare(
             f"this is another ledger than the one that ended at event {known.seq}",
             _ACCEPT,
         )
+    # Anyone can compute the hash of an event that follows from the last one. A process
+    # that was killed may have written some after it last wrote the head file.
+    if witness.index is not None and head.seq > known.seq:
+        raise LedgerDamagedError(
+            f"the ledger ends at event {head.seq}, but ended at {known.seq} when the"
+            " last broker stopped: events were appended since",
+            f"find out who wrote them; {_ACCEPT}",
+        )
     if head.seq < known.seq:
         raise LedgerDamagedError(
             f"the ledger ends at event {head.seq}, but it had reached {known.seq}:"
@@ -249,63 +243,3 @@ def compare(
             " the ledger was rewritten, or this is another copy",
             _ACCEPT,
         )
-
-
-def _check_stopped_end(db: sqlite3.Connection, home: Home, witness: Witness) -> None:
-    """See that the ledger ends where a process that stopped in order left it.
-
-    Anyone can compute the hash of an event that follows from the last one. (A process
-    that was killed may have written some after it last wrote the head file.)
-
-    Raises:
-        LedgerDamagedError: events were appended since.
-    """
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version != schema.VERSION:
-        # Bringing it up to date appends one; and it may be killed while it does.
-        write_witness(home.head_file, replace(witness, index=None))
-    elif (head := head_seq(db)) > witness.head.seq:
-        raise LedgerDamagedError(
-            f"the ledger ends at event {head}, but ended at {witness.head.seq} when the"
-            " last broker stopped: events were appended since",
-            f"find out who wrote them; {_ACCEPT}",
-        )
-
-
-@contextmanager
-def read_home(home: Home) -> Iterator[sqlite3.Connection]:
-    """Yield a connection that reads a home's ledger, beside a broker or without one.
-
-    Raises:
-        LedgerError: it is of another version, damaged, or cannot be read.
-    """
-    path = home.database
-    with foreseen(path), closing(schema.open_reader(path)) as db:
-        schema.check_schema(db, path)
-        yield db
-
-
-@contextmanager
-def foreseen(path: Path) -> Iterator[None]:
-    """Turn what is wrong with a file, or with what stands in it, into a remedy."""
-    try:
-        yield
-    except LedgerError:
-        raise
-    except sqlite3.Error as error:
-        name = getattr(error, "sqlite_errorname", "")
-        if name.startswith((*_PASSING, "SQLITE_IOERR")):
-            raise LedgerUnwritableError(
-                f"{path} cannot be used now ({error})",
-                "check free space, modes, and for other programs that use it",
-            ) from error
-        raise LedgerDamagedError(
-            f"{path} is damaged ({error})",
-            "keep it as evidence and restore the newest copy",
-        ) from error
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
-        # Whoever changed a row may have changed it to any type: none is trusted.
-        raise LedgerDamagedError(
-            f"{path} is damaged ({error!r:.100})",
-            "keep it as evidence and restore the newest copy",
-        ) from error

@@ -1,8 +1,8 @@
 """The past: what the broker knew at a moment, rebuilt from its events alone.
 
 State tables are never asked: whatever is told here follows from the chain, so it can
-be checked against an export by anyone. An event of an older version may not say
-enough; what is unsure for that reason is told in `Past.unsure`.
+be checked against an export by anyone. An event that was cut because it was too long
+may not say enough; what is unsure for that reason is told in `Past.unsure`.
 """
 
 from __future__ import annotations

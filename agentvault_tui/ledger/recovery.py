@@ -11,7 +11,7 @@ from agentvault_tui.errors import LedgerDamagedError
 from agentvault_tui.ledger.batch import Batch, Job, Tip, build, read_tip, write
 from agentvault_tui.ledger.bindings import LEDGER
 from agentvault_tui.ledger.records import DropToken, Recovery
-from agentvault_tui.ledger.schema import WriterConnection
+from agentvault_tui.ledger.schema import StoreConnection
 from agentvault_tui.ledger.state import has_row, last_n
 from agentvault_tui.model import Draft, EventType, Token
 
@@ -37,7 +37,7 @@ class Doubt:
         self._written: dict[bytes, tuple[Tip, Recovery]] = {}
         """Earlier tries at recording this, in doubt themselves."""
 
-    async def settle(self, db: WriterConnection, clock: Clock) -> tuple[Tip, Recovery]:
+    async def settle(self, db: StoreConnection, clock: Clock) -> tuple[Tip, Recovery]:
         """Look what is there, void the batch's tokens, and record both.
 
         Raises:
@@ -59,7 +59,7 @@ class Doubt:
 
     async def _record(
         self,
-        db: WriterConnection,
+        db: StoreConnection,
         tip: Tip,
         stored_n: int,
         clock: Clock,

@@ -6,35 +6,42 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar, cast
 
 import aiosqlite
 
-from agentvault_tui.clock import Clock
-from agentvault_tui.errors import LedgerDamagedError
-from agentvault_tui.ledger import activity
-from agentvault_tui.ledger.migrations import MIGRATIONS, STEPUPS, TOKENS
-
-log = logging.getLogger(__name__)
+from agentvault_tui.errors import (
+    LedgerDamagedError,
+    LedgerError,
+    LedgerUnwritableError,
+)
+from agentvault_tui.home import Home
 
 APPLICATION_ID: Final = 0x41475654
 """``AGVT``, in the file's header."""
 VERSION: Final = 4
+_TRANSIENT: Final = (
+    "SQLITE_BUSY",
+    "SQLITE_LOCKED",
+    "SQLITE_FULL",
+    "SQLITE_READONLY",
+    "SQLITE_CANTOPEN",
+    "SQLITE_PERM",
+)
 _TOLD: Final = 5
 """Changes of the file's own tables that are named; the others are counted."""
 PAGE: Final = 1024
 """Bytes a page of a new file has. A commit writes every page it touches whole: with
 4,096 it wrote twice as much."""
-_REWRITTEN: Final = 512 * 1024 * 1024
-"""Bytes an older file may have to be written anew with small pages: some seconds."""
 LOG_BYTES: Final = 8 * 1024 * 1024
 """What the log keeps on disk once it has been moved into the database."""
 BUSY_SECONDS: Final = 1.0
 """How long the writer waits for another process before it gives up (503)."""
 
-_TABLES: Final = f"""
+_TABLES: Final = """
 CREATE TABLE meta (
   key TEXT PRIMARY KEY, value TEXT, n INTEGER NOT NULL
 ) WITHOUT ROWID;
@@ -53,19 +60,31 @@ CREATE TABLE tally (
   events INTEGER NOT NULL, seen TEXT,
   PRIMARY KEY (agent_id, type, outcome)
 ) WITHOUT ROWID;
-{activity.TABLE};
-{activity.COUNTED};
+CREATE TABLE activity (
+  agent_id TEXT NOT NULL, facet TEXT NOT NULL, value TEXT NOT NULL,
+  outcome TEXT NOT NULL, events INTEGER NOT NULL, last TEXT NOT NULL,
+  PRIMARY KEY (agent_id, facet, value, outcome)
+) WITHOUT ROWID;
+CREATE TABLE counted (upto INTEGER NOT NULL);
 CREATE TABLE agents (
   id TEXT PRIMARY KEY, doc TEXT NOT NULL, n INTEGER NOT NULL
 ) WITHOUT ROWID;
-{TOKENS};
+CREATE TABLE tokens (
+  n INTEGER PRIMARY KEY, id TEXT NOT NULL, agent_id TEXT NOT NULL,
+  expires TEXT NOT NULL, doc TEXT NOT NULL, seq INTEGER NOT NULL
+);
 CREATE TABLE dropped (
   id TEXT PRIMARY KEY, n INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE voided (
   agent_id TEXT PRIMARY KEY, n INTEGER NOT NULL
 ) WITHOUT ROWID;
-{"; ".join(STEPUPS)};
+CREATE TABLE stepups (
+  id TEXT PRIMARY KEY, status TEXT NOT NULL, agent_id TEXT NOT NULL,
+  action TEXT NOT NULL, decided TEXT, doc TEXT NOT NULL, n INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX stepups_by_status ON stepups (status, n);
+CREATE INDEX stepups_by_kind ON stepups (agent_id, action, decided);
 CREATE TABLE outbox (
   id TEXT PRIMARY KEY, status TEXT NOT NULL, doc TEXT NOT NULL, n INTEGER NOT NULL
 ) WITHOUT ROWID;
@@ -77,8 +96,9 @@ BEGIN SELECT RAISE(ABORT, 'events are never changed'); END;
 CREATE TRIGGER events_are_not_deleted BEFORE DELETE ON events
 BEGIN SELECT RAISE(ABORT, 'events are never deleted'); END;
 """
-# The first trigger also stops INSERT OR REPLACE: it fires before the conflict is
-# resolved, while the DELETE trigger would need recursive_triggers on that connection.
+# `counted.upto` is the last event that tally and activity count, `tokens.seq` the event
+# that binds the row. The first trigger also stops INSERT OR REPLACE: it fires before
+# the conflict is resolved, while the DELETE trigger needs recursive_triggers.
 
 
 def open_writer(path: Path) -> sqlite3.Connection:
@@ -137,21 +157,18 @@ def set_up_writer(db: sqlite3.Connection) -> None:
 
 
 def reopen(db: sqlite3.Connection, path: Path) -> None:
-    """Set a new writing connection up on a file that has its tables."""
+    """Set up a new writing connection to a file that has its tables."""
     set_up_writer(db)
     check_schema(db, path)
 
 
-def prepare_schema(
-    db: sqlite3.Connection, path: Path, ledger_id: str, clock: Clock
-) -> None:
+def prepare_schema(db: sqlite3.Connection, path: Path, ledger_id: str) -> None:
     """Create the tables in an empty file, or check that they are ours.
 
     Raises:
         LedgerDamagedError: the file is something else, or newer than this program.
     """
     (version,) = db.execute("PRAGMA user_version").fetchone()
-    (application,) = db.execute("PRAGMA application_id").fetchone()
     (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if version == 0 and tables == 0:
         db.executescript(
@@ -160,9 +177,6 @@ def prepare_schema(
             f"INSERT INTO meta VALUES ('ledger', '{ledger_id}', 0);"
             "INSERT INTO counted VALUES (0); COMMIT;"
         )
-    elif application == APPLICATION_ID and version in MIGRATIONS:
-        _migrate(db, version, clock)
-        _shrink_pages(db)
     check_schema(db, path)
 
 
@@ -193,11 +207,11 @@ def check_version(db: sqlite3.Connection, path: Path) -> None:
             f"this one knows {VERSION})",
             "upgrade AgentVault, or use another home",
         )
-    if application == APPLICATION_ID and version in MIGRATIONS:
+    if application == APPLICATION_ID and 0 < version < VERSION:
         raise LedgerDamagedError(
-            f"{path} was written by an older AgentVault (schema {version}, "
+            f"{path} was written by an AgentVault from before 0.1 (schema {version}, "
             f"this one knows {VERSION})",
-            "start the broker on it once: that brings it up to date",
+            "keep the file for its record, and use another home",
         )
     if application != APPLICATION_ID or version != VERSION:
         raise LedgerDamagedError(
@@ -210,31 +224,22 @@ def changes(db: sqlite3.Connection) -> str | None:
 
     The triggers stop mistakes: without them the chain still tells what was changed.
     """
-    expected, found = _expected(), _definitions(db)
-    told = []
-    for (kind, name), sql in sorted((expected | found).items()):
-        if (kind, name) not in found:
-            told.append(f"the {kind} {name} is gone")
-        elif (kind, name) not in expected:
-            told.append(f"the {kind} {name} was added")
-        elif sql != expected[kind, name]:
-            told.append(f"the {kind} {name} was changed")
+    right, found = expected(), _definitions(db)
+    told = [
+        f"the {kind} {name} "
+        + ("is gone" if now is None else "was changed" if was else "was added")
+        for kind, name in sorted(right | found)
+        if (was := right.get((kind, name))) != (now := found.get((kind, name)))
+    ]
     more = [f"and {len(told) - _TOLD} more"] if len(told) > _TOLD else []
     return ", ".join(told[:_TOLD] + more) or None
 
 
-def definition(kind: str, name: str) -> str:
-    """Return the statement that makes a table, index or trigger of ours."""
-    return _expected()[kind, name]
-
-
-def _expected() -> dict[tuple[str, str], str]:
-    db = sqlite3.connect(":memory:")
-    try:
+def expected() -> dict[tuple[str, str], str]:
+    """Return the statements that make our tables, indexes and triggers."""
+    with closing(sqlite3.connect(":memory:")) as db:
         db.executescript(_TABLES)
         return _definitions(db)
-    finally:
-        db.close()
 
 
 def _definitions(db: sqlite3.Connection) -> dict[tuple[str, str], str]:
@@ -245,38 +250,43 @@ def _definitions(db: sqlite3.Connection) -> dict[tuple[str, str], str]:
     return {(kind, name): sql for kind, name, sql in rows}
 
 
-def _migrate(db: sqlite3.Connection, version: int, clock: Clock) -> None:
-    """Bring an older file up to date, all or nothing."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        while version in MIGRATIONS:
-            MIGRATIONS[version](db, clock)
-            version += 1
-        db.execute(f"PRAGMA user_version = {version}")
-        db.execute("COMMIT")
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
+@contextmanager
+def read_home(home: Home) -> Iterator[sqlite3.Connection]:
+    """Yield a connection that reads a home's ledger, beside a broker or without one.
 
-
-def _shrink_pages(db: sqlite3.Connection) -> None:
-    """Write an older file anew with pages of `PAGE` bytes, if that is quickly done.
-
-    Where it cannot be, for want of space say, it keeps its pages, and works as well.
+    Raises:
+        LedgerError: it is of another version, damaged, or cannot be read.
     """
-    (size,) = db.execute("PRAGMA page_size").fetchone()
-    (pages,) = db.execute("PRAGMA page_count").fetchone()
-    if size == PAGE or size * pages > _REWRITTEN:
-        return
+    path = home.database
+    with foreseen(path), closing(open_reader(path)) as db:
+        check_schema(db, path)
+        yield db
+
+
+@contextmanager
+def foreseen(path: Path) -> Iterator[None]:
+    """Turn what is wrong with a file, or with what stands in it, into a remedy."""
     try:
-        # Pages change in no log: SQLite keeps their size while there is one.
-        db.execute("PRAGMA journal_mode = DELETE")
-        db.execute(f"PRAGMA page_size = {PAGE}")
-        db.execute("VACUUM")
+        yield
+    except LedgerError:
+        raise
     except sqlite3.Error as error:
-        log.warning("the ledger keeps its large pages: %s", error)
-    finally:
-        db.execute("PRAGMA journal_mode = WAL")
+        name = getattr(error, "sqlite_errorname", "")
+        if name.startswith((*_TRANSIENT, "SQLITE_IOERR")):
+            raise LedgerUnwritableError(
+                f"{path} cannot be used now ({error})",
+                "check free space, modes, and for other programs that use it",
+            ) from error
+        raise LedgerDamagedError(
+            f"{path} is damaged ({error})",
+            "keep it as evidence and restore the newest copy",
+        ) from error
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        # Whoever changed a row may have changed it to any type: none is trusted.
+        raise LedgerDamagedError(
+            f"{path} is damaged ({error!r:.100})",
+            "keep it as evidence and restore the newest copy",
+        ) from error
 
 
 # At debug level it would log every statement with its values, agents' texts among them.
@@ -285,7 +295,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-class WriterConnection(aiosqlite.Connection):
+class StoreConnection(aiosqlite.Connection):
     """A connection whose thread can run a function of ours.
 
     A batch of statements then costs one hop to the thread and back instead of three
@@ -293,9 +303,7 @@ class WriterConnection(aiosqlite.Connection):
     """
 
     @classmethod
-    async def open(
-        cls, connector: Callable[[], sqlite3.Connection]
-    ) -> WriterConnection:
+    async def open(cls, connector: Callable[[], sqlite3.Connection]) -> StoreConnection:
         """Start the thread and connect in it."""
         connection = cls(connector, iter_chunk_size=64)
         try:

@@ -22,7 +22,7 @@ from typing import Final
 from agentvault_tui.home import Home, private_file
 from agentvault_tui.ledger import schema
 from agentvault_tui.ledger.opening import Opened
-from agentvault_tui.ledger.schema import WriterConnection
+from agentvault_tui.ledger.schema import StoreConnection
 
 _STEP: Final = 1024
 """Events indexed at a time while commits flow, and never fewer: each time writes whole
@@ -138,7 +138,7 @@ def plan(
 class Indexer:
     """Feeds the index, slowly while the writer is busy."""
 
-    def __init__(self, db: WriterConnection | None, indexed: int) -> None:
+    def __init__(self, db: StoreConnection | None, indexed: int) -> None:
         self.indexed = indexed
         self._db = db
         self._stopped = asyncio.Event()
@@ -155,7 +155,7 @@ class Indexer:
                 if fresh:
                     _remove(path)
                 private_file(path)
-                db = await WriterConnection.open(
+                db = await StoreConnection.open(
                     lambda: _open_index(path, home.database)
                 )
                 indexed = await db.run(_check, opened.ledger_id)

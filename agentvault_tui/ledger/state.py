@@ -102,7 +102,7 @@ def row_of(change: Change, n: int) -> tuple[str, Row]:
     match change:
         case Token():
             ends = iso(change.expires.wall)
-            doc = docs.write_token(change, ends)
+            doc = docs.write_token(change)
             return "tokens", (n, change.id, change.agent_id, ends, doc)
         case DropToken():
             return "dropped", (change.token_id, n)
@@ -117,7 +117,7 @@ def row_of(change: Change, n: int) -> tuple[str, Row]:
         case StepUp():
             return "stepups", _stepup_row(change, n)
         case OutboxStep():
-            return "outbox", (change.id, change.status, docs.write_outbox(change), n)
+            return "outbox", (change.id, change.status, docs.OUTBOX.write(change), n)
         case _:
             return "meta", (*_named(change), n)
 
@@ -128,14 +128,14 @@ def _named(
     """Return the name a small thing is kept under, and its value."""
     match change:
         case Panic():
-            return _PANIC, docs.write_panic(change)
+            return _PANIC, docs.PANIC.write(change)
         case Cooldown():
             return f"{_COOLDOWN}{change.agent_id}", docs.write_cooldown(change)
         case UsedAssertion():
             key = f"{_ASSERTION}{iso(change.expires)}"
             return f"{key} {change.client_id} {change.digest}", ""
         case Account():
-            return account_key(change), docs.write_account(change)
+            return account_key(change), docs.ACCOUNT.write(change)
         case DropAccount():
             return account_key(change), None
         case Lease():
@@ -179,7 +179,7 @@ def load(db: sqlite3.Connection, clock: Clock) -> Loaded:
         counts, last_seen = _counts(db)
         tokens, numbers, issued = _live_tokens(db, clock)
         meta = dict(db.execute("SELECT key, value FROM meta WHERE value IS NOT NULL"))
-        panic = docs.read_panic(meta[_PANIC]) if _PANIC in meta else None
+        panic = docs.PANIC.read(meta[_PANIC]) if _PANIC in meta else None
         return Loaded(
             agents=tuple(
                 replace(docs.read_agent(doc), id=agent_id, client_id=agent_id)
@@ -200,7 +200,8 @@ def load(db: sqlite3.Connection, clock: Clock) -> Loaded:
             outbox=tuple(_outbox(db)),
             meta=dict(_under("app:", meta)),
             accounts=tuple(
-                docs.read_account(key, value) for key, value in _under(_ACCOUNT, meta)
+                docs.ACCOUNT.read(value, agent_id=agent_id, connection=connection)
+                for agent_id, connection, value in _at_connections(_ACCOUNT, meta)
             ),
             leases=tuple(_leases(meta, clock)),
         )
@@ -291,6 +292,15 @@ def _under(prefix: str, meta: dict[str, str]) -> Iterator[tuple[str, str]]:
             yield key.removeprefix(prefix), value
 
 
+def _at_connections(
+    prefix: str, meta: dict[str, str]
+) -> Iterator[tuple[str, str, str]]:
+    """Yield agent, connection and value of what is kept for these two."""
+    for key, value in _under(prefix, meta):
+        agent_id, _, connection = key.partition(" ")
+        yield agent_id, connection, value
+
+
 def _assertions(meta: dict[str, str], clock: Clock) -> Iterator[UsedAssertion]:
     for key, _ in _under(_ASSERTION, meta):
         expires, client_id, digest = key.split(" ")
@@ -310,8 +320,8 @@ def lease_key(lease: Lease) -> str:
 
 
 def _leases(meta: dict[str, str], clock: Clock) -> Iterator[Lease]:
-    for key, value in _under(_LEASE, meta):
-        lease = docs.read_lease(key, value)
+    for row in _at_connections(_LEASE, meta):
+        lease = docs.read_lease(*row)
         if lease.until is not None and lease.until > clock.now():
             yield lease
 
@@ -431,5 +441,5 @@ def _outbox(db: sqlite3.Connection) -> Iterator[OutboxStep]:
     sql = "SELECT id, status, doc FROM outbox WHERE status {} ORDER BY n DESC LIMIT ?"
     open_ones = "IN ('pending', 'failed')"
     for which, limit in ((open_ones, -1), (f"NOT {open_ones}", _CONFIRMED)):
-        for row in db.execute(sql.format(which), (limit,)):
-            yield docs.read_outbox(*row)
+        for step_id, status, doc in db.execute(sql.format(which), (limit,)):
+            yield docs.OUTBOX.read(doc, id=step_id, status=status)

@@ -8,10 +8,12 @@ import json
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from agentvault_tui.errors import LedgerDamagedError, NotFoundError
 from agentvault_tui.home import Home
@@ -20,6 +22,7 @@ from agentvault_tui.ledger.chain import PREFIX, genesis, link, text_of, written
 from agentvault_tui.ledger.headfile import read_witness
 from agentvault_tui.ledger.places import hash_at, head_seq
 from agentvault_tui.ledger.records import Head
+from agentvault_tui.ledger.verify_state import FullStateCheck
 
 FORMAT: Final = "agentvault-ledger/1"
 LINE_START: Final = b'{"hash":"sha256:'
@@ -67,22 +70,6 @@ _Counts = tuple[
 """Eras, counts by type, and counts by what an operator asks about."""
 
 
-class StateCheck(Protocol):
-    """Compares state rows with the bodies of all events, seen one after another."""
-
-    def begin(self, db: sqlite3.Connection) -> None:
-        """Get ready, before the first event."""
-        ...
-
-    def learn(self, seq: int, body: dict[str, object]) -> None:
-        """Take what an event says of rows; its link and columns are right."""
-        ...
-
-    def problems(self, db: sqlite3.Connection) -> list[str]:
-        """Return what is wrong with the rows, in the snapshot of the last event."""
-        ...
-
-
 class _BadError(Exception):
     """The first thing that is wrong."""
 
@@ -95,17 +82,14 @@ class _BadError(Exception):
 def verify_ledger(
     home: Home,
     *,
-    columns: bool = True,
-    state: StateCheck | None = None,
+    now: datetime | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Verification:
-    """Check a home's ledger, beside a running broker or without one.
+    """Check a home's ledger and its state, beside a running broker or without one.
 
     Args:
         home: the home.
-        columns: compare every indexed column with the body it was taken from; without,
-            the chain alone is checked, some three times as fast.
-        state: what compares state rows with the events; needs *columns*.
+        now: by which tokens have expired; the machine's own clock if not given.
         progress: called with the number of the last event that was found right.
 
     Returns:
@@ -116,27 +100,21 @@ def verify_ledger(
     """
     if not home.database.exists():
         raise NotFoundError(f"there is no ledger at {home.database}")
-    walk = _Walk(0, bytes(32), state=state)
+    walk = _Walk(0, bytes(32), state=FullStateCheck(home.database, now))
     try:
         witness = read_witness(home.head_file)
-        db = schema.open_reader(home.database)
-        try:
+        with closing(schema.open_reader(home.database)) as db:
             schema.check_version(db, home.database)
             walk.changed = schema.changes(db)
             row = db.execute("SELECT value FROM meta WHERE key = 'ledger'").fetchone()
             if row is None:
-                raise _BadError(None, "the ledger id is missing")
-            walk.start(str(row[0]))
-            if state is not None:
-                state.begin(db)
+                raise _BadError(None, "the ledger id is missing")  # noqa: TRY301 - one report for all
+            walk.start(str(row[0]), db)
             outside = None if witness is None else witness.head.seq
-            at_witness = _walk_store(db, walk, outside, progress, columns=columns)
+            at_witness = _walk_store(db, walk, outside, progress)
             if witness is not None:
                 _compare(walk, witness.ledger, witness.head, at_witness)
-            if columns:
-                _check_beside(db, walk, Path(f"{home.database}-wal"))
-        finally:
-            db.close()
+            _check_beside(db, walk, Path(f"{home.database}-wal"))
         if witness is None and walk.seq:
             raise _BadError(None, "the head kept outside the database is missing")  # noqa: TRY301 - one report for all
     except _BadError as bad:
@@ -209,7 +187,7 @@ class _Walk:
         seq: int,
         digest: bytes,
         ledger: str | None = None,
-        state: StateCheck | None = None,
+        state: FullStateCheck | None = None,
     ) -> None:
         self.first = self.seq = seq
         self.hash = digest
@@ -225,9 +203,11 @@ class _Walk:
         self.stored: _Counts | None = None
         """The same as the store says, seen together with its last event."""
 
-    def start(self, ledger: str) -> None:
+    def start(self, ledger: str, db: sqlite3.Connection) -> None:
         """Start from the genesis of *ledger*."""
         self.hash, self.ledger = genesis(ledger), ledger
+        if self.state is not None:
+            self.state.begin(db)
 
     def step(self, seq: Any, digest: Any, body: bytes, *columns: Any) -> None:
         """Take one link, if it follows, and its columns are those of its body."""
@@ -274,12 +254,9 @@ def _walk_store(
     walk: _Walk,
     witness: int | None,
     progress: Callable[[int], None],
-    *,
-    columns: bool,
 ) -> bytes | None:
     """Walk the whole store in snapshots; return the hash at place *witness*."""
-    fields = _COLUMNS if columns else "seq, hash, CAST(body AS BLOB)"
-    sql = f"SELECT {fields} FROM events WHERE seq > ? ORDER BY seq LIMIT {_CHUNK}"
+    sql = f"SELECT {_COLUMNS} FROM events WHERE seq > ? ORDER BY seq LIMIT {_CHUNK}"
     at_witness = walk.hash if witness == 0 else None
     last = False
     while not last:
@@ -290,15 +267,12 @@ def _walk_store(
             db.execute("COMMIT")
         for row in rows:
             walk.step(*row)
-            if columns:
-                walk.count(row[3], row[4], row[5], row[6])
+            walk.count(row[3], row[4], row[5], row[6])
             if walk.seq == witness:
                 at_witness = walk.hash
         progress(walk.seq)
     # This snapshot holds the end, so counts and state must be those of this walk.
     walk.stored = _stored_counts(db)
-    if columns:
-        _add_uncounted(walk.stored, db.execute(activity.UNCOUNTED.format("")))
     if walk.state is not None:
         walk.state_problems = walk.state.problems(db)
     db.execute("COMMIT")
@@ -338,22 +312,16 @@ def _check_pages(db: sqlite3.Connection, log: Path) -> str:
 
 
 def _stored_counts(db: sqlite3.Connection) -> _Counts:
+    """Return the counts of the tables, and of the events those do not count yet."""
     eras = [row[0] for row in db.execute("SELECT first_seq FROM eras ORDER BY 1")]
     rows = db.execute("SELECT agent_id, type, outcome, events FROM tally")
     tally = Counter({(row[0], row[1], row[2]): row[3] for row in rows})
     counted = {row[:4]: row[4:] for row in db.execute("SELECT * FROM activity")}
-    return eras, tally, counted
-
-
-def _add_uncounted(counts: _Counts, rows: Iterable[tuple[object, ...]]) -> None:
-    """Add the events that the store does not count yet, all found right by now."""
-    new = activity.Counts()
-    for row in rows:
-        new.add(row)
-    _, tally, counted = counts
+    new = activity.uncounted(db)
     tally.update(new.tally)
     for key, (events, last) in new.activity.items():
         counted[key] = counted.get(key, (0, ""))[0] + events, last
+    return eras, tally, counted
 
 
 def columns_of(value: dict[str, object]) -> tuple[object, ...]:

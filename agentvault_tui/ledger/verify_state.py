@@ -10,7 +10,7 @@ put back as it once was is found. What no event holds is in docs/threat-model.md
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
@@ -19,7 +19,6 @@ from typing import Any, Final, NamedTuple
 
 from agentvault_tui.clock import Clock, Deadline, SystemClock, iso, parse_iso
 from agentvault_tui.errors import LedgerError
-from agentvault_tui.home import Home
 from agentvault_tui.ledger import docs, state
 from agentvault_tui.ledger.bindings import (
     ALL_TOKENS,
@@ -35,11 +34,10 @@ from agentvault_tui.ledger.bindings import (
     digest,
     read_bound,
 )
-from agentvault_tui.ledger.opening import foreseen
 from agentvault_tui.ledger.past_agents import Roster, Rosters
 from agentvault_tui.ledger.places import first_at, head_seq
 from agentvault_tui.ledger.records import Cooldown, Loaded, OutboxStep, Panic
-from agentvault_tui.ledger.verify import Verification, verify_ledger
+from agentvault_tui.ledger.schema import foreseen
 from agentvault_tui.model import (
     Account,
     Agent,
@@ -106,30 +104,6 @@ class StateDivergence:
             "tenant steps": len(self.steps) + len(self.lost_steps),
         }
         return {kind: count for kind, count in kinds.items() if count}
-
-
-def verify_home(
-    home: Home,
-    *,
-    now: datetime | None = None,
-    progress: Callable[[int], None] = lambda _: None,
-) -> Verification:
-    """Check a home's ledger, and that its state is what its events tell of.
-
-    Args:
-        home: the home.
-        now: by which tokens have expired; the machine's own clock if not given.
-        progress: called with the number of the last event that was found right.
-
-    Returns:
-        what was checked, and the first sequence number that is wrong, if any.
-
-    Raises:
-        NotFoundError: there is no ledger.
-    """
-    return verify_ledger(
-        home, state=FullStateCheck(home.database, now), progress=progress
-    )
 
 
 def diverged(db: sqlite3.Connection, loaded: Loaded, clock: Clock) -> StateDivergence:
@@ -375,7 +349,7 @@ class FullStateCheck:
             self._oldest = _oldest_kept(db)
 
     def learn(self, seq: int, body: dict[str, Any]) -> None:
-        """Take what an event binds; see `StateCheck`."""
+        """Take what an event binds; its link and columns were found right."""
         detail = body["detail"]
         time = body["time"]
         if body["type"] == EventType.CLOCK_JUMP and (

@@ -31,7 +31,7 @@ from agentvault_tui.ledger.activity import Counts, count_new
 from agentvault_tui.ledger.batch import Batch, Job, Tip, build, write
 from agentvault_tui.ledger.records import Attempt, Recovery
 from agentvault_tui.ledger.recovery import Doubt
-from agentvault_tui.ledger.schema import WriterConnection
+from agentvault_tui.ledger.schema import StoreConnection
 from agentvault_tui.ledger.state import prune
 from agentvault_tui.model import Event
 
@@ -65,7 +65,7 @@ class Writer:
     """Owns the writing connection, the queue before it, and the chain's tip."""
 
     def __init__(
-        self, db: WriterConnection, path: Path, ledger_id: str, tip: Tip
+        self, db: StoreConnection, path: Path, ledger_id: str, tip: Tip
     ) -> None:
         self.tip = tip
         self.problem: str | None = None
@@ -76,7 +76,7 @@ class Writer:
         """Told of every durable commit, in the order of the chain."""
         self.on_recovery: Callable[[Recovery], None] = _nothing
         self.log = LogIndex(path)
-        self._db: WriterConnection | None = db
+        self._db: StoreConnection | None = db
         self._path = path
         self._ledger_id = ledger_id
         self._urgent: deque[Job] = deque()
@@ -230,7 +230,7 @@ class Writer:
             delay = min(delay * 2, _LAST_RETRY)
             try:
                 await self._drop_connection()
-                self._db = await WriterConnection.open(
+                self._db = await StoreConnection.open(
                     lambda: schema.open_writer(self._path)
                 )
                 await self._db.run(schema.reopen, self._path)
@@ -258,7 +258,7 @@ class Writer:
             with contextlib.suppress(sqlite3.Error):
                 await db.close()
 
-    def _connection(self) -> WriterConnection:
+    def _connection(self) -> StoreConnection:
         if self._db is None:
             raise sqlite3.ProgrammingError("no connection")
         return self._db

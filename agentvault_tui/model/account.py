@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from agentvault_tui.model.ids import AgentId
 
@@ -35,14 +36,13 @@ class Account:
     """Who its owner is at the provider, as that says; empty when it was not asked."""
 
 
-@dataclass(frozen=True, slots=True)
-class IssuedProviderToken:
+class IssuedProviderToken(NamedTuple):
     """A provider's token that an agent was given, by what may be known of it."""
 
     account_id: str
-    """The account it is of; empty in what older versions wrote."""
+    """The account it is of."""
     thumbprint: str
-    """The beginning of its SHA-256; empty in what older versions wrote."""
+    """The beginning of its SHA-256."""
     until: datetime
     """The provider's own end of it: only the provider can bring it forward."""
 

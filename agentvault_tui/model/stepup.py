@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentvault_tui.clock import Deadline
 from agentvault_tui.model.decision import limits_nothing, other_details
@@ -44,8 +44,7 @@ class DeviceCode:
     expires_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(NamedTuple):
     """Who decided, and by what right."""
 
     sub: str

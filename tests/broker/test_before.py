@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
-from support.ledger_kit import make_older
 from support.manual_clock import ManualClock
 from support.stepups import details_of
 
@@ -19,8 +18,6 @@ from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
 from agentvault_tui.clock import iso
 from agentvault_tui.home import Home
-from agentvault_tui.ledger.migrations import MIGRATIONS
-from agentvault_tui.ledger.schema import VERSION
 from agentvault_tui.model import Action, Agent, StepUp, StepUpStatus
 
 
@@ -166,36 +163,3 @@ async def test_it_is_one_stretch_of_an_index(bench: Bench) -> None:
         "USING INDEX stepups_by_kind (agent_id=? AND action=? AND decided<?)"
         in (plan[0][3])
     )
-
-
-async def test_a_file_of_version_2_is_brought_up_to_date(
-    tmp_path: Path, clock: ManualClock
-) -> None:
-    """Its step-ups keep their rows and are found by agent and action."""
-    home = Home.locate(tmp_path / "home")
-    bench = await Bench.open(home, clock)
-    agent = await bench.agent("payer")
-    await refuse(bench, agent, 7)
-    asked = await ask(bench, agent, 8)
-    await bench.close()
-    db = sqlite3.connect(home.database, isolation_level=None)
-    db.execute("ALTER TABLE stepups RENAME TO newer")
-    db.execute("DROP INDEX stepups_by_status")
-    db.execute("DROP INDEX stepups_by_kind")
-    db.execute(
-        "CREATE TABLE stepups (\n  id TEXT PRIMARY KEY, status TEXT NOT NULL,"
-        " doc TEXT NOT NULL, n INTEGER NOT NULL\n) WITHOUT ROWID"
-    )
-    db.execute("CREATE INDEX stepups_by_status ON stepups (status, n)")
-    db.execute("INSERT INTO stepups SELECT id, status, doc, n FROM newer")
-    db.execute("DROP TABLE newer")
-    db.close()
-    make_older(home, 2)
-    assert set(MIGRATIONS) == set(range(1, VERSION))
-    bench = await Bench.open(home, clock)
-    try:
-        assert await amounts(bench, asked) == [7]
-        # Bound to its request by no event of that version: it is asked for again.
-        assert bench.broker.stepups.get(asked.id).problem == "upgraded"
-    finally:
-        await bench.close()

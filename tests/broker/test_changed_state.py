@@ -13,7 +13,7 @@ from agentvault_tui.broker.status import warnings
 from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.revoke import panic, restore_agent, revoke_agent
 from agentvault_tui.errors import LedgerDamagedError
-from agentvault_tui.ledger import verify_home
+from agentvault_tui.ledger import verify_ledger
 from agentvault_tui.model import Action, Agent, AgentStatus, EventType
 
 CALENDAR = Action(scopes=("write:calendar",), action="write:calendar")
@@ -48,7 +48,7 @@ async def test_a_revoked_agent_stays_revoked(bench: Bench) -> None:
         assert not registry.serves(agent.id)
         assert registry.serves(other.id)
         assert await told(again) == {"agents": [agent.id], "panic": False}
-        assert verify_home(again.home).ok
+        assert verify_ledger(again.home).ok
         await restore_agent(again.broker, agent.id, OPERATOR)
         again = await restarted(again)
         assert again.broker.registry.serves(agent.id)
@@ -81,7 +81,7 @@ async def test_a_panic_stays_until_it_is_lifted(bench: Bench) -> None:
         assert again.broker.registry.panic is not None
         assert again.broker.registry.panic.reason == "drill"
         assert (await told(again))["panic"] is True
-        assert verify_home(again.home).ok
+        assert verify_ledger(again.home).ok
     finally:
         await again.close()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +9,7 @@ from support.bench import Bench
 from support.manual_clock import ManualClock
 
 from agentvault_tui.broker.registry import Registry
-from agentvault_tui.ledger import DropAccount, OutboxStep, docs
+from agentvault_tui.ledger import DropAccount
 from agentvault_tui.model import Account, Agent, AgentId, AgentStatus
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -119,19 +118,6 @@ def test_what_the_provider_ended_is_outside_no_more() -> None:
     assert [one.thumbprint for one in ended.given] == ["t0"]
     assert leases.ended(before, "t0", all_of_it=False).until is None
     assert leases.outside_until(agent) is None
-
-
-def test_what_earlier_versions_wrote_is_read() -> None:
-    """A lease that was an end alone, an account without its owner, a tenant's step."""
-    lease = docs.read_lease("a google", "2026-11-24T12:10:00.000000Z")
-    assert lease.until == NOON + timedelta(seconds=600)
-    assert docs.read_lease("a google", docs.write_lease(lease) or "") == lease
-    kept = account("a")
-    old = json.dumps(json.loads(docs.write_account(kept))[:-1])
-    assert docs.read_account("a google", old) == kept
-    step = OutboxStep("a/vault grant", AgentId("a"), "vault grant", NOON)
-    old = json.dumps(json.loads(docs.write_outbox(step))[:-1])
-    assert docs.read_outbox(step.id, "pending", old) == step
 
 
 async def test_a_restart_knows_accounts_and_leases(

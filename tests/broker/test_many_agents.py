@@ -22,7 +22,7 @@ from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import change_scopes
 from agentvault_tui.broker.usecases.stepup import expire_due
 from agentvault_tui.errors import ConflictError
-from agentvault_tui.ledger import DropAgentTokens, verify_home
+from agentvault_tui.ledger import DropAgentTokens, verify_ledger
 from agentvault_tui.model import Action, Agent, StepUpStatus, TokenId
 
 NONE: frozenset[str] = frozenset()
@@ -291,7 +291,7 @@ async def test_tokens_of_a_scope_that_was_taken_away_stay_ended(bench: Bench) ->
     assert {token.id for token in bench.broker.registry.tokens_of(agent.id)} == live
     loaded = await bench.ledger.load()
     assert {token.id for token in loaded.tokens} == live
-    assert verify_home(bench.home, now=bench.clock.now()).ok
+    assert verify_ledger(bench.home, now=bench.clock.now()).ok
 
 
 async def test_panic_is_one_change_however_many_agents(bench: Bench) -> None:

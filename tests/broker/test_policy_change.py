@@ -25,7 +25,7 @@ from agentvault_tui.broker.usecases.policy_change import (
 )
 from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.errors import ConflictError, PolicyError
-from agentvault_tui.ledger import verify_home
+from agentvault_tui.ledger import verify_ledger
 from agentvault_tui.model import Action, Agent, EventType, StepUpStatus
 from agentvault_tui.policy import shipped_policy
 from agentvault_tui.policy.texts import shipped_scopes
@@ -211,7 +211,7 @@ async def test_tokens_a_stricter_policy_would_not_issue_end_at_once(
     await change(bench, shipped_policy())
     assert not await active(bench, server, ended.access_token)
     await bench.close()
-    assert verify_home(bench.home).ok
+    assert verify_ledger(bench.home).ok
 
 
 async def test_each_token_is_decided_by_its_own_parameters(
@@ -259,7 +259,7 @@ async def test_an_approval_ends_only_where_it_is_forbidden_now(bench: Bench) -> 
         "policy_changed"
     ]
     await bench.close()
-    assert verify_home(bench.home).ok
+    assert verify_ledger(bench.home).ok
 
 
 async def test_a_policy_changed_while_the_broker_was_down_ends_tokens(

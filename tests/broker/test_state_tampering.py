@@ -24,7 +24,7 @@ from agentvault_tui.broker.usecases.revoke import (
 )
 from agentvault_tui.broker.usecases.stepup import deny
 from agentvault_tui.clock import Clock
-from agentvault_tui.ledger import OutboxStep, verify_home
+from agentvault_tui.ledger import OutboxStep, verify_ledger
 from agentvault_tui.ledger.state import live_token_rows, load
 from agentvault_tui.ledger.verify_state import FullStateCheck, diverged
 from agentvault_tui.model import (
@@ -191,7 +191,7 @@ def _cooling(kept: Any, agent: Agent) -> bool:
 async def test_no_change_of_a_row_goes_unseen_or_is_served(bench: Bench) -> None:
     """`verify` tells each one; a start serves nothing that the original did not."""
     await furnish(bench)
-    found = verify_home(bench.home, now=bench.clock.now())
+    found = verify_ledger(bench.home, now=bench.clock.now())
     assert (found.ok, found.problem) == (True, None)
     with sqlite3.connect(bench.home.database) as db:
         original, told = served(bench, db)
@@ -293,7 +293,7 @@ async def test_a_changed_secret_does_not_authenticate(bench: Bench) -> None:
         found = again.broker.registry.agent(agent.id)
         assert not again.broker.registry.serves(agent.id)
         assert found.credential.secret_sha256 is None
-        assert verify_home(bench.home, now=bench.clock.now()).ok
+        assert verify_ledger(bench.home, now=bench.clock.now()).ok
     finally:
         await again.close()
 

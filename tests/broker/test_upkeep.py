@@ -17,7 +17,7 @@ from agentvault_tui.broker.serve import upkeep
 from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.stepup import expire_due
 from agentvault_tui.clock import Deadline
-from agentvault_tui.ledger import verify_home
+from agentvault_tui.ledger import verify_ledger
 from agentvault_tui.model import (
     Action,
     StepUpStatus,
@@ -149,7 +149,7 @@ async def test_tokens_pruned_by_a_clock_that_was_ahead_are_not_missed(
                 await bench.agent(new_id("agt"))
         db.close()
         await jump(-7200)
-    found = verify_home(bench.home, now=bench.clock.now())
+    found = verify_ledger(bench.home, now=bench.clock.now())
     assert (found.ok, found.problem) == (True, None)
 
 

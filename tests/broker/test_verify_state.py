@@ -16,7 +16,7 @@ from agentvault_tui.broker.usecases.revoke import (
     restore_agent,
     revoke_agent,
 )
-from agentvault_tui.ledger import verify_home
+from agentvault_tui.ledger import verify_ledger
 from agentvault_tui.model import Action, Agent
 
 CALENDAR = Action(scopes=("write:calendar",), action="write:calendar")
@@ -49,13 +49,13 @@ def change(bench: Bench, sql: str, *values: Any) -> None:
 async def test_what_the_broker_wrote_verifies(bench: Bench) -> None:
     """Revoked, restored, stopped, lifted, granted, approved: all as events say."""
     cut = await furnish(bench)
-    assert verify_home(bench.home).ok
+    assert verify_ledger(bench.home).ok
     await restore_agent(bench.broker, cut.id, OPERATOR)
     await panic(bench.broker, "", OPERATOR)
-    assert verify_home(bench.home).ok
+    assert verify_ledger(bench.home).ok
     await lift_panic(bench.broker, OPERATOR)
     await ask(bench, await bench.agent("third"), CALENDAR)
-    found = verify_home(bench.home)
+    found = verify_ledger(bench.home)
     assert (found.ok, found.problem) == (True, None)
 
 
@@ -101,7 +101,7 @@ async def test_a_changed_row_is_damage_by_name(
     """Though the chain is whole, each kind of change is told."""
     await furnish(bench)
     change(bench, sql)
-    found = verify_home(bench.home)
+    found = verify_ledger(bench.home)
     assert not found.ok
     assert told in (found.problem or "")
 
@@ -119,6 +119,6 @@ async def test_a_panic_that_is_gone_is_damage(bench: Bench, sql: str) -> None:
     await panic(bench.broker, "", OPERATOR)
     change(bench, sql)
     change(bench, _UNREVOKE)
-    problem = verify_home(bench.home).problem or ""
+    problem = verify_ledger(bench.home).problem or ""
     assert "value panic" in problem
     assert "agent" in problem

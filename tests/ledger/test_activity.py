@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
-from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.ledger_kit import START, decision, make_older, note
+from support.ledger_kit import START, decision, note
 from support.manual_clock import ManualClock
 
-from agentvault_tui.errors import LedgerDamagedError, NotFoundError
-from agentvault_tui.home import Home
+from agentvault_tui.errors import NotFoundError
 from agentvault_tui.ledger import (
     REDEEMED,
     Activity,
     Count,
     Ledger,
     past_activity,
-    verify_ledger,
 )
-from agentvault_tui.ledger.activity import QUARTER, REASON, SCOPE, TABLE, Fact, keys
+from agentvault_tui.ledger.activity import QUARTER, REASON, SCOPE, Fact, keys
 from agentvault_tui.model import AgentId, Draft, EventType, Outcome
 
 AGENT = AgentId("agt_1")
@@ -91,52 +87,6 @@ async def test_an_agent_nobody_knows_has_done_nothing(ledger: Ledger) -> None:
     """No rows are no error."""
     found = await ledger.activity(AgentId("agt_none"), START)
     assert (found.scopes, found.reasons, found.quarters) == ((), (), ())
-
-
-async def test_an_older_ledger_is_counted_when_it_is_opened(
-    home: Home, clock: ManualClock
-) -> None:
-    """A file from before the counts opens, has them, and verifies."""
-    ledger = await Ledger.open(home, clock=clock)
-    for outcome in (Outcome.ALLOWED, Outcome.DENIED, Outcome.ESCALATED):
-        clock.advance(700)
-        await ledger.commit(decision("agt_1", outcome, scope="a:b c:d"), used())
-    before = await ledger.activity(AGENT, START)
-    await ledger.close()
-    make_older(home, 1)
-    with closing(sqlite3.connect(home.database)) as db:
-        db.executescript("DROP TABLE activity")
-    old = verify_ledger(home)
-    assert not old.ok
-    assert "older AgentVault" in (old.problem or "")
-    ledger = await Ledger.open(home, clock=clock)
-    assert await ledger.activity(AGENT, START) == before
-    await ledger.close()
-    assert verify_ledger(home).ok
-
-
-async def test_an_older_ledger_that_cannot_be_read_stays_as_it_is(
-    home: Home, clock: ManualClock
-) -> None:
-    """Bringing it up to date is all or nothing, and says what is wrong."""
-    ledger = await Ledger.open(home, clock=clock)
-    await ledger.commit(decision())
-    await ledger.close()
-    with closing(sqlite3.connect(home.database)) as db:
-        (trigger,) = db.execute(
-            "SELECT sql FROM sqlite_master WHERE name = 'events_are_not_changed'"
-        ).fetchone()
-        db.executescript(
-            "DROP TRIGGER events_are_not_changed; UPDATE events SET body = 'x';"
-            f"{trigger}; DROP TABLE activity; PRAGMA user_version = 1"
-        )
-    with pytest.raises(LedgerDamagedError, match="cannot be read"):
-        await Ledger.open(home, clock=clock)
-    with closing(sqlite3.connect(home.database)) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (1,)
-        names = {row[0] for row in db.execute("SELECT name FROM sqlite_master")}
-    assert "activity" not in names
-    assert TABLE.startswith("CREATE TABLE activity")
 
 
 _SCOPES = st.lists(st.sampled_from(["a:b", "c:d", "e:f"]), max_size=4)

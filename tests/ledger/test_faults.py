@@ -22,12 +22,12 @@ from support.manual_clock import ManualClock
 from agentvault_tui.clock import Clock, SystemClock
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import Ledger, Recovery, opening, verify_home
+from agentvault_tui.ledger import Ledger, Recovery, opening, verify_ledger
 from agentvault_tui.ledger.batch import Batch, Job, Tip, build, read_tip, write
 from agentvault_tui.ledger.headfile import Witness, write_witness
 from agentvault_tui.ledger.records import Attempt, Change
 from agentvault_tui.ledger.recovery import Doubt, LostTrackError
-from agentvault_tui.ledger.schema import WriterConnection, open_writer, set_up_writer
+from agentvault_tui.ledger.schema import StoreConnection, open_writer, set_up_writer
 from agentvault_tui.ledger.state import Statement
 from agentvault_tui.ledger.writer import Writer
 from agentvault_tui.model import Draft, EventType
@@ -59,7 +59,7 @@ def test_no_acknowledged_commit_is_lost_by_kill_9(tmp_path: Path) -> None:
                 seq, digest, name = line.decode().split()
                 assert acknowledged.setdefault(int(seq), digest) == digest
                 names[int(seq)] = name
-    report = verify_home(home)
+    report = verify_ledger(home)
     assert report.ok, report
     assert len(acknowledged) > KILLS
     db = sqlite3.connect(home.database)
@@ -140,7 +140,7 @@ async def test_a_full_disk_latches_and_recovers(
     loaded = await ledger.load()
     await ledger.close()
     assert {found.id for found in loaded.tokens} == {f"tok_{n}" for n in range(count)}
-    report = verify_home(home)
+    report = verify_ledger(home)
     assert report.ok, report
     assert report.events == count + 3 + recovery.found
     assert states[0] is False
@@ -158,7 +158,7 @@ def test_a_limit_on_file_size_latches_like_a_full_disk(tmp_path: Path) -> None:
         "from agentvault_tui.clock import SystemClock\n"
         "from agentvault_tui.errors import LedgerUnwritableError\n"
         "from agentvault_tui.home import Home\n"
-        "from agentvault_tui.ledger import Ledger, verify_home\n"
+        "from agentvault_tui.ledger import Ledger, verify_ledger\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "async def main(home):\n"
         "    ledger = await Ledger.open(home, clock=SystemClock())\n"
@@ -177,7 +177,7 @@ def test_a_limit_on_file_size_latches_like_a_full_disk(tmp_path: Path) -> None:
         "    await back.wait()\n"
         "    await ledger.commit(decision())\n"
         "    await ledger.close()\n"
-        "    report = verify_home(home)\n"
+        "    report = verify_ledger(home)\n"
         "    assert report.ok, report\n"
         "    assert report.events in (count + 2, count + 3)\n"
         "    print('recovered after', count)\n"
@@ -227,12 +227,12 @@ async def test_a_locked_database_latches_and_recovers(
     assert recovery.attempts[0].drafts[0].type is EventType.TOKEN_DECISION
     (event,) = await ledger.commit(decision())
     assert event.seq == 4
-    assert verify_home(home).ok
+    assert verify_ledger(home).ok
 
 
 async def _doubtful(
     home: Home, clock: ManualClock, *drafts: Draft, changes: tuple[Change, ...]
-) -> tuple[WriterConnection, Batch, str]:
+) -> tuple[StoreConnection, Batch, str]:
     """Open a ledger's file as the writer does, with a batch on the way."""
     ledger = await Ledger.open(home, clock=clock)
     await ledger.commit(decision())
@@ -240,7 +240,7 @@ async def _doubtful(
     head = ledger.head
     await ledger.close()
     write_witness(home.head_file, Witness(ledger_id, head))  # as while a broker runs
-    db = await WriterConnection.open(lambda: open_writer(home.database))
+    db = await StoreConnection.open(lambda: open_writer(home.database))
     await db.run(set_up_writer)
     tip: Tip = await db.run(read_tip, ledger_id)
     job = Job.of(drafts, changes, itertools.count(10))
@@ -270,7 +270,7 @@ async def test_a_doubtful_batch_is_found_or_found_missing(
     await ledger.close()
     assert loaded.tokens == ()
     assert len(loaded.agents) == int(arrived)
-    assert verify_home(home).ok
+    assert verify_ledger(home).ok
 
 
 async def test_a_batch_in_doubt_at_a_stop_is_not_taken_for_a_strangers(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,16 +9,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-import rfc8785
 from support.manual_clock import ManualClock
 
 from agentvault_tui.clock import Clock, Deadline
 from agentvault_tui.encoder import to_json
-from agentvault_tui.home import Home
-from agentvault_tui.ledger import Head
-from agentvault_tui.ledger.activity import count_new
-from agentvault_tui.ledger.chain import genesis, link, written
-from agentvault_tui.ledger.headfile import Witness, write_witness
 from agentvault_tui.model import (
     Actor,
     ActorKind,
@@ -155,35 +148,3 @@ def decided(clock: Clock, name: str = "sup_2") -> StepUp:
         decided_by=Evidence("auth0|1", "Alice", ("mfa", "otp"), clock.now()),
         decided_at=clock.now(),
     )
-
-
-def make_older(home: Home, version: int) -> None:
-    """Take the hashes of state rows out of a file's events, as before version 4.
-
-    The chain is computed anew, and the head kept outside with it; what else an older
-    version had otherwise is the caller's to change.
-    """
-    db = sqlite3.connect(home.database, isolation_level=None)
-    count_new(db)
-    db.executescript(
-        "DROP TABLE counted; ALTER TABLE tokens RENAME TO newer;"
-        " CREATE TABLE tokens (\n  n INTEGER PRIMARY KEY, id TEXT NOT NULL,"
-        " agent_id TEXT NOT NULL,\n  expires TEXT NOT NULL, doc TEXT NOT NULL\n);"
-        " INSERT INTO tokens SELECT n, id, agent_id, expires, doc FROM newer;"
-        " DROP TABLE newer;"
-    )
-    (ledger_id,) = db.execute("SELECT value FROM meta WHERE key = 'ledger'").fetchone()
-    hashed, seq = genesis(ledger_id), 0
-    with unguarded(db):
-        for seq, body in db.execute("SELECT seq, body FROM events").fetchall():
-            value = json.loads(body)
-            value.pop("state", None)
-            older = rfc8785.dumps(value)
-            hashed = link(hashed, seq, older)
-            db.execute(
-                "UPDATE events SET body = ?, hash = ? WHERE seq = ?",
-                (older.decode(), hashed, seq),
-            )
-        db.execute(f"PRAGMA user_version = {version}")
-    db.close()
-    write_witness(home.head_file, Witness(ledger_id, Head(seq, written(hashed))))
