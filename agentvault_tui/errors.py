@@ -9,6 +9,9 @@
     * ForbiddenError          whoever asks has not the role it needs
   * UnreachableError          no broker answers (exit 3)
   * PolicyError               a policy or catalogue cannot be put in force
+  * ServiceError              a service's file cannot be put in force
+  * BadPathError              a request target that programs read in several ways
+  * UnreadableBodyError       a body that policy has to read and cannot
   * LedgerError
     * LedgerUnwritableError   nothing can be recorded, so nothing is issued
     * LedgerBusyError         the queue is full: try again
@@ -97,6 +100,18 @@ class UnreachableError(AgentVaultError):
 
 class PolicyError(AgentVaultError):
     """A policy or scope catalogue cannot be put in force."""
+
+
+class ServiceError(AgentVaultError):
+    """A file that describes a service cannot be put in force."""
+
+
+class BadPathError(AgentVaultError):
+    """A request target that programs read in several ways."""
+
+
+class UnreadableBodyError(AgentVaultError):
+    """A request's body that policy has to read and cannot."""
 
 
 class LedgerError(AgentVaultError):

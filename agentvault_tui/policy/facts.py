@@ -134,12 +134,12 @@ def _how_many(value: object) -> int | None:
     Duplicates count, because each may be delivered.
     """
     if isinstance(value, list):
-        return len(value) if value and all(map(_is_one_address, value)) else None
+        return len(value) if value and all(map(is_one_address, value)) else None
     number = _whole(value)
     return number or None
 
 
-def _is_one_address(value: object) -> bool:
+def is_one_address(value: object) -> bool:
     """Tell whether *value* names one recipient, and nothing that may fan out."""
     if not isinstance(value, str) or len(value) > 320:
         return False

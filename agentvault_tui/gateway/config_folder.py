@@ -1,0 +1,211 @@
+"""Read the files ``NAME.toml`` of one folder of the home, again when they change."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+
+from agentvault_tui.broker.policy_files import read_text
+from agentvault_tui.errors import PolicyError, ServiceError
+from agentvault_tui.home import Home
+from agentvault_tui.policy.catalogue import Catalogue
+from agentvault_tui.text import visible
+
+NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+"""What a file, and the service or sealed secret of its name, may be called."""
+_T = TypeVar("_T")
+
+
+def read_table(text: str, shape: type[_T], inner: Mapping[str, type[Any]]) -> _T:
+    """Read TOML as *shape*; an unknown key names the nearest known one.
+
+    Args:
+        text: what the file says.
+        shape: the struct of its top level.
+        inner: the structs below it, by their place without numbers and names.
+
+    Returns:
+        a *shape*.
+
+    Raises:
+        ServiceError: it is no TOML, or no such table.
+    """
+    try:
+        table = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ServiceError(f"it is not TOML ({visible(error, 200)})") from None
+    try:
+        return msgspec.convert(table, shape)
+    except msgspec.ValidationError as error:
+        what, _, place = str(error).partition(" - at `$")
+        place = place.removesuffix("`").lstrip(".")
+        where = f"{visible(place, 80)}: " if place else ""
+        if not (found := re.search(r"unknown field `(.*)`", what, re.DOTALL)):
+            raise ServiceError(f"{where}{visible(what, 200)}") from None
+        kind = inner.get(re.sub(r"\[[^\]]*\]", "[]", place), shape)
+        known = kind.__struct_fields__
+        near = difflib.get_close_matches(found[1], known, n=1)
+        raise ServiceError(
+            f"{where}unknown key '{visible(found[1], 60)}'",
+            f"did you mean {near[0]}" if near else f"known: {', '.join(known)}",
+        ) from None
+
+
+def check_scope(scope: str, catalogue: Catalogue, where: str) -> None:
+    """Refuse a scope that the catalogue lacks.
+
+    Raises:
+        ServiceError: with the nearest known ones.
+    """
+    if scope not in catalogue:
+        near = " or ".join(catalogue.nearest(scope))
+        raise ServiceError(
+            f"{where} names the unknown scope '{visible(scope, 60)}'",
+            f"did you mean {near}" if near else "add it to scopes.toml",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FileChange:
+    """One file of a folder that was put in force or taken out of it."""
+
+    name: str
+    before: str | None
+    """The SHA-256 of what was in force, if anything was."""
+    after: str | None
+
+
+_Stat = tuple[int, int, int, int]
+
+
+class ConfigFolder(Generic[_T]):
+    """The files ``NAME.toml`` of one folder of the home, each in force while it parses.
+
+    A file that breaks leaves what it said before in force and is a warning; one that
+    is gone is in force no more.
+    """
+
+    def __init__(
+        self, home: Home, folder: str, parse: Callable[[str, str], _T]
+    ) -> None:
+        """Read nothing yet.
+
+        Args:
+            home: the vault's folders.
+            folder: the folder's name in it.
+            parse: makes an item of a name and a text, or raises ServiceError; the
+                item has a ``sha256``.
+        """
+        self._folder = home.config / folder
+        self._parse = parse
+        self._items: dict[str, _T] = {}
+        self._problems: dict[str, str] = {}
+        self._seen: dict[str, _Stat] | None = None
+        self._again = False
+
+    def get(self, name: str) -> _T | None:
+        """Return the item called *name*, or nothing."""
+        return self._items.get(name)
+
+    def __iter__(self) -> Iterator[_T]:
+        return iter(list(self._items.values()))
+
+    @property
+    def problems(self) -> Mapping[str, str]:
+        """Why a file is not in force as it stands, by its name."""
+        return self._problems
+
+    @property
+    def warnings(self) -> list[str]:
+        """What an operator should know about files that are not in force."""
+        return [
+            f"{self._folder.name}/{file} cannot be put in force, "
+            + (
+                "the one before is: "
+                if file.removesuffix(".toml") in self._items
+                else "nothing of it is: "
+            )
+            + problem
+            for file, problem in sorted(self._problems.items())
+        ]
+
+    def parse_again(self) -> None:
+        """Parse every file at the next look: what they are checked against changed."""
+        self._again = True
+
+    def changed(self) -> bool:
+        """Tell whether a file is not the one that was read last."""
+        return self._again or self._stats() != self._seen
+
+    def reload(self) -> list[FileChange]:
+        """Read what changed.
+
+        Returns:
+            what is in force now and was not, or was and is not.
+        """
+        # Taken first: a file that changes while it is read is read again.
+        stats = self._stats()
+        seen = {} if self._again or self._seen is None else self._seen
+        self._again = False
+        items, problems = dict(self._items), {}
+        for file, stat in stats.items():
+            name = file.removesuffix(".toml")
+            if seen.get(file) == stat:
+                if file in self._problems:
+                    problems[file] = self._problems[file]
+                continue
+            if not NAME.fullmatch(name):
+                problems[file] = (
+                    "a name has lower-case letters, digits, - and _, and no more"
+                )
+                continue
+            try:
+                text = read_text(self._folder / file)
+                if text is not None:
+                    items[name] = self._parse(name, text)
+            except (ServiceError, PolicyError) as error:
+                problems[file] = error.diagnosis()
+        for name in set(items) - {file.removesuffix(".toml") for file in stats}:
+            del items[name]
+        before, self._items = self._items, items
+        self._problems, self._seen = problems, stats
+        return [
+            FileChange(name, old, new)
+            for name in sorted(before.keys() | items.keys())
+            if (old := getattr(before.get(name), "sha256", None))
+            != (new := getattr(items.get(name), "sha256", None))
+        ]
+
+    def _stats(self) -> dict[str, _Stat]:
+        try:
+            with os.scandir(self._folder) as entries:
+                names = [
+                    entry.name
+                    for entry in entries
+                    if entry.name.endswith(".toml") and not entry.name.startswith(".")
+                ]
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            self._problems = {"": f"the folder cannot be read ({error.strerror})"}
+            return self._seen or {}
+        stats = {}
+        for name in names:
+            try:
+                found = (self._folder / name).stat()
+            except OSError:
+                continue
+            stats[name] = (
+                found.st_ino,
+                found.st_size,
+                found.st_mtime_ns,
+                found.st_ctime_ns,
+            )
+        return stats

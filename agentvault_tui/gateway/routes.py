@@ -1,0 +1,366 @@
+"""Map a request to the action that policy decides about, from its own bytes alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agentvault_tui import strict_json
+from agentvault_tui.errors import UnreadableBodyError
+from agentvault_tui.gateway.services import DENY, Service
+from agentvault_tui.gateway.target import Target
+from agentvault_tui.gateway.templates import Route, Source, core_length, fold
+from agentvault_tui.model import Action
+from agentvault_tui.policy.facts import ADDRESSED, LARGEST, is_one_address, plain_name
+from agentvault_tui.policy.resources import canonical
+from agentvault_tui.web.forms import BodyError, form_value
+
+Headers = Sequence[tuple[bytes, bytes]]
+"""Names in lower case and values, as they were received."""
+
+METHOD_OVERRIDES: Final = frozenset(
+    (b"x-http-method-override", b"x-http-method", b"x-method-override")
+)
+"""Headers by which upstreams take a request for one of another method: never sent."""
+_NUMBERS: Final = frozenset({"amount", "count", "recipients"})
+_MOST_FIELDS: Final = 10_000
+_MOST_MEMBERS: Final = 1_000
+"""Members of an object whose names are compared with the one that is read."""
+_LONGEST_VALUE: Final = 4_000
+"""What an agent sends at most as one parameter, as at the token endpoint."""
+_NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,15}")
+_INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
+"""An array's index as RFC 6901 section 4 writes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What a request is, by its method and path."""
+
+    route: Route | None
+    """None for one that no route matches and `Service.unmatched` has a scope for."""
+    scope: str
+    resource: str
+    """In canonical form where it has one."""
+    captures: dict[str, str]
+
+    @property
+    def reads_body(self) -> bool:
+        """Tell whether the action is only known with the whole body."""
+        return self.route is not None and self.route.reads_body
+
+
+def match(service: Service, method: str, target: Target) -> Match | None:
+    """Find the route of a request: the first whose method and path match.
+
+    A path that an earlier route has in another spelling (case, escapes, a suffix such
+    as ``.json``, a final slash) is not matched by a later one that leaves that part
+    open: the upstream may take it for the earlier one.
+
+    Args:
+        service: the service that is called.
+        method: the request's, in capitals.
+        target: its path and query.
+
+    Returns:
+        the match; None when the service has no route for it.
+    """
+    if not (method.isascii() and method.isupper()):
+        return None
+    segments = target.segments
+    folded = None
+    passed: list[frozenset[int]] = []
+    for route in service.candidates(method, core_length(segments)):
+        captures = route.captures(segments)
+        if captures is not None:
+            fixed = {i for i, (_, name) in enumerate(route.segments) if not name}
+            if not route.rest:
+                fixed.add(core_length(segments))
+            if any(not odd <= fixed for odd in passed):
+                return None
+            resource = _resource(route, service, target, captures)
+            return Match(route, route.scope, resource, captures)
+        if folded is None:
+            folded = tuple(map(fold, segments[: core_length(segments)]))
+        if (odd := route.differences(folded)) is not None:
+            passed.append(odd)
+    if passed or service.unmatched == DENY:
+        return None
+    resource = f"{service.name}:{target.path}"
+    return Match(None, service.unmatched, canonical(resource) or resource, {})
+
+
+def _resource(
+    route: Route, service: Service, target: Target, captures: dict[str, str]
+) -> str:
+    if route.resource is None:
+        resource = f"{service.name}:{target.path}"
+    else:
+        parts = route.resource.split("{")
+        resource = parts[0]
+        for part in parts[1:]:
+            name, _, text = part.partition("}")
+            resource += captures[name] + text
+    return canonical(resource) or resource
+
+
+def action_of(
+    found: Match, target: Target, headers: Headers, body: bytes | None
+) -> Action:
+    """Return the action that a request is, as the token endpoint would have read it.
+
+    A parameter that is absent is left out. One that cannot be relied on (of no type
+    that policy reads, said twice, or also in another spelling) is None, which policy
+    holds to be unclear, so that a person decides.
+
+    Args:
+        found: the request's match.
+        target: its path and query.
+        headers: its header fields.
+        body: its whole body; None where `Match.reads_body` does not ask for it.
+
+    Returns:
+        the action; the agent's own words are no part of it.
+
+    Raises:
+        UnreadableBodyError: a parameter is in a body that cannot be read.
+    """
+    parameters: dict[str, Any] = {}
+    if found.route is not None:
+        content = _content(headers, body or b"") if found.route.reads_body else None
+        request = _Request(found, target, headers, content, found.route)
+        for name, sources in found.route.parameters.items():
+            value = request.parameter(name, sources)
+            if value is not _ABSENT:
+                parameters[name] = value
+    return Action((found.scope,), found.scope, found.resource, parameters)
+
+
+class _Absent:
+    """Stands for a parameter that the request does not have."""
+
+
+_ABSENT: Final = _Absent()
+
+
+class _Form(dict[str, list[str]]):
+    """The fields of a form, each with all its values."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """One request whose parameters are read."""
+
+    match: Match
+    target: Target
+    headers: Headers
+    content: Any
+    """The body: a form, a JSON value, or `_ABSENT` where there is none."""
+    route: Route
+
+    def parameter(self, name: str, sources: tuple[Source, ...]) -> Any:
+        """Return a parameter's value, None where it is unclear, or `_ABSENT`."""
+        if not sources[0].counted:
+            source = sources[0]
+            text_only = source.kind != "body" or isinstance(self.content, _Form)
+            return _typed(name, self._value(name, source), text_only=text_only)
+        counts = [self._count(name, one) for one in sources]
+        stated = [one for one in counts if one is not _ABSENT]
+        if None in counts:
+            return None
+        return sum(stated) if stated else _ABSENT
+
+    def _value(self, name: str, source: Source) -> Any:
+        """Return the one value at *source*, as text or as JSON has it."""
+        if source.kind == "constant":
+            return source.value
+        if source.kind == "path":
+            return self.match.captures[source.name]
+        if source.kind == "body":
+            return self._in_body(name, source, single=True)
+        return _single(self._texts(source))
+
+    def _texts(self, source: Source) -> list[str] | None:
+        """Return the values of a query parameter or header; None where unclear."""
+        if source.kind == "query":
+            values, alike = self.target.query_values(source.name)
+            return None if alike else values
+        found = [v for n, v in self.headers if n == source.name.encode()]
+        try:
+            return [value.decode("ascii").strip() for value in found]
+        except UnicodeDecodeError:
+            return None
+
+    def _count(self, name: str, source: Source) -> Any:
+        if source.kind in {"query", "header"}:
+            values = self._texts(source)
+            if source.kind == "header" and values is not None:
+                values = [one for value in values for one in value.split(",")]
+        else:
+            values = self._in_body(name, source, single=False)
+        if values is None or isinstance(values, _Absent):
+            return values
+        if not values and source.kind != "body":
+            return _ABSENT
+        return _how_many(name, values)
+
+    def _in_body(self, name: str, source: Source, *, single: bool) -> Any:
+        """Return what the pointer names; None where another reader may find another."""
+        value = self.content
+        if self.target.query_values(source.pointer[0]) != ([], False):
+            return None  # some servers read both, and prefer either
+        for depth, token in enumerate(source.pointer):
+            if isinstance(value, dict):
+                if _also(value, token) or self._elsewhere(name, value, source, depth):
+                    return None
+                if token not in value:
+                    return _ABSENT
+                inner = value[token]
+                if isinstance(value, _Form) and single:
+                    inner = inner[0] if len(inner) == 1 else None
+                value = inner
+            elif isinstance(value, list) and _INDEX.fullmatch(token):
+                if int(token) >= len(value):
+                    return _ABSENT
+                value = value[int(token)]
+            else:
+                return _ABSENT
+        return value
+
+    def _elsewhere(
+        self, name: str, members: dict[str, Any], source: Source, depth: int
+    ) -> bool:
+        """Tell whether recipients also stand where the route does not count them."""
+        if name != "recipients" or depth != len(source.pointer) - 1:
+            return False
+        counted = {
+            one.pointer[depth]
+            for one in self.route.parameters[name]
+            if one.pointer[:depth] == source.pointer[:depth]
+        }
+        return any(
+            _base(key) in ADDRESSED and key not in counted
+            for key, value in members.items()
+            if value
+        )
+
+
+def _base(key: str) -> str:
+    """Return how a member's name reads to a lenient program, without ``[…]``."""
+    return plain_name(key.partition("[")[0])
+
+
+def _also(members: dict[str, Any], token: str) -> bool:
+    """Tell whether another member's name reads like *token* to a lenient program."""
+    if len(members) > _MOST_MEMBERS:
+        return True
+    plain = _base(token)
+    return any(key != token and _base(key) == plain for key in members)
+
+
+def _single(values: list[str] | None) -> Any:
+    if not values:
+        return None if values is None else _ABSENT
+    return values[0] if len(values) == 1 else None
+
+
+def _typed(name: str, value: Any, *, text_only: bool) -> Any:
+    """Give a value the type that policy reads, where it has one clear meaning.
+
+    Text is all that forms, queries, headers and paths have: whole numbers in it are
+    numbers where policy reads numbers. Currencies are codes of ISO 4217 in any case.
+    """
+    if isinstance(value, _Absent) or value is None:
+        return value
+    if isinstance(value, str):
+        if text_only and name in _NUMBERS and _NUMBER.fullmatch(value):
+            value = int(value)
+        elif name == "currency" and len(value) == 3 and value.isascii():
+            return value.upper()
+    if isinstance(value, int | float):
+        return value if abs(value) <= LARGEST else None
+    if len(json.dumps(value, ensure_ascii=False)) > _LONGEST_VALUE:
+        return None
+    return value
+
+
+def _how_many(name: str, value: Any) -> int | None:
+    """Count the members of a list or object, or one text; None where it is neither.
+
+    Recipients are addresses: one that may stand for many cannot be counted.
+    """
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list | dict):
+        return None
+    if name == "recipients" and not all(map(_is_one, value)):
+        return None
+    return len(value)
+
+
+def _is_one(recipient: object) -> bool:
+    """Tell whether a recipient, a text or an object about one, is not several."""
+    if isinstance(recipient, str):
+        return is_one_address(recipient)
+    if not isinstance(recipient, dict):
+        return False
+    return all(
+        is_one_address(value)
+        if isinstance(value, str) and "@" in value
+        else not isinstance(value, list | dict)
+        for value in recipient.values()
+    )
+
+
+def _content(headers: Headers, body: bytes) -> Any:
+    """Read a body as its content type says.
+
+    Raises:
+        UnreadableBodyError: it is compressed, of another type, or not what it says.
+    """
+    if any(
+        n == b"content-encoding" and v.strip().lower() != b"identity"
+        for n, v in headers
+    ):
+        raise UnreadableBodyError("the body is compressed: send it as it is")
+    if not body:
+        return _ABSENT
+    types = [value for name, value in headers if name == b"content-type"]
+    kind, _, rest = (types[0] if len(types) == 1 else b"").lower().partition(b";")
+    kind = kind.strip()
+    charset = re.search(rb"charset\s*=\s*\"?([^\s;\"]*)", rest)
+    if charset and charset[1] not in {b"utf-8", b"utf8", b"us-ascii"}:
+        raise UnreadableBodyError("the body is not in UTF-8")
+    try:
+        if kind == b"application/x-www-form-urlencoded":
+            return _form(body)
+        if kind == b"application/json" or kind.endswith(b"+json"):
+            return strict_json.loads(body)
+    except BodyError as error:
+        raise UnreadableBodyError(error.text) from None
+    except ValueError as error:
+        raise UnreadableBodyError(f"the body is not JSON as it says: {error}") from None
+    raise UnreadableBodyError("the body is no form and no JSON, which its route reads")
+
+
+def _form(body: bytes) -> _Form:
+    """Read ``application/x-www-form-urlencoded``; fields may be repeated.
+
+    Raises:
+        BodyError: it is none.
+    """
+    if body[:1] in b"{[":
+        raise BodyError(400, "the body is JSON and says that it is a form")
+    pieces = body.split(b"&")
+    if len(pieces) > _MOST_FIELDS:
+        raise BodyError(400, f"a form may have {_MOST_FIELDS} fields")
+    form = _Form()
+    for piece in filter(None, pieces):
+        name, _, value = piece.partition(b"=")
+        form.setdefault(form_value(name, capped=False), []).append(
+            form_value(value, capped=False)
+        )
+    return form

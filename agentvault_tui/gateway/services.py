@@ -1,0 +1,342 @@
+"""Service files: which upstream APIs the gateway reaches, how, and as what actions."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from agentvault_tui.errors import ServiceError
+from agentvault_tui.gateway.config_folder import (
+    NAME,
+    ConfigFolder,
+    check_scope,
+    read_table,
+)
+from agentvault_tui.gateway.templates import (
+    HEADER_NAME,
+    Route,
+    RouteTable,
+    core_length,
+    parse_route,
+)
+from agentvault_tui.home import Home
+from agentvault_tui.policy.catalogue import Catalogue
+from agentvault_tui.settings import CONNECTION
+from agentvault_tui.text import visible
+
+DENY: Final = "deny"
+MAX_ROUTES: Final = 5000
+_HOST: Final = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
+_NUMERIC: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
+_PRINTABLE: Final = re.compile(r"[\x20-\x7e]*")
+_FRAMING: Final = frozenset(
+    "connection content-encoding content-length content-type cookie expect host"  # noqa: SIM905
+    " keep-alive te trailer transfer-encoding upgrade".split()
+)
+"""Headers that frame or route a message: no credential travels in them."""
+_DEFAULT_PORTS: Final = {"https": 443, "http": 80}
+_KINDS: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
+    kind: (frozenset(needed.split()), frozenset(optional.split()))
+    for kind, needed, optional in (
+        ("none", "", ""),
+        ("bearer", "secret", ""),
+        ("basic", "secret", "username"),
+        ("header", "name secret", "prefix"),
+        ("query", "name secret", ""),
+        ("client_credentials", "token_endpoint client_id secret", "scope"),
+        (
+            "refresh_token",
+            "token_endpoint client_id secret",
+            "scope client_secret",
+        ),
+        ("connection", "connection", ""),
+    )
+}
+"""The keys that each kind of credential needs, and those it may have."""
+
+
+class Credential(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the gateway attaches to a request on its way out."""
+
+    kind: Literal[
+        "none",
+        "bearer",
+        "basic",
+        "header",
+        "query",
+        "client_credentials",
+        "refresh_token",
+        "connection",
+    ] = "none"
+    secret: str = ""
+    """The name of a sealed secret: the token, password or key; for
+    ``client_credentials`` the client's secret, for ``refresh_token`` that token."""
+    username: str = ""
+    name: str = ""
+    """The header or query parameter."""
+    prefix: str = ""
+    """What stands before the secret in the header, such as ``Token ``."""
+    token_endpoint: str = ""
+    client_id: str = ""
+    client_secret: str = ""
+    """The name of a sealed secret: the client's, where a refresh needs one."""
+    scope: str = ""
+    connection: str = ""
+
+    def check(self, *, allow_http: bool) -> None:
+        """Refuse keys that this kind has not, and values no request can carry.
+
+        Raises:
+            ServiceError: says which.
+        """
+        needed, optional = _KINDS[self.kind]
+        said = {
+            key
+            for key in self.__struct_fields__
+            if key != "kind" and getattr(self, key)
+        }
+        if extra := sorted(said - needed - optional):
+            raise ServiceError(
+                f"credential: the kind {self.kind} has no {extra[0]}",
+                f"it has {', '.join(sorted(needed | optional)) or 'no other key'}",
+            )
+        if missing := sorted(needed - said):
+            raise ServiceError(
+                f"credential: the kind {self.kind} needs {missing[0]}",
+                f'add {missing[0]} = "…" below [credential]',
+            )
+        for key in ("secret", "client_secret"):
+            if (value := getattr(self, key)) and not NAME.fullmatch(value):
+                raise ServiceError(
+                    f"credential: {key} is no name of a sealed secret",
+                    "name one of `agentvault secrets list`; no value belongs here",
+                )
+        if self.kind == "header" and (
+            not HEADER_NAME.fullmatch(self.name) or self.name.lower() in _FRAMING
+        ):
+            raise ServiceError("credential: name is no header that can carry it")
+        if not _PRINTABLE.fullmatch(self.prefix + self.username + self.name):
+            raise ServiceError("credential: a value holds more than printable ASCII")
+        if ":" in self.username:
+            raise ServiceError("credential: a username of Basic has no colon")
+        if self.connection and not CONNECTION.fullmatch(self.connection):
+            raise ServiceError("credential: connection is not the name of one")
+        if self.token_endpoint:
+            parse_origin(self.token_endpoint, allow_http=allow_http, whole=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Scheme, host and port (RFC 6454 section 4)."""
+
+    scheme: str
+    host: str
+    """In lower case; an IPv6 address without its brackets."""
+    port: int
+
+    @property
+    def authority(self) -> str:
+        """Return the ``Host`` header: the default port is left out."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        default = _DEFAULT_PORTS[self.scheme] == self.port
+        return host if default else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.authority}"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One upstream API, as its file describes it."""
+
+    name: str
+    origin: Origin
+    unmatched: str
+    """``deny``, or the scope of requests that no route matches."""
+    allow_private: bool
+    """Whether loopback, link-local and private addresses may be reached."""
+    allow_http: bool
+    ca_file: str
+    """PEM of the authorities that may vouch for it; empty: the system's."""
+    credential: Credential
+    routes: tuple[Route, ...]
+    sha256: str
+    """Of the file."""
+    index: Mapping[str, tuple[tuple[Route, ...], ...]]
+    """By method, ``*`` for others, then by the path's length: routes in their order."""
+
+    def candidates(self, method: str, length: int) -> tuple[Route, ...]:
+        """Return the routes that a path of *length* segments may match, in order."""
+        by_length = self.index.get(method, self.index["*"])
+        return by_length[min(length, len(by_length) - 1)]
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    origin: str
+    unmatched: str = DENY
+    allow_private: bool = False
+    allow_http: bool = False
+    ca_file: str = ""
+    credential: Credential = Credential()
+    routes: list[RouteTable] = []
+
+
+def parse_service(name: str, text: str, catalogue: Catalogue, base: Path) -> Service:
+    """Read and validate one service file.
+
+    Args:
+        name: the service's name: the file's without ``.toml``.
+        text: what the file says.
+        catalogue: the scopes there are.
+        base: the folder that a relative ``ca_file`` starts from.
+
+    Returns:
+        the service.
+
+    Raises:
+        ServiceError: says what is wrong with it, and what may help.
+    """
+    table = read_table(text, _File, {"routes[]": RouteTable, "credential": Credential})
+    origin = parse_origin(table.origin, allow_http=table.allow_http)
+    table.credential.check(allow_http=table.allow_http)
+    if table.unmatched != DENY:
+        check_scope(table.unmatched, catalogue, "unmatched")
+    if len(table.routes) > MAX_ROUTES:
+        raise ServiceError(f"it has more than {MAX_ROUTES} routes")
+    routes: list[Route] = []
+    for number, one in enumerate(table.routes, start=1):
+        where = f"route {number} ({visible(one.method, 20)} {visible(one.path, 80)})"
+        try:
+            route = parse_route(one, catalogue)
+        except ServiceError as error:
+            raise ServiceError(f"{where}: {error.what}", error.remedy) from None
+        for before, earlier in enumerate(routes, start=1):
+            if earlier.covers(route):
+                raise ServiceError(
+                    f"{where} can never match: route {before} matches all that it does",
+                    "put the narrower route first, or remove one",
+                )
+        routes.append(route)
+    return Service(
+        name=name,
+        origin=origin,
+        unmatched=table.unmatched,
+        allow_private=table.allow_private,
+        allow_http=table.allow_http,
+        ca_file=_ca_file(table.ca_file, base),
+        credential=table.credential,
+        routes=tuple(routes),
+        sha256=hashlib.sha256(text.encode()).hexdigest(),
+        index=_index(routes),
+    )
+
+
+def parse_origin(url: str, *, allow_http: bool, whole: bool = True) -> Origin:
+    """Read the origin of *url*, whose host has one spelling alone.
+
+    Args:
+        url: such as ``https://api.stripe.com``.
+        allow_http: whether it may be ``http``.
+        whole: whether the URL is an origin and nothing more; else a path and a query
+            may follow, as in a token endpoint.
+
+    Returns:
+        the origin.
+
+    Raises:
+        ServiceError: it is not one.
+    """
+    shown = f"'{visible(url, 120)}'"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        raise ServiceError(f"{shown} is no URL", "write https://HOST") from None
+    if parts.scheme not in _DEFAULT_PORTS or not parts.netloc:
+        raise ServiceError(f"{shown} is no URL of https", "write https://HOST")
+    if parts.scheme == "http" and not allow_http:
+        raise ServiceError(
+            f"{shown} is not encrypted",
+            "use https, or say allow_http = true where nobody can listen",
+        )
+    if whole and url != f"{parts.scheme}://{parts.netloc}":
+        raise ServiceError(
+            f"{shown} is more than an origin",
+            "write scheme, host and port; paths belong to routes",
+        )
+    if "@" in parts.netloc or "#" in url or parts.netloc != parts.netloc.lower():
+        raise ServiceError(f"{shown} has an account, a fragment or capitals")
+    if not _is_host(host) or port == 0 or parts.netloc.endswith(":"):
+        raise ServiceError(
+            f"the host or port of {shown} is not one",
+            "write a name in lower case (xn-- for other scripts) or an address as"
+            " programs print it",
+        )
+    return Origin(parts.scheme, host, port or _DEFAULT_PORTS[parts.scheme])
+
+
+def _is_host(host: str) -> bool:
+    """Tell whether a host has no other spelling, such as ``0x7f.1`` for an address."""
+    try:
+        if ":" in host:
+            return str(ipaddress.IPv6Address(host)) == host
+        if _NUMERIC.fullmatch(host):
+            return str(ipaddress.IPv4Address(host)) == host
+    except ValueError:
+        return False
+    return _HOST.fullmatch(host) is not None and len(host) <= 253
+
+
+def _ca_file(named: str, base: Path) -> str:
+    if not named:
+        return ""
+    path = base / Path(named).expanduser()
+    try:
+        ssl.create_default_context(cafile=str(path))
+    except (OSError, ValueError) as error:
+        raise ServiceError(
+            f"ca_file {visible(path, 200)} holds no certificates"
+            f" ({visible(error, 100)})",
+            "name a PEM file",
+        ) from None
+    return str(path)
+
+
+def _index(routes: list[Route]) -> dict[str, tuple[tuple[Route, ...], ...]]:
+    longest = max((len(route.segments) for route in routes), default=0)
+    return {
+        method: tuple(
+            tuple(
+                route
+                for route in routes
+                if route.method in {"*", method}
+                and (
+                    core_length(route.segments) == length
+                    or (route.rest and core_length(route.segments) <= length + 1)
+                )
+            )
+            for length in range(longest + 2)
+        )
+        for method in {route.method for route in routes} | {"*"}
+    }
+
+
+class Services(ConfigFolder[Service]):
+    """The services in force."""
+
+    def __init__(self, home: Home, catalogue: Callable[[], Catalogue]) -> None:
+        """Read nothing yet; *catalogue* returns the one in force."""
+        super().__init__(
+            home,
+            "services",
+            lambda name, text: parse_service(name, text, catalogue(), home.config),
+        )

@@ -1,0 +1,266 @@
+"""Route tables: path templates, and where the parameters of a request are read."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+from urllib.parse import unquote
+
+import msgspec
+
+from agentvault_tui.errors import BadPathError, ServiceError
+from agentvault_tui.gateway.config_folder import check_scope
+from agentvault_tui.gateway.target import parse_target
+from agentvault_tui.policy.catalogue import Catalogue
+from agentvault_tui.text import visible
+
+HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+"""RFC 9110 section 5.6.2."""
+_METHOD: Final = re.compile(r"[A-Z]+(?:-[A-Z]+)*|\*")
+_CAPTURE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_-]*)(\*?)\}")
+_PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
+_PLAIN_SEGMENT: Final = re.compile(r"[a-z0-9._~-]*")
+_POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
+_MOST_DECODING: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where in a request a parameter is read."""
+
+    kind: Literal["body", "path", "query", "header", "constant"]
+    name: str = ""
+    pointer: tuple[str, ...] = ()
+    """The reference tokens of a JSON Pointer (RFC 6901), unescaped."""
+    counted: bool = False
+    """Whether the parameter is how many there are, and not what."""
+    value: int = 0
+
+    def __str__(self) -> str:
+        if self.kind == "constant":
+            return str(self.value)
+        escaped = (one.replace("~", "~0").replace("/", "~1") for one in self.pointer)
+        where = "".join(f"/{one}" for one in escaped)
+        return f"{'count:' * self.counted}{self.kind}:{self.name or where}"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A method and a path template, and the action that matching requests are."""
+
+    method: str
+    """In capitals, or ``*``."""
+    path: str
+    """The template: ``{x}`` is one segment, ``{x*}`` at its end the rest."""
+    scope: str
+    resource: str | None
+    parameters: Mapping[str, tuple[Source, ...]]
+    segments: tuple[tuple[str, str], ...]
+    """Of each segment its decoded text and the empty name, or the name it captures."""
+    rest: bool
+    """Whether the last segment captures the rest of the path."""
+
+    @property
+    def reads_body(self) -> bool:
+        """Tell whether a parameter is read from the body."""
+        return any(s.kind == "body" for some in self.parameters.values() for s in some)
+
+    def captures(self, segments: tuple[str, ...]) -> dict[str, str] | None:
+        """Return the captured values when decoded *segments* match, else None."""
+        if len(segments) < len(self.segments) or (
+            len(segments) > len(self.segments) and not self.rest
+        ):
+            return None
+        found = {}
+        last = len(self.segments) - 1
+        for index, (text, name) in enumerate(self.segments):
+            if self.rest and index == last:
+                found[name] = "/".join(segments[index:])
+            elif name:
+                if not segments[index]:
+                    return None
+                found[name] = segments[index]
+            elif segments[index] != text:
+                return None
+        return found
+
+    def differences(self, folded: tuple[str, ...]) -> frozenset[int] | None:
+        """Return where a path, folded, is this route's in another spelling.
+
+        Args:
+            folded: what `fold` made of each segment, a final slash left out.
+
+        Returns:
+            positions of segments that only an upstream that is lenient about case,
+            escapes, suffixes or a final slash takes for this route's; None when it
+            takes none of them.
+        """
+        own = self.segments[: core_length(self.segments)]
+        if len(folded) < len(own) or (len(folded) > len(own) and not self.rest):
+            return None
+        odd = {len(folded)} if len(own) == len(folded) else set()
+        for index, (text, name) in enumerate(own):
+            if name:
+                continue
+            known = fold(text)
+            if folded[index] != known and not folded[index].startswith(f"{known}."):
+                return None
+            odd.add(index)
+        return frozenset(odd)
+
+    def covers(self, other: Route) -> bool:
+        """Tell whether every request that *other* matches is matched by this one."""
+        if self.method not in {"*", other.method}:
+            return False
+        for index, (text, name) in enumerate(self.segments):
+            if index >= len(other.segments):
+                return False
+            last = index == len(self.segments) - 1
+            if self.rest and last:
+                return True
+            others_last = index == len(other.segments) - 1
+            other_text, other_name = other.segments[index]
+            if other.rest and others_last:
+                return False
+            if name and not (other_name or other_text):
+                return False
+            if not name and (other_name or other_text != text):
+                return False
+        return len(self.segments) == len(other.segments)
+
+
+class RouteTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """``[[routes]]``, as a file has it."""
+
+    method: str
+    path: str
+    scope: str
+    resource: str | None = None
+    parameters: dict[str, str | int | list[str]] = {}
+
+
+def fold(segment: str) -> str:
+    """Return how a decoded segment reads to a program that is lenient about it.
+
+    Case, compatibility forms (NFKC), further escapes and outer space are gone. Only
+    ever compared, to refuse: no request is taken for another one.
+    """
+    if _PLAIN_SEGMENT.fullmatch(segment):
+        return segment
+    for _ in range(_MOST_DECODING):
+        decoded = unquote(segment, errors="replace")
+        if decoded == segment:
+            break
+        segment = decoded
+    return unicodedata.normalize("NFKC", segment).casefold().strip()
+
+
+def core_length(segments: tuple[Any, ...]) -> int:
+    """Return the number of segments, the empty one after a final slash left out."""
+    return len(segments) - (len(segments) > 1 and segments[-1] in {"", ("", "")})
+
+
+def parse_route(table: RouteTable, catalogue: Catalogue) -> Route:
+    """Check one route of a file.
+
+    Raises:
+        ServiceError: says what is wrong with it.
+    """
+    if not _METHOD.fullmatch(table.method):
+        raise ServiceError("the method is not one", 'write "POST", or "*" for any')
+    check_scope(table.scope, catalogue, "scope")
+    segments, rest = _template(table.path)
+    names = {name for _, name in segments if name}
+    for name in _PLACEHOLDER.findall(table.resource or ""):
+        if name not in names:
+            raise ServiceError(
+                f"the resource names {{{visible(name, 60)}}}, which the path has not",
+                f"the path has {', '.join(sorted(names)) or 'none'}",
+            )
+    if table.resource == "":
+        raise ServiceError("the resource is empty", "leave it out for NAME:PATH")
+    parameters = {
+        name: _sources(name, said, names) for name, said in table.parameters.items()
+    }
+    return Route(
+        table.method,
+        table.path,
+        table.scope,
+        table.resource,
+        parameters,
+        segments,
+        rest,
+    )
+
+
+def _template(path: str) -> tuple[tuple[tuple[str, str], ...], bool]:
+    """Split a path template into literal and captured segments."""
+    if not path.startswith("/"):
+        raise ServiceError("the path does not begin with a slash")
+    parts = path[1:].split("/")
+    segments, names = [], set()
+    for index, part in enumerate(parts):
+        if found := _CAPTURE.fullmatch(part):
+            name, star = found.groups()
+            if name in names:
+                raise ServiceError(f"the path captures {{{name}}} twice")
+            if star and index != len(parts) - 1:
+                raise ServiceError(f"{{{name}*}} takes the rest, and is not at the end")
+            names.add(name)
+            segments.append(("", name))
+            continue
+        if "{" in part or "}" in part:
+            raise ServiceError(
+                f"the segment {visible(part, 60)} is more than a capture",
+                "{x} is a whole segment, named in letters, digits, - and _",
+            )
+        try:
+            segments.append((parse_target(f"/{part}".encode()).segments[0], ""))
+        except BadPathError as error:
+            raise ServiceError(error.what) from None
+    if any(not text and not name for text, name in segments[:-1]) or "?" in path:
+        raise ServiceError("the path has an empty segment or a query")
+    return tuple(segments), parts[-1].endswith("*}")
+
+
+def _sources(
+    parameter: str, said: str | int | list[str], names: set[str]
+) -> tuple[Source, ...]:
+    """Read where a parameter comes from; several places are counted together."""
+    if not parameter or not parameter.isprintable():
+        raise ServiceError("a parameter has no name")
+    if isinstance(said, int):
+        if said < 0:
+            raise ServiceError(f"{parameter} is negative")
+        return (Source("constant", value=said),)
+    sources = [said] if isinstance(said, str) else said
+    found = tuple(_source(parameter, one, names) for one in sources)
+    if not found or (len(found) > 1 and not all(one.counted for one in found)):
+        raise ServiceError(
+            f"{parameter} is read from several places",
+            'only counts add up: ["count:body:/to", "count:body:/cc"]',
+        )
+    return found
+
+
+def _source(parameter: str, text: str, names: set[str]) -> Source:
+    counted = text.startswith("count:")
+    kind, _, name = text.removeprefix("count:").partition(":")
+    if kind == "body" and _POINTER.fullmatch(name):
+        tokens = name[1:].split("/")
+        pointer = tuple(one.replace("~1", "/").replace("~0", "~") for one in tokens)
+        return Source("body", pointer=pointer, counted=counted)
+    if kind == "path" and name in names and not counted:
+        return Source("path", name)
+    if kind == "query" and name:
+        return Source("query", name, counted=counted)
+    if kind == "header" and HEADER_NAME.fullmatch(name):
+        return Source("header", name.lower(), counted=counted)
+    raise ServiceError(
+        f"{visible(parameter, 60)} is read from '{visible(text, 80)}': nowhere",
+        "write body:/pointer, path:NAME of the path, query:NAME or header:NAME, with"
+        " count: before it for how many (not of a path)",
+    )

@@ -1,0 +1,39 @@
+"""What the gateway's tests start from: service files in a home, requests to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agentvault_tui.gateway import Service, Services
+from agentvault_tui.gateway.services import parse_service
+from agentvault_tui.home import Home
+from agentvault_tui.policy import shipped_catalogue
+
+Parse = Callable[[str], Service]
+
+
+@pytest.fixture
+def parse(tmp_path: Path) -> Parse:
+    """Parses a service file called ``api``; its origin stands above the text."""
+
+    def make(text: str) -> Service:
+        head = "" if "origin =" in text else 'origin = "https://api.test"\n'
+        return parse_service("api", head + text, shipped_catalogue(), tmp_path)
+
+    return make
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A home with an empty folder for service files."""
+    (tmp_path / "services").mkdir()
+    return Home(tmp_path, tmp_path)
+
+
+@pytest.fixture
+def services(home: Home) -> Services:
+    """The services of `home`, nothing read yet."""
+    return Services(home, shipped_catalogue)

@@ -1,0 +1,355 @@
+"""Routes: which action a real request is, and what policy may know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentvault_tui.errors import BadPathError, UnreadableBodyError
+from agentvault_tui.gateway import Match, Service, action_of, match, parse_target
+from agentvault_tui.gateway.services import parse_service
+from agentvault_tui.policy import shipped_catalogue
+from agentvault_tui.policy.facts import derive
+
+Parse = Callable[[str], Service]
+JSON = (b"content-type", b"application/json")
+FORM = (b"content-type", b"application/x-www-form-urlencoded")
+
+TRANSFERS = """
+unmatched = "read:records"
+[[routes]]
+method = "POST"
+path = "/v1/transfers/{destination}"
+scope = "send:payment"
+resource = "stripe:{destination}"
+[routes.parameters]
+amount = "body:/amount"
+currency = "body:/currency"
+recipients = "count:body:/to"
+[[routes]]
+method = "GET"
+path = "/v1/{rest*}"
+scope = "read:payments"
+"""
+
+
+def found(service: Service, method: str, path: str) -> Match | None:
+    return match(service, method, parse_target(path.encode()))
+
+
+def parameters(
+    parse: Parse,
+    rules: str,
+    body: bytes = b"",
+    *headers: tuple[bytes, bytes],
+    path: str = "/pay",
+) -> dict[str, Any]:
+    """Read the parameters that *rules* name from one request."""
+    service = parse(
+        '[[routes]]\nmethod = "*"\npath = "/{what}"\nscope = "send:payment"\n'
+        f"[routes.parameters]\n{rules}"
+    )
+    target = parse_target(path.encode())
+    one = match(service, "POST", target)
+    assert one is not None
+    return action_of(one, target, headers or (JSON,), body).parameters
+
+
+def test_the_first_route_counts(parse: Parse) -> None:
+    """A request is of the first route whose method and path it matches."""
+    service = parse(TRANSFERS)
+    pay = found(service, "POST", "/v1/transfers/acct_42")
+    assert pay is not None
+    assert (pay.scope, pay.resource) == ("send:payment", "stripe:acct_42")
+    assert pay.reads_body
+    read = found(service, "GET", "/v1/transfers/acct_42")
+    assert read is not None
+    assert (read.scope, read.resource) == ("read:payments", "api:/v1/transfers/acct_42")
+    assert read.captures == {"rest": "transfers/acct_42"}
+    assert not read.reads_body
+
+
+def test_unmatched_requests_are_denied_or_of_one_scope(parse: Parse) -> None:
+    """Without a route a request is none, or of the unmatched scope on NAME:PATH."""
+    other = found(parse(TRANSFERS), "PUT", "/v2/caf%C3%A9/?x=1")
+    assert other is not None
+    assert other.route is None
+    assert (other.scope, other.resource) == ("read:records", "api:/v2/café/")
+    assert found(parse(""), "GET", "/v2") is None
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/V1/transfers/a",
+        "/v1/TRANSFERS/a",
+        "/v1/transfers/a/",
+        "/v1/transfers.json/a",
+        "/v1/%74ransfers%20/a",
+        "/v1/%2574ransfers/a",
+        "/v1/transfer%EF%BD%93/a",
+    ],
+)
+def test_another_spelling_of_a_route_is_no_milder_request(
+    parse: Parse, path: str
+) -> None:
+    """What a lenient upstream takes for a payment is not the unmatched scope's."""
+    assert found(parse(TRANSFERS), "POST", path) is None
+
+
+def test_spellings_that_the_file_names_are_told_apart(parse: Parse) -> None:
+    """Two routes that differ in case alone are both reached."""
+    service = parse(
+        '[[routes]]\nmethod = "GET"\npath = "/Users/{id}"\nscope = "read:contacts"\n'
+        '[[routes]]\nmethod = "GET"\npath = "/users/{id}"\nscope = "read:email"\n'
+        '[[routes]]\nmethod = "GET"\npath = "/users/{id}/"\nscope = "read:files"\n'
+    )
+    scopes = [found(service, "GET", p) for p in ("/Users/1", "/users/1", "/users/1/")]
+    assert [one and one.scope for one in scopes] == [
+        "read:contacts",
+        "read:email",
+        "read:files",
+    ]
+
+
+@pytest.mark.parametrize("method", ["post", "POst", "P\xd6ST", ""])
+def test_methods_have_one_spelling(parse: Parse, method: str) -> None:
+    """A method that is not in capitals matches nothing, not even the unmatched."""
+    assert found(parse(TRANSFERS), method, "/v1/transfers/a") is None
+
+
+def test_an_empty_segment_is_no_value(parse: Parse) -> None:
+    """A template's segment is never empty; the rest of a path may be."""
+    service = parse(
+        '[[routes]]\nmethod = "GET"\npath = "/a/{x}"\nscope = "read:files"\n'
+        '[[routes]]\nmethod = "GET"\npath = "/b/{x*}"\nscope = "read:files"\n'
+    )
+    assert found(service, "GET", "/a/") is None
+    assert found(service, "GET", "/b") is None
+    rest = found(service, "GET", "/b/")
+    assert rest is not None
+    assert rest.captures == {"x": ""}
+
+
+def test_parameters_come_from_the_real_request(parse: Parse) -> None:
+    """Body, path, query and header are read, and nothing the agent says beside."""
+    read = parameters(
+        parse,
+        'amount = "body:/pay/0/amount~1minor"\nwho = "path:what"\ncount = "query:n"\n'
+        'tag = "header:X-Tag"\nones = 1\nall = "count:body:/pay"',
+        b'{"pay": [{"amount/minor": 7}, {}]}',
+        JSON,
+        (b"x-tag", b"blue"),
+        path="/p%20q?n=12",
+    )
+    assert read == {
+        "amount": 7,
+        "who": "p q",
+        "count": 12,
+        "tag": "blue",
+        "ones": 1,
+        "all": 2,
+    }
+
+
+def test_a_form_is_an_object_of_its_fields(parse: Parse) -> None:
+    """Numbers and currencies in a form are what they say."""
+    read = parameters(
+        parse,
+        'amount = "body:/amount"\ncurrency = "body:/currency"\n'
+        'count = "count:body:/ids[]"\nnote = "body:/n"',
+        b"amount=4200&currency=usd&ids[]=a&ids%5B%5D=b&n=a+b%26",
+        FORM,
+    )
+    assert read == {"amount": 4200, "currency": "USD", "count": 2, "note": "a b&"}
+
+
+def test_absent_parameters_are_left_out(parse: Parse) -> None:
+    """What the request does not have is no parameter, also without a body."""
+    rules = (
+        'amount = "body:/a/b"\ncount = "query:n"\nrecipients = "count:body:/to"\n'
+        'x = "header:x-x"'
+    )
+    for body in (b"", b"{}", b'{"a": 3}', b'{"a": []}', b"[]", b"7"):
+        assert parameters(parse, rules, body) == {}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"amount": null, "currency": "USD"}',
+        b'{"amount": "20", "currency": "USD"}',
+        b'{"amount": 20.0, "currency": "USD"}',
+        b'{"amount": true, "currency": "USD"}',
+        b'{"amount": [20], "currency": "USD"}',
+        b'{"amount": {"v": 20}, "currency": "USD"}',
+        b'{"amount": -1, "currency": "USD"}',
+        b'{"amount": 9007199254740993, "currency": "USD"}',
+        b'{"amount": 20, "Amount": 9000, "currency": "USD"}',
+        b'{"amount": 20, "AMOUNT": 9000, "currency": "USD"}',
+        '{"amount": 20, "\uff41mount": 9000, "currency": "USD"}'.encode(),
+        b'{"Amount": 20, "currency": "USD"}',
+    ],
+)
+def test_what_cannot_be_relied_on_is_unclear(parse: Parse, body: bytes) -> None:
+    """An amount of a wrong type, or in two spellings, is unclear to policy."""
+    service = parse(TRANSFERS)
+    target = parse_target(b"/v1/transfers/acct_1")
+    one = match(service, "POST", target)
+    assert one is not None
+    facts = derive(action_of(one, target, [JSON], body))
+    assert facts.amount is None
+    assert "amount" in facts.unclear
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        (b"amount=20&amount=9000", "/pay"),
+        (b"amount=20&Amount=9000", "/pay"),
+        (b"amount=20&amount[]=9000", "/pay"),
+        (b"amount=20&amount[0]=9000", "/pay"),
+        (b"amount=20&a%6dount=9000", "/pay"),
+        (b"amount=20", "/pay?amount=9000"),
+        (b"amount=20", "/pay?AMOUNT=9000"),
+        (b"amount=020", "/pay"),
+        (b"amount=+20", "/pay"),
+        (b"amount=2e3", "/pay"),
+        (b"amount=", "/pay"),
+        ("amount=\u0662".encode(), "/pay"),
+    ],
+)
+def test_a_form_that_says_it_twice_is_unclear(
+    parse: Parse, body: bytes, path: str
+) -> None:
+    """An amount that stands twice, in any spelling or place, is none."""
+    read = parameters(parse, 'amount = "body:/amount"', body, FORM, path=path)
+    assert not isinstance(read["amount"], int)
+
+
+@pytest.mark.parametrize(
+    ("body", "count"),
+    [
+        (b'{"to": ["a@x.test", "b@x.test"]}', 2),
+        (b'{"to": "a@x.test"}', 1),
+        (b'{"to": [{"email": "a@x.test"}, {"email": "b@x.test", "name": "B"}]}', 2),
+        (b'{"to": []}', 0),
+        (b'{"to": "a@x.test, b@x.test"}', None),
+        (b'{"to": ["a@x.test,b@x.test"]}', None),
+        (b'{"to": ["everyone"]}', None),
+        (b'{"to": [{"email": "a@x.test,b@x.test"}]}', None),
+        (b'{"to": [{"group": ["a@x.test", "b@x.test"]}]}', None),
+        (b'{"to": [["a@x.test", "b@x.test"]]}', None),
+        (b'{"to": 1}', None),
+        (b'{"to": null}', None),
+        (b'{"to": "a@x.test", "cc": ["b@x.test"]}', None),
+        (b'{"to": "a@x.test", "BCC": "b@x.test"}', None),
+        (b'{"to": "a@x.test", "cc": []}', 1),
+    ],
+)
+def test_recipients_are_counted_or_unclear(
+    parse: Parse, body: bytes, count: int | None
+) -> None:
+    """One text that may stand for many, or a cc beside the count, is unclear."""
+    read = parameters(parse, 'recipients = "count:body:/to"', body)
+    assert read == {"recipients": count}
+
+
+def test_counts_of_several_places_add_up(parse: Parse) -> None:
+    """A route that names to, cc and bcc counts all of them; absent ones are none."""
+    rules = 'recipients = ["count:body:/to", "count:body:/cc", "count:body:/bcc"]'
+    body = b'{"to": "a@x.test", "bcc": ["b@x.test", "c@x.test"]}'
+    assert parameters(parse, rules, body) == {"recipients": 3}
+    assert parameters(parse, rules, b"{}") == {}
+
+
+def test_repeated_queries_and_headers_are_unclear_or_counted(parse: Parse) -> None:
+    """Said twice is unclear; a count counts each."""
+    rules = (
+        'amount = "query:a"\nids = "count:query:id"\ntag = "header:tag"\n'
+        'tags = "count:header:tag"'
+    )
+    headers = (b"tag", b"a, b"), (b"tag", b"c")
+    read = parameters(parse, rules, b"", *headers, path="/p?a=1&a=2&id=1&id=2")
+    assert read == {"amount": None, "ids": 2, "tag": None, "tags": 3}
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ([JSON], b'{"amount": 1, "amount": 2}'),
+        ([JSON], b'{"amount": 1, "\\u0061mount": 2}'),
+        ([JSON], b"amount=1"),
+        ([JSON], b'{"amount": 1} {}'),
+        ([JSON], b'\xef\xbb\xbf{"amount": 1}'),
+        ([JSON], '{"amount": 1}'.encode("utf-16")),
+        ([JSON], b'{"amount": NaN}'),
+        ([JSON], b'{"amount": "\\ud800"}'),
+        ([JSON], b"[" * 100_000),
+        ([JSON], b'{"amount": ' + b"9" * 5000 + b"}"),
+        ([FORM], b'{"amount": 1}'),
+        ([FORM], b"amount=%f"),
+        ([FORM], b"amount=%ff"),
+        ([FORM], b"amount=%00"),
+        ([FORM], b"&".join([b"a=1"] * 10_001)),
+        ([], b'{"amount": 1}'),
+        ([(b"content-type", b"text/plain")], b'{"amount": 1}'),
+        ([(b"content-type", b"multipart/form-data; boundary=x")], b"--x--"),
+        ([JSON, JSON], b'{"amount": 1}'),
+        ([JSON, FORM], b'{"amount": 1}'),
+        ([(b"content-type", b"application/json; charset=utf-16")], b'{"amount": 1}'),
+        ([JSON, (b"content-encoding", b"gzip")], b'{"amount": 1}'),
+        ([JSON, (b"content-encoding", b"GZIP")], b""),
+        ([JSON, (b"content-encoding", b"identity, br")], b'{"amount": 1}'),
+    ],
+)
+def test_bodies_that_cannot_be_read_are_refused(
+    parse: Parse, headers: list[tuple[bytes, bytes]], body: bytes
+) -> None:
+    """What is compressed, lies about its type, or says a key twice is unreadable."""
+    headers = headers or [(b"accept", b"*/*")]
+    with pytest.raises(UnreadableBodyError):
+        parameters(parse, 'amount = "body:/amount"', body, *headers)
+
+
+def test_a_body_that_no_route_reads_is_not_looked_at(parse: Parse) -> None:
+    """Any bytes are taken where no parameter is read from them."""
+    assert parameters(parse, 'who = "path:what"', b"\xff\x00") == {"who": "pay"}
+
+
+def test_large_values_are_unclear(parse: Parse) -> None:
+    """A value that no record should hold is not carried into one."""
+    body = b'{"a": "%s", "amount": 5}' % (b"x" * 5000)
+    rules = 'a = "body:/a"\namount = "body:/amount"'
+    assert parameters(parse, rules, body) == {"a": None, "amount": 5}
+    many = b"{" + b",".join(b'"k%d": 1' % n for n in range(1001)) + b',"amount": 5}'
+    assert parameters(parse, 'amount = "body:/amount"', many) == {"amount": None}
+
+
+SERVICE = parse_service(
+    "api", 'origin = "https://api.test"\n' + TRANSFERS, shipped_catalogue(), Path("/")
+)
+
+
+@given(
+    st.sampled_from(["GET", "POST", "PATCH"]),
+    st.text("/v1Vtransfe%24.5aA-", max_size=24).map("/v1/{}".format),
+    st.binary(max_size=60),
+)
+def test_any_request_is_an_action_or_refused(
+    method: str, path: str, body: bytes
+) -> None:
+    """No request fails otherwise, and no POST that folds to a transfer is milder."""
+    try:
+        target = parse_target(path.encode())
+        one = match(SERVICE, method, target)
+        action = one and action_of(one, target, [JSON], body)
+    except (BadPathError, UnreadableBodyError):
+        return
+    if action and method == "POST" and "/transfers/" in path.lower() + "/":
+        assert action.action == "send:payment" or len(target.segments) > 3
