@@ -368,6 +368,7 @@ async def _end_token(broker: Broker, kept: KeptCut, by: Actor) -> None:
                     agent_id=token.agent_id,
                     action=token.scope,
                     reason="ended while the ledger could not write",
+                    decision_id=token.decision_id,
                     detail=told(token),
                 ),
                 changes=[DropToken(token.id)],

@@ -86,6 +86,7 @@ class TokenUse:
             action=self.token.scope,
             resource=self.token.resource,
             reason=f"introspected {times}",
+            decision_id=self.token.decision_id,
             detail={"token_id": self.token.id, "count": self.count},
         )
 
@@ -100,6 +101,8 @@ class TokenUses:
         """Those to be recorded at the next look."""
         self._told: dict[tuple[TokenId, AgentId], TokenUse] = {}
         """Those recorded within the last minute, in that order; they count on."""
+        self._servers: dict[TokenId, list[AgentId]] = {}
+        """Who asked about each of these tokens."""
 
     def count(self, token: Token, server: Agent) -> None:
         """Count one active answer about *token* to *server*, in memory."""
@@ -108,7 +111,18 @@ class TokenUses:
         if use is None:
             actor = Actor(ActorKind.AGENT, server.id, server.name)
             use = self._new[key] = TokenUse(token, actor)
+            self._servers.setdefault(token.id, []).append(server.id)
         use.count += 1
+
+    def ended(self, token: Token) -> list[Draft]:
+        """Return the uses of *token* that are to be recorded with its end."""
+        drafts = []
+        for server in self._servers.get(token.id, ()):
+            use = self._told.get((token.id, server)) or self._new[token.id, server]
+            if use.count:
+                drafts.append(use.draft())
+                use.count = 0
+        return drafts
 
     async def record(self, *, ending: bool = False) -> None:
         """Record the uses that were not told within the last minute; all if *ending*.
@@ -122,16 +136,32 @@ class TokenUses:
             key, use = next(iter(self._told.items()))
             if not ending and now - use.recorded_at < _EVERY:
                 break
-            del self._told[key]
-            if use.count:
-                self._new[key] = use
+            self._new[key] = self._told.pop(key)
+        for key in [key for key, use in self._new.items() if not use.count]:
+            self._forget(key)
         left = len(self._new)
         while left > 0:
             due = list(islice(self._new.items(), min(left, _BATCH)))
             counts = [use.count for _, use in due]
-            await self._ledger.commit(*(use.draft() for _, use in due))
-            for (key, use), count in zip(due, counts, strict=True):
-                use.count -= count
+            drafts = [use.draft() for _, use in due if use.count]
+            # Not counted twice if a token ends while this is written.
+            for _, use in due:
+                use.count = 0
+            try:
+                if drafts:
+                    await self._ledger.commit(*drafts)
+            except BaseException:
+                for (_, use), count in zip(due, counts, strict=True):
+                    use.count += count
+                raise
+            for key, use in due:
                 use.recorded_at = now
                 self._told[key] = self._new.pop(key)
             left -= len(due)
+
+    def _forget(self, key: tuple[TokenId, AgentId]) -> None:
+        del self._new[key]
+        servers = self._servers[key[0]]
+        servers.remove(key[1])
+        if not servers:
+            del self._servers[key[0]]

@@ -89,8 +89,8 @@ class _TokenDocument(msgspec.Struct, array_like=True):
     details: Any
     resource: str | None
     stepup_id: StepUpId | None
-    decision_id: DecisionId | msgspec.UnsetType | None = msgspec.UNSET
-    """Only of a token that is good for one action."""
+    decision_id: DecisionId | None = None
+    single_use: bool = False
 
 
 _TOKEN: Final = msgspec.json.Decoder(_TokenDocument)
@@ -101,8 +101,9 @@ def write_token(token: Token) -> str:
     head = to_json(
         [token.sha256, token.scope, token.kind, token.issued_at, *token.expires]
     )
-    once = [token.decision_id] if token.single_use else []
-    tail = to_json([token.resource, token.stepup_id, *once])
+    tail = to_json(
+        [token.resource, token.stepup_id, token.decision_id, token.single_use]
+    )
     return f"{head[:-1]},{token.authorization_details or 'null'},{tail[1:]}"
 
 
@@ -131,8 +132,8 @@ def read_token(token_id: str, agent_id: str, doc: str) -> Token:
         None if told.details is None else to_json(told.details),
         told.resource,
         told.stepup_id,
-        told.decision_id is not msgspec.UNSET,
-        told.decision_id or None,
+        told.single_use,
+        told.decision_id,
     )
 
 

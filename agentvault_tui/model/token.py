@@ -40,4 +40,4 @@ class Token(NamedTuple):
     single_use: bool = False
     """Whether it is good for one action: one of its scopes sends, pays or deletes."""
     decision_id: DecisionId | None = None
-    """The decision that issued a standard token good for one action."""
+    """The decision that issued it, and that every event about it names."""

@@ -12,7 +12,7 @@ from support.manual_clock import ManualClock
 from support.stepups import Gate, details_of, latched
 
 from agentvault_tui.broker.answers import Granted
-from agentvault_tui.broker.usecases.redeem import introspect
+from agentvault_tui.broker.usecases.redeem import introspect, revoke_token
 from agentvault_tui.broker.usecases.register import Registration, register
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import change_served, revoke_agent
@@ -297,3 +297,41 @@ async def test_a_change_of_what_a_server_serves_is_checked(
     assert [a.status for a in (await bench.ledger.load()).agents if a.id == api.id] == [
         "revoked"
     ]
+
+
+async def test_uses_are_recorded_before_the_token_is_handed_back(
+    bench: Bench, agent: Agent
+) -> None:
+    """What was counted and not recorded yet stands before the end, and once."""
+    token, api = await granted(bench, agent, READ), await server(bench)
+    assert await active(bench, api, token)
+    await bench.broker.uses.record()
+    assert [await active(bench, api, token) for _ in range(2)] == [True, True]
+    await revoke_token(bench.broker, agent, token)
+    await bench.broker.uses.record(ending=True)
+    kinds = [event.type for event in await bench.events()][-3:]
+    assert kinds == ["token.used", "token.used", "token.revoked"]
+    assert [count for _, count in await told(bench)] == [1, 2]
+
+
+@pytest.mark.parametrize("action", [READ, MAIL])
+async def test_every_event_of_a_token_names_its_decision(
+    bench: Bench, agent: Agent, clock: ManualClock, action: Action
+) -> None:
+    """Issued, used and handed back have one decision_id, also over a restart."""
+    token, api = await granted(bench, agent, action), await server(bench)
+    if action is READ:
+        assert await active(bench, api, token)
+    await bench.broker.uses.record()
+    await bench.close()
+    again = await Bench.open(bench.home, clock)
+    try:
+        if action is READ:
+            assert await active(again, api, token)
+        await revoke_token(again.broker, agent, token)
+        about = [e for e in await again.events() if e.type.startswith("token.")]
+        assert len(about) == (4 if action is READ else 2)
+        assert {event.decision_id for event in about} == {about[0].decision_id}
+        assert about[0].decision_id
+    finally:
+        await again.close()

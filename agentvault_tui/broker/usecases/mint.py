@@ -166,6 +166,7 @@ def _token(broker: Broker, stepup: StepUp) -> Token:
         authorization_details=stepup.authorization_details,
         resource=stepup.resource_indicator,
         stepup_id=stepup.id,
+        decision_id=stepup.decision_id,
     )
 
 
@@ -180,6 +181,7 @@ async def record_void(
             agent_id=token.agent_id,
             action=token.scope,
             reason=reason,
+            decision_id=token.decision_id,
             detail={"token_id": token.id, "stepup_id": token.stepup_id},
         ),
         changes=[DropToken(token.id), *ended],

@@ -355,6 +355,7 @@ async def _record_outdated(broker: Broker) -> None:
                 agent_id=token.agent_id,
                 action=token.scope,
                 reason=POLICY_CHANGED,
+                decision_id=token.decision_id,
                 detail=detail,
             )
         )

@@ -146,12 +146,14 @@ async def revoke_token(broker: Broker, agent: Agent, token: str) -> None:
         raise LedgerUnwritableError("what you ended before is not recorded yet")
     if broker.registry.drop_token(found):
         await broker.record_cut(
+            *broker.uses.ended(found),
             Draft(
                 EventType.TOKEN_REVOKED,
                 broker.actor(agent),
                 agent_id=agent.id,
                 action=found.scope,
                 reason="handed back",
+                decision_id=found.decision_id,
                 detail=told(found),
             ),
             changes=[DropToken(found.id)],

@@ -252,7 +252,7 @@ async def _issue(
         authorization_details=request.served_text,
         resource=request.resource,
         single_use=single_use,
-        decision_id=request.decision_id if single_use else None,
+        decision_id=request.decision_id,
     )
     epoch = registry.epoch(request.agent.id)
     draft = decision(broker, request, Outcome.ALLOWED, verdict.reason, verdict)
