@@ -26,15 +26,10 @@ from agentvault_tui.tenant.management.api import ManagementApi, ManagementCall
 from agentvault_tui.tenant.management.calls import CALLS
 from agentvault_tui.tenant.management.wire import BODY_CAP as MANAGEMENT_BODY_CAP
 from agentvault_tui.tenant.my_account import MyAccount
+from agentvault_tui.tenant.oauth import grants as grant
 from agentvault_tui.tenant.oauth.device import DeviceGrant
-from agentvault_tui.tenant.oauth.endpoints import TokenEndpoint, UserInfo
-from agentvault_tui.tenant.oauth.grants import (
-    CodeGrant,
-    GrantType,
-    MachineGrant,
-    RefreshGrant,
-    VaultGrant,
-)
+from agentvault_tui.tenant.oauth.endpoints import OAuthEndpoints
+from agentvault_tui.tenant.oauth.grants import GrantType
 from agentvault_tui.tenant.oauth.wire import reply
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.vault.accounts import PATH as PROVIDER
@@ -67,21 +62,20 @@ class Surface:
             parts: the tenant's.
             device_code_ttl: seconds that a device code of the console lives.
         """
-        device, codes = DeviceGrant(parts, device_code_ttl), CodeGrant(parts)
+        device = DeviceGrant(parts, device_code_ttl)
         views = Views(parts.issuer)
         grants = {
-            AUTHORIZATION_CODE: GrantType(codes, "seacft", "feacft"),
+            AUTHORIZATION_CODE: GrantType(grant.authorization_code, "seacft", "feacft"),
             DEVICE_CODE: GrantType(device.poll, "sede", "fede"),
-            CLIENT_CREDENTIALS: GrantType(MachineGrant(parts), "seccft", "feccft"),
-            REFRESH_TOKEN: GrantType(RefreshGrant(parts), "sertft", "fertft"),
-            TOKEN_VAULT: GrantType(VaultGrant(parts), "seta", "feta"),
+            CLIENT_CREDENTIALS: GrantType(grant.client_credentials, "seccft", "feccft"),
+            REFRESH_TOKEN: GrantType(grant.refresh_token, "sertft", "fertft"),
+            TOKEN_VAULT: GrantType(grant.token_vault, "seta", "feta"),
         }
         routes: list[BaseRoute] = [
             *_documents(parts),
             Route(DEVICE_PATH, device.start, methods=["POST"]),
-            Route("/userinfo", UserInfo(parts).answer, methods=["GET", "POST"]),
             *_activation(ActivationPages(parts, views)),
-            *_login(LoginPages(parts, codes, views)),
+            *_login(LoginPages(parts, views)),
             *_provider(ProviderApi(parts.provider)),
             Mount("/me/v1", MyAccount(parts).app()),
         ]
@@ -89,12 +83,13 @@ class Surface:
 
     def app(self) -> App:
         """Return the app, behind its guard; it serves until the store is closed."""
-        endpoint = TokenEndpoint(self.parts, self.grants)
+        endpoint = OAuthEndpoints(self.parts, self.grants)
         management = ManagementApi(self.parts, self.calls)
         app = Starlette(
             routes=[
                 Route("/oauth/token", endpoint.token, methods=["POST"]),
                 Route("/oauth/revoke", endpoint.revoke, methods=["POST"]),
+                Route("/userinfo", endpoint.user_info, methods=["GET", "POST"]),
                 Mount(MANAGEMENT_PATH, management.app()),
                 *self.routes,
             ],

@@ -18,11 +18,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from agentvault_tui.errors import (
-    TenantRefusedError,
-    TenantUnreachableError,
-    UsageError,
-)
+from agentvault_tui.errors import TenantRefusedError, TenantUnreachableError, UsageError
 from agentvault_tui.tenant.signin import PROOF_HEADER
 from agentvault_tui.text import Shown, clip, visible
 

@@ -26,14 +26,12 @@ from agentvault_tui.clock import Clock
 from agentvault_tui.errors import TenantError, TenantRefusedError
 from agentvault_tui.model import sha256_hex
 from agentvault_tui.tenant.clients import AUTHORIZATION_CODE, Client, log_name
-from agentvault_tui.tenant.journal import LogPeer, SignInLog
-from agentvault_tui.tenant.oauth.grants import Authorization, CodeGrant
-from agentvault_tui.tenant.oauth.wire import missing, page_form, peer_of, refused
+from agentvault_tui.tenant.journal import SignInLog
+from agentvault_tui.tenant.oauth.grants import issue_code
+from agentvault_tui.tenant.oauth.wire import page_form, peer_of, refused
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.tokens import Login
-from agentvault_tui.tenant.users import User
-from agentvault_tui.tenant.vault.accounts import PendingConsent
 from agentvault_tui.tenant.views import Problem, Views, browser_cookie
 from agentvault_tui.text import Shown, visible
 
@@ -64,122 +62,38 @@ class LoginText:
     owner: Shown | None = None
 
 
-class AuthorizationPurpose:
-    """``/authorize``: a person signs in for a client."""
-
-    def __init__(self, parts: Parts, codes: CodeGrant) -> None:
-        self._parts = parts
-        self._codes = codes
-
-    def text(self, state: LoginState) -> LoginText | None:
-        client = self._parts.clients.find(state.client_id)
-        if client is None:
-            return None
-        audience = state.audience or self._parts.apis.userinfo
-        return _text("authorize", client, state.redirect_uri, state.scope, audience)
-
-    def allowed(self, state: LoginState, user: User) -> Response | None:
-        client = self._parts.clients.find(state.client_id)
-        if client is None:
-            return None
-        granted = Authorization(
-            client,
-            state.redirect_uri,
-            state.scope,
-            state.audience,
-            state.nonce,
-            state.challenge,
-        )
-        login = Login(user.sub, secrets.token_urlsafe(24), state.at, mfa=False)
-        code = self._codes.issue(granted, login)
-        _log.info("authorization granted by %s", user.sub)
-        return _back(state.redirect_uri, code=code, state=state.state)
-
-    def refused(self, state: LoginState, _: LogPeer) -> Response:
-        return _back_refused(state.redirect_uri, state.state)
-
-
-class ConnectPurpose:
-    """A connect request's link: a person lets the vault keep an account's tokens."""
-
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self._connecting = parts.connecting
-
-    def text(self, state: LoginState) -> LoginText | None:
-        client = self._parts.clients.find(state.client_id)
-        asked = self._asked(state)
-        owner = None if asked is None else self._parts.people.find(asked.user_id)
-        if client is None or asked is None or owner is None:
-            return None
-        text = _text(
-            "connect", client, asked.redirect_uri, asked.scope, asked.connection
-        )
-        return replace(
-            text,
-            connection=visible(asked.connection, 128),
-            owner=visible(owner.name, 64),
-        )
-
-    def allowed(self, state: LoginState, user: User) -> Response | None:
-        asked = self._asked(state)
-        code = None if asked is None else self._connecting.consent(asked, user.name)
-        if asked is None or code is None:
-            return None
-        return _back(asked.redirect_uri, connect_code=code, state=asked.state)
-
-    def refused(self, state: LoginState, peer: LogPeer) -> Response | None:
-        asked = self._asked(state)
-        if asked is None:
-            return None
-        self._connecting.cancel(asked)
-        self._parts.journal.write(
-            "connected_accounts_connection_failed",
-            description=_NO,
-            client=log_name(self._parts.clients.find(asked.client_id)),
-            user=self._parts.people.find(asked.user_id),
-            peer=peer,
-            connection=asked.connection,
-        )
-        return _back_refused(asked.redirect_uri, asked.state)
-
-    def _asked(self, state: LoginState) -> PendingConsent | None:
-        return self._connecting.by_key(state.request or "")
-
-
 class LoginPages:
-    """Sign-in for one request, whichever the state names.
+    """Sign-in for one request, whichever kind the state names.
 
     There is no remembered sign-in: each request takes the password afresh. A GET shows
     what is asked, and changes nothing; each later step is a form that brings the state
     back, sealed to the browser's cookie.
     """
 
-    def __init__(self, parts: Parts, codes: CodeGrant, views: Views) -> None:
+    def __init__(self, parts: Parts, views: Views) -> None:
         self._parts = parts
         self._states = SealedStates(parts.seal, parts.clock)
         self._views = views
         self._log = SignInLog(parts.journal)
-        self._purposes: dict[LoginKind, AuthorizationPurpose | ConnectPurpose] = {
-            "authorize": AuthorizationPurpose(parts, codes),
-            "connect": ConnectPurpose(parts),
-        }
 
     async def authorize(self, request: Request) -> Response:
+        """Answer ``/authorize`` (RFC 6749 section 4.1.1)."""
         try:
             state = read_request(self._parts, request.query_params)
         except AuthorizeError as error:
+            refusal, to = error.error, error.to
             return _back(
-                error.to.redirect_uri,
-                error=error.error.error,
-                error_description=error.error.what,
-                state=error.to.state,
+                to.redirect_uri,
+                error=refusal.error,
+                error_description=refusal.what,
+                state=to.state,
             )
         except TenantRefusedError as error:
             return self._views.page("login-over", Problem("bad_request", error.what))
         return self._show(request, "login", state)
 
     async def connect(self, request: Request) -> Response:
+        """Answer the link of a connect request (Auth0's My Account API)."""
         ticket = request.query_params.get("ticket", "")
         asked = self._parts.connecting.by_ticket(ticket)
         if asked is None:
@@ -188,6 +102,7 @@ class LoginPages:
         return self._show(request, "login", state)
 
     async def login(self, request: Request) -> Response:
+        """Check the password that was submitted, and ask for consent."""
         form, state = await self._submitted(request)
         if state is None or state.sub is not None:
             return self._views.page("login-over", _STALE)
@@ -208,18 +123,58 @@ class LoginPages:
         return self._show(request, "consent", replace(state, sub=user.sub, at=now))
 
     async def consent(self, request: Request) -> Response:
+        """Send the browser back with a code for what was consented to."""
         _, state = await self._submitted(request)
-        user = None if state is None else self._parts.people.find(state.sub)
+        parts = self._parts
+        user = None if state is None else parts.people.find(state.sub)
         if state is None or user is None or user.blocked:
             return self._views.page("login-over", _STALE)
-        return self._purposes[state.kind].allowed(state, user) or self._over()
+        if state.kind == "connect":
+            asked = parts.connecting.by_key(state.request or "")
+            proof = None
+            if asked is not None:
+                proof = parts.connecting.consent(asked, user.name)
+            if asked is None or proof is None:
+                return self._over()
+            return _back(asked.redirect_uri, connect_code=proof, state=asked.state)
+        client = parts.clients.find(state.client_id)
+        if client is None:
+            return self._over()
+        code = issue_code(
+            parts,
+            client,
+            Login(user.sub, secrets.token_urlsafe(24), state.at, mfa=False),
+            redirect_uri=state.redirect_uri,
+            scope=state.scope,
+            audience=state.audience,
+            nonce=state.nonce,
+            challenge=state.challenge,
+        )
+        _log.info("authorization granted by %s", user.sub)
+        return _back(state.redirect_uri, code=code, state=state.state)
 
     async def cancel(self, request: Request) -> Response:
+        """Send the browser back with ``access_denied``."""
         _, state = await self._submitted(request)
         if state is None:
             return self._views.page("login-over", _STALE)
-        purpose = self._purposes[state.kind]
-        return purpose.refused(state, peer_of(request)) or self._over()
+        back_to, sent = state.redirect_uri, state.state
+        if state.kind == "connect":
+            parts = self._parts
+            asked = parts.connecting.by_key(state.request or "")
+            if asked is None:
+                return self._over()
+            back_to, sent = asked.redirect_uri, asked.state
+            parts.connecting.cancel(asked)
+            parts.journal.write(
+                "connected_accounts_connection_failed",
+                description=_NO,
+                client=log_name(parts.clients.find(asked.client_id)),
+                user=parts.people.find(asked.user_id),
+                peer=peer_of(request),
+                connection=asked.connection,
+            )
+        return _back(back_to, error="access_denied", error_description=_NO, state=sent)
 
     def _over(self) -> Response:
         return self._views.page("login-over", _OVER)
@@ -231,7 +186,7 @@ class LoginPages:
         state: LoginState,
         problem: Problem | None = None,
     ) -> Response:
-        text = self._purposes[state.kind].text(state)
+        text = self._text(state)
         cookie = browser_cookie(request.cookies.get(COOKIE))
         sealed = self._states.close(state, cookie)
         if text is None or len(sealed) > LONGEST:
@@ -255,6 +210,37 @@ class LoginPages:
         answer.set_cookie(COOKIE, cookie, path="/", httponly=True, samesite="strict")
         return answer
 
+    def _text(self, state: LoginState) -> LoginText | None:
+        """Return what is shown of a request; None when it is over."""
+        parts = self._parts
+        client = parts.clients.find(state.client_id)
+        redirect_uri, scope = state.redirect_uri, state.scope
+        audience = state.audience or parts.apis.userinfo
+        connection = owner = None
+        if state.kind == "connect":
+            asked = parts.connecting.by_key(state.request or "")
+            user = None if asked is None else parts.people.find(asked.user_id)
+            if asked is None or user is None:
+                return None
+            redirect_uri, scope = asked.redirect_uri, asked.scope
+            audience = asked.connection
+            connection = visible(asked.connection, 128)
+            owner = visible(user.name, 64)
+        if client is None:
+            return None
+        to = urlsplit(redirect_uri)
+        origin = f"{to.scheme}://{to.netloc}"
+        return LoginText(
+            state.kind,
+            client=visible(client.name, 128),
+            audience=visible(audience, 600),
+            scopes=tuple(visible(word, 300) for word in scope.split()),
+            back_to=visible(origin, 300),
+            redirect_origin=origin,
+            connection=connection,
+            owner=owner,
+        )
+
     async def _submitted(
         self, request: Request
     ) -> tuple[Mapping[str, str], LoginState | None]:
@@ -265,31 +251,13 @@ class LoginPages:
 
 def _back(redirect_uri: str, **members: str | None) -> Response:
     """Send the browser on; what it carries is in no cache and no referrer."""
+    uri = urlsplit(redirect_uri)
+    pairs = parse_qsl(uri.query, keep_blank_values=True)
+    pairs += [(name, value) for name, value in members.items() if value is not None]
     return RedirectResponse(
-        with_query(redirect_uri, **members),
+        urlunsplit(uri._replace(query=urlencode(pairs))),
         302,
         {"cache-control": "no-store", "referrer-policy": "no-referrer"},
-    )
-
-
-def _back_refused(redirect_uri: str, state: str | None) -> Response:
-    return _back(
-        redirect_uri, error="access_denied", error_description=_NO, state=state
-    )
-
-
-def _text(
-    kind: LoginKind, client: Client, redirect_uri: str, scope: str, audience: str
-) -> LoginText:
-    parts = urlsplit(redirect_uri)
-    origin = f"{parts.scheme}://{parts.netloc}"
-    return LoginText(
-        kind,
-        client=visible(client.name, 128),
-        audience=visible(audience, 600),
-        scopes=tuple(visible(word, 300) for word in scope.split()),
-        back_to=visible(origin, 300),
-        redirect_origin=origin,
     )
 
 
@@ -415,7 +383,7 @@ def _checked(
     challenge = query.get("code_challenge")
     if challenge is None and not client.confidential:
         # RFC 9700 section 2.1.1: without a secret, PKCE is what binds the code.
-        raise missing("code_challenge")
+        raise refused("invalid_request", "Missing required parameter: code_challenge")
     if challenge is not None and query.get("code_challenge_method") != "S256":
         # RFC 7636 section 4.2: "plain" is for those who cannot compute a digest.
         raise refused("invalid_request", "Use code_challenge_method=S256.")
@@ -424,12 +392,9 @@ def _checked(
     if query.get("prompt") == "none":
         # No sign-in outlives its page (OpenID Connect Core section 3.1.2.6).
         raise refused("login_required", "Login required")
-    return LoginState(
-        "authorize",
-        client.client_id,
-        back.redirect_uri,
-        scope,
-        state=back.state,
+    return replace(
+        back,
+        scope=scope,
         audience=None if api is None else api.identifier,
         nonce=query.get("nonce"),
         challenge=challenge,
@@ -461,14 +426,6 @@ def redirect_allowed(uri: str, registered: Iterable[str]) -> bool:
         if loopback and port is not None and _without_port(known) == _without_port(uri):
             return True
     return False
-
-
-def with_query(uri: str, **members: str | None) -> str:
-    """Add *members* to the query of *uri*."""
-    parts = urlsplit(uri)
-    pairs = parse_qsl(parts.query, keep_blank_values=True)
-    pairs += [(name, value) for name, value in members.items() if value is not None]
-    return urlunsplit(parts._replace(query=urlencode(pairs)))
 
 
 def _loopback(host: str | None) -> bool:

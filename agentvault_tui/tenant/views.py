@@ -109,11 +109,7 @@ class Views:
         self, name: str, problem: Problem | None = None, **values: object
     ) -> Response:
         html = self._templates.get_template(f"{name}.html").render(
-            step=name,
-            problem=problem,
-            issuer=self._issuer,
-            style=STYLE_PATH,
-            **values,
+            step=name, problem=problem, issuer=self._issuer, style=STYLE_PATH, **values
         )
         status = 200 if problem is None else _STATUSES[problem.code]
         return Response(html, status, headers=_HEADERS, media_type="text/html")

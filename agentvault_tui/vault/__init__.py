@@ -8,11 +8,7 @@ asks which product a tenant is.
 
 from agentvault_tui.vault.budget import Budget, Priority
 from agentvault_tui.vault.client import SCOPE, TenantClient
-from agentvault_tui.vault.code_flow import (
-    SigningIn,
-    begin_sign_in,
-    finish_sign_in,
-)
+from agentvault_tui.vault.code_flow import SigningIn, begin_sign_in, finish_sign_in
 from agentvault_tui.vault.credentials import (
     ClientSecret,
     PrivateKey,

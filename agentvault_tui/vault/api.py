@@ -180,11 +180,7 @@ class TenantApi:
                 "include_totals": totals or None,
             }
             reply = await self.request(
-                "GET",
-                path,
-                query={**(query or {}), **asked},
-                what=what,
-                scope=scope,
+                "GET", path, query={**(query or {}), **asked}, what=what, scope=scope
             )
             rows = reply.rows(key)
             if reply.body is not None and type(reply.body.get("total")) is int:

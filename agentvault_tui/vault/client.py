@@ -21,13 +21,7 @@ from agentvault_tui.vault.device import (
     start_flow,
 )
 from agentvault_tui.vault.discovery import Keys, read_keys
-from agentvault_tui.vault.identity import (
-    SKEW,
-    Identity,
-    key_id,
-    verify,
-    verify_nonce,
-)
+from agentvault_tui.vault.identity import SKEW, Identity, key_id, verify, verify_nonce
 from agentvault_tui.vault.refreshed import CachedDocument
 from agentvault_tui.vault.tenant import Tenant
 from agentvault_tui.vault.waiting import Sleep

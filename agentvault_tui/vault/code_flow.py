@@ -92,12 +92,7 @@ async def begin_sign_in(
 
 
 async def finish_sign_in(
-    tenant: Tenant,
-    client: RegisteredClient,
-    begun: SigningIn,
-    *,
-    code: str,
-    state: str,
+    tenant: Tenant, client: RegisteredClient, begun: SigningIn, *, code: str, state: str
 ) -> SignedIn:
     """Spend the code the browser came back with (RFC 6749 section 4.1.3).
 

@@ -10,10 +10,7 @@ from datetime import datetime
 from typing import Final
 
 from agentvault_tui.clock import Clock, Deadline
-from agentvault_tui.errors import (
-    TenantError,
-    TenantRefusedError,
-)
+from agentvault_tui.errors import TenantError, TenantRefusedError
 from agentvault_tui.text import visible
 from agentvault_tui.vault.credentials import DEVICE_GRANT, RegisteredClient
 from agentvault_tui.vault.issuer import origin

@@ -76,8 +76,7 @@ def read_metadata(reply: TenantReply, issuer: str) -> Metadata:
         value = body.get(name)
         if not isinstance(value, str):
             raise TenantError(
-                f"the tenant names no {name}",
-                "enable the device flow on it",
+                f"the tenant names no {name}", "enable the device flow on it"
             )
         return value
 

@@ -15,10 +15,7 @@ from urllib.parse import urlencode
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 from agentvault_tui.clock import Deadline
-from agentvault_tui.errors import (
-    TenantError,
-    TenantUnreachableError,
-)
+from agentvault_tui.errors import TenantError, TenantUnreachableError
 from agentvault_tui.vault.api import TenantApi
 from agentvault_tui.vault.budget import Budget
 from agentvault_tui.vault.code_flow import check_return

@@ -51,7 +51,7 @@ KNOWN: Final[Mapping[str, Endpoints]] = {
     # The other: https://accounts.google.com/.well-known/openid-configuration.
     "google-oauth2": Endpoints(
         _GOOGLE, "https://openidconnect.googleapis.com/v1/userinfo"
-    ),
+    )
 }
 """By Auth0's name of the connection."""
 

@@ -9,11 +9,7 @@ from typing import Final
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import TenantError
 from agentvault_tui.model.claims import EXTENSIONS_PATH
-from agentvault_tui.vault.discovery import (
-    Metadata,
-    read_details_types,
-    read_metadata,
-)
+from agentvault_tui.vault.discovery import Metadata, read_details_types, read_metadata
 from agentvault_tui.vault.egress import route
 from agentvault_tui.vault.issuer import check_issuer
 from agentvault_tui.vault.refreshed import CachedDocument

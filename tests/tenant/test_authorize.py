@@ -21,7 +21,7 @@ from support.tenant_admin import (
 )
 
 from agentvault_tui.tenant.device_page_client import read_page
-from agentvault_tui.tenant.login import redirect_allowed, with_query
+from agentvault_tui.tenant.login import _back, redirect_allowed
 from agentvault_tui.tenant.oauth.wire import proven
 
 
@@ -351,6 +351,7 @@ def test_a_verifier_proves_its_challenge() -> None:
     assert not proven(challenge, "short")
     assert proven(CHALLENGE, VERIFIER)
     assert not proven(None, VERIFIER)
-    assert with_query("https://a.test/?x=1", y="é&", z=None) == (
+    back = _back("https://a.test/?x=1", y="é&", z=None)
+    assert back.headers["location"] == (
         "https://a.test/?x=1&y=%C3%A9%26"
     )

@@ -9,25 +9,21 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agentvault_tui.clock import Clock
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.tenant import details
 from agentvault_tui.tenant.clients import DEVICE_CODE, Client, log_name
 from agentvault_tui.tenant.codes import StoredDeviceCode
 from agentvault_tui.tenant.oauth.grants import GrantResult, TokenRequest
 from agentvault_tui.tenant.oauth.wire import (
-    FORM,
-    media_type,
-    missing,
     peer_of,
     refusal,
     refused,
     reply,
+    required,
     wide_form,
 )
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.tokens import Login
-from agentvault_tui.web import read_body
 
 LIFETIME: Final = 900
 INTERVAL: Final = 5
@@ -52,37 +48,6 @@ class _Pace:
     """When it was last answered: the interval counts from there (Auth0)."""
 
 
-class PollPaces:
-    """How fast each device code is polled for (RFC 8628 section 3.5)."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._paces: dict[str, _Pace] = {}
-
-    def polled(self, key: str, interval: int) -> int | None:
-        """Count a poll; the first may come at once, each later one *interval* apart.
-
-        Returns:
-            the interval in seconds that the client did not hold to, else None.
-        """
-        now = self._clock.boot()
-        pace = self._paces.get(key)
-        if pace is None:
-            while len(self._paces) >= _REMEMBERED:
-                del self._paces[next(iter(self._paces))]
-            self._paces[key] = _Pace(interval, now)
-            return None
-        before, pace.answered = pace.answered, now
-        held = pace.interval
-        if now - before >= held - _EARLY:
-            return None
-        pace.interval = min(held + SLOWER, _LONGEST)
-        return held
-
-    def forget(self, key: str) -> None:
-        self._paces.pop(key, None)
-
-
 class DeviceGrant:
     """Device codes over one store.
 
@@ -93,14 +58,17 @@ class DeviceGrant:
     def __init__(self, parts: Parts, lifetime: int) -> None:
         self._parts = parts
         self._lifetime = lifetime
-        self._paces = PollPaces(parts.clock)
+        self._paces: dict[str, _Pace] = {}
 
     async def start(self, request: Request) -> Response:
         """Give out a pair of codes (RFC 8628 section 3.1)."""
         client: Client | None = None
         try:
-            form = _form(request, await read_body(request.receive))
-            client = self._client(form)
+            form = await wide_form(request)
+            (client_id,) = required(form, "client_id")
+            client = self._parts.clients.find(client_id)
+            if client is None:
+                raise refused("invalid_client", "Unknown client.")
             if not client.device_flow:
                 raise refused(
                     "unauthorized_client",
@@ -144,48 +112,36 @@ class DeviceGrant:
     def _lifetime_of(self, client: Client) -> int:
         return self._lifetime if client.of_run else LIFETIME
 
-    def _client(self, form: dict[str, str]) -> Client:
-        client_id = form.get("client_id")
-        if not client_id:
-            raise missing("client_id")
-        client = self._parts.clients.find(client_id)
-        if client is None:
-            raise refused("invalid_client", "Unknown client.")
-        return client
-
-    def poll(self, asked: TokenRequest) -> GrantResult:
+    def poll(self, parts: Parts, asked: TokenRequest) -> GrantResult:
         """Answer a poll (RFC 8628 section 3.4).
 
         Raises:
             TenantRefusedError: not yet, too fast, or never.
         """
-        device_code = asked.form.get("device_code")
-        if not device_code:
-            raise missing("device_code")
-        code = self._parts.codes.by_device_code(device_code)
+        (device_code,) = required(asked.form, "device_code")
+        code = parts.codes.by_device_code(device_code)
         # A foreign client learns nothing: to it the code is unknown.
         if code is None or code.client != asked.client.key or code.state == "spent":
             raise refused("invalid_grant", "Invalid or expired device code.")
-        if code.state == "pending" and not code.expires.passed(self._parts.clock):
+        if code.state == "pending" and not code.expires.passed(parts.clock):
             raise self._still_pending(code, asked.client)
-        self._paces.forget(code.key)
+        self._paces.pop(code.key, None)
         # From here on the code is over. Of several polls at once one spends it, and
         # only that one hears how it ended (T-11).
-        if not self._parts.codes.spend(code):
+        if not parts.codes.spend(code):
             raise refused("invalid_grant", "Invalid or expired device code.")
         if code.state == "denied":
-            why = "User cancelled the confirmation prompt."
-            raise refused(
-                "access_denied", "Too many failed sign-ins." if code.exhausted else why
-            )
-        if code.expires.passed(self._parts.clock):
+            cancelled = "User cancelled the confirmation prompt."
+            why = "Too many failed sign-ins." if code.exhausted else cancelled
+            raise refused("access_denied", why)
+        if code.expires.passed(parts.clock):
             raise refused("expired_token", "The device code has expired.")
-        api = self._parts.apis.asked(code.audience)
-        issued = self._parts.tokens.for_login(
+        api = parts.apis.asked(code.audience)
+        issued = parts.tokens.for_login(
             asked.client,
             Login(code.sub or "", code.sid or "", code.authenticated_at or 0, mfa=True),
             # Once more: a client grant may have been taken back since.
-            self._parts.apis.for_user(asked.client, api, code.scope),
+            parts.apis.for_user(asked.client, api, code.scope),
             api,
         )
         _log.info("device code redeemed by %s", code.sub)
@@ -194,24 +150,29 @@ class DeviceGrant:
     def _still_pending(
         self, code: StoredDeviceCode, client: Client
     ) -> TenantRefusedError:
-        interval = self._paces.polled(code.key, _interval(client))
-        if interval is None:
-            return refused(
-                "authorization_pending", "User has yet to authorize device code."
-            )
+        """Count a poll; the first may come at once, each later one an interval apart.
+
+        A poll that comes too early makes the interval longer (RFC 8628 section 3.5).
+        """
+        now = self._parts.clock.boot()
+        pace = self._paces.get(code.key)
+        if pace is None:
+            while len(self._paces) >= _REMEMBERED:
+                del self._paces[next(iter(self._paces))]
+            self._paces[code.key] = _Pace(_interval(client), now)
+        else:
+            held, before, pace.answered = pace.interval, pace.answered, now
+            if now - before < held - _EARLY:
+                pace.interval = min(held + SLOWER, _LONGEST)
+                return refused(
+                    "slow_down",
+                    "You are polling faster than the specified interval of "
+                    f"{held} second{'' if held == 1 else 's'}.",
+                )
         return refused(
-            "slow_down",
-            "You are polling faster than the specified interval of "
-            f"{interval} second{'' if interval == 1 else 's'}.",
+            "authorization_pending", "User has yet to authorize device code."
         )
 
 
 def _interval(client: Client) -> int:
     return OUR_INTERVAL if client.of_run else INTERVAL
-
-
-def _form(request: Request, body: bytes) -> dict[str, str]:
-    """Read the device request's form, which Auth0 documents alone: no JSON."""
-    if media_type(request) != FORM:
-        raise refused("unsupported_media_type", f"send {FORM}")
-    return wide_form(body)

@@ -10,15 +10,15 @@ from starlette.responses import Response
 
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.tenant.clients import Client, log_name
-from agentvault_tui.tenant.oauth.grants import GrantResult, GrantType, TokenRequest
+from agentvault_tui.tenant.oauth.grants import GrantType, TokenRequest
 from agentvault_tui.tenant.oauth.wire import (
     ExchangeError,
     body_of,
-    missing,
     peer_of,
     refusal,
     refused,
     reply,
+    required,
 )
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.tokens import bearer_token, person
@@ -27,8 +27,8 @@ from agentvault_tui.text import visible
 _NOT_YET: Final = frozenset({"authorization_pending", "slow_down"})
 
 
-class TokenEndpoint:
-    """``POST /oauth/token`` and ``POST /oauth/revoke``."""
+class OAuthEndpoints:
+    """``POST /oauth/token``, ``POST /oauth/revoke`` and ``/userinfo``."""
 
     def __init__(self, parts: Parts, grants: Mapping[str, GrantType]) -> None:
         self._parts = parts
@@ -41,9 +41,7 @@ class TokenEndpoint:
         form: dict[str, str] = {}
         try:
             form = await body_of(request)
-            kind = form.get("grant_type")
-            if not kind:
-                raise missing("grant_type")
+            (kind,) = required(form, "grant_type")
             grant = self._grants.get(kind)
             if grant is None:
                 raise refused(
@@ -56,24 +54,41 @@ class TokenEndpoint:
                     "unauthorized_client",
                     f"Grant type '{kind}' not allowed for the client.",
                 )
-            outcome = grant.act(TokenRequest(form, client, peer_of(request)))
+            outcome = grant.act(self._parts, TokenRequest(form, client))
         except TenantRefusedError as error:
-            self._failed(request, error, grant, client, form)
+            if grant is not None and error.error not in _NOT_YET:
+                told = error.reason if isinstance(error, ExchangeError) else error.error
+                self._parts.journal.write(
+                    grant.failed,
+                    description=error.what,
+                    client=log_name(client),
+                    peer=peer_of(request),
+                    details={"error": error.error, "failure_reason": told},
+                    connection=None if client is None else form.get("connection"),
+                )
             return refusal(error)
-        self._succeeded(request, grant, client, outcome)
+        self._parts.journal.write(
+            grant.succeeded,
+            client=client.log_name,
+            user=outcome.user,
+            peer=peer_of(request),
+            details=outcome.details,
+            connection=outcome.connection,
+            audience=outcome.audience,
+            scope=outcome.body.get("scope"),
+        )
         return reply(200, outcome.body)
 
     async def revoke(self, request: Request) -> Response:
         """End a token; an unknown one gets the same 200 (RFC 7009 section 2.2)."""
         try:
             form = await body_of(request)
-            if not form.get("token"):
-                raise missing("token")
+            (token,) = required(form, "token")
             client = self._client(request, form)
         except TenantRefusedError as error:
             return refusal(error)
-        self._parts.tokens.revoke(form["token"], client)
-        held = self._parts.refresh.revoke_secret(form["token"], client)
+        self._parts.tokens.revoke(token, client)
+        held = self._parts.refresh.revoke_secret(token, client)
         if held is not None:
             self._parts.journal.write(
                 "srrt",
@@ -86,62 +101,18 @@ class TokenEndpoint:
     def _client(self, request: Request, form: Mapping[str, str]) -> Client:
         return self._parts.auth.client(form, request.headers.get("authorization", ""))
 
-    def _succeeded(
-        self, request: Request, grant: GrantType, client: Client, outcome: GrantResult
-    ) -> None:
-        self._parts.journal.write(
-            grant.succeeded,
-            client=client.log_name,
-            user=outcome.user,
-            peer=peer_of(request),
-            details=outcome.details,
-            connection=outcome.connection,
-            audience=outcome.audience,
-            scope=outcome.body.get("scope"),
-        )
-
-    def _failed(
-        self,
-        request: Request,
-        error: TenantRefusedError,
-        grant: GrantType | None,
-        client: Client | None,
-        form: Mapping[str, str],
-    ) -> None:
-        if error.error in _NOT_YET or grant is None:
-            return
-        reason = error.reason if isinstance(error, ExchangeError) else error.error
-        self._parts.journal.write(
-            grant.failed,
-            description=error.what,
-            client=log_name(client),
-            peer=peer_of(request),
-            details={"error": error.error, "failure_reason": reason},
-            connection=None if client is None else form.get("connection"),
-        )
-
-
-class UserInfo:
-    """``/userinfo`` (OpenID Connect Core section 5.3)."""
-
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self._audience = parts.apis.userinfo
-
-    async def answer(self, request: Request) -> Response:
+    async def user_info(self, request: Request) -> Response:
+        """Answer ``/userinfo`` (OpenID Connect Core section 5.3)."""
+        parts = self._parts
         token = bearer_token(request.headers.get("authorization", ""))
-        said = None
-        if token is not None:
-            said = self._parts.tokens.userinfo(token) or self._signed(token)
-        if said is None:
+        claims = None if token is None else parts.tokens.userinfo(token)
+        if claims is None and token is not None:
+            access = parts.access.read(token, parts.apis.userinfo)
+            user = None if access is None else parts.people.find(access.sub)
+            if access is not None and user is not None and not user.blocked:
+                claims = person(user, sorted(access.scopes))
+        if claims is None:
             answer = reply(401, {"error": "invalid_token"})
             answer.headers["www-authenticate"] = 'Bearer error="invalid_token"'
             return answer
-        return reply(200, said)
-
-    def _signed(self, token: str) -> dict[str, object] | None:
-        access = self._parts.access.read(token, self._audience)
-        user = None if access is None else self._parts.people.find(access.sub)
-        if access is None or user is None or user.blocked:
-            return None
-        return person(user, sorted(access.scopes))
+        return reply(200, claims)

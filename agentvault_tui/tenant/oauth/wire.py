@@ -21,6 +21,7 @@ from agentvault_tui.web import BodyError, parse_body, parse_form, read_body
 
 FORM: Final = "application/x-www-form-urlencoded"
 _FIELDS: Final = 64
+_VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}")
 _GRANTS_DOC: Final = "https://auth0.com/docs/clients/client-grant-types"
 _STATUS: Final = {
     # Auth0's own, where RFC 8628 section 3.5 has 400 (facts measured on its traffic).
@@ -49,13 +50,20 @@ class ExchangeError(TenantRefusedError):
 
 
 def refused(error: str, description: str) -> TenantRefusedError:
-    """Return a refusal as OAuth words it."""
+    """Return a refusal as OAuth words it (RFC 6749 section 5.2)."""
     return TenantRefusedError(error, description)
 
 
-def missing(parameter: str) -> TenantRefusedError:
-    """Return the refusal of a request without a parameter it needs."""
-    return refused("invalid_request", f"Missing required parameter: {parameter}")
+def required(form: Mapping[str, str], *names: str) -> list[str]:
+    """Return the parameters *names* of a request.
+
+    Raises:
+        TenantRefusedError: ``invalid_request``: one is missing or empty.
+    """
+    for name in names:
+        if not form.get(name):
+            raise refused("invalid_request", f"Missing required parameter: {name}")
+    return [form[name] for name in names]
 
 
 def reply(status: int, body: Mapping[str, object]) -> Response:
@@ -101,12 +109,18 @@ def media_type(request: Request) -> str:
     return sent.partition(";")[0].strip().lower()
 
 
-def wide_form(body: bytes) -> dict[str, str]:
+async def wide_form(request: Request) -> dict[str, str]:
     """Read a form one field of which may be as long as the body's cap allows.
 
+    A form alone, as Auth0 documents for the device flow: no JSON.
+
     Raises:
-        TenantRefusedError: ``invalid_request``: malformed, or a parameter twice.
+        TenantRefusedError: ``unsupported_media_type``, or ``invalid_request``:
+            malformed, or a parameter twice.
     """
+    body = await read_body(request.receive)
+    if media_type(request) != FORM:
+        raise refused("unsupported_media_type", f"send {FORM}")
     pairs: list[tuple[str, str]] | None = None
     with contextlib.suppress(ValueError):
         pairs = parse_qsl(
@@ -126,20 +140,13 @@ def peer_of(request: Request) -> LogPeer:
 def json_reply(
     status: int, body: object = None, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Return an answer; with a *body* of None it has none, and no media type.
-
-    ``no-store`` on every one: tokens are in some, secrets in others (RFC 6749 section
-    5.1).
-    """
+    """Return an answer that no cache keeps; a *body* of None has no media type."""
     return Response(
         b"" if body is None else json.dumps(body).encode(),
         status,
         headers={"cache-control": "no-store", **(headers or {})},
         media_type=None if body is None else "application/json",
     )
-
-
-_VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}")
 
 
 def proven(challenge: str | None, verifier: str | None) -> bool:

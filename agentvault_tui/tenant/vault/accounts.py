@@ -19,7 +19,7 @@ from agentvault_tui.model import new_id, new_secret, sha256_hex
 from agentvault_tui.tenant.apis import WORKSPACE, Connections
 from agentvault_tui.tenant.clients import Client
 from agentvault_tui.tenant.management.wire import ApiError
-from agentvault_tui.tenant.oauth.wire import body_of, missing, proven, refusal, reply
+from agentvault_tui.tenant.oauth.wire import body_of, proven, refusal, reply, required
 from agentvault_tui.tenant.objects import Document
 from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.store import Store
@@ -294,12 +294,10 @@ class ProviderApi:
     async def revoke(self, request: Request) -> Response:
         """End a token; an unknown one gets the same 200 (RFC 7009 section 2.2)."""
         try:
-            form = await body_of(request)
-            if not form.get("token"):
-                raise missing("token")
+            (token,) = required(await body_of(request), "token")
         except TenantRefusedError as error:
             return refusal(error)
-        self._provider.revoke(form["token"])
+        self._provider.revoke(token)
         return Response(status_code=200, headers={"cache-control": "no-store"})
 
 

@@ -24,13 +24,7 @@ from agentvault_tui.vault.provision.plan import (
     make_plan,
 )
 from agentvault_tui.vault.provision.reading import TenantReader
-from agentvault_tui.vault.provision.rules import (
-    FieldChange,
-    Ids,
-    body,
-    compare,
-    unmet,
-)
+from agentvault_tui.vault.provision.rules import FieldChange, Ids, body, compare, unmet
 from agentvault_tui.vault.provision.survey import survey
 from agentvault_tui.vault.provision.writing import TenantWriter
 from agentvault_tui.vault.reply import Json
