@@ -25,6 +25,7 @@ TOKEN_VAULT: Final = (
 _NONE: Final = sha256_hex("")
 PUBLIC: Final = "none"
 """The authentication method of a client that has none."""
+_OURS: Final = {"is_first_party": True, "oidc_conformant": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +58,9 @@ class Client:
         return frozenset(self.doc["grant_types"])
 
     @property
-    def app_type(self) -> str:
-        return str(self.doc["app_type"])
-
-    @property
     def confidential(self) -> bool:
         """Whether it authenticates (RFC 6749 section 2.1)."""
         return bool(self.doc["token_endpoint_auth_method"] != PUBLIC)
-
-    @property
-    def first_party(self) -> bool:
-        return bool(self.doc["is_first_party"])
-
-    @property
-    def oidc_conformant(self) -> bool:
-        return bool(self.doc["oidc_conformant"])
 
     @property
     def callbacks(self) -> tuple[str, ...]:
@@ -96,9 +85,9 @@ class Client:
         """Whether Auth0's preconditions of the device flow hold."""
         return (
             DEVICE_CODE in self.grants
-            and self.app_type == "native"
+            and self.doc["app_type"] == "native"
             and not self.confidential
-            and self.oidc_conformant
+            and bool(self.doc["oidc_conformant"])
         )
 
     @property
@@ -106,9 +95,9 @@ class Client:
         """Whether Auth0's preconditions of the Token Vault exchange hold."""
         return (
             TOKEN_VAULT in self.grants
-            and self.first_party
+            and bool(self.doc["is_first_party"])
             and self.confidential
-            and self.oidc_conformant
+            and bool(self.doc["oidc_conformant"])
         )
 
 
@@ -124,8 +113,14 @@ def console_client(client_id: str) -> Client:
     the id can start is an assertion about a person, and the broker accepts one only
     for a code that it asked for itself.
     """
-    doc = _document("AgentVault Console", "native", (DEVICE_CODE,), PUBLIC)
-    doc["jwt_configuration"] = {"alg": "RS256", "lifetime_in_seconds": 300}
+    doc = {
+        **_OURS,
+        "name": "AgentVault Console",
+        "app_type": "native",
+        "grant_types": [DEVICE_CODE],
+        "token_endpoint_auth_method": PUBLIC,
+        "jwt_configuration": {"alg": "RS256", "lifetime_in_seconds": 300},
+    }
     return Client(client_id, doc, of_run=True)
 
 
@@ -133,30 +128,16 @@ def management_client(
     client_id: str, client_secret: str, audience: str, scopes: Iterable[str]
 ) -> Client:
     """Return the client with which the broker of this run manages the tenant."""
-    method = "client_secret_post"
-    doc = _document(
-        "AgentVault broker (built in)", "non_interactive", (CLIENT_CREDENTIALS,), method
-    )
-    return Client(
-        client_id,
-        doc,
-        sha256_hex(client_secret),
-        of_run=True,
-        machine_scopes={audience: frozenset(scopes)},
-    )
-
-
-def _document(
-    name: str, app_type: str, grants: tuple[str, ...], method: str
-) -> Document:
-    return {
-        "name": name,
-        "app_type": app_type,
-        "grant_types": list(grants),
-        "token_endpoint_auth_method": method,
-        "is_first_party": True,
-        "oidc_conformant": True,
+    doc = {
+        **_OURS,
+        "name": "AgentVault broker (built in)",
+        "app_type": "non_interactive",
+        "grant_types": [CLIENT_CREDENTIALS],
+        "token_endpoint_auth_method": "client_secret_post",
     }
+    reach = {audience: frozenset(scopes)}
+    secret = sha256_hex(client_secret)
+    return Client(client_id, doc, secret, of_run=True, machine_scopes=reach)
 
 
 class Clients:
@@ -223,15 +204,12 @@ class Clients:
         )
         return secret
 
+    def authenticate(self, form: Mapping[str, str], authorization: str) -> Client:
+        """Return the client that sent *form* (RFC 6749 section 2.3).
 
-class ClientAuthenticator:
-    """Client authentication by secret, in header or body (RFC 6749 section 2.3)."""
-
-    def __init__(self, clients: Clients) -> None:
-        self._clients = clients
-
-    def client(self, form: Mapping[str, str], authorization: str) -> Client:
-        """Return the client that sent *form*.
+        Args:
+            form: the request's parameters.
+            authorization: the header of that name, empty without one.
 
         Raises:
             TenantRefusedError: ``invalid_request`` if it does not say who it is, or
@@ -253,10 +231,7 @@ class ClientAuthenticator:
             )
         if form.get("client_id", client_id) != client_id:
             raise _refusal()
-        return self._by_secret(client_id, secret)
-
-    def _by_secret(self, client_id: str, secret: str) -> Client:
-        client = self._clients.find(client_id)
+        client = self.find(client_id)
         stored = None if client is None else client.secret_hash
         # T-16: hashes are compared, in constant time, also for a client there is not.
         # One that was public until now has no secret: nothing sent is the right one.

@@ -13,7 +13,6 @@ from agentvault_tui.model import new_id, new_secret
 from agentvault_tui.tenant.apis import MANAGEMENT_SCOPES, Apis, Connections
 from agentvault_tui.tenant.clients import (
     Client,
-    ClientAuthenticator,
     Clients,
     console_client,
     management_client,
@@ -102,7 +101,6 @@ class Parts:
         self.apis = apis(store, self.issuer)
         self.connections = Connections(store)
         self.clients = Clients(store, run.clients(self.apis.management))
-        self.auth = ClientAuthenticator(self.clients)
         self.refresh = refresh or RefreshTokens(store, clock)
         self.access = AccessTokens(self.keys, clock, self.issuer)
         self.tokens = TokenService(

@@ -7,7 +7,7 @@ from typing import Any, Final
 from agentvault_tui.clock import Clock, iso, parse_iso
 from agentvault_tui.model import new_id
 from agentvault_tui.tenant.management import wire
-from agentvault_tui.tenant.management.wire import ApiError, bad_body, not_found
+from agentvault_tui.tenant.management.wire import ApiError, bad_body
 from agentvault_tui.tenant.objects import Document, Objects
 from agentvault_tui.tenant.store import Store
 from auth0_double.bodies import (
@@ -212,7 +212,7 @@ class ActionCalls:
         doc = self._get_ready(call.path["id"])
         if doc is None:
             # Recorded without an errorCode.
-            raise not_found("That action was not found.", None)
+            raise ApiError(404, "That action was not found.", None)
         return doc
 
     def _get_ready(self, key: str) -> Document | None:
@@ -230,7 +230,7 @@ class ActionCalls:
     def _trigger(self, call: Call) -> str:
         trigger = call.path["trigger"]
         if trigger not in TRIGGERS:
-            raise not_found("That trigger was not found.", None)
+            raise ApiError(404, "That trigger was not found.", None)
         return trigger
 
     def _list_of(self, trigger: str) -> list[Document]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agentvault_tui.tenant.apis import Apis
 from agentvault_tui.tenant.management.api import ManagementCall
-from agentvault_tui.tenant.management.wire import not_found
+from agentvault_tui.tenant.management.wire import ApiError
 from auth0_double.calls import Answer, Call, Endpoint
 
 
@@ -24,8 +24,8 @@ class ClientGrantCalls:
     def _get(self, call: Call) -> Answer:
         grant = self._grants.get(call.path["id"])
         if grant is None:
-            raise not_found(
-                "The client grant does not exist", "inexistent_client_grant"
+            raise ApiError(
+                404, "The client grant does not exist", "inexistent_client_grant"
             )
         return Answer(200, grant)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from agentvault_tui.tenant.management import wire
 from agentvault_tui.tenant.management.api import ManagementCall
 from agentvault_tui.tenant.management.calls import refresh_token_shape
-from agentvault_tui.tenant.management.wire import bad_query, not_found
+from agentvault_tui.tenant.management.wire import ApiError, bad_query
 from agentvault_tui.tenant.parts import Parts
 from auth0_double.calls import Answer, Call, Endpoint
 
@@ -47,8 +47,8 @@ class RefreshTokenCalls:
     def _get(self, call: Call) -> Answer:
         held = self._refresh.get(call.path["id"])
         if held is None:
-            raise not_found(
-                "The refresh token does not exist", "inexistent_refresh_token"
+            raise ApiError(
+                404, "The refresh token does not exist", "inexistent_refresh_token"
             )
         return Answer(200, refresh_token_shape(self._parts, held))
 

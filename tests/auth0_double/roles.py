@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from agentvault_tui.model import new_id
 from agentvault_tui.tenant.management import wire
-from agentvault_tui.tenant.management.wire import ApiError, not_found
+from agentvault_tui.tenant.management.wire import ApiError
 from agentvault_tui.tenant.objects import Document, Objects, merged
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.users import ROLES, People
@@ -110,7 +110,7 @@ class RoleCalls:
         doc = self._roles.get(call.path["id"])
         name = call.path["id"] if doc is None else doc["name"]
         if doc is None and name not in ROLES:
-            raise not_found("The role does not exist.", "inexistent_role")
+            raise ApiError(404, "The role does not exist.", "inexistent_role")
         found = [
             {"user_id": user.sub, "name": user.name, "email": user.email}
             for user in self._people.all()
@@ -125,7 +125,7 @@ class RoleCalls:
     def _found(self, call: Call) -> Document:
         doc = self._roles.get(call.path["id"])
         if doc is None:
-            raise not_found("The role does not exist.", "inexistent_role")
+            raise ApiError(404, "The role does not exist.", "inexistent_role")
         return doc
 
 

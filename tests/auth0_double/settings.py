@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from agentvault_tui.tenant.management.wire import ApiError, bad_body, not_found
+from agentvault_tui.tenant.management.wire import ApiError, bad_body
 from agentvault_tui.tenant.objects import merged
 from agentvault_tui.tenant.store import Store
 from auth0_double.bodies import (
@@ -155,7 +155,7 @@ class SettingsCalls:
     def _set_factor(self, call: Call) -> Answer:
         name = call.path["name"]
         if name not in FACTORS:
-            raise not_found("That factor does not exist.", "inexistent_factor")
+            raise ApiError(404, "That factor does not exist.", "inexistent_factor")
         body = checked(call.body, {"enabled": flag}, "enabled")
         self._settings.set_factor(name, enabled=body["enabled"])
         return Answer(200, {"enabled": body["enabled"]})

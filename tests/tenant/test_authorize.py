@@ -352,6 +352,4 @@ def test_a_verifier_proves_its_challenge() -> None:
     assert proven(CHALLENGE, VERIFIER)
     assert not proven(None, VERIFIER)
     back = _back("https://a.test/?x=1", y="é&", z=None)
-    assert back.headers["location"] == (
-        "https://a.test/?x=1&y=%C3%A9%26"
-    )
+    assert back.headers["location"] == ("https://a.test/?x=1&y=%C3%A9%26")

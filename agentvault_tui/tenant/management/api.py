@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import partial
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -21,8 +22,6 @@ from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.tokens import VerifiedAccess
 from agentvault_tui.text import visible
 from agentvault_tui.web import read_body
-
-_WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,71 +68,50 @@ class ManagementApi:
     """``/api/v2/``, over a table of calls."""
 
     def __init__(self, parts: Parts, calls: Iterable[ManagementCall]) -> None:
+        """Serve *calls*; of two for one method and path, the later one counts."""
         self._parts = parts
-        self._by_path: dict[str, dict[str, ManagementCall]] = {}
-        for call in calls:
-            self._by_path.setdefault(call.path, {})[call.method] = call
+        self._calls = tuple(calls)
 
     def app(self) -> Starlette:
         made = Starlette(
             routes=[
-                Route(path, self._handler(of_method), methods=list(of_method))
-                for path, of_method in self._by_path.items()
+                Route(call.path, partial(self._answer, call), methods=[call.method])
+                for call in reversed(self._calls)
             ],
             exception_handlers={HTTPException: self._no_route},
         )
         made.router.redirect_slashes = False
         return made
 
-    def _handler(
-        self, of_method: Mapping[str, ManagementCall]
-    ) -> Callable[[Request], Awaitable[Response]]:
-        async def handle(request: Request) -> Response:
-            # Starlette lets HEAD in wherever GET is.
-            method = "GET" if request.method == "HEAD" else request.method
-            return await self._answer(request, of_method[method])
-
-        return handle
-
-    async def _answer(self, request: Request, call: ManagementCall) -> Response:
+    async def _answer(self, call: ManagementCall, request: Request) -> Response:
+        """Check token and scope, act, and note a write in the log."""
         caller: VerifiedAccess | None = None
         body: object = None
         try:
             caller = self._caller(request)
             _check_scopes(caller, call)
             raw = await read_body(request.receive)
-            if call.method in _WRITES:
+            if call.method != "GET":
                 body = read_json(request.headers.get("content-type", ""), raw)
-            answer = await self._act(request, call, caller, body)
+            asked = ManagementRequest(
+                request.path_params,
+                dict(request.query_params),
+                body,
+                caller,
+                str(request.url.replace(query="")),
+            )
+            made = call.act(self._parts, asked)
+            answer = await made if inspect.isawaitable(made) else made
+        except UsageError as error:
+            what = f"Payload validation error: {error.what}"
+            answer = _refused(ApiError(400, what, "invalid_body"))
+        except ConflictError as error:
+            answer = _refused(ApiError(409, error.what, "conflict"))
         except ApiError as error:
-            answer = ManagementAnswer(error.status, error.envelope())
-        if caller is not None and call.method in _WRITES:
+            answer = _refused(error)
+        if caller is not None and call.method != "GET":
             self._note(request, call, caller, body, answer)
         return json_reply(answer.status, answer.body, answer.headers)
-
-    async def _act(
-        self,
-        request: Request,
-        call: ManagementCall,
-        caller: VerifiedAccess,
-        body: object,
-    ) -> ManagementAnswer:
-        asked = ManagementRequest(
-            request.path_params,
-            dict(request.query_params),
-            body,
-            caller,
-            str(request.url.replace(query="")),
-        )
-        try:
-            made = call.act(self._parts, asked)
-            return await made if inspect.isawaitable(made) else made
-        except UsageError as error:
-            raise ApiError(
-                400, f"Payload validation error: {error.what}", "invalid_body"
-            ) from None
-        except ConflictError as error:
-            raise ApiError(409, error.what, "conflict") from None
 
     def _caller(self, request: Request) -> VerifiedAccess:
         """Check the token (RFC 6750); one of a client that is gone opens nothing."""
@@ -180,16 +158,17 @@ class ManagementApi:
         )
 
     async def _no_route(self, _: Request, error: Exception) -> Response:
-        """Say 404 for a path or method there is not; Auth0 has no 405."""
+        """Answer 404 for a path or method there is not; Auth0 has no 405."""
         if not isinstance(error, HTTPException):
             raise error
         return json_reply(404, ApiError(404, "Not Found", None).envelope())
 
 
+def _refused(error: ApiError) -> ManagementAnswer:
+    return ManagementAnswer(error.status, error.envelope())
+
+
 def _check_scopes(caller: VerifiedAccess, call: ManagementCall) -> None:
     if not caller.scopes.intersection(call.scopes):
-        raise ApiError(
-            403,
-            f"Insufficient scope, expected any of: {','.join(call.scopes)}",
-            "insufficient_scope",
-        )
+        said = f"Insufficient scope, expected any of: {','.join(call.scopes)}"
+        raise ApiError(403, said, "insufficient_scope")

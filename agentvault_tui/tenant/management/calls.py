@@ -6,7 +6,7 @@ back, and read the log. People and keys of a home are kept by commands, not here
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
 from urllib.parse import urlencode
 
@@ -17,6 +17,7 @@ from agentvault_tui.tenant.apis import grant_name
 from agentvault_tui.tenant.clients import Client
 from agentvault_tui.tenant.management import wire
 from agentvault_tui.tenant.management.api import (
+    Handler,
     ManagementAnswer,
     ManagementCall,
     ManagementRequest,
@@ -33,7 +34,6 @@ from agentvault_tui.tenant.management.wire import (
     checked,
     no_api,
     no_client,
-    not_found,
 )
 from agentvault_tui.tenant.objects import Document, merged
 from agentvault_tui.tenant.parts import Parts
@@ -126,6 +126,19 @@ _REFRESH: Final[Document] = {
     "expiration_type": "non-expiring",
 }
 _MOST_ENABLED: Final = 50
+_calls: Final[list[ManagementCall]] = []
+
+
+def _call(
+    method: str, path: str, title: str, *scopes: str
+) -> Callable[[Handler], Handler]:
+    """Register a call; any of *scopes* is enough to make it."""
+
+    def registered(act: Handler) -> Handler:
+        _calls.append(ManagementCall(method, path, scopes, title, act))
+        return act
+
+    return registered
 
 
 def client_shape(client: Client) -> Document:
@@ -193,17 +206,25 @@ def kept_client(parts: Parts, asked: ManagementRequest) -> Client:
     return client
 
 
+@_call("GET", "/clients", "Get clients", "read:clients", "read:client_keys")
 def _list_clients(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     found = [client_shape(client) for client in parts.clients.all()]
+    if (types := asked.query.get("app_type")) is not None:
+        found = [doc for doc in found if doc["app_type"] in types.split(",")]
+    if "is_first_party" in asked.query:
+        first = wire.flagged(asked.query, "is_first_party")
+        found = [doc for doc in found if doc["is_first_party"] is first]
     page = wire.either(asked.query, "clients", found, name="client_id")
     return ManagementAnswer(200, wire.chosen(asked.query, page, "clients"))
 
 
+@_call("GET", "/clients/{id}", "Get client by ID", "read:clients", "read:client_keys")
 def _get_client(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     shape = client_shape(found_client(parts, asked))
     return ManagementAnswer(200, wire.chosen(asked.query, shape))
 
 
+@_call("POST", "/clients", "Create a client", "create:clients")
 def _add_client(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     body = checked(asked.body, ClientBody, "name")
     client, secret = parts.clients.add(new_client(body))
@@ -211,12 +232,19 @@ def _add_client(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     return ManagementAnswer(201, client_shape(client) | given)
 
 
+@_call("PATCH", "/clients/{id}", "Update a Client", "update:clients")
 def _change_client(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     client = kept_client(parts, asked)
     doc = changed_client(client, checked(asked.body, ClientBody))
     return ManagementAnswer(200, client_shape(parts.clients.change(client, doc)))
 
 
+@_call(
+    "POST",
+    "/clients/{id}/rotate-secret",
+    "Rotate a client secret",
+    "update:client_keys",
+)
 def _rotate_secret(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     client = kept_client(parts, asked)
     if not client.confidential:
@@ -227,6 +255,12 @@ def _rotate_secret(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     return ManagementAnswer(200, client_shape(client) | {"client_secret": secret})
 
 
+@_call(
+    "GET",
+    "/clients/{id}/connections",
+    "Get enabled connections for a client",
+    "read:connections",
+)
 def _connections_of_client(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     client_id = found_client(parts, asked).client_id
     found = [
@@ -238,6 +272,7 @@ def _connections_of_client(parts: Parts, asked: ManagementRequest) -> Management
     return ManagementAnswer(200, page)
 
 
+@_call("GET", "/client-grants", "Get client grants", "read:client_grants")
 def _list_grants(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     found = parts.apis.grants.all()
     for name in ("client_id", "audience", "subject_type"):
@@ -246,6 +281,7 @@ def _list_grants(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     return ManagementAnswer(200, wire.either(asked.query, "client_grants", found))
 
 
+@_call("POST", "/client-grants", "Create a client grant", "create:client_grants")
 def _add_grant(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     body = checked(asked.body, GrantBody, "client_id", "audience")
     client = parts.clients.find(body["client_id"])
@@ -272,10 +308,13 @@ def _add_grant(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     return ManagementAnswer(201, grant)
 
 
+@_call("PATCH", "/client-grants/{id}", "Update a client grant", "update:client_grants")
 def _change_grant(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     held = parts.apis.grants.get(asked.path["id"])
     if held is None:
-        raise not_found("The client grant does not exist", "inexistent_client_grant")
+        raise ApiError(
+            404, "The client grant does not exist", "inexistent_client_grant"
+        )
     body = checked(asked.body, GrantBody)
     changes: Document = {n: body[n] for n in ("scope", "allow_all_scopes") if n in body}
     grant = merged(held, changes)
@@ -296,12 +335,14 @@ def _check_grant(parts: Parts, grant: Mapping[str, Any]) -> None:
         )
 
 
+@_call("GET", "/resource-servers", "Get resource servers", "read:resource_servers")
 def _list_apis(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     found = [api.shape() for api in parts.apis.all()]
     page = wire.either(asked.query, "resource_servers", found)
     return ManagementAnswer(200, wire.chosen(asked.query, page, "resource_servers"))
 
 
+@_call("GET", "/connections", "Get all connections", "read:connections")
 def _list_connections(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     found = parts.connections.objects.all()
     for name in ("name", "strategy"):
@@ -319,7 +360,7 @@ def found_connection(parts: Parts, asked: ManagementRequest) -> Document:
     """
     doc = parts.connections.objects.get(asked.path["id"])
     if doc is None:
-        raise not_found("The connection does not exist", "inexistent_connection")
+        raise ApiError(404, "The connection does not exist", "inexistent_connection")
     return doc
 
 
@@ -335,11 +376,13 @@ def change_connection(
     return ManagementAnswer(200, changed)
 
 
+@_call("PATCH", "/connections/{id}", "Update a connection", "update:connections")
 def _change_connection(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     doc = found_connection(parts, asked)
     return change_connection(parts, doc, checked(asked.body, ConnectionBody))
 
 
+@_call("GET", "/connections/{id}/clients", "Get enabled clients", "read:connections")
 def _enabled_clients(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     enabled = found_connection(parts, asked)["enabled_clients"]
     listed = [{"client_id": client_id} for client_id in enabled]
@@ -347,6 +390,9 @@ def _enabled_clients(parts: Parts, asked: ManagementRequest) -> ManagementAnswer
     return ManagementAnswer(200, page)
 
 
+@_call(
+    "PATCH", "/connections/{id}/clients", "Update enabled clients", "update:connections"
+)
 def _enable_clients(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     doc = found_connection(parts, asked)
     if not isinstance(asked.body, list) or not 0 < len(asked.body) <= _MOST_ENABLED:
@@ -368,6 +414,9 @@ def _enable_clients(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     return ManagementAnswer(204)
 
 
+@_call(
+    "POST", "/refresh-tokens/revoke", "Revoke refresh tokens", "delete:refresh_tokens"
+)
 def _revoke_refresh_tokens(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     for held in parts.refresh.list(**checked(asked.body, RevokedTokens)):
         parts.refresh.revoke(held.id)
@@ -391,6 +440,12 @@ def refresh_token_shape(parts: Parts, held: RefreshToken) -> dict[str, object]:
     }
 
 
+@_call(
+    "GET",
+    "/users/{id}/refresh-tokens",
+    "Get refresh tokens for a user",
+    "read:refresh_tokens",
+)
 def _refresh_tokens_of_user(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     found = parts.refresh.list(user_id=asked.path["id"])
     shapes = [refresh_token_shape(parts, held) for held in found]
@@ -398,6 +453,12 @@ def _refresh_tokens_of_user(parts: Parts, asked: ManagementRequest) -> Managemen
     return ManagementAnswer(200, page)
 
 
+@_call(
+    "GET",
+    "/device-credentials",
+    "Retrieve device credentials",
+    "read:device_credentials",
+)
 def _device_credentials(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     kind = asked.query.get("type", "refresh_token")
     if kind not in {"refresh_token", "rotating_refresh_token", "public_key"}:
@@ -419,10 +480,11 @@ def _device_credentials(parts: Parts, asked: ManagementRequest) -> ManagementAns
     return ManagementAnswer(200, page)
 
 
+@_call("GET", "/roles/{id}/users", "Get a role's users", "read:users")
 def _users_of_role(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     """Return who has a role; its id is its name."""
     if asked.path["id"] not in ROLES:
-        raise not_found("The role does not exist.", "inexistent_role")
+        raise ApiError(404, "The role does not exist.", "inexistent_role")
     found = [
         {"user_id": user.sub, "name": user.name, "email": user.email}
         for user in parts.people.all()
@@ -431,6 +493,7 @@ def _users_of_role(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     return ManagementAnswer(200, wire.by_offset(asked.query, "users", found))
 
 
+@_call("GET", "/logs", "Search log events", "read:logs")
 def _list_logs(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     """Return rows after a checkpoint, or the newest or oldest ones by page."""
     if "from" in asked.query or "take" in asked.query:
@@ -451,54 +514,13 @@ def _list_logs(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     return ManagementAnswer(200, rows)
 
 
+@_call("GET", "/logs/{id}", "Get a log event by id", "read:logs", "read:logs_users")
 def _get_log(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     row = parts.journal.one(asked.path["id"])
     if row is None:
-        raise not_found("Log not found.", "inexistent_log")
+        raise ApiError(404, "Log not found.", "inexistent_log")
     return ManagementAnswer(200, row)
 
 
-_READ_CLIENTS: Final = ("read:clients", "read:client_keys")
-_READ_CONNECTIONS: Final = ("read:connections",)
-_CLIENTS_OF: Final = "/connections/{id}/clients"
-CALLS: Final = tuple(
-    ManagementCall(method, path, scopes, title, act)
-    for method, path, scopes, title, act in (
-        ("GET", "/clients", _READ_CLIENTS, "Get clients", _list_clients),
-        ("POST", "/clients", ("create:clients",), "Create a client", _add_client),
-        ("GET", "/clients/{id}", _READ_CLIENTS, "Get client by ID", _get_client),
-        ("PATCH", "/clients/{id}", ("update:clients",), "Update a Client",
-         _change_client),
-        ("POST", "/clients/{id}/rotate-secret", ("update:client_keys",),
-         "Rotate a client secret", _rotate_secret),
-        ("GET", "/clients/{id}/connections", _READ_CONNECTIONS,
-         "Get enabled connections for a client", _connections_of_client),
-        ("GET", "/client-grants", ("read:client_grants",), "Get client grants",
-         _list_grants),
-        ("POST", "/client-grants", ("create:client_grants",),
-         "Create a client grant", _add_grant),
-        ("PATCH", "/client-grants/{id}", ("update:client_grants",),
-         "Update a client grant", _change_grant),
-        ("GET", "/resource-servers", ("read:resource_servers",),
-         "Get resource servers", _list_apis),
-        ("GET", "/connections", _READ_CONNECTIONS, "Get all connections",
-         _list_connections),
-        ("PATCH", "/connections/{id}", ("update:connections",),
-         "Update a connection", _change_connection),
-        ("GET", _CLIENTS_OF, _READ_CONNECTIONS, "Get enabled clients",
-         _enabled_clients),
-        ("PATCH", _CLIENTS_OF, ("update:connections",), "Update enabled clients",
-         _enable_clients),
-        ("POST", "/refresh-tokens/revoke", ("delete:refresh_tokens",),
-         "Revoke refresh tokens", _revoke_refresh_tokens),
-        ("GET", "/users/{id}/refresh-tokens", ("read:refresh_tokens",),
-         "Get refresh tokens for a user", _refresh_tokens_of_user),
-        ("GET", "/device-credentials", ("read:device_credentials",),
-         "Retrieve device credentials", _device_credentials),
-        ("GET", "/roles/{id}/users", ("read:users",), "Get a role's users",
-         _users_of_role),
-        ("GET", "/logs", ("read:logs",), "Search log events", _list_logs),
-        ("GET", "/logs/{id}", ("read:logs", "read:logs_users"),
-         "Get a log event by id", _get_log),
-    )
-)  # fmt: skip
+CALLS: Final = tuple(_calls)
+"""Every call, in the order of the code above."""

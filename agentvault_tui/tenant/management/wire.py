@@ -1,4 +1,4 @@
-"""The Management API's bodies, pages and errors, as Auth0 has them."""
+"""Bodies, pages and errors of the Management API, as Auth0 has them."""
 
 from __future__ import annotations
 
@@ -120,19 +120,16 @@ class ApiError(Exception):
         return said if self.code is None else {**said, "errorCode": self.code}
 
 
-def not_found(message: str, code: str | None) -> ApiError:
-    """Return the 404 for a thing there is not."""
-    return ApiError(404, message, code)
-
-
 def no_client() -> ApiError:
     """Return the 404 for a client there is not."""
-    return not_found("The client does not exist", "inexistent_client")
+    return ApiError(404, "The client does not exist", "inexistent_client")
 
 
 def no_api() -> ApiError:
     """Return the 404 for a resource server there is not."""
-    return not_found("The resource server does not exist", "inexistent_resource_server")
+    return ApiError(
+        404, "The resource server does not exist", "inexistent_resource_server"
+    )
 
 
 def bad_query(name: str, why: str) -> ApiError:

@@ -99,7 +99,8 @@ class OAuthEndpoints:
         return Response(status_code=200, headers={"cache-control": "no-store"})
 
     def _client(self, request: Request, form: Mapping[str, str]) -> Client:
-        return self._parts.auth.client(form, request.headers.get("authorization", ""))
+        header = request.headers.get("authorization", "")
+        return self._parts.clients.authenticate(form, header)
 
     async def user_info(self, request: Request) -> Response:
         """Answer ``/userinfo`` (OpenID Connect Core section 5.3)."""
