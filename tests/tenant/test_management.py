@@ -214,6 +214,18 @@ def test_both_ways_of_paging(admin: Admin) -> None:
     assert len(seen) == len(set(seen)) == whole["total"]
 
 
+def test_clients_are_listed_by_type_and_party(admin: Admin) -> None:
+    """Both filters of Auth0's list; a switch that is neither on nor off is a 400."""
+    made = admin.made("clients", {"name": "third", "is_first_party": False})
+    native = admin.call("GET", "clients", app_type="native,spa").json()
+    assert {client["app_type"] for client in native} == {"native"}
+    third = admin.call("GET", "clients", is_first_party="false").json()
+    assert [client["client_id"] for client in third] == [made["client_id"]]
+    both = admin.call("GET", "clients", is_first_party="true", app_type="spa").json()
+    assert both == []
+    assert admin.call("GET", "clients", is_first_party="maybe").status_code == 400
+
+
 def test_two_requests_a_second(admin: Admin, two_a_second: None) -> None:
     """The third gets 429 with the reset in epoch seconds; a second later it is well."""
     first, second, third = (admin.call("GET", "clients") for _ in range(3))
