@@ -61,11 +61,9 @@ def test_an_agents_document_is_read_and_written_again() -> None:
     assert same(docs.write_agent(agent), AGENT_DOC)
 
 
-@pytest.mark.parametrize("once", [(), (None,), (DecisionId("dec_1"),)])
-def test_a_tokens_document_is_read_and_written_again(
-    once: tuple[DecisionId | None, ...],
-) -> None:
-    """A last element, the decision, says that it is good for one action."""
+@pytest.mark.parametrize("single_use", [False, True])
+def test_a_tokens_document_is_read_and_written_again(single_use: bool) -> None:
+    """The decision, and whether it is good for one action, are the last elements."""
     token = Token(
         TokenId("tok_1"),
         "ff",
@@ -75,13 +73,12 @@ def test_a_tokens_document_is_read_and_written_again(
         NOW,
         ENDS,
         '[{"type":"t","n":1.5}]',
-        single_use=bool(once),
-        decision_id=once[0] if once else None,
+        single_use=single_use,
+        decision_id=DecisionId("dec_1"),
     )
-    tail = "".join(f",{json.dumps(one)}" for one in once)
     doc = (
         f'["ff","a:b","standard",{WHEN},{WHEN},7.5,"boot",[{{"type":"t","n":1.5}}],'
-        f"null,null{tail}]"
+        f'null,null,"dec_1",{json.dumps(single_use)}]'
     )
     assert docs.write_token(token) == doc
     assert docs.read_token("tok_1", "agt_1", doc) == token
