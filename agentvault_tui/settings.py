@@ -7,24 +7,22 @@ import ipaddress
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
 
 from agentvault_tui.errors import SettingsError
 from agentvault_tui.home import Home
 
-STANDARD_TTL_CAP: Final = 86_400
-ELEVATED_TTL_CAP: Final = 300
-LEASE_CAP: Final = 3600
 DEVICE_CODE_TTL_CAP: Final = 900
 """What Auth0 gives a device code."""
 CONNECTION: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,126}[A-Za-z0-9])?")
 """What a connection of the tenant's may be called."""
-_DIGITS: Final = re.compile(r"[0-9]{1,9}")
-"""Python refuses to read a number of thousands of digits, and none here has many."""
 
 
 class Switch(StrEnum):
@@ -33,6 +31,12 @@ class Switch(StrEnum):
     ON = "true"
     OFF = "false"
     AUTO = "auto"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Switch | None:
+        words = {"true": cls.ON, "yes": cls.ON, "1": cls.ON}
+        words |= {"false": cls.OFF, "no": cls.OFF, "0": cls.OFF}
+        return words.get(str(value).lower())
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,41 +67,29 @@ class BrokerSettings:
 class TokenSettings:
     """``[tokens]``: lifetimes in seconds."""
 
-    standard_ttl: int = 3600
+    standard_ttl: Annotated[int, Meta(ge=1, le=86_400)] = 3600
     """Lifetime of a token that policy allowed, in seconds: 1 to 86400."""
-    elevated_ttl: int = 300
+    elevated_ttl: Annotated[int, Meta(ge=1, le=300)] = 300
     """Lifetime of a token that a person approved, in seconds: 1 to 300."""
-    lease: int = 60
+    lease: Annotated[int, Meta(ge=1, le=3600)] = 60
     """The longest ``expires_in`` an agent is told for a provider's token, in seconds: 1
     to 3600. A revoked agent asks again within that time and is refused."""
-
-    def __post_init__(self) -> None:
-        """Hold the caps."""
-        _within("tokens.standard_ttl", self.standard_ttl, 1, STANDARD_TTL_CAP)
-        _within("tokens.elevated_ttl", self.elevated_ttl, 1, ELEVATED_TTL_CAP)
-        _within("tokens.lease", self.lease, 1, LEASE_CAP)
 
 
 @dataclass(frozen=True, slots=True)
 class StepUpSettings:
     """``[stepup]``."""
 
-    expires_in: int = 300
+    expires_in: Annotated[int, Meta(ge=1, le=86_400)] = 300
     """How long a step-up waits for a person, in seconds: 1 to 86400."""
-    max_pending: int = 3
+    max_pending: Annotated[int, Meta(ge=1, le=100)] = 3
     """How many step-ups of one agent may wait at once: 1 to 100."""
-    device_code_ttl: int = 120
+    device_code_ttl: Annotated[int, Meta(ge=1, le=DEVICE_CODE_TTL_CAP)] = 120
     """How long a user code is valid, in seconds: 1 to 900. Until somebody has signed in
     to this home, 900."""
     approvers: tuple[str, ...] = ()
     """Who may approve: subjects or e-mail addresses. Empty: every user who has the
     role ``approver``."""
-
-    def __post_init__(self) -> None:
-        """Hold the bounds."""
-        _within("stepup.expires_in", self.expires_in, 1, 86_400)
-        _within("stepup.max_pending", self.max_pending, 1, 100)
-        _within("stepup.device_code_ttl", self.device_code_ttl, 1, DEVICE_CODE_TTL_CAP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +107,9 @@ class TenantSettings:
     """Auth0 connections by which operators sign in."""
     connections: tuple[str, ...] = ()
     """Auth0 connections whose accounts agents use through Token Vault."""
-    rate: int = 2
+    rate: Annotated[int, Meta(ge=1, le=1000)] = 2
     """Management API requests a second that the tenant's plan allows: 1 to 1000. Auth0
     Free allows 2."""
-
-    def __post_init__(self) -> None:
-        """Hold the bounds."""
-        _within("tenant.rate", self.rate, 1, 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,14 +139,10 @@ class ConnectionSettings:
 class OperatorSettings:
     """``[operators]``; ``broker.authority`` says what follows."""
 
-    roles: str = "auto"
+    roles: Literal["auto", "claim"] = "auto"
     """``auto``: the role of whoever is signed in counts, and without a sign-in the
     socket alone. ``claim``: restoring, registering and granting need a role from the
     tenant. Revoking needs none under either."""
-
-    def __post_init__(self) -> None:
-        """Refuse unknown words."""
-        _one_of("operators.roles", self.roles, ("auto", "claim"))
 
     @property
     def by_claim(self) -> bool:
@@ -172,17 +156,12 @@ class ConsoleSettings:
 
     theme: str = "agentvault"
     """The colour theme; ``:theme`` in the console lists and tries them."""
-    link: str = "fast"
+    link: Literal["fast", "slow"] = "fast"
     """``fast`` or ``slow``: how often the console repaints a stream of events."""
     mouse: Switch = Switch.OFF
     """``true``, ``false`` or ``auto``: on, but off over SSH."""
-    ascii: str = "auto"
+    ascii: Literal["auto", "yes", "no"] = "auto"
     """Draw in ASCII: ``yes``, ``no`` or ``auto``, by the locale."""
-
-    def __post_init__(self) -> None:
-        """Refuse unknown words."""
-        _one_of("console.link", self.link, ("fast", "slow"))
-        _one_of("console.ascii", self.ascii, ("auto", "yes", "no"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,13 +175,12 @@ class Settings:
     operators: OperatorSettings = field(default_factory=OperatorSettings)
     console: ConsoleSettings = field(default_factory=ConsoleSettings)
     connections: Mapping[str, ConnectionSettings] = field(default_factory=dict)
+    """By the tenant's name of the connection; in ``config.toml`` alone."""
 
     @property
     def connection_scopes(self) -> dict[str, tuple[str, ...]]:
         """What using each connection stands for, by its name."""
         return {name: one.scopes for name, one in self.connections.items()}
-
-    """By the tenant's name of the connection; in ``config.toml`` alone."""
 
     @classmethod
     def load(
@@ -227,7 +205,19 @@ class Settings:
             ("environment", _from_environ(os.environ if environ is None else environ)),
             ("command line", _from_flags(flags or {})),
         ):
-            settings = _overlay(settings, table, source)
+            for section, values in table.items():
+                known = [one.name for one in fields(cls)]
+                if section not in known:
+                    raise _unknown(f"[{section}]", section, known, source)
+                changed: Any
+                if section == "connections":
+                    changed = _read_connections(values, source)
+                else:
+                    now = getattr(settings, section)
+                    changed = replace(
+                        now, **read_table(type(now), values, section, source)
+                    )
+                settings = replace(settings, **{section: changed})
         return settings
 
 
@@ -237,9 +227,9 @@ def parse_listen(listen: str) -> tuple[str, int]:
     Raises:
         SettingsError: it is malformed, or not a loopback address.
     """
-    host, separator, port = listen.rpartition(":")
+    host, _, port = listen.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not separator or not _DIGITS.fullmatch(port) or int(port) > 65_535:
+    if not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65_535:
         raise SettingsError(
             f"'{listen}' is not HOST:PORT", "for example 127.0.0.1:7717"
         )
@@ -255,48 +245,58 @@ def parse_listen(listen: str) -> tuple[str, int]:
     return "127.0.0.1" if host == "localhost" else host, int(port)
 
 
-_SECTIONS: Final = {
-    "broker": BrokerSettings,
-    "tokens": TokenSettings,
-    "stepup": StepUpSettings,
-    "tenant": TenantSettings,
-    "operators": OperatorSettings,
-    "console": ConsoleSettings,
-}
+def read_table(kind: type, table: object, name: str, source: str) -> dict[str, Any]:
+    """Read the members of a dataclass from a table that a person wrote.
+
+    Args:
+        kind: the dataclass.
+        table: what TOML or the environment gave; a list may be one string with commas.
+        name: what errors call the table.
+        source: what errors call the place it is from.
+
+    Returns:
+        the members the table has, each of its field's type.
+
+    Raises:
+        SettingsError: an unknown key (with the nearest known one) or a bad value.
+    """
+    if not isinstance(table, Mapping):
+        raise _no_table(name, source)
+    hints = get_type_hints(kind, include_extras=True)
+    members = {}
+    for key, value in table.items():
+        if key not in hints:
+            raise _unknown(f"{name}.{key}", key, hints, source)
+        hint = hints[key]
+        try:
+            members[key] = msgspec.convert(_plain(value, hint), hint, strict=False)
+        except msgspec.ValidationError as error:
+            words = get_args(hint) if get_origin(hint) is Literal else ()
+            words = tuple(Switch) if hint is Switch else words
+            what = f"it may be {', '.join(words)}" if words else f"{error}"
+            raise SettingsError(
+                f"{name}.{key} in {source} is {value!r:.60}",
+                what[:1].lower() + what[1:],
+            ) from None
+    return members
 
 
-def _overlay(settings: Settings, table: Mapping[str, object], source: str) -> Settings:
-    for section, values in table.items():
-        if section == "connections":
-            settings = replace(settings, connections=_connections(values, source))
-            continue
-        if section not in _SECTIONS:
-            names = {*_SECTIONS, "connections"}
-            raise _unknown(f"[{section}]", section, names, source)
-        if not isinstance(values, Mapping):
-            raise _no_table(section, source)
-        current = getattr(settings, section)
-        changed = _changed(current, values, section, source)
-        settings = replace(settings, **{section: changed})
-    return settings
+def _plain(value: Any, hint: object) -> Any:
+    """Return *value* as `msgspec.convert` takes it for *hint*."""
+    if hint is Switch and isinstance(value, bool):
+        return str(value).lower()
+    if get_origin(hint) is tuple:
+        items = value.split(",") if isinstance(value, str) else value
+        if isinstance(items, list):
+            stripped = [one.strip() if isinstance(one, str) else one for one in items]
+            return [one for one in stripped if one != ""]
+    return value
 
 
-def _changed(current: Any, values: Mapping[str, Any], section: str, source: str) -> Any:
-    names = {item.name for item in fields(current)}
-    changes = {}
-    for key, value in values.items():
-        if key not in names:
-            raise _unknown(f"{section}.{key}", key, names, source)
-        where = f"{section}.{key} in {source}"
-        changes[key] = _coerce(value, getattr(current, key), where)
-    return replace(current, **changes)
-
-
-def _connections(table: object, source: str) -> dict[str, ConnectionSettings]:
-    """Read ``[connections.NAME]`` tables."""
+def _read_connections(table: object, source: str) -> dict[str, ConnectionSettings]:
+    """Read the ``[connections.NAME]`` tables."""
     if not isinstance(table, Mapping):
         raise _no_table("connections", source)
-    known = {item.name: item.default for item in fields(ConnectionSettings)}
     read: dict[str, ConnectionSettings] = {}
     for name, values in table.items():
         section = f"connections.{name}"
@@ -305,68 +305,26 @@ def _connections(table: object, source: str) -> dict[str, ConnectionSettings]:
                 f"{name!r:.60} in {source} is no name of a connection",
                 "it has letters, digits and hyphens",
             )
-        if not isinstance(values, Mapping):
-            raise _no_table(section, source)
-        changes = {}
-        for key, value in values.items():
-            if key not in known:
-                raise _unknown(f"{section}.{key}", key, known, source)
-            where = f"{section}.{key} in {source}"
-            changes[key] = _coerce(value, known[key], where)
+        members = read_table(ConnectionSettings, values, section, source)
         try:
-            read[name] = ConnectionSettings(**changes)
+            read[name] = ConnectionSettings(**members)
         except SettingsError as error:
             what = f"[{section}] in {source}: {error.what}"
             raise SettingsError(what, error.remedy) from None
     return read
 
 
-def _no_table(section: str, source: str) -> SettingsError:
+def _no_table(name: str, source: str) -> SettingsError:
     return SettingsError(
-        f"{section} in {source} is not a table",
-        f"write [{section}] on a line of its own, and KEY = VALUE below it",
+        f"{name} in {source} is not a table",
+        f"write [{name}] on a line of its own, and KEY = VALUE below it",
     )
 
 
-def _unknown(
-    shown: str, word: str, known: Mapping[str, object] | set[str], source: str
-) -> SettingsError:
-    near = difflib.get_close_matches(word, list(known), n=1)
+def _unknown(shown: str, word: str, known: Iterable[str], source: str) -> SettingsError:
+    near = difflib.get_close_matches(word, known := list(known), n=1)
     remedy = f"did you mean {near[0]}" if near else f"known: {', '.join(sorted(known))}"
     return SettingsError(f"unknown setting {shown} in {source}", remedy)
-
-
-def _coerce(value: Any, default: Any, where: str) -> Any:
-    """Bring *value* to the type of *default*; environment values are strings."""
-    if isinstance(default, Switch):
-        return _switch(value, where)
-    if isinstance(default, tuple):
-        items = value.split(",") if isinstance(value, str) else value
-        if isinstance(items, list) and all(isinstance(item, str) for item in items):
-            return tuple(item.strip() for item in items if item.strip())
-    elif isinstance(default, int):
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-        if isinstance(value, str) and _DIGITS.fullmatch(value):
-            return int(value)
-    elif isinstance(value, str):
-        return value
-    kinds = {tuple: "list of strings", int: "whole number", str: "string"}
-    raise SettingsError(f"{where} must be a {kinds[type(default)]}, not {value!r:.60}")
-
-
-def _switch(value: object, where: str) -> Switch:
-    if value == Switch.AUTO:
-        return Switch.AUTO
-    if (on := _truth(value)) is None:
-        raise SettingsError(f"{where} may be true, false or auto, not {value!r:.60}")
-    return Switch.ON if on else Switch.OFF
-
-
-def _truth(value: object) -> bool | None:
-    words = {"true": True, "yes": True, "1": True}
-    words |= {"false": False, "no": False, "0": False}
-    return value if isinstance(value, bool) else words.get(str(value).lower())
 
 
 def _read_toml(path: Path) -> dict[str, object]:
@@ -382,11 +340,11 @@ def _read_toml(path: Path) -> dict[str, object]:
 
 def _from_environ(environ: Mapping[str, str]) -> dict[str, dict[str, object]]:
     table: dict[str, dict[str, object]] = {}
-    for section, kind in _SECTIONS.items():
-        for item in fields(kind):
-            value = environ.get(f"AGENTVAULT_{section}_{item.name}".upper())
+    for section in fields(Settings)[:-1]:
+        for item in fields(getattr(Settings(), section.name)):
+            value = environ.get(f"AGENTVAULT_{section.name}_{item.name}".upper())
             if value is not None:
-                table.setdefault(section, {})[item.name] = value
+                table.setdefault(section.name, {})[item.name] = value
     return table
 
 
@@ -397,13 +355,3 @@ def _from_flags(flags: Mapping[str, object]) -> dict[str, dict[str, object]]:
             section, _, key = name.partition(".")
             table.setdefault(section, {})[key] = value
     return table
-
-
-def _within(name: str, value: int, low: int, high: int) -> None:
-    if not low <= value <= high:
-        raise SettingsError(f"{name} is {value}", f"it may be {low} to {high}")
-
-
-def _one_of(name: str, value: str, words: tuple[str, ...]) -> None:
-    if value not in words:
-        raise SettingsError(f"{name} is '{value}'", f"it may be {', '.join(words)}")

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import sqlite3
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Literal, cast
 
 import click
 
+from agentvault_tui.broker.policy_files import load_policy, read_text
 from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.output import Output
@@ -26,10 +27,16 @@ from agentvault_tui.errors import (
     SettingsError,
     UsageError,
 )
-from agentvault_tui.model import Action, Agent
+from agentvault_tui.home import put_private
+from agentvault_tui.ledger.docs import read_agent
+from agentvault_tui.ledger.schema import open_reader
+from agentvault_tui.model import Action, Agent, AgentId
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.requests import ExplainRequest
 from agentvault_tui.operator_api.shapes import ExplainInfo, Json, PolicyInfo
+from agentvault_tui.policy import Catalogue, Policy, PolicyTexts
+from agentvault_tui.policy.texts import shipped_policy, shipped_scopes
+from agentvault_tui.settings import read_table
 from agentvault_tui.text import visible
 
 
@@ -58,9 +65,10 @@ def check(session: CliSession, file: Path | None) -> int:
         out.json({"ok": False, "problem": error.diagnosis(), "problems": []})
         return 1
     agents = _registered(session)
+    ids = None if agents is None else [agent.id for agent in agents]
     problems = [
         {"line": one.line, "rule": one.rule, "problem": one.what}
-        for one in found.problems(agents and [agent.id for agent in agents])
+        for one in found.problems(ids)
     ]
     problems += [
         {"line": None, "rule": None, "problem": what}
@@ -164,7 +172,7 @@ def test(
     """
     out = session.out
     found = _candidate(session, rules, scopes)
-    results = [_run(found, case) for case in _cases(file, found.catalogue)]
+    results = [_run(found, *case) for case in _cases(file, found.catalogue)]
     failed = sum(not one["ok"] for one in results)
     if session.json:
         out.json(
@@ -200,8 +208,6 @@ def show(session: CliSession) -> None:
     if client.reachable():
         answer = client.call(calls.POLICY)
     else:
-        from agentvault_tui.broker.policy_files import load_policy
-
         found = load_policy(session.home)
         answer = PolicyInfo(
             version=found.version, source=found.source, text=found.text, catalogue={}
@@ -224,9 +230,6 @@ def init(session: CliSession) -> None:
     Never replaces a file. A running broker then has your files in force, which say
     what the shipped ones say until you change them.
     """
-    from agentvault_tui.home import put_private
-    from agentvault_tui.policy.texts import shipped_policy, shipped_scopes
-
     home = session.home
     texts = {home.policy_file: shipped_policy(), home.scopes_file: shipped_scopes()}
     there = [str(path) for path in texts if path.exists()]
@@ -255,7 +258,7 @@ def reset(session: CliSession) -> None:
     session.out.line("in force: ", source, f", version {answer.version}")
 
 
-def _load(session: CliSession, file: Path | None) -> Any:
+def _load(session: CliSession, file: Path | None) -> Policy:
     """Read what is to be checked, without refusing what is misspelt in it."""
     if file is not None and file.suffix == ".toml":
         return _candidate(session, None, file, strict=False)
@@ -264,11 +267,8 @@ def _load(session: CliSession, file: Path | None) -> Any:
 
 def _candidate(
     session: CliSession, rules: Path | None, scopes: Path | None, *, strict: bool = True
-) -> Any:
+) -> Policy:
     """Make a policy of the files that are named, and of the home's for the rest."""
-    from agentvault_tui.broker.policy_files import read_text
-    from agentvault_tui.policy import Policy, PolicyTexts
-
     home = session.home
     texts = PolicyTexts(
         _text(rules) or read_text(home.policy_file),
@@ -280,8 +280,6 @@ def _candidate(
 
 def _text(file: Path | None) -> str | None:
     """Read a file that was named on the command line."""
-    from agentvault_tui.broker.policy_files import read_text
-
     if file is None:
         return None
     text = read_text(file)
@@ -290,95 +288,99 @@ def _text(file: Path | None) -> str | None:
     return text or "\n"
 
 
-_AGENT: Final = {"id": str, "name": str, "owner": str, "scopes": list}
-_CASE: Final = {
-    "name": str,
-    "scope": str,
-    "action": str,
-    "resource": str,
-    "parameters": dict,
-    "agent": dict,
-    "expect": str,
-    "rule": str,
-    "reason": str,
-}
+@dataclass
+class _Cases:
+    """A file of cases: ``agent`` holds for each that says no other."""
+
+    agent: dict[str, Any]
+    cases: list[dict[str, Any]]
 
 
-def _cases(file: Path, catalogue: Any) -> list[dict[str, Any]]:
-    """Read a file of cases, each with its agent filled in.
+@dataclass
+class _CaseAgent:
+    """The agent of a case."""
+
+    id: str
+    name: str
+    owner: str
+    scopes: tuple[str, ...]
+
+
+@dataclass
+class _Case:
+    """A request, and what is expected of its answer."""
+
+    name: str
+    expect: Literal["allowed", "denied", "escalated"]
+    scope: str = ""
+    action: str = ""
+    resource: str = ""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    agent: dict[str, Any] = field(default_factory=dict)
+    rule: str | None = None
+    reason: str | None = None
+
+
+def _cases(file: Path, catalogue: Catalogue) -> Iterator[tuple[_Case, _CaseAgent]]:
+    """Read a file of cases, each with its agent.
 
     Raises:
         UsageError: it is no such file, with the case that is wrong.
     """
     text = _text(file) or ""
     try:
-        table = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
+        read = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{file} cannot be read ({visible(error)})") from error
-    _known(table, {"agent": dict, "cases": list}, str(file))
-    every = {
+    table = read_table(_Cases, read, "the table", str(file))
+    shared = {
         "id": "agt_0000000000000000",
         "name": "agent",
         "owner": "owner@example.test",
         "scopes": [scope.name for scope in catalogue],
+        **read_table(_CaseAgent, table.get("agent", {}), "agent", str(file)),
     }
-    shared = {**every, **table.get("agent", {})}
-    _known(table.get("agent", {}), _AGENT, f"{file}: agent")
     if not table.get("cases"):
         raise UsageError(f"{file} has no cases", "write each as [[cases]]")
-    for number, case in enumerate(table["cases"], start=1):
-        where = f"{file}: case {number}"
-        _known(case, _CASE, where)
-        _known(case.get("agent", {}), _AGENT, f"{where}: agent")
-        case.setdefault("name", f"case {number}")
-        case["agent"] = {**shared, **case.get("agent", {})}
-        if case.get("expect") not in {"allowed", "denied", "escalated"}:
-            raise UsageError(f"{where}: 'expect' is allowed, denied or escalated")
-        asked = case.get("scope", "").split()
-        for name in asked or [""]:
-            if name not in catalogue:
-                near = " or ".join(catalogue.nearest(name))
-                what = f"{where}: unknown scope '{visible(name, 60)}'"
+    for number, given in enumerate(table["cases"], start=1):
+        name = f"case {number}"
+        members = read_table(_Case, given, name, str(file))
+        if "expect" not in members:
+            raise UsageError(
+                f"{name} in {file} has no 'expect'", "allowed, denied or escalated"
+            )
+        case = _Case(**{"name": name, **members})
+        agent = {**shared, **case.agent}
+        who = _CaseAgent(**read_table(_CaseAgent, agent, f"{name}.agent", str(file)))
+        asked = case.scope.split()
+        for scope in asked or [""]:
+            if scope not in catalogue:
+                near = " or ".join(catalogue.nearest(scope))
+                what = f"{name} in {file}: unknown scope '{visible(scope, 60)}'"
                 raise UsageError(what, f"did you mean {near}" if near else "")
-        if case.get("action", asked[0]) not in asked:
-            raise UsageError(f"{where}: 'action' is one of the scopes")
-    cases: list[dict[str, Any]] = table["cases"]
-    return cases
+        if case.action and case.action not in asked:
+            raise UsageError(f"{name} in {file}: 'action' is one of the scopes")
+        yield case, who
 
 
-def _known(table: object, keys: Mapping[str, type], where: str) -> None:
-    """Refuse a table with a key that is unknown, or of another type."""
-    if not isinstance(table, dict):
-        raise UsageError(f"{where} is no table")
-    for key, value in table.items():
-        if key not in keys:
-            near = difflib.get_close_matches(key, keys, n=1)
-            hint = f"did you mean {near[0]}" if near else f"known: {', '.join(keys)}"
-            raise UsageError(f"{where}: unknown key '{visible(key, 60)}'", hint)
-        if not isinstance(value, keys[key]):
-            kind = {"str": "text", "list": "a list"}.get(keys[key].__name__, "a table")
-            raise UsageError(f"{where}: '{key}' is not {kind}")
-
-
-def _run(found: Any, case: dict[str, Any]) -> dict[str, Any]:
+def _run(found: Policy, case: _Case, who: _CaseAgent) -> dict[str, Any]:
     """Decide one case, and compare the answer with what is expected."""
-    who = case["agent"]
-    scopes = tuple(case["scope"].split())
+    scopes = tuple(case.scope.split())
     agent = Agent(
-        id=who["id"],
-        client_id=who["id"],
-        name=who["name"],
-        owner=who["owner"],
+        id=AgentId(who.id),
+        client_id=who.id,
+        name=who.name,
+        owner=who.owner,
         purpose="",
-        scopes=tuple(who["scopes"]),
+        scopes=who.scopes,
         created_at=datetime.min,  # noqa: DTZ901 - no rule reads it
     )
     asked = Action(
         scopes,
-        case.get("action", scopes[0]),
-        case.get("resource") or None,
-        case.get("parameters", {}),
-        named="action" in case or len(scopes) == 1,
+        case.action or scopes[0],
+        case.resource or None,
+        case.parameters,
+        named=bool(case.action) or len(scopes) == 1,
     )
     verdict = found.decide(agent, asked)
     answer = {
@@ -387,17 +389,14 @@ def _run(found: Any, case: dict[str, Any]) -> dict[str, Any]:
         "reason": verdict.reason,
         "message": verdict.message,
     }
-    names = {"expect": "decision", "rule": "rule", "reason": "reason"}
-    expected = {names[key]: case[key] for key in names if key in case}
+    expected = {"decision": case.expect, "rule": case.rule, "reason": case.reason}
+    expected = {key: value for key, value in expected.items() if value is not None}
     ok = all(answer[key] == value for key, value in expected.items())
-    return {"name": case["name"], "ok": ok, "expected": expected, "answer": answer}
+    return {"name": case.name, "ok": ok, "expected": expected, "answer": answer}
 
 
-def _registered(session: CliSession) -> list[Any] | None:
+def _registered(session: CliSession) -> list[Agent] | None:
     """Read the agents of the home's database; nothing when it has none yet."""
-    from agentvault_tui.ledger.docs import read_agent
-    from agentvault_tui.ledger.schema import open_reader
-
     database = session.home.database
     if not database.exists():
         return None
@@ -410,7 +409,7 @@ def _registered(session: CliSession) -> list[Any] | None:
 
 
 def _orphans(
-    session: CliSession, catalogue: Any, agents: Iterable[Any]
+    session: CliSession, catalogue: Catalogue, agents: Iterable[Agent]
 ) -> Iterator[str]:
     """Say which scopes were given out and are not in the catalogue."""
     held: dict[str, list[str]] = defaultdict(list)

@@ -194,9 +194,9 @@ def test_wrong_cases_are_wrong_usage(cli: Run, tmp_path: Path) -> None:
         ("", "has no cases"),
         ("cases = [", "cannot be read"),
         ("[[case]]", "did you mean cases"),
-        ('[[cases]]\nscope = "read:files"', "case 1: 'expect' is"),
+        ('[[cases]]\nscope = "read:files"', "case 1 in"),
         ('[[cases]]\nscop = "x"\nexpect = "denied"', "did you mean scope"),
-        ('[[cases]]\nscope = 5\nexpect = "denied"', "'scope' is not text"),
+        ('[[cases]]\nscope = 5\nexpect = "denied"', "expected `str`, got `int`"),
         ('[[cases]]\nscope = "reed:files"\nexpect = "denied"', "mean read:files"),
         ('[[cases]]\nexpect = "denied"', "unknown scope"),
         (
