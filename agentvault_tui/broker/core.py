@@ -8,7 +8,9 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol
+
+from starlette.routing import Route
 
 from agentvault_tui.broker.cuts import Cuts, Kept
 from agentvault_tui.broker.floods import Floods
@@ -40,6 +42,9 @@ from agentvault_tui.policy import Policy
 from agentvault_tui.settings import Settings
 from agentvault_tui.vault import TenantClient
 from agentvault_tui.web.admission import AdmissionQueue
+
+if TYPE_CHECKING:
+    from agentvault_tui.broker.authority import Authority
 
 log = logging.getLogger("agentvault.broker")
 
@@ -79,6 +84,23 @@ class Verified:
     """Whether that was the end of the chain, with its state and all pages."""
 
 
+class DataPlane(Protocol):
+    """The gateway, as the broker knows it: it imports nothing of it."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What an operator should know; files that are not in force are not ready."""
+
+    async def start(self) -> None:
+        """Read what it serves, before agents are listened to."""
+
+    async def look(self) -> None:
+        """Read changed files again; called with each look of the upkeep."""
+
+    def operator_routes(self, authority: Authority) -> list[Route]:
+        """Return what it adds to the operators' HTTP."""
+
+
 @dataclass
 class Broker:
     """What the use-cases work on; they are functions over this."""
@@ -114,6 +136,8 @@ class Broker:
     """What upkeep does besides, at each look."""
     on_status: Callable[[], None] = lambda: None
     """Called when something in the status line changed."""
+    gateway: DataPlane | None = None
+    """Where agents act through the broker; None where it only issues tokens."""
     log_problem: str | None = None
     """Why the tenant's own log cannot be read now, if so."""
     kept: dict[str, str] = field(default_factory=dict)

@@ -9,14 +9,14 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from agentvault_tui import __version__
 from agentvault_tui.broker.agents_api import agents_app
-from agentvault_tui.broker.core import SYSTEM, Broker, PolicyState
+from agentvault_tui.broker.core import SYSTEM, Broker, DataPlane, PolicyState
 from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.recovery import record_missed, recover, take_over
@@ -198,6 +198,7 @@ def run(
     socket: Path | None = None,
     tenant: Child | None = None,
     clock: Clock | None = None,
+    gateway: Callable[[Broker], DataPlane] | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT.
 
@@ -209,6 +210,7 @@ def run(
         socket: where operators connect, if not at the home's usual place.
         tenant: the embedded tenant's process, if it was started already.
         clock: what tells the time, if not the machine.
+        gateway: makes the data plane; without one the broker only issues tokens.
 
     Raises:
         AgentVaultError: it cannot start, with the remedy.
@@ -218,7 +220,8 @@ def run(
     path = socket or home.socket
     home.prepare(path)
     process = None if settings.tenant.issuer else TenantProcess(home, tenant)
-    return run_loop(_serve(home, settings, path, process, clock or SystemClock()))
+    clock = clock or SystemClock()
+    return run_loop(_serve(home, settings, path, process, clock, gateway=gateway))
 
 
 @dataclass
@@ -236,6 +239,8 @@ async def _serve(
     socket: Path,
     tenant: TenantProcess | None,
     clock: Clock,
+    *,
+    gateway: Callable[[Broker], DataPlane] | None,
 ) -> int:
     if files := chosen_files(home, settings.broker):
         server_context(files)  # now, before anything is opened
@@ -249,6 +254,10 @@ async def _serve(
     try:
         rooms = await _open(home, settings, clock, ledger, tenant)
         try:
+            if gateway is not None:
+                rooms.broker.gateway = gateway(rooms.broker)
+                await rooms.broker.gateway.start()
+                rooms.broker.chores.append(rooms.broker.gateway.look)
             await _until(stop, rooms, socket)
         finally:
             await _close(rooms)

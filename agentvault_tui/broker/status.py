@@ -70,6 +70,8 @@ def warnings(broker: Broker) -> list[str]:
             f"The policy on disk cannot be put in force, the one before decides: "
             f"{broker.policy_state.problem}"
         )
+    if broker.gateway is not None:
+        found += broker.gateway.warnings
     given_up = [s for s in broker.registry.steps() if s.status == "failed"]
     if given_up:
         found.append(

@@ -78,6 +78,7 @@ def serve(
         if not settings.tenant.issuer:
             tenant = ending.enter_context(start_tenant(session.home))
         from agentvault_tui.broker.serve import run
+        from agentvault_tui.gateway import Gateway
 
         if until_stdin_closes:
             threading.Thread(target=_follow_stdin, daemon=True).start()
@@ -88,7 +89,7 @@ def serve(
             from agentvault_tui.operator_api.client import remember_socket
 
             remember_socket(session.home, where)
-        return run(session.home, settings, socket=where, tenant=tenant)
+        return run(session.home, settings, socket=where, tenant=tenant, gateway=Gateway)
 
 
 def _absolute(path: Path | None) -> str | None:

@@ -7,8 +7,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -20,7 +19,18 @@ from agentvault_tui.text import visible
 
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 """What a file, and the service or sealed secret of its name, may be called."""
+
+
+class _Digested(Protocol):
+    """What a file was parsed to; it knows which bytes those were."""
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the file, in hexadecimal."""
+
+
 _T = TypeVar("_T")
+_ItemT = TypeVar("_ItemT", bound=_Digested)
 
 
 def read_table(text: str, shape: type[_T], inner: Mapping[str, type[Any]]) -> _T:
@@ -72,20 +82,10 @@ def check_scope(scope: str, catalogue: Catalogue, where: str) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class FileChange:
-    """One file of a folder that was put in force or taken out of it."""
-
-    name: str
-    before: str | None
-    """The SHA-256 of what was in force, if anything was."""
-    after: str | None
-
-
 _Stat = tuple[int, int, int, int]
 
 
-class ConfigFolder(Generic[_T]):
+class ConfigFolder(Generic[_ItemT]):
     """The files ``NAME.toml`` of one folder of the home, each in force while it parses.
 
     A file that breaks leaves what it said before in force and is a warning; one that
@@ -93,28 +93,27 @@ class ConfigFolder(Generic[_T]):
     """
 
     def __init__(
-        self, home: Home, folder: str, parse: Callable[[str, str], _T]
+        self, home: Home, folder: str, parse: Callable[[str, str], _ItemT]
     ) -> None:
         """Read nothing yet.
 
         Args:
             home: the vault's folders.
             folder: the folder's name in it.
-            parse: makes an item of a name and a text, or raises ServiceError; the
-                item has a ``sha256``.
+            parse: makes an item of a name and a text, or raises ServiceError.
         """
         self._folder = home.config / folder
         self._parse = parse
-        self._items: dict[str, _T] = {}
+        self._items: dict[str, _ItemT] = {}
         self._problems: dict[str, str] = {}
         self._seen: dict[str, _Stat] | None = None
         self._again = False
 
-    def get(self, name: str) -> _T | None:
+    def get(self, name: str) -> _ItemT | None:
         """Return the item called *name*, or nothing."""
         return self._items.get(name)
 
-    def __iter__(self) -> Iterator[_T]:
+    def __iter__(self) -> Iterator[_ItemT]:
         return iter(list(self._items.values()))
 
     @property
@@ -144,12 +143,13 @@ class ConfigFolder(Generic[_T]):
         """Tell whether a file is not the one that was read last."""
         return self._again or self._stats() != self._seen
 
-    def reload(self) -> list[FileChange]:
-        """Read what changed.
+    def digests(self) -> list[tuple[str, str]]:
+        """Return path and SHA-256 of the files in force, as the ledger names them."""
+        folder = self._folder.name
+        return [(f"{folder}/{n}.toml", one.sha256) for n, one in self._items.items()]
 
-        Returns:
-            what is in force now and was not, or was and is not.
-        """
+    def reload(self) -> None:
+        """Read what changed and put it in force."""
         # Taken first: a file that changes while it is read is read again.
         stats = self._stats()
         seen = {} if self._again or self._seen is None else self._seen
@@ -174,14 +174,7 @@ class ConfigFolder(Generic[_T]):
                 problems[file] = error.diagnosis()
         for name in set(items) - {file.removesuffix(".toml") for file in stats}:
             del items[name]
-        before, self._items = self._items, items
-        self._problems, self._seen = problems, stats
-        return [
-            FileChange(name, old, new)
-            for name in sorted(before.keys() | items.keys())
-            if (old := getattr(before.get(name), "sha256", None))
-            != (new := getattr(items.get(name), "sha256", None))
-        ]
+        self._items, self._problems, self._seen = items, problems, stats
 
     def _stats(self) -> dict[str, _Stat]:
         try:

@@ -57,6 +57,10 @@ class EventType(StrEnum):
     OPERATOR_REFUSED = "operator.refused"
     """A decision that whoever tried it has no role for."""
     POLICY_CHANGED = "policy.changed"
+    SERVICE_CHANGED = "service.changed"
+    """A file that says what the gateway reaches was put in force, or is gone."""
+    SECRET_CHANGED = "secret.changed"  # noqa: S105 - a word of the contract
+    """A sealed secret was set or removed, or all have another key."""
     CONNECTION_ADDED = "connection.added"
     """A person connected an account for an agent."""
     CONNECTION_REMOVED = "connection.removed"

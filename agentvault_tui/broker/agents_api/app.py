@@ -301,11 +301,14 @@ class AgentsApi:
 
     def _ready(self, _: Scope) -> Reply:
         ledger = self._broker.ledger.writable
-        # With a broken policy on disk the last good one stays in force, and decides;
-        # but what was written to be in force is not, which whoever watches must see.
+        # With a broken file on disk the last good one stays in force, and decides; but
+        # what was written to be in force is not, which whoever watches must see.
         policy = self._broker.policy_state.problem is None
+        gateway = self._broker.gateway
         state = {"ledger_writable": ledger, "policy_loaded": policy}
-        if ledger and policy:
+        if gateway is not None:
+            state["services_loaded"] = not gateway.warnings
+        if all(state.values()):
             return json_reply(200, {"status": "ready", **state})
         retry = (b"retry-after", b"%d" % _UNWRITABLE_SECONDS)
         return json_reply(503, {"status": "not ready", **state}, retry)

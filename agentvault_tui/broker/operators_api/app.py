@@ -54,6 +54,7 @@ def operators_app(broker: Broker, feed: Feed) -> Starlette:
             *session.routes(sessions, authority),
             *session.people_routes(broker, authority, sessions),
             *presence.routes(broker, seats),
+            *(broker.gateway.operator_routes(authority) if broker.gateway else ()),
         ],
         middleware=[Middleware(Unforeseen)],
         exception_handlers={

@@ -53,6 +53,8 @@ _DECIDED: Final = frozenset(
         "agent.scopes_changed",
         "panic.off",
         "policy.changed",
+        "secret.changed",
+        "service.changed",
         "stepup.approved",
         "stepup.denied",
         "stepup.not_approved",

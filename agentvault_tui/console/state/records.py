@@ -44,6 +44,8 @@ EVENT_WORDS: Final = {
     "panic.off": "LIFTED",
     "panic.on": "PANIC",
     "policy.changed": "POLICY",
+    "secret.changed": "SECRET",
+    "service.changed": "SERVICE",
     "state.recorded": "STATE",
     "stepup.approved": "APPROVED",
     "stepup.authorizing": "VERIFYING",
