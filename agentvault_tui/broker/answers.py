@@ -19,6 +19,15 @@ class Granted:
 
 
 @dataclass(frozen=True, slots=True)
+class Permitted:
+    """The action may happen now, once; nothing was issued for it."""
+
+    reason: str
+    message: str
+    decision_id: DecisionId
+
+
+@dataclass(frozen=True, slots=True)
 class Denied:
     """The answer is no: ``access_denied`` with a reason a person can act on."""
 

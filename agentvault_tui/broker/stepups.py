@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -52,6 +52,8 @@ class StepUps:
         """Two consoles that approve at once share one device flow."""
         self.polled: dict[StepUpId, float] = {}
         """When each waiting one was last polled, in boot seconds."""
+        self._awaited: dict[StepUpId, asyncio.Event] = {}
+        """Set once a step-up is no longer open: see `decision`."""
         self._repeated: set[StepUpId] = set()
         """Those asked for again since `take_repeated`."""
 
@@ -74,6 +76,12 @@ class StepUps:
             self._open_of[stepup.agent_id].add(stepup.id)
         else:
             self._close(stepup)
+
+    async def decision(self, stepup_id: StepUpId) -> None:
+        """Return once a step-up is decided or over; at once if it is, or is unknown."""
+        known = self.find(stepup_id)
+        if known is not None and known.status.open:
+            await self._awaited.setdefault(stepup_id, asyncio.Event()).wait()
 
     def forget(self, stepup: StepUp) -> None:
         """Take back a step-up whose record failed."""
@@ -107,6 +115,12 @@ class StepUps:
     def open_count(self) -> int:
         """How many wait for a person."""
         return sum(map(len, self._open_of.values()))
+
+    def approved(self, agent_id: AgentId) -> Iterator[StepUp]:
+        """Yield the agent's approved step-ups."""
+        for stepup in self._known.values():
+            if stepup.status is StepUpStatus.APPROVED and stepup.agent_id == agent_id:
+                yield stepup
 
     def decided(self) -> list[StepUp]:
         """Return decided step-ups, the latest decision first."""
@@ -178,6 +192,8 @@ class StepUps:
             waiting.discard(stepup.id)
             if not waiting:
                 del self._open_of[stepup.agent_id]
+        if awaited := self._awaited.pop(stepup.id, None):
+            awaited.set()
 
 
 def as_pending(stepup: StepUp, problem: str) -> StepUp:

@@ -179,6 +179,7 @@ def _begun(event: Event, step_id: StepUpId) -> StepUp:
         resource_indicator=text_or_start(detail.get("resource_indicator")) or None,
         authorization_details=to_json(others) if isinstance(others, list) else None,
         request_json=to_json(held) if isinstance(held, dict) else None,
+        evaluation=detail.get("evaluation") is True,
     )
 
 

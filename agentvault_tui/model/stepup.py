@@ -112,6 +112,14 @@ class StepUp:
     """The HTTP request a held call would send, without its credential, as JSON text:
     ``method``, ``url``, ``headers``, ``body_sha256``, ``body_bytes``."""
 
+    evaluation: bool = False
+    """Whether it was asked by an evaluation: the same one spends the approval."""
+
+    @property
+    def fetched(self) -> bool:
+        """Tell whether the agent fetches a token; else it repeats what asked."""
+        return not self.evaluation and self.request_json is None
+
     @property
     def parameters(self) -> dict[str, Any]:
         """Return the action's parameters, read anew each time."""

@@ -249,6 +249,8 @@ class StepUpInfo(WireShape, kw_only=True):
     """RFC 9396, as a resource server will be told."""
     request: Json | None = None
     """The HTTP request of a held call, without its credential."""
+    evaluation: bool = False
+    """Whether an evaluation asked: it is answered once, and no token is issued."""
     unlimited: bool = False
     """Whether nothing but the scope limits what the token is used for."""
     reason: str | None

@@ -75,7 +75,7 @@ def read_request(
     scopes = _scopes(text_of(form, "scope"), catalogue, openid=backchannel)
     alone = len(scopes) == 1
     # Empty is absent (RFC 6749 section 3.1), in a JSON body as in a form.
-    resource = _canonical(text_of(form, "resource"))
+    resource = canonical_resource(text_of(form, "resource"))
     message = text_of(form, "binding_message") if backchannel else None
     raw = form.get("authorization_details")
     details = None if raw is None else _details(raw)
@@ -83,7 +83,7 @@ def read_request(
     action = _member(detail, "action", str, "a string", scopes[0])
     if action not in scopes:
         raise _bad_details("'action' must be one of the requested scopes")
-    named = _canonical(_member(detail, "resource", str, "a string", resource))
+    named = canonical_resource(_member(detail, "resource", str, "a string", resource))
     if named is None:
         detail.pop("resource", None)
     if resource is not None and named != resource:
@@ -104,7 +104,7 @@ def read_request(
     )
 
 
-def _canonical(resource: str | None) -> str | None:
+def canonical_resource(resource: str | None) -> str | None:
     """Return the canonical form of a resource; as it was sent when it has none.
 
     This is the one place where a request's resource is brought into that form. The
@@ -144,11 +144,12 @@ def _scopes(
         raise OAuthError(400, "invalid_scope", f"ask for at most {_MOST_SCOPES} scopes")
     for name in names:
         if name not in catalogue:
-            raise _unknown(scope, name, catalogue)
+            raise unknown_scope(scope, name, catalogue)
     return names
 
 
-def _unknown(scope: str, name: str, catalogue: Catalogue) -> OAuthError:
+def unknown_scope(scope: str, name: str, catalogue: Catalogue) -> OAuthError:
+    """Return the fault of a request whose *scope* has a *name* nobody knows."""
     if not _SCOPE.fullmatch(scope):
         text = "scope must be names of printable ASCII with single spaces between"
         return OAuthError(400, "invalid_scope", text)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from agentvault_tui.broker.agents_api.action import (
@@ -17,6 +18,16 @@ from agentvault_tui.broker.agents_api.client_auth import (
     METHODS,
     Assertions,
     ClientAuth,
+)
+from agentvault_tui.broker.agents_api.evaluation import (
+    EVALUATION,
+    EVALUATIONS,
+    decision_of,
+    fault_of,
+    pdp_metadata,
+    read_batch,
+    read_evaluation,
+    wait_of,
 )
 from agentvault_tui.broker.agents_api.replies import (
     OAuthError,
@@ -34,16 +45,18 @@ from agentvault_tui.broker.answers import (
     Denied,
     Disconnected,
     Granted,
+    Permitted,
     Provided,
 )
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.floods import SPAN
+from agentvault_tui.broker.usecases.evaluate import evaluate
 from agentvault_tui.broker.usecases.exchange import exchange
 from agentvault_tui.broker.usecases.redeem import introspect, poll, revoke_token
 from agentvault_tui.broker.usecases.request import request_token, start_backchannel
 from agentvault_tui.errors import LedgerBusyError, LedgerError, LedgerUnwritableError
 from agentvault_tui.ledger import UsedAssertion
-from agentvault_tui.model import DETAIL_TYPE, Agent
+from agentvault_tui.model import DETAIL_TYPE, Agent, Token, sha256_hex
 from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.vault.credentials import VAULT_GRANT
 from agentvault_tui.web.forms import BodyError, parse_body
@@ -98,7 +111,8 @@ def metadata(issuer: str, catalogue: Catalogue, *, vault: bool) -> dict[str, obj
 
 _UNWRITABLE_SECONDS: Final = 5
 _BUSY_SECONDS: Final = 1
-_GRANTING: Final = frozenset({TOKEN, BACKCHANNEL})
+_ACCESS: Final = frozenset({EVALUATION, EVALUATIONS})
+_GRANTING: Final = frozenset({TOKEN, BACKCHANNEL, *_ACCESS})
 _LARGE: Final = 4096
 """Bytes of body that make a request large. A body is read before its sender is known,
 so anybody could keep the loop busy with large ones: they are admitted one a turn."""
@@ -148,6 +162,7 @@ class AgentsApi:
             "/.well-known/oauth-authorization-server": self._metadata,
             # Auth0's and OpenID clients look here; the content is the same.
             "/.well-known/openid-configuration": self._metadata,
+            "/.well-known/authzen-configuration": self._access_metadata,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -169,14 +184,8 @@ class AgentsApi:
     async def _answer(self, scope: Scope, receive: Receive) -> Reply:
         path, method = scope["path"], scope["method"]
         post = self._posts.get(path)
-        if post is None:
-            get = self._gets.get(path)
-            if get is None:
-                raise OAuthError(404, "not_found", "there is nothing at this path")
-            if method not in {"GET", "HEAD"}:
-                raise _wrong_method(b"GET, HEAD")
-            await self._broker.side_line.enter()
-            return get(scope)
+        if post is None and path not in _ACCESS:
+            return await self._answer_get(scope)
         if method != "POST":
             raise _wrong_method(b"POST")
         authorization = content_type = None
@@ -189,7 +198,14 @@ class AgentsApi:
         line = self._broker.line if path in _GRANTING else self._broker.side_line
         await line.enter(large=len(body) >= _LARGE)
         form = parse_body(content_type or b"", body)
-        agent, used = self._authenticate(authorization, form)
+        shown = self._shown_token(authorization, form) if post is None else None
+        if post is None:
+            post = partial(self._access, scope, receive, shown)
+        agent, used = (
+            (self._broker.registry.agent(shown.agent_id), None)
+            if shown
+            else self._authenticate(authorization, form)
+        )
         if path in _GRANTING and self._broker.floods.limited(agent.id):
             raise self._slow_down(used)
         if used is None:
@@ -200,6 +216,15 @@ class AgentsApi:
             return await post(agent, form)
         finally:
             await noting
+
+    async def _answer_get(self, scope: Scope) -> Reply:
+        get = self._gets.get(scope["path"])
+        if get is None:
+            raise OAuthError(404, "not_found", "there is nothing at this path")
+        if scope["method"] not in {"GET", "HEAD"}:
+            raise _wrong_method(b"GET, HEAD")
+        await self._broker.side_line.enter()
+        return get(scope)
 
     def _slow_down(self, used: UsedAssertion | None) -> OAuthError:
         """Return the answer to an agent that floods; nothing is decided or recorded."""
@@ -213,7 +238,7 @@ class AgentsApi:
 
     def _counted(self, agent: Agent, answer: _Answer) -> _Answer:
         """Return *answer*, counted where the agent was not given what it asked for."""
-        if not isinstance(answer, Granted | Provided):
+        if not isinstance(answer, Granted | Provided | Permitted):
             self._broker.floods.refused(agent.id)
         return answer
 
@@ -283,6 +308,84 @@ class AgentsApi:
         await revoke_token(self._broker, agent, _needed(form, "token"))
         return json_reply(200, {})
 
+    # AuthZEN
+
+    def _shown_token(self, authorization: bytes | None, form: Form) -> Token | None:
+        """Return the live token that a request is authenticated by, if by one.
+
+        Any of its own says which agent asks, and is not used up by that.
+
+        Raises:
+            OAuthError: 401 ``invalid_token`` (RFC 6750 section 3.1).
+        """
+        scheme, _, text = (authorization or b"").partition(b" ")
+        if scheme.lower() != b"bearer":
+            return None
+        if "client_secret" in form or "client_assertion" in form:
+            raise malformed("use exactly one method of client authentication")
+        token = self._broker.registry.token(sha256_hex(text.strip().decode("latin-1")))
+        if token is None:
+            raise _bad_token("the token is unknown, over, used up or revoked")
+        return token
+
+    async def _access(
+        self,
+        scope: Scope,
+        receive: Receive,
+        shown: Token | None,
+        agent: Agent,
+        form: Form,
+    ) -> Reply:
+        """Answer an evaluation, or several.
+
+        Raises:
+            OAuthError: the request as a whole makes no sense; or the one evaluation
+                that it asks for.
+        """
+        headers = dict(scope["headers"])
+        if not headers.get(b"content-type", b"").startswith(b"application/json"):
+            raise OAuthError(415, "invalid_request", "send application/json")
+        echoed = tuple(
+            (name, value) for name, value in headers.items() if name == b"x-request-id"
+        )
+        many, last = read_batch(form) if scope["path"] == EVALUATIONS else ([], None)
+        if not many:
+            wait = wait_of(headers.get(b"prefer", b""))
+            gone = asyncio.ensure_future(receive()) if wait else None
+            try:
+                answer = await self._evaluate(shown, agent, form, wait, gone)
+            finally:
+                if gone is not None:
+                    gone.cancel()
+            return json_reply(200, answer, *echoed)
+        answers: list[dict[str, object]] = []
+        for one in many:
+            if answers:  # each is as much work as a request
+                await self._broker.line.enter()
+            try:
+                answers.append(await self._evaluate(shown, agent, one))
+            except OAuthError as fault:
+                self._broker.floods.refused(agent.id)
+                answers.append(fault_of(fault))
+            if answers[-1]["decision"] is last:
+                break
+        return json_reply(200, {"evaluations": answers}, *echoed)
+
+    async def _evaluate(
+        self,
+        shown: Token | None,
+        agent: Agent,
+        asked: Mapping[str, Any],
+        wait: float = 0.0,
+        gone: asyncio.Future[Any] | None = None,
+    ) -> dict[str, object]:
+        action = read_evaluation(asked, agent, self._broker.policy.catalogue)
+        if shown is not None and shown.resource not in {None, action.resource}:
+            raise _bad_token("the token is for another resource (RFC 8707)")
+        wait = min(wait, self._broker.settings.stepup.expires_in)
+        answer = await evaluate(self._broker, agent, action, wait=wait, gone=gone)
+        return decision_of(self._counted(agent, answer))
+
     # What needs no client
 
     def _authorize(self, scope: Scope) -> Reply:
@@ -313,13 +416,17 @@ class AgentsApi:
         retry = (b"retry-after", b"%d" % _UNWRITABLE_SECONDS)
         return json_reply(503, {"status": "not ready", **state}, retry)
 
-    def _metadata(self, scope: Scope) -> Reply:
-        """Name the issuer as the client reached it (RFC 8414 section 3.3)."""
+    def _reached_at(self, scope: Scope) -> str:
+        """Return the issuer as the client reached it (RFC 8414 section 3.3)."""
         host = dict(scope["headers"]).get(b"host")
         scheme = urlsplit(self._issuer).scheme
-        named = host.decode("latin-1").lower() if host else None
-        issuer = f"{scheme}://{named}" if named else self._issuer
-        broker = self._broker
+        return f"{scheme}://{host.decode('latin-1').lower()}" if host else self._issuer
+
+    def _access_metadata(self, scope: Scope) -> Reply:
+        return json_reply(200, pdp_metadata(self._reached_at(scope)))
+
+    def _metadata(self, scope: Scope) -> Reply:
+        issuer, broker = self._reached_at(scope), self._broker
         vault = bool(broker.settings.connections)
         return json_reply(200, metadata(issuer, broker.policy.catalogue, vault=vault))
 
@@ -346,6 +453,11 @@ def _needed(form: Form, name: str) -> str:
     if not value:
         raise malformed(f"{name} is missing")
     return value
+
+
+def _bad_token(text: str) -> OAuthError:
+    challenge = (b"www-authenticate", b'Bearer error="invalid_token"')
+    return OAuthError(401, "invalid_token", text, headers=(challenge,))
 
 
 def _wrong_method(allowed: bytes) -> OAuthError:

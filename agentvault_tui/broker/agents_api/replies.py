@@ -192,7 +192,10 @@ def poll_reply(
             text = f"the request ended {how}; ask for the token again"
             return error_reply(400, "expired_token", text)
         case Spent():
-            text = "auth_req_id is unknown, another client's, or already answered"
+            text = (
+                "auth_req_id is unknown, another client's, already answered, or of a "
+                "call or an evaluation, which is sent again and gets no token"
+            )
             return error_reply(400, "invalid_grant", text)
         case _:
             assert_never(answer)

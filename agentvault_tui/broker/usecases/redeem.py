@@ -77,13 +77,13 @@ async def poll(
     if stepup.agent_id != agent.id:
         return Spent()
     if stepup.status in {StepUpStatus.DENIED, StepUpStatus.CANCELLED}:
-        return _refusal(broker, agent, stepup)
+        return refusal_of(broker, agent, stepup)
     if refusal := refused(broker, agent):
         return Denied(*refusal, stepup.decision_id)
     match stepup.status:
         case StepUpStatus.APPROVED if stepup.connection is not None:
             return await deliver_approved(broker, agent, stepup)
-        case StepUpStatus.APPROVED:
+        case StepUpStatus.APPROVED if stepup.fetched:
             return await _deliver(broker, agent, stepup)
         case StepUpStatus.EXPIRED:
             return Expired()
@@ -246,7 +246,8 @@ def _delivery(broker: Broker, agent: Agent, stepup: StepUp, token: Token) -> Dra
     )
 
 
-def _refusal(broker: Broker, agent: Agent, stepup: StepUp) -> Denied:
+def refusal_of(broker: Broker, agent: Agent, stepup: StepUp) -> Denied:
+    """Return what the agent is told of a step-up that was denied or cancelled."""
     if stepup.status is StepUpStatus.DENIED:
         said = stepup.denial or "no reason was given"
         return Denied(
@@ -265,7 +266,36 @@ def _pace(broker: Broker, stepup: StepUp) -> Waiting | SlowDown:
     return SlowDown(POLL_INTERVAL) if early else Waiting(POLL_INTERVAL)
 
 
-async def _record_redemption(broker: Broker, caller: Agent, token: Token) -> None:
+async def spend_approval(
+    broker: Broker, agent: Agent, stepup: StepUp, *drafts: Draft
+) -> bool:
+    """Spend an approval at once, in place of the token it would be fetched as.
+
+    Nothing else runs between finding the approval and spending it, so it is spent at
+    most once; *drafts* and the end of the token are durable before this returns.
+
+    Returns:
+        whether it counts; False when it was spent, ended or revoked meanwhile.
+
+    Raises:
+        LedgerError: it could not be recorded. From the first wait on it stays spent.
+    """
+    broker.ledger.check_writable()
+    minted = broker.registry.elevated(stepup.id)
+    if stepup.fetched_at is not None or minted is None:
+        return False
+    broker.registry.drop_token(minted)
+    if not _as_approved(broker, minted):
+        await record_void(broker, minted, "it is not what was approved")
+        return False
+    epoch = broker.registry.epoch(agent.id)
+    await _record_redemption(broker, agent, minted, *drafts)
+    return broker.registry.epoch(agent.id) == epoch
+
+
+async def _record_redemption(
+    broker: Broker, caller: Agent, token: Token, *drafts: Draft
+) -> None:
     changes: list[DropToken | StepUp] = [DropToken(token.id)]
     stepup = broker.stepups.find(token.stepup_id)
     if stepup is not None:
@@ -284,7 +314,7 @@ async def _record_redemption(broker: Broker, caller: Agent, token: Token) -> Non
         detail=told(token),
     )
     try:
-        await broker.record(draft, changes=changes)
+        await broker.record(*drafts, draft, changes=changes)
     except LedgerError:
         # The caller hears of an error, the token stays spent, and so it must on disk.
         broker.cuts.missed(changes, token.agent_id)

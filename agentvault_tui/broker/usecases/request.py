@@ -70,6 +70,8 @@ class Request(NamedTuple):
     """What its events say besides."""
     call: str | None = None
     """The HTTP request that a person decides about; see `StepUp.request_json`."""
+    evaluation: bool = False
+    """Whether no token is asked for; see `StepUp.evaluation`."""
 
     @property
     def scope(self) -> str:
@@ -211,12 +213,12 @@ def digest_of(stepup: StepUp) -> str:
     """Return the digest that fixes what a person decides about (RFC 8785, SHA-256).
 
     It covers all that a resource server will be told; absent members are null.
-    ``request`` is there only for a call that the gateway holds.
+    ``request`` is there only for a call that the gateway holds, ``evaluation`` only
+    for an evaluation.
     """
-    request = {"request": stepup.request} if stepup.request_json else {}
     canonical = rfc8785.dumps(
         {
-            **request,
+            **_tokenless(stepup),
             "agent_id": stepup.agent_id,
             "scope": stepup.scope,
             "action": stepup.action,
@@ -363,7 +365,7 @@ async def _hold(broker: Broker, request: Request, verdict: Verdict) -> Escalated
             "ttl": stepup.ttl,
             "expires_at": iso(stepup.expires.wall),
             **_carried(request),
-            **({"request": stepup.request} if stepup.request_json else {}),
+            **_tokenless(stepup),
         },
     )
     try:
@@ -416,8 +418,15 @@ def _new_stepup(broker: Broker, request: Request, verdict: Verdict) -> StepUp:
         resource_indicator=request.resource,
         connection=request.connection,
         request_json=request.call,
+        evaluation=request.evaluation,
     )
     return replace(stepup, digest=digest_of(stepup))
+
+
+def _tokenless(stepup: StepUp) -> dict[str, Any]:
+    """Return what a step-up says besides where its approval gives no token."""
+    said: dict[str, Any] = {"evaluation": True} if stepup.evaluation else {}
+    return said | ({"request": stepup.request} if stepup.request_json else {})
 
 
 def is_same(stepup: StepUp, request: Request) -> bool:
@@ -433,6 +442,7 @@ def is_same(stepup: StepUp, request: Request) -> bool:
         and stepup.resource_indicator == request.resource
         and stepup.connection == request.connection
         and stepup.request_json == request.call
+        and stepup.evaluation == request.evaluation
         # Not ==, to which 1, 1.0 and True are the same.
         and rfc8785.dumps([stepup.parameters, _compared(stepup.details)])
         == rfc8785.dumps([action.parameters, _compared(request.served)])

@@ -1,0 +1,165 @@
+"""An agent, or a hook of its host, asks whether it may act now; nothing is issued."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+from agentvault_tui.broker.answers import Denied, Escalated, Permitted
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.usecases.policy_change import POLICY_CHANGED
+from agentvault_tui.broker.usecases.redeem import refusal_of, spend_approval
+from agentvault_tui.broker.usecases.request import (
+    ANEW,
+    Request,
+    decision,
+    deny,
+    escalate,
+    is_same,
+    refused,
+)
+from agentvault_tui.model import (
+    Action,
+    Agent,
+    DecisionId,
+    EventType,
+    Outcome,
+    StepUp,
+    StepUpStatus,
+    Verdict,
+    new_id,
+)
+
+APPROVED: Final = "stepup_approved"
+"""The reason of an evaluation that a person approved."""
+_RECORDED: Final = dict.fromkeys(Outcome, EventType.ACCESS_DECISION)
+_NOTHING: Final[Mapping[str, object]] = {}
+
+Answer = Permitted | Denied | Escalated
+
+
+async def evaluate(
+    broker: Broker,
+    agent: Agent,
+    action: Action,
+    *,
+    about: Mapping[str, object] = _NOTHING,
+    wait: float = 0.0,
+    gone: asyncio.Future[Any] | None = None,
+) -> Answer:
+    """Decide and record whether *action* may happen now, once.
+
+    An escalated one opens a step-up. Once it is approved, the same evaluation is
+    permitted, at most once: the approval is spent before the answer.
+
+    Args:
+        broker: the broker.
+        agent: who would act.
+        action: what it would do.
+        about: what the record says besides.
+        wait: seconds to wait for a person where one has to decide.
+        gone: done when nobody waits for the answer any more: nothing is spent then.
+
+    Returns:
+        the answer; after a person's no, `Denied` with the decision that was held.
+
+    Raises:
+        LedgerUnwritableError: the decision could not be recorded.
+        LedgerBusyError: too many decisions wait to be recorded.
+    """
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + wait
+    while True:
+        answer = await _decide(broker, agent, action, about)
+        left = ends - loop.time()
+        if not isinstance(answer, Escalated) or left <= 0:
+            return answer
+        decided = asyncio.ensure_future(broker.stepups.decision(answer.stepup.id))
+        try:
+            await asyncio.wait(
+                {decided, *([gone] if gone else ())},
+                timeout=left,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            decided.cancel()
+        if gone is not None and gone.done():
+            return answer
+        stepup = broker.stepups.find(answer.stepup.id)
+        if stepup is None or stepup.status.open:
+            return answer
+        if stepup.status in {StepUpStatus.DENIED, StepUpStatus.CANCELLED}:
+            return refusal_of(broker, agent, stepup)
+        if stepup.status is StepUpStatus.EXPIRED:
+            text = "No person decided in time. Ask again."
+            return Denied("stepup_expired", text, answer.decision_id)
+
+
+async def _decide(
+    broker: Broker, agent: Agent, action: Action, about: Mapping[str, object]
+) -> Answer:
+    request = Request(
+        agent,
+        action,
+        None,
+        None,
+        DecisionId(new_id("dec")),
+        events=_RECORDED,
+        about=about,
+        evaluation=True,
+    )
+    broker.registry.seen(agent.id)
+    if refusal := refused(broker, agent):
+        return await deny(broker, request, *refusal)
+    verdict = broker.policy.decide(agent, action)
+    match verdict.outcome:
+        case Outcome.DENIED:
+            return await deny(broker, request, verdict.reason, verdict.message, verdict)
+        case Outcome.ALLOWED:
+            epoch = broker.registry.epoch(agent.id)
+            await broker.record(
+                decision(broker, request, Outcome.ALLOWED, verdict.reason, verdict)
+            )
+            if broker.registry.epoch(agent.id) != epoch:
+                return await _overtaken(broker, request)
+            if verdict.policy_version != broker.policy.version:
+                now = broker.policy.decide(agent, action)
+                if now.outcome is not Outcome.ALLOWED:
+                    return await deny(broker, request, POLICY_CHANGED, ANEW, now)
+            return Permitted(verdict.reason, verdict.message, request.decision_id)
+        case Outcome.ESCALATED:
+            if stepup := _approved(broker, request):
+                return await _spend(broker, request, verdict, stepup)
+            return await escalate(broker, request, verdict)
+
+
+def _approved(broker: Broker, request: Request) -> StepUp | None:
+    """Return an approved step-up about exactly this that can still be spent."""
+    return next(
+        (
+            stepup
+            for stepup in broker.stepups.approved(request.agent.id)
+            if is_same(stepup, request) and broker.registry.elevated(stepup.id)
+        ),
+        None,
+    )
+
+
+async def _spend(
+    broker: Broker, request: Request, verdict: Verdict, stepup: StepUp
+) -> Answer:
+    draft = decision(broker, request, Outcome.ALLOWED, APPROVED, verdict)
+    draft.detail["stepup_id"] = stepup.id
+    if await spend_approval(broker, request.agent, stepup, draft):
+        return Permitted(APPROVED, "A person approved this.", request.decision_id)
+    return await _overtaken(broker, request)
+
+
+async def _overtaken(broker: Broker, request: Request) -> Denied:
+    """Take back a yes that was recorded and did not leave before a revocation."""
+    reason, message = refused(broker, request.agent) or (
+        "scope_not_granted",
+        "This agent was revoked or its scopes were changed while it asked. Ask again.",
+    )
+    return await deny(broker, request, reason, message)
