@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Any, Final, Protocol
 
 from starlette.routing import Route
 
@@ -42,9 +42,6 @@ from agentvault_tui.policy import Policy
 from agentvault_tui.settings import Settings
 from agentvault_tui.vault import TenantClient
 from agentvault_tui.web.admission import AdmissionQueue
-
-if TYPE_CHECKING:
-    from agentvault_tui.broker.authority import Authority
 
 log = logging.getLogger("agentvault.broker")
 
@@ -97,8 +94,8 @@ class DataPlane(Protocol):
     async def look(self) -> None:
         """Read changed files again; called with each look of the upkeep."""
 
-    def operator_routes(self, authority: Authority) -> list[Route]:
-        """Return what it adds to the operators' HTTP."""
+    def operator_routes(self, authority: Any) -> list[Route]:
+        """Return what it adds to the operators' HTTP; an `Authority` says who may."""
 
 
 @dataclass

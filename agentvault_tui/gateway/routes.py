@@ -12,7 +12,7 @@ from agentvault_tui import strict_json
 from agentvault_tui.errors import UnreadableBodyError
 from agentvault_tui.gateway.services import DENY, Service
 from agentvault_tui.gateway.target import Target
-from agentvault_tui.gateway.templates import Route, Source, core_length, fold
+from agentvault_tui.gateway.templates import ServiceRoute, Source, core_length, fold
 from agentvault_tui.model import Action
 from agentvault_tui.policy.facts import ADDRESSED, LARGEST, is_one_address, plain_name
 from agentvault_tui.policy.resources import canonical
@@ -37,10 +37,10 @@ _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
+class RouteMatch:
     """What a request is, by its method and path."""
 
-    route: Route | None
+    route: ServiceRoute | None
     """None for one that no route matches and `Service.unmatched` has a scope for."""
     scope: str
     resource: str
@@ -53,7 +53,7 @@ class Match:
         return self.route is not None and self.route.reads_body
 
 
-def match(service: Service, method: str, target: Target) -> Match | None:
+def match(service: Service, method: str, target: Target) -> RouteMatch | None:
     """Find the route of a request: the first whose method and path match.
 
     A path that an earlier route has in another spelling (case, escapes, a suffix such
@@ -82,7 +82,7 @@ def match(service: Service, method: str, target: Target) -> Match | None:
             if any(not odd <= fixed for odd in passed):
                 return None
             resource = _resource(route, service, target, captures)
-            return Match(route, route.scope, resource, captures)
+            return RouteMatch(route, route.scope, resource, captures)
         if folded is None:
             folded = tuple(map(fold, segments[: core_length(segments)]))
         if (odd := route.differences(folded)) is not None:
@@ -90,11 +90,11 @@ def match(service: Service, method: str, target: Target) -> Match | None:
     if passed or service.unmatched == DENY:
         return None
     resource = f"{service.name}:{target.path}"
-    return Match(None, service.unmatched, canonical(resource) or resource, {})
+    return RouteMatch(None, service.unmatched, canonical(resource) or resource, {})
 
 
 def _resource(
-    route: Route, service: Service, target: Target, captures: dict[str, str]
+    route: ServiceRoute, service: Service, target: Target, captures: dict[str, str]
 ) -> str:
     if route.resource is None:
         resource = f"{service.name}:{target.path}"
@@ -108,7 +108,7 @@ def _resource(
 
 
 def action_of(
-    found: Match, target: Target, headers: Headers, body: bytes | None
+    found: RouteMatch, target: Target, headers: Headers, body: bytes | None
 ) -> Action:
     """Return the action that a request is, as the token endpoint would have read it.
 
@@ -120,7 +120,7 @@ def action_of(
         found: the request's match.
         target: its path and query.
         headers: its header fields.
-        body: its whole body; None where `Match.reads_body` does not ask for it.
+        body: its whole body; None where `RouteMatch.reads_body` does not ask for it.
 
     Returns:
         the action; the agent's own words are no part of it.
@@ -154,12 +154,12 @@ class _Form(dict[str, list[str]]):
 class _Request:
     """One request whose parameters are read."""
 
-    match: Match
+    match: RouteMatch
     target: Target
     headers: Headers
     content: Any
     """The body: a form, a JSON value, or `_ABSENT` where there is none."""
-    route: Route
+    route: ServiceRoute
 
     def parameter(self, name: str, sources: tuple[Source, ...]) -> Any:
         """Return a parameter's value, None where it is unclear, or `_ABSENT`."""

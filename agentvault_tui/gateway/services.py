@@ -23,8 +23,8 @@ from agentvault_tui.gateway.config_folder import (
 )
 from agentvault_tui.gateway.templates import (
     HEADER_NAME,
-    Route,
     RouteTable,
+    ServiceRoute,
     core_length,
     parse_route,
 )
@@ -64,7 +64,9 @@ _KINDS: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
 """The keys that each kind of credential needs, and those it may have."""
 
 
-class Credential(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class UpstreamCredential(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
+):
     """What the gateway attaches to a request on its way out."""
 
     kind: Literal[
@@ -135,7 +137,7 @@ class Credential(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class ServiceOrigin:
     """Scheme, host and port (RFC 6454 section 4)."""
 
     scheme: str
@@ -159,7 +161,7 @@ class Service:
     """One upstream API, as its file describes it."""
 
     name: str
-    origin: Origin
+    origin: ServiceOrigin
     unmatched: str
     """``deny``, or the scope of requests that no route matches."""
     allow_private: bool
@@ -167,14 +169,14 @@ class Service:
     allow_http: bool
     ca_file: str
     """PEM of the authorities that may vouch for it; empty: the system's."""
-    credential: Credential
-    routes: tuple[Route, ...]
+    credential: UpstreamCredential
+    routes: tuple[ServiceRoute, ...]
     sha256: str
     """Of the file."""
-    index: Mapping[str, tuple[tuple[Route, ...], ...]]
+    index: Mapping[str, tuple[tuple[ServiceRoute, ...], ...]]
     """By method, ``*`` for others, then by the path's length: routes in their order."""
 
-    def candidates(self, method: str, length: int) -> tuple[Route, ...]:
+    def candidates(self, method: str, length: int) -> tuple[ServiceRoute, ...]:
         """Return the routes that a path of *length* segments may match, in order."""
         by_length = self.index.get(method, self.index["*"])
         return by_length[min(length, len(by_length) - 1)]
@@ -186,7 +188,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     allow_private: bool = False
     allow_http: bool = False
     ca_file: str = ""
-    credential: Credential = Credential()
+    credential: UpstreamCredential = UpstreamCredential()
     routes: list[RouteTable] = []
 
 
@@ -205,14 +207,16 @@ def parse_service(name: str, text: str, catalogue: Catalogue, base: Path) -> Ser
     Raises:
         ServiceError: says what is wrong with it, and what may help.
     """
-    table = read_table(text, _File, {"routes[]": RouteTable, "credential": Credential})
+    table = read_table(
+        text, _File, {"routes[]": RouteTable, "credential": UpstreamCredential}
+    )
     origin = parse_origin(table.origin, allow_http=table.allow_http)
     table.credential.check(allow_http=table.allow_http)
     if table.unmatched != DENY:
         check_scope(table.unmatched, catalogue, "unmatched")
     if len(table.routes) > MAX_ROUTES:
         raise ServiceError(f"it has more than {MAX_ROUTES} routes")
-    routes: list[Route] = []
+    routes: list[ServiceRoute] = []
     for number, one in enumerate(table.routes, start=1):
         where = f"route {number} ({visible(one.method, 20)} {visible(one.path, 80)})"
         try:
@@ -240,7 +244,7 @@ def parse_service(name: str, text: str, catalogue: Catalogue, base: Path) -> Ser
     )
 
 
-def parse_origin(url: str, *, allow_http: bool, whole: bool = True) -> Origin:
+def parse_origin(url: str, *, allow_http: bool, whole: bool = True) -> ServiceOrigin:
     """Read the origin of *url*, whose host has one spelling alone.
 
     Args:
@@ -281,7 +285,7 @@ def parse_origin(url: str, *, allow_http: bool, whole: bool = True) -> Origin:
             "write a name in lower case (xn-- for other scripts) or an address as"
             " programs print it",
         )
-    return Origin(parts.scheme, host, port or _DEFAULT_PORTS[parts.scheme])
+    return ServiceOrigin(parts.scheme, host, port or _DEFAULT_PORTS[parts.scheme])
 
 
 def _is_host(host: str) -> bool:
@@ -311,7 +315,9 @@ def _ca_file(named: str, base: Path) -> str:
     return str(path)
 
 
-def _index(routes: list[Route]) -> dict[str, tuple[tuple[Route, ...], ...]]:
+def _index(
+    routes: list[ServiceRoute],
+) -> dict[str, tuple[tuple[ServiceRoute, ...], ...]]:
     longest = max((len(route.segments) for route in routes), default=0)
     return {
         method: tuple(

@@ -1,4 +1,4 @@
-"""Route tables: path templates, and where the parameters of a request are read."""
+"""ServiceRoute tables: path templates, and where the parameters of a request are read."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class ServiceRoute:
     """A method and a path template, and the action that matching requests are."""
 
     method: str
@@ -111,7 +111,7 @@ class Route:
             odd.add(index)
         return frozenset(odd)
 
-    def covers(self, other: Route) -> bool:
+    def covers(self, other: ServiceRoute) -> bool:
         """Tell whether every request that *other* matches is matched by this one."""
         if self.method not in {"*", other.method}:
             return False
@@ -163,7 +163,7 @@ def core_length(segments: tuple[Any, ...]) -> int:
     return len(segments) - (len(segments) > 1 and segments[-1] in {"", ("", "")})
 
 
-def parse_route(table: RouteTable, catalogue: Catalogue) -> Route:
+def parse_route(table: RouteTable, catalogue: Catalogue) -> ServiceRoute:
     """Check one route of a file.
 
     Raises:
@@ -185,7 +185,7 @@ def parse_route(table: RouteTable, catalogue: Catalogue) -> Route:
     parameters = {
         name: _sources(name, said, names) for name, said in table.parameters.items()
     }
-    return Route(
+    return ServiceRoute(
         table.method,
         table.path,
         table.scope,

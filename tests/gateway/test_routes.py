@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentvault_tui.errors import BadPathError, UnreadableBodyError
-from agentvault_tui.gateway import Match, Service, action_of, match, parse_target
+from agentvault_tui.gateway import RouteMatch, Service, action_of, match, parse_target
 from agentvault_tui.gateway.services import parse_service
 from agentvault_tui.policy import shipped_catalogue
 from agentvault_tui.policy.facts import derive
@@ -38,7 +38,7 @@ scope = "read:payments"
 """
 
 
-def found(service: Service, method: str, path: str) -> Match | None:
+def found(service: Service, method: str, path: str) -> RouteMatch | None:
     return match(service, method, parse_target(path.encode()))
 
 
