@@ -1,4 +1,4 @@
-"""ServiceRoute tables: path templates, and where the parameters of a request are read."""
+"""Route tables: path templates, and where the parameters of a request are read."""
 
 from __future__ import annotations
 
