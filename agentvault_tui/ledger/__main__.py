@@ -1,8 +1,7 @@
-"""``python -m agentvault_tui.ledger``: verify a home's ledger, beside its broker.
+"""Verify a home's ledger beside its broker: ``python -m agentvault_tui.ledger``.
 
-Runs at the lowest priority for processor and disk. Prints a JSON line ``{"seq": N}``
-for each step forward, and the `Verification` as the last one. Ends when its stdin
-does, so not later than the broker that started it.
+Runs at the lowest priority and ends with its stdin. Prints ``{"seq": N}`` for each
+step forward, and the `Verification` as the last line.
 """
 
 from __future__ import annotations
@@ -52,10 +51,7 @@ def _tell(line: object) -> None:
 
 
 def _yield_to_others() -> None:
-    """Take what others leave of processor and disk (sched(7), ioprio_set(2)).
-
-    The scheduling class counts where the broker was started with a better one.
-    """
+    """Take what others leave of processor and disk (sched(7), ioprio_set(2))."""
     os.nice(_NICE)
     if sys.platform != "linux":
         return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from itertools import count
 from typing import Final
 
 from agentvault_tui.clock import Clock
@@ -13,7 +12,8 @@ from agentvault_tui.home import Home
 from agentvault_tui.ledger import schema
 from agentvault_tui.ledger.activity import count_new
 from agentvault_tui.ledger.batch import Job, build, write
-from agentvault_tui.ledger.chain import genesis, link
+from agentvault_tui.ledger.bindings import bind
+from agentvault_tui.ledger.chain import genesis, link, prepare
 from agentvault_tui.ledger.headfile import Witness, read_witness, write_witness
 from agentvault_tui.ledger.opening import (
     HomeLock,
@@ -21,13 +21,16 @@ from agentvault_tui.ledger.opening import (
     open_checked,
     read_ledger_id,
 )
+from agentvault_tui.ledger.records import Attempt
 from agentvault_tui.ledger.schema import StoreConnection, foreseen
 from agentvault_tui.ledger.state import state_statements
 from agentvault_tui.ledger.verify import columns_of
-from agentvault_tui.ledger.verify_state import FullStateCheck
+from agentvault_tui.ledger.verify_state import FullStateCheck, table_of
 from agentvault_tui.model import Actor, Draft, Event, EventType
 
 _GUARD: Final = "events_are_not_changed"
+_NAMED: Final = 40
+"""Rows named in the event's detail; its ``state`` has them all."""
 
 
 async def accept_rollback(
@@ -35,11 +38,10 @@ async def accept_rollback(
 ) -> Event:
     """Go on from the ledger as it lies there, although it is not the last one seen.
 
-    Columns that are not what the events' bodies say are put right, and ends of tokens
-    whose rows are gone: the chain covers the bodies.
-    For a copy restored on purpose. What is lost stays lost: an ``audit.ambiguous``
-    event says who accepted it, why, and which head was expected. The chain itself
-    must still hold.
+    For a copy restored on purpose. Columns that are not what the events' bodies say are
+    put right, and ends of tokens whose rows are gone: the chain covers the bodies.
+    What else is gone stays gone: an ``audit.ambiguous`` event says who accepted it,
+    why, which rows, and which head was expected. The chain itself must still hold.
 
     Args:
         home: whose ledger; no broker may run on it.
@@ -71,7 +73,7 @@ async def _accept(
     db: StoreConnection, home: Home, clock: Clock, actor: Actor, reason: str
 ) -> Event:
     with foreseen(home.database):
-        mended = await db.run(_restore, home)
+        mended, gone, last_n = await db.run(_restore, home, clock)
     opened = await db.run(open_checked, home, trust=True)
     found = opened.tip.head
     draft = Draft(
@@ -83,28 +85,32 @@ async def _accept(
             "found": {"seq": found.seq, "hash": found.hash},
             "expected": _expected(home),
             **({"columns": mended} if mended else {}),
+            **({"gone": gone[:_NAMED]} if gone else {}),
         },
     )
-    batch = build(opened.tip, [Job.of([draft], [], count())], clock)
+    # Bound as removed. One in `meta` gets a row without a value, as if dropped.
+    removed = [("meta", (key, None, max(last_n, opened.last_n) + 1)) for key in gone]
+    prepared = tuple(prepare(*pair) for pair in bind([draft], removed))
+    rows = [one for one in removed if table_of(one[1][0]) == "meta"]
+    batch = build(opened.tip, [Job(prepared, rows, Attempt((draft,), ()))], clock)
     with foreseen(home.database):
         await db.run(write, batch.statements)
     write_witness(home.head_file, Witness(opened.ledger_id, batch.after.head))
     return batch.events[0][0]
 
 
-def _restore(db: sqlite3.Connection, home: Home) -> int:
+def _restore(
+    db: sqlite3.Connection, home: Home, clock: Clock
+) -> tuple[int, list[str], int]:
     """Put right what the bodies of events tell: columns, counts, and ends of tokens.
 
-    Returns:
-        how many events had other columns.
-
-    Raises:
-        LedgerDamagedError: the chain of the bodies does not hold.
+    Returns how many events had other columns, the keys of rows that are gone, and the
+    largest number of a row that any event binds.
     """
     schema.set_up_writer(db)
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version != schema.VERSION:
-        return 0
+        return 0, [], 0
     previous = genesis(read_ledger_id(db, home.database))
     wrong: list[tuple[object, ...]] = []
     state = FullStateCheck(home.database)
@@ -141,7 +147,7 @@ def _restore(db: sqlite3.Connection, home: Home) -> int:
         )
         count_new(db)
     write(db, list(state_statements(state.ends())))
-    return len(wrong)
+    return len(wrong), state.gone(db, clock), state.last_n
 
 
 def _expected(home: Home) -> dict[str, object] | None:

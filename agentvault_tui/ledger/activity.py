@@ -1,11 +1,9 @@
-"""What agents did, counted as it is written, by what an operator asks about.
+"""What agents did, counted by scope, quarter of an hour and reason of refusal.
 
-Each decision is counted by scope, by quarter of an hour and, when it is a refusal, by
-reason; each use of an elevated token by scope. The counts stand beside the events, so
-one agent's are read at once however long the chain is. They are written for many
-commits at once (`count_new`), since each would touch three pages more; what is read is
-completed by the few events not counted yet. `verify` counts anew from the bodies and
-compares.
+The counts stand beside the events, so one agent's are read at once however long the
+chain is. They are written for many commits at once (`count_new`), since each would
+touch three pages more; what is read is completed by the events not counted yet.
+`verify` counts anew from the bodies and compares.
 """
 
 from __future__ import annotations
@@ -179,12 +177,7 @@ def uncounted(db: sqlite3.Connection, agent_id: str | None = None) -> Counts:
 
 
 def count_new(db: sqlite3.Connection, found: Counts | None = None) -> None:
-    """Bring the counts up to date, in one transaction.
-
-    Args:
-        db: the writing connection.
-        found: what all events not counted yet add; they are read if it is not given.
-    """
+    """Bring the counts up to date; *found* is what all events not counted yet add."""
     db.execute("BEGIN IMMEDIATE")
     try:
         found = found or uncounted(db)

@@ -1,4 +1,4 @@
-"""Many commits as one transaction: numbered, chained, and turned into statements."""
+"""Many commits as one transaction: numbered, chained, and written as SQL."""
 
 from __future__ import annotations
 
@@ -128,10 +128,9 @@ def read_tip(db: sqlite3.Connection, ledger_id: str) -> Tip:
 
 
 def _stamp(tip: Tip, clock: Clock) -> tuple[datetime, bool]:
-    """Return the time of the next events, and whether time has gone back for them.
+    """Return the time of the next events, and whether it is before the last one's.
 
-    Inside an era time never goes back, which is what lets a reader find a moment by
-    bisection instead of an index.
+    Inside an era time never goes back, so a reader finds a moment by bisection.
     """
     now = clock.now()
     if tip.time is None:

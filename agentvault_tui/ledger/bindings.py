@@ -1,10 +1,9 @@
 """Bind state rows to the chain: an event holds the hash of each row its commit wrote.
 
-State tables are outside the hash chain, so whoever can write the file can change them.
-Each event's body therefore has a member ``state``: an object that maps the key of a row
-to ``n:hash``, where *n* is the row's own number and the hash covers every column. A row
-that was removed has an empty hash. Of two bindings of a key the one with the larger *n*
-is valid, which is also how rows replace each other (see `state`).
+The member ``state`` of a body maps the key of a row to ``n:hash``, where *n* is the
+row's own number and the hash covers every column; it is empty for a row that was
+removed. Of two bindings of a key the one with the larger *n* is valid, which is also
+how rows replace each other (see `state`).
 """
 
 # ruff: noqa: S608 - statements are put together from constants; values are bound
@@ -77,7 +76,7 @@ def _text(value: str | None) -> str:
 
 
 def bindings(table: str, row: Row) -> Iterator[tuple[str, str]]:
-    """Yield the keys that *row* is bound under, and what is bound."""
+    """Yield the keys that *row* is bound under, each with its binding."""
     match table:
         case "tokens":
             yield row[1], f"{row[0]}:{digest(table, row[1:5])}"
@@ -109,10 +108,7 @@ def bind(
 ) -> Iterator[tuple[Draft, str]]:
     """Distribute the bindings of *rows* over the events of their commit.
 
-    What no event of the commit may carry, or has room for, goes into events of its own.
-
-    Yields:
-        each draft, and those added, with its ``state`` member as JSON, or nothing.
+    What none of them may carry, or has room for, goes into events of its own.
     """
     if len(drafts) == len(rows) == 1 and rows[0][0] == "tokens":
         # As often as all else together: an answer that issues a token.

@@ -29,11 +29,7 @@ _ENCODER: Final = msgspec.json.Encoder(order="deterministic")
 
 
 def encode_plain(value: object) -> str:
-    """Write a value that `is_plain` passed.
-
-    Raises:
-        UnicodeEncodeError: a text in it holds a lone surrogate.
-    """
+    """Write a value that `is_plain` passed; UnicodeEncodeError: a lone surrogate."""
     return _ENCODER.encode(value).decode()
 
 
@@ -81,12 +77,7 @@ def canonical(value: Any) -> str:
 
 
 def tame(value: Any, depth: int = 0) -> Any:
-    """Return *value* as RFC 8785 can write it, whatever it was.
-
-    Lone surrogates become U+FFFD, integers beyond 2**53-1 their decimal digits,
-    numbers that are none their names, what is no JSON its text, and what lies too
-    deep a marker.
-    """
+    """Return *value* as RFC 8785 can write it, whatever it was."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -121,10 +112,7 @@ def clip(text: str, limit: int) -> str:
 
 
 def shrink_detail(detail: dict[str, object], limit: int) -> dict[str, object]:
-    """Cut *detail* down until it takes at most *limit* bytes.
-
-    First each member over 1 kB, then, if that is not enough, the whole.
-    """
+    """Cut each member over 1 kB; where that is not enough, the whole."""
     shrunk = {
         name: member if len(canonical(member).encode()) <= _START else _cut(member)
         for name, member in detail.items()

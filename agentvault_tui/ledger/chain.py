@@ -94,12 +94,9 @@ class Prepared(NamedTuple):
 
 
 def prepare(draft: Draft, state: str = "") -> Prepared:
-    """Make *draft* canonical; whatever an agent put in it, this does not fail.
+    """Make *draft* canonical, with the *state* that it binds; this never fails.
 
-    Args:
-        draft: the event.
-        state: the state rows it binds, as canonical JSON (see `bindings`), or nothing.
-            It is no part of the detail, so no agent can write one, and no search text.
+    *state* is no part of the detail, so no agent can write one, and no search text.
     """
     member = f',"state":{state}' if state else ""
     words: list[str] = []
@@ -116,11 +113,7 @@ def prepare(draft: Draft, state: str = "") -> Prepared:
 
 
 def read_event(body: bytes | str, digest: bytes) -> Event:
-    """Return the event whose canonical *body* has the link *digest*.
-
-    Raises:
-        ValueError: it is no event's body.
-    """
+    """Return the event of a canonical *body*; ValueError: it is no event's."""
     try:
         value = _BODY.decode(body)
     except (ValueError, TypeError, RecursionError) as error:

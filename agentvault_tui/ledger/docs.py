@@ -113,10 +113,7 @@ def token_scopes(doc: str) -> frozenset[str]:
 
 
 def read_token(token_id: str, agent_id: str, doc: str) -> Token:
-    """Return the token `write_token` wrote.
-
-    What very many tokens have alike is one string in memory for all of them.
-    """
+    """Return the token `write_token` wrote; texts many tokens share are interned."""
     try:
         told = _TOKEN.decode(doc)
     except msgspec.DecodeError:  # msgspec reads no half of a surrogate pair

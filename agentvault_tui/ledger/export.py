@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import sqlite3
@@ -125,19 +126,8 @@ def _write_lines(
 
 
 def _write_csv(file: BinaryIO, lines: Iterator[bytes]) -> None:
-    text = _Encoder(file)
+    text = io.TextIOWrapper(file, "utf-8", newline="")
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(COLUMNS)
-    for line in lines:
-        writer.writerow(cells(json.loads(line)))
-
-
-class _Encoder:
-    """A text file over a binary one, for csv."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def write(self, text: str) -> int:
-        """Write *text* as UTF-8."""
-        return self._file.write(text.encode())
+    writer.writerows(cells(json.loads(line)) for line in lines)
+    text.detach()

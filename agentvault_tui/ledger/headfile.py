@@ -1,7 +1,6 @@
-"""The head kept outside the database: what tells a lost tail or an older copy.
+"""The head kept outside the database, which shows a lost tail or an older copy.
 
-It is written after the commit it names, never before, so after a crash it can only be
-behind. A database that does not reach it has lost something.
+It is written after the commit it names, so after a crash it can only be behind.
 """
 
 from __future__ import annotations
@@ -30,11 +29,7 @@ class Witness:
 
 
 def read_witness(path: Path) -> Witness | None:
-    """Return what the file says, or None when there is none.
-
-    Raises:
-        LedgerDamagedError: it is there and says nothing readable.
-    """
+    """Return what the file says; LedgerDamagedError: nothing readable."""
     try:
         value = json.loads(path.read_bytes())
         ledger, seq, digest = value["ledger"], value["seq"], value["hash"]

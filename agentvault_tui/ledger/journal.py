@@ -81,11 +81,7 @@ class KeptCut:
 
     @classmethod
     def read(cls, value: dict[str, Any]) -> Self:
-        """Return the cut that `encode_cuts` wrote.
-
-        Raises:
-            TypeError, ValueError, KeyError: it is none.
-        """
+        """Return the cut that `encode_cuts` wrote; ValueError and others: none."""
         kind, ident, name = value.pop("by")
         scopes = tuple(value.pop("scopes", ()))
         return cls(by=(kind, ident, name), scopes=scopes, **value)
@@ -154,11 +150,7 @@ class CutJournal:
         return journal
 
     def create(self) -> None:
-        """Write a new, empty file in place of what is there, then the marker.
-
-        Raises:
-            OSError: there is no room for it.
-        """
+        """Write a new, empty file in place of what is there, then the marker."""
         draft = self.path.with_suffix(".new")
         draft.unlink(missing_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -1,4 +1,4 @@
-"""Opening a ledger: is this the file the last process left, and all of it?"""
+"""Open a ledger: check that the file is the one the last process left, and whole."""
 
 from __future__ import annotations
 
@@ -42,13 +42,8 @@ START: Final = _MIB
 def shortage(folder: Path, *, before: bool = False) -> str | None:
     """Say what the file system of *folder* is short of; None while it is not.
 
-    Args:
-        folder: the home.
-        before: whether it was short when last looked: a tenth more than the reserve
-            has to be free then, so that it does not change with every file.
-
-    Raises:
-        OSError: it cannot be looked at.
+    One that was short *before* needs a tenth more, so that it does not change with
+    every file.
     """
     found = os.statvfs(folder)
     factor = 1.1 if before else 1.0
@@ -65,10 +60,7 @@ def shortage(folder: Path, *, before: bool = False) -> str | None:
 
 
 def make_room(home: Home) -> None:
-    """Give up the space that is kept for a start, if the disk is full.
-
-    Else the stores could not be opened, and nobody be cut off or told why.
-    """
+    """Give up the space that is kept for a start, if the disk is full."""
     with suppress(OSError):
         if _free(home.data) < START:
             home.start_space.unlink()
@@ -90,11 +82,7 @@ class HomeLock:
     """Holds the home's lock file until released, or until the process is gone."""
 
     def __init__(self, path: Path) -> None:
-        """Take the lock.
-
-        Raises:
-            HomeInUseError: another process has it; says which.
-        """
+        """Take the lock; HomeInUseError: another process has it, and which."""
         private_file(path)
         self._descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
@@ -145,11 +133,7 @@ class Opened:
 
 
 def create_file(home: Home) -> None:
-    """Make the folders and the database file, private under any umask.
-
-    Raises:
-        LedgerUnwritableError: they cannot be made.
-    """
+    """Make the folders and the database file, private under any umask."""
     try:
         home.prepare()
         private_file(home.database)
@@ -168,10 +152,6 @@ def open_checked(db: sqlite3.Connection, home: Home, *, trust: bool) -> Opened:
     """Set the writing connection up and check what can be checked at a start.
 
     With *trust* the head file is not asked: for `accept_rollback` alone.
-
-    Raises:
-        LedgerDamagedError: the file is not what was written.
-        LedgerUnwritableError: it cannot be opened now.
     """
     with foreseen(home.database):
         schema.set_up_writer(db)
@@ -204,11 +184,7 @@ def read_ledger_id(db: sqlite3.Connection, path: Path) -> str:
 def compare(
     db: sqlite3.Connection, witness: Witness | None, ledger_id: str, head: Head
 ) -> None:
-    """Compare the database with the head kept outside it.
-
-    Raises:
-        LedgerDamagedError: a tail is missing, or this is an older or another ledger.
-    """
+    """Compare the database with the head kept outside it."""
     if witness is None:
         if head.seq == 0:
             return

@@ -1,8 +1,7 @@
-"""The past: what the broker knew at a moment, rebuilt from its events alone.
+"""What the broker knew at a moment, rebuilt from its events alone.
 
-State tables are never asked: whatever is told here follows from the chain, so it can
-be checked against an export by anyone. An event that was cut because it was too long
-may not say enough; what is unsure for that reason is told in `Past.unsure`.
+State tables are never asked, so anyone can check it against an export. Where an event
+was cut because it was too long, `Past.unsure` says what is missing.
 """
 
 from __future__ import annotations
@@ -100,7 +99,7 @@ class Past:
 
 
 class History:
-    """Answers for one reading connection; remembers what cannot change."""
+    """What one reading connection has rebuilt, kept where it cannot change."""
 
     def __init__(self) -> None:
         self._rosters = Rosters()
@@ -114,14 +113,7 @@ class History:
         seq: int | None = None,
         moment: datetime | None = None,
     ) -> Past:
-        """Rebuild the state at an event, or at a moment, in one snapshot.
-
-        Where the clock was set back a time has happened twice; the later one is meant.
-
-        Raises:
-            NotFoundError: nothing was recorded by then, or no event has that number.
-            UsageError: the moment is still to come.
-        """
+        """Rebuild the state at an event, or at a moment, in one snapshot."""
         db.execute("BEGIN")
         try:
             place, moment = _find(db, seq, moment, now)
@@ -139,12 +131,7 @@ class History:
         seq: int | None = None,
         moment: datetime | None = None,
     ) -> PastActivity:
-        """Count what one agent had done, its quarters from *since* the moment.
-
-        Raises:
-            NotFoundError: as `at` does, or there was no such agent then.
-            UsageError: the moment is still to come.
-        """
+        """Count what one agent had done, its quarters from *since* the moment."""
         db.execute("BEGIN")
         try:
             place, moment = _find(db, seq, moment, now)

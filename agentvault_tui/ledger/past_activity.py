@@ -1,4 +1,4 @@
-"""What one agent had done by a moment: counted from its events, as they were written.
+"""What one agent had done by a moment, counted from its events.
 
 Scopes and reasons stand in the bodies, so only the latest decisions are read for them;
 quarters of an hour are stretches of the index, however many decisions they hold.
@@ -74,11 +74,7 @@ class PastActivity:
 def activity_at(
     db: sqlite3.Connection, agent: AgentId, seq: int, since: datetime, moment: datetime
 ) -> tuple[Activity, bool]:
-    """Count what an agent did up to an event, its quarters *since* one of them.
-
-    Returns:
-        the counts, and whether scopes and reasons count everything.
-    """
+    """Count what an agent did up to event *seq*; and whether all of it was counted."""
     found: dict[tuple[str, str, str], Count] = {}
     whole = True
     for key, many, stamp, cut in _read(db, agent, seq):

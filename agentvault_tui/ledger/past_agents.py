@@ -71,11 +71,7 @@ class Roster:
         return max(self.shut, self.doors.get(agent_id, 0))
 
     def set_back_since(self, seq: int) -> timedelta:
-        """Return how far the wall clock was set back after an event, as less than 0.
-
-        A clock set back revives nothing, because the boot clock went on (see
-        `clock.Deadline`); a clock set forward ends what it passed.
-        """
+        """Return how far the wall clock was set back after an event, as less than 0."""
         moved = sum(seconds for at, seconds in self.jumps.items() if at > seq)
         return timedelta(seconds=min(moved, 0.0))
 

@@ -83,10 +83,7 @@ def spans(
 
 
 def seq_at(db: sqlite3.Connection, moment: datetime, *, upto: int) -> int | None:
-    """Return the last event up to *upto* that had happened by *moment*, if any.
-
-    Where the clock was set back a time has happened twice; the later one is meant.
-    """
+    """Return the last event up to *upto* that had happened by *moment*, if any."""
     high = upto
     starts = db.execute(
         "SELECT first_seq FROM eras WHERE first_seq <= ? ORDER BY first_seq DESC",
@@ -111,11 +108,7 @@ def _stretches(
 
 
 def _life(db: sqlite3.Connection, kind: Kind, low: int, high: int) -> timedelta | None:
-    """Return how long what began in a stretch lives.
-
-    Returns:
-        None if nothing began there, zero if its events do not say.
-    """
+    """Return how long what began there lives; None: nothing; zero: not told."""
     row = db.execute(
         "SELECT time, json_extract(body, '$.detail.expires_at') FROM events"
         " WHERE type = ? AND outcome IS ? AND seq BETWEEN ? AND ?"
@@ -153,11 +146,7 @@ Tally = Counter[tuple[str, str]]
 
 
 class Tallies:
-    """Counts from the nearest place whose counts are known: an end, or an earlier one.
-
-    The counts at the head are those that are kept beside the events and that
-    ``audit verify`` holds against them.
-    """
+    """Counts from the nearest place whose counts are known."""
 
     def __init__(self, types: str = DECISIONS) -> None:
         """Count events of *types*, a list in SQL."""

@@ -118,12 +118,7 @@ class _Story:
             return
         step = _begun(event, step_id)
         if is_void(self._roster.void, event.seq):
-            step = replace(
-                step,
-                status=StepUpStatus.CANCELLED,
-                problem="never_answered",
-                decided_at=event.time,
-            )
+            step = _cancelled(step, "never_answered", event)
         self.cases[step_id], self.first[step_id] = step, event.seq
         if not isinstance(event.detail.get("expires_at"), str):
             self.silent.add(step_id)
@@ -141,12 +136,12 @@ class _Story:
             return
         for step in list(self.cases.values()):
             if step.status.open or step.status is StepUpStatus.APPROVED:
-                self.cases[step.id] = replace(
-                    step,
-                    status=StepUpStatus.CANCELLED,
-                    problem="clock_set_back",
-                    decided_at=event.time,
-                )
+                self.cases[step.id] = _cancelled(step, "clock_set_back", event)
+
+
+def _cancelled(step: StepUp, problem: str | None, event: Event) -> StepUp:
+    status = StepUpStatus.CANCELLED
+    return replace(step, status=status, problem=problem, decided_at=event.time)
 
 
 def _begun(event: Event, step_id: StepUpId) -> StepUp:
@@ -203,12 +198,8 @@ def _after(step: StepUp, event: Event) -> StepUp:
     """Return *step* after an event about it."""
     match event.type:
         case EventType.STEPUP_AUTHORIZING:
-            return replace(
-                step,
-                status=StepUpStatus.AUTHORIZING,
-                begun_at=event.time,
-                problem=None,
-            )
+            status = StepUpStatus.AUTHORIZING
+            return replace(step, status=status, begun_at=event.time, problem=None)
         case EventType.STEPUP_NOT_APPROVED:
             return replace(step, status=StepUpStatus.PENDING, problem=event.reason)
         case EventType.STEPUP_APPROVED:
@@ -218,12 +209,7 @@ def _after(step: StepUp, event: Event) -> StepUp:
         case EventType.STEPUP_EXPIRED:
             return replace(step, status=StepUpStatus.EXPIRED, decided_at=event.time)
         case EventType.STEPUP_CANCELLED:
-            return replace(
-                step,
-                status=StepUpStatus.CANCELLED,
-                problem=event.reason,
-                decided_at=event.time,
-            )
+            return _cancelled(step, event.reason, event)
         case EventType.TOKEN_DELIVERED:
             return replace(step, fetched_at=event.time)
         case _:

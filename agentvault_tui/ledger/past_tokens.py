@@ -1,4 +1,4 @@
-"""Which tokens lived at a moment: issued before it, not over, and not cut off since.
+"""Which tokens lived at a moment: issued before it, not expired, and not revoked.
 
 An agent may hold any number of them, so standard tokens are counted in the index and
 only the soonest to end are read.

@@ -26,20 +26,13 @@ def hash_at(db: sqlite3.Connection, ledger_id: str, seq: int) -> bytes | None:
 
 
 def time_at(db: sqlite3.Connection, seq: int) -> str:
-    """Return when event *seq* was recorded, as it is written: texts sort as times do.
-
-    Raises:
-        TypeError: there is no such event.
-    """
+    """Return when event *seq* was recorded, as text: these sort as times do."""
     (time,) = db.execute("SELECT time FROM events WHERE seq = ?", (seq,)).fetchone()
     return str(time)
 
 
 def first_at(db: sqlite3.Connection, moment: datetime, low: int, high: int) -> int:
-    """Return the first place in [low, high) at *moment* or later, *high* if none is.
-
-    Inside an era time never goes back, so it is found by bisection.
-    """
+    """Return the first place in [low, high) at *moment* or later, *high* if none is."""
     when = partial(time_at, db)
     return low + bisect_left(range(low, high), iso(moment), key=when)
 

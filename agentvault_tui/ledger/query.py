@@ -1,9 +1,8 @@
-"""Reading pages of events: by place, never by offset, and within a bounded time.
+"""Read pages of events by keyset, each within a bounded time.
 
 Without text every page comes from covering indexes. With text it comes from the
 trigram index, checked against the text itself, plus a scan of what is not indexed
-yet. Either way work is done in windows of the chain; when the time for one page is
-up, the page ends where it got to and says so in `next`.
+yet, in windows of the chain: when the time is up, the page ends where it got to.
 """
 # ruff: noqa: S608 - statements are put together from constants; values are bound
 
@@ -128,10 +127,7 @@ def _spans(db: sqlite3.Connection, query: EventQuery) -> list[_Span]:
 def _dated(
     db: sqlite3.Connection, since: datetime | None, until: datetime | None, head: int
 ) -> Iterator[_Span]:
-    """Return the stretch of each era between two moments.
-
-    A new era begins where the clock was set back.
-    """
+    """Return the stretch of each era between two moments."""
     starts = [row[0] for row in db.execute("SELECT first_seq FROM eras ORDER BY 1")]
     for start, stop in zip(starts, [*starts[1:], head + 1], strict=True):
         low = start if since is None else first_at(db, since, start, stop)
@@ -144,8 +140,7 @@ def _listed(
 ) -> list[int]:
     """Return places that pass every filter but the text.
 
-    Each combination of agent, type and outcome is one ordered stretch of an index;
-    the few that apply are read that far and merged.
+    Each combination of agent, type and outcome is one ordered stretch of an index.
     """
     order = _order(query)
     between = "seq BETWEEN ? AND ?"
@@ -323,10 +318,7 @@ def read_story(db: sqlite3.Connection, anchor: Event) -> Story:
 def _mentions(
     db: sqlite3.Connection, name: str, seq: int
 ) -> Iterator[tuple[list[int], bool]]:
-    """Yield places where an id may stand, the nearest to *seq*, and if these are all.
-
-    First from the index, later and earlier, then from what it does not hold yet.
-    """
+    """Yield places near *seq* where an id may stand, and if these are all."""
     upto = indexed_upto(db)
     needle = name.casefold()
     if len(needle) < 3:
@@ -379,10 +371,7 @@ def _carries(event: Event, name: str) -> bool:
 
 
 def _links(event: Event) -> set[str]:
-    """Return the ids that lead from an event of the story to others.
-
-    A request that was merely repeated has a decision of its own, and no more events.
-    """
+    """Return the ids that lead from an event of the story to others."""
     ids = _ids(event)
     if event.type in DECISION_TYPES and event.decision_id:
         ids.discard(event.decision_id)

@@ -24,7 +24,7 @@ class LostTrackError(LedgerDamagedError):
 
 
 class Doubt:
-    """A batch whose commit failed: it is in the store whole, or not at all."""
+    """A batch whose commit failed: it is in the store as a whole, or not at all."""
 
     def __init__(self, batch: Batch, ledger_id: str, error: str) -> None:
         self._batch = batch
@@ -38,12 +38,7 @@ class Doubt:
         """Earlier tries at recording this, in doubt themselves."""
 
     async def settle(self, db: StoreConnection, clock: Clock) -> tuple[Tip, Recovery]:
-        """Look what is there, void the batch's tokens, and record both.
-
-        Raises:
-            LostTrackError: the chain ends where it never did.
-            sqlite3.Error: writing still fails; settle again later.
-        """
+        """Look what is there, void the batch's tokens, and record both."""
         tip, stored_n = await db.run(_look, self._ledger_id)
         if tip.hash in self._written:
             return self._written[tip.hash]

@@ -133,10 +133,10 @@ def harden(db: sqlite3.Connection) -> None:
 
 
 def set_up_writer(db: sqlite3.Connection) -> None:
-    """Make every commit durable before it returns, and checkpoints ours alone.
+    """Make every commit durable before it returns, and leave checkpoints to `writer`.
 
     SQLite before 3.51.3 can lose a commit when two connections checkpoint and reset
-    the log at once: so nobody but the writer ever checkpoints.
+    the log at once.
     """
     harden(db)
     db.execute(f"PRAGMA page_size = {PAGE}")  # of a file that is empty yet
@@ -163,11 +163,7 @@ def reopen(db: sqlite3.Connection, path: Path) -> None:
 
 
 def prepare_schema(db: sqlite3.Connection, path: Path, ledger_id: str) -> None:
-    """Create the tables in an empty file, or check that they are ours.
-
-    Raises:
-        LedgerDamagedError: the file is something else, or newer than this program.
-    """
+    """Create the tables in an empty file, or check that they are ours."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
     (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if version == 0 and tables == 0:
@@ -181,11 +177,7 @@ def prepare_schema(db: sqlite3.Connection, path: Path, ledger_id: str) -> None:
 
 
 def check_schema(db: sqlite3.Connection, path: Path) -> None:
-    """Check that every table, index and trigger is there, word for word.
-
-    Raises:
-        LedgerDamagedError: not so.
-    """
+    """Check that every table, index and trigger is there, word for word."""
     check_version(db, path)
     if changed := changes(db):
         raise LedgerDamagedError(
@@ -194,11 +186,7 @@ def check_schema(db: sqlite3.Connection, path: Path) -> None:
 
 
 def check_version(db: sqlite3.Connection, path: Path) -> None:
-    """Check that the file is a ledger of this version.
-
-    Raises:
-        LedgerDamagedError: it is something else, older or newer.
-    """
+    """Check that the file is a ledger of this version."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
     (application,) = db.execute("PRAGMA application_id").fetchone()
     if application == APPLICATION_ID and version > VERSION:
@@ -220,10 +208,7 @@ def check_version(db: sqlite3.Connection, path: Path) -> None:
 
 
 def changes(db: sqlite3.Connection) -> str | None:
-    """Say which tables, indexes and triggers are gone, changed or added; None if none.
-
-    The triggers stop mistakes: without them the chain still tells what was changed.
-    """
+    """Say which tables, indexes and triggers are gone, changed or added."""
     right, found = expected(), _definitions(db)
     told = [
         f"the {kind} {name} "
@@ -252,11 +237,7 @@ def _definitions(db: sqlite3.Connection) -> dict[tuple[str, str], str]:
 
 @contextmanager
 def read_home(home: Home) -> Iterator[sqlite3.Connection]:
-    """Yield a connection that reads a home's ledger, beside a broker or without one.
-
-    Raises:
-        LedgerError: it is of another version, damaged, or cannot be read.
-    """
+    """Yield a connection that reads a home's ledger, beside a broker or without one."""
     path = home.database
     with foreseen(path), closing(open_reader(path)) as db:
         check_schema(db, path)
@@ -298,8 +279,7 @@ _T = TypeVar("_T")
 class StoreConnection(aiosqlite.Connection):
     """A connection whose thread can run a function of ours.
 
-    A batch of statements then costs one hop to the thread and back instead of three
-    or more, and the loop's thread is asked for the GIL once instead of once a row.
+    A batch of statements then costs one hop to the thread and back.
     """
 
     @classmethod

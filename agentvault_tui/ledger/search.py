@@ -1,9 +1,8 @@
-"""The text index: trigrams in a file of its own, fed behind the writer's back.
+"""The text index: trigrams in a file of its own, which only shortens searches.
 
-It is only ever a shortcut. Every hit is checked against the event's text, and events
-not indexed yet are scanned. What an index leaves out no check can find, so the file is
-used only as this program wrote it: an orderly stop keeps its SHA-256 outside, with the
-ledger's head, and a file with another one, or none, is built anew.
+Every hit is checked against the event's text, and events not indexed yet are scanned.
+What an index leaves out no check can find: so an orderly stop keeps the file's SHA-256
+with the ledger's head, and a file with another one, or none, is built anew.
 """
 
 # ruff: noqa: S608 - statements are put together from constants; values are bound
@@ -93,11 +92,7 @@ class Match:
     """Events between two answers, by the nearest ones."""
 
     def reach(self, window: int) -> int:
-        """Return how many events to ask about, where *window* would be scanned.
-
-        As many as hold a few hundred answers, but no leap: further away they may lie
-        closer together.
-        """
+        """Return how many events to ask about, where *window* would be scanned."""
         if self.expression is None:
             return int(self.gap) + 1
         return min(max(window, int(self.gap * _ANSWERS)), window * _LEAP)
@@ -108,9 +103,8 @@ def plan(
 ) -> Match | None:
     """Choose what to ask the index for *needle*; None when it is too short for it.
 
-    Every hit is checked against the text anyway, so the index is asked for the two
-    rarest trigrams only: walking the list of a common one would cost more than it
-    saves. How rare one is, its nearest hundred hits tell.
+    Asks for the two rarest trigrams, by their nearest hundred hits: the list of a
+    common one costs more than it saves.
     """
     last = len(needle) - 3
     if last < 0 or low > high:

@@ -1,7 +1,7 @@
-"""State beside the events: how each change becomes a row, and how all of it loads.
+"""How each change of state becomes a row beside the events, and how all of it loads.
 
-Every row carries *n*, the place of its change in the order of calls to `commit`.
-A revocation overtakes the queue, so rows can reach the disk out of that order; the
+Every row carries *n*, the place of its change in the order of calls to `commit`. A
+revocation overtakes the queue, so rows can reach the disk out of that order; the
 larger *n* wins, whichever was written first.
 """
 
@@ -159,11 +159,7 @@ def event_statements(rows: list[Row]) -> Iterator[Statement]:
 
 
 def last_n(db: sqlite3.Connection) -> int:
-    """Return the largest *n* in use.
-
-    Raises:
-        ValueError: no number is left that is larger: a row was changed.
-    """
+    """Return the largest *n* in use; ValueError: a row has one out of range."""
     tables = " UNION ALL ".join(f"SELECT max(n) AS n FROM {name}" for name in _STATE)
     (n,) = db.execute(f"SELECT coalesce(max(n), 0) FROM ({tables})").fetchone()
     # A column of integers also takes text, and reals such as infinity.
@@ -218,10 +214,7 @@ def read_meta(db: sqlite3.Connection, key: str) -> str | None:
 def stepups_before(
     db: sqlite3.Connection, stepup: StepUp, limit: int
 ) -> tuple[StepUp, ...]:
-    """Return what was decided last about the same agent and action, latest first.
-
-    Of a decided step-up: what had been decided before it was.
-    """
+    """Return what was decided before about the same agent and action, latest first."""
     until = iso(stepup.decided_at) if stepup.decided_at else "~"
     rows = db.execute(
         "SELECT doc FROM stepups WHERE agent_id = ? AND action = ?"
@@ -234,9 +227,7 @@ def stepups_before(
 def prune(now: str, rows: int) -> list[Statement]:
     """Return what deletes tokens expired by *now* among the oldest *rows*.
 
-    With them go the drops that were only needed while their tokens' rows were there,
-    and the used assertions that have expired.
-    Events are never pruned.
+    With them go the drops that their rows needed, and expired assertions; events never.
     """
     drops = (
         f"DELETE FROM {table} WHERE n < (SELECT min(n) FROM tokens)"
@@ -262,11 +253,7 @@ def _stepup_row(stepup: StepUp, n: int) -> Row:
 
 
 def _many(template: str, width: int, rows: list[Row]) -> Iterator[Statement]:
-    """Write *rows* with as few statements as can be.
-
-    A statement for many rows is one step of SQLite, so the GIL is let go once, while
-    executemany takes it back for each row: under load, milliseconds each time.
-    """
+    """Write *rows* with few statements: executemany takes the GIL back for each row."""
     for start in range(0, len(rows), _CHUNK):
         chunk = rows[start : start + _CHUNK]
         flat = tuple(value for row in chunk for value in row)
@@ -355,7 +342,7 @@ def _counts(
 def live_token_rows(db: sqlite3.Connection, clock: Clock) -> Iterator[Row]:
     """Yield the rows of tokens neither expired, dropped nor voided, newest first.
 
-    A column more says what the event that is to bind the row does bind.
+    The last column is the ``state`` of the event that is to bind the row.
     """
     narrowed: dict[str, list[tuple[str, int]]] = {}
     for key, n in db.execute("SELECT * FROM voided WHERE instr(agent_id, ' ') > 0"):
@@ -385,8 +372,8 @@ def _live_tokens(
 ) -> tuple[tuple[Token, ...], Sequence[int], Sequence[int]]:
     """Return the live tokens, their rows' numbers, and the events that bind those.
 
-    All is read and hashed in one pass, and no row is kept: there may be hundreds of
-    thousands. Of two rows of a token the one with the larger number counts.
+    One pass that keeps no row: there may be hundreds of thousands. Of two rows of a
+    token the one with the larger number counts.
     """
     seen: set[str] = set()
     tokens: list[Token] = []

@@ -1,4 +1,4 @@
-"""Is the record the one that was written? Streams a store or an export."""
+"""Verify the chain of a store or an export, as a stream."""
 
 # ruff: noqa: S608 - statements are put together from constants; values are bound
 
@@ -289,10 +289,7 @@ def _check_beside(db: sqlite3.Connection, walk: _Walk, log: Path) -> None:
 
 
 def _check_pages(db: sqlite3.Connection, log: Path) -> str:
-    """Have SQLite check all pages and indexes, anew where its log grows too large.
-
-    That is one snapshot, during which a broker's log only grows.
-    """
+    """Have SQLite check all pages and indexes, anew where its log grows too large."""
 
     def too_large() -> bool:
         return log.exists() and log.stat().st_size > _LOG_CAP
@@ -333,11 +330,7 @@ def columns_of(value: dict[str, object]) -> tuple[object, ...]:
 def _check_columns(
     seq: int, body: bytes, columns: tuple[object, ...]
 ) -> tuple[dict[str, object], activity.Fact]:
-    """Compare the columns that filters and searches use with the body.
-
-    Returns:
-        the parsed body, and what of the event is counted.
-    """
+    """Compare the columns beside a body with it; return it parsed, and its fact."""
     try:
         value = json.loads(str(body, "utf-8"))
         told = columns_of(value)

@@ -1,8 +1,7 @@
 """Compare state rows with the chain: at a start what can be served, for `verify` all.
 
 Rows are outside the chain, so whoever can write the file can change them. Events hold
-the hash of every row (see `bindings`), so a row that was changed, added, removed or
-put back as it once was is found. What no event holds is in docs/threat-model.md.
+the hash of every row (see `bindings`). What no event holds is in docs/threat-model.md.
 """
 
 # ruff: noqa: S608 - statements are put together from constants; values are bound
@@ -59,6 +58,7 @@ _COOLING: Final = timedelta(seconds=1_000)
 """No agent waits longer after a denial (see `broker.cooldowns`)."""
 _WAITING: Final = 65_536
 """More row numbers than all commits together have that can wait before the writer."""
+_UNTOLD: Final = "there though no event tells of it"
 _KNOWN_META: Final = ("ledger", "panic", "cooldown:", "account:", "lease:", *UNBOUND)
 
 
@@ -193,10 +193,7 @@ class _Passing:
         )
 
     def stepups(self, *, wanted: bool) -> tuple[StepUp, ...]:
-        """Return those whose rows are not as events bound them.
-
-        One that is only shown counts if an event of the scan contradicts it.
-        """
+        """Return those that give a right (*wanted*), or not, and are not as bound."""
         return tuple(
             stepup
             for stepup, row in self._stepups
@@ -224,11 +221,7 @@ class _Passing:
 
 
 def _over(roster: Roster, ends: Deadline, issued: int, clock: Clock) -> bool:
-    """Tell whether a clock has passed a deadline since it was set by event *issued*.
-
-    A wall clock that was ahead and set back has ended what it passed. One that was
-    set back makes nothing live longer, also after a reboot (see `clock.Deadline`).
-    """
+    """Tell whether a clock has passed a deadline since it was set by event *issued*."""
     peaks = roster.peaks  # nearly always none
     if peaks and any(at > issued and peak >= ends.wall for at, peak in peaks.items()):
         return True
@@ -312,11 +305,7 @@ class _Issued(NamedTuple):
 
 
 class FullStateCheck:
-    """Every row of the state against every binding of every event.
-
-    Rows are bound by the bodies that a verification has found right, read once, and
-    compared in the snapshot that holds the last of them.
-    """
+    """Compare every row of the state with every binding of every event."""
 
     _TABLES: Final = (
         ("agents", "agent"),
@@ -326,12 +315,7 @@ class FullStateCheck:
     )
 
     def __init__(self, path: Path, now: datetime | None = None) -> None:
-        """Start with nothing learned.
-
-        Args:
-            path: the database.
-            now: by which tokens have expired; the machine's own clock if not given.
-        """
+        """Start with nothing learned; tokens have expired by *now*, or the clock's."""
         self._path = path
         self._given = now
         self._started = self._latest = iso(now or SystemClock().now())
@@ -399,6 +383,26 @@ class FullStateCheck:
             firsts.setdefault("", f"its state cannot be read ({error.what})")
         return list(firsts.values())
 
+    def gone(self, db: sqlite3.Connection, clock: Clock) -> list[str]:
+        """Return the keys of rows that were removed and that no start writes again."""
+        meta = {row[0]: row for row in db.execute("SELECT * FROM meta")}
+        waits = _wrong_cooldowns(db, self._bound, meta, clock)
+        kept = {*meta, *(f"cooldown:{one.agent_id}" for one in waits)}
+        if Rosters().at(db, head_seq(db)).panic is not None:
+            kept.add("panic")
+        for table in ("agents", "stepups"):
+            kept.update(row[0] for row in db.execute(f"SELECT id FROM {table}"))
+        return sorted(
+            key
+            for key, (_, found) in self._bound.items()
+            if found and table_of(key) not in {"", "outbox"} and key not in kept
+        )
+
+    @property
+    def last_n(self) -> int:
+        """The largest number of a row that any event binds."""
+        return max((n for n, _ in self._bound.values()), default=0)
+
     def ends(self) -> list[tuple[str, Row]]:
         """Return the rows that end tokens, as events tell of them."""
         return [
@@ -425,19 +429,15 @@ class FullStateCheck:
         for row in db.execute(f"SELECT * FROM {table}"):
             there.add(f"{STEP}{row[0]}" if table == "outbox" else row[0])
             if table == "meta" and not str(row[0]).startswith(_KNOWN_META):
-                yield table, f"{name} {row[0]} is there though no event tells of it"
+                yield table, f"{name} {row[0]} is {_UNTOLD}"
             elif table == "meta" and str(row[0]).startswith(("ledger", *UNBOUND)):
                 continue
             elif not self._bound.holds(table, row):
                 known = any(key in self._bound for key, _ in bindings(table, row))
-                told = (
-                    "is not as its event says"
-                    if known
-                    else ("is there though no event tells of it")
-                )
-                yield table, f"{name} {row[0]} {told}"
-        for key in self._bound:
-            if _table_of(key) == table and key not in there:
+                told = "not as its event says" if known else _UNTOLD
+                yield table, f"{name} {row[0]} is {told}"
+        for key, (_, found) in self._bound.items():
+            if found and table_of(key) == table and key not in there:
                 yield table, f"{name} {key} is gone though its event is there"
 
     def _token_rows(
@@ -480,10 +480,9 @@ class FullStateCheck:
 
 
 def _oldest_kept(db: sqlite3.Connection) -> int:
-    """Return a number below those of all token rows, ends among them, there will be.
+    """Return a number below those of all token rows there will be.
 
-    A commit is numbered when it is asked for, and some of those numbered before the
-    last one may still wait to be written.
+    A commit is numbered when it is asked for, and some may wait to be written.
     """
     found = [
         db.execute(f"SELECT min(n) FROM {table}").fetchone()[0]
@@ -500,7 +499,7 @@ def _seconds_back(value: object) -> timedelta:
         return timedelta()
 
 
-def _table_of(key: str) -> str:
+def table_of(key: str) -> str:
     """Return the table of the row that is bound under *key*."""
     if key.startswith(STEP):
         return "outbox"

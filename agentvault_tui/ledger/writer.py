@@ -1,10 +1,9 @@
-"""The one writer: takes what waits, writes it as one transaction, wakes who waited.
+"""The one writer: writes all commits that wait as one transaction (group commit).
 
 No timer gathers a group: while one batch is on its way to the disk the next collects
-behind it, so a group is as large as the load, and a lone commit waits for nothing.
-Any failure latches: from then on every commit is refused at once, until the store
-could be opened anew, the doubtful batch was found or found missing, and an event
-about it was written.
+behind it. Any failure latches: every commit is refused, until the store could be
+opened anew, the doubtful batch was found or found missing, and an event about it was
+written.
 """
 
 from __future__ import annotations
@@ -96,12 +95,7 @@ class Writer:
         """What events add that are not counted yet; None where they must be read."""
 
     def submit(self, job: Job, *, urgent: bool) -> None:
-        """Put *job* in line; an urgent one goes to the lane at the head.
-
-        Raises:
-            LedgerUnwritableError: nothing can be written now.
-            LedgerBusyError: the line is full, and the job is not urgent.
-        """
+        """Put *job* in line; an urgent one goes ahead, and never finds it full."""
         if self.problem is not None or self._closing:
             raise self._refusal()
         if urgent:
@@ -179,11 +173,7 @@ class Writer:
             await self._chores(clock, idle=False)
 
     async def _answer(self) -> None:
-        """Wake those who wait, few a turn of the loop: others want their turn too.
-
-        They may come back in time for the next batch. What is urgent does not wait for
-        that: it is written first, and those who are left are woken after it.
-        """
+        """Wake those who wait, few a turn of the loop; what is urgent goes first."""
         while self._answers and not (self._urgent and not self._was_urgent):
             self._wake(_WOKEN_A_TURN)
             await asyncio.sleep(0)
@@ -295,11 +285,10 @@ class Writer:
 
 
 class LogIndex:
-    """The index of the log, of which only the head is read.
+    """The head of the log's index, in a file that stays open.
 
-    Its file is opened once and stays open: to close any descriptor of it ends all
-    locks that this process has on it, SQLite's among them (fcntl(2)). Then another
-    process takes the log for nobody's, and writes its index anew under the writer.
+    To close any descriptor of it ends all locks that this process has on it, SQLite's
+    among them (fcntl(2)); then another process would write the index anew.
     """
 
     def __init__(self, path: Path) -> None:
@@ -308,10 +297,7 @@ class LogIndex:
         self._file: int | None = None
 
     def to_move(self) -> int:
-        """Return how many bytes of the log are not in the database yet.
-
-        The index tells frames and those moved (sqlite.org/walformat.html, 2.1).
-        """
+        """Return the bytes not in the database yet (sqlite.org/walformat.html, 2.1)."""
         try:
             if self._file is None:
                 self._file = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW)
@@ -333,18 +319,9 @@ class LogIndex:
 
 
 def _checkpoint(db: sqlite3.Connection, path: Path, least: int) -> int | None:
-    """Move the log into the database; where it has grown, let readers let go of it.
+    """Move the log into the database; from *least* bytes on, wait for its readers.
 
-    Readers may hold some pages back: not a failure, the next one moves them. But a log
-    that some reader always uses never starts anew, and grows.
-
-    Args:
-        db: the writing connection.
-        path: the database.
-        least: bytes of log from which on readers are waited for.
-
-    Returns:
-        how many bytes of log readers held all the same; None if not waited for.
+    Returns how many bytes readers held all the same; None if not waited for.
     """
     db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     size = Path(f"{path}-wal").stat().st_size

@@ -11,21 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.ledger_kit import SYSTEM, decision, unguarded
+from support.ledger_kit import decision, fill, tamper
 from support.manual_clock import ManualClock
 
 from agentvault_tui.errors import LedgerDamagedError
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import Ledger, accept_rollback, verify_ledger
-from agentvault_tui.model import EventType
-
-
-async def fill(home: Home, clock: ManualClock, count: int = 5) -> None:
-    """Write *count* events and close."""
-    ledger = await Ledger.open(home, clock=clock)
-    for number in range(count):
-        await ledger.commit(decision(number=number))
-    await ledger.close()
+from agentvault_tui.ledger import Ledger, verify_ledger
 
 
 def overwrite(path: Path, data: bytes) -> None:
@@ -39,15 +30,6 @@ async def refused(home: Home, clock: ManualClock) -> str:
         await Ledger.open(home, clock=clock)
     assert caught.value.remedy
     return caught.value.diagnosis()
-
-
-def tamper(home: Home, *statements: str) -> None:
-    """Do what someone with the file can do: without the triggers, leaving no trace."""
-    db = sqlite3.connect(home.database, isolation_level=None)
-    with unguarded(db):
-        for statement in statements:
-            db.execute(statement)
-    db.close()
 
 
 async def test_an_older_copy_is_told(home: Home, clock: ManualClock) -> None:
@@ -165,51 +147,6 @@ async def test_a_crash_before_the_first_head_file_is_no_alarm(
     await fill(home, clock, 0)
     home.database.unlink()
     await fill(home, clock, 1)
-    assert verify_ledger(home).ok
-
-
-async def test_accepting_a_rollback_is_explicit_and_on_the_record(
-    home: Home, clock: ManualClock
-) -> None:
-    """After accepting, the ledger opens, verifies, and says who accepted what."""
-    await fill(home, clock)
-    tamper(
-        home,
-        "DELETE FROM events WHERE seq > 3",
-        "UPDATE tally SET events = 3",
-        "UPDATE activity SET events = 3",
-    )
-    event = await accept_rollback(home, clock=clock, actor=SYSTEM, reason="restored")
-    assert (event.seq, event.type) == (4, EventType.AUDIT_AMBIGUOUS)
-    assert event.actor == SYSTEM
-    assert event.detail["reason"] == "restored"
-    assert event.detail["found"]["seq"] == 3
-    assert event.detail["expected"]["seq"] == 5
-    assert verify_ledger(home).ok
-    ledger = await Ledger.open(home, clock=clock)
-    assert ledger.head.hash == event.hash
-    await ledger.close()
-
-
-async def test_accepting_does_not_accept_a_broken_chain(
-    home: Home, clock: ManualClock
-) -> None:
-    """What is broken stays refused, also when someone accepts it."""
-    await fill(home, clock)
-    tamper(home, "UPDATE events SET body = body || ' ' WHERE seq = 4")
-    with pytest.raises(LedgerDamagedError):
-        await accept_rollback(home, clock=clock, actor=SYSTEM, reason="x")
-
-
-async def test_accepting_puts_columns_right_by_the_bodies(
-    home: Home, clock: ManualClock
-) -> None:
-    """The chain covers the bodies, so what stands beside them follows from them."""
-    await fill(home, clock)
-    tamper(home, "UPDATE events SET outcome = 'denied', text = 'x' WHERE seq > 3")
-    assert not verify_ledger(home).ok
-    event = await accept_rollback(home, clock=clock, actor=SYSTEM, reason="mended")
-    assert event.detail["columns"] == 2
     assert verify_ledger(home).ok
 
 

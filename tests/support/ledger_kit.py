@@ -13,6 +13,8 @@ from support.manual_clock import ManualClock
 
 from agentvault_tui.clock import Clock, Deadline
 from agentvault_tui.encoder import to_json
+from agentvault_tui.home import Home
+from agentvault_tui.ledger import Ledger
 from agentvault_tui.model import (
     Actor,
     ActorKind,
@@ -148,3 +150,20 @@ def decided(clock: Clock, name: str = "sup_2") -> StepUp:
         decided_by=Evidence("auth0|1", "Alice", ("mfa", "otp"), clock.now()),
         decided_at=clock.now(),
     )
+
+
+async def fill(home: Home, clock: ManualClock, count: int = 5) -> None:
+    """Write *count* events and close."""
+    ledger = await Ledger.open(home, clock=clock)
+    for number in range(count):
+        await ledger.commit(decision(number=number))
+    await ledger.close()
+
+
+def tamper(home: Home, *statements: str) -> None:
+    """Do what someone with the file can do: without the triggers, leaving no trace."""
+    db = sqlite3.connect(home.database, isolation_level=None)
+    with unguarded(db):
+        for statement in statements:
+            db.execute(statement)
+    db.close()
