@@ -5,24 +5,31 @@ from __future__ import annotations
 import hmac
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Literal
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
 
 from agentvault_tui.clock import Clock, Deadline
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.model import sha256_hex
-from agentvault_tui.tenant.clients import log_name
 from agentvault_tui.tenant.codes import StoredDeviceCode, normal_user_code
-from agentvault_tui.tenant.journal import LogCode, SignInLog
-from agentvault_tui.tenant.oauth.wire import page_form, peer_of
+from agentvault_tui.tenant.journal import LogCode
+from agentvault_tui.tenant.oauth.wire import page_form
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.signin import Origin
 from agentvault_tui.tenant.users import User
-from agentvault_tui.tenant.views import Problem, Views, browser_cookie
+from agentvault_tui.tenant.views import (
+    STYLE_PATH,
+    Problem,
+    Views,
+    browser_cookie,
+    stylesheet,
+)
 
 COOKIE: Final = "agentvault_activation"
 _NO_SUCH_CODE: Final = Problem(
@@ -40,9 +47,9 @@ Step = Literal["details", "sign-in", "one-time-code", "confirm"]
 _PAGES: Final = 32
 _PER_CODE: Final = 8
 """Browsers that may have one code open."""
-WINDOW: Final = 60.0
+_WINDOW: Final = 60.0
 """Seconds."""
-PER_BROWSER: Final = 5
+_PER_BROWSER: Final = 5
 """Wrong codes in one window."""
 _BROWSERS: Final = 1024
 _log = logging.getLogger("agentvault.tenant")
@@ -87,17 +94,14 @@ class ActivationSessions:
         """
         return hmac.new(self._key, cookie.encode(), "sha256").hexdigest()
 
-    def is_first(self, cookie: str | None, token: str) -> bool:
-        """Tell whether *token* is that of the browser with this *cookie*."""
-        expected = self.first_token(cookie or "")
-        return bool(cookie) and hmac.compare_digest(expected.encode(), token.encode())
-
     def start(
         self, cookie: str, code_key: str, user_code: str, expires: Deadline
     ) -> ActivationSession | None:
         """Begin a session; None when too many are open on this code."""
-        self._sweep()
-        same = {id(s): s for s in self._by_token.values() if s.code_key == code_key}
+        for session in list(self._by_token.values()):
+            if session.expires.passed(self._clock):
+                self.end(session)
+        same = {id(s) for s in self._by_token.values() if s.code_key == code_key}
         if len(same) >= _PER_CODE:
             return None
         return ActivationSession(code_key, user_code, sha256_hex(cookie), expires)
@@ -134,58 +138,51 @@ class ActivationSessions:
         for digest in session.pages:
             self._by_token.pop(digest, None)
 
-    def _sweep(self) -> None:
-        for session in list(self._by_token.values()):
-            if session.expires.passed(self._clock):
-                self.end(session)
-
-
-@dataclass(slots=True)
-class _Count:
-    since: float
-    tries: int = 0
-
 
 class WrongCodes:
-    """Fixed windows on the boot clock (RFC 8628 section 5.1).
+    """Counts a browser's wrong codes, in fixed windows (RFC 8628 section 5.1).
 
     There is no count over all browsers: on loopback everyone is one source, so any
-    process could keep the owner out with it. What a guesser gains without one is
-    little. Two thousand tries a second against 34.5 bits hit a code of the console's,
-    which lives two minutes, once in a hundred thousand, and one that lives Auth0's
-    fifteen once in fourteen thousand; and a hit shows a request that still wants a
-    password and a one-time code.
+    process could keep the owner out with it. Without one, two thousand tries a second
+    against 34.5 bits hit a code of the console's, which lives two minutes, once in a
+    hundred thousand; and a hit shows a request that still wants a password and a
+    one-time code.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._counts: dict[str, _Count] = {}
+        self._counts: dict[str, tuple[float, int]] = {}
+        """Each browser's start of the window, and its tries since."""
 
-    def spent(self, browser: str) -> bool:
-        return self._count(browser).tries >= PER_BROWSER
+    def too_many(self, browser: str) -> bool:
+        return self._window(browser)[1] >= _PER_BROWSER
 
     def wrong(self, browser: str) -> None:
-        self._count(browser).tries += 1
+        since, tries = self._window(browser)
+        while len(self._counts) >= _BROWSERS and browser not in self._counts:
+            del self._counts[next(iter(self._counts))]
+        self._counts[browser] = (since, tries + 1)
 
     def right(self, browser: str) -> None:
         self._counts.pop(browser, None)
 
-    def _count(self, browser: str) -> _Count:
-        while len(self._counts) >= _BROWSERS and browser not in self._counts:
-            del self._counts[next(iter(self._counts))]
-        count = self._counts.setdefault(browser, _Count(self._clock.boot()))
-        if self._clock.boot() - count.since >= WINDOW:
-            count.since, count.tries = self._clock.boot(), 0
-        return count
+    def _window(self, browser: str) -> tuple[float, int]:
+        now = self._clock.boot()
+        since, tries = self._counts.get(browser, (now, 0))
+        return (since, tries) if now - since < _WINDOW else (now, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class SubmittedForm:
     """A form that may act: whose, on which code, and what it says."""
 
+    request: Request
     session: ActivationSession
     code: StoredDeviceCode
     fields: Mapping[str, str] = field(repr=False)
+
+
+_Act = Callable[[SubmittedForm], Awaitable[Response]]
 
 
 class ActivationPages:
@@ -199,12 +196,30 @@ class ActivationPages:
     def __init__(self, parts: Parts, views: Views) -> None:
         self._parts = parts
         self._console = sha256_hex(parts.run.client_id)
-        self._log = SignInLog(parts.journal)
         self._sessions = ActivationSessions(parts.clock)
         self._wrong_codes = WrongCodes(parts.clock)
         self._views = views
 
-    async def start(self, request: Request) -> Response:
+    def routes(self) -> list[BaseRoute]:
+        steps: dict[str, tuple[Step | None, _Act]] = {
+            "continue": ("details", self._go_on),
+            "sign-in": ("sign-in", self._sign_in),
+            "one-time-code": ("one-time-code", self._one_time_code),
+            "confirm": ("confirm", self._confirm),
+            "cancel": (None, self._cancel),
+        }
+        routes: list[BaseRoute] = [
+            Route("/activate", self._start),
+            Route("/activate", self._enter_code, methods=["POST"]),
+            Route(STYLE_PATH, stylesheet),
+        ]
+        for name, (step, act) in steps.items():
+            submit = partial(self._submitted, step, act)
+            routes.append(Route(f"/activate/{name}", submit, methods=["POST"]))
+            routes.append(Route(f"/activate/{name}", self._again))
+        return routes
+
+    async def _start(self, request: Request) -> Response:
         """Ask for the code; a code in the link is filled in, and still to be compared.
 
         RFC 8628 section 5.4: nothing is known of the code yet, and nothing is said.
@@ -212,19 +227,19 @@ class ActivationPages:
         typed = request.query_params.get("user_code", "")
         return self._code_page(request, normal_user_code(typed) or "")
 
-    async def again(self, _request: Request) -> Response:
+    async def _again(self, _: Request) -> Response:
         """Send whoever reloads a later page to the first: a GET shows no session."""
         return RedirectResponse("/activate", 303, {"cache-control": "no-store"})
 
-    async def enter_code(self, request: Request) -> Response:
+    async def _enter_code(self, request: Request) -> Response:
         form = await page_form(request)
         cookie = request.cookies.get(COOKIE)
-        if cookie is None or not self._sessions.is_first(
-            cookie, form.get("form_token", "")
-        ):
+        expected = self._sessions.first_token(cookie or "").encode()
+        sent = form.get("form_token", "").encode()
+        if not cookie or not hmac.compare_digest(expected, sent):
             return self._over(_STALE)
         browser = sha256_hex(cookie)
-        if self._wrong_codes.spent(browser):
+        if self._wrong_codes.too_many(browser):
             return self._code_page(request, "", _TOO_MANY_TRIES)
         user_code = normal_user_code(form.get("user_code", ""))
         code = user_code and self._parts.codes.by_user_code(user_code)
@@ -237,53 +252,57 @@ class ActivationPages:
             return self._code_page(request, "", _TOO_MANY_TRIES)
         return self._show(session, code)
 
-    async def go_on(self, request: Request) -> Response:
-        form = await self._submitted(request, "details")
-        if isinstance(form, Response):
-            return form
+    async def _submitted(
+        self, step: Step | None, act: _Act, request: Request
+    ) -> Response:
+        """Check all that a form of *step* must bring; act on it if it may act."""
+        fields = await page_form(request)
+        token = fields.get("form_token", "")
+        session, acts = self._sessions.take(request.cookies.get(COOKIE), token)
+        if session is None:
+            return self._over(_STALE)
+        code = self._parts.codes.by_key(session.code_key)
+        if code is None or not self._parts.codes.open(code):
+            self._sessions.end(session)
+            return self._over(_OVER)
+        if not acts or step not in {None, session.step}:
+            return self._show(session, code)
+        return await act(SubmittedForm(request, session, code, fields))
+
+    async def _go_on(self, form: SubmittedForm) -> Response:
         form.session.step = "sign-in"
         return self._show(form.session, form.code)
 
-    async def sign_in(self, request: Request) -> Response:
-        form = await self._submitted(request, "sign-in")
-        if isinstance(form, Response):
-            return form
-        session, fields = form.session, form.fields
+    async def _sign_in(self, form: SubmittedForm) -> Response:
+        session, code, fields = form.session, form.code, form.fields
         name, password = fields.get("user", ""), fields.get("password", "")
-        origin = self._origin(request, session, form.code)
+        origin = self._origin(form)
         try:
             session.user = await self._parts.sign_in.password(name, password, origin)
         except TenantRefusedError as error:
-            return self._failed(request, session, form.code, error)
-        self._log.challenged(session.user, peer_of(request))
+            return self._failed(form, error)
+        self._parts.journal.write("gd_start_auth", form.request, user=session.user)
         session.step = "one-time-code"
-        return self._show(session, form.code)
+        return self._show(session, code)
 
-    async def one_time_code(self, request: Request) -> Response:
-        form = await self._submitted(request, "one-time-code")
-        if isinstance(form, Response):
-            return form
+    async def _one_time_code(self, form: SubmittedForm) -> Response:
         session, code = form.session, form.code
         if session.user is None:
             return self._over(_STALE)
-        origin = self._origin(request, session, code)
-        otp = form.fields.get("otp", "")
+        origin, otp = self._origin(form), form.fields.get("otp", "")
         try:
             authenticated = self._parts.sign_in.one_time_code(session.user, otp, origin)
         except TenantRefusedError as error:
-            return self._failed(request, session, code, error)
+            return self._failed(form, error)
         session.authenticated_at = authenticated
         client = self._parts.clients.by_key(code.client)
-        self._log.succeeded(session.user, client, peer_of(request), mfa=True)
+        self._parts.journal.signed_in(form.request, session.user, client, mfa=True)
         session.step = "confirm"
         answer = self._show(session, code)
         self._parts.sign_in.lanes.remember(answer, origin, session.user.sub)
         return answer
 
-    async def confirm(self, request: Request) -> Response:
-        form = await self._submitted(request, "confirm")
-        if isinstance(form, Response):
-            return form
+    async def _confirm(self, form: SubmittedForm) -> Response:
         session, code = form.session, form.code
         if session.user is None or session.authenticated_at is None:
             return self._over(_STALE)
@@ -294,76 +313,42 @@ class ActivationPages:
         _log.info("device code confirmed by %s", sub)
         return self._views.step("confirmed", code, session.user_code, "")
 
-    async def cancel(self, request: Request) -> Response:
+    async def _cancel(self, form: SubmittedForm) -> Response:
         """Refuse, at any step and without signing in."""
-        form = await self._submitted(request, None)
-        if isinstance(form, Response):
-            return form
-        session, code = form.session, form.code
-        self._sessions.end(session)
-        if not self._parts.codes.deny(code):
+        self._sessions.end(form.session)
+        if not self._parts.codes.deny(form.code):
             return self._over(_OVER)
         _log.info("device code cancelled")
-        self._note("fdecc", request, code, "User cancelled the confirmation")
-        return self._views.step("cancelled", code, session.user_code, "")
+        self._note("fdecc", form, "User cancelled the confirmation")
+        return self._views.step("cancelled", form.code, form.session.user_code, "")
 
-    async def _submitted(
-        self, request: Request, step: str | None
-    ) -> SubmittedForm | Response:
-        """Check all that a form of *step* must bring; if it may not act, answer it."""
-        fields = await page_form(request)
-        session, acts = self._sessions.take(
-            request.cookies.get(COOKIE), fields.get("form_token", "")
-        )
-        if session is None:
-            return self._over(_STALE)
-        code = self._parts.codes.by_key(session.code_key)
-        if code is None or not self._parts.codes.open(code):
-            self._sessions.end(session)
-            return self._over(_OVER)
-        if not acts or step not in {None, session.step}:
-            return self._show(session, code)
-        return SubmittedForm(session, code, fields)
-
-    def _failed(
-        self,
-        request: Request,
-        session: ActivationSession,
-        code: StoredDeviceCode,
-        error: TenantRefusedError,
-    ) -> Response:
+    def _failed(self, form: SubmittedForm, error: TenantRefusedError) -> Response:
         """Show the same step again, and count what was a guess against the code."""
+        session, code = form.session, form.code
         _log.warning("sign-in refused: %s", error.error)
-        self._log.refused(error, peer_of(request), session.user)
+        self._parts.journal.sign_in_refused(form.request, error, session.user)
         if error.error in {"wrong_sign_in", "wrong_otp"}:
             self._parts.codes.failed(code)
             now = self._parts.codes.by_key(code.key)
             if now is None or not self._parts.codes.open(now):
                 self._sessions.end(session)
-                self._note("fdeac", request, code, "Too many failed sign-ins")
+                self._note("fdeac", form, "Too many failed sign-ins")
                 return self._over(_OVER)
         text = f"{error.what} {error.remedy}".strip()
         return self._show(session, code, Problem(error.error, text))
 
-    def _origin(
-        self, request: Request, session: ActivationSession, code: StoredDeviceCode
-    ) -> Origin:
+    def _origin(self, form: SubmittedForm) -> Origin:
         """Return where a factor comes from; only the broker starts its own codes."""
         return self._parts.sign_in.lanes.origin(
-            request,
-            code=code.key if code.client == self._console else None,
-            user_code=session.user_code,
+            form.request,
+            code=form.code.key if form.code.client == self._console else None,
+            user_code=form.session.user_code,
         )
 
-    def _note(
-        self, kind: LogCode, request: Request, code: StoredDeviceCode, description: str
-    ) -> None:
-        client = self._parts.clients.by_key(code.client)
+    def _note(self, kind: LogCode, form: SubmittedForm, description: str) -> None:
+        client = self._parts.clients.by_key(form.code.client)
         self._parts.journal.write(
-            kind,
-            description=description,
-            client=log_name(client),
-            peer=peer_of(request),
+            kind, form.request, description=description, client=client
         )
 
     def _show(

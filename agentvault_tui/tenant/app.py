@@ -21,7 +21,7 @@ from agentvault_tui.tenant.clients import (
     REFRESH_TOKEN,
     TOKEN_VAULT,
 )
-from agentvault_tui.tenant.login import PATH, LoginPages
+from agentvault_tui.tenant.login import LoginPages
 from agentvault_tui.tenant.management.api import ManagementApi, ManagementCall
 from agentvault_tui.tenant.management.calls import CALLS
 from agentvault_tui.tenant.management.wire import BODY_CAP as MANAGEMENT_BODY_CAP
@@ -32,9 +32,7 @@ from agentvault_tui.tenant.oauth.endpoints import OAuthEndpoints
 from agentvault_tui.tenant.oauth.grants import GrantType
 from agentvault_tui.tenant.oauth.wire import reply
 from agentvault_tui.tenant.parts import Parts
-from agentvault_tui.tenant.vault.accounts import PATH as PROVIDER
-from agentvault_tui.tenant.vault.accounts import ProviderApi
-from agentvault_tui.tenant.views import STYLE_PATH, Views, stylesheet
+from agentvault_tui.tenant.views import Views
 from agentvault_tui.web import BODY_CAP, App, Receive, RequestGuard, Scope, Send
 
 DEVICE_PATH: Final = "/oauth/device/code"
@@ -74,9 +72,9 @@ class Surface:
         routes: list[BaseRoute] = [
             *_documents(parts),
             Route(DEVICE_PATH, device.start, methods=["POST"]),
-            *_activation(ActivationPages(parts, views)),
-            *_login(LoginPages(parts, views)),
-            *_provider(ProviderApi(parts.provider)),
+            *ActivationPages(parts, views).routes(),
+            *LoginPages(parts, views).routes(),
+            *parts.provider.routes(),
             Mount("/me/v1", MyAccount(parts).app()),
         ]
         return cls(parts, grants, list(CALLS), routes)
@@ -135,45 +133,6 @@ def _documents(parts: Parts) -> list[BaseRoute]:
         Route("/.well-known/oauth-authorization-server", metadata),
         Route("/.well-known/jwks.json", jwks),
         Route(EXTENSIONS_PATH, more),
-    ]
-
-
-def _activation(pages: ActivationPages) -> list[BaseRoute]:
-    async def style(_: Request) -> Response:
-        return stylesheet()
-
-    steps = {
-        "continue": pages.go_on,
-        "sign-in": pages.sign_in,
-        "one-time-code": pages.one_time_code,
-        "confirm": pages.confirm,
-        "cancel": pages.cancel,
-    }
-    routes: list[BaseRoute] = [
-        Route("/activate", pages.start),
-        Route("/activate", pages.enter_code, methods=["POST"]),
-        Route(STYLE_PATH, style),
-    ]
-    for name, submit in steps.items():
-        routes.append(Route(f"/activate/{name}", submit, methods=["POST"]))
-        routes.append(Route(f"/activate/{name}", pages.again))
-    return routes
-
-
-def _login(pages: LoginPages) -> list[BaseRoute]:
-    return [
-        Route("/authorize", pages.authorize),
-        Route("/connected-accounts/connect", pages.connect),
-        Route(f"{PATH}/login", pages.login, methods=["POST"]),
-        Route(f"{PATH}/consent", pages.consent, methods=["POST"]),
-        Route(f"{PATH}/cancel", pages.cancel, methods=["POST"]),
-    ]
-
-
-def _provider(provider: ProviderApi) -> list[BaseRoute]:
-    return [
-        Route(f"{PROVIDER}/tokeninfo", provider.token_info),
-        Route(f"{PROVIDER}/revoke", provider.revoke, methods=["POST"]),
     ]
 
 

@@ -50,8 +50,9 @@ class Client:
         return str(self.doc["name"])
 
     @property
-    def log_name(self) -> tuple[str, str]:
-        return (f"run_{self.key[:16]}" if self.of_run else self.client_id), self.name
+    def log_name(self) -> str:
+        """Its id as the log has it: that of the run's clients is in no file."""
+        return f"run_{self.key[:16]}" if self.of_run else self.client_id
 
     @property
     def grants(self) -> frozenset[str]:
@@ -99,11 +100,6 @@ class Client:
             and self.confidential
             and bool(self.doc["oidc_conformant"])
         )
-
-
-def log_name(client: Client | None) -> tuple[str | None, str | None]:
-    """Return id and name for the log, of a client that may be unknown."""
-    return (None, None) if client is None else client.log_name
 
 
 def console_client(client_id: str) -> Client:
@@ -171,7 +167,7 @@ class Clients:
     def masked(self, text: str) -> str:
         """Return *text* with the log's names for the ids that no file may hold."""
         for client in self._of_run:
-            text = text.replace(client.client_id, client.log_name[0])
+            text = text.replace(client.client_id, client.log_name)
         return text
 
     def all(self) -> list[Client]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
+from starlette.requests import Request
+
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import TenantRefusedError
-from agentvault_tui.tenant.clients import Client, log_name
+from agentvault_tui.tenant.clients import Client
 from agentvault_tui.tenant.signin import WrongSignInError
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.times import millis
@@ -33,22 +34,12 @@ _CODES: Final[dict[str, LogCode]] = {
     "wrong_sign_in": "fp",
     "wrong_otp": "gd_auth_failed",
 }
-_LOCKED: Final[tuple[LogCode, LogCode]] = ("limit_wc", "gd_otp_rate_limit_exceed")
-"""Too many passwords, and too many one-time codes."""
 _SWEEP: Final = 100
 """Rows between two times the oldest are deleted."""
 _STRANGERS: Final = 60
 _WINDOW: Final = 60.0
 _DIGITS: Final = 36
 _TEXT_CAP: Final = 500
-
-
-@dataclass(frozen=True, slots=True)
-class LogPeer:
-    """Who sent a request, as far as HTTP says."""
-
-    ip: str = ""
-    user_agent: str = ""
 
 
 class Journal:
@@ -66,11 +57,11 @@ class Journal:
     def write(
         self,
         kind: LogCode,
+        request: Request,
         *,
         description: str = "",
-        client: tuple[str | None, str | None] = (None, None),
+        client: Client | None = None,
         user: User | None = None,
-        peer: LogPeer | None = None,
         details: Mapping[str, object] | None = None,
         connection: str | None = None,
         audience: str | None = None,
@@ -81,7 +72,7 @@ class Journal:
         Unless *connection* names another, or none with an empty name, a row of a user
         is of the connection where users sign in.
         """
-        if client[0] is None and user is None and self._too_many_strangers():
+        if client is None and user is None and self._too_many_strangers():
             # Whoever has no name here must not push out what was written of others.
             return
         now = self._clock.now()
@@ -95,19 +86,56 @@ class Journal:
             "type": kind,
             "description": _cut(description),
             "connection": _cut(connection) if connection else None,
-            "client_id": client[0],
-            "client_name": client[1],
-            "ip": "" if peer is None else peer.ip,
+            "client_id": None if client is None else client.log_name,
+            "client_name": None if client is None else client.name,
+            "ip": "" if request.client is None else request.client.host,
             "hostname": self._host,
             "details": dict(details or {}),
             "user_id": None if user is None else user.sub,
             "user_name": None if user is None else user.name,
-            "user_agent": "" if peer is None else _cut(peer.user_agent),
+            "user_agent": _cut(request.headers.get("user-agent", "")),
             "audience": audience and _cut(audience),
             "scope": scope and _cut(scope),
         }
         self.keep(log_id, kind, now.timestamp(), json.dumps(doc))
-        self._sweep()
+        self._written += 1
+        if self._written % _SWEEP == 1:
+            self._store.change(
+                "DELETE FROM journal WHERE log_id IN (SELECT log_id FROM journal"
+                " ORDER BY log_id DESC LIMIT -1 OFFSET ?)",
+                KEPT,
+            )
+
+    def signed_in(
+        self, request: Request, user: User, client: Client | None, *, mfa: bool
+    ) -> None:
+        """Note that *user* showed every factor that was asked for."""
+        prompts: list[dict[str, object]] = [{"name": "login"}]
+        if mfa:
+            self.write("gd_auth_succeed", request, user=user)
+            prompts.append(
+                {"name": "mfa", "performed_amr": ["mfa"], "performed_acr": [MFA_ACR]}
+            )
+        details = {"prompts": prompts}
+        self.write("s", request, client=client, user=user, details=details)
+
+    def sign_in_refused(
+        self, request: Request, error: TenantRefusedError, user: User | None = None
+    ) -> None:
+        """Note a failed sign-in, without what was typed as a name.
+
+        Args:
+            request: that brought the factor.
+            error: why it was refused.
+            user: whose password was right before.
+        """
+        kind = _CODES.get(error.error, "f")
+        if isinstance(error, WrongSignInError) and not error.known:
+            kind = "fu"
+        elif error.error == "locked":
+            kind = "limit_wc" if user is None else "gd_otp_rate_limit_exceed"
+        details = {"error": error.error}
+        self.write(kind, request, description=error.what, user=user, details=details)
 
     def keep(self, log_id: str, kind: str, at: float, doc: str) -> None:
         self._store.insert("journal", log_id=log_id, type=kind, visible_at=at, doc=doc)
@@ -135,15 +163,6 @@ class Journal:
         self._last = fresh if fresh > self._last else str(int(self._last) + 1)
         return self._last
 
-    def _sweep(self) -> None:
-        self._written += 1
-        if self._written % _SWEEP == 1:
-            self._store.change(
-                "DELETE FROM journal WHERE log_id IN (SELECT log_id FROM journal"
-                " ORDER BY log_id DESC LIMIT -1 OFFSET ?)",
-                KEPT,
-            )
-
     def _too_many_strangers(self) -> bool:
         since, count = self._strangers
         now = self._clock.boot()
@@ -151,48 +170,6 @@ class Journal:
             since, count = now, 0
         self._strangers = (since, count + 1)
         return count >= _STRANGERS
-
-
-class SignInLog:
-    """Writes the rows that Auth0 writes."""
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-
-    def succeeded(
-        self, user: User, client: Client | None, peer: LogPeer, *, mfa: bool
-    ) -> None:
-        """Note that *user* showed every factor that was asked for."""
-        prompts: list[dict[str, object]] = [{"name": "login"}]
-        if mfa:
-            self._journal.write("gd_auth_succeed", user=user, peer=peer)
-            prompts.append(
-                {"name": "mfa", "performed_amr": ["mfa"], "performed_acr": [MFA_ACR]}
-            )
-        details = {"prompts": prompts}
-        name = log_name(client)
-        self._journal.write("s", client=name, user=user, peer=peer, details=details)
-
-    def challenged(self, user: User, peer: LogPeer) -> None:
-        """Note that *user*, whose password was right, is asked for a second factor."""
-        self._journal.write("gd_start_auth", user=user, peer=peer)
-
-    def refused(
-        self, error: TenantRefusedError, peer: LogPeer, user: User | None = None
-    ) -> None:
-        """Note a failed sign-in; what was typed as a name is nobody's business."""
-        kind = _CODES.get(error.error, "f")
-        if isinstance(error, WrongSignInError) and not error.known:
-            kind = "fu"
-        elif error.error == "locked":
-            kind = _LOCKED[user is not None]
-        self._journal.write(
-            kind,
-            description=error.what,
-            user=user,
-            peer=peer,
-            details={"error": error.error},
-        )
 
 
 def _cut(text: str) -> str:

@@ -21,14 +21,14 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import TenantError, TenantRefusedError
 from agentvault_tui.model import sha256_hex
-from agentvault_tui.tenant.clients import AUTHORIZATION_CODE, Client, log_name
-from agentvault_tui.tenant.journal import SignInLog
+from agentvault_tui.tenant.clients import AUTHORIZATION_CODE, Client
 from agentvault_tui.tenant.oauth.grants import issue_code
-from agentvault_tui.tenant.oauth.wire import page_form, peer_of, refused
+from agentvault_tui.tenant.oauth.wire import page_form, refused
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.tokens import Login
@@ -74,9 +74,17 @@ class LoginPages:
         self._parts = parts
         self._states = SealedStates(parts.seal, parts.clock)
         self._views = views
-        self._log = SignInLog(parts.journal)
 
-    async def authorize(self, request: Request) -> Response:
+    def routes(self) -> list[BaseRoute]:
+        return [
+            Route("/authorize", self._authorize),
+            Route("/connected-accounts/connect", self._connect),
+            Route(f"{PATH}/login", self._login, methods=["POST"]),
+            Route(f"{PATH}/consent", self._consent, methods=["POST"]),
+            Route(f"{PATH}/cancel", self._cancel, methods=["POST"]),
+        ]
+
+    async def _authorize(self, request: Request) -> Response:
         """Answer ``/authorize`` (RFC 6749 section 4.1.1)."""
         try:
             state = read_request(self._parts, request.query_params)
@@ -92,7 +100,7 @@ class LoginPages:
             return self._views.page("login-over", Problem("bad_request", error.what))
         return self._show(request, "login", state)
 
-    async def connect(self, request: Request) -> Response:
+    async def _connect(self, request: Request) -> Response:
         """Answer the link of a connect request (Auth0's My Account API)."""
         ticket = request.query_params.get("ticket", "")
         asked = self._parts.connecting.by_ticket(ticket)
@@ -101,12 +109,12 @@ class LoginPages:
         state = LoginState("connect", asked.client_id, request=asked.key)
         return self._show(request, "login", state)
 
-    async def login(self, request: Request) -> Response:
+    async def _login(self, request: Request) -> Response:
         """Check the password that was submitted, and ask for consent."""
         form, state = await self._submitted(request)
         if state is None or state.sub is not None:
             return self._views.page("login-over", _STALE)
-        parts, peer = self._parts, peer_of(request)
+        parts = self._parts
         try:
             user = await parts.sign_in.password(
                 form.get("user", ""),
@@ -114,15 +122,15 @@ class LoginPages:
                 parts.sign_in.lanes.origin(request),
             )
         except TenantRefusedError as error:
-            self._log.refused(error, peer)
+            parts.journal.sign_in_refused(request, error)
             problem = Problem(error.error, f"{error.what} {error.remedy}".strip())
             return self._show(request, "login", state, problem)
         client = parts.clients.find(state.client_id)
-        self._log.succeeded(user, client, peer, mfa=False)
+        parts.journal.signed_in(request, user, client, mfa=False)
         now = int(parts.clock.now().timestamp())
         return self._show(request, "consent", replace(state, sub=user.sub, at=now))
 
-    async def consent(self, request: Request) -> Response:
+    async def _consent(self, request: Request) -> Response:
         """Send the browser back with a code for what was consented to."""
         _, state = await self._submitted(request)
         parts = self._parts
@@ -153,7 +161,7 @@ class LoginPages:
         _log.info("authorization granted by %s", user.sub)
         return _back(state.redirect_uri, code=code, state=state.state)
 
-    async def cancel(self, request: Request) -> Response:
+    async def _cancel(self, request: Request) -> Response:
         """Send the browser back with ``access_denied``."""
         _, state = await self._submitted(request)
         if state is None:
@@ -168,10 +176,10 @@ class LoginPages:
             parts.connecting.cancel(asked)
             parts.journal.write(
                 "connected_accounts_connection_failed",
+                request,
                 description=_NO,
-                client=log_name(parts.clients.find(asked.client_id)),
+                client=parts.clients.find(asked.client_id),
                 user=parts.people.find(asked.user_id),
-                peer=peer_of(request),
                 connection=asked.connection,
             )
         return _back(back_to, error="access_denied", error_description=_NO, state=sent)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Final, Literal
 
@@ -14,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from agentvault_tui.tenant.accounts import VaultAccount, shape
 from agentvault_tui.tenant.clients import Client
 from agentvault_tui.tenant.journal import LogCode
 from agentvault_tui.tenant.login import redirect_allowed
@@ -28,16 +30,18 @@ from agentvault_tui.tenant.management.wire import (
     checked,
     read_json,
 )
-from agentvault_tui.tenant.oauth.wire import json_reply, peer_of
+from agentvault_tui.tenant.oauth.wire import json_reply
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.users import User
-from agentvault_tui.tenant.vault.accounts import shape
 from agentvault_tui.web import read_body
 
 _MOST, _USUAL = 20, 10
 _BASE: Final = "/connected-accounts"
-_NOT_CONNECTED: Final[LogCode] = "connected_accounts_connection_failed"
-_NOT_DELETED: Final[LogCode] = "connected_accounts_delete_failed"
+_FAILED: Final[dict[str, LogCode]] = {
+    "complete": "connected_accounts_connection_failed",
+    "accounts/{id}": "connected_accounts_delete_failed",
+}
+"""The log's code for a call that failed, by its path."""
 _Challenge = Annotated[str, Meta(min_length=43, max_length=128)]
 
 
@@ -79,54 +83,52 @@ class MyAccount:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._audience = parts.apis.me
 
     def app(self) -> Starlette:
-        calls: tuple[tuple[str, str, str, _Act, LogCode | None], ...] = (
-            ("POST", "connect", "create", self._connect, None),
-            ("POST", "complete", "create", self._complete, _NOT_CONNECTED),
-            ("GET", "accounts", "read", self._list, None),
-            ("GET", "connections", "read", self._offered, None),
-            ("DELETE", "accounts/{id}", "delete", self._delete, _NOT_DELETED),
+        calls: tuple[tuple[str, str, str, _Act], ...] = (
+            ("POST", "connect", "create", self._connect),
+            ("POST", "complete", "create", self._complete),
+            ("GET", "accounts", "read", self._list),
+            ("GET", "connections", "read", self._offered),
+            ("DELETE", "accounts/{id}", "delete", self._delete),
         )
-        routes = [
-            Route(f"{_BASE}/{path}",
-                  self._handler(f"{verb}:me:connected_accounts", act, failed),
-                  methods=[method])
-            for method, path, verb, act, failed in calls
-        ]  # fmt: skip
         made = Starlette(
-            routes=routes, exception_handlers={HTTPException: self._no_route}
+            routes=[
+                Route(
+                    f"{_BASE}/{path}",
+                    partial(self._answer, f"{verb}:me:connected_accounts", path, act),
+                    methods=[method],
+                )
+                for method, path, verb, act in calls
+            ],
+            exception_handlers={HTTPException: self._no_route},
         )
         made.router.redirect_slashes = False
         return made
 
-    def _handler(
-        self, scope: str, act: _Act, failed: LogCode | None
-    ) -> Callable[[Request], Awaitable[Response]]:
-        async def handle(request: Request) -> Response:
-            """Check who asks and how often, act, and answer as Auth0 does."""
-            call: _Call | None = None
-            try:
-                user, client = self._caller(request, scope)
-                raw = await read_body(request.receive)
-                kind = request.headers.get("content-type", "")
-                body = read_json(kind, raw) if request.method == "POST" else None
-                call = _Call(request, user, client, body)
-                status, said = act(call)
-            except ApiError as error:
-                if failed and call is not None:
-                    self._note_failed(call, failed, error.message)
-                return _problem(error)
-            return json_reply(status, said)
-
-        return handle
+    async def _answer(
+        self, scope: str, path: str, act: _Act, request: Request
+    ) -> Response:
+        """Check who asks, act, and answer as Auth0 does."""
+        call: _Call | None = None
+        try:
+            user, client = self._caller(request, scope)
+            raw = await read_body(request.receive)
+            kind = request.headers.get("content-type", "")
+            body = read_json(kind, raw) if request.method == "POST" else None
+            call = _Call(request, user, client, body)
+            status, said = act(call)
+        except ApiError as error:
+            if call is not None and path in _FAILED:
+                self._note(call, _FAILED[path], description=error.message)
+            return _problem(error)
+        return json_reply(status, said)
 
     def _caller(self, request: Request, scope: str) -> tuple[User, Client]:
-        authorization = request.headers.get("authorization", "")
-        found = self._parts.access.bearer(authorization, self._audience)
-        user = None if found is None else self._parts.people.find(found.sub)
-        client = None if found is None else self._parts.clients.find(found.client_id)
+        parts, header = self._parts, request.headers.get("authorization", "")
+        found = parts.access.bearer(header, parts.apis.me)
+        user = None if found is None else parts.people.find(found.sub)
+        client = None if found is None else parts.clients.find(found.client_id)
         if found is None or user is None or client is None or user.blocked:
             raise ApiError(401, "Invalid or expired token.", None)
         if scope not in found.scopes:
@@ -151,15 +153,14 @@ class MyAccount:
     def _complete(self, call: _Call) -> tuple[int, object]:
         names = ("auth_session", "connect_code", "redirect_uri")
         body = checked(call.body, CompleteBody, *names)
-        done = self._parts.connecting.complete(call.user, call.client, body)
-        connection = self._parts.connections.for_vault(done.connection, call.client)
+        name, whose, scope = self._parts.connecting.complete(
+            call.user, call.client, body
+        )
+        connection = self._parts.connections.for_vault(name, call.client)
         if connection is None:
             raise ApiError(409, "The connection is not offered any more.", None)
-        account = self._parts.accounts.connect(
-            call.user.sub, connection, done.account, done.scope
-        )
-        self._note(call, "connected_accounts_connection_succeeded", account.connection,
-                   account.id, account.account)  # fmt: skip
+        account = self._parts.accounts.connect(call.user.sub, connection, whose, scope)
+        self._note(call, "connected_accounts_connection_succeeded", account)
         return 201, shape(account)
 
     def _list(self, call: _Call) -> tuple[int, object]:
@@ -187,30 +188,28 @@ class MyAccount:
         if account is None or account.user_id != call.user.sub:
             raise ApiError(404, "The connected account does not exist.", None)
         self._parts.accounts.delete(account.id)
-        self._note(call, "connected_accounts_delete_succeeded", account.connection,
-                   account.id, account.account)  # fmt: skip
+        self._note(call, "connected_accounts_delete_succeeded", account)
         return 204, None
 
     def _note(
-        self, call: _Call, kind: LogCode, connection: str, key: str, account: str
+        self,
+        call: _Call,
+        kind: LogCode,
+        account: VaultAccount | None = None,
+        description: str = "",
     ) -> None:
+        details = {}
+        if account is not None:
+            one = {"id": account.id, "idp_user_id": account.account}
+            details = {"connected_account": one}
         self._parts.journal.write(
             kind,
-            client=call.client.log_name,
+            call.request,
+            description=description,
+            client=call.client,
             user=call.user,
-            peer=peer_of(call.request),
-            connection=connection,
-            details={"connected_account": {"id": key, "idp_user_id": account}},
-        )
-
-    def _note_failed(self, call: _Call, kind: LogCode, why: str) -> None:
-        self._parts.journal.write(
-            kind,
-            description=why,
-            client=call.client.log_name,
-            user=call.user,
-            peer=peer_of(call.request),
-            connection="",
+            connection="" if account is None else account.connection,
+            details=details,
         )
 
     async def _no_route(self, _: Request, error: Exception) -> Response:

@@ -10,6 +10,7 @@ from argon2 import PasswordHasher
 from agentvault_tui.clock import Clock
 from agentvault_tui.home import Home
 from agentvault_tui.model import new_id, new_secret
+from agentvault_tui.tenant.accounts import Connecting, Provider, VaultAccounts
 from agentvault_tui.tenant.apis import MANAGEMENT_SCOPES, Apis, Connections
 from agentvault_tui.tenant.clients import (
     Client,
@@ -26,7 +27,6 @@ from agentvault_tui.tenant.signin import SignIn
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.tokens import AccessTokens, RefreshTokens, TokenService
 from agentvault_tui.tenant.users import People, strong_hasher
-from agentvault_tui.tenant.vault.accounts import Connecting, Provider, VaultAccounts
 
 HOST: Final = "127.0.0.1"
 

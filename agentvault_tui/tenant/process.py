@@ -27,10 +27,10 @@ from agentvault_tui.errors import (
 from agentvault_tui.home import Home, private_file, private_folder
 from agentvault_tui.process import harden, log_json_lines
 from agentvault_tui.settings import Settings
+from agentvault_tui.tenant.accounts import where
 from agentvault_tui.tenant.app import Surface
 from agentvault_tui.tenant.parts import HOST, Parts, Run
 from agentvault_tui.tenant.store import Store
-from agentvault_tui.tenant.vault.accounts import where
 from agentvault_tui.web import Server, loopback_pair, run
 
 _LOCK_TRIES: Final = 30

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.requests import Request
 from starlette.responses import Response
 
 from agentvault_tui.clock import iso
@@ -142,7 +143,7 @@ def browser_cookie(sent: str | None) -> str:
     return secrets.token_urlsafe(32)
 
 
-def stylesheet() -> Response:
+async def stylesheet(_: Request) -> Response:
     """Return the one stylesheet; its name changes with its content."""
     headers = {"cache-control": "max-age=31536000, immutable"}
     return Response(_STYLE, headers=headers, media_type="text/css")

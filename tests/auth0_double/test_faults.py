@@ -8,14 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 from support.manual_clock import ManualClock
 from support.tenant_admin import Admin
 
 from agentvault_tui.home import Home
+from agentvault_tui.tenant.clients import Client
 from agentvault_tui.tenant.store import Store
 from auth0_double.faults import Faults, FaultSwitch
 from auth0_double.logs import DelayedJournal
 from auth0_double.running import START
+
+REQUEST = Request({"type": "http", "headers": []})
+CLIENT = Client("c", {"name": "c"})
 
 
 def journal(home: Home, faults: Faults) -> tuple[ManualClock, Store, DelayedJournal]:
@@ -76,7 +81,7 @@ async def test_slow_waits_before_it_answers() -> None:
 def test_rows_can_come_late(home: Home) -> None:
     """With a delay a row is found by nobody until it is over."""
     clock, store, late = journal(home, Faults(log_delay=30))
-    late.write("s", client=("c", "c"))
+    late.write("s", REQUEST, client=CLIENT)
     row = {"log_id": f"900{clock.now():%Y%m%d%H%M%S}000{0:036d}"}
     assert late.after("", 10) == late.search([], "DESC") == []
     assert late.one(row["log_id"]) is None
@@ -89,10 +94,10 @@ def test_rows_can_come_late(home: Home) -> None:
 def test_a_row_can_be_dropped_after_a_while(home: Home) -> None:
     """As a plan's retention does: by checkpoint, by search and by its id."""
     clock, store, kept = journal(home, Faults(log_kept=60))
-    kept.write("s", client=("c", "c"))
+    kept.write("s", REQUEST, client=CLIENT)
     (row,) = kept.after("", 10)
     clock.advance(61)
-    kept.write("f", client=("c", "c"))
+    kept.write("f", REQUEST, client=CLIENT)
     assert [one["type"] for one in kept.after("", 10)] == ["f"]
     assert [one["type"] for one in kept.search([], "DESC")] == ["f"]
     assert kept.one(row["log_id"]) is None

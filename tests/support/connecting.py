@@ -21,7 +21,7 @@ from agentvault_tui.home import Home
 from agentvault_tui.ledger import OutboxStep
 from agentvault_tui.model import Account, Agent, new_id
 from agentvault_tui.settings import ConnectionSettings
-from agentvault_tui.tenant.vault.accounts import where
+from agentvault_tui.tenant.accounts import where
 from agentvault_tui.vault import ClientSecret, Secret, TenantClient
 from agentvault_tui.vault.provider import Endpoints
 

@@ -15,9 +15,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from agentvault_tui.errors import ConflictError, UsageError
-from agentvault_tui.tenant.clients import log_name
 from agentvault_tui.tenant.management.wire import ApiError, read_json, redacted
-from agentvault_tui.tenant.oauth.wire import json_reply, peer_of
+from agentvault_tui.tenant.oauth.wire import json_reply
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.tokens import VerifiedAccess
 from agentvault_tui.text import visible
@@ -132,12 +131,12 @@ class ManagementApi:
         body: object,
         answer: ManagementAnswer,
     ) -> None:
-        clients, peer = self._parts.clients, peer_of(request)
+        clients = self._parts.clients
         self._parts.journal.write(
             "sapi" if answer.status < 400 else "fapi",
+            request,
             description=call.title,
-            client=log_name(clients.find(caller.client_id)),
-            peer=peer,
+            client=clients.find(caller.client_id),
             details={
                 "request": {
                     "method": call.method.lower(),
@@ -145,13 +144,13 @@ class ManagementApi:
                     "query": {},
                     "body": redacted(body),
                     "channel": "api",
-                    "ip": peer.ip,
+                    "ip": "" if request.client is None else request.client.host,
                     "auth": {
                         "strategy": "jwt",
                         "user": {},
                         "credentials": {"scopes": list(call.scopes)},
                     },
-                    "userAgent": peer.user_agent[:200],
+                    "userAgent": request.headers.get("user-agent", "")[:200],
                 },
                 "response": {"statusCode": answer.status, "body": {}},
             },

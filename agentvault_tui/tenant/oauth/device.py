@@ -11,11 +11,10 @@ from starlette.responses import Response
 
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.tenant import details
-from agentvault_tui.tenant.clients import DEVICE_CODE, Client, log_name
+from agentvault_tui.tenant.clients import DEVICE_CODE, Client
 from agentvault_tui.tenant.codes import StoredDeviceCode
 from agentvault_tui.tenant.oauth.grants import GrantResult, TokenRequest
 from agentvault_tui.tenant.oauth.wire import (
-    peer_of,
     refusal,
     refused,
     reply,
@@ -89,9 +88,9 @@ class DeviceGrant:
         except TenantRefusedError as error:
             self._parts.journal.write(
                 "fdeaz",
+                request,
                 description=error.what,
-                client=log_name(client),
-                peer=peer_of(request),
+                client=client,
                 details={"error": error.error},
             )
             return refusal(error)

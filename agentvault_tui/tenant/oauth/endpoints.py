@@ -9,12 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agentvault_tui.errors import TenantRefusedError
-from agentvault_tui.tenant.clients import Client, log_name
+from agentvault_tui.tenant.clients import Client
 from agentvault_tui.tenant.oauth.grants import GrantType, TokenRequest
 from agentvault_tui.tenant.oauth.wire import (
     ExchangeError,
     body_of,
-    peer_of,
     refusal,
     refused,
     reply,
@@ -60,18 +59,18 @@ class OAuthEndpoints:
                 told = error.reason if isinstance(error, ExchangeError) else error.error
                 self._parts.journal.write(
                     grant.failed,
+                    request,
                     description=error.what,
-                    client=log_name(client),
-                    peer=peer_of(request),
+                    client=client,
                     details={"error": error.error, "failure_reason": told},
                     connection=None if client is None else form.get("connection"),
                 )
             return refusal(error)
         self._parts.journal.write(
             grant.succeeded,
-            client=client.log_name,
+            request,
+            client=client,
             user=outcome.user,
-            peer=peer_of(request),
             details=outcome.details,
             connection=outcome.connection,
             audience=outcome.audience,
@@ -92,8 +91,8 @@ class OAuthEndpoints:
         if held is not None:
             self._parts.journal.write(
                 "srrt",
-                client=client.log_name,
-                peer=peer_of(request),
+                request,
+                client=client,
                 details={"credential_id": held.id, "user_id": held.user_id},
             )
         return Response(status_code=200, headers={"cache-control": "no-store"})

@@ -16,7 +16,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agentvault_tui.errors import TenantRefusedError
-from agentvault_tui.tenant.journal import LogPeer
 from agentvault_tui.web import BodyError, parse_body, parse_form, read_body
 
 FORM: Final = "application/x-www-form-urlencoded"
@@ -129,12 +128,6 @@ async def wide_form(request: Request) -> dict[str, str]:
     if pairs is None or len(dict(pairs)) != len(pairs):
         raise refused("invalid_request", "malformed form, or a parameter stands twice")
     return dict(pairs)
-
-
-def peer_of(request: Request) -> LogPeer:
-    """Return who sent a request, for the log."""
-    ip = "" if request.client is None else request.client.host
-    return LogPeer(ip, request.headers.get("user-agent", ""))
 
 
 def json_reply(

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import TenantRefusedError
@@ -59,9 +60,9 @@ class VaultAccounts:
         self._clock = clock
         self._provider = provider
 
-    def connect(self, user_id: str, connection: Document, account: str, scope: str) -> (
-        VaultAccount
-    ):  # fmt: skip
+    def connect(
+        self, user_id: str, connection: Document, account: str, scope: str
+    ) -> VaultAccount:
         """Have the provider give tokens, and keep them.
 
         Connected again, an account keeps its id, and gets the scopes of this time.
@@ -77,19 +78,15 @@ class VaultAccounts:
                 **whose,
                 id=new_id("cac"),
                 scope=scope,
-                created_at=self._now(),
+                created_at=self._clock.now().timestamp(),
                 version=0,
                 sealed=b"",
                 token_expires_at=0,
             )
-            row = self._store.find("connected_accounts", **whose)
-            assert row is not None  # noqa: S101 - it was just kept
-            key = str(row["id"])
-            self._keep(key, int(row["version"]), tokens)
-            self._store.update("connected_accounts", {"scope": scope}, id=key)
-        found = self.get(key)
-        assert found is not None  # noqa: S101 - it was just kept
-        return found
+            (row,) = self._store.rows("connected_accounts", **whose)
+            self._keep(row["id"], row["version"], tokens)
+            self._store.update("connected_accounts", {"scope": scope}, id=row["id"])
+        return _read(self._store.rows("connected_accounts", **whose)[0])
 
     def list(self, user_id: str, connection: str | None = None) -> list[VaultAccount]:
         named = {} if connection is None else {"connection": connection}
@@ -111,8 +108,10 @@ class VaultAccounts:
             account: whose.
             lifetime: seconds that the provider's access tokens live.
         """
-        held = self._open(account)
-        now = self._now()
+        (row,) = self._store.rows("connected_accounts", id=account.id)
+        raw = self._seal.open(_KIND, account.id, row["version"], row["sealed"])
+        held: dict[str, str] = json.loads(raw)
+        now = self._clock.now().timestamp()
         self._store.update("connected_accounts", {"last_used_at": now}, id=account.id)
         if account.token_expires_at - now > _ALMOST:
             return TokenPair(
@@ -136,16 +135,6 @@ class VaultAccounts:
         fresh = {"version": version + 1, "sealed": box,
                  "token_expires_at": tokens.expires_at}  # fmt: skip
         self._store.update("connected_accounts", fresh, id=key)
-
-    def _open(self, account: VaultAccount) -> dict[str, str]:
-        row = self._store.find("connected_accounts", id=account.id)
-        assert row is not None  # noqa: S101 - it was just read
-        raw = self._seal.open(_KIND, account.id, row["version"], row["sealed"])
-        held: dict[str, str] = json.loads(raw)
-        return held
-
-    def _now(self) -> float:
-        return self._clock.now().timestamp()
 
 
 def shape(account: VaultAccount) -> dict[str, object]:
@@ -179,7 +168,7 @@ class TokenPair:
 
 
 class Provider:
-    """The stand-in over one store, which holds hashes of its tokens alone."""
+    """The built-in provider of one store, which holds hashes of its tokens alone."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
@@ -197,7 +186,7 @@ class Provider:
             account=account,
             scope=scope,
             refresh_hash=sha256_hex(refresh),
-            created_at=self._now(),
+            created_at=self._clock.now().timestamp(),
         )
         access, expires_at = self._token(key, scope, lifetime)
         return TokenPair(access, refresh, scope, expires_at)
@@ -217,7 +206,7 @@ class Provider:
             "SELECT t.scope, t.expires_at, g.account, g.connection"
             " FROM provider_tokens t JOIN provider_grants g ON g.id = t.grant_id"
             " WHERE t.token_hash = ? AND t.expires_at > ?",
-            *(sha256_hex(access_token), self._now()),
+            *(sha256_hex(access_token), self._clock.now().timestamp()),
         )
         if row is None:
             return None
@@ -240,8 +229,34 @@ class Provider:
                 self._store.delete("provider_grants", id=row["id"])
         self._store.delete("provider_tokens", token_hash=digest)
 
+    def routes(self) -> list[BaseRoute]:
+        """Return what a workspace asks of its provider, and what revokes there."""
+        return [
+            Route(f"{PATH}/tokeninfo", self._token_info),
+            Route(f"{PATH}/revoke", self._revoke, methods=["POST"]),
+        ]
+
+    async def _token_info(self, request: Request) -> Response:
+        """Say what the bearer's token is good for: whoever holds it may know."""
+        token = bearer_token(request.headers.get("authorization", ""))
+        found = None if token is None else self.info(token)
+        if found is None:
+            answer = reply(401, {"active": False})
+            answer.headers["www-authenticate"] = 'Bearer error="invalid_token"'
+            return answer
+        return reply(200, found)
+
+    async def _revoke(self, request: Request) -> Response:
+        """End a token; an unknown one gets the same 200 (RFC 7009 section 2.2)."""
+        try:
+            (token,) = required(await body_of(request), "token")
+        except TenantRefusedError as error:
+            return refusal(error)
+        self.revoke(token)
+        return Response(status_code=200, headers={"cache-control": "no-store"})
+
     def _token(self, key: str, scope: str, lifetime: float) -> tuple[str, float]:
-        now = self._now()
+        now = self._clock.now().timestamp()
         self._store.change("DELETE FROM provider_tokens WHERE expires_at <= ?", now)
         access = new_secret("av_pa")
         self._store.insert(
@@ -253,16 +268,9 @@ class Provider:
         )
         return access, now + lifetime
 
-    def _now(self) -> float:
-        return self._clock.now().timestamp()
-
 
 def where(issuer: str) -> dict[str, dict[str, str]]:
-    """Return the stand-in's endpoints by its connection's name, for who starts us.
-
-    A provider at a fixed address is set in the broker's settings; this one's port
-    is another in each home.
-    """
+    """Return the built-in provider's endpoints by its connection's name."""
     base = f"{issuer.rstrip('/')}{PATH}"
     return {
         WORKSPACE: {
@@ -270,35 +278,6 @@ def where(issuer: str) -> dict[str, dict[str, str]]:
             "userinfo_endpoint": f"{base}/tokeninfo",
         }
     }
-
-
-class ProviderApi:
-    """What a workspace asks of its provider, and what revokes there."""
-
-    def __init__(self, provider: Provider) -> None:
-        self._provider = provider
-
-    async def token_info(self, request: Request) -> Response:
-        """Say what the bearer's token is good for; who holds it may know.
-
-        The token has 256 bits, so asking cannot be guessing (RFC 7662 section 4).
-        """
-        token = bearer_token(request.headers.get("authorization", ""))
-        found = None if token is None else self._provider.info(token)
-        if found is None:
-            answer = reply(401, {"active": False})
-            answer.headers["www-authenticate"] = 'Bearer error="invalid_token"'
-            return answer
-        return reply(200, found)
-
-    async def revoke(self, request: Request) -> Response:
-        """End a token; an unknown one gets the same 200 (RFC 7009 section 2.2)."""
-        try:
-            (token,) = required(await body_of(request), "token")
-        except TenantRefusedError as error:
-            return refusal(error)
-        self._provider.revoke(token)
-        return Response(status_code=200, headers={"cache-control": "no-store"})
 
 
 EXPIRES_IN: Final = 300
@@ -320,15 +299,6 @@ class PendingConsent:
     state: str | None
     scope: str
     expires_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Connected:
-    """What the person consented to."""
-
-    connection: str
-    account: str
-    scope: str
 
 
 class Connecting:
@@ -398,8 +368,8 @@ class Connecting:
 
     def complete(
         self, user: User, client: Client, body: Mapping[str, Any]
-    ) -> Connected:
-        """Take the proof, once, from who began.
+    ) -> tuple[str, str, str]:
+        """Take the code, once, from who began; return connection, account and scope.
 
         The code alone is worth nothing: it takes the session of the client that
         began, that user's token, the same redirect_uri, and the verifier (RFC 7636).
@@ -428,7 +398,7 @@ class Connecting:
             if not right:
                 raise refused
             self._store.delete("connect_requests", session_hash=key)
-        return Connected(row["connection"], row["account"], row["scope"])
+        return row["connection"], row["account"], row["scope"]
 
     def _undecided(self, **column: str) -> PendingConsent | None:
         row = self._store.find("connect_requests", code_hash=None, **column)

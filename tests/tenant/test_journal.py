@@ -6,12 +6,14 @@ import re
 
 import pytest
 from auth0_double.running import START, TenantThread
+from starlette.requests import Request
 from support.manual_clock import ManualClock
 from support.tenant_admin import CALLBACK, DATABASE, Admin, Agent, query_of
 
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.home import Home
 from agentvault_tui.tenant import journal as journal_module
+from agentvault_tui.tenant.clients import Client
 from agentvault_tui.tenant.device_page_client import Activation
 from agentvault_tui.tenant.journal import Journal
 from agentvault_tui.tenant.store import Store
@@ -21,6 +23,9 @@ KEYS = {
     "client_name", "ip", "hostname", "details", "user_id", "user_name", "user_agent",
     "audience", "scope",
 }  # fmt: skip
+
+REQUEST = Request({"type": "http", "headers": []})
+CLIENT = Client("c", {"name": "c"})
 
 
 @pytest.fixture
@@ -180,11 +185,11 @@ def test_ids_grow_even_when_the_clock_goes_back(
     """Also over a restart: whoever resumes from an id misses nothing."""
     first = journal(store, clock)
     for _ in range(3):
-        first.write("s", client=("c", "c"))
+        first.write("s", REQUEST, client=CLIENT)
     clock.jump_wall(-3600)
     second = journal(store, clock)
     clock.advance(1)
-    second.write("f", client=("c", "c"))
+    second.write("f", REQUEST, client=CLIENT)
     ids = [row["log_id"] for row in second.page(0, 10, newest_first=False)]
     clock.jump_wall(3600)
     rows = second.after("", 10)
@@ -201,7 +206,7 @@ def test_the_log_is_capped(
     monkeypatch.setattr(journal_module, "KEPT", 50)
     kept = journal(store, clock)
     for number in range(202):
-        kept.write(f"t{number}", client=("c", "c"))
+        kept.write(f"t{number}", REQUEST, client=CLIENT)
     rows = kept.page(0, 500)
     assert len(rows) <= 151
     assert rows[0]["type"] == "t201"
@@ -212,10 +217,10 @@ def test_strangers_push_nothing_out(store: Store, clock: ManualClock) -> None:
     """Rows of nobody are sixty a minute; those of clients are never held back."""
     flooded = journal(store, clock)
     for _ in range(100):
-        flooded.write("feccft")
-    flooded.write("feccft", client=("c", "c"))
+        flooded.write("feccft", REQUEST)
+    flooded.write("feccft", REQUEST, client=CLIENT)
     assert len(flooded.page(0, 500)) == 61
     clock.advance(60)
-    flooded.write("feccft")
+    flooded.write("feccft", REQUEST)
     assert len(flooded.page(0, 500)) == 62
     store.close()

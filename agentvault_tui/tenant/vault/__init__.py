@@ -1,1 +1,0 @@
-"""Token Vault: provider tokens kept for users, and exchanged for by clients."""
