@@ -15,6 +15,7 @@ from agentvault_tui.console.draw.glyphs import (
     fold_for,
     folded,
 )
+from agentvault_tui.console.state.moments import plural
 from agentvault_tui.console.state.records import QUARTERS
 from agentvault_tui.operator_api.history import (
     ActivityInfo,
@@ -64,11 +65,6 @@ def print_agent(
         )
     if agent.listed_tokens:
         _tokens(out, agent.listed_tokens)
-
-
-def count(number: int, noun: str) -> str:
-    """Write ``1 token``, ``2 tokens``."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _identity(out: Output, agent: AgentInfo, activity: ActivityInfo) -> None:
@@ -122,7 +118,7 @@ def revoking(agent: AgentInfo, activity: ActivityInfo) -> list[tuple[str, object
 
 
 def _ended(cut: RevokeForecast | RevokedInfo, elevated: str = "") -> str:
-    tokens, stepups = count(cut.tokens, "token"), count(cut.stepups, "step-up")
+    tokens, stepups = plural(cut.tokens, "token"), plural(cut.stepups, "step-up")
     return f"{tokens}{elevated} and {stepups}"
 
 

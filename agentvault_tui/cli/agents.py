@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import click
 from msgspec import to_builtins
 
-from agentvault_tui.cli.agent_show import count, print_agent, print_elsewhere, serving
+from agentvault_tui.cli.agent_show import print_agent, print_elsewhere, serving
 from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.lookup import agent_pages, find_agent
 from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import CliSession
+from agentvault_tui.console.state.moments import plural
 from agentvault_tui.errors import NotFoundError, SettingsError, UsageError
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.requests import (
@@ -23,9 +23,15 @@ from agentvault_tui.operator_api.requests import (
     RevokeRequest,
     ScopesRequest,
 )
-from agentvault_tui.operator_api.shapes import AgentInfo, RevokeAnswer
+from agentvault_tui.operator_api.shapes import AgentInfo
 
 _KEY_CAP: Final = 64 * 1024
+_KEPT: Final = {
+    "journal": "the cut journal keeps it, also over a restart",
+    "stop": "the next start of the broker stops everything",
+    "memory": "a restart of the broker would lose it",
+}
+"""Where a cut is until the ledger can write."""
 
 
 @group("agents", example="agentvault agents list")
@@ -151,7 +157,7 @@ def add_agent(session: CliSession, /, scopes: tuple[str, ...], **given: Any) -> 
             ("agent", out.cell(agent.name, "strong")),
             ("id", agent.id),
             ("client id", agent.client_id),
-            *([("client secret", secret)] if secret else []),
+            ("client secret", secret) if secret else None,
             ("scopes", " ".join(agent.scopes)),
             *serving(agent),
         ]
@@ -201,22 +207,15 @@ def revoke_agent(
     out.line(Cell(out.shown("revoked "), "bad"), *who)
     out.line(
         f"closed here in {answer.effective_ms:.1f} ms: "
-        f"{count(answer.tokens_revoked, 'token')} and "
-        f"{count(answer.stepups_cancelled, 'step-up')} ended"
+        f"{plural(answer.tokens_revoked, 'token')} and "
+        f"{plural(answer.stepups_cancelled, 'step-up')} ended"
     )
     print_elsewhere(out, answer)
     if not answer.recorded:
-        out.note(f"in force, and not in the ledger yet: {_kept(answer)}")
+        kept = _KEPT.get(answer.durable_in, _KEPT["memory"])
+        out.note(f"in force, and not in the ledger yet: {kept}")
     if everyone:
         out.line("nothing is issued until `agentvault agents restore --all`")
-
-
-def _kept(answer: RevokeAnswer) -> str:
-    """Say where a cut is until the ledger can write."""
-    return {
-        "journal": "the cut journal keeps it, also over a restart",
-        "stop": "the next start of the broker stops everything",
-    }.get(answer.durable_in, "a restart of the broker would lose it")
 
 
 @agents.command("restore", example="agentvault agents restore --all")
@@ -238,38 +237,38 @@ def restore_agent(session: CliSession, ref: str | None, everyone: bool) -> None:
         out.line(Cell(out.shown("restored "), "good"), *_name_and_id(out, answer.agent))
     else:
         out.line(
-            f"the panic is over: {count(answer.agents or 0, 'agent')} served; "
+            f"the panic is over: {plural(answer.agents or 0, 'agent')} served; "
             "agents revoked singly stay revoked"
         )
 
 
-def _agent_and_scopes(function: Callable[..., object]) -> Callable[..., object]:
-    """Take an agent, and scopes as arguments or, as `add` does, by ``--scope``."""
-    for parameter in (
-        click.option("--scope", "named", multiple=True, help="The same as S."),
-        click.argument("scopes", metavar="S...", nargs=-1),
-        click.argument("ref", metavar="ID"),
-    ):
-        function = parameter(function)
-    return function
+_scope_option = click.option("--scope", "named", multiple=True, help="The same as S.")
 
 
 @agents.command("grant", example="agentvault agents grant calendar-agent read:contacts")
-@_agent_and_scopes
+@click.argument("ref", metavar="ID")
+@click.argument("scopes", metavar="S...", nargs=-1)
+@_scope_option
 @pass_session
-def grant_scopes(session: CliSession, /, ref: str, **given: tuple[str, ...]) -> None:
+def grant_scopes(
+    session: CliSession, ref: str, scopes: tuple[str, ...], named: tuple[str, ...]
+) -> None:
     """Let an agent ask for more scopes."""
-    _change_scopes(session, ref, grant=_split(given["scopes"] + given["named"]))
+    _change_scopes(session, ref, grant=_split(scopes + named))
 
 
 @agents.command(
     "ungrant", example="agentvault agents ungrant calendar-agent write:calendar"
 )
-@_agent_and_scopes
+@click.argument("ref", metavar="ID")
+@click.argument("scopes", metavar="S...", nargs=-1)
+@_scope_option
 @pass_session
-def ungrant_scopes(session: CliSession, /, ref: str, **given: tuple[str, ...]) -> None:
+def ungrant_scopes(
+    session: CliSession, ref: str, scopes: tuple[str, ...], named: tuple[str, ...]
+) -> None:
     """Take scopes away, and end the live tokens that carry them."""
-    _change_scopes(session, ref, ungrant=_split(given["scopes"] + given["named"]))
+    _change_scopes(session, ref, ungrant=_split(scopes + named))
 
 
 @agents.command(

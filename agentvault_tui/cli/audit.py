@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -17,7 +15,7 @@ from msgspec import to_builtins
 from msgspec.structs import replace
 
 from agentvault_tui.cli.framework import group, pass_session
-from agentvault_tui.cli.lookup import find_agent
+from agentvault_tui.cli.lookup import agent_pages, find_agent
 from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock, iso, parse_iso, span
@@ -25,6 +23,7 @@ from agentvault_tui.console.draw import words
 from agentvault_tui.console.state.completion import event_facts
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.mirror import Mirror
+from agentvault_tui.console.state.moments import FORMS, read_moment
 from agentvault_tui.console.state.records import stepup_state
 from agentvault_tui.errors import (
     LedgerDamagedError,
@@ -43,41 +42,17 @@ from agentvault_tui.operator_api.history import (
     StoryInfo,
 )
 from agentvault_tui.operator_api.proof import Proof
-from agentvault_tui.operator_api.requests import AgentQuery, AuditQuery, PastQuery
-from agentvault_tui.operator_api.shapes import (
-    OPEN,
-    OUTCOMES,
-    HeadInfo,
-    PanicInfo,
-    PastAgentInfo,
-)
+from agentvault_tui.operator_api.requests import AuditQuery, PastQuery
+from agentvault_tui.operator_api.shapes import OPEN, OUTCOMES, HeadInfo
 from agentvault_tui.text import Shown
 
-_AGO: Final = re.compile(r"(\d{1,9})([smhdw])")
 _PAGE: Final = 1000
-_AGENTS: Final = 500
 _RETRY: Final = 1.0
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 @group("audit", example="agentvault audit tail --follow")
 def audit() -> None:
     """Read, search, export and verify the ledger."""
-
-
-def read_moment(text: str, now: datetime) -> datetime:
-    """Read ``2026-11-24T10:00:00Z``, or ``10m``, ``2h``, ``3d`` before *now*.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    if match := _AGO.fullmatch(text):
-        seconds = int(match[1]) * _SECONDS[match[2]]
-        try:
-            return now - timedelta(seconds=seconds)
-        except OverflowError as error:
-            raise ValueError("longer ago than there are dates") from error
-    return parse_iso(text)
 
 
 class Moment(click.ParamType[str]):
@@ -89,14 +64,9 @@ class Moment(click.ParamType[str]):
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> str:
         """Read the moment, or say how one is written."""
-        try:
-            return iso(read_moment(str(value), SystemClock().now()))
-        except (ValueError, OverflowError):
-            self.fail(
-                f"'{value}' is not a time: write 2026-11-24T10:00:00Z, or 10m, 2h, 3d",
-                param,
-                ctx,
-            )
+        if (moment := read_moment(str(value), SystemClock().now())) is None:
+            self.fail(f"'{value}' is not a time: write {FORMS}", param, ctx)
+        return iso(moment)
 
 
 @cache
@@ -184,7 +154,7 @@ def _print_proof(
             ("hash", found.hash),
             ("previous", found.previous_hash),
             ("computed", out.word("fault") if problem else out.word("ok")),
-            *([("problem", problem)] if problem else []),
+            ("problem", problem) if problem else None,
         ]
     )
     out.line("")
@@ -248,30 +218,17 @@ def past(session: CliSession, at: str | None, seq: int | None) -> None:
 def _print_past(out: Output, found: PastInfo) -> None:
     last, panic = found.around.last, found.status.panic
     recorded = f"{found.seq} of {last.seq if last else 0}, recorded {found.time}"
+    why = f": {panic.reason}" if panic.reason else ""
+    stopped = f"everything stopped since {panic.since} by {panic.by}{why}"
     out.fields(
         [
             ("as of", out.cell(found.at, "strong")),
             ("after event", recorded),
-            *([("panic", out.cell(_panic(panic), "bad", 400))] if panic.on else []),
+            ("panic", out.cell(stopped, "bad", 400)) if panic.on else None,
         ]
     )
     out.line("")
-    _print_agents(out, found.agents or ())
-    _print_waiting(out, found)
-    for doubt in found.status.warnings:
-        out.note(f"unsure: {doubt}")
-
-
-def _panic(panic: PanicInfo) -> str:
-    why = f": {panic.reason}" if panic.reason else ""
-    return f"everything stopped since {panic.since} by {panic.by}{why}"
-
-
-def _print_agents(out: Output, agents: Iterable[PastAgentInfo]) -> None:
-    if not agents:
-        out.line("no agents then")
-        return
-    rows = [
+    agents = [
         [
             out.cell(agent.name, "strong", 60),
             out.cell(agent.id),
@@ -280,34 +237,34 @@ def _print_agents(out: Output, agents: Iterable[PastAgentInfo]) -> None:
             *(out.cell(getattr(agent.counts, word)) for word in OUTCOMES),
             out.cell(" ".join(agent.scopes)),
         ]
-        for agent in agents
+        for agent in found.agents or ()
     ]
-    heads = ("NAME", "ID", "STATUS", "TOKENS", "ALLOWED", "DENIED", "ESCALATED")
-    out.table((*heads, "SCOPES"), rows)
+    if agents:
+        heads = ("NAME", "ID", "STATUS", "TOKENS", "ALLOWED", "DENIED", "ESCALATED")
+        out.table((*heads, "SCOPES"), agents)
+    else:
+        out.line("no agents then")
 
+    def left(ends: str) -> int:
+        return max(int((parse_iso(ends) - parse_iso(found.at)).total_seconds()), 0)
 
-def _print_waiting(out: Output, found: PastInfo) -> None:
-    waiting = [each for each in found.stepups or () if each.status in OPEN]
-    if not waiting:
-        return
-    now = parse_iso(found.at)
-    out.line("")
-    rows = [
+    waiting = [
         [
             out.cell(each.id),
             out.word(stepup_state(each.status)),
             out.cell(each.agent_name, "strong", 60),
             out.cell(each.action),
             out.cell(each.resource),
-            out.cell(f"{_left(each.expires_at, now)} s left"),
+            out.cell(f"{left(each.expires_at)} s left"),
         ]
-        for each in waiting
+        for each in found.stepups or ()
+        if each.status in OPEN
     ]
-    out.table(("STEP-UP", "STATUS", "AGENT", "ACTION", "ON", "ENDS"), rows)
-
-
-def _left(ends: str, now: datetime) -> int:
-    return max(int((parse_iso(ends) - now).total_seconds()), 0)
+    if waiting:
+        out.line("")
+        out.table(("STEP-UP", "STATUS", "AGENT", "ACTION", "ON", "ENDS"), waiting)
+    for doubt in found.status.warnings:
+        out.note(f"unsure: {doubt}")
 
 
 @audit.command("export", example="agentvault audit export events.jsonl")
@@ -384,7 +341,9 @@ def verify(session: CliSession, file: Path | None) -> int:
         out.line(out.word("ok"), f": {found.events} events, head {found.head.seq}")
         out.line(out.cell(found.head.hash, "quiet"))
     else:
-        _print_bad(session, found)
+        where = "the ledger" if found.first_bad is None else f"event {found.first_bad}"
+        out.line(out.word("fault"), f": {where}: ", out.cell(found.problem, limit=500))
+        out.line(f"right up to event {found.head.seq}, {found.events} checked")
     return 0 if found.ok else 1
 
 
@@ -410,13 +369,6 @@ def accept(session: CliSession, reason: str) -> None:
     )
     if not session.out.print_json({"head": event.seq, "hash": event.hash}):
         session.out.line(f"accepted, and recorded as event {event.seq}")
-
-
-def _print_bad(session: CliSession, found: Any) -> None:
-    out = session.out
-    where = "the ledger" if found.first_bad is None else f"event {found.first_bad}"
-    out.line(out.word("fault"), f": {where}: ", out.cell(found.problem, limit=500))
-    out.line(f"right up to event {found.head.seq}, {found.events} checked")
 
 
 @audit.command("tail", example="agentvault audit tail -n 20 --follow")
@@ -502,14 +454,9 @@ def _filtered(
         out.note(f"in the filter, {wanted.problem}")
     mirror = Mirror(SystemClock())
     mirror.intake.learn(client.call(calls.POLICY).catalogue)
-    page = client.call(calls.AGENTS, AgentQuery(limit=_AGENTS))
-    while True:
+    for page in agent_pages(client):
         for agent in page.agents:
             mirror.take(agent)
-        if not page.next:
-            break
-        following = AgentQuery(limit=_AGENTS, after=page.next)
-        page = client.call(calls.AGENTS, following)
     facts = event_facts(mirror)
     now = mirror.clock.now()
 

@@ -44,6 +44,13 @@ _LONGEST_QUERY: Final = 3800
 _PAGE: Final = b"""<!doctype html><meta charset="utf-8"><title>AgentVault</title>
 <p>Go back to the terminal. You can close this page.</p>
 """
+_HEADERS: Final = {
+    "Content-Type": "text/html; charset=utf-8",
+    "Content-Length": str(len(_PAGE)),
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'",
+}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -81,11 +88,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.server.address = f"http://{here}{self.path}"
         self.send_response(200)
-        self.send_header("Content-Type", "text/html; charset=utf-8")
-        self.send_header("Content-Length", str(len(_PAGE)))
-        self.send_header("Cache-Control", "no-store")
-        self.send_header("Referrer-Policy", "no-referrer")
-        self.send_header("Content-Security-Policy", "default-src 'none'")
+        for name, value in _HEADERS.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(_PAGE)
 
@@ -134,20 +138,14 @@ class Callback:
         return self._listener is not None
 
     def next(self, seconds: float) -> str:
-        """Wait for the next address.
-
-        Raises:
-            RefusedError: none came in time, or none can come any more.
-        """
+        """Wait for the next address; none in time is a `RefusedError`."""
         end = time.monotonic() + seconds
         while True:
             if line := self._line():
                 return line
             sources: list[int | socket.socket] = []
-            if self._listener:
-                sources.append(self._listener.socket)
-            if self._input_open:
-                sources.append(sys.stdin.fileno())
+            sources += [self._listener.socket] if self._listener else []
+            sources += [sys.stdin.fileno()] if self._input_open else []
             left = end - time.monotonic()
             if not sources or left <= 0:
                 raise RefusedError("the browser did not come back", "begin again")
@@ -328,10 +326,8 @@ def _show_step(session: CliSession, step: ConnectStepInfo, callback: Callback) -
         if step.step == "sign_in"
         else "Allow the account at its provider"
     )
-    out.line(f"{what}. Open in a browser:")
-    out.line()
-    out.line(out.cell(step.page, "strong", 4000))
-    out.line()
+    out.line(f"{what}. Open in a browser:\n")
+    out.line(out.cell(step.page, "strong", 4000), "\n")
     if callback.listens:
         out.line("and come back here. With the browser on another machine, paste")
         out.line("the address at which it ended:")
@@ -355,6 +351,7 @@ def _next(
 
 
 def _print_account(out: Output, account: ConnectionInfo) -> None:
+    shared = _names(account.shared_with)
     out.fields(
         [
             ("connected", out.cell(account.connection, "strong")),
@@ -362,17 +359,13 @@ def _print_account(out: Output, account: ConnectionInfo) -> None:
             ("agent", out.cell(account.agent_name)),
             ("vault user", out.cell(account.user_name)),
             ("at the provider", " ".join(account.provider_scopes)),
-            *(
-                [("its owner there", out.cell(account.provider_user, limit=80))]
-                if account.provider_user
-                else []
-            ),
+            ("its owner there", out.cell(account.provider_user, limit=80))
+            if account.provider_user
+            else None,
             ("stands for", " ".join(account.scopes)),
-            *(
-                [("shared with", out.cell(_names(account.shared_with)))]
-                if account.shared_with
-                else []
-            ),
+            ("shared with", shared)
+            if (shared := _names(account.shared_with))
+            else None,
         ]
     )
 

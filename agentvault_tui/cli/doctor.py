@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import platform
 import shutil
@@ -30,7 +31,7 @@ from agentvault_tui.operator_api.shapes import StatusInfo
 from agentvault_tui.text import visible
 
 _AREA: Final = 10
-_WITHOUT_HOME: Final = frozenset({"versions", "files", "terminal"})
+_WITHOUT_HOME: Final = ("versions", "files", "terminal")
 """What is looked at where the home is refused; ``files`` says why it was."""
 
 
@@ -42,7 +43,11 @@ def doctor(session: CliSession) -> int:
     Each line is ok, warning or fault. Exits 1 when there is a fault.
     """
     found: list[tuple[str, Finding]] = []
-    for area, check in _checks(session):
+    checks = {area: _CHECKS[area] for area in _WITHOUT_HOME}
+    with contextlib.suppress(SettingsError):  # of a home that is not ours
+        _ = session.home
+        checks = _CHECKS
+    for area, check in checks.items():
         for finding in _examine(session, check):
             if any(finding == known for _, known in found):
                 continue  # a fault in the settings stops several checks
@@ -59,19 +64,6 @@ def end_report(session: CliSession, found: Sequence[tuple[str, Finding]]) -> int
         findings = [{"area": area, **finding.shape()} for area, finding in found]
         session.out.json({"ok": healthy, "findings": findings})
     return 0 if healthy else 1
-
-
-def _checks(
-    session: CliSession,
-) -> Iterator[tuple[str, Callable[[CliSession], Iterator[Finding]]]]:
-    """Yield what can be looked at: in a home that is not ours, nothing."""
-    try:
-        home = session.home
-    except SettingsError:
-        home = None
-    for area, check in _CHECKS:
-        if home is not None or area in _WITHOUT_HOME:
-            yield area, check
 
 
 def _examine(
@@ -95,9 +87,7 @@ def print_finding(out: Output, area: str, finding: Finding) -> None:
     )
     if finding.remedy:
         out.row(
-            (8, out.cell(" ")),
-            (_AREA, out.cell(" ")),
-            (0, out.cell(f"-> {finding.remedy}", "strong", 500)),
+            (20, out.cell(" ")), (0, out.cell(f"-> {finding.remedy}", "strong", 500))
         )
 
 
@@ -119,7 +109,8 @@ def check_files(session: CliSession) -> Iterator[Finding]:
     yield from bad
     if not bad:
         yield ok("folders and files are their owner's alone")
-    free = _free_bytes(home.data)
+    disk = os.statvfs(home.data)
+    free = disk.f_bavail * disk.f_frsize
     if (short := shortage(home.data)) is not None:
         yield fault(short, "make room: until then nothing is granted")
     elif free < _LEAST_FREE:
@@ -192,11 +183,6 @@ def _paths(home: Home) -> Iterator[Path]:
             yield from (path for path in sorted(folder.iterdir()) if not path.is_dir())
     if home.config != home.data:
         yield from (home.config_file, home.policy_file, home.scopes_file)
-
-
-def _free_bytes(folder: Path) -> int:
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize
 
 
 _LIBRARIES: Final = ("textual", "httpx", "authlib", "joserfc", "cedarpy", "aiosqlite")
@@ -527,17 +513,17 @@ def _lifetime(path: str, starts: datetime, ends: datetime, renew: str) -> Findin
     return ok(f"{path} is good until {ends:%Y-%m-%d}")
 
 
-_CHECKS: Final[tuple[tuple[str, Callable[[CliSession], Iterator[Finding]]], ...]] = (
-    ("versions", check_versions),
-    ("files", check_files),
-    ("settings", check_settings),
-    ("policy", check_policy),
-    ("tls", check_tls),
-    ("broker", check_broker),
-    ("servers", check_servers),
-    ("tenant", check_tenant),
-    ("people", check_people),
-    ("ledger", check_ledger),
-    ("clock", check_clock),
-    ("terminal", check_terminal),
-)
+_CHECKS: Final[dict[str, Callable[[CliSession], Iterator[Finding]]]] = {
+    "versions": check_versions,
+    "files": check_files,
+    "settings": check_settings,
+    "policy": check_policy,
+    "tls": check_tls,
+    "broker": check_broker,
+    "servers": check_servers,
+    "tenant": check_tenant,
+    "people": check_people,
+    "ledger": check_ledger,
+    "clock": check_clock,
+    "terminal": check_terminal,
+}

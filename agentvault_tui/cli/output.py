@@ -127,11 +127,14 @@ class Output:
             self.json(value)
         return self.json_mode
 
-    def fields(self, pairs: Iterable[tuple[str, Cell | object]]) -> None:
-        """Print a label and a value a line, the values under each other."""
+    def fields(self, pairs: Iterable[tuple[str, Cell | object] | None]) -> None:
+        """Print a label and a value a line, the values under each other.
+
+        None stands for a line that is left out.
+        """
         rows = [
             (label, value if isinstance(value, Cell) else self.cell(value, limit=2000))
-            for label, value in pairs
+            for label, value in filter(None, pairs)
         ]
         wide = max((len(label) for label, _ in rows), default=0)
         for label, cell in rows:

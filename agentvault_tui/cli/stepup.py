@@ -147,6 +147,7 @@ def print_stepup(out: Output, item: StepUpInfo, before: Iterable[StepUpInfo]) ->
         out.line(Cell(Shown(words.no_limits(row)), "bad"))
     now = SystemClock().now()
     then = [make(each) for each in before]
+    times = "once, at" if item.count == 1 else f"{item.count} times, first at"
     decided = [words.tally(then), *words.sentences(then, row, now)]
     out.fields(
         [
@@ -161,13 +162,15 @@ def print_stepup(out: Output, item: StepUpInfo, before: Iterable[StepUpInfo]) ->
             ("risk", out.word(item.risk)),
             ("asked by", f"{item.rule}: {item.why}"),
             ("you grant", f"{words.granted(row)}, recorded under your name"),
-            ("asked", f"{_times(item.count)} {item.requested_at}"),
+            ("asked", f"{times} {item.requested_at}"),
             ("expires", item.expires_at),
             ("status", out.word(stepup_state(item.status))),
-            *([("problem", item.problem)] if item.problem else []),
+            ("problem", item.problem) if item.problem else None,
             *_decider(out, item),
             *_listed("before", decided),
-            *_own_words(out, item.reason),
+            ("it says (unverified)", out.own_words(item.reason, 2000, "quiet"))
+            if item.reason
+            else None,
         ]
     )
 
@@ -178,17 +181,6 @@ def _listed(label: str, lines: Iterable[str]) -> list[tuple[str, Cell]]:
         (label if number == 0 else "", Cell(clip(line, 1080)))
         for number, line in enumerate(lines)
     ]
-
-
-def _times(count: int) -> str:
-    return "once, at" if count == 1 else f"{count} times, first at"
-
-
-def _own_words(out: Output, reason: str | None) -> list[tuple[str, Cell]]:
-    """Show what the agent says, with codes and links it might lure with masked."""
-    if not reason:
-        return []
-    return [("it says (unverified)", out.own_words(reason, 2000, "quiet"))]
 
 
 def _decider(out: Output, item: StepUpInfo) -> list[tuple[str, Cell]]:
@@ -203,9 +195,8 @@ def _decider(out: Output, item: StepUpInfo) -> list[tuple[str, Cell]]:
 
 
 def _print_end(out: Output, item: StepUpInfo) -> None:
-    by, problem = item.decided_by, item.problem
     out.line(out.word(stepup_state(item.status)), " ", out.cell(item.id))
-    if by:
-        out.line("by ", out.cell(by.name))
-    if problem:
-        out.line("problem: ", out.cell(problem, limit=500))
+    if item.decided_by:
+        out.line("by ", out.cell(item.decided_by.name))
+    if item.problem:
+        out.line("problem: ", out.cell(item.problem, limit=500))

@@ -33,6 +33,7 @@ from agentvault_tui.operator_api.requests import StepUpQuery
 from agentvault_tui.text import clip
 
 if TYPE_CHECKING:
+    from agentvault_tui.tenant.device_page_client import Details
     from agentvault_tui.tenant.users import User, UserStore
 
 _TRIES: Final = 3
@@ -42,6 +43,10 @@ _OUTCOMES: Final = {
     "confirmed": "what asked for the code shows whether it was accepted",
 }
 _PASSWORD_CAP: Final = 4096
+_SHAPE: Final = (
+    *("user_code", "fingerprint", "agent_id", "agent_name", "action", "scope"),
+    *("resource", "unlimited", "risk", "connection"),
+)
 _ROLE = click.Choice([role.value for role in Role])
 
 
@@ -200,7 +205,7 @@ def _read_password(path: Path) -> str:
     return password
 
 
-def _print_details(out: Output, details: Any) -> None:
+def _print_details(out: Output, details: Details) -> None:
     """Show what the tenant says this code is for; it is `Shown` already."""
     if details.agent_id is None:
         out.line("This signs you in as an operator; it approves no agent's action.")
@@ -223,13 +228,11 @@ def _print_details(out: Output, details: Any) -> None:
             ("fingerprint", cell(details.fingerprint, "strong")),
             ("agent", cell(f"{details.agent_name} ({details.agent_id})")),
             ("wants to", cell(details.action, "strong")),
-            *([("grants", cell(details.scope))] if details.scope else []),
+            ("grants", cell(details.scope)) if details.scope else None,
             ("on", cell(details.resource)),
-            *(
-                [("hands out", cell(f"a token of the account at {details.connection}"))]
-                if details.connection
-                else []
-            ),
+            ("hands out", cell(f"a token of the account at {details.connection}"))
+            if details.connection
+            else None,
             *(
                 ("with", cell(f"{name} = {value}"))
                 for name, value in details.parameters
@@ -243,23 +246,13 @@ def _print_details(out: Output, details: Any) -> None:
     out.line("Compare the fingerprint with the screen that asked.")
 
 
-def _activation_shape(details: Any) -> dict[str, Any]:
+def _activation_shape(details: Details) -> dict[str, object]:
+    """Return what is being approved for ``--json``."""
+    parameters = zip(details.parameters, details.values, strict=True)
     return {
-        "user_code": details.user_code,
-        "fingerprint": details.fingerprint,
-        "agent_id": details.agent_id,
-        "agent_name": details.agent_name,
-        "action": details.action,
-        "scope": details.scope,
-        "resource": details.resource,
-        "parameters": {
-            name: value
-            for (name, _), value in zip(details.parameters, details.values, strict=True)
-        },
+        **{name: getattr(details, name) for name in _SHAPE},
+        "parameters": {name: value for (name, _), value in parameters},
         "other_details": [list(row) for row in details.others],
-        "unlimited": details.unlimited,
-        "risk": details.risk,
-        "connection": details.connection,
     }
 
 
@@ -460,9 +453,6 @@ def _record(
 
     A running broker judges and records it. With none running it goes into the ledger
     from here, and where a change needs a role there is nobody to show it to.
-
-    Raises:
-        AgentVaultError: it may not be made, or cannot be recorded.
     """
     name, sub = (person, "") if isinstance(person, str) else (person.name, person.sub)
     held = list(roles)
@@ -485,12 +475,7 @@ def _record(
 
 
 async def _commit(session: CliSession, draft: Draft) -> None:
-    """Write an event into the ledger of a home that no broker has.
-
-    Raises:
-        HomeInUseError: a broker has it, and does not answer.
-        LedgerError: it cannot be written.
-    """
+    """Write an event into the ledger of a home that no broker has."""
     from agentvault_tui.ledger import Ledger
 
     ledger = await Ledger.open(session.home, clock=SystemClock())

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import convert
 
-from agentvault_tui.cli.audit import print_event, read_moment
+from agentvault_tui.cli.audit import print_event
 from agentvault_tui.cli.device import print_qr
 from agentvault_tui.cli.output import Output, ascii_terminal, one_line, to_json
 from agentvault_tui.operator_api.history import EventInfo
@@ -155,21 +155,3 @@ def test_colour_can_be_refused(
     assert Output.detect().colour is True
     monkeypatch.setitem(os.environ, variable, value)
     assert Output.detect().colour is False
-
-
-@given(st.integers(0, 999_999_999), st.sampled_from("smhdw"))
-def test_relative_moments(number: int, unit: str) -> None:
-    """`10m` is that long before now, or said to be no time; nothing else happens."""
-    seconds = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}[unit] * number
-    try:
-        moment = read_moment(f"{number}{unit}", NOW)
-    except ValueError:
-        assert seconds > 2026 * 365 * 86_400
-    else:
-        assert moment == NOW - timedelta(seconds=seconds)
-
-
-@given(st.datetimes(timezones=st.just(UTC)))
-def test_absolute_moments(moment: datetime) -> None:
-    """RFC 3339 reads back as it was written, in any offset."""
-    assert read_moment(moment.isoformat().replace("+00:00", "Z"), NOW) == moment
