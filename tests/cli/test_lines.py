@@ -113,7 +113,7 @@ def test_help_imports_none_of_the_heavy_rooms() -> None:
         (["agents", "revoke", "--all"], "--reason"),
         (["serve", "--listen", "0.0.0.0:7717"], "loopback"),
         (["serve", "--listen", "nonsense"], "HOST:PORT"),
-        (["audit", "search", "--since", "yesterday"], "10m, 2h, 3d"),
+        (["audit", "search", "--since", "yesterday"], "10m, 2h, 1d ago"),
         (["audit", "search", "--since", "999999999w"], "not a time"),
         (
             ["policy", "explain", "--agent", "a", "--action", "b", "--parameters", "{"],

@@ -43,14 +43,14 @@ def test_connections_are_read_by_name(tmp_path: Path) -> None:
         ("[connections.google]\nscopes = []\n", "needs scopes"),
         ("[connections.google]\n", "needs scopes"),
         ('[connections.google]\nscope = ["x"]\n', "did you mean scopes"),
-        ("[connections.google]\nscopes = 7\n", "list of strings"),
+        ("[connections.google]\nscopes = 7\n", "expected `array`"),
         (
             '[connections.google]\nscopes = ["x"]\nrevocation_url = "none"\n',
             "did you mean revocation_endpoint",
         ),
         (
             '[connections.google]\nscopes = ["x"]\nuserinfo_endpoint = 7\n',
-            "must be a str",
+            "expected `str`",
         ),
         ('[connections."a b"]\nscopes = ["x:y"]\n', "no name of a connection"),
         ('[connections."-x"]\nscopes = ["x:y"]\n', "no name of a connection"),

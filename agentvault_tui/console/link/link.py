@@ -362,7 +362,8 @@ class BrokerLink:
         """Cut an agent off."""
         asked = RevokeRequest(agent_id=agent_id, reason=reason)
         told, took = await self._send(calls.REVOKE, asked, agent_id)
-        self.mirror.cut(agent_id, told.effective_ms)
+        self.mirror.cuts[agent_id] = told.effective_ms
+        self.mirror.versions.agents += 1
         if told.agent:
             self.mirror.apply(told.agent)
         return Revoked(

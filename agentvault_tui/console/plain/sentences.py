@@ -306,7 +306,7 @@ def status(mirror: Mirror) -> Iterator[str]:
     yield f"The ledger ends at event {mirror.last_seq:,} and {can}."
     revoked = len(mirror.revoked)
     waiting = plural(len(mirror.open_stepups()), "step-up")
-    pace = mirror.decisions.minute(mirror.clock.now().timestamp())
+    pace = mirror.decisions(mirror.clock.now())
     yield (
         f"{population(mirror)}, {revoked:,} revoked; {waiting} "
         f"waiting; {plural(pace, 'decision')} in the last minute."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from agentvault_tui.console.state.filters import (
     KEYS,
@@ -100,16 +100,6 @@ _BEGIN: Final = frozenset({"outcome", "risk", "since", "status", "type", "until"
 """Keys whose values are known by how they begin."""
 
 
-class Vocabulary(Protocol):
-    """The values that may stand behind a key."""
-
-    def values(self, key: str) -> Iterable[str]:
-        """Return the values that are known, the likeliest first."""
-        ...
-
-    def saved(self) -> Mapping[str, str]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Completion:
     """One completion of a half-typed filter."""
@@ -125,7 +115,7 @@ class Completion:
         return more and self.text[: len(typed)].lower() == typed.lower()
 
 
-def complete(typed: str, known: Vocabulary) -> list[Completion]:
+def complete(typed: str, known: Known) -> list[Completion]:
     """Return how the last piece of *typed* may go on, the best first."""
     last = next((piece for piece in pieces(typed) if piece.end == len(typed)), None)
     if last is None or (last.quoted and last.closed):
@@ -145,7 +135,7 @@ def complete(typed: str, known: Vocabulary) -> list[Completion]:
     return [Completion(f"{before}{minus}{key}:", f"{key}:") for key in keys]
 
 
-def _meant(typed: str, piece: Piece, known: Vocabulary) -> list[Completion]:
+def _meant(typed: str, piece: Piece, known: Known) -> list[Completion]:
     """Return keys like one that is none, and scopes and resources that begin so."""
     before = typed[: piece.start] + "-" * piece.negated
     text = typed[piece.value_at :]
@@ -160,7 +150,7 @@ def _meant(typed: str, piece: Piece, known: Vocabulary) -> list[Completion]:
     return found[:MOST]
 
 
-def _values(typed: str, piece: Piece, known: Vocabulary) -> list[Completion]:
+def _values(typed: str, piece: Piece, known: Known) -> list[Completion]:
     """Return known values: first those that begin as typed, then those that hold it."""
     start, before = piece.value.lower(), typed[: piece.value_at]
     begins: dict[str, str] = {}
@@ -180,7 +170,7 @@ def _values(typed: str, piece: Piece, known: Vocabulary) -> list[Completion]:
     return [Completion(before + written, value) for written, value in found[:MOST]]
 
 
-def _saved(before: str, start: str, known: Vocabulary) -> list[Completion]:
+def _saved(before: str, start: str, known: Known) -> list[Completion]:
     found = [
         Completion(before + text, f"{_SAVED}{name}")
         for name, text in known.saved().items()

@@ -24,11 +24,10 @@ from agentvault_tui.console.state.records import (
     RISKS,
     AgentRow,
     EventRow,
-    OutcomeCounts,
 )
 from agentvault_tui.model import EventType
 from agentvault_tui.operator_api.requests import AuditQuery
-from agentvault_tui.operator_api.shapes import OUTCOMES
+from agentvault_tui.operator_api.shapes import OUTCOMES, CountsInfo
 from agentvault_tui.text import visible
 
 KEYS: Final = (
@@ -190,7 +189,7 @@ _OURS: Final = (
 class AgentFacts:
     """What a filter may look at beside the agent itself."""
 
-    counts: OutcomeCounts
+    counts: CountsInfo
     status: str
     """``active``, ``waiting`` or ``revoked``."""
 

@@ -23,19 +23,18 @@ from agentvault_tui.console.state.records import (
     LinkState,
     LinkView,
     LiveToken,
-    OutcomeCounts,
     StatusRow,
     StepUpRow,
 )
 from agentvault_tui.console.state.tallies import (
     ExpiryQueue,
-    Rate,
     RatesByName,
     TokenStore,
 )
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.shapes import (
     AgentInfo,
+    CountsInfo,
     Json,
     PanicInfo,
     PastAgentInfo,
@@ -81,7 +80,7 @@ class AgentRoster:
     ) -> None:
         self._intake = intake
         self.agents: dict[str, AgentRow] = {}
-        self.counts: dict[str, OutcomeCounts] = {}
+        self.counts: dict[str, CountsInfo] = {}
         self.shelves: dict[str, TokenStore] = defaultdict(TokenStore)
         self.counted_to: dict[str, int] = {}
         """Up to which event each agent's counts are true."""
@@ -92,7 +91,7 @@ class AgentRoster:
         for data in agents:
             agent = self._intake.agent(data)
             self.agents[agent.id] = agent
-            self.counts[agent.id] = _counts(data)
+            self.counts[agent.id] = data.counts
             self.shelves[agent.id] = self._intake.shelf(data)
             self.counted_to[agent.id] = head
 
@@ -131,7 +130,6 @@ class Mirror:
         """After which event every one was seen here."""
         self.revoked_by: dict[str, int] = {}
         """The last event that revoked an agent, of those seen here."""
-        self.decisions = Rate()
         self.wants: set[str] = set()
         """Agents whose tokens are looked at and not held; `link` reads and empties."""
         self.stale: set[str] = set()
@@ -140,7 +138,7 @@ class Mirror:
         """Called when an agent is wanted."""
         self.listeners: set[Callable[[], object]] = set()
         """Called whenever something may have changed."""
-        self._counts: dict[str, OutcomeCounts] = {}
+        self._counts: dict[str, CountsInfo] = {}
         self._counted_to: dict[str, int] = {}
         """Up to which event each agent's counts were when they were read."""
         self._counted_all = 0
@@ -148,11 +146,12 @@ class Mirror:
         self._asked: dict[str, datetime] = {}
         self._shelves: dict[str, TokenStore] = defaultdict(TokenStore)
         self._endings = ExpiryQueue()
-        self._allowed = RatesByName()
-        self._denied = RatesByName()
+        self._told: StatusInfo | None = None
+        """The status as it came."""
+        self._reset_rates()
 
-    _told: StatusInfo | None = None
-    """The status as it came."""
+    def _reset_rates(self) -> None:
+        self._decided, self._allowed, self._denied = (RatesByName() for _ in range(3))
 
     # What screens ask
 
@@ -179,8 +178,8 @@ class Mirror:
             self._want(agent_id)
         return shelf.soonest
 
-    def counts(self, agent_id: str) -> OutcomeCounts:
-        return self._counts.get(agent_id) or OutcomeCounts()
+    def counts(self, agent_id: str) -> CountsInfo:
+        return self._counts.get(agent_id) or CountsInfo()
 
     def paces(self, now: datetime) -> Mapping[str, int]:
         """Return how many tokens each agent got in the last minute, if any."""
@@ -189,6 +188,10 @@ class Mirror:
     def denials(self, now: datetime) -> Mapping[str, int]:
         """Return how often each agent was denied in the last minute, if ever."""
         return self._denied.minute(now.timestamp())
+
+    def decisions(self, now: datetime) -> int:
+        """Return how many decisions there were in the last minute."""
+        return self._decided.minute(now.timestamp()).get("", 0)
 
     def ending(self, moment: datetime) -> set[str]:
         """Return the agents of whom a token ends before *moment*."""
@@ -249,8 +252,7 @@ class Mirror:
         self.events.clear()
         self.last_seq = self._counted_all = 0
         self._counted_to.clear()
-        self.decisions = Rate()
-        self._allowed, self._denied = RatesByName(), RatesByName()
+        self._reset_rates()
         self.last_hash = ""
         for event in events:
             self._remember(self.intake.event(event))
@@ -288,11 +290,6 @@ class Mirror:
         for listener in self.listeners:
             listener()
 
-    def cut(self, agent_id: str, ms: float) -> None:
-        """Remember how many milliseconds a revocation from here took."""
-        self.cuts[agent_id] = ms
-        self.versions.agents += 1
-
     def tick(self, now: datetime) -> None:
         moment = now.timestamp()
         for agent_id in self._endings.due(moment):
@@ -327,7 +324,7 @@ class Mirror:
         self.agents[agent.id] = agent
         # Every decision after the snapshot is counted from its own event: an agent
         # frame of a busy moment may already hold counts whose events come later.
-        self._counts.setdefault(agent.id, _counts(data))
+        self._counts.setdefault(agent.id, data.counts)
         self._shelves[agent.id] = self.intake.shelf(data)
         self._look(agent.id)
         (self.revoked.add if agent.revoked else self.revoked.discard)(agent.id)
@@ -450,7 +447,7 @@ class Mirror:
             return
         self._asked[row.agent_id] = row.time
         at = row.time.timestamp()
-        self.decisions.add(at)
+        self._decided.add("", at)
         if row.outcome == "allowed":
             self._allowed.add(row.agent_id, at)
         elif row.outcome == "denied":
@@ -462,11 +459,8 @@ class Mirror:
         if self._counted_to and row.seq > self._counted_all:
             self._counted_to.clear()  # every count is behind its agent's events now
         old = self.counts(row.agent_id)
-        self._counts[row.agent_id] = OutcomeCounts(
-            old.allowed + (row.outcome == "allowed"),
-            old.denied + (row.outcome == "denied"),
-            old.escalated + (row.outcome == "escalated"),
-        )
+        more = {row.outcome: getattr(old, row.outcome) + 1}
+        self._counts[row.agent_id] = structs.replace(old, **more)
         self.versions.agents += 1
 
     def _end_token(self, agent_id: str, detail: Json) -> None:
@@ -496,10 +490,6 @@ class Mirror:
         decided.sort(key=lambda row: row.decided_at or row.requested_at)
         for row in decided[:-_DECIDED_KEPT]:
             del self.stepups[row.id]
-
-
-def _counts(told: PastAgentInfo) -> OutcomeCounts:
-    return OutcomeCounts(told.counts.allowed, told.counts.denied, told.counts.escalated)
 
 
 def _listed(agent: AgentRow) -> tuple[object, ...]:

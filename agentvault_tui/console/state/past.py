@@ -19,9 +19,9 @@ from agentvault_tui.console.state.intake import moment
 from agentvault_tui.console.state.mirror import AgentRoster, Mirror
 from agentvault_tui.console.state.moments import read_moment
 from agentvault_tui.console.state.records import LinkState, LinkView
-from agentvault_tui.console.state.tallies import Rate
 from agentvault_tui.operator_api.history import EventInfo, PastInfo, PlaceInfo
 from agentvault_tui.operator_api.requests import PastQuery
+from agentvault_tui.operator_api.shapes import CountsInfo
 
 FORMS: Final = "14:02, 2026-11-24 14:02, -10m, +2h, 3d ago, #1842 or first"
 """How a moment may be written."""
@@ -70,20 +70,6 @@ class PastClock:
         return self._clock.boot()
 
 
-class _Minute(Rate):
-    """The decisions of the minute before, as the broker counted them."""
-
-    __slots__ = ("_count",)
-
-    def __init__(self, count: int) -> None:
-        super().__init__()
-        self._count = count
-
-    def minute(self, now: float) -> int:
-        del now
-        return self._count
-
-
 class PastMirror(Mirror):
     """What the broker knew at a moment."""
 
@@ -97,8 +83,8 @@ class PastMirror(Mirror):
         self.first = self.place
         self.turns: tuple[LedgerPlace | None, LedgerPlace | None] = (None, None)
         """The nearest events, before and after, that no agent's routine made."""
-        self._paces: dict[str, int] = {}
-        self._denials: dict[str, int] = {}
+        self._minute: dict[str, CountsInfo] = {}
+        """How each agent was answered in the minute before."""
 
     def fill(self, told: PastInfo, events: Iterable[EventInfo]) -> None:
         """Become what an answer of ``GET /api/past`` tells; *events* oldest first."""
@@ -111,21 +97,19 @@ class PastMirror(Mirror):
         self.load_events(events, after=here.seq)
         roster = AgentRoster(self.intake, told.agents or (), here.seq)
         self.load(told.status, roster, told.stepups or ())
-        minute = told.minute.items()
-        self._paces = {agent: counts.allowed for agent, counts in minute}
-        self._denials = {agent: counts.denied for agent, counts in minute}
-        answers = [one.allowed + one.denied + one.escalated for _, one in minute]
-        self.decisions = _Minute(sum(answers))
+        self._minute = told.minute
 
     def paces(self, now: datetime) -> Mapping[str, int]:
-        """Return how many tokens each agent had got in the last minute."""
         del now
-        return self._paces
+        return {agent: counts.allowed for agent, counts in self._minute.items()}
 
     def denials(self, now: datetime) -> Mapping[str, int]:
-        """Return how often each agent had been denied in the last minute."""
         del now
-        return self._denials
+        return {agent: counts.denied for agent, counts in self._minute.items()}
+
+    def decisions(self, now: datetime) -> int:
+        del now
+        return sum(n.allowed + n.denied + n.escalated for n in self._minute.values())
 
 
 def read_aim(

@@ -110,14 +110,6 @@ class LiveToken(NamedTuple):
         return max(self.ends - now.timestamp(), 0.0)
 
 
-class OutcomeCounts(NamedTuple):
-    """How token requests were answered."""
-
-    allowed: int = 0
-    denied: int = 0
-    escalated: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class UpstreamStep:
     """One step of a revocation that the tenant or a provider has to confirm."""

@@ -177,34 +177,6 @@ _SLOT_SECONDS: Final = 5
 _INT: Final = array("I").itemsize
 
 
-class Rate:
-    """Counts over the last minute, in slots of five seconds."""
-
-    __slots__ = ("_slots", "_tick")
-
-    def __init__(self) -> None:
-        self._slots = [0] * _SLOTS
-        self._tick = 0
-
-    def add(self, at: float) -> None:
-        """Count one that happened at *at*, in epoch seconds."""
-        tick = int(at // _SLOT_SECONDS)
-        if tick > self._tick:
-            self._turn(tick)
-        if tick > self._tick - _SLOTS:
-            self._slots[tick % _SLOTS] += 1
-
-    def minute(self, now: float) -> int:
-        """Return how many there were in the last 55 to 60 seconds."""
-        self._turn(int(now // _SLOT_SECONDS))
-        return sum(self._slots)
-
-    def _turn(self, tick: int) -> None:
-        for old in range(max(self._tick + 1, tick - _SLOTS + 1), tick + 1):
-            self._slots[old % _SLOTS] = 0
-        self._tick = max(tick, self._tick)
-
-
 class RatesByName:
     """Counts over the last minute by name; names without any take no space."""
 

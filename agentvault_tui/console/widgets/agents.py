@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Final
 
+from msgspec.structs import replace
 from rich.style import Style
 from textual.binding import Binding, BindingType
 from textual.events import Click
@@ -17,9 +18,10 @@ from agentvault_tui.console.draw.lines import Pen, Piece, Row, cells
 from agentvault_tui.console.state.agents import SOON, AgentView, Attention
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.moments import countdown, plural
-from agentvault_tui.console.state.records import AgentRow, OutcomeCounts
+from agentvault_tui.console.state.records import AgentRow
 from agentvault_tui.console.term.keyed import moves
 from agentvault_tui.console.widgets.pane import Painted, Pane, ScrollPane
+from agentvault_tui.operator_api.shapes import CountsInfo
 from agentvault_tui.text import cell_width
 
 BAR: Final = 10
@@ -238,11 +240,11 @@ def _counts(pen: Pen, mirror: Mirror, agent: AgentRow, room: int) -> Row:
     told = _tally(pen, agent, counts)
     if cells(told) <= room:
         return told
-    refused = _tally(pen, agent, counts._replace(allowed=0))
+    refused = _tally(pen, agent, replace(counts, allowed=0))
     return refused if cells(refused) <= room else ()
 
 
-def _tally(pen: Pen, agent: AgentRow, counts: OutcomeCounts) -> Row:
+def _tally(pen: Pen, agent: AgentRow, counts: CountsInfo) -> Row:
     p = pen.palette
     row: list[Piece] = []
     for number, name, style in (

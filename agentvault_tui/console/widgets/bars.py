@@ -33,7 +33,7 @@ class Masthead(Pane):
         pen, p = self.pen, self.pen.palette
         mirror, status = self.mirror, self.mirror.status
         now = mirror.clock.now()
-        pace = mirror.decisions.minute(now.timestamp())
+        pace = mirror.decisions(now)
         agents = len(mirror.agents) - len(mirror.servers)
         tenant = "" if status.tenant_reachable else " unreachable"
         facts: list[tuple[int, Row]] = [

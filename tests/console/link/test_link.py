@@ -21,7 +21,7 @@ from agentvault_tui.clock import SystemClock
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.link.memory import HeadStore, SeenHead
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.records import LinkState, OutcomeCounts
+from agentvault_tui.console.state.records import LinkState
 from agentvault_tui.errors import (
     AgentVaultError,
     ConflictError,
@@ -29,6 +29,7 @@ from agentvault_tui.errors import (
     NotFoundError,
     RefusedError,
 )
+from agentvault_tui.operator_api.shapes import CountsInfo
 
 
 class Console:
@@ -70,12 +71,12 @@ async def test_a_snapshot_then_the_stream(fake: FakeOperator, console: Console) 
         fake.decide(agent, "read:email", "allowed")
     mirror = console.mirror
     async with console.running():
-        assert mirror.counts(agent["id"]) == OutcomeCounts(allowed=5)
+        assert mirror.counts(agent["id"]) == CountsInfo(allowed=5)
         assert mirror.live_tokens(agent["id"]) == 1
         assert mirror.agents[agent["id"]].scopes[0].description == "read mail"
         await asyncio.to_thread(fake.decide, agent, "read:email", "denied")
         await console.until(lambda: mirror.last_seq == 6)
-        assert mirror.counts(agent["id"]) == OutcomeCounts(5, 1, 0)
+        assert mirror.counts(agent["id"]) == CountsInfo(allowed=5, denied=1)
         assert [row.seq for row in mirror.events] == [1, 2, 3, 4, 5, 6]
 
 
@@ -188,7 +189,7 @@ async def test_a_broker_restart_is_survived_without_a_gap(
         await asyncio.to_thread(fake.start)
         await console.until(lambda: mirror.link.live and mirror.last_seq == 5)
         assert [row.seq for row in mirror.events] == [1, 2, 3, 4, 5]
-        assert mirror.counts(agent["id"]) == OutcomeCounts(allowed=4)
+        assert mirror.counts(agent["id"]) == CountsInfo(allowed=4)
         assert mirror.restarted_at == START
 
 

@@ -18,11 +18,10 @@ from agentvault_tui.console.state.records import (
     EVENT_WORDS,
     AgentRow,
     EventRow,
-    OutcomeCounts,
 )
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.requests import AuditQuery
-from agentvault_tui.operator_api.shapes import AgentInfo
+from agentvault_tui.operator_api.shapes import AgentInfo, CountsInfo
 
 _AGENT = Intake().agent(
     filled(
@@ -53,7 +52,7 @@ _EVENT = Intake().event(
 
 
 def _facts(_: AgentRow) -> AgentFacts:
-    return AgentFacts(OutcomeCounts(allowed=3, denied=0), "waiting")
+    return AgentFacts(CountsInfo(allowed=3, denied=0), "waiting")
 
 
 def _event_facts(_: EventRow) -> EventFacts:

@@ -19,10 +19,10 @@ from agentvault_tui.console.draw.lines import Pen
 from agentvault_tui.console.state.agents import Attention
 from agentvault_tui.console.state.intake import Intake, token_key
 from agentvault_tui.console.state.mirror import RING, AgentRoster, Mirror
-from agentvault_tui.console.state.records import LinkState, LiveToken, OutcomeCounts
-from agentvault_tui.console.state.tallies import KEPT, Rate, TokenStore
+from agentvault_tui.console.state.records import LinkState, LiveToken
+from agentvault_tui.console.state.tallies import KEPT, RatesByName, TokenStore
 from agentvault_tui.console.widgets.agents import Cards
-from agentvault_tui.operator_api.shapes import TokenInfo
+from agentvault_tui.operator_api.shapes import CountsInfo, TokenInfo
 
 
 class Told(FakeState):
@@ -46,7 +46,9 @@ def test_decisions_are_counted_from_their_events(told: Told) -> None:
     agent = told.add_agent("a", "read:email")
     for outcome in ("allowed", "allowed", "denied", "escalated"):
         told.decide(agent, "read:email", outcome)
-    assert told.mirror.counts(agent["id"]) == OutcomeCounts(2, 1, 1)
+    assert told.mirror.counts(agent["id"]) == CountsInfo(
+        allowed=2, denied=1, escalated=1
+    )
 
 
 def test_an_agent_frame_does_not_count_twice(told: Told) -> None:
@@ -55,7 +57,7 @@ def test_an_agent_frame_does_not_count_twice(told: Told) -> None:
     told.decide(agent, "read:email", "allowed")
     told.send("agent", agent)
     told.decide(agent, "read:email", "allowed")
-    assert told.mirror.counts(agent["id"]) == OutcomeCounts(allowed=2)
+    assert told.mirror.counts(agent["id"]) == CountsInfo(allowed=2)
 
 
 def test_events_of_a_snapshot_are_not_counted_again(told: Told) -> None:
@@ -66,7 +68,7 @@ def test_events_of_a_snapshot_are_not_counted_again(told: Told) -> None:
     roster = AgentRoster(mirror.intake, agents_of([agent]), told.head)
     mirror.load(status_of(told.status_shape()), roster, [])
     tell(mirror, "audit", told.events[0])
-    assert mirror.counts(agent["id"]) == OutcomeCounts(allowed=1)
+    assert mirror.counts(agent["id"]) == CountsInfo(allowed=1)
     assert [row.seq for row in mirror.events] == [1]
 
 
@@ -82,8 +84,8 @@ def test_each_page_of_a_snapshot_has_its_own_head(told: Told) -> None:
     mirror.load(status_of(told.status_shape()), roster, [])
     for event in [*events, told.decide(second, "read:email", "denied")]:
         tell(mirror, "audit", event)
-    assert mirror.counts(first["id"]) == OutcomeCounts(allowed=1)
-    assert mirror.counts(second["id"]) == OutcomeCounts(1, 1, 0)
+    assert mirror.counts(first["id"]) == CountsInfo(allowed=1)
+    assert mirror.counts(second["id"]) == CountsInfo(allowed=1, denied=1)
 
 
 def test_an_event_seen_twice_is_one_event(told: Told) -> None:
@@ -407,10 +409,10 @@ def test_a_live_token_takes_next_to_no_memory(told: Told) -> None:
 @given(st.lists(st.integers(0, 300), max_size=100).map(sorted), st.integers(0, 120))
 def test_a_rate_counts_the_last_minute(times: list[int], later: int) -> None:
     """It never counts less than 55 seconds back, nor more than a minute."""
-    rate = Rate()
+    rate = RatesByName()
     for at in times:
-        rate.add(1_000_000 + at)
+        rate.add("one", 1_000_000 + at)
     now = (times[-1] if times else 0) + later
     least = sum(now - at < 55 for at in times)
     most = sum(now - at <= 60 for at in times)
-    assert least <= rate.minute(1_000_000 + now) <= most
+    assert least <= rate.minute(1_000_000 + now).get("one", 0) <= most
