@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -41,14 +41,6 @@ class Rotation:
     """When the last token it signed is worth nothing; now, if it was revoked."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """A key in use, and its public part as it is published."""
-
-    key: RSAKey = field(repr=False)
-    jwk: dict[str, Any]
-
-
 class SigningKeys:
     """Signs ID tokens with RS256, the one algorithm Auth0 offers every client.
 
@@ -63,15 +55,14 @@ class SigningKeys:
         self._seal = seal
         self._clock = clock
         for use in ("current", "next"):
-            if _kid(store, use) is None:
-                _write(store, seal, clock, use, _new_key())
-        self._keys: dict[str, _Held] = {}
+            if self._kid(use) is None:
+                self._write(use, _new_key())
+        self._keys: dict[str, RSAKey] = {}
         self._read()
 
     def __repr__(self) -> str:
         """Name the keys, not what they are."""
-        kids = [str(held.key.kid) for held in self._keys.values()]
-        return f"SigningKeys({', '.join(kids)})"
+        return f"SigningKeys({', '.join(str(key.kid) for key in self._keys.values())})"
 
     def sign(self, claims: dict[str, Any], typ: str = "JWT") -> str:
         """Return *claims*, which have an ``exp``, as a signed JWT (RFC 7519)."""
@@ -96,7 +87,7 @@ class SigningKeys:
     def public(self) -> dict[str, Any]:
         """Return the JWK Set (RFC 7517 section 5): public parts only."""
         self._read()
-        keys = [held.jwk for held in self._keys.values()]
+        keys = [_public(key) for key in self._keys.values()]
         return {"keys": keys + [old["jwk"] for old in self._retired()]}
 
     def rotate(self) -> Rotation:
@@ -115,12 +106,18 @@ class SigningKeys:
             before, until = self._keys["current"], self._lapse()
             retired = self._retired()
             if len(retired) >= MOST_RETIRED:
-                raise _too_many(min(old["until"] for old in retired))
-            retired.append({"jwk": before.jwk, "until": until.timestamp()})
+                first = datetime.fromtimestamp(min(o["until"] for o in retired), UTC)
+                raise ConflictError(
+                    f"{MOST_RETIRED} retired keys are published for tokens that are "
+                    "still good",
+                    f"wait until {iso(first)[:19]}Z, or end those tokens: "
+                    "agentvault tenant rotate-keys --revoke",
+                )
+            retired.append({"jwk": _public(before), "until": until.timestamp()})
             self._store.remember(_RETIRED, json.dumps(retired))
             self._store.change("DELETE FROM signing_keys WHERE use = 'current'")
             self._store.change("UPDATE signing_keys SET use = 'current'")
-            _write(self._store, self._seal, self._clock, "next", fresh)
+            self._write("next", fresh)
         return self._rotation(before, until)
 
     def revoke(self) -> Rotation:
@@ -136,7 +133,7 @@ class SigningKeys:
             self._store.remember(_RETIRED, "[]")
             self._store.change("DELETE FROM signing_keys")
             for use, key in fresh.items():
-                _write(self._store, self._seal, self._clock, use, key)
+                self._write(use, key)
         return self._rotation(before, self._clock.now())
 
     def _used_until(self, expires: float) -> RSAKey:
@@ -144,7 +141,7 @@ class SigningKeys:
         noted = 0
         while not noted:
             self._read()
-            key = self._keys["current"].key
+            key = self._keys["current"]
             # None, if another process rotated the keys after we read them.
             noted = self._store.change(
                 "UPDATE signing_keys SET signed_until = max(signed_until, ?)"
@@ -160,19 +157,42 @@ class SigningKeys:
         signed = datetime.fromtimestamp(until, UTC)
         return max(signed, self._clock.now().astimezone(UTC)) + MARGIN
 
-    def _rotation(self, before: _Held, until: datetime) -> Rotation:
+    def _rotation(self, before: RSAKey, until: datetime) -> Rotation:
         self._read()
-        current, following = (self._keys[use].key for use in ("current", "next"))
-        return Rotation(
-            str(current.kid), str(following.kid), str(before.key.kid), until
-        )
+        kids = [str(self._keys[use].kid) for use in ("current", "next")]
+        return Rotation(kids[0], kids[1], str(before.kid), until)
 
     def _read(self) -> None:
         """Know the keys the store holds now: another process may have rotated them."""
         for use in ("current", "next"):
             known = self._keys.get(use)
-            if known is None or known.key.kid != _kid(self._store, use):
-                self._keys[use] = _load(self._store, self._seal, use)
+            if known is None or known.kid != self._kid(use):
+                self._keys[use] = self._load(use)
+
+    def _kid(self, use: str) -> str | None:
+        row = self._store.find("signing_keys", use=use)
+        return None if row is None else str(row["kid"])
+
+    def _load(self, use: str) -> RSAKey:
+        row = self._store.all("SELECT * FROM signing_keys WHERE use = ?", use)[0]
+        kid = str(row["kid"])
+        pem = self._seal.open(_KIND, kid, 1, row["sealed"])
+        # We made it and sealed it: whether its numbers are those of an RSA key takes
+        # longer to check than to sign with it.
+        private = load_pem_private_key(pem, None, unsafe_skip_rsa_key_validation=True)
+        assert isinstance(private, RSAPrivateKey)  # noqa: S101 - no others are made
+        return RSAKey(private, pem, {"use": "sig", "alg": "RS256", "kid": kid})
+
+    def _write(self, use: str, key: RSAKey) -> None:
+        """Keep *key* for *use*, unless another process was first."""
+        kid = str(key.kid)
+        self._store.insert(
+            "signing_keys",
+            use=use,
+            kid=kid,
+            sealed=self._seal.close(_KIND, kid, 1, key.as_pem(private=True)),
+            created_at=iso(self._clock.now()),
+        )
 
     def _retired(self) -> list[dict[str, Any]]:
         now = self._clock.now().timestamp()
@@ -195,47 +215,13 @@ def rotate_keys(home: Home, clock: Clock, *, revoke: bool = False) -> Rotation:
         store.close()
 
 
-def _too_many(first: float) -> ConflictError:
-    until = datetime.fromtimestamp(first, UTC)
-    return ConflictError(
-        f"{MOST_RETIRED} retired keys are published for tokens that are still good",
-        f"wait until {iso(until)[:19]}Z, or end those tokens: "
-        "agentvault tenant rotate-keys --revoke",
-    )
-
-
-def _kid(store: Store, use: str) -> str | None:
-    row = store.one("SELECT kid FROM signing_keys WHERE use = ?", use)
-    return None if row is None else str(row["kid"])
-
-
-def _load(store: Store, seal: TenantSeal, use: str) -> _Held:
-    row = store.all("SELECT * FROM signing_keys WHERE use = ?", use)[0]
-    kid = str(row["kid"])
-    pem = seal.open(_KIND, kid, 1, row["sealed"])
-    # We made it and sealed it: whether its numbers are those of an RSA key takes longer
-    # to check than to sign with it.
-    private = load_pem_private_key(pem, None, unsafe_skip_rsa_key_validation=True)
-    assert isinstance(private, RSAPrivateKey)  # noqa: S101 - the tenant makes no others
-    key = RSAKey(private, pem, {"use": "sig", "alg": "RS256", "kid": kid})
-    return _Held(key, key.as_dict(private=False))
-
-
 def _new_key() -> RSAKey:
     key = RSAKey.generate_key(_BITS, private=True)
     key.ensure_kid()
     return key
 
 
-def _write(store: Store, seal: TenantSeal, clock: Clock, use: str, key: RSAKey) -> None:
-    """Keep *key* for *use*, unless another process was first."""
-    kid = str(key.kid)
-    box = seal.close(_KIND, kid, 1, key.as_pem(private=True))
-    store.change(
-        "INSERT OR IGNORE INTO signing_keys (use, kid, sealed, created_at)"
-        " VALUES (?, ?, ?, ?)",
-        use,
-        kid,
-        box,
-        iso(clock.now()),
-    )
+def _public(key: RSAKey) -> dict[str, Any]:
+    """Return *key* as it is published."""
+    jwk: dict[str, Any] = key.as_dict(private=False)
+    return jwk

@@ -13,7 +13,7 @@ from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.model import new_id, new_secret, sha256_hex
 from agentvault_tui.model.claims import MFA_AT, ROLES
 from agentvault_tui.tenant.apis import OFFLINE, Apis, ResourceServer
-from agentvault_tui.tenant.clients import CLIENT_CREDENTIALS, REFRESH_TOKEN, Client
+from agentvault_tui.tenant.clients import REFRESH_TOKEN, Client
 from agentvault_tui.tenant.keys import SigningKeys
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.users import People, User
@@ -74,17 +74,16 @@ class TokenService:
         Raises:
             TenantRefusedError: ``access_denied``: the user is gone or blocked.
         """
-        user = self.able(login.sub)
-        audience = "" if api is None else api.identifier
+        user, words = self.able(login.sub), scope.split()
         answer = self._access(client, user, scope, api)
-        if "openid" in scope.split():
-            answer["id_token"] = self._id_token(client, user, scope, login, nonce)
+        if "openid" in words:
+            answer["id_token"] = self._id_token(client, user, words, login, nonce)
         key = None
-        if OFFLINE in scope.split():
-            token, key = self.refresh.issue(
+        if OFFLINE in words:
+            audience = "" if api is None else api.identifier
+            answer["refresh_token"], key = self.refresh.issue(
                 client, user.sub, login.sid, audience, scope
             )
-            answer["refresh_token"] = token
         return IssuedTokens(answer, user, key)
 
     def for_refresh(
@@ -96,10 +95,11 @@ class TokenService:
         sid: str | None,
     ) -> IssuedTokens:
         """Make the tokens of a refresh: nothing in them says anything of a factor."""
-        answer = self._access(client, user, scope, api, grant=REFRESH_TOKEN)
-        if "openid" in scope.split():
+        answer = self._access(client, user, scope, api, REFRESH_TOKEN)
+        words = scope.split()
+        if "openid" in words:
             login = Login(user.sub, sid or "", 0, mfa=False)
-            answer["id_token"] = self._id_token(client, user, scope, login, None)
+            answer["id_token"] = self._id_token(client, user, words, login, None)
         return IssuedTokens(answer, user)
 
     def for_machine(
@@ -107,19 +107,16 @@ class TokenService:
     ) -> IssuedTokens:
         """Make a client's own access token (RFC 6749 section 4.4)."""
         sub = f"{client.client_id}@clients"
-        return IssuedTokens(
-            self._signed(client, sub, scope, api, grant=CLIENT_CREDENTIALS)
-        )
+        return IssuedTokens(self._signed(client, sub, scope, api, "client-credentials"))
 
     def userinfo(self, access_token: str) -> dict[str, Any] | None:
         """Return the claims an access token opens (OpenID Connect Core 5.3)."""
         row = self.store.find("access_tokens", token_hash=sha256_hex(access_token))
-        if row is not None and row["expires_at"] <= self.clock.now().timestamp():
-            row = None
-        user = None if row is None else self.people.find(row["sub"])
-        if row is None or user is None or user.blocked:
+        if row is None or row["expires_at"] <= self.clock.now().timestamp():
             return None
-        return person(user, row["scope"].split())
+        user = self.people.find(row["sub"])
+        live = user is not None and not user.blocked
+        return person(user, row["scope"].split()) if user and live else None
 
     def revoke(self, token: str, client: Client) -> None:
         """End a token for /userinfo if it is *client*'s (RFC 7009 section 2).
@@ -151,11 +148,10 @@ class TokenService:
         user: User,
         scope: str,
         api: ResourceServer | None,
-        *,
         grant: str | None = None,
     ) -> dict[str, Any]:
         if api is not None:
-            return self._signed(client, user.sub, scope, api, grant=grant)
+            return self._signed(client, user.sub, scope, api, grant)
         now = self.clock.now().timestamp()
         token = new_secret("av_u")
         self.store.change("DELETE FROM access_tokens WHERE expires_at <= ?", now)
@@ -175,7 +171,6 @@ class TokenService:
         sub: str,
         scope: str,
         api: ResourceServer,
-        *,
         grant: str | None,
     ) -> dict[str, Any]:
         """Make a JWT access token, with the claims of Auth0's default profile."""
@@ -191,11 +186,16 @@ class TokenService:
             "azp": client.client_id,
         }
         if grant is not None:
-            claims["gty"] = grant.replace("client_c", "client-c")
+            claims["gty"] = grant
         return _answer(self.keys.sign(claims), scope, api.lifetime)
 
     def _id_token(
-        self, client: Client, user: User, scope: str, login: Login, nonce: str | None
+        self,
+        client: Client,
+        user: User,
+        scopes: list[str],
+        login: Login,
+        nonce: str | None,
     ) -> str:
         now = int(self.clock.now().timestamp())
         claims: dict[str, Any] = {
@@ -204,7 +204,7 @@ class TokenService:
             "iat": now,
             "exp": now + client.id_token_lifetime,
             ROLES: list(user.roles),
-            **person(user, scope.split()),
+            **person(user, scopes),
         }
         if login.sid:
             claims["sid"] = login.sid
@@ -225,7 +225,6 @@ class VerifiedAccess:
     sub: str
     client_id: str
     scopes: frozenset[str]
-    audiences: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,25 +245,20 @@ class AccessTokens:
         if found is None:
             return None
         header, claims = found
-        listed = _words(claims.get("aud"))
-        client = claims.get("azp")
-        sub, scope, expires = (
-            claims.get("sub"),
-            claims.get("scope"),
-            number(claims, "exp"),
-        )
+        listed, expires = claims.get("aud"), claims.get("exp")
+        sub, client, scope = (claims.get(name) for name in ("sub", "azp", "scope"))
         if (
             header.get("typ") != "JWT"
             or claims.get("iss") != self.issuer
             or not isinstance(client, str)
             or not isinstance(sub, str)
             or not isinstance(scope, str)
-            or expires is None
+            or type(expires) is not int
             or expires <= self.clock.now().timestamp()
-            or audience not in listed
+            or audience not in (listed if isinstance(listed, list) else [listed])
         ):
             return None
-        return VerifiedAccess(sub, client, frozenset(scope.split()), frozenset(listed))
+        return VerifiedAccess(sub, client, frozenset(scope.split()))
 
     def bearer(self, authorization: str, audience: str) -> VerifiedAccess | None:
         token = bearer_token(authorization)
@@ -280,19 +274,6 @@ def bearer_token(authorization: str) -> str | None:
     return token if kind.lower() == "bearer" and token else None
 
 
-def number(claims: dict[str, Any], name: str) -> float | None:
-    """Return a NumericDate claim (RFC 7519 section 2); None if it is none."""
-    value = claims.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if abs(value) < 2**53 else None
-
-
-def _words(value: Any) -> list[str]:
-    listed = value if isinstance(value, list) else [value]
-    return [word for word in listed if isinstance(word, str)]
-
-
 def person(user: User, scopes: list[str]) -> dict[str, Any]:
     """Return the claims of OpenID Connect Core section 5.4 for *scopes*."""
     claims: dict[str, Any] = {"sub": user.sub}
@@ -306,12 +287,8 @@ def person(user: User, scopes: list[str]) -> dict[str, Any]:
 
 
 def _answer(token: str, scope: str, lifetime: int) -> dict[str, Any]:
-    return {
-        "access_token": token,
-        "scope": scope,
-        "expires_in": lifetime,
-        "token_type": "Bearer",
-    }
+    rest = {"scope": scope, "expires_in": lifetime, "token_type": "Bearer"}
+    return {"access_token": token, **rest}
 
 
 PER_USER_AND_CLIENT: Final = 200
