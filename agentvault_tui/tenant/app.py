@@ -121,7 +121,14 @@ def _documents(parts: Parts) -> list[BaseRoute]:
         return reply(200, discovery(parts.issuer))
 
     async def more(_: Request) -> Response:
-        return reply(200, extensions(parts.issuer))
+        """Say what only the embedded tenant has, at a path that Auth0 does not have."""
+        said = {
+            "issuer": parts.issuer,
+            "kind": "embedded",
+            DETAILS_TYPES: [details.TYPE],
+            "workspace_authorization_server": f"{parts.issuer}agentvault/workspace",
+        }
+        return reply(200, said)
 
     async def jwks(_: Request) -> Response:
         answer = reply(200, parts.keys.public())
@@ -176,13 +183,3 @@ def discovery(issuer: str) -> dict[str, object]:
             "nickname", "sub",
         ],
     }  # fmt: skip
-
-
-def extensions(issuer: str) -> dict[str, object]:
-    """Return what only the embedded tenant has, at a path that Auth0 does not have."""
-    return {
-        "issuer": issuer,
-        "kind": "embedded",
-        DETAILS_TYPES: [details.TYPE],
-        "workspace_authorization_server": f"{issuer}agentvault/workspace",
-    }

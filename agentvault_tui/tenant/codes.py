@@ -7,7 +7,7 @@ import secrets
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from agentvault_tui.clock import Clock, Deadline, iso, parse_iso
@@ -29,7 +29,7 @@ _SIGN_IN_CAP: Final = 64
 """Of these, codes that sign an operator in; the rest is kept for approvals."""
 _TRIES: Final = 5
 """Failed sign-ins on one code (RFC 8628 section 5.1)."""
-_KEPT_SECONDS: Final = 3600.0
+_KEPT: Final = timedelta(hours=1)
 """How long a code that is over is still told apart from one that never was."""
 
 
@@ -115,7 +115,10 @@ class DeviceCodes:
         Raises:
             TenantRefusedError: ``too_many_requests``: too many are waiting already.
         """
-        self._forget()
+        now = self._clock.now()
+        self._store.change(
+            "DELETE FROM device_codes WHERE expires_wall < ?", iso(now - _KEPT)
+        )
         if self._live() >= _LIVE_CAP or (
             what is None and self._live(sign_ins=True) >= _SIGN_IN_CAP
         ):
@@ -132,7 +135,7 @@ class DeviceCodes:
                 client_id=client,
                 scope=scope,
                 details=what and what.to_json(),
-                created_at=iso(self._clock.now()),
+                created_at=iso(now),
                 expires_wall=iso(deadline.wall),
                 expires_boot=deadline.boot,
                 boot_id=deadline.boot_id,
@@ -140,9 +143,6 @@ class DeviceCodes:
             )
             if inserted:
                 return pair
-
-    def by_device_code(self, device_code: str) -> StoredDeviceCode | None:
-        return self.by_key(sha256_hex(device_code))
 
     def by_key(self, key: str) -> StoredDeviceCode | None:
         return self._read(self._store.find("device_codes", device_code_hash=key))
@@ -201,12 +201,6 @@ class DeviceCodes:
             sign_ins,
         )
         return 0 if row is None else int(row["n"])
-
-    def _forget(self) -> None:
-        over = datetime.fromtimestamp(
-            self._clock.now().timestamp() - _KEPT_SECONDS, self._clock.now().tzinfo
-        )
-        self._store.change("DELETE FROM device_codes WHERE expires_wall < ?", iso(over))
 
     def _hash(self, user_code: str) -> str:
         # Keyed: 34 bits are too few for a plain hash to hide.

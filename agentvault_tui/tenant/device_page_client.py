@@ -1,8 +1,7 @@
-"""The second device without a browser: walks the activation pages as one would.
+"""A client of the activation pages, for people without a browser.
 
-Used by ``agentvault tenant activate``, by tests and by the demo's tests.
-It reads forms and ``data-`` marks, sends what a browser sends, and knows nothing of
-the tenant but its pages.
+It reads forms and ``data-`` attributes, sends what a browser sends, and knows nothing
+of the tenant but its pages. ``agentvault tenant activate`` uses it.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
-from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlsplit
 
@@ -47,10 +45,10 @@ class Details:
     requested_at: Shown | None = None
     connection: Shown | None = None
     """Of the provider whose own token is handed out, if it is one."""
-    parameters: tuple[tuple[Shown, Shown], ...] = field(default=())
-    values: tuple[object, ...] = field(default=())
+    parameters: tuple[tuple[Shown, Shown], ...] = ()
+    values: tuple[object, ...] = ()
     """Those of `parameters` as they were sent: numbers as numbers, strings shown."""
-    others: tuple[tuple[Shown, Shown], ...] = field(default=())
+    others: tuple[tuple[Shown, Shown], ...] = ()
     """What else a resource server will read."""
     unlimited: bool = False
     """Whether nothing but the scope limits what the token is used for."""
@@ -59,7 +57,7 @@ class Details:
 
 
 class Activation:
-    """One person's way through the pages; `open` comes first.
+    """One activation (RFC 8628 section 3.3); call `open` first.
 
     Every method raises `TenantRefusedError` with the page's own message and its code
     (``no_such_code``, ``too_many_tries``, ``code_over``, ``wrong_sign_in``,
@@ -89,16 +87,7 @@ class Activation:
         """Use it for a block."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the connection."""
-        self.close()
-
-    def close(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the connection, and forget the cookie."""
         self._http.close()
 
@@ -135,19 +124,19 @@ class Activation:
         """Say yes; whether that is accepted the broker knows, not the tenant."""
         self._submit("confirm")
         if self.step != "confirmed":
-            raise _rubbish()
+            raise _unexpected()
 
     def cancel(self) -> None:
         """Say no; possible at every step."""
         self._submit("cancel")
         if self.step != "cancelled":
-            raise _rubbish()
+            raise _unexpected()
 
     def _submit(self, form: str, **fields: str) -> None:
         """Send the page's form of that name with what it holds already."""
         found = self._page and self._page.forms.get(form)
         if not found:
-            raise _rubbish()
+            raise _unexpected()
         # RFC 6454: what a browser says about where the form came from.
         headers = {"origin": self._origin}
         data = {**found.fields, **fields}
@@ -155,7 +144,7 @@ class Activation:
 
     def _go(self, method: str, path: str, **options: dict[str, str]) -> None:
         if not path.startswith("/activate"):
-            raise _rubbish()
+            raise _unexpected()
         try:
             answer = self._http.request(method, self._origin + path, **options)  # type: ignore[arg-type]
         except httpx.HTTPError as error:
@@ -165,18 +154,18 @@ class Activation:
             ) from None
         kind = answer.headers.get("content-type", "")
         if not kind.startswith("text/html") or len(answer.content) > _PAGE_CAP:
-            raise _rubbish(answer.status_code)
+            raise _unexpected(answer.status_code)
         self._page = page = read_page(answer.text)
         if page.error:
             message = visible(page.message or "The tenant refused.", 300)
             raise TenantRefusedError(visible(page.error, 40), message)
         if answer.status_code != 200:
-            raise _rubbish(answer.status_code)
+            raise _unexpected(answer.status_code)
 
     def _details(self) -> Details:
         page = self._page
         if page is None or page.step != "details":
-            raise _rubbish()
+            raise _unexpected()
 
         def shown(name: str) -> Shown | None:
             value = page.values.get(name)
@@ -235,7 +224,7 @@ def _inert(value: object) -> object:
     return value
 
 
-def _rubbish(status: int | None = None) -> TenantUnreachableError:
+def _unexpected(status: int | None = None) -> TenantUnreachableError:
     said = "" if status is None else f" (status {status})"
     return TenantUnreachableError(
         f"the tenant's page is not the one expected{said}",

@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from agentvault_tui.clock import Clock, SystemClock
 from agentvault_tui.errors import (
@@ -82,7 +82,14 @@ class ParentOrders:
             said, descriptors, _, _ = socket.recv_fds(parent, _LONGEST_WORD, 1)
             if not said:
                 sys.exit(0)
-            run = _read_run(json.loads(said))
+            # Its clients' ids, and the management secret.
+            told = json.loads(said)
+            management = told["management"]
+            run = Run(
+                client_id=str(told["client_id"]),
+                management_id=str(management["client_id"]),
+                management_secret=str(management["client_secret"]),
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SettingsError(
                 "--parent-fd is not the socket of a parent", "leave it out"
@@ -152,16 +159,6 @@ def _bind(store: Store, port: int) -> tuple[socket.socket, socket.socket | None]
         except (ConflictError, SettingsError):
             _log.warning("the port of last time is taken: %s", remembered)
     return loopback_pair(HOST, 0)
-
-
-def _read_run(said: Any) -> Run:
-    """Read what the parent says: its clients' ids, and the management secret."""
-    management = said["management"]
-    return Run(
-        client_id=str(said["client_id"]),
-        management_id=str(management["client_id"]),
-        management_secret=str(management["client_secret"]),
-    )
 
 
 def _stop_requested(stack: contextlib.AsyncExitStack) -> asyncio.Event:

@@ -69,13 +69,10 @@ class User:
 
 def user_of(row: sqlite3.Row) -> User:
     """Read a user from a row."""
+    roles, profile = json.loads(row["roles"]), json.loads(row["profile"])
+    blocked = bool(row["blocked"])
     return User(
-        row["sub"],
-        row["name"],
-        tuple(json.loads(row["roles"])),
-        row["created_at"],
-        bool(row["blocked"]),
-        json.loads(row["profile"]),
+        row["sub"], row["name"], tuple(roles), row["created_at"], blocked, profile
     )
 
 
@@ -128,9 +125,7 @@ class People:
         return None if row is None else user_of(row)
 
     def all(self) -> list[User]:
-        return [
-            user_of(row) for row in self._store.all("SELECT * FROM users ORDER BY name")
-        ]
+        return list(map(user_of, self._store.all("SELECT * FROM users ORDER BY name")))
 
     def insert(
         self,
@@ -165,26 +160,6 @@ class People:
         if not added:
             raise _taken(name)
         return user, secret
-
-    def new_otp(self, name: str) -> str:
-        """Give a user a new one-time code secret; the old one ends, and any lock.
-
-        Raises:
-            NotFoundError: there is no such user.
-        """
-        secret = pyotp.random_base32(_OTP_BASE32)
-        with self._store.transaction():
-            row = self._store.find("users", name=normal_name(name))
-            if row is None:
-                raise NotFoundError("there is no such user", "see `tenant user list`")
-            sub, version = row["sub"], row["otp_version"] + 1
-            # A higher version in the associated data: the old secret, put back from
-            # an older copy of the row, no longer opens.
-            box = self._seal.close(OTP_KIND, sub, version, secret.encode())
-            fresh = {"otp_sealed": box, "otp_version": version, "otp_last_step": 0}
-            self._store.update("users", fresh, sub=sub)
-            self._store.change(_UNLOCK, sub)
-        return secret
 
     def delete(self, sub: str) -> bool:
         """Forget a user and all that is kept of them; tell whether there was one."""
@@ -328,7 +303,18 @@ class UserStore(People):
         Raises:
             NotFoundError: there is no such user.
         """
-        secret = self.new_otp(name)
+        secret = pyotp.random_base32(_OTP_BASE32)
+        with self._store.transaction():
+            row = self._store.find("users", name=normal_name(name))
+            if row is None:
+                raise NotFoundError("there is no such user", "see `tenant user list`")
+            sub, version = row["sub"], row["otp_version"] + 1
+            # A higher version in the associated data: the old secret, put back from
+            # an older copy of the row, no longer opens.
+            box = self._seal.close(OTP_KIND, sub, version, secret.encode())
+            fresh = {"otp_sealed": box, "otp_version": version, "otp_last_step": 0}
+            self._store.update("users", fresh, sub=sub)
+            self._store.change(_UNLOCK, sub)
         return secret, _otpauth(normal_name(name), secret)
 
 

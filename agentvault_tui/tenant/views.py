@@ -6,7 +6,6 @@ import hashlib
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -130,8 +129,8 @@ class Views:
             asked=None if code.details is None else request_view(code.details),
             user_code=user_code,
             form_token=form_token,
-            issued_at=_time(code.created_at),
-            usable_until=_time(code.expires.wall),
+            issued_at=f"{code.created_at:%H:%M:%S} UTC",
+            usable_until=f"{code.expires.wall:%H:%M:%S} UTC",
             **values,
         )
 
@@ -147,7 +146,3 @@ async def stylesheet(_: Request) -> Response:
     """Return the one stylesheet; its name changes with its content."""
     headers = {"cache-control": "max-age=31536000, immutable"}
     return Response(_STYLE, headers=headers, media_type="text/css")
-
-
-def _time(moment: datetime) -> str:
-    return moment.strftime("%H:%M:%S UTC")

@@ -8,6 +8,7 @@ import pytest
 from support.manual_clock import ManualClock
 
 from agentvault_tui.home import Home
+from agentvault_tui.model import sha256_hex
 from agentvault_tui.tenant.codes import DeviceCodes, StoredDeviceCode
 from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.store import Store
@@ -22,7 +23,7 @@ def codes(home: Home, clock: ManualClock) -> Iterator[DeviceCodes]:
 
 def issued(codes: DeviceCodes) -> StoredDeviceCode:
     pair = codes.issue("client", "openid", None, 120)
-    found = codes.by_device_code(pair.device_code)
+    found = codes.by_key(sha256_hex(pair.device_code))
     assert found is not None
     assert codes.by_user_code(pair.user_code) == found
     return found
@@ -46,7 +47,7 @@ def test_the_first_answer_counts(codes: DeviceCodes) -> None:
 def test_what_is_over_takes_no_answer(codes: DeviceCodes, clock: ManualClock) -> None:
     """Neither a yes nor a no, and nobody finds it by what they type."""
     pair = codes.issue("client", "openid", None, 120)
-    code = codes.by_device_code(pair.device_code)
+    code = codes.by_key(sha256_hex(pair.device_code))
     assert code is not None
     clock.advance(120)
     assert not codes.open(code)

@@ -12,6 +12,7 @@ from support.manual_clock import ManualClock
 
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.home import Home
+from agentvault_tui.model import sha256_hex
 from agentvault_tui.tenant.codes import DeviceCodes
 from agentvault_tui.tenant.device_page_client import Activation
 from agentvault_tui.tenant.sealing import TenantSeal
@@ -160,7 +161,7 @@ def test_spending_and_deciding_are_single_statements(
     stores = [Store(home, checkpoints=False) for _ in range(2)]
     one, two = (DeviceCodes(store, seal, clock) for store in stores)
     pair = one.issue("app_x", "openid", None, 120)
-    seen = [codes.by_device_code(pair.device_code) for codes in (one, two)]
+    seen = [codes.by_key(sha256_hex(pair.device_code)) for codes in (one, two)]
     assert seen[0]
     assert seen[0] == seen[1]
     assert one.approve(seen[0], "sub", "sid", 1)

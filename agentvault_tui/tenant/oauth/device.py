@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agentvault_tui.errors import TenantRefusedError
+from agentvault_tui.model import sha256_hex
 from agentvault_tui.tenant import details
 from agentvault_tui.tenant.clients import DEVICE_CODE, Client
 from agentvault_tui.tenant.codes import StoredDeviceCode
@@ -118,7 +119,7 @@ class DeviceGrant:
             TenantRefusedError: not yet, too fast, or never.
         """
         (device_code,) = required(asked.form, "device_code")
-        code = parts.codes.by_device_code(device_code)
+        code = parts.codes.by_key(sha256_hex(device_code))
         # A foreign client learns nothing: to it the code is unknown.
         if code is None or code.client != asked.client.key or code.state == "spent":
             raise refused("invalid_grant", "Invalid or expired device code.")
