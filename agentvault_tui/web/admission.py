@@ -1,4 +1,4 @@
-"""Bounds the request work that begins in one turn of the event loop.
+"""Bound the request work that begins in one turn of the event loop.
 
 A loop that is handed 64 requests at once works through all of them before it looks at
 its sockets again; a revocation that comes next would wait for them.
@@ -15,14 +15,10 @@ _Queue = deque[asyncio.Future[None]]
 
 
 class AdmissionQueue:
-    """Admits requests in order of arrival, small ones apart from large ones.
+    """Admits requests in order of arrival: *each_turn* small ones, and one large.
 
-    Each turn admits a number of small requests and one large. So large bodies, which
-    anybody can send, delay small requests and revocations by no more than one of them
-    a turn, and are not starved themselves.
-
-    Args:
-        each_turn: small requests admitted in one turn of the loop.
+    So large bodies, which anybody can send, delay small requests and revocations by at
+    most one of them a turn, and are not starved themselves.
     """
 
     def __init__(self, each_turn: int) -> None:

@@ -1,4 +1,4 @@
-"""What a certificate says, and the names that one may hold."""
+"""Read certificates, and check the names that one may hold."""
 
 from __future__ import annotations
 
@@ -31,30 +31,18 @@ class Certificate:
 
 
 def read_certificate(path: Path) -> Certificate:
-    """Read the first certificate of a PEM file.
-
-    Raises:
-        SettingsError: there is none.
-    """
+    """Read the first certificate of a PEM file; SettingsError: there is none."""
     return _described(load_certificate(path))
 
 
 def pem_of(path: Path) -> str:
-    """Return the first certificate of a PEM file, and nothing else of it.
-
-    Raises:
-        SettingsError: there is none.
-    """
+    """Return the first certificate of a PEM file, and nothing else of it."""
     encoded = load_certificate(path).public_bytes(serialization.Encoding.PEM)
     return encoded.decode("ascii")
 
 
 def host_name(text: str) -> str:
-    """Return *text* as one spelling of a DNS name or an address.
-
-    Raises:
-        UsageError: it is neither.
-    """
+    """Return *text* as one spelling of a DNS name or an address, or a UsageError."""
     name = text.strip().lower().removesuffix(".")
     try:
         address = ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
@@ -103,11 +91,7 @@ def _described(certificate: x509.Certificate) -> Certificate:
 
 
 def load_certificate(path: Path) -> x509.Certificate:
-    """Read the first certificate of a PEM file.
-
-    Raises:
-        SettingsError: there is none.
-    """
+    """Read the first certificate of a PEM file; SettingsError: there is none."""
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except OSError as error:

@@ -42,15 +42,12 @@ class Port(Protocol):
 
     def admit(self, transport: asyncio.Transport) -> dict[str, object] | None:
         """Return what handlers may know of the peer, or `None` to hang up."""
-        ...
 
     def peer_uid(self, transport: asyncio.Transport) -> int | None:
         """Return whose the other end of a TCP connection is, where that is told."""
-        ...
 
     def tick(self, now: float) -> None:
         """Keep `date` right."""
-        ...
 
 
 class Connection(Protocol):
@@ -64,26 +61,22 @@ class Connection(Protocol):
 
     def pause_reading(self) -> None:
         """Let the peer wait until what it sent is read."""
-        ...
 
     def resume_reading(self) -> None:
         """Take more from the peer."""
-        ...
 
     def answered(self, *, keep_alive: bool) -> None:
         """Go on with the next request."""
-        ...
 
     def finish(self) -> None:
         """Close after the running answer."""
-        ...
 
 
 class Exchange:
     """One request and its answer: the two ends of an ASGI channel.
 
     Where the answer's length is known its head waits for the body, so that both leave
-    in one write, and a client wakes up once. A stream's head goes ahead.
+    in one write. A stream's head goes ahead.
     """
 
     __slots__ = (
@@ -128,7 +121,7 @@ class Exchange:
         self._news = False
         self._waiter: asyncio.Future[None] | None = None
         self._head = b""
-        self._left = 0
+        self._left: int | None = 0
         """Bytes of the answer that are still to come, where its length is known."""
         self._chunked = False
 
@@ -139,7 +132,7 @@ class Exchange:
             try:
                 await port.app(self.scope, self.receive, self.send)
             except ClientGoneError:
-                return
+                return  # RFC 9112 section 8: a request that broke off has no answer
             except Exception:  # noqa: BLE001 - it is logged, and answered for
                 _log.exception("a request failed")
             if self.complete or self.disconnected:
@@ -201,16 +194,8 @@ class Exchange:
             return
         if self.complete:
             raise RuntimeError("the answer is out already")
-        body, more = message.get("body", b""), message.get("more_body", False)
-        if self.scope["method"] == "HEAD":
-            body = b""
-        elif self._chunked:
-            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-            body = body if more else body + b"0\r\n\r\n"
-        else:
-            self._left -= len(body)
-            if self._left < 0 or (self._left and not more):
-                raise RuntimeError("the answer has another length than it says")
+        more = message.get("more_body", False)
+        body = self._framed(message.get("body", b""), more=more)
         if self._head:
             body, self._head = self._head + body, b""
         connection.transport.write(body)
@@ -218,6 +203,18 @@ class Exchange:
             self.complete = True
             self.wake()
             connection.answered(keep_alive=self.keep_alive)
+
+    def _framed(self, body: bytes, *, more: bool) -> bytes:
+        if self.scope["method"] == "HEAD":
+            return b""
+        if self._chunked:
+            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            return body if more else body + b"0\r\n\r\n"
+        if self._left is not None:
+            self._left -= len(body)
+            if self._left < 0 or (self._left and not more):
+                raise RuntimeError("the answer has another length than it says")
+        return body
 
     def _start(self, status: int, headers: list[Header]) -> None:
         self.started = True
@@ -230,18 +227,20 @@ class Exchange:
             lines.append(b"%b: %b\r\n" % (name, value))
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")
-        self._left = length or 0
-        self._chunked = (
+        stream = (
             length is None
             and self.scope["method"] != "HEAD"
             and status not in _WITHOUT_BODY
         )
+        self._left = None if stream else length or 0
+        # RFC 9112 section 6.1: to HTTP/1.0 the end of the connection ends the answer.
+        self._chunked = stream and self.scope["http_version"] != "1.0"
         if self._chunked:
             lines.append(b"transfer-encoding: chunked\r\n")
         lines.append(b"\r\n")
         self._head = head = b"".join(lines)
         if len(head.translate(None, _CONTROLS)) != len(head) - 2 * len(lines):
             raise RuntimeError("a header holds a control character")
-        if self._chunked:
+        if stream:
             self._connection.transport.write(self._head)
             self._head = b""

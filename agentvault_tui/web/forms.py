@@ -1,4 +1,4 @@
-"""Form and JSON bodies become one mapping, or a typed error: nothing in between."""
+"""Parse form and JSON bodies into one mapping, or raise a typed error."""
 
 from __future__ import annotations
 
@@ -101,15 +101,7 @@ def parse_form(body: bytes) -> dict[str, str]:
 
 
 def form_value(raw: bytes, *, capped: bool = True) -> str:
-    """Decode one form-encoded name or value.
-
-    Args:
-        raw: as it stands in the body.
-        capped: whether it is one field; otherwise only the body's cap holds.
-
-    Raises:
-        BodyError: bad percent-encoding, not UTF-8, NUL, or too long.
-    """
+    """Decode one form-encoded name or value; not *capped*, it may be of any length."""
     if b"+" in raw:
         raw = raw.replace(b"+", b" ")
     if b"%" in raw:
@@ -122,11 +114,7 @@ def form_value(raw: bytes, *, capped: bool = True) -> str:
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """Read a JSON object; its null members are left out.
-
-    Raises:
-        BodyError: it is not one, or past a cap.
-    """
+    """Read a JSON object; its null members are left out."""
     value = _loads(_text(body))
     if not isinstance(value, dict):
         raise BodyError(400, "the JSON body must be an object")
@@ -144,12 +132,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def parse_json(text: str, depth: int = DEPTH_CAP) -> object:
-    """Read JSON that means the same to every reader.
-
-    Raises:
-        BodyError: malformed, a key twice, a number out of range, text that is not
-            Unicode, or past a cap.
-    """
+    """Read JSON that means the same to every reader, to a *depth* of levels."""
     value = _loads(text)
     if (
         len(text) > FIELD_CAP

@@ -1,10 +1,12 @@
-"""Pure ASGI middleware: whom a local HTTP service answers, and how much it takes."""
+"""ASGI middleware: whom a local HTTP service answers, and how much it takes."""
 
 from __future__ import annotations
 
+import sys
 from typing import Final
 
 from agentvault_tui.web.exchange import ClientGoneError
+from agentvault_tui.web.forms import BodyError
 from agentvault_tui.web.reply import (
     NO_STORE,
     App,
@@ -20,14 +22,8 @@ from agentvault_tui.web.reply import (
 
 BODY_CAP: Final = 65_536
 _JUDGED: Final = frozenset(
-    (
-        b"host",
-        b"origin",
-        b"sec-fetch-site",
-        b"sec-fetch-mode",
-        b"content-length",
-        b"transfer-encoding",
-    )
+    b"host origin content-length transfer-encoding"
+    b" sec-fetch-site sec-fetch-mode".split()
 )
 _SNIFF: Final = (b"x-content-type-options", b"nosniff")
 
@@ -50,20 +46,12 @@ def loopback_hosts(port: int, bound: str = "127.0.0.1") -> frozenset[bytes]:
 
 
 class RequestGuard:
-    """Stands before an app.
+    """Refuses requests from other sites, and bodies that are too large.
 
     A web page in the operator's browser can reach loopback: by DNS rebinding, which
-    ``Host`` gives away, and by cross-site requests, which ``Origin`` and
-    ``Sec-Fetch-Site`` give away.
-
-    Args:
-        app: what is guarded.
-        hosts: allowed values of ``Host``; `None` for a Unix socket, which no page
-            can reach.
-        shape: how an error looks.
-        body_cap: how many bytes a body may have.
-        navigable: let a person follow a link here from another site; for pages, and
-            only for GET, which changes nothing.
+    ``Host`` tells, and by cross-site requests, which ``Origin`` and ``Sec-Fetch-Site``
+    tell. *hosts* is None for a Unix socket, which no page can reach. A *navigable* app
+    lets a person follow a link here from another site, by GET alone.
     """
 
     def __init__(
@@ -85,11 +73,10 @@ class RequestGuard:
         """Answer a refusal, or pass the request on."""
         refusal, chunked = self._judge(scope)
         if refusal is None and chunked:
-            whole = await _whole_body(receive, self._body_cap)
-            if whole is None:
-                refusal = self._too_large()
-            else:
-                receive = _replay(whole, receive)
+            try:
+                receive = _replay(await read_body(receive, self._body_cap), receive)
+            except BodyError as error:
+                refusal = self._shape(error.status, error.text)
         if refusal is not None:
             await refusal.send(send)
             return
@@ -115,11 +102,9 @@ class RequestGuard:
         if len(said) > 1 and self._foreign(scope, host, said):
             return self._shape(403, "requests from other sites are refused"), False
         if int(said.get(b"content-length", 0)) > self._body_cap:
-            return self._too_large(), False
+            told = f"a body may have {self._body_cap} bytes"
+            return self._shape(413, told), False
         return None, b"transfer-encoding" in said
-
-    def _too_large(self) -> Reply:
-        return self._shape(413, f"a body may have {self._body_cap} bytes")
 
     def _foreign(self, scope: Scope, host: bytes, said: dict[bytes, bytes]) -> bool:
         """Tell whether a page of another origin sent this."""
@@ -136,47 +121,30 @@ class RequestGuard:
         return site == b"cross-site" and not followed
 
 
-async def read_body(receive: Receive) -> bytes:
-    """Return the whole body, which the guard has bounded.
+async def read_body(receive: Receive, cap: int = sys.maxsize) -> bytes:
+    """Return the whole body.
 
     Args:
         receive: the request's ASGI channel.
+        cap: how many bytes it may have, where no guard has bounded it.
 
     Returns:
         the body.
 
     Raises:
-        ClientGoneError: the client left.
+        ClientGoneError: the client left before it was whole (RFC 9112 section 8).
+        BodyError: 413, as soon as it passes the *cap*.
     """
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise ClientGoneError
-    body: bytes = message["body"]
-    if not message.get("more_body"):
-        return body
-    pieces = [body]
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGoneError
-        pieces.append(message["body"])
-        if not message.get("more_body"):
-            return b"".join(pieces)
-
-
-async def _whole_body(receive: Receive, cap: int) -> bytes | None:
-    """Read a body of unknown length; `None` as soon as it passes the *cap*."""
     pieces: list[bytes] = []
     size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            # RFC 9112 section 8: a body that broke off is not a short one.
             raise ClientGoneError
-        size += len(message["body"])
-        if size > cap:
-            return None
         pieces.append(message["body"])
+        size += len(pieces[-1])
+        if size > cap:
+            raise BodyError(413, f"a body may have {cap} bytes")
         if not message.get("more_body"):
             return b"".join(pieces)
 

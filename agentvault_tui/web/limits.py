@@ -39,11 +39,7 @@ class Limits:
 
 
 def file_limit(wanted: int) -> int:
-    """Raise the soft limit on open files to *wanted*, as far as the system allows.
-
-    Returns:
-        how many connections that leaves room for.
-    """
+    """Raise the soft limit on open files; return how many connections that allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return wanted

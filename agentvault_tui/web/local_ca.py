@@ -1,4 +1,4 @@
-"""A certificate authority for one machine: for agents whose SDK insists on https."""
+"""A certificate authority for one machine, for agents whose SDK insists on https."""
 
 from __future__ import annotations
 
@@ -51,11 +51,7 @@ class CaFiles:
 
 
 def chosen_files(home: Home, settings: BrokerSettings) -> TlsFiles | None:
-    """Return what the agents' listener shows; None when it speaks plain HTTP.
-
-    Raises:
-        SettingsError: half of a pair is named, or TLS is asked for and there is none.
-    """
+    """Return what the agents' listener shows; None when it speaks plain HTTP."""
     if settings.tls is Switch.OFF:
         return None
     if settings.tls_cert and settings.tls_key:
@@ -143,12 +139,7 @@ def _make_ca(
 def _authority(
     files: CaFiles, now: datetime
 ) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    """Read the authority, and see that it still is one.
-
-    Raises:
-        ConflictError: it has ended.
-        SettingsError: a file cannot be used, or they do not belong together.
-    """
+    """Read the authority, and see that it still is one."""
     ca, key = load_certificate(files.ca), _load_key(files.ca_key)
     if ca.public_key() != key.public_key():
         raise SettingsError(
@@ -289,12 +280,7 @@ def _pem_key(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _write(path: Path, content: bytes, *, replace: bool) -> None:
-    """Put a whole file in place, 0600 from its first moment.
-
-    Raises:
-        ConflictError: there is one, and it is not to be replaced.
-        SettingsError: it cannot be written.
-    """
+    """Put a whole file in place, 0600 from its first moment."""
     try:
         put_private(path, content, replace=replace)
     except FileExistsError as error:

@@ -1,4 +1,4 @@
-"""Shares a listener's connections among the users they come from."""
+"""Share a listener's connections among the users they come from."""
 
 from __future__ import annotations
 
@@ -39,14 +39,12 @@ class _Share:
 
 
 class Places:
-    """So many connections; where all are taken, who only holds on makes room.
+    """A bounded number of connections; where all are taken, an idle one is dropped.
 
     A connection *waits* until a whole request came over it, and again after the
-    answer: a silent one, a handshake, and half a request are all the same. When places
-    run out, the user who has most of them gives one up, the longest waiting first, so
-    that nobody is shut out by another user's connections, however busy they are. Where
-    the kernel does not tell whose they are, all are one user's, and only those that
-    wait are given up.
+    answer. When slots run out, the user who has most of them gives one up, the longest
+    waiting first, so that no user is shut out by another's. Where the kernel does not
+    tell whose they are, all are one user's, and only those that wait are dropped.
     """
 
     def __init__(self, most: int) -> None:
@@ -59,12 +57,7 @@ class Places:
     def take(
         self, user: Callable[[], int | None], drop: Callable[[], object]
     ) -> ConnectionSlot | None:
-        """Give a place to whoever connected, or None: all are at work.
-
-        Args:
-            user: finds out the uid at the other end; None where that is not known.
-            drop: ends the connection, when its place is given to another.
-        """
+        """Give a slot to who connected, or None: all are at work. *drop* ends it."""
         unasked = self._count < self._most // _UNASKED
         place = ConnectionSlot(None if unasked else user(), drop)
         if self._count >= self._most and not self._make_room(place.user):

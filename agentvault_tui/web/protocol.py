@@ -14,13 +14,7 @@ from agentvault_tui.web.places import ConnectionSlot
 from agentvault_tui.web.reply import Header, Reply
 
 _SINGLE: Final = frozenset(
-    {
-        b"authorization",
-        b"content-length",
-        b"content-type",
-        b"host",
-        b"transfer-encoding",
-    }
+    b"authorization content-length content-type host transfer-encoding".split()
 )
 """Said twice, two readers could each believe another one (RFC 9112 section 11)."""
 _SLICE: Final = 4_096
@@ -291,8 +285,7 @@ class BoundedProtocol(asyncio.Protocol):
     def _check_version(self) -> None:
         """Refuse what is not HTTP/1.x, and framing its version does not know.
 
-        A request line without a version is HTTP/0.9 to the parser. A message without
-        a body's length that both ends agree on is refused (RFC 9112 section 6.1).
+        Both ends must agree on a message's length (RFC 9112 section 6.1).
         """
         version = self._parser.get_http_version()
         if version not in {"1.0", "1.1"}:
@@ -306,9 +299,7 @@ class BoundedProtocol(asyncio.Protocol):
     def _check_target(self) -> None:
         """Bring the request target to origin form (RFC 9112 section 3.2).
 
-        An absolute target says whom the request is for, whatever ``Host`` says
-        (section 3.2.2): its authority takes the place of that header, which is then
-        judged like any other.
+        The authority of an absolute target takes the place of ``Host`` (section 3.2.2).
         """
         target = self._url
         if target.startswith(b"/"):
@@ -332,10 +323,9 @@ class BoundedProtocol(asyncio.Protocol):
     # Bounds
 
     def _pass_over_upgrade(self, rest: bytes) -> None:
-        """Serve a request that offers another protocol as if it did not.
+        """Serve a request that offers another protocol without (RFC 9110 section 7.8).
 
-        RFC 9110 section 7.8 lets us, and some clients offer HTTP/2 every time. The
-        parser believes in the offer and skips the body, so another one starts over.
+        The parser believes in the offer and skips the body, so another one starts over.
         """
         method = self._parser.get_method()
         if method == b"CONNECT":

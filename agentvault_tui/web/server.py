@@ -1,4 +1,4 @@
-"""Runs ASGI apps on sockets bound by us, several in one event loop."""
+"""Run ASGI apps on sockets bound by us, several in one event loop."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Factory = Callable[[float, ConnectionSlot], asyncio.Protocol]
 
 
 class Handshakes:
-    """Accepts on one socket; whoever has finished its handshake is a connection."""
+    """Accepts TLS on one socket; who has finished its handshake is a connection."""
 
     def __init__(
         self,
@@ -51,16 +51,10 @@ class Handshakes:
         places: Places,
         plain: bytes,
     ) -> None:
-        """Be ready to accept.
+        """Accept on *bound*; *plain* is the answer to HTTP without TLS.
 
-        Args:
-            bound: a TCP socket, not listening yet.
-            tls: what is shown.
-            limits: the handshake, too, must be over within ``head_seconds``.
-            connect: makes the protocol of a connection accepted at that loop time,
-                which has that place.
-            places: those of the listener: a handshake takes one.
-            plain: the whole answer to someone who speaks HTTP without TLS.
+        *connect* makes the protocol of a connection, from when it was accepted (loop
+        time) and its slot.
         """
         self._bound = bound
         self._tls = tls
@@ -191,11 +185,7 @@ T = TypeVar("T")
 
 
 class Listener:
-    """One socket with one app behind it.
-
-    On a Unix socket only our own user and root are let in; handlers ask [`peer`][]
-    which of them it is.
-    """
+    """One socket and its app; to a Unix socket only our own user and root connect."""
 
     def __init__(
         self,
@@ -250,36 +240,22 @@ class Listener:
             return BoundedProtocol(self, loop)
 
         if self._tls is not None:
-            self._server = self._handshakes(self._tls, loop)
+            told = self.shape(400, "this port speaks TLS: ask with https")
+            self._server = Handshakes(
+                self._socket,
+                self._tls,
+                self.limits,
+                connect=lambda since, slot: BoundedProtocol(self, loop, since, slot),
+                places=self.places,
+                plain=written(told),
+            )
             self._server.start(_BACKLOG)
-        elif self._unix:
-            self._server = await loop.create_unix_server(
-                connect, sock=self._socket, backlog=_BACKLOG
-            )
         else:
-            self._server = await loop.create_server(
-                connect, sock=self._socket, backlog=_BACKLOG
-            )
-
-    def _handshakes(
-        self, tls: ServerTls, loop: asyncio.AbstractEventLoop
-    ) -> Handshakes:
-        told = self.shape(400, "this port speaks TLS: ask with https")
-        return Handshakes(
-            self._socket,
-            tls,
-            self.limits,
-            connect=lambda since, place: BoundedProtocol(self, loop, since, place),
-            places=self.places,
-            plain=written(told),
-        )
+            create = loop.create_unix_server if self._unix else loop.create_server
+            self._server = await create(connect, sock=self._socket, backlog=_BACKLOG)
 
     async def stop(self, grace: float) -> None:
-        """Let running requests finish for *grace* seconds, then end them.
-
-        An answer that has begun and is not whole is a stream: it would never end by
-        itself, so its connection is closed at once.
-        """
+        """Let running requests finish for *grace* seconds; end streams at once."""
         if self._server is not None:
             self._server.close()
         self._socket.close()
@@ -352,8 +328,7 @@ class Server:
     ) -> Listener:
         """Serve *app* on *bound*, over TLS where given.
 
-        Both *bound* and *held*, a socket that keeps a port from others, are closed by
-        `stop`.
+        `stop` closes *bound* and *held*, a socket that keeps a port from others.
         """
         listener = Listener(
             app, bound, self._clock, limits or Limits(), shape, tls=tls, held=held

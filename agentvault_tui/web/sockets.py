@@ -1,4 +1,4 @@
-"""Sockets that we bind ourselves, and who is at the other end of one."""
+"""Bind sockets, and ask the kernel who is at the other end of one."""
 
 from __future__ import annotations
 
@@ -190,11 +190,7 @@ def unix_socket(path: Path) -> socket.socket:
 
 
 def peer_of(transport: asyncio.BaseTransport) -> Peer:
-    """Ask the kernel who connected (``SO_PEERCRED``: fixed at connect time).
-
-    Raises:
-        OSError: the kernel does not say.
-    """
+    """Ask the kernel who connected (``SO_PEERCRED``: fixed at connect time)."""
     connected: socket.socket = transport.get_extra_info("socket")
     if sys.platform == "darwin":
         local_peercred = 1
@@ -214,18 +210,10 @@ def tcp_peer_uid(connected: socket.socket) -> int | None:
 
 
 def tcp_user(peer: Sequence[Any], local: Sequence[Any]) -> int | None:
-    """Ask the kernel whose the other end of a TCP connection on this machine is.
+    """Return whose the other end of a local TCP connection is (``sock_diag(7)``).
 
-    By ``sock_diag(7)`` of Linux, which tells anybody.
-
-    Args:
-        peer: address and port of the other end.
-        local: of ours.
-
-    Returns:
-        the uid, of those lent to one user the first; None where the kernel does not
-        tell, or nobody holds that end open any more (such a socket is shown as
-        root's).
+    None where the kernel does not tell, or nobody holds that end open any more. Of
+    uids lent to one user the first.
     """
     diagnostics = _diagnostics()
     if diagnostics is None:
@@ -261,10 +249,7 @@ def tcp_user(peer: Sequence[Any], local: Sequence[Any]) -> int | None:
 
 
 def _first_lent(uid: int) -> int:
-    """Return *uid*, or the first of all that ``subuid(5)`` lends to the same user.
-
-    Most systems lend each user 65,536 for containers: as many users they are not.
-    """
+    """Return *uid*, or the first of all that ``subuid(5)`` lends to the same user."""
     try:
         status = _SUBUIDS.stat()
         firsts, ranges = _lent(_SUBUIDS, status.st_mtime_ns, status.st_size)

@@ -1,4 +1,4 @@
-"""What a TLS listener shows: a certificate and its key, checked and read anew."""
+"""The certificate and key that a TLS listener shows, checked, and read anew."""
 
 from __future__ import annotations
 
@@ -27,16 +27,12 @@ class TlsFiles:
 class ServerTls:
     """The context of one listener.
 
-    A renewed certificate is shown from the next connection on; while the two files
-    do not fit each other, as in the middle of a renewal, the one before stays.
+    A renewed certificate is shown from the next connection on; while the two files do
+    not fit each other, as in the middle of a renewal, the one before stays.
     """
 
     def __init__(self, files: TlsFiles) -> None:
-        """Read *files*.
-
-        Raises:
-            SettingsError: one cannot be used, or is open to others.
-        """
+        """Read *files*; SettingsError: one cannot be used, or is open to others."""
         self.files = files
         self._stamp = _stamp(files)
         self._context = server_context(files)
@@ -56,11 +52,7 @@ class ServerTls:
 
 
 def server_context(files: TlsFiles) -> ssl.SSLContext:
-    """Return a context that speaks TLS 1.2 or later, and HTTP/1.1 inside.
-
-    Raises:
-        SettingsError: a file cannot be used, or the key is open to others.
-    """
+    """Return a context that speaks TLS 1.2 or later, and HTTP/1.1 inside."""
     check_key(files.key)
     # Not create_default_context: that one logs session keys where SSLKEYLOGFILE says.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -92,11 +84,7 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
 
 
 def check_key(path: Path) -> None:
-    """Insist on a key that is nobody else's to read or to change.
-
-    Raises:
-        SettingsError: it is, or there is none.
-    """
+    """Insist on a key that is nobody else's to read or to change."""
     try:
         status = path.stat()
     except OSError as error:

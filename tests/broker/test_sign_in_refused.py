@@ -114,3 +114,21 @@ async def test_the_end_of_one_sign_in_is_not_that_of_the_next(
     assert sessions.pending(OPERATOR.id)
     tenant.approve()
     await bench.until(lambda: sessions.of(OPERATOR.id) is not None)
+
+
+async def test_a_sign_in_that_breaks_says_so(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever signs in is told, and is not signed in."""
+
+    async def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr(bench.tenant, "verify_id_token", broken)
+    sessions = Sessions(bench.broker)
+    await sessions.login(OPERATOR)
+    bench.tenant.approve()
+    await bench.until(lambda: not sessions.pending(OPERATOR.id))
+    problem = sessions.problem(OPERATOR.id)
+    assert problem == "this is our fault, see the log (RuntimeError)"
+    assert sessions.of(OPERATOR.id) is None

@@ -26,7 +26,12 @@ from agentvault_tui.broker.shapes import stepup_info
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
-from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
+from agentvault_tui.broker.usecases.stepup import (
+    begin_approval,
+    deny,
+    expire_due,
+    problem_of,
+)
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import (
     ConflictError,
@@ -384,3 +389,32 @@ async def test_unknown_step_ups_are_not_found(bench: Bench) -> None:
     """Deciding about nothing is an error, not a decision."""
     with pytest.raises(NotFoundError):
         await deny(bench.broker, "sup_none", "", OPERATOR)
+
+
+async def test_an_approval_that_breaks_waits_again_with_a_word(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is granted, nobody waits for a dead flow, and the log has why."""
+
+    async def broken(*_: object, **__: object) -> None:
+        raise UnicodeEncodeError("utf-8", "secret detail", 0, 1, "no")
+
+    monkeypatch.setattr(bench.tenant, "verify_id_token", broken)
+    _, stepup = await hold(bench)
+    await start(bench, stepup)
+    bench.tenant.approve()
+    registry = bench.broker.registry
+    await bench.until(lambda: registry.stepups.get(stepup.id).status.value == "pending")
+    problem = registry.stepups.get(stepup.id).problem
+    assert problem == "this is our fault, see the log (UnicodeEncodeError)"
+    assert registry.elevated(stepup.id) is None
+    assert len([one for one in caplog.records if one.exc_info]) == 1
+    await start(bench, stepup)  # and another try begins another flow
+    assert len(bench.tenant.flows) == 2
+
+
+def test_a_code_nobody_could_use_is_the_tenants_doing() -> None:
+    """While it is away nothing can be typed there: the person let nothing run out."""
+    assert problem_of(FlowExpired()) == "the code ran out before it was used"
+    away = problem_of(FlowExpired(), away=True)
+    assert away == "the tenant did not answer until the code ran out"

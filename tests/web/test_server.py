@@ -102,6 +102,25 @@ async def test_an_idle_connection_stays_and_then_is_closed(serve: Serve) -> None
     assert time.monotonic() - began > 0.3
 
 
+async def test_an_http_1_0_client_gets_a_stream_without_chunks(serve: Serve) -> None:
+    """RFC 9112 section 6.1: to it the end of the connection ends an answer."""
+
+    async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+        del scope, receive
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for piece in (b"one", b"", b"two"):
+            body = {"type": "http.response.body", "body": piece, "more_body": True}
+            await send(body)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    listener = await serve(stream)
+    for version, body in ((b"1.0", b"onetwo"), (b"1.1", b"3\r\none\r\n3\r\ntwo")):
+        get = GET.replace(b"/1.1\r\n", b"/%b\r\nConnection: close\r\n" % version)
+        head, _, said = (await talk(listener, get)).partition(b"\r\n\r\n")
+        assert said.startswith(body)
+        assert (b"chunked" in head) is (version == b"1.1")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "later"), [(b"GET / HT", False), (b"GET / HT", True), (b"\r\n", True)]

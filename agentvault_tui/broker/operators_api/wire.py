@@ -37,6 +37,7 @@ from agentvault_tui.operator_api.codec import encode
 from agentvault_tui.operator_api.shapes import ProblemInfo, WireShape
 from agentvault_tui.web.exchange import ClientGoneError
 from agentvault_tui.web.forms import BodyError, parse_object
+from agentvault_tui.web.guard import read_body
 from agentvault_tui.web.reply import App, Message, Receive, Scope, Send
 from agentvault_tui.web.server import peer
 
@@ -186,7 +187,7 @@ async def body_of(request: Request, kind: type[RequestT]) -> RequestT:
     Raises:
         UsageError: it is not JSON, not an object, or not of that kind.
     """
-    raw = await request.body()
+    raw = await read_body(request.receive)
     try:
         body = parse_object(raw or b"{}")
     except BodyError as error:

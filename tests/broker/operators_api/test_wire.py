@@ -1,15 +1,16 @@
-"""Faults nobody foresaw, at the operators' door."""
+"""Answers at the operators' socket: refusals, faults of ours, clients that leave."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 
 import pytest
-from support.bench import OPERATOR, Bench
-from support.stepups import hold, start
+from support.bench import Bench
 
-from agentvault_tui.broker.authority import Sessions
+from agentvault_tui.broker.operators_api import operators_app
+from agentvault_tui.web import Server, unix_socket
 
 
 async def test_a_fault_of_ours_is_a_problem_document_and_logged_once(
@@ -47,46 +48,6 @@ async def test_damage_is_a_problem_document_that_says_so(bench: Bench) -> None:
     assert answer.json()["remedy"]
 
 
-async def test_an_approval_that_breaks_waits_again_with_a_word(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Nothing is granted, nobody waits for a dead flow, and the log has why."""
-
-    async def broken(*_: object, **__: object) -> None:
-        raise UnicodeEncodeError("utf-8", "secret detail", 0, 1, "no")
-
-    monkeypatch.setattr(bench.tenant, "verify_id_token", broken)
-    _, stepup = await hold(bench)
-    await start(bench, stepup)
-    bench.tenant.approve()
-    registry = bench.broker.registry
-    await bench.until(lambda: registry.stepups.get(stepup.id).status.value == "pending")
-    problem = registry.stepups.get(stepup.id).problem
-    assert problem == "this is our fault, see the log (UnicodeEncodeError)"
-    assert registry.elevated(stepup.id) is None
-    assert len([one for one in caplog.records if one.exc_info]) == 1
-    await start(bench, stepup)  # and another try begins another flow
-    assert len(bench.tenant.flows) == 2
-
-
-async def test_a_sign_in_that_breaks_says_so(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever signs in is told, and is not signed in."""
-
-    async def broken(*_: object, **__: object) -> None:
-        raise RuntimeError("secret detail")
-
-    monkeypatch.setattr(bench.tenant, "verify_id_token", broken)
-    sessions = Sessions(bench.broker)
-    await sessions.login(OPERATOR)
-    bench.tenant.approve()
-    await bench.until(lambda: not sessions.pending(OPERATOR.id))
-    problem = sessions.problem(OPERATOR.id)
-    assert problem == "this is our fault, see the log (RuntimeError)"
-    assert sessions.of(OPERATOR.id) is None
-
-
 @pytest.mark.parametrize("path", ["/api/agents/agt_nobody", "/api/nothing"])
 async def test_the_title_of_a_refusal_is_its_status_and_the_detail_says_why(
     bench: Bench, path: str
@@ -96,3 +57,20 @@ async def test_the_title_of_a_refusal_is_its_status_and_the_detail_says_why(
     assert (told["type"], told["status"]) == ("about:blank", 404)
     assert told["title"] == "Not Found"
     assert told["detail"]
+
+
+async def test_a_body_that_breaks_off_is_no_fault_of_ours(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client that leaves before its request is whole is not logged as an error."""
+    path = bench.home.socket
+    async with Server(bench.clock) as server:
+        app = operators_app(bench.broker, bench.feed)
+        listener = await server.listen(app, unix_socket(path))
+        _, writer = await asyncio.open_unix_connection(path)
+        head = b"POST /api/agents/revoke HTTP/1.1\r\nHost: b\r\nContent-Length: 50\r\n"
+        writer.write(head + b"\r\n{")
+        await bench.until(lambda: bool(listener.tasks))
+        writer.close()
+        await bench.until(lambda: not listener.tasks)
+    assert [record.getMessage() for record in caplog.records] == []
