@@ -113,6 +113,11 @@ class Home:
         return self.data / "vault-users.json"
 
     @property
+    def secrets_file(self) -> Path:
+        """The gateway's credentials, sealed."""
+        return self.data / "secrets.json"
+
+    @property
     def run(self) -> Path:
         """Sockets and the lock."""
         return self.data / "run"

@@ -16,7 +16,7 @@ from agentvault_tui.home import Home, put_private
 
 _VERSION: Final = b"\x01"
 _NONCE: Final = 12
-_KEY: Final = 32
+KEY_BYTES: Final = 32
 
 
 class Seal:
@@ -54,14 +54,14 @@ class Seal:
             if not path.exists():
                 # Another process may be first; its key is as good.
                 with contextlib.suppress(FileExistsError):
-                    put_private(path, secrets.token_bytes(_KEY), replace=False)
+                    put_private(path, secrets.token_bytes(KEY_BYTES), replace=False)
             root = path.read_bytes()
         except OSError as error:
             raise TenantError(
                 f"the {cls.WHOSE}'s key {path} cannot be used ({error.strerror})",
                 "look at its owner, its mode and its disk",
             ) from error
-        if len(root) != _KEY:
+        if len(root) != KEY_BYTES:
             raise TenantError(
                 f"the {cls.WHOSE}'s key {path} is damaged",
                 f"restore it from a backup; without it {cls.LOST}",
@@ -71,7 +71,35 @@ class Seal:
     def derive(self, label: str) -> bytes:
         """Return the key for *label*: one key, one job."""
         info = f"agentvault {self.WHOSE} {label}".encode()
-        return HKDF(SHA256(), _KEY, salt=None, info=info).derive(self._root)
+        return HKDF(SHA256(), KEY_BYTES, salt=None, info=info).derive(self._root)
+
+    @property
+    def key_id(self) -> str:
+        """What tells this key from others, and nothing about it."""
+        return self.derive("key id")[:8].hex()
+
+    def wrap(
+        self, kind: str, owner: str, version: int, secret: bytes
+    ) -> tuple[bytes, bytes]:
+        """Seal *secret* under a new key of its own, and that key as `close` does.
+
+        Returns:
+            the sealed key, and the sealed secret.
+        """
+        key = secrets.token_bytes(KEY_BYTES)
+        box = type(self)(key).close(kind, owner, version, secret)
+        return self.close(f"{kind} key", owner, version, key), box
+
+    def unwrap(
+        self, kind: str, owner: str, version: int, wrapped: bytes, box: bytes
+    ) -> bytes:
+        """Open what `wrap` made of the same kind, owner and version.
+
+        Raises:
+            TenantError: one of both is another's, an older one, or damaged.
+        """
+        key = self.open(f"{kind} key", owner, version, wrapped)
+        return type(self)(key).open(kind, owner, version, box)
 
     def close(self, kind: str, owner: str, version: int, secret: bytes) -> bytes:
         """Seal *secret* as version *version* of *owner*'s *kind*."""

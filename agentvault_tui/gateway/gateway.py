@@ -12,8 +12,10 @@ from starlette.routing import Route
 from agentvault_tui.broker.authority import Authority
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.errors import LedgerError
+from agentvault_tui.gateway import operators
 from agentvault_tui.gateway.config_folder import ConfigFolder
-from agentvault_tui.gateway.services import Services
+from agentvault_tui.gateway.secrets import Secrets
+from agentvault_tui.gateway.services import ServiceHealth, Services
 from agentvault_tui.ledger import Meta
 from agentvault_tui.model import Draft, EventType
 
@@ -29,6 +31,9 @@ class Gateway:
         """Serve what the home of *broker* describes; nothing is read yet."""
         self.broker = broker
         self.services = Services(broker.home, lambda: broker.policy.catalogue)
+        self.secrets = Secrets(broker.home, broker.clock)
+        self.health: dict[str, ServiceHealth] = {}
+        """By service; a call that ends says so here."""
         self._folders: tuple[ConfigFolder[Any], ...] = (self.services,)
         self._catalogue = broker.policy.catalogue.version
         self._told: list[str] = []
@@ -64,8 +69,7 @@ class Gateway:
 
     def operator_routes(self, authority: Authority) -> list[Route]:
         """Return what it adds to the operators' HTTP."""
-        del authority
-        return []
+        return operators.routes(self, authority)
 
     async def _record(self) -> None:
         """Record which files are in force now and were not, over restarts too."""

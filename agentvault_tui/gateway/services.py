@@ -8,6 +8,7 @@ import re
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit
@@ -93,6 +94,11 @@ class UpstreamCredential(
     """The name of a sealed secret: the client's, where a refresh needs one."""
     scope: str = ""
     connection: str = ""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Return the names of the sealed secrets it needs."""
+        return tuple(name for name in (self.secret, self.client_secret) if name)
 
     def check(self, *, allow_http: bool) -> None:
         """Refuse keys that this kind has not, and values no request can carry.
@@ -180,6 +186,15 @@ class Service:
         """Return the routes that a path of *length* segments may match, in order."""
         by_length = self.index.get(method, self.index["*"])
         return by_length[min(length, len(by_length) - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceHealth:
+    """How the last call to a service went."""
+
+    last_used: datetime
+    problem: str | None
+    """Why it had no answer, if it had none."""
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

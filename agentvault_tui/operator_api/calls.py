@@ -87,6 +87,15 @@ LOGIN: Final = _post("/api/auth/login", None, shapes.MeInfo, 202)
 LOGOUT: Final = _post("/api/auth/logout", None, shapes.MeInfo)
 ME: Final = _get("/api/auth/me", shapes.MeInfo)
 PEOPLE: Final = _post("/api/tenant/people", asks.PeopleRequest, shapes.ByInfo)
+SERVICES: Final = _get("/api/services", shapes.ServiceList)
+SERVICE: Final = _get("/api/services/{name}", shapes.ServiceInfo)
+TRY: Final = _post("/api/services/try", asks.TryRequest, shapes.TryInfo)
+SECRETS: Final = _get("/api/secrets", shapes.SecretList)
+SET_SECRET: Final = _post("/api/secrets", asks.SecretRequest, shapes.SecretList)
+REMOVE_SECRET: Final = _post(
+    "/api/secrets/remove", asks.SecretNameRequest, shapes.SecretList
+)
+ROTATE_KEY: Final = _post("/api/secrets/rotate-key", None, shapes.SecretList)
 EVENTS_PATH: Final = "/api/events"
 """The stream of server-sent events; see `EVENT_KINDS`."""
 EVENT_KINDS: Final[dict[str, type[WireShape]]] = {

@@ -198,3 +198,33 @@ class PeopleRequest(WireRequest, kw_only=True):
     user: ShortId
     sub: Annotated[str, Meta(max_length=4000)] = ""
     roles: tuple[str, ...] = ()
+
+
+class TryRequest(WireRequest, kw_only=True):
+    """A request that is mapped to an action and decided about, and not sent."""
+
+    agent_id: Word
+    service: ShortId
+    method: ShortId
+    path: Word
+    """With its query."""
+    headers: dict[str, str] = field(default_factory=dict)
+    body: str | None = None
+    """In Base64."""
+
+
+class SecretRequest(WireRequest, kw_only=True):
+    """Seal a secret."""
+
+    name: ShortId
+    value: str
+
+    def __repr__(self) -> str:
+        """Show the name alone."""
+        return f"SecretRequest(name={self.name!r})"
+
+
+class SecretNameRequest(WireRequest, kw_only=True):
+    """Remove a secret."""
+
+    name: ShortId

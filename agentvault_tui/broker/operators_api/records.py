@@ -30,7 +30,7 @@ from agentvault_tui.broker.usecases.policy_change import reset_policy
 from agentvault_tui.broker.usecases.register import check_scopes
 from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.ledger import EventQuery, Link
-from agentvault_tui.model import Action, AgentId, Event, EventType, Outcome
+from agentvault_tui.model import Action, Agent, AgentId, Event, EventType, Outcome
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.history import (
     EventProofInfo,
@@ -151,8 +151,12 @@ def _explained(broker: Broker, asked: ExplainRequest) -> ExplainInfo:
         asked.parameters,
         named=bool(action) or len(scopes) == 1,
     )
-    agent = broker.registry.agent(asked.agent_id)
-    explanation = broker.policy.explain(agent, question)
+    return explained(broker, broker.registry.agent(asked.agent_id), question)
+
+
+def explained(broker: Broker, agent: Agent, action: Action) -> ExplainInfo:
+    """Return how policy would answer *action* for *agent*, by which rule."""
+    explanation = broker.policy.explain(agent, action)
     verdict = explanation.verdict
     return same(
         ExplainInfo,

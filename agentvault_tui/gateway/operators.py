@@ -1,0 +1,234 @@
+"""What the gateway adds to the operators' HTTP: services, trying them, and secrets."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+from starlette.requests import Request
+from starlette.routing import Route
+
+from agentvault_tui import strict_json
+from agentvault_tui.broker.authority import Authority, Need
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.operators_api.records import explained
+from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
+from agentvault_tui.clock import iso
+from agentvault_tui.errors import (
+    AgentVaultError,
+    BadPathError,
+    NotFoundError,
+    UnreadableBodyError,
+    UsageError,
+)
+from agentvault_tui.gateway.routes import action_of, match
+from agentvault_tui.gateway.secrets import SecretChange, Secrets
+from agentvault_tui.gateway.services import Service, ServiceHealth, Services
+from agentvault_tui.gateway.target import parse_target
+from agentvault_tui.gateway.templates import ServiceRoute
+from agentvault_tui.model import Actor
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.requests import (
+    SecretNameRequest,
+    SecretRequest,
+    TryRequest,
+    WireRequest,
+)
+from agentvault_tui.operator_api.shapes import (
+    RouteInfo,
+    SecretInfo,
+    SecretList,
+    ServiceCredentialInfo,
+    ServiceInfo,
+    ServiceList,
+    TryInfo,
+)
+
+
+class Configured(Protocol):
+    """A gateway, as these routes use it."""
+
+    broker: Broker
+    services: Services
+    secrets: Secrets
+    health: dict[str, ServiceHealth]
+
+
+def routes(gateway: Configured, authority: Authority) -> list[Route]:
+    """Return the routes about services and secrets."""
+    return [*_service_routes(gateway), *_secret_routes(gateway, authority)]
+
+
+def _service_routes(gateway: Configured) -> list[Route]:
+    def named(name: str) -> Service:
+        service = gateway.services.get(name)
+        if service is None:
+            raise NotFoundError(
+                f"there is no service {name}", "agentvault services list"
+            )
+        return service
+
+    async def listing(_: Request) -> ServiceList:
+        found = sorted(gateway.services, key=lambda service: service.name)
+        return ServiceList(
+            services=tuple(service_info(gateway, one) for one in found),
+            problems=dict(gateway.services.problems),
+        )
+
+    async def show(request: Request) -> ServiceInfo:
+        return service_info(gateway, named(request.path_params["name"]))
+
+    async def attempt(request: Request) -> TryInfo:
+        """Say what a request would be; its body may be longer than other members."""
+        try:
+            asked = msgspec.convert(strict_json.loads(await request.body()), TryRequest)
+            body = base64.b64decode(asked.body or "", validate=True)
+        except (msgspec.ValidationError, binascii.Error, ValueError) as error:
+            raise UsageError(f"the body is wrong: {error}") from None
+        agent = gateway.broker.registry.agent(asked.agent_id)
+        service = named(asked.service)
+        try:
+            target = parse_target(asked.path.encode())
+            found = match(service, asked.method, target)
+            if found is None:
+                return TryInfo(
+                    route=None, error="no_route", description="no route matches it"
+                )
+            headers = [
+                (name.lower().encode(), value.encode())
+                for name, value in asked.headers.items()
+            ]
+            action = action_of(found, target, headers, body)
+        except BadPathError as error:
+            return TryInfo(route=None, error="bad_path", description=error.what)
+        except UnreadableBodyError as error:
+            return TryInfo(route=None, error="unreadable_body", description=error.what)
+        return TryInfo(
+            route=None if found.route is None else _route_info(found.route),
+            error=None,
+            scope=action.action,
+            resource=found.resource,
+            parameters=action.parameters,
+            decision=explained(gateway.broker, agent, action),
+        )
+
+    return [
+        route(calls.SERVICES, listing),
+        route(calls.TRY, attempt),
+        route(calls.SERVICE, show),
+    ]
+
+
+def _secret_routes(gateway: Configured, authority: Authority) -> list[Route]:
+    turn = asyncio.Lock()
+
+    async def change(prepare: Callable[[], SecretChange]) -> SecretList:
+        """Prepare, record and write one change at a time."""
+        async with turn:
+            prepared = await asyncio.to_thread(prepare)
+            await gateway.broker.record(prepared.draft)
+            await asyncio.to_thread(prepared.write)
+        gateway.broker.on_status()
+        return secret_list(gateway)
+
+    async def actor(request: Request, need: Need, about: str) -> Actor:
+        return await authority.actor(operator_of(request), need, about)
+
+    async def listing(_: Request) -> SecretList:
+        return secret_list(gateway)
+
+    async def keep(request: Request) -> SecretList:
+        asked = await body_of(request, SecretRequest)
+        who = await actor(request, Need.GIVE, f"secret {asked.name}")
+        return await change(lambda: gateway.secrets.set(asked.name, asked.value, who))
+
+    async def remove(request: Request) -> SecretList:
+        asked = await body_of(request, SecretNameRequest)
+        who = await actor(request, Need.CUT, f"secret {asked.name}")
+        return await change(lambda: gateway.secrets.remove(asked.name, who))
+
+    async def rotate(request: Request) -> SecretList:
+        await body_of(request, WireRequest)
+        who = await actor(request, Need.GIVE, "the secrets' key")
+        return await change(lambda: gateway.secrets.rotate_key(who))
+
+    return [
+        route(calls.SECRETS, listing),
+        route(calls.SET_SECRET, keep),
+        route(calls.REMOVE_SECRET, remove),
+        route(calls.ROTATE_KEY, rotate),
+    ]
+
+
+def service_info(gateway: Configured, service: Service) -> ServiceInfo:
+    """Return what operators see of a service, with how its last calls went."""
+    seen = gateway.health.get(service.name)
+    problem = gateway.services.problems.get(f"{service.name}.toml")
+    problem = problem or missing_secret(gateway, service)
+    health = "broken" if problem else "unused" if seen is None else "ok"
+    if not problem and seen is not None and seen.problem:
+        health, problem = "failing", seen.problem
+    credential = service.credential
+    return ServiceInfo(
+        name=service.name,
+        origin=str(service.origin),
+        unmatched=service.unmatched,
+        allow_private=service.allow_private,
+        credential=ServiceCredentialInfo(
+            kind=credential.kind,
+            secret=credential.secret or None,
+            connection=credential.connection or None,
+        ),
+        routes=tuple(_route_info(one) for one in service.routes),
+        health=health,
+        problem=problem,
+        last_used_at=None if seen is None else iso(seen.last_used),
+    )
+
+
+def missing_secret(gateway: Configured, service: Service) -> str | None:
+    """Say which secret of a service cannot be used, if one cannot."""
+    for name in service.credential.secrets:
+        try:
+            gateway.secrets.get(name)
+        except AgentVaultError as error:
+            return error.diagnosis()
+    return None
+
+
+def secret_list(gateway: Configured) -> SecretList:
+    """Return the secrets, without their values."""
+    users = {
+        name: [one.name for one in gateway.services if name in one.credential.secrets]
+        for name in gateway.secrets.rows()
+    }
+    return SecretList(
+        secrets=tuple(
+            SecretInfo(
+                name=name,
+                created_at=row.created_at,
+                changed_at=row.changed_at,
+                changed_by=row.changed_by,
+                used_by=tuple(sorted(users[name])),
+            )
+            for name, row in gateway.secrets.rows().items()
+        ),
+        key=gateway.secrets.root(),
+    )
+
+
+def _route_info(one: ServiceRoute) -> RouteInfo:
+    return RouteInfo(
+        method=one.method,
+        path=one.path,
+        scope=one.scope,
+        resource=one.resource,
+        parameters={
+            name: " + ".join(map(str, sources))
+            for name, sources in one.parameters.items()
+        },
+    )

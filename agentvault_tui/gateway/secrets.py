@@ -1,0 +1,331 @@
+"""Sealed secrets: the credentials that the gateway attaches, at rest in one file.
+
+Each secret is sealed under a key of its own, which is wrapped by one root key: the
+home's (``keys/secrets.key``), or one that systemd hands over from its credentials
+(``LoadCredential=agentvault-secrets-key``). Both boxes are bound to the secret's name
+and to a version that no other row ever has, so none opens in another's place.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_bytes
+from typing import ClassVar, Final
+
+import msgspec
+
+from agentvault_tui.clock import Clock, iso
+from agentvault_tui.errors import (
+    NotFoundError,
+    ServiceError,
+    TenantError,
+    UsageError,
+)
+from agentvault_tui.gateway.config_folder import NAME
+from agentvault_tui.home import Home, fsync_folder, put_private
+from agentvault_tui.model import Actor, Draft, EventType
+from agentvault_tui.sealing import KEY_BYTES, Seal
+from agentvault_tui.text import visible
+from agentvault_tui.vault import Secret
+
+MAX_SECRET: Final = 4000
+_KIND: Final = "secret"
+_CREDENTIAL: Final = "agentvault-secrets-key"
+_UNSENDABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+class SecretsSeal(Seal):
+    """The seal of the file."""
+
+    WHOSE: ClassVar[str] = "secrets"
+    LOST: ClassVar[str] = "every secret has to be set again"
+
+
+class SecretRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One sealed secret."""
+
+    version: int
+    key: bytes
+    """The key it is sealed under, wrapped by the root key."""
+    box: bytes
+    created_at: str
+    changed_at: str
+    changed_by: str
+
+
+class _Content(msgspec.Struct, frozen=True):
+    """The file."""
+
+    key: str = ""
+    """The id of the root key."""
+    last: int = 0
+    """The last version there was."""
+    secrets: dict[str, SecretRow] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class SecretChange:
+    """A change that is prepared: first its event is recorded, then it is written."""
+
+    draft: Draft
+    write: Callable[[], None]
+
+
+class Secrets:
+    """The secrets of one home.
+
+    One process at a time changes them: the broker, or where none runs whoever holds
+    the ledger. Everybody reads the file again when it is another.
+    """
+
+    def __init__(
+        self, home: Home, clock: Clock, environ: Mapping[str, str] = os.environ
+    ) -> None:
+        """Read nothing yet; *environ* names systemd's credentials directory."""
+        self._home = home
+        self._clock = clock
+        folder = environ.get("CREDENTIALS_DIRECTORY")
+        self._credentials = Path(folder) if folder else None
+        self._seen: tuple[int, ...] | None = None
+        self._content = _Content()
+        self._seal: SecretsSeal | None = None
+
+    def get(self, name: str) -> Secret:
+        """Return a secret, which is opened when it is sent.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            ServiceError: it, or the key it is wrapped by, cannot be read.
+        """
+        row = self._read().secrets.get(name)
+        if row is None:
+            raise NotFoundError(
+                f"there is no secret {name}", f"agentvault secrets set {name}"
+            )
+        seal = self._root()
+        self._open(seal, name, row)
+        return Secret(lambda: self._open(seal, name, row))
+
+    def rows(self) -> dict[str, SecretRow]:
+        """Return the secrets as they are sealed, by name.
+
+        Raises:
+            ServiceError: the file cannot be read.
+        """
+        return dict(sorted(self._read().secrets.items()))
+
+    def root(self) -> str:
+        """Return whose key wraps the secrets: ``home``, ``systemd``, or nobody's.
+
+        Raises:
+            ServiceError: the file or a key cannot be read.
+        """
+        whose, _ = self._roots().get(self._read().key, ("", None))
+        return whose
+
+    def set(self, name: str, value: str, actor: Actor) -> SecretChange:
+        """Prepare to keep *value*, in place of any other of that name.
+
+        Raises:
+            UsageError: the name is none, or no request can carry the value.
+            ServiceError: the file or its key cannot be used.
+        """
+        if not NAME.fullmatch(name):
+            raise UsageError(
+                "that is no name for a secret",
+                "use lower-case letters, digits, - and _, at most 63",
+            )
+        if not value or len(value) > MAX_SECRET or _UNSENDABLE.search(value):
+            raise UsageError(
+                "the value is empty, too long, or holds control characters",
+                f"give one line of at most {MAX_SECRET} characters",
+            )
+        content = self._read()
+        before = content.secrets.get(name)
+        seal = self._root()
+        version = content.last + 1
+        now = iso(self._clock.now())
+        wrapped, box = seal.wrap(_KIND, name, version, value.encode())
+        row = SecretRow(
+            version=version,
+            key=wrapped,
+            box=box,
+            created_at=before.created_at if before else now,
+            changed_at=now,
+            changed_by=actor.name,
+        )
+        changed = _Content(seal.key_id, version, {**content.secrets, name: row})
+        word = "replaced" if before else "set"
+        return SecretChange(
+            _draft(actor, word, name, version), lambda: self._write(changed)
+        )
+
+    def remove(self, name: str, actor: Actor) -> SecretChange:
+        """Prepare to forget a secret.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            ServiceError: the file cannot be read.
+        """
+        content = self._read()
+        kept = dict(content.secrets)
+        row = kept.pop(name, None)
+        if row is None:
+            raise NotFoundError(f"there is no secret {name}", "agentvault secrets list")
+        changed = msgspec.structs.replace(content, secrets=kept)
+        return SecretChange(
+            _draft(actor, "removed", name, row.version), lambda: self._write(changed)
+        )
+
+    def rotate_key(self, actor: Actor) -> SecretChange:
+        """Prepare to seal every secret anew, under a new root key.
+
+        That is systemd's where it hands one over that is not in use, else a new one of
+        the home's, which takes the old one's place.
+
+        Raises:
+            UsageError: systemd's is in use, and it handed no other one over.
+            ServiceError: a secret cannot be opened, or a key cannot be used.
+        """
+        content = self._read()
+        old = self._root()
+        given = self._credential(_CREDENTIAL)
+        if given is not None and given.key_id == old.key_id:
+            raise UsageError(
+                "the secrets are wrapped by systemd's key, and it hands no other over",
+                f"load the new one as {_CREDENTIAL}, and this one as"
+                f" {_CREDENTIAL}-previous",
+            )
+        key = token_bytes(KEY_BYTES)
+        new = given or SecretsSeal(key)
+        last, rows = content.last, {}
+        for name, row in content.secrets.items():
+            last += 1
+            value = self._open(old, name, row).encode()
+            wrapped, box = new.wrap(_KIND, name, last, value)
+            rows[name] = msgspec.structs.replace(
+                row, version=last, key=wrapped, box=box
+            )
+        changed = _Content(new.key_id, last, rows)
+        keys = self._home.keys
+        current, following = keys / "secrets.key", keys / "secrets-next.key"
+
+        def write() -> None:
+            stopped = _key_file(following)
+            if stopped is not None and stopped.key_id == old.key_id:
+                following.replace(current)  # what a rotation before did not get to
+                fsync_folder(keys)
+            if given is None:
+                put_private(following, key, replace=True)
+            self._write(changed)
+            # The file names the new key: the old one opens nothing any more.
+            if given is None:
+                following.replace(current)
+            else:
+                current.unlink(missing_ok=True)
+            fsync_folder(keys)
+
+        draft = _draft(actor, "key rotated", None, last)
+        draft.detail |= {"before": old.key_id, "after": new.key_id}
+        return SecretChange(draft, write)
+
+    def _open(self, seal: SecretsSeal, name: str, row: SecretRow) -> str:
+        try:
+            return seal.unwrap(_KIND, name, row.version, row.key, row.box).decode()
+        except (TenantError, ValueError):
+            raise ServiceError(
+                f"the secret {name} does not open: it was changed or moved",
+                f"set it again: agentvault secrets set {name}",
+            ) from None
+
+    def _root(self) -> SecretsSeal:
+        """Return the seal under the key that the file names; of an empty one, any."""
+        named = self._read().key
+        if self._seal is not None and self._seal.key_id == named:
+            return self._seal
+        if named:
+            roots = self._roots()
+            if named not in roots:
+                raise ServiceError(
+                    f"the key {named}, which the secrets are wrapped by, is not here",
+                    "restore keys/secrets.key, or run where systemd hands its"
+                    " credential over: with a broker there, ask it",
+                )
+            self._seal = roots[named][1]
+        else:
+            try:
+                self._seal = self._credential(_CREDENTIAL) or SecretsSeal.of(self._home)
+            except TenantError as error:
+                raise ServiceError(error.what, error.remedy) from None
+        return self._seal
+
+    def _roots(self) -> dict[str, tuple[str, SecretsSeal]]:
+        """Return the root keys there are, by their ids, and whose each is."""
+        found = {}
+        for name in (_CREDENTIAL, f"{_CREDENTIAL}-previous"):
+            if seal := self._credential(name):
+                found[seal.key_id] = "systemd", seal
+        # The second was made by a rotation that did not get to its end.
+        for name in ("secrets.key", "secrets-next.key"):
+            if seal := _key_file(self._home.keys / name):
+                found[seal.key_id] = "home", seal
+        return found
+
+    def _credential(self, name: str) -> SecretsSeal | None:
+        return _key_file(self._credentials / name) if self._credentials else None
+
+    def _read(self) -> _Content:
+        """Return what the file says, read again when it is another."""
+        path = self._home.secrets_file
+        try:
+            found = path.stat()
+            seen = (found.st_ino, found.st_mtime_ns, found.st_size)
+            if seen != self._seen:
+                self._content = msgspec.json.decode(path.read_bytes(), type=_Content)
+                self._seen = seen
+        except FileNotFoundError:
+            return _Content()
+        except (OSError, ValueError, RecursionError) as error:
+            raise ServiceError(
+                f"{path} cannot be read ({visible(error, 100)})",
+                "restore it, or move it away and set every secret again",
+            ) from None
+        return self._content
+
+    def _write(self, content: _Content) -> None:
+        path = self._home.secrets_file
+        try:
+            text = msgspec.json.format(msgspec.json.encode(content), indent=1)
+            put_private(path, text, replace=True)
+        except OSError as error:
+            raise ServiceError(
+                f"{path} cannot be written ({error.strerror})",
+                "make room, or look at its folder",
+            ) from error
+
+
+def _draft(actor: Actor, word: str, name: str | None, version: int) -> Draft:
+    detail = {"secret": name, "version": version}
+    kind = EventType.SECRET_CHANGED
+    return Draft(kind, actor, resource=name, reason=word, detail=detail)
+
+
+def _key_file(path: Path) -> SecretsSeal | None:
+    try:
+        key = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ServiceError(
+            f"the key {path} cannot be read ({error.strerror})",
+            "look at its owner and its mode",
+        ) from None
+    if len(key) != KEY_BYTES:
+        raise ServiceError(
+            f"the key {path} has not {KEY_BYTES} bytes", "restore it from a backup"
+        )
+    return SecretsSeal(key)
