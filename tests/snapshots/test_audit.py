@@ -22,8 +22,8 @@ from agentvault_tui.console.screens.audit import AuditScreen
 KEYS: dict[str, list[str]] = {
     "list": [],
     "held": ["k", "k", "k"],
-    "event": ["k", "k", "enter"],
-    "raw": ["k", "k", "enter", "v"],
+    "event": ["k", "j", "enter"],
+    "raw": ["k", "j", "enter", "v"],
     "go": ["g", *"25:99", "enter"],
     "filter": ["slash", *"outcome:den"],
     "nothing": ["slash", *"outcome:den zeppelin", "enter"],

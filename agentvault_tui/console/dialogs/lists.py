@@ -28,6 +28,7 @@ _WHEN = 15
 """Cells of a decided row that are neither name, action nor ending."""
 _ENDED = 30
 _ENDED_LEAST = 12
+_WHERE_LEAST = 8
 
 
 def open_stepups(app: App[object], desk: Desk) -> None:
@@ -183,9 +184,10 @@ def _what(pen: Pen, row: StepUpRow, width: int, names: int) -> Row:
     name = pen.clip(row.agent_name, names - 2)
     blank = " " * (names - cell_width(name))
     room, what = max(width - names, 8), subject(row)
-    if row.action != what and cell_width(f"{row.action} {row.gist}") + 4 > room:
-        what = row.action  # whole, rather than the beginning of a longer text
-    what = pen.figure(what, row.gist, room)
+    short = f"{row.action} {row.gist}".strip()
+    if cell_width(what) > room and cell_width(short) + _WHERE_LEAST > room:
+        what = short  # whole, rather than the beginning of a longer text
+    what = pen.clip(what, room)
     return (*warning, (name + blank, pen.palette.strong), (what, pen.palette.text))
 
 

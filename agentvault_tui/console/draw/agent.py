@@ -9,6 +9,7 @@ from agentvault_tui.console.draw import upstream, words
 from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Row, cells, wrap
 from agentvault_tui.console.state.activity import ActivityRow, ScopeUse
 from agentvault_tui.console.state.agents import SOON
+from agentvault_tui.console.state.feed import fold as fold_events
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.moments import countdown, plural
 from agentvault_tui.console.state.records import (
@@ -19,6 +20,8 @@ from agentvault_tui.console.state.records import (
 )
 
 _LATELY: Final = 6
+_EVENTS_A_ROW: Final = 6
+"""As many as an approval has."""
 _TOKENS_AT_HOME: Final = 8
 
 
@@ -102,18 +105,20 @@ def _lately(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row]:
     for event in reversed(mirror.events):
         if event.agent_id == agent.id:
             found.append(event)
-            if len(found) == _LATELY:
+            if len(found) == _LATELY * _EVENTS_A_ROW:
                 break
     rows: list[Row] = []
-    for event in found:
-        style = words.style(p, event)
-        what = f"{words.deed(event)} {words.place(event)}".strip()
-        text = pen.figure(pen.own(what), event.note, max(width - LABEL - 20, 6))
+    for fold in fold_events(reversed(found))[: -_LATELY - 1 : -1]:
+        event, state = fold.head, fold.state
+        style = words.style(p, state)
+        parts = (event.note, words.deed(event), words.place(event))
+        what = " ".join(part for part in parts if part)
+        text = pen.clip(pen.own(what), max(width - LABEL - 20, 6))
         rows.append(
             pen.fact(
                 "" if rows else "Lately",
                 (f"{event.time:%H:%M:%S} ", p.muted),
-                (f"{event.word:<10} ", style),
+                (f"{state.word:<10} ", style),
                 (text, p.text),
             )
         )
@@ -367,5 +372,6 @@ def waits(pen: Pen, stepup: StepUpRow, now: datetime, width: int) -> Row:
     ends = f"ends {countdown(stepup.remaining(now))}  "
     row = pen.fact("", (ends, p.waiting), (pen.clip(stepup.action, 24), p.text))
     room = width - cells(row) - 2
-    what = pen.figure(stepup.resource, stepup.gist, room) if room > 3 else ""
+    what = " ".join(part for part in (stepup.gist, stepup.resource) if part)
+    what = pen.clip(what, room) if room > 3 else ""
     return (*row, (f"  {what}", p.muted)) if what else row

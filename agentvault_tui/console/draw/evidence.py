@@ -177,7 +177,8 @@ def _members(
     if row.rule:
         yield from pen.facts("Rule", row.rule, width, 3)[0]
     theirs = kind == "agent" and not row.outcome
-    if why := row.reason if theirs else words.why(mirror, row) or row.reason:
+    why = row.reason if theirs else words.why(mirror, row) or row.reason
+    if why and why != row.rule:
         key = raw_key if theirs else ""
         label = "Means" if row.type == "tenant.log" else "Why"
         yield from _text(pen, label, shown(why, _WHOLE), width, key)

@@ -75,18 +75,6 @@ class Pen:
         """Cut *text* to *width* cells, saying so by an ellipsis."""
         return clip(text, max(width, 1), ascii_only=self.glyphs.ascii_only)
 
-    def figure(self, where: str, much: str, width: int) -> str:
-        """Join where and how much: a figure cut short is another figure, so it stays.
-
-        Where it goes gives way; only a figure wider than *width* cells is cut.
-        """
-        if not much or not where:
-            return self.clip(where or much, width)
-        room = width - cell_width(much) - 1
-        return (
-            f"{self.clip(where, room)} {much}" if room > 2 else self.clip(much, width)
-        )
-
     def own(self, text: str) -> str:
         return text.translate(TWINS) if self.glyphs.ascii_only else text
 

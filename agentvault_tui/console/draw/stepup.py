@@ -330,13 +330,16 @@ def _in_full(label: str, value: str, pen: Pen, width: int) -> list[Row]:
 
 
 _COLUMN: Final = 36
+_ROOMY: Final = 60
+"""From this width on a dialog has rows to spare."""
 _ELSEWHERE: Final = "This was decided elsewhere while it was open here."
 
 
 def decided(asked: StepUpFacts, pen: Pen, width: int, *, elsewhere: bool) -> list[Row]:
     """Write how the request ended; *elsewhere* when not by a key in this dialog."""
     row, palette = asked.row, pen.palette
-    what, _ = pen.facts("For", subject(row), width, 2, palette.text)
+    most = 2 if width >= _ROOMY else 1
+    what, _ = pen.facts("For", subject(row), width, most, palette.text)
     name = pen.clip(row.agent_name, max(width - 40, 8))
     agent = pen.fact(
         "Agent", (name, palette.strong), (f"  {row.agent_id}", palette.muted)

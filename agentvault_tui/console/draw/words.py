@@ -122,7 +122,7 @@ def place(event: EventRow) -> str:
 
 def beside(event: EventRow, said: str) -> list[str]:
     """Return what stands beside the deed: on what, then what is *said* of it."""
-    on = " ".join(part for part in (place(event), event.note) if part)
+    on = " ".join(part for part in (event.note, place(event)) if part)
     parts = (on, "" if said == deed(event) else said)
     return [part for part in parts if part]
 
@@ -141,5 +141,5 @@ def why(mirror: Mirror, event: EventRow) -> str:
     if event.type == "stepup.requested":
         return _masked(event.reason)  # the agent's own words
     if event.outcome == "escalated":
-        return f"waiting for a person: {event.rule}" if event.rule else ""
+        return event.rule
     return "" if event.outcome else _ENDINGS.get(event.reason, event.reason)

@@ -27,6 +27,7 @@ from agentvault_tui.console.state.completion import (
     event_facts,
     read_filter,
 )
+from agentvault_tui.console.state.feed import fold
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.moments import plural
@@ -171,7 +172,9 @@ class LedgerCommands:
             self._failed("Not read", error)
             return
         mirror = self.mirror
-        self.say(*(f"#{row.seq} {sentences.of_event(mirror, row)}" for row in found))
+        self.say(
+            *(f"#{one.head.seq} {sentences.of_row(mirror, one)}" for one in fold(found))
+        )
         if not found:
             self.say("No event matches." if wanted else "Nothing is recorded yet.")
         self._older = (text, rest) if rest else None

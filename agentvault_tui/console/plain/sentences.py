@@ -10,6 +10,7 @@ from agentvault_tui.console.draw import upstream
 from agentvault_tui.console.draw.agent import ago
 from agentvault_tui.console.draw.words import population, refusal, why
 from agentvault_tui.console.state.activity import ActivityRow, ScopeUse
+from agentvault_tui.console.state.feed import Fold
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.moments import clock_time, countdown, plural
 from agentvault_tui.console.state.presence import OperatorRow
@@ -113,6 +114,12 @@ def of_event(mirror: Mirror, event: EventRow) -> str:
     return f"{when} {words}{by}{tail}"
 
 
+def of_row(mirror: Mirror, fold: Fold) -> str:
+    """Tell a row of the audit: what was decided, and how it stands since."""
+    said, state = of_event(mirror, fold.head), fold.state
+    return f"{said} {state.word} {clock_time(state.time)}." if fold.later else said
+
+
 def of_stepup(row: StepUpRow, now: datetime) -> str:
     """Tell where a request stands, and the command that goes on from there."""
     mark = row.fingerprint
@@ -125,10 +132,9 @@ def of_stepup(row: StepUpRow, now: datetime) -> str:
         case "pending":
             left = countdown(row.remaining(now))
             limits = f"{no_limits(row)} " if row.unlimited else ""
-            figure = f", {row.gist}" if row.gist else ""
             return (
                 f"{limits}STEP-UP {mark} waiting: {row.agent_name} wants {subject(row)}"
-                f"{figure}, risk {row.risk}. It ends in {left}. Type: show {mark}"
+                f", risk {row.risk}. It ends in {left}. Type: show {mark}"
             )
         case "authorizing":
             return f"Step-up {mark}: verifying the second factor at the tenant."

@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -30,6 +30,55 @@ MARGIN: Final = 3 * PAGE
 
 _AHEAD: Final = 3
 """Screens read ahead, so that a page key held down finds its rows there."""
+
+
+class Fold(NamedTuple):
+    """One row of the audit: an event, and what came of the decision it is part of."""
+
+    head: EventRow
+    later: list[EventRow]
+    missing: tuple[int, int] | None = None
+    """The first and last number of events that are not there, right before it."""
+
+    @property
+    def state(self) -> EventRow:
+        """The event that says how it stands.
+
+        Uses are recorded late, so one counts only while nothing else has happened; an
+        approval that came to nothing leaves the request waiting.
+        """
+        changes = [row for row in self.later if row.type not in _NO_CHANGE]
+        return (changes or self.later or [self.head])[-1]
+
+    @property
+    def events(self) -> list[EventRow]:
+        return [self.head, *self.later]
+
+
+_NO_CHANGE: Final = frozenset({"token.used", "stepup.not_approved"})
+
+
+def fold(rows: Iterable[EventRow], *, whole: bool = False) -> list[Fold]:
+    """Fold what shares a decision into one row, at the place of its first event.
+
+    Of a *whole* run of events nothing is folded over a number that is not there.
+    """
+    folds: list[Fold] = []
+    places: dict[str, int] = {}
+    before: int | None = None
+    for row in rows:
+        missing = None
+        if whole and before is not None and row.seq - before > 1:
+            missing = before + 1, row.seq - 1
+            places.clear()
+        before = row.seq
+        if (place := places.get(row.decision_id)) is not None:
+            folds[place].later.append(row)
+            continue
+        if row.decision_id:
+            places[row.decision_id] = len(folds)
+        folds.append(Fold(row, [], missing))
+    return folds
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +119,17 @@ class EventWindow:
         self._seen = 0
         self._ledger = 0
         self._turn = 0
+        self._folds: list[Fold] = []
+        self._folded: tuple[int, ...] = ()
+
+    @property
+    def folds(self) -> list[Fold]:
+        """The rows as they are shown; folded again when others are held."""
+        rows = self.rows
+        held = (self._turn, len(rows), rows[0].seq, rows[-1].seq) if rows else ()
+        if held != self._folded:
+            self._folded, self._folds = held, fold(rows, whole=not self.filter)
+        return self._folds
 
     @property
     def looked_at(self) -> int:
@@ -85,15 +145,27 @@ class EventWindow:
 
     @property
     def index(self) -> int:
-        """Where the cursor stands; the newest while following."""
+        """Where the cursor stands among `folds`; at the newest while following."""
         if self.follow or not self.rows:
-            return max(len(self.rows) - 1, 0)
+            return max(len(self.folds) - 1, 0)
+        row = self.rows[self._place]
+        place = bisect_left(self.folds, row.seq, key=lambda one: one.head.seq)
+        if place == len(self.folds) or self.folds[place].head is not row:
+            place = next(n for n, one in enumerate(self.folds) if row in one.later)
+        return place
+
+    @property
+    def _place(self) -> int:
+        """Where the cursor stands among `rows`."""
         found = bisect_left(self.rows, self.cursor, key=_seq)
-        return min(found, len(self.rows) - 1)
+        return len(self.rows) - 1 if self.follow else min(found, len(self.rows) - 1)
 
     @property
     def under_cursor(self) -> EventRow | None:
-        return self.rows[self.index] if self.rows else None
+        """The event under the cursor, be it the first of its row or not."""
+        if self.follow:
+            return self.folds[-1].head if self.folds else None
+        return self.rows[self._place] if self.rows else None
 
     # What arrives
 
@@ -139,7 +211,7 @@ class EventWindow:
     def hold(self) -> None:
         if self.follow:
             self.update()
-            self.cursor = self.rows[-1].seq if self.rows else self._seen
+            self.cursor = self.folds[-1].head.seq if self.rows else self._seen
             self.follow = False
             self._wait_anew()
             self.version += 1
@@ -169,9 +241,11 @@ class EventWindow:
         if not self.rows:
             return
         wanted = self.index + rows
-        if wanted >= len(self.rows):
+        if wanted >= len(self.folds):
             self._extend()
-        self.cursor = self.rows[min(max(wanted, 0), len(self.rows) - 1)].seq
+            wanted = self.index + rows
+        wanted = min(max(wanted, 0), len(self.folds) - 1)
+        self.cursor = self.folds[wanted].head.seq
         self.version += 1
 
     # Pages
@@ -181,12 +255,12 @@ class EventWindow:
         if self.foreign or (self.follow and not self.filter):
             return None
         if self.follow:
-            short = len(self.rows) < height and not self.exhausted
+            short = len(self.folds) < height and not self.exhausted
             return self._want(before=self.floor) if short else None
         near = height * _AHEAD
         if self.index < near and not self.exhausted:
             return self._want(before=self.floor)
-        if len(self.rows) - self.index <= near and self.top < self._limit:
+        if len(self.folds) - self.index <= near and self.top < self._limit:
             return self._want(after=self.top)
         return None
 
@@ -201,13 +275,13 @@ class EventWindow:
             self.floor = page.next or 1
             self.rows[:0] = self._sift(reversed(page.rows))
             if not self.follow:
-                self._drop_newer(len(self.rows) - self.index - MARGIN)
+                self._drop_newer(len(self.rows) - self._place - MARGIN)
         else:
             if want.query.after != self.top:
                 return False
             self.top = self._limit if page.next is None else min(page.next, self._limit)
             self.rows += self._sift(row for row in page.rows if row.seq <= self.top)
-            self._drop_older(self.index - MARGIN)
+            self._drop_older(self._place - MARGIN)
         self.version += 1
         return True
 
@@ -251,7 +325,7 @@ class EventWindow:
         if events and events[0].seq <= self.top + 1:
             self.rows += self._sift(self._newer(self.top))
             self.top = self._seen = self._mirror.last_seq
-            self._drop_older(self.index - MARGIN)
+            self._drop_older(self._place - MARGIN)
 
     def _drop_older(self, count: int) -> None:
         if count > 0:

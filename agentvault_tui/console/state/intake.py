@@ -196,7 +196,7 @@ class Intake:
             action=self.shown(told.action, _WHOLE),
             scope=self.shown(told.scope or told.action, _WHOLE),
             resource=self.shown(told.resource, _WHOLE),
-            parameters=self._rows(told.parameters.items()),
+            parameters=self._rows(sorted(told.parameters.items(), key=_rank)),
             reason=self.shown(told.reason, _WHOLE),
             rule=self.shown(told.rule),
             why=self.shown(told.why, 1000),
@@ -329,6 +329,15 @@ def moment(raw: str | None) -> datetime | None:
 def token_key(token_id: str) -> int:
     """Return 32 bits that stand for a token's id, which no screen shows."""
     return hash(token_id) & 0xFFFF_FFFF
+
+
+_FIRST: Final = ("amount", "currency", "recipients", "count")
+
+
+def _rank(parameter: tuple[str, object]) -> int:
+    """Order parameters: what limits rules are about stands before what may be cut."""
+    name, _ = parameter
+    return _FIRST.index(name) if name in _FIRST else len(_FIRST)
 
 
 def _gist(parameters: object) -> str:

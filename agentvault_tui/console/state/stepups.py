@@ -104,10 +104,12 @@ def no_limits(row: StepUpRow) -> str:
 
 
 def subject(row: StepUpRow) -> str:
-    """Name what is asked for, in one breath."""
+    """Name what is asked for: how much before where, for it is cut at its end."""
     if row.unlimited:
         return f"{row.action}, with no limits"
-    return f"{row.action} on {row.resource}" if row.resource else str(row.action)
+    much = f" {row.gist}" if row.gist else ""
+    where = f" on {row.resource}" if row.resource else ""
+    return f"{row.action}{much}{where}"
 
 
 _CAUSES: Final = {

@@ -14,9 +14,8 @@ from agentvault_tui.console.draw import words
 from agentvault_tui.console.draw.agent import AgentContext, ago, ends, facts
 from agentvault_tui.console.draw.glyphs import bars, fold_for, folded
 from agentvault_tui.console.draw.lines import Piece, Row, cells
-from agentvault_tui.console.draw.words import place
 from agentvault_tui.console.state.activity import ActivityRow, Day
-from agentvault_tui.console.state.feed import EventWindow
+from agentvault_tui.console.state.feed import EventWindow, Fold
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.moments import plural
 from agentvault_tui.console.state.records import (
@@ -321,9 +320,9 @@ class EventsPane(AuditPane):
     def _none(self) -> str:
         return "Nothing has happened."  # it is narrowed to the agent, by no filter
 
-    def _event(self, event: EventRow, width: int, *, here: bool) -> list[Row]:
-        pen, p = self.pen, self.pen.palette
-        word, style = event.word, words.style(p, event)
+    def _row(self, fold: Fold, width: int, *, here: bool) -> list[Row]:
+        pen, event, p = self.pen, fold.head, self.pen.palette
+        word, style = fold.state.word, words.style(p, fold.state)
         said = "" if event.outcome else words.why(self.mirror, event)
         where = pen.own(" ".join(words.beside(event, said)))
         room = width // 2 if where else width - len(word) - 13
@@ -333,12 +332,9 @@ class EventsPane(AuditPane):
             (pen.clip(words.deed(event), max(room, 8)), p.text),
         )
         right = ((f" {word} ", style),)
-        if place(event) and event.note:
-            rest = max(width - cells(left) - cells(right) - 3, 1)
-            where = pen.figure(place(event), event.note, rest)
         left = (*left, (f"  {where}" if where else "", p.muted))
         rows: list[Row] = [pen.spread(left, right, width)]
-        if self._tall(event) == 2:
+        if self._tall(fold) == 2:
             why = pen.clip(words.why(self.mirror, event), max(width - 13, 4))
             rows.append(((" " * 12 + why, p.muted),))
         return rows

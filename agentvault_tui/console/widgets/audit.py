@@ -13,8 +13,7 @@ from textual.message import Message
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw import words
 from agentvault_tui.console.draw.lines import Piece, Row, cells
-from agentvault_tui.console.draw.words import place
-from agentvault_tui.console.state.feed import EventWindow
+from agentvault_tui.console.state.feed import EventWindow, Fold
 from agentvault_tui.console.state.moments import hms
 from agentvault_tui.console.state.records import EventPage, EventRow
 from agentvault_tui.console.widgets.pane import Painted, Pane
@@ -63,7 +62,7 @@ class AuditPane(Pane, can_focus=True):
         super().__init__(desk, id=id)
         self.feed = feed
         self.on_screen: list[EventRow] = []
-        """The events in sight."""
+        """The events in sight, those of a row's later course among them."""
         self.unread = ""
         """Why a page could not be read, the last time one was needed."""
         self._read = read
@@ -75,14 +74,14 @@ class AuditPane(Pane, can_focus=True):
 
     def draw(self, width: int, height: int) -> Sequence[Painted]:
         title: Painted = (self._title(width), None)
-        rows = self.feed.rows
-        if not rows:
+        folds = self.feed.folds
+        if not folds:
             self.on_screen = []
             text = self.pen.own(f" {self._nothing()}")
             return [title, ((), None), (((text, self.pen.palette.muted),), None)]
         key = (width, height, self.has_focus, self.pen, *self._depends())
         if key != self._key:
-            self._key, self._lines = key, self._window(rows, width, height - 1)
+            self._key, self._lines = key, self._window(folds, width, height - 1)
         return [title, *self._lines]
 
     def _depends(self) -> tuple[object, ...]:
@@ -104,57 +103,54 @@ class AuditPane(Pane, can_focus=True):
     def _none(self) -> str:
         return f"Nothing matches. {self.desk.key('out', 'Esc')} clears the filter."
 
-    def _window(self, rows: list[EventRow], width: int, height: int) -> list[Painted]:
-        """Fill *height* lines upwards from the lowest event in sight."""
+    def _window(self, folds: list[Fold], width: int, height: int) -> list[Painted]:
+        """Fill *height* lines upwards from the lowest row in sight."""
         index = self.feed.index
-        low = index if self.feed.follow else self._lowest(index, height, len(rows))
+        low = index if self.feed.follow else self._lowest(folds, index, height)
         upwards: list[Painted] = []
         bottom = low
         while low >= 0 and len(upwards) < height:
-            event = rows[low]
             here = not self.feed.follow and low == index
             over = self.pen.palette.cursor if here and self.has_focus else None
-            drawn = [(row, over) for row in self._event(event, width, here=here)]
+            drawn = [(row, over) for row in self._row(folds[low], width, here=here)]
             upwards += reversed(drawn)
-            upwards += self._gap(rows[low - 1] if low else None, event)
+            upwards += self._gap(folds[low], first=not low)
             low -= 1
-        self.on_screen = rows[low + 1 : bottom + 1]
+        seen = folds[low + 1 : bottom + 1]
+        self.on_screen = sorted(event for one in seen for event in one.events)
         return upwards[:height][::-1]
 
-    def _gap(self, before: EventRow | None, event: EventRow) -> list[Painted]:
-        """Say what is missing before an event: numbers have no gaps of their own."""
-        if before is None:
-            if self.unread and not self.feed.exhausted:
-                waiting = self.pen.palette.waiting
-                return [(((f"   not read: {self.unread}", waiting),), None)]
+    def _gap(self, fold: Fold, *, first: bool) -> list[Painted]:
+        """Say what is missing before a row: numbers have no gaps of their own."""
+        if first and self.unread and not self.feed.exhausted:
+            waiting = self.pen.palette.waiting
+            return [(((f"   not read: {self.unread}", waiting),), None)]
+        if not fold.missing:
             return []
-        missing = event.seq - before.seq - 1
-        if missing <= 0 or self.feed.filter:
-            return []
-        text = f"   {missing:,} missing: {before.seq + 1:,} to {event.seq - 1:,}"
+        start, end = fold.missing
+        text = f"   {end - start + 1:,} missing: {start:,} to {end:,}"
         return [(((text, self.pen.palette.danger),), None)]
 
-    def _lowest(self, index: int, height: int, count: int) -> int:
+    def _lowest(self, folds: list[Fold], index: int, height: int) -> int:
         """Return the lowest row to show so that the cursor is in sight."""
-        rows = self.feed.rows
-        low = bisect_left(rows, self._bottom, key=lambda row: row.seq)
-        low = max(min(low, count - 1), index)
+        low = bisect_left(folds, self._bottom, key=lambda fold: fold.head.seq)
+        low = max(min(low, len(folds) - 1), index)
         while (
-            low > index and sum(self._tall(r) for r in rows[index : low + 1]) > height
+            low > index and sum(self._tall(f) for f in folds[index : low + 1]) > height
         ):
             low -= 1
-        self._bottom = rows[low].seq
+        self._bottom = folds[low].head.seq
         return low
 
-    def _tall(self, event: EventRow) -> int:
-        return 2 if event.outcome == "denied" and words.why(self.mirror, event) else 1
+    def _tall(self, fold: Fold) -> int:
+        denied = fold.head.outcome == "denied" and words.why(self.mirror, fold.head)
+        return 2 if denied else 1
 
-    def _event(self, event: EventRow, width: int, *, here: bool) -> list[Row]:
-        pen = self.pen
+    def _row(self, fold: Fold, width: int, *, here: bool) -> list[Row]:
+        pen, event, state = self.pen, fold.head, fold.state
         p = pen.palette
         name = self.mirror.agent_name(event.agent_id) if event.agent_id else event.actor
-        word = event.word
-        style = words.style(p, event)
+        word, style = state.word, words.style(p, state)
         mark = pen.glyphs.cursor if here else " "
         room = width - 2 - _TIME - _OUTCOME - 1
         who, what = _columns(room)
@@ -179,13 +175,11 @@ class AuditPane(Pane, can_focus=True):
             action = pen.clip(deed, what)
             left.append((pad(action, what + 1), p.text))
             if rest:
-                much = event.note if place(event) else ""
-                where = pen.figure(place(event), much, rest) if much else where
                 left.append((pen.clip(pen.own(where), rest), p.muted))
         # Few runs of style: at 500 events a second this is what goes over the wire.
         gap = width - 1 - cell_width(word) - cells(tuple(left))
         rows: list[Row] = [(*left, (" " * gap, p.muted), (f"{word} ", style))]
-        if self._tall(event) == 2:
+        if self._tall(fold) == 2:
             why = pen.clip(words.why(self.mirror, event), max(width - _TIME - 4, 4))
             rows.append((("   " + " " * _TIME, p.muted), (why, p.muted)))
         return rows
@@ -220,8 +214,8 @@ class AuditPane(Pane, can_focus=True):
 
     def action_move(self, rows: int) -> None:
         """Move the cursor; the first move holds."""
-        if self.feed.follow and self.feed.rows:
-            self._bottom = self.feed.rows[-1].seq
+        if self.feed.follow and self.feed.folds:
+            self._bottom = self.feed.folds[-1].head.seq
         self.feed.move(rows)
         self.after_move()
 
@@ -232,7 +226,7 @@ class AuditPane(Pane, can_focus=True):
         self.action_move(direction * max(self.size.height - 2, 1))
 
     def action_oldest(self) -> None:
-        self.action_move(-len(self.feed.rows))
+        self.action_move(-len(self.feed.folds))
 
     def action_follow(self) -> None:
         self.feed.resume()

@@ -255,8 +255,8 @@ class StepUpBar(Pane):
             (f"  {pen.clip(row.action, 28)}", p.text),
         )
         end: Row = ((ends + " ", p.waiting if left < 60 else p.text),)
-        # A figure cut short is another figure: where it goes gives way to how much.
+        # A figure cut short is another figure: how much stands before where.
         much = f"  {pen.clip(row.gist, 40)}" if row.gist else ""
         room = min(width - cells(start) - cells(end) - cell_width(much) - 3, 60)
         where = f"  {pen.clip(row.resource, room)}" if row.resource and room > 3 else ""
-        return pen.spread((*start, (where + much, p.muted)), end, width)
+        return pen.spread((*start, (much, p.strong), (where, p.muted)), end, width)

@@ -11,14 +11,15 @@ from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw import words
 from agentvault_tui.console.draw.evidence import EventEvidence, LinkVerdicts, evidence
 from agentvault_tui.console.draw.lines import Piece, Row, cells
-from agentvault_tui.console.state.feed import EventWindow
+from agentvault_tui.console.state.feed import EventWindow, Fold
 from agentvault_tui.console.state.records import EventRow
 from agentvault_tui.console.term.keyed import moves
 from agentvault_tui.console.widgets.audit import AuditPane, EventMoved, Read, pad
 from agentvault_tui.console.widgets.pane import Painted, ScrollPane
 from agentvault_tui.text import cell_width
 
-_OUTCOME: Final = 10
+_COURSE: Final = 22
+"""Cells of what was answered, and of what came of it."""
 _WIDE: Final = 96
 """From here on numbers, milliseconds and reasons have columns of their own."""
 
@@ -58,25 +59,26 @@ class LedgerList(AuditPane):
     def settled(self) -> None:
         if self._going:
             self._going = False
-            rows, below = self.feed.rows, (self.size.height - 1) // 2
-            low = min(self.feed.index + below, len(rows) - 1)
-            self._bottom = rows[low].seq if rows else 0
+            folds, below = self.feed.folds, (self.size.height - 1) // 2
+            low = min(self.feed.index + below, len(folds) - 1)
+            self._bottom = folds[low].head.seq if folds else 0
             self.post_message(EventMoved())
         self.paint()
 
     def _depends(self) -> tuple[object, ...]:
         return (*super()._depends(), self._checked.version)
 
-    def _event(self, event: EventRow, width: int, *, here: bool) -> list[Row]:
+    def _row(self, fold: Fold, width: int, *, here: bool) -> list[Row]:
         if width < _WIDE:
-            return self._flagged(event, super()._event(event, width, here=here))
-        pen, p = self.pen, self.pen.palette
-        word, outcome = event.word, words.style(p, event)
+            return self._flagged(fold, super()._row(fold, width, here=here))
+        pen, p, event, state = self.pen, self.pen.palette, fold.head, fold.state
+        word, outcome = state.word, words.style(p, state)
+        before = f"{event.word} {pen.glyphs.arrow} " if fold.later else ""
         name = self.mirror.agent_name(event.agent_id) if event.agent_id else event.actor
         number = max(len(f"{self.mirror.last_seq:,}"), 7)
-        room = width - 2 - 13 - number - 1 - _OUTCOME - 1
+        room = width - 2 - 13 - number - 1 - _COURSE - 1
         who, what = room * 22 // 100, room * 20 // 100
-        why = words.why(self.mirror, event)
+        why = words.why(self.mirror, state)
         deed, beside = words.deed(event), words.beside(event, why)
         if event.type == "tenant.log":  # a sentence: it says more than where
             what = max(what, min(cell_width(deed), room - who - 2))
@@ -86,14 +88,15 @@ class LedgerList(AuditPane):
             (pad(pen.clip(name or " ", who), who + 1), p.text),
             (pad(pen.clip(deed, what), what + 1), p.text),
         ]
-        rest = width - 1 - cells(tuple(left)) - _OUTCOME - 1
+        rest = width - 3 - cells(tuple(left)) - len(before) - len(word)
         left.append((pen.clip(pen.own("  ".join(beside)), rest), p.muted))
-        gap = width - 1 - len(word) - cells(tuple(left))
-        row: Row = (*left, (" " * max(gap, 1), p.muted), (f"{word} ", outcome))
-        return self._flagged(event, [row])
+        gap = width - 1 - len(before) - len(word) - cells(tuple(left))
+        blank = " " * max(gap, 1)
+        row: Row = (*left, (blank + before, p.muted), (f"{word} ", outcome))
+        return self._flagged(fold, [row])
 
-    def _tall(self, event: EventRow) -> int:
-        return 1 if self.size.width >= _WIDE else super()._tall(event)
+    def _tall(self, fold: Fold) -> int:
+        return 1 if self.size.width >= _WIDE else super()._tall(fold)
 
     def _time(self, event: EventRow) -> str:
         """Write the time of day, or the date and a rough time if it was another day."""
@@ -101,8 +104,8 @@ class LedgerList(AuditPane):
             return f"{event.time:%H:%M:%S.%f}"[:12]
         return f"{event.time:%m-%d %H:%M} "
 
-    def _flagged(self, event: EventRow, rows: list[Row]) -> list[Row]:
-        if not self._checked.problem(event.seq):
+    def _flagged(self, fold: Fold, rows: list[Row]) -> list[Row]:
+        if not any(self._checked.problem(event.seq) for event in fold.events):
             return rows
         mark = (self.pen.glyphs.failed, self.pen.palette.danger)
         return [(mark, *rows[0][1:]), *rows[1:]]

@@ -230,15 +230,19 @@ async def test_brackets_walk_through_the_story(stage: Stage) -> None:
     stage.fake.decide(agents["calendar-agent"], "write:calendar", "allowed")
     last = stage.fake.add_event("token.redeemed", agents["payments-agent"], **same)
     async with stage.on():
-        await stage.press("k", "j", "enter")
-        assert stage.seq == last["seq"]
-        assert "2 events in 0.000 s" in stage.text("evidence")
-        await stage.press("left_square_bracket")
+        await stage.press("k", "enter")
         assert stage.seq == first["seq"]
+        assert "2 events in 0.000 s" in stage.text("evidence")
         await stage.press("left_square_bracket")
         assert stage.seq == first["seq"]
         await stage.press("right_square_bracket")
         assert stage.seq == last["seq"]
+        await stage.press("right_square_bracket")
+        assert stage.seq == last["seq"]
+        # The list has one row for both, which says how it stands.
+        assert stage.text("audit").count("WAITING → REDEEMED") == 1
+        await stage.press("left_square_bracket", "escape", "j")
+        assert stage.seq == first["seq"] + 1
 
 
 async def test_a_lure_is_masked_until_the_body_is_asked_for(stage: Stage) -> None:

@@ -218,7 +218,7 @@ async def test_what_waits_cannot_be_missed(stage: Stage) -> None:
     async with stage.on():
         bar = stage.text("waiting")
         assert "STEP-UP  2 waiting · oldest 0:48" in bar
-        assert "payments-agent  send:payment  stripe:acct_42  4,200 USD" in bar
+        assert "payments-agent  send:payment  4,200 USD  stripe:acct_42" in bar
         assert "ends 4:12" in bar
         for stepup in list(stage.fake.stepups.values()):
             decided = {**stepup, "status": "denied"}

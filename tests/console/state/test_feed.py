@@ -12,7 +12,7 @@ from support.fake_state import START, FakeState
 from support.manual_clock import ManualClock
 from support.wire_shapes import filled, tell
 
-from agentvault_tui.console.state.feed import KEPT, MARGIN, PAGE, EventWindow
+from agentvault_tui.console.state.feed import KEPT, MARGIN, PAGE, EventWindow, fold
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.mirror import RING, Mirror
 from agentvault_tui.console.state.records import EventPage
@@ -337,3 +337,77 @@ def test_no_order_of_things_loses_or_repeats_an_event(
                 assert seqs[-1] + told.feed.arrived == told.head
         else:
             assert not seqs or seqs[-1] == told.head
+
+
+def _row(told: Told, type_: str, decision: str, **more: Any) -> None:
+    told.add_event(type_, told.agent, decision_id=decision, **more)
+
+
+@pytest.mark.parametrize(
+    ("later", "state"),
+    [
+        (["token.used"], "USED"),
+        (["token.used", "token.revoked"], "RETURNED"),
+        (["token.revoked", "token.used"], "RETURNED"),
+        (["stepup.requested"], "WAITING"),
+        (["stepup.requested", "stepup.authorizing"], "VERIFYING"),
+        (["stepup.requested", "stepup.not_approved"], "WAITING"),
+        (["stepup.requested", "stepup.approved", "token.delivered"], "DELIVERED"),
+        (["stepup.requested", "stepup.denied"], "DENIED"),
+        (["stepup.requested", "stepup.expired"], "EXPIRED"),
+        (["token.delivered", "token.redeemed", "token.used"], "REDEEMED"),
+    ],
+)
+def test_a_decision_and_what_came_of_it_are_one_row(
+    told: Told, later: list[str], state: str
+) -> None:
+    """It stands where it was decided, and says how it stands, whatever comes late."""
+    _row(told, "token.decision", "dec_1", outcome="allowed")
+    _row(told, "token.decision", "dec_2", outcome="denied")
+    for type_ in later:
+        _row(told, type_, "dec_1", reason="handed back")
+    told.feed.update()
+    first, second = told.feed.folds[-2:]
+    assert [event.type for event in first.events] == ["token.decision", *later]
+    assert first.state.word == state
+    assert (second.state.word, second.later) == ("DENIED", [])
+
+
+def test_the_cursor_moves_by_rows_and_stays_on_the_event_it_was_sent_to(
+    told: Told,
+) -> None:
+    """An event of a row's later course can be gone to; one up is the row before."""
+    _row(told, "token.decision", "dec_1", outcome="allowed")
+    _row(told, "token.decision", "dec_2", outcome="allowed")
+    _row(told, "token.redeemed", "dec_2")
+    told.feed.update()
+    *_, first, second, last = [event["seq"] for event in told.events]
+    told.feed.jump(last)
+    assert told.feed.under_cursor
+    assert told.feed.under_cursor.seq == last
+    assert told.feed.folds[told.feed.index].head.seq == second
+    told.feed.move(-1)
+    assert told.feed.cursor == first
+    told.feed.move(1)
+    assert told.feed.cursor == second
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 3), st.sampled_from(["", "dec_1", "dec_2"]))),
+)
+def test_folding_loses_no_event_and_no_gap(steps: list[tuple[int, str]]) -> None:
+    """Each event is in one row, rows are in the order of their first events."""
+    told, seq, rows, missing = Told(), 0, [], 0
+    for step, decision in steps:
+        missing += step - 1 if rows else 0
+        seq += step
+        event = {"seq": seq, "type": "token.decision", "decision_id": decision or None}
+        rows.append(told.mirror.intake.event(filled(EventInfo, event)))
+    folds = fold(rows, whole=True)
+    heads = [one.head.seq for one in folds]
+    assert heads == sorted(heads)
+    assert sorted(event for one in folds for event in one.events) == rows
+    for one in folds:
+        assert len({event.decision_id for event in one.events}) == 1
+    gaps = [one.missing for one in folds if one.missing]
+    assert sum(end - start + 1 for start, end in gaps) == missing
