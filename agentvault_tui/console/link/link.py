@@ -247,7 +247,7 @@ class BrokerLink:
         for agent in (await self._page(query)).agents:
             self.mirror.take(agent)
         self.mirror.versions.held += tokens
-        self.mirror.stir()
+        self.mirror.notify()
 
     async def _follow(self) -> None:
         mirror = self.mirror
@@ -255,7 +255,7 @@ class BrokerLink:
             mirror.set_link(LinkState.LIVE)
             for each in told:
                 self._take(each)
-            mirror.stir()
+            mirror.notify()
 
     def _take(self, told: WireShape) -> None:
         if isinstance(told, HeadInfo):

@@ -110,32 +110,6 @@ def pieces(text: str) -> Iterator[Piece]:
         )
 
 
-def read_terms(text: str, texts: Collection[str] = ()) -> tuple[tuple[Term, ...], str]:
-    """Read what was typed, and say what of it was not understood, and where.
-
-    Half a word is no error: a key without a value asks for nothing yet. Nor is
-    what *texts* hold before a colon, such as the ``send`` of ``send:payment``.
-    """
-    terms: list[Term] = []
-    problem = ""
-    for piece in pieces(text):
-        term = _term(piece)
-        if piece.key.lower() not in texts:
-            problem = problem or _problem(piece, last=piece.end == len(text))
-        if term is not None:
-            terms.append(term)
-    return tuple(terms), problem
-
-
-def _term(piece: Piece) -> Term | None:
-    if not piece.value:
-        return None
-    key, value = piece.key.lower(), piece.value.lower()
-    if key not in KEYS:
-        key, value = "", f"{key}:{value}" if key else value
-    return Term(key, value, piece.negated, piece.start)
-
-
 def _problem(piece: Piece, *, last: bool) -> str:
     """Say what is wrong with a piece, in our own words, beginning with its place."""
     key, value = piece.key.lower(), piece.value.lower()
@@ -143,7 +117,10 @@ def _problem(piece: Piece, *, last: bool) -> str:
     if not key:
         return ""
     if key not in KEYS:
-        near = _nearest(key)
+        # Loaded when someone mistypes: the first frame does without it.
+        import difflib  # noqa: PLC0415
+
+        near = "".join(difflib.get_close_matches(key, KEYS, n=1, cutoff=_NEAR))
         if not near and not value:
             return ""  # it may still become any word
         what = f"no key {visible(key, 12)}:, "
@@ -154,22 +131,11 @@ def _problem(piece: Piece, *, last: bool) -> str:
         known = read_moment(value, _ANY_DAY) is not None
         what = "" if known else f"{key} takes {FORMS}"
     elif key in _FIXED and not any(word.startswith(value) for word in _FIXED[key]):
-        what = f"{key} is {_either(_FIXED[key])}, never {visible(value, 12)}"
+        *words, last_word = _FIXED[key]
+        listed = f"{', '.join(words)} or {last_word}"
+        what = f"{key} is {listed}, never {visible(value, 12)}"
     return f"at {piece.start + 1}: {what}" if what else ""
 
-
-def _nearest(key: str) -> str:
-    # Loaded when someone mistypes: the first frame does without it.
-    import difflib  # noqa: PLC0415
-
-    return next(iter(difflib.get_close_matches(key, KEYS, n=1, cutoff=_NEAR)), "")
-
-
-def _either(words: tuple[str, ...]) -> str:
-    return f"{', '.join(words[:-1])} or {words[-1]}"
-
-
-__all__ = ["KEYS", "AgentFacts", "EventFacts", "Filter"]
 
 _EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
 _LATEST: Final = datetime.max.replace(tzinfo=UTC)
@@ -214,11 +180,22 @@ class Filter:
 
     @classmethod
     def parse(cls, text: str, texts: Collection[str] = ()) -> Filter:
-        """Read what was typed; any text is a filter, and half a word is no error.
+        """Read what was typed: any text is a filter.
 
-        *texts* are what may stand before a colon without being a key.
+        Half a word is no error: a key without a value asks for nothing yet. Nor is
+        what *texts* hold before a colon, such as the ``send`` of ``send:payment``.
         """
-        return cls(*read_terms(text, texts))
+        terms: list[Term] = []
+        problem = ""
+        for piece in pieces(text):
+            key, value = piece.key.lower(), piece.value.lower()
+            if key not in texts:
+                problem = problem or _problem(piece, last=piece.end == len(text))
+            if key not in KEYS and value:
+                key, value = "", f"{key}:{value}" if key else value
+            if value:
+                terms.append(Term(key, value, piece.negated, piece.start))
+        return cls(tuple(terms), problem)
 
     def __bool__(self) -> bool:
         return bool(self.terms)
@@ -287,12 +264,18 @@ class Filter:
             if term.negated:
                 continue
             key, value = term.key, term.value
-            if key == "outcome" and (outcome := _only(value, OUTCOMES)):
-                found.outcome = outcome
+            if key == "outcome":
+                outcomes = [word for word in OUTCOMES if word.startswith(value)]
+                found.outcome = outcomes[0] if len(outcomes) == 1 else found.outcome
             elif key == "type" and value in TYPES:
                 found.type = value
-            elif key == "agent" and (agent_id := _agent_id(agents, value)):
-                found.agent = agent_id
+            elif key == "agent":
+                named = [
+                    row.id
+                    for row in agents.values()
+                    if value in row.name.lower() or value == row.id
+                ]
+                found.agent = named[0] if len(named) == 1 else found.agent
             elif key in _TIMES and (moment := read_moment(value, now)):
                 since = max(since, moment) if key == "since" else since
                 until = min(until, moment) if key == "until" else until
@@ -332,16 +315,6 @@ def _event_text(row: EventRow, name: str) -> str:
     what = (row.type, row.word, row.action, row.resource, row.outcome, row.note)
     why = (row.reason, row.rule, row.agent_id, row.decision_id)
     return " ".join((name, row.actor, *what, *why)).lower()
-
-
-def _only(start: str, words: tuple[str, ...]) -> str:
-    found = [word for word in words if word.startswith(start)]
-    return found[0] if len(found) == 1 else ""
-
-
-def _agent_id(agents: Mapping[str, AgentRow], value: str) -> str:
-    named = [a.id for a in agents.values() if value in a.name.lower() or value == a.id]
-    return named[0] if len(named) == 1 else ""
 
 
 _AGENT: Final[dict[str, Callable[[AgentRow, AgentFacts, str], bool]]] = {

@@ -179,7 +179,7 @@ class Intake:
         ends = moment(told.expires_at) or _EPOCH
         return LiveToken(token_key(told.id), kind, ends.timestamp())
 
-    def shelf(self, told: PastAgentInfo) -> TokenStore:
+    def tokens(self, told: PastAgentInfo) -> TokenStore:
         """Read an agent's tokens: the list, or the next to end alone."""
         listed, elevated = told.listed_tokens, 0
         if isinstance(told, AgentInfo):

@@ -81,7 +81,7 @@ class AgentRoster:
         self._intake = intake
         self.agents: dict[str, AgentRow] = {}
         self.counts: dict[str, CountsInfo] = {}
-        self.shelves: dict[str, TokenStore] = defaultdict(TokenStore)
+        self.tokens: dict[str, TokenStore] = defaultdict(TokenStore)
         self.counted_to: dict[str, int] = {}
         """Up to which event each agent's counts are true."""
         self.take(agents, head)
@@ -92,7 +92,7 @@ class AgentRoster:
             agent = self._intake.agent(data)
             self.agents[agent.id] = agent
             self.counts[agent.id] = data.counts
-            self.shelves[agent.id] = self._intake.shelf(data)
+            self.tokens[agent.id] = self._intake.tokens(data)
             self.counted_to[agent.id] = head
 
 
@@ -144,9 +144,9 @@ class Mirror:
         self._counted_all = 0
         """From this event on, all counts grow with their events."""
         self._asked: dict[str, datetime] = {}
-        self._shelves: dict[str, TokenStore] = defaultdict(TokenStore)
+        self._tokens: dict[str, TokenStore] = defaultdict(TokenStore)
         self._endings = ExpiryQueue()
-        self._told: StatusInfo | None = None
+        self._status: StatusInfo | None = None
         """The status as it came."""
         self._reset_rates()
 
@@ -160,23 +160,23 @@ class Mirror:
 
         Asks for more where few are held.
         """
-        shelf = self._shelves[agent_id]
-        if shelf.short:
+        tokens = self._tokens[agent_id]
+        if tokens.short:
             self._want(agent_id)
-        return shelf.rows
+        return tokens.rows
 
     def live_tokens(self, agent_id: str) -> int:
-        return self._shelves[agent_id].live
+        return self._tokens[agent_id].live
 
     def elevated(self, agent_id: str) -> int:
-        return self._shelves[agent_id].elevated
+        return self._tokens[agent_id].elevated
 
     def soonest(self, agent_id: str) -> LiveToken | None:
         """Return the agent's token that expires next; asks for it if it is not held."""
-        shelf = self._shelves[agent_id]
-        if shelf.more and shelf.ends is None:
+        tokens = self._tokens[agent_id]
+        if tokens.more and tokens.ends is None:
             self._want(agent_id)
-        return shelf.soonest
+        return tokens.soonest
 
     def counts(self, agent_id: str) -> CountsInfo:
         return self._counts.get(agent_id) or CountsInfo()
@@ -232,20 +232,20 @@ class Mirror:
         self.stale.clear()
         self.stepups.clear()
         self.agents, self._counts = dict(roster.agents), dict(roster.counts)
-        self._shelves = roster.shelves.copy()
+        self._tokens = roster.tokens.copy()
         self._counted_to = dict(roster.counted_to)
         self._counted_all = max(roster.counted_to.values(), default=0)
         rows = self.agents.values()
         self.revoked = {agent.id for agent in rows if agent.revoked}
         self.servers = {agent.id for agent in rows if agent.resource_server}
         for agent_id in self.agents:
-            self._look(agent_id)
+            self._check_tokens(agent_id)
         for stepup in stepups:
             self._take_stepup(stepup)
         self._take_status(status)
         self.versions.agents += 1
         self.versions.roster += 1
-        self.stir()
+        self.notify()
 
     def load_events(self, events: Iterable[EventInfo], *, after: int) -> None:
         """Start the recent events anew, to be continued *after* that number."""
@@ -264,10 +264,10 @@ class Mirror:
     def apply(self, told: WireShape) -> None:
         """Take what one event of the stream holds, and tell of it."""
         self.take(told)
-        self.stir()
+        self.notify()
 
     def take(self, told: WireShape) -> None:
-        """Take what one of many events holds; `stir` comes last."""
+        """Take what one of many events holds; `notify` comes last."""
         match told:
             case EventInfo():
                 self._take_event(told)
@@ -280,22 +280,22 @@ class Mirror:
             case StatusInfo():
                 self._take_status(told)
             case TenantInfo():
-                if self._told is not None:
-                    self._take_status(structs.replace(self._told, tenant=told))
+                if self._status is not None:
+                    self._take_status(structs.replace(self._status, tenant=told))
             case PresenceInfo():
                 self.presence.take(told)
                 self.versions.status += 1
 
-    def stir(self) -> None:
+    def notify(self) -> None:
         for listener in self.listeners:
             listener()
 
     def tick(self, now: datetime) -> None:
         moment = now.timestamp()
         for agent_id in self._endings.due(moment):
-            if self._shelves[agent_id].expire(moment):
+            if self._tokens[agent_id].expire(moment):
                 self.versions.agents += 1
-            self._look(agent_id)
+            self._check_tokens(agent_id)
 
     def set_link(self, state: LinkState, reason: str = "") -> None:
         """Say how far what is shown can be trusted."""
@@ -305,7 +305,7 @@ class Mirror:
         if state is LinkState.LOST:
             self.presence.forget()
         self.versions.status += 1
-        self.stir()
+        self.notify()
 
     def warn(self, kind: str, text: str) -> None:
         """Keep a warning on the screen until `unwarn`."""
@@ -325,8 +325,8 @@ class Mirror:
         # Every decision after the snapshot is counted from its own event: an agent
         # frame of a busy moment may already hold counts whose events come later.
         self._counts.setdefault(agent.id, data.counts)
-        self._shelves[agent.id] = self.intake.shelf(data)
-        self._look(agent.id)
+        self._tokens[agent.id] = self.intake.tokens(data)
+        self._check_tokens(agent.id)
         (self.revoked.add if agent.revoked else self.revoked.discard)(agent.id)
         (self.servers.add if agent.resource_server else self.servers.discard)(agent.id)
         self.versions.agents += 1
@@ -335,21 +335,24 @@ class Mirror:
 
     def _take_token(self, data: TokenInfo) -> None:
         agent_id = self.intake.word(data.agent_id)
-        shelf = self._shelves[agent_id]
-        shelf.add(self.intake.token(data))
-        self._endings.note(agent_id, shelf.ends)
+        tokens = self._tokens[agent_id]
+        tokens.add(self.intake.token(data))
+        self._endings.note(agent_id, tokens.ends)
         self.versions.agents += 1
 
     def _take_stepup(self, data: StepUpInfo) -> None:
         row = self.intake.stepup(data)
         self.stepups[row.id] = row
         if len(self.stepups) > 2 * _DECIDED_KEPT:
-            self._forget_decided()
+            decided = [row for row in self.stepups.values() if not row.open]
+            decided.sort(key=lambda row: row.decided_at or row.requested_at)
+            for old in decided[:-_DECIDED_KEPT]:
+                del self.stepups[old.id]
         self.versions.stepups += 1
         self.versions.agents += 1
 
     def _take_status(self, data: StatusInfo) -> None:
-        self._told = data
+        self._status = data
         status = self.intake.status(data)
         if status != self.status:
             self.status = status
@@ -363,7 +366,6 @@ class Mirror:
         self.last_hash = data.hash
         self._remember(row)
         self.versions.events += 1
-        self._follow_status(row, data)
         if row.outcome:
             self._count(row)
         if row.type in DECISIONS:
@@ -371,31 +373,10 @@ class Mirror:
         match row.type:
             case "token.revoked" | "token.redeemed":
                 self._end_token(row.agent_id, data.detail)
-            case "agent.revoked":
-                self.revoked_by[row.agent_id] = row.seq
-                self._shelves[row.agent_id].clear()
-                self._endings.note(row.agent_id, None)
-                self.versions.agents += 1
-            case "panic.on":
-                for shelf in self._shelves.values():
-                    shelf.clear()
-                self._endings.clear()
-                self.versions.agents += 1
-            case "broker.started":
-                self.restarted_at = row.time
-                self.versions.status += 1
-
-    def _follow_status(self, row: EventRow, data: EventInfo) -> None:
-        """Set the status that an event reports.
-
-        The object's own frame is sent before the event, and may hold an older state.
-        """
-        match row.type:
             case "agent.revoked" | "agent.restored":
-                revoked = row.type == "agent.revoked"
-                self._set_revoked(row.agent_id, row.time if revoked else None)
+                self._set_revoked(row)
             case "panic.on" | "panic.off":
-                self._set_panic(row, data.time if row.type == "panic.on" else None)
+                self._set_panic(row, data.time)
             case (
                 "stepup.approved"
                 | "stepup.denied"
@@ -403,22 +384,39 @@ class Mirror:
                 | "stepup.cancelled"
             ):
                 self._close_stepup(row, data.detail)
+            case "broker.started":
+                self.restarted_at = row.time
+                self.versions.status += 1
 
-    def _set_revoked(self, agent_id: str, at: datetime | None) -> None:
+    # An object's own frame is sent before its event, and may hold an older state: so
+    # events set what they report as well.
+
+    def _set_revoked(self, row: EventRow) -> None:
+        at = row.time if row.type == "agent.revoked" else None
+        agent_id, agent = row.agent_id, self.agents.get(row.agent_id)
         self.versions.agents += 1
-        agent = self.agents.get(agent_id)
+        if at:
+            self.revoked_by[agent_id] = row.seq
+            self._tokens[agent_id].clear()
+            self._endings.note(agent_id, None)
         if agent is None or agent.revoked is (at is not None):
             return
         self.agents[agent_id] = replace(agent, revoked=at is not None, revoked_at=at)
         (self.revoked.add if at else self.revoked.discard)(agent_id)
         self.versions.roster += 1
 
-    def _set_panic(self, row: EventRow, since: str | None) -> None:
-        if self._told and self.status.panic.on is not (since is not None):
+    def _set_panic(self, row: EventRow, since: str) -> None:
+        on = row.type == "panic.on"
+        if self._status and self.status.panic.on is not on:
             panic = PanicInfo(on=False)
-            if since:
+            if on:
                 panic = PanicInfo(on=True, since=since, by=row.actor, reason=row.reason)
-            self._take_status(structs.replace(self._told, panic=panic))
+            self._take_status(structs.replace(self._status, panic=panic))
+        if on:
+            for tokens in self._tokens.values():
+                tokens.clear()
+            self._endings.clear()
+            self.versions.agents += 1
 
     def _close_stepup(self, row: EventRow, detail: Json) -> None:
         known = self.stepups.get(str(detail.get("stepup_id")))
@@ -465,31 +463,24 @@ class Mirror:
 
     def _end_token(self, agent_id: str, detail: Json) -> None:
         token_id = detail.get("token_id")
-        if not isinstance(token_id, str):
+        known = isinstance(token_id, str)
+        if not known or not self._tokens[agent_id].drop(token_key(str(token_id))):
             self.stale.add(agent_id)
-            return
-        if not self._shelves[agent_id].drop(token_key(token_id)):
-            self.stale.add(agent_id)
-        self._look(agent_id)
-        self.versions.agents += 1
+        if known:
+            self._check_tokens(agent_id)
+            self.versions.agents += 1
 
-    def _look(self, agent_id: str) -> None:
+    def _check_tokens(self, agent_id: str) -> None:
         """See what an agent's tokens are now: which ends next, and whether any lack."""
-        shelf = self._shelves[agent_id]
-        self._endings.note(agent_id, shelf.ends)
-        if shelf.more and shelf.ends is None:
+        tokens = self._tokens[agent_id]
+        self._endings.note(agent_id, tokens.ends)
+        if tokens.more and tokens.ends is None:
             self.stale.add(agent_id)
 
     def _want(self, agent_id: str) -> None:
         if agent_id not in self.wants:
             self.wants.add(agent_id)
             self.wanted()
-
-    def _forget_decided(self) -> None:
-        decided = [row for row in self.stepups.values() if not row.open]
-        decided.sort(key=lambda row: row.decided_at or row.requested_at)
-        for row in decided[:-_DECIDED_KEPT]:
-            del self.stepups[row.id]
 
 
 def _listed(agent: AgentRow) -> tuple[object, ...]:

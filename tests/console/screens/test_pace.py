@@ -72,12 +72,12 @@ def test_what_is_read_while_the_console_opens_is_painted_at_once() -> None:
         for count in (1, 2, 3):
             await asyncio.sleep(0.01)
             assert looks == [count]
-            mirror.stir()
+            mirror.notify()
         await asyncio.sleep(0.01)
         mirror.set_link(LinkState.LIVE)
         await asyncio.sleep(0.01)
         shown = looks[0]
-        mirror.stir()
+        mirror.notify()
         await asyncio.sleep(0.1)
         assert looks == [shown]
         await asyncio.sleep(0.2)
@@ -107,7 +107,7 @@ def test_no_second_is_missed() -> None:
         looking = asyncio.create_task(look())
         await asyncio.sleep(0.9)
         for _ in range(SECONDS):
-            mirror.stir()
+            mirror.notify()
             await asyncio.sleep(1)
         looking.cancel()
 

@@ -96,7 +96,7 @@ def _harmless(record: Any) -> bool:
 def test_agents_are_read_whatever_they_hold(told: AgentInfo) -> None:
     """No text makes the border raise, and none leaves it with a control in it."""
     assert _harmless(Intake().agent(told))
-    assert _harmless(Intake().shelf(told))
+    assert _harmless(Intake().tokens(told))
 
 
 @pytest.mark.slow
