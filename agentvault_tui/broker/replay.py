@@ -13,6 +13,9 @@ from agentvault_tui.ledger import UsedAssertion
 _SPAN: Final = 30
 """Seconds of expiry that share a bucket; a bucket is dropped whole."""
 _UNSAVED_CAP: Final = 10_000
+_LONGEST: Final = 300.0
+"""Seconds that an assertion may be good for: a started broker keeps each for as long
+by the boot clock, for the wall clock may be ahead."""
 
 
 class FullError(Exception):
@@ -36,10 +39,10 @@ class ReplayStore:
         self._unsaved: list[UsedAssertion] = []
 
     def take_over(self, used: Iterable[UsedAssertion], clock: Clock) -> None:
-        """Know what the last process knew."""
+        """Know what the last process knew, whatever the wall clock says just now."""
         now, boot = clock.now().timestamp(), clock.boot()
         for one in used:
-            self._note(one, boot + one.expires.timestamp() - now)
+            self._note(one, boot + max(one.expires.timestamp() - now, _LONGEST))
 
     def use(
         self, client_id: str, jti: str, expires: float, now: float, boot: float

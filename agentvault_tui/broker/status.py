@@ -89,9 +89,11 @@ def _ledger_warnings(broker: Broker) -> Iterator[str]:
     ledger = broker.ledger
     if broker.state_problem:
         yield broker.state_problem
-    if broker.unverified:
+    if ledger.unverified:
+        yield f"The ledger {ledger.unverified}. Nothing is granted until it is."
+    elif broker.unverified:
         yield f"The ledger is not verified: {broker.unverified}."
-    if ledger.writable or ledger.fault:
+    if ledger.writable or ledger.fault or ledger.unverified:
         return
     what = (
         "The disk is nearly full: nothing is granted, revocations are recorded."

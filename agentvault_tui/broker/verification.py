@@ -29,15 +29,21 @@ _SILENCE: Final = 900.0
 """Seconds without progress until operators are told."""
 _PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 60.0
+_TRIES: Final = 10
+"""So many in a row may end without a result; then nothing is granted until one has."""
 
 log = logging.getLogger("agentvault.verification")
 
 
-async def keep_verified(broker: Broker) -> None:
-    """Verify the ledger, again after a day, and whenever its process was ended."""
+async def keep_verified(broker: Broker, pause: float = _PAUSE) -> None:
+    """Verify the ledger, again after a day, and whenever its process was ended.
+
+    Whoever can end that process each time must not keep a changed ledger in service:
+    after some tries nothing is granted any more, and revoking works.
+    """
     if broker.ledger.head.seq <= CHECKED_AT_START and not broker.verify_first:
         await asyncio.sleep(_AGAIN)
-    pause = _PAUSE
+    wait, tries = pause, 0
     while True:
         try:
             found = await _verify(broker)
@@ -45,16 +51,20 @@ async def keep_verified(broker: Broker) -> None:
             found = f"its process cannot be started ({error.strerror})"
         if isinstance(found, str):
             log.error("the ledger is not verified: %s", found)
-            broker.unverified = found
+            broker.unverified, tries = found, tries + 1
+            if tries == _TRIES:
+                told = f"could not be verified in {tries} tries: {found}"
+                broker.ledger.set_unverified(told)
             broker.on_status()
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, _LONGEST_PAUSE)
             continue
         if not found["ok"]:
             await stop_for_fault(broker, found)
             return
         broker.verified = Verified(found["head"]["seq"], broker.clock.now(), True)
-        broker.unverified, broker.verify_first, pause = None, False, _PAUSE
+        broker.unverified, broker.verify_first, wait, tries = None, False, pause, 0
+        broker.ledger.set_unverified(None)
         broker.on_status()
         await asyncio.sleep(_AGAIN)
 

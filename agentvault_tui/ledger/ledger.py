@@ -95,6 +95,8 @@ class Ledger:
         self._shortage: str | None = None
         self.fault: str | None = None
         """Why what it holds is not what was recorded, once that was found."""
+        self.unverified: str | None = None
+        """Why nobody could find out whether it is, for too long."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         self._loop = asyncio.get_running_loop()
@@ -198,14 +200,15 @@ class Ledger:
         """
         if not self.writable:
             what = self.problem or "the ledger is closed"
-            if self.fault is not None:
-                what = f"the ledger {self.fault}"
+            if self.fault or self.unverified:
+                what = f"the ledger {self.fault or self.unverified}"
             raise LedgerUnwritableError(what, "nothing is granted until that is over")
 
     @property
     def writable(self) -> bool:
         """Whether commits that are not urgent are taken now."""
-        return self._shortage is None and self.fault is None and self.takes_cuts
+        withheld = self._shortage or self.fault or self.unverified
+        return withheld is None and self.takes_cuts
 
     @property
     def takes_cuts(self) -> bool:
@@ -215,13 +218,17 @@ class Ledger:
     @property
     def problem(self) -> str | None:
         """What is wrong: the reason when not writable, or else a warning."""
-        return (
-            self._writer.problem or self.fault or self._shortage or self._head_problem
-        )
+        withheld = self.fault or self.unverified or self._shortage
+        return self._writer.problem or withheld or self._head_problem
 
     def distrust(self, fault: str) -> None:
         """Take no commit from now on that is not urgent: nothing is to be granted."""
         self.fault = fault
+        self._tell()
+
+    def set_unverified(self, why: str | None) -> None:
+        """Take no commit that is not urgent until this is called with None."""
+        self.unverified = why
         self._tell()
 
     @property

@@ -201,7 +201,7 @@ class Loaded:
     """Set only while the switch is on."""
     cooldowns: tuple[Cooldown, ...]
     assertions: tuple[UsedAssertion, ...]
-    """Those that could still be used again."""
+    """Those not pruned yet: whether one has expired, a clock that is ahead says too."""
     outbox: tuple[OutboxStep, ...]
     meta: dict[str, str] = field(default_factory=dict)
     accounts: tuple[Account, ...] = ()

@@ -192,7 +192,7 @@ def load(db: sqlite3.Connection, clock: Clock) -> Loaded:
                 docs.read_cooldown(agent_id, value)
                 for agent_id, value in _under(_COOLDOWN, meta)
             ),
-            assertions=tuple(_assertions(meta, clock)),
+            assertions=tuple(_assertions(meta)),
             outbox=tuple(_outbox(db)),
             meta=dict(_under("app:", meta)),
             accounts=tuple(
@@ -224,10 +224,11 @@ def stepups_before(
     return tuple(docs.read_stepup(doc) for (doc,) in rows)
 
 
-def prune(now: str, rows: int) -> list[Statement]:
+def prune(now: str, rows: int, forget: str) -> list[Statement]:
     """Return what deletes tokens expired by *now* among the oldest *rows*.
 
-    With them go the drops that their rows needed, and expired assertions; events never.
+    With them go the drops that their rows needed, and used assertions that expired by
+    *forget*; events never.
     """
     drops = (
         f"DELETE FROM {table} WHERE n < (SELECT min(n) FROM tokens)"
@@ -236,7 +237,7 @@ def prune(now: str, rows: int) -> list[Statement]:
     return [
         (_PRUNE, (now, rows)),
         *((sql, ()) for sql in drops),
-        (_FORGET, (_ASSERTION, _ASSERTION + now)),
+        (_FORGET, (_ASSERTION, _ASSERTION + forget)),
     ]
 
 
@@ -288,12 +289,10 @@ def _at_connections(
         yield agent_id, connection, value
 
 
-def _assertions(meta: dict[str, str], clock: Clock) -> Iterator[UsedAssertion]:
+def _assertions(meta: dict[str, str]) -> Iterator[UsedAssertion]:
     for key, _ in _under(_ASSERTION, meta):
         expires, client_id, digest = key.split(" ")
-        used = UsedAssertion(client_id, digest, parse_iso(expires))
-        if used.expires > clock.now():
-            yield used
+        yield UsedAssertion(client_id, digest, parse_iso(expires))
 
 
 def account_key(change: Account | DropAccount) -> str:

@@ -56,6 +56,9 @@ _COUNT_IDLE: Final = 256
 """The same when nothing waits."""
 _PRUNE_EVERY: Final = 256
 _PRUNE_ROWS: Final = 512
+_ASSERTIONS_KEPT: Final = 600.0
+"""Seconds of the boot clock, twice the longest life of an assertion, that a used one
+is kept for at least: a wall clock that is ahead for a while makes none forgotten."""
 _FIRST_RETRY: Final = 0.05
 _LAST_RETRY: Final = 1.0
 
@@ -87,6 +90,8 @@ class Writer:
         self._tidy = False
         self._batches = 0
         self._uncounted = 0
+        self._looks: deque[tuple[float, str]] = deque()
+        """When the boot clock said what the wall clock did, at each pruning."""
         self._was_urgent = False
         """Whether the last batch was taken from the urgent lane."""
         self._held = 0
@@ -193,7 +198,9 @@ class Writer:
             db = self._connection()
             if self._batches % _PRUNE_EVERY == 0 or (idle and self._batches):
                 self._batches = 0
-                await db.run(write, prune(iso(clock.now()), _PRUNE_ROWS))
+                now = iso(clock.now())
+                forget = min(now, self._clock_before(clock, now))
+                await db.run(write, prune(now, _PRUNE_ROWS, forget))
             if self._uncounted >= (_COUNT_IDLE if idle else _COUNT_EVERY):
                 await db.run(count_new, self._counts)
                 self._counts, self._uncounted = Counts(), 0
@@ -206,6 +213,15 @@ class Writer:
         except Exception as error:  # noqa: BLE001 - any failure latches
             nothing = Batch((), self.tip, self.tip, [], [])
             await self._recover(nothing, error, clock)
+
+    def _clock_before(self, clock: Clock, now: str) -> str:
+        """Return what the wall clock said `_ASSERTIONS_KEPT` ago, or nothing."""
+        self._looks.append((clock.boot(), now))
+        least = clock.boot() - _ASSERTIONS_KEPT
+        while len(self._looks) > 1 and self._looks[1][0] <= least:
+            self._looks.popleft()
+        boot, before = self._looks[0]
+        return before if boot <= least else ""
 
     async def _recover(self, batch: Batch, error: Exception, clock: Clock) -> None:
         """Latch; then try until the store is known again and takes an event."""

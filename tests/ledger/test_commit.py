@@ -100,7 +100,6 @@ async def test_state_comes_back_exactly(home: Home, clock: ManualClock) -> None:
         cooldown,
         Cooldown(AgentId("agt_2")),
         used,
-        replace(used, digest="ef", expires=clock.now()),
         Meta("k", "v"),
         Meta("gone", None),
     ]
@@ -134,7 +133,8 @@ async def test_used_assertions_are_kept_until_they_expire(
     await ledger.commit(changes=[early, late, cooldown, Meta("zz", "v")])
     with sqlite3.connect(home.database) as other:
         before = other.execute("SELECT count(*) FROM meta").fetchone()[0]
-        for sql, values in prune(iso(clock.now() + timedelta(seconds=2)), 100):
+        later = iso(clock.now() + timedelta(seconds=2))
+        for sql, values in prune(later, 100, later):
             other.execute(sql, values)
         assert other.execute("SELECT count(*) FROM meta").fetchone()[0] == before - 1
     other.close()

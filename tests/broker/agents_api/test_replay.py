@@ -15,6 +15,7 @@ from support.stepups import latched
 
 from agentvault_tui.broker.recovery import record_missed
 from agentvault_tui.broker.replay import ReplayStore
+from agentvault_tui.model import new_id
 
 KEY = ECKey.generate_key("P-256")
 SAID = {"/oauth/introspect": {"token": "av_t_x"}, "/oauth/revoke": {"token": "av_t_x"}}
@@ -120,19 +121,43 @@ async def test_what_issues_nothing_goes_on_and_is_recorded_later(
         assert (await again.assertion(text)).status_code == 401
 
 
+async def prune(bench: Bench) -> None:
+    """Commit until the ledger's chores have pruned once more."""
+    for _ in range(257):
+        await bench.agent(new_id("agt"))
+
+
+@pytest.mark.slow
 async def test_expired_assertions_are_forgotten(
     live: Live, bench: Bench, clock: ManualClock
 ) -> None:
-    """Past its end, which refuses it anyway, an assertion is loaded no more."""
+    """Past its end, which refuses it anyway, an assertion is kept ten minutes more."""
     client_id = (await live.caller("keyed", public_key=public(KEY))).agent.client_id
-    assert (await live.assertion(_short(live, client_id))).status_code == 200
+    text = sign(live.claims(client_id), KEY, "ES256")
+    assert (await live.assertion(text)).status_code == 200
+    clock.advance(60 + 31)
+    await prune(bench)
     assert len((await bench.ledger.load()).assertions) == 1
-    clock.advance(60 + 30)
+    clock.advance(600)
+    await prune(bench)
     assert (await bench.ledger.load()).assertions == ()
 
 
-def _short(live: Live, client_id: str) -> str:
-    return sign(live.claims(client_id), KEY, "ES256")
+@pytest.mark.slow
+async def test_a_clock_that_was_ahead_makes_no_assertion_forgotten(
+    live: Live, bench: Bench, clock: ManualClock
+) -> None:
+    """Neither pruning nor a start while it is ahead lets one count twice."""
+    client_id = (await live.caller("keyed", public_key=public(KEY))).agent.client_id
+    now = int(clock.now().timestamp())
+    text = sign(live.claims(client_id, iat=now, exp=now + 290), KEY, "ES256")
+    assert (await live.assertion(text)).status_code == 200
+    clock.jump_wall(3600)
+    await prune(bench)
+    async with restarted(bench, clock, live.url) as again:
+        assert (await again.assertion(text)).status_code == 401
+        clock.jump_wall(-3600)
+        assert (await again.assertion(text)).status_code == 401
 
 
 def test_what_waits_to_be_recorded_is_bounded(
