@@ -184,12 +184,6 @@ def missing(item: PlanItem, misfiled: str) -> Finding:
     return Finding(Level.FAULT, f"{_whose(item)} is missing", APPLY)
 
 
-def all_reasons(item: PlanItem) -> Iterator[Finding]:
-    """Yield a finding for each field of *item* that is not as it should be."""
-    for change in item.changes:
-        yield reason(item, change)
-
-
 Area = str
 Check = tuple[Area, Finding]
 Resolve = Callable[[str, int], Awaitable[object]]
@@ -319,7 +313,7 @@ def _item(item: PlanItem, found: TenantSurvey) -> Iterator[Finding]:
         case PlanStep.CREATE:
             yield missing(item, found.misfiled.get(item.address, ""))
         case PlanStep.CHANGE:
-            yield from all_reasons(item)
+            yield from (reason(item, change) for change in item.changes)
         case PlanStep.BY_HAND:
             what, _, remedy = item.note.partition(": ")
             yield fault(f"{item.address}: {what}", remedy)
@@ -331,11 +325,11 @@ def _item(item: PlanItem, found: TenantSurvey) -> Iterator[Finding]:
 
 def _left(item: PlanItem, found: TenantSurvey) -> Iterator[Finding]:
     """Yield what is left alone: a warning where it matters all the same."""
-    for finding in all_reasons(item):
+    for change in item.changes:
         # Adaptive MFA asks only now and then; Always breaks each exchange.
         always = item.changes[0].before == ["all-applications"]
         level = Level.FAULT if always else Level.WARNING
-        yield replace(finding, level=level, remedy=item.note)
+        yield replace(reason(item, change), level=level, remedy=item.note)
     if item.address in found.lacking:
         yield warning(f"{item.address} is off: {item.note}", _CHANGE_PLAN)
     elif not item.changes:

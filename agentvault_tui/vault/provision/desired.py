@@ -113,7 +113,6 @@ class DesiredKind(StrEnum):
 
     FACTOR = "factor"
     SETTINGS = "settings"
-    API = "api"
     ROLE = "role"
     CLIENT = "client"
     GRANT = "grant"

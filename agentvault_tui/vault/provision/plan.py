@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from agentvault_tui.vault.provision.desired import DesiredKind, DesiredObject
 from agentvault_tui.vault.provision.needs import TenantSurvey
-from agentvault_tui.vault.provision.rules import FieldChange, Ids, compare
+from agentvault_tui.vault.provision.rules import FieldChange, compare
 
 _CHANGE = "change the plan under Settings, Subscription, in the Dashboard"
 
@@ -64,13 +64,25 @@ def make_plan(
     wanted: tuple[DesiredObject, ...], found: TenantSurvey
 ) -> ProvisioningPlan:
     """Compare each object of *wanted* with what was *found*."""
-    items = [difference(one, found, found.ids) for one in wanted]
-    return ProvisioningPlan((*items, *_strangers(wanted, found), *_by_hand(found)))
+    items = [_difference(one, found) for one in wanted]
+    known = {one.address for one in wanted}
+    note = "no agent that is served here uses it: revoked, or another vault's"
+    # Objects with our mark that nobody wants: they are never deleted.
+    items += [
+        PlanItem(PlanStep.LEAVE, address, title, note=note)
+        for address, title in found.marked.items()
+        if address not in known
+    ]
+    items += [
+        PlanItem(PlanStep.BY_HAND, address, "", note=by_hand)
+        for address, by_hand in found.by_hand.items()
+    ]
+    return ProvisioningPlan(tuple(items))
 
 
-def difference(wanted: DesiredObject, found: TenantSurvey, ids: Ids) -> PlanItem:
+def _difference(wanted: DesiredObject, found: TenantSurvey) -> PlanItem:
     """Return what becomes of one object."""
-    address, title = wanted.address, wanted.title
+    address, title, ids = wanted.address, wanted.title, found.ids
     standing = found.objects.get(address)
     if standing is None:
         if wanted.kind is DesiredKind.CONNECTION:
@@ -97,19 +109,3 @@ def difference(wanted: DesiredObject, found: TenantSurvey, ids: Ids) -> PlanItem
             f"that {identity} is ours before it is given what stands below"
         )
     return PlanItem(PlanStep.CHANGE, address, title, changes, note, wanted=wanted)
-
-
-def _strangers(
-    wanted: tuple[DesiredObject, ...], found: TenantSurvey
-) -> Iterator[PlanItem]:
-    """Yield objects with our mark that nobody wants: they are never deleted."""
-    known = {one.address for one in wanted}
-    for address, title in found.marked.items():
-        if address not in known:
-            note = "no agent that is served here uses it: revoked, or another vault's"
-            yield PlanItem(PlanStep.LEAVE, address, title, note=note)
-
-
-def _by_hand(found: TenantSurvey) -> Iterator[PlanItem]:
-    for address, note in found.by_hand.items():
-        yield PlanItem(PlanStep.BY_HAND, address, "", note=note)

@@ -15,7 +15,6 @@ from agentvault_tui.vault.management.objects import (
     client_grants,
     clients,
     connections,
-    resource_servers,
     roles,
 )
 from agentvault_tui.vault.provision import names
@@ -49,19 +48,14 @@ _AT_PROVIDER: Final = frozenset({"github", "slack", "sign-in-with-slack", "box"}
 
 
 def lasting(connection: Mapping[str, Any]) -> OfflineAccess:
-    """Read a connection as the Management API gives it."""
+    """Tell whether a connection's provider gives refresh tokens."""
     options = connection.get("options")
     strategy = str(connection.get("strategy"))
-    if strategy in _AT_PROVIDER:
-        return OfflineAccess.UNSEEN
-    if not isinstance(options, Mapping):
+    if strategy in _AT_PROVIDER or not isinstance(options, Mapping):
         return OfflineAccess.UNSEEN
     if strategy in _BY_SWITCH:
-        return (
-            OfflineAccess.YES
-            if options.get("offline_access") is True
-            else OfflineAccess.NO
-        )
+        on = options.get("offline_access") is True
+        return OfflineAccess.YES if on else OfflineAccess.NO
     scope = options.get("scope")
     words = scope.split() if isinstance(scope, str) else scope
     if isinstance(words, list) and _ASKING & set(map(str, words)):
@@ -104,12 +98,7 @@ class TenantReader:
         }
 
     async def fetch(self, kind: DesiredKind, key: str, identity: str) -> Json:
-        """Read one object anew.
-
-        Args:
-            kind: of the object.
-            key: of its address.
-            identity: its id on the tenant, where it has one.
+        """Read one object anew, by its id or the key of its address.
 
         Raises:
             TenantNotFoundError: there is none.
@@ -122,9 +111,8 @@ class TenantReader:
                 return await self._grant(identity)
             case DesiredKind.ACTION:
                 return await self._action(identity)
-            case DesiredKind.ROLE | DesiredKind.API:
-                plain = roles if kind is DesiredKind.ROLE else resource_servers
-                return await plain.get(api, identity)
+            case DesiredKind.ROLE:
+                return await roles.get(api, identity)
             case DesiredKind.CONNECTION:
                 return await self.connection(key) or {}
             case DesiredKind.FACTOR:
@@ -140,11 +128,8 @@ class TenantReader:
         for one in await self.grants():
             if one.get("id") == identity:
                 return one
-        raise TenantNotFoundError(
-            "inexistent_grant",
-            f"the tenant has no client grant {visible(identity, 60)}",
-            status=404,
-        )
+        what = f"the tenant has no client grant {visible(identity, 60)}"
+        raise TenantNotFoundError("inexistent_grant", what, status=404)
 
     async def _action(self, identity: str) -> Json:
         """Return an Action with the code that is deployed."""

@@ -69,8 +69,8 @@ class SameSet:
 class AtLeast:
     """A list that holds these; what others put beside them stays.
 
-    Objects are the same when their *key* is; lists in them are joined, other members
-    of one that stands there are left as they are.
+    Objects are the same when their *key* is: then lists in them are joined, and other
+    members left as they are.
     """
 
     items: tuple[Any, ...]
@@ -138,13 +138,7 @@ class FieldChange:
 def compare(
     rules: Mapping[str, Rule], now: Mapping[str, object], ids: Ids
 ) -> tuple[FieldChange, ...]:
-    """Return what would change, field by field, in the order of *rules*.
-
-    Args:
-        rules: dotted path of a field to what should stand there.
-        now: the object as the tenant has it; empty when there is none.
-        ids: of the objects others refer to.
-    """
+    """Return what would change in *now*, field by field, in the order of *rules*."""
     changes = []
     for path, rule in rules.items():
         before = at(now, path)
@@ -204,11 +198,7 @@ def unmet(changes: Sequence[FieldChange], ids: Ids) -> str:
 
 
 def known(value: object, ids: Ids) -> object:
-    """Return *value* with every reference resolved.
-
-    Raises:
-        TenantError: one of them does not stand yet.
-    """
+    """Return *value* with every reference resolved."""
     match value:
         case Unknown(address):
             if address not in ids:

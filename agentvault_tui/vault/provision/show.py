@@ -102,21 +102,16 @@ def _becomes(item: PlanItem, change: FieldChange) -> Shown:
         return Shown("kept in this home")
     before, after = change.before, change.after
     if isinstance(before, list) and isinstance(after, list):
-        return _list_change(before, after)
+        # What comes and goes: a long list is shown nowhere in full.
+        gone = [one for one in before if one not in after]
+        come = [one for one in after if one not in before]
+        signs = (("-", gone), ("+", come))
+        told = [f"{sign} {_value(some)}" for sign, some in signs if some]
+        # Neither: the same, in another order.
+        return Shown(" ".join(told) or f"-> {_value(after)}")
     if before is MISSING:
         return _value(after)
     return Shown(f"{_value(before)} -> {_value(after)}")
-
-
-def _list_change(before: list[object], after: list[object]) -> Shown:
-    """Say what comes and goes; a long list stands nowhere in full."""
-    come = [one for one in after if one not in before]
-    gone = [one for one in before if one not in after]
-    told = [
-        f"{sign} {_value(some)}" for sign, some in (("-", gone), ("+", come)) if some
-    ]
-    # Neither: the same, in another order.
-    return Shown(" ".join(told)) if told else Shown(f"-> {_value(after)}")
 
 
 def _value(value: object) -> Shown:
@@ -131,23 +126,17 @@ def _value(value: object) -> Shown:
             return Shown(f"[{some}, and {len(value) - _LISTED + 1} more]")
         case list():
             return Shown(f"[{', '.join(_value(one) for one in value)}]")
+        case {"value": named} | {"permission_name": named}:
+            return visible(named, _WIDE)
         case dict():
-            return _object(value)
+            pairs = (f"{visible(k, 40)}={_value(v)}" for k, v in value.items())
+            return Shown(" ".join(pairs))
         case True | False:
             return Shown(str(value).lower())
         case None:
             return Shown("null")
         case _:
             return visible(value, _WIDE)
-
-
-def _object(value: dict[str, object]) -> Shown:
-    """Name a scope by its value; anything else by all its members."""
-    if "value" in value:
-        return visible(value["value"], _WIDE)
-    if "permission_name" in value:
-        return visible(value["permission_name"], _WIDE)
-    return Shown(" ".join(f"{visible(k, 40)}={_value(v)}" for k, v in value.items()))
 
 
 def _plain(value: object) -> object:

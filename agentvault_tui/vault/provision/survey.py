@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Container, Mapping
 from typing import Final
@@ -52,17 +53,13 @@ async def survey(
 ) -> tuple[tuple[DesiredObject, ...], TenantSurvey]:
     """Read the tenant; return what should stand there, and what does.
 
-    Args:
-        reader: of the tenant.
-        needs: what it is needed for.
-        kinds: the kinds of objects to look at; of others nothing is read.
+    Objects of other kinds than *kinds* are not read.
 
     Raises:
         TenantError: it cannot be read; a scope that is missing is named.
     """
     api = reader.management
-    apis = await resource_servers.every(api)
-    systems = _systems(apis, reader.management.tenant.issuer)
+    systems = _systems(await resource_servers.every(api), api.tenant.issuer)
     wanted = tuple(one for one in desired(needs, systems) if one.kind in kinds)
     by_kind = {
         kind: [one for one in wanted if one.kind is kind] for kind in DesiredKind
@@ -154,7 +151,9 @@ async def _clients(
     for one in wanted:
         ours = [client for client in marked if key_of(client) == one.key]
         if not ours and one.key == names.CONSOLE and needs.client_id:
-            ours = await _named(reader, needs.client_id)
+            # Made by hand, it has no mark yet.
+            with contextlib.suppress(TenantNotFoundError):
+                ours = [await reader.fetch(one.kind, "", needs.client_id)]
         kept = reader.keeper.client_id(one.key)
         ours.sort(
             key=lambda client: client.get("client_id") not in (kept, needs.client_id)
@@ -182,14 +181,6 @@ async def _other_connections(so_far: TenantSurvey, reader: TenantReader) -> list
                 await clients.connections(reader.management, identity)
             )
     return list(found)
-
-
-async def _named(reader: TenantReader, client_id: str) -> list[Json]:
-    """Return the client the settings name: made by hand, it has no mark yet."""
-    try:
-        return [await reader.fetch(DesiredKind.CLIENT, "", client_id)]
-    except TenantNotFoundError:
-        return []
 
 
 def _grants(

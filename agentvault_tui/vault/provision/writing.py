@@ -34,18 +34,12 @@ class TenantWriter:
     async def write(
         self, wanted: DesiredObject, body: Json, standing: Json | None, identity: str
     ) -> str:
-        """Make *wanted*, or change it where it is *standing*; return its id.
+        """Send *body* to make *wanted*, or to change it where it is *standing*.
 
-        Args:
-            wanted: the object.
-            body: the members to send, references resolved.
-            standing: the object as it was read just now, or None.
-            identity: its id where it stands, else ``""``.
-
-        Raises:
-            TenantError: the tenant would not; a scope that is missing is named.
+        Returns:
+            its id; *identity* is that of one that stands, else ``""``.
         """
-        now = standing or {}
+        api, now = self.management, standing or {}
         match wanted.kind:
             case DesiredKind.ACTION:
                 return await self._action(identity, body)
@@ -57,19 +51,8 @@ class TenantWriter:
                 return await self._role(identity, body)
             case DesiredKind.CONNECTION:
                 await self._connection(identity, body, now)
-            case _:
-                await self._tenant_wide(wanted, body, now)
-        return identity
-
-    async def _tenant_wide(
-        self, wanted: DesiredObject, body: Json, standing: Json
-    ) -> None:
-        """Change what a tenant has one of."""
-        api = self.management
-        match wanted.kind:
             case DesiredKind.FACTOR:
-                on = bool(body["enabled"])
-                await objects.set_factor(api, wanted.key, enabled=on)
+                await objects.set_factor(api, wanted.key, enabled=bool(body["enabled"]))
             case DesiredKind.SETTINGS:
                 await objects.change_settings(api, body)
             case DesiredKind.POLICY:
@@ -77,11 +60,10 @@ class TenantWriter:
             case DesiredKind.FLOW:
                 # The list is sent whole: others' Actions stand in it, and keep the
                 # names they are shown by.
-                shown = standing.get("shown", {})
+                shown = now.get("shown", {})
                 bound = [(one, shown.get(one, "")) for one in body["bindings"]]
                 await actions.bind(api, bound)
-            case _:
-                raise AssertionError(wanted.kind)
+        return identity
 
     async def _grant(self, identity: str, body: Json) -> str:
         """Let a client use an API, and take back what was stored as something else.
