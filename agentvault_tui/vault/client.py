@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
@@ -107,37 +107,19 @@ class TenantClient:
         asked = {"scope": scope}
         # RFC 9396 section 10. Auth0 has no details in its device flow, and whether it
         # ignores or refuses what it does not know is not written anywhere.
-        if await self._shows(authorization_details or ()):
+        types = {one.get("type") for one in authorization_details or ()}
+        if types and types <= await self.tenant.details_types():
             asked["authorization_details"] = json.dumps(authorization_details)
         return await start_flow(self.tenant, self.client_id, asked, ttl)
-
-    async def _shows(self, authorization_details: Sequence[dict[str, object]]) -> bool:
-        types = {one.get("type") for one in authorization_details}
-        return bool(types) and types <= await self.tenant.details_types()
 
     async def poll_once(self, flow: DeviceFlow) -> Poll:
         """Ask the token endpoint once; an outage is an answer, not an error."""
         return await poll_once(self.tenant, self.client_id, flow)
 
-    async def wait(
-        self,
-        flow: DeviceFlow,
-        cancel: asyncio.Event,
-        on_poll: Callable[[Poll], None] | None = None,
-    ) -> End:
-        """Poll until the person decided, the code ran out, or *cancel* is set.
-
-        Args:
-            flow: the started flow.
-            cancel: set it to stop at once, also amid a request.
-            on_poll: told of every answer, for showing the state of the flow.
-        """
+    async def wait(self, flow: DeviceFlow, cancel: asyncio.Event) -> End:
+        """Poll until the person decided, the code ran out, or *cancel* is set."""
         return await poll_until_ended(
-            self.tenant,
-            flow,
-            lambda: self.poll_once(flow),
-            cancel=cancel,
-            on_poll=on_poll,
+            self.tenant, flow, lambda: self.poll_once(flow), cancel
         )
 
     async def verify_id_token(

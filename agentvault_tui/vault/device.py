@@ -123,39 +123,26 @@ End = FlowTokens | FlowDenied | FlowExpired | FlowFailed | FlowCancelled
 async def start_flow(
     tenant: Tenant, client_id: str, parameters: Mapping[str, str], ttl: int
 ) -> DeviceFlow:
-    """Ask for a device code (RFC 8628 section 3.1).
+    """Ask for a device code that lives at most *ttl* seconds (RFC 8628 section 3.1).
 
-    Args:
-        tenant: where.
-        client_id: for which client.
-        parameters: ``scope``, and what else is asked for.
-        ttl: the cap on the tenant's own ``expires_in``, in seconds.
+    The answer is checked, for it will be displayed.
 
     Raises:
-        TenantError: it is unreachable, refuses, or sent what cannot be shown.
+        TenantRefusedError: the tenant said no.
+        TenantError: it is unreachable, or sent what must not be shown to anyone.
     """
     endpoint = (await tenant.metadata()).device_authorization_endpoint
     form = {"client_id": client_id, **parameters}
     reply = await tenant.send("POST", endpoint, form=form)
-    return read_start(reply, tenant.issuer, ttl, tenant.clock)
-
-
-def read_start(reply: TenantReply, issuer: str, ttl: int, clock: Clock) -> DeviceFlow:
-    """Check the answer to a device authorization request; it will be displayed.
-
-    Raises:
-        TenantRefusedError: the tenant said no.
-        TenantError: it sent what must not be shown to anyone.
-    """
     body = reply.body
     if reply.status != 200 or body is None:
-        raise refused(reply, "start the device flow", clock.now())
+        raise refused(reply, "start the device flow", tenant.clock.now())
     device_code, user_code = body.get("device_code"), body.get("user_code")
     if not isinstance(device_code, str) or not _DEVICE_CODE.fullmatch(device_code):
         raise _odd("device code")
     if not isinstance(user_code, str) or not _is_user_code(user_code):
         raise _odd("user code")
-    uri = _uri(body.get("verification_uri"), issuer)
+    uri = _uri(body.get("verification_uri"), tenant.issuer)
     complete = body.get("verification_uri_complete")
     life = _seconds(body.get("expires_in"), _MAX_LIFE, "expires_in")
     interval = _seconds(
@@ -166,11 +153,13 @@ def read_start(reply: TenantReply, issuer: str, ttl: int, clock: Clock) -> Devic
         device_code=device_code,
         user_code=user_code,
         verification_uri=uri,
-        verification_uri_complete=uri if complete is None else _uri(complete, issuer),
+        verification_uri_complete=(
+            uri if complete is None else _uri(complete, tenant.issuer)
+        ),
         expires_in=life,
         interval=interval,
-        started_at=clock.now(),
-        expires=Deadline.after(clock, life),
+        started_at=tenant.clock.now(),
+        expires=Deadline.after(tenant.clock, life),
     )
 
 
@@ -179,11 +168,7 @@ async def poll_once(
 ) -> Poll:
     """Ask the token endpoint once (RFC 8628 section 3.4); an outage is an answer.
 
-    Args:
-        tenant: which started *flow*.
-        client_id: for which client.
-        flow: the started flow.
-        openid: whether an ID token was asked for, so that one must come.
+    Where *openid* was asked for, an ID token must come.
 
     Raises:
         TenantError: an access token alone was asked for, and what came is none.
@@ -201,7 +186,7 @@ async def poll_once(
 
 
 def read_poll(reply: TenantReply, clock: Clock) -> Poll:
-    """Say what one answer of the token endpoint means.
+    """Read one answer of the token endpoint.
 
     ``error`` is read before the status: Auth0 answers 403 and 429 where RFC 8628 has
     400, and its 429 for slow_down is no rate limit.
@@ -215,10 +200,6 @@ def read_poll(reply: TenantReply, clock: Clock) -> Poll:
         if isinstance(token, str):
             return FlowTokens(token)
         return FlowFailed("no_id_token", "the tenant sent no ID token; it needs openid")
-    return _refusal(reply, clock)
-
-
-def _refusal(reply: TenantReply, clock: Clock) -> Poll:
     error = reply.error
     match error:
         case "authorization_pending":
@@ -270,21 +251,12 @@ async def poll_until_ended(
     tenant: Tenant,
     flow: DeviceFlow,
     ask: Callable[[], Coroutine[object, object, Poll]],
-    *,
     cancel: asyncio.Event,
-    on_poll: Callable[[Poll], None] | None = None,
 ) -> End:
-    """Poll until the person decided, the code ran out, or *cancel* is set.
+    """Poll with *ask* until the person decided, the code ran out, or *cancel* is set.
 
     The interval counts from the receipt of the last answer; each slow_down makes it
     longer for good, an outage only until it is over.
-
-    Args:
-        tenant: whose clock and sleep are used.
-        flow: the started flow.
-        ask: asks the token endpoint once.
-        cancel: set it to stop at once, also amid a request.
-        on_poll: told of every answer, for showing the state of the flow.
     """
     interval = flow.interval + MARGIN
     pause = interval
@@ -298,8 +270,6 @@ async def poll_until_ended(
         result = await unless(cancel, ask())
         if result is None or cancel.is_set():
             return FlowCancelled()
-        if on_poll is not None:
-            on_poll(result)
         match result:
             case FlowPending():
                 pause = interval
@@ -345,16 +315,14 @@ async def sign_in(
         # No openid in the scope, so no ID token: what it may is all that counts.
         return await poll_once(tenant, client_id, flow, openid=False)
 
-    match await poll_until_ended(tenant, flow, ask, cancel=asyncio.Event()):
+    match await poll_until_ended(tenant, flow, ask, asyncio.Event()):
         case FlowTokens(access=AccessToken() as access):
             return access
         case FlowDenied(message):
-            raise _ended("access_denied", message)
+            error = "access_denied"
         case FlowFailed(error, message):
-            raise _ended(error, message)
-    raise TenantError("nobody signed in before the code ran out", "start again")
-
-
-def _ended(error: str, message: str) -> TenantRefusedError:
+            pass
+        case _:
+            raise TenantError("nobody signed in before the code ran out", "start again")
     what = f"the tenant ended the sign-in: {error} {message}"
-    return TenantRefusedError(error, what.rstrip(), status=403)
+    raise TenantRefusedError(error, what.rstrip(), status=403)

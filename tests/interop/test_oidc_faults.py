@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from support.manual_clock import ManualClock
 from support.oidc_peer import URSULA, Person, Provider, oidc_provider, with_provider
+from support.polls import polled
 
 from agentvault_tui.errors import IdentityError, TenantError
 from agentvault_tui.vault import (
@@ -174,7 +175,6 @@ async def test_too_fast_then_away_then_approved(
 ) -> None:
     """Its slow_down slows us for good, an outage ends nothing, and the yes comes."""
     flow: DeviceFlow
-    seen: list[object] = []
     naps: list[float] = []
 
     async def someone_polls_just_before_us() -> None:
@@ -200,10 +200,11 @@ async def test_too_fast_then_away_then_approved(
             await next(acts)()
 
         client = TenantClient(provider.issuer, "console", clock, sleep=sleep)
+        seen = polled(client)
         try:
             flow = await client.start_device_flow(ttl=600)
             assert flow.interval == INTERVAL
-            end = await client.wait(flow, asyncio.Event(), seen.append)
+            end = await client.wait(flow, asyncio.Event())
         finally:
             provider.ahead(0)
             await client.aclose()

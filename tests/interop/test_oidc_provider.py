@@ -15,6 +15,7 @@ from support.oidc_peer import (
     Provider,
     with_provider,
 )
+from support.polls import polled
 
 from agentvault_tui.errors import IdentityError, TenantRefusedError
 from agentvault_tui.vault import (
@@ -104,12 +105,12 @@ async def test_pending_then_approved_by_a_person_with_two_factors(
 ) -> None:
     """The wait sees it pending, then approved; the ID token stands every check."""
     flow: DeviceFlow
-    seen: list[object] = []
     async with Person(issuer) as person:
         sleep, naps = acting(nothing, lambda: person.approve(flow))
         client = TenantClient(issuer, "console", clock, sleep=sleep)
+        seen = polled(client)
         flow = await client.start_device_flow(ttl=LIFE)
-        end = await client.wait(flow, asyncio.Event(), seen.append)
+        end = await client.wait(flow, asyncio.Event())
     assert isinstance(end, FlowTokens)
     assert seen[:-1] == [FlowPending()]
     assert naps == [5.25, 5.25]  # RFC 8628 section 3.2: the provider names no interval.

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from support.auth0_answers import CANCELLED, GOOD, PENDING, SLOW_DOWN, oauth_error
 from support.manual_clock import ManualClock
+from support.polls import polled
 from support.rogue_tenant import TOKEN, Answer, Request, RogueTenant
 
 from agentvault_tui.vault import (
@@ -36,10 +37,8 @@ async def test_waiting_polls_at_the_interval_until_the_tokens_come(
     """
     flow = await start(client)
     tenant.script(TOKEN, PENDING, PENDING, GOOD)
-    seen: list[Any] = []
-    assert await client.wait(flow, asyncio.Event(), seen.append) == FlowTokens(
-        "eyJ.c.d"
-    )
+    seen = polled(client)
+    assert await client.wait(flow, asyncio.Event()) == FlowTokens("eyJ.c.d")
     assert naps == [5.25, 5.25, 5.25]
     assert [type(one) for one in seen] == [FlowPending, FlowPending, FlowTokens]
 

@@ -123,29 +123,20 @@ class ObjectKind:
         return made
 
 
-@dataclass(frozen=True, slots=True)
-class NewClient:
-    """A client just made, with its secret, which is shown this once."""
-
-    client: Json
-    secret: Secret | None
-
-
 class ClientKind(ObjectKind):
     """Applications, their secrets, keys and connections (``/clients``)."""
 
     async def register(
         self, api: TenantApi, settings: Mapping[str, object]
-    ) -> NewClient:
-        """Make a client (201) and return its secret with it.
+    ) -> tuple[Json, Secret | None]:
+        """Make a client (201); return it and its secret, which is shown this once.
 
         Set ``oidc_conformant`` yourself: Auth0's default here is false.
         """
         made = await self._created(api, settings)
         secret = made.get("client_secret")
-        return NewClient(
-            without_secrets(made), Secret(secret) if isinstance(secret, str) else None
-        )
+        kept = Secret(secret) if isinstance(secret, str) else None
+        return without_secrets(made), kept
 
     async def rotate_secret(self, api: TenantApi, client_id: str) -> Secret:
         """Give a client a new secret (200); the old one is dead.

@@ -111,9 +111,9 @@ class TenantWriter:
         if not identity:
             # Not sent a second time when the answer is lost: the next run finds the
             # application by its mark, and makes a new secret.
-            made = await clients.register(api, body)
-            identity = str(made.client["client_id"])
-            keeper.keep(key, identity, made.secret if "kept" in wants else None)
+            made, secret = await clients.register(api, body)
+            identity = str(made["client_id"])
+            keeper.keep(key, identity, secret if "kept" in wants else None)
         elif body:
             await clients.patch(api, identity, body)
         if "kept" in wants and not keeper.has_secret(key, identity):
