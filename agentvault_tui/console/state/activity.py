@@ -11,13 +11,7 @@ from typing import Final
 
 from agentvault_tui.console.state.intake import Intake, moment
 from agentvault_tui.console.state.records import QUARTERS, ScopeRow
-from agentvault_tui.operator_api.history import (
-    ActivityInfo,
-    PastActivityInfo,
-    QuartersInfo,
-    RevokedInfo,
-    ScopeUseInfo,
-)
+from agentvault_tui.operator_api.history import ActivityInfo, PastActivityInfo
 from agentvault_tui.text import Shown
 
 QUARTER: Final = timedelta(minutes=15)
@@ -101,44 +95,35 @@ class ActivityRow:
 def read_activity(intake: Intake, told: PastActivityInfo) -> ActivityRow:
     """Make a record of the broker's answer."""
     now = told if isinstance(told, ActivityInfo) else None
+    cut, day = now.revoked if now else None, told.quarters
+    start, series = moment(day.start), (day.allowed, day.denied, day.escalated)
+    whole_day = {len(numbers) for numbers in series} == {QUARTERS}
     return ActivityRow(
-        scopes=tuple(_use(intake, use) for use in told.scopes[:_MOST]),
+        scopes=tuple(
+            ScopeUse(
+                intake.scope(use.scope),
+                use.granted,
+                use.uses,
+                use.denied,
+                use.escalated,
+                moment(use.last_used_at),
+                moment(use.last_asked_at),
+            )
+            for use in told.scopes[:_MOST]
+        ),
         denials=tuple(
             Denials(intake.shown(one.reason, 80), one.count, moment(one.last_at))
             for one in told.denials[:_MOST]
         ),
-        day=_day(told.quarters),
+        day=Day(start, series) if start and whole_day else None,
         elevated=now.revoke.elevated if now else 0,
         whole=told.whole,
-        revoked=_past_cut(intake, now.revoked if now else None),
+        revoked=PastCut(
+            intake.shown(cut.by, 120),
+            intake.shown(cut.reason, 300),
+            cut.tokens,
+            cut.stepups,
+        )
+        if cut
+        else None,
     )
-
-
-def _past_cut(intake: Intake, told: RevokedInfo | None) -> PastCut | None:
-    if told is None:
-        return None
-    return PastCut(
-        intake.shown(told.by, 120),
-        intake.shown(told.reason, 300),
-        told.tokens,
-        told.stepups,
-    )
-
-
-def _use(intake: Intake, told: ScopeUseInfo) -> ScopeUse:
-    return ScopeUse(
-        intake.scope(told.scope),
-        told.granted,
-        told.uses,
-        told.denied,
-        told.escalated,
-        moment(told.last_used_at),
-        moment(told.last_asked_at),
-    )
-
-
-def _day(told: QuartersInfo) -> Day | None:
-    start, series = moment(told.start), (told.allowed, told.denied, told.escalated)
-    if start is None or {len(numbers) for numbers in series} != {QUARTERS}:
-        return None
-    return Day(start, series)

@@ -64,7 +64,7 @@ class Known:
 
     def __init__(self, mirror: Mirror, saved: SavedFilters) -> None:
         self._mirror = mirror
-        self._saved = saved
+        self.saved = saved
         self._fixed: Mapping[str, Iterable[str]] = {
             "outcome": OUTCOMES,
             "risk": tuple(reversed(RISKS)),
@@ -88,9 +88,6 @@ class Known:
             case "resource":
                 return sorted({e.resource for e in self._mirror.events if e.resource})
         return self._fixed.get(key, ())
-
-    def saved(self) -> Mapping[str, str]:
-        return self._saved.all()
 
 
 MOST: Final = 12
@@ -173,7 +170,7 @@ def _values(typed: str, piece: Piece, known: Known) -> list[Completion]:
 def _saved(before: str, start: str, known: Known) -> list[Completion]:
     found = [
         Completion(before + text, f"{_SAVED}{name}")
-        for name, text in known.saved().items()
+        for name, text in known.saved.all().items()
         if start.lower() in name.lower()
     ]
     return found[:MOST]

@@ -21,8 +21,10 @@ class _Words:
     def values(self, key: str) -> Iterable[str]:
         return _VALUES.get(key, ())
 
-    def saved(self) -> Mapping[str, str]:
-        return {"night shift": "outcome:denied since:8h", "pay": "scope:payment"}
+    class saved:  # noqa: N801 - as the attribute it stands for
+        @staticmethod
+        def all() -> Mapping[str, str]:
+            return {"night shift": "outcome:denied since:8h", "pay": "scope:payment"}
 
 
 def _texts(typed: str) -> list[str]:
