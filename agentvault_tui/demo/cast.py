@@ -80,11 +80,6 @@ def booking(random: Random) -> AgentErrand:
     )
 
 
-def reading(scope: str, resource: str, path: str, reason: str) -> AgentErrand:
-    """Read something."""
-    return AgentErrand(scope, resource, "GET", path, reason)
-
-
 def mail(random: Random) -> AgentErrand:
     """Send a mail to a person or three."""
     people = random.sample(PEOPLE, random.randint(1, 3))
@@ -157,15 +152,15 @@ def lookup(random: Random) -> AgentErrand:
 def _calendar_day(random: Random) -> AgentErrand:
     if random.random() < 0.35:
         return booking(random)
-    return reading(
-        "read:calendar", "calendar:primary", "/calendar/primary", "looks for a slot"
-    )
+    path, why = "/calendar/primary", "looks for a slot"
+    return AgentErrand("read:calendar", "calendar:primary", "GET", path, why)
 
 
 def _email_day(random: Random) -> AgentErrand:
     if random.random() < 0.4:
         return mail(random)
-    return reading("read:email", "mail:inbox", "/mail/inbox", "looks for new mail")
+    why = "looks for new mail"
+    return AgentErrand("read:email", "mail:inbox", "GET", "/mail/inbox", why)
 
 
 def _finance_day(random: Random) -> AgentErrand:
@@ -180,27 +175,25 @@ def _finance_day(random: Random) -> AgentErrand:
             {"text": f"month,amount\n{rows}\n"},
             implied={"count": 1},
         )
-    return reading(
-        "read:finance", "finance:2026-q4", "/finance/2026-q4", "adds up the quarter"
-    )
+    path, why = "/finance/2026-q4", "adds up the quarter"
+    return AgentErrand("read:finance", "finance:2026-q4", "GET", path, why)
 
 
 def _payments_day(_random: Random) -> AgentErrand:
-    return reading(
-        "read:payments", "stripe:acct_42", "/accounts/acct_42", "matches invoices"
-    )
+    path, why = "/accounts/acct_42", "matches invoices"
+    return AgentErrand("read:payments", "stripe:acct_42", "GET", path, why)
 
 
 def _records_day(random: Random) -> AgentErrand:
     record = random.randint(1, 200)
-    return reading(
-        "read:records", f"crm:{record}", f"/records/{record}", "looks up a customer"
-    )
+    path, why = f"/records/{record}", "looks up a customer"
+    return AgentErrand("read:records", f"crm:{record}", "GET", path, why)
 
 
 def _research_day(random: Random) -> AgentErrand:
     file = random.choice(("market.md", "minutes.md", "forecast.csv"))
-    return reading("read:files", f"files:{file}", f"/files/{file}", "reads up")
+    path = f"/files/{file}"
+    return AgentErrand("read:files", f"files:{file}", "GET", path, "reads up")
 
 
 ROLES: Final = (

@@ -17,7 +17,6 @@ from agentvault_tui.demo import people, workspace
 from agentvault_tui.demo.agents import ExampleAgent
 from agentvault_tui.demo.cast import (
     ROLES,
-    AgentRole,
     booking,
     bulk_mail,
     casting,
@@ -26,7 +25,7 @@ from agentvault_tui.demo.cast import (
     mail,
     payment,
 )
-from agentvault_tui.demo.client import AnswerCounts, OAuthClient
+from agentvault_tui.demo.client import OAuthClient
 from agentvault_tui.demo.operator import AgentCredentials, Operator, Record
 from agentvault_tui.demo.processes import Ready, write_private
 from agentvault_tui.demo.workspace import OwnersGuard, TokenGuard, WorkspaceStore
@@ -78,22 +77,14 @@ class Company:
         """
         for agent_id, agent in self.agents.items():
             held = record.answers(agent_id)
-            for outcome, seen in answers(agent.client.tally).items():
+            for outcome in ("allowed", "denied", "escalated"):
+                seen = getattr(agent.client.tally, outcome)
                 if held[outcome] != seen:
                     raise AgentVaultError(
                         f"{agent.name} saw {seen} answers {outcome} and the ledger "
                         f"holds {held[outcome]} "
                         f"({agent.client.tally.unheard} answers never arrived)"
                     )
-
-
-def answers(tally: AnswerCounts) -> dict[str, int]:
-    """Return a tally's counts by the ledger's words."""
-    return {
-        "allowed": tally.allowed,
-        "denied": tally.denied,
-        "escalated": tally.escalated,
-    }
 
 
 async def register(
@@ -110,7 +101,15 @@ async def register(
         kept = json.loads(file.read_text())
         known = {name: AgentCredentials(**fields) for name, fields in kept.items()}
     taken = set((await operator.names()).values())
-    wanted = {name: _described(name, role) for name, role in casting(count)}
+    wanted: dict[str, dict[str, object]] = {
+        name: {
+            "name": name,
+            "owner": role.owner,
+            "purpose": role.purpose,
+            "scopes": list(role.scopes),
+        }
+        for name, role in casting(count)
+    }
     wanted[WORKSPACE] = {
         "name": WORKSPACE,
         "owner": "it@acme.test",
@@ -132,15 +131,6 @@ async def register(
         file, json.dumps({name: asdict(entry) for name, entry in known.items()})
     )
     return {name: known[name] for name in wanted}
-
-
-def _described(name: str, role: AgentRole) -> dict[str, object]:
-    return {
-        "name": name,
-        "owner": role.owner,
-        "purpose": role.purpose,
-        "scopes": list(role.scopes),
-    }
 
 
 @contextlib.asynccontextmanager
@@ -179,26 +169,18 @@ async def open_company(
                     random=Random(f"{seed}:{name}"),  # noqa: S311 - same
                     stopping=stopping,
                 )
-                for name, role in _present(clients)
+                for name, role in casting(len(clients) - 1)
             }
             yield Company(agents, store, stopping, home, operator, [])
 
 
 async def _provider(issuer: str, http: httpx.AsyncClient) -> str:
-    """Return where the provider is that is built into the tenant, as that says.
-
-    Raises:
-        UnreachableError: it does not.
-    """
+    """Return where the provider is that is built into the tenant, as that says."""
     try:
         reply = await http.get(f"{issuer}agentvault/metadata")
         return str(reply.json()["workspace_authorization_server"])
     except (httpx.TransportError, ValueError, KeyError) as error:
         raise UnreachableError("the demo's tenant does not answer") from error
-
-
-def _present(clients: dict[str, AgentCredentials]) -> Sequence[tuple[str, AgentRole]]:
-    return casting(len(clients) - 1)
 
 
 def _http(base_url: str = "") -> httpx.AsyncClient:
@@ -223,14 +205,15 @@ async def _tell_story(agents: Sequence[ExampleAgent]) -> None:
     """Play the first minute with the six named roles, then an episode now and then."""
     cast = {agent.name: agent for agent in agents}
     async with asyncio.TaskGroup() as scenes:
-        for scene in (
-            _records_agent_reaches_too_far(cast.get("records-agent")),
-            _payment_over_the_limit(cast.get("payments-agent")),
-            _calendar_agent_runs_away(cast.get("calendar-agent")),
-            _bulk_send(cast.get("email-agent")),
-            _research_agent_wants_to_write(cast.get("research-agent")),
+        for name, scene in (
+            ("records-agent", _records_agent_reaches_too_far),
+            ("payments-agent", _payment_over_the_limit),
+            ("calendar-agent", _calendar_agent_runs_away),
+            ("email-agent", _bulk_send),
+            ("research-agent", _research_agent_wants_to_write),
         ):
-            scenes.create_task(scene)
+            if agent := cast.get(name):
+                scenes.create_task(scene(agent))
         for role in ROLES:
             if role.connection and (agent := cast.get(role.name)):
                 scenes.create_task(_looks_people_up(agent))
@@ -245,10 +228,8 @@ async def _looks_people_up(agent: ExampleAgent) -> None:
         await agent.rest(_LOOKUP * agent.random.uniform(0.7, 1.6))
 
 
-async def _records_agent_reaches_too_far(agent: ExampleAgent | None) -> None:
+async def _records_agent_reaches_too_far(agent: ExampleAgent) -> None:
     """Ask for a deletion that was never granted, and again: it hopes."""
-    if agent is None:
-        return
     await agent.rest(2.0)
     for pause in (4.0, 8.0, 30.0):
         await agent.run(deletion(88))
@@ -257,10 +238,8 @@ async def _records_agent_reaches_too_far(agent: ExampleAgent | None) -> None:
         await agent.run(deletion(agent.random.randint(1, 200)))
 
 
-async def _payment_over_the_limit(agent: ExampleAgent | None) -> None:
+async def _payment_over_the_limit(agent: ExampleAgent) -> None:
     """Ask to pay 4,200 USD; a person decides. Later invoices come, one at a time."""
-    if agent is None:
-        return
     await agent.rest(4.0)
     invoice = _FIRST_INVOICE
     await agent.run(payment(invoice, 4_200))
@@ -270,10 +249,8 @@ async def _payment_over_the_limit(agent: ExampleAgent | None) -> None:
             await agent.run(payment(invoice, agent.random.randint(2, 90) * 100))
 
 
-async def _calendar_agent_runs_away(agent: ExampleAgent | None) -> None:
+async def _calendar_agent_runs_away(agent: ExampleAgent) -> None:
     """Book meeting after meeting: each allowed, and too many of them."""
-    if agent is None:
-        return
     await agent.rest(6.0)
     await _burst(agent, 40)
     while await _another_episode(agent):
@@ -286,10 +263,8 @@ async def _burst(agent: ExampleAgent, meetings: int) -> None:
         await agent.rest(0.25)
 
 
-async def _bulk_send(agent: ExampleAgent | None) -> None:
+async def _bulk_send(agent: ExampleAgent) -> None:
     """Write to 500 customers at once: escalated, beside mails to a few, allowed."""
-    if agent is None:
-        return
     await agent.rest(9.0)
     await agent.run(bulk_mail())
     while await _another_episode(agent):
@@ -297,10 +272,8 @@ async def _bulk_send(agent: ExampleAgent | None) -> None:
             await agent.run(bulk_mail())
 
 
-async def _research_agent_wants_to_write(agent: ExampleAgent | None) -> None:
+async def _research_agent_wants_to_write(agent: ExampleAgent) -> None:
     """Ask to send mail, which it may not."""
-    if agent is None:
-        return
     await agent.rest(12.0)
     await agent.run(mail(agent.random))
     while await _another_episode(agent):

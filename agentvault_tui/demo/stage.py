@@ -11,53 +11,23 @@ import signal
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Final
 
-from agentvault_tui.clock import Clock, SystemClock
+from agentvault_tui.clock import SystemClock
 from agentvault_tui.demo import approver, people, processes
 from agentvault_tui.demo.company import Company, open_company, register
 from agentvault_tui.demo.operator import Operator, Record
 from agentvault_tui.errors import UsageError
-from agentvault_tui.qr import QrCode, draw
+from agentvault_tui.qr import draw
 
 _OUTCOMES: Final = ("allowed", "denied", "escalated")
 _SEED: Final = 42
 _BESIDE: Final = 37
 """Cells for words beside the QR code: both fit on a terminal of 80 x 24."""
-
-
-@dataclass(frozen=True, slots=True)
-class DemoOptions:
-    """What the person asked for."""
-
-    home: str | None = None
-    agents: int = 6
-    rate: float = 5.0
-    headless: bool = False
-    seconds: float | None = None
-    link: str | None = None
-
-    def check(self) -> None:
-        """Refuse what makes no sense.
-
-        Raises:
-            UsageError: says which option, and its bounds.
-        """
-        if not 1 <= self.agents <= 1000:
-            raise UsageError(f"--agents is {self.agents}", "it may be 1 to 1000")
-        if not 0 < self.rate <= 10_000:
-            raise UsageError(f"--rate is {self.rate:g}", "above 0, at most 10000")
-        if self.seconds is not None and not 0 < self.seconds < math.inf:
-            raise UsageError(f"--for is {self.seconds:g}", "a number above 0")
-        if not self.headless and not (sys.stdin.isatty() and sys.stdout.isatty()):
-            raise UsageError(
-                "there is no terminal for the console", "add --headless --for SECONDS"
-            )
 
 
 def run(
@@ -86,10 +56,20 @@ def run(
         AgentVaultError: something did not start, or what the agents saw is not what
             the ledger holds.
     """
-    plan = DemoOptions(home, agents, rate, headless, seconds, link)
-    plan.check()
+    if not 1 <= agents <= 1000:
+        raise UsageError(f"--agents is {agents}", "it may be 1 to 1000")
+    if not 0 < rate <= 10_000:
+        raise UsageError(f"--rate is {rate:g}", "above 0, at most 10000")
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise UsageError(f"--for is {seconds:g}", "a number above 0")
+    if not headless and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError(
+            "there is no terminal for the console", "add --headless --for SECONDS"
+        )
     with _home(home) as folder:
-        return asyncio.run(_play(plan, folder, SystemClock()))
+        console = partial(processes.console, folder, link, passing=not home)
+        opens = None if headless else console
+        return asyncio.run(_play(folder, agents, rate, seconds, opens))
 
 
 @contextlib.contextmanager
@@ -116,39 +96,42 @@ def _home(named: str | None) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _play(plan: DemoOptions, home: Path, clock: Clock) -> int:
-    ending = asyncio.Event()
+_Opens = Callable[[], Awaitable[asyncio.subprocess.Process]]
+"""Opens the console."""
+
+
+async def _play(
+    home: Path, agents: int, rate: float, seconds: float | None, opens: _Opens | None
+) -> int:
+    clock, ending = SystemClock(), asyncio.Event()
     people.prepare(home)
-    if not plan.headless:
+    if opens:
         print(  # noqa: T201 - the command's output
-            f"starting tenant, broker, workspace and {plan.agents} agents", flush=True
+            f"starting tenant, broker, workspace and {agents} agents", flush=True
         )
     with _signals(ending):
         async with processes.serving(home) as ready, Operator(ready.socket) as operator:
-            clients = await register(home, operator, plan.agents)
+            clients = await register(home, operator, agents)
             person = await approver.prepare(home)
             before = await operator.head()
             async with open_company(
                 home, ready, clients, operator, seed=_SEED
             ) as company:
                 started = clock.boot()
-                if plan.headless:
-                    code = await _until_over(plan, company, ending)
-                else:
+                if opens:
                     await _welcome(home, person, ready.agents_url, ending)
-                    code = await _with_console(plan, company, home, ending)
+                code = await _work(company, rate, seconds, opens, ending)
             for problem in company.problems:
                 print(f"agentvault: {problem}", file=sys.stderr)  # noqa: T201 - its face
-            seconds = round(clock.boot() - started, 1)
+            took = round(clock.boot() - started, 1)
             company.compare(await operator.record(before))
             record, names = await operator.record(), await operator.names()
-        if plan.headless:
+        if not opens:
             summary = _summary(record, names)
             chain = await processes.ask(home, "audit", "verify")
+            place = {name: chain[name] for name in ("events", "head")}
             print(  # noqa: T201 - the command's output
-                json.dumps(
-                    {"home": str(home), "seconds": seconds, **_place(chain), **summary}
-                )
+                json.dumps({"home": str(home), "seconds": took, **place, **summary})
             )
     return code
 
@@ -167,37 +150,33 @@ def _signals(ending: asyncio.Event) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-async def _until_over(
-    plan: DemoOptions, company: Company, ending: asyncio.Event
+async def _work(
+    company: Company,
+    rate: float,
+    seconds: float | None,
+    opens: _Opens | None,
+    ending: asyncio.Event,
 ) -> int:
-    """Let the agents work until the time is up, then let them finish."""
-    async with asyncio.TaskGroup() as whole:
-        whole.create_task(company.work(plan.rate))
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(ending.wait(), plan.seconds)
-        company.stopping.set()
-    return 0
+    """Let the agents work until the console closes or it is time; then let them finish.
 
-
-async def _with_console(
-    plan: DemoOptions, company: Company, home: Path, ending: asyncio.Event
-) -> int:
-    """Let the agents work until the console closes, then let them finish."""
-    if ending.is_set():
+    Returns:
+        the console's exit code if it closed by itself, else 0.
+    """
+    if opens and ending.is_set():
         return 0
     async with asyncio.TaskGroup() as whole:
-        whole.create_task(company.work(plan.rate))
-        console = await processes.console(home, plan.link, passing=not plan.home)
-        closed = whole.create_task(console.wait())
+        whole.create_task(company.work(rate))
+        console = await opens() if opens else None
         ended = asyncio.create_task(ending.wait())
-        await asyncio.wait(
-            {closed, ended}, timeout=plan.seconds, return_when="FIRST_COMPLETED"
-        )
+        closed = asyncio.create_task(console.wait()) if console else None
+        waits = {ended, closed} if closed else {ended}
+        await asyncio.wait(waits, timeout=seconds, return_when="FIRST_COMPLETED")
         ended.cancel()
-        closed_by_itself = closed.done()
-        await processes.stop(console)
+        code = closed.result() if closed and closed.done() else 0
+        if console:
+            await processes.stop(console)
         company.stopping.set()
-    return closed.result() if closed_by_itself else 0
+    return code
 
 
 def _instructions(home: Path, person: approver.Approver, url: str) -> list[str]:
@@ -227,22 +206,17 @@ def _instructions(home: Path, person: approver.Approver, url: str) -> list[str]:
     return [line for text in prose for line in wrap(text) or [""]]
 
 
-def _beside(lines: list[str], code: QrCode) -> list[str]:
-    """Set *code* to the right of *lines*."""
-    rows = zip_longest(lines, code.lines(), fillvalue="")
-    return [f"{line:{_BESIDE + 2}}{modules}".rstrip() for line, modules in rows]
-
-
 async def _welcome(
     home: Path, person: approver.Approver, url: str, ending: asyncio.Event
 ) -> None:
     """Say, before the console covers the screen, how to approve; wait for Enter."""
-    columns, rows = shutil.get_terminal_size()
+    columns, height = shutil.get_terminal_size()
     lines = _instructions(home, person, url)
     room = columns - _BESIDE - 2
-    code = draw(person.otpauth_uri, room, rows - 2, ascii_only=False)
+    code = draw(person.otpauth_uri, room, height - 2, ascii_only=False)
     if code is not None and max(map(len, lines)) <= _BESIDE:
-        lines = _beside(lines, code)
+        rows = zip_longest(lines, code.lines(), fillvalue="")
+        lines = [f"{line:{_BESIDE + 2}}{modules}".rstrip() for line, modules in rows]
     elif code := draw(person.otpauth_uri, columns, None, ascii_only=False):
         # On a low terminal the picture scrolls away, and the words must not.
         lines = [*code.lines(), *lines]
@@ -271,8 +245,3 @@ def _summary(record: Record, names: dict[str, str]) -> dict[str, object]:
         outcome: sum(row[outcome] for row in agents.values()) for outcome in _OUTCOMES
     }
     return {"agents": agents, "totals": totals}
-
-
-def _place(chain: dict[str, object]) -> dict[str, object]:
-    """Return how long the ledger is and where it ends, as ``audit verify`` found."""
-    return {"events": chain["events"], "head": chain["head"]}

@@ -20,15 +20,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What a request is about to do."""
-
-    scope: str
-    resource: str
-    parameters: dict[str, object]
-
-
 class TokenGuard:
     """Asks the broker about tokens, with the workspace's own client credentials."""
 
@@ -40,8 +31,10 @@ class TokenGuard:
         self._auth = httpx.BasicAuth(client_id, client_secret)
         self._http = http
 
-    async def refusal(self, request: Request, demand: Demand) -> Response | None:
-        """Return why the request may not do what *demand* says, or None if it may."""
+    async def refusal(
+        self, request: Request, scope: str, resource: str, parameters: dict[str, object]
+    ) -> Response | None:
+        """Return why the request may not do what it is about to, or None if it may."""
         token = _bearer(request)
         if not token:
             return _challenge(401, None, "a bearer token is needed")
@@ -56,7 +49,12 @@ class TokenGuard:
             return _unknown()
         if claims.get("active") is not True:
             return _challenge(401, "invalid_token", "expired, revoked or spent")
-        return _judge(claims, demand)
+        if scope not in str(claims.get("scope", "")).split():
+            return _challenge(403, "insufficient_scope", f"needs {scope}")
+        if not permits(claims, scope, resource, parameters):
+            what = "the token was given for another action"
+            return _challenge(403, "insufficient_scope", what)
+        return None
 
 
 class OwnersGuard:
@@ -96,17 +94,6 @@ def _bearer(request: Request) -> str:
 def _unknown() -> Response:
     """Refuse where nobody says what the token is (RFC 7662 section 4)."""
     return JSONResponse({"error": "temporarily_unavailable"}, 503, {"Retry-After": "1"})
-
-
-def _judge(claims: dict[str, object], demand: Demand) -> Response | None:
-    """Compare an active token's claims with what is about to be done."""
-    if demand.scope not in str(claims.get("scope", "")).split():
-        return _challenge(403, "insufficient_scope", f"needs {demand.scope}")
-    if not permits(claims, demand.scope, demand.resource, demand.parameters):
-        return _challenge(
-            403, "insufficient_scope", "the token was given for another action"
-        )
-    return None
 
 
 def permits(
@@ -374,14 +361,12 @@ def _endpoint(
         except ValueError as error:
             return _problem(400, str(error))
         where = {name: str(value) for name, value in request.path_params.items()}
-        demand = Demand(
-            operation.scope,
-            operation.resource.format(**where),
-            {**operation.says, **body},
-        )
+        resource = operation.resource.format(**where)
+        parameters = {**operation.says, **body}
         # Whatever can be refused without the token was refused above: asking about
         # an elevated token spends it.
-        refusal = await guard.refusal(request, demand)
+        scope = operation.scope
+        refusal = await guard.refusal(request, scope, resource, parameters)
         if refusal is not None:
             return refusal
         try:
