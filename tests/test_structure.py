@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -103,18 +104,58 @@ def test_functions_at_a_rooms_door_are_documented_whole(door: Path) -> None:
     exported = importlib.import_module(room)
     for name in getattr(exported, "__all__", []):
         function = getattr(exported, name)
-        if not inspect.isfunction(function):
+        if inspect.isfunction(function):
+            assert_documented_whole(function)
+
+
+def assert_documented_whole(function: Callable[..., object]) -> None:
+    node = ast.parse(inspect.getsource(function)).body[0]
+    assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    text, name = inspect.getdoc(function) or "", function.__name__
+    signature = inspect.signature(function)
+    if signature.parameters:
+        assert "Args:\n" in text, f"{name} does not say what it takes"
+    if signature.return_annotation not in {"None", "NoReturn"}:
+        assert "Returns:\n" in text, f"{name} does not say what it returns"
+    if any(isinstance(inner, ast.Raise) and inner.exc for inner in ast.walk(node)):
+        assert "Raises:\n" in text, f"{name} does not say what it raises"
+
+
+HANDLERS = [
+    path
+    for room in ("broker/agents_api", "broker/operators_api", "gateway")
+    for path in sorted((PACKAGE / room).glob("*.py"))
+]
+
+
+@pytest.mark.parametrize("path", HANDLERS, ids=lambda path: path.stem)
+def test_use_cases_that_handlers_call_are_documented_whole(path: Path) -> None:
+    """What an HTTP handler takes from `broker/usecases` says Args, Returns, Raises."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and ".usecases." in (node.module or ""):
+            module = importlib.import_module(node.module or "")
+            for one in node.names:
+                if inspect.isfunction(found := getattr(module, one.name)):
+                    assert_documented_whole(found)
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(PACKAGE.glob("broker/operators_api/*.py")),
+    ids=lambda path: path.stem,
+)
+def test_handlers_of_the_operators_api_say_what_they_do(path: Path) -> None:
+    """Each has a docstring, and one that refuses a request itself says with what."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.AsyncFunctionDef):
             continue
-        node = ast.parse(inspect.getsource(function)).body[0]
-        assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        text = inspect.getdoc(function) or ""
-        signature = inspect.signature(function)
-        if signature.parameters:
-            assert "Args:\n" in text, f"{name} does not say what it takes"
-        if signature.return_annotation not in {"None", "NoReturn"}:
-            assert "Returns:\n" in text, f"{name} does not say what it returns"
-        if any(isinstance(inner, ast.Raise) and inner.exc for inner in ast.walk(node)):
-            assert "Raises:\n" in text, f"{name} does not say what it raises"
+        named = [ast.unparse(a.annotation) for a in node.args.args if a.annotation]
+        if named != ["Request"] or node.name == "endpoint":
+            continue
+        text = ast.get_docstring(node) or ""
+        assert text, f"{path.name}: {node.name} has no docstring"
+        if any(isinstance(one, ast.Raise) for one in ast.walk(node)):
+            assert "Raises:\n" in text, f"{path.name}: {node.name}"
 
 
 def test_the_map_has_every_room_and_ground_floor_module() -> None:

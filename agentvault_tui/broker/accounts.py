@@ -2,7 +2,7 @@
 
 Accounts say which agents may use which and who shares one with whom. Leases say until
 when provider tokens that were handed out can still be used: only the provider can end
-one before its time. A token is kept for the length of a lease, in memory alone.
+one before its time.
 """
 
 from __future__ import annotations
@@ -42,10 +42,9 @@ class Prospect:
 
 
 class Accounts:
-    """One account an agent and connection; their tokens are in Token Vault alone.
+    """Keeps one account an agent and connection, and indexes those in use.
 
-    An account is in use while its agent is served and it is not being removed. Those
-    in use are indexed, so that asking who shares one looks at no others.
+    An account is in use while its agent is served and it is not being removed.
     """
 
     def __init__(self, serves: Callable[[AgentId], bool] = lambda _: True) -> None:
@@ -100,17 +99,13 @@ class Accounts:
         return tuple(sorted(self._same(account, agents)))
 
     def in_use(self, account: Account) -> Iterator[AgentId]:
-        """Yield the other agents that use it too: a revoked one uses nothing.
-
-        Of all that share an account, the last one revoked takes it with it.
-        """
+        """Yield the other agents that use it too: a revoked one uses nothing."""
         return self._same(account, self._used[_user(account)])
 
     def rivals(self, account: Account) -> tuple[Account, ...]:
         """Return the other accounts of the same vault user there.
 
-        Token Vault gives a token of the one that was connected last, whichever agent
-        asks for it.
+        Token Vault gives a token of the one connected last, whoever asks.
         """
         found = (
             self._of[agent_id][account.connection]
@@ -119,10 +114,7 @@ class Accounts:
         return tuple(one for one in found if not _is_same(one, account))
 
     def owned(self, connection: str, provider_user: str) -> Iterator[AgentId]:
-        """Yield the agents that use an account there of one owner at the provider.
-
-        Of an unknown one, these are those nobody asked about.
-        """
+        """Yield the agents that use an account there of one owner at the provider."""
         yield from self._owners[connection].get(provider_user, ())
 
     def at(self, connection: str) -> Iterator[AgentId]:
@@ -141,8 +133,7 @@ class Accounts:
 def _is_same(one: Account, other: Account) -> bool:
     """Tell whether two of one vault user are the same person's at the provider.
 
-    Whether a tenant gives an account that is connected anew another id is written
-    nowhere; whose it is at the provider is told by the provider.
+    Whether an account connected anew gets another id is not documented.
     """
     owner = one.provider_user
     return one.id == other.id or (owner != "" and owner == other.provider_user)
@@ -153,7 +144,7 @@ def _user(account: Account) -> tuple[str, str, str]:
 
 
 class Leases:
-    """One lease an agent and connection, in the ledger with the delivery's event.
+    """Keeps one lease an agent and connection, recorded with the delivery's event.
 
     Memory goes first and the record follows, so that a revocation which comes
     meanwhile counts the token that is on its way.
@@ -170,11 +161,7 @@ class Leases:
             self._of[lease.agent_id][lease.connection] = lease
 
     def note(self, account: Account, thumbprint: str, until: datetime) -> Lease:
-        """Note that a token of *account*, good until then, is given to its agent.
-
-        Returns:
-            what goes into the delivery's transaction: all that is outside there.
-        """
+        """Note that a token of *account* is given; return what is to be recorded."""
         given = [
             one
             for one in self._outside(account.agent_id, account.connection)
@@ -184,11 +171,7 @@ class Leases:
         return self._put(account.agent_id, account.connection, given)
 
     def ended(self, account: Account, thumbprint: str, *, all_of_it: bool) -> Lease:
-        """Note that the provider has ended a token, or *all_of_it*: of the account.
-
-        Returns:
-            what is to be recorded with it: all that is outside there still.
-        """
+        """Note that the provider ended a token, or *all_of_it*: of the account."""
         given = [
             one
             for one in self._outside(account.agent_id, account.connection)
@@ -202,10 +185,7 @@ class Leases:
         return self._of.get(agent_id, {}).get(connection)
 
     def outside_until(self, agent_id: AgentId) -> datetime | None:
-        """Return when the last provider token the agent was given ends.
-
-        Nothing when none is outside that can still be used.
-        """
+        """Return when the last live provider token of the agent ends, if any."""
         return max(
             (
                 one.until

@@ -1,4 +1,4 @@
-"""One agent's activity, as an operator reads it: uses, refusals, the day, the cut."""
+"""One agent's activity as an operator reads it: uses, refusals, quarters, the cut."""
 
 from __future__ import annotations
 
@@ -53,10 +53,7 @@ async def activity_of(broker: Broker, agent: Agent) -> ActivityInfo:
 async def activity_then(
     broker: Broker, agent_id: AgentId, seq: int | None, moment: datetime | None
 ) -> PastActivityInfo:
-    """Read what an agent had done by a moment, from its events alone.
-
-    What revoking it would have cut then is told by ``/api/past``.
-    """
+    """Read what an agent had done by a moment, from its events alone."""
     then = await broker.ledger.past_activity(
         agent_id, _first_quarter, seq=seq, moment=moment
     )
@@ -88,10 +85,7 @@ def _scopes(agent: Agent, found: Activity) -> tuple[ScopeUseInfo, ...]:
 
 
 def _use(scope: str, granted: bool, counts: dict[str, Count]) -> ScopeUseInfo:
-    """Return how a scope was asked for, and used.
-
-    A token that policy allowed is a use, and so is an elevated one when it is redeemed.
-    """
+    """Return how a scope was asked for, and used: by policy's yes, or when redeemed."""
     used = [counts[word] for word in (Outcome.ALLOWED, REDEEMED) if word in counts]
     words = (*(outcome.value for outcome in Outcome), REDEEMED)
     return ScopeUseInfo(
@@ -134,10 +128,7 @@ def _quarters(found: tuple[Count, ...], start: datetime) -> QuartersInfo:
 
 
 async def _was_cut(broker: Broker, agent: Agent) -> RevokedInfo | None:
-    """Return what the revocation in force ended, by whom and why.
-
-    Nothing while the agent is served, or the record is not on disk yet.
-    """
+    """Return what the revocation in force ended, by whom and why."""
     if agent.status is AgentStatus.ACTIVE:
         return None
     query = EventQuery(agent=agent.id, type=EventType.AGENT_REVOKED, limit=_AGAIN)

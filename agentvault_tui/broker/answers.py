@@ -1,4 +1,4 @@
-"""How the broker answers an agent, before any HTTP: one small record per answer."""
+"""The broker's answers to an agent, one record for each, before any HTTP."""
 
 from __future__ import annotations
 
@@ -83,10 +83,7 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Introspection:
-    """What a resource server may know about a token (RFC 7662 section 2.2).
-
-    Anything but an active token is ``Introspection(None)``.
-    """
+    """What a resource server may know of a token (RFC 7662 2.2); None: not active."""
 
     token: Token | None
 

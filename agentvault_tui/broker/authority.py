@@ -1,30 +1,22 @@
-"""What whoever is at the socket may do: their uid, and their role once signed in.
+"""What an operator may do, by the uid at the socket and the role once signed in.
 
-The socket is one user's own, and the kernel says whose; that was the check before
-roles, and it stays the check of whoever is not signed in, with one exception. Each
-rule below follows from two sentences: cutting off is free, granting costs.
+The socket is one user's own, and the kernel says whose. Each rule follows from: cutting
+off is free, granting costs.
 
 * Signed in with a role, the role decides: `Role` says what includes what.
 * With no role (not signed in, a session that ended, a tenant that names none):
 
-  * *cutting* (revoke, panic, deny, take scopes away) needs the socket alone. A cut
-    must never wait for a phone, a tenant or a clock: a session locks after fifteen
-    idle minutes, which is when an operator who only watched has to cut. A refusal
-    would guard nothing either, as whoever holds this socket can kill the broker. A
-    cut can be undone, by whoever may, and is recorded under the local user.
+  * *cutting* (revoke, panic, deny, take scopes away) needs the socket alone. A cut must
+    never wait for a phone, a tenant or a clock, and whoever holds this socket can kill
+    the broker anyway. It can be undone, and is recorded under the local user.
   * *giving* (restore, register, give scopes, lift the panic) needs the socket alone
     where roles are ``auto``, and is refused where they are ``claim``.
   * *changing people* of the embedded tenant needs the socket alone where roles are
-    ``auto``, and the role approver where they are ``claim``, once anybody has it: who
-    can make an approver can approve.
+    ``auto``, and the role approver where they are ``claim``, once anybody has it.
   * *approving* may be begun: what counts is the role of the person who then proves a
     second factor, fresh from the tenant. See `mint.may_approve`.
 
-So a viewer who signs out has the right to cut again, as every local user has: roles
-bind the person, and the socket's mode binds who gets near it.
-
-Who has signed in, by device flow, is kept in memory by the peer's uid: a restart ends
-every session.
+Who has signed in, by device flow, is kept in memory by the peer's uid.
 """
 
 from __future__ import annotations
@@ -66,7 +58,7 @@ class Session:
     idle: Deadline
 
     def over(self, clock: Clock) -> str | None:
-        """Say why it is over, if it is: on both clocks, so that suspend counts."""
+        """Return why it is over, if it is, by either clock."""
         if self.ends.passed(clock):
             return "12 hours are over"
         return "15 minutes without a decision" if self.idle.passed(clock) else None
@@ -93,10 +85,7 @@ class Sessions:
         """Called when someone signed in or out."""
 
     def of(self, uid: str) -> Session | None:
-        """Return the uid's live session; asking is no use of it.
-
-        A console asks by itself, all the time: only what a person decides is use.
-        """
+        """Return the uid's live session; asking is no use of it, as consoles poll."""
         session = self._sessions.get(uid)
         why = session.over(self._broker.clock) if session else None
         if session is None or why is None:
@@ -137,11 +126,7 @@ class Sessions:
         return self._problems.get(uid)
 
     async def login(self, operator: Actor) -> DeviceCode:
-        """Start a device flow, or return the one under way.
-
-        Raises:
-            TenantError: the tenant did not start it.
-        """
+        """Start a device flow, or return the one under way."""
         async with self._starting:
             login = self._logins.get(operator.id)
             if login is None:
@@ -153,10 +138,9 @@ class Sessions:
         return device_code(login.flow)
 
     async def _code_ttl(self) -> int:
-        """Return the seconds a code may live: all there are until someone signed in.
+        """Return the seconds a code may live: the most until someone has signed in.
 
-        Whoever signs in first sets a password and enrols a factor on the way. A code
-        of a sign-in approves nothing.
+        Who signs in first also enrols a factor; the code of a sign-in approves nothing.
         """
         settled = self._broker.settings.stepup.device_code_ttl
         query = EventQuery(type=EventType.OPERATOR_LOGIN, limit=1)
@@ -300,7 +284,7 @@ class Standing:
 
 
 class Authority:
-    """Judges every decision that comes over the operators' socket."""
+    """Decides whether the operator at the socket may make a decision."""
 
     def __init__(self, broker: Broker, sessions: Sessions) -> None:
         self._broker = broker
@@ -324,10 +308,10 @@ class Authority:
         Args:
             operator: the local user who asks.
             need: what kind of decision.
-            about: what it is about, for the record of a refusal; nobody checked it.
+            about: what it is about, unchecked, for the record of a refusal.
 
         Raises:
-            ForbiddenError: their role is not enough, and that is on record.
+            ForbiddenError: their role is not enough, and that is recorded.
             LedgerError: it is not enough, and that could not be recorded.
         """
         found = self.standing(operator.id)

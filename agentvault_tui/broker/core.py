@@ -1,4 +1,4 @@
-"""The broker itself: the rooms it joins, and the one way to record anything."""
+"""The broker: the rooms it joins, and the one way to record anything."""
 
 from __future__ import annotations
 
@@ -182,17 +182,12 @@ class Broker:
     def record(
         self, *drafts: Draft, changes: Sequence[Change] = (), urgent: bool = False
     ) -> Awaitable[tuple[Event, ...]]:
-        """Write *drafts* and *changes* in one transaction; await that it is durable.
-
-        Raises:
-            LedgerUnwritableError: nothing was recorded, so nothing may be answered.
-            LedgerBusyError: too much waits before the writer.
-        """
+        """Write *drafts* and *changes* in one transaction; await that it is durable."""
         return self.ledger.commit(*drafts, changes=changes, urgent=urgent)
 
     @contextmanager
     def cutting(self) -> Iterator[None]:
-        """Let no agent's request begin in a block: a revocation has the machine."""
+        """Pause admission: no agent's request begins during the block."""
         with self.line.paused(), self.side_line.paused():
             yield
 
@@ -202,11 +197,7 @@ class Broker:
         changes: Sequence[Change] = (),
         agent_id: AgentId | None = None,
     ) -> Kept:
-        """Persist a cut that is already in force; see `Cuts.record`.
-
-        Revoking is the one thing allowed to act before its record: a disk that is
-        full or hangs delays the record, not the answer.
-        """
+        """Persist a cut that is already in force; see `Cuts.record`."""
         return await self.cuts.record(drafts, changes, agent_id)
 
     async def _record_step(

@@ -1,4 +1,4 @@
-"""Cuts take effect before their record, and are kept until the ledger has it.
+"""Persist revocations that are already in force, in the ledger or a journal.
 
 A cut is recorded in the ledger if that takes at most 250 ms; if not, it is written to
 the cut journal before its reply, and recorded once the ledger can write again.
@@ -149,7 +149,7 @@ class Cuts:
             agent_id: whose, if it is one agent's; by default the first event's.
 
         Returns:
-            where it is now.
+            where it is now; after about two seconds at most.
         """
         pending = self._pending(drafts, changes, agent_id)
         commit = self._begin(pending)
@@ -165,8 +165,7 @@ class Cuts:
     async def keep(self) -> Kept:
         """Write all that is not recorded to the journal; wait at most two seconds.
 
-        One write serves all who asked before it began, so that an agent that ends its
-        own tokens by the hundred holds up nobody's revocation.
+        One write serves all who asked before it began.
         """
         self._asked += 1
         task = asyncio.create_task(self._keep(self._asked))
@@ -186,8 +185,7 @@ class Cuts:
     def may_end(self, agent_id: AgentId) -> bool:
         """Tell whether an agent may end another of its own tokens, and count it.
 
-        While the ledger is slow, full or nearly so each takes what is kept for
-        operators: memory, room in the journal, the last space of the disk.
+        While the ledger is not writable each takes what is kept for operators.
         """
         waiting = (*self.unrecorded, *self.late)
         if self.ledger.writable:
@@ -197,7 +195,7 @@ class Cuts:
         return self._ended[agent_id] <= _OWN
 
     async def found(self, attempts: Sequence[Attempt]) -> None:
-        """Know that commits reached the ledger, although they were said to have failed.
+        """Know that commits reached the ledger which were said to have failed.
 
         Cuts among them are recorded. What else they changed is written again as it is.
         """
@@ -380,7 +378,7 @@ def fitting(cuts: Iterable[KeptCut]) -> list[KeptCut]:
     """Return *cuts* without repetitions, so that the journal holds them.
 
     Where they are too many, an agent's become its revocation, and where even those
-    are, a panic goes first: stricter than what was cut, and never less.
+    are, a panic goes first.
     """
     known: dict[object, KeptCut] = {}
     for cut in cuts:
@@ -410,10 +408,9 @@ def fitting(cuts: Iterable[KeptCut]) -> list[KeptCut]:
 
 
 def _cuts(pending: Pending) -> Iterator[KeptCut]:
-    """Yield what of *pending* makes an answer stricter, whoever asks.
+    """Yield what of *pending* makes an answer stricter.
 
-    What follows from another of them is left out: a panic or a revocation ends tokens
-    and step-ups, taking scopes away ends those that carry them.
+    A panic or a revocation ends tokens and step-ups, so those are left out beside one.
     """
     found = [cut for one in pending.changes if (cut := _cut(pending, one)) is not None]
     wide = {cut.agent for cut in found if cut.kind in {"revoke", "ungrant", "panic"}}

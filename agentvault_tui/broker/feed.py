@@ -1,9 +1,8 @@
-"""What consoles see as it happens: server-sent events over the ledger's order.
+"""Server-sent events to consoles, made from commits in the order of the ledger.
 
-Frames come from commits, in the order of the ledger.
 The objects a commit changed are sent first and without an ``id``, its events last,
 each with its ``seq`` as ``id``: a connection cut in between resumes at the event and
-sees the objects again, which says the same thing twice but loses nothing.
+sees the objects again.
 """
 
 from __future__ import annotations

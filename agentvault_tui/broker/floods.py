@@ -1,8 +1,7 @@
 """Limit how many refusals of one agent are decided and recorded.
 
-A refusal costs an event, so an agent that goes on asking for what it is refused could
-fill the disk. Past its budget it is answered 429 without a decision, and one event
-every ten seconds says how often.
+A refusal costs an event, so an agent that goes on asking could fill the disk. Past its
+budget it is answered 429, and one event every ten seconds counts its refusals.
 """
 
 from __future__ import annotations
@@ -84,7 +83,7 @@ class Floods:
     def due(self) -> Iterator[tuple[AgentId, int]]:
         """Yield who floods and how often since last told, at most once every SPAN.
 
-        What is yielded counts as told; where it could not be recorded, `again` it.
+        What could not be recorded is to be given back by `again`.
         """
         now = self._clock.boot()
         for agent_id, agent in list(self._agents.items()):

@@ -1,4 +1,4 @@
-"""Reads the two files a policy is made of from the home."""
+"""Read the home's two policy files."""
 
 from __future__ import annotations
 
@@ -19,10 +19,8 @@ _Signature = tuple[tuple[int, ...] | None, ...]
 def load_policy(home: Home, last: PolicyTexts = PolicyTexts()) -> Policy:  # noqa: B008 - immutable
     """Read the home's ``policy.cedar`` and ``scopes.toml``, or the shipped ones.
 
-    Args:
-        home: the vault's folders.
-        last: what the files said that are in force: one that is gone since is a
-            fault like a broken one, and brings no milder policy back.
+    *last* is what the files in force said: one that is gone since is a fault like a
+    broken one, and brings no milder policy back.
 
     Raises:
         PolicyError: one of them cannot be put in force, with line and reason.
@@ -39,20 +37,13 @@ def load_policy(home: Home, last: PolicyTexts = PolicyTexts()) -> Policy:  # noq
 
 
 def kept_policy(home: Home, texts: PolicyTexts) -> Policy:
-    """Make a policy of what the files of *home* said once.
-
-    Raises:
-        PolicyError: it cannot be put in force, with line and reason.
-    """
+    """Make a policy of what the files of *home* said once."""
     sources = str(home.policy_file), str(home.scopes_file)
     return Policy.of(texts, *sources, _signature(home))
 
 
 def changed(policy: Policy, home: Home) -> bool:
-    """Tell, once for each change, whether the home's files differ from *policy*'s.
-
-    A broken file is thus tried once, and again when it is next saved.
-    """
+    """Tell, once for each change, whether the home's files differ from *policy*'s."""
     now = _signature(home)
     if now == policy.seen:
         return False
@@ -61,20 +52,12 @@ def changed(policy: Policy, home: Home) -> bool:
 
 
 def read_texts(home: Home) -> PolicyTexts:
-    """Read both files.
-
-    Raises:
-        PolicyError: one is no plain file, too large, unreadable, or not UTF-8.
-    """
+    """Read both files."""
     return PolicyTexts(read_text(home.policy_file), read_text(home.scopes_file))
 
 
 def read_text(path: Path) -> str | None:
-    """Read one file of the home; nothing when it is not there.
-
-    Raises:
-        PolicyError: it is no plain file, too large, unreadable, or not UTF-8.
-    """
+    """Read one file of the home; None when it is not there, else a PolicyError."""
     try:
         # Without O_NONBLOCK a FIFO in the file's place would hold the broker up.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -1,4 +1,4 @@
-"""After a start or an outage of the ledger: disk and memory say the same again."""
+"""Bring disk and memory into agreement after a start, or an outage of the ledger."""
 
 from __future__ import annotations
 
@@ -57,10 +57,9 @@ log = logging.getLogger("agentvault.recovery")
 async def take_over(broker: Broker) -> None:
     """Start from what the last process left.
 
-    A deadline of an earlier boot is judged by the wall clock alone. Set back to
-    before the ledger's last event it would revive what had expired, so then nothing
-    that can expire is taken over. Rows that contradict the chain are not taken over
-    either: whoever can write the file can change them while no broker runs.
+    A deadline of an earlier boot is judged by the wall clock alone. Where that was set
+    back to before the ledger's last event, nothing that can expire is taken over. Rows
+    that contradict the chain are not taken over either.
     """
     loaded = await broker.ledger.load()
     broker.kept = loaded.meta
@@ -77,11 +76,7 @@ async def take_over(broker: Broker) -> None:
 
 
 async def _cancel_changed(broker: Broker) -> None:
-    """Cancel step-ups whose digest does not cover what they say.
-
-    Their rows were changed, or an older version wrote them under a digest that
-    covered less.
-    """
+    """Cancel step-ups whose digest does not cover what they say: changed rows."""
     registry = broker.registry
     known = [*registry.stepups.open(), *registry.stepups.decided()]
     for stepup in known:
@@ -224,8 +219,7 @@ async def recover(broker: Broker, recovery: Recovery) -> None:
     """Make good what an outage left: kept revocations, and a doubtful batch.
 
     What a *found* batch changed although its callers were told that it failed is
-    written again as memory has it. What memory has nothing of was never handed out:
-    an agent comes back revoked, a step-up cancelled.
+    written again as memory has it; what memory has nothing of was never handed out.
     """
     if recovery.found:
         await broker.cuts.found(recovery.attempts)
@@ -237,11 +231,7 @@ async def recover(broker: Broker, recovery: Recovery) -> None:
 
 
 async def record_missed(broker: Broker) -> None:
-    """Record what the ledger could not take; assertions that were used as well.
-
-    Raises:
-        LedgerError: it latched again; what is left is kept for the next time.
-    """
+    """Record what the ledger could not take; assertions that were used as well."""
     await broker.cuts.record_missed()
     await keep_policy(broker)
     unsaved = broker.replays.unsaved
@@ -253,11 +243,7 @@ async def record_missed(broker: Broker) -> None:
 async def open_journal(broker: Broker) -> CutJournal:
     """Open the cut journal of the home, or create it in one that never had any.
 
-    That there is one is told by the chain, so that nobody can delete file and marker
-    unseen.
-
-    Raises:
-        LedgerUnwritableError: there is no room for a new one.
+    The chain says whether there is one, so that nobody can delete it unseen.
     """
     ledger = broker.ledger
     query = EventQuery(type=EventType.BROKER_STARTED, limit=1)
@@ -280,8 +266,8 @@ async def open_journal(broker: Broker) -> CutJournal:
 async def apply_kept(broker: Broker) -> None:
     """Put in force, and record, what the last process cut and could not record.
 
-    Each is done as it was then, by whoever did it, unless the ledger has it. Where
-    cuts may be missing, everything is stopped.
+    Each is done as by whoever did it, unless the ledger has it. Where cuts may be
+    missing, everything is stopped.
     """
     cuts = broker.cuts
     journal = cuts.journal = await open_journal(broker)

@@ -1,8 +1,8 @@
-"""What the broker knows right now: agents, live tokens, step-ups, panic.
+"""The working set: agents, live tokens, step-ups, panic.
 
-The working set, loaded from the ledger at start and changed only together with it.
-Everything here is synchronous: between a check and the change that rests on it no
-other task can run, which is what makes one redemption exactly one.
+Loaded from the ledger at a start and changed only together with it. Everything here is
+synchronous: between a check and the change that rests on it no other task can run,
+which is what makes one redemption exactly one.
 """
 
 from __future__ import annotations
@@ -51,10 +51,9 @@ class HeldTokens:
     """The tokens of one agent that have not ended, in order of their ends.
 
     Counting them, dropping one and reading the next to end take the same time however
-    many there are. Almost every token ends after those issued before it, so they stay
-    in a few sequences (`_lanes`), each in the order of both clocks: one for tokens of
-    an hour, one for elevated tokens of five minutes, another where a setting or a
-    clock was changed.
+    many there are. They stay in a few sequences (`_lanes`), each in the order of both
+    clocks: one for tokens of an hour, one for elevated tokens, another where a setting
+    or a clock was changed.
     """
 
     __slots__ = ("_lanes", "elevated", "weight")
@@ -141,8 +140,7 @@ def _weight(token: Token) -> int:
     """Return the bytes a token takes in memory: an agent chooses how long it is.
 
     Details are ASCII, a byte a character; a resource of other characters takes four
-    each, and four more once it was encoded. Objects would take more than any estimate
-    by the length of their text.
+    each, and four more once it was encoded.
     """
     texts = (token.scope, token.resource or "", token.authorization_details or "")
     return _TOKEN_BYTES + sum(len(t) * (1 if t.isascii() else 8) for t in texts)
@@ -208,11 +206,7 @@ class Registry:
     # Agents
 
     def agent(self, agent_id: str) -> Agent:
-        """Return the agent with that id.
-
-        Raises:
-            NotFoundError: there is none.
-        """
+        """Return the agent with that id, or raise NotFoundError."""
         agent = self._agents.get(AgentId(agent_id))
         if agent is None:
             raise NotFoundError("no agent has that id", "agentvault agents list")
@@ -231,9 +225,6 @@ class Registry:
 
         Agents are never removed and keep their place, so pages read one after another
         hold every agent that was there at the first one exactly once.
-
-        Raises:
-            NotFoundError: there is no such agent.
         """
         start = 0
         if agent_id is not None:
@@ -277,8 +268,8 @@ class Registry:
     def epoch(self, agent_id: AgentId) -> tuple[int, bool]:
         """Return a value that changes whenever the agent's tokens are cut.
 
-        A use-case reads it before it waits for the ledger and compares afterwards:
-        what was decided before a revocation must not leave after it.
+        A use-case compares it before and after a wait: what was decided before a
+        revocation must not leave after it.
         """
         return self._epoch + self._epochs.get(agent_id, 0), self.panic is None
 
@@ -311,10 +302,7 @@ class Registry:
         )
 
     def take_over(self, loaded: Loaded) -> None:
-        """Know what the last process knew.
-
-        Device flows do not survive a restart: what was being authorized waits again.
-        """
+        """Know what the last process knew."""
         self.panic = loaded.panic
         for account in loaded.accounts:
             self.accounts.put(account)
@@ -334,10 +322,7 @@ class Registry:
         return tuple(self.accounts.in_use(account))
 
     def shared_with(self, agent_id: AgentId) -> tuple[AgentId, ...]:
-        """Return other served agents that use an account this one uses; of many, some.
-
-        For every one of thousands to name all others would take a page all day.
-        """
+        """Return other served agents that use one of its accounts; at most some."""
         found: dict[AgentId, None] = {}
         mine = self.accounts.of(agent_id)
         for other in chain.from_iterable(map(self.accounts.in_use, mine)):
@@ -408,10 +393,7 @@ class Registry:
         return token if token and self._lives(token) and self.admits(token) else None
 
     def may_hold_more(self, agent_id: AgentId) -> bool:
-        """Tell whether the agent's live tokens are within what one agent may take.
-
-        Where those of all take too much, nobody is shut out by what others hold.
-        """
+        """Tell whether the agent's live tokens are within what one agent may take."""
         held = self._held.get(agent_id)
         if held is None:
             return True
@@ -439,12 +421,9 @@ class Registry:
         return list(self.held(agent_id))
 
     def cut_tokens(self, agent_id: AgentId) -> HeldTokens:
-        """Make every token of the agent unusable, and void what is being decided.
+        """Make every token of the agent unusable; return those that lived.
 
-        Takes the same time however many there are; `sweep` does the rest.
-
-        Returns:
-            the live tokens that were cut.
+        Voids what is being decided, and takes the same time however many there are.
         """
         self.void_decisions(agent_id)
         cut = self._held.pop(agent_id, None)
@@ -460,11 +439,8 @@ class Registry:
     ) -> Iterator[Iterator[list[Token]]]:
         """End the agent's tokens that carry one of *scopes*; in a block, none lives.
 
-        They are found in slices, so that others have their turn between; those that
-        were not looked at when the block is left are then.
-
-        Yields:
-            what yields those that were ended, slice by slice.
+        Yields what yields those that were ended, in slices, so that others have their
+        turn between; those that were not looked at when the block is left are then.
         """
         tokens = iter(self.held(agent_id).unordered())
 
@@ -490,11 +466,7 @@ class Registry:
         return agent_id in self._ending
 
     def cut_all_tokens(self) -> Callable[[], int]:
-        """Make every token unusable, and void what is being decided for any agent.
-
-        Returns:
-            what counts the live tokens that were cut, once nothing is served any more.
-        """
+        """Make every token unusable; return what counts those that lived."""
         self._epoch += 1
         self.provider_tokens.drop_all()
         cut, self._held = list(self._held.values()), {}
@@ -508,10 +480,7 @@ class Registry:
         return count
 
     def end_expired(self) -> None:
-        """Forget every token that has expired: the wall clock was set.
-
-        Set back again, it must not revive one.
-        """
+        """Forget every token that has expired: a clock set back must not revive one."""
         for held in self._held.values():
             self._prune(held)
         self.provider_tokens.sweep()

@@ -1,4 +1,4 @@
-"""Which assertions were already used: each counts once (RFC 7523 section 3, jti)."""
+"""Remember which assertions were used: each counts once (RFC 7523 section 3, jti)."""
 
 from __future__ import annotations
 
@@ -23,11 +23,9 @@ class FullError(Exception):
 
 
 class ReplayStore:
-    """Remembers ``jti`` until its assertion has expired, bounded for each client.
+    """Keeps each ``jti`` until its assertion has expired, bounded for each client.
 
-    The bound is a client's own, so that one agent in a loop cannot keep another from
-    authenticating; at the bound nothing is forgotten early, the client waits.
-    The ledger has each as well, before the answer leaves, for the next process.
+    At a client's bound nothing is forgotten early: it waits, and no other does.
     """
 
     def __init__(self, per_client: int = 65_536) -> None:

@@ -1,4 +1,4 @@
-"""Assemble the broker, serve it on its two listeners, and take it down again."""
+"""Assemble the broker, serve it on its two listeners, and close it."""
 
 from __future__ import annotations
 
@@ -64,11 +64,7 @@ _JUMP: Final = 2.0
 
 
 async def upkeep(broker: Broker) -> None:
-    """Look after the broker until cancelled; no fault of one look ends the next.
-
-    The tenant is asked beside it: one that takes its time must not delay a policy
-    that became stricter.
-    """
+    """Look after the broker until cancelled; no fault of one look ends the next."""
     async with asyncio.TaskGroup() as both:
         both.create_task(_looks(broker))
         both.create_task(_pulses(broker))
@@ -116,13 +112,7 @@ async def _pulses(broker: Broker) -> None:
 
 
 async def pulse(broker: Broker, before: bool | None) -> bool:
-    """Ask the tenant how it is; say and record it when that is not as *before*.
-
-    Args:
-        broker: the broker.
-        before: what the last pulse told. Not what the tenant's client knows: an
-            exchange between two pulses may have found it away, and told nobody.
-    """
+    """Ask the tenant how it is; record it when that is not as *before*."""
     answers = await broker.tenant.probe()
     if answers == before:
         return answers
@@ -162,10 +152,10 @@ def _drift(broker: Broker) -> float:
 
 
 async def _clock(broker: Broker, before: float) -> float:
-    """Record a jump of the wall clock: times around it cannot be compared.
+    """Record a jump of the wall clock.
 
     What the clock passed has ended, also when it is set back: in memory now, and at
-    any later start by this event, which is kept until it can be recorded.
+    any later start by this event.
     """
     now = _drift(broker)
     if abs(now - before) > _JUMP:
@@ -182,10 +172,7 @@ async def _clock(broker: Broker, before: float) -> float:
 
 
 def show_repeated(broker: Broker) -> None:
-    """Show consoles the step-ups that were asked for again since the last time.
-
-    Nothing is written: each repetition has an event, from which a start counts them.
-    """
+    """Show consoles the step-ups that were asked for again since the last time."""
     repeated = broker.stepups.take_repeated()
     if repeated and broker.ledger.on_written is not None:
         broker.ledger.on_written((), repeated)
@@ -200,9 +187,7 @@ def run(
     clock: Clock | None = None,
     gateway: Callable[[Broker], DataPlane] | None = None,
 ) -> int:
-    """Serve until SIGTERM or SIGINT.
-
-    Prints one JSON line on stdout when ready.
+    """Serve until SIGTERM or SIGINT; print one JSON line on stdout when ready.
 
     Args:
         home: the vault's folders.
@@ -211,6 +196,9 @@ def run(
         tenant: the embedded tenant's process, if it was started already.
         clock: what tells the time, if not the machine.
         gateway: makes the data plane; without one the broker only issues tokens.
+
+    Returns:
+        the exit code.
 
     Raises:
         AgentVaultError: it cannot start, with the remedy.
@@ -354,11 +342,7 @@ def _listen_to(ledger: Ledger, broker: Broker, feed: Feed) -> None:
 
 
 def _spare_the_collector() -> None:
-    """Let the collector leave alone what lives as long as the process.
-
-    The working set is plain data without cycles; full collections over hundreds of
-    thousands of tokens cost latency and find nothing.
-    """
+    """Freeze what lives as long as the process: collecting it costs latency."""
     gc.collect()
     gc.freeze()
     gc.enable()

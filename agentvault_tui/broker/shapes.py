@@ -1,4 +1,4 @@
-"""What the operators' API tells of the broker's state: model objects to its shapes."""
+"""Model objects as shapes of the operators' API."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def agent_info(
     foreseen: Foreseen | None = None,
     client_secret: str | None = None,
 ) -> shapes.NewAgentInfo:
-    """Return *agent* with how it stands: what it holds, what a revocation would do.
+    """Return *agent* with what it holds, and what a revocation would do.
 
     Args:
         agent: the agent.
@@ -229,9 +229,6 @@ def _moment(moment: datetime | None) -> str | None:
 
 
 def same(kind: type[T], source: object, **others: object) -> T:
-    """Return a shape whose members are the *source*'s attributes, but for *others*.
-
-    Only members the shape has are taken, and each of them must be there.
-    """
+    """Return a shape whose members are the *source*'s attributes, but for *others*."""
     names = (name for name in kind.__struct_fields__ if name not in others)
     return kind(**{name: getattr(source, name) for name in names}, **others)

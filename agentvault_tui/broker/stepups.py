@@ -1,7 +1,7 @@
-"""Step-ups: what waits for a person, and all that is under way about it, in memory.
+"""Step-ups in memory: what waits for a person, and all that is under way about it.
 
-Loaded from the ledger at a start and changed only together with it. Device flows, the
-times of polls and decisions that are being recorded do not survive a restart.
+Device flows, the times of polls and decisions that are being recorded do not survive a
+restart.
 """
 
 from __future__ import annotations
@@ -93,11 +93,7 @@ class StepUps:
         return self._known.get(StepUpId(stepup_id)) if stepup_id else None
 
     def get(self, stepup_id: str) -> StepUp:
-        """Return the step-up with that id.
-
-        Raises:
-            NotFoundError: there is none.
-        """
+        """Return the step-up with that id, or raise NotFoundError."""
         if (stepup := self.find(stepup_id)) is None:
             raise NotFoundError("no step-up has that id", "agentvault stepup list")
         return stepup
@@ -137,8 +133,7 @@ class StepUps:
     def count_again(self, stepup: StepUp) -> StepUp:
         """Count one more identical request, in memory: each has its own event.
 
-        The step-up itself, which may hold 64 KiB of parameters, is shown by
-        `take_repeated`: an agent that asks in a loop floods no console with it.
+        Consoles are shown it by `take_repeated`, not for each request.
         """
         again = replace(stepup, count=stepup.count + 1)
         # A decision on its way to the disk must not be written over.
@@ -148,10 +143,7 @@ class StepUps:
         return again
 
     def take_repeated(self) -> list[StepUp]:
-        """Return those that were asked for again since the last time and still wait.
-
-        A decided one went to disk with its decision, its count in it.
-        """
+        """Return those that were asked for again since the last time and still wait."""
         ids, self._repeated = self._repeated, set()
         found = map(self.find, ids - self.deciding)
         return [stepup for stepup in found if stepup and stepup.status.open]
@@ -244,11 +236,7 @@ class Cooldowns:
         return self._known.get(agent_id) or Cooldown(agent_id)
 
     def remaining(self, agent_id: AgentId) -> float:
-        """Return the seconds the agent has to wait; 0 when it may ask.
-
-        By the boot clock, which nobody can set. After a reboot only the wall clock is
-        left; set back, it makes nobody wait longer than the denial did.
-        """
+        """Return the seconds the agent still waits; 0 when it need not."""
         known = self.of(agent_id)
         if known.until is None:
             return 0.0

@@ -1,7 +1,4 @@
-"""The embedded tenant as a child process: started, watched, started again.
-
-The broker knows only its issuer and client id, as it would of any other tenant.
-"""
+"""The embedded tenant as a child process: started, watched, started again."""
 
 from __future__ import annotations
 
@@ -49,19 +46,15 @@ class Announcement:
 
 
 class TenantProcess:
-    """Runs ``python -m agentvault_tui.tenant`` for as long as we live.
+    """Runs ``python -m agentvault_tui.tenant`` for as long as this process lives.
 
-    The child ends when its stdin closes, so not even ``kill -9`` of the broker leaves
-    it behind. Two things outlive a child, so that its successor is the same tenant:
+    The child ends when its stdin closes. Two things outlive it, so that its successor
+    is the same tenant, and go over a socket pair that it inherits:
 
-    * its listening socket, which we hold: while it is started again nobody else can
-      take the port and answer in its place, and who connects waits for it; with it
-      the one that keeps the port on the other loopback address from others;
-    * our client id, made for this run and known to us two alone: whoever else finds
-      the port can start no device flow, and so fill nothing; and, as secret, the
-      credential with which we manage it.
-
-    Both go over a socket pair that the child inherits.
+    * its listening socket, which we hold: nobody else can take the port meanwhile, nor
+      that of the other loopback address;
+    * our client id, made for this run: who finds the port can start no device flow; and
+      the credential with which we manage it.
     """
 
     def __init__(self, home: Home, child: Child | None = None) -> None:
@@ -77,11 +70,7 @@ class TenantProcess:
         self._watch: asyncio.Task[None] | None = None
 
     async def start(self) -> Announcement:
-        """Start it and return where it is, now and after any restart.
-
-        Raises:
-            TenantUnreachableError: it did not come up.
-        """
+        """Start it and return where it is, now and after any restart."""
         announcement = await self._spawn()
         self._watch = asyncio.create_task(self._keep())
         return announcement
@@ -174,11 +163,7 @@ def _providers(said: dict[str, dict[str, str]]) -> dict[str, Endpoints]:
 
 
 def _received(pair: socket.socket) -> list[socket.socket]:
-    """Return the sockets the child has sent, the listening one first.
-
-    Raises:
-        OSError: it sent none.
-    """
+    """Return the sockets the child has sent, the listening one first."""
     pair.setblocking(False)
     _, descriptors, _, _ = socket.recv_fds(pair, 1, 2)
     if not descriptors:

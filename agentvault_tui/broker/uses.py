@@ -1,4 +1,4 @@
-"""Which tokens a resource server sees, and how often it was told that one is active."""
+"""Which tokens a resource server sees, and how often it was told one is active."""
 
 from __future__ import annotations
 
@@ -125,11 +125,7 @@ class TokenUses:
         return drafts
 
     async def record(self, *, ending: bool = False) -> None:
-        """Record the uses that were not told within the last minute; all if *ending*.
-
-        Raises:
-            LedgerError: not now; they are kept for the next time.
-        """
+        """Record the uses not told within the last minute; all if *ending*."""
         now = self._clock.boot()
         while self._told:
             # In the order they were recorded, so that those due lie first.

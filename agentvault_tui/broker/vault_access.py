@@ -1,10 +1,7 @@
-"""How the broker reaches Token Vault for an agent: as its client, for its vault user.
+"""Reach Token Vault for an agent: as its client, for its vault user.
 
-Exchanges have a pool of connections, a number of places and a deadline of their own:
-a slow tenant delays them, and neither approvals nor anything agents ask for besides.
-The refresh tokens of vault users are sealed in one private file: they are what an
-exchange shows the tenant, so they are worth every connected account. Connections that
-are being made are in memory: a restart ends them, and nothing is lost but time.
+Exchanges have connections, places and a deadline of their own: a slow tenant delays
+nothing else. The refresh tokens of vault users are sealed in one private file.
 """
 
 from __future__ import annotations
@@ -81,13 +78,7 @@ class VaultUsers:
         self._known: dict[str, Any] = {}
 
     def of(self, agent_id: AgentId) -> VaultUser | None:
-        """Return the agent's vault user, its token opened when it is sent.
-
-        None when there is none, or none that opens: moved, changed, or another's.
-
-        Raises:
-            SettingsError: the file cannot be read.
-        """
+        """Return the agent's vault user; None when there is none that opens."""
         one = self._read().get(agent_id) or {}
         match one:
             case {"sub": str(sub), "name": str(name), "token": str(box)}:
@@ -104,21 +95,11 @@ class VaultUsers:
         return VaultUser(sub, name, token, client_id)
 
     def sub_of(self, agent_id: AgentId) -> str | None:
-        """Return who the agent's vault user is, also where the token does not open.
-
-        A revocation ends at the tenant what we cannot use ourselves any more.
-
-        Raises:
-            SettingsError: the file cannot be read.
-        """
+        """Return who the agent's vault user is, also where the token does not open."""
         return self.subs()(agent_id)
 
     def subs(self) -> Callable[[AgentId], str | None]:
-        """Read the file once; return what tells who an agent's vault user is.
-
-        Raises:
-            SettingsError: the file cannot be read.
-        """
+        """Read the file once; return what tells who an agent's vault user is."""
         known = self._read()
 
         def sub_of(agent_id: AgentId) -> str | None:
@@ -130,12 +111,7 @@ class VaultUsers:
         return sub_of
 
     def keep(self, agent_id: AgentId, user: VaultUser) -> None:
-        """Keep *user* in place of any other; on disk when this returns.
-
-        Raises:
-            SettingsError: the file cannot be read or written.
-            TenantError: the sealing key is damaged.
-        """
+        """Keep *user* in place of any other; on disk when this returns."""
         box = VaultUsersSeal.of(self._home).close(
             _KIND,
             self._owner(agent_id, user.sub),
@@ -149,21 +125,13 @@ class VaultUsers:
         self._write({**self._read(), agent_id: one})
 
     def holds(self, agent_id: AgentId, user: VaultUser) -> bool:
-        """Tell whether the token kept for the agent is *user*'s, and no later one.
-
-        Raises:
-            SettingsError: the file cannot be read.
-        """
+        """Tell whether the token kept for the agent is *user*'s, and no later one."""
         kept = self.of(agent_id)
         token = user.refresh_token.reveal()
         return kept is not None and kept.refresh_token.reveal() == token
 
     def forget(self, agent_id: AgentId) -> None:
-        """Keep none for the agent.
-
-        Raises:
-            SettingsError: the file cannot be read or written.
-        """
+        """Keep none for the agent."""
         kept = {**self._read()}
         if kept.pop(agent_id, None) is not None:
             self._write(kept)
@@ -267,11 +235,7 @@ class Flows:
         self._flows: dict[str, Flow] = {}
 
     def put(self, flow: Flow) -> Flow:
-        """Remember *flow*.
-
-        Raises:
-            ConflictError: too many are under way.
-        """
+        """Remember *flow*; ConflictError: too many are under way."""
         for key, known in list(self._flows.items()):
             if known.at.expires.passed(self._clock):
                 del self._flows[key]
@@ -283,11 +247,7 @@ class Flows:
         return flow
 
     def take(self, flow_id: str) -> Flow:
-        """Return the flow and forget it: each page's answer counts once.
-
-        Raises:
-            NotFoundError: there is none, or its time is up.
-        """
+        """Return the flow and forget it: each page's answer counts once."""
         flow = self._flows.pop(flow_id, None)
         if flow is None or flow.at.expires.passed(self._clock):
             raise NotFoundError(
@@ -329,11 +289,7 @@ class VaultAccess:
         self._turns: dict[tuple[AgentId, str], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def credential(self, agent_id: AgentId) -> ClientSecret:
-        """Return how the agent's own client authenticates at the tenant.
-
-        Raises:
-            NotFoundError: it has none, or its secret is not in this home.
-        """
+        """Return how the agent's own client authenticates at the tenant."""
         key = f"agents/{agent_id}"
         client_id = self.clients.client_id(key)
         if not client_id:
@@ -344,11 +300,7 @@ class VaultAccess:
 
     @asynccontextmanager
     async def turn(self, account: Account) -> AsyncIterator[None]:
-        """Let one request at a time ask about an account: the next finds its token.
-
-        Raises:
-            CrowdedError: those before took too long.
-        """
+        """Let one request at a time ask about an account: the next finds its token."""
         lock = self._turns[account.agent_id, account.connection]
         try:
             async with asyncio.timeout(self._deadline):
@@ -372,8 +324,7 @@ class VaultAccess:
     async def exchange_apart(self, account: Account) -> ProviderToken | NoToken:
         """Have a token that no agent gets: to ask the provider, or to revoke there.
 
-        Over connections of its own, without a place or a rest: no agent that asks for
-        tokens can delay it.
+        Over connections of its own: no agent that asks for tokens can delay it.
         """
         return await self._asked(account, self._apart, asyncio.Semaphore())
 

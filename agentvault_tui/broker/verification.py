@@ -1,8 +1,8 @@
-"""Verify the whole ledger beside the running broker, and stop everything if it fails.
+"""Verify the whole ledger beside the running broker; stop everything if it fails.
 
 A start checks the newest events, and finds older ones by columns and indexes that
 whoever can write the file can change. So `verify_ledger` runs after it, in a process of
-its own that takes nothing from decisions, and once a day from then on.
+its own, and once a day from then on.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ log = logging.getLogger("agentvault.verification")
 async def keep_verified(broker: Broker, pause: float = _PAUSE) -> None:
     """Verify the ledger, again after a day, and whenever its process was ended.
 
-    Whoever can end that process each time must not keep a changed ledger in service:
-    after some tries nothing is granted any more, and revoking works.
+    After some tries without a result nothing is granted any more, and revoking works:
+    who can end that process each time must not keep a changed ledger in service.
     """
     if broker.ledger.head.seq <= CHECKED_AT_START and not broker.verify_first:
         await asyncio.sleep(_AGAIN)
@@ -70,10 +70,7 @@ async def keep_verified(broker: Broker, pause: float = _PAUSE) -> None:
 
 
 async def fault_recorded(broker: Broker) -> bool:
-    """Tell whether events say that the ledger did not hold, and nobody restored since.
-
-    Then nothing is restored before it was found right.
-    """
+    """Tell whether the ledger did not hold, and nobody has restored since."""
     lifted = await broker.ledger.events(EventQuery(type=EventType.PANIC_OFF, limit=1))
     after = lifted.events[0].seq if lifted.events else 0
     before: int | None = None

@@ -19,13 +19,9 @@ from agentvault_tui.web.forms import BodyError, parse_json
 def read_connection(form: dict[str, object]) -> str:
     """Return the connection whose token is asked for.
 
-    ``subject_token`` is not looked at: the vault user's credential is with the broker
-    and never with an agent, so whatever an agent sends there says nothing about whose
-    account it may use. ``login_hint`` and ``scope`` change nothing either: the account
-    is the one an operator connected, and the vault does not narrow its token.
-
-    Raises:
-        OAuthError: 400, in the word that fits.
+    ``subject_token`` is not looked at: the vault user's credential is with the broker.
+    ``login_hint`` and ``scope`` change nothing either: the account is the one an
+    operator connected, and the vault does not narrow its token.
     """
     if text_of(form, "requested_token_type") != TYPE_PROVIDER:
         raise malformed(f"requested_token_type must be {TYPE_PROVIDER}")
@@ -63,14 +59,8 @@ def read_request(
 ) -> Asked:
     """Read scope, resource and details of a token or backchannel request.
 
-    Args:
-        form: the request's parameters.
-        catalogue: the scopes there are.
-        backchannel: this is CIBA, whose clients also send ``openid`` and a
-            ``binding_message``; the message is the reason when there is no other.
-
-    Raises:
-        OAuthError: 400, in the word that fits.
+    In CIBA (*backchannel*) clients also send ``openid`` and a ``binding_message``,
+    which is the reason when there is no other.
     """
     scopes = _scopes(text_of(form, "scope"), catalogue, openid=backchannel)
     alone = len(scopes) == 1
@@ -107,18 +97,13 @@ def read_request(
 def canonical_resource(resource: str | None) -> str | None:
     """Return the canonical form of a resource; as it was sent when it has none.
 
-    This is the one place where a request's resource is brought into that form. The
-    policy holds one without a form to be unclear, and the record says what was sent.
+    The policy holds one without a form to be unclear.
     """
     return (canonical(resource) or resource) if resource else None
 
 
 def text_of(form: dict[str, object], name: str) -> str | None:
-    """Return a parameter that is a string if it is there.
-
-    Raises:
-        OAuthError: it is something else, as JSON bodies allow.
-    """
+    """Return a parameter that is a string if it is there, or raise OAuthError."""
     value = form.get(name)
     if value is None or isinstance(value, str):
         return value
@@ -171,9 +156,8 @@ def _hint(catalogue: Catalogue, name: str) -> str:
 def _details(raw: object) -> Details:
     """Return the objects; members that are null count as absent.
 
-    An object of another type is carried as it is: a person is shown all of it, and
-    policy alone never answers for it. RFC 9396 section 5 would have an unknown type
-    refused; Auth0's own SDKs send theirs to whatever server they are pointed at.
+    One of another type is carried and shown to a person, where RFC 9396 section 5
+    would have it refused: Auth0's own SDKs send theirs to any server.
     """
     if isinstance(raw, str):
         try:

@@ -1,4 +1,4 @@
-"""Paths to handlers, by hand: this is where every agent's every request passes."""
+"""The agents' HTTP: paths to handlers, without a framework."""
 
 from __future__ import annotations
 
@@ -75,14 +75,12 @@ NO_RESPONSE: Final = "none"
 
 
 def metadata(issuer: str, catalogue: Catalogue, *, vault: bool) -> dict[str, object]:
-    """Return the metadata of the authorization server at *issuer*.
+    """Return the metadata of the authorization server at *issuer* (RFC 8414).
 
-    With *vault* there are connections whose tokens can be exchanged for.
-    There is no ``jwks_uri``: tokens are opaque, so nothing is signed.
-
-    No client may use the authorization endpoint. It is named because MCP's official
-    client takes no metadata without one; RFC 8414 section 2 then wants response types,
-    and section 3.2 no empty list. ``none`` is the registered one that gives nothing.
+    With *vault* there are connections whose tokens can be exchanged for. There is no
+    ``jwks_uri``: tokens are opaque. No client may use the authorization endpoint: MCP's
+    official client takes no metadata without one, section 2 then wants response types,
+    and ``none`` is the registered one that gives nothing.
     """
     metadata: dict[str, object] = {
         "issuer": issuer,
@@ -124,9 +122,7 @@ Get = Callable[[Scope], Reply]
 
 
 def agents_app(broker: Broker, issuer: str) -> App:
-    """Return the agents' HTTP of *broker*, reached at *issuer*.
-
-    It expects a guard before it: `Host` is trusted here.
+    """Return the agents' HTTP of *broker*; a guard has checked ``Host`` before.
 
     Args:
         broker: what answers.
@@ -245,8 +241,7 @@ class AgentsApi:
     async def _note(self, used: UsedAssertion, path: str) -> None:
         """Record that *used* counts no more; no answer leaves before.
 
-        While the ledger cannot write nothing is issued. What issues nothing goes on,
-        as it does for clients with a secret, and the record follows.
+        While the ledger cannot write nothing is issued; what issues nothing goes on.
         """
         broker = self._broker
         try:
@@ -432,9 +427,8 @@ class AgentsApi:
 
 
 def _audiences(issuer: str) -> frozenset[str]:
-    """Return what an assertion may call us: issuer or endpoint, by any loopback name.
+    """Return what an assertion may call us (RFC 7523 section 3, CIBA Core 7.1).
 
-    RFC 7523 section 3 and CIBA Core section 7.1. All names are this one listener.
     Auth0's SDKs write ``https`` into an assertion whatever they speak, so a plain
     listener goes by that too; one with TLS never by ``http``.
     """

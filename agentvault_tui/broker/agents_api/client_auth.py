@@ -1,4 +1,4 @@
-"""Which agent is calling: exactly one method, and one error for every failure."""
+"""Authenticate the calling agent: exactly one method, one error for every failure."""
 
 from __future__ import annotations
 
@@ -48,11 +48,7 @@ class Assertion:
 
     @classmethod
     def parse(cls, text: str) -> Assertion:
-        """Take a compact JWS apart; nothing is looked up on its behalf.
-
-        Raises:
-            UnprovenError: it is not one, or its header asks for something.
-        """
+        """Take a compact JWS apart; nothing is looked up on its behalf."""
         signed, _, signature = text.rpartition(".")
         head, _, payload = signed.partition(".")
         if not text.isascii():
@@ -88,13 +84,7 @@ class Assertion:
 def check_claims(
     claims: dict[str, object], client_id: str, audiences: frozenset[str], now: float
 ) -> float:
-    """Check everything an assertion says but its ``jti``; return its ``exp``.
-
-    What RFC 7523 section 3 asks for, and a bound on how long one may live.
-
-    Raises:
-        UnprovenError: a claim is missing, of the wrong type, or not for us now.
-    """
+    """Check everything but the ``jti`` (RFC 7523 section 3); return the ``exp``."""
     if claims.get("iss") != client_id or claims.get("sub") != client_id:
         raise UnprovenError
     audience = claims.get("aud")
@@ -128,13 +118,9 @@ class Assertions:
     def accept(
         self, assertion: Assertion, client_id: str, jwk: str | None
     ) -> UsedAssertion | None:
-        """Use *assertion*, if the client with the registered key *jwk* made it.
+        """Use *assertion*, if the client with the key *jwk* made it.
 
-        Returns:
-            what to record before the answer leaves; None when it is refused.
-
-        Raises:
-            FullError: the client has used too many in five minutes.
+        Returns what to record before the answer leaves; None when it is refused.
         """
         key = verifier(jwk) if jwk else assertion.stand_in()
         if not assertion.signed_by(key) or not jwk:

@@ -1,4 +1,4 @@
-"""Answers and faults as OAuth's wire writes them."""
+"""Answers and errors as OAuth's wire has them."""
 
 from __future__ import annotations
 
@@ -95,9 +95,9 @@ def unavailable(text: str, seconds: int) -> OAuthError:
 
 
 def token_reply(answer: Granted | Denied | Escalated | InvalidScope) -> Reply:
-    """Answer a client_credentials request.
+    """Answer a client_credentials request; refusal and step-up are 403.
 
-    A refusal and a step-up are 403: Auth0's clients take 429 and 5xx for faults.
+    Auth0's clients take 429 and 5xx for faults.
     """
     match answer:
         case Granted():
@@ -125,9 +125,8 @@ def exchange_reply(
 ) -> Reply:
     """Answer a Token Vault exchange, as Auth0's clients expect it.
 
-    They take any 4xx for "a person connects the account again" and a 5xx for an
-    outage: so a refusal and a missing account are 4xx, and a tenant that is away is
-    503, for connecting anew would help nobody and teach people to consent twice.
+    They take any 4xx for "a person connects the account again" and a 5xx for an outage:
+    so a refusal and a missing account are 4xx, and a tenant that is away is 503.
     """
     match answer:
         case Provided():

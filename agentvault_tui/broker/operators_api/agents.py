@@ -70,8 +70,6 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
 
 
 def _reading(broker: Broker) -> list[Route]:
-    """Return the routes that list and show."""
-
     async def index(request: Request) -> Response:
         """List all agents with their tokens, or a page of them, or those named."""
         registry, query = broker.registry, query_of(request, AgentQuery)
@@ -93,10 +91,12 @@ def _reading(broker: Broker) -> list[Route]:
         return Response(body, media_type="application/json")
 
     async def show(request: Request) -> AgentInfo:
+        """Return one agent, with its live tokens."""
         agent = broker.registry.agent(request.path_params["id"])
         return agent_info(agent, broker.registry)
 
     async def activity(request: Request) -> ActivityInfo:
+        """Return what one agent did, and what revoking it would end."""
         agent = broker.registry.agent(request.path_params["id"])
         return await activity_of(broker, agent)
 
@@ -108,9 +108,8 @@ def _reading(broker: Broker) -> list[Route]:
 
 
 def _keeping(broker: Broker, authority: Authority) -> list[Route]:
-    """Return the routes that register and grant."""
-
     async def add(request: Request) -> NewAgentInfo:
+        """Register an agent; its secret is in this answer alone."""
         wanted = _registration(await body_of(request, AgentRequest))
         operator = await authority.actor(
             operator_of(request), Need.GIVE, f"a new agent, {wanted.name}"
@@ -121,6 +120,7 @@ def _keeping(broker: Broker, authority: Authority) -> list[Route]:
         )
 
     async def served(local: Actor, body: ScopesRequest) -> AgentInfo:
+        """Change what a resource server serves."""
         if body.grant or body.ungrant:
             raise UsageError("change what it may ask for and what it serves singly")
         operator = await authority.actor(local, Need.GIVE, body.agent_id)
@@ -130,7 +130,11 @@ def _keeping(broker: Broker, authority: Authority) -> list[Route]:
         return agent_info(agent, broker.registry)
 
     async def scopes(request: Request) -> AgentInfo:
-        """Give and take scopes of one agent, or change what it serves."""
+        """Give and take scopes of one agent, or change what it serves.
+
+        Raises:
+            UsageError: nothing is to be changed, or a scope both given and taken.
+        """
         body = await body_of(request, ScopesRequest)
         if body.serves is not UNSET or body.resources is not UNSET:
             return await served(operator_of(request), body)
@@ -149,9 +153,8 @@ def _keeping(broker: Broker, authority: Authority) -> list[Route]:
 
 
 def _cutting(broker: Broker, authority: Authority) -> list[Route]:
-    """Return the routes that cut off and let back in."""
-
     async def revoke(request: Request) -> RevokeAnswer:
+        """Revoke one agent, or stop all (panic)."""
         body = await body_of(request, RevokeRequest)
         agent_id = _one(body)
         about = agent_id or "all agents"
@@ -162,6 +165,7 @@ def _cutting(broker: Broker, authority: Authority) -> list[Route]:
         return _ended(cut, broker, one=True)
 
     async def restore(request: Request) -> RestoreAnswer:
+        """Restore one agent, or lift the panic."""
         agent_id = _one(await body_of(request, RestoreRequest))
         about = agent_id or "all agents"
         operator = await authority.actor(operator_of(request), Need.GIVE, about)
@@ -182,7 +186,7 @@ def _listing(
 ) -> AsyncIterator[bytes]:
     """Write *agents* as JSON in parts, each of one turn of the event loop.
 
-    All counts are of one moment, that of ``head``: a console adds later events to them.
+    All counts are of the moment of ``head``: a console adds later events to them.
     """
     registry = broker.registry
     counted = [(agent, registry.counts(agent.id)) for agent in agents]
@@ -207,11 +211,7 @@ def _listing(
 
 
 def _those(registry: Registry, ids: Sequence[str]) -> list[Agent]:
-    """Return the agents with these ids; those there are not are left out.
-
-    Raises:
-        UsageError: too many are asked for at once.
-    """
+    """Return the agents with these ids; those there are not are left out."""
     if len(ids) > _MOST:
         raise UsageError(f"'ids' may name {_MOST} agents at once")
     found = []
@@ -237,11 +237,7 @@ def _registration(asked: AgentRequest) -> Registration:
 
 
 def _one(body: RestoreRequest) -> str | None:
-    """Return the agent that is meant; None for all, and only when that is said alone.
-
-    Raises:
-        UsageError: it is not clear.
-    """
+    """Return the agent that is meant; None for all, and only if that alone is said."""
     if body.all is UNSET and body.agent_id is not UNSET:
         return body.agent_id
     if body.all is not True or body.agent_id is not UNSET:

@@ -44,9 +44,8 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
 
 
 def _known(broker: Broker, authority: Authority) -> list[Route]:
-    """Return the routes that list accounts and take them away."""
-
     async def index(request: Request) -> Response:
+        """List connected accounts, of one agent or of all."""
         accounts, wanted = broker.registry.accounts, query_of(request, ConnectionQuery)
         listed = (
             accounts.all()
@@ -77,8 +76,6 @@ def _known(broker: Broker, authority: Authority) -> list[Route]:
 
 
 def _connecting(broker: Broker, authority: Authority) -> list[Route]:
-    """Return the routes of a connection that is being made."""
-
     async def start(request: Request) -> ConnectStepInfo:
         """Begin to connect an account: a page for a browser comes back."""
         body = await body_of(request, ConnectRequest)

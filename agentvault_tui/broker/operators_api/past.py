@@ -1,7 +1,4 @@
-"""``/api/past``: what the broker knew at a moment, in the shapes of now.
-
-``/api/past/activity`` is what one agent had done by then.
-"""
+"""``/api/past``: what the broker knew at a moment, in the shapes of now."""
 
 from __future__ import annotations
 
@@ -49,6 +46,7 @@ def routes(broker: Broker) -> list[Route]:
     """Return the routes that look back; they read the ledger and nothing else."""
 
     async def past(request: Request) -> Response:
+        """Return what the broker knew at a moment or after an event."""
         seq, moment = _when(query_of(request, PastQuery))
         found = await broker.ledger.past(seq=seq, moment=moment)
         # Beside the loop: with thousands of agents this takes as long as some requests.
@@ -56,6 +54,7 @@ def routes(broker: Broker) -> list[Route]:
         return Response(body, media_type="application/json")
 
     async def activity(request: Request) -> PastActivityInfo:
+        """Return what one agent had done by then."""
         query = query_of(request, PastActivityQuery)
         return await activity_then(broker, AgentId(query.agent), *_when(query))
 
@@ -63,11 +62,7 @@ def routes(broker: Broker) -> list[Route]:
 
 
 def _when(query: PastQuery) -> tuple[int | None, datetime | None]:
-    """Return the event or the moment that is asked for.
-
-    Raises:
-        UsageError: neither or both are given.
-    """
+    """Return the event or the moment that is asked for; exactly one is given."""
     seq, moment = query.seq, moment_of(query.at, "at")
     if (seq is UNSET) == (moment is None):
         raise UsageError("give 'at', a time, or 'seq', an event's number")
@@ -99,8 +94,7 @@ def _past_info(past: Past, broker: Broker) -> PastInfo:
 def _written(past: Past, broker: Broker) -> bytes:
     """Write what was known as JSON, each agent and step-up by itself.
 
-    In a thread beside the event loop: one call that wrote all of them would keep the
-    interpreter's lock to its end.
+    It runs in a thread: one call for all would hold the interpreter's lock.
     """
     agents = b",".join([encode(_agent(agent, past)) for agent in past.agents])
     stepups = b",".join([encode(stepup_info(stepup)) for stepup in past.stepups])

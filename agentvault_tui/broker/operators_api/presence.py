@@ -1,8 +1,4 @@
-"""``/api/presence``: the operators' open streams and what each looks at, in memory.
-
-A seat lives as long as its stream of events: nobody has to say goodbye, and nothing
-of it is in the ledger, because nothing follows from it.
-"""
+"""``/api/presence``: the operators' open streams and what each looks at, in memory."""
 
 from __future__ import annotations
 
@@ -66,11 +62,8 @@ class Presence:
     ) -> None:
         """Begin with nobody here.
 
-        Args:
-            clock: the source of now.
-            tell: sends one event to every stream.
-            signed_in: the name a user has signed in under, if so.
-            standing: a user's role, and what is refused to them with the reason.
+        *tell* sends one event to every stream, *signed_in* gives the name a user has
+        signed in under, *standing* their role and what is refused to them.
         """
         self._clock = clock
         self._tell = tell
@@ -102,11 +95,7 @@ class Presence:
         self.changed()
 
     def look(self, operator: Actor, seat_id: str, stepup_id: str | None) -> None:
-        """Note which step-up someone has open.
-
-        Raises:
-            NotFoundError: that seat is not one of this user's.
-        """
+        """Note which step-up someone has open; NotFoundError: no seat of theirs."""
         seat = self._seats.get(seat_id)
         if seat is None or seat.operator.id != operator.id:
             raise NotFoundError("you have no such seat", "it ended with its stream")
@@ -149,10 +138,7 @@ class Presence:
 
 
 def terminal_of(pid: int, proc: Path = Path("/proc")) -> str | None:
-    """Return the controlling terminal of a process, when the kernel tells.
-
-    Not what the process says of itself: field 7 of ``/proc/PID/stat`` (proc(5)).
-    """
+    """Return the controlling terminal of a process, as proc(5) tells it (field 7)."""
     if sys.platform != "linux":
         return None
     try:
@@ -174,9 +160,11 @@ def routes(broker: Broker, presence: Presence) -> list[Route]:
     """Return the routes about who is here."""
 
     async def index(_: Request) -> PresenceInfo:
+        """Return who is connected."""
         return presence.info()
 
     async def look(request: Request) -> PresenceInfo:
+        """Note which step-up a seat has open."""
         body = await body_of(request, LookRequest)
         if body.looking_at is not None:
             broker.stepups.get(body.looking_at)

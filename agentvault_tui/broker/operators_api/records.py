@@ -59,11 +59,13 @@ def routes(
     """Return the routes about records, status and policy."""
 
     async def audit(request: Request) -> Response:
+        """Return a page of events."""
         page = await broker.ledger.events(_query(request))
         more: dict[str, object] = {"next": page.next}
         return await listing("events", map(event_info, page.events), more)
 
     async def events(request: Request) -> Response:
+        """Stream what happens, as server-sent events."""
         raw = request.headers.get("last-event-id")
         otherwise = "Last-Event-ID is not a sequence number"
         frames = feed.stream(None if raw is None else whole(raw, otherwise))
@@ -75,6 +77,7 @@ def routes(
         )
 
     async def status(_: Request) -> StatusInfo:
+        """Return the broker's status."""
         return status_info(broker)
 
     return [
@@ -104,6 +107,7 @@ def _policy_routes(broker: Broker, authority: Authority) -> list[Route]:
         )
 
     async def explain(request: Request) -> ExplainInfo:
+        """Decide a request without issuing anything, and say why."""
         return _explained(broker, await body_of(request, ExplainRequest))
 
     async def reset(request: Request) -> PolicyInfo:
@@ -173,9 +177,10 @@ _MOST_LINKS: Final = 200
 
 
 def event_routes(broker: Broker) -> list[Route]:
-    """Return the event_routes about single events."""
+    """Return the routes about single events."""
 
     async def show(request: Request) -> EventProofInfo:
+        """Return one event with its link of the chain."""
         event = await _event_asked(broker, request)
         (link,) = await broker.ledger.links([event.seq])
         return EventProofInfo(
@@ -185,12 +190,14 @@ def event_routes(broker: Broker) -> list[Route]:
         )
 
     async def links(request: Request) -> LinkList:
+        """Return links of the chain by their numbers."""
         found = await broker.ledger.links(_numbers(query_of(request, LinksQuery).seq))
         return LinkList(
             ledger=broker.ledger.ledger_id, links=tuple(map(_link_info, found))
         )
 
     async def story(request: Request) -> StoryInfo:
+        """Return the events that share a decision with one."""
         found = await broker.ledger.story(await _event_asked(broker, request))
         return StoryInfo(
             events=tuple(map(event_info, found.events)), complete=found.complete

@@ -49,16 +49,19 @@ def routes(sessions: Sessions, authority: Authority) -> list[Route]:
         )
 
     async def login(request: Request) -> MeInfo:
+        """Begin to sign in, or return the sign-in under way."""
         operator = operator_of(request)
         device = device_info(await sessions.login(operator))
         return about(operator.id, device=device)
 
     async def logout(request: Request) -> MeInfo:
+        """End the session."""
         operator = operator_of(request)
         await sessions.logout(operator)
         return about(operator.id)
 
     async def me(request: Request) -> MeInfo:
+        """Return who is signed in, and what they may not do."""
         operator = operator_of(request)
         return about(operator.id, local=operator.name)
 
@@ -93,7 +96,12 @@ def people_routes(
     """Return the route that a change of people goes through before it is made."""
 
     async def change(request: Request) -> ByInfo:
-        """Record a change that the caller then makes in the tenant's store."""
+        """Record a change that the caller then makes in the tenant's store.
+
+        Raises:
+            ConflictError: the tenant keeps its people itself.
+            UsageError: there is no such change.
+        """
         body = await body_of(request, PeopleRequest)
         if broker.tenant_kind != "embedded":
             raise ConflictError(

@@ -40,8 +40,6 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
 
 
 def _reading(broker: Broker) -> list[Route]:
-    """Return the routes that list and show."""
-
     async def index(request: Request) -> Response:
         """List what waits, then the latest that was decided."""
         await expire_due(broker)
@@ -59,10 +57,12 @@ def _reading(broker: Broker) -> list[Route]:
         return await listing("stepups", found)
 
     async def show(request: Request) -> StepUpInfo:
+        """Return one step-up, however old."""
         stepup = await known_stepup(broker, request.path_params["id"])
         return stepup_info(stepup, broker.registry.ends())
 
     async def before(request: Request) -> Response:
+        """Return the decisions before about the same agent and action."""
         stepup = await known_stepup(broker, request.path_params["id"])
         limit = query_of(request, BeforeQuery).limit
         found = await broker.ledger.stepups_before(stepup, limit)
@@ -76,8 +76,6 @@ def _reading(broker: Broker) -> list[Route]:
 
 
 def _deciding(broker: Broker, authority: Authority) -> list[Route]:
-    """Return the route that approves or denies."""
-
     async def decide(request: Request) -> Response:
         """Begin to approve (202, the second factor follows), or deny."""
         body = await body_of(request, DecisionRequest)

@@ -93,8 +93,7 @@ async def parts(
 ) -> AsyncIterator[bytes]:
     """Yield the text of such an object, a turn of the event loop for each part.
 
-    Shapes are made as they are written, and a part is bounded by its length: agents
-    choose how long theirs are, up to 128 KiB a step-up.
+    A part is bounded by its length: a step-up takes up to 128 KiB.
     """
     text = bytearray(f'{{"{name}":['.encode())
     for number, shape in enumerate(shapes):
@@ -114,10 +113,7 @@ def problem(
     needed_role: str | UnsetType = UNSET,
     remedy: str = "",
 ) -> Response:
-    """Return a problem document; with no type of its own the title is the status's.
-
-    RFC 9457 section 4.2.1; the others are extension members.
-    """
+    """Return a problem document (RFC 9457), whose title is that of the status."""
     document = ProblemInfo(
         title=HTTPStatus(status).phrase,
         status=status,
@@ -182,11 +178,7 @@ async def http_refusal(_: Request, error: Exception) -> Response:
 
 
 async def body_of(request: Request, kind: type[RequestT]) -> RequestT:
-    """Read the body, a JSON object, as *kind*; a member that is null counts as absent.
-
-    Raises:
-        UsageError: it is not JSON, not an object, or not of that kind.
-    """
+    """Read the body, a JSON object, as *kind*; a null member counts as absent."""
     raw = await read_body(request.receive)
     try:
         body = parse_object(raw or b"{}")
@@ -196,11 +188,7 @@ async def body_of(request: Request, kind: type[RequestT]) -> RequestT:
 
 
 def query_of(request: Request, kind: type[RequestT]) -> RequestT:
-    """Read the query's parameters as *kind*; numbers and truth values are its words.
-
-    Raises:
-        UsageError: they are not of that kind, or one stands there twice.
-    """
+    """Read the query's parameters as *kind*; numbers and truth values are its words."""
     given = request.query_params
     if len(given) != len(given.multi_items()):
         raise UsageError("a parameter stands in the query twice")
@@ -237,22 +225,14 @@ def _told(error: msgspec.ValidationError) -> str:
 
 
 def whole(text: str, otherwise: str) -> int:
-    """Read a number that SQLite can hold, in plain digits.
-
-    Raises:
-        UsageError: it is not one; says *otherwise*.
-    """
+    """Read a number that SQLite can hold; UsageError, with *otherwise*: it is none."""
     if not _DIGITS.fullmatch(text):
         raise UsageError(otherwise)
     return int(text)
 
 
 def moment_of(value: str | None, name: str) -> datetime | None:
-    """Read the query parameter *name* as a moment.
-
-    Raises:
-        UsageError: it is not RFC 3339.
-    """
+    """Read the query parameter *name* as a moment (RFC 3339)."""
     if value is None:
         return None
     try:
@@ -267,11 +247,7 @@ WordT = TypeVar("WordT", bound=StrEnum)
 
 
 def word_of(kind: type[WordT], value: str | None, name: str) -> WordT | None:
-    """Read the query parameter *name* as one of the words of *kind*.
-
-    Raises:
-        UsageError: it is another word.
-    """
+    """Read the query parameter *name* as one of the words of *kind*."""
     try:
         return None if value is None else kind(value)
     except ValueError as error:

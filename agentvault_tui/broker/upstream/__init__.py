@@ -1,10 +1,9 @@
-"""The slower half of a revocation: elsewhere, durable, and told as it is.
+"""What a revocation still has to do elsewhere, durable, and told as it stands.
 
 `steps` is what is done at the tenant and in which order, `outbox` does it until it is
 confirmed or given up, `access` is what an agent has there and the credential to change
-it, `tenant_log` brings the tenant's own log into the audit. `providers` revokes what
-was handed out at the provider itself, and says where that can be, and whom else it
-would cut off.
+it, `tenant_log` brings the tenant's own log into the audit, `providers` revokes at the
+provider what was handed out.
 """
 
 from agentvault_tui.broker.upstream.access import (

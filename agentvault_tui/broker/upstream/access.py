@@ -102,8 +102,8 @@ EndToken = Callable[[AgentId], Awaitable[Tried]]
 class TenantAccess:
     """The Management API as the client that ``auth0 apply`` made for the broker.
 
-    The credentials are looked for each time, for ``apply`` may run beside the broker;
-    the client they belong to is kept, and with it its budget and its token.
+    The credentials are read each time, for ``apply`` may run beside the broker; the
+    client they belong to is kept, and with it its budget and its token.
     """
 
     def __init__(self, home: Home, tenant: Tenant, rate: float) -> None:
@@ -164,10 +164,7 @@ class Holdings:
         return self.signed_in_now()(agent_id)
 
     def now(self) -> Callable[[AgentId], tuple[Holding | None, tuple[str, ...]]]:
-        """Read once what all agents have there; return what tells `of` and `signed_in`.
-
-        Each look at the files takes longer than all else that a page tells of an agent.
-        """
+        """Read once what all agents have there; return `of` and `signed_in` by it."""
         clients, signed_in = self._clients(), self.signed_in_now()
         return lambda agent_id: (self._of(agent_id, clients), signed_in(agent_id))
 

@@ -1,9 +1,8 @@
-"""Steps elsewhere that outlive the request, others' outages and the broker.
+"""The outbox: steps elsewhere, carried out until each is confirmed or given up.
 
-A step is a row of the ledger, written with the revocation it belongs to. It is tried
-until it was seen to be done, or given up, which operators are told of at once and for
-as long as it stays so. Those at the tenant are done one after the other, those at
-providers beside them: none of them waits for a provider.
+A step is a row of the ledger, written with the revocation it belongs to. Those at the
+tenant are done one after the other, those at providers beside them: none waits for a
+provider.
 """
 
 from __future__ import annotations
@@ -78,10 +77,7 @@ class Attempts:
         jitter: Callable[[], float] = _random,
         longest: float = _TRY,
     ) -> None:
-        """Do steps by *access* and *providers*; *jitter* gives numbers from 0 to 1.
-
-        A try at the tenant ends after *longest* seconds; another follows later.
-        """
+        """Do steps by *access* and *providers*; a try ends after *longest* seconds."""
         self._clock = clock
         self._registry = registry
         self._access = access
@@ -248,10 +244,8 @@ class Outbox:
     def cut(self, agent_id: AgentId, held: Iterable[Held]) -> tuple[OutboxStep, ...]:
         """Return the steps that end the agent elsewhere, to be recorded and taken.
 
-        Provider tokens *held* for it until now are kept to be revoked.
-
-        What a restore has still to give back is withdrawn, also a restore that is
-        being recorded right now: of two rows the one handed to the ledger later wins.
+        Provider tokens *held* for it until now are kept to be revoked. A restore that
+        is not done, or is being recorded, is withdrawn.
         """
         return (*self._at_tenant(agent_id), *self._at_providers(agent_id, held))
 
@@ -314,10 +308,7 @@ class Outbox:
         return foreseen
 
     def restore(self, agent_id: AgentId) -> tuple[OutboxStep, ...]:
-        """Return the steps that let the agent use its grant again, the rest withdrawn.
-
-        To be recorded with the restore, and taken once that is durable.
-        """
+        """Return the steps that give the agent its grant back, the rest withdrawn."""
         known = self._registry.steps_of(agent_id)
         withdrawn = [
             replace(step, status="withdrawn", next_at=None)
@@ -341,10 +332,7 @@ class Outbox:
         self.wake()
 
     def settle(self, agents: Iterable[AgentId]) -> tuple[OutboxStep, ...]:
-        """Return the steps that left accounts of *agents*, which are gone now, as done.
-
-        To be recorded with that.
-        """
+        """Return as done the steps that left accounts of *agents*, which are gone."""
         now = self._clock.now()
         settled = []
         for agent_id in agents:
@@ -427,11 +415,7 @@ class Outbox:
             await self._attempts.keep(anew)
 
     def _waits(self, step: OutboxStep) -> bool:
-        """Tell whether a token is asked for first: with the grant goes the last chance.
-
-        That takes no longer than an exchange may, whatever the provider does, and
-        what is to be cut here was cut before.
-        """
+        """Tell whether a token is asked for first: without the grant there is none."""
         agent_id = step.agent_id
         if agent_id in self._asked or not self._providers.lacking(agent_id):
             return False

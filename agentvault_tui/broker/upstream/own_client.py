@@ -1,7 +1,4 @@
-"""An agent's own client on the embedded tenant, as `auth0 apply` makes it on Auth0.
-
-There it takes a person's credential; here the tenant gave this run one that may.
-"""
+"""Make an agent's own client on the embedded tenant, as `auth0 apply` does on Auth0."""
 
 from __future__ import annotations
 
@@ -34,12 +31,7 @@ async def make_own_client(
     agent: Agent,
     connection: str,
 ) -> None:
-    """Make or mend the agent's client, and let it use *connection*; idempotent.
-
-    Raises:
-        NotFoundError: the tenant has no such connection.
-        TenantError: the tenant would not, or does not answer.
-    """
+    """Make or mend the agent's client, and let it use *connection*; idempotent."""
     budget = Budget(tenant.clock, rate=_RATE, burst=int(_RATE), sleep=tenant.sleep)
     provisioner = Provisioner(Management(tenant, credential, budget=budget), kept)
     needs = Needs(

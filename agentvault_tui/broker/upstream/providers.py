@@ -1,9 +1,8 @@
-"""Revocation at the provider itself: what an agent was given is worth nothing there.
+"""Revoke at providers the tokens that an agent was given.
 
 It takes a token, and none is kept longer than a lease. So the last one an agent had is
 kept when it is cut off, or one is asked of Token Vault while the agent's grant still
-stands: in memory alone, and gone with a restart. Then a person has to do it, and is
-told so.
+stands: in memory alone. Without one a person has to do it, and is told so.
 """
 
 from __future__ import annotations
@@ -60,11 +59,7 @@ class Outlook:
         self._cache.clear()
 
     def at(self, connection: str) -> Endpoints:
-        """Return where the connection's provider is reached.
-
-        Raises:
-            SettingsError: its settings name what no token may be sent to.
-        """
+        """Return where the connection's provider is reached."""
         said = self._connections().get(connection)
         if said is None:
             return Endpoints()
@@ -216,10 +211,7 @@ class Providers:
         return all(account.connection != row.connection for account in lacking)
 
     async def ask(self, agent_id: AgentId) -> None:
-        """Ask Token Vault for what `lacking` names, all at once, within its deadline.
-
-        The agent's grant stands until then: without it nobody is given any.
-        """
+        """Ask Token Vault for what `lacking` names, all at once."""
         accounts = self.lacking(agent_id)
         for account, found in zip(
             accounts,

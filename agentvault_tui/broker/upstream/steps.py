@@ -1,4 +1,4 @@
-"""What a revocation does at the tenant, in the order that stops most, soonest.
+"""What a revocation does at the tenant, what stops most first.
 
 Each step may be done twice with the same outcome, looks again afterwards, and counts
 as done only when it was seen to be: Auth0 answers 202 and 204 to what is true later.
@@ -83,10 +83,10 @@ def lacks_credential(row: OutboxStep) -> bool:
 
 
 def not_before(step: OutboxStep, others: Iterable[OutboxStep]) -> datetime | None:
-    """Return when *step* is to be tried, among *others* of its agent; nothing: now.
+    """Return when *step* is to be tried, among *others* of its agent; None: now.
 
-    Its accounts are disconnected as their user, with the refresh token that it would
-    end. Nobody outside has that, so that it may live minutes longer, no more.
+    Accounts are disconnected with the refresh token that this step would end, so it
+    waits for them, some minutes at most.
     """
     accounts = any(s.step == Step.ACCOUNTS and s.status == "pending" for s in others)
     if step.step not in {Step.HELD_TOKEN, Step.REFRESH_TOKENS} or not accounts:
@@ -100,10 +100,7 @@ def needed(
 ) -> tuple[Step, ...]:
     """Return the steps that cut what an agent, and *users* for it, hold there.
 
-    Args:
-        holding: what it has there.
-        users: whose refresh tokens its client may have.
-        token: whether one of them is kept here.
+    *token* says whether a refresh token of theirs is kept here.
     """
     held = (Step.HELD_TOKEN,) if token else ()
     if holding is None:
@@ -120,11 +117,7 @@ def needed(
 
 
 async def do_as_agent(row: OutboxStep, holdings: Holdings) -> Tried:
-    """Do the step of *row*, one of `AS_THE_AGENT`; tell how that went.
-
-    Raises:
-        AgentVaultError: it cannot be done now.
-    """
+    """Do the step of *row*, one of `AS_THE_AGENT`; tell how that went."""
     if row.step == Step.HELD_TOKEN:
         return await holdings.end_token(row.agent_id)
     holding = holdings.of(row.agent_id)
@@ -136,11 +129,7 @@ async def do_as_agent(row: OutboxStep, holdings: Holdings) -> Tried:
 
 
 async def do(row: OutboxStep, api: Management, holdings: Holdings) -> Tried:
-    """Do the step of *row* by the Management API; tell how that went.
-
-    Raises:
-        TenantError: the tenant refused, or did not answer.
-    """
+    """Do the step of *row* by the Management API; tell how that went."""
     holding = holdings.of(row.agent_id)
     if holding is None:
         return DONE  # its client is gone from here: nothing is left to cut

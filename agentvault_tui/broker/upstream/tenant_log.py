@@ -110,11 +110,7 @@ _TITLED: Final = {"sapi": "", "fapi": "refused"}
 
 
 def meaning(code: str, description: str) -> str | None:
-    """Say what a row means: our words for its *code*, and what it says besides.
-
-    A description that only repeats the code or our words is no better than they are.
-    Nothing when neither is known: then the code stands alone.
-    """
+    """Say what a row means: our words for its *code*, and what it says besides."""
     words, said = WORDS.get(code, ""), description.strip()
     if said.casefold() in {code.casefold(), words.casefold()}:
         said = ""
@@ -172,13 +168,8 @@ class Place:
     def gap(self, earliest: Json | None, now: datetime) -> Draft | None:
         """Return the event that says what may be missing, now that the row is gone.
 
-        Nothing is while this was read within the time every plan keeps a row, for
-        then a quiet tenant dropped a row that we had; nor when what it still has
-        begins before we last read.
-
-        Args:
-            earliest: the oldest row that the tenant still has.
-            now: by our clock.
+        Nothing is while this was read within the time every plan keeps a row, nor when
+        what the tenant still has, from *earliest* on, begins before we last read.
         """
         until = date(earliest, now) if earliest else now
         if now - self.read_at < KEPT or until <= self.read_at:
@@ -227,10 +218,7 @@ def drafts(
 ) -> list[Draft]:
     """Return the events of the rows that are about our clients, agents and users.
 
-    Args:
-        rows: as the tenant wrote them; every text is untrusted.
-        holdings: what agents have there.
-        consoles: names of the client that operators sign in with.
+    *consoles* are names of the client that operators sign in with.
     """
     clients, users = holdings.clients(), holdings.users()
     clients.update(dict.fromkeys(consoles))
@@ -347,17 +335,11 @@ class TenantLog:
         on_problem: Callable[[str | None], None] = lambda _: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """Follow the log of *issuer*.
+        """Follow the log of *issuer* from *mark*, the place as it was kept.
 
-        Args:
-            clock: says when it was read.
-            issuer: the tenant; a place at another one is none here.
-            access: how it is reached, and what of it is ours.
-            record: writes events, and the place they lead to, in one transaction.
-            console: the client that operators sign in with.
-            mark: the place as it was kept.
-            on_problem: told why it cannot be read, displayable, and when it can again.
-            sleep: waits between two readings.
+        *record* writes events and the place they lead to in one transaction, *console*
+        is the client that operators sign in with, and *on_problem* is told why the log
+        cannot be read, and when it can again.
         """
         self._clock = clock
         self._issuer = issuer
@@ -395,12 +377,7 @@ class TenantLog:
                 pause = 0.0 if full else _EVERY
 
     async def read(self) -> bool:
-        """Read one page; tell whether another waits.
-
-        Raises:
-            TenantError: the tenant does not let us.
-            LedgerError: it could not be recorded; the same rows are read again.
-        """
+        """Read one page; tell whether another waits."""
         management = self._access.management
         if management is None:
             return False
@@ -427,7 +404,7 @@ class TenantLog:
     ) -> tuple[logs.LogPage, Draft | None]:
         """Return the rows after *place*, and the event about those that may be gone.
 
-        What a checkpoint answers whose row the tenant dropped is written nowhere, so
+        What a checkpoint answers whose row the tenant dropped is not documented, so
         such a one is not asked from: reading begins anew at the oldest row there is.
         """
         there = bool(place.row)

@@ -1,12 +1,11 @@
-"""A person connects an account for an agent: signs in, allows it, and it is recorded.
+"""Connect an account for an agent: a person signs in, allows it, and it is recorded.
 
 Two pages of the tenant's, each ending at a loopback address of the operator's: the
 first says who the agent's vault user is, the second allows the account. The agent's
-own client asks both times, so that what it is given is good for that agent alone.
+own client asks both times.
 
 Of several accounts of one vault user Token Vault gives a token of the one connected
-last, whichever agent asks: agents that share a vault user share an account as well, or
-one agent's approval would be spent on another's account.
+last, whichever agent asks: so agents that share a vault user share an account as well.
 """
 
 from __future__ import annotations
@@ -71,10 +70,16 @@ _LONGEST_SCOPE: Final = 500
 async def begin(broker: Broker, wanted: Wanted) -> Flow:
     """Begin, or begin at the second page when the vault user is known already.
 
+    Args:
+        broker: the broker.
+        wanted: agent, connection, scopes and loopback address.
+
+    Returns:
+        the flow, at its next page.
+
     Raises:
         NotFoundError: no such agent, or it has no client at the tenant.
-        UsageError: nobody said what the connection stands for, or what was sent makes
-            no sense.
+        UsageError: the connection is not in the settings, or a value is malformed.
         ConflictError: the agent is not served, or too many are under way.
         TenantError: the tenant refuses, or does not answer.
     """
@@ -111,13 +116,16 @@ async def begin(broker: Broker, wanted: Wanted) -> Flow:
 async def proceed(
     broker: Broker, flow_id: str, address: str, operator: Actor
 ) -> Flow | Account:
-    """Take the address at which the browser ended; return what comes next.
+    """Take the address at which the browser ended (RFC 6749 section 10.12).
 
     Args:
         broker: the broker.
         flow_id: of the flow `begin` returned.
         address: whole, or its query alone.
         operator: who is recorded to have connected the account.
+
+    Returns:
+        the flow at its next page, or the connected account.
 
     Raises:
         NotFoundError: no such flow, or its time is up.
@@ -155,11 +163,7 @@ async def proceed(
 def my_account(
     broker: Broker, account: Agent | Account, user: VaultUser
 ) -> MyAccountApi:
-    """Return the My Account API of an agent's vault user.
-
-    Raises:
-        NotFoundError: the agent has no client at the tenant.
-    """
+    """Return the My Account API of an agent's vault user."""
     tenant = broker.tenant.tenant
     agent_id = account.id if isinstance(account, Agent) else account.agent_id
 
@@ -305,11 +309,7 @@ async def _taken_back(
     before: Account | None,
     operator: Actor,
 ) -> NoReturn:
-    """Let a cut that came meanwhile win.
-
-    Raises:
-        ConflictError: always.
-    """
+    """Let a cut that came meanwhile win: always raises ConflictError."""
     # As memory has it now: who cut the agent may have closed what was before.
     back = before or DropAccount(account.agent_id, account.connection)
     draft = account_draft(
@@ -339,7 +339,7 @@ async def _completed(
 
 
 async def _owner(broker: Broker, account: Account) -> str:
-    """Ask the provider whose the account is; an account nobody tells of is as good.
+    """Ask the provider whose the account is; empty where nobody tells.
 
     Known, it keeps a revocation from cutting off another agent that uses the same
     person's account under another vault user.
@@ -365,11 +365,7 @@ def _answer(address: str) -> dict[str, str]:
 
 @asynccontextmanager
 async def _patience() -> AsyncIterator[None]:
-    """Wait for the tenant no longer than an operator does.
-
-    Raises:
-        TenantUnreachableError: it takes longer.
-    """
+    """Wait for the tenant no longer than an operator does."""
     try:
         async with asyncio.timeout(_PATIENCE):
             yield
@@ -402,11 +398,7 @@ def account_draft(
 
 @asynccontextmanager
 async def alone(broker: Broker, account: Account) -> AsyncIterator[None]:
-    """Let no other agent have a token of *account*'s vault user there in a block.
-
-    Raises:
-        ConflictError: those who ask already take too long.
-    """
+    """Let no other agent have a token of *account*'s vault user there in a block."""
     used = _of_others(broker, account)
     async with AsyncExitStack() as stack:
         # In one order, so that two of these do not wait for each other.
@@ -430,13 +422,9 @@ def latest(broker: Broker, account: Account) -> Account:
 async def unless_rivals(
     broker: Broker, consent: Consent, account: Account, operator: Actor
 ) -> None:
-    """Take the account back where other agents use another of the same vault user's.
+    """Take the account back where other agents use another of its vault user's.
 
     Token Vault would give them tokens of this one from here on.
-
-    Raises:
-        ConflictError: others do.
-        TenantError: the tenant does not say which accounts there are.
     """
     registry = broker.registry
     others = _of_others(broker, account)

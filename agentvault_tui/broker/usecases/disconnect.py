@@ -1,7 +1,7 @@
-"""An account is taken from an agent: closed here at once, then deleted there.
+"""Take an account from an agent: close it here at once, then delete it there.
 
-With the last one the refresh token of its vault user is ended (RFC 7009, by the client
-it was issued to: it takes no Management credential), and then kept no more.
+With the last one the refresh token of its vault user is revoked (RFC 7009, by the
+client it was issued to), and then kept no more.
 """
 
 from __future__ import annotations
@@ -42,13 +42,7 @@ log = logging.getLogger("agentvault.sign_out")
 
 
 async def end_held_token(broker: Broker, agent_id: AgentId) -> Tried:
-    """Revoke the token at the tenant; forget it once it is seen to be dead.
-
-    Raises:
-        TenantError: the tenant would not, or does not answer.
-        NotFoundError: the client it was issued to, or its secret, is not in this home.
-        SettingsError: what is kept cannot be read or written.
-    """
+    """Revoke the token at the tenant; forget it once it is seen to be dead."""
     users, tenant = broker.vault.users, broker.tenant.tenant
     user = users.of(agent_id)
     if user is None:
@@ -94,10 +88,7 @@ async def _is_gone(broker: Broker, client_id: str) -> bool:
 
 
 async def sign_out(broker: Broker, agent_id: AgentId) -> None:
-    """Keep no credential that nothing needs; that the tenant hears of it is a courtesy.
-
-    A refresh token that is deleted here is in no hands any more.
-    """
+    """Forget the refresh token kept for the agent, and revoke it at the tenant."""
     user = broker.vault.users.of(agent_id)
     if user is None:
         return
@@ -137,6 +128,9 @@ async def disconnect(
         connection: which.
         operator: who does it.
         shared: also when other agents use the same account, which ends for them too.
+
+    Returns:
+        what became of it.
 
     Raises:
         NotFoundError: no such agent, or it has no account there.
@@ -203,12 +197,7 @@ def join_accounts(broker: Broker) -> None:
 
 
 async def _cut_account(broker: Broker, account: Account) -> Tried:
-    """Delete what a revoked agent used, as its user, unless one that is served does.
-
-    Raises:
-        TenantError: the tenant would not, or does not answer.
-        NotFoundError: the agent has no client at the tenant any more.
-    """
+    """Delete what a revoked agent used, as its user, unless one that is served does."""
     registry, agent_id = broker.registry, account.agent_id
     # Looked at again before each: others ran while the tenant was waited for.
     if registry.agent(agent_id).status is AgentStatus.ACTIVE:
@@ -254,12 +243,7 @@ async def close_accounts(
 
 
 async def _delete(broker: Broker, account: Account) -> AtTenant:
-    """Delete the account in Token Vault, as its user: nobody else can.
-
-    Raises:
-        TenantError: the tenant would not, or does not answer.
-        NotFoundError: the agent has no client at the tenant any more.
-    """
+    """Delete the account in Token Vault, as its user: nobody else can."""
     user = broker.vault.users.of(account.agent_id)
     whose = (account.issuer, account.user)
     if user is None or whose != (broker.vault.issuer, user.sub):
@@ -273,8 +257,7 @@ async def _forget(
 ) -> None:
     """Forget accounts; what was left for them of earlier revocations is done now.
 
-    Another that was connected there while the tenant was waited for is not forgotten:
-    nobody would know of it, nor end it.
+    Another that was connected there meanwhile is not forgotten.
     """
     kind, known = EventType.CONNECTION_REMOVED, broker.registry.accounts
     held = ((one, known.get(one.agent_id, one.connection)) for one in accounts)

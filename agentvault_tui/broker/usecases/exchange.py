@@ -1,4 +1,4 @@
-"""An agent asks for a provider's token: decided here, then had from Token Vault.
+"""Token exchange: decide about a provider's token, then have it from Token Vault.
 
 A provider's token carries every scope its owner allowed and the vault cannot narrow
 it, so what is decided is the strictest answer over all that the connection stands for.
@@ -82,12 +82,15 @@ class _Permit:
 
 
 async def exchange(broker: Broker, agent: Agent, connection: str) -> Answer | Escalated:
-    """Decide, record, and only then have the provider's token.
+    """Decide, record, and only then have the provider's token (RFC 8693).
 
     Args:
         broker: the broker.
         agent: who asks.
         connection: as the agent names it.
+
+    Returns:
+        the token, or why there is none.
 
     Raises:
         LedgerUnwritableError: decision or delivery could not be recorded.
@@ -157,7 +160,7 @@ def usable(broker: Broker, agent_id: AgentId, connection: str) -> Account | None
     """Return the agent's account there, unless it is being removed.
 
     Nor when another of its vault user's was connected since: the vault would give a
-    token of that one, which nobody allowed this agent.
+    token of that one.
     """
     accounts = broker.registry.accounts
     account = accounts.get(agent_id, connection)
@@ -249,8 +252,7 @@ async def _spend(
 async def _deliver(broker: Broker, permit: _Permit) -> Answer:
     """Have the token and record that the agent has it: the record comes first.
 
-    The tenant is the one network wait there is. What came back for an agent that was
-    cut off meanwhile is dropped: it never leaves this function.
+    What came back for an agent that was cut off meanwhile never leaves here.
     """
     registry, account = broker.registry, permit.account
     if _overtaken(broker, permit):

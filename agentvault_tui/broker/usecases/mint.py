@@ -34,8 +34,8 @@ from agentvault_tui.vault import DeviceFlow, FlowTokens, Identity, is_approver
 def may_approve(identity: Identity, settings: Settings) -> bool:
     """Tell whether *identity*, proven a moment ago, may approve.
 
-    An approver by the list of approvers or by role. Where the tenant gives a role of
-    ours, or where roles are ``claim``, being on the list is not enough.
+    Where the tenant gives a role of ours, or roles are ``claim``, being on the list of
+    approvers is not enough.
     """
     if not is_approver(identity, settings.stepup.approvers):
         return False
@@ -53,6 +53,12 @@ async def mint_verified(
     broker: Broker, started: StepUp, flow: DeviceFlow, tokens: FlowTokens
 ) -> bool:
     """Verify who said yes at the end of *flow*, and mint what they said yes to.
+
+    Args:
+        broker: the broker.
+        started: the step-up as it was when *flow* began.
+        flow: the device flow (RFC 8628).
+        tokens: what the tenant gave at its end.
 
     Returns:
         as `mint_elevated`.

@@ -1,10 +1,9 @@
-"""Another policy comes into force: recorded, kept, and live tokens looked at again.
+"""Put another policy in force: record it, keep it, and look at live tokens again.
 
 What was in force is kept in the ledger, so that a file that is gone or broken at a
-start does not bring a milder policy back; the chain has its digest.
-A token that the policy in force would not issue ends, with `token.revoked`. Until a
-token has been looked at it is looked at when it is asked for, so a stricter policy
-holds at once; `recheck` goes through the others in small steps.
+start does not bring a milder policy back; the chain has its digest. A token that the
+policy in force would not issue ends. Until one has been looked at it is looked at when
+it is asked for; `recheck` goes through the others in small steps.
 """
 
 from __future__ import annotations
@@ -119,8 +118,7 @@ def _read_kept(value: str | None) -> tuple[str | None, PolicyTexts]:
 async def take_over_policy(broker: Broker) -> None:
     """Look again at tokens that the last process issued under another policy.
 
-    The copy is outside the chain: where it is not the one that events name, which
-    policy was in force is unknown, so that the one now is recorded as another.
+    The copy is outside the chain: one that is not as named counts as unknown.
     """
     broker.registry.admits = partial(admits, broker)
     named = await _named(broker.ledger)
@@ -149,6 +147,10 @@ async def reload_policy(broker: Broker) -> None:
 
 async def reset_policy(broker: Broker, operator: Actor) -> None:
     """Let the shipped files count again in the place of those that are gone.
+
+    Args:
+        broker: the broker.
+        operator: who decided.
 
     Raises:
         ConflictError: none that was in force is gone.
@@ -180,11 +182,7 @@ async def _put_in_force(broker: Broker, policy: Policy, actor: Actor) -> None:
 
 
 async def keep_policy(broker: Broker, *, actor: Actor = SYSTEM) -> None:
-    """Record which policy is in force, and that all tokens were looked at, if unknown.
-
-    Raises:
-        LedgerError: it could not be recorded; `upkeep` does it when that works.
-    """
+    """Record which policy is in force, and that all tokens were looked at."""
     drafts, changes = policy_record(broker, actor)
     if drafts or changes:
         await broker.record(*drafts, changes=changes, urgent=True)
@@ -240,10 +238,7 @@ def _begin_recheck(broker: Broker) -> None:
 
 
 def admits(broker: Broker, token: Token) -> bool:
-    """Tell whether the policy in force lets a live token be; end it if not.
-
-    Decides once for each token, and only until all were looked at.
-    """
+    """Tell whether the policy in force lets a live token be; end it if not."""
     checked = broker.policy_state.checked
     if checked is None or token.sha256 in checked:
         return True
@@ -303,11 +298,7 @@ async def recheck(broker: Broker) -> None:
 
 
 async def recheck_tokens(broker: Broker) -> None:
-    """Look at the live tokens that were issued under another policy.
-
-    A few a turn of the event loop. What ended is recorded in small transactions; while
-    the ledger cannot write it waits, and a restart looks at the rest again.
-    """
+    """Look at the live tokens that were issued under another policy, a few a turn."""
     while broker.policy_state.unchecked or broker.policy_state.outdated:
         for _ in range(min(_A_TURN, len(broker.policy_state.unchecked))):
             broker.registry.token(broker.policy_state.unchecked.pop())  # asks `admits`

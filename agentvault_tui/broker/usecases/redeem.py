@@ -64,7 +64,19 @@ async def poll(
     | Expired
     | Spent
 ):
-    """Answer one CIBA poll (CIBA Core 11): only to the client that asked, once."""
+    """Answer one CIBA poll (CIBA Core 11): only to the client that asked, once.
+
+    Args:
+        broker: the broker.
+        agent: who polls.
+        auth_req_id: the step-up's id.
+
+    Returns:
+        the token, or where the request stands.
+
+    Raises:
+        LedgerUnwritableError: the delivery could not be recorded.
+    """
     broker.registry.seen(agent.id)
     try:
         stepup = broker.stepups.get(auth_req_id)
@@ -99,6 +111,17 @@ async def introspect(broker: Broker, caller: Agent, token: str) -> Introspection
     A resource server's active answer about a token good for one action consumes it,
     and the consumption is durable before the answer leaves. Between finding the token
     and dropping it nothing else can run, so of any number of callers one gets it.
+
+    Args:
+        broker: the broker.
+        caller: a resource server, or the token's own agent.
+        token: its secret.
+
+    Returns:
+        the token as the caller sees it, or None.
+
+    Raises:
+        LedgerUnwritableError: its consumption could not be recorded.
     """
     found = broker.registry.token(sha256_hex(token))
     if found is None or not broker.registry.serves(caller.id):
@@ -133,7 +156,12 @@ async def introspect(broker: Broker, caller: Agent, token: str) -> Introspection
 
 
 async def revoke_token(broker: Broker, agent: Agent, token: str) -> None:
-    """Cut one of the agent's own tokens (RFC 7009); anything else is ignored.
+    """Revoke one of the agent's own tokens (RFC 7009); anything else is ignored.
+
+    Args:
+        broker: the broker.
+        agent: whose.
+        token: its secret.
 
     Raises:
         LedgerUnwritableError: too many of the agent's are not recorded yet, and this
@@ -161,10 +189,7 @@ async def revoke_token(broker: Broker, agent: Agent, token: str) -> None:
 
 
 def _as_approved(broker: Broker, token: Token) -> bool:
-    """Tell whether an elevated token says exactly what its approval's digest covers.
-
-    The rows both were loaded from are outside the chain.
-    """
+    """Tell whether an elevated token says exactly what its approval's digest covers."""
     stepup = broker.stepups.find(token.stepup_id)
     if stepup is None:
         return False
@@ -180,10 +205,7 @@ def _as_approved(broker: Broker, token: Token) -> bool:
 async def _deliver(
     broker: Broker, agent: Agent, stepup: StepUp
 ) -> Granted | Denied | Expired | Spent:
-    """Give the elevated token's secret to the agent: made now, stored as a hash.
-
-    Until now nobody had it, so a restart between approval and poll loses nothing.
-    """
+    """Give the elevated token's secret to the agent: made now, stored as a hash."""
     registry = broker.registry
     if stepup.fetched_at is not None:
         return Spent()

@@ -1,4 +1,4 @@
-"""Agents come in: who they are, who answers for them, what they may ask for."""
+"""Register agents: who they are, who answers for them, what they may ask for."""
 
 from __future__ import annotations
 
@@ -62,6 +62,14 @@ async def register(
 ) -> Registered:
     """Register an agent.
 
+    Args:
+        broker: the broker.
+        registration: what the operator says about it.
+        operator: who registers it.
+
+    Returns:
+        the agent, and its secret, which is stored as a hash alone.
+
     Raises:
         UsageError: a field is missing or too long, a scope unknown, a key unusable.
         ConflictError: the name is taken.
@@ -111,6 +119,10 @@ async def register(
 def check_scopes(broker: Broker, scopes: tuple[str, ...]) -> None:
     """Refuse scopes the catalogue does not know, naming the nearest it does.
 
+    Args:
+        broker: the broker.
+        scopes: as they were named.
+
     Raises:
         UsageError: with the unknown scope and up to three near ones.
     """
@@ -145,11 +157,7 @@ def _is_resource_server(registration: Registration) -> bool:
 
 
 def check_resources(named: Iterable[str]) -> tuple[str, ...]:
-    """Return resources in canonical form, sorted.
-
-    Raises:
-        UsageError: there are too many, or one is no absolute URI.
-    """
+    """Return resources in canonical form, sorted; UsageError: one has none."""
     found = tuple(sorted({_resource(each) for each in named}))
     if len(found) > _RESOURCES_CAP:
         raise UsageError(f"a resource server has at most {_RESOURCES_CAP} resources")
@@ -157,11 +165,7 @@ def check_resources(named: Iterable[str]) -> tuple[str, ...]:
 
 
 def _resource(named: str) -> str:
-    """Return a resource in the form that requests' resources are brought into.
-
-    Raises:
-        UsageError: it has none, or is no absolute URI (RFC 8707 section 2).
-    """
+    """Return a resource in canonical form (RFC 8707 section 2), or a UsageError."""
     found = canonical(named) if len(named) <= _RESOURCE_CAP else None
     if found is None or not _URI.fullmatch(found):
         raise UsageError(

@@ -1,4 +1,4 @@
-"""An agent asks for a token: allowed, denied, or held for a person."""
+"""Decide a token request: allowed, denied, or escalated to a person."""
 
 from __future__ import annotations
 
@@ -112,6 +112,16 @@ async def request_token(
 ) -> Granted | Denied | Escalated | InvalidScope:
     """Decide, record, and only then answer a client_credentials request.
 
+    Args:
+        broker: the broker.
+        agent: who asks.
+        action: what for.
+        resource: the resource indicator (RFC 8707).
+        details: ``authorization_details`` as sent (RFC 9396).
+
+    Returns:
+        the token, a denial, or the step-up to poll for.
+
     Raises:
         LedgerUnwritableError: the decision could not be recorded.
         LedgerBusyError: too many decisions wait to be recorded.
@@ -140,7 +150,22 @@ async def start_backchannel(
     resource: str | None,
     details: tuple[dict[str, object], ...] | None,
 ) -> Escalated | Denied | InvalidScope:
-    """Hold the request for a person, also where policy alone would allow it."""
+    """Escalate a request also where policy alone would allow it (CIBA Core 7).
+
+    Args:
+        broker: the broker.
+        agent: who asks.
+        action: what for.
+        resource: the resource indicator (RFC 8707).
+        details: ``authorization_details`` as sent (RFC 9396).
+
+    Returns:
+        the step-up to poll for, or a denial.
+
+    Raises:
+        LedgerUnwritableError: the decision could not be recorded.
+        LedgerBusyError: too many decisions wait to be recorded.
+    """
     request = Request(agent, action, resource, details, DecisionId(new_id("dec")))
     broker.registry.seen(agent.id)
     if refusal := refused(broker, agent):
@@ -152,7 +177,7 @@ async def start_backchannel(
 
 
 def _unread(verdict: Verdict) -> Verdict:
-    """Have a person decide what policy allows without having read all of it."""
+    """Escalate what policy allows without having read all of it."""
     why = "It carries authorization details of a type that policy does not read."
     return replace(
         verdict,
@@ -275,7 +300,7 @@ async def _issue(
 
 
 async def _voided(broker: Broker, request: Request, token: Token) -> Denied:
-    """Take back a token that was decided before a revocation and recorded after it."""
+    """Take back a token that was decided before a revocation and recorded after."""
     await broker.record_cut(
         Draft(
             EventType.TOKEN_REVOKED,
@@ -339,7 +364,7 @@ async def escalate(
 
 
 async def _hold(broker: Broker, request: Request, verdict: Verdict) -> Escalated:
-    """Create the step-up, in memory first so that a twin collapses into it."""
+    """Create the step-up, in memory first so that an identical one finds it."""
     stepup = _new_stepup(broker, request, verdict)
     broker.stepups.put(stepup)
     draft = decision(broker, request, Outcome.ESCALATED, verdict.reason, verdict)

@@ -1,4 +1,4 @@
-"""Cutting off, and letting back in: free, immediate, never waiting for a record."""
+"""Revoke and restore: revoking is immediate and never waits for its record."""
 
 from __future__ import annotations
 
@@ -64,7 +64,18 @@ class Cut:
 async def revoke_agent(
     broker: Broker, agent_id: str, reason: str, operator: Actor
 ) -> Cut:
-    """Cut one agent off: its tokens, its waiting step-ups, its next requests.
+    """Revoke one agent: its tokens, its waiting step-ups, its next requests.
+
+    In force in memory before the record, which it waits for at most about two seconds.
+
+    Args:
+        broker: the broker.
+        agent_id: which.
+        reason: for the record.
+        operator: who decided.
+
+    Returns:
+        what ended, and in how many milliseconds.
 
     Raises:
         NotFoundError: no such agent.
@@ -98,7 +109,16 @@ async def revoke_agent(
 
 
 async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
-    """Stop everything: nothing is issued, active or redeemed until it is lifted."""
+    """Stop everything: nothing is issued, active or redeemed until it is lifted.
+
+    Args:
+        broker: the broker.
+        reason: for the record, and every denial.
+        operator: who decided.
+
+    Returns:
+        what ended, and in how many milliseconds.
+    """
     started = broker.clock.boot()
     registry = broker.registry
     first = registry.panic is None
@@ -144,6 +164,14 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
 async def restore_agent(broker: Broker, agent_id: str, operator: Actor) -> Agent:
     """Serve the agent again; tokens revoked before stay revoked.
 
+    Args:
+        broker: the broker.
+        agent_id: which.
+        operator: who decided.
+
+    Returns:
+        the agent, active.
+
     Raises:
         NotFoundError: no such agent.
         ConflictError: it was revoked again while this was being recorded.
@@ -173,11 +201,16 @@ async def restore_agent(broker: Broker, agent_id: str, operator: Actor) -> Agent
 async def lift_panic(broker: Broker, operator: Actor) -> int:
     """Serve again; agents revoked singly stay revoked.
 
+    Args:
+        broker: the broker.
+        operator: who decided.
+
     Returns:
         how many agents are served now.
 
     Raises:
-        ConflictError: someone stopped everything again while this was being recorded.
+        ConflictError: someone stopped everything again while this was being recorded,
+            or the ledger has to be verified first.
         LedgerUnwritableError: granting needs its record first.
     """
     registry = broker.registry
@@ -236,6 +269,16 @@ async def change_scopes(
 
     What is taken away has its own record: a grant beside it may fail, and then the
     cut is kept for later all the same.
+
+    Args:
+        broker: the broker.
+        agent_id: whose.
+        grant: scopes to give.
+        ungrant: scopes to take away.
+        operator: who decided.
+
+    Returns:
+        the agent as it is now.
 
     Raises:
         NotFoundError: no such agent.

@@ -1,8 +1,8 @@
-"""A person decides: approve with a second factor, deny, or let it expire.
+"""Approve a step-up with a second factor, deny it, or let it expire.
 
-The first decision wins.
-While one is being recorded its step-up is in `StepUps.deciding`, and every other
-decision about it is a conflict; revocations do not ask, they void what is recorded.
+The first decision wins. While one is being recorded its step-up is in
+`StepUps.deciding`, and every other decision about it is a conflict; revocations do not
+ask, they void what is recorded.
 """
 
 from __future__ import annotations
@@ -60,9 +60,18 @@ ENDED_A_TURN: Final = 100
 async def begin_approval(
     broker: Broker, stepup_id: str, digest: str, operator: Actor
 ) -> StepUp:
-    """Start the device flow for exactly what *digest* stands for.
+    """Start the device flow for exactly what *digest* stands for (RFC 8628).
 
     Asked again while it runs, the same device code is returned.
+
+    Args:
+        broker: the broker.
+        stepup_id: which.
+        digest: what the operator was shown.
+        operator: who asks.
+
+    Returns:
+        the step-up, authorizing, with its device code.
 
     Raises:
         NotFoundError: no such step-up.
@@ -97,7 +106,16 @@ async def begin_approval(
 
 
 async def deny(broker: Broker, stepup_id: str, reason: str, operator: Actor) -> StepUp:
-    """Say no; *reason* reaches the agent.
+    """Deny a step-up, in force before its record.
+
+    Args:
+        broker: the broker.
+        stepup_id: which.
+        reason: reaches the agent.
+        operator: who decided.
+
+    Returns:
+        the step-up, denied.
 
     Raises:
         NotFoundError: no such step-up.
@@ -130,6 +148,13 @@ async def deny(broker: Broker, stepup_id: str, reason: str, operator: Actor) -> 
 async def known_stepup(broker: Broker, stepup_id: str) -> StepUp:
     """Return a step-up, however long ago it was decided.
 
+    Args:
+        broker: the broker.
+        stepup_id: which.
+
+    Returns:
+        the step-up.
+
     Raises:
         NotFoundError: there never was one with that id.
     """
@@ -146,7 +171,11 @@ async def known_stepup(broker: Broker, stepup_id: str) -> StepUp:
 
 
 async def expire_due(broker: Broker) -> None:
-    """End every step-up whose time is up."""
+    """End every step-up whose time is up.
+
+    Args:
+        broker: the broker.
+    """
     await expire(broker, broker.stepups.open())
 
 
