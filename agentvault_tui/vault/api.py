@@ -41,13 +41,13 @@ class TenantApi:
         budget: Budget | None = None,
         patience: RetryLimits | None = None,
     ) -> None:
-        """Reach what lies under *base*, a URL of the tenant's that ends in a slash.
+        """Reach what lies under *base*, such as ``<issuer>api/v2/``.
 
         Args:
             tenant: how it is reached.
-            base: ``<issuer>api/v2/`` for example.
+            base: a URL of the tenant's that ends in a slash.
             tokens: where the access token comes from.
-            budget: shared by all clients of this tenant; none of its own without.
+            budget: of requests, shared by all clients of this tenant.
             patience: how often a request is tried, and how long that may take.
         """
         self.tenant: Final = tenant
@@ -78,26 +78,22 @@ class TenantApi:
         *,
         query: Query | None = None,
         body: object = None,
-        priority: Priority | None = None,
         expect: Collection[int] = (200,),
         what: str = "",
         scope: str = "",
         repeatable: bool | None = None,
-        cap: int = MAX_ANSWER,
     ) -> TenantReply:
         """Send one request and return its answer, whose status is one of *expect*.
 
         Args:
-            method: as HTTP has it, in capitals.
-            path: below the base; ids in it quoted by `vault.path`.
+            method: of HTTP, in capitals.
+            path: below the base; ids in it quoted by `issuer.path`.
             query: its parameters.
             body: sent as JSON; nothing when it is None.
-            priority: who waits for it; by default as `at` said, an operator.
             expect: the statuses that are a success.
             what: what it does, as in "the tenant would not *what*".
             scope: what it needs, told when the tenant names no scope itself.
             repeatable: whether twice is as good as once; by default all but POST is.
-            cap: the most bytes of an answer that are read.
 
         Raises:
             TenantUnreachableError: no answer, or none of use.
@@ -105,18 +101,18 @@ class TenantApi:
             TenantRefusedError: the tenant said no; see its kinds.
         """
         if not is_path(path):
-            raise ValueError("a path of the API's is quoted by vault.path")
-        url = self._base + path
-        asked = _parameters(query or {})
-        if asked:
-            url += f"?{urlencode(asked)}"
+            raise ValueError("a path of the API's is quoted by issuer.path")
+        given = {name: one for name, one in (query or {}).items() if one is not None}
+        pairs = [
+            (name, str(one).lower() if isinstance(one, bool) else str(one))
+            for name, one in given.items()
+        ]
+        url = f"{self._base}{path}" + (f"?{urlencode(pairs)}" if pairs else "")
         if repeatable is None:
             repeatable = method in IDEMPOTENT
 
-        urgency = self._priority if priority is None else priority
-
         async def send() -> TenantReply:
-            return await self._send(method, url, body, urgency, cap)
+            return await self._send(method, url, body)
 
         reply = await persist(send, self.tenant, self._patience, repeatable=repeatable)
         if reply.status not in expect:
@@ -124,16 +120,14 @@ class TenantApi:
             raise refused(reply, what or f"{method} {path}", now, scope=scope)
         return reply
 
-    async def _send(
-        self, method: str, url: str, body: object, priority: Priority, cap: int
-    ) -> TenantReply:
+    async def _send(self, method: str, url: str, body: object) -> TenantReply:
         """Send once; with a fresh token once more, when ours is not taken any more."""
         for last in (False, True):
             access = await self._tokens.access()
             if self._budget is not None:
-                await self._budget.take(priority)
+                await self._budget.take(self._priority)
             reply = await self.tenant.send(
-                method, url, body=body, bearer=access.token, cap=cap
+                method, url, body=body, bearer=access.token, cap=MAX_ANSWER
             )
             if self._budget is not None:
                 self._budget.heed(reply)
@@ -237,11 +231,3 @@ class TenantApi:
                 break
             marks.add(mark)
         raise TenantUnreachableError("the tenant's list has no end")
-
-
-def _parameters(query: Query) -> list[tuple[str, str]]:
-    return [
-        (name, str(value).lower() if isinstance(value, bool) else str(value))
-        for name, value in query.items()
-        if value is not None
-    ]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Final
 
 from agentvault_tui.errors import (
@@ -29,20 +28,10 @@ from agentvault_tui.vault.credentials import DEVICE_GRANT, VAULT_GRANT
 from agentvault_tui.vault.reply import Json, TenantReply
 
 
-class Envelope(StrEnum):
-    """Which of the tenant's APIs worded a refusal."""
-
-    AUTHENTICATION = "authentication"
-    MANAGEMENT = "management"
-    MY_ACCOUNT = "my_account"
-    NONE = "none"
-
-
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """A refusal, read; every text of it is displayable."""
 
-    envelope: Envelope
     status: int
     code: str
     """Stable, such as ``insufficient_scope``; the status in words when none came."""
@@ -88,28 +77,20 @@ def read_refusal(reply: TenantReply) -> Refusal:
     body = reply.body or {}
     if type(body.get("statusCode")) is int:
         code = body.get("errorCode") or body.get("error")
-        return _refusal(Envelope.MANAGEMENT, reply, code, body.get("message"))
+        return _refusal(reply, code, body.get("message"))
     if isinstance(body.get("title"), str) and ("type" in body or "status" in body):
-        return _refusal(
-            Envelope.MY_ACCOUNT, reply, _tail(body.get("type")), _problem(body)
-        )
+        return _refusal(reply, _tail(body.get("type")), _problem(body))
     if reply.error:
-        return _refusal(
-            Envelope.AUTHENTICATION, reply, reply.error, body.get("error_description")
-        )
-    return Refusal(Envelope.NONE, reply.status, f"status_{reply.status}")
+        return _refusal(reply, reply.error, body.get("error_description"))
+    return Refusal(reply.status, f"status_{reply.status}")
 
 
 def refused(
     reply: TenantReply, what: str, now: datetime, *, scope: str = ""
 ) -> TenantError:
-    """Return the error for a reply that is no success.
+    """Return the error for a reply that is no success: "the tenant would not *what*".
 
-    Args:
-        reply: what came back.
-        what: what was asked for, as in "the tenant would not *what*".
-        now: the time, for how long to wait.
-        scope: what the call needs, for when the tenant does not say.
+    *scope* is what the call needs, for when the tenant does not say.
     """
     found = read_refusal(reply)
     if reply.status == 429:
@@ -162,16 +143,14 @@ def _remedy(found: Refusal) -> str:
     return _REMEDIES.get(found.code, "")
 
 
-def _refusal(
-    envelope: Envelope, reply: TenantReply, code: object, message: object
-) -> Refusal:
+def _refusal(reply: TenantReply, code: object, message: object) -> Refusal:
     text = visible(message, 300) if isinstance(message, str) else ""
     scopes: tuple[str, ...] = ()
     listed = _SCOPES.search(text)
     if listed is not None:
         words = re.split(r"[,\s]+", listed[1].strip(" .,"))
         scopes = tuple(word for word in words if word)[:20]
-    return Refusal(envelope, reply.status, _code(code, reply), text, scopes)
+    return Refusal(reply.status, _code(code, reply), text, scopes)
 
 
 def _code(code: object, reply: TenantReply) -> str:

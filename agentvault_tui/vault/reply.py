@@ -35,8 +35,6 @@ class TenantReply:
     """``x-ratelimit-remaining``: requests left until then."""
     date: datetime | None = None
     """The tenant's own clock, to the second."""
-    empty: bool = False
-    """Whether the answer had no body at all."""
     unread: bytes = field(default=b"", repr=False)
     """The body when it was no JSON that we read."""
 
@@ -120,7 +118,6 @@ def read_reply(status: int, headers: Mapping[str, str], content: bytes) -> Tenan
         reset=_whole(headers.get("x-ratelimit-reset", "")),
         remaining=_whole(headers.get("x-ratelimit-remaining", "")),
         date=_date(headers.get("date", "")),
-        empty=not content,
         unread=unread,
     )
 
