@@ -138,10 +138,9 @@ class TenantApi:
         return reply
 
     def _is_outdated(self, access: AccessToken, reply: TenantReply) -> bool:
-        """Tell whether another token may be taken where *access* was not.
+        """Tell whether a fresh token may be accepted where *access* was not.
 
-        A token has the scopes of the moment it was made; one of yesterday knows
-        nothing of the scope that was granted since.
+        A token has the scopes of the moment it was made, not those granted since.
         """
         if reply.status != 403 or access.young is None:
             return reply.status == 401
@@ -163,8 +162,8 @@ class TenantApi:
         Auth0 refuses parameters it does not know: *totals* asks for ``include_totals``.
 
         Raises:
-            TenantError: as `request`; also after the last row that can be reached,
-                when the tenant has more: a list that is cut short is never silent.
+            TenantError: as `request`; also after the last row that can be reached, when
+                the tenant has more: a list is never cut short silently.
         """
         seen, page, total = 0, 0, None
         while True:
@@ -208,7 +207,7 @@ class TenantApi:
         """Yield the rows of a list under *key* that is paged by a ``next`` mark.
 
         Raises:
-            TenantError: as `request`; also when the marks go round in a circle.
+            TenantError: as `request`; also when the marks repeat.
         """
         mark: str | None = None
         marks: set[str] = set()

@@ -1,4 +1,4 @@
-"""A tenant's few requests a second, kept for what an operator is waiting for."""
+"""A rate limit for the tenant's APIs that serves operators first."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Priority(IntEnum):
 class Budget:
     """A token bucket over the boot clock, handed out by priority, then by arrival.
 
-    What runs in the background leaves one request in the bucket, so that an
-    operator's next one goes out at once. One budget serves all clients of a tenant.
+    Background requests leave one in the bucket, so that an operator's next one goes
+    out at once. One budget serves all clients of a tenant.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Budget:
             self._tell()
 
     def heed(self, reply: TenantReply) -> None:
-        """Learn from an answer: a spent limit holds everyone until it is renewed."""
+        """Apply an answer's rate limit headers: a spent limit holds all requests."""
         if reply.status != 429 and reply.remaining != 0:
             return
         pause = reply.wait(self._clock.now())

@@ -1,4 +1,4 @@
-"""The tenant as the broker sees it: start a flow, wait for it, verify who it was."""
+"""The tenant as the broker uses it: device flows, and ID tokens verified."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _FIRST_RETRY, _SLOWEST_RETRY = 1.0, 15.0
 
 
 class TenantClient:
-    """One tenant, reached over HTTP; which product it is makes no difference."""
+    """The broker's client at one tenant, Auth0's or the embedded one."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class TenantClient:
         return self.tenant.reachable
 
     async def probe(self) -> bool:
-        """Ask the tenant for its discovery document; tell whether it is well."""
+        """Fetch the tenant's discovery document; tell whether that worked."""
         return await self.tenant.probe()
 
     async def start_device_flow(
@@ -88,13 +88,16 @@ class TenantClient:
         *,
         ttl: int,
     ) -> DeviceFlow:
-        """Begin a flow (RFC 8628 section 3.1) whose code lives at most *ttl* seconds.
+        """Begin a device flow (RFC 8628 section 3.1).
 
         Args:
             scope: what is asked for.
             authorization_details: RFC 9396, what the person is to approve; sent where
                 `Tenant.details_types` has their types.
-            ttl: the cap on the tenant's own ``expires_in``.
+            ttl: the most seconds its code lives.
+
+        Returns:
+            the flow, with the code and the page to show.
 
         Raises:
             TenantError: it is unreachable, refuses, or sent what cannot be shown.
@@ -131,8 +134,11 @@ class TenantClient:
             raw: the token.
             not_before: the person must have proved their second factor since then.
             until: how long to ask again for a key that cannot be had. The device code
-                is spent when the token is there (RFC 8628 section 3.5), so giving up
-                at the first failure would make the person start again.
+                is spent by then (RFC 8628 section 3.5), so giving up at the first
+                failure would make the person start again.
+
+        Returns:
+            who it was.
 
         Raises:
             IdentityError: it proves less than is needed; `reason` says what.
@@ -186,7 +192,7 @@ class TenantClient:
         """Return the tenant's key that *raw* names; one it rotated to is fetched.
 
         Until *until* a key that is not listed yet, or cannot be fetched, is asked for
-        again; `CachedDocument` bounds the requests that makes, whoever asks how often.
+        again; `CachedDocument` bounds the requests.
         """
         kid = key_id(raw)
         pause = _FIRST_RETRY

@@ -1,4 +1,4 @@
-"""Signing a person in through their browser: the authorization code flow with PKCE."""
+"""Sign a person in through their browser: the authorization code flow with PKCE."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hmac
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from authlib.oauth2 import OAuth2Client
 
@@ -27,7 +27,7 @@ _MAX_CODE: Final = 2048
 
 @dataclass(frozen=True, slots=True)
 class SigningIn:
-    """A sign-in under way: what to open, and what `finish_sign_in` must know again."""
+    """A sign-in under way: the page to open, and what `finish_sign_in` needs."""
 
     page: str = field(repr=False)
     redirect_uri: str
@@ -39,7 +39,7 @@ class SigningIn:
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """What the tenant gave for the code; who it was is yet to be verified."""
+    """What the tenant gave for the code; the ID token is yet to be verified."""
 
     id_token: str = field(repr=False)
     refresh_token: Secret
@@ -52,7 +52,7 @@ async def begin_sign_in(
     *,
     unguessable: Callable[[], str] = lambda: secrets.token_urlsafe(32),
 ) -> SigningIn:
-    """Return the page that signs someone in for the client, whoever is signed in there.
+    """Begin an authorization code flow for a client (RFC 6749 section 4.1).
 
     Args:
         tenant: where.
@@ -61,10 +61,10 @@ async def begin_sign_in(
         unguessable: makes states, nonces and PKCE verifiers.
 
     Returns:
-        the page, and what `finish_sign_in` must know again.
+        the page to open, and what `finish_sign_in` needs.
 
     Raises:
-        TenantError: the tenant cannot be reached, or signs nobody in like this.
+        TenantError: the tenant cannot be reached, or has no such page.
     """
     endpoint = (await tenant.metadata()).authorization_endpoint
     if not endpoint or "?" in endpoint or "#" in endpoint:
@@ -94,7 +94,7 @@ async def begin_sign_in(
 async def finish_sign_in(
     tenant: Tenant, client: RegisteredClient, begun: SigningIn, *, code: str, state: str
 ) -> SignedIn:
-    """Spend the code the browser came back with (RFC 6749 section 4.1.3).
+    """Redeem the code the browser came back with (RFC 6749 section 4.1.3).
 
     Args:
         tenant: where the sign-in began.
@@ -107,11 +107,10 @@ async def finish_sign_in(
         an ID token that is yet to be verified, and a refresh token.
 
     Raises:
-        TenantRefusedError: the answer is another's (``wrong_state``), too late
-            (``expired``), or the tenant says no.
+        TenantRefusedError: ``wrong_state``, ``expired``, or the tenant says no.
         TenantError: the tenant does not answer, or gives no refresh token.
     """
-    check_return(begun, state, tenant.clock)
+    check_return(begun.state, state, begun.expires, tenant.clock)
     form = {
         "grant_type": "authorization_code",
         "code": code[:_MAX_CODE],
@@ -131,35 +130,21 @@ async def finish_sign_in(
     return SignedIn(id_token, access.refresh_token)
 
 
-class Begun(Protocol):
-    """What was begun here and ends where a browser comes back to."""
-
-    @property
-    def state(self) -> str:
-        """What the browser must bring back."""
-        ...
-
-    @property
-    def expires(self) -> Deadline:
-        """Until when."""
-        ...
-
-
-def check_return(begun: Begun, state: str, clock: Clock) -> None:
-    """Check that a browser comes back from what was *begun* here, and in time.
+def check_return(expected: str, state: str, expires: Deadline, clock: Clock) -> None:
+    """Check that a browser comes back from what was begun here, and in time.
 
     RFC 6749 section 10.12: without it someone else's code could be slipped in.
 
     Raises:
         TenantRefusedError: ``wrong_state`` or ``expired``.
     """
-    if not hmac.compare_digest(state.encode(), begun.state.encode()):
+    if not hmac.compare_digest(state.encode(), expected.encode()):
         raise TenantRefusedError(
             "wrong_state",
             "the browser came back from something that was not begun here",
             "begin again, and follow the link that is shown",
         )
-    if begun.expires.passed(clock):
+    if expires.passed(clock):
         raise TenantRefusedError(
             "expired", "the time to come back is over", "begin again"
         )

@@ -33,7 +33,7 @@ class OAuthRequests(OAuth2Client):  # type: ignore[misc] # authlib is not typed
     """authlib's OAuth client without a transport.
 
     `fetch_token` and `revoke_token` return the fields of the form to send, the client's
-    authentication among them. `Tenant.send` sends it: authlib's own transport hides
+    authentication among them; `Tenant.send` sends it. authlib's own transport hides
     statuses, and bounds neither size nor time.
     """
 
@@ -103,12 +103,12 @@ class SigningKey:
 
 @dataclass(frozen=True, slots=True)
 class RegisteredClient:
-    """A client of the tenant: a native application, which has no secret (``none``)."""
+    """A client of the tenant; a native one has no secret (``none``)."""
 
     client_id: str
 
     def requests(self, issuer: str, now: datetime) -> OAuthRequests:  # noqa: ARG002
-        """Return what words one request to *issuer*, authenticated as this client."""
+        """Return what makes one request to *issuer*, authenticated as this client."""
         return OAuthRequests(None, self.client_id)
 
 
@@ -119,7 +119,7 @@ class ClientSecret(RegisteredClient):
     secret: Secret
 
     def requests(self, issuer: str, now: datetime) -> OAuthRequests:  # noqa: ARG002
-        """Return what words one request, with the secret in it."""
+        """Return what makes one request, with the secret in it."""
         method = "client_secret_post"
         return OAuthRequests(None, self.client_id, self.secret.reveal(), method, method)
 
@@ -132,7 +132,7 @@ class PrivateKey(RegisteredClient):
     jti: Callable[[], str] = new_jti
 
     def requests(self, issuer: str, now: datetime) -> OAuthRequests:
-        """Return what words one request, with an assertion for it alone."""
+        """Return what makes one request, with an assertion for it alone."""
         signed = self.key.sign(self.client_id, issuer, now, self.jti())
         method = _Assertion(signed)
         return OAuthRequests(None, self.client_id, None, method, method)

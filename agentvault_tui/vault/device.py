@@ -1,4 +1,4 @@
-"""The device authorization flow (RFC 8628): what the tenant may send, and means."""
+"""The device authorization flow (RFC 8628), from the client's side."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _DEVICE_CODE: Final = re.compile(r"[\x21-\x7e]{8,2048}")
 
 @dataclass(frozen=True, slots=True)
 class DeviceFlow:
-    """A started flow: what to show, and the secret that only the poll sends."""
+    """A started flow: what to show, and the device code that only polls send."""
 
     device_code: str = field(repr=False)
     user_code: str
@@ -56,7 +56,7 @@ class DeviceFlow:
 
 @dataclass(frozen=True, slots=True)
 class FlowTokens:
-    """The person approved; the ID token still has to be verified."""
+    """Approved; the ID token is yet to be verified."""
 
     id_token: str = field(repr=False)
     access: AccessToken | None = field(default=None, compare=False)
@@ -65,19 +65,19 @@ class FlowTokens:
 
 @dataclass(frozen=True, slots=True)
 class FlowPending:
-    """Nobody decided yet."""
+    """Not decided yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class FlowSlowDown:
-    """We poll too fast."""
+    """Polled too fast."""
 
     retry_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class FlowUnavailable:
-    """No answer we can use; worth asking again."""
+    """No usable answer; worth asking again."""
 
     problem: str
     retry_after: float | None = None
@@ -92,12 +92,12 @@ class FlowDenied:
 
 @dataclass(frozen=True, slots=True)
 class FlowExpired:
-    """The code ran out before anyone used it."""
+    """The code expired before it was decided."""
 
 
 @dataclass(frozen=True, slots=True)
 class FlowFailed:
-    """The tenant will not answer this code any more."""
+    """The tenant will not answer for this code any more."""
 
     error: str
     message: str
@@ -105,7 +105,7 @@ class FlowFailed:
 
 @dataclass(frozen=True, slots=True)
 class FlowCancelled:
-    """We stopped waiting."""
+    """The caller stopped waiting."""
 
 
 Poll = (
@@ -220,7 +220,7 @@ def read_poll(reply: TenantReply, clock: Clock) -> Poll:
 
 
 def _is_user_code(code: str) -> bool:
-    """Tell whether *code* is one to show: Auth0's masks have 8 to 20 characters."""
+    """Tell whether *code* may be shown: Auth0's masks have 8 to 20 characters."""
     letters = sum(map(str.isalnum, code))
     return len(code) <= 20 and letters >= 6 and bool(_USER_CODE.fullmatch(code))
 
@@ -293,7 +293,7 @@ async def sign_in(
     scopes: Iterable[str],
     show: Callable[[DeviceFlow], None],
 ) -> AccessToken:
-    """Sign a person in and return their Management API token.
+    """Sign a person in by device flow, for a Management API token.
 
     Args:
         tenant: whose API it is for.

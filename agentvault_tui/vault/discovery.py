@@ -41,11 +41,11 @@ class Metadata:
 
 
 def read_metadata(reply: TenantReply, issuer: str) -> Metadata:
-    """Check a discovery document.
+    """Check a discovery document (OpenID Connect Discovery section 4.3).
 
     Raises:
         TenantUnreachableError: it is not one.
-        TenantError: it is another issuer's, or points elsewhere.
+        TenantError: it is another issuer's, or names an endpoint on another origin.
     """
     body = _document(reply, "discovery document")
     said = body.get("issuer")
@@ -91,13 +91,12 @@ def read_metadata(reply: TenantReply, issuer: str) -> Metadata:
 
 
 def read_details_types(reply: TenantReply, issuer: str) -> frozenset[str]:
-    """Read from a tenant's own extensions which details its device flow shows.
+    """Read which types of authorization details the tenant's device flow shows.
 
-    Whatever is there and is not this issuer's document says nothing: then the
-    fingerprint is what a person compares, as at Auth0, which has no such document.
+    A document of the embedded tenant's own: Auth0 has none, which reads as no types.
 
     Raises:
-        TenantUnreachableError: no answer to go by; what was shown before still is.
+        TenantUnreachableError: no answer to go by; what was read before still counts.
     """
     if reply.status in {408, 425, 429} or reply.status >= 500:
         raise TenantUnreachableError(
@@ -113,7 +112,7 @@ def read_details_types(reply: TenantReply, issuer: str) -> frozenset[str]:
 
 
 def _expanded(endpoint: str) -> str:
-    """Fill the one template that Auth0's tenants have: a connection in a path."""
+    """Drop the one URI template that Auth0's metadata has, a connection in a path."""
     return endpoint.removesuffix("/{connectionName}")
 
 

@@ -1,8 +1,6 @@
-"""How a tenant or provider is reached: the environment's proxy and authorities.
+"""The environment's proxy and certificate authorities, for tenant and providers alone.
 
-Companies have both. They are honoured towards the tenant and the providers alone:
-nothing on loopback goes through a proxy or by other authorities, be it the embedded
-tenant or a program of one's own.
+Nothing on loopback goes through a proxy or by other authorities.
 """
 
 from __future__ import annotations
@@ -63,7 +61,7 @@ class Route:
         return f"{way}, trusting {trusted}"
 
     def context(self) -> ssl.SSLContext | None:
-        """Return what trusts the authorities named; None: certifi's are to be trusted.
+        """Return an SSL context of the authorities named; None means certifi's.
 
         Raises:
             TenantUnreachableError: they cannot be read.
@@ -86,10 +84,6 @@ class Route:
 
 def route(url: str, environ: Mapping[str, str] = os.environ) -> Route:
     """Return how the origin of *url* is reached.
-
-    Args:
-        url: absolute, http or https.
-        environ: the environment.
 
     Raises:
         TenantUnreachableError: a proxy is named that we cannot use.
@@ -115,7 +109,7 @@ def route(url: str, environ: Mapping[str, str] = os.environ) -> Route:
 
 
 def _proxy(variable: str, said: str) -> str:
-    """Return a proxy's URL; what is wrong with it is told without quoting it."""
+    """Return a proxy's URL; an error about it never quotes its credentials."""
     url = said if "://" in said else f"http://{said}"
     try:
         parts = urlsplit(url)

@@ -126,7 +126,7 @@ def verify(
     mfa_at_required: bool = False,
     amr_required: bool = True,
 ) -> Identity:
-    """Verify an ID token (OpenID Connect Core section 3.1.3.7) and ours on top.
+    """Verify an ID token (OpenID Connect Core section 3.1.3.7), and its second factor.
 
     ``amr`` and the times are covered by the tenant's signature alike. Auth0 documents
     ``amr`` for hosted logins and does not say whether a device flow's ID token has it,
@@ -166,15 +166,8 @@ def verify_nonce(
 ) -> tuple[str, str]:
     """Verify the ID token of a sign-in we began; return subject and name, untrusted.
 
-    It says who it was and proves nothing for an approval: no factor is looked for.
-
-    Args:
-        raw: the token; call `key_id` first.
-        key: the tenant's key of that name.
-        issuer: whose token it must be.
-        client_id: whom it must be for.
-        now: the time.
-        nonce: what was sent (OpenID Connect Core section 3.1.2.1).
+    It proves nothing for an approval: no factor is looked for. *nonce* is what was
+    sent (OpenID Connect Core section 3.1.2.1).
 
     Raises:
         IdentityError: with the stable reason.

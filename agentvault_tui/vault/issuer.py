@@ -1,4 +1,4 @@
-"""Which tenant: the issuer as it must be written, and what lies on its origin."""
+"""The issuer as it must be written, and URLs on its origin."""
 
 from __future__ import annotations
 
@@ -70,8 +70,7 @@ def path(*segments: str) -> str:
     """Join *segments* to a path, each quoted whole: ids hold ``|``, ``/`` and ``:``.
 
     Raises:
-        TenantUnreachableError: a segment, which is an id of the tenant's, is empty or
-            would climb.
+        TenantUnreachableError: a segment, an id of the tenant's, is empty or climbs.
     """
     if not segments or any(one in {"", ".", ".."} for one in segments):
         raise TenantUnreachableError("the tenant sent an id that names nothing")

@@ -18,8 +18,8 @@ from agentvault_tui.vault.secret import Secret
 class ClientSecretsFile:
     """One file for one tenant, 0600 in ``keys/``, replaced in one step.
 
-    A member for each application: ``console``, ``management`` and
-    ``agents/<id>``, with ``client_id`` and, where there is one, ``client_secret``.
+    It has a member for each application, ``console``, ``management`` and
+    ``agents/<id>``: ``client_id``, and ``client_secret`` where there is one.
     """
 
     def __init__(self, home: Home, issuer: str) -> None:
@@ -76,7 +76,7 @@ class ClientSecretsFile:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Change the file with nobody in between: `apply` runs beside a broker.
+        """Lock the file for a change: `apply` runs beside a broker.
 
         A secret that the other wrote meanwhile would be lost, and is told only once.
         """

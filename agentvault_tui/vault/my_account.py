@@ -1,7 +1,7 @@
-"""Accounts a user connects for Token Vault (Auth0's My Account API), as that user.
+"""The accounts a user connects for Token Vault (Auth0's My Account API), as that user.
 
 Connecting is two calls with a browser between them: `connect` gives the page to
-open, the page ends at our redirect URI with a code, and `complete` spends it.
+open, which ends at our redirect URI with a code, and `complete` redeems it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class ConnectedAccount:
 
 @dataclass(frozen=True, slots=True)
 class PendingConnection:
-    """A connection under way: what to open, and what `complete` must know again."""
+    """A connection under way: the page to open, and what `complete` needs."""
 
     page: str = field(repr=False)
     """Where to send the user, on the tenant's own origin; holds a ticket."""
@@ -95,6 +95,9 @@ class MyAccountApi(TenantApi):
             connection: ``google-oauth2`` for example.
             redirect_uri: where the tenant's page ends; the client lists it.
             scopes: what to ask the provider for, at most 100.
+
+        Returns:
+            the page to open, and what `complete` needs.
 
         Raises:
             TenantError: the tenant refuses, or sent what must not be opened.
@@ -133,18 +136,20 @@ class MyAccountApi(TenantApi):
     async def complete(
         self, connecting: PendingConnection, *, code: str, state: str
     ) -> ConnectedAccount:
-        """Spend the code the browser came back with (201).
+        """Redeem the code the browser came back with (201).
 
         Args:
             connecting: what `connect` returned; good once.
             code: the ``connect_code`` of the redirect.
             state: its ``state``.
 
+        Returns:
+            the account that is connected now.
+
         Raises:
-            TenantRefusedError: the answer is another's (``wrong_state``), too late
-                (``expired``), or the tenant says no.
+            TenantRefusedError: ``wrong_state``, ``expired``, or the tenant says no.
         """
-        check_return(connecting, state, self.tenant.clock)
+        check_return(connecting.state, state, connecting.expires, self.tenant.clock)
         reply = await self.request(
             "POST",
             "connected-accounts/complete",
@@ -177,9 +182,9 @@ class MyAccountApi(TenantApi):
             yield account(row)
 
     async def disconnect(self, account_id: str) -> bool:
-        """Delete an account's tokens from the vault (204); was it there?
+        """Delete an account's tokens from the vault (204); tell whether it was there.
 
-        The provider's own tokens live on: revoke them there.
+        The provider's own tokens live on until they are revoked there.
         """
         return await delete_at(
             self,
@@ -189,7 +194,7 @@ class MyAccountApi(TenantApi):
         )
 
     def _page(self, body: Json) -> str:
-        """Return the page to open, with its ticket; a person is about to open it."""
+        """Return the page to open with its ticket: one on the tenant's own origin."""
         uri, parameters = body.get("connect_uri"), body.get("connect_params")
         ticket = parameters.get("ticket") if isinstance(parameters, dict) else None
         page = f"{uri}?{urlencode({'ticket': ticket})}"

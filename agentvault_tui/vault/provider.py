@@ -1,8 +1,8 @@
-"""A provider itself, beside the vault: a token is revoked there, or asked whose it is.
+"""A provider of Token Vault's, reached directly: to revoke a token, or ask whose it is.
 
-The broker is no client of the provider's: it has nothing to show but the access token.
-So only an endpoint that revokes for whoever shows one is of use, and of those that
-`KNOWN` names, the provider's own documentation says that it does.
+The broker is no client of the provider's and has nothing to show but the access
+token. So only an endpoint that revokes for whoever shows one is of use, and of those
+that `KNOWN` names, the provider's own documentation says that it does.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _GOOGLE: Final = "https://oauth2.googleapis.com/revoke"
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where a provider is reached; empty where it is not."""
+    """A provider's endpoints; empty where there is none."""
 
     revocation: str = ""
     userinfo: str = ""
@@ -37,9 +37,9 @@ class Endpoints:
     def ends_all(self) -> bool:
         """Whether one token revoked ends every other of the same grant.
 
-        RFC 7009 section 2.1 leaves that to the server. Google: "Revocation removes all
-        OAuth 2.0 scopes previously granted to a project, invalidating any issued access
-        or refresh tokens for all clients registered under that project."
+        RFC 7009 section 2.1 leaves that to the server. Google's guide: "Revocation
+        removes all OAuth 2.0 scopes previously granted to a project, invalidating any
+        issued access or refresh tokens for all clients registered under that project."
         """
         return self.revocation == _GOOGLE
 
@@ -59,13 +59,9 @@ KNOWN: Final[Mapping[str, Endpoints]] = {
 def endpoints(
     name: str, revocation: str, userinfo: str, known: Mapping[str, Endpoints] = KNOWN
 ) -> Endpoints:
-    """Return the endpoints of the connection *name*, as its settings say.
+    """Return the endpoints of the connection *name*, by its settings.
 
-    Args:
-        name: as the tenant names it.
-        revocation: a URL, ``auto`` or ``none``.
-        userinfo: a URL, ``auto`` or ``none``.
-        known: what ``auto`` stands for.
+    *revocation* and *userinfo* are a URL each, ``none``, or ``auto``: the one *known*.
 
     Raises:
         SettingsError: a URL is none that a token may be sent to.
@@ -86,12 +82,12 @@ def _chosen(said: str, usual: str, setting: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ProviderRevoked:
-    """The token is worth nothing there any more."""
+    """The token is revoked."""
 
 
 @dataclass(frozen=True, slots=True)
 class RevocationPending:
-    """Nobody can say so; worth asking again."""
+    """No answer, or none that says so; to be tried again."""
 
     problem: str
     wait: float = 0.0
@@ -100,13 +96,13 @@ class RevocationPending:
 
 @dataclass(frozen=True, slots=True)
 class RevocationRefused:
-    """It refused, and would again."""
+    """Refused for good."""
 
     problem: str
 
 
 class ProviderClient:
-    """One provider, reached over connections of its own."""
+    """The HTTP client of one provider."""
 
     def __init__(self, at: Endpoints, name: str, seconds: float = SECONDS) -> None:
         """Reach it at *at*; *name* is the connection's, for what is told of it."""
@@ -122,7 +118,7 @@ class ProviderClient:
     async def revoke(
         self, token: Secret
     ) -> ProviderRevoked | RevocationPending | RevocationRefused:
-        """Revoke an access token (RFC 7009), and see that it is so where that shows."""
+        """Revoke an access token (RFC 7009), and check it where userinfo allows."""
         if self._revocation is None:
             return RevocationRefused(f"no revocation endpoint of {self._name} is known")
         try:
@@ -140,7 +136,7 @@ class ProviderClient:
         return said
 
     async def whose(self, token: Secret) -> str:
-        """Return who the token's owner is there (OIDC Core section 5.3), or ``""``."""
+        """Return the token's subject there (OIDC Core section 5.3), or ``""``."""
         reply = await self._info(token)
         if reply is None or reply.status != 200:
             return ""
@@ -175,7 +171,7 @@ class ProviderClient:
         return RevocationRefused(told)
 
     async def _takes(self, token: Secret) -> bool:
-        """Tell whether the provider is seen to take the token; a doubt is no."""
+        """Tell whether the provider is seen to accept the token; a doubt is no."""
         reply = await self._info(token)
         return reply is not None and reply.status == 200
 
@@ -193,7 +189,7 @@ class ProviderClient:
 def _is_denied(reply: TenantReply) -> bool:
     """Tell whether a 200 says no in its body, as Slack's API does.
 
-    Section 2.2 has the body ignored; ignored, this one would be taken for a yes.
+    RFC 7009 section 2.2 has the body ignored; this one would be taken for a yes.
     """
     body = reply.body or {}
     return body.get("ok") is False or body.get("revoked") is False or bool(reply.error)

@@ -1,4 +1,4 @@
-"""A document of the tenant's, kept fresh: fetched once for all who wait for it."""
+"""A document of the tenant's, cached: fetched once for all who wait for it."""
 
 from __future__ import annotations
 
@@ -21,19 +21,15 @@ PAUSE: Final = 60.0
 
 
 class CachedDocument(Generic[T]):
-    """The last good copy of a document, and the rules for fetching another."""
+    """The last good copy of a document, and when it is fetched again."""
 
     def __init__(
         self, fetch: Callable[[], Awaitable[T]], clock: Clock, *, burst: int = 1
     ) -> None:
-        """Keep what *fetch* returns, aged by the boot clock.
+        """Cache what *fetch* returns, aged by the boot clock.
 
-        Args:
-            fetch: asks the tenant.
-            clock: the only source of now.
-            burst: how many fetches may follow each other at once while there is
-                something to fall back on; they are as many in `PAUSE` times as many
-                seconds, whoever asks.
+        While a copy is usable, at most *burst* fetches may follow each other at once,
+        and no more than one every `PAUSE` seconds on average.
         """
         self._fetch = fetch
         self._clock = clock
@@ -60,7 +56,7 @@ class CachedDocument(Generic[T]):
         return self._value
 
     async def renew(self) -> None:
-        """Fetch again, unless that was tried as often as it may be.
+        """Fetch again, unless the limit of fetches is reached.
 
         Whoever comes while a fetch is under way waits for that one.
         """

@@ -1,4 +1,4 @@
-"""What came back from the tenant: status, JSON, and the headers that count."""
+"""An answer of the tenant: status, JSON, and rate limit headers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LONGEST_WAIT: Final = 300.0
 
 @dataclass(frozen=True, slots=True)
 class TenantReply:
-    """A status, the JSON when it was some, and what the headers say about asking on."""
+    """A status, its JSON if any, and what the headers say about asking again."""
 
     status: int
     value: object = field(default=None, repr=False)
@@ -81,9 +81,9 @@ class TenantReply:
         return value
 
     def shallow(self) -> TenantReply:
-        """Return the answer as if it had nothing nested deeper than we read.
+        """Return the answer without what is nested deeper than `strict_json` reads.
 
-        For what is only looked at: what was left out must not be written back.
+        For reading alone: what was left out must not be written back.
         """
         with contextlib.suppress(ValueError):
             value = strict_json.loads(self.unread, mend=True, prune=True)
@@ -93,8 +93,8 @@ class TenantReply:
     def wait(self, now: datetime) -> float | None:
         """Return the seconds until it is worth asking again, if a header says so.
 
-        ``x-ratelimit-reset`` is an epoch of the tenant's clock: the distance is taken
-        from its own ``Date``, so that a clock of ours that is wrong does no harm.
+        ``x-ratelimit-reset`` is an epoch of the tenant's clock, so it is compared with
+        the answer's own ``Date``, not with our clock.
         """
         if self.retry_after is not None:
             return self.retry_after
@@ -105,7 +105,7 @@ class TenantReply:
 
 
 def read_reply(status: int, headers: Mapping[str, str], content: bytes) -> TenantReply:
-    """Take from an answer what we use; nothing in it is trusted, or an exception."""
+    """Read an answer; nothing in it raises an exception."""
     value, unread = None, b""
     try:
         value = strict_json.loads(content, mend=True)
@@ -123,7 +123,7 @@ def read_reply(status: int, headers: Mapping[str, str], content: bytes) -> Tenan
 
 
 def _retry_after(value: str) -> float | None:
-    """Read ``Retry-After`` in seconds; its date form is not worth a parser."""
+    """Read ``Retry-After`` in seconds; its date form is not read."""
     seconds = _whole(value)
     return None if seconds is None else min(float(seconds), LONGEST_WAIT)
 

@@ -1,4 +1,4 @@
-"""Which answers are worth a second try, and how long to wait before it."""
+"""Which answers are retried, and how long to wait before that."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def persist(
     *,
     repeatable: bool,
 ) -> TenantReply:
-    """Send until the answer is one to keep, or *patience* ends; return the last.
+    """Send until the answer is final, or *patience* ends; return the last one.
 
     A 429 was not carried out and is always tried again; after a 408, a 5xx or no
     answer at all it may have been, so only what is *repeatable* is.
@@ -90,9 +90,9 @@ def _pause(
     tenant: Tenant,
     jitter: Jitter,
 ) -> float:
-    """Return how long to wait: what the tenant said and a little, or longer each time.
+    """Return how long to wait: what the tenant said, else an exponential backoff.
 
-    Everybody is told the same moment at which a limit is renewed, hence the little.
+    With jitter, for every client is told the same moment of renewal.
     """
     said: float | None = None
     if isinstance(outcome, TenantReply):

@@ -1,4 +1,4 @@
-"""A value that is sent and never shown."""
+"""A secret that no repr, log or error shows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NoReturn
 
 
 class Secret:
-    """Holds a secret, or where to read one; no repr, log, error or pickle has it."""
+    """A secret, or a function that reads one; no repr, log, error or pickle has it."""
 
     __slots__ = ("_source",)
 

@@ -20,7 +20,7 @@ from agentvault_tui.vault.wire import MAX_BODY, Wire
 
 
 class Tenant:
-    """What every client of one tenant shares; which product it is nobody asks."""
+    """A tenant's HTTP, its metadata and its clock, shared by all clients of it."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Tenant:
 
     @property
     def way(self) -> str:
-        """How this process reaches it: by which proxy, trusting which authorities."""
+        """How this process reaches it: proxy and certificate authorities."""
         try:
             return str(route(self.issuer))
         except TenantError as error:
@@ -67,15 +67,12 @@ class Tenant:
         """Return the endpoints, at most a day old.
 
         Raises:
-            TenantError: the tenant's discovery document cannot be had or trusted.
+            TenantError: the discovery document cannot be had or trusted.
         """
         return await self._metadata.get()
 
     async def details_types(self) -> frozenset[str]:
         """Return the types of details that its device flow shows, at most a day old.
-
-        None at Auth0, which is asked once an hour at most: that it has no such document
-        is kept like a document.
 
         Raises:
             TenantError: the tenant cannot be asked.
@@ -83,7 +80,7 @@ class Tenant:
         return await self._details_types.get()
 
     async def probe(self) -> bool:
-        """Ask the tenant for its discovery document; tell whether it is well."""
+        """Fetch the discovery document; tell whether that worked."""
         try:
             await self._fetch_metadata()
         except TenantError:

@@ -1,7 +1,7 @@
-"""Token Vault: a user's own token at a provider, for a token of the tenant's.
+"""Token Vault: a provider's access token, for a refresh token of the tenant's.
 
-The exchange takes no scope: what comes back carries all that the
-user once allowed, so what an agent may do with it is decided before, by our policy.
+The exchange takes no scope: the token carries all that the user once allowed, so what
+an agent may do with it is decided before, by our policy.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PROMPT: Final = RetryLimits(attempts=3, seconds=5.0)
 
 @dataclass(frozen=True, slots=True)
 class ProviderToken:
-    """A token for a provider's API; it is in no repr, and belongs in no log."""
+    """An access token for a provider's API; in no repr, and in no log."""
 
     access_token: Secret
     scopes: tuple[str, ...]
@@ -116,11 +116,14 @@ class TokenVault:
     async def for_refresh_token(
         self, refresh_token: Secret, connection: str
     ) -> ProviderToken | NoToken:
-        """Exchange a refresh token of this client's, which must not rotate.
+        """Exchange a refresh token of this client's for the provider's access token.
 
         Args:
-            refresh_token: the user's.
+            refresh_token: the user's; it must not rotate, for it is used again.
             connection: the provider's, ``google-oauth2`` for example.
+
+        Returns:
+            the token, or why there is none; it raises nothing.
         """
         asked = {
             "grant_type": VAULT_GRANT,

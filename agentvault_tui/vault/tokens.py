@@ -1,4 +1,4 @@
-"""Access tokens for the tenant's APIs: asked for, kept until shortly before expiry."""
+"""Access tokens for the tenant's APIs: fetched, cached, and revoked."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BRIEF: Final = RetryLimits(attempts=4, seconds=20.0)
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """An access token, what it is good for, and until when."""
+    """An access token, its scopes, and until when it is used."""
 
     token: Secret
     scopes: frozenset[str]
@@ -52,7 +52,7 @@ class TokenSource(Protocol):
 
 
 class FixedToken:
-    """A token that someone else got, by a device login for example."""
+    """A token that was got elsewhere, by a device login for example."""
 
     def __init__(self, access: AccessToken) -> None:
         self._access = access
@@ -66,7 +66,7 @@ class FixedToken:
 
 
 class _CachedToken(ABC):
-    """A token of one grant, fetched once for all who wait for it, and kept."""
+    """A token of one grant, fetched once for all who wait for it, and cached."""
 
     def __init__(self, tenant: Tenant, client: RegisteredClient) -> None:
         self._tenant = tenant
@@ -160,8 +160,8 @@ async def ask_token(
 ) -> TenantReply:
     """Send *parameters* to the token endpoint with the client's authentication.
 
-    Both are made anew for each try: an assertion is good once. What is empty is left
-    out.
+    Both are made anew for each try, for an assertion is good once. Empty parameters
+    are left out.
 
     Raises:
         TenantError: the tenant does not answer.
@@ -180,7 +180,7 @@ def read_access(reply: TenantReply, clock: Clock) -> AccessToken:
     """Read a token endpoint's success (RFC 6749 section 5.1).
 
     Raises:
-        TenantUnreachableError: it holds no token we know how to use.
+        TenantUnreachableError: it holds no bearer token.
     """
     body = reply.json()
     token, kind = body.get("access_token"), body.get("token_type", "Bearer")
@@ -249,11 +249,11 @@ async def revoke_token(
 async def probe_refresh_token(
     tenant: Tenant, client: RegisteredClient, refresh_token: Secret
 ) -> Secret | None:
-    """Return the refresh token the tenant takes in the place of one, if it does.
+    """Return the refresh token that is live in the place of one, if any is.
 
-    It is used, for no more than ``openid``, and what comes of it is dropped: an unknown
-    token is revoked with a 200 as well (RFC 7009 section 2.2), so that no answer of
-    the revocation endpoint says that this one is dead. The token endpoint does.
+    It is used, for no more than ``openid``, and what comes of it is dropped: the
+    revocation endpoint answers 200 for an unknown token too (RFC 7009 section 2.2), so
+    only the token endpoint tells whether this one is dead.
 
     Args:
         tenant: who issued it.
@@ -261,8 +261,8 @@ async def probe_refresh_token(
         refresh_token: the one in doubt.
 
     Returns:
-        nothing when the token is dead, else the one that is to be revoked: another
-        where the tenant rotates them (RFC 6749 section 6).
+        None when the token is dead, else the one to revoke: another where the tenant
+        rotates them (RFC 6749 section 6).
 
     Raises:
         TenantError: the tenant does not answer, or refuses for another reason.

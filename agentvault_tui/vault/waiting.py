@@ -1,4 +1,4 @@
-"""Waiting that can be cut short, by a cancellation or by news."""
+"""Waiting that an event cuts short."""
 
 from __future__ import annotations
 

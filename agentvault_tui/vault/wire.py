@@ -1,8 +1,7 @@
-"""HTTP to tenant and providers: the one place that knows httpx, and trusts no answer.
+"""HTTP to tenant and providers: the one module that uses httpx.
 
-No netrc from the environment, no redirects, no cookies, no compression, bounded
-bodies, one deadline over the whole exchange, and one origin; `egress` says by which
-proxy it is reached and which authorities vouch for it.
+No netrc, no redirects, no cookies, no compression, bounded bodies, one deadline over
+the whole exchange, and one origin; `egress` chooses proxy and authorities.
 """
 
 from __future__ import annotations
@@ -51,10 +50,10 @@ _WAYS: Final = (str, quote, quote_plus)
 
 
 class SecretRedactor:
-    """The secrets of one request."""
+    """Takes the secrets of one request out of what comes back."""
 
     def __init__(self, secrets: frozenset[str]) -> None:
-        """Take *secrets*, and what they are in an address, out of what comes back."""
+        """Redact *secrets*, also as an address or a form writes them."""
         ways = {way(one) for one in secrets for way in _WAYS}
         # The longest first: one may be the beginning of another.
         self._secrets = sorted(ways, key=len, reverse=True)
@@ -81,10 +80,9 @@ class SecretRedactor:
         return text
 
     def out_of_refusal(self, reply: TenantReply) -> TenantReply:
-        """Return a refusal without them; an answer that is a success as it is.
+        """Return a refusal without them; a success as it is.
 
-        A success may repeat a refresh token, which is the one to keep (RFC 6749
-        section 6).
+        It may repeat a refresh token, which is the one to keep (RFC 6749 section 6).
         """
         if reply.status < 300 and not reply.error:
             return reply
@@ -116,7 +114,7 @@ ASK_DOCTOR: Final = "agentvault doctor shows whether it is up"
 
 
 class Wire:
-    """One HTTP client for one tenant, or one provider."""
+    """One HTTP client for one tenant or provider."""
 
     def __init__(
         self,
@@ -128,11 +126,7 @@ class Wire:
     ) -> None:
         """Reach *issuer*'s origin alone, each exchange within *seconds*.
 
-        Args:
-            issuer: a URL of that origin.
-            seconds: from the first byte to the last.
-            who: what errors call it.
-            remedy: what to do when it cannot be reached.
+        Errors call it *who*, and give *remedy* when it cannot be reached.
         """
         self._url: Final = issuer
         self.origin: Final = origin(issuer)
@@ -154,10 +148,10 @@ class Wire:
         bearer: Secret | None = None,
         cap: int = MAX_BODY,
     ) -> TenantReply:
-        """Send one request and read its answer whole.
+        """Send one request, with *form* or *body* as JSON, and read its answer whole.
 
         Args:
-            method: as HTTP has it, in capitals.
+            method: of HTTP, in capitals.
             url: on the tenant's own origin.
             form: fields to send as a form.
             body: what to send as JSON instead; nothing when it is None.
@@ -262,11 +256,7 @@ class Wire:
 
 
 def verifier(way: Route) -> ssl.SSLContext:
-    """Return what verifies certificates on *way*.
-
-    Raises:
-        TenantUnreachableError: the authorities it names cannot be read.
-    """
+    """Return the SSL context that verifies certificates on *way*."""
     made = way.context() or httpx.create_ssl_context(trust_env=False)
     # Python would write the keys of each connection where SSLKEYLOGFILE says.
     made.keylog_filename = None  # type: ignore[assignment]

@@ -182,7 +182,7 @@ async def test_a_path_that_is_not_quoted_is_a_mistake(
     api: Management, bad: str
 ) -> None:
     """Text that was put into a path by hand is refused before anything is sent."""
-    with pytest.raises(ValueError, match=r"vault\.path"):
+    with pytest.raises(ValueError, match=r"issuer\.path"):
         await api.request("GET", bad)
 
 

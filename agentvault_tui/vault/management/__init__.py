@@ -11,7 +11,7 @@ from agentvault_tui.vault.tokens import ClientCredentials, TokenSource
 
 
 class Management(TenantApi):
-    """What an administrator of the tenant may do, as far as our scopes go."""
+    """A client of the Management API."""
 
     def __init__(
         self,
@@ -23,13 +23,7 @@ class Management(TenantApi):
     ) -> None:
         """Use *tenant* as *client*, or with tokens got elsewhere.
 
-        Args:
-            tenant: how it is reached.
-            client: one that may use the Management API
-                (``client_credentials``), or where its access tokens come from.
-            budget: shared by all who use this tenant's Management API; by default
-                one of its own, of a free tenant's two requests a second.
-            patience: how often a request is tried, and how long that may take.
+        Without a *budget*, requests are held to a free tenant's two a second.
         """
         tokens = (
             ClientCredentials(tenant, client, audience(tenant))

@@ -1,4 +1,4 @@
-"""The tenant's own log, read forward from a row one has seen (``/logs``)."""
+"""The tenant's log (``/logs``), read forward by checkpoints. Scope ``read:logs``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class LogPage:
-    """Some rows, oldest first, and from where to go on."""
+    """Some rows, oldest first, and the checkpoint to read on from."""
 
     rows: tuple[Json, ...]
     """As the tenant wrote them; every text is untrusted. Each has a ``log_id``."""
@@ -26,24 +26,20 @@ class LogPage:
 
 
 async def latest(api: TenantApi) -> LogPage:
-    """Return the newest row, to start reading from. Scope ``read:logs``.
-
-    An empty log gives no row, and nothing to resume from.
-    """
+    """Return the newest row; of an empty log none, and nothing to resume from."""
     return await _end(api, "date:-1")
 
 
 async def earliest(api: TenantApi) -> LogPage:
-    """Return the oldest row there is, to read on from. Scope ``read:logs``.
+    """Return the oldest row there is.
 
-    One alone: a search sorts by date and a checkpoint by id, so the rows behind it are
-    the checkpoint's to give.
+    One alone: a search sorts by date and a checkpoint by id.
     """
     return await _end(api, "date:1")
 
 
 async def has(api: TenantApi, row: str) -> bool:
-    """Tell whether the tenant still keeps *row*. Scope ``read:logs``."""
+    """Tell whether the tenant still keeps *row*."""
     try:
         await api.request(
             "GET", f"logs/{path(row)}", what="show its log", scope="read:logs"
@@ -54,10 +50,10 @@ async def has(api: TenantApi, row: str) -> bool:
 
 
 async def after(api: TenantApi, row: str, take: int = MOST) -> LogPage:
-    """Return the rows after *row*, none when there are none yet. ``read:logs``.
+    """Return the rows after *row*, none when there are none yet.
 
-    Auth0 heeds nothing else in such a request. The ``Link`` of its answer names the
-    last row, which the rows themselves say too: no URL of an answer's is read.
+    The ``Link`` of the answer names the last row, which the rows themselves say too:
+    no URL of an answer's is used.
     """
     reply = await api.request(
         "GET",
@@ -86,10 +82,7 @@ async def _end(api: TenantApi, sort: str) -> LogPage:
 
 
 def _rows(reply: TenantReply, take: int) -> tuple[Json, ...]:
-    """Return at most *take* rows, each under the name its id has everywhere.
-
-    What a row repeats of a request may nest at will.
-    """
+    """Return at most *take* rows, each with a ``log_id``, however deep they nest."""
     readable = reply.shallow() if reply.unread else reply
     rows = tuple(readable.rows("logs")[:take])
     for one in rows:

@@ -1,7 +1,6 @@
-"""The kinds of objects of the Management API, and the calls each kind takes.
+"""The objects of the Management API, and the calls each kind takes.
 
-Every call names the scope it needs in its refusal, and returns what the tenant sent
-without secrets in it.
+A refusal names the scope that was needed; what is returned has no secrets in it.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from agentvault_tui.vault.management.rows import (
 from agentvault_tui.vault.reply import Json
 from agentvault_tui.vault.secret import Secret
 
-TRIGGER: Final = "post-login"
+_BINDINGS: Final = "actions/triggers/post-login/bindings"
 _BUILD: Final = 120.0
 """Seconds. Auth0's builds were seen to take 45, and its deploy CLI waits as long."""
 
 
 @dataclass(frozen=True)
 class ObjectKind:
-    """One kind of object: where it lies, what it is called, and its usual calls."""
+    """One kind of object: its path, its name, and the calls every kind has."""
 
     where: str
     """Its path, also the name its rows are listed under and its scopes have."""
@@ -49,7 +48,7 @@ class ObjectKind:
         return self.where.rpartition("/")[2].replace("-", "_")
 
     async def every(self, api: TenantApi, **query: Value) -> list[Json]:
-        """Return all that *query* lets through; of the tenant's own too."""
+        """Return every object that *query* lets through, of the tenant's own too."""
         asked = {**self.query, **query}
         what, scope = f"list its {self.noun}s", f"read:{self.scope}"
         if self.by_checkpoint:
@@ -90,7 +89,7 @@ class ObjectKind:
     async def patch(
         self, api: TenantApi, identity: str, changes: Mapping[str, object]
     ) -> Json:
-        """Change an object (200). A member that is an object is replaced whole."""
+        """Change an object (200); a member that is an object is replaced whole."""
         reply = await api.request(
             "PATCH",
             f"{self.where}/{path(identity)}",
@@ -101,7 +100,7 @@ class ObjectKind:
         return without_secrets(reply.json())
 
     async def delete(self, api: TenantApi, identity: str) -> bool:
-        """Delete an object for good (204); was it there?"""
+        """Delete an object for good (204); tell whether it was there."""
         return await delete_at(
             api,
             f"{self.where}/{path(identity)}",
@@ -124,7 +123,7 @@ class ObjectKind:
 
 
 class ClientKind(ObjectKind):
-    """Applications, their secrets, keys and connections (``/clients``)."""
+    """Applications, their secrets and connections (``/clients``)."""
 
     async def register(
         self, api: TenantApi, settings: Mapping[str, object]
@@ -139,12 +138,9 @@ class ClientKind(ObjectKind):
         return without_secrets(made), kept
 
     async def rotate_secret(self, api: TenantApi, client_id: str) -> Secret:
-        """Give a client a new secret (200); the old one is dead.
+        """Give a client a new secret (200); the old one ends at once.
 
         Sent again when its answer was lost: only so is the new secret known.
-
-        Raises:
-            TenantRefusedError: the client has a key and no secret.
         """
         reply = await api.request(
             "POST",
@@ -156,10 +152,7 @@ class ClientKind(ObjectKind):
         return Secret(text(reply.json(), "client_secret"))
 
     async def connections(self, api: TenantApi, client_id: str) -> list[str]:
-        """Return the names of a client's connections.
-
-        Their options, which hold providers' secrets, are not even sent to us.
-        """
+        """Return the names of a client's connections, and nothing else of them."""
         rows = api.by_checkpoint(
             path("clients", client_id, "connections"),
             "connections",
@@ -208,15 +201,15 @@ class ConnectionKind(ObjectKind):
 class ClientGrantKind(ObjectKind):
     """Which client may use which API (``/client-grants``).
 
-    Some were stored as another kind than was sent, so what is written is read again.
+    Tenants were seen to store another kind than was sent, so writes are read again.
     """
 
     async def create(self, api: TenantApi, wanted: Mapping[str, object]) -> Json:
-        """Let a client use an API (201), and see that it stands so.
+        """Let a client use an API (201), and read it again.
 
         Raises:
-            TenantRefusedError: ``stored_otherwise``: as another ``subject_type``, or
-                with other scopes, than was asked for.
+            TenantRefusedError: ``stored_otherwise``: with another ``subject_type`` or
+                other scopes than were sent.
         """
         made = await self._created(api, wanted)
         return await self._stored(api, made["id"], wanted)
@@ -224,7 +217,7 @@ class ClientGrantKind(ObjectKind):
     async def patch(
         self, api: TenantApi, identity: str, changes: Mapping[str, object]
     ) -> Json:
-        """Change a client grant (200), and see that it stands so; as creating one."""
+        """Change a client grant (200), and read it again as `create` does."""
         changed = await super().patch(api, identity, changes)
         known = {name: changed.get(name) for name in ("client_id", "audience")}
         return await self._stored(api, identity, {**known, **changes})
@@ -262,11 +255,7 @@ class RoleKind(ObjectKind):
     """What people may do, by name (``/roles``)."""
 
     async def held(self, api: TenantApi, role_id: str) -> bool:
-        """Tell whether anybody has the role.
-
-        Raises:
-            TenantNotFoundError: there is no such role.
-        """
+        """Tell whether anybody has the role."""
         rows = api.by_page(
             path("roles", role_id, "users"),
             "users",
@@ -281,36 +270,30 @@ class RoleKind(ObjectKind):
 class ActionKind(ObjectKind):
     """Actions: made, built, deployed, and bound in order (``/actions``)."""
 
-    async def until_built(
-        self, api: TenantApi, action_id: str, seconds: float = _BUILD
-    ) -> Json:
-        """Wait until an Action is built, and return it.
+    async def until_built(self, api: TenantApi, action_id: str) -> None:
+        """Wait until an Action is built.
 
         Raises:
             TenantRefusedError: ``build_failed``, with what the build said.
-            TenantUnreachableError: it still is not after *seconds*.
+            TenantUnreachableError: it is not built in time.
         """
-        action: Json = {}
 
         async def is_built() -> bool:
-            nonlocal action
             action = await self.get(api, action_id)
             if action.get("status") == "failed":
-                said = action.get("errors") or "it gives no reason"
-                raise TenantRefusedError(
-                    "build_failed", f"the Action does not build: {visible(said, 300)}"
-                )
+                said = visible(action.get("errors") or "it gives no reason", 300)
+                what = f"the Action does not build: {said}"
+                raise TenantRefusedError("build_failed", what)
             return action.get("status") == "built"
 
-        if not await settled(api.tenant, is_built, seconds):
+        if not await settled(api.tenant, is_built, _BUILD):
             raise TenantUnreachableError(
-                f"the Action is not built after {seconds:g} s", "try again in a minute"
+                f"the Action is not built after {_BUILD:g} s", "try again in a minute"
             )
-        return action
 
-    async def deploy(self, api: TenantApi, action_id: str) -> Json:
+    async def deploy(self, api: TenantApi, action_id: str) -> None:
         """Put a built Action in force (200 or 202)."""
-        reply = await api.request(
+        await api.request(
             "POST",
             path("actions", "actions", action_id, "deploy"),
             expect=(200, 202),
@@ -318,12 +301,11 @@ class ActionKind(ObjectKind):
             scope="create:actions",
             repeatable=True,
         )
-        return reply.json()
 
-    async def bindings(self, api: TenantApi, trigger: str = TRIGGER) -> list[Json]:
-        """Return what runs at a trigger, in order."""
+    async def bindings(self, api: TenantApi) -> list[Json]:
+        """Return what is bound to the login, in order."""
         rows = api.by_page(
-            path("actions", "triggers", trigger, "bindings"),
+            _BINDINGS,
             "bindings",
             per_page=50,
             totals=False,
@@ -332,32 +314,19 @@ class ActionKind(ObjectKind):
         )
         return [row async for row in rows]
 
-    async def bind(
-        self, api: TenantApi, bound: Sequence[tuple[str, str]], trigger: str = TRIGGER
-    ) -> list[Json]:
-        """Replace the *whole* ordered list of a trigger (200).
-
-        Args:
-            api: the client.
-            bound: each Action's id and display name, also those that others bound.
-            trigger: whose list it is.
-        """
-        reply = await api.request(
+    async def bind(self, api: TenantApi, bound: Sequence[tuple[str, str]]) -> None:
+        """Replace the whole list (200): each Action's id and display name."""
+        listed = [
+            {"ref": {"type": "action_id", "value": one}, "display_name": name}
+            for one, name in bound
+        ]
+        await api.request(
             "PATCH",
-            path("actions", "triggers", trigger, "bindings"),
-            body={
-                "bindings": [
-                    {
-                        "ref": {"type": "action_id", "value": action},
-                        "display_name": name,
-                    }
-                    for action, name in bound
-                ]
-            },
+            _BINDINGS,
+            body={"bindings": listed},
             what="bind the Actions",
             scope="update:actions",
         )
-        return reply.rows("bindings")
 
 
 # Not even sent to us: nobody reads a secret by looking at a client.
@@ -376,11 +345,7 @@ roles: Final = RoleKind("roles", "role")
 
 
 async def login_pages(api: TenantApi) -> Json:
-    """Return the settings of Universal Login (``/prompts``).
-
-    ``universal_login_experience`` is ``new`` or ``classic``; the commands by which our
-    Actions ask for a factor are those of the new one.
-    """
+    """Return the settings of Universal Login (``/prompts``)."""
     reply = await api.request(
         "GET", "prompts", what="show its login pages", scope="read:prompts"
     )
@@ -394,23 +359,21 @@ async def settings(api: TenantApi) -> Json:
     return without_secrets(reply.json())
 
 
-async def change_settings(api: TenantApi, changes: Mapping[str, object]) -> Json:
+async def change_settings(api: TenantApi, changes: Mapping[str, object]) -> None:
     """Change the tenant's settings (200)."""
-    reply = await api.request(
+    await api.request(
         "PATCH",
         "tenants/settings",
         body=dict(changes),
         what="change its settings",
         scope="update:tenant_settings",
     )
-    return without_secrets(reply.json())
 
 
 async def factors(api: TenantApi) -> dict[str, Json]:
     """Return each second factor by name (``/guardian/factors``).
 
-    ``enabled``, and ``trial_expired``: the plan does not have it any more, whatever
-    ``enabled`` says.
+    ``trial_expired``: the plan does not have it any more, whatever ``enabled`` says.
     """
     what, scope = "list its second factors", "read:guardian_factors"
     reply = await api.request("GET", "guardian/factors", what=what, scope=scope)

@@ -1,4 +1,4 @@
-"""Ending the refresh tokens of one person for one client, whatever the plan."""
+"""End the refresh tokens of one person for one client, on any plan."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class RevocationResult:
-    """What was done, and what was then seen."""
+    """What was done, and what was then read."""
 
     ways: tuple[str, ...]
     """The calls that did it."""
@@ -44,7 +44,7 @@ class RevocationResult:
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """One of the tenant's lists of refresh tokens, and how to take from it."""
+    """One of the tenant's lists of refresh tokens."""
 
     name: str
     ids: Callable[[TenantApi, str, str], Awaitable[list[str]]]
@@ -52,7 +52,7 @@ class _Way:
     noun: str
 
     async def delete(self, api: TenantApi, identity: str) -> None:
-        """End one token (204, true some time later)."""
+        """End one token (204; true some time later)."""
         await delete_at(
             api,
             f"{self.where}/{path(identity)}",
@@ -62,7 +62,7 @@ class _Way:
 
 
 async def device_credentials(api: TenantApi, user_id: str, client_id: str) -> list[str]:
-    """Return the ids of a person's refresh tokens for a client, as every plan has."""
+    """Return the ids of a person's tokens for a client (on every plan)."""
     found = []
     for kind in ("refresh_token", "rotating_refresh_token"):
         rows = api.by_page(
@@ -112,7 +112,7 @@ _LISTS: Final = (
 async def revoke_refresh_tokens(
     api: TenantApi, user_id: str, client_id: str, *, seconds: float = PATIENT
 ) -> RevocationResult:
-    """End the tokens by the first way the plan has, and see that they are gone.
+    """End the tokens by the first way the plan has, and read that they are gone.
 
     In turn: the bulk call (early access), then both lists, device credentials (every
     plan) and the person's refresh tokens (Enterprise), for either may know of a token
@@ -170,9 +170,9 @@ async def _end_all(api: TenantApi, way: _Way, user_id: str, client_id: str) -> i
 async def _is_confirmed(
     api: TenantApi, user_id: str, client_id: str, seconds: float
 ) -> tuple[bool, TenantScopeError | None]:
-    """Read every list the plan has until it is empty; none can: not confirmed.
+    """Read every list the plan has until it is empty; none can be read: not confirmed.
 
-    A list that is there and closed to us may hold what the others do not know of.
+    A list that is closed to us may hold what the others do not.
     """
     readable = 0
     problems: list[TenantRefusedError] = []
@@ -193,11 +193,7 @@ async def _is_confirmed(
 async def _tried(
     work: Awaitable[T], problems: list[TenantRefusedError]
 ) -> T | Literal[0] | None:
-    """Await *work*; None, and a problem kept, when its way is closed to us.
-
-    Raises:
-        TenantRefusedError: any other refusal.
-    """
+    """Await *work*; None, its problem kept, when the call is missing or forbidden."""
     try:
         return await work
     except TenantRefusedError as error:

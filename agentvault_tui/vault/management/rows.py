@@ -1,4 +1,4 @@
-"""What the calls have in common: objects without secrets, deletions, missing calls."""
+"""What the calls share: objects without secrets, deletions, calls that are missing."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ def _cleaned(value: object) -> object:
 
 
 def text(row: Json, *names: str) -> str:
-    """Return the first of *names* that *row* has, which it must.
+    """Return the first of *names* that *row* has.
 
     Raises:
-        TenantUnreachableError: it has none that is a string, of a length one can store.
+        TenantUnreachableError: it has none that is a string of a storable length.
     """
     for name in names:
         value = row.get(name)
@@ -90,8 +90,7 @@ async def delete_at(
 ) -> bool:
     """Delete the object at *path*; tell whether it was there.
 
-    What is gone already is what was wanted: a second try of a deletion whose answer
-    was lost ends well.
+    What is gone already is no error: a deletion is repeated when its answer is lost.
 
     Raises:
         TenantError: as `TenantApi.request`.
@@ -111,9 +110,6 @@ async def settled(
     """Ask *is_so* until it says yes, for at most *seconds*; return its last word.
 
     Auth0 answers 202 or 204 to deletions that are "eventually consistent".
-
-    Raises:
-        TenantError: *is_so* does.
     """
     deadline = Deadline.after(tenant.clock, seconds)
     pause = _FIRST_PAUSE
@@ -134,8 +130,8 @@ def by_plan(error: TenantRefusedError) -> bool:
 def is_not_offered(error: TenantRefusedError) -> bool:
     """Tell whether *error* means that the call is not there at all.
 
-    Auth0 documents no status for it. An object that is missing has a code of its own
-    (``inexistent_user``); a path that is missing has not.
+    Auth0 documents no status for it. A missing object has a code of its own
+    (``inexistent_user``), a missing path has none.
     """
     missing_object = error.error.startswith("inexistent_")
     return (
