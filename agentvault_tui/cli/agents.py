@@ -65,7 +65,9 @@ def list_agents(session: CliSession) -> None:
             out.cell(agent.name, "strong", 40),
             out.cell(agent.id),
             out.cell(agent.owner, limit=40),
-            out.word(agent.status),
+            out.word(
+                "stopped" if panic.on and agent.status == "active" else agent.status
+            ),
             out.cell(agent.live_tokens),
             out.cell(agent.counts.allowed),
             out.cell(agent.counts.denied),

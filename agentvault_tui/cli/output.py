@@ -29,7 +29,8 @@ _STYLES: Final[Mapping[str, Mapping[str, Any]]] = {
 _WORDS: Final = {
     **dict.fromkeys(("active", "allowed", "approved", "redeemed", "ok"), "good"),
     **dict.fromkeys(
-        ("revoked", "denied", "high", "fault", "cancelled", "refused"), "bad"
+        ("revoked", "stopped", "denied", "high", "fault", "cancelled", "refused"),
+        "bad",
     ),
     **dict.fromkeys(
         (

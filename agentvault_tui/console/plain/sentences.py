@@ -230,7 +230,8 @@ def of_operator(row: OperatorRow, stepups: Mapping[str, StepUpRow]) -> str:
 
 def agent_line(mirror: Mirror, agent: AgentRow) -> str:
     counts = mirror.counts(agent.id)
-    state = "REVOKED" if agent.revoked else "active"
+    state = "STOPPED" if mirror.status.panic.on else "active"
+    state = "REVOKED" if agent.revoked else state
     soonest = mirror.soonest(agent.id)
     now = mirror.clock.now()
     ends = f", the next ends in {countdown(soonest.remaining(now))}" if soonest else ""

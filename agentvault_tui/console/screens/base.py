@@ -54,7 +54,9 @@ class FooterContext:
     past: bool = False
 
 
-def keys(focus: FooterContext) -> tuple[tuple[str, str], ...]:
+def keys(
+    focus: FooterContext, *, acknowledges: bool = False
+) -> tuple[tuple[str, str], ...]:
     """Return keys and words, the most useful first, help and quit last."""
     if focus.place == "naming":
         return (("Enter", "save"), ("Esc", "back to the filter"))
@@ -71,6 +73,8 @@ def keys(focus: FooterContext) -> tuple[tuple[str, str], ...]:
         if focus.decides:
             revoked = focus.agent == "revoked"
             found.append(("u", "restore") if revoked else ("r", "revoke"))
+        if acknowledges:
+            found.append(("a", "acknowledge"))
         found.append(("Enter", "agent"))
     found.append(("/", "filter"))
     if focus.decides:

@@ -119,7 +119,13 @@ class PastScreen(Watch):
         self.pulse()
 
     def _turned(self) -> None:
-        """Draw the new moment: nothing of the one before stays."""
+        """Draw the new moment: nothing of the one before stays.
+
+        Now and a moment ago look alike, what was noticed before included.
+        """
+        seen = self.live.view if self.past.at_last else None
+        self.view.attention = dict(seen.attention) if seen else {}
+        self.view.acknowledged = dict(seen.acknowledged) if seen else {}
         self.feed.resume()
         self.view.update()
         self.view.narrow(self.view.filter)

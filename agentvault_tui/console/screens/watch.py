@@ -67,6 +67,7 @@ class Watch(FilteredScreen):
         Binding("L", "audit", "the audit at full size"),
         Binding("o", "agent", "go to the event's agent"),
         Binding("t", "time", "look back in time"),
+        Binding("a", "acknowledge", "acknowledge: let it leave the top"),
     ]
 
     def __init__(
@@ -159,7 +160,12 @@ class Watch(FilteredScreen):
             place = "audit"
         elif self.focused is self.details:
             place = "details"
-        self.keybar.show(keys(self.standing(place, follows=self.feed.follow)))
+        self.keybar.show(
+            keys(
+                self.standing(place, follows=self.feed.follow),
+                acknowledges=self.applies("acknowledge"),
+            )
+        )
 
     # Filter
 
@@ -236,6 +242,20 @@ class Watch(FilteredScreen):
         self.paint_all()
 
     # What keys act on
+
+    def applies(self, name: str | None) -> bool:
+        if name == "acknowledge":
+            if self.desk.past:
+                return False
+            look = self.view.look(self.view.cursor or "")
+            return bool(look.misbehaved or look.revoked_lately)
+        return super().applies(name)
+
+    def action_acknowledge(self) -> None:
+        """Let the agent under the cursor leave the top, until it misbehaves again."""
+        agent = self.chosen
+        if not self.refuses_past() and agent and self.view.acknowledge(agent.id):
+            self.paint_all()
 
     @property
     def chosen(self) -> AgentRow | None:

@@ -1,12 +1,16 @@
-"""Which agents are listed: who needs a person first, and where the cursor stands."""
+"""Which agents are listed: what misbehaves first, and where the cursor stands.
+
+What misbehaved stays on top, and what was revoked lately right below it, until the
+operator acknowledges it: it must not be gone before somebody has looked.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from agentvault_tui.console.state.filters import AgentFacts, Filter
 from agentvault_tui.console.state.mirror import Mirror
@@ -17,6 +21,20 @@ SOON: Final = 60
 _BURST: Final = 10
 _BURST_FACTOR: Final = 3
 _MANY_DENIALS: Final = 3
+_LATELY: Final = timedelta(minutes=10)
+"""For so long a revoked agent stays near what misbehaves."""
+
+
+class Misbehaviour(NamedTuple):
+    """A burst of tokens, or many denials, that nobody has acknowledged yet."""
+
+    what: str
+    """``burst`` or ``denied``."""
+    most: int
+    """So many within a minute."""
+    began: datetime
+    last: datetime
+    """When it still went on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +54,16 @@ class Attention:
     soon: bool = False
     """Its last token but none after it ends within a minute."""
     revoked: bool = False
+    misbehaved: Misbehaviour | None = None
+    revoked_lately: bool = False
+    """Whether it was revoked a moment ago, and nobody acknowledged that."""
 
     @property
     def rank(self) -> int:
         """Order agents: 0 first."""
-        if self.revoked:
+        if self.revoked and not self.revoked_lately:
             return 5
-        reasons = (self.waiting, self.burst, self.denials, self.soon)
+        reasons = (self.misbehaved, self.revoked_lately, self.waiting, self.soon)
         return next((n for n, reason in enumerate(reasons) if reason), 4)
 
     @property
@@ -53,17 +74,21 @@ class Attention:
 
 _QUIET: Final = Attention()
 _REVOKED: Final = Attention(revoked=True)
+_REVOKED_LATELY: Final = Attention(revoked=True, revoked_lately=True)
 
 
 def survey(
-    mirror: Mirror, before: Mapping[str, Attention] = MappingProxyType({})
+    mirror: Mirror,
+    before: Mapping[str, Attention] = MappingProxyType({}),
+    acknowledged: Mapping[str, datetime] = MappingProxyType({}),
 ) -> dict[str, Attention]:
     """Look at every agent that may need a look, and leave the quiet ones out.
 
     *before* is what was found last time. A burst goes on until it is half over: its
     own tokens become the agent's habit, and its peers' usual pace, while it lasts.
+    What began before it was *acknowledged* is not brought up again.
     """
-    now = mirror.clock.now()
+    now, never = mirror.clock.now(), datetime.min.replace(tzinfo=UTC)
     waiting: dict[str, list[datetime]] = {}
     for stepup in mirror.open_stepups():
         waiting.setdefault(stepup.agent_id, []).append(stepup.requested_at)
@@ -72,11 +97,15 @@ def survey(
     hasty = max(_BURST, _BURST_FACTOR * usual)
     ending = mirror.ending(now + timedelta(seconds=SOON))
     found = dict.fromkeys(mirror.revoked, _REVOKED)
+    for agent_id in mirror.revoked & mirror.agents.keys():
+        at = mirror.agents[agent_id].revoked_at
+        if at and at > max(now - _LATELY, acknowledged.get(agent_id, never)):
+            found[agent_id] = _REVOKED_LATELY
     suspects = {
         *waiting,
         *ending,
         *(agent_id for agent_id, pace in paces.items() if pace >= hasty),
-        *(agent_id for agent_id, look in before.items() if look.burst),
+        *(id_ for id_, look in before.items() if look.burst or look.misbehaved),
         *(agent_id for agent_id, count in denials.items() if count >= _MANY_DENIALS),
     }
     for agent_id in suspects - mirror.revoked:
@@ -90,17 +119,36 @@ def survey(
         if not threshold and pace >= hasty:
             usually = _BURST_FACTOR * _habit(mirror, agent, pace, now)
             threshold = max(hasty, usually) if pace >= usually else 0.0
+        burst = pace if threshold else 0
+        many = denied if denied >= _MANY_DENIALS else 0
+        misbehaved = _misbehaved(before.get(agent_id, _QUIET), burst, many, now)
+        if misbehaved and misbehaved.began <= acknowledged.get(agent_id, never):
+            misbehaved = None
         look = Attention(
             waiting=len(waits),
             oldest=waits[0] if waits else None,
-            burst=pace if threshold else 0,
+            burst=burst,
             threshold=threshold,
-            denials=denied if denied >= _MANY_DENIALS else 0,
+            denials=many,
             soon=agent_id in ending and mirror.live_tokens(agent_id) == 1,
+            misbehaved=misbehaved,
         )
         if look != _QUIET:
             found[agent_id] = look
     return found
+
+
+def _misbehaved(
+    before: Attention, burst: int, denials: int, now: datetime
+) -> Misbehaviour | None:
+    """Return what began before, as it goes on or was last; or what begins now."""
+    known, count = before.misbehaved, burst or denials
+    if not count:
+        return known
+    if before.burst or before.denials:
+        most = max(known.most, count) if known else count
+        return known and known._replace(most=most, last=now)
+    return Misbehaviour("burst" if burst else "denied", count, now, now)
 
 
 def _habit(mirror: Mirror, agent: AgentRow, pace: int, now: datetime) -> float:
@@ -127,6 +175,8 @@ class AgentView:
         self.held = 0
         """New agents that wait until the order may change."""
         self.attention: dict[str, Attention] = {}
+        self.acknowledged: dict[str, datetime] = {}
+        """When the operator last said of an agent that its state is known."""
         self._moved_at = float("-inf")
         self._names: list[str] = []
         self._roster = -1
@@ -152,7 +202,7 @@ class AgentView:
 
     def update(self) -> None:
         """Follow the mirror; what the operator is moving among stays in place."""
-        self.attention = survey(self._mirror, self.attention)
+        self.attention = survey(self._mirror, self.attention, self.acknowledged)
         self._arrange(keep=self.cursor)
 
     def narrow(self, wanted: Filter) -> None:
@@ -179,6 +229,14 @@ class AgentView:
         self.cursor = agent_id
         if agent_id not in self.order:
             self.order.append(agent_id)
+
+    def acknowledge(self, agent_id: str) -> bool:
+        """Let an agent leave the top; tell whether it stood there unacknowledged."""
+        look = self.look(agent_id)
+        if look.misbehaved or look.revoked_lately:
+            self.acknowledged[agent_id] = self._mirror.clock.now()
+            self.update()
+        return bool(look.misbehaved or look.revoked_lately)
 
     def status(self, agent_id: str) -> str:
         look = self.look(agent_id)

@@ -21,7 +21,6 @@ from agentvault_tui.console.state.moments import read_moment
 from agentvault_tui.console.state.records import LinkState, LinkView
 from agentvault_tui.operator_api.history import EventInfo, PastInfo, PlaceInfo
 from agentvault_tui.operator_api.requests import PastQuery
-from agentvault_tui.operator_api.shapes import CountsInfo
 
 FORMS: Final = "14:02, 2026-11-24 14:02, -10m, +2h, 3d ago, #1842 or first"
 """How a moment may be written."""
@@ -74,7 +73,7 @@ class PastMirror(Mirror):
     """What the broker knew at a moment."""
 
     def __init__(self, live: Mirror) -> None:
-        self._past_clock = PastClock(live.clock)
+        self._live, self._past_clock = live, PastClock(live.clock)
         super().__init__(self._past_clock)
         self.intake = live.intake
         self.link = LinkView(LinkState.LIVE)
@@ -83,8 +82,10 @@ class PastMirror(Mirror):
         self.first = self.place
         self.turns: tuple[LedgerPlace | None, LedgerPlace | None] = (None, None)
         """The nearest events, before and after, that no agent's routine made."""
-        self._minute: dict[str, CountsInfo] = {}
-        """How each agent was answered in the minute before."""
+        self._paces: Mapping[str, int] = {}
+        self._denials: Mapping[str, int] = {}
+        self._pace = 0
+        """How agents were answered in the minute before."""
 
     def fill(self, told: PastInfo, events: Iterable[EventInfo]) -> None:
         """Become what an answer of ``GET /api/past`` tells; *events* oldest first."""
@@ -97,19 +98,31 @@ class PastMirror(Mirror):
         self.load_events(events, after=here.seq)
         roster = AgentRoster(self.intake, told.agents or (), here.seq)
         self.load(told.status, roster, told.stepups or ())
-        self._minute = told.minute
+        minute, live = told.minute, self._live
+        self._paces = {agent: n.allowed for agent, n in minute.items()}
+        self._denials = {agent: n.denied for agent, n in minute.items()}
+        self._pace = sum(n.allowed + n.denied + n.escalated for n in minute.values())
+        if self.at_last:  # counted in the same slots, so that nothing seems to differ
+            now = live.clock.now()
+            self._paces, self._denials = dict(live.paces(now)), dict(live.denials(now))
+            self._pace = live.decisions(now)
+
+    @property
+    def at_last(self) -> bool:
+        """Whether nothing has happened since, as far as this console was told."""
+        return self.place.seq >= self._live.last_seq
 
     def paces(self, now: datetime) -> Mapping[str, int]:
         del now
-        return {agent: counts.allowed for agent, counts in self._minute.items()}
+        return self._paces
 
     def denials(self, now: datetime) -> Mapping[str, int]:
         del now
-        return {agent: counts.denied for agent, counts in self._minute.items()}
+        return self._denials
 
     def decisions(self, now: datetime) -> int:
         del now
-        return sum(n.allowed + n.denied + n.escalated for n in self._minute.values())
+        return self._pace
 
 
 def read_aim(

@@ -70,6 +70,8 @@ class WhoPane(Pane):
                 f" {plural(len(waiting), 'step-up')}",
                 p.text,
             )
+        if self.mirror.status.panic.on:
+            return (("STOPPED", p.danger),)
         return (("ACTIVE", p.accent),)
 
     def _facts(self, agent: AgentRow, width: int) -> Row:

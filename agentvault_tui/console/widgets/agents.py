@@ -57,7 +57,8 @@ class Cards:
         left = int(token.remaining(mirror.clock.now())) if token else -1
         counts, cut = mirror.counts(agent.id), mirror.cuts.get(agent.id)
         out = int(upstream.outside(agent, mirror.clock.now()))
-        state = (left, counts, look, cut, out, mirror.link.live, size, theme)
+        broker = (mirror.link.live, mirror.status.panic.on)
+        state = (left, counts, look, cut, out, broker, size, theme)
         known = self._drawn.get(agent.id)
         # Two revisions of an agent are two objects; all else compares by value.
         if known is not None and known[0] is agent and known[1] == state:
@@ -87,7 +88,7 @@ def _card(
     width, rows = size
     p = pen.palette
     holds = _holds(pen, mirror, agent)
-    state = _state(pen, agent, look)
+    state = _state(pen, agent, look, stopped=mirror.status.panic.on)
     if rows == 2:
         # As wide as a column, and wider for a name that would be cut.
         free = width - cells(state) - cells(holds) - 2
@@ -140,7 +141,7 @@ def _name_style(pen: Pen, look: Attention) -> Style:
     return pen.palette.muted if look.revoked else pen.palette.strong
 
 
-def _state(pen: Pen, agent: AgentRow, look: Attention) -> Row:
+def _state(pen: Pen, agent: AgentRow, look: Attention, *, stopped: bool) -> Row:
     """Say how the agent stands, in a word, and why it stands so high."""
     p, g = pen.palette, pen.glyphs
     if look.revoked:
@@ -148,13 +149,17 @@ def _state(pen: Pen, agent: AgentRow, look: Attention) -> Row:
     if agent.resource_server:
         return (("RESOURCE SERVER", p.muted),)
     word: Piece = ("WAITING", p.waiting) if look.waiting else ("ACTIVE ", p.muted)
-    reason = ""
-    if look.burst:
-        reason = f"{g.pointer} burst, {look.burst} in 60 s"
+    if stopped:
+        word = ("STOPPED", p.danger)
+    reason, was = "", look.misbehaved
+    if look.burst or look.denials:
+        what = f"burst, {look.burst}" if look.burst else f"{look.denials} denied"
+        reason = f"{g.pointer} {what} in 60 s"
+    elif was:
+        what = f"burst, {was.most}" if was.what == "burst" else f"{was.most} denied"
+        reason = f"{g.pointer} {what} at {was.last:%H:%M}"
     elif look.waiting:
         reason = plural(look.waiting, "step-up")
-    elif look.denials:
-        reason = f"{g.pointer} {look.denials} denied in 60 s"
     return (word, (f" {reason}", p.waiting)) if reason else (word,)
 
 

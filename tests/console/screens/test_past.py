@@ -108,6 +108,27 @@ async def test_scrub_keys(stage: Stage) -> None:
         assert "t goes back to now" in stage.toast
 
 
+async def test_a_moment_ago_looks_like_now(stage: Stage) -> None:
+    """Bursts are marked, and agents ordered, in the past of 0 s ago as they are now."""
+    async with stage.on():
+        agent = list(stage.fake.agents.values())[-1]
+        for _ in range(12):
+            stage.fake.decide(agent, "read:email", "allowed")
+        remember(stage.fake)
+        live = stage.app.watch_screen
+        await settle(stage.pilot, lambda: live.desk.mirror.last_seq == LAST + 12)
+        live.view.update()
+        live.paint_all()
+        assert "burst, 12 in 60 s" in stage.text("agents")
+        await stage.press("t")
+        assert "burst, 12 in 60 s" in stage.text("agents")
+        assert stage.past.view.order == live.view.order
+        await stage.press("a")
+        assert "acknowledge" not in stage.text("keys")
+        await stage.press("t", "g", "a")
+        assert [*live.view.acknowledged] == [agent["id"]]
+
+
 async def test_a_held_event_is_where_it_begins(stage: Stage) -> None:
     """t on an event of the held audit goes to its moment; m on one there too."""
     async with stage.on("shift+tab", "k", "k", "k"):

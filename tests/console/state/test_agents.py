@@ -40,7 +40,7 @@ def told() -> Told:
 
 
 def test_what_needs_a_person_is_first(told: Told) -> None:
-    """Waiting, then a burst, many denials, what ends soon, the quiet, the revoked."""
+    """What misbehaves, what waits, what ends soon, the quiet, the revoked."""
     revoked = told.add_agent("0-revoked", "read:email", status="revoked")
     quiet = told.add_agent("1-quiet", "read:email")
     soon = told.add_agent("2-soon", "read:email")
@@ -55,8 +55,67 @@ def test_what_needs_a_person_is_first(told: Told) -> None:
     told.decide(quiet, "read:email", "allowed")
     told.add_stepup(waiting)
     told.view.update()
-    agents = (waiting, burst, denied, soon, quiet, revoked)
+    agents = (denied, burst, waiting, soon, quiet, revoked)
     assert told.names() == [agent["name"] for agent in agents]
+
+
+def _minutes(told: Told, count: float) -> None:
+    told.clock.advance(count * 60)
+    told.now = told.clock.now()
+    told.view.update()
+
+
+@pytest.mark.parametrize("outcome", ["allowed", "denied"])
+def test_what_misbehaved_stays_on_top_until_acknowledged(
+    told: Told, outcome: str
+) -> None:
+    """Also once it is over; acknowledged, it comes back only by misbehaving anew."""
+    told.add_agent("a-quiet", "read:email")
+    bad = told.add_agent("b-bad", "read:email")
+
+    def misbehave() -> None:
+        for _ in range(12):
+            told.decide(bad, "read:email", outcome)
+        told.view.update()
+
+    misbehave()
+    assert told.names() == ["b-bad", "a-quiet"]
+    _minutes(told, 30)
+    assert told.names() == ["b-bad", "a-quiet"]
+    found = told.view.look(bad["id"])
+    assert (found.burst, found.denials) == (0, 0)
+    assert found.misbehaved
+    assert (found.misbehaved.most, found.misbehaved.last) == (12, START)
+    misbehave()
+    assert told.view.acknowledge(bad["id"])
+    assert told.names() == ["a-quiet", "b-bad"]
+    # What goes on is known; what begins later is not.
+    misbehave()
+    assert told.names() == ["a-quiet", "b-bad"]
+    _minutes(told, 2)
+    assert not told.view.acknowledge(bad["id"])
+    _minutes(told, 60 * 24)
+    misbehave()
+    assert told.names() == ["b-bad", "a-quiet"]
+
+
+def test_what_was_just_revoked_stays_near_what_misbehaves(told: Told) -> None:
+    """Below it, above what waits, for ten minutes or until it is acknowledged."""
+    one, two = (told.add_agent(n, "read:email") for n in ("0-one", "1-two"))
+    waiting = told.add_agent("2-waiting", "read:email")
+    bad = told.add_agent("3-bad", "read:email")
+    told.add_stepup(waiting)
+    for _ in range(3):
+        told.decide(bad, "read:email", "denied")
+    for agent in (one, two):
+        told.add_event("agent.revoked", agent)
+    told.view.update()
+    assert told.names() == ["3-bad", "0-one", "1-two", "2-waiting"]
+    told.clock.advance(1)
+    assert told.view.acknowledge(one["id"])
+    assert told.names() == ["3-bad", "1-two", "2-waiting", "0-one"]
+    _minutes(told, 11)
+    assert told.names() == ["3-bad", "2-waiting", "0-one", "1-two"]
 
 
 def test_a_burst_keeps_its_flag_while_it_lasts(told: Told) -> None:
