@@ -158,6 +158,22 @@ def test_handlers_of_the_operators_api_say_what_they_do(path: Path) -> None:
             assert "Raises:\n" in text, f"{path.name}: {node.name}"
 
 
+TESTS = Path(__file__).parent
+
+
+@pytest.mark.parametrize("room", ["broker", "ledger", "web"])
+def test_tests_mirror_their_room_file_by_file(room: str) -> None:
+    """A test file is named after a module: test_MODULE.py or test_MODULE_ASPECT.py."""
+    stray = []
+    for path in sorted((TESTS / room).rglob("test_*.py")):
+        mirrored = PACKAGE / path.relative_to(TESTS).parent
+        known = {one.stem for one in mirrored.glob("*.py")}
+        words = path.stem.removeprefix("test_").split("_")
+        if not known & {"_".join(words[:n]) for n in range(1, len(words) + 1)}:
+            stray.append(str(path.relative_to(TESTS)))
+    assert stray == []
+
+
 def test_the_map_has_every_room_and_ground_floor_module() -> None:
     """CONTRIBUTING's map names whatever lies right in the package, and nothing else."""
     text = (PACKAGE.parent / "CONTRIBUTING.md").read_text()

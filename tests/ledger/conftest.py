@@ -1,4 +1,4 @@
-"""A home, a clock that stands still, and an open ledger."""
+"""A home, a clock that stands still, and an open ledger, or a broker with one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from support.bench import Bench
 from support.ledger_kit import manual_clock
 from support.manual_clock import ManualClock
 
@@ -28,3 +29,10 @@ async def ledger(home: Home, clock: ManualClock) -> AsyncIterator[Ledger]:
     opened = await Ledger.open(home, clock=clock)
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+async def bench(home: Home, clock: ManualClock) -> AsyncIterator[Bench]:
+    bench = await Bench.open(home, clock)
+    yield bench
+    await bench.close()
