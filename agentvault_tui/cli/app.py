@@ -30,6 +30,8 @@ SECTIONS: Final = {
     "Decide": {
         "agents": "Register agents, cut them off, restore.",
         "connections": "Connect accounts agents use, take them away.",
+        "services": "What agents reach through the gateway.",
+        "secrets": "Seal the credentials of services.",
         "stepup": "Decide requests that wait for a person.",
         "policy": "Check the policy, explain an answer.",
     },

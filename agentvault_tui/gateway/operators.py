@@ -133,13 +133,13 @@ def _secret_routes(gateway: Configured, authority: Authority) -> list[Route]:
             await gateway.broker.record(prepared.draft)
             await asyncio.to_thread(prepared.write)
         gateway.broker.on_status()
-        return secret_list(gateway)
+        return secret_list(gateway.secrets, gateway.services)
 
     async def actor(request: Request, need: Need, about: str) -> Actor:
         return await authority.actor(operator_of(request), need, about)
 
     async def listing(_: Request) -> SecretList:
-        return secret_list(gateway)
+        return secret_list(gateway.secrets, gateway.services)
 
     async def keep(request: Request) -> SecretList:
         asked = await body_of(request, SecretRequest)
@@ -200,12 +200,8 @@ def missing_secret(gateway: Configured, service: Service) -> str | None:
     return None
 
 
-def secret_list(gateway: Configured) -> SecretList:
-    """Return the secrets, without their values."""
-    users = {
-        name: [one.name for one in gateway.services if name in one.credential.secrets]
-        for name in gateway.secrets.rows()
-    }
+def secret_list(secrets: Secrets, services: Services) -> SecretList:
+    """Return what is known of *secrets* and which *services* use them, no value."""
     return SecretList(
         secrets=tuple(
             SecretInfo(
@@ -213,11 +209,13 @@ def secret_list(gateway: Configured) -> SecretList:
                 created_at=row.created_at,
                 changed_at=row.changed_at,
                 changed_by=row.changed_by,
-                used_by=tuple(sorted(users[name])),
+                used_by=tuple(
+                    sorted(o.name for o in services if name in o.credential.secrets)
+                ),
             )
-            for name, row in gateway.secrets.rows().items()
+            for name, row in secrets.rows().items()
         ),
-        key=gateway.secrets.root(),
+        key=secrets.root(),
     )
 
 

@@ -182,6 +182,14 @@ class Service:
     index: Mapping[str, tuple[tuple[ServiceRoute, ...], ...]]
     """By method, ``*`` for others, then by the path's length: routes in their order."""
 
+    @property
+    def is_private(self) -> bool:
+        """Tell whether its host says by itself that it is no public address."""
+        try:
+            return not ipaddress.ip_address(self.origin.host).is_global
+        except ValueError:
+            return self.origin.host.rpartition(".")[2] == "localhost"
+
     def candidates(self, method: str, length: int) -> tuple[ServiceRoute, ...]:
         """Return the routes that a path of *length* segments may match, in order."""
         by_length = self.index.get(method, self.index["*"])

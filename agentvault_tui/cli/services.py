@@ -1,0 +1,363 @@
+"""``agentvault services``: the upstream APIs agents reach, their routes, a dry run."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agentvault_tui.cli.framework import group, pass_session
+from agentvault_tui.cli.lookup import find_agent
+from agentvault_tui.cli.output import Output
+from agentvault_tui.cli.session import CliSession
+from agentvault_tui.errors import (
+    ConflictError,
+    NotFoundError,
+    ServiceError,
+    UsageError,
+)
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.requests import TryRequest
+from agentvault_tui.operator_api.shapes import RouteInfo, ServiceInfo, TryInfo
+
+if TYPE_CHECKING:
+    from agentvault_tui.policy import Catalogue
+
+MAX_BODY = 40_000
+"""Bytes of a body that is tried: in Base64 it has to fit an operator's request."""
+
+
+@group("services", example="agentvault services list")
+def services() -> None:
+    """Say what agents reach through the gateway, and try requests out."""
+
+
+@services.command("list", example="agentvault services list")
+@pass_session
+def list_services(session: CliSession) -> None:
+    """List the services in force: origin, credential, health, last use."""
+    out = session.out
+    found = session.client.call(calls.SERVICES)
+    if out.print_json(found):
+        return
+    for file, problem in sorted(found.problems.items()):
+        out.line(
+            out.word("fault"), " ", out.cell(file), ": ", out.cell(problem, limit=400)
+        )
+    if not found.services:
+        out.line("no services: agentvault services import NAME")
+        return
+    rows = [
+        [
+            out.cell(one.name, "strong"),
+            out.cell(one.origin),
+            out.cell(one.credential.kind),
+            out.cell(len(one.routes)),
+            out.word(one.health),
+            out.cell((one.last_used_at or "")[:19]),
+        ]
+        for one in found.services
+    ]
+    headers = ("NAME", "ORIGIN", "CREDENTIAL", "ROUTES", "HEALTH", "LAST USED")
+    out.table(headers, rows, keep=("NAME",))
+
+
+@services.command("show", example="agentvault services show stripe")
+@click.argument("name")
+@pass_session
+def show(session: CliSession, name: str) -> None:
+    """Show one service: its routes, and where their parameters are read."""
+    out = session.out
+    found = session.client.call(calls.SERVICE, name=name)
+    if out.print_json(found):
+        return
+    credential = found.credential
+    named = credential.secret or credential.connection
+    out.fields(
+        [
+            ("service", out.cell(found.name, "strong")),
+            ("origin", found.origin),
+            ("credential", f"{credential.kind} {named}" if named else credential.kind),
+            ("health", out.word(found.health)),
+            *([("problem", found.problem)] if found.problem else ()),
+            ("last used", found.last_used_at),
+            ("unmatched", found.unmatched),
+            ("private addresses", "may be reached" if found.allow_private else "no"),
+        ]
+    )
+    out.line()
+    _print_routes(out, found)
+
+
+def _print_routes(out: Output, found: ServiceInfo) -> None:
+    rows = [
+        [
+            out.cell(one.method),
+            out.cell(one.path),
+            out.cell(one.scope, "strong"),
+            out.cell(one.resource or f"{found.name}:PATH"),
+            out.cell(_parameters(one)),
+        ]
+        for one in found.routes
+    ]
+    if rows:
+        out.table(("METHOD", "PATH", "SCOPE", "RESOURCE", "PARAMETERS"), rows)
+
+
+def _parameters(one: RouteInfo) -> str:
+    return ", ".join(f"{name} = {where}" for name, where in one.parameters.items())
+
+
+@services.command("check", example="agentvault services check stripe")
+@click.argument("what", metavar="[NAME|FILE]", required=False)
+@pass_session
+def check(session: CliSession, what: str | None) -> int:
+    """Check service files without putting anything in force; needs no broker.
+
+    Without an argument: all files of the home. Exits 1 when one could not be put in
+    force.
+    """
+    out = session.out
+    results = [_checked(session, path) for path in _files(session, what)]
+    told = {"ok": all(one["ok"] for one in results), "services": results}
+    if out.print_json(told):
+        return 0 if told["ok"] else 1
+    if not results:
+        out.line("no service files: agentvault services import NAME")
+    for one in results:
+        file = out.cell(one["file"], limit=1000)
+        if one["ok"]:
+            out.line(out.word("ok"), " ", file, f": {one['routes']} routes")
+        for problem in one["problems"]:
+            out.line(out.word("fault"), " ", file, ": ", out.cell(problem, limit=600))
+        for note in one["notes"]:
+            out.line(out.word("warning"), " ", file, ": ", out.cell(note, limit=600))
+    return 0 if told["ok"] else 1
+
+
+def _files(session: CliSession, what: str | None) -> list[Path]:
+    folder = session.home.config / "services"
+    if what is None:
+        return sorted(folder.glob("[!.]*.toml"))
+    path = Path(what).expanduser()
+    if path.suffix == ".toml" or len(path.parts) > 1:
+        return [path]
+    named = folder / f"{what}.toml"
+    if not named.exists():
+        known = ", ".join(one.stem for one in sorted(folder.glob("[!.]*.toml")))
+        raise NotFoundError(
+            f"there is no service {what}", f"known: {known}" if known else ""
+        )
+    return [named]
+
+
+def _checked(session: CliSession, path: Path) -> dict[str, Any]:
+    """Check one file; say what is wrong, and what may be."""
+    from agentvault_tui.broker.policy_files import read_text
+    from agentvault_tui.clock import SystemClock
+    from agentvault_tui.gateway.config_folder import NAME
+    from agentvault_tui.gateway.secrets import Secrets
+    from agentvault_tui.gateway.services import parse_service
+
+    told: dict[str, Any] = {
+        "name": path.stem,
+        "file": str(path),
+        "ok": False,
+        "routes": 0,
+        "problems": [],
+        "notes": [],
+    }
+    text = read_text(path)
+    if text is None:
+        raise NotFoundError(f"there is no file {path}")
+    if not NAME.fullmatch(path.stem):
+        told["problems"] = ["a name has lower-case letters, digits, - and _"]
+        return told
+    try:
+        catalogue, base = _catalogue(session), session.home.config
+        service = parse_service(path.stem, text, catalogue, base)
+    except ServiceError as error:
+        told["problems"] = [error.diagnosis()]
+        return told
+    told["routes"] = len(service.routes)
+    known = Secrets(session.home, SystemClock()).rows()
+    told["notes"] = [
+        f"the secret {name} is not set: agentvault secrets set {name}"
+        for name in service.credential.secrets
+        if name not in known
+    ]
+    if service.is_private and not service.allow_private:
+        note = "the origin is no public address: calls are refused without"
+        told["notes"].append(f"{note} allow_private = true")
+    told["ok"] = True
+    return told
+
+
+def _catalogue(session: CliSession) -> Catalogue:
+    from agentvault_tui.broker.policy_files import load_policy
+
+    return load_policy(session.home).catalogue
+
+
+@services.command(
+    "try",
+    example="agentvault services try stripe POST /v1/transfers/acct_42 "
+    "--body transfer.json --agent payments-agent",
+)
+@click.argument("name")
+@click.argument("method")
+@click.argument("path")
+@click.option("--agent", required=True, help="Id or unique name.")
+@click.option("--body", type=click.Path(path_type=Path), help="A file; - is stdin.")
+@click.option("--content-type", help="Else JSON or a form, by how the body begins.")
+@click.option("--header", "headers", multiple=True, metavar="NAME:VALUE")
+@pass_session
+def attempt(
+    session: CliSession,
+    name: str,
+    method: str,
+    path: str,
+    *,
+    agent: str,
+    body: Path | None,
+    content_type: str | None,
+    headers: tuple[str, ...],
+) -> int:
+    """Say which action a request would be, and how policy would answer.
+
+    Nothing is sent, issued or recorded. PATH has its query. Exits 1 when the gateway
+    would refuse the request before policy is asked.
+    """
+    sent = dict(_header(one) for one in headers)
+    content = _body(body) if body is not None else b""
+    if content:
+        kind = "json" if content.lstrip()[:1] in b"{[" else "x-www-form-urlencoded"
+        sent.setdefault("content-type", content_type or f"application/{kind}")
+    client = session.client
+    asked = TryRequest(
+        agent_id=find_agent(client, agent).id,
+        service=name,
+        method=method,
+        path=path,
+        headers=sent,
+        body=base64.b64encode(content).decode() if content else None,
+    )
+    answer = client.call(calls.TRY, asked)
+    if not session.out.print_json(answer):
+        _print_try(session.out, answer)
+    return 1 if answer.error else 0
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise UsageError("a header has no colon", "write --header 'X-Tag: blue'")
+    return name.strip().lower(), value.strip()
+
+
+def _body(path: Path) -> bytes:
+    with click.open_file(str(path), "rb") as file:
+        content: bytes = file.read(MAX_BODY + 1)
+    if len(content) > MAX_BODY:
+        raise UsageError(f"the body is larger than {MAX_BODY} bytes")
+    return content
+
+
+def _print_try(out: Output, answer: TryInfo) -> None:
+    if answer.error:
+        said = out.cell(answer.description, limit=400)
+        out.line(out.word("refused"), " ", out.cell(answer.error), ": ", said)
+        return
+    one = answer.route
+    out.fields(
+        [
+            (
+                "route",
+                f"{one.method} {one.path}" if one else "none: the unmatched scope",
+            ),
+            ("action", out.cell(answer.scope, "strong")),
+            ("resource", answer.resource),
+            *((name, _shown(value)) for name, value in answer.parameters.items()),
+        ]
+    )
+    if (decision := answer.decision) is not None:
+        out.fields(
+            [
+                ("decision", out.word(decision.decision)),
+                ("rule", decision.rule),
+                ("why", decision.why),
+                ("reason", decision.reason),
+            ]
+        )
+
+
+def _shown(value: object) -> object:
+    return "unclear" if value is None else value
+
+
+@services.command("import", example="agentvault services import stripe")
+@click.argument("name")
+@click.option(
+    "--openapi",
+    type=click.Path(path_type=Path),
+    help="Make a route of each operation of this OpenAPI 3 document.",
+)
+@click.option(
+    "--shipped", help="Copy this shipped file, instead of the one called NAME."
+)
+@click.option("--origin", help="Scheme, host and port, instead of the document's.")
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@pass_session
+def import_service(
+    session: CliSession,
+    name: str,
+    *,
+    openapi: Path | None,
+    shipped: str | None,
+    origin: str | None,
+    force: bool,
+) -> None:
+    """Write services/NAME.toml: a shipped file, or the routes of an OpenAPI document.
+
+    Without --openapi it is the shipped file of that name: github, gmail,
+    google-calendar, slack, stripe or workspace. A running broker has it in force at
+    once; finish it, and set the secret that it names.
+    """
+    from agentvault_tui.gateway.config_folder import NAME
+    from agentvault_tui.gateway.openapi import service_file
+    from agentvault_tui.gateway.services import parse_service
+    from agentvault_tui.gateway.shipped import shipped_file
+    from agentvault_tui.home import private_folder, put_private
+
+    if not NAME.fullmatch(name):
+        raise UsageError(
+            "that is no name for a service",
+            "use lower-case letters, digits, - and _, at most 63",
+        )
+    if openapi is not None and shipped:
+        raise UsageError("--openapi and --shipped exclude each other")
+    if openapi is not None:
+        text = service_file(name, openapi, origin)
+    else:
+        text = shipped_file(shipped or name, origin)
+    home = session.home
+    found = parse_service(name, text, _catalogue(session), home.config)
+    path = home.config / "services" / f"{name}.toml"
+    home.prepare()
+    private_folder(path.parent)
+    try:
+        put_private(path, text.encode(), replace=force)
+    except FileExistsError:
+        raise ConflictError(
+            f"{path} is there already", "--force replaces it; nothing was written"
+        ) from None
+    missing = list(found.credential.secrets)
+    told = {"written": str(path), "routes": len(found.routes), "secrets": missing}
+    if session.out.print_json(told):
+        return
+    out = session.out
+    out.line("wrote ", out.cell(str(path), limit=1000), f": {len(found.routes)} routes")
+    for secret in missing:
+        out.note(f"set its secret: agentvault secrets set {secret}")

@@ -1,0 +1,294 @@
+"""Makes a service file of an OpenAPI document: a route an operation, for a person."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from agentvault_tui.errors import UsageError
+from agentvault_tui.text import visible
+
+MAX_DOCUMENT: Final = 64 * 1024 * 1024
+_METHODS: Final = ("get", "head", "post", "put", "patch", "delete")
+_PAYS: Final = re.compile(
+    r"pay(?!load)|payout|charge|transfer|invoice|subscri|refund|withdraw|checkout|topup"
+)
+_SENDS: Final = re.compile(
+    r"send|messages?\b|mail|sms|notif|publish|broadcast|invit|webhook|tweet|post_?message"
+)
+_REFUNDS: Final = re.compile(r"refund")
+_DELETES: Final = re.compile(
+    r"delete|remove|destroy|purge|erase|wipe|drop|clear|cancel|trash|revoke|terminate"
+)
+_STRICT: Final = (
+    "delete:records",
+    "refund:payment",
+    "send:payment",
+    "send:email",
+    "write:records",
+    "read:records",
+)
+"""The scopes of imported routes; of two operations that no path tells apart the one
+that is named first counts."""
+_PART: Final = re.compile(r"\{([^{}]*)\}")
+_MOST_REFS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Operation:
+    method: str
+    path: str
+    scope: str
+    parameters: dict[str, str]
+    note: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What no route tells apart: method and path, whatever a capture is called."""
+        return self.method, re.sub(r"\{[^}]*\}", "{}", self.path)
+
+
+def service_file(name: str, path: Path, origin: str | None) -> str:
+    """Write a service file with a route for each operation of an OpenAPI document.
+
+    Reads (``GET``, ``HEAD``) get a scope that reads; what writes gets one that writes,
+    sends, pays or deletes, by its method and its own words. Both are guesses that a
+    person checks, and the stricter one where it could be either.
+
+    Args:
+        name: the service's name, and its secret's.
+        path: OpenAPI 3.0 or 3.1, in JSON or YAML.
+        origin: scheme, host and port; None: those of the first server it names.
+
+    Returns:
+        TOML.
+
+    Raises:
+        UsageError: it is no such document, or names no server.
+    """
+    document = _read(path)
+    version = str(document.get("openapi", ""))
+    if not re.match(r"3\.[01]\.", version):
+        raise UsageError(
+            f"{path} is no OpenAPI 3 document",
+            "convert a Swagger 2 document first, such as with swagger2openapi",
+        )
+    server, prefix = _server(document)
+    origin = origin or server
+    if not origin:
+        raise UsageError(f"{path} names no server with a host", "give --origin")
+    operations: dict[tuple[str, str], _Operation] = {}
+    skipped: list[str] = []
+    for one in _operations(document, prefix, skipped):
+        other = operations.get(one.key)
+        if other is None or _STRICT.index(one.scope) < _STRICT.index(other.scope):
+            operations[one.key] = one
+    info = _mapping(document.get("info"))
+    head = [
+        _comment(f"{info.get('title', name)} {info.get('version', '')}".strip()),
+        "# Made from its OpenAPI document: check each scope, give resources names that",
+        "# rules can use, and remove what agents do not need. An operation that",
+        "# changes one thing and no more may say so: parameters = { count = 1 }.",
+        "",
+        f"origin = {_text(origin)}",
+        *(["allow_http = true"] if origin.startswith("http:") else []),
+        "",
+        *_credential(document, name),
+    ]
+    head += [_comment(f"Left out, for no route can name it: {one}") for one in skipped]
+    routes = sorted(operations.values(), key=_place)
+    return "\n".join([*head, *(line for one in routes for line in _route(one))]) + "\n"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    if len(content) > MAX_DOCUMENT:
+        raise UsageError(f"{path} is larger than {MAX_DOCUMENT // 2**20} MiB")
+    try:
+        if content.lstrip()[:1] == b"{":
+            value = json.loads(content)
+        else:
+            try:
+                yaml = importlib.import_module("yaml")
+            except ImportError:
+                raise UsageError(
+                    f"{path} is YAML, and no YAML reader is installed here",
+                    "pip install pyyaml, or convert it to JSON",
+                ) from None
+            loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+            try:
+                value = yaml.load(content, loader)
+            except yaml.YAMLError as error:
+                raise ValueError(error) from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} cannot be read ({visible(error, 200)})") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"{path} is no OpenAPI document")
+    return value
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _resolved(document: dict[str, Any], value: object) -> dict[str, Any]:
+    """Follow references within the document; one that leads elsewhere is nothing."""
+    found = _mapping(value)
+    for _ in range(_MOST_REFS):
+        reference = found.get("$ref")
+        if not isinstance(reference, str):
+            return found
+        if not reference.startswith("#/"):
+            return {}
+        at: Any = document
+        for part in reference[2:].split("/"):
+            at = _mapping(at).get(part.replace("~1", "/").replace("~0", "~"))
+        found = _mapping(at)
+    return {}
+
+
+def _server(document: dict[str, Any]) -> tuple[str, str]:
+    """Return the origin of the first server, and the path that routes begin with."""
+    servers = document.get("servers")
+    first = _mapping(servers[0] if isinstance(servers, list) and servers else None)
+    url = str(first.get("url", ""))
+    for name, variable in _mapping(first.get("variables")).items():
+        default = str(_mapping(variable).get("default", ""))
+        url = url.replace(f"{{{name}}}", default)
+    parts = urlsplit(url)
+    if parts.scheme not in {"https", "http"} or not parts.netloc:
+        return "", parts.path.rstrip("/")
+    return f"{parts.scheme}://{parts.netloc}".lower(), parts.path.rstrip("/")
+
+
+def _operations(
+    document: dict[str, Any], prefix: str, skipped: list[str]
+) -> Iterator[_Operation]:
+    for template, item in _mapping(document.get("paths")).items():
+        operations = _resolved(document, item)
+        path = _path(prefix + str(template))
+        for method in _METHODS:
+            operation = operations.get(method)
+            if not isinstance(operation, dict):
+                continue
+            if path is None:
+                skipped.append(f"{method.upper()} {template}")
+                continue
+            said = f"{operation.get('operationId', '')} {operation.get('summary', '')}"
+            scope = _scope(method, f"{template} {said}".lower())
+            parameters = _parameters(document, operation) if method != "get" else {}
+            yield _Operation(method.upper(), path, scope, parameters, said.strip())
+
+
+def _path(template: str) -> str | None:
+    """Return a template whose captures are whole segments; None where none can be."""
+    segments = []
+    for segment in template.removeprefix("/").split("/"):
+        names = _PART.findall(segment)
+        if names:
+            name = re.sub(r"[^A-Za-z0-9_-]", "_", "_".join(names))
+            if not re.match(r"[A-Za-z_]", name):
+                name = f"p_{name}"
+            while f"{{{name}}}" in segments:
+                name += "_"
+            segments.append(f"{{{name}}}")
+        else:
+            segments.append(segment)
+    bad = re.compile(r"[^\x21-\x7e]|[{};\\#?]|%(?:2e|2f|5c|00)", re.IGNORECASE)
+    for index, segment in enumerate(segments):
+        last = index == len(segments) - 1
+        if segment in {".", ".."} or (not segment and not last):
+            return None
+        if bad.search(_PART.sub("", segment)):
+            return None
+    return "/" + "/".join(segments)
+
+
+def _scope(method: str, words: str) -> str:
+    """Guess what an operation does: the strictest thing that its words say."""
+    if method in {"get", "head"}:
+        return "read:records"
+    if method == "delete" or _DELETES.search(words):
+        return "delete:records"
+    if _REFUNDS.search(words):
+        return "refund:payment"
+    if _PAYS.search(words):
+        return "send:payment"
+    return "send:email" if _SENDS.search(words) else "write:records"
+
+
+def _parameters(document: dict[str, Any], operation: dict[str, Any]) -> dict[str, str]:
+    """Find what policy reads among the members of a request's body."""
+    body = _resolved(document, operation.get("requestBody"))
+    for kind, media in _mapping(body.get("content")).items():
+        if not re.match(r"application/(?:.*\+?json|x-www-form-urlencoded)", str(kind)):
+            continue
+        schema = _resolved(document, _mapping(media).get("schema"))
+        members = _mapping(schema.get("properties"))
+        found: dict[str, str] = {
+            name: f"body:/{name}"
+            for name in ("amount", "currency", "count")
+            if name in members
+        }
+        for name in ("recipients", "to"):
+            if name in members:
+                found["recipients"] = f"count:body:/{name}"
+                break
+        return found
+    return {}
+
+
+def _credential(document: dict[str, Any], name: str) -> list[str]:
+    """Guess the credential from the first security scheme that is one of ours."""
+    components = _mapping(document.get("components"))
+    schemes = _mapping(components.get("securitySchemes"))
+    for value in schemes.values():
+        scheme = _resolved(document, value)
+        kind, how = scheme.get("type"), str(scheme.get("scheme", "")).lower()
+        lines = ["[credential]"]
+        if kind == "apiKey" and scheme.get("in") in {"header", "query"}:
+            lines.append(f"kind = {_text(scheme['in'])}")
+            lines.append(f"name = {_text(scheme.get('name', ''))}")
+        elif kind == "http" and how == "basic":
+            lines += ['kind = "basic"', 'username = ""']
+        elif kind in {"http", "oauth2", "openIdConnect"}:
+            lines.append('kind = "bearer"')
+        else:
+            continue
+        return [*lines, f"secret = {_text(name)}"]
+    return ["[credential]", 'kind = "none"']
+
+
+def _place(one: _Operation) -> list[tuple[bool, str]]:
+    """Sort narrower paths before wider ones, so that each route can match."""
+    segments = one.path.split("/")
+    return [*((part.startswith("{"), part) for part in segments), (False, one.method)]
+
+
+def _route(one: _Operation) -> list[str]:
+    lines = ["", _comment(one.note)] if one.note else [""]
+    lines += [
+        "[[routes]]",
+        f"method = {_text(one.method)}",
+        f"path = {_text(one.path)}",
+        f"scope = {_text(one.scope)}",
+    ]
+    if one.parameters:
+        lines.append("[routes.parameters]")
+        lines += [f"{name} = {_text(where)}" for name, where in one.parameters.items()]
+    return lines
+
+
+def _text(value: object) -> str:
+    """Write a TOML string; what the document says may hold anything."""
+    return json.dumps(visible(str(value), 300), ensure_ascii=False)
+
+
+def _comment(text: str) -> str:
+    return f"# {visible(' '.join(text.split()), 100)}"

@@ -1,0 +1,54 @@
+"""Service files that ship with AgentVault; a user's home gets a copy to edit."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from importlib import resources
+
+from agentvault_tui.errors import NotFoundError
+from agentvault_tui.text import visible
+
+
+def shipped_names() -> list[str]:
+    """Return the names of the service files that ship with AgentVault.
+
+    Returns:
+        such as ``github``, in order.
+    """
+    return sorted(
+        path.name.removesuffix(".toml")
+        for path in resources.files(__package__).iterdir()
+        if path.name.endswith(".toml")
+    )
+
+
+def shipped_file(name: str, origin: str | None) -> str:
+    """Return a shipped service file.
+
+    Args:
+        name: one of `shipped_names`.
+        origin: what stands in the place of its origin, if anything.
+
+    Returns:
+        TOML.
+
+    Raises:
+        NotFoundError: there is none of that name.
+    """
+    names = shipped_names()
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        known = f"did you mean {near[0]}" if near else f"shipped: {', '.join(names)}"
+        raise NotFoundError(
+            f"no service file called {visible(name, 60)} ships with AgentVault",
+            f"{known}; --openapi makes one of an OpenAPI document",
+        )
+    text = (resources.files(__package__) / f"{name}.toml").read_text("utf-8")
+    if origin is not None:
+        line = f"origin = {json.dumps(visible(origin, 300))}"
+        text = re.sub(
+            r"^origin = .*$", lambda _: line, text, count=1, flags=re.MULTILINE
+        )
+    return text

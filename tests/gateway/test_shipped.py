@@ -1,0 +1,228 @@
+"""Shipped service files and the default policy: real requests of each service."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from agentvault_tui.demo.workspace import OPERATIONS
+from agentvault_tui.errors import NotFoundError
+from agentvault_tui.gateway import Service, action_of, match, parse_target
+from agentvault_tui.gateway.services import parse_service
+from agentvault_tui.gateway.shipped import shipped_file, shipped_names
+from agentvault_tui.model import Action, Agent, AgentId
+from agentvault_tui.policy import Effect, Policy, shipped_catalogue, shipped_policy
+
+CATALOGUE = shipped_catalogue()
+POLICY = Policy(shipped_policy(), CATALOGUE)
+CALENDAR = "/calendar/v3/calendars/primary"
+GMAIL = "/gmail/v1/users/me"
+REPO = "/repos/acme/shop"
+ATTENDEES = [{"email": f"p{n}@acme.test"} for n in range(21)]
+
+
+@cache
+def shipped(name: str) -> Service:
+    return parse_service(name, shipped_file(name, None), CATALOGUE, Path("/"))
+
+
+def agent() -> Agent:
+    scopes = tuple(scope.name for scope in CATALOGUE)
+    at = datetime(2026, 11, 24, tzinfo=UTC)
+    return Agent(AgentId("agt_1"), "agt_1", "a", "olga", "", scopes, at)
+
+
+def decided(name: str, line: str, body: object = None) -> tuple[str, Action | None]:
+    """Return how policy answers a request line, and the action that it is."""
+    method, _, raw = line.partition(" ")
+    target = parse_target(raw.encode())
+    found = match(shipped(name), method, target)
+    if found is None:
+        return "no_route", None
+    kind = b"application/json"
+    content = json.dumps(body).encode()
+    if isinstance(body, str):
+        content, kind = body.encode(), b"application/x-www-form-urlencoded"
+    content = b"" if body is None else content
+    action = action_of(found, target, [(b"content-type", kind)], content)
+    return POLICY.decide(agent(), action).outcome.value, action
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "body"),
+    [
+        ("google-calendar", f"GET {CALENDAR}/events?maxResults=10", None),
+        ("google-calendar", "GET /calendar/v3/calendars/a%40b.test/events/x", None),
+        ("google-calendar", "GET /calendar/v3/users/me/calendarList", None),
+        ("google-calendar", "POST /calendar/v3/freeBusy", {"items": [{"id": "a"}]}),
+        ("google-calendar", f"POST {CALENDAR}/events", {"summary": "1:1"}),
+        (
+            "google-calendar",
+            f"PATCH {CALENDAR}/events/e1",
+            {"attendees": [{"email": "ada@acme.test"}]},
+        ),
+        ("gmail", f"GET {GMAIL}/messages?q=from:ada", None),
+        ("gmail", f"GET {GMAIL}/messages/1/attachments/2", None),
+        ("gmail", f"POST {GMAIL}/drafts", {"message": {"raw": "x"}}),
+        ("gmail", f"POST {GMAIL}/messages/1/modify", {"addLabelIds": ["A"]}),
+        ("gmail", f"POST {GMAIL}/messages/batchModify", {"ids": ["1"] * 100}),
+        ("github", "GET /user", None),
+        ("github", f"GET {REPO}/contents/src/app.py?ref=main", None),
+        ("github", f"GET {REPO}/pulls/7/files", None),
+        ("github", "GET /search/code?q=x", None),
+        ("github", f"POST {REPO}/issues", {"title": "Bug"}),
+        ("github", f"POST {REPO}/issues/7/comments", {"body": "ok"}),
+        ("github", f"POST {REPO}/git/refs", {"ref": "refs/heads/fix", "sha": "1"}),
+        ("github", f"POST {REPO}/pulls", {"title": "Fix", "head": "a", "base": "main"}),
+        ("slack", "GET /api/conversations.history?channel=C1", None),
+        ("slack", "POST /api/conversations.list", "limit=10"),
+        ("slack", "POST /api/users.info", {"user": "U1"}),
+        ("stripe", "GET /v1/balance", None),
+        ("stripe", "GET /v1/charges?limit=3", None),
+        ("stripe", "GET /v1/customers/cus_1/sources", None),
+        ("stripe", "GET /v1/invoices/in_1/lines", None),
+        ("stripe", "POST /v1/products", "name=Gold"),
+        ("workspace", "GET /records/7", None),
+        ("workspace", "PUT /files/a.md", {"text": "x"}),
+        ("workspace", "POST /mail/outbox", {"recipients": ["ada@acme.test"]}),
+        ("workspace", "POST /calendar/primary", {"title": "1:1"}),
+    ],
+)
+def test_reads_and_small_changes_pass(name: str, line: str, body: object) -> None:
+    """What was granted and can do little damage is allowed without a person."""
+    assert decided(name, line, body)[0] == "allowed"
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "body"),
+    [
+        ("google-calendar", f"DELETE {CALENDAR}/events/e1", None),
+        ("google-calendar", f"POST {CALENDAR}/clear", None),
+        ("google-calendar", f"DELETE {CALENDAR}", None),
+        ("google-calendar", f"POST {CALENDAR}/events", {"attendees": ATTENDEES}),
+        ("google-calendar", f"POST {CALENDAR}/events", {"Attendees": ATTENDEES}),
+        ("gmail", f"POST {GMAIL}/messages/send", {"raw": "x"}),
+        ("gmail", f"POST /upload{GMAIL}/messages/send?uploadType=media", None),
+        ("gmail", f"POST {GMAIL}/drafts/send", {"id": "1"}),
+        ("gmail", f"POST {GMAIL}/messages/batchModify", {"ids": ["1"] * 101}),
+        ("gmail", f"POST {GMAIL}/messages/batchDelete", {"ids": ["1"]}),
+        ("gmail", f"POST {GMAIL}/messages/1/trash", None),
+        ("gmail", f"DELETE {GMAIL}/threads/1", None),
+        ("github", f"PUT {REPO}/pulls/7/merge", {"sha": "1"}),
+        ("github", f"POST {REPO}/merges", {"base": "main", "head": "fix"}),
+        ("github", f"PATCH {REPO}/git/refs/heads/main", {"sha": "1", "force": True}),
+        ("github", f"PUT {REPO}/contents/app.py", {"message": "m", "content": ""}),
+        ("github", f"POST {REPO}/pulls/7/reviews", {"event": "APPROVE"}),
+        ("github", f"POST {REPO}/deployments", {"ref": "main"}),
+        ("github", f"POST {REPO}/actions/workflows/ci.yml/dispatches", {"ref": "m"}),
+        ("github", f"POST {REPO}/releases", {"tag_name": "v1"}),
+        ("github", f"DELETE {REPO}", None),
+        ("github", f"DELETE {REPO}/git/refs/heads/fix", None),
+        ("github", f"DELETE {REPO}/contents/app.py", {"sha": "1", "message": "m"}),
+        ("slack", "POST /api/chat.postMessage", {"channel": "C1", "text": "hi"}),
+        ("slack", "GET /api/chat.postMessage?channel=C1&text=hi", None),
+        ("slack", "POST /api/chat.delete", "channel=C1&ts=1"),
+        ("stripe", "POST /v1/transfers", "amount=400&currency=usd&destination=acct_1"),
+        ("stripe", "POST /v1/payouts", "amount=1&currency=usd"),
+        ("stripe", "POST /v1/payment_intents/pi_1/confirm", None),
+        ("stripe", "POST /v1/charges", "amount=1&currency=usd&source=tok_1"),
+        ("stripe", "POST /v1/invoices/in_1/pay", None),
+        ("stripe", "POST /v1/subscriptions", "customer=cus_1"),
+        ("stripe", "POST /v1/refunds", "charge=ch_1"),
+        ("stripe", "POST /v1/customers/cus_1", "balance=-100000"),
+        ("stripe", "DELETE /v1/customers/cus_1", None),
+        ("workspace", "DELETE /records/7", None),
+        ("workspace", "POST /mail/outbox", {"recipients": 500, "list": "customers"}),
+        ("workspace", "POST /accounts/acct_42", {"amount": 1, "currency": "USD"}),
+    ],
+)
+def test_what_cannot_be_undone_is_held(name: str, line: str, body: object) -> None:
+    """Payments, deletions, merges, deployments and sends to many wait for a person."""
+    assert decided(name, line, body)[0] == "escalated"
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("google-calendar", f"POST {CALENDAR}/acl"),
+        ("google-calendar", "POST /batch/calendar/v3"),
+        ("google-calendar", "GET /drive/v3/files"),
+        ("gmail", f"POST {GMAIL}/settings/forwardingAddresses"),
+        ("gmail", f"GET {GMAIL}/settings/filters"),
+        ("gmail", "POST /batch/gmail/v1"),
+        ("github", "POST /graphql"),
+        ("github", f"PUT {REPO}/collaborators/eve"),
+        ("github", f"POST {REPO}/transfer"),
+        ("github", f"PATCH {REPO}"),
+        ("github", f"POST {REPO}/hooks"),
+        ("slack", "POST /api/admin.users.remove"),
+        ("slack", "POST /api/conversations.kick"),
+        ("stripe", "POST /v1/accounts"),
+        ("stripe", "POST /v1/ephemeral_keys"),
+        ("stripe", "POST /V1/transfers"),
+        ("workspace", "GET /contacts"),
+    ],
+)
+def test_what_no_file_names_has_no_route(name: str, line: str) -> None:
+    """Settings, keys, batches and other spellings are not reached at all."""
+    assert decided(name, line)[0] == "no_route"
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_only_reads_are_mapped_to_scopes_that_read(name: str) -> None:
+    """A route of a method that may change something has no scope of a read.
+
+    The exceptions read by POST, as the services' own documentation says.
+    """
+    reading = {
+        route.path
+        for route in shipped(name).routes
+        if route.method not in {"GET", "HEAD"}
+        and CATALOGUE.effect(route.scope) is Effect.READ
+    }
+    assert all(
+        path == "/calendar/v3/freeBusy" or path.startswith("/api/") for path in reading
+    )
+
+
+def test_a_payment_says_how_much_to_whom() -> None:
+    """What an approver of a transfer sees is what Stripe will read."""
+    body = "amount=4200&currency=usd&destination=acct_42"
+    _, action = decided("stripe", "POST /v1/transfers", body)
+    assert action is not None
+    assert (action.action, action.resource) == ("send:payment", "stripe:/v1/transfers")
+    assert action.parameters == {
+        "amount": 4200,
+        "currency": "USD",
+        "destination": "acct_42",
+    }
+
+
+def test_the_workspace_file_is_the_demos_api() -> None:
+    """Each operation of the demo is a route of the same scope and resource."""
+    routes = [
+        (route.method, route.path, route.scope, route.resource)
+        for route in shipped("workspace").routes
+    ]
+    assert routes == [(o.method, o.path, o.scope, o.resource) for o in OPERATIONS]
+
+
+def test_an_unknown_name_lists_what_ships() -> None:
+    """A misspelt name is answered with the nearest, and any other with all."""
+    with pytest.raises(NotFoundError, match="no service file") as refused:
+        shipped_file("strip", None)
+    assert refused.value.remedy.startswith("did you mean stripe")
+    with pytest.raises(NotFoundError) as refused:
+        shipped_file("zzz", None)
+    assert "github, gmail, google-calendar" in refused.value.remedy
+
+
+def test_another_origin_takes_the_place_of_the_shipped_one() -> None:
+    """A copy may be for a server elsewhere, such as GitHub's own at a company."""
+    text = shipped_file("github", "https://ghe.acme.test")
+    service = parse_service("github", text, CATALOGUE, Path("/"))
+    assert str(service.origin) == "https://ghe.acme.test"
