@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import timedelta
 from typing import Final
 
 from agentvault_tui.cli.output import Cell, Output
-from agentvault_tui.clock import SystemClock, parse_iso
+from agentvault_tui.clock import SystemClock
 from agentvault_tui.console.draw.glyphs import (
     ASCII_LEVELS,
     UNICODE_LEVELS,
@@ -15,8 +14,10 @@ from agentvault_tui.console.draw.glyphs import (
     fold_for,
     folded,
 )
+from agentvault_tui.console.state.intake import Intake
 from agentvault_tui.console.state.moments import plural
 from agentvault_tui.console.state.records import QUARTERS
+from agentvault_tui.console.state.revocations import elsewhere
 from agentvault_tui.operator_api.history import (
     ActivityInfo,
     QuartersInfo,
@@ -26,12 +27,8 @@ from agentvault_tui.operator_api.history import (
 )
 from agentvault_tui.operator_api.shapes import (
     OUTCOMES,
-    AccountInfo,
     AgentInfo,
-    AgentRef,
-    RevokeAnswer,
     ScopeInfo,
-    StepInfo,
     TokenInfo,
 )
 
@@ -47,6 +44,7 @@ def print_agent(
 ) -> None:
     """Print everything that is known of one agent."""
     _identity(out, agent, activity)
+    print_elsewhere(out, agent)
     if activity.scopes:
         _scopes(out, activity.scopes, catalogue)
     _day(out, activity.quarters)
@@ -85,7 +83,6 @@ def _identity(out: Output, agent: AgentInfo, activity: ActivityInfo) -> None:
             ("live tokens", agent.live_tokens),
             *serving(agent),
             *revoking(agent, activity),
-            *at_tenant(agent),
         ]
     )
 
@@ -122,102 +119,13 @@ def _ended(cut: RevokeForecast | RevokedInfo, elevated: str = "") -> str:
     return f"{tokens}{elevated} and {stepups}"
 
 
-def at_tenant(agent: AgentInfo) -> list[tuple[str, object]]:
-    """Return what it has at the tenant, what ends there, and what works outside.
-
-    Labels and values for `Output.fields`, which makes them safe to print.
-    """
-    fields: list[tuple[str, object]] = []
-    if accounts := agent.connections:
-        names = ", ".join(one.connection for one in accounts)
-        fields.append(("accounts", names))
-    if others := agent.shared_with:
-        fields.append(("shared with", _named(others)))
-    if agent.status != "revoked" and agent.at_tenant:
-        fields.append(("at the tenant", f"ends {', '.join(agent.at_tenant)}"))
-    if agent.status != "revoked":
-        fields += [
-            ("at the provider", told)
-            for one in agent.connections
-            for told in at_provider(one)
-        ]
-    steps = [one for one in agent.upstream if one.status != "withdrawn"]
-    fields += [(step_named(step)[0], _step(step)) for step in steps]
-    if agent.status == "revoked" and not steps:
-        fields.append(("at the tenant", "it held nothing there"))
-    if agent.outside_until:
-        fields.append(("outside until", agent.outside_until))
-    return fields
-
-
-def _step(step: StepInfo) -> str:
-    """Say how a step stands; of one that is not done also how often it was tried."""
-    took = f" in {step.ms:.0f} ms" if step.status == "confirmed" else ""
-    tried = step.attempts if step.status == "pending" else 0
-    often = f" after try {tried}" if tried else ""
-    again = f", again at {step.next_at}" if tried and step.next_at else ""
-    why = f": {step.problem}" if step.problem else ""
-    return f"{step_named(step)[1]} {step.status}{took}{often}{again}{why}"
-
-
-def print_elsewhere(out: Output, revoked: RevokeAnswer) -> None:
-    """Print what a revocation began at tenant and providers, and what is left there."""
-    steps = [one for one in revoked.upstream if one.status != "withdrawn"]
-    for step in steps:
-        where, what = step_named(step)
-        line: list[Cell | str] = [
-            f"{where}: ",
-            out.cell(what),
-            " ",
-            out.cell(step.status),
-        ]
-        if step.problem:
-            line += [": ", out.cell(step.problem, limit=200)]
-        out.line(*line)
-    agent = revoked.agent
-    if not agent:
-        return  # everything is stopped, which ends nothing elsewhere
-    for account in agent.connections:
-        if others := account.shared_with:
-            uses = " uses too" if len(others) == 1 else " use too"
-            name = out.cell(account.connection)
-            out.line("left there: ", name, ", which ", out.cell(_named(others)), uses)
-    if until := agent.outside_until:
-        left = max(parse_iso(until) - SystemClock().now(), timedelta())
-        out.line(
-            "outside: the last token handed out before ends at ",
-            f"{until}, {timedelta(seconds=left // timedelta(seconds=1))} from now",
-        )
-        if any(step.connection for step in steps):
-            out.line("or once the provider has revoked it: `agentvault agents show`")
-    else:
-        out.line("outside: no token handed out before works any more")
-
-
-def step_named(step: StepInfo) -> tuple[str, str]:
-    """Return where a step of a revocation is done, and what it ends there."""
-    if connection := step.connection:
-        return "at the provider", f"{connection} token"
-    return "at the tenant", step.step
-
-
-def at_provider(account: AccountInfo) -> list[str]:
-    """Say what a revocation does to an account at its provider."""
-    name, ahead = account.connection, account.at_provider
-    if not ahead:
-        return []  # a broker of an earlier version does not say
-    if not ahead.known:
-        return [f"{name}: nothing revokes there, tokens work until they end"]
-    if ahead.kept_for:
-        return [f"{name}: left, {_named(ahead.kept_for)} would lose it too"]
-    if ahead.may_cut:
-        names = _named(ahead.may_cut)
-        return [f"revokes the {name} token, for {names} too if the same person's"]
-    return [f"revokes the {name} token"]
-
-
-def _named(agents: Iterable[AgentRef]) -> str:
-    return ", ".join(one.name for one in agents)
+def print_elsewhere(out: Output, agent: AgentInfo) -> None:
+    """Print what an agent has at tenant and providers, and what a revocation ends."""
+    row = Intake(ascii_only=out.ascii_only).agent(agent)
+    for line in elsewhere(row, SystemClock().now()):
+        out.line(line.strip())
+    if row.revoked and not row.outside_until:
+        out.line("Outside: no token handed out before works any more.")
 
 
 def _scopes(

@@ -212,7 +212,8 @@ def revoke_agent(
         f"{plural(answer.tokens_revoked, 'token')} and "
         f"{plural(answer.stepups_cancelled, 'step-up')} ended"
     )
-    print_elsewhere(out, answer)
+    if answer.agent:
+        print_elsewhere(out, answer.agent)
     if not answer.recorded:
         kept = _KEPT.get(answer.durable_in, _KEPT["memory"])
         out.note(f"in force, and not in the ledger yet: {kept}")

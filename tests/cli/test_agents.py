@@ -16,10 +16,10 @@ from support.command_line import HOSTILE, PROGRAM, Agent, Answer, Broker
 from support.terminal import Terminal
 from support.wire_shapes import filled
 
-from agentvault_tui.cli.agent_show import at_tenant, print_elsewhere
+from agentvault_tui.cli.agent_show import print_elsewhere
 from agentvault_tui.cli.output import Output
 from agentvault_tui.clock import SystemClock, iso
-from agentvault_tui.operator_api.shapes import AgentInfo, RevokeAnswer
+from agentvault_tui.operator_api.shapes import AgentInfo
 
 Run = Callable[..., Answer]
 
@@ -229,112 +229,42 @@ def test_hostile_text_arrives_inert(av: Run, json_mode: bool) -> None:
             assert out.isascii()
 
 
-def _told(agent: dict[str, Any]) -> list[tuple[str, object]]:
-    return at_tenant(filled(AgentInfo, agent))
-
-
-def test_show_tells_how_far_the_tenant_is() -> None:
-    """Accounts, who shares them, each step as it stands, and what works outside."""
-    agent: dict[str, Any] = {
-        "status": "active",
-        "connections": [{"connection": "google-oauth2"}],
-        "shared_with": [{"name": "mail-agent"}],
-        "at_tenant": ["vault grant", "client secret"],
-        "upstream": [],
-        "outside_until": "2026-11-24T10:23:45Z",
-    }
-    assert _told(agent) == [
-        ("accounts", "google-oauth2"),
-        ("shared with", "mail-agent"),
-        ("at the tenant", "ends vault grant, client secret"),
-        ("outside until", "2026-11-24T10:23:45Z"),
-    ]
-    step = {"step": "vault grant", "status": "confirmed", "ms": 212.4, "problem": None}
-    step |= {"attempts": 1, "next_at": None}
-    again = "2026-11-24T10:00:05Z"
-    stuck = {"step": "client secret", "status": "pending", "ms": None, "problem": "no"}
-    stuck |= {"attempts": 2, "next_at": again}
-    gone = {**step, "status": "withdrawn"}
-    assert at_tenant(
-        filled(AgentInfo, {"status": "revoked", "upstream": [step, stuck, gone]})
-    ) == [
-        ("at the tenant", "vault grant confirmed in 212 ms"),
-        ("at the tenant", f"client secret pending after try 2, again at {again}: no"),
-    ]
-    held_nothing = ("at the tenant", "it held nothing there")
-    assert _told({"status": "revoked", "upstream": [gone]}) == [held_nothing]
-    assert _told({"status": "active"}) == []
-
-
-def test_a_revocation_says_what_is_left_for_whom_and_when_it_is_over(
+def test_what_is_elsewhere_is_told_as_plain_mode_tells_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Each step, why one is not done, accounts that stay, and the countdown."""
+    """Accounts, what a revocation ends, what is left for whom, and what works on."""
     until = iso(SystemClock().now() + timedelta(minutes=45))
-    problem = "no Management API credential here: agentvault auth0 apply"
-    steps = [
-        {"step": "vault grant", "status": "pending", "problem": problem},
-        {"step": "held refresh token", "status": "pending", "problem": None},
-    ]
-    connections = [
-        {"connection": "workspace", "shared_with": [{"name": "mail-agent"}]},
-        {"connection": "google-oauth2", "shared_with": []},
-    ]
-    agent = {"connections": connections, "outside_until": until}
-    print_elsewhere(Output(), filled(RevokeAnswer, {"agent": agent, "upstream": steps}))
-    *told, outside = capsys.readouterr().out.splitlines()
-    assert told == [
-        f"at the tenant: vault grant pending: {problem}",
-        "at the tenant: held refresh token pending",
-        "left there: workspace, which mail-agent uses too",
-    ]
-    said = f"outside: the last token handed out before ends at {until}, "
-    assert re.fullmatch(re.escape(said) + r"0:4\d:\d\d from now", outside)
-    print_elsewhere(
-        Output(),
-        filled(RevokeAnswer, {"agent": {"outside_until": None}, "upstream": []}),
-    )
-    said = capsys.readouterr().out
-    assert said == "outside: no token handed out before works any more\n"
-    print_elsewhere(Output(), filled(RevokeAnswer, {"agents": 3, "upstream": []}))
-    assert capsys.readouterr().out == ""
-
-
-def test_show_tells_what_a_revocation_does_at_providers() -> None:
-    """Before: what it would end there, and for whom; after: how each one stands."""
-    mail, records = [{"name": "mail-agent"}], [{"name": "records-agent"}]
-    connections = [
-        {"connection": name, "at_provider": {"known": True, **empty, **ahead}}
-        for empty in ({"kept_for": [], "may_cut": []},)
-        for name, ahead in (
-            ("intranet", {}),
-            ("google-oauth2", {"may_cut": mail}),
-            ("workspace", {"kept_for": records}),
-            ("github", {"known": False}),
-        )
-    ]
-    told = at_tenant(
-        filled(AgentInfo, {"status": "active", "connections": connections})
-    )
-    assert [text for label, text in told if label == "at the provider"] == [
-        "revokes the intranet token",
-        "revokes the google-oauth2 token, for mail-agent too if the same person's",
-        "workspace: left, records-agent would lose it too",
-        "github: nothing revokes there, tokens work until they end",
-    ]
-    done = {
-        "step": "provider token",
-        "connection": "intranet",
-        "status": "confirmed",
-        "ms": 830.0,
-        "problem": None,
+    agent: dict[str, Any] = {
+        "status": "active",
+        "connections": [
+            {
+                "connection": "workspace",
+                "shared_with": [{"name": "mail-agent"}],
+                "at_provider": {"known": True, "kept_for": [], "may_cut": []},
+            }
+        ],
+        "shared_with": [{"name": "mail-agent"}],
+        "at_tenant": ["vault grant"],
     }
-    failed = {**done, "status": "failed", "problem": "revoke at intranet by hand"}
-    assert at_tenant(
-        filled(AgentInfo, {"status": "revoked", "upstream": [done, failed]})
-    ) == [
-        ("at the provider", "intranet token confirmed in 830 ms"),
-        ("at the provider", "intranet token failed: revoke at intranet by hand"),
+    print_elsewhere(Output(), filled(AgentInfo, agent))
+    assert capsys.readouterr().out.splitlines() == [
+        "Accounts: workspace, by Token Vault.",
+        "Shared with: mail-agent.",
+        "Revoking ends at the tenant: vault grant.",
+        "At the provider workspace: the token is revoked.",
+    ]
+    problem = "no Management API credential here: agentvault auth0 apply"
+    step = {"step": "vault grant", "status": "pending", "problem": problem}
+    revoked = {**agent, "status": "revoked", "upstream": [step]}
+    print_elsewhere(Output(), filled(AgentInfo, {**revoked, "outside_until": until}))
+    *_, vault_grant, left, outside = capsys.readouterr().out.splitlines()
+    assert vault_grant == f"At the tenant: vault grant pending: {problem}."
+    assert left == "Left: workspace, which mail-agent uses too."
+    assert re.fullmatch(r"Outside: .* until .*Z, 4\d:\d\d from now\.", outside)
+    print_elsewhere(Output(), filled(AgentInfo, {"status": "revoked"}))
+    assert capsys.readouterr().out.splitlines() == [
+        "At the tenant: it held nothing there.",
+        "Outside: no token handed out before works any more.",
     ]
 
 

@@ -19,7 +19,7 @@ from agentvault_tui.console.desk import (
 from agentvault_tui.console.dialogs.confirm import Confirm, cautioned
 from agentvault_tui.console.draw.agent import ends, waits
 from agentvault_tui.console.draw.lines import EMPTY, Pen, Row
-from agentvault_tui.console.draw.upstream import at_providers, counting, left, state
+from agentvault_tui.console.draw.upstream import at_providers, counting, left
 from agentvault_tui.console.state.moments import clock_time, plural
 from agentvault_tui.console.state.records import (
     AgentRow,
@@ -28,6 +28,7 @@ from agentvault_tui.console.state.records import (
     UpstreamStep,
     caution,
 )
+from agentvault_tui.console.state.revocations import state
 
 _WAITING = 3
 """Requests that would be cancelled, named one by one; an agent may have no more."""

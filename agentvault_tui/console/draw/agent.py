@@ -11,7 +11,7 @@ from agentvault_tui.console.state.activity import ActivityRow, ScopeUse
 from agentvault_tui.console.state.agents import SOON
 from agentvault_tui.console.state.feed import fold as fold_events
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.moments import countdown, plural
+from agentvault_tui.console.state.moments import ago, countdown, plural
 from agentvault_tui.console.state.records import (
     AgentRow,
     LiveToken,
@@ -49,7 +49,7 @@ def details(
 
 def _identity(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row]:
     p, last = pen.palette, mirror.last_seen(agent.id)
-    seen = f"seen {ago(mirror.clock.now(), last)}" if last else "never seen"
+    seen = f"seen {ago(last, mirror.clock.now())}" if last else "never seen"
     if agent.resource_server:  # it introspects, which is nobody's request
         seen = "resource server"
     owner = pen.clip(agent.owner, max(width - LABEL - len(seen) - 3, 6))
@@ -123,15 +123,6 @@ def _lately(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row]:
             )
         )
     return rows
-
-
-def ago(now: datetime, then: datetime) -> str:
-    """Write how long ago something was, in one unit."""
-    seconds = max(int((now - then).total_seconds()), 0)
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds // size} {unit} ago"
-    return f"{seconds} s ago"
 
 
 _TOKENS: Final = 12
@@ -219,7 +210,7 @@ def _use(pen: Pen, use: ScopeUse | None, now: datetime, width: int) -> Row:
     p = pen.palette
     said = "never used"
     if use is not None and use.uses:
-        last = f", last {ago(now, use.last_used_at)}" if use.last_used_at else ""
+        last = f", last {ago(use.last_used_at, now)}" if use.last_used_at else ""
         said = f"used {use.uses:,} {'time' if use.uses == 1 else 'times'}{last}"
     if use is not None and use.denied:
         said += f" {pen.glyphs.separator} denied {use.denied:,}"
@@ -237,7 +228,7 @@ def _asked(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
         if use.granted or use.scope.name in granted:
             continue
         mark = (f"{pen.glyphs.risk(use.scope.risk)} ", p.risk(use.scope.risk))
-        last = f", last {ago(seen.now, use.last_asked_at)}" if use.last_asked_at else ""
+        last = f", last {ago(use.last_asked_at, seen.now)}" if use.last_asked_at else ""
         had = f" {pen.glyphs.separator} used {use.uses:,}" if use.uses else ""
         tail = f"  not granted {pen.glyphs.separator} denied {use.denied:,}{last}{had}"
         name = pen.clip(use.scope.name, max(width - LABEL - 24, 6))
@@ -305,7 +296,7 @@ def _refused(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
     p = pen.palette
     rows: list[Row] = []
     for denial in seen.activity.denials if seen.activity else ():
-        last = f"  last {ago(seen.now, denial.last_at)}" if denial.last_at else ""
+        last = f"  last {ago(denial.last_at, seen.now)}" if denial.last_at else ""
         row = pen.fact(
             "" if rows else "Denied",
             (f"{denial.count:>6,}  ", p.denied),

@@ -23,6 +23,7 @@ from agentvault_tui.console.plain.reads import (
     find_stepup,
 )
 from agentvault_tui.console.plain.teller import Announcer, Command
+from agentvault_tui.console.state import revocations
 from agentvault_tui.console.state.moments import plural
 from agentvault_tui.console.state.records import Revoked, StepUpRow, caution
 from agentvault_tui.errors import AgentVaultError
@@ -111,7 +112,7 @@ class DecisionCommands:
                 row = self.mirror.agents.get(agent.id, agent)
                 return (
                     *_told(agent.name, cut),
-                    *sentences.remains(row, self.mirror.clock.now()),
+                    *revocations.remains(row, self.mirror.clock.now()),
                     *caution(cut),
                 )
 
@@ -247,4 +248,4 @@ def _told(name: Shown, cut: Revoked) -> Iterable[str]:
     """Tell what a revocation cut, and which steps elsewhere are on their way."""
     ended = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
     yield f"Closed here after {cut.effective_ms:.1f} ms: {name}, {ended} cut."
-    yield from sentences.steps(cut.upstream)
+    yield from revocations.steps(cut.upstream)

@@ -30,14 +30,8 @@ from agentvault_tui.console.state.completion import (
 from agentvault_tui.console.state.feed import fold
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.moments import plural
-from agentvault_tui.console.state.past import (
-    Aim,
-    PastMirror,
-    ago,
-    read_aim,
-    when,
-)
+from agentvault_tui.console.state.moments import ago, plural
+from agentvault_tui.console.state.past import Aim, PastMirror, read_aim, when
 from agentvault_tui.console.state.records import AgentRow, EventRow, StepUpRow
 from agentvault_tui.errors import AgentVaultError, UsageError
 from agentvault_tui.operator_api.requests import AuditQuery

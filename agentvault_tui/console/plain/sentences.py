@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.draw import upstream
-from agentvault_tui.console.draw.agent import ago
 from agentvault_tui.console.draw.words import population, refusal, why
+from agentvault_tui.console.state import revocations
 from agentvault_tui.console.state.activity import ActivityRow, ScopeUse
 from agentvault_tui.console.state.feed import Fold
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.moments import clock_time, countdown, plural
+from agentvault_tui.console.state.moments import ago, clock_time, countdown, plural
 from agentvault_tui.console.state.presence import OperatorRow
 from agentvault_tui.console.state.records import (
     AgentRow,
     EventRow,
     StepUpRow,
-    UpstreamStep,
 )
 from agentvault_tui.console.state.stepups import (
     cause,
@@ -31,74 +29,8 @@ from agentvault_tui.console.state.stepups import (
 from agentvault_tui.lures import mask_lures
 from agentvault_tui.qr import on_loopback, tunnel
 
-
-def _at_tenant(agent: AgentRow, now: datetime) -> Iterator[str]:
-    """Tell what one that is served has there, and what a revocation would end."""
-    yield from accounts(agent)
-    if agent.at_tenant:
-        yield f"  Revoking ends at the tenant: {', '.join(agent.at_tenant)}."
-    yield from _at_providers(agent)
-    yield from _outside(agent, now)
-
-
-def accounts(agent: AgentRow) -> Iterator[str]:
-    """Tell which accounts it uses, and who uses them too."""
-    if agent.connections:
-        yield f"  Accounts: {', '.join(agent.connections)}, by Token Vault."
-    if agent.shared_with:
-        yield f"  Shared with: {', '.join(agent.shared_with)}."
-
-
-def _tenant_ended(agent: AgentRow, now: datetime) -> Iterator[str]:
-    """Tell how far the tenant is with one that was cut off."""
-    yield from accounts(agent)
-    told = list(steps(agent.upstream))
-    yield from told or ["  At the tenant: it held nothing there."]
-    yield from remains(agent, now)
-
-
-def remains(agent: AgentRow, now: datetime) -> Iterator[str]:
-    """Tell which accounts were left, for whom, and how long what is outside works."""
-    for text in upstream.stays(agent):
-        yield f"  Left: {text}."
-    yield from _outside(agent, now)
-
-
-def steps(known: Iterable[UpstreamStep]) -> Iterator[str]:
-    """Tell each step at tenant and providers as it stands."""
-    for step in known:
-        if step.status != "withdrawn":
-            place = "provider" if step.connection else "tenant"
-            told = step.status != "confirmed" and step.problem
-            why = f": {step.problem}" if told else ""
-            yield f"  At the {place}: {step.ends} {upstream.state(step)}{why}."
-
-
-def touches(agent: AgentRow, now: datetime) -> str:
-    """Tell before a revocation what it ends there, and whom else it touches or not."""
-    told = [f"At the tenant it ends {', '.join(agent.at_tenant) or 'nothing'}."]
-    if agent.connections:
-        number = plural(len(agent.connections), "account")
-        told.append(f"It uses {number}: {', '.join(agent.connections)}.")
-        names = ", ".join(agent.shared_with)
-        shares = f"What it shares with {names} stays" if names else "Nobody shares one"
-        told.append(f"{shares}.")
-    told += [line.strip() for line in _at_providers(agent)]
-    told += [line.strip() for line in _outside(agent, now)]
-    return " ".join(told)
-
-
-def _at_providers(agent: AgentRow) -> Iterator[str]:
-    for one in agent.at_providers:
-        yield f"  At the provider {one.connection}: {upstream.ahead(one)}."
-
-
-def _outside(agent: AgentRow, now: datetime) -> Iterator[str]:
-    until = agent.outside_until
-    if until is not None and upstream.outside(agent, now):
-        left = countdown(upstream.outside(agent, now))
-        end = f"{clock_time(until)}, {left} from now"
-        yield f"  Outside: a provider's token works until {end}."
+if TYPE_CHECKING:
+    from agentvault_tui.console.desk import Desk  # it loads Textual
 
 
 def of_event(mirror: Mirror, event: EventRow) -> str:
@@ -266,13 +198,11 @@ def agent_facts(
             denied = plural(use.denied, "denial")
             yield f"  Asked for {use.scope.name}, not granted: {denied}{last}."
     for each in did.denials if did else ():
-        last = f", last {ago(now, each.last_at)}" if each.last_at else ""
+        last = f", last {ago(each.last_at, now)}" if each.last_at else ""
         yield f"  Denied {each.count:,}: {refusal(each.reason)}{last}."
     if agent.revoked:
         yield _was_cut(agent, did)
-        yield from _tenant_ended(agent, now)
-    else:
-        yield from _at_tenant(agent, now)
+    yield from revocations.elsewhere(agent, now)
 
 
 def _was_cut(agent: AgentRow, did: ActivityRow | None) -> str:
@@ -296,7 +226,7 @@ def cuts(mirror: Mirror, agent: AgentRow) -> str:
     """Tell what revoking an agent would end now, here and at the tenant."""
     tokens = plural(mirror.live_tokens(agent.id), "token")
     waiting = plural(len(mirror.open_stepups(agent.id)), "step-up")
-    there = touches(agent, mirror.clock.now())
+    there = revocations.touches(agent, mirror.clock.now())
     return f"This cuts {tokens} and {waiting} now. {there}"
 
 

@@ -19,12 +19,7 @@ from typing import Final
 
 from agentvault_tui.clock import iso
 from agentvault_tui.console.state.moments import FORMS, read_moment
-from agentvault_tui.console.state.records import (
-    EVENT_WORDS,
-    RISKS,
-    AgentRow,
-    EventRow,
-)
+from agentvault_tui.console.state.records import EVENT_WORDS, RISKS, AgentRow, EventRow
 from agentvault_tui.model import EventType
 from agentvault_tui.operator_api.requests import AuditQuery
 from agentvault_tui.operator_api.shapes import OUTCOMES, CountsInfo

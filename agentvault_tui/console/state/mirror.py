@@ -26,11 +26,7 @@ from agentvault_tui.console.state.records import (
     StatusRow,
     StepUpRow,
 )
-from agentvault_tui.console.state.tallies import (
-    ExpiryQueue,
-    RatesByName,
-    TokenStore,
-)
+from agentvault_tui.console.state.tallies import ExpiryQueue, RatesByName, TokenStore
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.shapes import (
     AgentInfo,

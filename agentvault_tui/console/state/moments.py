@@ -89,6 +89,19 @@ def countdown(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def ago(then: datetime, now: datetime) -> str:
+    """Write how long ago something was, in one unit, of which there are two."""
+    seconds = max(int((now - then).total_seconds()), 0)
+    for least, size, unit in (
+        (172_800, 86_400, "d"),
+        (7200, 3600, "h"),
+        (60, 60, "min"),
+    ):
+        if seconds >= least:
+            return f"{seconds // size} {unit} ago"
+    return f"{seconds} s ago"
+
+
 def hms(moment: datetime) -> str:
     """Write a time of day; a quarter of the time that strftime takes."""
     return f"{moment.hour:02}:{moment.minute:02}:{moment.second:02}"

@@ -165,17 +165,6 @@ def when(time: datetime, now: datetime) -> str:
     return f"{day}{time:%H:%M:%S}Z"
 
 
-def ago(time: datetime, now: datetime) -> str:
-    """Write how long ago a moment was, as far as it matters."""
-    minutes = max(int((now - time).total_seconds()), 0) // 60
-    if minutes < 1:
-        return f"{max(int((now - time).total_seconds()), 0)} s ago"
-    if minutes < 120:
-        return f"{minutes} min ago"
-    hours = minutes // 60
-    return f"{hours} h ago" if hours < 48 else f"{hours // 24} d ago"
-
-
 def _place(told: PlaceInfo | None) -> LedgerPlace | None:
     time = moment(told.time) if told else None
     return LedgerPlace(told.seq, time) if told and time else None

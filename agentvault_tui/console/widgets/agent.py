@@ -11,13 +11,13 @@ from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw import words
-from agentvault_tui.console.draw.agent import AgentContext, ago, ends, facts
+from agentvault_tui.console.draw.agent import AgentContext, ends, facts
 from agentvault_tui.console.draw.glyphs import bars, fold_for, folded
 from agentvault_tui.console.draw.lines import Piece, Row, cells
 from agentvault_tui.console.state.activity import ActivityRow, Day
 from agentvault_tui.console.state.feed import EventWindow, Fold
 from agentvault_tui.console.state.filters import Filter
-from agentvault_tui.console.state.moments import plural
+from agentvault_tui.console.state.moments import ago, plural
 from agentvault_tui.console.state.records import (
     QUARTERS,
     AgentRow,
@@ -79,7 +79,7 @@ class WhoPane(Pane):
         pen, p = self.pen, self.pen.palette
         now, last = self.mirror.clock.now(), self.mirror.last_seen(agent.id)
         counts = self.mirror.counts(agent.id)
-        seen = f"seen {ago(now, last)}" if last else "never seen"
+        seen = f"seen {ago(last, now)}" if last else "never seen"
         words = [
             "resource server" if agent.resource_server else seen,
             *([] if agent.revoked else [f"revoking cuts {ends(self.mirror, agent)}"]),

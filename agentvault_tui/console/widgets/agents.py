@@ -12,13 +12,13 @@ from textual.events import Click
 from textual.message import Message
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.draw import upstream
 from agentvault_tui.console.draw.agent import details
 from agentvault_tui.console.draw.lines import Pen, Piece, Row, cells
 from agentvault_tui.console.state.agents import SOON, AgentView, Attention
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.moments import countdown, plural
 from agentvault_tui.console.state.records import AgentRow
+from agentvault_tui.console.state.revocations import headline, outside
 from agentvault_tui.console.term.keyed import moves
 from agentvault_tui.console.widgets.pane import Painted, Pane, ScrollPane
 from agentvault_tui.operator_api.shapes import CountsInfo
@@ -56,7 +56,7 @@ class Cards:
         token = mirror.soonest(agent.id)
         left = int(token.remaining(mirror.clock.now())) if token else -1
         counts, cut = mirror.counts(agent.id), mirror.cuts.get(agent.id)
-        out = int(upstream.outside(agent, mirror.clock.now()))
+        out = int(outside(agent, mirror.clock.now()))
         broker = (mirror.link.live, mirror.status.panic.on)
         state = (left, counts, look, cut, out, broker, size, theme)
         known = self._drawn.get(agent.id)
@@ -222,9 +222,9 @@ def _elsewhere(pen: Pen, mirror: Mirror, agent: AgentRow) -> list[Piece]:
     """Say how far tenant and providers are, and how long what is outside works."""
     p = pen.palette
     told: list[Piece] = []
-    if text := upstream.headline(agent):
+    if text := headline(agent):
         told.append((text, p.muted))
-    if left := upstream.outside(agent, mirror.clock.now()):
+    if left := outside(agent, mirror.clock.now()):
         told.append((f"outside {countdown(left)}", p.waiting))
     return told
 

@@ -9,8 +9,8 @@ from rich.style import Style
 
 from agentvault_tui.console.draw.lines import Piece, Row, cells, wrap
 from agentvault_tui.console.link.past import Stay
-from agentvault_tui.console.state.moments import clock_time
-from agentvault_tui.console.state.past import LedgerPlace, ago, when
+from agentvault_tui.console.state.moments import ago, clock_time
+from agentvault_tui.console.state.past import LedgerPlace, when
 from agentvault_tui.console.state.records import LinkState
 from agentvault_tui.console.widgets.bars import Masthead
 from agentvault_tui.console.widgets.pane import Painted

@@ -24,11 +24,11 @@ from agentvault_tui.console.dialogs.lists import StepUpsDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.screens.past import PastScreen
 from agentvault_tui.console.state.mirror import Mirror
+from agentvault_tui.console.state.moments import ago
 from agentvault_tui.console.state.past import (
     Aim,
     LedgerPlace,
     PastMirror,
-    ago,
     read_aim,
 )
 from agentvault_tui.console.state.records import LinkState

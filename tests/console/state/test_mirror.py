@@ -16,6 +16,7 @@ from support.wire_shapes import agents_of, filled, status_of, tell
 from agentvault_tui.clock import iso
 from agentvault_tui.console.draw import glyphs, theme, upstream
 from agentvault_tui.console.draw.lines import Pen
+from agentvault_tui.console.state import revocations
 from agentvault_tui.console.state.agents import Attention
 from agentvault_tui.console.state.intake import Intake, token_key
 from agentvault_tui.console.state.mirror import RING, AgentRoster, Mirror
@@ -202,24 +203,24 @@ def test_steps_at_the_tenant_are_confirmed_as_they_come(told: Told) -> None:
     revoked = {**agent, "status": "revoked", "outside_until": until}
     tell(told.mirror, "agent", {**revoked, "upstream": [asked]})
     row = told.mirror.agents[agent["id"]]
-    assert upstream.headline(row) == "tenant 0 of 1"
-    assert upstream.state(row.upstream[0]) == "retry 2"
-    assert upstream.outside(row, START) == 42
+    assert revocations.headline(row) == "tenant 0 of 1"
+    assert revocations.state(row.upstream[0]) == "retry 2"
+    assert revocations.outside(row, START) == 42
     done = {"step": "grant", "status": "confirmed", "ms": 212}
     gone = {"step": "vault grant back", "status": "withdrawn"}
     tell(told.mirror, "agent", {**revoked, "upstream": [done, gone]})
     row = told.mirror.agents[agent["id"]]
-    assert upstream.headline(row) == "tenant confirmed 212 ms"
+    assert revocations.headline(row) == "tenant confirmed 212 ms"
     failed = {"step": "client secret", "status": "failed", "ms": 9e7}
     tell(told.mirror, "agent", {**revoked, "upstream": [done, failed]})
     row = told.mirror.agents[agent["id"]]
-    assert upstream.headline(row) == "tenant: client secret given up"
-    assert upstream.state(row.upstream[1]) == "given up after 25:00:00"
+    assert revocations.headline(row) == "tenant: client secret given up"
+    assert revocations.state(row.upstream[1]) == "given up after 25:00:00"
     lacking = {**failed, "ms": 2, "reason": "no_credential"}
     tell(told.mirror, "agent", {**revoked, "upstream": [done, lacking]})
     row = told.mirror.agents[agent["id"]]
-    assert upstream.headline(row) == "tenant 1 of 2, no credential"
-    assert upstream.state(row.upstream[1]) == "no credential"
+    assert revocations.headline(row) == "tenant 1 of 2, no credential"
+    assert revocations.state(row.upstream[1]) == "no credential"
 
 
 def test_a_token_at_its_provider_is_told_apart(told: Told) -> None:
@@ -231,7 +232,7 @@ def test_a_token_at_its_provider_is_told_apart(told: Told) -> None:
         step = {"step": "provider token", "connection": "google", "status": status}
         steps = [step, done]
         tell(told.mirror, "agent", {**agent, "status": "revoked", "upstream": steps})
-        return upstream.headline(told.mirror.agents[agent["id"]])
+        return revocations.headline(told.mirror.agents[agent["id"]])
 
     assert headline("pending") == "google token pending"
     assert headline("confirmed") == "tenant confirmed 212 ms"
