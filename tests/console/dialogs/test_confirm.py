@@ -412,7 +412,7 @@ async def test_requests_that_would_be_cancelled_are_named() -> None:
     ) as (app, _):
         shown = said(app)
         assert "Cuts now 0 tokens, 1 step-up" in shown
-        assert "ends 4:12 send:payment 4,200 USD stripe:acct_42" in shown
+        assert "ends 4:12 send:payment 420,000 USD stripe:acct_42" in shown
 
 
 async def test_what_is_revoked_already_is_said() -> None:
