@@ -1,0 +1,113 @@
+"""Find an injected credential in an answer, also where it is split over two pieces."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import quote, quote_plus
+
+_SHORTEST: Final = 4
+"""Bytes: a shorter one would stand in every answer by chance."""
+
+
+class EchoedError(Exception):
+    """An answer holds the credential that its request was given."""
+
+
+def spellings(secret: bytes) -> list[bytes]:
+    """Return how *secret* may stand in an answer.
+
+    Exactly, URL-encoded, as JSON writes it, and inside base64 of a longer text at any
+    of the three alignments, in both alphabets.
+    """
+    if len(secret) < _SHORTEST:
+        return []
+    text = secret.decode("latin-1")
+    found = {secret}
+    for encoded in (quote(secret, safe=""), quote_plus(secret), quote(secret)):
+        found.add(encoded.encode())
+        found.add(_lower_escapes(encoded).encode())
+    found.add(json.dumps(text)[1:-1].encode())
+    found.add(text.replace("/", "\\/").encode("latin-1"))
+    for shift in range(3):
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            # The digits that also depend on what stands before and after are left out.
+            whole = encode(b"\0" * shift + secret)
+            first = (shift * 8 + 5) // 6
+            last = (shift + len(secret)) * 8 // 6
+            if last - first >= _SHORTEST:
+                found.add(whole[first:last])
+    return sorted(found, key=len)
+
+
+def _lower_escapes(text: str) -> str:
+    head, *rest = text.split("%")
+    return head + "".join(f"%{one[:2].lower()}{one[2:]}" for one in rest)
+
+
+class Echo:
+    """Passes an answer on, piece by piece, as long as no credential is in it."""
+
+    def __init__(self, secrets: Iterable[bytes] = ()) -> None:
+        """Look for each of *secrets* in all its spellings."""
+        self._needles: list[bytes] = []
+        self._held = b""
+        self.watch(secrets)
+
+    def watch(self, secrets: Iterable[bytes]) -> None:
+        """Look for *secrets* too: a token that was only just fetched."""
+        found = {one for secret in secrets for one in spellings(secret)}
+        found.update(self._needles)
+        # One that holds another is found by it.
+        kept: list[bytes] = []
+        for one in sorted(found, key=len):
+            if not any(short in one for short in kept):
+                kept.append(one)
+        self._needles = kept
+
+    def is_in_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Tell whether a header of the answer holds one."""
+        return any(
+            needle in part
+            for header in headers
+            for part in header
+            for needle in self._needles
+        )
+
+    def pass_on(self, chunk: bytes) -> bytes:
+        """Return what may be passed on now that *chunk* has come.
+
+        What may be the beginning of a credential is held back until more has come.
+
+        Raises:
+            EchoedError: there is one.
+        """
+        data = self._held + chunk if self._held else chunk
+        keep = 0
+        for needle in self._needles:
+            if needle in data:
+                raise EchoedError
+            keep = max(keep, _overlap(data, needle))
+        if not keep:
+            self._held = b""
+            return data
+        self._held = data[-keep:]
+        return data[:-keep]
+
+    def rest(self) -> bytes:
+        """Return what was held back, at the end of the answer."""
+        held, self._held = self._held, b""
+        return held
+
+
+def _overlap(data: bytes, needle: bytes) -> int:
+    """Return how many bytes at the end of *data* are the beginning of *needle*."""
+    start = max(len(data) - len(needle) + 1, 0)
+    first = needle[:1]
+    while (start := data.find(first, start)) >= 0:
+        if needle.startswith(data[start:]):
+            return len(data) - start
+        start += 1
+    return 0
