@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from starlette.routing import Route
 
@@ -42,6 +42,7 @@ from agentvault_tui.policy import Policy
 from agentvault_tui.settings import Settings
 from agentvault_tui.vault import TenantClient
 from agentvault_tui.web.admission import AdmissionQueue
+from agentvault_tui.web.guard import StreamingApp
 
 log = logging.getLogger("agentvault.broker")
 
@@ -81,6 +82,14 @@ class Verified:
     """Whether that was the end of the chain, with its state and all pages."""
 
 
+class CallsCut(NamedTuple):
+    """How many calls in flight a cut ended."""
+
+    cut: int = 0
+    sent: int = 0
+    """Of these, those whose request had reached the upstream whole."""
+
+
 class DataPlane(Protocol):
     """The gateway, as the broker knows it: it imports nothing of it."""
 
@@ -96,6 +105,25 @@ class DataPlane(Protocol):
 
     def operator_routes(self, authority: Any) -> list[Route]:
         """Return what it adds to the operators' HTTP; an `Authority` says who may."""
+
+    def streaming_apps(self) -> Mapping[bytes, StreamingApp]:
+        """Return what it serves at the agents' listener, by the raw path's prefix."""
+
+    def cut(
+        self, agent_id: AgentId | None, scopes: frozenset[str] | None = None
+    ) -> CallsCut:
+        """Cut calls in flight, before this returns.
+
+        Args:
+            agent_id: whose; None for every agent's.
+            scopes: under which; None for any.
+
+        Returns:
+            how many were cut. No byte of them reaches an upstream or an agent any more.
+        """
+
+    async def aclose(self) -> None:
+        """End what is in flight."""
 
 
 @dataclass
@@ -117,6 +145,10 @@ class Broker:
         default_factory=lambda: AdmissionQueue(_OTHERS_A_TURN)
     )
     """Where all their other requests do, so that no flood of one delays the other."""
+    call_line: AdmissionQueue = field(
+        default_factory=lambda: AdmissionQueue(_OTHERS_A_TURN)
+    )
+    """Where calls through the gateway do."""
     replays: ReplayStore = field(default_factory=ReplayStore)
     """Assertions of clients that count no more."""
     tenant_kind: str = "auth0"
@@ -188,8 +220,14 @@ class Broker:
     @contextmanager
     def cutting(self) -> Iterator[None]:
         """Pause admission: no agent's request begins during the block."""
-        with self.line.paused(), self.side_line.paused():
+        with self.line.paused(), self.side_line.paused(), self.call_line.paused():
             yield
+
+    def cut_calls(
+        self, agent_id: AgentId | None, scopes: frozenset[str] | None = None
+    ) -> CallsCut:
+        """Cut calls through the gateway; see `DataPlane.cut`."""
+        return self.gateway.cut(agent_id, scopes) if self.gateway else CallsCut()
 
     async def record_cut(
         self,

@@ -46,6 +46,7 @@ from agentvault_tui.vault import ClientSecret, Secret, TenantClient
 from agentvault_tui.vault.kept_clients import ClientSecretsFile
 from agentvault_tui.vault.provider import endpoints
 from agentvault_tui.web.guard import RequestGuard, loopback_hosts
+from agentvault_tui.web.limits import Limits
 from agentvault_tui.web.local_ca import chosen_files
 from agentvault_tui.web.reply import problem
 from agentvault_tui.web.server import Listener, Server
@@ -409,12 +410,20 @@ async def _agents_listener(server: Server, broker: Broker) -> Listener:
     port = bound.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
     issuer = f"{'https' if tls else 'http'}://{shown}:{port}"
-    app = RequestGuard(agents_app(broker, issuer), hosts=loopback_hosts(port, host))
-    return await server.listen(app, bound, tls=tls, held=held)
+    streaming = broker.gateway.streaming_apps() if broker.gateway else {}
+    app = RequestGuard(
+        agents_app(broker, issuer),
+        hosts=loopback_hosts(port, host),
+        streaming=streaming,
+    )
+    limits = Limits(streamed=tuple(streaming))
+    return await server.listen(app, bound, limits=limits, tls=tls, held=held)
 
 
 async def _close(rooms: _Rooms) -> None:
     broker = rooms.broker
+    if broker.gateway is not None:
+        await broker.gateway.aclose()
     flows = list(broker.stepups.flows.values())
     for task in flows:
         task.cancel()

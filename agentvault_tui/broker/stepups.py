@@ -112,10 +112,12 @@ class StepUps:
         """How many wait for a person."""
         return sum(map(len, self._open_of.values()))
 
-    def approved(self, agent_id: AgentId) -> Iterator[StepUp]:
-        """Yield the agent's approved step-ups."""
+    def approved(self, agent_id: AgentId | None) -> Iterator[StepUp]:
+        """Yield the agent's approved step-ups; those of all agents for None."""
         for stepup in self._known.values():
-            if stepup.status is StepUpStatus.APPROVED and stepup.agent_id == agent_id:
+            if stepup.status is StepUpStatus.APPROVED and (
+                agent_id in {None, stepup.agent_id}
+            ):
                 yield stepup
 
     def decided(self) -> list[StepUp]:

@@ -13,7 +13,6 @@ import ipaddress
 import os
 import socket
 import ssl
-import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from yarl import URL
 
 from agentvault_tui.gateway.echo import Echo, EchoedError
 from agentvault_tui.gateway.services import Origin, Service
+from agentvault_tui.web.sockets import abort
 
 Header = tuple[str, str]
 _CONNECTIONS: Final = 512
@@ -35,7 +35,6 @@ _KEPT_SECONDS: Final = 4.0
 close theirs, since a request on a closed one is lost and not repeated."""
 _BUFFER: Final = 65_536
 _HEADERS: Final = 128
-_NO_LINGER: Final = struct.pack("ii", 1, 0)
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 _HOP_BY_HOP: Final = frozenset(
     (
@@ -190,15 +189,6 @@ class Outgoing:
             abort(self.transport)
 
 
-def abort(transport: asyncio.Transport) -> None:
-    """Close a connection at once; what the kernel has not sent is dropped."""
-    connected = transport.get_extra_info("socket")
-    if connected is not None:
-        with suppress(OSError):
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-    transport.abort()
-
-
 class _Request(aiohttp.ClientRequest):
     """Attaches the credential to a request whose connection stands."""
 
@@ -300,6 +290,7 @@ class Upstream:
                 auto_decompress=False,
                 trust_env=False,
                 requote_redirect_url=False,
+                skip_auto_headers=("Content-Type",),
                 timeout=aiohttp.ClientTimeout(
                     connect=bounds.connect, sock_read=bounds.idle
                 ),

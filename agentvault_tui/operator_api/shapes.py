@@ -160,6 +160,14 @@ class AgentInfo(PastAgentInfo, kw_only=True):
     """Served agents that use one of its accounts as well."""
 
 
+class ScopesAnswer(AgentInfo, kw_only=True):
+    """An agent whose scopes were changed."""
+
+    calls_cut: int = 0
+    calls_sent: int = 0
+    """Of the calls cut, those whose request had reached the service whole."""
+
+
 class NewAgentInfo(AgentInfo, kw_only=True):
     """An agent just registered."""
 
@@ -186,6 +194,9 @@ class RevokeAnswer(WireShape, kw_only=True):
     """How many were cut off, when all were meant; else absent."""
     tokens_revoked: int = 0
     stepups_cancelled: int = 0
+    calls_cut: int = 0
+    calls_sent: int = 0
+    """Of the calls cut, those whose request had reached the service whole."""
     effective_ms: float = 0.0
     """Milliseconds from the request until nothing was honoured any more."""
     recorded: bool = True

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final, Protocol
 
 from agentvault_tui.web.limits import Limits
 from agentvault_tui.web.places import Places
 from agentvault_tui.web.reply import App, Header, Message, Scope, Shape
+from agentvault_tui.web.sockets import abort
 
 _log = logging.getLogger("agentvault.web")
 
@@ -92,6 +94,7 @@ class Exchange:
         "disconnected",
         "keep_alive",
         "more_body",
+        "on_gone",
         "scope",
         "started",
         "task",
@@ -115,6 +118,8 @@ class Exchange:
         self.complete = False
         """Whether the answer is out."""
         self.disconnected = False
+        self.on_gone: Callable[[], None] | None = None
+        """Called when the peer is gone, or not listened to any more."""
         self._connection = connection
         self._expects_100 = expects_100
         self._body = bytearray()
@@ -158,6 +163,13 @@ class Exchange:
         """Know that the peer is gone, or not listened to any more."""
         self.disconnected = True
         self.wake()
+        if self.on_gone is not None:
+            self.on_gone()
+
+    def abort(self) -> None:
+        """Send the peer nothing any more; what the kernel holds is dropped."""
+        self.disconnect()
+        abort(self._connection.transport)
 
     def wake(self) -> None:
         """Let `receive` look again: something arrived, or nothing will any more."""
@@ -220,8 +232,11 @@ class Exchange:
         self.started = True
         self._expects_100 = False
         length = None
-        lines = [STATUS_LINE[status], self._connection.port.date]
+        line = STATUS_LINE.get(status) or b"HTTP/1.1 %d \r\n" % status
+        lines = [line, self._connection.port.date]
         for name, value in headers:
+            if name == b"date":
+                lines[1] = b""  # the origin's own counts (RFC 9110 section 6.6.1)
             if name == b"content-length":
                 length = int(value)
             lines.append(b"%b: %b\r\n" % (name, value))
@@ -239,7 +254,9 @@ class Exchange:
             lines.append(b"transfer-encoding: chunked\r\n")
         lines.append(b"\r\n")
         self._head = head = b"".join(lines)
-        if len(head.translate(None, _CONTROLS)) != len(head) - 2 * len(lines):
+        if len(head.translate(None, _CONTROLS)) != len(head) - 2 * sum(
+            map(bool, lines)
+        ):
             raise RuntimeError("a header holds a control character")
         if stream:
             self._connection.transport.write(self._head)

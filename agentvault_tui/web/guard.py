@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
 from agentvault_tui.web.exchange import ClientGoneError
 from agentvault_tui.web.forms import BodyError
@@ -22,8 +23,7 @@ from agentvault_tui.web.reply import (
 
 BODY_CAP: Final = 65_536
 _JUDGED: Final = frozenset(
-    b"host origin content-length transfer-encoding"
-    b" sec-fetch-site sec-fetch-mode".split()
+    b"host origin sec-fetch-site sec-fetch-mode".split()
 )
 _SNIFF: Final = (b"x-content-type-options", b"nosniff")
 
@@ -45,13 +45,23 @@ def loopback_hosts(port: int, bound: str = "127.0.0.1") -> frozenset[bytes]:
     return frozenset(names | {b"%s:%d" % (name, port) for name in names})
 
 
+class StreamingApp(NamedTuple):
+    """An app that reads its own bodies, of any size, and whose answers are its own."""
+
+    app: App
+    shape: Shape
+    """How a refusal before it looks."""
+
+
 class RequestGuard:
     """Refuses requests from other sites, and bodies that are too large.
 
     A web page in the operator's browser can reach loopback: by DNS rebinding, which
     ``Host`` tells, and by cross-site requests, which ``Origin`` and ``Sec-Fetch-Site``
     tell. *hosts* is None for a Unix socket, which no page can reach. A *navigable* app
-    lets a person follow a link here from another site, by GET alone.
+    lets a person follow a link here from another site, by GET alone. *streaming* apps
+    have their raw path's prefix: whom they answer is judged alike, and their bodies
+    and answers pass as they are.
     """
 
     def __init__(
@@ -62,15 +72,22 @@ class RequestGuard:
         shape: Shape = oauth_error,
         body_cap: int = BODY_CAP,
         navigable: bool = False,
+        streaming: Mapping[bytes, StreamingApp] | None = None,
     ) -> None:
         self._app = app
         self._hosts = hosts
         self._shape = shape
         self._body_cap = body_cap
         self._navigable = navigable
+        self._streaming = streaming or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a refusal, or pass the request on."""
+        for prefix, (app, shape) in self._streaming.items():
+            if scope["raw_path"].startswith(prefix):
+                refusal = self._misdirected(scope, shape)
+                await (refusal.send(send) if refusal else app(scope, receive, send))
+                return
         refusal, chunked = self._judge(scope)
         if refusal is None and chunked:
             try:
@@ -94,17 +111,24 @@ class RequestGuard:
 
     def _judge(self, scope: Scope) -> tuple[Reply | None, bool]:
         """Return why the request is refused, if it is, and whether it is chunked."""
-        said = {name: value for name, value in scope["headers"] if name in _JUDGED}
-        host = said.get(b"host", b"").lower()
-        # RFC 9110 section 7.4: what is addressed to someone else is misdirected.
-        if self._hosts is not None and host not in self._hosts:
-            return self._shape(421, "the Host header does not name this server"), False
-        if len(said) > 1 and self._foreign(scope, host, said):
-            return self._shape(403, "requests from other sites are refused"), False
+        if refusal := self._misdirected(scope, self._shape):
+            return refusal, False
+        said = dict(scope["headers"])
         if int(said.get(b"content-length", 0)) > self._body_cap:
             told = f"a body may have {self._body_cap} bytes"
             return self._shape(413, told), False
         return None, b"transfer-encoding" in said
+
+    def _misdirected(self, scope: Scope, shape: Shape) -> Reply | None:
+        """Return why the request was not meant for us, if it was not."""
+        said = {name: value for name, value in scope["headers"] if name in _JUDGED}
+        host = said.get(b"host", b"").lower()
+        # RFC 9110 section 7.4: what is addressed to someone else is misdirected.
+        if self._hosts is not None and host not in self._hosts:
+            return shape(421, "the Host header does not name this server")
+        if len(said) > 1 and self._foreign(scope, host, said):
+            return shape(403, "requests from other sites are refused")
+        return None
 
     def _foreign(self, scope: Scope, host: bytes, said: dict[bytes, bytes]) -> bool:
         """Tell whether a page of another origin sent this."""

@@ -31,6 +31,10 @@ class Limits:
     discarded_bytes: int = 16_777_216
     """Of a body nobody waits for any more, read and dropped so that the answer
     arrives whole (RFC 9112 section 9.6); past that the connection is cut."""
+    streamed: tuple[bytes, ...] = ()
+    """Prefixes of paths whose bodies may be of any size: each `progress_bytes` have
+    ``request_seconds`` to arrive, while they are read."""
+    progress_bytes: int = 65_536
     pipelined: int = 8
     """Requests of one connection that may wait for the answer to another (RFC 9112
     section 9.3.2); with more it is cut. Each is kept in memory, and a single read may

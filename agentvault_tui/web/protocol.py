@@ -19,6 +19,8 @@ _SINGLE: Final = frozenset(
 """Said twice, two readers could each believe another one (RFC 9112 section 11)."""
 _SLICE: Final = 4_096
 """Bytes the parser is fed at a time: it keeps unfinished lines; we count between."""
+_PAUSED_SECONDS: Final = 3_600.0
+"""How long a body may wait for whom it is passed on to."""
 _CHUNK_FRAMING: Final = 24
 """A chunk's size in 16 hexadecimal digits, and its two line ends, rounded up."""
 
@@ -66,6 +68,10 @@ class BoundedProtocol(asyncio.Protocol):
         self._seen: set[bytes] = set()
         self._fault: tuple[int, str] | None = None
         self._refused = False
+        self._streamed = False
+        """Whether the body that arrives may be of any size."""
+        self._progress = 0
+        """Bytes of it since its deadline was moved."""
 
     # The transport's callbacks
 
@@ -165,12 +171,17 @@ class BoundedProtocol(asyncio.Protocol):
         if not self._paused:
             self._paused = True
             self.transport.pause_reading()
+            if self._streamed:
+                self._arm(_PAUSED_SECONDS)
 
     def resume_reading(self) -> None:
         """Take more from the peer."""
         if self._paused:
             self._paused = False
             self.transport.resume_reading()
+            if self._streamed:
+                self._progress = 0
+                self._arm(self._limits.request_seconds)
 
     def answered(self, *, keep_alive: bool) -> None:
         """Go on with the next request, or give the place up if it is wanted."""
@@ -202,6 +213,7 @@ class BoundedProtocol(asyncio.Protocol):
         self._in_head = True
         self._number += 1
         self._fed = self._parsed = self._count = self._discarded = 0
+        self._streamed, self._progress = False, 0
         self._framing = self._limits.framing_bytes
         if self._seen:
             self._seen = set()
@@ -245,6 +257,7 @@ class BoundedProtocol(asyncio.Protocol):
         now = self._now()
         self.port.tick(now)
         self._arm(self._began + self._limits.request_seconds - now)
+        self._streamed = self._url.startswith(self._limits.streamed)
         waits = self._unanswered is not None
         self._latest = exchange = self._exchange()
         if waits:
@@ -260,6 +273,11 @@ class BoundedProtocol(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         """Pass the body on, or drop it once the answer is out."""
         self._fed -= len(body)
+        if self._streamed and not self._paused:
+            self._progress += len(body)
+            if self._progress >= self._limits.progress_bytes:
+                self._progress = 0
+                self._arm(self._limits.request_seconds)
         if (exchange := self._unanswered) is not None:
             exchange.put(body)
             return
@@ -271,7 +289,7 @@ class BoundedProtocol(asyncio.Protocol):
         """Stop the clock: the request is whole, the rest is up to us."""
         if self._parser.should_upgrade():
             return
-        self._deadline = None
+        self._deadline, self._streamed = None, False
         if (exchange := self._unanswered) is None:
             self._wait_for_next()
             return
@@ -428,9 +446,12 @@ class BoundedProtocol(asyncio.Protocol):
             "state": self._known.copy(),
         }
         keep_alive = version != "1.0" and self._parser.should_keep_alive()
-        return Exchange(
+        exchange = Exchange(
             self, scope, keep_alive=keep_alive, expects_100=self._expects_100
         )
+        if self._streamed:
+            scope["exchange"] = exchange  # its app takes it out
+        return exchange
 
     def _start(self, exchange: Exchange) -> None:
         exchange.task = self.loop.create_task(exchange.run())

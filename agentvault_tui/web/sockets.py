@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import itertools
@@ -329,3 +330,15 @@ def _remove_dead(path: Path) -> None:
         raise SettingsError(
             f"cannot remove the dead socket {path} ({error.strerror})", "remove it"
         ) from error
+
+
+_NO_LINGER: Final = struct.pack("ii", 1, 0)
+
+
+def abort(transport: asyncio.Transport) -> None:
+    """Close a connection at once; what the kernel has not sent is dropped."""
+    connected = transport.get_extra_info("socket")
+    if connected is not None:
+        with contextlib.suppress(OSError):
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    transport.abort()

@@ -285,7 +285,7 @@ async def test_tokens_of_a_scope_that_was_taken_away_stay_ended(bench: Bench) ->
     kept = await request_token(bench.broker, agent, reads, resource=None, details=None)
     scopes = frozenset(CALENDAR.scopes)
     await change_scopes(bench.broker, agent.id, NONE, scopes, OPERATOR)
-    agent = await change_scopes(bench.broker, agent.id, scopes, NONE, OPERATOR)
+    agent, _ = await change_scopes(bench.broker, agent.id, scopes, NONE, OPERATOR)
     late = (await issue(bench, agent)).token
     live = {kept.token.id, late.id}  # type: ignore[union-attr]
     assert {token.id for token in bench.broker.registry.tokens_of(agent.id)} == live

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from agentvault_tui.broker.activity import activity_of
 from agentvault_tui.broker.authority import Authority, Need
-from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.core import Broker, CallsCut
 from agentvault_tui.broker.operators_api.wire import (
     body_of,
     operator_of,
@@ -23,7 +23,7 @@ from agentvault_tui.broker.operators_api.wire import (
     route,
 )
 from agentvault_tui.broker.registry import Registry
-from agentvault_tui.broker.shapes import agent_info, step_info
+from agentvault_tui.broker.shapes import agent_info, same, step_info
 from agentvault_tui.broker.usecases.register import (
     Registration,
     check_scopes,
@@ -54,6 +54,7 @@ from agentvault_tui.operator_api.shapes import (
     NewAgentInfo,
     RestoreAnswer,
     RevokeAnswer,
+    ScopesAnswer,
 )
 
 _MOST: Final = 500
@@ -119,7 +120,11 @@ def _keeping(broker: Broker, authority: Authority) -> list[Route]:
             registered.agent, broker.registry, client_secret=registered.client_secret
         )
 
-    async def served(local: Actor, body: ScopesRequest) -> AgentInfo:
+    def answered(agent: Agent, cut: CallsCut) -> ScopesAnswer:
+        info = agent_info(agent, broker.registry)
+        return same(ScopesAnswer, info, calls_cut=cut.cut, calls_sent=cut.sent)
+
+    async def served(local: Actor, body: ScopesRequest) -> ScopesAnswer:
         """Change what a resource server serves."""
         if body.grant or body.ungrant:
             raise UsageError("change what it may ask for and what it serves singly")
@@ -127,9 +132,9 @@ def _keeping(broker: Broker, authority: Authority) -> list[Route]:
         serves = None if body.serves is UNSET else body.serves
         resources = None if body.resources is UNSET else body.resources
         agent = await change_served(broker, body.agent_id, serves, resources, operator)
-        return agent_info(agent, broker.registry)
+        return answered(agent, CallsCut())
 
-    async def scopes(request: Request) -> AgentInfo:
+    async def scopes(request: Request) -> ScopesAnswer:
         """Give and take scopes of one agent, or change what it serves.
 
         Raises:
@@ -146,8 +151,10 @@ def _keeping(broker: Broker, authority: Authority) -> list[Route]:
             raise UsageError("a scope cannot be granted and taken away at once")
         need = Need.GIVE if grant else Need.CUT
         operator = await authority.actor(operator_of(request), need, body.agent_id)
-        agent = await change_scopes(broker, body.agent_id, grant, ungrant, operator)
-        return agent_info(agent, broker.registry)
+        agent, cut = await change_scopes(
+            broker, body.agent_id, grant, ungrant, operator
+        )
+        return answered(agent, cut)
 
     return [route(calls.REGISTER, add), route(calls.SCOPES, scopes)]
 
@@ -251,6 +258,8 @@ def _ended(cut: Cut, broker: Broker, *, one: bool) -> RevokeAnswer:
         agents=UNSET if one else len(cut.agents),
         tokens_revoked=cut.tokens,
         stepups_cancelled=cut.stepups,
+        calls_cut=cut.calls.cut,
+        calls_sent=cut.calls.sent,
         effective_ms=round(cut.effective_ms, 3),
         recorded=cut.recorded,
         kept=cut.kept.value,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final
 
-from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.core import Broker, CallsCut
 from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.registry import HeldTokens, Registry
 from agentvault_tui.broker.usecases.register import check_resources, check_scopes
@@ -31,6 +31,7 @@ from agentvault_tui.ledger import (
 from agentvault_tui.model import (
     Actor,
     Agent,
+    AgentId,
     AgentStatus,
     Draft,
     EventType,
@@ -39,6 +40,8 @@ from agentvault_tui.model import (
 from agentvault_tui.text import visible
 
 _FAILED: Final = "it stays so: that it ended could not be recorded"
+
+_NONE: Final = CallsCut()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class Cut:
     """Where it is durable; if not in the ledger, it is recorded when that works."""
     steps: tuple[OutboxStep, ...] = ()
     """What is still to be done at the tenant and at providers."""
+    calls: CallsCut = _NONE
 
     @property
     def recorded(self) -> bool:
@@ -64,7 +68,7 @@ class Cut:
 async def revoke_agent(
     broker: Broker, agent_id: str, reason: str, operator: Actor
 ) -> Cut:
-    """Revoke one agent: its tokens, its waiting step-ups, its next requests.
+    """Revoke one agent: its tokens, step-ups, calls in flight, next requests.
 
     In force in memory before the record, which it waits for at most about two seconds.
 
@@ -89,6 +93,7 @@ async def revoke_agent(
         revoked_at=agent.revoked_at or broker.clock.now(),
     )
     broker.registry.put_agent(revoked)
+    calls = broker.cut_calls(revoked.id)
     tokens, stepups = _cut(broker, revoked, "agent_revoked")
     effective_ms = (broker.clock.boot() - started) * 1000
     steps = broker.outbox.cut(revoked.id, held)
@@ -98,6 +103,8 @@ async def revoke_agent(
         tokens=[token.id for token in islice(tokens, 100)],
         tokens_revoked=len(tokens),
         stepups_cancelled=len(stepups),
+        calls_cut=calls.cut,
+        calls_sent=calls.sent,
     )
     with broker.cutting():
         kept = await broker.record_cut(
@@ -105,7 +112,7 @@ async def revoke_agent(
             *(cancelled_draft(stepup, operator) for stepup in stepups),
             changes=[revoked, DropAgentTokens(revoked.id), *stepups, *steps],
         )
-    return Cut((revoked,), len(tokens), len(stepups), effective_ms, kept, steps)
+    return Cut((revoked,), len(tokens), len(stepups), effective_ms, kept, steps, calls)
 
 
 async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
@@ -128,14 +135,18 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
         if registry.panic
         else Panic(True, broker.clock.now(), operator.name, reason)
     )
+    calls = broker.cut_calls(None)
+    unused = _unused(broker)
     count = registry.cut_all_tokens()
-    waiting = registry.stepups.open()
+    waiting = [*registry.stepups.open(), *unused]
     effective_ms = (broker.clock.boot() - started) * 1000
     tokens = count()
     detail = {
         "agents": registry.agent_count,
         "tokens_revoked": tokens,
         "stepups_cancelled": len(waiting),
+        "calls_cut": calls.cut,
+        "calls_sent": calls.sent,
     }
     head = Draft(EventType.PANIC_ON, operator, reason=reason, detail=detail)
     drafts: list[Draft] = [head] if first else []
@@ -147,7 +158,7 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
             if start:
                 await asyncio.sleep(0)
             for stepup in waiting[start : start + ENDED_A_TURN]:
-                if registry.stepups.get(stepup.id).status.open:
+                if registry.stepups.get(stepup.id) is stepup:
                     ended = cancelled(broker, stepup, "panic")
                     drafts.append(cancelled_draft(ended, operator))
                     changes.append(ended)
@@ -158,7 +169,7 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
     broker.on_status()
     agents = tuple(registry.agents())
     kept = Kept.LEDGER if recorded else broker.cuts.kept
-    return Cut(agents, tokens, len(waiting), effective_ms, kept)
+    return Cut(agents, tokens, len(waiting), effective_ms, kept, calls=calls)
 
 
 async def restore_agent(broker: Broker, agent_id: str, operator: Actor) -> Agent:
@@ -264,8 +275,8 @@ async def change_scopes(
     grant: frozenset[str],
     ungrant: frozenset[str],
     operator: Actor,
-) -> Agent:
-    """Give and take scopes; taking one away ends live tokens that carry it.
+) -> tuple[Agent, CallsCut]:
+    """Give and take scopes; taking one away ends live tokens and calls under it.
 
     What is taken away has its own record: a grant beside it may fail, and then the
     cut is kept for later all the same.
@@ -278,7 +289,7 @@ async def change_scopes(
         operator: who decided.
 
     Returns:
-        the agent as it is now.
+        the agent as it is now, and how many of its calls were cut.
 
     Raises:
         NotFoundError: no such agent.
@@ -287,17 +298,18 @@ async def change_scopes(
             is cut all the same.
     """
     agent = broker.registry.agent(agent_id)
+    calls = broker.cut_calls(agent.id, ungrant) if ungrant else _NONE
     recorded = await _ungrant(broker, agent, ungrant, operator)
     narrowed = broker.registry.agent(agent_id)
     if not grant - set(narrowed.scopes):
-        return narrowed
+        return narrowed, calls
     if not recorded:
         # A grant written before it would be undone by the cut's own record.
         raise LedgerUnwritableError(
             "what was taken away is not on disk yet, so nothing was granted",
             "grant again when the ledger can write",
         )
-    return await _grant(broker, narrowed, grant, operator)
+    return await _grant(broker, narrowed, grant, operator), calls
 
 
 async def _ungrant(
@@ -451,11 +463,25 @@ def _with_scopes(agent: Agent, scopes: frozenset[str]) -> Agent:
 
 def _cut(broker: Broker, agent: Agent, reason: str) -> tuple[HeldTokens, list[StepUp]]:
     """Make everything the agent holds or waits for worthless, in memory, now."""
+    unused = _unused(broker, agent.id)
     tokens = broker.registry.cut_tokens(agent.id)
     stepups = [
-        cancelled(broker, stepup, reason) for stepup in broker.stepups.open(agent.id)
+        cancelled(broker, stepup, reason)
+        for stepup in (*broker.stepups.open(agent.id), *unused)
     ]
     return tokens, stepups
+
+
+def _unused(broker: Broker, agent_id: AgentId | None = None) -> list[StepUp]:
+    """Return approved step-ups whose token lives: a revocation ends the approval too.
+
+    What is being recorded as used up is not among them.
+    """
+    return [
+        stepup
+        for stepup in broker.stepups.approved(agent_id)
+        if broker.registry.elevated(stepup.id)
+    ]
 
 
 @asynccontextmanager
@@ -505,10 +531,11 @@ async def _unless_overtaken(
 def _cut_scopes(broker: Broker, agent: Agent, ungrant: frozenset[str]) -> list[StepUp]:
     """End what waits for the scopes, decisions under way and step-ups, in memory."""
     registry = broker.registry
+    unused = _unused(broker, agent.id)
     registry.void_decisions(agent.id)
     return [
         cancelled(broker, stepup, "scope_not_granted")
-        for stepup in registry.stepups.open(agent.id)
+        for stepup in (*registry.stepups.open(agent.id), *unused)
         if ungrant & set(stepup.scope.split())
     ]
 
