@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right, insort
-from collections import defaultdict, deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -154,6 +154,7 @@ _WEIGHED_FOR: Final = 1.0
 """Seconds for which the sum of all is not taken anew."""
 _NAMED: Final = 5
 _NO_COUNTS: Final = AgentCounts()
+_ENDED_KEPT: Final = 20_000
 _SLICE: Final = 1000
 """Tokens or agents looked at in one turn of the event loop by what can wait."""
 Foreseen = Callable[[AgentId], tuple[str, ...]]
@@ -170,6 +171,8 @@ class Registry:
         self.leases = Leases(clock)
         self.provider_tokens = ProviderTokens(clock)
         self._agents: dict[AgentId, Agent] = {}
+        self._ended: OrderedDict[str, AgentId] = OrderedDict()
+        """Whose tokens that a revocation cut were, by their hashes: the latest."""
         self._order: list[tuple[datetime, AgentId]] = []
         """Agents by registration: the key of pages, for it never changes."""
         self.registering: set[str] = set()
@@ -374,6 +377,11 @@ class Registry:
             return None
         return token if self.serves(token.agent_id) and self.admits(token) else None
 
+    def owner_of_ended(self, sha256: str) -> AgentId | None:
+        """Return whose a token was that ended lately, other than by its time."""
+        token = self._tokens.get(sha256)
+        return token.agent_id if token else self._ended.get(sha256)
+
     def token_hashes(self) -> list[str]:
         """Return the hashes of all tokens there are."""
         return list(self._tokens)
@@ -514,6 +522,9 @@ class Registry:
             while part := list(islice(tokens, _SLICE)):
                 for token in part:
                     self._forget(token)
+                    self._ended[token.sha256] = token.agent_id
+                while len(self._ended) > _ENDED_KEPT:
+                    self._ended.popitem(last=False)
                 yield
 
     def _lives(self, token: Token) -> bool:

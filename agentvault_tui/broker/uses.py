@@ -44,7 +44,7 @@ def seen_by(server: Agent, token: Token) -> Token | None:
         said = [token.resource, *(one.get("resource") for one in named)]
         resources = {str(one) for one in said if one is not None}
         if not resources or not all(
-            any(_is_below(resource, own) for own in server.resources)
+            any(is_below(resource, own) for own in server.resources)
             for resource in resources
         ):
             return None
@@ -57,7 +57,7 @@ def seen_by(server: Agent, token: Token) -> Token | None:
     return token
 
 
-def _is_below(resource: str, served: str) -> bool:
+def is_below(resource: str, served: str) -> bool:
     """Tell whether *resource* is *served*, or lies below it."""
     if resource == served:
         return True

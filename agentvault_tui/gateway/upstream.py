@@ -36,7 +36,7 @@ close theirs, since a request on a closed one is lost and not repeated."""
 _BUFFER: Final = 65_536
 _HEADERS: Final = 128
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-_HOP_BY_HOP: Final = frozenset(
+HOP_BY_HOP: Final = frozenset(
     (
         "connection",
         "keep-alive",
@@ -383,7 +383,7 @@ def end_to_end(raw: tuple[tuple[bytes, bytes], ...]) -> list[tuple[bytes, bytes]
         if name.lower() == b"connection"
         for token in value.decode("latin-1").split(",")
     }
-    dropped = _HOP_BY_HOP | named | {"set-cookie", "set-cookie2"}
+    dropped = HOP_BY_HOP | named | {"set-cookie", "set-cookie2"}
     return [
         (lowered, value)
         for name, value in raw

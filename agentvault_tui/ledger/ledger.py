@@ -30,7 +30,12 @@ from agentvault_tui.ledger.opening import (
 )
 from agentvault_tui.ledger.past import History, Past
 from agentvault_tui.ledger.past_activity import PastActivity
-from agentvault_tui.ledger.query import read_links, read_page, read_story
+from agentvault_tui.ledger.query import (
+    read_links,
+    read_page,
+    read_story,
+    read_unfinished,
+)
 from agentvault_tui.ledger.records import (
     Attempt,
     Change,
@@ -267,6 +272,10 @@ class Ledger:
         if not 0 < seq <= self.head.seq:
             return None
         return await self._read(_one_event, seq)
+
+    async def unfinished(self, since: int) -> tuple[Event, ...]:
+        """Read the attempts of calls after event *since* that have no result."""
+        return await self._read(read_unfinished, since)
 
     async def links(self, seqs: Sequence[int]) -> tuple[Link, ...]:
         """Read links of the chain by their numbers; what there is not is left out."""

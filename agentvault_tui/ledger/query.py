@@ -362,6 +362,29 @@ def _events(db: sqlite3.Connection, seqs: list[int]) -> Iterator[Event]:
     return (read_event(*row) for row in rows)
 
 
+def read_unfinished(db: sqlite3.Connection, since: int) -> tuple[Event, ...]:
+    """Read the attempts of calls after event *since* that have no result."""
+    results = {
+        row[0]
+        for row in db.execute(
+            "SELECT json_extract(body, '$.detail.call_id') FROM events"
+            " WHERE type = 'gateway.result' AND outcome IS NULL AND seq > ?",
+            (since,),
+        )
+    }
+    attempts = db.execute(
+        "SELECT json_extract(body, '$.detail.call_id'), body, hash FROM events"
+        " WHERE type = 'gateway.attempt' AND outcome = 'allowed' AND seq > ?"
+        " ORDER BY seq",
+        (since,),
+    )
+    return tuple(
+        read_event(body, digest)
+        for call, body, digest in attempts
+        if call not in results
+    )
+
+
 def _carries(event: Event, name: str) -> bool:
     cut = event.detail.get("tokens")
     return name in _ids(event) or (

@@ -302,17 +302,33 @@ async def spend_approval(
     Raises:
         LedgerError: it could not be recorded. From the first wait on it stays spent.
     """
-    broker.ledger.check_writable()
     minted = broker.registry.elevated(stepup.id)
     if stepup.fetched_at is not None or minted is None:
         return False
-    broker.registry.drop_token(minted)
-    if not _as_approved(broker, minted):
-        await record_void(broker, minted, "it is not what was approved")
-        return False
     epoch = broker.registry.epoch(agent.id)
-    await _record_redemption(broker, agent, minted, *drafts)
-    return broker.registry.epoch(agent.id) == epoch
+    spent = await spend_token(broker, agent, minted, *drafts)
+    return spent and broker.registry.epoch(agent.id) == epoch
+
+
+async def spend_token(
+    broker: Broker, agent: Agent, token: Token, *drafts: Draft
+) -> bool:
+    """Use up a token that is good for one action, together with what *drafts* say.
+
+    Returns:
+        whether it was this that used it up; only then *drafts* are recorded.
+
+    Raises:
+        LedgerError: it could not be recorded. From the first wait on it stays spent.
+    """
+    broker.ledger.check_writable()
+    if not broker.registry.drop_token(token):
+        return False
+    if token.kind is TokenKind.ELEVATED and not _as_approved(broker, token):
+        await record_void(broker, token, "it is not what was approved")
+        return False
+    await _record_redemption(broker, agent, token, *drafts)
+    return True
 
 
 async def _record_redemption(

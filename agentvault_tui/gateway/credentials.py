@@ -1,0 +1,319 @@
+"""What the gateway attaches to a request, and where an agent's own token may stand."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import quote, quote_plus, unquote_plus, urlencode, urlsplit
+
+from agentvault_tui.broker.accounts import Held
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.usecases.exchange import usable
+from agentvault_tui.clock import Deadline
+from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.gateway.echo import Echo
+from agentvault_tui.gateway.services import Credential, Service, parse_origin
+from agentvault_tui.gateway.upstream import Outgoing, Upstream, UpstreamError
+from agentvault_tui.model import Agent, AgentId
+from agentvault_tui.vault import NoToken
+from agentvault_tui.web.reply import Header
+
+log = logging.getLogger("agentvault.credentials")
+
+_TOKEN: Final = "av_"
+"""What our own tokens begin with."""
+_SPARE: Final = 30.0
+"""Seconds before its end at which a token is fetched anew."""
+_UNSAID: Final = 300.0
+"""Seconds a token lives whose endpoint does not say."""
+_REPLY_BYTES: Final = 65_536
+
+
+@dataclass(slots=True)
+class Shown:
+    """What an agent showed, and the request without it."""
+
+    secret: str | None
+    headers: list[Header]
+    raw_target: bytes
+
+
+def take_token(
+    headers: list[Header], raw_target: bytes, credential: Credential | None
+) -> Shown:
+    """Find the agent's token, and take away every place where one may stand.
+
+    ``Authorization`` (Bearer, or either half of Basic), and where the service's
+    credential goes. Nothing that an agent put there reaches the service.
+
+    Args:
+        headers: names in lower case, and values.
+        raw_target: path and query.
+        credential: the service's, if it is known.
+
+    Returns:
+        the token, if one was shown, and what is left.
+    """
+    found: list[str] = []
+    kept: list[Header] = []
+    name = credential.name.lower().encode() if credential else b""
+    in_header = credential is not None and credential.kind == "header"
+    for header, value in headers:
+        if header == b"authorization":
+            found += _authorized(value)
+        elif in_header and header == name:
+            prefix = credential.prefix.encode() if credential else b""
+            found.append(value.removeprefix(prefix).strip().decode("latin-1"))
+        else:
+            kept.append((header, value))
+    if credential is not None and credential.kind == "query":
+        path, mark, query = raw_target.partition(b"?")
+        pieces = []
+        for piece in query.split(b"&"):
+            said, _, value = piece.partition(b"=")
+            if unquote_plus(said.decode("latin-1")) == credential.name:
+                found.append(unquote_plus(value.decode("latin-1")))
+            else:
+                pieces.append(piece)
+        query = b"&".join(pieces)
+        raw_target = path + (b"?" + query if mark and query else b"")
+    ours = [one for one in found if one.startswith(_TOKEN)]
+    return Shown(next(iter(ours or found), None), kept, raw_target)
+
+
+def _authorized(value: bytes) -> list[str]:
+    scheme, _, said = value.partition(b" ")
+    said = said.strip()
+    match scheme.lower():
+        case b"bearer" | b"token":
+            return [said.decode("latin-1")]
+        case b"basic":
+            with suppress(binascii.Error, ValueError):
+                halves = base64.b64decode(said, validate=True).partition(b":")
+                return [half.decode("latin-1") for half in halves[::2]]
+    return []
+
+
+@dataclass(slots=True)
+class Attachment:
+    """One credential, ready to be attached."""
+
+    headers: tuple[tuple[str, str], ...] = ()
+    query: str = ""
+    secrets: tuple[bytes, ...] = field(default=(), repr=False)
+    """What no answer may hold."""
+
+    def attach(self, outgoing: Outgoing) -> None:
+        """Add it to a request."""
+        outgoing.headers.extend(self.headers)
+        if self.query:
+            mark = "&" if "?" in outgoing.target else "?"
+            outgoing.target = f"{outgoing.target}{mark}{self.query}"
+
+
+@dataclass(slots=True)
+class _Fetched:
+    token: str = field(repr=False)
+    ends: Deadline
+
+
+class Credentials:
+    """The credentials of all services: sealed secrets, and tokens fetched with them.
+
+    A fetched token is kept for one agent, and dropped when that agent is cut off.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        reveal: Callable[[str], str],
+        renew: Callable[[str, str], object],
+        upstream: Callable[[Service, AgentId | None], Upstream],
+    ) -> None:
+        """Fetch nothing yet.
+
+        Args:
+            broker: whose vault access and clock are used.
+            reveal: returns the value of the sealed secret of that name.
+            renew: keeps another value under a name: a refresh token that was rotated.
+            upstream: returns how a service is reached.
+        """
+        self._broker = broker
+        self._reveal = reveal
+        self._renew = renew
+        self._upstream = upstream
+        self._fetched: dict[tuple[str, AgentId], _Fetched] = {}
+        self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    def drop(self, agent_id: AgentId | None) -> None:
+        """Forget the tokens that were fetched for an agent, or for all."""
+        self._fetched = {
+            key: kept
+            for key, kept in self._fetched.items()
+            if agent_id is not None and key[1] != agent_id
+        }
+
+    async def of(self, service: Service, agent: Agent) -> Attachment:
+        """Return what is attached to a request of *agent* to *service*.
+
+        Raises:
+            UpstreamError: there is no such secret, or no token was given for it.
+        """
+        credential = service.credential
+        try:
+            match credential.kind:
+                case "none":
+                    return Attachment()
+                case "bearer":
+                    return _bearer(self._reveal(credential.secret))
+                case "basic":
+                    return _basic(credential, self._reveal(credential.secret))
+                case "header":
+                    secret = self._reveal(credential.secret)
+                    header = (credential.name, credential.prefix + secret)
+                    return Attachment((header,), secrets=(secret.encode(),))
+                case "query":
+                    secret = self._reveal(credential.secret)
+                    query = f"{quote_plus(credential.name)}={quote(secret, safe='')}"
+                    return Attachment(query=query, secrets=(secret.encode(),))
+                case "connection":
+                    return _bearer(await self._connected(credential, agent))
+                case _:
+                    return _bearer(await self._token(service, agent))
+        except AgentVaultError as error:
+            # Its words may name files of this machine, and an agent reads ours.
+            log.warning("no credential for %s: %s", service.name, error.diagnosis())
+            raise _missing() from None
+
+    async def _connected(self, credential: Credential, agent: Agent) -> str:
+        """Return the provider's token of the agent's connected account."""
+        broker = self._broker
+        account = usable(broker, agent.id, credential.connection)
+        if account is None:
+            raise _missing()
+        held = broker.registry.provider_tokens.get(account)
+        if held is not None:
+            return held.token.reveal()
+        epoch = broker.registry.epoch(agent.id)
+        found = await broker.vault.exchange(account)
+        if isinstance(found, NoToken):
+            raise _missing()
+        held = Held.of(broker.clock, account, found, broker.settings.tokens.lease)
+        if broker.registry.epoch(agent.id) != epoch:
+            broker.outbox.caught(held)
+            raise _missing()
+        broker.registry.provider_tokens.put(held)
+        return held.token.reveal()
+
+    async def _token(self, service: Service, agent: Agent) -> str:
+        """Return an access token from the service's token endpoint (RFC 6749)."""
+        key = service.name, agent.id
+        async with self._turns[service.name]:
+            kept = self._fetched.get(key)
+            if kept is not None and not kept.ends.passed(self._broker.clock):
+                return kept.token
+            epoch = self._broker.registry.epoch(agent.id)
+            fetched = await self._fetch(service)
+            if self._broker.registry.epoch(agent.id) == epoch:
+                self._fetched[key] = fetched
+            return fetched.token
+
+    async def _fetch(self, service: Service) -> _Fetched:
+        """Ask the token endpoint, over the service's own address rules and trust."""
+        credential = service.credential
+        form = {"grant_type": credential.kind}
+        secret_name = credential.secret
+        headers = [
+            ("Content-Type", "application/x-www-form-urlencoded"),
+            ("Accept", "application/json"),
+            ("Accept-Encoding", "identity"),
+        ]
+        if credential.kind == "refresh_token":
+            form["refresh_token"] = self._reveal(credential.secret)
+            secret_name = credential.client_secret
+        if credential.scope:
+            form["scope"] = credential.scope
+        if secret_name:
+            # RFC 6749 section 2.3.1: both are form-encoded first.
+            said = (
+                quote_plus(credential.client_id),
+                quote_plus(self._reveal(secret_name)),
+            )
+            basic = base64.b64encode(":".join(said).encode()).decode()
+            headers.append(("Authorization", f"Basic {basic}"))
+        else:
+            form["client_id"] = credential.client_id
+        body = urlencode(form).encode()
+        url = urlsplit(credential.token_endpoint)
+        outgoing = Outgoing(
+            method="POST",
+            target=(url.path or "/") + (f"?{url.query}" if url.query else ""),
+            headers=headers,
+            body=body,
+            length=None,
+            attach=lambda _: None,
+            echo=Echo(),
+        )
+        origin = parse_origin(
+            credential.token_endpoint, allow_http=service.allow_http, whole=False
+        )
+        answer = await self._upstream(service, None).send(outgoing, origin)
+        said_back = bytearray()
+        try:
+            async for chunk in answer.chunks():
+                said_back += chunk
+                if len(said_back) > _REPLY_BYTES:
+                    raise _missing()
+        finally:
+            answer.close()
+        try:
+            value = json.loads(said_back)
+            token, life = value["access_token"], float(value.get("expires_in", _UNSAID))
+            rotated = value.get("refresh_token")
+        except (ValueError, TypeError, KeyError, AttributeError):
+            token, life, rotated = None, 0.0, None
+        if (
+            answer.status != 200
+            or not isinstance(token, str)
+            or not token.isprintable()
+        ):
+            log.warning(
+                "%s: its token endpoint answered %d", service.name, answer.status
+            )
+            raise _missing()
+        if credential.kind == "refresh_token" and isinstance(rotated, str) and rotated:
+            self._renew(credential.secret, rotated)
+        return _Fetched(
+            token, Deadline.after(self._broker.clock, max(life - _SPARE, 0.0))
+        )
+
+
+def _bearer(token: str) -> Attachment:
+    return Attachment(
+        (("Authorization", f"Bearer {token}"),), secrets=(token.encode(),)
+    )
+
+
+def _basic(credential: Credential, secret: str) -> Attachment:
+    pair = f"{credential.username}:{secret}".encode()
+    encoded = base64.b64encode(pair)
+    return Attachment(
+        (("Authorization", f"Basic {encoded.decode()}"),),
+        secrets=(secret.encode(), encoded),
+    )
+
+
+def _missing() -> UpstreamError:
+    return UpstreamError(
+        502,
+        "upstream_unreachable",
+        "the gateway has no credential for this service now: an operator has to look",
+    )

@@ -1,0 +1,604 @@
+"""Requests to services: parsed once, decided, rebuilt, sent, and streamed back.
+
+`Forwarder.perform` is one call, whichever face it came by; `GatewayApp` is the face
+``/gw/{service}/{path}`` on the agents' listener.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agentvault_tui.encoder import to_json
+from agentvault_tui.errors import BadPathError, UnreadableBodyError
+from agentvault_tui.gateway.calls import (
+    BODY_CAP,
+    Call,
+    Caller,
+    Calls,
+    RefusedError,
+)
+from agentvault_tui.gateway.credentials import Credentials, take_token
+from agentvault_tui.gateway.echo import Echo
+from agentvault_tui.gateway.routes import METHOD_OVERRIDES, Match, action_of, match
+from agentvault_tui.gateway.services import Credential, Service
+from agentvault_tui.gateway.target import Target, parse_target
+from agentvault_tui.gateway.upstream import (
+    HOP_BY_HOP,
+    Answer,
+    Outgoing,
+    Upstream,
+    UpstreamError,
+)
+from agentvault_tui.model import Action, AgentId
+from agentvault_tui.web.admission import AdmissionQueue
+from agentvault_tui.web.exchange import ClientGoneError, Exchange
+from agentvault_tui.web.reply import Header, Receive, Reply, Scope, Send
+
+PREFIX: Final = b"/gw/"
+STREAM_CAP: Final = 2**30
+"""Bytes of a body that nobody reads on the way."""
+_LARGE: Final = 65_536
+_DROPPED: Final = (
+    frozenset(name.encode() for name in HOP_BY_HOP)
+    | METHOD_OVERRIDES
+    | frozenset(
+        (
+            b"accept-encoding",
+            b"agentvault-request",
+            b"authorization",
+            b"content-length",
+            b"cookie",
+            b"expect",
+            b"forwarded",
+            b"host",
+            b"via",
+            b"x-real-ip",
+        )
+    )
+)
+"""What no agent says to a service; nor what begins with one of `_PREFIXES`."""
+_PREFIXES: Final = (b"proxy-", b"x-forwarded-", b"agentvault-")
+_UNHELD: Final = frozenset(
+    (
+        "user-agent",
+        "prefer",
+        "traceparent",
+        "tracestate",
+        "baggage",
+        "b3",
+        "sentry-trace",
+        "x-request-id",
+        "x-correlation-id",
+        "x-amzn-trace-id",
+        "x-cloud-trace-context",
+    )
+)
+"""Headers that differ between two tries of a client: no part of what is approved."""
+_UNHELD_PREFIXES: Final = ("accept", "x-b3-", "x-datadog-")
+_CONTROLS: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_WAIT: Final = re.compile(r"wait\s*=\s*\"?([0-9]{1,9})\"?")
+
+
+@dataclass(slots=True)
+class Incoming:
+    """One request of an agent, as any face parsed it."""
+
+    service: str
+    method: str
+    raw_target: bytes
+    """Path and query at the service, as received."""
+    headers: list[Header]
+    """Names in lower case; hop-by-hop ones are still there."""
+    receive: Callable[[], Awaitable[bytes]]
+    """Returns the next piece of the body, empty at its end."""
+    gone: asyncio.Future[None]
+    """Done when the agent has left."""
+    secret: str | None = None
+    """The agent's token, where the face has its own place for it."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """The service's answer on its way to the agent; `chunks` must be closed."""
+
+    status: int
+    headers: list[Header]
+    chunks: AsyncIterator[bytes]
+    call: Call
+    """Its `Call.on_cut` takes what ends the agent's connection at once."""
+
+
+class Body:
+    """The body of an agent's request: read whole, or passed on as it comes."""
+
+    def __init__(self, incoming: Incoming) -> None:
+        said = dict(incoming.headers)
+        length = said.get(b"content-length")
+        self.length = None if length is None else int(length)
+        self.empty = self.length == 0 or (
+            length is None and b"transfer-encoding" not in said
+        )
+        self._receive = incoming.receive
+        self._whole: bytes | None = b"" if self.empty else None
+
+    async def whole(self) -> bytes:
+        """Return all of it.
+
+        Raises:
+            RefusedError: 413.
+        """
+        if self._whole is None:
+            pieces, size = [], 0
+            if (self.length or 0) > BODY_CAP:
+                raise too_large(BODY_CAP)
+            while piece := await self._receive():
+                pieces.append(piece)
+                size += len(piece)
+                if size > BODY_CAP:
+                    raise too_large(BODY_CAP)
+            self._whole = b"".join(pieces)
+        return self._whole
+
+    @property
+    def known(self) -> bytes | None:
+        """Return all of it, where it was read."""
+        return self._whole
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield it as it comes.
+
+        Raises:
+            RefusedError: 413.
+        """
+        size = 0
+        while piece := await self._receive():
+            size += len(piece)
+            if size > STREAM_CAP:
+                raise too_large(STREAM_CAP)
+            yield piece
+
+
+def too_large(cap: int) -> RefusedError:
+    """Return the refusal of a body over *cap* bytes."""
+    text = f"a body may have {cap} bytes here"
+    return RefusedError(413, "body_too_large", "body_too_large", text)
+
+
+class Forwarder:
+    """Sends agents' requests to services."""
+
+    def __init__(
+        self,
+        calls: Calls,
+        services: Callable[[str], Service | None],
+        credentials: Credentials,
+        upstream: Callable[[Service, AgentId | None], Upstream],
+        line: AdmissionQueue,
+    ) -> None:
+        """Use these.
+
+        Args:
+            calls: decides and records.
+            services: returns the service of that name.
+            credentials: what is attached.
+            upstream: returns how a service is reached, for one agent where its
+                credential is that agent's own.
+            line: where calls wait their turn.
+        """
+        self._calls = calls
+        self._services = services
+        self._credentials = credentials
+        self._upstream = upstream
+        self._line = line
+
+    async def perform(self, incoming: Incoming) -> Outcome:
+        """Take one request through its whole life, up to the answer's first byte.
+
+        Returns:
+            the service's answer; its result is recorded when `Outcome.chunks` ends or
+            is closed.
+
+        Raises:
+            RefusedError: what the agent is told instead.
+            ClientGoneError: nobody waits for an answer.
+        """
+        await self._line.enter()
+        service = self._services(incoming.service)
+        credential = service.credential if service else None
+        shown = take_token(incoming.headers, incoming.raw_target, credential)
+        path, _, query = shown.raw_target.partition(b"?")
+        body = Body(incoming)
+        detail = _detail(incoming, path, query, body)
+        secret = incoming.secret or shown.secret
+        caller = await self._calls.authenticate(secret, detail)
+        if service is None:
+            refusal = RefusedError(
+                404, "unknown_service", "unknown_service", "there is no such service"
+            )
+            await self._refuse(caller, refusal, detail)
+        try:
+            target = parse_target(shown.raw_target)
+        except BadPathError as error:
+            refusal = RefusedError(400, "bad_path", "bad_path", error.what)
+            await self._refuse(caller, refusal, detail)
+        call, found = await self._read(
+            incoming, service, target, shown.headers, body, caller, detail
+        )
+        permit = await self._calls.permit(call)
+        await self._calls.begin(call, permit)
+        return await self._send(call, incoming, service, target, shown.headers, body)
+
+    async def _refuse(
+        self, caller: Caller, refusal: RefusedError, detail: dict[str, Any]
+    ) -> None:
+        await self._calls.refuse(caller.agent, refusal, Action((), ""), detail)
+
+    async def _read(
+        self,
+        incoming: Incoming,
+        service: Service,
+        target: Target,
+        headers: list[Header],
+        body: Body,
+        caller: Caller,
+        detail: dict[str, Any],
+    ) -> tuple[Call, Match]:
+        """Find the route and read the action of a request."""
+        refuse = self._calls.refuse
+        found = match(service, incoming.method, target)
+        nothing = Action((), "")
+        if found is None:
+            refusal = RefusedError(
+                403, "access_denied", "no_route", "no route of the service allows this"
+            )
+            await refuse(caller.agent, refusal, nothing, detail)
+        nothing = Action((found.scope,), found.scope, found.resource)
+        try:
+            if (body.length or 0) > STREAM_CAP:
+                raise too_large(STREAM_CAP)
+            outgoing = _headers(headers, service.credential)
+            if found.reads_body:
+                await body.whole()
+            if body.known is not None:
+                _known(detail, body.known)
+            action = action_of(found, target, headers, body.known)
+        except UnreadableBodyError as error:
+            code = "unreadable_body"
+            refusal = RefusedError(400, code, code, error.what)
+            await refuse(caller.agent, refusal, nothing, detail)
+        except RefusedError as refusal:
+            await refuse(caller.agent, refusal, nothing, detail)
+        said = {name: value for name, value in headers if name in _OURS}
+        url = f"{service.origin}{target.raw}"
+        route = f"{found.route.method} {found.route.path}" if found.route else "*"
+        call = Call(
+            caller=caller,
+            service=service.name,
+            route=route,
+            method=incoming.method,
+            path=target.raw_path,
+            action=action,
+            detail=detail,
+            read=body.whole,
+            describe=lambda content: _request(incoming.method, url, outgoing, content),
+            gone=incoming.gone,
+            wait=_preference(said.get(b"prefer")),
+            retry=_text(said.get(b"agentvault-request")),
+        )
+        return call, found
+
+    async def _send(
+        self,
+        call: Call,
+        incoming: Incoming,
+        service: Service,
+        target: Target,
+        headers: list[Header],
+        body: Body,
+    ) -> Outcome:
+        """Send a call whose attempt is recorded; record its result if that fails."""
+        calls = self._calls
+        failed: list[BaseException] = []
+        try:
+            attachment = await self._credentials.of(service, call.caller.agent)
+
+            def attach(outgoing: Outgoing) -> None:
+                calls.release(call)
+                call.on_cut.append(outgoing.abort)
+                attachment.attach(outgoing)
+                call.sent = body.known is not None
+                call.bytes_out = len(body.known or b"")
+
+            outgoing = Outgoing(
+                method=call.method,
+                target=target.raw,
+                headers=_sent(headers, service.credential),
+                body=_stream(call, body, failed),
+                length=len(body.known) if body.known else body.length,
+                attach=attach,
+                echo=Echo(attachment.secrets),
+            )
+            own = service.credential.kind == "connection"
+            upstream = self._upstream(service, call.caller.agent.id if own else None)
+            answer = await upstream.send(outgoing)
+            call.check()
+        except BaseException as error:
+            cause = failed[0] if failed else error
+            raise self._failed(call, cause) from None
+        call.status, call.state = answer.status, "streaming"
+        head = answer.headers
+        if answer.status in {204, 304}:
+            head = [pair for pair in head if pair[0] != b"content-length"]
+        decided = (b"agentvault-decision", (call.decision_id or "").encode())
+        chunks = self._chunks(call, answer, outgoing)
+        return Outcome(answer.status, [*head, decided], chunks, call)
+
+    def _failed(self, call: Call, error: BaseException) -> BaseException:
+        """Record that a call failed; return what its agent is told."""
+        if call.cut is not None:
+            error = call.cut
+        if isinstance(error, UpstreamError):
+            call.problem = error.code
+            error = RefusedError(
+                error.status,
+                error.code,
+                error.code,
+                error.text,
+                decision_id=call.decision_id,
+            )
+        elif isinstance(error, RefusedError):
+            call.problem = error.reason
+            error.decision_id = error.decision_id or call.decision_id
+        self._calls.end(call, "failed")
+        return error
+
+    async def _chunks(
+        self, call: Call, answer: Answer, outgoing: Outgoing
+    ) -> AsyncIterator[bytes]:
+        """Yield the answer's body; record the result at its end, however it comes."""
+        ended = "failed"
+        try:
+            async for chunk in answer.chunks():
+                call.check()
+                call.bytes_in = answer.bytes_in
+                yield chunk
+                call.check()
+            ended = "done"
+        except UpstreamError as error:
+            call.problem = error.code
+            raise
+        finally:
+            call.bytes_in = answer.bytes_in
+            if not call.sent:
+                outgoing.abort()
+            answer.close()
+            self._calls.end(call, ended)
+
+
+_OURS: Final = frozenset((b"prefer", b"agentvault-request"))
+
+
+def _detail(
+    incoming: Incoming, path: bytes, query: bytes, body: Body
+) -> dict[str, Any]:
+    """Return what the events of a call say of it, for the time being."""
+    detail: dict[str, Any] = {
+        "service": incoming.service[:200],
+        "method": incoming.method,
+        "path": path.decode("latin-1"),
+        "query": query.decode("latin-1") or None,
+        "body_sha256": None,
+        "body_bytes": None,
+    }
+    if body.empty:
+        _known(detail, b"")
+    return detail
+
+
+def _known(detail: dict[str, Any], content: bytes) -> None:
+    detail["body_sha256"] = hashlib.sha256(content).hexdigest()
+    detail["body_bytes"] = len(content)
+
+
+async def _pieces_of(content: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), _LARGE):
+        yield content[start : start + _LARGE]
+
+
+def _stream(
+    call: Call, body: Body, failed: list[BaseException]
+) -> bytes | AsyncIterator[bytes] | None:
+    """Return a call's body to be sent; what breaks a stream off goes to *failed*."""
+    known = body.known
+    if known is not None:
+        if len(known) > _LARGE:
+            return _pieces_of(known)
+        return known or (b"" if body.length == 0 else None)
+
+    async def streamed() -> AsyncIterator[bytes]:
+        digest = hashlib.sha256()
+        try:
+            async for piece in body.pieces():
+                call.check()
+                digest.update(piece)
+                call.bytes_out += len(piece)
+                yield piece
+        except BaseException as error:
+            failed.append(error)
+            raise
+        call.sent = True
+        call.detail["body_sha256"] = digest.hexdigest()
+        call.detail["body_bytes"] = call.bytes_out
+
+    return streamed()
+
+
+def _headers(headers: list[Header], credential: Credential) -> list[tuple[str, str]]:
+    """Return the end-to-end headers of an agent's request (RFC 9110 section 7.6.1).
+
+    Raises:
+        RefusedError: one of them is not text.
+    """
+    named = {
+        token.strip().lower()
+        for name, value in headers
+        if name == b"connection"
+        for token in value.split(b",")
+    }
+    dropped = _DROPPED | named
+    place = credential.name.lower().encode() if credential.kind == "header" else b""
+    found = []
+    for name, value in headers:
+        if name in dropped or name == place or name.startswith(_PREFIXES):
+            continue
+        if name == b"prefer":
+            value = _without_ours(value)
+            if not value:
+                continue
+        try:
+            text = value.decode("utf-8").strip()
+        except UnicodeDecodeError:
+            text = "\0"
+        if _CONTROLS.search(value) or text == "\0":
+            raise RefusedError(
+                400, "invalid_request", "invalid_request", "a header is not text"
+            )
+        found.append((name.decode("ascii"), text))
+    return found
+
+
+def _sent(headers: list[Header], credential: Credential) -> list[tuple[str, str]]:
+    return [*_headers(headers, credential), ("accept-encoding", "identity")]
+
+
+def _without_ours(prefer: bytes) -> bytes:
+    """Return ``Prefer`` without what it says to us (RFC 7240 section 2)."""
+    kept = [
+        part.strip()
+        for part in prefer.split(b",")
+        if not part.strip().lower().startswith((b"wait", b"respond-async"))
+    ]
+    return b", ".join(kept)
+
+
+def _preference(prefer: bytes | None) -> float | None:
+    """Return how long a held call waits (RFC 7240 sections 4.1 and 4.3)."""
+    text = (prefer or b"").decode("latin-1").lower()
+    if "respond-async" in text:
+        return 0.0
+    found = _WAIT.search(text)
+    return float(found[1]) if found else None
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")
+
+
+def _request(
+    method: str, url: str, headers: list[tuple[str, str]], content: bytes
+) -> str:
+    """Return what a person decides about, and nothing that a retry may change."""
+    named: dict[str, str] = {}
+    for name, value in sorted(headers, key=lambda pair: pair[0]):
+        if name not in _UNHELD and not name.startswith(_UNHELD_PREFIXES):
+            named[name] = f"{named[name]}, {value}" if name in named else value
+    return to_json(
+        {
+            "method": method,
+            "url": url,
+            "headers": named,
+            "body_sha256": hashlib.sha256(content).hexdigest(),
+            "body_bytes": len(content),
+        }
+    )
+
+
+class GatewayApp:
+    """``ANY /gw/{service}/{path}`` on the agents' listener."""
+
+    def __init__(self, forwarder: Forwarder) -> None:
+        """Have *forwarder* perform what agents ask."""
+        self._forwarder = forwarder
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        exchange: Exchange = scope.pop("exchange")
+        gone = asyncio.get_running_loop().create_future()
+
+        def left() -> None:
+            if not gone.done():
+                gone.set_result(None)
+
+        exchange.on_gone = left
+        name, slash, rest = scope["raw_path"][len(PREFIX) :].partition(b"/")
+        query = scope["query_string"]
+        incoming = Incoming(
+            service=name.decode("latin-1"),
+            method=scope["method"],
+            raw_target=b"/" + rest + (b"?" + query if query else b""),
+            headers=scope["headers"],
+            receive=_receiver(receive),
+            gone=gone,
+        )
+        try:
+            outcome = await self._forwarder.perform(incoming)
+        except RefusedError as refusal:
+            await refusal.reply().send(send)
+            return
+        await relay(outcome, exchange, send)
+
+
+def _receiver(receive: Receive) -> Callable[[], Awaitable[bytes]]:
+    """Return what yields the pieces of a request's body, and an empty one at its end."""
+    ended = False
+
+    async def next_piece() -> bytes:
+        nonlocal ended
+        while not ended:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                # RFC 9112 section 8: a body that broke off is not a short one.
+                raise ClientGoneError
+            ended = not message.get("more_body")
+            if piece := message["body"]:
+                return bytes(piece)
+        return b""
+
+    return next_piece
+
+
+async def relay(outcome: Outcome, exchange: Exchange, send: Send) -> None:
+    """Pass an answer on to the agent; hang up at once where it must not go on.
+
+    Raises:
+        ClientGoneError: the agent left, or was cut off.
+    """
+    call, chunks = outcome.call, outcome.chunks
+    call.on_cut.append(exchange.abort)
+    try:
+        head = {"status": outcome.status, "headers": outcome.headers}
+        await send({"type": "http.response.start", **head})
+        async for chunk in chunks:
+            body = {"body": chunk, "more_body": True}
+            await send({"type": "http.response.body", **body})
+            if exchange.disconnected:
+                raise ClientGoneError
+        await send({"type": "http.response.body"})
+    except (UpstreamError, RefusedError):
+        exchange.abort()
+        raise ClientGoneError from None
+    finally:
+        with suppress(RuntimeError):
+            await chunks.aclose()  # type: ignore[attr-defined]
+
+
+def misdirected(status: int, text: str) -> Reply:
+    """Shape a refusal that comes before a call is looked at."""
+    code = "misdirected_request" if status == 421 else "access_denied"
+    return RefusedError(status, code, code, text).reply()
