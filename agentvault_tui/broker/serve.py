@@ -40,6 +40,7 @@ from agentvault_tui.errors import LedgerError, SettingsError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Ledger, Meta, Recovery
 from agentvault_tui.model import Draft, EventType
+from agentvault_tui.operator_api.shapes import WireShape
 from agentvault_tui.process import Child, harden, log_json_lines
 from agentvault_tui.settings import Settings
 from agentvault_tui.vault import ClientSecret, Secret, TenantClient
@@ -55,6 +56,8 @@ from agentvault_tui.web.sockets import loopback_pair, unix_socket
 from agentvault_tui.web.tls import ServerTls, server_context
 
 log = logging.getLogger("agentvault.serve")
+Tell = Callable[[str, WireShape], None]
+"""Sends what is in no ledger to the consoles that listen."""
 
 _TICK: Final = 0.5
 _PULSE: Final = 10.0
@@ -186,7 +189,7 @@ def run(
     socket: Path | None = None,
     tenant: Child | None = None,
     clock: Clock | None = None,
-    gateway: Callable[[Broker], DataPlane] | None = None,
+    gateway: Callable[[Broker, Tell], DataPlane] | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT; print one JSON line on stdout when ready.
 
@@ -229,7 +232,7 @@ async def _serve(
     tenant: TenantProcess | None,
     clock: Clock,
     *,
-    gateway: Callable[[Broker], DataPlane] | None,
+    gateway: Callable[[Broker, Tell], DataPlane] | None,
 ) -> int:
     if files := chosen_files(home, settings.broker):
         server_context(files)  # now, before anything is opened
@@ -244,7 +247,7 @@ async def _serve(
         rooms = await _open(home, settings, clock, ledger, tenant)
         try:
             if gateway is not None:
-                rooms.broker.gateway = gateway(rooms.broker)
+                rooms.broker.gateway = gateway(rooms.broker, rooms.feed.tell)
                 await rooms.broker.gateway.start()
                 rooms.broker.chores.append(rooms.broker.gateway.look)
             await _until(stop, rooms, socket)

@@ -1,44 +1,32 @@
-"""Calls: decided, held, recorded before they go out, cut in flight, and recorded again.
-
-The life of one call, whatever it came by: `Calls.authenticate`, `Calls.permit` (which
-may wait for a person), `Calls.begin` (after which its attempt is durable, and it may be
-sent once), `Call.check` before each byte either way, `Calls.end`.
-"""
+"""Calls in flight and held: recorded before they go out, cut, and recorded again."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
-from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple
 
-from agentvault_tui.broker.answers import Denied, Escalated
 from agentvault_tui.broker.core import SYSTEM, Broker, CallsCut
-from agentvault_tui.broker.floods import SPAN
-from agentvault_tui.broker.usecases.redeem import refusal_of, spend_token
+from agentvault_tui.broker.usecases.redeem import spend_token
 from agentvault_tui.broker.usecases.request import (
     ANEW,
-    POLL_INTERVAL,
     Request,
     decision,
     deny,
-    digest_of,
-    escalate,
-    is_same,
     refused,
 )
-from agentvault_tui.broker.usecases.stepup import expire, known_stepup
-from agentvault_tui.broker.uses import is_below
 from agentvault_tui.clock import iso
-from agentvault_tui.errors import (
-    LedgerBusyError,
-    LedgerError,
-    NotFoundError,
+from agentvault_tui.errors import LedgerError, NotFoundError
+from agentvault_tui.gateway.refusals import (
+    CallRefusedError,
+    scope_taken,
+    unauthorized,
+    unavailable,
 )
 from agentvault_tui.ledger import Meta
 from agentvault_tui.model import (
@@ -49,105 +37,25 @@ from agentvault_tui.model import (
     Draft,
     EventType,
     Outcome,
-    StepUp,
     StepUpId,
-    StepUpStatus,
     Token,
-    TokenKind,
     Verdict,
     new_id,
-    sha256_hex,
 )
-from agentvault_tui.operator_api.shapes import CallInfo
-from agentvault_tui.web.exchange import ClientGoneError
-from agentvault_tui.web.reply import Header, Reply, json_reply
+from agentvault_tui.operator_api.gateway import CallInfo
 
 log = logging.getLogger("agentvault.calls")
 
-WAIT: Final = 25.0
-"""Seconds a held call waits for a person where the agent does not say."""
 BODY_CAP: Final = 10 * 2**20
 """Bytes of a body that policy reads, or a person."""
 HELD_BYTES: Final = 256 * 2**20
 """Of all bodies that wait for a person."""
-_EVENTS: Final = {
-    Outcome.DENIED: EventType.GATEWAY_REFUSED,
-    Outcome.ESCALATED: EventType.GATEWAY_HELD,
-    Outcome.ALLOWED: EventType.GATEWAY_ATTEMPT,
-}
+_GONE: Final = "invalid_token"
 _SETTLED: Final = "gateway_settled"
 """The event from which on attempts may have no result, in the ledger's small values."""
 _TOLD_EVERY: Final = 0.25
 _TOLD_ENDED: Final = 200
 """Ended calls told to consoles at a time: the audit has them all."""
-_RETRY_SECONDS: Final = 1
-
-
-class RefusedError(Exception):
-    """A call that goes no further, and what its agent is told."""
-
-    def __init__(
-        self,
-        status: int,
-        error: str,
-        reason: str,
-        text: str,
-        *headers: Header,
-        decision_id: str | None = None,
-        **more: object,
-    ) -> None:
-        """Keep the answer: *error* is its code, *reason* says which of its kind.
-
-        Args:
-            status: of HTTP.
-            error: the code.
-            reason: the stable code of the reason.
-            text: what a person can act on.
-            headers: further ones.
-            decision_id: of the decision, if there was one.
-            more: further members of the body.
-        """
-        super().__init__(text)
-        self.status = status
-        self.error = error
-        self.reason = reason
-        self.text = text
-        self.headers = headers
-        self.decision_id = decision_id
-        self.more = more
-
-    def reply(self) -> Reply:
-        """Return it as the answer of HTTP."""
-        headers = [*self.headers, (b"agentvault-error", self.error.encode())]
-        if self.decision_id is not None:
-            headers.append((b"agentvault-decision", self.decision_id.encode()))
-        body = {
-            "error": self.error,
-            "error_description": self.text,
-            "reason": self.reason,
-            "decision_id": self.decision_id,
-            **self.more,
-        }
-        return json_reply(self.status, body, *headers)
-
-
-def unauthorized(reason: str, text: str) -> RefusedError:
-    """Return the refusal of a token (RFC 6750 section 3.1)."""
-    challenge = (b"www-authenticate", b'Bearer error="invalid_token"')
-    return RefusedError(401, "invalid_token", reason, text, challenge)
-
-
-def unavailable(error: LedgerError) -> RefusedError:
-    """Return the refusal of a call whose decision could not be recorded."""
-    busy = isinstance(error, LedgerBusyError)
-    text = (
-        "too many decisions wait to be recorded"
-        if busy
-        else "decisions cannot be recorded right now, so none is made"
-    )
-    retry = (b"retry-after", b"%d" % (_RETRY_SECONDS if busy else 5))
-    code = "temporarily_unavailable"
-    return RefusedError(503, code, code, text, retry)
 
 
 class Caller(NamedTuple):
@@ -170,12 +78,12 @@ class Call:
     detail: dict[str, Any]
     """What its events say: by contract, ``call_id`` among it."""
     read: Callable[[], Awaitable[bytes]]
-    """Returns the whole body, read on demand, for a person; may raise RefusedError."""
+    """Returns the whole body, for a person; raises where it is too large."""
     describe: Callable[[bytes], str]
     """Returns the request that *body* makes, as `StepUp.request_json` has it."""
     gone: asyncio.Future[None]
     """Done when whoever asks is gone."""
-    wait: float | None = WAIT
+    wait: float | None = None
     """Seconds to wait for a person; 0 not at all; None where the agent did not say."""
     retry: str | None = None
     """The step-up whose approval this call would use up."""
@@ -195,7 +103,7 @@ class Call:
     decision_id: str | None = None
     stepup_id: str | None = None
     attempt_seq: int = 0
-    cut: RefusedError | None = None
+    cut: CallRefusedError | None = None
     """Why it must not go on."""
     on_cut: list[Callable[[], None]] = field(default_factory=list)
     """Called when it is cut, in the same turn: closes connections at once."""
@@ -208,7 +116,7 @@ class Call:
         """Raise what cut this call, if anything did.
 
         Raises:
-            RefusedError: it must not go on.
+            CallRefusedError: it must not go on.
         """
         if self.cut is not None:
             raise self.cut
@@ -249,322 +157,77 @@ class Calls:
     """The calls of one broker: those in flight, and those held for a person."""
 
     def __init__(
-        self, broker: Broker, tell: Callable[[str, CallInfo], None] | None = None
+        self,
+        broker: Broker,
+        tell: Callable[[str, CallInfo], None] | None = None,
+        on_end: Callable[[Call], None] = lambda _: None,
     ) -> None:
         """Start with none.
 
         Args:
             broker: whose decisions and records they are.
             tell: sends a call to the consoles that listen.
+            on_end: called with each call that went out and has ended.
         """
         self._broker = broker
+        self._on_end = on_end
         self._tell = tell
         self._open: dict[str, Call] = {}
         self._changed: dict[str, Call] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._bodies: OrderedDict[StepUpId, bytes] = OrderedDict()
+        self._bodies: dict[StepUpId, bytes] = {}
+        """Of held calls, until they are decided."""
         self._unrecorded: deque[Draft] = deque()
         """Results that the ledger could not take yet."""
         self._recording: set[asyncio.Future[Any]] = set()
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Call]:
         """Yield the calls that are open, the oldest first."""
         return iter(list(self._open.values()))
 
-    # Who asks
-
-    async def authenticate(self, secret: str | None, detail: dict[str, Any]) -> Caller:
-        """Return who shows *secret*, an agent's live token.
-
-        Args:
-            secret: what was shown, if anything was.
-            detail: what the record of a refusal says.
-
-        Raises:
-            RefusedError: 401; 429 for an agent that floods.
-        """
-        broker = self._broker
-        registry = broker.registry
-        if not secret:
-            text = "show a live token of your own: Authorization: Bearer av_t_…"
-            raise unauthorized("no_token", text)
-        hashed = sha256_hex(secret)
-        token = registry.token(hashed)
-        if token is not None:
-            agent = registry.agent(token.agent_id)
-            if broker.floods.limited(agent.id):
-                retry = (b"retry-after", b"%d" % SPAN)
-                text = f"refused too often: keep still for {SPAN} s"
-                raise RefusedError(429, "slow_down", "slow_down", text, retry)
-            registry.seen(agent.id)
-            return Caller(agent, token)
-        owner = registry.owner_of_ended(hashed)
-        if owner is not None and (why := refused(broker, registry.agent(owner))):
-            if not broker.floods.limited(owner):
-                await self.refuse(
-                    registry.agent(owner), unauthorized(*why), Action((), ""), detail
-                )
-            raise unauthorized(*why)
-        raise unauthorized("invalid_token", "this is no live token of an agent")
-
-    async def refuse(
+    async def denied(
         self,
-        agent: Agent,
-        refusal: RefusedError,
-        action: Action,
-        detail: dict[str, Any],
-    ) -> NoReturn:
-        """Record a refusal that is no decision of policy's, and raise it.
-
-        Raises:
-            RefusedError: *refusal*, with its decision's id.
-        """
-        request = self._request(agent, action, detail)
-        self._broker.floods.refused(agent.id)
-        try:
-            await deny(self._broker, request, refusal.reason, refusal.text)
-        except LedgerError as error:
-            raise unavailable(error) from None
-        refusal.decision_id = request.decision_id
-        raise refusal
-
-    # May it go out?
-
-    async def permit(self, call: Call) -> Permit:
-        """Decide about *call*; where a person has to, hold it for as long as it says.
-
-        Returns:
-            what lets it go out, to be used at once.
-
-        Raises:
-            RefusedError: it does not; recorded, but for one that waits already.
-            ClientGoneError: nobody waits for it any more.
-        """
-        try:
-            return await self._permit(call)
-        except LedgerError as error:
-            raise unavailable(error) from None
-        except RefusedError:
-            self._broker.floods.refused(call.caller.agent.id)
-            raise
-
-    async def _permit(self, call: Call) -> Permit:
-        broker, (agent, token) = self._broker, call.caller
-        call.started_at, call.began = broker.clock.now(), broker.clock.boot()
-        request = self._request(agent, call.action, call.detail)
-        epoch = broker.registry.epoch(agent.id)
-        if why := refused(broker, agent):
-            raise await self._denied(request, unauthorized(*why))
-        scope, resource = call.action.action, call.action.resource or ""
-        if token.resource is not None and not is_below(resource, token.resource):
-            text = "this token was issued for another resource"
-            raise await self._denied(request, unauthorized("invalid_token", text))
-        verdict = broker.policy.decide(agent, call.action)
-        if verdict.outcome is Outcome.DENIED:
-            denied = await deny(
-                broker, request, verdict.reason, verdict.message, verdict
-            )
-            raise _no(denied)
-        permit = Permit(request, verdict, epoch)
-        if token.kind is TokenKind.ELEVATED:
-            return await self._elevated(call, permit)
-        if scope not in token.scope.split() and self.is_asked(agent, scope):
-            refusal = insufficient(scope)
-            raise await self._denied(request, refusal, verdict)
-        if call.retry is not None:
-            return await self._retried(call, permit, call.retry)
-        if verdict.outcome is Outcome.ESCALATED:
-            return await self._held(call, permit)
-        return permit._replace(spends=token if token.single_use else None)
-
-    def is_asked(self, agent: Agent, scope: str) -> bool:
-        """Tell whether a standard token must carry *scope* for a call under it.
-
-        Not one that is granted and that policy would not issue as such a token.
-        """
-        plain = self._broker.policy.decide(agent, Action((scope,), scope))
-        return plain.outcome is Outcome.ALLOWED
-
-    def _request(self, agent: Agent, action: Action, detail: dict[str, Any]) -> Request:
-        return Request(
-            agent,
-            action,
-            None,
-            None,
-            DecisionId(new_id("dec")),
-            events=_EVENTS,
-            about=detail,
-        )
-
-    async def _denied(
-        self, request: Request, refusal: RefusedError, verdict: Verdict | None = None
-    ) -> RefusedError:
+        request: Request,
+        refusal: CallRefusedError,
+        verdict: Verdict | None = None,
+    ) -> CallRefusedError:
         """Record a refusal; return it with its decision's id."""
         await deny(self._broker, request, refusal.reason, refusal.text, verdict)
         refusal.decision_id = request.decision_id
         return refusal
 
-    async def _elevated(self, call: Call, permit: Permit) -> Permit:
-        """Let a token for one action open that action; for another, spend it in vain.
+    # Held
 
-        It carries no held call's approval: that is never fetched as a token.
-        """
-        token = call.caller.token
-        stepup = self._broker.stepups.find(token.stepup_id)
-        asked = permit.request._replace(
-            resource=token.resource, details=stepup.details if stepup else None
-        )
-        same = (
-            stepup is not None
-            and digest_of(stepup) == stepup.digest
-            and is_same(stepup, asked)
-        )
-        if not same:
-            await spend_token(self._broker, call.caller.agent, token)
-            raise await self._denied(permit.request, mismatch(), permit.verdict)
-        return permit._replace(spends=token)
-
-    # Held calls
-
-    async def _held(self, call: Call, permit: Permit) -> Permit:
-        """Hold *call* for a person, and let it go out if they approve in time."""
-        broker = self._broker
-        body = await self._body(call)
-        if sum(map(len, self._bodies.values())) + len(body) > HELD_BYTES:
-            text = "too much waits for a person already"
-            code = "temporarily_unavailable"
-            raise RefusedError(503, code, code, text, (b"retry-after", b"5"))
-        permit = permit._replace(
-            request=permit.request._replace(call=call.describe(body))
-        )
-        answer = await escalate(broker, permit.request, permit.verdict)
-        if isinstance(answer, Denied):
-            raise _no(answer)
-        if answer.stepup.status.open:
-            self._bodies[answer.stepup.id] = body
-        call.decision_id, call.stepup_id = answer.decision_id, answer.stepup.id
-        wait = WAIT if call.wait is None else call.wait
-        return await self._waited(call, permit, answer, wait)
-
-    async def _waited(
-        self, call: Call, permit: Permit, answer: Escalated, wait: float
-    ) -> Permit:
-        """Wait for a person's decision about *answer*'s step-up, then act on it."""
-        broker, stepup = self._broker, answer.stepup
-        wait = min(wait, stepup.expires.remaining(broker.clock))
-        if wait > 0 and stepup.status.open:
-            call.state = "held"
-            self._open[call.id] = call
-            self._note(call)
-            decided = asyncio.ensure_future(broker.stepups.decision(stepup.id))
-            try:
-                await asyncio.wait(
-                    {decided, call.gone},
-                    timeout=wait,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-            finally:
-                decided.cancel()
-                self._open.pop(call.id, None)
-                call.state = "sending"
-                self._note(call)
-            if call.gone.done():
-                raise ClientGoneError
-            call.check()
-        found = broker.stepups.find(stepup.id) or stepup
-        if found.status.open:
-            raise _pending(broker, found, answer.decision_id)
-        # What was decided before may have changed while a person thought.
-        agent, verdict = call.caller.agent, permit.verdict
-        epoch = broker.registry.epoch(agent.id)
-        if found.status is StepUpStatus.APPROVED:
-            verdict = broker.policy.decide(broker.registry.agent(agent.id), call.action)
-            if verdict.outcome is Outcome.DENIED:
-                denied = await deny(
-                    broker, permit.request, verdict.reason, verdict.message, verdict
-                )
-                raise _no(denied)
-        permit = permit._replace(verdict=verdict, epoch=epoch)
-        return self._decided(found, permit)
-
-    async def _retried(self, call: Call, permit: Permit, stepup_id: str) -> Permit:
-        """Let a held call go out under the approval that it names."""
-        broker, agent = self._broker, call.caller.agent
-        stepup = await self._find(stepup_id)
-        if stepup is None or stepup.agent_id != agent.id or stepup.request_json is None:
-            refusal = RefusedError(
-                403, "access_denied", "unknown_request", "no held call of yours is that"
-            )
-            raise await self._denied(permit.request, refusal, permit.verdict)
-        body = await self._body(call)
-        asked = permit.request._replace(call=call.describe(body))
-        permit = permit._replace(request=asked)
-        if not is_same(stepup, asked) or digest_of(stepup) != stepup.digest:
-            minted = broker.registry.elevated(stepup.id)
-            if stepup.status is StepUpStatus.APPROVED and minted is not None:
-                await spend_token(broker, agent, minted)
-            raise await self._denied(asked, mismatch(), permit.verdict)
-        call.stepup_id = stepup.id
-        if stepup.status.open:
-            left = max(1, round(stepup.expires.remaining(broker.clock)))
-            answer = Escalated(
-                stepup, permit.verdict.message, left, POLL_INTERVAL, stepup.decision_id
-            )
-            return await self._waited(call, permit, answer, call.wait or 0.0)
+    @contextlib.contextmanager
+    def holding(self, call: Call) -> Iterator[None]:
+        """Show *call* as held, in a block that waits for a person."""
+        call.state = "held"
+        self._open[call.id] = call
+        self._note(call)
         try:
-            return self._decided(stepup, permit)
-        except RefusedError as refusal:
-            raise await self._denied(asked, refusal, permit.verdict) from None
+            yield
+        finally:
+            self._open.pop(call.id, None)
+            call.state = "sending"
+            self._note(call)
 
-    def _decided(self, stepup: StepUp, permit: Permit) -> Permit:
-        """Return what a decided step-up allows, which is one sending.
+    def check_room(self, size: int) -> None:
+        """See that a body of *size* bytes can wait for a person.
 
         Raises:
-            RefusedError: nothing.
+            CallRefusedError: 503, where too much waits already.
         """
-        broker, agent = self._broker, permit.request.agent
-        if not broker.stepups.find(stepup.id) or not stepup.status.open:
-            self._bodies.pop(stepup.id, None)
-        code, reason = "access_denied", ""
-        match stepup.status:
-            case StepUpStatus.APPROVED:
-                minted = broker.registry.elevated(stepup.id)
-                if minted is not None:
-                    request = permit.request._replace(decision_id=stepup.decision_id)
-                    return permit._replace(request=request, spends=minted)
-                reason = "stepup_expired"
-                text = "It was approved, and not sent in time. Ask again."
-            case StepUpStatus.REDEEMED:
-                code = reason = "already_used"
-                text = "This approval was used: a held call is sent once. Ask again."
-            case StepUpStatus.EXPIRED:
-                reason, text = "stepup_expired", "Nobody decided in time. Ask again."
-            case _:
-                told = refusal_of(broker, agent, stepup)
-                reason, text = told.reason, told.message
-        raise RefusedError(403, code, reason, text, decision_id=stepup.decision_id)
+        if sum(map(len, self._bodies.values())) + size > HELD_BYTES:
+            text = "too much waits for a person already"
+            code = "temporarily_unavailable"
+            raise CallRefusedError(503, code, code, text, (b"retry-after", b"5"))
 
-    async def _find(self, stepup_id: str) -> StepUp | None:
-        """Return a step-up, however old, as it is now."""
-        with contextlib.suppress(NotFoundError):
-            stepup = self._broker.stepups.find(stepup_id)
-            if stepup is not None and stepup.status.open:
-                await expire(self._broker, [stepup])
-            return await known_stepup(self._broker, stepup_id)
-        return None
-
-    async def _body(self, call: Call) -> bytes:
-        """Read the body of a call that a person decides about."""
-        body = await call.read()
-        call.detail["body_sha256"] = hashlib.sha256(body).hexdigest()
-        call.detail["body_bytes"] = len(body)
-        return body
+    def keep_body(self, stepup_id: StepUpId, body: bytes) -> None:
+        """Keep what a person decides about until they have."""
+        self._bodies[stepup_id] = body
 
     def body_of(self, stepup_id: str) -> bytes | None:
         """Return the body that waits for a person, if it is still in memory."""
-        stepup = self._broker.stepups.find(stepup_id)
-        if stepup is None or not stepup.status.open:
-            self._bodies.pop(StepUpId(stepup_id), None)
         return self._bodies.get(StepUpId(stepup_id))
 
     # Out and back
@@ -573,39 +236,42 @@ class Calls:
         """Record that *call* goes out; when this returns it may be sent, once.
 
         Raises:
-            RefusedError: it was overtaken by a revocation, or could not be recorded.
+            CallRefusedError: a revocation overtook it, or it could not be recorded.
         """
         broker, agent = self._broker, call.caller.agent
         request = permit.request
         call.decision_id = request.decision_id
         if overtaken := self._overtaken(call, permit):
-            raise await self._denied(request, overtaken, permit.verdict)
+            raise await self.denied(request, overtaken, permit.verdict)
         reason = "stepup_approved" if call.stepup_id else permit.verdict.reason
         draft = decision(broker, request, Outcome.ALLOWED, reason, permit.verdict)
         if call.stepup_id:
             draft.detail["stepup_id"] = call.stepup_id
         call.attempt_seq = broker.ledger.head.seq
         self._open[call.id] = call
+        spent = True
         try:
             if permit.spends is None:
                 await broker.record(draft)
-            elif not await spend_token(broker, agent, permit.spends, draft):
-                code = "already_used" if call.stepup_id else "invalid_token"
-                text = "This was good for one action, which was taken. Ask again."
-                refusal = RefusedError(403 if call.stepup_id else 401, code, code, text)
-                raise await self._denied(request, refusal, permit.verdict)
-        except LedgerError as error:
+            else:
+                spent = await spend_token(broker, agent, permit.spends, draft)
+        except BaseException as error:
             self._open.pop(call.id, None)
-            raise unavailable(error) from None
-        except BaseException:
-            self._open.pop(call.id, None)
+            if isinstance(error, LedgerError):
+                raise unavailable(error) from None
             raise
+        if not spent:
+            self._open.pop(call.id, None)
+            status, code = (403, "already_used") if call.stepup_id else (401, _GONE)
+            text = "This was good for one action, which was taken. Ask again."
+            refusal = CallRefusedError(status, code, code, text)
+            raise await self.denied(request, refusal, permit.verdict)
         self._note(call)
         if call.cut is not None:
             self.end(call, "cut")
             call.check()
 
-    def _overtaken(self, call: Call, permit: Permit) -> RefusedError | None:
+    def _overtaken(self, call: Call, permit: Permit) -> CallRefusedError | None:
         """Return why a decision does not hold any more, if it does not."""
         broker, agent = self._broker, call.caller.agent
         registry = broker.registry
@@ -613,25 +279,25 @@ class Calls:
             if why := refused(broker, agent):
                 return unauthorized(*why)
             if call.action.action not in registry.agent(agent.id).scopes:
-                return _taken()
+                return scope_taken()
         if permit.verdict.policy_version != broker.policy.version:
             now = broker.policy.decide(registry.agent(agent.id), call.action)
             if now.outcome.strictness > permit.verdict.outcome.strictness:
-                return RefusedError(403, "access_denied", "policy_changed", ANEW)
+                return CallRefusedError(403, "access_denied", "policy_changed", ANEW)
         return None
 
     def release(self, call: Call) -> None:
         """Check, right before the credential is attached, that *call* may go out.
 
         Raises:
-            RefusedError: not any more.
+            CallRefusedError: not any more.
         """
         call.check()
         agent = call.caller.agent
         if why := refused(self._broker, agent):
             raise unauthorized(*why)
         if call.action.action not in self._broker.registry.agent(agent.id).scopes:
-            raise _taken()
+            raise scope_taken()
 
     def end(self, call: Call, ended: str) -> None:
         """Record how *call* ended; where that fails, when the ledger writes again.
@@ -646,6 +312,7 @@ class Calls:
         call.ended = "cut" if call.cut is not None else ended
         call.on_cut.clear()
         self._note(call)
+        self._on_end(call)
         draft = Draft(
             EventType.GATEWAY_RESULT,
             broker.actor(call.caller.agent),
@@ -684,7 +351,7 @@ class Calls:
     ) -> CallsCut:
         """Cut calls in flight; see `DataPlane.cut`."""
         if scopes is not None:
-            refusal = _taken()
+            refusal = scope_taken()
         elif agent_id is None:
             refusal = unauthorized("panic", "Everything is stopped by an operator.")
         else:
@@ -711,10 +378,10 @@ class Calls:
         if call is None:
             raise NotFoundError("no call in flight has that id", "agentvault calls")
         text = "An operator cut this call."
-        self._cut(call, RefusedError(403, "access_denied", "call_cut", text))
+        self._cut(call, CallRefusedError(403, "access_denied", "call_cut", text))
         return call
 
-    def _cut(self, call: Call, refusal: RefusedError) -> bool:
+    def _cut(self, call: Call, refusal: CallRefusedError) -> bool:
         if call.cut is not None:
             return False
         refusal.decision_id = call.decision_id
@@ -731,13 +398,7 @@ class Calls:
         broker = self._broker
         since = int(broker.kept.get(_SETTLED, "0"))
         for attempt in await broker.ledger.unfinished(since):
-            members = (
-                "service method path query body_sha256 body_bytes call_id server tool"
-                " arguments_sha256"
-            )
-            detail = {
-                n: attempt.detail[n] for n in members.split() if n in attempt.detail
-            }
+            detail = {n: attempt.detail[n] for n in _TOLD if n in attempt.detail}
             await broker.record_cut(
                 Draft(
                     EventType.GATEWAY_RESULT,
@@ -763,6 +424,10 @@ class Calls:
         Raises:
             LedgerError: not now.
         """
+        for stepup_id in list(self._bodies):
+            stepup = self._broker.stepups.find(stepup_id)
+            if stepup is None or not stepup.status.open:
+                del self._bodies[stepup_id]
         while self._unrecorded:
             await self._broker.record(self._unrecorded[0])
             self._unrecorded.popleft()
@@ -780,7 +445,7 @@ class Calls:
         text = "The broker stops."
         code = "temporarily_unavailable"
         for call in list(self._open.values()):
-            self._cut(call, RefusedError(503, code, code, text))
+            self._cut(call, CallRefusedError(503, code, code, text))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSING):
                 while any(call.state != "held" for call in self._open.values()):  # noqa: ASYNC110
@@ -814,54 +479,11 @@ class Calls:
                 self._note(call)
 
 
+_TOLD: Final = tuple(
+    "service method path query body_sha256 body_bytes call_id server tool"  # noqa: SIM905
+    " arguments_sha256".split()
+)
+"""What an attempt says that its result says again."""
 _SETTLE_EVERY: Final = 2_000
 """Events between two notes of where attempts have their results."""
 _CLOSING: Final = 1.0
-
-
-def insufficient(scope: str) -> RefusedError:
-    """Return the refusal of a token without *scope* (RFC 6750 section 3.1)."""
-    challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
-    text = f"this call needs a token with the scope {scope}"
-    return RefusedError(
-        403,
-        "insufficient_scope",
-        "insufficient_scope",
-        text,
-        (b"www-authenticate", challenge.encode()),
-    )
-
-
-def mismatch() -> RefusedError:
-    """Return the refusal of what is not what a person approved."""
-    text = "This is not what was approved, to the byte. Ask again."
-    return RefusedError(403, "digest_mismatch", "digest_mismatch", text)
-
-
-def _taken() -> RefusedError:
-    text = "This agent's scopes were changed while it asked. Ask again."
-    return RefusedError(403, "access_denied", "scope_not_granted", text)
-
-
-def _no(denied: Denied) -> RefusedError:
-    return RefusedError(
-        403,
-        "access_denied",
-        denied.reason,
-        denied.message,
-        decision_id=denied.decision_id,
-    )
-
-
-def _pending(broker: Broker, stepup: StepUp, decision_id: str) -> RefusedError:
-    text = "A person has to decide: repeat this request with AgentVault-Request."
-    return RefusedError(
-        403,
-        "insufficient_user_authentication",
-        "stepup_required",
-        text,
-        decision_id=decision_id,
-        auth_req_id=stepup.id,
-        expires_in=max(1, round(stepup.expires.remaining(broker.clock))),
-        interval=POLL_INTERVAL,
-    )

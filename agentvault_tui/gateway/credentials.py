@@ -15,12 +15,13 @@ from typing import Final
 from urllib.parse import quote, quote_plus, unquote_plus, urlencode, urlsplit
 
 from agentvault_tui.broker.accounts import Held
-from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.usecases.exchange import usable
 from agentvault_tui.clock import Deadline
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.gateway.echo import Echo
-from agentvault_tui.gateway.services import Credential, Service, parse_origin
+from agentvault_tui.gateway.secrets import Secrets
+from agentvault_tui.gateway.services import Service, UpstreamCredential, parse_origin
 from agentvault_tui.gateway.upstream import Outgoing, Upstream, UpstreamError
 from agentvault_tui.model import Agent, AgentId
 from agentvault_tui.vault import NoToken
@@ -28,7 +29,7 @@ from agentvault_tui.web.reply import Header
 
 log = logging.getLogger("agentvault.credentials")
 
-_TOKEN: Final = "av_"
+_TOKEN: Final = "av_"  # noqa: S105 - no password
 """What our own tokens begin with."""
 _SPARE: Final = 30.0
 """Seconds before its end at which a token is fetched anew."""
@@ -47,7 +48,7 @@ class Shown:
 
 
 def take_token(
-    headers: list[Header], raw_target: bytes, credential: Credential | None
+    headers: list[Header], raw_target: bytes, credential: UpstreamCredential | None
 ) -> Shown:
     """Find the agent's token, and take away every place where one may stand.
 
@@ -134,21 +135,18 @@ class Credentials:
     def __init__(
         self,
         broker: Broker,
-        reveal: Callable[[str], str],
-        renew: Callable[[str, str], object],
+        secrets: Secrets,
         upstream: Callable[[Service, AgentId | None], Upstream],
     ) -> None:
         """Fetch nothing yet.
 
         Args:
             broker: whose vault access and clock are used.
-            reveal: returns the value of the sealed secret of that name.
-            renew: keeps another value under a name: a refresh token that was rotated.
+            secrets: the sealed ones; a refresh token that is rotated is kept there.
             upstream: returns how a service is reached.
         """
         self._broker = broker
-        self._reveal = reveal
-        self._renew = renew
+        self._secrets = secrets
         self._upstream = upstream
         self._fetched: dict[tuple[str, AgentId], _Fetched] = {}
         self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -160,6 +158,9 @@ class Credentials:
             for key, kept in self._fetched.items()
             if agent_id is not None and key[1] != agent_id
         }
+
+    def _reveal(self, name: str) -> str:
+        return self._secrets.get(name).reveal()
 
     async def of(self, service: Service, agent: Agent) -> Attachment:
         """Return what is attached to a request of *agent* to *service*.
@@ -193,7 +194,7 @@ class Credentials:
             log.warning("no credential for %s: %s", service.name, error.diagnosis())
             raise _missing() from None
 
-    async def _connected(self, credential: Credential, agent: Agent) -> str:
+    async def _connected(self, credential: UpstreamCredential, agent: Agent) -> str:
         """Return the provider's token of the agent's connected account."""
         broker = self._broker
         account = usable(broker, agent.id, credential.connection)
@@ -229,7 +230,7 @@ class Credentials:
     async def _fetch(self, service: Service) -> _Fetched:
         """Ask the token endpoint, over the service's own address rules and trust."""
         credential = service.credential
-        form = {"grant_type": credential.kind}
+        form: dict[str, str] = {"grant_type": credential.kind}
         secret_name = credential.secret
         headers = [
             ("Content-Type", "application/x-www-form-urlencoded"),
@@ -274,26 +275,30 @@ class Credentials:
                     raise _missing()
         finally:
             answer.close()
-        try:
-            value = json.loads(said_back)
-            token, life = value["access_token"], float(value.get("expires_in", _UNSAID))
-            rotated = value.get("refresh_token")
-        except (ValueError, TypeError, KeyError, AttributeError):
-            token, life, rotated = None, 0.0, None
-        if (
-            answer.status != 200
-            or not isinstance(token, str)
-            or not token.isprintable()
-        ):
+        fetched, rotated = self._granted(answer.status, bytes(said_back))
+        if fetched is None:
             log.warning(
                 "%s: its token endpoint answered %d", service.name, answer.status
             )
             raise _missing()
         if credential.kind == "refresh_token" and isinstance(rotated, str) and rotated:
-            self._renew(credential.secret, rotated)
-        return _Fetched(
-            token, Deadline.after(self._broker.clock, max(life - _SPARE, 0.0))
-        )
+            change = self._secrets.set(credential.secret, rotated, SYSTEM)
+            await self._broker.record(change.draft)
+            await asyncio.to_thread(change.write)
+        return fetched
+
+    def _granted(self, status: int, body: bytes) -> tuple[_Fetched | None, object]:
+        """Read a token endpoint's answer, and a refresh token that takes its place."""
+        try:
+            value = json.loads(body)
+            token, life = value["access_token"], float(value.get("expires_in", _UNSAID))
+            rotated = value.get("refresh_token")
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return None, None
+        if status != 200 or not isinstance(token, str) or not token.isprintable():
+            return None, None
+        ends = Deadline.after(self._broker.clock, max(life - _SPARE, 0.0))
+        return _Fetched(token, ends), rotated
 
 
 def _bearer(token: str) -> Attachment:
@@ -302,7 +307,7 @@ def _bearer(token: str) -> Attachment:
     )
 
 
-def _basic(credential: Credential, secret: str) -> Attachment:
+def _basic(credential: UpstreamCredential, secret: str) -> Attachment:
     pair = f"{credential.username}:{secret}".encode()
     encoded = base64.b64encode(pair)
     return Attachment(

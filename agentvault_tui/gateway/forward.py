@@ -12,21 +12,17 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import BadPathError, UnreadableBodyError
-from agentvault_tui.gateway.calls import (
-    BODY_CAP,
-    Call,
-    Caller,
-    Calls,
-    RefusedError,
-)
+from agentvault_tui.gateway.admission import Admission
+from agentvault_tui.gateway.calls import BODY_CAP, Call, Caller, Calls
 from agentvault_tui.gateway.credentials import Credentials, take_token
 from agentvault_tui.gateway.echo import Echo
-from agentvault_tui.gateway.routes import METHOD_OVERRIDES, Match, action_of, match
-from agentvault_tui.gateway.services import Credential, Service
+from agentvault_tui.gateway.refusals import CallRefusedError, too_large
+from agentvault_tui.gateway.routes import METHOD_OVERRIDES, action_of, match
+from agentvault_tui.gateway.services import Service, UpstreamCredential
 from agentvault_tui.gateway.target import Target, parse_target
 from agentvault_tui.gateway.upstream import (
     HOP_BY_HOP,
@@ -36,10 +32,10 @@ from agentvault_tui.gateway.upstream import (
     UpstreamError,
 )
 from agentvault_tui.model import Action, AgentId
-from agentvault_tui.web.admission import AdmissionQueue
 from agentvault_tui.web.exchange import ClientGoneError, Exchange
 from agentvault_tui.web.reply import Header, Receive, Reply, Scope, Send
 
+_NOTHING: Final = Action((), "")
 PREFIX: Final = b"/gw/"
 STREAM_CAP: Final = 2**30
 """Bytes of a body that nobody reads on the way."""
@@ -81,7 +77,7 @@ _UNHELD: Final = frozenset(
 )
 """Headers that differ between two tries of a client: no part of what is approved."""
 _UNHELD_PREFIXES: Final = ("accept", "x-b3-", "x-datadog-")
-_CONTROLS: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_CONTROLS: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 _WAIT: Final = re.compile(r"wait\s*=\s*\"?([0-9]{1,9})\"?")
 
 
@@ -104,7 +100,7 @@ class Incoming:
 
 
 @dataclass(slots=True)
-class Outcome:
+class Relayed:
     """The service's answer on its way to the agent; `chunks` must be closed."""
 
     status: int
@@ -131,7 +127,7 @@ class Body:
         """Return all of it.
 
         Raises:
-            RefusedError: 413.
+            CallRefusedError: 413.
         """
         if self._whole is None:
             pieces, size = [], 0
@@ -154,7 +150,7 @@ class Body:
         """Yield it as it comes.
 
         Raises:
-            RefusedError: 413.
+            CallRefusedError: 413.
         """
         size = 0
         while piece := await self._receive():
@@ -164,10 +160,13 @@ class Body:
             yield piece
 
 
-def too_large(cap: int) -> RefusedError:
-    """Return the refusal of a body over *cap* bytes."""
-    text = f"a body may have {cap} bytes here"
-    return RefusedError(413, "body_too_large", "body_too_large", text)
+class _Parsed(NamedTuple):
+    """One request for a service, without the agent's token."""
+
+    service: Service
+    target: Target
+    headers: list[Header]
+    body: Body
 
 
 class Forwarder:
@@ -176,39 +175,38 @@ class Forwarder:
     def __init__(
         self,
         calls: Calls,
+        admission: Admission,
         services: Callable[[str], Service | None],
         credentials: Credentials,
         upstream: Callable[[Service, AgentId | None], Upstream],
-        line: AdmissionQueue,
     ) -> None:
         """Use these.
 
         Args:
-            calls: decides and records.
+            calls: records them, and cuts them.
+            admission: decides about them.
             services: returns the service of that name.
             credentials: what is attached.
             upstream: returns how a service is reached, for one agent where its
                 credential is that agent's own.
-            line: where calls wait their turn.
         """
         self._calls = calls
+        self._admission = admission
         self._services = services
         self._credentials = credentials
         self._upstream = upstream
-        self._line = line
 
-    async def perform(self, incoming: Incoming) -> Outcome:
+    async def perform(self, incoming: Incoming) -> Relayed:
         """Take one request through its whole life, up to the answer's first byte.
 
         Returns:
-            the service's answer; its result is recorded when `Outcome.chunks` ends or
+            the service's answer; its result is recorded when `Relayed.chunks` ends or
             is closed.
 
         Raises:
-            RefusedError: what the agent is told instead.
+            CallRefusedError: what the agent is told instead.
             ClientGoneError: nobody waits for an answer.
         """
-        await self._line.enter()
         service = self._services(incoming.service)
         credential = service.credential if service else None
         shown = take_token(incoming.headers, incoming.raw_target, credential)
@@ -216,49 +214,39 @@ class Forwarder:
         body = Body(incoming)
         detail = _detail(incoming, path, query, body)
         secret = incoming.secret or shown.secret
-        caller = await self._calls.authenticate(secret, detail)
+        caller = await self._admission.authenticate(secret, detail)
         if service is None:
-            refusal = RefusedError(
+            refusal = CallRefusedError(
                 404, "unknown_service", "unknown_service", "there is no such service"
             )
-            await self._refuse(caller, refusal, detail)
+            await self._admission.refuse(caller.agent, refusal, _NOTHING, detail)
         try:
             target = parse_target(shown.raw_target)
         except BadPathError as error:
-            refusal = RefusedError(400, "bad_path", "bad_path", error.what)
-            await self._refuse(caller, refusal, detail)
-        call, found = await self._read(
-            incoming, service, target, shown.headers, body, caller, detail
-        )
-        permit = await self._calls.permit(call)
+            refusal = CallRefusedError(400, "bad_path", "bad_path", error.what)
+            await self._admission.refuse(caller.agent, refusal, _NOTHING, detail)
+        parsed = _Parsed(service, target, shown.headers, body)
+        call = await self._read(incoming, parsed, caller, detail)
+        permit = await self._admission.permit(call)
         await self._calls.begin(call, permit)
-        return await self._send(call, incoming, service, target, shown.headers, body)
-
-    async def _refuse(
-        self, caller: Caller, refusal: RefusedError, detail: dict[str, Any]
-    ) -> None:
-        await self._calls.refuse(caller.agent, refusal, Action((), ""), detail)
+        return await self._send(call, parsed)
 
     async def _read(
         self,
         incoming: Incoming,
-        service: Service,
-        target: Target,
-        headers: list[Header],
-        body: Body,
+        parsed: _Parsed,
         caller: Caller,
         detail: dict[str, Any],
-    ) -> tuple[Call, Match]:
-        """Find the route and read the action of a request."""
-        refuse = self._calls.refuse
+    ) -> Call:
+        """Find the route of a request, and read the action it is."""
+        refuse = self._admission.refuse
+        service, target, headers, body = parsed
         found = match(service, incoming.method, target)
-        nothing = Action((), "")
         if found is None:
-            refusal = RefusedError(
-                403, "access_denied", "no_route", "no route of the service allows this"
-            )
-            await refuse(caller.agent, refusal, nothing, detail)
-        nothing = Action((found.scope,), found.scope, found.resource)
+            text = "no route of the service allows this"
+            refusal = CallRefusedError(403, "access_denied", "no_route", text)
+            await refuse(caller.agent, refusal, _NOTHING, detail)
+        about = Action((found.scope,), found.scope, found.resource)
         try:
             if (body.length or 0) > STREAM_CAP:
                 raise too_large(STREAM_CAP)
@@ -270,17 +258,16 @@ class Forwarder:
             action = action_of(found, target, headers, body.known)
         except UnreadableBodyError as error:
             code = "unreadable_body"
-            refusal = RefusedError(400, code, code, error.what)
-            await refuse(caller.agent, refusal, nothing, detail)
-        except RefusedError as refusal:
-            await refuse(caller.agent, refusal, nothing, detail)
+            refusal = CallRefusedError(400, code, code, error.what)
+            await refuse(caller.agent, refusal, about, detail)
+        except CallRefusedError as refusal:
+            await refuse(caller.agent, refusal, about, detail)
         said = {name: value for name, value in headers if name in _OURS}
         url = f"{service.origin}{target.raw}"
-        route = f"{found.route.method} {found.route.path}" if found.route else "*"
-        call = Call(
+        return Call(
             caller=caller,
             service=service.name,
-            route=route,
+            route=f"{found.route.method} {found.route.path}" if found.route else "*",
             method=incoming.method,
             path=target.raw_path,
             action=action,
@@ -291,19 +278,11 @@ class Forwarder:
             wait=_preference(said.get(b"prefer")),
             retry=_text(said.get(b"agentvault-request")),
         )
-        return call, found
 
-    async def _send(
-        self,
-        call: Call,
-        incoming: Incoming,
-        service: Service,
-        target: Target,
-        headers: list[Header],
-        body: Body,
-    ) -> Outcome:
+    async def _send(self, call: Call, parsed: _Parsed) -> Relayed:
         """Send a call whose attempt is recorded; record its result if that fails."""
         calls = self._calls
+        service, target, headers, body = parsed
         failed: list[BaseException] = []
         try:
             attachment = await self._credentials.of(service, call.caller.agent)
@@ -318,7 +297,10 @@ class Forwarder:
             outgoing = Outgoing(
                 method=call.method,
                 target=target.raw,
-                headers=_sent(headers, service.credential),
+                headers=[
+                    *_headers(headers, service.credential),
+                    ("accept-encoding", "identity"),
+                ],
                 body=_stream(call, body, failed),
                 length=len(body.known) if body.known else body.length,
                 attach=attach,
@@ -328,16 +310,15 @@ class Forwarder:
             upstream = self._upstream(service, call.caller.agent.id if own else None)
             answer = await upstream.send(outgoing)
             call.check()
-        except BaseException as error:
-            cause = failed[0] if failed else error
-            raise self._failed(call, cause) from None
+        except BaseException as error:  # noqa: BLE001 - it is recorded and raised
+            raise self._failed(call, failed[0] if failed else error) from None
         call.status, call.state = answer.status, "streaming"
         head = answer.headers
         if answer.status in {204, 304}:
             head = [pair for pair in head if pair[0] != b"content-length"]
         decided = (b"agentvault-decision", (call.decision_id or "").encode())
         chunks = self._chunks(call, answer, outgoing)
-        return Outcome(answer.status, [*head, decided], chunks, call)
+        return Relayed(answer.status, [*head, decided], chunks, call)
 
     def _failed(self, call: Call, error: BaseException) -> BaseException:
         """Record that a call failed; return what its agent is told."""
@@ -345,14 +326,14 @@ class Forwarder:
             error = call.cut
         if isinstance(error, UpstreamError):
             call.problem = error.code
-            error = RefusedError(
+            error = CallRefusedError(
                 error.status,
                 error.code,
                 error.code,
                 error.text,
                 decision_id=call.decision_id,
             )
-        elif isinstance(error, RefusedError):
+        elif isinstance(error, CallRefusedError):
             call.problem = error.reason
             error.decision_id = error.decision_id or call.decision_id
         self._calls.end(call, "failed")
@@ -439,11 +420,13 @@ def _stream(
     return streamed()
 
 
-def _headers(headers: list[Header], credential: Credential) -> list[tuple[str, str]]:
+def _headers(
+    headers: list[Header], credential: UpstreamCredential
+) -> list[tuple[str, str]]:
     """Return the end-to-end headers of an agent's request (RFC 9110 section 7.6.1).
 
     Raises:
-        RefusedError: one of them is not text.
+        CallRefusedError: one of them is not text.
     """
     named = {
         token.strip().lower()
@@ -457,34 +440,25 @@ def _headers(headers: list[Header], credential: Credential) -> list[tuple[str, s
     for name, value in headers:
         if name in dropped or name == place or name.startswith(_PREFIXES):
             continue
-        if name == b"prefer":
-            value = _without_ours(value)
-            if not value:
-                continue
         try:
             text = value.decode("utf-8").strip()
         except UnicodeDecodeError:
             text = "\0"
-        if _CONTROLS.search(value) or text == "\0":
-            raise RefusedError(
+        if _CONTROLS.search(text):
+            raise CallRefusedError(
                 400, "invalid_request", "invalid_request", "a header is not text"
             )
+        if name == b"prefer" and not (text := _without_ours(text)):
+            continue
         found.append((name.decode("ascii"), text))
     return found
 
 
-def _sent(headers: list[Header], credential: Credential) -> list[tuple[str, str]]:
-    return [*_headers(headers, credential), ("accept-encoding", "identity")]
-
-
-def _without_ours(prefer: bytes) -> bytes:
+def _without_ours(prefer: str) -> str:
     """Return ``Prefer`` without what it says to us (RFC 7240 section 2)."""
-    kept = [
-        part.strip()
-        for part in prefer.split(b",")
-        if not part.strip().lower().startswith((b"wait", b"respond-async"))
-    ]
-    return b", ".join(kept)
+    parts = [part.strip() for part in prefer.split(",")]
+    ours = ("wait", "respond-async")
+    return ", ".join(p for p in parts if not p.lower().startswith(ours))
 
 
 def _preference(prefer: bytes | None) -> float | None:
@@ -536,7 +510,7 @@ class GatewayApp:
                 gone.set_result(None)
 
         exchange.on_gone = left
-        name, slash, rest = scope["raw_path"][len(PREFIX) :].partition(b"/")
+        name, _, rest = scope["raw_path"][len(PREFIX) :].partition(b"/")
         query = scope["query_string"]
         incoming = Incoming(
             service=name.decode("latin-1"),
@@ -548,14 +522,14 @@ class GatewayApp:
         )
         try:
             outcome = await self._forwarder.perform(incoming)
-        except RefusedError as refusal:
+        except CallRefusedError as refusal:
             await refusal.reply().send(send)
             return
         await relay(outcome, exchange, send)
 
 
 def _receiver(receive: Receive) -> Callable[[], Awaitable[bytes]]:
-    """Return what yields the pieces of a request's body, and an empty one at its end."""
+    """Return what gives the next piece of a request's body; an empty one at its end."""
     ended = False
 
     async def next_piece() -> bytes:
@@ -573,7 +547,7 @@ def _receiver(receive: Receive) -> Callable[[], Awaitable[bytes]]:
     return next_piece
 
 
-async def relay(outcome: Outcome, exchange: Exchange, send: Send) -> None:
+async def relay(outcome: Relayed, exchange: Exchange, send: Send) -> None:
     """Pass an answer on to the agent; hang up at once where it must not go on.
 
     Raises:
@@ -590,7 +564,7 @@ async def relay(outcome: Outcome, exchange: Exchange, send: Send) -> None:
             if exchange.disconnected:
                 raise ClientGoneError
         await send({"type": "http.response.body"})
-    except (UpstreamError, RefusedError):
+    except (UpstreamError, CallRefusedError):
         exchange.abort()
         raise ClientGoneError from None
     finally:
@@ -601,4 +575,4 @@ async def relay(outcome: Outcome, exchange: Exchange, send: Send) -> None:
 def misdirected(status: int, text: str) -> Reply:
     """Shape a refusal that comes before a call is looked at."""
     code = "misdirected_request" if status == 421 else "access_denied"
-    return RefusedError(status, code, code, text).reply()
+    return CallRefusedError(status, code, code, text).reply()

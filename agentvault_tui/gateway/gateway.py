@@ -5,19 +5,27 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from starlette.routing import Route
 
 from agentvault_tui.broker.authority import Authority
-from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.broker.core import SYSTEM, Broker, CallsCut
 from agentvault_tui.errors import LedgerError
 from agentvault_tui.gateway import operators
+from agentvault_tui.gateway.admission import Admission
+from agentvault_tui.gateway.calls import Call, Calls
 from agentvault_tui.gateway.config_folder import ConfigFolder
+from agentvault_tui.gateway.credentials import Credentials
+from agentvault_tui.gateway.forward import PREFIX, Forwarder, GatewayApp, misdirected
 from agentvault_tui.gateway.secrets import Secrets
-from agentvault_tui.gateway.services import ServiceHealth, Services
+from agentvault_tui.gateway.services import Service, ServiceHealth, Services
+from agentvault_tui.gateway.upstream import Upstream, UpstreamError
 from agentvault_tui.ledger import Meta
-from agentvault_tui.model import Draft, EventType
+from agentvault_tui.model import AgentId, Draft, EventType
+from agentvault_tui.operator_api.shapes import WireShape
+from agentvault_tui.web.guard import StreamingApp
 
 log = logging.getLogger("agentvault.gateway")
 
@@ -27,13 +35,31 @@ _RECORDED: Final = "gateway_files"
 class Gateway:
     """Agents act through it; it asks the broker's use-cases."""
 
-    def __init__(self, broker: Broker) -> None:
-        """Serve what the home of *broker* describes; nothing is read yet."""
+    def __init__(
+        self, broker: Broker, tell: Callable[[str, WireShape], None] | None = None
+    ) -> None:
+        """Serve what the home of *broker* describes; nothing is read yet.
+
+        Args:
+            broker: what decides and records.
+            tell: sends what is in no ledger to the consoles that listen.
+        """
         self.broker = broker
         self.services = Services(broker.home, lambda: broker.policy.catalogue)
         self.secrets = Secrets(broker.home, broker.clock)
         self.health: dict[str, ServiceHealth] = {}
         """By service; a call that ends says so here."""
+        self.calls = Calls(broker, tell, self._note_health)
+        self.admission = Admission(broker, self.calls)
+        self._upstreams: dict[tuple[str, AgentId | None], Upstream] = {}
+        self.credentials = Credentials(broker, self.secrets, self.upstream)
+        self.forwarder = Forwarder(
+            self.calls,
+            self.admission,
+            self.services.get,
+            self.credentials,
+            self.upstream,
+        )
         self._folders: tuple[ConfigFolder[Any], ...] = (self.services,)
         self._catalogue = broker.policy.catalogue.version
         self._told: list[str] = []
@@ -48,6 +74,7 @@ class Gateway:
         for folder in self._folders:
             folder.reload()
         await self._record()
+        await self.calls.recover()
 
     async def look(self) -> None:
         """Put changed files in force, also where another catalogue changed them."""
@@ -66,6 +93,56 @@ class Gateway:
             for warning in self._told:
                 log.warning("%s", warning)
             self.broker.on_status()
+        await self.calls.look()
+
+    def streaming_apps(self) -> Mapping[bytes, StreamingApp]:
+        """Return what is served at the agents' listener."""
+        return {PREFIX: StreamingApp(GatewayApp(self.forwarder), misdirected)}
+
+    def cut(
+        self, agent_id: AgentId | None, scopes: frozenset[str] | None = None
+    ) -> CallsCut:
+        """Cut calls in flight, and forget what was fetched for the agent."""
+        cut = self.calls.cut(agent_id, scopes)
+        if scopes is None:
+            self.credentials.drop(agent_id)
+            for key in list(self._upstreams):
+                if key[1] is not None and agent_id in {None, key[1]}:
+                    self._upstreams.pop(key).retire()
+        return cut
+
+    async def aclose(self) -> None:
+        """End what is in flight, and every connection to a service."""
+        await self.calls.aclose()
+        for upstream in self._upstreams.values():
+            await upstream.aclose()
+
+    def upstream(self, service: Service, agent_id: AgentId | None) -> Upstream:
+        """Return how *service* is reached, as its file is now.
+
+        Args:
+            service: the service.
+            agent_id: the agent whose own credential is used, if it is one's own.
+
+        Raises:
+            UpstreamError: its ``ca_file`` cannot be read any more.
+        """
+        key = service.name, agent_id
+        known = self._upstreams.get(key)
+        if known is None or known.service is not service:
+            if known is not None:
+                known.retire()
+            try:
+                known = self._upstreams[key] = Upstream(service)
+            except OSError:
+                text = "the service's certificate authorities cannot be read"
+                raise UpstreamError(502, "upstream_unreachable", text) from None
+        return known
+
+    def _note_health(self, call: Call) -> None:
+        """Note how the last call to a service went."""
+        problem = call.problem if call.ended == "failed" else None
+        self.health[call.service] = ServiceHealth(self.broker.clock.now(), problem)
 
     def operator_routes(self, authority: Authority) -> list[Route]:
         """Return what it adds to the operators' HTTP."""

@@ -24,7 +24,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from agentvault_tui.gateway.echo import Echo, EchoedError
-from agentvault_tui.gateway.services import Origin, Service
+from agentvault_tui.gateway.services import Service, ServiceOrigin
 from agentvault_tui.web.sockets import abort
 
 Header = tuple[str, str]
@@ -189,7 +189,7 @@ class Outgoing:
             abort(self.transport)
 
 
-class _Request(aiohttp.ClientRequest):
+class _UpstreamRequest(aiohttp.ClientRequest):
     """Attaches the credential to a request whose connection stands."""
 
     outgoing: Outgoing
@@ -217,7 +217,11 @@ class Answer:
     """A service's answer: status and headers are here, the body is streamed."""
 
     def __init__(
-        self, response: aiohttp.ClientResponse, outgoing: Outgoing, bounds: Bounds
+        self,
+        response: aiohttp.ClientResponse,
+        outgoing: Outgoing,
+        bounds: Bounds,
+        done: Callable[[], None],
     ) -> None:
         self.status = response.status
         self.headers = end_to_end(response.raw_headers)
@@ -225,6 +229,7 @@ class Answer:
         self._response = response
         self._outgoing = outgoing
         self._bounds = bounds
+        self._done: Callable[[], None] | None = done
         self._ends = asyncio.get_running_loop().time() + bounds.whole
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -258,6 +263,9 @@ class Answer:
         else:
             self._outgoing.abort()
             self._response.close()
+        done, self._done = self._done, None
+        if done is not None:
+            done()
 
 
 class Upstream:
@@ -273,8 +281,12 @@ class Upstream:
         self._bounds = bounds or Bounds()
         self._trust = trust(service.ca_file)
         self._session: aiohttp.ClientSession | None = None
+        self._open = 0
+        """Requests under way."""
+        self._closing: asyncio.Task[None] | None = None
+        self._retired = False
 
-    def _open(self) -> aiohttp.ClientSession:
+    def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:
             bounds = self._bounds
             self._session = session = aiohttp.ClientSession(
@@ -286,7 +298,7 @@ class Upstream:
                     keepalive_timeout=_KEPT_SECONDS,
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                request_class=_Request,
+                request_class=_UpstreamRequest,
                 auto_decompress=False,
                 trust_env=False,
                 requote_redirect_url=False,
@@ -303,7 +315,9 @@ class Upstream:
             session._retry_connection = False  # noqa: SLF001 - has no public setting
         return self._session
 
-    async def send(self, outgoing: Outgoing, origin: Origin | None = None) -> Answer:
+    async def send(
+        self, outgoing: Outgoing, origin: ServiceOrigin | None = None
+    ) -> Answer:
         """Send a request, once, and return the answer when it has begun.
 
         Args:
@@ -334,9 +348,10 @@ class Upstream:
             # Read by the writer of the body; all others are set when it is sent.
             headers["Content-Length"] = str(outgoing.length)
         bounds = self._bounds
+        self._open += 1
         try:
             async with asyncio.timeout(bounds.whole):
-                response = await self._open().request(
+                response = await self._connected().request(
                     outgoing.method,
                     _url(str(to), outgoing.target),
                     data=outgoing.body,
@@ -344,18 +359,13 @@ class Upstream:
                     allow_redirects=False,
                     middlewares=(attached,),
                 )
-        except (aiohttp.ClientError, OSError) as error:
+        except BaseException as error:
             outgoing.abort()
-            raise _fault(error) from None
-        except ValueError:
-            outgoing.abort()
-            raise UpstreamError(
-                502, "upstream_reset", "the service answered rubbish"
-            ) from None
-        except BaseException:
-            outgoing.abort()
+            self._done()
+            if isinstance(error, aiohttp.ClientError | OSError | ValueError):
+                raise _fault(error) from None
             raise
-        answer = Answer(response, outgoing, bounds)
+        answer = Answer(response, outgoing, bounds, self._done)
         if response.status == 101:
             answer.close()
             raise UpstreamError(502, "upstream_reset", "the service changed protocols")
@@ -363,6 +373,16 @@ class Upstream:
             answer.close()
             raise echoed()
         return answer
+
+    def _done(self) -> None:
+        self._open -= 1
+        if self._retired and not self._open:
+            self._closing = asyncio.create_task(self.aclose())
+
+    def retire(self) -> None:
+        """Send nothing new; close the connections once what is under way has ended."""
+        self._retired, self._open = True, self._open + 1
+        self._done()
 
     async def aclose(self) -> None:
         """Close every connection; what is under way breaks off."""

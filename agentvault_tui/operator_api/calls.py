@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 from urllib.parse import quote
 
-from agentvault_tui.operator_api import history, shapes
+from agentvault_tui.operator_api import gateway, history, shapes
 from agentvault_tui.operator_api import requests as asks
 from agentvault_tui.operator_api.shapes import WireShape
 
@@ -63,9 +63,9 @@ STEPUPS: Final = _get(_STEPUP, shapes.StepUpList, asks.StepUpQuery)
 STEPUP: Final = _get(f"{_STEPUP}/{{id}}", shapes.StepUpInfo)
 BEFORE: Final = _get(f"{_STEPUP}/{{id}}/before", shapes.StepUpList, asks.BeforeQuery)
 DECIDE: Final = _post(_STEPUP, asks.DecisionRequest, shapes.StepUpInfo, 200, 202)
-STEPUP_BODY: Final = _get(f"{_STEPUP}/{{id}}/body", shapes.HeldBody)
-IN_FLIGHT: Final = _get("/api/calls", shapes.CallList)
-CUT_CALL: Final = _post("/api/calls/{id}/cut", None, shapes.CallInfo)
+STEPUP_BODY: Final = _get(f"{_STEPUP}/{{id}}/body", gateway.HeldBody)
+IN_FLIGHT: Final = _get("/api/calls", gateway.CallList)
+CUT_CALL: Final = _post("/api/calls/{id}/cut", None, gateway.CallInfo)
 CONNECTIONS: Final = _get(_LINKED, shapes.ConnectionList, asks.ConnectionQuery)
 CONNECT: Final = _post(_LINKED, asks.ConnectRequest, shapes.ConnectStepInfo, 201)
 CONTINUE: Final = _post(
@@ -109,7 +109,7 @@ EVENT_KINDS: Final[dict[str, type[WireShape]]] = {
     "tenant": shapes.TenantInfo,
     "status": shapes.StatusInfo,
     "presence": shapes.PresenceInfo,
-    "call": shapes.CallInfo,
+    "call": gateway.CallInfo,
     "reset": shapes.HeadInfo,
 }
 """The type of the data of each kind of server-sent event."""

@@ -22,9 +22,7 @@ from agentvault_tui.web.reply import (
 )
 
 BODY_CAP: Final = 65_536
-_JUDGED: Final = frozenset(
-    b"host origin sec-fetch-site sec-fetch-mode".split()
-)
+_JUDGED: Final = frozenset(b"host origin sec-fetch-site sec-fetch-mode".split())
 _SNIFF: Final = (b"x-content-type-options", b"nosniff")
 
 

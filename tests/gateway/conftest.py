@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from support.gateway_stand import Stand, standing
 
 from agentvault_tui.gateway import Service, Services
 from agentvault_tui.gateway.services import parse_service
@@ -37,3 +38,10 @@ def home(tmp_path: Path) -> Home:
 def services(home: Home) -> Services:
     """The services of `home`, nothing read yet."""
     return Services(home, shipped_catalogue)
+
+
+@pytest.fixture
+async def stand(short: Path) -> AsyncIterator[Stand]:
+    """A broker with its gateway on a socket, and an upstream that counts."""
+    async with standing(short) as opened:
+        yield opened

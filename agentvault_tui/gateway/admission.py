@@ -1,0 +1,335 @@
+"""Whether a call may go out: who asks, what policy says, and a person's decision."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from typing import Any, Final, NoReturn
+
+from agentvault_tui.broker.answers import Denied, Escalated
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.floods import SPAN
+from agentvault_tui.broker.usecases.redeem import refusal_of, spend_token
+from agentvault_tui.broker.usecases.request import (
+    POLL_INTERVAL,
+    Request,
+    deny,
+    digest_of,
+    escalate,
+    is_same,
+    refused,
+)
+from agentvault_tui.broker.usecases.stepup import expire, known_stepup
+from agentvault_tui.broker.uses import is_below
+from agentvault_tui.errors import LedgerError, NotFoundError
+from agentvault_tui.gateway.calls import Call, Caller, Calls, Permit
+from agentvault_tui.gateway.refusals import (
+    CallRefusedError,
+    denial,
+    insufficient,
+    mismatch,
+    pending,
+    unauthorized,
+    unavailable,
+)
+from agentvault_tui.model import (
+    Action,
+    Agent,
+    DecisionId,
+    EventType,
+    Outcome,
+    StepUp,
+    StepUpStatus,
+    TokenKind,
+    new_id,
+    sha256_hex,
+)
+from agentvault_tui.web.exchange import ClientGoneError
+
+WAIT: Final = 25.0
+"""Seconds a held call waits for a person where the agent does not say."""
+_EVENTS: Final = {
+    Outcome.DENIED: EventType.GATEWAY_REFUSED,
+    Outcome.ESCALATED: EventType.GATEWAY_HELD,
+    Outcome.ALLOWED: EventType.GATEWAY_ATTEMPT,
+}
+
+
+class Admission:
+    """Decides about calls, by the broker's one decision machinery."""
+
+    def __init__(self, broker: Broker, calls: Calls) -> None:
+        """Decide as *broker* does; those that wait are held among *calls*."""
+        self._broker = broker
+        self._calls = calls
+
+    # Who asks
+
+    async def authenticate(self, secret: str | None, detail: dict[str, Any]) -> Caller:
+        """Return who shows *secret*, an agent's live token.
+
+        Args:
+            secret: what was shown, if anything was.
+            detail: what the record of a refusal says.
+
+        Raises:
+            CallRefusedError: 401; 429 for an agent that floods.
+        """
+        broker = self._broker
+        await broker.call_line.enter()
+        registry = broker.registry
+        if not secret:
+            text = "show a live token of your own: Authorization: Bearer av_t_…"
+            raise unauthorized("no_token", text)
+        hashed = sha256_hex(secret)
+        token = registry.token(hashed)
+        if token is not None:
+            agent = registry.agent(token.agent_id)
+            if broker.floods.limited(agent.id):
+                retry = (b"retry-after", b"%d" % SPAN)
+                text = f"refused too often: keep still for {SPAN} s"
+                raise CallRefusedError(429, "slow_down", "slow_down", text, retry)
+            registry.seen(agent.id)
+            return Caller(agent, token)
+        owner = registry.owner_of_ended(hashed)
+        if owner is not None and (why := refused(broker, registry.agent(owner))):
+            if not broker.floods.limited(owner):
+                await self.refuse(
+                    registry.agent(owner), unauthorized(*why), Action((), ""), detail
+                )
+            raise unauthorized(*why)
+        raise unauthorized("invalid_token", "this is no live token of an agent")
+
+    async def refuse(
+        self,
+        agent: Agent,
+        refusal: CallRefusedError,
+        action: Action,
+        detail: dict[str, Any],
+    ) -> NoReturn:
+        """Record a refusal that is no decision of policy's, and raise it.
+
+        Raises:
+            CallRefusedError: *refusal*, with its decision's id.
+        """
+        request = self._request(agent, action, detail)
+        self._broker.floods.refused(agent.id)
+        try:
+            await deny(self._broker, request, refusal.reason, refusal.text)
+        except LedgerError as error:
+            raise unavailable(error) from None
+        refusal.decision_id = request.decision_id
+        raise refusal
+
+    # May it go out?
+
+    async def permit(self, call: Call) -> Permit:
+        """Decide about *call*; where a person has to, hold it for as long as it says.
+
+        Returns:
+            what lets it go out, to be used at once.
+
+        Raises:
+            CallRefusedError: it does not; recorded, but for one that waits already.
+            ClientGoneError: nobody waits for it any more.
+        """
+        try:
+            return await self._permit(call)
+        except LedgerError as error:
+            raise unavailable(error) from None
+        except CallRefusedError:
+            self._broker.floods.refused(call.caller.agent.id)
+            raise
+
+    async def _permit(self, call: Call) -> Permit:
+        broker, (agent, token) = self._broker, call.caller
+        call.started_at, call.began = broker.clock.now(), broker.clock.boot()
+        request = self._request(agent, call.action, call.detail)
+        epoch = broker.registry.epoch(agent.id)
+        if why := refused(broker, agent):
+            raise await self._calls.denied(request, unauthorized(*why))
+        scope, resource = call.action.action, call.action.resource or ""
+        if token.resource is not None and not is_below(resource, token.resource):
+            text = "this token was issued for another resource"
+            raise await self._calls.denied(request, unauthorized("invalid_token", text))
+        verdict = broker.policy.decide(agent, call.action)
+        if verdict.outcome is Outcome.DENIED:
+            denied = await deny(
+                broker, request, verdict.reason, verdict.message, verdict
+            )
+            raise denial(denied)
+        permit = Permit(request, verdict, epoch)
+        if token.kind is TokenKind.ELEVATED:
+            return await self._elevated(call, permit)
+        if scope not in token.scope.split() and self.is_asked(agent, scope):
+            refusal = insufficient(scope)
+            raise await self._calls.denied(request, refusal, verdict)
+        if call.retry is not None:
+            return await self._retried(call, permit, call.retry)
+        if verdict.outcome is Outcome.ESCALATED:
+            return await self._held(call, permit)
+        return permit._replace(spends=token if token.single_use else None)
+
+    def is_asked(self, agent: Agent, scope: str) -> bool:
+        """Tell whether a standard token must carry *scope* for a call under it.
+
+        Not one that is granted and that policy would not issue as such a token.
+        """
+        plain = self._broker.policy.decide(agent, Action((scope,), scope))
+        return plain.outcome is Outcome.ALLOWED
+
+    def _request(self, agent: Agent, action: Action, detail: dict[str, Any]) -> Request:
+        return Request(
+            agent,
+            action,
+            None,
+            None,
+            DecisionId(new_id("dec")),
+            events=_EVENTS,
+            about=detail,
+        )
+
+    async def _elevated(self, call: Call, permit: Permit) -> Permit:
+        """Let a token for one action open that action; for another, spend it in vain.
+
+        It carries no held call's approval: that is never fetched as a token.
+        """
+        token = call.caller.token
+        stepup = self._broker.stepups.find(token.stepup_id)
+        asked = permit.request._replace(
+            resource=token.resource, details=stepup.details if stepup else None
+        )
+        same = (
+            stepup is not None
+            and digest_of(stepup) == stepup.digest
+            and is_same(stepup, asked)
+        )
+        if not same:
+            await spend_token(self._broker, call.caller.agent, token)
+            raise await self._calls.denied(permit.request, mismatch(), permit.verdict)
+        return permit._replace(spends=token)
+
+    # Held calls
+
+    async def _held(self, call: Call, permit: Permit) -> Permit:
+        """Hold *call* for a person, and let it go out if they approve in time."""
+        broker = self._broker
+        body = await self._body(call)
+        self._calls.check_room(len(body))
+        permit = permit._replace(
+            request=permit.request._replace(call=call.describe(body))
+        )
+        answer = await escalate(broker, permit.request, permit.verdict)
+        if isinstance(answer, Denied):
+            raise denial(answer)
+        if answer.stepup.status.open:
+            self._calls.keep_body(answer.stepup.id, body)
+        call.decision_id, call.stepup_id = answer.decision_id, answer.stepup.id
+        wait = WAIT if call.wait is None else call.wait
+        return await self._waited(call, permit, answer, wait)
+
+    async def _waited(
+        self, call: Call, permit: Permit, answer: Escalated, wait: float
+    ) -> Permit:
+        """Wait for a person's decision about *answer*'s step-up, then act on it."""
+        broker, stepup = self._broker, answer.stepup
+        wait = min(wait, stepup.expires.remaining(broker.clock))
+        if wait > 0 and stepup.status.open:
+            decided = asyncio.ensure_future(broker.stepups.decision(stepup.id))
+            with self._calls.holding(call):
+                await asyncio.wait(
+                    {decided, call.gone},
+                    timeout=wait,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+            decided.cancel()
+            if call.gone.done():
+                raise ClientGoneError
+            call.check()
+        found = broker.stepups.find(stepup.id) or stepup
+        if found.status.open:
+            raise pending(broker, found, answer.decision_id)
+        # What was decided before may have changed while a person thought.
+        agent, verdict = call.caller.agent, permit.verdict
+        epoch = broker.registry.epoch(agent.id)
+        if found.status is StepUpStatus.APPROVED:
+            verdict = broker.policy.decide(broker.registry.agent(agent.id), call.action)
+            if verdict.outcome is Outcome.DENIED:
+                denied = await deny(
+                    broker, permit.request, verdict.reason, verdict.message, verdict
+                )
+                raise denial(denied)
+        permit = permit._replace(verdict=verdict, epoch=epoch)
+        return self._decided(found, permit)
+
+    async def _retried(self, call: Call, permit: Permit, stepup_id: str) -> Permit:
+        """Let a held call go out under the approval that it names."""
+        broker, agent = self._broker, call.caller.agent
+        stepup = await self._find(stepup_id)
+        if stepup is None or stepup.agent_id != agent.id or stepup.request_json is None:
+            refusal = CallRefusedError(
+                403, "access_denied", "unknown_request", "no held call of yours is that"
+            )
+            raise await self._calls.denied(permit.request, refusal, permit.verdict)
+        body = await self._body(call)
+        asked = permit.request._replace(call=call.describe(body))
+        permit = permit._replace(request=asked)
+        if not is_same(stepup, asked) or digest_of(stepup) != stepup.digest:
+            minted = broker.registry.elevated(stepup.id)
+            if stepup.status is StepUpStatus.APPROVED and minted is not None:
+                await spend_token(broker, agent, minted)
+            raise await self._calls.denied(asked, mismatch(), permit.verdict)
+        call.stepup_id = stepup.id
+        if stepup.status.open:
+            left = max(1, round(stepup.expires.remaining(broker.clock)))
+            answer = Escalated(
+                stepup, permit.verdict.message, left, POLL_INTERVAL, stepup.decision_id
+            )
+            return await self._waited(call, permit, answer, call.wait or 0.0)
+        try:
+            return self._decided(stepup, permit)
+        except CallRefusedError as refusal:
+            raise await self._calls.denied(asked, refusal, permit.verdict) from None
+
+    def _decided(self, stepup: StepUp, permit: Permit) -> Permit:
+        """Return what a decided step-up allows, which is one sending.
+
+        Raises:
+            CallRefusedError: nothing.
+        """
+        broker, agent = self._broker, permit.request.agent
+        code, reason = "access_denied", ""
+        match stepup.status:
+            case StepUpStatus.APPROVED:
+                minted = broker.registry.elevated(stepup.id)
+                if minted is not None:
+                    request = permit.request._replace(decision_id=stepup.decision_id)
+                    return permit._replace(request=request, spends=minted)
+                reason = "stepup_expired"
+                text = "It was approved, and not sent in time. Ask again."
+            case StepUpStatus.REDEEMED:
+                code = reason = "already_used"
+                text = "This approval was used: a held call is sent once. Ask again."
+            case StepUpStatus.EXPIRED:
+                reason, text = "stepup_expired", "Nobody decided in time. Ask again."
+            case _:
+                told = refusal_of(broker, agent, stepup)
+                reason, text = told.reason, told.message
+        raise CallRefusedError(403, code, reason, text, decision_id=stepup.decision_id)
+
+    async def _find(self, stepup_id: str) -> StepUp | None:
+        """Return a step-up, however old, as it is now."""
+        with contextlib.suppress(NotFoundError):
+            stepup = self._broker.stepups.find(stepup_id)
+            if stepup is not None and stepup.status.open:
+                await expire(self._broker, [stepup])
+            return await known_stepup(self._broker, stepup_id)
+        return None
+
+    async def _body(self, call: Call) -> bytes:
+        """Read the body of a call that a person decides about."""
+        body = await call.read()
+        call.detail["body_sha256"] = hashlib.sha256(body).hexdigest()
+        call.detail["body_bytes"] = len(body)
+        return body

@@ -1,0 +1,138 @@
+"""What an agent is told where a call goes no further: status, code, reason, body."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from agentvault_tui.broker.answers import Denied
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.usecases.request import POLL_INTERVAL
+from agentvault_tui.errors import LedgerBusyError, LedgerError
+from agentvault_tui.model import StepUp
+from agentvault_tui.web.reply import Header, Reply, json_reply
+
+_RETRY_SECONDS: Final = 1
+
+
+class CallRefusedError(Exception):
+    """A call that goes no further, and what its agent is told."""
+
+    def __init__(
+        self,
+        status: int,
+        error: str,
+        reason: str,
+        text: str,
+        *headers: Header,
+        decision_id: str | None = None,
+        **more: object,
+    ) -> None:
+        """Keep the answer: *error* is its code, *reason* says which of its kind.
+
+        Args:
+            status: of HTTP.
+            error: the code.
+            reason: the stable code of the reason.
+            text: what a person can act on.
+            headers: further ones.
+            decision_id: of the decision, if there was one.
+            more: further members of the body.
+        """
+        super().__init__(text)
+        self.status = status
+        self.error = error
+        self.reason = reason
+        self.text = text
+        self.headers = headers
+        self.decision_id = decision_id
+        self.more = more
+
+    def reply(self) -> Reply:
+        """Return it as the answer of HTTP."""
+        headers = [*self.headers, (b"agentvault-error", self.error.encode())]
+        if self.decision_id is not None:
+            headers.append((b"agentvault-decision", self.decision_id.encode()))
+        body = {
+            "error": self.error,
+            "error_description": self.text,
+            "reason": self.reason,
+            "decision_id": self.decision_id,
+            **self.more,
+        }
+        return json_reply(self.status, body, *headers)
+
+
+def unauthorized(reason: str, text: str) -> CallRefusedError:
+    """Return the refusal of a token (RFC 6750 section 3.1)."""
+    challenge = (b"www-authenticate", b'Bearer error="invalid_token"')
+    return CallRefusedError(401, "invalid_token", reason, text, challenge)
+
+
+def unavailable(error: LedgerError) -> CallRefusedError:
+    """Return the refusal of a call whose decision could not be recorded."""
+    busy = isinstance(error, LedgerBusyError)
+    text = (
+        "too many decisions wait to be recorded"
+        if busy
+        else "decisions cannot be recorded right now, so none is made"
+    )
+    retry = (b"retry-after", b"%d" % (_RETRY_SECONDS if busy else 5))
+    code = "temporarily_unavailable"
+    return CallRefusedError(503, code, code, text, retry)
+
+
+def insufficient(scope: str) -> CallRefusedError:
+    """Return the refusal of a token without *scope* (RFC 6750 section 3.1)."""
+    challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
+    text = f"this call needs a token with the scope {scope}"
+    return CallRefusedError(
+        403,
+        "insufficient_scope",
+        "insufficient_scope",
+        text,
+        (b"www-authenticate", challenge.encode()),
+    )
+
+
+def mismatch() -> CallRefusedError:
+    """Return the refusal of what is not what a person approved."""
+    text = "This is not what was approved, to the byte. Ask again."
+    return CallRefusedError(403, "digest_mismatch", "digest_mismatch", text)
+
+
+def scope_taken() -> CallRefusedError:
+    """Return the refusal of a call whose scope its agent has no more."""
+    text = "This agent's scopes were changed while it asked. Ask again."
+    return CallRefusedError(403, "access_denied", "scope_not_granted", text)
+
+
+def denial(denied: Denied) -> CallRefusedError:
+    """Return what a denial by policy or by a person tells the agent."""
+    return CallRefusedError(
+        403,
+        "access_denied",
+        denied.reason,
+        denied.message,
+        decision_id=denied.decision_id,
+    )
+
+
+def pending(broker: Broker, stepup: StepUp, decision_id: str) -> CallRefusedError:
+    """Return the answer about a call that waits for a person (as CIBA, RFC 9470)."""
+    text = "A person has to decide: repeat this request with AgentVault-Request."
+    return CallRefusedError(
+        403,
+        "insufficient_user_authentication",
+        "stepup_required",
+        text,
+        decision_id=decision_id,
+        auth_req_id=stepup.id,
+        expires_in=max(1, round(stepup.expires.remaining(broker.clock))),
+        interval=POLL_INTERVAL,
+    )
+
+
+def too_large(cap: int) -> CallRefusedError:
+    """Return the refusal of a body over *cap* bytes."""
+    text = f"a body may have {cap} bytes here"
+    return CallRefusedError(413, "body_too_large", "body_too_large", text)

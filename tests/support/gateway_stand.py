@@ -1,0 +1,234 @@
+"""A broker with its gateway on a real socket, and a real upstream that counts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+from support.bench import OPERATOR, Bench
+from support.manual_clock import ManualClock
+from support.patience import PATIENT
+
+from agentvault_tui.broker.agents_api import agents_app
+from agentvault_tui.broker.answers import Granted
+from agentvault_tui.broker.usecases.mint import mint_elevated
+from agentvault_tui.broker.usecases.request import request_token
+from agentvault_tui.gateway import Gateway
+from agentvault_tui.home import Home
+from agentvault_tui.model import Action, Agent, Evidence, StepUp, StepUpStatus
+from agentvault_tui.web import Listener, Server
+from agentvault_tui.web.guard import RequestGuard, loopback_hosts
+from agentvault_tui.web.limits import Limits
+from agentvault_tui.web.sockets import loopback_pair
+
+SECRET = "sk_live_51HqLyjWDarjtT1zdp7dc"
+
+
+@dataclass
+class Received:
+    """One request as it reached the upstream."""
+
+    method: str
+    target: str
+    headers: list[tuple[str, str]]
+    body: bytes = b""
+
+    def header(self, name: str) -> str | None:
+        found = [value for known, value in self.headers if known == name]
+        return found[0] if found else None
+
+
+Answer = Callable[["Received", asyncio.StreamWriter], Awaitable[None]]
+
+
+async def ok(_: Received, writer: asyncio.StreamWriter) -> None:
+    """Answer 200 with a short body."""
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Kept: yes\r\n\r\nok")
+
+
+@dataclass
+class Upstream:
+    """A small HTTP/1.1 server: keeps what it received, answers as it is told."""
+
+    answer: Answer = ok
+    received: list[Received] = field(default_factory=list)
+    connections: int = 0
+    bytes_read: int = 0
+    port: int = 0
+    _server: asyncio.Server | None = None
+    _writers: set[asyncio.StreamWriter] = field(default_factory=set)
+
+    async def start(self, tls: ssl.SSLContext | None = None) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+    async def _serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.connections += 1
+        self._writers.add(writer)
+        try:
+            while await self._one(reader, writer):
+                pass
+        except (asyncio.IncompleteReadError, OSError):
+            pass
+        finally:
+            self._writers.discard(writer)
+            writer.close()
+
+    async def _one(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        first, *lines = head.rstrip("\r\n").split("\r\n")
+        method, target, _ = first.split(" ")
+        headers = [
+            (name.lower(), value.strip())
+            for name, _, value in (line.partition(":") for line in lines)
+        ]
+        request = Received(method, target, headers)
+        self.received.append(request)
+        said = dict(headers)
+        if said.get("transfer-encoding") == "chunked":
+            while size := int(await reader.readuntil(b"\r\n"), 16):
+                request.body += await reader.readexactly(size)
+                self.bytes_read += size
+                await reader.readexactly(2)
+            await reader.readexactly(2)
+        else:
+            left = int(said.get("content-length", 0))
+            while left:
+                piece = await reader.read(min(left, 65_536))
+                if not piece:
+                    return False
+                left -= len(piece)
+                self.bytes_read += len(piece)
+                if len(request.body) < 2**24:
+                    request.body += piece
+        await self.answer(request, writer)
+        await writer.drain()
+        return not writer.is_closing()
+
+
+class Stand:
+    """Bench, gateway, listener, upstream, and one agent with a token."""
+
+    def __init__(self, bench: Bench, gateway: Gateway, upstream: Upstream) -> None:
+        self.bench, self.gateway, self.upstream = bench, gateway, upstream
+        self.listener: Listener
+        self.server: Server
+        self.client: httpx.AsyncClient
+
+    @property
+    def url(self) -> str:
+        return self.listener.url
+
+    async def service(self, text: str = "", name: str = "api", **more: str) -> None:
+        """Put a service file in force; *text* follows its head."""
+        origin = more.get("origin", f"http://127.0.0.1:{self.upstream.port}")
+        head = f'origin = "{origin}"\nallow_http = true\nallow_private = true\n'
+        folder = self.bench.home.config / "services"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{name}.toml").write_text(more.get("head", head) + text)
+        await self.gateway.look()
+        assert not self.gateway.warnings, self.gateway.warnings
+
+    async def secret(self, name: str = "key", value: str = SECRET) -> None:
+        change = self.gateway.secrets.set(name, value, OPERATOR)
+        await self.bench.broker.record(change.draft)
+        change.write()
+
+    async def agent(self, *scopes: str, name: str = "agent") -> Agent:
+        return await self.bench.agent(name, *scopes)
+
+    async def token(self, agent: Agent, scope: str, **more: Any) -> str:
+        """Return a standard token of *agent*."""
+        resource = more.get("resource")
+        granted = await request_token(
+            self.bench.broker,
+            agent,
+            Action(tuple(scope.split()), scope.split(maxsplit=1)[0], resource),
+            resource=resource,
+            details=None,
+        )
+        assert isinstance(granted, Granted), granted
+        return granted.access_token
+
+    async def approve(self, stepup_id: str) -> None:
+        """Approve as the tenant's answer does, without its device flow."""
+        broker = self.bench.broker
+        stepup = broker.stepups.get(stepup_id)
+        started = _authorizing(stepup)
+        broker.stepups.put(started)
+        who = Evidence("auth0|alice", "alice", ("mfa",), broker.clock.now())
+        assert await mint_elevated(broker, started, who, "id token")
+
+    async def pending(self) -> StepUp:
+        """Wait for a step-up to be asked for, and return it."""
+        await self.bench.until(lambda: bool(self.bench.broker.stepups.open()))
+        return self.bench.broker.stepups.open()[0]
+
+    async def records(self) -> list[tuple[str, str]]:
+        """Return type and outcome, or end, of the gateway's events."""
+        return [
+            (e.type.removeprefix("gateway."), e.detail.get("ended") or e.reason or "")
+            for e in await self.settled()
+            if e.type.startswith("gateway.")
+        ]
+
+    async def settled(self) -> list[Any]:
+        """Return all events, once no call's result is still being recorded."""
+        calls = self.gateway.calls
+        async with asyncio.timeout(PATIENT):
+            while calls._recording or [c for c in calls if c.state != "held"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.002)
+        return await self.bench.events()
+
+
+def _authorizing(stepup: StepUp) -> StepUp:
+    return replace(stepup, status=StepUpStatus.AUTHORIZING)
+
+
+@contextlib.asynccontextmanager
+async def standing(folder: Path) -> AsyncIterator[Stand]:
+    """Open a stand; everything is closed again."""
+    home = Home.locate(folder / "home")
+    clock = ManualClock(datetime(2026, 11, 24, tzinfo=UTC))
+    bench = await Bench.open(home, clock)
+    upstream = Upstream()
+    await upstream.start()
+    gateway = Gateway(bench.broker)
+    bench.broker.gateway = gateway
+    await gateway.start()
+    stand = Stand(bench, gateway, upstream)
+    async with Server(clock) as server:
+        bound, held = loopback_pair("127.0.0.1", 0)
+        port = bound.getsockname()[1]
+        streaming = gateway.streaming_apps()
+        app = RequestGuard(
+            agents_app(bench.broker, f"http://127.0.0.1:{port}"),
+            hosts=loopback_hosts(port),
+            streaming=streaming,
+        )
+        limits = Limits(streamed=tuple(streaming))
+        stand.server = server
+        stand.listener = await server.listen(app, bound, limits=limits, held=held)
+        async with httpx.AsyncClient(base_url=stand.url, timeout=PATIENT) as client:
+            stand.client = client
+            yield stand
+        await gateway.aclose()
+    await upstream.stop()
+    await bench.close()
