@@ -168,9 +168,8 @@ async def _change_here(
     # Whoever has the ledger is the only one who changes the file.
     ledger = await Ledger.open(session.home, clock=clock)
     try:
-        change = prepare(Secrets(session.home, clock), actor)
-        await ledger.commit(change.draft)
-        change.write()
+        store = Secrets(session.home, clock)
+        await store.change(lambda: prepare(store, actor), ledger.commit)
     finally:
         await ledger.close()
 

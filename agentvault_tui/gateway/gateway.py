@@ -63,6 +63,7 @@ class Gateway:
         self._folders: tuple[ConfigFolder[Any], ...] = (self.services,)
         self._catalogue = broker.policy.catalogue.version
         self._told: list[str] = []
+        self._turn = asyncio.Lock()
 
     @property
     def warnings(self) -> list[str]:
@@ -78,6 +79,10 @@ class Gateway:
 
     async def look(self) -> None:
         """Put changed files in force, also where another catalogue changed them."""
+        async with self._turn:
+            await self._look()
+
+    async def _look(self) -> None:
         version = self.broker.policy.catalogue.version
         if version != self._catalogue:
             self._catalogue = version

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 from collections.abc import Callable
@@ -57,6 +56,9 @@ class Configured(Protocol):
     secrets: Secrets
     health: dict[str, ServiceHealth]
 
+    async def look(self) -> None:
+        """Read changed files, so that what was just written counts."""
+
 
 def routes(gateway: Configured, authority: Authority) -> list[Route]:
     """Return the routes about services and secrets."""
@@ -64,7 +66,8 @@ def routes(gateway: Configured, authority: Authority) -> list[Route]:
 
 
 def _service_routes(gateway: Configured) -> list[Route]:
-    def named(name: str) -> Service:
+    async def named(name: str) -> Service:
+        await gateway.look()
         service = gateway.services.get(name)
         if service is None:
             raise NotFoundError(
@@ -73,6 +76,7 @@ def _service_routes(gateway: Configured) -> list[Route]:
         return service
 
     async def listing(_: Request) -> ServiceList:
+        await gateway.look()
         found = sorted(gateway.services, key=lambda service: service.name)
         return ServiceList(
             services=tuple(service_info(gateway, one) for one in found),
@@ -80,7 +84,7 @@ def _service_routes(gateway: Configured) -> list[Route]:
         )
 
     async def show(request: Request) -> ServiceInfo:
-        return service_info(gateway, named(request.path_params["name"]))
+        return service_info(gateway, await named(request.path_params["name"]))
 
     async def attempt(request: Request) -> TryInfo:
         """Say what a request would be; its body may be longer than other members."""
@@ -90,7 +94,7 @@ def _service_routes(gateway: Configured) -> list[Route]:
         except (msgspec.ValidationError, binascii.Error, ValueError) as error:
             raise UsageError(f"the body is wrong: {error}") from None
         agent = gateway.broker.registry.agent(asked.agent_id)
-        service = named(asked.service)
+        service = await named(asked.service)
         try:
             target = parse_target(asked.path.encode())
             found = match(service, asked.method, target)
@@ -124,15 +128,8 @@ def _service_routes(gateway: Configured) -> list[Route]:
 
 
 def _secret_routes(gateway: Configured, authority: Authority) -> list[Route]:
-    turn = asyncio.Lock()
-
     async def change(prepare: Callable[[], SecretChange]) -> SecretList:
-        """Prepare, record and write one change at a time."""
-        async with turn:
-            prepared = await asyncio.to_thread(prepare)
-            await gateway.broker.record(prepared.draft)
-            await asyncio.to_thread(prepared.write)
-        gateway.broker.on_status()
+        await gateway.secrets.change(prepare, gateway.broker.record)
         return secret_list(gateway.secrets, gateway.services)
 
     async def actor(request: Request, need: Need, about: str) -> Actor:

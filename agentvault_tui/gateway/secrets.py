@@ -8,9 +8,10 @@ and to a version that no other row ever has, so none opens in another's place.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_bytes
@@ -93,6 +94,7 @@ class Secrets:
         self._seen: tuple[int, ...] | None = None
         self._content = _Content()
         self._seal: SecretsSeal | None = None
+        self._turn = asyncio.Lock()
 
     def get(self, name: str) -> Secret:
         """Return a secret, which is opened when it is sent.
@@ -126,6 +128,21 @@ class Secrets:
         """
         whose, _ = self._roots().get(self._read().key, ("", None))
         return whose
+
+    async def change(
+        self,
+        prepare: Callable[[], SecretChange],
+        record: Callable[[Draft], Awaitable[object]],
+    ) -> None:
+        """Prepare a change, record it and write it; one after another.
+
+        Raises:
+            AgentVaultError: it may not be made, or cannot be recorded or written.
+        """
+        async with self._turn:
+            change = await asyncio.to_thread(prepare)
+            await record(change.draft)
+            await asyncio.to_thread(change.write)
 
     def set(self, name: str, value: str, actor: Actor) -> SecretChange:
         """Prepare to keep *value*, in place of any other of that name.
