@@ -108,27 +108,15 @@ _NO_DEVICE: Final = ": it gets no device flow"
 _F, _W = Level.FAULT, Level.WARNING
 _REASONS: Final[tuple[tuple[str, str, Level, str | _Say], ...]] = (
     ("client.console", "app_type", _F, f"is not native{_NO_DEVICE}"),
-    (
-        "client.console",
-        "token_endpoint_auth_method",
-        _F,
-        "has a secret: Auth0 gives the device flow to public clients alone",
-    ),
+    ("client.console", "token_endpoint_auth_method", _F,
+     "has a secret: Auth0 gives the device flow to public clients alone"),
     ("client.console", "grant_types", _F, _console_grants),
     ("client.console", "is_first_party", _F, f"is not first-party{_NO_DEVICE}"),
     ("client.console", "oidc_conformant", _F, f"is not OIDC conformant{_NO_DEVICE}"),
-    (
-        "client.management",
-        "token_endpoint_auth_method",
-        _F,
-        "takes no secret: the broker can neither revoke there nor read the log",
-    ),
-    (
-        "client.*",
-        "token_endpoint_auth_method",
-        _F,
-        "is not confidential by client_secret_post: Token Vault refuses public ones",
-    ),
+    ("client.management", "token_endpoint_auth_method", _F,
+     "takes no secret: the broker can neither revoke there nor read the log"),
+    ("client.*", "token_endpoint_auth_method", _F,
+     "is not confidential by client_secret_post: Token Vault refuses public ones"),
     ("client.*", "is_first_party", _F, "is not first-party: Token Vault refuses it"),
     ("client.*", "oidc_conformant", _F, "is not OIDC conformant: Token Vault wants it"),
     ("client.agents/*", "grant_types", _F, _vault_grants),
@@ -138,37 +126,21 @@ _REASONS: Final[tuple[tuple[str, str, Level, str | _Say], ...]] = (
     ("client.*", "kept", _F, "has a secret that is not in this home"),
     ("client.*", "name", _W, "goes by another name"),
     ("client.*", "client_metadata.*", _F, "lacks our mark: the Actions pass it by"),
-    (
-        "connection.*",
-        "connected_accounts.active",
-        _F,
-        "is not active for connected accounts: nothing of it gets into Token Vault",
-    ),
+    ("connection.*", "connected_accounts.active", _F,
+     "is not active for connected accounts: nothing of it gets into Token Vault"),
     ("connection.*", "clients", _F, _clients),
     ("action.*", "deployed_code", _F, "is not deployed as it ships"),
     ("action.*", "code", _F, "has other code than ships: edited there, or older"),
-    (
-        "flow.*",
-        "bindings",
-        _F,
-        "does not run our Actions one after the other: no fresh factor is proved",
-    ),
-    (
-        "settings.*",
-        "flags.enable_client_connections",
-        _F,
-        "is on: each new application of ours gets every connection of the tenant",
-    ),
+    ("flow.*", "bindings", _F,
+     "does not run our Actions one after the other: no fresh factor is proved"),
+    ("settings.*", "flags.enable_client_connections", _F,
+     "is on: each new application of ours gets every connection of the tenant"),
     ("factor.otp", "enabled", _F, "is off"),
     ("factor.*", "enabled", _W, "is off: nobody can approve with a security key"),
-    (
-        "settings.*",
-        "customize_mfa_in_postlogin_action",
-        _F,
-        "is off: the Actions cannot ask for a second factor",
-    ),
+    ("settings.*", "customize_mfa_in_postlogin_action", _F,
+     "is off: the Actions cannot ask for a second factor"),
     ("policy.mfa", "policies", _F, _policy),
-)
+)  # fmt: skip
 
 
 def missing(item: PlanItem, misfiled: str) -> Finding:

@@ -65,7 +65,15 @@ async def survey(
         kind: [one for one in wanted if one.kind is kind] for kind in DesiredKind
     }
     so_far = TenantSurvey(systems)
-    await _tenant_wide(so_far, by_kind, reader)
+    if by_kind[DesiredKind.FACTOR]:
+        factors = await objects.factors(api)
+        for one in by_kind[DesiredKind.FACTOR]:
+            factor = factors.get(one.key, {})
+            so_far.add(one.address, factor)
+            if factor.get("trial_expired"):
+                so_far.lacking[one.address] = "trial_expired"
+    for one in (*by_kind[DesiredKind.SETTINGS], *by_kind[DesiredKind.POLICY]):
+        so_far.add(one.address, await reader.fetch(one.kind, one.key, ""))
     if by_kind[DesiredKind.ROLE]:
         listed = await roles.every(api, name_filter=names.ROLE_PREFIX)
         _match(so_far, by_kind[DesiredKind.ROLE], listed, "name")
@@ -124,22 +132,6 @@ def _match(
         so_far.add(one.address, found)
 
 
-async def _tenant_wide(
-    so_far: TenantSurvey,
-    by_kind: Mapping[DesiredKind, list[DesiredObject]],
-    reader: TenantReader,
-) -> None:
-    wanted = by_kind[DesiredKind.FACTOR]
-    factors = await objects.factors(reader.management) if wanted else {}
-    for one in by_kind[DesiredKind.FACTOR]:
-        factor = factors.get(one.key, {})
-        so_far.add(one.address, factor)
-        if factor.get("trial_expired"):
-            so_far.lacking[one.address] = "trial_expired"
-    for one in (*by_kind[DesiredKind.SETTINGS], *by_kind[DesiredKind.POLICY]):
-        so_far.add(one.address, await reader.fetch(one.kind, one.key, ""))
-
-
 async def _clients(
     so_far: TenantSurvey,
     wanted: list[DesiredObject],
@@ -187,16 +179,13 @@ def _grants(
     so_far: TenantSurvey, wanted: list[DesiredObject], rows: list[Json]
 ) -> None:
     for one in wanted:
-        fixed = {
-            name: rule.settle(None, so_far.ids) for name, rule in one.fixed.items()
-        }
-        same = [
-            row
-            for row in rows
-            if row.get("client_id") == fixed["client_id"]
-            and row.get("audience") == fixed["audience"]
-        ]
-        right = [row for row in same if row["subject_type"] == fixed["subject_type"]]
+        client_id, audience, subject_type = (
+            one.fixed[name].settle(None, so_far.ids)
+            for name in ("client_id", "audience", "subject_type")
+        )
+        whose = (client_id, audience)
+        same = [r for r in rows if (r.get("client_id"), r.get("audience")) == whose]
+        right = [row for row in same if row["subject_type"] == subject_type]
         so_far.add(one.address, right[0] if right else None)
         if same and not right:
             so_far.misfiled[one.address] = str(same[0]["subject_type"])
@@ -211,11 +200,8 @@ async def _connections(
     for one in wanted:
         found = await reader.connection(one.key)
         so_far.add(one.address, found)
-        if (
-            found
-            and one.key in needs.connections
-            and found["lasting"] is OfflineAccess.NO
-        ):
+        used = one.key in needs.connections
+        if found and used and found["lasting"] is OfflineAccess.NO:
             remedy = REMEDY.get(str(found["strategy"]), DEFAULT_REMEDY)
             so_far.by_hand[f"{one.address}.refresh-tokens"] = (
                 f"its provider gives no refresh token: {remedy}, in the Dashboard"
