@@ -282,9 +282,10 @@ class Credentials:
             )
             raise _missing()
         if credential.kind == "refresh_token" and isinstance(rotated, str) and rotated:
-            change = self._secrets.set(credential.secret, rotated, SYSTEM)
-            await self._broker.record(change.draft)
-            await asyncio.to_thread(change.write)
+            await self._secrets.change(
+                lambda: self._secrets.set(credential.secret, rotated, SYSTEM),
+                self._broker.record,
+            )
         return fetched
 
     def _granted(self, status: int, body: bytes) -> tuple[_Fetched | None, object]:
