@@ -20,7 +20,7 @@ from agentvault_tui.broker.usecases.request import (
     is_same,
     refused,
 )
-from agentvault_tui.broker.usecases.stepup import expire, known_stepup
+from agentvault_tui.broker.usecases.stepup import known_stepup
 from agentvault_tui.broker.uses import is_below
 from agentvault_tui.errors import LedgerError, NotFoundError
 from agentvault_tui.gateway.calls import Call, Caller, Calls, Permit
@@ -321,9 +321,6 @@ class Admission:
     async def _find(self, stepup_id: str) -> StepUp | None:
         """Return a step-up, however old, as it is now."""
         with contextlib.suppress(NotFoundError):
-            stepup = self._broker.stepups.find(stepup_id)
-            if stepup is not None and stepup.status.open:
-                await expire(self._broker, [stepup])
             return await known_stepup(self._broker, stepup_id)
         return None
 

@@ -161,6 +161,14 @@ def usable(broker: Broker, agent_id: AgentId, connection: str) -> Account | None
 
     Nor when another of its vault user's was connected since: the vault would give a
     token of that one.
+
+    Args:
+        broker: the broker.
+        agent_id: whose.
+        connection: as the tenant names it.
+
+    Returns:
+        the account, if one can be used.
     """
     accounts = broker.registry.accounts
     account = accounts.get(agent_id, connection)

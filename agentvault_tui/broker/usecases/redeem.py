@@ -269,7 +269,16 @@ def _delivery(broker: Broker, agent: Agent, stepup: StepUp, token: Token) -> Dra
 
 
 def refusal_of(broker: Broker, agent: Agent, stepup: StepUp) -> Denied:
-    """Return what the agent is told of a step-up that was denied or cancelled."""
+    """Return what the agent is told of a step-up that was denied or cancelled.
+
+    Args:
+        broker: the broker.
+        agent: who is told.
+        stepup: what it asked for.
+
+    Returns:
+        the denial, with the decision that was held.
+    """
     if stepup.status is StepUpStatus.DENIED:
         said = stepup.denial or "no reason was given"
         return Denied(
@@ -314,6 +323,12 @@ async def spend_token(
     broker: Broker, agent: Agent, token: Token, *drafts: Draft
 ) -> bool:
     """Use up a token that is good for one action, together with what *drafts* say.
+
+    Args:
+        broker: the broker.
+        agent: who uses it.
+        token: the token.
+        drafts: events of the same transaction.
 
     Returns:
         whether it was this that used it up; only then *drafts* are recorded.

@@ -221,7 +221,15 @@ async def _escalate_action(
 
 
 def refused(broker: Broker, agent: Agent) -> tuple[str, str] | None:
-    """Return reason and message when nothing is decided for this agent at all."""
+    """Return why nothing is decided for this agent at all, if that is so.
+
+    Args:
+        broker: the broker.
+        agent: who asks.
+
+    Returns:
+        reason and message, under panic and of a revoked agent.
+    """
     if broker.registry.panic is not None:
         return "panic", (
             "Everything is stopped by an operator. "
@@ -240,6 +248,12 @@ def digest_of(stepup: StepUp) -> str:
     It covers all that a resource server will be told; absent members are null.
     ``request`` is there only for a call that the gateway holds, ``evaluation`` only
     for an evaluation.
+
+    Args:
+        stepup: what is decided about.
+
+    Returns:
+        ``sha256:`` and 64 hexadecimal digits.
     """
     canonical = rfc8785.dumps(
         {
@@ -327,7 +341,18 @@ async def deny(
     message: str,
     verdict: Verdict | None = None,
 ) -> Denied:
-    """Record a no, and return it."""
+    """Record a no, and return it.
+
+    Args:
+        broker: the broker.
+        request: what is refused.
+        reason: the stable code.
+        message: what a person can act on.
+        verdict: policy's answer, if it was asked.
+
+    Returns:
+        the denial.
+    """
     draft = decision(broker, request, Outcome.DENIED, reason, verdict)
     draft.detail["message"] = message
     await broker.record(draft)
@@ -337,7 +362,16 @@ async def deny(
 async def escalate(
     broker: Broker, request: Request, verdict: Verdict
 ) -> Escalated | Denied:
-    """Hold the request for a person, or say why not: record either, and return it."""
+    """Hold the request for a person, or say why not: record either, and return it.
+
+    Args:
+        broker: the broker.
+        request: what waits, about one scope.
+        verdict: policy's answer.
+
+    Returns:
+        the step-up, or a denial: too many wait, or the agent has to keep still.
+    """
     registry, limit = broker.registry, broker.settings.stepup.max_pending
     waiting = [
         stepup
@@ -458,6 +492,13 @@ def is_same(stepup: StepUp, request: Request) -> bool:
     """Tell whether a step-up is about exactly this request.
 
     The agent's reason may differ: what is served is the one the person was shown.
+
+    Args:
+        stepup: what waits, or was decided.
+        request: what is asked for now.
+
+    Returns:
+        whether all else is the same.
     """
     action = request.action
     return (
@@ -489,7 +530,18 @@ def decision(
     reason: str,
     verdict: Verdict | None,
 ) -> Draft:
-    """Return the event of a decision about *request*."""
+    """Return the event of a decision about *request*.
+
+    Args:
+        broker: the broker.
+        request: what was decided about.
+        outcome: how.
+        reason: the stable code.
+        verdict: policy's answer, if it was asked.
+
+    Returns:
+        the event, of the type that the request says.
+    """
     action = request.action
     detail: dict[str, object] = {
         "scope": request.scope,
