@@ -128,6 +128,20 @@ class Home:
         return self.run / "agentvault.sock"
 
     @property
+    def socket_pointer(self) -> Path:
+        """Names the operators' socket where it is not at its usual place."""
+        return self.run / "operator-socket"
+
+    @property
+    def operator_socket(self) -> Path:
+        """Where a broker listens: the usual place, or its ``--socket``."""
+        try:
+            named = self.socket_pointer.read_text("utf-8").strip()
+        except (OSError, ValueError):
+            return self.socket
+        return Path(named) if named and not self.socket.exists() else self.socket
+
+    @property
     def lock_file(self) -> Path:
         """Held by the one broker of this home; says which process that is."""
         return self.run / "broker.lock"

@@ -151,6 +151,15 @@ class OperatorSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """``[gateway]``."""
+
+    hook_wait: Annotated[int, Meta(ge=0, le=25)] = 20
+    """How long a hook of an agent host waits for a person, in seconds: 0 to 25. Hosts
+    stop a hook after 30 seconds, and some then let the call through."""
+
+
+@dataclass(frozen=True, slots=True)
 class ConsoleSettings:
     """``[console]``."""
 
@@ -173,6 +182,7 @@ class Settings:
     stepup: StepUpSettings = field(default_factory=StepUpSettings)
     tenant: TenantSettings = field(default_factory=TenantSettings)
     operators: OperatorSettings = field(default_factory=OperatorSettings)
+    gateway: GatewaySettings = field(default_factory=GatewaySettings)
     console: ConsoleSettings = field(default_factory=ConsoleSettings)
     connections: Mapping[str, ConnectionSettings] = field(default_factory=dict)
     """By the tenant's name of the connection; in ``config.toml`` alone."""

@@ -1,5 +1,5 @@
 """Lets ``python -m agentvault_tui.cli`` stand in for the installed script."""
 
-from agentvault_tui.cli.app import main
+from agentvault_tui.cli import main
 
 main()

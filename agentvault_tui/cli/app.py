@@ -27,6 +27,11 @@ SECTIONS: Final = {
         "serve": "Run the broker in the foreground.",
         "tls": "Speak https to agents: make certificates.",
     },
+    "Put agents behind it": {
+        "connect": "Configure an agent host, such as Claude Code.",
+        "hook": "Decide a tool call that a host's hook asks about.",
+        "token": "Print a live token of an agent.",
+    },
     "Decide": {
         "agents": "Register agents, cut them off, restore.",
         "connections": "Connect accounts agents use, take them away.",
@@ -48,7 +53,13 @@ SECTIONS: Final = {
     },
 }
 """Each command's line in the help; it is the attribute of its name in its module."""
-_MODULES: Final = {"logout": "login", "whoami": "login"}
+_MODULES: Final = {
+    "connect": "hosts",
+    "hook": "hosts",
+    "logout": "login",
+    "token": "hosts",
+    "whoami": "login",
+}
 """Commands that stand in another's module."""
 
 

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from agentvault_tui.broker.authority import Authority
 from agentvault_tui.broker.core import SYSTEM, Broker, CallsCut
 from agentvault_tui.errors import LedgerError
-from agentvault_tui.gateway import operators
+from agentvault_tui.gateway import hooks, operators
 from agentvault_tui.gateway.admission import Admission
 from agentvault_tui.gateway.calls import Call, Calls
 from agentvault_tui.gateway.config_folder import ConfigFolder
@@ -21,6 +21,7 @@ from agentvault_tui.gateway.credentials import Credentials
 from agentvault_tui.gateway.forward import PREFIX, Forwarder, GatewayApp, misdirected
 from agentvault_tui.gateway.secrets import Secrets
 from agentvault_tui.gateway.services import Service, ServiceHealth, Services
+from agentvault_tui.gateway.tools import ToolMaps
 from agentvault_tui.gateway.upstream import Upstream, UpstreamError
 from agentvault_tui.ledger import Meta
 from agentvault_tui.model import AgentId, Draft, EventType
@@ -60,7 +61,8 @@ class Gateway:
             self.credentials,
             self.upstream,
         )
-        self._folders: tuple[ConfigFolder[Any], ...] = (self.services,)
+        self.tools = ToolMaps(broker.home, lambda: broker.policy.catalogue)
+        self._folders: tuple[ConfigFolder[Any], ...] = (self.services, self.tools)
         self._catalogue = broker.policy.catalogue.version
         self._told: list[str] = []
         self._turn = asyncio.Lock()
@@ -151,7 +153,10 @@ class Gateway:
 
     def operator_routes(self, authority: Authority) -> list[Route]:
         """Return what it adds to the operators' HTTP."""
-        return operators.routes(self, authority)
+        return [
+            *operators.routes(self, authority),
+            *hooks.routes(self.broker, self.tools),
+        ]
 
     async def _record(self) -> None:
         """Record which files are in force now and were not, over restarts too."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 from urllib.parse import quote
 
-from agentvault_tui.operator_api import gateway, history, shapes
+from agentvault_tui.operator_api import access, gateway, history, shapes
 from agentvault_tui.operator_api import requests as asks
 from agentvault_tui.operator_api.shapes import WireShape
 
@@ -58,6 +58,7 @@ ACTIVITY: Final = _get(f"{_AGENTS}/{{id}}/activity", history.ActivityInfo)
 REGISTER: Final = _post(_AGENTS, asks.AgentRequest, shapes.NewAgentInfo, 201)
 SCOPES: Final = _post(f"{_AGENTS}/scopes", asks.ScopesRequest, shapes.ScopesAnswer)
 REVOKE: Final = _post(f"{_AGENTS}/revoke", asks.RevokeRequest, shapes.RevokeAnswer)
+TOKEN: Final = _post(f"{_AGENTS}/token", access.IssueRequest, access.IssuedTokenInfo)
 RESTORE: Final = _post(f"{_AGENTS}/restore", asks.RestoreRequest, shapes.RestoreAnswer)
 STEPUPS: Final = _get(_STEPUP, shapes.StepUpList, asks.StepUpQuery)
 STEPUP: Final = _get(f"{_STEPUP}/{{id}}", shapes.StepUpInfo)
@@ -99,6 +100,7 @@ REMOVE_SECRET: Final = _post(
     "/api/secrets/remove", asks.SecretNameRequest, shapes.SecretList
 )
 ROTATE_KEY: Final = _post("/api/secrets/rotate-key", None, shapes.SecretList)
+HOOK: Final = _post("/api/hooks/{host}", access.HookRequest, access.HookInfo)
 EVENTS_PATH: Final = "/api/events"
 """The stream of server-sent events; see `EVENT_KINDS`."""
 EVENT_KINDS: Final[dict[str, type[WireShape]]] = {

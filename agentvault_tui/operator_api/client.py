@@ -100,7 +100,7 @@ class OperatorClient:
     @classmethod
     def for_home(cls, home: Home) -> Self:
         """Speak to the broker of *home*, wherever its ``--socket`` is."""
-        return cls(socket_of(home))
+        return cls(home.operator_socket)
 
     def call(
         self,
@@ -312,27 +312,14 @@ def read_events(frames: list[Frame]) -> list[WireShape]:
     ]
 
 
-def socket_of(home: Home) -> Path:
-    """Return where the broker of *home* listens: its usual place, or ``--socket``."""
-    try:
-        named = _pointer(home).read_text("utf-8").strip()
-    except (OSError, ValueError):
-        return home.socket
-    return Path(named) if named and not home.socket.exists() else home.socket
-
-
 def remember_socket(home: Home, path: Path | None) -> None:
     """Keep for other commands where this home's broker listens, if it is unusual."""
-    pointer = _pointer(home)
+    pointer = home.socket_pointer
     if path is None:
         pointer.unlink(missing_ok=True)
     else:
         private_file(pointer)
         pointer.write_text(f"{path}\n", "utf-8")
-
-
-def _pointer(home: Home) -> Path:
-    return home.run / "operator-socket"
 
 
 def _prepared(

@@ -13,7 +13,7 @@ from agentvault_tui.cli import audit as evidence
 from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.home import Home
 from agentvault_tui.operator_api import calls
-from agentvault_tui.operator_api.client import OperatorClient, socket_of
+from agentvault_tui.operator_api.client import OperatorClient
 from agentvault_tui.operator_api.history import LinkInfo
 from agentvault_tui.operator_api.proof import Proof
 from agentvault_tui.operator_api.requests import LinksQuery
@@ -23,7 +23,7 @@ Run = Callable[..., Answer]
 
 @pytest.fixture
 def client(broker: Broker) -> OperatorClient:
-    return OperatorClient(socket_of(Home(broker.home, broker.home)))
+    return OperatorClient.for_home(Home(broker.home, broker.home))
 
 
 def last(av: Run) -> dict[str, Any]:

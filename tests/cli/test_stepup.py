@@ -20,7 +20,7 @@ from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.stepup import print_stepup
 from agentvault_tui.home import Home
 from agentvault_tui.operator_api import calls
-from agentvault_tui.operator_api.client import OperatorClient, socket_of
+from agentvault_tui.operator_api.client import OperatorClient
 from agentvault_tui.operator_api.shapes import StepUpInfo
 
 Run = Callable[..., Answer]
@@ -314,7 +314,7 @@ def test_users_are_added_listed_and_reset(av: Run) -> None:
 @pytest.mark.slow
 def test_signing_keys_rotate_beside_a_running_tenant(av: Run, broker: Broker) -> None:
     """The next signs, the last is published till its tokens lapse or it is revoked."""
-    client = OperatorClient(socket_of(Home(broker.home, broker.home)))
+    client = OperatorClient.for_home(Home(broker.home, broker.home))
     issuer = client.call(calls.STATUS).tenant.issuer
     first = av("tenant", "rotate-keys", "--json").json
     second = av("tenant", "rotate-keys", "--json").json

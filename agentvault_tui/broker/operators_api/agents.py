@@ -24,6 +24,7 @@ from agentvault_tui.broker.operators_api.wire import (
 )
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.shapes import agent_info, same, step_info
+from agentvault_tui.broker.usecases.issue_for import issue_for
 from agentvault_tui.broker.usecases.register import (
     Registration,
     check_scopes,
@@ -41,6 +42,7 @@ from agentvault_tui.broker.usecases.revoke import (
 from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.model import Actor, Agent, AgentId
 from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.access import IssuedTokenInfo, IssueRequest
 from agentvault_tui.operator_api.history import ActivityInfo
 from agentvault_tui.operator_api.requests import (
     AgentQuery,
@@ -67,6 +69,7 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
         *_reading(broker),
         *_cutting(broker, authority),
         *_keeping(broker, authority),
+        *_issuing(broker, authority),
     ]
 
 
@@ -156,7 +159,33 @@ def _keeping(broker: Broker, authority: Authority) -> list[Route]:
         )
         return answered(agent, cut)
 
-    return [route(calls.REGISTER, add), route(calls.SCOPES, scopes)]
+    return [
+        route(calls.REGISTER, add),
+        route(calls.SCOPES, scopes),
+    ]
+
+
+def _issuing(broker: Broker, authority: Authority) -> list[Route]:
+    """Return the route that issues a token to the local user."""
+
+    async def token(request: Request) -> IssuedTokenInfo:
+        """Issue a token to the local user, who is recorded as who asked."""
+        body = await body_of(request, IssueRequest)
+        operator = await authority.actor(operator_of(request), Need.GIVE, body.agent_id)
+        agent = broker.registry.agent(body.agent_id)
+        wanted = tuple(body.scope.split())
+        check_scopes(broker, wanted)
+        resource = body.resource or None
+        granted = await issue_for(broker, agent, wanted, resource, operator)
+        return IssuedTokenInfo(
+            access_token=granted.access_token,
+            token_type="Bearer",  # noqa: S106 - a word of RFC 6750
+            expires_in=granted.expires_in,
+            scope=granted.token.scope,
+            decision_id=granted.decision_id,
+        )
+
+    return [route(calls.TOKEN, token)]
 
 
 def _cutting(broker: Broker, authority: Authority) -> list[Route]:

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from agentvault_tui import strict_json
 from agentvault_tui.clock import parse_iso
 from agentvault_tui.errors import (
     AgentVaultError,
@@ -177,11 +178,22 @@ async def http_refusal(_: Request, error: Exception) -> Response:
     return response
 
 
-async def body_of(request: Request, kind: type[RequestT]) -> RequestT:
-    """Read the body, a JSON object, as *kind*; a null member counts as absent."""
+async def body_of(
+    request: Request, kind: type[RequestT], *, deep: bool = False
+) -> RequestT:
+    """Read the body, a JSON object, as *kind*; a member that is null counts as absent.
+
+    Args:
+        request: whose body it is.
+        kind: what it is to be.
+        deep: let texts in it be as long, and nest as deep, as the body's cap allows.
+
+    Raises:
+        UsageError: it is not JSON, not an object, or not of that kind.
+    """
     raw = await read_body(request.receive)
     try:
-        body = parse_object(raw or b"{}")
+        body = _object_of(raw) if deep else parse_object(raw or b"{}")
     except BodyError as error:
         raise UsageError(error.text, "send one JSON object") from error
     return _read(body, kind, "member")
@@ -198,6 +210,16 @@ def query_of(request: Request, kind: type[RequestT]) -> RequestT:
         # msgspec also takes 1e3 and 1.0 for numbers.
         if type(value) is int and not _DIGITS.fullmatch(given.get(field.name, "0")):
             raise UsageError(f"'{field.name}' is wrong: write a number in digits")
+    return found
+
+
+def _object_of(raw: bytes) -> dict[str, object]:
+    try:
+        found = strict_json.loads(raw)
+    except ValueError:
+        raise BodyError(400, "the JSON is malformed") from None
+    if not isinstance(found, dict):
+        raise BodyError(400, "the JSON body must be an object")
     return found
 
 

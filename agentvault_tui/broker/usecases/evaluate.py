@@ -45,6 +45,7 @@ async def evaluate(
     action: Action,
     *,
     about: Mapping[str, object] = _NOTHING,
+    refusal: tuple[str, str] | None = None,
     wait: float = 0.0,
     gone: asyncio.Future[Any] | None = None,
 ) -> Answer:
@@ -58,6 +59,7 @@ async def evaluate(
         agent: who would act.
         action: what it would do.
         about: what the record says besides.
+        refusal: reason and message where it is denied without asking policy.
         wait: seconds to wait for a person where one has to decide.
         gone: done when nobody waits for the answer any more: nothing is spent then.
 
@@ -71,7 +73,7 @@ async def evaluate(
     loop = asyncio.get_running_loop()
     ends = loop.time() + wait
     while True:
-        answer = await _decide(broker, agent, action, about)
+        answer = await _decide(broker, agent, action, about, refusal)
         left = ends - loop.time()
         if not isinstance(answer, Escalated) or left <= 0:
             return answer
@@ -97,7 +99,11 @@ async def evaluate(
 
 
 async def _decide(
-    broker: Broker, agent: Agent, action: Action, about: Mapping[str, object]
+    broker: Broker,
+    agent: Agent,
+    action: Action,
+    about: Mapping[str, object],
+    refusal: tuple[str, str] | None,
 ) -> Answer:
     request = Request(
         agent,
@@ -110,7 +116,7 @@ async def _decide(
         evaluation=True,
     )
     broker.registry.seen(agent.id)
-    if refusal := refused(broker, agent):
+    if refusal := refused(broker, agent) or refusal:
         return await deny(broker, request, *refusal)
     verdict = broker.policy.decide(agent, action)
     match verdict.outcome:

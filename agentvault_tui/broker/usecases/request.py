@@ -22,6 +22,7 @@ from agentvault_tui.ledger import DropToken
 from agentvault_tui.model import (
     DETAIL_TYPE,
     Action,
+    Actor,
     Agent,
     AgentStatus,
     DecisionId,
@@ -72,6 +73,8 @@ class Request(NamedTuple):
     """The HTTP request that a person decides about; see `StepUp.request_json`."""
     evaluation: bool = False
     """Whether no token is asked for; see `StepUp.evaluation`."""
+    asked_by: Actor | None = None
+    """Who asked, where it was not the agent itself."""
 
     @property
     def scope(self) -> str:
@@ -135,7 +138,7 @@ async def request_token(
         verdict = _unread(verdict)
     match verdict.outcome:
         case Outcome.ALLOWED:
-            return await _issue(broker, request, verdict)
+            return await issue(broker, request, verdict)
         case Outcome.DENIED:
             return await deny(broker, request, verdict.reason, verdict.message, verdict)
         case Outcome.ESCALATED:
@@ -273,9 +276,8 @@ def digest_of(stepup: StepUp) -> str:
     return "sha256:" + hashlib.sha256(canonical).hexdigest()
 
 
-async def _issue(
-    broker: Broker, request: Request, verdict: Verdict
-) -> Granted | Denied:
+async def issue(broker: Broker, request: Request, verdict: Verdict) -> Granted | Denied:
+    """Issue what *verdict* allows, and record it before it is returned."""
     registry, ttl = broker.registry, broker.settings.tokens.standard_ttl
     if not registry.may_hold_more(request.agent.id):
         message = "This agent holds too many live tokens. Use them, or revoke some."
@@ -556,7 +558,7 @@ def decision(
         detail["policy_version"] = verdict.policy_version
     return Draft(
         request.events[outcome],
-        broker.actor(request.agent),
+        request.asked_by or broker.actor(request.agent),
         agent_id=request.agent.id,
         action=action.action or None,
         resource=action.resource or request.resource,

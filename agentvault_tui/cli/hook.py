@@ -1,0 +1,394 @@
+"""``agentvault hook``: one hook call of an agent host, answered in the host's words.
+
+A host starts it before every call of a tool, so it imports little: the standard
+library, the home, and no command line library. Whatever goes wrong is a no, wherever
+the host takes one: docs/hosts.md says where it does not.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from agentvault_tui import strict_json
+from agentvault_tui.errors import AgentVaultError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+LARGEST: Final = 8 * 1024 * 1024
+"""Bytes of a hook call."""
+DEADLINE: Final = 28.0
+"""Seconds until it answers whatever happens: Copilot lets the call through after 30."""
+_LONG: Final = 16_384
+_MOST: Final = 48_000
+"""Bytes of arguments that are sent to the broker, whose bodies have 64 KiB."""
+_PATCHED: Final = re.compile(
+    r"^\*\*\* (?:Add|Update|Delete) File: (.+)|^\*\*\* Move to: (.+)", re.MULTILINE
+)
+
+
+class HookError(Exception):
+    """Why a call cannot be decided."""
+
+
+class HookCall(NamedTuple):
+    """One call, as its host tells of it."""
+
+    event: str
+    tool: str
+    arguments: dict[str, Any]
+    cwd: str
+
+
+class HookVerdict(NamedTuple):
+    """What the broker said, or why it could not be asked."""
+
+    allowed: bool
+    approved: bool
+    """Whether a person did, for exactly this call."""
+    message: str
+
+
+class HookAnswer(NamedTuple):
+    """What the host reads: standard output, standard error, exit code."""
+
+    out: object
+    err: str = ""
+    code: int = 0
+
+
+class HostWire(NamedTuple):
+    """How one host writes its hook calls, and reads their answers."""
+
+    read: Callable[[dict[str, Any]], HookCall]
+    write: Callable[[HookCall, HookVerdict], HookAnswer]
+    unread: Callable[[str], HookAnswer]
+    """The no to a call that cannot be read."""
+
+
+def main(arguments: Sequence[str]) -> int | None:
+    """Answer the hook call on standard input.
+
+    Args:
+        arguments: after ``agentvault hook``.
+
+    Returns:
+        the exit code; None when the command line is not of the plain form, such as
+        with ``--help``.
+    """
+    words, options = [], {"--agent": "", "--home": ""}
+    left = list(arguments)
+    while left:
+        name, mark, value = left.pop(0).partition("=")
+        if name in options and (mark or left):
+            options[name] = value if mark else left.pop(0)
+        elif name.startswith("-"):
+            return None
+        else:
+            words.append(name)
+    if len(words) != 1 or words[0] not in HOSTS or not options["--agent"]:
+        return None
+    return answer(words[0], options["--agent"], options["--home"] or None)
+
+
+def answer(host: str, agent: str, home: str | None) -> int:
+    """Read one hook call, ask the broker of *home*, and write what *host* reads.
+
+    Returns:
+        the exit code.
+    """
+    signal.signal(signal.SIGALRM, _too_long)
+    signal.setitimer(signal.ITIMER_REAL, DEADLINE)
+    known = HOSTS[host]
+    call = None
+    try:
+        call = _read(known)
+        written = known.write(call, _decided(host, agent, home, call))
+    except Exception as error:  # noqa: BLE001 - whatever it is, the answer is a no
+        why = f"AgentVault did not decide: {_told(error)}"
+        no = HookVerdict(False, False, why)
+        written = known.write(call, no) if call else known.unread(why)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    if written.out is not None:
+        sys.stdout.write(json.dumps(written.out) + "\n")
+    if written.err:
+        sys.stderr.write(written.err + "\n")
+    sys.stdout.flush()
+    return written.code
+
+
+def _too_long(_: int, __: FrameType | None) -> None:
+    raise HookError(f"there was no answer within {DEADLINE:.0f} s")
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, AgentVaultError):
+        return error.diagnosis()
+    return str(error) if isinstance(error, HookError) else type(error).__name__
+
+
+def _read(host: HostWire) -> HookCall:
+    raw = sys.stdin.buffer.read(LARGEST + 1)
+    if len(raw) > LARGEST:
+        raise HookError(f"the call has more than {LARGEST // 1024 // 1024} MiB")
+    try:
+        told = strict_json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise HookError(f"the call on standard input is no JSON ({error})") from None
+    if not isinstance(told, dict):
+        raise HookError("the call on standard input is no JSON object")
+    call = host.read(told)
+    if not call.tool:
+        raise HookError("the call names no tool")
+    return call
+
+
+def _decided(host: str, agent: str, home: str | None, call: HookCall) -> HookVerdict:
+    from agentvault_tui.home import Home
+
+    arguments, omitted = _shortened(call.arguments)
+    told = _ask(
+        str(Home.locate(home).operator_socket),
+        f"/api/hooks/{host}",
+        {
+            "agent": agent,
+            "tool": call.tool,
+            "arguments": arguments,
+            "omitted": omitted,
+            **({"arguments_sha256": _digest(call.arguments)} if omitted else {}),
+            "cwd": call.cwd[:4000],
+            "wait": True,
+        },
+    )
+    message, stepup = str(told.get("message")), told.get("auth_req_id")
+    if stepup:
+        message = (
+            f"{message} A person has to approve this in AgentVault ({stepup}). When "
+            "they have, make exactly the same call again."
+        )
+    approved = told.get("reason") == "stepup_approved"
+    return HookVerdict(told.get("outcome") == "allowed", approved, message)
+
+
+def _ask(path: str, target: str, body: dict[str, object]) -> dict[str, Any]:
+    """Send one request over the broker's socket; a whole HTTP client takes 90 ms."""
+    content = json.dumps(body).encode()
+    head = (
+        f"POST {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    received = bytearray()
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.connect(path)
+            connection.sendall(head.encode() + content)
+            while piece := connection.recv(65_536):
+                received += piece
+    except OSError as error:
+        raise HookError(
+            f"no broker answers ({error.strerror}): start `agentvault serve`"
+        ) from None
+    top, _, text = bytes(received).partition(b"\r\n\r\n")
+    status = top[9:12]
+    try:
+        told = json.loads(text)
+    except ValueError:
+        raise HookError("the broker broke off") from None
+    if status != b"200" or not isinstance(told, dict):
+        what = told.get("detail", "") if isinstance(told, dict) else ""
+        raise HookError(f"{what or 'the broker refused'} ({status.decode('latin-1')})")
+    return told
+
+
+def _shortened(arguments: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Leave out arguments that are too long to be shown, the longest first."""
+    sizes = {name: len(json.dumps(value)) for name, value in arguments.items()}
+    left = sum(sizes.values()) + sum(map(len, sizes))
+    omitted = []
+    for name in sorted(sizes, key=lambda one: sizes[one], reverse=True):
+        if left <= _MOST and sizes[name] <= _LONG + 2:
+            break
+        omitted.append(name)
+        left -= sizes[name] + len(name)
+    kept = {name: value for name, value in arguments.items() if name not in omitted}
+    return kept, [name for name in omitted if len(name) <= 200]
+
+
+def _digest(arguments: dict[str, Any]) -> str:
+    """Return what the broker makes of arguments itself where it is sent all of them."""
+    import hashlib
+
+    text = json.dumps(arguments, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _text(told: dict[str, Any], *names: str) -> str:
+    found = next((told[name] for name in names if name in told), "")
+    if not isinstance(found, str):
+        raise HookError(f"{names[0]} is no text")
+    return found
+
+
+def _table(value: object, name: str) -> dict[str, Any]:
+    """Return arguments, which some hosts write as JSON in a text."""
+    if isinstance(value, str):
+        try:
+            value = strict_json.loads(value)
+        except ValueError:
+            raise HookError(f"{name} is no JSON") from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise HookError(f"{name} is no object")
+    return value
+
+
+def _plain_call(told: dict[str, Any]) -> HookCall:
+    """Read a call as Claude Code, Codex and Gemini write it."""
+    tool = _text(told, "tool_name")
+    arguments = _table(told.get("tool_input"), "tool_input")
+    if tool == "apply_patch":
+        arguments = _with_files(arguments, "command", "input", "patch")
+    event = _text(told, "hook_event_name")
+    return HookCall(event, tool, arguments, _text(told, "cwd"))
+
+
+def _with_files(arguments: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Add the files that a patch names, so that policy can count them."""
+    patch = next(
+        (arguments[name] for name in names if isinstance(arguments.get(name), str)), ""
+    )
+    files = sorted({one or other for one, other in _PATCHED.findall(patch)})
+    return arguments | ({"files": files} if files else {})
+
+
+def _claude(call: HookCall, verdict: HookVerdict) -> HookAnswer:
+    """Answer PreToolUse and PermissionRequest of Claude Code.
+
+    What policy allows is no reason to skip the host's own rules and prompts; what a
+    person approved a moment ago is.
+    """
+    if call.event == "PermissionRequest":
+        return _permission(verdict)
+    if call.event != "PreToolUse":
+        return _stderr(f"AgentVault decides no {call.event or 'such'} event")
+    if verdict.allowed and not verdict.approved:
+        return HookAnswer({})
+    return _pre_tool_use("allow" if verdict.allowed else "deny", verdict.message)
+
+
+def _codex(call: HookCall, verdict: HookVerdict) -> HookAnswer:
+    """Answer Codex: it takes a no or silence, and runs on after any other answer."""
+    if call.event == "PermissionRequest":
+        return _permission(verdict)
+    return (
+        HookAnswer(None) if verdict.allowed else _pre_tool_use("deny", verdict.message)
+    )
+
+
+def _pre_tool_use(decision: str, why: str) -> HookAnswer:
+    return HookAnswer(
+        {
+            "hookSpecificOutput": {
+                "hookEventName": "PreToolUse",
+                "permissionDecision": decision,
+                "permissionDecisionReason": why,
+            }
+        }
+    )
+
+
+def _permission(verdict: HookVerdict) -> HookAnswer:
+    decision: dict[str, object] = {"behavior": "allow"}
+    if not verdict.allowed:
+        decision = {"behavior": "deny", "message": verdict.message}
+    told = {"hookEventName": "PermissionRequest", "decision": decision}
+    return HookAnswer({"hookSpecificOutput": told})
+
+
+def _stderr(why: str) -> HookAnswer:
+    """Block by exit code 2, with the reason on standard error."""
+    return HookAnswer(None, why, 2)
+
+
+def _cursor_call(told: dict[str, Any]) -> HookCall:
+    event, cwd = _text(told, "hook_event_name"), _text(told, "cwd")
+    match event:
+        case "beforeShellExecution":
+            command = {"command": _text(told, "command")}
+            return HookCall(event, "Shell", command, cwd)
+        case "beforeMCPExecution":
+            arguments = _table(told.get("tool_input"), "tool_input")
+            server = {name: told[name] for name in ("url", "command") if name in told}
+            # Which server it is counts for what a person approves.
+            arguments |= {"mcp_server": server} if server else {}
+            return HookCall(event, f"MCP:{_text(told, 'tool_name')}", arguments, cwd)
+        case "beforeReadFile":
+            path = {"file_path": _text(told, "file_path")}
+            return HookCall(event, "Read", path, cwd)
+    return _plain_call(told)
+
+
+def _cursor(_: HookCall, verdict: HookVerdict) -> HookAnswer:
+    if verdict.allowed:
+        return HookAnswer({"permission": "allow"})
+    return _cursor_no(verdict.message)
+
+
+def _cursor_no(why: str, code: int = 0) -> HookAnswer:
+    told = {"permission": "deny", "user_message": why, "agent_message": why}
+    return HookAnswer(told, "", code)
+
+
+def _gemini(_: HookCall, verdict: HookVerdict) -> HookAnswer:
+    if verdict.allowed:
+        return HookAnswer({"decision": "allow"})
+    return HookAnswer({"decision": "deny", "reason": verdict.message})
+
+
+def _copilot_call(told: dict[str, Any]) -> HookCall:
+    """Read a call by the names of either of Copilot's formats."""
+    tool = _text(told, "toolName", "tool_name")
+    given = told.get("toolArgs", told.get("tool_input"))
+    if tool in {"apply_patch", "Edit"}:
+        if isinstance(given, str) and not given.lstrip().startswith("{"):
+            given = {"patch": given}
+        arguments = _with_files(_table(given, "toolArgs"), "patch", "input", "command")
+        if path := arguments.get("path") or arguments.get("file_path"):
+            arguments.setdefault("files", [path])
+    else:
+        arguments = _table(given, "toolArgs")
+    event = _text(told, "hook_event_name", "hookEventName", "hookName")
+    return HookCall(event, tool, arguments, _text(told, "cwd"))
+
+
+def _copilot(call: HookCall, verdict: HookVerdict) -> HookAnswer:
+    if call.event.lower() == "permissionrequest":
+        told = {"behavior": "allow" if verdict.allowed else "deny"}
+        more = {} if verdict.allowed else {"message": verdict.message}
+        return HookAnswer(told | more)
+    if verdict.allowed and not verdict.approved:
+        return HookAnswer({})
+    return HookAnswer(
+        {
+            "permissionDecision": "allow" if verdict.allowed else "deny",
+            "permissionDecisionReason": verdict.message,
+        }
+    )
+
+
+HOSTS: Final = {
+    "claude-code": HostWire(_plain_call, _claude, _stderr),
+    # Exit code 2 alone was seen to be ignored, so the answer says it.
+    "codex": HostWire(_plain_call, _codex, lambda why: _pre_tool_use("deny", why)),
+    "cursor": HostWire(_cursor_call, _cursor, lambda why: _cursor_no(why, 2)),
+    "gemini": HostWire(_plain_call, _gemini, _stderr),
+    "copilot": HostWire(_copilot_call, _copilot, _stderr),
+}
+"""By the name of the host; the shipped maps are of the same ones."""

@@ -1,0 +1,444 @@
+"""``agentvault token``, ``hook`` and ``connect``: for the hosts that agents run in."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import click
+
+from agentvault_tui.cli.framework import command, pass_session
+from agentvault_tui.cli.hook import HOSTS
+from agentvault_tui.cli.lookup import find_agent
+from agentvault_tui.cli.session import CliSession
+from agentvault_tui.clock import SystemClock
+from agentvault_tui.errors import SettingsError, UnreachableError, UsageError
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.access import IssueRequest
+from agentvault_tui.text import visible
+
+
+@command("token", example="agentvault token --agent coder")
+@click.option("--agent", "ref", metavar="ID", required=True, help="Whose: id or name.")
+@click.option("--scope", default="", help="What for; else all that is allowed at once.")
+@click.option("--resource", default="", help="What it is good on alone (RFC 8707).")
+@click.option(
+    "--header", is_flag=True, help="Print JSON of an Authorization header instead."
+)
+@pass_session
+def token(
+    session: CliSession, ref: str, scope: str, resource: str, *, header: bool
+) -> None:
+    """Print a live token of an agent; you are recorded as who asked.
+
+    For headersHelper and apiKeyHelper. What needs a person is not given this way.
+    """
+    client, out = session.client, session.out
+    agent = find_agent(client, ref)
+    asked = IssueRequest(agent_id=agent.id, scope=scope, resource=resource)
+    answer = client.call(calls.TOKEN, asked)
+    if header:
+        out.json({"Authorization": f"Bearer {answer.access_token}"})
+    elif not out.print_json(answer):
+        out.raw(answer.access_token)
+
+
+@command(
+    "hook",
+    example="agentvault hook claude-code --agent coder < call.json",
+    prints_data=False,
+)
+@click.argument("host", type=click.Choice(sorted(HOSTS)))
+@click.option("--agent", metavar="ID", required=True, help="Whose call: id or name.")
+@pass_session
+def hook(session: CliSession, host: str, agent: str) -> int:
+    """Decide one tool call of an agent host, read from standard input.
+
+    Answers in the host's own words; waits for a person for [gateway] hook_wait seconds.
+    `agentvault connect` writes the configuration that calls this.
+    """
+    from agentvault_tui.cli.hook import answer
+
+    return answer(host, agent, session.home_option)
+
+
+class HostFile(NamedTuple):
+    """A file that a host reads, and what it has to say."""
+
+    path: Path
+    wanted: dict[str, Any]
+    format: str = "json"
+
+
+class HostCommands(NamedTuple):
+    """The commands that configuration names, and the MCP servers of the home."""
+
+    program: tuple[str, ...]
+    agent: str
+    home: tuple[str, ...]
+    servers: Mapping[str, str]
+    """URL by name."""
+
+    def hook(self, host: str) -> str:
+        """Return the command line of a hook of *host*."""
+        return shlex.join(
+            [*self.program, "hook", host, "--agent", self.agent, *self.home]
+        )
+
+    def stdio(self, kind: str = "") -> dict[str, Any]:
+        """Return every MCP server as a command that speaks on standard input."""
+        typed = {"type": kind} if kind else {}
+        arguments = ["--agent", self.agent, *self.home]
+        return {
+            name: {
+                **typed,
+                "command": self.program[0],
+                "args": [*self.program[1:], "mcp", "stdio", name, *arguments],
+            }
+            for name in self.servers
+        }
+
+    def by_url(self) -> dict[str, Any]:
+        """Return every MCP server as Claude Code reaches one by HTTP."""
+        return {
+            name: {
+                "type": "http",
+                "url": url,
+                "headersHelper": shlex.join(
+                    [
+                        *(*self.program, "token", "--header", "--agent", self.agent),
+                        *("--resource", url, *self.home),
+                    ]
+                ),
+                "timeout": 300_000,
+            }
+            for name, url in self.servers.items()
+        }
+
+
+_SECONDS: Final = 30
+"""Above `hook.DEADLINE`, so that the hook answers before the host gives it up."""
+
+
+def _matched(command: str, timeout: int, **more: object) -> list[dict[str, Any]]:
+    """Return one hook for every tool, as Claude Code, Codex and Gemini write it."""
+    handler = {"type": "command", "command": command, "timeout": timeout, **more}
+    return [{"matcher": "*", "hooks": [handler]}]
+
+
+def _claude_code(run: HostCommands, base: Path, *, managed: bool) -> list[HostFile]:
+    hooks = _matched(run.hook("claude-code"), _SECONDS, onFailure="block")
+    settings: dict[str, Any] = {"hooks": {"PreToolUse": hooks}}
+    servers = {"mcpServers": run.by_url()}
+    if not managed:
+        files = [HostFile(base / ".claude/settings.json", settings)]
+        if run.servers:
+            files.append(HostFile(Path.cwd() / ".mcp.json", servers))
+        return files
+    mac = Path("/Library/Application Support/ClaudeCode")
+    folder = mac if sys.platform == "darwin" else Path("/etc/claude-code")
+    locked = {
+        "allowManagedHooksOnly": True,
+        "allowManagedMcpServersOnly": True,
+        "allowedMcpServers": [{"serverUrl": url} for url in run.servers.values()],
+    }
+    return [
+        HostFile(folder / "managed-settings.json", settings | locked),
+        HostFile(folder / "managed-mcp.json", servers),
+    ]
+
+
+def _codex(run: HostCommands, base: Path, *, managed: bool) -> list[HostFile]:
+    _unmanaged("codex", managed=managed)
+    hooks = _matched(run.hook("codex"), _SECONDS)
+    files = [HostFile(base / ".codex/hooks.json", {"hooks": {"PreToolUse": hooks}})]
+    if run.servers:
+        servers = {"mcp_servers": run.stdio()}
+        files.append(HostFile(base / ".codex/config.toml", servers, "toml"))
+    return files
+
+
+def _cursor(run: HostCommands, base: Path, *, managed: bool) -> list[HostFile]:
+    _unmanaged("cursor", managed=managed)
+    entry = {"command": run.hook("cursor"), "failClosed": True}
+    events = ("beforeShellExecution", "beforeMCPExecution", "beforeReadFile")
+    hooks: dict[str, Any] = {event: [entry] for event in events}
+    hooks["preToolUse"] = [{**entry, "matcher": "Write|Delete"}]
+    files = [HostFile(base / ".cursor/hooks.json", {"version": 1, "hooks": hooks})]
+    if run.servers:
+        servers = {"mcpServers": run.stdio()}
+        files.append(HostFile(base / ".cursor/mcp.json", servers))
+    return files
+
+
+def _vscode(run: HostCommands, _: Path, *, managed: bool) -> list[HostFile]:
+    _unmanaged("vscode", managed=managed)
+    folder = Path.cwd()
+    files = [HostFile(folder / ".github/hooks/agentvault.json", _copilot_hooks(run))]
+    if run.servers:
+        servers = {"servers": run.stdio("stdio")}
+        files.append(HostFile(folder / ".vscode/mcp.json", servers))
+    return files
+
+
+def _gemini(run: HostCommands, base: Path, *, managed: bool) -> list[HostFile]:
+    _unmanaged("gemini", managed=managed)
+    hooks = _matched(run.hook("gemini"), _SECONDS * 1000)
+    settings: dict[str, Any] = {"hooks": {"BeforeTool": hooks}}
+    if run.servers:
+        settings["mcpServers"] = run.stdio()
+    return [HostFile(base / ".gemini/settings.json", settings)]
+
+
+def _copilot(run: HostCommands, base: Path, *, managed: bool) -> list[HostFile]:
+    policy, own = Path("/etc/github-copilot/policy.d"), base / ".copilot/hooks"
+    folder = policy if managed else own
+    files = [HostFile(folder / "agentvault.json", _copilot_hooks(run))]
+    if run.servers:
+        servers = {
+            name: server | {"tools": ["*"]}
+            for name, server in run.stdio("local").items()
+        }
+        path = base / ".copilot/mcp-config.json"
+        files.append(HostFile(path, {"mcpServers": servers}))
+    return files
+
+
+def _copilot_hooks(run: HostCommands) -> dict[str, Any]:
+    entry = {
+        "type": "command",
+        "bash": run.hook("copilot"),
+        "timeoutSec": _SECONDS,
+    }
+    return {"version": 1, "hooks": {"preToolUse": [entry]}}
+
+
+def _unmanaged(host: str, *, managed: bool) -> None:
+    if managed:
+        raise UsageError(
+            f"no managed configuration of {host} is known",
+            "leave --managed away: docs/hosts.md says what then holds",
+        )
+
+
+_SHELL: Final = (
+    "A shell command is decided as a whole. What it does on the network is decided "
+    "only where the host itself runs under `agentvault run`."
+)
+_EDITABLE: Final = (
+    "Whoever may edit this configuration, the agent among them, may take the hook away."
+)
+_SLOW: Final = "A hook that takes more than 30 s lets the call through."
+_CRASH: Final = "A hook that crashes or takes too long lets the call through."
+_PROMPTS: Final = "What policy allows is still subject to the host's own prompts."
+CANNOT_KEEP: Final[Mapping[str, tuple[str, ...]]] = {
+    "claude-code": (
+        f"Versions before 2.1.295 know no onFailure. {_CRASH}",
+        "`claude --bare` runs no hooks.",
+        _PROMPTS,
+        _SHELL,
+    ),
+    "codex": (
+        _CRASH,
+        "Hooks are skipped until you have reviewed them once, with /hooks.",
+        "`[features] hooks = false` switches all hooks off.",
+        _PROMPTS,
+        _SHELL,
+    ),
+    "cursor": (
+        "An event whose name this version of Cursor does not know is ignored.",
+        "Edits are decided only by versions that know preToolUse.",
+        "Cloud agents do not read this configuration.",
+        _SHELL,
+    ),
+    "vscode": (
+        "Only Copilot's harness reads these hooks: other agents are not decided.",
+        _SLOW,
+        "Inline edits and other extensions are not decided.",
+        _SHELL,
+    ),
+    "gemini": (
+        _CRASH,
+        "A server with `trust = true` skips the host's own prompts, not the hook.",
+        _SHELL,
+    ),
+    "copilot": (
+        _SLOW,
+        "The cloud agent does not run on this machine and is not decided.",
+        _SHELL,
+    ),
+}
+"""By host: what no configuration makes it keep."""
+_FILES: Final[Mapping[str, Callable[..., list[HostFile]]]] = {
+    "claude-code": _claude_code,
+    "codex": _codex,
+    "cursor": _cursor,
+    "vscode": _vscode,
+    "gemini": _gemini,
+    "copilot": _copilot,
+}
+
+
+@command("connect", example="agentvault connect claude-code --agent coder --write")
+@click.argument("host", type=click.Choice(list(_FILES)))
+@click.option("--agent", "ref", metavar="ID", required=True, help="Whose calls.")
+@click.option(
+    "--write", is_flag=True, help="Write it, and keep a copy of what was there."
+)
+@click.option(
+    "--managed",
+    is_flag=True,
+    help="Where an administrator locks it, which the agent cannot edit.",
+)
+@pass_session
+def connect(
+    session: CliSession, host: str, ref: str, *, write: bool, managed: bool
+) -> None:
+    """Print or write the configuration that puts an agent host behind AgentVault.
+
+    Says which guarantees the host cannot keep.
+    """
+    out = session.out
+    try:
+        name = find_agent(session.client, ref).name
+    except UnreachableError:
+        name = ref
+        out.note("no broker runs, so nobody knows whether there is such an agent")
+    files = _FILES[host](_commands(session, name), Path.home(), managed=managed)
+    merged = [(file, _merged(file)) for file in files]
+    weak = [*CANNOT_KEEP[host], *(() if managed else (_EDITABLE,))]
+    backups = [_write(file.path, text) for file, text in merged] if write else []
+    if session.json:
+        told = [
+            {"path": str(file.path), "format": file.format, "content": text}
+            for file, text in merged
+        ]
+        out.json({"files": told, "cannot_keep": weak})
+        return
+    for number, (file, text) in enumerate(merged):
+        if not write:
+            out.line(out.cell(f"# {file.path}", "strong"))
+            out.raw(text)
+            continue
+        kept = f" (what was there: {backups[number]})" if backups[number] else ""
+        out.line(f"wrote {visible(file.path, 400)}{visible(kept, 400)}")
+    out.line(out.cell(f"{host} cannot keep:", "strong"))
+    for line in weak:
+        out.line(f"- {line}")
+    if not write:
+        out.note("nothing was written: give --write")
+
+
+def _commands(session: CliSession, agent: str) -> HostCommands:
+    beside = Path(sys.executable).with_name("agentvault")
+    found = str(beside) if beside.exists() else shutil.which("agentvault")
+    program = (found,) if found else (sys.executable, "-P", "-m", "agentvault_tui.cli")
+    chosen = session.home_option or os.environ.get("AGENTVAULT_HOME")
+    home = ("--home", str(session.home.data)) if chosen else ()
+    files = sorted((session.home.config / "mcp").glob("*.toml"))
+    base = _agents_url(session) if files else ""
+    servers = {file.stem: f"{base}/mcp/{file.stem}" for file in files}
+    return HostCommands(program, agent, home, servers)
+
+
+def _agents_url(session: CliSession) -> str:
+    """Return where agents reach the broker, as `serve` announces it."""
+    from agentvault_tui.web.local_ca import chosen_files
+
+    settings = session.settings.broker
+    host, port = settings.address
+    if not port:
+        raise SettingsError(
+            "the broker listens on another port at each start",
+            "set [broker] listen to a fixed one",
+        )
+    tls = chosen_files(session.home, settings)
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'https' if tls else 'http'}://{shown}:{port}"
+
+
+def _merged(file: HostFile) -> str:
+    """Return what the file will say: what it says, and what is wanted.
+
+    Raises:
+        SettingsError: what it says cannot be read, or says otherwise.
+    """
+    try:
+        text = file.path.read_text("utf-8")
+    except FileNotFoundError:
+        text = ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file.path} cannot be read ({error})") from error
+    try:
+        if file.format == "toml":
+            return _with_tables(text, tomllib.loads(text), file.wanted)
+        joined = _joined(json.loads(text or "{}"), file.wanted)
+        return json.dumps(joined, indent=2, ensure_ascii=False)
+    except (ValueError, AttributeError) as error:
+        raise SettingsError(
+            f"{file.path} cannot be added to ({error})",
+            "move it away, or add what `agentvault connect` prints without it by hand",
+        ) from error
+
+
+def _joined(known: Any, wanted: Any) -> Any:
+    """Return *known* with *wanted* in it: members that differ are those of *wanted*.
+
+    Raises:
+        ValueError: one is an object, and the other is not.
+    """
+    if isinstance(known, dict) is not isinstance(wanted, dict):
+        raise ValueError("it has another form")
+    if isinstance(known, dict) and isinstance(wanted, dict):
+        return known | {
+            name: _joined(known[name], value) if name in known else value
+            for name, value in wanted.items()
+        }
+    if isinstance(known, list) and isinstance(wanted, list):
+        return known + [one for one in wanted if one not in known]
+    return wanted
+
+
+def _with_tables(text: str, known: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """Add tables of tables at the end of TOML; those there have to be the same."""
+    added = []
+    for group, tables in wanted.items():
+        for name, table in tables.items():
+            there = known.get(group, {}).get(name)
+            if there is not None and there != table:
+                raise ValueError(f"{group}.{name} says something else")
+            if there is None:
+                rows = [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+                added.append("\n".join([f"[{group}.{json.dumps(name)}]", *rows]))
+    return "\n\n".join([part for part in (text.rstrip(), *added) if part]) + "\n"
+
+
+def _write(path: Path, text: str) -> str:
+    """Write *text* at *path*, whole or not at all; return where its copy is, if any."""
+    path = path.resolve()  # a link stays one
+    path.parent.mkdir(parents=True, exist_ok=True)
+    copy = ""
+    mode = 0o644
+    if path.exists():
+        stamp = SystemClock().now().strftime("%Y%m%dT%H%M%SZ")
+        copy = f"{path}.before-agentvault-{stamp}"
+        shutil.copy2(path, copy)
+        mode = path.stat().st_mode & 0o777
+    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text if text.endswith("\n") else text + "\n")
+            os.fchmod(file.fileno(), mode)
+        Path(draft).replace(path)
+    except BaseException:
+        Path(draft).unlink()
+        raise
+    return copy

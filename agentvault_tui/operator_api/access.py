@@ -1,0 +1,62 @@
+"""The operators' wire for agent hosts: tokens for helpers, and tool calls of hooks."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, field
+
+from agentvault_tui.operator_api.requests import WireRequest, Word
+from agentvault_tui.operator_api.shapes import Json, WireShape
+
+
+class IssueRequest(WireRequest, kw_only=True):
+    """Issue a token of an agent to whoever is at the socket."""
+
+    agent_id: Word
+    scope: Annotated[str, Meta(max_length=4000)] = ""
+    """Empty: every scope that policy allows the agent at once."""
+    resource: Annotated[str, Meta(max_length=4000)] = ""
+
+
+class HookRequest(WireRequest, kw_only=True):
+    """A tool call that an agent's host is about to make."""
+
+    agent: Word
+    """Its id, or its unique name."""
+    tool: Annotated[str, Meta(min_length=1, max_length=400)]
+    arguments: Json = field(default_factory=dict)
+    omitted: tuple[str, ...] = ()
+    """Arguments that are left out because they are too long."""
+    arguments_sha256: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
+    """Of all arguments as JSON in ASCII, keys sorted and without space; where some are
+    left out."""
+    cwd: Annotated[str, Meta(max_length=4000)] = ""
+    wait: bool = False
+    """Whether to wait for a person, for as long as `gateway.hook_wait` says."""
+
+
+class IssuedTokenInfo(WireShape, kw_only=True):
+    """A token that was issued to whoever is at the socket, shown once."""
+
+    access_token: str
+    token_type: str
+    expires_in: int
+    scope: str
+    decision_id: str
+
+    def __repr__(self) -> str:
+        """Leave the token out."""
+        return f"IssuedTokenInfo(scope={self.scope!r})"
+
+
+class HookInfo(WireShape, kw_only=True):
+    """How a tool call of an agent's host is decided."""
+
+    outcome: str
+    """``allowed``, ``denied`` or ``escalated``."""
+    reason: str
+    message: str
+    decision_id: str | None = None
+    auth_req_id: str | None = None
+    """The step-up that waits for a person; approved, the same call is allowed once."""

@@ -1,0 +1,402 @@
+"""`agentvault hook`: each host's calls are read, and each is answered in its words."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentvault_tui.cli import hook
+from agentvault_tui.gateway.tools import SHIPPED, parse_tools, shipped_tools
+from agentvault_tui.policy import shipped_catalogue
+
+NO = {"outcome": "denied", "reason": "policy_forbids", "message": "It may not."}
+YES = {"outcome": "allowed", "reason": "granted", "message": "It may."}
+APPROVED = {**YES, "reason": "stepup_approved"}
+HELD = {
+    "outcome": "escalated",
+    "reason": "stepup_required",
+    "message": "It is risky.",
+    "auth_req_id": "sup_1",
+}
+
+
+class Stand:
+    """Answers like the broker, and keeps what it was asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.answer: bytes = _reply(200, YES)
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(folder / "run" / "agentvault.sock"))
+        self.listener.listen()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                peer, _ = self.listener.accept()
+            except OSError:
+                return
+            with peer, peer.makefile("rb") as file:
+                target = file.readline().split()[1].decode()
+                head = list(iter(file.readline, b"\r\n"))
+                (size,) = [int(h.split()[1]) for h in head if b"Length" in h]
+                self.asked.append((target, json.loads(file.read(size))))
+                peer.sendall(self.answer)
+
+
+def _reply(status: int, body: object) -> bytes:
+    text = json.dumps(body).encode()
+    return b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n\r\n%b" % (status, len(text), text)
+
+
+@pytest.fixture
+def stand(short: Path) -> Iterator[Stand]:
+    (short / "run").mkdir()
+    stand = Stand(short)
+    yield stand
+    stand.listener.close()
+
+
+@contextmanager
+def fed(raw: bytes) -> Iterator[tuple[io.StringIO, io.StringIO]]:
+    """Put *raw* on standard input, and take what is written."""
+    kept = sys.stdin, sys.stdout, sys.stderr
+    out, err = io.StringIO(), io.StringIO()
+    sys.stdin = io.TextIOWrapper(io.BytesIO(raw))
+    sys.stdout, sys.stderr = out, err
+    try:
+        yield out, err
+    finally:
+        sys.stdin, sys.stdout, sys.stderr = kept
+
+
+def run(folder: Path, host: str, call: object) -> tuple[int, Any, str]:
+    """Run one hook in this process: exit code, what it printed, standard error."""
+    raw = call if isinstance(call, bytes) else json.dumps(call).encode()
+    with fed(raw) as (out, err):
+        code = hook.main([host, "--agent", "coder", f"--home={folder}"])
+    assert code is not None
+    text = out.getvalue()
+    return code, json.loads(text) if text else None, err.getvalue()
+
+
+CALLS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
+    "claude-code": (
+        {
+            "hook_event_name": "PreToolUse",
+            "tool_name": "Bash",
+            "tool_input": {"command": "ls"},
+            "cwd": "/srv",
+            "tool_use_id": "x",
+        },
+        "Bash",
+        {"command": "ls"},
+    ),
+    "codex": (
+        {
+            "hook_event_name": "PreToolUse",
+            "tool_name": "Bash",
+            "tool_input": {"command": "ls"},
+            "cwd": "/srv",
+        },
+        "Bash",
+        {"command": "ls"},
+    ),
+    "cursor": (
+        {
+            "hook_event_name": "beforeShellExecution",
+            "command": "ls",
+            "cwd": "/srv",
+        },
+        "Shell",
+        {"command": "ls"},
+    ),
+    "gemini": (
+        {
+            "hook_event_name": "BeforeTool",
+            "tool_name": "run_shell_command",
+            "tool_input": {"command": "ls"},
+            "cwd": "/srv",
+        },
+        "run_shell_command",
+        {"command": "ls"},
+    ),
+    "copilot": (
+        {"toolName": "bash", "toolArgs": '{"command": "ls"}', "cwd": "/srv"},
+        "bash",
+        {"command": "ls"},
+    ),
+}
+
+
+@pytest.mark.parametrize("host", SHIPPED)
+def test_a_call_is_asked_about_as_the_host_tells_it(
+    short: Path, stand: Stand, host: str
+) -> None:
+    """Tool, arguments and folder reach the broker; the shipped map knows the tool."""
+    call, tool, arguments = CALLS[host]
+    run(short, host, call)
+    ((target, asked),) = stand.asked
+    assert target == f"/api/hooks/{host}"
+    assert asked == {
+        "agent": "coder",
+        "tool": tool,
+        "arguments": arguments,
+        "omitted": [],
+        "cwd": "/srv",
+        "wait": True,
+    }
+    known = parse_tools(host, shipped_tools(host), shipped_catalogue())
+    assert any(rule.matches.fullmatch(tool) for rule in known.rules)
+
+
+def pre(decision: str, why: str) -> dict[str, Any]:
+    return {
+        "hookSpecificOutput": {
+            "hookEventName": "PreToolUse",
+            "permissionDecision": decision,
+            "permissionDecisionReason": why,
+        }
+    }
+
+
+def cursor_no(why: str) -> dict[str, Any]:
+    return {"permission": "deny", "user_message": why, "agent_message": why}
+
+
+WORDS: dict[str, dict[str, Any]] = {
+    "claude-code": {"yes": {}, "approved": pre("allow", "It may.")},
+    "codex": {"yes": None, "approved": None},
+    "cursor": {"yes": {"permission": "allow"}, "approved": {"permission": "allow"}},
+    "gemini": {"yes": {"decision": "allow"}, "approved": {"decision": "allow"}},
+    "copilot": {
+        "yes": {},
+        "approved": {
+            "permissionDecision": "allow",
+            "permissionDecisionReason": "It may.",
+        },
+    },
+}
+
+
+def denial(host: str, why: str) -> dict[str, Any]:
+    match host:
+        case "claude-code" | "codex":
+            return pre("deny", why)
+        case "cursor":
+            return cursor_no(why)
+        case "gemini":
+            return {"decision": "deny", "reason": why}
+    return {"permissionDecision": "deny", "permissionDecisionReason": why}
+
+
+@pytest.mark.parametrize("host", SHIPPED)
+def test_each_answer_is_in_the_words_of_its_host(
+    short: Path, stand: Stand, host: str
+) -> None:
+    """Yes, approved by a person, no, and held; exit code 0 with one JSON object."""
+    call = CALLS[host][0]
+    for answer, told in (
+        (YES, WORDS[host]["yes"]),
+        (APPROVED, WORDS[host]["approved"]),
+        (NO, denial(host, "It may not.")),
+    ):
+        stand.answer = _reply(200, answer)
+        assert run(short, host, call) == (0, told, "")
+    stand.answer = _reply(200, HELD)
+    code, told, _ = run(short, host, call)
+    assert code == 0
+    assert "sup_1" in json.dumps(told)
+    assert "deny" in json.dumps(told)
+
+
+@pytest.mark.parametrize("host", ["claude-code", "codex", "copilot"])
+def test_a_permission_request_is_answered(short: Path, stand: Stand, host: str) -> None:
+    """The question whether it may is answered, with the reason for a no."""
+    event = "PermissionRequest"
+    call = {"hook_event_name": event, "tool_name": "Bash", "tool_input": {}}
+    refusal = {"behavior": "deny", "message": "It may not."}
+    for answer, told in ((YES, {"behavior": "allow"}), (NO, refusal)):
+        stand.answer = _reply(200, answer)
+        if host == "copilot":
+            wanted: dict[str, Any] = told
+        else:
+            inner = {"hookEventName": event, "decision": told}
+            wanted = {"hookSpecificOutput": inner}
+        assert run(short, host, call) == (0, wanted, "")
+
+
+def refuses(host: str, code: int, told: Any, err: str) -> bool:
+    """Tell whether the host takes an answer for a no, by the page of its hooks."""
+    said = json.dumps(told)
+    match host:
+        case "claude-code" | "gemini":
+            return (code == 2 and bool(err)) or (code == 0 and '"deny"' in said)
+        case "codex":
+            return code == 0 and '"deny"' in said
+        case "cursor":
+            return '"deny"' in said
+    return code == 2 or (code == 0 and '"deny"' in said)
+
+
+RUBBISH: list[bytes] = [
+    b"",
+    b"null",
+    b"[]",
+    b"{}",
+    b'"x"',
+    b"{" * 100_000,
+    b"\xff\xfe{}",
+    b'{"tool_name":"Bash","tool_name":"Read"}',
+    b'{"tool_name":7,"toolName":7,"hook_event_name":"beforeMCPExecution"}',
+    b'{"tool_name":"Bash","toolName":"bash","tool_input":"{","toolArgs":"{"}',
+    b'{"tool_name":"Bash","toolName":"bash","tool_input":[1],"toolArgs":[1]}',
+    b'{"hook_event_name":["PreToolUse"],"tool_name":"Bash","tool_input":{}}',
+    b'{"tool_name":"x","toolName":"x","tool_input":{"n":1e999},"toolArgs":{"n":NaN}}',
+    b" " * (hook.LARGEST + 1),
+]
+
+
+@pytest.mark.parametrize("host", SHIPPED)
+@pytest.mark.parametrize("raw", RUBBISH, ids=range(len(RUBBISH)))
+def test_rubbish_is_a_no(short: Path, stand: Stand, host: str, raw: bytes) -> None:
+    """What cannot be read lets nothing through, and nobody is asked."""
+    assert refuses(host, *run(short, host, raw))
+    assert stand.asked == []
+
+
+@given(st.sampled_from(SHIPPED), st.binary(max_size=60) | st.text().map(str.encode))
+def test_any_bytes_are_a_no(host: str, raw: bytes) -> None:
+    """No input makes the hook crash, or say yes without the broker."""
+    assert refuses(host, *run(Path("/nonexistent"), host, raw))
+
+
+@pytest.mark.parametrize("host", SHIPPED)
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 200 X\r\n\r\nallowed",
+        b"HTTP/1.1 200 X\r\n\r\n[]",
+        b"HTTP/1.1 200 X\r\n\r\n{}",
+        b'HTTP/1.1 500 X\r\n\r\n{"outcome":"allowed"}',
+        _reply(404, {"detail": "there is no agent 'coder'"}),
+        _reply(503, {"detail": "nothing can be recorded"}),
+    ],
+)
+def test_a_broker_that_answers_rubbish_is_a_no(
+    short: Path, stand: Stand, host: str, answer: bytes
+) -> None:
+    """Only an allowed outcome with status 200 is a yes."""
+    stand.answer = answer
+    assert refuses(host, *run(short, host, CALLS[host][0]))
+
+
+@pytest.mark.parametrize("host", SHIPPED)
+def test_without_a_broker_it_is_a_no(short: Path, host: str) -> None:
+    """The reason says what to start."""
+    code, told, err = run(short, host, CALLS[host][0])
+    assert refuses(host, code, told, err)
+    assert "agentvault serve" in json.dumps(told) + err
+
+
+def test_a_broker_that_hangs_is_a_no(
+    short: Path, stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hook answers before its host gives it up."""
+    stand.listener.close()
+    (short / "run" / "agentvault.sock").unlink()
+    silent = socket.socket(socket.AF_UNIX)
+    silent.bind(str(short / "run" / "agentvault.sock"))
+    silent.listen()
+    monkeypatch.setattr(hook, "DEADLINE", 0.2)
+    with silent:
+        code, told, err = run(short, "copilot", CALLS["copilot"][0])
+    assert refuses("copilot", code, told, err)
+
+
+def test_other_events_of_claude_code_are_blocked(short: Path, stand: Stand) -> None:
+    """A hook that is configured for an event it cannot decide says so."""
+    call = {"hook_event_name": "Stop", "tool_name": "x", "tool_input": {}}
+    code, told, err = run(short, "claude-code", call)
+    assert (code, told) == (2, None)
+    assert "Stop" in err
+
+
+def test_cursor_names_mcp_tools_and_servers(short: Path, stand: Stand) -> None:
+    """The tool is MCP:NAME; which server it is, is among the arguments."""
+    call = {
+        "hook_event_name": "beforeMCPExecution",
+        "tool_name": "query",
+        "tool_input": '{"sql": "select 1"}',
+        "url": "http://127.0.0.1:7717/mcp/db",
+    }
+    run(short, "cursor", call)
+    asked = stand.asked[0][1]
+    assert asked["tool"] == "MCP:query"
+    assert asked["arguments"] == {
+        "sql": "select 1",
+        "mcp_server": {"url": "http://127.0.0.1:7717/mcp/db"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("host", "call"),
+    [
+        ("codex", {"tool_name": "apply_patch", "tool_input": {"command": "%s"}}),
+        ("copilot", {"toolName": "apply_patch", "toolArgs": "%s"}),
+    ],
+)
+def test_the_files_of_a_patch_can_be_counted(
+    short: Path, stand: Stand, host: str, call: dict[str, Any]
+) -> None:
+    """Each file once: policy holds a change of many, or of unknown many."""
+    patch = (
+        "*** Begin Patch\n*** Update File: a.py\n*** Move to: b.py\n@@\n-x\n+y\n"
+        "*** Delete File: c.py\n*** Add File: a.py\n*** End Patch\n"
+    )
+    text = json.dumps(call).replace("%s", json.dumps(patch)[1:-1])
+    run(short, host, text.encode())
+    assert stand.asked[0][1]["arguments"]["files"] == ["a.py", "b.py", "c.py"]
+
+
+def test_long_arguments_are_left_out_by_name(short: Path, stand: Stand) -> None:
+    """The longest first, until a body holds the rest; a digest covers all of them."""
+    several = {f"n{number}": "y" * 9_000 for number in range(8)}
+    arguments = {"path": "/a", "content": "x" * 20_000, **several}
+    call = {**CALLS["claude-code"][0], "tool_input": arguments}
+    run(short, "claude-code", call)
+    asked = stand.asked[0][1]
+    assert asked["arguments"]["path"] == "/a"
+    assert "content" in asked["omitted"]
+    assert len(json.dumps(asked)) < 60_000
+    assert len(asked["arguments_sha256"]) == 64
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--help"],
+        [],
+        ["claude-code"],
+        ["nohost", "--agent", "a"],
+        ["claude-code", "--agent", "a", "--json"],
+        ["claude-code", "b", "--agent", "a"],
+        ["claude-code", "--agent"],
+    ],
+)
+def test_other_command_lines_are_left_to_the_command(argv: list[str]) -> None:
+    """Help and wrong usage are click's: exit code 2 there is a no for most hosts."""
+    assert hook.main(argv) is None

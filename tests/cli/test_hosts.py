@@ -1,0 +1,244 @@
+"""`agentvault token` and `connect`: tokens for helpers, configuration for hosts."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import tomllib
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from support.command_line import Agent, Answer, Broker
+
+from agentvault_tui.cli.hosts import CANNOT_KEEP
+
+Run = Callable[..., Answer]
+_NUMBERS = count(1)
+
+
+@pytest.fixture
+def reader(av: Run, broker: Broker) -> Agent:
+    """An agent that may read files and the calendar, and run commands."""
+    name = f"coder-{next(_NUMBERS)}"
+    scopes = ("read:files", "read:calendar", "execute:command", "send:email")
+    given = [word for scope in scopes for word in ("--scope", scope)]
+    added = av("agents", "add", name, "--owner", "o", *given, "--json").json
+    return Agent(broker, name, added["id"], added["client_secret"])
+
+
+def introspected(agent: Agent, token: str) -> dict[str, Any]:
+    answer = httpx.post(
+        f"{agent.broker.url}/oauth/introspect",
+        data={"token": token},
+        auth=(agent.id, agent.secret),
+        trust_env=False,
+    )
+    return dict(answer.json())
+
+
+def test_a_token_is_printed_alone(av: Run, reader: Agent) -> None:
+    """A helper reads it: one line, live, with all that is allowed at once."""
+    told = av("token", "--agent", reader.name)
+    assert (told.code, told.err) == (0, "")
+    (token,) = told.out.splitlines()
+    found = introspected(reader, token)
+    assert found["active"] is True
+    assert found["scope"].split() == ["read:calendar", "read:files"]
+
+
+def test_who_asked_is_recorded(av: Run, reader: Agent) -> None:
+    """The event of the decision names the local user as who acted."""
+    told = av("token", "--agent", reader.id, "--scope", "read:files", "--json").json
+    assert told["scope"] == "read:files"
+    event = av("audit", "search", "--agent", reader.id, "--json").lines[-1]
+    assert (event["type"], event["decision_id"]) == (
+        "token.decision",
+        told["decision_id"],
+    )
+    assert event["actor"]["kind"] == "operator"
+    assert event["actor"]["id"].startswith("uid:")
+    assert event["agent_id"] == reader.id
+
+
+def test_a_token_may_be_for_one_resource(av: Run, reader: Agent) -> None:
+    """It is what the header helper of an MCP server prints."""
+    url = "http://127.0.0.1:7717/mcp/files"
+    told = av("token", "--agent", reader.name, "--resource", url, "--header").json
+    scheme, _, token = told["Authorization"].partition(" ")
+    assert scheme == "Bearer"
+    assert introspected(reader, token)["aud"] == url
+
+
+@pytest.mark.parametrize(
+    ("scope", "said"),
+    [
+        ("execute:command", "stepup_required"),
+        ("delete:records", "scope_not_granted"),
+    ],
+)
+def test_what_needs_a_person_is_not_given(
+    av: Run, reader: Agent, scope: str, said: str
+) -> None:
+    """Exit code 1, one line, recorded as denied; no step-up is opened."""
+    told = av("token", "--agent", reader.name, "--scope", scope)
+    assert (told.code, told.out) == (1, "")
+    assert said in told.err
+    event = av("audit", "search", "--agent", reader.id, "--json").lines[-1]
+    assert (event["outcome"], event["reason"]) == ("denied", said)
+    listed = av("stepup", "list", "--agent", reader.id, "--json").json
+    assert listed["stepups"] == []
+
+
+def test_a_revoked_agent_gets_no_token(av: Run, reader: Agent) -> None:
+    """Nor one that does not exist, or for a scope nobody knows."""
+    assert av("token", "--agent", "nobody-here").code == 4
+    assert av("token", "--agent", reader.name, "--scope", "raed:x").code == 2
+    av("agents", "revoke", reader.name)
+    told = av("token", "--agent", reader.name)
+    assert (told.code, told.out) == (1, "")
+    assert "agent_revoked" in told.err
+
+
+# connect
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A person's own folder, with a project in it where the command is typed."""
+    (tmp_path / "project").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path / "project")
+    return tmp_path
+
+
+@pytest.fixture
+def connect(cli: Run, tmp_path: Path, place: Path) -> Run:
+    """Run connect on a home of its own, with an MCP server and no broker."""
+    home = tmp_path / "vault"
+    (home / "mcp").mkdir(parents=True, mode=0o700)
+    home.chmod(0o700)
+    (home / "mcp" / "files.toml").write_text('command = ["x"]')
+
+    def call(*argv: str) -> Answer:
+        return cli("--home", str(home), "connect", *argv)
+
+    return call
+
+
+@pytest.mark.parametrize("host", CANNOT_KEEP)
+def test_what_is_printed_is_what_is_written(
+    connect: Run, place: Path, host: str
+) -> None:
+    """JSON names each file with its content; written, it says exactly that."""
+    told = connect(host, "--agent", "coder", "--json").json
+    assert told["cannot_keep"][:-1] == list(CANNOT_KEEP[host])
+    assert not any(Path(file["path"]).exists() for file in told["files"])
+    assert connect(host, "--agent", "coder", "--write").code == 0
+    for file in told["files"]:
+        path = Path(file["path"])
+        assert place in path.parents
+        assert path.read_text().rstrip() == file["content"].rstrip()
+        read = tomllib.loads if file["format"] == "toml" else json.loads
+        read(file["content"])
+    text = json.dumps(told)
+    assert f"hook {'copilot' if host == 'vscode' else host} --agent coder" in text
+    assert "files" in text
+    assert "av_" not in text
+    again = connect(host, "--agent", "coder", "--json").json
+    assert again["files"] == told["files"], "a second time adds nothing"
+
+
+def test_what_was_there_is_kept(connect: Run, place: Path) -> None:
+    """Other settings and hooks stay, and a copy of the file as it was."""
+    file = place / ".claude" / "settings.json"
+    file.parent.mkdir()
+    mine = {"matcher": "Bash", "hooks": [{"type": "command", "command": "mine"}]}
+    before = json.dumps({"model": "x", "hooks": {"PreToolUse": [mine], "Stop": []}})
+    file.write_text(before)
+    file.chmod(0o600)
+    told = connect("claude-code", "--agent", "coder", "--write")
+    after = json.loads(file.read_text())
+    assert after["model"] == "x"
+    assert after["hooks"]["PreToolUse"][0] == mine
+    assert len(after["hooks"]["PreToolUse"]) == 2
+    assert file.stat().st_mode & 0o777 == 0o600
+    (copy,) = file.parent.glob("settings.json.before-agentvault-*")
+    assert copy.read_text() == before
+    assert copy.name in told.out
+
+
+@pytest.mark.parametrize(
+    ("host", "name", "text"),
+    [
+        ("claude-code", ".claude/settings.json", "{ // a comment\n}"),
+        ("claude-code", ".claude/settings.json", "[]"),
+        ("claude-code", ".claude/settings.json", '{"hooks": "off"}'),
+        ("codex", ".codex/config.toml", "mcp_servers = 3"),
+        ("codex", ".codex/config.toml", '[mcp_servers.files]\nurl = "http://x"'),
+        ("codex", ".codex/config.toml", "x = ["),
+    ],
+)
+def test_a_file_that_cannot_be_added_to_stays(
+    connect: Run, place: Path, host: str, name: str, text: str
+) -> None:
+    """Nothing is written where what is there cannot be read, or says otherwise."""
+    file = place / name
+    file.parent.mkdir()
+    file.write_text(text)
+    told = connect(host, "--agent", "coder", "--write")
+    assert told.code != 0
+    assert str(file) in told.err
+    assert file.read_text() == text
+    assert len(list(place.rglob("*.json"))) == (host == "claude-code")
+
+
+def test_a_toml_file_keeps_its_comments(connect: Run, place: Path) -> None:
+    """Tables are added at its end, and nothing else is touched."""
+    file = place / ".codex" / "config.toml"
+    file.parent.mkdir()
+    file.write_text('# mine\nmodel = "x"\n')
+    assert connect("codex", "--agent", "coder", "--write").code == 0
+    text = file.read_text()
+    assert text.startswith('# mine\nmodel = "x"\n')
+    server = tomllib.loads(text)["mcp_servers"]["files"]
+    assert shlex.join(server["args"]).startswith("mcp stdio files --agent coder --home")
+
+
+def test_managed_settings_lock_hooks_and_servers(connect: Run) -> None:
+    """Only managed hooks run then, and only the gateway's servers are reached."""
+    told = connect("claude-code", "--agent", "coder", "--managed", "--json").json
+    settings, servers = (json.loads(file["content"]) for file in told["files"])
+    assert settings["allowManagedHooksOnly"] is True
+    url = "http://127.0.0.1:7717/mcp/files"
+    assert settings["allowedMcpServers"] == [{"serverUrl": url}]
+    assert servers["mcpServers"]["files"]["url"] == url
+    assert not any("may edit" in line for line in told["cannot_keep"])
+    hook = settings["hooks"]["PreToolUse"][0]["hooks"][0]
+    assert (hook["onFailure"], hook["timeout"]) == ("block", 30)
+
+
+@pytest.mark.parametrize("host", ["codex", "cursor", "vscode", "gemini"])
+def test_no_managed_configuration_is_made_up(connect: Run, host: str) -> None:
+    """A host that has none we know is wrong usage."""
+    told = connect(host, "--agent", "coder", "--managed")
+    assert told.code == 2
+    assert "managed" in told.err
+
+
+def test_a_misspelt_agent_is_noticed(av: Run, place: Path) -> None:
+    """While a broker runs, the name is looked up."""
+    assert av("connect", "codex", "--agent", "codre").code == 4
+
+
+def test_a_port_of_each_start_cannot_be_written_down(
+    connect: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An MCP server needs an address that stays."""
+    monkeypatch.setenv("AGENTVAULT_BROKER_LISTEN", "127.0.0.1:0")
+    told = connect("claude-code", "--agent", "coder")
+    assert told.code != 0
+    assert "listen" in told.err

@@ -1,0 +1,151 @@
+"""Tools of agent hosts become actions: which tool, on what, with which parameters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentvault_tui.errors import NotFoundError, ServiceError
+from agentvault_tui.gateway.tools import (
+    LONGEST,
+    SHIPPED,
+    ToolCall,
+    ToolMap,
+    ToolMaps,
+    UnmatchedToolError,
+    parse_tools,
+    shipped_tools,
+)
+from agentvault_tui.home import Home
+from agentvault_tui.policy import shipped_catalogue
+
+FILES = """
+[tools."read_*"]
+scope = "read:files"
+resource = "file:{path}"
+[tools.read_secret]
+scope = "read:records"
+parameters = { count = "count:/ids", who = "/owner/name", first = "/ids/0", n = 3 }
+"""
+
+
+def tools(text: str) -> ToolMap:
+    return parse_tools("host", text, shipped_catalogue())
+
+
+def action(text: str, tool: str, omitted: tuple[str, ...] = (), **given: Any) -> Any:
+    return tools(text).action_of(ToolCall(tool, given, frozenset(omitted)))
+
+
+def test_an_exact_name_comes_before_a_pattern() -> None:
+    """Whatever their order in the file; a pattern has to match the whole name."""
+    assert action(FILES, "read_secret").scopes == ("read:records",)
+    found = action(FILES, "read_file", path="/srv/a")
+    assert (found.action, found.resource) == ("read:files", "file:/srv/a")
+    with pytest.raises(UnmatchedToolError, match="x_read_file"):
+        action(FILES, "x_read_file", path="/srv/a")
+
+
+def test_parameters_are_read_by_pointer() -> None:
+    """What is there is taken, a count counts, a number is itself."""
+    found = action(FILES, "read_secret", ids=["a", "b"], owner={"name": "ann"})
+    assert found.parameters == {"count": 2, "who": "ann", "first": "a", "n": 3}
+    assert found.resource == "host:read_secret"
+    assert action(FILES, "read_secret", ids=[]).parameters == {"count": 0, "n": 3}
+
+
+@pytest.mark.parametrize("ids", ["abc", 7, None])
+def test_what_cannot_be_counted_is_unclear(ids: object) -> None:
+    """Unclear is None, for which policy makes a person decide."""
+    found = action(FILES, "read_secret", ids=ids)
+    assert found.parameters["count"] is None
+
+
+def test_what_is_too_long_to_be_read_is_unclear() -> None:
+    """A person approves what they can read; so does what the hook left out."""
+    text = '[tools.Bash]\nscope = "read:files"\nparameters = { command = "/command" }'
+    assert action(text, "Bash", command="x" * LONGEST).parameters["command"]
+    assert action(text, "Bash", command="x" * (LONGEST + 1)).parameters == {
+        "command": None
+    }
+    assert action(text, "Bash", omitted=("command",)).parameters == {"command": None}
+
+
+@pytest.mark.parametrize("path", [None, "", ["a"], {"x": 1}, True])
+def test_a_resource_needs_its_argument(path: object) -> None:
+    """Absent, empty or no text, it is no action."""
+    arguments = {} if path is None else {"path": path}
+    with pytest.raises(UnmatchedToolError, match="path") as caught:
+        action(FILES, "read_file", **arguments)
+    assert caught.value.reason == "unclear_call"
+
+
+def test_what_no_tool_matches_is_denied_or_of_one_scope() -> None:
+    """By the file: deny without a word, or the scope it names."""
+    with pytest.raises(UnmatchedToolError) as caught:
+        action("", "Launch")
+    assert caught.value.reason == "unmatched_tool"
+    found = action('unmatched = "read:web"', "Launch", x=1)
+    assert (found.action, found.resource, found.parameters) == (
+        "read:web",
+        "host:Launch",
+        {},
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[tools.Bash]\nscop = 'x'", "did you mean scope"),
+        ("[tool.Bash]\nscope = 'x'", "did you mean tools"),
+        ("[tools.Bash]\nscope = 'raed:files'", "did you mean read:files"),
+        ("unmatched = 'allow'", "unknown scope"),
+        ("[tools.Bash]", "scope"),
+        ("[tools.'']\nscope = 'read:files'", "empty name"),
+        ("[tools.B]\nscope = 'read:files'\nresource = 'a:{b'", "{argument}"),
+        ("[tools.B]\nscope = 'read:files'\nresource = 'a:{}'", "{argument}"),
+        (
+            "[tools.B]\nscope = 'read:files'\nparameters = { count = 'ids' }",
+            "no JSON Pointer",
+        ),
+        ("[tools.B]\nscope = 'read:files'\nparameters = { n = 1.5 }", "parameters"),
+        ("x = [", "not TOML"),
+    ],
+)
+def test_a_broken_file_says_what_is_wrong(text: str, said: str) -> None:
+    """Each fault is one sentence, with the nearest known word."""
+    with pytest.raises(ServiceError) as caught:
+        tools(text)
+    assert said in caught.value.diagnosis()
+
+
+@pytest.mark.parametrize("host", SHIPPED)
+def test_each_shipped_map_parses(host: str) -> None:
+    """It names scopes of the shipped catalogue alone, and denies what it lacks."""
+    found = parse_tools(host, shipped_tools(host), shipped_catalogue())
+    assert found.unmatched == "deny"
+    assert found.rules
+
+
+def test_a_file_of_the_home_replaces_the_shipped_one(tmp_path: Path) -> None:
+    """A broken one leaves the last; one that never held does not bring that back."""
+    home = Home(tmp_path, tmp_path)
+    maps = ToolMaps(home, shipped_catalogue)
+    maps.reload()
+    assert maps.of("codex").rules
+    (tmp_path / "hosts").mkdir()
+    file = tmp_path / "hosts" / "codex.toml"
+    file.write_text("x = [")
+    maps.reload()
+    with pytest.raises(ServiceError, match=r"hosts/codex\.toml cannot be put in force"):
+        maps.of("codex")
+    file.write_text('unmatched = "read:web"')
+    maps.reload()
+    file.write_text("broken =")
+    maps.reload()
+    assert maps.of("codex").unmatched == "read:web"
+    assert "hosts/codex.toml" in maps.warnings[0]
+    with pytest.raises(NotFoundError, match="nohost"):
+        maps.of("nohost")
