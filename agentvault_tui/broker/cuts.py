@@ -18,6 +18,7 @@ from functools import partial
 from typing import Final
 
 from agentvault_tui.broker.registry import Registry
+from agentvault_tui.broker.stepups import as_cancelled
 from agentvault_tui.clock import Clock, iso
 from agentvault_tui.errors import LedgerError, NotFoundError
 from agentvault_tui.ledger import (
@@ -334,24 +335,14 @@ class Cuts:
                 try:
                     return registry.agent(change.id)
                 except NotFoundError:
-                    revoked = replace(
-                        change,
-                        status=AgentStatus.REVOKED,
-                        revoked_at=self.clock.now(),
-                    )
+                    revoked = change.revoked(self.clock.now())
                     registry.put_agent(revoked)
                     return revoked
             case StepUp():
                 try:
                     return registry.stepups.get(change.id)
                 except NotFoundError:
-                    return replace(
-                        change,
-                        status=StepUpStatus.CANCELLED,
-                        problem="never_answered",
-                        decided_at=self.clock.now(),
-                        device=None,
-                    )
+                    return as_cancelled(change, "never_answered", self.clock.now())
             case Panic():
                 return registry.panic or replace(change, on=False)
             case Cooldown():

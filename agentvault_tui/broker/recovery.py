@@ -10,12 +10,13 @@ from datetime import timedelta
 from typing import Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.broker.stepups import as_cancelled
 from agentvault_tui.broker.usecases.disconnect import close_accounts
 from agentvault_tui.broker.usecases.policy_change import keep_policy, take_over_policy
-from agentvault_tui.broker.usecases.redeem import told
 from agentvault_tui.broker.usecases.request import digest_of
 from agentvault_tui.broker.usecases.revoke import change_scopes, panic, revoke_agent
 from agentvault_tui.broker.usecases.stepup import cancelled, cancelled_draft, deny
+from agentvault_tui.broker.uses import revoked_draft
 from agentvault_tui.broker.verification import fault_recorded
 from agentvault_tui.clock import iso, parse_iso
 from agentvault_tui.errors import LedgerError, LedgerUnwritableError, NotFoundError
@@ -43,7 +44,6 @@ from agentvault_tui.model import (
     Event,
     EventType,
     Lease,
-    StepUp,
     StepUpStatus,
 )
 
@@ -99,7 +99,7 @@ async def _take_over(broker: Broker, loaded: Loaded, last: Event | None) -> None
         broker.registry.take_over(loaded)
         return
     ended = [
-        _cancelled(broker, stepup, "clock_set_back")
+        as_cancelled(stepup, "clock_set_back", now)
         for stepup in loaded.stepups
         if stepup.status.open or stepup.status is StepUpStatus.APPROVED
     ]
@@ -117,20 +117,11 @@ async def _take_over(broker: Broker, loaded: Loaded, last: Event | None) -> None
     )
 
 
-def _cancelled(broker: Broker, stepup: StepUp, problem: str) -> StepUp:
-    return replace(
-        stepup,
-        status=StepUpStatus.CANCELLED,
-        problem=problem,
-        decided_at=broker.clock.now(),
-        device=None,
-    )
-
-
 def trusted(broker: Broker, loaded: Loaded, found: StateDivergence) -> Loaded:
     """Return what was loaded, with the chain's word where the rows contradict it."""
     cut = {agent.id: agent for agent in found.agents}
-    ended = {one.id: _cancelled(broker, one, "state_changed") for one in found.stepups}
+    now = broker.clock.now()
+    ended = {one.id: as_cancelled(one, "state_changed", now) for one in found.stepups}
     gone = {token.id for token in (*found.tokens, *found.expired)}
     cooling = {one.agent_id: one for one in (*loaded.cooldowns, *found.cooldowns)}
     return replace(
@@ -347,18 +338,9 @@ async def _end_token(broker: Broker, kept: KeptCut, by: Actor) -> None:
     agents = [AgentId(kept.agent)] if kept.agent else [a.id for a in registry.agents()]
     for token in (one for agent in agents for one in registry.tokens_of(agent)):
         if token.id == kept.id and registry.drop_token(token):
-            await broker.record_cut(
-                Draft(
-                    EventType.TOKEN_REVOKED,
-                    by,
-                    agent_id=token.agent_id,
-                    action=token.scope,
-                    reason="ended while the ledger could not write",
-                    decision_id=token.decision_id,
-                    detail=told(token),
-                ),
-                changes=[DropToken(token.id)],
-            )
+            why = "ended while the ledger could not write"
+            draft = revoked_draft(token, by, why)
+            await broker.record_cut(draft, changes=[DropToken(token.id)])
 
 
 async def _end_stepup(broker: Broker, kept: KeptCut, by: Actor) -> None:

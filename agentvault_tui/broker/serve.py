@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -216,15 +215,6 @@ def run(
     return run_loop(_serve(home, settings, path, process, clock, gateway=gateway))
 
 
-@dataclass
-class _Rooms:
-    """What was opened, in the order it is to be closed."""
-
-    ledger: Ledger
-    broker: Broker
-    feed: Feed
-
-
 async def _serve(
     home: Home,
     settings: Settings,
@@ -244,15 +234,15 @@ async def _serve(
         loop.add_signal_handler(number, stop.set)
     ledger = await Ledger.open(home, clock=clock)
     try:
-        rooms = await _open(home, settings, clock, ledger, tenant)
+        broker, feed = await _open(home, settings, clock, ledger, tenant)
         try:
             if gateway is not None:
-                rooms.broker.gateway = gateway(rooms.broker, rooms.feed.tell)
-                await rooms.broker.gateway.start()
-                rooms.broker.chores.append(rooms.broker.gateway.look)
-            await _until(stop, rooms, socket)
+                broker.gateway = gateway(broker, feed.tell)
+                await broker.gateway.start()
+                broker.chores.append(broker.gateway.look)
+            await _until(stop, broker, feed, socket)
         finally:
-            await _close(rooms)
+            await _close(broker)
     finally:
         if tenant is not None:
             await tenant.stop()
@@ -300,7 +290,7 @@ async def _open(
     clock: Clock,
     ledger: Ledger,
     tenant: TenantProcess | None,
-) -> _Rooms:
+) -> tuple[Broker, Feed]:
     policy, problem = await policy_at_start(home, ledger)
     policy.catalogue.check_connections(settings.connection_scopes)
     found = (
@@ -330,7 +320,7 @@ async def _open(
     feed = Feed(ledger, broker.registry, lambda: status_info(broker))
     broker.on_status = feed.publish_status
     _listen_to(ledger, broker, feed)
-    return _Rooms(ledger, broker, feed)
+    return broker, feed
 
 
 def _listen_to(ledger: Ledger, broker: Broker, feed: Feed) -> None:
@@ -353,15 +343,12 @@ def _spare_the_collector() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-async def _until(stop: asyncio.Event, rooms: _Rooms, socket: Path) -> None:
+async def _until(stop: asyncio.Event, broker: Broker, feed: Feed, socket: Path) -> None:
     """Serve both faces until told to stop."""
-    broker = rooms.broker
     server = Server(broker.clock)
     async with server:
         agents = await _agents_listener(server, broker)
-        operators = RequestGuard(
-            operators_app(broker, rooms.feed), hosts=None, shape=problem
-        )
+        operators = RequestGuard(operators_app(broker, feed), hosts=None, shape=problem)
         await server.listen(operators, unix_socket(socket), shape=problem)
         await _mark(broker, EventType.BROKER_STARTED)
         _announce(agents, socket, broker)
@@ -383,7 +370,7 @@ async def _until(stop: asyncio.Event, rooms: _Rooms, socket: Path) -> None:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            rooms.feed.cut()
+            feed.cut()
 
 
 def _tenant_log(broker: Broker) -> TenantLog:
@@ -423,8 +410,7 @@ async def _agents_listener(server: Server, broker: Broker) -> Listener:
     return await server.listen(app, bound, limits=limits, tls=tls, held=held)
 
 
-async def _close(rooms: _Rooms) -> None:
-    broker = rooms.broker
+async def _close(broker: Broker) -> None:
     if broker.gateway is not None:
         await broker.gateway.aclose()
     flows = list(broker.stepups.flows.values())

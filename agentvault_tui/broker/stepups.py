@@ -11,6 +11,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
 from agentvault_tui.clock import Clock, Deadline
@@ -188,6 +189,17 @@ class StepUps:
                 del self._open_of[stepup.agent_id]
         if awaited := self._awaited.pop(stepup.id, None):
             awaited.set()
+
+
+def as_cancelled(stepup: StepUp, problem: str, when: datetime) -> StepUp:
+    """Return *stepup* as it is once it was cancelled."""
+    return replace(
+        stepup,
+        status=StepUpStatus.CANCELLED,
+        problem=problem,
+        decided_at=when,
+        device=None,
+    )
 
 
 def as_pending(stepup: StepUp, problem: str) -> StepUp:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
-from agentvault_tui.clock import Clock
+from agentvault_tui.clock import Clock, iso
 from agentvault_tui.ledger import Ledger
 from agentvault_tui.model import (
     DETAIL_TYPE,
@@ -64,6 +64,25 @@ def is_below(resource: str, served: str) -> bool:
     below = served if served.endswith(("/", ":")) else f"{served}/"
     # What programs read in several ways, such as "..", has no canonical form.
     return resource.startswith(below) and canonical(resource) == resource
+
+
+def told(token: Token) -> dict[str, Any]:
+    """Return what an event about a token says of it, beside who and why."""
+    told = {"token_id": token.id, "expires_at": iso(token.expires.wall)}
+    return told | ({"stepup_id": token.stepup_id} if token.stepup_id else {})
+
+
+def revoked_draft(token: Token, actor: Actor, reason: str) -> Draft:
+    """Return the event of a token that was revoked."""
+    return Draft(
+        EventType.TOKEN_REVOKED,
+        actor,
+        agent_id=token.agent_id,
+        action=token.scope,
+        reason=reason,
+        decision_id=token.decision_id,
+        detail=told(token),
+    )
 
 
 @dataclass(slots=True)

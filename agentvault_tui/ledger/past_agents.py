@@ -176,7 +176,7 @@ def _register(roster: Roster, event: Event, *, failed: bool) -> None:
         resources=_texts(detail.get("resources")),
     )
     # Told that it failed, nobody holds its secret: it came back revoked.
-    roster.agents[agent.id] = _revoked(agent, event.time) if failed else agent
+    roster.agents[agent.id] = agent.revoked(event.time) if failed else agent
 
 
 def _texts(value: object) -> tuple[str, ...]:
@@ -187,7 +187,7 @@ def _texts(value: object) -> tuple[str, ...]:
 def _change(roster: Roster, event: Event, agent: Agent, *, failed: bool) -> None:
     match event.type:
         case EventType.AGENT_REVOKED:
-            agent = _revoked(agent, event.time)
+            agent = agent.revoked(event.time)
             roster.doors[agent.id] = event.seq
         case EventType.AGENT_RESTORED if not failed:
             agent = replace(agent, status=AgentStatus.ACTIVE, revoked_at=None)
@@ -209,12 +209,6 @@ def _change(roster: Roster, event: Event, agent: Agent, *, failed: bool) -> None
         kept = [s for s in scopes if not (failed and s in given)]
         agent = replace(agent, scopes=tuple(kept))
     roster.agents[agent.id] = agent
-
-
-def _revoked(agent: Agent, when: datetime) -> Agent:
-    return replace(
-        agent, status=AgentStatus.REVOKED, revoked_at=agent.revoked_at or when
-    )
 
 
 def _scopes(

@@ -41,7 +41,6 @@ from agentvault_tui.model import (
     Account,
     Agent,
     AgentId,
-    AgentStatus,
     Credential,
     EventType,
     Lease,
@@ -247,11 +246,9 @@ def _wrong_agents(
         if known is None:
             continue
         yield replace(
-            known,
+            known.revoked(known.created_at),
             id=AgentId(row[0]),
             client_id=row[0],
-            status=AgentStatus.REVOKED,
-            revoked_at=known.revoked_at or known.created_at,
             credential=agent.credential if agent and kept else Credential(),
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -56,3 +56,9 @@ class Agent:
     """A resource server's resources: likewise, these and what is below them."""
     credential: Credential = Credential()
     revoked_at: datetime | None = None
+
+    def revoked(self, when: datetime) -> Agent:
+        """Return it revoked since *when*, or since it was."""
+        return replace(
+            self, status=AgentStatus.REVOKED, revoked_at=self.revoked_at or when
+        )

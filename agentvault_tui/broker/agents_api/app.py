@@ -16,7 +16,6 @@ from agentvault_tui.broker.agents_api.action import (
 from agentvault_tui.broker.agents_api.client_auth import (
     ALGORITHMS,
     METHODS,
-    Assertions,
     ClientAuth,
 )
 from agentvault_tui.broker.agents_api.evaluation import (
@@ -143,7 +142,9 @@ class AgentsApi:
         self._issuer = issuer
         self._authenticate = ClientAuth(
             broker.registry.agent_by_client_id,
-            Assertions(broker.clock, _audiences(issuer), broker.replays),
+            broker.clock,
+            _audiences(issuer),
+            broker.replays,
         )
         self._posts: dict[str, Post] = {
             TOKEN: self._token,

@@ -104,38 +104,6 @@ def check_claims(
     return expires
 
 
-class Assertions:
-    """Checks assertions against registered keys, each of them once."""
-
-    def __init__(
-        self, clock: Clock, audiences: frozenset[str], replays: ReplayStore
-    ) -> None:
-        """Accept assertions meant for one of *audiences*, each once."""
-        self._clock = clock
-        self._audiences = audiences
-        self._replays = replays
-
-    def accept(
-        self, assertion: Assertion, client_id: str, jwk: str | None
-    ) -> UsedAssertion | None:
-        """Use *assertion*, if the client with the key *jwk* made it.
-
-        Returns what to record before the answer leaves; None when it is refused.
-        """
-        key = verifier(jwk) if jwk else assertion.stand_in()
-        if not assertion.signed_by(key) or not jwk:
-            return None
-        now, boot = self._clock.now().timestamp(), self._clock.boot()
-        try:
-            expires = check_claims(assertion.claims, client_id, self._audiences, now)
-        except UnprovenError:
-            return None
-        jti = assertion.claims.get("jti")
-        if not isinstance(jti, str) or not 0 < len(jti) <= _LONGEST_JTI:
-            return None
-        return self._replays.use(client_id, jti, expires + SKEW, now, boot)
-
-
 def _time(claims: dict[str, object], name: str, default: float | None) -> float:
     value = claims.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -192,10 +160,18 @@ Find = Callable[[str], Agent | None]
 class ClientAuth:
     """Authenticates agents by secret or by assertion."""
 
-    def __init__(self, find: Find, assertions: Assertions) -> None:
-        """Look clients up with *find*."""
+    def __init__(
+        self,
+        find: Find,
+        clock: Clock,
+        audiences: frozenset[str],
+        replays: ReplayStore,
+    ) -> None:
+        """Look clients up with *find*; assertions are for one of *audiences*."""
         self._find = find
-        self._assertions = assertions
+        self._clock = clock
+        self._audiences = audiences
+        self._replays = replays
 
     def __call__(self, authorization: bytes | None, form: dict[str, object]) -> Caller:
         """Return the agent that sent a request with these credentials.
@@ -245,13 +221,30 @@ class ClientAuth:
         agent = self._find(client_id)
         key = agent.credential.public_key if agent else None
         try:
-            used = self._assertions.accept(assertion, client_id, key)
+            used = self._accept(assertion, client_id, key)
         except FullError:
             text = "too many assertions in five minutes; reuse tokens while they last"
             raise unavailable(text, 30) from None
         if used is None or agent is None:
             raise bad_client()
         return agent, used
+
+    def _accept(
+        self, assertion: Assertion, client_id: str, jwk: str | None
+    ) -> UsedAssertion | None:
+        """Use *assertion*, if the client with the registered key *jwk* made it."""
+        key = verifier(jwk) if jwk else assertion.stand_in()
+        if not assertion.signed_by(key) or not jwk:
+            return None
+        now, boot = self._clock.now().timestamp(), self._clock.boot()
+        try:
+            expires = check_claims(assertion.claims, client_id, self._audiences, now)
+        except UnprovenError:
+            return None
+        jti = assertion.claims.get("jti")
+        if not isinstance(jti, str) or not 0 < len(jti) <= _LONGEST_JTI:
+            return None
+        return self._replays.use(client_id, jti, expires + SKEW, now, boot)
 
 
 def _basic(header: bytes) -> tuple[str, str]:

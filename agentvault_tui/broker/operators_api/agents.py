@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from msgspec import UNSET
+from msgspec.structs import asdict
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -260,16 +261,8 @@ def _those(registry: Registry, ids: Sequence[str]) -> list[Agent]:
 def _registration(asked: AgentRequest) -> Registration:
     """Read a new agent; a JWK may come as an object or as text."""
     key = asked.public_key
-    return Registration(
-        name=asked.name,
-        owner=asked.owner,
-        purpose=asked.purpose,
-        scopes=asked.scopes,
-        public_key=json.dumps(key) if isinstance(key, dict) else key,
-        resource_server=asked.resource_server,
-        serves=asked.serves,
-        resources=asked.resources,
-    )
+    text = json.dumps(key) if isinstance(key, dict) else key
+    return Registration(**{**asdict(asked), "public_key": text})
 
 
 def _one(body: RestoreRequest) -> str | None:

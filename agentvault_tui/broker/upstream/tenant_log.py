@@ -8,17 +8,19 @@ because the tenant keeps its log for a time only is an event as well.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Final, Self
+from typing import Annotated, Final, Self
 from urllib.parse import unquote
+
+import msgspec
 
 from agentvault_tui.broker.upstream.access import Holdings, TenantAccess
 from agentvault_tui.clock import Clock, iso, parse_iso
+from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import (
     LedgerError,
     SettingsError,
@@ -123,6 +125,9 @@ KEPT: Final = timedelta(days=1)
 """For so long every plan keeps a row."""
 
 
+Aware = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """The last row that was read, at one tenant."""
@@ -130,9 +135,9 @@ class Place:
     issuer: str
     row: str
     """Its ``log_id``; empty when the log was."""
-    dated: datetime
+    dated: Aware
     """When it happened, by the tenant's clock and never after ours."""
-    read_at: datetime
+    read_at: Aware
     """When the log was last read to its end or a page of it, by our clock."""
 
     @classmethod
@@ -145,21 +150,14 @@ class Place:
     def read(cls, text: str, issuer: str) -> Self | None:
         """Read what `text` wrote; another tenant's place is none here."""
         try:
-            said = json.loads(text)
-            place = cls(
-                str(said["issuer"]),
-                str(said["row"]),
-                parse_iso(said["dated"]),
-                parse_iso(said["read_at"]),
-            )
-        except (ValueError, KeyError, TypeError, AttributeError):
+            place = msgspec.json.decode(text, type=cls)
+        except ValueError:
             return None
         return place if place.issuer == issuer else None
 
     def text(self) -> str:
         """Return it as one line, to be kept."""
-        times = {"dated": iso(self.dated), "read_at": iso(self.read_at)}
-        return json.dumps(asdict(self) | times)
+        return to_json(self)
 
     def aged(self, now: datetime) -> bool:
         """Tell whether the tenant may have dropped the row by now."""

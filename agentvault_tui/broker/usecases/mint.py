@@ -10,6 +10,7 @@ from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.stepups import stepup_draft
 from agentvault_tui.broker.usecases.policy_change import still_issued
 from agentvault_tui.broker.usecases.request import digest_of
+from agentvault_tui.broker.uses import revoked_draft
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.errors import IdentityError
 from agentvault_tui.ledger import DropToken
@@ -180,18 +181,8 @@ async def record_void(
     broker: Broker, token: Token, reason: str, *ended: StepUp
 ) -> None:
     """Record that a revocation overtook *token*: nobody ever held its secret."""
-    await broker.record_cut(
-        Draft(
-            EventType.TOKEN_REVOKED,
-            SYSTEM,
-            agent_id=token.agent_id,
-            action=token.scope,
-            reason=reason,
-            decision_id=token.decision_id,
-            detail={"token_id": token.id, "stepup_id": token.stepup_id},
-        ),
-        changes=[DropToken(token.id), *ended],
-    )
+    draft = revoked_draft(token, SYSTEM, reason)
+    await broker.record_cut(draft, changes=[DropToken(token.id), *ended])
 
 
 def _approval(stepup: StepUp, token: Token, evidence: Evidence, id_token: str) -> Draft:

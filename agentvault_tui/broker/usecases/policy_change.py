@@ -24,7 +24,7 @@ from agentvault_tui.broker.policy_files import (
     read_texts,
 )
 from agentvault_tui.broker.stepups import stepup_draft
-from agentvault_tui.clock import iso
+from agentvault_tui.broker.uses import revoked_draft
 from agentvault_tui.errors import ConflictError, LedgerError, PolicyError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Change, DropToken, EventQuery, Ledger, Meta
@@ -231,10 +231,11 @@ def _orphaned(broker: Broker) -> list[str]:
 
 
 def _begin_recheck(broker: Broker) -> None:
-    broker.policy_state.unchecked = broker.registry.token_hashes()
-    broker.policy_state.checked = set() if broker.policy_state.unchecked else None
-    if broker.policy_state.unchecked:
-        broker.policy_state.due.set()
+    state = broker.policy_state
+    state.unchecked = broker.registry.token_hashes()
+    state.checked = set() if state.unchecked else None
+    if state.unchecked:
+        state.due.set()
 
 
 def admits(broker: Broker, token: Token) -> bool:
@@ -299,14 +300,15 @@ async def recheck(broker: Broker) -> None:
 
 async def recheck_tokens(broker: Broker) -> None:
     """Look at the live tokens that were issued under another policy, a few a turn."""
-    while broker.policy_state.unchecked or broker.policy_state.outdated:
-        for _ in range(min(_A_TURN, len(broker.policy_state.unchecked))):
-            broker.registry.token(broker.policy_state.unchecked.pop())  # asks `admits`
-        full = len(broker.policy_state.outdated) >= _A_RECORD
-        if broker.policy_state.outdated and (full or not broker.policy_state.unchecked):
+    state = broker.policy_state
+    while state.unchecked or state.outdated:
+        for _ in range(min(_A_TURN, len(state.unchecked))):
+            broker.registry.token(state.unchecked.pop())  # asks `admits`
+        full = len(state.outdated) >= _A_RECORD
+        if state.outdated and (full or not state.unchecked):
             await _record_outdated(broker)
         await asyncio.sleep(0)
-    broker.policy_state.checked = None
+    state.checked = None
     try:
         await keep_policy(broker)
     except LedgerError as error:
@@ -329,27 +331,11 @@ async def _record_outdated(broker: Broker) -> None:
     drafts: list[Draft] = []
     changes: list[Change] = []
     for token in batch:
-        detail: dict[str, object] = {
-            "token_id": token.id,
-            "expires_at": iso(token.expires.wall),
-        }
-        if token.stepup_id is not None:
-            detail["stepup_id"] = token.stepup_id
-            if ended := _ended_approval(broker, token.stepup_id):
-                drafts.append(ended[0])
-                changes.append(ended[1])
+        if token.stepup_id and (ended := _ended_approval(broker, token.stepup_id)):
+            drafts.append(ended[0])
+            changes.append(ended[1])
         changes.append(DropToken(token.id))
-        drafts.append(
-            Draft(
-                EventType.TOKEN_REVOKED,
-                SYSTEM,
-                agent_id=token.agent_id,
-                action=token.scope,
-                reason=POLICY_CHANGED,
-                decision_id=token.decision_id,
-                detail=detail,
-            )
-        )
+        drafts.append(revoked_draft(token, SYSTEM, POLICY_CHANGED))
     try:
         await broker.record(*drafts, changes=changes)
     except LedgerError as error:

@@ -31,7 +31,7 @@ from agentvault_tui.broker.usecases.request import (
     refused,
 )
 from agentvault_tui.broker.usecases.stepup import expire
-from agentvault_tui.broker.uses import seen_by
+from agentvault_tui.broker.uses import revoked_draft, seen_by, told
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.errors import LedgerError, LedgerUnwritableError, NotFoundError
 from agentvault_tui.ledger import ALLOWED, DropToken
@@ -175,15 +175,7 @@ async def revoke_token(broker: Broker, agent: Agent, token: str) -> None:
     if broker.registry.drop_token(found):
         await broker.record_cut(
             *broker.uses.ended(found),
-            Draft(
-                EventType.TOKEN_REVOKED,
-                broker.actor(agent),
-                agent_id=agent.id,
-                action=found.scope,
-                reason="handed back",
-                decision_id=found.decision_id,
-                detail=told(found),
-            ),
+            revoked_draft(found, broker.actor(agent), "handed back"),
             changes=[DropToken(found.id)],
         )
 
@@ -373,9 +365,3 @@ async def _record_redemption(
         broker.cuts.missed(changes, token.agent_id)
         await broker.cuts.keep()
         raise
-
-
-def told(token: Token) -> dict[str, str]:
-    """Return what an event about a token says of it, beside who and why."""
-    told = {"token_id": token.id, "expires_at": iso(token.expires.wall)}
-    return told | ({"stepup_id": token.stepup_id} if token.stepup_id else {})

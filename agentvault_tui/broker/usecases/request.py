@@ -16,6 +16,7 @@ from agentvault_tui.broker.usecases.policy_change import (
     POLICY_CHANGED,
     still_issued,
 )
+from agentvault_tui.broker.uses import revoked_draft
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.encoder import to_json
 from agentvault_tui.ledger import DropToken
@@ -317,18 +318,8 @@ async def issue(broker: Broker, request: Request, verdict: Verdict) -> Granted |
 
 async def _voided(broker: Broker, request: Request, token: Token) -> Denied:
     """Take back a token that was decided before a revocation and recorded after."""
-    await broker.record_cut(
-        Draft(
-            EventType.TOKEN_REVOKED,
-            SYSTEM,
-            agent_id=request.agent.id,
-            action=token.scope,
-            reason="revoked while it was being issued",
-            decision_id=request.decision_id,
-            detail={"token_id": token.id, "expires_at": iso(token.expires.wall)},
-        ),
-        changes=[DropToken(token.id)],
-    )
+    draft = revoked_draft(token, SYSTEM, "revoked while it was being issued")
+    await broker.record_cut(draft, changes=[DropToken(token.id)])
     reason, message = refused(broker, request.agent) or (
         "scope_not_granted",
         "This agent's scopes were changed while it asked. Ask again.",

@@ -87,11 +87,7 @@ async def revoke_agent(
     started = broker.clock.boot()
     agent = broker.registry.agent(agent_id)
     held = broker.registry.provider_tokens.of(agent.id)
-    revoked = replace(
-        agent,
-        status=AgentStatus.REVOKED,
-        revoked_at=agent.revoked_at or broker.clock.now(),
-    )
+    revoked = agent.revoked(broker.clock.now())
     broker.registry.put_agent(revoked)
     calls = broker.cut_calls(revoked.id)
     tokens, stepups = _cut(broker, revoked, "agent_revoked")

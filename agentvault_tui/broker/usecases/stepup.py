@@ -13,7 +13,7 @@ import logging
 import socket
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.stepups import as_pending, stepup_draft
@@ -123,17 +123,14 @@ async def deny(broker: Broker, stepup_id: str, reason: str, operator: Actor) -> 
     """
     await expire_due(broker)
     stepup = _decidable(broker, stepup_id)
-    denied = replace(
-        stepup,
-        status=StepUpStatus.DENIED,
-        decided_by=Evidence(operator.id, operator.name),
-        decided_at=broker.clock.now(),
-        denial=reason or None,
-        device=None,
-    )
     # Like a revocation it takes effect before its record, and waits for no disk.
-    broker.stepups.put(denied)
-    broker.stepups.end_flow(stepup.id)
+    denied = _ended(
+        broker,
+        stepup,
+        StepUpStatus.DENIED,
+        decided_by=Evidence(operator.id, operator.name),
+        denial=reason or None,
+    )
     waits = broker.stepups.cooldowns.denied(denied.agent_id)
     draft = stepup_draft(
         EventType.STEPUP_DENIED, operator, denied, reason=denied.denial
@@ -184,7 +181,7 @@ async def expire(broker: Broker, waiting: Iterable[StepUp]) -> None:
     due = [stepup for stepup in waiting if stepup.expires.passed(broker.clock)]
     for start in range(0, len(due), ENDED_A_TURN):
         over = [
-            _expired(broker, stepup)
+            _ended(broker, stepup, StepUpStatus.EXPIRED)
             for stepup in due[start : start + ENDED_A_TURN]
             # Another may have been decided or have ended while the ones before it were
             # recorded.
@@ -202,31 +199,20 @@ async def expire(broker: Broker, waiting: Iterable[StepUp]) -> None:
         )
 
 
-def _expired(broker: Broker, stepup: StepUp) -> StepUp:
-    """End a step-up in memory at once: whoever looks next finds it over."""
-    expired = replace(
-        stepup,
-        status=StepUpStatus.EXPIRED,
-        decided_at=broker.clock.now(),
-        device=None,
-    )
-    broker.stepups.put(expired)
+def _ended(
+    broker: Broker, stepup: StepUp, status: StepUpStatus, **changes: Any
+) -> StepUp:
+    """End a step-up and its device flow in memory: whoever looks next finds it over."""
+    now = broker.clock.now()
+    ended = replace(stepup, status=status, decided_at=now, device=None, **changes)
+    broker.stepups.put(ended)
     broker.stepups.end_flow(stepup.id)
-    return expired
+    return ended
 
 
 def cancelled(broker: Broker, stepup: StepUp, reason: str) -> StepUp:
     """Cancel an open step-up in memory, its device flow with it."""
-    ended = replace(
-        stepup,
-        status=StepUpStatus.CANCELLED,
-        decided_at=broker.clock.now(),
-        problem=reason,
-        device=None,
-    )
-    broker.stepups.put(ended)
-    broker.stepups.end_flow(stepup.id)
-    return ended
+    return _ended(broker, stepup, StepUpStatus.CANCELLED, problem=reason)
 
 
 def cancelled_draft(stepup: StepUp, actor: Actor) -> Draft:
