@@ -123,6 +123,7 @@ class Reader:
             (r"agentvault (stepup approve|login)", self._begin),
             (r"agentvault tenant activate", self._activate),
             (r"agentvault connections add", self._connect),
+            (r"agentvault secrets set", self._seal),
             (r".* --follow", lambda line: self._start(line).kill()),
         ):
             if re.match(pattern, command):
@@ -253,6 +254,16 @@ class Reader:
             terminal.write("y\n")
             assert terminal.finish() == 0, terminal.display
         self._accepted()
+
+    def _seal(self, command: str) -> None:
+        """Type a value where it is asked for, twice, unseen."""
+        line = shlex.split(command, comments=True)
+        with Terminal(line, self._environment) as terminal:
+            for asked in ("Value", "Once more"):
+                terminal.see(asked)
+                terminal.write("sk_live_example\n")
+            assert terminal.finish() == 0, terminal.display
+            assert "sk_live_example" not in "\n".join(terminal.display)
 
     def _connect(self, command: str) -> None:
         """Sign in and allow the account, and paste the address of each page's end."""
