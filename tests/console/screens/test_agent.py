@@ -376,6 +376,7 @@ def _fresh(here: Room) -> bool:
     return "counts are old" not in here.text("facts")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(40, 10), (80, 24), (120, 40), (200, 60), (20, 5)])
 async def test_every_pane_can_be_reached_at_every_size(
     fake: FakeOperator, tmp_path: Path, size: tuple[int, int]

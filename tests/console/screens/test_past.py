@@ -43,6 +43,7 @@ def stage(fake: FakeOperator, tmp_path: Path) -> Stage:
     return Stage(fake, tmp_path)
 
 
+@pytest.mark.slow
 async def test_every_row_of_the_masthead_says_past(stage: Stage) -> None:
     """A word and a frame on each row, the moment, how long ago, and the way back."""
     async with stage.on("t", "ctrl+u"):
@@ -108,6 +109,7 @@ async def test_scrub_keys(stage: Stage) -> None:
         assert "t goes back to now" in stage.toast
 
 
+@pytest.mark.slow
 async def test_a_moment_ago_looks_like_now(stage: Stage) -> None:
     """Bursts are marked, and agents ordered, in the past of 0 s ago as they are now."""
     async with stage.on():
@@ -129,6 +131,7 @@ async def test_a_moment_ago_looks_like_now(stage: Stage) -> None:
         assert [*live.view.acknowledged] == [agent["id"]]
 
 
+@pytest.mark.slow
 async def test_a_held_event_is_where_it_begins(stage: Stage) -> None:
     """t on an event of the held audit goes to its moment; m on one there too."""
     async with stage.on("shift+tab", "k", "k", "k"):
@@ -150,6 +153,7 @@ async def test_deciding_keys_are_refused_in_a_line(stage: Stage, key: str) -> No
         assert stage.fake.requests == []
 
 
+@pytest.mark.slow
 async def test_step_ups_then_can_be_read_and_not_decided(stage: Stage) -> None:
     """The dialog is marked as past, its deciding keys refused, whatever is waiting."""
     async with stage.on("t", "home", "at"):

@@ -432,6 +432,7 @@ async def test_older_events_are_read_when_someone_scrolls(stage: Stage) -> None:
         assert stage.watch.feed.exhausted
 
 
+@pytest.mark.slow
 async def test_an_event_leads_to_its_agent(stage: Stage) -> None:
     """o in the audit puts the agent pane's cursor on the event's agent."""
     busy(stage.fake)
@@ -499,6 +500,7 @@ async def test_the_palette_knows_commands_and_agents(stage: Stage) -> None:
         assert stage.chosen() == "finance-agent"
 
 
+@pytest.mark.slow
 async def test_an_empty_vault_says_how_to_begin(stage: Stage) -> None:
     """The first agent is one command away, and the command is there."""
     SCENES["empty"](stage.fake)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -171,5 +172,5 @@ class _Told(FakeState):
         tell(self.mirror, kind, data)
 
 
-TestOperator = Operator.TestCase
+TestOperator = pytest.mark.slow(Operator.TestCase)
 TestOperator.settings = settings(max_examples=60, stateful_step_count=40)
