@@ -165,6 +165,8 @@ class Broker:
     """What upkeep does besides, at each look."""
     on_status: Callable[[], None] = lambda: None
     """Called when something in the status line changed."""
+    issuer: str = ""
+    """The URL that agents reach it at, once they can."""
     gateway: DataPlane | None = None
     """Where agents act through the broker; None where it only issues tokens."""
     log_problem: str | None = None

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from agentvault_tui.broker.agents_api.replies import OAuthError, malformed
+from agentvault_tui.broker.audience import mcp_server_of
 from agentvault_tui.model import DETAIL_TYPE, Action
 from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.policy.resources import canonical
@@ -55,7 +56,11 @@ class Asked(NamedTuple):
 
 
 def read_request(
-    form: dict[str, object], catalogue: Catalogue, *, backchannel: bool = False
+    form: dict[str, object],
+    catalogue: Catalogue,
+    issuer: str = "",
+    *,
+    backchannel: bool = False,
 ) -> Asked:
     """Read scope, resource and details of a token or backchannel request.
 
@@ -66,6 +71,8 @@ def read_request(
     alone = len(scopes) == 1
     # Empty is absent (RFC 6749 section 3.1), in a JSON body as in a form.
     resource = canonical_resource(text_of(form, "resource"))
+    # The URL of an MCP server says where a token is good, not what it acts on.
+    acted_on = None if mcp_server_of(resource, issuer) else resource
     message = text_of(form, "binding_message") if backchannel else None
     raw = form.get("authorization_details")
     details = None if raw is None else _details(raw)
@@ -73,10 +80,10 @@ def read_request(
     action = _member(detail, "action", str, "a string", scopes[0])
     if action not in scopes:
         raise _bad_details("'action' must be one of the requested scopes")
-    named = canonical_resource(_member(detail, "resource", str, "a string", resource))
+    named = canonical_resource(_member(detail, "resource", str, "a string", acted_on))
     if named is None:
         detail.pop("resource", None)
-    if resource is not None and named != resource:
+    if acted_on is not None and named != acted_on:
         # RFC 8707: what is decided about must be what the token is good for.
         text = "'resource' and the resource in authorization_details differ"
         raise OAuthError(400, "invalid_target", text)

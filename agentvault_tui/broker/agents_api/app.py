@@ -47,6 +47,7 @@ from agentvault_tui.broker.answers import (
     Permitted,
     Provided,
 )
+from agentvault_tui.broker.audience import mcp_server_of
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.floods import SPAN
 from agentvault_tui.broker.usecases.evaluate import evaluate
@@ -139,7 +140,7 @@ class AgentsApi:
     def __init__(self, broker: Broker, issuer: str) -> None:
         """Serve *broker* at *issuer*, a URL without a slash at the end."""
         self._broker = broker
-        self._issuer = issuer
+        self._issuer = broker.issuer = issuer
         self._authenticate = ClientAuth(
             broker.registry.agent_by_client_id,
             broker.clock,
@@ -258,7 +259,7 @@ class AgentsApi:
     async def _token(self, agent: Agent, form: Form) -> Reply:
         grant = text_of(form, "grant_type")
         if grant == CLIENT_CREDENTIALS:
-            asked = read_request(form, self._broker.policy.catalogue)
+            asked = read_request(form, self._broker.policy.catalogue, self._issuer)
             answer = await request_token(
                 self._broker,
                 agent,
@@ -283,7 +284,8 @@ class AgentsApi:
         raise OAuthError(400, "unsupported_grant_type", text)
 
     async def _backchannel(self, agent: Agent, form: Form) -> Reply:
-        asked = read_request(form, self._broker.policy.catalogue, backchannel=True)
+        catalogue = self._broker.policy.catalogue
+        asked = read_request(form, catalogue, self._issuer, backchannel=True)
         answer = await start_backchannel(
             self._broker,
             agent,
@@ -322,6 +324,8 @@ class AgentsApi:
         token = self._broker.registry.token(sha256_hex(text.strip().decode("latin-1")))
         if token is None:
             raise _bad_token("the token is unknown, over, used up or revoked")
+        if mcp_server_of(token.resource, self._issuer):
+            raise _bad_token("the token is for an MCP server, and good there alone")
         return token
 
     async def _access(

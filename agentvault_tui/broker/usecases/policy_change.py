@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
+from agentvault_tui.broker.audience import mcp_server_of
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.policy_files import (
     changed,
@@ -261,7 +262,7 @@ def _would_issue(broker: Broker, token: Token) -> bool:
     """Decide the token's action anew; what a person approved is only ever forbidden."""
     agent = broker.registry.agent(token.agent_id)
     if token.stepup_id is None:
-        verdict = broker.policy.decide(agent, _action_of(token))
+        verdict = broker.policy.decide(agent, _action_of(broker, token))
         return verdict.outcome is Outcome.ALLOWED
     stepup = broker.stepups.find(token.stepup_id)
     if stepup is None:
@@ -276,15 +277,16 @@ def _would_issue(broker: Broker, token: Token) -> bool:
     return broker.policy.decide(agent, asked).outcome is not Outcome.DENIED
 
 
-def _action_of(token: Token) -> Action:
+def _action_of(broker: Broker, token: Token) -> Action:
     """Return the action a token was issued for, from what resource servers are told."""
     details: list[dict[str, Any]] = json.loads(token.authorization_details or "[]")
     ours = next((one for one in details if one.get("type") == DETAIL_TYPE), {})
     scopes = tuple(token.scope.split())
+    audience = mcp_server_of(token.resource, broker.issuer)
     return Action(
         scopes,
         ours.get("action", scopes[0]),
-        ours.get("resource", token.resource),
+        ours.get("resource", None if audience else token.resource),
         ours.get("parameters") or {},
         named="action" in ours or len(scopes) == 1,
     )

@@ -17,6 +17,7 @@ from agentvault_tui.broker.answers import (
     Spent,
     Waiting,
 )
+from agentvault_tui.broker.audience import mcp_server_of
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.usecases.exchange import deliver_approved
 from agentvault_tui.broker.usecases.mint import record_void
@@ -130,7 +131,7 @@ async def introspect(broker: Broker, caller: Agent, token: str) -> Introspection
         # RFC 7662 section 4: whoever may ask about any token can go fishing for one.
         return Introspection(found if found.agent_id == caller.id else None)
     seen = seen_by(caller, found)
-    if seen is None:
+    if seen is None or mcp_server_of(found.resource, broker.issuer):
         return Introspection(None)
     # The catalogue in force counts beside the one the token was issued under.
     elevated, catalogue = found.kind is TokenKind.ELEVATED, broker.policy.catalogue

@@ -1,0 +1,43 @@
+"""MCP servers behind the gateway as audiences of tokens (RFC 8707)."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import urlsplit
+
+from agentvault_tui.web.guard import loopback_hosts
+
+PREFIX: Final = "/mcp/"
+_PATH: Final = re.compile(re.escape(PREFIX) + r"([a-z0-9][a-z0-9_-]{0,62})")
+
+
+def mcp_server_of(resource: str | None, issuer: str) -> str | None:
+    """Return the name of the MCP server of this broker that *resource* is the URL of.
+
+    Such a URL says where a token is good, and nothing about what is acted on.
+
+    Args:
+        resource: a resource indicator.
+        issuer: the URL that agents reach the broker at.
+
+    Returns:
+        the name, also of a server that is not there; None for any other resource.
+    """
+    if not resource or not issuer:
+        return None
+    ours = urlsplit(issuer)
+    try:
+        url = urlsplit(resource)
+        hosts = loopback_hosts(ours.port or 0, (ours.hostname or "").strip("[]"))
+    except ValueError:
+        return None
+    path = _PATH.fullmatch(url.path)
+    if (
+        path is None
+        or url.scheme != ours.scheme
+        or url.netloc.encode() not in hosts
+        or resource != f"{url.scheme}://{url.netloc}{url.path}"
+    ):
+        return None
+    return path[1]
