@@ -1,4 +1,1 @@
-"""Where policy, ledger and tenant meet: request, step up, decide, redeem, revoke.
-
-The use-cases are plain functions; the agents' and the operators' HTTP are thin faces.
-"""
+"""The agents' authorization server: use-cases as functions, and HTTP over them."""

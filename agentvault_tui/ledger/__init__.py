@@ -1,4 +1,4 @@
-"""Remembers: one SQLite file, one writer, state and events in one transaction."""
+"""The store: one SQLite file, one writer, state and events in one transaction."""
 
 from agentvault_tui.ledger.accepting import accept_rollback
 from agentvault_tui.ledger.activity import ALLOWED, REDEEMED, Activity, Count

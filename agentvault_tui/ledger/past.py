@@ -19,7 +19,7 @@ from agentvault_tui.ledger.past_activity import PastActivity, activity_at
 from agentvault_tui.ledger.past_agents import Roster, Rosters
 from agentvault_tui.ledger.past_spans import last_asked, seq_at
 from agentvault_tui.ledger.past_stepups import stepups
-from agentvault_tui.ledger.past_tokens import PastHolding, Shelf, holdings
+from agentvault_tui.ledger.past_tokens import PastCache, PastHolding, holdings
 from agentvault_tui.ledger.places import head_seq, time_at
 from agentvault_tui.ledger.records import Panic
 from agentvault_tui.model import (
@@ -103,7 +103,7 @@ class History:
 
     def __init__(self) -> None:
         self._rosters = Rosters()
-        self._shelf = Shelf()
+        self._cache = PastCache()
 
     def at(
         self,
@@ -151,11 +151,11 @@ class History:
     ) -> Past:
         seq = place.seq
         roster: Roster = self._rosters.at(db, seq)
-        found, unsure = holdings(db, seq, moment, roster, self._shelf)
+        found, unsure = holdings(db, seq, moment, roster, self._cache)
         cases, doubts = stepups(db, seq, moment, roster)
-        counts = self._shelf.tallies.at(db, seq)
+        counts = self._cache.tallies.at(db, seq)
         minute = seq_at(db, moment - _MINUTE, upto=seq) or 0
-        earlier = self._shelf.tallies.at(db, minute)
+        earlier = self._cache.tallies.at(db, minute)
         row = db.execute("SELECT hash FROM events WHERE seq = ?", (seq,)).fetchone()
         return Past(
             place=place,

@@ -42,9 +42,9 @@ class Roster:
 
     agents: dict[AgentId, Agent] = field(default_factory=dict)
     panic: Panic | None = None
-    shut: int = 0
+    all_ended_seq: int = 0
     """The last event that ended every token there was."""
-    doors: dict[AgentId, int] = field(default_factory=dict)
+    valid_from_seq: dict[AgentId, int] = field(default_factory=dict)
     """The last event that cut an agent off or let it back in.
 
     No token issued before it lives: either it was cut, or it was recorded while its
@@ -61,14 +61,14 @@ class Roster:
     """Batches that were found although their callers had been told they failed."""
     unsure: list[str] = field(default_factory=list)
 
-    def door(self, agent_id: AgentId) -> int | None:
+    def valid_from(self, agent_id: AgentId) -> int | None:
         """Return the event after which its tokens live; None if none does."""
         agent = self.agents.get(agent_id)
         if self.panic is not None or agent is None:
             return None
         if agent.status is AgentStatus.REVOKED:
             return None
-        return max(self.shut, self.doors.get(agent_id, 0))
+        return max(self.all_ended_seq, self.valid_from_seq.get(agent_id, 0))
 
     def set_back_since(self, seq: int) -> timedelta:
         """Return how far the wall clock was set back after an event, as less than 0."""
@@ -142,12 +142,12 @@ def _apply(roster: Roster, event: Event) -> None:
             since = event.detail.get("since")
             began = parse_iso(since) if isinstance(since, str) else event.time
             roster.panic = Panic(True, began, event.actor.name, event.reason or "")
-            roster.shut = event.seq
+            roster.all_ended_seq = event.seq
         case EventType.PANIC_OFF if not failed:
             roster.panic = None
-            roster.shut = event.seq
+            roster.all_ended_seq = event.seq
         case EventType.CLOCK_JUMP if ends_everything(event):
-            roster.shut = event.seq
+            roster.all_ended_seq = event.seq
         case EventType.CLOCK_JUMP:
             moved = _seconds(event.detail.get("seconds"))
             roster.jumps[event.seq] = moved
@@ -188,10 +188,10 @@ def _change(roster: Roster, event: Event, agent: Agent, *, failed: bool) -> None
     match event.type:
         case EventType.AGENT_REVOKED:
             agent = agent.revoked(event.time)
-            roster.doors[agent.id] = event.seq
+            roster.valid_from_seq[agent.id] = event.seq
         case EventType.AGENT_RESTORED if not failed:
             agent = replace(agent, status=AgentStatus.ACTIVE, revoked_at=None)
-            roster.doors[agent.id] = event.seq
+            roster.valid_from_seq[agent.id] = event.seq
         case EventType.AGENT_SCOPES_CHANGED:
             taken = _scopes(event.detail, "ungranted", roster, event)
             if taken:

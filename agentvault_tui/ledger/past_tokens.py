@@ -127,7 +127,7 @@ class PastHolding:
 
 
 @dataclass(slots=True)
-class Shelf:
+class PastCache:
     """What is known from look to look."""
 
     tallies: Tallies = field(default_factory=Tallies)
@@ -136,21 +136,21 @@ class Shelf:
 
 
 def holdings(
-    db: sqlite3.Connection, seq: int, moment: datetime, roster: Roster, shelf: Shelf
+    db: sqlite3.Connection, seq: int, moment: datetime, roster: Roster, cache: PastCache
 ) -> tuple[dict[AgentId, PastHolding], list[str]]:
     """Return what each agent held after event *seq*, and what is unsure of it."""
-    doors = {
-        agent: door
+    valid_from = {
+        agent: since
         for agent in roster.agents
-        if (door := roster.door(agent)) is not None
+        if (since := roster.valid_from(agent)) is not None
     }
     found: dict[AgentId, PastHolding] = defaultdict(PastHolding)
     stretches = spans(db, seq, moment, TOKENS, roster)
     known = [span for span in stretches if span.known]
-    look = _Look(db, (seq, moment), roster, shelf, known)
-    listed = min(max(_BUDGET // max(len(doors), 1), 1), _MOST)
-    for agent, counts in look.counts(doors).items():
-        found[agent] = look.holding(agent, doors[agent], counts, listed)
+    look = _StandardTokens(db, (seq, moment), roster, cache, known)
+    listed = min(max(_BUDGET // max(len(valid_from), 1), 1), _MOST)
+    for agent, counts in look.counts(valid_from).items():
+        found[agent] = look.holding(agent, valid_from[agent], counts, listed)
     for token in _elevated(db, seq, moment, roster):
         found[token.agent_id].live += 1
         found[token.agent_id].soonest.append(token)
@@ -171,7 +171,7 @@ def holdings(
     return {agent: held for agent, held in found.items() if held.live > 0}, unsure
 
 
-class _Look:
+class _StandardTokens:
     """The standard tokens of the stretches in which those that live were issued."""
 
     def __init__(
@@ -179,13 +179,13 @@ class _Look:
         db: sqlite3.Connection,
         at: tuple[int, datetime],
         roster: Roster,
-        shelf: Shelf,
+        cache: PastCache,
         stretches: list[Span],
     ) -> None:
         self._db = db
         self._seq, self._moment = at
         self._roster = roster
-        self._shelf = shelf
+        self._cache = cache
         self._spans = stretches
         low = stretches[0].low if stretches else self._seq
         rows = db.execute(_GIVEN_BACK, (low, self._seq, _MANY + 1)).fetchall()
@@ -195,17 +195,21 @@ class _Look:
         if not self.rough:
             self._keep_given_back([row[0] for row in rows])
 
-    def counts(self, doors: Mapping[AgentId, int]) -> dict[AgentId, dict[Span, int]]:
-        """Count each agent's decisions in each stretch, behind its door."""
+    def counts(
+        self, valid_from: Mapping[AgentId, int]
+    ) -> dict[AgentId, dict[Span, int]]:
+        """Count each agent's decisions in each stretch since its tokens are valid."""
         found: dict[AgentId, dict[Span, int]] = defaultdict(dict)
-        tallies, none = self._shelf.issued, AgentCounts()
+        tallies, none = self._cache.issued, AgentCounts()
         for span in self._spans:
-            inside = {agent: door for agent, door in doors.items() if door >= span.low}
+            inside = {
+                agent: first for agent, first in valid_from.items() if first >= span.low
+            }
             keys = (json.dumps(inside), span.high)
             counted = dict(self._db.execute(_COUNT, keys).fetchall())
             upto = tallies.at(self._db, span.high)
             before = tallies.at(self._db, span.low - 1)
-            for agent in doors:
+            for agent in valid_from:
                 count = counted.get(agent)
                 if count is None:
                     count = upto.get(agent, none).allowed
@@ -215,13 +219,13 @@ class _Look:
         return found
 
     def holding(
-        self, agent: AgentId, door: int, counts: Mapping[Span, int], listed: int
+        self, agent: AgentId, since: int, counts: Mapping[Span, int], listed: int
     ) -> PastHolding:
         """Return what lives of what was counted, and read the soonest to end."""
-        ended, more = self._ended(agent, door)
+        ended, more = self._ended(agent, since)
         held = PastHolding(live=sum(counts.values()) - len(ended) - more)
         for span in counts if held.live else ():
-            after, few = max(door, span.low - 1), listed + _EDGE
+            after, few = max(since, span.low - 1), listed + _EDGE
             walk = self._walk(agent, after, span.high, few)
             for token in islice(walk, _SOME if self.rough else None):
                 if self._over(token, span):
@@ -232,15 +236,15 @@ class _Look:
                     break
         return held
 
-    def _ended(self, agent: AgentId, door: int) -> tuple[set[str], int]:
+    def _ended(self, agent: AgentId, since: int) -> tuple[set[str], int]:
         """Return those of the counted that ended early; how many more are not named."""
         ended = set[str]()
-        more = self._roughly(agent, door) if self.rough else 0
+        more = self._roughly(agent, since) if self.rough else 0
         for span in self._spans:
-            after = max(door, span.low - 1)
+            after = max(since, span.low - 1)
             given_back = self._given_back.get(agent, set())
             if not span.shift:
-                # Given back, so alive then: issued since the door last moved.
+                # Given back, so alive then: issued since its tokens are valid.
                 ended |= given_back
             elif given_back:
                 ended |= given_back & self._ids(agent, after, span)
@@ -254,9 +258,9 @@ class _Look:
                     ended |= set() if self._over(token, span) else {token.id}
         return ended, more
 
-    def _roughly(self, agent: AgentId, door: int) -> int:
+    def _roughly(self, agent: AgentId, first: int) -> int:
         """Name the first that the agent handed back; return how many others did end."""
-        after = max(door, self._spans[0].low - 1) if self._spans else door
+        after = max(first, self._spans[0].low - 1) if self._spans else first
         keys = (agent, after, self._seq)
         sql = _GIVEN_BACK_BY.format("count(*)")
         (count,) = self._db.execute(sql, keys).fetchone()
@@ -266,8 +270,8 @@ class _Look:
 
     def _keep_given_back(self, seqs: list[int]) -> None:
         """Remember those that would live, had their agents not ended them."""
-        for row in self._shelf.rows.read(self._db, seqs):
-            behind = row.seq > (self._roster.door(row.agent) or 0)
+        for row in self._cache.rows.read(self._db, seqs):
+            behind = row.seq > (self._roster.valid_from(row.agent) or 0)
             lived = row.expires_at is None or row.expires_at > self._moment
             if lived and behind and not row.elevated:
                 self._given_back[row.agent].add(row.id)
@@ -287,7 +291,7 @@ class _Look:
         while after < upto:
             keys = (agent, after, upto, chunk)
             seqs = [row[0] for row in self._db.execute(_ISSUED, keys)]
-            yield from self._shelf.rows.read(self._db, seqs)
+            yield from self._cache.rows.read(self._db, seqs)
             if len(seqs) < chunk:
                 return
             after, chunk = seqs[-1], min(2 * chunk, _CHUNK)
@@ -299,13 +303,14 @@ def _elevated(
     """Return the live tokens for one action: people approved them, so they are few."""
     found: dict[str, tuple[int, Token]] = {}
     for event in _approvals(db, seq):
-        if not is_void(roster.void, event.seq) and (token := _once(event)):
+        if not is_void(roster.void, event.seq) and (token := _elevated_token(event)):
             found[token.id] = event.seq, token
     lived = {
         token.id: (at, token)
         for at, token in found.values()
         if token.expires.wall + roster.set_back_since(at) > moment
-        and at > (door if (door := roster.door(token.agent_id)) is not None else seq)
+        and at
+        > (first if (first := roster.valid_from(token.agent_id)) is not None else seq)
         and not any(
             cut.seq > at and cut.scopes & set(token.scope.split())
             for cut in roster.scope_cuts.get(token.agent_id, ())
@@ -333,7 +338,7 @@ def _approvals(db: sqlite3.Connection, seq: int) -> list[Event]:
     return found
 
 
-def _once(event: Event) -> Token | None:
+def _elevated_token(event: Event) -> Token | None:
     """Return the elevated token an event gives life to, or a new end."""
     detail = event.detail
     ends = detail.get("expires_at") or detail.get("token_fetch_before")

@@ -23,7 +23,7 @@ class LostTrackError(LedgerDamagedError):
     """The store holds what this process did not write: it must not go on."""
 
 
-class Doubt:
+class DoubtfulBatch:
     """A batch whose commit failed: it is in the store as a whole, or not at all."""
 
     def __init__(self, batch: Batch, ledger_id: str, error: str) -> None:

@@ -29,7 +29,7 @@ from agentvault_tui.ledger import schema
 from agentvault_tui.ledger.activity import Counts, count_new
 from agentvault_tui.ledger.batch import Batch, Job, Tip, build, write
 from agentvault_tui.ledger.records import Attempt, Recovery
-from agentvault_tui.ledger.recovery import Doubt
+from agentvault_tui.ledger.recovery import DoubtfulBatch
 from agentvault_tui.ledger.schema import StoreConnection
 from agentvault_tui.ledger.state import prune
 from agentvault_tui.model import Event
@@ -229,7 +229,7 @@ class Writer:
         self._counts = None
         self._fail([*batch.jobs, *self._waiting()])
         self.on_problem()
-        doubt = Doubt(batch, self._ledger_id, str(error))
+        doubt = DoubtfulBatch(batch, self._ledger_id, str(error))
         delay = _FIRST_RETRY
         while not self._closing:
             await asyncio.sleep(delay)

@@ -1,4 +1,4 @@
-"""The words of the product: frozen, slotted, without I/O, standard library only."""
+"""The data types that all rooms share: frozen, without I/O, standard library only."""
 
 from agentvault_tui.model.account import Account, IssuedProviderToken, Lease
 from agentvault_tui.model.agent import Agent, AgentCounts, AgentStatus, Credential

@@ -1,4 +1,4 @@
-"""Decides: Cedar over a catalogue of scopes; no clock, no network, no database."""
+"""The policy decision point: Cedar over a catalogue; no clock, network, database."""
 
 from agentvault_tui.policy.catalogue import Catalogue, Effect, is_scope_name
 from agentvault_tui.policy.engine import SHIPPED, Policy

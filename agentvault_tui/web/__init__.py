@@ -1,7 +1,4 @@
-"""HTTP as every face of ours serves it: bounded, loopback or socket, suspicious.
-
-Broker and tenant bring an ASGI app; sockets, deadlines, caps and refusals are here.
-"""
+"""HTTP servers for ASGI apps: sockets, deadlines, caps, and guards before an app."""
 
 from agentvault_tui.web.forms import BodyError, parse_body, parse_form
 from agentvault_tui.web.guard import (

@@ -26,7 +26,7 @@ from agentvault_tui.ledger import Ledger, Recovery, opening, verify_ledger
 from agentvault_tui.ledger.batch import Batch, Job, Tip, build, read_tip, write
 from agentvault_tui.ledger.headfile import Witness, write_witness
 from agentvault_tui.ledger.records import Attempt, Change
-from agentvault_tui.ledger.recovery import Doubt, LostTrackError
+from agentvault_tui.ledger.recovery import DoubtfulBatch, LostTrackError
 from agentvault_tui.ledger.schema import StoreConnection, open_writer, set_up_writer
 from agentvault_tui.ledger.state import Statement
 from agentvault_tui.ledger.writer import Writer
@@ -258,7 +258,7 @@ async def test_a_doubtful_batch_is_found_or_found_missing(
     db, batch, ledger_id = await _doubtful(home, clock, *drafts, changes=changes)
     if arrived:
         await db.run(write, batch.statements)
-    tip, recovery = await Doubt(batch, ledger_id, "I/O error").settle(db, clock)
+    tip, recovery = await DoubtfulBatch(batch, ledger_id, "I/O error").settle(db, clock)
     await db.close()
     assert recovery.found is arrived
     assert recovery.event.detail["voided"] == ["tok_1"]
@@ -303,7 +303,7 @@ async def test_a_doubtful_record_of_a_doubt_is_not_written_twice(
 ) -> None:
     """When even the recording of the doubt is in doubt, it is recognised later."""
     db, batch, ledger_id = await _doubtful(home, clock, decision(), changes=())
-    doubt = Doubt(batch, ledger_id, "I/O error")
+    doubt = DoubtfulBatch(batch, ledger_id, "I/O error")
     first = await doubt.settle(db, clock)
     assert await doubt.settle(db, clock) == first
     await db.close()
@@ -318,7 +318,7 @@ async def test_a_ledger_somebody_else_wrote_to_is_not_continued(
     other = build(batch.before, [stranger], clock)
     await db.run(write, other.statements)
     with pytest.raises(LostTrackError):
-        await Doubt(batch, ledger_id, "I/O error").settle(db, clock)
+        await DoubtfulBatch(batch, ledger_id, "I/O error").settle(db, clock)
     await db.close()
 
 

@@ -1,1 +1,1 @@
-"""What the broker can be asked to do, one file a journey."""
+"""The broker's use-cases: functions over a `Broker`, one file for each journey."""
