@@ -14,8 +14,11 @@ import pytest
 from support.command_line import PROGRAM, Answer, Broker, plain_environment
 from support.terminal import Terminal
 
+from agentvault_tui.cli import console as own_broker
 from agentvault_tui.cli.app import run
 from agentvault_tui.cli.session import CliSession
+from agentvault_tui.errors import UnreachableError
+from agentvault_tui.home import Home
 from agentvault_tui.operator_api.client import OperatorClient
 
 Run = Callable[..., Answer]
@@ -201,3 +204,25 @@ def test_a_broker_that_cannot_start_says_why(tmp_path: Path) -> None:
     assert "the broker did not start" in terminal.text
     assert "policy.cedar" in terminal.text
     assert "Traceback" not in terminal.text
+
+
+def test_one_that_neither_starts_nor_ends_is_ended_and_told(
+    short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alive, on a machine too busy for it, or hung: an error, and no process left."""
+    program = short / "stuck"
+    program.write_text(
+        f"#!/bin/sh\necho $$ >{short}/pid\necho '{{}}'\nexec sleep 600\n"
+    )
+    program.chmod(0o700)
+    monkeypatch.setattr(own_broker.sys, "executable", str(program))
+    monkeypatch.setattr(own_broker, "_STOP_SECONDS", 0.1)
+    home = Home.locate(short / "home")
+    with (
+        pytest.raises(UnreachableError, match="the broker did not start"),
+        own_broker.own_broker(home),
+    ):
+        pytest.fail("it is not there")
+    pid = int((short / "pid").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)

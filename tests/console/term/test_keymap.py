@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.dialog_stand import Stand, StandApp, said, scene
 
+import agentvault_tui.console as room
 from agentvault_tui.console.app import ConsoleApp
+from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.dialogs.base import Dialog
+from agentvault_tui.console.dialogs.info import HelpDialog
+from agentvault_tui.console.dialogs.panic import PanicDialog
+from agentvault_tui.console.dialogs.revoke import RevokeDialog
+from agentvault_tui.console.dialogs.stepup import StepUpDialog
+from agentvault_tui.console.screens.past import PastScreen
 from agentvault_tui.console.screens.watch import Watch
-from agentvault_tui.console.term.keyed import KEYED, keys_of
-from agentvault_tui.console.term.keymap import FILE, Keymap, load
-from agentvault_tui.console.widgets.agents import AgentPane
+from agentvault_tui.console.term.keyed import KEYED, key_label, keys_of, relabel
+from agentvault_tui.console.term.keymap import FILE, Keymap, load, load_all
+from agentvault_tui.console.widgets.agents import AgentPane, DetailsPane
+from agentvault_tui.console.widgets.audit import AuditPane
+from agentvault_tui.console.widgets.bars import Masthead
 
 _EASY = (
     *("enter", "return", "space", "tab", "shift+tab", "backspace"),
@@ -157,3 +172,162 @@ def test_no_keymap_is_dangerous(
             }
             always = {"escape", "ctrl+q"}
             assert not (set(keymap.keys[name]) - always) & others
+
+
+CALENDAR, PAYMENTS = "agt_0000000000000002", "agt_0000000000000001"
+OWN = {
+    "approve": ("A",),
+    "last": ("B",),
+    "panic": ("P",),
+    "restore": ("R",),
+    "save": ("ctrl+y",),
+    "saved": ("ctrl+k",),
+    "time": ("T",),
+    "view": ("V",),
+}
+_NAMED = re.compile(
+    r"(?:^|[ ;.(])(?:[a-zA-Z!?@]|ctrl\+\w|End|Tab) (?:goes|shows|lifts|restores|serves"
+    r"|saves|lists|waits|revokes|approves|denies|copies|opens|ends)\b"
+)
+
+
+def trees() -> Iterator[ast.Module]:
+    for path in Path(str(room.__file__)).parent.rglob("*.py"):
+        if "plain" not in path.parts:
+            yield ast.parse(path.read_text("utf-8"))
+
+
+def test_every_name_has_the_key_it_is_said_to_have() -> None:
+    """Where a sentence gives an action's name and shipped key, a binding has both."""
+    load_all()
+    shipped = {
+        (name, key_label(key))
+        for kind in KEYED
+        for key, name in keys_of(kind).items()
+        if name
+    }
+    given = {
+        tuple(ast.literal_eval(arg) for arg in node.args)
+        for tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "attr", getattr(node.func, "id", "")) == "key"
+        and len(node.args) == 2
+        and all(isinstance(arg, ast.Constant) for arg in node.args)
+    }
+    assert len(given) > 8
+    assert given <= shipped
+
+
+def test_no_sentence_has_a_key_in_its_words() -> None:
+    """A key written into a sentence would stay there whatever the user has."""
+    found = []
+    for tree in trees():
+        docs = {
+            id(node.body[0].value)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and isinstance(node.body[0], ast.Expr)
+        }
+        found += [
+            node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in docs
+            and _NAMED.search(node.value)
+        ]
+    # What stays on its key may be named: Esc, Enter, and y in a danger dialog.
+    assert [text for text in found if not text.startswith("y ")] == []
+
+
+def own(**change: str) -> Stand:
+    stand = scene()
+    stand.desk.keymap = dict(OWN)
+    if change:
+        stand.agent(CALENDAR, **change)
+    return stand
+
+
+def cut(stand: Stand) -> None:
+    stand.change("sup_7f3a", resource="x" * 400)
+
+
+Make = Callable[[Desk], Dialog[Any]]
+DIALOGS: dict[str, tuple[Callable[[Stand], object], Make, str]] = {
+    "revoked already": (
+        lambda stand: stand.agent(CALENDAR, status="revoked"),
+        lambda desk: RevokeDialog(desk, desk.mirror.agents[CALENDAR]),
+        "R restores it",
+    ),
+    "stopped already": (
+        lambda stand: stand.panic("fire"),
+        PanicDialog,
+        "P lifts it",
+    ),
+    "a value is cut": (
+        cut,
+        lambda desk: StepUpDialog(desk, desk.mirror.stepups["sup_7f3a"]),
+        "V shows it whole, A waits for it",
+    ),
+    "the past": (
+        lambda stand: setattr(stand.desk, "past", True),
+        lambda desk: StepUpDialog(desk, desk.mirror.stepups["sup_7f3a"]),
+        "T goes back to now",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DIALOGS)
+async def test_dialogs_name_the_users_keys(case: str) -> None:
+    """In notes and obstacles, before and after a decision."""
+    change, make, words = DIALOGS[case]
+    stand = own()
+    change(stand)
+    app = StandApp(stand, make)
+    async with app.run_test(size=(100, 40)) as pilot:
+        app.settle()
+        await pilot.pause()
+        assert words in said(app)
+
+
+async def test_what_was_decided_names_the_users_keys() -> None:
+    """The way back is named in the outcome, too."""
+    stand = own()
+    revoke = RevokeDialog(stand.desk, stand.mirror.agents[CALENDAR])
+    app = StandApp(stand, lambda _: revoke)
+    async with app.run_test(size=(100, 40)) as pilot:
+        app.settle()
+        await pilot.press("y")
+        await pilot.pause()
+        revoke.update_page()
+        assert "R serves it again" in said(app)
+
+
+async def test_help_names_the_users_keys_of_filters() -> None:
+    """The line on saved filters, where filters work."""
+    stand = own()
+    dialog = HelpDialog(stand.desk, {})
+    assert "ctrl+y saves one, ctrl+k lists" in dialog._with_keys(
+        "{save} saves one, {saved} lists them"
+    )
+
+
+def test_panes_name_the_users_keys() -> None:
+    """What waits above the agents, what is revoked, how to follow again."""
+    stand = own(status="revoked")
+    assert stand.desk.restores == "; R restores"
+    stand.panic("fire")
+    masthead = Masthead(stand.desk, id="masthead")
+    assert masthead._panic().endswith("P lifts it")
+    stand.desk.read_only = True
+    assert stand.desk.restores == ""
+    assert "lifts" not in masthead._panic()
+
+
+def test_labels_of_two_keys_are_both_the_users() -> None:
+    """A footer that names a pair of keys names both anew."""
+    keymap = {"a-minute-back": ("x",), "down": ("J",), "last": ("B",)}
+    assert relabel("h l", [PastScreen], keymap) == "x l"
+    assert relabel("j k", [DetailsPane], keymap) == "J k"
+    assert relabel("End", [AuditPane], keymap) == "B"

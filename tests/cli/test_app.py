@@ -40,7 +40,7 @@ CONTRACT = {
     *("tenant user otp", "tenant activate", "tenant rotate-keys", "doctor"),
     *("tls init", "tls show"),
 }
-ANSWERS_NOTHING = {"console", "demo", "serve"}
+ANSWERS_NOTHING = {"console", "demo", "hook", "serve"}
 
 
 def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, CliCommand]]:
