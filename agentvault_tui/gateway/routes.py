@@ -71,9 +71,9 @@ def match(service: Service, method: str, target: Target) -> RouteMatch | None:
     if not (method.isascii() and method.isupper()):
         return None
     segments = target.segments
-    folded = None
+    folded = tuple(map(fold, segments[: core_length(segments)]))
     passed: list[frozenset[int]] = []
-    for route in service.candidates(method, core_length(segments)):
+    for route in service.index.candidates(method, folded):
         captures = route.captures(segments)
         if captures is not None:
             fixed = {i for i, (_, name) in enumerate(route.segments) if not name}
@@ -83,8 +83,6 @@ def match(service: Service, method: str, target: Target) -> RouteMatch | None:
                 return None
             resource = _resource(route, service, target, captures)
             return RouteMatch(route, route.scope, resource, captures)
-        if folded is None:
-            folded = tuple(map(fold, segments[: core_length(segments)]))
         if (odd := route.differences(folded)) is not None:
             passed.append(odd)
     if passed or service.unmatched == DENY:

@@ -6,7 +6,8 @@ import hashlib
 import ipaddress
 import re
 import ssl
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,9 +25,9 @@ from agentvault_tui.gateway.config_folder import (
 )
 from agentvault_tui.gateway.templates import (
     HEADER_NAME,
+    RouteIndex,
     RouteTable,
     ServiceRoute,
-    core_length,
     parse_route,
 )
 from agentvault_tui.home import Home
@@ -179,8 +180,8 @@ class Service:
     routes: tuple[ServiceRoute, ...]
     sha256: str
     """Of the file."""
-    index: Mapping[str, tuple[tuple[ServiceRoute, ...], ...]]
-    """By method, ``*`` for others, then by the path's length: routes in their order."""
+    index: RouteIndex
+    """The routes by method and path."""
 
     @property
     def is_private(self) -> bool:
@@ -189,11 +190,6 @@ class Service:
             return not ipaddress.ip_address(self.origin.host).is_global
         except ValueError:
             return self.origin.host.rpartition(".")[2] == "localhost"
-
-    def candidates(self, method: str, length: int) -> tuple[ServiceRoute, ...]:
-        """Return the routes that a path of *length* segments may match, in order."""
-        by_length = self.index.get(method, self.index["*"])
-        return by_length[min(length, len(by_length) - 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,18 +236,23 @@ def parse_service(name: str, text: str, catalogue: Catalogue, base: Path) -> Ser
     if len(table.routes) > MAX_ROUTES:
         raise ServiceError(f"it has more than {MAX_ROUTES} routes")
     routes: list[ServiceRoute] = []
+    # By method and length, none for those that take the rest: others cannot cover it.
+    seen: dict[tuple[str, int], list[tuple[int, ServiceRoute]]] = defaultdict(list)
     for number, one in enumerate(table.routes, start=1):
         where = f"route {number} ({visible(one.method, 20)} {visible(one.path, 80)})"
         try:
             route = parse_route(one, catalogue)
         except ServiceError as error:
             raise ServiceError(f"{where}: {error.what}", error.remedy) from None
-        for before, earlier in enumerate(routes, start=1):
+        groups = [(m, n) for m in {"*", route.method} for n in (0, len(route.segments))]
+        for before, earlier in (pair for key in groups for pair in seen[key]):
             if earlier.covers(route):
                 raise ServiceError(
                     f"{where} can never match: route {before} matches all that it does",
                     "put the narrower route first, or remove one",
                 )
+        length = 0 if route.rest else len(route.segments)
+        seen[route.method, length].append((number, route))
         routes.append(route)
     return Service(
         name=name,
@@ -263,7 +264,7 @@ def parse_service(name: str, text: str, catalogue: Catalogue, base: Path) -> Ser
         credential=table.credential,
         routes=tuple(routes),
         sha256=hashlib.sha256(text.encode()).hexdigest(),
-        index=_index(routes),
+        index=RouteIndex(routes),
     )
 
 
@@ -336,27 +337,6 @@ def _ca_file(named: str, base: Path) -> str:
             "name a PEM file",
         ) from None
     return str(path)
-
-
-def _index(
-    routes: list[ServiceRoute],
-) -> dict[str, tuple[tuple[ServiceRoute, ...], ...]]:
-    longest = max((len(route.segments) for route in routes), default=0)
-    return {
-        method: tuple(
-            tuple(
-                route
-                for route in routes
-                if route.method in {"*", method}
-                and (
-                    core_length(route.segments) == length
-                    or (route.rest and core_length(route.segments) <= length + 1)
-                )
-            )
-            for length in range(longest + 2)
-        )
-        for method in {route.method for route in routes} | {"*"}
-    }
 
 
 class Services(ConfigFolder[Service]):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 from urllib.parse import unquote
 
@@ -161,6 +161,78 @@ def fold(segment: str) -> str:
 def core_length(segments: tuple[Any, ...]) -> int:
     """Return the number of segments, the empty one after a final slash left out."""
     return len(segments) - (len(segments) > 1 and segments[-1] in {"", ("", "")})
+
+
+@dataclass(slots=True)
+class _Node:
+    """A place in the tree of templates: what the segments up to here were."""
+
+    literals: dict[str, _Node] = field(default_factory=dict)
+    """By folded text."""
+    capture: _Node | None = None
+    ends: list[int] = field(default_factory=list)
+    """Routes whose template ends here, by their place in the file."""
+    rests: list[int] = field(default_factory=list)
+    """Routes that capture the rest from here on."""
+
+
+class RouteIndex:
+    """Routes by method and literal segments, so that few are compared with a path."""
+
+    def __init__(self, routes: Sequence[ServiceRoute]) -> None:
+        """Index *routes*, whose order counts."""
+        self._routes = routes
+        texts = [text for route in routes for text, _ in route.segments]
+        self._longest = max((len(fold(text)) for text in texts), default=0)
+        methods = {route.method for route in routes} | {"*"}
+        self._roots = {method: self._tree(method) for method in methods}
+
+    def candidates(self, method: str, folded: tuple[str, ...]) -> list[ServiceRoute]:
+        """Return every route that a path matches in any spelling, in their order.
+
+        Args:
+            method: the request's.
+            folded: what `fold` made of each segment, a final slash left out.
+
+        Returns:
+            those, and some that it does not match.
+        """
+        nodes = [self._roots.get(method, self._roots["*"])]
+        found = {*nodes[0].rests}
+        for segment in folded:
+            names = self._names(segment)
+            inner = [
+                *(one.literals[n] for one in nodes for n in names if n in one.literals),
+                *(one.capture for one in nodes if one.capture is not None),
+            ]
+            found.update(place for one in inner for place in one.rests)
+            nodes = inner
+        found.update(place for one in nodes for place in one.ends)
+        return [self._routes[place] for place in sorted(found)]
+
+    def _names(self, segment: str) -> list[str]:
+        """Return the literals that a segment reads like: itself, or before a dot."""
+        names = [segment]
+        place = segment.find(".")
+        while 0 <= place <= self._longest:
+            names.append(segment[:place])
+            place = segment.find(".", place + 1)
+        return names
+
+    def _tree(self, method: str) -> _Node:
+        root = _Node()
+        for place, route in enumerate(self._routes):
+            if route.method not in {"*", method}:
+                continue
+            node = root
+            own = route.segments[: core_length(route.segments) - route.rest]
+            for text, name in own:
+                if name:
+                    node.capture = node = node.capture or _Node()
+                else:
+                    node = node.literals.setdefault(fold(text), _Node())
+            (node.rests if route.rest else node.ends).append(place)
+        return root
 
 
 def parse_route(table: RouteTable, catalogue: Catalogue) -> ServiceRoute:

@@ -13,6 +13,13 @@ from hypothesis import strategies as st
 from agentvault_tui.errors import BadPathError, UnreadableBodyError
 from agentvault_tui.gateway import RouteMatch, Service, action_of, match, parse_target
 from agentvault_tui.gateway.services import parse_service
+from agentvault_tui.gateway.templates import (
+    RouteIndex,
+    RouteTable,
+    core_length,
+    fold,
+    parse_route,
+)
 from agentvault_tui.policy import shipped_catalogue
 from agentvault_tui.policy.facts import derive
 
@@ -353,3 +360,37 @@ def test_any_request_is_an_action_or_refused(
         return
     if action and method == "POST" and "/transfers/" in path.lower() + "/":
         assert action.action == "send:payment" or len(target.segments) > 3
+
+
+SEGMENTS = st.sampled_from(["a", "A", "a.json", "b", "{}", "{*}", ""])
+
+
+@given(
+    st.lists(st.lists(SEGMENTS, min_size=1, max_size=4), max_size=6),
+    st.lists(
+        st.sampled_from(["a", "A", "a.json", "b", "c", ""]), min_size=1, max_size=5
+    ),
+)
+def test_the_index_leaves_no_route_out(
+    templates: list[list[str]], segments: list[str]
+) -> None:
+    """What is not compared with a path is matched by it in no spelling."""
+    routes = []
+    for template in templates:
+        parts = [p for n, p in enumerate(template) if p or n == len(template) - 1]
+        parts = [
+            f"{{x{n}{p[1:-1] if n == len(parts) - 1 else ''}}}" if "{" in p else p
+            for n, p in enumerate(parts)
+        ]
+        table = RouteTable(method="GET", path="/" + "/".join(parts), scope="read:files")
+        routes.append(parse_route(table, shipped_catalogue()))
+    path = (*(part for part in segments[:-1] if part), segments[-1])
+    folded = tuple(map(fold, path[: core_length(path)]))
+    found = RouteIndex(routes).candidates("GET", folded)
+    for route in routes:
+        matched = route.captures(path) is not None
+        if matched or route.differences(folded) is not None:
+            assert route in found
+    assert [routes.index(route) for route in found] == sorted(
+        routes.index(route) for route in found
+    )
