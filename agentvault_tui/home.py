@@ -190,11 +190,6 @@ def private_file(path: Path) -> None:
         os.close(descriptor)
 
 
-def replace_private(path: Path, text: str) -> None:
-    """Put *text* at *path*, as `put_private` does, in place of what was there."""
-    put_private(path, text.encode(), replace=True)
-
-
 def put_private(path: Path, content: bytes, *, replace: bool) -> None:
     """Put *content* at *path*, 0600, whole or not at all; on disk when this returns.
 

@@ -5,10 +5,12 @@ A code that is cut, inverted or squeezed does not scan, and nobody can tell by l
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from ipaddress import ip_address
+from itertools import zip_longest
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
@@ -97,57 +99,36 @@ def draw(
         height: rows; None on a terminal that scrolls.
         ascii_only: whether half blocks cannot be shown.
     """
-    modules = _matrix(text)
-    if modules is None:
-        return None
     for quiet in (_QUIET, _QUIET_TIGHT):
-        across = len(modules) + 2 * quiet
+        modules = _matrix(text, quiet)
+        across = len(modules)
         cells = (across * 2, across) if ascii_only else (across, (across + 1) // 2)
-        if cells[0] <= width and cells[1] <= (height or cells[1]):
-            framed = _frame(modules, quiet)
-            rows = _blanks(framed) if ascii_only else _half_blocks(framed)
+        if modules and cells[0] <= width and cells[1] <= (height or cells[1]):
+            rows = _blanks(modules) if ascii_only else _half_blocks(modules)
             return QrCode(tuple(rows), cells[0])
     return None
 
 
 @lru_cache(maxsize=8)
-def _matrix(text: str) -> tuple[tuple[int, ...], ...] | None:
+def _matrix(text: str, quiet: int) -> tuple[bytes, ...]:
+    """Return the rows of modules with a light border; none of a text too long."""
     # Imported at the first code, not at the first frame: segno takes 60 ms.
     import segno  # noqa: PLC0415 - see above
 
     try:
         code = segno.make_qr(text, error="l", boost_error=False)
     except (ValueError, segno.DataOverflowError):
-        return None
-    return tuple(tuple(1 if module else 0 for module in row) for row in code.matrix)
+        return ()
+    return tuple(map(bytes, code.matrix_iter(border=quiet)))
 
 
-def _frame(modules: tuple[tuple[int, ...], ...], quiet: int) -> list[list[int]]:
-    across = len(modules) + 2 * quiet
-    side = [0] * quiet
-    blank = [[0] * across for _ in range(quiet)]
-    middle = [[*side, *row, *side] for row in modules]
-    return [*blank, *middle, *(list(row) for row in blank)]
+def _half_blocks(modules: tuple[bytes, ...]) -> Iterator[tuple[Run, ...]]:
+    for upper, lower in zip_longest(modules[::2], modules[1::2]):
+        pairs = zip(upper, lower or bytes(len(upper)), strict=True)
+        yield (("".join(map(_HALVES.__getitem__, pairs)), Ground.DARK_ON_LIGHT),)
 
 
-def _half_blocks(modules: list[list[int]]) -> list[tuple[Run, ...]]:
-    if len(modules) % 2:
-        modules = [*modules, [0] * len(modules)]
-    return [
-        (
-            (
-                "".join(
-                    _HALVES[pair]
-                    for pair in zip(modules[y], modules[y + 1], strict=True)
-                ),
-                Ground.DARK_ON_LIGHT,
-            ),
-        )
-        for y in range(0, len(modules), 2)
-    ]
-
-
-def _blanks(modules: list[list[int]]) -> list[tuple[Run, ...]]:
+def _blanks(modules: tuple[bytes, ...]) -> list[tuple[Run, ...]]:
     rows = []
     for line in modules:
         runs: list[Run] = []

@@ -25,7 +25,7 @@ from agentvault_tui.errors import (
     SettingsError,
     TenantError,
 )
-from agentvault_tui.home import Home, replace_private
+from agentvault_tui.home import Home, put_private
 from agentvault_tui.model import Account, AgentId
 from agentvault_tui.vault import (
     Cause,
@@ -170,7 +170,7 @@ class VaultUsers:
         path = self._home.vault_users
         self._seen = None
         try:
-            replace_private(path, json.dumps(value, indent=1))
+            put_private(path, json.dumps(value, indent=1).encode(), replace=True)
         except OSError as error:
             raise SettingsError(
                 f"{path} cannot be written ({error.strerror})",

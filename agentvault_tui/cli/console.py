@@ -95,6 +95,8 @@ def own_broker(home: Home) -> Iterator[Path]:
         UnreachableError: it did not start, with what it said.
     """
     home.prepare()
+    # Its own two folders a child finds by itself.
+    named = {"AGENTVAULT_HOME": str(home.data)} if home.data == home.config else {}
     log = home.run / "broker.log"
     private_file(log)
     # -P: a json.py in the folder we were started from must not be imported.
@@ -105,19 +107,18 @@ def own_broker(home: Home) -> Iterator[Path]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
-            env={**os.environ, **_home_variable(home)},
+            env={**os.environ, **named},
             # Ctrl-C and a closing terminal are the console's; it then stops the broker.
             start_new_session=True,
         )
     try:
         yield _ready(process, log)
     finally:
-        _stop(process)
-
-
-def _home_variable(home: Home) -> dict[str, str]:
-    """Name the home to the child, unless it is the user's own two folders."""
-    return {"AGENTVAULT_HOME": str(home.data)} if home.data == home.config else {}
+        process.terminate()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+        _end(process)
 
 
 def _ready(process: subprocess.Popen[bytes], log: Path) -> Path:
@@ -133,14 +134,6 @@ def _ready(process: subprocess.Popen[bytes], log: Path) -> Path:
         raise failure(
             "the broker did not start", last.removeprefix("agentvault: ")
         ) from error
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            pipe.close()
-    _end(process)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -38,41 +38,18 @@ class Effect(StrEnum):
         return self in {Effect.READ, Effect.WRITE}
 
 
-_READ_VERBS: Final = frozenset(
-    {"read", "list", "get", "search", "view", "export", "download"}
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_READ_VERBS: Final = _words("read list get search view export download")
+_SEND_VERBS: Final = _words("send post publish broadcast invite notify")
+_DELETE_VERBS: Final = _words(
+    "delete remove purge erase wipe destroy drop revoke cancel terminate"
 )
-_SEND_VERBS: Final = frozenset(
-    {"send", "post", "publish", "broadcast", "invite", "notify"}
-)
-_DELETE_VERBS: Final = frozenset(
-    {
-        "delete",
-        "remove",
-        "purge",
-        "erase",
-        "wipe",
-        "destroy",
-        "drop",
-        "revoke",
-        "cancel",
-        "terminate",
-    }
-)
-_PAY_VERBS: Final = frozenset(
-    {"pay", "transfer", "refund", "withdraw", "wire", "charge"}
-)
-_PAY_NOUNS: Final = frozenset(
-    {
-        "payment",
-        "payments",
-        "payout",
-        "payouts",
-        "transfer",
-        "transfers",
-        "money",
-        "funds",
-        "refund",
-    }
+_PAY_VERBS: Final = _words("pay transfer refund withdraw wire charge")
+_PAY_NOUNS: Final = _words(
+    "payment payments payout payouts transfer transfers money funds refund"
 )
 
 
@@ -138,19 +115,11 @@ class Catalogue:
         return None if entry is None else entry.scope
 
     def effect(self, name: str) -> Effect:
-        """Return what using the known scope *name* does.
-
-        Raises:
-            KeyError: the catalogue has no such scope.
-        """
+        """Return what using the known scope *name* does."""
         return self._entries[name].effect
 
     def is_bulk(self, name: str) -> bool:
-        """Tell whether one use of the known scope *name* may change many things.
-
-        Raises:
-            KeyError: the catalogue has no such scope.
-        """
+        """Tell whether one use of the known scope *name* may change many things."""
         return self._entries[name].bulk
 
     def is_single_use(self, names: Iterable[str]) -> bool:
@@ -242,7 +211,11 @@ def _entry(text: str, source: str, name: str, table: object) -> Entry:
     for key in table:
         if key not in _KEYS:
             near = difflib.get_close_matches(key, _KEYS, n=1)
-            remedy = f"did you mean {near[0]}" if near else f"known: {_list(_KEYS)}"
+            remedy = (
+                f"did you mean {near[0]}"
+                if near
+                else f"known: {', '.join(sorted(_KEYS))}"
+            )
             what = f"{shown} has an unknown key '{visible(key, 60)}'"
             raise _fault(text, source, name, what, remedy)
 
@@ -290,10 +263,6 @@ def _fault(
         if line.lstrip().startswith("[") and key in line:
             return PolicyError(f"{source} line {number}: {what}", remedy)
     return PolicyError(f"{source}: {what}", remedy)
-
-
-def _list(words: frozenset[str]) -> str:
-    return ", ".join(sorted(words))
 
 
 EFFECT_GROUPS: Final = {

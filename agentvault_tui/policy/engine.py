@@ -96,8 +96,12 @@ class Policy:
             scope.name: [r for r in readers if r.reads and scope.name in r.actions]
             for scope in catalogue
         }
-        if strict:
-            self._refuse_misspelt()
+        if strict and (problem := first_misspelt(self.rules, catalogue)):
+            raise PolicyError(
+                f"{source} line {problem.line}: the rule {problem.rule}:"
+                f" {problem.what}",
+                "`agentvault policy check` lists all there is",
+            )
         # The actions of the schema, with their groups; each decision adds its agent.
         self._actions = cedarpy.Entities.from_json_str("[]", self._schema)
         self.seen = seen
@@ -112,14 +116,6 @@ class Policy:
             for scope in catalogue
         }
         self._kept: OrderedDict[Hashable, Verdict] = OrderedDict()
-
-    def _refuse_misspelt(self) -> None:
-        if problem := first_misspelt(self.rules, self.catalogue):
-            raise PolicyError(
-                f"{self.source} line {problem.line}: the rule {problem.rule}:"
-                f" {problem.what}",
-                "`agentvault policy check` lists all there is",
-            )
 
     def problems(self, agents: Collection[str] | None = None) -> list[PolicyProblem]:
         """Return what in the rules cannot match, or not as it reads.
@@ -321,25 +317,15 @@ class Policy:
         if result.diagnostics.errors or result.decision is cedarpy.Decision.NoDecision:
             # Cedar skips a rule that fails, also a forbid (an overflow is enough):
             # what that rule would have said is unknown, so the answer is no.
-            return Ruling(
-                scope,
-                Outcome.DENIED,
-                "policy_error",
-                POLICY_ERROR,
-                "A rule of the policy failed on this request.",
-            )
+            why = "A rule of the policy failed on this request."
+            return Ruling(scope, Outcome.DENIED, "policy_error", POLICY_ERROR, why)
         matched = [
             self.rules[index]
             for index in sorted(map(position, result.diagnostics.reasons))
         ]
         if not matched:
-            return Ruling(
-                scope,
-                Outcome.DENIED,
-                "policy_forbids",
-                DEFAULT_DENY,
-                "No rule of the policy permits it.",
-            )
+            why = "No rule of the policy permits it."
+            return Ruling(scope, Outcome.DENIED, "policy_forbids", DEFAULT_DENY, why)
         # Of equally strict rules the first in the file is the one that is named.
         rule = max(matched, key=lambda one: _ANSWERS[one.obligation][0].strictness)
         outcome, reason = _ANSWERS[rule.obligation]

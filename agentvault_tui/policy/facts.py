@@ -83,7 +83,7 @@ def derive(action: Action) -> Facts:
         recipients = None
         unclear.add("recipients")
     amount = _read(parameters, "amount", _whole, unclear)
-    currency = _read(parameters, "currency", _code, unclear)
+    currency = _read(parameters, "currency", _currency, unclear)
     if amount is not None and currency is None:
         unclear.add("currency")
     count = _read(parameters, "count", _whole, unclear)
@@ -127,6 +127,11 @@ def _whole(value: object) -> int | None:
     return value if type(value) is int and 0 <= value <= LARGEST else None
 
 
+def _currency(value: object) -> str | None:
+    """Accept an ISO 4217 code as written there."""
+    return value if isinstance(value, str) and CURRENCY.fullmatch(value) else None
+
+
 def _how_many(value: object) -> int | None:
     """Accept a count of at least one, or a list of plain addresses.
 
@@ -167,11 +172,6 @@ def _addressed(parameters: list[tuple[str, object]], *, stated: bool) -> int:
         number = _how_many([value] if isinstance(value, str) else value)
         total += LARGEST + 1 if number is None else number
     return total
-
-
-def _code(value: object) -> str | None:
-    """Accept an ISO 4217 code as written there."""
-    return value if isinstance(value, str) and CURRENCY.fullmatch(value) else None
 
 
 @lru_cache(maxsize=256)

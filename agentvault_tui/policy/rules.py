@@ -120,7 +120,7 @@ def _split(text: str, source: str) -> Iterator[_Piece]:
         if mark == ";":
             yield _piece(text, start, token.end(), source)
             start, depth = token.end(), 0
-    if _without_comments(text[start:]).strip():
+    if re.sub(r"//[^\n]*", "", text[start:]).strip():
         yield _piece(text, start, len(text), source)
 
 
@@ -136,10 +136,6 @@ def _piece(text: str, start: int, end: int, source: str) -> _Piece:
             "divide it",
         )
     return _Piece(line, text[begin:end])
-
-
-def _without_comments(text: str) -> str:
-    return re.sub(r"//[^\n]*", "", text)
 
 
 def _rule(piece: _Piece, source: str) -> PolicyRule:

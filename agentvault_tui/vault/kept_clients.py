@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from agentvault_tui.errors import NotFoundError, SettingsError
-from agentvault_tui.home import Home, private_folder, replace_private
+from agentvault_tui.home import Home, private_folder, put_private
 from agentvault_tui.vault.issuer import check_issuer, origin
 from agentvault_tui.vault.secret import Secret
 
@@ -111,4 +111,4 @@ class ClientSecretsFile:
         )
 
     def _write(self, value: dict[str, object]) -> None:
-        replace_private(self.path, json.dumps(value, indent=1))
+        put_private(self.path, json.dumps(value, indent=1).encode(), replace=True)

@@ -80,7 +80,7 @@ class Export:
             for event in page.events:
                 if event.seq > self.upto:
                     after = None
-                elif self._wanted(event):
+                elif not self._filter or self._matches(event):
                     self.written += 1
                     if csv_form:
                         rows.writerow(cells(to_builtins(event)))
@@ -89,9 +89,7 @@ class Export:
                         file.write(f"{encode(event).decode()}\n")
             self.looked = self.upto if after is None else after
 
-    def _wanted(self, event: EventInfo) -> bool:
-        if not self._filter:
-            return True
+    def _matches(self, event: EventInfo) -> bool:
         mirror = self._link.mirror
         row = mirror.intake.event(event)
         name = mirror.agent_name(row.agent_id)

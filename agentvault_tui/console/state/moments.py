@@ -26,20 +26,13 @@ def read_moment(text: str, now: datetime) -> datetime | None:
             return now - timedelta(seconds=int(match[1]) * _UNITS[match[2]])
         except OverflowError:
             return _EARLIEST
-    if match := _TIME.fullmatch(text):
-        return _time_of_day(match, now)
     try:
+        if match := _TIME.fullmatch(text):
+            hour, minute, second = (int(part or 0) for part in match.groups())
+            time = now.replace(hour=hour, minute=minute, second=second, microsecond=0)
+            return time if time <= now else time - timedelta(days=1)
         found = datetime.fromisoformat(text.upper())
         return found.replace(tzinfo=found.tzinfo or UTC).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
-
-
-def _time_of_day(match: re.Match[str], now: datetime) -> datetime | None:
-    hour, minute, second = (int(part or 0) for part in match.groups())
-    try:
-        found = now.replace(hour=hour, minute=minute, second=second, microsecond=0)
-        return found if found <= now else found - timedelta(days=1)
     except (ValueError, OverflowError):
         return None
 

@@ -90,7 +90,12 @@ def load(folder: Path, together: Iterable[Place]) -> Keymap:
             keymap.problems.append(problem)
         else:
             keymap.keys[name] = keys
-    _settle(keymap, places)
+    while clash := _clash(keymap.keys, places):
+        key, name, other = clash
+        keymap.problems.append(
+            f"{name} cannot be on {key}: {other} is there; give {other} another key"
+        )
+        del keymap.keys[name]
     return keymap
 
 
@@ -139,24 +144,10 @@ def _unfit(name: str, key: str) -> str:
         return "ctrl+p always opens the palette"
     if key == "escape" and name not in {"out", "leave"}:
         return "Esc always goes one step out"
-    if name in _DECIDES and _careless(last.lower(), modifiers):
+    controlled = "ctrl" in modifiers and last.lower() in _CONTROLLED
+    if name in _DECIDES and (last.lower() in _CARELESS or controlled):
         return "nothing is decided by a key that is pressed without looking"
     return ""
-
-
-def _careless(last: str, modifiers: list[str]) -> bool:
-    """Tell whether a key, or what a terminal sends for it, is pressed so easily."""
-    return last in _CARELESS or ("ctrl" in modifiers and last in _CONTROLLED)
-
-
-def _settle(keymap: Keymap, places: list[Place]) -> None:
-    """Take back, one by one, what gives a key two meanings in one place."""
-    while clash := _clash(keymap.keys, places):
-        key, name, other = clash
-        keymap.problems.append(
-            f"{name} cannot be on {key}: {other} is there; give {other} another key"
-        )
-        del keymap.keys[name]
 
 
 def _clash(
