@@ -96,12 +96,8 @@ class Policy:
             scope.name: [r for r in readers if r.reads and scope.name in r.actions]
             for scope in catalogue
         }
-        if strict and (problem := first_misspelt(self.rules, catalogue)):
-            raise PolicyError(
-                f"{source} line {problem.line}: the rule {problem.rule}:"
-                f" {problem.what}",
-                "`agentvault policy check` lists all there is",
-            )
+        if strict:
+            self._refuse_misspelt()
         # The actions of the schema, with their groups; each decision adds its agent.
         self._actions = cedarpy.Entities.from_json_str("[]", self._schema)
         self.seen = seen
@@ -116,6 +112,14 @@ class Policy:
             for scope in catalogue
         }
         self._kept: OrderedDict[Hashable, Verdict] = OrderedDict()
+
+    def _refuse_misspelt(self) -> None:
+        if problem := first_misspelt(self.rules, self.catalogue):
+            raise PolicyError(
+                f"{self.source} line {problem.line}: the rule {problem.rule}:"
+                f" {problem.what}",
+                "`agentvault policy check` lists all there is",
+            )
 
     def problems(self, agents: Collection[str] | None = None) -> list[PolicyProblem]:
         """Return what in the rules cannot match, or not as it reads.
