@@ -18,7 +18,6 @@ from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.replay import ReplayStore
 from agentvault_tui.broker.stepups import StepUps
 from agentvault_tui.broker.upstream import (
-    Attempts,
     Outbox,
     Outlook,
     Providers,
@@ -209,7 +208,7 @@ class Broker:
             self.clock, self.registry, self.outlook, self.vault.exchange_apart
         )
         reached = (self.clock, self.registry, self.access, self.providers)
-        self.outbox = Outbox(*reached, Attempts(*reached, self._record_step))
+        self.outbox = Outbox(*reached, self._record_step)
         self.registry.foresee = self.outbox.foresee
         self.registry.outlook = self.outlook.of
 

@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from agentvault_tui.clock import iso, parse_iso
+from agentvault_tui.ledger.schema import transaction
 from agentvault_tui.model import DECISION_TYPES, ActorKind, AgentId, Event, EventType
 
 SCOPE: Final = "scope"
@@ -178,8 +179,7 @@ def uncounted(db: sqlite3.Connection, agent_id: str | None = None) -> Counts:
 
 def count_new(db: sqlite3.Connection, found: Counts | None = None) -> None:
     """Bring the counts up to date; *found* is what all events not counted yet add."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(db, "BEGIN IMMEDIATE"):
         found = found or uncounted(db)
         db.executemany(
             _TALLY,
@@ -190,11 +190,6 @@ def count_new(db: sqlite3.Connection, found: Counts | None = None) -> None:
         )
         if found.upto:
             db.execute("UPDATE counted SET upto = ?", (found.upto,))
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
 
 
 def fact_of(body: dict[str, Any]) -> Fact:

@@ -13,6 +13,7 @@ from agentvault_tui.clock import Clock, iso, parse_iso
 from agentvault_tui.ledger.bindings import bind
 from agentvault_tui.ledger.chain import Prepared, genesis, link, prepare, written
 from agentvault_tui.ledger.records import Attempt, Change, Head
+from agentvault_tui.ledger.schema import transaction
 from agentvault_tui.ledger.state import (
     Row,
     Statement,
@@ -104,17 +105,9 @@ def build(tip: Tip, jobs: Sequence[Job], clock: Clock) -> Batch:
 
 def write(db: sqlite3.Connection, statements: list[Statement]) -> None:
     """Run *statements* as one transaction, in the connection's thread."""
-    execute = db.execute
-    execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(db, "BEGIN IMMEDIATE"):
         for sql, parameters in statements:
-            execute(sql, parameters)
-        execute("COMMIT")
-    except BaseException:
-        # A full disk has rolled back by itself already.
-        if db.in_transaction:
-            execute("ROLLBACK")
-        raise
+            db.execute(sql, parameters)
 
 
 def read_tip(db: sqlite3.Connection, ledger_id: str) -> Tip:

@@ -22,6 +22,7 @@ from agentvault_tui.ledger.past_stepups import stepups
 from agentvault_tui.ledger.past_tokens import PastCache, PastHolding, holdings
 from agentvault_tui.ledger.places import head_seq, time_at
 from agentvault_tui.ledger.records import Panic
+from agentvault_tui.ledger.schema import transaction
 from agentvault_tui.model import (
     DECISION_TYPES,
     Agent,
@@ -114,12 +115,9 @@ class History:
         moment: datetime | None = None,
     ) -> Past:
         """Rebuild the state at an event, or at a moment, in one snapshot."""
-        db.execute("BEGIN")
-        try:
+        with transaction(db):
             place, moment = _find(db, seq, moment, now)
             return self._rebuild(db, place, moment)
-        finally:
-            db.execute("COMMIT")
 
     def activity(
         self,
@@ -132,8 +130,7 @@ class History:
         moment: datetime | None = None,
     ) -> PastActivity:
         """Count what one agent had done, its quarters from *since* the moment."""
-        db.execute("BEGIN")
-        try:
+        with transaction(db):
             place, moment = _find(db, seq, moment, now)
             agent = self._rosters.at(db, place.seq).agents.get(agent_id)
             if agent is None:
@@ -143,8 +140,6 @@ class History:
             begins = since(moment)
             found, whole = activity_at(db, agent_id, place.seq, begins, moment)
             return PastActivity(place.seq, moment, agent, found, whole)
-        finally:
-            db.execute("COMMIT")
 
     def _rebuild(
         self, db: sqlite3.Connection, place: PastPlace, moment: datetime

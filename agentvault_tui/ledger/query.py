@@ -19,6 +19,7 @@ from agentvault_tui.clock import Clock
 from agentvault_tui.ledger.chain import genesis, read_event, written
 from agentvault_tui.ledger.places import first_at, head_seq
 from agentvault_tui.ledger.records import EventQuery, Link, Page, Story
+from agentvault_tui.ledger.schema import transaction
 from agentvault_tui.ledger.search import Match, indexed_upto, plan
 from agentvault_tui.model import DECISION_TYPES, Event, EventType
 
@@ -41,8 +42,7 @@ class _Span:
 
 def read_page(db: sqlite3.Connection, query: EventQuery, clock: Clock) -> Page:
     """Read one page, in one snapshot."""
-    db.execute("BEGIN")
-    try:
+    with transaction(db):
         found, resume = _find(db, query, clock)
         if len(found) > query.limit:
             found = found[: query.limit]
@@ -53,8 +53,6 @@ def read_page(db: sqlite3.Connection, query: EventQuery, clock: Clock) -> Page:
             (json.dumps(found),),
         )
         return Page(tuple(read_event(*row) for row in rows), resume)
-    finally:
-        db.execute("COMMIT")
 
 
 def read_links(

@@ -245,6 +245,20 @@ def read_home(home: Home) -> Iterator[sqlite3.Connection]:
 
 
 @contextmanager
+def transaction(db: sqlite3.Connection, begin: str = "BEGIN") -> Iterator[None]:
+    """Run a block as one transaction, or read in one snapshot."""
+    db.execute(begin)
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        # A full disk has rolled back by itself already.
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
 def foreseen(path: Path) -> Iterator[None]:
     """Turn what is wrong with a file, or with what stands in it, into a remedy."""
     try:

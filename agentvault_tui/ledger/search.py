@@ -21,7 +21,7 @@ from typing import Final
 from agentvault_tui.home import Home, private_file
 from agentvault_tui.ledger import schema
 from agentvault_tui.ledger.opening import Opened
-from agentvault_tui.ledger.schema import StoreConnection
+from agentvault_tui.ledger.schema import StoreConnection, transaction
 
 _STEP: Final = 1024
 """Events indexed at a time while commits flow, and never fewer: each time writes whole
@@ -246,19 +246,13 @@ def _feed(db: sqlite3.Connection, start: int, step: int) -> int:
     if row is None or row[0] <= start:
         return start
     upto, digest = row
-    db.execute("BEGIN")
-    try:
+    with transaction(db):
         db.execute(
             "INSERT INTO main.words (rowid, text)"
             " SELECT seq, text FROM ledger.events WHERE seq > ? AND seq <= ?",
             (start, upto),
         )
         db.execute("UPDATE main.progress SET upto = ?, hash = ?", (upto, digest))
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
     return int(upto)
 
 

@@ -34,6 +34,7 @@ from agentvault_tui.ledger.records import (
     Panic,
     UsedAssertion,
 )
+from agentvault_tui.ledger.schema import transaction
 from agentvault_tui.model import (
     Account,
     Agent,
@@ -170,8 +171,7 @@ def last_n(db: sqlite3.Connection) -> int:
 
 def load(db: sqlite3.Connection, clock: Clock) -> Loaded:
     """Read everything the broker keeps in memory, in one snapshot."""
-    db.execute("BEGIN")
-    try:
+    with transaction(db):
         counts, last_seen = _counts(db)
         tokens, numbers, issued = _live_tokens(db, clock)
         meta = dict(db.execute("SELECT key, value FROM meta WHERE value IS NOT NULL"))
@@ -201,8 +201,6 @@ def load(db: sqlite3.Connection, clock: Clock) -> Loaded:
             ),
             leases=tuple(_leases(meta, clock)),
         )
-    finally:
-        db.execute("COMMIT")
 
 
 def read_meta(db: sqlite3.Connection, key: str) -> str | None:

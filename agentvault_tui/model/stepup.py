@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from agentvault_tui.clock import Deadline
-from agentvault_tui.model.decision import limits_nothing, other_details
+from agentvault_tui.model.decision import Action, limits_nothing, other_details
 from agentvault_tui.model.ids import AgentId, DecisionId, StepUpId
 from agentvault_tui.model.scope import Risk
 
@@ -137,6 +137,18 @@ class StepUp:
         """Return the request of a held call, read anew each time."""
         text = self.request_json
         return None if text is None else json.loads(text)
+
+    @property
+    def asked(self) -> Action:
+        """Return the action as policy decides about it."""
+        return Action(
+            tuple(self.scope.split()),
+            self.action,
+            self.resource,
+            self.parameters,
+            self.reason,
+            named=self.connection is None,
+        )
 
     @property
     def unlimited(self) -> bool:

@@ -12,12 +12,11 @@ from agentvault_tui.broker.upstream.access import (
     Holdings,
     TenantAccess,
 )
-from agentvault_tui.broker.upstream.outbox import Attempts, Outbox
+from agentvault_tui.broker.upstream.outbox import Outbox
 from agentvault_tui.broker.upstream.providers import Outlook, Providers
 from agentvault_tui.broker.upstream.tenant_log import TenantLog
 
 __all__ = [
-    "Attempts",
     "HeldAccount",
     "Holding",
     "Holdings",

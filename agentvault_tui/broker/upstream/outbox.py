@@ -63,125 +63,6 @@ Record = Callable[[Draft | None, tuple[Change, ...]], Awaitable[None]]
 """Writes a step, with its event if it has one; keeps both when the ledger cannot."""
 
 
-class Attempts:
-    """Tries steps, and records how that went."""
-
-    def __init__(
-        self,
-        clock: Clock,
-        registry: Registry,
-        access: TenantAccess,
-        providers: Providers,
-        record: Record,
-        *,
-        jitter: Callable[[], float] = _random,
-        longest: float = _TRY,
-    ) -> None:
-        """Do steps by *access* and *providers*; a try ends after *longest* seconds."""
-        self._clock = clock
-        self._registry = registry
-        self._access = access
-        self._providers = providers
-        self._record = record
-        self._jitter = jitter
-        self._longest = longest
-
-    async def make(self, step: OutboxStep) -> None:
-        """Try *step* once, unless what is in force here is against it."""
-        if (step.step == Step.GRANT_BACK) is not self._served(step.agent_id):
-            # Never against what is in force here, whatever a row says.
-            await self._end(replace(step, status="withdrawn", next_at=None))
-            return
-        try:
-            if is_providers(step):
-                tried = await self._providers.do(step)
-            else:
-                step = await self._informed(step)
-                tried = await self._at_tenant(step)
-        except AgentVaultError as error:
-            tried = Tried.of(error)
-        except Exception as error:
-            log.exception("step %s of %s broke", step.step, step.agent_id)
-            fault = f"this is our fault, see the log ({type(error).__name__})"
-            tried = Tried(fault)
-        if self._registry.step(step.agent_id, step.id) is step:
-            await self._tell(step, tried)
-        elif tried.changes:
-            # The agent was revoked or restored meanwhile, which holds. What is undone
-            # at a provider by nobody is told all the same.
-            done = _over(step, tried, self._clock.now())
-            await self._record(_draft(done), tried.changes)
-
-    async def keep(self, step: OutboxStep) -> None:
-        """Write *step*, of which operators need not hear."""
-        await self._record(None, (step,))
-
-    async def _informed(self, step: OutboxStep) -> OutboxStep:
-        """Return *step*, which knows whose tokens end even if its cut could not know.
-
-        All of the agent's steps are told at once: one of them forgets the accounts.
-        """
-        agent_id, holdings = step.agent_id, self._access.holdings
-        if step.users or step.step == Step.GRANT_BACK:
-            return step
-        held = holdings.of(agent_id)
-        users = users_of(holdings, agent_id, held) if held else ()
-        for row in self._registry.steps_of(agent_id) if users else ():
-            if row.status == "pending" and not row.users and not is_providers(row):
-                told = replace(row, users=users)
-                self._registry.put_step(told)
-                await self.keep(told)
-        return self._registry.step(agent_id, step.id) or step
-
-    async def _at_tenant(self, step: OutboxStep) -> Tried:
-        holdings = self._access.holdings
-        try:
-            async with asyncio.timeout(self._longest):
-                if step.step in AS_THE_AGENT:
-                    return await do_as_agent(step, holdings)
-                management = self._access.management
-                if management is None:
-                    # Waiting makes none: people are told at once, see `Outbox`.
-                    return Tried(NO_CREDENTIAL, over="failed")
-                return await do(step, management.at(Priority.REVOCATION), holdings)
-        except TimeoutError:
-            return Tried(f"the tenant took longer than {self._longest:g} s")
-
-    async def _tell(self, step: OutboxStep, tried: Tried) -> None:
-        """Record how a try ended; an event where operators want to know."""
-        now = self._clock.now()
-        in_time = now - step.begun_at < GIVE_UP
-        if tried.over is None and tried.problem is not None and in_time:
-            pause = min(_FIRST * 2.0 ** min(step.attempts, 20), _LONGEST)
-            pause = max(pause * (0.75 + self._jitter() / 2), tried.wait)
-            new = replace(
-                step,
-                attempts=step.attempts + 1,
-                next_at=now + timedelta(seconds=pause),
-                problem=visible(tried.problem, _PROBLEM),
-            )
-        else:
-            new = _over(step, tried, now)
-        if new.status == "pending" and new.problem == step.problem:
-            self._registry.put_step(new)
-            await self.keep(new)
-        else:
-            await self._end(new, *tried.changes)
-
-    async def _end(self, step: OutboxStep, *changes: Change) -> None:
-        """Keep a step that operators are to hear of."""
-        self._registry.put_step(step)
-        if step.status != "pending" and is_providers(step):
-            self._providers.forget(step)
-        await self._record(_draft(step), (step, *changes))
-
-    def _served(self, agent_id: AgentId) -> bool:
-        try:
-            return self._registry.agent(agent_id).status is AgentStatus.ACTIVE
-        except NotFoundError:
-            return False
-
-
 def _over(step: OutboxStep, tried: Tried, now: datetime) -> OutboxStep:
     return replace(
         step,
@@ -218,7 +99,7 @@ _LOOK: Final = 30.0
 
 
 class Outbox:
-    """Plans the steps of a revocation, and does them one after the other."""
+    """Plans the steps of a revocation, tries them, and records how that went."""
 
     def __init__(
         self,
@@ -226,14 +107,19 @@ class Outbox:
         registry: Registry,
         access: TenantAccess,
         providers: Providers,
-        attempts: Attempts,
+        record: Record,
+        *,
+        jitter: Callable[[], float] = _random,
+        longest: float = _TRY,
     ) -> None:
-        """Have *attempts* made, at what *access* and *providers* reach."""
+        """Do steps by *access* and *providers*; a try ends after *longest* seconds."""
         self._clock = clock
         self._registry = registry
         self._access = access
         self._providers = providers
-        self._attempts = attempts
+        self._record = record
+        self._jitter = jitter
+        self._longest = longest
         self._news = asyncio.Event()
         self._provider_news = asyncio.Event()
         self._busy: set[str] = set()
@@ -391,9 +277,104 @@ class Outbox:
             return False
         step = min(due, key=lambda step: (rank(step), step.begun_at))
         self._asked.discard(step.agent_id)
-        await self._attempts.make(step)
+        await self.attempt(step)
         self._provider_news.set()
         return True
+
+    async def attempt(self, step: OutboxStep) -> None:
+        """Try *step* once, unless what is in force here is against it."""
+        if (step.step == Step.GRANT_BACK) is not self._served(step.agent_id):
+            # Never against what is in force here, whatever a row says.
+            await self._end(replace(step, status="withdrawn", next_at=None))
+            return
+        try:
+            if is_providers(step):
+                tried = await self._providers.do(step)
+            else:
+                step = await self._informed(step)
+                tried = await self._try_at_tenant(step)
+        except AgentVaultError as error:
+            tried = Tried.of(error)
+        except Exception as error:
+            log.exception("step %s of %s broke", step.step, step.agent_id)
+            fault = f"this is our fault, see the log ({type(error).__name__})"
+            tried = Tried(fault)
+        if self._registry.step(step.agent_id, step.id) is step:
+            await self._tell(step, tried)
+        elif tried.changes:
+            # The agent was revoked or restored meanwhile, which holds. What is undone
+            # at a provider by nobody is told all the same.
+            done = _over(step, tried, self._clock.now())
+            await self._record(_draft(done), tried.changes)
+
+    async def _keep(self, step: OutboxStep) -> None:
+        """Write *step*, of which operators need not hear."""
+        await self._record(None, (step,))
+
+    async def _informed(self, step: OutboxStep) -> OutboxStep:
+        """Return *step*, which knows whose tokens end even if its cut could not know.
+
+        All of the agent's steps are told at once: one of them forgets the accounts.
+        """
+        agent_id, holdings = step.agent_id, self._access.holdings
+        if step.users or step.step == Step.GRANT_BACK:
+            return step
+        held = holdings.of(agent_id)
+        users = users_of(holdings, agent_id, held) if held else ()
+        for row in self._registry.steps_of(agent_id) if users else ():
+            if row.status == "pending" and not row.users and not is_providers(row):
+                told = replace(row, users=users)
+                self._registry.put_step(told)
+                await self._keep(told)
+        return self._registry.step(agent_id, step.id) or step
+
+    async def _try_at_tenant(self, step: OutboxStep) -> Tried:
+        holdings = self._access.holdings
+        try:
+            async with asyncio.timeout(self._longest):
+                if step.step in AS_THE_AGENT:
+                    return await do_as_agent(step, holdings)
+                management = self._access.management
+                if management is None:
+                    # Waiting makes none: people are told at once, see `Outbox`.
+                    return Tried(NO_CREDENTIAL, over="failed")
+                return await do(step, management.at(Priority.REVOCATION), holdings)
+        except TimeoutError:
+            return Tried(f"the tenant took longer than {self._longest:g} s")
+
+    async def _tell(self, step: OutboxStep, tried: Tried) -> None:
+        """Record how a try ended; an event where operators want to know."""
+        now = self._clock.now()
+        in_time = now - step.begun_at < GIVE_UP
+        if tried.over is None and tried.problem is not None and in_time:
+            pause = min(_FIRST * 2.0 ** min(step.attempts, 20), _LONGEST)
+            pause = max(pause * (0.75 + self._jitter() / 2), tried.wait)
+            new = replace(
+                step,
+                attempts=step.attempts + 1,
+                next_at=now + timedelta(seconds=pause),
+                problem=visible(tried.problem, _PROBLEM),
+            )
+        else:
+            new = _over(step, tried, now)
+        if new.status == "pending" and new.problem == step.problem:
+            self._registry.put_step(new)
+            await self._keep(new)
+        else:
+            await self._end(new, *tried.changes)
+
+    async def _end(self, step: OutboxStep, *changes: Change) -> None:
+        """Keep a step that operators are to hear of."""
+        self._registry.put_step(step)
+        if step.status != "pending" and is_providers(step):
+            self._providers.forget(step)
+        await self._record(_draft(step), (step, *changes))
+
+    def _served(self, agent_id: AgentId) -> bool:
+        try:
+            return self._registry.agent(agent_id).status is AgentStatus.ACTIVE
+        except NotFoundError:
+            return False
 
     def _without_credential(self) -> list[OutboxStep]:
         """Return what was given up without a credential."""
@@ -412,7 +393,7 @@ class Outbox:
                 step, status="pending", begun_at=now, attempts=0, ms=None, problem=None
             )
             self._registry.put_step(anew)
-            await self._attempts.keep(anew)
+            await self._keep(anew)
 
     def _waits(self, step: OutboxStep) -> bool:
         """Tell whether a token is asked for first: without the grant there is none."""
@@ -441,7 +422,7 @@ class Outbox:
         ]
         wanted: dict[str, Callable[[], Awaitable[None]]] = {
             **{agent: partial(self._ask, agent) for agent in sorted(agents)},
-            **{step.id: partial(self._attempts.make, step) for step in steps},
+            **{step.id: partial(self.attempt, step) for step in steps},
         }
         begun = {name: act for name, act in wanted.items() if name not in self._busy}
         self._busy |= set(begun)

@@ -267,14 +267,7 @@ def _would_issue(broker: Broker, token: Token) -> bool:
     stepup = broker.stepups.find(token.stepup_id)
     if stepup is None:
         return False
-    asked = Action(
-        tuple(stepup.scope.split()),
-        stepup.action,
-        stepup.resource,
-        stepup.parameters,
-        named=stepup.connection is None,
-    )
-    return broker.policy.decide(agent, asked).outcome is not Outcome.DENIED
+    return broker.policy.decide(agent, stepup.asked).outcome is not Outcome.DENIED
 
 
 def _action_of(broker: Broker, token: Token) -> Action:

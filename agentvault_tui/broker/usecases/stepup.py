@@ -27,7 +27,6 @@ from agentvault_tui.errors import (
     TenantError,
 )
 from agentvault_tui.model import (
-    Action,
     Actor,
     DeviceCode,
     Draft,
@@ -336,15 +335,8 @@ async def _back_to_pending(broker: Broker, started: StepUp, problem: str) -> Non
 
 async def _decide_again(broker: Broker, stepup: StepUp) -> None:
     """Put a step-up asked under an older policy before the one in force."""
-    action = Action(
-        tuple(stepup.scope.split()),
-        stepup.action,
-        stepup.resource,
-        stepup.parameters,
-        stepup.reason,
-        named=stepup.connection is None,
-    )
-    verdict = broker.policy.decide(broker.registry.agent(stepup.agent_id), action)
+    agent = broker.registry.agent(stepup.agent_id)
+    verdict = broker.policy.decide(agent, stepup.asked)
     if verdict.outcome is Outcome.DENIED:
         ended = cancelled(broker, stepup, verdict.reason)
         await broker.record_cut(cancelled_draft(ended, SYSTEM), changes=[ended])

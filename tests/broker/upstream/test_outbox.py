@@ -12,7 +12,7 @@ from support.upstream import Site
 
 from agentvault_tui.broker.shapes import agent_info
 from agentvault_tui.broker.status import warnings
-from agentvault_tui.broker.upstream import Attempts, Outbox
+from agentvault_tui.broker.upstream import Outbox
 from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
 from agentvault_tui.ledger import OutboxStep
 from agentvault_tui.vault import ClientSecret, Secret
@@ -227,8 +227,7 @@ async def test_a_step_that_drags_on_holds_no_other_agent_up(site: Site) -> None:
     slow, *_ = await site.agent()
     other, *_ = await site.agent()
     reached = (site.clock, broker.registry, broker.access, broker.providers)
-    attempts = Attempts(*reached, broker._record_step, longest=0.3)
-    broker.outbox = Outbox(*reached, attempts)
+    broker.outbox = Outbox(*reached, broker._record_step, longest=0.3)
     stuck = asyncio.Event()
 
     async def never(*_: Any) -> bool:
