@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-import pytest
-from support.gateway_stand import SECRET, Stand
+import asyncio
+import base64
+import json
+from typing import Any
 
+import httpx
+import pytest
+from support.gateway_stand import SECRET, Received, Stand, ok
+
+from agentvault_tui.broker.usecases.revoke import (
+    change_scopes,
+    lift_panic,
+    panic,
+    revoke_agent,
+)
+from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.model import Agent
 
 BEARER = '[credential]\nkind = "bearer"\nsecret = "key"\n'
@@ -71,3 +84,360 @@ async def test_an_allowed_call_goes_out_with_the_credential(
     assert (result.type, result.detail["ended"]) == ("gateway.result", "done")
     assert (result.detail["status"], result.detail["bytes_in"]) == (200, 2)
     assert result.detail["call_id"] == attempt.detail["call_id"]
+
+
+async def test_a_token_may_stand_where_a_client_puts_it(
+    stand: Stand, token: str
+) -> None:
+    """Bearer, either half of Basic, or the credential's own place; it never leaves."""
+    head = '[credential]\nkind = "header"\nname = "X-Api-Key"\nsecret = "key"\n'
+    await stand.service(head + ROUTES, "header")
+    head = '[credential]\nkind = "query"\nname = "api_key"\nsecret = "key"\n'
+    await stand.service(head + ROUTES, "query")
+    user = base64.b64encode(f"{token}:x".encode()).decode()
+    word = base64.b64encode(f"x:{token}".encode()).decode()
+    for service, query, headers in (
+        ("api", "", {"Authorization": f"Basic {user}"}),
+        ("api", "", {"Authorization": f"basic {word}"}),
+        ("header", "", {"X-Api-Key": token, "Authorization": "Bearer dummy"}),
+        ("query", f"?a=1&api%5fkey={token}&b=2", {}),
+    ):
+        reply = await stand.client.get(
+            f"/gw/{service}/events/e1{query}", headers=headers
+        )
+        assert reply.status_code == 200, (service, reply.text)
+        sent = stand.upstream.received[-1]
+        assert token not in sent.target + str(sent.headers)
+    assert sent.target == f"/events/e1?a=1&b=2&api_key={SECRET}"
+    assert stand.upstream.received[-2].header("x-api-key") == SECRET
+    assert all(token not in str(e) for e in await stand.settled())
+
+
+async def test_what_is_refused_reaches_no_service(stand: Stand, agent: Agent) -> None:
+    """Each refusal has its status, code and reason, is recorded, and sends nothing."""
+    token = await stand.token(agent, "read:calendar")
+    other = await stand.token(agent, "read:calendar", resource="calendar:other")
+    less = await stand.agent("send:payment", "read:files", name="less")
+    reads = await stand.token(less, "read:files")
+    path = "/gw/api/events/e1"
+    pays, large = "/gw/api/transfers/a", b"x" * (10 * 2**20 + 1)
+    for method, url, secret, more, status, error, reason in (
+        ("GET", path, "", {}, 401, "invalid_token", "no_token"),
+        ("GET", path, "av_t_nothing", {}, 401, "invalid_token", "invalid_token"),
+        ("GET", path, other, {}, 401, "invalid_token", "invalid_token"),
+        ("GET", path, reads, {}, 403, "access_denied", "scope_not_granted"),
+        ("PUT", "/gw/api/upload/x", token, {}, 403, *["insufficient_scope"] * 2),
+        ("GET", "/gw/none/x", token, {}, 404, *["unknown_service"] * 2),
+        ("GET", "/gw/api/a/%2e%2e/b", token, {}, 400, *["bad_path"] * 2),
+        ("GET", "/gw/api//x", token, {}, 400, *["bad_path"] * 2),
+        ("GET", "/gw/api", token, {}, 403, "access_denied", "no_route"),
+        ("DELETE", path, token, {}, 403, "access_denied", "no_route"),
+        ("POST", pays, token, {"content": b"{"}, 400, *["unreadable_body"] * 2),
+        ("POST", pays, token, {"content": large}, 413, *["body_too_large"] * 2),
+    ):
+        headers = bearer(secret) if secret else {}
+        if "content" in more:
+            headers["content-type"] = "application/json"
+        request = stand.client.build_request(method, "/", headers=headers, **more)
+        request.url = request.url.copy_with(raw_path=url.encode())
+        reply = await stand.client.send(request)
+        body = reply.json()
+        assert (reply.status_code, body["error"], body["reason"]) == (
+            status,
+            error,
+            reason,
+        ), (url, body)
+        assert reply.headers["agentvault-error"] == error
+        assert body["error_description"]
+        recorded = await stand.bench.events("gateway.refused")
+        if reason != "no_token" and secret != "av_t_nothing":
+            assert recorded[-1].decision_id == body["decision_id"], url
+            assert recorded[-1].outcome == "denied"
+        if status == 401:
+            assert reply.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+    wanted = 'Bearer error="insufficient_scope", scope="write:calendar"'
+    reply = await stand.client.put("/gw/api/upload/x", headers=bearer(token))
+    assert reply.headers["www-authenticate"] == wanted
+    assert stand.upstream.received == []
+
+
+async def test_a_cut_agents_token_says_why_it_is_none(
+    stand: Stand, agent: Agent, token: str
+) -> None:
+    """A revoked agent hears agent_revoked, everybody under panic hears panic: 401."""
+    broker, operator = stand.bench.broker, stand.bench.broker.actor(agent)
+    await panic(broker, "stop", operator)
+    reply = await stand.client.get("/gw/api/events/e1", headers=bearer(token))
+    assert (reply.status_code, reply.json()["reason"]) == (401, "panic")
+    await lift_panic(broker, operator)
+    fresh = await stand.token(agent, "read:calendar")
+    await revoke_agent(broker, agent.id, "gone", operator)
+    for _ in broker.registry.forget_cut():
+        pass
+    reply = await stand.client.get("/gw/api/events/e1", headers=bearer(fresh))
+    assert (reply.status_code, reply.json()["reason"]) == (401, "agent_revoked")
+    assert stand.upstream.received == []
+
+
+# Held calls
+
+
+async def held(stand: Stand, token: str, **more: Any) -> dict[str, Any]:
+    """Ask for a payment without waiting, and return the answer's body."""
+    headers = bearer(token, Prefer="respond-async", **more.pop("headers", {}))
+    options = {"json": PAY, **more}
+    reply = await stand.client.post(
+        "/gw/api/transfers/acct_1?memo=x", headers=headers, **options
+    )
+    assert reply.status_code == 403, reply.text
+    body: dict[str, Any] = reply.json()
+    assert reply.headers["agentvault-error"] == body["error"]
+    return body
+
+
+async def again(stand: Stand, token: str, held: str, **more: Any) -> Any:
+    headers = bearer(token, **{"AgentVault-Request": held})
+    options = {"json": PAY, **more}
+    return await stand.client.post(
+        "/gw/api/transfers/acct_1?memo=x", headers=headers, **options
+    )
+
+
+async def test_a_held_call_is_sent_when_a_person_approves_while_it_waits(
+    stand: Stand, token: str
+) -> None:
+    """The token need not carry what always asks a person; approval sends it, once."""
+    call = asyncio.create_task(
+        stand.client.post("/gw/api/transfers/acct_1", headers=bearer(token), json=PAY)
+    )
+    stepup = await stand.pending()
+    assert stand.upstream.received == []
+    assert stepup.request is not None
+    assert stepup.request["method"] == "POST"
+    assert stepup.request["url"].endswith("/transfers/acct_1")
+    assert stepup.request["headers"] == {"content-type": "application/json"}
+    body = stand.gateway.calls.body_of(stepup.id)
+    assert body is not None
+    assert json.loads(body) == PAY
+    assert [c.state for c in stand.gateway.calls] == ["held"]
+    await stand.approve(stepup.id)
+    reply = await call
+    assert reply.status_code == 200
+    (sent,) = stand.upstream.received
+    assert json.loads(sent.body) == PAY
+    assert reply.headers["agentvault-decision"] == stepup.decision_id
+    assert await stand.records() == [
+        ("held", "stepup_required"),
+        ("attempt", "stepup_approved"),
+        ("result", "done"),
+    ]
+    assert stand.bench.broker.stepups.get(stepup.id).status == "redeemed"
+
+
+async def test_a_retry_is_answered_by_how_its_step_up_stands(
+    stand: Stand, token: str
+) -> None:
+    """Pending as before, approved sent once, then used; another byte spends it."""
+    asked = await held(stand, token)
+    assert asked["error"] == "insufficient_user_authentication"
+    assert asked.keys() >= {"auth_req_id", "expires_in", "interval", "decision_id"}
+    one = asked["auth_req_id"]
+    reply = await again(stand, token, one)
+    assert (reply.status_code, reply.json()["auth_req_id"]) == (403, one)
+    reply = await again(stand, token, one, json={**PAY, "amount": 4201})
+    assert reply.json()["error"] == "digest_mismatch"
+    await stand.approve(one)
+    reply = await again(stand, token, one)
+    assert reply.status_code == 200
+    reply = await again(stand, token, one)
+    assert (reply.status_code, reply.json()["error"]) == (403, "already_used")
+    assert len(stand.upstream.received) == 1
+
+    two = (await held(stand, token, json={**PAY, "amount": 1}))["auth_req_id"]
+    await stand.approve(two)
+    reply = await again(stand, token, two, json={**PAY, "amount": 2})
+    assert reply.json()["error"] == "digest_mismatch"
+    reply = await again(stand, token, two, json={**PAY, "amount": 1})
+    assert reply.json()["error"] == "already_used"
+    assert len(stand.upstream.received) == 1
+
+
+async def test_a_foreign_or_unknown_step_up_spends_nothing(
+    stand: Stand, token: str
+) -> None:
+    """Another agent's retry, or one of no held call, is unknown_request."""
+    one = (await held(stand, token))["auth_req_id"]
+    await stand.approve(one)
+    other = await stand.agent("send:payment", "read:calendar", name="other")
+    theirs = await stand.token(other, "read:calendar")
+    for secret, stepup in ((theirs, one), (token, "sup_none"), (token, "\u20ac")):
+        reply = await stand.client.post(
+            "/gw/api/transfers/acct_1?memo=x",
+            headers={
+                b"authorization": f"Bearer {secret}".encode(),
+                b"agentvault-request": stepup.encode(),
+            },
+            json=PAY,
+        )
+        assert reply.json()["reason"] == "unknown_request", stepup
+    assert (await again(stand, token, one)).status_code == 200
+
+
+async def test_a_no_reaches_who_retries(stand: Stand, token: str, agent: Agent) -> None:
+    """Denied, expired and cancelled have their reasons; nothing is sent."""
+    broker, operator = stand.bench.broker, stand.bench.broker.actor(agent)
+    one = (await held(stand, token))["auth_req_id"]
+    await stand.deny(one, "not today")
+    reply = await again(stand, token, one)
+    assert reply.json()["reason"] == "stepup_denied"
+    assert "not today" in reply.json()["error_description"]
+    stand.bench.clock.advance(60)
+    two = (await held(stand, token, json={**PAY, "amount": 2}))["auth_req_id"]
+    stand.bench.clock.advance(301)
+    token = await stand.token(agent, "read:calendar")
+    reply = await again(stand, token, two, json={**PAY, "amount": 2})
+    assert reply.json()["reason"] == "stepup_expired"
+    three = (await held(stand, token, json={**PAY, "amount": 3}))["auth_req_id"]
+    await stand.approve(three)
+    cut = await revoke_agent(broker, agent.id, "gone", operator)
+    assert cut.stepups == 1
+    assert broker.stepups.get(three).status == "cancelled"
+    await stand.restore(agent)
+    token = await stand.token(agent, "read:calendar")
+    reply = await again(stand, token, three, json={**PAY, "amount": 3})
+    assert (reply.status_code, reply.json()["reason"]) == (403, "agent_revoked")
+    assert stand.upstream.received == []
+
+
+async def test_a_held_call_whose_agent_left_is_not_sent(
+    stand: Stand, token: str
+) -> None:
+    """Approval sends a call only while its connection is open; a retry still can."""
+    call = asyncio.create_task(
+        stand.client.post(
+            "/gw/api/transfers/acct_1?memo=x", headers=bearer(token), json=PAY
+        )
+    )
+    stepup = await stand.pending()
+    call.cancel()
+    await asyncio.wait([call])
+    await stand.bench.until(lambda: not list(stand.gateway.calls))
+    await stand.approve(stepup.id)
+    assert stand.upstream.received == []
+    assert (await again(stand, token, stepup.id)).status_code == 200
+
+
+async def test_waiting_ends_by_what_the_agent_prefers(stand: Stand, token: str) -> None:
+    """``Prefer: wait`` bounds the wait; then the answer names the step-up."""
+    reply = await stand.client.post(
+        "/gw/api/transfers/a",
+        headers=bearer(token, Prefer="wait=0, return=minimal"),
+        json=PAY,
+    )
+    assert reply.json()["error"] == "insufficient_user_authentication"
+    stepup = await stand.pending()
+    await stand.approve(stepup.id)
+    reply = await stand.client.post(
+        "/gw/api/transfers/a",
+        headers=bearer(
+            token, Prefer="return=minimal", **{"AgentVault-Request": stepup.id}
+        ),
+        json=PAY,
+    )
+    assert reply.status_code == 200
+    assert stand.upstream.received[0].header("prefer") == "return=minimal"
+
+
+async def test_concurrent_retries_send_once(stand: Stand, token: str) -> None:
+    """Of sixteen retries of one approved call exactly one is sent."""
+    one = (await held(stand, token))["auth_req_id"]
+    await stand.approve(one)
+    replies = await asyncio.gather(*(again(stand, token, one) for _ in range(16)))
+    assert sorted(r.status_code for r in replies) == [200] + [403] * 15
+    assert {r.json()["error"] for r in replies if r.status_code == 403} == {
+        "already_used"
+    }
+    assert len(stand.upstream.received) == 1
+
+
+async def test_an_elevated_token_opens_its_own_action_once(
+    stand: Stand, agent: Agent
+) -> None:
+    """What CIBA gave opens exactly the approved action; another one burns it."""
+    path = "/gw/api/transfers/acct_1"
+    elevated = await stand.elevated(agent, "stripe:acct_1", PAY)
+    reply = await stand.client.post(path, headers=bearer(elevated), json=PAY)
+    assert reply.status_code == 200, reply.text
+    reply = await stand.client.post(path, headers=bearer(elevated), json=PAY)
+    assert (reply.status_code, reply.json()["error"]) == (401, "invalid_token")
+    elevated = await stand.elevated(agent, "stripe:acct_1", {**PAY, "amount": 7})
+    reply = await stand.client.post(path, headers=bearer(elevated), json=PAY)
+    assert (reply.status_code, reply.json()["error"]) == (403, "digest_mismatch")
+    reply = await stand.client.post(
+        path, headers=bearer(elevated), json={**PAY, "amount": 7}
+    )
+    assert reply.status_code == 401
+    assert len(stand.upstream.received) == 1
+
+
+# Cut in flight
+
+
+async def test_a_revocation_cuts_calls_in_flight(
+    stand: Stand, agent: Agent, token: str
+) -> None:
+    """It counts what was cut and already sent; no byte moves after it."""
+    broker = stand.bench.broker
+    gate = asyncio.Event()
+    stopped = asyncio.Event()
+
+    async def slow(request: Received, writer: asyncio.StreamWriter) -> None:
+        if request.target == "/events/waits":
+            await gate.wait()
+            await ok(request, writer)
+            return
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n")
+        try:
+            while True:
+                writer.write(b"x" * 1000)
+                await writer.drain()
+                await asyncio.sleep(0.005)
+        except OSError:
+            stopped.set()
+
+    stand.upstream.answer = slow
+    waits = asyncio.create_task(
+        stand.client.get("/gw/api/events/waits", headers=bearer(token))
+    )
+
+    async def body() -> Any:
+        yield b"begun"
+        await gate.wait()
+        yield b"never"
+
+    sends = asyncio.create_task(
+        stand.client.put("/gw/api/upload/x", headers=bearer(token), content=body())
+    )
+    async with stand.client.stream(
+        "GET", "/gw/api/events/streams", headers=bearer(token)
+    ) as reply:
+        stream = reply.aiter_raw()
+        await anext(stream)
+        await stand.bench.until(lambda: len(stand.upstream.received) == 3)
+        await stand.bench.until(lambda: stand.upstream.bytes_read == 5)
+        cut = await revoke_agent(broker, agent.id, "stop", broker.actor(agent))
+        assert tuple(cut.calls) == (3, 2)
+        sent = len(stand.upstream.received)
+        with pytest.raises(httpx.TransportError):
+            async for _ in stream:
+                pass
+    await asyncio.wait_for(stopped.wait(), 5)
+    gate.set()
+    one = await waits
+    assert (one.status_code, one.json()["reason"]) == (401, "agent_revoked")
+    two = await sends
+    assert (two.status_code, two.json()["reason"]) == (401, "agent_revoked")
+    assert stand.upstream.bytes_read == 5
+    assert len(stand.upstream.received) == sent
+    ends = [e.detail["ended"] for e in await stand.settled() if "result" in e.type]
+    assert ends == ["cut", "cut", "cut"]

@@ -17,9 +17,12 @@ from support.manual_clock import ManualClock
 from support.patience import PATIENT
 
 from agentvault_tui.broker.agents_api import agents_app
-from agentvault_tui.broker.answers import Granted
+from agentvault_tui.broker.answers import Escalated, Granted
 from agentvault_tui.broker.usecases.mint import mint_elevated
-from agentvault_tui.broker.usecases.request import request_token
+from agentvault_tui.broker.usecases.redeem import poll
+from agentvault_tui.broker.usecases.request import request_token, start_backchannel
+from agentvault_tui.broker.usecases.revoke import restore_agent
+from agentvault_tui.broker.usecases.stepup import deny
 from agentvault_tui.gateway import Gateway
 from agentvault_tui.home import Home
 from agentvault_tui.model import Action, Agent, Evidence, StepUp, StepUpStatus
@@ -83,7 +86,7 @@ class Upstream:
         try:
             while await self._one(reader, writer):
                 pass
-        except (asyncio.IncompleteReadError, OSError):
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, OSError):
             pass
         finally:
             self._writers.discard(writer)
@@ -176,10 +179,42 @@ class Stand:
         who = Evidence("auth0|alice", "alice", ("mfa",), broker.clock.now())
         assert await mint_elevated(broker, started, who, "id token")
 
+    async def deny(self, stepup_id: str, reason: str) -> None:
+        await deny(self.bench.broker, stepup_id, reason, OPERATOR)
+
+    async def restore(self, agent: Agent) -> None:
+        await restore_agent(self.bench.broker, agent.id, OPERATOR)
+
+    async def elevated(
+        self, agent: Agent, resource: str, parameters: dict[str, Any]
+    ) -> str:
+        """Return an elevated token for a payment, approved and fetched."""
+        broker = self.bench.broker
+        detail: dict[str, object] = {
+            "type": "agentvault:action",
+            "action": "send:payment",
+            "resource": resource,
+            "parameters": parameters,
+        }
+        asked = await start_backchannel(
+            broker,
+            agent,
+            Action(("send:payment",), "send:payment", resource, parameters),
+            resource=None,
+            details=(detail,),
+        )
+        assert isinstance(asked, Escalated)
+        await self.approve(asked.stepup.id)
+        granted = await poll(broker, agent, asked.stepup.id)
+        assert isinstance(granted, Granted)
+        return granted.access_token
+
     async def pending(self) -> StepUp:
-        """Wait for a step-up to be asked for, and return it."""
-        await self.bench.until(lambda: bool(self.bench.broker.stepups.open()))
-        return self.bench.broker.stepups.open()[0]
+        """Wait for a call to be held, and return its step-up."""
+        broker, calls = self.bench.broker, self.gateway.calls
+        waiting = broker.stepups.open
+        await self.bench.until(lambda: any(calls.body_of(s.id) for s in waiting()))
+        return waiting()[0]
 
     async def records(self) -> list[tuple[str, str]]:
         """Return type and outcome, or end, of the gateway's events."""
