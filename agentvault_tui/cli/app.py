@@ -35,6 +35,7 @@ SECTIONS: Final = {
     "Decide": {
         "agents": "Register agents, cut them off, restore.",
         "connections": "Connect accounts agents use, take them away.",
+        "calls": "Calls in flight and held.",
         "services": "What agents reach through the gateway.",
         "secrets": "Seal the credentials of services.",
         "stepup": "Decide requests that wait for a person.",

@@ -237,16 +237,17 @@ class Admission:
         wait = min(wait, stepup.expires.remaining(broker.clock))
         if wait > 0 and stepup.status.open:
             decided = asyncio.ensure_future(broker.stepups.decision(stepup.id))
-            with self._calls.holding(call):
+            with self._calls.holding(call) as cut:
                 await asyncio.wait(
-                    {decided, call.gone},
+                    {decided, call.gone, cut},
                     timeout=wait,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
             decided.cancel()
             if call.gone.done():
                 raise ClientGoneError
-            call.check()
+            if call.cut is not None:
+                raise await self._calls.denied(permit.request, call.cut, permit.verdict)
         found = broker.stepups.find(stepup.id) or stepup
         if found.status.open:
             raise pending(broker, found, answer.decision_id)

@@ -31,6 +31,7 @@ from agentvault_tui.gateway.refusals import (
 from agentvault_tui.ledger import Meta
 from agentvault_tui.model import (
     Action,
+    Actor,
     Agent,
     AgentId,
     DecisionId,
@@ -105,6 +106,8 @@ class Call:
     attempt_seq: int = 0
     cut: CallRefusedError | None = None
     """Why it must not go on."""
+    cut_by: Actor | None = None
+    """The operator who cut this call alone."""
     on_cut: list[Callable[[], None]] = field(default_factory=list)
     """Called when it is cut, in the same turn: closes connections at once."""
 
@@ -199,14 +202,21 @@ class Calls:
     # Held
 
     @contextlib.contextmanager
-    def holding(self, call: Call) -> Iterator[None]:
-        """Show *call* as held, in a block that waits for a person."""
+    def holding(self, call: Call) -> Iterator[asyncio.Future[None]]:
+        """Show *call* as held, in a block that waits for a person.
+
+        Yields:
+            what is done when an operator cuts it.
+        """
+        cut = asyncio.get_running_loop().create_future()
         call.state = "held"
+        call.on_cut.append(lambda: cut.set_result(None))
         self._open[call.id] = call
         self._note(call)
         try:
-            yield
+            yield cut
         finally:
+            call.on_cut.clear()
             self._open.pop(call.id, None)
             call.state = "sending"
             self._note(call)
@@ -328,6 +338,7 @@ class Calls:
                 "bytes_out": call.bytes_out,
                 "ms": round((broker.clock.boot() - call.began) * 1000, 1),
                 "ended": call.ended,
+                **({"cut_by": call.cut_by.name} if call.cut_by else {}),
             },
         )
         try:
@@ -368,8 +379,8 @@ class Calls:
                 cut, sent = cut + 1, sent + call.sent
         return CallsCut(cut, sent)
 
-    def cut_one(self, call_id: str) -> Call:
-        """Cut one call, as an operator asks.
+    def cut_one(self, call_id: str, operator: Actor) -> Call:
+        """Cut one call, as *operator* asks; a held one goes on waiting for a retry.
 
         Raises:
             NotFoundError: it is not in flight.
@@ -377,6 +388,7 @@ class Calls:
         call = self._open.get(call_id)
         if call is None:
             raise NotFoundError("no call in flight has that id", "agentvault calls")
+        call.cut_by = operator
         text = "An operator cut this call."
         self._cut(call, CallRefusedError(403, "access_denied", "call_cut", text))
         return call

@@ -16,6 +16,7 @@ from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.records import explained
 from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
+from agentvault_tui.broker.usecases.stepup import known_stepup
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import (
     AgentVaultError,
@@ -24,6 +25,7 @@ from agentvault_tui.errors import (
     UnreadableBodyError,
     UsageError,
 )
+from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.routes import action_of, match
 from agentvault_tui.gateway.secrets import SecretChange, Secrets
 from agentvault_tui.gateway.services import Service, ServiceHealth, Services
@@ -31,6 +33,7 @@ from agentvault_tui.gateway.target import parse_target
 from agentvault_tui.gateway.templates import ServiceRoute
 from agentvault_tui.model import Actor
 from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.gateway import CallInfo, CallList, HeldBody
 from agentvault_tui.operator_api.requests import (
     SecretNameRequest,
     SecretRequest,
@@ -54,6 +57,7 @@ class Configured(Protocol):
     broker: Broker
     services: Services
     secrets: Secrets
+    calls: Calls
     health: dict[str, ServiceHealth]
 
     async def look(self) -> None:
@@ -61,8 +65,12 @@ class Configured(Protocol):
 
 
 def routes(gateway: Configured, authority: Authority) -> list[Route]:
-    """Return the routes about services and secrets."""
-    return [*_service_routes(gateway), *_secret_routes(gateway, authority)]
+    """Return the routes about services, secrets and calls."""
+    return [
+        *_service_routes(gateway),
+        *_secret_routes(gateway, authority),
+        *_call_routes(gateway, authority),
+    ]
 
 
 def _service_routes(gateway: Configured) -> list[Route]:
@@ -124,6 +132,33 @@ def _service_routes(gateway: Configured) -> list[Route]:
         route(calls.SERVICES, listing),
         route(calls.TRY, attempt),
         route(calls.SERVICE, show),
+    ]
+
+
+def _call_routes(gateway: Configured, authority: Authority) -> list[Route]:
+    async def listing(_: Request) -> CallList:
+        return CallList(calls=tuple(call.info() for call in gateway.calls))
+
+    async def cut(request: Request) -> CallInfo:
+        call_id = request.path_params["id"]
+        operator = await authority.actor(operator_of(request), Need.CUT, call_id)
+        return gateway.calls.cut_one(call_id, operator).info()
+
+    async def body(request: Request) -> HeldBody:
+        """Return what a person decides about, byte for byte, while it is in memory."""
+        stepup = await known_stepup(gateway.broker, request.path_params["id"])
+        said = stepup.request or {}
+        held = gateway.calls.body_of(stepup.id)
+        return HeldBody(
+            sha256=said.get("body_sha256"),
+            bytes=said.get("body_bytes"),
+            base64=None if held is None else base64.b64encode(held).decode(),
+        )
+
+    return [
+        route(calls.IN_FLIGHT, listing),
+        route(calls.CUT_CALL, cut),
+        route(calls.STEPUP_BODY, body),
     ]
 
 

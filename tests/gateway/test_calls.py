@@ -12,12 +12,10 @@ import pytest
 from support.gateway_stand import SECRET, Received, Stand, ok
 
 from agentvault_tui.broker.usecases.revoke import (
-    change_scopes,
     lift_panic,
     panic,
     revoke_agent,
 )
-from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.model import Agent
 
 BEARER = '[credential]\nkind = "bearer"\nsecret = "key"\n'

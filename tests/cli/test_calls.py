@@ -1,0 +1,81 @@
+"""`agentvault calls` of a broker whose agent has a call held, over real processes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from http.client import HTTPConnection
+from threading import Thread
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from support.command_line import Agent, Answer, Broker
+from support.patience import PATIENT
+
+Run = Callable[..., Answer]
+FILE = """
+origin = "https://api.calls.test"
+[[routes]]
+method = "POST"
+path = "/v1/transfers/{destination}"
+scope = "send:payment"
+resource = "stripe:{destination}"
+[routes.parameters]
+amount = "body:/amount"
+currency = "body:/currency"
+"""
+
+
+@pytest.fixture
+def service(broker: Broker, av: Run) -> Iterator[str]:
+    folder = broker.home / "services"
+    folder.mkdir(exist_ok=True)
+    path = folder / "held.toml"
+    path.write_text(FILE)
+    assert av("services", "show", "held", "--json").code == 0  # read by now
+    yield "held"
+    path.unlink()
+
+
+def test_a_held_call_is_listed_and_cut(
+    av: Run, agent: Agent, broker: Broker, service: str
+) -> None:
+    """It is listed while it waits; cut, its agent hears so, and nothing was sent."""
+    token = agent.ask("read:calendar", {})["access_token"]
+    answers: list[tuple[int, Any]] = []
+
+    def call() -> None:
+        connection = HTTPConnection(urlsplit(broker.url).netloc, timeout=PATIENT)
+        with closing(connection):
+            connection.request(
+                "POST",
+                f"/gw/{service}/v1/transfers/a",
+                json.dumps({"amount": 1, "currency": "USD"}),
+                {
+                    "Authorization": f"Bearer {token}",
+                    "Content-Type": "application/json",
+                },
+            )
+            reply = connection.getresponse()
+            answers.append((reply.status, json.load(reply)))
+
+    asking = Thread(target=call)
+    asking.start()
+    listed: list[dict[str, Any]] = []
+    while not listed:
+        listed = av("calls", "--json").json["calls"]
+    (one,) = listed
+    assert (one["state"], one["service"], one["path"]) == (
+        "held",
+        "held",
+        "/v1/transfers/a",
+    )
+    assert one["id"] in av("calls").out
+    assert av("calls", "--cut", one["id"], "--json").code == 0
+    asking.join(PATIENT)
+    ((status, body),) = answers
+    assert (status, body["reason"]) == (403, "call_cut")
+    assert av("calls", "--cut", one["id"]).code == 4
+    assert "no call" in av("calls").out
