@@ -69,7 +69,9 @@ def test_the_runs_clients_are_seen_and_not_changed(admin: Admin) -> None:
     ],
     ids=str,
 )
-def test_clients_are_checked(admin: Admin, body: dict[str, Any]) -> None:
+def test_bad_members_of_a_client_are_refused(
+    admin: Admin, body: dict[str, Any]
+) -> None:
     """400 with the member's name; nothing half-made is left."""
     before = len(admin.call("GET", "clients", per_page=100).json())
     answer = admin.call("POST", "clients", {"name": "x", **body})
@@ -120,14 +122,14 @@ def test_users_are_made_found_and_changed(admin: Admin) -> None:
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_users_are_checked(admin: Admin, body: dict[str, Any], code: str) -> None:
+def test_bad_users_are_refused(admin: Admin, body: dict[str, Any], code: str) -> None:
     """A weak password, another connection, a name that is none: 400."""
     base = {"connection": DATABASE, "username": "fresh", "password": PASSWORD}
     answer = admin.call("POST", "users", {**base, **body})
     assert (answer.status_code, answer.json()["errorCode"]) == (400, code)
 
 
-def test_an_address_the_api_gave_is_not_verified(admin: Admin) -> None:
+def test_an_email_set_by_the_api_is_not_verified(admin: Admin) -> None:
     """Approvers may be named by e-mail: no client makes one for itself unsaid."""
     users = [admin.made("users", {"connection": DATABASE, "password": PASSWORD,
                                   "email": f"{n}@acme.test", **said})
@@ -216,7 +218,7 @@ def test_resource_servers_by_id_and_by_identifier(admin: Admin) -> None:
         assert admin.call("DELETE", encoded).status_code == 204
 
 
-def test_the_tenants_own_apis_stay(admin: Admin) -> None:
+def test_the_tenants_own_apis_cannot_be_changed(admin: Admin) -> None:
     """Both are listed as system APIs, and refuse to be changed."""
     own = [api for api in admin.call("GET", "resource-servers").json()
            if api.get("is_system")]  # fmt: skip
@@ -229,7 +231,7 @@ def test_the_tenants_own_apis_stay(admin: Admin) -> None:
         assert admin.call("DELETE", path).status_code == 403
 
 
-def test_client_grants(admin: Admin) -> None:
+def test_client_grants_are_made_once_and_deleted(admin: Admin) -> None:
     """201, once for a client, API and subject; only scopes the API has; 204."""
     client = admin.made("clients", {"name": "g"})["client_id"]
     api = admin.made(
@@ -317,7 +319,7 @@ def test_actions_are_built_deployed_and_bound(admin: Admin) -> None:
     assert b"s3cr3t-value" not in held
 
 
-def test_actions_are_checked(admin: Admin) -> None:
+def test_bad_actions_are_refused(admin: Admin) -> None:
     """Code over 100 kB, an unknown trigger, a name twice, thirty-one secrets."""
     made = action(admin, "checked")
     triggers = [{"id": "post-login"}]
@@ -341,7 +343,7 @@ def test_actions_are_checked(admin: Admin) -> None:
     assert "post-login" in {trigger["id"] for trigger in known}
 
 
-def test_a_roles_permissions_come_and_go(admin: Admin) -> None:
+def test_a_roles_permissions_are_added_and_removed(admin: Admin) -> None:
     """Named ones are given once and taken away; what it has not got is no fault."""
     role = admin.call("POST", "roles", {"name": "payer"}).json()
     path = f"roles/{role['id']}/permissions"

@@ -40,7 +40,9 @@ def switch(admin: Admin) -> Iterator[FaultSwitch]:
     admin.tenant.faults.set(Faults())
 
 
-def test_a_status_for_some_paths(admin: Admin, switch: FaultSwitch) -> None:
+def test_a_fault_answers_some_paths_with_a_status(
+    admin: Admin, switch: FaultSwitch
+) -> None:
     """503 there, a page that is no JSON, and nothing done; elsewhere all is well."""
     switch.set(Faults(paths=("/api/v2/users",), status=503))
     answer = admin.call("POST", "users", {})
@@ -48,14 +50,14 @@ def test_a_status_for_some_paths(admin: Admin, switch: FaultSwitch) -> None:
     assert admin.call("GET", "clients").status_code == 200
 
 
-def test_each_second_request(admin: Admin, switch: FaultSwitch) -> None:
+def test_a_fault_hits_each_second_request(admin: Admin, switch: FaultSwitch) -> None:
     """What is hit is counted, so a retry gets through."""
     switch.set(Faults(status=500, every=2))
     statuses = [admin.call("GET", "clients").status_code for _ in range(4)]
     assert statuses == [200, 500, 200, 500]
 
 
-def test_garbage(admin: Admin, switch: FaultSwitch) -> None:
+def test_a_fault_answers_with_garbage(admin: Admin, switch: FaultSwitch) -> None:
     """200, and a body that no client can read."""
     switch.set(Faults(paths=("/oauth/token",), garbage=True))
     answer = admin.machine_token()
@@ -64,7 +66,7 @@ def test_garbage(admin: Admin, switch: FaultSwitch) -> None:
         answer.json()
 
 
-async def test_slow_waits_before_it_answers() -> None:
+async def test_a_fault_waits_before_it_answers() -> None:
     """The app is asked only after the wait."""
     asked: list[str] = []
 
@@ -78,7 +80,7 @@ async def test_slow_waits_before_it_answers() -> None:
     assert asked == ["/slow", "/quick"]
 
 
-def test_rows_can_come_late(home: Home) -> None:
+def test_log_rows_come_after_the_delay(home: Home) -> None:
     """With a delay a row is found by nobody until it is over."""
     clock, store, late = journal(home, Faults(log_delay=30))
     late.write("s", REQUEST, client=CLIENT)
@@ -91,7 +93,7 @@ def test_rows_can_come_late(home: Home) -> None:
     store.close()
 
 
-def test_a_row_can_be_dropped_after_a_while(home: Home) -> None:
+def test_log_rows_are_dropped_after_their_retention(home: Home) -> None:
     """As a plan's retention does: by checkpoint, by search and by its id."""
     clock, store, kept = journal(home, Faults(log_kept=60))
     kept.write("s", REQUEST, client=CLIENT)

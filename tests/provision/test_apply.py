@@ -23,7 +23,7 @@ WRITES = (PlanStep.CREATE, PlanStep.CHANGE)
 
 
 @pytest.mark.slow
-async def test_an_empty_tenant_gets_everything_that_is_needed(vault: Vault) -> None:
+async def test_apply_makes_every_object_on_an_empty_tenant(vault: Vault) -> None:
     """Applications, APIs, factors and settings: each as the wire wants it."""
     await vault.apply()
     tenant = vault.tenant
@@ -44,7 +44,7 @@ async def test_an_empty_tenant_gets_everything_that_is_needed(vault: Vault) -> N
     assert tenant.enabled[sign_in] == [console["client_id"]]
 
 
-async def test_nothing_is_made_that_nothing_uses(vault: Vault) -> None:
+async def test_apply_makes_no_api(vault: Vault) -> None:
     """Three applications, their two grants, no API and no permission of a role."""
     apis = list(vault.tenant.tables["resource-servers"])
     await vault.apply()
@@ -69,7 +69,7 @@ async def test_nothing_is_made_that_nothing_uses(vault: Vault) -> None:
 
 
 @pytest.mark.slow
-async def test_our_applications_have_the_connections_they_need_alone(
+async def test_applications_get_the_connections_they_need_alone(
     vault: Vault,
 ) -> None:
     """A new application gets every connection: anybody at Google could sign in."""
@@ -105,7 +105,7 @@ async def test_our_applications_have_the_connections_they_need_alone(
     }
 
 
-async def test_what_the_broker_keeps_lets_nobody_gain_more(vault: Vault) -> None:
+async def test_the_brokers_credential_cannot_widen_itself(vault: Vault) -> None:
     """Its credential lies in a home: it cuts and looks, and makes or lends nothing."""
     await vault.apply()
     client = vault.tenant.named("clients", "AgentVault management")["client_id"]
@@ -120,7 +120,7 @@ async def test_what_the_broker_keeps_lets_nobody_gain_more(vault: Vault) -> None
     }
 
 
-async def test_the_actions_run_in_force_and_in_order(vault: Vault) -> None:
+async def test_actions_are_deployed_and_bound_in_order(vault: Vault) -> None:
     """Each is deployed once it is built, and the proof runs after the challenge."""
     await vault.apply()
     ids = {row["id"]: row for row in vault.tenant.tables["actions"].values()}
@@ -147,7 +147,7 @@ async def test_a_second_apply_writes_nothing(vault: Vault) -> None:
 
 
 @pytest.mark.slow
-async def test_a_run_that_breaks_is_taken_up_where_it_broke(vault: Vault) -> None:
+async def test_an_interrupted_apply_is_continued(vault: Vault) -> None:
     """Whatever write fails, later runs finish it, and nothing stands there twice."""
     runs = 0
     for _ in range(40):
@@ -167,7 +167,7 @@ async def test_a_run_that_breaks_is_taken_up_where_it_broke(vault: Vault) -> Non
         assert len(found) == len(set(found))
 
 
-async def test_secrets_go_into_one_private_file_and_work_there(vault: Vault) -> None:
+async def test_application_secrets_go_into_the_private_file(vault: Vault) -> None:
     """Every secret that is in force is kept, 0600, under the key of its application."""
     await vault.apply()
     path = vault.kept().path
@@ -184,7 +184,7 @@ async def test_secrets_go_into_one_private_file_and_work_there(vault: Vault) -> 
 
 
 @pytest.mark.slow
-async def test_a_secret_that_is_lost_is_made_anew(vault: Vault) -> None:
+async def test_a_lost_secret_is_rotated(vault: Vault) -> None:
     """Without the file the plan says so, and apply rotates what no longer is known."""
     await vault.apply()
     old = vault.tenant.named("clients", "AgentVault management")["client_secret"]
@@ -203,7 +203,7 @@ async def test_a_secret_that_is_lost_is_made_anew(vault: Vault) -> None:
     assert vault.kept().secret("management").reveal() == new
 
 
-async def test_an_application_that_someone_marked_as_ours_is_told_apart(
+async def test_an_application_known_by_its_mark_alone_is_named(
     vault: Vault,
 ) -> None:
     """Before it comes by our rights, a person sees which one it is, and that it is."""
@@ -220,7 +220,9 @@ async def test_an_application_that_someone_marked_as_ours_is_told_apart(
     assert found["client.management"].note == ""
 
 
-async def test_a_grant_stored_for_machines_is_taken_back(vault: Vault) -> None:
+async def test_a_client_grant_stored_for_machines_is_deleted_again(
+    vault: Vault,
+) -> None:
     """A tenant that drops subject_type has let a client in without anyone."""
     vault.tenant.drop_subject_type = True
     with pytest.raises(TenantRefusedError) as caught:
@@ -254,7 +256,7 @@ async def test_actions_of_others_stay_bound_under_their_names(vault: Vault) -> N
     assert steps(await vault.plan(), *WRITES) == []
 
 
-async def test_a_flow_without_room_is_said_before_it_is_written(vault: Vault) -> None:
+async def test_a_full_login_flow_is_refused(vault: Vault) -> None:
     """Twenty Actions fit into a flow."""
     vault.tenant.bindings = [
         {"display_name": str(n), "action": {"id": f"act_{n}"}} for n in range(19)
@@ -265,7 +267,7 @@ async def test_a_flow_without_room_is_said_before_it_is_written(vault: Vault) ->
 
 
 @pytest.mark.slow
-async def test_an_action_edited_there_is_put_back_and_deployed(vault: Vault) -> None:
+async def test_an_edited_action_is_restored_and_deployed(vault: Vault) -> None:
     """Both a draft that was changed and one that was deployed are found."""
     await vault.apply()
     row = vault.tenant.named("actions", PROOF.name)
@@ -279,7 +281,7 @@ async def test_an_action_edited_there_is_put_back_and_deployed(vault: Vault) -> 
     assert row["deployed_version"]["code"] == PROOF.code
 
 
-async def test_what_others_put_beside_ours_stays(vault: Vault) -> None:
+async def test_scopes_and_callbacks_of_others_stay(vault: Vault) -> None:
     """Callbacks, refresh policies and flags are added to, never replaced."""
     await vault.apply()
     vault.tenant.settings["flags"] = {"enable_client_connections": True, "theirs": True}
@@ -301,7 +303,7 @@ async def test_what_others_put_beside_ours_stays(vault: Vault) -> None:
 
 
 @pytest.mark.slow
-async def test_the_policy_of_all_applications_changes_only_when_told_and_last(
+async def test_the_mfa_policy_changes_last_and_only_when_told(
     vault: Vault,
 ) -> None:
     """Loosening it sooner would leave every application without a second factor."""
@@ -321,7 +323,7 @@ async def test_the_policy_of_all_applications_changes_only_when_told_and_last(
 
 
 @pytest.mark.slow
-async def test_an_agent_that_is_cut_off_gets_nothing_back(vault: Vault) -> None:
+async def test_a_revoked_agents_application_is_left_alone(vault: Vault) -> None:
     """Its application is told and left as the revocation left it."""
     await vault.apply()
     client = vault.tenant.named("clients", "AgentVault agent calendar-agent")
@@ -333,7 +335,7 @@ async def test_an_agent_that_is_cut_off_gets_nothing_back(vault: Vault) -> None:
     assert client["grant_types"] == []
 
 
-async def test_a_connection_is_switched_on_and_its_options_never_sent(
+async def test_a_connections_options_are_never_sent(
     vault: Vault,
 ) -> None:
     """They hold the provider's secret, and a change replaces them whole."""
@@ -347,7 +349,7 @@ async def test_a_connection_is_switched_on_and_its_options_never_sent(
     assert "options" not in json.dumps(vault.tenant.writes)
 
 
-async def test_what_only_a_person_can_do_is_said(vault: Vault) -> None:
+async def test_manual_steps_are_in_the_plan(vault: Vault) -> None:
     """A missing connection, refresh tokens not asked for, an API to activate."""
     vault.tenant.connect("google-oauth2", "google-oauth2")
     me = vault.tenant.named("resource-servers", f"{vault.tenant.issuer}me/")
@@ -361,7 +363,7 @@ async def test_what_only_a_person_can_do_is_said(vault: Vault) -> None:
     await vault.apply(connections=("google-oauth2", "github"))
 
 
-async def test_a_write_that_reads_back_otherwise_is_a_fault(vault: Vault) -> None:
+async def test_a_write_that_reads_back_differently_is_an_error(vault: Vault) -> None:
     """A tenant that says yes and stores nothing is not believed."""
     await vault.apply()
     vault.tenant.named("clients", "AgentVault console")["grant_types"] = ["implicit"]
@@ -370,7 +372,7 @@ async def test_a_write_that_reads_back_otherwise_is_a_fault(vault: Vault) -> Non
         await vault.apply()
 
 
-async def test_the_application_the_settings_name_is_adopted(vault: Vault) -> None:
+async def test_the_application_named_in_the_settings_is_adopted(vault: Vault) -> None:
     """One made by hand becomes the console's, instead of a second one beside it."""
     made = vault.tenant.add("clients", name="By hand", app_type="native")
     await vault.apply(client_id=made["client_id"])
@@ -378,14 +380,14 @@ async def test_the_application_the_settings_name_is_adopted(vault: Vault) -> Non
     assert vault.kept().client_id("console") == made["client_id"]
 
 
-async def test_a_rate_limit_of_a_minute_is_waited_for(vault: Vault) -> None:
+async def test_apply_waits_out_a_rate_limit(vault: Vault) -> None:
     """Answers of 429 are tried again when the tenant says, and none ends the run."""
     vault.tenant.busy, vault.tenant.busy_seconds = 1, 60
     assert steps(await vault.plan(), PlanStep.CREATE)
     assert 55 < vault.waited < 90
 
 
-async def test_a_rate_limit_without_end_ends_the_run(vault: Vault) -> None:
+async def test_a_lasting_rate_limit_ends_apply(vault: Vault) -> None:
     """It says so, and that trying later is what helps."""
     vault.tenant.busy, vault.tenant.busy_seconds = 100, 60
     with pytest.raises(TenantBusyError, match="rate limit is spent"):
@@ -401,7 +403,7 @@ def factor(name: str) -> str:
     return f"/api/v2/guardian/factors/{name}"
 
 
-async def test_what_the_plan_lacks_stops_nothing_else(vault: Vault) -> None:
+async def test_a_plan_refusal_stops_no_other_object(vault: Vault) -> None:
     """WebAuthn is optional; all but that is done, and the run says what was refused."""
     refused = "insufficient_entitlement"
     for name in ("webauthn-roaming", "webauthn-platform"):
@@ -416,7 +418,7 @@ async def test_what_the_plan_lacks_stops_nothing_else(vault: Vault) -> None:
     assert vault.tenant.bindings
 
 
-async def test_any_refusal_of_what_is_optional_stops_nothing_else(
+async def test_a_refused_optional_object_stops_no_other(
     vault: Vault,
 ) -> None:
     """Auth0 documents no code for it: what everything works without is no reason."""
@@ -430,7 +432,7 @@ async def test_any_refusal_of_what_is_optional_stops_nothing_else(
 
 
 @pytest.mark.parametrize("path", [factor("otp"), BINDINGS, "/api/v2/tenants/settings"])
-async def test_the_policy_is_not_loosened_where_what_takes_its_place_was_refused(
+async def test_the_mfa_policy_stays_when_its_actions_are_refused(
     vault: Vault, path: str
 ) -> None:
     """Every application would be without a second factor, ours among them."""
@@ -443,7 +445,7 @@ async def test_the_policy_is_not_loosened_where_what_takes_its_place_was_refused
     assert vault.tenant.policies == ["all-applications"]
 
 
-async def test_what_needs_something_refused_is_refused_too(vault: Vault) -> None:
+async def test_what_depends_on_a_refused_object_is_refused(vault: Vault) -> None:
     """Without an Action there is nothing to bind; the applications stand though."""
     vault.tenant.plan_lacks["/api/v2/actions/actions"] = "insufficient_entitlement"
     done = {item.address: item for item in await vault.applied()}
@@ -452,7 +454,7 @@ async def test_what_needs_something_refused_is_refused_too(vault: Vault) -> None
     assert vault.kept().client_id("console")
 
 
-async def test_a_scope_that_is_missing_is_no_matter_of_the_plan(vault: Vault) -> None:
+async def test_a_missing_scope_ends_apply(vault: Vault) -> None:
     """The credential is to be mended, also for what is optional."""
     await vault.apply()
     vault.tenant.factors["webauthn-roaming"] = False
@@ -461,7 +463,7 @@ async def test_a_scope_that_is_missing_is_no_matter_of_the_plan(vault: Vault) ->
         await vault.apply()
 
 
-async def test_a_factor_whose_trial_is_over_is_told_and_not_written(
+async def test_a_factor_with_an_expired_trial_is_not_written(
     vault: Vault,
 ) -> None:
     """`enabled` says nothing then: the plan has no such factor any more."""
@@ -476,7 +478,7 @@ async def test_a_factor_whose_trial_is_over_is_told_and_not_written(
     assert vault.tenant.writes == []
 
 
-async def test_classic_login_is_told(vault: Vault) -> None:
+async def test_classic_login_is_a_manual_step(vault: Vault) -> None:
     """The commands by which an Action asks for a factor are Universal Login's."""
     vault.tenant.classic = True
     plan = await vault.plan()

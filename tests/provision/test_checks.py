@@ -198,7 +198,7 @@ def provisioned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vault]:
         yield vault
 
 
-async def test_a_provisioned_tenant_is_well(provisioned: Vault) -> None:
+async def test_a_provisioned_tenant_has_no_findings(provisioned: Vault) -> None:
     """Nothing is said against what apply has just made."""
     found = await provisioned.findings(**NEEDS)
     assert {finding.level for _, finding in found} == {Level.OK}
@@ -242,7 +242,7 @@ def remember(tenant: DictTenant, option: str) -> None:
 
 
 @pytest.mark.parametrize("name", WARNED)
-async def test_what_weakens_nothing_of_ours_is_a_warning(
+async def test_harmless_misconfigurations_are_warnings(
     provisioned: Vault, name: str
 ) -> None:
     """The doctor says it, and what helps, and does not exit with a fault for it."""
@@ -257,7 +257,7 @@ async def test_what_weakens_nothing_of_ours_is_a_warning(
 
 
 @pytest.mark.parametrize("option", ["{ allowRememberBrowser: false }", "{}"])
-async def test_an_action_that_remembers_no_browser_is_no_matter(
+async def test_an_action_that_remembers_no_browser_is_no_finding(
     provisioned: Vault, option: str
 ) -> None:
     """Off is Auth0's default."""
@@ -278,14 +278,14 @@ async def test_what_the_tenant_cannot_see_is_a_warning(vault: Vault) -> None:
     assert "expiring user tokens" in warned.remedy
 
 
-async def test_a_vault_that_nobody_could_sign_in_to_is_a_fault(vault: Vault) -> None:
+async def test_no_sign_in_connection_is_a_fault(vault: Vault) -> None:
     """Without a connection for operators no approval can ever be given."""
     found = await vault.findings(sign_in=())
     told = [one.what for _, one in found if one.level is Level.FAULT]
     assert any("no connection is named by which" in one for one in told)
 
 
-async def test_a_secret_that_is_not_here_is_a_fault(vault: Vault) -> None:
+async def test_a_missing_secret_is_a_fault(vault: Vault) -> None:
     """Without it the broker can neither exchange nor revoke."""
     await vault.apply()
     vault.kept().path.unlink()
@@ -308,7 +308,7 @@ async def reached(issuer: str, **look_up: Any) -> list[checks.Check]:
         await tenant.aclose()
 
 
-async def test_a_host_without_an_address_is_dns(vault: Vault) -> None:
+async def test_an_unresolvable_host_is_a_dns_fault(vault: Vault) -> None:
     """The name is said, and that it may be mistyped."""
 
     async def nothing(_: str, __: int) -> object:
@@ -320,7 +320,7 @@ async def test_a_host_without_an_address_is_dns(vault: Vault) -> None:
     assert "typing error" in finding.remedy
 
 
-async def test_a_tenant_that_is_another_is_the_wrong_domain(vault: Vault) -> None:
+async def test_another_issuer_is_a_fault(vault: Vault) -> None:
     """A custom domain and the tenant's own are two issuers."""
     vault.tenant.discovery = {"issuer": "https://login.acme.test/"}
     ((_, finding),) = await reached(vault.tenant.issuer)
@@ -328,7 +328,7 @@ async def test_a_tenant_that_is_another_is_the_wrong_domain(vault: Vault) -> Non
     assert "tenant.issuer" in finding.remedy
 
 
-async def test_a_tenant_that_is_down_is_said(vault: Vault) -> None:
+async def test_an_unreachable_tenant_is_a_fault(vault: Vault) -> None:
     """Nothing listens there: one fault, and no guess at the rest."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -353,7 +353,7 @@ def test_plain_http_is_refused_off_loopback() -> None:
         (None, Level.WARNING, "does not say"),
     ],
 )
-def test_a_clock_that_is_off_is_told_by_how_much(
+def test_a_clock_skew_is_reported_in_seconds(
     seconds: float | None, level: Level, said: str
 ) -> None:
     """Half a minute is where ID tokens begin to be refused."""
@@ -362,7 +362,7 @@ def test_a_clock_that_is_off_is_told_by_how_much(
     assert said in finding.what
 
 
-async def test_the_date_header_tells_the_skew(vault: Vault) -> None:
+async def test_the_date_header_gives_the_skew(vault: Vault) -> None:
     """Ten minutes are seen from the first answer on."""
     vault.tenant.skew = 600
     found = await reached(vault.tenant.issuer)
@@ -379,7 +379,7 @@ async def rights(vault: Vault) -> list[checks.Check]:
         await management.tenant.aclose()
 
 
-async def test_each_scope_that_is_lacking_is_named(vault: Vault) -> None:
+async def test_each_missing_scope_is_a_finding(vault: Vault) -> None:
     """To read: a fault each; to apply: a warning each, for who only looks."""
     held = set(READING_SCOPES) - {"read:actions", "read:roles"}
     vault.tenant.granted = " ".join(held)
@@ -401,7 +401,7 @@ async def test_each_scope_that_is_lacking_is_named(vault: Vault) -> None:
     ],
     ids=["wrong secret", "no grant"],
 )
-async def test_a_credential_that_is_not_taken_is_a_fault(
+async def test_a_refused_credential_is_a_fault(
     vault: Vault, answer: tuple[int, dict[str, str]]
 ) -> None:
     """The tenant's own word, and where to look."""

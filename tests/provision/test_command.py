@@ -53,9 +53,7 @@ def test_plan_apply_and_doctor_agree(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("line", ["doctor", "apply --yes"])
-def test_a_reader_that_goes_after_a_line_is_no_fault(
-    home: Path, tenant: DictTenant, line: str
-) -> None:
+def test_a_closed_pipe_is_no_error(home: Path, tenant: DictTenant, line: str) -> None:
     """`auth0 doctor | head` ends quietly, its connections to the tenant closed."""
     given, giving = os.pipe()
     os.write(giving, json.dumps(CREDENTIAL).encode())
@@ -78,7 +76,7 @@ def test_a_reader_that_goes_after_a_line_is_no_fault(
 
 
 @pytest.mark.slow
-def test_people_read_a_diff_and_then_what_was_done(home: Path, auth0: Call) -> None:
+def test_apply_prints_the_plan_and_each_object(home: Path, auth0: Call) -> None:
     """The plan with its marks, a line for each object, and where the secrets are."""
     answer = auth0("apply", "--yes")
     lines = answer.out.splitlines()
@@ -88,7 +86,7 @@ def test_people_read_a_diff_and_then_what_was_done(home: Path, auth0: Call) -> N
 
 
 @pytest.mark.slow
-def test_secrets_are_printed_when_asked_for_and_then_no_more(
+def test_print_secrets_prints_new_secrets_once(
     home: Path, tenant: DictTenant, auth0: Call
 ) -> None:
     """Once, each with its application; the next run has none to print."""
@@ -101,7 +99,7 @@ def test_secrets_are_printed_when_asked_for_and_then_no_more(
 
 
 @pytest.mark.slow
-def test_a_run_that_breaks_says_so_and_the_next_one_ends_it(
+def test_an_interrupted_apply_is_finished_by_the_next(
     home: Path, tenant: DictTenant, auth0: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One line, exit 1; what was done stays done."""
@@ -119,7 +117,7 @@ def test_a_run_that_breaks_says_so_and_the_next_one_ends_it(
 
 
 @pytest.mark.slow
-def test_nobody_elses_application_is_adopted_unseen(
+def test_yes_adopts_no_application_unseen(
     home: Path, tenant: DictTenant, auth0: Call
 ) -> None:
     """A mark is easily set: with --yes nobody would see whose rights are given away."""
@@ -137,7 +135,7 @@ def test_nobody_elses_application_is_adopted_unseen(
 
 
 @pytest.mark.slow
-def test_what_the_plan_lacks_is_told_and_fails_where_it_is_needed(
+def test_a_plan_refusal_exits_1_where_it_is_needed(
     home: Path, tenant: DictTenant, auth0: Call
 ) -> None:
     """Without security keys all works, exit 0; without the Actions nothing does, 1."""
@@ -160,7 +158,7 @@ def test_what_the_plan_lacks_is_told_and_fails_where_it_is_needed(
     assert "trial_expired" in refused["note"]
 
 
-def test_nothing_is_applied_without_a_yes(
+def test_apply_without_a_terminal_needs_yes(
     home: Path, tenant: DictTenant, auth0: Call
 ) -> None:
     """Without a terminal there is nobody to ask."""
@@ -183,7 +181,7 @@ def test_every_scope_that_is_missing_is_named_before_the_first_write(
     assert tenant.writes == []
 
 
-def test_a_scope_the_tenant_names_only_when_called_is_named(
+def test_a_scope_refused_by_a_call_is_named(
     home: Path, tenant: DictTenant, auth0: Call
 ) -> None:
     """Its own refusal is read: which scope, and what to do."""
@@ -197,7 +195,7 @@ def test_a_scope_the_tenant_names_only_when_called_is_named(
     assert said.count("the credential lacks read:connections") == 1
 
 
-def test_a_token_that_says_what_it_may_has_every_missing_scope_named(
+def test_every_scope_missing_from_a_token_is_named(
     home: Path, tenant: DictTenant, auth0: Call
 ) -> None:
     """Also before the first call: not one scope a run, until there is none left."""
@@ -209,9 +207,7 @@ def test_a_token_that_says_what_it_may_has_every_missing_scope_named(
 
 
 @pytest.mark.parametrize("token", ["e30", "e30.!!!.x", "e30.WzFd.x", "a.e30.b"])
-def test_a_token_that_does_not_say_is_left_to_the_tenant(
-    home: Path, auth0: Call, token: str
-) -> None:
+def test_a_token_without_scopes_is_tried(home: Path, auth0: Call, token: str) -> None:
     """Whatever it holds is read without a fault, and refused by whom it is for."""
     answer = auth0("plan", credential={"access_token": token})
     assert answer.code == 1
@@ -230,9 +226,7 @@ def test_a_wrong_secret_is_refused_in_one_line_without_it(
     assert "wrong-secret" not in answer.err
 
 
-def test_a_token_that_is_expired_is_told_and_one_that_is_good_is_used(
-    home: Path, auth0: Call
-) -> None:
+def test_an_expired_access_token_is_refused(home: Path, auth0: Call) -> None:
     """Someone else got it, so what to do is to get another."""
     assert auth0("plan", credential={"access_token": "management-token"}).code == 0
     answer = auth0("plan", credential={"access_token": "old-token"})
@@ -258,7 +252,7 @@ def test_a_token_that_is_expired_is_told_and_one_that_is_good_is_used(
         "x" * 70_000,
     ],
 )
-def test_what_is_no_credential_is_told_and_not_quoted(
+def test_a_malformed_credential_is_not_quoted(
     home: Path, auth0: Call, given: str
 ) -> None:
     """What was given by mistake may be a secret all the same."""
@@ -268,7 +262,7 @@ def test_what_is_no_credential_is_told_and_not_quoted(
     assert "s3cret" not in answer.err
 
 
-def test_a_descriptor_that_is_not_open_is_a_wrong_usage(
+def test_a_closed_descriptor_is_wrong_usage(
     home: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """With the way to open one."""
@@ -286,7 +280,7 @@ def test_a_descriptor_that_is_not_open_is_a_wrong_usage(
         ({"issuer": "https://a.test/", "rate": 0}, "tenant.rate"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(
+def test_bad_tenant_settings_are_refused(
     home: Path, auth0: Call, settings: dict[str, Any], said: str
 ) -> None:
     """Exit 2, and which one it is."""
@@ -296,7 +290,7 @@ def test_settings_that_make_no_sense_are_refused(
     assert said in answer.err
 
 
-def test_a_doctor_with_no_tenant_to_see_has_one_fault(home: Path, auth0: Call) -> None:
+def test_doctor_without_a_tenant_has_one_fault(home: Path, auth0: Call) -> None:
     """It says that nothing answers, and guesses at nothing else."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -308,7 +302,7 @@ def test_a_doctor_with_no_tenant_to_see_has_one_fault(home: Path, auth0: Call) -
     assert "cannot be reached" in finding["what"]
 
 
-def test_a_doctor_names_plain_http(home: Path, auth0: Call) -> None:
+def test_doctor_names_plain_http(home: Path, auth0: Call) -> None:
     """It is a finding like any other, with its remedy."""
     configure(home, issuer="http://acme.eu.auth0.com/")
     answer = auth0("doctor", "--json")
@@ -318,9 +312,7 @@ def test_a_doctor_names_plain_http(home: Path, auth0: Call) -> None:
 
 
 @pytest.mark.slow
-def test_a_person_is_asked_and_the_secret_is_not_shown(
-    home: Path, tenant: DictTenant
-) -> None:
+def test_the_prompt_hides_the_secret(home: Path, tenant: DictTenant) -> None:
     """Client id, secret without echo, the plan, and a yes."""
     env = plain_environment(
         AGENTVAULT_HOME=str(home),
@@ -387,7 +379,7 @@ def test_a_credential_in_the_keyring_is_used_and_taken_out(
     assert run(["auth0", "forget"]) == 4
 
 
-def test_what_is_kept_and_no_credential_is_taken_out_too(
+def test_forget_removes_a_damaged_keyring_entry(
     home: Path, ring: _Memory, auth0: Call
 ) -> None:
     """Whatever an older version or another program left there."""
@@ -399,7 +391,7 @@ def test_what_is_kept_and_no_credential_is_taken_out_too(
 
 
 @pytest.mark.parametrize("chained", [False, True])
-def test_without_a_keyring_nothing_is_kept(
+def test_without_a_keyring_remember_fails(
     home: Path, auth0: Call, chained: bool
 ) -> None:
     """A file in clear is no keyring, and two of them in a chain are none either."""

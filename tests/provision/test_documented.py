@@ -16,13 +16,13 @@ TEXT = (DOCS / "auth0.md").read_text()
 ALL = Needs(change_mfa_policy=True)
 
 
-def test_every_scope_a_person_has_to_grant_stands_there() -> None:
+def test_the_docs_name_every_scope() -> None:
     """No more and no fewer than the commands ask for."""
     said = set(re.findall(r"\b(?:create|read|update|delete):[a-z_]+", TEXT))
     assert said == {*READING_SCOPES, *writing_scopes(ALL)}
 
 
-def test_every_setting_of_the_tenant_stands_there() -> None:
+def test_the_docs_name_every_tenant_setting() -> None:
     """Each key has its row."""
     missing = [
         one.name for one in fields(TenantSettings) if f"`{one.name}`" not in TEXT
@@ -30,7 +30,7 @@ def test_every_setting_of_the_tenant_stands_there() -> None:
     assert missing == []
 
 
-def test_the_actions_speak_of_the_same_names_as_the_code() -> None:
+def test_the_actions_use_the_codes_claims_and_roles() -> None:
     """Claims, roles and mark are written in two languages: here they meet."""
     proof, challenge = actions.PROOF.code, actions.CHALLENGE.code
     for word in (MFA_AT, ROLES, names.ROLE_PREFIX, *names.ROLES):

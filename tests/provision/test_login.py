@@ -66,19 +66,19 @@ async def test_the_token_is_for_the_management_api_and_says_what_it_may() -> Non
     [CANCELLED, oauth_error(403, "invalid_grant")],
     ids=["cancelled", "spent"],
 )
-async def test_a_sign_in_that_ends_otherwise_gives_no_token(answer: Answer) -> None:
+async def test_a_denied_sign_in_gives_no_token(answer: Answer) -> None:
     """The tenant's own word is told."""
     with pytest.raises(TenantRefusedError, match="ended the sign-in"):
         await signed_in(PENDING, answer)
 
 
-async def test_a_code_nobody_used_is_told_as_such() -> None:
+async def test_an_expired_code_ends_the_sign_in() -> None:
     """The tenant's word for it is no refusal: whoever is late starts again."""
     with pytest.raises(TenantError, match="nobody signed in"):
         await signed_in(PENDING, oauth_error(403, "expired_token"))
 
 
-async def test_an_outage_amid_it_is_waited_out() -> None:
+async def test_an_outage_during_sign_in_is_waited_out() -> None:
     """A 503 ends nothing: the code lives on at the tenant."""
     access, _, _ = await signed_in(Answer(b"", 503), PENDING, GIVEN)
     assert access.token.reveal() == "management-token"

@@ -75,7 +75,7 @@ def members(value: Any) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_no_answer_ends_in_anything_but_an_error_of_ours(
+async def test_any_answer_gives_a_plan_or_a_tenant_error(
     vault: Vault, seed: int
 ) -> None:
     """Whatever stands in an object, plan and doctor say something a person can read."""

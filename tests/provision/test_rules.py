@@ -51,7 +51,7 @@ def test_a_settled_field_needs_no_second_change(now: Any, wanted: list[str]) -> 
 
 
 @given(STANDING, WORDS)
-def test_what_others_put_there_is_never_lost(now: list[str], wanted: list[str]) -> None:
+def test_values_of_others_are_kept(now: list[str], wanted: list[str]) -> None:
     """Lists that are shared only grow, and keep the order of what is not ours."""
     ours = {IDS[letter] for letter in wanted}
     for rule in (AllButOurs((), refs(wanted)), InOrder(refs(wanted))):
@@ -63,7 +63,7 @@ def test_what_others_put_there_is_never_lost(now: list[str], wanted: list[str]) 
 
 
 @given(STANDING, WORDS, WORDS)
-def test_of_ours_only_the_wanted_stay(
+def test_unwanted_values_of_ours_are_removed(
     now: list[str], ours: list[str], wanted: list[str]
 ) -> None:
     """Those that are not wanted go, also when nobody knows their id; others stay."""
@@ -75,7 +75,7 @@ def test_of_ours_only_the_wanted_stay(
 
 
 @given(STANDING, WORDS)
-def test_ours_run_in_their_order(now: list[str], wanted: list[str]) -> None:
+def test_our_actions_keep_their_order(now: list[str], wanted: list[str]) -> None:
     """Wherever they stood, one comes after the other in the end."""
     after = InOrder(refs(wanted)).settle(now, IDS)
     assert [one for one in after if one in {IDS[x] for x in wanted}] == [
@@ -109,7 +109,7 @@ def test_only_what_changes_is_sent_with_what_stands_beside_it() -> None:
     }
 
 
-def test_null_is_not_nothing() -> None:
+def test_null_differs_from_missing() -> None:
     """A field that is absent and should be null is a change; one that is null, none."""
     assert compare({"x": Is(None)}, {"x": None}, {}) == ()
     assert len(compare({"x": Is(None)}, {}, {})) == 1

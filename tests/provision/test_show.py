@@ -18,7 +18,7 @@ def text_of(plan: object) -> str:
     return "\n".join(shown)
 
 
-async def test_a_change_stands_field_by_field(vault: Vault) -> None:
+async def test_a_change_is_shown_field_by_field(vault: Vault) -> None:
     """What is and what will be, by the tenant's own names; what is well is counted."""
     await vault.apply()
     vault.tenant.factors["otp"] = False
@@ -34,7 +34,7 @@ async def test_a_change_stands_field_by_field(vault: Vault) -> None:
     assert show.summary(plan) == "Plan: 2 to change, 16 as they should be."
 
 
-async def test_what_is_yet_to_be_made_is_named_by_its_address(vault: Vault) -> None:
+async def test_a_future_id_is_shown_by_its_address(vault: Vault) -> None:
     """An id that nobody knows yet is no blank, and long code is a digest."""
     told = text_of(await vault.plan())
     assert "client_id     (id of client.management)" in told
@@ -43,7 +43,7 @@ async def test_what_is_yet_to_be_made_is_named_by_its_address(vault: Vault) -> N
     assert "onExecutePostLogin" not in told
 
 
-async def test_an_agents_name_moves_no_cursor(vault: Vault) -> None:
+async def test_an_agents_name_is_displayable_in_a_plan(vault: Vault) -> None:
     """It is an agent's own words, on the screen and at the tenant."""
     named = (AgentNeed("agt_1", f"<b>{HOSTILE}"),)
     plan = await vault.plan(agents=named)
@@ -60,7 +60,7 @@ async def test_an_agents_name_moves_no_cursor(vault: Vault) -> None:
     assert len(name) <= 100
 
 
-async def test_a_program_reads_the_same_plan(vault: Vault) -> None:
+async def test_a_plan_in_json_has_every_change(vault: Vault) -> None:
     """JSON holds each step with what is and what will be, and no secret."""
     shape = show.shape(await vault.plan())
     assert json.loads(json.dumps(shape)) == shape

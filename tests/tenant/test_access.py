@@ -39,7 +39,9 @@ def claims(clock: ManualClock, **changes: Any) -> dict[str, Any]:
     return {name: value for name, value in base.items() if value != GONE}
 
 
-def test_what_a_good_one_says(keys: SigningKeys, clock: ManualClock) -> None:
+def test_an_access_token_is_read_for_one_of_its_audiences(
+    keys: SigningKeys, clock: ManualClock
+) -> None:
     """For one audience alone, or for one of several."""
     tokens = AccessTokens(keys, clock, ISSUER)
     for raw in (keys.sign(claims(clock)), keys.sign(claims(clock, aud=["x", API]))):
@@ -70,7 +72,7 @@ def test_what_a_good_one_says(keys: SigningKeys, clock: ManualClock) -> None:
     ],
     ids=str,
 )
-def test_what_proves_too_little_is_none(
+def test_an_access_token_with_a_wrong_claim_is_refused(
     keys: SigningKeys, clock: ManualClock, changes: dict[str, Any]
 ) -> None:
     """Another issuer's, for another API, over, or an ID token (RFC 9068 section 4)."""
@@ -78,7 +80,9 @@ def test_what_proves_too_little_is_none(
     assert AccessTokens(keys, clock, ISSUER).read(raw, API) is None
 
 
-def test_a_token_of_another_kind_is_none(keys: SigningKeys, clock: ManualClock) -> None:
+def test_a_token_of_another_type_is_refused(
+    keys: SigningKeys, clock: ManualClock
+) -> None:
     """Whatever its claims are: its type says that it is for something else."""
     tokens = AccessTokens(keys, clock, ISSUER)
     for typ in ("logout+jwt", "token-vault-req+jwt", "at+jwt", "jwt", ""):
@@ -88,7 +92,7 @@ def test_a_token_of_another_kind_is_none(keys: SigningKeys, clock: ManualClock) 
 @pytest.mark.parametrize(
     "header", ["", "Bearer", "Bearer ", "Basic dTpw", "bearer\tx", "x"]
 )
-def test_a_header_without_a_bearer_token_has_none(header: str) -> None:
+def test_a_bearer_token_is_read_from_its_header_alone(header: str) -> None:
     """RFC 6750 section 2.1, whatever the case of its scheme."""
     assert bearer_token(header) is None
     assert bearer_token("BEARER abc") == "abc"

@@ -58,7 +58,7 @@ def test_a_password_alone_proves_no_second_factor(admin: Admin, agent: Agent) ->
     assert [prompt["name"] for prompt in row["details"]["prompts"]] == ["login"]
 
 
-def test_a_code_used_twice_ends_what_it_gave(agent: Agent) -> None:
+def test_a_code_used_twice_revokes_its_refresh_token(agent: Agent) -> None:
     """RFC 6749 section 4.1.2: the second use is refused and revokes the first's."""
     code = agent.person.allow("authorize", **agent.authorize_query())["code"]
     token = agent.redeem(code).json()["refresh_token"]
@@ -85,7 +85,9 @@ def test_a_code_used_twice_ends_what_it_gave(agent: Agent) -> None:
     ],
     ids=str,
 )
-def test_codes_need_their_proof(agent: Agent, form: dict[str, str]) -> None:
+def test_a_code_takes_its_redirect_uri_and_verifier(
+    agent: Agent, form: dict[str, str]
+) -> None:
     """The code, its redirect_uri and its verifier, or 403; the right ones work."""
     code = agent.person.allow("authorize", **agent.authorize_query())["code"]
     wrong = agent.redeem(code, **form)
@@ -93,7 +95,9 @@ def test_codes_need_their_proof(agent: Agent, form: dict[str, str]) -> None:
     assert agent.redeem(code).status_code == 200
 
 
-def test_a_code_is_its_clients_and_lives_a_minute(admin: Admin, agent: Agent) -> None:
+def test_a_code_is_bound_to_its_client_and_lives_a_minute(
+    admin: Admin, agent: Agent
+) -> None:
     """Another client's code is unknown, and a late one over."""
     thief = Agent(admin, "code-thief")
     code = agent.person.allow("authorize", **agent.authorize_query())["code"]
@@ -114,7 +118,7 @@ def test_a_code_is_its_clients_and_lives_a_minute(admin: Admin, agent: Agent) ->
     ],
     ids=str,
 )
-def test_nobody_unregistered_is_sent_anything(
+def test_an_unregistered_redirect_uri_is_not_redirected_to(
     agent: Agent, query: dict[str, str]
 ) -> None:
     """Without a known client and address the person is told, and not sent on."""
@@ -136,7 +140,7 @@ def test_nobody_unregistered_is_sent_anything(
     ],
     ids=str,
 )
-def test_the_client_is_told_the_rest(
+def test_a_wrong_request_is_redirected_back_to_its_client(
     agent: Agent, query: dict[str, str], error: str
 ) -> None:
     """A wrong request of a known client goes back to it, with its state."""
@@ -146,7 +150,7 @@ def test_the_client_is_told_the_rest(
     assert answer.headers["location"].startswith(CALLBACK)
 
 
-def test_a_parameter_twice_is_refused(agent: Agent) -> None:
+def test_a_repeated_parameter_of_authorize_is_refused(agent: Agent) -> None:
     """RFC 6749 section 3.1: of two values nobody guesses which is meant."""
     pairs = [*agent.authorize_query().items(), ("scope", "openid")]
     answer = agent.person.http.get("authorize", params=pairs)  # type: ignore[arg-type]
@@ -174,7 +178,9 @@ def test_a_public_client_needs_pkce(admin: Admin) -> None:
     assert "refresh_token" not in answer.json()
 
 
-def test_whoever_signed_in_stays_who_signed_in(admin: Admin, agent: Agent) -> None:
+def test_a_state_after_sign_in_takes_no_other_password(
+    admin: Admin, agent: Agent
+) -> None:
     """The state of a later page takes no other person's password."""
     ann, bob = (admin.tenant.users.add(f"factor-{name}") for name in ("ann", "bob"))
     person = Person(admin.tenant, ann.user.name, ann.password)
@@ -187,7 +193,9 @@ def test_whoever_signed_in_stays_who_signed_in(admin: Admin, agent: Agent) -> No
     assert 'data-error="stale_form"' in again.text
 
 
-def test_a_wrong_password_is_told_once_for_all(admin: Admin, agent: Agent) -> None:
+def test_the_login_page_does_not_tell_unknown_users_apart(
+    admin: Admin, agent: Agent
+) -> None:
     """A stranger and a wrong password look the same, and the log names neither."""
     pages = []
     for name in ("auth-bot", "nobody-at-all"):
@@ -199,7 +207,7 @@ def test_a_wrong_password_is_told_once_for_all(admin: Admin, agent: Agent) -> No
     assert admin.rows("fp")[0]["user_name"] is None
 
 
-def test_cancelling_tells_the_client(agent: Agent) -> None:
+def test_cancelling_a_login_redirects_with_access_denied(agent: Agent) -> None:
     """At the first page as at the last: access_denied, with the state."""
     agent.person.open("authorize", **agent.authorize_query())
     assert carried(agent.person.send("cancel"))["error"] == "access_denied"
@@ -213,7 +221,9 @@ def test_cancelling_tells_the_client(agent: Agent) -> None:
     }
 
 
-def test_a_form_is_its_browsers_and_not_for_ever(admin: Admin, agent: Agent) -> None:
+def test_a_login_form_is_bound_to_its_browser_for_ten_minutes(
+    admin: Admin, agent: Agent
+) -> None:
     """T-22: without the cookie of the page, or ten minutes later, it does nothing."""
     page = agent.person.open("authorize", **agent.authorize_query())
     errand = page.text.split('name="state" value="')[1].split('"')[0]
@@ -236,7 +246,7 @@ def test_a_form_is_its_browsers_and_not_for_ever(admin: Admin, agent: Agent) -> 
     assert 'data-error="stale_form"' in late.text
 
 
-def test_two_tabs_side_by_side(agent: Agent) -> None:
+def test_two_logins_in_one_browser_do_not_mix(agent: Agent) -> None:
     """A second request in the same browser does not spoil the first one's page."""
     first = agent.person.open("authorize", **agent.authorize_query(state="one"))
     agent.person.open("authorize", **agent.authorize_query(state="two"))
@@ -245,7 +255,7 @@ def test_two_tabs_side_by_side(agent: Agent) -> None:
     assert carried(agent.person.send("consent"))["state"] == "one"
 
 
-def test_the_pages_are_safe_to_look_at(admin: Admin) -> None:
+def test_a_hostile_client_name_is_escaped_on_the_login_pages(admin: Admin) -> None:
     """Markup, controls and tricks in a client's name are shown and do nothing."""
     name = "<script>x</script>\x1b[31m\u202egnp"
     agent = Agent(admin, "shown-bot", name=name)
@@ -264,7 +274,9 @@ def test_the_pages_are_safe_to_look_at(admin: Admin) -> None:
     assert "form-action 'self' http://127.0.0.1:9;" in policy
 
 
-def test_an_access_token_of_an_api(admin: Admin, agent: Agent) -> None:
+def test_an_apis_access_token_has_auth0s_default_claims(
+    admin: Admin, agent: Agent
+) -> None:
     """Auth0's default profile: azp, aud with openid, the API's lifetime."""
     api = "https://profile.test/"
     scopes = [{"value": "read:a"}, {"value": "stepup:pay"}]
@@ -328,7 +340,9 @@ def test_an_api_that_wants_a_client_grant(admin: Admin, agent: Agent) -> None:
         ("http://app.test/cb", False),
     ],
 )
-def test_redirect_uris_are_compared_whole(uri: str, fits: bool) -> None:
+def test_redirect_uris_are_compared_but_for_a_loopback_port(
+    uri: str, fits: bool
+) -> None:
     """Only a loopback port may differ (RFC 8252 section 7.3)."""
     registered = (CALLBACK, "https://app.test/cb", "javascript:alert(1)",
                   "com.app:/cb", "http://app.test/cb")  # fmt: skip
@@ -336,7 +350,7 @@ def test_redirect_uris_are_compared_whole(uri: str, fits: bool) -> None:
 
 
 @given(st.text(max_size=80))
-def test_no_text_is_an_address_by_accident(text: str) -> None:
+def test_any_text_is_a_registered_redirect_uri_or_refused(text: str) -> None:
     """What was not registered is refused, and nothing crashes on it."""
     registered = ("https://app.test/cb", "http://127.0.0.1/cb")
     assert not redirect_allowed(text, registered) or text in registered

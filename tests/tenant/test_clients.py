@@ -40,7 +40,7 @@ def ask(admin: Admin, api: str, **form: Any) -> Any:
     return admin.tenant.http.post(admin.tenant.issuer + "oauth/token", json=body)
 
 
-def test_three_ways_to_show_a_secret(
+def test_a_client_secret_is_taken_by_json_form_and_basic(
     admin: Admin, api: str, secretive: dict[str, Any]
 ) -> None:
     """In a JSON body with nulls, in a form, and in HTTP Basic: the same token."""
@@ -62,7 +62,7 @@ def test_three_ways_to_show_a_secret(
         assert set(said) == {"access_token", "scope", "expires_in", "token_type"}
 
 
-def test_a_wrong_proof_and_an_unknown_client_look_the_same(
+def test_a_wrong_secret_and_an_unknown_client_look_the_same(
     admin: Admin, api: str, secretive: dict[str, Any]
 ) -> None:
     """401 and one text for a wrong secret, no secret, and nobody."""
@@ -77,7 +77,7 @@ def test_a_wrong_proof_and_an_unknown_client_look_the_same(
     assert answers[0].json()["error"] == "invalid_client"
 
 
-def test_two_methods_at_once_are_refused(
+def test_two_methods_of_client_authentication_are_refused(
     admin: Admin, api: str, secretive: dict[str, Any]
 ) -> None:
     """RFC 6749 section 2.3: one method of client authentication a request."""
@@ -95,7 +95,9 @@ def test_two_methods_at_once_are_refused(
     assert (broken.status_code, broken.json()["error"]) == (401, "invalid_client")
 
 
-def test_secrets_are_rotated_at_once_and_kept_nowhere(admin: Admin, api: str) -> None:
+def test_a_rotated_client_secret_ends_at_once_and_no_file_has_it(
+    admin: Admin, api: str
+) -> None:
     """The old secret ends with the answer that has the new one; no file has either."""
     client = machine(admin, api)
     form = {"client_id": client["client_id"]}
@@ -144,7 +146,7 @@ def test_a_header_and_a_form_name_the_same_client(
         assert answer.status_code == status
 
 
-def test_a_machine_without_a_grant_is_told_what_to_make(
+def test_client_credentials_without_a_client_grant_are_refused(
     admin: Admin, api: str, secretive: dict[str, Any]
 ) -> None:
     """403 with Auth0's words; an unknown API, and My Account, the same status."""
@@ -167,7 +169,7 @@ def test_a_machine_without_a_grant_is_told_what_to_make(
     assert "No audience parameter" in none.json()["error_description"]
 
 
-def test_a_basic_header_is_read_as_the_rfc_encodes_it(
+def test_http_basic_is_form_encoded_before_base64(
     admin: Admin, api: str, secretive: dict[str, Any]
 ) -> None:
     """RFC 6749 section 2.3.1: both halves are form-encoded before base64."""

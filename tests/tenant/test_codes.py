@@ -29,7 +29,7 @@ def issued(codes: DeviceCodes) -> StoredDeviceCode:
     return found
 
 
-def test_the_first_answer_counts(codes: DeviceCodes) -> None:
+def test_the_first_decision_on_a_device_code_counts(codes: DeviceCodes) -> None:
     """Two pages may show one code: a no is no yes a moment later, nor the reverse."""
     denied, approved = issued(codes), issued(codes)
     assert codes.deny(denied)
@@ -44,7 +44,9 @@ def test_the_first_answer_counts(codes: DeviceCodes) -> None:
     ]
 
 
-def test_what_is_over_takes_no_answer(codes: DeviceCodes, clock: ManualClock) -> None:
+def test_an_expired_device_code_takes_no_decision(
+    codes: DeviceCodes, clock: ManualClock
+) -> None:
     """Neither a yes nor a no, and nobody finds it by what they type."""
     pair = codes.issue("client", "openid", None, 120)
     code = codes.by_key(sha256_hex(pair.device_code))
@@ -56,7 +58,7 @@ def test_what_is_over_takes_no_answer(codes: DeviceCodes, clock: ManualClock) ->
     assert not codes.deny(code)
 
 
-def test_it_is_spent_once(codes: DeviceCodes) -> None:
+def test_a_device_code_is_spent_once(codes: DeviceCodes) -> None:
     """Of several polls one hears how it ended (RFC 8628 section 3.5)."""
     code = issued(codes)
     assert codes.approve(code, "ann", "s", 1)
@@ -67,7 +69,7 @@ def test_it_is_spent_once(codes: DeviceCodes) -> None:
     assert not codes.spend(code)
 
 
-def test_the_fifth_failure_ends_it(codes: DeviceCodes) -> None:
+def test_the_fifth_failed_sign_in_ends_a_device_code(codes: DeviceCodes) -> None:
     """However they came, and it is told apart from a person's no."""
     code = issued(codes)
     for _ in range(4):

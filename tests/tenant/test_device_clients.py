@@ -52,7 +52,7 @@ def approved(admin: Admin, user: NewUser, client_id: str, **form: str) -> Any:
     ],
     ids=str,
 )
-def test_native_public_conformant_and_granted(
+def test_the_device_flow_takes_a_native_public_conformant_client(
     admin: Admin, members: dict[str, Any]
 ) -> None:
     """Anything else is 403 unauthorized_client with Auth0's text and link."""
@@ -67,7 +67,7 @@ def test_native_public_conformant_and_granted(
     assert admin.rows("fdeaz")[0]["client_id"] == client["client_id"]
 
 
-def test_codes_live_and_are_polled_for_as_at_auth0(admin: Admin) -> None:
+def test_other_clients_device_codes_live_900_seconds_as_at_auth0(admin: Admin) -> None:
     """900 seconds and five between polls; only the broker's own client has others."""
     client_id = admin.made("clients", {"name": "timed", **NATIVE})["client_id"]
     tenant = admin.tenant
@@ -131,7 +131,7 @@ def test_an_api_that_wants_a_client_grant(admin: Admin, ann: NewUser) -> None:
     assert said["exp"] == now + 36_000
 
 
-def test_a_refresh_token_when_api_and_client_allow_it(
+def test_a_device_flow_gives_a_refresh_token_where_allowed(
     admin: Admin, ann: NewUser
 ) -> None:
     """offline_access is granted; the refreshed ID token knows no second factor."""
@@ -153,7 +153,7 @@ def test_a_refresh_token_when_api_and_client_allow_it(
     assert {"amr", "acr", "https://agentvault.dev/mfa_at"} & set(said) == set()
 
 
-def test_a_grant_taken_back_after_the_yes_gives_nothing(
+def test_a_client_grant_removed_after_approval_gives_no_token(
     admin: Admin, ann: NewUser
 ) -> None:
     """The client's access to the API is looked at once more when it fetches."""
@@ -175,7 +175,7 @@ def test_a_grant_taken_back_after_the_yes_gives_nothing(
     assert (answer.status_code, answer.json()["error"]) == (403, "access_denied")
 
 
-def test_another_clients_code_is_unknown(admin: Admin, ann: NewUser) -> None:
+def test_another_clients_device_code_is_unknown(admin: Admin, ann: NewUser) -> None:
     """A code is polled for by the client that asked, and by no other."""
     one, two = (admin.made("clients", {"name": n, **NATIVE})["client_id"] for n in "ab")
     flow = admin.tenant.post("oauth/device/code", client_id=one).json()
@@ -187,7 +187,7 @@ def test_another_clients_code_is_unknown(admin: Admin, ann: NewUser) -> None:
 
 @pytest.mark.slow
 @given(st.text(max_size=30) | st.text("bC-D\u2011\n\u200b ", min_size=8, max_size=20))
-def test_what_is_typed_is_a_code_or_nothing(typed: str) -> None:
+def test_typed_text_is_a_user_code_or_none(typed: str) -> None:
     """Only letters of the alphabet make one; punctuation and the like is left out."""
     found = normal_user_code(typed)
     bare = "".join(filter(str.isalnum, typed))
@@ -202,7 +202,7 @@ def test_what_is_typed_is_a_code_or_nothing(typed: str) -> None:
 
 
 @pytest.mark.parametrize("own", ["api/v2/", "me/"])
-def test_the_consoles_own_client_reaches_no_api_of_the_tenants(
+def test_the_console_client_gets_no_token_for_the_tenants_apis(
     admin: Admin, own: str
 ) -> None:
     """It says who a person is; with a token for these it could act for them."""
@@ -216,7 +216,7 @@ def test_the_consoles_own_client_reaches_no_api_of_the_tenants(
 
 
 @pytest.mark.parametrize("typed", ["BCDF-GHJſ", "ВCDF-GHJS", "ꓐCDF-GHJS", "BCDF-GHJA"])
-def test_look_alikes_are_no_codes(typed: str) -> None:
+def test_look_alike_letters_are_no_user_code(typed: str) -> None:
     """No letter stands for another: neither a long s nor Cyrillic or Lisu ones."""
     assert normal_user_code("bcdf ghjs") == "BCDF-GHJS"
     assert normal_user_code(typed) is None
@@ -233,7 +233,7 @@ def test_look_alikes_are_no_codes(typed: str) -> None:
         "BCDF\u200b-GHJS",
     ],
 )
-def test_what_is_no_letter_is_passed_over(typed: str) -> None:
+def test_width_and_punctuation_of_a_user_code_are_ignored(typed: str) -> None:
     """RFC 8628 section 6.1: width, hyphens, spaces and line ends are forgiven."""
     assert normal_user_code(typed) == "BCDF-GHJS"
     code = new_user_code()

@@ -31,7 +31,9 @@ def test_the_console_clients_id_is_stored_nowhere(
         assert tenant.client_id.encode() not in file.read_bytes()
 
 
-def test_an_approval_yields_tokens_once(tenant: TenantThread, alice: NewUser) -> None:
+def test_a_confirmed_device_code_gives_one_id_token(
+    tenant: TenantThread, alice: NewUser
+) -> None:
     """A confirmed code gives one signed ID token, of whom, how and when."""
     flow = tenant.flow()
     tenant.approve(flow, alice)
@@ -67,7 +69,7 @@ def test_an_approval_yields_tokens_once(tenant: TenantThread, alice: NewUser) ->
     assert (again.status_code, again.json()["error"]) == (403, "invalid_grant")
 
 
-def test_the_person_sees_what_they_decide_about(
+def test_the_pages_show_every_member_of_the_request(
     tenant: TenantThread, alice: NewUser
 ) -> None:
     """The pages show every member of the request, before any sign-in."""
@@ -85,7 +87,9 @@ def test_the_person_sees_what_they_decide_about(
     assert shown.parameters == (("amount", "4200"), ("currency", "USD"))
 
 
-def test_parameters_are_what_they_were(tenant: TenantThread) -> None:
+def test_the_page_client_gives_parameters_with_their_types(
+    tenant: TenantThread,
+) -> None:
     """A program gets numbers, lists and objects as they are, and texts inert."""
     parameters = {
         "amount": 4200.5,
@@ -104,7 +108,7 @@ def test_parameters_are_what_they_were(tenant: TenantThread) -> None:
     assert shown.values[5] == "[1, 2"
 
 
-def test_an_operators_login_names_no_agent(
+def test_a_device_flow_without_details_signs_an_operator_in(
     tenant: TenantThread, alice: NewUser
 ) -> None:
     """Without authorization_details the same way signs an operator in."""
@@ -116,7 +120,7 @@ def test_an_operators_login_names_no_agent(
 
 
 @pytest.mark.parametrize("step", ["details", "sign-in", "one-time-code", "confirm"])
-def test_cancelling_works_at_every_step(
+def test_cancelling_at_any_step_denies_the_device_code(
     tenant: TenantThread, alice: NewUser, step: str
 ) -> None:
     """A cancelled code tells the device so, once, with Auth0's words."""
@@ -142,7 +146,7 @@ def test_cancelling_works_at_every_step(
 
 
 @pytest.mark.slow
-def test_of_many_polls_at_once_one_gets_the_tokens(
+def test_one_of_32_simultaneous_polls_gets_the_tokens(
     tenant: TenantThread, alice: NewUser
 ) -> None:
     """An approved code is spent by exactly one of 32 simultaneous polls."""
@@ -153,7 +157,7 @@ def test_of_many_polls_at_once_one_gets_the_tokens(
     assert sorted(answer.status_code for answer in answers) == [200] + [403] * 31
 
 
-def test_spending_and_deciding_are_single_statements(
+def test_two_connections_decide_and_spend_a_code_once(
     home: Home,
 ) -> None:
     """Of two connections that saw the same code, one decides and one spends it."""
@@ -185,7 +189,7 @@ def test_a_code_cannot_be_decided_twice(tenant: TenantThread, alice: NewUser) ->
     assert refused.value.error == "code_over"
 
 
-def test_a_user_without_the_role_gets_no_role(tenant: TenantThread) -> None:
+def test_an_id_token_names_no_role_the_user_lacks(tenant: TenantThread) -> None:
     """Whether someone may approve is in their token, not assumed."""
     bob = tenant.users.add("bob", approver=False)
     flow = tenant.flow()
@@ -197,7 +201,7 @@ def test_a_user_without_the_role_gets_no_role(tenant: TenantThread) -> None:
     assert "email" not in claims
 
 
-def test_a_flow_survives_a_restart(tenant: TenantThread, alice: NewUser) -> None:
+def test_a_device_flow_survives_a_restart(tenant: TenantThread, alice: NewUser) -> None:
     """Codes, users, client and signing keys outlive the process."""
     flow = tenant.flow()
     before = tenant.http.get(tenant.issuer + ".well-known/jwks.json").json()

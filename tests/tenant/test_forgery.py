@@ -15,7 +15,7 @@ from agentvault_tui.tenant.users import NewUser
 from agentvault_tui.tenant.views import browser_cookie
 
 
-def test_forms_need_their_token_and_their_browser(
+def test_an_activation_form_takes_its_token_and_cookie(
     tenant: TenantThread, browser: Browser, alice: NewUser
 ) -> None:
     """A forged post, one without a cookie, and a stolen token all decide nothing."""
@@ -44,7 +44,7 @@ def test_forms_need_their_token_and_their_browser(
     assert browser.send(page, "confirm").step == "confirmed"
 
 
-def test_the_first_form_is_bound_to_its_browser_too(tenant: TenantThread) -> None:
+def test_the_code_form_takes_its_token_and_cookie(tenant: TenantThread) -> None:
     """A code cannot be entered for someone from another site's form."""
     flow = tenant.flow()
     page = read_page(tenant.http.get(f"{tenant.issuer}activate").text)
@@ -57,7 +57,7 @@ def test_the_first_form_is_bound_to_its_browser_too(tenant: TenantThread) -> Non
         assert read_page(answer.text).error == "stale_form"
 
 
-def test_steps_cannot_be_skipped(
+def test_an_activation_step_cannot_be_skipped(
     tenant: TenantThread, browser: Browser, alice: NewUser
 ) -> None:
     """Posting to confirm from an earlier page shows that page again."""
@@ -75,7 +75,7 @@ def test_steps_cannot_be_skipped(
     assert tenant.poll(flow).json()["error"] == "authorization_pending"
 
 
-def test_a_form_acts_once(
+def test_an_activation_form_acts_once(
     tenant: TenantThread, browser: Browser, alice: NewUser
 ) -> None:
     """A page sent twice shows where the person stands, and does nothing again."""
@@ -86,7 +86,7 @@ def test_a_form_acts_once(
     assert late.step == "sign-in"
 
 
-def test_reloading_never_shows_a_session(
+def test_a_get_of_a_later_step_shows_the_first_page(
     tenant: TenantThread, browser: Browser
 ) -> None:
     """A GET with the session's cookie shows the first page and nothing else."""
@@ -96,7 +96,7 @@ def test_reloading_never_shows_a_session(
     assert (answer.status_code, answer.headers["location"]) == (303, "/activate")
 
 
-def test_the_cookie_is_kept_from_other_sites(
+def test_the_activation_cookie_is_httponly_and_same_site_strict(
     tenant: TenantThread, browser: Browser
 ) -> None:
     """HttpOnly, SameSite=Strict, and for these pages alone."""
@@ -106,7 +106,7 @@ def test_the_cookie_is_kept_from_other_sites(
         assert part in cookie
 
 
-def test_other_hosts_are_misdirected(tenant: TenantThread) -> None:
+def test_a_foreign_host_header_gets_421(tenant: TenantThread) -> None:
     """DNS rebinding is given away by Host: 421."""
     for host in ("evil.example", "127.0.0.1.evil", "127.0.0.1:1", "localhost", ""):
         for path in ("activate", "oauth/token"):
@@ -117,7 +117,7 @@ def test_other_hosts_are_misdirected(tenant: TenantThread) -> None:
                 assert answer.status_code == 421, (host, path, method)
 
 
-def test_other_origins_are_refused(tenant: TenantThread) -> None:
+def test_a_foreign_origin_gets_403(tenant: TenantThread) -> None:
     """A page of another origin cannot post here: 403, and nothing happens."""
     for origin in ("https://evil.test", "null", "http://127.0.0.1:1"):
         for path in ("activate", "activate/confirm", "oauth/device/code"):
@@ -133,14 +133,14 @@ def test_other_origins_are_refused(tenant: TenantThread) -> None:
     assert page.status_code == 403
 
 
-def test_a_link_may_be_followed_here(tenant: TenantThread) -> None:
+def test_a_cross_site_link_to_activate_is_served(tenant: TenantThread) -> None:
     """Following the link of a QR code or a mail is no cross-site request."""
     headers = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
     answer = tenant.http.get(tenant.issuer + "activate", headers=headers)
     assert answer.status_code == 200
 
 
-def test_a_form_acts_once_however_often_it_comes(clock: ManualClock) -> None:
+def test_a_form_sent_twice_at_once_acts_once(clock: ManualClock) -> None:
     """Sent twice at once, before its answer: the second is shown where it stands."""
     sessions = ActivationSessions(clock)
     cookie = browser_cookie(None)

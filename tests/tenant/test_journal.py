@@ -42,7 +42,7 @@ def journal(store: Store, clock: ManualClock) -> Journal:
     return Journal(store, clock, "tenant.test")
 
 
-def test_rows_have_the_recorded_keys(admin: Admin) -> None:
+def test_log_rows_have_auth0s_keys(admin: Admin) -> None:
     """Every key of Auth0's rows, and an id of 56 digits that equals _id."""
     admin.user("row")
     row = admin.rows("sapi")[0]
@@ -53,7 +53,7 @@ def test_rows_have_the_recorded_keys(admin: Admin) -> None:
     assert admin.call("GET", f"logs/{row['log_id']}").json() == row
 
 
-def test_a_checkpoint_is_followed_without_gap_or_repeat(admin: Admin) -> None:
+def test_log_checkpoints_give_each_row_once(admin: Admin) -> None:
     """From the newest row on: only newer ones, oldest first, next by Link."""
     start = admin.call("GET", "logs", sort="date:-1", per_page=1).json()[0]["log_id"]
     for number in range(5):
@@ -79,7 +79,7 @@ def test_a_checkpoint_is_followed_without_gap_or_repeat(admin: Admin) -> None:
     assert len(admin.call("GET", "logs", **query).json()) == 1
 
 
-def test_search_by_fields(admin: Admin) -> None:
+def test_logs_are_searched_by_field(admin: Admin) -> None:
     """Terms joined by AND, case and all, a star at the end; with totals if asked."""
     admin.user("searched")
     found = admin.call(
@@ -100,7 +100,7 @@ def test_search_by_fields(admin: Admin) -> None:
     assert (quoted.status_code, quoted.json()) == (200, [])
 
 
-def test_the_device_flow_is_told(tenant: TenantThread) -> None:
+def test_each_end_of_a_device_flow_is_logged(tenant: TenantThread) -> None:
     """gd_auth_succeed, s and sede; fdecc on cancel; fdeac when tries ran out; fdeaz."""
     admin = Admin(tenant)
     alice = tenant.users.add("alice", approver=True)
@@ -125,7 +125,7 @@ def test_the_device_flow_is_told(tenant: TenantThread) -> None:
     assert tenant.client_id not in str(admin.call("GET", "logs").json())
 
 
-def test_rows_name_the_connection(admin: Admin) -> None:
+def test_log_rows_name_the_connection(admin: Admin) -> None:
     """Where users sign in, and the provider of an exchange; machines have none."""
     agent = Agent(admin, "connected-bot")
     token = agent.tokens()["refresh_token"]
@@ -141,7 +141,7 @@ def test_rows_name_the_connection(admin: Admin) -> None:
     assert {row["type"] for row in tied} >= {"seta"}
 
 
-def test_what_fails_at_my_account_is_told(admin: Admin) -> None:
+def test_a_failed_my_account_call_is_logged(admin: Admin) -> None:
     """A proof that is none, and an account there is not: one row each."""
     agent = Agent(admin, "failing-bot")
     me = agent.me_token(agent.tokens()["refresh_token"])
@@ -156,7 +156,7 @@ def test_what_fails_at_my_account_is_told(admin: Admin) -> None:
         assert row["connection"] is None
 
 
-def test_a_second_factor_is_told_from_asking_to_locking(tenant: TenantThread) -> None:
+def test_each_outcome_of_a_second_factor_is_logged(tenant: TenantThread) -> None:
     """Asked for, wrong, and locked; a lock of passwords has a code of its own."""
     admin = Admin(tenant)
     ann = tenant.users.add("ann@acme.test")
@@ -179,7 +179,7 @@ def test_a_second_factor_is_told_from_asking_to_locking(tenant: TenantThread) ->
     assert {kind: len(admin.rows(kind)) for kind in wanted} == wanted
 
 
-def test_ids_grow_even_when_the_clock_goes_back(
+def test_log_ids_grow_when_the_clock_goes_back(
     store: Store, clock: ManualClock
 ) -> None:
     """Also over a restart: whoever resumes from an id misses nothing."""
@@ -199,7 +199,7 @@ def test_ids_grow_even_when_the_clock_goes_back(
     store.close()
 
 
-def test_the_log_is_capped(
+def test_the_log_drops_its_oldest_rows(
     store: Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The oldest rows go, the newest stay."""
@@ -213,7 +213,9 @@ def test_the_log_is_capped(
     store.close()
 
 
-def test_strangers_push_nothing_out(store: Store, clock: ManualClock) -> None:
+def test_rows_of_unknown_clients_are_limited_to_sixty_a_minute(
+    store: Store, clock: ManualClock
+) -> None:
     """Rows of nobody are sixty a minute; those of clients are never held back."""
     flooded = journal(store, clock)
     for _ in range(100):

@@ -102,7 +102,9 @@ def test_a_rotation_ends_no_token_of_an_api(tenant: TenantThread) -> None:
     assert kids(tenant) == [done.current, done.next]
 
 
-def test_the_longest_lived_token_decides(home: Home, clock: ManualClock) -> None:
+def test_a_retired_key_is_published_for_its_longest_token(
+    home: Home, clock: ManualClock
+) -> None:
     """Whatever was signed after it, and also if it was signed in another process."""
     store = Store(home, checkpoints=True)
     keys, other = (SigningKeys(store, TenantSeal.of(home), clock) for _ in range(2))
@@ -120,7 +122,7 @@ def test_the_longest_lived_token_decides(home: Home, clock: ManualClock) -> None
     store.close()
 
 
-def test_a_key_rotated_while_it_is_taken_signs_nothing(
+def test_a_key_rotated_during_signing_signs_nothing(
     home: Home, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its time of leaving is fixed already, and the token would outlive that."""
@@ -185,7 +187,7 @@ def test_rotations_keep_the_key_set_readable(home: Home, clock: ManualClock) -> 
     store.close()
 
 
-def test_an_older_homes_key_is_kept_for_the_longest_life(
+def test_a_migrated_key_is_published_for_thirty_days(
     home: Home, clock: ManualClock
 ) -> None:
     """What it signed before that was noted may live for 30 days from the upgrade."""
@@ -233,7 +235,7 @@ async def test_the_broker_follows_rotations(
     await client.aclose()
 
 
-def test_what_was_retired_cannot_sign_any_more(home: Home, clock: ManualClock) -> None:
+def test_a_retired_private_key_is_erased(home: Home, clock: ManualClock) -> None:
     """Its private part is in no row, and the store forgets it securely."""
     store = Store(home, checkpoints=True)
     keys = SigningKeys(store, TenantSeal.of(home), clock)

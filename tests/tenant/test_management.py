@@ -48,7 +48,7 @@ def bearer(admin: Admin, token: str | None, path: str = "clients") -> Any:
     return admin.tenant.http.get(f"{admin.tenant.issuer}api/v2/{path}", headers=headers)
 
 
-def test_the_management_token(admin: Admin) -> None:
+def test_a_management_token_has_the_scopes_of_its_grant(admin: Admin) -> None:
     """As recorded: 24 hours, Bearer, the scopes of the grant, and a JWT for the API."""
     answer = admin.machine_token()
     assert answer.status_code == 200
@@ -76,7 +76,7 @@ def test_the_management_token(admin: Admin) -> None:
     assert less.json()["scope"] == "read:users"
 
 
-def test_no_token_and_bad_tokens_are_401(admin: Admin) -> None:
+def test_a_missing_or_bad_management_token_gets_401(admin: Admin) -> None:
     """Missing, forged, unsigned, MACed, another audience's, another key's, and old."""
     assert bearer(admin, None).json() == {
         "statusCode": 401,
@@ -127,7 +127,7 @@ def test_no_token_and_bad_tokens_are_401(admin: Admin) -> None:
     assert bearer(admin, foreign).status_code == 401
 
 
-def test_scopes_are_checked_by_name(admin: Admin) -> None:
+def test_a_missing_scope_gets_403_with_its_name(admin: Admin) -> None:
     """403 with the recorded envelope, naming any scope that would have been enough."""
     token = admin.machine_token(scope="read:users").json()["access_token"]
     assert bearer(admin, token, "users").status_code == 200
@@ -139,7 +139,7 @@ def test_scopes_are_checked_by_name(admin: Admin) -> None:
     }
 
 
-def test_a_deleted_clients_token_opens_nothing(admin: Admin) -> None:
+def test_a_deleted_clients_management_token_gets_401(admin: Admin) -> None:
     """It still verifies by itself; this API looks whether its client is there."""
     client = admin.made("clients", {"name": "x", "grant_types": ["client_credentials"]})
     audience = f"{admin.tenant.issuer}api/v2/"
@@ -182,7 +182,7 @@ def test_a_deleted_clients_token_opens_nothing(admin: Admin) -> None:
         ("device-credentials?type=nonsense", 400, "invalid_query_string"),
     ],
 )
-def test_refusals_have_the_recorded_envelope(
+def test_management_errors_have_auth0s_envelope(
     admin: Admin, path: str, status: int, code: str | None
 ) -> None:
     """Unknown ids and bad queries: statusCode, error, message, errorCode."""
@@ -192,7 +192,7 @@ def test_refusals_have_the_recorded_envelope(
     assert set(said) - {"errorCode"} == {"statusCode", "error", "message"}
 
 
-def test_both_ways_of_paging(admin: Admin) -> None:
+def test_lists_page_by_offset_and_by_checkpoint(admin: Admin) -> None:
     """Offset with and without totals; checkpoint until there is no next."""
     names = {f"api-{n}" for n in range(5)}
     for name in names:
@@ -226,7 +226,7 @@ def test_clients_are_listed_by_type_and_party(admin: Admin) -> None:
     assert admin.call("GET", "clients", is_first_party="maybe").status_code == 400
 
 
-def test_two_requests_a_second(admin: Admin, two_a_second: None) -> None:
+def test_a_third_request_in_a_second_gets_429(admin: Admin, two_a_second: None) -> None:
     """The third gets 429 with the reset in epoch seconds; a second later it is well."""
     first, second, third = (admin.call("GET", "clients") for _ in range(3))
     assert [first.status_code, second.status_code, third.status_code] == [200, 200, 429]
@@ -245,7 +245,7 @@ def test_two_requests_a_second(admin: Admin, two_a_second: None) -> None:
     assert admin.call("GET", "clients").headers["x-ratelimit-remaining"] == "1"
 
 
-def test_writes_are_told_in_the_log_without_secrets(admin: Admin) -> None:
+def test_a_management_write_is_logged_without_secrets(admin: Admin) -> None:
     """A sapi row says who, what and with which answer; a password is not in it."""
     user = admin.user("logged")
     row = admin.rows("sapi")[0]
@@ -260,7 +260,7 @@ def test_writes_are_told_in_the_log_without_secrets(admin: Admin) -> None:
     assert admin.rows("fapi")[0]["details"]["response"]["statusCode"] == 400
 
 
-def test_bodies_are_read_strictly(admin: Admin) -> None:
+def test_management_bodies_are_read_strictly(admin: Admin) -> None:
     """No form, no duplicate, no NaN, no megabyte; unknown members are passed over."""
     url = f"{admin.tenant.issuer}api/v2/clients"
     headers = {"authorization": f"Bearer {admin.token}"}
@@ -287,7 +287,7 @@ def test_bodies_are_read_strictly(admin: Admin) -> None:
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
-def test_any_bytes_are_json_or_a_refusal(raw: bytes) -> None:
+def test_any_body_is_json_or_a_refusal(raw: bytes) -> None:
     """Whatever comes as a body, it is what json reads, or an envelope: no crash."""
     found, status = None, 200
     try:
@@ -299,7 +299,7 @@ def test_any_bytes_are_json_or_a_refusal(raw: bytes) -> None:
         assert found == (json.loads(raw) if raw else {})
 
 
-def test_pages_of_other_sites_reach_nothing(admin: Admin) -> None:
+def test_cross_site_requests_to_the_management_api_are_refused(admin: Admin) -> None:
     """T-22: a foreign Host is 421, a foreign Origin or a cross-site fetch 403."""
     url = f"{admin.tenant.issuer}api/v2/clients"
     bearer = {"authorization": f"Bearer {admin.token}"}
@@ -313,7 +313,7 @@ def test_pages_of_other_sites_reach_nothing(admin: Admin) -> None:
 
 
 @pytest.mark.parametrize("policy", ["deny_all", "a_new_one"])
-def test_a_policy_that_is_no_permission_grants_nothing(home: Home, policy: str) -> None:
+def test_an_unknown_api_policy_grants_nothing(home: Home, policy: str) -> None:
     """Neither to machines nor to people, whatever client grants there are."""
     store = Store(home, checkpoints=True)
     apis = Apis(store, "http://127.0.0.1:1/")
@@ -333,7 +333,7 @@ def test_a_policy_that_is_no_permission_grants_nothing(home: Home, policy: str) 
     store.close()
 
 
-def test_every_scope_of_the_api_opens_one_of_its_calls() -> None:
+def test_each_management_scope_is_needed_by_a_call() -> None:
     """What the API offers as scopes is what its calls ask for, no more and no less."""
     asked = {scope for call in CALLS for scope in call.scopes}
     assert asked == set(MANAGEMENT_SCOPES)

@@ -38,7 +38,9 @@ def proof(started: dict[str, Any], code: str, **changes: Any) -> dict[str, Any]:
     return {name: value for name, value in base.items() if value is not None}
 
 
-def test_from_connect_to_delete(admin: Admin, agent: Agent, token: str) -> None:
+def test_an_account_is_connected_listed_and_deleted(
+    admin: Admin, agent: Agent, token: str
+) -> None:
     """201, the page, 302 with a code, 201, listed, 204, gone; as recorded."""
     started = agent.start(token)
     assert started == {
@@ -87,7 +89,9 @@ def test_from_connect_to_delete(admin: Admin, agent: Agent, token: str) -> None:
         assert said == {"id": account["id"], "idp_user_id": "account-bot"}
 
 
-def test_deleting_leaves_the_providers_tokens_alive(admin: Admin, agent: Agent) -> None:
+def test_deleting_an_account_leaves_the_providers_tokens(
+    admin: Admin, agent: Agent
+) -> None:
     """Auth0's own rule: the vault forgets; who holds a copy can go on."""
     refresh = agent.tokens()["refresh_token"]
     me = agent.me_token(refresh)
@@ -113,7 +117,7 @@ def test_deleting_leaves_the_providers_tokens_alive(admin: Admin, agent: Agent) 
     ],
     ids=str,
 )
-def test_completing_takes_every_proof(
+def test_completing_takes_session_code_redirect_uri_and_verifier(
     agent: Agent, token: str, changes: dict[str, Any]
 ) -> None:
     """Session, code, address and verifier; each wrong one alone is 400."""
@@ -131,7 +135,7 @@ def test_completing_takes_every_proof(
     assert once.status_code == 400
 
 
-def test_a_proof_that_comes_too_late_is_none(admin: Admin, agent: Agent) -> None:
+def test_a_connect_code_expires_with_its_request(admin: Admin, agent: Agent) -> None:
     """Five minutes after the request the consent it led to is worth nothing."""
     token = agent.me_token(agent.tokens()["refresh_token"])
     started = agent.start(token)
@@ -142,7 +146,9 @@ def test_a_proof_that_comes_too_late_is_none(admin: Admin, agent: Agent) -> None
     assert late.status_code == 400
 
 
-def test_another_user_completes_nothing(admin: Admin, agent: Agent, token: str) -> None:
+def test_another_users_connect_code_is_refused(
+    admin: Admin, agent: Agent, token: str
+) -> None:
     """A code that leaked is worth nothing in another account."""
     thief = Agent(admin, "account-thief")
     started = agent.start(token)
@@ -156,7 +162,9 @@ def test_another_user_completes_nothing(admin: Admin, agent: Agent, token: str) 
     assert foreign.status_code == 404
 
 
-def test_a_ticket_is_for_one_decision(admin: Admin, agent: Agent, token: str) -> None:
+def test_a_connect_ticket_is_good_for_one_decision(
+    admin: Admin, agent: Agent, token: str
+) -> None:
     """After a yes, a no, or five minutes the link leads nowhere."""
     path = "connected-accounts/connect"
     yes, no, late = (agent.start(token) for _ in range(3))
@@ -175,7 +183,9 @@ def test_a_ticket_is_for_one_decision(admin: Admin, agent: Agent, token: str) ->
         assert page.status_code == 410
 
 
-def test_the_page_says_for_whom(admin: Admin, agent: Agent, token: str) -> None:
+def test_the_consent_page_names_client_provider_user_and_scopes(
+    admin: Admin, agent: Agent, token: str
+) -> None:
     """Who consents sees client, provider, vault user, scopes and where it goes."""
     started = agent.start(token, scopes=["mail.send", "<b>bold</b>"])
     page = agent.person.open("connected-accounts/connect", **started["connect_params"])
@@ -187,7 +197,7 @@ def test_the_page_says_for_whom(admin: Admin, agent: Agent, token: str) -> None:
     assert "<b>bold" not in page.text
 
 
-def test_connecting_again_keeps_the_id(agent: Agent, token: str) -> None:
+def test_connecting_an_account_again_keeps_its_id(agent: Agent, token: str) -> None:
     """The same account at the provider is one entry, with the scopes of this time."""
     first = agent.connect(token)
     second = agent.connect(token, scopes=["calendar.read"])
@@ -209,7 +219,7 @@ def test_connecting_again_keeps_the_id(agent: Agent, token: str) -> None:
     ],
     ids=str,
 )
-def test_bad_connect_requests(
+def test_bad_connect_requests_are_refused(
     agent: Agent, token: str, changes: dict[str, Any], status: int
 ) -> None:
     """Each is refused with type, status, title and detail, and starts nothing."""
@@ -226,7 +236,9 @@ def test_bad_connect_requests(
     assert answer.headers["x-ratelimit-limit"]
 
 
-def test_who_may_not(admin: Admin, agent: Agent, token: str) -> None:
+def test_my_account_refuses_other_tokens(
+    admin: Admin, agent: Agent, token: str
+) -> None:
     """No token, another API's, a machine's, and one without the scope."""
     refresh = agent.tokens()["refresh_token"]
     url = f"{admin.tenant.issuer}me/v1/connected-accounts/accounts"
@@ -245,7 +257,7 @@ def test_who_may_not(admin: Admin, agent: Agent, token: str) -> None:
     assert agent.me(token, "GET", "nothing").json()["title"] == "Not Found"
 
 
-def test_accounts_are_paged_and_bounded(admin: Admin) -> None:
+def test_connected_accounts_are_paged(admin: Admin) -> None:
     """take is 1 to 20, ten by default; next until the end; by connection too."""
     agent = Agent(admin, "many-bot")
     me = agent.me_token(agent.tokens()["refresh_token"])
@@ -261,7 +273,9 @@ def test_accounts_are_paged_and_bounded(admin: Admin) -> None:
     assert agent.me(me, "GET", "accounts?connection=x").json() == {"accounts": []}
 
 
-def test_its_rate_limit_says_so(admin: Admin, agent: Agent, token: str) -> None:
+def test_my_account_rate_limit_gets_429_with_retry_after(
+    admin: Admin, agent: Agent, token: str
+) -> None:
     """429 with retry-after and Auth0's own header for the kind."""
     admin.tenant.faults.set(Faults(rate=1))
     admin.tenant.clock.advance(1)

@@ -11,7 +11,7 @@ from auth0_double.running import DETAILS, GRANT, TenantThread
 from agentvault_tui.tenant.users import NewUser
 
 
-def test_the_device_answer_is_complete(tenant: TenantThread) -> None:
+def test_a_device_answer_has_all_members_of_rfc_8628(tenant: TenantThread) -> None:
     """All members of RFC 8628 section 3.2, with a code of the 20 letters."""
     answer = tenant.ask()
     body = answer.json()
@@ -24,7 +24,7 @@ def test_the_device_answer_is_complete(tenant: TenantThread) -> None:
     assert (body["expires_in"], body["interval"]) == (120, 1)
 
 
-def test_codes_are_stored_as_hashes(tenant: TenantThread) -> None:
+def test_device_and_user_codes_are_stored_as_hashes(tenant: TenantThread) -> None:
     """Neither code of a flow stands in the store's files."""
     flow = tenant.flow()
     held = b"".join(file.read_bytes() for file in tenant.home.tenant.iterdir())
@@ -32,7 +32,7 @@ def test_codes_are_stored_as_hashes(tenant: TenantThread) -> None:
         assert secret.encode() not in held
 
 
-def test_pending_then_too_fast_then_pending(tenant: TenantThread) -> None:
+def test_a_fast_poller_gets_slow_down(tenant: TenantThread) -> None:
     """A fast poller is told slow_down and owes five seconds more each time."""
     flow = tenant.flow()
     answer = tenant.poll(flow)
@@ -58,7 +58,7 @@ def test_pending_then_too_fast_then_pending(tenant: TenantThread) -> None:
     assert tenant.poll(flow).json()["error"] == "authorization_pending"
 
 
-def test_a_polite_poller_is_never_slowed(tenant: TenantThread) -> None:
+def test_polling_at_the_interval_stays_pending(tenant: TenantThread) -> None:
     """Polling at the stated interval stays pending."""
     flow = tenant.flow()
     for _ in range(5):
@@ -66,7 +66,7 @@ def test_a_polite_poller_is_never_slowed(tenant: TenantThread) -> None:
         tenant.clock.advance(1)
 
 
-def test_expired_is_told_exactly_once(tenant: TenantThread) -> None:
+def test_expired_token_is_answered_once(tenant: TenantThread) -> None:
     """After its 120 s a code says expired_token, then nothing more."""
     flow = tenant.flow()
     tenant.clock.advance(120)
@@ -77,7 +77,7 @@ def test_expired_is_told_exactly_once(tenant: TenantThread) -> None:
     ]  # fmt: skip
 
 
-def test_setting_the_clock_back_revives_no_code(tenant: TenantThread) -> None:
+def test_setting_the_clock_back_revives_no_device_code(tenant: TenantThread) -> None:
     """The boot clock ends a code even when the wall clock says otherwise."""
     flow = tenant.flow()
     tenant.clock.advance(121)
@@ -85,9 +85,7 @@ def test_setting_the_clock_back_revives_no_code(tenant: TenantThread) -> None:
     assert tenant.poll(flow).json()["error"] == "expired_token"
 
 
-def test_an_approval_that_was_never_fetched_expires(
-    tenant: TenantThread, alice: NewUser
-) -> None:
+def test_an_approved_device_code_expires(tenant: TenantThread, alice: NewUser) -> None:
     """Tokens wait no longer than their code lives."""
     flow = tenant.flow()
     tenant.approve(flow, alice)
@@ -95,7 +93,7 @@ def test_an_approval_that_was_never_fetched_expires(
     assert tenant.poll(flow).json()["error"] == "expired_token"
 
 
-def test_unknown_and_foreign_codes_look_the_same(
+def test_unknown_and_foreign_device_codes_look_the_same(
     tenant: TenantThread, alice: NewUser
 ) -> None:
     """A code of the client of an earlier run is as unknown as an invented one."""
@@ -114,7 +112,7 @@ def test_unknown_and_foreign_codes_look_the_same(
 
 
 @pytest.mark.slow
-def test_a_stranger_takes_no_room(tenant: TenantThread) -> None:
+def test_an_unknown_client_starts_no_device_flow(tenant: TenantThread) -> None:
     """Who does not know this run's client id starts nothing, and finds it nowhere."""
     for _ in range(300):
         answer = tenant.ask(client_id="app_0000000000000000")
@@ -152,7 +150,7 @@ def test_sign_ins_leave_room_for_approvals(tenant: TenantThread) -> None:
         ({"device_code": ""}, 400, "invalid_request"),
     ],
 )
-def test_bad_token_requests(
+def test_bad_token_requests_have_their_codes(
     tenant: TenantThread, form: dict[str, str], status: int, error: str
 ) -> None:
     """Each mistake at the token endpoint has its own code, and echoes no controls."""
@@ -172,7 +170,7 @@ def test_the_token_endpoint_takes_json(tenant: TenantThread) -> None:
     assert answer.json()["error"] == "authorization_pending"
 
 
-def test_malformed_bodies(tenant: TenantThread) -> None:
+def test_malformed_token_requests_are_refused(tenant: TenantThread) -> None:
     """Duplicates, other content types, bad encodings and too much are refused."""
     for path, too_much in (("oauth/token", 70_000), ("oauth/device/code", 600_000)):
         url = tenant.issuer + path
@@ -191,7 +189,9 @@ def test_malformed_bodies(tenant: TenantThread) -> None:
         assert tenant.http.get(url).status_code == 405
 
 
-def test_no_refresh_token_and_no_api(tenant: TenantThread, alice: NewUser) -> None:
+def test_the_console_client_gets_no_refresh_token_and_no_api(
+    tenant: TenantThread, alice: NewUser
+) -> None:
     """offline_access is dropped, and an API audience is refused: T-08."""
     flow = tenant.ask(scope="openid offline_access read:everything").json()
     tenant.approve(flow, alice)
@@ -211,7 +211,9 @@ def test_without_openid_there_is_no_id_token(
     assert "id_token" not in tenant.poll(flow).json()
 
 
-def test_userinfo_and_revocation(tenant: TenantThread, alice: NewUser) -> None:
+def test_userinfo_ends_with_a_revoked_access_token(
+    tenant: TenantThread, alice: NewUser
+) -> None:
     """The access token opens userinfo until it is revoked or old; revoking says 200."""
     flow = tenant.flow()
     tenant.approve(flow, alice)
@@ -306,7 +308,9 @@ BAD_DETAILS = (
 )
 
 
-def test_details_are_validated(tenant: TenantThread) -> None:
+def test_authorization_details_of_a_device_flow_are_validated(
+    tenant: TenantThread,
+) -> None:
     """What a person could be misled by is refused when the flow starts (RFC 9396)."""
     for details in BAD_DETAILS:
         answer = tenant.ask(authorization_details=details)
@@ -314,7 +318,7 @@ def test_details_are_validated(tenant: TenantThread) -> None:
         assert answer.json()["error"] == "invalid_authorization_details"
 
 
-def test_unfinished_flows_are_bounded(tenant: TenantThread) -> None:
+def test_waiting_device_codes_are_limited(tenant: TenantThread) -> None:
     """Device codes nobody uses cannot pile up; when they expire, there is room."""
     while (answer := tenant.ask()).status_code == 200:
         pass

@@ -16,7 +16,7 @@ from agentvault_tui.text import visible
 
 
 @pytest.mark.slow
-def test_every_page_is_sound_and_closed_to_others(
+def test_each_page_is_well_formed_without_script_and_unframed(
     tenant: TenantThread, browser: Browser, alice: NewUser
 ) -> None:
     """Well-formed, no script, inline style or foreign link; headers forbid framing."""
@@ -38,7 +38,9 @@ def test_every_page_is_sound_and_closed_to_others(
         sound(answer)
 
 
-def test_the_stylesheet_is_served(tenant: TenantThread, browser: Browser) -> None:
+def test_the_stylesheet_is_served_under_its_hash(
+    tenant: TenantThread, browser: Browser
+) -> None:
     """The one stylesheet is ours, and knows light and dark."""
     browser.get()
     link = re.search(r'rel="stylesheet" href="([^"]+)"', browser.answers[0].text)
@@ -50,7 +52,7 @@ def test_the_stylesheet_is_served(tenant: TenantThread, browser: Browser) -> Non
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
-def test_hostile_strings_stay_text(
+def test_hostile_agent_text_is_escaped_on_the_pages(
     tenant: TenantThread, browser: Browser, alice: NewUser, hostile: str
 ) -> None:
     """No text of an agent becomes markup, a control character or another field."""
@@ -88,7 +90,7 @@ def test_hostile_strings_stay_text(
 
 
 @pytest.mark.parametrize("connection", [None, "google-oauth2", *HOSTILE])
-def test_a_providers_token_is_told_for_what_it_is(
+def test_the_pages_say_what_a_providers_token_may_do(
     tenant: TenantThread, browser: Browser, alice: NewUser, connection: str | None
 ) -> None:
     """Both pages with the action say that it is more than that, and what ends it."""
@@ -105,7 +107,7 @@ def test_a_providers_token_is_told_for_what_it_is(
     assert ("until the provider ends it" in text) is (connection is not None)
 
 
-def test_the_agents_reason_is_refused(tenant: TenantThread) -> None:
+def test_details_with_a_reason_start_no_device_flow(tenant: TenantThread) -> None:
     """No reason reaches the page: details with one start no flow."""
     lure = {**DETAILS, "reason": "enter WXYZ-BCDF at evil.test"}
     answer = tenant.ask(authorization_details=json.dumps([lure]))
@@ -113,7 +115,7 @@ def test_the_agents_reason_is_refused(tenant: TenantThread) -> None:
     assert answer.json()["error"] == "invalid_authorization_details"
 
 
-def test_a_code_from_the_link_is_shown_and_not_used(
+def test_a_user_code_in_the_link_is_filled_in_alone(
     tenant: TenantThread, browser: Browser
 ) -> None:
     """The link fills the code in for comparing, and tells nothing of what it is for."""
@@ -124,7 +126,7 @@ def test_a_code_from_the_link_is_shown_and_not_used(
 
 
 @pytest.mark.parametrize("kind", ["unknown", "expired", "cancelled", "approved"])
-def test_bad_codes_all_look_the_same(
+def test_wrong_expired_and_used_user_codes_look_the_same(
     tenant: TenantThread, browser: Browser, alice: NewUser, kind: str
 ) -> None:
     """Wrong, expired and used codes get the same status and the same text."""
@@ -143,7 +145,7 @@ def test_bad_codes_all_look_the_same(
     assert page.message == "There is no such code, or it is not valid any more."
 
 
-def test_guessing_locks_this_browser_out(
+def test_five_wrong_user_codes_lock_a_browser_for_a_minute(
     tenant: TenantThread, browser: Browser
 ) -> None:
     """After five wrong codes the right one is refused too, until a minute is over."""
@@ -157,7 +159,7 @@ def test_guessing_locks_this_browser_out(
 
 
 @pytest.mark.slow
-def test_those_who_guess_do_not_keep_the_owner_out(tenant: TenantThread) -> None:
+def test_wrong_user_codes_of_others_lock_nobody_out(tenant: TenantThread) -> None:
     """However many wrong codes others send, the right one is taken."""
     flow = tenant.flow()
     for code in ["BBBB-BBBB"] * 100 + [flow["user_code"]]:
@@ -170,7 +172,7 @@ def test_those_who_guess_do_not_keep_the_owner_out(tenant: TenantThread) -> None
     assert read_page(answer.text).step == "details"
 
 
-def test_the_code_is_checked_at_every_step(
+def test_an_expired_code_ends_every_activation_step(
     tenant: TenantThread, browser: Browser, alice: NewUser
 ) -> None:
     """A code that runs out under way approves nothing, even at the last click."""
@@ -182,13 +184,13 @@ def test_the_code_is_checked_at_every_step(
     assert tenant.poll(flow).json()["error"] == "expired_token"
 
 
-def test_unknown_paths(tenant: TenantThread) -> None:
+def test_an_unknown_path_gets_a_404_envelope(tenant: TenantThread) -> None:
     """What is not there is a plain 404 in the usual envelope."""
     answer = tenant.http.get(tenant.issuer + "nowhere")
     assert (answer.status_code, answer.json()) == (404, {"error": "not_found"})
 
 
-def test_two_approvals_in_two_tabs(
+def test_two_activations_in_one_browser_do_not_mix(
     tenant: TenantThread, browser: Browser, alice: NewUser
 ) -> None:
     """One browser can walk two codes side by side without mixing them."""
@@ -200,7 +202,7 @@ def test_two_approvals_in_two_tabs(
     assert browser.send(second, "continue").step == "sign-in"
 
 
-def test_a_page_says_first_what_limits_nothing_and_all_that_is_said(
+def test_an_unlimited_request_is_named_first_on_the_page(
     tenant: TenantThread, browser: Browser
 ) -> None:
     """As the console does: the page and `tenant activate` show the same."""
@@ -224,7 +226,7 @@ def test_a_page_says_first_what_limits_nothing_and_all_that_is_said(
     sound(browser.answers[-1])
 
 
-def test_a_page_does_not_say_what_it_cannot_know(
+def test_the_confirmed_page_promises_no_sign_in(
     tenant: TenantThread, browser: Browser, alice: NewUser
 ) -> None:
     """The broker may still refuse a sign-in: the console shows whether it did."""

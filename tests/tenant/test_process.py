@@ -87,7 +87,7 @@ def approve(issuer: str, user_code: str, user: NewUser) -> None:
 
 
 @pytest.mark.slow
-async def test_the_client_for_auth0_accepts_it(home: Home) -> None:
+async def test_the_brokers_client_signs_in_at_the_process(home: Home) -> None:
     """The broker's own client starts, polls and verifies with nothing special."""
     with running(home) as tenant:
         ann = add(home, "ann@acme.test")
@@ -119,7 +119,7 @@ def _no_secrets(log: str, user: NewUser, *secrets: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_restart_keeps_everything(home: Home) -> None:
+def test_a_restart_keeps_port_keys_and_users(home: Home) -> None:
     """Port, keys and users are there again after SIGTERM."""
     with running(home) as tenant:
         ready = tenant.ready
@@ -142,7 +142,7 @@ def _get(url: str) -> Any:
 
 
 @pytest.mark.slow
-def test_modes_under_a_umask_of_zero(home: Home) -> None:
+def test_the_process_makes_private_files_under_any_umask(home: Home) -> None:
     """Everything the process makes is 0700 or 0600, whatever it inherited."""
     with running(home) as tenant:
         for path in home.data.rglob("*"):
@@ -152,7 +152,7 @@ def test_modes_under_a_umask_of_zero(home: Home) -> None:
 
 
 @pytest.mark.slow
-def test_a_taken_port_is_replaced(home: Home) -> None:
+def test_a_taken_port_is_replaced_and_logged(home: Home) -> None:
     """When last time's port is someone else's, another is taken and logged."""
     with running(home) as tenant:
         port = int(tenant.issuer.rstrip("/").rpartition(":")[2])
@@ -183,7 +183,7 @@ def _run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_one_tenant_a_home(home: Home) -> None:
+def test_a_second_tenant_on_a_home_stops(home: Home) -> None:
     """A second process on the same home waits a little, then says why it stops."""
     with running(home) as tenant:
         second = _run("--home", str(home.data))
@@ -193,7 +193,7 @@ def test_one_tenant_a_home(home: Home) -> None:
 
 
 @pytest.mark.slow
-def test_bad_starts_are_one_line(home: Home) -> None:
+def test_bad_options_exit_2_with_one_line(home: Home) -> None:
     """Wrong options and settings end with code 2 and no traceback."""
     for answer in (
         _run("--home", str(home.data), "--port", "99999"),
@@ -207,7 +207,7 @@ def test_bad_starts_are_one_line(home: Home) -> None:
 
 
 @pytest.mark.slow
-def test_it_ends_with_its_parent(home: Home) -> None:
+def test_the_process_ends_with_its_parent(home: Home) -> None:
     """When whoever started it is killed, stdin ends and so does the tenant."""
     script = (
         "import subprocess, sys, time\n"

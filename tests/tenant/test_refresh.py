@@ -25,7 +25,7 @@ def agent(admin: Admin, **rules: Any) -> Agent:
     )  # fmt: skip
 
 
-def test_a_fixed_one_stays(admin: Admin) -> None:
+def test_a_refresh_token_does_not_rotate(admin: Admin) -> None:
     """The answer has no new one, and the old one goes on; scope may narrow."""
     bot = agent(admin)
     token = bot.tokens()["refresh_token"]
@@ -37,7 +37,7 @@ def test_a_fixed_one_stays(admin: Admin) -> None:
     assert admin.rows("sertft")[0]["user_id"] == bot.user["user_id"]
 
 
-def test_another_audience_takes_a_policy(admin: Admin) -> None:
+def test_a_refresh_for_another_audience_takes_a_policy(admin: Admin) -> None:
     """MRRT: My Account with the policy's scopes, no API without one."""
     bot = agent(admin)
     token = bot.tokens()["refresh_token"]
@@ -64,7 +64,7 @@ def test_another_audience_takes_a_policy(admin: Admin) -> None:
     assert bot.refresh(token).json()["scope"] == "openid profile offline_access"
 
 
-def test_the_oldest_of_two_hundred_goes(home: Home) -> None:
+def test_the_oldest_of_201_refresh_tokens_ends(home: Home) -> None:
     """Auth0's limit a user and client, dropped without a word."""
     store = Store(home, checkpoints=True)
     tokens = RefreshTokens(store, ManualClock(START))
@@ -85,13 +85,15 @@ def test_the_oldest_of_two_hundred_goes(home: Home) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "v1.invented", "é", "x" * 3000])
-def test_what_is_no_refresh_token(admin: Admin, token: str) -> None:
+def test_a_missing_refresh_token_gets_400_and_an_unknown_403(
+    admin: Admin, token: str
+) -> None:
     """Missing is 400, unknown 403 with Auth0's text."""
     answer = agent(admin).refresh(token)
     assert answer.status_code == (403 if token else 400)
 
 
-def test_only_hashes_are_kept(admin: Admin) -> None:
+def test_refresh_tokens_are_stored_as_hashes(admin: Admin) -> None:
     """No file of the tenant holds a refresh token or a code."""
     bot = agent(admin)
     code = bot.person.allow("authorize", **bot.authorize_query())["code"]

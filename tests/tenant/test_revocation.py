@@ -39,7 +39,7 @@ def held(agent: Agent) -> list[dict[str, Any]]:
     return found
 
 
-def test_the_two_lists_have_different_keys(
+def test_a_users_and_all_refresh_tokens_are_listed(
     admin: Admin, agent: Agent, token: str
 ) -> None:
     """Of a user: tokens; over all: refresh_tokens; and each as recorded."""
@@ -68,7 +68,9 @@ def test_the_two_lists_have_different_keys(
     assert token not in str(one)
 
 
-def test_deleting_one_is_204(admin: Admin, agent: Agent, token: str) -> None:
+def test_deleting_a_refresh_token_gets_204(
+    admin: Admin, agent: Agent, token: str
+) -> None:
     """Also a second time; and it refreshes no more."""
     path = f"refresh-tokens/{held(agent)[0]['id']}"
     assert refreshes(agent, token)
@@ -79,7 +81,9 @@ def test_deleting_one_is_204(admin: Admin, agent: Agent, token: str) -> None:
     assert not refreshes(agent, token)
 
 
-def test_deleting_a_users_is_202(admin: Admin, agent: Agent, token: str) -> None:
+def test_deleting_a_users_refresh_tokens_gets_202(
+    admin: Admin, agent: Agent, token: str
+) -> None:
     """An empty object, and all of them are gone."""
     path = f"users/{agent.user['user_id']}/refresh-tokens"
     answer = admin.call("DELETE", path)
@@ -89,7 +93,9 @@ def test_deleting_a_users_is_202(admin: Admin, agent: Agent, token: str) -> None
 
 
 @pytest.mark.parametrize("by", ["user", "client", "audience"])
-def test_revoking_in_bulk(admin: Admin, agent: Agent, token: str, by: str) -> None:
+def test_refresh_tokens_are_revoked_in_bulk(
+    admin: Admin, agent: Agent, token: str, by: str
+) -> None:
     """By user, by user and client; another client's or audience's stays."""
     body: dict[str, Any] = {"user_id": agent.user["user_id"]}
     stays = {**body, "client_id": "app_other"}
@@ -106,7 +112,7 @@ def test_revoking_in_bulk(admin: Admin, agent: Agent, token: str, by: str) -> No
     assert admin.call("POST", "refresh-tokens/revoke", {}).status_code == 400
 
 
-def test_deletions_can_become_true_later(
+def test_a_deletion_takes_effect_after_the_lag(
     admin: Admin, agent: Agent, token: str
 ) -> None:
     """Answered 204, the token works until the lag is over: eventually consistent."""
@@ -126,7 +132,9 @@ def test_deletions_can_become_true_later(
         admin.tenant.faults.set(Faults())
 
 
-def test_the_clients_own_revocation(admin: Admin, agent: Agent, token: str) -> None:
+def test_revoke_answers_200_for_any_refresh_token(
+    admin: Admin, agent: Agent, token: str
+) -> None:
     """RFC 7009: 200 and nothing else, also again, also for a token nobody knows."""
     stranger = Agent(admin, f"bot-{new_id('x')[2:]}")
     foreign = admin.tenant.post("oauth/revoke", token=token, **stranger.auth)
@@ -157,7 +165,9 @@ def test_lists_of_refresh_tokens_have_the_fields_asked_for(
     assert rest[0]["client_id"] == agent.client["client_id"]
 
 
-def test_unlinking_a_device(admin: Admin, agent: Agent, token: str) -> None:
+def test_a_device_credential_is_listed_and_deleted(
+    admin: Admin, agent: Agent, token: str
+) -> None:
     """Device credentials name the refresh tokens, by kind; deleting one is 204."""
     user_id = agent.user["user_id"]
     query = {"user_id": user_id, "include_totals": "true"}
@@ -174,9 +184,7 @@ def test_unlinking_a_device(admin: Admin, agent: Agent, token: str) -> None:
     assert not refreshes(agent, token)
 
 
-def test_a_blocked_user_is_let_in_nowhere(
-    admin: Admin, agent: Agent, token: str
-) -> None:
+def test_a_blocked_user_gets_no_token(admin: Admin, agent: Agent, token: str) -> None:
     """No refresh, no sign-in, no exchange, until unblocked; statuses as Auth0's."""
     path = f"users/{agent.user['user_id']}"
     blocked = admin.call("PATCH", path, {"blocked": True})
@@ -197,7 +205,9 @@ def test_a_blocked_user_is_let_in_nowhere(
     assert refreshes(agent, token)
 
 
-def test_a_deleted_user_leaves_nothing(admin: Admin, agent: Agent, token: str) -> None:
+def test_a_deleted_users_tokens_and_accounts_end(
+    admin: Admin, agent: Agent, token: str
+) -> None:
     """Refresh tokens, grants and accounts go with the user."""
     user_id = agent.user["user_id"]
     agent.connect(agent.me_token(token))
@@ -207,7 +217,7 @@ def test_a_deleted_user_leaves_nothing(admin: Admin, agent: Agent, token: str) -
     assert admin.call("GET", f"users/{user_id}/connected-accounts").status_code == 404
 
 
-def test_a_deleted_client_leaves_nothing(
+def test_a_deleted_clients_refresh_tokens_end(
     admin: Admin, agent: Agent, token: str
 ) -> None:
     """Its refresh tokens end with it, and the next call does not know it."""

@@ -24,7 +24,7 @@ from agentvault_tui.tenant.users import UserStore
         (("viewer",), True, ("viewer", "approver")),
     ],
 )
-def test_roles_are_given_once_each(
+def test_a_users_roles_are_unique_and_ordered(
     home: Home, roles: tuple[str, ...], approver: bool, held: tuple[str, ...]
 ) -> None:
     """In one order, however they were typed; --approver is the role of that name."""
@@ -36,7 +36,7 @@ def test_roles_are_given_once_each(
 
 
 @pytest.mark.parametrize("role", ["admin", "Approver", "", "viewer "])
-def test_an_unknown_role_adds_nobody(home: Home, role: str) -> None:
+def test_an_unknown_role_is_refused(home: Home, role: str) -> None:
     """A word that is no role is refused with those that are."""
     with UserStore(home, hasher=CHEAP) as users:
         with pytest.raises(UsageError) as error:
@@ -45,7 +45,7 @@ def test_an_unknown_role_adds_nobody(home: Home, role: str) -> None:
         assert users.all() == []
 
 
-def test_a_store_from_before_roles_keeps_its_approvers(home: Home) -> None:
+def test_migration_gives_approvers_their_role(home: Home) -> None:
     """Who could approve is an approver still, and others can be added."""
     file = home.tenant / "tenant.db"
     file.unlink()
@@ -71,7 +71,7 @@ def test_a_store_from_before_roles_keeps_its_approvers(home: Home) -> None:
         ]
 
 
-def test_the_id_token_names_them(tenant: TenantThread) -> None:
+def test_an_id_token_names_the_users_roles(tenant: TenantThread) -> None:
     """Whoever signs in brings their roles in the claim, and no other."""
     olga = tenant.users.add("olga", roles=["operator", "viewer"])
     flow = tenant.flow(None)

@@ -94,7 +94,7 @@ def wrong_otp(tenant: TenantThread, user: NewUser, otp: str) -> str:
 
 
 @pytest.mark.slow
-def test_unknown_users_and_wrong_passwords_sound_alike(
+def test_unknown_users_and_wrong_passwords_look_the_same(
     tenant: TenantThread, alice: NewUser
 ) -> None:
     """Neither words nor lock-out tell whether there is such a user."""
@@ -133,7 +133,7 @@ def test_nobody_is_locked_out_by_name(tenant: TenantThread, alice: NewUser) -> N
 
 
 @pytest.mark.slow
-def test_a_known_browsers_own_guesses_are_bounded(
+def test_wrong_passwords_of_a_known_browser_are_limited(
     tenant: TenantThread, alice: NewUser
 ) -> None:
     """Its cookie is good for tries of its own, of which five are free."""
@@ -164,7 +164,9 @@ def kept(lanes: Lanes, sub: str, uid: int | None) -> dict[str, str]:
     return {name: morsel.value for name, morsel in cookie.items()}
 
 
-def test_what_makes_a_browser_known(lanes: Lanes, home: Home) -> None:
+def test_a_known_browsers_cookie_is_for_one_person_and_user(
+    lanes: Lanes, home: Home
+) -> None:
     """The tenant's signature, for that person, that user's processes, and a while."""
     cookies = kept(lanes, "ann", 1000)
     known = lanes.lane(Origin(1000, cookies), "ann")
@@ -185,7 +187,7 @@ def test_what_makes_a_browser_known(lanes: Lanes, home: Home) -> None:
         assert at.lane(origin, who) == Lane(f"uid-{origin.uid}", trusted=False)
 
 
-def test_sources_have_lanes_of_their_own(lanes: Lanes) -> None:
+def test_sign_ins_are_counted_by_the_user_whose_process_asks(lanes: Lanes) -> None:
     """One user's processes; where nobody tells whose, no name is locked."""
     assert lanes.lane(Origin(7), "ann") != lanes.lane(Origin(8), "ann")
     assert lanes.lane(Origin(7), "ann") == lanes.lane(Origin(7), "bob")
@@ -193,7 +195,7 @@ def test_sources_have_lanes_of_their_own(lanes: Lanes) -> None:
     assert (anyone.trusted, anyone.by_name) == (False, False)
 
 
-async def test_waiting_sign_ins_of_a_stranger_shut_nobody_out() -> None:
+async def test_waiting_sign_ins_take_turns_by_lane() -> None:
     """Checks go round the lanes, and one of two is kept for who has shown something."""
     turns, order, go = Turns(), list[str](), asyncio.Event()
 
@@ -221,7 +223,7 @@ async def test_waiting_sign_ins_of_a_stranger_shut_nobody_out() -> None:
     assert len(order) == 67
 
 
-async def test_a_sign_in_that_was_given_up_keeps_no_turn() -> None:
+async def test_a_cancelled_sign_in_keeps_no_turn() -> None:
     """Whoever hangs up, before or while it is their turn, holds nobody up."""
     turns, lane = Turns(), Lane("uid-7", trusted=False)
 
@@ -251,7 +253,7 @@ class Spy(PasswordHasher):
         return super().verify(hash, password)
 
 
-async def test_unknown_users_cost_as_much(home: Home) -> None:
+async def test_an_unknown_users_password_is_hashed_too(home: Home) -> None:
     """A stranger's password is checked too, against a hash of the same cost (T-16)."""
     clock, spy = ManualClock(START), Spy()
     with UserStore(home, clock=clock, hasher=spy) as users:
@@ -267,7 +269,7 @@ async def test_unknown_users_cost_as_much(home: Home) -> None:
 
 
 @pytest.mark.slow
-def test_the_lock_grows_and_ends(tenant: TenantThread, alice: NewUser) -> None:
+def test_a_password_lock_grows_and_ends(tenant: TenantThread, alice: NewUser) -> None:
     """Each failure after the fifth locks longer, to a cap; a right one clears it."""
     waits = []
     for _ in range(5):
@@ -331,7 +333,9 @@ def test_parallel_guesses_all_count(tenant: TenantThread, alice: NewUser) -> Non
     assert set(errors) <= {"wrong_sign_in", "locked", "busy"}
 
 
-def test_five_failures_end_the_code(tenant: TenantThread, alice: NewUser) -> None:
+def test_five_wrong_factors_end_a_device_code(
+    tenant: TenantThread, alice: NewUser
+) -> None:
     """A code is void after five failed factors, and the device is told why."""
     flow = tenant.flow()
     bob = tenant.users.add("bob", approver=True)
@@ -364,7 +368,7 @@ def test_a_one_time_code_works_once(tenant: TenantThread, alice: NewUser) -> Non
     assert wrong_otp(tenant, alice, tenant.otp(alice)) == "accepted"
 
 
-def test_of_two_with_the_same_one_time_code_one_gets_in(
+def test_a_one_time_code_sent_twice_at_once_works_once(
     tenant: TenantThread, alice: NewUser
 ) -> None:
     """Replay at the very same moment is replay."""
@@ -391,7 +395,7 @@ def test_of_two_with_the_same_one_time_code_one_gets_in(
     ("steps", "expected"),
     [(-2, "wrong_otp"), (-1, "accepted"), (1, "accepted"), (2, "wrong_otp")],
 )
-def test_one_step_of_clock_drift_is_forgiven(
+def test_one_time_codes_may_be_one_step_off(
     tenant: TenantThread, alice: NewUser, steps: int, expected: str
 ) -> None:
     """RFC 6238 section 5.2: one time step either way, not two."""
@@ -401,14 +405,14 @@ def test_one_step_of_clock_drift_is_forgiven(
 @pytest.mark.parametrize(
     "otp", ["", "12345", "１２３４５６", "-00001", "abcdef", "0" * 9]
 )
-def test_what_is_no_one_time_code(
+def test_a_one_time_code_is_six_ascii_digits(
     tenant: TenantThread, alice: NewUser, otp: str
 ) -> None:
     """Anything but six ASCII digits is wrong, and nothing breaks."""
     assert wrong_otp(tenant, alice, otp) == "wrong_otp"
 
 
-def test_resetting_ends_the_old_secret_and_the_lock(
+def test_resetting_one_time_codes_ends_the_old_secret_and_the_lock(
     tenant: TenantThread, alice: NewUser
 ) -> None:
     """After a reset the old app's codes are wrong and the new one's are right."""
@@ -421,7 +425,7 @@ def test_resetting_ends_the_old_secret_and_the_lock(
     assert wrong_otp(tenant, fresh, tenant.otp(fresh)) == "accepted"
 
 
-def test_a_name_that_is_nobodys_costs_as_much_to_check_as_a_wrong_password() -> None:
+def test_the_unknown_users_hash_has_the_parameters_of_others() -> None:
     """Its hash has the parameters of all others, and no password has it."""
     hasher = strong_hasher()
     stored = _of_no_password(hasher)

@@ -38,7 +38,7 @@ def old(tmp_path: Path) -> Home:
     return home
 
 
-def test_people_of_an_older_home_stay(old: Home) -> None:
+def test_migration_keeps_users_and_their_secrets(old: Home) -> None:
     """Names, passwords, seeds; who could approve has the role, others have none."""
     with UserStore(old, hasher=CHEAP) as users:
         found = {user.name: user.roles for user in users.all()}
@@ -57,7 +57,7 @@ def test_people_of_an_older_home_stay(old: Home) -> None:
         tenant.close()
 
 
-def test_opening_twice_migrates_once(old: Home) -> None:
+def test_two_processes_migrate_a_store_once(old: Home) -> None:
     """Two processes may come at the same time; the second finds it done."""
     stores = [Store(old, checkpoints=False) for _ in range(2)]
     for store in stores:
@@ -67,7 +67,7 @@ def test_opening_twice_migrates_once(old: Home) -> None:
         store.close()
 
 
-def test_a_later_releases_store_is_left_alone(home: Home) -> None:
+def test_a_store_of_a_later_release_is_refused(home: Home) -> None:
     """It says so, and changes nothing."""
     database = sqlite3.connect(home.tenant / "tenant.db")
     database.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
@@ -77,7 +77,7 @@ def test_a_later_releases_store_is_left_alone(home: Home) -> None:
         Store(home, checkpoints=False)
 
 
-def test_migration_drops_what_no_embedded_tenant_has(old: Home) -> None:
+def test_migration_drops_ciba_and_rotating_tokens(old: Home) -> None:
     """A store of version 4 loses CIBA's table and rotating tokens, and no more."""
     database = sqlite3.connect(old.tenant / "tenant.db")
     database.executescript(MIGRATIONS[1])
@@ -101,7 +101,7 @@ def test_migration_drops_what_no_embedded_tenant_has(old: Home) -> None:
     store.close()
 
 
-def test_another_port_is_the_same_tenant(home: Home) -> None:
+def test_stored_audiences_follow_a_changed_port(home: Home) -> None:
     """What was configured under the old issuer's name has the new one's."""
     store = Store(home, checkpoints=True)
     rebase(store, "http://127.0.0.1:1/")
@@ -116,7 +116,7 @@ def test_another_port_is_the_same_tenant(home: Home) -> None:
     store.close()
 
 
-def test_roles_are_set_and_listed(home: Home) -> None:
+def test_roles_are_set_in_order(home: Home) -> None:
     """In the order of their weight, once each; approver is one of them."""
     with UserStore(home, hasher=CHEAP) as users:
         ann = users.add("ann", roles=["approver", "viewer", "viewer"])

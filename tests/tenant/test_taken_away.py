@@ -41,7 +41,7 @@ def token(admin: Admin, client: dict[str, Any], audience: str, secret: str) -> A
 
 
 @pytest.mark.parametrize("secret", ["nobody", "", "None"])
-def test_a_client_without_a_secret_proves_nothing_with_one(
+def test_a_public_client_made_confidential_has_no_secret_yet(
     admin: Admin, secret: str
 ) -> None:
     """A public client made confidential has no secret until one is made for it."""
@@ -63,7 +63,9 @@ def test_a_client_without_a_secret_proves_nothing_with_one(
     ["name", "app_type", "grant_types", "is_first_party", "oidc_conformant",
      "callbacks", "jwt_configuration", "refresh_token"],
 )  # fmt: skip
-def test_a_client_keeps_what_it_cannot_do_without(admin: Admin, member: str) -> None:
+def test_a_null_does_not_remove_a_clients_required_member(
+    admin: Admin, member: str
+) -> None:
     """A null for such a member is refused or does nothing, and is no fault of ours."""
     client = machine(admin)
     path = f"clients/{client['client_id']}"
@@ -74,7 +76,7 @@ def test_a_client_keeps_what_it_cannot_do_without(admin: Admin, member: str) -> 
     assert token(admin, client, "https://none.test/", "x").status_code == 401
 
 
-def test_one_policy_of_an_api_leaves_the_other(admin: Admin) -> None:
+def test_changing_one_api_policy_keeps_the_other(admin: Admin) -> None:
     """An API closed to users stays so when only its policy for clients is changed."""
     closed = {"user": {"policy": "deny_all"}, "client": {"policy": "deny_all"}}
     made = api(admin, subject_type_authorization=closed)
@@ -121,7 +123,7 @@ def test_a_renamed_role_frees_its_name(admin: Admin) -> None:
     assert admin.call("PATCH", path, {"name": None}).json()["name"] == new
 
 
-def test_only_a_word_unblocks(admin: Admin) -> None:
+def test_a_null_does_not_unblock_a_user(admin: Admin) -> None:
     """A null says nothing of it."""
     user = admin.user(unique("blocked"))
     path = f"users/{user['user_id'].replace('|', '%7C')}"
@@ -130,7 +132,7 @@ def test_only_a_word_unblocks(admin: Admin) -> None:
     assert "blocked" not in admin.call("PATCH", path, {"blocked": False}).json()
 
 
-def test_a_blocked_users_token_opens_no_userinfo(admin: Admin) -> None:
+def test_a_blocked_users_token_gets_no_userinfo(admin: Admin) -> None:
     """Neither the opaque one, nor one for an API."""
     bot = Agent(admin, unique("seen"))
     bearer = {"authorization": f"Bearer {bot.tokens()['access_token']}"}
@@ -143,7 +145,7 @@ def test_a_blocked_users_token_opens_no_userinfo(admin: Admin) -> None:
     assert admin.tenant.http.get(url, headers=bearer).status_code == 200
 
 
-def test_whoever_is_blocked_at_the_last_page_grants_nothing(admin: Admin) -> None:
+def test_a_user_blocked_before_consent_grants_nothing(admin: Admin) -> None:
     """The sign-in before it was theirs, and is worth nothing any more."""
     bot = Agent(admin, unique("late"))
     bot.person.open("authorize", **bot.authorize_query())
@@ -156,7 +158,7 @@ def test_whoever_is_blocked_at_the_last_page_grants_nothing(admin: Admin) -> Non
     assert "location" not in answer.headers
 
 
-def test_a_blocked_user_reaches_no_account(admin: Admin) -> None:
+def test_a_blocked_user_reaches_no_connected_account(admin: Admin) -> None:
     """The token they hold lives on, and opens nothing of theirs any more."""
     bot = Agent(admin, unique("cut"))
     me = bot.me_token(bot.tokens()["refresh_token"])
@@ -167,7 +169,7 @@ def test_a_blocked_user_reaches_no_account(admin: Admin) -> None:
         assert bot.me(me, method, of).status_code == 401
 
 
-def test_a_client_grant_taken_back_stops_refreshes(admin: Admin) -> None:
+def test_a_removed_client_grant_stops_refreshes(admin: Admin) -> None:
     """Also at the API that the refresh token was issued for."""
     made = api(
         admin,
@@ -193,7 +195,7 @@ def test_a_client_grant_taken_back_stops_refreshes(admin: Admin) -> None:
     assert (answer.status_code, answer.json()["error"]) == (403, "access_denied")
 
 
-def test_a_callback_that_is_no_address_leads_nowhere(admin: Admin) -> None:
+def test_a_malformed_callback_is_passed_over(admin: Admin) -> None:
     """It is passed over when a request is compared with it, and the others count."""
     bot = Agent(admin, unique("odd"), callbacks=["http://[::1", "http://127.0.0.1/cb"])
     good = bot.authorize_query(redirect_uri="http://127.0.0.1:9/cb")
@@ -202,7 +204,7 @@ def test_a_callback_that_is_no_address_leads_nowhere(admin: Admin) -> None:
     assert "not registered" in bot.person.open("authorize", **bad).text
 
 
-def test_a_number_no_reader_has_is_refused(admin: Admin) -> None:
+def test_an_infinite_number_in_a_body_is_refused(admin: Admin) -> None:
     """1e999 would be kept as Infinity, which is no JSON when it is read again."""
     user = admin.user(unique("huge"))
     answer = admin.tenant.http.patch(

@@ -39,7 +39,7 @@ def test_a_user_is_added_once_and_listed(home: Home) -> None:
 @pytest.mark.parametrize(
     "name", ["", " ", "a b", "-x", "\x1b[31m", "a" * 65, "x@", "Ünal", "a\n"]
 )
-def test_bad_names(home: Home, name: str) -> None:
+def test_a_bad_user_name_is_refused(home: Home, name: str) -> None:
     """A user name is plain ASCII without spaces, or it is refused."""
     with UserStore(home, hasher=CHEAP) as users:
         if name == "a\n":
@@ -49,7 +49,7 @@ def test_bad_names(home: Home, name: str) -> None:
                 users.add(name, approver=False)
 
 
-def test_the_seed_is_for_any_authenticator_app(home: Home) -> None:
+def test_the_otpauth_uri_works_in_any_authenticator_app(home: Home) -> None:
     """The otpauth URI has issuer, account and 160 bits, and the defaults besides."""
     with UserStore(home, hasher=CHEAP) as users:
         new = users.add("ann@acme.test", approver=True)
@@ -61,7 +61,7 @@ def test_the_seed_is_for_any_authenticator_app(home: Home) -> None:
     assert len(parsed.byte_secret()) == 20
 
 
-def test_nothing_secret_is_shown_or_stored_in_the_clear(home: Home) -> None:
+def test_passwords_and_seeds_are_in_no_repr_and_no_file(home: Home) -> None:
     """Neither repr nor files hold a password or a seed; passwords are argon2id."""
     with UserStore(home, hasher=CHEAP) as users:
         new = users.add("ann", approver=True)
@@ -75,13 +75,13 @@ def test_nothing_secret_is_shown_or_stored_in_the_clear(home: Home) -> None:
                     assert secret.encode() not in file.read_bytes()
 
 
-def test_the_default_cost_is_the_stated_one() -> None:
+def test_passwords_are_hashed_at_64_mib_and_three_passes() -> None:
     """argon2id with 64 MiB, three passes and four lanes."""
     hashed = strong_hasher().hash("x")
     assert hashed.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
 
 
-def test_modes_hold_under_any_umask(tmp_path: Path) -> None:
+def test_the_store_is_private_under_any_umask(tmp_path: Path) -> None:
     """Folders are 0700 and files 0600 with a umask of 000."""
     before = os.umask(0)
     try:
@@ -94,7 +94,7 @@ def test_modes_hold_under_any_umask(tmp_path: Path) -> None:
         os.umask(before)
 
 
-def test_sealed_seeds_cannot_be_moved_or_rolled_back(home: Home) -> None:
+def test_a_sealed_seed_opens_for_its_user_and_version_alone(home: Home) -> None:
     """A seed opens only for its own user, its own version, and unharmed."""
     seal = TenantSeal.of(home)
     box = seal.close(OTP_KIND, "ann", 1, b"JBSWY3DP")
@@ -113,7 +113,7 @@ def test_sealed_seeds_cannot_be_moved_or_rolled_back(home: Home) -> None:
         assert "JBSWY3DP" not in "".join(traceback.format_exception(error.value))
 
 
-def test_a_damaged_key_or_store_is_named(home: Home) -> None:
+def test_a_damaged_key_or_store_is_an_error_with_a_remedy(home: Home) -> None:
     """A half key file and a file that is no database are errors with a remedy."""
     key = home.keys / "tenant.key"
     whole = key.read_bytes()

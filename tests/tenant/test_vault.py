@@ -30,7 +30,9 @@ def info(admin: Admin, token: str) -> Any:
     )
 
 
-def test_the_answer_is_as_recorded(admin: Admin, agent: Agent, token: str) -> None:
+def test_an_exchange_answers_as_auth0_does(
+    admin: Admin, agent: Agent, token: str
+) -> None:
     """Five members, nulls in the request tolerated, and a token the provider knows."""
     answer = agent.exchange(token, organization=None, login_hint=None)
     assert answer.status_code == 200
@@ -52,7 +54,7 @@ def test_the_answer_is_as_recorded(admin: Admin, agent: Agent, token: str) -> No
     assert body["access_token"] not in str(row)
 
 
-def test_expires_in_is_what_is_left(admin: Admin) -> None:
+def test_an_exchange_says_the_seconds_that_are_left(admin: Admin) -> None:
     """The stored token ages; when it is nearly over the provider gives another."""
     agent = Agent(admin, "aging-bot")
     token = agent.tokens()["refresh_token"]
@@ -70,7 +72,7 @@ def test_expires_in_is_what_is_left(admin: Admin) -> None:
     assert info(admin, first["access_token"]).status_code == 401
 
 
-def test_json_form_and_basic_are_the_same(
+def test_an_exchange_is_taken_by_json_form_and_basic(
     admin: Admin, agent: Agent, token: str
 ) -> None:
     """Whatever way an SDK sends it, the exchange is the same."""
@@ -99,7 +101,9 @@ NOT_FOUND = {
 }
 
 
-def test_not_connected_is_401(admin: Admin, agent: Agent, token: str) -> None:
+def test_an_exchange_without_an_account_gets_401(
+    admin: Admin, agent: Agent, token: str
+) -> None:
     """The one error for all that is missing; the log tells the reason."""
     stranger = Agent(admin, "not-connected")
     fresh = stranger.tokens()["refresh_token"]
@@ -111,7 +115,7 @@ def test_not_connected_is_401(admin: Admin, agent: Agent, token: str) -> None:
     assert (unknown.status_code, unknown.json()) == (401, NOT_FOUND)
 
 
-def test_a_link_cut_is_felt_at_the_next_exchange(
+def test_a_disabled_connection_stops_the_next_exchange(
     admin: Admin, agent: Agent, token: str
 ) -> None:
     """Client unlinked, connection switched off, or grant removed: and back again."""
@@ -148,7 +152,9 @@ def test_a_link_cut_is_felt_at_the_next_exchange(
     ],
     ids=str,
 )
-def test_clients_of_the_wrong_kind(admin: Admin, members: dict[str, Any]) -> None:
+def test_an_exchange_takes_a_confidential_first_party_client(
+    admin: Admin, members: dict[str, Any]
+) -> None:
     """First-party, confidential and OIDC-conformant, or the grant is not theirs."""
     client = admin.client(**members)
     auth = {"client_id": client["client_id"]}
@@ -169,7 +175,9 @@ def test_clients_of_the_wrong_kind(admin: Admin, members: dict[str, Any]) -> Non
     assert answer.json()["error"] == "unauthorized_client"
 
 
-def test_a_refresh_token_is_its_clients_alone(admin: Admin, token: str) -> None:
+def test_another_clients_refresh_token_is_not_exchanged(
+    admin: Admin, token: str
+) -> None:
     """In another client's hands, or invented, it is unknown; and it is not hurt."""
     thief = Agent(admin, "thief")
     for stolen in (token, "v1.invented"):
@@ -183,7 +191,7 @@ def test_a_refresh_token_is_its_clients_alone(admin: Admin, token: str) -> None:
         )
 
 
-def test_revoked_at_the_provider(admin: Admin) -> None:
+def test_a_token_revoked_at_the_provider_is_not_refreshed(admin: Admin) -> None:
     """The next refresh fails with its own word; an access token is dead at once."""
     agent = Agent(admin, "revoked-bot")
     token = agent.tokens()["refresh_token"]
@@ -224,7 +232,7 @@ def test_revoked_at_the_provider(admin: Admin) -> None:
     ],
     ids=str,
 )
-def test_bad_exchanges(
+def test_bad_exchanges_have_their_codes(
     agent: Agent, token: str, form: dict[str, Any], status: int, error: str
 ) -> None:
     """Each mistake has its own status and code."""

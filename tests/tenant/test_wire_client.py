@@ -64,7 +64,7 @@ def api(tenant: Tenant, admin: Admin) -> Management:
     return Management(tenant, credential, budget=budget)
 
 
-async def test_it_provisions(api: Management) -> None:
+async def test_the_vault_client_provisions_the_double(api: Management) -> None:
     """Client, API, grant, connection, Action, factor, policy: made, read, changed."""
     made = await clients.register(
         api,
@@ -118,7 +118,7 @@ async def test_it_provisions(api: Management) -> None:
     assert await clients.delete(api, client_id)
 
 
-async def test_it_follows_the_log(api: Management, admin: Admin) -> None:
+async def test_the_vault_client_follows_the_log(api: Management, admin: Admin) -> None:
     """From the newest row on, each later one once, however the rows are paged."""
     start = await logs.latest(api)
     for number in range(5):
@@ -131,7 +131,7 @@ async def test_it_follows_the_log(api: Management, admin: Admin) -> None:
     assert (await logs.after(api, mark)).rows == ()
 
 
-async def test_it_connects_exchanges_and_revokes(
+async def test_the_vault_client_connects_exchanges_and_revokes(
     tenant: Tenant, api: Management, admin: Admin
 ) -> None:
     """A whole life of an agent's access, with a deletion that becomes true later."""
@@ -184,7 +184,7 @@ async def test_it_connects_exchanges_and_revokes(
     [Faults(paths=("/api/v2",), status=503, every=2), Faults(rate=2)],
     ids=["503", "429"],
 )
-async def test_it_lives_with_faults(
+async def test_the_vault_client_retries_faults(
     api: Management, admin: Admin, faults: Faults
 ) -> None:
     """Each second request fails, or 429s come: the client reads on until it has it."""

@@ -64,7 +64,7 @@ async def test_every_page_of_a_numbered_list_is_read(
     }
 
 
-async def test_a_page_that_the_tenant_makes_smaller_ends_nothing(
+async def test_a_smaller_page_than_asked_for_does_not_end_a_list(
     tenant: RogueTenant, api: Management
 ) -> None:
     """With a total, a short page is not taken for the last one."""
@@ -72,7 +72,7 @@ async def test_a_page_that_the_tenant_makes_smaller_ends_nothing(
     assert len(await rows_of(api.by_page("grants", "grants"))) == 120
 
 
-async def test_rows_beyond_a_thousand_are_never_silently_missing(
+async def test_a_list_of_more_than_1000_rows_is_an_error(
     tenant: RogueTenant, api: Management
 ) -> None:
     """What Auth0 does not show by page is said, after what it does show."""
@@ -111,7 +111,7 @@ async def test_every_page_of_a_checkpoint_list_is_read(
     assert tenant.sent(CONNECTIONS)[0].query == {"take": "100"}
 
 
-async def test_marks_that_go_round_in_a_circle_end(
+async def test_repeated_checkpoints_are_an_error(
     tenant: RogueTenant, api: Management
 ) -> None:
     """A tenant that never says the end costs two answers, not a loop."""
@@ -122,7 +122,7 @@ async def test_marks_that_go_round_in_a_circle_end(
 
 
 @pytest.mark.slow
-async def test_a_list_that_always_goes_on_ends_before_memory_does(
+async def test_an_endless_list_is_an_error(
     tenant: RogueTenant, api: Management
 ) -> None:
     """New marks and full pages for ever are an outage after a bound of rows."""
@@ -139,7 +139,7 @@ async def test_a_list_that_always_goes_on_ends_before_memory_does(
 
 
 @pytest.mark.parametrize("body", [{}, {"grants": {}}, [1], "x", None, {"grants": [1]}])
-async def test_a_list_that_is_none_is_never_an_empty_one(
+async def test_an_answer_without_a_list_is_an_error(
     tenant: RogueTenant, api: Management, body: Any
 ) -> None:
     """Rubbish where rows should be does not read as nothing being there."""
@@ -169,7 +169,7 @@ async def test_an_id_stays_one_segment_on_the_wire(
 
 
 @pytest.mark.parametrize("segment", ["", ".", ".."])
-def test_an_id_that_would_climb_is_none(segment: str) -> None:
+def test_an_id_of_dots_is_refused(segment: str) -> None:
     """The tenant's ids stand in our addresses: none leads to another object's."""
     with pytest.raises(TenantUnreachableError, match="names nothing"):
         path("clients", segment, "credentials")
@@ -178,16 +178,14 @@ def test_an_id_that_would_climb_is_none(segment: str) -> None:
 @pytest.mark.parametrize(
     "bad", ["", "/", "a//b", "../x", "a/../b", "a/./b", "a?b", "a b", "/a", "http://x"]
 )
-async def test_a_path_that_is_not_quoted_is_a_mistake(
-    api: Management, bad: str
-) -> None:
+async def test_an_unquoted_path_is_refused(api: Management, bad: str) -> None:
     """Text that was put into a path by hand is refused before anything is sent."""
     with pytest.raises(ValueError, match=r"issuer\.path"):
         await api.request("GET", bad)
 
 
 @given(st.lists(st.text(), max_size=4))
-def test_any_segments_make_a_path_or_none(segments: list[str]) -> None:
+def test_any_segments_make_a_quoted_path_or_an_error(segments: list[str]) -> None:
     """A path that `path` makes is one that requests take."""
     try:
         made = path(*segments)
@@ -197,7 +195,7 @@ def test_any_segments_make_a_path_or_none(segments: list[str]) -> None:
     assert made.count("/") == len(segments) - 1
 
 
-async def test_a_token_that_is_not_taken_any_more_is_replaced_once(
+async def test_a_refused_access_token_is_replaced_once(
     tenant: RogueTenant, api: Management
 ) -> None:
     """A 401 costs one fresh token and one more try, also for what makes things."""
@@ -213,7 +211,7 @@ async def test_a_token_that_is_not_taken_any_more_is_replaced_once(
     assert tenant.asked(TOKEN) == 3
 
 
-async def test_a_scope_granted_since_needs_no_restart(
+async def test_a_scope_granted_since_gets_a_fresh_token(
     tenant: RogueTenant, api: Management, clock: ManualClock
 ) -> None:
     """A day's token has old scopes: after a minute a fresh one is tried, once."""
@@ -240,7 +238,7 @@ async def test_an_apis_answer_may_have_four_megabytes(
         await api.request("GET", "grants")
 
 
-async def test_a_success_of_another_kind_is_not_taken_for_one(
+async def test_an_unexpected_success_status_is_an_outage(
     tenant: RogueTenant, api: Management
 ) -> None:
     """A 200 where a 204 is the answer means that something else answered."""
@@ -260,7 +258,7 @@ async def test_parameters_are_written_as_auth0_reads_them(
     assert tenant.requests[-1].query == expected
 
 
-async def test_what_runs_in_the_background_leaves_the_operators_request(
+async def test_background_requests_leave_one_for_operators(
     tenant: RogueTenant, api: Management, naps: list[float]
 ) -> None:
     """The same client at another priority shares token and budget, and waits."""
@@ -276,6 +274,8 @@ async def test_what_runs_in_the_background_leaves_the_operators_request(
     assert tenant.asked(TOKEN) == 1
 
 
-async def test_an_api_knows_its_scopes(tenant: RogueTenant, api: TenantApi) -> None:
+async def test_an_api_tells_its_tokens_scopes(
+    tenant: RogueTenant, api: TenantApi
+) -> None:
     """What may be done can be looked up before it is tried."""
     assert await api.scopes() == {"read:clients", "update:clients"}

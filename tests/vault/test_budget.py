@@ -22,7 +22,7 @@ def budget(clock: ManualClock, sleep: Any) -> Budget:
     return Budget(clock, sleep=sleep)
 
 
-async def test_a_free_tenant_is_asked_twice_at_once_and_twice_a_second(
+async def test_a_budget_allows_two_at_once_and_two_a_second(
     budget: Budget, clock: ManualClock
 ) -> None:
     """The burst goes out at once; after it each request waits its half second."""
@@ -34,7 +34,7 @@ async def test_a_free_tenant_is_asked_twice_at_once_and_twice_a_second(
     assert went == [0, 0, 0.5, 1.0, 1.5, 2.0]
 
 
-async def test_the_background_leaves_one_for_the_operator(
+async def test_a_background_request_leaves_one_for_an_operator(
     budget: Budget, clock: ManualClock
 ) -> None:
     """However long the log is read, an operator's next request goes out at once."""
@@ -45,7 +45,7 @@ async def test_the_background_leaves_one_for_the_operator(
     assert clock.boot() == before
 
 
-async def test_whoever_waits_longest_of_the_most_urgent_goes_first(
+async def test_requests_are_served_by_priority_then_arrival(
     budget: Budget, clock: ManualClock
 ) -> None:
     """Operators before revocation steps before the log, each in order of arrival."""
@@ -71,7 +71,7 @@ async def test_whoever_waits_longest_of_the_most_urgent_goes_first(
     assert order == ["look 1", "look 2", "cut 1", "cut 2", "log"]
 
 
-async def test_an_operator_overtakes_whoever_sleeps_already(clock: ManualClock) -> None:
+async def test_an_operators_request_overtakes_waiting_ones(clock: ManualClock) -> None:
     """Someone who waits for the next request gives it up to a more urgent one."""
     woken = asyncio.Event()
 
@@ -98,7 +98,7 @@ async def test_an_operator_overtakes_whoever_sleeps_already(clock: ManualClock) 
     assert order == ["look", "log"]
 
 
-async def test_someone_who_gives_up_holds_nobody(clock: ManualClock) -> None:
+async def test_a_cancelled_request_holds_no_other(clock: ManualClock) -> None:
     """A cancelled request leaves the queue, and the next one goes."""
     never = asyncio.Event()
 
@@ -145,7 +145,7 @@ async def test_a_spent_limit_holds_everyone_until_it_is_renewed(
 
 
 @pytest.mark.parametrize(("rate", "burst"), [(0, 2), (-1, 2), (2, 1)])
-def test_a_budget_that_serves_nobody_is_refused(
+def test_a_budget_without_a_rate_is_refused(
     clock: ManualClock, rate: float, burst: float
 ) -> None:
     """A rate of nothing, or a burst with nothing over, would wait for ever."""

@@ -38,7 +38,7 @@ def given(tenant: RogueTenant, **changes: Any) -> Answer:
     return Answer({name: value for name, value in body.items() if value is not None})
 
 
-async def test_the_page_asks_for_a_sign_in_of_its_own(
+async def test_the_authorization_url_has_state_nonce_and_challenge(
     tenant: RogueTenant, wired: Tenant, begun: SigningIn
 ) -> None:
     """State, nonce and PKCE are another each time; whoever sits there signs in anew."""
@@ -64,7 +64,7 @@ async def test_the_page_asks_for_a_sign_in_of_its_own(
     assert not [secret for secret in secrets if secret in repr((begun, other))]
 
 
-async def test_a_code_is_spent_once_with_its_verifier(
+async def test_a_code_is_redeemed_with_its_verifier(
     tenant: RogueTenant, wired: Tenant, begun: SigningIn
 ) -> None:
     """A code sent twice would end what came of it, so a lost answer is an end."""
@@ -86,7 +86,7 @@ async def test_a_code_is_spent_once_with_its_verifier(
 
 
 @pytest.mark.parametrize("state", ["", "another's", "ü"])
-async def test_an_answer_that_is_not_to_our_request_spends_nothing(
+async def test_a_foreign_state_redeems_no_code(
     tenant: RogueTenant, wired: Tenant, begun: SigningIn, state: str
 ) -> None:
     """Another's sign-in cannot be slipped in under ours (RFC 6749 section 10.12)."""
@@ -96,7 +96,7 @@ async def test_an_answer_that_is_not_to_our_request_spends_nothing(
     assert tenant.asked(TOKEN) == 0
 
 
-async def test_ten_minutes_are_the_end_of_it(
+async def test_a_sign_in_expires_after_ten_minutes(
     tenant: RogueTenant, wired: Tenant, begun: SigningIn, clock: ManualClock
 ) -> None:
     """A page left open over lunch is begun again."""
@@ -108,7 +108,7 @@ async def test_ten_minutes_are_the_end_of_it(
 
 
 @pytest.mark.parametrize("lacks", ["refresh_token", "id_token"])
-async def test_half_a_sign_in_is_none(
+async def test_a_sign_in_without_refresh_or_id_token_is_an_error(
     tenant: RogueTenant, wired: Tenant, begun: SigningIn, lacks: str
 ) -> None:
     """Without who it was, or what to go on with, there is nothing to keep."""
@@ -118,7 +118,7 @@ async def test_half_a_sign_in_is_none(
 
 
 @pytest.mark.parametrize("endpoint", [None, "?a=b", "#x"])
-async def test_a_tenant_without_a_plain_page_signs_nobody_in(
+async def test_a_tenant_without_an_authorization_endpoint_is_an_error(
     tenant: RogueTenant, wired: Tenant, endpoint: str | None
 ) -> None:
     """Our parameters are added to an address, not to somebody's query."""
@@ -131,7 +131,7 @@ async def test_a_tenant_without_a_plain_page_signs_nobody_in(
 
 
 @pytest.mark.parametrize("nonce", [None, "", "another's", 7, ["n-1"]])
-async def test_an_id_token_of_another_sign_in_is_not_this_ones(
+async def test_an_id_token_with_another_nonce_is_refused(
     tenant: RogueTenant, client: TenantClient, claims: Any, nonce: Any
 ) -> None:
     """The nonce binds it to the page we opened (OpenID Connect Core 3.1.3.7)."""
@@ -142,7 +142,7 @@ async def test_an_id_token_of_another_sign_in_is_not_this_ones(
     assert caught.value.reason == "claims"
 
 
-async def test_who_signed_in_is_known_by_our_own_nonce(
+async def test_an_id_token_with_our_nonce_gives_subject_and_name(
     tenant: RogueTenant, client: TenantClient, claims: Any
 ) -> None:
     """For the agent's client alone: a token of the console's is not taken for it."""

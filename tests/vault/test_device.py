@@ -61,7 +61,7 @@ async def start(client: TenantClient, ttl: int = 120) -> DeviceFlow:
     return await client.start_device_flow(ttl=ttl)
 
 
-async def test_the_request_says_what_is_to_be_approved(
+async def test_authorization_details_are_sent_to_the_device_endpoint(
     tenant: RogueTenant, client: TenantClient
 ) -> None:
     """The tenant gets the client, the scope and the exact action (RFC 9396)."""
@@ -77,7 +77,7 @@ async def test_the_request_says_what_is_to_be_approved(
 
 
 @pytest.mark.parametrize("types", [None, [], ["payment"], "agentvault:stepup", 5])
-async def test_details_go_only_where_they_are_shown(
+async def test_authorization_details_are_sent_where_their_type_is_shown(
     tenant: RogueTenant, client: TenantClient, types: Any
 ) -> None:
     """What the tenant does not say it shows (RFC 9396 section 10), we alone show."""
@@ -96,7 +96,7 @@ async def test_details_go_only_where_they_are_shown(
         Answer(TYPES),
     ],
 )
-async def test_a_tenant_without_our_document_is_as_auth0(
+async def test_a_tenant_without_extensions_gets_no_details(
     tenant: RogueTenant, client: TenantClient, other: Answer
 ) -> None:
     """It is sent no details, and asked for that document once an hour at most."""
@@ -108,7 +108,7 @@ async def test_a_tenant_without_our_document_is_as_auth0(
     assert tenant.asked(EXTENSIONS) == 1
 
 
-async def test_who_approves_is_not_shown_less_because_of_an_outage(
+async def test_an_outage_does_not_drop_the_details_types(
     tenant: RogueTenant, client: TenantClient
 ) -> None:
     """No answer starts no flow; only a tenant that says so shows no action."""
@@ -121,7 +121,7 @@ async def test_who_approves_is_not_shown_less_because_of_an_outage(
     assert await is_shown(tenant, client) is True
 
 
-async def test_a_sign_in_asks_for_no_document_of_ours(
+async def test_a_flow_without_details_fetches_no_extensions(
     tenant: RogueTenant, client: TenantClient
 ) -> None:
     """Only details take it: whatever else is done at an Auth0 tenant never asks."""
@@ -145,7 +145,7 @@ async def test_recorded_polls_are_read_by_their_error_first(
     assert type(await client.poll_once(flow)) is kinds[name]
 
 
-async def test_the_codes_life_is_capped(
+async def test_a_device_codes_lifetime_is_capped(
     tenant: RogueTenant, client: TenantClient, clock: ManualClock
 ) -> None:
     """Auth0's 900 seconds become ours; a shorter life of the tenant's stays."""
@@ -212,7 +212,7 @@ async def test_user_codes_as_auth0_masks_them_are_shown(
         {"interval": False},
     ],
 )
-async def test_what_must_not_be_shown_ends_the_flow(
+async def test_unsafe_codes_and_pages_end_the_flow(
     tenant: RogueTenant, client: TenantClient, changes: dict[str, Any]
 ) -> None:
     """Codes with hidden characters, foreign pages and odd numbers go no further."""
@@ -222,7 +222,7 @@ async def test_what_must_not_be_shown_ends_the_flow(
 
 
 @pytest.mark.parametrize("suffix", ["\u202e", "\x1b[0m", " x", '"', "\\x", "@evil"])
-async def test_a_page_with_odd_characters_is_not_shown(
+async def test_a_verification_uri_with_odd_characters_is_refused(
     tenant: RogueTenant, client: TenantClient, suffix: str
 ) -> None:
     """A verification address is plain ASCII on the tenant's own origin."""
@@ -232,7 +232,7 @@ async def test_a_page_with_odd_characters_is_not_shown(
         await start(client)
 
 
-async def test_a_refused_start_says_what_to_enable(
+async def test_a_refused_device_flow_says_what_to_enable(
     tenant: RogueTenant, client: TenantClient
 ) -> None:
     """Auth0's own body for a client without the grant leads to the remedy."""
@@ -250,7 +250,7 @@ async def test_a_refused_start_says_what_to_enable(
     assert "enable the Device Code grant" in caught.value.diagnosis()
 
 
-async def test_a_tenant_that_was_not_provisioned_is_not_asked_in_nobodys_name(
+async def test_without_a_client_id_no_device_flow_starts(
     tenant: RogueTenant, clock: ManualClock
 ) -> None:
     """Without an application the remedy is one command, and nothing is sent."""
@@ -262,7 +262,7 @@ async def test_a_tenant_that_was_not_provisioned_is_not_asked_in_nobodys_name(
     await nobody.aclose()
 
 
-async def test_what_the_tenant_writes_is_inert_in_errors(
+async def test_tenant_text_is_inert_in_errors(
     tenant: RogueTenant, client: TenantClient
 ) -> None:
     """A refusal full of escapes is told without any."""
@@ -327,7 +327,7 @@ async def test_what_the_tenant_writes_is_inert_in_errors(
         ),
     ],
 )
-async def test_each_answer_of_auth0_and_of_the_rfc_is_understood(
+async def test_each_poll_answer_of_auth0_and_rfc_8628_is_read(
     tenant: RogueTenant, client: TenantClient, answer: Answer, expected: Any
 ) -> None:
     """`error` decides before the status: 403 and 429 here, 400 in RFC 8628."""

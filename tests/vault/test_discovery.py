@@ -58,7 +58,7 @@ async def verify(client: TenantClient, clock: ManualClock, raw: str) -> str:
         {"id_token_signing_alg_values_supported": ["HS256", {}]},
     ],
 )
-async def test_a_tenant_that_points_elsewhere_is_refused(
+async def test_metadata_that_names_another_origin_is_refused(
     tenant: RogueTenant, client: TenantClient, changes: dict[str, Any]
 ) -> None:
     """Another issuer or origin, no endpoint or no RS256 ends it at discovery."""
@@ -100,7 +100,7 @@ async def test_a_rotated_key_is_found_at_once(
         await verify(client, clock, token(tenant, clock, "kid-1"))
 
 
-async def test_a_rotation_amid_verifications_fails_none_of_them(
+async def test_a_rotation_fails_no_concurrent_verification(
     tenant: RogueTenant, client: TenantClient, clock: ManualClock
 ) -> None:
     """Tokens of the old key and of the new, all at once, cost one more fetch."""
@@ -113,7 +113,7 @@ async def test_a_rotation_amid_verifications_fails_none_of_them(
     assert tenant.asked(JWKS) == 2
 
 
-async def test_a_verification_that_is_given_up_costs_the_next_no_minute(
+async def test_a_cancelled_fetch_does_not_delay_the_next(
     tenant: RogueTenant, client: TenantClient, clock: ManualClock
 ) -> None:
     """A fetch that was cancelled is not counted as the one of this minute."""
@@ -129,7 +129,7 @@ async def test_a_verification_that_is_given_up_costs_the_next_no_minute(
     assert await verify(client, clock, raw) == "auth0|u1"
 
 
-async def test_a_key_taken_back_is_no_key_once_the_set_is_fresh(
+async def test_a_removed_key_is_not_used_after_a_fetch(
     tenant: RogueTenant, client: TenantClient, clock: ManualClock
 ) -> None:
     """A revoked signing key counts until the set is an hour old, and no longer."""
@@ -174,7 +174,7 @@ async def test_a_key_rotated_seconds_after_the_last_fetch_is_found(
     assert await verify(client, clock, token(tenant, clock, "kid-2")) == "auth0|u1"
 
 
-async def test_keys_outlive_the_tenant_by_a_day_and_no_longer(
+async def test_cached_keys_are_used_for_a_day_of_outage(
     tenant: RogueTenant, client: TenantClient, clock: ManualClock
 ) -> None:
     """With the tenant down its last keys count for 24 hours, then nothing does."""
@@ -230,7 +230,7 @@ def bad_key_sets() -> list[Any]:
 
 
 @pytest.mark.parametrize("number", range(len(bad_key_sets())))
-async def test_a_poisoned_key_set_is_refused_and_the_old_keys_stay(
+async def test_an_unsafe_key_set_is_refused_and_the_old_one_kept(
     tenant: RogueTenant, client: TenantClient, clock: ManualClock, number: int
 ) -> None:
     """Secret, weak, nameless, doubled or too many keys change nothing we trust."""
@@ -245,7 +245,7 @@ async def test_a_poisoned_key_set_is_refused_and_the_old_keys_stay(
     assert await verify(client, clock, token(tenant, clock)) == "auth0|u1"
 
 
-async def test_keys_of_other_kinds_beside_ours_are_passed_over(
+async def test_keys_of_other_types_are_ignored(
     tenant: RogueTenant, client: TenantClient, clock: ManualClock
 ) -> None:
     """An elliptic curve key in the set is no reason to refuse the RSA one."""
@@ -254,7 +254,7 @@ async def test_keys_of_other_kinds_beside_ours_are_passed_over(
     assert await verify(client, clock, token(tenant, clock)) == "auth0|u1"
 
 
-async def test_a_first_fetch_that_failed_is_tried_again(
+async def test_a_failed_first_fetch_is_repeated(
     tenant: RogueTenant, client: TenantClient, clock: ManualClock
 ) -> None:
     """With nothing to fall back on, the next verification asks anew."""

@@ -25,7 +25,7 @@ def imported(file: Path) -> set[str]:
     return found
 
 
-def test_the_door_names_what_is_there() -> None:
+def test_vault_exports_what_exists() -> None:
     """`__all__` is true: each name once, and all that the room's face imports."""
     tree = ast.parse((ROOM / "__init__.py").read_text())
     names = [
@@ -37,7 +37,7 @@ def test_the_door_names_what_is_there() -> None:
     assert sorted(vault.__all__) == sorted(names)
 
 
-def test_only_the_wire_knows_httpx() -> None:
+def test_only_wire_imports_httpx() -> None:
     """One file sends bytes; all others are about what they mean."""
     knowing = {
         file.name
@@ -47,7 +47,7 @@ def test_only_the_wire_knows_httpx() -> None:
     assert knowing == {"wire.py"}
 
 
-def test_the_room_knows_only_words_text_time_and_errors() -> None:
+def test_vault_imports_nothing_above_it() -> None:
     """It imports nothing of ours but those; one file keeps secrets in the home."""
     for file in FILES:
         rooms = {
@@ -60,7 +60,7 @@ def test_the_room_knows_only_words_text_time_and_errors() -> None:
 
 
 @pytest.mark.slow
-def test_nobody_asks_which_product_a_tenant_is() -> None:
+def test_no_module_branches_on_the_product() -> None:
     """No line of code compares an issuer or a name with Auth0's."""
     asking = [
         node

@@ -20,7 +20,7 @@ from agentvault_tui.vault.provider import (
 SECRET = "ya29.a0/b+c=="
 
 
-async def test_a_provider_that_quotes_the_token_puts_it_in_no_record(
+async def test_a_token_quoted_by_a_provider_is_redacted(
     tenant: RogueTenant,
 ) -> None:
     """Neither its error code nor bytes that are no HTTP carry it into the audit."""
@@ -44,7 +44,7 @@ async def test_a_provider_that_quotes_the_token_puts_it_in_no_record(
 
 
 @pytest.mark.parametrize("member", ["refresh_token", "client_secret", "bearer"])
-async def test_every_kind_of_secret_is_taken_out_of_a_refusal(
+async def test_each_kind_of_secret_is_redacted_from_a_refusal(
     tenant: RogueTenant, wired: Tenant, member: str
 ) -> None:
     """As it is, escaped as JSON has it, in an address, in a name, and in a list."""

@@ -90,7 +90,7 @@ async def test_the_tenant_is_reached_through_the_proxy_by_the_authority(
 
 
 @pytest.mark.usefixtures("company")
-async def test_a_provider_is_reached_so_too(
+async def test_a_provider_is_reached_through_the_proxy(
     outside: tuple[RogueTenant, int], proxy: ForwardProxy
 ) -> None:
     """A revocation at Google goes the way that everything goes."""
@@ -102,7 +102,7 @@ async def test_a_provider_is_reached_so_too(
 
 
 @pytest.mark.parametrize("change", ["SSL_CERT_FILE", "HTTPS_PROXY", "account"])
-async def test_what_is_missing_on_the_way_is_told_without_the_account(
+async def test_an_unreachable_proxy_is_named_without_its_credentials(
     company: pytest.MonkeyPatch,
     proxy: ForwardProxy,
     clock: ManualClock,
@@ -172,9 +172,7 @@ async def test_loopback_is_never_proxied(
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "127.8.8.8"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_no_form_of_loopback_has_a_proxy_or_another_authority(
-    host: str, scheme: str
-) -> None:
+def test_no_spelling_of_loopback_is_proxied(host: str, scheme: str) -> None:
     """Nor does a variable that is set to something unusable matter there."""
     environ = dict.fromkeys(VARIABLES, "socks5://x")
     found = route(f"{scheme}://{host}:8443/", environ)
@@ -201,7 +199,7 @@ def test_no_form_of_loopback_has_a_proxy_or_another_authority(
         ({"HTTPS_PROXY": "a.test:1", "NO_PROXY": "h0.test"}, "http://a.test:1"),
     ],
 )
-def test_the_variables_are_read_as_other_programs_do(
+def test_proxy_variables_are_read_as_curl_reads_them(
     environ: dict[str, str], shown: str
 ) -> None:
     """The small letters first; a host of NO_PROXY stands for what is below it."""
@@ -244,7 +242,7 @@ async def test_a_proxy_that_cannot_be_used_is_named_by_its_variable(
         *("http://svc:s3cret@[::1", "svc:s3cret@proxy.test:99999"),
     ],
 )
-async def test_a_proxy_that_cannot_be_used_is_an_outage_that_quotes_nothing(
+async def test_an_unusable_proxy_is_an_outage_without_its_credentials(
     monkeypatch: pytest.MonkeyPatch, clock: ManualClock, named: str
 ) -> None:
     """Nor is what stands before a slash in a password taken for the proxy's host."""
@@ -259,7 +257,7 @@ async def test_a_proxy_that_cannot_be_used_is_an_outage_that_quotes_nothing(
 
 @pytest.mark.parametrize("name", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
 @pytest.mark.parametrize("content", [None, "", "no certificate"])
-async def test_authorities_that_cannot_be_read_let_nobody_in(
+async def test_unreadable_certificate_authorities_are_an_error(
     monkeypatch: pytest.MonkeyPatch,
     clock: ManualClock,
     tmp_path: Path,
@@ -276,7 +274,7 @@ async def test_authorities_that_cannot_be_read_let_nobody_in(
         await tenant.metadata()
 
 
-async def test_an_authority_of_another_program_is_not_read_and_said(
+async def test_ca_variables_of_other_programs_are_ignored_with_a_warning(
     company: pytest.MonkeyPatch, authority: CaFiles, clock: ManualClock
 ) -> None:
     """REQUESTS_CA_BUNDLE is of requests: doctor names the variable that counts."""
@@ -296,7 +294,7 @@ async def test_an_authority_of_another_program_is_not_read_and_said(
     assert "trusting certifi's authorities" in tenant.way
 
 
-def test_no_file_gets_the_keys_of_a_connection(
+def test_sslkeylogfile_is_ignored(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """SSLKEYLOGFILE would let whoever reads it read every token."""

@@ -23,7 +23,7 @@ def changed(claims: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {name: value for name, value in mixed.items() if value is not GONE}
 
 
-async def test_a_good_token_says_who_how_and_when(
+async def test_a_valid_id_token_gives_an_identity(
     tenant: RogueTenant, client: TenantClient, clock: ManualClock, claims: Any
 ) -> None:
     """All that the evidence of an approval needs is taken from the token."""
@@ -41,7 +41,7 @@ async def test_a_good_token_says_who_how_and_when(
     assert "auth0" not in repr(found.claims).replace("auth0|u1", "")
 
 
-async def test_auth_time_counts_when_the_tenant_has_no_claim_of_ours(
+async def test_auth_time_counts_without_our_claim(
     tenant: RogueTenant, client: TenantClient, clock: ManualClock, claims: Any
 ) -> None:
     """A plain OpenID provider that sends auth_time is enough."""
@@ -78,7 +78,7 @@ async def stamped(
         ({"amr": GONE, MFA_AT: True}, "claims"),
     ],
 )
-async def test_where_the_action_stamps_a_time_nothing_stands_in_for_it(
+async def test_a_required_mfa_at_claim_has_no_substitute(
     tenant: RogueTenant,
     stamped: TenantClient,
     claims: Any,
@@ -102,7 +102,7 @@ async def test_where_the_action_stamps_a_time_nothing_stands_in_for_it(
     assert caught.value.reason == reason
 
 
-async def test_a_tenant_that_sends_the_time_and_no_amr_is_told_apart(
+async def test_mfa_at_without_amr_is_refused_with_its_remedy(
     tenant: RogueTenant, client: TenantClient, clock: ManualClock, claims: Any
 ) -> None:
     """Refused all the same; but the remedy is the tenant's, not the person's."""
@@ -114,7 +114,7 @@ async def test_a_tenant_that_sends_the_time_and_no_amr_is_told_apart(
 
 
 @pytest.mark.parametrize("minutes", [-10, 10])
-async def test_clocks_that_are_minutes_apart_are_named_as_the_cause(
+async def test_a_clock_skew_is_named_as_the_cause(
     tenant: RogueTenant,
     client: TenantClient,
     clock: ManualClock,
@@ -197,7 +197,7 @@ async def test_fractions_of_a_second_are_refused(
     assert await refused(tenant.sign(odd)) == "claims"
 
 
-async def test_a_list_of_audiences_needs_us_as_its_party(
+async def test_several_audiences_need_our_azp(
     tenant: RogueTenant, client: TenantClient, clock: ManualClock, claims: Any
 ) -> None:
     """Several audiences are fine when the token says that it was made for us."""
@@ -221,7 +221,7 @@ async def test_a_list_of_audiences_needs_us_as_its_party(
         ({"mfa": True}, "no_mfa"),
     ],
 )
-async def test_without_a_second_factor_nothing_is_proved(
+async def test_an_id_token_without_a_second_factor_is_refused(
     tenant: RogueTenant, refused: Any, claims: Any, amr: Any, reason: str
 ) -> None:
     """`amr` is a list that holds the word mfa, or the sign-in does not count."""
@@ -244,7 +244,7 @@ async def test_without_a_second_factor_nothing_is_proved(
         ({"exp": -31, "iat": -60}, "claims"),
     ],
 )
-async def test_an_older_sign_in_and_skewed_clocks_are_refused(
+async def test_an_id_token_older_than_the_request_is_refused(
     tenant: RogueTenant, refused: Any, claims: Any, changes: Any, reason: str
 ) -> None:
     """A second factor of before the request, or a time half a minute off, is no use."""
@@ -272,7 +272,7 @@ async def test_clocks_may_differ_by_half_a_minute(
         await client.verify_id_token(raw, not_before=began)
 
 
-async def test_the_moment_of_the_request_is_floored_to_its_second(
+async def test_the_request_time_is_floored_to_a_second(
     tenant: RogueTenant, client: TenantClient, clock: ManualClock, claims: Any
 ) -> None:
     """The tenant writes whole seconds: 12:00:00 is not before 12:00:00.6."""
@@ -299,7 +299,7 @@ PAYLOADS = [
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
-async def test_payloads_that_are_no_plain_object_are_refused(
+async def test_a_payload_that_is_no_object_is_refused(
     tenant: RogueTenant, refused: Any, payload: bytes
 ) -> None:
     """A signature over rubbish is still over rubbish."""
@@ -318,7 +318,7 @@ async def test_duplicate_keys_are_refused_even_when_signed(
     assert await refused(raw) == "signature"
 
 
-async def test_texts_of_the_tenant_are_bounded(
+async def test_claims_are_bounded_in_length(
     tenant: RogueTenant, client: TenantClient, clock: ManualClock, claims: Any
 ) -> None:
     """Names, roles and addresses of any size and kind stay small and typed."""

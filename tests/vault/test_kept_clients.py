@@ -22,7 +22,7 @@ def kept(tmp_path: Path) -> ClientSecretsFile:
     return ClientSecretsFile(Home(tmp_path, tmp_path), ACME)
 
 
-def test_it_is_private_under_any_umask(kept: ClientSecretsFile) -> None:
+def test_the_secrets_file_is_private_under_any_umask(kept: ClientSecretsFile) -> None:
     """File 0600 and folder 0700, also where everything may be read by default."""
     before = os.umask(0)
     try:
@@ -45,7 +45,7 @@ def test_a_secret_belongs_to_its_client(kept: ClientSecretsFile) -> None:
         kept.secret("broker")
 
 
-def test_a_secret_that_goes_meanwhile_is_missed_by_name(
+def test_a_removed_secret_is_named_in_the_error(
     kept: ClientSecretsFile,
 ) -> None:
     """Read when it is sent: gone by then, it is an error of ours that says so."""
@@ -65,7 +65,9 @@ def test_tenants_do_not_share_a_file(kept: ClientSecretsFile, tmp_path: Path) ->
     assert kept.secret("broker").reveal() == "s1"
 
 
-def test_a_damaged_file_is_said_and_not_quoted(kept: ClientSecretsFile) -> None:
+def test_a_damaged_secrets_file_is_named_and_not_quoted(
+    kept: ClientSecretsFile,
+) -> None:
     """A person restores it; what it holds is in no message and no traceback."""
     kept.keep("broker", "c1", Secret("s1"))
     kept.path.write_text('{"broker": {"client_secret": "s1-very-secret"')
@@ -78,7 +80,7 @@ def test_a_damaged_file_is_said_and_not_quoted(kept: ClientSecretsFile) -> None:
     assert "move it away" in caught.value.remedy
 
 
-def test_two_processes_lose_none_of_each_others_secrets(
+def test_two_processes_keep_each_others_secrets(
     kept: ClientSecretsFile, tmp_path: Path
 ) -> None:
     """A broker rotates while apply makes clients: every secret is told only once."""
@@ -96,7 +98,7 @@ def test_two_processes_lose_none_of_each_others_secrets(
     ]
 
 
-def test_a_secret_that_is_kept_outlives_a_power_cut(
+def test_a_kept_secret_is_flushed_to_disk(
     kept: ClientSecretsFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """File and folder are flushed: a rename alone may be undone by a power cut."""
@@ -112,7 +114,7 @@ def test_a_secret_that_is_kept_outlives_a_power_cut(
     assert flushed == [stat.S_IFREG, stat.S_IFDIR]
 
 
-def test_a_link_in_the_files_place_is_replaced_and_not_followed(
+def test_a_symlink_for_the_secrets_file_is_replaced(
     kept: ClientSecretsFile, tmp_path: Path
 ) -> None:
     """Secrets are written to the home's own file, wherever a link there points."""

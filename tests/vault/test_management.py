@@ -96,9 +96,7 @@ async def test_a_client_can_be_changed_and_deleted(
     assert await clients.delete(api, "agent7") is False
 
 
-async def test_a_missing_scope_is_named_with_what_was_tried(
-    tenant: RogueTenant, api: Management
-) -> None:
+async def test_a_missing_scope_is_named(tenant: RogueTenant, api: Management) -> None:
     """The error names scope and deed, not an endpoint."""
     replay(tenant, "clients/agent7", "insufficient_scope")
     with pytest.raises(TenantScopeError, match="would not delete the client") as caught:
@@ -106,7 +104,7 @@ async def test_a_missing_scope_is_named_with_what_was_tried(
     assert caught.value.scopes == ("delete:grants",)
 
 
-async def test_refresh_tokens_are_listed_by_every_way(
+async def test_refresh_tokens_are_listed_both_ways(
     tenant: RogueTenant, api: Management
 ) -> None:
     """By the person where the plan has it, by device credentials everywhere."""
@@ -119,7 +117,7 @@ async def test_refresh_tokens_are_listed_by_every_way(
     assert kinds == ["refresh_token", "rotating_refresh_token"]
 
 
-async def test_others_device_credentials_are_not_taken_for_ours(
+async def test_device_credentials_of_others_are_ignored(
     tenant: RogueTenant, api: Management
 ) -> None:
     """A list that ignores whom was asked for does not end somebody else's sign-in."""
@@ -142,7 +140,7 @@ async def test_others_device_credentials_are_not_taken_for_ours(
         (400, "invalid_query", True),
     ],
 )
-async def test_only_a_call_that_is_not_there_is_not_offered(
+async def test_a_missing_call_is_told_from_a_missing_object(
     tenant: RogueTenant, api: Management, status: int, code: str, offered: bool
 ) -> None:
     """A missing scope or person is an error; a missing call is an answer."""
@@ -153,7 +151,7 @@ async def test_only_a_call_that_is_not_there_is_not_offered(
     assert is_not_offered(caught.value) is not offered
 
 
-async def test_connections_are_cut_without_reading_their_secrets(
+async def test_a_connections_clients_change_without_its_options(
     tenant: RogueTenant, api: Management
 ) -> None:
     """A client off a connection is 204; the provider's secret is nowhere."""
@@ -304,7 +302,7 @@ async def test_the_tenants_settings_are_read_and_changed(
     assert last(tenant)[0] == "PATCH"
 
 
-async def test_the_log_is_read_forward_from_its_newest_row(
+async def test_logs_are_read_forward_from_the_newest_row(
     tenant: RogueTenant, api: Management
 ) -> None:
     """Start at the newest, go on by the link's row, and stay there when idle."""
@@ -319,7 +317,7 @@ async def test_the_log_is_read_forward_from_its_newest_row(
 
 
 @pytest.mark.parametrize("target", ["https://evil.test/api/v2/logs?from=a", "?from=a"])
-async def test_a_link_is_not_followed_and_leads_to_no_row_twice(
+async def test_log_links_are_not_followed(
     tenant: RogueTenant, api: Management, target: str
 ) -> None:
     """What an answer's header points to is not asked, and moves the place nowhere."""
@@ -335,7 +333,7 @@ async def test_a_link_is_not_followed_and_leads_to_no_row_twice(
     assert tenant.requests[-1].query["from"] == "b"
 
 
-async def test_a_page_is_no_longer_than_was_asked_for(
+async def test_a_log_page_is_cut_to_what_was_asked_for(
     tenant: RogueTenant, api: Management
 ) -> None:
     """A tenant that sends its whole log at once fills no queue; no row is skipped."""
@@ -346,7 +344,7 @@ async def test_a_page_is_no_longer_than_was_asked_for(
     assert page.resume == "00099"
 
 
-async def test_an_empty_log_has_nowhere_to_start(
+async def test_an_empty_log_has_no_checkpoint(
     tenant: RogueTenant, api: Management
 ) -> None:
     """A new tenant's log gives no row; one without an id is rubbish."""

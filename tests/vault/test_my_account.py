@@ -103,7 +103,7 @@ async def test_the_token_is_for_this_api_and_its_scopes(
 
 
 @pytest.mark.parametrize("state", ["", "another", "the-statE", "thé-state"])
-async def test_a_browser_that_comes_back_from_elsewhere_is_sent_away(
+async def test_a_connect_code_with_a_foreign_state_is_refused(
     tenant: RogueTenant, mine: MyAccountApi, state: str
 ) -> None:
     """Another's connection cannot be slipped in under ours: nothing is spent."""
@@ -115,7 +115,7 @@ async def test_a_browser_that_comes_back_from_elsewhere_is_sent_away(
     assert tenant.asked(BASE + "complete") == 0
 
 
-async def test_a_browser_that_comes_back_too_late_is_told(
+async def test_a_connect_code_after_its_time_is_refused(
     tenant: RogueTenant, mine: MyAccountApi, clock: ManualClock
 ) -> None:
     """Five minutes, by the clock, and no call after them."""
@@ -145,7 +145,7 @@ async def test_a_browser_that_comes_back_too_late_is_told(
         {"expires_in": 10**9},
     ],
 )
-async def test_a_page_that_must_not_be_opened_is_not(
+async def test_a_connect_page_on_another_origin_is_refused(
     tenant: RogueTenant, mine: MyAccountApi, changes: dict[str, Any]
 ) -> None:
     """Only a page on the tenant's own origin, with a ticket and a time, is opened."""
@@ -192,7 +192,7 @@ async def test_an_account_is_disconnected_once(
         ("too_many", TenantBusyError, "7 s"),
     ],
 )
-async def test_its_own_kind_of_error_is_read(
+async def test_my_account_errors_are_read(
     tenant: RogueTenant, mine: MyAccountApi, name: str, kind: Any, said: str
 ) -> None:
     """RFC 9457 problems become the same errors as everyone's, with what was wrong."""
@@ -201,7 +201,7 @@ async def test_its_own_kind_of_error_is_read(
         await mine.connect(GOOGLE, BACK)
 
 
-async def test_what_is_under_way_shows_none_of_its_secrets(
+async def test_a_pending_connection_shows_no_secret(
     tenant: RogueTenant, mine: MyAccountApi
 ) -> None:
     """Ticket, session, state and verifier are in no repr."""
@@ -213,7 +213,7 @@ async def test_what_is_under_way_shows_none_of_its_secrets(
 
 @pytest.mark.parametrize("name", ["id", "connection"])
 @pytest.mark.parametrize("odd", ["", "x" * 2049, None, 5, ["cac_1"]])
-def test_an_account_without_a_name_one_can_store_is_none(name: str, odd: Any) -> None:
+def test_an_account_with_an_unstorable_id_is_refused(name: str, odd: Any) -> None:
     """What goes into the ledger and into URLs is a string of a bounded length."""
     row = {"id": "cac_1", "connection": "google-oauth2", name: odd}
     with pytest.raises(TenantUnreachableError, match=f"without its {name}"):

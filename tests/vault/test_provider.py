@@ -48,7 +48,7 @@ async def standing(
         await made.provider.aclose()
 
 
-async def test_the_token_alone_is_sent_and_nothing_of_ours() -> None:
+async def test_a_revocation_sends_the_token_alone() -> None:
     """A form with one field (RFC 7009 section 2.1): no client, nothing in the URL."""
     async with standing(Answer()) as here:
         assert await here.provider.revoke(TOKEN) == ProviderRevoked()
@@ -92,7 +92,7 @@ async def test_the_token_alone_is_sent_and_nothing_of_ours() -> None:
         (Answer(b"<html>", status=404), RevocationRefused("acme answered 404")),
     ],
 )
-async def test_each_answer_is_taken_for_what_it_says(
+async def test_each_answer_of_a_revocation_endpoint_is_read(
     answer: Answer, said: object
 ) -> None:
     """200 and a dead token end it, a no is final, and all else is worth another try."""
@@ -110,7 +110,7 @@ async def test_each_answer_is_taken_for_what_it_says(
         (Answer(raw=b"no http"), "cannot be reached"),
     ],
 )
-async def test_what_is_no_answer_is_bounded_and_asked_again(
+async def test_an_unusable_answer_leaves_the_revocation_pending(
     answer: Answer, word: str
 ) -> None:
     """Not followed, not read on, not waited for; and no token is in what is told."""
@@ -123,7 +123,7 @@ async def test_what_is_no_answer_is_bounded_and_asked_again(
     assert TOKEN.reveal() not in said.problem
 
 
-async def test_a_token_that_is_still_taken_is_not_told_as_revoked() -> None:
+async def test_a_token_still_accepted_is_not_revoked() -> None:
     """Where it tells whose a token is, we look; then it is seen to be over."""
     async with standing(Answer(), looks=True) as here:
         here.rogue.script(USERINFO, Answer({"sub": "1093"}), Answer(status=401))
@@ -146,14 +146,14 @@ async def test_a_token_that_is_still_taken_is_not_told_as_revoked() -> None:
         (Answer(hang=True), ""),
     ],
 )
-async def test_whose_a_token_is(answer: Answer, sub: str) -> None:
+async def test_userinfo_tells_whose_a_token_is(answer: Answer, sub: str) -> None:
     """A plain subject is believed, and of anything else nobody is told."""
     async with standing(seconds=0.3, looks=True) as here:
         here.rogue.script(USERINFO, answer)
         assert await here.provider.whose(TOKEN) == sub
 
 
-async def test_nothing_is_asked_where_nothing_is_known() -> None:
+async def test_without_endpoints_no_provider_is_asked() -> None:
     """A provider without endpoints is told no token."""
     provider = ProviderClient(Endpoints(), "acme")
     said = await provider.revoke(TOKEN)
@@ -175,7 +175,7 @@ _JSON = st.recursive(
 
 @pytest.mark.slow
 @given(status=st.integers(100, 599), value=_JSON, wait=st.none() | st.floats(0, 300))
-def test_no_answer_but_two_is_taken_for_a_revocation(
+def test_only_200_and_invalid_token_count_as_revoked(
     status: int, value: object, wait: float | None
 ) -> None:
     """Whatever comes, it was revoked by a 200 that says no no, or dead before."""
@@ -188,7 +188,7 @@ def test_no_answer_but_two_is_taken_for_a_revocation(
     assert isinstance(said, ProviderRevoked) or "acme" in said.problem
 
 
-def test_what_is_set_goes_before_what_is_documented() -> None:
+def test_a_configured_endpoint_goes_before_the_known_one() -> None:
     """Google's is known by its documentation, can be switched off, or replaced."""
     google = KNOWN["google-oauth2"]
     assert google.revocation == "https://oauth2.googleapis.com/revoke"
@@ -215,7 +215,7 @@ def test_what_is_set_goes_before_what_is_documented() -> None:
         "https://acme.test/\x1b[1m",
     ],
 )
-def test_a_token_is_sent_to_https_alone(url: str) -> None:
+def test_a_revocation_endpoint_must_use_https(url: str) -> None:
     """And to loopback; an address that is none is refused with the setting's name."""
     with pytest.raises(SettingsError, match=r"connections\.acme\.revocation_endpoint"):
         endpoints("acme", url, "auto")

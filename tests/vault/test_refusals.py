@@ -107,7 +107,7 @@ def test_a_scope_the_tenant_does_not_name_is_the_calls_own() -> None:
         ("token_vault", "factor_required", "MFA policy to Never"),
     ],
 )
-def test_what_can_be_mended_is_said(file: str, name: str, remedy: str) -> None:
+def test_known_refusals_have_a_remedy(file: str, name: str, remedy: str) -> None:
     """A refusal that has a known cause comes with what to do about it."""
     assert remedy in refused(reply(file, name), "do it", NOON).remedy
 
@@ -121,7 +121,7 @@ def test_what_can_be_mended_is_said(file: str, name: str, remedy: str) -> None:
         ("my_account", "too_many", 7.0),
     ],
 )
-def test_a_spent_limit_says_how_long(file: str, name: str, pause: float) -> None:
+def test_a_rate_limit_says_how_long_to_wait(file: str, name: str, pause: float) -> None:
     """`Retry-After` goes before the reset, which is an epoch of the tenant's clock."""
     error = refused(reply(file, name), "do it", NOON)
     assert isinstance(error, TenantBusyError)
@@ -129,7 +129,7 @@ def test_a_spent_limit_says_how_long(file: str, name: str, pause: float) -> None
 
 
 @pytest.mark.parametrize("status", [408, 425, 500, 502, 503, 504, 206, 226])
-def test_outages_and_odd_successes_are_no_refusals(status: int) -> None:
+def test_outages_and_unexpected_successes_are_no_refusals(status: int) -> None:
     """What is no answer is worth asking again, whatever its body says."""
     error = refused(TenantReply(status, {"error": "access_denied"}), "do it", NOON)
     assert type(error) is TenantUnreachableError
@@ -148,7 +148,7 @@ members = st.sampled_from(
 @pytest.mark.slow
 @given(st.integers(400, 599), json_values | st.dictionaries(members, json_values))
 @example(400, {"error": ": "})
-def test_whatever_a_refusal_holds_can_be_shown(status: int, body: Any) -> None:
+def test_any_refusal_is_displayable(status: int, body: Any) -> None:
     """No body, however made up, ends in an exception or in a hidden character."""
     error = refused(TenantReply(status, body), "do it", NOON)
     assert isinstance(error, TenantError)
@@ -159,7 +159,7 @@ def test_whatever_a_refusal_holds_can_be_shown(status: int, body: Any) -> None:
 
 
 @given(st.text(max_size=300))
-def test_scopes_are_words_whatever_the_sentence(text: str) -> None:
+def test_scopes_are_read_from_any_sentence(text: str) -> None:
     """Scopes taken from a sentence of the tenant's are plain words, and few."""
     body = {"statusCode": 403, "message": f"Insufficient scope, expected: {text}"}
     scopes = read_refusal(TenantReply(403, body)).scopes

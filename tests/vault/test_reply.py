@@ -41,7 +41,7 @@ def test_how_long_to_wait_is_taken_from_the_headers(
 
 
 @pytest.mark.parametrize("minutes", [-10, 10])
-def test_a_wrong_clock_of_ours_does_not_change_the_wait(minutes: int) -> None:
+def test_our_clocks_skew_does_not_change_the_wait(minutes: int) -> None:
     """Ten minutes of skew cancel out: the tenant's Date is the other end."""
     headers = {"x-ratelimit-reset": str(RESET), "date": DATE}
     ours = NOON + timedelta(minutes=minutes)
@@ -64,7 +64,7 @@ PIECES = ["\\ud800", "\\udfff\\ud83d", "\\uD83D\\uDE00", "a", "\\\\ud800"]
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=6))
-def test_no_text_of_an_answer_breaks_a_file_or_a_url(pieces: list[str]) -> None:
+def test_lone_surrogates_in_an_answer_are_replaced(pieces: list[str]) -> None:
     """Half a surrogate pair, which nothing can store, never gets past the door."""
     raw = '{"k%s": ["%s"]}' % ("".join(pieces), "".join(pieces))  # noqa: UP031
     found = read_reply(200, {}, raw.encode()).json()
@@ -91,25 +91,25 @@ def test_no_text_of_an_answer_breaks_a_file_or_a_url(pieces: list[str]) -> None:
     ],
     ids=lambda raw: ascii(raw[:12]),
 )
-def test_what_two_readers_could_read_differently_is_no_answer(raw: bytes) -> None:
+def test_duplicate_keys_in_an_answer_are_refused(raw: bytes) -> None:
     """Odd encodings, numbers, duplicates and depth are refused whole, never halved."""
     assert read_reply(200, {}, raw).value is None
 
 
-def test_depth_no_tenant_needs_is_the_bound() -> None:
+def test_deeply_nested_answers_are_refused() -> None:
     """What the tenant does send, and some more, is still read."""
     raw = b"[" * 32 + b"1" + b"]" * 32
     assert read_reply(200, {}, raw).value is not None
 
 
 @pytest.mark.parametrize("value", [None, 5, "x", [1], [{}, "x"], {"rows": {}}, {}])
-def test_something_else_than_rows_is_an_outage(value: object) -> None:
+def test_an_answer_without_rows_is_an_outage(value: object) -> None:
     """A list that is none is told, and is never an empty one."""
     with pytest.raises(TenantUnreachableError, match="something else than a list"):
         TenantReply(200, value).rows("rows")
 
 
-def test_rows_stand_bare_or_under_their_key() -> None:
+def test_rows_are_read_bare_or_under_their_key() -> None:
     """Both of Auth0's ways to send a list are read."""
     assert TenantReply(200, [{"a": 1}]).rows("rows") == [{"a": 1}]
     assert TenantReply(200, {"rows": [{"a": 1}]}).rows("rows") == [{"a": 1}]

@@ -32,7 +32,7 @@ async def test_a_minute_of_429_is_waited_out(
     assert tenant.asked(CLIENTS) < 12
 
 
-async def test_a_limit_that_stays_spent_is_told_with_its_wait(
+async def test_a_lasting_429_is_raised_with_its_wait(
     tenant: RogueTenant, api: Management, clock: ManualClock
 ) -> None:
     """Tries and waiting are bounded: then the error says when to come back."""
@@ -45,9 +45,7 @@ async def test_a_limit_that_stays_spent_is_told_with_its_wait(
     assert 1 < tenant.asked(CLIENTS) <= 10
 
 
-async def test_a_limit_that_calls_each_wait_the_last_costs_ten_tries(
-    tenant: RogueTenant, api: Management
-) -> None:
+async def test_a_429_is_retried_ten_times(tenant: RogueTenant, api: Management) -> None:
     """However short the waits it names, tries are counted too."""
     tenant.script(CLIENTS, Answer({"statusCode": 429}, 429, {"Retry-After": "0"}))
     with pytest.raises(TenantBusyError):
@@ -55,7 +53,7 @@ async def test_a_limit_that_calls_each_wait_the_last_costs_ten_tries(
     assert tenant.asked(CLIENTS) == 10
 
 
-async def test_the_wait_is_the_tenants_and_a_little_more(
+async def test_a_retry_waits_what_the_tenant_says(
     tenant: RogueTenant, api: Management, naps: list[float]
 ) -> None:
     """A reset in an epoch's seconds is waited for, with jitter on top of it."""
@@ -67,7 +65,7 @@ async def test_the_wait_is_the_tenants_and_a_little_more(
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
-async def test_what_can_be_repeated_is_after_an_outage(
+async def test_idempotent_requests_are_repeated_after_an_outage(
     tenant: RogueTenant, api: Management, method: str
 ) -> None:
     """A 5xx may have been carried out: twice is as good as once, so it is."""
@@ -80,7 +78,7 @@ async def test_what_can_be_repeated_is_after_an_outage(
     "fault",
     [DOWN, Answer({}, 408), Answer(raw=b"rubbish\r\n\r\n"), Answer(raw=b"")],
 )
-async def test_what_may_have_been_made_is_not_made_twice(
+async def test_a_post_is_not_repeated_after_an_outage(
     tenant: RogueTenant, api: Management, fault: Answer
 ) -> None:
     """A POST without a clear answer is not sent again by itself."""
@@ -90,7 +88,7 @@ async def test_what_may_have_been_made_is_not_made_twice(
     assert tenant.asked(CLIENTS) == 1
 
 
-async def test_what_was_turned_away_at_the_limit_is_sent_again(
+async def test_a_post_is_repeated_after_a_429(
     tenant: RogueTenant, api: Management
 ) -> None:
     """A 429 was not carried out, so a POST too is tried again, and made once."""
@@ -103,7 +101,7 @@ async def test_what_was_turned_away_at_the_limit_is_sent_again(
     assert [one.json for one in tenant.sent(CLIENTS)] == [{"name": "x"}] * 2
 
 
-async def test_a_post_that_is_safe_may_say_so(
+async def test_a_repeatable_post_is_repeated(
     tenant: RogueTenant, api: Management
 ) -> None:
     """A rotation whose answer was lost is asked for again."""
@@ -121,7 +119,7 @@ async def test_a_post_that_is_safe_may_say_so(
         Answer(b"x" * 5_000_000),
     ],
 )
-async def test_an_outage_that_lasts_is_told_after_three_tries(
+async def test_a_lasting_outage_is_raised_after_three_tries(
     tenant: RogueTenant, api: Management, fault: Answer
 ) -> None:
     """Down, rubbish, a redirect or a flood: three times, then one sentence."""

@@ -84,7 +84,7 @@ async def test_the_bulk_call_is_used_where_there_is_one(
     assert all(one.method != "DELETE" for one in tenant.requests)
 
 
-async def test_without_it_both_lists_are_emptied(
+async def test_without_the_bulk_call_both_lists_are_emptied(
     tenant: RogueTenant, api: Management, plan: Plan
 ) -> None:
     """What either list knows of is ended; other clients' tokens stay."""
@@ -123,7 +123,7 @@ async def test_a_scope_that_is_missing_for_one_way_leaves_the_others(
     assert any("insufficient_scope" in why for why in done.refused)
 
 
-async def test_no_way_at_all_is_an_error(
+async def test_without_any_way_to_revoke_an_error_is_raised(
     tenant: RogueTenant, api: Management, plan: Plan
 ) -> None:
     """A revocation that could do nothing does not look like one that did."""
@@ -133,7 +133,7 @@ async def test_no_way_at_all_is_an_error(
         await revoke_refresh_tokens(api, U1, AGENT)
 
 
-async def test_a_person_who_is_gone_has_no_tokens(
+async def test_a_deleted_user_has_no_refresh_tokens(
     tenant: RogueTenant, api: Management, plan: Plan
 ) -> None:
     """A user that does not exist any more is what was wanted."""
@@ -143,7 +143,7 @@ async def test_a_person_who_is_gone_has_no_tokens(
     assert (done.ended, done.confirmed) == (0, True)
 
 
-async def test_what_does_not_become_true_in_time_is_not_confirmed(
+async def test_a_revocation_not_read_in_time_is_unconfirmed(
     tenant: RogueTenant, api: Management, plan: Plan, clock: ManualClock
 ) -> None:
     """Accepted is not done: after the bound it says so, for the next try."""
@@ -154,7 +154,7 @@ async def test_what_does_not_become_true_in_time_is_not_confirmed(
     assert clock.boot() - began < 60
 
 
-async def test_what_cannot_be_read_again_is_not_confirmed(
+async def test_a_revocation_that_cannot_be_read_is_unconfirmed(
     tenant: RogueTenant, api: Management, plan: Plan
 ) -> None:
     """The bulk call was accepted, and nobody may look: that is said, not guessed."""
@@ -164,7 +164,7 @@ async def test_what_cannot_be_read_again_is_not_confirmed(
     assert (done.ways, done.confirmed) == (("refresh-tokens/revoke",), False)
 
 
-async def test_a_list_that_is_closed_to_us_leaves_it_unconfirmed(
+async def test_a_forbidden_list_leaves_a_revocation_unconfirmed(
     tenant: RogueTenant, api: Management, plan: Plan
 ) -> None:
     """A token may stand in the list we may not read: an empty other proves nothing."""
@@ -177,7 +177,7 @@ async def test_a_list_that_is_closed_to_us_leaves_it_unconfirmed(
     assert done.unread.scopes
 
 
-async def test_an_outage_amid_it_is_raised_and_the_next_try_ends_well(
+async def test_an_outage_during_a_revocation_is_raised(
     tenant: RogueTenant, api: Management, plan: Plan
 ) -> None:
     """Half done is not done; doing it again does the rest and no harm."""
@@ -190,7 +190,7 @@ async def test_an_outage_amid_it_is_raised_and_the_next_try_ends_well(
     assert set(plan.gone) == {"dcr_1", "rt_1"}
 
 
-async def test_waiting_until_it_is_so_is_bounded_by_the_clock(
+async def test_settling_is_bounded_by_the_clock(
     wired: Tenant, clock: ManualClock, naps: list[float]
 ) -> None:
     """It asks at once, then less and less often, and a last time at the bound."""
@@ -205,7 +205,7 @@ async def test_waiting_until_it_is_so_is_bounded_by_the_clock(
     assert asked[-1] - asked[0] == 20.0
 
 
-async def test_what_is_so_at_once_costs_no_pause(
+async def test_settling_at_once_costs_no_pause(
     wired: Tenant, naps: list[float]
 ) -> None:
     """A deletion that is true already is confirmed by one reading."""

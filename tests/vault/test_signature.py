@@ -48,7 +48,7 @@ from agentvault_tui.vault.identity import key_id, verify
         {"crit": []},
     ],
 )
-async def test_headers_that_ask_for_anything_else_are_refused(
+async def test_headers_other_than_rs256_are_refused(
     tenant: RogueTenant, refused: Any, claims: Any, header: dict[str, Any]
 ) -> None:
     """RS256, an ID token and a key the tenant lists: nothing else is looked at."""
@@ -79,7 +79,7 @@ async def test_hs256_under_the_public_key_is_refused(
         assert await refused(f"{signed}.{encode_segment(mac)}") == "signature"
 
 
-async def test_another_key_under_our_keys_name_is_refused(
+async def test_another_key_with_the_same_kid_is_refused(
     tenant: RogueTenant, refused: Any, client: TenantClient, claims: Any
 ) -> None:
     """A signature by anyone else, or over other bytes, proves nothing."""
@@ -133,7 +133,7 @@ async def test_keys_in_the_header_are_never_followed(
         encode_segment({"alg": "RS256", "kid": "x" * 5000}) + ".a.b",
     ],
 )
-async def test_what_is_no_compact_token_is_refused_quickly(
+async def test_a_malformed_token_is_refused_quickly(
     tenant: RogueTenant, refused: Any, raw: str
 ) -> None:
     """Forms, sizes and encodings are checked before any key is touched."""
@@ -145,7 +145,7 @@ async def test_what_is_no_compact_token_is_refused_quickly(
 @pytest.mark.parametrize(
     "header", [{"typ": "at+jwt"}, {"alg": "none"}, {"alg": "HS256"}, {"crit": ["b64"]}]
 )
-async def test_a_form_that_is_refused_costs_the_tenant_nothing(
+async def test_a_malformed_token_fetches_no_keys(
     tenant: RogueTenant, refused: Any, claims: Any, header: dict[str, Any]
 ) -> None:
     """The key set is not even fetched for a token of the wrong kind."""
@@ -154,7 +154,7 @@ async def test_a_form_that_is_refused_costs_the_tenant_nothing(
 
 
 @pytest.mark.parametrize("alg", ["RS384", "RS512", "PS256"])
-async def test_a_signature_of_another_kind_is_none_whoever_looked_at_the_header(
+async def test_verification_pins_rs256_itself(
     tenant: RogueTenant, clock: ManualClock, claims: Any, alg: str
 ) -> None:
     """Where it is verified RS256 is pinned once more: by the tenant's own key."""
@@ -179,9 +179,7 @@ PUBLIC = RSAKey.import_key(rsa_key(1).as_dict(private=False))
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text() | st.binary().map(encode_segment))
-def test_no_input_raises_anything_but_an_identity_error(
-    clock: ManualClock, text: str
-) -> None:
+def test_any_input_raises_identity_error_alone(clock: ManualClock, text: str) -> None:
     """Whatever is put in a token's place is refused in one way only."""
     now = clock.now()
     segment = encode_segment({"alg": "RS256", "kid": "k"})

@@ -93,7 +93,7 @@ def test_every_cause_is_known_from_a_recorded_refusal() -> None:
         (Answer(raw=b""), Cause.UNAVAILABLE),
     ],
 )
-async def test_what_no_document_names_gives_no_token(
+async def test_an_unknown_refusal_gives_no_token(
     tenant: RogueTenant, token_vault: TokenVault, reply: Answer, cause: Cause
 ) -> None:
     """Whatever else comes back is no token, and an outcome rather than a crash."""
@@ -103,7 +103,7 @@ async def test_what_no_document_names_gives_no_token(
     assert found.cause is cause
 
 
-async def test_a_spent_limit_says_when_to_come_again(
+async def test_a_rate_limited_exchange_says_when_to_retry(
     tenant: RogueTenant, token_vault: TokenVault, naps: list[float]
 ) -> None:
     """An agent is not kept for a minute: it is told how long that will be."""
@@ -114,7 +114,7 @@ async def test_a_spent_limit_says_when_to_come_again(
     assert sum(naps) <= 5.0
 
 
-async def test_a_tenant_that_is_down_is_an_outcome(
+async def test_a_tenant_outage_is_an_outcome_of_an_exchange(
     tenant: RogueTenant, token_vault: TokenVault
 ) -> None:
     """Nothing listens: no token, and worth asking again."""
@@ -137,7 +137,7 @@ async def test_a_provider_token_is_in_no_repr_and_no_log(
 
 
 @pytest.mark.parametrize("life", [None, "1377", -1, True])
-async def test_a_token_of_unknown_life_is_kept_no_moment(
+async def test_a_token_without_expires_in_has_no_lifetime(
     tenant: RogueTenant, token_vault: TokenVault, life: Any
 ) -> None:
     """Without `expires_in` the token is for this once."""

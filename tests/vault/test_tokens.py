@@ -60,7 +60,7 @@ def source(wired: Tenant) -> ClientCredentials:
     return ClientCredentials(wired, SECRET, f"{wired.issuer}api/v2/")
 
 
-async def test_a_token_is_asked_for_as_auth0_documents(
+async def test_client_credentials_are_sent_as_auth0_documents(
     tenant: RogueTenant, source: ClientCredentials
 ) -> None:
     """Grant, client and audience with its slash, as a form."""
@@ -75,7 +75,7 @@ async def test_a_token_is_asked_for_as_auth0_documents(
     }
 
 
-async def test_a_token_is_kept_until_shortly_before_it_expires(
+async def test_a_token_is_cached_until_shortly_before_expiry(
     tenant: RogueTenant, source: ClientCredentials, clock: ManualClock
 ) -> None:
     """A day's token is asked for once a day, a minute early; a short one, a tenth."""
@@ -93,7 +93,7 @@ async def test_a_token_is_kept_until_shortly_before_it_expires(
     assert tenant.asked(TOKEN) == 3
 
 
-async def test_setting_the_wall_clock_back_keeps_no_token(
+async def test_setting_the_wall_clock_back_extends_no_token(
     tenant: RogueTenant, source: ClientCredentials, clock: ManualClock
 ) -> None:
     """The life of a token is counted by the boot clock too."""
@@ -104,7 +104,7 @@ async def test_setting_the_wall_clock_back_keeps_no_token(
     assert tenant.asked(TOKEN) == 2
 
 
-async def test_all_who_wait_share_one_token(
+async def test_concurrent_callers_share_one_token(
     tenant: RogueTenant, source: ClientCredentials
 ) -> None:
     """Fifty requests at the start cost one token."""
@@ -113,7 +113,7 @@ async def test_all_who_wait_share_one_token(
     assert tenant.asked(TOKEN) == 1
 
 
-async def test_dropping_an_old_token_does_not_cost_the_new_one(
+async def test_dropping_an_old_token_keeps_the_new_one(
     tenant: RogueTenant, source: ClientCredentials
 ) -> None:
     """Two requests refused with one token fetch one other, not two."""
@@ -132,7 +132,7 @@ async def test_dropping_an_old_token_does_not_cost_the_new_one(
         ("no_client_grant", TenantRefusedError, "with a client grant"),
     ],
 )
-async def test_a_credential_that_does_not_do_is_told(
+async def test_a_refused_credential_is_an_error_with_a_remedy(
     tenant: RogueTenant, api: Management, name: str, kind: Any, remedy: str
 ) -> None:
     """Wrong, expired or not authorized: what it is, and what to do."""
@@ -153,7 +153,7 @@ async def test_a_credential_that_does_not_do_is_told(
         {"token_type": 5},
     ],
 )
-async def test_what_is_no_bearer_token_is_not_used(
+async def test_a_token_of_another_type_is_not_used(
     tenant: RogueTenant, source: ClientCredentials, changes: dict[str, Any]
 ) -> None:
     """RFC 6749 section 7.1: a type one does not know must not be used."""
@@ -163,7 +163,7 @@ async def test_what_is_no_bearer_token_is_not_used(
 
 
 @pytest.mark.parametrize("life", [None, "86400", -5, 0, True, 1.5])
-async def test_a_token_without_a_life_is_used_and_not_kept(
+async def test_a_token_without_expires_in_is_not_cached(
     tenant: RogueTenant, source: ClientCredentials, life: Any
 ) -> None:
     """An odd `expires_in` keeps nothing."""
@@ -208,7 +208,7 @@ async def test_a_key_signs_a_fresh_assertion_for_each_request(
     assert "client_secret" not in tenant.sent(TOKEN)[0].form
 
 
-def test_a_key_that_is_none_is_told_without_quoting_it() -> None:
+def test_an_unusable_private_key_is_not_quoted() -> None:
     """What a library says of a damaged key does not reach anyone."""
     key = SigningKey(Secret("-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n"))
     with pytest.raises(SettingsError, match="cannot be used") as caught:
@@ -234,7 +234,7 @@ async def test_a_refresh_token_gets_tokens_for_another_audience(
     assert form["scope"] == "a b"
 
 
-async def test_a_rotated_refresh_token_takes_the_others_place(
+async def test_a_rotated_refresh_token_replaces_the_old_one(
     tenant: RogueTenant, wired: Tenant, clock: ManualClock
 ) -> None:
     """Where tokens rotate, whoever keeps them is told, and the new one is used."""
@@ -251,7 +251,7 @@ async def test_a_rotated_refresh_token_takes_the_others_place(
     assert [one.reveal() for one in told] == ["v1.next", "v1.next"]
 
 
-async def test_a_refresh_without_an_answer_is_not_sent_twice(
+async def test_an_unanswered_refresh_is_not_repeated(
     tenant: RogueTenant, wired: Tenant
 ) -> None:
     """A second use of a rotated token would revoke its whole family."""
@@ -262,7 +262,7 @@ async def test_a_refresh_without_an_answer_is_not_sent_twice(
     assert tenant.asked(TOKEN) == 1
 
 
-async def test_a_token_got_elsewhere_is_used_as_it_is(
+async def test_a_fixed_token_is_used_as_it_is(
     tenant: RogueTenant, wired: Tenant, clock: ManualClock
 ) -> None:
     """A management token of a device login needs no client credentials."""
@@ -275,9 +275,7 @@ async def test_a_token_got_elsewhere_is_used_as_it_is(
     assert tenant.asked(TOKEN) == 0
 
 
-async def test_a_refresh_token_one_holds_is_revoked_at_once(
-    tenant: RogueTenant, wired: Tenant
-) -> None:
+async def test_a_refresh_token_is_revoked(tenant: RogueTenant, wired: Tenant) -> None:
     """RFC 7009: 200 and nothing in it; a lost answer is asked for again."""
     tenant.script(REVOKE, Answer(raw=b""), answer("authentication", "revoked"))
     await revoke_token(wired, SECRET, Secret("v1.rt"))
@@ -288,7 +286,7 @@ async def test_a_refresh_token_one_holds_is_revoked_at_once(
         await revoke_token(wired, SECRET, Secret("v1.rt"))
 
 
-async def test_whether_a_refresh_token_is_dead_is_asked_by_using_it(
+async def test_a_refresh_token_is_probed_by_using_it(
     tenant: RogueTenant, wired: Tenant
 ) -> None:
     """Dead by `invalid_grant` alone; what came of one that lives is worth nothing."""
@@ -316,7 +314,7 @@ async def test_whether_a_refresh_token_is_dead_is_asked_by_using_it(
         Answer(b"", status=403),
     ],
 )
-async def test_no_other_answer_says_that_a_refresh_token_is_dead(
+async def test_only_invalid_grant_says_a_refresh_token_is_dead(
     tenant: RogueTenant, wired: Tenant, reply: Answer
 ) -> None:
     """Who cannot be told that it is dead has to take it for one that lives."""

@@ -27,7 +27,7 @@ async def start(client: TenantClient, ttl: int = 120) -> DeviceFlow:
     return await client.start_device_flow(ttl=ttl)
 
 
-async def test_waiting_polls_at_the_interval_until_the_tokens_come(
+async def test_polls_are_one_interval_apart(
     tenant: RogueTenant, client: TenantClient, naps: list[float]
 ) -> None:
     """The first poll comes one interval after the code, and each after its answer.
@@ -43,7 +43,7 @@ async def test_waiting_polls_at_the_interval_until_the_tokens_come(
     assert [type(one) for one in seen] == [FlowPending, FlowPending, FlowTokens]
 
 
-async def test_slow_down_slows_down_for_good(
+async def test_slow_down_adds_five_seconds_for_good(
     tenant: RogueTenant, client: TenantClient, naps: list[float]
 ) -> None:
     """Each slow_down adds five seconds to every later pause (RFC 8628 3.5)."""
@@ -82,7 +82,7 @@ async def test_the_interval_counts_from_the_receipt_of_the_last_answer(
     assert gaps == {8.25}
 
 
-async def test_an_expiry_whose_one_answer_was_lost_still_ends_it(
+async def test_a_lost_expired_token_answer_still_ends_the_wait(
     tenant: RogueTenant, client: TenantClient
 ) -> None:
     """Auth0 says expired_token once; who missed it hears invalid_grant."""
@@ -92,7 +92,7 @@ async def test_an_expiry_whose_one_answer_was_lost_still_ends_it(
     assert end == FlowFailed("invalid_grant", "the code is used or expired")
 
 
-async def test_an_outage_is_waited_out_with_growing_pauses(
+async def test_polling_backs_off_during_an_outage(
     tenant: RogueTenant, client: TenantClient, naps: list[float]
 ) -> None:
     """Errors, rubbish and rate limits end nothing; afterwards the pace is as before."""
@@ -105,7 +105,7 @@ async def test_an_outage_is_waited_out_with_growing_pauses(
     assert naps == [5.25, 10.5, 21, 30, 5.25]
 
 
-async def test_waiting_ends_with_the_codes_own_life(
+async def test_polling_ends_when_the_code_expires(
     tenant: RogueTenant, client: TenantClient, clock: ManualClock, naps: list[float]
 ) -> None:
     """A tenant that stays down costs no more than the code's time, to the second."""
@@ -134,7 +134,7 @@ async def test_tokens_that_come_after_the_code_expired_are_not_taken(
         (oauth_error(403, "invalid_grant"), FlowFailed),
     ],
 )
-async def test_a_final_answer_ends_the_waiting(
+async def test_a_final_answer_ends_polling(
     tenant: RogueTenant, client: TenantClient, answer: Answer, end: type
 ) -> None:
     """After a final answer the code is not asked about again."""
@@ -144,7 +144,7 @@ async def test_a_final_answer_ends_the_waiting(
     assert tenant.asked(TOKEN) == 2
 
 
-async def test_cancelling_stops_at_once_amid_a_request(
+async def test_cancelling_stops_a_poll_at_once(
     tenant: RogueTenant, client: TenantClient
 ) -> None:
     """Revoking an agent need not wait for a tenant that does not answer."""
@@ -158,7 +158,7 @@ async def test_cancelling_stops_at_once_amid_a_request(
     assert await task == FlowCancelled()
 
 
-async def test_cancelling_stops_at_once_amid_a_pause(
+async def test_cancelling_stops_a_pause_at_once(
     tenant: RogueTenant, clock: ManualClock
 ) -> None:
     """A pause of seconds is not slept to its end."""
@@ -179,7 +179,7 @@ async def test_cancelling_stops_at_once_amid_a_pause(
     await client.aclose()
 
 
-async def test_a_cancellation_wins_over_tokens_of_the_same_instant(
+async def test_a_cancellation_wins_over_tokens(
     tenant: RogueTenant, clock: ManualClock
 ) -> None:
     """When answer and cancellation are both there, the answer is not used."""

@@ -50,7 +50,7 @@ GARBAGE = [
 
 
 @pytest.mark.parametrize("answer", GARBAGE, ids=range(len(GARBAGE)))
-async def test_rubbish_is_an_outage_and_never_a_crash(
+async def test_an_unreadable_answer_is_an_outage(
     tenant: RogueTenant, client: TenantClient, answer: Answer
 ) -> None:
     """Whatever bytes come back, the broker is told in one sentence it can show."""
@@ -87,7 +87,7 @@ async def test_nothing_is_sent_to_another_origin(
     assert tenant.requests == []
 
 
-async def test_a_tenant_that_is_down_is_told_and_comes_back(
+async def test_an_outage_is_reported_until_the_tenant_answers(
     tenant: RogueTenant, clock: ManualClock
 ) -> None:
     """Reachability is unknown, then false, and true again after an answer."""
@@ -134,7 +134,7 @@ async def test_an_endless_answer_is_cut_off_at_the_cap(
         await client.start_device_flow(ttl=120)
 
 
-async def test_nothing_of_the_environment_reaches_the_client(
+async def test_netrc_and_proxy_variables_are_not_used_on_loopback(
     tenant: RogueTenant, clock: ManualClock, monkeypatch: Any, tmp_path: Any
 ) -> None:
     """Proxies, netrc and certificate variables of the shell change nothing."""
@@ -173,7 +173,7 @@ async def test_codes_and_tokens_are_in_no_log_and_no_repr(
         assert secret not in written
 
 
-async def test_stopping_amid_a_request_leaves_nothing_open(
+async def test_closing_during_a_request_leaves_nothing_open(
     tenant: RogueTenant, client: TenantClient
 ) -> None:
     """A cancelled request raises just that, and the client works on."""
@@ -240,7 +240,7 @@ def test_other_issuers_are_refused_with_an_example(issuer: str) -> None:
 
 
 @given(st.text())
-def test_any_text_has_an_origin_or_none(text: str) -> None:
+def test_any_text_is_a_url_with_an_origin_or_none(text: str) -> None:
     """Whatever is taken for a URL is split or refused, without an exception."""
     for url in (text, "https://" + text, "http://127.0.0.1:" + text):
         found = origin(url)
@@ -248,7 +248,7 @@ def test_any_text_has_an_origin_or_none(text: str) -> None:
 
 
 @pytest.mark.parametrize("token", ["a b", "a\nX-Admin: 1", "ä", "", "tok,en"])
-async def test_what_is_no_token_is_not_sent_and_not_told(
+async def test_a_malformed_bearer_token_is_not_sent_and_not_quoted(
     tenant: RogueTenant, wired: Tenant, token: str
 ) -> None:
     """RFC 6750 section 2.1: else it could add a header, or end in an error's text."""
