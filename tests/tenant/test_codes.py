@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.manual_clock import ManualClock
 
 from agentvault_tui.home import Home
 from agentvault_tui.model import sha256_hex
-from agentvault_tui.tenant.codes import DeviceCodes, StoredDeviceCode
+from agentvault_tui.tenant.codes import (
+    USER_CODE_LETTERS,
+    DeviceCodes,
+    StoredDeviceCode,
+    new_user_code,
+    normal_user_code,
+)
 from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.store import Store
 
@@ -82,3 +90,44 @@ def test_the_fifth_failed_sign_in_ends_a_device_code(codes: DeviceCodes) -> None
     assert now is not None
     assert (now.state, now.exhausted) == ("denied", True)
     assert not codes.approve(code, "ann", "s", 1)
+
+
+@pytest.mark.slow
+@given(st.text(max_size=30) | st.text("bC-D\u2011\n\u200b ", min_size=8, max_size=20))
+def test_typed_text_is_a_user_code_or_none(typed: str) -> None:
+    """Only letters of the alphabet make one; punctuation and the like is left out."""
+    found = normal_user_code(typed)
+    bare = "".join(filter(str.isalnum, typed))
+    valid = (
+        bare.isascii()
+        and len(bare) == 8
+        and set(bare.upper()) <= set(USER_CODE_LETTERS)
+    )
+    assert (found is not None) is valid
+    if found is not None:
+        assert found.replace("-", "") == bare.upper()
+
+
+@pytest.mark.parametrize("typed", ["BCDF-GHJſ", "ВCDF-GHJS", "ꓐCDF-GHJS", "BCDF-GHJA"])
+def test_look_alike_letters_are_no_user_code(typed: str) -> None:
+    """No letter stands for another: neither a long s nor Cyrillic or Lisu ones."""
+    assert normal_user_code("bcdf ghjs") == "BCDF-GHJS"
+    assert normal_user_code(typed) is None
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "ＢＣＤＦ－ＧＨＪＳ",
+        "ｂｃｄｆ　ｇｈｊｓ",
+        "BCDF\u2011GHJS",
+        "BCDF-GHJS\r\n",
+        "(bcdf.ghjs)",
+        "BCDF\u200b-GHJS",
+    ],
+)
+def test_width_and_punctuation_of_a_user_code_are_ignored(typed: str) -> None:
+    """RFC 8628 section 6.1: width, hyphens, spaces and line ends are forgiven."""
+    assert normal_user_code(typed) == "BCDF-GHJS"
+    code = new_user_code()
+    assert normal_user_code(code.lower().replace("-", "")) == code

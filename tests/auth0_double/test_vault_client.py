@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from auth0_double.faults import Faults
 from support.tenant_admin import CALLBACK, PASSWORD, VAULT, Admin, Agent
 from support.tenant_admin import Person as Browser
 
@@ -32,6 +31,7 @@ from agentvault_tui.vault.management.objects import (
     resource_servers,
 )
 from agentvault_tui.vault.my_account import SCOPES
+from auth0_double.faults import Faults
 
 
 class Clock:
@@ -66,17 +66,14 @@ def api(tenant: Tenant, admin: Admin) -> Management:
 
 async def test_the_vault_client_provisions_the_double(api: Management) -> None:
     """Client, API, grant, connection, Action, factor, policy: made, read, changed."""
-    made = await clients.register(
-        api,
-        {"name": "provisioned", "oidc_conformant": True, "grant_types": [VAULT]},
-    )
-    assert made.secret is not None
-    client_id = made.client["client_id"]
+    wanted = {"name": "provisioned", "oidc_conformant": True, "grant_types": [VAULT]}
+    client, secret = await clients.register(api, wanted)
+    assert secret is not None
+    client_id = client["client_id"]
     assert (await clients.get(api, client_id))["name"] == "provisioned"
     assert client_id in [row["client_id"] for row in await clients.every(api)]
-    assert (
-        await clients.rotate_secret(api, client_id)
-    ).reveal() != made.secret.reveal()
+    rotated = await clients.rotate_secret(api, client_id)
+    assert rotated.reveal() != secret.reveal()
     await api.request(
         "POST",
         "resource-servers",
@@ -113,8 +110,8 @@ async def test_the_vault_client_provisions_the_double(api: Management) -> None:
     await objects.set_factor(api, "push-notification", enabled=True)
     assert (await objects.factors(api))["push-notification"]["enabled"] is True
     assert await objects.mfa_policies(api) == ()
-    settings = await objects.change_settings(api, {"friendly_name": "Acme"})
-    assert settings["friendly_name"] == "Acme"
+    await objects.change_settings(api, {"friendly_name": "Acme"})
+    assert (await objects.settings(api))["friendly_name"] == "Acme"
     assert await clients.delete(api, client_id)
 
 

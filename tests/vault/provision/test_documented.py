@@ -11,7 +11,7 @@ from agentvault_tui.settings import TenantSettings
 from agentvault_tui.vault.provision import Needs, actions, names
 from agentvault_tui.vault.provision.needs import READING_SCOPES, writing_scopes
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 TEXT = (DOCS / "auth0.md").read_text()
 ALL = Needs(change_mfa_policy=True)
 
