@@ -150,6 +150,20 @@ def check_policy(session: CliSession) -> Iterator[Finding]:
     )
 
 
+def check_services(session: CliSession) -> Iterator[Finding]:
+    """Check service files as the broker would."""
+    from agentvault_tui.cli.services import check_file, service_files
+
+    for told in (check_file(session, path) for path in service_files(session)):
+        name = f"services/{told['name']}.toml"
+        for problem in told["problems"]:
+            yield fault(f"{name}: {problem}", "agentvault services check")
+        for note in told["notes"]:
+            yield warning(f"{name}: {note}")
+        if told["ok"]:
+            yield ok(f"{name}: {told['routes']} routes")
+
+
 def _too_open(home: Home) -> Iterator[Finding]:
     for path in _paths(home):
         try:
@@ -518,6 +532,7 @@ _CHECKS: Final[dict[str, Callable[[CliSession], Iterator[Finding]]]] = {
     "files": check_files,
     "settings": check_settings,
     "policy": check_policy,
+    "services": check_services,
     "tls": check_tls,
     "broker": check_broker,
     "servers": check_servers,

@@ -120,7 +120,7 @@ def check(session: CliSession, what: str | None) -> int:
     force.
     """
     out = session.out
-    results = [_checked(session, path) for path in _files(session, what)]
+    results = [check_file(session, path) for path in service_files(session, what)]
     told = {"ok": all(one["ok"] for one in results), "services": results}
     if out.print_json(told):
         return 0 if told["ok"] else 1
@@ -137,7 +137,8 @@ def check(session: CliSession, what: str | None) -> int:
     return 0 if told["ok"] else 1
 
 
-def _files(session: CliSession, what: str | None) -> list[Path]:
+def service_files(session: CliSession, what: str | None = None) -> list[Path]:
+    """Return the files of the home, or the one that is named."""
     folder = session.home.config / "services"
     if what is None:
         return sorted(folder.glob("[!.]*.toml"))
@@ -153,7 +154,7 @@ def _files(session: CliSession, what: str | None) -> list[Path]:
     return [named]
 
 
-def _checked(session: CliSession, path: Path) -> dict[str, Any]:
+def check_file(session: CliSession, path: Path) -> dict[str, Any]:
     """Check one file; say what is wrong, and what may be."""
     from agentvault_tui.broker.policy_files import read_text
     from agentvault_tui.clock import SystemClock

@@ -136,6 +136,12 @@ def test_check_needs_no_broker(cli: Run, tmp_path: Path) -> None:
     answer = cli(*home, "services", "check", str(broken))
     assert answer.code == 1
     assert "did you mean send:payment" in answer.out
+    broken.rename(good.with_name("broken.toml"))
+    found = cli(*home, "doctor", "--json").json["findings"]
+    said = {f["level"]: f["what"] for f in found if f["area"] == "services"}
+    assert said["ok"] == "services/stripe.toml: 1 routes"
+    assert "did you mean send:payment" in said["fault"]
+    assert said["warning"].startswith("services/stripe.toml: ")
     assert cli(*home, "services", "check", "nothing").code == 4
     assert cli(*home, "services", "check", str(tmp_path / "no.toml")).code == 4
 
