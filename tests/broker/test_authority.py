@@ -312,7 +312,9 @@ async def test_no_clock_that_is_set_keeps_or_revives_a_session(
     assert (await seat.me())["user"] is None
 
 
-async def test_its_end_is_recorded_and_told(seat: Seat, clock: ManualClock) -> None:
+async def test_the_end_of_a_session_is_recorded_and_told(
+    seat: Seat, clock: ManualClock
+) -> None:
     """Upkeep finds what is over, once, and the ledger says why."""
     await seat.sign_in("approver")
     clock.advance(901)
@@ -438,7 +440,7 @@ async def test_by_claim_the_proof_itself_needs_the_role(
         (("approver",), ("other",), False, False),
     ],
 )
-def test_whose_yes_counts(
+def test_list_and_role_must_both_allow_an_approver(
     clock: ManualClock,
     roles: tuple[str, ...],
     listed: tuple[str, ...],
@@ -467,7 +469,7 @@ def test_the_highest_role_named_exactly_counts(words: list[str]) -> None:
     assert found in {None, *named}
 
 
-def test_what_includes_what() -> None:
+def test_a_higher_role_includes_the_lower_ones() -> None:
     """Approver includes operator includes viewer, and nothing the other way."""
     pairs = {(a, b) for a in Role for b in Role if a.includes(b)}
     assert pairs == {

@@ -34,7 +34,9 @@ def test_no_agent_within_its_budget_is_limited(clock: ManualClock) -> None:
         assert list(floods.due()) == []
 
 
-def test_more_than_that_for_ten_seconds_is_flooding(clock: ManualClock) -> None:
+def test_over_twenty_refusals_a_second_for_ten_seconds_is_flooding(
+    clock: ManualClock,
+) -> None:
     """On average: bursts count as well, a pause in between does too."""
     floods = Floods(clock)
     for _ in range(SPAN):
@@ -70,7 +72,7 @@ def test_bursts_with_pauses_are_within_the_budget_too(clock: ManualClock) -> Non
     assert decided <= BURST + RATE * 60 * SPAN + 60
 
 
-def test_past_it_each_request_is_limited_until_it_keeps_still(
+def test_a_flooding_agent_is_limited_until_it_keeps_still(
     clock: ManualClock,
 ) -> None:
     """However slowly it goes on; another agent is not touched by it."""
@@ -84,7 +86,7 @@ def test_past_it_each_request_is_limited_until_it_keeps_still(
     assert not floods.limited(ONE)
 
 
-def test_it_is_told_at_once_then_every_ten_seconds_with_a_count(
+def test_flooding_is_recorded_at_once_then_every_ten_seconds_with_a_count(
     clock: ManualClock,
 ) -> None:
     """Every refused request is in one of the counts, and at the end none is kept."""

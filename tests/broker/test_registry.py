@@ -76,7 +76,9 @@ def test_a_token_of_an_agent_that_is_not_served_is_not_found(
     assert registry.token(held.sha256) is None
 
 
-def test_of_all_who_drop_a_token_one_has_it(registry: Registry, held: Token) -> None:
+def test_of_all_who_drop_a_token_exactly_one_gets_true(
+    registry: Registry, held: Token
+) -> None:
     """The second is told that it was not there: a redemption is exactly one."""
     twin = held._replace()
     assert registry.drop_token(held)

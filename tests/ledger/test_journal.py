@@ -65,7 +65,7 @@ def test_a_new_journal_takes_all_its_space_at_once(home: Home) -> None:
         assert len(opened(home).found) == count
 
 
-def test_words_of_any_kind_come_back(home: Home) -> None:
+def test_a_cut_with_any_text_is_kept_and_read(home: Home) -> None:
     """What an operator typed is kept as typed; a lone surrogate does no harm."""
     cuts = [replace(CUT, why='größe "\n\x1b[31m'), replace(CUT, why="\udfff")]
     assert new(home).write(cuts)

@@ -243,7 +243,7 @@ async def test_a_revocation_does_not_wait_until_all_others_are_told(
     assert order.count("one") == MAX_BATCH
 
 
-async def test_those_who_are_told_late_are_told_the_truth(
+async def test_callers_woken_late_get_their_own_events(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the write of the revocation fails, what was durable before it stays so."""
@@ -263,7 +263,7 @@ async def test_those_who_are_told_late_are_told_the_truth(
     assert order == ["one"] * MAX_BATCH + ["failed"]
 
 
-async def test_those_who_waited_are_woken_a_few_a_turn(ledger: Ledger) -> None:
+async def test_callers_are_woken_a_few_each_turn(ledger: Ledger) -> None:
     """A large batch does not hold the loop: others run while its waiters are woken."""
     turns = 0
     seen: list[int] = []

@@ -73,7 +73,9 @@ async def book(tmp_path: Path) -> AsyncIterator[Book]:
     await ledger.close()
 
 
-async def test_bounds(book: Book) -> None:
+async def test_a_moment_before_the_first_event_or_to_come_is_refused(
+    book: Book,
+) -> None:
     """Before the first event there is nothing; after the last, time goes on."""
     with pytest.raises(NotFoundError, match="nothing is recorded yet"):
         await book.ledger.past(moment=START)
@@ -93,7 +95,7 @@ async def test_bounds(book: Book) -> None:
     assert await book.live(seq=2) == 1
 
 
-async def test_places_around(book: Book) -> None:
+async def test_the_past_names_the_events_before_and_after_it(book: Book) -> None:
     """Neighbours, both ends, and the nearest turns of the story are named."""
     await book.register()
     for number in range(4):
@@ -188,7 +190,9 @@ async def test_old_events_are_told_to_be_unsure(book: Book) -> None:
     assert await book.live(moment=book.clock.now()) == 1
 
 
-async def test_a_batch_nobody_was_told_of_is_void(book: Book) -> None:
+async def test_tokens_of_a_batch_found_after_a_failed_commit_are_void(
+    book: Book,
+) -> None:
     """What was found after a failed write was never held: nobody got its secrets."""
     await book.register()
     first = await book.issue("tok_1")
@@ -255,7 +259,7 @@ async def test_answers_are_of_the_moment(book: Book) -> None:
     assert [await book.live(seq=seq) for seq in range(2, 7)] == first == [1, 2, 3, 4, 5]
 
 
-async def test_handing_back_in_crowds(
+async def test_tokens_handed_back_are_counted_exactly_up_to_a_bound(
     book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where most are handed back the count is exact; beyond a bound that is said."""

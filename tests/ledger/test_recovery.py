@@ -273,7 +273,7 @@ async def test_a_doubtful_batch_is_found_or_found_missing(
     assert verify_ledger(home).ok
 
 
-async def test_a_batch_in_doubt_at_a_stop_is_not_taken_for_a_strangers(
+async def test_a_stop_during_recovery_does_not_make_the_batch_foreign(
     home: Home, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next start finds it behind the head that was known, and goes on from it."""
@@ -298,7 +298,7 @@ async def test_a_batch_in_doubt_at_a_stop_is_not_taken_for_a_strangers(
     await ledger.close()
 
 
-async def test_a_doubtful_record_of_a_doubt_is_not_written_twice(
+async def test_the_event_about_a_doubtful_batch_is_written_once(
     home: Home, clock: ManualClock
 ) -> None:
     """When even the recording of the doubt is in doubt, it is recognised later."""

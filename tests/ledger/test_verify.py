@@ -358,7 +358,7 @@ def test_an_export_is_events_one_a_line(stored: Home, tmp_path: Path) -> None:
     "rubbish",
     [b"", b"\n", b"[]\n", b"{}\n", b"\xff\xfe", b"[" * 50_000, b"x" * 100_000],
 )
-def test_rubbish_is_no_export(tmp_path: Path, rubbish: bytes) -> None:
+def test_a_file_that_is_no_export_is_refused(tmp_path: Path, rubbish: bytes) -> None:
     """Any other file is told to be no export."""
     path = tmp_path / "rubbish"
     path.write_bytes(rubbish)

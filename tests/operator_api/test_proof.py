@@ -30,7 +30,7 @@ def vectors() -> list[Proof]:
     return proofs
 
 
-def test_the_vectors_hold() -> None:
+def test_the_test_vectors_of_the_format_hold() -> None:
     """Every link of the document is found right, and tells its event."""
     before = genesis("000102030405060708090a0b0c0d0e0f")
     for proof in vectors():
@@ -56,7 +56,7 @@ def test_a_lie_is_found(change: dict[str, str], said: str) -> None:
     assert said in replace(vectors()[1], **change).problem()  # type: ignore[arg-type]
 
 
-def test_it_must_follow_its_neighbour() -> None:
+def test_a_link_that_does_not_follow_the_one_before_is_named() -> None:
     """A link that is right in itself but hangs elsewhere is told apart."""
     third = vectors()[2]
     assert "does not follow" in third.problem(before=vectors()[0].hash)
@@ -78,7 +78,7 @@ def test_no_changed_byte_goes_unnoticed(junk: bytes, at: int) -> None:
 @pytest.mark.parametrize(
     "raw", [{}, {"seq": -1}, {"seq": 1, "body": "{"}, {"seq": 2**80}]
 )
-def test_nonsense_is_no_link(raw: dict[str, object]) -> None:
+def test_a_malformed_proof_is_no_link(raw: dict[str, object]) -> None:
     """What is no link at all is told as one that does not hold, never as a fault."""
     assert Proof.read(filled(LinkInfo, raw), "").problem() != ""
 

@@ -29,7 +29,7 @@ _LINE = st.one_of(
     st.lists(st.integers(1, 12), min_size=1),
     st.sampled_from(["\n", "\r\n", "\r"]),
 )
-def test_it_agrees_with_the_reference(
+def test_events_are_decoded_as_the_reference_decoder_does(
     lines: list[str], cuts: list[int], end: str
 ) -> None:
     """Every event comes out once, whole, wherever the bytes were cut."""

@@ -39,7 +39,7 @@ def record_turns(each_turn: int, arrivals: list[int]) -> list[list[int]]:
     each_turn=st.integers(1, 5),
     arrivals=st.lists(st.integers(0, 12), max_size=12),
 )
-def test_all_are_let_in_in_order_and_few_a_turn(
+def test_requests_are_admitted_in_order_a_few_each_turn(
     each_turn: int, arrivals: list[int]
 ) -> None:
     """Everyone gets in, first come first served, never more a turn than may."""
@@ -51,7 +51,7 @@ def test_all_are_let_in_in_order_and_few_a_turn(
     assert max((len(turn) for turn in turns), default=0) <= 2 * each_turn
 
 
-async def test_whoever_comes_alone_does_not_wait() -> None:
+async def test_a_lone_request_is_admitted_at_once() -> None:
     """One request at a time passes without giving up its turn."""
     queue = AdmissionQueue(1)
     for _ in range(3):

@@ -35,7 +35,9 @@ def home(tmp_path: Path) -> Home:
     return home
 
 
-def test_what_is_made(home: Home) -> None:
+def test_the_authority_and_the_certificate_have_the_right_extensions(
+    home: Home,
+) -> None:
     """A P-256 authority for this machine alone, and a certificate for loopback."""
     assert renew(home) is True
     files = CaFiles.of(home)
@@ -225,7 +227,7 @@ def test_a_name_is_stable_or_refused(text: str) -> None:
     assert name.isascii()
 
 
-def test_what_serve_shows(home: Home) -> None:
+def test_serve_chooses_the_certificate_by_the_settings(home: Home) -> None:
     """Off is off; named files win over the home's; half a pair is refused."""
     assert chosen_files(home, BrokerSettings()) is None
     with pytest.raises(SettingsError, match="there is no certificate"):

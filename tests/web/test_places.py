@@ -38,7 +38,7 @@ def test_the_longest_waiting_makes_room() -> None:
     assert door.dropped == ["second"]
 
 
-def test_all_at_work_is_full() -> None:
+def test_a_connection_is_refused_when_all_slots_are_working() -> None:
     """A user gives up none of their own requests for another of their own."""
     door = Door(2)
     one = door.at_work("a")
@@ -49,7 +49,7 @@ def test_all_at_work_is_full() -> None:
     assert door.dropped == []
 
 
-def test_who_has_most_makes_room_for_others() -> None:
+def test_the_user_with_most_connections_gives_one_up() -> None:
     """Another user's connections, idle or busy, shut nobody out."""
     door = Door(4)
     for name in "abcd":
@@ -83,7 +83,7 @@ def test_what_the_kernel_does_not_tell_is_one_users() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from("twvl"))))
-def test_places_are_counted_right(steps: list[tuple[int, str]]) -> None:
+def test_slots_are_counted_right_for_any_sequence(steps: list[tuple[int, str]]) -> None:
     """Whatever happens, never more than there are, and none is lost or given twice."""
     places, there, dropped = Places(3), dict[int, ConnectionSlot](), set[int]()
     for number, (user, step) in enumerate(steps):

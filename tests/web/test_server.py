@@ -445,7 +445,9 @@ async def test_one_connection_too_many_is_told_so(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", POST + b"12"])
-async def test_who_has_not_asked_makes_room(serve: Serve, sent: bytes) -> None:
+async def test_a_connection_without_a_request_is_given_up_first(
+    serve: Serve, sent: bytes
+) -> None:
     """Silent connections and half requests shut nobody out while they are let be."""
     listener = await serve(limits=Limits(connections=4))
     idle = [await asyncio.open_connection("127.0.0.1", listener.port) for _ in range(9)]
@@ -483,7 +485,7 @@ async def test_another_users_requests_shut_nobody_out(serve: Serve) -> None:
         await stranger.wait()
 
 
-async def test_who_only_holds_on_makes_room(serve: Serve) -> None:
+async def test_an_idle_connection_is_given_up_for_a_new_one(serve: Serve) -> None:
     """At its cap a listener lets go of the connection idle longest for a new one."""
     listener = await serve(limits=Limits(connections=2))
     async with (

@@ -98,7 +98,9 @@ async def test_handlers_know_the_peer(server: Server, short: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
-async def test_another_user_is_kept_out_twice(server: Server, short: Path) -> None:
+async def test_another_user_cannot_connect_to_the_unix_socket(
+    server: Server, short: Path
+) -> None:
     """Modes stop another uid, and where they do not, the peer check does."""
     await server.listen(who, unix_socket(short))
     assert await connect(short, "65534") == "PermissionError"

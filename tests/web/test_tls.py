@@ -79,7 +79,7 @@ async def test_a_client_that_does_not_know_the_authority_refuses(
     ("least", "most"),
     [(ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2), (ssl.TLSVersion.TLSv1_3,) * 2],
 )
-async def test_what_is_spoken(
+async def test_tls_1_2_and_1_3_are_spoken(
     serve: Serve,
     tls: ServerTls,
     files: CaFiles,
@@ -180,7 +180,7 @@ async def test_a_trickled_handshake_does_not_move_the_deadline(
     ],
     ids=["no record", "a hello of nothing", "too long a record"],
 )
-async def test_rubbish_ends_only_itself(
+async def test_a_malformed_handshake_ends_only_its_own_connection(
     serve: Serve, tls: ServerTls, trust: ssl.SSLContext, sent: bytes
 ) -> None:
     """What is no handshake is closed at once, and the next client is served."""
@@ -213,7 +213,7 @@ async def test_deadlines_hold_inside_tls(
     writer.close()
 
 
-async def test_who_only_holds_on_shuts_nobody_out(
+async def test_idle_connections_of_one_user_shut_no_other_out(
     serve: Serve, tls: ServerTls, trust: ssl.SSLContext
 ) -> None:
     """With every place taken by a silent peer, one that speaks is still served."""

@@ -431,7 +431,7 @@ async def test_statuses_that_are_about_http(live: Live, caller: Caller) -> None:
 @pytest.mark.parametrize(
     ("error", "seconds"), [(LedgerUnwritableError, "5"), (LedgerBusyError, "1")]
 )
-async def test_no_record_no_answer(
+async def test_a_request_that_cannot_be_recorded_is_not_answered(
     caller: Caller,
     bench: Bench,
     monkeypatch: pytest.MonkeyPatch,

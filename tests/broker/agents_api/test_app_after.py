@@ -81,7 +81,9 @@ async def test_an_operators_reason_reaches_the_agent_readably(
     assert body["error_description"].isascii()
 
 
-async def test_polls_that_get_nothing(live: Live, caller: Caller, bench: Bench) -> None:
+async def test_a_poll_that_gets_no_token_says_why(
+    live: Live, caller: Caller, bench: Bench
+) -> None:
     """Foreign, unknown, missing, expired and revoked, each in its own word."""
     auth_req_id = (await caller.payment()).json()["auth_req_id"]
     other = await live.caller("other")

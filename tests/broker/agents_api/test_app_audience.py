@@ -29,7 +29,7 @@ async def test_the_url_of_an_mcp_server_is_audience_alone(
     assert (await caller.introspect(secret))["aud"] == url
 
 
-async def test_it_is_good_nowhere_else(live: Live) -> None:
+async def test_a_token_for_an_mcp_server_is_good_nowhere_else(live: Live) -> None:
     """No resource server finds it active, and no evaluation takes it."""
     caller = await live.caller("reader", "read:files")
     server = await live.caller("server", "read:files", resource_server=True)

@@ -26,7 +26,7 @@ async def secure(bench: Bench) -> AsyncIterator[Live]:
         yield live
 
 
-async def test_it_calls_itself_https(secure: Live) -> None:
+async def test_over_tls_the_issuer_is_https(secure: Live) -> None:
     """Issuer and endpoints are https, by whichever loopback name it was reached."""
     port = secure.http.base_url.port
     for name in (f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}"):

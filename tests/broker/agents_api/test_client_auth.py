@@ -272,7 +272,7 @@ async def test_clocks_may_differ_by_half_a_minute(live: Live, bench: Bench) -> N
 
 
 @pytest.mark.parametrize("life", [30, 45, 59])
-async def test_it_counts_once_for_as_long_as_it_is_accepted(
+async def test_an_assertion_counts_once_for_as_long_as_it_is_accepted(
     live: Live, bench: Bench, life: int
 ) -> None:
     """Used, it is remembered past its end too: another's clock would still take it."""
@@ -288,7 +288,9 @@ async def test_it_counts_once_for_as_long_as_it_is_accepted(
 
 
 @pytest.mark.slow
-async def test_signatures_that_prove_nothing(live: Live, caller: Caller) -> None:
+async def test_an_assertion_with_a_bad_signature_is_refused(
+    live: Live, caller: Caller
+) -> None:
     """alg none, HMAC under the public key, another's key, another algorithm."""
     rsa, ec = KEYS["RS256"], KEYS["ES256"]
     keyed = await live.caller("keyed", public_key=public(rsa))

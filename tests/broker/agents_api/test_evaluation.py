@@ -144,7 +144,9 @@ async def test_another_evaluation_spends_nothing(
     assert (await ask(caller))["decision"] is True
 
 
-async def test_of_64_at_once_one_is_true(live: Live, caller: Caller) -> None:
+async def test_of_64_evaluations_at_once_one_is_true(
+    live: Live, caller: Caller
+) -> None:
     """However many ask at the same moment, an approval is spent once."""
     stepup_id = (await ask(caller))["context"]["auth_req_id"]
     await live.approve(stepup_id)
@@ -212,7 +214,7 @@ async def test_under_panic_nothing_is_true(caller: Caller, bench: Bench) -> None
     assert (told["decision"], told["context"]["reason"]) == (False, "panic")
 
 
-async def test_without_a_record_there_is_no_decision(
+async def test_an_evaluation_that_cannot_be_recorded_is_no_decision(
     caller: Caller, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the ledger cannot write it is 503, and an approval stays what it was."""
@@ -439,7 +441,9 @@ async def test_a_client_may_wait_for_the_person(caller: Caller, bench: Bench) ->
     assert "not now" in context["message"]
 
 
-async def test_of_two_that_wait_one_is_true(caller: Caller, bench: Bench) -> None:
+async def test_of_two_evaluations_that_wait_one_is_true(
+    caller: Caller, bench: Bench
+) -> None:
     """One approval answers one of them; the other waits for a person of its own."""
     asked = [asyncio.create_task(ask(caller, Prefer="wait=60")) for _ in range(2)]
     first = await waiting(bench)
@@ -463,7 +467,7 @@ async def test_a_revocation_answers_those_who_wait(
     assert (await asked)["context"]["reason"] == "agent_revoked"
 
 
-async def test_who_left_spends_nothing(
+async def test_a_caller_that_left_spends_no_approval(
     live: Live, caller: Caller, bench: Bench
 ) -> None:
     """An approval for somebody who hung up stays, and is true for who asks again."""

@@ -147,7 +147,7 @@ async def test_an_old_console_is_seated_as_a_stream(vault: Vault) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's word is Linux's")
-async def test_the_terminal_is_the_kernels_word(vault: Vault) -> None:
+async def test_the_terminal_is_read_from_the_kernel(vault: Vault) -> None:
     """A console in a terminal is named by it, whatever its environment claims."""
     parent, child = pty.openpty()
     number = os.ttyname(child).removeprefix("/dev/")

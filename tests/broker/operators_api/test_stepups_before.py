@@ -147,7 +147,9 @@ async def test_bad_questions_are_refused(bench: Bench, path: str, status: int) -
     assert answer.status_code == status
 
 
-async def test_it_is_one_stretch_of_an_index(bench: Bench) -> None:
+async def test_decisions_before_are_read_from_one_range_of_an_index(
+    bench: Bench,
+) -> None:
     """However many step-ups there are, only those it answers with are read."""
     agent = await bench.agent("payer")
     await refuse(bench, agent, 1)

@@ -40,7 +40,9 @@ def without_credential(site: Site) -> None:
 
 
 @pytest.mark.slow
-async def test_it_ends_without_a_management_credential(site: Site) -> None:
+async def test_the_held_token_is_revoked_without_a_management_credential(
+    site: Site,
+) -> None:
     """The token is dead there and forgotten here; the rest says at once what it lacks.
 
     The account, which its user deletes with that token, goes before it.

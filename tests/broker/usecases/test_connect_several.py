@@ -62,7 +62,7 @@ async def test_another_persons_account_is_not_slipped_under_an_agents(
 
 
 @pytest.mark.slow
-async def test_what_cannot_be_taken_back_serves_nobody(
+async def test_an_account_that_cannot_be_taken_back_serves_nobody(
     office: Office, live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Until it is deleted at the tenant, which is asked for anew, all stay closed."""

@@ -68,7 +68,9 @@ async def test_an_account_is_deleted_where_it_is_kept(
 
 
 @pytest.mark.slow
-async def test_what_is_gone_already_is_fine(office: Office, live: Live) -> None:
+async def test_an_account_that_is_gone_already_counts_as_deleted(
+    office: Office, live: Live
+) -> None:
     """Deleted by its user meanwhile, it is forgotten here as well."""
     agent = await caller(live)
     account = await office.connect(agent.agent, office.person(), "calendar.read")

@@ -208,7 +208,7 @@ async def test_an_agent_without_an_account_is_told_in_auth0s_words(
         ("factor_required", 403, "access_denied", "tenant_factor_required"),
     ],
 )
-async def test_the_tenants_no_becomes_ours(
+async def test_a_refusal_of_the_tenant_becomes_the_agents_answer(
     vault: Vaulted, name: str, status: int, error: str, reason: str | None
 ) -> None:
     """What connecting again mends is 401, what an operator mends 403; both recorded."""
@@ -396,7 +396,7 @@ async def test_what_is_kept_goes_with_a_cut(vault: Vaulted, how: str) -> None:
     assert vault.exchanges == 2
 
 
-async def test_no_record_no_token(
+async def test_a_delivery_that_cannot_be_recorded_gives_no_token(
     vault: Vaulted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the delivery cannot be recorded, the token does not leave."""

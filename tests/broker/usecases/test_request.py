@@ -207,7 +207,7 @@ async def test_a_request_overtaken_by_a_revocation_yields_nothing(
     assert (await bench.ledger.load()).tokens == ()
 
 
-async def test_without_a_record_there_is_no_answer(
+async def test_an_agent_gets_no_answer_that_was_not_recorded(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the ledger cannot write nothing is issued and no step-up stays behind."""

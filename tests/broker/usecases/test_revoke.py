@@ -258,7 +258,7 @@ async def test_the_cut_is_written_though_only_the_grant_fails(
         await again.close()
 
 
-async def test_both_at_once_are_both_in_force(bench: Bench) -> None:
+async def test_a_grant_and_a_cut_at_once_are_both_in_force(bench: Bench) -> None:
     """Taking one scope and giving another in one request does both."""
     agent = await bench.agent()
     after, _ = await change_scopes(

@@ -189,7 +189,9 @@ async def test_a_tenant_that_is_down_changes_nothing(bench: Bench) -> None:
     await deny(bench.broker, stepup.id, "", OPERATOR)
 
 
-async def test_no_answer_is_a_no(bench: Bench, clock: ManualClock) -> None:
+async def test_a_step_up_nobody_answers_expires(
+    bench: Bench, clock: ManualClock
+) -> None:
     """After five minutes the request is over, even while its code is out."""
     agent, stepup = await hold(bench)
     await start(bench, stepup)
