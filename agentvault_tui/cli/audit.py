@@ -20,7 +20,6 @@ from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock, iso, parse_iso, span
 from agentvault_tui.console.draw import words
-from agentvault_tui.console.state.completion import event_facts
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.moments import FORMS, read_moment
@@ -457,15 +456,12 @@ def _filtered(
     for page in agent_pages(client):
         for agent in page.agents:
             mirror.take(agent)
-    facts = event_facts(mirror)
     now = mirror.clock.now()
 
     def holds(event: EventInfo) -> bool:
-        row = mirror.intake.event(event)
-        return bool(wanted.event(row, mirror.agent_name(row.agent_id), now, facts))
+        return wanted.event(mirror.intake.event(event), mirror, now)
 
-    query: AuditQuery = wanted.query(mirror.agents, now, text=True)
-    return query, holds
+    return wanted.query(mirror.agents, now, text=True), holds
 
 
 def _oldest_first(client: OperatorClient, query: AuditQuery) -> Iterator[EventInfo]:

@@ -15,7 +15,6 @@ from msgspec import to_builtins
 from msgspec.structs import replace
 
 from agentvault_tui.console.link.link import BrokerLink
-from agentvault_tui.console.state.completion import event_facts
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.csvrows import COLUMNS, cells
 from agentvault_tui.errors import UsageError
@@ -36,7 +35,6 @@ class Export:
     def __init__(self, link: BrokerLink, wanted: Filter) -> None:
         self._link = link
         self._filter = wanted
-        self._facts = event_facts(link.mirror)
         self._now = link.mirror.clock.now()
         self.upto = link.mirror.last_seq
         """The newest event when it began: what comes later is not in it."""
@@ -91,9 +89,7 @@ class Export:
 
     def _matches(self, event: EventInfo) -> bool:
         mirror = self._link.mirror
-        row = mirror.intake.event(event)
-        name = mirror.agent_name(row.agent_id)
-        return self._filter.event(row, name, self._now, self._facts)
+        return self._filter.event(mirror.intake.event(event), mirror, self._now)
 
 
 def suggestion(now: datetime, room: int = LONGEST) -> str:

@@ -23,8 +23,6 @@ from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.plain.teller import Announcer, Command
 from agentvault_tui.console.state import stepups
 from agentvault_tui.console.state.completion import (
-    agent_facts,
-    event_facts,
     read_filter,
 )
 from agentvault_tui.console.state.feed import fold
@@ -180,14 +178,13 @@ class LedgerCommands:
     ) -> tuple[list[EventRow], int | None]:
         """Return events that match, and before which looking goes on, if it does."""
         mirror, now = self.mirror, self.mirror.clock.now()
-        facts = event_facts(mirror)
         query = wanted.query(mirror.agents, now, text=True)
         found: list[EventRow] = []
         rest: int | None = before
         for _ in range(_PAGES):
             page = await self.link.audit(replace(query, before=rest, limit=_PAGE))
             for row in page.rows:
-                if wanted.event(row, mirror.agent_name(row.agent_id), now, facts):
+                if wanted.event(row, mirror, now):
                     found.insert(0, row)
                 if len(found) == _EVENTS:
                     return found, row.seq if row.seq > 1 else None
@@ -317,8 +314,8 @@ class ReadCommands:
         now = mirror.clock.now()
         self.say(*(sentences.of_stepup(row, now) for row in waiting))
         self.say(f"{plural(len(waiting), 'step-up')} waiting.")
-        wanted, facts = self.recorded.filter(text), agent_facts(mirror)
-        found = [a for a in mirror.agents.values() if wanted.agent(a, facts)]
+        wanted, held = self.recorded.filter(text), {row.agent_id for row in waiting}
+        found = [a for a in mirror.agents.values() if wanted.agent(a, mirror, held)]
         self.say(*(sentences.agent_line(mirror, agent) for agent in found))
         total = population(mirror)
         hidden = len(mirror.agents) - len(found)

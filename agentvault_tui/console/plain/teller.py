@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Final, TextIO
 
 from agentvault_tui.console.plain import sentences
-from agentvault_tui.console.state.completion import event_facts
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.moments import plural
@@ -158,9 +157,7 @@ class Announcer:
         """Tell whether an event is to be told: by the filter, if there is one."""
         if not self.filter:
             return self.all or _notable(event)
-        mirror = self.mirror
-        name, now = mirror.agent_name(event.agent_id), mirror.clock.now()
-        return self.filter.event(event, name, now, event_facts(mirror))
+        return self.filter.event(event, self.mirror)
 
 
 def _notable(event: EventRow) -> bool:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from agentvault_tui.console.state.filters import AgentFacts, Filter
+from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.records import AgentRow
 
@@ -265,11 +265,12 @@ class AgentView:
         """List who needs a person, then the quiet by name, then the revoked."""
         agents, attention = self._mirror.agents, self.attention
         listed = self._by_name()
-        if self.filter:
+        if wanted := self.filter:
+            waiting = {each for each, look in attention.items() if look.waiting}
             listed = [
-                agent_id
-                for agent_id in listed
-                if agent_id == keep or self.filter.agent(agents[agent_id], self._facts)
+                each
+                for each in listed
+                if each == keep or wanted.agent(agents[each], self._mirror, waiting)
             ]
         marked = [agent_id for agent_id in listed if agent_id in attention]
         if not marked:
@@ -287,6 +288,3 @@ class AgentView:
             rows = sorted(rows, key=lambda r: (r.resource_server, r.name, r.id))
             self._names = [row.id for row in rows]
         return self._names
-
-    def _facts(self, row: AgentRow) -> AgentFacts:
-        return AgentFacts(self._mirror.counts(row.id), self.status(row.id))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,40 +11,16 @@ from agentvault_tui.console.state.filters import (
     KEYS,
     STATUSES,
     TYPES,
-    AgentFacts,
-    EventFacts,
     Filter,
     Piece,
     pieces,
 )
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.records import RISKS, AgentRow, EventRow
+from agentvault_tui.console.state.records import RISKS
 from agentvault_tui.console.state.saved import SavedFilters
 from agentvault_tui.operator_api.shapes import OUTCOMES
 
 _SPANS: Final = ("10m", "1h", "1d", "7d")
-
-
-def event_facts(mirror: Mirror) -> Callable[[EventRow], EventFacts]:
-    """Return what tells a `Filter` about an event's agent and what it asked for."""
-
-    def facts(row: EventRow) -> EventFacts:
-        agent = mirror.agents.get(row.agent_id)
-        risk = mirror.intake.scope(row.action).risk if row.action else ""
-        return EventFacts(agent.owner if agent else "", risk)
-
-    return facts
-
-
-def agent_facts(mirror: Mirror) -> Callable[[AgentRow], AgentFacts]:
-    """Return what tells a `Filter` how an agent stands and how it was answered."""
-    waiting = {row.agent_id for row in mirror.open_stepups()}
-
-    def facts(row: AgentRow) -> AgentFacts:
-        status = "waiting" if row.id in waiting else "active"
-        return AgentFacts(mirror.counts(row.id), "revoked" if row.revoked else status)
-
-    return facts
 
 
 def read_filter(text: str, saved: SavedFilters, mirror: Mirror) -> Filter:

@@ -16,7 +16,6 @@ from typing import Final, NamedTuple
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from agentvault_tui.console.state.completion import event_facts
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.mirror import RING, Mirror
 from agentvault_tui.console.state.records import EventPage, EventRow
@@ -94,7 +93,6 @@ class EventWindow:
 
     def __init__(self, mirror: Mirror) -> None:
         self._mirror = mirror
-        self._facts = event_facts(mirror)
         self.filter = Filter()
         self.rows: list[EventRow] = []
         self.follow = True
@@ -346,9 +344,8 @@ class EventWindow:
     def _sift(self, rows: Iterable[EventRow]) -> list[EventRow]:
         if not self.filter:
             return list(rows)
-        now, name = self._mirror.clock.now(), self._mirror.agent_name
-        asked, facts = self.filter.event, self._facts
-        return [r for r in rows if asked(r, name(r.agent_id), now, facts)]
+        mirror, now = self._mirror, self._mirror.clock.now()
+        return [row for row in rows if self.filter.event(row, mirror, now)]
 
 
 def _seq(row: EventRow) -> int:

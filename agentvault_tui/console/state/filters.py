@@ -12,17 +12,18 @@ says what of it the broker can look for itself.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
 from agentvault_tui.clock import iso
+from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.moments import FORMS, read_moment
 from agentvault_tui.console.state.records import EVENT_WORDS, RISKS, AgentRow, EventRow
 from agentvault_tui.model import EventType
 from agentvault_tui.operator_api.requests import AuditQuery
-from agentvault_tui.operator_api.shapes import OUTCOMES, CountsInfo
+from agentvault_tui.operator_api.shapes import OUTCOMES
 from agentvault_tui.text import visible
 
 KEYS: Final = (
@@ -147,25 +148,6 @@ _OURS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class AgentFacts:
-    """What a filter may look at beside the agent itself."""
-
-    counts: CountsInfo
-    status: str
-    """``active``, ``waiting`` or ``revoked``."""
-
-
-@dataclass(frozen=True, slots=True)
-class EventFacts:
-    """What a filter may look at beside the event itself."""
-
-    owner: str = ""
-    """Of the event's agent; empty when there is none."""
-    risk: str = ""
-    """Of what was asked for; empty when nothing was."""
-
-
-@dataclass(frozen=True, slots=True)
 class Filter:
     """A parsed filter; the empty one matches everything."""
 
@@ -199,50 +181,21 @@ class Filter:
         """Write it so that it reads back as the same."""
         return " ".join(str(term) for term in self.terms)
 
-    def agent(self, row: AgentRow, facts: Callable[[AgentRow], AgentFacts]) -> bool:
-        text: str | None = None
-        for term in self.terms:
-            if term.key in _AGENT:
-                holds = _AGENT[term.key](row, facts(row), term.value)
-            elif term.key:
-                continue
-            else:
-                text = text or _agent_text(row)
-                holds = term.value in text
-            if holds is term.negated:
-                return False
-        return True
+    def agent(self, row: AgentRow, mirror: Mirror, waiting: Collection[str]) -> bool:
+        """Tell whether an agent is asked for; *waiting* are those with a step-up."""
+        return all(
+            (holds := _of_agent(term, row, mirror, waiting)) is None
+            or holds is not term.negated
+            for term in self.terms
+        )
 
-    def event(
-        self,
-        row: EventRow,
-        name: str,
-        now: datetime,
-        facts: Callable[[EventRow], EventFacts] | None = None,
-    ) -> bool:
-        """Tell whether an event is asked for; *name* is its agent's.
-
-        Without *facts* the keys that need them say nothing about an event.
-        """
-        text: str | None = None
-        for term in self.terms:
-            key, value = term.key, term.value
-            if key in _EVENT:
-                holds = _EVENT[key](row, name, value)
-            elif key in _TIMES:
-                if (moment := read_moment(value, now)) is None:
-                    continue  # hides nothing: the filter's problem says so
-                holds = _TIMES[key](row.time, moment)
-            elif key in _FACTS and facts is not None:
-                holds = _FACTS[key](facts(row), value)
-            elif key:
-                continue
-            else:
-                text = text or _event_text(row, name)
-                holds = value in text
-            if holds is term.negated:
-                return False
-        return True
+    def event(self, row: EventRow, mirror: Mirror, now: datetime | None = None) -> bool:
+        """Tell whether an event is asked for; *now* is the mirror's by default."""
+        return all(
+            (holds := _of_event(term, row, mirror, now)) is None
+            or holds is not term.negated
+            for term in self.terms
+        )
 
     def query(
         self, agents: Mapping[str, AgentRow], now: datetime, *, text: bool = False
@@ -271,7 +224,7 @@ class Filter:
                     if value in row.name.lower() or value == row.id
                 ]
                 found.agent = named[0] if len(named) == 1 else found.agent
-            elif key in _TIMES and (moment := read_moment(value, now)):
+            elif key in {"since", "until"} and (moment := read_moment(value, now)):
                 since = max(since, moment) if key == "since" else since
                 until = min(until, moment) if key == "until" else until
         if since > _EARLIEST:
@@ -301,40 +254,63 @@ class Filter:
                     yield value
 
 
-def _agent_text(row: AgentRow) -> str:
-    scopes = (scope.name for scope in row.scopes)
-    return " ".join((row.name, row.owner, row.id, row.purpose, *scopes)).lower()
+def _of_agent(
+    term: Term, row: AgentRow, mirror: Mirror, waiting: Collection[str]
+) -> bool | None:
+    """Tell whether a term holds for an agent; None where its key says nothing."""
+    value = term.value
+    match term.key:
+        case "":
+            scopes = (scope.name for scope in row.scopes)
+            texts = (row.name, row.owner, row.id, row.purpose, *scopes)
+            return value in " ".join(texts).lower()
+        case "agent":
+            return value in row.name.lower() or value == row.id
+        case "owner":
+            return value in row.owner.lower()
+        case "scope":
+            return any(value in scope.name.lower() for scope in row.scopes)
+        case "risk":
+            return any(scope.risk.startswith(value) for scope in row.scopes)
+        case "status":
+            status = "waiting" if row.id in waiting else "active"
+            return ("revoked" if row.revoked else status).startswith(value)
+        case "outcome":
+            counts = mirror.counts(row.id)
+            words = (word for word in OUTCOMES if word.startswith(value))
+            return any(getattr(counts, word) > 0 for word in words)
+    return None
 
 
-def _event_text(row: EventRow, name: str) -> str:
-    what = (row.type, row.word, row.action, row.resource, row.outcome, row.note)
-    why = (row.reason, row.rule, row.agent_id, row.decision_id)
-    return " ".join((name, row.actor, *what, *why)).lower()
-
-
-_AGENT: Final[dict[str, Callable[[AgentRow, AgentFacts, str], bool]]] = {
-    "agent": lambda row, _, value: value in row.name.lower() or value == row.id,
-    "owner": lambda row, _, value: value in row.owner.lower(),
-    "scope": lambda row, _, value: any(value in s.name.lower() for s in row.scopes),
-    "risk": lambda row, _, value: any(s.risk.startswith(value) for s in row.scopes),
-    "status": lambda _, facts, value: facts.status.startswith(value),
-    "outcome": lambda _, facts, value: any(
-        word.startswith(value) and getattr(facts.counts, word) > 0 for word in OUTCOMES
-    ),
-}
-_EVENT: Final[dict[str, Callable[[EventRow, str, str], bool]]] = {
-    "agent": lambda row, name, value: value in name.lower() or value == row.agent_id,
-    "scope": lambda row, _, value: value in row.action.lower(),
-    "action": lambda row, _, value: value in row.action.lower(),
-    "resource": lambda row, _, value: value in row.resource.lower(),
-    "outcome": lambda row, _, value: row.outcome.startswith(value),
-    "type": lambda row, _, value: row.type.startswith(value),
-}
-_FACTS: Final[dict[str, Callable[[EventFacts, str], bool]]] = {
-    "owner": lambda facts, value: value in facts.owner.lower(),
-    "risk": lambda facts, value: facts.risk.startswith(value),
-}
-_TIMES: Final[dict[str, Callable[[datetime, datetime], bool]]] = {
-    "since": lambda time, moment: time >= moment,
-    "until": lambda time, moment: time < moment,
-}
+def _of_event(
+    term: Term, row: EventRow, mirror: Mirror, now: datetime | None
+) -> bool | None:
+    """Tell whether a term holds for an event; None where its key says nothing."""
+    value = term.value
+    match term.key:
+        case "":
+            what = (row.type, row.word, row.action, row.resource, row.outcome, row.note)
+            why = (row.reason, row.rule, row.agent_id, row.decision_id)
+            texts = (mirror.agent_name(row.agent_id), row.actor, *what, *why)
+            return value in " ".join(texts).lower()
+        case "agent":
+            name = mirror.agent_name(row.agent_id).lower()
+            return value in name or value == row.agent_id
+        case "owner":
+            agent = mirror.agents.get(row.agent_id)
+            return value in (agent.owner.lower() if agent else "")
+        case "scope" | "action":
+            return value in row.action.lower()
+        case "resource":
+            return value in row.resource.lower()
+        case "outcome" | "type" as key:
+            return bool(getattr(row, key).startswith(value))
+        case "risk":
+            risk = mirror.intake.scope(row.action).risk if row.action else ""
+            return risk.startswith(value)
+        case "since" | "until":
+            moment = read_moment(value, now or mirror.clock.now())
+            if moment is None:
+                return None  # hides nothing: the filter's problem says so
+            return (row.time >= moment) is (term.key == "since")
+    return None

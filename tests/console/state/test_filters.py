@@ -8,20 +8,20 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from support.fake_state import START
+from support.manual_clock import ManualClock
 from support.wire_shapes import filled
 
 from agentvault_tui.clock import iso
-from agentvault_tui.console.state.filters import KEYS, AgentFacts, EventFacts, Filter
+from agentvault_tui.console.state.filters import KEYS, Filter
 from agentvault_tui.console.state.intake import Intake
+from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.moments import read_moment
 from agentvault_tui.console.state.records import (
     EVENT_WORDS,
-    AgentRow,
-    EventRow,
 )
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.requests import AuditQuery
-from agentvault_tui.operator_api.shapes import AgentInfo, CountsInfo
+from agentvault_tui.operator_api.shapes import AgentInfo
 
 _AGENT = Intake().agent(
     filled(
@@ -51,12 +51,21 @@ _EVENT = Intake().event(
 )
 
 
-def _facts(_: AgentRow) -> AgentFacts:
-    return AgentFacts(CountsInfo(allowed=3, denied=0), "waiting")
-
-
-def _event_facts(_: EventRow) -> EventFacts:
-    return EventFacts(_AGENT.owner, "high")
+_MIRROR = Mirror(ManualClock(START))
+_MIRROR.agents["agt_1"] = _AGENT
+for _seq in (1, 2, 3):
+    _MIRROR.take(
+        filled(
+            EventInfo,
+            {
+                "seq": _seq,
+                "time": iso(START),
+                "agent_id": "agt_1",
+                "outcome": "allowed",
+            },
+        )
+    )
+_WAITING = {"agt_1"}
 
 
 @pytest.mark.parametrize(
@@ -89,7 +98,7 @@ def _event_facts(_: EventRow) -> EventFacts:
 )
 def test_agents(text: str, expected: bool) -> None:
     """Each word must hold; a key that says nothing of agents hides none."""
-    assert Filter.parse(text).agent(_AGENT, _facts) is expected
+    assert Filter.parse(text).agent(_AGENT, _MIRROR, _WAITING) is expected
 
 
 @pytest.mark.parametrize(
@@ -127,13 +136,7 @@ def test_agents(text: str, expected: bool) -> None:
 def test_events(text: str, expected: bool) -> None:
     """The same words find events."""
     wanted = Filter.parse(text)
-    assert wanted.event(_EVENT, _AGENT.name, START, _event_facts) is expected
-
-
-@pytest.mark.parametrize("text", ["owner:carol", "risk:low", "status:revoked"])
-def test_a_key_without_facts_says_nothing(text: str) -> None:
-    """Nothing is hidden for want of knowing about it."""
-    assert Filter.parse(text).event(_EVENT, _AGENT.name, START)
+    assert wanted.event(_EVENT, _MIRROR, START) is expected
 
 
 @pytest.mark.parametrize(
@@ -235,8 +238,8 @@ _TYPED = st.lists(st.sampled_from(_PARTS) | st.text(max_size=4)).map("".join)
 def test_any_text_is_a_filter(text: str) -> None:
     """Nothing that can be typed or pasted breaks it."""
     wanted = Filter.parse(text)
-    assert wanted.agent(_AGENT, _facts) in {True, False}
-    assert wanted.event(_EVENT, "x", START, _event_facts) in {True, False}
+    assert wanted.agent(_AGENT, _MIRROR, _WAITING) in {True, False}
+    assert wanted.event(_EVENT, _MIRROR) in {True, False}
     assert isinstance(wanted.query({"agt_1": _AGENT}, START, text=True), AuditQuery)
 
 
@@ -260,8 +263,8 @@ def test_a_dash_asks_for_the_opposite(text: str, quoted: bool) -> None:
     word = f'"{word}"' if quoted else word
     plain, opposite = Filter.parse(word), Filter.parse(f"-{word}")
     if len(plain.terms) == len(opposite.terms) == 1 and not plain.terms[0].key:
-        held = plain.agent(_AGENT, _facts)
-        assert opposite.agent(_AGENT, _facts) is not held
+        held = plain.agent(_AGENT, _MIRROR, _WAITING)
+        assert opposite.agent(_AGENT, _MIRROR, _WAITING) is not held
 
 
 @pytest.mark.parametrize("type_", sorted(EVENT_WORDS))
@@ -273,5 +276,5 @@ def test_the_word_on_screen_finds_its_event(type_: str) -> None:
     told = filled(EventInfo, {"seq": 7, "time": iso(START), "type": type_})
     row = Intake().event(told)
     wanted = Filter.parse(f'"{row.word.lower()}"')
-    assert wanted.event(row, "", START)
+    assert wanted.event(row, _MIRROR)
     assert wanted.query({}, START, text=True) == AuditQuery()
