@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
-INTEROP := $(VENV)/interop.stamp $(VENV)/interop-management.stamp $(VENV)/interop-node.stamp
+INTEROP := $(VENV)/interop.stamp $(VENV)/interop-management.stamp $(VENV)/interop-tools.stamp $(VENV)/interop-node.stamp
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # A dot a second while a command runs: a silent minute looks like a hang.
 DOTTED = @$(1) & pid=$$!; while kill -0 $$pid 2>/dev/null; do printf .; sleep 1; done; echo; wait $$pid
@@ -51,6 +51,7 @@ lock: $(VENV)/dev.stamp
 	$(LOCK) -c requirements/runtime.txt --group dev --group build pyproject.toml -o requirements/dev.txt
 	$(LOCK) tests/interop/requirements.in -o tests/interop/requirements.txt
 	$(LOCK) tests/interop/management.in -o tests/interop/management.txt
+	$(LOCK) tests/interop/tools.in -o tests/interop/tools.txt
 
 clean:
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -82,6 +83,12 @@ $(VENV)/interop-management.stamp: tests/interop/management.txt $(VENV)/dev.stamp
 	@echo "installing other people's clients into $(VENV)/interop-management"
 	@$(PYTHON) -m venv --without-pip $(VENV)/interop-management
 	@$(BIN)/uv pip install --quiet --python $(VENV)/interop-management --require-hashes -r $<
+	@touch $@
+
+$(VENV)/interop-tools.stamp: tests/interop/tools.txt $(VENV)/dev.stamp
+	@echo "installing agent frameworks into $(VENV)/interop-tools"
+	@$(PYTHON) -m venv --without-pip $(VENV)/interop-tools
+	@$(BIN)/uv pip install --quiet --python $(VENV)/interop-tools --require-hashes -r $<
 	@touch $@
 
 $(VENV)/interop-node.stamp: tests/interop/package-lock.json $(VENV)/dev.stamp

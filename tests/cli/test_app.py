@@ -38,7 +38,7 @@ CONTRACT = {
     *("audit search", "audit export", "audit verify", "policy check", "policy explain"),
     *("login", "logout", "whoami", "tenant user add", "tenant user list"),
     *("tenant user otp", "tenant activate", "tenant rotate-keys", "doctor"),
-    *("tls init", "tls show"),
+    *("tls init", "tls show", "connect", "hook", "token"),
 }
 ANSWERS_NOTHING = {"console", "demo", "hook", "serve"}
 

@@ -18,6 +18,7 @@ import pytest
 INTEROP = Path(__file__).parent.parent / "interop"
 PYTHON = Path(sys.prefix) / "interop"
 MANAGEMENT = Path(sys.prefix) / "interop-management"
+TOOLS = Path(sys.prefix) / "interop-tools"
 """Environments that have other people's packages and nothing of ours."""
 NODE = shutil.which("node")
 _LONGEST = 1 << 20
@@ -60,7 +61,13 @@ class Peer:
 
 @asynccontextmanager
 async def peer(
-    script: str, given: Any = None, /, *, python: Path = PYTHON, **env: str
+    script: str,
+    given: Any = None,
+    /,
+    *,
+    python: Path = PYTHON,
+    argument: str = "",
+    **env: str,
 ) -> AsyncIterator[Peer]:
     """Run *script* of tests/interop, give it its first line, and see it end well.
 
@@ -70,6 +77,7 @@ async def peer(
     process = await asyncio.create_subprocess_exec(
         str(program),
         str(INTEROP / script),
+        *([argument] if argument else ()),
         stdin=PIPE,
         stdout=PIPE,
         limit=_LONGEST,

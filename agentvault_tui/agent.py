@@ -1,0 +1,337 @@
+"""Ask AgentVault before a Python function runs: for tools of agents, in any framework.
+
+Standard library alone, so that it can stand in an agent's own environment.
+
+    from agentvault_tui.agent import guard
+
+    @guard("send:email", resource="mail:{to}", on_refusal=str)
+    def send(to: str, body: str) -> str:
+        "Send a message."
+
+It asks at ``/access/v1/evaluation`` (AuthZEN Authorization API 1.0), waits for a person
+where one has to decide, and runs the function after a yes alone: a broker that is down
+or answers rubbish is a no.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import functools
+import hashlib
+import http.client
+import inspect
+import json
+import math
+import os
+import re
+import socket
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, ParamSpec, TypeVar, cast
+from urllib.parse import quote_plus, urlsplit
+
+__all__ = ["RefusalError", "Vault", "guard"]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
+_LONG: Final = 4_000
+"""Characters of a text that the broker takes; longer ones are sent as their digest."""
+_MARGIN: Final = 10.0
+"""Seconds the broker has to answer, beside those it waits for a person."""
+
+
+class RefusalError(Exception):
+    """The function may not run now, and did not.
+
+    Attributes:
+        reason: a stable code, such as ``scope_not_granted``, ``stepup_denied``,
+            ``stepup_required`` for what still waits for a person, or ``undecided``
+            where the broker could not be asked.
+        auth_req_id: the step-up that waits; approved, the same call is allowed once.
+        decision_id: of the record.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        message: str,
+        *,
+        auth_req_id: str | None = None,
+        decision_id: str | None = None,
+    ) -> None:
+        """Keep the *reason* with a sentence for the model or the person."""
+        super().__init__(message)
+        self.reason = reason
+        self.auth_req_id = auth_req_id
+        self.decision_id = decision_id
+
+
+@dataclass(frozen=True)
+class Vault:
+    """A broker, and how this agent authenticates to it."""
+
+    url: str
+    """Where agents reach it, such as ``http://127.0.0.1:7717``."""
+    client_id: str = ""
+    client_secret: str = field(default="", repr=False)
+    token_file: str = ""
+    """In place of id and secret: a file with a live token, read at each call."""
+    ca_file: str = ""
+    """The authority of an https broker, if it is not one of the system's."""
+
+    @classmethod
+    def from_environment(cls) -> Vault:
+        """Read ``AGENTVAULT_URL`` and how to authenticate.
+
+        That is ``AGENTVAULT_TOKEN_FILE``, or ``AGENTVAULT_CLIENT_ID`` with
+        ``AGENTVAULT_CLIENT_SECRET_FILE``; ``AGENTVAULT_CA_FILE`` besides. No variable
+        holds a secret.
+        """
+        env = os.environ
+        secret_file = env.get("AGENTVAULT_CLIENT_SECRET_FILE")
+        return cls(
+            url=env.get("AGENTVAULT_URL", "http://127.0.0.1:7717"),
+            client_id=env.get("AGENTVAULT_CLIENT_ID", ""),
+            client_secret=Path(secret_file).read_text().strip() if secret_file else "",
+            token_file=env.get("AGENTVAULT_TOKEN_FILE", ""),
+            ca_file=env.get("AGENTVAULT_CA_FILE", ""),
+        )
+
+    def evaluate(
+        self,
+        scope: str,
+        resource: str,
+        parameters: Mapping[str, object],
+        *,
+        reason: str = "",
+        wait: float = 0.0,
+    ) -> None:
+        """Return if the action may happen now, once.
+
+        Args:
+            scope: one scope of the catalogue.
+            resource: ``type:id``.
+            parameters: what the action is done with; JSON.
+            reason: the agent's own words.
+            wait: seconds to wait for a person where one has to decide.
+
+        Raises:
+            RefusalError: it may not, or nobody could say.
+        """
+        body = _body(scope, resource, parameters, reason)
+        _Evaluation(self, body, wait).ask()
+
+    def _authorization(self) -> str:
+        if self.token_file:
+            return f"Bearer {Path(self.token_file).read_text().strip()}"
+        # RFC 6749 section 2.3.1: both halves are form-encoded.
+        pair = f"{quote_plus(self.client_id)}:{quote_plus(self.client_secret)}"
+        return f"Basic {base64.b64encode(pair.encode()).decode()}"
+
+    def _connection(self, timeout: float) -> http.client.HTTPConnection:
+        parts = urlsplit(self.url)
+        host, port = parts.hostname or "", parts.port
+        if parts.scheme == "https":
+            context = ssl.create_default_context(cafile=self.ca_file or None)
+            return http.client.HTTPSConnection(
+                host, port, timeout=timeout, context=context
+            )
+        return http.client.HTTPConnection(host, port, timeout=timeout)
+
+
+class _Evaluation:
+    """One question, on a connection of its own that can be closed from elsewhere."""
+
+    def __init__(self, vault: Vault, body: Mapping[str, object], wait: float) -> None:
+        self._vault = vault
+        self._body = body
+        self._wait = max(0, math.ceil(wait))
+        self._open = vault._connection(self._wait + _MARGIN)  # noqa: SLF001
+
+    def ask(self) -> None:
+        try:
+            status, told = self._asked()
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise RefusalError(
+                "undecided", f"AgentVault could not be asked: {type(error).__name__}"
+            ) from error
+        finally:
+            self._open.close()
+        said = told.get("context") if isinstance(told, dict) else None
+        context: Mapping[str, Any] = said if isinstance(said, dict) else {}
+        if status == 200 and isinstance(told, dict) and told.get("decision") is True:
+            return
+        if status != 200:
+            what = told.get("error_description", "") if isinstance(told, dict) else ""
+            text = f"AgentVault did not decide ({status}): {what}"
+            raise RefusalError("undecided", text)
+        raise RefusalError(
+            str(context.get("reason", "undecided")),
+            str(context.get("message", "AgentVault said no.")),
+            auth_req_id=context.get("auth_req_id"),
+            decision_id=context.get("decision_id"),
+        )
+
+    def _asked(self) -> tuple[int, object]:
+        headers = {
+            "Content-Type": "application/json",
+            "Authorization": self._vault._authorization(),  # noqa: SLF001
+            **({"Prefer": f"wait={self._wait}"} if self._wait else {}),
+        }
+        body = json.dumps(self._body, allow_nan=False)
+        self._open.request("POST", "/access/v1/evaluation", body, headers)
+        response = self._open.getresponse()
+        return response.status, json.loads(response.read(1_000_000))
+
+    async def ask_in_a_thread(self) -> None:
+        """Ask without holding up the event loop; cancelled, spend nothing."""
+        try:
+            await asyncio.to_thread(self.ask)
+        except asyncio.CancelledError:
+            if (connected := self._open.sock) is not None:
+                connected.shutdown(socket.SHUT_RDWR)  # the broker sees that we left
+            raise
+
+
+def guard(
+    scope: str,
+    *,
+    resource: str = "",
+    parameters: Callable[..., Mapping[str, object]] | None = None,
+    reason: str = "",
+    wait: float = 60.0,
+    on_refusal: Callable[[RefusalError], Any] | None = None,
+    vault: Vault | None = None,
+) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """Make a function, or a coroutine function, ask before each call.
+
+    What is asked, and approved, is this call with all its arguments: those that are
+    JSON are the action's parameters, longer ones by their digest.
+
+    Args:
+        scope: the scope the function acts under.
+        resource: ``type:id``, ``{name}`` an argument; by default ``function:NAME``.
+        parameters: called with the arguments by name, returns others beside them.
+        reason: the agent's own words, shown to the person last.
+        wait: seconds to wait for a person where one has to decide.
+        on_refusal: makes the result of a refused call, such as `str`, which the model
+            reads; by default `RefusalError` is raised.
+        vault: whom to ask; by default what the environment says at each call.
+
+    Returns:
+        a decorator; the decorated function has the signature of the one it wraps.
+
+    Raises:
+        ValueError: *resource* is no ``type:id``.
+    """
+    if resource and not resource.partition(":")[2]:
+        raise ValueError(f"{resource!r} is no resource: write type:id")
+    known = _Guard(scope, resource, parameters, reason, wait, on_refusal, vault)
+
+    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        known.check(function)
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def asked_async(*arguments: Any, **named: Any) -> Any:
+                try:
+                    question = known.question(function, arguments, named)
+                    await question.ask_in_a_thread()
+                except RefusalError as error:
+                    return known.refused(error)
+                return await function(*arguments, **named)
+
+            return cast("Callable[_P, _R]", asked_async)
+
+        @functools.wraps(function)
+        def asked(*arguments: _P.args, **named: _P.kwargs) -> _R:
+            try:
+                known.question(function, arguments, named).ask()
+            except RefusalError as error:
+                return cast("_R", known.refused(error))
+            return function(*arguments, **named)
+
+        return asked
+
+    return decorate
+
+
+@dataclass(frozen=True)
+class _Guard:
+    """What `guard` was given."""
+
+    scope: str
+    resource: str
+    parameters: Callable[..., Mapping[str, object]] | None
+    reason: str
+    wait: float
+    on_refusal: Callable[[RefusalError], Any] | None
+    vault: Vault | None
+
+    def check(self, function: Callable[..., object]) -> None:
+        """Refuse what cannot be guarded, when it is decorated."""
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(
+            function
+        ):
+            raise TypeError("a generator cannot be guarded: guard what it calls")
+        names = set(_PLACEHOLDER.findall(self.resource))
+        if missing := names - set(inspect.signature(function).parameters):
+            raise ValueError(f"{self.resource!r} names no argument {min(missing)!r}")
+
+    def question(
+        self,
+        function: Callable[..., object],
+        arguments: tuple[Any, ...],
+        named: dict[str, Any],
+    ) -> _Evaluation:
+        """Return what to ask about one call."""
+        bound = inspect.signature(function).bind(*arguments, **named)
+        bound.apply_defaults()
+        given: dict[str, Any] = dict(bound.arguments)
+        stated = {name: _stated(value) for name, value in given.items()}
+        kept = {name: one for name, one in stated.items() if one is not _UNSTATED}
+        if self.parameters is not None:
+            kept |= self.parameters(**given)
+        on = self.resource or f"function:{function.__qualname__}"
+        on = _PLACEHOLDER.sub(lambda found: str(given[found[1]]), on)
+        try:
+            vault = self.vault or Vault.from_environment()
+        except (OSError, ValueError) as error:
+            text = f"AgentVault could not be asked: {type(error).__name__}"
+            raise RefusalError("undecided", text) from error
+        return _Evaluation(vault, _body(self.scope, on, kept, self.reason), self.wait)
+
+    def refused(self, error: RefusalError) -> Any:
+        """Return the result of a refused call, or raise *error*."""
+        if self.on_refusal is None:
+            raise error
+        return self.on_refusal(error)
+
+
+def _body(
+    scope: str, resource: str, parameters: Mapping[str, object], reason: str
+) -> dict[str, object]:
+    kind, _, name = resource.partition(":")
+    return {
+        "action": {"name": scope, "properties": parameters},
+        "resource": {"type": kind, "id": name},
+        **({"context": {"reason": reason}} if reason else {}),
+    }
+
+
+_UNSTATED: Final = object()
+
+
+def _stated(value: Any) -> Any:
+    """Return an argument as JSON; a long text as its digest; nothing for objects."""
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return _UNSTATED
+    if len(text) <= _LONG:
+        return value
+    return {"sha256": hashlib.sha256(text.encode()).hexdigest(), "length": len(text)}
