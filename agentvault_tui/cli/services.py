@@ -189,6 +189,10 @@ def check_file(session: CliSession, path: Path) -> dict[str, Any]:
         for name in service.credential.secrets
         if name not in known
     ]
+    connection = service.credential.connection
+    if connection and connection not in session.settings.connections:
+        note = f"config.toml has no [connections.{connection}]"
+        told["notes"].append(f"{note}: docs/token-vault.md")
     if service.is_private and not service.allow_private:
         note = "the origin is no public address: calls are refused without"
         told["notes"].append(f"{note} allow_private = true")
@@ -322,7 +326,7 @@ def import_service(
 ) -> None:
     """Write services/NAME.toml: a shipped file, or the routes of an OpenAPI document.
 
-    Without --openapi it is the shipped file of that name: github, gmail,
+    Without --openapi it is the shipped file of that name: github, github-git, gmail,
     google-calendar, slack, stripe or workspace. A running broker has it in force at
     once; finish it, and set the secret that it names.
     """

@@ -280,9 +280,10 @@ def _typed(name: str, value: Any, *, text_only: bool) -> Any:
             return value.upper()
     if isinstance(value, int | float):
         return value if abs(value) <= LARGEST else None
-    if len(json.dumps(value, ensure_ascii=False)) > _LONGEST_VALUE:
-        return None
-    return value
+    written = json.dumps(value, ensure_ascii=False)
+    # No record or program takes NUL for text; the token endpoint refuses it as well.
+    unclear = len(written) > _LONGEST_VALUE or "\\u0000" in written
+    return None if unclear else value
 
 
 def _how_many(name: str, value: Any) -> int | None:

@@ -334,6 +334,8 @@ def test_large_values_are_unclear(parse: Parse) -> None:
     body = b'{"a": "%s", "amount": 5}' % (b"x" * 5000)
     rules = 'a = "body:/a"\namount = "body:/amount"'
     assert parameters(parse, rules, body) == {"a": None, "amount": 5}
+    assert parameters(parse, 'a = "body:/a"', b'{"a": ["\\u0000"]}') == {"a": None}
+    assert parameters(parse, 'a = "query:a"', path="/p?a=%00") == {"a": None}
     many = b"{" + b",".join(b'"k%d": 1' % n for n in range(1001)) + b',"amount": 5}'
     assert parameters(parse, 'amount = "body:/amount"', many) == {"amount": None}
 

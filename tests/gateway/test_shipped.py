@@ -78,6 +78,8 @@ def decided(name: str, line: str, body: object = None) -> tuple[str, Action | No
         ("github", f"POST {REPO}/issues/7/comments", {"body": "ok"}),
         ("github", f"POST {REPO}/git/refs", {"ref": "refs/heads/fix", "sha": "1"}),
         ("github", f"POST {REPO}/pulls", {"title": "Fix", "head": "a", "base": "main"}),
+        ("github-git", "GET /acme/shop.git/info/refs?service=git-upload-pack", None),
+        ("github-git", "POST /acme/shop.git/git-upload-pack", None),
         ("slack", "GET /api/conversations.history?channel=C1", None),
         ("slack", "POST /api/conversations.list", "limit=10"),
         ("slack", "POST /api/users.info", {"user": "U1"}),
@@ -123,6 +125,7 @@ def test_reads_and_small_changes_pass(name: str, line: str, body: object) -> Non
         ("github", f"DELETE {REPO}", None),
         ("github", f"DELETE {REPO}/git/refs/heads/fix", None),
         ("github", f"DELETE {REPO}/contents/app.py", {"sha": "1", "message": "m"}),
+        ("github-git", "POST /acme/shop.git/git-receive-pack", None),
         ("slack", "POST /api/chat.postMessage", {"channel": "C1", "text": "hi"}),
         ("slack", "GET /api/chat.postMessage?channel=C1&text=hi", None),
         ("slack", "POST /api/chat.delete", "channel=C1&ts=1"),
@@ -159,6 +162,8 @@ def test_what_cannot_be_undone_is_held(name: str, line: str, body: object) -> No
         ("github", f"POST {REPO}/transfer"),
         ("github", f"PATCH {REPO}"),
         ("github", f"POST {REPO}/hooks"),
+        ("github-git", "POST /acme/shop.git/info/lfs/objects/batch"),
+        ("github-git", "GET /login"),
         ("slack", "POST /api/admin.users.remove"),
         ("slack", "POST /api/conversations.kick"),
         ("stripe", "POST /v1/accounts"),
@@ -184,9 +189,8 @@ def test_only_reads_are_mapped_to_scopes_that_read(name: str) -> None:
         if route.method not in {"GET", "HEAD"}
         and CATALOGUE.effect(route.scope) is Effect.READ
     }
-    assert all(
-        path == "/calendar/v3/freeBusy" or path.startswith("/api/") for path in reading
-    )
+    by_post = {"/calendar/v3/freeBusy", "/{owner}/{repo}/git-upload-pack"}
+    assert {path for path in reading - by_post if not path.startswith("/api/")} == set()
 
 
 def test_a_payment_says_how_much_to_whom() -> None:
@@ -218,7 +222,7 @@ def test_an_unknown_name_lists_what_ships() -> None:
     assert refused.value.remedy.startswith("did you mean stripe")
     with pytest.raises(NotFoundError) as refused:
         shipped_file("zzz", None)
-    assert "github, gmail, google-calendar" in refused.value.remedy
+    assert "github, github-git, gmail" in refused.value.remedy
 
 
 def test_another_origin_takes_the_place_of_the_shipped_one() -> None:
