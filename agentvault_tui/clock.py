@@ -1,4 +1,4 @@
-"""The only source of now: wall clock, boot clock, and deadlines over both.
+"""Wall clock, boot clock, and deadlines that hold on both.
 
 A clock is passed in, never reached for.
 Tests pass one that only they move; nobody patches `time`, which would stop asyncio.

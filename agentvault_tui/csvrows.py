@@ -1,4 +1,4 @@
-"""An event as a row of a spreadsheet: nothing in it runs there, or on a terminal."""
+"""Writes an event as a CSV row in which no spreadsheet finds a formula."""
 
 from __future__ import annotations
 

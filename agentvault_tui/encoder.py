@@ -1,4 +1,4 @@
-"""JSON text in ASCII, as state, replies and details are written."""
+"""Encodes JSON in ASCII, for state, replies and event details."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folders of one vault: every path in them, their modes, and who else may write.
+"""The vault's folders: their paths, modes, and who may write in them.
 
 A home that somebody else could fill, swap or take away is refused.
 """

@@ -1,4 +1,4 @@
-"""Text as the eye reads it: look-alikes, marks and hidden characters folded away."""
+"""Folds look-alike, combining and hidden characters to what a person reads."""
 
 from __future__ import annotations
 

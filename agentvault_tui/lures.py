@@ -1,4 +1,4 @@
-"""Masks what an agent's own words could lure a person with: codes, links, numbers.
+"""Masks user codes, links and phone numbers in an agent's own words.
 
 A rogue agent starts a device flow of its own and writes "enter WXYZ-BCDF at …" as its
 reason (RFC 8628 section 5.4, RFC 10027): the operator must not be able to read the

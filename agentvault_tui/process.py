@@ -1,4 +1,4 @@
-"""What a process that holds authority does before anything else."""
+"""Hardens a process, starts the tenant as a child, and formats the log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""QR codes as rows of text: dark on light under any theme, and whole or not at all.
+"""Draws QR codes as rows of text, dark on light under any theme.
 
 A code that is cut, inverted or squeezed does not scan, and nobody can tell by looking.
 """

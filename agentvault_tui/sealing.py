@@ -1,4 +1,4 @@
-"""Seals secrets at rest, with a key kept apart from where they lie."""
+"""Seals secrets at rest by AES-256-GCM under a key kept apart from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings: one frozen object from defaults, file, environment and flags."""
+"""Reads the settings from defaults, config.toml, environment and flags."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads JSON that means the same to every reader, and no other (RFC 8259)."""
+"""Parses JSON strictly (RFC 8259): no duplicate keys, odd numbers or deep nesting."""
 
 from __future__ import annotations
 

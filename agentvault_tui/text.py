@@ -1,4 +1,4 @@
-"""Untrusted text becomes displayable text here, and nowhere else.
+"""Makes untrusted text displayable; nothing else may.
 
 Agents, upstreams and the tenant choose names, reasons, parameters and error texts.
 Until `visible` has seen them they are plain `str`; afterwards they are `Shown`, the

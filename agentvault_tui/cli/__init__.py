@@ -1,4 +1,4 @@
-"""What an operator types: composes the rooms, decides nothing."""
+"""The command line: parses what an operator types and calls the rooms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lets ``python -m agentvault_tui.cli`` stand in for the installed script."""
+"""Runs the command line as ``python -m agentvault_tui.cli``."""
 
 from agentvault_tui.cli import main
 

@@ -1,4 +1,4 @@
-"""One agent for a person's eyes: what it may do, holds, did; what a revoke ends."""
+"""Prints one agent: scopes, tokens, activity, and what a revocation ends."""
 
 from __future__ import annotations
 

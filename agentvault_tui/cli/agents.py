@@ -1,4 +1,4 @@
-"""``agentvault agents``: who may ask, cut off, let back in, change what is granted."""
+"""``agentvault agents``: register, list, revoke and restore agents, grant scopes."""
 
 from __future__ import annotations
 

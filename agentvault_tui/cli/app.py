@@ -1,4 +1,4 @@
-"""The root command, and the one place where an error becomes a line and a code."""
+"""The root command; turns errors into one line on stderr and an exit code."""
 
 from __future__ import annotations
 

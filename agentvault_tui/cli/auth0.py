@@ -1,4 +1,4 @@
-"""``agentvault auth0``: an Auth0 tenant brought to what AgentVault needs."""
+"""``agentvault auth0``: provision and examine an Auth0 tenant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``agentvault`` and ``agentvault console``: the screen, and if need be a broker."""
+"""``agentvault`` and ``agentvault console``: open the console, start a broker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``agentvault demo``: everything on one machine, over agents that really ask."""
+"""``agentvault demo``: run broker, tenant, workspace API and example agents."""
 
 from __future__ import annotations
 

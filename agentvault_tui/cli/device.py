@@ -1,4 +1,4 @@
-"""A device code on a terminal: the code first, the link, and a QR that scans."""
+"""Prints a device code with its link and QR code (RFC 8628 section 3.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``agentvault doctor``: what is wrong here, and its remedy."""
+"""``agentvault doctor``: check the installation and name each remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``agentvault login``, ``logout`` and ``whoami``: the operator's own identity."""
+"""``agentvault login``, ``logout`` and ``whoami``: the operator's session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads agents page by page, and finds the one a person means by id or name."""
+"""Reads agents page by page, and finds one by its id or unique name."""
 
 from __future__ import annotations
 

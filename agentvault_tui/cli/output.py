@@ -1,4 +1,4 @@
-"""How the command line speaks: aligned columns for people, plain JSON for programs.
+"""Prints aligned columns for people, and JSON for programs.
 
 People's output goes through `text.visible`; JSON is pure ASCII, so neither carries an
 escape sequence of an agent's making to a terminal.

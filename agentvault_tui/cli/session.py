@@ -1,4 +1,4 @@
-"""What one run of the command line knows: its home, its socket, how it prints.
+"""The state of one run of the command line: home, settings, client, output.
 
 Rooms are imported when a command runs: ``--help`` must not pay for them.
 """

@@ -1,4 +1,4 @@
-"""``agentvault stepup``: requests that wait for a person, and the person's decision."""
+"""``agentvault stepup``: list step-ups, show, approve and deny them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``agentvault tenant``: the embedded tenant's people, second devices, and keys."""
+"""``agentvault tenant``: the embedded tenant's users, approvals and signing keys."""
 
 from __future__ import annotations
 

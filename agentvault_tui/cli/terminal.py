@@ -1,4 +1,4 @@
-"""The terminal under a command: whether it can be drawn on, and yes or no from it."""
+"""Checks what the terminal can do, and asks for confirmation on it."""
 
 from __future__ import annotations
 

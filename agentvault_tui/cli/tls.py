@@ -1,4 +1,4 @@
-"""``agentvault tls``: https for agents whose SDK insists on it."""
+"""``agentvault tls``: certificates for the agents' listener."""
 
 from __future__ import annotations
 

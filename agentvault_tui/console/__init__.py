@@ -1,4 +1,4 @@
-"""The console: a client of the operators' socket that holds no authority of its own."""
+"""The console: a client of the operators' API without authority of its own."""
 
 from __future__ import annotations
 

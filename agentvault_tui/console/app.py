@@ -1,4 +1,4 @@
-"""The Textual app: themes, the palette's commands, navigation, and a clean way out."""
+"""The Textual app: themes, palette, navigation between screens, and exit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Example agents and the workspace they use: public HTTP only, like anyone's agent."""
+"""Example agents and the workspace API they use; they speak public HTTP only."""
 
 from agentvault_tui.demo.stage import run
 

@@ -1,4 +1,4 @@
-"""What ``HOME/demo/approve`` runs: the approver without a phone, for demos only."""
+"""``HOME/demo/approve``: approves as the demo's approver, without a phone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An example agent at work: it asks before it acts, and takes no for an answer."""
+"""An example agent: requests tokens, calls the workspace, polls step-ups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who plays: six roles, what each may do, and what each does on an ordinary day."""
+"""The six example roles: their scopes and their ordinary requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An agent's side of OAuth, on authlib: ask, poll, revoke; answers counted as seen."""
+"""The OAuth client of an example agent, on authlib; counts the answers it gets."""
 
 from __future__ import annotations
 

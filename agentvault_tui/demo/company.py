@@ -1,4 +1,4 @@
-"""Registers the demo's clients once, puts the agents to work, and lets them finish."""
+"""Registers the demo's clients, runs the agents, and waits for them to finish."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo as its operator: registers agents, and reads the ledger's numbers."""
+"""The demo's client of the operators' HTTP: registers agents, counts events."""
 
 from __future__ import annotations
 

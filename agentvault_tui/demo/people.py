@@ -1,4 +1,4 @@
-"""The people whose accounts the agents use: they connect them, as in a browser.
+"""The owners of the accounts agents use: they connect them as a browser would.
 
 Alice's two agents use one account of hers; Bob's uses his own. Each signs in at the
 tenant and allows the account at the provider that is built into it; the broker has

@@ -1,4 +1,4 @@
-"""The public commands the demo runs: the broker, the console, and a few that end."""
+"""Starts and stops the commands that the demo runs as processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the whole demo: home, broker, approver, agents, then console or summary."""
+"""Runs the demo: broker, approver and agents, then the console or a summary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decides: allowed, denied or escalated, by Cedar over facts we made sure of."""
+"""The policy engine: evaluates Cedar over typed facts of a request."""
 
 from __future__ import annotations
 

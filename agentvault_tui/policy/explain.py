@@ -1,4 +1,4 @@
-"""What would change an answer, found by really deciding the variations."""
+"""Explains an answer by deciding variations of the request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a policy may know about a request: numbers and words we made sure of."""
+"""Derives the typed facts that rules read from a request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The answer for one scope, and the sentence about it that a developer reads."""
+"""The answer for one scope, and the message for the agent's developer."""
 
 from __future__ import annotations
 

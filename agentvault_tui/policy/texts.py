@@ -1,4 +1,4 @@
-"""The two texts a policy is made of, and those that ship with AgentVault."""
+"""The policy and catalogue texts that ship with AgentVault."""
 
 from __future__ import annotations
 

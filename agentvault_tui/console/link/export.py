@@ -1,4 +1,4 @@
-"""Writes what a filter shows to a file: page by page, private, never over another."""
+"""Exports the events a filter matches to a new private file."""
 
 from __future__ import annotations
 

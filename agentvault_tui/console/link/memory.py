@@ -1,4 +1,4 @@
-"""The ledger as this console saw it: the last head of each, one small file a socket.
+"""Persists the last ledger head seen through each socket.
 
 The broker's database and the head it keeps beside it can be replaced together; what a
 console remembers elsewhere still tells that a tail is missing or an older copy stands

@@ -1,4 +1,4 @@
-"""Reads a moment of the past through the link to the broker."""
+"""Reads the state at a moment of the past over the link."""
 
 from __future__ import annotations
 

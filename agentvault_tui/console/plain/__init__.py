@@ -1,4 +1,4 @@
-"""The console line by line: no alternate screen, for screen readers and serial lines.
+"""Plain mode: the console line by line, for screen readers and serial lines.
 
 What happens is told in sentences; what is typed is a command.
 """

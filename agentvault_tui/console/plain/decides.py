@@ -1,4 +1,4 @@
-"""The commands that decide, each confirmed by typing what it is about."""
+"""Commands of plain mode that decide; each is confirmed by a typed word."""
 
 from __future__ import annotations
 

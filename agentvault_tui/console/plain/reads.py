@@ -1,4 +1,4 @@
-"""The commands that read: what the mirror knows, and what the ledger holds."""
+"""Commands of plain mode that read mirror and ledger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happened, as whole sentences in ASCII of our own: for ears and serial lines."""
+"""Words agents, step-ups and events as whole sentences, for screen readers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One session line by line: it takes commands, and asks for the word that confirms.
+"""One session of plain mode: reads commands, and confirms decisions by a word.
 
 The same safety as in the dialogs: a decision is confirmed by typing what it is about,
 it acts on what was shown when it was asked for, and a line that comes within 600 ms

@@ -1,4 +1,4 @@
-"""Tells what changes in the mirror, in sentences, as far as an ear can follow."""
+"""Announces changes of the mirror as sentences, at a readable rate."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is known: the broker's answers as records, and what follows from them."""
+"""The read model of the console, and what is derived from it."""

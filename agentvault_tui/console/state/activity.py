@@ -1,4 +1,4 @@
-"""What one agent did, as records: uses of scopes, refusals, the day, what a cut ends.
+"""One agent's activity: uses of scopes, denials, answers over a day.
 
 Read from ``GET /api/agents/{id}/activity``.
 """

@@ -1,4 +1,4 @@
-"""What a half-typed filter may become: keys, known values, saved filters by ``@``."""
+"""Completes a filter: keys, known values, and saved filters after ``@``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Times and counts as people read them, and moments of the ledger as they type them."""
+"""Formats times and counts, and parses the moments that people type."""
 
 from __future__ import annotations
 

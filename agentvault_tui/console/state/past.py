@@ -1,4 +1,4 @@
-"""The time machine's model: a mirror of a moment, and how one is asked for.
+"""The mirror of a moment of the past, and how the moment is given.
 
 A mirror of the past is a mirror like any other, filled by one answer of the broker and
 then left alone, with a clock that stands at the moment: the same panes draw it.

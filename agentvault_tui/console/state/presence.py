@@ -1,4 +1,4 @@
-"""Who else is connected, what they have open, and what they have just decided."""
+"""Connected operators: what each looks at, and decided last."""
 
 from __future__ import annotations
 

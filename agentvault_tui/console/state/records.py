@@ -1,4 +1,4 @@
-"""The console's records: what the broker said, and what an operator can do."""
+"""The console's records: the broker's answers with displayable text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A revocation at tenant and providers, in words that every face shares."""
+"""Words a revocation at tenant and providers, for console, plain mode and CLI."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A step-up in words that dialogs, plain mode and the command line share."""
+"""Words a step-up, for dialogs, plain mode and command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Live tokens of each agent, and how often things happened lately, in few bytes."""
+"""Compact stores: live tokens by agent, and rates over the last minute."""
 
 from __future__ import annotations
 

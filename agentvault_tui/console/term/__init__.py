@@ -1,4 +1,4 @@
-"""The terminal itself: its output, its keys, and what it is reached by."""
+"""The terminal: output, input, and key bindings."""
 
 from __future__ import annotations
 
