@@ -43,7 +43,8 @@ STEPUP_DOC = (
     '"ttl":300,"count":1,"status":"pending","problem":null,"denial":null,'
     f'"resource_indicator":null,"connection":null,"requested_at":{WHEN},'
     f'"expires":[{WHEN},7.5,"boot"],"decided_at":null,"begun_at":null,'
-    f'"redeemed_at":null,"fetched_at":null,"evaluation":false,"decided_by":["s","n",["mfa"],{WHEN}],'
+    '"redeemed_at":null,"fetched_at":null,"evaluation":false,'
+    f'"decided_by":["s","n",["mfa"],{WHEN}],'
     '"parameters":{"amount":1.50},"authorization_details":[{"type":"t"}]}'
 )
 
