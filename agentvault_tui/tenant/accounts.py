@@ -1,4 +1,4 @@
-"""Connected accounts, how they are connected, and the built-in provider."""
+"""Token Vault's connected accounts, connect requests, and the built-in provider."""
 
 from __future__ import annotations
 
@@ -98,15 +98,13 @@ class VaultAccounts:
         return None if row is None else _read(row)
 
     def delete(self, key: str) -> bool:
-        """Forget an account and our copy of its tokens, and no more than that."""
+        """Delete an account and our copy of its tokens; the provider's stay."""
         return bool(self._store.delete("connected_accounts", id=key))
 
     def tokens(self, account: VaultAccount, lifetime: float) -> TokenPair | None:
-        """Return tokens that work now; None when the provider refuses to refresh.
+        """Return valid tokens; None when the provider refuses to refresh.
 
-        Args:
-            account: whose.
-            lifetime: seconds that the provider's access tokens live.
+        *lifetime* is how many seconds the provider's access tokens live.
         """
         (row,) = self._store.rows("connected_accounts", id=account.id)
         raw = self._seal.open(_KIND, account.id, row["version"], row["sealed"])
@@ -159,7 +157,7 @@ PATH: Final = "/agentvault/workspace"
 
 @dataclass(frozen=True, slots=True)
 class TokenPair:
-    """What a provider hands out (RFC 6749 section 5.1)."""
+    """A provider's tokens (RFC 6749 section 5.1)."""
 
     access_token: str = field(repr=False)
     refresh_token: str = field(repr=False)
@@ -177,7 +175,7 @@ class Provider:
     def grant(
         self, connection: str, account: str, scope: str, lifetime: float
     ) -> TokenPair:
-        """Give tokens for what the owner of *account* has consented to."""
+        """Issue tokens for what the owner of *account* has consented to."""
         key, refresh = new_id("pgr"), new_secret("av_pr")
         self._store.insert(
             "provider_grants",
@@ -201,7 +199,7 @@ class Provider:
         return TokenPair(access, refresh_token, row["scope"], expires_at)
 
     def info(self, access_token: str) -> dict[str, object] | None:
-        """Say what a live access token is good for; None if it is not one."""
+        """Return what a live access token is good for; None if it is not one."""
         row = self._store.one(
             "SELECT t.scope, t.expires_at, g.account, g.connection"
             " FROM provider_tokens t JOIN provider_grants g ON g.id = t.grant_id"
@@ -220,7 +218,7 @@ class Provider:
         }
 
     def revoke(self, token: str) -> None:
-        """End a token; a refresh token ends all that came of it (RFC 7009)."""
+        """Revoke a token; a refresh token ends its grant (RFC 7009 section 2.1)."""
         digest = sha256_hex(token)
         row = self._store.find("provider_grants", refresh_hash=digest)
         if row is not None:
@@ -302,7 +300,7 @@ class PendingConsent:
 
 
 class Connecting:
-    """The requests of one store that wait for a person; hashes of their secrets."""
+    """Connect requests that wait for a person; their secrets are stored as hashes."""
 
     def __init__(self, store: Store, clock: Clock, issuer: str) -> None:
         self._store = store
@@ -354,7 +352,7 @@ class Connecting:
         return self._undecided(session_hash=key)
 
     def consent(self, asked: PendingConsent, account: str) -> str | None:
-        """Note a person's yes for *account*; return the code that proves it, once."""
+        """Record consent for *account*; return the code that proves it, once."""
         code = secrets.token_urlsafe(32)
         changed = self._store.change(
             "UPDATE connect_requests SET code_hash = ?, account = ?"

@@ -57,7 +57,7 @@ _log = logging.getLogger("agentvault.tenant")
 
 @dataclass(slots=True)
 class ActivationSession:
-    """Where one person stands with one code."""
+    """One browser's progress with one device code."""
 
     code_key: str
     user_code: str = field(repr=False)
@@ -78,8 +78,7 @@ class ActivationSessions:
 
     A cookie alone is not enough: cookies do not tell ports apart, so every server on
     127.0.0.1 that a browser visits is sent ours. The form token is in the page alone,
-    which no other origin can read, and a GET never shows a session's page. A form
-    counts only with both.
+    which no other origin can read, and a GET never shows a session's page.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -121,8 +120,8 @@ class ActivationSessions:
     ) -> tuple[ActivationSession | None, bool]:
         """Find the session of a submitted form, and whether the form may act.
 
-        A form sent twice, or from a page left behind, is the right person's and does
-        nothing: they are shown where they stand.
+        A form sent twice, or from an earlier page, does nothing: its person is shown
+        the current step.
         """
         digest = sha256_hex(token)
         session = self._by_token.get(digest)
@@ -174,7 +173,7 @@ class WrongCodes:
 
 @dataclass(frozen=True, slots=True)
 class SubmittedForm:
-    """A form that may act: whose, on which code, and what it says."""
+    """A form that may act: whose, on which code, and its fields."""
 
     request: Request
     session: ActivationSession

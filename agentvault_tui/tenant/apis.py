@@ -1,4 +1,4 @@
-"""Resource servers and connections: what tokens are for, and where users come from."""
+"""Resource servers, client grants and connections."""
 
 from __future__ import annotations
 

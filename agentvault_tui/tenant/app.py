@@ -54,12 +54,7 @@ class Surface:
 
     @classmethod
     def of(cls, parts: Parts, device_code_ttl: int) -> Self:
-        """Return what an embedded tenant serves.
-
-        Args:
-            parts: the tenant's.
-            device_code_ttl: seconds that a device code of the console lives.
-        """
+        """Return what an embedded tenant serves, with codes of *device_code_ttl* s."""
         device = DeviceGrant(parts, device_code_ttl)
         views = Views(parts.issuer)
         grants = {
@@ -99,7 +94,7 @@ class Surface:
 
 
 def _guarded(app: App, hosts: frozenset[bytes]) -> App:
-    """Put the guard before *app*; few paths take large bodies."""
+    """Put the request guard before *app*; two paths take larger bodies."""
     usual = RequestGuard(app, hosts=hosts, navigable=True)
     device = RequestGuard(app, hosts=hosts, navigable=True, body_cap=_DEVICE_BODY_CAP)
     management = RequestGuard(app, hosts=hosts, body_cap=MANAGEMENT_BODY_CAP)
@@ -144,7 +139,7 @@ def _documents(parts: Parts) -> list[BaseRoute]:
 
 
 async def _http_error(_: Request, error: Exception) -> Response:
-    """Answer what no route takes in the envelope of everything else."""
+    """Answer an unknown path or method as JSON."""
     if not isinstance(error, HTTPException):
         raise error
     codes = {404: "not_found", 405: "method_not_allowed"}

@@ -1,4 +1,4 @@
-"""The tenant's OAuth clients: kept, found, and authenticated."""
+"""OAuth clients: stored, found, and authenticated."""
 
 from __future__ import annotations
 
@@ -251,5 +251,5 @@ def _basic(authorization: str) -> tuple[str, str] | None:
 
 
 def _refusal() -> TenantRefusedError:
-    """One answer for an unknown client and a wrong proof (T-16)."""
+    """Return one error for an unknown client and a wrong secret (T-16)."""
     return TenantRefusedError("invalid_client", "Unknown client, or wrong credentials.")

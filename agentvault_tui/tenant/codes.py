@@ -39,12 +39,11 @@ def new_user_code() -> str:
 
 
 def normal_user_code(typed: str) -> str | None:
-    """Map what was typed to a user code, or return None: it is none.
+    """Return what was typed as a user code, or None.
 
-    RFC 8628 section 6.1: case is forgiven, and what is neither letter nor digit is
-    passed over, such as the hyphens, spaces and line ends of other keyboards and
-    of pasted text. Full-width letters and digits, as some input methods write
-    them, are read as what they are; no other letter stands for another.
+    RFC 8628 section 6.1: case is ignored, and so is what is neither letter nor digit.
+    Full-width letters, as some input methods write them, are read as what they are;
+    no other letter stands for another.
     """
     if len(typed) > _LONGEST:
         return None
@@ -61,7 +60,7 @@ def _hyphened(letters: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CodePair:
-    """What the device is given, once."""
+    """The codes of one device flow, given out once."""
 
     device_code: str = field(repr=False)
     user_code: str = field(repr=False)
@@ -69,7 +68,7 @@ class CodePair:
 
 @dataclass(frozen=True, slots=True)
 class StoredDeviceCode:
-    """A code as the store holds it: hashes, and what it is for."""
+    """A device code as the store holds it: hashes, and what it is for."""
 
     key: str
     """SHA-256 of the device code."""
@@ -89,7 +88,7 @@ class StoredDeviceCode:
 
     @property
     def exhausted(self) -> bool:
-        """Tell whether failed sign-ins ended it, and not a person's no."""
+        """Tell whether failed sign-ins denied it, and not a person."""
         return self.failures >= _TRIES
 
 
@@ -148,7 +147,7 @@ class DeviceCodes:
         return self._read(self._store.find("device_codes", device_code_hash=key))
 
     def by_user_code(self, user_code: str) -> StoredDeviceCode | None:
-        """Find what a person typed, in its normal form, if it may still be decided."""
+        """Find a normal user code that may still be decided."""
         hashed = self._hash(user_code)
         code = self._read(self._store.find("device_codes", user_code_hash=hashed))
         return code if code is not None and self.open(code) else None
@@ -158,7 +157,7 @@ class DeviceCodes:
         return code.state == "pending" and not code.expires.passed(self._clock)
 
     def failed(self, code: StoredDeviceCode) -> None:
-        """Count a failed sign-in; the fifth ends the code (T-08)."""
+        """Count a failed sign-in; the fifth denies the code (T-08)."""
         self._store.change(
             "UPDATE device_codes SET failures = failures + 1, state ="
             " CASE WHEN failures + 1 >= ? THEN 'denied' ELSE state END"
@@ -170,16 +169,16 @@ class DeviceCodes:
     def approve(
         self, code: StoredDeviceCode, sub: str, sid: str, authenticated: int
     ) -> bool:
-        """Decide for *code*; False if it was decided or over first."""
+        """Approve *code*; False if it was decided or expired first."""
         who = {"sub": sub, "sid": sid, "authenticated_at": authenticated}
         return self._decide(code, {"state": "approved", **who})
 
     def deny(self, code: StoredDeviceCode) -> bool:
-        """Decide against *code*; False if it was decided or over first."""
+        """Deny *code*; False if it was decided or expired first."""
         return self._decide(code, {"state": "denied"})
 
     def spend(self, code: StoredDeviceCode) -> bool:
-        """Use *code* up; True for exactly one caller (T-11)."""
+        """Spend *code*; True for exactly one caller (T-11)."""
         return self._move(code, code.state, {"state": "spent"})
 
     def _decide(self, code: StoredDeviceCode, changes: Mapping[str, object]) -> bool:

@@ -1,4 +1,4 @@
-"""Reads what is being approved from a device request (RFC 9396), strictly."""
+"""Read what is being approved from a device request (RFC 9396), strictly."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class StepUpDetails(
         )
 
     def others(self) -> list[tuple[str, object]]:
-        """Return what else a resource server will read, one member a row."""
+        """Return what else a resource server will read, one row a member."""
         rows = detail_members(self.other_details)
         if self.resource_indicator not in {None, self.resource}:
             rows.append(("resource indicator", self.resource_indicator))
@@ -70,8 +70,8 @@ class StepUpDetails(
 def read(text: str) -> StepUpDetails:
     """Read ``authorization_details``: exactly one object of our type.
 
-    RFC 9396 section 5: unknown types and wrong members are refused, not dropped, since
-    a person is going to decide by them.
+    RFC 9396 section 5: unknown types and wrong members are refused, not dropped, for a
+    person decides by them.
 
     Raises:
         TenantRefusedError: ``invalid_authorization_details``.
@@ -115,7 +115,7 @@ def _refuse(why: str) -> TenantRefusedError:
 
 
 def _bounded(value: object, depth: int) -> None:
-    """Hold the caps that agents' requests have at the broker."""
+    """Apply the caps that the broker applies to agents' requests."""
     if isinstance(value, str) and len(value) > _TEXT_CAP:
         raise _refuse(f"a text in parameters is over {_TEXT_CAP} characters")
     if isinstance(value, dict | list):

@@ -43,7 +43,7 @@ _TEXT_CAP: Final = 500
 
 
 class Journal:
-    """Writes rows under the names that Auth0's have, and reads them by their ids."""
+    """Writes rows with the members that Auth0's have, and reads them by id."""
 
     def __init__(self, store: Store, clock: Clock, host: str) -> None:
         self._store = store
@@ -67,10 +67,10 @@ class Journal:
         audience: str | None = None,
         scope: str | None = None,
     ) -> None:
-        """Add a row of type *kind*; never a secret among its *details*.
+        """Add a row of type *kind*; *details* must hold no secret.
 
-        Unless *connection* names another, or none with an empty name, a row of a user
-        is of the connection where users sign in.
+        Without a *connection*, a user's row is of the one where users sign in; with an
+        empty one, of none.
         """
         if client is None and user is None and self._too_many_strangers():
             # Whoever has no name here must not push out what was written of others.

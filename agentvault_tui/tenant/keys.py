@@ -1,4 +1,4 @@
-"""The tenant's signing keys: RSA, sealed at rest; current, next, and just retired."""
+"""The tenant's signing keys: RSA, sealed at rest; current, next, and retired."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MOST_RETIRED: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """What a rotation did, by the names of the keys."""
+    """What a rotation did, by the ids of the keys."""
 
     current: str
     next: str
@@ -45,9 +45,9 @@ class SigningKeys:
     """Signs ID tokens with RS256, the one algorithm Auth0 offers every client.
 
     Two keys are published, like Auth0's current and next, so that a client which
-    cached the set already knows the key that a rotation brings into use. What was
-    current before is published until the last token that it signed has lapsed, which
-    may be a month for an API's. So the latest ``exp`` is noted before a token leaves.
+    cached the set already knows the key that a rotation brings into use. A retired key
+    is published until the last token that it signed has expired, which may be a month
+    for an API's. So the latest ``exp`` is stored before a token leaves.
     """
 
     def __init__(self, store: Store, seal: TenantSeal, clock: Clock) -> None:
@@ -75,7 +75,7 @@ class SigningKeys:
     ) -> tuple[dict[str, object], dict[str, object]] | None:
         """Return header and claims of what one of the published keys signed.
 
-        RS256 alone (RFC 8725 section 3.1): what the header asks for decides nothing.
+        RS256 alone (RFC 8725 section 3.1), whatever the header says.
         """
         known = KeySet.import_key_set({"keys": self.public()["keys"]})
         try:
@@ -91,11 +91,10 @@ class SigningKeys:
         return {"keys": keys + [old["jwk"] for old in self._retired()]}
 
     def rotate(self) -> Rotation:
-        """Bring the next key into use, and make another next one.
+        """Bring the next key into use, and make another next one, in one transaction.
 
-        The private part of the key that was in use is gone with this; its public part
-        is published until what it signed has lapsed. All or nothing, and a tenant
-        that runs on the same store goes on with the new keys at once.
+        The private part of the key that was in use is deleted; its public part is
+        published until what it signed has expired. A running tenant follows.
 
         Raises:
             ConflictError: too many retired keys are published still.
@@ -121,10 +120,10 @@ class SigningKeys:
         return self._rotation(before, until)
 
     def revoke(self) -> Rotation:
-        """Replace every key there is or was: somebody else may know one of them.
+        """Replace every key there is: somebody else may know one of them.
 
         Whoever could read one could read the other, so the next one does not sign
-        either, and of what was signed before nothing verifies from now on.
+        either, and nothing that was signed before verifies any more.
         """
         fresh = {use: _new_key() for use in ("current", "next")}
         with self._store.transaction():
@@ -137,7 +136,7 @@ class SigningKeys:
         return self._rotation(before, self._clock.now())
 
     def _used_until(self, expires: float) -> RSAKey:
-        """Return the key to sign with, once it is noted until when that counts."""
+        """Return the current key, once *expires* is stored as its latest ``exp``."""
         noted = 0
         while not noted:
             self._read()
@@ -151,7 +150,7 @@ class SigningKeys:
         return key
 
     def _lapse(self) -> datetime:
-        """Return when the last token of the current key is worth nothing."""
+        """Return when the last token of the current key expires."""
         sql = "SELECT signed_until FROM signing_keys WHERE use = 'current'"
         until = float(self._store.all(sql)[0]["signed_until"])
         signed = datetime.fromtimestamp(until, UTC)
@@ -163,7 +162,7 @@ class SigningKeys:
         return Rotation(kids[0], kids[1], str(before.kid), until)
 
     def _read(self) -> None:
-        """Know the keys the store holds now: another process may have rotated them."""
+        """Load the keys of the store: another process may have rotated them."""
         for use in ("current", "next"):
             known = self._keys.get(use)
             if known is None or known.kid != self._kid(use):
@@ -202,6 +201,14 @@ class SigningKeys:
 
 def rotate_keys(home: Home, clock: Clock, *, revoke: bool = False) -> Rotation:
     """Rotate or *revoke* the keys of *home*'s tenant, whether or not it runs.
+
+    Args:
+        home: whose tenant.
+        clock: the time.
+        revoke: replace all keys at once, so that nothing signed before verifies.
+
+    Returns:
+        the keys' ids, and until when the retired one is published.
 
     Raises:
         TenantError: its store cannot be used.

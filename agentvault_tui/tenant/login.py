@@ -1,4 +1,4 @@
-"""The login pages: password, consent, and back to the client that asked.
+"""The login pages: password, consent, and back to the client.
 
 They serve two requests: an authorization (``/authorize``), and the consent that lets
 Token Vault keep an account's tokens (``/connected-accounts/connect``).
@@ -49,7 +49,7 @@ _log = logging.getLogger("agentvault.tenant")
 
 @dataclass(frozen=True, slots=True)
 class LoginText:
-    """What the pages show of a request, made displayable."""
+    """What the pages show of a request, displayable."""
 
     kind: LoginKind
     client: Shown
@@ -258,7 +258,7 @@ class LoginPages:
 
 
 def _back(redirect_uri: str, **members: str | None) -> Response:
-    """Send the browser on; what it carries is in no cache and no referrer."""
+    """Redirect the browser; no cache and no referrer keeps what it carries."""
     uri = urlsplit(redirect_uri)
     pairs = parse_qsl(uri.query, keep_blank_values=True)
     pairs += [(name, value) for name, value in members.items() if value is not None]
@@ -280,7 +280,7 @@ LONGEST: Final = 4_000
 
 @dataclass(frozen=True, slots=True)
 class LoginState:
-    """What is asked for, and who signed in; only the tenant can read or make one."""
+    """What is asked for, and who signed in; the tenant alone reads it."""
 
     kind: LoginKind
     client_id: str
@@ -299,10 +299,10 @@ class LoginState:
 
 
 class SealedStates:
-    """Seals states into forms, each for one browser and some minutes.
+    """Seals states into forms, each for one browser and ten minutes.
 
-    A form's state also protects against cross-site request forgery: it takes the page
-    that held it, and the cookie of the browser that got the page.
+    A state also protects against cross-site request forgery: it takes the page that
+    held it, and the cookie of the browser that got the page.
     """
 
     def __init__(self, seal: TenantSeal, clock: Clock) -> None:

@@ -1,4 +1,4 @@
-"""The My Account API: a user connects accounts at providers, sees them, drops them."""
+"""The My Account API: a user connects accounts at providers, lists and deletes them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _Challenge = Annotated[str, Meta(min_length=43, max_length=128)]
 
 
 class ConnectBody(Struct):
-    """What ``POST connect`` takes; its `authorization_params` are passed over."""
+    """The body of ``POST connect``; its `authorization_params` are passed over."""
 
     connection: Word | Maybe = UNSET
     redirect_uri: Uri | Maybe = UNSET
@@ -57,7 +57,7 @@ class ConnectBody(Struct):
 
 
 class CompleteBody(Struct):
-    """What ``POST complete`` takes."""
+    """The body of ``POST complete``."""
 
     auth_session: Word | Maybe = UNSET
     connect_code: Word | Maybe = UNSET
@@ -219,7 +219,7 @@ class MyAccount:
 
 
 def _problem(error: ApiError) -> Response:
-    """Write a refusal as the My Account API does: a third envelope, near RFC 9457."""
+    """Write a refusal in the My Account API's envelope, close to RFC 9457."""
     said: dict[str, object] = {
         "type": f"https://auth0.com/api-errors/{error.status}",
         "status": error.status,

@@ -13,14 +13,14 @@ Document = dict[str, Any]
 
 
 class Objects:
-    """The documents of one kind, each with an id and a name of its own."""
+    """The documents of one kind, each with a unique id and a unique name."""
 
     def __init__(self, store: Store, kind: str) -> None:
         self._store = store
         self._kind = kind
 
     def add(self, key: str, name: str, doc: Document) -> None:
-        """Keep *doc*.
+        """Insert *doc*.
 
         Raises:
             ConflictError: there is one of that id or name.
@@ -36,12 +36,12 @@ class Objects:
         return self._one(name=name)
 
     def replace(self, key: str, doc: Document) -> None:
-        """Put *doc* in the place of what is there; its name stays."""
+        """Replace a document; its name stays."""
         changes: Document = {"doc": json.dumps(doc)}
         self._store.update("objects", changes, kind=self._kind, id=key)
 
     def delete(self, key: str) -> bool:
-        """Forget the document; tell whether there was one."""
+        """Delete a document; tell whether there was one."""
         return bool(self._store.delete("objects", kind=self._kind, id=key))
 
     def all(self) -> list[Document]:
@@ -60,10 +60,10 @@ def merged(doc: Mapping[str, object], changes: Mapping[str, object]) -> Document
 
 
 def rebase(store: Store, issuer: str) -> None:
-    """Give stored audiences the issuer's name of this start.
+    """Rewrite the audiences of the store for the issuer of this start.
 
-    The name has the port in it. When the port changed, ``<issuer>me/`` of a grant made
-    before must go on meaning this tenant, and no other that may have taken the port.
+    The issuer has the port in it: when that changed, ``<issuer>me/`` of an earlier
+    grant must go on meaning this tenant, and none that may have taken the port.
     """
     before = store.fact("issuer")
     if before == issuer:

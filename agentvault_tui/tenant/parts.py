@@ -1,4 +1,4 @@
-"""The services of one tenant, made once and shared by its endpoints and pages."""
+"""The services of one tenant, shared by its endpoints and pages."""
 
 from __future__ import annotations
 
@@ -35,10 +35,9 @@ HOST: Final = "127.0.0.1"
 class Run:
     """The broker's two clients of one run, which no file ever holds.
 
-    The console's id is native and public, as Auth0 has it for the device flow, and
-    yet nobody's but the broker's: others cannot start flows and fill the room there
-    is for them. The management credential is what an operator would make by hand at
-    Auth0.
+    The console's is native and public, as Auth0 has it for the device flow; that its id
+    is the broker's alone keeps others from starting flows. The management credential is
+    what an operator would make by hand at Auth0.
     """
 
     client_id: str = field(default_factory=lambda: new_id("app"), repr=False)
@@ -55,11 +54,7 @@ class Run:
 
 
 class Parts:
-    """The services of one tenant.
-
-    A part may be replaced before the tenant is served: what serves it reads the parts
-    then.
-    """
+    """The services of one tenant; one may be replaced before the tenant is served."""
 
     def __init__(
         self,

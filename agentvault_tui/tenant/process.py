@@ -1,4 +1,4 @@
-"""The tenant's process: starts, says that it is ready, and ends with its parent."""
+"""The tenant's process: it prints that it is ready, and ends with its parent."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ParentOrders:
-    """What the parent decides, so that a restarted tenant is the same one."""
+    """What the broker passes on, so that a restarted tenant is the same one."""
 
     port: int
     run: Run
@@ -100,7 +100,7 @@ class ParentOrders:
     def bind(self, store: Store) -> tuple[socket.socket, socket.socket | None]:
         """Return the socket to serve on, and the one that holds the other loopback.
 
-        Both are then held by the parent as well.
+        The parent then holds both as well.
         """
         if self.listening is not None:
             self.listening.set_inheritable(False)
@@ -146,10 +146,7 @@ async def _serve(
 
 
 def _bind(store: Store, port: int) -> tuple[socket.socket, socket.socket | None]:
-    """Take the port asked for, else the one of last time, else any.
-
-    The issuer's name has the port in it, so keeping the port keeps the name.
-    """
+    """Bind the port asked for, else the last one, which keeps the issuer, else any."""
     if port:
         return loopback_pair(HOST, port)
     remembered = store.fact("port")

@@ -1,4 +1,4 @@
-"""Check the two factors, password and one-time code, and count failed tries."""
+"""Check the two factors, password and one-time code, and limit failed tries."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _SPACES: Final = re.compile(r"[ -]")
 
 
 class WrongSignInError(TenantRefusedError):
-    """The first factor was wrong; which part of it, only the log is told."""
+    """The first factor was wrong; the log alone is told which part of it."""
 
     def __init__(self, *, known: bool) -> None:
         super().__init__("wrong_sign_in", "The user name or the password is not right.")
@@ -52,7 +52,7 @@ class WrongSignInError(TenantRefusedError):
 
 
 class SignIn:
-    """Says who signs in, or why not; the same words for a wrong name and password."""
+    """Checks factors; the error is the same for a wrong name and a wrong password."""
 
     def __init__(
         self, store: Store, seal: TenantSeal, clock: Clock, hasher: PasswordHasher
@@ -100,11 +100,10 @@ class SignIn:
         return user
 
     def one_time_code(self, user: User, code: str, origin: Origin) -> int:
-        """Check the second factor and use it up.
+        """Check the second factor and spend it.
 
-        Tries count for the person, whoever makes them: that takes the password, and
-        six digits bear few. Only where it was shown that it is their browser, or this
-        home's owner, they count apart.
+        Tries count for the person, whoever makes them: that takes the password, and six
+        digits bear few. From their own browser, or this home's owner, they count apart.
 
         Returns:
             when the person was authenticated, in epoch seconds.
@@ -173,17 +172,17 @@ class SignIn:
 
 
 class Lockouts:
-    """The tries of each person in each lane, kept over restarts."""
+    """Failed tries by person and lane, kept over restarts."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
 
     def charge(self, who: str, factor: Factor) -> float:
-        """Take one try before it is looked at, so that parallel ones all count.
+        """Count one try before it is checked, so that parallel ones all count.
 
         Returns:
-            0.0, or the seconds to wait: then the try was not taken.
+            0.0, or the seconds to wait: then the try was not counted.
         """
         now = self._clock.now().timestamp()
         with self._store.transaction():
@@ -229,10 +228,9 @@ def _lock(failures: int, factor: Factor) -> float:
 
 
 def _of_no_password(hasher: PasswordHasher) -> str:
-    """Return the hash of no password, which takes as long to check as any other.
+    """Return a hash that no password has, and that takes as long to check as any other.
 
-    Random bytes with *hasher*'s parameters: making a true one takes as long as a
-    sign-in, and the tenant would be ready that much later.
+    Random bytes with *hasher*'s parameters: hashing something would delay the start.
     """
     cost = f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
     sizes = (hasher.salt_len, hasher.hash_len)
@@ -284,7 +282,7 @@ class Lane:
 
 
 class Lanes:
-    """Finds the lane of a sign-in, and has browsers remembered."""
+    """Assigns sign-ins to lanes, and remembers browsers."""
 
     def __init__(self, seal: TenantSeal, clock: Clock) -> None:
         self._clock = clock
@@ -330,10 +328,10 @@ class Lanes:
         return Lane(f"uid-{origin.uid}", trusted=False)
 
     def remember(self, answer: Response, origin: Origin, sub: str) -> None:
-        """Have the browser known as *sub*'s, who has just shown both factors.
+        """Set the cookie that makes this browser known as *sub*'s, after both factors.
 
         Cookies do not tell ports apart: another server on this address may be sent it.
-        For that it is good for no other user's process, and for no more than tries.
+        So it is good for no other user's process, and for nothing but tries.
         """
         nonce = secrets.token_urlsafe(16)
         issued = str(int(self._clock.now().timestamp()))
@@ -357,13 +355,13 @@ class Lanes:
 
 
 def proof_of(seal: TenantSeal, user_code: str) -> str:
-    """Return what shows that a sign-in for *user_code* comes from this home's owner."""
+    """Return the proof that a sign-in for *user_code* is by this home's owner."""
     key = seal.derive("sign-in from the home")
     return hmac.new(key, user_code.encode(), "sha256").hexdigest()
 
 
 class Turns:
-    """Few checks at a time, given to the lanes that wait one after the other."""
+    """Limits parallel password checks, and serves waiting lanes in rotation."""
 
     def __init__(self) -> None:
         self._waiting: dict[Lane, deque[asyncio.Future[None]]] = {}

@@ -1,4 +1,4 @@
-"""The tenant's SQLite file: its version, its modes, and short transactions on it."""
+"""The tenant's SQLite file: schema, migrations, and short transactions."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Store:
         """Bring the tables to our version, keeping what they hold.
 
         Raises:
-            TenantError: a later release has brought them further.
+            TenantError: the file is of a later release.
         """
         version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
         if version > len(MIGRATIONS):
@@ -84,7 +84,7 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Make the statements inside one: all of them, or none."""
+        """Run the block in one transaction."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield

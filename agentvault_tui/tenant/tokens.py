@@ -1,4 +1,4 @@
-"""Tokens: ID, access and refresh tokens made, and access tokens checked."""
+"""ID, access and refresh tokens: issued, and read."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class IssuedTokens:
 
 @dataclass(frozen=True, slots=True)
 class TokenService:
-    """Makes tokens in the name of one issuer."""
+    """Issues tokens in the name of one issuer."""
 
     store: Store
     keys: SigningKeys
@@ -94,7 +94,7 @@ class TokenService:
         api: ResourceServer | None,
         sid: str | None,
     ) -> IssuedTokens:
-        """Make the tokens of a refresh: nothing in them says anything of a factor."""
+        """Issue the tokens of a refresh, which prove no factor."""
         answer = self._access(client, user, scope, api, REFRESH_TOKEN)
         words = scope.split()
         if "openid" in words:
@@ -119,9 +119,9 @@ class TokenService:
         return person(user, row["scope"].split()) if user and live else None
 
     def revoke(self, token: str, client: Client) -> None:
-        """End a token for /userinfo if it is *client*'s (RFC 7009 section 2).
+        """Revoke a token for /userinfo if it is *client*'s (RFC 7009 section 2).
 
-        One for an API is signed, and nothing ends it early: as at Auth0.
+        One for an API is signed, and lives until it expires: as at Auth0.
         """
         self.store.delete(
             "access_tokens", token_hash=sha256_hex(token), client_id=client.key
@@ -220,7 +220,7 @@ class TokenService:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedAccess:
-    """What a valid access token says."""
+    """The claims of a valid access token."""
 
     sub: str
     client_id: str
@@ -314,7 +314,7 @@ class RefreshToken:
 
 
 class RefreshTokens:
-    """The refresh tokens of one store; only hashes of them are kept."""
+    """The refresh tokens of one store, which has hashes alone."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store

@@ -1,4 +1,4 @@
-"""The tenant's users: names, roles, secrets, and how the owner of a home keeps them."""
+"""The tenant's users: names, roles and secrets, kept by the owner of the home."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class People:
         roles: tuple[str, ...] = (),
         profile: dict[str, object] | None = None,
     ) -> tuple[User, str]:
-        """Add a user; return it and its one-time code secret, to be shown once.
+        """Add a user; return it and its one-time code secret, shown once.
 
         Raises:
             ConflictError: the name is taken.
@@ -162,7 +162,7 @@ class People:
         return user, secret
 
     def delete(self, sub: str) -> bool:
-        """Forget a user and all that is kept of them; tell whether there was one."""
+        """Delete a user and what is kept of them; tell whether there was one."""
         with self._store.transaction():
             self._store.change(_UNLOCK, sub)
             self._store.delete("connected_accounts", user_id=sub)
@@ -172,7 +172,7 @@ class People:
 
 @dataclass(frozen=True, slots=True)
 class NewUser:
-    """What is shown once, when a user is added."""
+    """A new user's secrets, shown once."""
 
     user: User
     password: str = field(repr=False)
@@ -186,7 +186,7 @@ def strong_hasher() -> PasswordHasher:
 
 
 class UserStore(People):
-    """The users of one home, for the process of whoever owns it.
+    """The users of one home, for the process of its owner.
 
     Safe while the tenant runs: each change is one SQLite transaction, and the tenant
     reads the user anew at each sign-in.

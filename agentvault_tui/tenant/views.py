@@ -1,4 +1,4 @@
-"""Renders the pages: untrusted values become visible text here, and HTML escapes it."""
+"""Render the pages: untrusted values become visible text, and HTML escapes it."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ _HEADERS: Final = {
 
 
 def request_view(what: StepUpDetails) -> dict[str, object]:
-    """Return what is being approved, ready to show: each text in full.
+    """Return what is being approved, displayable, each text in full.
 
-    The agent's own reason is not among it (T-08). `scope` is every scope the token
-    will carry, where that is more than the action.
+    The agent's own reason is not among it (T-08). `scope` is every scope the token will
+    carry, where that is more than the action.
     """
     texts = ("agent_id", "agent_name", "action", "resource", "why", "requested_on",
              "connection", "scope")  # fmt: skip
@@ -86,7 +86,7 @@ def _rows(
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a page is shown again; the code is for programs, the text for people."""
+    """Why a page is shown again: a code for programs, a text for people."""
 
     code: str
     text: str

@@ -158,8 +158,7 @@ class ApiCalls:
         found = [api.shape() for api in self._apis.all()]
         if (wanted := call.query.get("identifiers")) is not None:
             found = [doc for doc in found if doc["identifier"] in wanted.split(",")]
-        page = wire.either(call.query, "resource_servers", found)
-        return Answer(200, wire.chosen(call.query, page, "resource_servers"))
+        return Answer(200, wire.listed(call.query, "resource_servers", found))
 
     def _get(self, call: Call) -> Answer:
         return Answer(200, self._found(call).shape())

@@ -1,7 +1,7 @@
-"""The calls of the Management API that the broker makes, in one table.
+"""The calls of the Management API that the broker makes.
 
-They make an agent's client and let it use a connection, take its tokens and grants
-back, and read the log. People and keys of a home are kept by commands, not here.
+They make an agent's client and let it use a connection, revoke its tokens and grants,
+and read the log. Users and keys of a home are kept by commands, not here.
 """
 
 from __future__ import annotations
@@ -214,8 +214,8 @@ def _list_clients(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     if "is_first_party" in asked.query:
         first = wire.flagged(asked.query, "is_first_party")
         found = [doc for doc in found if doc["is_first_party"] is first]
-    page = wire.either(asked.query, "clients", found, name="client_id")
-    return ManagementAnswer(200, wire.chosen(asked.query, page, "clients"))
+    page = wire.listed(asked.query, "clients", found, name="client_id")
+    return ManagementAnswer(200, page)
 
 
 @_call("GET", "/clients/{id}", "Get client by ID", "read:clients", "read:client_keys")
@@ -278,7 +278,7 @@ def _list_grants(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     for name in ("client_id", "audience", "subject_type"):
         if (wanted := asked.query.get(name)) is not None:
             found = [grant for grant in found if grant[name] == wanted]
-    return ManagementAnswer(200, wire.either(asked.query, "client_grants", found))
+    return ManagementAnswer(200, wire.listed(asked.query, "client_grants", found))
 
 
 @_call("POST", "/client-grants", "Create a client grant", "create:client_grants")
@@ -338,8 +338,7 @@ def _check_grant(parts: Parts, grant: Mapping[str, Any]) -> None:
 @_call("GET", "/resource-servers", "Get resource servers", "read:resource_servers")
 def _list_apis(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     found = [api.shape() for api in parts.apis.all()]
-    page = wire.either(asked.query, "resource_servers", found)
-    return ManagementAnswer(200, wire.chosen(asked.query, page, "resource_servers"))
+    return ManagementAnswer(200, wire.listed(asked.query, "resource_servers", found))
 
 
 @_call("GET", "/connections", "Get all connections", "read:connections")
@@ -348,8 +347,7 @@ def _list_connections(parts: Parts, asked: ManagementRequest) -> ManagementAnswe
     for name in ("name", "strategy"):
         if (wanted := asked.query.get(name)) is not None:
             found = [doc for doc in found if doc[name] == wanted]
-    page = wire.either(asked.query, "connections", found)
-    return ManagementAnswer(200, wire.chosen(asked.query, page, "connections"))
+    return ManagementAnswer(200, wire.listed(asked.query, "connections", found))
 
 
 def found_connection(parts: Parts, asked: ManagementRequest) -> Document:

@@ -14,8 +14,6 @@ from agentvault_tui.text import visible
 
 BODY_CAP: Final = 262_144
 """Bytes: an Action's code alone may have 100 kB."""
-_DEPTH: Final = 12
-_VALUES: Final = 8192
 _SECRET: Final = frozenset(
     ("password", "client_secret", "secrets", "code", "pem", "value")
 )
@@ -44,7 +42,6 @@ def read_json(content_type: str, raw: bytes) -> object:
         value = strict_json.loads(raw)
     except ValueError:
         raise ApiError(400, "Invalid request payload JSON format", None) from None
-    _bounded(value)
     return value
 
 
@@ -69,7 +66,7 @@ def checked(body: Any, shape: type[Struct], *needed: str) -> dict[str, Any]:
 
 
 def redacted(body: object) -> object:
-    """Return *body* for the log: without secrets, and not at any length."""
+    """Return *body* for the log: without secrets, and bounded."""
     shown = _without_secrets(body)
     return shown if len(json.dumps(shown)) <= _LOGGED else {"truncated": True}
 
@@ -83,22 +80,6 @@ def _without_secrets(value: object) -> object:
     if isinstance(value, list):
         return [_without_secrets(item) for item in value]
     return value
-
-
-def _bounded(value: object) -> None:
-    level, depth, count = [value], 0, 0
-    while level:
-        count += len(level)
-        depth += 1
-        if depth > _DEPTH or count > _VALUES:
-            raise ApiError(400, "The payload is too deep or too large.", "invalid_body")
-        inner: list[object] = []
-        for item in level:
-            if isinstance(item, dict):
-                inner.extend(item.values())
-            elif isinstance(item, list):
-                inner.extend(item)
-        level = inner
 
 
 class ApiError(Exception):
@@ -134,18 +115,14 @@ def no_api() -> ApiError:
 
 def bad_query(name: str, why: str) -> ApiError:
     """Return the 400 for a query parameter."""
-    return ApiError(
-        400,
-        f"Query validation error: '{why}' on property {name}.",
-        "invalid_query_string",
-    )
+    said = f"Query validation error: '{why}' on property {name}."
+    return ApiError(400, said, "invalid_query_string")
 
 
 def bad_body(name: str, why: str) -> ApiError:
     """Return the 400 for a member of the body."""
-    return ApiError(
-        400, f"Payload validation error: '{why}' on property {name}.", "invalid_body"
-    )
+    said = f"Payload validation error: '{why}' on property {name}."
+    return ApiError(400, said, "invalid_body")
 
 
 _USUAL: Final = 50
@@ -156,11 +133,7 @@ Items = Sequence[Mapping[str, object]]
 
 
 def number(query: Mapping[str, str], name: str, usual: int, most: int) -> int:
-    """Return a number of the query.
-
-    Raises:
-        ApiError: it is none, or out of bounds.
-    """
+    """Return a number of the query, at most *most*."""
     said = query.get(name)
     if said is None:
         return usual
@@ -172,11 +145,7 @@ def number(query: Mapping[str, str], name: str, usual: int, most: int) -> int:
 
 
 def flagged(query: Mapping[str, str], name: str) -> bool:
-    """Tell whether a switch of the query is on.
-
-    Raises:
-        ApiError: it is neither on nor off.
-    """
+    """Tell whether a switch of the query is on."""
     said = query.get(name, "false").lower()
     if said not in {"true", "false"}:
         raise bad_query(name, "Expected type boolean")
@@ -227,36 +196,31 @@ def by_checkpoint(
     return found
 
 
-def either(
+def listed(
     query: Mapping[str, str], key: str, items: Items, *, name: str = "id"
 ) -> object:
-    """Page as the query asks: both ways are offered."""
+    """Page as the query asks, by checkpoint or offset, with the ``fields`` it names."""
     if "from" in query or "take" in query:
-        return by_checkpoint(query, key, items, name=name)
-    return by_offset(query, key, items)
+        return chosen(query, by_checkpoint(query, key, items, name=name), key)
+    return chosen(query, by_offset(query, key, items), key)
 
 
 def chosen(query: Mapping[str, str], body: Any, key: str | None = None) -> Any:
     """Keep the members that ``fields`` names, or with ``include_fields`` off drop them.
 
-    Args:
-        query: the request's.
-        body: one object, a list of them, or a page that has the list under *key*.
-        key: where a page has its list.
+    *body* is one object, a list of them, or a page that has the list under *key*.
     """
     said = query.get("fields")
     if not said:
         return body
     names = set(said.split(","))
     keep = query.get("include_fields", "true").lower() != "false"
+
+    def cut(item: Mapping[str, object]) -> dict[str, object]:
+        return {name: one for name, one in item.items() if (name in names) is keep}
+
     if isinstance(body, list):
-        return [_cut(item, names, keep=keep) for item in body]
+        return [cut(item) for item in body]
     if key is not None and key in body:
-        return {**body, key: [_cut(item, names, keep=keep) for item in body[key]]}
-    return _cut(body, names, keep=keep)
-
-
-def _cut(
-    item: Mapping[str, object], names: set[str], *, keep: bool
-) -> dict[str, object]:
-    return {name: value for name, value in item.items() if (name in names) is keep}
+        return {**body, key: [cut(item) for item in body[key]]}
+    return cut(body)

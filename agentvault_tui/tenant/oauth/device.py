@@ -1,4 +1,4 @@
-"""The device flow (RFC 8628): codes asked for, and the polls of the device."""
+"""The device flow (RFC 8628): codes given out, and the device's polls."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class DeviceGrant:
     """Device codes over one store.
 
     Those of the broker's own client live *lifetime* seconds and are polled for each
-    second; those of every other client are as Auth0's.
+    second; those of other clients are as Auth0's.
     """
 
     def __init__(self, parts: Parts, lifetime: int) -> None:

@@ -1,4 +1,4 @@
-"""Bodies in, answers out: the Authentication API's one envelope, with its statuses."""
+"""Bodies and answers of the Authentication API, with Auth0's envelope and statuses."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _STATUS: Final = {
 
 
 class ExchangeError(TenantRefusedError):
-    """A refusal whose true reason the log tells, and the answer does not."""
+    """A refusal whose reason is in the log and not in the answer."""
 
     def __init__(self, error: str, what: str, reason: str) -> None:
         super().__init__(error, what)
@@ -79,7 +79,7 @@ def refusal(error: TenantRefusedError) -> Response:
 
 
 async def body_of(request: Request) -> dict[str, str]:
-    """Read a form or JSON, of which Auth0 takes both; what is no text is passed over.
+    """Read a form or JSON, as Auth0 does; what is no text is passed over.
 
     Raises:
         TenantRefusedError: ``invalid_request`` or ``unsupported_media_type``.
@@ -94,7 +94,7 @@ async def body_of(request: Request) -> dict[str, str]:
 
 
 async def page_form(request: Request) -> dict[str, str]:
-    """Read a page's form; one that no page of ours sends is an empty one."""
+    """Read a page's form; one that no page of ours sends reads as empty."""
     body = await read_body(request.receive)
     try:
         return parse_form(body) if media_type(request) == FORM else {}
