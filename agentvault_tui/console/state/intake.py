@@ -224,6 +224,7 @@ class Intake:
                 other_details(told.authorization_details),
                 told.connection,
             ),
+            tokenless=told.evaluation or told.request is not None,
         )
 
     def event(self, told: EventInfo) -> EventRow:

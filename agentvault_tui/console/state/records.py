@@ -255,6 +255,8 @@ class StepUpRow:
     resource indicator that is not the resource."""
     unlimited: bool = False
     """Whether nothing but the scope limits what the token is used for."""
+    tokenless: bool = False
+    """Whether the same request is made again after a yes, instead of with a token."""
 
     @property
     def open(self) -> bool:

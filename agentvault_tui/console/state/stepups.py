@@ -145,7 +145,7 @@ def handed_out(row: StepUpRow) -> str:
             f"The agent has a token of the account at {row.connection}, which works "
             "until the provider ends it. Revoking the agent stops the next one at once."
         )
-    return "The token is spent."
+    return "It was done, once." if row.tokenless else "The token is spent."
 
 
 def takes_back(row: StepUpRow) -> str:
@@ -155,4 +155,6 @@ def takes_back(row: StepUpRow) -> str:
             "The agent may fetch a token of the account. Revoke the agent before it "
             "does: then only the provider can end that token."
         )
+    if row.tokenless:
+        return "The agent may do exactly this, once. Revoke it to take that back."
     return "The agent has a token for exactly this. Revoke the agent to take it back."

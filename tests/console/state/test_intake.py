@@ -14,6 +14,7 @@ from support.wire_shapes import filled
 
 from agentvault_tui.console.state.activity import read_activity
 from agentvault_tui.console.state.intake import Intake
+from agentvault_tui.console.state.stepups import handed_out, takes_back
 from agentvault_tui.operator_api.history import ActivityInfo, EventInfo
 from agentvault_tui.operator_api.shapes import (
     AgentInfo,
@@ -164,3 +165,12 @@ def test_the_gist_names_amounts_and_recipients() -> None:
     assert intake.stepup(filled(StepUpInfo, pay)).gist == "4,200 USD"
     mail = {"detail": {"parameters": {"recipients": ["a", "b"]}}}
     assert intake.event(filled(EventInfo, mail)).note == "2 recipients"
+
+
+@pytest.mark.parametrize("more", [{}, {"evaluation": True}, {"request": {"url": "x"}}])
+def test_what_gets_no_token_says_so(more: dict[str, Any]) -> None:
+    """An approved evaluation or call is made again: no face speaks of its token."""
+    row = Intake().stepup(filled(StepUpInfo, {"resource": "a:b", **more}))
+    said = takes_back(row) + handed_out(row)
+    assert row.tokenless is bool(more)
+    assert ("token" in said) is not row.tokenless
