@@ -193,7 +193,7 @@ def check_file(session: CliSession, path: Path) -> dict[str, Any]:
     if connection and connection not in session.settings.connections:
         note = f"config.toml has no [connections.{connection}]"
         told["notes"].append(f"{note}: docs/token-vault.md")
-    if service.is_private and not service.allow_private:
+    if service.origin.is_private and not service.allow_private:
         note = "the origin is no public address: calls are refused without"
         told["notes"].append(f"{note} allow_private = true")
     told["ok"] = True

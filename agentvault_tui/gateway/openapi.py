@@ -12,6 +12,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from agentvault_tui.errors import UsageError
+from agentvault_tui.gateway.services import origin_lines
 from agentvault_tui.text import visible
 
 MAX_DOCUMENT: Final = 64 * 1024 * 1024
@@ -71,6 +72,7 @@ def service_file(name: str, path: Path, origin: str | None) -> str:
 
     Raises:
         UsageError: it is no such document, or names no server.
+        ServiceError: the origin is none.
     """
     document = _read(path)
     version = str(document.get("openapi", ""))
@@ -96,8 +98,7 @@ def service_file(name: str, path: Path, origin: str | None) -> str:
         "# rules can use, and remove what agents do not need. An operation that",
         "# changes one thing and no more may say so: parameters = { count = 1 }.",
         "",
-        f"origin = {_text(origin)}",
-        *(["allow_http = true"] if origin.startswith("http:") else []),
+        *origin_lines(origin),
         "",
         *_credential(document, name),
     ]

@@ -159,6 +159,14 @@ class ServiceOrigin:
         default = _DEFAULT_PORTS[self.scheme] == self.port
         return host if default else f"{host}:{self.port}"
 
+    @property
+    def is_private(self) -> bool:
+        """Tell whether the host says by itself that it is no public address."""
+        try:
+            return not ipaddress.ip_address(self.host).is_global
+        except ValueError:
+            return self.host.rpartition(".")[2] == "localhost"
+
     def __str__(self) -> str:
         return f"{self.scheme}://{self.authority}"
 
@@ -182,14 +190,6 @@ class Service:
     """Of the file."""
     index: RouteIndex
     """The routes by method and path."""
-
-    @property
-    def is_private(self) -> bool:
-        """Tell whether its host says by itself that it is no public address."""
-        try:
-            return not ipaddress.ip_address(self.origin.host).is_global
-        except ValueError:
-            return self.origin.host.rpartition(".")[2] == "localhost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +310,20 @@ def parse_origin(url: str, *, allow_http: bool, whole: bool = True) -> ServiceOr
             " programs print it",
         )
     return ServiceOrigin(parts.scheme, host, port or _DEFAULT_PORTS[parts.scheme])
+
+
+def origin_lines(url: str) -> list[str]:
+    """Return the lines of a service file for an origin that an operator names.
+
+    Raises:
+        ServiceError: it is not one.
+    """
+    origin = parse_origin(url, allow_http=True)
+    return [
+        f'origin = "{origin}"',
+        *(["allow_http = true"] if origin.scheme == "http" else []),
+        *(["allow_private = true"] if origin.is_private else []),
+    ]
 
 
 def _is_host(host: str) -> bool:

@@ -230,3 +230,8 @@ def test_another_origin_takes_the_place_of_the_shipped_one() -> None:
     text = shipped_file("github", "https://ghe.acme.test")
     service = parse_service("github", text, CATALOGUE, Path("/"))
     assert str(service.origin) == "https://ghe.acme.test"
+    assert not service.allow_private
+    text = shipped_file("workspace", "http://127.0.0.1:8080")
+    service = parse_service("workspace", text, CATALOGUE, Path("/"))
+    assert str(service.origin) == "http://127.0.0.1:8080"
+    assert service.allow_private

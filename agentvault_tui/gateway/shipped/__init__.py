@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from importlib import resources
 
 from agentvault_tui.errors import NotFoundError
+from agentvault_tui.gateway.services import origin_lines
 from agentvault_tui.text import visible
 
 
@@ -36,6 +36,7 @@ def shipped_file(name: str, origin: str | None) -> str:
 
     Raises:
         NotFoundError: there is none of that name.
+        ServiceError: the origin is none.
     """
     names = shipped_names()
     if name not in names:
@@ -47,8 +48,9 @@ def shipped_file(name: str, origin: str | None) -> str:
         )
     text = (resources.files(__package__) / f"{name}.toml").read_text("utf-8")
     if origin is not None:
-        line = f"origin = {json.dumps(visible(origin, 300))}"
+        lines = "\n".join(origin_lines(origin))
+        text = re.sub(r"(?m)^allow_(?:http|private) = .*\n", "", text)
         text = re.sub(
-            r"^origin = .*$", lambda _: line, text, count=1, flags=re.MULTILINE
+            r"^origin = .*$", lambda _: lines, text, count=1, flags=re.MULTILINE
         )
     return text
