@@ -329,7 +329,7 @@ class ConsoleApp(Keyed, App[int]):
     def terminal_resumed(self, stood: float) -> None:
         """Draw what was missed; after long, believe nothing that was shown."""
         self.screen.refresh()
-        self.link.screen_stood(stood)
+        self.link.terminal_stalled(stood)
         if self._outlet is not None:
             self._outlet.told()
 

@@ -9,7 +9,6 @@ from random import Random
 
 import httpx
 
-from agentvault_tui.demo.cast import AgentErrand, AgentRole
 from agentvault_tui.demo.client import (
     DENIED,
     ESCALATED,
@@ -18,6 +17,7 @@ from agentvault_tui.demo.client import (
     OAuthClient,
     TokenAnswer,
 )
+from agentvault_tui.demo.roles import AgentRole, DemoAction
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class ExampleAgent:
         *,
         random: Random,
         stopping: asyncio.Event,
-        patience: Pauses = Pauses(),
+        pauses: Pauses = Pauses(),
     ) -> None:
         self.name = name
         self.role = role
@@ -59,9 +59,9 @@ class ExampleAgent:
         """Set once its owner has connected the account it uses at a provider."""
         self._workspace = workspace
         self._stopping = stopping
-        self._patience = patience
+        self._pauses = pauses
         self._not_before = 0.0
-        self._cooling = patience.cooling
+        self._cooling = pauses.cooling
         self._tokens: deque[str] = deque()
         self._awaited: set[str] = set()
         self._polls: set[asyncio.Task[None]] = set()
@@ -77,7 +77,7 @@ class ExampleAgent:
         return self._stopping.is_set()
 
     async def live(self, rate: float) -> None:
-        """Do ordinary errands, *rate* a second on average, until told to stop."""
+        """Do ordinary actions, *rate* a second on average, until told to stop."""
         due = asyncio.get_running_loop().time()
         while not self._stopping.is_set():
             due += self.random.expovariate(rate)
@@ -85,7 +85,7 @@ class ExampleAgent:
             if due < now - 1.0:
                 due = now  # a pause is not made up for
             await self.rest(due - now)
-            await self.run(self.role.day(self.random))
+            await self.run(self.role.next_action(self.random))
 
     async def finish(self) -> None:
         """Wait for polls under way to notice that it is over."""
@@ -100,21 +100,21 @@ class ExampleAgent:
             except TimeoutError:
                 return
 
-    async def run(self, errand: AgentErrand) -> None:
-        """Ask for exactly what *errand* needs, and do it if allowed."""
+    async def run(self, action: DemoAction) -> None:
+        """Ask for exactly what *action* needs, and do it if allowed."""
         await self.rest(self._not_before - asyncio.get_running_loop().time())
         if self._stopping.is_set():
             return
-        answer = await self._ask(errand)
+        answer = await self._ask(action)
         if answer.error == GRANTED:
-            self._cooling = self._patience.cooling
-            await self._act(errand, answer.access_token)
-            if not errand.connection:
+            self._cooling = self._pauses.cooling
+            await self._act(action, answer.access_token)
+            if not action.connection:
                 await self._keep(answer.access_token)
         elif answer.error == ESCALATED:
-            self._await_person(errand, answer)
+            self._await_person(action, answer)
         elif answer.error == DENIED:
-            self._take_no(answer)
+            self._back_off(answer)
         elif answer.error == UNAVAILABLE:
             self._hold(answer.retry_after)
 
@@ -129,19 +129,19 @@ class ExampleAgent:
             task.cancel()
         return not self.stopping
 
-    async def _ask(self, errand: AgentErrand) -> TokenAnswer:
+    async def _ask(self, action: DemoAction) -> TokenAnswer:
         """Ask for a token of the broker's, or for one of the owner's at a provider."""
-        if errand.connection:
-            return await self.client.exchange(errand.connection)
-        return await self.client.ask(errand.scope, errand.details())
+        if action.connection:
+            return await self.client.exchange(action.connection)
+        return await self.client.ask(action.scope, action.details())
 
-    async def _act(self, errand: AgentErrand, access_token: str) -> None:
+    async def _act(self, action: DemoAction, access_token: str) -> None:
         try:
             reply = await self._workspace.request(
-                errand.method,
-                errand.path,
+                action.method,
+                action.path,
                 headers={"Authorization": f"Bearer {access_token}"},
-                json=errand.body or None,
+                json=action.body or None,
             )
         except httpx.TransportError:
             return
@@ -153,48 +153,48 @@ class ExampleAgent:
         if len(self._tokens) > self.role.keeps:
             await self.client.hand_back(self._tokens.popleft())
 
-    def _await_person(self, errand: AgentErrand, answer: TokenAnswer) -> None:
+    def _await_person(self, action: DemoAction, answer: TokenAnswer) -> None:
         """Poll for *answer* beside ordinary life; once, however often it was asked."""
         if answer.auth_req_id in self._awaited:
             return
         self._awaited.add(answer.auth_req_id)
-        task = asyncio.create_task(self._poll(errand, answer), name=f"{self.name} poll")
+        task = asyncio.create_task(self._poll(action, answer), name=f"{self.name} poll")
         self._polls.add(task)
         task.add_done_callback(self._polls.discard)
 
-    async def _poll(self, errand: AgentErrand, asked: TokenAnswer) -> None:
+    async def _poll(self, action: DemoAction, asked: TokenAnswer) -> None:
         interval = asked.interval
         answer = TokenAnswer("authorization_pending")
         while answer.error in {"authorization_pending", "slow_down", UNAVAILABLE}:
             if answer.error == "slow_down":
-                interval += self._patience.slow_down
+                interval += self._pauses.slow_down
             pause = answer.retry_after if answer.error == UNAVAILABLE else 0.0
             await self.rest(max(interval, pause))
             if self._stopping.is_set():
                 break
             answer = await self.client.poll(asked.auth_req_id)
         self._awaited.discard(asked.auth_req_id)
-        await self._decided(errand, answer)
+        await self._decided(action, answer)
 
-    async def _decided(self, errand: AgentErrand, answer: TokenAnswer) -> None:
+    async def _decided(self, action: DemoAction, answer: TokenAnswer) -> None:
         if answer.error == GRANTED:
             # Good for one action: the workspace's question to the broker spends it.
-            await self._act(errand, answer.access_token)
+            await self._act(action, answer.access_token)
         elif answer.error == DENIED:
-            self._take_no(answer)
+            self._back_off(answer)
         elif answer.error == "expired_token":
-            await self.rest(self._patience.again)
-            await self.run(errand)
+            await self.rest(self._pauses.again)
+            await self.run(action)
 
-    def _take_no(self, answer: TokenAnswer) -> None:
+    def _back_off(self, answer: TokenAnswer) -> None:
         """Wait as long as the reason asks for; give up what was never granted."""
         if answer.reason in {"agent_revoked", "panic"}:
-            self._hold(self._patience.cut_off)
+            self._hold(self._pauses.cut_off)
         elif answer.reason in {"cooling_down", "stepup_denied"}:
             self._hold(self._cooling)
-            self._cooling = min(self._cooling * 2, self._patience.cooling_most)
+            self._cooling = min(self._cooling * 2, self._pauses.cooling_most)
         elif answer.reason == "too_many_pending":
-            self._hold(self._patience.again)
+            self._hold(self._pauses.again)
 
     def _hold(self, seconds: float) -> None:
         until = asyncio.get_running_loop().time() + seconds

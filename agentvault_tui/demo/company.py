@@ -15,19 +15,19 @@ import httpx
 
 from agentvault_tui.demo import people, workspace
 from agentvault_tui.demo.agents import ExampleAgent
-from agentvault_tui.demo.cast import (
-    ROLES,
-    booking,
-    bulk_mail,
-    casting,
-    deletion,
-    lookup,
-    mail,
-    payment,
-)
 from agentvault_tui.demo.client import OAuthClient
 from agentvault_tui.demo.operator import AgentCredentials, Operator, Record
 from agentvault_tui.demo.processes import Ready, write_private
+from agentvault_tui.demo.roles import (
+    ROLES,
+    booking,
+    bulk_mail,
+    deletion,
+    lookup,
+    mail,
+    named_roles,
+    payment,
+)
 from agentvault_tui.demo.workspace import OwnersGuard, TokenGuard, WorkspaceStore
 from agentvault_tui.errors import AgentVaultError, ConflictError, UnreachableError
 
@@ -56,7 +56,7 @@ class Company:
         async with asyncio.TaskGroup() as life:
             for agent in self.agents.values():
                 life.create_task(agent.live(rate * agent.role.weight / total))
-            life.create_task(_tell_story(list(self.agents.values())))
+            life.create_task(_play_scenario(list(self.agents.values())))
             life.create_task(self._connect())
         await asyncio.gather(*(agent.finish() for agent in self.agents.values()))
 
@@ -108,7 +108,7 @@ async def register(
             "purpose": role.purpose,
             "scopes": list(role.scopes),
         }
-        for name, role in casting(count)
+        for name, role in named_roles(count)
     }
     wanted[WORKSPACE] = {
         "name": WORKSPACE,
@@ -169,7 +169,7 @@ async def open_company(
                     random=Random(f"{seed}:{name}"),  # noqa: S311 - same
                     stopping=stopping,
                 )
-                for name, role in casting(len(clients) - 1)
+                for name, role in named_roles(len(clients) - 1)
             }
             yield Company(agents, store, stopping, home, operator, [])
 
@@ -201,7 +201,7 @@ _LOOKUP: Final = 12.0
 """Seconds from one look into the owner's address book to the next."""
 
 
-async def _tell_story(agents: Sequence[ExampleAgent]) -> None:
+async def _play_scenario(agents: Sequence[ExampleAgent]) -> None:
     """Play the first minute with the six named roles, then an episode now and then."""
     cast = {agent.name: agent for agent in agents}
     async with asyncio.TaskGroup() as scenes:

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 import httpx
 
 from agentvault_tui.demo.agents import ExampleAgent
-from agentvault_tui.demo.cast import ROLES, WORKSPACE
 from agentvault_tui.demo.operator import Operator
 from agentvault_tui.demo.processes import ask, write_private
+from agentvault_tui.demo.roles import ROLES, WORKSPACE
 from agentvault_tui.demo.workspace import CONTACTS
 from agentvault_tui.errors import AgentVaultError, RefusedError, UnreachableError
 

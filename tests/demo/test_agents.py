@@ -16,8 +16,15 @@ from support.patience import PATIENT
 from support.scripted_broker import ScriptedBroker
 
 from agentvault_tui.demo.agents import ExampleAgent, Pauses
-from agentvault_tui.demo.cast import ROLES, booking, casting, deletion, lookup, payment
 from agentvault_tui.demo.client import VAULT, OAuthClient
+from agentvault_tui.demo.roles import (
+    ROLES,
+    booking,
+    deletion,
+    lookup,
+    named_roles,
+    payment,
+)
 from agentvault_tui.demo.workspace import (
     OwnersGuard,
     TokenGuard,
@@ -70,7 +77,7 @@ async def agent(
             desk,
             random=seeded(1),
             stopping=asyncio.Event(),
-            patience=BRISK,
+            pauses=BRISK,
         )
 
 
@@ -79,10 +86,10 @@ async def test_allowed_means_done(
 ) -> None:
     """A granted token is used for the action it was asked for, named exactly."""
     scripted.will(200, granted())
-    errand = booking(seeded(1))
+    action = booking(seeded(1))
     claims = {"active": True, "scope": "write:calendar"}
-    scripted.claims["t"] = {**claims, "authorization_details": errand.details()}
-    await agent.run(errand)
+    scripted.claims["t"] = {**claims, "authorization_details": action.details()}
+    await agent.run(action)
     assert agent.client.tally.allowed == agent.done == len(store.bookings) == 1
     (detail,) = json.loads(scripted.asked[0][1]["authorization_details"])
     assert detail["action"] == "write:calendar"
@@ -264,7 +271,7 @@ async def test_stopping_ends_a_life_between_two_requests(
 
 def test_casting_names_agents() -> None:
     """More agents than roles get the same names with numbers."""
-    names = [name for name, _ in casting(8)]
+    names = [name for name, _ in named_roles(8)]
     assert names[:6] == [role.name for role in ROLES]
     assert names[6:] == ["calendar-agent-2", "email-agent-2"]
 

@@ -42,7 +42,7 @@ class Session:
 
     def news(self) -> str:
         before = len(self.out.getvalue())
-        self.plain.teller.news()
+        self.plain.announcer.news()
         return self.out.getvalue()[before:]
 
 

@@ -136,7 +136,7 @@ class BrokerLink:
         self.screen_waits: Callable[[], float] = lambda: 0.0
         """For how many seconds the operator has not been shown what happens."""
         self._client = AsyncOperatorClient(socket, pause)
-        self._beat_at = mirror.clock.boot()
+        self._heartbeat_at = mirror.clock.boot()
         self._looking = LookReporter(mirror.presence, self._client)
         self.look = self._looking.at
         self.face = "console"
@@ -145,7 +145,7 @@ class BrokerLink:
         self.accept_ledger = self._seen.accept
         self.loaded: Callable[[], object] = lambda: None
         """Called when everything has been read anew."""
-        self._doubt: asyncio.Future[None] | None = None
+        self._resync: asyncio.Future[None] | None = None
         self._wanted = asyncio.Event()
         mirror.wanted = self._wanted.set
 
@@ -175,14 +175,14 @@ class BrokerLink:
 
     async def _session(self) -> None:
         """Read everything, then follow until something ends it."""
-        self.beat()
+        self.heartbeat()
         await self._snapshot()
         self.loaded()
         # However long that took: what came meanwhile is read from where it ends.
-        self.beat()
-        self._doubt = asyncio.get_running_loop().create_future()
+        self.heartbeat()
+        self._resync = asyncio.get_running_loop().create_future()
         parts = (self._watch(), self._follow(), self._reread())
-        tasks = {self._doubt, *map(asyncio.ensure_future, parts)}
+        tasks = {self._resync, *map(asyncio.ensure_future, parts)}
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -259,7 +259,9 @@ class BrokerLink:
 
     def _take(self, told: WireShape) -> None:
         if isinstance(told, HeadInfo):
-            self._seen.accuse("the broker does not know the last event seen here")
+            self._seen.warn_replaced(
+                "the broker does not know the last event seen here"
+            )
             self.mirror.last_seq = 0
             raise _ResyncError("the ledger is another one; reading it anew")
         if isinstance(told, EventInfo) and told.seq > self.mirror.last_seq + 1:
@@ -275,28 +277,28 @@ class BrokerLink:
         beats = 0
         while True:
             await asyncio.sleep(_BEAT)
-            if (still := self.stood_still()) > STALL:
+            if (still := self.stalled_for()) > STALL:
                 raise _ResyncError(f"this console stood still for {still:.0f} s")
-            self.beat()
+            self.heartbeat()
             beats += 1
             if beats % _CHECK_BEATS == 0:
                 status = await self._client.call(calls.STATUS)
                 self.mirror.apply(status)
                 self._seen.keep()
-                self.beat()
+                self.heartbeat()
             if asked := list(self.mirror.stale)[:_AT_ONCE]:
                 self.mirror.stale.difference_update(asked)
                 await self._read_agents(asked, tokens=False)
 
-    def screen_stood(self, seconds: float) -> None:
+    def terminal_stalled(self, seconds: float) -> None:
         """Read everything anew when the operator's screen stood still for long.
 
         Keys typed meanwhile arrive now, and were meant for what was shown before.
         """
-        if seconds > STALL and self._doubt is not None and not self._doubt.done():
+        if seconds > STALL and self._resync is not None and not self._resync.done():
             why = f"the terminal stood still for {seconds:.0f} s"
             self.mirror.set_link(LinkState.STALE, why)
-            self._doubt.set_exception(_ResyncError(why))
+            self._resync.set_exception(_ResyncError(why))
 
     # Reading: what comes back has passed the mirror's intake
 
@@ -433,7 +435,7 @@ class BrokerLink:
         link = self.mirror.link
         if self.screen_waits() > _BLIND:
             raise RefusedError("the terminal does not show what happens now")
-        if self.stood_still() > STALL:
+        if self.stalled_for() > STALL:
             # Keys typed into a frozen terminal arrive before the heart beats again.
             self.mirror.set_link(LinkState.STALE, "this console stood still")
         elif link.live:
@@ -443,10 +445,10 @@ class BrokerLink:
             "what is shown may be old; agentvault agents revoke works without it",
         )
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Note that this process runs, and has read what there was to read."""
-        self._beat_at = self.mirror.clock.boot()
+        self._heartbeat_at = self.mirror.clock.boot()
 
-    def stood_still(self) -> float:
+    def stalled_for(self) -> float:
         """Return for how many seconds it did not."""
-        return self.mirror.clock.boot() - self._beat_at
+        return self.mirror.clock.boot() - self._heartbeat_at

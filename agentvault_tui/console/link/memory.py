@@ -102,14 +102,14 @@ class SeenLedger:
         if seen is None or not seen.seq or _LEDGER in self._mirror.warnings:
             return
         if head < seen.seq:
-            self.accuse(f"it ends at {head:,}, and {seen.seq:,} was seen here")
+            self.warn_replaced(f"it ends at {head:,}, and {seen.seq:,} was seen here")
             return
         query = AuditQuery(after=seen.seq - 1, limit=1)
         events = (await self._client.call(AUDIT, query)).events
         if not events or events[0].hash != seen.hash:
-            self.accuse(f"event {seen.seq:,} is not the one that was seen here")
+            self.warn_replaced(f"event {seen.seq:,} is not the one that was seen here")
 
-    def accuse(self, what: str) -> None:
+    def warn_replaced(self, what: str) -> None:
         """Say that records are not what they were; it stands until accepted."""
         self._mirror.versions.ledger += 1
         self._mirror.warn(

@@ -20,7 +20,7 @@ from agentvault_tui.console.link.export import Export, read_path, suggestion
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.link.past import look
 from agentvault_tui.console.plain import sentences
-from agentvault_tui.console.plain.teller import Announcer, Command
+from agentvault_tui.console.plain.announcer import Announcer, Command
 from agentvault_tui.console.state import stepups
 from agentvault_tui.console.state.completion import (
     read_filter,

@@ -16,9 +16,9 @@ from typing import Final, TextIO
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.link.link import BrokerLink
-from agentvault_tui.console.plain.decides import DecisionCommands
+from agentvault_tui.console.plain.announcer import Announcer, Command
+from agentvault_tui.console.plain.decisions import DecisionCommands
 from agentvault_tui.console.plain.reads import ReadCommands
-from agentvault_tui.console.plain.teller import Announcer, Command
 from agentvault_tui.console.state.records import LinkState
 
 _LONGEST: Final = 4_096
@@ -70,13 +70,13 @@ _UNREAD: Final = frozenset(
 
 
 class PlainSession:
-    """One session; `take` a line, the `teller` tells what happens."""
+    """One session; `take` a line, the `announcer` tells what happens."""
 
     def __init__(self, desk: Desk, link: BrokerLink, out: TextIO) -> None:
         self.desk = desk
-        self.teller = Announcer(desk.mirror, out)
-        self.reads = ReadCommands(desk, link, self.teller)
-        self.decides = DecisionCommands(desk, self.reads, self.teller)
+        self.announcer = Announcer(desk.mirror, out)
+        self.reads = ReadCommands(desk, link, self.announcer)
+        self.decides = DecisionCommands(desk, self.reads, self.announcer)
         self.over = False
         self._commands = (
             *self.reads.commands(),
@@ -90,7 +90,7 @@ class PlainSession:
         """Tell and take until quit, or the end of input unless told to *stay*."""
         self.say("AgentVault, line by line. Type help for the commands, quit to leave.")
         tasks = {
-            asyncio.create_task(self.teller.run()),
+            asyncio.create_task(self.announcer.run()),
             asyncio.create_task(self._take_all(descriptor, stay=stay)),
         }
         try:
@@ -112,7 +112,7 @@ class PlainSession:
             await asyncio.Event().wait()
 
     def say(self, *lines: str) -> None:
-        self.teller.say(*lines)
+        self.announcer.say(*lines)
 
     async def take(self, line: str) -> None:
         if self.decides.waits:

@@ -127,7 +127,7 @@ async def test_the_first_agents_are_shown_before_the_others_are_read(
     await console.until(lambda: mirror.link.live)
     assert (len(mirror.agents), mirror.partial, mirror.loaded) == (5, False, True)
     mirror.listeners.add(lambda: sizes.add(len(mirror.agents)))
-    console.link.screen_stood(9)
+    console.link.terminal_stalled(9)
     await console.until(lambda: fake.roster_reads == 2 and mirror.link.live)
     assert sizes == {5}
     following.cancel()

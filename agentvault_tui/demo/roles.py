@@ -11,7 +11,7 @@ from agentvault_tui.demo.workspace import PEOPLE
 
 
 @dataclass(frozen=True, slots=True)
-class AgentErrand:
+class DemoAction:
     """One thing to do in the workspace, and the permission it takes."""
 
     scope: str
@@ -48,8 +48,8 @@ class AgentRole:
     scopes: tuple[str, ...]
     weight: float
     """Its share of all ordinary requests."""
-    day: Callable[[Random], AgentErrand]
-    """Picks the next ordinary errand."""
+    next_action: Callable[[Random], DemoAction]
+    """Picks the next ordinary action."""
     keeps: int = 2
     """Tokens it holds on to before it hands the oldest back."""
     connection: str = ""
@@ -66,11 +66,11 @@ WORKSPACE: Final = "workspace"
 _TOPICS: Final = ("roadmap", "hiring", "budget", "launch", "incident 4412", "handover")
 
 
-def booking(random: Random) -> AgentErrand:
+def booking(random: Random) -> DemoAction:
     """Book a meeting."""
     topic, person = random.choice(_TOPICS), random.choice(PEOPLE)
     start = f"2026-12-{random.randint(1, 20):02}T{random.randint(8, 17):02}:00Z"
-    return AgentErrand(
+    return DemoAction(
         "write:calendar",
         "calendar:primary",
         "POST",
@@ -80,10 +80,10 @@ def booking(random: Random) -> AgentErrand:
     )
 
 
-def mail(random: Random) -> AgentErrand:
+def mail(random: Random) -> DemoAction:
     """Send a mail to a person or three."""
     people = random.sample(PEOPLE, random.randint(1, 3))
-    return AgentErrand(
+    return DemoAction(
         "send:email",
         "mail:outbox",
         "POST",
@@ -96,9 +96,9 @@ def mail(random: Random) -> AgentErrand:
     )
 
 
-def bulk_mail() -> AgentErrand:
+def bulk_mail() -> DemoAction:
     """Write to all customers at once."""
-    return AgentErrand(
+    return DemoAction(
         "send:email",
         "mail:outbox",
         "POST",
@@ -108,9 +108,9 @@ def bulk_mail() -> AgentErrand:
     )
 
 
-def payment(invoice: int, amount: int) -> AgentErrand:
+def payment(invoice: int, amount: int) -> DemoAction:
     """Pay an invoice."""
-    return AgentErrand(
+    return DemoAction(
         "send:payment",
         "stripe:acct_42",
         "POST",
@@ -125,9 +125,9 @@ def payment(invoice: int, amount: int) -> AgentErrand:
     )
 
 
-def deletion(record: int) -> AgentErrand:
+def deletion(record: int) -> DemoAction:
     """Delete a customer record."""
-    return AgentErrand(
+    return DemoAction(
         "delete:records",
         f"crm:{record}",
         "DELETE",
@@ -137,9 +137,9 @@ def deletion(record: int) -> AgentErrand:
     )
 
 
-def lookup(random: Random) -> AgentErrand:
+def lookup(random: Random) -> DemoAction:
     """Look someone up in the owner's own address book, which is at a provider."""
-    return AgentErrand(
+    return DemoAction(
         "read:contacts",
         "contacts",
         "GET",
@@ -149,24 +149,24 @@ def lookup(random: Random) -> AgentErrand:
     )
 
 
-def _calendar_day(random: Random) -> AgentErrand:
+def _calendar_action(random: Random) -> DemoAction:
     if random.random() < 0.35:
         return booking(random)
     path, why = "/calendar/primary", "looks for a slot"
-    return AgentErrand("read:calendar", "calendar:primary", "GET", path, why)
+    return DemoAction("read:calendar", "calendar:primary", "GET", path, why)
 
 
-def _email_day(random: Random) -> AgentErrand:
+def _email_action(random: Random) -> DemoAction:
     if random.random() < 0.4:
         return mail(random)
     why = "looks for new mail"
-    return AgentErrand("read:email", "mail:inbox", "GET", "/mail/inbox", why)
+    return DemoAction("read:email", "mail:inbox", "GET", "/mail/inbox", why)
 
 
-def _finance_day(random: Random) -> AgentErrand:
+def _finance_action(random: Random) -> DemoAction:
     if random.random() < 0.2:
         rows = "\n".join(f"2026-{n},{random.randint(60, 99)}000" for n in (10, 11, 12))
-        return AgentErrand(
+        return DemoAction(
             "write:files",
             "files:forecast.csv",
             "PUT",
@@ -176,24 +176,24 @@ def _finance_day(random: Random) -> AgentErrand:
             implied={"count": 1},
         )
     path, why = "/finance/2026-q4", "adds up the quarter"
-    return AgentErrand("read:finance", "finance:2026-q4", "GET", path, why)
+    return DemoAction("read:finance", "finance:2026-q4", "GET", path, why)
 
 
-def _payments_day(_random: Random) -> AgentErrand:
+def _payments_action(_random: Random) -> DemoAction:
     path, why = "/accounts/acct_42", "matches invoices"
-    return AgentErrand("read:payments", "stripe:acct_42", "GET", path, why)
+    return DemoAction("read:payments", "stripe:acct_42", "GET", path, why)
 
 
-def _records_day(random: Random) -> AgentErrand:
+def _records_action(random: Random) -> DemoAction:
     record = random.randint(1, 200)
     path, why = f"/records/{record}", "looks up a customer"
-    return AgentErrand("read:records", f"crm:{record}", "GET", path, why)
+    return DemoAction("read:records", f"crm:{record}", "GET", path, why)
 
 
-def _research_day(random: Random) -> AgentErrand:
+def _research_action(random: Random) -> DemoAction:
     file = random.choice(("market.md", "minutes.md", "forecast.csv"))
     path = f"/files/{file}"
-    return AgentErrand("read:files", f"files:{file}", "GET", path, "reads up")
+    return DemoAction("read:files", f"files:{file}", "GET", path, "reads up")
 
 
 ROLES: Final = (
@@ -203,7 +203,7 @@ ROLES: Final = (
         "Finds slots and books meetings",
         ("read:calendar", "read:contacts", "write:calendar"),
         2.0,
-        _calendar_day,
+        _calendar_action,
         keeps=60,
         connection=WORKSPACE,
     ),
@@ -213,7 +213,7 @@ ROLES: Final = (
         "Answers routine mail",
         ("read:contacts", "read:email", "send:email"),
         2.0,
-        _email_day,
+        _email_action,
         connection=WORKSPACE,
     ),
     AgentRole(
@@ -222,7 +222,7 @@ ROLES: Final = (
         "Keeps the forecast up to date",
         ("read:files", "read:finance", "write:files"),
         1.5,
-        _finance_day,
+        _finance_action,
     ),
     AgentRole(
         "payments-agent",
@@ -230,7 +230,7 @@ ROLES: Final = (
         "Matches invoices and pays them",
         ("read:contacts", "read:payments", "send:payment"),
         1.0,
-        _payments_day,
+        _payments_action,
         connection=WORKSPACE,
     ),
     AgentRole(
@@ -239,7 +239,7 @@ ROLES: Final = (
         "Looks up customers for support",
         ("read:records",),
         1.5,
-        _records_day,
+        _records_action,
     ),
     AgentRole(
         "research-agent",
@@ -247,12 +247,12 @@ ROLES: Final = (
         "Reads what the team writes",
         ("read:files",),
         1.0,
-        _research_day,
+        _research_action,
     ),
 )
 
 
-def casting(count: int) -> list[tuple[str, AgentRole]]:
+def named_roles(count: int) -> list[tuple[str, AgentRole]]:
     """Name *count* agents: the six roles, then the same again with numbers."""
     named = []
     for number in range(count):

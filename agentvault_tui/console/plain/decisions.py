@@ -16,13 +16,13 @@ from agentvault_tui.console.desk import (
 )
 from agentvault_tui.console.draw.words import population
 from agentvault_tui.console.plain import sentences
+from agentvault_tui.console.plain.announcer import Announcer, Command
 from agentvault_tui.console.plain.reads import (
     ReadCommands,
     find_agent,
     find_agent_first,
     find_stepup,
 )
-from agentvault_tui.console.plain.teller import Announcer, Command
 from agentvault_tui.console.state import revocations
 from agentvault_tui.console.state.moments import plural
 from agentvault_tui.console.state.records import Revoked, StepUpRow, caution
