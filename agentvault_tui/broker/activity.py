@@ -73,7 +73,7 @@ def _first_quarter(now: datetime) -> datetime:
 
 
 def _scopes(agent: Agent, found: Activity) -> tuple[ScopeUseInfo, ...]:
-    """Return every scope that is granted, then those asked for all the same."""
+    """Return granted scopes, then others that were asked for."""
     counts: dict[str, dict[str, Count]] = defaultdict(dict)
     for count in found.scopes:
         counts[count.value][count.outcome] = count
@@ -104,7 +104,6 @@ def _latest(counts: Iterable[Count]) -> str | None:
 
 
 def _denials(reasons: tuple[Count, ...]) -> tuple[DenialsInfo, ...]:
-    """Return the reasons of refusals, the most frequent first."""
     ordered = sorted(reasons, key=lambda count: (-count.events, count.value))
     return tuple(
         DenialsInfo(reason=one.value, count=one.events, last_at=iso(one.last))
@@ -153,7 +152,6 @@ def _detail(event: Event, name: str) -> int:
 
 
 def _cut(broker: Broker, agent: Agent) -> RevokeForecast:
-    """Return what a revocation would end at this moment."""
     held = broker.registry.held(agent.id)
     waiting = broker.stepups.open(agent.id)
     return RevokeForecast(

@@ -200,7 +200,7 @@ class Sessions:
                 del self._logins[operator.id]
 
     async def _refused(self, operator: Actor, why: str) -> None:
-        """Tell why nobody is signed in, here and for good."""
+        """Tell the operator why they are not signed in, and record it."""
         self._problems[operator.id] = why
         await self._broker.record_cut(
             Draft(
@@ -212,7 +212,7 @@ class Sessions:
         )
 
     async def _begin(self, operator: Actor, identity: Identity) -> None:
-        """Seat *identity* in the place of whoever was signed in under that uid."""
+        """Begin a session, in place of the one under that uid."""
         drafts = [_session_draft(EventType.OPERATOR_LOGIN, identity, operator.id)]
         before = self.of(operator.id)
         if before is not None and before.identity.sub != identity.sub:

@@ -265,7 +265,7 @@ class Cuts:
         return Pending(tuple(drafts), tuple(changes), agent_id, head, at)
 
     def _begin(self, pending: Pending) -> asyncio.Future[tuple[Event, ...]]:
-        """Put a cut in line at once: no other task has its turn before."""
+        """Commit at once: no other task has its turn before."""
         begun: asyncio.Future[tuple[Event, ...]]
         drafts, changes = pending.drafts, pending.changes
         try:
@@ -280,7 +280,7 @@ class Cuts:
     def _settled(
         self, pending: Pending, commit: asyncio.Future[tuple[Event, ...]]
     ) -> None:
-        """Note what became of a record, whether anybody waits for it still or not."""
+        """Note how a commit ended, whether anybody waits for it still or not."""
         late = pending in self.late
         if late:
             self.late.remove(pending)
@@ -328,7 +328,7 @@ class Cuts:
         task.add_done_callback(self._tasks.discard)
 
     def _as_known(self, change: Change) -> Change | None:
-        """Return what memory says of the thing *change* changed."""
+        """Return what the registry has of the thing *change* changed."""
         registry = self.registry
         match change:
             case Agent():
@@ -488,7 +488,6 @@ def _reason(pending: Pending, kind: EventType) -> str:
 
 
 def _taken(pending: Pending, agent: Agent) -> tuple[str, ...]:
-    """Return the scopes that the cut's event took from *agent*."""
     return tuple(
         scope
         for draft in pending.drafts

@@ -107,7 +107,7 @@ class Feed:
             cursor = page.next
 
     def _told(self, events: Sequence[Event]) -> Iterator[str]:
-        """Yield the frames of *events*: what they touched as it is now, then they."""
+        """Yield the frames of *events*, after those of the objects they touched."""
         agents = {event.agent_id for event in events if event.agent_id}
         stepups = {str(event.detail.get("stepup_id", "")) for event in events} - {""}
         for agent_id in sorted(agents):
@@ -155,7 +155,7 @@ class Feed:
 
 
 class _Listener:
-    """One console's queue: bounded, and honest when it overflows."""
+    """One console's bounded queue; at overflow its stream ends."""
 
     def __init__(self) -> None:
         self._queue: list[tuple[str, int]] = []

@@ -327,7 +327,7 @@ async def _wait_longer(broker: Broker, kept: KeptCut, _: Actor) -> None:
 
 
 async def _events(broker: Broker, kept: KeptCut, kind: str) -> tuple[Event, ...]:
-    """Return the events of that kind since the cut: with one, the ledger has it."""
+    """Return the events of that kind since the cut."""
     agent = AgentId(kept.agent) if kept.agent else None
     query = EventQuery(after=kept.since, agent=agent, type=EventType(kind), limit=1000)
     return (await broker.ledger.events(query)).events

@@ -528,7 +528,7 @@ class Registry:
                 yield
 
     def _lives(self, token: Token) -> bool:
-        """Tell whether *token* is held; once seen to have expired, it is not."""
+        """Tell whether *token* is held; forget it once it is seen to have expired."""
         held = self._held.get(token.agent_id)
         if held is None or token not in held:
             return False

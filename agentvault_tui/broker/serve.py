@@ -134,7 +134,7 @@ async def pulse(broker: Broker, before: bool | None) -> bool:
 
 
 async def _floods(broker: Broker) -> None:
-    """Record which agents flood, and how often each was refused since last told."""
+    """Record which agents flood, and how often each was refused."""
     for agent_id, count in broker.floods.due():
         draft = Draft(
             EventType.AGENT_FLOODING,
@@ -251,7 +251,6 @@ async def _serve(
 
 
 def _client_id(home: Home, settings: Settings) -> str:
-    """Return the console's client: the one named, else the one provisioned."""
     tenant = settings.tenant
     return tenant.client_id or ClientSecretsFile(home, tenant.issuer).client_id(
         "console"
@@ -324,8 +323,6 @@ async def _open(
 
 
 def _listen_to(ledger: Ledger, broker: Broker, feed: Feed) -> None:
-    """Let consoles and memory follow what the ledger wrote, lost and found."""
-
     async def recovered(recovery: Recovery) -> None:
         log.warning("the ledger writes again; last batch found: %s", recovery.found)
         await recover(broker, recovery)
@@ -344,7 +341,6 @@ def _spare_the_collector() -> None:
 
 
 async def _until(stop: asyncio.Event, broker: Broker, feed: Feed, socket: Path) -> None:
-    """Serve both faces until told to stop."""
     server = Server(broker.clock)
     async with server:
         agents = await _agents_listener(server, broker)

@@ -104,7 +104,6 @@ def _ledger_warnings(broker: Broker) -> Iterator[str]:
 
 
 def _verified(broker: Broker) -> VerifiedInfo | None:
-    """Return up to which event the whole ledger was found right, and when."""
     found = broker.verified
     if found is None:
         return None

@@ -143,7 +143,6 @@ class TenantProcess:
 
 
 def _ending(child: Child) -> asyncio.Event:
-    """Return what is set once *child* has ended."""
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
     def wait() -> None:

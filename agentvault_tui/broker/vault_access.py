@@ -329,7 +329,7 @@ class VaultAccess:
         return await self._asked(account, self._apart, asyncio.Semaphore())
 
     def _rest(self, account: Account, found: ProviderToken | NoToken) -> None:
-        """Keep a no for a moment, and let go of those whose moment is over."""
+        """Repeat a refusal for a moment, and drop those whose moment is over."""
         self._resting = {
             one: kept
             for one, kept in self._resting.items()

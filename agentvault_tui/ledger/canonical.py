@@ -134,7 +134,7 @@ def text_or_start(member: object) -> str:
 
 
 def _cut(value: object) -> dict[str, object]:
-    """Return what stands for a value that is too long: size, digest, start."""
+    """Return the size, digest and start that stand for a value that is too long."""
     text = canonical(value)
     encoded = text.encode()
     return {

@@ -217,7 +217,7 @@ def _collect(value: object, words: list[str]) -> None:
 
 
 def _shorten(draft: Draft) -> Draft:
-    """Cut every long field, so that the body keeps its bound whatever came in."""
+    """Clip every long field, so that the body keeps its bound."""
     resource = draft.resource
     return replace(
         _map_text(replace(draft, resource=None), lambda text: clip(text, _SHORT_FIELD)),

@@ -218,7 +218,7 @@ class CutJournal:
         self._mark(number)
 
     def _mark(self, number: int) -> None:
-        """Have the marker tell the number, in the bytes it has."""
+        """Write the number into the marker, in the bytes it has."""
         flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(self.marker, flags)
         try:
@@ -228,7 +228,7 @@ class CutJournal:
             os.close(descriptor)
 
     def _marked(self) -> int:
-        """Return the number the marker tells; 0 where it is gone or tells none yet."""
+        """Return the number in the marker; 0 where it is gone or has none yet."""
         try:
             return int(self.marker.read_bytes())
         except (FileNotFoundError, ValueError):

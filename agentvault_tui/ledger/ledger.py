@@ -402,7 +402,7 @@ class Ledger:
                 self._tell()
 
     def _to_index(self) -> int:
-        """Return up to where to index: what can be built anew takes no last space."""
+        """Return up to where to index: the index takes none of the reserved space."""
         short = self._shortage is not None
         return self._indexer.indexed if short else self._writer.tip.seq
 

@@ -85,8 +85,6 @@ def stepups(
 
 
 class _Story:
-    """Follows each step-up from event to event."""
-
     def __init__(self, roster: Roster) -> None:
         self.cases: dict[StepUpId, StepUp] = {}
         self.first: dict[StepUpId, int] = {}
@@ -124,7 +122,7 @@ class _Story:
             self.silent.add(step_id)
 
     def _restarted(self) -> None:
-        """Let what was being authorized wait again: no flow outlives its process."""
+        """Let authorizing step-ups wait again: no device flow outlives its process."""
         for step in list(self.cases.values()):
             if step.status is StepUpStatus.AUTHORIZING:
                 self.cases[step.id] = replace(
@@ -145,7 +143,6 @@ def _cancelled(step: StepUp, problem: str | None, event: Event) -> StepUp:
 
 
 def _begun(event: Event, step_id: StepUpId) -> StepUp:
-    """Return the step-up as it was asked for; what was cut short stays cut."""
     detail = event.detail
     parameters = detail.get("parameters")
     others, held = detail.get("other_details"), detail.get("request")
@@ -195,7 +192,6 @@ def _asked_again(step: StepUp, event: Event) -> StepUp:
 
 
 def _after(step: StepUp, event: Event) -> StepUp:
-    """Return *step* after an event about it."""
     match event.type:
         case EventType.STEPUP_AUTHORIZING:
             status = StepUpStatus.AUTHORIZING

@@ -259,7 +259,7 @@ class _StandardTokens:
         return ended, more
 
     def _roughly(self, agent: AgentId, first: int) -> int:
-        """Name the first that the agent handed back; return how many others did end."""
+        """Read some that the agent handed back; return how many others there are."""
         after = max(first, self._spans[0].low - 1) if self._spans else first
         keys = (agent, after, self._seq)
         sql = _GIVEN_BACK_BY.format("count(*)")
@@ -324,7 +324,6 @@ def _elevated(
 
 
 def _approvals(db: sqlite3.Connection, seq: int) -> list[Event]:
-    """Return the latest approvals and deliveries, oldest first."""
     found = [
         read_event(*row)
         for kind in (EventType.STEPUP_APPROVED, EventType.TOKEN_DELIVERED)

@@ -34,8 +34,6 @@ _END: Final = 2**62
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """Events from *low* to *high*, both included."""
-
     low: int
     high: int
 
@@ -125,7 +123,6 @@ def _spans(db: sqlite3.Connection, query: EventQuery) -> list[_Span]:
 def _dated(
     db: sqlite3.Connection, since: datetime | None, until: datetime | None, head: int
 ) -> Iterator[_Span]:
-    """Return the stretch of each era between two moments."""
     starts = [row[0] for row in db.execute("SELECT first_seq FROM eras ORDER BY 1")]
     for start, stop in zip(starts, [*starts[1:], head + 1], strict=True):
         low = start if since is None else first_at(db, since, start, stop)
@@ -264,7 +261,6 @@ def _scan(
 
 
 def _few(db: sqlite3.Connection, query: EventQuery, span: _Span) -> list[int] | None:
-    """Return the places that pass the other filters, if they are few."""
     if not _filtered(query):
         return None
     places = _listed(db, query, span, _FEW + 1)

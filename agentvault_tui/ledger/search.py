@@ -257,7 +257,6 @@ def _feed(db: sqlite3.Connection, start: int, step: int) -> int:
 
 
 def _checkpoint(db: sqlite3.Connection) -> None:
-    """Empty the index's own log; nobody else does."""
     db.execute("PRAGMA main.wal_checkpoint(PASSIVE)").fetchone()
 
 

@@ -126,7 +126,7 @@ def row_of(change: Change, n: int) -> tuple[str, Row]:
 def _named(
     change: Panic | Cooldown | UsedAssertion | Account | DropAccount | Lease | Meta,
 ) -> tuple[str, str | None]:
-    """Return the name a small thing is kept under, and its value."""
+    """Return the key in `meta` of a small record, and its value."""
     match change:
         case Panic():
             return _PANIC, docs.PANIC.write(change)
@@ -272,7 +272,6 @@ def _sql(template: str, width: int, size: int) -> str:
 
 
 def _under(prefix: str, meta: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield the values whose key starts with *prefix*, by the rest of the key."""
     for key, value in meta.items():
         if key.startswith(prefix):
             yield key.removeprefix(prefix), value
@@ -281,7 +280,6 @@ def _under(prefix: str, meta: dict[str, str]) -> Iterator[tuple[str, str]]:
 def _at_connections(
     prefix: str, meta: dict[str, str]
 ) -> Iterator[tuple[str, str, str]]:
-    """Yield agent, connection and value of what is kept for these two."""
     for key, value in _under(prefix, meta):
         agent_id, _, connection = key.partition(" ")
         yield agent_id, connection, value

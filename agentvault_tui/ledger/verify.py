@@ -71,8 +71,6 @@ _Counts = tuple[
 
 
 class _BadError(Exception):
-    """The first thing that is wrong."""
-
     def __init__(self, seq: int | None, problem: str) -> None:
         super().__init__(problem)
         self.seq = seq
@@ -180,7 +178,7 @@ def check_tail(db: sqlite3.Connection, ledger_id: str, count: int) -> str | None
 
 
 class _Walk:
-    """A walk along the chain: where it is, and what it has counted."""
+    """Checks events one after another, and counts them."""
 
     def __init__(
         self,
@@ -352,7 +350,6 @@ def _check_columns(
 
 
 def _compare(walk: _Walk, ledger: str, head: Head, found: bytes | None) -> None:
-    """Compare the walk with the head kept outside the database."""
     if ledger != walk.ledger:
         raise _BadError(None, "the head kept outside belongs to another ledger")
     if found is None:

@@ -293,8 +293,6 @@ def _lost_steps(db: sqlite3.Connection, bound: Bound) -> tuple[AgentId, ...]:
 
 
 class _Issued(NamedTuple):
-    """What an event says of a token's row."""
-
     digest: str
     seq: int
     agent_id: str
@@ -410,7 +408,6 @@ class FullStateCheck:
     def _differences(
         self, db: sqlite3.Connection, now: str
     ) -> Iterator[tuple[str, str]]:
-        """Yield each kind of difference, and what it is."""
         (first,) = db.execute("SELECT min(n) FROM tokens").fetchone()
         # Older tokens were pruned, and their drops with them.
         first = 2**62 if first is None else int(first)

@@ -190,7 +190,7 @@ class Writer:
                 job.done.set_result(events[: len(job.attempt.drafts)])
 
     async def _chores(self, clock: Clock, *, idle: bool) -> None:
-        """Prune, count and checkpoint, between batches: nobody else ever does."""
+        """Prune, count and checkpoint, between batches."""
         self._tidy = False
         if self.problem is not None:
             return  # latched for good: the file may not be ours, or is evidence
@@ -224,7 +224,7 @@ class Writer:
         return before if boot <= least else ""
 
     async def _recover(self, batch: Batch, error: Exception, clock: Clock) -> None:
-        """Latch; then try until the store is known again and takes an event."""
+        """Refuse commits until the store was opened anew and takes an event."""
         self.problem = f"the ledger cannot be written ({error})"
         self._counts = None
         self._fail([*batch.jobs, *self._waiting()])

@@ -72,8 +72,6 @@ _KINDS: Final[Mapping[int, type[AgentVaultError]]] = {
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    """An HTTP connection whose other end is a Unix socket."""
-
     def __init__(self, path: Path, timeout: float | None) -> None:
         super().__init__("localhost")
         self._path = path
@@ -325,7 +323,6 @@ def remember_socket(home: Home, path: Path | None) -> None:
 def _prepared(
     call: ApiCall[AnswerT], given: WireShape | None, parameters: Mapping[str, str | int]
 ) -> tuple[str, bytes | None]:
-    """Return path with query, and body, of a call."""
     path = call.at(**parameters)
     if call.method == "POST":
         return path, b"{}" if given is None else encode(given)

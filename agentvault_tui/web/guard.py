@@ -172,7 +172,7 @@ async def read_body(receive: Receive, cap: int = sys.maxsize) -> bytes:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Give *body* in one message, then whatever the connection has to say."""
+    """Return a channel that gives *body* in one message, then goes on."""
     given = False
 
     async def replayed() -> Message:

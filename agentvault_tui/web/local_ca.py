@@ -139,7 +139,6 @@ def _make_ca(
 def _authority(
     files: CaFiles, now: datetime
 ) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    """Read the authority, and see that it still is one."""
     ca, key = load_certificate(files.ca), _load_key(files.ca_key)
     if ca.public_key() != key.public_key():
         raise SettingsError(
@@ -227,7 +226,7 @@ def _permitted(names: tuple[str, ...]) -> list[x509.GeneralName]:
 
 
 def _check_may_vouch(ca: x509.Certificate, names: tuple[str, ...]) -> None:
-    """Say beforehand what a client would refuse without saying why."""
+    """Refuse names outside the authority's constraints: clients say no reason."""
     try:
         limits = ca.extensions.get_extension_for_class(x509.NameConstraints).value
     except x509.ExtensionNotFound:

@@ -393,7 +393,7 @@ class BoundedProtocol(asyncio.Protocol):
             self._fail(431, "the headers are too long")
 
     def _fail(self, status: int, text: str) -> None:
-        """Leave the parser; `data_received` answers."""
+        """Leave the parser by an exception; `_feed` answers."""
         self._fault = (status, text)
         raise ValueError(text)
 

@@ -86,7 +86,7 @@ class Handshakes:
         self._loop.remove_reader(self._bound)
 
     def _accept(self) -> None:
-        """Take who waits, a few at a time: those who are in want the loop too."""
+        """Accept a few at a time: connections that are open want the loop too."""
         for _ in range(_AT_ONCE):
             try:
                 connected, _ = self._bound.accept()
@@ -150,7 +150,7 @@ class Handshakes:
         return False
 
     async def _peek(self, connected: socket.socket) -> bytes:
-        """Wait for the first byte and leave it where it is."""
+        """Return the first byte, left in the socket."""
         readable = self._loop.create_future()
 
         def ready() -> None:
@@ -165,7 +165,7 @@ class Handshakes:
         return connected.recv(1, socket.MSG_PEEK)
 
     async def _refuse(self, connected: socket.socket) -> None:
-        """Say in plain HTTP that this port speaks TLS, so that it can be read."""
+        """Answer in plain HTTP that this port speaks TLS."""
         await self._loop.sock_sendall(connected, self._plain)
         connected.shutdown(socket.SHUT_WR)
         # What is unread at a close resets the connection, and the answer is lost.

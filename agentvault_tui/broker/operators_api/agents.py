@@ -259,7 +259,6 @@ def _those(registry: Registry, ids: Sequence[str]) -> list[Agent]:
 
 
 def _registration(asked: AgentRequest) -> Registration:
-    """Read a new agent; a JWK may come as an object or as text."""
     key = asked.public_key
     text = json.dumps(key) if isinstance(key, dict) else key
     return Registration(**{**asdict(asked), "public_key": text})

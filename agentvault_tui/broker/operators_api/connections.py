@@ -102,7 +102,6 @@ def _connecting(broker: Broker, authority: Authority) -> list[Route]:
 
 
 def _connection(broker: Broker, account: Account) -> ConnectionInfo:
-    """Return an account, with its agent and what it stands for."""
     agent = broker.registry.agent(account.agent_id)
     named = broker.settings.connections.get(account.connection)
     return ConnectionInfo(

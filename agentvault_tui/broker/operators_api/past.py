@@ -70,7 +70,6 @@ def _when(query: PastQuery) -> tuple[int | None, datetime | None]:
 
 
 def _past_info(past: Past, broker: Broker) -> PastInfo:
-    """Return what was known at a moment, without the lists of agents and step-ups."""
     around = past.around
     return PastInfo(
         seq=past.place.seq,
@@ -103,7 +102,7 @@ def _written(past: Past, broker: Broker) -> bytes:
 
 
 def _status(past: Past, broker: Broker) -> StatusInfo:
-    """Return the status as the events tell it; what they do not tell is as of now."""
+    """Return the status as the events tell it."""
     return StatusInfo(
         version=__version__,
         tenant=TenantInfo(issuer=broker.tenant.issuer, kind=broker.tenant_kind),

@@ -239,7 +239,6 @@ def _read(
 
 
 def _told(error: msgspec.ValidationError) -> str:
-    """Say which member is wrong and what it must be."""
     if missing := _MISSING.fullmatch(str(error)):
         return f"'{missing[1]}' is missing"
     what, _, where = str(error).replace("`", "").partition(" - at $.")

@@ -269,7 +269,7 @@ class Outbox:
             await self._rest(self._provider_news, at_providers=True)
 
     async def _one_at_tenant(self) -> bool:
-        """Try the step that stops most of those that are due; tell if there was one."""
+        """Try the due step that stops most; tell whether there was one."""
         if waiting := self._without_credential():
             await self._begin_anew(waiting)
         due = [step for step in self._due_at_tenant() if not self._waits(step)]
@@ -308,7 +308,7 @@ class Outbox:
             await self._record(_draft(done), tried.changes)
 
     async def _keep(self, step: OutboxStep) -> None:
-        """Write *step*, of which operators need not hear."""
+        """Record *step*, without an event."""
         await self._record(None, (step,))
 
     async def _informed(self, step: OutboxStep) -> OutboxStep:
@@ -343,7 +343,7 @@ class Outbox:
             return Tried(f"the tenant took longer than {self._longest:g} s")
 
     async def _tell(self, step: OutboxStep, tried: Tried) -> None:
-        """Record how a try ended; an event where operators want to know."""
+        """Record how a try ended; with an event where operators want to know."""
         now = self._clock.now()
         in_time = now - step.begun_at < GIVE_UP
         if tried.over is None and tried.problem is not None and in_time:
@@ -364,7 +364,7 @@ class Outbox:
             await self._end(new, *tried.changes)
 
     async def _end(self, step: OutboxStep, *changes: Change) -> None:
-        """Keep a step that operators are to hear of."""
+        """Record *step*, with an event for operators."""
         self._registry.put_step(step)
         if step.status != "pending" and is_providers(step):
             self._providers.forget(step)
@@ -377,7 +377,6 @@ class Outbox:
             return False
 
     def _without_credential(self) -> list[OutboxStep]:
-        """Return what was given up without a credential."""
         return [step for step in self._registry.steps() if lacks_credential(step)]
 
     async def _begin_anew(self, steps: list[OutboxStep]) -> None:
@@ -404,7 +403,7 @@ class Outbox:
         return True
 
     def _beside(self) -> list[Coroutine[object, object, None]]:
-        """Return what can be done now beside the tenant's steps, marked as begun."""
+        """Return what can be done beside the tenant's steps, marked as begun."""
         agents = {
             step.agent_id
             for step in self._due_at_tenant()
@@ -454,7 +453,7 @@ class Outbox:
         return [step for step in self._due() if not is_providers(step)]
 
     async def _rest(self, news: asyncio.Event, *, at_providers: bool) -> None:
-        """Wait until the next step is due, or there is news."""
+        """Wait until the next step is due, or one is added."""
         moments = [
             moment
             for step in self._pending()
@@ -473,7 +472,6 @@ class Outbox:
         return [s for s in self._registry.steps() if s.status == "pending"]
 
     def _held(self, agent_id: AgentId) -> Holding | None:
-        """Return what it has at the tenant; a home that cannot be read stops no cut."""
         try:
             return self._access.holdings.of(agent_id)
         except AgentVaultError as error:

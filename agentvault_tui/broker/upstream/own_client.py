@@ -54,7 +54,7 @@ async def make_own_client(
 def _of_one(
     wanted: tuple[DesiredObject, ...], agent: Agent, connection: str
 ) -> Iterator[DesiredObject]:
-    """Pick what one agent needs; the rest an embedded tenant does without."""
+    """Pick what one agent needs."""
     key = f"agents/{agent.id}"
     for one in wanted:
         if one.kind in {DesiredKind.CLIENT, DesiredKind.GRANT} and one.key.startswith(

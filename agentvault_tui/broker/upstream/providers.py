@@ -109,7 +109,6 @@ class Outlook:
         return _once(account, map(accounts.at, alike))
 
     def _alike(self, endpoint: str) -> list[str]:
-        """Return the connections whose provider is the one at *endpoint*."""
         known = self._connections()
         return [name for name in known if self.at(name).revocation == endpoint]
 
@@ -281,7 +280,7 @@ class Providers:
         return Tried(None, over="confirmed", changes=(ended,))
 
     def _by_hand(self, row: OutboxStep, why: str) -> Tried:
-        """Give up, and say what is left for a person to do."""
+        """Give up: a person has to revoke it at the provider."""
         until = self._outside_until(row.agent_id, row.connection)
         ends = f", or wait until {until:%H:%M} UTC" if until else ""
         problem = f"revoke at {visible(row.connection, 60)} by hand{ends}: {why}"

@@ -150,7 +150,7 @@ async def do(row: OutboxStep, api: Management, holdings: Holdings) -> Tried:
 async def _account(
     holdings: Holdings, agent_id: AgentId, account: HeldAccount
 ) -> Tried:
-    """Disconnect one account; a no is no reason to let the refresh token live on."""
+    """Disconnect one account; a refusal lets the other steps go on."""
     try:
         return await holdings.disconnect(agent_id, account)
     except (NotFoundError, TenantRefusedError) as error:
@@ -163,7 +163,7 @@ async def _account(
 async def _secret(
     api: Management, client_id: str, agent_id: AgentId, holdings: Holdings
 ) -> bool:
-    """Give the client another secret, and keep it for when the agent is restored."""
+    """Rotate the client's secret, and keep the new one for a restore."""
     try:
         secret = await clients.rotate_secret(api, client_id)
     except TenantNotFoundError:

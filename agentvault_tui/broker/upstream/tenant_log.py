@@ -225,7 +225,7 @@ def drafts(
 
 
 def _whose(row: Json, clients: Ours, users: Ours) -> Iterator[AgentId | None]:
-    """Yield whose a row is, the surest first; nothing when it is none of ours."""
+    """Yield whose a row is, the surest first; None: ours, and no one agent's."""
     client_id, user_id = _text_of(row, "client_id"), _text_of(row, "user_id")
     # What a client did is that client's alone, whoever signed in there.
     if clients.get(client_id):
@@ -239,7 +239,7 @@ def _whose(row: Json, clients: Ours, users: Ours) -> Iterator[AgentId | None]:
 
 
 def _changed(row: Json, clients: Ours, users: Ours) -> Iterator[AgentId | None]:
-    """Yield whose it is what a call of the Management API was about."""
+    """Yield whose client or user a call of the Management API was about."""
     request = _member(_member(row, "details"), "request")
     parts = [unquote(part) for part in _text_of(request, "path").split("/")]
     if parts[:3] != _API:
@@ -254,7 +254,6 @@ def _changed(row: Json, clients: Ours, users: Ours) -> Iterator[AgentId | None]:
 
 
 def _draft(row: Json, agent_id: AgentId | None) -> Draft:
-    """Write a row as an event of the tenant's."""
     kind = visible(str(row.get("type") or "?"), 60)
     details = _member(row, "details")
     told = {
@@ -278,7 +277,7 @@ def _draft(row: Json, agent_id: AgentId | None) -> Draft:
 
 
 def _request(details: Json) -> dict[str, str]:
-    """Tell of a call of the Management API what was done, by whom, and its status."""
+    """Return what a call of the Management API did, by whom, and its status."""
     request = _member(details, "request")
     method, path = _text_of(request, "method"), _text_of(request, "path")
     if not method or not path:

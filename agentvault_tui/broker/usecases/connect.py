@@ -182,7 +182,7 @@ def my_account(
 
 
 def _checked(broker: Broker, wanted: Wanted) -> Agent:
-    """Refuse what cannot lead anywhere, before anybody is sent to a browser."""
+    """Refuse what cannot succeed, before anybody is sent to a browser."""
     agent = broker.registry.agent(wanted.agent_id)
     known = broker.settings.connections
     if wanted.connection not in known:
@@ -212,7 +212,7 @@ def _checked(broker: Broker, wanted: Wanted) -> Agent:
 async def _signed_in(
     broker: Broker, flow: Flow, begun: SigningIn, answer: dict[str, str]
 ) -> VaultUser:
-    """Spend the code; keep whose refresh token came of it."""
+    """Spend the code; keep the refresh token of who signed in."""
     agent_id, tenant = flow.wanted.agent_id, broker.tenant.tenant
     credential = broker.vault.credential(agent_id)
     code, state = answer.get("code", ""), answer["state"]
@@ -246,7 +246,6 @@ async def _signed_in(
 
 
 async def _to_consent(broker: Broker, wanted: Wanted, user: VaultUser) -> Flow:
-    """Have the page at which the vault user allows the account."""
     agent = broker.registry.agent(wanted.agent_id)
     accounts = my_account(broker, agent, user)
     connecting = await accounts.connect(
@@ -352,7 +351,7 @@ async def _owner(broker: Broker, account: Account) -> str:
 
 
 def _answer(address: str) -> dict[str, str]:
-    """Read what a page sent back; a name that stands twice is nobody's answer."""
+    """Parse what a page sent back; empty when a name stands twice."""
     text = address.strip().partition("#")[0]
     query = text.rpartition("?")[2]
     try:

@@ -75,7 +75,7 @@ async def end_held_token(broker: Broker, agent_id: AgentId) -> Tried:
 
 
 async def _is_gone(broker: Broker, client_id: str) -> bool:
-    """Tell whether the tenant is seen to have no such client; a doubt is no."""
+    """Tell whether the tenant is seen to have no such client."""
     try:
         management = broker.access.management
         if management is not None:

@@ -181,7 +181,7 @@ def usable(broker: Broker, agent_id: AgentId, connection: str) -> Account | None
 def _request(
     broker: Broker, agent: Agent, connection: str, account: Account | None
 ) -> Request:
-    """Say what is decided about: all of the connection's scopes, its riskiest first."""
+    """Return what is decided about: all of the connection's scopes, riskiest first."""
     settings = broker.settings.connections.get(connection)
     scopes = settings.scopes if settings else ()
 
@@ -198,7 +198,7 @@ def _request(
 
 
 def _whose(account: Account | None) -> dict[str, object]:
-    """Say whose account it is: an approval is for that one and no other."""
+    """Return the account as parameters: an approval is for that one and no other."""
     if account is None:
         return {}
     return {"account": account.id, "user": account.user, "name": account.user_name}
@@ -238,7 +238,7 @@ def _approves(stepup: StepUp, request: Request) -> bool:
 async def _spend(
     broker: Broker, permit: _Permit, approved: StepUp, minted: Token
 ) -> Answer:
-    """Use an approval up for one delivery; where there is none, it stays as it was."""
+    """Spend an approval on one delivery; restore it where there is none."""
     registry, now = broker.registry, broker.clock.now()
     spent = replace(
         approved, status=StepUpStatus.REDEEMED, fetched_at=now, redeemed_at=now
@@ -327,7 +327,7 @@ async def _void(broker: Broker, permit: _Permit) -> Denied:
 async def _missed(
     broker: Broker, permit: _Permit, found: NoToken
 ) -> Denied | Disconnected | Away:
-    """Record that what was allowed led to no token, and say what helps."""
+    """Record that what was allowed led to no token."""
     draft = _draft(broker, permit, EventType.TOKEN_NOT_EXCHANGED, found.cause.value)
     draft.detail.update(error=found.error, message=found.message)
     await broker.record(draft)
@@ -346,7 +346,7 @@ async def _missed(
 async def _disconnected(
     broker: Broker, request: Request, verdict: Verdict
 ) -> Disconnected:
-    """Say that there is no account: nobody is asked to approve the use of none."""
+    """Record a denial for want of an account: nobody is asked to approve it."""
     denied = await deny(broker, request, "not_connected", _CONNECT, verdict)
     return Disconnected(NOT_CONNECTED, denied.message, denied.decision_id)
 

@@ -311,7 +311,6 @@ async def recheck_tokens(broker: Broker) -> None:
 
 
 def _ended_approval(broker: Broker, stepup_id: StepUpId) -> tuple[Draft, StepUp] | None:
-    """Return the cancelled approval of a token that ended before it was used."""
     stepup = broker.stepups.find(stepup_id)
     if stepup is None or stepup.status is not StepUpStatus.APPROVED:
         return None

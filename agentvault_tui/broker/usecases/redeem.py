@@ -285,7 +285,7 @@ def refusal_of(broker: Broker, agent: Agent, stepup: StepUp) -> Denied:
 
 
 def _pace(broker: Broker, stepup: StepUp) -> Waiting | SlowDown:
-    """Hold the agent to its interval, counted from our last answer."""
+    """Answer a poll for an undecided request: wait, or slow down (RFC 8628 3.5)."""
     early = broker.stepups.polled_early(stepup.id, POLL_INTERVAL - _EARLY)
     return SlowDown(POLL_INTERVAL) if early else Waiting(POLL_INTERVAL)
 

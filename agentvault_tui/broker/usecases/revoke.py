@@ -257,7 +257,7 @@ async def lift_panic(broker: Broker, operator: Actor) -> int:
 
 
 def _panic(registry: Registry) -> Panic | None:
-    """Look again: others ran while the record was written."""
+    """Return the panic anew: others ran while the record was written."""
     return registry.panic
 
 
@@ -458,7 +458,7 @@ def _with_scopes(agent: Agent, scopes: frozenset[str]) -> Agent:
 
 
 def _cut(broker: Broker, agent: Agent, reason: str) -> tuple[HeldTokens, list[StepUp]]:
-    """Make everything the agent holds or waits for worthless, in memory, now."""
+    """End everything the agent holds or waits for, in memory, at once."""
     unused = _unused(broker, agent.id)
     tokens = broker.registry.cut_tokens(agent.id)
     stepups = [
@@ -525,7 +525,7 @@ async def _unless_overtaken(
 
 
 def _cut_scopes(broker: Broker, agent: Agent, ungrant: frozenset[str]) -> list[StepUp]:
-    """End what waits for the scopes, decisions under way and step-ups, in memory."""
+    """End decisions under way and step-ups for the scopes, in memory."""
     registry = broker.registry
     unused = _unused(broker, agent.id)
     registry.void_decisions(agent.id)

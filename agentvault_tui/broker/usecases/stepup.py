@@ -251,7 +251,7 @@ async def _authorizing(
 async def _not_begun(
     broker: Broker, stepup_id: str, operator: Actor, error: TenantError
 ) -> None:
-    """Record who tried to approve, and that the tenant began nothing."""
+    """Record who tried to approve, and that no device flow began."""
     stepup = broker.stepups.get(stepup_id)
     if (
         stepup.status is StepUpStatus.PENDING
@@ -267,7 +267,7 @@ async def _not_begun(
 
 
 async def _await_person(broker: Broker, started: StepUp, flow: DeviceFlow) -> None:
-    """Follow the tenant until it says who, with what factor, when, or no."""
+    """Poll the tenant until the device flow ends, then mint or wait again."""
     try:
         result = await broker.tenant.wait(flow, asyncio.Event())
         if not isinstance(result, FlowTokens):
@@ -334,7 +334,7 @@ async def _back_to_pending(broker: Broker, started: StepUp, problem: str) -> Non
 
 
 async def _decide_again(broker: Broker, stepup: StepUp) -> None:
-    """Put a step-up asked under an older policy before the one in force."""
+    """Decide a step-up that was asked under an older policy anew."""
     agent = broker.registry.agent(stepup.agent_id)
     verdict = broker.policy.decide(agent, stepup.asked)
     if verdict.outcome is Outcome.DENIED:
