@@ -416,8 +416,9 @@ def _cut(pending: Pending, change: Change) -> KeptCut | None:
             by = Actor(_actor(pending).kind, _actor(pending).id, change.by)
             return _kept(pending, "panic", by=by, why=change.reason)
         case Agent(status=AgentStatus.REVOKED):
-            kind, agent = EventType.AGENT_REVOKED, change.id
-            return _kept(pending, "revoke", agent, why=_reason(pending, kind))
+            drafts = (d for d in pending.drafts if d.type is EventType.AGENT_REVOKED)
+            why = next((draft.reason or "" for draft in drafts), "")
+            return _kept(pending, "revoke", change.id, why=why)
         case Agent():
             scopes = _taken(pending, change)
             return (
@@ -481,10 +482,6 @@ def _kept(
 
 def _actor(pending: Pending) -> Actor:
     return pending.drafts[0].actor if pending.drafts else _NOBODY
-
-
-def _reason(pending: Pending, kind: EventType) -> str:
-    return next((d.reason or "" for d in pending.drafts if d.type is kind), "")
 
 
 def _taken(pending: Pending, agent: Agent) -> tuple[str, ...]:

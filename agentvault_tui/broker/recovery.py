@@ -266,7 +266,8 @@ async def apply_kept(broker: Broker) -> None:
     for kept in journal.found:
         try:
             with cuts.took_effect(parse_iso(kept.at)):
-                await _apply(broker, kept)
+                by = Actor(ActorKind(kept.by[0]), *kept.by[1:])
+                await _APPLY[kept.kind](broker, kept, by)
         except NotFoundError:
             log.warning("a kept cut is about nothing that is known: %s", kept.key)
         except (ValueError, KeyError) as error:
@@ -285,11 +286,6 @@ async def apply_kept(broker: Broker) -> None:
         await panic(broker, f"stopped at the start: {journal.problem}", SYSTEM)
     cuts.replaying = ()
     await cuts.keep()
-
-
-async def _apply(broker: Broker, kept: KeptCut) -> None:
-    by = Actor(ActorKind(kept.by[0]), *kept.by[1:])
-    await _APPLY[kept.kind](broker, kept, by)
 
 
 async def _stop_all(broker: Broker, kept: KeptCut, by: Actor) -> None:

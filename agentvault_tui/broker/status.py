@@ -8,7 +8,7 @@ from typing import Final
 from agentvault_tui import __version__
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.cuts import Kept
-from agentvault_tui.broker.shapes import panic_info
+from agentvault_tui.broker.shapes import panic_info, same
 from agentvault_tui.clock import iso
 from agentvault_tui.operator_api.shapes import (
     LedgerInfo,
@@ -27,7 +27,7 @@ _KEPT: Final = {
 
 def status_info(broker: Broker) -> StatusInfo:
     """Return what ``GET /api/status`` answers."""
-    ledger = broker.ledger
+    ledger, found = broker.ledger, broker.verified
     return StatusInfo(
         version=__version__,
         tenant=TenantInfo(
@@ -40,7 +40,7 @@ def status_info(broker: Broker) -> StatusInfo:
             head=ledger.head.seq,
             hash=ledger.head.hash,
             writable=ledger.writable,
-            verified=_verified(broker),
+            verified=same(VerifiedInfo, found, at=iso(found.at)) if found else None,
             fault=ledger.fault,
         ),
         panic=panic_info(broker.registry.panic),
@@ -101,10 +101,3 @@ def _ledger_warnings(broker: Broker) -> Iterator[str]:
         else "The ledger cannot be written: nothing is issued, revoking works."
     )
     yield f"{what} {ledger.problem or ''}".strip()
-
-
-def _verified(broker: Broker) -> VerifiedInfo | None:
-    found = broker.verified
-    if found is None:
-        return None
-    return VerifiedInfo(seq=found.seq, at=iso(found.at), complete=found.complete)

@@ -92,7 +92,12 @@ def tame(value: Any, depth: int = 0) -> Any:
         if depth > MAX_DEPTH:
             return _TOO_DEEP
         if isinstance(value, dict):
-            return {_key(name): tame(item, depth + 1) for name, item in value.items()}
+            return {
+                well_formed(name if isinstance(name, str) else str(name)): tame(
+                    item, depth + 1
+                )
+                for name, item in value.items()
+            }
         return [tame(item, depth + 1) for item in value]
     return well_formed(str(value))
 

@@ -189,10 +189,6 @@ def _maybe(value: str | None) -> str:
     return "null" if value is None else quote(value)
 
 
-def _optional_id(value: str | None) -> AgentId | None:
-    return None if value is None else AgentId(value)
-
-
 def _words(detail: object) -> list[str]:
     """Return every name and scalar in *detail*, in canonical order."""
     words: list[str] = []
@@ -237,7 +233,7 @@ def _map_text(draft: Draft, change: Callable[[str], str]) -> Draft:
     return replace(
         draft,
         actor=Actor(actor.kind, change(actor.id), change(actor.name)),
-        agent_id=_optional_id(agent_id),
+        agent_id=None if agent_id is None else AgentId(agent_id),
         action=optional(draft.action),
         resource=optional(draft.resource),
         reason=optional(draft.reason),

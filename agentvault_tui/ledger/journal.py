@@ -32,7 +32,9 @@ import json
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final
+
+import msgspec
 
 from agentvault_tui.home import Home, fsync_folder, put_private
 
@@ -78,13 +80,6 @@ class KeptCut:
     def key(self) -> tuple[str, str, str, tuple[str, ...]]:
         """Return what two cuts of the same thing have in common."""
         return self.kind, self.agent, self.id, self.scopes
-
-    @classmethod
-    def read(cls, value: dict[str, Any]) -> Self:
-        """Return the cut that `encode_cuts` wrote; ValueError and others: none."""
-        kind, ident, name = value.pop("by")
-        scopes = tuple(value.pop("scopes", ()))
-        return cls(by=(kind, ident, name), scopes=scopes, **value)
 
 
 def encode_cuts(cuts: list[KeptCut]) -> bytes:
@@ -255,7 +250,7 @@ class CutJournal:
         if kept[0] < self._marked():
             raise _DamagedError("it holds an older list")
         try:
-            self.found = tuple(KeptCut.read(value) for value in json.loads(kept[1]))
+            self.found = msgspec.convert(json.loads(kept[1]), tuple[KeptCut, ...])
         except (ValueError, TypeError, KeyError) as error:
             raise _DamagedError(f"{error!r:.80}") from error
         self._selected, self._number = selected, kept[0]

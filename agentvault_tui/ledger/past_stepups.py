@@ -69,7 +69,8 @@ def stepups(
     """Return the open step-ups and the latest decided ones, and what is unsure."""
     waiting = spans(db, seq, moment, REQUESTS, roster)
     low = min((span.low for span in waiting), default=seq)
-    low = min(low, _before(db, low, _LATE), _decided_from(db, seq))
+    before = seq_at(db, parse_iso(time_at(db, low)) - _LATE, upto=low) or 1
+    low = min(low, before, _decided_from(db, seq))
     told = _Story(roster)
     for event in events_of(db, _STEPS, low, seq):
         told.take(event)
@@ -263,10 +264,6 @@ def _first_asked(db: sqlite3.Connection, end: int) -> int:
         (agent, end, _LOOK_BACK),
     )
     return min((place for place, asked in rows if asked == step_id), default=end)
-
-
-def _before(db: sqlite3.Connection, seq: int, span: timedelta) -> int:
-    return seq_at(db, parse_iso(time_at(db, seq)) - span, upto=seq) or 1
 
 
 def _risk(detail: dict[str, Any]) -> Risk:

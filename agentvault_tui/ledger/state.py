@@ -116,7 +116,10 @@ def row_of(change: Change, n: int) -> tuple[str, Row]:
         case Agent():
             return "agents", (change.id, docs.write_agent(change), n)
         case StepUp():
-            return "stepups", _stepup_row(change, n)
+            decided = iso(change.decided_at) if change.decided_at else None
+            kind = (change.agent_id, change.action, decided)
+            doc = docs.write_stepup(change)
+            return "stepups", (change.id, change.status.value, *kind, doc, n)
         case OutboxStep():
             return "outbox", (change.id, change.status, docs.OUTBOX.write(change), n)
         case _:
@@ -243,12 +246,6 @@ def has_row(db: sqlite3.Connection, table: str, n: int) -> bool:
     """Tell whether the change numbered *n* is in *table*."""
     sql = f"SELECT 1 FROM {table} WHERE n = ?"
     return db.execute(sql, (n,)).fetchone() is not None
-
-
-def _stepup_row(stepup: StepUp, n: int) -> Row:
-    decided = iso(stepup.decided_at) if stepup.decided_at else None
-    kind = (stepup.agent_id, stepup.action, decided)
-    return (stepup.id, stepup.status.value, *kind, docs.write_stepup(stepup), n)
 
 
 def _many(template: str, width: int, rows: list[Row]) -> Iterator[Statement]:

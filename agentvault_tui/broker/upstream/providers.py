@@ -228,7 +228,8 @@ class Providers:
     async def do(self, row: OutboxStep) -> Tried:
         """Revoke at the provider what *row* is about; tell how that went."""
         held = self._held.get((row.agent_id, row.connection))
-        account = held.account if held else self._account(row)
+        known = self._registry.accounts.get(row.agent_id, row.connection)
+        account = held.account if held else known
         if account is None:
             return self._by_hand(row, _RESTARTED)
         if kept_for := self._outlook.kept_for(account):
@@ -291,9 +292,6 @@ class Providers:
         if key not in self._reached:
             self._reached[key] = ProviderClient(at, name)
         return self._reached[key]
-
-    def _account(self, row: OutboxStep) -> Account | None:
-        return self._registry.accounts.get(row.agent_id, row.connection)
 
     def _is_done(self, account: Account) -> bool:
         """Tell whether it was revoked there, and nothing came of it since."""

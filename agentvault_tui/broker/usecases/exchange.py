@@ -111,7 +111,9 @@ async def exchange(broker: Broker, agent: Agent, connection: str) -> Answer | Es
     if verdict.outcome is Outcome.DENIED:
         return await deny(broker, request, verdict.reason, verdict.message, verdict)
     if account is None:
-        return await _disconnected(broker, request, verdict)
+        # Nobody is asked to approve the use of an account that is not there.
+        denied = await deny(broker, request, "not_connected", _CONNECT, verdict)
+        return Disconnected(NOT_CONNECTED, denied.message, denied.decision_id)
     epoch = _epoch(broker, agent.id)
     if verdict.outcome is Outcome.ESCALATED:
         return await _as_approved(broker, request, verdict, account, epoch)
@@ -341,14 +343,6 @@ async def _missed(
         f"The tenant gives no token of this connection: {found.error} {found.message}"
     )
     return Denied(f"tenant_{found.cause}", message.strip(), permit.decision_id)
-
-
-async def _disconnected(
-    broker: Broker, request: Request, verdict: Verdict
-) -> Disconnected:
-    """Record a denial for want of an account: nobody is asked to approve it."""
-    denied = await deny(broker, request, "not_connected", _CONNECT, verdict)
-    return Disconnected(NOT_CONNECTED, denied.message, denied.decision_id)
 
 
 def _deliveries(

@@ -101,7 +101,8 @@ async def poll(
         case StepUpStatus.EXPIRED:
             return Expired()
         case StepUpStatus.PENDING | StepUpStatus.AUTHORIZING:
-            return _pace(broker, stepup)
+            early = broker.stepups.polled_early(stepup.id, POLL_INTERVAL - _EARLY)
+            return SlowDown(POLL_INTERVAL) if early else Waiting(POLL_INTERVAL)
         case _:
             return Spent()
 
@@ -282,12 +283,6 @@ def refusal_of(broker: Broker, agent: Agent, stepup: StepUp) -> Denied:
         "This request was cancelled before a person decided. Ask again.",
     )
     return Denied(reason, message, stepup.decision_id)
-
-
-def _pace(broker: Broker, stepup: StepUp) -> Waiting | SlowDown:
-    """Answer a poll for an undecided request: wait, or slow down (RFC 8628 3.5)."""
-    early = broker.stepups.polled_early(stepup.id, POLL_INTERVAL - _EARLY)
-    return SlowDown(POLL_INTERVAL) if early else Waiting(POLL_INTERVAL)
 
 
 async def spend_approval(
