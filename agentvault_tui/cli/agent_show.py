@@ -17,7 +17,7 @@ from agentvault_tui.console.draw.glyphs import (
 from agentvault_tui.console.state.intake import Intake
 from agentvault_tui.console.state.moments import plural
 from agentvault_tui.console.state.records import QUARTERS
-from agentvault_tui.console.state.revocations import elsewhere
+from agentvault_tui.console.state.revocations import elsewhere, forecast
 from agentvault_tui.operator_api.history import (
     ActivityInfo,
     QuartersInfo,
@@ -44,7 +44,15 @@ def print_agent(
 ) -> None:
     """Print everything that is known of one agent."""
     _identity(out, agent, activity)
-    print_elsewhere(out, agent)
+    if agent.status == "revoked":
+        print_elsewhere(out, agent)
+    else:
+        intake, cut = Intake(ascii_only=out.ascii_only), activity.revoke
+        intake.learn(catalogue)
+        elevated = f" ({cut.elevated} elevated)" if cut.elevated else ""
+        row, now = intake.agent(agent), SystemClock().now()
+        for line in forecast(row, _ended(cut, elevated), now):
+            out.line(line)
     if activity.scopes:
         _scopes(out, activity.scopes, catalogue)
     _day(out, activity.quarters)
@@ -82,7 +90,7 @@ def _identity(out: Output, agent: AgentInfo, activity: ActivityInfo) -> None:
             ),
             ("live tokens", agent.live_tokens),
             *serving(agent),
-            *revoking(agent, activity),
+            *(_revoked(agent, activity) if agent.status == "revoked" else ()),
         ]
     )
 
@@ -96,12 +104,8 @@ def serving(agent: AgentInfo) -> list[tuple[str, object]]:
     return [("serves", serves), ("serves on", resources)]
 
 
-def revoking(agent: AgentInfo, activity: ActivityInfo) -> list[tuple[str, object]]:
-    """Return what a revoke would cut now; of one that is revoked, what that cut."""
-    if agent.status != "revoked":
-        cut = activity.revoke
-        elevated = f" ({cut.elevated} elevated)" if cut.elevated else ""
-        return [("a revoke cuts", f"{_ended(cut, elevated)}, now")]
+def _revoked(agent: AgentInfo, activity: ActivityInfo) -> list[tuple[str, object]]:
+    """Return who revoked it, why, and what that ended."""
     was = activity.revoked
     if was is None:
         return [("revoked at", f"{agent.revoked_at}; its record follows")]
@@ -111,21 +115,19 @@ def revoking(agent: AgentInfo, activity: ActivityInfo) -> list[tuple[str, object
     ]
     if was.reason:
         fields.append(("reason", was.reason))
-    return [*fields, ("that cut", _ended(was))]
+    return [*fields, ("that ended", _ended(was))]
 
 
 def _ended(cut: RevokeForecast | RevokedInfo, elevated: str = "") -> str:
     tokens, stepups = plural(cut.tokens, "token"), plural(cut.stepups, "step-up")
-    return f"{tokens}{elevated} and {stepups}"
+    return f"{tokens}{elevated}, {stepups}"
 
 
 def print_elsewhere(out: Output, agent: AgentInfo) -> None:
-    """Print what an agent has at tenant and providers, and what a revocation ends."""
+    """Print how far the tenant and providers are with an agent that was revoked."""
     row = Intake(ascii_only=out.ascii_only).agent(agent)
     for line in elsewhere(row, SystemClock().now()):
         out.line(line.strip())
-    if row.revoked and not row.outside_until:
-        out.line("Outside: no token handed out before works any more.")
 
 
 def _scopes(

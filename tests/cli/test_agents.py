@@ -135,7 +135,7 @@ def test_show_tells_what_the_agent_did(av: Run, agent: Agent) -> None:
     assert sum(shown["quarters"]["denied"]) == 1
     assert shown["revoke"] == {"tokens": 1, "elevated": 0, "stepups": 0}
     said = " ".join(av("agents", "show", agent.id).out.split())
-    assert "a revoke cuts 1 token and 0 step-ups, now" in said
+    assert "Revoking ends 1 token, 0 step-ups, at once; all it asks for" in said
     assert "scope_not_granted 1" in said
     assert re.search(r"denied \S+█ 1, at most 1", said)
     assert "never" in said
@@ -182,13 +182,13 @@ def test_show_of_a_revoked_agent_tells_what_that_cut(av: Run, agent: Agent) -> N
     av("agents", "revoke", agent.name, "--reason", "runaway")
     av("agents", "revoke", agent.name, "--reason", "again")
     said = " ".join(av("agents", "show", agent.name).out.split())
-    assert "that cut 1 token and 0 step-ups" in said
+    assert "that ended 1 token, 0 step-ups" in said
     assert "reason runaway" in said
     assert "again" not in said
     assert "it held nothing there" in said
-    assert "a revoke cuts" not in said
+    assert "Revoking ends" not in said
     av("agents", "restore", agent.name)
-    assert "a revoke cuts 0 tokens" in " ".join(
+    assert "Revoking ends 0 tokens" in " ".join(
         av("agents", "show", agent.name).out.split()
     )
 
@@ -232,39 +232,25 @@ def test_hostile_text_arrives_inert(av: Run, json_mode: bool) -> None:
 def test_what_is_elsewhere_is_told_as_plain_mode_tells_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Accounts, what a revocation ends, what is left for whom, and what works on."""
+    """Each step, what stays for whom, and until when what is outside works."""
     until = iso(SystemClock().now() + timedelta(minutes=45))
-    agent: dict[str, Any] = {
-        "status": "active",
-        "connections": [
-            {
-                "connection": "workspace",
-                "shared_with": [{"name": "mail-agent"}],
-                "at_provider": {"known": True, "kept_for": [], "may_cut": []},
-            }
-        ],
-        "shared_with": [{"name": "mail-agent"}],
-        "at_tenant": ["vault grant"],
-    }
-    print_elsewhere(Output(), filled(AgentInfo, agent))
-    assert capsys.readouterr().out.splitlines() == [
-        "Accounts: workspace, by Token Vault.",
-        "Shared with: mail-agent.",
-        "Revoking ends at the tenant: vault grant.",
-        "At the provider workspace: the token is revoked.",
-    ]
     problem = "no Management API credential here: agentvault auth0 apply"
-    step = {"step": "vault grant", "status": "pending", "problem": problem}
-    revoked = {**agent, "status": "revoked", "upstream": [step]}
+    revoked: dict[str, Any] = {
+        "status": "revoked",
+        "connections": [
+            {"connection": "workspace", "shared_with": [{"name": "mail-agent"}]}
+        ],
+        "upstream": [{"step": "vault grant", "status": "pending", "problem": problem}],
+    }
     print_elsewhere(Output(), filled(AgentInfo, {**revoked, "outside_until": until}))
-    *_, vault_grant, left, outside = capsys.readouterr().out.splitlines()
+    vault_grant, left, outside = capsys.readouterr().out.splitlines()
     assert vault_grant == f"At the tenant: vault grant pending: {problem}."
-    assert left == "Left: workspace, which mail-agent uses too."
-    assert re.fullmatch(r"Outside: .* until .*Z, 4\d:\d\d from now\.", outside)
+    assert left == "Stays: workspace, which mail-agent uses too."
+    assert re.fullmatch(r"Works until .*Z, in 4\d:\d\d: the last token .*", outside)
     print_elsewhere(Output(), filled(AgentInfo, {"status": "revoked"}))
     assert capsys.readouterr().out.splitlines() == [
         "At the tenant: it held nothing there.",
-        "Outside: no token handed out before works any more.",
+        "Works until now: no token handed out works any longer.",
     ]
 
 

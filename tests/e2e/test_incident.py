@@ -100,7 +100,7 @@ def test_an_incident_takes_fewer_than_twenty_keys(
         operator.press("Enter")
         operator.sees("Last 24 hours", "Asked for", "delete:records")
         operator.press("r")
-        operator.sees("Cuts now    1 token")
+        operator.sees("Ends        1 token")
         operator.decide("y", "closed here")
         operator.leave("answered after")
         # Keep the evidence.

@@ -19,7 +19,7 @@ from agentvault_tui.console.desk import (
 from agentvault_tui.console.dialogs.confirm import Confirm, cautioned
 from agentvault_tui.console.draw.agent import ends, waits
 from agentvault_tui.console.draw.lines import EMPTY, Pen, Row
-from agentvault_tui.console.draw.upstream import at_providers, counting, left
+from agentvault_tui.console.draw.upstream import counting, left
 from agentvault_tui.console.state.moments import clock_time, plural
 from agentvault_tui.console.state.records import (
     AgentRow,
@@ -28,7 +28,7 @@ from agentvault_tui.console.state.records import (
     UpstreamStep,
     caution,
 )
-from agentvault_tui.console.state.revocations import state
+from agentvault_tui.console.state.revocations import consequences, state
 
 _WAITING = 3
 """Requests that would be cancelled, named one by one; an agent may have no more."""
@@ -66,36 +66,35 @@ class RevokeDialog(Confirm):
         return None
 
     def plan(self, pen: Pen, width: int, height: int) -> list[Row]:
-        """Say what is cut now, what happens at the tenant, and what is not undone."""
-        mirror, palette = self.desk.mirror, pen.palette
+        """Say what ends, what stays and what works until when, each thing once."""
+        mirror, now = self.desk.mirror, self.clock.now()
         dot = f" {pen.glyphs.separator} "
-        waiting = mirror.open_stepups(self.agent.id)
-        who = (f"{self.agent.id}{dot}{self.agent.owner}", palette.text)
-        rows: list[Row] = [
-            pen.fact("Agent", who),
-            pen.fact("Cuts now", (ends(mirror, self.agent), palette.strong)),
-            *(waits(pen, row, self.clock.now(), width) for row in waiting[:_WAITING]),
-            pen.fact("", ("and refuses whatever it asks from then on", palette.text)),
-            *self._at_tenant(pen, width),
-        ]
-        return [*rows, *self._not_undone(pen, width, height - len(rows))]
+        who = (f"{self.agent.id}{dot}{self.agent.owner}", pen.palette.text)
+        told = consequences(self._row, ends(mirror, self.agent), now)
+        here, *elsewhere = _section(pen, "Ends", told.ends, width, height)
+        waiting = mirror.open_stepups(self.agent.id)[:_WAITING]
+        named = [waits(pen, row, now, width) for row in waiting]
+        rows: list[Row] = [pen.fact("Agent", who), here, *named, *elsewhere]
+        until = _section(pen, "Works until", told.works_until, width, height)
+        room = height - len(rows) - len(until)
+        return [*rows, *_section(pen, "Stays", told.stays, width, room), *until]
 
     def outcome(self, pen: Pen, width: int) -> list[Row]:
         cut = self.cut
         if cut is None:
             return []
-        cuts = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
+        ended = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
         here = f"{cut.effective_ms:.1f} ms"
         row = self._row
         known = [s for s in row.upstream or cut.upstream if s.status != "withdrawn"]
         steps = [_upstream(pen, step) for step in known]
-        answered = f"{cuts}, answered after {cut.round_trip_ms:.1f} ms"
+        answered = f"{ended}, answered after {cut.round_trip_ms:.1f} ms"
         return [
             pen.stage("done", "closed here", here),
             *(steps or [pen.stage("done", "tenant", "holds nothing of it")]),
             *cautioned(pen, cut, width),
             EMPTY,
-            pen.fact("Cut", (answered, pen.palette.strong)),
+            pen.fact("Ended", (answered, pen.palette.strong)),
             *_not_done(pen, known, width),
             *left(pen, row, width),
             *(counting(pen, row, self.clock.now(), width) or [_nothing_outside(pen)]),
@@ -123,52 +122,20 @@ class RevokeDialog(Confirm):
         if isinstance(answer, Revoked):
             self.cut = answer
 
-    def _at_tenant(self, pen: Pen, width: int) -> list[Row]:
-        """Say what it loses there, who shares it, and what nobody can end."""
-        agent, palette = self._row, pen.palette
-        if not agent.at_tenant and not agent.connections:
-            held = ("nothing: it holds nothing there", palette.text)
-            return [pen.fact("At tenant", held)]
-        told = [f"ends {', '.join(agent.at_tenant)}"] if agent.at_tenant else []
-        if not agent.connections:
-            return pen.facts("At tenant", told[0], width, 2)[0]
-        accounts = plural(len(agent.connections), "account")
-        told.append(f"{accounts}: {', '.join(agent.connections)}")
-        named = "; ".join(told)
-        shared = (
-            f"none: what it shares with {', '.join(agent.shared_with)} stays"
-            if agent.shared_with
-            else "none share its accounts"
-        )
-        rows = pen.facts("At tenant", named, width, 2)[0]
-        if agent.shared_with or not any(one.may_cut for one in agent.at_providers):
-            rows += pen.facts("Affects too", shared, width, 2)[0]
-        rows += at_providers(pen, agent, width)
-        ends = agent.outside_until
-        if ends is not None and ends > self.clock.now():
-            text = f"a provider's token works until {clock_time(ends)}"
-            rows.append(pen.fact("Outside", (text, palette.danger)))
-        return rows
 
-    def _not_undone(self, pen: Pen, width: int, height: int) -> list[Row]:
-        """Write what the catalogue says of each scope, the riskiest first."""
-        rows: list[Row] = []
-        label = "Not undone"
-        for number, scope in enumerate(self.agent.scopes):
-            left = len(self.agent.scopes) - number
-            text, _ = pen.facts(
-                label,
-                f"{scope.name}: {scope.revoking or 'the catalogue says nothing'}",
-                width,
-                3,
-            )
-            if len(rows) + len(text) + (left > 1) > height:
-                more = f"and {plural(left, 'scope')} more"
-                rows.append(pen.fact(label, (more, pen.palette.muted)))
-                break
-            rows += text
-            label = ""
-        return rows or [pen.fact(label, ("it has no scopes", pen.palette.muted))]
+def _section(
+    pen: Pen, label: str, texts: list[str], width: int, most: int
+) -> list[Row]:
+    """Write texts under one label, over at most *most* rows, and count the rest."""
+    rows: list[Row] = []
+    for number, text in enumerate(texts):
+        written, _ = pen.facts("" if rows else label, text, width, 3)
+        left = len(texts) - number
+        if len(rows) + len(written) + (left > 1) > most:
+            more = (f"and {left} more", pen.palette.muted)
+            return [*rows, pen.fact("" if rows else label, more)]
+        rows += written
+    return rows or [pen.fact(label, ("nothing", pen.palette.muted))]
 
 
 def _not_done(pen: Pen, steps: Iterable[UpstreamStep], width: int) -> list[Row]:
@@ -186,7 +153,8 @@ def _not_done(pen: Pen, steps: Iterable[UpstreamStep], width: int) -> list[Row]:
 
 
 def _nothing_outside(pen: Pen) -> Row:
-    return pen.fact("Outside", ("no token handed out works any more", pen.palette.text))
+    text = ("now: no token handed out works any longer", pen.palette.text)
+    return pen.fact("Works until", text)
 
 
 def _upstream(pen: Pen, step: UpstreamStep) -> Row:
@@ -244,7 +212,7 @@ class RestoreDialog(Confirm):
                 pen.stage("done", "closed here", here),
                 *cautioned(pen, cut, width),
                 EMPTY,
-                pen.fact("Cut", (ended, pen.palette.strong)),
+                pen.fact("Ended", (ended, pen.palette.strong)),
             ]
         took = f"{self.restored.round_trip_ms:.1f} ms" if self.restored else ""
         rows = [pen.stage("done", "served again", took), EMPTY]

@@ -18,6 +18,7 @@ from agentvault_tui.console.state.records import (
     ScopeRow,
     StepUpRow,
 )
+from agentvault_tui.console.state.revocations import consequences
 
 _LATELY: Final = 6
 _EVENTS_A_ROW: Final = 6
@@ -37,7 +38,7 @@ def details(
         *_holds(pen, AgentContext(mirror, agent), width, _TOKENS_AT_HOME, "more"),
         *upstream.accounts(pen, agent, width),
     ]
-    revoking = _would_revoke(pen, mirror, agent, width, restores)
+    revoking = _revoking(pen, AgentContext(mirror, agent, restores=restores), width)
     # Once it is revoked, how far that is comes first: nothing else is urgent.
     rows = [*revoking, *rows] if agent.revoked else [*rows, *revoking]
     return [
@@ -78,24 +79,6 @@ def _grants(pen: Pen, agent: AgentRow, width: int) -> list[Row]:
             rows.append(
                 pen.fact(label, (mark, p.risk(scope.risk)), (pen.own(line), p.text))
             )
-    return rows
-
-
-def _would_revoke(
-    pen: Pen, mirror: Mirror, agent: AgentRow, width: int, restores: str
-) -> list[Row]:
-    if agent.revoked:
-        return _revoked(pen, AgentContext(mirror, agent, restores=restores), width)
-    tokens = plural(mirror.live_tokens(agent.id), "token")
-    waits = plural(len(mirror.open_stepups(agent.id)), "step-up")
-    rows = pen.facts(
-        "Revoking",
-        f"cuts {tokens} and {waits} here at once, and refuses the next request.",
-        width,
-        4,
-    )[0]
-    for text in dict.fromkeys(s.revoking for s in agent.scopes if s.revoking):
-        rows += pen.facts("", pen.own(text), width, 4, pen.palette.muted)[0]
     return rows
 
 
@@ -310,20 +293,25 @@ def _refused(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
 
 
 def _revoking(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
-    """Say what `r` would cut at this moment, and what nothing undoes; or did cut."""
+    """Say what `r` would end at this moment, what it leaves; or what it did end."""
     p, mirror, agent = pen.palette, seen.mirror, seen.agent
     if agent.revoked:
         return _revoked(pen, seen, width)
-    cut = ends(mirror, agent, seen.activity)
-    rows = [pen.fact("Revoking", (f"cuts {cut}", p.strong))]
-    waiting = mirror.open_stepups(agent.id)
-    rows += [waits(pen, stepup, seen.now, width) for stepup in waiting[:_WAITING]]
-    if len(waiting) > _WAITING:
-        rows.append(pen.fact("", (f"and {len(waiting) - _WAITING} more", p.muted)))
-    rows.append(pen.fact("", ("and refuses whatever it asks from then on", p.text)))
-    rows += upstream.at_providers(pen, agent, width)
-    for text in dict.fromkeys(s.revoking for s in agent.scopes if s.revoking):
-        rows += pen.facts("", pen.own(text), width, 4, p.muted)[0]
+    here = ends(mirror, agent, seen.activity)
+    told = consequences(agent, here, seen.now)
+    rows: list[Row] = []
+    for verb, texts in zip(("ends", "leaves", "works until"), told, strict=True):
+        for number, text in enumerate(texts):
+            label = "" if rows else "Revoking"
+            said = text if number else f"{verb} {text}"
+            rows += pen.facts(
+                label, pen.own(said), width, 4, p.muted if rows else p.strong
+            )[0]
+            if not number and verb == "ends":
+                waiting = mirror.open_stepups(agent.id)
+                rows += [waits(pen, one, seen.now, width) for one in waiting[:_WAITING]]
+                if (more := len(waiting) - _WAITING) > 0:
+                    rows.append(pen.fact("", (f"and {more} more", p.muted)))
     return rows
 
 
@@ -360,8 +348,8 @@ def ends(mirror: Mirror, agent: AgentRow, activity: ActivityRow | None = None) -
 
 def waits(pen: Pen, stepup: StepUpRow, now: datetime, width: int) -> Row:
     p = pen.palette
-    ends = f"ends {countdown(stepup.remaining(now))}  "
-    row = pen.fact("", (ends, p.waiting), (pen.clip(stepup.action, 24), p.text))
+    left = f"{countdown(stepup.remaining(now))} left  "
+    row = pen.fact("", (left, p.waiting), (pen.clip(stepup.action, 24), p.text))
     room = width - cells(row) - 2
     what = " ".join(part for part in (stepup.gist, stepup.resource) if part)
     what = pen.clip(what, room) if room > 3 else ""

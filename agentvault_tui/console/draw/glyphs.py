@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from agentvault_tui.console.state.records import QUARTERS
@@ -149,6 +149,8 @@ ASCII: Final = Glyphs(
     down="v",
     box=FrameGlyphs("+", "+", "+", "+", "-", "|", "+", "+"),
 )
+SPOKEN: Final = replace(ASCII, bar_full="", bar_empty="")
+"""For ears: no bars."""
 
 
 _COERCED: Final = frozenset({"C.UTF-8", "C.utf8", "UTF-8"})

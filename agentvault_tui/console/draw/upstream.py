@@ -11,28 +11,10 @@ from typing import Final
 from agentvault_tui.console.draw.lines import LABEL, Pen, Row
 from agentvault_tui.console.state.moments import clock_time, countdown
 from agentvault_tui.console.state.records import AgentRow
-from agentvault_tui.console.state.revocations import (
-    PROVIDERS,
-    ahead,
-    outside,
-    state,
-    stays,
-)
+from agentvault_tui.console.state.revocations import outside, state, stays
 
 _STEP: Final = 20
 """Cells of a step's name, at most."""
-
-
-def at_providers(pen: Pen, agent: AgentRow, width: int) -> list[Row]:
-    """Say what a revocation would do at each provider; nothing where none is used."""
-    rows: list[Row] = []
-    for one in agent.at_providers[:PROVIDERS]:
-        label = "" if rows else "At provider"
-        text = f"{one.connection}: {ahead(one)}"
-        rows += pen.facts(label, text, width, 1)[0]
-    if (more := len(agent.at_providers) - PROVIDERS) > 0:
-        rows.append(pen.fact("", (f"and {more} more", pen.palette.muted)))
-    return rows
 
 
 def accounts(pen: Pen, agent: AgentRow, width: int) -> list[Row]:
@@ -81,7 +63,7 @@ def left(pen: Pen, agent: AgentRow, width: int) -> list[Row]:
     """Write which accounts a revocation left, and for whom."""
     rows: list[Row] = []
     for text in stays(agent):
-        rows += pen.facts("" if rows else "Left", text, width, 2)[0]
+        rows += pen.facts("" if rows else "Stays", text, width, 2)[0]
     return rows
 
 
@@ -91,7 +73,8 @@ def counting(pen: Pen, agent: AgentRow, now: datetime, width: int) -> list[Row]:
     if until is None or not seconds:
         return []
     p = pen.palette
-    count, end = f"{countdown(seconds)} ", f"until {clock_time(until)}"
+    count, end = f"{clock_time(until)} ", f"in {countdown(seconds)}"
     whole = f"{end}, the last token's end"
     text = whole if LABEL + len(count) + len(whole) <= width else end
-    return [pen.cut(pen.fact("Outside", (count, p.waiting), (text, p.muted)), width)]
+    row = pen.fact("Works until", (count, p.waiting), (text, p.muted))
+    return [pen.cut(row, width)]

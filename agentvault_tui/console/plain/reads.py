@@ -11,17 +11,14 @@ from msgspec.structs import replace
 
 from agentvault_tui.clock import span
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.draw import theme
 from agentvault_tui.console.draw.evidence import EventEvidence, LinkVerdicts, evidence
-from agentvault_tui.console.draw.glyphs import ASCII
-from agentvault_tui.console.draw.lines import Pen
+from agentvault_tui.console.draw.stepup import PastDecisions
 from agentvault_tui.console.draw.words import population
 from agentvault_tui.console.link.export import Export, read_path, suggestion
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.link.past import look
 from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.plain.announcer import Announcer, Command
-from agentvault_tui.console.state import stepups
 from agentvault_tui.console.state.completion import (
     read_filter,
 )
@@ -33,6 +30,7 @@ from agentvault_tui.console.state.past import Aim, PastMirror, read_aim, when
 from agentvault_tui.console.state.records import AgentRow, EventRow, StepUpRow
 from agentvault_tui.errors import AgentVaultError, UsageError
 from agentvault_tui.operator_api.requests import AuditQuery
+from agentvault_tui.text import Shown
 
 
 def find_stepup(mirror: Mirror, what: str) -> StepUpRow | None:
@@ -78,8 +76,6 @@ _EVENTS: Final = 20
 """Events of the audit told at once."""
 _PAGE, _PAGES = 250, 40
 """How far back they are looked for before the operator is asked to go on."""
-_WIDTH: Final = 78
-"""Cells of the lines an event is told in."""
 _EVENT: Final = re.compile(r"#([0-9][0-9,]{0,23})(\s+raw)?", re.ASCII)
 _FILES: Final = (".jsonl", ".csv")
 
@@ -130,19 +126,17 @@ class LedgerCommands:
         checked.take([row], proofs)
         proof = proofs[0] if proofs else None
         known = EventEvidence(proof, tuple(story), complete, mirror.last_seq)
-        pen = Pen(theme.palette("mono"), ASCII)
         rows = evidence(
-            pen,
+            sentences.PEN,
             mirror,
             row,
             known,
             checked.problem(seq),
-            width=_WIDTH,
+            width=sentences.WIDTH,
             raw=raw,
             raw_key=f"show #{seq} raw",
         )
-        lines = ("".join(text for text, _ in line).rstrip() for line in rows)
-        self.say(f"Event {seq:,}", *(line for line in lines if line))
+        self.say(f"Event {seq:,}", *sentences.written(rows))
 
     # The audit
 
@@ -378,12 +372,12 @@ class ReadCommands:
         try:
             rows = await self.desk.actions.before(row.id)
         except AgentVaultError as error:
-            past = [f"  Before: not known: {self.mirror.intake.shown(error.what)}"]
+            past = PastDecisions(problem=self.mirror.intake.shown(error.what))
         else:
-            past = [f"  Before: {stepups.tally(rows)}"]
-            past += [f"    {line}" for line in stepups.sentences(rows, row, now)]
+            past = PastDecisions(rows)
         agent = self.mirror.agents.get(row.agent_id)
-        self.say(*sentences.facts(row, agent.owner if agent else "", now, past))
+        owner = agent.owner if agent else Shown("")
+        self.say(*sentences.facts(row, owner, now, past))
 
     # What is told by itself
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from agentvault_tui.console.draw.words import population, refusal, why
+from agentvault_tui.console.draw import agent as draw_agent
+from agentvault_tui.console.draw import theme
+from agentvault_tui.console.draw.agent import AgentContext
+from agentvault_tui.console.draw.glyphs import SPOKEN
+from agentvault_tui.console.draw.lines import Pen, Row
+from agentvault_tui.console.draw.stepup import PastDecisions, StepUpFacts, whole
+from agentvault_tui.console.draw.words import population, why
 from agentvault_tui.console.state import revocations
-from agentvault_tui.console.state.activity import ActivityRow, ScopeUse
+from agentvault_tui.console.state.activity import ActivityRow
 from agentvault_tui.console.state.feed import Fold
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.moments import ago, clock_time, countdown, plural
+from agentvault_tui.console.state.moments import clock_time, countdown, plural
 from agentvault_tui.console.state.presence import OperatorRow
 from agentvault_tui.console.state.records import (
     AgentRow,
@@ -20,17 +26,26 @@ from agentvault_tui.console.state.records import (
 )
 from agentvault_tui.console.state.stepups import (
     cause,
-    granted,
     handed_out,
     no_limits,
     subject,
     takes_back,
 )
-from agentvault_tui.lures import mask_lures
 from agentvault_tui.qr import on_loopback, tunnel
+from agentvault_tui.text import Shown
 
 if TYPE_CHECKING:
     from agentvault_tui.console.desk import Desk  # it loads Textual
+
+PEN: Final = Pen(theme.palette("mono"), SPOKEN)
+WIDTH: Final = 78
+"""Cells of the lines that rows are told in."""
+
+
+def written(rows: Iterable[Row]) -> list[str]:
+    """Write rows as lines of text."""
+    lines = ("".join(text for text, _ in row).rstrip() for row in rows)
+    return [f"  {line}" for line in lines if line]
 
 
 def of_event(mirror: Mirror, event: EventRow) -> str:
@@ -117,36 +132,16 @@ def of_device(row: StepUpRow, now: datetime, desk: Desk) -> Iterator[str]:
 
 
 def facts(
-    row: StepUpRow, owner: str, now: datetime, past: Iterable[str]
+    row: StepUpRow, owner: Shown, now: datetime, before: PastDecisions
 ) -> Iterator[str]:
     """Tell all of a request: trusted facts first, the agent's own words last."""
-    if row.unlimited:
-        yield f"  {no_limits(row)}"
-    yield f"Step-up {row.fingerprint}, {row.state}, id {row.id}"
-    yield f"  Agent: {row.agent_name}, id {row.agent_id}, owner {owner or 'unknown'}"
-    yield f"  Wants to: {row.action}, scope {row.scope}, risk {row.risk.upper()}"
-    yield f"  On: {row.resource or 'nothing named'}"
-    if not row.parameters:
-        yield "  With: no parameters"
-    for name, value in row.parameters:
-        yield f"  With {name}: {value}"
-    for name, value in row.others:
-        yield f"  Also {name}: {value}"
-    yield f"  Why ask: {row.rule}: {row.why}"
-    yield f"  You grant: {granted(row)}"
-    yield f"  Digest: {row.digest}"
+    yield f"Step-up {row.fingerprint}, {row.state}"
     if row.open:
         yield f"  It ends in {countdown(row.remaining(now))}."
     if row.problem:
         yield f"  Last try: {row.problem}"
-    yield from past
-    if not row.reason:
-        yield "  The agent gives no reason."
-        return
-    masked = mask_lures(row.reason)
-    yield f"  The agent says, unverified: {masked.text.replace('▒', '#')}"
-    if masked.said:
-        yield f"  There: {masked.said}."
+    rows, _ = whole(StepUpFacts(row, owner, before, now), PEN, WIDTH)
+    yield from written(rows)
 
 
 def of_operator(row: OperatorRow, stepups: Mapping[str, StepUpRow]) -> str:
@@ -178,56 +173,17 @@ def agent_line(mirror: Mirror, agent: AgentRow) -> str:
 def agent_facts(
     mirror: Mirror, agent: AgentRow, did: ActivityRow | None
 ) -> Iterator[str]:
-    """Tell what an agent may do and did, and what a revocation does, or did, with it.
-
-    What taking its scopes away does not undo is told while that is to be decided.
-    """
-    now = mirror.clock.now()
+    """Tell what an agent may do and did, and what a revocation ends, or did end."""
     yield agent_line(mirror, agent)
     if agent.purpose:
         yield f"  Purpose: {agent.purpose}"
-    for scope in agent.scopes:
-        used = _used(did.use(scope.name), now) if did else ""
-        yield f"  May {scope.name}, risk {scope.risk}: {scope.description}{used}"
-        if scope.revoking and not agent.revoked:
-            yield f"    Revoking: {scope.revoking}"
-    granted = {scope.name for scope in agent.scopes}
-    for use in did.scopes if did else ():
-        if not use.granted and use.scope.name not in granted:
-            last = f", last {ago(now, use.last_asked_at)}" if use.last_asked_at else ""
-            denied = plural(use.denied, "denial")
-            yield f"  Asked for {use.scope.name}, not granted: {denied}{last}."
-    for each in did.denials if did else ():
-        last = f", last {ago(each.last_at, now)}" if each.last_at else ""
-        yield f"  Denied {each.count:,}: {refusal(each.reason)}{last}."
-    if agent.revoked:
-        yield _was_cut(agent, did)
-    yield from revocations.elsewhere(agent, now)
-
-
-def _was_cut(agent: AgentRow, did: ActivityRow | None) -> str:
-    when = f" at {clock_time(agent.revoked_at)}" if agent.revoked_at else ""
-    cut = did.revoked if did else None
-    if cut is None:
-        return f"  Revoked{when}."
-    why = f", for: {cut.reason}" if cut.reason else ""
-    ended = f"{plural(cut.tokens, 'token')} and {plural(cut.stepups, 'step-up')}"
-    return f"  Revoked{when} by {cut.by}{why}. That cut {ended}."
-
-
-def _used(use: ScopeUse | None, now: datetime) -> str:
-    if use is None or not use.uses:
-        return " Never used."
-    last = f", last {ago(now, use.last_used_at)}" if use.last_used_at else ""
-    return f" Used {plural(use.uses, 'time')}{last}."
+    yield from written(draw_agent.facts(PEN, AgentContext(mirror, agent, did), WIDTH))
 
 
 def cuts(mirror: Mirror, agent: AgentRow) -> str:
-    """Tell what revoking an agent would end now, here and at the tenant."""
-    tokens = plural(mirror.live_tokens(agent.id), "token")
-    waiting = plural(len(mirror.open_stepups(agent.id)), "step-up")
-    there = revocations.touches(agent, mirror.clock.now())
-    return f"This cuts {tokens} and {waiting} now. {there}"
+    """Tell what revoking an agent would end now, what it leaves, and until when."""
+    here = draw_agent.ends(mirror, agent)
+    return " ".join(revocations.forecast(agent, here, mirror.clock.now()))
 
 
 def status(mirror: Mirror) -> Iterator[str]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
-from agentvault_tui.console.state.moments import clock_time, countdown, plural
-from agentvault_tui.console.state.records import AgentRow, AtProvider, UpstreamStep
+from agentvault_tui.console.state.moments import clock_time, countdown
+from agentvault_tui.console.state.records import AgentRow, UpstreamStep
 
-PROVIDERS: Final = 3
+_PROVIDERS: Final = 3
 """Of an agent, named one by one."""
 _OVER: Final = {
     "confirmed": ("confirmed", " "),
@@ -45,25 +45,77 @@ def headline(agent: AgentRow) -> str:
     return f"tenant confirmed {took(max(step.ms or 0.0 for step in done))}"
 
 
-def ahead(one: AtProvider) -> str:
-    """Say what a revocation would do to an account at its provider."""
-    if not one.known:
-        return "nothing revokes there, tokens work until they end"
-    if one.kept_for:
-        return f"left, {', '.join(one.kept_for)} would lose it too"
-    if one.may_cut:
-        return f"revoked, perhaps for {', '.join(one.may_cut)} too"
-    return "the token is revoked"
+class Consequences(NamedTuple):
+    """What a revocation does, each thing once."""
+
+    ends: list[str]
+    stays: list[str]
+    works_until: list[str]
+
+
+def consequences(agent: AgentRow, here: str, now: datetime) -> Consequences:
+    """Say what a revocation ends, what stays, and until when what is outside works.
+
+    Args:
+        agent: whom it would cut off, or did.
+        here: what of it ends here.
+        now: for how long a token that was handed out still works.
+    """
+    found = Consequences([f"{here}, at once", "all it asks for from then on"], [], [])
+    if agent.at_tenant:
+        found.ends.append(f"at the tenant: {', '.join(agent.at_tenant)}")
+    elif not agent.connections:
+        found.ends.append("nothing at the tenant: it holds nothing there")
+    _accounts(agent, found)
+    if agent.shared_with and not found.stays:
+        found.stays.append(f"what it shares with {', '.join(agent.shared_with)}")
+    if (left := outside(agent, now)) and agent.outside_until:
+        end = f"{clock_time(agent.outside_until)}, in {countdown(left)}"
+        found.works_until.append(f"{end}: a provider's token that it was given")
+    if not found.works_until:
+        found.works_until.append("now: no token handed out works any longer")
+    for scope in agent.scopes:
+        said = scope.revoking or "the catalogue says nothing"
+        found.stays.append(f"{scope.name}: {said}")
+    return found
+
+
+def _accounts(agent: AgentRow, found: Consequences) -> None:
+    """Say of each account at a provider whether it ends, stays or works on."""
+    shared = {one.connection: one.agents for one in agent.shared}
+    ahead = {one.connection: one for one in agent.at_providers}
+    for connection in agent.connections:
+        one = ahead.get(connection)
+        others = (*shared.get(connection, ()), *(one.kept_for if one else ()))
+        if others:
+            found.stays.append(_shared(connection, tuple(dict.fromkeys(others))))
+        elif one is None:  # a broker of an earlier version does not say
+            found.ends.append(f"{connection}: its account")
+        elif one.known:
+            too = f", perhaps for {', '.join(one.may_cut)} too" if one.may_cut else ""
+            found.ends.append(f"{connection}: its token at the provider{too}")
+        else:
+            found.works_until.append(
+                f"its own end: a {connection} token; no revoking there"
+            )
+
+
+def forecast(agent: AgentRow, here: str, now: datetime) -> list[str]:
+    """Say what revoking an agent would do as sentences; see `consequences`."""
+    ends, stays_, until = map("; ".join, consequences(agent, here, now))
+    left = f"It leaves {stays_ or 'nothing'}."
+    return [f"Revoking ends {ends}.", left, f"Works until {until}."]
+
+
+def _shared(connection: str, agents: tuple[str, ...]) -> str:
+    use = "uses" if len(agents) == 1 else "use"
+    return f"{connection}, which {', '.join(agents)} {use} too"
 
 
 def stays(agent: AgentRow) -> list[str]:
     """Say which accounts others use as well, who are served; of many, some."""
-    told = [
-        f"{one.connection}, which {', '.join(one.agents)} "
-        f"{'uses' if len(one.agents) == 1 else 'use'} too"
-        for one in agent.shared[:PROVIDERS]
-    ]
-    more = len(agent.shared) - PROVIDERS
+    told = [_shared(one.connection, one.agents) for one in agent.shared[:_PROVIDERS]]
+    more = len(agent.shared) - _PROVIDERS
     return [*told, f"and {more} more"] if more > 0 else told
 
 
@@ -90,28 +142,20 @@ def took(ms: float) -> str:
 
 
 def elsewhere(agent: AgentRow, now: datetime) -> Iterator[str]:
-    """Tell what an agent has at tenant and providers, and what a revocation ends."""
-    if agent.connections:
-        yield f"  Accounts: {', '.join(agent.connections)}, by Token Vault."
-    if agent.shared_with:
-        yield f"  Shared with: {', '.join(agent.shared_with)}."
-    if agent.revoked:
-        yield from [*steps(agent.upstream)] or [
-            "  At the tenant: it held nothing there."
-        ]
-        yield from remains(agent, now)
-        return
-    if agent.at_tenant:
-        yield f"  Revoking ends at the tenant: {', '.join(agent.at_tenant)}."
-    yield from _at_providers(agent)
-    yield from _outside(agent, now)
+    """Tell how far the tenant and providers are with one that was revoked."""
+    yield from [*steps(agent.upstream)] or ["  At the tenant: it held nothing there."]
+    yield from remains(agent, now)
 
 
 def remains(agent: AgentRow, now: datetime) -> Iterator[str]:
-    """Tell which accounts were left, for whom, and how long what is outside works."""
+    """Tell which accounts stay, for whom, and until when what is outside works."""
     for text in stays(agent):
-        yield f"  Left: {text}."
-    yield from _outside(agent, now)
+        yield f"  Stays: {text}."
+    until = "now: no token handed out works any longer"
+    if (seconds := outside(agent, now)) and agent.outside_until:
+        end = f"{clock_time(agent.outside_until)}, in {countdown(seconds)}"
+        until = f"{end}: the last token handed out before"
+    yield f"  Works until {until}."
 
 
 def steps(known: Iterable[UpstreamStep]) -> Iterator[str]:
@@ -122,30 +166,3 @@ def steps(known: Iterable[UpstreamStep]) -> Iterator[str]:
             told = step.status != "confirmed" and step.problem
             why = f": {step.problem}" if told else ""
             yield f"  At the {place}: {step.ends} {state(step)}{why}."
-
-
-def touches(agent: AgentRow, now: datetime) -> str:
-    """Tell before a revocation what it ends there, and whom else it touches or not."""
-    told = [f"At the tenant it ends {', '.join(agent.at_tenant) or 'nothing'}."]
-    if agent.connections:
-        number = plural(len(agent.connections), "account")
-        told.append(f"It uses {number}: {', '.join(agent.connections)}.")
-        names = ", ".join(agent.shared_with)
-        shares = f"What it shares with {names} stays" if names else "Nobody shares one"
-        told.append(f"{shares}.")
-    told += [line.strip() for line in _at_providers(agent)]
-    told += [line.strip() for line in _outside(agent, now)]
-    return " ".join(told)
-
-
-def _at_providers(agent: AgentRow) -> Iterator[str]:
-    for one in agent.at_providers:
-        yield f"  At the provider {one.connection}: {ahead(one)}."
-
-
-def _outside(agent: AgentRow, now: datetime) -> Iterator[str]:
-    until, seconds = agent.outside_until, outside(agent, now)
-    if until is not None and seconds:
-        left = countdown(seconds)
-        end = f"{clock_time(until)}, {left} from now"
-        yield f"  Outside: a provider's token works until {end}."

@@ -99,19 +99,19 @@ async def test_the_plan_says_exactly_what_is_cut_and_what_is_not_undone() -> Non
     async with opened(stand, revoke) as (app, _):
         shown = " ".join(text_of(app).split())
         assert "Revoke calendar-agent" in shown
-        assert "Cuts now 2 tokens, 0 step-ups" in shown
+        assert "Ends 2 tokens, 0 step-ups, at once" in shown
         assert "events already booked stay" in shown
         assert CALENDAR in shown
         stand.agent(CALENDAR, tokens=[])
         app.dialog.update_page()
-        assert "Cuts now 0 tokens" in " ".join(text_of(app).split())
+        assert "Ends 0 tokens" in " ".join(text_of(app).split())
 
 
 async def test_the_plan_names_accounts_and_what_works_outside() -> None:
     """Whose accounts it uses, who shares them, and until when a token works."""
     stand = scene()
-    async with opened(stand, revoke) as (app, _):
-        assert "At tenant nothing" in " ".join(text_of(app).split())
+    async with opened(stand, revoke) as (app, pilot):
+        assert "nothing at the tenant" in " ".join(text_of(app).split())
         stand.agent(
             CALENDAR,
             connections=[{"connection": "google-oauth2"}, {"connection": "\x1b[1m"}],
@@ -119,10 +119,12 @@ async def test_the_plan_names_accounts_and_what_works_outside() -> None:
             outside_until="2099-01-01T10:23:45Z",
         )
         app.dialog.update_page()
+        await pilot.pause()  # the dialog grows
+        app.dialog.update_page()
         shown = " ".join(text_of(app).split())
-        assert "At tenant 2 accounts: google-oauth2" in shown
-        assert "Affects too none: what it shares with mail-agent stays" in shown
-        assert "a provider's token works until 10:23:45Z" in shown
+        assert "google-oauth2: its account" in shown
+        assert "Stays what it shares with mail-agent" in shown
+        assert "Works until 10:23:45Z" in shown
         assert "\x1b" not in shown
 
 
@@ -144,15 +146,16 @@ async def test_the_plan_says_what_becomes_of_tokens_at_each_provider() -> None:
         account("github", known=False),
         account("intranet"),
     )
-    assert "At provider google-oauth2: revoked, perhaps for mail-" in shown
-    assert "workspace: left, records-agent would lose it too" in shown
-    assert "github: nothing revokes there, tokens work until they end" in shown
-    assert "and 1 more" in shown
-    assert "none share its accounts" not in shown
+    assert "google-oauth2: its token at the provider, perhaps for mail-" in shown
+    assert "intranet: its token at the provider Stays workspace" in shown
+    assert "Stays workspace, which records-agent uses too" in shown
+    assert "Works until its own end: a github token; no revoking there" in shown
+    for name in ("google-oauth2", "workspace", "github", "intranet"):
+        assert shown.count(name) == 1
     assert "\x1b" not in shown
     shown = await plan(account("intranet"))
-    assert "At provider intranet: the token is revoked" in shown
-    assert "none share its accounts" in shown
+    assert "intranet: its token at the provider Stays" in shown
+    assert "Works until now: no token handed out works any longer" in shown
 
 
 async def test_the_outcome_names_the_countdown_and_what_is_left_for_whom() -> None:
@@ -162,19 +165,19 @@ async def test_the_outcome_names_the_countdown_and_what_is_left_for_whom() -> No
         app.settle()
         await pilot.press("y")
         shown = await finish(app, pilot)
-        assert "Outside no token handed out works any more" in shown
-        assert "Left" not in shown
+        assert "Works until now: no token handed out works any longer" in shown
+        assert "Stays" not in shown
         stand.agent(CALENDAR, **half_done(stand.clock.now()))
         await finish(app, pilot)  # the dialog grows
         shown = await finish(app, pilot)
-        assert "Left workspace, which mail-agent uses too" in shown
-        assert "Outside 41:07 until" in shown
+        assert "Stays workspace, which mail-agent uses too" in shown
+        assert "Z in 41:07, the last token's end" in shown
         assert "held refresh token confirmed 1.4 s" in shown
         stand.clock.advance(67)
-        assert "Outside 40:00 until" in await finish(app, pilot)
+        assert "Z in 40:00, the last token's end" in await finish(app, pilot)
         stand.clock.advance(2400)
         shown = await finish(app, pilot)
-        assert "no token handed out works any more" in shown
+        assert "no token handed out works any longer" in shown
 
 
 async def test_the_outcome_says_once_what_keeps_steps_from_being_done() -> None:
@@ -411,8 +414,8 @@ async def test_requests_that_would_be_cancelled_are_named() -> None:
         stand, lambda desk: RevokeDialog(desk, desk.mirror.agents[PAYMENTS])
     ) as (app, _):
         shown = said(app)
-        assert "Cuts now 0 tokens, 1 step-up" in shown
-        assert "ends 4:12 send:payment 420,000 USD stripe:acct_42" in shown
+        assert "Ends 0 tokens, 1 step-up, at once" in shown
+        assert "4:12 left send:payment 420,000 USD" in shown
 
 
 async def test_what_is_revoked_already_is_said() -> None:

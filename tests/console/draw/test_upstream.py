@@ -81,7 +81,7 @@ def screens(pen: Pen, told: Told, agent: AgentRow, did: ActivityRow) -> list[str
     return [
         text(facts(pen, seen, 100)),
         text(details(pen, told.mirror, agent, 100, "")),
-        " ".join(sentences.agent_facts(told.mirror, agent, did)),
+        " ".join(" ".join(sentences.agent_facts(told.mirror, agent, did)).split()),
     ]
 
 
@@ -98,10 +98,9 @@ def test_who_shares_an_account_is_told_before_a_revocation(
         assert "hared with" in said
         assert "mail-agent" in said
     asked = sentences.cuts(told.mirror, agent)
-    assert "At the tenant it ends vault grant." in asked
-    assert "It uses 2 accounts: google-oauth2, github." in asked
-    assert "What it shares with mail-agent stays." in asked
-    assert "google-oauth2: left, mail-agent would lose it too." in asked
+    assert "at the tenant: vault grant" in asked
+    assert "github: its account" in asked
+    assert "It leaves google-oauth2, which mail-agent uses too" in asked
 
 
 def test_one_without_accounts_is_told_nothing_of_them(pen: Pen, told: Told) -> None:
@@ -109,7 +108,7 @@ def test_one_without_accounts_is_told_nothing_of_them(pen: Pen, told: Told) -> N
     agent = told.agent()
     for said in screens(pen, told, agent, told.did()):
         assert "ccounts" not in said
-    assert sentences.cuts(told.mirror, agent).endswith("At the tenant it ends nothing.")
+    assert "nothing at the tenant" in sentences.cuts(told.mirror, agent)
 
 
 def test_one_that_is_revoked_is_told_by_what_was_cut(pen: Pen, told: Told) -> None:
@@ -123,13 +122,13 @@ def test_one_that_is_revoked_is_told_by_what_was_cut(pen: Pen, told: Told) -> No
     )
     screen, watch, plain = screens(pen, told, agent, told.did(revoked=CUT))
     assert "that cut 3 tokens, 1 step-up; by carol: runaway" in screen
-    assert "by carol, for: runaway. That cut 3 tokens and 1 step-up." in plain
+    assert "that cut 3 tokens, 1 step-up; by carol: runaway" in plain
     for said in (screen, watch, plain):
         assert "vault grant" in said
         assert "confirmed 212 ms" in said
         assert "retry 2" in said
         assert "the tenant does not answer" in said
-        assert "utside" in said
+        assert "orks until" in said
         assert "grant back" not in said
         assert "Revoking" not in said
 
@@ -141,7 +140,7 @@ def test_each_step_has_its_time_and_each_reason_stands_once(
     """In the kill order, with when it is tried again, and until when tokens work."""
     agent = told.agent(**how(START), revoked_at=iso(START))
     for said in screens(pen, told, agent, told.did())[:2]:
-        assert f"41:07 until {clock_time(START + timedelta(seconds=2467))}" in said
+        assert f"{clock_time(START + timedelta(seconds=2467))} in 41:07" in said
         if how is uncredited:
             assert said.count("no credential") == 3
             assert said.count("no Management API credential here") == 1
@@ -150,18 +149,17 @@ def test_each_step_has_its_time_and_each_reason_stands_once(
             assert "connected accounts left after 1.3 s" in said
             assert "workspace stays: mail-agent uses it too" in said
             assert "retry 2 at" in said
-    plain = " ".join(sentences.agent_facts(told.mirror, agent, told.did()))
-    assert "Left: workspace, which mail-agent uses too." in plain
-    assert "41:07 from now" in plain
+    plain = " ".join(
+        " ".join(sentences.agent_facts(told.mirror, agent, told.did())).split()
+    )
+    assert "in 41:07" in plain
 
 
 def test_what_was_cut_is_left_out_while_it_is_not_known(pen: Pen, told: Told) -> None:
     """No number is made up while the record is on its way."""
     agent = told.agent(status="revoked", revoked_at=iso(START))
     screen, _, plain = screens(pen, told, agent, told.did(revoked=None))
-    assert "held nothing there" in plain
-    assert "that cut" not in screen
-    assert "That cut" not in plain
+    assert "that cut" not in screen + plain
 
 
 def test_a_row_of_the_tenants_log_is_told_by_its_words(pen: Pen, told: Told) -> None:

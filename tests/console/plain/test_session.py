@@ -14,10 +14,12 @@ from support.line_person import at_lines
 from support.plain_session import StandSession
 from support.wire_shapes import tell
 
+from agentvault_tui.console.draw.stepup import PastDecisions
 from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.plain.session import typed_lines
 from agentvault_tui.console.state.records import LinkState
 from agentvault_tui.errors import TenantUnreachableError
+from agentvault_tui.text import Shown
 
 CALENDAR = "agt_0000000000000002"
 DIGEST = "sha256:7f3a" + "09c4" * 15
@@ -27,12 +29,13 @@ async def test_approving_shows_the_facts_then_takes_the_fingerprint() -> None:
     """Facts first, the agent's words last and masked, then code and link."""
     session = StandSession(scene())
     shown = await session.type("approve 7f3a")
-    assert shown.index("With to: Northwind GmbH") < shown.index("unverified:")
-    assert "ABCD" not in shown
-    assert "There: 1 code and 1 link masked." in shown
-    assert "Before: last 3 like it: 2 approved, 1 denied" in shown
-    assert "14:04:11Z, denied by bob: amount 390000" in shown
-    assert shown.index("denied by bob") < shown.index("unverified:")
+    told = " ".join(shown.split())
+    assert told.index("With to is Northwind GmbH") < told.index("(unverified)")
+    assert "ABCD" not in told
+    assert "1 code and 1 link masked" in told
+    assert "Before last 3 like it: 2 approved, 1 denied" in told
+    assert "14:04:11Z denied by bob amount 390000" in told
+    assert told.index("denied by bob") < told.index("(unverified)")
     assert session.asked == []
     shown = await session.type("7F3A")
     assert session.asked == [("approve", "sup_7f3a", DIGEST)]
@@ -144,7 +147,7 @@ async def test_revoking_says_what_is_cut_and_takes_the_name() -> None:
     """Counts, what is not undone, the measured time; `y` and Enter do nothing."""
     session = StandSession(scene())
     shown = await session.type("revoke calendar-agent runaway bookings")
-    assert "This cuts 2 tokens and 0 step-ups now." in shown
+    assert "Revoking ends 2 tokens, 0 step-ups, at once;" in shown
     assert "events already booked stay" in shown
     await session.type("y")
     assert session.asked == []
@@ -269,7 +272,7 @@ async def test_list_show_help_and_quit() -> None:
     assert "calendar-agent, active, " in listed
     assert "2 live tokens" in listed
     shown = await session.type("show calendar-agent")
-    assert "May write:calendar, risk medium" in shown
+    assert "!  write:calendar" in shown
     assert "approve ID" in await session.type("help")
     await session.type("quit")
     assert session.plain.over
@@ -350,8 +353,9 @@ def test_a_providers_token_is_told_for_what_it_is() -> None:
     stand = scene()
     row = stand.change("sup_7f3a", connection="google-oauth2")
     now = stand.clock.now()
-    told = " ".join(sentences.facts(row, "", now, []))
-    assert "You grant: a token of the account at google-oauth2, once" in told
+    rows = sentences.facts(row, Shown(""), now, PastDecisions(()))
+    told = " ".join(" ".join(rows).split())
+    assert "You grant a token of the account at google-oauth2, once" in told
     assert "works there until the provider ends it" in told
     approved = sentences.of_stepup(stand.approve(row.id, "alice"), now)
     assert "only the provider can end that token" in approved

@@ -149,10 +149,10 @@ async def test_it_says_who_may_holds_was_refused(
             "2 tokens · none elevated",
             "41:07",
             "1  everything is stopped  last",
-            "cuts 2 tokens, 0 step-ups",
-            "events already booked stay",
+            "ends 2 tokens, 0 step-ups, at once",
         ):
             assert words in facts
+        assert "events already booked stay" in " ".join(facts.replace("│", "").split())
         assert "15 allowed  1 denied  0 escalated" in here.text("day")
 
 
@@ -164,8 +164,8 @@ async def test_what_would_be_cancelled_is_named(
     async with room(fake, tmp_path, "payments-agent") as here:
         assert "WAITING 1 step-up" in here.text("who")
         facts = here.text("facts")
-        assert "cuts 0 tokens, 1 step-up" in facts
-        assert "ends 4:12  send:payment  4,200 USD" in facts
+        assert "ends 0 tokens, 1 step-up" in facts
+        assert "4:12 left  send:payment  4,200 USD" in facts
 
 
 async def test_the_cursor_tells_the_numbers_of_its_quarter(

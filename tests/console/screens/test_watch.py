@@ -248,7 +248,7 @@ async def test_details_follow_the_cursor(stage: Stage) -> None:
         "create and change events in",
         "2 tokens",
         "58:40",
-        "cuts 2 tokens and 0 step-ups here at once",
+        "ends 2 tokens, 0 step-ups, at once",
         "events already booked stay",
         "14:02:09 ALLOWED",
     ):

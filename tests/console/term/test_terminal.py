@@ -83,8 +83,8 @@ WALK = (
     ("\x1b", "-in full"),
     ("\x1b", "-approve, 2nd factor"),
     ("\x1b", "-Step-ups  10"),
-    ("r", "Not undone"),
-    ("\x1b", "-Not undone"),
+    ("r", "Works until"),
+    ("\x1b", "-Works until"),
     (":", "Search for commands"),
     ("go to", "Go to"),
     ("\x1b", "-Go to"),
@@ -367,7 +367,7 @@ def test_typed_ahead_after_a_slash_is_text(fake: FakeOperator, terminal: Open) -
         screen.write("\x11")
         screen.finish()
     assert fake.requests == []
-    assert "Cuts now" not in screen.text
+    assert "Ends  " not in screen.text
 
 
 def test_read_only_is_said(fake: FakeOperator, terminal: Open) -> None:
