@@ -81,24 +81,23 @@ class LookReporter:
         self._task: asyncio.Task[None] | None = None
 
     def at(self, stepup_id: str | None) -> None:
-        """Look at a step-up, or at none."""
+        """Report the open step-up, or that none is."""
         self._presence.looking_at = stepup_id
         self.update()
 
     def update(self) -> None:
-        """Send what is not said yet; a broker that knows no presence is left alone."""
+        """Send what was not reported yet."""
         if self._task is None and self._news():
             self._task = asyncio.create_task(self._send())
 
     async def close(self) -> None:
-        """Stop sending."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
     def _news(self) -> tuple[str, str | None] | None:
-        """Return seat and step-up, if that is not what was said last."""
+        """Return seat and step-up, unless they were reported already."""
         word = (self._presence.you, self._presence.looking_at)
         new_seat = word[0] != self._said[0]
         if not word[0] or word == self._said or (new_seat and word[1] is None):
@@ -230,7 +229,7 @@ class BrokerLink:
         return await self._client.call(calls.AGENTS, query)
 
     async def _reread(self) -> None:
-        """Read the tokens of agents that somebody looks at, when they are not held."""
+        """Read the tokens that are looked at and not held."""
         wants = self.mirror.wants
         while True:
             if not wants:
@@ -273,7 +272,7 @@ class BrokerLink:
             self._looking.update()
 
     async def _watch(self) -> None:
-        """Notice that this process stood still, or that the broker does."""
+        """Detect that this process stalled, or that the broker does."""
         beats = 0
         while True:
             await asyncio.sleep(_BEAT)
@@ -303,7 +302,6 @@ class BrokerLink:
     # Reading: what comes back has passed the mirror's intake
 
     async def activity(self, agent_id: str) -> ActivityRow:
-        """Read what one agent did, counted by the broker."""
         # Loaded by whoever shows it; the first frame does without.
         from agentvault_tui.console.state.activity import read_activity  # noqa: PLC0415
 
@@ -311,20 +309,17 @@ class BrokerLink:
         return read_activity(self.mirror.intake, told)
 
     async def audit(self, query: AuditQuery) -> EventPage:
-        """Read a page of the audit, in the order the broker gives."""
         page = await self.audit_page(query)
         return EventPage(tuple(map(self.mirror.intake.event, page.events)), page.next)
 
     async def audit_page(self, query: AuditQuery) -> EventPageInfo:
-        """Read a page of the audit as it comes."""
         return await self._client.call(calls.AUDIT, query)
 
     async def past(self, moment: PastQuery) -> PastInfo:
-        """Read what the broker knew at a moment."""
         return await self._client.call(calls.PAST, moment)
 
     async def links(self, seqs: Iterable[int]) -> list[Proof]:
-        """Read what it takes to compute links of the chain again."""
+        """Read the proofs of events, to verify their links of the chain."""
         from agentvault_tui.operator_api.proof import Proof  # noqa: PLC0415 - as above
 
         asked = LinksQuery(seq=",".join(map(str, seqs)))
@@ -355,13 +350,11 @@ class BrokerLink:
         )
 
     async def deny(self, stepup_id: str, reason: str) -> StepUpRow:
-        """Turn a request down."""
         return await self._decide(
             DecisionRequest(id=stepup_id, decision="deny", reason=reason), stepup_id
         )
 
     async def revoke(self, agent_id: str, reason: str) -> Revoked:
-        """Cut an agent off."""
         asked = RevokeRequest(agent_id=agent_id, reason=reason)
         told, took = await self._send(calls.REVOKE, asked, agent_id)
         self.mirror.cuts[agent_id] = told.effective_ms
@@ -379,7 +372,6 @@ class BrokerLink:
         )
 
     async def restore(self, agent_id: str) -> Restored:
-        """Serve an agent again."""
         asked = RestoreRequest(agent_id=agent_id)
         told, took = await self._send(calls.RESTORE, asked, agent_id)
         self.mirror.cuts.pop(agent_id, None)
@@ -388,7 +380,6 @@ class BrokerLink:
         return Restored(agent_id, took)
 
     async def panic(self, reason: str) -> Stopped:
-        """Stop everything."""
         asked = RevokeRequest(all=True, reason=reason)
         told, took = await self._send(calls.REVOKE, asked, "")
         return Stopped(
@@ -401,7 +392,6 @@ class BrokerLink:
         )
 
     async def lift(self) -> Restored:
-        """End the panic."""
         _, took = await self._send(calls.RESTORE, RestoreRequest(all=True), "")
         return Restored("", took)
 
@@ -446,9 +436,9 @@ class BrokerLink:
         )
 
     def heartbeat(self) -> None:
-        """Note that this process runs, and has read what there was to read."""
+        """Note that this process runs and has read its input."""
         self._heartbeat_at = self.mirror.clock.boot()
 
     def stalled_for(self) -> float:
-        """Return for how many seconds it did not."""
+        """Return the seconds since the last heartbeat."""
         return self.mirror.clock.boot() - self._heartbeat_at

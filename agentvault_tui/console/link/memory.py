@@ -42,7 +42,7 @@ class HeadStore:
         self._kept: SeenHead | None = None
 
     def recall(self) -> SeenHead | None:
-        """Return the head seen last; none when there is no readable memory."""
+        """Return the last head; None when the file cannot be read."""
         try:
             data = json.loads(self._file.read_bytes())
             return SeenHead(int(data["seq"]), str(data["hash"]))
@@ -50,7 +50,6 @@ class HeadStore:
             return None
 
     def keep(self, head: SeenHead) -> bool:
-        """Remember *head*, 0600; tell whether that worked."""
         if head == self._kept:
             return True
         data = {"socket": self._socket, "seq": head.seq, "hash": head.hash}
@@ -66,7 +65,7 @@ class HeadStore:
         return True
 
     def tidy(self) -> None:
-        """Forget the heads of sockets whose folder is gone: a demo's, mostly."""
+        """Delete the heads of sockets whose folder is gone."""
         for file in self._folder.glob("*.json"):
             try:
                 socket = Path(json.loads(file.read_bytes())["socket"])
@@ -90,11 +89,11 @@ class SeenLedger:
         self._client = client
 
     def tidy(self) -> None:
-        """Forget the heads of ledgers whose home is gone."""
+        """Delete the heads of sockets whose folder is gone."""
         self._memory.tidy()
 
     async def compare(self, head: int) -> None:
-        """Hold what the broker has now against what was seen before."""
+        """Compare the broker's ledger with the last head seen here."""
         seen = self._memory.recall()
         if self._mirror.last_hash:
             mine = SeenHead(self._mirror.last_seq, self._mirror.last_hash)
@@ -110,7 +109,7 @@ class SeenLedger:
             self.warn_replaced(f"event {seen.seq:,} is not the one that was seen here")
 
     def warn_replaced(self, what: str) -> None:
-        """Say that records are not what they were; it stands until accepted."""
+        """Warn that the ledger is another one; stands until accepted."""
         self._mirror.versions.ledger += 1
         self._mirror.warn(
             _LEDGER,
@@ -119,12 +118,11 @@ class SeenLedger:
         )
 
     def accept(self) -> None:
-        """Take the ledger as it is now for the true one; the operator's word."""
+        """Take the ledger as it is for the true one, by the operator's word."""
         self._mirror.unwarn(_LEDGER)
         self.keep()
 
     def keep(self) -> None:
-        """Remember the head, unless something is wrong with it."""
         mirror = self._mirror
         if _LEDGER in mirror.warnings or not mirror.last_hash:
             return

@@ -31,7 +31,6 @@ class PastReader(BrokerLink):
         self.mirror, self.read_only = mirror, True
 
     async def activity(self, agent_id: str) -> ActivityRow:
-        """Read what one agent had done by then."""
         here = self.mirror.place
         at = self.mirror.clock.now()
         aim = Aim(seq=here.seq) if at == here.time else Aim(at=at)
@@ -40,7 +39,7 @@ class PastReader(BrokerLink):
         return read_activity(self.mirror.intake, told)
 
     async def audit_page(self, query: AuditQuery) -> EventPageInfo:
-        """Read a page of the audit up to then."""
+        """Read a page of the audit up to that moment."""
         last = self.mirror.place.seq
         if query.before is not UNSET:
             query = structs.replace(query, before=min(query.before, last + 1))
@@ -50,7 +49,7 @@ class PastReader(BrokerLink):
         return EventPageInfo(events=had, next=following)
 
     async def story(self, seq: int) -> tuple[list[EventRow], bool]:
-        """Read the events that share a decision, as far as it had come."""
+        """Read the events that share a decision, up to that moment."""
         rows, complete = await super().story(seq)
         return [row for row in rows if row.seq <= self.mirror.place.seq], complete
 
@@ -69,7 +68,6 @@ class Stay:
 
     @classmethod
     def begin(cls, past: PastMirror, live: Desk, link: BrokerLink) -> Stay:
-        """Begin one at the moment that *past* holds."""
         reader = PastReader(link, past)
         desk = replace(live, mirror=past, actions=reader, past=True, begun={})
         return cls(past, live, reader, desk, live.mirror.last_seq)

@@ -56,7 +56,6 @@ def run(
 async def follow(
     plain: PlainSession, link: BrokerLink, descriptor: int, *, stay: bool
 ) -> None:
-    """Follow the broker for as long as the session lasts."""
     following = asyncio.create_task(link.run())
     try:
         await plain.run(descriptor, stay=stay)

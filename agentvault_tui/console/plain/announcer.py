@@ -78,12 +78,12 @@ class Announcer:
         self._held = self._held or 0
 
     def follow(self) -> int:
-        """Tell events again; return how many were held back."""
+        """Announce events again; return how many were held back."""
         missed, self._held = self._held or 0, None
         return missed
 
     def _tell_link(self) -> None:
-        """Tell how far what is told can be trusted, and what everyone must know."""
+        """Announce the link's state, panic and warnings."""
         link = self.mirror.link
         if link.state != self._link:
             self._link = link.state
@@ -98,7 +98,7 @@ class Announcer:
         self._warned = told
 
     def _tell_presence(self) -> None:
-        """Tell who comes, goes, and has which step-up open; at first, who is here."""
+        """Announce operators who come, go, or open a step-up."""
         presence = self.mirror.presence
         if not presence.you:
             self._others = None
@@ -120,7 +120,7 @@ class Announcer:
         self.say(*(sentences.of_operator(row, stepups) for row in changed))
 
     def _tell_stepups(self) -> None:
-        """Tell what waits and how it ended; not what had ended before this began."""
+        """Announce step-ups that wait or ended."""
         now = self.mirror.clock.now()
         rows = self.mirror.stepups
         told = {row.id: (row.status, row.problem) for row in rows.values()}
@@ -135,7 +135,7 @@ class Announcer:
         self.say(*(sentences.of_stepup(row, now) for row in news))
 
     def _tell_events(self) -> None:
-        """Tell the audit since this began, a flood by its number."""
+        """Announce new events; of a flood the first ones and a count."""
         mirror = self.mirror
         if self._told_seq is None:
             if mirror.link.live:
@@ -154,12 +154,11 @@ class Announcer:
             self.say(f"and {plural(len(new) - _FLOOD, 'event')} more.")
 
     def _asked_for(self, event: EventRow) -> bool:
-        """Tell whether an event is to be told: by the filter, if there is one."""
         if not self.filter:
             return self.all or _notable(event)
         return self.filter.event(event, self.mirror)
 
 
 def _notable(event: EventRow) -> bool:
-    """Leave out the daily round: tokens given, used and handed back."""
+    """Leave out routine: tokens issued, used and revoked by their holder."""
     return event.outcome == "denied" or not event.type.startswith("token.")

@@ -137,7 +137,7 @@ class DecisionCommands:
             self._ask("restore it", {agent.name, agent.id}, act)
 
     async def _undo(self, _: str) -> None:
-        """Cut off again at once: revoking is free, so nothing more is asked."""
+        """Revoke again at once; revoking needs no confirmation here."""
         undo = offered_undo(self.desk)
         if undo is None:
             self.say("Nothing to undo: a restore can be taken back for 10 s.")
@@ -174,7 +174,7 @@ class DecisionCommands:
             self._ask("serve agents again", {"lift"}, act)
 
     async def _accept(self, _: str) -> None:
-        """Take the ledger as it is: this console's memory, and nothing else."""
+        """Take the ledger as it is; only this console's memory changes."""
         if "ledger" not in self.mirror.warnings:
             self.say("The ledger is the one seen here before.")
             return
@@ -189,7 +189,7 @@ class DecisionCommands:
 
     @property
     def waits(self) -> bool:
-        """Tell whether the next line is the answer to a question."""
+        """Whether the next line answers a question."""
         return self._pending is not None
 
     def _ask(
@@ -245,7 +245,7 @@ class DecisionCommands:
 
 
 def _told(name: Shown, cut: Revoked) -> Iterable[str]:
-    """Tell what a revocation cut, and which steps elsewhere are on their way."""
+    """Word what a revocation ended, and the steps under way elsewhere."""
     ended = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
     yield f"Closed here after {cut.effective_ms:.1f} ms: {name}, {ended} cut."
     yield from revocations.steps(cut.upstream)

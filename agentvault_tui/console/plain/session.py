@@ -41,7 +41,7 @@ async def typed_lines(descriptor: int) -> AsyncIterator[str]:
             loop.call_soon_threadsafe(queue.put_nowait, item)
 
     def read() -> None:
-        """Wait for bytes in a thread of its own, and hand over whole lines."""
+        """Read lines in a thread of its own."""
         rest = b""
         try:
             while chunk := os.read(descriptor, _CHUNK):
@@ -87,7 +87,7 @@ class PlainSession:
         self._by_word = {command.word: command for command in self._commands}
 
     async def run(self, descriptor: int, *, stay: bool) -> None:
-        """Tell and take until quit, or the end of input unless told to *stay*."""
+        """Announce and read commands until quit, or the end of input unless *stay*."""
         self.say("AgentVault, line by line. Type help for the commands, quit to leave.")
         tasks = {
             asyncio.create_task(self.announcer.run()),
@@ -134,7 +134,7 @@ class PlainSession:
             await command.act(rest.strip())
 
     async def _read(self) -> bool:
-        """Wait until the broker was read: what is unknown is not told to be none."""
+        """Wait for the first snapshot, so that unknown is not told as none."""
         mirror, changed = self.desk.mirror, asyncio.Event()
         mirror.listeners.add(changed.set)
         try:

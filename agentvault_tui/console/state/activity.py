@@ -51,7 +51,6 @@ class Day:
 
     @property
     def totals(self) -> tuple[int, ...]:
-        """The whole day, for each outcome."""
         return tuple(sum(numbers) for numbers in self.series)
 
     def at(self, index: int) -> tuple[int, ...]:
@@ -93,7 +92,7 @@ class ActivityRow:
 
 
 def read_activity(intake: Intake, told: PastActivityInfo) -> ActivityRow:
-    """Make a record of the broker's answer."""
+    """Convert the answer of ``GET /api/agents/{id}/activity``."""
     now = told if isinstance(told, ActivityInfo) else None
     cut, day = now.revoked if now else None, told.quarters
     start, series = moment(day.start), (day.allowed, day.denied, day.escalated)

@@ -152,7 +152,7 @@ def _misbehaved(
 
 
 def _habit(mirror: Mirror, agent: AgentRow, pace: int, now: datetime) -> float:
-    """Return how many tokens a minute the agent got before the last one."""
+    """Return the agent's tokens a minute before the last one."""
     minutes = (now - agent.created_at).total_seconds() / 60 - 1
     if minutes < 1:
         return 0.0
@@ -189,7 +189,7 @@ class AgentView:
 
     @property
     def index(self) -> int:
-        """Where the cursor stands; 0 in an empty list."""
+        """The row of the cursor; 0 in an empty list."""
         return self.order.index(self.cursor) if self.cursor in self.order else 0
 
     @property
@@ -212,7 +212,6 @@ class AgentView:
         self._arrange(keep=None)
 
     def move(self, rows: int) -> None:
-        """Move the cursor by *rows*, within the list."""
         self.put(self.index + rows)
 
     def put(self, index: int) -> None:
@@ -262,7 +261,6 @@ class AgentView:
             self.cursor = self.order[0] if self.order else None
 
     def _sorted(self, keep: str | None) -> list[str]:
-        """List who needs a person, then the quiet by name, then the revoked."""
         agents, attention = self._mirror.agents, self.attention
         listed = self._by_name()
         if wanted := self.filter:
@@ -281,7 +279,7 @@ class AgentView:
         return marked[:first] + quiet + marked[first:]
 
     def _by_name(self) -> list[str]:
-        """List agents, then resource servers, by name; sorted when one has changed."""
+        """List agents, then resource servers, by name; sorted again after a change."""
         if self._roster != self._mirror.versions.roster:
             self._roster = self._mirror.versions.roster
             rows: Iterable[AgentRow] = self._mirror.agents.values()

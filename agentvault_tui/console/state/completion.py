@@ -51,7 +51,7 @@ class Known:
         }
 
     def values(self, key: str) -> Iterable[str]:
-        """Return the values known for a key, in the order of the alphabet."""
+        """Return the known values of a key, sorted."""
         agents = self._mirror.agents.values()
         match key:
             case "agent":
@@ -83,13 +83,13 @@ class Completion:
     """What it adds, as it is listed."""
 
     def extends(self, typed: str) -> bool:
-        """Tell whether it only adds to what is typed, so that it can be its ghost."""
+        """Tell whether it only appends to what is typed."""
         more = len(self.text) > len(typed)
         return more and self.text[: len(typed)].lower() == typed.lower()
 
 
 def complete(typed: str, known: Known) -> list[Completion]:
-    """Return how the last piece of *typed* may go on, the best first."""
+    """Complete the last piece of *typed*, the best completion first."""
     last = next((piece for piece in pieces(typed) if piece.end == len(typed)), None)
     if last is None or (last.quoted and last.closed):
         return []
@@ -109,7 +109,7 @@ def complete(typed: str, known: Known) -> list[Completion]:
 
 
 def _meant(typed: str, piece: Piece, known: Known) -> list[Completion]:
-    """Return keys like one that is none, and scopes and resources that begin so."""
+    """Complete a key that is unknown: similar keys, or scopes and resources."""
     before = typed[: piece.start] + "-" * piece.negated
     text = typed[piece.value_at :]
     near = difflib.get_close_matches(piece.key.lower(), KEYS, n=3, cutoff=0.5)
@@ -124,7 +124,7 @@ def _meant(typed: str, piece: Piece, known: Known) -> list[Completion]:
 
 
 def _values(typed: str, piece: Piece, known: Known) -> list[Completion]:
-    """Return known values: first those that begin as typed, then those that hold it."""
+    """Complete a value: those that begin as typed, then those that contain it."""
     start, before = piece.value.lower(), typed[: piece.value_at]
     begins: dict[str, str] = {}
     holds: dict[str, str] = {}
@@ -153,7 +153,7 @@ def _saved(before: str, start: str, known: Known) -> list[Completion]:
 
 
 def _written(value: str, *, quoted: bool) -> str:
-    """Write a value so that it reads back, or nothing if it cannot be."""
+    """Quote a value so that it parses back; empty if it cannot be."""
     if '"' in value:
         return ""
     bare = not quoted and value and not value.startswith("-")

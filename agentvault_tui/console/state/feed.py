@@ -168,7 +168,7 @@ class EventWindow:
     # What arrives
 
     def update(self) -> bool:
-        """Take what has arrived; tell whether there was anything."""
+        """Take new events; tell whether there were any."""
         events, last = self._mirror.events, self._mirror.last_seq
         replaced = self._ledger != self._mirror.versions.ledger or last < self._seen
         if last == self._seen and not replaced:
@@ -199,7 +199,7 @@ class EventWindow:
     # What the operator does
 
     def narrow(self, wanted: Filter, *, stay: bool = False) -> None:
-        """Apply the operator's filter, and follow, or *stay* at the cursor."""
+        """Apply a filter, and follow, or *stay* at the cursor."""
         self.filter = wanted
         if stay and not self.follow:
             self._start_at(self.cursor)
@@ -234,7 +234,7 @@ class EventWindow:
         self._start_at(seq)
 
     def move(self, rows: int) -> None:
-        """Move the cursor, negative for older; any move holds."""
+        """Move the cursor by *rows*; any move holds."""
         self.hold()
         if not self.rows:
             return
@@ -249,7 +249,7 @@ class EventWindow:
     # Pages
 
     def wants(self, height: int) -> PageRequest | None:
-        """Return the page to read next, when the screen is about to need it."""
+        """Return the page to read next, if one is needed soon."""
         if self.foreign or (self.follow and not self.filter):
             return None
         if self.follow:
@@ -263,7 +263,7 @@ class EventWindow:
         return None
 
     def take(self, page: EventPage, want: PageRequest) -> bool:
-        """Take a page that was wanted; False when nobody wants it any more."""
+        """Take a requested page; False when it is no longer wanted."""
         if want.turn != self._turn:
             return False
         if want.query.before is not UNSET:
@@ -289,7 +289,7 @@ class EventWindow:
         return PageRequest(replace(query, limit=PAGE, **place), self._turn)
 
     def _start_at(self, seq: int) -> None:
-        """Begin a new stretch at an event, from what is at hand if it is there."""
+        """Start at an event, from recent events if they hold it."""
         self._turn += 1
         self._wait_anew()
         self.cursor = seq
@@ -315,7 +315,7 @@ class EventWindow:
         self._limit = self._mirror.last_seq
 
     def _extend(self) -> None:
-        """Let in what arrived while holding, from what is at hand where it can be."""
+        """Take what arrived while holding, from recent events if possible."""
         if self.foreign or self.top < self._limit:
             return
         self._wait_anew()
@@ -337,7 +337,6 @@ class EventWindow:
             self.top = self.rows[-1].seq
 
     def _newer(self, seq: int) -> list[EventRow]:
-        """Return the recent events after *seq*, oldest first."""
         recent = reversed(self._mirror.events)
         return list(takewhile(lambda row: row.seq > seq, recent))[::-1]
 

@@ -89,7 +89,7 @@ class Piece:
 
 
 def pieces(text: str) -> Iterator[Piece]:
-    """Cut *text* into pieces; whatever it is, nothing of it is refused."""
+    """Cut *text* into pieces; any text is accepted."""
     for match in _TERM.finditer(text):
         if match.end() == match.start():
             continue
@@ -107,7 +107,7 @@ def pieces(text: str) -> Iterator[Piece]:
 
 
 def _problem(piece: Piece, *, last: bool) -> str:
-    """Say what is wrong with a piece, in our own words, beginning with its place."""
+    """Say what is wrong with a piece, and where."""
     key, value = piece.key.lower(), piece.value.lower()
     what = ""
     if not key:

@@ -69,7 +69,7 @@ class Intake:
         self._kinds: dict[tuple[Shown, bool], TokenScope] = {}
 
     def shown(self, raw: object, limit: int = _LINE) -> Shown:
-        """Make anything displayable; nothing becomes the empty text."""
+        """Make anything displayable; None becomes the empty text."""
         if raw is None:
             return _NOTHING
         if isinstance(raw, str) and len(raw) <= limit and not self._ascii:  # noqa: SIM102
@@ -78,7 +78,7 @@ class Intake:
         return visible(raw, limit, ascii_only=self._ascii)
 
     def word(self, raw: object) -> Shown:
-        """Make a short text displayable, by memory if it was seen before."""
+        """Make a short text displayable, from a cache."""
         try:
             return self._words[raw]
         except (KeyError, TypeError):  # new, or nothing that can be remembered
@@ -110,7 +110,7 @@ class Intake:
         return known or ScopeRow(self.shown(name, _NAME), "high", _UNKNOWN, Shown(""))
 
     def agent(self, told: PastAgentInfo) -> AgentRow:
-        """Read an agent, as it stands now or as it stood."""
+        """Convert an agent, now or in the past."""
         now = told if isinstance(told, AgentInfo) else None
         accounts = now.connections if now else ()
         return AgentRow(
@@ -153,7 +153,7 @@ class Intake:
         )
 
     def _scopes(self, names: tuple[str, ...]) -> tuple[ScopeRow, ...]:
-        """Return scopes, the riskiest first; agents that may the same share them."""
+        """Return scopes, the riskiest first; agents with the same scopes share them."""
         known = self._granted.get(names)
         if known is None:
             if len(self._granted) >= _WORDS:
@@ -168,7 +168,7 @@ class Intake:
         return tuple(self.shown(one.name, _NAME) for one in agents)
 
     def token(self, told: TokenInfo) -> LiveToken:
-        """Read a token; on the hot path, so what it is good for is kept."""
+        """Convert a token; its scope and kind are shared, for the hot path."""
         scope, elevated = self.word(told.scope), told.kind == "elevated"
         kind = self._kinds.get((scope, elevated))
         if kind is None:
@@ -180,7 +180,7 @@ class Intake:
         return LiveToken(token_key(told.id), kind, ends.timestamp())
 
     def tokens(self, told: PastAgentInfo) -> TokenStore:
-        """Read an agent's tokens: the list, or the next to end alone."""
+        """Convert an agent's tokens: the list, or only the next to expire."""
         listed, elevated = told.listed_tokens, 0
         if isinstance(told, AgentInfo):
             elevated = told.tokens_elevated
@@ -188,7 +188,6 @@ class Intake:
         return TokenStore(map(self.token, listed), told.live_tokens, elevated)
 
     def stepup(self, told: StepUpInfo) -> StepUpRow:
-        """Read a step-up, whole."""
         return StepUpRow(
             id=self.shown(told.id, _NAME),
             agent_id=self.shown(told.agent_id, _NAME),
@@ -228,7 +227,7 @@ class Intake:
         )
 
     def event(self, told: EventInfo) -> EventRow:
-        """Read an event; on the hot path, so words that come again are kept."""
+        """Convert an event; repeated words are cached, for the hot path."""
         word, parameters = self.word, told.detail.get("parameters")
         return EventRow(
             told.seq,
@@ -247,7 +246,6 @@ class Intake:
         )
 
     def status(self, told: StatusInfo) -> StatusRow:
-        """Read ``GET /api/status``."""
         panic = told.panic
         return StatusRow(
             version=self.shown(told.version, 20),
@@ -266,7 +264,6 @@ class Intake:
         )
 
     def upstream(self, told: Iterable[StepInfo]) -> tuple[UpstreamStep, ...]:
-        """Read the steps of a revocation at the tenant and at providers."""
         return tuple(
             UpstreamStep(
                 self.shown(step.step, _NAME),
@@ -320,7 +317,7 @@ class Intake:
 
 
 def moment(raw: str | None) -> datetime | None:
-    """Read a moment of the wire; what is none gives none."""
+    """Parse a moment of the wire; None where it is malformed."""
     try:
         return parse_iso(raw) if raw else None
     except ValueError:
@@ -328,7 +325,7 @@ def moment(raw: str | None) -> datetime | None:
 
 
 def token_key(token_id: str) -> int:
-    """Return 32 bits that stand for a token's id, which no screen shows."""
+    """Return 32 bits that stand for a token's id."""
     return hash(token_id) & 0xFFFF_FFFF
 
 
@@ -336,13 +333,13 @@ _FIRST: Final = ("amount", "currency", "recipients", "count")
 
 
 def _rank(parameter: tuple[str, object]) -> int:
-    """Order parameters: what limits rules are about stands before what may be cut."""
+    """Order parameters: those that rules limit come first."""
     name, _ = parameter
     return _FIRST.index(name) if name in _FIRST else len(_FIRST)
 
 
 def _gist(parameters: object) -> str:
-    """Say in a few words how much an action moves: what a reader looks for first."""
+    """Summarise how much an action moves: amount, recipients, items."""
     known = parameters if isinstance(parameters, dict) else {}
     amount, currency = known.get("amount"), known.get("currency")
     recipients = known.get("recipients")

@@ -83,7 +83,6 @@ class AgentRoster:
         self.take(agents, head)
 
     def take(self, agents: Iterable[PastAgentInfo], head: int) -> None:
-        """Read a page whose counts are true for *head*."""
         for data in agents:
             agent = self._intake.agent(data)
             self.agents[agent.id] = agent
@@ -178,36 +177,36 @@ class Mirror:
         return self._counts.get(agent_id) or CountsInfo()
 
     def paces(self, now: datetime) -> Mapping[str, int]:
-        """Return how many tokens each agent got in the last minute, if any."""
+        """Return each agent's tokens in the last minute, if any."""
         return self._allowed.minute(now.timestamp())
 
     def denials(self, now: datetime) -> Mapping[str, int]:
-        """Return how often each agent was denied in the last minute, if ever."""
+        """Return each agent's denials in the last minute, if any."""
         return self._denied.minute(now.timestamp())
 
     def decisions(self, now: datetime) -> int:
-        """Return how many decisions there were in the last minute."""
+        """Return the number of decisions in the last minute."""
         return self._decided.minute(now.timestamp()).get("", 0)
 
     def ending(self, moment: datetime) -> set[str]:
-        """Return the agents of whom a token ends before *moment*."""
+        """Return the agents with a token that expires before *moment*."""
         return self._endings.before(moment.timestamp())
 
     def last_seen(self, agent_id: str) -> datetime | None:
-        """Return when an agent last spoke, as far as is known here."""
+        """Return when an agent last asked, as far as is known here."""
         agent, asked = self.agents.get(agent_id), self._asked.get(agent_id)
         told = agent.last_seen_at if agent else None
         return max(asked, told) if asked and told else asked or told
 
     def open_stepups(self, agent_id: str | None = None) -> list[StepUpRow]:
-        """Return what waits for a person, the longest wait first."""
+        """Return undecided step-ups, the longest wait first."""
         rows = (row for row in self.stepups.values() if row.open)
         if agent_id is not None:
             rows = (row for row in rows if row.agent_id == agent_id)
         return sorted(rows, key=lambda row: (row.requested_at, row.id))
 
     def agent_name(self, agent_id: str) -> Shown:
-        """Return an agent's name, or its id when nothing else is known."""
+        """Return an agent's name, or its id if it is unknown."""
         agent = self.agents.get(agent_id)
         return agent.name if agent else self.intake.shown(agent_id)
 
@@ -221,7 +220,7 @@ class Mirror:
         *,
         whole: bool = True,
     ) -> None:
-        """Replace all but events by what was read: *whole*, or the agents so far."""
+        """Replace all but events by a snapshot: *whole*, or the agents so far."""
         self.loaded, self.partial = whole, not whole
         self._endings.clear()
         self.wants.clear()
@@ -244,7 +243,7 @@ class Mirror:
         self.notify()
 
     def load_events(self, events: Iterable[EventInfo], *, after: int) -> None:
-        """Start the recent events anew, to be continued *after* that number."""
+        """Replace the recent events; the stream continues *after* that number."""
         self.events.clear()
         self.last_seq = self._counted_all = 0
         self._counted_to.clear()
@@ -258,12 +257,11 @@ class Mirror:
         self.versions.events += 1
 
     def apply(self, told: WireShape) -> None:
-        """Take what one event of the stream holds, and tell of it."""
+        """Apply one frame of the stream, and notify the listeners."""
         self.take(told)
         self.notify()
 
     def take(self, told: WireShape) -> None:
-        """Take what one of many events holds; `notify` comes last."""
         match told:
             case EventInfo():
                 self._take_event(told)
@@ -294,7 +292,6 @@ class Mirror:
             self._check_tokens(agent_id)
 
     def set_link(self, state: LinkState, reason: str = "") -> None:
-        """Say how far what is shown can be trusted."""
         if state is self.link.state and reason == self.link.reason:
             return
         self.link = LinkView(state, self.intake.shown(reason), self.clock.now())
@@ -424,7 +421,7 @@ class Mirror:
         self.versions.agents += 1
 
     def _take_decision(self, row: EventRow, detail: Json) -> None:
-        """Let the others' decisions be news, with what they are about."""
+        """Note another operator's decision, with what it is about."""
         if not row.type.startswith("stepup."):
             what = self.agent_name(row.agent_id) if row.agent_id else ""
             self.presence.heard(row, row.agent_id, what)
@@ -467,7 +464,7 @@ class Mirror:
             self.versions.agents += 1
 
     def _check_tokens(self, agent_id: str) -> None:
-        """See what an agent's tokens are now: which ends next, and whether any lack."""
+        """Note which token expires next, and whether tokens are missing."""
         tokens = self._tokens[agent_id]
         self._endings.note(agent_id, tokens.ends)
         if tokens.more and tokens.ends is None:

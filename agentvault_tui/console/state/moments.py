@@ -53,7 +53,7 @@ class Destination:
 
 
 def read_place(text: str, now: datetime) -> Destination | str:
-    """Read what was typed; what cannot be meant is answered in words."""
+    """Parse a place in the ledger, or say what is wrong with it."""
     text = " ".join(text.split()).lower()
     if not text:
         return f"write where to: {EXAMPLES}"
@@ -96,7 +96,7 @@ def ago(then: datetime, now: datetime) -> str:
 
 
 def hms(moment: datetime) -> str:
-    """Write a time of day; a quarter of the time that strftime takes."""
+    """Write a time of day, four times as fast as strftime."""
     return f"{moment.hour:02}:{moment.minute:02}:{moment.second:02}"
 
 
@@ -106,5 +106,4 @@ def clock_time(moment: datetime) -> str:
 
 
 def plural(count: int, word: str) -> str:
-    """Write ``1 token``, ``2 tokens``."""
     return f"{count:,} {word}" + ("" if count == 1 else "s")

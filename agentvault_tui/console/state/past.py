@@ -45,7 +45,6 @@ class Aim:
     at: datetime | None = None
 
     def query(self) -> PastQuery:
-        """Return it as ``GET /api/past`` wants it."""
         seq = UNSET if self.seq is None else self.seq
         return PastQuery(seq=seq, at=iso(self.at) if self.at else None)
 
@@ -65,7 +64,6 @@ class PastClock:
         return self.moment
 
     def boot(self) -> float:
-        """Return seconds since boot, as they pass."""
         return self._clock.boot()
 
 
@@ -128,7 +126,7 @@ class PastMirror(Mirror):
 def read_aim(
     text: str, mirror: PastMirror, last: LedgerPlace, now: datetime
 ) -> Aim | str:
-    """Read what was typed, or say in words why it is no place to go to."""
+    """Parse a moment to go to, or say what is wrong with it."""
     text = " ".join(text.split()).lower()
     first = mirror.first
     if text in {"first", "start"}:

@@ -58,7 +58,6 @@ class OperatorRow:
 
     @property
     def known_as(self) -> str:
-        """The name, and what the tenant says they are."""
         return f"{self.name} ({self.role})" if self.role else str(self.name)
 
     @property
@@ -89,7 +88,7 @@ class OperatorsPresent:
 
     @property
     def others(self) -> tuple[OperatorRow, ...]:
-        """Everyone else, the longest here first."""
+        """The other operators, the longest connected first."""
         return tuple(row for row in self.rows if row.id != self.you)
 
     @property
@@ -99,7 +98,6 @@ class OperatorsPresent:
 
     @property
     def me(self) -> OperatorRow | None:
-        """This console's own seat, while it has one."""
         return next((row for row in self.rows if row.id == self.you), None)
 
     def looking(self, stepup_id: str) -> tuple[OperatorRow, ...]:
@@ -121,7 +119,7 @@ class OperatorsPresent:
         self.unlisted = told.unlisted
 
     def forget(self) -> None:
-        """Know of nobody: the link is gone, and the seat with it."""
+        """Clear all: the link is lost, and this console's seat with it."""
         self.you, self.rows, self.unlisted = "", (), 0
 
     def deciding(self, about: str) -> None:
@@ -132,7 +130,7 @@ class OperatorsPresent:
         self._mine[about] = self._clock.boot()
 
     def heard(self, event: EventRow, about: str, what: str) -> None:
-        """Take a decision; *about* is the id it is about, *what* the words for it."""
+        """Note a decision; *about* is the id it is about, *what* words it."""
         decided_at = self._mine.pop(about, None)
         if decided_at is not None and self._clock.boot() - decided_at < _OWN:
             return
@@ -160,7 +158,7 @@ class OperatorsPresent:
 
 
 def listed(rows: tuple[OperatorRow, ...], most: int = 2) -> str:
-    """Name a few, and count the rest."""
+    """Name a few operators, and count the others."""
     names = [row.title for row in rows[:most]]
     rest = len(rows) - most
     if rest > 0:

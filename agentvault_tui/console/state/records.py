@@ -21,7 +21,6 @@ STEPUP_WORDS: Final = {"pending": "waiting", "authorizing": "verifying"}
 
 
 def stepup_state(status: str) -> str:
-    """Return a step-up's status as a person reads it."""
     return STEPUP_WORDS.get(status, status)
 
 
@@ -102,7 +101,6 @@ class LiveToken(NamedTuple):
 
     @property
     def elevated(self) -> bool:
-        """Tell whether a person approved it, for one use."""
         return self.kind.elevated
 
     def remaining(self, now: datetime) -> float:
@@ -130,7 +128,7 @@ class UpstreamStep:
 
     @property
     def ends(self) -> str:
-        """What it ends, in a word or two."""
+        """What the step ends."""
         return f"{self.connection} token" if self.connection else self.step
 
 
@@ -264,7 +262,6 @@ class StepUpRow:
 
     @property
     def state(self) -> str:
-        """The status as a person reads it."""
         return stepup_state(self.status)
 
     def remaining(self, now: datetime) -> float:
@@ -298,7 +295,7 @@ class EventRow(NamedTuple):
 
     @property
     def word(self) -> str:
-        """The one word it is known by, wherever it is shown or searched for."""
+        """The word it is shown and found by."""
         if self.outcome:
             return self.outcome.upper()
         if self.type == "upstream.revocation" and self.resource.startswith(AT):
@@ -365,7 +362,6 @@ class LinkView:
 
     @property
     def live(self) -> bool:
-        """Tell whether decisions may be taken on what is shown."""
         return self.state is LinkState.LIVE
 
 
@@ -416,7 +412,7 @@ class Restored:
 
 
 def caution(answer: object) -> tuple[str, ...]:
-    """Return what has to be said with a cut that the ledger has not got yet."""
+    """Warn of a revocation that is in force and not recorded yet."""
     if not isinstance(answer, Revoked | Stopped) or answer.kept == "ledger":
         return ()
     kept = _NOT_IN_LEDGER.get(answer.kept, _IN_MEMORY)
@@ -438,7 +434,7 @@ class Actions(Protocol):
         ...
 
     def look(self, stepup_id: str | None) -> None:
-        """Let the others know which step-up is open here, or that none is."""
+        """Report which step-up is open here, or that none is."""
         ...
 
     async def deny(self, stepup_id: str, reason: str) -> StepUpRow:
@@ -447,9 +443,7 @@ class Actions(Protocol):
 
     async def revoke(self, agent_id: str, reason: str) -> Revoked: ...
 
-    async def restore(self, agent_id: str) -> Restored:
-        """Serve an agent again; what was cut stays cut."""
-        ...
+    async def restore(self, agent_id: str) -> Restored: ...
 
     async def panic(self, reason: str) -> Stopped: ...
 

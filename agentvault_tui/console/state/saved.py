@@ -46,7 +46,7 @@ class SavedFilters:
         return own | {n: text for n, text in BUILT_IN.items() if n not in own}
 
     def own(self) -> dict[str, str]:
-        """Return those that were saved; none when the file cannot be read."""
+        """Return the saved filters; none when the file cannot be read."""
         try:
             return self._read()
         except (OSError, ValueError):

@@ -16,7 +16,7 @@ _SAME: Final = "exactly the same"
 
 
 def ago(row: StepUpRow, now: datetime) -> str:
-    """Say when it was decided: the time of day, or how many days ago."""
+    """Write when it was decided: time of day, or days ago."""
     moment = row.decided_at or row.expires_at
     days = int(max((now - moment).total_seconds(), 0) // _DAY)
     return f"{days:,} d ago" if days else f"{moment:%H:%M:%S}Z"
@@ -30,7 +30,7 @@ def ended(row: StepUpRow) -> str:
 
 
 def differs(then: StepUpRow, asked: StepUpRow) -> str:
-    """Name what was otherwise then, with the values of then."""
+    """Name what differed then, with the values of then."""
     old = dict((*then.parameters, *then.others))
     new = dict((*asked.parameters, *asked.others))
     found = [f"{name} {old[name]}" for name in old if new.get(name) != old[name]]
@@ -75,14 +75,14 @@ _FACTS = (
 
 
 def changes(opened: StepUpRow, now: StepUpRow) -> tuple[str, ...]:
-    """Name the facts that are no longer what they were; none of them ever may be."""
+    """Name the facts that changed; none of them ever may."""
     return tuple(
         words for words, name in _FACTS if getattr(opened, name) != getattr(now, name)
     )
 
 
 def granted(row: StepUpRow, this: str = "exactly this, ") -> str:
-    """Say what a yes hands out: a provider's own token is more than this one action."""
+    """Word what an approval grants: a provider's token is more than one action."""
     if row.connection:
         return (
             f"a token of the account at {row.connection}, once: it may do all its "
@@ -94,7 +94,7 @@ def granted(row: StepUpRow, this: str = "exactly this, ") -> str:
 
 
 def no_limits(row: StepUpRow) -> str:
-    """Say who may do what for how long, where nothing else limits a token's use."""
+    """Warn that nothing limits the token's use; empty where something does."""
     if not row.unlimited:
         return ""
     return (
@@ -120,7 +120,7 @@ _CAUSES: Final = {
 
 
 def summary(row: StepUpRow) -> str:
-    """Say in a few words who or what ended it, for a list."""
+    """Summarise how it ended, for a list."""
     who = f" by {row.decided_by.name}" if row.decided_by else ""
     match row.status:
         case "approved" | "redeemed":
@@ -139,7 +139,7 @@ def cause(row: StepUpRow) -> str:
 
 
 def handed_out(row: StepUpRow) -> str:
-    """Say what became of the token once it was used, or given away."""
+    """Word what became of the token once it was used."""
     if row.connection:
         return (
             f"The agent has a token of the account at {row.connection}, which works "
@@ -149,7 +149,7 @@ def handed_out(row: StepUpRow) -> str:
 
 
 def takes_back(row: StepUpRow) -> str:
-    """Say what takes an approval back that was not used yet."""
+    """Word how an unused approval is taken back."""
     if row.connection:
         return (
             "The agent may fetch a token of the account. Revoke the agent before it "

@@ -64,7 +64,7 @@ class TokenStore:
         self._which.insert(place, which)
 
     def drop(self, key: int) -> bool:
-        """Let go of one token that was revoked or used; tell whether it was held."""
+        """Remove one token; tell whether it was held."""
         if key in self._keys:
             self._remove(self._keys.index(key))
             return True
@@ -76,7 +76,7 @@ class TokenStore:
         self.more = self._more_elevated = 0
 
     def expire(self, now: float) -> bool:
-        """Let go of what has expired; tell whether anything had."""
+        """Remove expired tokens; tell whether there were any."""
         gone = bisect_right(self._ends, now)
         self._keep_from(gone)
         return gone > 0
@@ -98,18 +98,17 @@ class TokenStore:
 
     @property
     def ends(self) -> float | None:
-        """When the next expires, in epoch seconds."""
+        """When the next token expires, in epoch seconds."""
         return self._ends[0] if self._ends else None
 
     @property
     def rows(self) -> list[LiveToken]:
-        """Those held, the soonest to expire first."""
         kinds = (self._kinds[which] for which in self._which)
         return list(map(LiveToken, self._keys, kinds, self._ends))
 
     @property
     def short(self) -> bool:
-        """Tell whether so few are held that the broker should be asked for more."""
+        """Tell whether so few are held that more should be read."""
         return self.more > 0 and len(self._ends) < _LOW
 
     def _remove(self, place: int) -> None:
@@ -119,7 +118,7 @@ class TokenStore:
         del self._ends[:place], self._keys[:place], self._which[:place]
 
     def _kind(self, kind: TokenScope) -> int:
-        """Return a kind's place; forget those no token is of before they are many."""
+        """Return the index of a kind; drop unused kinds before they are many."""
         if self._kinds and kind in self._kinds:
             return self._kinds.index(kind)
         if len(self._kinds) > _MOST_KINDS:
@@ -139,7 +138,7 @@ class ExpiryQueue:
         """When each agent's soonest ends; a heap entry that differs is void."""
 
     def note(self, agent_id: str, ends: float | None) -> None:
-        """Take in when an agent's soonest token ends now, in epoch seconds."""
+        """Note when an agent's next token expires, in epoch seconds."""
         if ends is None:
             self._true.pop(agent_id, None)
         elif self._true.get(agent_id) != ends:
@@ -151,7 +150,7 @@ class ExpiryQueue:
         self._true.clear()
 
     def due(self, now: float) -> Iterator[str]:
-        """Yield, and forget, the agents of whom a token has ended."""
+        """Yield, and forget, the agents with an expired token."""
         while self._heap and self._heap[0][0] <= now:
             ends, agent_id = heappop(self._heap)
             if self._true.get(agent_id) == ends:
@@ -159,7 +158,7 @@ class ExpiryQueue:
                 yield agent_id
 
     def before(self, moment: float) -> set[str]:
-        """Return the agents of whom a token ends before *moment*."""
+        """Return the agents with a token that expires before *moment*."""
         found: set[str] = set()
         places = [0]
         while places:
@@ -188,7 +187,6 @@ class RatesByName:
         self._tick = 0
 
     def add(self, name: str, at: float) -> None:
-        """Count one of *name* that happened at *at*, in epoch seconds."""
         tick = int(at // _SLOT_SECONDS)
         if tick > self._tick:
             self._turn(tick)
@@ -202,7 +200,7 @@ class RatesByName:
         self._counts[name] += 1
 
     def minute(self, now: float) -> Mapping[str, int]:
-        """Return how many there were in the last 55 to 60 seconds, by name."""
+        """Return the counts of the last 55 to 60 seconds, by name."""
         self._turn(int(now // _SLOT_SECONDS))
         return self._counts
 

@@ -37,15 +37,14 @@ class Painter:
         self._size = (0, 0)
 
     def update(self, frame: CompositorUpdate) -> CompositorUpdate:
-        """Return what paints the same as *frame*, and no more than that."""
+        """Wrap *frame* so that only differences are written."""
         return _Frame(self, frame)
 
     def forget(self) -> None:
-        """Take nothing for painted: the terminal may show something else."""
+        """Forget what was painted: the terminal may show something else."""
         self._rows.clear()
 
     def render(self, frame: CompositorUpdate, console: Console) -> str:
-        """Write what *frame* changes."""
         if isinstance(frame, ChopsUpdate):
             strips = _chops(frame)
         elif isinstance(frame, LayoutUpdate):
@@ -72,7 +71,7 @@ class Painter:
     def _changes(
         self, x: int, y: int, strip: Strip, system: ColorSystem | None
     ) -> Sequence[tuple[int, list[Piece]]]:
-        """Return runs that differ from what was painted, and remember them."""
+        """Return the runs that differ from the last frame, and keep them."""
         pieces = _pieces(strip, system or ColorSystem.TRUECOLOR)
         width, row = strip.cell_length, self._rows.setdefault(y, {})
         known = row.get(x)
@@ -107,7 +106,7 @@ def _whole(frame: LayoutUpdate) -> Iterator[Placed]:
 
 
 def _chops(frame: ChopsUpdate) -> Iterator[Placed]:
-    """Yield whole chops, also where less of one is asked for: what is equal is free."""
+    """Yield whole chops, also where part of one changed: equal cells cost nothing."""
     for y, left, right in frame.spans:
         ends = frame.chop_ends[y]
         for end, (x, strip) in zip(ends, frame.chops[y].items(), strict=False):
@@ -159,7 +158,7 @@ def differences(old: list[Piece], new: list[Piece]) -> list[tuple[int, list[Piec
 
 
 def _atoms(old: list[Piece], new: list[Piece]) -> Iterator[tuple[str, str, bool]]:
-    """Cut *new* into what is equal to *old* in its place and what is not."""
+    """Split *new* into parts equal to *old* in their place, and others."""
     if [len(text) for text, _ in old] != [len(text) for text, _ in new]:
         # Other columns: what is equal at both ends, as whole pieces.
         first = _alike(old, new)

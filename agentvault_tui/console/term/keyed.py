@@ -37,7 +37,7 @@ _KEYS: Final = {
 def moves(
     action: str, *, pages: str = "pagedown,ctrl+d", first: str = "home,g"
 ) -> list[BindingType]:
-    """Return the usual keys of a list: *action* takes the number of rows to move by."""
+    """Return the usual keys of a list; *action* takes the rows to move by."""
     far = 1_000_000
     keys = (
         ("down,j", 1, "down"),
@@ -67,7 +67,7 @@ class Keyed:
 
 
 def key_label(key: str) -> str:
-    """Return what is printed on a key that Textual calls *key*."""
+    """Return the label of a key that Textual calls *key*."""
     return _KEYS.get(key) or key_to_character(key) or key
 
 
@@ -94,7 +94,7 @@ def _own(
 
 @cache
 def keys_of(kind: type) -> Mapping[str, str]:
-    """Return the names of a class's bindings by their keys, as shipped."""
+    """Return the names of a class's shipped bindings by key."""
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         own = BindingsMap(base.__dict__.get("BINDINGS", ()))

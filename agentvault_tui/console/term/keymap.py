@@ -100,7 +100,7 @@ def load(folder: Path, together: Iterable[Place]) -> Keymap:
 
 
 def load_all() -> None:
-    """Load whatever has keys: only then every name is known."""
+    """Load every module with bindings, so that every name is known."""
     for package in _PACKAGES:
         home = importlib.import_module(f"agentvault_tui.console.{package}")
         for module in pkgutil.iter_modules(home.__path__):
@@ -108,7 +108,7 @@ def load_all() -> None:
 
 
 def _read(name: str, value: object, known: set[str]) -> tuple[tuple[str, ...], str]:
-    """Return the keys given to an action, and why they cannot be its keys."""
+    """Return the keys given to an action, or why it cannot have them."""
     shown = visible(name, 40)
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
@@ -130,7 +130,7 @@ def _read(name: str, value: object, known: set[str]) -> tuple[tuple[str, ...], s
 
 
 def _unfit(name: str, key: str) -> str:
-    """Say why a key may not do that; nothing if it may."""
+    """Say why a key may not be bound to the action; empty if it may."""
     *modifiers, last = key.split("+") if len(key) > 1 else [key]
     printable = len(last) == 1 and last.isprintable() and not last.isspace()
     if not (printable or last in _KEY_NAMES) or not _MODIFIERS.issuperset(modifiers):
@@ -153,7 +153,7 @@ def _unfit(name: str, key: str) -> str:
 def _clash(
     keys: Mapping[str, tuple[str, ...]], places: list[Place]
 ) -> tuple[str, str, str] | None:
-    """Return a key with two meanings: the key, whose it cannot be, and whose it is."""
+    """Return a key with two meanings: who loses it, and who has it."""
     for place in places:
         meanings: dict[str, str] = {}
         shipped = [(k, name) for kind in place for k, name in keys_of(kind).items()]

@@ -69,7 +69,7 @@ class TerminalWriter:
         self._thread.start()
 
     def put(self, data: str) -> None:
-        """Take *data* to be written; the beginning of a frame waits for the rest."""
+        """Queue *data*; the begin of a frame waits for the rest."""
         with self._changed:
             self._waiting += data.encode(errors="replace")
             if data != _FRAME_BEGINS:
@@ -84,7 +84,7 @@ class TerminalWriter:
         return max(self._owed(), self._untold)
 
     def told(self) -> None:
-        """Take note that what had to follow from a stall has been done."""
+        """Note that what follows from a stall has been done."""
         self._untold = 0.0
 
     def _owed(self) -> float:
@@ -92,7 +92,7 @@ class TerminalWriter:
         return time.monotonic() - since if since else 0.0
 
     def behind(self) -> bool:
-        """Tell whether to draw nothing now; what is missed is drawn when it reads."""
+        """Tell whether to skip drawing; what is skipped is drawn on resume."""
         with self._changed:
             late = self._owed() > _BEHIND or len(self._waiting) > _MUCH
             if late and not self._dead:
@@ -100,7 +100,7 @@ class TerminalWriter:
             return late or self._dead
 
     def close(self) -> None:
-        """Write the rest if the terminal takes it, and end."""
+        """Write the rest if the terminal reads it, and end."""
         with self._changed:
             self._ended = True
             self._changed.notify()
@@ -142,7 +142,6 @@ class WakingEvent(threading.Event):
         self.woken, self._wake = os.pipe()
 
     def set(self) -> None:
-        """Set it, and let `woken` be readable."""
         super().set()
         os.write(self._wake, b"\0")
 
@@ -177,7 +176,7 @@ class TerminalDriver(LinuxDriver):
         super().start_application_mode()  # type: ignore[no-untyped-call]
 
     def run_input_thread(self) -> None:
-        """Read what is typed: bytes that are no UTF-8 are unknown letters, no error."""
+        """Read input; bytes that are not UTF-8 become unknown letters."""
         parser = XTermParser(self._debug)
         decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         settled = 0.0
