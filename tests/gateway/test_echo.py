@@ -1,0 +1,65 @@
+"""A credential never passes in an answer, however it is written or split."""
+
+from __future__ import annotations
+
+import base64
+import json
+from itertools import pairwise
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentvault_tui.gateway.echo import Echo, EchoedError
+
+SECRET = b"sk/live+51HqLyj=Wd?rj"
+WRITTEN = [
+    SECRET,
+    quote(SECRET, safe="").encode(),
+    base64.b64encode(SECRET),
+    base64.b64encode(b"user:" + SECRET),
+    base64.urlsafe_b64encode(b"ab" + SECRET + b"c"),
+    json.dumps(SECRET.decode())[1:-1].replace("/", "\\/").encode(),
+]
+
+
+def passed(data: bytes, cuts: list[int], secret: bytes = SECRET) -> bytes:
+    echo = Echo([secret])
+    places = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
+    pieces = [data[a:b] for a, b in pairwise(places)]
+    out = b""
+    for piece in pieces:
+        out += echo.pass_on(piece)
+    return out + echo.rest()
+
+
+@given(
+    st.sampled_from(WRITTEN),
+    st.binary(max_size=40),
+    st.binary(max_size=40),
+    st.lists(st.integers(0, 120), max_size=6),
+)
+def test_a_written_credential_stops_the_answer(
+    written: bytes, before: bytes, after: bytes, cuts: list[int]
+) -> None:
+    """Whatever stands around it and wherever pieces end, it is found."""
+    with pytest.raises(EchoedError):
+        passed(before + written + after, cuts)
+
+
+@given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=8))
+def test_what_holds_none_passes_as_it_is(data: bytes, cuts: list[int]) -> None:
+    """An answer without the credential is passed on byte for byte."""
+    assert passed(data, cuts, b"\x00never in random bytes\x00") == data
+
+
+def test_the_beginning_of_a_credential_waits_for_the_rest() -> None:
+    """No part of a credential that is split has left when it is found."""
+    echo = Echo([SECRET])
+    assert echo.pass_on(b"data sk/live+5") == b"data "
+    with pytest.raises(EchoedError):
+        echo.pass_on(b"1HqLyj=Wd?rj")
+    echo = Echo([SECRET])
+    assert echo.pass_on(b"data sk/live+5") == b"data "
+    assert echo.pass_on(b"other") == b"sk/live+5other"

@@ -1,0 +1,382 @@
+"""Services that are elsewhere, down, slow, hostile or rubbish, through ``/gw/``."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from support.gateway_stand import SECRET, Received, Stand, Upstream
+from support.tls_front import trusted
+
+from agentvault_tui.gateway import gateway as gateway_module
+from agentvault_tui.gateway.upstream import Bounds, may_reach
+from agentvault_tui.gateway.upstream import Upstream as Reached
+from agentvault_tui.home import Home
+from agentvault_tui.model import Agent
+from agentvault_tui.web.local_ca import CaFiles
+
+SERVICE = """
+[credential]
+kind = "bearer"
+secret = "key"
+[[routes]]
+method = "GET"
+path = "/{rest*}"
+scope = "read:calendar"
+[[routes]]
+method = "PUT"
+path = "/{rest*}"
+scope = "write:calendar"
+"""
+
+
+@pytest.fixture
+async def agent(stand: Stand) -> Agent:
+    await stand.secret()
+    return await stand.agent("read:calendar", "write:calendar")
+
+
+@pytest.fixture
+async def headers(stand: Stand, agent: Agent) -> dict[str, str]:
+    token = await stand.token(agent, "read:calendar write:calendar")
+    return {"Authorization": f"Bearer {token}"}
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deadlines in tenths, and small caps."""
+    bounds = Bounds(connect=0.3, idle=0.3, whole=5.0, answer_bytes=1_000_000)
+    monkeypatch.setattr(
+        gateway_module, "Upstream", lambda service: Reached(service, bounds)
+    )
+
+
+@pytest.mark.parametrize(
+    ("address", "public", "private"),
+    [
+        ("93.184.216.34", True, True),
+        ("2606:4700::1111", True, True),
+        ("127.0.0.1", False, True),
+        ("10.1.2.3", False, True),
+        ("169.254.169.254", False, True),
+        ("100.64.0.1", False, True),
+        ("::1", False, True),
+        ("fe80::1%eth0", False, True),
+        ("fd00::1", False, True),
+        ("::ffff:127.0.0.1", False, True),
+        ("64:ff9b::7f00:1", False, True),
+        ("64:ff9b::5db8:d822", True, True),
+        ("2002:7f00:1::1", False, True),
+        ("0.0.0.0", False, False),  # noqa: S104 - refused
+        ("::", False, False),
+        ("224.0.0.1", False, False),
+        ("ff02::1", False, False),
+        ("255.255.255.255", False, False),
+        ("::ffff:224.0.0.1", False, False),
+    ],
+)
+def test_only_addresses_a_service_may_have_are_reached(
+    address: str, public: bool, private: bool
+) -> None:
+    """Private ones need allow_private; what stands for many or for none never goes."""
+    assert may_reach(address, private=False) is public
+    assert may_reach(address, private=True) is private
+
+
+async def test_a_private_address_is_refused_after_resolution(
+    stand: Stand, headers: dict[str, str]
+) -> None:
+    """A name or literal for loopback is upstream_refused; nobody is connected to."""
+    for host in ("localhost", "127.0.0.1"):
+        head = f'origin = "http://{host}:{stand.upstream.port}"\nallow_http = true\n'
+        await stand.service(SERVICE, head=head)
+        reply = await stand.client.get("/gw/api/x", headers=headers)
+        assert (reply.status_code, reply.json()["error"]) == (502, "upstream_refused")
+    assert stand.upstream.connections == 0
+    assert ("result", "failed") in await stand.records()
+
+
+async def test_a_name_is_resolved_once_a_connection(
+    stand: Stand, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that answers otherwise the second time is connected to as it was checked;
+    one that names an address it may not have among others is not connected to at all.
+    """
+    answers = [["127.0.0.1"], ["127.0.0.1", "0.0.0.0"]]  # noqa: S104
+    asked: list[str] = []
+
+    def resolve(host: Any, port: Any, *_: Any, **__: Any) -> list[Any]:
+        asked.append(host)
+        found = answers[min(len(asked), len(answers)) - 1]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, port)) for a in found]
+
+    origin = f"http://api.test:{stand.upstream.port}"
+    await stand.service(SERVICE, origin=origin)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+
+    async def close(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        )
+        writer.close()
+
+    stand.upstream.answer = close
+    assert (await stand.client.get("/gw/api/x", headers=headers)).status_code == 200
+    assert (
+        stand.upstream.received[0].header("host") == f"api.test:{stand.upstream.port}"
+    )
+    assert len(asked) == 1
+    reply = await stand.client.get("/gw/api/x", headers=headers)
+    assert (reply.status_code, reply.json()["error"]) == (502, "upstream_refused")
+    assert len(asked) == 2
+    assert stand.upstream.connections == 1
+
+
+async def test_the_environment_decides_nothing(
+    stand: Stand, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Proxy variables, netrc and authorities of the environment are not read."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    await stand.service(SERVICE)
+    assert (await stand.client.get("/gw/api/x", headers=headers)).status_code == 200
+
+
+async def test_a_certificate_is_verified_by_the_services_own_authorities(
+    stand: Stand, headers: dict[str, str], short: Path
+) -> None:
+    """Self-signed, unknown and of another name are refused before a byte is sent."""
+    other = Home.locate(short / "tls")
+    other.prepare()
+    tls, _, _ = trusted(other)
+    secure = Upstream()
+    await secure.start(tls.context())
+    origin = f"https://127.0.0.1:{secure.port}"
+    head = f'origin = "{origin}"\nallow_private = true\n'
+    await stand.service(SERVICE, head=head)
+    reply = await stand.client.get("/gw/api/x", headers=headers)
+    assert (reply.status_code, reply.json()["error"]) == (502, "upstream_unreachable")
+    assert secure.received == []
+    authority = CaFiles.of(other).ca
+    await stand.service(SERVICE, head=f'{head}ca_file = "{authority}"\n')
+    reply = await stand.client.get("/gw/api/x", headers=headers)
+    assert reply.status_code == 200, reply.text
+    await secure.stop()
+
+
+async def test_a_redirect_is_passed_on_and_not_followed(
+    stand: Stand, headers: dict[str, str]
+) -> None:
+    """A service that points at a metadata address gets one request, and no other."""
+    await stand.service(SERVICE)
+
+    async def redirect(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(
+            b"HTTP/1.1 307 Temporary Redirect\r\nContent-Length: 0\r\n"
+            b"Location: http://169.254.169.254/latest/meta-data/\r\n\r\n"
+        )
+
+    stand.upstream.answer = redirect
+    reply = await stand.client.get("/gw/api/x", headers=headers)
+    assert (reply.status_code, reply.headers["location"]) == (
+        307,
+        "http://169.254.169.254/latest/meta-data/",
+    )
+    assert len(stand.upstream.received) == 1
+
+
+Raw = Callable[[asyncio.StreamWriter], Awaitable[None]]
+
+
+def says(*pieces: bytes, close: bool = True) -> Raw:
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.02)
+        if close:
+            writer.transport.abort() if close == "reset" else writer.close()
+
+    return answer
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+HALVES = SECRET[:9].encode(), SECRET[9:].encode()
+CASES: dict[str, tuple[tuple[bytes, ...], int, str]] = {
+    "closes before it answers": ((), 502, "upstream_reset"),
+    "answers rubbish": ((b"\x00\x01 rubbish\r\n\r\n",), 502, "upstream_reset"),
+    "speaks no HTTP": ((b"220 smtp ready\r\n",), 502, "upstream_reset"),
+    "breaks off its head": ((b"HTTP/1.1 200 OK\r\nX-",), 502, "upstream_reset"),
+    "has a head without end": (
+        (OK + b"X: " + b"y" * 100_000,),
+        502,
+        "upstream_reset",
+    ),
+    "has two lengths": (
+        (OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nxy",),
+        502,
+        "upstream_reset",
+    ),
+    "changes protocols": (
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n",),
+        502,
+        "upstream_reset",
+    ),
+    "echoes in a header": (
+        (OK + b"X-Echo: " + SECRET.encode() + b"\r\nContent-Length: 0\r\n\r\n",),
+        502,
+        "credential_echoed",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_a_service_without_an_answer_is_told_by_a_code(
+    stand: Stand, headers: dict[str, str], case: str, quick: None
+) -> None:
+    """Whatever it sends instead of an answer, the agent reads a code of ours."""
+    pieces, status, code = CASES[case]
+    await stand.service(SERVICE)
+    answer = says(*pieces)
+    stand.upstream.answer = lambda _, writer: answer(writer)
+    reply = await stand.client.get("/gw/api/x", headers=headers)
+    assert (reply.status_code, reply.json()["error"]) == (status, code), reply.text
+    assert reply.headers["agentvault-error"] == code
+    (result,) = [e for e in await stand.settled() if e.type == "gateway.result"]
+    assert (result.detail["ended"], result.reason) == ("failed", code)
+
+
+async def broken(stand: Stand, headers: dict[str, str]) -> bytes:
+    """Read an answer that breaks off, and return what came of it."""
+    got = b""
+    async with stand.client.stream("GET", "/gw/api/x", headers=headers) as reply:
+        assert reply.status_code == 200
+        try:
+            async for piece in reply.aiter_raw():
+                got += piece
+        except httpx.TransportError:
+            return got
+    raise AssertionError("it looked whole")
+
+
+async def test_a_service_that_is_down_or_slow(
+    stand: Stand, headers: dict[str, str], quick: None
+) -> None:
+    """Nobody there is upstream_unreachable, no answer in time upstream_timeout."""
+    gone = Upstream()
+    await gone.start()
+    await gone.stop()
+    await stand.service(SERVICE, origin=f"http://127.0.0.1:{gone.port}")
+    reply = await stand.client.get("/gw/api/x", headers=headers)
+    assert (reply.status_code, reply.json()["error"]) == (502, "upstream_unreachable")
+    await stand.service(SERVICE)
+
+    async def silent(_: Received, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(3_600)
+
+    stand.upstream.answer = silent
+    reply = await stand.client.get("/gw/api/x", headers=headers)
+    assert (reply.status_code, reply.json()["error"]) == (504, "upstream_timeout")
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (OK + b"Content-Length: 100\r\n\r\nhalf",),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n", b"zz\r\n"),
+        (OK + b"Content-Length: 90\r\n\r\nhalf ", *HALVES, b" rest"),
+    ],
+    ids=["short", "no end", "bad chunk", "echo after the first byte"],
+)
+async def test_an_answer_that_goes_wrong_midway_is_cut(
+    stand: Stand, headers: dict[str, str], pieces: tuple[bytes, ...], quick: None
+) -> None:
+    """The agent's connection breaks off: what it has never looks whole."""
+    await stand.service(SERVICE)
+    answer = says(*pieces)
+    stand.upstream.answer = lambda _, writer: answer(writer)
+    got = await broken(stand, headers)
+    assert HALVES[0] not in got
+    (result,) = [e for e in await stand.settled() if e.type == "gateway.result"]
+    assert result.detail["ended"] == "failed"
+
+
+async def test_an_endless_answer_ends_at_a_cap(
+    stand: Stand, headers: dict[str, str], quick: None
+) -> None:
+    """A service that sends without end is cut off once it has sent the most."""
+    await stand.service(SERVICE)
+
+    async def endless(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK + b"\r\n")
+        while not writer.is_closing():
+            writer.write(b"x" * 65_536)
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    stand.upstream.answer = endless
+    assert 0 < len(await broken(stand, headers)) <= 1_200_000
+
+
+async def test_a_compressed_answer_passes_unread(
+    stand: Stand, headers: dict[str, str]
+) -> None:
+    """Nothing is decompressed on the way: a bomb stays as small as it was sent."""
+    await stand.service(SERVICE)
+    bomb = gzip.compress(b"\0" * 2**24)
+
+    async def packed(_: Received, writer: asyncio.StreamWriter) -> None:
+        head = b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb)
+        writer.write(OK + head + bomb)
+
+    stand.upstream.answer = packed
+    async with stand.client.stream("GET", "/gw/api/x", headers=headers) as reply:
+        assert reply.headers["content-encoding"] == "gzip"
+        got = b"".join([piece async for piece in reply.aiter_raw()])
+    assert got == bomb
+
+
+async def test_headers_of_one_hop_stay_there(
+    stand: Stand, headers: dict[str, str]
+) -> None:
+    """What is of the connection, of proxies or of cookies passes neither way."""
+    await stand.service(SERVICE)
+
+    async def chatty(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(
+            OK + b"Content-Length: 0\r\nConnection: x-hop\r\nX-Hop: 1\r\nX-End: 2\r\n"
+            b"Set-Cookie: session=credential\r\nAgentVault-Decision: dec_forged\r\n"
+            b"Date: Tue, 24 Nov 2026 00:00:00 GMT\r\nKeep-Alive: timeout=5\r\n\r\n"
+        )
+
+    stand.upstream.answer = chatty
+    said = {
+        "Cookie": "a=b",
+        "X-Forwarded-For": "1.2.3.4",
+        "Forwarded": "for=1.2.3.4",
+        "Proxy-Authorization": "Basic eA==",
+        "Connection": "x-mine",
+        "X-Mine": "1",
+        "X-HTTP-Method-Override": "DELETE",
+        "TE": "trailers",
+        "X-End": "kept",
+    }
+    reply = await stand.client.get("/gw/api/x", headers={**headers, **said})
+    sent = dict(stand.upstream.received[0].headers)
+    names = {name.lower() for name in said} - {"x-end"}
+    assert not names & sent.keys()
+    assert sent["x-end"] == "kept"
+    assert reply.headers["x-end"] == "2"
+    assert not {"x-hop", "set-cookie", "keep-alive"} & reply.headers.keys()
+    assert reply.headers.get_list("date") == ["Tue, 24 Nov 2026 00:00:00 GMT"]
+    assert reply.headers["agentvault-decision"] != "dec_forged"
+    assert "cache-control" not in reply.headers
