@@ -239,9 +239,14 @@ class Answer:
             UpstreamError: it broke off, holds the credential, or is past a bound.
         """
         echo, bounds = self._outgoing.echo, self._bounds
-        now = asyncio.get_running_loop().time
+        now, content = asyncio.get_running_loop().time, self._response.content
         try:
-            async for chunk in self._response.content.iter_any():
+            while True:
+                # aiohttp's own deadline is gone where a chunk's framing is wrong.
+                async with asyncio.timeout(bounds.idle):
+                    chunk = await content.readany()
+                if not chunk:
+                    break
                 self.bytes_in += len(chunk)
                 if self.bytes_in > bounds.answer_bytes or now() > self._ends:
                     raise UpstreamError(
