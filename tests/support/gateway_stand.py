@@ -64,6 +64,8 @@ class Upstream:
     received: list[Received] = field(default_factory=list)
     connections: int = 0
     bytes_read: int = 0
+    keep: int = 2**24
+    """Bytes of bodies that are kept."""
     port: int = 0
     _server: asyncio.Server | None = None
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
@@ -107,8 +109,9 @@ class Upstream:
         said = dict(headers)
         if said.get("transfer-encoding") == "chunked":
             while size := int(await reader.readuntil(b"\r\n"), 16):
-                request.body += await reader.readexactly(size)
+                piece = await reader.readexactly(size)
                 self.bytes_read += size
+                request.body += piece if self.bytes_read <= self.keep else b""
                 await reader.readexactly(2)
             await reader.readexactly(2)
         else:
@@ -119,8 +122,7 @@ class Upstream:
                     return False
                 left -= len(piece)
                 self.bytes_read += len(piece)
-                if len(request.body) < 2**24:
-                    request.body += piece
+                request.body += piece if self.bytes_read <= self.keep else b""
         await self.answer(request, writer)
         await writer.drain()
         return not writer.is_closing()
@@ -223,6 +225,13 @@ class Stand:
             for e in await self.settled()
             if e.type.startswith("gateway.")
         ]
+
+    async def after_result(self) -> list[Any]:
+        """Return all events, once a call has its result."""
+        async with asyncio.timeout(PATIENT):
+            while not await self.bench.events("gateway.result"):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        return await self.bench.events()
 
     async def settled(self) -> list[Any]:
         """Return all events, once no call's result is still being recorded."""

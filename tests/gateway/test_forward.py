@@ -1,0 +1,301 @@
+"""What reaches a service is what policy saw: smuggling, framing, sizes, streams."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import resource
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from support.gateway_stand import Received, Stand
+from support.web_kit import talk
+
+from agentvault_tui.errors import LedgerUnwritableError
+from agentvault_tui.gateway.calls import Calls
+from agentvault_tui.model import Agent, Draft, EventType, Outcome
+
+SERVICE = """
+[credential]
+kind = "bearer"
+secret = "key"
+[[routes]]
+method = "POST"
+path = "/read/{x}"
+scope = "write:calendar"
+[routes.parameters]
+count = "body:/count"
+[[routes]]
+method = "*"
+path = "/{rest*}"
+scope = "write:calendar"
+"""
+
+
+@pytest.fixture
+async def agent(stand: Stand) -> Agent:
+    await stand.secret()
+    await stand.service(SERVICE)
+    return await stand.agent("read:calendar", "write:calendar")
+
+
+@pytest.fixture
+async def token(stand: Stand, agent: Agent) -> str:
+    return await stand.token(agent, "write:calendar")
+
+
+def request(line: bytes, token: str, *headers: bytes, body: bytes = b"") -> bytes:
+    head = [line, b"Host: @", b"Authorization: Bearer " + token.encode(), *headers]
+    return b"\r\n".join([*head, b"", body])
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ((b"Content-Length: 3", b"Transfer-Encoding: chunked"), b"0\r\n\r\nGET /x"),
+        ((b"Content-Length: 3", b"Content-Length: 4"), b"abcd"),
+        ((b"Transfer-Encoding: chunked", b"Transfer-Encoding: identity"), b"abc"),
+        ((b"Transfer-Encoding: xchunked",), b"0\r\n\r\n"),
+        ((b"Content-Length: +3",), b"abc"),
+        ((b"Content-Length: 3 ", b"X : y"), b"abc"),
+        ((b"X-Folded: a\r\n b",), b""),
+        ((b"X-Feed: a\x0bb",), b""),
+        ((b"X-Rub: a\x7fb",), b""),
+        ((b"Authorization: Bearer another",), b""),
+        ((b"X-Bytes: \xff\xfe",), b""),
+    ],
+)
+async def test_what_two_readers_could_read_differently_is_refused(
+    stand: Stand, token: str, headers: tuple[bytes, ...], body: bytes
+) -> None:
+    """Ambiguous framing and headers that are no text reach no service."""
+    asked = request(b"POST /gw/api/x HTTP/1.1", token, *headers, body=body)
+    replies = await talk(
+        stand.listener, asked.replace(b"Host", b"Connection: close\r\nHost")
+    )
+    assert replies.startswith((b"HTTP/1.1 400", b"HTTP/1.1 501")), replies
+    assert stand.upstream.received == []
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"/a/../b",
+        b"/a/%2e%2e/b",
+        b"/a%2fb",
+        b"/a%5cb",
+        b"/a\\b",
+        b"//a",
+        b"/a//b",
+        b"/a;b",
+        b"/a%00",
+        b"/a%c0%ae",
+        b"/a%zz",
+        b"/a%",
+        b"/./a",
+    ],
+)
+async def test_a_path_that_is_read_in_several_ways_is_bad(
+    stand: Stand, token: str, target: bytes
+) -> None:
+    """Each is 400 bad_path with a record, and reaches no service."""
+    line = b"GET /gw/api" + target + b" HTTP/1.1"
+    reply = await talk(stand.listener, request(line, token, b"Connection: close"))
+    assert reply.startswith(b"HTTP/1.1 400"), reply
+    assert b"agentvault-error: bad_path" in reply
+    assert stand.upstream.received == []
+    (refused,) = await stand.bench.events("gateway.refused")
+    assert refused.reason == "bad_path"
+
+
+@pytest.mark.parametrize(
+    "target", [b"/a%2Cb%20c", b"/a?b=%2e&c=//;\\..", b"/%C3%BC", b"/a/"]
+)
+async def test_any_other_path_leaves_byte_for_byte(
+    stand: Stand, token: str, target: bytes
+) -> None:
+    """What is read in one way alone is sent exactly as it came."""
+    line = b"GET /gw/api" + target + b" HTTP/1.1"
+    reply = await talk(stand.listener, request(line, token, b"Connection: close"))
+    assert reply.startswith(b"HTTP/1.1 200"), reply
+    assert stand.upstream.received[0].target == target.decode()
+
+
+async def test_an_upgrade_is_not_passed_on(stand: Stand, token: str) -> None:
+    """Expect is answered here, and an offer of another protocol goes no further."""
+    asked = request(
+        b"POST /gw/api/x HTTP/1.1",
+        token,
+        b"Connection: Upgrade, close",
+        b"Upgrade: websocket",
+        b"Expect: 100-continue",
+        b"Content-Length: 3",
+        body=b"abc",
+    )
+    reply = await talk(stand.listener, asked)
+    assert b"HTTP/1.1 200 OK" in reply
+    (sent,) = stand.upstream.received
+    assert sent.body == b"abc"
+    assert not {"upgrade", "expect", "connection"} & dict(sent.headers).keys()
+
+
+async def test_another_host_is_misdirected(stand: Stand, token: str) -> None:
+    """A page elsewhere that rebinds its name is 421, one that sends its Origin 403."""
+    asked = request(b"GET /gw/api/x HTTP/1.1", token, b"Connection: close")
+    reply = await talk(stand.listener, asked.replace(b"@", b"evil.test"), host=False)
+    assert b"421" in reply.split(b"\r\n")[0]
+    assert b"agentvault-error" in reply
+    page = asked.replace(b"Host", b"Origin: https://evil.test\r\nHost")
+    assert (await talk(stand.listener, page)).startswith(b"HTTP/1.1 403")
+    assert stand.upstream.received == []
+
+
+async def test_a_body_that_nobody_reads_streams_with_flat_memory(
+    stand: Stand, token: str
+) -> None:
+    """48 MiB up and down hold no more than buffers; the result knows the hash."""
+    size, piece = 48 * 2**20, b"p" * 65_536
+
+    async def back(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        for _ in range(size // len(piece)):
+            writer.write(piece)
+            await writer.drain()
+
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(size // len(piece)):
+            yield piece
+
+    stand.upstream.answer = back
+    stand.upstream.keep = 0
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    headers = {"Authorization": f"Bearer {token}"}
+    got = 0
+    async with stand.client.stream(
+        "PUT", "/gw/api/up", headers=headers, content=body()
+    ) as reply:
+        async for part in reply.aiter_raw():
+            got += len(part)
+    assert (got, stand.upstream.bytes_read) == (size, size)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 24 * 1024, f"{grown} KiB"
+    (attempt,) = await stand.bench.events("gateway.attempt")
+    assert attempt.detail["body_sha256"] is None
+    (result,) = [e for e in await stand.settled() if e.type == "gateway.result"]
+    whole = hashlib.sha256(piece * (size // len(piece))).hexdigest()
+    assert result.detail["body_sha256"] == whole
+    assert (result.detail["bytes_out"], result.detail["bytes_in"]) == (size, size)
+
+
+async def test_a_body_over_its_cap_is_refused(stand: Stand, token: str) -> None:
+    """Ten MiB where it is read, one GiB where it is not, said or not said."""
+    for line, length, sent in (
+        (b"POST /gw/api/read/x HTTP/1.1", 10 * 2**20 + 1, 0),
+        (b"POST /gw/api/x HTTP/1.1", 2**30 + 1, 0),
+    ):
+        asked = request(
+            line,
+            token,
+            b"Content-Type: application/json",
+            b"Content-Length: %d" % length,
+            b"Connection: close",
+        )
+        reply = await talk(stand.listener, asked)
+        assert reply.startswith(b"HTTP/1.1 413"), reply
+        assert b'"body_too_large"' in reply
+        assert len(stand.upstream.received) == sent
+
+
+async def test_a_body_that_breaks_off_is_no_short_one(stand: Stand, token: str) -> None:
+    """The service never sees a whole request, and the result says failed."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", stand.listener.port)
+    host = b"127.0.0.1:%d" % stand.listener.port
+    asked = request(b"PUT /gw/api/x HTTP/1.1", token, b"Content-Length: 100")
+    writer.write(asked.replace(b"@", host) + b"half")
+    await writer.drain()
+    await stand.bench.until(lambda: stand.upstream.bytes_read == 4)
+    writer.close()
+    (result,) = [e for e in await stand.after_result() if e.type == "gateway.result"]
+    assert result.detail["ended"] == "failed"
+    assert result.detail["bytes_out"] == 4
+    del reader
+
+
+async def test_bytes_behind_a_body_are_no_part_of_it(stand: Stand, token: str) -> None:
+    """What follows on the wire is another request, and is refused as one."""
+    asked = request(
+        b"POST /gw/api/read/x HTTP/1.1",
+        token,
+        b"Content-Type: application/json",
+        b"Content-Length: 11",
+        body=b'{"count":1}{"count":999}',
+    )
+    reply = await talk(stand.listener, asked)
+    assert reply.startswith(b"HTTP/1.1 200")
+    assert [r.body for r in stand.upstream.received] == [b'{"count":1}']
+
+
+# The ledger
+
+
+async def test_without_a_record_nothing_leaves(stand: Stand, token: str) -> None:
+    """While the ledger cannot write a call is 503, and no service hears of it."""
+    headers = {"Authorization": f"Bearer {token}"}
+    stand.bench.ledger.distrust("was changed")
+    reply = await stand.client.get("/gw/api/x", headers=headers)
+    assert (reply.status_code, reply.json()["error"]) == (
+        503,
+        "temporarily_unavailable",
+    )
+    assert reply.headers["retry-after"]
+    assert stand.upstream.received == []
+
+
+async def test_a_result_the_ledger_cannot_take_is_recorded_later(
+    stand: Stand, token: str
+) -> None:
+    """It fails between attempt and result: the answer passes, and the record follows."""
+    ledger = stand.bench.ledger
+
+    async def failing(_: Received, writer: asyncio.StreamWriter) -> None:
+        ledger.fault = "was changed"
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    stand.upstream.answer = failing
+    headers = {"Authorization": f"Bearer {token}"}
+    reply = await stand.client.get("/gw/api/x", headers=headers)
+    assert (reply.status_code, reply.text) == (200, "ok")
+    await stand.bench.until(lambda: bool(stand.gateway.calls._unrecorded))
+    with pytest.raises(LedgerUnwritableError):
+        await stand.gateway.calls.look()
+    ledger.fault = None
+    await stand.gateway.calls.look()
+    assert await stand.records() == [("attempt", "granted"), ("result", "done")]
+
+
+async def test_an_attempt_without_a_result_becomes_unknown_at_a_start(
+    stand: Stand, agent: Agent, token: str
+) -> None:
+    """Only those that have none, once, however often the broker starts."""
+    headers = {"Authorization": f"Bearer {token}"}
+    assert (await stand.client.get("/gw/api/x", headers=headers)).status_code == 200
+    await stand.settled()
+    lost: dict[str, Any] = {"service": "api", "method": "POST", "call_id": "call_lost"}
+    await stand.bench.broker.record(
+        Draft(
+            EventType.GATEWAY_ATTEMPT,
+            stand.bench.broker.actor(agent),
+            agent_id=agent.id,
+            action="write:calendar",
+            outcome=Outcome.ALLOWED,
+            detail=lost,
+        )
+    )
+    for _ in range(2):
+        await Calls(stand.bench.broker).recover()
+    results = await stand.bench.events("gateway.result")
+    assert [e.detail["ended"] for e in results] == ["done", "unknown"]
+    assert results[1].detail["call_id"] == "call_lost"
+    assert results[1].agent_id == agent.id
+    assert len(stand.upstream.received) == 1
