@@ -255,7 +255,7 @@ async def test_without_a_record_nothing_leaves(stand: Stand, token: str) -> None
 async def test_a_result_the_ledger_cannot_take_is_recorded_later(
     stand: Stand, token: str
 ) -> None:
-    """It fails between attempt and result: the answer passes, and the record follows."""
+    """It fails after the attempt: the answer passes, and the record follows."""
     ledger = stand.bench.ledger
 
     async def failing(_: Received, writer: asyncio.StreamWriter) -> None:
