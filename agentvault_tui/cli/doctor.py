@@ -164,6 +164,22 @@ def check_services(session: CliSession) -> Iterator[Finding]:
             yield ok(f"{name}: {told['routes']} routes")
 
 
+def check_hosts(session: CliSession) -> Iterator[Finding]:
+    """Check the files that map the tools of agent hosts, as the broker would."""
+    from agentvault_tui.broker.policy_files import load_policy, read_text
+    from agentvault_tui.gateway.tools import parse_tools
+
+    catalogue = load_policy(session.home).catalogue
+    for path in sorted((session.home.config / "hosts").glob("*.toml")):
+        name = f"hosts/{path.name}"
+        try:
+            found = parse_tools(path.stem, read_text(path) or "", catalogue)
+        except AgentVaultError as error:
+            yield fault(f"{name}: {error.what}", error.remedy or "mend the file")
+        else:
+            yield ok(f"{name}: {len(found.rules)} tools")
+
+
 def _too_open(home: Home) -> Iterator[Finding]:
     for path in _paths(home):
         try:
@@ -533,6 +549,7 @@ _CHECKS: Final[dict[str, Callable[[CliSession], Iterator[Finding]]]] = {
     "settings": check_settings,
     "policy": check_policy,
     "services": check_services,
+    "hosts": check_hosts,
     "tls": check_tls,
     "broker": check_broker,
     "servers": check_servers,

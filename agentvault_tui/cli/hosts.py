@@ -298,15 +298,32 @@ _FILES: Final[Mapping[str, Callable[..., list[HostFile]]]] = {
     is_flag=True,
     help="Where an administrator locks it, which the agent cannot edit.",
 )
+@click.option(
+    "--map",
+    "tools",
+    is_flag=True,
+    help="Print the shipped hosts/NAME.toml instead, to be changed in the home.",
+)
 @pass_session
 def connect(
-    session: CliSession, host: str, ref: str, *, write: bool, managed: bool
+    session: CliSession,
+    host: str,
+    ref: str,
+    *,
+    write: bool,
+    managed: bool,
+    tools: bool,
 ) -> None:
     """Print or write the configuration that puts an agent host behind AgentVault.
 
     Says which guarantees the host cannot keep.
     """
     out = session.out
+    if tools:
+        from agentvault_tui.gateway.tools import shipped_tools
+
+        out.raw(shipped_tools("copilot" if host == "vscode" else host).rstrip())
+        return
     try:
         name = find_agent(session.client, ref).name
     except UnreachableError:

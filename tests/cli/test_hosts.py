@@ -15,6 +15,7 @@ import pytest
 from support.command_line import Agent, Answer, Broker
 
 from agentvault_tui.cli.hosts import CANNOT_KEEP
+from agentvault_tui.gateway.tools import shipped_tools
 
 Run = Callable[..., Answer]
 _NUMBERS = count(1)
@@ -71,6 +72,15 @@ def test_a_token_may_be_for_one_resource(av: Run, reader: Agent) -> None:
     scheme, _, token = told["Authorization"].partition(" ")
     assert scheme == "Bearer"
     assert introspected(reader, token)["aud"] == url
+
+
+def test_an_mcp_server_is_audience_alone(av: Run, reader: Agent) -> None:
+    """The URL of a server of this broker is nothing that policy reads."""
+    url = f"{reader.broker.url}/mcp/files"
+    told = av("token", "--agent", reader.name, "--resource", url, "--json").json
+    assert told["scope"].split() == ["read:calendar", "read:files"]
+    event = av("audit", "search", "--agent", reader.id, "--json").lines[-1]
+    assert event["detail"]["resource_indicator"] == url
 
 
 @pytest.mark.parametrize(
@@ -242,3 +252,23 @@ def test_a_port_of_each_start_cannot_be_written_down(
     told = connect("claude-code", "--agent", "coder")
     assert told.code != 0
     assert "listen" in told.err
+
+
+def test_the_shipped_map_can_be_printed(connect: Run) -> None:
+    """Written to the home and changed, it takes the shipped one's place."""
+    told = connect("vscode", "--agent", "coder", "--map").out
+    assert told.rstrip() == shipped_tools("copilot").rstrip()
+
+
+def test_doctor_names_a_broken_map(cli: Run, tmp_path: Path) -> None:
+    """Each file of hosts/ is read as the broker would."""
+    home = tmp_path / "vault"
+    (home / "hosts").mkdir(parents=True, mode=0o700)
+    (home / "config.toml").touch()
+    (home / "hosts" / "codex.toml").write_text("unmatched = 'raed:web'")
+    (home / "hosts" / "cursor.toml").write_text("unmatched = 'read:web'")
+    found = cli("--home", str(home), "doctor", "--json").json["findings"]
+    told = {one["level"]: one for one in found if one["area"] == "hosts"}
+    assert "hosts/codex.toml" in told["fault"]["what"]
+    assert "did you mean read:web" in told["fault"]["remedy"]
+    assert "hosts/cursor.toml" in told["ok"]["what"]

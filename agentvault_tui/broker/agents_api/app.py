@@ -56,7 +56,7 @@ from agentvault_tui.broker.usecases.redeem import introspect, poll, revoke_token
 from agentvault_tui.broker.usecases.request import request_token, start_backchannel
 from agentvault_tui.errors import LedgerBusyError, LedgerError, LedgerUnwritableError
 from agentvault_tui.ledger import UsedAssertion
-from agentvault_tui.model import DETAIL_TYPE, Agent, Token, sha256_hex
+from agentvault_tui.model import DETAIL_TYPE, Agent, Token, TokenKind, sha256_hex
 from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.vault.credentials import VAULT_GRANT
 from agentvault_tui.web.forms import BodyError, parse_body
@@ -311,7 +311,7 @@ class AgentsApi:
     def _shown_token(self, authorization: bytes | None, form: Form) -> Token | None:
         """Return the live token that a request is authenticated by, if by one.
 
-        Any of its own says which agent asks, and is not used up by that.
+        It says which agent asks. One that is good for one action says nothing else.
 
         Raises:
             OAuthError: 401 ``invalid_token`` (RFC 6750 section 3.1).
@@ -324,6 +324,8 @@ class AgentsApi:
         token = self._broker.registry.token(sha256_hex(text.strip().decode("latin-1")))
         if token is None:
             raise _bad_token("the token is unknown, over, used up or revoked")
+        if token.single_use or token.kind is TokenKind.ELEVATED:
+            raise _bad_token("the token is good for one action, not for this")
         if mcp_server_of(token.resource, self._issuer):
             raise _bad_token("the token is for an MCP server, and good there alone")
         return token

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agentvault_tui.broker.answers import Denied, Granted
+from agentvault_tui.broker.audience import mcp_server_of
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.usecases.request import Request, deny, issue, refused
 from agentvault_tui.errors import RefusedError
 from agentvault_tui.model import Action, Actor, Agent, DecisionId, Outcome, new_id
+from agentvault_tui.policy.resources import canonical
 
 
 async def issue_for(
@@ -35,14 +37,18 @@ async def issue_for(
         LedgerError: the decision could not be recorded.
     """
     catalogue = broker.policy.catalogue
+    resource = (canonical(resource) or resource) if resource else None
+    acted_on = None if mcp_server_of(resource, broker.issuer) else resource
 
     def at_once(scope: str) -> bool:
-        action = Action((scope,), scope, resource)
+        if scope not in catalogue:
+            return False
+        action = Action((scope,), scope, acted_on)
         allowed = broker.policy.decide(agent, action).outcome is Outcome.ALLOWED
         return allowed and not catalogue.is_single_use((scope,))
 
     names = tuple(dict.fromkeys(scopes)) or tuple(filter(at_once, agent.scopes))
-    action = Action(names, names[0] if names else "", resource, named=len(names) == 1)
+    action = Action(names, names[0] if names else "", acted_on, named=len(names) == 1)
     decision_id = DecisionId(new_id("dec"))
     request = Request(agent, action, resource, None, decision_id, asked_by=operator)
     answer: Granted | Denied

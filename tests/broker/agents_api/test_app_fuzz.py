@@ -25,10 +25,13 @@ PATHS = [
     "/bc-authorize",
     "/oauth/introspect",
     "/oauth/revoke",
+    "/access/v1/evaluation",
+    "/access/v1/evaluations",
     "/.well-known/oauth-authorization-server",
     "/.well-known/openid-configuration",
     "/healthz",
     "/readyz",
+    "/.well-known/authzen-configuration",
 ]
 NAMES = [
     "grant_type",
@@ -43,6 +46,11 @@ NAMES = [
     "auth_req_id",
     "binding_message",
     "login_hint",
+    "subject",
+    "action",
+    "context",
+    "options",
+    "evaluations",
 ]
 WORDS = [
     "client_credentials",
@@ -61,8 +69,26 @@ value = st.recursive(
     ),
     max_leaves=6,
 )
+evaluation = st.fixed_dictionaries(
+    {},
+    optional={
+        "subject": st.fixed_dictionaries({"type": text, "id": text}) | value,
+        "action": st.fixed_dictionaries({"name": text}, optional={"properties": value}),
+        "resource": st.fixed_dictionaries({"type": text, "id": text}) | value,
+        "context": st.fixed_dictionaries({"reason": text}) | value,
+    },
+)
+evaluations = st.builds(
+    lambda beside, many: beside | {"evaluations": many},
+    evaluation,
+    st.lists(evaluation | value, max_size=4),
+)
 forms = st.dictionaries(st.sampled_from(NAMES) | text, text, max_size=6)
-tables = st.dictionaries(st.sampled_from(NAMES) | text, value, max_size=6)
+tables = (
+    st.dictionaries(st.sampled_from(NAMES) | text, value, max_size=6)
+    | evaluation
+    | evaluations
+)
 bodies = (
     st.binary(max_size=200)
     | forms.map(lambda form: urlencode(form, errors="replace").encode())
@@ -166,7 +192,7 @@ def test_strangers_get_an_answer_whatever_they_send(  # noqa: PLR0917 - all of H
 
 
 @pytest.mark.slow
-@given(path=st.sampled_from(PATHS[:4]), table=tables, as_json=st.booleans())
+@given(path=st.sampled_from(PATHS[:6]), table=tables, as_json=st.booleans())
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 def test_a_rogue_agent_gets_an_answer_whatever_it_sends(
     world: World, path: str, table: dict[str, Any], as_json: bool

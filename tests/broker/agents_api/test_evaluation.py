@@ -276,6 +276,19 @@ async def test_a_token_for_another_resource_is_refused(
     assert (answer.status_code, answer.json()["error"]) == (401, "invalid_token")
 
 
+async def test_a_token_for_one_action_is_for_nothing_else(
+    live: Live, caller: Caller
+) -> None:
+    """What a person approved, once, authenticates no evaluation."""
+    held = (await caller.payment()).json()["auth_req_id"]
+    await live.approve(held)
+    token = (await caller.poll(held)).json()["access_token"]
+    header = {"Authorization": f"Bearer {token}"}
+    answer = await live.http.post(ONE, json=READ, headers=header)
+    assert (answer.status_code, answer.json()["error"]) == (401, "invalid_token")
+    assert (await caller.introspect(token))["active"] is True
+
+
 async def test_nobody_asks_without_a_credential(live: Live) -> None:
     """401 as at the token endpoint, before anything is read."""
     answer = await live.http.post(ONE, json=READ)
