@@ -96,7 +96,7 @@ def _identity(out: Output, agent: AgentInfo, activity: ActivityInfo) -> None:
 
 
 def serving(agent: AgentInfo) -> list[tuple[str, object]]:
-    """Return which tokens a resource server sees; nothing of any other agent."""
+    """Return what a resource server serves; nothing for other agents."""
     if not agent.resource_server:
         return []
     serves = " ".join(agent.serves) or "every scope"

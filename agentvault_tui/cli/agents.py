@@ -352,7 +352,7 @@ def _split(scopes: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _read_key(path: Path) -> str:
-    """Read a public key, and make sure nobody sends a private one by mistake."""
+    """Read a public key; refuse a private one."""
     try:
         with click.open_file(str(path), encoding="utf-8") as file:
             text = str(file.read(_KEY_CAP))
@@ -368,7 +368,7 @@ def _read_key(path: Path) -> str:
 
 
 def _speaks_tls(session: CliSession) -> bool:
-    """Tell whether agents can check whom they send their secrets to."""
+    """Tell whether agents can authenticate the broker they send secrets to."""
     from agentvault_tui.web.local_ca import chosen_files
 
     with contextlib.suppress(SettingsError):

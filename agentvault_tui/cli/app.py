@@ -166,7 +166,7 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 def main() -> NoReturn:
-    """Be the ``agentvault`` program."""
+    """Run the ``agentvault`` program."""
     sys.exit(run())
 
 
@@ -178,7 +178,7 @@ def _usage_line(error: click.UsageError) -> str:
 
 
 def _say(line: str) -> None:
-    """Print one line on stderr; what it quotes may be an agent's own words."""
+    """Print one line on stderr; what it quotes may be hostile."""
     from agentvault_tui.cli.output import one_line
 
     with contextlib.suppress(OSError):

@@ -62,7 +62,7 @@ class Moment(click.ParamType[str]):
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> str:
-        """Read the moment, or say how one is written."""
+        """Parse a moment; fail with the accepted forms."""
         if (moment := read_moment(str(value), SystemClock().now())) is None:
             self.fail(f"'{value}' is not a time: write {FORMS}", param, ctx)
         return iso(moment)
@@ -70,7 +70,7 @@ class Moment(click.ParamType[str]):
 
 @cache
 def _empty_mirror(*, ascii_only: bool) -> Mirror:
-    """Return a mirror that knows no agent, for the words of events."""
+    """Return a mirror without agents, to word events."""
     return Mirror(SystemClock(), ascii_only=ascii_only)
 
 
@@ -429,7 +429,7 @@ def search(
 
 
 def _agent_id(client: OperatorClient, word: str) -> str:
-    """Find the agent; an id nobody has any more may still stand in the ledger."""
+    """Find an agent; an unknown id may still stand in the ledger."""
     try:
         return find_agent(client, word).id
     except NotFoundError:
@@ -491,7 +491,7 @@ def _newest(
 
 
 def _follow(session: CliSession, last: int) -> None:
-    """Print what comes behind *last*, over broker restarts, until told to stop."""
+    """Print what follows *last*, across broker restarts."""
     client, out = session.client, session.out
     lost = False
     while True:

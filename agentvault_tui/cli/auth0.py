@@ -137,7 +137,6 @@ def apply(
         raise UsageError("there is no terminal to ask yes or no at", "give --yes")
 
     async def work() -> int:
-        """Plan, ask, write and print; return the exit code."""
         async with _opened(session, **given) as there:
             wanted = READING_SCOPES + writing_scopes(there.needs)
             await _require_scopes(there, wanted)
@@ -248,7 +247,7 @@ def _management_issuer(session: CliSession) -> str:
 
 
 def _needs(session: CliSession) -> Needs:
-    """Put together what should stand on the tenant."""
+    """Return what should stand on the tenant."""
     settings = session.settings
     agents, stopped = served_agents(session.home)
     if stopped:
@@ -315,7 +314,7 @@ async def _opened(
     device: bool,
     change_mfa_policy: bool = False,
 ) -> AsyncIterator[_ManagementSession]:
-    """Reach the Management API; a person is asked for a credential last of all."""
+    """Connect to the Management API; a prompt for the credential comes last."""
     issuer = _tenant_issuer(session)
     wanted = replace(_needs(session), change_mfa_policy=change_mfa_policy)
     kept = _ReportingSecretsFile(session.home, issuer)
@@ -354,13 +353,13 @@ async def _by_device(
 
 
 def _is_missed(item: PlanItem) -> bool:
-    """Tell whether it was refused and nothing works without it."""
+    """Tell whether a required object was refused."""
     optional = item.wanted is not None and item.wanted.optional
     return item.step is PlanStep.REFUSED and not optional
 
 
 async def _require_scopes(there: _ManagementSession, wanted: tuple[str, ...]) -> None:
-    """Refuse before the first call what would fail half-way, every scope by name."""
+    """Refuse before the first call if the credential lacks a scope."""
     lacks = lacking_scopes(wanted, await there.management.scopes())
     if lacks:
         raise TenantScopeError(
@@ -458,7 +457,7 @@ def _note(session: CliSession, found: list[checks.Check], check: checks.Check) -
 async def _findings(
     session: CliSession, **credential: Any
 ) -> AsyncGenerator[checks.Check]:
-    """Yield findings; what cannot be reached or may not be read ends it."""
+    """Yield findings; an unreachable tenant or missing right ends them."""
     for issuer in dict.fromkeys((_tenant_issuer(session), _management_issuer(session))):
         tenant = Tenant(issuer, SystemClock())
         async with aclosing(tenant), aclosing(checks.reach(tenant)) as seen:

@@ -97,7 +97,7 @@ def from_prompt() -> dict[str, str]:
 
 
 def from_keyring(issuer: str) -> dict[str, str] | None:
-    """Return the credential kept for *issuer*, or nothing where none can be kept."""
+    """Return the credential kept for *issuer*, if there is one."""
     if not _has_keyring():
         return None
     try:
@@ -140,7 +140,7 @@ def forget(issuer: str) -> bool:
 
 
 def usable(found: Mapping[str, str]) -> RegisteredClient | TokenSource:
-    """Make of a credential what the wire client takes."""
+    """Convert a credential to what the tenant's client takes."""
     if "access_token" in found:
         expires = Deadline.after(SystemClock(), _DAY)
         token = Secret(found["access_token"])
@@ -177,7 +177,7 @@ def _is_credential(value: object) -> bool:
 
 
 def _has_keyring() -> bool:
-    """Tell whether the system has one: priority 1 and more keep secrets sealed."""
+    """Tell whether a sealing keyring exists (priority 1 or more)."""
     ring = keyring.get_keyring()
     if isinstance(ring, ChainerBackend):
         # It ranks above all its links, and writes to the first, be that a plain file.

@@ -60,14 +60,14 @@ class _Handler(BaseHTTPRequestHandler):
     server: _CallbackServer
 
     def setup(self) -> None:
-        """Give the whole request a deadline: a byte a second would pass each read's."""
+        """Bound the whole request in time, not each read."""
         self._deadline = threading.Timer(_SLOWEST, self._hang_up)
         self._deadline.daemon = True
         self._deadline.start()
         super().setup()
 
     def finish(self) -> None:
-        """Let the deadline go."""
+        """Cancel the deadline."""
         self._deadline.cancel()
         super().finish()
 
@@ -76,7 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.request.shutdown(socket.SHUT_RDWR)
 
     def do_GET(self) -> None:
-        """Keep where the browser ended, and send it home."""
+        """Keep the callback's address, and answer with a page."""
         here = self.server.name
         path, _, query = self.path.partition("?")
         # Another name for this address is another site's page speaking (rebinding); a
@@ -94,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(_PAGE)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: a code is in the request line."""
+        """Log nothing: the request line holds a code."""
 
 
 class _CallbackServer(TCPServer):
@@ -105,17 +105,17 @@ class _CallbackServer(TCPServer):
 
     @property
     def name(self) -> str:
-        """Host and port, as a browser that was sent here names us."""
+        """Host and port, as the browser names them."""
         return f"{_HOST}:{self.server_address[1]}"
 
     def take(self) -> str:
-        """Serve the request that waits; return where the browser ended, if it did."""
+        """Serve one request; return the callback's address, if it was one."""
         self.address = ""
         self.handle_request()
         return self.address
 
     def handle_error(self, *_: object) -> None:
-        """Say nothing of a browser that hung up."""
+        """Ignore a browser that hung up."""
 
 
 class Callback:
@@ -129,12 +129,12 @@ class Callback:
 
     @property
     def address(self) -> str:
-        """Where the tenant is to send the browser."""
+        """The redirect URI."""
         return f"http://{self._name}{PATH}"
 
     @property
     def listens(self) -> bool:
-        """Whether it reaches us by itself; if not, it has to be pasted."""
+        """Whether the browser reaches this process; else the address is pasted."""
         return self._listener is not None
 
     def next(self, seconds: float) -> str:
@@ -168,7 +168,7 @@ class Callback:
         self._typed += said
 
     def _line(self) -> str:
-        """Return a line that was pasted, without what is around it."""
+        """Return a pasted line, stripped."""
         line, newline, rest = self._typed.partition(b"\n")
         if not newline and self._input_open:
             return ""
@@ -178,7 +178,7 @@ class Callback:
 
 @contextmanager
 def listening(port: int) -> Iterator[Callback]:
-    """Listen on *port* for a block; 0 picks one. Where it is taken, pasting is left."""
+    """Listen on *port* for a block; 0 picks one. A taken port leaves pasting."""
     try:
         listener = _CallbackServer((_HOST, port), _Handler)
     except OSError:
@@ -317,7 +317,7 @@ def remove_connection(
 
 
 def _show_step(session: CliSession, step: ConnectStepInfo, callback: Callback) -> None:
-    """Say what to open; nothing is opened by itself."""
+    """Print the page to open."""
     out = session.out
     if out.print_json(step):
         return
@@ -339,7 +339,7 @@ def _show_step(session: CliSession, step: ConnectStepInfo, callback: Callback) -
 def _next(
     session: CliSession, step: ConnectStepInfo, callback: Callback
 ) -> ConnectStepInfo:
-    """Wait for the browser; an address that is not this page's is asked for again."""
+    """Wait for the callback; ask again for an address that is not this step's."""
     ends = parse_iso(str(step.expires_at))
     while True:
         left = (ends - datetime.now(UTC)).total_seconds()

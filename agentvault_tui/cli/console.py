@@ -46,7 +46,7 @@ def console(session: CliSession, read_only: bool, plain: bool) -> int:
 
 
 def open_or_start(session: CliSession) -> int:
-    """Open the console; with no broker running, run one for as long as it is open."""
+    """Open the console; run a broker for as long as it is open if none runs."""
     require_screen()
     client = session.client
     if client.reachable():
@@ -64,7 +64,7 @@ def open_console(
     plain: bool = False,
     note: str = "",
 ) -> int:
-    """Hand over to the console, which speaks only HTTP over *socket*."""
+    """Run the console over *socket*."""
     if plain:
         from agentvault_tui.console.plain import run
     else:
@@ -137,7 +137,7 @@ def _ready(process: subprocess.Popen[bytes], log: Path) -> Path:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Wait for the end of one that is ending; one that hangs there is ended."""
+    """Wait for a process to end; kill it if it does not."""
     try:
         process.wait(_STOP_SECONDS)
     except subprocess.TimeoutExpired:

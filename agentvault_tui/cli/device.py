@@ -66,7 +66,7 @@ def followed(
 
 
 def print_qr(out: Output, text: str) -> None:
-    """Draw *text* as a QR code, on a terminal and only whole."""
+    """Draw *text* as a QR code, if it fits on the terminal."""
     if not out.terminal:
         return
     width = out.width if out.width is not None else sys.maxsize

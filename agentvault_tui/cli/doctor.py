@@ -58,7 +58,7 @@ def doctor(session: CliSession) -> int:
 
 
 def end_report(session: CliSession, found: Sequence[tuple[str, Finding]]) -> int:
-    """Print findings as JSON if that is wanted; return 1 when there is a fault."""
+    """Print findings for ``--json``; return 1 when there is a fault."""
     healthy = all(finding.level is not Level.FAULT for _, finding in found)
     if session.json:
         findings = [{"area": area, **finding.shape()} for area, finding in found]
@@ -69,7 +69,7 @@ def end_report(session: CliSession, found: Sequence[tuple[str, Finding]]) -> int
 def _examine(
     session: CliSession, check: Callable[[CliSession], Iterator[Finding]]
 ) -> Iterator[Finding]:
-    """Run one check; that it cannot be done is itself a finding."""
+    """Run one check; an error in it is a finding."""
     try:
         yield from check(session)
     except AgentVaultError as error:
@@ -96,7 +96,7 @@ _LEAST_FREE = 200 * 1024 * 1024
 
 
 def check_files(session: CliSession) -> Iterator[Finding]:
-    """Say where everything lies, and whether only its owner can touch it."""
+    """Check paths, owners, modes and free space."""
     from agentvault_tui.ledger.opening import shortage
 
     home = session.home
@@ -121,7 +121,7 @@ def check_files(session: CliSession) -> Iterator[Finding]:
 
 
 def check_settings(session: CliSession) -> Iterator[Finding]:
-    """Read the settings as the broker would."""
+    """Check the settings."""
     settings = session.settings
     source = session.home.config_file
     where = f"{source}" if source.exists() else "defaults and environment"
@@ -140,7 +140,7 @@ def check_settings(session: CliSession) -> Iterator[Finding]:
 
 
 def check_policy(session: CliSession) -> Iterator[Finding]:
-    """Load policy and catalogue as the broker would."""
+    """Check policy and catalogue."""
     from agentvault_tui.broker.policy_files import load_policy
 
     policy = load_policy(session.home)
@@ -204,7 +204,7 @@ def _too_open(home: Home) -> Iterator[Finding]:
 
 
 def _paths(home: Home) -> Iterator[Path]:
-    """Name the folders, and the files right in them."""
+    """Yield the home's folders and the files in them."""
     for folder in dict.fromkeys((home.data, home.config, home.keys, home.tenant)):
         yield folder
     yield home.run
@@ -223,7 +223,7 @@ _LEAST_CELLS: Final = (80, 24)
 
 
 def check_versions(_: CliSession) -> Iterator[Finding]:
-    """Name what runs, and what is known to be wrong with it."""
+    """Report versions and their known defects."""
     yield ok(
         f"AgentVault {__version__}, Python {platform.python_version()}, "
         f"{platform.system()} {platform.release()}"
@@ -252,7 +252,7 @@ def resets_can_race(version: tuple[int, int, int]) -> bool:
 
 
 def check_terminal(_: CliSession) -> Iterator[Finding]:
-    """Say what the console can draw here."""
+    """Check what the console can draw here."""
     environ = os.environ
     term = environ.get("TERM", "")
     streams = (sys.stdin, sys.stdout, sys.stderr)
@@ -298,7 +298,7 @@ _ODD_YEAR: Final = 2026
 
 
 def check_ledger(session: CliSession) -> Iterator[Finding]:
-    """Check the end of the chain, and the head kept outside the database."""
+    """Verify the end of the chain against the head kept outside the database."""
     from agentvault_tui.ledger import opening
     from agentvault_tui.ledger.batch import read_tip
     from agentvault_tui.ledger.headfile import read_witness
@@ -326,7 +326,7 @@ def check_ledger(session: CliSession) -> Iterator[Finding]:
 
 
 def check_clock(session: CliSession) -> Iterator[Finding]:
-    """Compare the clock with the last time that was recorded."""
+    """Compare the clock with the last recorded time."""
     now = SystemClock().now()
     if now.year < _ODD_YEAR:
         yield fault(f"the clock says {iso(now)}", "set it: timedatectl")
@@ -353,7 +353,7 @@ def _last_time(session: CliSession) -> datetime | None:
 
 
 def check_broker(session: CliSession) -> Iterator[Finding]:
-    """Ask the broker how it is."""
+    """Check the broker's status."""
     status = _status(session)
     if status is None:
         yield ok(f"none runs at {session.client.path}; `agentvault serve` starts one")
@@ -392,7 +392,7 @@ def check_broker(session: CliSession) -> Iterator[Finding]:
 
 
 def check_servers(session: CliSession) -> Iterator[Finding]:
-    """Name the resource servers that see tokens meant for others."""
+    """Warn of resource servers that see every token."""
     if _status(session) is None:
         return
     for page in agent_pages(session.client):
@@ -408,7 +408,7 @@ def check_servers(session: CliSession) -> Iterator[Finding]:
 
 
 def _kept_cuts(session: CliSession) -> Iterator[Finding]:
-    """Say what the next start will do about cuts that are not in the ledger."""
+    """Report revocations that the next start applies from the journal."""
     from agentvault_tui.ledger import CutJournal
     from agentvault_tui.ledger.opening import read_ledger_id
     from agentvault_tui.ledger.schema import open_reader
@@ -432,7 +432,7 @@ def _kept_cuts(session: CliSession) -> Iterator[Finding]:
 
 
 def check_tenant(session: CliSession) -> Iterator[Finding]:
-    """Look from the outside in, as the broker would: DNS, https, issuer, clock."""
+    """Check DNS, TLS, issuer and clock of the tenant."""
     status = _status(session)
     issuer = status.tenant.issuer if status else session.settings.tenant.issuer
     if not issuer:
@@ -449,7 +449,7 @@ def check_tenant(session: CliSession) -> Iterator[Finding]:
 
 
 def check_people(session: CliSession) -> Iterator[Finding]:
-    """See whether anyone could approve."""
+    """Check that somebody can approve."""
     settings, home = session.settings, session.home
     if settings.tenant.issuer:
         yield ok(f"kept by {settings.tenant.issuer}")
@@ -500,7 +500,7 @@ _SOON: Final = timedelta(days=30)
 
 
 def check_tls(session: CliSession) -> Iterator[Finding]:
-    """See that the certificate is whole, in time, and for where agents ask."""
+    """Check that the certificate is valid for the address agents use."""
     from agentvault_tui.web.certificates import read_certificate
     from agentvault_tui.web.local_ca import CaFiles, chosen_files
     from agentvault_tui.web.tls import server_context

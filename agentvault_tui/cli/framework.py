@@ -16,7 +16,7 @@ _HELP_NAMES = {"help_option_names": ["-h", "--help"], "max_content_width": 96}
 
 
 def _remember(ctx: click.Context, parameter: click.Parameter, value: object) -> None:
-    """Keep a shared option in the session, wherever on the line it stood."""
+    """Keep a shared option in the session."""
     if value not in (None, False):
         setattr(ctx.ensure_object(CliSession), str(parameter.name), value)
 
@@ -66,11 +66,11 @@ class CliCommand(click.Command):
         self,
         limit: int = 0,  # noqa: ARG002 - click's, who would cut the sentence there
     ) -> str:
-        """Return the first sentence whole: the table of commands wraps it."""
+        """Return the first sentence uncut."""
         return super().get_short_help_str(1000)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the example, as it is typed."""
+        """Write the example verbatim."""
         super().format_epilog(ctx, formatter)
         if self.example:
             with formatter.section("Example"):
@@ -91,13 +91,13 @@ class Group(CliCommand, click.Group):
         self,
         ctx: click.Context,  # noqa: ARG002 - click's signature
     ) -> list[str]:
-        """Keep the order in which the commands were written down."""
+        """Keep the order of definition."""
         return list(self.commands)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; a misspelt one is answered with the nearest."""
+        """Resolve a command; suggest the nearest to an unknown one."""
         names = self.list_commands(ctx)
         if args[0] not in names and not args[0].startswith("-"):
             near = difflib.get_close_matches(args[0], names, n=1)
@@ -109,10 +109,10 @@ class Group(CliCommand, click.Group):
 def command(
     name: str, **attrs: Any
 ) -> Callable[[Callable[..., object]], click.Command]:
-    """Make a command of the top level from a function."""
+    """Return a decorator for a top-level command."""
     return click.command(name, cls=CliCommand, **attrs)
 
 
 def group(name: str, *, example: str) -> Callable[[Callable[..., object]], Group]:
-    """Make a group of commands from a function."""
+    """Return a decorator for a group of commands."""
     return click.group(name, cls=Group, example=example)

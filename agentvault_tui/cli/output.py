@@ -71,7 +71,7 @@ class Output:
 
     @classmethod
     def detect(cls, *, json_mode: bool = False) -> Output:
-        """Look at standard output and the environment (https://no-color.org)."""
+        """Detect terminal, colour (https://no-color.org), width and alphabet."""
         terminal = sys.stdout.isatty()
         plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
         return cls(
@@ -83,13 +83,13 @@ class Output:
         )
 
     def shown(self, raw: object, limit: int = 200) -> Shown:
-        """Make *raw* safe for this terminal; nothing becomes ``-``."""
+        """Make *raw* displayable; nothing becomes ``-``."""
         if raw is None or raw == "":
             return Shown("-")
         return visible(raw, limit, ascii_only=self.ascii_only)
 
     def own_words(self, raw: object, limit: int = 200, style: str = "") -> Cell:
-        """Make an agent's own words a cell, with the codes and links in them masked."""
+        """Mask lures in an agent's own words."""
         shown = visible(raw, limit, ascii_only=self.ascii_only)
         masked = mask_lures(shown)
         text = masked.text
@@ -98,11 +98,11 @@ class Output:
         return Cell(Shown(f"{text} ({masked.said})") if masked.said else text, style)
 
     def cell(self, raw: object, style: str = "", limit: int = 200) -> Cell:
-        """Make *raw* a cell of a table."""
+        """Make *raw* a displayable cell."""
         return Cell(self.shown(raw, limit), style)
 
     def word(self, raw: object) -> Cell:
-        """Make a cell of a status word, coloured by what it means."""
+        """Make a coloured cell of a status word."""
         return Cell(self.shown(raw, 20), _WORDS.get(str(raw), ""))
 
     def line(self, *cells: Cell | str) -> None:
@@ -111,11 +111,11 @@ class Output:
         self._write("".join(self._paint(cell) for cell in texts))
 
     def raw(self, row: str) -> None:
-        """Print a row of our own drawing, escape sequences and all."""
+        """Print a row that may hold escape sequences of our own."""
         self._write(row)
 
     def note(self, text: str) -> None:
-        """Print one line for the person on stderr, where no program reads."""
+        """Print one line on stderr."""
         click.echo(one_line(text), err=True)
 
     def json(self, value: object) -> None:
@@ -123,7 +123,7 @@ class Output:
         self._write(to_json(value))
 
     def print_json(self, value: object) -> bool:
-        """Print *value* where ``--json`` asks for it; tell whether it does."""
+        """Print *value* if ``--json`` is given; tell whether it is."""
         if self.json_mode:
             self.json(value)
         return self.json_mode
@@ -172,7 +172,7 @@ class Output:
             )
 
     def row(self, *columns: tuple[int, Cell]) -> None:
-        """Print one line of columns of given widths; a width of 0 is the rest."""
+        """Print columns of given widths; a width of 0 takes the rest."""
         pieces = []
         for width, cell in columns:
             text = clip(cell.text, width or 2000, ascii_only=self.ascii_only)
@@ -181,7 +181,7 @@ class Output:
         self._write(_GAP.join(pieces).rstrip())
 
     def _fit(self, widths: list[int], kept: Sequence[bool]) -> None:
-        """Take from the widest column until the line fits the terminal."""
+        """Shrink the widest columns until the line fits."""
         columns = [index for index, keep in enumerate(kept) if not keep]
         while columns and self.width is not None:
             if sum(widths) + len(_GAP) * (len(widths) - 1) <= self.width:
@@ -207,7 +207,7 @@ class Output:
 
 
 def discard_output() -> None:
-    """Let standard output go nowhere from now on: its reader has gone."""
+    """Redirect standard output to nowhere: its reader has gone."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
@@ -219,7 +219,7 @@ def to_json(value: object) -> str:
 
 
 def one_line(text: str) -> Shown:
-    """Make a message one safe line, whatever it quotes."""
+    """Make a message one displayable line."""
     return clip(text, 2000, ascii_only=ascii_terminal())
 
 

@@ -259,7 +259,7 @@ def reset(session: CliSession) -> None:
 
 
 def _load(session: CliSession, file: Path | None) -> Policy:
-    """Read what is to be checked, without refusing what is misspelt in it."""
+    """Read what is to be checked, misspellings included."""
     if file is not None and file.suffix == ".toml":
         return _candidate(session, None, file, strict=False)
     return _candidate(session, file, None, strict=False)
@@ -268,7 +268,7 @@ def _load(session: CliSession, file: Path | None) -> Policy:
 def _candidate(
     session: CliSession, rules: Path | None, scopes: Path | None, *, strict: bool = True
 ) -> Policy:
-    """Make a policy of the files that are named, and of the home's for the rest."""
+    """Build a policy from the named files, and the home's for the rest."""
     home = session.home
     texts = PolicyTexts(
         _text(rules) or read_text(home.policy_file),
@@ -364,7 +364,7 @@ def _cases(file: Path, catalogue: Catalogue) -> Iterator[tuple[_Case, _CaseAgent
 
 
 def _run(found: Policy, case: _Case, who: _CaseAgent) -> dict[str, Any]:
-    """Decide one case, and compare the answer with what is expected."""
+    """Decide one case and compare the answer."""
     scopes = tuple(case.scope.split())
     agent = Agent(
         id=AgentId(who.id),
@@ -396,7 +396,7 @@ def _run(found: Policy, case: _Case, who: _CaseAgent) -> dict[str, Any]:
 
 
 def _registered(session: CliSession) -> list[Agent] | None:
-    """Read the agents of the home's database; nothing when it has none yet."""
+    """Read the home's agents; None without a database."""
     database = session.home.database
     if not database.exists():
         return None

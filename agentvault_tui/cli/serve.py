@@ -93,12 +93,12 @@ def serve(
 
 
 def _absolute(path: Path | None) -> str | None:
-    """Take a path of the command line as one from where the command was typed."""
+    """Resolve a path against the working folder."""
     return str(path.expanduser().absolute()) if path else None
 
 
 def _follow_stdin() -> None:
-    """Stop this process, in good order, when whoever started it is gone."""
+    """Stop gracefully when stdin closes: the parent has ended."""
     while os.read(sys.stdin.fileno(), 4096):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

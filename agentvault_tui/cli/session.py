@@ -47,14 +47,14 @@ class CliSession:
 
     @cached_property
     def client(self) -> OperatorClient:
-        """The operators' HTTP of this home's broker; connects when asked something."""
+        """The client of this home's broker; it connects when used."""
         from agentvault_tui.operator_api.client import OperatorClient
 
         return OperatorClient.for_home(self.home)
 
     @cached_property
     def out(self) -> Output:
-        """The way to the terminal."""
+        """The terminal's output."""
         from agentvault_tui.cli.output import Output
 
         return Output.detect(json_mode=self.json)

@@ -137,7 +137,7 @@ def deny_stepup(session: CliSession, stepup_id: str, reason: str) -> None:
 
 
 def print_stepup(out: Output, item: StepUpInfo, before: Iterable[StepUpInfo]) -> None:
-    """Print everything a decision is about; the agent's own words stand last."""
+    """Print what a decision is about; the agent's own words last."""
     from agentvault_tui.console.state import stepups as words
     from agentvault_tui.console.state.intake import Intake
 

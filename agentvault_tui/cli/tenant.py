@@ -115,7 +115,7 @@ def activate(session: CliSession, /, user_code: str, user: str, **given: Any) ->
 
 
 def _waiting(session: CliSession, user_code: str) -> str | None:
-    """Return the id of the step-up that waits for *user_code*; None for a login."""
+    """Return the step-up that waits for *user_code*; None for a sign-in."""
     waiting = session.client.call(calls.STEPUPS, StepUpQuery(status="authorizing"))
     for item in waiting.stepups:
         if item.device and item.device.user_code == user_code:
@@ -124,7 +124,7 @@ def _waiting(session: CliSession, user_code: str) -> str | None:
 
 
 def _accepted(session: CliSession, stepup_id: str | None) -> tuple[str, str | None]:
-    """Wait for what the broker makes of the sign-in: only it knows who may approve."""
+    """Wait for the broker's judgement of the sign-in."""
     if stepup_id is None:
         return "confirmed", None
     ended = followed(
@@ -138,7 +138,7 @@ def _accepted(session: CliSession, stepup_id: str | None) -> tuple[str, str | No
 
 
 def _prover(session: CliSession) -> Callable[[str], str] | None:
-    """Return what shows the tenant that this is its home's owner, if it is."""
+    """Return what proves to the tenant that its home's owner asks."""
     from agentvault_tui.tenant.sealing import TenantSeal
     from agentvault_tui.tenant.signin import proof_of
 
@@ -150,7 +150,7 @@ def _prover(session: CliSession) -> Callable[[str], str] | None:
 
 
 def _issuer(session: CliSession) -> str:
-    """Return where the tenant is, as the running broker says."""
+    """Return the embedded tenant's issuer from the broker."""
     tenant = session.client.call(calls.STATUS).tenant
     if tenant.kind != "embedded":
         raise UsageError(
@@ -161,7 +161,7 @@ def _issuer(session: CliSession) -> str:
 
 
 def _factor(name: str, given: str | None, send: Callable[[str], None]) -> None:
-    """Send one factor; what was typed wrong may be typed again."""
+    """Send one factor; ask again after a mistake."""
     for left in reversed(range(_TRIES)):
         try:
             send(given if given is not None else _ask(name))
@@ -184,7 +184,7 @@ def _ask(name: str) -> str:
 
 
 def _read_password(path: Path) -> str:
-    """Read the first line of a file nobody else can read, or of standard input."""
+    """Read the first line of a private file, or of standard input."""
     if str(path) == "-":
         return sys.stdin.readline(_PASSWORD_CAP).rstrip("\r\n")
     try:
@@ -206,7 +206,7 @@ def _read_password(path: Path) -> str:
 
 
 def _print_details(out: Output, details: Details) -> None:
-    """Show what the tenant says this code is for; it is `Shown` already."""
+    """Print what the code approves; texts are `Shown` already."""
     if details.agent_id is None:
         out.line("This signs you in as an operator; it approves no agent's action.")
         return
@@ -475,7 +475,7 @@ def _record(
 
 
 async def _commit(session: CliSession, draft: Draft) -> None:
-    """Write an event into the ledger of a home that no broker has."""
+    """Write an event into the ledger of a home without a broker."""
     from agentvault_tui.ledger import Ledger
 
     ledger = await Ledger.open(session.home, clock=SystemClock())
@@ -496,7 +496,7 @@ def _shape(person: Any) -> dict[str, Any]:
 
 
 def _print_otp(out: Output, secret: str, uri: str, *facts: Any) -> None:
-    """Print the QR code first: on a small screen it must not push *facts* off."""
+    """Print the QR code first, so that *facts* stay on a small screen."""
     print_qr(out, uri)
     app = out.cell(uri, limit=500)
     out.fields([*facts, ("one-time code seed", secret), ("for an app", app)])

@@ -120,7 +120,7 @@ def _print(out: Output, shape: dict[str, Any]) -> None:
 
 
 def _print_environment(out: Output, shape: dict[str, Any]) -> None:
-    """Print what an agent's environment needs, ready to paste."""
+    """Print the variables an agent needs, ready to paste."""
     if not shape["environment"]:
         return
     out.line()

@@ -68,16 +68,16 @@ class ExampleAgent:
 
     @property
     def waiting(self) -> int:
-        """How many of its requests wait for a person."""
+        """Requests that wait for a person."""
         return len(self._awaited)
 
     @property
     def stopping(self) -> bool:
-        """Tell whether the whole is coming to its end."""
+        """Whether the demo is stopping."""
         return self._stopping.is_set()
 
     async def live(self, rate: float) -> None:
-        """Do ordinary actions, *rate* a second on average, until told to stop."""
+        """Do ordinary actions, *rate* a second on average."""
         due = asyncio.get_running_loop().time()
         while not self._stopping.is_set():
             due += self.random.expovariate(rate)
@@ -88,12 +88,12 @@ class ExampleAgent:
             await self.run(self.role.next_action(self.random))
 
     async def finish(self) -> None:
-        """Wait for polls under way to notice that it is over."""
+        """Wait for polls under way."""
         while self._polls:
             await asyncio.gather(*self._polls)
 
     async def rest(self, seconds: float) -> None:
-        """Wait *seconds*, or until the whole is stopping."""
+        """Wait *seconds*, or until the demo stops."""
         if seconds > 0:
             try:
                 await asyncio.wait_for(self._stopping.wait(), seconds)
@@ -101,7 +101,7 @@ class ExampleAgent:
                 return
 
     async def run(self, action: DemoAction) -> None:
-        """Ask for exactly what *action* needs, and do it if allowed."""
+        """Request a token for *action*, and do it if allowed."""
         await self.rest(self._not_before - asyncio.get_running_loop().time())
         if self._stopping.is_set():
             return
@@ -119,7 +119,7 @@ class ExampleAgent:
             self._hold(answer.retry_after)
 
     async def connected(self) -> bool:
-        """Wait until its owner connected an account; False when it is over before."""
+        """Wait until the account is connected; False if the demo stops first."""
         waits = {
             asyncio.create_task(event.wait())
             for event in (self.account, self._stopping)
@@ -130,7 +130,6 @@ class ExampleAgent:
         return not self.stopping
 
     async def _ask(self, action: DemoAction) -> TokenAnswer:
-        """Ask for a token of the broker's, or for one of the owner's at a provider."""
         if action.connection:
             return await self.client.exchange(action.connection)
         return await self.client.ask(action.scope, action.details())
@@ -148,13 +147,13 @@ class ExampleAgent:
         self.done += reply.is_success
 
     async def _keep(self, access_token: str) -> None:
-        """Hold on to the latest tokens, as agents do; hand the oldest back."""
+        """Keep the latest tokens; revoke the oldest."""
         self._tokens.append(access_token)
         if len(self._tokens) > self.role.keeps:
             await self.client.hand_back(self._tokens.popleft())
 
     def _await_person(self, action: DemoAction, answer: TokenAnswer) -> None:
-        """Poll for *answer* beside ordinary life; once, however often it was asked."""
+        """Poll for *answer* in the background; once per request."""
         if answer.auth_req_id in self._awaited:
             return
         self._awaited.add(answer.auth_req_id)
@@ -187,7 +186,7 @@ class ExampleAgent:
             await self.run(action)
 
     def _back_off(self, answer: TokenAnswer) -> None:
-        """Wait as long as the reason asks for; give up what was never granted."""
+        """Pause as long as the reason asks for."""
         if answer.reason in {"agent_revoked", "panic"}:
             self._hold(self._pauses.cut_off)
         elif answer.reason in {"cooling_down", "stepup_denied"}:

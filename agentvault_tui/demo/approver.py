@@ -46,17 +46,17 @@ class Approver:
 
     @property
     def password_file(self) -> Path:
-        """Holds the password, 0600."""
+        """The password's file, 0600."""
         return self.folder / "password"
 
     @property
     def script(self) -> Path:
-        """Approves from a second terminal."""
+        """The script that approves."""
         return self.folder / "approve"
 
 
 async def prepare(home: Path) -> Approver:
-    """Add the approver to the tenant of *home*, or find the one added before."""
+    """Create or load the approver of *home*."""
     folder = home / "demo"
     if not (folder / "approver.json").exists():
         user = await ask(home, "tenant", "user", "add", NAME, "--approver")
@@ -104,7 +104,7 @@ async def approve(
 
 
 async def _waiting_code(socket: Path) -> str:
-    """Ask the broker which code the console is showing."""
+    """Return the user code that the console shows."""
     transport = httpx.AsyncHTTPTransport(uds=str(socket))
     async with httpx.AsyncClient(transport=transport, trust_env=False) as http:
         try:
@@ -121,7 +121,7 @@ async def _waiting_code(socket: Path) -> str:
 
 
 async def _unused_otp(approver: Approver, clock: Clock) -> str:
-    """Return a one-time code that was not used yet; wait for the next if need be."""
+    """Return an unused one-time code; wait for the next if needed."""
     used = approver.folder / "otp-used"
     last = int(used.read_text()) if used.exists() else 0
     now = clock.now().timestamp()

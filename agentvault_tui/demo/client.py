@@ -83,12 +83,12 @@ class OAuthClient(AsyncOAuth2Client):  # type: ignore[misc] # authlib is not typ
     async def ask(
         self, scope: str, details: list[dict[str, object]] | None = None
     ) -> TokenAnswer:
-        """Ask for a token for *scope*, and for exactly the action in *details*."""
+        """Request a token for *scope* and the action in *details*."""
         asked = {"authorization_details": json.dumps(details)} if details else {}
         return await self._count("client_credentials", scope=scope, **asked)
 
     async def exchange(self, connection: str) -> TokenAnswer:
-        """Ask Token Vault for a token of the owner's account, as Auth0's SDKs do."""
+        """Request a provider's token from Token Vault."""
         return await self._count(
             VAULT, connection=connection, requested_token_type=PROVIDER_TOKEN
         )
@@ -108,7 +108,7 @@ class OAuthClient(AsyncOAuth2Client):  # type: ignore[misc] # authlib is not typ
             return  # it expires by itself
 
     def parse_response_token(self, resp: httpx.Response) -> TokenAnswer:
-        """Read an answer: authlib keeps no member of a refusal but its code."""
+        """Parse an answer: authlib keeps only the code of a refusal."""
         try:
             body = resp.json()
         except ValueError:

@@ -51,7 +51,7 @@ class Company:
     """What went wrong and left the rest as it should be."""
 
     async def work(self, rate: float) -> None:
-        """Live and play the story, *rate* ordinary decisions a second in all."""
+        """Run agents and scenario, *rate* ordinary decisions a second in all."""
         total = sum(agent.role.weight for agent in self.agents.values())
         async with asyncio.TaskGroup() as life:
             for agent in self.agents.values():
@@ -61,7 +61,7 @@ class Company:
         await asyncio.gather(*(agent.finish() for agent in self.agents.values()))
 
     async def _connect(self) -> None:
-        """Have the agents' owners connect their accounts, once the console stands."""
+        """Connect the owners' accounts, once the console is open."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.stopping.wait(), _OPENED)
         # Never cancelled: a command under way would still write to the home.
@@ -142,7 +142,7 @@ async def open_company(
     *,
     seed: int,
 ) -> AsyncIterator[Company]:
-    """Serve the workspace and assemble its agents; nobody works yet."""
+    """Serve the workspace and create its agents."""
     broker = ready.agents_url
     stopping = asyncio.Event()
     store = WorkspaceStore()
@@ -175,7 +175,7 @@ async def open_company(
 
 
 async def _provider(issuer: str, http: httpx.AsyncClient) -> str:
-    """Return where the provider is that is built into the tenant, as that says."""
+    """Return the provider that the tenant names."""
     try:
         reply = await http.get(f"{issuer}agentvault/metadata")
         return str(reply.json()["workspace_authorization_server"])
@@ -202,7 +202,7 @@ _LOOKUP: Final = 12.0
 
 
 async def _play_scenario(agents: Sequence[ExampleAgent]) -> None:
-    """Play the first minute with the six named roles, then an episode now and then."""
+    """Play the first minute with the six named roles, then episodes."""
     cast = {agent.name: agent for agent in agents}
     async with asyncio.TaskGroup() as scenes:
         for name, scene in (
@@ -220,7 +220,7 @@ async def _play_scenario(agents: Sequence[ExampleAgent]) -> None:
 
 
 async def _looks_people_up(agent: ExampleAgent) -> None:
-    """Use the owner's account at a provider now and then, once it is connected."""
+    """Use the connected account now and then."""
     if not await agent.connected():
         return
     while not agent.stopping:
@@ -229,7 +229,7 @@ async def _looks_people_up(agent: ExampleAgent) -> None:
 
 
 async def _records_agent_reaches_too_far(agent: ExampleAgent) -> None:
-    """Ask for a deletion that was never granted, and again: it hopes."""
+    """Request a deletion that was never granted, repeatedly."""
     await agent.rest(2.0)
     for pause in (4.0, 8.0, 30.0):
         await agent.run(deletion(88))
@@ -239,7 +239,7 @@ async def _records_agent_reaches_too_far(agent: ExampleAgent) -> None:
 
 
 async def _payment_over_the_limit(agent: ExampleAgent) -> None:
-    """Ask to pay 4,200 USD; a person decides. Later invoices come, one at a time."""
+    """Request 4,200 USD, which a person decides; later invoices follow."""
     await agent.rest(4.0)
     invoice = _FIRST_INVOICE
     await agent.run(payment(invoice, 4_200))
@@ -250,7 +250,7 @@ async def _payment_over_the_limit(agent: ExampleAgent) -> None:
 
 
 async def _calendar_agent_runs_away(agent: ExampleAgent) -> None:
-    """Book meeting after meeting: each allowed, and too many of them."""
+    """Book many meetings, each allowed."""
     await agent.rest(6.0)
     await _burst(agent, 40)
     while await _another_episode(agent):
@@ -264,7 +264,7 @@ async def _burst(agent: ExampleAgent, meetings: int) -> None:
 
 
 async def _bulk_send(agent: ExampleAgent) -> None:
-    """Write to 500 customers at once: escalated, beside mails to a few, allowed."""
+    """Write to 500 customers at once, which escalates."""
     await agent.rest(9.0)
     await agent.run(bulk_mail())
     while await _another_episode(agent):
@@ -281,6 +281,6 @@ async def _research_agent_wants_to_write(agent: ExampleAgent) -> None:
 
 
 async def _another_episode(agent: ExampleAgent) -> bool:
-    """Wait for the next unusual thing; False when the whole is stopping."""
+    """Wait for the next episode; False when the demo stops."""
     await agent.rest(_EPISODE * agent.random.uniform(0.7, 1.6))
     return not agent.stopping

@@ -49,7 +49,7 @@ class Record:
     """By agent id, how what was allowed and not given was answered."""
 
     def add(self, event: dict[str, Any]) -> None:
-        """Count one more."""
+        """Count one event."""
         self.events += 1
         kind, agent_id, reason = event["type"], event["agent_id"], event["reason"]
         if kind == "token.decision":
@@ -61,7 +61,7 @@ class Record:
             self._withheld[agent_id]["away" if away else "denied"] += 1
 
     def answers(self, agent_id: str) -> Counter[str]:
-        """Return how often the agent was answered with each outcome."""
+        """Return the agent's answers by outcome."""
         given = Counter(self.outcomes.get(agent_id, {}))
         withheld = self._withheld.get(agent_id, Counter[str]())
         given["allowed"] -= withheld.total()
@@ -122,7 +122,7 @@ class Operator:
     async def connect(
         self, agent_id: str, connection: str, scope: str, visit: Visit
     ) -> None:
-        """Connect an account for an agent; *visit* is its owner at the pages."""
+        """Connect an account; *visit* acts as its owner at the pages."""
         step = await self._call(
             "POST",
             "/api/connections",

@@ -66,7 +66,7 @@ class Browser:
         raise RefusedError("the tenant's pages lead nowhere")
 
     def _fill(self, html: str) -> tuple[str, dict[str, str]]:
-        """Return where the form that says yes goes, and what it then holds."""
+        """Return the target and fields of the form that consents."""
         forms = _Forms()
         forms.feed(html)
         for name, given in (("login", self._credentials), ("consent", {})):
@@ -85,7 +85,7 @@ class _Forms(HTMLParser):
         self._fields: dict[str, str] = {}
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note a form, or a field of the last one."""
+        """Collect a form, or a field of the last one."""
         held = {name: value or "" for name, value in attrs}
         if tag == "form":
             self._fields = {}
@@ -142,7 +142,7 @@ async def connect(
 
 
 async def _password(home: Path, person: str) -> str:
-    """Return the person's, who becomes a user of the tenant's if they are not yet."""
+    """Return a person's password; create the user if needed."""
     file = home / "demo" / "people.json"
     known: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
     if person not in known:

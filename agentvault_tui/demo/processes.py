@@ -82,7 +82,7 @@ async def _ready(process: asyncio.subprocess.Process, log: Path) -> Ready:
 
 
 async def stop(process: asyncio.subprocess.Process) -> None:
-    """Stop *process* by SIGTERM; by SIGKILL if it will not."""
+    """Stop *process* by SIGTERM, then SIGKILL."""
     if process.returncode is not None:
         return
     with contextlib.suppress(ProcessLookupError):
@@ -144,7 +144,7 @@ async def ask(home: Path, *arguments: str) -> dict[str, Any]:
 
 
 def private(path: Path, flags: int = os.O_TRUNC, mode: int = 0o600) -> int:
-    """Open *path* for writing, for its owner alone under any umask."""
+    """Open *path* for writing with a private mode."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | flags, mode)
     os.fchmod(descriptor, mode)
     return descriptor

@@ -26,7 +26,7 @@ class DemoAction:
     """Of the owner's account it is done with, by a provider's token; else none."""
 
     def details(self) -> list[dict[str, object]]:
-        """Name the exact action, as RFC 9396 authorization details."""
+        """Return the action as RFC 9396 authorization details."""
         return [
             {
                 "type": "agentvault:action",
@@ -57,7 +57,7 @@ class AgentRole:
 
     @property
     def person(self) -> str:
-        """Whose accounts it uses: its owner, as the tenant knows them."""
+        """The owner's user name at the tenant."""
         return self.owner.partition("@")[0]
 
 
@@ -138,7 +138,7 @@ def deletion(record: int) -> DemoAction:
 
 
 def lookup(random: Random) -> DemoAction:
-    """Look someone up in the owner's own address book, which is at a provider."""
+    """Look someone up in the owner's address book at a provider."""
     return DemoAction(
         "read:contacts",
         "contacts",

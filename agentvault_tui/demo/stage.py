@@ -74,7 +74,7 @@ def run(
 
 @contextlib.contextmanager
 def _home(named: str | None) -> Iterator[Path]:
-    """Yield the named home, or a temporary one that is gone afterwards."""
+    """Yield the named home, or a temporary one."""
     try:
         folder = (
             Path(named).expanduser().absolute()
@@ -138,7 +138,7 @@ async def _play(
 
 @contextlib.contextmanager
 def _signals(ending: asyncio.Event) -> Iterator[None]:
-    """Let SIGINT, SIGTERM and a closing terminal end the demo in good order."""
+    """Set *ending* on SIGINT, SIGTERM and SIGHUP."""
     loop = asyncio.get_running_loop()
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     for number in numbers:
@@ -180,7 +180,7 @@ async def _work(
 
 
 def _instructions(home: Path, person: approver.Approver, url: str) -> list[str]:
-    """Return how to approve in this demo, in lines that fit beside its QR code."""
+    """Return how to approve, in lines that fit beside the QR code."""
     prose = [
         f"Example agents ask at {url}",
         f"Home {home}",
@@ -209,7 +209,7 @@ def _instructions(home: Path, person: approver.Approver, url: str) -> list[str]:
 async def _welcome(
     home: Path, person: approver.Approver, url: str, ending: asyncio.Event
 ) -> None:
-    """Say, before the console covers the screen, how to approve; wait for Enter."""
+    """Print how to approve; wait for Enter."""
     columns, height = shutil.get_terminal_size()
     lines = _instructions(home, person, url)
     room = columns - _BESIDE - 2
@@ -235,7 +235,7 @@ async def _welcome(
 
 
 def _summary(record: Record, names: dict[str, str]) -> dict[str, object]:
-    """Return what the ledger holds, by agent name and in all."""
+    """Return the ledger's counts by agent name and in all."""
     agents = {
         name: {outcome: held.get(outcome, 0) for outcome in _OUTCOMES}
         for agent_id, name in names.items()

@@ -34,7 +34,7 @@ class TokenGuard:
     async def refusal(
         self, request: Request, scope: str, resource: str, parameters: dict[str, object]
     ) -> Response | None:
-        """Return why the request may not do what it is about to, or None if it may."""
+        """Return why the request is refused, or None."""
         token = _bearer(request)
         if not token:
             return _challenge(401, None, "a bearer token is needed")
@@ -66,7 +66,7 @@ class OwnersGuard:
         self._http = http
 
     async def owner(self, request: Request, scope: str) -> str | Response:
-        """Return whose token it is, or why the request may not have *scope*."""
+        """Return the account's owner, or why the request is refused."""
         token = _bearer(request)
         if not token:
             return _challenge(401, None, "a bearer token is needed")
@@ -92,7 +92,7 @@ def _bearer(request: Request) -> str:
 
 
 def _unknown() -> Response:
-    """Refuse where nobody says what the token is (RFC 7662 section 4)."""
+    """Answer 503 when the token cannot be checked (RFC 7662 section 4)."""
     return JSONResponse({"error": "temporarily_unavailable"}, 503, {"Retry-After": "1"})
 
 
@@ -119,7 +119,7 @@ def permits(
 
 
 def _challenge(status: int, error: str | None, description: str) -> Response:
-    """Refuse as RFC 6750 section 3 says."""
+    """Refuse with a challenge (RFC 6750 section 3)."""
     challenge = 'Bearer realm="workspace"'
     if error:
         challenge += f', error="{error}", error_description="{description}"'
@@ -328,7 +328,7 @@ CONTACTS: Final = "contacts.read"
 def application(
     guard: TokenGuard, owners: OwnersGuard, store: WorkspaceStore
 ) -> Starlette:
-    """Return the API over *store*: behind *guard*, address books behind *owners*."""
+    """Return the API over *store*."""
 
     async def contacts(request: Request) -> Response:
         owner = await owners.owner(request, CONTACTS)
@@ -355,7 +355,6 @@ def _endpoint(
     operation: Operation, guard: TokenGuard, store: WorkspaceStore
 ) -> Callable[..., object]:
     async def answer(request: Request) -> Response:
-        """Read what is asked, let the guard judge the token, then do it."""
         try:
             body = await _body(request, operation)
         except ValueError as error:
@@ -428,5 +427,5 @@ class _EmbeddedServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Handle none."""
+        """Leave signals to the program."""
         yield

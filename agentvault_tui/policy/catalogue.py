@@ -34,7 +34,7 @@ class Effect(StrEnum):
 
     @property
     def lasting(self) -> bool:
-        """Tell whether a token of it may be used again: nothing leaves or is lost."""
+        """Tell whether a token of it may be used more than once."""
         return self in {Effect.READ, Effect.WRITE}
 
 
@@ -110,7 +110,7 @@ class Catalogue:
         return cls({name: _entry(text, source, name, scopes[name]) for name in scopes})
 
     def get(self, name: str) -> Scope | None:
-        """Return the scope called *name*, or nothing."""
+        """Return the scope called *name*, or None."""
         entry = self._entries.get(name)
         return None if entry is None else entry.scope
 
@@ -244,7 +244,7 @@ def _entry(text: str, source: str, name: str, table: object) -> Entry:
 
 
 def _infer(name: str) -> Effect:
-    """Guess an effect that was left out; money and deletions are looked for first."""
+    """Infer a missing effect; payments and deletions come first."""
     verb, _, noun = name.partition(":")
     if verb in _READ_VERBS:
         return Effect.READ
@@ -258,7 +258,7 @@ def _infer(name: str) -> Effect:
 def _fault(
     text: str, source: str, key: str, what: str, remedy: str = ""
 ) -> PolicyError:
-    """Point at the line that holds *key*: the TOML reader keeps no positions."""
+    """Name the line that holds *key*: tomllib keeps no positions."""
     for number, line in enumerate(text.splitlines(), start=1):
         if line.lstrip().startswith("[") and key in line:
             return PolicyError(f"{source} line {number}: {what}", remedy)

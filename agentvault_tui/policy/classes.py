@@ -33,7 +33,7 @@ class _Use:
     """It is used in some other way than in a comparison with a literal."""
 
     def distinguish(self) -> _Distinguish:
-        """Return what tells apart the values that rules can tell apart."""
+        """Return a function that maps values no rule can tell apart to one."""
         kinds = {type(literal) for literal in self.literals}
         if self.otherwise or len(kinds) > 1:
             return lambda value: value

@@ -264,7 +264,7 @@ class Policy:
         *,
         named: bool,
     ) -> list[Ruling]:
-        """Have Cedar evaluate each scope, with request and context type-checked."""
+        """Evaluate each scope by Cedar, with request and context type-checked."""
         if not scopes:
             return []
         context = facts.context()
@@ -317,7 +317,7 @@ class Policy:
         return self._actions.with_added_json_str(json.dumps([agent]))
 
     def _ruling(self, scope: str, result: cedarpy.AuthzResult) -> Ruling:
-        """Turn Cedar's answer for one scope into ours."""
+        """Convert Cedar's answer for one scope."""
         if result.diagnostics.errors or result.decision is cedarpy.Decision.NoDecision:
             # Cedar skips a rule that fails, also a forbid (an overflow is enough):
             # what that rule would have said is unknown, so the answer is no.

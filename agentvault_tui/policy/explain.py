@@ -37,7 +37,7 @@ class Explanation:
 def would_change(
     decide: Decide, catalogue: Catalogue, agent: Agent, action: Action
 ) -> tuple[str, ...]:
-    """Return sentences that each name one change and the answer it leads to."""
+    """Return sentences that each name one change and its answer."""
     verdict = decide(agent, action)
     sentences: list[str] = []
     for change, other in _variations(decide, catalogue, agent, action, verdict):
@@ -93,7 +93,7 @@ def _variations(
 def _numbers(
     answer: Callable[[int], Verdict], name: str, given: int | None, now: Verdict
 ) -> Iterator[tuple[str, Verdict]]:
-    """Vary one number, and find where the answer turns."""
+    """Vary one number, and find where the answer changes."""
     least = answer(1)
     if _answer(least) != _answer(now):
         if given is None:
@@ -129,7 +129,7 @@ def _turn(answer: Callable[[int], Verdict], low: int, high: int) -> int | None:
 
 
 def _with(action: Action, name: str, value: object) -> Action:
-    """Return *action* with one parameter set, and nothing left that contradicts it."""
+    """Return *action* with one parameter set and no contradiction."""
     kept = {
         key: old
         for key, old in action.parameters.items()
@@ -140,13 +140,13 @@ def _with(action: Action, name: str, value: object) -> Action:
 
 
 def _on(action: Action, resource: str | None) -> Action:
-    """Return *action* on another resource, and no parameter that contradicts it."""
+    """Return *action* on another resource, without contradiction."""
     kept = {k: v for k, v in action.parameters.items() if plain_name(k) != "resource"}
     return replace(action, resource=resource, parameters=kept)
 
 
 def _mended(action: Action, facts: Facts) -> Action:
-    """Return *action* with a readable value for each parameter that was unclear."""
+    """Return *action* with a valid value for each unclear parameter."""
     for name in facts.unclear:
         if name == "resource":
             action = _on(action, None)

@@ -96,7 +96,7 @@ def problems(
 def first_misspelt(
     rules: Sequence[PolicyRule], catalogue: Catalogue
 ) -> PolicyProblem | None:
-    """Return what in *rules* cannot mean what it says: none such is put in force."""
+    """Return the first problem for which *rules* must be refused."""
     for rule in rules:
         for what in _misspelt(rule.parsed, catalogue):
             return PolicyProblem(rule.line, rule.id, what)
@@ -104,7 +104,7 @@ def first_misspelt(
 
 
 def _misspelt(rule: pst.Template, catalogue: Catalogue) -> Iterator[str]:
-    """Yield what names something the broker never sends."""
+    """Yield names that the broker never sends."""
     for note in rule.annotations:
         near = difflib.get_close_matches(note, ANNOTATIONS, n=1)
         if note not in ANNOTATIONS and near:
@@ -173,7 +173,7 @@ def _texts(node: object) -> Iterator[str]:
 
 
 def _not_in(vocabulary: _Vocabulary, text: str) -> str | None:
-    """Say why the broker never sends *text* there, if it does not."""
+    """Say why *text* is never sent there; None if it is."""
     shown = visible(text, 60)
     if vocabulary == "resource":
         return _not_canonical(text)
@@ -219,7 +219,7 @@ def _like(pattern: Sequence[Any], text: str) -> bool:
 
 
 def _out_of_range(node: object) -> Iterator[str]:
-    """Yield comparisons of a parameter that every number it can be answers alike."""
+    """Yield comparisons that every possible number answers alike."""
     if not isinstance(node, pst.BinaryOp):
         return
     op: str = node.op
@@ -272,7 +272,7 @@ def _constant_parts(node: object) -> Iterator[object]:
 
 
 def _evaluated(node: object) -> bool | None:
-    """Return what Cedar makes of a condition without variables; nothing for others."""
+    """Evaluate a condition without variables; None for others."""
     if isinstance(node, pst.BoolLit):
         return node.value
     if not isinstance(node, pst.BinaryOp | pst.UnaryOp | pst.Like | pst.IfThenElse):
@@ -300,7 +300,7 @@ _VARIABLE: Final = (pst.Var, pst.GetAttr)
 
 
 def _contradictions(rule: pst.Template) -> Iterator[str]:
-    """Yield what can never hold although each comparison in it can."""
+    """Yield conditions that can never hold together."""
     held = [
         clause.expr if isinstance(clause, pst.When) else pst.UnaryOp("not", clause.expr)
         for clause in rule.clauses
@@ -339,7 +339,7 @@ def _can_hold(condition: object) -> bool:
 
 
 def _values_to_try(condition: Any) -> dict[Any, set[Any]]:
-    """Return what each attribute and variable of *condition* is to be tried as."""
+    """Return the values to try for each attribute of *condition*."""
     tried: dict[Any, set[Any]] = {}
     for node in nodes(condition):
         match node:
@@ -373,7 +373,7 @@ def _constants(node: object, *, spread: bool) -> set[object]:
 
 
 def _truth(node: object, given: Mapping[object, object]) -> bool | None:
-    """Return what a condition is for the values *given*; nothing if it depends."""
+    """Evaluate a condition for *given* values; None if it depends on others."""
     match node:
         case pst.BoolLit(value):
             return bool(value)
@@ -408,7 +408,7 @@ def _truth(node: object, given: Mapping[object, object]) -> bool | None:
 
 
 def _known(node: object, given: Mapping[object, object]) -> object:
-    """Return the value of an operand; nothing if it has none, or may be anything."""
+    """Return the value of an operand; None if it is unknown."""
     match node:
         case pst.LongLit(value) | pst.StringLit(value) | pst.EntityLit(value):
             return value

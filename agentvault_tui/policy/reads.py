@@ -183,7 +183,7 @@ def _reads(node: object) -> frozenset[str]:
 
 
 def _named(constraint: object) -> frozenset[str] | None:
-    """Return the ids that a scope names; entities of ours have no parents."""
+    """Return the ids a scope names; our entities have no parents."""
     match constraint:
         case (
             pst.ScopeEq(pst.EntityUid(_, name))

@@ -125,7 +125,7 @@ def _split(text: str, source: str) -> Iterator[_Piece]:
 
 
 def _piece(text: str, start: int, end: int, source: str) -> _Piece:
-    """Leave out the space and comments that stand before the rule."""
+    """Strip space and comments before the rule."""
     begin = start
     while skip := re.compile(r"\s+|//[^\n]*").match(text, begin, end):
         begin = skip.end()
@@ -139,7 +139,7 @@ def _piece(text: str, start: int, end: int, source: str) -> _Piece:
 
 
 def _rule(piece: _Piece, source: str) -> PolicyRule:
-    """Parse one piece alone, and read its annotations."""
+    """Parse one rule and its annotations."""
 
     def fault(what: str, remedy: str = "") -> PolicyError:
         return PolicyError(f"{source} line {piece.line}: {what}", remedy)
@@ -185,7 +185,7 @@ def _rule(piece: _Piece, source: str) -> PolicyRule:
 
 
 def _syntax_tree(text: str) -> pst.PolicySet | None:
-    """Return the typed syntax tree; nothing when the rule nests too deep for one."""
+    """Return the syntax tree; None when the rule nests too deep."""
     if sum(map(bool, _OPERATORS.findall(text))) > _MAX_OPERATORS:
         return None
     try:
@@ -246,7 +246,7 @@ def _syntax_error(text: str) -> str | None:
 
 
 def _failing_line(text: str) -> int:
-    """Return the offset of the first line that no continuation could mend."""
+    """Return the offset of the first line that cannot be completed."""
     lines = text.splitlines(keepends=True)
     for number in range(1, len(lines)):
         if _syntax_error("".join(lines[:number])) not in {_UNFINISHED, None}:
@@ -257,7 +257,7 @@ def _failing_line(text: str) -> int:
 def _validate(
     text: str, source: str, schema: cedarpy.Schema, rules: tuple[PolicyRule, ...]
 ) -> None:
-    """Check names and types: what a rule misspells would otherwise never match."""
+    """Validate against the schema: a misspelt name would never match."""
     result = cedarpy.validate_policies(text, schema)
     if result.validation_passed:
         return

@@ -17,7 +17,7 @@ class PolicyTexts(NamedTuple):
     scopes: str | None = None
 
     def gone(self, now: PolicyTexts) -> tuple[str, ...]:
-        """Return the names of the files that are here and not *now*."""
+        """Return the names of the files that are missing *now*."""
         names = ("policy.cedar", "scopes.toml")
         pairs = zip(names, self, now, strict=True)
         return tuple(
@@ -25,7 +25,7 @@ class PolicyTexts(NamedTuple):
         )
 
     def digest(self) -> str:
-        """Return the SHA-256 of both, in hexadecimal."""
+        """Return the SHA-256 of both texts, in hexadecimal."""
         return hashlib.sha256(json.dumps(self).encode()).hexdigest()
 
 
