@@ -339,14 +339,9 @@ def _one_or_all(ref: str | None, *, everyone: bool) -> None:
 
 
 def _split(scopes: tuple[str, ...]) -> tuple[str, ...]:
-    """Accept scopes one by one, or several in one word as OAuth writes them.
-
-    Raises:
-        UsageError: a word holds none, as a variable that is not set does: left out, it
-            would stand for every scope.
-    """
+    """Accept scopes one by one, or several in one word as OAuth writes them."""
     found = [word.replace(",", " ").split() for word in scopes]
-    if not all(found):
+    if not all(found):  # no scope at all would stand for every scope
         raise UsageError("a scope is empty", "is a variable not set?")
     return tuple(scope for word in found for scope in word)
 

@@ -213,12 +213,7 @@ def forget(session: CliSession) -> int:
 
 
 def _tenant_issuer(session: CliSession) -> str:
-    """Return the issuer the settings name, as the tenant writes it.
-
-    Raises:
-        UsageError: they name none.
-        SettingsError: it is not one we may talk to.
-    """
+    """Return the issuer the settings name, as the tenant writes it."""
     issuer = session.settings.tenant.issuer
     if not issuer:
         raise UsageError(
@@ -230,11 +225,7 @@ def _tenant_issuer(session: CliSession) -> str:
 
 
 def _management_issuer(session: CliSession) -> str:
-    """Return where the Management API is: never on a custom domain.
-
-    Raises:
-        SettingsError: it is not one we may talk to.
-    """
+    """Return where the Management API is: never on a custom domain."""
     issuer, domain = _tenant_issuer(session), session.settings.tenant.domain
     if not domain:
         return issuer

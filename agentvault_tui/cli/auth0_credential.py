@@ -48,11 +48,7 @@ _KNOWN: Final = (
 
 
 def from_descriptor(descriptor: int) -> dict[str, str]:
-    """Read a credential, to the end, from an open descriptor.
-
-    Raises:
-        UsageError: the descriptor is not open, or what it gives is no credential.
-    """
+    """Read a credential, to the end, from an open descriptor."""
     try:
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             content = file.read(_MAX + 1)
@@ -65,11 +61,7 @@ def from_descriptor(descriptor: int) -> dict[str, str]:
 
 
 def parse(content: bytes | str) -> dict[str, str]:
-    """Read a credential; what is wrong with it is told without quoting it.
-
-    Raises:
-        UsageError: it is none.
-    """
+    """Read a credential; what is wrong with it is told without quoting it."""
     value: Any = None
     try:
         value = strict_json.loads(content) if len(content) <= _MAX else None
@@ -81,11 +73,7 @@ def parse(content: bytes | str) -> dict[str, str]:
 
 
 def from_prompt() -> dict[str, str]:
-    """Ask for client id and secret at the terminal, the secret unseen.
-
-    Raises:
-        UsageError: there is no terminal.
-    """
+    """Ask for client id and secret at the terminal, the secret unseen."""
     if not sys.stdin.isatty():
         raise UsageError(
             "no credential for the Management API, and no terminal to ask at",
@@ -108,11 +96,7 @@ def from_keyring(issuer: str) -> dict[str, str] | None:
 
 
 def remember(issuer: str, credential: Mapping[str, str]) -> None:
-    """Keep a credential in the OS keyring.
-
-    Raises:
-        NotFoundError: there is no keyring that keeps secrets sealed.
-    """
+    """Keep a credential in the OS keyring."""
     if not _has_keyring():
         raise _no_keyring()
     try:
@@ -122,11 +106,7 @@ def remember(issuer: str, credential: Mapping[str, str]) -> None:
 
 
 def forget(issuer: str) -> bool:
-    """Take a credential out of the OS keyring; tell whether there was one.
-
-    Raises:
-        NotFoundError: the keyring does not let go of it.
-    """
+    """Take a credential out of the OS keyring; tell whether there was one."""
     if not _has_keyring():
         return False
     try:

@@ -90,9 +90,6 @@ def own_broker(home: Home) -> Iterator[Path]:
 
     Its stdin is ours: should this process be killed, the broker reads the end of it
     and stops by itself.
-
-    Raises:
-        UnreachableError: it did not start, with what it said.
     """
     home.prepare()
     # Its own two folders a child finds by itself.

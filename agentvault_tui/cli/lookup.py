@@ -27,9 +27,6 @@ def find_agent(client: OperatorClient, word: str) -> AgentInfo:
     """Return the agent whose id or unique name is *word*.
 
     An id wins over a name: an agent may call itself what another is identified by.
-
-    Raises:
-        NotFoundError: there is none, or the name is not unique.
     """
     for query in (
         AgentQuery(ids=word, tokens=True),

@@ -322,11 +322,7 @@ class _Case:
 
 
 def _cases(file: Path, catalogue: Catalogue) -> Iterator[tuple[_Case, _CaseAgent]]:
-    """Read a file of cases, each with its agent.
-
-    Raises:
-        UsageError: it is no such file, with the case that is wrong.
-    """
+    """Read a file of cases, each with its agent."""
     text = _text(file) or ""
     try:
         read = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)

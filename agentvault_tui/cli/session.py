@@ -36,11 +36,7 @@ class CliSession:
 
     @cached_property
     def settings(self) -> Settings:
-        """The settings as file, environment and the command line give them.
-
-        Raises:
-            SettingsError: one of them is unknown or malformed.
-        """
+        """The settings as file, environment and the command line give them."""
         from agentvault_tui.settings import Settings
 
         return Settings.load(self.home, flags={"console.link": self.link})

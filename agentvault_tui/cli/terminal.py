@@ -29,9 +29,6 @@ def confirm(question: str, clock: Callable[[], float] = time.monotonic) -> bool:
 
     Returns:
         whether the answer was yes.
-
-    Raises:
-        click.Abort: the input ended, or Ctrl-C.
     """
     while True:
         if sys.stdin.isatty():
@@ -47,9 +44,6 @@ def require_screen() -> None:
     """Make sure the console can be drawn and read keys.
 
     Textual paints on stderr, so that one counts as well.
-
-    Raises:
-        UsageError: it cannot, with what can be done instead.
     """
     if os.environ.get("TERM", "") in {"", "dumb"}:
         raise UsageError(

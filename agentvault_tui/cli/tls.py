@@ -75,11 +75,7 @@ def show(session: CliSession, ca: bool) -> None:
 
 
 def _shape(session: CliSession) -> dict[str, object]:
-    """Describe the certificate that `serve` would show.
-
-    Raises:
-        NotFoundError: it would show none.
-    """
+    """Describe the certificate that `serve` would show."""
     from agentvault_tui.web.certificates import read_certificate
     from agentvault_tui.web.local_ca import CaFiles, chosen_files
 

@@ -72,11 +72,7 @@ async def prepare(home: Path) -> Approver:
 
 
 def load(home: Path) -> Approver:
-    """Return the approver that was prepared in *home*.
-
-    Raises:
-        NotFoundError: none was.
-    """
+    """Return the approver that was prepared in *home*."""
     folder = home / "demo"
     try:
         kept = json.loads((folder / "approver.json").read_text())

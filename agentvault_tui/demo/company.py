@@ -70,11 +70,7 @@ class Company:
         )
 
     def compare(self, record: Record) -> None:
-        """Hold what each agent saw answered against what the ledger holds.
-
-        Raises:
-            AgentVaultError: they differ: names the agent and both numbers.
-        """
+        """Hold what each agent saw answered against what the ledger holds."""
         for agent_id, agent in self.agents.items():
             held = record.answers(agent_id)
             for outcome in ("allowed", "denied", "escalated"):
@@ -90,11 +86,7 @@ class Company:
 async def register(
     home: Path, operator: Operator, count: int
 ) -> dict[str, AgentCredentials]:
-    """Register the workspace and *count* agents; those of an earlier run are kept.
-
-    Raises:
-        ConflictError: the home has an agent of that name which is not the demo's.
-    """
+    """Register the workspace and *count* agents; those of an earlier run are kept."""
     file = home / "demo" / "clients.json"
     known: dict[str, AgentCredentials] = {}
     if file.exists():

@@ -41,12 +41,7 @@ class Browser:
         await self._http.aclose()
 
     async def allow(self, page: str) -> str:
-        """Sign in at *page* if it asks, say yes, and return where one is sent then.
-
-        Raises:
-            RefusedError: it is not one of the pages expected.
-            UnreachableError: nobody answers.
-        """
+        """Sign in at *page* if it asks, say yes, and return where one is sent then."""
         parts = urlsplit(page)
         # RFC 6454: what a browser says about where a form came from.
         origin = f"{parts.scheme}://{parts.netloc}"

@@ -37,11 +37,7 @@ class Ready:
 
 @contextlib.asynccontextmanager
 async def serving(home: Path) -> AsyncIterator[Ready]:
-    """Run ``agentvault serve`` on *home*; stop it at the end.
-
-    Raises:
-        AgentVaultError: it does not start, with its own last words.
-    """
+    """Run ``agentvault serve`` on *home*; stop it at the end."""
     log = home / "demo" / "broker.log"
     with os.fdopen(private(log, os.O_APPEND), "ab") as stderr:
         # A process group of its own: ctrl+c reaches the demo alone, which lets the
@@ -123,11 +119,7 @@ def _end_with_parent() -> None:
 
 
 async def ask(home: Path, *arguments: str) -> dict[str, Any]:
-    """Run one ``agentvault`` command on *home* with ``--json``; return what it says.
-
-    Raises:
-        RefusedError: it failed; carries its own line.
-    """
+    """Run one ``agentvault`` command on *home* with ``--json``; return what it says."""
     process = await asyncio.create_subprocess_exec(
         *AGENTVAULT,
         *("--home", str(home), *arguments, "--json"),

@@ -380,11 +380,7 @@ def _endpoint(
 
 
 async def _body(request: Request, operation: Operation) -> dict[str, object]:
-    """Read the body, and check that it says what the operation needs.
-
-    Raises:
-        ValueError: it does not.
-    """
+    """Read the body, and check that it says what the operation needs."""
     raw = b""
     async for chunk in request.stream():
         raw += chunk
