@@ -45,6 +45,7 @@ def test_a_request_is_tried_and_not_sent(
     body.write_text("amount=4200&currency=usd")
     line = ["services", "try", "stripe", "POST", "/v1/transfers/acct_42"]
     line += ["--agent", agent.name, "--body", str(body)]
+    waiting = ("stepup", "list", "--agent", agent.id, "--json")
     answer = av(*line, "--json")
     assert answer.code == 0
     told = answer.json
@@ -55,7 +56,7 @@ def test_a_request_is_tried_and_not_sent(
     assert told["decision"]["decision"] == "escalated"
     assert told["decision"]["rule"] == "payments-need-step-up"
     assert "payments-need-step-up" in av(*line).out
-    assert av("stepup", "list", "--json").json["stepups"] == []
+    assert av(*waiting).json["stepups"] == []
 
 
 @pytest.mark.parametrize(
