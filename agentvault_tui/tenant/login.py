@@ -23,17 +23,15 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from agentvault_tui.clock import Clock
 from agentvault_tui.errors import TenantError, TenantRefusedError
 from agentvault_tui.model import sha256_hex
 from agentvault_tui.tenant.clients import AUTHORIZATION_CODE, Client
 from agentvault_tui.tenant.oauth.grants import issue_code
 from agentvault_tui.tenant.oauth.wire import page_form, refused
 from agentvault_tui.tenant.parts import Parts
-from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.tokens import Login
 from agentvault_tui.tenant.views import Problem, Views, browser_cookie
-from agentvault_tui.text import Shown, visible
+from agentvault_tui.text import visible
 
 COOKIE: Final = "agentvault_login"
 PATH: Final = "/u"
@@ -47,32 +45,17 @@ _NO: Final = "User did not authorize the request"
 _log = logging.getLogger("agentvault.tenant")
 
 
-@dataclass(frozen=True, slots=True)
-class LoginText:
-    """What the pages show of a request, displayable."""
-
-    kind: LoginKind
-    client: Shown
-    audience: Shown
-    scopes: tuple[Shown, ...]
-    back_to: Shown
-    redirect_origin: str
-    """Where the consent form may be redirected to."""
-    connection: Shown | None = None
-    owner: Shown | None = None
-
-
 class LoginPages:
     """Sign-in for one request, whichever kind the state names.
 
     There is no remembered sign-in: each request takes the password afresh. A GET shows
     what is asked, and changes nothing; each later step is a form that brings the state
-    back, sealed to the browser's cookie.
+    back, sealed to the browser's cookie for ten minutes. That also protects against
+    cross-site request forgery: it takes the page that held the state, and the cookie.
     """
 
     def __init__(self, parts: Parts, views: Views) -> None:
         self._parts = parts
-        self._states = SealedStates(parts.seal, parts.clock)
         self._views = views
 
     def routes(self) -> list[BaseRoute]:
@@ -196,7 +179,7 @@ class LoginPages:
     ) -> Response:
         text = self._text(state)
         cookie = browser_cookie(request.cookies.get(COOKIE))
-        sealed = self._states.close(state, cookie)
+        sealed = self._sealed(state, cookie)
         if text is None or len(sealed) > LONGEST:
             return self._over()
         user = self._parts.people.find(state.sub)
@@ -211,15 +194,15 @@ class LoginPages:
             # Browsers hold a form's redirect to form-action as well.
             policy = answer.headers["content-security-policy"]
             answer.headers["content-security-policy"] = policy.replace(
-                "form-action 'self'", f"form-action 'self' {text.redirect_origin}"
+                "form-action 'self'", f"form-action 'self' {text['redirect_origin']}"
             )
         # As on the activation pages: http on loopback, so no Secure. The path is the
         # whole tenant's, so that a second tab keeps the first one's cookie.
         answer.set_cookie(COOKIE, cookie, path="/", httponly=True, samesite="strict")
         return answer
 
-    def _text(self, state: LoginState) -> LoginText | None:
-        """Return what is shown of a request; None when it is over."""
+    def _text(self, state: LoginState) -> dict[str, object] | None:
+        """Return what the pages show of a request, displayable; None: it is over."""
         parts = self._parts
         client = parts.clients.find(state.client_id)
         redirect_uri, scope = state.redirect_uri, state.scope
@@ -238,23 +221,45 @@ class LoginPages:
             return None
         to = urlsplit(redirect_uri)
         origin = f"{to.scheme}://{to.netloc}"
-        return LoginText(
-            state.kind,
-            client=visible(client.name, 128),
-            audience=visible(audience, 600),
-            scopes=tuple(visible(word, 300) for word in scope.split()),
-            back_to=visible(origin, 300),
-            redirect_origin=origin,
-            connection=connection,
-            owner=owner,
-        )
+        return {
+            "kind": state.kind,
+            "client": visible(client.name, 128),
+            "audience": visible(audience, 600),
+            "scopes": [visible(word, 300) for word in scope.split()],
+            "back_to": visible(origin, 300),
+            "redirect_origin": origin,
+            "connection": connection,
+            "owner": owner,
+        }
 
     async def _submitted(
         self, request: Request
     ) -> tuple[Mapping[str, str], LoginState | None]:
         form = await page_form(request)
-        state = self._states.open(form.get("state", ""), request.cookies.get(COOKIE))
-        return form, state
+        sent, cookie = form.get("state", ""), request.cookies.get(COOKIE)
+        return form, self._opened(sent, cookie) if cookie else None
+
+    def _sealed(self, state: LoginState, cookie: str) -> str:
+        """Return what the next form brings back."""
+        until = self._parts.clock.now().timestamp() + LIFETIME
+        said = json.dumps([until, asdict(state)]).encode()
+        box = self._parts.seal.close(_KIND, sha256_hex(cookie), 1, said)
+        return base64.urlsafe_b64encode(box).decode()
+
+    def _opened(self, sent: str, cookie: str) -> LoginState | None:
+        """Return the state of a form; None if it is old, or another browser's."""
+        if len(sent) > LONGEST:
+            return None
+        try:
+            box = base64.urlsafe_b64decode(sent.encode())
+            raw = self._parts.seal.open(_KIND, sha256_hex(cookie), 1, box)
+        except (TenantError, binascii.Error, ValueError):
+            return None
+        until, members = json.loads(raw)
+        # Not after its time, and not if the clock was set back by more than its life.
+        left: float = until - self._parts.clock.now().timestamp()
+        known: dict[str, Any] = members
+        return LoginState(**known) if 0 < left <= LIFETIME else None
 
 
 def _back(redirect_uri: str, **members: str | None) -> Response:
@@ -296,40 +301,6 @@ class LoginState:
     """Who has shown their password."""
     at: int = 0
     """When, in epoch seconds."""
-
-
-class SealedStates:
-    """Seals states into forms, each for one browser and ten minutes.
-
-    A state also protects against cross-site request forgery: it takes the page that
-    held it, and the cookie of the browser that got the page.
-    """
-
-    def __init__(self, seal: TenantSeal, clock: Clock) -> None:
-        self._seal = seal
-        self._clock = clock
-
-    def close(self, state: LoginState, cookie: str) -> str:
-        """Return what the next form brings back."""
-        until = self._clock.now().timestamp() + LIFETIME
-        said = json.dumps([until, asdict(state)]).encode()
-        box = self._seal.close(_KIND, sha256_hex(cookie), 1, said)
-        return base64.urlsafe_b64encode(box).decode()
-
-    def open(self, sent: str, cookie: str | None) -> LoginState | None:
-        """Return the state of a form; None if it is old, or another browser's."""
-        if not cookie or len(sent) > LONGEST:
-            return None
-        try:
-            box = base64.urlsafe_b64decode(sent.encode())
-            raw = self._seal.open(_KIND, sha256_hex(cookie), 1, box)
-        except (TenantError, binascii.Error, ValueError):
-            return None
-        until, members = json.loads(raw)
-        # Not after its time, and not if the clock was set back by more than its life.
-        left: float = until - self._clock.now().timestamp()
-        known: dict[str, Any] = members
-        return LoginState(**known) if 0 < left <= LIFETIME else None
 
 
 _URI_CAP: Final = 2000
