@@ -14,7 +14,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import replace
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Final, Self
+from typing import Final
 from urllib.parse import quote, quote_plus
 
 import httpx
@@ -52,26 +52,18 @@ _WAYS: Final = (str, quote, quote_plus)
 class SecretRedactor:
     """Takes the secrets of one request out of what comes back."""
 
-    def __init__(self, secrets: frozenset[str]) -> None:
-        """Redact *secrets*, also as an address or a form writes them."""
-        ways = {way(one) for one in secrets for way in _WAYS}
-        # The longest first: one may be the beginning of another.
-        self._secrets = sorted(ways, key=len, reverse=True)
-
-    @classmethod
-    def of(
-        cls, form: Mapping[str, str] | None, body: object, bearer: Secret | None
-    ) -> Self:
-        """Find the secrets of a request."""
+    def __init__(
+        self, form: Mapping[str, str] | None, body: object, bearer: Secret | None
+    ) -> None:
+        """Find the secrets of a request, also as an address or a form writes them."""
         members = {**(form or {}), **(body if isinstance(body, dict) else {})}
         found = [members[name] for name in _CONFIDENTIAL & members.keys()]
         if bearer is not None:
             found.append(bearer.reveal())
-        return cls(
-            frozenset(
-                one for one in found if isinstance(one, str) and len(one) >= _SHORTEST
-            )
-        )
+        secrets = {one for one in found if isinstance(one, str)}
+        ways = {way(one) for one in secrets if len(one) >= _SHORTEST for way in _WAYS}
+        # The longest first: one may be the beginning of another.
+        self._secrets = sorted(ways, key=len, reverse=True)
 
     def out_of(self, text: str) -> str:
         """Return *text* without them."""
@@ -171,14 +163,16 @@ class Wire:
             headers["Content-Type"] = "application/json"
             content = json.dumps(body).encode()
         try:
-            client = self._http()
+            request = self._http().build_request(
+                method, url, data=form, content=content, headers=headers
+            )
+            echoes = SecretRedactor(form, body, bearer)
+            reply = await self._exchange(request, cap, echoes)
         except TenantUnreachableError:
             self.reachable = False
             raise
-        request = client.build_request(
-            method, url, data=form, content=content, headers=headers
-        )
-        return await self._exchange(request, cap, SecretRedactor.of(form, body, bearer))
+        self.reachable = reply.status < 500
+        return reply
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -194,20 +188,14 @@ class Wire:
             async with asyncio.timeout(self._seconds):
                 reply = await self._read(request, cap)
         except TimeoutError as error:
-            self.reachable = False
             what = f"did not answer within {self._seconds:g} s"
             raise self._unreachable(what) from error
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-            self.reachable = False
             what = f"cannot be reached ({visible(echoes.out_of(str(error)), 120)})"
             if self._route.proxy:
                 what += f" through the proxy {visible(self._route.proxy_shown, 100)}"
             # Without its cause: httpx quotes what it could not read.
             raise self._unreachable(what, str(error)) from None
-        except TenantUnreachableError:
-            self.reachable = False
-            raise
-        self.reachable = reply.status < 500
         return echoes.out_of_refusal(reply)
 
     async def _read(self, request: httpx.Request, cap: int) -> TenantReply:
