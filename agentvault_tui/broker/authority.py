@@ -177,7 +177,7 @@ class Sessions:
 
     async def _wait(self, operator: Actor, flow: DeviceFlow) -> None:
         try:
-            end = await self._broker.tenant.wait(flow, asyncio.Event())
+            end = await self._broker.tenant.wait(flow)
             if not isinstance(end, FlowTokens):
                 away = self._broker.tenant.reachable is False
                 await self._refused(operator, problem_of(end, away=away))

@@ -18,7 +18,6 @@ from agentvault_tui.vault.credentials import (
 from agentvault_tui.vault.device import (
     DeviceFlow,
     End,
-    FlowCancelled,
     FlowDenied,
     FlowExpired,
     FlowFailed,
@@ -60,7 +59,6 @@ __all__ = [
     "DeviceFlow",
     "End",
     "FixedToken",
-    "FlowCancelled",
     "FlowDenied",
     "FlowExpired",
     "FlowFailed",

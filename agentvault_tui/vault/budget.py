@@ -8,7 +8,7 @@ from typing import Final
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.vault.reply import TenantReply
-from agentvault_tui.vault.waiting import Sleep, nap, unless
+from agentvault_tui.vault.tenant import Sleep
 
 FREE_RATE: Final = 2.0
 """Management requests a second that a free Auth0 tenant answers."""
@@ -78,7 +78,16 @@ class Budget:
                     self._left -= 1
                     return
                 # The first in the queue sleeps for all; whoever overtakes wakes it.
-                await unless(news, nap(self._sleep, pause))
+                waits = [
+                    asyncio.ensure_future(self._sleep(pause)),
+                    asyncio.ensure_future(news.wait()),
+                ]
+                try:
+                    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for wait in waits:
+                        wait.cancel()
+                    await asyncio.gather(*waits, return_exceptions=True)
         finally:
             self._queue.remove(ticket)
             self._tell()

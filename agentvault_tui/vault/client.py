@@ -23,8 +23,7 @@ from agentvault_tui.vault.device import (
 from agentvault_tui.vault.discovery import Keys, read_keys
 from agentvault_tui.vault.identity import SKEW, Identity, key_id, verify, verify_nonce
 from agentvault_tui.vault.refreshed import CachedDocument
-from agentvault_tui.vault.tenant import Tenant
-from agentvault_tui.vault.waiting import Sleep
+from agentvault_tui.vault.tenant import Sleep, Tenant
 
 SCOPE: Final = "openid profile email"
 """An assertion of identity, and nothing that could be used against an API."""
@@ -119,11 +118,9 @@ class TenantClient:
         """Ask the token endpoint once; an outage is an answer, not an error."""
         return await poll_once(self.tenant, self.client_id, flow)
 
-    async def wait(self, flow: DeviceFlow, cancel: asyncio.Event) -> End:
-        """Poll until the person decided, the code ran out, or *cancel* is set."""
-        return await poll_until_ended(
-            self.tenant, flow, lambda: self.poll_once(flow), cancel
-        )
+    async def wait(self, flow: DeviceFlow) -> End:
+        """Poll until the person decided or the code ran out."""
+        return await poll_until_ended(self.tenant, flow, lambda: self.poll_once(flow))
 
     async def verify_id_token(
         self, raw: str, *, not_before: datetime, until: Deadline | None = None

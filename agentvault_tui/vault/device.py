@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -20,7 +19,6 @@ from agentvault_tui.vault.reply import TenantReply
 from agentvault_tui.vault.retries import RetryLimits
 from agentvault_tui.vault.tenant import Tenant
 from agentvault_tui.vault.tokens import AccessToken, ask_token, read_access
-from agentvault_tui.vault.waiting import nap, unless
 
 DEFAULT_INTERVAL: Final = 5
 """RFC 8628 section 3.2, when the tenant names none."""
@@ -103,11 +101,6 @@ class FlowFailed:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class FlowCancelled:
-    """The caller stopped waiting."""
-
-
 Poll = (
     FlowTokens
     | FlowPending
@@ -117,7 +110,7 @@ Poll = (
     | FlowExpired
     | FlowFailed
 )
-End = FlowTokens | FlowDenied | FlowExpired | FlowFailed | FlowCancelled
+End = FlowTokens | FlowDenied | FlowExpired | FlowFailed
 
 
 async def start_flow(
@@ -248,12 +241,9 @@ def _odd(what: str) -> TenantError:
 
 
 async def poll_until_ended(
-    tenant: Tenant,
-    flow: DeviceFlow,
-    ask: Callable[[], Coroutine[object, object, Poll]],
-    cancel: asyncio.Event,
+    tenant: Tenant, flow: DeviceFlow, ask: Callable[[], Awaitable[Poll]]
 ) -> End:
-    """Poll with *ask* until the person decided, the code ran out, or *cancel* is set.
+    """Poll with *ask* until the person decided or the code ran out.
 
     The interval counts from the receipt of the last answer; each slow_down makes it
     longer for good, an outage only until it is over.
@@ -261,15 +251,10 @@ async def poll_until_ended(
     interval = flow.interval + MARGIN
     pause = interval
     while True:
-        left = flow.expires.remaining(tenant.clock)
-        await unless(cancel, nap(tenant.sleep, min(pause, left)))
-        if cancel.is_set():
-            return FlowCancelled()
+        await tenant.sleep(min(pause, flow.expires.remaining(tenant.clock)))
         if flow.expires.passed(tenant.clock):
             return FlowExpired()
-        result = await unless(cancel, ask())
-        if result is None or cancel.is_set():
-            return FlowCancelled()
+        result = await ask()
         match result:
             case FlowPending():
                 pause = interval
@@ -315,7 +300,7 @@ async def sign_in(
         # No openid in the scope, so no ID token: what it may is all that counts.
         return await poll_once(tenant, client_id, flow, openid=False)
 
-    match await poll_until_ended(tenant, flow, ask, asyncio.Event()):
+    match await poll_until_ended(tenant, flow, ask):
         case FlowTokens(access=AccessToken() as access):
             return access
         case FlowDenied(message):

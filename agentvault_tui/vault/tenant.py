@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from agentvault_tui.clock import Clock
@@ -15,8 +15,10 @@ from agentvault_tui.vault.issuer import check_issuer
 from agentvault_tui.vault.refreshed import CachedDocument
 from agentvault_tui.vault.reply import TenantReply
 from agentvault_tui.vault.secret import Secret
-from agentvault_tui.vault.waiting import Sleep
 from agentvault_tui.vault.wire import MAX_BODY, Wire
+
+Sleep = Callable[[float], Awaitable[None]]
+"""Waits so many seconds; tests move a clock instead."""
 
 
 class Tenant:

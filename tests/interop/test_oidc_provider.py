@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
@@ -22,7 +21,6 @@ from agentvault_tui.vault import (
     SCOPE,
     AccessToken,
     DeviceFlow,
-    FlowCancelled,
     FlowDenied,
     FlowExpired,
     FlowFailed,
@@ -37,7 +35,7 @@ from agentvault_tui.vault import (
 )
 from agentvault_tui.vault.device import poll_once
 from agentvault_tui.vault.identity import key_id
-from agentvault_tui.vault.waiting import Sleep
+from agentvault_tui.vault.tenant import Sleep
 
 LIFE = 600
 """Seconds that the provider's codes live."""
@@ -110,7 +108,7 @@ async def test_pending_then_approved_by_a_person_with_two_factors(
         client = TenantClient(issuer, "console", clock, sleep=sleep)
         seen = polled(client)
         flow = await client.start_device_flow(ttl=LIFE)
-        end = await client.wait(flow, asyncio.Event())
+        end = await client.wait(flow)
     assert isinstance(end, FlowTokens)
     assert seen[:-1] == [FlowPending()]
     assert naps == [5.25, 5.25]  # RFC 8628 section 3.2: the provider names no interval.
@@ -140,14 +138,6 @@ async def test_a_code_runs_out(provider: Provider, client: TenantClient) -> None
         assert await client.poll_once(flow) == FlowExpired()
     finally:
         provider.ahead(0)
-
-
-async def test_we_stop_waiting(client: TenantClient) -> None:
-    """A wait that is cancelled asks no more."""
-    cancel = asyncio.Event()
-    cancel.set()
-    flow = await client.start_device_flow(ttl=LIFE)
-    assert await client.wait(flow, cancel) == FlowCancelled()
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ class ScriptedTenant:
         self._ends.append(asyncio.get_running_loop().create_future())
         return flow
 
-    async def wait(self, flow: DeviceFlow, cancel: asyncio.Event) -> End:
+    async def wait(self, flow: DeviceFlow) -> End:
         return await self._ends[self.flows.index(flow)]
 
     async def verify_id_token(

@@ -7,7 +7,6 @@ ask, they void what is recorded.
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import logging
 import socket
@@ -43,7 +42,6 @@ from agentvault_tui.model import (
 from agentvault_tui.text import visible
 from agentvault_tui.vault import (
     DeviceFlow,
-    FlowCancelled,
     FlowDenied,
     FlowExpired,
     FlowFailed,
@@ -269,7 +267,7 @@ async def _not_begun(
 async def _await_person(broker: Broker, started: StepUp, flow: DeviceFlow) -> None:
     """Poll the tenant until the device flow ends, then mint or wait again."""
     try:
-        result = await broker.tenant.wait(flow, asyncio.Event())
+        result = await broker.tenant.wait(flow)
         if not isinstance(result, FlowTokens):
             away = broker.tenant.reachable is False
             problem = problem_of(result, away=away)
@@ -300,7 +298,7 @@ def device_code(flow: DeviceFlow) -> DeviceCode:
 
 
 def problem_of(
-    end: FlowDenied | FlowExpired | FlowFailed | FlowCancelled, *, away: bool = False
+    end: FlowDenied | FlowExpired | FlowFailed, *, away: bool = False
 ) -> str:
     """Say why a flow ended without a person's yes."""
     match end:
@@ -313,8 +311,6 @@ def problem_of(
             return "the code ran out before it was used"
         case FlowFailed(error, message):
             return f"the tenant gave up: {visible(error, 40)} {visible(message, 120)}"
-        case FlowCancelled():
-            return "stopped waiting for the tenant"
 
 
 async def _back_to_pending(broker: Broker, started: StepUp, problem: str) -> None:
