@@ -42,12 +42,7 @@ class Export:
         self.written = 0
 
     async def run(self, path: Path) -> None:
-        """Write to *path*, which must not exist yet; when cut short, leave nothing.
-
-        Raises:
-            UsageError: it cannot be written there.
-            AgentVaultError: the broker did not answer.
-        """
+        """Write to *path*, which must not exist yet; when cut short, leave nothing."""
         part = path.with_name(path.name + ".part")
         made: list[Path] = []
         try:
@@ -107,11 +102,7 @@ def suggestion(now: datetime, room: int = LONGEST) -> str:
 
 
 def read_path(text: str) -> Path:
-    """Read where to write.
-
-    Raises:
-        UsageError: nothing can or may be written there.
-    """
+    """Read where to write."""
     if not text.strip():
         raise UsageError("name a file", "its end says how: .jsonl or .csv")
     try:

@@ -415,11 +415,7 @@ class BrokerLink:
         return told, (self.mirror.clock.boot() - started) * 1000
 
     def check(self) -> None:
-        """Refuse to decide on what the broker has not confirmed.
-
-        Raises:
-            RefusedError: this console only reads, or what it shows may be old.
-        """
+        """Refuse to decide on what the broker has not confirmed."""
         if self.read_only:
             raise RefusedError("this console is read-only")
         link = self.mirror.link

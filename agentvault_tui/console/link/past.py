@@ -74,11 +74,7 @@ class Stay:
 
 
 async def look(link: BrokerLink, aim: Aim) -> tuple[PastInfo, list[EventInfo]]:
-    """Read a moment and the events before it, oldest first.
-
-    Raises:
-        AgentVaultError: there is no such moment, or nobody answers.
-    """
+    """Read a moment and the events before it, oldest first."""
     told = await link.past(aim.query())
     page = await link.audit_page(AuditQuery(before=told.seq + 1, limit=EVENTS))
     return told, list(reversed(page.events))

@@ -83,11 +83,7 @@ class SavedFilters:
         return ""
 
     def _read(self) -> dict[str, str]:
-        """Read the file.
-
-        Raises:
-            ValueError: it is not what was written here.
-        """
+        """Read the file."""
         if self.file is None:
             return dict(self._kept)
         try:
