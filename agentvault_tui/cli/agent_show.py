@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from agentvault_tui.cli.output import Cell, Output
+from agentvault_tui.cli.output import Output
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.console.draw.glyphs import (
     ASCII_LEVELS,
@@ -25,12 +25,7 @@ from agentvault_tui.operator_api.history import (
     RevokeForecast,
     ScopeUseInfo,
 )
-from agentvault_tui.operator_api.shapes import (
-    OUTCOMES,
-    AgentInfo,
-    ScopeInfo,
-    TokenInfo,
-)
+from agentvault_tui.operator_api.shapes import OUTCOMES, AgentInfo, ScopeInfo
 
 _BESIDE: Final = 24
 """Cells beside the bars of a day: the word, and the largest number."""
@@ -58,19 +53,12 @@ def print_agent(
     _day(out, activity.quarters)
     if activity.denials:
         out.line()
-        out.table(
-            ("DENIED FOR", "TIMES", "LAST"),
-            [
-                [
-                    out.cell(denial.reason),
-                    out.cell(denial.count),
-                    out.cell(denial.last_at),
-                ]
-                for denial in activity.denials
-            ],
-        )
+        rows = [(one.reason, one.count, one.last_at) for one in activity.denials]
+        out.table(("DENIED FOR", "TIMES", "LAST"), rows)
     if agent.listed_tokens:
-        _tokens(out, agent.listed_tokens)
+        out.line()
+        tokens = [(t.id, t.kind, t.expires_at, t.scope) for t in agent.listed_tokens]
+        out.table(("TOKEN", "KIND", "EXPIRES", "SCOPE"), tokens)
 
 
 def _identity(out: Output, agent: AgentInfo, activity: ActivityInfo) -> None:
@@ -134,20 +122,18 @@ def _scopes(
     out: Output, scopes: Iterable[ScopeUseInfo], catalogue: dict[str, ScopeInfo]
 ) -> None:
     out.line()
-    rows: list[list[Cell]] = []
+    rows: list[list[object]] = []
     for use in scopes:
         known = catalogue.get(use.scope)
         words = known.description if known else None
         words = words if use.granted else "not granted"
         rows.append(
             [
-                out.cell(use.scope),
+                use.scope,
                 out.word(known.risk if known else None),
-                out.cell(use.uses),
-                out.cell(use.denied),
-                out.cell(use.escalated),
-                out.cell(use.last_used_at or "never"),
-                out.cell(words),
+                *(use.uses, use.denied, use.escalated),
+                use.last_used_at or "never",
+                words,
             ]
         )
     out.table(
@@ -177,19 +163,3 @@ def _day(out: Output, day: QuartersInfo) -> None:
             bars(numbers, levels),
             out.cell(total),
         )
-
-
-def _tokens(out: Output, tokens: Iterable[TokenInfo]) -> None:
-    out.line()
-    out.table(
-        ("TOKEN", "KIND", "EXPIRES", "SCOPE"),
-        [
-            [
-                out.cell(token.id),
-                out.cell(token.kind),
-                out.cell(token.expires_at),
-                out.cell(token.scope),
-            ]
-            for token in tokens
-        ],
-    )

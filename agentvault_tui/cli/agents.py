@@ -23,7 +23,7 @@ from agentvault_tui.operator_api.requests import (
     RevokeRequest,
     ScopesRequest,
 )
-from agentvault_tui.operator_api.shapes import AgentInfo
+from agentvault_tui.operator_api.shapes import OUTCOMES, AgentInfo
 
 _KEY_CAP: Final = 64 * 1024
 _KEPT: Final = {
@@ -63,30 +63,21 @@ def list_agents(session: CliSession) -> None:
     rows = [
         [
             out.cell(agent.name, "strong", 40),
-            out.cell(agent.id),
+            agent.id,
             out.cell(agent.owner, limit=40),
             out.word(
                 "stopped" if panic.on and agent.status == "active" else agent.status
             ),
-            out.cell(agent.live_tokens),
-            out.cell(agent.counts.allowed),
-            out.cell(agent.counts.denied),
-            out.cell(agent.counts.escalated),
-            out.cell(
-                f"serves {' '.join(agent.serves) or 'every scope'}"
-                if agent.resource_server
-                else " ".join(agent.scopes)
-            ),
+            agent.live_tokens,
+            *(getattr(agent.counts, word) for word in OUTCOMES),
+            f"serves {' '.join(agent.serves) or 'every scope'}"
+            if agent.resource_server
+            else " ".join(agent.scopes),
         ]
         for agent in agents
     ]
-    out.table(
-        (
-            *("NAME", "ID", "OWNER", "STATUS", "TOKENS"),
-            *("ALLOWED", "DENIED", "ESCALATED", "SCOPES"),
-        ),
-        rows,
-    )
+    counts = map(str.upper, OUTCOMES)
+    out.table(("NAME", "ID", "OWNER", "STATUS", "TOKENS", *counts, "SCOPES"), rows)
 
 
 @agents.command("show", example="agentvault agents show calendar-agent")

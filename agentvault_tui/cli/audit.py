@@ -230,17 +230,17 @@ def _print_past(out: Output, found: PastInfo) -> None:
     agents = [
         [
             out.cell(agent.name, "strong", 60),
-            out.cell(agent.id),
+            agent.id,
             out.word(agent.status),
-            out.cell(agent.tokens_live),
-            *(out.cell(getattr(agent.counts, word)) for word in OUTCOMES),
-            out.cell(" ".join(agent.scopes)),
+            agent.tokens_live,
+            *(getattr(agent.counts, word) for word in OUTCOMES),
+            " ".join(agent.scopes),
         ]
         for agent in found.agents or ()
     ]
     if agents:
-        heads = ("NAME", "ID", "STATUS", "TOKENS", "ALLOWED", "DENIED", "ESCALATED")
-        out.table((*heads, "SCOPES"), agents)
+        counts = map(str.upper, OUTCOMES)
+        out.table(("NAME", "ID", "STATUS", "TOKENS", *counts, "SCOPES"), agents)
     else:
         out.line("no agents then")
 
@@ -249,12 +249,10 @@ def _print_past(out: Output, found: PastInfo) -> None:
 
     waiting = [
         [
-            out.cell(each.id),
+            each.id,
             out.word(stepup_state(each.status)),
             out.cell(each.agent_name, "strong", 60),
-            out.cell(each.action),
-            out.cell(each.resource),
-            out.cell(f"{left(each.expires_at)} s left"),
+            *(each.action, each.resource, f"{left(each.expires_at)} s left"),
         ]
         for each in found.stepups or ()
         if each.status in OPEN

@@ -264,13 +264,12 @@ def list_connections(session: CliSession, agent: str | None) -> None:
         [
             [
                 out.cell(one.agent_name, "strong", 40),
-                out.cell(one.connection),
-                out.cell(one.account),
+                *(one.connection, one.account),
                 out.cell(one.user_name or one.user, limit=40),
-                out.cell(" ".join(one.scopes)),
+                " ".join(one.scopes),
                 out.cell(" ".join(one.provider_scopes), limit=60),
-                out.cell("being removed" if one.removing else str(one.since)[:19]),
-                out.cell(_names(one.shared_with)),
+                "being removed" if one.removing else str(one.since)[:19],
+                _names(one.shared_with),
             ]
             for one in answer.connections
         ],

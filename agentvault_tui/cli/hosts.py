@@ -213,11 +213,7 @@ def _copilot(run: HostCommands, base: Path, *, managed: bool) -> list[HostFile]:
 
 
 def _copilot_hooks(run: HostCommands) -> dict[str, Any]:
-    entry = {
-        "type": "command",
-        "bash": run.hook("copilot"),
-        "timeoutSec": _SECONDS,
-    }
+    entry = {"type": "command", "bash": run.hook("copilot"), "timeoutSec": _SECONDS}
     return {"version": 1, "hooks": {"preToolUse": [entry]}}
 
 
@@ -306,13 +302,7 @@ _FILES: Final[Mapping[str, Callable[..., list[HostFile]]]] = {
 )
 @pass_session
 def connect(
-    session: CliSession,
-    host: str,
-    ref: str,
-    *,
-    write: bool,
-    managed: bool,
-    tools: bool,
+    session: CliSession, host: str, ref: str, *, write: bool, managed: bool, tools: bool
 ) -> None:
     """Print or write the configuration that puts an agent host behind AgentVault.
 

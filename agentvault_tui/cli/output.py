@@ -29,8 +29,7 @@ _STYLES: Final[Mapping[str, Mapping[str, Any]]] = {
 _WORDS: Final = {
     **dict.fromkeys(("active", "allowed", "approved", "redeemed", "ok"), "good"),
     **dict.fromkeys(
-        ("revoked", "stopped", "denied", "high", "fault", "cancelled", "refused"),
-        "bad",
+        ("revoked", "stopped", "denied", "high", "fault", "cancelled", "refused"), "bad"
     ),
     **dict.fromkeys(
         (
@@ -144,20 +143,25 @@ class Output:
     def table(
         self,
         headers: Sequence[str],
-        rows: Sequence[Sequence[Cell]],
+        rows: Iterable[Sequence[object]],
         keep: Sequence[str] = ("ID",),
     ) -> None:
         """Print aligned columns, cut to the terminal's width if there is one.
 
-        Columns in *keep* are never cut: what is typed or copied must be whole.
+        What is no `Cell` is made one. Columns in *keep* are never cut: what is typed
+        or copied must be whole.
         """
-        head = [Cell(Shown(header), "quiet") for header in headers]
+        lines = [[Cell(Shown(header), "quiet") for header in headers]]
+        lines += [
+            [one if isinstance(one, Cell) else self.cell(one) for one in row]
+            for row in rows
+        ]
         widths = [
-            max(cell_width(row[index].text) for row in (head, *rows))
-            for index in range(len(headers))
+            max(cell_width(cell.text) for cell in column)
+            for column in zip(*lines, strict=True)
         ]
         self._fit(widths, [header in keep for header in headers])
-        for row in (head, *rows):
+        for row in lines:
             cells = [
                 Cell(clip(cell.text, width, ascii_only=self.ascii_only), cell.style)
                 for cell, width in zip(row, widths, strict=True)

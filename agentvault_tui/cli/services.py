@@ -12,12 +12,7 @@ from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
-from agentvault_tui.errors import (
-    ConflictError,
-    NotFoundError,
-    ServiceError,
-    UsageError,
-)
+from agentvault_tui.errors import ConflictError, NotFoundError, ServiceError, UsageError
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.requests import TryRequest
 from agentvault_tui.operator_api.shapes import RouteInfo, ServiceInfo, TryInfo

@@ -63,7 +63,7 @@ def list_stepups(
         ),
         [
             [
-                out.cell(item.id),
+                item.id,
                 out.word(stepup_state(item.status)),
                 out.cell(item.agent_name, "strong", 40),
                 out.cell(item.action, limit=40),
@@ -71,8 +71,7 @@ def list_stepups(
                 if item.unlimited
                 else out.cell(item.resource, limit=40),
                 out.word(item.risk),
-                out.cell(item.fingerprint),
-                out.cell(item.expires_at[11:19] + "Z"),
+                *(item.fingerprint, item.expires_at[11:19] + "Z"),
             ]
             for item in answer.stepups
         ],

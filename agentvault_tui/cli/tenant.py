@@ -313,9 +313,8 @@ def list_users(session: CliSession) -> None:
             [
                 [
                     out.cell(person.name, "strong"),
-                    out.cell(", ".join(person.roles)),
-                    out.cell(person.sub),
-                    out.cell(person.created_at[:19] + "Z"),
+                    ", ".join(person.roles),
+                    *(person.sub, person.created_at[:19] + "Z"),
                 ]
                 for person in found
             ],
