@@ -24,7 +24,7 @@ from agentvault_tui.model import (
 from agentvault_tui.vault import ProviderToken, Secret
 
 SHARERS_SHOWN: Final = 100
-"""Of the agents that use one account, as many are named; there may be thousands."""
+"""Agents named of those that use one account; there may be thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,9 @@ class Prospect:
     known: bool = False
     """Whether anything is known that revokes there."""
     kept_for: tuple[AgentId, ...] = ()
-    """Agents that use the same person's account there; of many, some. A provider's
-    grant is a person's, to one application: it would end for all, so it is left."""
+    """Some agents that use the same person's account: it is left for them."""
     may_cut: tuple[AgentId, ...] = ()
-    """Agents of whose accounts nobody knows whether they are the same person's; of
-    many, some."""
+    """Some agents whose accounts may be the same person's."""
 
 
 class Accounts:
@@ -54,9 +52,9 @@ class Accounts:
         self._users: dict[tuple[str, str, str], dict[AgentId, bool]] = defaultdict(dict)
         """By tenant, vault user and connection: whether the agent's is in use."""
         self._used: dict[tuple[str, str, str], dict[AgentId, None]] = defaultdict(dict)
-        """Those in use, by the same."""
+        """Agents whose account is in use, by tenant, vault user and connection."""
         self._owners: dict[str, dict[str, dict[AgentId, None]]] = defaultdict(dict)
-        """Those in use, by connection and who the owner is at the provider."""
+        """Agents whose account is in use, by connection and owner there."""
 
     def put(self, account: Account) -> None:
         """Remember *account*, in place of what the agent had connected there."""

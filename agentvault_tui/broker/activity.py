@@ -32,7 +32,7 @@ QUARTERS: Final = 96
 """A day and night in quarters of an hour; the last one is still going on."""
 _QUARTER: Final = timedelta(minutes=15)
 _AGAIN: Final = 20
-"""Revocations of one that is revoked already that are looked at."""
+"""Events read of repeated revocations of one agent."""
 
 
 async def activity_of(broker: Broker, agent: Agent) -> ActivityInfo:

@@ -73,7 +73,7 @@ class Expired:
     """The time for a decision, or to fetch the token, is over: ``expired_token``."""
 
     approved: bool = False
-    """A person said yes, and the agent did not come for its token."""
+    """Whether a person approved it, and the agent did not fetch its token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Provided:
 
     access_token: Secret
     scope: str
-    """In the provider's words."""
+    """Scopes of the provider."""
     expires_in: int
     """Seconds until the agent is to ask again: no more than a lease."""
     decision_id: DecisionId

@@ -79,7 +79,7 @@ class Sessions:
         self._logins: dict[str, _Login] = {}
         self._problems: dict[str, str] = {}
         self._over: list[Draft] = []
-        """Sessions that ended by themselves and are not recorded yet."""
+        """Sessions that expired and are not recorded yet."""
         self._starting = asyncio.Lock()
         self.on_change: Callable[[], None] = lambda: None
         """Called when someone signed in or out."""

@@ -46,11 +46,11 @@ from agentvault_tui.web.guard import StreamingApp
 log = logging.getLogger("agentvault.broker")
 
 _DECISIONS_A_TURN: Final = 2
-"""Of the event loop: about a millisecond, which is what a revocation waits for."""
+"""Requests decided in a turn of the event loop, about a millisecond."""
 _OTHERS_A_TURN: Final = 8
 
 SYSTEM = Actor(ActorKind.SYSTEM, "broker", "broker")
-"""Who acts when nobody did: expiry, start, stop, reload."""
+"""The actor of expiry, start, stop and reload."""
 
 
 @dataclass(slots=True)
@@ -58,17 +58,17 @@ class PolicyState:
     """What is known of the policy in force, and which live tokens it decided about."""
 
     problem: str | None = None
-    """Why the policy on disk is not the one in force, if so."""
+    """Why the policy on disk is not in force, if so."""
     recorded: str | None = None
-    """The version that the ledger has in force, if it has one."""
+    """The version that the ledger has in force, if any."""
     checked: set[str] | None = None
-    """Hashes of those that were; None once all are."""
+    """Hashes of tokens that were looked at; None once all were."""
     unchecked: list[str] = field(default_factory=list)
-    """Hashes of those that are not yet, and of some that were."""
+    """Hashes of tokens to be looked at."""
     outdated: list[Token] = field(default_factory=list)
-    """Those that the policy in force would not issue, to be recorded as ended."""
+    """Tokens that the policy in force would not issue, to be recorded as revoked."""
     due: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when one of these lists is not empty."""
+    """Set while one of these lists is not empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,29 +139,29 @@ class Broker:
     line: AdmissionQueue = field(
         default_factory=lambda: AdmissionQueue(_DECISIONS_A_TURN)
     )
-    """Where agents' requests for tokens wait their turn."""
+    """Admits agents' requests for tokens."""
     side_line: AdmissionQueue = field(
         default_factory=lambda: AdmissionQueue(_OTHERS_A_TURN)
     )
-    """Where all their other requests do, so that no flood of one delays the other."""
+    """Admits all their other requests, so that neither delays the other."""
     call_line: AdmissionQueue = field(
         default_factory=lambda: AdmissionQueue(_OTHERS_A_TURN)
     )
-    """Where calls through the gateway do."""
+    """Admits calls through the gateway."""
     replays: ReplayStore = field(default_factory=ReplayStore)
-    """Assertions of clients that count no more."""
+    """Assertions that were used."""
     tenant_kind: str = "auth0"
     policy_state: PolicyState = field(default_factory=PolicyState)
     state_problem: str | None = None
-    """What at the start was not as the events say, if anything."""
+    """Which state rows a start found changed, if any."""
     verified: Verified | None = None
-    """How far the whole ledger was found right since the start; see `verification`."""
+    """How far the ledger was verified since the start."""
     unverified: str | None = None
-    """Why no verification of it could be done, while that is so."""
+    """Why the last verification had no result, while that is so."""
     verify_first: bool = False
-    """Whether nothing is restored before the ledger was found right."""
+    """Whether nothing is restored before the ledger was verified."""
     chores: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
-    """What upkeep does besides, at each look."""
+    """Called at each look of the upkeep."""
     on_status: Callable[[], None] = lambda: None
     """Called when something in the status line changed."""
     issuer: str = ""
@@ -173,23 +173,14 @@ class Broker:
     kept: dict[str, str] = field(default_factory=dict)
     """Small values that the last process left, by name."""
     uses: TokenUses = field(init=False)
-    """Active answers to resource servers, counted."""
     floods: Floods = field(init=False)
-    """Agents that go on asking for what they are refused."""
     cuts: Cuts = field(init=False)
-    """Revocations on their way to the ledger."""
     access: TenantAccess = field(init=False)
-    """The tenant's administration."""
     vault: VaultAccess = field(init=False)
-    """Where the provider tokens of connected accounts are."""
     flows_to_accounts: Flows = field(init=False)
-    """Connections that people are making."""
     outlook: Outlook = field(init=False)
-    """What a revocation would do at providers."""
     providers: Providers = field(init=False)
-    """The providers themselves."""
     outbox: Outbox = field(init=False)
-    """What revocations still have to do, at the tenant and at providers."""
 
     def __post_init__(self) -> None:
         """Join the rooms that work on others."""

@@ -59,7 +59,7 @@ _LEDGER_WAIT: Final = 0.25
 _JOURNAL_WAIT: Final = 2.0
 """Seconds its reply waits for the journal: a disk may hang for good."""
 _OWN: Final = 100
-"""Own tokens that an agent may end while the ledger is not writable."""
+"""Own tokens that an agent may revoke while the ledger is not writable."""
 _WORDS: Final = 200
 _NOBODY: Final = Actor(ActorKind.SYSTEM, "broker", "broker")
 OVERFLOW: Final = "more was cut than the journal keeps singly"
@@ -96,9 +96,9 @@ class Cuts:
     registry: Registry
     clock: Clock
     unrecorded: list[Pending] = field(default_factory=list)
-    """Those whose record failed; it is tried again when the ledger can write."""
+    """Cuts whose record failed; it is tried again when the ledger can write."""
     late: list[Pending] = field(default_factory=list)
-    """Those whose record the ledger has taken and not finished."""
+    """Cuts that the ledger has taken and not finished."""
     replaying: tuple[KeptCut, ...] = ()
     """What the last process left, until all of it is in force."""
     journal: CutJournal | None = None
@@ -109,13 +109,13 @@ class Cuts:
     _recording: asyncio.Lock = field(default_factory=asyncio.Lock)
     _asked: int = 0
     _served: int = 0
-    """How many of those who asked are served by the last write."""
+    """How many of the calls of `keep` the last write served."""
     _outcome: Kept = Kept.LEDGER
-    """What came of it."""
+    """Where the last write kept them."""
     _written: list[KeptCut] | None = None
     """What the journal holds, where this process has written it."""
     _ended: Counter[AgentId] = field(default_factory=Counter)
-    """Tokens that agents ended themselves since the ledger last was writable."""
+    """Tokens that agents revoked themselves since the ledger was writable last."""
     _since: datetime | None = None
     """When what is replayed took effect."""
 
@@ -452,7 +452,7 @@ def _cut(pending: Pending, change: Change) -> KeptCut | None:
 _ENDED: Final = frozenset(
     (StepUpStatus.DENIED, StepUpStatus.CANCELLED, StepUpStatus.REDEEMED)
 )
-"""An expired one is found expired again."""
+"""An expired step-up expires again after a start."""
 
 
 def _kept(

@@ -29,9 +29,9 @@ BACKLOG: Final = 16 * 1024 * 1024
 _HEARTBEAT: Final = 5.0
 _PAGE: Final = 500
 _FRAMES_A_TURN: Final = 5
-"""Of the event loop: agents with a hundred tokens each are about 2 ms."""
+"""Frames written in a turn of the event loop, about 2 ms."""
 _GATHER: Final = 0.02
-"""Seconds to gather frames in: one write for many events, and nobody sees it."""
+"""Seconds in which frames are gathered into one write."""
 
 
 class Feed:

@@ -17,9 +17,9 @@ SPAN: Final = 10
 """Seconds over which refusals are counted, and for which a flooding agent keeps still
 before it is served again."""
 RATE: Final = 20
-"""Refusals a second, on average over that time, that an agent may have."""
+"""Refusals a second that an agent may have on average over that time."""
 BURST: Final = 5 * RATE * SPAN
-"""Refusals an agent may have at once, on credit: it comes back by RATE a second."""
+"""Refusals an agent may have at once; the credit comes back by RATE a second."""
 
 
 @dataclass(slots=True)
@@ -31,10 +31,10 @@ class _Agent:
     count: int = 0
     """Refusals in the window."""
     credit: float = BURST
-    """Refusals it may have at once, as of when it last asked."""
+    """Refusals it may have at once, when it last asked."""
     flooding: bool = False
     untold: int = 0
-    """Refusals of this flood that no event tells of yet."""
+    """Refusals of this flood that are in no event yet."""
     told_at: float | None = None
 
     def credit_at(self, now: float) -> float:

@@ -49,7 +49,7 @@ from agentvault_tui.model import (
 
 _SKEW: Final = timedelta(seconds=2)
 _NAMED: Final = 100
-"""So many of a kind an event names."""
+"""Rows of a kind that an event names."""
 
 log = logging.getLogger("agentvault.recovery")
 
@@ -365,4 +365,4 @@ _APPLY: Final[dict[str, Callable[[Broker, KeptCut, Actor], Awaitable[None]]]] = 
     "account": _close_account,
     "cooldown": _wait_longer,
 }
-"""What puts each kind of `KeptCut` in force."""
+"""Puts each kind of `KeptCut` in force."""

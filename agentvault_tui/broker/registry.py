@@ -61,9 +61,8 @@ class HeldTokens:
     def __init__(self) -> None:
         self._lanes: list[dict[TokenId, Token]] = []
         self.elevated = 0
-        """How many of them a person approved."""
         self.weight = 0
-        """The bytes they take in memory."""
+        """Bytes in memory."""
 
     def __len__(self) -> int:
         """Return how many there are; those that ended since `prune` still count."""
@@ -180,31 +179,31 @@ class Registry:
         self._names: dict[str, tuple[AgentId, ...]] = {}
         """Agents by their folded names, so that registering compares one name."""
         self._tokens: dict[str, Token] = {}
-        """By hash. What was cut stays here until `sweep`; `_held` says what lives."""
+        """By hash; with those that were cut and that `sweep` has not removed yet."""
         self._elevated: dict[StepUpId, Token] = {}
         self._held: dict[AgentId, HeldTokens] = {}
         self._weight = 0
-        """The bytes all live tokens took when last looked."""
+        """Bytes of all live tokens when last summed."""
         self._weighed_at = -_WEIGHED_FOR
         self._cut: deque[HeldTokens] = deque()
-        """Tokens that were cut, to be taken out of `_tokens`."""
+        """Tokens that were cut, to be removed from `_tokens`."""
         self._counts: dict[AgentId, AgentCounts] = {}
         self._last_seen: dict[AgentId, datetime] = {}
         self._epochs: dict[AgentId, int] = defaultdict(int)
         self._epoch = 0
         """Counts how often the tokens of all agents were cut."""
         self.admits: Callable[[Token], bool] = lambda _: True
-        """Whether the policy in force lets a live token be."""
+        """Whether the policy in force admits a live token."""
         self.foresee: Callable[[], Foreseen] = lambda: lambda _: ()
-        """Reads what a revocation would do at the tenant, by the names of its steps."""
+        """Returns what names the steps a revocation would take at the tenant."""
         self.outlook: Callable[[Account], Prospect] = lambda _: Prospect()
-        """What one would do to an account at its provider."""
+        """Returns what a revocation would do to an account at its provider."""
         self.changing: dict[AgentId, asyncio.Lock] = defaultdict(asyncio.Lock)
         """Held while a change of an agent that widens what it may is being recorded:
         each writes the whole row. Cuts do not ask, they void what is being recorded."""
         self._steps: dict[AgentId, dict[str, OutboxStep]] = defaultdict(dict)
         self._ending: dict[AgentId, list[frozenset[str]]] = {}
-        """Scopes whose tokens are just being ended: none of these lives any more."""
+        """Scopes that are being taken away: no token with one of them is live."""
 
     # Agents
 

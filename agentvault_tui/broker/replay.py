@@ -14,8 +14,7 @@ _SPAN: Final = 30
 """Seconds of expiry that share a bucket; a bucket is dropped whole."""
 _UNSAVED_CAP: Final = 10_000
 _LONGEST: Final = 300.0
-"""Seconds that an assertion may be good for: a started broker keeps each for as long
-by the boot clock, for the wall clock may be ahead."""
+"""Seconds an assertion may be valid, so long a start keeps each by the boot clock."""
 
 
 class FullError(Exception):

@@ -31,7 +31,7 @@ from agentvault_tui.model import (
 from agentvault_tui.operator_api import history, shapes
 
 TOKENS_SHOWN: Final = 100
-"""An agent may hold any number of tokens; the soonest to expire are listed."""
+"""Tokens of an agent that are listed, the soonest to expire."""
 
 T = TypeVar("T", bound=shapes.WireShape)
 

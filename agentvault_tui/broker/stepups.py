@@ -34,7 +34,7 @@ KEPT_DECIDED: Final = 200
 FIRST: Final = 30.0
 LONGEST: Final = 900.0
 _DOUBLINGS: Final = 5
-"""After so many the wait has reached the longest."""
+"""Denials after which the wait is the longest."""
 
 
 class StepUps:
@@ -46,17 +46,17 @@ class StepUps:
         self._known: dict[StepUpId, StepUp] = {}
         self._open_of: dict[AgentId, set[StepUpId]] = defaultdict(set)
         self.deciding: set[StepUpId] = set()
-        """Those whose decision is being recorded: the first one wins."""
+        """Step-ups whose decision is being recorded: the first decision wins."""
         self.flows: dict[StepUpId, asyncio.Task[None]] = {}
         """Device flows under way, one a step-up."""
         self.locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        """Two consoles that approve at once share one device flow."""
+        """Held while a device flow is started: two consoles share one."""
         self.polled: dict[StepUpId, float] = {}
         """When each waiting one was last polled, in boot seconds."""
         self._awaited: dict[StepUpId, asyncio.Event] = {}
-        """Set once a step-up is no longer open: see `decision`."""
+        """Set once a step-up is no longer open."""
         self._repeated: set[StepUpId] = set()
-        """Those asked for again since `take_repeated`."""
+        """Step-ups that were asked for again since `take_repeated`."""
 
     def take_over(
         self, stepups: Iterable[StepUp], cooldowns: Iterable[Cooldown]

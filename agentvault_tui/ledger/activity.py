@@ -24,7 +24,7 @@ SCOPE: Final = "scope"
 REASON: Final = "reason"
 QUARTER: Final = "quarter"
 REDEEMED: Final = "redeemed"
-"""Stands beside the outcomes: an elevated token was used."""
+"""Counted like an outcome: an elevated token was redeemed."""
 ALLOWED: Final = "allowed_by_policy"
 """The reason of a redemption whose token policy alone allowed."""
 UNCOUNTED: Final = (
@@ -81,7 +81,7 @@ class Fact(NamedTuple):
     action: str | None
     reason: str | None
     scope: str | None
-    """What the detail calls so, if that is a text."""
+    """The detail's ``scope``, if it is a text."""
 
 
 def keys(fact: Fact, stamp: str) -> list[Key]:

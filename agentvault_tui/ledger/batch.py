@@ -35,7 +35,7 @@ class Job:
     rows: list[tuple[str, Row]]
     attempt: Attempt
     done: asyncio.Future[tuple[Event, ...]] | None = None
-    """Who waits for it, if anybody does."""
+    """Set once it is durable, where a caller waits."""
 
     @classmethod
     def of(
@@ -73,7 +73,7 @@ class Batch:
     before: Tip
     after: Tip
     events: list[tuple[Event, ...]]
-    """For each job."""
+    """One tuple for each job."""
     statements: list[Statement]
 
 

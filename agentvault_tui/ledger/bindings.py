@@ -30,13 +30,12 @@ from agentvault_tui.model import (
 Row: TypeAlias = tuple[Any, ...]
 LEDGER: Final = Actor(ActorKind.SYSTEM, "ledger", "ledger")
 ALL_TOKENS: Final = "tokens:"
-"""Starts the key that voids the tokens of an agent, all or those of a scope, or of
-every agent."""
+"""Prefix of the key that voids tokens of an agent, a scope of it, or every agent."""
 CREDENTIAL: Final = "credential:"
-"""Starts the key of an agent's secret hash and public key: the row holds both."""
+"""Prefix of the key of an agent's secret hash and public key."""
 STEP: Final = "step:"
 UNBOUND: Final = ("app:", "jti:")
-"""Values in ``meta`` that no event speaks of: see docs/threat-model.md."""
+"""Prefixes of keys in ``meta`` that are not bound; see docs/threat-model.md."""
 LASTING_TYPES: Final = (
     EventType.AGENT_REGISTERED,
     EventType.AGENT_REVOKED,
@@ -54,11 +53,11 @@ LASTING_TYPES: Final = (
 """The only events that bind rows of unbounded age: few, so a start reads them all."""
 PASSING_TYPES: Final = tuple(kind for kind in EventType if kind not in DECISION_TYPES)
 _PASSING: Final = ("tok_", "sup_", "cooldown:", "lease:")
-"""Keys of rows that end by themselves: bound by any event, and found by a scan back."""
+"""Keys of rows that expire: bound by any event, and found by a scan back."""
 _FINAL: Final = 2**62
-"""A token that was dropped stays so, whatever the numbers of its rows."""
+"""A dropped token stays dropped, whatever the numbers of its rows."""
 _ROOM: Final = 640
-"""Bytes of bindings an event may have beside its other members, shortened or not."""
+"""Bytes of bindings that an event may have besides its other members."""
 _ROOM_ALONE: Final = 7_000
 
 
@@ -160,7 +159,7 @@ class Bound(dict[str, tuple[int, str]]):
     def __init__(self) -> None:
         super().__init__()
         self.at: dict[str, int] = {}
-        """The event that bound it."""
+        """The event that bound each key."""
 
     def learn(self, seq: int, state: str | None) -> None:
         """Take what an event binds, in whatever order events are read."""

@@ -36,7 +36,7 @@ from agentvault_tui.model import (
 _GENESIS_TAG: Final = b"agentvault ledger v1\n"
 _LINK_TAG: Final = b"agentvault event v1\n"
 _SEQ_AND_TIME: Final = 72
-"""Bytes to leave for the number and the time, which come when the place is known."""
+"""Bytes reserved for the number and the time."""
 _LONG_FIELD: Final = 1024
 _SHORT_FIELD: Final = 256
 _DETAIL: Final = 3584
@@ -78,13 +78,13 @@ class Prepared(NamedTuple):
     """A draft made canonical, waiting for its place."""
 
     draft: Draft
-    """Bounded: exactly what a reader gets back."""
+    """Bounded: what a reader gets back."""
     before: str
-    """The body up to the number."""
+    """The body before the number."""
     after: str
-    """The body from behind the time."""
+    """The body after the time."""
     text: str
-    """What the search looks in."""
+    """The search text."""
     state: str = ""
     """The member that binds state rows, between the number and the time."""
 

@@ -41,7 +41,7 @@ from agentvault_tui.home import Home, fsync_folder, put_private
 _MAGIC: Final = b"AgentVault cuts 2\n"
 _SELECTOR: Final = 512
 _MARK: Final = b"%019d\n"
-"""As many bytes as the text that stood there before numbers did."""
+"""Of fixed width, so that it is overwritten in place."""
 _FIRST: Final = 4096
 AREA: Final = 256 * 1024
 _SIZE: Final = _FIRST + 2 * AREA
@@ -66,14 +66,14 @@ class KeptCut:
     by: tuple[str, str, str]
     """The actor: kind, id and name."""
     since: int = 0
-    """The ledger's head when it took effect: its event comes after that one."""
+    """The ledger's head when it took effect; its event comes later."""
     agent: str = ""
     id: str = ""
     """Of the token, step-up or account; the connection's name comes after a space."""
     scopes: tuple[str, ...] = ()
     """Those taken away."""
     status: str = ""
-    """The step-up's; a cool-down's deadline, as the ledger keeps it."""
+    """The step-up's, or a cool-down's deadline as `docs` writes it."""
     why: str = ""
 
     @property

@@ -99,9 +99,9 @@ class Ledger:
         self._head_problem: str | None = None
         self._shortage: str | None = None
         self.fault: str | None = None
-        """Why what it holds is not what was recorded, once that was found."""
+        """What a verification found wrong, if anything."""
         self.unverified: str | None = None
-        """Why nobody could find out whether it is, for too long."""
+        """Why no verification had a result for too long, if so."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         self._loop = asyncio.get_running_loop()

@@ -31,12 +31,12 @@ from agentvault_tui.ledger.verify import check_tail
 RESERVE: Final = 64 * 1024 * 1024
 """Bytes that grants leave free, for revocations and the ledger's log."""
 _FILES: Final = 256
-"""Files that may still be made, likewise."""
+"""Free inodes that grants leave, likewise."""
 _SHARE: Final = 8
-"""Of a small file system at most an eighth is kept."""
+"""Of a small file system an eighth is reserved."""
 _MIB: Final = 1024 * 1024
 START: Final = _MIB
-"""Bytes that opening the stores takes; kept in a file, to be given up for a start."""
+"""Bytes that opening the stores takes, reserved in a file."""
 
 
 def shortage(folder: Path, *, before: bool = False) -> str | None:

@@ -52,7 +52,7 @@ _ROUTINE: Final = frozenset(
         EventType.TENANT_LOG,
     }
 )
-"""Types that happen in the course of work; all others are turns of the story."""
+"""Types of everyday events; all others count as turns."""
 
 
 class PastPlace(NamedTuple):
@@ -71,7 +71,7 @@ class Around:
     before: PastPlace | None
     after: PastPlace | None
     turn_before: PastPlace | None
-    """The nearest event that is a turn of the story: no routine of agents."""
+    """The nearest event before that is not routine."""
     turn_after: PastPlace | None
 
 
@@ -83,12 +83,12 @@ class Past:
     """The last event that had happened."""
     hash: str
     moment: datetime
-    """What countdowns count from: the event's own time, or later."""
+    """What countdowns count from: the event's time, or later."""
     agents: tuple[Agent, ...]
-    """Oldest first; what they prove themselves with is in no event."""
+    """Oldest first, without credentials."""
     counts: dict[AgentId, AgentCounts]
     minute: dict[AgentId, AgentCounts]
-    """The same for the last minute alone."""
+    """Counts of the last minute."""
     last_asked: dict[AgentId, datetime]
     holdings: dict[AgentId, PastHolding]
     stepups: tuple[StepUp, ...]
@@ -96,7 +96,7 @@ class Past:
     panic: Panic | None
     around: Around
     unsure: tuple[str, ...]
-    """Sentences: what the events do not say."""
+    """Sentences about what the events do not say."""
 
 
 class History:

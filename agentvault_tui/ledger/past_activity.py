@@ -43,7 +43,7 @@ _BODIES: Final = (
     " FROM events WHERE agent_id = ? AND type = ? AND outcome IS ? AND seq <= ?"
     " ORDER BY seq DESC LIMIT ?) GROUP BY action, reason, scope"
 )
-"""With max(), SQLite takes the other columns from the row that has it."""
+"""With max(), SQLite takes the other columns from the row that has the maximum."""
 _BEYOND: Final = (
     "SELECT seq FROM events WHERE agent_id = ? AND type = ? AND outcome IS ?"
     " AND seq <= ? ORDER BY seq DESC LIMIT 1 OFFSET ?"
@@ -68,7 +68,7 @@ class PastActivity:
     agent: Agent
     activity: Activity
     whole: bool
-    """Whether scopes and reasons count every decision, not the latest `MOST` alone."""
+    """Whether every decision is counted, not the latest `MOST` alone."""
 
 
 def activity_at(

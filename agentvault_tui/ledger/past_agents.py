@@ -54,11 +54,11 @@ class Roster:
         default_factory=lambda: defaultdict(list)
     )
     jumps: dict[int, float] = field(default_factory=dict)
-    """By how many seconds the wall clock was set, by the event that says so."""
+    """Seconds by which the wall clock was set, by event."""
     peaks: dict[int, datetime] = field(default_factory=dict)
-    """What the wall clock had reached when it was set back, by the same events."""
+    """What the wall clock had reached when it was set back, by event."""
     void: tuple[range, ...] = ()
-    """Batches that were found although their callers had been told they failed."""
+    """Batches that were found although their callers were told that they failed."""
     unsure: list[str] = field(default_factory=list)
 
     def valid_from(self, agent_id: AgentId) -> int | None:
@@ -83,7 +83,7 @@ class Rosters:
         self._events: list[Event] = []
         self._upto = 0
         self._last: tuple[int, Roster] = 0, Roster()
-        """What stood after so many of these events."""
+        """How many events were applied, and the state after them."""
 
     def at(self, db: sqlite3.Connection, seq: int) -> Roster:
         """Return what stood after event *seq*."""

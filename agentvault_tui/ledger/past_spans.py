@@ -27,7 +27,7 @@ from agentvault_tui.model import DECISION_TYPES, AgentCounts, AgentId, Outcome
 LONGEST: Final = timedelta(days=1)
 """No setting lets a token live, or a request wait, for longer."""
 _SLACK: Final = timedelta(seconds=3)
-"""Between the clock that was read for an end and the time of its event."""
+"""Between reading the clock for an expiry and the time of its event."""
 _MOST: Final = 1_000
 _EDGES: Final = (
     "SELECT first_seq FROM eras WHERE first_seq <= ? ORDER BY first_seq DESC LIMIT ?",
@@ -36,7 +36,7 @@ _EDGES: Final = (
         " AND seq <= ? ORDER BY seq DESC LIMIT ?"
     ),
 )
-"""Where another run of time, and another process, begins."""
+"""Where an era, and where a process, begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Span:
     low: int
     high: int
     known: bool
-    """Whether its events say when what they began ends."""
+    """Whether its events have an ``expires_at``."""
     shift: timedelta = timedelta(0)
     """How far the wall clock was set back since, as less than 0."""
 
@@ -125,7 +125,7 @@ def _life(db: sqlite3.Connection, kind: Kind, low: int, high: int) -> timedelta 
 
 _ANCHORS: Final = 16
 _NEAR: Final = 2_000
-"""So few events are counted one by one."""
+"""Events that are counted one by one."""
 _RANGE: Final = (
     "SELECT t.agent_id, t.outcome, (SELECT count(*) FROM events e"
     " WHERE e.agent_id = t.agent_id AND e.type = t.type"

@@ -34,11 +34,11 @@ from agentvault_tui.model import (
 )
 
 _LATEST: Final = 50
-"""Decided ones told, as many as `GET /api/agents/stepup` tells of now."""
+"""Decided step-ups that are listed, as in `GET /api/agents/stepup`."""
 _LOOK_BACK: Final = 32
 """Requests of its agent among which a decided one is looked for."""
 _LATE: Final = timedelta(minutes=1)
-"""A broker marks what is over within a second; one that is busy may need longer."""
+"""How late a busy broker may record an expiry."""
 _ASSUMED: Final = timedelta(minutes=5)
 """How long a request waits where its event does not say: the usual setting."""
 _RESTARTED: Final = "the broker restarted; approve again"
@@ -89,9 +89,9 @@ class _Story:
     def __init__(self, roster: Roster) -> None:
         self.cases: dict[StepUpId, StepUp] = {}
         self.first: dict[StepUpId, int] = {}
-        """The event that began it."""
+        """The event that requested it."""
         self.silent: set[StepUpId] = set()
-        """Those whose events do not say when they end."""
+        """Step-ups whose events have no ``expires_at``."""
         self._roster = roster
 
     def take(self, event: Event) -> None:

@@ -31,7 +31,7 @@ from agentvault_tui.model import (
 )
 
 _MOST_ROWS: Final = 60_000
-"""Tokens remembered, some twenty megabytes."""
+"""Tokens cached, some twenty megabytes."""
 _READ: Final = (
     "SELECT seq, time, agent_id, json_extract(body, '$.detail.token_id'),"
     " json_extract(body, '$.detail.scope'), json_extract(body, '$.detail.expires_at'),"
@@ -90,11 +90,11 @@ _BUDGET: Final = 1_600
 _MOST: Final = 100
 _CHUNK: Final = 256
 _EDGE: Final = 4
-"""Read beyond what is listed: those at the edge may be over."""
+"""Tokens read beyond those listed, as some may have expired."""
 _MANY: Final = 20_000
-"""So many that were handed back or used up are looked at one by one."""
+"""Revoked and redeemed tokens that are looked at one by one."""
 _SOME: Final = 32
-"""Beyond that the first so many of each agent, and the rest is only counted."""
+"""Of more than that, as many are read of each agent; the rest is counted."""
 _COUNT: Final = (
     "SELECT j.key, (SELECT count(*) FROM events e WHERE e.agent_id = j.key"
     " AND e.type = 'token.decision' AND e.outcome = 'allowed'"
@@ -114,7 +114,7 @@ _GIVEN_BACK_BY: Final = (
     " AND outcome IS NULL AND seq > ? AND seq <= ?"
 )
 _APPROVALS: Final = 500
-"""Approvals looked at: more within the ten minutes that matter, no people give."""
+"""Approvals read; more than people give in ten minutes."""
 
 
 @dataclass(slots=True)
@@ -190,7 +190,7 @@ class _StandardTokens:
         low = stretches[0].low if stretches else self._seq
         rows = db.execute(_GIVEN_BACK, (low, self._seq, _MANY + 1)).fetchall()
         self.rough = len(rows) > _MANY
-        """Whether hand-backs are too many to be looked at one by one."""
+        """Whether too many were revoked or redeemed to look at each."""
         self._given_back: dict[AgentId, set[str]] = defaultdict(set)
         if not self.rough:
             self._keep_given_back([row[0] for row in rows])

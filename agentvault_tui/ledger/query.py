@@ -28,7 +28,7 @@ _BUDGET: Final = 0.035
 _FIRST_WINDOW: Final = 2_000
 _LARGEST_WINDOW: Final = 1_000_000
 _FEW: Final = 2_000
-"""So few events of an agent or type are read one by one."""
+"""Events of an agent or type that are read one by one."""
 _END: Final = 2**62
 
 
@@ -284,11 +284,11 @@ def _among(
 
 _MOST_IDS: Final = 8
 _NEAREST: Final = 1_000
-"""Events looked at on each side, should someone have scattered an id about."""
+"""Events read on each side that may mention an id."""
 _UNINDEXED: Final = 50_000
 """Events looked through on each side where the index does not reach."""
 _TRIGRAMS: Final = 4
-"""Of an id's: together they stand in next to no other event."""
+"""Trigrams of an id that are searched for."""
 
 
 def read_story(db: sqlite3.Connection, anchor: Event) -> Story:

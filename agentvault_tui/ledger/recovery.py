@@ -35,7 +35,7 @@ class DoubtfulBatch:
             batch.after.hash: True,
         }
         self._written: dict[bytes, tuple[Tip, Recovery]] = {}
-        """Earlier tries at recording this, in doubt themselves."""
+        """Earlier tries at recording this, doubtful themselves."""
 
     async def settle(self, db: StoreConnection, clock: Clock) -> tuple[Tip, Recovery]:
         """Look what is there, void the batch's tokens, and record both."""

@@ -28,7 +28,7 @@ _STEP: Final = 1024
 pages. Those not indexed yet are scanned, which takes about a millisecond."""
 _IDLE_STEP: Final = 4096
 _REST: Final = 20.0
-"""Times its own working time the indexer rests while commits flow."""
+"""How many times its own working time the indexer rests while commits flow."""
 _SHORT_REST: Final = 4.0
 """The same once so much is unindexed that searches would feel it."""
 _MUCH: Final = 20_000
@@ -87,7 +87,7 @@ class Match:
     """How to ask the index for a text, and how far apart its answers will be."""
 
     expression: str | None
-    """None when some part of the text is nowhere."""
+    """None when some part of the text is in no event."""
     gap: float
     """Events between two answers, by the nearest ones."""
 

@@ -56,10 +56,10 @@ _CHUNK: Final = 64
 _BATCH: Final = 256
 """Rows of tokens that are read at once."""
 _ALL_AGENTS: Final = ""
-"""Stands in `voided` for every agent: no agent has it as its id."""
+"""The key in `voided` of every agent."""
 _COOLDOWN: Final = "cooldown:"
 _ASSERTION: Final = "jti:"
-"""Then comes when it expires, so that those expired lie together."""
+"""Followed by the expiry, so that expired ones are adjacent."""
 _ACCOUNT: Final = "account:"
 _LEASE: Final = "lease:"
 _LATEST: Final = 50

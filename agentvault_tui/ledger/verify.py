@@ -55,12 +55,12 @@ class Verification:
 
     ok: bool
     events: int
-    """How many were checked and found right."""
+    """How many were checked and are right."""
     head: Head
     """The last right one."""
     ledger: str | None
     first_bad: int | None
-    """The first place that is wrong; None when it is no single event."""
+    """The first event that is wrong; None when it is no single event."""
     problem: str | None
 
 
@@ -193,13 +193,13 @@ class _Walk:
         self.state = state
         self.state_problems: list[str] = []
         self.changed: str | None = None
-        """What the store's own tables and triggers are not, if anything."""
+        """Which tables, indexes and triggers were changed, if any."""
         self.time = ""
         self.eras: list[int] = []
         self.tally: Counter[tuple[str, str, str]] = Counter()
         self.activity: dict[activity.Key, tuple[int, str]] = {}
         self.stored: _Counts | None = None
-        """The same as the store says, seen together with its last event."""
+        """The counts of the store, in the snapshot of its last event."""
 
     def start(self, ledger: str, db: sqlite3.Connection) -> None:
         """Start from the genesis of *ledger*."""

@@ -50,13 +50,13 @@ from agentvault_tui.model import (
 )
 
 _WINDOW: Final = 16_384
-"""Events of the first look back; each next one is twice as long."""
+"""Events of the first window of the scan back; each next one is twice as long."""
 _OVERTAKEN: Final = 16_384
-"""Events by which a revocation may stand before the issue of a token it voids."""
+"""Events by which a revocation may precede the issue of a token it voids."""
 _COOLING: Final = timedelta(seconds=1_000)
-"""No agent waits longer after a denial (see `broker.cooldowns`)."""
+"""The longest cool-down (see `broker.stepups`)."""
 _WAITING: Final = 65_536
-"""More row numbers than all commits together have that can wait before the writer."""
+"""More row numbers than can wait before the writer."""
 _UNTOLD: Final = "there though no event tells of it"
 _KNOWN_META: Final = ("ledger", "panic", "cooldown:", "account:", "lease:", *UNBOUND)
 
@@ -66,17 +66,17 @@ class StateDivergence:
     """State rows that contradict the chain, and what holds in their place."""
 
     agents: tuple[Agent, ...] = ()
-    """As events tell them, revoked; without a credential where that was changed."""
+    """As events say, revoked; without a credential that was changed."""
     panic: Panic | None = None
     """The panic that events tell of."""
     tokens: tuple[Token, ...] = ()
-    """Those no event issued like this, or that ended; not to be served."""
+    """Tokens that no event issued like this, or that were ended."""
     expired: tuple[Token, ...] = ()
-    """Those a wall clock that was set had passed: no fault, and not to be served."""
+    """Tokens that had expired before the clock was set back: no fault."""
     stepups: tuple[StepUp, ...] = ()
     """Open or approved ones; not to be decided or redeemed."""
     decided: tuple[StepUp, ...] = ()
-    """Others: not to be shown."""
+    """Decided ones, not to be shown."""
     accounts: tuple[Account, ...] = ()
     leases: tuple[Lease, ...] = ()
     cooldowns: tuple[Cooldown, ...] = ()
@@ -84,7 +84,7 @@ class StateDivergence:
     steps: tuple[OutboxStep, ...] = ()
     """Steps at the tenant or a provider whose rows were changed."""
     lost_steps: tuple[AgentId, ...] = ()
-    """Agents of whose steps a row was removed."""
+    """Agents with a step whose row was removed."""
 
     def __bool__(self) -> bool:
         """Tell whether there is anything."""
@@ -315,9 +315,9 @@ class FullStateCheck:
         self._given = now
         self._started = self._latest = iso(now or SystemClock().now())
         self._bound = Bound()
-        """What events bound of all but tokens: there may be millions."""
+        """Bindings of all but tokens."""
         self._tokens: dict[str, dict[int, _Issued]] = {}
-        """What events bound of each token whose row must be there or may be."""
+        """Bindings of each token whose row must or may be there."""
         self._drops: dict[str, set[int]] = {}
         self._voids: dict[str, set[int]] = {}
         self._oldest = 0

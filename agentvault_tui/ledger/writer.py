@@ -42,7 +42,7 @@ _WOKEN_A_TURN: Final = 2
 _CHECKPOINT_BYTES: Final = schema.LOG_BYTES
 """Bytes of log after which a checkpoint runs even under load."""
 _IDLE_BYTES: Final = 256 * 1024
-"""The same when nothing waits."""
+"""The same while no commit waits."""
 _LARGE_BYTES: Final = 4 * schema.LOG_BYTES
 """Bytes after which writing waits until readers let go of the log."""
 _READERS_MS: Final = 200
@@ -53,7 +53,7 @@ _SHM_HEAD: Final = 100
 _COUNT_EVERY: Final = 1024
 """Events that are counted at once, under load."""
 _COUNT_IDLE: Final = 256
-"""The same when nothing waits."""
+"""The same while no commit waits."""
 _PRUNE_EVERY: Final = 256
 _PRUNE_ROWS: Final = 512
 _ASSERTIONS_KEPT: Final = 600.0
@@ -84,20 +84,20 @@ class Writer:
         self._urgent: deque[Job] = deque()
         self._queue: deque[Job] = deque()
         self._answers: deque[tuple[Job, tuple[Event, ...]]] = deque()
-        """Who is to be told that it is durable."""
+        """Callers to wake: their commits are durable."""
         self._idle: asyncio.Future[None] | None = None
         self._closing = False
         self._tidy = False
         self._batches = 0
         self._uncounted = 0
         self._looks: deque[tuple[float, str]] = deque()
-        """When the boot clock said what the wall clock did, at each pruning."""
+        """Boot clock and wall clock at each pruning."""
         self._was_urgent = False
         """Whether the last batch was taken from the urgent lane."""
         self._held = 0
-        """Bytes of log that readers did not let go of when waited for last."""
+        """Bytes of log that readers held at the last checkpoint."""
         self._counts: Counts | None = None
-        """What events add that are not counted yet; None where they must be read."""
+        """Counts not written yet; None where the events must be read."""
 
     def submit(self, job: Job, *, urgent: bool) -> None:
         """Put *job* in line; an urgent one goes ahead, and never finds it full."""

@@ -39,7 +39,7 @@ _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7
 _MOST_SCOPES: Final = 64
 _MOST_DETAILS: Final = 16
 _OURS: Final = DETAIL_TYPE.partition(":")[0] + ":"
-"""The namespace of our own types: what is misspelt in it is no other type."""
+"""The namespace of our own types: a misspelt one is refused."""
 
 Details = tuple[dict[str, object], ...]
 
@@ -51,8 +51,7 @@ class Asked(NamedTuple):
     resource: str | None
     """RFC 8707 resource indicator."""
     details: Details | None
-    """RFC 9396 ``authorization_details``: at most one object of our type, and any of
-    others, which are carried and shown."""
+    """RFC 9396 ``authorization_details``: at most one object of our own type."""
 
 
 def read_request(

@@ -150,10 +150,10 @@ _STAND_INS: Final = _stand_ins()
 
 METHODS: Final = ("client_secret_basic", "client_secret_post", "private_key_jwt")
 _NOBODY: Final = "0" * 64
-"""Compared with when there is nothing to compare with; no secret hashes to it."""
+"""Compared with where a client has no secret; no secret hashes to it."""
 
 Caller = tuple[Agent, UsedAssertion | None]
-"""Who calls, and the assertion that was used up for it."""
+"""The agent, and the assertion that authenticated it."""
 Find = Callable[[str], Agent | None]
 
 

@@ -27,13 +27,12 @@ class Tried:
     """How one try of a step went."""
 
     problem: str | None
-    """Why it is not done; nothing when it is."""
+    """Why it is not done; None when it is."""
     wait: float = 0.0
-    """Seconds before which no other try is worth it."""
+    """Seconds before another try."""
     over: Literal["confirmed", "failed", "left"] | None = None
-    """How it ended, when another try would change nothing; else time decides."""
+    """How it ended, where another try would change nothing."""
     changes: tuple[Change, ...] = ()
-    """What else came of it."""
 
     @classmethod
     def of(cls, error: AgentVaultError) -> Tried:
@@ -68,7 +67,7 @@ class HeldAccount:
     account_id: str
     """``cac_…``."""
     shared: bool
-    """Whether another agent that is served uses it too: then it is left."""
+    """Whether another served agent uses it: then it is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +112,7 @@ class TenantAccess:
         self._budget = Budget(tenant.clock, rate=rate, sleep=tenant.sleep)
         self._known: tuple[str, Management] | None = None
         self.given: RegisteredClient | None = None
-        """What may make objects there too: the embedded tenant's, for this run."""
+        """The embedded tenant's credential for this run, which may create objects."""
         self.holdings: Holdings = Holdings(self._kept)
 
     def give(self, credential: RegisteredClient) -> None:

@@ -53,14 +53,13 @@ GIVE_UP: Final = timedelta(hours=24)
 _FIRST: Final = 1.0
 _LONGEST: Final = 300.0
 _TRY: Final = 120.0
-"""Seconds one try at the tenant may take: one that it drags out must not hold the cuts
-of other agents up."""
+"""Seconds a try at the tenant may take, so that it delays no other agent's steps."""
 _PROBLEM: Final = 200
 _BROKER: Final = Actor(ActorKind.SYSTEM, "broker", "broker")
 _random: Final = SystemRandom().random
 
 Record = Callable[[Draft | None, tuple[Change, ...]], Awaitable[None]]
-"""Writes a step, with its event if it has one; keeps both when the ledger cannot."""
+"""Records a step, with its event if it has one."""
 
 
 def _over(step: OutboxStep, tried: Tried, now: datetime) -> OutboxStep:
@@ -93,7 +92,7 @@ def _draft(step: OutboxStep) -> Draft:
 
 
 _BREATH: Final = 0.05
-"""Seconds between two looks at a step that is due and waits for something."""
+"""Seconds between two looks at a step that is due and waits."""
 _LOOK: Final = 30.0
 """Seconds between two looks for a credential that steps were given up without."""
 
@@ -123,9 +122,9 @@ class Outbox:
         self._news = asyncio.Event()
         self._provider_news = asyncio.Event()
         self._busy: set[str] = set()
-        """Steps and agents about which others are being asked right now."""
+        """Ids of steps and agents that are being worked on."""
         self._asked: set[AgentId] = set()
-        """Agents whose next step at the tenant need not wait for a token."""
+        """Agents for which tokens were asked for, so that their steps need not wait."""
 
     def cut(self, agent_id: AgentId, held: Iterable[Held]) -> tuple[OutboxStep, ...]:
         """Return the steps that end the agent elsewhere, to be recorded and taken.

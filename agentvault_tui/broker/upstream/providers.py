@@ -34,7 +34,7 @@ from agentvault_tui.vault.provider import (
 )
 
 _SOME: Final = 6
-"""Of agents that may be cut too; there may be thousands."""
+"""Agents named in `Prospect.may_cut`."""
 
 
 class Outlook:
@@ -114,9 +114,9 @@ class Outlook:
 
 
 STEP: Final = "provider token"
-"""The step's name; a row has the connection beside it."""
+"""The step's name; a row has the connection besides."""
 _CALLS: Final = 8
-"""Calls to one provider at once."""
+"""Calls to one provider at a time."""
 _RESTARTED: Final = "the broker was restarted, and keeps no token"
 
 Exchange = Callable[[Account], Awaitable[ProviderToken | NoToken]]
@@ -146,12 +146,12 @@ class Providers:
         self._places: dict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(_CALLS)
         )
-        """By endpoint: a provider that hangs has no places but its own."""
+        """By endpoint: a provider that hangs delays no other."""
         self._held: dict[_Key, Held] = {}
         self._refused: dict[_Key, str] = {}
-        """Why there is no token, and will be none."""
+        """Why the tenant gives no token."""
         self._missed: dict[_Key, str] = {}
-        """Why there was none the last time."""
+        """Why the last try had no token."""
 
     def rows(self, agent_id: AgentId, held: Iterable[Held]) -> tuple[OutboxStep, ...]:
         """Return the steps that revoke what the agent has at providers.

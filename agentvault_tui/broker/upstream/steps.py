@@ -44,24 +44,22 @@ class Step(StrEnum):
     """A step, by the name people read; cutting ones stand in the order of doing."""
 
     VAULT_GRANT = "vault grant"
-    """The client may not use Token Vault any more: holds at its next exchange."""
+    """Remove the Token Vault grant of its client: holds at its next exchange."""
     ACCOUNTS = "connected accounts"
-    """Accounts that no other agent uses are disconnected, while the user's refresh
-    token still lives: only the user can, the Management API cannot."""
+    """Disconnect accounts no other agent uses, as their user: nobody else can."""
     HELD_TOKEN = "held refresh token"  # noqa: S105 - a step's name
-    """The one kept here is shown to the tenant's revocation endpoint (RFC 7009): dead
-    at once, by the client it was issued to, without a Management credential."""
+    """Revoke the refresh token kept here (RFC 7009), as the client it was issued to."""
     REFRESH_TOKENS = "refresh tokens"
-    """All others of the same user and client, which nobody here knows."""
+    """Revoke all others of the same user and client."""
     SECRET = "client secret"  # noqa: S105 - a step's name
-    """Whoever copied the agent's secret at the tenant is left with nothing."""
+    """Rotate its client's secret."""
     GRANT_BACK = "vault grant back"
-    """After a restore: the client may use Token Vault again."""
+    """After a restore: give the Token Vault grant back."""
 
 
 CUTTING: Final = tuple(step for step in Step if step is not Step.GRANT_BACK)
 AS_THE_AGENT: Final = frozenset({Step.ACCOUNTS, Step.HELD_TOKEN})
-"""Done with what is kept of the agent's own; the others take the Management API."""
+"""Steps done with the agent's own credentials; others take the Management API."""
 NO_CREDENTIAL: Final = "no Management API credential here: agentvault auth0 apply"
 _ORDER: Final[dict[str, int]] = {step: number for number, step in enumerate(Step)}
 

@@ -108,7 +108,7 @@ WORDS: Final = MappingProxyType(
 
 
 _TITLED: Final = {"sapi": "", "fapi": "refused"}
-"""Before a description that names what was done better than our words do."""
+"""Codes whose description says more than our words."""
 
 
 def meaning(code: str, description: str) -> str | None:
@@ -122,7 +122,7 @@ def meaning(code: str, description: str) -> str | None:
 
 
 KEPT: Final = timedelta(days=1)
-"""For so long every plan keeps a row."""
+"""How long a row is kept by every plan."""
 
 
 Aware = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -204,11 +204,11 @@ _TOLD: Final = (
     "token_thumbprint",
     "error",
 )
-"""Of a row's details: what says who got what, and why not. None holds a secret."""
+"""Of a row's details; none holds a secret."""
 _API: Final = ["", "api", "v2"]
 
 Ours = dict[str, AgentId | None]
-"""Ids of ours, and whose each is: an agent's, or no one agent's."""
+"""Our ids, each with its agent; None where it is no one agent's."""
 
 
 def drafts(
@@ -308,9 +308,9 @@ def _text(value: object) -> str:
 log = logging.getLogger("agentvault.tenant_log")
 
 MARK: Final = "tenant_log"
-"""The name the place is kept under."""
+"""The key under which the place is kept."""
 _NOTED: Final = timedelta(hours=1)
-"""After so long it is noted anew when the log was read, though nothing came."""
+"""After how long the time of the last reading is recorded without new rows."""
 _EVERY: Final = 10.0
 _LONGEST: Final = 300.0
 
@@ -350,8 +350,7 @@ class TenantLog:
         self._on_problem = on_problem
         self._problem: str | None = None
         self._take = logs.MOST
-        """Rows to ask for: fewer while a page cannot be had, since rows may be large
-        and a page that is larger than we read would end the reading for good."""
+        """Rows to ask for: halved while a page cannot be read."""
 
     async def run(self) -> None:
         """Read until cancelled."""
