@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import json
@@ -11,8 +12,10 @@ import resource
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final, Self
 
 from agentvault_tui.clock import iso
@@ -72,6 +75,42 @@ def home_arguments(home: Home) -> tuple[str, ...]:
     One in two folders is the platform's own, which the child finds by itself.
     """
     return ("--home", str(home.data)) if home.data == home.config else ()
+
+
+_INHERITED: Final = (
+    *("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "SHELL", "TMPDIR"),
+    *("TZ", "USER"),
+)
+
+
+async def start_program(
+    command: Sequence[str], *, line_bytes: int
+) -> asyncio.subprocess.Process:
+    """Start a program that is not ours, on three pipes.
+
+    It has a session of its own, so that it and what it starts end together, and of
+    our environment what says who the user is: no setting, proxy or secret.
+
+    Args:
+        command: the program and its arguments.
+        line_bytes: the longest line that is read from it.
+
+    Returns:
+        the process.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    return await asyncio.create_subprocess_exec(
+        *command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        limit=line_bytes,
+        cwd=Path.home(),
+        env={name: os.environ[name] for name in _INHERITED if name in os.environ},
+        start_new_session=True,
+    )
 
 
 def start_tenant(home: Home) -> Child:

@@ -150,7 +150,9 @@ class Admission:
         if why := refused(broker, agent):
             raise await self._calls.denied(request, unauthorized(*why))
         scope, resource = call.action.action, call.action.resource or ""
-        if token.resource is not None and not is_below(resource, token.resource):
+        if token.resource not in {None, call.audience} and not is_below(
+            resource, token.resource or ""
+        ):
             text = "this token was issued for another resource"
             raise await self._calls.denied(request, unauthorized("invalid_token", text))
         verdict = broker.policy.decide(agent, call.action)
@@ -267,7 +269,7 @@ class Admission:
     async def _retried(self, call: Call, permit: Permit, stepup_id: str) -> Permit:
         """Let a held call go out under the approval that it names."""
         broker, agent = self._broker, call.caller.agent
-        stepup = await self._find(stepup_id)
+        stepup = await self.find(stepup_id)
         if stepup is None or stepup.agent_id != agent.id or stepup.request_json is None:
             refusal = CallRefusedError(
                 403, "access_denied", "unknown_request", "no held call of yours is that"
@@ -319,7 +321,7 @@ class Admission:
                 reason, text = told.reason, told.message
         raise CallRefusedError(403, code, reason, text, decision_id=stepup.decision_id)
 
-    async def _find(self, stepup_id: str) -> StepUp | None:
+    async def find(self, stepup_id: str) -> StepUp | None:
         """Return a step-up, however old, as it is now."""
         with contextlib.suppress(NotFoundError):
             return await known_stepup(self._broker, stepup_id)

@@ -88,6 +88,8 @@ class Call:
     """Seconds to wait for a person; 0 not at all; None where the agent did not say."""
     retry: str | None = None
     """The step-up whose approval this call would use up."""
+    audience: str | None = None
+    """What a token may be for in the place of the action's resource (RFC 8707)."""
     id: str = field(default_factory=lambda: new_id("call"))
     state: str = "sending"
     started_at: datetime | None = None

@@ -275,7 +275,7 @@ class Forwarder:
             read=body.whole,
             describe=lambda content: _request(incoming.method, url, outgoing, content),
             gone=incoming.gone,
-            wait=_preference(said.get(b"prefer")),
+            wait=preference(said.get(b"prefer")),
             retry=_text(said.get(b"agentvault-request")),
         )
 
@@ -461,7 +461,7 @@ def _without_ours(prefer: str) -> str:
     return ", ".join(p for p in parts if not p.lower().startswith(ours))
 
 
-def _preference(prefer: bytes | None) -> float | None:
+def preference(prefer: bytes | None) -> float | None:
     """Return how long a held call waits (RFC 7240 sections 4.1 and 4.3)."""
     text = (prefer or b"").decode("latin-1").lower()
     if "respond-async" in text:
@@ -517,7 +517,7 @@ class GatewayApp:
             method=scope["method"],
             raw_target=b"/" + rest + (b"?" + query if query else b""),
             headers=scope["headers"],
-            receive=_receiver(receive),
+            receive=body_receiver(receive),
             gone=gone,
         )
         try:
@@ -528,7 +528,7 @@ class GatewayApp:
         await relay(outcome, exchange, send)
 
 
-def _receiver(receive: Receive) -> Callable[[], Awaitable[bytes]]:
+def body_receiver(receive: Receive) -> Callable[[], Awaitable[bytes]]:
     """Return what gives the next piece of a request's body; an empty one at its end."""
     ended = False
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from starlette.routing import Route
 
+from agentvault_tui.broker.audience import PREFIX as MCP_PREFIX
 from agentvault_tui.broker.authority import Authority
 from agentvault_tui.broker.core import SYSTEM, Broker, CallsCut
 from agentvault_tui.errors import LedgerError
@@ -19,6 +20,7 @@ from agentvault_tui.gateway.calls import Call, Calls
 from agentvault_tui.gateway.config_folder import ConfigFolder
 from agentvault_tui.gateway.credentials import Credentials
 from agentvault_tui.gateway.forward import PREFIX, Forwarder, GatewayApp, misdirected
+from agentvault_tui.gateway.mcp import METADATA, McpApp, McpProcesses, McpServers
 from agentvault_tui.gateway.secrets import Secrets
 from agentvault_tui.gateway.services import Service, ServiceHealth, Services
 from agentvault_tui.gateway.tools import ToolMaps
@@ -62,7 +64,22 @@ class Gateway:
             self.upstream,
         )
         self.tools = ToolMaps(broker.home, lambda: broker.policy.catalogue)
-        self._folders: tuple[ConfigFolder[Any], ...] = (self.services, self.tools)
+        self.mcp_servers = McpServers(broker.home, lambda: broker.policy.catalogue)
+        self._mcp_processes = McpProcesses(broker.clock)
+        self._mcp = McpApp(
+            broker,
+            calls=self.calls,
+            admission=self.admission,
+            servers=self.mcp_servers,
+            processes=self._mcp_processes,
+            credentials=self.credentials,
+            upstream=self.upstream,
+        )
+        self._folders: tuple[ConfigFolder[Any], ...] = (
+            self.services,
+            self.tools,
+            self.mcp_servers,
+        )
         self._catalogue = broker.policy.catalogue.version
         self._told: list[str] = []
         self._turn = asyncio.Lock()
@@ -95,6 +112,7 @@ class Gateway:
                 # In a thread: hundreds of routes take longer than a call may wait.
                 await asyncio.to_thread(folder.reload)
         await self._record()
+        self._mcp_processes.keep(frozenset(one.name for one in self.mcp_servers))
         if self.warnings != self._told:
             self._told = self.warnings
             for warning in self._told:
@@ -104,7 +122,13 @@ class Gateway:
 
     def streaming_apps(self) -> Mapping[bytes, StreamingApp]:
         """Return what is served at the agents' listener."""
-        return {PREFIX: StreamingApp(GatewayApp(self.forwarder), misdirected)}
+        return {
+            PREFIX: StreamingApp(GatewayApp(self.forwarder), misdirected),
+            MCP_PREFIX.encode(): StreamingApp(self._mcp, misdirected),
+            f"{METADATA}{MCP_PREFIX}".encode(): StreamingApp(
+                self._mcp.metadata, misdirected
+            ),
+        }
 
     def cut(
         self, agent_id: AgentId | None, scopes: frozenset[str] | None = None
@@ -113,6 +137,7 @@ class Gateway:
         cut = self.calls.cut(agent_id, scopes)
         if scopes is None:
             self.credentials.drop(agent_id)
+            self._mcp.cut(agent_id)
             for key in list(self._upstreams):
                 if key[1] is not None and agent_id in {None, key[1]}:
                     self._upstreams.pop(key).retire()
@@ -121,6 +146,7 @@ class Gateway:
     async def aclose(self) -> None:
         """End what is in flight, and every connection to a service."""
         await self.calls.aclose()
+        await self._mcp_processes.aclose()
         for upstream in self._upstreams.values():
             await upstream.aclose()
 

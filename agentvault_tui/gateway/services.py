@@ -260,7 +260,7 @@ def parse_service(name: str, text: str, catalogue: Catalogue, base: Path) -> Ser
         unmatched=table.unmatched,
         allow_private=table.allow_private,
         allow_http=table.allow_http,
-        ca_file=_ca_file(table.ca_file, base),
+        ca_file=ca_path(table.ca_file, base),
         credential=table.credential,
         routes=tuple(routes),
         sha256=hashlib.sha256(text.encode()).hexdigest(),
@@ -338,7 +338,12 @@ def _is_host(host: str) -> bool:
     return _HOST.fullmatch(host) is not None and len(host) <= 253
 
 
-def _ca_file(named: str, base: Path) -> str:
+def ca_path(named: str, base: Path) -> str:
+    """Return where the certificates *named* in a file are, relative to *base*.
+
+    Raises:
+        ServiceError: it holds none.
+    """
     if not named:
         return ""
     path = base / Path(named).expanduser()

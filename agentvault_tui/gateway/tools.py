@@ -67,6 +67,8 @@ class UnmatchedToolError(Exception):
 class ToolRule:
     """Which tools are one action, and where in their arguments it says on what."""
 
+    pattern: str
+    """A tool's name, in which ``*`` stands for any text."""
     matches: re.Pattern[str]
     scope: str
     resource: str
@@ -77,7 +79,7 @@ class ToolRule:
 
 @dataclass(frozen=True, slots=True)
 class ToolMap:
-    """``hosts/NAME.toml``: the tools of one host as actions."""
+    """The tools of one host, or of one MCP server, as actions."""
 
     name: str
     rules: tuple[ToolRule, ...]
@@ -91,22 +93,34 @@ class ToolMap:
         Raises:
             UnmatchedToolError: it is none.
         """
-        for rule in self.rules:
-            if rule.matches.fullmatch(call.tool):
-                break
-        else:
-            if self.unmatched == DENY:
-                shown = visible(call.tool, 80)
-                raise UnmatchedToolError(
-                    "unmatched_tool",
-                    f"No action is known for the tool {shown}: an operator maps it in "
-                    f"hosts/{self.name}.toml.",
-                )
-            rule = ToolRule(re.compile(""), self.unmatched, "", {})
+        found = (rule for rule in self.rules if rule.matches.fullmatch(call.tool))
+        rule = next(found, self.unmatched_rule)
+        if rule is None:
+            shown = visible(call.tool, 80)
+            raise UnmatchedToolError(
+                "unmatched_tool",
+                f"No action is known for the tool {shown}: an operator maps it in "
+                f"hosts/{self.name}.toml.",
+            )
+        return self.action_by(rule, call)
+
+    @property
+    def unmatched_rule(self) -> ToolRule | None:
+        """Return the rule for what no other is for; nothing where that is denied."""
+        if self.unmatched == DENY:
+            return None
+        return ToolRule("*", re.compile(""), self.unmatched, "", {})
+
+    def action_by(self, rule: ToolRule, call: ToolCall) -> Action:
+        """Return the action that *call* is by *rule*.
+
+        Raises:
+            UnmatchedToolError: an argument that its resource names is missing.
+        """
         parameters = {
             name: value
             for name, place in rule.parameters.items()
-            if (value := _parameter(place, call)) is not _ABSENT
+            if (value := _parameter(name, place, call)) is not _ABSENT
         }
         resource = _resource(rule, call) or f"{self.name}:{call.tool}"
         resource = canonical(resource) or resource
@@ -128,6 +142,15 @@ def parse_tools(name: str, text: str, catalogue: Catalogue) -> ToolMap:
         ServiceError: it cannot be put in force.
     """
     file = read_table(text, ToolMapFile, {"tools[]": ToolTable})
+    return make_map(name, text, file, catalogue)
+
+
+def make_map(name: str, text: str, file: ToolMapFile, catalogue: Catalogue) -> ToolMap:
+    """Check the tools of a *file* that says *text*.
+
+    Raises:
+        ServiceError: they cannot be put in force.
+    """
     if file.unmatched != DENY:
         check_scope(file.unmatched, catalogue, "unmatched")
     named = sorted(file.tools.items(), key=lambda item: "*" in item[0])
@@ -156,7 +179,7 @@ def _rule(pattern: str, tool: ToolTable, catalogue: Catalogue) -> ToolRule:
             )
     parts = (re.escape(part) for part in pattern.split("*"))
     matches = re.compile(".*".join(parts), re.DOTALL)
-    return ToolRule(matches, tool.scope, tool.resource, tool.parameters)
+    return ToolRule(pattern, matches, tool.scope, tool.resource, tool.parameters)
 
 
 class ToolMaps(ConfigFolder[ToolMap]):
@@ -217,7 +240,7 @@ def _resource(rule: ToolRule, call: ToolCall) -> str:
     return _PLACEHOLDER.sub(argument, rule.resource)
 
 
-def _parameter(place: str | int, call: ToolCall) -> Any:
+def _parameter(name: str, place: str | int, call: ToolCall) -> Any:
     """Return a parameter's value, None where it is unclear, or `_ABSENT`."""
     if isinstance(place, int):
         return place
@@ -229,6 +252,7 @@ def _parameter(place: str | int, call: ToolCall) -> Any:
     if tokens[0] in call.omitted:
         return None
     value = _at(call.arguments, tokens)
+    counted = counted or (name == "count" and isinstance(value, list))
     if counted and value is not _ABSENT:
         return len(value) if isinstance(value, list | dict) else None
     if value is _ABSENT or value is None:

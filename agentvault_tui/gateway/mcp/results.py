@@ -1,0 +1,249 @@
+"""What the gateway itself says in MCP: refusals, held calls, lists cut to an agent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+import msgspec
+from msgspec import Raw
+
+from agentvault_tui.gateway.mcp.messages import (
+    CALL,
+    DENIED,
+    Envelope,
+    McpError,
+    Message,
+    answer,
+    read_answer,
+    text_of,
+    with_members,
+)
+from agentvault_tui.gateway.mcp.servers import McpServer
+from agentvault_tui.gateway.refusals import CallRefusedError
+from agentvault_tui.gateway.services import DENY
+from agentvault_tui.gateway.upstream import UpstreamError
+from agentvault_tui.model import Agent, StepUp, StepUpStatus
+
+Answered = TypeVar("Answered")
+CHECK: Final = "agentvault_check"
+"""The tool by which an agent learns how its held call stands."""
+_META: Final = "agentvault.dev/refusal"
+_MOST_NAMED: Final = 30
+_CHECK_TOOL: Final = {
+    "name": CHECK,
+    "title": "Check a held call",
+    "description": (
+        "Tells how a call that AgentVault holds for a person stands. Give the "
+        "auth_req_id of its result. Once it is approved, make exactly the same call "
+        "again: it goes through once."
+    ),
+    "inputSchema": {
+        "type": "object",
+        "properties": {"auth_req_id": {"type": "string"}},
+        "required": ["auth_req_id"],
+    },
+    "annotations": {"readOnlyHint": True, "openWorldHint": False},
+}
+_STANDS: Final = {
+    StepUpStatus.PENDING: "A person has not decided yet. Check again in a while.",
+    StepUpStatus.AUTHORIZING: "A person is deciding just now. Check again soon.",
+    StepUpStatus.APPROVED: (
+        "A person approved it: make exactly the same call again, and it goes through, "
+        "once."
+    ),
+    StepUpStatus.REDEEMED: "It was approved, and has been sent. Ask again for another.",
+    StepUpStatus.DENIED: "A person denied it. Do not repeat it.",
+    StepUpStatus.EXPIRED: "Nobody decided in time, or it was not sent in time.",
+    StepUpStatus.CANCELLED: "It was cancelled.",
+}
+
+
+def encoded(value: object) -> Raw:
+    """Return *value* as JSON that is sent as it is."""
+    return Raw(msgspec.json.encode(value))
+
+
+def failure(text: str, members: dict[str, object]) -> Raw:
+    """Return a result that the model reads as an error: a sentence, and its members."""
+    facts = {name: value for name, value in members.items() if value is not None}
+    said = [text, msgspec.json.encode(facts).decode()]
+    return encoded(
+        {
+            "content": [{"type": "text", "text": one} for one in said],
+            "isError": True,
+            "_meta": {_META: facts},
+        }
+    )
+
+
+def refusal(
+    server: McpServer, agent: Agent, refused: CallRefusedError, message: Message
+) -> Envelope:
+    """Return the answer to a call that goes no further: why, and what is allowed."""
+    members = {
+        "error": refused.error,
+        "reason": refused.reason,
+        "decision_id": refused.decision_id,
+        **refused.more,
+    }
+    held = refused.more.get("auth_req_id")
+    if held:
+        text = (
+            f"AgentVault holds this call for a person. Its auth_req_id is {held}: ask "
+            f"the tool {CHECK} how it stands. Once it is approved, make exactly the "
+            "same call again: it goes through once."
+        )
+    else:
+        text = f"AgentVault refused this call: {refused.text} {_allowed(server, agent)}"
+    if message.method != CALL:
+        return McpError(DENIED, text, members).envelope(message.id)
+    return answer(message.id, result=failure(text, members))
+
+
+def _allowed(server: McpServer, agent: Agent) -> str:
+    names = [r.pattern for r in server.tools.rules if r.scope in agent.scopes]
+    if server.tools.unmatched in agent.scopes:
+        names.append("others")
+    if not names:
+        return "This agent may call no tool of this server."
+    more = ", …" if len(names) > _MOST_NAMED else ""
+    return f"This agent may call: {', '.join(names[:_MOST_NAMED])}{more}."
+
+
+def upstream_failure(error: UpstreamError, message: Message) -> Envelope:
+    """Return the answer to a call that went out, and to which no answer came."""
+    members: dict[str, object] = {"error": error.code}
+    text = f"The call was sent or tried, and no result came back: {error.text}."
+    if message.method != CALL:
+        return McpError(-32603, text, members).envelope(message.id)
+    return answer(message.id, result=failure(text, members))
+
+
+def standing(stepup: StepUp, status: StepUpStatus) -> Raw:
+    """Return how a held call stands."""
+    members: dict[str, Any] = {
+        "auth_req_id": stepup.id,
+        "status": status.value,
+        "action": stepup.action,
+        "resource": stepup.resource,
+    }
+    text = _STANDS[status]
+    if status is StepUpStatus.DENIED and stepup.denial:
+        text = f"{text} They say: {stepup.denial}"
+    said = [text, msgspec.json.encode(members).decode()]
+    return encoded({"content": [{"type": "text", "text": one} for one in said]})
+
+
+def complete(result: Raw, *, modern: bool) -> Raw:
+    """Return a result with what its era wants of all; the server's word is kept."""
+    if not modern:
+        return result
+    with suppress(ValueError):
+        if "resultType" not in read_answer(bytes(result)):
+            return with_members(result, resultType="complete")
+    return result
+
+
+def progress(params: Raw) -> Envelope:
+    """Return a notification of progress."""
+    return {
+        "jsonrpc": Raw(b'"2.0"'),
+        "method": Raw(b'"notifications/progress"'),
+        "params": params,
+    }
+
+
+def held_note(token: str | int, number: int, stepup_id: str) -> Envelope:
+    """Return what a client hears while its call is held."""
+    message = f"Waiting for a person to decide about {stepup_id}"
+    return progress(
+        encoded({"progressToken": token, "progress": number, "message": message})
+    )
+
+
+def is_error(told: Envelope) -> bool:
+    """Tell whether a server answered with an error, of JSON-RPC or of its tool."""
+    if "error" in told:
+        return True
+    with suppress(ValueError):
+        return read_answer(bytes(told["result"])).get("isError") == Raw(b"true")
+    return False
+
+
+def listed(result: Raw, allowed: Callable[[str], bool], *, modern: bool) -> Raw:
+    """Return a list of tools without those that are not *allowed*, and with ours.
+
+    Args:
+        result: the server's; each tool stays as it wrote it.
+        allowed: tells by a tool's name.
+        modern: whether results say how long, and for whom, they may be kept.
+    """
+    try:
+        known = read_answer(bytes(result))
+        tools = msgspec.json.decode(known.get("tools", b"[]"), type=list[Envelope])
+    except (ValueError, msgspec.DecodeError):
+        return encoded({"tools": []})
+    kept: list[object] = [
+        tool
+        for tool in tools
+        if (name := text_of(tool, "name")) and name != CHECK and allowed(name)
+    ]
+    if known.get("nextCursor", Raw(b"null")) == Raw(b"null"):
+        kept.append(_CHECK_TOOL)
+    known["tools"] = encoded(kept)
+    if modern:
+        known["cacheScope"] = encoded("private")
+        known.setdefault("ttlMs", encoded(0))
+        known.setdefault("resultType", encoded("complete"))
+    return encoded(known)
+
+
+_UNSERVED: Final = frozenset({"logging", "tasks"})
+_TASKS: Final = "io.modelcontextprotocol/tasks"
+
+
+def serves(server: McpServer, family: str) -> bool:
+    """Tell whether any request of a *family* such as ``resources`` is allowed."""
+    return server.tools.unmatched != DENY or any(
+        rule.pattern.startswith(f"{family}/") for rule in server.tools.rules
+    )
+
+
+def without_unserved(server: McpServer, result: Raw) -> Raw:
+    """Return a server's greeting without the capabilities that end at the gateway.
+
+    Nothing is told unasked, so no list is said to announce its changes.
+    """
+    known = read_answer(bytes(result))
+    try:
+        said = read_answer(bytes(known.get("capabilities", b"{}")))
+    except ValueError:
+        said = {}
+    found: dict[str, object] = {"tools": {}}
+    for name, value in said.items():
+        family = "completion" if name == "completions" else name
+        if name in {"tools", "resources", "prompts"}:
+            if name == "tools" or serves(server, name):
+                found[name] = _unannounced(value)
+        elif name == "completions":
+            if serves(server, family):
+                found[name] = value
+        elif name == "extensions":
+            with suppress(ValueError):
+                inner = read_answer(bytes(value))
+                inner.pop(_TASKS, None)
+                found[name] = inner
+        elif name not in _UNSERVED:
+            found[name] = value
+    return with_members(result, capabilities=found)
+
+
+def _unannounced(value: Raw) -> Envelope:
+    with suppress(ValueError):
+        known = read_answer(bytes(value))
+        for name in ("listChanged", "subscribe"):
+            known.pop(name, None)
+        return known
+    return {}

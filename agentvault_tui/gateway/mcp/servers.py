@@ -1,0 +1,232 @@
+"""``mcp/NAME.toml``: which MCP servers are reached, how, and their tools as actions."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from agentvault_tui.errors import BadPathError, ServiceError
+from agentvault_tui.gateway.config_folder import ConfigFolder, read_table
+from agentvault_tui.gateway.mcp.messages import CALL
+from agentvault_tui.gateway.services import (
+    DENY,
+    Service,
+    UpstreamCredential,
+    ca_path,
+    parse_origin,
+)
+from agentvault_tui.gateway.target import parse_target
+from agentvault_tui.gateway.tools import (
+    ToolCall,
+    ToolMap,
+    ToolMapFile,
+    ToolRule,
+    ToolTable,
+    UnmatchedToolError,
+    make_map,
+)
+from agentvault_tui.home import Home
+from agentvault_tui.model import Action
+from agentvault_tui.policy.catalogue import Catalogue
+from agentvault_tui.policy.facts import plain_name
+from agentvault_tui.text import visible
+
+FOLDER: Final = "mcp"
+_TOOL: Final = re.compile(r"[\x21-\x7e]{1,128}")
+_ARGUMENT: Final = re.compile(r"\{([^{}]*)\}")
+_MOST_ARGUMENTS: Final = 1_000
+
+
+class _File(ToolMapFile, forbid_unknown_fields=True, kw_only=True):
+    """``mcp/NAME.toml``, as it is written."""
+
+    command: tuple[str, ...] = ()
+    per_agent: bool = False
+    url: str = ""
+    allow_private: bool = False
+    allow_http: bool = False
+    ca_file: str = ""
+    credential: UpstreamCredential = UpstreamCredential()
+
+
+@dataclass(frozen=True, slots=True)
+class McpServer:
+    """One MCP server, as its file describes it."""
+
+    name: str
+    command: tuple[str, ...]
+    """The program that speaks MCP on its standard input and output, if it is one."""
+    per_agent: bool
+    """Whether each agent has a process of its own."""
+    service: Service | None
+    """Where it is reached, if by URL."""
+    target: str
+    """The URL's path and query."""
+    tools: ToolMap
+
+    @property
+    def sha256(self) -> str:
+        """Return the digest of the file."""
+        return self.tools.sha256
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """Return the scopes that its calls are made under."""
+        unmatched = () if self.tools.unmatched == DENY else (self.tools.unmatched,)
+        named = (rule.scope for rule in self.tools.rules)
+        return tuple(dict.fromkeys((*named, *unmatched)))
+
+    def rule_of(self, name: str, method: str = CALL) -> ToolRule | None:
+        """Return the rule for a call of the tool *name*; nothing where it is denied.
+
+        Requests of other methods, such as ``resources/read``, have rules by the name
+        of their method, which no pattern for tools stands for.
+        """
+        if method != CALL:
+            family = method.partition("/")[0] + "/"
+            for rule in self.tools.rules:
+                if rule.pattern.startswith(family) and rule.matches.fullmatch(method):
+                    return rule
+            return self.tools.unmatched_rule
+        if not _TOOL.fullmatch(name):
+            return None
+        for rule in self.tools.rules:
+            if rule.matches.fullmatch(name):
+                return rule
+            if re.fullmatch(rule.matches.pattern, name, re.IGNORECASE):
+                return None  # a lenient server may take it for that one
+        return self.tools.unmatched_rule
+
+    def action_of(
+        self, rule: ToolRule | None, tool: str, arguments: dict[str, Any] | None
+    ) -> Action:
+        """Return the action that a call is, read from its own arguments.
+
+        Raises:
+            UnmatchedToolError: it is none, or does not say clearly what on.
+        """
+        if rule is None:
+            text = f"No action is known for this tool: mcp/{self.name}.toml maps none."
+            raise UnmatchedToolError("no_route", text)
+        if arguments is None or len(arguments) > _MOST_ARGUMENTS:
+            text = "The arguments of the call are no object, or too many."
+            raise UnmatchedToolError("unclear_call", text)
+        read = _ARGUMENT.findall(rule.resource)
+        read += [
+            place.removeprefix("count:").split("/")[1]
+            for place in rule.parameters.values()
+            if isinstance(place, str)
+        ]
+        for name in read:
+            plain = plain_name(name)
+            for other in arguments:
+                if other != name and plain_name(other) == plain:
+                    # A lenient server may go by either.
+                    shown = f"{visible(other, 60)} beside {visible(name, 60)}"
+                    text = f"The call has an argument {shown}: leave one out."
+                    raise UnmatchedToolError("unclear_call", text)
+        return self.tools.action_by(rule, ToolCall(tool, arguments))
+
+
+def parse_server(name: str, text: str, catalogue: Catalogue, base: Path) -> McpServer:
+    """Read and validate one file.
+
+    Args:
+        name: the server's: the file's without ``.toml``.
+        text: what the file says.
+        catalogue: the scopes there are.
+        base: the folder that a relative ``ca_file`` starts from.
+
+    Returns:
+        the server.
+
+    Raises:
+        ServiceError: says what is wrong with it, and what may help.
+    """
+    inner = {"tools[]": ToolTable, "credential": UpstreamCredential}
+    table = read_table(text, _File, inner)
+    if bool(table.command) == bool(table.url):
+        raise ServiceError(
+            "it is reached in no way, or in two",
+            'write command = ["PROGRAM", "ARGUMENT"], or url = "https://HOST/mcp"',
+        )
+    tools = make_map(name, text, table, catalogue)
+    if table.command:
+        _check_command(table)
+        service, target = None, ""
+    else:
+        if table.per_agent:
+            raise ServiceError(
+                "per_agent is of a command", "by URL each agent has its own sessions"
+            )
+        service = _service(name, table, base, tools.sha256)
+        target = _target(table.url)
+    return McpServer(name, table.command, table.per_agent, service, target, tools)
+
+
+def _check_command(table: _File) -> None:
+    of_urls = (table.allow_private, table.allow_http, table.ca_file)
+    if any(of_urls) or table.credential != UpstreamCredential():
+        raise ServiceError(
+            "a credential, a ca_file and the rules for addresses are of a url",
+            "a command is a program of this machine, and has what its user has",
+        )
+    if any(not part or "\0" in part for part in table.command):
+        raise ServiceError("command has an empty part")
+
+
+def find_program(server: McpServer) -> str | None:
+    """Return where the program of *server* is; nothing where there is none."""
+    return shutil.which(Path(server.command[0]).expanduser())
+
+
+def _service(name: str, table: _File, base: Path, sha256: str) -> Service:
+    origin = parse_origin(table.url, allow_http=table.allow_http, whole=False)
+    table.credential.check(allow_http=table.allow_http)
+    return Service(
+        name=f"{FOLDER}/{name}",
+        origin=origin,
+        unmatched=DENY,
+        allow_private=table.allow_private,
+        allow_http=table.allow_http,
+        ca_file=ca_path(table.ca_file, base),
+        credential=table.credential,
+        routes=(),
+        sha256=sha256,
+        index={"*": ((),)},
+    )
+
+
+def _target(url: str) -> str:
+    """Return path and query of a URL, whose origin is checked."""
+    parts = urlsplit(url)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    try:
+        return parse_target(target.encode()).raw
+    except BadPathError as error:
+        raise ServiceError(f"url: {error.what}", error.remedy) from None
+
+
+class McpServers(ConfigFolder[McpServer]):
+    """The MCP servers in force."""
+
+    def __init__(self, home: Home, catalogue: Callable[[], Catalogue]) -> None:
+        """Read nothing yet; *catalogue* returns the one in force."""
+        super().__init__(
+            home,
+            FOLDER,
+            lambda name, text: parse_server(name, text, catalogue(), home.config),
+        )
+
+
+def arguments_of(params: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the arguments of a call; nothing where they are no object."""
+    arguments = params.get("arguments")
+    if arguments is None:
+        return {}
+    return arguments if isinstance(arguments, dict) else None

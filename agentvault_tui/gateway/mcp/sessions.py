@@ -1,0 +1,67 @@
+"""Sessions of MCP's eras with a handshake, each of one agent at one server."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from agentvault_tui.model import AgentId, new_secret
+
+_MOST: Final = 1_000
+_MOST_OF_ONE: Final = 100
+
+
+@dataclass(slots=True)
+class McpSession:
+    """One client's session."""
+
+    id: str
+    agent_id: AgentId
+    server: str
+    version: str
+    """Of MCP, as it was agreed."""
+    upstream: str | None
+    """The server's own name of it, where that is reached by URL and names one."""
+    running: dict[object, Callable[[], None]] = field(default_factory=dict)
+    """What stops a request that is under way, by its id."""
+
+
+class McpSessions:
+    """The sessions there are; the one that was used least lately gives way."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._known: OrderedDict[str, McpSession] = OrderedDict()
+
+    def begin(
+        self, agent_id: AgentId, server: str, version: str, upstream: str | None
+    ) -> McpSession:
+        """Return a new session."""
+        own = [one for one in self._known.values() if one.agent_id == agent_id]
+        if len(own) >= _MOST_OF_ONE:
+            self.end(own[0])
+        elif len(self._known) >= _MOST:
+            self._known.popitem(last=False)
+        session = McpSession(new_secret("mcs"), agent_id, server, version, upstream)
+        self._known[session.id] = session
+        return session
+
+    def find(self, id_: str, agent_id: AgentId, server: str) -> McpSession | None:
+        """Return a session to whom it belongs, and to nobody else."""
+        session = self._known.get(id_)
+        if session is None or (session.agent_id, session.server) != (agent_id, server):
+            return None
+        self._known.move_to_end(id_)
+        return session
+
+    def end(self, session: McpSession) -> None:
+        """Forget a session."""
+        self._known.pop(session.id, None)
+
+    def cut(self, agent_id: AgentId | None) -> None:
+        """Forget all sessions of an agent, or of all."""
+        for session in list(self._known.values()):
+            if agent_id in {None, session.agent_id}:
+                self.end(session)

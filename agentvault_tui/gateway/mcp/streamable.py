@@ -1,0 +1,195 @@
+"""MCP servers reached by URL, over MCP's Streamable HTTP, with their credential."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+
+from msgspec import Raw
+
+from agentvault_tui.gateway.credentials import Attachment
+from agentvault_tui.gateway.echo import Echo
+from agentvault_tui.gateway.mcp.messages import (
+    Envelope,
+    one_line,
+    read_answer,
+    text_of,
+)
+from agentvault_tui.gateway.mcp.stdio import Progress
+from agentvault_tui.gateway.upstream import Answer, Outgoing, Upstream, UpstreamError
+from agentvault_tui.web.reply import Header
+
+_ANSWER_BYTES: Final = 16 * 2**20
+_RELAYED: Final = (b"mcp-protocol-version", b"mcp-method", b"mcp-name")
+_PARAMETER: Final = b"mcp-param-"
+
+
+class SessionGoneError(Exception):
+    """The server does not know the session any more."""
+
+
+@dataclass(slots=True)
+class Posted:
+    """One message of a client on its way to a server."""
+
+    target: str
+    """The URL's path and query."""
+    body: bytes
+    headers: list[tuple[str, str]]
+    attachment: Attachment
+    release: Callable[[], None]
+    """Raises where it must not go out; called right before its first byte does."""
+    sent: Callable[[], None]
+    """Called when it has begun to go out."""
+    cutters: list[Callable[[], None]]
+    """Gains what ends it at once."""
+
+
+@dataclass(slots=True)
+class Told:
+    """What a server answered."""
+
+    envelope: Envelope | None
+    """None for a notification, which has no answer."""
+    status: int
+    session: str | None
+    """The session it began, as it calls it."""
+    bytes_in: int
+
+
+def headers_to_server(
+    headers: list[Header], session: str | None
+) -> list[tuple[str, str]]:
+    """Return the headers of a message to a server.
+
+    Args:
+        headers: the client's, of which those of MCP are passed on.
+        session: the server's own name of the session, in an era that has them.
+    """
+    found = [
+        ("Content-Type", "application/json"),
+        ("Accept", "application/json, text/event-stream"),
+        ("Accept-Encoding", "identity"),
+    ]
+    for name, value in headers:
+        if name in _RELAYED or name.startswith(_PARAMETER):
+            found.append((name.decode("ascii"), value.decode("latin-1")))
+    if session is not None:
+        found.append(("Mcp-Session-Id", session))
+    return found
+
+
+async def post(upstream: Upstream, posted: Posted, progress: Progress) -> Told:
+    """Send a message, once, and return what is answered.
+
+    Args:
+        upstream: how the server is reached.
+        posted: the message.
+        progress: is told of progress.
+
+    Raises:
+        UpstreamError: there is no answer, or none that is MCP's.
+        SessionGoneError: the server has ended the session.
+    """
+
+    def attach(outgoing: Outgoing) -> None:
+        posted.release()
+        posted.cutters.append(outgoing.abort)
+        posted.attachment.attach(outgoing)
+        posted.sent()
+
+    outgoing = Outgoing(
+        method="POST",
+        target=posted.target,
+        headers=list(posted.headers),
+        body=posted.body,
+        length=len(posted.body),
+        attach=attach,
+        echo=Echo(posted.attachment.secrets),
+    )
+    answer = await upstream.send(outgoing)
+    try:
+        return await _read(answer, progress, has_session=_has_session(posted))
+    finally:
+        answer.close()
+
+
+def _has_session(posted: Posted) -> bool:
+    return any(name == "Mcp-Session-Id" for name, _ in posted.headers)
+
+
+async def _read(answer: Answer, progress: Progress, *, has_session: bool) -> Told:
+    said = dict(answer.headers)
+    session = said.get(b"mcp-session-id")
+    name = session.decode("latin-1") if session else None
+    kind = said.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if answer.status in {202, 204}:
+        return Told(None, answer.status, name, answer.bytes_in)
+    if answer.status == 404 and has_session:
+        raise SessionGoneError
+    if answer.status in {401, 403}:
+        raise UpstreamError(
+            502,
+            "upstream_unreachable",
+            "the server does not accept the gateway's credential: an operator has to"
+            " look",
+        )
+    envelope = await _answered(answer, kind, progress)
+    if envelope is None or not ({"result", "error"} & envelope.keys()):
+        raise _rubbish(answer.status)
+    return Told(envelope, answer.status, name, answer.bytes_in)
+
+
+async def _answered(answer: Answer, kind: bytes, progress: Progress) -> Envelope | None:
+    """Return the message that answers, of a stream or of a body of JSON."""
+    if kind == b"text/event-stream":
+        async with aclosing(_events(answer)) as events:
+            async for one in events:
+                if "result" in one or "error" in one:
+                    return one
+                if text_of(one, "method") == "notifications/progress":
+                    progress(one.get("params", Raw(b"{}")))
+        return None
+    if kind != b"application/json":
+        return None
+    whole = bytearray()
+    async for chunk in answer.chunks():
+        whole += chunk
+        if len(whole) > _ANSWER_BYTES:
+            raise _rubbish(answer.status)
+    return _message(bytes(whole))
+
+
+async def _events(answer: Answer) -> AsyncGenerator[Envelope, None]:
+    """Yield the messages of a stream of server-sent events (HTML, section 9.2)."""
+    left, data = b"", bytearray()
+    async for chunk in answer.chunks():
+        left = (left + chunk).replace(b"\r\n", b"\n")
+        if len(left) + len(data) > _ANSWER_BYTES:
+            raise _rubbish(answer.status)
+        # A carriage return at its end may be the first half of a line's end.
+        held = b"\r" if left.endswith(b"\r") else b""
+        *lines, left = left.removesuffix(held).replace(b"\r", b"\n").split(b"\n")
+        left += held
+        for line in lines:
+            if not line:
+                if data and (one := _message(bytes(data))) is not None:
+                    yield one
+                data = bytearray()
+            elif line.startswith(b"data:"):
+                data += line.removeprefix(b"data:").removeprefix(b" ") + b"\n"
+
+
+def _message(text: bytes) -> Envelope | None:
+    try:
+        return read_answer(one_line(text.strip()))
+    except ValueError:
+        return None
+
+
+def _rubbish(status: int) -> UpstreamError:
+    return UpstreamError(
+        502, "upstream_reset", f"the server answered {status} and no message of MCP"
+    )

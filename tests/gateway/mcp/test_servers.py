@@ -1,0 +1,132 @@
+"""``mcp/NAME.toml``: how a server is reached, and its tools as actions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentvault_tui.errors import ServiceError
+from agentvault_tui.gateway.mcp import McpServer, McpServers, parse_server
+from agentvault_tui.gateway.tools import UnmatchedToolError
+from agentvault_tui.home import Home
+from agentvault_tui.policy import shipped_catalogue
+
+CONTRACT = """
+command = ["mcp-server-filesystem", "/srv/shared"]
+unmatched = "deny"
+[tools."read_*"]
+scope = "read:files"
+resource = "fs:{path}"
+[tools.write_file]
+scope = "write:files"
+resource = "fs:{path}"
+parameters = { count = "/files" }
+"""
+URL = 'url = "https://mcp.test/mcp"\n'
+RULE = '[tools."*"]\nscope = "read:files"\n'
+
+
+def parse(text: str) -> McpServer:
+    return parse_server("files", text, shipped_catalogue(), Path("/nowhere"))
+
+
+def action(server: McpServer, tool: str, arguments: dict[str, Any]) -> Any:
+    return server.action_of(server.rule_of(tool), tool, arguments)
+
+
+def test_the_contracts_example_is_in_force() -> None:
+    """Globs name tools; resources and counts come from the arguments."""
+    server = parse(CONTRACT)
+    assert server.command == ("mcp-server-filesystem", "/srv/shared")
+    read = action(server, "read_text", {"path": "/srv/shared/a"})
+    assert (read.action, read.resource) == ("read:files", "fs:/srv/shared/a")
+    written = action(server, "write_file", {"path": "/a", "files": [1, 2, 3]})
+    assert written.parameters == {"count": 3}
+    assert server.rule_of("write_files") is None
+    assert server.scopes == ("write:files", "read:files")
+
+
+def test_what_is_unmatched_has_a_resource_of_its_own() -> None:
+    """With a scope for it: NAME:TOOL, and also for other methods."""
+    server = parse(URL + 'unmatched = "read:files"\n')
+    assert action(server, "anything", {}).resource == "files:anything"
+    assert server.rule_of("", "resources/read") is not None
+
+
+def test_a_pattern_for_tools_is_for_no_other_method() -> None:
+    """resources/read needs a rule that names its family."""
+    assert parse(URL + RULE).rule_of("", "resources/read") is None
+    rule = '[tools."resources/*"]\nscope = "read:files"\n'
+    server = parse(URL + rule)
+    assert server.rule_of("", "resources/read") is not None
+    assert server.rule_of("", "prompts/get") is None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"path": "/a", "PATH": "/b"},
+        {"path": "/a", "p_ath": "/b"},
+        {"path": "/a", "p\u0430th": "/b"},
+        {"path": None},
+        {"path": True},
+        {},
+        {str(n): n for n in range(1_001)} | {"path": "/a"},
+    ],
+)
+def test_an_unclear_argument_is_no_action(arguments: dict[str, Any]) -> None:
+    """What names the resource must be there once, in one spelling."""
+    with pytest.raises(UnmatchedToolError) as caught:
+        action(parse(CONTRACT), "read_text", arguments)
+    assert caught.value.reason == "unclear_call"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "in no way, or in two"),
+        (URL + 'command = ["x"]\n', "in no way, or in two"),
+        ('command = "x"\n', "Expected `array`"),
+        ('command = [""]\n', "empty part"),
+        ('command = ["x"]\nallow_http = true\n', "are of a url"),
+        ('command = ["x"]\n[credential]\nkind = "bearer"\nsecret = "k"\n', "of a url"),
+        (URL + "per_agent = true\n", "per_agent is of a command"),
+        ('url = "http://mcp.test/mcp"\n', "not encrypted"),
+        ('url = "https://mcp.test/../x"\n', "url:"),
+        ('url = "https://u@mcp.test/"\n', "account"),
+        ('command = ["x"]\ncomand = 1\n', "did you mean command"),
+        (URL + '[tools.x]\nscop = "read:files"\n', "did you mean scope"),
+        (URL + '[tools.x]\nscope = "read:file"\n', "did you mean read:files"),
+        (URL + '[tools.x]\nscope = "read:files"\nresource = "{}"\n', "argument"),
+        (
+            URL + '[tools.x]\nscope = "read:files"\nparameters = { count = "files" }\n',
+            "JSON Pointer",
+        ),
+        (URL + 'unmatched = "all"\n', "unknown scope"),
+        (URL + 'ca_file = "none.pem"\n', "holds no certificates"),
+        ("= 1", "not TOML"),
+    ],
+)
+def test_a_broken_file_says_what_is_wrong(text: str, said: str) -> None:
+    """The nearest key or scope where there is one."""
+    with pytest.raises(ServiceError) as caught:
+        parse(text)
+    assert said in caught.value.diagnosis()
+
+
+def test_a_broken_file_leaves_the_one_before_in_force(tmp_path: Path) -> None:
+    """With a warning that names it; a file that is gone is in force no more."""
+    (tmp_path / "mcp").mkdir()
+    path = tmp_path / "mcp" / "files.toml"
+    path.write_text(CONTRACT)
+    servers = McpServers(Home(tmp_path, tmp_path), shipped_catalogue)
+    servers.reload()
+    path.write_text("command = []")
+    servers.reload()
+    assert servers.get("files") is not None
+    assert servers.warnings[0].startswith("mcp/files.toml cannot be put in force, the")
+    path.unlink()
+    servers.reload()
+    assert servers.get("files") is None
