@@ -21,6 +21,7 @@ from agentvault_tui.gateway.services import (
     parse_origin,
 )
 from agentvault_tui.gateway.target import parse_target
+from agentvault_tui.gateway.templates import RouteIndex
 from agentvault_tui.gateway.tools import (
     ToolCall,
     ToolMap,
@@ -198,7 +199,7 @@ def _service(name: str, table: _File, base: Path, sha256: str) -> Service:
         credential=table.credential,
         routes=(),
         sha256=sha256,
-        index={"*": ((),)},
+        index=RouteIndex(()),
     )
 
 
