@@ -9,23 +9,19 @@ as it wrote it.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from msgspec import Raw
 
 from agentvault_tui.broker.audience import PREFIX, mcp_server_of
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.broker.usecases.request import refused
-from agentvault_tui.encoder import to_json
 from agentvault_tui.gateway.admission import Admission
-from agentvault_tui.gateway.calls import BODY_CAP, Call, Caller, Calls
+from agentvault_tui.gateway.calls import BODY_CAP, Caller, Calls
 from agentvault_tui.gateway.credentials import Credentials, take_token
-from agentvault_tui.gateway.forward import body_receiver, preference
+from agentvault_tui.gateway.forward import body_receiver
 from agentvault_tui.gateway.mcp import results
 from agentvault_tui.gateway.mcp.messages import (
     CALL,
@@ -39,31 +35,24 @@ from agentvault_tui.gateway.mcp.messages import (
     McpError,
     Message,
     answer,
-    canonical,
     check_modern,
-    number_of,
     read_answer,
     read_message,
-    status_of,
     text_of,
     unsupported,
     with_members,
 )
-from agentvault_tui.gateway.mcp.servers import McpServer, McpServers, arguments_of
+from agentvault_tui.gateway.mcp.relay import AskedMessage, McpRelay
+from agentvault_tui.gateway.mcp.servers import McpServer, McpServers
 from agentvault_tui.gateway.mcp.sessions import McpSession, McpSessions
-from agentvault_tui.gateway.mcp.stdio import McpProcesses, Progress
-from agentvault_tui.gateway.mcp.streamable import (
-    Posted,
-    SessionGoneError,
-    headers_to_server,
-    post,
-)
+from agentvault_tui.gateway.mcp.stdio import McpProcesses
+from agentvault_tui.gateway.mcp.streamable import SessionGoneError
+from agentvault_tui.gateway.mcp.toolcalls import McpCalls, detail_of
 from agentvault_tui.gateway.mcp.writer import AnswerWriter
 from agentvault_tui.gateway.refusals import CallRefusedError, too_large, unauthorized
 from agentvault_tui.gateway.services import Service
-from agentvault_tui.gateway.tools import UnmatchedToolError
 from agentvault_tui.gateway.upstream import Upstream, UpstreamError
-from agentvault_tui.model import Action, Agent, AgentId, Outcome, StepUpStatus
+from agentvault_tui.model import Action, AgentId, Outcome
 from agentvault_tui.web.exchange import Exchange
 from agentvault_tui.web.reply import Header, Receive, Scope, Send, json_reply
 
@@ -75,32 +64,6 @@ _UNKNOWN_BODY: Final = 65_536
 _LISTS: Final = frozenset(
     {"prompts/list", "resources/list", "resources/templates/list"}
 )
-
-
-@dataclass(slots=True)
-class _Asked:
-    """One request of a client, and what it is answered over."""
-
-    server: McpServer
-    caller: Caller
-    message: Message
-    version: str
-    headers: list[Header]
-    session: McpSession | None
-    writer: AnswerWriter
-    gone: asyncio.Future[None]
-    audience: str | None
-    """The URL for which its token is good, where it is for this one alone."""
-    upstream_session: str | None = None
-    """The session that a server began for it, as that calls it."""
-
-    @property
-    def modern(self) -> bool:
-        return self.version == MODERN
-
-    @property
-    def agent(self) -> Agent:
-        return self.caller.agent
 
 
 class McpApp:
@@ -129,14 +92,12 @@ class McpApp:
             upstream: returns how one of these is reached.
         """
         self._broker = broker
-        self._calls = calls
         self._admission = admission
         self._servers = servers
         self._processes = processes
-        self._credentials = credentials
-        self._upstream = upstream
+        self._relay = McpRelay(broker, calls, processes, credentials, upstream)
+        self._calls = McpCalls(broker, calls, admission, self._relay)
         self._sessions = McpSessions()
-        self._next = 0
 
     def cut(self, agent_id: AgentId | None) -> None:
         """Forget what agents have here beside their calls: sessions and processes."""
@@ -213,7 +174,7 @@ class McpApp:
         shown = take_token(scope["headers"], b"/", None)
         try:
             caller = await self._admission.authenticate(
-                shown.secret, _detail(server.name)
+                shown.secret, detail_of(server.name)
             )
             audience = self._audience(server, caller)
         except CallRefusedError:
@@ -233,7 +194,7 @@ class McpApp:
             writer.message = message = read_message(body)
             version = _version(message, shown.headers, session)
             await self._dispatch(
-                _Asked(
+                AskedMessage(
                     server=server,
                     caller=caller,
                     message=message,
@@ -314,7 +275,7 @@ class McpApp:
             raise _no_session()
         return found
 
-    async def _dispatch(self, asked: _Asked) -> None:
+    async def _dispatch(self, asked: AskedMessage) -> None:
         """Answer a message of either era."""
         message, writer = asked.message, asked.writer
         if asked.modern:
@@ -325,7 +286,7 @@ class McpApp:
             return
         if asked.modern:
             if message.method == "server/discover":
-                greeting = await self._attended(asked, self._discover(asked))
+                greeting = await asked.attended(self._discover(asked))
                 await writer.finish(answer(message.id, result=greeting))
                 return
         elif message.method == "initialize":
@@ -338,17 +299,17 @@ class McpApp:
             raise McpError(INVALID_REQUEST, "initialize first: no Mcp-Session-Id")
         await self._requested(asked)
 
-    async def _requested(self, asked: _Asked) -> None:
+    async def _requested(self, asked: AskedMessage) -> None:
         """Answer what both eras have alike."""
         message, method, writer = asked.message, asked.message.method, asked.writer
         if method == "tools/list":
-            await writer.finish(await self._attended(asked, self._list_tools(asked)))
+            await writer.finish(await asked.attended(self._list_tools(asked)))
         elif method == CALL and message.named == results.CHECK:
-            await writer.finish(await self._check(asked))
+            await writer.finish(await self._calls.check(asked))
         elif method == CALL or self._is_call(asked.server, method):
-            await self._call(asked)
+            await self._calls.call(asked)
         elif method in _LISTS and _serves(asked.server, method):
-            await writer.finish(await self._attended(asked, self._send(asked)))
+            await writer.finish(await asked.attended(self._relay.send(asked)))
         else:
             text = "this is not served through AgentVault"
             raise McpError(METHOD_NOT_FOUND, text)
@@ -360,14 +321,9 @@ class McpApp:
             and server.rule_of("", method) is not None
         )
 
-    async def _attended(
-        self, asked: _Asked, work: Awaitable[results.Answered], call: Call | None = None
-    ) -> results.Answered:
-        return await asked.writer.attend(work, asked.gone, call)
-
     # Notifications and the handshake
 
-    async def _notified(self, asked: _Asked) -> None:
+    async def _notified(self, asked: AskedMessage) -> None:
         """Take a notification; an answer to a request of a server is for nobody."""
         message, session = asked.message, asked.session
         if session is None:
@@ -378,9 +334,9 @@ class McpApp:
                 stop()
         elif message.method == "notifications/initialized" and asked.server.service:
             with suppress(UpstreamError):
-                await self._post(asked, message.as_line())
+                await self._relay.post(asked, message.as_line())
 
-    async def _initialize(self, asked: _Asked) -> None:
+    async def _initialize(self, asked: AskedMessage) -> None:
         """Begin a session (2025-11-25, basic/lifecycle)."""
         server, message = asked.server, asked.message
         wanted = message.params.get("protocolVersion")
@@ -388,14 +344,14 @@ class McpApp:
             raise McpError(INVALID_PARAMS, "protocolVersion is missing")
         upstream = None
         if server.service is None:
-            process = self._processes.of(server, asked.agent.id, modern=False)
-            await self._attended(asked, process.start())
+            process = self._relay.process_of(asked)
+            await asked.attended(process.start())
             result = process.greeting
         else:
             # No server is told of what a client could be asked: it is never asked.
             params = Raw(msgspec.json.encode(message.params | {"capabilities": {}}))
             message.envelope["params"] = params
-            told = await self._attended(asked, self._send(asked))
+            told = await asked.attended(self._relay.send(asked))
             if "result" not in told:
                 await asked.writer.finish(told)
                 return
@@ -413,15 +369,15 @@ class McpApp:
         asked.writer.extra = ((b"mcp-session-id", begun.id.encode()),)
         await asked.writer.finish(answer(message.id, result=result))
 
-    async def _discover(self, asked: _Asked) -> Raw:
+    async def _discover(self, asked: AskedMessage) -> Raw:
         """Return what a server of the modern era says of itself."""
         server = asked.server
         if server.service is None:
-            process = self._processes.of(server, asked.agent.id, modern=True)
+            process = self._relay.process_of(asked)
             await process.start()
             result = process.greeting
         else:
-            told = await self._send(asked)
+            told = await self._relay.send(asked)
             if "result" not in told:
                 # Nothing else is proof of the modern era (basic/versioning).
                 raise unsupported(MODERN, LEGACY)
@@ -439,9 +395,9 @@ class McpApp:
 
     # Tools
 
-    async def _list_tools(self, asked: _Asked) -> Envelope:
+    async def _list_tools(self, asked: AskedMessage) -> Envelope:
         """Return the tools that the agent's scopes allow, for nobody else to keep."""
-        told = await self._send(asked)
+        told = await self._relay.send(asked)
         if "result" not in told:
             return told
         server, agent = asked.server, self._broker.registry.agent(asked.agent.id)
@@ -457,257 +413,10 @@ class McpApp:
         told["result"] = results.listed(told["result"], allowed, modern=asked.modern)
         return told
 
-    async def _check(self, asked: _Asked) -> Envelope:
-        """Tell how a held call stands."""
-        arguments = arguments_of(asked.message.params) or {}
-        id_ = arguments.get("auth_req_id")
-        stepup = None
-        if isinstance(id_, str):
-            stepup = await self._admission.find(id_)
-        if stepup is None or stepup.agent_id != asked.agent.id:
-            said = results.failure(
-                "There is no held call of yours with that auth_req_id.",
-                {"error": "access_denied", "reason": "unknown_request"},
-            )
-        else:
-            minted = self._broker.registry.elevated(stepup.id) is not None
-            status = stepup.status
-            lost = status is StepUpStatus.APPROVED and not minted
-            said = results.standing(stepup, StepUpStatus.EXPIRED if lost else status)
-        result = results.complete(said, modern=asked.modern)
-        return answer(asked.message.id, result=result)
-
-    async def _call(self, asked: _Asked) -> None:
-        """Take one call through its life, and answer with its result."""
-        server, message, writer = asked.server, asked.message, asked.writer
-        if not message.named and message.method == CALL:
-            raise McpError(INVALID_PARAMS, "the call names no tool")
-        try:
-            call = await self._read_call(asked)
-            told = await self._attended(asked, self._perform(asked, call), call)
-        except CallRefusedError as refusal:
-            scoped = refusal.error == "insufficient_scope"
-            if refusal.status == 401 or (scoped and asked.version >= LEGACY[0]):
-                raise
-            told = results.refusal(server, asked.agent, refusal, message)
-        except UpstreamError as error:
-            told = results.upstream_failure(error, message)
-        if "result" in told and message.method == CALL:
-            told["result"] = results.complete(told["result"], modern=asked.modern)
-        await writer.finish(told, _error_status(told) if asked.modern else 200)
-
-    async def _read_call(self, asked: _Asked) -> Call:
-        """Return the call that a request is.
-
-        Raises:
-            CallRefusedError: it is no action; recorded.
-        """
-        server, message = asked.server, asked.message
-        is_tool = message.method == CALL
-        tool = (message.named or "") if is_tool else message.method
-        params = {k: v for k, v in message.params.items() if k != "_meta"}
-        arguments = arguments_of(message.params) if is_tool else params
-        held = message.held()
-        detail = _detail(server.name)
-        detail |= {
-            "tool": tool[:200],
-            "arguments_sha256": hashlib.sha256(canonical(arguments)).hexdigest(),
-            "body_sha256": hashlib.sha256(held).hexdigest(),
-            "body_bytes": len(held),
-        }
-        rule = server.rule_of(tool, message.method)
-        try:
-            action = server.action_of(rule, tool, arguments)
-        except UnmatchedToolError as error:
-            refusal = CallRefusedError(
-                403, "access_denied", error.reason, error.message
-            )
-            about = Action((rule.scope,), rule.scope) if rule else _NOTHING
-            await self._admission.refuse(asked.agent, refusal, about, detail)
-        described = to_json(
-            {
-                "method": message.method,
-                "url": f"mcp://{server.name}/{tool}",
-                "headers": {},
-                "body_sha256": detail["body_sha256"],
-                "body_bytes": detail["body_bytes"],
-            }
-        )
-
-        async def body() -> bytes:
-            return held
-
-        said = dict(asked.headers)
-        retry = said.get(b"agentvault-request")
-        call = Call(
-            caller=asked.caller,
-            service=detail["service"],
-            route=rule.pattern if rule is not None else "",
-            method=message.method,
-            path=tool,
-            action=action,
-            detail=detail,
-            read=body,
-            describe=lambda _: described,
-            gone=asked.gone,
-            wait=preference(said.get(b"prefer")),
-            retry=retry.decode("latin-1") if retry else None,
-            audience=asked.audience,
-        )
-        if call.retry is None:
-            call.retry = self._approved(call, described)
-        return call
-
-    def _approved(self, call: Call, described: str) -> str | None:
-        """Return the approval of the same call that was not used yet."""
-        broker = self._broker
-        for stepup in broker.stepups.approved(call.caller.agent.id):
-            if (
-                stepup.request_json == described
-                and stepup.action == call.action.action
-                and broker.registry.elevated(stepup.id)
-            ):
-                return stepup.id
-        return None
-
-    async def _perform(self, asked: _Asked, call: Call) -> Envelope:
-        """Decide about a call, record it, send it once, and record its result."""
-        permit = await self._admission.permit(call)
-        await self._calls.begin(call, permit)
-        ended = "failed"
-
-        def stop(task: asyncio.Task[Any]) -> None:
-            task.cancel()
-
-        session = asked.session
-        running = asyncio.current_task()
-        key = msgspec.json.decode(asked.message.id or b"null")
-        if session is not None and running is not None:
-            session.running[key] = lambda: stop(running)
-        try:
-            told = await self._send(asked, call)
-            call.check()
-            ended = "done"
-            call.bytes_in = sum(len(bytes(one)) for one in told.values())
-            if results.is_error(told):
-                call.detail["tool_error"] = True
-        except UpstreamError as error:
-            call.problem = error.code
-            call.check()
-            raise
-        except asyncio.CancelledError:
-            call.problem = "cancelled"
-            raise
-        except (McpError, SessionGoneError):
-            call.problem = "upstream_reset"
-            raise
-        finally:
-            self._calls.end(call, ended)
-            if session is not None:
-                session.running.pop(key, None)
-        return told
-
-    # To the server
-
-    async def _send(self, asked: _Asked, call: Call | None = None) -> Envelope:
-        """Send a client's request to its server; return the answer, under its id."""
-        message, server = asked.message, asked.server
-        token = message.progress_token
-        notes = asked.writer.notes
-
-        def progress(params: Raw) -> None:
-            if token is None or (call is not None and call.cut is not None):
-                return
-            with suppress(ValueError, asyncio.QueueFull):
-                said = with_members(params, progressToken=token)
-                notes.put_nowait(results.progress(said))
-
-        if server.service is not None:
-            self._next += 1
-            mark = None if token is None else self._next
-            body = message.relayed(self._next, mark)
-            if call is not None:
-                call.bytes_out = len(body)
-            told = await self._post(asked, body, call, progress)
-            if told is None:
-                raise UpstreamError(502, "upstream_reset", "the server did not answer")
-        else:
-            process = self._processes.of(server, asked.agent.id, modern=asked.modern)
-            await process.start()
-            self._release(asked, call)
-            cutters = [] if call is None else call.on_cut
-            told = await process.ask(message, progress, lambda: _sent(call), cutters)
-            if call is not None:
-                call.bytes_out = len(message.envelope.get("params", b""))
-        return {**told, "id": message.id or Raw(b"null")}
-
-    async def _post(
-        self,
-        asked: _Asked,
-        body: bytes,
-        call: Call | None = None,
-        progress: Progress = lambda _: None,
-    ) -> Envelope | None:
-        """Send a message by URL; return the answer, which a notification has not."""
-        service = asked.server.service
-        assert service is not None  # noqa: S101 - asked for those alone
-        attachment = await self._credentials.of(service, asked.agent)
-        own = service.credential.kind == "connection"
-        upstream = self._upstream(service, asked.agent.id if own else None)
-        session = asked.session
-        posted = Posted(
-            target=asked.server.target,
-            body=body,
-            headers=headers_to_server(
-                asked.headers, session.upstream if session else None
-            ),
-            attachment=attachment,
-            release=lambda: self._release(asked, call),
-            sent=lambda: _sent(call),
-            cutters=[] if call is None else call.on_cut,
-        )
-        told = await post(upstream, posted, progress)
-        if call is not None:
-            call.status = told.status
-        asked.upstream_session = told.session
-        return told.envelope
-
-    def _release(self, asked: _Asked, call: Call | None) -> None:
-        """Check that a message may go out, right before it does.
-
-        Raises:
-            CallRefusedError: not any more.
-        """
-        if call is not None:
-            self._calls.release(call)
-        elif why := refused(self._broker, asked.agent):
-            raise unauthorized(*why)
-
 
 def _settle(gone: asyncio.Future[None]) -> None:
     if not gone.done():
         gone.set_result(None)
-
-
-def _sent(call: Call | None) -> None:
-    """Note that a call has gone out."""
-    if call is not None:
-        call.sent, call.state = True, "streaming"
-
-
-def _detail(server: str) -> dict[str, Any]:
-    """Return what the events of a call say of it, for the time being."""
-    return {
-        "service": f"mcp/{server}",
-        "server": server,
-        "tool": None,
-        "arguments_sha256": None,
-        "method": "POST",
-        "path": PREFIX + server,
-        "query": None,
-        "body_sha256": None,
-        "body_bytes": None,
-    }
 
 
 def _version(
@@ -758,14 +467,6 @@ def _host(scope: Scope) -> str:
 def _serves(server: McpServer, method: str) -> bool:
     """Tell whether anything of the family of *method* is allowed."""
     return results.serves(server, method.partition("/")[0])
-
-
-def _error_status(told: Envelope) -> int:
-    if "error" not in told:
-        return 200
-    with suppress(ValueError):
-        return status_of(number_of(read_answer(bytes(told["error"])), "code") or 0)
-    return 200
 
 
 _NO_SERVER: Final = "there is no MCP server of that name"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
@@ -26,7 +26,6 @@ from agentvault_tui.gateway.services import DENY
 from agentvault_tui.gateway.upstream import UpstreamError
 from agentvault_tui.model import Agent, StepUp, StepUpStatus
 
-Answered = TypeVar("Answered")
 CHECK: Final = "agentvault_check"
 """The tool by which an agent learns how its held call stands."""
 _META: Final = "agentvault.dev/refusal"

@@ -43,7 +43,7 @@ _ARGUMENT: Final = re.compile(r"\{([^{}]*)\}")
 _MOST_ARGUMENTS: Final = 1_000
 
 
-class _File(ToolMapFile, forbid_unknown_fields=True, kw_only=True):
+class McpServerFile(ToolMapFile, forbid_unknown_fields=True, kw_only=True):
     """``mcp/NAME.toml``, as it is written."""
 
     command: tuple[str, ...] = ()
@@ -150,7 +150,7 @@ def parse_server(name: str, text: str, catalogue: Catalogue, base: Path) -> McpS
         ServiceError: says what is wrong with it, and what may help.
     """
     inner = {"tools[]": ToolTable, "credential": UpstreamCredential}
-    table = read_table(text, _File, inner)
+    table = read_table(text, McpServerFile, inner)
     if bool(table.command) == bool(table.url):
         raise ServiceError(
             "it is reached in no way, or in two",
@@ -170,7 +170,7 @@ def parse_server(name: str, text: str, catalogue: Catalogue, base: Path) -> McpS
     return McpServer(name, table.command, table.per_agent, service, target, tools)
 
 
-def _check_command(table: _File) -> None:
+def _check_command(table: McpServerFile) -> None:
     of_urls = (table.allow_private, table.allow_http, table.ca_file)
     if any(of_urls) or table.credential != UpstreamCredential():
         raise ServiceError(
@@ -186,7 +186,7 @@ def find_program(server: McpServer) -> str | None:
     return shutil.which(Path(server.command[0]).expanduser())
 
 
-def _service(name: str, table: _File, base: Path, sha256: str) -> Service:
+def _service(name: str, table: McpServerFile, base: Path, sha256: str) -> Service:
     origin = parse_origin(table.url, allow_http=table.allow_http, whole=False)
     table.credential.check(allow_http=table.allow_http)
     return Service(

@@ -67,7 +67,7 @@ _LAST_WORDS: Final = 3
 _CLIENT: Final = {"name": "agentvault", "version": __version__}
 
 
-class Waiting:
+class PendingRequest:
     """One request to a process, until its answer."""
 
     def __init__(self, answered: asyncio.Future[Envelope], progress: Progress) -> None:
@@ -95,7 +95,7 @@ class McpProcess:
         self._starting = asyncio.Lock()
         self._writing = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
-        self._waiting: dict[int, Waiting] = {}
+        self._waiting: dict[int, PendingRequest] = {}
         self._next = 0
         self._failed = 0
         self._started_at = 0.0
@@ -135,7 +135,7 @@ class McpProcess:
                     self._cancel(id_)
 
     @contextmanager
-    def _entry(self, progress: Progress) -> Iterator[tuple[int, Waiting]]:
+    def _entry(self, progress: Progress) -> Iterator[tuple[int, PendingRequest]]:
         if len(self._waiting) >= _MOST_WAITING:
             raise UpstreamError(
                 503, "temporarily_unavailable", "the server has too much to do"
@@ -143,7 +143,7 @@ class McpProcess:
         self._next += 1
         id_ = self._next
         loop = asyncio.get_running_loop()
-        self._waiting[id_] = waiting = Waiting(loop.create_future(), progress)
+        self._waiting[id_] = waiting = PendingRequest(loop.create_future(), progress)
         try:
             yield id_, waiting
         finally:
@@ -151,7 +151,7 @@ class McpProcess:
             if not waiting.answered.done():
                 waiting.answered.cancel()
 
-    async def _answer(self, waiting: Waiting) -> Envelope:
+    async def _answer(self, waiting: PendingRequest) -> Envelope:
         while True:
             waiting.heard.clear()
             heard = asyncio.ensure_future(waiting.heard.wait())

@@ -1,0 +1,225 @@
+"""Calls of tools: read, decided, recorded, sent once, and told about while held."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from contextlib import suppress
+from typing import Any, Final
+
+import msgspec
+
+from agentvault_tui.broker.audience import PREFIX
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.encoder import to_json
+from agentvault_tui.gateway.admission import Admission
+from agentvault_tui.gateway.calls import Call, Calls
+from agentvault_tui.gateway.forward import preference
+from agentvault_tui.gateway.mcp import results
+from agentvault_tui.gateway.mcp.messages import (
+    CALL,
+    INVALID_PARAMS,
+    LEGACY,
+    Envelope,
+    McpError,
+    answer,
+    canonical,
+    number_of,
+    read_answer,
+    status_of,
+)
+from agentvault_tui.gateway.mcp.relay import AskedMessage, McpRelay
+from agentvault_tui.gateway.mcp.servers import arguments_of
+from agentvault_tui.gateway.mcp.streamable import SessionGoneError
+from agentvault_tui.gateway.refusals import CallRefusedError
+from agentvault_tui.gateway.tools import UnmatchedToolError
+from agentvault_tui.gateway.upstream import UpstreamError
+from agentvault_tui.model import Action, StepUpStatus
+
+_NOTHING: Final = Action((), "")
+
+
+class McpCalls:
+    """The calls of tools of MCP servers, each a call of the gateway's."""
+
+    def __init__(
+        self, broker: Broker, calls: Calls, admission: Admission, relay: McpRelay
+    ) -> None:
+        """Take none yet; see `McpApp` for what these are."""
+        self._broker = broker
+        self._calls = calls
+        self._admission = admission
+        self._relay = relay
+
+    async def check(self, asked: AskedMessage) -> Envelope:
+        """Tell how a held call stands."""
+        arguments = arguments_of(asked.message.params) or {}
+        id_ = arguments.get("auth_req_id")
+        stepup = None
+        if isinstance(id_, str):
+            stepup = await self._admission.find(id_)
+        if stepup is None or stepup.agent_id != asked.agent.id:
+            said = results.failure(
+                "There is no held call of yours with that auth_req_id.",
+                {"error": "access_denied", "reason": "unknown_request"},
+            )
+        else:
+            minted = self._broker.registry.elevated(stepup.id) is not None
+            status = stepup.status
+            lost = status is StepUpStatus.APPROVED and not minted
+            said = results.standing(stepup, StepUpStatus.EXPIRED if lost else status)
+        result = results.complete(said, modern=asked.modern)
+        return answer(asked.message.id, result=result)
+
+    async def call(self, asked: AskedMessage) -> None:
+        """Take one call through its life, and answer with its result."""
+        server, message, writer = asked.server, asked.message, asked.writer
+        if not message.named and message.method == CALL:
+            raise McpError(INVALID_PARAMS, "the call names no tool")
+        try:
+            call = await self._read_call(asked)
+            told = await asked.attended(self._perform(asked, call), call)
+        except CallRefusedError as refusal:
+            scoped = refusal.error == "insufficient_scope"
+            if refusal.status == 401 or (scoped and asked.version >= LEGACY[0]):
+                raise
+            told = results.refusal(server, asked.agent, refusal, message)
+        except UpstreamError as error:
+            told = results.upstream_failure(error, message)
+        if "result" in told and message.method == CALL:
+            told["result"] = results.complete(told["result"], modern=asked.modern)
+        await writer.finish(told, _error_status(told) if asked.modern else 200)
+
+    async def _read_call(self, asked: AskedMessage) -> Call:
+        """Return the call that a request is.
+
+        Raises:
+            CallRefusedError: it is no action; recorded.
+        """
+        server, message = asked.server, asked.message
+        is_tool = message.method == CALL
+        tool = (message.named or "") if is_tool else message.method
+        params = {k: v for k, v in message.params.items() if k != "_meta"}
+        arguments = arguments_of(message.params) if is_tool else params
+        held = message.held()
+        detail = detail_of(server.name)
+        detail |= {
+            "tool": tool[:200],
+            "arguments_sha256": hashlib.sha256(canonical(arguments)).hexdigest(),
+            "body_sha256": hashlib.sha256(held).hexdigest(),
+            "body_bytes": len(held),
+        }
+        rule = server.rule_of(tool, message.method)
+        try:
+            action = server.action_of(rule, tool, arguments)
+        except UnmatchedToolError as error:
+            refusal = CallRefusedError(
+                403, "access_denied", error.reason, error.message
+            )
+            about = Action((rule.scope,), rule.scope) if rule else _NOTHING
+            await self._admission.refuse(asked.agent, refusal, about, detail)
+        described = to_json(
+            {
+                "method": message.method,
+                "url": f"mcp://{server.name}/{tool}",
+                "headers": {},
+                "body_sha256": detail["body_sha256"],
+                "body_bytes": detail["body_bytes"],
+            }
+        )
+
+        async def body() -> bytes:
+            return held
+
+        said = dict(asked.headers)
+        retry = said.get(b"agentvault-request")
+        call = Call(
+            caller=asked.caller,
+            service=detail["service"],
+            route=rule.pattern if rule is not None else "",
+            method=message.method,
+            path=tool,
+            action=action,
+            detail=detail,
+            read=body,
+            describe=lambda _: described,
+            gone=asked.gone,
+            wait=preference(said.get(b"prefer")),
+            retry=retry.decode("latin-1") if retry else None,
+            audience=asked.audience,
+        )
+        if call.retry is None:
+            call.retry = self._approved(call, described)
+        return call
+
+    def _approved(self, call: Call, described: str) -> str | None:
+        """Return the approval of the same call that was not used yet."""
+        broker = self._broker
+        for stepup in broker.stepups.approved(call.caller.agent.id):
+            if (
+                stepup.request_json == described
+                and stepup.action == call.action.action
+                and broker.registry.elevated(stepup.id)
+            ):
+                return stepup.id
+        return None
+
+    async def _perform(self, asked: AskedMessage, call: Call) -> Envelope:
+        """Decide about a call, record it, send it once, and record its result."""
+        permit = await self._admission.permit(call)
+        await self._calls.begin(call, permit)
+        ended = "failed"
+
+        def stop(task: asyncio.Task[Any]) -> None:
+            task.cancel()
+
+        session = asked.session
+        running = asyncio.current_task()
+        key = msgspec.json.decode(asked.message.id or b"null")
+        if session is not None and running is not None:
+            session.running[key] = lambda: stop(running)
+        try:
+            told = await self._relay.send(asked, call)
+            call.check()
+            ended = "done"
+            call.bytes_in = sum(len(bytes(one)) for one in told.values())
+            if results.is_error(told):
+                call.detail["tool_error"] = True
+        except UpstreamError as error:
+            call.problem = error.code
+            call.check()
+            raise
+        except asyncio.CancelledError:
+            call.problem = "cancelled"
+            raise
+        except (McpError, SessionGoneError):
+            call.problem = "upstream_reset"
+            raise
+        finally:
+            self._calls.end(call, ended)
+            if session is not None:
+                session.running.pop(key, None)
+        return told
+
+
+def detail_of(server: str) -> dict[str, Any]:
+    """Return what the events of a call say of it, for the time being."""
+    return {
+        "service": f"mcp/{server}",
+        "server": server,
+        "tool": None,
+        "arguments_sha256": None,
+        "method": "POST",
+        "path": PREFIX + server,
+        "query": None,
+        "body_sha256": None,
+        "body_bytes": None,
+    }
+
+
+def _error_status(told: Envelope) -> int:
+    if "error" not in told:
+        return 200
+    with suppress(ValueError):
+        return status_of(number_of(read_answer(bytes(told["error"])), "code") or 0)
+    return 200
