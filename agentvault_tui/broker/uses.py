@@ -66,7 +66,7 @@ def is_below(resource: str, served: str) -> bool:
     return resource.startswith(below) and canonical(resource) == resource
 
 
-def told(token: Token) -> dict[str, Any]:
+def token_detail(token: Token) -> dict[str, Any]:
     """Return what an event about a token says of it, beside who and why."""
     told = {"token_id": token.id, "expires_at": iso(token.expires.wall)}
     return told | ({"stepup_id": token.stepup_id} if token.stepup_id else {})
@@ -81,7 +81,7 @@ def revoked_draft(token: Token, actor: Actor, reason: str) -> Draft:
         action=token.scope,
         reason=reason,
         decision_id=token.decision_id,
-        detail=told(token),
+        detail=token_detail(token),
     )
 
 

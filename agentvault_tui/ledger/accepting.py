@@ -22,7 +22,7 @@ from agentvault_tui.ledger.opening import (
     read_ledger_id,
 )
 from agentvault_tui.ledger.records import Attempt
-from agentvault_tui.ledger.schema import StoreConnection, foreseen
+from agentvault_tui.ledger.schema import StoreConnection, storage_errors
 from agentvault_tui.ledger.state import state_statements
 from agentvault_tui.ledger.verify import columns_of
 from agentvault_tui.ledger.verify_state import FullStateCheck, table_of
@@ -59,7 +59,7 @@ async def accept_rollback(
     create_file(home)
     lock = HomeLock(home.lock_file)
     try:
-        with foreseen(home.database):
+        with storage_errors(home.database):
             db = await StoreConnection.open(lambda: schema.open_writer(home.database))
         try:
             return await _accept(db, home, clock, actor, reason)
@@ -72,7 +72,7 @@ async def accept_rollback(
 async def _accept(
     db: StoreConnection, home: Home, clock: Clock, actor: Actor, reason: str
 ) -> Event:
-    with foreseen(home.database):
+    with storage_errors(home.database):
         mended, gone, last_n = await db.run(_restore, home, clock)
     opened = await db.run(open_checked, home, trust=True)
     found = opened.tip.head
@@ -93,7 +93,7 @@ async def _accept(
     prepared = tuple(prepare(*pair) for pair in bind([draft], removed))
     rows = [one for one in removed if table_of(one[1][0]) == "meta"]
     batch = build(opened.tip, [Job(prepared, rows, Attempt((draft,), ()))], clock)
-    with foreseen(home.database):
+    with storage_errors(home.database):
         await db.run(write, batch.statements)
     write_witness(home.head_file, Witness(opened.ledger_id, batch.after.head))
     return batch.events[0][0]

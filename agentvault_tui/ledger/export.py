@@ -23,7 +23,7 @@ from agentvault_tui.ledger.chain import written
 from agentvault_tui.ledger.opening import read_ledger_id
 from agentvault_tui.ledger.places import hash_at
 from agentvault_tui.ledger.records import Head
-from agentvault_tui.ledger.schema import foreseen
+from agentvault_tui.ledger.schema import storage_errors
 from agentvault_tui.ledger.verify import FORMAT, lines_of
 
 _OTHER_NAME: Final = "choose another name, or --force to replace it"
@@ -79,7 +79,7 @@ def export_ledger(
         if any(map(folder.is_relative_to, own)):
             # The database, the head file, keys, the policy: an export replaces none.
             raise UsageError(f"{target} is a file of the home", "choose another folder")
-    with foreseen(home.database):
+    with storage_errors(home.database):
         db = schema.open_reader(home.database)
         try:
             schema.check_schema(db, home.database)

@@ -47,7 +47,7 @@ from agentvault_tui.ledger.records import (
     Recovery,
     Story,
 )
-from agentvault_tui.ledger.schema import StoreConnection, foreseen
+from agentvault_tui.ledger.schema import StoreConnection, storage_errors
 from agentvault_tui.ledger.search import Indexer, index_digest, open_searcher
 from agentvault_tui.ledger.verify_state import StateDivergence, diverged
 from agentvault_tui.ledger.writer import Writer
@@ -131,7 +131,7 @@ class Ledger:
 
     @classmethod
     async def _open_locked(cls, home: Home, clock: Clock, lock: HomeLock) -> Ledger:
-        with foreseen(home.database):
+        with storage_errors(home.database):
             db = await StoreConnection.open(lambda: schema.open_writer(home.database))
         # What was opened is closed again when the rest fails: each has a thread.
         async with contextlib.AsyncExitStack() as undo:
@@ -143,7 +143,7 @@ class Ledger:
             self._shortage = await asyncio.to_thread(_shortage, home, before=False)
             self._indexer = await Indexer.open(home, opened)
             undo.push_async_callback(self._indexer.close)
-            with foreseen(home.database):
+            with storage_errors(home.database):
                 self._reader = await StoreConnection.open(lambda: open_searcher(home))
             undo.push_async_callback(self._reader.close)
             undo.push_async_callback(self._end_tasks)
@@ -333,7 +333,7 @@ class Ledger:
     ) -> _T:
         if self._closed:
             raise LedgerUnwritableError("the ledger is closed")
-        with foreseen(self._home.database):
+        with storage_errors(self._home.database):
             async with self._history_lock:
                 if self._history is None:
                     path = self._home.database
@@ -374,7 +374,7 @@ class Ledger:
     ) -> _T:
         if self._closed:
             raise LedgerUnwritableError("the ledger is closed")
-        with foreseen(self._home.database):
+        with storage_errors(self._home.database):
             return await self._reader.run(function, *args, **kwargs)
 
     async def _pulse(self) -> None:

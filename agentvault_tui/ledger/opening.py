@@ -24,7 +24,7 @@ from agentvault_tui.ledger.chain import written
 from agentvault_tui.ledger.headfile import Witness, read_witness
 from agentvault_tui.ledger.places import hash_at
 from agentvault_tui.ledger.records import Head
-from agentvault_tui.ledger.schema import foreseen
+from agentvault_tui.ledger.schema import storage_errors
 from agentvault_tui.ledger.state import last_n
 from agentvault_tui.ledger.verify import check_tail
 
@@ -153,7 +153,7 @@ def open_checked(db: sqlite3.Connection, home: Home, *, trust: bool) -> Opened:
 
     With *trust* the head file is not asked: for `accept_rollback` alone.
     """
-    with foreseen(home.database):
+    with storage_errors(home.database):
         schema.set_up_writer(db)
         witness = None if trust else read_witness(home.head_file)
         fresh = witness.ledger if witness and witness.head.seq == 0 else None

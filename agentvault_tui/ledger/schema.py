@@ -239,7 +239,7 @@ def _definitions(db: sqlite3.Connection) -> dict[tuple[str, str], str]:
 def read_home(home: Home) -> Iterator[sqlite3.Connection]:
     """Yield a connection that reads a home's ledger, beside a broker or without one."""
     path = home.database
-    with foreseen(path), closing(open_reader(path)) as db:
+    with storage_errors(path), closing(open_reader(path)) as db:
         check_schema(db, path)
         yield db
 
@@ -259,8 +259,8 @@ def transaction(db: sqlite3.Connection, begin: str = "BEGIN") -> Iterator[None]:
 
 
 @contextmanager
-def foreseen(path: Path) -> Iterator[None]:
-    """Turn what is wrong with a file, or with what stands in it, into a remedy."""
+def storage_errors(path: Path) -> Iterator[None]:
+    """Raise what is wrong with a file as a LedgerError with a remedy."""
     try:
         yield
     except LedgerError:

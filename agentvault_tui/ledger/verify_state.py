@@ -36,7 +36,7 @@ from agentvault_tui.ledger.bindings import (
 from agentvault_tui.ledger.past_agents import Roster, Rosters
 from agentvault_tui.ledger.places import first_at, head_seq
 from agentvault_tui.ledger.records import Cooldown, Loaded, OutboxStep, Panic
-from agentvault_tui.ledger.schema import foreseen
+from agentvault_tui.ledger.schema import storage_errors
 from agentvault_tui.model import (
     Account,
     Agent,
@@ -324,7 +324,7 @@ class FullStateCheck:
 
     def begin(self, db: sqlite3.Connection) -> None:
         """Find out of which rows nothing has to be kept; see `_oldest_kept`."""
-        with foreseen(self._path):
+        with storage_errors(self._path):
             self._oldest = _oldest_kept(db)
 
     def learn(self, seq: int, body: dict[str, Any]) -> None:
@@ -371,7 +371,7 @@ class FullStateCheck:
         now = max(now, self._latest)
         firsts: dict[str, str] = {}
         try:
-            with foreseen(self._path):
+            with storage_errors(self._path):
                 for kind, problem in self._differences(db, now):
                     firsts.setdefault(kind, problem)
         except LedgerError as error:

@@ -204,7 +204,7 @@ async def test_no_change_of_a_row_goes_unseen_or_is_served(bench: Bench) -> None
                 copy.execute(sql, values)
                 problems = state_problems(bench, copy)
             except (ValueError, TypeError, LookupError, AttributeError) as error:
-                problems = [repr(error)]  # a start refuses such a file, see `foreseen`
+                problems = [repr(error)]  # refused at a start: `storage_errors`
             if not problems:
                 unseen.append((table, sql, values))
             try:

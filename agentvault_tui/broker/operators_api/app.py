@@ -20,7 +20,11 @@ from agentvault_tui.broker.operators_api import (
 )
 from agentvault_tui.broker.operators_api.presence import Presence, StandingInfo
 from agentvault_tui.broker.operators_api.session import standing_info
-from agentvault_tui.broker.operators_api.wire import Unforeseen, foreseen, http_refusal
+from agentvault_tui.broker.operators_api.wire import (
+    FaultHandler,
+    error_problem,
+    http_refusal,
+)
 from agentvault_tui.errors import AgentVaultError
 
 
@@ -56,9 +60,9 @@ def operators_app(broker: Broker, feed: Feed) -> Starlette:
             *presence.routes(broker, seats),
             *(broker.gateway.operator_routes(authority) if broker.gateway else ()),
         ],
-        middleware=[Middleware(Unforeseen)],
+        middleware=[Middleware(FaultHandler)],
         exception_handlers={
-            AgentVaultError: foreseen,
+            AgentVaultError: error_problem,
             HTTPException: http_refusal,
         },
     )

@@ -129,7 +129,7 @@ def problem(
     )
 
 
-async def foreseen(_: Request, error: Exception) -> Response:
+async def error_problem(_: Request, error: Exception) -> Response:
     """Turn an error of ours into its problem document."""
     assert isinstance(error, AgentVaultError)  # noqa: S101 - how it is registered
     status = next(code for kind, code in _STATUS if isinstance(error, kind))
@@ -142,7 +142,7 @@ async def foreseen(_: Request, error: Exception) -> Response:
     )
 
 
-class Unforeseen:
+class FaultHandler:
     """ASGI middleware: a fault of ours is logged once, and told without details."""
 
     def __init__(self, app: App) -> None:

@@ -32,7 +32,7 @@ from agentvault_tui.broker.usecases.request import (
     refused,
 )
 from agentvault_tui.broker.usecases.stepup import expire
-from agentvault_tui.broker.uses import revoked_draft, seen_by, told
+from agentvault_tui.broker.uses import revoked_draft, seen_by, token_detail
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.errors import LedgerError, LedgerUnwritableError, NotFoundError
 from agentvault_tui.ledger import ALLOWED, DropToken
@@ -352,7 +352,7 @@ async def _record_redemption(
         resource=stepup.resource if stepup else token.resource,
         reason=ALLOWED if token.kind is TokenKind.STANDARD else None,
         decision_id=stepup.decision_id if stepup else token.decision_id,
-        detail=told(token),
+        detail=token_detail(token),
     )
     try:
         await broker.record(*drafts, draft, changes=changes)
