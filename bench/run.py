@@ -11,7 +11,16 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-BENCHES = ("broker", "revoke", "ledger", "past", "mirror", "console", "scale")
+BENCHES = (
+    "broker",
+    "decision",
+    "revoke",
+    "ledger",
+    "past",
+    "mirror",
+    "console",
+    "scale",
+)
 
 
 def main(names: list[str]) -> int:

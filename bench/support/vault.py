@@ -110,6 +110,21 @@ class Client:
         form = f"grant_type=client_credentials&scope={scope.replace(':', '%3A')}"
         return self._post("/oauth/token", form)
 
+    def evaluation_request(self, scope: str, number: int) -> bytes:
+        """Build an evaluation (AuthZEN) like no other's."""
+        asked = {
+            "action": {"name": scope, "properties": {"path": f"/srv/{number}"}},
+            "resource": {"type": "file", "id": f"/srv/{number}"},
+        }
+        return request(
+            "POST",
+            "/access/v1/evaluation",
+            json.dumps(asked).encode(),
+            kind="application/json",
+            host=self.host,
+            Authorization=self.basic,
+        )
+
     def action_request(self, scope: str, number: int) -> bytes:
         """Build a client_credentials request for an action like no other's.
 
