@@ -18,20 +18,19 @@ from agentvault_tui.console.draw.lines import EMPTY, LABEL, Row
 from agentvault_tui.console.link.export import LONGEST, Export, read_path, suggestion
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.state.filters import Filter
-from agentvault_tui.console.state.moments import plural
+from agentvault_tui.console.state.moments import LedgerMoment, plural
 from agentvault_tui.console.state.past import (
     FORMS,
-    Aim,
     LedgerPlace,
     PastMirror,
-    read_aim,
+    parse_past_moment,
     when,
 )
 from agentvault_tui.console.widgets.line_input import LineInput
 from agentvault_tui.errors import AgentVaultError, UsageError
 
 
-class MomentDialog(Dialog[Aim | None]):
+class MomentDialog(Dialog[LedgerMoment | None]):
     """Ask for a moment: a time, a span, or an event's number."""
 
     WIDTH: ClassVar[int] = 72
@@ -72,7 +71,9 @@ class MomentDialog(Dialog[Aim | None]):
     @on(Input.Submitted)
     def _typed(self, event: Input.Submitted) -> None:
         event.stop()
-        aim = read_aim(event.value, self._past, self._last, self._live.clock.now())
+        aim = parse_past_moment(
+            event.value, self._past, self._last, self._live.clock.now()
+        )
         if isinstance(aim, str):
             self.say(aim)
         else:

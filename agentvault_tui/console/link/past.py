@@ -11,7 +11,8 @@ from msgspec.structs import asdict
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.state.activity import ActivityRow, read_activity
-from agentvault_tui.console.state.past import Aim, PastMirror
+from agentvault_tui.console.state.moments import LedgerMoment
+from agentvault_tui.console.state.past import PastMirror
 from agentvault_tui.console.state.records import EventRow
 from agentvault_tui.operator_api.calls import PAST_ACTIVITY
 from agentvault_tui.operator_api.history import EventInfo, EventPageInfo, PastInfo
@@ -33,7 +34,7 @@ class PastReader(BrokerLink):
     async def activity(self, agent_id: str) -> ActivityRow:
         here = self.mirror.place
         at = self.mirror.clock.now()
-        aim = Aim(seq=here.seq) if at == here.time else Aim(at=at)
+        aim = LedgerMoment(seq=here.seq) if at == here.time else LedgerMoment(at=at)
         query = PastActivityQuery(agent=agent_id, **asdict(aim.query()))
         told = await self._client.call(PAST_ACTIVITY, query)
         return read_activity(self.mirror.intake, told)
@@ -73,7 +74,7 @@ class Stay:
         return cls(past, live, reader, desk, live.mirror.last_seq)
 
 
-async def look(link: BrokerLink, aim: Aim) -> tuple[PastInfo, list[EventInfo]]:
+async def look(link: BrokerLink, aim: LedgerMoment) -> tuple[PastInfo, list[EventInfo]]:
     """Read a moment and the events before it, oldest first."""
     told = await link.past(aim.query())
     page = await link.audit_page(AuditQuery(before=told.seq + 1, limit=EVENTS))

@@ -19,14 +19,12 @@ from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.link.past import look
 from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.plain.announcer import Announcer, Command
-from agentvault_tui.console.state.completion import (
-    read_filter,
-)
+from agentvault_tui.console.state.completion import read_filter
 from agentvault_tui.console.state.feed import fold
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.moments import ago, plural
-from agentvault_tui.console.state.past import Aim, PastMirror, read_aim, when
+from agentvault_tui.console.state.moments import LedgerMoment, ago, plural
+from agentvault_tui.console.state.past import PastMirror, parse_past_moment, when
 from agentvault_tui.console.state.records import AgentRow, EventRow, StepUpRow
 from agentvault_tui.errors import AgentVaultError, UsageError
 from agentvault_tui.operator_api.requests import AuditQuery
@@ -223,8 +221,8 @@ class LedgerCommands:
             return
         now = mirror.clock.now()
         try:
-            past.fill(*await look(self.link, Aim(seq=mirror.last_seq)))
-            aim = read_aim(text, past, past.place, now)
+            past.fill(*await look(self.link, LedgerMoment(seq=mirror.last_seq)))
+            aim = parse_past_moment(text, past, past.place, now)
             if isinstance(aim, str):
                 self.say(aim)
                 return

@@ -19,11 +19,7 @@ from agentvault_tui.console.state.feed import Fold
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.moments import clock_time, countdown, plural
 from agentvault_tui.console.state.presence import OperatorRow
-from agentvault_tui.console.state.records import (
-    AgentRow,
-    EventRow,
-    StepUpRow,
-)
+from agentvault_tui.console.state.records import AgentRow, EventRow, StepUpRow
 from agentvault_tui.console.state.stepups import (
     cause,
     handed_out,

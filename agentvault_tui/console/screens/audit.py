@@ -19,7 +19,11 @@ from agentvault_tui.console.screens.base import FilteredScreen, audit_keys
 from agentvault_tui.console.state.completion import before_colons
 from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.filters import Filter
-from agentvault_tui.console.state.moments import EXAMPLES, Destination, read_place
+from agentvault_tui.console.state.moments import (
+    EXAMPLES,
+    LedgerMoment,
+    parse_ledger_moment,
+)
 from agentvault_tui.console.state.records import AgentRow, EventRow
 from agentvault_tui.console.widgets.audit import EventMoved, EventOpened
 from agentvault_tui.console.widgets.bars import KeyBar, StepUpBar
@@ -221,7 +225,7 @@ class AuditScreen(FilteredScreen):
             self.list.fetch()
         self.reading.look(wanted=self.open)
 
-    # Destination
+    # Going to a place
 
     def plan(self, width: int, height: int) -> dict[str, Box]:
         return plan_audit(
@@ -347,22 +351,22 @@ class AuditScreen(FilteredScreen):
 
     @on(Prompt.Answered)
     def go_there(self, message: Prompt.Answered) -> None:
-        place = read_place(message.text, self.desk.mirror.clock.now())
+        place = parse_ledger_moment(message.text, self.desk.mirror.clock.now())
         if isinstance(place, str):
             self.prompt.refuse(place)
-        elif place.seq is None and place.moment is None:
+        elif place.seq is None and place.at is None:
             self.stop_asking()
             self.list.action_follow()
         else:
             self._going = asyncio.create_task(self._go(place))
 
-    async def _go(self, place: Destination) -> None:
+    async def _go(self, place: LedgerMoment) -> None:
         seq, said = place.seq, ""
         last = self.desk.mirror.last_seq
-        if place.moment is not None:
+        if place.at is not None:
             try:
                 page = await self.link.audit(
-                    AuditQuery(after=0, since=iso(place.moment), limit=1)
+                    AuditQuery(after=0, since=iso(place.at), limit=1)
                 )
             except AgentVaultError as error:
                 shown = self.desk.mirror.intake.shown(error.diagnosis())
@@ -370,8 +374,8 @@ class AuditScreen(FilteredScreen):
                 return
             seq = page.rows[0].seq if page.rows else last
             if not page.rows:
-                said = f"Nothing was recorded since {place.moment:%Y-%m-%d %H:%M:%S}Z."
-            elif seq == 1 and page.rows[0].time > place.moment:
+                said = f"Nothing was recorded since {place.at:%Y-%m-%d %H:%M:%S}Z."
+            elif seq == 1 and page.rows[0].time > place.at:
                 said = f"The ledger begins at {page.rows[0].time:%Y-%m-%d %H:%M:%S}Z."
         elif seq is not None and seq > last:
             said = f"The last event is {last:,}."

@@ -14,7 +14,8 @@ from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.link.past import Stay, look
 from agentvault_tui.console.screens.watch import Watch
-from agentvault_tui.console.state.past import Aim, PastMirror, when
+from agentvault_tui.console.state.moments import LedgerMoment
+from agentvault_tui.console.state.past import PastMirror, when
 from agentvault_tui.console.widgets.pastmast import PastMasthead
 from agentvault_tui.errors import AgentVaultError
 
@@ -71,7 +72,7 @@ class PastScreen(Watch):
     masthead: PastMasthead
 
     def __init__(
-        self, live: Watch, past: PastMirror, aim: Aim, *, pulse: float
+        self, live: Watch, past: PastMirror, aim: LedgerMoment, *, pulse: float
     ) -> None:
         self.past = past
         stay = Stay.begin(past, live.desk, live.link)
@@ -93,7 +94,7 @@ class PastScreen(Watch):
 
     # Time
 
-    def go(self, aim: Aim) -> None:
+    def go(self, aim: LedgerMoment) -> None:
         """Show another moment; of those asked for meanwhile only the last counts."""
         self.aim = aim
         if self._reading is None or self._reading.done():
@@ -140,7 +141,7 @@ class PastScreen(Watch):
         elif at <= first.time:
             self._edge(first.seq, "That is the first event.")
         else:
-            self.go(Aim(at=at))
+            self.go(LedgerMoment(at=at))
 
     def action_event(self, step: int) -> None:
         seq = (self.aim.seq or self.past.place.seq) + step
@@ -149,7 +150,7 @@ class PastScreen(Watch):
         elif seq < self.past.first.seq:
             self._edge(seq + 1, "That is the first event.")
         else:
-            self.go(Aim(seq=seq))
+            self.go(LedgerMoment(seq=seq))
 
     def action_turn(self, after: int) -> None:
         place = self.past.turns[after]
@@ -157,10 +158,10 @@ class PastScreen(Watch):
             where = "after" if after else "before"
             self.tell(f"No person and no policy did anything {where} this.", timeout=4)
         elif self._reading is None or self._reading.done():
-            self.go(Aim(seq=place.seq))
+            self.go(LedgerMoment(seq=place.seq))
 
     def action_start(self) -> None:
-        self.go(Aim(seq=self.past.first.seq))
+        self.go(LedgerMoment(seq=self.past.first.seq))
 
     def action_ask(self) -> None:
         from agentvault_tui.console.dialogs.ask import (  # noqa: PLC0415 - see base
@@ -170,7 +171,7 @@ class PastScreen(Watch):
         dialog = MomentDialog(self.desk, self.past, self.masthead.last, self.live.desk)
         self.app.push_screen(dialog, self._asked)
 
-    def _asked(self, aim: Aim | None) -> None:
+    def _asked(self, aim: LedgerMoment | None) -> None:
         if aim is not None:
             self.go(aim)
 
@@ -186,7 +187,7 @@ class PastScreen(Watch):
         if self.past.place.seq == seq and self.past.clock.now() == self.past.place.time:
             self.tell(words, timeout=4)
         else:
-            self.go(Aim(seq=seq))
+            self.go(LedgerMoment(seq=seq))
 
     # What does not happen here
 
@@ -199,7 +200,7 @@ class PastScreen(Watch):
 
     def action_moment(self) -> None:
         if event := self.feed.under_cursor:
-            self.go(Aim(seq=event.seq))
+            self.go(LedgerMoment(seq=event.seq))
 
     def show_keys(self) -> None:
         if self.typing:
@@ -219,7 +220,7 @@ async def look_back(watch: Watch) -> None:
     if not seq:
         watch.app.notify("Nothing is recorded yet.", markup=False, timeout=4)
         return
-    past, aim = PastMirror(mirror), Aim(seq=seq)
+    past, aim = PastMirror(mirror), LedgerMoment(seq=seq)
     try:
         past.fill(*await look(watch.link, aim))
     except AgentVaultError as error:

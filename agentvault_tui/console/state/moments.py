@@ -7,8 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from msgspec import UNSET
+
+from agentvault_tui.clock import iso
+from agentvault_tui.operator_api.requests import PastQuery
+
 _AGO: Final = re.compile(r"(\d{1,6})([smhdw])", re.ASCII)
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _TIME: Final = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?z?", re.ASCII)
 _EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
 FORMS: Final = "10m, 2h, 1d ago, 14:02, or 2026-11-24T14:02"
@@ -23,7 +28,7 @@ def read_moment(text: str, now: datetime) -> datetime | None:
     text = text.lower()
     if match := _AGO.fullmatch(text):
         try:
-            return now - timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+            return now - timedelta(seconds=int(match[1]) * UNITS[match[2]])
         except OverflowError:
             return _EARLIEST
     try:
@@ -45,22 +50,26 @@ EXAMPLES: Final = "14:02   2026-11-24 14:02   -10m   1842   start   end"
 
 
 @dataclass(frozen=True, slots=True)
-class Destination:
-    """An event's number or a moment; with neither, the newest event."""
+class LedgerMoment:
+    """Right after an event, or a moment; with neither, the newest event."""
 
     seq: int | None = None
-    moment: datetime | None = None
+    at: datetime | None = None
+
+    def query(self) -> PastQuery:
+        seq = UNSET if self.seq is None else self.seq
+        return PastQuery(seq=seq, at=iso(self.at) if self.at else None)
 
 
-def read_place(text: str, now: datetime) -> Destination | str:
+def parse_ledger_moment(text: str, now: datetime) -> LedgerMoment | str:
     """Parse a place in the ledger, or say what is wrong with it."""
     text = " ".join(text.split()).lower()
     if not text:
         return f"write where to: {EXAMPLES}"
     if text in _ENDS:
-        return Destination(seq=_ENDS[text] or None)
+        return LedgerMoment(seq=_ENDS[text] or None)
     if match := _NUMBER.fullmatch(text):
-        return Destination(seq=int(match[1].replace(",", "")))
+        return LedgerMoment(seq=int(match[1].replace(",", "")))
     if text.startswith("+"):
         return "the ledger holds nothing of the future; -10m is ten minutes ago"
     if match := _DATED.fullmatch(text):
@@ -71,7 +80,7 @@ def read_place(text: str, now: datetime) -> Destination | str:
         return "no time and no number; try 14:02, -10m or 1842"
     if moment > now:
         return f"{moment:%Y-%m-%d %H:%M:%S}Z has not come yet; times are UTC"
-    return Destination(moment=moment)
+    return LedgerMoment(at=moment)
 
 
 def countdown(seconds: float) -> str:

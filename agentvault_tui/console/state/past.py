@@ -12,20 +12,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from msgspec import UNSET
-
-from agentvault_tui.clock import Clock, iso
+from agentvault_tui.clock import Clock
 from agentvault_tui.console.state.intake import moment
 from agentvault_tui.console.state.mirror import AgentRoster, Mirror
-from agentvault_tui.console.state.moments import read_moment
+from agentvault_tui.console.state.moments import UNITS, LedgerMoment, read_moment
 from agentvault_tui.console.state.records import LinkState, LinkView
 from agentvault_tui.operator_api.history import EventInfo, PastInfo, PlaceInfo
-from agentvault_tui.operator_api.requests import PastQuery
 
 FORMS: Final = "14:02, 2026-11-24 14:02, -10m, +2h, 3d ago, #1842 or first"
 """How a moment may be written."""
 _STEP: Final = re.compile(r"([+-])(\d{1,6})([smhdw])", re.ASCII)
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _EVENT: Final = re.compile(r"#?(\d{1,18})", re.ASCII)
 
 
@@ -35,18 +31,6 @@ class LedgerPlace:
 
     seq: int
     time: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Aim:
-    """What is asked for: right after an event, or a moment."""
-
-    seq: int | None = None
-    at: datetime | None = None
-
-    def query(self) -> PastQuery:
-        seq = UNSET if self.seq is None else self.seq
-        return PastQuery(seq=seq, at=iso(self.at) if self.at else None)
 
 
 class PastClock:
@@ -123,18 +107,18 @@ class PastMirror(Mirror):
         return self._pace
 
 
-def read_aim(
+def parse_past_moment(
     text: str, mirror: PastMirror, last: LedgerPlace, now: datetime
-) -> Aim | str:
+) -> LedgerMoment | str:
     """Parse a moment to go to, or say what is wrong with it."""
     text = " ".join(text.split()).lower()
     first = mirror.first
     if text in {"first", "start"}:
-        return Aim(seq=first.seq)
+        return LedgerMoment(seq=first.seq)
     if text.startswith("#") and (match := _EVENT.fullmatch(text)):
         seq = int(match[1])
         if first.seq <= seq <= last.seq:
-            return Aim(seq=seq)
+            return LedgerMoment(seq=seq)
         return f"There is no event {seq:,}: they go from {first.seq:,} to {last.seq:,}."
     found = _moment(text, mirror.clock.now(), now)
     if found is None:
@@ -143,13 +127,13 @@ def read_aim(
         return f"That is before the first event, at {when(first.time, now)}."
     if found > last.time:
         return f"That is after the last event, at {when(last.time, now)}."
-    return Aim(at=found)
+    return LedgerMoment(at=found)
 
 
 def _moment(text: str, here: datetime, now: datetime) -> datetime | None:
     """Read a moment: a signed span goes from *here*, all else from *now*."""
     if match := _STEP.fullmatch(text):
-        seconds = int(match[2]) * _SECONDS[match[3]]
+        seconds = int(match[2]) * UNITS[match[3]]
         try:
             return here + timedelta(seconds=-seconds if match[1] == "-" else seconds)
         except OverflowError:

@@ -24,12 +24,11 @@ from agentvault_tui.console.dialogs.lists import StepUpsDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.screens.past import PastScreen
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.moments import ago
+from agentvault_tui.console.state.moments import LedgerMoment, ago
 from agentvault_tui.console.state.past import (
-    Aim,
     LedgerPlace,
     PastMirror,
-    read_aim,
+    parse_past_moment,
 )
 from agentvault_tui.console.state.records import LinkState
 from agentvault_tui.console.widgets.pane import Pane
@@ -326,22 +325,22 @@ END = LedgerPlace(LAST, START - timedelta(seconds=5))
 @pytest.mark.parametrize(
     ("text", "aim"),
     [
-        ("14:02", Aim(at=START.replace(second=0))),
-        ("13:10:30", Aim(at=START.replace(hour=13, minute=10, second=30))),
-        ("23:59", Aim(at=START.replace(day=23, hour=23, minute=59, second=0))),
-        ("2026-11-23 14:02", Aim(at=START.replace(day=23, second=0))),
-        ("2026-11-23T14:02:11Z", Aim(at=START.replace(day=23))),
-        ("-10m", Aim(at=START - timedelta(minutes=70))),
-        ("+30m", Aim(at=START - timedelta(minutes=30))),
-        ("10m", Aim(at=START - timedelta(minutes=10))),
-        ("2h ago", Aim(at=START - timedelta(hours=2))),
-        ("#7", Aim(seq=7)),
-        ("First", Aim(seq=1)),
+        ("14:02", LedgerMoment(at=START.replace(second=0))),
+        ("13:10:30", LedgerMoment(at=START.replace(hour=13, minute=10, second=30))),
+        ("23:59", LedgerMoment(at=START.replace(day=23, hour=23, minute=59, second=0))),
+        ("2026-11-23 14:02", LedgerMoment(at=START.replace(day=23, second=0))),
+        ("2026-11-23T14:02:11Z", LedgerMoment(at=START.replace(day=23))),
+        ("-10m", LedgerMoment(at=START - timedelta(minutes=70))),
+        ("+30m", LedgerMoment(at=START - timedelta(minutes=30))),
+        ("10m", LedgerMoment(at=START - timedelta(minutes=10))),
+        ("2h ago", LedgerMoment(at=START - timedelta(hours=2))),
+        ("#7", LedgerMoment(seq=7)),
+        ("First", LedgerMoment(seq=1)),
     ],
 )
-def test_moments_are_read(text: str, aim: Aim) -> None:
+def test_moments_are_read(text: str, aim: LedgerMoment) -> None:
     """A time of day, a date, a span from here, a span ago, an event, the first."""
-    assert read_aim(text, PAST, END, START) == aim
+    assert parse_past_moment(text, PAST, END, START) == aim
 
 
 @pytest.mark.parametrize(
@@ -358,7 +357,7 @@ def test_moments_are_read(text: str, aim: Aim) -> None:
 )
 def test_bad_moments_are_told(text: str, words: str) -> None:
     """What is none, and what lies beyond the ends, is said in words."""
-    told = read_aim(text, PAST, END, START)
+    told = parse_past_moment(text, PAST, END, START)
     assert isinstance(told, str)
     assert words in told
 
@@ -366,7 +365,7 @@ def test_bad_moments_are_told(text: str, words: str) -> None:
 @given(st.text(max_size=30) | st.from_regex(r"[+-]?\d{1,8}[smhdw]|\d\d:\d\d|#\d+"))
 def test_any_text_is_a_bounded_moment_or_words(text: str) -> None:
     """Whatever is typed: never an error, and never beyond the first or last event."""
-    told = read_aim(text, PAST, END, START)
+    told = parse_past_moment(text, PAST, END, START)
     if isinstance(told, str):
         assert told.endswith(".")
         return
