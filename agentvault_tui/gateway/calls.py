@@ -338,7 +338,7 @@ class Calls:
                 "status": call.status,
                 "bytes_in": call.bytes_in,
                 "bytes_out": call.bytes_out,
-                "ms": round((broker.clock.boot() - call.began) * 1000, 1),
+                "ms": round((broker.clock.boot() - call.began) * 1000),
                 "ended": call.ended,
                 **({"cut_by": call.cut_by.name} if call.cut_by else {}),
             },

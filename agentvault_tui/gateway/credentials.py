@@ -19,7 +19,7 @@ from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.usecases.exchange import usable
 from agentvault_tui.clock import Deadline
 from agentvault_tui.errors import AgentVaultError
-from agentvault_tui.gateway.echo import Echo
+from agentvault_tui.gateway.echo import Echo, needles
 from agentvault_tui.gateway.secrets import Secrets
 from agentvault_tui.gateway.services import Service, UpstreamCredential, parse_origin
 from agentvault_tui.gateway.upstream import Outgoing, Upstream, UpstreamError
@@ -109,7 +109,7 @@ class Attachment:
 
     headers: tuple[tuple[str, str], ...] = ()
     query: str = ""
-    secrets: tuple[bytes, ...] = field(default=(), repr=False)
+    needles: tuple[bytes, ...] = field(default=(), repr=False)
     """What no answer may hold."""
 
     def attach(self, outgoing: Outgoing) -> None:
@@ -121,9 +121,12 @@ class Attachment:
 
 
 @dataclass(slots=True)
-class _Fetched:
-    token: str = field(repr=False)
-    ends: Deadline
+class _Kept:
+    """An attachment that was made once, and of what."""
+
+    made_of: tuple[object, ...]
+    attachment: Attachment
+    ends: Deadline | None = None
 
 
 class Credentials:
@@ -148,16 +151,14 @@ class Credentials:
         self._broker = broker
         self._secrets = secrets
         self._upstream = upstream
-        self._fetched: dict[tuple[str, AgentId], _Fetched] = {}
+        self._kept: dict[tuple[str, AgentId | None], _Kept] = {}
         self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def drop(self, agent_id: AgentId | None) -> None:
         """Forget the tokens that were fetched for an agent, or for all."""
-        self._fetched = {
-            key: kept
-            for key, kept in self._fetched.items()
-            if agent_id is not None and key[1] != agent_id
-        }
+        for key in list(self._kept):
+            if key[1] is not None and agent_id in {None, key[1]}:
+                del self._kept[key]
 
     def _reveal(self, name: str) -> str:
         return self._secrets.get(name).reveal()
@@ -168,41 +169,48 @@ class Credentials:
         Raises:
             UpstreamError: there is no such secret, or no token was given for it.
         """
-        credential = service.credential
         try:
-            match credential.kind:
+            match service.credential.kind:
                 case "none":
-                    return Attachment()
-                case "bearer":
-                    return _bearer(self._reveal(credential.secret))
-                case "basic":
-                    return _basic(credential, self._reveal(credential.secret))
-                case "header":
-                    secret = self._reveal(credential.secret)
-                    header = (credential.name, credential.prefix + secret)
-                    return Attachment((header,), secrets=(secret.encode(),))
-                case "query":
-                    secret = self._reveal(credential.secret)
-                    query = f"{quote_plus(credential.name)}={quote(secret, safe='')}"
-                    return Attachment(query=query, secrets=(secret.encode(),))
+                    return _NOTHING
                 case "connection":
-                    return _bearer(await self._connected(credential, agent))
+                    return await self._connected(service, agent)
+                case "client_credentials" | "refresh_token":
+                    return await self._token(service, agent)
                 case _:
-                    return _bearer(await self._token(service, agent))
+                    return self._sealed(service)
         except AgentVaultError as error:
             # Its words may name files of this machine, and an agent reads ours.
             log.warning("no credential for %s: %s", service.name, error.diagnosis())
             raise _missing() from None
 
-    async def _connected(self, credential: UpstreamCredential, agent: Agent) -> str:
+    def _sealed(self, service: Service) -> Attachment:
+        """Return what is made of a sealed secret, made anew when that was changed."""
+        credential = service.credential
+        made_of = service, self._secrets.row(credential.secret)
+        kept = self._kept.get((service.name, None))
+        if kept is None or any(
+            a is not b for a, b in zip(kept.made_of, made_of, strict=True)
+        ):
+            secret = self._reveal(credential.secret)
+            kept = _Kept(made_of, _attachment(credential, secret))
+            self._kept[service.name, None] = kept
+        return kept.attachment
+
+    async def _connected(self, service: Service, agent: Agent) -> Attachment:
         """Return the provider's token of the agent's connected account."""
-        broker = self._broker
+        broker, credential = self._broker, service.credential
         account = usable(broker, agent.id, credential.connection)
         if account is None:
             raise _missing()
+        key = service.name, agent.id
         held = broker.registry.provider_tokens.get(account)
         if held is not None:
-            return held.token.reveal()
+            kept = self._kept.get(key)
+            if kept is None or kept.made_of != (held.thumbprint,):
+                attachment = _bearer(held.token.reveal())
+                kept = self._kept[key] = _Kept((held.thumbprint,), attachment)
+            return kept.attachment
         epoch = broker.registry.epoch(agent.id)
         found = await broker.vault.exchange(account)
         if isinstance(found, NoToken):
@@ -212,22 +220,27 @@ class Credentials:
             broker.outbox.caught(held)
             raise _missing()
         broker.registry.provider_tokens.put(held)
-        return held.token.reveal()
+        return _bearer(held.token.reveal())
 
-    async def _token(self, service: Service, agent: Agent) -> str:
+    async def _token(self, service: Service, agent: Agent) -> Attachment:
         """Return an access token from the service's token endpoint (RFC 6749)."""
         key = service.name, agent.id
         async with self._turns[service.name]:
-            kept = self._fetched.get(key)
-            if kept is not None and not kept.ends.passed(self._broker.clock):
-                return kept.token
+            kept = self._kept.get(key)
+            if (
+                kept is not None
+                and kept.made_of == (service,)
+                and kept.ends is not None
+                and not kept.ends.passed(self._broker.clock)
+            ):
+                return kept.attachment
             epoch = self._broker.registry.epoch(agent.id)
             fetched = await self._fetch(service)
             if self._broker.registry.epoch(agent.id) == epoch:
-                self._fetched[key] = fetched
-            return fetched.token
+                self._kept[key] = fetched
+            return fetched.attachment
 
-    async def _fetch(self, service: Service) -> _Fetched:
+    async def _fetch(self, service: Service) -> _Kept:
         """Ask the token endpoint, over the service's own address rules and trust."""
         credential = service.credential
         form: dict[str, str] = {"grant_type": credential.kind}
@@ -275,7 +288,7 @@ class Credentials:
                     raise _missing()
         finally:
             answer.close()
-        fetched, rotated = self._granted(answer.status, bytes(said_back))
+        fetched, rotated = self._granted(service, answer.status, bytes(said_back))
         if fetched is None:
             log.warning(
                 "%s: its token endpoint answered %d", service.name, answer.status
@@ -288,7 +301,9 @@ class Credentials:
             )
         return fetched
 
-    def _granted(self, status: int, body: bytes) -> tuple[_Fetched | None, object]:
+    def _granted(
+        self, service: Service, status: int, body: bytes
+    ) -> tuple[_Kept | None, object]:
         """Read a token endpoint's answer, and a refresh token that takes its place."""
         try:
             value = json.loads(body)
@@ -299,12 +314,30 @@ class Credentials:
         if status != 200 or not isinstance(token, str) or not token.isprintable():
             return None, None
         ends = Deadline.after(self._broker.clock, max(life - _SPARE, 0.0))
-        return _Fetched(token, ends), rotated
+        return _Kept((service,), _bearer(token), ends), rotated
+
+
+_NOTHING: Final = Attachment()
+
+
+def _attachment(credential: UpstreamCredential, secret: str) -> Attachment:
+    """Return what is attached where *secret* is all that it takes."""
+    match credential.kind:
+        case "basic":
+            return _basic(credential, secret)
+        case "header":
+            header = (credential.name, credential.prefix + secret)
+            return Attachment((header,), needles=needles(secret.encode()))
+        case "query":
+            query = f"{quote_plus(credential.name)}={quote(secret, safe='')}"
+            return Attachment(query=query, needles=needles(secret.encode()))
+        case _:
+            return _bearer(secret)
 
 
 def _bearer(token: str) -> Attachment:
     return Attachment(
-        (("Authorization", f"Bearer {token}"),), secrets=(token.encode(),)
+        (("Authorization", f"Bearer {token}"),), needles=needles(token.encode())
     )
 
 
@@ -313,7 +346,7 @@ def _basic(credential: UpstreamCredential, secret: str) -> Attachment:
     encoded = base64.b64encode(pair)
     return Attachment(
         (("Authorization", f"Basic {encoded.decode()}"),),
-        secrets=(secret.encode(), encoded),
+        needles=needles(secret.encode(), encoded),
     )
 
 

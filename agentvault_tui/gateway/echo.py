@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 from urllib.parse import quote, quote_plus
 
@@ -47,25 +47,22 @@ def _lower_escapes(text: str) -> str:
     return head + "".join(f"%{one[:2].lower()}{one[2:]}" for one in rest)
 
 
+def needles(*secrets: bytes) -> tuple[bytes, ...]:
+    """Return what to look for in an answer: the spellings that hold no other."""
+    kept: list[bytes] = []
+    for one in sorted((s for each in secrets for s in spellings(each)), key=len):
+        if not any(short in one for short in kept):
+            kept.append(one)
+    return tuple(kept)
+
+
 class Echo:
     """Passes an answer on, piece by piece, as long as no credential is in it."""
 
-    def __init__(self, secrets: Iterable[bytes] = ()) -> None:
-        """Look for each of *secrets* in all its spellings."""
-        self._needles: list[bytes] = []
+    def __init__(self, needles: Sequence[bytes] = ()) -> None:
+        """Look for what `needles` made of the secrets."""
+        self._needles = needles
         self._held = b""
-        self.watch(secrets)
-
-    def watch(self, secrets: Iterable[bytes]) -> None:
-        """Look for *secrets* too: a token that was only just fetched."""
-        found = {one for secret in secrets for one in spellings(secret)}
-        found.update(self._needles)
-        # One that holds another is found by it.
-        kept: list[bytes] = []
-        for one in sorted(found, key=len):
-            if not any(short in one for short in kept):
-                kept.append(one)
-        self._needles = kept
 
     def is_in_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         """Tell whether a header of the answer holds one."""

@@ -167,6 +167,8 @@ class _Parsed(NamedTuple):
     target: Target
     headers: list[Header]
     body: Body
+    outgoing: list[tuple[str, str]]
+    """The headers that go to the service, but for the credential."""
 
 
 class Forwarder:
@@ -225,7 +227,7 @@ class Forwarder:
         except BadPathError as error:
             refusal = CallRefusedError(400, "bad_path", "bad_path", error.what)
             await self._admission.refuse(caller.agent, refusal, _NOTHING, detail)
-        parsed = _Parsed(service, target, shown.headers, body)
+        parsed = _Parsed(service, target, shown.headers, body, [])
         call = await self._read(incoming, parsed, caller, detail)
         permit = await self._admission.permit(call)
         await self._calls.begin(call, permit)
@@ -240,7 +242,7 @@ class Forwarder:
     ) -> Call:
         """Find the route of a request, and read the action it is."""
         refuse = self._admission.refuse
-        service, target, headers, body = parsed
+        service, target, headers, body, outgoing = parsed
         found = match(service, incoming.method, target)
         if found is None:
             text = "no route of the service allows this"
@@ -250,7 +252,7 @@ class Forwarder:
         try:
             if (body.length or 0) > STREAM_CAP:
                 raise too_large(STREAM_CAP)
-            outgoing = _headers(headers, service.credential)
+            outgoing.extend(_headers(headers, service.credential))
             if found.reads_body:
                 await body.whole()
             if body.known is not None:
@@ -282,7 +284,7 @@ class Forwarder:
     async def _send(self, call: Call, parsed: _Parsed) -> Relayed:
         """Send a call whose attempt is recorded; record its result if that fails."""
         calls = self._calls
-        service, target, headers, body = parsed
+        service, target, _, body, _ = parsed
         failed: list[BaseException] = []
         try:
             attachment = await self._credentials.of(service, call.caller.agent)
@@ -297,14 +299,11 @@ class Forwarder:
             outgoing = Outgoing(
                 method=call.method,
                 target=target.raw,
-                headers=[
-                    *_headers(headers, service.credential),
-                    ("accept-encoding", "identity"),
-                ],
+                headers=[*parsed.outgoing, ("accept-encoding", "identity")],
                 body=_stream(call, body, failed),
                 length=len(body.known) if body.known else body.length,
                 attach=attach,
-                echo=Echo(attachment.secrets),
+                echo=Echo(attachment.needles),
             )
             own = service.credential.kind == "connection"
             upstream = self._upstream(service, call.caller.agent.id if own else None)

@@ -112,6 +112,14 @@ class Secrets:
         self._open(seal, name, row)
         return Secret(lambda: self._open(seal, name, row))
 
+    def row(self, name: str) -> SecretRow | None:
+        """Return a secret as it is sealed: another object once it was changed.
+
+        Raises:
+            ServiceError: the file cannot be read.
+        """
+        return self._read().secrets.get(name)
+
     def rows(self) -> dict[str, SecretRow]:
         """Return the secrets as they are sealed, by name.
 

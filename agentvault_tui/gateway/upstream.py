@@ -15,6 +15,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -189,10 +190,16 @@ class Outgoing:
             abort(self.transport)
 
 
+_OUTGOING: ContextVar[Outgoing] = ContextVar("outgoing")
+"""What aiohttp is asked to send in this task."""
+
+
 class _UpstreamRequest(aiohttp.ClientRequest):
     """Attaches the credential to a request whose connection stands."""
 
-    outgoing: Outgoing
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.outgoing = _OUTGOING.get()
 
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
         """Write the request."""
@@ -242,9 +249,12 @@ class Answer:
         now, content = asyncio.get_running_loop().time, self._response.content
         try:
             while True:
-                # aiohttp's own deadline is gone where a chunk's framing is wrong.
-                async with asyncio.timeout(bounds.idle):
+                if content.is_eof():  # all of it is here
                     chunk = await content.readany()
+                else:
+                    # aiohttp's own deadline is gone where a chunk's framing is wrong.
+                    async with asyncio.timeout(bounds.idle):
+                        chunk = await content.readany()
                 if not chunk:
                     break
                 self.bytes_in += len(chunk)
@@ -341,19 +351,13 @@ class Upstream:
             if not may_reach(to.host, private=self.service.allow_private):
                 raise _refused()
 
-        async def attached(
-            request: Any, handler: Callable[[Any], Any]
-        ) -> aiohttp.ClientResponse:
-            request.outgoing = outgoing
-            response: aiohttp.ClientResponse = await handler(request)
-            return response
-
         headers = {}
         if outgoing.length is not None:
             # Read by the writer of the body; all others are set when it is sent.
             headers["Content-Length"] = str(outgoing.length)
         bounds = self._bounds
         self._open += 1
+        _OUTGOING.set(outgoing)
         try:
             async with asyncio.timeout(bounds.whole):
                 response = await self._connected().request(
@@ -362,7 +366,6 @@ class Upstream:
                     data=outgoing.body,
                     headers=headers,
                     allow_redirects=False,
-                    middlewares=(attached,),
                 )
         except BaseException as error:
             outgoing.abort()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentvault_tui.gateway.echo import Echo, EchoedError
+from agentvault_tui.gateway.echo import Echo, EchoedError, needles
 
 SECRET = b"sk/live+51HqLyj=Wd?rj"
 WRITTEN = [
@@ -25,7 +25,7 @@ WRITTEN = [
 
 
 def passed(data: bytes, cuts: list[int], secret: bytes = SECRET) -> bytes:
-    echo = Echo([secret])
+    echo = Echo(needles(secret))
     places = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
     pieces = [data[a:b] for a, b in pairwise(places)]
     out = b""
@@ -56,10 +56,10 @@ def test_what_holds_none_passes_as_it_is(data: bytes, cuts: list[int]) -> None:
 
 def test_the_beginning_of_a_credential_waits_for_the_rest() -> None:
     """No part of a credential that is split has left when it is found."""
-    echo = Echo([SECRET])
+    echo = Echo(needles(SECRET))
     assert echo.pass_on(b"data sk/live+5") == b"data "
     with pytest.raises(EchoedError):
         echo.pass_on(b"1HqLyj=Wd?rj")
-    echo = Echo([SECRET])
+    echo = Echo(needles(SECRET))
     assert echo.pass_on(b"data sk/live+5") == b"data "
     assert echo.pass_on(b"other") == b"sk/live+5other"
