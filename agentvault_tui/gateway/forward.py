@@ -1,7 +1,6 @@
 """Requests to services: parsed once, decided, rebuilt, sent, and streamed back.
 
-`Forwarder.perform` is one call, whichever face it came by; `GatewayApp` is the face
-``/gw/{service}/{path}`` on the agents' listener.
+`Forwarder.perform` is one call, whichever face it came by.
 """
 
 from __future__ import annotations
@@ -9,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -32,14 +30,14 @@ from agentvault_tui.gateway.upstream import (
     UpstreamError,
 )
 from agentvault_tui.model import Action, AgentId
-from agentvault_tui.web.exchange import ClientGoneError, Exchange
-from agentvault_tui.web.reply import Header, Receive, Reply, Scope, Send
+from agentvault_tui.web.reply import Header
 
 _NOTHING: Final = Action((), "")
-PREFIX: Final = b"/gw/"
 STREAM_CAP: Final = 2**30
 """Bytes of a body that nobody reads on the way."""
 _LARGE: Final = 65_536
+_FIRST_SECONDS: Final = 0.1
+"""Until the head of an answer goes ahead of its body."""
 _DROPPED: Final = (
     frozenset(name.encode() for name in HOP_BY_HOP)
     | METHOD_OVERRIDES
@@ -105,7 +103,7 @@ class Relayed:
 
     status: int
     headers: list[Header]
-    chunks: AsyncIterator[bytes]
+    chunks: AsyncGenerator[bytes]
     call: Call
     """Its `Call.on_cut` takes what ends the agent's connection at once."""
 
@@ -308,16 +306,18 @@ class Forwarder:
             own = service.credential.kind == "connection"
             upstream = self._upstream(service, call.caller.agent.id if own else None)
             answer = await upstream.send(outgoing)
+            call.status, call.state = answer.status, "streaming"
+            chunks = self._chunks(call, answer, outgoing)
+            first = await _first(answer, chunks)
             call.check()
         except BaseException as error:  # noqa: BLE001 - it is recorded and raised
             raise self._failed(call, failed[0] if failed else error) from None
-        call.status, call.state = answer.status, "streaming"
         head = answer.headers
         if answer.status in {204, 304}:
             head = [pair for pair in head if pair[0] != b"content-length"]
         decided = (b"agentvault-decision", (call.decision_id or "").encode())
-        chunks = self._chunks(call, answer, outgoing)
-        return Relayed(answer.status, [*head, decided], chunks, call)
+        whole = _resumed(first, chunks)
+        return Relayed(answer.status, [*head, decided], whole, call)
 
     def _failed(self, call: Call, error: BaseException) -> BaseException:
         """Record that a call failed; return what its agent is told."""
@@ -340,7 +340,7 @@ class Forwarder:
 
     async def _chunks(
         self, call: Call, answer: Answer, outgoing: Outgoing
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         """Yield the answer's body; record the result at its end, however it comes."""
         ended = "failed"
         try:
@@ -359,6 +359,39 @@ class Forwarder:
                 outgoing.abort()
             answer.close()
             self._calls.end(call, ended)
+
+
+async def _first(
+    answer: Answer, chunks: AsyncGenerator[bytes]
+) -> bytes | asyncio.Task[bytes]:
+    """Return the first piece, scanned before any byte of the answer leaves.
+
+    Returns:
+        the piece, empty where there is none; what waits for it, where a service that
+        has sent its head takes its time.
+    """
+    if answer.has_arrived:
+        return await anext(chunks, b"")
+    waits = asyncio.ensure_future(anext(chunks, b""))
+    await asyncio.wait({waits}, timeout=_FIRST_SECONDS)
+    return waits.result() if waits.done() else waits
+
+
+async def _resumed(
+    first: bytes | asyncio.Task[bytes], chunks: AsyncGenerator[bytes]
+) -> AsyncGenerator[bytes]:
+    """Yield *first*, then the rest; *chunks* are closed with this."""
+    try:
+        piece = first if isinstance(first, bytes) else await first
+        if piece:
+            yield piece
+            async for piece in chunks:
+                yield piece
+    finally:
+        if not isinstance(first, bytes) and not first.done():
+            first.cancel()
+            await asyncio.wait({first})
+        await chunks.aclose()
 
 
 _OURS: Final = frozenset((b"prefer", b"agentvault-request"))
@@ -490,88 +523,3 @@ def _request(
             "body_bytes": len(content),
         }
     )
-
-
-class GatewayApp:
-    """``ANY /gw/{service}/{path}`` on the agents' listener."""
-
-    def __init__(self, forwarder: Forwarder) -> None:
-        """Have *forwarder* perform what agents ask."""
-        self._forwarder = forwarder
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        exchange: Exchange = scope.pop("exchange")
-        gone = asyncio.get_running_loop().create_future()
-
-        def left() -> None:
-            if not gone.done():
-                gone.set_result(None)
-
-        exchange.on_gone = left
-        name, _, rest = scope["raw_path"][len(PREFIX) :].partition(b"/")
-        query = scope["query_string"]
-        incoming = Incoming(
-            service=name.decode("latin-1"),
-            method=scope["method"],
-            raw_target=b"/" + rest + (b"?" + query if query else b""),
-            headers=scope["headers"],
-            receive=body_receiver(receive),
-            gone=gone,
-        )
-        try:
-            outcome = await self._forwarder.perform(incoming)
-        except CallRefusedError as refusal:
-            await refusal.reply().send(send)
-            return
-        await relay(outcome, exchange, send)
-
-
-def body_receiver(receive: Receive) -> Callable[[], Awaitable[bytes]]:
-    """Return what gives the next piece of a request's body; an empty one at its end."""
-    ended = False
-
-    async def next_piece() -> bytes:
-        nonlocal ended
-        while not ended:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                # RFC 9112 section 8: a body that broke off is not a short one.
-                raise ClientGoneError
-            ended = not message.get("more_body")
-            if piece := message["body"]:
-                return bytes(piece)
-        return b""
-
-    return next_piece
-
-
-async def relay(outcome: Relayed, exchange: Exchange, send: Send) -> None:
-    """Pass an answer on to the agent; hang up at once where it must not go on.
-
-    Raises:
-        ClientGoneError: the agent left, or was cut off.
-    """
-    call, chunks = outcome.call, outcome.chunks
-    call.on_cut.append(exchange.abort)
-    try:
-        head = {"status": outcome.status, "headers": outcome.headers}
-        await send({"type": "http.response.start", **head})
-        async for chunk in chunks:
-            body = {"body": chunk, "more_body": True}
-            await send({"type": "http.response.body", **body})
-            if exchange.disconnected:
-                raise ClientGoneError
-        await send({"type": "http.response.body"})
-    except (UpstreamError, CallRefusedError):
-        exchange.abort()
-        raise ClientGoneError from None
-    finally:
-        with suppress(RuntimeError):
-            await chunks.aclose()  # type: ignore[attr-defined]
-
-
-def misdirected(status: int, text: str) -> Reply:
-    """Shape a refusal that comes before a call is looked at."""
-    code = "misdirected_request" if status == 421 else "access_denied"
-    return CallRefusedError(status, code, code, text).reply()

@@ -16,10 +16,11 @@ from agentvault_tui.broker.core import SYSTEM, Broker, CallsCut
 from agentvault_tui.errors import LedgerError
 from agentvault_tui.gateway import hooks, operators
 from agentvault_tui.gateway.admission import Admission
+from agentvault_tui.gateway.app import PREFIX, GatewayApp, misdirected
 from agentvault_tui.gateway.calls import Call, Calls
 from agentvault_tui.gateway.config_folder import ConfigFolder
 from agentvault_tui.gateway.credentials import Credentials
-from agentvault_tui.gateway.forward import PREFIX, Forwarder, GatewayApp, misdirected
+from agentvault_tui.gateway.forward import Forwarder
 from agentvault_tui.gateway.mcp import METADATA, McpApp, McpProcesses, McpServers
 from agentvault_tui.gateway.secrets import Secrets
 from agentvault_tui.gateway.services import Service, ServiceHealth, Services

@@ -239,6 +239,12 @@ class Answer:
         self._done: Callable[[], None] | None = done
         self._ends = asyncio.get_running_loop().time() + bounds.whole
 
+    @property
+    def has_arrived(self) -> bool:
+        """Whether some of the body is here, or all of it."""
+        content = self._response.content
+        return content.is_eof() or content.total_bytes > 0
+
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body as it arrives.
 

@@ -12,6 +12,7 @@ import pytest
 from support.gateway_stand import SECRET, Received, Stand, ok
 
 from agentvault_tui.broker.usecases.revoke import (
+    change_scopes,
     lift_panic,
     panic,
     revoke_agent,
@@ -439,3 +440,100 @@ async def test_a_revocation_cuts_calls_in_flight(
     assert len(stand.upstream.received) == sent
     ends = [e.detail["ended"] for e in await stand.settled() if "result" in e.type]
     assert ends == ["cut", "cut", "cut"]
+
+
+async def test_a_panic_and_a_scope_taken_cut_what_they_are_about(
+    stand: Stand, agent: Agent, token: str
+) -> None:
+    """A scope that is taken cuts calls under it alone; a panic cuts everybody's."""
+    gate = asyncio.Event()
+
+    async def slow(request: Received, writer: asyncio.StreamWriter) -> None:
+        await gate.wait()
+        await ok(request, writer)
+
+    stand.upstream.answer = slow
+    headers = bearer(token)
+    reads = asyncio.create_task(stand.client.get("/gw/api/events/a", headers=headers))
+    writes = asyncio.create_task(
+        stand.client.put("/gw/api/upload/a", headers=headers, content=b"abc")
+    )
+    await stand.bench.until(lambda: len(stand.upstream.received) == 2)
+    broker, operator = stand.bench.broker, stand.bench.broker.actor(agent)
+    gone = frozenset({"write:calendar"})
+    _, cut = await change_scopes(broker, agent.id, frozenset(), gone, operator)
+    assert tuple(cut) == (1, 1)
+    reply = await writes
+    assert (reply.status_code, reply.json()["reason"]) == (403, "scope_not_granted")
+    assert not reads.done()
+    stopped = await panic(broker, "stop", operator)
+    assert tuple(stopped.calls) == (1, 1)
+    reply = await reads
+    assert (reply.status_code, reply.json()["reason"]) == (401, "panic")
+    gate.set()
+    (on,) = await stand.bench.events("panic.on")
+    assert (on.detail["calls_cut"], on.detail["calls_sent"]) == (1, 1)
+
+
+async def test_a_revocation_that_overtakes_a_decision_sends_nothing(
+    stand: Stand, agent: Agent, token: str
+) -> None:
+    """Revoked while the attempt is being recorded: a result says cut, none is sent."""
+    broker = stand.bench.broker
+    record = broker.record
+
+    async def overtaken(*drafts: Any, **more: Any) -> Any:
+        written = await record(*drafts, **more)
+        if any(draft.type == "gateway.attempt" for draft in drafts):
+            await revoke_agent(broker, agent.id, "now", broker.actor(agent))
+        return written
+
+    broker.record = overtaken  # type: ignore[assignment]
+    reply = await stand.client.get("/gw/api/events/a", headers=bearer(token))
+    assert (reply.status_code, reply.json()["reason"]) == (401, "agent_revoked")
+    assert stand.upstream.connections == 0
+    broker.record = record  # type: ignore[method-assign]
+    assert await stand.records() == [("attempt", "granted"), ("result", "cut")]
+
+
+async def test_consoles_see_each_call_as_it_goes(stand: Stand, token: str) -> None:
+    """A call is told whole when it is held and when it has ended."""
+    told: list[Any] = []
+    stand.gateway.calls._tell = lambda _, info: told.append(info)
+    asking = asyncio.create_task(
+        stand.client.post("/gw/api/transfers/a", headers=bearer(token), json=PAY)
+    )
+    stepup = await stand.pending()
+    await stand.bench.until(lambda: [one.state for one in told] == ["held"])
+    await stand.approve(stepup.id)
+    await asking
+    await stand.bench.until(lambda: told[-1].state == "ended")
+    last = told[-1]
+    assert (last.ended, last.status, last.bytes_in) == ("done", 200, 2)
+    assert (last.service, last.method, last.path) == ("api", "POST", "/transfers/a")
+    assert (last.stepup_id, last.decision_id) == (stepup.id, stepup.decision_id)
+
+
+async def test_a_held_body_is_shown_byte_for_byte(stand: Stand, token: str) -> None:
+    """Operators read what is held; once it is decided, that it is there no more."""
+    one = (await held(stand, token))["auth_req_id"]
+    shown = (await stand.bench.read(f"/api/agents/stepup/{one}/body")).json()
+    assert json.loads(base64.b64decode(shown["base64"])) == PAY
+    stepup = (await stand.bench.read(f"/api/agents/stepup/{one}")).json()
+    assert stepup["request"]["body_sha256"] == shown["sha256"]
+    await stand.deny(one, "no")
+    await stand.gateway.look()
+    shown = (await stand.bench.read(f"/api/agents/stepup/{one}/body")).json()
+    assert shown["base64"] is None
+    assert (await stand.bench.read("/api/calls")).json() == {"calls": []}
+
+
+async def test_an_agent_that_floods_is_not_decided_about(
+    stand: Stand, token: str
+) -> None:
+    """Refused over and over it is 429, and no record is made of each."""
+    for _ in range(1001):
+        stand.bench.broker.floods.refused(stand.bench.broker.registry.agents()[0].id)
+    reply = await stand.client.get("/gw/api/events/a", headers=bearer(token))
+    assert (reply.status_code, reply.json()["error"]) == (429, "slow_down")
+    assert stand.upstream.received == []

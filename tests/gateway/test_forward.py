@@ -188,6 +188,57 @@ async def test_a_body_that_nobody_reads_streams_with_flat_memory(
     assert (result.detail["bytes_out"], result.detail["bytes_in"]) == (size, size)
 
 
+async def test_a_stream_begins_before_its_first_piece(stand: Stand, token: str) -> None:
+    """A service that sends its head and waits is not held back, piece by piece."""
+    go = asyncio.Event()
+
+    async def events(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
+        )
+        for piece in (b"data: 1\n\n", b"data: 2\n\n"):
+            await go.wait()
+            go.clear()
+            writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        writer.write(b"0\r\n\r\n")
+
+    stand.upstream.answer = events
+    headers = {"Authorization": f"Bearer {token}"}
+    async with stand.client.stream("GET", "/gw/api/x", headers=headers) as reply:
+        assert reply.status_code == 200
+        stream = reply.aiter_raw()
+        go.set()
+        assert await anext(stream) == b"data: 1\n\n"
+        go.set()
+        assert await anext(stream) == b"data: 2\n\n"
+    (result,) = [e for e in await stand.settled() if e.type == "gateway.result"]
+    assert result.detail["ended"] == "done"
+
+
+async def test_an_agent_that_leaves_ends_its_call(stand: Stand, token: str) -> None:
+    """The service's connection is closed, and the result says failed."""
+    ended = asyncio.Event()
+
+    async def endless(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        try:
+            while True:
+                writer.write(b"x" * 1000)
+                await writer.drain()
+                await asyncio.sleep(0.001)
+        except OSError:
+            ended.set()
+
+    stand.upstream.answer = endless
+    headers = {"Authorization": f"Bearer {token}"}
+    async with stand.client.stream("GET", "/gw/api/x", headers=headers) as reply:
+        await anext(reply.aiter_raw())
+    await asyncio.wait_for(ended.wait(), 5)
+    (result,) = [e for e in await stand.settled() if e.type == "gateway.result"]
+    assert result.detail["ended"] == "failed"
+
+
 async def test_a_body_over_its_cap_is_refused(stand: Stand, token: str) -> None:
     """Ten MiB where it is read, one GiB where it is not, said or not said."""
     for line, length, sent in (

@@ -19,9 +19,9 @@ from msgspec import Raw
 from agentvault_tui.broker.audience import PREFIX, mcp_server_of
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.gateway.admission import Admission
+from agentvault_tui.gateway.app import body_receiver
 from agentvault_tui.gateway.calls import BODY_CAP, Caller, Calls
 from agentvault_tui.gateway.credentials import Credentials, take_token
-from agentvault_tui.gateway.forward import body_receiver
 from agentvault_tui.gateway.mcp import results
 from agentvault_tui.gateway.mcp.messages import (
     CALL,

@@ -107,7 +107,7 @@ async def post(upstream: Upstream, posted: Posted, progress: Progress) -> Told:
         body=posted.body,
         length=len(posted.body),
         attach=attach,
-        echo=Echo(posted.attachment.secrets),
+        echo=Echo(posted.attachment.needles),
     )
     answer = await upstream.send(outgoing)
     try:

@@ -1,0 +1,99 @@
+"""``ANY /gw/{service}/{path}`` on the agents' listener, and how any face relays."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from agentvault_tui.gateway.forward import Forwarder, Incoming, Relayed
+from agentvault_tui.gateway.refusals import CallRefusedError
+from agentvault_tui.gateway.upstream import UpstreamError
+from agentvault_tui.web.exchange import ClientGoneError, Exchange
+from agentvault_tui.web.reply import Receive, Reply, Scope, Send
+
+PREFIX: Final = b"/gw/"
+
+
+class GatewayApp:
+    """``ANY /gw/{service}/{path}`` on the agents' listener."""
+
+    def __init__(self, forwarder: Forwarder) -> None:
+        """Have *forwarder* perform what agents ask."""
+        self._forwarder = forwarder
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        exchange: Exchange = scope.pop("exchange")
+        gone = asyncio.get_running_loop().create_future()
+
+        def left() -> None:
+            if not gone.done():
+                gone.set_result(None)
+
+        exchange.on_gone = left
+        name, _, rest = scope["raw_path"][len(PREFIX) :].partition(b"/")
+        query = scope["query_string"]
+        incoming = Incoming(
+            service=name.decode("latin-1"),
+            method=scope["method"],
+            raw_target=b"/" + rest + (b"?" + query if query else b""),
+            headers=scope["headers"],
+            receive=body_receiver(receive),
+            gone=gone,
+        )
+        try:
+            outcome = await self._forwarder.perform(incoming)
+        except CallRefusedError as refusal:
+            await refusal.reply().send(send)
+            return
+        await relay(outcome, exchange, send)
+
+
+def body_receiver(receive: Receive) -> Callable[[], Awaitable[bytes]]:
+    """Return what gives the next piece of a request's body; an empty one at its end."""
+    ended = False
+
+    async def next_piece() -> bytes:
+        nonlocal ended
+        while not ended:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                # RFC 9112 section 8: a body that broke off is not a short one.
+                raise ClientGoneError
+            ended = not message.get("more_body")
+            if piece := message["body"]:
+                return bytes(piece)
+        return b""
+
+    return next_piece
+
+
+async def relay(outcome: Relayed, exchange: Exchange, send: Send) -> None:
+    """Pass an answer on to the agent; hang up at once where it must not go on.
+
+    Raises:
+        ClientGoneError: the agent left, or was cut off.
+    """
+    call, chunks = outcome.call, outcome.chunks
+    call.on_cut.append(exchange.abort)
+    try:
+        head = {"status": outcome.status, "headers": outcome.headers}
+        await send({"type": "http.response.start", **head})
+        async for chunk in chunks:
+            body = {"body": chunk, "more_body": True}
+            await send({"type": "http.response.body", **body})
+            if exchange.disconnected:
+                raise ClientGoneError
+        await send({"type": "http.response.body"})
+    except (UpstreamError, CallRefusedError):
+        exchange.abort()
+        raise ClientGoneError from None
+    finally:
+        await chunks.aclose()
+
+
+def misdirected(status: int, text: str) -> Reply:
+    """Shape a refusal that comes before a call is looked at."""
+    code = "misdirected_request" if status == 421 else "access_denied"
+    return CallRefusedError(status, code, code, text).reply()
