@@ -83,21 +83,17 @@ def test_each_device_flow_of_the_console_is_challenged() -> None:
     assert again == first
 
 
-@pytest.mark.parametrize(
-    "event",
-    [
+def test_nothing_else_of_the_tenant_is_challenged() -> None:
+    """Other applications, refreshes and exchanges pass: it would break them."""
+    events = [
         login(client={"client_id": "other", "name": "AgentVault", "metadata": {}}),
         login(client={"client_id": "other", "name": "x"}),
         login(transaction={"protocol": "oauth2-refresh-token"}),
         login(transaction={"protocol": "oauth2-token-exchange"}),
         login(transaction={"protocol": "oidc-basic-profile"}),
         login(transaction=None),
-    ],
-    ids=["other", "no metadata", "refresh", "exchange", "web", "none"],
-)
-def test_nothing_else_of_the_tenant_is_challenged(event: dict[str, Any]) -> None:
-    """Other applications, refreshes and exchanges pass: it would break them."""
-    assert run(actions.CHALLENGE, [event]) == [[]]
+    ]
+    assert run(actions.CHALLENGE, events) == [[]] * len(events)
 
 
 def test_a_person_without_a_factor_is_refused_and_never_enrolled() -> None:
@@ -130,44 +126,26 @@ def test_the_newest_factor_counts_whatever_the_order() -> None:
     assert MFA_AT in stamped(calls)["idToken"]
 
 
-@pytest.mark.parametrize(
-    "event",
-    [
-        login(),
-        login(authentication=None),
-        proved(61),
-        proved(3600),
-        proved(-86_400),  # collected minutes before it runs
-        proved(1, kind="phone"),
-        proved(1, kind="email"),
-        proved(1, kind="push-notification"),
-        proved(1, kind="recovery-code"),
-        proved(1, kind="a kind of tomorrow"),
-        login(
-            authentication={
-                "methods": [{"name": "mfa", "type": "otp", "timestamp": "soon"}]
-            }
-        ),
-    ],
-    ids=[
-        "no factor",
-        "no methods",
-        "a minute old",
-        "an hour old",
-        "from the future",
-        "by phone",
-        "by e-mail",
-        "by push",
-        "by recovery code",
-        "of a kind unknown",
-        "without a time",
-    ],
-)
-def test_without_a_fresh_factor_nobody_gets_in(event: dict[str, Any]) -> None:
+def test_without_a_fresh_factor_nobody_gets_in() -> None:
     """Whatever is missing, old or unreadable ends the sign-in, with no claim set."""
-    (calls,) = run(actions.PROOF, [event])
-    assert [call[0] for call in calls] == ["deny"]
-    assert "fresh second factor" in calls[0][1]
+    soon = [{"name": "mfa", "type": "otp", "timestamp": "soon"}]
+    events = {
+        "no factor": login(),
+        "no methods": login(authentication=None),
+        "a minute old": proved(61),
+        "an hour old": proved(3600),
+        "from the future": proved(-86_400),
+        "by phone": proved(1, kind="phone"),
+        "by e-mail": proved(1, kind="email"),
+        "by push": proved(1, kind="push-notification"),
+        "by recovery code": proved(1, kind="recovery-code"),
+        "of an unknown kind": proved(1, kind="a kind of tomorrow"),
+        "without a time": login(authentication={"methods": soon}),
+    }
+    ends = run(actions.PROOF, list(events.values()))
+    for name, calls in zip(events, ends, strict=True):
+        assert [call[0] for call in calls] == ["deny"], name
+        assert "fresh second factor" in calls[0][1], name
 
 
 def unnamed(seconds: float, **more: Any) -> dict[str, Any]:
