@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
@@ -165,21 +165,32 @@ async def _answered(answer: Answer, kind: bytes, progress: Progress) -> Envelope
 async def _events(answer: Answer) -> AsyncGenerator[Envelope, None]:
     """Yield the messages of a stream of server-sent events (HTML, section 9.2)."""
     left, data = b"", bytearray()
-    async for chunk in answer.chunks():
-        left = (left + chunk).replace(b"\r\n", b"\n")
-        if len(left) + len(data) > _ANSWER_BYTES:
-            raise _rubbish(answer.status)
+
+    def lines(text: bytes) -> list[bytes]:
+        nonlocal left
         # A carriage return at its end may be the first half of a line's end.
-        held = b"\r" if left.endswith(b"\r") else b""
-        *lines, left = left.removesuffix(held).replace(b"\r", b"\n").split(b"\n")
-        left += held
-        for line in lines:
+        held = b"\r" if text.endswith(b"\r") else b""
+        text = text.removesuffix(held).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *whole, rest = text.split(b"\n")
+        left = rest + held
+        return whole
+
+    async for chunk in _with_end(answer.chunks()):
+        if len(left) + len(chunk) + len(data) > _ANSWER_BYTES:
+            raise _rubbish(answer.status)
+        for line in lines(left + chunk):
             if not line:
                 if data and (one := _message(bytes(data))) is not None:
                     yield one
                 data = bytearray()
             elif line.startswith(b"data:"):
                 data += line.removeprefix(b"data:").removeprefix(b" ") + b"\n"
+
+
+async def _with_end(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async for chunk in chunks:
+        yield chunk
+    yield b"\n"
 
 
 def _message(text: bytes) -> Envelope | None:

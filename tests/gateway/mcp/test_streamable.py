@@ -1,0 +1,310 @@
+"""Servers by URL: the credential is attached, answers of both kinds are relayed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from support.bench import OPERATOR
+from support.gateway_stand import SECRET, Received, standing
+from support.mcp_stand import MODERN, SCOPES, TOOLS, Client, McpStand, messages
+
+from agentvault_tui.broker.usecases.revoke import revoke_agent
+
+Respond = Callable[[Received, asyncio.StreamWriter], Any]
+
+
+def plain(body: object, status: str = "200 OK", **headers: str) -> bytes:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    named = {"Content-Type": "application/json", **headers}
+    lines = "".join(f"{n.replace('_', '-')}: {v}\r\n" for n, v in named.items())
+    head = f"HTTP/1.1 {status}\r\n{lines}Content-Length: {len(content)}\r\n\r\n"
+    return head.encode() + content
+
+
+def result(request: Received, **members: Any) -> dict[str, Any]:
+    said = {"content": [{"type": "text", "text": "done"}], "unknown": 1, **members}
+    return {"jsonrpc": "2.0", "id": json.loads(request.body)["id"], "result": said}
+
+
+class Server:
+    """An MCP server by URL, in both eras, that answers calls as a test says."""
+
+    def __init__(self) -> None:
+        self.respond: Respond = lambda request, writer: writer.write(
+            plain(result(request))
+        )
+        self.sessions = 0
+        self.gone = False
+
+    async def __call__(self, request: Received, writer: asyncio.StreamWriter) -> None:
+        message = json.loads(request.body)
+        method = message["method"]
+        if "id" not in message:
+            writer.write(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+        elif method == "initialize":
+            self.sessions += 1
+            said = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}}
+            answer = {"jsonrpc": "2.0", "id": message["id"], "result": said}
+            name = f"upstream-{self.sessions}"
+            writer.write(plain(answer, Mcp_Session_Id=name))
+        elif self.gone:
+            writer.write(plain({}, "404 Not Found"))
+        elif method == "tools/call":
+            told = self.respond(request, writer)
+            if told is not None:
+                await told
+        else:
+            error = {"code": -32601, "message": "unknown"}
+            answer = {"jsonrpc": "2.0", "id": message["id"], "error": error}
+            writer.write(plain(answer, "404 Not Found"))
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+async def mcp(short: Path, server: Server) -> AsyncIterator[McpStand]:
+    async with standing(short) as stand:
+        stand.upstream.answer = server
+        await stand.secret()
+        mcp = McpStand(stand, short / "none")
+        url = f"http://127.0.0.1:{stand.upstream.port}/mcp?team=1"
+        head = f'url = "{url}"\nallow_http = true\nallow_private = true\n'
+        credential = '[credential]\nkind = "bearer"\nsecret = "key"\n'
+        await mcp.write(TOOLS + credential, head=head)
+        yield mcp
+
+
+@pytest.fixture(params=["modern", "legacy"])
+async def client(request: pytest.FixtureRequest, mcp: McpStand) -> Client:
+    return await mcp.client(request.param)
+
+
+def calls(mcp: McpStand) -> list[Received]:
+    received = mcp.stand.upstream.received
+    return [r for r in received if json.loads(r.body)["method"] == "tools/call"]
+
+
+def error_of(told: dict[str, Any]) -> str:
+    assert told["isError"] is True
+    return str(json.loads(told["content"][1]["text"])["error"])
+
+
+async def test_the_credential_goes_out_and_the_agents_token_does_not(
+    mcp: McpStand, client: Client
+) -> None:
+    """Path and query of the URL, headers of MCP, and the server's own session."""
+    client.extra = {"cookie": "a=b", "x-other": "1", "accept-encoding": "gzip"}
+    told = await client.call("read_file", path="/a")
+    assert told["unknown"] == 1
+    (request,) = calls(mcp)
+    assert request.target == "/mcp?team=1"
+    assert request.header("authorization") == f"Bearer {SECRET}"
+    names = {name for name, _ in request.headers}
+    assert not names & {"cookie", "x-other", "agentvault-request"}
+    assert request.header("accept-encoding") == "identity"
+    if client.modern:
+        assert request.header("mcp-protocol-version") == MODERN
+        assert request.header("mcp-name") == "read_file"
+        assert request.header("mcp-session-id") is None
+    else:
+        assert client.session != "upstream-1"
+        assert request.header("mcp-session-id") == "upstream-1"
+        assert client.version == "2025-06-18"
+    for one in mcp.stand.upstream.received:
+        assert client.token not in one.body.decode() + str(one.headers)
+    events = await mcp.stand.settled()
+    assert events[-1].detail["status"] == 200
+    assert events[-1].detail["bytes_out"] == len(request.body)
+
+
+async def test_a_client_is_asked_nothing_by_a_server(mcp: McpStand) -> None:
+    """The server is told that a client can neither sample nor be asked."""
+    await mcp.client("legacy")
+    begun = json.loads(mcp.stand.upstream.received[0].body)
+    assert begun["method"] == "initialize"
+    assert begun["params"]["capabilities"] == {}
+    assert begun["params"]["clientInfo"] == {"name": "test", "version": "1"}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+async def test_a_stream_is_relayed_however_it_is_cut_up(
+    mcp: McpStand, server: Server, client: Client, end: str
+) -> None:
+    """Progress comes under the client's own token, then the result; byte by byte."""
+
+    async def respond(request: Received, writer: asyncio.StreamWriter) -> None:
+        message = json.loads(request.body)
+        token = message["params"]["_meta"]["progressToken"]
+        params = {"progressToken": token, "progress": 1, "unknown": 2}
+        note = {"jsonrpc": "2.0", "method": "notifications/progress", "params": params}
+        text = f": hello{end}{end}id: 1{end}data:{end}{end}"
+        spread = json.dumps(result(request), indent=1).splitlines()
+        for data in ([json.dumps(note)], spread):
+            text += "event: message" + end
+            text += "".join(f"data: {line}{end}" for line in data) + end
+        kind = b"Content-Type: text/event-stream; charset=utf-8\r\n"
+        writer.write(b"HTTP/1.1 200 OK\r\n%bTransfer-Encoding: chunked\r\n\r\n" % kind)
+        for byte in text.encode():
+            writer.write(b"1\r\n%c\r\n" % byte)
+        writer.write(b"0\r\n\r\n")
+
+    server.respond = respond
+    params = {"name": "read_file", "arguments": {"path": "/a"}}
+    told = messages(await client.send("tools/call", params, progressToken="mine"))
+    assert told[0]["params"] == {"progressToken": "mine", "progress": 1, "unknown": 2}
+    assert told[-1]["id"] == client.number
+    assert told[-1]["result"]["content"][0]["text"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (plain({"token": SECRET}), "credential_echoed"),
+        (plain(b"rubbish"), "upstream_reset"),
+        (plain(b"[]"), "upstream_reset"),
+        (plain({"jsonrpc": "2.0", "id": 1}), "upstream_reset"),
+        (
+            plain(b"<html>", "502 Bad Gateway", Content_Type="text/html"),
+            "upstream_reset",
+        ),
+        (plain({}, "401 Unauthorized"), "upstream_unreachable"),
+        (plain({}, "302 Found", Location="http://127.0.0.1/"), "upstream_reset"),
+        (plain({}, "200 OK", Content_Type="text/event-stream"), "upstream_reset"),
+        (b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n", "upstream_reset"),
+        (b"\x00\x01\r\n\r\n", "upstream_reset"),
+    ],
+)
+async def test_an_answer_that_is_none_fails_the_call(
+    mcp: McpStand, server: Server, answer: bytes, code: str
+) -> None:
+    """The model reads why; the credential never reaches it; sent once."""
+    server.respond = lambda _, writer: writer.write(answer)
+    client = await mcp.client("modern")
+    params = {"name": "read_file", "arguments": {"path": "/a"}}
+    told = await client.send("tools/call", params)
+    assert SECRET not in told.text
+    assert error_of(told.json()["result"]) == code
+    assert (await mcp.stand.records())[-1] == ("result", "failed")
+    assert len(calls(mcp)) == 1
+
+
+async def test_errors_of_a_server_are_relayed(
+    mcp: McpStand, server: Server, client: Client
+) -> None:
+    """With their code and data; a call that was answered so is done."""
+    error = {"code": -32602, "message": "no such file", "data": {"kept": 1.5}}
+
+    def respond(request: Received, writer: asyncio.StreamWriter) -> None:
+        told = {"jsonrpc": "2.0", "id": json.loads(request.body)["id"], "error": error}
+        writer.write(plain(told, "400 Bad Request"))
+
+    server.respond = respond
+    params = {"name": "read_file", "arguments": {"path": "/a"}}
+    answer = await client.send("tools/call", params)
+    assert answer.json()["error"] == error
+    assert answer.status_code == (400 if client.modern else 200)
+    assert (await mcp.stand.records())[-1] == ("result", "done")
+
+
+async def test_a_session_the_server_has_ended_is_begun_anew(
+    mcp: McpStand, server: Server
+) -> None:
+    """404, as the server said it: official clients initialize again."""
+    client = await mcp.client("legacy")
+    server.gone = True
+    params = {"name": "read_file", "arguments": {"path": "/a"}}
+    assert (await client.send("tools/call", params)).status_code == 404
+    server.gone = False
+    assert (await client.send("tools/call", params)).status_code == 404
+    client.session = None
+    await client.begin()
+    assert "isError" not in await client.call("read_file", path="/a")
+    assert calls(mcp)[-1].header("mcp-session-id") == "upstream-2"
+
+
+async def test_two_clients_have_sessions_of_their_own(mcp: McpStand) -> None:
+    """Of the server's too: nothing of one's state is another's."""
+    one = await mcp.client("legacy", name="a")
+    two = await mcp.client("legacy", name="b")
+    await one.call("read_file", path="/a")
+    await two.call("read_file", path="/b")
+    sessions = [request.header("mcp-session-id") for request in calls(mcp)]
+    assert sessions == ["upstream-1", "upstream-2"]
+
+
+async def test_a_private_address_needs_to_be_allowed(mcp: McpStand) -> None:
+    """A server's name or address is judged as a service's is."""
+    url = f"http://127.0.0.1:{mcp.stand.upstream.port}/mcp"
+    await mcp.write(head=f'url = "{url}"\nallow_http = true\n')
+    client = await mcp.client("modern")
+    assert error_of(await client.call("read_file", path="/a")) == "upstream_refused"
+    assert mcp.stand.upstream.connections == 0
+
+
+async def test_a_revocation_cuts_a_stream(
+    mcp: McpStand, server: Server, client: Client
+) -> None:
+    """The server's connection is gone, and nothing more reaches the client."""
+    closed = asyncio.Event()
+
+    async def respond(request: Received, writer: asyncio.StreamWriter) -> None:
+        kind = b"Content-Type: text/event-stream\r\n"
+        writer.write(b"HTTP/1.1 200 OK\r\n%b\r\n" % kind)
+        meta = json.loads(request.body)["params"]["_meta"]
+        params = {"progressToken": meta["progressToken"], "progress": 1}
+        note = {"jsonrpc": "2.0", "method": "notifications/progress", "params": params}
+        writer.write(f"data: {json.dumps(note)}\n\n".encode())
+        try:
+            while True:
+                writer.write(b": alive\n\n")
+                await writer.drain()
+                await asyncio.sleep(0.002)
+        except OSError:
+            closed.set()
+
+    server.respond = respond
+    body, headers = client.request(
+        "tools/call",
+        {"name": "read_file", "arguments": {"path": "/a"}},
+        progressToken=1,
+    )
+    lines = []
+
+    async def read() -> None:
+        http = mcp.stand.client
+        async with http.stream(
+            "POST", "/mcp/files", json=body, headers=headers
+        ) as answer:
+            async for line in answer.aiter_lines():
+                lines.append(line)
+                if line.startswith("data:"):
+                    broker = mcp.stand.bench.broker
+                    cut = await revoke_agent(broker, client.agent.id, "x", OPERATOR)
+                    assert (cut.calls.cut, cut.calls.sent) == (1, 1)
+
+    with pytest.raises(httpx.ReadError):
+        await read()
+    assert not any("result" in line for line in lines)
+    async with asyncio.timeout(5):
+        await closed.wait()
+    assert (await mcp.stand.records())[-1] == ("result", "cut")
+
+
+async def test_a_connected_account_is_used_for_its_agent_alone(mcp: McpStand) -> None:
+    """Without an account connected there is no credential, and nothing is sent."""
+    url = f"http://127.0.0.1:{mcp.stand.upstream.port}/mcp"
+    head = f'url = "{url}"\nallow_http = true\nallow_private = true\n'
+    credential = '[credential]\nkind = "connection"\nconnection = "google-oauth2"\n'
+    await mcp.write(TOOLS + credential, head=head)
+    client = await mcp.client("modern", *SCOPES)
+    assert error_of(await client.call("read_file", path="/a")) == "upstream_unreachable"
+    assert mcp.stand.upstream.received == []
