@@ -29,7 +29,6 @@ from agentvault_tui.console.state.records import (
     Restored,
     Revoked,
     StepUpRow,
-    Stopped,
     UpstreamStep,
 )
 from agentvault_tui.operator_api.shapes import ScopeInfo
@@ -108,10 +107,10 @@ class Scripted:
         self.stand.agent(agent_id, status="active")
         return Restored(agent_id, 2.8)
 
-    async def panic(self, reason: str) -> Stopped:
+    async def panic(self, reason: str) -> Revoked:
         await self._note("panic", reason)
         self.stand.panic(reason)
-        return Stopped(3, 5, 2, 1.9, 4.2, self.kept)
+        return Revoked("", 5, 2, 1.9, 4.2, (), self.kept, agents=3)
 
     async def lift(self) -> Restored:
         await self._note("lift")

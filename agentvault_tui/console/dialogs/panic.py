@@ -17,7 +17,7 @@ from agentvault_tui.console.dialogs.confirm import CancelButton, Confirm, cautio
 from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Row
 from agentvault_tui.console.draw.words import population
 from agentvault_tui.console.state.moments import clock_time, plural
-from agentvault_tui.console.state.records import Restored, Stopped
+from agentvault_tui.console.state.records import Restored, Revoked
 from agentvault_tui.console.widgets.line_input import LineInput
 
 WORD: Final = "panic"
@@ -31,7 +31,7 @@ class PanicDialog(Confirm):
     REASON: ClassVar[bool] = True
     UNDER_WAY: ClassVar[str] = "stopping"
 
-    stopped: Stopped | None = None
+    stopped: Revoked | None = None
 
     def inputs(self) -> list[Widget]:
         return [
@@ -136,11 +136,11 @@ class PanicDialog(Confirm):
         self.sheet.query_one("#word", LineInput).focus()
         self.update_page()
 
-    def act(self, reason: str) -> Awaitable[Stopped]:
+    def act(self, reason: str) -> Awaitable[Revoked]:
         return self.desk.actions.panic(reason)
 
     def happened(self, answer: object) -> None:
-        if isinstance(answer, Stopped):
+        if isinstance(answer, Revoked):
             self.stopped = answer
 
 

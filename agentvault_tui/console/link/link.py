@@ -22,7 +22,6 @@ from agentvault_tui.console.state.records import (
     Restored,
     Revoked,
     StepUpRow,
-    Stopped,
 )
 from agentvault_tui.errors import AgentVaultError, RefusedError
 from agentvault_tui.operator_api import calls
@@ -356,9 +355,16 @@ class BrokerLink:
 
     async def revoke(self, agent_id: str, reason: str) -> Revoked:
         asked = RevokeRequest(agent_id=agent_id, reason=reason)
-        told, took = await self._send(calls.REVOKE, asked, agent_id)
-        self.mirror.cuts[agent_id] = told.effective_ms
+        revoked = await self._revoke(asked, agent_id)
+        self.mirror.cuts[agent_id] = revoked.effective_ms
         self.mirror.versions.agents += 1
+        return revoked
+
+    async def panic(self, reason: str) -> Revoked:
+        return await self._revoke(RevokeRequest(all=True, reason=reason), "")
+
+    async def _revoke(self, asked: RevokeRequest, agent_id: str) -> Revoked:
+        told, took = await self._send(calls.REVOKE, asked, agent_id)
         if told.agent:
             self.mirror.apply(told.agent)
         return Revoked(
@@ -369,6 +375,7 @@ class BrokerLink:
             took,
             self.mirror.intake.upstream(told.upstream),
             told.durable_in,
+            told.agents or 0,
         )
 
     async def restore(self, agent_id: str) -> Restored:
@@ -378,18 +385,6 @@ class BrokerLink:
         if told.agent:
             self.mirror.apply(told.agent)
         return Restored(agent_id, took)
-
-    async def panic(self, reason: str) -> Stopped:
-        asked = RevokeRequest(all=True, reason=reason)
-        told, took = await self._send(calls.REVOKE, asked, "")
-        return Stopped(
-            told.agents or 0,
-            told.tokens_revoked,
-            told.stepups_cancelled,
-            told.effective_ms,
-            took,
-            told.durable_in,
-        )
 
     async def lift(self) -> Restored:
         _, took = await self._send(calls.RESTORE, RestoreRequest(all=True), "")

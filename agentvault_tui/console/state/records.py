@@ -374,9 +374,10 @@ _IN_MEMORY: Final = "a broker that restarts before it is serves again."
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """What a revocation cut."""
+    """What a revocation, or the panic switch, ended."""
 
     agent_id: str
+    """Empty when all were meant."""
     tokens: int
     stepups: int
     effective_ms: float
@@ -387,20 +388,8 @@ class Revoked:
     kept: str = "ledger"
     """Where it is durable: ``ledger``, ``journal``, ``stop`` (the next start stops
     everything) or ``memory``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stopped:
-    """What the panic switch cut."""
-
-    agents: int
-    tokens: int
-    stepups: int
-    effective_ms: float
-    round_trip_ms: float
-    kept: str = "ledger"
-    """Where it is durable: ``ledger``, ``journal``, ``stop`` (the next start stops
-    everything) or ``memory``."""
+    agents: int = 0
+    """How many, when all were meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -413,7 +402,7 @@ class Restored:
 
 def caution(answer: object) -> tuple[str, ...]:
     """Warn of a revocation that is in force and not recorded yet."""
-    if not isinstance(answer, Revoked | Stopped) or answer.kept == "ledger":
+    if not isinstance(answer, Revoked) or answer.kept == "ledger":
         return ()
     kept = _NOT_IN_LEDGER.get(answer.kept, _IN_MEMORY)
     return (f"In force, but NOT in the ledger yet: {kept} agentvault doctor says why.",)
@@ -445,6 +434,6 @@ class Actions(Protocol):
 
     async def restore(self, agent_id: str) -> Restored: ...
 
-    async def panic(self, reason: str) -> Stopped: ...
+    async def panic(self, reason: str) -> Revoked: ...
 
     async def lift(self) -> Restored: ...
