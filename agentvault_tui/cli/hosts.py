@@ -129,9 +129,12 @@ _SECONDS: Final = 30
 
 
 def _matched(command: str, timeout: int, **more: object) -> list[dict[str, Any]]:
-    """Return one hook for every tool, as Claude Code, Codex and Gemini write it."""
+    """Return one hook for every tool, as Claude Code, Codex and Gemini write it.
+
+    Without a matcher, which hosts read in several ways.
+    """
     handler = {"type": "command", "command": command, "timeout": timeout, **more}
-    return [{"matcher": "*", "hooks": [handler]}]
+    return [{"hooks": [handler]}]
 
 
 def _claude_code(run: HostCommands, base: Path, *, managed: bool) -> list[HostFile]:

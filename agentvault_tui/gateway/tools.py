@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from importlib import resources
 from typing import Any, Final
 
 import msgspec
+import rfc8785
 
 from agentvault_tui.errors import NotFoundError, ServiceError
 from agentvault_tui.gateway.config_folder import ConfigFolder, check_scope, read_table
@@ -257,7 +257,10 @@ def _parameter(name: str, place: str | int, call: ToolCall) -> Any:
         return len(value) if isinstance(value, list | dict) else None
     if value is _ABSENT or value is None:
         return value
-    size = len(value) if isinstance(value, str) else len(json.dumps(value))
+    try:  # what has no canonical form can be under no digest
+        size = len(value) if isinstance(value, str) else len(rfc8785.dumps(value))
+    except rfc8785.CanonicalizationError:
+        return None
     return value if size <= LONGEST else None
 
 

@@ -73,6 +73,13 @@ def test_what_is_too_long_to_be_read_is_unclear() -> None:
     assert action(text, "Bash", omitted=("command",)).parameters == {"command": None}
 
 
+@pytest.mark.parametrize("ids", [[2**60], [[["x" * LONGEST]]], {"a": -(2**53)}])
+def test_what_no_digest_covers_is_unclear(ids: object) -> None:
+    """Numbers that readers disagree on, and lists too long to be read."""
+    text = '[tools.T]\nscope = "read:files"\nparameters = { ids = "/ids" }'
+    assert action(text, "T", ids=ids).parameters == {"ids": None}
+
+
 @pytest.mark.parametrize("path", [None, "", ["a"], {"x": 1}, True])
 def test_a_resource_needs_its_argument(path: object) -> None:
     """Absent, empty or no text, it is no action."""

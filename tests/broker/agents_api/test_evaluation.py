@@ -207,6 +207,30 @@ async def test_a_revocation_while_a_yes_is_recorded_makes_it_a_no(
     assert outcomes == ["allowed", "denied"]
 
 
+async def test_step_ups_are_capped_and_cool_down(caller: Caller, bench: Bench) -> None:
+    """As at the token endpoint: three wait, and a denial makes the agent wait."""
+    for number in range(4):
+        resource = {"type": "stripe", "id": f"acct_{number}"}
+        context = (await ask(caller, PAY | {"resource": resource}))["context"]
+    assert (context["outcome"], context["reason"]) == ("denied", "too_many_pending")
+    await deny(bench.broker, bench.broker.stepups.open()[0].id, "", OPERATOR)
+    assert (await ask(caller))["context"]["reason"] == "cooling_down"
+
+
+async def test_an_agent_that_floods_is_not_decided(
+    caller: Caller, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """429 until it keeps still; each refusal of an evaluation counts."""
+    refused: list[str] = []
+    monkeypatch.setattr(bench.broker.floods, "refused", refused.append)
+    no = READ | {"action": {"name": "delete:records"}}
+    await post(caller, READ | {"evaluations": [{}, no, {"subject": 1}]}, MANY)
+    assert refused == [caller.agent.id] * 2
+    monkeypatch.setattr(bench.broker.floods, "limited", lambda _: True)
+    answer = await post(caller, READ)
+    assert (answer.status_code, answer.json()["error"]) == (429, "slow_down")
+
+
 async def test_under_panic_nothing_is_true(caller: Caller, bench: Bench) -> None:
     """A panic is a denial with its own reason."""
     await panic(bench.broker, "test", OPERATOR)
