@@ -149,13 +149,20 @@ class ConsoleApp(Keyed, App[int]):
         if folder is None or not (folder / "keymap.toml").exists():
             return
         # What is shipped is known only once every screen is loaded.
-        from agentvault_tui.console.screens import audit  # noqa: PLC0415
+        from agentvault_tui.console.screens import agent, audit  # noqa: PLC0415
+        from agentvault_tui.console.screens.past import PastScreen  # noqa: PLC0415
         from agentvault_tui.console.term.keymap import Place, load  # noqa: PLC0415
 
         watch = self.watch_screen
         panes = {type(pane) for pane in watch.query(Pane) if pane.can_focus}
-        places: list[Place] = [(pane, Watch, ConsoleApp) for pane in panes]
-        places += [(pane, audit.AuditScreen, ConsoleApp) for pane in audit.PANES]
+        places: list[Place] = []
+        for screen, focusable in (
+            (Watch, panes),
+            (PastScreen, panes),
+            (audit.AuditScreen, audit.PANES),
+            (agent.AgentScreen, agent.PANES),
+        ):
+            places += [(pane, screen, ConsoleApp) for pane in focusable]
         keymap = load(folder, places)
         self.set_keymap(keymap.textual())
         self.desk.keymap = keymap.keys

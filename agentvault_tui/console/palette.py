@@ -46,8 +46,9 @@ def commands(
     app: App[Any], screen: Screen[object], desk: Desk, link: BrokerLink
 ) -> Iterator[SystemCommand]:
     """Yield the commands that make sense now; their texts are our own."""
-    for name, keys, act in _actions(app, screen):
-        yield SystemCommand(name, keys, act)
+    for name, words, keys, act in _actions(app, screen):
+        if not _target(screen, name):
+            yield SystemCommand(words, keys, act)
     if isinstance(screen, FilteredScreen):
         yield SystemCommand(
             "Saved filters", "put one on, delete one", screen.action_saved_filters
@@ -77,7 +78,14 @@ def commands(
     yield SystemCommand("Quit", "leave; the broker goes on (ctrl+q)", app.exit)
 
 
-def _actions(app: App[object], screen: Screen[object]) -> Iterator[Command]:
+def _target(screen: Screen[object], name: str) -> str:
+    """Return the agent that an action would be about; it is named with it."""
+    return screen.target(name) if isinstance(screen, PaneScreen) else ""
+
+
+def _actions(
+    app: App[Any], screen: Screen[object]
+) -> Iterator[tuple[str, str, str, Callable[[], object]]]:
     """Yield what can be done by a key where the focus is, each action once."""
     found: dict[str, list[ActiveBinding]] = {}
     for active in screen.active_bindings.values():
@@ -92,7 +100,7 @@ def _actions(app: App[object], screen: Screen[object]) -> Iterator[Command]:
         keys = " ".join(key_name(each.binding) for each in several)
         keys = keys.replace("[", r"\[")  # the palette reads this as markup
         act = partial(app.run_action, active.binding.action, active.node)
-        yield words[:1].upper() + words[1:], f"key {keys}", act
+        yield name, words[:1].upper() + words[1:], f"key {keys}", act
 
 
 def _shown(text: str, what: str) -> Content:
@@ -109,17 +117,24 @@ class NamedCommands(Provider):
     async def discover(self) -> Hits:
         """Offer what waits and what was saved, before anything is typed."""
         waiting = islice(self._stepups(), _OFFERED)
-        for text, what, act in (*waiting, *islice(self._filters(), _OFFERED)):
+        filters = islice(self._filters(), _OFFERED)
+        for text, what, act in (*self._targeted(), *waiting, *filters):
             yield DiscoveryHit(_shown(text, what), act, text=text)
 
     async def search(self, query: str) -> Hits:
         matcher = self.matcher(query)
         named = chain(
-            self._stepups(), self._filters(), self._deletions(), self._agents()
+            *(self._targeted(), self._stepups(), self._filters()),
+            *(self._deletions(), self._agents()),
         )
         for text, what, act in named:
             if (score := matcher.match(text)) > 0:
                 yield Hit(score, _shown(text, what), act, text=text)
+
+    def _targeted(self) -> Iterator[Command]:
+        for name, words, keys, act in _actions(self.app, self.screen):
+            if target := _target(self.screen, name):
+                yield self._clip(f"{words}: {target}"), keys, act
 
     def _stepups(self) -> Iterator[Command]:
         for row in self._desk.mirror.open_stepups():

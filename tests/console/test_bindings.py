@@ -56,7 +56,7 @@ PLACES: dict[str, Lead] = {
     "agent's day": ["enter", "shift+tab"],
     "audit": ["L"],
     "event": ["L", "k", "enter", "tab"],
-    "where to go": ["L", "g"],
+    "where to go": ["L", "at"],
     "export": ["L", "e"],
     "past": ["t"],
     "audit of the past": ["t", "shift+tab"],

@@ -24,7 +24,7 @@ KEYS: dict[str, list[str]] = {
     "held": ["k", "k", "k"],
     "event": ["k", "j", "enter"],
     "raw": ["k", "j", "enter", "v"],
-    "go": ["g", *"25:99", "enter"],
+    "go": ["at", *"25:99", "enter"],
     "filter": ["slash", *"outcome:den"],
     "nothing": ["slash", *"outcome:den zeppelin", "enter"],
 }

@@ -73,8 +73,13 @@ class HelpDialog(Scrolled):
         pen = self.pen
         body: list[Row] = []
         for heading, lines in self._groups().items():
-            body += [EMPTY] * bool(body)
-            body.append(((heading, pen.palette.title),))
+            title: Row = ((heading, pen.palette.title),)
+            if body:
+                body.append(EMPTY)
+            elif width >= _NAMED:
+                named = (("name in keymap.toml", pen.palette.muted),)
+                title = pen.spread(title, named, width)
+            body.append(title)
             body += [self._row(pen, line, width) for line in lines]
         if self._filters:
             body += [EMPTY, (("Filter", pen.palette.title),)]
@@ -156,8 +161,14 @@ def _marks(g: Glyphs) -> Iterator[tuple[str, str]]:
     yield " ".join(mark.strip() for mark in risks), "a scope's risk: high, medium, low"
     yield g.bar(0.6, 5), "time until the agent's next token expires; full is an hour"
     yield g.pointer, "why an agent stands so high in the list"
+    yield g.cursor, "the pane that keys go to, and the row under its cursor"
+    yield g.arrow, "what was answered, and what came of it"
+    yield f"{g.up} {g.down}", "more above, more below"
     yield f"{g.live} {g.lost}", "the link to the broker is live, or is not"
     yield f"{g.done} {g.failed}", "done or verified; failed or does not match"
+    yield f"{g.current} {g.ahead}", "under way; not begun"
+    yield g.levels, "how many there were; the highest bar is the most"
+    yield g.mask * 4, "a code, a link or a number in an agent's words, masked"
 
 
 def _spare(binding: Binding) -> bool:

@@ -27,12 +27,13 @@ _TOKENS_AT_HOME: Final = 8
 
 
 def details(
-    pen: Pen, mirror: Mirror, agent: AgentRow, width: int, restores: str
+    pen: Pen, mirror: Mirror, agent: AgentRow, size: tuple[int, int], restores: str
 ) -> list[Row]:
-    """Write everything worth knowing about an agent.
+    """Write everything worth knowing about an agent, and fill *size* with its events.
 
     *restores* is what is said besides of one that is revoked.
     """
+    width, height = size
     rows = [
         *_grants(pen, agent, width),
         *_holds(pen, AgentContext(mirror, agent), width, _TOKENS_AT_HOME, "more"),
@@ -41,11 +42,9 @@ def details(
     revoking = _revoking(pen, AgentContext(mirror, agent, restores=restores), width)
     # Once it is revoked, how far that is comes first: nothing else is urgent.
     rows = [*revoking, *rows] if agent.revoked else [*rows, *revoking]
-    return [
-        *_identity(pen, mirror, agent, width),
-        *rows,
-        *_lately(pen, mirror, agent, width),
-    ]
+    rows = [*_identity(pen, mirror, agent, width), *rows]
+    most = max(_LATELY, height - len(rows))
+    return [*rows, *_lately(pen, mirror, agent, width, most)]
 
 
 def _identity(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row]:
@@ -82,16 +81,18 @@ def _grants(pen: Pen, agent: AgentRow, width: int) -> list[Row]:
     return rows
 
 
-def _lately(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row]:
+def _lately(
+    pen: Pen, mirror: Mirror, agent: AgentRow, width: int, most: int
+) -> list[Row]:
     p = pen.palette
     found = []
     for event in reversed(mirror.events):
         if event.agent_id == agent.id:
             found.append(event)
-            if len(found) == _LATELY * _EVENTS_A_ROW:
+            if len(found) == most * _EVENTS_A_ROW:
                 break
     rows: list[Row] = []
-    for fold in fold_events(reversed(found))[: -_LATELY - 1 : -1]:
+    for fold in fold_events(reversed(found))[: -most - 1 : -1]:
         event, state = fold.head, fold.state
         style = words.style(p, state)
         parts = (event.note, words.deed(event), words.place(event))
@@ -300,7 +301,8 @@ def _revoking(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
     here = ends(mirror, agent, seen.activity)
     told = consequences(agent, here, seen.now)
     rows: list[Row] = []
-    for verb, texts in zip(("ends", "leaves", "works until"), told, strict=True):
+    verbs = ("ends", "leaves", *(["works until"] if told.lasts else []))
+    for verb, texts in zip(verbs, told, strict=False):
         for number, text in enumerate(texts):
             label = "" if rows else "Revoking"
             said = text if number else f"{verb} {text}"

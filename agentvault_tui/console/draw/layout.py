@@ -89,8 +89,8 @@ def _two(body: Box, big: str) -> dict[str, Box]:
 
 def _three(body: Box) -> dict[str, Box]:
     x, y, width, height = body
-    left = min(width * 32 // 100, 70)
-    middle = min(width * 28 // 100, 64)
+    left = min(width * 32 // 100, 60)
+    middle = max(min(width * 24 // 100, 56), 44)
     rest = width - left - middle - 2
     return {
         "agents": Box(x, y, left, height),
@@ -174,6 +174,8 @@ class AgentShape:
 
     masthead: int = 1
     waiting: bool = False
+    day: bool = True
+    """Whether there is anything to show of the last 24 hours."""
     big: str = "facts"
     """The pane that has, or last had, the focus."""
 
@@ -192,8 +194,9 @@ def plan_agent(width: int, height: int, wanted: AgentShape) -> dict[str, Box]:
     if height < _LOW:
         return boxes | _small(body, wanted.big)
     if width < TWO_COLUMNS:
-        return boxes | _agent_one(body, wanted.big)
-    return boxes | (_agent_two(body) if width < WIDE else _agent_three(body))
+        return boxes | _agent_one(body, wanted.big, day=wanted.day)
+    wide = _agent_two if width < WIDE else _agent_three
+    return boxes | wide(body, day=wanted.day)
 
 
 def _small(body: Box, big: str) -> dict[str, Box]:
@@ -203,41 +206,42 @@ def _small(body: Box, big: str) -> dict[str, Box]:
     return {"who": Box(x, y, width, 1), big: Box(x, y + 1, width, height - 1)}
 
 
-def _agent_one(body: Box, big: str) -> dict[str, Box]:
+def _agent_one(body: Box, big: str, *, day: bool) -> dict[str, Box]:
     """Who it is and its day, over the pane that has the focus."""
     x, y, width, height = body
-    boxes = _top(Box(x, y, width, height), _WHO - 1)
-    used = _WHO - 1 + 1 + _DAY + 1
+    boxes, used = _top(Box(x, y, width, height), _WHO - 1, day=day)
     low = "facts" if big == "day" else big
     return boxes | {low: Box(x, y + used, width, height - used)}
 
 
-def _agent_two(body: Box) -> dict[str, Box]:
+def _agent_two(body: Box, *, day: bool) -> dict[str, Box]:
     """Who it is and its day at full width; facts and events beside each other."""
     x, y, width, height = body
-    used = _WHO + 1 + _DAY + 1
+    boxes, used = _top(body, _WHO, day=day)
     left = width // 2 - 1
     under = height - used
-    return _top(body, _WHO) | {
+    return boxes | {
         "facts": Box(x, y + used, left, under),
         "rule": Box(x + left, y + used, 1, under),
         "events": Box(x + left + 1, y + used, width - left - 1, under),
     }
 
 
-def _agent_three(body: Box) -> dict[str, Box]:
+def _agent_three(body: Box, *, day: bool) -> dict[str, Box]:
     x, y, width, height = body
-    used = _WHO + 1 + _DAY + 1
-    return _top(Box(x, y, _LEFT, height), _WHO) | {
+    boxes, used = _top(Box(x, y, _LEFT, height), _WHO, day=day)
+    return boxes | {
         "facts": Box(x, y + used, _LEFT, height - used),
         "rule": Box(x + _LEFT, y, 1, height),
         "events": Box(x + _LEFT + 1, y, width - _LEFT - 1, height),
     }
 
 
-def _top(body: Box, who: int) -> dict[str, Box]:
+def _top(body: Box, who: int, *, day: bool) -> tuple[dict[str, Box], int]:
+    """Return who it is, its day if it has one, and the rows both take."""
     x, y, width, _ = body
-    return {
-        "who": Box(x, y, width, who),
-        "day": Box(x, y + who + 1, width, _DAY),
-    }
+    boxes = {"who": Box(x, y, width, who)}
+    if not day:
+        return boxes, who + 1
+    boxes["day"] = Box(x, y + who + 1, width, _DAY)
+    return boxes, who + 1 + _DAY + 1

@@ -141,13 +141,15 @@ class Pen:
         style = style or self.palette.text
         return [((line, style),) for line in wrap(self.own(text), width)]
 
-    def keys(self, keys: Iterable[tuple[str, str]], *, armed: bool = True) -> Row:
+    def keys(
+        self, keys: Iterable[tuple[str, str]], *, armed: bool = True, gap: int = 3
+    ) -> Row:
         """Write the keys that work, dim while they do not count yet."""
         key_style = self.palette.key if armed else self.palette.muted
         row: list[Piece] = []
         for key, words in keys:
             row += [
-                ("   " if row else "", self.palette.muted),
+                (" " * gap if row else "", self.palette.muted),
                 (key, key_style),
                 (f" {words}", self.palette.text if armed else self.palette.muted),
             ]

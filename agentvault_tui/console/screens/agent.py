@@ -31,6 +31,10 @@ _OLD: Final = 60.0
 """Seconds after which they are read anyway: the day moves on by itself."""
 
 
+PANES: Final = (FactsPane, EventsPane, DayPane)
+"""What may have the focus on it."""
+
+
 class AgentScreen(PaneScreen):
     """Show one agent; the agent stays the same whatever moves below."""
 
@@ -100,6 +104,7 @@ class AgentScreen(PaneScreen):
         if isinstance(found, ActivityRow):
             self.day.take(found.day)
             self.facts.take(found)
+            self.place()
         else:
             shown = self.desk.mirror.intake.shown(found.diagnosis(), 80)
             self.facts.complain(shown)
@@ -110,12 +115,18 @@ class AgentScreen(PaneScreen):
         wanted = AgentShape(
             masthead=self.masthead.wanted(width),
             waiting=bool(self.desk.mirror.open_stepups()),
+            day=self._has_day,
             big=(self.big and self.big.id) or "facts",
         )
         return plan_agent(width, height, wanted)
 
     def stops(self) -> list[Pane]:
-        return [self.facts, self.events, self.day]
+        return [self.facts, self.events, *([self.day] if self._has_day else [])]
+
+    @property
+    def _has_day(self) -> bool:
+        """Whether anything was asked for within the last 24 hours."""
+        return self.day.day is not None and any(self.day.day.totals)
 
     def show_keys(self) -> None:
         place: Place = "details"

@@ -136,7 +136,7 @@ class AuditScreen(FilteredScreen):
     """A list of events, and beside or below it the one under the cursor."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("g", "go", "go to a time or a number"),
+        Binding("at", "go", "go to a time or a number"),
         Binding(
             "left_square_bracket",
             "story(-1)",

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 Place = Literal["agents", "details", "audit", "filter", "naming", "day"]
 
+_MOVING: Final = (("j k", "move"), ("g G", "first and last"))
 _LAST: Final = (("?", "keys"), ("^q", "quit"))
 """They lead to all the others, and out: what is too much gives way to them."""
 
@@ -82,8 +83,8 @@ def keys(
     found.append((":", "command"))
     if focus.place != "audit":
         found.append(follow)
-    found += [("L", "audit"), ("t", "time"), ("Tab", "pane")]
-    return (*found, ("y", "copy id"), *_LAST)
+    found += [("L", "audit"), ("t", "time"), ("Tab", "pane"), ("y", "copy id")]
+    return (*found, *_MOVING, *_LAST)
 
 
 def agent_keys(focus: FooterContext) -> tuple[tuple[str, str], ...]:
@@ -102,7 +103,7 @@ def agent_keys(focus: FooterContext) -> tuple[tuple[str, str], ...]:
     found += [("L", "audit"), (":", "command"), ("y", "copy id")]
     if focus.decides:
         found.append(("!", "lift panic" if focus.panic else "panic"))
-    return (*found, *_LAST)
+    return (*found, *_MOVING, *_LAST)
 
 
 def audit_keys(
@@ -128,13 +129,13 @@ def audit_keys(
         found += [] if inside else [("Tab", "into it")]
     else:
         found.append(("Enter", "event"))
-    found += [("f", "hold" if follows else "follow"), ("g", "go to"), ("/", "filter")]
+    found += [("f", "hold" if follows else "follow"), ("@", "go to"), ("/", "filter")]
     if decides:
         found.append(("r", "revoke agent"))
     found += [("e", "export"), ("o", "agent"), ("y", "copy id")]
     if not open:
         found.append(("Esc", "home"))
-    return (*found, *_LAST)
+    return (*found, *_MOVING, *_LAST)
 
 
 PULSES: Final = {"fast": 0.25, "slow": 0.5}
@@ -168,6 +169,7 @@ async def beats(mirror: Mirror, pulse: float) -> AsyncIterator[None]:
 
 
 _CHANGES: Final = frozenset({"revoke", "restore", "undo", "panic"})
+_TARGETED: Final = frozenset({"revoke", "restore", "acknowledge", "agent"})
 
 
 class PaneScreen(Keyed, Screen[None]):
@@ -424,6 +426,11 @@ class PaneScreen(Keyed, Screen[None]):
         if name in {"revoke", "restore"}:
             return agent is not None and agent.revoked == (name == "restore")
         return name != "undo" or offered_undo(self.desk) is not None
+
+    def target(self, name: str) -> str:
+        """Return the name of the agent that an action would be about, if any."""
+        agent = self.chosen
+        return agent.name if agent is not None and name in _TARGETED else ""
 
     def tell(self, text: str, **more: Any) -> None:
         self.app.notify(text, markup=False, **more)

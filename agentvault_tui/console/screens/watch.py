@@ -251,6 +251,13 @@ class Watch(FilteredScreen):
             return bool(look.misbehaved or look.revoked_lately)
         return super().applies(name)
 
+    def target(self, name: str) -> str:
+        if name != "agent":
+            return super().target(name)
+        event = self.feed.under_cursor
+        known = event is not None and event.agent_id
+        return self.desk.mirror.agent_name(event.agent_id) if event and known else ""
+
     def action_acknowledge(self) -> None:
         """Let the agent under the cursor leave the top, until it misbehaves again."""
         agent = self.chosen

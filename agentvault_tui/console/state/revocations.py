@@ -45,12 +45,20 @@ def headline(agent: AgentRow) -> str:
     return f"tenant confirmed {took(max(step.ms or 0.0 for step in done))}"
 
 
+_OVER_NOW: Final = "now: no token handed out works any longer"
+
+
 class Consequences(NamedTuple):
     """What a revocation does, each thing once."""
 
     ends: list[str]
     stays: list[str]
     works_until: list[str]
+
+    @property
+    def lasts(self) -> bool:
+        """Whether anything works on."""
+        return self.works_until != [_OVER_NOW]
 
 
 def consequences(agent: AgentRow, here: str, now: datetime) -> Consequences:
@@ -73,7 +81,7 @@ def consequences(agent: AgentRow, here: str, now: datetime) -> Consequences:
         end = f"{clock_time(agent.outside_until)}, in {countdown(left)}"
         found.works_until.append(f"{end}: a provider's token that it was given")
     if not found.works_until:
-        found.works_until.append("now: no token handed out works any longer")
+        found.works_until.append(_OVER_NOW)
     for scope in agent.scopes:
         said = scope.revoking or "the catalogue says nothing"
         found.stays.append(f"{scope.name}: {said}")
@@ -151,7 +159,7 @@ def remains(agent: AgentRow, now: datetime) -> Iterator[str]:
     """Tell which accounts stay, for whom, and until when what is outside works."""
     for text in stays(agent):
         yield f"  Stays: {text}."
-    until = "now: no token handed out works any longer"
+    until = _OVER_NOW
     if (seconds := outside(agent, now)) and agent.outside_until:
         end = f"{clock_time(agent.outside_until)}, in {countdown(seconds)}"
         until = f"{end}: the last token handed out before"

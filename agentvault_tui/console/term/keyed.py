@@ -34,9 +34,7 @@ _KEYS: Final = {
 }
 
 
-def moves(
-    action: str, *, pages: str = "pagedown,ctrl+d", first: str = "home,g"
-) -> list[BindingType]:
+def moves(action: str, *, pages: str = "pagedown,ctrl+d") -> list[BindingType]:
     """Return the usual keys of a list; *action* takes the rows to move by."""
     far = 1_000_000
     keys = (
@@ -44,7 +42,7 @@ def moves(
         ("up,k", -1, "up"),
         (pages, 10, "page down"),
         ("pageup,ctrl+u", -10, "page up"),
-        (first, -far, "first"),
+        ("home,g", -far, "first"),
         ("end,G", far, "last"),
     )
     return [Binding(k, f"{action}({n})", words, show=False) for k, n, words in keys]

@@ -82,7 +82,7 @@ class WhoPane(Pane):
         seen = f"seen {ago(last, now)}" if last else "never seen"
         words = [
             "resource server" if agent.resource_server else seen,
-            *([] if agent.revoked else [f"revoking cuts {ends(self.mirror, agent)}"]),
+            *([] if agent.revoked else [f"revoking ends {ends(self.mirror, agent)}"]),
             f"{counts.allowed:,} allowed",
             f"{counts.denied:,} denied",
             f"{counts.escalated:,} escalated",
@@ -138,7 +138,7 @@ class FactsPane(ScrollPane):
 
     def _title(self, below: int, width: int) -> Row:
         pen, p = self.pen, self.pen.palette
-        row: Row = self.heading("Scopes, tokens, refusals")
+        row: Row = self.heading("Scopes, tokens, denials")
         if self.problem:
             row = (*row, (f"  counts are old: {self.problem}", p.stale))
         elif self.activity is not None and not self.activity.whole:

@@ -330,12 +330,14 @@ class AgentPane(Pane, can_focus=True):
         return tall + (len(self.view.order) * (tall + 1) <= room + 1)
 
     def draw(self, width: int, height: int) -> Sequence[Painted]:
-        rows: list[Painted] = [(self._title(width), None)]
         if not self.mirror.agents:
-            return [*rows, *self._empty(width)]
+            return [(self._title(width, 0), None), *self._empty(width)]
         tall, pitch = self.rows_a_card, self._pitch
         self._scroll(max((height - 1) // tall, 1))
         room = height - 1
+        seen = self._top + (room + pitch - tall) // pitch
+        below = len(self.view.order) - seen
+        rows: list[Painted] = [(self._title(width, below), None)]
         for agent_id in self.view.order[self._top : self._top + room // tall + 1]:
             rows += self._card(agent_id, width, tall)
             rows += [((), None)] * (pitch - tall)
@@ -367,7 +369,7 @@ class AgentPane(Pane, can_focus=True):
         self._top = min(max(top, 0), last)
         self._offset = index - self._top
 
-    def _title(self, width: int) -> Row:
+    def _title(self, width: int, below: int) -> Row:
         pen, view, p = self.pen, self.view, self.pen.palette
         mirror, all_ = self.mirror, len(self.mirror.agents)
         count = f"{all_ - len(mirror.servers):,}"
@@ -383,7 +385,10 @@ class AgentPane(Pane, can_focus=True):
             row = (*row, (f", {view.hidden:,} hidden", p.waiting))
         if view.held:
             row = (*row, (f"  {view.held} new", p.waiting))
-        return pen.spread(row, (("by attention ", p.muted),), width)
+        above = f"{self._top:,} {pen.glyphs.up} " if self._top else ""
+        more = f"{below:,} more {pen.glyphs.down} " if below > 0 else ""
+        right = ((f"{above}{more}" or "by attention ", p.muted),)
+        return pen.spread(row, right, width)
 
     def _empty(self, width: int) -> list[Painted]:
         pen, p = self.pen, self.pen.palette
@@ -444,7 +449,9 @@ class DetailsPane(ScrollPane):
             return []
         if agent.id != self._shown:
             self._shown, self._top = agent.id, 0
-        rows = details(pen, self.mirror, agent, width - 2, self.desk.restores)
+        rows = details(
+            pen, self.mirror, agent, (width - 2, height - 1), self.desk.restores
+        )
 
         def title(rows: int) -> Row:
             more = self.below(rows, agent.id)

@@ -25,6 +25,8 @@ Read = Callable[..., Awaitable[EventPage]]
 _PAGES_AT_ONCE: Final = 20
 _OUTCOME: Final = 10
 _TIME: Final = 9
+_ROOMY: Final = 84
+"""From this width on a row also says why."""
 
 
 class EventMoved(Message):
@@ -160,8 +162,9 @@ class AuditPane(Pane, can_focus=True):
             (pad(pen.clip(name or " ", who), who + 1), p.text),
         ]
         if what:
-            said = "" if event.outcome else words.why(self.mirror, event)
-            where = next(iter(words.beside(event, said)), "")
+            said = "" if event.outcome == "denied" else words.why(self.mirror, event)
+            most = None if width >= _ROOMY else 1
+            where = "  ".join(words.beside(event, said)[:most])
             rest = max(room - who - what - 2, 1) + max(_OUTCOME - cell_width(word), 0)
             if not where:  # with nothing beside it, a long word need not be cut
                 what, rest = what + rest, 0
@@ -178,7 +181,10 @@ class AuditPane(Pane, can_focus=True):
                 left.append((pen.clip(pen.own(where), rest), p.muted))
         # Few runs of style: at 500 events a second this is what goes over the wire.
         gap = width - 1 - cell_width(word) - cells(tuple(left))
-        rows: list[Row] = [(*left, (" " * gap, p.muted), (f"{word} ", style))]
+        course = f" {event.word} {pen.glyphs.arrow} " if fold.later else ""
+        course = course if cell_width(course) <= gap else ""
+        blank = " " * (gap - cell_width(course)) + course
+        rows: list[Row] = [(*left, (blank, p.muted), (f"{word} ", style))]
         if self._tall(fold) == 2:
             why = pen.clip(words.why(self.mirror, event), max(width - _TIME - 4, 4))
             rows.append((("   " + " " * _TIME, p.muted), (why, p.muted)))

@@ -33,7 +33,6 @@ class Masthead(Pane):
         pen, p = self.pen, self.pen.palette
         mirror, status = self.mirror, self.mirror.status
         now = mirror.clock.now()
-        pace = mirror.decisions(now)
         agents = len(mirror.agents) - len(mirror.servers)
         tenant = "" if status.tenant_reachable else " unreachable"
         facts: list[tuple[int, Row]] = [
@@ -50,7 +49,7 @@ class Masthead(Pane):
             (3, self._me()),
             (2, self._ledger()),
             (4, ((plural(agents, "agent"), p.text),) if mirror.loaded else ()),
-            (5, ((f"{pace:,}", p.text), (" decisions/min", p.muted)) * mirror.loaded),
+            (5, self._pace() if mirror.loaded else ()),
             (4, self._others()),
         ]
         right: Row = ((clock_time(now) + " ", p.text),)
@@ -66,6 +65,11 @@ class Masthead(Pane):
         for number, (_, row) in enumerate(facts):
             left += [(gap if number else "", p.text), *row]
         return pen.spread(tuple(left), right, width)
+
+    def _pace(self) -> Row:
+        p, pace = self.pen.palette, self.mirror.decisions(self.mirror.clock.now())
+        decisions = f" decision{'' if pace == 1 else 's'}/min"
+        return (f"{pace:,}", p.text), (decisions, p.muted)
 
     def _link(self) -> Row:
         g, p, link = self.pen.glyphs, self.pen.palette, self.mirror.link
@@ -173,6 +177,8 @@ class Masthead(Pane):
         return [rows[0], pen.clip(" ".join(rows[1:]), room)]
 
 
+_GAPS: Final = (3, 2)
+"""Cells between two keys: the second where not all would fit."""
 _COVERED: Final = (("Esc", "back"), ("^q", "quit"))
 
 
@@ -194,7 +200,7 @@ class KeyBar(Pane):
             self.paint()
 
     def draw(self, width: int, height: int) -> Sequence[Painted]:
-        """Draw whole keys only."""
+        """Draw whole keys only, as many as fit."""
         del height
         pen, undo = self.pen, offered_undo(self.desk)
         if undo is not None:
@@ -204,11 +210,20 @@ class KeyBar(Pane):
                 *undo_bar(pen, undo, now, self.desk.key("undo", UNDO_KEY)),
             )
             return [(pen.cut(row, width), None)]
-        keys = list(self.keys)
-        while keys and cells(self.pen.keys(keys)) > width - 2:
-            # The last two lead to all the others, and out.
-            del keys[-3 if len(keys) > 2 else -1]
-        return [(((" ", self.pen.palette.text), *self.pen.keys(keys)), None)]
+        gap = next((n for n in _GAPS if self._fits(self.keys, n, width)), _GAPS[-1])
+        # The last two lead to all the others, and out.
+        kept: list[tuple[str, str]] = []
+        last = list(self.keys[-2:])
+        while last and not self._fits(last, gap, width):
+            last.pop()
+        for key in self.keys[:-2]:
+            if self._fits([*kept, key, *last], gap, width):
+                kept.append(key)
+        row = pen.keys([*kept, *last], gap=gap)
+        return [(((" ", pen.palette.text), *row), None)]
+
+    def _fits(self, keys: Sequence[tuple[str, str]], gap: int, width: int) -> bool:
+        return cells(self.pen.keys(keys, gap=gap)) <= width - 2
 
 
 class StepUpBar(Pane):

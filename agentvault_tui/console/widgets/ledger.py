@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Final
 
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw import words
@@ -26,11 +26,6 @@ _WIDE: Final = 96
 
 class LedgerList(AuditPane):
     """The same window as on the home screen, with room to say more."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("g", "screen.go", "go to a time or a number", show=False),
-        Binding("home", "oldest", "the first event", show=False, id="first"),
-    ]
 
     def __init__(
         self, desk: Desk, feed: EventWindow, read: Read, checked: LinkVerdicts
@@ -134,9 +129,7 @@ class LedgerList(AuditPane):
 class EvidencePane(ScrollPane):
     """Follows the cursor of the list."""
 
-    BINDINGS: ClassVar[list[BindingType]] = moves(
-        "turn", pages="pagedown,ctrl+d,space", first="home"
-    )
+    BINDINGS: ClassVar[list[BindingType]] = moves("turn", pages="pagedown,ctrl+d,space")
 
     def __init__(
         self, desk: Desk, checked: LinkVerdicts, row: Callable[[], EventRow | None]

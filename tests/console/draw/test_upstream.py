@@ -80,7 +80,7 @@ def screens(pen: Pen, told: Told, agent: AgentRow, did: ActivityRow) -> list[str
     seen = AgentContext(told.mirror, agent, did)
     return [
         text(facts(pen, seen, 100)),
-        text(details(pen, told.mirror, agent, 100, "")),
+        text(details(pen, told.mirror, agent, (100, 0), "")),
         " ".join(" ".join(sentences.agent_facts(told.mirror, agent, did)).split()),
     ]
 
@@ -181,7 +181,7 @@ def test_a_row_of_the_tenants_log_is_told_by_its_words(pen: Pen, told: Told) -> 
     said = sentences.of_event(told.mirror, event)
     assert "seta on workspace" in said
     assert said.endswith("by tenant: Token Vault gave a token.")
-    lately = text(details(pen, told.mirror, agent, 100, ""))
+    lately = text(details(pen, told.mirror, agent, (100, 0), ""))
     assert "TENANT LOG Token Vault gave a token" in lately
 
 
@@ -212,7 +212,7 @@ def test_a_step_says_at_whose_place_it_is_done(told: Told) -> None:
 def test_a_resource_server_is_not_said_to_be_unseen(pen: Pen, told: Told) -> None:
     """It asks about tokens and for none, so when it asked last says nothing."""
     server = told.agent(resource_server=True)
-    said = text(details(pen, told.mirror, server, 50, ""))
+    said = text(details(pen, told.mirror, server, (50, 0), ""))
     assert "resource server" in said
     assert "never seen" not in said
 

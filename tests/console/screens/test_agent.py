@@ -138,7 +138,7 @@ async def test_it_says_who_may_holds_was_refused(
         for words in ("calendar-agent  ACTIVE", agents["calendar-agent"]["id"]):
             assert words in who
         assert "alice@acme.test" in who
-        assert "revoking cuts 2 tokens, 0 step-ups" in who
+        assert "revoking ends 2 tokens, 0 step-ups" in who
         assert "Books meetings for the sales team" in who
         for words in (
             "create and change events in calendars",
@@ -192,8 +192,8 @@ async def test_the_cursor_stays_on_its_quarter_when_time_passes(
     fake: FakeOperator, tmp_path: Path
 ) -> None:
     """The day moves on under it; at now it stays at now."""
-    busy(fake)
-    async with room(fake, tmp_path, "finance-agent") as here:
+    working_day(fake)
+    async with room(fake, tmp_path, "calendar-agent") as here:
         await here.pilot.press("shift+tab", "h", "h")
         assert "13:30-13:45Z" in here.text("day")
         before = here.fake.activity_reads
@@ -437,3 +437,16 @@ def test_a_day_fits_its_room(cells: int) -> None:
     assert QUARTERS // fold <= max(cells, 8)
     finer = [each for each in FOLDS if each < fold]
     assert all(QUARTERS // each > cells for each in finer)
+
+
+async def test_an_empty_day_takes_no_rows(fake: FakeOperator, tmp_path: Path) -> None:
+    """Nor is it a pane that Tab stops at; with the first request it is there."""
+    busy(fake)
+    async with room(fake, tmp_path, "finance-agent") as here:
+        assert "day" not in here.screen._boxes
+        facts = here.screen._boxes["facts"].height
+        assert len(here.screen.stops()) == 2
+    working_day(fake)
+    async with room(fake, tmp_path, "calendar-agent") as here:
+        assert here.screen._boxes["facts"].height < facts
+        assert len(here.screen.stops()) == 3

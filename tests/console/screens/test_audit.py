@@ -148,13 +148,13 @@ async def test_g_goes_to_a_number_or_a_time(stage: Stage) -> None:
     stage.fake.now = stage.fake.now.replace(minute=1, second=0)
     stage.fake.events[1_199]["time"] = "2026-11-24T14:01:00.000000Z"
     async with stage.on():
-        await stage.press("g")
+        await stage.press("at")
         await stage.type("1,000")
         assert stage.seq == 1_000
         around = [row.seq for row in stage.screen.list.on_screen]
         assert around[0] < 990
         assert around[-1] > 1_010
-        await stage.press("g")
+        await stage.press("at")
         await stage.type("99999999")
         assert stage.seq == MANY
 
@@ -165,7 +165,7 @@ async def test_what_is_no_place_is_told_and_can_be_mended(stage: Stage) -> None:
     async with stage.on():
         await stage.press("k")
         before = stage.seq
-        await stage.press("g", *"2x", "enter")
+        await stage.press("at", *"2x", "enter")
         prompt = stage.screen.prompt
         assert "no time and no number" in str(prompt.query_one("#refusal").render())
         assert prompt.typing
@@ -266,7 +266,7 @@ async def test_a_filter_keeps_the_place(stage: Stage) -> None:
     many(stage.fake)
     stage.fake.record("agent.revoked", reason="odd hours")
     async with stage.on():
-        await stage.press("g")
+        await stage.press("at")
         await stage.type("700")
         await stage.press("slash")
         await stage.type("type:agent.revoked")
@@ -358,7 +358,7 @@ async def test_another_ledger_is_not_mixed_with_the_one_held(stage: Stage) -> No
     """When the ledger is replaced, what is held is marked so; End shows the new one."""
     many(stage.fake)
     async with stage.on():
-        await stage.press("g")
+        await stage.press("at")
         await stage.type("500")
         held = [row.seq for row in stage.screen.feed.rows]
         stage.app.desk.mirror.versions.ledger += 1

@@ -73,7 +73,7 @@ async def test_the_audit_ends_at_the_moment(stage: Stage) -> None:
         assert [row.seq for row in audit.feed.rows] == list(range(1, HERE + 1))
         await stage.see("audit", "6 on screen verified here")
         for where in ("9", "end", "now"):
-            await stage.pilot.press("g", *where, "enter")
+            await stage.pilot.press("at", *where, "enter")
             await settle(stage.pilot, lambda: not audit._asking and audit.list.idle)
             assert audit.feed.under_cursor.seq == HERE
         await stage.pilot.press("k", "k", "enter")
@@ -134,7 +134,7 @@ async def test_letters_are_text_where_text_is_typed(stage: Stage) -> None:
         await stage.pilot.press("slash", *"type:t")
         await stage.pilot.pause()
         assert audit.bar.text == "type:t"
-        await stage.pilot.press("escape", "g", *"start")
+        await stage.pilot.press("escape", "at", *"start")
         await stage.pilot.pause()
         assert audit.prompt.field.value == "start"
         assert stage.app.screen is audit

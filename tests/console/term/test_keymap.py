@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.console_scenes import console, settle
 from support.dialog_stand import Stand, StandApp, said, scene
+from support.fake_operator import FakeOperator
 
 import agentvault_tui.console as room
 from agentvault_tui.console.app import ConsoleApp
@@ -121,6 +123,25 @@ def test_of_two_on_one_key_the_first_has_it(tmp_path: Path) -> None:
     keymap = _load(tmp_path, 'follow = "x"\nrevoke = "x"\n')
     assert keymap.keys == {"follow": ("x",)}
     assert "follow is there" in keymap.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('a-minute-back = "j"', "a-minute-back cannot be on j: down is there"),
+        ('story-next = "k"', "story-next cannot be on k: up is there"),
+        ('raw = "space"', "raw cannot be on space: page-down is there"),
+    ],
+)
+async def test_a_clash_on_a_screen_that_is_opened_later_is_said(
+    fake: FakeOperator, tmp_path: Path, line: str, words: str
+) -> None:
+    """At the start already: an agent's screen, the audit, and the past."""
+    (tmp_path / FILE).write_text(line)
+    app = console(fake.socket, tmp_path, config=tmp_path)
+    async with app.run_test() as pilot:
+        await settle(pilot, lambda: bool(app.desk.key_problems))
+        assert words in app.desk.key_problems[0]
 
 
 def test_without_a_file_nothing_changes(tmp_path: Path) -> None:
