@@ -44,9 +44,6 @@ class VaultAccount:
     """Who the user is at the provider."""
     scopes: tuple[str, ...]
     created_at: float
-    version: int
-    token_expires_at: float
-    last_used_at: float | None
 
 
 class VaultAccounts:
@@ -108,19 +105,13 @@ class VaultAccounts:
         """
         (row,) = self._store.rows("connected_accounts", id=account.id)
         raw = self._seal.open(_KIND, account.id, row["version"], row["sealed"])
-        held: dict[str, str] = json.loads(raw)
-        now = self._clock.now().timestamp()
-        self._store.update("connected_accounts", {"last_used_at": now}, id=account.id)
-        if account.token_expires_at - now > _ALMOST:
-            return TokenPair(
-                held["access_token"],
-                held["refresh_token"],
-                " ".join(account.scopes),
-                account.token_expires_at,
-            )
-        fresh = self._provider.refresh(held["refresh_token"], lifetime)
+        scope, expires_at = row["scope"], row["token_expires_at"]
+        held = TokenPair(**json.loads(raw), scope=scope, expires_at=expires_at)
+        if expires_at - self._clock.now().timestamp() > _ALMOST:
+            return held
+        fresh = self._provider.refresh(held.refresh_token, lifetime)
         if fresh is not None:
-            self._keep(account.id, account.version, fresh)
+            self._keep(account.id, row["version"], fresh)
         return fresh
 
     def _keep(self, key: str, version: int, tokens: TokenPair) -> None:
@@ -147,8 +138,8 @@ def shape(account: VaultAccount) -> dict[str, object]:
 
 
 def _read(row: sqlite3.Row) -> VaultAccount:
-    names = [one.name for one in fields(VaultAccount)]
-    members = {name: row[name] for name in names if name != "scopes"}
+    names = ("id", "user_id", "connection", "account", "created_at")
+    members = {name: row[name] for name in names}
     return VaultAccount(**members, scopes=tuple(row["scope"].split()))
 
 

@@ -309,8 +309,6 @@ class RefreshToken:
     """Every audience it was used for so far, and the scopes there."""
     created_at: float
     last_exchanged_at: float | None
-    gone_at: float | None
-    """When it was revoked."""
 
 
 class RefreshTokens:
@@ -367,9 +365,11 @@ class RefreshTokens:
         self._store.update("refresh_tokens", {"reach": reach}, id=held.id)
 
     def get(self, key: str) -> RefreshToken | None:
-        row = self._store.find("refresh_tokens", id=key)
-        held = None if row is None else _read(row)
-        return held if held is not None and self._live(held) else None
+        return next(iter(self._rows(id=key)), None)
+
+    def _rows(self, **columns: str) -> list[RefreshToken]:
+        rows = self._store.rows("refresh_tokens", gone_at=None, **columns)
+        return [read_refresh_token(row) for row in rows]
 
     def list(
         self,
@@ -381,17 +381,17 @@ class RefreshTokens:
         """Return the live tokens that match every filter given, oldest first."""
         asked = {"user_id": user_id, "client_id": client_id, "audience": audience}
         given = {name: value for name, value in asked.items() if value is not None}
-        rows = self._store.rows("refresh_tokens", **given)
-        return [held for held in map(_read, rows) if self._live(held)]
+        return self._rows(**given)
 
     def revoke(self, key: str) -> None:
-        self._end(key, self._now())
+        self._store.delete("refresh_tokens", id=key)
+        self._forget_secrets()
 
     def revoke_secret(self, token: str, client: Client) -> RefreshToken | None:
-        """End what *token* names if it is *client*'s; return it (RFC 7009)."""
+        """Revoke what *token* names if it is *client*'s; return it (RFC 7009)."""
         held = self._of_secret(token, client)
         if held is not None:
-            self._end(held.id, self._now())
+            RefreshTokens.revoke(self, held.id)  # at once, also where deletions lag
         return held
 
     def _of_secret(self, token: str, client: Client) -> RefreshToken | None:
@@ -399,18 +399,6 @@ class RefreshTokens:
         row = self._store.find("refresh_secrets", token_hash=sha256_hex(token))
         held = None if row is None else self.get(row["id"])
         return held if held and held.client_id == client.client_id else None
-
-    def _end(self, key: str, at: float) -> None:
-        self._store.change(
-            "UPDATE refresh_tokens SET gone_at = ? WHERE id = ?"
-            " AND (gone_at IS NULL OR gone_at > ?)",
-            *(at, key, at),
-        )
-        self._store.change("DELETE FROM refresh_tokens WHERE gone_at < ?", self._now())
-        self._forget_secrets()
-
-    def _live(self, held: RefreshToken) -> bool:
-        return held.gone_at is None or held.gone_at > self._now()
 
     def _forget_secrets(self) -> None:
         self._store.change(
@@ -422,8 +410,8 @@ class RefreshTokens:
         return self._clock.now().timestamp()
 
 
-def _read(row: sqlite3.Row) -> RefreshToken:
-    members: dict[str, Any] = {name: row[name] for name in row.keys()}  # noqa: SIM118 - a Row iterates over values
-    del members["seq"]
-    members["reach"] = json.loads(row["reach"])
-    return RefreshToken(**members)
+def read_refresh_token(row: sqlite3.Row) -> RefreshToken:
+    """Read a refresh token from its row."""
+    names = ("id", "user_id", "client_id", "session_id", "audience", "created_at")
+    members = {name: row[name] for name in (*names, "last_exchanged_at")}
+    return RefreshToken(**members, reach=json.loads(row["reach"]))

@@ -291,7 +291,7 @@ class UserStore(People):
         """
         user = self.named(name)
         self.delete(user.sub)
-        self._store.update("refresh_tokens", {"gone_at": 0}, user_id=user.sub)
+        self._store.delete("refresh_tokens", user_id=user.sub)
         return user
 
     def reset_otp(self, name: str) -> tuple[str, str]:

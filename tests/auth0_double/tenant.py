@@ -12,7 +12,7 @@ from agentvault_tui.tenant.app import Surface
 from agentvault_tui.tenant.clients import Client, management_client
 from agentvault_tui.tenant.parts import Parts, Run
 from agentvault_tui.tenant.store import Store
-from agentvault_tui.tenant.tokens import RefreshTokens
+from agentvault_tui.tenant.tokens import RefreshToken, RefreshTokens, read_refresh_token
 from agentvault_tui.web import App
 from auth0_double.actions import ActionCalls
 from auth0_double.client_grants import ClientGrantCalls
@@ -50,7 +50,18 @@ class LaggingRefreshTokens(RefreshTokens):
         self._faults = faults
 
     def revoke(self, key: str) -> None:
-        self._end(key, self._now() + self._faults.now.deletion_lag)
+        at = self._now() + self._faults.now.deletion_lag
+        self._store.change(
+            "UPDATE refresh_tokens SET gone_at = ? WHERE id = ?"
+            " AND (gone_at IS NULL OR gone_at > ?)",
+            *(at, key, at),
+        )
+
+    def _rows(self, **columns: str) -> list[RefreshToken]:
+        rows = self._store.rows("refresh_tokens", **columns)
+        now = self._now()
+        live = [row for row in rows if row["gone_at"] is None or row["gone_at"] > now]
+        return list(map(read_refresh_token, live))
 
 
 def double(
