@@ -191,7 +191,7 @@ class Sessions:
             await self._refused(operator, error.diagnosis())
         except Exception as error:
             log.exception("a sign-in broke")
-            fault = f"this is our fault, see the log ({type(error).__name__})"
+            fault = f"the broker failed, see its log ({type(error).__name__})"
             await self._refused(operator, fault)
         finally:
             # After a sign-out another may have begun: that one is not ours to end.

@@ -269,7 +269,9 @@ async def apply_kept(broker: Broker) -> None:
                 by = Actor(ActorKind(kept.by[0]), *kept.by[1:])
                 await _APPLY[kept.kind](broker, kept, by)
         except NotFoundError:
-            log.warning("a kept cut is about nothing that is known: %s", kept.key)
+            log.warning(
+                "a cut in the journal names an agent that is unknown: %s", kept.key
+            )
         except (ValueError, KeyError) as error:
             journal.problem = f"{journal.path} cannot be read ({error!r:.80})"
     if journal.problem is not None:

@@ -99,7 +99,7 @@ async def _looks(broker: Broker) -> None:
             log.warning("upkeep waits for the ledger: %s", error.what)
         except Exception:
             # Expiry and policy reload go on whatever one look met.
-            log.exception("upkeep met something unforeseen")
+            log.exception("upkeep failed")
         looks += 1
         await asyncio.sleep(_TICK)
 
@@ -110,7 +110,7 @@ async def _pulses(broker: Broker) -> None:
         try:
             answers = await pulse(broker, answers)
         except Exception:
-            log.exception("asking the tenant met something unforeseen")
+            log.exception("asking the tenant failed")
         await asyncio.sleep(_PULSE)
 
 
@@ -140,7 +140,7 @@ async def _floods(broker: Broker) -> None:
             EventType.AGENT_FLOODING,
             SYSTEM,
             agent_id=agent_id,
-            reason=f"refused {count} times: answered 429 until it keeps still",
+            reason=f"refused {count} times: answered 429 until it pauses",
             detail={"count": count},
         )
         try:

@@ -88,7 +88,7 @@ class Admission:
             agent = registry.agent(token.agent_id)
             if broker.floods.limited(agent.id):
                 retry = (b"retry-after", b"%d" % SPAN)
-                text = f"refused too often: keep still for {SPAN} s"
+                text = f"refused too often: send no request for {SPAN} s"
                 raise CallRefusedError(429, "slow_down", "slow_down", text, retry)
             registry.seen(agent.id)
             return Caller(agent, token)

@@ -146,7 +146,7 @@ class Exchange:
             if self.started:
                 self._connection.transport.close()
             else:
-                fault = port.shape(500, "this is our fault: see the log")
+                fault = port.shape(500, "the server failed: see its log")
                 await fault.send(self.send)
         finally:
             if self.task is not None:

@@ -95,7 +95,7 @@ def parse_form(body: bytes) -> dict[str, str]:
         name = form_value(raw_name)
         if name in form:
             # RFC 6749 section 3.2: no parameter more than once.
-            raise BodyError(400, "a parameter stands in the form twice")
+            raise BodyError(400, "a parameter is given twice")
         form[name] = form_value(raw_value, capped=name not in _HOLDING_JSON)
     return {name: value for name, value in form.items() if value}
 
@@ -210,7 +210,7 @@ def _pairs(members: list[tuple[str, object]]) -> dict[str, object]:
     table = dict(members)
     if len(table) != len(members):
         # RFC 8259 section 4: which of the two counts would be the reader's choice.
-        raise BodyError(400, "a key stands in a JSON object twice")
+        raise BodyError(400, "a JSON object has a key twice")
     if len(table) > MEMBER_CAP:
         raise BodyError(400, f"a JSON object may have {MEMBER_CAP} members")
     return table

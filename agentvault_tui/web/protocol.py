@@ -236,7 +236,7 @@ class BoundedProtocol(asyncio.Protocol):
         lowered = name.lower()
         if lowered in _SINGLE:
             if lowered in self._seen:
-                self._fail(400, f"the header {lowered.decode()} stands there twice")
+                self._fail(400, f"the header {lowered.decode()} is given twice")
             self._seen.add(lowered)
         elif lowered == b"expect" and value.lower() == b"100-continue":
             self._expects_100 = True

@@ -130,5 +130,5 @@ async def test_a_sign_in_that_breaks_says_so(
     bench.tenant.approve()
     await bench.until(lambda: not sessions.pending(OPERATOR.id))
     problem = sessions.problem(OPERATOR.id)
-    assert problem == "this is our fault, see the log (RuntimeError)"
+    assert problem == "the broker failed, see its log (RuntimeError)"
     assert sessions.of(OPERATOR.id) is None

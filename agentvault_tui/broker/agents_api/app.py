@@ -228,9 +228,7 @@ class AgentsApi:
         """Return the answer to an agent that floods; nothing is decided or recorded."""
         if used is not None:  # it counts once all the same
             self._broker.replays.save_later(used, self._broker.clock.now())
-        text = (
-            f"refused too often: nothing is decided until you keep still for {SPAN} s"
-        )
+        text = f"refused too often: send no request for {SPAN} s"
         retry = (b"retry-after", b"%d" % SPAN)
         return OAuthError(429, "slow_down", text, headers=(retry,))
 

@@ -165,7 +165,7 @@ class FaultHandler:
             if started:
                 raise  # too late for another answer; the server logs it
             log.exception("a request of an operator failed")
-            told = problem(500, "this is our fault: see the log")
+            told = problem(500, "the broker failed: see its log")
             await told(scope, receive, noticed)
 
 
@@ -203,7 +203,7 @@ def query_of(request: Request, kind: type[RequestT]) -> RequestT:
     """Read the query's parameters as *kind*; numbers and truth values are its words."""
     given = request.query_params
     if len(given) != len(given.multi_items()):
-        raise UsageError("a parameter stands in the query twice")
+        raise UsageError("a parameter is given twice")
     found = _read(dict(given), kind, "parameter", strict=False)
     for field in msgspec.structs.fields(kind):
         value = getattr(found, field.name)

@@ -296,7 +296,7 @@ class Outbox:
             tried = Tried.of(error)
         except Exception as error:
             log.exception("step %s of %s broke", step.step, step.agent_id)
-            fault = f"this is our fault, see the log ({type(error).__name__})"
+            fault = f"the broker failed, see its log ({type(error).__name__})"
             tried = Tried(fault)
         if self._registry.step(step.agent_id, step.id) is step:
             await self._tell(step, tried)

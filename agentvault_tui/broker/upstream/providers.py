@@ -221,7 +221,7 @@ class Providers:
             if isinstance(found, ProviderToken):
                 self.caught(Held.of(self._clock, account, found, 0.0))
             elif found.cause is Cause.UNAVAILABLE:
-                self._missed[key] = f"no token could be had in time ({found.message})"
+                self._missed[key] = f"no token was given in time ({found.message})"
             else:
                 self._refused[key] = f"the tenant gives no token ({found.error})"
 

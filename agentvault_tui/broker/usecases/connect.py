@@ -189,8 +189,7 @@ def _checked(broker: Broker, wanted: Wanted) -> Agent:
         near = difflib.get_close_matches(wanted.connection, known, n=1)
         hint = f"did you mean {near[0]}; or put" if near else "put"
         raise UsageError(
-            f"nobody said what the connection {visible(wanted.connection, 60)} stands "
-            "for",
+            f"the connection {visible(wanted.connection, 60)} is not in the settings",
             f"{hint} [connections.NAME] with its scopes into config.toml, which is "
             "read when the broker starts: then restart it",
         )

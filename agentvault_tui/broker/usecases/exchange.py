@@ -104,7 +104,7 @@ async def exchange(broker: Broker, agent: Agent, connection: str) -> Answer | Es
         return await deny(broker, request, *refusal)
     if not request.action.scopes:
         message = (
-            f"Nobody has said what the connection {visible(connection, 60)} stands for."
+            f"The connection {visible(connection, 60)} is not in the broker's settings."
         )
         return await deny(broker, request, "unknown_connection", message)
     verdict = broker.policy.decide(agent, request.action)

@@ -81,8 +81,8 @@ async def register(
     folded = fold_name(registration.name)
     if broker.registry.is_name_taken(folded):
         raise ConflictError(
-            f"an agent is already called {visible(registration.name, 60)}, "
-            "or looks as if it were",
+            f"an agent has the name {visible(registration.name, 60)}, or one that "
+            "looks alike",
             "choose another name",
         )
     secret = None if registration.public_key else new_secret("av_s")

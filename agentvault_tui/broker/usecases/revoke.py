@@ -347,7 +347,8 @@ async def _grant(
     """Give scopes, once that is on disk; a cut meanwhile wins."""
     if broker.registry.is_ending_scopes(agent.id):
         raise ConflictError(
-            "scopes of this agent are just being taken away", "grant again in a moment"
+            "scopes of this agent are being taken away right now",
+            "grant again in a moment",
         )
     broker.ledger.check_writable()  # urgent for its place in the line alone
     # A cut recorded after it would end what is issued under it.

@@ -281,7 +281,7 @@ async def _await_person(broker: Broker, started: StepUp, flow: DeviceFlow) -> No
     except Exception as error:
         # Nobody must wait for a flow that broke, nor take it for one that goes on.
         log.exception("step-up %s not approved", started.id)
-        problem = f"this is our fault, see the log ({type(error).__name__})"
+        problem = f"the broker failed, see its log ({type(error).__name__})"
         await _back_to_pending(broker, started, problem)
 
 

@@ -408,7 +408,7 @@ async def test_an_approval_that_breaks_waits_again_with_a_word(
     registry = bench.broker.registry
     await bench.until(lambda: registry.stepups.get(stepup.id).status.value == "pending")
     problem = registry.stepups.get(stepup.id).problem
-    assert problem == "this is our fault, see the log (UnicodeEncodeError)"
+    assert problem == "the broker failed, see its log (UnicodeEncodeError)"
     assert registry.elevated(stepup.id) is None
     assert len([one for one in caplog.records if one.exc_info]) == 1
     await start(bench, stepup)  # and another try begins another flow
