@@ -171,10 +171,11 @@ async def test_a_cancelled_call_spends_no_approval(live: Live, vault: Vault) -> 
     asked = asyncio.create_task(pay("acct_1", 7, "USD"))
     await bench.until(lambda: bool(stepups.open()))
     stepup = stepups.open()[0]
+    await bench.until(lambda: stepup.id in stepups.awaited)
     asked.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asked
-    await bench.until(lambda: not stepups._awaited)
+    await bench.until(lambda: stepup.id not in stepups.awaited)
     await live.approve(stepup.id)
     assert stepups.get(stepup.id).status is StepUpStatus.APPROVED
     assert await pay("acct_1", 7, "USD") == 7

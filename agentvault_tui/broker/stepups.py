@@ -53,8 +53,8 @@ class StepUps:
         """Held while a device flow is started: two consoles share one."""
         self.polled: dict[StepUpId, float] = {}
         """When each waiting one was last polled, in boot seconds."""
-        self._awaited: dict[StepUpId, asyncio.Event] = {}
-        """Set once a step-up is no longer open."""
+        self.awaited: dict[StepUpId, set[asyncio.Future[None]]] = defaultdict(set)
+        """Who waits for a decision, by step-up."""
         self._repeated: set[StepUpId] = set()
         """Step-ups that were asked for again since `take_repeated`."""
 
@@ -81,8 +81,17 @@ class StepUps:
     async def decision(self, stepup_id: StepUpId) -> None:
         """Return once a step-up is decided or over; at once if it is, or is unknown."""
         known = self.find(stepup_id)
-        if known is not None and known.status.open:
-            await self._awaited.setdefault(stepup_id, asyncio.Event()).wait()
+        if known is None or not known.status.open:
+            return
+        done = asyncio.get_running_loop().create_future()
+        self.awaited[stepup_id].add(done)
+        try:
+            await done
+        finally:
+            if (waiting := self.awaited.get(stepup_id)) is not None:
+                waiting.discard(done)
+                if not waiting:
+                    del self.awaited[stepup_id]
 
     def forget(self, stepup: StepUp) -> None:
         """Take back a step-up whose record failed."""
@@ -187,8 +196,9 @@ class StepUps:
             waiting.discard(stepup.id)
             if not waiting:
                 del self._open_of[stepup.agent_id]
-        if awaited := self._awaited.pop(stepup.id, None):
-            awaited.set()
+        for done in self.awaited.pop(stepup.id, ()):
+            if not done.done():
+                done.set_result(None)
 
 
 def as_cancelled(stepup: StepUp, problem: str, when: datetime) -> StepUp:

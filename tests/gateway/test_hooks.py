@@ -159,10 +159,11 @@ async def test_who_is_killed_while_waiting_spends_nothing(
     assert process.stdin is not None
     process.stdin.write(json.dumps({"hook_event_name": "PreToolUse", **SHELL}).encode())
     process.stdin.close()
-    stepup = await waiting(bench)
+    stepup, awaited = await waiting(bench), bench.broker.stepups.awaited
+    await bench.until(lambda: stepup.id in awaited)
     process.kill()
     await process.wait()
-    await bench.until(lambda: not bench.broker.stepups._awaited)
+    await bench.until(lambda: stepup.id not in awaited)
     await begin_approval(bench.broker, stepup.id, stepup.digest, OPERATOR)
     bench.tenant.approve()
     await bench.until(lambda: not bench.broker.stepups.open())

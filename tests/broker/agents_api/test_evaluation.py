@@ -509,10 +509,12 @@ async def test_a_caller_that_left_spends_no_approval(
 ) -> None:
     """An approval for somebody who hung up stays, and is true for who asks again."""
     asked = asyncio.create_task(ask(caller, Prefer="wait=60"))
-    stepup_id = await waiting(bench)
+    stepup_id, awaited = await waiting(bench), bench.broker.stepups.awaited
+    await bench.until(lambda: stepup_id in awaited)
     asked.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asked
+    await bench.until(lambda: stepup_id not in awaited)
     await live.approve(stepup_id)
     assert bench.broker.stepups.get(stepup_id).status is StepUpStatus.APPROVED
     assert (await ask(caller))["decision"] is True
