@@ -89,7 +89,6 @@ class MyAccount:
             ("POST", "connect", "create", self._connect),
             ("POST", "complete", "create", self._complete),
             ("GET", "accounts", "read", self._list),
-            ("GET", "connections", "read", self._offered),
             ("DELETE", "accounts/{id}", "delete", self._delete),
         )
         made = Starlette(
@@ -170,17 +169,6 @@ class MyAccount:
         return 200, wire.by_checkpoint(
             query, "accounts", shapes, most=_MOST, usual=_USUAL
         )
-
-    def _offered(self, call: _Call) -> tuple[int, object]:
-        listed = [
-            {"name": doc["name"], "strategy": doc["strategy"]}
-            for doc in self._parts.connections.objects.all()
-            if self._parts.connections.for_vault(doc["name"], call.client) is not None
-        ]
-        return 200, wire.by_checkpoint(
-            dict(call.request.query_params), "connections", listed,
-            name="name", most=_MOST, usual=_USUAL,
-        )  # fmt: skip
 
     def _delete(self, call: _Call) -> tuple[int, object]:
         account = self._parts.accounts.get(call.request.path_params["id"])
