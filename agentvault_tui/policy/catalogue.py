@@ -129,7 +129,7 @@ class Catalogue:
         """
         return not self._lasting.issuperset(names)
 
-    def nearest(self, name: str, limit: int = 3) -> list[str]:
+    def nearest(self, name: str) -> list[str]:
         """Return the known names most like the unknown *name*, best first."""
         asked = name[:MAX_NAME].casefold().strip()
         first, _, second = asked.partition(":")
@@ -137,13 +137,13 @@ class Catalogue:
         words = set(re.split(r"[^a-z0-9]+", asked)) - {""}
         swapped = f"{second}:{first}"
         ranked = [known for known in (asked, swapped) if known in self._entries]
-        ranked += difflib.get_close_matches(asked, self._entries, limit, cutoff=0.6)
+        ranked += difflib.get_close_matches(asked, self._entries)
         ranked += [
             known
             for known in self._entries
             if words & {known.partition(":")[2], known.partition(":")[2] + "s"}
         ]
-        return list(dict.fromkeys(ranked))[:limit]
+        return list(dict.fromkeys(ranked))[:3]
 
     def check_connections(self, connections: Mapping[str, Iterable[str]]) -> None:
         """Refuse connections that stand for scopes nobody knows.
