@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from msgspec import UNSET
+
 from agentvault_tui import __version__
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.cuts import Kept
@@ -48,6 +50,7 @@ def status_info(broker: Broker) -> StatusInfo:
         stepups_pending=broker.stepups.open_count,
         policy_version=broker.policy.version,
         warnings=tuple(warnings(broker)),
+        agents_url=broker.issuer or UNSET,
     )
 
 

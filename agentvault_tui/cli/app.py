@@ -36,6 +36,7 @@ SECTIONS: Final = {
         "agents": "Register agents, cut them off, restore.",
         "connections": "Connect accounts agents use, take them away.",
         "calls": "Calls in flight and held.",
+        "mcp": "MCP servers that agents reach.",
         "services": "What agents reach through the gateway.",
         "secrets": "Seal the credentials of services.",
         "stepup": "Decide requests that wait for a person.",

@@ -353,6 +353,8 @@ class StatusInfo(WireShape, kw_only=True):
     policy_version: str | UnsetType = UNSET
     """Absent in the past."""
     warnings: tuple[str, ...]
+    agents_url: str | UnsetType = UNSET
+    """Where agents reach the broker; absent until they can, and in the past."""
 
 
 class HeadInfo(WireShape, kw_only=True):

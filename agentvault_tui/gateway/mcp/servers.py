@@ -76,6 +76,13 @@ class McpServer:
         return self.tools.sha256
 
     @property
+    def reached(self) -> str:
+        """Say by what it is reached: its URL without a query, or its program."""
+        if self.service is not None:
+            return f"{self.service.origin}{self.target.partition('?')[0]}"
+        return self.command[0]
+
+    @property
     def scopes(self) -> tuple[str, ...]:
         """Return the scopes that its calls are made under."""
         unmatched = () if self.tools.unmatched == DENY else (self.tools.unmatched,)
