@@ -49,6 +49,9 @@ from agentvault_tui.web.exchange import ClientGoneError
 
 WAIT: Final = 25.0
 """Seconds a held call waits for a person where the agent does not say."""
+MOST_HELD: Final = 16
+"""Calls of an agent that wait with their connection open; identical ones are one
+step-up, so that its cap does not bound them."""
 _EVENTS: Final = {
     Outcome.DENIED: EventType.GATEWAY_REFUSED,
     Outcome.ESCALATED: EventType.GATEWAY_HELD,
@@ -229,6 +232,8 @@ class Admission:
             self._calls.keep_body(answer.stepup.id, body)
         call.decision_id, call.stepup_id = answer.decision_id, answer.stepup.id
         wait = WAIT if call.wait is None else call.wait
+        if self._calls.held_of(call.caller.agent.id) >= MOST_HELD:
+            wait = 0.0
         return await self._waited(call, permit, answer, wait)
 
     async def _waited(

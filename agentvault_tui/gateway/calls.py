@@ -24,6 +24,7 @@ from agentvault_tui.clock import iso
 from agentvault_tui.errors import LedgerError, NotFoundError
 from agentvault_tui.gateway.refusals import (
     CallRefusedError,
+    crowded,
     scope_taken,
     unauthorized,
     unavailable,
@@ -47,8 +48,6 @@ from agentvault_tui.operator_api.gateway import CallInfo
 
 log = logging.getLogger("agentvault.calls")
 
-BODY_CAP: Final = 10 * 2**20
-"""Bytes of a body that policy reads, or a person."""
 HELD_BYTES: Final = 256 * 2**20
 """Of all bodies that wait for a person."""
 _GONE: Final = "invalid_token"
@@ -223,6 +222,13 @@ class Calls:
             call.state = "sending"
             self._note(call)
 
+    def held_of(self, agent_id: AgentId) -> int:
+        """Return how many of an agent's calls are held, each with its connection."""
+        return sum(
+            call.state == "held" and call.caller.agent.id == agent_id
+            for call in self._open.values()
+        )
+
     def check_room(self, size: int) -> None:
         """See that a body of *size* bytes can wait for a person.
 
@@ -230,9 +236,7 @@ class Calls:
             CallRefusedError: 503, where too much waits already.
         """
         if sum(map(len, self._bodies.values())) + size > HELD_BYTES:
-            text = "too much waits for a person already"
-            code = "temporarily_unavailable"
-            raise CallRefusedError(503, code, code, text, (b"retry-after", b"5"))
+            raise crowded()
 
     def keep_body(self, stepup_id: StepUpId, body: bytes) -> None:
         """Keep what a person decides about until they have."""

@@ -15,7 +15,8 @@ from typing import Any, Final, NamedTuple
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import BadPathError, UnreadableBodyError
 from agentvault_tui.gateway.admission import Admission
-from agentvault_tui.gateway.calls import BODY_CAP, Call, Caller, Calls
+from agentvault_tui.gateway.body import STREAM_CAP, Body, BodyRoom
+from agentvault_tui.gateway.calls import Call, Caller, Calls
 from agentvault_tui.gateway.credentials import Credentials, take_token
 from agentvault_tui.gateway.echo import Echo
 from agentvault_tui.gateway.refusals import CallRefusedError, too_large
@@ -33,9 +34,9 @@ from agentvault_tui.model import Action, AgentId
 from agentvault_tui.web.reply import Header
 
 _NOTHING: Final = Action((), "")
-STREAM_CAP: Final = 2**30
-"""Bytes of a body that nobody reads on the way."""
 _LARGE: Final = 65_536
+_STALLED_SECONDS: Final = 120.0
+"""A service may take no byte of a body."""
 _FIRST_SECONDS: Final = 0.1
 """Until the head of an answer goes ahead of its body."""
 _DROPPED: Final = (
@@ -108,56 +109,6 @@ class Relayed:
     """Its `Call.on_cut` takes what ends the agent's connection at once."""
 
 
-class Body:
-    """The body of an agent's request: read whole, or passed on as it comes."""
-
-    def __init__(self, incoming: Incoming) -> None:
-        said = dict(incoming.headers)
-        length = said.get(b"content-length")
-        self.length = None if length is None else int(length)
-        self.empty = self.length == 0 or (
-            length is None and b"transfer-encoding" not in said
-        )
-        self._receive = incoming.receive
-        self._whole: bytes | None = b"" if self.empty else None
-
-    async def whole(self) -> bytes:
-        """Return all of it.
-
-        Raises:
-            CallRefusedError: 413.
-        """
-        if self._whole is None:
-            pieces, size = [], 0
-            if (self.length or 0) > BODY_CAP:
-                raise too_large(BODY_CAP)
-            while piece := await self._receive():
-                pieces.append(piece)
-                size += len(piece)
-                if size > BODY_CAP:
-                    raise too_large(BODY_CAP)
-            self._whole = b"".join(pieces)
-        return self._whole
-
-    @property
-    def known(self) -> bytes | None:
-        """Return all of it, where it was read."""
-        return self._whole
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """Yield it as it comes.
-
-        Raises:
-            CallRefusedError: 413.
-        """
-        size = 0
-        while piece := await self._receive():
-            size += len(piece)
-            if size > STREAM_CAP:
-                raise too_large(STREAM_CAP)
-            yield piece
-
-
 class _Parsed(NamedTuple):
     """One request for a service, without the agent's token."""
 
@@ -191,6 +142,7 @@ class Forwarder:
                 credential is that agent's own.
         """
         self._calls = calls
+        self._room = BodyRoom()
         self._admission = admission
         self._services = services
         self._credentials = credentials
@@ -211,10 +163,11 @@ class Forwarder:
         credential = service.credential if service else None
         shown = take_token(incoming.headers, incoming.raw_target, credential)
         path, _, query = shown.raw_target.partition(b"?")
-        body = Body(incoming)
+        body = Body(incoming.headers, incoming.receive, self._room)
         detail = _detail(incoming, path, query, body)
         secret = incoming.secret or shown.secret
         caller = await self._admission.authenticate(secret, detail)
+        body.agent_id = caller.agent.id
         if service is None:
             refusal = CallRefusedError(
                 404, "unknown_service", "unknown_service", "there is no such service"
@@ -226,10 +179,14 @@ class Forwarder:
             refusal = CallRefusedError(400, "bad_path", "bad_path", error.what)
             await self._admission.refuse(caller.agent, refusal, _NOTHING, detail)
         parsed = _Parsed(service, target, shown.headers, body, [])
-        call = await self._read(incoming, parsed, caller, detail)
-        permit = await self._admission.permit(call)
-        await self._calls.begin(call, permit)
-        return await self._send(call, parsed)
+        try:
+            call = await self._read(incoming, parsed, caller, detail)
+            permit = await self._admission.permit(call)
+            await self._calls.begin(call, permit)
+            return await self._send(call, parsed)
+        except BaseException:
+            body.close()
+            raise
 
     async def _read(
         self,
@@ -298,16 +255,17 @@ class Forwarder:
                 method=call.method,
                 target=target.raw,
                 headers=[*parsed.outgoing, ("accept-encoding", "identity")],
-                body=_stream(call, body, failed),
+                body=None,
                 length=len(body.known) if body.known else body.length,
                 attach=attach,
                 echo=Echo(attachment.needles),
             )
+            outgoing.body = _stream(call, body, outgoing, failed)
             own = service.credential.kind == "connection"
             upstream = self._upstream(service, call.caller.agent.id if own else None)
             answer = await upstream.send(outgoing)
             call.status, call.state = answer.status, "streaming"
-            chunks = self._chunks(call, answer, outgoing)
+            chunks = self._chunks(call, answer, outgoing, body)
             first = await _first(answer, chunks)
             call.check()
         except BaseException as error:  # noqa: BLE001 - it is recorded and raised
@@ -339,7 +297,7 @@ class Forwarder:
         return error
 
     async def _chunks(
-        self, call: Call, answer: Answer, outgoing: Outgoing
+        self, call: Call, answer: Answer, outgoing: Outgoing, body: Body
     ) -> AsyncGenerator[bytes]:
         """Yield the answer's body; record the result at its end, however it comes."""
         ended = "failed"
@@ -358,6 +316,7 @@ class Forwarder:
             if not call.sent:
                 outgoing.abort()
             answer.close()
+            body.close()
             self._calls.end(call, ended)
 
 
@@ -425,7 +384,7 @@ async def _pieces_of(content: bytes) -> AsyncIterator[bytes]:
 
 
 def _stream(
-    call: Call, body: Body, failed: list[BaseException]
+    call: Call, body: Body, outgoing: Outgoing, failed: list[BaseException]
 ) -> bytes | AsyncIterator[bytes] | None:
     """Return a call's body to be sent; what breaks a stream off goes to *failed*."""
     known = body.known
@@ -435,13 +394,15 @@ def _stream(
         return known or (b"" if body.length == 0 else None)
 
     async def streamed() -> AsyncIterator[bytes]:
-        digest = hashlib.sha256()
+        digest, loop = hashlib.sha256(), asyncio.get_running_loop()
         try:
             async for piece in body.pieces():
                 call.check()
                 digest.update(piece)
                 call.bytes_out += len(piece)
+                stalled = loop.call_later(_STALLED_SECONDS, outgoing.abort)
                 yield piece
+                stalled.cancel()
         except BaseException as error:
             failed.append(error)
             raise

@@ -132,6 +132,13 @@ def pending(broker: Broker, stepup: StepUp, decision_id: str) -> CallRefusedErro
     )
 
 
+def crowded() -> CallRefusedError:
+    """Return the refusal of a body for which there is no room now."""
+    text = "too many bodies are in memory: send it again later"
+    code = "temporarily_unavailable"
+    return CallRefusedError(503, code, code, text, (b"retry-after", b"5"))
+
+
 def too_large(cap: int) -> CallRefusedError:
     """Return the refusal of a body over *cap* bytes."""
     text = f"a body may have {cap} bytes here"

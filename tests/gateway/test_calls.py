@@ -347,6 +347,27 @@ async def test_waiting_ends_by_what_the_agent_prefers(stand: Stand, token: str) 
     assert stand.upstream.received[0].header("prefer") == "return=minimal"
 
 
+async def test_identical_calls_share_a_step_up_and_not_all_wait(
+    stand: Stand, agent: Agent, token: str
+) -> None:
+    """Sixteen wait with their connection open; what comes then is told to retry."""
+    asking = [
+        asyncio.create_task(
+            stand.client.post("/gw/api/transfers/a", headers=bearer(token), json=PAY)
+        )
+        for _ in range(18)
+    ]
+    await stand.bench.until(lambda: sum(one.done() for one in asking) == 2)
+    assert stand.gateway.calls.held_of(agent.id) == 16
+    early = [one.result() for one in asking if one.done()]
+    assert {reply.status_code for reply in early} == {403}
+    (stepup,) = stand.bench.broker.stepups.open()
+    await stand.approve(stepup.id)
+    replies = await asyncio.gather(*asking)
+    assert sorted(reply.status_code for reply in replies) == [200] + [403] * 17
+    assert len(stand.upstream.received) == 1
+
+
 async def test_concurrent_retries_send_once(stand: Stand, token: str) -> None:
     """Of sixteen retries of one approved call exactly one is sent."""
     one = (await held(stand, token))["auth_req_id"]

@@ -773,3 +773,41 @@ def test_a_listener_leaves_descriptors_to_the_rest(
     )
     assert file_limit(1024) == places
     assert limit[0] - places >= min(256, limit[0] // 2)
+
+
+STREAMING = Limits(
+    head_seconds=0.3, request_seconds=0.4, streamed=(b"/s/",), progress_bytes=1_000
+)
+
+
+async def drip(serve: Serve, path: bytes, size: int, pause: float) -> bytes:
+    """Send a body of 4,000 bytes, *size* at a time, and return the answer."""
+    listener = await serve(echo, limits=STREAMING)
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+    writer.write(
+        b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 4000\r\n"
+        b"Connection: close\r\n\r\n" % path
+    )
+    answer = b""
+    # uvloop says RuntimeError of a connection that the peer has closed.
+    with contextlib.suppress(OSError, RuntimeError):
+        for _ in range(4_000 // size):
+            writer.write(b"x" * size)
+            await writer.drain()
+            await asyncio.sleep(pause)
+        answer = await read_all(reader)
+    writer.close()
+    return answer
+
+
+async def test_a_streamed_body_has_time_for_each_part(serve: Serve) -> None:
+    """It may take longer than other requests as long as it goes on."""
+    assert (await drip(serve, b"/s/x", 500, 0.1)).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(("path", "size"), [(b"/s/x", 100), (b"/other", 500)])
+async def test_a_body_that_drips_is_closed(
+    serve: Serve, path: bytes, size: int
+) -> None:
+    """A streamed one that makes no progress, and any other over its deadline."""
+    assert await drip(serve, path, size, 0.1) == b""

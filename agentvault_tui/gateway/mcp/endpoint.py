@@ -20,7 +20,8 @@ from agentvault_tui.broker.audience import PREFIX, mcp_server_of
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.gateway.admission import Admission
 from agentvault_tui.gateway.app import body_receiver
-from agentvault_tui.gateway.calls import BODY_CAP, Caller, Calls
+from agentvault_tui.gateway.body import BODY_CAP
+from agentvault_tui.gateway.calls import Caller, Calls
 from agentvault_tui.gateway.credentials import Credentials, take_token
 from agentvault_tui.gateway.mcp import results
 from agentvault_tui.gateway.mcp.messages import (

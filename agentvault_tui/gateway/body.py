@@ -1,0 +1,114 @@
+"""The body of an agent's request: read whole within bounds, or passed on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
+
+from agentvault_tui.gateway.refusals import crowded, too_large
+from agentvault_tui.model import AgentId
+from agentvault_tui.web.reply import Header
+
+BODY_CAP: Final = 10 * 2**20
+"""Bytes of a body that policy reads, or a person."""
+STREAM_CAP: Final = 2**30
+"""Bytes of a body that nobody reads on the way."""
+ALL_BODIES: Final = 256 * 2**20
+"""Bytes of all bodies that are in memory whole, or on their way there."""
+AGENTS_BODIES: Final = 64 * 2**20
+"""Those of one agent: it shuts nobody out."""
+
+
+class BodyRoom:
+    """Counts the bytes of bodies in memory, by agent."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._taken: Counter[AgentId] = Counter()
+
+    def take(self, agent_id: AgentId, size: int) -> None:
+        """Count *size* more bytes.
+
+        Raises:
+            CallRefusedError: 503, where there is no room for them.
+        """
+        self._taken[agent_id] += size
+        if self._taken[agent_id] > AGENTS_BODIES or self._taken.total() > ALL_BODIES:
+            raise crowded()
+
+    def give_back(self, agent_id: AgentId, size: int) -> None:
+        """Count *size* bytes no more."""
+        self._taken[agent_id] -= size
+        if not self._taken[agent_id]:
+            del self._taken[agent_id]
+
+
+class Body:
+    """One request's body; `close` it when its call is over."""
+
+    def __init__(
+        self,
+        headers: list[Header],
+        receive: Callable[[], Awaitable[bytes]],
+        room: BodyRoom,
+    ) -> None:
+        """Read nothing yet.
+
+        Args:
+            headers: the request's.
+            receive: returns the next piece, empty at the end.
+            room: counts what is read whole.
+        """
+        said = dict(headers)
+        length = said.get(b"content-length")
+        self.length = None if length is None else int(length)
+        self.empty = self.length == 0 or (
+            length is None and b"transfer-encoding" not in said
+        )
+        self.agent_id: AgentId | None = None
+        """Whose it is, once that is known."""
+        self.known: bytes | None = b"" if self.empty else None
+        """All of it, where it was read whole."""
+        self._receive = receive
+        self._room = room
+        self._taken = 0
+
+    async def whole(self) -> bytes:
+        """Return all of it.
+
+        Raises:
+            CallRefusedError: 413; 503 where too many are in memory.
+        """
+        if self.known is None:
+            if (self.length or 0) > BODY_CAP:
+                raise too_large(BODY_CAP)
+            pieces = []
+            while piece := await self._receive():
+                self._taken += len(piece)
+                if self.agent_id is not None:
+                    self._room.take(self.agent_id, len(piece))
+                pieces.append(piece)
+                if self._taken > BODY_CAP:
+                    raise too_large(BODY_CAP)
+            self.known = b"".join(pieces)
+        return self.known
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield it as it comes.
+
+        Raises:
+            CallRefusedError: 413.
+        """
+        size = 0
+        while piece := await self._receive():
+            size += len(piece)
+            if size > STREAM_CAP:
+                raise too_large(STREAM_CAP)
+            yield piece
+
+    def close(self) -> None:
+        """Let go of what was read."""
+        if self.agent_id is not None and self._taken:
+            self._room.give_back(self.agent_id, self._taken)
+            self._taken = 0
