@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -274,10 +275,23 @@ def _print_past(out: Output, found: PastInfo) -> None:
     show_default=True,
     help="Only JSON Lines can be verified.",
 )
+@click.option(
+    "--after",
+    metavar="SEQ",
+    type=click.IntRange(0),
+    default=0,
+    help="Only events after this number; they verify from there.",
+)
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @pass_session
 def export(
-    session: CliSession, file: Path, form: Literal["jsonl", "csv"], force: bool
+    session: CliSession,
+    /,
+    *,
+    file: Path,
+    form: Literal["jsonl", "csv"],
+    after: int,
+    force: bool,
 ) -> None:
     """Write every event to FILE, mode 0600; needs no broker.
 
@@ -288,7 +302,11 @@ def export(
     from agentvault_tui.ledger import export_ledger
 
     done = export_ledger(
-        session.home, file.absolute(), form=form, replace=force, now=SystemClock().now()
+        *(session.home, file.absolute()),
+        form=form,
+        after=after,
+        replace=force,
+        now=SystemClock().now(),
     )
     out = session.out
     if session.json:
@@ -370,15 +388,41 @@ def accept(session: CliSession, reason: str) -> None:
 
 @audit.command("tail", example="agentvault audit tail -n 20 --follow")
 @click.option(
-    "-n", "number", type=click.IntRange(0, 100_000), default=20, help="How many."
+    *("-n", "number"),
+    type=click.IntRange(0, 100_000),
+    help="At most so many: the latest, 20 by default; with --after the first.",
+)
+@click.option(
+    "--after",
+    metavar="SEQ",
+    type=click.IntRange(0),
+    help="All events after this number, to go on where a reader stopped.",
 )
 @click.option("-f", "--follow", is_flag=True, help="Go on with what happens next.")
 @pass_session
-def tail(session: CliSession, number: int, follow: bool) -> None:
+def tail(
+    session: CliSession, number: int | None, after: int | None, follow: bool
+) -> None:
     """Print the latest events, oldest first; follow misses and repeats none."""
     client, out = session.client, session.out
     head = client.call(calls.STATUS).ledger.head
-    for event in _newest(client, head + 1, number, AuditQuery()):
+    found: Iterable[EventInfo]
+    if after is None:
+        latest = 20 if number is None else number
+        found = _newest(client, head + 1, latest, AuditQuery())
+    elif after > head:
+        raise NotFoundError(
+            f"the ledger ends at event {head}, before {after}",
+            "it is another one than was read, or an older copy: "
+            "`agentvault audit verify`",
+        )
+    elif follow and number is not None:
+        raise UsageError("-n would leave a gap", "follow --after SEQ without it")
+    else:
+        behind = _oldest_first(client, AuditQuery(), after)
+        known = takewhile(lambda event: event.seq <= head, behind)
+        found = islice(known, number)
+    for event in found:
         print_event(out, event)
     if follow:
         _follow(session, head)
@@ -462,12 +506,14 @@ def _filtered(
     return wanted.query(mirror.agents, now, text=True), holds
 
 
-def _oldest_first(client: OperatorClient, query: AuditQuery) -> Iterator[EventInfo]:
-    after: int | None = 0
-    while after is not None:
-        page = client.call(calls.AUDIT, replace(query, after=after, limit=_PAGE))
+def _oldest_first(
+    client: OperatorClient, query: AuditQuery, after: int = 0
+) -> Iterator[EventInfo]:
+    cursor: int | None = after
+    while cursor is not None:
+        page = client.call(calls.AUDIT, replace(query, after=cursor, limit=_PAGE))
         yield from page.events
-        after = page.next
+        cursor = page.next
 
 
 def _newest(

@@ -49,6 +49,42 @@ def test_tail_shows_the_latest_oldest_first(av: Run, agent: Agent) -> None:
     assert av("audit", "tail", "-n", "0").out == ""
 
 
+def test_tail_goes_on_after_a_number(av: Run, agent: Agent) -> None:
+    """All that came after it and nothing else; a number from the future is an error."""
+    agent.ask("read:calendar", {})
+    known = [event["seq"] for event in av("audit", "tail", "--json").lines]
+    agent.ask("read:calendar", {})
+    agent.ask("read:calendar", {})
+    read = av("audit", "tail", "--after", str(known[-1]), "--json").lines
+    assert [event["seq"] for event in read] == [known[-1] + 1, known[-1] + 2]
+    first = av("audit", "tail", "--after", str(known[-1]), "-n", "1", "--json").lines
+    assert first == read[:1]
+    head = read[-1]["seq"]
+    assert av("audit", "tail", "--after", str(head)).out == ""
+    beyond = av("audit", "tail", "--after", str(head + 9))
+    assert beyond.code == 4
+    assert f"ends at event {head}" in beyond.err
+    assert av("audit", "tail", "--after", "1", "-n", "1", "-f").code == 2
+
+
+def test_an_export_after_a_number_verifies_from_there(
+    av: Run, agent: Agent, tmp_path: Path
+) -> None:
+    """It holds the rest, and says where it begins."""
+    agent.ask("read:calendar", {})
+    head = av("audit", "tail", "-n", "1", "--json").lines[-1]["seq"]
+    agent.ask("read:calendar", {})
+    file = tmp_path / "rest.jsonl"
+    assert (
+        av("audit", "export", str(file), "--after", str(head), "--json").json["events"]
+        == 1
+    )
+    found = av("audit", "verify", str(file), "--json").json
+    assert (found["ok"], found["events"], found["head"]) == (True, 1, head + 1)
+    more = av("audit", "export", str(file), "--force", "--after", str(head + 9))
+    assert more.code == 4
+
+
 def test_follow_leaves_no_gap(start: Start, agent: Agent) -> None:
     """What happens while following comes once each, right after what was there."""
     process = start("audit", "tail", "-n", "1", "-f", "--json")

@@ -97,7 +97,7 @@ class PanicDialog(Confirm):
             pen.stage("done", "closed here", f"{cut.effective_ms:.1f} ms"),
             *cautioned(pen, cut, width),
             EMPTY,
-            pen.fact("Cut", (f"{tokens} of {agents}", pen.palette.strong)),
+            pen.fact("Ended", (f"{tokens} of {agents}", pen.palette.strong)),
             EMPTY,
             *pen.paragraph(
                 "Nothing is served until someone presses "

@@ -46,6 +46,8 @@ from agentvault_tui.text import Shown
 RING: Final = 2_000
 """Recent events kept; older ones are read from the broker when someone looks."""
 _DECIDED_KEPT: Final = 200
+_CUT_OFF: Final = frozenset({"agent_revoked", "panic"})
+"""Reasons of denials that say nothing about how an agent behaves."""
 
 
 class Versions:
@@ -441,7 +443,7 @@ class Mirror:
         self._decided.add("", at)
         if row.outcome == "allowed":
             self._allowed.add(row.agent_id, at)
-        elif row.outcome == "denied":
+        elif row.outcome == "denied" and row.reason not in _CUT_OFF:
             self._denied.add(row.agent_id, at)
 
     def _count(self, row: EventRow) -> None:

@@ -26,7 +26,7 @@ _PAGES_AT_ONCE: Final = 20
 _OUTCOME: Final = 10
 _TIME: Final = 9
 _ROOMY: Final = 84
-"""From this width on a row also says why."""
+"""From this width on a row also says why, and what was answered before."""
 
 
 class EventMoved(Message):
@@ -181,7 +181,8 @@ class AuditPane(Pane, can_focus=True):
                 left.append((pen.clip(pen.own(where), rest), p.muted))
         # Few runs of style: at 500 events a second this is what goes over the wire.
         gap = width - 1 - cell_width(word) - cells(tuple(left))
-        course = f" {event.word} {pen.glyphs.arrow} " if fold.later else ""
+        roomy = fold.later and width >= _ROOMY
+        course = f" {event.word} {pen.glyphs.arrow} " if roomy else ""
         course = course if cell_width(course) <= gap else ""
         blank = " " * (gap - cell_width(course)) + course
         rows: list[Row] = [(*left, (blank, p.muted), (f"{word} ", style))]

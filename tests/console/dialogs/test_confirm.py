@@ -483,7 +483,7 @@ async def test_the_outcome_of_a_panic_counts_who_was_stopped_as_its_plan_does() 
         await pilot.press("tab", *"panic")
         app.settle()
         await pilot.press("enter")
-        assert "Cut 5 tokens, 2 step-ups of 2 agents and 1 resource server" in (
+        assert "Ended 5 tokens, 2 step-ups of 2 agents and 1 resource server" in (
             (await finish(app, pilot)).replace("│ ", "")
         )
 
