@@ -14,7 +14,7 @@ from agentvault_tui.clock import Deadline, SystemClock, as_set_now, iso, parse_i
 START = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 
 
-def test_setting_the_wall_clock_back_revives_nothing() -> None:
+def test_setting_the_wall_clock_back_extends_no_deadline() -> None:
     """A deadline the boot clock has passed stays passed when the wall goes back."""
     clock = ManualClock(START)
     deadline = Deadline.after(clock, 300)
@@ -48,7 +48,7 @@ def test_after_a_reboot_the_wall_clock_alone_counts() -> None:
         max_size=20,
     ),
 )
-def test_nothing_lives_longer_than_its_boot_time(
+def test_no_deadline_outlives_its_boot_clock(
     life: int, moves: list[tuple[str, int]]
 ) -> None:
     """Whatever is done to the wall clock, more than `life` real seconds end it.
@@ -69,7 +69,7 @@ def test_nothing_lives_longer_than_its_boot_time(
         assert max(told, 0) == pytest.approx(deadline.remaining(clock), abs=1)
 
 
-def test_the_system_clock_moves_on_both_faces() -> None:
+def test_the_system_clock_advances_wall_and_boot_time() -> None:
     """The machine's boot clock never goes back, and its wall clock is in UTC."""
     clock = SystemClock()
     first = clock.boot()

@@ -61,7 +61,7 @@ CODES = st.one_of(
     st.sampled_from([1, 2, 3, 4, 8]),
     st.sampled_from(SENTENCES),
 )
-def test_no_dress_and_no_grouping_gets_a_code_through(
+def test_a_code_is_masked_in_any_spelling_and_grouping(
     code: str, dress: str, between: str, group: int, sentence: str
 ) -> None:
     """Whatever letters it is drawn with and however it is spaced, it is masked."""
@@ -95,7 +95,7 @@ PATHS = ["", "/", "/activate", ":8080/x?y=1", "?code=1"]
         st.sampled_from(SENTENCES),
     ),
 )
-def test_no_dress_gets_a_host_through(
+def test_a_host_is_masked_in_any_spelling(
     host: str, dot: str, scheme: str, path: str, worn: tuple[str, str]
 ) -> None:
     """Bare, with a scheme or a false one, dotted in any way: the name is masked."""
@@ -141,7 +141,7 @@ def test_no_dress_gets_a_host_through(
         ("KDRT-WZNB at evil.com or +1 555 123 4567", "1 code, 1 link and 1 phone"),
     ],
 )
-def test_it_says_how_many_of_what(lure: str, said: str) -> None:
+def test_the_mask_counts_codes_links_and_numbers(lure: str, said: str) -> None:
     """Each kind is counted by itself, and each lure once."""
     assert said in mask_lures(visible(lure, 500)).said
 
@@ -170,7 +170,7 @@ ANY_TEXT = st.text(st.characters(codec=None), max_size=300)
 
 
 @given(ANY_TEXT)
-def test_only_masks_are_put_in(raw: str) -> None:
+def test_masking_changes_only_masked_characters(raw: str) -> None:
     """Nothing moves and nothing is added: each sign stays or is masked."""
     shown = visible(raw, 100_000)
     masked = mask_lures(shown)
@@ -198,7 +198,7 @@ def test_the_skeleton_knows_where_each_sign_was(raw: str) -> None:
         *("ⓐ", "[U+"),
     ],
 )
-def test_the_cost_is_the_length(part: str) -> None:
+def test_masking_takes_linear_time(part: str) -> None:
     """Four thousand characters made to hurt cost the processor no more than a blink."""
     shown = visible((part * 4000)[:4000], 100_000)
     started = time.process_time()

@@ -58,7 +58,7 @@ def test_the_drawing_reads_back_as_the_matrix(text: str, ascii_only: bool) -> No
     assert drawn == [[int(bool(m)) for m in row] for row in matrix]
 
 
-def test_it_is_whole_or_not_at_all() -> None:
+def test_a_qr_code_is_drawn_whole_or_not_at_all() -> None:
     """One cell too few in either direction gives none; exactly enough gives all."""
     tight = qr.draw(URL, 37, 19, ascii_only=False)
     assert tight is not None
@@ -83,6 +83,6 @@ def test_ascii_codes_need_no_character() -> None:
     assert code.width == 2 * (33 + 8)
 
 
-def test_more_than_a_code_can_hold_gives_none() -> None:
+def test_text_too_long_for_a_qr_code_gives_none() -> None:
     """Data beyond the largest code is no crash."""
     assert qr.draw("x" * 5000, 1000, 1000, ascii_only=False) is None

@@ -18,7 +18,7 @@ def home(tmp_path: Path) -> Home:
     return Home.locate(tmp_path)
 
 
-def test_each_later_source_wins(home: Home) -> None:
+def test_flags_override_environment_file_and_defaults(home: Home) -> None:
     """File over default, environment over file, flag over environment."""
     home.config_file.write_text("[tokens]\nstandard_ttl = 60\nelevated_ttl = 50\n")
     environ = {
@@ -50,7 +50,9 @@ def test_each_later_source_wins(home: Home) -> None:
         ("tokens = 1", "not a table: write [tokens] on a line of its own"),
     ],
 )
-def test_mistakes_are_named(home: Home, toml: str, words: str) -> None:
+def test_bad_settings_are_refused_with_the_key_and_remedy(
+    home: Home, toml: str, words: str
+) -> None:
     """An unknown key, a wrong type or value says what would be right."""
     home.config_file.write_text(toml)
     with pytest.raises(SettingsError) as caught:

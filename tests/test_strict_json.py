@@ -28,7 +28,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("text", ODD.values(), ids=ODD.keys())
-def test_what_two_readers_could_read_differently_is_refused(text: str) -> None:
+def test_ambiguous_json_is_refused(text: str) -> None:
     """Duplicate keys, non-numbers, halves of characters and bottomless nesting."""
     with pytest.raises(ValueError):
         strict_json.loads(text)
@@ -42,7 +42,7 @@ def test_other_encodings_than_utf_8_are_refused() -> None:
             strict_json.loads('{"ä": 1}'.encode(encoding))
 
 
-def test_half_a_pair_is_mended_on_demand() -> None:
+def test_a_lone_surrogate_is_replaced_on_demand() -> None:
     """A text that is only shown keeps the rest of its characters; whole pairs stay."""
     read = strict_json.loads(r'{"a\ud800": "b\udfffc \ud83d\ude00"}', mend=True)
     assert read == {"a?": "b?c \U0001f600"}
@@ -57,6 +57,6 @@ def test_half_a_pair_is_mended_on_demand() -> None:
         max_leaves=20,
     )
 )
-def test_honest_json_is_read_as_everywhere(value: object) -> None:
+def test_ordinary_json_is_parsed_as_by_the_standard_library(value: object) -> None:
     """Nothing else is refused or changed, whatever names and texts there are."""
     assert strict_json.loads(json.dumps(value)) == value

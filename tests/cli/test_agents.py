@@ -88,7 +88,7 @@ def test_unknown_scope_names_the_nearest(av: Run) -> None:
     assert "read:calendar" in answer.err
 
 
-def test_a_taken_name_is_a_no(av: Run, agent: Agent) -> None:
+def test_a_taken_agent_name_exits_one(av: Run, agent: Agent) -> None:
     """Two agents cannot share a name: it ran, and the answer is no."""
     answer = av("agents", "add", agent.name, "--owner", "o", "--scope", "read:email")
     assert answer.code == 1
@@ -149,7 +149,9 @@ def test_no_such_agent_exits_four(av: Run, agent: Agent) -> None:
     assert agent.name in answer.err
 
 
-def test_revoke_and_restore(av: Run, agent: Agent) -> None:
+def test_agents_revoke_ends_tokens_and_restore_serves_again(
+    av: Run, agent: Agent
+) -> None:
     """Revoking ends live tokens with the measured time; restoring serves again."""
     agent.ask("read:calendar", {})
     cut = av("agents", "revoke", agent.name, "--reason", "drill", "--json").json
@@ -162,7 +164,9 @@ def test_revoke_and_restore(av: Run, agent: Agent) -> None:
     assert "ms: 1 token and 0 step-ups ended" in people.out
 
 
-def test_panic_stops_all_and_is_lifted(av: Run, agent: Agent) -> None:
+def test_agents_revoke_all_stops_every_agent_until_restore_all(
+    av: Run, agent: Agent
+) -> None:
     """`revoke --all` stops every agent until `restore --all`; commands still work."""
     stopped = av("agents", "revoke", "--all", "--reason", "drill", "--json")
     try:

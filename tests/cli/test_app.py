@@ -222,7 +222,7 @@ def test_home_comes_from_the_environment(process: Run, broker: Broker) -> None:
     assert gone.code == 3
 
 
-def test_what_an_error_quotes_is_made_visible(av: Run) -> None:
+def test_errors_print_quoted_text_displayable(av: Run) -> None:
     """A word with escape sequences comes back inert, on one line."""
     answer = av("agents", "show", HOSTILE)
     assert answer.code == 4
@@ -230,7 +230,7 @@ def test_what_an_error_quotes_is_made_visible(av: Run) -> None:
     assert answer.err.rstrip("\n").isprintable()
 
 
-def test_a_fault_of_ours_is_one_line(
+def test_an_unexpected_error_is_one_line_and_no_traceback(
     cli: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """What nobody foresaw ends in one line; AGENTVAULT_DEBUG=1 shows the rest."""
@@ -248,7 +248,7 @@ def test_a_fault_of_ours_is_one_line(
         cli("--home", str(tmp_path), "policy", "check")
 
 
-def test_ctrl_c_is_quiet(start: Start) -> None:
+def test_ctrl_c_ends_a_command_silently(start: Start) -> None:
     """SIGINT ends a following tail with 130 and no word."""
     process = start("audit", "tail", "-f", "--json")
     assert process.stdout is not None
@@ -261,7 +261,7 @@ def test_ctrl_c_is_quiet(start: Start) -> None:
 @pytest.mark.parametrize(
     "line", ["audit tail --json", "doctor", "agents list", "policy check", "whoami"]
 )
-def test_a_closed_pipe_is_quiet(broker: Broker, line: str) -> None:
+def test_a_closed_pipe_ends_a_command_silently(broker: Broker, line: str) -> None:
     """`agentvault … | head` ends without a traceback or a message."""
     reading, writing = os.pipe()
     os.close(reading)

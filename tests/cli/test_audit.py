@@ -85,7 +85,7 @@ def test_an_export_after_a_number_verifies_from_there(
     assert more.code == 4
 
 
-def test_follow_leaves_no_gap(start: Start, agent: Agent) -> None:
+def test_audit_tail_follow_prints_each_event_once(start: Start, agent: Agent) -> None:
     """What happens while following comes once each, right after what was there."""
     process = start("audit", "tail", "-n", "1", "-f", "--json")
     assert process.stdout is not None
@@ -404,14 +404,14 @@ def test_show_says_when_the_broker_tells_another_event_than_it_proves(
     assert "another event" in answer.json["problem"]
 
 
-def test_what_an_agent_wrote_is_inert(av: Run, agent: Agent) -> None:
+def test_agent_text_in_tables_has_no_escape_sequence(av: Run, agent: Agent) -> None:
     """Hostile text reaches no terminal as it is, in no member and not in the body."""
     agent.ask("read:calendar", {HOSTILE: HOSTILE}, HOSTILE)
     out = av("audit", "show", str(last(av)["seq"])).out
     assert all(row.isprintable() for row in out.split("\n"))
 
 
-def test_bad_numbers_are_told(av: Run) -> None:
+def test_audit_show_exits_four_for_no_event_and_two_for_no_number(av: Run) -> None:
     """No such event is 4, no number is 2."""
     assert av("audit", "show", "999999").code == 4
     assert av("audit", "show", "0").code == 2
@@ -419,7 +419,7 @@ def test_bad_numbers_are_told(av: Run) -> None:
     assert av("audit", "show", "9" * 40).code == 4
 
 
-def test_links_of_a_screen_are_read_at_once(
+def test_proofs_of_many_events_are_read_in_one_request(
     av: Run, agent: Agent, client: OperatorClient
 ) -> None:
     """Each link asked for comes with the hash before it, from the genesis on."""
@@ -434,7 +434,9 @@ def test_links_of_a_screen_are_read_at_once(
 
 
 @pytest.mark.parametrize("asked", ["", "a", "1,,2", "-1", "1" * 30, "1," * 200 + "1"])
-def test_links_refuses_what_it_cannot_mean(client: OperatorClient, asked: str) -> None:
+def test_the_links_endpoint_refuses_bad_numbers(
+    client: OperatorClient, asked: str
+) -> None:
     """Not a list of at most 200 whole numbers: refused in words."""
     with pytest.raises(UsageError):
         client.call(calls.LINKS, LinksQuery(seq=asked))
@@ -523,7 +525,7 @@ def test_follow_resumes_without_repeat_and_refuses_another_ledger(
     assert "event 8" in answer.err
 
 
-def test_past_shows_what_was_and_no_more(av: Run, agent: Agent) -> None:
+def test_audit_past_shows_the_state_right_after_an_event(av: Run, agent: Agent) -> None:
     """Right after its registration an agent held nothing; later it held its token."""
     search = ("audit", "search", "--agent", agent.id, "--json")
     (registered,) = av(*search, "--type", "agent.registered").lines
@@ -570,7 +572,7 @@ def test_past_by_time(av: Run, agent: Agent) -> None:
         (["--seq", "99999999"], 4, "no event 99999999"),
     ],
 )
-def test_bad_moments_are_told_in_words(
+def test_audit_past_refuses_moments_it_cannot_show(
     av: Run, line: list[str], code: int, words: str
 ) -> None:
     """What is no moment, to come, or before all exits 2 or 4 with one line."""

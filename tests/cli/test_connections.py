@@ -45,7 +45,7 @@ def asked(port: int, path: str, host: str) -> int:
         ("/callback", "127.0.0.1:{port}"),
     ],
 )
-def test_only_the_page_we_named_brings_a_browser_home(
+def test_the_callback_takes_only_its_own_host_and_path(
     path: str, host: str, typing: int
 ) -> None:
     """Under another name, which a rebinding site has, or at another path: nothing."""
@@ -66,7 +66,7 @@ def test_only_the_page_we_named_brings_a_browser_home(
     assert statuses == [404, 200]
 
 
-def test_where_the_port_is_taken_an_address_is_pasted(typing: int) -> None:
+def test_a_pasted_address_is_read_when_the_port_is_taken(typing: int) -> None:
     """Two at once are two answers, one after the other."""
     with listening(0) as first:
         port = int(first.address.split(":")[2].split("/")[0])
@@ -78,7 +78,7 @@ def test_where_the_port_is_taken_an_address_is_pasted(typing: int) -> None:
             assert second.next(20) == "http://two"
 
 
-def test_whoever_keeps_knocking_does_not_keep_the_terminal_unread(typing: int) -> None:
+def test_a_pasted_address_is_read_while_the_port_is_flooded(typing: int) -> None:
     """What a person pastes counts also while another local program has a request in."""
     with listening(0) as back:
         port = int(back.address.split(":")[2].split("/")[0])
@@ -90,7 +90,7 @@ def test_whoever_keeps_knocking_does_not_keep_the_terminal_unread(typing: int) -
 
 
 @pytest.mark.slow
-def test_a_trickle_does_not_hold_the_listener(
+def test_a_slow_request_does_not_block_the_callback(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A byte now and then is hung up on as a whole, however soon each byte comes."""
@@ -138,7 +138,7 @@ def ask(port: int, target: str, **headers: str) -> int:
         connection.close()
 
 
-def test_what_is_not_the_browsers_coming_back_is_not_passed_on(
+def test_the_callback_ignores_requests_that_are_no_navigation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Other names, paths, parts of pages and endless addresses end no sign-in."""

@@ -206,7 +206,7 @@ def test_a_broker_that_cannot_start_says_why(tmp_path: Path) -> None:
     assert "Traceback" not in terminal.text
 
 
-def test_one_that_neither_starts_nor_ends_is_ended_and_told(
+def test_a_broker_that_hangs_at_start_is_killed_and_reported(
     short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Alive, on a machine too busy for it, or hung: an error, and no process left."""

@@ -228,7 +228,7 @@ _DAMAGES = {
 
 
 @pytest.mark.slow
-def test_the_terminal_is_looked_at(broker: Broker) -> None:
+def test_doctor_reports_the_terminal(broker: Broker) -> None:
     """On a terminal size, colours, locale and tmux are judged."""
     env = {**broker.env, "TMUX": "/tmp/tmux-0/default,1,0", "LANG": "C"}  # noqa: S108
     with Terminal([*PROGRAM, "doctor"], env, columns=70, rows=20) as terminal:

@@ -296,7 +296,7 @@ def test_any_bytes_are_a_no(host: str, raw: bytes) -> None:
         _reply(503, {"detail": "nothing can be recorded"}),
     ],
 )
-def test_a_broker_that_answers_rubbish_is_a_no(
+def test_a_hook_denies_when_the_broker_answers_rubbish(
     short: Path, stand: Stand, host: str, answer: bytes
 ) -> None:
     """Only an allowed outcome with status 200 is a yes."""

@@ -162,7 +162,7 @@ def test_what_is_printed_is_what_is_written(
     assert again["files"] == told["files"], "a second time adds nothing"
 
 
-def test_what_was_there_is_kept(connect: Run, place: Path) -> None:
+def test_connect_keeps_existing_settings_of_the_host(connect: Run, place: Path) -> None:
     """Other settings and hooks stay, and a copy of the file as it was."""
     file = place / ".claude" / "settings.json"
     file.parent.mkdir()

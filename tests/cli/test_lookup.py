@@ -61,7 +61,7 @@ def test_all_agents_are_read_page_by_page() -> None:
     ]
 
 
-def test_a_name_two_agents_have_is_not_guessed_at() -> None:
+def test_an_ambiguous_agent_name_is_refused_with_the_ids() -> None:
     """What is cut off must be what was meant: their ids are named instead."""
     with pytest.raises(NotFoundError) as caught:
         find_agent(Listing(), "twin")

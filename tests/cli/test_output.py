@@ -75,7 +75,9 @@ def test_an_event_names_the_agent_it_is_about(
 
 
 @pytest.mark.parametrize("colour", [True, False])
-def test_columns_line_up(colour: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_columns_are_aligned_by_cell_width(
+    colour: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Wide characters and colours do not push a column off its place."""
     out = Output(colour=colour)
     out.table(
@@ -102,7 +104,9 @@ def test_a_table_fits_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert "sup_pmq5h75jzqvcz9v3" in line
 
 
-def test_a_qr_is_whole_or_absent(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_qr_code_is_printed_whole_or_not_at_all(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Too narrow a terminal gets none; ASCII gets one without a glyph."""
     url = "http://127.0.0.1:35543/activate?user_code=KDRT-WZNB"
     print_qr(Output(terminal=True, width=30), url)
@@ -127,7 +131,7 @@ def test_a_qr_is_whole_or_absent(capsys: pytest.CaptureFixture[str]) -> None:
         ({}, False),
     ],
 )
-def test_ascii_follows_the_locale_as_set(
+def test_ascii_output_follows_lc_all_lc_ctype_and_lang(
     environ: dict[str, str], expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The person's locale decides, not what Python made of it."""
@@ -138,14 +142,14 @@ def test_ascii_follows_the_locale_as_set(
     assert ascii_terminal() is expected
 
 
-def test_ascii_when_stdout_cannot_carry_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ascii_output_when_stdout_is_not_utf8(monkeypatch: pytest.MonkeyPatch) -> None:
     """An output that is not UTF-8 gets ASCII, so that no line fails to print."""
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "latin-1"))
     assert ascii_terminal() is True
 
 
 @pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
-def test_colour_can_be_refused(
+def test_no_color_and_dumb_terminals_switch_colour_off(
     variable: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """NO_COLOR and a dumb terminal each switch colour off."""

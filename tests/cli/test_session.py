@@ -64,7 +64,7 @@ def http(status: str, body: str) -> bytes:
         (http("200 OK", "[1, 2]"), 1, "not one of this version"),
     ],
 )
-def test_answers_that_are_none(
+def test_malformed_answers_of_the_broker_exit_one(
     answer: bytes, code: int, word: str, cli: Run, tmp_path: Path
 ) -> None:
     """Each is one line with its exit code, never a traceback."""

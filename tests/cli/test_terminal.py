@@ -29,7 +29,7 @@ def asked() -> Iterator[Terminal]:
         yield terminal
 
 
-def test_a_yes_typed_before_the_question_answers_nothing(asked: Terminal) -> None:
+def test_confirm_ignores_input_typed_before_the_question(asked: Terminal) -> None:
     """The person had not seen what it would have approved."""
     asked.write("y\ny\ny\n")
     asked.see("[y/N]")
@@ -37,7 +37,7 @@ def test_a_yes_typed_before_the_question_answers_nothing(asked: Terminal) -> Non
     asked.see("agreed False")
 
 
-def test_a_yes_faster_than_reading_is_asked_for_again(asked: Terminal) -> None:
+def test_confirm_asks_again_after_a_yes_within_600_ms(asked: Terminal) -> None:
     """It was on its way when the question came; a later one counts."""
     asked.write("\n")
     asked.see("[y/N]")

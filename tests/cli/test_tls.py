@@ -99,7 +99,7 @@ def test_bad_input_is_one_line(
     assert not list(Path(home).glob("keys/tls-*"))
 
 
-def test_the_doctor_says_when_it_ends(
+def test_doctor_reports_when_the_certificate_ends(
     cli: Run, home: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In time, soon and over are ok, a warning and a fault, each with the remedy."""

@@ -81,7 +81,7 @@ async def agent(
         )
 
 
-async def test_allowed_means_done(
+async def test_an_allowed_action_is_carried_out(
     scripted: ScriptedBroker, store: WorkspaceStore, agent: ExampleAgent
 ) -> None:
     """A granted token is used for the action it was asked for, named exactly."""
@@ -133,7 +133,9 @@ async def test_no_account_is_a_refusal(
     assert agent.done == 0
 
 
-async def test_it_waits_for_its_account_until_the_end(agent: ExampleAgent) -> None:
+async def test_an_agent_waits_for_its_account_until_the_demo_stops(
+    agent: ExampleAgent,
+) -> None:
     """Connected, it goes on; when all is over first, it does not."""
     agent.account.set()
     assert await agent.connected()
@@ -143,7 +145,7 @@ async def test_it_waits_for_its_account_until_the_end(agent: ExampleAgent) -> No
     assert not await waiting
 
 
-async def test_escalated_waits_and_acts_once(
+async def test_an_escalated_action_is_polled_and_done_once(
     scripted: ScriptedBroker, store: WorkspaceStore, agent: ExampleAgent
 ) -> None:
     """After approval the elevated token is used once, for the very payment."""
@@ -163,7 +165,7 @@ async def test_escalated_waits_and_acts_once(
     assert agent.client.tally.allowed == 0
 
 
-async def test_the_same_question_is_polled_once(
+async def test_one_auth_req_id_is_polled_by_one_task(
     scripted: ScriptedBroker, agent: ExampleAgent
 ) -> None:
     """Two identical requests share one auth_req_id, and so one poll."""
@@ -179,7 +181,7 @@ async def test_the_same_question_is_polled_once(
     assert len(scripted.asked) == 3
 
 
-async def test_slow_down_slows_down(
+async def test_slow_down_lengthens_the_polling_interval(
     scripted: ScriptedBroker, agent: ExampleAgent
 ) -> None:
     """``slow_down`` lengthens the polling interval from then on."""
@@ -192,7 +194,7 @@ async def test_slow_down_slows_down(
     assert scripted.gaps[0] < 0.2 <= min(scripted.gaps[1:])
 
 
-async def test_expired_asks_again(
+async def test_an_agent_asks_again_after_expired_token(
     scripted: ScriptedBroker, agent: ExampleAgent
 ) -> None:
     """When nobody decided in time the agent waits a while and asks anew."""
@@ -209,7 +211,7 @@ async def test_expired_asks_again(
     ("reason", "pause"),
     [("agent_revoked", 0.2), ("panic", 0.2), ("too_many_pending", 0.1)],
 )
-async def test_a_no_holds_the_agent(
+async def test_an_agent_pauses_after_a_denial(
     scripted: ScriptedBroker, agent: ExampleAgent, reason: str, pause: float
 ) -> None:
     """Revoked, stopped or over its limit, an agent keeps still before it asks again."""
@@ -220,7 +222,7 @@ async def test_a_no_holds_the_agent(
     assert scripted.gaps[0] >= pause
 
 
-async def test_cooling_down_grows(
+async def test_an_agent_doubles_its_pause_while_cooling_down(
     scripted: ScriptedBroker, agent: ExampleAgent
 ) -> None:
     """Each refusal by a person doubles how long the agent keeps still."""
@@ -231,7 +233,7 @@ async def test_cooling_down_grows(
     assert scripted.gaps[1] >= 0.2
 
 
-async def test_never_granted_is_given_up(
+async def test_an_agent_does_not_retry_a_scope_it_was_not_granted(
     scripted: ScriptedBroker, agent: ExampleAgent
 ) -> None:
     """``scope_not_granted`` costs no time: the agent goes on with other things."""
@@ -242,7 +244,7 @@ async def test_never_granted_is_given_up(
     assert scripted.gaps[0] < 0.1
 
 
-async def test_unavailable_waits_as_told(
+async def test_an_agent_waits_for_retry_after_on_503(
     scripted: ScriptedBroker, agent: ExampleAgent
 ) -> None:
     """A 503 is no answer: it is not counted, and Retry-After is kept."""
@@ -254,7 +256,7 @@ async def test_unavailable_waits_as_told(
     assert agent.client.tally.allowed == 1
 
 
-async def test_stopping_ends_a_life_between_two_requests(
+async def test_an_agent_stops_between_two_requests(
     scripted: ScriptedBroker, agent: ExampleAgent
 ) -> None:
     """Told to stop, an agent sends no further request and loses no answer."""
@@ -269,7 +271,7 @@ async def test_stopping_ends_a_life_between_two_requests(
     assert agent.client.tally.denied == len(scripted.asked)
 
 
-def test_casting_names_agents() -> None:
+def test_more_than_six_agents_get_numbered_names() -> None:
     """More agents than roles get the same names with numbers."""
     names = [name for name, _ in named_roles(8)]
     assert names[:6] == [role.name for role in ROLES]

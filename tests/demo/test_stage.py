@@ -352,7 +352,9 @@ async def test_settings_that_know_no_such_connection_are_left(tmp_path: Path) ->
         (("--headless", "--for", "-1"), "--for is -1"),
     ],
 )
-async def test_nonsense_is_refused(arguments: tuple[str, ...], says: str) -> None:
+async def test_demo_options_out_of_range_are_refused(
+    arguments: tuple[str, ...], says: str
+) -> None:
     """Bad options exit 2 with one line that names the option."""
     code, out, err = await run(None, "demo", *arguments)
     assert (code, out) == (2, "")

@@ -89,7 +89,7 @@ async def test_any_other_payment_is_refused(
     assert not store.payments
 
 
-async def test_true_is_not_one(
+async def test_parameters_compare_by_json_type(
     scripted: ScriptedBroker, store: WorkspaceStore, desk: httpx.AsyncClient
 ) -> None:
     """Amounts are compared as JSON, where true and 1 differ."""
@@ -120,7 +120,7 @@ async def test_an_elevated_token_without_details_is_refused(
     ("header", "status"),
     [("", 401), ("Basic dDo=", 401), ("Bearer unknown", 401)],
 )
-async def test_no_active_token_no_entry(
+async def test_the_workspace_refuses_a_token_that_is_not_active(
     desk: httpx.AsyncClient, header: str, status: int
 ) -> None:
     """Without a token the broker calls active, nothing is read."""
@@ -176,7 +176,7 @@ async def test_a_count_of_recipients_must_be_true(
     assert len(store.mails) == 1
 
 
-async def test_a_deletion_deletes(
+async def test_an_approved_deletion_removes_the_record(
     scripted: ScriptedBroker, store: WorkspaceStore, desk: httpx.AsyncClient
 ) -> None:
     """A deletion removes the record; doing it again finds nothing."""
@@ -195,7 +195,7 @@ async def test_a_deletion_deletes(
     assert (await desk.delete("/records/89", headers=headers)).status_code == 403
 
 
-async def test_no_broker_no_entry(
+async def test_the_workspace_answers_503_without_the_broker(
     store: WorkspaceStore, http: httpx.AsyncClient
 ) -> None:
     """When the broker cannot be asked, nothing is done and the client may retry."""

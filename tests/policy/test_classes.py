@@ -100,7 +100,7 @@ def policy_of(drawn: list[tuple[str, str, str, str]]) -> Policy:
 @pytest.mark.slow
 @settings(max_examples=30)
 @given(rules, st.lists(requests, min_size=2, max_size=12))
-def test_an_answer_from_memory_is_the_one_the_rules_give(
+def test_a_cached_answer_is_the_one_the_rules_give(
     agent: Agent, drawn: Any, asked: Any
 ) -> None:
     """One policy that remembers, and one that is made to forget each request."""

@@ -308,7 +308,7 @@ def test_messages_are_inert_and_bounded(
         assert len(message) < 1500
 
 
-def test_kept_answers_equal_fresh_ones(
+def test_cached_answers_equal_evaluated_ones(
     agent: Agent, agent_with: Callable[..., Agent]
 ) -> None:
     """Asking again, in any order, gives the answer a new policy would give."""
@@ -328,7 +328,7 @@ def test_kept_answers_equal_fresh_ones(
 
 
 @pytest.mark.slow
-def test_kept_answers_are_bounded(agent: Agent) -> None:
+def test_the_cache_of_answers_is_bounded(agent: Agent) -> None:
     """However many resources an agent names, memory for answers has an end."""
     rule = (
         '@id("r") @why("w") @obligation("allow")'

@@ -49,7 +49,7 @@ def test_nothing_unclear_is_ever_allowed(
     st.integers(1, 1000),
     st.sampled_from(["recipients", "count", "amount"]),
 )
-def test_more_never_loosens(
+def test_more_parameters_never_loosen_an_answer(
     agent: Agent, name: str, few: int, more: int, parameter: str
 ) -> None:
     """More recipients, changes or money never lead to a milder answer."""

@@ -94,7 +94,7 @@ def test_a_clear_amount_is_decided_by_the_rules(agent: Agent) -> None:
         " context.count > 9 else false }"),
     ],
 )  # fmt: skip
-def test_any_mention_of_a_parameter_reads_it(agent: Agent, rule: str) -> None:
+def test_a_rule_reads_each_parameter_it_mentions(agent: Agent, rule: str) -> None:
     """``unless``, ``||``, negation or a branch make no difference."""
     verdict = policy_of(rule).decide(agent, action("write:records"))
     assert verdict.outcome is Outcome.ESCALATED
@@ -118,7 +118,7 @@ def test_an_allow_or_forbid_that_reads_what_is_unclear_holds_too(agent: Agent) -
         assert (verdict.outcome, verdict.rule) == (Outcome.ESCALATED, "x")
 
 
-def test_denials_stay(agent: Agent) -> None:
+def test_unclear_requests_are_still_denied_where_rules_deny(agent: Agent) -> None:
     """A forbid that matches, and silence of every permit, deny what is unclear too."""
     policy = Policy(
         '@id("a") @why("w") @obligation("allow") permit'

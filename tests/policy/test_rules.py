@@ -130,7 +130,7 @@ def test_shipped_policy_fits_a_catalogue_without_payments_or_deletions() -> None
         "'(if true then '*30+'true'+' else true)'*30",
     ],
 )
-def test_no_policy_ends_the_process(condition: str) -> None:
+def test_no_policy_text_crashes_the_parser(condition: str) -> None:
     """Cedar's parser follows nesting on the C stack; ours stops it before."""
     code = f"""
 from agentvault_tui.errors import PolicyError

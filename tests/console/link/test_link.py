@@ -63,7 +63,9 @@ def console(fake: FakeOperator, tmp_path: Path, clock: ManualClock) -> Console:
     return Console(fake, tmp_path / "state", clock)
 
 
-async def test_a_snapshot_then_the_stream(fake: FakeOperator, console: Console) -> None:
+async def test_the_link_reads_a_snapshot_then_the_stream(
+    fake: FakeOperator, console: Console
+) -> None:
     """What was there is shown with its counts, what comes is added once."""
     agent = fake.add_agent("mailer", "read:email")
     fake.add_token(agent, "read:email", 600)
@@ -208,7 +210,7 @@ async def test_nothing_is_decided_while_the_link_is_lost(
 
 
 @pytest.mark.slow
-async def test_a_console_that_stood_still_reads_anew_first(
+async def test_a_stalled_console_resyncs_before_it_decides(
     fake: FakeOperator, console: Console, clock: ManualClock
 ) -> None:
     """A key typed into a frozen terminal does not count; the screen is reread."""
@@ -270,7 +272,9 @@ async def test_whether_a_cut_was_recorded_is_kept(
     assert one.kept == everyone.kept == kept
 
 
-async def test_panic_and_lifting_it(fake: FakeOperator, console: Console) -> None:
+async def test_panic_and_lift_reach_the_broker(
+    fake: FakeOperator, console: Console
+) -> None:
     """The banner's state arrives by the stream, for every console."""
     fake.add_agent("mailer", "read:email")
     async with console.running():
@@ -328,7 +332,7 @@ async def test_problem_documents_become_errors(
 @pytest.mark.parametrize(
     "answer", [Response("<html>"), JSONResponse([1]), Response(b"\xff\xfe")]
 )
-async def test_rubbish_is_no_answer(
+async def test_a_malformed_answer_is_an_error(
     fake: FakeOperator, console: Console, answer: Response
 ) -> None:
     """What is not a JSON object is said to be so, without a traceback."""
@@ -387,7 +391,7 @@ async def test_another_ledger_of_the_same_length_is_told(
     assert kept.seq == 3
 
 
-async def test_the_ledger_it_knows_is_no_news(
+async def test_a_known_ledger_raises_no_warning(
     fake: FakeOperator, console: Console
 ) -> None:
     """The same chain, longer: no warning, and the new head is remembered."""
@@ -418,7 +422,9 @@ async def test_a_ledger_swapped_while_watching_is_told(
         assert [row.seq for row in console.mirror.events] == [1, 2]
 
 
-async def test_reset_is_told(fake: FakeOperator, console: Console) -> None:
+async def test_a_reset_event_warns_of_another_ledger(
+    fake: FakeOperator, console: Console
+) -> None:
     """The broker itself says that it does not know the last event seen here."""
     agent = fake.add_agent("mailer", "read:email")
     fake.decide(agent, "read:email", "allowed")
@@ -444,7 +450,9 @@ async def test_events_that_were_skipped_are_read(
 
 
 @pytest.mark.slow
-async def test_a_real_clock_beats(fake: FakeOperator, tmp_path: Path) -> None:
+async def test_the_heartbeat_runs_on_the_system_clock(
+    fake: FakeOperator, tmp_path: Path
+) -> None:
     """With time running the link stays live over several beats."""
     mirror = Mirror(SystemClock())
     link = BrokerLink(mirror, fake.socket, HeadStore(fake.socket, tmp_path))

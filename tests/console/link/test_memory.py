@@ -29,7 +29,7 @@ def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
     assert file.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_rubbish_is_no_memory(tmp_path: Path) -> None:
+def test_a_damaged_head_file_counts_as_none(tmp_path: Path) -> None:
     """A damaged file neither raises nor counts as something seen."""
     memory = HeadStore(tmp_path / "a.sock", tmp_path / "state")
     memory.keep(SeenHead(1, "x"))
@@ -46,7 +46,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     assert not memory.keep(SeenHead(1, "x"))
 
 
-def test_memories_of_vanished_sockets_go(tmp_path: Path) -> None:
+def test_heads_of_deleted_sockets_are_removed(tmp_path: Path) -> None:
     """Demos in temporary homes leave nothing behind for ever."""
     home = tmp_path / "home"
     home.mkdir()

@@ -70,7 +70,7 @@ def test_a_resize_and_back_keeps_the_cursor_and_the_paint(
 
 
 @pytest.mark.slow
-def test_after_a_stall_it_reads_anew_before_it_decides(
+def test_a_stalled_terminal_resyncs_before_it_decides(
     fake: FakeOperator, terminal: Open
 ) -> None:
     """Keys typed into a terminal that stands decide nothing; what is shown then is new.

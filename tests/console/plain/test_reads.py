@@ -24,7 +24,7 @@ async def session(fake: FakeOperator, tmp_path: Path) -> AsyncIterator[Session]:
         yield session
 
 
-async def test_nothing_unknown_is_told_to_be_none(tmp_path: Path) -> None:
+async def test_commands_wait_for_the_first_snapshot(tmp_path: Path) -> None:
     """Before the broker was read there are not 0 agents: nothing is known."""
     session = StandSession(scene())
     mirror = session.stand.mirror

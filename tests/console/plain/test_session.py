@@ -53,7 +53,7 @@ PEOPLE = {
 }
 
 
-async def test_the_others_are_told_in_lines() -> None:
+async def test_other_operators_are_announced() -> None:
     """Who is here at first, then who looks at what and who leaves, each once."""
     session = StandSession(scene())
     mirror = session.stand.mirror
@@ -92,7 +92,7 @@ async def test_what_is_shown_is_what_the_others_see_open() -> None:
     assert session.stand.actions.looked[-1] is None
 
 
-async def test_anything_else_leaves_it_as_it_is() -> None:
+async def test_any_other_word_cancels_the_decision() -> None:
     """A wrong word, an empty line or `y` confirms nothing."""
     session = StandSession(scene())
     for word in ("", "y", "yes", "7F3", "approve"):
@@ -101,7 +101,7 @@ async def test_anything_else_leaves_it_as_it_is() -> None:
     assert session.asked == []
 
 
-async def test_a_paste_confirms_nothing() -> None:
+async def test_a_line_within_600_ms_confirms_nothing() -> None:
     """The right word within 600 ms was not read by anyone."""
     session = StandSession(scene())
     assert "Too soon" in await session.type("approve 7F3A", "7F3A", wait=0.1)
@@ -182,7 +182,7 @@ async def test_restore_panic_and_lift_take_their_words() -> None:
     assert session.asked == [("restore", CALENDAR), ("panic", "fire"), ("lift",)]
 
 
-async def test_what_makes_no_sense_is_said_so() -> None:
+async def test_an_unknown_command_is_answered_with_the_nearest() -> None:
     """Pointless and unknown commands get a sentence and the next step."""
     session = StandSession(scene())
     assert "nothing to lift" in await session.type("lift")
@@ -216,7 +216,7 @@ async def test_a_link_lost_between_question_and_word_refuses() -> None:
     assert session.asked == []
 
 
-async def test_an_error_is_a_sentence() -> None:
+async def test_errors_are_printed_as_sentences() -> None:
     """What the broker refuses is said with what to do."""
     session = StandSession(scene())
     session.stand.actions.error = TenantUnreachableError("the tenant is down", "wait")

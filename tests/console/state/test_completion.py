@@ -68,12 +68,12 @@ def test_what_is_no_key_is_completed_by_what_may_be_meant() -> None:
         ("risk:high @NIGHT", ["risk:high outcome:denied since:8h"]),
     ],
 )
-def test_completions(typed: str, texts: list[str]) -> None:
+def test_a_half_typed_filter_is_completed(typed: str, texts: list[str]) -> None:
     """Keys, then values that begin so, then values that hold it; saved ones by name."""
     assert _texts(typed) == texts
 
 
-def test_a_ghost_only_adds() -> None:
+def test_the_ghost_completion_only_appends() -> None:
     """What would change a letter typed can be taken, but not shown behind it."""
     plain, quoted = complete("agent:pay", _Words())
     assert plain.extends("agent:pay")

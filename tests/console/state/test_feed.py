@@ -309,7 +309,7 @@ def test_a_page_that_ends_early_is_gone_on_from(told: Told) -> None:
         max_size=25,
     )
 )
-def test_no_order_of_things_loses_or_repeats_an_event(
+def test_the_event_window_never_loses_or_repeats_an_event(
     steps: list[tuple[str, int]],
 ) -> None:
     """Whatever arrives while someone scrolls, the rows are one unbroken stretch."""

@@ -96,7 +96,7 @@ _WAITING = {"agt_1"}
         ("-", True),
     ],
 )
-def test_agents(text: str, expected: bool) -> None:
+def test_a_filter_matches_agents_by_each_key(text: str, expected: bool) -> None:
     """Each word must hold; a key that says nothing of agents hides none."""
     assert Filter.parse(text).agent(_AGENT, _MIRROR, _WAITING) is expected
 
@@ -133,7 +133,7 @@ def test_agents(text: str, expected: bool) -> None:
         ("-since:soon", True),
     ],
 )
-def test_events(text: str, expected: bool) -> None:
+def test_a_filter_matches_events_by_each_key(text: str, expected: bool) -> None:
     """The same words find events."""
     wanted = Filter.parse(text)
     assert wanted.event(_EVENT, _MIRROR, START) is expected
@@ -161,7 +161,7 @@ def test_what_was_not_understood_is_told(text: str, problem: str) -> None:
     "text",
     ["", "outcome:", "out", 'agent:"pay', "send:payment", '"event:x"', "-", "a:"],
 )
-def test_half_a_word_is_no_problem(text: str) -> None:
+def test_an_unfinished_term_is_no_problem(text: str) -> None:
     """Nobody is corrected while typing, nor for a scope's own colon."""
     assert Filter.parse(text, {"send"}).problem == ""
 
@@ -224,7 +224,7 @@ def test_a_word_is_asked_for_only_where_the_ledger_has_it(
         ("tomorrow", None),
     ],
 )
-def test_moments(text: str, expected: datetime | None) -> None:
+def test_moments_are_parsed_in_utc(text: str, expected: datetime | None) -> None:
     """How long ago, the last such time of day, or a date: in UTC."""
     assert read_moment(text, START) == expected
 
@@ -256,7 +256,7 @@ def test_what_is_written_reads_back(text: str) -> None:
 @pytest.mark.slow
 @given(_TYPED, st.booleans())
 @example("\x1c-action", False)  # white space to Python, and then a dash of its own
-def test_a_dash_asks_for_the_opposite(text: str, quoted: bool) -> None:
+def test_a_dash_negates_a_term(text: str, quoted: bool) -> None:
     """What one term holds for, its negation does not; unless it asks for nothing."""
     word = text.replace('"', "")
     word = (word if quoted else "".join(word.split())).lstrip("-")

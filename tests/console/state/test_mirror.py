@@ -299,7 +299,9 @@ def test_a_change_of_the_link_is_a_change_of_status(told: Told) -> None:
 
 @settings(max_examples=50)
 @given(st.lists(st.integers(1, 4000), max_size=400), st.integers(0, 4000))
-def test_a_shelf_knows_the_soonest_and_the_number(lefts: list[int], gone: int) -> None:
+def test_a_token_store_knows_the_next_to_expire_and_the_count(
+    lefts: list[int], gone: int
+) -> None:
     """Bounded or not, the count and the next to expire are the true ones."""
     intake, shelf = Intake(), TokenStore()
     for number, left in enumerate(lefts):
@@ -319,7 +321,7 @@ def test_a_shelf_knows_the_soonest_and_the_number(lefts: list[int], gone: int) -
     assert len(shelf.rows) == sum(left > gone for left in kept)
 
 
-def test_a_shelf_with_few_of_many_takes_none_that_may_end_later() -> None:
+def test_a_partial_token_store_takes_no_token_that_may_expire_later() -> None:
     """A new token behind those held may end after one that is not held."""
     intake = Intake()
 
@@ -346,7 +348,7 @@ def test_a_shelf_with_few_of_many_takes_none_that_may_end_later() -> None:
 
 @settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=KEPT))
-def test_a_shelf_holds_each_token_once_until_it_ends(
+def test_a_token_store_holds_each_token_once_until_it_expires(
     steps: list[tuple[int, bool]],
 ) -> None:
     """A token told twice is one, and the one that ends is the one that leaves."""
@@ -374,7 +376,7 @@ def test_a_shelf_holds_each_token_once_until_it_ends(
     assert shelf.live == len(held)
 
 
-def test_a_shelf_knows_what_each_token_is_for_among_very_many() -> None:
+def test_a_token_store_keeps_scope_and_kind_of_very_many_tokens() -> None:
     """Kinds that come and go by the hundred never change what a held one is for."""
     intake, shelf = Intake(), TokenStore()
     for number in range(1_000):

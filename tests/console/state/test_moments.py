@@ -49,7 +49,7 @@ def test_a_place_can_be_written_as_people_do(text: str, place: LedgerMoment) -> 
         ("+10m", "nothing of the future"),
     ],
 )
-def test_what_is_none_is_told(text: str, said: str) -> None:
+def test_an_unreadable_place_is_answered_in_words(text: str, said: str) -> None:
     """Bad input is answered in words that say what would be good."""
     answer = parse_ledger_moment(text, NOW)
     assert isinstance(answer, str)

@@ -169,7 +169,9 @@ async def seated(app: ConsoleApp) -> None:
 
 
 @pytest.mark.slow
-async def test_two_screens_on_one_broker(vault: Vault, tmp_path: Path) -> None:
+async def test_two_consoles_on_one_broker_see_each_other(
+    vault: Vault, tmp_path: Path
+) -> None:
     """One looks and denies: the other's bar, dialog and toast say so, keys stay."""
     asked = await asyncio.to_thread(ask, vault, "four")
     one, two = console(vault, tmp_path / "1"), console(vault, tmp_path / "2")
@@ -248,7 +250,7 @@ def test_whatever_a_broker_sends_is_bounded_and_inert() -> None:
     assert (presence.rows, presence.unlisted, presence.you) == ((), 0, "con_1")
 
 
-def test_a_lost_link_knows_of_nobody() -> None:
+def test_presence_is_cleared_when_the_link_is_lost() -> None:
     """What was true of the others is not shown on without the broker's word."""
     mirror = Mirror(ManualClock(SystemClock().now()))
     tell(mirror, "presence", {"operators": [{"id": "con_2", "name": "bob"}]})

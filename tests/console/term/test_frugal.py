@@ -63,7 +63,7 @@ class Looked:
 
 
 @given(_FRAMES)
-def test_the_terminal_shows_the_same(
+def test_the_written_difference_shows_the_whole_frame(
     frames: list[list[list[tuple[str, Style]]]],
 ) -> None:
     """After every frame each cell has the text and the look of the whole frame."""
@@ -75,7 +75,7 @@ def test_the_terminal_shows_the_same(
         assert spare.cells == lavish.cells
 
 
-def test_what_is_equal_costs_nothing() -> None:
+def test_equal_frames_write_no_byte() -> None:
     """The same frame again writes not one byte, also as a frame of the whole screen."""
     painter = Painter()
     frame = _chops([[("abc", STYLES[1])]] * ROWS)
@@ -99,7 +99,7 @@ def test_a_counting_second_is_a_few_bytes() -> None:
     assert painted.endswith("m2\x1b[0m")
 
 
-def test_what_is_forgotten_is_painted_again() -> None:
+def test_a_forgotten_frame_is_painted_in_full() -> None:
     """After a resize or a redraw nothing is taken for painted."""
     painter = Painter()
     frame = _chops([[("abc", STYLES[1])]] * ROWS)
@@ -109,7 +109,9 @@ def test_what_is_forgotten_is_painted_again() -> None:
 
 
 @given(st.sampled_from(STYLES), st.sampled_from(STYLES))
-def test_a_turn_is_never_longer_than_a_style_in_full(old: Style, new: Style) -> None:
+def test_a_style_change_is_never_longer_than_the_full_style(
+    old: Style, new: Style
+) -> None:
     """From one style to another in at most what a reset and the new one take."""
     codes = [Strip.render_ansi(style, CONSOLE._color_system) for style in (old, new)]
     turn = _turn(*codes)

@@ -44,7 +44,7 @@ def _load(folder: Path, text: str) -> Keymap:
     return load(folder, _HOME)
 
 
-def test_keys_are_taken(tmp_path: Path) -> None:
+def test_keys_of_keymap_toml_are_bound(tmp_path: Path) -> None:
     """Text or a list of them; what must stay on its key stays beside them."""
     keymap = _load(
         tmp_path,
@@ -62,7 +62,7 @@ def test_keys_are_taken(tmp_path: Path) -> None:
     }
 
 
-def test_two_may_change_places(tmp_path: Path) -> None:
+def test_two_actions_may_swap_their_keys(tmp_path: Path) -> None:
     """A key that is freed by one line can be taken by another."""
     keymap = _load(tmp_path, 'revoke = "u"\nrestore = "r"\n')
     assert keymap.problems == []
@@ -118,7 +118,7 @@ def test_nothing_is_decided_by_what_a_terminal_sends_for_enter(
     assert "without looking" in keymap.problems[0]
 
 
-def test_of_two_on_one_key_the_first_has_it(tmp_path: Path) -> None:
+def test_of_two_actions_on_one_key_the_first_keeps_it(tmp_path: Path) -> None:
     """The second goes back to its own, and is told."""
     keymap = _load(tmp_path, 'follow = "x"\nrevoke = "x"\n')
     assert keymap.keys == {"follow": ("x",)}
@@ -169,7 +169,7 @@ _KEYS = st.lists(
 
 
 @given(st.dictionaries(_NAMES, _KEYS))
-def test_no_keymap_is_dangerous(
+def test_no_keymap_binds_a_decision_to_a_careless_key(
     tmp_path_factory: pytest.TempPathFactory, wanted: dict[str, list[str]]
 ) -> None:
     """Whatever is asked for: y approves and revokes nothing, and one can always leave.

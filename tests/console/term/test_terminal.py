@@ -370,7 +370,7 @@ def test_typed_ahead_after_a_slash_is_text(fake: FakeOperator, terminal: Open) -
     assert "Ends  " not in screen.text
 
 
-def test_read_only_is_said(fake: FakeOperator, terminal: Open) -> None:
+def test_a_read_only_console_says_so(fake: FakeOperator, terminal: Open) -> None:
     """The words stand in the head for as long as it runs."""
     busy(fake)
     with terminal("read-only") as screen:
@@ -398,7 +398,7 @@ def test_bytes_that_are_no_utf8_end_nothing(
     assert "Traceback" not in screen.text
 
 
-def test_what_breaks_is_no_success(
+def test_a_crash_exits_non_zero(
     monkeypatch: pytest.MonkeyPatch, fake: FakeOperator, tmp_path: Path
 ) -> None:
     """A console that ends without having been left has failed, also for scripts."""
@@ -456,7 +456,7 @@ def _ends() -> Iterator[Ends]:
                 assert ends.gone.is_set()
 
 
-def test_what_is_put_is_written_in_order() -> None:
+def test_queued_output_is_written_in_order() -> None:
     """Everything arrives, once, as UTF-8; half a surrogate does not end the thread."""
     with _ends() as ends:
         for text in ("\x1b[?2026h", "a·", "\udc00", "b"):
