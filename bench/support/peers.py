@@ -140,6 +140,83 @@ def squidbrake(work: Path) -> Iterator[Peer]:
         )
 
 
+_ADDON = """
+from mitmproxy import http
+
+class Attach:
+    def request(self, flow: http.HTTPFlow) -> None:
+        flow.request.headers["Authorization"] = "Bearer bench"
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        flow.response.stream = True
+
+addons = [Attach()]
+"""
+_NGINX = """
+daemon off;
+worker_processes 1;
+pid {folder}/pid;
+error_log stderr crit;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  upstream service {{ server 127.0.0.1:{upstream}; keepalive 128; }}
+  server {{
+    listen 127.0.0.1:{port};
+    keepalive_requests 1000000;
+    location / {{
+      proxy_pass http://service;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_set_header Authorization "Bearer bench";
+      proxy_buffering off;
+    }}
+  }}
+}}
+"""
+
+
+@contextlib.contextmanager
+def mitmproxy(work: Path, upstream: int) -> Iterator[tuple[str, int]]:
+    """Run mitmproxy before *upstream*, with an add-on that adds a header."""
+    program = _environment(work / "mitmproxy", "mitmproxy.txt") / "mitmdump"
+    addon, port = work / "attach.py", _free_port()
+    addon.write_text(_ADDON)
+    mode = f"reverse:http://127.0.0.1:{upstream}"
+    line = [program, "-q", "-m", mode, "-p", str(port), "-s", str(addon)]
+    process = subprocess.Popen(
+        [*line, "--set", f"confdir={work}", "--listen-host", "127.0.0.1"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    with _stopping(process):
+        _await_port(port)
+        yield "127.0.0.1", port
+
+
+@contextlib.contextmanager
+def nginx(work: Path, upstream: int) -> Iterator[tuple[str, int]]:
+    """Run nginx before *upstream*, adding a header."""
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        raise UnavailableError("nginx is not installed")
+    folder, port = work / "nginx", _free_port()
+    folder.mkdir(exist_ok=True)
+    config = folder / "nginx.conf"
+    config.write_text(_NGINX.format(folder=folder, upstream=upstream, port=port))
+    process = subprocess.Popen(
+        [program, "-c", str(config), "-p", str(folder)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    with _stopping(process):
+        _await_port(port)
+        yield "127.0.0.1", port
+
+
 def bao_revoke(token: str) -> bytes:
     """Build OpenBao's request to revoke *token*."""
     body = json.dumps({"token": token}).encode()
