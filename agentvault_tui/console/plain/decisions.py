@@ -46,12 +46,12 @@ class _Pending:
 class DecisionCommands:
     """Confirm decisions by a typed word, and act on what was captured when asking."""
 
-    def __init__(self, desk: Desk, reads: ReadCommands, teller: Announcer) -> None:
+    def __init__(self, desk: Desk, reads: ReadCommands, announcer: Announcer) -> None:
         self.desk = desk
         self.mirror = desk.mirror
         self.reads = reads
-        self.teller = teller
-        self.say = teller.say
+        self.announcer = announcer
+        self.say = announcer.say
         self._pending: _Pending | None = None
 
     def commands(self) -> Iterable[Command]:
@@ -201,7 +201,7 @@ class DecisionCommands:
     ) -> None:
         now = self.mirror.clock.boot()
         self._pending = _Pending(frozenset(words), now, act)
-        self.teller.hold_until = now + _PATIENCE
+        self.announcer.hold_until = now + _PATIENCE
         word = min(words, key=len)
         self.say(f"{before}Type {word} to {what}; anything else leaves it as it is.")
 
@@ -210,7 +210,7 @@ class DecisionCommands:
         if pending is None:
             return
         self._pending = None
-        self.teller.hold_until = 0.0
+        self.announcer.hold_until = 0.0
         waited = self.mirror.clock.boot() - pending.asked_at
         if typed not in pending.words:
             self.say("Left as it is.")
