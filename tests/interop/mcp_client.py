@@ -35,9 +35,8 @@ async def connected() -> AsyncIterator[Any]:
     import httpx2  # noqa: PLC0415
     from mcp.client.streamable_http import streamable_http_client  # noqa: PLC0415
 
-    known: dict[str, Any] = {"headers": bearer()}
-    if "client_id" in GIVEN:
-        known = {"auth": provider()}
+    by_token = "token" in GIVEN
+    known: Any = {"headers": bearer()} if by_token else {"auth": provider()}
     async with httpx2.AsyncClient(timeout=60, **known) as http:
         transport = streamable_http_client(GIVEN["url"], http_client=http)
         async with Client(transport, mode=GIVEN["mode"]) as client:
