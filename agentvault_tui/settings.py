@@ -150,13 +150,71 @@ class OperatorSettings:
         return self.roles == "claim"
 
 
+class PassThrough(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Hosts that agents reach through the proxy without us reading along."""
+
+    host: str
+    """A name, ``*.`` and a name for all names below it, or an address; a port may
+    follow, and without one any is meant."""
+    allow_private: bool = False
+    """Whether it may be at loopback, link-local and private addresses."""
+
+    def __post_init__(self) -> None:
+        """Refuse what names no host.
+
+        Raises:
+            SettingsError: it does not.
+        """
+        if not _PATTERN.fullmatch(self.host):
+            raise SettingsError(
+                f"'{self.host:.80}' in gateway.pass_through names no host",
+                "write example.com, *.example.com or example.com:8443, in lower case",
+            )
+
+    def covers(self, host: str, port: int) -> bool:
+        """Tell whether it means *host*, in lower case, and *port*."""
+        found = _PATTERN.fullmatch(self.host)
+        if found is None or (found["port"] and int(found["port"]) != port):
+            return False
+        name = found["name"].strip("[]")
+        return host.endswith(name[1:]) if name.startswith("*.") else host == name
+
+
+_PATTERN: Final = re.compile(
+    r"(?P<name>(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])"
+    r"(?::(?P<port>[0-9]{1,5}))?"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
     """``[gateway]``."""
 
+    proxy: str = "auto"
+    """Where the forward proxy listens: loopback address and port; port 0 picks one.
+    Empty: only while an operator runs a command as an agent. ``auto``: 127.0.0.1:7718,
+    or any free port where that one is taken or ``broker.listen`` picks one too."""
+    pass_through: tuple[str | PassThrough, ...] = ()
+    """Hosts that are no service and that agents may reach through the proxy, as
+    opaque tunnels: ``example.com``, ``*.example.com``, or
+    ``{ host = "*.corp", allow_private = true }``."""
     hook_wait: Annotated[int, Meta(ge=0, le=25)] = 20
     """How long a hook of an agent host waits for a person, in seconds: 0 to 25. Hosts
     stop a hook after 30 seconds, and some then let the call through."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is not a loopback address, and patterns that name no host."""
+        if self.proxy not in {"", "auto"}:
+            parse_listen(self.proxy)
+        _ = self.passed
+
+    @property
+    def passed(self) -> tuple[PassThrough, ...]:
+        """Return `pass_through`, each of its entries as a table."""
+        return tuple(
+            PassThrough(one) if isinstance(one, str) else one
+            for one in self.pass_through
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -346,8 +346,9 @@ async def _until(stop: asyncio.Event, broker: Broker, feed: Feed, socket: Path) 
         agents = await _agents_listener(server, broker)
         operators = RequestGuard(operators_app(broker, feed), hosts=None, shape=problem)
         await server.listen(operators, unix_socket(socket), shape=problem)
+        more = await broker.gateway.listen(server) if broker.gateway else {}
         await _mark(broker, EventType.BROKER_STARTED)
-        _announce(agents, socket, broker)
+        _announce(agents, socket, broker, more)
         _spare_the_collector()
         follower = _tenant_log(broker)
         tasks = [
@@ -445,11 +446,14 @@ async def _mark(broker: Broker, kind: EventType) -> None:
     policy_is_recorded(broker, changes)
 
 
-def _announce(agents: Listener, socket: Path, broker: Broker) -> None:
+def _announce(
+    agents: Listener, socket: Path, broker: Broker, more: Mapping[str, object]
+) -> None:
     line: dict[str, object] = {
         "agents_url": agents.url,
         "operator_socket": str(socket),
         "tenant": broker.tenant.issuer,
         "pid": os.getpid(),
+        **more,
     }
     print(json.dumps(line), flush=True)  # noqa: T201 - the contract's first line

@@ -69,12 +69,15 @@ class Admission:
 
     # Who asks
 
-    async def authenticate(self, secret: str | None, detail: dict[str, Any]) -> Caller:
+    async def authenticate(
+        self, secret: str | None, detail: dict[str, Any], hashed: str | None = None
+    ) -> Caller:
         """Return who shows *secret*, an agent's live token.
 
         Args:
             secret: what was shown, if anything was.
             detail: what the record of a refusal says.
+            hashed: the SHA-256 of a token that counts instead, shown elsewhere.
 
         Raises:
             CallRefusedError: 401; 429 for an agent that floods.
@@ -82,10 +85,10 @@ class Admission:
         broker = self._broker
         await broker.call_line.enter()
         registry = broker.registry
-        if not secret:
+        if not secret and hashed is None:
             text = "show a live token of your own: Authorization: Bearer av_t_…"
             raise unauthorized("no_token", text)
-        hashed = sha256_hex(secret)
+        hashed = hashed or sha256_hex(secret or "")
         token = registry.token(hashed)
         if token is not None:
             agent = registry.agent(token.agent_id)

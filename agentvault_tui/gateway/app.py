@@ -24,30 +24,62 @@ class GatewayApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        exchange: Exchange = scope.pop("exchange")
-        gone = asyncio.get_running_loop().create_future()
-
-        def left() -> None:
-            if not gone.done():
-                gone.set_result(None)
-
-        exchange.on_gone = left
         name, _, rest = scope["raw_path"][len(PREFIX) :].partition(b"/")
-        query = scope["query_string"]
-        incoming = Incoming(
+        await answer(
+            self._forwarder,
+            scope,
+            receive,
+            send,
             service=name.decode("latin-1"),
-            method=scope["method"],
-            raw_target=b"/" + rest + (b"?" + query if query else b""),
-            headers=scope["headers"],
-            receive=body_receiver(receive),
-            gone=gone,
+            raw_path=b"/" + rest,
         )
-        try:
-            outcome = await self._forwarder.perform(incoming)
-        except CallRefusedError as refusal:
-            await refusal.reply().send(send)
-            return
-        await relay(outcome, exchange, send)
+
+
+async def answer(
+    forwarder: Forwarder,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    *,
+    service: str,
+    raw_path: bytes,
+    token_sha256: str | None = None,
+) -> None:
+    """Answer one request for *service*, whichever face it came by.
+
+    Args:
+        forwarder: performs it.
+        scope: of ASGI; its ``exchange`` is taken out.
+        receive: of ASGI.
+        send: of ASGI.
+        service: the service's name.
+        raw_path: the path at the service, as received.
+        token_sha256: see `Incoming.token_sha256`.
+    """
+    exchange: Exchange = scope.pop("exchange")
+    gone = asyncio.get_running_loop().create_future()
+
+    def left() -> None:
+        if not gone.done():
+            gone.set_result(None)
+
+    exchange.on_gone = left
+    query = scope["query_string"]
+    incoming = Incoming(
+        service=service,
+        method=scope["method"],
+        raw_target=raw_path + (b"?" + query if query else b""),
+        headers=scope["headers"],
+        receive=body_receiver(receive),
+        gone=gone,
+        token_sha256=token_sha256,
+    )
+    try:
+        outcome = await forwarder.perform(incoming)
+    except CallRefusedError as refusal:
+        await refusal.reply().send(send)
+        return
+    await relay(outcome, exchange, send)
 
 
 def body_receiver(receive: Receive) -> Callable[[], Awaitable[bytes]]:

@@ -89,6 +89,8 @@ class Call:
     """The step-up whose approval this call would use up."""
     audience: str | None = None
     """What a token may be for in the place of the action's resource (RFC 8707)."""
+    result: EventType = EventType.GATEWAY_RESULT
+    """The type of the event that says how it ended."""
     id: str = field(default_factory=lambda: new_id("call"))
     state: str = "sending"
     started_at: datetime | None = None
@@ -287,6 +289,41 @@ class Calls:
             self.end(call, "cut")
             call.check()
 
+    async def begin_tunnel(self, call: Call) -> None:
+        """Record that a tunnel opens, which no policy decides about; see `begin`.
+
+        Raises:
+            CallRefusedError: its agent was cut off, or it could not be recorded.
+        """
+        broker, agent = self._broker, call.caller.agent
+        call.started_at, call.began = broker.clock.now(), broker.clock.boot()
+        if why := refused(broker, agent):
+            raise unauthorized(*why)
+        call.decision_id = decision_id = DecisionId(new_id("dec"))
+        draft = Draft(
+            EventType.GATEWAY_ATTEMPT,
+            broker.actor(agent),
+            agent_id=agent.id,
+            resource=call.action.resource,
+            outcome=Outcome.ALLOWED,
+            reason="pass_through",
+            decision_id=decision_id,
+            detail=dict(call.detail),
+        )
+        call.attempt_seq = broker.ledger.head.seq
+        self._open[call.id] = call
+        try:
+            await broker.record(draft)
+        except BaseException as error:
+            self._open.pop(call.id, None)
+            if isinstance(error, LedgerError):
+                raise unavailable(error) from None
+            raise
+        self._note(call)
+        if call.cut is not None:
+            self.end(call, "cut")
+            call.check()
+
     def _overtaken(self, call: Call, permit: Permit) -> CallRefusedError | None:
         """Return why a decision does not hold any more, if it does not."""
         broker, agent = self._broker, call.caller.agent
@@ -330,10 +367,10 @@ class Calls:
         self._note(call)
         self._on_end(call)
         draft = Draft(
-            EventType.GATEWAY_RESULT,
+            call.result,
             broker.actor(call.caller.agent),
             agent_id=call.caller.agent.id,
-            action=call.action.action,
+            action=call.action.action or None,
             resource=call.action.resource,
             reason=call.problem,
             decision_id=DecisionId(call.decision_id) if call.decision_id else None,

@@ -17,7 +17,7 @@ from agentvault_tui.errors import BadPathError, UnreadableBodyError
 from agentvault_tui.gateway.admission import Admission
 from agentvault_tui.gateway.body import STREAM_CAP, Body, BodyRoom
 from agentvault_tui.gateway.calls import Call, Caller, Calls
-from agentvault_tui.gateway.credentials import Credentials, take_token
+from agentvault_tui.gateway.credentials import Credentials, Shown, take_token
 from agentvault_tui.gateway.echo import Echo
 from agentvault_tui.gateway.refusals import CallRefusedError, too_large
 from agentvault_tui.gateway.routes import METHOD_OVERRIDES, action_of, match
@@ -94,8 +94,8 @@ class Incoming:
     """Returns the next piece of the body, empty at its end."""
     gone: asyncio.Future[None]
     """Done when the agent has left."""
-    secret: str | None = None
-    """The agent's token, where the face has its own place for it."""
+    token_sha256: str | None = None
+    """Of the agent's token, where the face has its own place for it."""
 
 
 @dataclass(slots=True)
@@ -130,6 +130,8 @@ class Forwarder:
         services: Callable[[str], Service | None],
         credentials: Credentials,
         upstream: Callable[[Service, AgentId | None], Upstream],
+        *,
+        observe: Callable[[Caller, str], None],
     ) -> None:
         """Use these.
 
@@ -140,7 +142,9 @@ class Forwarder:
             credentials: what is attached.
             upstream: returns how a service is reached, for one agent where its
                 credential is that agent's own.
+            observe: told of each request of an agent: ``calls``, ``held``, ``refused``.
         """
+        self._observe = observe
         self._calls = calls
         self._room = BodyRoom()
         self._admission = admission
@@ -165,9 +169,34 @@ class Forwarder:
         path, _, query = shown.raw_target.partition(b"?")
         body = Body(incoming.headers, incoming.receive, self._room)
         detail = _detail(incoming, path, query, body)
-        secret = incoming.secret or shown.secret
-        caller = await self._admission.authenticate(secret, detail)
+        caller = await self._admission.authenticate(
+            shown.secret, detail, incoming.token_sha256
+        )
         body.agent_id = caller.agent.id
+        try:
+            parsed = await self._parsed(service, shown, body, caller, detail)
+            call = await self._read(incoming, parsed, caller, detail)
+            permit = await self._admission.permit(call)
+            await self._calls.begin(call, permit)
+            if call.stepup_id and call.retry is None:
+                self._observe(caller, "held")
+            self._observe(caller, "calls")
+            return await self._send(call, parsed)
+        except BaseException as error:
+            body.close()
+            if isinstance(error, CallRefusedError) and error.status < 500:
+                waits = error.error == "insufficient_user_authentication"
+                self._observe(caller, "held" if waits else "refused")
+            raise
+
+    async def _parsed(
+        self,
+        service: Service | None,
+        shown: Shown,
+        body: Body,
+        caller: Caller,
+        detail: dict[str, Any],
+    ) -> _Parsed:
         if service is None:
             refusal = CallRefusedError(
                 404, "unknown_service", "unknown_service", "there is no such service"
@@ -178,15 +207,7 @@ class Forwarder:
         except BadPathError as error:
             refusal = CallRefusedError(400, "bad_path", "bad_path", error.what)
             await self._admission.refuse(caller.agent, refusal, _NOTHING, detail)
-        parsed = _Parsed(service, target, shown.headers, body, [])
-        try:
-            call = await self._read(incoming, parsed, caller, detail)
-            permit = await self._admission.permit(call)
-            await self._calls.begin(call, permit)
-            return await self._send(call, parsed)
-        except BaseException:
-            body.close()
-            raise
+        return _Parsed(service, target, shown.headers, body, [])
 
     async def _read(
         self,

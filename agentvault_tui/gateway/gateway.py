@@ -22,6 +22,7 @@ from agentvault_tui.gateway.config_folder import ConfigFolder
 from agentvault_tui.gateway.credentials import Credentials
 from agentvault_tui.gateway.forward import Forwarder
 from agentvault_tui.gateway.mcp import METADATA, McpApp, McpProcesses, McpServers
+from agentvault_tui.gateway.proxy_listener import ProxyListener
 from agentvault_tui.gateway.secrets import Secrets
 from agentvault_tui.gateway.services import Service, ServiceHealth, Services
 from agentvault_tui.gateway.tools import ToolMaps
@@ -29,6 +30,7 @@ from agentvault_tui.gateway.upstream import Upstream, UpstreamError
 from agentvault_tui.ledger import Meta
 from agentvault_tui.model import AgentId, Draft, EventType
 from agentvault_tui.operator_api.shapes import WireShape
+from agentvault_tui.web import Server
 from agentvault_tui.web.guard import StreamingApp
 
 log = logging.getLogger("agentvault.gateway")
@@ -63,6 +65,10 @@ class Gateway:
             self.services.get,
             self.credentials,
             self.upstream,
+            observe=lambda who, kind: self.proxy.runs.observe(who.token.sha256, kind),
+        )
+        self.proxy = ProxyListener(
+            broker, self.forwarder, self.admission, self.calls, self.services
         )
         self.tools = ToolMaps(broker.home, lambda: broker.policy.catalogue)
         self.mcp_servers = McpServers(broker.home, lambda: broker.policy.catalogue)
@@ -120,6 +126,11 @@ class Gateway:
                 log.warning("%s", warning)
             self.broker.on_status()
         await self.calls.look()
+        await self.proxy.look()
+
+    async def listen(self, server: Server) -> Mapping[str, object]:
+        """Serve the forward proxy; see `ProxyListener.serve`."""
+        return await self.proxy.serve(server)
 
     def streaming_apps(self) -> Mapping[bytes, StreamingApp]:
         """Return what is served at the agents' listener."""
@@ -136,6 +147,7 @@ class Gateway:
     ) -> CallsCut:
         """Cut calls in flight, and forget what was fetched for the agent."""
         cut = self.calls.cut(agent_id, scopes)
+        self.proxy.cut(agent_id, scopes)
         if scopes is None:
             self.credentials.drop(agent_id)
             self._mcp.cut(agent_id)
@@ -175,6 +187,8 @@ class Gateway:
 
     def _note_health(self, call: Call) -> None:
         """Note how the last call to a service went."""
+        if call.result is not EventType.GATEWAY_RESULT:
+            return
         problem = call.problem if call.ended == "failed" else None
         self.health[call.service] = ServiceHealth(self.broker.clock.now(), problem)
 

@@ -303,7 +303,7 @@ def parse_origin(url: str, *, allow_http: bool, whole: bool = True) -> ServiceOr
         )
     if "@" in parts.netloc or "#" in url or parts.netloc != parts.netloc.lower():
         raise ServiceError(f"{shown} has an account, a fragment or capitals")
-    if not _is_host(host) or port == 0 or parts.netloc.endswith(":"):
+    if not is_host(host) or port == 0 or parts.netloc.endswith(":"):
         raise ServiceError(
             f"the host or port of {shown} is not one",
             "write a name in lower case (xn-- for other scripts) or an address as"
@@ -326,7 +326,7 @@ def origin_lines(url: str) -> list[str]:
     ]
 
 
-def _is_host(host: str) -> bool:
+def is_host(host: str) -> bool:
     """Tell whether a host has no other spelling, such as ``0x7f.1`` for an address."""
     try:
         if ":" in host:

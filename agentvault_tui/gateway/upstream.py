@@ -140,6 +140,41 @@ class _CheckedResolver(AbstractResolver):
         """Hold nothing."""
 
 
+async def connected_to(host: str, port: int, *, private: bool) -> socket.socket:
+    """Connect to a host that is no service, at an address checked here.
+
+    Args:
+        host: a name or an address.
+        port: of TCP.
+        private: see `may_reach`.
+
+    Raises:
+        UpstreamError: it cannot be reached, or may not.
+    """
+    loop, bounds = asyncio.get_running_loop(), Bounds()
+    try:
+        async with asyncio.timeout(bounds.connect):
+            resolver = _CheckedResolver(private=private)
+            found = await resolver.resolve(host, port, socket.AF_UNSPEC)
+            for one in found:
+                connected = socket.socket(one["family"], socket.SOCK_STREAM)
+                connected.setblocking(False)
+                try:
+                    await loop.sock_connect(connected, (one["host"], port))
+                except BaseException as error:
+                    connected.close()
+                    if not isinstance(error, OSError):
+                        raise
+                else:
+                    return connected
+    except TimeoutError:
+        raise UpstreamError(504, "upstream_timeout", "it took too long") from None
+    except OSError as error:
+        if isinstance(error, _RefusedAddressError):
+            raise _refused() from None
+    raise UpstreamError(502, "upstream_unreachable", "the host cannot be reached")
+
+
 def trust(ca_file: str) -> ssl.SSLContext:
     """Return what verifies a service's certificate.
 

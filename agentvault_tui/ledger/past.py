@@ -37,6 +37,7 @@ _ROUTINE: Final = frozenset(
     {
         *DECISION_TYPES,
         EventType.GATEWAY_RESULT,
+        EventType.GATEWAY_TUNNEL,
         EventType.TOKEN_DELIVERED,
         EventType.TOKEN_REDEEMED,
         EventType.TOKEN_REVOKED,

@@ -362,7 +362,8 @@ def read_unfinished(db: sqlite3.Connection, since: int) -> tuple[Event, ...]:
         row[0]
         for row in db.execute(
             "SELECT json_extract(body, '$.detail.call_id') FROM events"
-            " WHERE type = 'gateway.result' AND outcome IS NULL AND seq > ?",
+            " WHERE type IN ('gateway.result', 'gateway.tunnel')"
+            " AND outcome IS NULL AND seq > ?",
             (since,),
         )
     }

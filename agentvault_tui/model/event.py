@@ -31,6 +31,8 @@ class EventType(StrEnum):
     """A call that is allowed, recorded before its first byte leaves."""
     GATEWAY_RESULT = "gateway.result"
     """How an attempt ended; ``unknown`` where the process ended before it."""
+    GATEWAY_TUNNEL = "gateway.tunnel"
+    """How a tunnel to a host that is no service ended: its attempt's result."""
     TOKEN_DELIVERED = "token.delivered"  # noqa: S105 - same
     """An approved token's secret was made and given to the agent that asked."""
     TOKEN_REDEEMED = "token.redeemed"  # noqa: S105 - same

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import logging
 import secrets
+import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,6 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from agentvault_tui.clock import Clock
 from agentvault_tui.errors import ConflictError, SettingsError
 from agentvault_tui.home import Home, put_private
 from agentvault_tui.settings import BrokerSettings, Switch
@@ -25,11 +29,15 @@ from agentvault_tui.web.certificates import (
     load_certificate,
     read_certificate,
 )
-from agentvault_tui.web.tls import TlsFiles, check_key
+from agentvault_tui.web.tls import TlsFiles, check_key, server_context
+
+_log = logging.getLogger("agentvault.web")
 
 LOCAL_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 CA_LIFE: Final = timedelta(days=3650)
 LEAF_LIFE: Final = timedelta(days=365)
+_SHOWN: Final = timedelta(days=30)
+"""How long the proxy shows one certificate."""
 _SKEW: Final = timedelta(minutes=5)
 _LOOPBACK: Final = ipaddress.ip_network("127.0.0.0/8")
 
@@ -120,18 +128,22 @@ def renew(
 def _make_ca(
     files: CaFiles, names: tuple[str, ...], now: datetime, *, replace: bool
 ) -> None:
+    """Make an authority for *names* alone, or without any for every name."""
     key = ec.generate_private_key(ec.SECP256R1())
     # A name of its own: a verifier finds an issuer by name, and there may be a next.
-    name = _subject(f"AgentVault local CA {secrets.token_hex(4)}")
-    ca = (
+    kind = "local" if names else "gateway"
+    name = _subject(f"AgentVault {kind} CA {secrets.token_hex(4)}")
+    builder = (
         _builder(name, name, key.public_key(), now, now + CA_LIFE)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(signs_certificates=True), critical=True)
+    )
+    if names:
         # RFC 5280 section 4.2.1.10: a stolen key vouches for this machine alone, and
         # not for the sites an agent that trusts it talks to.
-        .add_extension(x509.NameConstraints(_permitted(names), None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
+        limits = x509.NameConstraints(_permitted(names), None)
+        builder = builder.add_extension(limits, critical=True)
+    ca = builder.sign(key, hashes.SHA256())
     _write(files.ca_key, _pem_key(key), replace=replace)
     _write(files.ca, ca.public_bytes(serialization.Encoding.PEM), replace=replace)
 
@@ -179,6 +191,71 @@ def _make_leaf(
     # The key first: a broker that reads between the two keeps what it had.
     _write(files.key, _pem_key(key), replace=True)
     _write(files.cert, leaf.public_bytes(serialization.Encoding.PEM), replace=True)
+
+
+class ProxyAuthority:
+    """Vouches for services' hosts towards agents that use the forward proxy.
+
+    An agent trusts it for every name, so its key is kept as a root key is: 0600 in the
+    home's folder of keys, read by the broker alone.
+    """
+
+    def __init__(self, home: Home, clock: Clock) -> None:
+        """Read the authority of *home*, or make one; publish its certificate.
+
+        Raises:
+            SettingsError: a file cannot be written.
+        """
+        keys = home.keys
+        self._clock = clock
+        self.published = home.run / "gateway-ca.pem"
+        """Where agents find the certificate."""
+        self._files = CaFiles(
+            keys / "gateway-ca.pem",
+            keys / "gateway-ca-key.pem",
+            TlsFiles(home.run / "gateway-leaf.pem", keys / "gateway-leaf-key.pem"),
+        )
+        self._contexts: dict[str, tuple[datetime, ssl.SSLContext]] = {}
+        now = clock.now()
+        try:
+            self._ca, self._key = _authority(self._files, now)
+        except (ConflictError, SettingsError) as error:
+            if self._files.ca.exists():
+                _log.warning("a new authority is made: %s", error.what)
+            _make_ca(self._files, (), now, replace=True)
+            self._ca, self._key = _authority(self._files, now)
+        self.pem = self._ca.public_bytes(serialization.Encoding.PEM)
+        _write(self.published, self.pem, replace=True)
+
+    def context(self, host: str) -> ssl.SSLContext:
+        """Return what a client that asks for *host* is shown.
+
+        Raises:
+            SettingsError: no certificate can be written.
+        """
+        now = self._clock.now()
+        made, context = self._contexts.get(host, (now, None))
+        if context is None or not timedelta() <= now - made < _SHOWN:
+            leaf = self._files.leaf
+            _make_leaf(leaf, self._ca, self._key, (host,), now)
+            context = server_context(leaf)
+            context.sni_callback = _keep_sni
+            for path in (leaf.cert, leaf.key):
+                path.unlink(missing_ok=True)
+            self._contexts[host] = now, context
+        return context
+
+
+def _keep_sni(
+    connection: ssl.SSLSocket | ssl.SSLObject, name: str | None, _: ssl.SSLContext
+) -> None:
+    connection.asked_name = name  # type: ignore[union-attr]
+
+
+def asked_name(transport: asyncio.BaseTransport) -> str | None:
+    """Return the name that a client asked for in its handshake (RFC 6066 section 3)."""
+    name = getattr(transport.get_extra_info("ssl_object"), "asked_name", None)
+    return None if name is None else str(name)
 
 
 def _builder(

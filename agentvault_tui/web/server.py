@@ -7,6 +7,8 @@ import contextlib
 import logging
 import os
 import socket
+import ssl
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from email.utils import format_datetime
 from functools import partial
@@ -27,7 +29,7 @@ from agentvault_tui.web.tls import ServerTls
 
 _log = logging.getLogger("agentvault.web")
 
-_HANDSHAKE: Final = 22
+HANDSHAKE: Final = 22
 """The first byte of a TLS connection (RFC 8446 section 5.1: ContentType)."""
 _SHUTDOWN_SECONDS: Final = 2.0
 """How long a peer may owe its close_notify."""
@@ -38,33 +40,23 @@ _DROPPED_BYTES: Final = 65_536
 Factory = Callable[[float, ConnectionSlot], asyncio.Protocol]
 
 
-class Handshakes:
-    """Accepts TLS on one socket; who has finished its handshake is a connection."""
+class Acceptor(ABC):
+    """Accepts on one socket, and greets each peer before it is a connection."""
 
-    def __init__(
-        self,
-        bound: socket.socket,
-        tls: ServerTls,
-        limits: Limits,
-        *,
-        connect: Factory,
-        places: Places,
-        plain: bytes,
-    ) -> None:
-        """Accept on *bound*; *plain* is the answer to HTTP without TLS.
-
-        *connect* makes the protocol of a connection, from when it was accepted (loop
-        time) and its slot.
-        """
+    def __init__(self, bound: socket.socket, seconds: float, places: Places) -> None:
+        """Accept on *bound*; a peer has *seconds* until it is a connection."""
+        self.seconds = seconds
+        self.places = places
+        self.loop = asyncio.get_running_loop()
         self._bound = bound
-        self._tls = tls
-        self._seconds = limits.head_seconds
-        self._connect = connect
-        self._places = places
-        self._plain = plain
-        self._loop = asyncio.get_running_loop()
         self._pending: set[asyncio.Task[bool]] = set()
         self._paused: asyncio.TimerHandle | None = None
+
+    @abstractmethod
+    async def greet(
+        self, connected: socket.socket, since: float, place: ConnectionSlot
+    ) -> bool:
+        """Take one peer until it is a connection; tell whether it is one now."""
 
     def start(self, backlog: int) -> None:
         """Listen."""
@@ -80,10 +72,10 @@ class Handshakes:
             task.cancel()
 
     def _resume(self) -> None:
-        self._loop.add_reader(self._bound, self._accept)
+        self.loop.add_reader(self._bound, self._accept)
 
     def _pause(self) -> None:
-        self._loop.remove_reader(self._bound)
+        self.loop.remove_reader(self._bound)
 
     def _accept(self) -> None:
         """Accept a few at a time: connections that are open want the loop too."""
@@ -96,19 +88,30 @@ class Handshakes:
                 # Out of descriptors: the queue would wake us again at once.
                 _log.warning("nobody is accepted for a moment: %s", error)
                 self._pause()
-                self._paused = self._loop.call_later(_PAUSE_SECONDS, self._resume)
+                self._paused = self.loop.call_later(_PAUSE_SECONDS, self._resume)
                 return
             self._begin(connected)
 
     def _begin(self, connected: socket.socket) -> None:
-        place = self._places.take(lambda: tcp_peer_uid(connected), connected.close)
+        place = self.places.take(lambda: tcp_peer_uid(connected), connected.close)
         if place is None:
             connected.close()
             return
-        task = asyncio.create_task(self._greet(connected, self._loop.time(), place))
+        connected.setblocking(False)
+        task = asyncio.create_task(self._greeted(connected, self.loop.time(), place))
         place.drop = task.cancel
         self._pending.add(task)
         task.add_done_callback(partial(self._ended, connected, place))
+
+    async def _greeted(
+        self, connected: socket.socket, since: float, place: ConnectionSlot
+    ) -> bool:
+        try:
+            return await self.greet(connected, since, place)
+        except (OSError, TimeoutError) as error:
+            # An ssl.SSLError is an OSError: an old version, rubbish, no trust in us.
+            _log.debug("a handshake failed: %s", error)
+            return False
 
     def _ended(
         self, connected: socket.socket, place: ConnectionSlot, task: asyncio.Task[bool]
@@ -120,68 +123,96 @@ class Handshakes:
         if error is not None:
             _log.error("a handshake broke", exc_info=error)
         if task.cancelled() or error is not None or not task.result():
-            self._places.leave(place)
+            self.places.leave(place)
 
-    async def _greet(
-        self, connected: socket.socket, since: float, place: ConnectionSlot
-    ) -> bool:
-        """Take one peer through its handshake; tell whether it is a connection now."""
-        try:
-            connected.setblocking(False)
-            async with asyncio.timeout_at(since + self._seconds):
-                first = await self._peek(connected)
-                if not first:
-                    return False
-                if first[0] != _HANDSHAKE:
-                    await self._refuse(connected)
-                    return False
-                await self._loop.connect_accepted_socket(
-                    lambda: self._connect(since, place),
-                    # From here on the transport closes it.
-                    socket.socket(fileno=connected.detach()),
-                    ssl=self._tls.context(),
-                    ssl_handshake_timeout=self._seconds,
-                    ssl_shutdown_timeout=_SHUTDOWN_SECONDS,
-                )
-                return True
-        except (OSError, TimeoutError) as error:
-            # An ssl.SSLError is an OSError: an old version, rubbish, no trust in us.
-            _log.debug("a handshake failed: %s", error)
-        return False
-
-    async def _peek(self, connected: socket.socket) -> bytes:
-        """Return the first byte, left in the socket."""
-        readable = self._loop.create_future()
+    async def peek(self, connected: socket.socket, size: int = 1) -> bytes:
+        """Return up to *size* first bytes, left in the socket; none at its end."""
+        readable = self.loop.create_future()
 
         def ready() -> None:
             if not readable.done():
                 readable.set_result(None)
 
-        self._loop.add_reader(connected, ready)
+        self.loop.add_reader(connected, ready)
         try:
             await readable
         finally:
-            self._loop.remove_reader(connected)
-        return connected.recv(1, socket.MSG_PEEK)
+            self.loop.remove_reader(connected)
+        return connected.recv(size, socket.MSG_PEEK)
 
-    async def _refuse(self, connected: socket.socket) -> None:
-        """Answer in plain HTTP that this port speaks TLS."""
-        await self._loop.sock_sendall(connected, self._plain)
+    async def connect(
+        self,
+        connected: socket.socket,
+        protocol: Callable[[], asyncio.Protocol],
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        """Hand a peer on to its protocol, after a handshake where there is *tls*."""
+        await self.loop.connect_accepted_socket(
+            protocol,
+            # From here on the transport closes it.
+            socket.socket(fileno=connected.detach()),
+            ssl=tls,
+            ssl_handshake_timeout=self.seconds if tls else None,
+            ssl_shutdown_timeout=_SHUTDOWN_SECONDS if tls else None,
+        )
+
+    async def refuse(self, connected: socket.socket, answer: bytes) -> None:
+        """Send *answer* and hang up."""
+        await self.loop.sock_sendall(connected, answer)
         connected.shutdown(socket.SHUT_WR)
         # What is unread at a close resets the connection, and the answer is lost.
         dropped = 0
         with contextlib.suppress(OSError):
             while dropped < _DROPPED_BYTES:
-                read = await self._loop.sock_recv(connected, 4096)
+                read = await self.loop.sock_recv(connected, 4096)
                 if not read:
                     return
                 dropped += len(read)
+
+
+class Handshakes(Acceptor):
+    """Accepts TLS on one socket; who has finished its handshake is a connection."""
+
+    def __init__(
+        self,
+        listener: Listener,
+        bound: socket.socket,
+        tls: ServerTls,
+        *,
+        connect: Factory,
+    ) -> None:
+        """Accept on *bound* for *listener*.
+
+        *connect* makes the protocol of a connection, from when it was accepted (loop
+        time) and its slot.
+        """
+        super().__init__(bound, listener.limits.head_seconds, listener.places)
+        self._tls = tls
+        self._connect = connect
+        told = listener.shape(400, "this port speaks TLS: ask with https")
+        self._plain = written(told)
+
+    async def greet(
+        self, connected: socket.socket, since: float, place: ConnectionSlot
+    ) -> bool:
+        """Take one peer through its handshake; tell whether it is a connection now."""
+        async with asyncio.timeout_at(since + self.seconds):
+            first = await self.peek(connected)
+            if first and first[0] != HANDSHAKE:
+                await self.refuse(connected, self._plain)
+            if not first or first[0] != HANDSHAKE:
+                return False
+            await self.connect(
+                connected, lambda: self._connect(since, place), self._tls.context()
+            )
+            return True
 
 
 _BACKLOG: Final = 1024
 _STEPS: Final = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02)
 _CANCEL_SECONDS: Final = 0.5
 T = TypeVar("T")
+AcceptorFactory = Callable[["Listener", socket.socket], Acceptor]
 
 
 class Listener:
@@ -197,6 +228,7 @@ class Listener:
         *,
         tls: ServerTls | None,
         held: socket.socket | None,
+        acceptor: AcceptorFactory | None = None,
     ) -> None:
         self.limits = limits
         self.shape = shape
@@ -211,7 +243,8 @@ class Listener:
         self._address = bound.getsockname()
         self._inode = _inode(self.path) if self._unix else None
         self._tls = tls
-        self._server: asyncio.Server | Handshakes | None = None
+        self._acceptor = acceptor
+        self._server: asyncio.Server | Acceptor | None = None
         self.places = Places(file_limit(limits.connections))
         self._dated = -1.0
 
@@ -239,15 +272,15 @@ class Listener:
         def connect() -> asyncio.Protocol:
             return BoundedProtocol(self, loop)
 
-        if self._tls is not None:
-            told = self.shape(400, "this port speaks TLS: ask with https")
+        if self._acceptor is not None:
+            self._server = self._acceptor(self, self._socket)
+            self._server.start(_BACKLOG)
+        elif self._tls is not None:
             self._server = Handshakes(
+                self,
                 self._socket,
                 self._tls,
-                self.limits,
                 connect=lambda since, slot: BoundedProtocol(self, loop, since, slot),
-                places=self.places,
-                plain=written(told),
             )
             self._server.start(_BACKLOG)
         else:
@@ -325,17 +358,31 @@ class Server:
         shape: Shape = oauth_error,
         tls: ServerTls | None = None,
         held: socket.socket | None = None,
+        acceptor: AcceptorFactory | None = None,
     ) -> Listener:
         """Serve *app* on *bound*, over TLS where given.
 
-        `stop` closes *bound* and *held*, a socket that keeps a port from others.
+        `stop` closes *bound* and *held*, a socket that keeps a port from others. An
+        *acceptor* decides itself what becomes a connection.
         """
         listener = Listener(
-            app, bound, self._clock, limits or Limits(), shape, tls=tls, held=held
+            app,
+            bound,
+            self._clock,
+            limits or Limits(),
+            shape,
+            tls=tls,
+            held=held,
+            acceptor=acceptor,
         )
         self._listeners.append(listener)
         await listener.start()
         return listener
+
+    async def drop(self, listener: Listener) -> None:
+        """Stop one listener at once."""
+        self._listeners.remove(listener)
+        await listener.stop(0.0)
 
     async def stop(self, grace: float = 2.0) -> None:
         """Stop every listener within about *grace* seconds and one more."""

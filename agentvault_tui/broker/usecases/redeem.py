@@ -170,8 +170,21 @@ async def revoke_token(broker: Broker, agent: Agent, token: str) -> None:
             one was not cut (RFC 7009 section 2.2.1).
     """
     found = broker.registry.token(sha256_hex(token))
-    if found is None or found.agent_id != agent.id:
-        return
+    if found is not None and found.agent_id == agent.id:
+        await end_token(broker, agent, found)
+
+
+async def end_token(broker: Broker, agent: Agent, found: Token) -> None:
+    """End a live token that its agent has no more use for.
+
+    Args:
+        broker: the broker.
+        agent: whose.
+        found: the token.
+
+    Raises:
+        LedgerUnwritableError: see `revoke_token`.
+    """
     if not broker.cuts.may_end(agent.id):
         raise LedgerUnwritableError("what you ended before is not recorded yet")
     if broker.registry.drop_token(found):

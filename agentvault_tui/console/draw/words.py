@@ -63,7 +63,13 @@ _DECIDED: Final = frozenset(
 )
 """What a person decided, and what did not come about."""
 _DAILY: Final = frozenset(
-    {"gateway.result", "token.exchanged", "token.revoked", "token.used"}
+    {
+        "gateway.result",
+        "gateway.tunnel",
+        "token.exchanged",
+        "token.revoked",
+        "token.used",
+    }
 )
 """As frequent as what is allowed, and as quiet; a cut has an event of its own."""
 
