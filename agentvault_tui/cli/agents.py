@@ -206,7 +206,7 @@ def revoke_agent(
     if answer.agent:
         print_elsewhere(out, answer.agent)
     if not answer.recorded:
-        kept = _KEPT.get(answer.durable_in, _KEPT["memory"])
+        kept = _KEPT.get(answer.kept, _KEPT["memory"])
         out.note(f"in force, and not in the ledger yet: {kept}")
     if everyone:
         out.line("nothing is issued until `agentvault agents restore --all`")

@@ -316,12 +316,12 @@ def export(
                 "format": form,
                 "ledger": done.ledger,
                 "events": done.count,
-                "head": done.head.seq,
-                "hash": done.head.hash,
+                "head": done.last.seq,
+                "hash": done.last.hash,
             }
         )
         return
-    out.line(f"{done.count} events up to {done.head.seq} in ", out.cell(file))
+    out.line(f"{done.count} events up to {done.last.seq} in ", out.cell(file))
     if form == "jsonl":
         out.line("check it anywhere: agentvault audit verify ", out.cell(file))
 

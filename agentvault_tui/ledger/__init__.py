@@ -2,7 +2,7 @@
 
 from agentvault_tui.ledger.accepting import accept_rollback
 from agentvault_tui.ledger.activity import ALLOWED, REDEEMED, Activity, Count
-from agentvault_tui.ledger.export import Exported, export_ledger
+from agentvault_tui.ledger.export import export_ledger
 from agentvault_tui.ledger.journal import CAPACITY, CutJournal, KeptCut, encode_cuts
 from agentvault_tui.ledger.ledger import Ledger
 from agentvault_tui.ledger.opening import CHECKED_AT_START
@@ -51,7 +51,6 @@ __all__ = [
     "DropScopeTokens",
     "DropToken",
     "EventQuery",
-    "Exported",
     "Head",
     "KeptCut",
     "Ledger",

@@ -8,10 +8,12 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
+
+import msgspec
 
 from agentvault_tui.clock import iso
 from agentvault_tui.csvrows import COLUMNS, cells
@@ -22,22 +24,10 @@ from agentvault_tui.ledger.batch import read_tip
 from agentvault_tui.ledger.chain import written
 from agentvault_tui.ledger.opening import read_ledger_id
 from agentvault_tui.ledger.places import hash_at
-from agentvault_tui.ledger.records import Head
 from agentvault_tui.ledger.schema import storage_errors
-from agentvault_tui.ledger.verify import FORMAT, lines_of
+from agentvault_tui.ledger.verify import EventHash, ExportHeader, lines_of
 
 _OTHER_NAME: Final = "choose another name, or --force to replace it"
-
-
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """What an export holds."""
-
-    ledger: str
-    count: int
-    first: Head
-    """The link before the first event."""
-    head: Head
 
 
 def export_ledger(
@@ -48,7 +38,7 @@ def export_ledger(
     after: int = 0,
     replace: bool = False,
     now: datetime,
-) -> Exported:
+) -> ExportHeader:
     """Write every event behind *after* to *target*, mode 0600, whole or not at all.
 
     Works beside a running broker: it exports up to the head found at the start.
@@ -62,7 +52,7 @@ def export_ledger(
         now: the time of the export, for its header.
 
     Returns:
-        how many events there were, and where the chain ended.
+        the export's header: how many events there were, and where the chain ended.
 
     Raises:
         NotFoundError: there is no ledger, or it does not reach *after*.
@@ -79,50 +69,44 @@ def export_ledger(
         if any(map(folder.is_relative_to, own)):
             # The database, the head file, keys, the policy: an export replaces none.
             raise UsageError(f"{target} is a file of the home", "choose another folder")
-    with storage_errors(home.database):
-        db = schema.open_reader(home.database)
+    with (
+        storage_errors(home.database),
+        closing(schema.open_reader(home.database)) as db,
+    ):
+        schema.check_schema(db, home.database)
+        ledger_id = read_ledger_id(db, home.database)
+        header = _extent(db, ledger_id, after, now)
         try:
-            schema.check_schema(db, home.database)
-            exported = _extent(db, read_ledger_id(db, home.database), after)
-            try:
-                with private_draft(target, replace=replace) as file:
-                    lines = lines_of(db, after, exported.head.seq)
-                    if form == "jsonl":
-                        _write_lines(file, lines, exported, now)
-                    else:
-                        _write_csv(file, lines)
-            except FileExistsError as error:
-                raise UsageError(f"{target} is there already", _OTHER_NAME) from error
-            except OSError as error:
-                raise UsageError(
-                    f"cannot write {target} ({error.strerror})", "choose another file"
-                ) from error
-        finally:
-            db.close()
-    return exported
+            with private_draft(target, replace=replace) as file:
+                lines = lines_of(db, after, header.last.seq)
+                if form == "jsonl":
+                    file.write(msgspec.json.encode(header) + b"\n")
+                    file.writelines(lines)
+                else:
+                    _write_csv(file, lines)
+        except FileExistsError as error:
+            raise UsageError(f"{target} is there already", _OTHER_NAME) from error
+        except OSError as error:
+            raise UsageError(
+                f"cannot write {target} ({error.strerror})", "choose another file"
+            ) from error
+    return header
 
 
-def _extent(db: sqlite3.Connection, ledger_id: str, after: int) -> Exported:
+def _extent(
+    db: sqlite3.Connection, ledger_id: str, after: int, now: datetime
+) -> ExportHeader:
     head = read_tip(db, ledger_id).head
     first = hash_at(db, ledger_id, after)
     if first is None or after > head.seq:
         raise NotFoundError(f"the ledger has no event {after}")
-    return Exported(ledger_id, head.seq - after, Head(after, written(first)), head)
-
-
-def _write_lines(
-    file: BinaryIO, lines: Iterator[bytes], exported: Exported, now: datetime
-) -> None:
-    header = {
-        "format": FORMAT,
-        "ledger": exported.ledger,
-        "from": {"seq": exported.first.seq, "hash": exported.first.hash},
-        "to": {"seq": exported.head.seq, "hash": exported.head.hash},
-        "count": exported.count,
-        "exported_at": iso(now),
-    }
-    file.write(json.dumps(header).encode() + b"\n")
-    file.writelines(lines)
+    return ExportHeader(
+        ledger=ledger_id,
+        first=EventHash(after, written(first)),
+        last=EventHash(head.seq, head.hash),
+        count=head.seq - after,
+        exported_at=iso(now),
+    )
 
 
 def _write_csv(file: BinaryIO, lines: Iterator[bytes]) -> None:

@@ -13,7 +13,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
 
 from agentvault_tui.errors import LedgerDamagedError, NotFoundError
 from agentvault_tui.home import Home
@@ -47,6 +50,30 @@ _LOG_CAP: Final = 128 * 1024 * 1024
 _LOOK_EVERY: Final = 100_000
 """Steps of SQLite's between two looks at the log."""
 _PAUSE: Final = 5.0
+
+
+class EventHash(msgspec.Struct):
+    """An event's number and hash."""
+
+    seq: Annotated[int, Meta(ge=0)]
+    hash: Annotated[str, Meta(pattern=rf"\A{PREFIX}[0-9a-f]{{64}}\Z")]
+
+    @property
+    def digest(self) -> bytes:
+        """The hash as bytes."""
+        return bytes.fromhex(self.hash.removeprefix(PREFIX))
+
+
+class ExportHeader(msgspec.Struct, kw_only=True):
+    """The first line of an export, as it is written and read."""
+
+    format: str = FORMAT
+    ledger: str
+    first: EventHash = msgspec.field(name="from")
+    """The event before the first one."""
+    last: EventHash = msgspec.field(name="to")
+    count: int
+    exported_at: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,16 +167,15 @@ def verify_export(path: Path) -> Verification:
     try:
         with path.open("rb") as file:
             header = _read_header(file.readline(_LONGEST_LINE))
-            first = header["from"]
-            walk = _Walk(first["seq"], _digest(first["hash"]), header["ledger"])
-            if walk.seq == 0 and walk.hash != genesis(header["ledger"]):
+            walk = _Walk(header.first.seq, header.first.digest, header.ledger)
+            if walk.seq == 0 and walk.hash != genesis(header.ledger):
                 raise _BadError(None, "the header's genesis is not its ledger's")  # noqa: TRY301 - one report for all
             while line := file.readline(_LONGEST_LINE):
                 _check_line(walk, line)
-            last = header["to"]
-            if (last["seq"], _digest(last["hash"])) != (walk.seq, walk.hash):
+            last = header.last
+            if (last.seq, last.digest) != (walk.seq, walk.hash):
                 raise _BadError(  # noqa: TRY301 - one report for all
-                    walk.seq + 1, f"the header promises events up to {last['seq']}"
+                    walk.seq + 1, f"the header promises events up to {last.seq}"
                 )
     except FileNotFoundError as error:
         raise NotFoundError(f"there is no file {path}") from error
@@ -379,28 +405,14 @@ def _check_line(walk: _Walk, line: bytes) -> None:
     walk.step(seq, stored, body)
 
 
-def _read_header(line: bytes) -> dict[str, Any]:
+def _read_header(line: bytes) -> ExportHeader:
     try:
-        header = json.loads(line)
-        if header["format"] != FORMAT:
-            raise _BadError(None, f"the format is not {FORMAT}")
-        for end in (header["from"], header["to"]):
-            _digest(end["hash"])
-            if type(end["seq"]) is not int or end["seq"] < 0:
-                raise ValueError(end["seq"])  # noqa: TRY301 - one report for all
-        if type(header["ledger"]) is not str:
-            raise TypeError(header["ledger"])  # noqa: TRY301 - one report for all
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        header = msgspec.json.decode(line, type=ExportHeader)
+    except (ValueError, RecursionError) as error:
         raise _BadError(None, "the first line is not an export's header") from error
-    else:
-        return dict(header)
-
-
-def _digest(text: object) -> bytes:
-    digest = bytes.fromhex(str(text).removeprefix(PREFIX))
-    if len(digest) != 32 or not str(text).startswith(PREFIX):
-        raise ValueError("not a hash")
-    return digest
+    if header.format != FORMAT:
+        raise _BadError(None, f"the format is not {FORMAT}")
+    return header
 
 
 def lines_of(db: sqlite3.Connection, after: int, upto: int) -> Iterator[bytes]:

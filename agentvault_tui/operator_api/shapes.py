@@ -200,17 +200,10 @@ class RevokeAnswer(WireShape, kw_only=True):
     effective_ms: float = 0.0
     """Milliseconds from the request until nothing was honoured any more."""
     recorded: bool = True
-    kept: str | UnsetType = UNSET
+    kept: str = "ledger"
     """Where it is durable: ``ledger``, ``journal``, ``stop`` (the next start stops
     everything) or ``memory``."""
     upstream: tuple[StepInfo, ...] = ()
-
-    @property
-    def durable_in(self) -> str:
-        """Where it is durable; a broker that does not say has recorded it."""
-        if self.kept is UNSET:
-            return "ledger" if self.recorded else "memory"
-        return self.kept
 
 
 class RestoreAnswer(WireShape, kw_only=True):

@@ -81,7 +81,7 @@ def lines() -> list[str]:
         "count": len(made),
         "exported_at": iso(START),
     }
-    return [json.dumps(header), *made]
+    return [json.dumps(header, separators=(",", ":")), *made]
 
 
 def test_the_documented_vectors_are_what_the_code_writes() -> None:

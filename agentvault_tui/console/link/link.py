@@ -374,7 +374,7 @@ class BrokerLink:
             told.effective_ms,
             took,
             self.mirror.intake.upstream(told.upstream),
-            told.durable_in,
+            told.kept,
             told.agents or 0,
         )
 

@@ -256,15 +256,14 @@ async def test_revoking_is_measured(fake: FakeOperator, console: Console) -> Non
     ("told", "kept"),
     [
         ({}, "ledger"),
-        ({"recorded": True}, "ledger"),
-        ({"recorded": False}, "memory"),
+        ({"recorded": False, "kept": "memory"}, "memory"),
         ({"recorded": False, "kept": "journal"}, "journal"),
     ],
 )
 async def test_whether_a_cut_was_recorded_is_kept(
     fake: FakeOperator, console: Console, told: dict[str, Any], kept: str
 ) -> None:
-    """Of one agent and of all; a broker that does not say so has recorded it."""
+    """Of one agent and of all."""
     fake.answers["/api/agents/revoke"] = lambda: JSONResponse(told)
     async with console.running():
         one = await console.link.revoke("agt_1", "x")
