@@ -19,7 +19,7 @@ from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.lookup import agent_pages, find_agent
 from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import CliSession
-from agentvault_tui.clock import SystemClock, iso, parse_iso, span
+from agentvault_tui.clock import SystemClock, iso, parse_iso
 from agentvault_tui.console.draw import words
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.mirror import Mirror
@@ -104,11 +104,6 @@ def print_event(out: Output, event: EventInfo) -> None:
     )
 
 
-_THEIRS = ("agent_says", "other_details", "parameters", "resource_indicator")
-"""Members an agent writes: what looks like a code or a link in them is masked."""
-_TEXTS = ("action", "resource", "outcome", "reason", "rule", "decision_id")
-
-
 @audit.command("show", example="agentvault audit show 1842")
 @click.argument("seq", type=click.IntRange(1))
 @pass_session
@@ -134,68 +129,27 @@ def show(session: CliSession, seq: int) -> int:
             }
         )
     else:
-        _print_proof(session.out, found, story, problem)
+        _print_proof(session.out, found, story, proof, problem)
     return 1 if problem else 0
 
 
 def _print_proof(
-    out: Output, found: EventProofInfo, story: StoryInfo, problem: str
+    out: Output, found: EventProofInfo, story: StoryInfo, proof: Proof, problem: str
 ) -> None:
-    out.fields(_fields(out, found.event))
-    out.line("")
-    if len(story.events) > 1:
-        more = "" if story.complete else ", and more"
-        out.line(Cell(out.shown(f"story of {len(story.events)} events{more}"), "quiet"))
-        for row in _story(out, story.events, found.event.seq):
-            out.row(*row)
-        out.line("")
-    out.fields(
-        [
-            ("hash", found.hash),
-            ("previous", found.previous_hash),
-            ("computed", out.word("fault") if problem else out.word("ok")),
-            ("problem", problem) if problem else None,
-        ]
-    )
-    out.line("")
-    out.line(Cell(out.shown(found.body, 100_000)))
+    from agentvault_tui.console.draw.evidence import EventEvidence, evidence
 
-
-def _fields(out: Output, event: EventInfo) -> Iterator[tuple[str, Cell | object]]:
-    """Yield every member that says something; an agent's own words are masked."""
-    actor = event.actor
-    yield "event", event.seq
-    yield "time", event.time
-    yield "type", event.type
-    yield "actor", f"{actor.name} ({actor.kind}, {actor.id})"
-    yield "agent", event.agent_id
-    for name in _TEXTS:
-        if (text := getattr(event, name)) is None:
-            continue
-        if name == "reason" and actor.kind == "agent":
-            text = out.own_words(text, 2000)
-        yield name.replace("_", " "), text
-    for name, value in event.detail.items():
-        own = name in _THEIRS
-        yield out.shown(name, 30), out.own_words(value, 2000) if own else value
-
-
-def _story(
-    out: Output, events: Iterable[EventInfo], here: int
-) -> Iterator[tuple[tuple[int, Cell], ...]]:
-    before = None
-    for event in events:
-        moment = parse_iso(event.time)
-        gap = "" if before is None else f"+{span((moment - before).total_seconds())}"
-        before = moment
-        mark = "*" if event.seq == here else " "
-        yield (
-            (9, Cell(out.shown(f"{mark}{event.seq}"), "quiet")),
-            (12, out.cell(gap or f"{event.time[11:23]}Z", "quiet")),
-            (20, out.cell(event.type)),
-            (10, out.word(event.outcome or " ")),
-            (0, out.cell(event.actor.name, "strong")),
+    mirror = _empty_mirror(ascii_only=out.ascii_only)
+    row, *rows = map(mirror.intake.event, (found.event, *story.events))
+    known = EventEvidence(proof, tuple(rows), story.complete, row.seq)
+    out.rows(
+        evidence(
+            *(out.pen, mirror, row, known, problem),
+            width=out.width or 100,
+            raw=False,
+            raw_key="the last line",
         )
+    )
+    out.line(Cell(out.shown(found.body, 100_000)))
 
 
 @audit.command("past", example="agentvault audit past --at 2h")

@@ -11,13 +11,16 @@ import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
 from agentvault_tui.lures import mask_lures
 from agentvault_tui.operator_api.codec import encode
 from agentvault_tui.text import TWINS, Shown, cell_width, clip, visible
+
+if TYPE_CHECKING:
+    from agentvault_tui.console.draw.lines import Pen, Row
 
 _STYLES: Final[Mapping[str, Mapping[str, Any]]] = {
     "good": {"fg": "green"},
@@ -108,6 +111,23 @@ class Output:
         """Print one line; a plain `str` must be our own words."""
         texts = (Cell(Shown(cell)) if isinstance(cell, str) else cell for cell in cells)
         self._write("".join(self._paint(cell) for cell in texts))
+
+    @property
+    def pen(self) -> Pen:
+        """What rows of the console's are written with here."""
+        from agentvault_tui.console.draw import glyphs
+        from agentvault_tui.console.draw.lines import Pen
+        from agentvault_tui.console.draw.theme import palette
+
+        alphabet = glyphs.ASCII if self.ascii_only else glyphs.UNICODE
+        return Pen(palette("ansi-dark" if self.colour else "mono"), alphabet)
+
+    def rows(self, rows: Iterable[Row]) -> None:
+        """Print rows that `pen` wrote."""
+        for row in rows:
+            styled = (style.render(text) for text, style in row)
+            plain = (text for text, _ in row)
+            self._write("".join(styled if self.colour else plain).rstrip())
 
     def raw(self, row: str) -> None:
         """Print a row that may hold escape sequences of our own."""

@@ -11,14 +11,13 @@ from msgspec import to_builtins
 from agentvault_tui.cli.device import followed, print_device
 from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.lookup import find_agent
-from agentvault_tui.cli.output import Cell, Output
+from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.console.state.records import STEPUP_WORDS, stepup_state
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.requests import DecisionRequest, StepUpQuery
 from agentvault_tui.operator_api.shapes import StepUpInfo
-from agentvault_tui.text import Shown, clip
 
 _GRANTED: Final = frozenset({"approved", "redeemed"})
 
@@ -50,31 +49,26 @@ def list_stepups(
     if not answer.stepups:
         out.line("nothing waits for a person")
         return
+    from agentvault_tui.console.state.intake import Intake
+
+    read = Intake(ascii_only=out.ascii_only).stepup
     out.table(
-        (
-            "ID",
-            "STATUS",
-            "AGENT",
-            "ACTION",
-            "RESOURCE",
-            "RISK",
-            "FINGERPRINT",
-            "EXPIRES",
-        ),
+        ("ID", "STATUS", "AGENT", "WANTS", "ON", "RISK", "FINGERPRINT", "EXPIRES"),
         [
             [
                 item.id,
                 out.word(stepup_state(item.status)),
                 out.cell(item.agent_name, "strong", 40),
-                out.cell(item.action, limit=40),
+                out.cell(f"{row.action} {row.gist}".strip(), limit=60),
                 out.cell("NOTHING LIMITS IT", "bad")
                 if item.unlimited
                 else out.cell(item.resource, limit=40),
                 out.word(item.risk),
                 *(item.fingerprint, item.expires_at[11:19] + "Z"),
             ]
-            for item in answer.stepups
+            for item, row in zip(answer.stepups, map(read, answer.stepups), strict=True)
         ],
+        keep=("ID", "WANTS"),
     )
 
 
@@ -87,7 +81,8 @@ def show_stepup(session: CliSession, stepup_id: str) -> None:
     found = client.call(calls.STEPUP, id=stepup_id)
     before = client.call(calls.BEFORE, id=stepup_id).stepups
     if not out.print_json({**to_builtins(found), "before": before}):
-        print_stepup(out, found, before)
+        owner = client.call(calls.AGENT, id=found.agent_id).owner
+        print_stepup(out, found, before, owner)
 
 
 @stepup.command("approve", example="agentvault stepup approve sup_8m1c4tq9x2w7k3zn")
@@ -103,7 +98,8 @@ def approve_stepup(session: CliSession, stepup_id: str) -> int:
     asked = client.call(calls.STEPUP, id=stepup_id)
     if not session.json:
         before = client.call(calls.BEFORE, id=stepup_id).stepups
-        print_stepup(out, asked, before)
+        owner = client.call(calls.AGENT, id=asked.agent_id).owner
+        print_stepup(out, asked, before, owner)
     # The digest of what was printed above, not of whatever stands there by now.
     approval = DecisionRequest(id=asked.id, decision="approve", digest=asked.digest)
     started = client.call(calls.DECIDE, approval)
@@ -135,62 +131,20 @@ def deny_stepup(session: CliSession, stepup_id: str, reason: str) -> None:
         _print_end(session.out, denied)
 
 
-def print_stepup(out: Output, item: StepUpInfo, before: Iterable[StepUpInfo]) -> None:
-    """Print what a decision is about; the agent's own words last."""
-    from agentvault_tui.console.state import stepups as words
+def print_stepup(
+    out: Output, item: StepUpInfo, before: Iterable[StepUpInfo], owner: str = ""
+) -> None:
+    """Print everything a decision is about; the agent's own words stand last."""
+    from agentvault_tui.console.draw.stepup import PastDecisions, StepUpFacts, whole
     from agentvault_tui.console.state.intake import Intake
 
-    make = Intake(ascii_only=out.ascii_only).stepup
-    row, agent = make(item), out.shown(item.agent_name, 60)
-    if row.unlimited:
-        out.line(Cell(Shown(words.no_limits(row)), "bad"))
-    now = SystemClock().now()
-    then = [make(each) for each in before]
-    times = "once, at" if item.count == 1 else f"{item.count} times, first at"
-    decided = [words.tally(then), *words.sentences(then, row, now)]
-    out.fields(
-        [
-            ("step-up", item.id),
-            ("fingerprint", out.cell(item.fingerprint, "strong")),
-            ("agent", Cell(Shown(f"{agent} ({out.shown(item.agent_id)})"))),
-            ("wants to", out.cell(item.action, "strong")),
-            ("on", item.resource),
-            *_listed("with", map(" = ".join, row.parameters or (("no parameters",),))),
-            *_listed("also", map(" = ".join, row.others)),
-            ("scope", item.scope),
-            ("risk", out.word(item.risk)),
-            ("asked by", f"{item.rule}: {item.why}"),
-            ("you grant", f"{words.granted(row)}, recorded under your name"),
-            ("asked", f"{times} {item.requested_at}"),
-            ("expires", item.expires_at),
-            ("status", out.word(stepup_state(item.status))),
-            ("problem", item.problem) if item.problem else None,
-            *_decider(out, item),
-            *_listed("before", decided),
-            ("it says (unverified)", out.own_words(item.reason, 2000, "quiet"))
-            if item.reason
-            else None,
-        ]
+    intake = Intake(ascii_only=out.ascii_only)
+    past = PastDecisions(tuple(map(intake.stepup, before)))
+    asked = StepUpFacts(
+        intake.stepup(item), intake.shown(owner), past, SystemClock().now()
     )
-
-
-def _listed(label: str, lines: Iterable[str]) -> list[tuple[str, Cell]]:
-    """Put each on a line of its own, under one label."""
-    return [
-        (label if number == 0 else "", Cell(clip(line, 1080)))
-        for number, line in enumerate(lines)
-    ]
-
-
-def _decider(out: Output, item: StepUpInfo) -> list[tuple[str, Cell]]:
-    by = item.decided_by
-    if not by:
-        return []
-    factor = f", {'+'.join(by.amr)}" if by.amr else ""
-    rows = [("decided by", out.cell(f"{by.name} ({by.sub}{factor})"))]
-    if item.denial:
-        rows.append(("reason", out.cell(item.denial, limit=1000)))
-    return rows
+    rows, _ = whole(asked, out.pen, out.width or 100)
+    out.rows(rows)
 
 
 def _print_end(out: Output, item: StepUpInfo) -> None:

@@ -357,10 +357,10 @@ def test_show_tells_an_event_and_computes_its_link(av: Run, agent: Agent) -> Non
     for words in (
         "stepup.requested",
         agent.name,
-        "story of 2 events",
+        "2 events in",
         shown["hash"],
         shown["previous_hash"],
-        "computed",
+        "verified here: computed again",
         shown["body"],
     ):
         assert words in people
@@ -380,7 +380,7 @@ def test_show_says_when_the_link_does_not_hold(
     monkeypatch.setattr(evidence.Proof, "read", forged)
     answer = av("audit", "show", seq)
     assert answer.code == 1
-    assert "fault" in answer.out
+    assert "does not match" in answer.out
     assert "not that of the recorded body" in answer.out
 
 

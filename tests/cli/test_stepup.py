@@ -77,7 +77,7 @@ def test_a_step_up_from_request_to_token(
     assert [item["id"] for item in listed.json["stepups"]] == [stepup_id]
     shown = av("stepup", "show", stepup_id)
     fingerprint = listed.json["stepups"][0]["fingerprint"]
-    for word in (agent.name, agent.id, "amount = 4200", "Northwind GmbH", fingerprint):
+    for word in (agent.name, agent.id, "amount", "4200", "Northwind GmbH", fingerprint):
         assert word in shown.out
     process = start("stepup", "approve", stepup_id, "--json")
     started = first_line(process)
@@ -172,8 +172,8 @@ def test_approve_on_a_terminal_shows_all_then_code_and_link(
         text = terminal.read_until(lambda text: "The code lives" in text)
         device = av("stepup", "show", stepup_id, "--json").json["device"]
         before, _, after = text.partition("On this machine open")
-        assert "amount = 4200" in before
-        assert "fingerprint" in before
+        assert "4200" in before
+        assert "Fingerprint" in before
         assert device["user_code"] in after
         assert device["verification_uri"] in after
         home = broker.env["AGENTVAULT_HOME"]
@@ -229,7 +229,7 @@ def test_an_agents_lure_is_masked_and_inert(av: Run, agent: Agent) -> None:
     out = av("stepup", "show", asked["auth_req_id"]).out
     assert "KDRT" not in out
     assert "evil.test" not in out
-    assert "(1 code and 1 link masked)" in out
+    assert "1 code and 1 link masked" in out
     assert all(row.isprintable() for row in out.split("\n"))
     listed = av("stepup", "list", "--json").out
     assert listed.isascii()
@@ -380,12 +380,13 @@ def test_a_providers_token_is_told_for_what_it_is(
         "denial": None,
         "reason": None,
     }
-    for connection, said in ((None, "this, once, within 5:00"), ("bank", "at bank")):
+    for connection, said in ((None, "once, within 5:00"), ("bank", "at bank")):
         asked = filled(StepUpInfo, {**item, "connection": connection})
         print_stepup(Output(), asked, [])
         told = capsys.readouterr().out
         assert said in told
-        assert ("until the provider ends it" in told) is (connection is not None)
+        lasts = "untiltheproviderendsit" in "".join(told.split())
+        assert lasts is (connection is not None)
 
 
 def test_the_command_line_shows_what_limits_nothing_and_what_else_is_said(
@@ -407,7 +408,7 @@ def test_the_command_line_shows_what_limits_nothing_and_what_else_is_said(
     }
     print_stepup(Output(colour=True), filled(StepUpInfo, item), [])
     told = capsys.readouterr().out
-    assert told.startswith("\x1b[31mNOTHING LIMITS THIS: payer may use send:payment")
+    assert told.startswith("\x1b[1;31mNOTHING LIMITS THIS: payer may use send:payment")
     assert "for anything, once, within 5:00." in told.splitlines()[0]
     others = [{"type": "payment_initiation", "creditorAccount": {"iban": "DE02"}}]
     more = {
@@ -417,6 +418,8 @@ def test_the_command_line_shows_what_limits_nothing_and_what_else_is_said(
     }
     print_stepup(Output(), filled(StepUpInfo, {**item, **more}), [])
     told = capsys.readouterr().out
-    assert 'payment_initiation: creditorAccount = {"iban": "DE02"}' in told
-    assert "resource indicator = x:y" in told
+    assert "payment_initiation: creditorAccount" in told
+    assert '{"iban": "DE02"}' in told
+    assert "resource indicator" in told
+    assert "x:y" in told
     assert "NOTHING LIMITS" not in told

@@ -14,6 +14,7 @@ from agentvault_tui.console.state.moments import clock_time, countdown, plural
 from agentvault_tui.console.state.records import StepUpRow
 from agentvault_tui.console.state.stepups import (
     cause,
+    ended,
     granted,
     handed_out,
     no_limits,
@@ -59,7 +60,7 @@ def tally_row(asked: StepUpFacts, pen: Pen, width: int) -> Row:
 def listed_before(asked: StepUpFacts, pen: Pen, width: int) -> list[Row]:
     """Write each on a row: when, how and by whom, and what was otherwise then."""
     palette, rows = pen.palette, asked.before.rows or ()
-    endings = [pen.clip(stepups.ended(row), _ENDED) for row in rows]
+    endings = [pen.clip(ended(row), _ENDED) for row in rows]
     column = max((cell_width(ending) for ending in endings), default=0)
     found = []
     for row, ending in zip(rows, endings, strict=True):
@@ -162,6 +163,10 @@ def _whole(
         ("Expires", f"{row.expires_at:%Y-%m-%d} {clock_time(row.expires_at)}"),
         ("Step-up", row.id),
         ("Digest", row.digest),
+        ("Fingerprint", row.fingerprint),
+        ("Status", _status(row)),
+        *([("Last try", row.problem)] if row.problem and row.open else []),
+        *([("It was told", row.denial)] if row.denial else []),
     ]
     rows: list[Row] = _warning(row, pen, width)
     for label, value in facts:
@@ -175,6 +180,13 @@ def _whole(
     if masked:
         rows.append(((masked, pen.palette.waiting),))
     return trusted, tuple(rows)
+
+
+def _status(row: StepUpRow) -> str:
+    """Say whether it waits, or how it ended, by whom and by which factors."""
+    by = row.decided_by
+    proof = f" ({', '.join(by.amr)})" if by and by.amr else ""
+    return row.state if row.open else f"{ended(row)}{proof}"
 
 
 def _warning(row: StepUpRow, pen: Pen, width: int) -> list[Row]:

@@ -11,12 +11,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.color import Color
 from rich.style import Style
-from textual.app import App
-from textual.theme import Theme
+
+if TYPE_CHECKING:
+    from textual.app import App
+    from textual.theme import Theme
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +196,8 @@ def choose(wanted: str, environ: Mapping[str, str]) -> tuple[str, str | None]:
 
 def install(app: App[Any], name: str) -> None:
     """Register all themes with *app* and put *name* on."""
-    for theme in THEMES:
-        app.register_theme(theme)
+    for known, colours in _COLOURS.items():
+        app.register_theme(_theme(known, colours))
     app.theme = name
 
 
@@ -219,6 +221,8 @@ _ANSI_VARIABLES: Final = {
 
 
 def _theme(name: str, colours: Colours) -> Theme:
+    from textual.theme import Theme  # noqa: PLC0415 - the command line does without
+
     ink = colours.ground if not colours.ansi else "ansi_default"
     return Theme(
         name=name,
@@ -307,5 +311,4 @@ def _rich(colour: str) -> Color:
 
 FOCUS: Final = Style(reverse=True, bold=True)
 """Added to the one thing the next Enter goes to, under any theme."""
-THEMES: Final = tuple(_theme(name, colours) for name, colours in _COLOURS.items())
 _PALETTES: Final = {name: _palette(colours) for name, colours in _COLOURS.items()}

@@ -131,11 +131,8 @@ def facts(
     row: StepUpRow, owner: Shown, now: datetime, before: PastDecisions
 ) -> Iterator[str]:
     """Tell all of a request: trusted facts first, the agent's own words last."""
-    yield f"Step-up {row.fingerprint}, {row.state}"
-    if row.open:
-        yield f"  It ends in {countdown(row.remaining(now))}."
-    if row.problem:
-        yield f"  Last try: {row.problem}"
+    left = f", ends in {countdown(row.remaining(now))}" if row.open else ""
+    yield f"Step-up {row.fingerprint}, {row.state}{left}"
     rows, _ = whole(StepUpFacts(row, owner, before, now), PEN, WIDTH)
     yield from written(rows)
 
