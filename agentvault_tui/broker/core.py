@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple, Protocol
@@ -49,6 +49,8 @@ log = logging.getLogger("agentvault.broker")
 _DECISIONS_A_TURN: Final = 2
 """Requests decided in a turn of the event loop, about a millisecond."""
 _OTHERS_A_TURN: Final = 8
+_PIECES_A_TURN: Final = 2
+"""Of some hundred kilobytes, each about half a millisecond."""
 
 SYSTEM = Actor(ActorKind.SYSTEM, "broker", "broker")
 """The actor of expiry, start, stop and reload."""
@@ -152,6 +154,10 @@ class Broker:
         default_factory=lambda: AdmissionQueue(_OTHERS_A_TURN)
     )
     """Admits calls through the gateway."""
+    stream_line: AdmissionQueue = field(
+        default_factory=lambda: AdmissionQueue(_PIECES_A_TURN)
+    )
+    """Admits pieces of the long bodies of calls that are under way."""
     replays: ReplayStore = field(default_factory=ReplayStore)
     """Assertions that were used."""
     tenant_kind: str = "auth0"
@@ -216,7 +222,10 @@ class Broker:
     @contextmanager
     def cutting(self) -> Iterator[None]:
         """Pause admission: no agent's request begins during the block."""
-        with self.line.paused(), self.side_line.paused(), self.call_line.paused():
+        lines = (self.line, self.side_line, self.call_line, self.stream_line)
+        with ExitStack() as paused:
+            for line in lines:
+                paused.enter_context(line.paused())
             yield
 
     def cut_calls(

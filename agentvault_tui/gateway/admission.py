@@ -69,6 +69,10 @@ class Admission:
 
     # Who asks
 
+    async def pace(self) -> None:
+        """Let others have their turn, a revocation above all, before a next piece."""
+        await self._broker.stream_line.enter()
+
     async def authenticate(
         self, secret: str | None, detail: dict[str, Any], hashed: str | None = None
     ) -> Caller:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,6 +26,7 @@ from agentvault_tui.gateway.refusals import (
     CallRefusedError,
     crowded,
     scope_taken,
+    too_many,
     unauthorized,
     unavailable,
 )
@@ -48,6 +49,8 @@ from agentvault_tui.operator_api.gateway import CallInfo
 
 log = logging.getLogger("agentvault.calls")
 
+MOST_OPEN: Final = 256
+"""Calls of one agent at once, held ones too: slow ones take no service from others."""
 HELD_BYTES: Final = 256 * 2**20
 """Of all bodies that wait for a person."""
 _GONE: Final = "invalid_token"
@@ -179,6 +182,8 @@ class Calls:
         self._on_end = on_end
         self._tell = tell
         self._open: dict[str, Call] = {}
+        self._counts: Counter[AgentId] = Counter()
+        """How many of each agent are open."""
         self._changed: dict[str, Call] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._bodies: dict[StepUpId, bytes] = {}
@@ -202,6 +207,20 @@ class Calls:
         refusal.decision_id = request.decision_id
         return refusal
 
+    def _enter(self, call: Call) -> None:
+        self._open[call.id] = call
+        self._counts[call.caller.agent.id] += 1
+
+    def _leave(self, call: Call) -> bool:
+        """Forget a call; tell whether it was open."""
+        if self._open.pop(call.id, None) is None:
+            return False
+        agent_id = call.caller.agent.id
+        self._counts[agent_id] -= 1
+        if not self._counts[agent_id]:
+            del self._counts[agent_id]
+        return True
+
     # Held
 
     @contextlib.contextmanager
@@ -214,13 +233,13 @@ class Calls:
         cut = asyncio.get_running_loop().create_future()
         call.state = "held"
         call.on_cut.append(lambda: cut.set_result(None))
-        self._open[call.id] = call
+        self._enter(call)
         self._note(call)
         try:
             yield cut
         finally:
             call.on_cut.clear()
-            self._open.pop(call.id, None)
+            self._leave(call)
             call.state = "sending"
             self._note(call)
 
@@ -261,12 +280,14 @@ class Calls:
         call.decision_id = request.decision_id
         if overtaken := self._overtaken(call, permit):
             raise await self.denied(request, overtaken, permit.verdict)
+        if self._counts[agent.id] >= MOST_OPEN:
+            raise await self.denied(request, too_many(), permit.verdict)
         reason = "stepup_approved" if call.stepup_id else permit.verdict.reason
         draft = decision(broker, request, Outcome.ALLOWED, reason, permit.verdict)
         if call.stepup_id:
             draft.detail["stepup_id"] = call.stepup_id
         call.attempt_seq = broker.ledger.head.seq
-        self._open[call.id] = call
+        self._enter(call)
         spent = True
         try:
             if permit.spends is None:
@@ -274,12 +295,12 @@ class Calls:
             else:
                 spent = await spend_token(broker, agent, permit.spends, draft)
         except BaseException as error:
-            self._open.pop(call.id, None)
+            self._leave(call)
             if isinstance(error, LedgerError):
                 raise unavailable(error) from None
             raise
         if not spent:
-            self._open.pop(call.id, None)
+            self._leave(call)
             status, code = (403, "already_used") if call.stepup_id else (401, _GONE)
             text = "This was good for one action, which was taken. Ask again."
             refusal = CallRefusedError(status, code, code, text)
@@ -359,7 +380,7 @@ class Calls:
             call: begun.
             ended: ``done``, ``failed`` or ``cut``.
         """
-        if self._open.pop(call.id, None) is None:
+        if not self._leave(call):
             return
         broker = self._broker
         call.ended = "cut" if call.cut is not None else ended

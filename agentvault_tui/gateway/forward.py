@@ -281,7 +281,7 @@ class Forwarder:
                 attach=attach,
                 echo=Echo(attachment.needles),
             )
-            outgoing.body = _stream(call, body, outgoing, failed)
+            outgoing.body = _stream(call, body, outgoing, failed, self._admission.pace)
             own = service.credential.kind == "connection"
             upstream = self._upstream(service, call.caller.agent.id if own else None)
             answer = await upstream.send(outgoing)
@@ -327,6 +327,8 @@ class Forwarder:
                 call.check()
                 call.bytes_in = answer.bytes_in
                 yield chunk
+                if call.bytes_in > _LARGE:
+                    await self._admission.pace()
                 call.check()
             ended = "done"
         except UpstreamError as error:
@@ -405,7 +407,11 @@ async def _pieces_of(content: bytes) -> AsyncIterator[bytes]:
 
 
 def _stream(
-    call: Call, body: Body, outgoing: Outgoing, failed: list[BaseException]
+    call: Call,
+    body: Body,
+    outgoing: Outgoing,
+    failed: list[BaseException],
+    pace: Callable[[], Awaitable[None]],
 ) -> bytes | AsyncIterator[bytes] | None:
     """Return a call's body to be sent; what breaks a stream off goes to *failed*."""
     known = body.known
@@ -424,6 +430,7 @@ def _stream(
                 stalled = loop.call_later(_STALLED_SECONDS, outgoing.abort)
                 yield piece
                 stalled.cancel()
+                await pace()
         except BaseException as error:
             failed.append(error)
             raise

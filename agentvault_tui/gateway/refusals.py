@@ -139,6 +139,13 @@ def crowded() -> CallRefusedError:
     return CallRefusedError(503, code, code, text, (b"retry-after", b"5"))
 
 
+def too_many() -> CallRefusedError:
+    """Return the refusal of a call of an agent that has too many under way."""
+    text = "too many calls of this agent are under way: wait for one to end"
+    code = "temporarily_unavailable"
+    return CallRefusedError(503, code, "too_many_calls", text, (b"retry-after", b"1"))
+
+
 def too_large(cap: int) -> CallRefusedError:
     """Return the refusal of a body over *cap* bytes."""
     text = f"a body may have {cap} bytes here"

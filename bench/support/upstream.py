@@ -53,6 +53,9 @@ class Service(asyncio.Protocol):
             size -= len(_PIECE)
             await self.room.wait()
 
+    def connection_lost(self, _: Exception | None) -> None:
+        self.room.set()
+
     def pause_writing(self) -> None:
         self.room.clear()
 

@@ -17,6 +17,7 @@ from agentvault_tui.broker.usecases.revoke import (
     panic,
     revoke_agent,
 )
+from agentvault_tui.gateway import calls as calls_module
 from agentvault_tui.model import Agent
 
 BEARER = '[credential]\nkind = "bearer"\nsecret = "key"\n'
@@ -494,6 +495,36 @@ async def test_a_panic_and_a_scope_taken_cut_what_they_are_about(
     gate.set()
     (on,) = await stand.bench.events("panic.on")
     assert (on.detail["calls_cut"], on.detail["calls_sent"]) == (1, 1)
+
+
+async def test_an_agent_has_so_many_calls_at_once(
+    stand: Stand, agent: Agent, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Past its cap it is 503, another agent is not, and an ended call makes room."""
+    monkeypatch.setattr(calls_module, "MOST_OPEN", 2)
+    gate = asyncio.Event()
+
+    async def slow(request: Received, writer: asyncio.StreamWriter) -> None:
+        await gate.wait()
+        await ok(request, writer)
+
+    stand.upstream.answer = slow
+
+    def ask(secret: str) -> asyncio.Task[httpx.Response]:
+        asked = stand.client.get("/gw/api/events/a", headers=bearer(secret))
+        return asyncio.create_task(asked)
+
+    first = [ask(token) for _ in range(2)]
+    await stand.bench.until(lambda: len(stand.upstream.received) == 2)
+    reply = await ask(token)
+    assert (reply.status_code, reply.json()["reason"]) == (503, "too_many_calls")
+    other = await stand.agent("read:calendar", name="other")
+    theirs = ask(await stand.token(other, "read:calendar"))
+    await stand.bench.until(lambda: len(stand.upstream.received) == 3)
+    gate.set()
+    assert [(await one).status_code for one in (*first, theirs)] == [200] * 3
+    await stand.settled()
+    assert (await ask(token)).status_code == 200
 
 
 async def test_a_revocation_that_overtakes_a_decision_sends_nothing(
