@@ -58,7 +58,8 @@ class ConnectionCalls:
 
     def _change(self, call: Call) -> Answer:
         doc = found_connection(self._parts, call)
-        return change_connection(self._parts, doc, checked(call.body, _CHANGES))
+        changes = checked(call.body, _CHANGES)
+        return Answer(200, change_connection(self._parts, doc, changes))
 
     def _delete(self, call: Call) -> Answer:
         self._connections.objects.delete(call.path["id"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -44,10 +44,8 @@ class ManagementAnswer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Handler = Callable[
-    [Any, ManagementRequest], ManagementAnswer | Awaitable[ManagementAnswer]
-]
-"""Given the tenant's `Parts`, answers a request."""
+Handler = Callable[[Any, ManagementRequest], object]
+"""Given the tenant's `Parts`, returns a `ManagementAnswer`, or the body of a 200."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +98,10 @@ class ManagementApi:
                 str(request.url.replace(query="")),
             )
             made = call.act(self._parts, asked)
-            answer = await made if inspect.isawaitable(made) else made
+            made = await made if inspect.isawaitable(made) else made
+            answer = ManagementAnswer(200, made)
+            if isinstance(made, ManagementAnswer):
+                answer = made
         except UsageError as error:
             what = f"Payload validation error: {error.what}"
             answer = _refused(ApiError(400, what, "invalid_body"))

@@ -207,25 +207,24 @@ def kept_client(parts: Parts, asked: ManagementRequest) -> Client:
 
 
 @_call("GET", "/clients", "Get clients", "read:clients", "read:client_keys")
-def _list_clients(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+def _list_clients(parts: Parts, asked: ManagementRequest) -> object:
     found = [client_shape(client) for client in parts.clients.all()]
     if (types := asked.query.get("app_type")) is not None:
         found = [doc for doc in found if doc["app_type"] in types.split(",")]
     if "is_first_party" in asked.query:
         first = wire.flagged(asked.query, "is_first_party")
         found = [doc for doc in found if doc["is_first_party"] is first]
-    page = wire.listed(asked.query, "clients", found, name="client_id")
-    return ManagementAnswer(200, page)
+    return wire.listed(asked.query, "clients", found, name="client_id")
 
 
 @_call("GET", "/clients/{id}", "Get client by ID", "read:clients", "read:client_keys")
-def _get_client(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+def _get_client(parts: Parts, asked: ManagementRequest) -> object:
     shape = client_shape(found_client(parts, asked))
-    return ManagementAnswer(200, wire.chosen(asked.query, shape))
+    return wire.chosen(asked.query, shape)
 
 
 @_call("POST", "/clients", "Create a client", "create:clients")
-def _add_client(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+def _add_client(parts: Parts, asked: ManagementRequest) -> object:
     body = checked(asked.body, ClientBody, "name")
     client, secret = parts.clients.add(new_client(body))
     given = {} if secret is None else {"client_secret": secret}
@@ -233,10 +232,10 @@ def _add_client(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
 
 
 @_call("PATCH", "/clients/{id}", "Update a Client", "update:clients")
-def _change_client(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+def _change_client(parts: Parts, asked: ManagementRequest) -> object:
     client = kept_client(parts, asked)
     doc = changed_client(client, checked(asked.body, ClientBody))
-    return ManagementAnswer(200, client_shape(parts.clients.change(client, doc)))
+    return client_shape(parts.clients.change(client, doc))
 
 
 @_call(
@@ -245,14 +244,14 @@ def _change_client(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     "Rotate a client secret",
     "update:client_keys",
 )
-def _rotate_secret(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+def _rotate_secret(parts: Parts, asked: ManagementRequest) -> object:
     client = kept_client(parts, asked)
     if not client.confidential:
         raise ApiError(
             400, "The client does not authenticate with a secret.", "invalid_body"
         )
     secret = parts.clients.new_secret(client.client_id)
-    return ManagementAnswer(200, client_shape(client) | {"client_secret": secret})
+    return client_shape(client) | {"client_secret": secret}
 
 
 @_call(
@@ -261,28 +260,27 @@ def _rotate_secret(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     "Get enabled connections for a client",
     "read:connections",
 )
-def _connections_of_client(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+def _connections_of_client(parts: Parts, asked: ManagementRequest) -> object:
     client_id = found_client(parts, asked).client_id
     found = [
         {name: value for name, value in doc.items() if name != "enabled_clients"}
         for doc in parts.connections.objects.all()
         if client_id in doc["enabled_clients"]
     ]
-    page = wire.by_checkpoint(asked.query, "connections", found)
-    return ManagementAnswer(200, page)
+    return wire.by_checkpoint(asked.query, "connections", found)
 
 
 @_call("GET", "/client-grants", "Get client grants", "read:client_grants")
-def _list_grants(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+def _list_grants(parts: Parts, asked: ManagementRequest) -> object:
     found = parts.apis.grants.all()
     for name in ("client_id", "audience", "subject_type"):
         if (wanted := asked.query.get(name)) is not None:
             found = [grant for grant in found if grant[name] == wanted]
-    return ManagementAnswer(200, wire.listed(asked.query, "client_grants", found))
+    return wire.listed(asked.query, "client_grants", found)
 
 
 @_call("POST", "/client-grants", "Create a client grant", "create:client_grants")
-def _add_grant(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+def _add_grant(parts: Parts, asked: ManagementRequest) -> object:
     body = checked(asked.body, GrantBody, "client_id", "audience")
     client = parts.clients.find(body["client_id"])
     if client is None:
@@ -309,7 +307,7 @@ def _add_grant(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
 
 
 @_call("PATCH", "/client-grants/{id}", "Update a client grant", "update:client_grants")
-def _change_grant(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+def _change_grant(parts: Parts, asked: ManagementRequest) -> object:
     held = parts.apis.grants.get(asked.path["id"])
     if held is None:
         raise ApiError(
@@ -321,7 +319,7 @@ def _change_grant(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
     grant.setdefault("scope", [])
     _check_grant(parts, grant)
     parts.apis.grants.replace(grant["id"], grant)
-    return ManagementAnswer(200, grant)
+    return grant
 
 
 def _check_grant(parts: Parts, grant: Mapping[str, Any]) -> None:
@@ -336,18 +334,18 @@ def _check_grant(parts: Parts, grant: Mapping[str, Any]) -> None:
 
 
 @_call("GET", "/resource-servers", "Get resource servers", "read:resource_servers")
-def _list_apis(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+def _list_apis(parts: Parts, asked: ManagementRequest) -> object:
     found = [api.shape() for api in parts.apis.all()]
-    return ManagementAnswer(200, wire.listed(asked.query, "resource_servers", found))
+    return wire.listed(asked.query, "resource_servers", found)
 
 
 @_call("GET", "/connections", "Get all connections", "read:connections")
-def _list_connections(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+def _list_connections(parts: Parts, asked: ManagementRequest) -> object:
     found = parts.connections.objects.all()
     for name in ("name", "strategy"):
         if (wanted := asked.query.get(name)) is not None:
             found = [doc for doc in found if doc[name] == wanted]
-    return ManagementAnswer(200, wire.listed(asked.query, "connections", found))
+    return wire.listed(asked.query, "connections", found)
 
 
 def found_connection(parts: Parts, asked: ManagementRequest) -> Document:
@@ -364,34 +362,33 @@ def found_connection(parts: Parts, asked: ManagementRequest) -> Document:
 
 def change_connection(
     parts: Parts, doc: Document, changes: Mapping[str, object]
-) -> ManagementAnswer:
+) -> Document:
     """Change a connection; what a null takes away goes back to its default."""
     changed = merged(doc, changes)
     changed.setdefault("options", {})
     changed.setdefault("enabled_clients", [])
     changed.setdefault("connected_accounts", {"active": False})
     parts.connections.objects.replace(changed["id"], changed)
-    return ManagementAnswer(200, changed)
+    return changed
 
 
 @_call("PATCH", "/connections/{id}", "Update a connection", "update:connections")
-def _change_connection(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+def _change_connection(parts: Parts, asked: ManagementRequest) -> object:
     doc = found_connection(parts, asked)
     return change_connection(parts, doc, checked(asked.body, ConnectionBody))
 
 
 @_call("GET", "/connections/{id}/clients", "Get enabled clients", "read:connections")
-def _enabled_clients(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+def _enabled_clients(parts: Parts, asked: ManagementRequest) -> object:
     enabled = found_connection(parts, asked)["enabled_clients"]
     listed = [{"client_id": client_id} for client_id in enabled]
-    page = wire.by_checkpoint(asked.query, "clients", listed, name="client_id")
-    return ManagementAnswer(200, page)
+    return wire.by_checkpoint(asked.query, "clients", listed, name="client_id")
 
 
 @_call(
     "PATCH", "/connections/{id}/clients", "Update enabled clients", "update:connections"
 )
-def _enable_clients(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+def _enable_clients(parts: Parts, asked: ManagementRequest) -> object:
     doc = found_connection(parts, asked)
     if not isinstance(asked.body, list) or not 0 < len(asked.body) <= _MOST_ENABLED:
         raise ApiError(
@@ -415,7 +412,7 @@ def _enable_clients(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
 @_call(
     "POST", "/refresh-tokens/revoke", "Revoke refresh tokens", "delete:refresh_tokens"
 )
-def _revoke_refresh_tokens(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+def _revoke_refresh_tokens(parts: Parts, asked: ManagementRequest) -> object:
     for held in parts.refresh.list(**checked(asked.body, RevokedTokens)):
         parts.refresh.revoke(held.id)
     return ManagementAnswer(202, {})
@@ -444,11 +441,10 @@ def refresh_token_shape(parts: Parts, held: RefreshToken) -> dict[str, object]:
     "Get refresh tokens for a user",
     "read:refresh_tokens",
 )
-def _refresh_tokens_of_user(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+def _refresh_tokens_of_user(parts: Parts, asked: ManagementRequest) -> object:
     found = parts.refresh.list(user_id=asked.path["id"])
     shapes = [refresh_token_shape(parts, held) for held in found]
-    page = wire.by_checkpoint(asked.query, "tokens", shapes)
-    return ManagementAnswer(200, page)
+    return wire.by_checkpoint(asked.query, "tokens", shapes)
 
 
 @_call(
@@ -457,7 +453,7 @@ def _refresh_tokens_of_user(parts: Parts, asked: ManagementRequest) -> Managemen
     "Retrieve device credentials",
     "read:device_credentials",
 )
-def _device_credentials(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+def _device_credentials(parts: Parts, asked: ManagementRequest) -> object:
     kind = asked.query.get("type", "refresh_token")
     if kind not in {"refresh_token", "rotating_refresh_token", "public_key"}:
         raise bad_query("type", "Must be a type of device credentials")
@@ -474,12 +470,11 @@ def _device_credentials(parts: Parts, asked: ManagementRequest) -> ManagementAns
         for held in found
         if kind == "refresh_token"
     ]
-    page = wire.by_offset(asked.query, "device_credentials", shapes)
-    return ManagementAnswer(200, page)
+    return wire.by_offset(asked.query, "device_credentials", shapes)
 
 
 @_call("GET", "/roles/{id}/users", "Get a role's users", "read:users")
-def _users_of_role(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+def _users_of_role(parts: Parts, asked: ManagementRequest) -> object:
     """Return who has a role; its id is its name."""
     if asked.path["id"] not in ROLES:
         raise ApiError(404, "The role does not exist.", "inexistent_role")
@@ -488,11 +483,11 @@ def _users_of_role(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
         for user in parts.people.all()
         if asked.path["id"] in user.roles and not user.blocked
     ]
-    return ManagementAnswer(200, wire.by_offset(asked.query, "users", found))
+    return wire.by_offset(asked.query, "users", found)
 
 
 @_call("GET", "/logs", "Search log events", "read:logs")
-def _list_logs(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+def _list_logs(parts: Parts, asked: ManagementRequest) -> object:
     """Return rows after a checkpoint, or the newest or oldest ones by page."""
     if "from" in asked.query or "take" in asked.query:
         take = max(wire.number(asked.query, "take", 50, 100), 1)
@@ -508,16 +503,15 @@ def _list_logs(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
         raise bad_query("sort", "Must be date:1 or date:-1")
     page = wire.number(asked.query, "page", 0, 1000)
     size = wire.number(asked.query, "per_page", 50, 100)
-    rows = parts.journal.page(page * size, size, newest_first=order == "date:-1")
-    return ManagementAnswer(200, rows)
+    return parts.journal.page(page * size, size, newest_first=order == "date:-1")
 
 
 @_call("GET", "/logs/{id}", "Get a log event by id", "read:logs", "read:logs_users")
-def _get_log(parts: Parts, asked: ManagementRequest) -> ManagementAnswer:
+def _get_log(parts: Parts, asked: ManagementRequest) -> object:
     row = parts.journal.one(asked.path["id"])
     if row is None:
         raise ApiError(404, "Log not found.", "inexistent_log")
-    return ManagementAnswer(200, row)
+    return row
 
 
 CALLS: Final = tuple(_calls)
