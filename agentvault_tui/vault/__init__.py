@@ -7,7 +7,7 @@ asks which product a tenant is.
 """
 
 from agentvault_tui.vault.budget import Budget, Priority
-from agentvault_tui.vault.client import SCOPE, TenantClient
+from agentvault_tui.vault.client import TenantClient
 from agentvault_tui.vault.code_flow import SigningIn, begin_sign_in, finish_sign_in
 from agentvault_tui.vault.credentials import (
     ClientSecret,
@@ -17,14 +17,10 @@ from agentvault_tui.vault.credentials import (
 )
 from agentvault_tui.vault.device import (
     DeviceFlow,
-    End,
     FlowDenied,
     FlowExpired,
     FlowFailed,
-    FlowPending,
-    FlowSlowDown,
     FlowTokens,
-    FlowUnavailable,
 )
 from agentvault_tui.vault.identity import Identity, is_approver
 from agentvault_tui.vault.management import Management
@@ -33,14 +29,11 @@ from agentvault_tui.vault.my_account import (
     MyAccountApi,
     PendingConnection,
 )
-from agentvault_tui.vault.reply import TenantReply
-from agentvault_tui.vault.retries import RetryLimits
 from agentvault_tui.vault.secret import Secret
 from agentvault_tui.vault.tenant import Tenant
 from agentvault_tui.vault.token_vault import Cause, NoToken, ProviderToken, TokenVault
 from agentvault_tui.vault.tokens import (
     AccessToken,
-    ClientCredentials,
     FixedToken,
     RefreshedToken,
     TokenSource,
@@ -49,23 +42,17 @@ from agentvault_tui.vault.tokens import (
 )
 
 __all__ = [
-    "SCOPE",
     "AccessToken",
     "Budget",
     "Cause",
-    "ClientCredentials",
     "ClientSecret",
     "ConnectedAccount",
     "DeviceFlow",
-    "End",
     "FixedToken",
     "FlowDenied",
     "FlowExpired",
     "FlowFailed",
-    "FlowPending",
-    "FlowSlowDown",
     "FlowTokens",
-    "FlowUnavailable",
     "Identity",
     "Management",
     "MyAccountApi",
@@ -76,13 +63,11 @@ __all__ = [
     "ProviderToken",
     "RefreshedToken",
     "RegisteredClient",
-    "RetryLimits",
     "Secret",
     "SigningIn",
     "SigningKey",
     "Tenant",
     "TenantClient",
-    "TenantReply",
     "TokenSource",
     "TokenVault",
     "begin_sign_in",

@@ -11,7 +11,8 @@ from support.manual_clock import ManualClock
 
 from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.errors import IdentityError
-from agentvault_tui.vault import End, FlowDenied, FlowExpired
+from agentvault_tui.vault import FlowDenied, FlowExpired
+from agentvault_tui.vault.device import End
 
 REFUSED: dict[str, tuple[End | IdentityError, str]] = {
     "without a factor": (IdentityError("no_mfa", "no second factor"), "no second"),

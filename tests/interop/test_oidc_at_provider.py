@@ -26,7 +26,8 @@ from agentvault_tui.broker.upstream.providers import STEP
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import OutboxStep
-from agentvault_tui.vault import SCOPE, AccessToken, FlowTokens, TenantClient
+from agentvault_tui.vault import AccessToken, FlowTokens, TenantClient
+from agentvault_tui.vault.client import SCOPE
 from agentvault_tui.vault.device import poll_once
 
 pytestmark = with_provider

@@ -12,14 +12,8 @@ from support.oidc_peer import URSULA, Person, Provider, oidc_provider, with_prov
 from support.polls import polled
 
 from agentvault_tui.errors import IdentityError, TenantError
-from agentvault_tui.vault import (
-    DeviceFlow,
-    FlowPending,
-    FlowSlowDown,
-    FlowTokens,
-    FlowUnavailable,
-    TenantClient,
-)
+from agentvault_tui.vault import DeviceFlow, FlowTokens, TenantClient
+from agentvault_tui.vault.device import FlowPending, FlowSlowDown, FlowUnavailable
 from agentvault_tui.vault.refreshed import FRESH, PAUSE, STALE
 
 DISCOVERY = "/.well-known/openid-configuration"

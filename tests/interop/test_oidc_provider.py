@@ -18,13 +18,11 @@ from support.polls import polled
 
 from agentvault_tui.errors import IdentityError, TenantRefusedError
 from agentvault_tui.vault import (
-    SCOPE,
     AccessToken,
     DeviceFlow,
     FlowDenied,
     FlowExpired,
     FlowFailed,
-    FlowPending,
     FlowTokens,
     RefreshedToken,
     RegisteredClient,
@@ -33,7 +31,8 @@ from agentvault_tui.vault import (
     is_approver,
     revoke_token,
 )
-from agentvault_tui.vault.device import poll_once
+from agentvault_tui.vault.client import SCOPE
+from agentvault_tui.vault.device import FlowPending, poll_once
 from agentvault_tui.vault.identity import key_id
 from agentvault_tui.vault.tenant import Sleep
 

@@ -27,13 +27,13 @@ from agentvault_tui.vault import (
     ProviderToken,
     RefreshedToken,
     RegisteredClient,
-    RetryLimits,
     Secret,
     SigningKey,
     Tenant,
     TokenVault,
     revoke_token,
 )
+from agentvault_tui.vault.retries import RetryLimits
 
 GOOGLE = "google-oauth2"
 TO_PROVIDER = "http://auth0.com/oauth/token-type/federated-connection-access-token"

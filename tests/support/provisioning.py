@@ -15,14 +15,7 @@ from support.manual_clock import ManualClock
 
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.home import Home
-from agentvault_tui.vault import (
-    Budget,
-    ClientSecret,
-    Management,
-    RetryLimits,
-    Secret,
-    Tenant,
-)
+from agentvault_tui.vault import Budget, ClientSecret, Management, Secret, Tenant
 from agentvault_tui.vault.kept_clients import ClientSecretsFile
 from agentvault_tui.vault.provision import (
     AgentNeed,
@@ -33,6 +26,7 @@ from agentvault_tui.vault.provision import (
     ProvisioningPlan,
     checks,
 )
+from agentvault_tui.vault.retries import RetryLimits
 
 SIGN_IN = "Username-Password-Authentication"
 CREDENTIAL = {"client_id": ADMIN[0], "client_secret": ADMIN[1]}

@@ -10,7 +10,8 @@ from support.manual_clock import ManualClock
 
 from agentvault_tui.clock import Deadline
 from agentvault_tui.errors import IdentityError, TenantUnreachableError
-from agentvault_tui.vault import DeviceFlow, End, FlowTokens, Identity, Tenant
+from agentvault_tui.vault import DeviceFlow, FlowTokens, Identity, Tenant
+from agentvault_tui.vault.device import End
 
 ALICE = {"sub": "agentvault|alice", "roles": ("approver",), "amr": ("mfa", "otp")}
 

@@ -13,14 +13,8 @@ from support.patience import PATIENT
 from support.rogue_tenant import CLIENT_ID, RogueTenant, rogue_tenant
 
 from agentvault_tui.errors import IdentityError
-from agentvault_tui.vault import (
-    ClientSecret,
-    Management,
-    RetryLimits,
-    Secret,
-    Tenant,
-    TenantClient,
-)
+from agentvault_tui.vault import ClientSecret, Management, Secret, Tenant, TenantClient
+from agentvault_tui.vault.retries import RetryLimits
 
 MFA_AT = "https://agentvault.dev/mfa_at"
 ROLES = "https://agentvault.dev/roles"

@@ -34,13 +34,15 @@ from agentvault_tui.vault import (
     FlowDenied,
     FlowExpired,
     FlowFailed,
-    FlowPending,
-    FlowSlowDown,
     FlowTokens,
-    FlowUnavailable,
     TenantClient,
 )
-from agentvault_tui.vault.device import read_poll
+from agentvault_tui.vault.device import (
+    FlowPending,
+    FlowSlowDown,
+    FlowUnavailable,
+    read_poll,
+)
 from agentvault_tui.vault.reply import TenantReply
 
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"

@@ -22,11 +22,11 @@ from agentvault_tui.vault import (
     ClientSecret,
     MyAccountApi,
     RefreshedToken,
-    RetryLimits,
     Secret,
     Tenant,
 )
 from agentvault_tui.vault.my_account import SCOPES, account, audience
+from agentvault_tui.vault.retries import RetryLimits
 
 BASE = "/me/v1/connected-accounts/"
 BACK = "http://127.0.0.1:7717/connected"

@@ -8,7 +8,8 @@ from support.manual_clock import ManualClock
 from support.rogue_tenant import Answer, Request, RogueTenant
 
 from agentvault_tui.errors import TenantBusyError, TenantUnreachableError
-from agentvault_tui.vault import ClientSecret, Management, RetryLimits, Secret, Tenant
+from agentvault_tui.vault import ClientSecret, Management, Secret, Tenant
+from agentvault_tui.vault.retries import RetryLimits
 
 CLIENTS = "/api/v2/clients"
 DOWN = Answer({"statusCode": 503}, 503)

@@ -23,7 +23,6 @@ from agentvault_tui.errors import (
 )
 from agentvault_tui.vault import (
     AccessToken,
-    ClientCredentials,
     ClientSecret,
     FixedToken,
     Management,
@@ -34,7 +33,11 @@ from agentvault_tui.vault import (
     SigningKey,
     Tenant,
 )
-from agentvault_tui.vault.tokens import probe_refresh_token, revoke_token
+from agentvault_tui.vault.tokens import (
+    ClientCredentials,
+    probe_refresh_token,
+    revoke_token,
+)
 
 SECRET = ClientSecret("avMgmt01", Secret("the-management-secret"))
 REVOKE = "/oauth/revoke"

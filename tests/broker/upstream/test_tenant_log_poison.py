@@ -15,7 +15,8 @@ from agentvault_tui.broker.upstream.tenant_log import TenantLog
 from agentvault_tui.errors import TenantError
 from agentvault_tui.ledger import Meta
 from agentvault_tui.model import Draft
-from agentvault_tui.vault import ClientSecret, Management, RetryLimits, Secret, Tenant
+from agentvault_tui.vault import ClientSecret, Management, Secret, Tenant
+from agentvault_tui.vault.retries import RetryLimits
 
 PATH = "/api/v2/logs"
 

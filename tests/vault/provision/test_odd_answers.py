@@ -13,8 +13,9 @@ import pytest
 from support.provisioning import Vault
 
 from agentvault_tui.errors import TenantError
-from agentvault_tui.vault import Management, TenantReply
+from agentvault_tui.vault import Management
 from agentvault_tui.vault.provision import AgentNeed, Provisioner, checks, show
+from agentvault_tui.vault.reply import TenantReply
 
 ODD: tuple[Any, ...] = (
     *(None, True, 0, -1, 1.5, 10**30, "", ".", "..", "x" * 300, "\x1b[31m", "\u202e"),
