@@ -83,9 +83,7 @@ _INHERITED: Final = (
 )
 
 
-async def start_program(
-    command: Sequence[str], *, line_bytes: int
-) -> asyncio.subprocess.Process:
+async def start_program(command: Sequence[str]) -> asyncio.subprocess.Process:
     """Start a program that is not ours, on three pipes.
 
     It has a session of its own, so that it and what it starts end together, and of
@@ -93,7 +91,6 @@ async def start_program(
 
     Args:
         command: the program and its arguments.
-        line_bytes: the longest line that is read from it.
 
     Returns:
         the process.
@@ -106,7 +103,6 @@ async def start_program(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        limit=line_bytes,
         cwd=Path.home(),
         env={name: os.environ[name] for name in _INHERITED if name in os.environ},
         start_new_session=True,

@@ -164,6 +164,20 @@ def check_services(session: CliSession) -> Iterator[Finding]:
             yield ok(f"{name}: {told['routes']} routes")
 
 
+def check_mcp(session: CliSession) -> Iterator[Finding]:
+    """Check the files of MCP servers as the broker would."""
+    from agentvault_tui.cli.mcp import check_file, server_files
+
+    for told in (check_file(session, path) for path in server_files(session)):
+        name = f"mcp/{told['name']}.toml"
+        for problem in told["problems"]:
+            yield fault(f"{name}: {problem}", "agentvault mcp check")
+        for note in told["notes"]:
+            yield warning(f"{name}: {note}")
+        if told["ok"]:
+            yield ok(f"{name}: {len(told['tools'])} tools")
+
+
 def check_hosts(session: CliSession) -> Iterator[Finding]:
     """Check the files that map the tools of agent hosts, as the broker would."""
     from agentvault_tui.broker.policy_files import load_policy, read_text
@@ -549,6 +563,7 @@ _CHECKS: Final[dict[str, Callable[[CliSession], Iterator[Finding]]]] = {
     "settings": check_settings,
     "policy": check_policy,
     "services": check_services,
+    "mcp": check_mcp,
     "hosts": check_hosts,
     "tls": check_tls,
     "broker": check_broker,

@@ -167,6 +167,7 @@ def test_servers_are_listed_and_checked_without_a_broker(
     assert "no public address" in checked.out
     assert "no tool is mapped" in checked.out
     assert cli(*home, "mcp", "check", "files").code == 0
+    assert "mcp/bad.toml: unknown key" in cli(*home, "doctor").out
     missing = cli(*home, "mcp", "check", "none")
     assert (missing.code, "known: bad, files, web" in missing.err) == (4, True)
 

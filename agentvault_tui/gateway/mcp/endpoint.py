@@ -9,6 +9,7 @@ as it wrote it.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -62,6 +63,8 @@ METADATA: Final = "/.well-known/oauth-protected-resource"
 _NOTHING: Final = Action((), "")
 _UNKNOWN_BODY: Final = 65_536
 """Bytes that are read of whoever shows no token, to say which scope it needs."""
+_AT_ONCE_KEPT: Final = 2.0
+"""Seconds for which strangers who ask need not all agents be looked at again."""
 _LISTS: Final = frozenset(
     {"prompts/list", "resources/list", "resources/templates/list"}
 )
@@ -99,6 +102,8 @@ class McpApp:
         self._relay = McpRelay(broker, calls, processes, credentials, upstream)
         self._calls = McpCalls(broker, calls, admission, self._relay)
         self._sessions = McpSessions()
+        self._at_once: dict[str, tuple[McpServer, float, list[str]]] = {}
+        """By server: until when these are the scopes that are issued at once."""
 
     def cut(self, agent_id: AgentId | None) -> None:
         """Forget what agents have here beside their calls: sessions and processes."""
@@ -147,22 +152,30 @@ class McpApp:
 
         A client asks for all of them in one request, which is refused for one scope
         that its agent was not granted, and it is not known yet whose client it is: so
-        those that all agents have that have any. Further ones are asked for by the
-        calls that need them.
+        those that all agents have that have any; if there is none, the one that most
+        have. Further ones are asked for by the calls that need them.
         """
+        now, known = self._broker.clock.boot(), self._at_once.get(server.name)
+        if known is not None and known[0] is server and now < known[1]:
+            return known[2]
         decide = self._broker.policy.decide
-        common: list[str] | None = None
+        own, holders, holds = set(server.scopes), 0, Counter[str]()
+        allowed: dict[str, bool] = {}
         for agent in self._broker.registry.agents():
-            if agent.resource_server:
+            granted = own & set(agent.scopes)
+            if not granted or agent.resource_server:
                 continue
-            own = [
-                scope
-                for scope in server.scopes
-                if decide(agent, Action((scope,), scope)).outcome is Outcome.ALLOWED
-            ]
-            if own:
-                common = own if common is None else [s for s in common if s in own]
-        return common or []
+            for scope in granted:
+                if scope not in allowed:
+                    verdict = decide(agent, Action((scope,), scope))
+                    allowed[scope] = verdict.outcome is Outcome.ALLOWED
+            if usable := [scope for scope in granted if allowed[scope]]:
+                holders += 1
+                holds.update(usable)
+        found = [scope for scope in server.scopes if holds[scope] == holders > 0]
+        found = found or [scope for scope, _ in holds.most_common(1)]
+        self._at_once[server.name] = server, now + _AT_ONCE_KEPT, found
+        return found
 
     # One message
 

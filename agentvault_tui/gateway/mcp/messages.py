@@ -25,6 +25,8 @@ MODERN: Final = "2026-07-28"
 LEGACY: Final = ("2025-11-25", "2025-06-18")
 """Revisions with a handshake and sessions, the newest first."""
 VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
+_CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
+TASKS: Final = "io.modelcontextprotocol/tasks"
 _OWN_META: Final = "io.modelcontextprotocol/"
 _TRACING: Final = frozenset({"progressToken", "traceparent", "tracestate", "baggage"})
 
@@ -158,13 +160,31 @@ class Message:
             token: in the place of its progress token, for the same reason.
         """
         envelope = {**self.envelope, "id": Raw(b"%d" % id_)}
-        if token is not None:
+        offered = self._without_tasks()
+        if token is not None or offered is not None:
             params = msgspec.json.decode(self.envelope["params"], type=Envelope)
             meta = msgspec.json.decode(params["_meta"], type=Envelope)
-            meta["progressToken"] = Raw(b"%d" % token)
+            if token is not None:
+                meta["progressToken"] = Raw(b"%d" % token)
+            if offered is not None:
+                meta[_CAPABILITIES] = Raw(msgspec.json.encode(offered))
             params["_meta"] = Raw(msgspec.json.encode(meta))
             envelope["params"] = Raw(msgspec.json.encode(params))
         return one_line(msgspec.json.encode(envelope))
+
+    def _without_tasks(self) -> dict[str, Any] | None:
+        """Return what the client can do, tasks left out; nothing where it has none.
+
+        A task goes on after its call has ended, where no revocation cuts it.
+        """
+        offered = self.meta.get(_CAPABILITIES)
+        if not isinstance(offered, dict):
+            return None
+        extensions = offered.get("extensions")
+        if not isinstance(extensions, dict) or TASKS not in extensions:
+            return None
+        kept = {name: one for name, one in extensions.items() if name != TASKS}
+        return {**offered, "extensions": kept}
 
 
 def canonical(value: object) -> bytes:

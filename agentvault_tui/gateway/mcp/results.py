@@ -12,6 +12,7 @@ from msgspec import Raw
 from agentvault_tui.gateway.mcp.messages import (
     CALL,
     DENIED,
+    TASKS,
     Envelope,
     McpError,
     Message,
@@ -200,7 +201,6 @@ def listed(result: Raw, allowed: Callable[[str], bool], *, modern: bool) -> Raw:
 
 
 _UNSERVED: Final = frozenset({"logging", "tasks"})
-_TASKS: Final = "io.modelcontextprotocol/tasks"
 
 
 def serves(server: McpServer, family: str) -> bool:
@@ -232,7 +232,7 @@ def without_unserved(server: McpServer, result: Raw) -> Raw:
         elif name == "extensions":
             with suppress(ValueError):
                 inner = read_answer(bytes(value))
-                inner.pop(_TASKS, None)
+                inner.pop(TASKS, None)
                 found[name] = inner
         elif name not in _UNSERVED:
             found[name] = value

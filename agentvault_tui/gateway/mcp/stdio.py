@@ -47,6 +47,7 @@ log = logging.getLogger("agentvault.mcp")
 Progress = Callable[[Raw], None]
 """Takes the parameters of a notification of progress."""
 _LINE_BYTES: Final = 16 * 2**20
+_PIECE: Final = 65_536
 _MOST_WAITING: Final = 256
 """Requests to one process at a time."""
 _START_SECONDS: Final = 20.0
@@ -101,7 +102,7 @@ class McpProcess:
         self._started_at = 0.0
         self._other_era = False
         self._closed = False
-        self._last_words: deque[str] = deque(maxlen=_LAST_WORDS)
+        self._last_words: deque[bytes] = deque(maxlen=_LAST_WORDS)
 
     async def ask(
         self,
@@ -236,9 +237,7 @@ class McpProcess:
                 raise UpstreamError(502, "upstream_unreachable", f"{text}{left:.0f} s")
             self._started_at = self._clock.boot()
             try:
-                process = await start_program(
-                    self.server.command, line_bytes=_LINE_BYTES
-                )
+                process = await start_program(self.server.command)
             except OSError as error:
                 self._failed += 1
                 self.problem = f"cannot be started ({error.strerror})"
@@ -286,7 +285,7 @@ class McpProcess:
             if self.modern:
                 self._other_era = True
                 raise _legacy_only()
-            shown = visible(bytes(envelope.get("error", b""))[:400], 200)
+            shown = _shown(bytes(envelope.get("error", b"")))
             log.warning("mcp/%s refuses initialize: %s", self.server.name, shown)
             raise UpstreamError(
                 502, "upstream_unreachable", "the server refuses to begin"
@@ -298,12 +297,20 @@ class McpProcess:
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         """Take what the process writes, until it ends; then end what waits for it."""
         assert process.stdout is not None  # noqa: S101 - it is a pipe
+        left = bytearray()
         try:
-            while line := await process.stdout.readline():
-                if line.strip():
-                    self._take(line)
-        except (ValueError, OSError):
-            log.warning("mcp/%s wrote a line that is too long", self.server.name)
+            while piece := await process.stdout.read(_PIECE):
+                left += piece
+                if b"\n" in piece:
+                    *lines, rest = left.split(b"\n")
+                    for line in lines:
+                        if line.strip():
+                            self._take(bytes(line))
+                    left = rest
+                if len(left) > _LINE_BYTES:
+                    log.warning("mcp/%s wrote a line without end", self.server.name)
+                    break
+                await asyncio.sleep(0)  # one that floods must not have the loop
         finally:
             if self._process is process:
                 self._process = None
@@ -315,7 +322,7 @@ class McpProcess:
         _signal(process, signal.SIGKILL)
         if not self._closed and not self._other_era:
             self.problem = "its process ended"
-            said = " / ".join(self._last_words) or "nothing"
+            said = " / ".join(map(_shown, self._last_words)) or "nothing"
             log.warning("mcp/%s ended; it said last: %s", self.server.name, said)
         for waiting in self._waiting.values():
             if not waiting.answered.done():
@@ -326,8 +333,8 @@ class McpProcess:
         try:
             envelope = read_answer(one_line(line.strip()))
         except ValueError:
-            shown = visible(line[:_LINE_SHOWN].decode(errors="replace"), _LINE_SHOWN)
-            log.info("mcp/%s writes what is no message: %s", self.server.name, shown)
+            name = self.server.name
+            log.info("mcp/%s writes what is no message: %s", name, _shown(line))
             return
         method = text_of(envelope, "method")
         if method is None:
@@ -375,10 +382,10 @@ class McpProcess:
                 began, lines = self._clock.boot(), 0
             for line in filter(None, whole):
                 lines += 1
-                text = line[:_LINE_SHOWN].decode(errors="replace")
-                self._last_words.append(shown := visible(text, _LINE_SHOWN))
+                self._last_words.append(line[:_LINE_SHOWN])
                 if lines <= _LOGGED:
-                    log.info("mcp/%s says: %s", self.server.name, shown)
+                    log.info("mcp/%s says: %s", self.server.name, _shown(line))
+            await asyncio.sleep(0)
 
     def _kill(self) -> None:
         process, self._process = self._process, None
@@ -456,6 +463,10 @@ def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None
     """Signal a process and what it started."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
+
+
+def _shown(line: bytes) -> str:
+    return visible(line[:_LINE_SHOWN].decode(errors="replace"), _LINE_SHOWN)
 
 
 def _gone() -> UpstreamError:

@@ -76,6 +76,8 @@ class McpCalls:
         server, message, writer = asked.server, asked.message, asked.writer
         if not message.named and message.method == CALL:
             raise McpError(INVALID_PARAMS, "the call names no tool")
+        if "task" in message.params:
+            raise McpError(INVALID_PARAMS, "calls are not made as tasks here")
         try:
             call = await self._read_call(asked)
             told = await asked.attended(self._perform(asked, call), call)

@@ -331,6 +331,44 @@ async def test_parameters_are_read_from_the_arguments(mcp: McpStand) -> None:
     assert attempt.detail["parameters"] == {"count": 2}
 
 
+async def test_no_call_goes_on_as_a_task(mcp: McpStand, client: Client) -> None:
+    """What a server would do after its answer, no revocation could cut."""
+    params = {"name": "read_file", "arguments": {"path": "/a"}}
+    answer = await client.send("tools/call", {**params, "task": {"ttl": 1000}})
+    assert answer.json()["error"]["code"] == -32602
+    assert mcp.received() == []
+    name = "io.modelcontextprotocol/clientCapabilities"
+    offered = {"extensions": {"io.modelcontextprotocol/tasks": {}, "x": {}}, "y": {}}
+    await client.send("tools/call", params, **{name: offered})
+    (sent,) = mcp.received()
+    assert sent["params"]["_meta"][name] == {"extensions": {"x": {}}, "y": {}}
+
+
+async def test_strangers_are_told_scopes_that_no_agent_is_refused_for(
+    mcp: McpStand,
+) -> None:
+    """Of agents with different scopes those all have, else what most have."""
+    await mcp.write(
+        '[tools.a]\nscope = "read:files"\n[tools.b]\nscope = "read:email"\n'
+        '[tools.c]\nscope = "send:payment"\n'
+    )
+    path = "/.well-known/oauth-protected-resource/mcp/files"
+
+    async def told() -> list[str]:
+        mcp.stand.bench.clock.advance(3)
+        answer = await mcp.stand.client.get(path)
+        return list(answer.json()["scopes_supported"])
+
+    assert await told() == []
+    await mcp.stand.agent("read:files", "read:email", "send:payment", name="a")
+    assert await told() == ["read:files", "read:email"]
+    await mcp.stand.agent("read:email", name="b")
+    assert await told() == ["read:email"]
+    await mcp.stand.agent("read:files", name="c")
+    await mcp.stand.agent("read:files", name="d")
+    assert await told() == ["read:files"]
+
+
 # Cut
 
 
