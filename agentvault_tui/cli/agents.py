@@ -3,28 +3,48 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
 import click
 from msgspec import to_builtins
 
-from agentvault_tui.cli.agent_show import print_agent, print_elsewhere, serving
 from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.lookup import agent_pages, find_agent
 from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import CliSession
+from agentvault_tui.clock import SystemClock
+from agentvault_tui.console.draw.glyphs import (
+    ASCII_LEVELS,
+    UNICODE_LEVELS,
+    bars,
+    fold_for,
+    folded,
+)
+from agentvault_tui.console.state.intake import Intake
 from agentvault_tui.console.state.moments import plural
+from agentvault_tui.console.state.records import QUARTERS
+from agentvault_tui.console.state.revocations import elsewhere, forecast
 from agentvault_tui.errors import NotFoundError, SettingsError, UsageError
 from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.history import (
+    ActivityInfo,
+    QuartersInfo,
+    RevokedInfo,
+    RevokeForecast,
+    ScopeUseInfo,
+)
 from agentvault_tui.operator_api.requests import (
     AgentRequest,
     RestoreRequest,
     RevokeRequest,
     ScopesRequest,
 )
-from agentvault_tui.operator_api.shapes import OUTCOMES, AgentInfo
+from agentvault_tui.operator_api.shapes import OUTCOMES, AgentInfo, ScopeInfo
 
+_BESIDE: Final = 24
+"""Cells beside the bars of a day: the word, and the largest number."""
 _KEY_CAP: Final = 64 * 1024
 _KEPT: Final = {
     "journal": "the cut journal keeps it, also over a restart",
@@ -90,7 +110,7 @@ def show_agent(session: CliSession, ref: str) -> None:
     activity = client.call(calls.ACTIVITY, id=agent.id)
     if not session.out.print_json({**to_builtins(agent), "activity": activity}):
         catalogue = client.call(calls.POLICY).catalogue
-        print_agent(session.out, agent, activity, catalogue)
+        _print_agent(session.out, agent, activity, catalogue)
 
 
 @agents.command(
@@ -152,7 +172,7 @@ def add_agent(session: CliSession, /, scopes: tuple[str, ...], **given: Any) -> 
             ("client id", agent.client_id),
             ("client secret", secret) if secret else None,
             ("scopes", " ".join(agent.scopes)),
-            *serving(agent),
+            *_serving(agent),
         ]
     )
     if agent.resource_server and not (agent.serves or agent.resources):
@@ -297,7 +317,9 @@ def set_served(
     changed = session.client.call(calls.SCOPES, asked)
     out = session.out
     if not out.print_json(changed):
-        out.fields([("agent", out.cell(changed.name, "strong", 60)), *serving(changed)])
+        out.fields(
+            [("agent", out.cell(changed.name, "strong", 60)), *_serving(changed)]
+        )
 
 
 def _change_scopes(session: CliSession, ref: str, **change: tuple[str, ...]) -> None:
@@ -360,3 +382,137 @@ def _speaks_tls(session: CliSession) -> bool:
     with contextlib.suppress(SettingsError):
         return chosen_files(session.home, session.settings.broker) is not None
     return False
+
+
+def _print_agent(
+    out: Output,
+    agent: AgentInfo,
+    activity: ActivityInfo,
+    catalogue: dict[str, ScopeInfo],
+) -> None:
+    """Print everything that is known of one agent."""
+    _identity(out, agent, activity)
+    if agent.status == "revoked":
+        print_elsewhere(out, agent)
+    else:
+        intake, cut = Intake(ascii_only=out.ascii_only), activity.revoke
+        intake.learn(catalogue)
+        elevated = f" ({cut.elevated} elevated)" if cut.elevated else ""
+        row, now = intake.agent(agent), SystemClock().now()
+        for line in forecast(row, _ended(cut, elevated), now):
+            out.line(line)
+    if activity.scopes:
+        _scopes(out, activity.scopes, catalogue)
+    _day(out, activity.quarters)
+    if activity.denials:
+        out.line()
+        rows = [(one.reason, one.count, one.last_at) for one in activity.denials]
+        out.table(("DENIED FOR", "TIMES", "LAST"), rows)
+    if agent.listed_tokens:
+        out.line()
+        tokens = [(t.id, t.kind, t.expires_at, t.scope) for t in agent.listed_tokens]
+        out.table(("TOKEN", "KIND", "EXPIRES", "SCOPE"), tokens)
+
+
+def _identity(out: Output, agent: AgentInfo, activity: ActivityInfo) -> None:
+    counts = agent.counts
+    out.fields(
+        [
+            ("agent", out.cell(agent.name, "strong")),
+            ("id", agent.id),
+            ("owner", agent.owner),
+            ("purpose", agent.purpose),
+            ("status", out.word(agent.status)),
+            ("registered", agent.created_at),
+            ("last seen", agent.last_seen_at),
+            (
+                "answers",
+                ", ".join(f"{getattr(counts, word)} {word}" for word in OUTCOMES),
+            ),
+            ("live tokens", agent.live_tokens),
+            *_serving(agent),
+            *(_revoked(agent, activity) if agent.status == "revoked" else ()),
+        ]
+    )
+
+
+def _serving(agent: AgentInfo) -> list[tuple[str, object]]:
+    """Return what a resource server serves; nothing for other agents."""
+    if not agent.resource_server:
+        return []
+    serves = " ".join(agent.serves) or "every scope"
+    resources = " ".join(agent.resources) or "every resource"
+    return [("serves", serves), ("serves on", resources)]
+
+
+def _revoked(agent: AgentInfo, activity: ActivityInfo) -> list[tuple[str, object]]:
+    """Return who revoked it, why, and what that ended."""
+    was = activity.revoked
+    if was is None:
+        return [("revoked at", f"{agent.revoked_at}; its record follows")]
+    fields: list[tuple[str, object]] = [
+        ("revoked at", agent.revoked_at),
+        ("revoked by", was.by),
+    ]
+    if was.reason:
+        fields.append(("reason", was.reason))
+    return [*fields, ("that ended", _ended(was))]
+
+
+def _ended(cut: RevokeForecast | RevokedInfo, elevated: str = "") -> str:
+    tokens, stepups = plural(cut.tokens, "token"), plural(cut.stepups, "step-up")
+    return f"{tokens}{elevated}, {stepups}"
+
+
+def print_elsewhere(out: Output, agent: AgentInfo) -> None:
+    """Print how far the tenant and providers are with an agent that was revoked."""
+    row = Intake(ascii_only=out.ascii_only).agent(agent)
+    for line in elsewhere(row, SystemClock().now()):
+        out.line(line.strip())
+
+
+def _scopes(
+    out: Output, scopes: Iterable[ScopeUseInfo], catalogue: dict[str, ScopeInfo]
+) -> None:
+    out.line()
+    rows: list[list[object]] = []
+    for use in scopes:
+        known = catalogue.get(use.scope)
+        words = known.description if known else None
+        words = words if use.granted else "not granted"
+        rows.append(
+            [
+                use.scope,
+                out.word(known.risk if known else None),
+                *(use.uses, use.denied, use.escalated),
+                use.last_used_at or "never",
+                words,
+            ]
+        )
+    out.table(
+        ("SCOPE", "RISK", "USED", "DENIED", "ESCALATED", "LAST USED", "LETS IT"),
+        rows,
+        keep=("SCOPE", "LAST USED"),
+    )
+
+
+def _day(out: Output, day: QuartersInfo) -> None:
+    """Print the last 24 hours, a row an outcome, folded to the terminal's width."""
+    fold = fold_for((out.width or QUARTERS + _BESIDE) - _BESIDE)
+    levels = ASCII_LEVELS if out.ascii_only else UNICODE_LEVELS
+    out.line()
+    minutes = fold * day.seconds // 60
+    out.line(
+        out.cell(
+            f"last 24 hours, {minutes} min a mark, from {day.start[:16]}Z", "quiet"
+        )
+    )
+    for word in OUTCOMES:
+        numbers = folded(getattr(day, word), fold)
+        total = f"  {sum(numbers)}, at most {max(numbers)}" if any(numbers) else "  0"
+        out.line(
+            out.cell(word.ljust(9), "quiet"),
+            "  ",
+            bars(numbers, levels),
+            out.cell(total),
+        )

@@ -16,7 +16,7 @@ from support.command_line import HOSTILE, PROGRAM, Agent, Answer, Broker
 from support.terminal import Terminal
 from support.wire_shapes import filled
 
-from agentvault_tui.cli.agent_show import print_elsewhere
+from agentvault_tui.cli.agents import print_elsewhere
 from agentvault_tui.cli.output import Output
 from agentvault_tui.clock import SystemClock, iso
 from agentvault_tui.operator_api.shapes import AgentInfo
