@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from agentvault_tui.cli.session import CliSession
 from agentvault_tui.cli.terminal import require_screen
 from agentvault_tui.errors import AgentVaultError, UnreachableError, UsageError
 from agentvault_tui.home import Home, private_file
+from agentvault_tui.process import home_arguments
 
 _STARTED: Final = (
     "A broker was started for this console and stops when you quit; "
@@ -92,30 +92,25 @@ def own_broker(home: Home) -> Iterator[Path]:
     and stops by itself.
     """
     home.prepare()
-    # Its own two folders a child finds by itself.
-    named = {"AGENTVAULT_HOME": str(home.data)} if home.data == home.config else {}
     log = home.run / "broker.log"
     private_file(log)
     # -P: a json.py in the folder we were started from must not be imported.
-    line = [sys.executable, "-P", "-m", "agentvault_tui.cli", "serve"]
+    line = [sys.executable, "-P", "-m", "agentvault_tui.cli", *home_arguments(home)]
     with log.open("wb") as errors:
         process = subprocess.Popen(
-            [*line, "--until-stdin-closes"],
+            [*line, "serve", "--until-stdin-closes"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
-            env={**os.environ, **named},
             # Ctrl-C and a closing terminal are the console's; it then stops the broker.
             start_new_session=True,
         )
-    try:
-        yield _ready(process, log)
-    finally:
-        process.terminate()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                pipe.close()
-        _end(process)
+    with process:
+        try:
+            yield _ready(process, log)
+        finally:
+            process.terminate()
+            _end(process)
 
 
 def _ready(process: subprocess.Popen[bytes], log: Path) -> Path:
