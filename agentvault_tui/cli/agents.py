@@ -25,23 +25,26 @@ from agentvault_tui.console.draw.glyphs import (
 from agentvault_tui.console.state.intake import Intake
 from agentvault_tui.console.state.moments import plural
 from agentvault_tui.console.state.records import QUARTERS
-from agentvault_tui.console.state.revocations import elsewhere, forecast
+from agentvault_tui.console.state.revocations import elsewhere
 from agentvault_tui.errors import NotFoundError, SettingsError, UsageError
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.history import (
     ActivityInfo,
     QuartersInfo,
-    RevokedInfo,
-    RevokeForecast,
-    ScopeUseInfo,
 )
 from agentvault_tui.operator_api.requests import (
     AgentRequest,
     RestoreRequest,
     RevokeRequest,
     ScopesRequest,
+    StepUpQuery,
 )
-from agentvault_tui.operator_api.shapes import OUTCOMES, AgentInfo, ScopeInfo
+from agentvault_tui.operator_api.shapes import (
+    OUTCOMES,
+    AgentInfo,
+    ScopeInfo,
+    StepUpInfo,
+)
 
 _BESIDE: Final = 24
 """Cells beside the bars of a day: the word, and the largest number."""
@@ -110,7 +113,8 @@ def show_agent(session: CliSession, ref: str) -> None:
     activity = client.call(calls.ACTIVITY, id=agent.id)
     if not session.out.print_json({**to_builtins(agent), "activity": activity}):
         catalogue = client.call(calls.POLICY).catalogue
-        _print_agent(session.out, agent, activity, catalogue)
+        stepups = client.call(calls.STEPUPS, StepUpQuery(agent=agent.id)).stepups
+        _print_agent(session.out, agent, activity, catalogue, stepups)
 
 
 @agents.command(
@@ -389,32 +393,30 @@ def _print_agent(
     agent: AgentInfo,
     activity: ActivityInfo,
     catalogue: dict[str, ScopeInfo],
+    waiting: Iterable[StepUpInfo],
 ) -> None:
-    """Print everything that is known of one agent."""
-    _identity(out, agent, activity)
-    if agent.status == "revoked":
-        print_elsewhere(out, agent)
-    else:
-        intake, cut = Intake(ascii_only=out.ascii_only), activity.revoke
-        intake.learn(catalogue)
-        elevated = f" ({cut.elevated} elevated)" if cut.elevated else ""
-        row, now = intake.agent(agent), SystemClock().now()
-        for line in forecast(row, _ended(cut, elevated), now):
-            out.line(line)
-    if activity.scopes:
-        _scopes(out, activity.scopes, catalogue)
+    """Print everything that is known of one agent, as the console's rows say it."""
+    from agentvault_tui.console.draw.agent import AgentContext, facts
+    from agentvault_tui.console.state.activity import read_activity
+    from agentvault_tui.console.state.mirror import Mirror
+
+    mirror = Mirror(SystemClock(), ascii_only=out.ascii_only)
+    mirror.intake.learn(catalogue)
+    for told in (agent, *waiting):
+        mirror.take(told)
+    (row,) = mirror.agents.values()
+    _identity(out, agent)
+    out.line()
+    did = read_activity(mirror.intake, activity)
+    out.rows(facts(out.pen, AgentContext(mirror, row, did), out.width or 100))
     _day(out, activity.quarters)
-    if activity.denials:
-        out.line()
-        rows = [(one.reason, one.count, one.last_at) for one in activity.denials]
-        out.table(("DENIED FOR", "TIMES", "LAST"), rows)
     if agent.listed_tokens:
         out.line()
         tokens = [(t.id, t.kind, t.expires_at, t.scope) for t in agent.listed_tokens]
         out.table(("TOKEN", "KIND", "EXPIRES", "SCOPE"), tokens)
 
 
-def _identity(out: Output, agent: AgentInfo, activity: ActivityInfo) -> None:
+def _identity(out: Output, agent: AgentInfo) -> None:
     counts = agent.counts
     out.fields(
         [
@@ -431,7 +433,6 @@ def _identity(out: Output, agent: AgentInfo, activity: ActivityInfo) -> None:
             ),
             ("live tokens", agent.live_tokens),
             *_serving(agent),
-            *(_revoked(agent, activity) if agent.status == "revoked" else ()),
         ]
     )
 
@@ -445,55 +446,11 @@ def _serving(agent: AgentInfo) -> list[tuple[str, object]]:
     return [("serves", serves), ("serves on", resources)]
 
 
-def _revoked(agent: AgentInfo, activity: ActivityInfo) -> list[tuple[str, object]]:
-    """Return who revoked it, why, and what that ended."""
-    was = activity.revoked
-    if was is None:
-        return [("revoked at", f"{agent.revoked_at}; its record follows")]
-    fields: list[tuple[str, object]] = [
-        ("revoked at", agent.revoked_at),
-        ("revoked by", was.by),
-    ]
-    if was.reason:
-        fields.append(("reason", was.reason))
-    return [*fields, ("that ended", _ended(was))]
-
-
-def _ended(cut: RevokeForecast | RevokedInfo, elevated: str = "") -> str:
-    tokens, stepups = plural(cut.tokens, "token"), plural(cut.stepups, "step-up")
-    return f"{tokens}{elevated}, {stepups}"
-
-
 def print_elsewhere(out: Output, agent: AgentInfo) -> None:
     """Print how far the tenant and providers are with an agent that was revoked."""
     row = Intake(ascii_only=out.ascii_only).agent(agent)
     for line in elsewhere(row, SystemClock().now()):
         out.line(line.strip())
-
-
-def _scopes(
-    out: Output, scopes: Iterable[ScopeUseInfo], catalogue: dict[str, ScopeInfo]
-) -> None:
-    out.line()
-    rows: list[list[object]] = []
-    for use in scopes:
-        known = catalogue.get(use.scope)
-        words = known.description if known else None
-        words = words if use.granted else "not granted"
-        rows.append(
-            [
-                use.scope,
-                out.word(known.risk if known else None),
-                *(use.uses, use.denied, use.escalated),
-                use.last_used_at or "never",
-                words,
-            ]
-        )
-    out.table(
-        ("SCOPE", "RISK", "USED", "DENIED", "ESCALATED", "LAST USED", "LETS IT"),
-        rows,
-        keep=("SCOPE", "LAST USED"),
-    )
 
 
 def _day(out: Output, day: QuartersInfo) -> None:
