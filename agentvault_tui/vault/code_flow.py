@@ -118,7 +118,7 @@ async def finish_sign_in(
         "code_verifier": begun.verifier.reveal(),
     }
     # A code sent twice ends what came of it (RFC 6749 section 4.1.2).
-    reply = await ask_token(tenant, client, lambda: form, repeatable=False)
+    reply = await ask_token(tenant, client, form, repeatable=False)
     if reply.status != 200:
         raise refused(reply, "take the sign-in", tenant.clock.now())
     access, id_token = read_access(reply, tenant.clock), reply.json().get("id_token")

@@ -169,7 +169,7 @@ async def poll_once(
     asked = {"grant_type": DEVICE_GRANT, "device_code": flow.device_code}
     try:
         reply = await ask_token(
-            tenant, RegisteredClient(client_id), lambda: asked, RetryLimits(attempts=1)
+            tenant, RegisteredClient(client_id), asked, RetryLimits(attempts=1)
         )
     except TenantError as error:
         return FlowUnavailable(error.what)

@@ -133,9 +133,7 @@ class TokenVault:
             "connection": connection,
         }
         try:
-            reply = await ask_token(
-                self._tenant, self._client, lambda: asked, self._patience
-            )
+            reply = await ask_token(self._tenant, self._client, asked, self._patience)
             return self._read(reply)
         except TenantUnreachableError as error:
             return NoToken(

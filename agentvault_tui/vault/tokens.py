@@ -95,9 +95,7 @@ class _CachedToken(ABC):
         """Ask the token endpoint."""
 
     async def _ask(self, form: Mapping[str, str], *, repeatable: bool) -> AccessToken:
-        reply = await ask_token(
-            self._tenant, self._client, lambda: form, repeatable=repeatable
-        )
+        reply = await ask_token(self._tenant, self._client, form, repeatable=repeatable)
         if reply.status != 200:
             what = f"give {visible(self._client.client_id, 60)} a token"
             raise refused(reply, what, self._tenant.clock.now())
@@ -153,14 +151,14 @@ class RefreshedToken(_CachedToken):
 async def ask_token(
     tenant: Tenant,
     client: RegisteredClient,
-    parameters: Callable[[], Mapping[str, str]],
+    form: Mapping[str, str],
     patience: RetryLimits = BRIEF,
     *,
     repeatable: bool = True,
 ) -> TenantReply:
-    """Send *parameters* to the token endpoint with the client's authentication.
+    """Send *form* to the token endpoint with the client's authentication.
 
-    Both are made anew for each try, for an assertion is good once. Empty parameters
+    That is made anew for each try, for an assertion is good once. Empty parameters
     are left out.
 
     Raises:
@@ -170,7 +168,7 @@ async def ask_token(
 
     async def send() -> TenantReply:
         requests = client.requests(tenant.issuer, tenant.clock.now())
-        fields = requests.fetch_token(endpoint, **parameters())
+        fields = requests.fetch_token(endpoint, **form)
         return await tenant.send("POST", endpoint, form=fields)
 
     return await persist(send, tenant, patience, repeatable=repeatable)
@@ -273,7 +271,7 @@ async def probe_refresh_token(
         "scope": "openid",
     }
     # Where tokens rotate, sending one a second time revokes the whole family.
-    reply = await ask_token(tenant, client, lambda: form, repeatable=False)
+    reply = await ask_token(tenant, client, form, repeatable=False)
     if reply.status == 200:
         return read_access(reply, tenant.clock).refresh_token or refresh_token
     # RFC 6749 section 5.2: "invalid, expired, revoked, [...] or was issued to another
