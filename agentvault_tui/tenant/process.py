@@ -42,7 +42,13 @@ _log = logging.getLogger("agentvault.tenant")
 def main(argv: list[str] | None = None) -> int:
     """Run until stdin ends or a signal comes; return the exit code."""
     harden()  # a core file would hold the signing key
-    options = _parser().parse_args(argv)
+    parser = argparse.ArgumentParser(
+        prog="python -m agentvault_tui.tenant",
+        description="The embedded tenant; ends when its standard input does.",
+    )
+    parser.add_argument("--home", help="the vault's folder")
+    parser.add_argument("--parent-fd", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
     clock = SystemClock()
     try:
         log_json_lines("info")
@@ -59,7 +65,6 @@ def main(argv: list[str] | None = None) -> int:
 class ParentOrders:
     """What the broker passes on, so that a restarted tenant is the same one."""
 
-    port: int
     run: Run
     listening: socket.socket | None = None
     """The socket of the tenant before this one, if there was one."""
@@ -74,7 +79,7 @@ class ParentOrders:
             SettingsError: what is there is no such socket, or says nothing of use.
         """
         if options.parent_fd is None:
-            return cls(options.port, Run())
+            return cls(Run())
         try:
             parent = socket.socket(fileno=options.parent_fd)
             parent.set_inheritable(False)
@@ -95,7 +100,7 @@ class ParentOrders:
                 "--parent-fd is not the socket of a parent", "leave it out"
             ) from error
         listening = socket.socket(fileno=descriptors[0]) if descriptors else None
-        return cls(options.port, run, listening, parent)
+        return cls(run, listening, parent)
 
     def bind(self, store: Store) -> tuple[socket.socket, socket.socket | None]:
         """Return the socket to serve on, and the one that holds the other loopback.
@@ -105,7 +110,7 @@ class ParentOrders:
         if self.listening is not None:
             self.listening.set_inheritable(False)
             return self.listening, None
-        bound, held = _bind(store, self.port)
+        bound, held = _bind(store)
         if self.parent is not None:
             sent = [bound.fileno(), *([held.fileno()] if held else [])]
             socket.send_fds(self.parent, [b"\0"], sent)
@@ -145,10 +150,8 @@ async def _serve(
     return 0
 
 
-def _bind(store: Store, port: int) -> tuple[socket.socket, socket.socket | None]:
-    """Bind the port asked for, else the last one, which keeps the issuer, else any."""
-    if port:
-        return loopback_pair(HOST, port)
+def _bind(store: Store) -> tuple[socket.socket, socket.socket | None]:
+    """Bind the last port, which keeps the issuer, else any."""
     remembered = store.fact("port")
     if remembered is not None and remembered.isdigit() and 0 < int(remembered) < 65_536:
         try:
@@ -200,20 +203,3 @@ async def _only_one(home: Home) -> AsyncIterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m agentvault_tui.tenant",
-        description="The embedded tenant; ends when its standard input does.",
-    )
-    parser.add_argument("--home", help="the vault's folder")
-    parser.add_argument("--port", type=_port, default=0, help="0: the one of last time")
-    parser.add_argument("--parent-fd", type=int, help=argparse.SUPPRESS)
-    return parser
-
-
-def _port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) > 65_535:
-        raise argparse.ArgumentTypeError("a port is 0 to 65535")
-    return int(text)

@@ -1,4 +1,4 @@
-"""Times as Auth0's APIs and its log write them, and as the pages do."""
+"""Times as Auth0's APIs and its log write them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,3 @@ def millis(at: datetime) -> str:
 def of_epoch(seconds: float | None) -> str | None:
     """Return a time in epoch *seconds* to the millisecond; None for none."""
     return None if seconds is None else millis(datetime.fromtimestamp(seconds, UTC))
-
-
-def for_people(at: datetime) -> str:
-    """Return *at*, a time in UTC, to the second."""
-    return at.strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -16,7 +16,6 @@ from starlette.responses import Response
 from agentvault_tui.clock import iso
 from agentvault_tui.tenant.codes import StoredDeviceCode
 from agentvault_tui.tenant.details import StepUpDetails, member_rows
-from agentvault_tui.tenant.times import for_people
 from agentvault_tui.text import Shown, in_full
 
 _HERE: Final = Path(__file__).parent
@@ -67,7 +66,7 @@ def request_view(what: StepUpDetails) -> dict[str, object]:
         "fingerprint": what.fingerprint,
         "parameters": _rows(what.parameters.items()),
         "risk": what.risk.value,
-        "requested_at": for_people(what.requested_at),
+        "requested_at": f"{what.requested_at:%Y-%m-%d %H:%M:%S} UTC",
         "requested_at_iso": iso(what.requested_at),
         "others": _rows(what.others()),
         "unlimited": what.unlimited,
