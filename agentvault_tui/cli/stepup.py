@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Final
 
 import click
@@ -15,7 +18,9 @@ from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.console.state.records import STEPUP_WORDS, stepup_state
+from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.gateway import HeldBody
 from agentvault_tui.operator_api.requests import DecisionRequest, StepUpQuery
 from agentvault_tui.operator_api.shapes import StepUpInfo
 
@@ -74,15 +79,23 @@ def list_stepups(
 
 @stepup.command("show", example="agentvault stepup show sup_8m1c4tq9x2w7k3zn")
 @click.argument("stepup_id", metavar="ID")
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write a held call's body to this new file, byte for byte.",
+)
 @pass_session
-def show_stepup(session: CliSession, stepup_id: str) -> None:
+def show_stepup(session: CliSession, stepup_id: str, save: Path | None) -> None:
     """Show exactly what would be approved, its fingerprint, and what was before."""
     client, out = session.client, session.out
     found = client.call(calls.STEPUP, id=stepup_id)
-    before = client.call(calls.BEFORE, id=stepup_id).stepups
-    if not out.print_json({**to_builtins(found), "before": before}):
-        owner = client.call(calls.AGENT, id=found.agent_id).owner
-        print_stepup(out, found, before, owner)
+    if save is not None:
+        _save_body(client.call(calls.STEPUP_BODY, id=stepup_id), save)
+    if session.json:
+        before = client.call(calls.BEFORE, id=stepup_id).stepups
+        out.json({**to_builtins(found), "before": before})
+    else:
+        _print_all(session, found)
 
 
 @stepup.command("approve", example="agentvault stepup approve sup_8m1c4tq9x2w7k3zn")
@@ -97,9 +110,7 @@ def approve_stepup(session: CliSession, stepup_id: str) -> int:
     client, out = session.client, session.out
     asked = client.call(calls.STEPUP, id=stepup_id)
     if not session.json:
-        before = client.call(calls.BEFORE, id=stepup_id).stepups
-        owner = client.call(calls.AGENT, id=asked.agent_id).owner
-        print_stepup(out, asked, before, owner)
+        _print_all(session, asked)
     # The digest of what was printed above, not of whatever stands there by now.
     approval = DecisionRequest(id=asked.id, decision="approve", digest=asked.digest)
     started = client.call(calls.DECIDE, approval)
@@ -131,20 +142,53 @@ def deny_stepup(session: CliSession, stepup_id: str, reason: str) -> None:
         _print_end(session.out, denied)
 
 
+def _print_all(session: CliSession, item: StepUpInfo) -> None:
+    client = session.client
+    before = client.call(calls.BEFORE, id=item.id).stepups
+    owner = client.call(calls.AGENT, id=item.agent_id).owner
+    held = item.request is not None
+    body = client.call(calls.STEPUP_BODY, id=item.id) if held else None
+    print_stepup(session.out, item, before, owner, body)
+
+
 def print_stepup(
-    out: Output, item: StepUpInfo, before: Iterable[StepUpInfo], owner: str = ""
+    out: Output,
+    item: StepUpInfo,
+    before: Iterable[StepUpInfo],
+    owner: str = "",
+    body: HeldBody | None = None,
 ) -> None:
     """Print everything a decision is about; the agent's own words stand last."""
     from agentvault_tui.console.draw.stepup import PastDecisions, StepUpFacts, whole
+    from agentvault_tui.console.state.body import told
     from agentvault_tui.console.state.intake import Intake
 
     intake = Intake(ascii_only=out.ascii_only)
+    row, shown = intake.stepup(item), None
+    if row.request is not None and body is not None:
+        shown = told(row.request, body, ascii_only=out.ascii_only)
     past = PastDecisions(tuple(map(intake.stepup, before)))
-    asked = StepUpFacts(
-        intake.stepup(item), intake.shown(owner), past, SystemClock().now()
-    )
+    asked = StepUpFacts(row, intake.shown(owner), past, SystemClock().now(), shown)
     rows, _ = whole(asked, out.pen, out.width or 100)
     out.rows(rows)
+
+
+def _save_body(answer: HeldBody, file: Path) -> None:
+    """Write a body to a new file that its owner alone can read."""
+    if answer.base64 is None:
+        raise NotFoundError(
+            "the body of that call is not in memory: it was decided, or the broker "
+            "restarted",
+            "the agent has to ask again",
+        )
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {file}: {error.strerror}", "name another"
+        ) from None
+    with os.fdopen(descriptor, "wb") as opened:
+        opened.write(base64.b64decode(answer.base64))
 
 
 def _print_end(out: Output, item: StepUpInfo) -> None:

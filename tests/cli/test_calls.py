@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from http.client import HTTPConnection
+from pathlib import Path
 from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
@@ -39,10 +40,10 @@ def service(broker: Broker, av: Run) -> Iterator[str]:
     path.unlink()
 
 
-def test_a_held_call_is_listed_and_cut(
-    av: Run, agent: Agent, broker: Broker, service: str
+def test_a_held_call_is_listed_shown_and_cut(
+    av: Run, agent: Agent, broker: Broker, service: str, tmp_path: Path
 ) -> None:
-    """It is listed while it waits; cut, its agent hears so, and nothing was sent."""
+    """It is listed and shown while it waits; cut, its agent hears so."""
     token = agent.ask("read:calendar", {})["access_token"]
     answers: list[tuple[int, Any]] = []
 
@@ -73,6 +74,15 @@ def test_a_held_call_is_listed_and_cut(
         "/v1/transfers/a",
     )
     assert one["id"] in av("calls").out
+    shown = av("stepup", "show", one["stepup_id"], "--save", str(tmp_path / "body"))
+    assert "POST https://api.calls.test/v1/transfers/a" in shown.out
+    assert "/amount = 1" in shown.out
+    saved = tmp_path / "body"
+    assert json.loads(saved.read_bytes()) == {"amount": 1, "currency": "USD"}
+    assert saved.stat().st_mode & 0o777 == 0o600
+    again = av("stepup", "show", one["stepup_id"], "--save", str(saved), "--json")
+    assert again.code == 2
+    assert "exists" in again.err
     assert av("calls", "--cut", one["id"], "--json").code == 0
     asking.join(PATIENT)
     ((status, body),) = answers

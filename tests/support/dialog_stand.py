@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any
 
 from support.fake_state import START, FakeState
@@ -22,9 +23,12 @@ from agentvault_tui.console.dialogs.base import Dialog
 from agentvault_tui.console.dialogs.info import HelpDialog
 from agentvault_tui.console.draw import glyphs, theme
 from agentvault_tui.console.messages import ShowKeys
+from agentvault_tui.console.state.body import gone, view
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.records import (
     AgentRow,
+    BodyView,
+    HeldRequest,
     LinkState,
     Restored,
     Revoked,
@@ -49,6 +53,8 @@ class Scripted:
         """What this console said it has open, one after the other."""
         self.read: list[str] = []
         """Each request whose past was asked for."""
+        self.read_bodies: list[str] = []
+        """Each held call whose body was asked for."""
         self.error: Exception | None = None
         self.kept = "ledger"
         """Whether what is cut reaches the ledger."""
@@ -85,6 +91,18 @@ class Scripted:
         ]
         like.sort(key=lambda row: row.decided_at or row.expires_at, reverse=True)
         return tuple(like[:limit])
+
+    async def body(self, stepup_id: str, request: HeldRequest) -> BodyView:
+        self.read_bodies.append(stepup_id)
+        if self.error is not None:
+            raise self.error
+        body = self.stand.bodies.get(stepup_id)
+        ascii_only = self.stand.desk.glyphs.ascii_only
+        return (
+            gone(request)
+            if body is None
+            else view(request, body, ascii_only=ascii_only)
+        )
 
     async def deny(self, stepup_id: str, reason: str) -> StepUpRow:
         await self._note("deny", stepup_id, reason)
@@ -124,6 +142,8 @@ class Stand:
         self.clock = ManualClock(START)
         self.state = FakeState(START)
         self.mirror = Mirror(self.clock, ascii_only=ascii_only)
+        self.bodies: dict[str, bytes] = {}
+        """Of held calls, as the broker keeps them, by step-up."""
         scopes = {n: ScopeInfo(**one) for n, one in self.state.catalogue.items()}
         self.mirror.intake.learn(scopes)
         self.actions = Scripted(self)
@@ -173,6 +193,21 @@ class Stand:
             **more,
         }
         return self.put(shape)
+
+    def hold(self, agent_id: str, body: bytes | None, **more: Any) -> StepUpRow:
+        """Let an agent's call be held; without *body* the broker has it no more."""
+        kind = more.pop("kind", "application/json")
+        request = {
+            "method": "POST",
+            "url": "https://api.stripe.com/v1/transfers/acct_42",
+            "headers": {"content-type": kind, "idempotency-key": "inv-1881"},
+            "body_sha256": sha256(body or b"lost").hexdigest(),
+            "body_bytes": len(body or b"lost"),
+        }
+        row = self.ask(agent_id, "send:payment", request=request, **more)
+        if body is not None:
+            self.bodies[row.id] = body
+        return row
 
     def put(self, shape: dict[str, Any]) -> StepUpRow:
         self.state.stepups[shape["id"]] = shape

@@ -23,10 +23,11 @@ from agentvault_tui.console.draw.stepup import (
     whole,
 )
 from agentvault_tui.console.messages import ShowAgent
+from agentvault_tui.console.state.body import READING, unread
 from agentvault_tui.console.state.moments import clock_time, countdown
 from agentvault_tui.console.state.presence import listed
 from agentvault_tui.console.state.records import DeviceRow, StepUpRow
-from agentvault_tui.console.state.stepups import changes, subject
+from agentvault_tui.console.state.stepups import changes, stages_of, subject
 from agentvault_tui.console.term.keyed import moves
 from agentvault_tui.console.widgets.line_input import LineInput
 from agentvault_tui.errors import AgentVaultError
@@ -84,14 +85,14 @@ def factor(
     return [*rows, EMPTY] if len(rows) < height else rows
 
 
-def stages(seen: datetime, now: datetime, pen: Pen) -> list[Row]:
+def stages(row: StepUpRow, seen: datetime, now: datetime, pen: Pen) -> list[Row]:
     """Write the four stages of a flow under way, done ones with their times."""
     waited = countdown((now - seen).total_seconds())
     return [
         pen.stage("done", "code shown", clock_time(seen)),
         pen.stage("current", "waiting for sign-in", f"for {waited}"),
         pen.stage("ahead", "factor verified", ""),
-        pen.stage("ahead", "token minted", ""),
+        pen.stage("ahead", stages_of(row).ready, ""),
     ]
 
 
@@ -123,7 +124,7 @@ def _factor_text(
             "If the page shows anything else, cancel there.", width, palette.waiting
         ),
         EMPTY,
-        *stages(seen, asked.now, pen),
+        *stages(row, seen, asked.now, pen),
     ]
 
 
@@ -184,6 +185,8 @@ _ASCII_CODE: Final = 112
 
 
 _BEFORE: Final = 5
+_BODY_AGAIN: Final = 2.0
+"""Seconds until a body that could not be read is asked for again."""
 _LOOKED_THROUGH: Final = 50
 
 
@@ -257,6 +260,9 @@ class StepUpDialog(Dialog[None]):
         self.opened = self.row = stepup
         """As it was when this was opened, and the last that was heard of it."""
         self.history = StepUpHistory(desk, stepup)
+        self.body = READING if stepup.request else None
+        """The body of a held call."""
+        self._body_due = 0.0
         self.viewing = False
         self.telling = False
         self._cut = False
@@ -279,7 +285,7 @@ class StepUpDialog(Dialog[None]):
         row, past = self._latest(), self.history.told.rows
         return (
             (row.status, row.problem, row.digest, changes(self.opened, row)),
-            (self.viewing, self.telling),
+            (self.viewing, self.telling, self.body and self.body.summary),
             past if past is None else tuple(each.id for each in past),
         )
 
@@ -335,6 +341,7 @@ class StepUpDialog(Dialog[None]):
             # Not called here: what is cancelled before it starts was never made.
             read: Callable[[], Awaitable[None]] = self._read_history
             self.run_worker(read, group="history", exclusive=True)
+        self._want_body()
         super().update_page()
         self._note_viewed()
 
@@ -464,6 +471,25 @@ class StepUpDialog(Dialog[None]):
         await self.history.read()
         self.update_page()
 
+    def _want_body(self) -> None:
+        """Read the body of a held call, and again where the broker did not answer."""
+        live, now = self.desk.mirror.link.live, self.clock.boot()
+        if self.is_attached and live and self.body and now >= self._body_due:
+            self._body_due = float("inf")
+            read: Callable[[], Awaitable[None]] = self._read_body
+            self.run_worker(read, group="body", exclusive=True)
+
+    async def _read_body(self) -> None:
+        if (request := self.opened.request) is None:
+            return
+        try:
+            self.body = await self.desk.actions.body(self.stepup_id, request)
+        except AgentVaultError as error:
+            why = self.desk.mirror.intake.shown(error.what, 80)
+            self.body = unread(request, why)
+            self._body_due = self.clock.boot() + _BODY_AGAIN
+        self.update_page()
+
     async def _deny(self, reason: str) -> StepUpRow:
         self._asked_here = True
         return await self.desk.actions.deny(self.stepup_id, reason)
@@ -484,11 +510,14 @@ class StepUpDialog(Dialog[None]):
     def _asked(self) -> StepUpFacts:
         agent = self.desk.mirror.agents.get(self.row.agent_id)
         owner = agent.owner if agent else Shown("")
-        return StepUpFacts(self.row, owner, self.history.told, self.clock.now())
+        told, now = self.history.told, self.clock.now()
+        return StepUpFacts(self.row, owner, told, now, self.body)
 
     def _altered(self) -> bool:
         """Tell whether this is no longer what was shown when the dialog opened."""
-        row = self._latest()
+        row, body = self._latest(), self.body
+        if body is not None and body.foreign:
+            return True
         return row.digest != self.digest or bool(changes(self.opened, row))
 
     def _elsewhere(self) -> bool:
@@ -530,7 +559,8 @@ class StepUpDialog(Dialog[None]):
         if said is None and self.stepup_id not in self.desk.mirror.stepups:
             said = _GONE
         if said is None and self._altered():
-            what = ", ".join(changes(self.opened, self.row)) or "its digest"
+            what = ", ".join(changes(self.opened, self.row))
+            what = what or ("its body" if self.body and self.body.foreign else "digest")
             said = f"CHANGED since this was opened: {what}. {_REOPEN}"
         if said is None:
             return []

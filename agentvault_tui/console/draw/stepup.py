@@ -11,13 +11,14 @@ from typing import Final, NamedTuple
 from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Piece, Row, wrap
 from agentvault_tui.console.state import stepups
 from agentvault_tui.console.state.moments import clock_time, countdown, plural
-from agentvault_tui.console.state.records import StepUpRow
+from agentvault_tui.console.state.records import BodyView, StepUpRow
 from agentvault_tui.console.state.stepups import (
     cause,
     ended,
     granted,
     handed_out,
     no_limits,
+    stages_of,
     subject,
     takes_back,
 )
@@ -44,6 +45,8 @@ class StepUpFacts:
     owner: Shown
     before: PastDecisions
     now: datetime
+    body: BodyView | None = None
+    """Of a held call."""
 
 
 def tally_row(asked: StepUpFacts, pen: Pen, width: int) -> Row:
@@ -95,7 +98,7 @@ def brief(
     agent, cut_agent = _agent(asked, pen, width)
     past = listed_before(asked, pen, width)
     wants, cut_wants = _wants(row, pen, width)
-    on, cut_on = _on(row, pen, width, 1)
+    on, cut_on = ([], False) if row.request else _on(row, pen, width, 1)
     grant, cut_grant = pen.facts("You grant", granted(row), width, 3, pen.palette.text)
     tail = [*grant, tally_row(asked, pen, width)]
     problem = _problem(row, pen, width)
@@ -103,9 +106,13 @@ def brief(
     spare = height - fixed - 2
     said = len(row.parameters) + len(row.others)
     roomy = row.reason and max(said, 1) <= spare - 3
-    words_min = 3 if roomy else 1
-    with_rows, cut_with = _with(row, pen, width, max(spare - words_min, 1))
+    words_min = 3 if roomy else 0 if row.request else 1
+    body_min = 3 if row.request else 0
+    most_with = max(spare - words_min - body_min, 1)
+    with_rows, cut_with = _with(row, pen, width, most_with)
     spare -= len(with_rows)
+    body, cut_body = _body(asked.body, pen, width, max(spare, 1))
+    spare -= len(body)
     most_why = 2 if spare > words_min else 1
     why, cut_why = pen.facts("Why ask", f"{row.rule}: {row.why}", width, most_why)
     spare -= len(why) - 1
@@ -116,16 +123,20 @@ def brief(
         *wants,
         *on,
         *with_rows,
+        *body,
         *why,
         *tail,
         *past,
         *problem,
     ]
     left = height - len(rows)
-    words = _words(row, pen, width, max(left - 1, min(left, 1)))
+    words: list[Row] = []
+    if not row.request:  # nothing an agent says about its request is asked for
+        words = _words(row, pen, width, max(left - 1, min(left, 1)))
     if left > len(words):
         rows.append(EMPTY)
     cut = cut_agent or cut_wants or cut_on or cut_with or cut_why or cut_grant
+    cut = cut or cut_body
     return [*rows, *words][:height], cut or len(rows) > height
 
 
@@ -134,8 +145,7 @@ def whole(asked: StepUpFacts, pen: Pen, width: int) -> tuple[list[Row], int]:
 
     What was before stands after them: it informs, and is not what is granted.
     """
-    row = asked.row
-    facts, words = _whole(row, asked.owner, pen, width)
+    facts, words = _whole(asked.row, asked.owner, asked.body, pen, width)
     past = [
         tally_row(asked, pen, width),
         *listed_before(asked, pen, width),
@@ -145,17 +155,20 @@ def whole(asked: StepUpFacts, pen: Pen, width: int) -> tuple[list[Row], int]:
 
 @lru_cache(maxsize=2)
 def _whole(
-    row: StepUpRow, owner: str, pen: Pen, width: int
+    row: StepUpRow, owner: str, body: BodyView | None, pen: Pen, width: int
 ) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+    request = row.request
     facts: list[tuple[str, str]] = [
         ("Agent", row.agent_name),
         ("  id", row.agent_id),
         ("  owner", owner or "not known here"),
-        ("Wants to", row.action),
+        *([("Wants to", f"{request.method} {request.url}")] if request else []),
+        ("Is" if request else "Wants to", row.action),
         ("  scope", row.scope),
         ("  risk", row.risk.upper()),
         ("On", row.resource or "nothing named"),
         *(_parameter_facts(row)),
+        *(_request_facts(row, body, width)),
         ("Rule", row.rule),
         ("Why ask", row.why),
         ("You grant", f"{granted(row, this='')}, under your name"),
@@ -172,6 +185,8 @@ def _whole(
     for label, value in facts:
         rows += _in_full(label, value, pen, width)
     trusted = tuple(rows)
+    if request:
+        return trusted, _raw(body, pen, width)
     text, masked = pen.masked(row.reason)
     rows = [EMPTY, (("The agent says (unverified)", pen.palette.muted),)]
     rows += [
@@ -214,10 +229,17 @@ def _wants(row: StepUpRow, pen: Pen, width: int) -> tuple[list[Row], bool]:
     risk = pen.palette.risk(row.risk)
     mark = ((f"{pen.glyphs.risk(row.risk)} risk {row.risk.upper()}", risk),)
     room = width - LABEL - 2 - cell_width(mark[0][0])
-    action = pen.clip(row.action, room)
-    left = pen.fact("Wants to", (action, pen.palette.strong))
-    rows = [pen.spread(left, mark, width)]
-    cut = action != row.action
+    rows: list[Row] = []
+    label, whole_action, cut = "Wants to", str(row.action), False
+    if row.request:
+        text = f"{row.request.method} {row.request.url}"
+        rows, cut = pen.facts(label, text, width, 2, pen.palette.strong)
+        label, on = "Is", f" on {row.resource}" if row.resource else ""
+        whole_action = f"{row.action}{on}"
+    action = pen.clip(whole_action, room)
+    left = pen.fact(label, (action, pen.palette.strong))
+    rows.append(pen.spread(left, mark, width))
+    cut = cut or action != whole_action
     if row.scope != row.action:
         scope, cut_scope = pen.facts("with scope", row.scope, width, 1)
         rows += scope
@@ -237,8 +259,9 @@ def _with(row: StepUpRow, pen: Pen, width: int, most: int) -> tuple[list[Row], b
     Members of other details follow, under a label of their own.
     """
     said = (*row.parameters, *row.others)
+    label = "Policy read" if row.request else "With"
     if not said:
-        return [pen.fact("With", ("no parameters", pen.palette.muted))], False
+        return [pen.fact(label, ("no parameters", pen.palette.muted))], False
     shown = said
     missing = 0
     if len(shown) > most:
@@ -247,7 +270,7 @@ def _with(row: StepUpRow, pen: Pen, width: int, most: int) -> tuple[list[Row], b
     column = max((cell_width(pen.clip(n, 16)) for n, _ in shown), default=0)
     rows: list[Row] = []
     cut = missing > 0
-    labels = {0: "With", len(row.parameters): "Also"}
+    labels = {0: label, len(row.parameters): "Also"}
     for number, (raw_name, raw_value) in enumerate(shown):
         name = pen.clip(raw_name, column)
         room = width - LABEL - column - 2
@@ -264,8 +287,70 @@ def _with(row: StepUpRow, pen: Pen, width: int, most: int) -> tuple[list[Row], b
     if missing:
         kind = "member" if row.others else "parameter"
         more = f"{plural(missing, kind)} {'more' if shown else 'to view'}"
-        rows.append(pen.fact("" if rows else "With", (more, pen.palette.waiting)))
+        rows.append(pen.fact("" if rows else label, (more, pen.palette.waiting)))
     return rows, cut
+
+
+def _body(
+    body: BodyView | None, pen: Pen, width: int, most: int
+) -> tuple[list[Row], bool]:
+    """Write what a body is, and of its members or lines what fits."""
+    if body is None:
+        return [], False
+    palette, room = pen.palette, width - LABEL
+    rows = [pen.fact("Body", (pen.clip(body.summary, room), palette.text))]
+    if body.problem:
+        said = pen.paragraph(body.problem, room, palette.waiting)
+        return [*rows, *(pen.fact("", *row) for row in said)][: max(most, 2)], True
+    lines = [f"{name} = {value}" for name, value in body.members] or [*body.raw]
+    fit = max(most - 1, 0)
+    shown = lines if len(lines) <= fit else lines[: max(fit - 1, 0)]
+    cut = len(shown) < len(lines)
+    for line in shown:
+        text = pen.clip(line, room)
+        cut = cut or text != line
+        rows.append(pen.fact("", (text, palette.strong)))
+    if left := len(lines) - len(shown):
+        more = plural(left, "member" if body.members else "line")
+        said_more = f"{more} {'more' if shown else 'to view'}"
+        if fit:
+            rows.append(pen.fact("", (said_more, palette.waiting)))
+        else:
+            rows = [pen.fact("Body", (pen.clip(body.summary, room), palette.waiting))]
+    return rows, cut
+
+
+def _request_facts(
+    row: StepUpRow, body: BodyView | None, width: int
+) -> Iterator[tuple[str, str]]:
+    """Give the rest of a held call: each header, and each member or line of its body.
+
+    A name that could pass for a name with its value is quoted.
+    """
+    if row.request is None or body is None:
+        return
+    for name, value in row.request.headers:
+        yield "Header", f"{name}: {value}"
+    yield "Body", body.summary
+    for number, line in enumerate(wrap(body.problem, max(width - LABEL, 8))):
+        if line:
+            yield "" if number else "  but", line
+    for name, value in body.members:
+        yield "", f"{name} = {value}"
+    for line in body.raw if not body.members else ():
+        yield "", line
+    yield "  SHA-256", row.request.body_sha256
+
+
+def _raw(body: BodyView | None, pen: Pen, width: int) -> tuple[Row, ...]:
+    """Write the body as it will be sent, where it stands above in another form."""
+    if body is None or not body.members:
+        return ()
+    rows: list[Row] = [EMPTY, (("The body, raw", pen.palette.muted),)]
+    for line in body.raw:
+        lines = visible_lines(line, max(width, 8), _MANY)
+        rows += [((text, pen.palette.text),) for text in lines]
+    return tuple(rows)
 
 
 def _problem(row: StepUpRow, pen: Pen, width: int) -> list[Row]:
@@ -322,10 +407,11 @@ def _words(row: StepUpRow, pen: Pen, width: int, most: int) -> list[Row]:
 
 def _parameter_facts(row: StepUpRow) -> Iterator[tuple[str, str]]:
     """Give name and value rows of their own: neither can pass for the other."""
+    label = "Policy read" if row.request else "With"
     if not row.parameters:
-        yield "With", "no parameters"
+        yield label, "no parameters"
     for name, value in row.parameters:
-        yield "With", name
+        yield label, name
         yield "  is", value
     for name, value in row.others:
         yield "Also", name
@@ -363,7 +449,7 @@ def decided(asked: StepUpFacts, pen: Pen, width: int, *, elsewhere: bool) -> lis
 
 
 def _ending(asked: StepUpFacts, pen: Pen, width: int) -> list[Row]:
-    row = asked.row
+    row, nothing = asked.row, stages_of(asked.row).nothing
     when = clock_time(row.decided_at) if row.decided_at else ""
     match row.status:
         case "approved" | "redeemed":
@@ -373,7 +459,7 @@ def _ending(asked: StepUpFacts, pen: Pen, width: int) -> list[Row]:
             told = f"It was told: {row.denial}" if row.denial else "It was told no."
             return [
                 _stage(pen, "ended", pen.clip(f"denied by {who}", width - 14), when),
-                *pen.paragraph(f"Nothing was issued. {told}", width),
+                *pen.paragraph(f"{nothing}. {told}", width),
             ]
         case "expired":
             waited = countdown((row.expires_at - row.requested_at).total_seconds())
@@ -381,19 +467,19 @@ def _ending(asked: StepUpFacts, pen: Pen, width: int) -> list[Row]:
                 _stage(pen, "ended", "expired", clock_time(row.expires_at)),
                 *pen.paragraph(
                     f"Nobody decided within {waited}, which counts as no. "
-                    "Nothing was issued; the agent may ask again.",
+                    f"{nothing}; the agent may ask again.",
                     width,
                 ),
             ]
     return [
         _stage(pen, "ended", "cancelled", when),
-        *pen.paragraph(f"Because {cause(row)}. Nothing was issued.", width),
+        *pen.paragraph(f"Because {cause(row)}. {nothing}.", width),
     ]
 
 
 def _approved(asked: StepUpFacts, pen: Pen, width: int) -> list[Row]:
     """Write each stage with the time the broker gives for it."""
-    row, by = asked.row, asked.row.decided_by
+    row, by, stages = asked.row, asked.row.decided_by, stages_of(asked.row)
     when = clock_time(row.decided_at) if row.decided_at else ""
     proof = ", ".join(by.amr) if by else ""
     verified = clock_time(by.auth_time) if by and by.auth_time else when
@@ -403,18 +489,18 @@ def _approved(asked: StepUpFacts, pen: Pen, width: int) -> list[Row]:
         _stage(pen, "done", "code shown", begun),
         _stage(pen, "done", pen.clip(f"factor verified ({proof})", 40), verified),
         _stage(pen, "done", f"approved by {name}", when),
-        _stage(pen, "done", "token minted", when),
+        _stage(pen, "done", stages.ready, when),
     ]
     if row.status == "redeemed":
         at = clock_time(row.redeemed_at) if row.redeemed_at else ""
-        rows.append(_stage(pen, "done", "redeemed", at))
+        rows.append(_stage(pen, "done", stages.used, at))
         return [*rows, EMPTY, *pen.paragraph(handed_out(row), width)]
     minted = row.decided_at or asked.now
     left = (minted + timedelta(seconds=row.ttl) - asked.now).total_seconds()
     if left <= 0:
-        rows.append(_stage(pen, "ended", "not redeemed", "token expired"))
+        rows.append(_stage(pen, "ended", *stages.lapsed))
         return rows
-    rows.append(_stage(pen, "current", "not redeemed yet", f"{countdown(left)} left"))
+    rows.append(_stage(pen, "current", stages.unused, f"{countdown(left)} left"))
     return [*rows, EMPTY, *pen.paragraph(takes_back(row), width)]
 
 

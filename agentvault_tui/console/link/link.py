@@ -16,8 +16,10 @@ from agentvault_tui.console.link.memory import HeadStore, SeenLedger
 from agentvault_tui.console.state.mirror import RING, AgentRoster, Mirror
 from agentvault_tui.console.state.presence import OperatorsPresent
 from agentvault_tui.console.state.records import (
+    BodyView,
     EventPage,
     EventRow,
+    HeldRequest,
     LinkState,
     Restored,
     Revoked,
@@ -339,6 +341,15 @@ class BrokerLink:
         # In the past, what was decided later had not been decided yet.
         now = self.mirror.clock.now()
         return tuple(r for r in rows if r.decided_at is None or r.decided_at <= now)
+
+    async def body(self, stepup_id: str, request: HeldRequest) -> BodyView:
+        """Read the body of a held call; it is made readable off the event loop."""
+        # Loaded by whoever shows it.
+        from agentvault_tui.console.state.body import told  # noqa: PLC0415
+
+        answer = await self._client.call(calls.STEPUP_BODY, id=stepup_id)
+        ascii_only = self.mirror.intake.ascii_only
+        return await asyncio.to_thread(told, request, answer, ascii_only=ascii_only)
 
     # Deciding
 

@@ -12,20 +12,21 @@ from msgspec.structs import replace
 from agentvault_tui.clock import span
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw.evidence import EventEvidence, LinkVerdicts, evidence
-from agentvault_tui.console.draw.stepup import PastDecisions
+from agentvault_tui.console.draw.stepup import PastDecisions, StepUpFacts
 from agentvault_tui.console.draw.words import population
 from agentvault_tui.console.link.export import Export, read_path, suggestion
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.link.past import look
 from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.plain.announcer import Announcer, Command
+from agentvault_tui.console.state.body import unread
 from agentvault_tui.console.state.completion import read_filter
 from agentvault_tui.console.state.feed import fold
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.moments import LedgerMoment, ago, plural
 from agentvault_tui.console.state.past import PastMirror, parse_past_moment, when
-from agentvault_tui.console.state.records import AgentRow, EventRow, StepUpRow
+from agentvault_tui.console.state.records import AgentRow, BodyView, EventRow, StepUpRow
 from agentvault_tui.errors import AgentVaultError, UsageError
 from agentvault_tui.operator_api.requests import AuditQuery
 from agentvault_tui.text import Shown
@@ -208,7 +209,17 @@ class ReadCommands:
             past = PastDecisions(rows)
         agent = self.mirror.agents.get(row.agent_id)
         owner = agent.owner if agent else Shown("")
-        self.say(*sentences.facts(row, owner, now, past))
+        body = await self._body(row)
+        self.say(*sentences.facts(StepUpFacts(row, owner, past, now, body)))
+
+    async def _body(self, row: StepUpRow) -> BodyView | None:
+        """Read the body of a held call, or why it cannot be told."""
+        if row.request is None:
+            return None
+        try:
+            return await self.desk.actions.body(row.id, row.request)
+        except AgentVaultError as error:
+            return unread(row.request, self.mirror.intake.shown(error.what))
 
     # What is told by itself
 

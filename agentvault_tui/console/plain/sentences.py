@@ -11,7 +11,7 @@ from agentvault_tui.console.draw import theme
 from agentvault_tui.console.draw.agent import AgentContext
 from agentvault_tui.console.draw.glyphs import SPOKEN
 from agentvault_tui.console.draw.lines import Pen, Row
-from agentvault_tui.console.draw.stepup import PastDecisions, StepUpFacts, whole
+from agentvault_tui.console.draw.stepup import StepUpFacts, whole
 from agentvault_tui.console.draw.words import population, why
 from agentvault_tui.console.state import revocations
 from agentvault_tui.console.state.activity import ActivityRow
@@ -24,6 +24,7 @@ from agentvault_tui.console.state.stepups import (
     cause,
     handed_out,
     no_limits,
+    stages_of,
     subject,
     takes_back,
 )
@@ -82,10 +83,12 @@ def of_stepup(row: StepUpRow, now: datetime) -> str:
         case "authorizing":
             return f"Step-up {mark}: verifying the second factor at the tenant."
         case "approved":
-            told = takes_back(row) if row.connection else "Not redeemed yet."
+            unused = f"{stages_of(row).unused.capitalize()}."
+            told = takes_back(row) if row.connection else unused
             return f"Step-up {mark}: approved{_by(row)}. {told}"
         case "redeemed":
-            return f"Step-up {mark}: approved{_by(row)}, redeemed. {handed_out(row)}"
+            used = stages_of(row).used
+            return f"Step-up {mark}: approved{_by(row)}, {used}. {handed_out(row)}"
         case "denied":
             told = f" It was told: {row.denial}" if row.denial else ""
             return f"Step-up {mark}: denied{_by(row)}.{told}"
@@ -127,13 +130,12 @@ def of_device(row: StepUpRow, now: datetime, desk: Desk) -> Iterator[str]:
     )
 
 
-def facts(
-    row: StepUpRow, owner: Shown, now: datetime, before: PastDecisions
-) -> Iterator[str]:
+def facts(asked: StepUpFacts) -> Iterator[str]:
     """Tell all of a request: trusted facts first, the agent's own words last."""
+    row, now = asked.row, asked.now
     left = f", ends in {countdown(row.remaining(now))}" if row.open else ""
     yield f"Step-up {row.fingerprint}, {row.state}{left}"
-    rows, _ = whole(StepUpFacts(row, owner, before, now), PEN, WIDTH)
+    rows, _ = whole(asked, PEN, WIDTH)
     yield from written(rows)
 
 

@@ -20,6 +20,7 @@ from agentvault_tui.console.state.records import (
     DeciderRow,
     DeviceRow,
     EventRow,
+    HeldRequest,
     LiveToken,
     PanicState,
     ScopeRow,
@@ -62,7 +63,7 @@ class Intake:
     """Convert the broker's answers to records; every text becomes displayable."""
 
     def __init__(self, *, ascii_only: bool = False) -> None:
-        self._ascii = ascii_only
+        self.ascii_only = ascii_only
         self._catalogue: dict[str, ScopeRow] = {}
         self._granted: dict[tuple[str, ...], tuple[ScopeRow, ...]] = {}
         self._words: dict[object, Shown] = {}
@@ -72,10 +73,10 @@ class Intake:
         """Make anything displayable; None becomes the empty text."""
         if raw is None:
             return _NOTHING
-        if isinstance(raw, str) and len(raw) <= limit and not self._ascii:  # noqa: SIM102
+        if isinstance(raw, str) and len(raw) <= limit and not self.ascii_only:  # noqa: SIM102
             if raw.isascii() and raw.isprintable():
                 return Shown(raw)  # as `visible` does, without its calls: four an event
-        return visible(raw, limit, ascii_only=self._ascii)
+        return visible(raw, limit, ascii_only=self.ascii_only)
 
     def word(self, raw: object) -> Shown:
         """Make a short text displayable, from a cache."""
@@ -223,7 +224,20 @@ class Intake:
                 other_details(told.authorization_details),
                 told.connection,
             ),
+            request=self._request(told.request),
             tokenless=told.evaluation or told.request is not None,
+        )
+
+    def _request(self, told: Mapping[str, object] | None) -> HeldRequest | None:
+        if told is None:
+            return None
+        headers, size = told.get("headers"), told.get("body_bytes")
+        return HeldRequest(
+            self.shown(told.get("method"), _NAME),
+            self.shown(told.get("url"), _WHOLE),
+            self._rows(headers.items() if isinstance(headers, dict) else ()),
+            self.shown(told.get("body_sha256")),
+            size if isinstance(size, int) else 0,
         )
 
     def event(self, told: EventInfo) -> EventRow:

@@ -209,6 +209,32 @@ class DeciderRow:
     auth_time: datetime | None
 
 
+class HeldRequest(NamedTuple):
+    """The HTTP request of a held call: what goes out, but for the credential."""
+
+    method: Shown
+    url: Shown
+    headers: tuple[tuple[Shown, Shown], ...]
+    body_sha256: Shown
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class BodyView:
+    """What a person is shown of a body; every text went through `text.visible`."""
+
+    summary: str
+    """What it is and how large, in our own words."""
+    members: tuple[tuple[Shown, Shown], ...] = ()
+    """Of JSON and forms: path and value, amounts and recipients first."""
+    raw: tuple[Shown, ...] = ()
+    """As it is: lines of text, each with a mark where it ends, or rows of bytes."""
+    problem: str = ""
+    """Why it is not all here, if it is not."""
+    foreign: bool = False
+    """Whether this is not the body that the step-up's digest covers."""
+
+
 @dataclass(frozen=True, slots=True)
 class StepUpRow:
     """A request held for a person. Texts are whole: cut them where they are drawn."""
@@ -253,6 +279,8 @@ class StepUpRow:
     resource indicator that is not the resource."""
     unlimited: bool = False
     """Whether nothing but the scope limits what the token is used for."""
+    request: HeldRequest | None = None
+    """Of a held call."""
     tokenless: bool = False
     """Whether the same request is made again after a yes, instead of with a token."""
 
@@ -420,6 +448,10 @@ class Actions(Protocol):
 
     async def before(self, stepup_id: str, limit: int = 5) -> tuple[StepUpRow, ...]:
         """Read the last decisions about the same agent and action, latest first."""
+        ...
+
+    async def body(self, stepup_id: str, request: HeldRequest) -> BodyView:
+        """Read the body of a held call, readable."""
         ...
 
     def look(self, stepup_id: str | None) -> None:

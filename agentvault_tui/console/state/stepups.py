@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from agentvault_tui.console.state.moments import countdown
 from agentvault_tui.console.state.records import StepUpRow
@@ -24,7 +24,7 @@ def ago(row: StepUpRow, now: datetime) -> str:
 
 def ended(row: StepUpRow) -> str:
     who = f" by {row.decided_by.name}" if row.decided_by else ""
-    used = ", redeemed" if row.status == "redeemed" else ""
+    used = f", {stages_of(row).used}" if row.status == "redeemed" else ""
     word = "approved" if row.status in _GRANTED else str(row.status)
     return f"{word}{who}{used}"
 
@@ -70,6 +70,7 @@ _FACTS = (
     ("the risk", "risk"),
     ("how long it lasts", "ttl"),
     ("the connection", "connection"),
+    ("the request", "request"),
     ("the fingerprint", "digest"),
 )
 
@@ -87,6 +88,11 @@ def granted(row: StepUpRow, this: str = "exactly this, ") -> str:
         return (
             f"a token of the account at {row.connection}, once: it may do all its "
             "owner allowed, and works there until the provider ends it"
+        )
+    if row.request:
+        return (
+            f"these bytes, once, within {countdown(row.ttl)}; "
+            "one changed byte asks again"
         )
     if row.unlimited:
         this = f"anything {row.scope} can do, "
@@ -110,6 +116,47 @@ def subject(row: StepUpRow) -> str:
     much = f" {row.gist}" if row.gist else ""
     where = f" on {row.resource}" if row.resource else ""
     return f"{row.action}{much}{where}"
+
+
+class Stages(NamedTuple):
+    """What happens once a person has approved, and what follows, or does not."""
+
+    ready: str
+    unused: str
+    used: str
+    lapsed: tuple[str, str]
+    nothing: str
+    """What is said to have not happened where nobody approved."""
+
+
+_TOKEN: Final = Stages(
+    "token minted",
+    "not redeemed yet",
+    "redeemed",
+    ("not redeemed", "token expired"),
+    "Nothing was issued",
+)
+_CALL: Final = Stages(
+    "call released",
+    "not sent yet",
+    "sent",
+    ("not sent", "approval expired"),
+    "Nothing was sent",
+)
+_EVALUATION: Final = Stages(
+    "allowed once",
+    "not done yet",
+    "done",
+    ("not done", "approval expired"),
+    "Nothing was allowed",
+)
+
+
+def stages_of(row: StepUpRow) -> Stages:
+    """Word what an approval leads to: a token, a call that goes out, or a yes."""
+    if row.request:
+        return _CALL
+    return _EVALUATION if row.tokenless else _TOKEN
 
 
 _CAUSES: Final = {
@@ -145,7 +192,9 @@ def handed_out(row: StepUpRow) -> str:
             f"The agent has a token of the account at {row.connection}, which works "
             "until the provider ends it. Revoking the agent stops the next one at once."
         )
-    return "It was done, once." if row.tokenless else "The token is spent."
+    if row.request:
+        return "The call was sent, once; the audit has what came of it."
+    return "It was allowed, once." if row.tokenless else "The token is spent."
 
 
 def takes_back(row: StepUpRow) -> str:
@@ -155,6 +204,8 @@ def takes_back(row: StepUpRow) -> str:
             "The agent may fetch a token of the account. Revoke the agent before it "
             "does: then only the provider can end that token."
         )
+    if row.request:
+        return "The agent may send exactly this, once. Revoke it to take that back."
     if row.tokenless:
         return "The agent may do exactly this, once. Revoke it to take that back."
     return "The agent has a token for exactly this. Revoke the agent to take it back."

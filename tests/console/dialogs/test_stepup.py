@@ -763,7 +763,9 @@ async def test_every_member_a_resource_server_reads_is_shown() -> None:
     async with opened(stand, row.id, (110, 40)) as (app, pilot):
         brief_text = said(app)
         await pilot.press("v")
-        rows = sentences.facts(row, Shown("bob"), stand.clock.now(), PastDecisions(()))
+        rows = sentences.facts(
+            StepUpFacts(row, Shown("bob"), PastDecisions(()), stand.clock.now())
+        )
         plain = "\n".join(rows)
         for text in (said(app), plain):
             assert all(word in text for word in wanted), text

@@ -14,7 +14,7 @@ from support.line_person import at_lines
 from support.plain_session import StandSession
 from support.wire_shapes import tell
 
-from agentvault_tui.console.draw.stepup import PastDecisions
+from agentvault_tui.console.draw.stepup import PastDecisions, StepUpFacts
 from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.plain.session import typed_lines
 from agentvault_tui.console.state.records import LinkState
@@ -353,7 +353,7 @@ def test_a_providers_token_is_told_for_what_it_is() -> None:
     stand = scene()
     row = stand.change("sup_7f3a", connection="google-oauth2")
     now = stand.clock.now()
-    rows = sentences.facts(row, Shown(""), now, PastDecisions(()))
+    rows = sentences.facts(StepUpFacts(row, Shown(""), PastDecisions(()), now))
     told = " ".join(" ".join(rows).split())
     assert "You grant a token of the account at google-oauth2, once" in told
     assert "works there until the provider ends it" in told
