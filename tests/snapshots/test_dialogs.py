@@ -41,6 +41,10 @@ def stepup(desk: Desk) -> Dialog[Any]:
     return StepUpDialog(desk, desk.mirror.stepups[ID])
 
 
+def waiting(desk: Desk) -> Dialog[Any]:
+    return StepUpDialog(desk, desk.mirror.open_stepups()[-1])
+
+
 def revoke(desk: Desk) -> Dialog[Any]:
     return RevokeDialog(desk, desk.mirror.agents[CALENDAR])
 
@@ -60,6 +64,23 @@ def used(stand: Stand) -> None:
 
 def problem(stand: Stand) -> None:
     stand.change(ID, problem="the code ran out before it was used", count=3)
+
+
+PAYMENT = (
+    b'{"invoice":1881,"memo":"consulting in November","currency":"USD",'
+    b'"payee":{"name":"Northwind GmbH","iban":"DE02120300000000202051"},"amount":4200}'
+)
+
+
+def held(stand: Stand) -> None:
+    """A call of the payments agent waits, with a body."""
+    stand.hold(
+        "agt_0000000000000001", PAYMENT, parameters={"amount": 4200, "currency": "USD"}
+    )
+
+
+def lost_body(stand: Stand) -> None:
+    stand.hold("agt_0000000000000001", None, parameters={"amount": 4200})
 
 
 def long_value(stand: Stand) -> None:
@@ -105,6 +126,9 @@ SCENES: dict[str, tuple[Callable[[Desk], Dialog[Any]], Change, list[str], Change
     "asked_together": (stepup, people, [], nothing),
     "operators": (OperatorsDialog, people, [], nothing),
     "asked_in_full": (stepup, nothing, ["v"], nothing),
+    "held_call": (waiting, held, [], nothing),
+    "held_in_full": (waiting, held, ["v"], nothing),
+    "held_lost": (waiting, lost_body, [], nothing),
     "deny_why": (stepup, nothing, ["n", *"which"], nothing),
     "factor": (stepup, nothing, ["a"], nothing),
     "approved": (stepup, nothing, ["a"], lambda stand: stand.approve(ID, "alice")),
@@ -148,6 +172,7 @@ SCENES: dict[str, tuple[Callable[[Desk], Dialog[Any]], Change, list[str], Change
 }
 MONO = [
     *("asked", "asked_together", "asked_cut", "asked_in_full", "deny_why", "factor"),
+    "held_call",
     *("approved", "denied", "queue", "help", "operators", "revoke", "revoked"),
     "revoked_half_done",
     *("restore", "restored", "panic", "stopped", "lift"),

@@ -29,7 +29,6 @@ from agentvault_tui.console.state.stepups import (
     takes_back,
 )
 from agentvault_tui.qr import on_loopback, tunnel
-from agentvault_tui.text import Shown
 
 if TYPE_CHECKING:
     from agentvault_tui.console.desk import Desk  # it loads Textual

@@ -1,0 +1,160 @@
+"""The second factor in the step-up dialog: code, link, QR code and stages."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from rich.style import Style
+
+from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, cells
+from agentvault_tui.console.draw.stepup import StepUpFacts
+from agentvault_tui.console.state.moments import clock_time, countdown
+from agentvault_tui.console.state.records import DeviceRow, StepUpRow
+from agentvault_tui.console.state.stepups import stages_of, subject
+from agentvault_tui.qr import Ground, QrCode, draw, on_loopback, tunnel
+from agentvault_tui.text import cell_width, visible_lines
+
+_FACTOR_CELLS: Final = 36
+"""Cells the text needs beside a QR code."""
+_GAP: Final = 2
+_PLATE: Final = Style(bold=True, reverse=True)
+"""The code stands out by its ground, under any theme and without colour."""
+_MANY: Final = 100
+_GROUNDS: Final = {
+    Ground.DARK_ON_LIGHT: Style(color="#000000", bgcolor="#ffffff"),
+    Ground.DARK: Style(bgcolor="#000000"),
+    Ground.LIGHT: Style(bgcolor="#ffffff"),
+}
+"""An inverted code does not scan: the theme's colours are not asked."""
+
+
+def factor(
+    asked: StepUpFacts,
+    times: tuple[datetime | None, datetime],
+    pen: Pen,
+    size: tuple[int, int],
+    desk: Desk,
+    *,
+    picture: bool,
+) -> list[Row]:
+    """Write code, link, QR if it fits whole, and the stages, within *size* cells.
+
+    *times* are when this console started it, if it did, and when it saw the code.
+    No QR of a link that no other device can open: what leads there is named instead.
+    """
+    device = asked.row.device
+    width, height = size
+    if device is None:
+        return [
+            pen.stage("current", "asking the tenant for a code", ""),
+            *pen.paragraph("The code and the link stand here when it answers.", width),
+            EMPTY,
+        ]
+    rows: list[Row] = []
+    if picture and not on_loopback(device.verification_uri):
+        link, room = device.verification_uri_complete, width - _FACTOR_CELLS - _GAP
+        if code := draw(link, room, height, ascii_only=pen.glyphs.ascii_only):
+            room = width - code.width - _GAP
+            text = _factor_text(asked, times, pen, room, desk)
+            # The text comes first: a code beside a cut text is no help.
+            if len(text) <= height:
+                rows = _beside(text, code, pen, room)
+    rows = rows or _factor_text(asked, times, pen, width, desk)
+    if len(rows) > height:
+        rows = [row for row in rows if row != EMPTY]
+    return [*rows, EMPTY] if len(rows) < height else rows
+
+
+def stages(row: StepUpRow, seen: datetime, now: datetime, pen: Pen) -> list[Row]:
+    """Write the four stages of a flow under way, done ones with their times."""
+    waited = countdown((now - seen).total_seconds())
+    return [
+        pen.stage("done", "code shown", clock_time(seen)),
+        pen.stage("current", "waiting for sign-in", f"for {waited}"),
+        pen.stage("ahead", "factor verified", ""),
+        pen.stage("ahead", stages_of(row).ready, ""),
+    ]
+
+
+def _factor_text(
+    asked: StepUpFacts,
+    times: tuple[datetime | None, datetime],
+    pen: Pen,
+    width: int,
+    desk: Desk,
+) -> list[Row]:
+    row, palette = asked.row, pen.palette
+    if (device := row.device) is None:
+        return []
+    begun, seen = times
+    who = (
+        f"You started this here at {clock_time(begun)}"
+        if begun
+        else "Another console started this"
+    )
+    what = pen.clip(subject(row), width * 2)
+    return [
+        *_way(device.verification_uri, desk, pen, width),
+        (("and enter", palette.muted),),
+        *_plate(device.user_code, pen),
+        *_here(device, desk, pen, width),
+        EMPTY,
+        *pen.paragraph(f"{who}, for {what}, fingerprint {row.fingerprint}.", width),
+        *pen.paragraph(
+            "If the page shows anything else, cancel there.", width, palette.waiting
+        ),
+        EMPTY,
+        *stages(row, seen, asked.now, pen),
+    ]
+
+
+def _way(link: str, desk: Desk, pen: Pen, width: int) -> list[Row]:
+    """Say where to open the link: over SSH this machine's loopback needs a tunnel."""
+    muted, local = pen.palette.muted, on_loopback(link)
+    where = "On this machine open" if local else "On another device open"
+    rows: list[Row] = []
+    if local and (line := tunnel(link, desk.ssh)):
+        rows = [
+            (("Where your browser is, run", muted),),
+            *_unclipped(line, pen, width),
+        ]
+        where = "and open there"
+    return [*rows, ((where, muted),), *_unclipped(link, pen, width)]
+
+
+def _here(device: DeviceRow, desk: Desk, pen: Pen, width: int) -> list[Row]:
+    """Name the way without a browser, which the embedded tenant alone has."""
+    if not on_loopback(device.verification_uri):
+        return []
+    line = f"{desk.activate} {device.user_code} --user NAME"
+    return [
+        (("or in another terminal of this machine", pen.palette.muted),),
+        *_unclipped(line, pen, width),
+    ]
+
+
+def _unclipped(text: str, pen: Pen, width: int) -> list[Row]:
+    """Break a link or command anywhere and cut it nowhere: half leads elsewhere."""
+    lines = visible_lines(text, width, _MANY)
+    return [((line, pen.palette.strong),) for line in lines]
+
+
+def _plate(code: str, pen: Pen) -> list[Row]:
+    """Set the code large: spaced, on a plate of its own."""
+    spaced = f"   {' '.join(code)}   "
+    blank = " " * cell_width(spaced)
+    style = pen.palette.text + _PLATE
+    return [((blank, style),), ((spaced, style),), ((blank, style),)]
+
+
+def _beside(left: list[Row], code: QrCode, pen: Pen, room: int) -> list[Row]:
+    rows: list[Row] = []
+    for number in range(max(len(left), code.height)):
+        text = pen.cut(left[number], room) if number < len(left) else ()
+        blank = (" " * (room + _GAP - cells(text)), pen.palette.text)
+        drawn = code.rows[number] if number < code.height else ()
+        picture = [(modules, _GROUNDS[ground]) for modules, ground in drawn]
+        rows.append((*text, blank, *picture))
+    return rows
