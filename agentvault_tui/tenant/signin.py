@@ -80,7 +80,9 @@ class SignIn:
         """
         name = normal_name(name)
         row = self._store.find("users", name=name)
-        who = self._stranger(name) if row is None else str(row["sub"])
+        # Keyed, for a stranger: people type passwords into the wrong field.
+        digest = hmac.new(self._stranger_key, name.encode(), "sha256").hexdigest()
+        who = f"?{digest}" if row is None else str(row["sub"])
         lane = self.lanes.lane(origin, who)
         self._turns.check_room(lane)
         counted = f"{lane.key} {who}" if lane.by_name else None
@@ -164,11 +166,6 @@ class SignIn:
                 "Too many tries.",
                 f"Wait {math.ceil(wait)} seconds, then try again.",
             )
-
-    def _stranger(self, name: str) -> str:
-        # Keyed: people type passwords into the wrong field.
-        digest = hmac.new(self._stranger_key, name.encode(), "sha256")
-        return f"?{digest.hexdigest()}"
 
 
 class Lockouts:
@@ -375,15 +372,11 @@ class Turns:
             TenantRefusedError: ``busy``.
         """
         line = self._waiting.get(lane)
-        if len(line or ()) >= _WAITING or (line is None and self._crowded(lane)):
+        alike = sum(one.trusted == lane.trusted for one in self._waiting)
+        if len(line or ()) >= _WAITING or (line is None and alike >= _LANES):
             raise TenantRefusedError(
                 "busy", "Too many people sign in just now.", "Try again in a moment."
             )
-
-    def _crowded(self, lane: Lane) -> bool:
-        """Tell whether as many lanes of this kind wait as may."""
-        alike = sum(one.trusted == lane.trusted for one in self._waiting)
-        return alike >= _LANES
 
     @asynccontextmanager
     async def turn(self, lane: Lane) -> AsyncIterator[None]:

@@ -64,8 +64,10 @@ def read_metadata(reply: TenantReply, issuer: str) -> Metadata:
         ) from error
     home = origin(issuer)
     for name, value in body.items():
+        # One URI template is Auth0's: it has a connection in its path.
         if (name.endswith("_endpoint") or name == "jwks_uri") and (
-            not isinstance(value, str) or origin(_expanded(value)) != home
+            not isinstance(value, str)
+            or origin(value.removesuffix("/{connectionName}")) != home
         ):
             raise TenantError(
                 f"the tenant's {visible(name, 60)} is not on its own origin",
@@ -109,11 +111,6 @@ def read_details_types(reply: TenantReply, issuer: str) -> frozenset[str]:
     listed = body.get(DETAILS_TYPES)
     types = listed if isinstance(listed, list) else []
     return frozenset(one for one in types if isinstance(one, str))
-
-
-def _expanded(endpoint: str) -> str:
-    """Drop the one URI template that Auth0's metadata has, a connection in a path."""
-    return endpoint.removesuffix("/{connectionName}")
 
 
 def read_keys(reply: TenantReply) -> Keys:

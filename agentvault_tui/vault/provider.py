@@ -130,7 +130,8 @@ class ProviderClient:
         except TenantUnreachableError as error:
             return RevocationPending(error.diagnosis())
         said = self._read(reply)
-        if isinstance(said, ProviderRevoked) and await self._takes(token):
+        after = await self._info(token) if isinstance(said, ProviderRevoked) else None
+        if after is not None and after.status == 200:
             # Google's: "it might take some time before [it] has full effect".
             return RevocationPending(f"{self._name} revoked it and still takes it")
         return said
@@ -169,11 +170,6 @@ class ProviderClient:
             # long to leave it.
             return RevocationPending(told, reply.retry_after or 0.0)
         return RevocationRefused(told)
-
-    async def _takes(self, token: Secret) -> bool:
-        """Tell whether the provider is seen to accept the token; a doubt is no."""
-        reply = await self._info(token)
-        return reply is not None and reply.status == 200
 
     async def _info(self, token: Secret) -> TenantReply | None:
         if self._userinfo is None:

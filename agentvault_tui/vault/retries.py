@@ -49,7 +49,11 @@ async def persist(
     waited, attempt = 0.0, 0
     while True:
         attempt += 1
-        outcome = await _tried(send)
+        outcome: TenantReply | TenantUnreachableError
+        try:
+            outcome = await send()
+        except TenantUnreachableError as error:
+            outcome = error
         pause = _pause(outcome, attempt, tenant, patience.jitter)
         if (
             not _is_worth_more(outcome, attempt, repeatable=repeatable)
@@ -62,15 +66,6 @@ async def persist(
     if isinstance(outcome, TenantUnreachableError):
         raise outcome
     return outcome
-
-
-async def _tried(
-    send: Callable[[], Awaitable[TenantReply]],
-) -> TenantReply | TenantUnreachableError:
-    try:
-        return await send()
-    except TenantUnreachableError as error:
-        return error
 
 
 def _is_worth_more(

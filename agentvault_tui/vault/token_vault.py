@@ -18,7 +18,7 @@ from agentvault_tui.vault.credentials import (
     VAULT_GRANT,
     RegisteredClient,
 )
-from agentvault_tui.vault.refusals import Refusal, read_refusal, refused
+from agentvault_tui.vault.refusals import read_refusal, refused
 from agentvault_tui.vault.reply import TenantReply
 from agentvault_tui.vault.retries import RetryLimits
 from agentvault_tui.vault.secret import Secret
@@ -157,14 +157,8 @@ class TokenVault:
         if isinstance(error, TenantUnreachableError):
             raise error
         found = read_refusal(reply)
-        cause = _cause(found)
+        refused_client = Cause.CLIENT_REFUSED if found.status == 401 else Cause.OTHER
+        cause = _CAUSES.get(found.code, refused_client)
         return NoToken(
             cause, found.code, found.message, _REMEDIES.get(cause) or error.remedy
         )
-
-
-def _cause(found: Refusal) -> Cause:
-    known = _CAUSES.get(found.code)
-    if known is None and found.status == 401:
-        return Cause.CLIENT_REFUSED
-    return known or Cause.OTHER

@@ -158,7 +158,11 @@ class Wire:
             raise TenantUnreachableError(f"{visible(url)} is not on {self._who}")
         headers, content = {}, None
         if bearer is not None:
-            headers["Authorization"] = f"Bearer {_token(bearer)}"
+            token = bearer.reveal()
+            if not _TOKEN.fullmatch(token):
+                what = "the access token is none: it holds odd characters"
+                raise TenantCredentialError("invalid_token", what)
+            headers["Authorization"] = f"Bearer {token}"
         if body is not None:
             headers["Content-Type"] = "application/json"
             content = json.dumps(body).encode()
@@ -260,12 +264,3 @@ def _proxy(way: Route) -> httpx.Proxy | None:
     except httpx.InvalidURL:
         # Without its cause, which may quote the credentials.
         raise TenantUnreachableError(f"{way.proxy_from} names no proxy") from None
-
-
-def _token(bearer: Secret) -> str:
-    token = bearer.reveal()
-    if not _TOKEN.fullmatch(token):
-        raise TenantCredentialError(
-            "invalid_token", "the access token is none: it holds odd characters"
-        )
-    return token
