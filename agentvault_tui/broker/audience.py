@@ -29,13 +29,14 @@ def mcp_server_of(resource: str | None, issuer: str) -> str | None:
     ours = urlsplit(issuer)
     try:
         url = urlsplit(resource)
+        same = (url.scheme, url.port) == (ours.scheme, ours.port)
         hosts = loopback_hosts(ours.port or 0, (ours.hostname or "").strip("[]"))
     except ValueError:
         return None
     path = _PATH.fullmatch(url.path)
     if (
         path is None
-        or url.scheme != ours.scheme
+        or not same
         or url.netloc.encode() not in hosts
         or resource != f"{url.scheme}://{url.netloc}{url.path}"
     ):

@@ -34,7 +34,7 @@ from agentvault_tui.gateway.mcp.streamable import SessionGoneError
 from agentvault_tui.gateway.refusals import CallRefusedError
 from agentvault_tui.gateway.tools import UnmatchedToolError
 from agentvault_tui.gateway.upstream import UpstreamError
-from agentvault_tui.model import Action, StepUpStatus
+from agentvault_tui.model import Action, Outcome, StepUpStatus
 
 _NOTHING: Final = Action((), "")
 
@@ -150,7 +150,8 @@ class McpCalls:
             retry=retry.decode("latin-1") if retry else None,
             audience=asked.audience,
         )
-        if call.retry is None:
+        verdict = self._broker.policy.decide(asked.agent, action)
+        if call.retry is None and verdict.outcome is Outcome.ESCALATED:
             call.retry = self._approved(call, described)
         return call
 

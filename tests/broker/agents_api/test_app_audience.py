@@ -70,6 +70,7 @@ async def test_details_may_name_what_is_acted_on_beside_the_audience(
         ("http://localhost:7717/mcp/files", "files"),
         ("http://[::1]:7717/mcp/files", "files"),
         ("http://127.0.0.1:7718/mcp/files", None),
+        ("http://127.0.0.1/mcp/files", None),
         ("https://127.0.0.1:7717/mcp/files", None),
         ("http://127.0.0.1:7717/mcp/files/", None),
         ("http://127.0.0.1:7717/mcp/Files", None),
