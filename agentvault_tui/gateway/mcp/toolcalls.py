@@ -120,15 +120,7 @@ class McpCalls:
             )
             about = Action((rule.scope,), rule.scope) if rule else _NOTHING
             await self._admission.refuse(asked.agent, refusal, about, detail)
-        described = to_json(
-            {
-                "method": message.method,
-                "url": f"mcp://{server.name}/{tool}",
-                "headers": {},
-                "body_sha256": detail["body_sha256"],
-                "body_bytes": detail["body_bytes"],
-            }
-        )
+        described = _described(message.method, tool, detail)
 
         async def body() -> bytes:
             return held
@@ -226,3 +218,16 @@ def _error_status(told: Envelope) -> int:
     with suppress(ValueError):
         return status_of(number_of(read_answer(bytes(told["error"])), "code") or 0)
     return 200
+
+
+def _described(method: str, tool: str, detail: dict[str, Any]) -> str:
+    """Return what a person decides about, as `StepUp.request_json` has it."""
+    return to_json(
+        {
+            "method": method,
+            "url": f"mcp://{detail['server']}/{tool}",
+            "headers": {},
+            "body_sha256": detail["body_sha256"],
+            "body_bytes": detail["body_bytes"],
+        }
+    )
