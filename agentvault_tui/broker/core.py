@@ -151,9 +151,9 @@ class Broker:
     )
     """Admits all their other requests, so that neither delays the other."""
     call_line: AdmissionQueue = field(
-        default_factory=lambda: AdmissionQueue(_OTHERS_A_TURN)
+        default_factory=lambda: AdmissionQueue(_DECISIONS_A_TURN)
     )
-    """Admits calls through the gateway."""
+    """Admits calls through the gateway, to each of their steps."""
     stream_line: AdmissionQueue = field(
         default_factory=lambda: AdmissionQueue(_PIECES_A_TURN)
     )

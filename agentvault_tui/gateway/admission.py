@@ -69,6 +69,14 @@ class Admission:
 
     # Who asks
 
+    async def step(self) -> None:
+        """Let others have their turn before a call's next step.
+
+        One group commit or one look at the sockets would otherwise resume dozens of
+        calls in one turn of the event loop.
+        """
+        await self._broker.call_line.enter()
+
     async def pace(self) -> None:
         """Let others have their turn, a revocation above all, before a next piece."""
         await self._broker.stream_line.enter()
@@ -87,7 +95,7 @@ class Admission:
             CallRefusedError: 401; 429 for an agent that floods.
         """
         broker = self._broker
-        await broker.call_line.enter()
+        await self.step()
         registry = broker.registry
         if not secret and hashed is None:
             text = "show a live token of your own: Authorization: Bearer av_t_…"

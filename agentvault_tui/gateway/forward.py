@@ -262,7 +262,9 @@ class Forwarder:
         calls = self._calls
         service, target, _, body, _ = parsed
         failed: list[BaseException] = []
+        answer: Answer | None = None
         try:
+            await self._admission.step()
             attachment = await self._credentials.of(service, call.caller.agent)
 
             def attach(outgoing: Outgoing) -> None:
@@ -285,11 +287,14 @@ class Forwarder:
             own = service.credential.kind == "connection"
             upstream = self._upstream(service, call.caller.agent.id if own else None)
             answer = await upstream.send(outgoing)
+            await self._admission.step()
             call.status, call.state = answer.status, "streaming"
             chunks = self._chunks(call, answer, outgoing, body)
             first = await _first(answer, chunks)
             call.check()
         except BaseException as error:  # noqa: BLE001 - it is recorded and raised
+            if answer is not None:
+                answer.close()
             raise self._failed(call, failed[0] if failed else error) from None
         head = answer.headers
         if answer.status in {204, 304}:
