@@ -124,18 +124,18 @@ def test_an_incident_line_by_line(trouble: Trouble, tmp_path: Path) -> None:
     with at_lines([*PROGRAM, "--home", home, "console", "--plain"], env) as person:
         # Notice.
         told = person.hears("STEP-UP ")
-        assert f"{trouble.name} wants send:payment on stripe:acct_42" in told
+        assert f"{trouble.name} wants send:payment 4,200 USD on stripe:acct_42" in told
         show = re.search(r"Type: (show (\w{4}))", told)
         assert show is not None
         # Inspect and deny.
         person.types(show[1])
-        person.hears("The agent says, unverified: ")
-        person.hears("There: 1 code and 1 link masked.")
+        person.hears("The agent says (unverified)")
+        person.hears("1 code and 1 link masked")
         person.decides(f"deny {show[2]} not ours", show[2])
         person.hears("denied by")
         # Inspect the agent, and cut it off.
         person.types(f"show {trouble.name}")
-        person.hears("Asked for delete:records, not granted: 1 denial")
+        person.hears("delete:records  not granted - denied 1")
         person.decides(f"revoke {trouble.name} rogue", trouble.name)
         person.hears("Closed here after")
         # Keep the evidence.

@@ -1,6 +1,6 @@
 """Which agents are listed: what misbehaves first, and where the cursor stands.
 
-What misbehaved stays on top, and what was revoked lately right below it, until the
+What misbehaved stays on top, and what was revoked lately near it, until the
 operator acknowledges it: it must not be gone before somebody has looked.
 """
 
@@ -63,7 +63,7 @@ class Attention:
         """Order agents: 0 first."""
         if self.revoked and not self.revoked_lately:
             return 5
-        reasons = (self.misbehaved, self.revoked_lately, self.waiting, self.soon)
+        reasons = (self.misbehaved, self.waiting, self.revoked_lately, self.soon)
         return next((n for n, reason in enumerate(reasons) if reason), 4)
 
     @property

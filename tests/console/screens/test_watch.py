@@ -161,7 +161,7 @@ async def test_nothing_is_opened_for_what_cannot_be_done(stage: Stage) -> None:
         listed = {active.binding.id for active in dialog.bindings_there.values()}
         assert {"restore", "undo"}.isdisjoint(listed)
         assert "revoke" in listed
-        await stage.pilot.press("escape", "g", "j", "j")
+        await stage.pilot.press("escape", "g", *"jjjj")
         assert stage.watch.chosen.revoked
         await stage.pilot.press("r")
         assert stage.app.screen is stage.watch
@@ -536,7 +536,7 @@ async def test_the_footer_fits_the_focus(stage: Stage) -> None:
     busy(stage.fake)
     async with stage.on():
         assert "r revoke  a acknowledge" in stage.text("keys")
-        await stage.pilot.press("j", "j")
+        await stage.pilot.press(*"jjjj")
         assert "u restore" in stage.text("keys")
         await stage.pilot.press("tab", "tab")
         await stage.pilot.pause()

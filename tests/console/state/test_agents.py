@@ -102,22 +102,23 @@ def test_what_misbehaved_stays_on_top_until_acknowledged(
 
 
 def test_what_was_just_revoked_stays_near_what_misbehaves(told: Told) -> None:
-    """Below it, above what waits, for ten minutes or until it is acknowledged."""
+    """Above the quiet, for ten minutes or until it is acknowledged."""
     one, two = (told.add_agent(n, "read:email") for n in ("0-one", "1-two"))
     waiting = told.add_agent("2-waiting", "read:email")
     bad = told.add_agent("3-bad", "read:email")
+    told.add_agent("4-quiet", "read:email")
     told.add_stepup(waiting)
     for _ in range(3):
         told.decide(bad, "read:email", "denied")
     for agent in (one, two):
         told.add_event("agent.revoked", agent)
     told.view.update()
-    assert told.names() == ["3-bad", "0-one", "1-two", "2-waiting"]
+    assert told.names() == ["3-bad", "2-waiting", "0-one", "1-two", "4-quiet"]
     told.clock.advance(1)
     assert told.view.acknowledge(one["id"])
-    assert told.names() == ["3-bad", "1-two", "2-waiting", "0-one"]
+    assert told.names() == ["3-bad", "2-waiting", "1-two", "4-quiet", "0-one"]
     _minutes(told, 11)
-    assert told.names() == ["3-bad", "2-waiting", "0-one", "1-two"]
+    assert told.names() == ["3-bad", "2-waiting", "4-quiet", "0-one", "1-two"]
 
 
 def test_a_burst_keeps_its_flag_while_it_lasts(told: Told) -> None:
