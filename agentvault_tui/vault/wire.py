@@ -27,20 +27,10 @@ from agentvault_tui.vault.issuer import origin
 from agentvault_tui.vault.reply import TenantReply, read_reply
 from agentvault_tui.vault.secret import Secret
 
-_CONFIDENTIAL: Final = frozenset(
-    {
-        "auth_session",
-        "client_assertion",
-        "client_secret",
-        "code",
-        "code_verifier",
-        "connect_code",
-        "device_code",
-        "refresh_token",
-        "subject_token",
-        "token",
-    }
-)
+_CONFIDENTIAL: Final = frozenset((
+    "auth_session", "client_assertion", "client_secret", "code", "code_verifier",
+    "connect_code", "device_code", "refresh_token", "subject_token", "token",
+))  # fmt: skip
 """Fields of our requests, by the names OAuth and Auth0 give them."""
 _SHORTEST: Final = 8
 """Characters: less is no secret, and would be found in words."""

@@ -25,27 +25,14 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 5.0
 _LONGEST: Final = 2048
 """Characters of an id that is stored or sent back."""
 _GONE: Final = frozenset({402, 405, 410})
-_PLAN: Final = frozenset(
-    {
-        "feature_not_enabled",
-        "insufficient_entitlement",
-        "insufficient_plan",
-        "operation_not_supported",
-        "trial_expired",
-    }
-)
-_SECRET: Final = frozenset(
-    {
-        "app_secret",
-        "client_secret",
-        "encryption_key",
-        "password",
-        "private_key",
-        "refresh_token",
-        "signing_keys",
-        "tls_client_auth_key",
-    }
-)
+_PLAN: Final = frozenset((
+    "feature_not_enabled", "insufficient_entitlement", "insufficient_plan",
+    "operation_not_supported", "trial_expired",
+))  # fmt: skip
+_SECRET: Final = frozenset((
+    "app_secret", "client_secret", "encryption_key", "password", "private_key",
+    "refresh_token", "signing_keys", "tls_client_auth_key",
+))  # fmt: skip
 
 
 def without_secrets(row: Json) -> Json:

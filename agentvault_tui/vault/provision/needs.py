@@ -98,33 +98,17 @@ class TenantSurvey:
 
 
 READING_SCOPES: Final = (
-    "read:actions",
-    "read:client_grants",
-    "read:clients",
-    "read:connections",
-    "read:guardian_factors",
-    "read:mfa_policies",
-    "read:prompts",
-    "read:resource_servers",
-    "read:roles",
-    "read:tenant_settings",
-)
+    "read:actions", "read:client_grants", "read:clients", "read:connections",
+    "read:guardian_factors", "read:mfa_policies", "read:prompts",
+    "read:resource_servers", "read:roles", "read:tenant_settings",
+)  # fmt: skip
 """What plan and doctor take."""
 _WRITING: Final = (
-    "create:actions",
-    "create:client_grants",
-    "create:clients",
-    "create:roles",
-    "delete:client_grants",
-    "update:actions",
-    "update:client_grants",
-    "update:client_keys",
-    "update:clients",
-    "update:connections",
-    "update:guardian_factors",
-    "update:roles",
-    "update:tenant_settings",
-)
+    "create:actions", "create:client_grants", "create:clients", "create:roles",
+    "delete:client_grants", "update:actions", "update:client_grants",
+    "update:client_keys", "update:clients", "update:connections",
+    "update:guardian_factors", "update:roles", "update:tenant_settings",
+)  # fmt: skip
 
 
 def writing_scopes(needs: Needs) -> tuple[str, ...]:
