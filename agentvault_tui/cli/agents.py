@@ -227,6 +227,11 @@ def revoke_agent(
         f"{plural(answer.tokens_revoked, 'token')} and "
         f"{plural(answer.stepups_cancelled, 'step-up')} ended"
     )
+    if answer.calls_cut:
+        out.line(
+            f"{plural(answer.calls_cut, 'call')} cut in flight, of which the service "
+            f"had {answer.calls_sent} whole"
+        )
     if answer.agent:
         print_elsewhere(out, answer.agent)
     if not answer.recorded:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from http.client import HTTPConnection
@@ -26,6 +27,17 @@ resource = "stripe:{destination}"
 [routes.parameters]
 amount = "body:/amount"
 currency = "body:/currency"
+"""
+
+
+SLOW = """
+origin = "http://127.0.0.1:{port}"
+allow_http = true
+allow_private = true
+[[routes]]
+method = "GET"
+path = "/{{rest*}}"
+scope = "read:calendar"
 """
 
 
@@ -89,3 +101,27 @@ def test_a_held_call_is_listed_shown_and_cut(
     assert (status, body["reason"]) == (403, "call_cut")
     assert av("calls", "--cut", one["id"]).code == 4
     assert "no call" in av("calls").out
+
+
+def test_a_revocation_says_how_many_calls_it_cut(
+    av: Run, agent: Agent, broker: Broker
+) -> None:
+    """A call whose service had it whole is among those that are cut."""
+    token = agent.ask("read:calendar", {})["access_token"]
+    with socket.create_server(("127.0.0.1", 0)) as upstream:
+        upstream.settimeout(PATIENT)
+        path = broker.home / "services" / "slow.toml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(SLOW.format(port=upstream.getsockname()[1]))
+        assert av("services", "show", "slow", "--json").code == 0
+        connection = HTTPConnection(urlsplit(broker.url).netloc, timeout=PATIENT)
+        with closing(connection):
+            headers = {"Authorization": f"Bearer {token}"}
+            connection.request("GET", "/gw/slow/x", headers=headers)
+            reached, _ = upstream.accept()
+            with closing(reached):
+                assert b"GET /x" in reached.recv(4096)
+                answer = av("agents", "revoke", agent.id, "--reason", "test")
+                assert "1 call cut in flight, of which the service had 1" in answer.out
+                assert connection.getresponse().status == 401
+        path.unlink()

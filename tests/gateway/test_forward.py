@@ -350,3 +350,84 @@ async def test_an_attempt_without_a_result_becomes_unknown_at_a_start(
     assert results[1].detail["call_id"] == "call_lost"
     assert results[1].agent_id == agent.id
     assert len(stand.upstream.received) == 1
+
+
+# Shapes of answers
+
+
+@pytest.mark.parametrize(
+    ("method", "head", "status"),
+    [
+        ("HEAD", b"200 OK\r\nContent-Length: 1234", 200),
+        ("GET", b"304 Not Modified\r\nContent-Length: 99\r\nETag: x", 304),
+        ("DELETE", b"204 No Content", 204),
+        ("OPTIONS", b"200 OK\r\nContent-Length: 0\r\nAllow: GET", 200),
+        (
+            "PATCH",
+            b"520 Web Server Returned an Unknown Error\r\nContent-Length: 0",
+            520,
+        ),
+        ("GET", b"206 Partial Content\r\nContent-Length: 0\r\nContent-Range: x", 206),
+    ],
+)
+async def test_answers_of_every_shape_pass(
+    stand: Stand, token: str, method: str, head: bytes, status: int
+) -> None:
+    """Without a body, with a length and none, of statuses nobody registered; twice
+    over one connection of the agent.
+    """
+
+    async def answer(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 " + head + b"\r\n\r\n")
+
+    stand.upstream.answer = answer
+    headers = {"Authorization": f"Bearer {token}"}
+    for _ in range(2):
+        reply = await stand.client.request(method, "/gw/api/x", headers=headers)
+        assert (reply.status_code, reply.content) == (status, b"")
+    if method == "HEAD":
+        assert reply.headers["content-length"] == "1234"
+    assert [r.method for r in stand.upstream.received] == [method] * 2
+    results = [e for e in await stand.settled() if e.type == "gateway.result"]
+    assert [e.detail["ended"] for e in results] == ["done", "done"]
+
+
+async def test_a_request_without_a_route_has_the_scope_of_its_service(
+    stand: Stand, agent: Agent
+) -> None:
+    """``unmatched`` names a scope: on the path, and asked of the token."""
+    await stand.service('unmatched = "read:calendar"\n')
+    token = await stand.token(agent, "read:calendar")
+    headers = {"Authorization": f"Bearer {token}"}
+    reply = await stand.client.get("/gw/api/any/where?x=1", headers=headers)
+    assert reply.status_code == 200
+    (attempt,) = await stand.bench.events("gateway.attempt")
+    assert (attempt.action, attempt.resource) == ("read:calendar", "api:/any/where")
+
+
+@pytest.mark.slow
+async def test_a_thousand_slow_clients_delay_nobody(
+    stand: Stand, agent: Agent, token: str
+) -> None:
+    """Half of them silent and half dripping a body: another agent is answered."""
+    host = b"127.0.0.1:%d" % stand.listener.port
+    dripping = request(b"PUT /gw/api/x HTTP/1.1", token, b"Content-Length: 1000000")
+    writers = []
+    for number in range(1_000):
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", stand.listener.port)
+        except OSError:
+            break  # the test has no more files
+        writers.append(writer)
+        writer.write(dripping.replace(b"@", host) if number % 2 else b"GET /gw/a")
+    other = await stand.agent("write:calendar", name="other")
+    headers = {"Authorization": f"Bearer {await stand.token(other, 'write:calendar')}"}
+    for _ in range(5):
+        for writer in writers:
+            if not writer.is_closing():
+                writer.write(b"x")
+        reply = await stand.client.get("/gw/api/y", headers=headers)
+        assert reply.status_code == 200
+    for writer in writers:
+        writer.transport.abort()
+    await asyncio.sleep(0)
