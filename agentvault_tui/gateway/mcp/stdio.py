@@ -76,6 +76,8 @@ class PendingRequest:
         self.progress = progress
         self.heard = asyncio.Event()
         """Set by each word of progress: it is at work."""
+        self.writing = False
+        """Whether the process was given any of it."""
         self.written = False
         """Whether the process was given all of it."""
 
@@ -87,7 +89,7 @@ class McpProcess:
         """Start nothing yet."""
         self.server = server
         self.modern = modern
-        self.greeting = Raw(b"{}")
+        self.greeting = Raw(b"")
         """Its answer to ``server/discover`` or ``initialize``."""
         self.problem: str | None = None
         """Why it does not run, if it should."""
@@ -127,7 +129,7 @@ class McpProcess:
             token = None if message.progress_token is None else id_
             cutters.append(lambda: self._cut(id_))
             try:
-                await self._write(message.relayed(id_, token))
+                await self._write(message.relayed(id_, token), waiting)
                 waiting.written = True
                 sent()
                 return {**await self._answer(waiting), "id": message.id or Raw(b"null")}
@@ -179,7 +181,7 @@ class McpProcess:
         waiting.answered.exception()  # who waits may have left
         if waiting.written:
             self._cancel(id_)
-        else:
+        elif waiting.writing:
             self._kill()  # half a line cannot be taken back
 
     def _cancel(self, id_: int) -> None:
@@ -193,12 +195,16 @@ class McpProcess:
             with suppress(OSError, RuntimeError):
                 process.stdin.write(line + b"\n")
 
-    async def _write(self, line: bytes) -> None:
+    async def _write(self, line: bytes, waiting: PendingRequest) -> None:
+        """Give the process a line, in its turn, unless it was cut meanwhile."""
         process = self._process
         if process is None or process.stdin is None:
             raise _gone()
         try:
             async with asyncio.timeout(_WRITE_SECONDS), self._writing:
+                if waiting.answered.done():
+                    raise _gone()
+                waiting.writing = True
                 transport = process.stdin.transport
                 transport.set_write_buffer_limits(0)
                 process.stdin.write(line + b"\n")
@@ -279,7 +285,7 @@ class McpProcess:
         params = {"_meta": meta} if self.modern else legacy
         with self._entry(lambda _: None) as (id_, waiting):
             request = {"jsonrpc": "2.0", "id": id_, "method": method, "params": params}
-            await self._write(msgspec.json.encode(request))
+            await self._write(msgspec.json.encode(request), waiting)
             envelope = await self._answer(waiting)
         if "result" not in envelope:
             if self.modern:

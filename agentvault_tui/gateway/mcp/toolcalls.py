@@ -78,19 +78,29 @@ class McpCalls:
             raise McpError(INVALID_PARAMS, "the call names no tool")
         if "task" in message.params:
             raise McpError(INVALID_PARAMS, "calls are not made as tasks here")
+        call, ended = None, "failed"
         try:
-            call = await self._read_call(asked)
-            told = await asked.attended(self._perform(asked, call), call)
-        except CallRefusedError as refusal:
-            scoped = refusal.error == "insufficient_scope"
-            if refusal.status == 401 or (scoped and asked.version >= LEGACY[0]):
-                raise
-            told = results.refusal(server, asked.agent, refusal, message)
-        except UpstreamError as error:
-            told = results.upstream_failure(error, message)
-        if "result" in told and message.method == CALL:
-            told["result"] = results.complete(told["result"], modern=asked.modern)
-        await writer.finish(told, _error_status(told) if asked.modern else 200)
+            try:
+                call = await self._read_call(asked)
+                told = await asked.attended(self._perform(asked, call), call)
+                ended = "done"
+            except CallRefusedError as refusal:
+                scoped = refusal.error == "insufficient_scope"
+                if refusal.status == 401 or (scoped and asked.version >= LEGACY[0]):
+                    raise
+                told = results.refusal(server, asked.agent, refusal, message)
+            except UpstreamError as error:
+                told = results.upstream_failure(error, message)
+            if "result" in told and message.method == CALL:
+                told["result"] = results.complete(told["result"], modern=asked.modern)
+            if call is not None and ended == "done":
+                # In flight until its client has it: a cut ends that too.
+                call.on_cut.append(writer.exchange.abort)
+                call.check()
+            await writer.finish(told, _error_status(told) if asked.modern else 200)
+        finally:
+            if call is not None:
+                self._calls.end(call, ended)
 
     async def _read_call(self, asked: AskedMessage) -> Call:
         """Return the call that a request is.
@@ -163,7 +173,6 @@ class McpCalls:
         """Decide about a call, record it, send it once, and record its result."""
         permit = await self._admission.permit(call)
         await self._calls.begin(call, permit)
-        ended = "failed"
 
         def stop(task: asyncio.Task[Any]) -> None:
             task.cancel()
@@ -176,7 +185,6 @@ class McpCalls:
         try:
             told = await self._relay.send(asked, call)
             call.check()
-            ended = "done"
             call.bytes_in = sum(len(bytes(one)) for one in told.values())
             if results.is_error(told):
                 call.detail["tool_error"] = True
@@ -191,7 +199,6 @@ class McpCalls:
             call.problem = "upstream_reset"
             raise
         finally:
-            self._calls.end(call, ended)
             if session is not None:
                 session.running.pop(key, None)
         return told

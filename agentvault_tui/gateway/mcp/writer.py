@@ -70,6 +70,8 @@ class AnswerWriter:
         """
         task = asyncio.ensure_future(work)
         timeout = _SOON if call is not None else _ALIVE_EVERY
+        if call is not None:
+            call.on_cut.append(self._cut)
         try:
             while True:
                 note = asyncio.ensure_future(self.notes.get())
@@ -97,8 +99,11 @@ class AnswerWriter:
                 task.cancel()
                 with suppress(asyncio.CancelledError, Exception):
                     await task
-            if call is not None and call.cut is not None and self._started:
-                self.exchange.abort()
+
+    def _cut(self) -> None:
+        """Let nothing more of a call reach its client, at once."""
+        if self._started:
+            self.exchange.abort()
 
     async def _keep(self, call: Call | None, *, first: bool) -> float:
         """Tell the client that its request is not forgotten; return until when next."""

@@ -134,3 +134,59 @@ async def test_per_agent_processes_end_with_their_agent(mcp: McpStand) -> None:
     await revoke_agent(mcp.stand.bench.broker, clients[0].agent.id, "x", OPERATOR)
     await mcp.stand.bench.until(lambda: not runs(pids[0]))
     assert runs(pids[1])
+
+
+def waiting(mcp: McpStand) -> int:
+    """Count the requests of clients that processes are given, or have."""
+    running = mcp.stand.gateway._mcp_processes._running.values()
+    return sum(len(one._waiting) for one in running if one._process and one.greeting)
+
+
+SLOW_READER = """
+import json, os, sys, time
+go, log = sys.argv[1:]
+def say(id_, result):
+    print(json.dumps({"jsonrpc": "2.0", "id": id_, "result": result}), flush=True)
+begun = json.loads(sys.stdin.readline())
+say(begun["id"], {"supportedVersions": ["2026-07-28"], "capabilities": {}})
+while not os.path.exists(go):
+    time.sleep(0.005)
+for line in sys.stdin:
+    message = json.loads(line)
+    with open(log, "a") as notes:
+        notes.write(message.get("params", {}).get("name", message["method"]) + "\\n")
+    if "id" in message:
+        say(message["id"], {"content": []})
+"""
+
+
+@pytest.mark.parametrize("which", [0, 1])
+async def test_a_call_that_is_cut_before_it_was_written_never_is(
+    mcp: McpStand, tmp_path: Path, which: int
+) -> None:
+    """Half a line ends the process; one that waits its turn ends alone."""
+    go, log = tmp_path / "go", tmp_path / "log"
+    command = [sys.executable, "-c", SLOW_READER, str(go), str(log)]
+    await mcp.write(head=f"command = {json.dumps(command)}\n")
+    clients = [await mcp.client("modern", name=name) for name in ("a", "b")]
+    large = {"name": "read_large", "arguments": {"path": "/a", "x": "x" * 2_000_000}}
+    small = {"name": "read_small", "arguments": {"path": "/b"}}
+    asked = []
+    for client, params in zip(clients, (large, small), strict=True):
+        asked.append(asyncio.ensure_future(client.send("tools/call", params)))
+        sending = len(asked)
+        # The first is in the middle of its line, the other waits behind it.
+        await mcp.stand.bench.until(lambda: waiting(mcp) == sending)  # noqa: B023
+    broker, agent = mcp.stand.bench.broker, clients[which].agent
+    cut = await revoke_agent(broker, agent.id, "stolen", OPERATOR)
+    assert (cut.calls.cut, cut.calls.sent) == (1, 0)
+    go.touch()
+    answers = await asyncio.gather(*asked)
+    assert answers[which].status_code == 401
+    other = answers[1 - which].json()["result"]
+    if which == 0:
+        assert error_of(other) == "upstream_reset"
+        assert not log.exists()
+    else:
+        assert "isError" not in other
+        assert log.read_text() == "read_large\n"
