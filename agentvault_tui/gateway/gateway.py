@@ -32,10 +32,15 @@ from agentvault_tui.model import AgentId, Draft, EventType
 from agentvault_tui.operator_api.shapes import WireShape
 from agentvault_tui.web import Server
 from agentvault_tui.web.guard import StreamingApp
+from agentvault_tui.web.limits import file_limit
 
 log = logging.getLogger("agentvault.gateway")
 
 _RECORDED: Final = "gateway_files"
+
+
+_FILES: Final = 2_048
+"""Connections: those of agents, and as many to services."""
 
 
 class Gateway:
@@ -98,6 +103,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Read all files and record those that are not what the ledger knows."""
+        file_limit(_FILES)
         for folder in self._folders:
             folder.reload()
         await self._record()

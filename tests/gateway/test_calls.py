@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from support.gateway_stand import SECRET, Received, Stand, ok
+from support.gateway_stand import SECRET, Received, Stand, ok, standing
 
 from agentvault_tui.broker.usecases.revoke import (
     change_scopes,
@@ -18,6 +19,8 @@ from agentvault_tui.broker.usecases.revoke import (
     revoke_agent,
 )
 from agentvault_tui.gateway import calls as calls_module
+from agentvault_tui.home import Home
+from agentvault_tui.ledger import verify_ledger
 from agentvault_tui.model import Agent
 
 BEARER = '[credential]\nkind = "bearer"\nsecret = "key"\n'
@@ -589,3 +592,35 @@ async def test_an_agent_that_floods_is_not_decided_about(
     reply = await stand.client.get("/gw/api/events/a", headers=bearer(token))
     assert (reply.status_code, reply.json()["error"]) == (429, "slow_down")
     assert stand.upstream.received == []
+
+
+async def test_approvals_and_records_hold_over_a_restart(short: Path) -> None:
+    """What was spent stays spent, what was approved can be sent, and all verifies."""
+    async with standing(short) as stand:
+        await stand.service(ROUTES)
+        agent = await stand.agent("read:calendar", "send:payment")
+        token = await stand.token(agent, "read:calendar")
+        one = (await held(stand, token))["auth_req_id"]
+        await stand.approve(one)
+        assert (await again(stand, token, one)).status_code == 200
+        two = (await held(stand, token, json={**PAY, "amount": 2}))["auth_req_id"]
+        await stand.approve(two)
+        three = (await held(stand, token, json={**PAY, "amount": 3}))["auth_req_id"]
+        await stand.approve(three)
+        await again(stand, token, three, json={**PAY, "amount": 4})
+        await stand.settled()
+    async with standing(short) as stand:
+        broker = stand.bench.broker
+        assert broker.state_problem is None
+        every = (one, two, three)
+        states = [broker.stepups.get(each).status for each in every]
+        assert states == ["redeemed", "approved", "redeemed"]
+        live = [broker.registry.elevated(each) is not None for each in every]
+        assert live == [False, True, False]
+        assert broker.stepups.get(two).request["method"] == "POST"
+        assert stand.gateway.calls.body_of(two) is None
+        results = await stand.bench.events("gateway.result")
+        assert [event.detail["ended"] for event in results] == ["done"]
+        now = stand.bench.clock.now()
+    verified = verify_ledger(Home.locate(short / "home"), now=now)
+    assert verified.ok, verified
