@@ -28,7 +28,7 @@ SHARERS_SHOWN: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Prospect:
+class ProviderForecast:
     """What a revocation of its agent would do to an account at the provider."""
 
     known: bool = False
@@ -206,7 +206,7 @@ class Leases:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldProviderToken:
     """A provider's token as Token Vault gave it."""
 
     account: Account
@@ -222,7 +222,7 @@ class Held:
     @classmethod
     def of(
         cls, clock: Clock, account: Account, found: ProviderToken, longest: float
-    ) -> Held:
+    ) -> HeldProviderToken:
         """Return what the vault just gave for *account*, for *longest* seconds."""
         return cls(
             account=account,
@@ -240,9 +240,9 @@ class ProviderTokens:
     def __init__(self, clock: Clock) -> None:
         """Start with none."""
         self._clock = clock
-        self._of: dict[AgentId, dict[str, Held]] = defaultdict(dict)
+        self._of: dict[AgentId, dict[str, HeldProviderToken]] = defaultdict(dict)
 
-    def get(self, account: Account) -> Held | None:
+    def get(self, account: Account) -> HeldProviderToken | None:
         """Return what is held of exactly this account, if its lease lasts."""
         held = self._of[account.agent_id].get(account.connection)
         if held is None or held.account != account or held.lease.passed(self._clock):
@@ -250,11 +250,11 @@ class ProviderTokens:
             return None
         return held
 
-    def put(self, held: Held) -> None:
+    def put(self, held: HeldProviderToken) -> None:
         """Keep *held* for its lease."""
         self._of[held.account.agent_id][held.account.connection] = held
 
-    def of(self, agent_id: AgentId) -> tuple[Held, ...]:
+    def of(self, agent_id: AgentId) -> tuple[HeldProviderToken, ...]:
         """Return all of the agent's that are not forgotten yet."""
         return tuple(self._of.get(agent_id, {}).values())
 

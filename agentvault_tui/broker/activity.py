@@ -50,7 +50,7 @@ async def activity_of(broker: Broker, agent: Agent) -> ActivityInfo:
     )
 
 
-async def activity_then(
+async def past_activity_of(
     broker: Broker, agent_id: AgentId, seq: int | None, moment: datetime | None
 ) -> PastActivityInfo:
     """Read what an agent had done by a moment, from its events alone."""

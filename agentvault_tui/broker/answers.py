@@ -111,7 +111,7 @@ class Disconnected:
 
 
 @dataclass(frozen=True, slots=True)
-class Away:
+class TenantUnavailable:
     """The tenant gives no answer of use: ``temporarily_unavailable``."""
 
     message: str

@@ -19,7 +19,7 @@ from agentvault_tui.broker.replay import ReplayStore
 from agentvault_tui.broker.stepups import StepUps
 from agentvault_tui.broker.upstream import (
     Outbox,
-    Outlook,
+    ProviderAccounts,
     Providers,
     TenantAccess,
 )
@@ -188,7 +188,7 @@ class Broker:
     access: TenantAccess = field(init=False)
     vault: VaultAccess = field(init=False)
     flows_to_accounts: Flows = field(init=False)
-    outlook: Outlook = field(init=False)
+    outlook: ProviderAccounts = field(init=False)
     providers: Providers = field(init=False)
     outbox: Outbox = field(init=False)
 
@@ -202,7 +202,7 @@ class Broker:
         self.access = TenantAccess(self.home, self.tenant.tenant, rate)
         self.vault = VaultAccess(self.home, self.tenant.issuer, self.clock)
         self.flows_to_accounts = Flows(self.clock)
-        self.outlook = Outlook(
+        self.outlook = ProviderAccounts(
             self.registry, self.vault.issuer, lambda: self.settings.connections
         )
         self.providers = Providers(

@@ -170,7 +170,7 @@ class Cuts:
         """
         self._asked += 1
         task = asyncio.create_task(self._keep(self._asked))
-        self._follow(task)
+        self._track(task)
         done, _ = await asyncio.wait({task}, timeout=_JOURNAL_WAIT)
         if done and (error := task.exception()) is not None:
             log.error("cuts are in memory alone", exc_info=error)
@@ -289,7 +289,7 @@ class Cuts:
             log.warning("a cut is in force and not recorded: %s", error.what)
             self.unrecorded.append(pending)
         elif late:
-            self._follow(asyncio.create_task(self.keep()))
+            self._track(asyncio.create_task(self.keep()))
 
     async def _keep(self, asked: int) -> Kept:
         async with self._writing:
@@ -299,7 +299,7 @@ class Cuts:
             waiting = (*self.unrecorded, *self.late)
             cuts = [*self.replaying, *(one for each in waiting for one in _cuts(each))]
             try:
-                self._outcome = await self._write(fitting(cuts))
+                self._outcome = await self._write(deduplicated(cuts))
             except OSError:
                 if cuts:
                     log.exception("%d cuts are in memory alone", len(cuts))
@@ -323,7 +323,7 @@ class Cuts:
         self._written = cuts
         return Kept.JOURNAL if cuts else Kept.LEDGER
 
-    def _follow(self, task: asyncio.Task[object] | asyncio.Task[bool]) -> None:
+    def _track(self, task: asyncio.Task[object] | asyncio.Task[bool]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -365,7 +365,7 @@ class Cuts:
         return self.registry.accounts.get(*where) or DropAccount(*where)
 
 
-def fitting(cuts: Iterable[KeptCut]) -> list[KeptCut]:
+def deduplicated(cuts: Iterable[KeptCut]) -> list[KeptCut]:
     """Return *cuts* without repetitions, so that the journal holds them.
 
     Where they are too many, an agent's become its revocation, and where even those

@@ -99,14 +99,14 @@ class Feed:
             page = await self._ledger.events(EventQuery(after=cursor, limit=_PAGE))
             if page.events:
                 text = ""
-                for number, each in enumerate(self._told(page.events)):
+                for number, each in enumerate(self._frames_of(page.events)):
                     text += each
                     if number % _FRAMES_A_TURN == 0:
                         await asyncio.sleep(0)
                 yield text, page.events[-1].seq
             cursor = page.next
 
-    def _told(self, events: Sequence[Event]) -> Iterator[str]:
+    def _frames_of(self, events: Sequence[Event]) -> Iterator[str]:
         """Yield the frames of *events*, after those of the objects they touched."""
         agents = {event.agent_id for event in events if event.agent_id}
         stepups = {str(event.detail.get("stepup_id", "")) for event in events} - {""}

@@ -95,7 +95,7 @@ class Floods:
             if still and not agent.untold and agent.credit_at(now) >= BURST:
                 del self._agents[agent_id]
 
-    def again(self, agent_id: AgentId, count: int) -> None:
+    def tell_later(self, agent_id: AgentId, count: int) -> None:
         """Tell of *count* later: it could not be recorded now."""
         now = self._clock.boot()
         agent = self._agents.setdefault(agent_id, _Agent(now, now))

@@ -162,7 +162,9 @@ async def _record_divergence(broker: Broker, found: StateDivergence) -> None:
         else [DropAgentTokens(agent.id) for agent in found.agents]
     )
     again = {step.agent_id for step in found.steps} | set(found.lost_steps)
-    steps = [step for agent_id in sorted(again) for step in _again(broker, agent_id)]
+    steps = [
+        step for agent_id in sorted(again) for step in _steps_anew(broker, agent_id)
+    ]
     broker.outbox.take(steps)
     named: dict[str, list[str]] = {
         "agents": [agent.id for agent in found.agents],
@@ -197,7 +199,7 @@ async def _record_divergence(broker: Broker, found: StateDivergence) -> None:
     )
 
 
-def _again(broker: Broker, agent_id: AgentId) -> tuple[OutboxStep, ...]:
+def _steps_anew(broker: Broker, agent_id: AgentId) -> tuple[OutboxStep, ...]:
     """Return the steps of a revocation anew: their rows cannot be trusted."""
     try:
         served = broker.registry.agent(agent_id).status is AgentStatus.ACTIVE

@@ -21,7 +21,7 @@ from agentvault_tui.broker.accounts import (
     SHARERS_SHOWN,
     Accounts,
     Leases,
-    Prospect,
+    ProviderForecast,
     ProviderTokens,
 )
 from agentvault_tui.broker.stepups import StepUps
@@ -196,7 +196,9 @@ class Registry:
         """Whether the policy in force admits a live token."""
         self.foresee: Callable[[], Foreseen] = lambda: lambda _: ()
         """Returns what names the steps a revocation would take at the tenant."""
-        self.outlook: Callable[[Account], Prospect] = lambda _: Prospect()
+        self.outlook: Callable[[Account], ProviderForecast] = lambda _: (
+            ProviderForecast()
+        )
         """Returns what a revocation would do to an account at its provider."""
         self.changing: dict[AgentId, asyncio.Lock] = defaultdict(asyncio.Lock)
         """Held while a change of an agent that widens what it may is being recorded:

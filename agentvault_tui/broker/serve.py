@@ -69,11 +69,11 @@ _JUMP: Final = 2.0
 async def upkeep(broker: Broker) -> None:
     """Look after the broker until cancelled; no fault of one look ends the next."""
     async with asyncio.TaskGroup() as both:
-        both.create_task(_looks(broker))
-        both.create_task(_pulses(broker))
+        both.create_task(_repeat_upkeep(broker))
+        both.create_task(_repeat_probe(broker))
 
 
-async def _looks(broker: Broker) -> None:
+async def _repeat_upkeep(broker: Broker) -> None:
     looks = 0
     drift = _drift(broker)
     while True:
@@ -104,17 +104,17 @@ async def _looks(broker: Broker) -> None:
         await asyncio.sleep(_TICK)
 
 
-async def _pulses(broker: Broker) -> None:
+async def _repeat_probe(broker: Broker) -> None:
     answers: bool | None = None
     while True:
         try:
-            answers = await pulse(broker, answers)
+            answers = await probe_tenant(broker, answers)
         except Exception:
             log.exception("asking the tenant failed")
         await asyncio.sleep(_PULSE)
 
 
-async def pulse(broker: Broker, before: bool | None) -> bool:
+async def probe_tenant(broker: Broker, before: bool | None) -> bool:
     """Ask the tenant how it is; record it when that is not as *before*."""
     answers = await broker.tenant.probe()
     if answers == before:
@@ -146,7 +146,7 @@ async def _floods(broker: Broker) -> None:
         try:
             await broker.record(draft)
         except LedgerError:
-            broker.floods.again(agent_id, count)
+            broker.floods.tell_later(agent_id, count)
             raise
 
 
@@ -332,7 +332,7 @@ def _listen_to(ledger: Ledger, broker: Broker, feed: Feed) -> None:
     ledger.on_recovered = recovered
 
 
-def _spare_the_collector() -> None:
+def _freeze_objects() -> None:
     """Freeze what lives as long as the process: collecting it costs latency."""
     gc.collect()
     gc.freeze()
@@ -347,9 +347,9 @@ async def _until(stop: asyncio.Event, broker: Broker, feed: Feed, socket: Path) 
         operators = RequestGuard(operators_app(broker, feed), hosts=None, shape=problem)
         await server.listen(operators, unix_socket(socket), shape=problem)
         more = await broker.gateway.listen(server) if broker.gateway else {}
-        await _mark(broker, EventType.BROKER_STARTED)
+        await _record_start_or_stop(broker, EventType.BROKER_STARTED)
         _announce(agents, socket, broker, more)
-        _spare_the_collector()
+        _freeze_objects()
         follower = _tenant_log(broker)
         tasks = [
             asyncio.create_task(work)
@@ -417,13 +417,13 @@ async def _close(broker: Broker) -> None:
     with contextlib.suppress(LedgerError):
         await record_missed(broker)
         await broker.uses.record(ending=True)
-        await _mark(broker, EventType.BROKER_STOPPED)
+        await _record_start_or_stop(broker, EventType.BROKER_STOPPED)
     await broker.tenant.aclose()
     await broker.vault.aclose()
     await broker.providers.aclose()
 
 
-async def _mark(broker: Broker, kind: EventType) -> None:
+async def _record_start_or_stop(broker: Broker, kind: EventType) -> None:
     drafts, changes = policy_record(broker)
     # A ledger that cannot write must not keep a broker with kept cuts from serving.
     await broker.record_cut(

@@ -99,7 +99,7 @@ def past_agent_info(
     ends: Ends = _as_recorded,
 ) -> shapes.PastAgentInfo:
     """Return *agent* with what it holds: *live* tokens, the *soonest* to end listed."""
-    return same(
+    return shape_from(
         shapes.PastAgentInfo,
         agent,
         status=agent.status.value,
@@ -108,7 +108,7 @@ def past_agent_info(
         last_seen_at=_moment(seen),
         tokens=tuple(token_info(token, ends) for token in soonest),
         tokens_live=live,
-        counts=same(shapes.CountsInfo, counts),
+        counts=shape_from(shapes.CountsInfo, counts),
     )
 
 
@@ -116,7 +116,7 @@ def account_info(account: Account, registry: Registry) -> shapes.AccountInfo:
     """Return a connected account; what could use it is not known here."""
     lease = registry.leases.of(account.agent_id, account.connection)
     ahead = registry.outlook(account)
-    return same(
+    return shape_from(
         shapes.AccountInfo,
         account,
         account=account.id,
@@ -143,7 +143,7 @@ def _refs(agents: Iterable[AgentId], registry: Registry) -> tuple[shapes.AgentRe
 
 def step_info(step: OutboxStep) -> shapes.StepInfo:
     """Return a step at the tenant, or at a provider, as it stands."""
-    return same(
+    return shape_from(
         shapes.StepInfo,
         step,
         connection=step.connection or None,
@@ -157,7 +157,7 @@ def panic_info(panic: Panic | None) -> shapes.PanicInfo:
     """Return how the panic switch stands."""
     if panic is None:
         return shapes.PanicInfo(on=False)
-    return same(shapes.PanicInfo, panic, since=iso(panic.since))
+    return shape_from(shapes.PanicInfo, panic, since=iso(panic.since))
 
 
 def token_info(token: Token, ends: Ends = _as_recorded) -> shapes.TokenInfo:
@@ -175,7 +175,7 @@ def token_info(token: Token, ends: Ends = _as_recorded) -> shapes.TokenInfo:
 
 def stepup_info(stepup: StepUp, ends: Ends = _as_recorded) -> shapes.StepUpInfo:
     """Return *stepup* as consoles render and approvers decide it."""
-    return same(
+    return shape_from(
         shapes.StepUpInfo,
         stepup,
         authorization_details=stepup.details,
@@ -215,20 +215,22 @@ def event_info(event: Event) -> history.EventInfo:
 
 def device_info(device: DeviceCode) -> shapes.DeviceInfo:
     """Return what an approver needs to reach the tenant."""
-    return same(shapes.DeviceInfo, device, expires_at=iso(device.expires_at))
+    return shape_from(shapes.DeviceInfo, device, expires_at=iso(device.expires_at))
 
 
 def _decider(evidence: Evidence | None) -> shapes.DeciderInfo | None:
     if evidence is None:
         return None
-    return same(shapes.DeciderInfo, evidence, auth_time=_moment(evidence.auth_time))
+    return shape_from(
+        shapes.DeciderInfo, evidence, auth_time=_moment(evidence.auth_time)
+    )
 
 
 def _moment(moment: datetime | None) -> str | None:
     return iso(moment) if moment else None
 
 
-def same(kind: type[T], source: object, **others: object) -> T:
+def shape_from(kind: type[T], source: object, **others: object) -> T:
     """Return a shape whose members are the *source*'s attributes, but for *others*."""
     names = (name for name in kind.__struct_fields__ if name not in others)
     return kind(**{name: getattr(source, name) for name in names}, **others)

@@ -10,7 +10,7 @@ from msgspec import UNSET
 from agentvault_tui import __version__
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.cuts import Kept
-from agentvault_tui.broker.shapes import panic_info, same
+from agentvault_tui.broker.shapes import panic_info, shape_from
 from agentvault_tui.clock import iso
 from agentvault_tui.operator_api.shapes import (
     LedgerInfo,
@@ -42,7 +42,9 @@ def status_info(broker: Broker) -> StatusInfo:
             head=ledger.head.seq,
             hash=ledger.head.hash,
             writable=ledger.writable,
-            verified=same(VerifiedInfo, found, at=iso(found.at)) if found else None,
+            verified=shape_from(VerifiedInfo, found, at=iso(found.at))
+            if found
+            else None,
             fault=ledger.fault,
         ),
         panic=panic_info(broker.registry.panic),

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote, quote_plus, unquote_plus, urlencode, urlsplit
 
-from agentvault_tui.broker.accounts import Held
+from agentvault_tui.broker.accounts import HeldProviderToken
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.usecases.exchange import usable
 from agentvault_tui.clock import Deadline
@@ -215,9 +215,11 @@ class Credentials:
         found = await broker.vault.exchange(account)
         if isinstance(found, NoToken):
             raise _missing()
-        held = Held.of(broker.clock, account, found, broker.settings.tokens.lease)
+        held = HeldProviderToken.of(
+            broker.clock, account, found, broker.settings.tokens.lease
+        )
         if broker.registry.epoch(agent.id) != epoch:
-            broker.outbox.caught(held)
+            broker.outbox.keep_undelivered(held)
             raise _missing()
         broker.registry.provider_tokens.put(held)
         return _bearer(held.token.reveal())

@@ -72,18 +72,18 @@ def _is_plain_object(value: dict[Any, Any], words: list[str], depth: int) -> boo
 
 
 def canonical(value: Any) -> str:
-    """Write *value*, which `tame` made or `is_plain` passed, as RFC 8785 does."""
+    """Write *value*, which `coerce` made or `is_plain` passed, as RFC 8785 does."""
     return encode_plain(value) if is_plain(value, []) else rfc8785.dumps(value).decode()
 
 
-def tame(value: Any, depth: int = 0) -> Any:
+def coerce(value: Any, depth: int = 0) -> Any:
     """Return *value* as RFC 8785 can write it, whatever it was."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
         return well_formed(value)
     if isinstance(value, int):
-        return _tame_int(int(value))
+        return _coerce_int(int(value))
     if isinstance(value, float):
         # Written out, a float beyond 2**53-1 can read as an integer out of bounds.
         kept = math.isfinite(value) and abs(value) <= MAX_INT
@@ -93,12 +93,12 @@ def tame(value: Any, depth: int = 0) -> Any:
             return _TOO_DEEP
         if isinstance(value, dict):
             return {
-                well_formed(name if isinstance(name, str) else str(name)): tame(
+                well_formed(name if isinstance(name, str) else str(name)): coerce(
                     item, depth + 1
                 )
                 for name, item in value.items()
             }
-        return [tame(item, depth + 1) for item in value]
+        return [coerce(item, depth + 1) for item in value]
     return well_formed(str(value))
 
 
@@ -161,7 +161,7 @@ def _start(text: str, limit: int) -> str:
     return text
 
 
-def _tame_int(value: int) -> int | str:
+def _coerce_int(value: int) -> int | str:
     if -MAX_INT <= value <= MAX_INT:
         return value
     # str() of an int refuses more than 4,300 digits; hexadecimal has no such limit.

@@ -17,11 +17,11 @@ import msgspec
 from agentvault_tui.ledger.canonical import (
     MAX_BODY,
     clip,
+    coerce,
     encode_plain,
     is_plain,
     quote,
     shrink_detail,
-    tame,
     well_formed,
 )
 from agentvault_tui.ledger.canonical import canonical as canonical_text
@@ -105,11 +105,11 @@ def prepare(draft: Draft, state: str = "") -> Prepared:
             return _assemble(draft, encode_plain(draft.detail), words, member)
         except (UnicodeEncodeError, _TooLongError):
             pass
-    tamed = replace(_map_text(draft, well_formed), detail=tame(draft.detail))
+    coerced = replace(_map_text(draft, well_formed), detail=coerce(draft.detail))
     try:
-        return _assemble_slowly(tamed, member)
+        return _assemble_slowly(coerced, member)
     except _TooLongError:
-        return _assemble_slowly(_shorten(tamed), member)
+        return _assemble_slowly(_shorten(coerced), member)
 
 
 def read_event(body: bytes | str, digest: bytes) -> Event:

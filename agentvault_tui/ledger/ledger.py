@@ -153,11 +153,11 @@ class Ledger:
 
     def _start(self) -> None:
         self._writer.on_commit = self._moved.set
-        self._writer.on_problem = self._tell
+        self._writer.on_problem = self._announce_state
         self._writer.on_written = self._written
         self._writer.on_recovery = self._recovered
         self._spawn(self._writer.run(self._clock), "writer")
-        self._spawn(self._pulse(), "pulse")
+        self._spawn(self._keep_head_file(), "pulse")
         self._spawn(self._watch_space(), "space")
         self._spawn(self._indexer.run(self._to_index), "indexer")
 
@@ -229,12 +229,12 @@ class Ledger:
     def distrust(self, fault: str) -> None:
         """Take no commit from now on that is not urgent: nothing is to be granted."""
         self.fault = fault
-        self._tell()
+        self._announce_state()
 
     def set_unverified(self, why: str | None) -> None:
         """Take no commit that is not urgent until this is called with None."""
         self.unverified = why
-        self._tell()
+        self._announce_state()
 
     @property
     def index_lag(self) -> int:
@@ -377,7 +377,7 @@ class Ledger:
         with storage_errors(self._home.database):
             return await self._reader.run(function, *args, **kwargs)
 
-    async def _pulse(self) -> None:
+    async def _keep_head_file(self) -> None:
         """Bring the head file up to date, and ask for chores, while events flow."""
         while not self._closed:
             await self._moved.wait()
@@ -387,7 +387,7 @@ class Ledger:
                     await asyncio.wait_for(self._closing.wait(), _PULSE)
                 await asyncio.to_thread(self._write_head)
                 if not self._moved.is_set():
-                    self._writer.tidy()
+                    self._writer.request_maintenance()
 
     async def _watch_space(self) -> None:
         """Look twice a second how much room the disk has, whoever uses it up."""
@@ -399,7 +399,7 @@ class Ledger:
             self._shortage = found
             if (found is not None) is not before:
                 log.warning("the disk: %s", found or "there is room again")
-                self._tell()
+                self._announce_state()
 
     def _to_index(self) -> int:
         """Return up to where to index: the index takes none of the reserved space."""
@@ -417,9 +417,9 @@ class Ledger:
         except OSError as error:
             self._head_problem = f"the ledger's head file cannot be written ({error})"
         if self._head_problem != before:
-            self._loop.call_soon_threadsafe(self._tell)
+            self._loop.call_soon_threadsafe(self._announce_state)
 
-    def _tell(self) -> None:
+    def _announce_state(self) -> None:
         if self.on_state is not None:
             self.on_state()
 

@@ -111,17 +111,17 @@ class Writer:
             )
         else:
             self._queue.append(job)
-        self._stir()
+        self._wake_writer()
 
-    def tidy(self) -> None:
+    def request_maintenance(self) -> None:
         """Ask for the chores that are better done while nothing waits."""
         self._tidy = True
-        self._stir()
+        self._wake_writer()
 
     def close(self) -> None:
         """Write what waits, then stop."""
         self._closing = True
-        self._stir()
+        self._wake_writer()
 
     async def run(self, clock: Clock) -> None:
         """Write until closed."""
@@ -133,7 +133,7 @@ class Writer:
                 elif self._closing:
                     return
                 elif self._tidy:
-                    await self._chores(clock, idle=True)
+                    await self._maintain(clock, idle=True)
                 else:
                     self._idle = asyncio.get_running_loop().create_future()
                     await self._idle
@@ -175,7 +175,7 @@ class Writer:
         if self._batches % _LOOK_EVERY == 0:
             due |= self.log.to_move() > _CHECKPOINT_BYTES
         if due:
-            await self._chores(clock, idle=False)
+            await self._maintain(clock, idle=False)
 
     async def _answer(self) -> None:
         """Wake those who wait, few a turn of the loop; what is urgent goes first."""
@@ -189,7 +189,7 @@ class Writer:
             if job.done is not None and not job.done.done():
                 job.done.set_result(events[: len(job.attempt.drafts)])
 
-    async def _chores(self, clock: Clock, *, idle: bool) -> None:
+    async def _maintain(self, clock: Clock, *, idle: bool) -> None:
         """Prune, count and checkpoint, between batches."""
         self._tidy = False
         if self.problem is not None:
@@ -295,7 +295,7 @@ class Writer:
             "nothing is issued until writing works again",
         )
 
-    def _stir(self) -> None:
+    def _wake_writer(self) -> None:
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 

@@ -9,7 +9,7 @@ from support.bench import OPERATOR, PAYMENT, Bench
 from support.manual_clock import ManualClock
 from support.wire_shapes import as_json
 
-from agentvault_tui.broker.activity import QUARTERS, activity_of, activity_then
+from agentvault_tui.broker.activity import QUARTERS, activity_of, past_activity_of
 from agentvault_tui.broker.answers import Escalated, Granted
 from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.request import request_token
@@ -192,5 +192,7 @@ async def test_the_past_is_told_in_the_same_words(
         then.append(found)
     clock.advance(100_000)
     for found in then:
-        told = as_json(await activity_then(bench.broker, agent.id, found["head"], None))
+        told = as_json(
+            await past_activity_of(bench.broker, agent.id, found["head"], None)
+        )
         assert told == found

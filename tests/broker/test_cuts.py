@@ -17,7 +17,7 @@ from support.stepups import approve, ask, hold, latched
 
 from agentvault_tui.broker.answers import Escalated, Granted
 from agentvault_tui.broker.core import SYSTEM
-from agentvault_tui.broker.cuts import OVERFLOW, Kept, fitting
+from agentvault_tui.broker.cuts import OVERFLOW, Kept, deduplicated
 from agentvault_tui.broker.recovery import record_missed, recover
 from agentvault_tui.broker.status import warnings
 from agentvault_tui.broker.usecases.disconnect import close_accounts
@@ -638,7 +638,7 @@ def kept(kind: str, number: int, **more: Any) -> KeptCut:
 def test_too_many_cuts_of_one_agent_become_its_revocation() -> None:
     """An agent that ends its own tokens in an outage cannot fill what others need."""
     cuts = [kept("token", 1, id=f"tok_{n:016}") for n in range(5000)]
-    fitted = fitting([*cuts, kept("revoke", 2, why="runaway")])
+    fitted = deduplicated([*cuts, kept("revoke", 2, why="runaway")])
     assert [(cut.kind, cut.agent[-1], cut.why) for cut in fitted] == [
         ("revoke", "1", OVERFLOW),
         ("revoke", "2", OVERFLOW),
@@ -648,7 +648,7 @@ def test_too_many_cuts_of_one_agent_become_its_revocation() -> None:
 @pytest.mark.slow
 def test_more_agents_than_the_journal_holds_stop_everything() -> None:
     """What fits is kept as well, for when the panic is lifted."""
-    fitted = fitting(kept("revoke", n, why="x" * 200) for n in range(20_000))
+    fitted = deduplicated(kept("revoke", n, why="x" * 200) for n in range(20_000))
     assert len(encode_cuts(fitted)) <= CAPACITY
     assert fitted[0].kind == "panic"
     assert len(fitted) > 1000
@@ -657,4 +657,4 @@ def test_more_agents_than_the_journal_holds_stop_everything() -> None:
 def test_the_same_cut_again_takes_no_more_room() -> None:
     """Revoked twice in an outage, an agent has one record, the first."""
     first = kept("revoke", 1, why="first")
-    assert fitting([first, replace(first, why="second")]) == [first]
+    assert deduplicated([first, replace(first, why="second")]) == [first]

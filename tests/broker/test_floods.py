@@ -112,7 +112,7 @@ def test_a_count_that_could_not_be_recorded_is_told_later(clock: ManualClock) ->
     floods = flooding(clock)
     ((agent, count),) = floods.due()
     assert floods.limited(ONE)
-    floods.again(agent, count)
+    floods.tell_later(agent, count)
     assert list(floods.due()) == [(ONE, count + 1)]
 
 

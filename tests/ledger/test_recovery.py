@@ -333,7 +333,7 @@ async def test_a_file_that_may_not_be_ours_is_not_tidied(
 
     async def tokens_after_chores(problem: str | None) -> int:
         writer.problem, writer._batches = problem, 1
-        await writer._chores(clock, idle=True)
+        await writer._maintain(clock, idle=True)
         row = await db.run(lambda raw: raw.execute("SELECT count(*) FROM tokens"))
         return int((await db.run(lambda _: row.fetchone()))[0])
 

@@ -44,7 +44,7 @@ _OURS: Final = DETAIL_TYPE.partition(":")[0] + ":"
 Details = tuple[dict[str, object], ...]
 
 
-class Asked(NamedTuple):
+class ParsedRequest(NamedTuple):
     """One request, as the use-cases want it."""
 
     action: Action
@@ -60,7 +60,7 @@ def read_request(
     issuer: str = "",
     *,
     backchannel: bool = False,
-) -> Asked:
+) -> ParsedRequest:
     """Read scope, resource and details of a token or backchannel request.
 
     In CIBA (*backchannel*) clients also send ``openid`` and a ``binding_message``,
@@ -86,7 +86,7 @@ def read_request(
         # RFC 8707: what is decided about must be what the token is good for.
         text = "'resource' and the resource in authorization_details differ"
         raise OAuthError(400, "invalid_target", text)
-    return Asked(
+    return ParsedRequest(
         Action(
             scopes,
             action,

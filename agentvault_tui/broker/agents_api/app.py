@@ -40,12 +40,12 @@ from agentvault_tui.broker.agents_api.replies import (
     unavailable,
 )
 from agentvault_tui.broker.answers import (
-    Away,
     Denied,
     Disconnected,
     Granted,
     Permitted,
     Provided,
+    TenantUnavailable,
 )
 from agentvault_tui.broker.audience import mcp_server_of
 from agentvault_tui.broker.core import Broker
@@ -269,7 +269,7 @@ class AgentsApi:
         if grant == CIBA:
             auth_req_id = _needed(form, "auth_req_id")
             told = await poll(self._broker, agent, auth_req_id)
-            if isinstance(told, Denied | Disconnected | Away):
+            if isinstance(told, Denied | Disconnected | TenantUnavailable):
                 self._counted(agent, told)
             return poll_reply(told)
         if grant == VAULT_GRANT:

@@ -7,7 +7,6 @@ import unicodedata
 from typing import Final, assert_never
 
 from agentvault_tui.broker.answers import (
-    Away,
     Denied,
     Disconnected,
     Escalated,
@@ -18,6 +17,7 @@ from agentvault_tui.broker.answers import (
     Provided,
     SlowDown,
     Spent,
+    TenantUnavailable,
     Waiting,
 )
 from agentvault_tui.model import TokenKind
@@ -121,7 +121,7 @@ def token_reply(answer: Granted | Denied | Escalated | InvalidScope) -> Reply:
 
 
 def exchange_reply(
-    answer: Provided | Denied | Disconnected | Away | Escalated,
+    answer: Provided | Denied | Disconnected | TenantUnavailable | Escalated,
 ) -> Reply:
     """Answer a Token Vault exchange, as Auth0's clients expect it.
 
@@ -144,7 +144,7 @@ def exchange_reply(
             return error_reply(
                 401, answer.error, answer.message, decision_id=answer.decision_id
             )
-        case Away():
+        case TenantUnavailable():
             return error_reply(
                 503,
                 "temporarily_unavailable",
@@ -163,7 +163,7 @@ def poll_reply(
     | Provided
     | Denied
     | Disconnected
-    | Away
+    | TenantUnavailable
     | Waiting
     | SlowDown
     | Expired
@@ -173,7 +173,7 @@ def poll_reply(
     match answer:
         case Granted():
             return _granted(answer)
-        case Provided() | Disconnected() | Away():
+        case Provided() | Disconnected() | TenantUnavailable():
             return exchange_reply(answer)
         case Denied():
             return _denied(400, answer)

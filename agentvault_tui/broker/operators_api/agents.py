@@ -24,7 +24,7 @@ from agentvault_tui.broker.operators_api.wire import (
     route,
 )
 from agentvault_tui.broker.registry import Registry
-from agentvault_tui.broker.shapes import agent_info, same, step_info
+from agentvault_tui.broker.shapes import agent_info, shape_from, step_info
 from agentvault_tui.broker.usecases.issue_for import issue_for
 from agentvault_tui.broker.usecases.register import (
     Registration,
@@ -83,7 +83,7 @@ def _reading(broker: Broker) -> list[Route]:
             return StreamingResponse(every, media_type="application/json")
         limit = query.limit
         if query.ids is not None:
-            agents = _those(registry, query.ids.split(","))
+            agents = _agents_of_ids(registry, query.ids.split(","))
         elif query.name is not None:
             agents = registry.agents_named(query.name)
         else:
@@ -126,7 +126,7 @@ def _keeping(broker: Broker, authority: Authority) -> list[Route]:
 
     def answered(agent: Agent, cut: CallsCut) -> ScopesAnswer:
         info = agent_info(agent, broker.registry)
-        return same(ScopesAnswer, info, calls_cut=cut.cut, calls_sent=cut.sent)
+        return shape_from(ScopesAnswer, info, calls_cut=cut.cut, calls_sent=cut.sent)
 
     async def served(local: Actor, body: ScopesRequest) -> ScopesAnswer:
         """Change what a resource server serves."""
@@ -247,7 +247,7 @@ def _listing(
     return parts("agents", shapes, more)
 
 
-def _those(registry: Registry, ids: Sequence[str]) -> list[Agent]:
+def _agents_of_ids(registry: Registry, ids: Sequence[str]) -> list[Agent]:
     """Return the agents with these ids; those there are not are left out."""
     if len(ids) > _MOST:
         raise UsageError(f"'ids' may name {_MOST} agents at once")

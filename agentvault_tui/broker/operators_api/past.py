@@ -11,13 +11,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from agentvault_tui import __version__
-from agentvault_tui.broker.activity import activity_then
+from agentvault_tui.broker.activity import past_activity_of
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.wire import moment_of, query_of, route
 from agentvault_tui.broker.shapes import (
     panic_info,
     past_agent_info,
-    same,
+    shape_from,
     stepup_info,
 )
 from agentvault_tui.clock import iso
@@ -56,7 +56,7 @@ def routes(broker: Broker) -> list[Route]:
     async def activity(request: Request) -> PastActivityInfo:
         """Return what one agent had done by then."""
         query = query_of(request, PastActivityQuery)
-        return await activity_then(broker, AgentId(query.agent), *_when(query))
+        return await past_activity_of(broker, AgentId(query.agent), *_when(query))
 
     return [route(calls.PAST, past), route(calls.PAST_ACTIVITY, activity)]
 
@@ -77,7 +77,7 @@ def _past_info(past: Past, broker: Broker) -> PastInfo:
         at=iso(past.moment),
         status=_status(past, broker),
         minute={
-            agent: same(CountsInfo, counts)
+            agent: shape_from(CountsInfo, counts)
             for agent, counts in past.minute.items()
             if counts != AgentCounts()
         },

@@ -16,15 +16,15 @@ from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.operators_api.presence import Presence, seated
 from agentvault_tui.broker.operators_api.wire import (
     body_of,
+    integer_of,
     listing,
     moment_of,
     operator_of,
     query_of,
     route,
-    whole,
     word_of,
 )
-from agentvault_tui.broker.shapes import event_info, same
+from agentvault_tui.broker.shapes import event_info, shape_from
 from agentvault_tui.broker.status import status_info
 from agentvault_tui.broker.usecases.policy_change import reset_policy
 from agentvault_tui.broker.usecases.register import check_scopes
@@ -68,7 +68,7 @@ def routes(
         """Stream what happens, as server-sent events."""
         raw = request.headers.get("last-event-id")
         otherwise = "Last-Event-ID is not a sequence number"
-        frames = feed.stream(None if raw is None else whole(raw, otherwise))
+        frames = feed.stream(None if raw is None else integer_of(raw, otherwise))
         face = query_of(request, StreamQuery).face
         return StreamingResponse(
             seated(request, presence, face, frames),
@@ -162,7 +162,7 @@ def explained(broker: Broker, agent: Agent, action: Action) -> ExplainInfo:
     """Return how policy would answer *action* for *agent*, by which rule."""
     explanation = broker.policy.explain(agent, action)
     verdict = explanation.verdict
-    return same(
+    return shape_from(
         ExplainInfo,
         verdict,
         decision=verdict.outcome.value,
@@ -229,4 +229,4 @@ def _numbers(listed: str) -> list[int]:
     if len(parts) > _MOST_LINKS:
         raise UsageError(f"'seq' may name {_MOST_LINKS} events at once")
     otherwise = "'seq' must be whole numbers with commas between them"
-    return [whole(part, otherwise) for part in parts]
+    return [integer_of(part, otherwise) for part in parts]

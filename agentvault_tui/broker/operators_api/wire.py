@@ -245,7 +245,7 @@ def _told(error: msgspec.ValidationError) -> str:
     return f"'{where}' is wrong: {what[:1].lower()}{what[1:]}" if where else what
 
 
-def whole(text: str, otherwise: str) -> int:
+def integer_of(text: str, otherwise: str) -> int:
     """Read a number that SQLite can hold; UsageError, with *otherwise*: it is none."""
     if not _DIGITS.fullmatch(text):
         raise UsageError(otherwise)

@@ -13,7 +13,7 @@ from agentvault_tui.broker.upstream.access import (
     TenantAccess,
 )
 from agentvault_tui.broker.upstream.outbox import Outbox
-from agentvault_tui.broker.upstream.providers import Outlook, Providers
+from agentvault_tui.broker.upstream.providers import ProviderAccounts, Providers
 from agentvault_tui.broker.upstream.tenant_log import TenantLog
 
 __all__ = [
@@ -21,7 +21,7 @@ __all__ = [
     "Holding",
     "Holdings",
     "Outbox",
-    "Outlook",
+    "ProviderAccounts",
     "Providers",
     "TenantAccess",
     "TenantLog",

@@ -17,7 +17,7 @@ from functools import partial
 from random import SystemRandom
 from typing import Final
 
-from agentvault_tui.broker.accounts import Held
+from agentvault_tui.broker.accounts import HeldProviderToken
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.upstream.access import Holding, TenantAccess, Tried, users_of
 from agentvault_tui.broker.upstream.providers import Providers, is_providers
@@ -126,7 +126,9 @@ class Outbox:
         self._asked: set[AgentId] = set()
         """Agents for which tokens were asked for, so that their steps need not wait."""
 
-    def cut(self, agent_id: AgentId, held: Iterable[Held]) -> tuple[OutboxStep, ...]:
+    def cut(
+        self, agent_id: AgentId, held: Iterable[HeldProviderToken]
+    ) -> tuple[OutboxStep, ...]:
         """Return the steps that end the agent elsewhere, to be recorded and taken.
 
         Provider tokens *held* for it until now are kept to be revoked. A restore that
@@ -162,7 +164,7 @@ class Outbox:
         return (*new, back) if new else ()
 
     def _at_providers(
-        self, agent_id: AgentId, held: Iterable[Held]
+        self, agent_id: AgentId, held: Iterable[HeldProviderToken]
     ) -> tuple[OutboxStep, ...]:
         """Return the steps there; settings that make no sense stop no cut."""
         try:
@@ -232,9 +234,9 @@ class Outbox:
             settled.append(done)
         return tuple(settled)
 
-    def caught(self, held: Held) -> None:
+    def keep_undelivered(self, held: HeldProviderToken) -> None:
         """Take a token that was on its way to an agent and overtaken by its cut."""
-        self._providers.caught(held)
+        self._providers.keep_undelivered(held)
         self.wake()
 
     def wake(self) -> None:
@@ -250,7 +252,7 @@ class Outbox:
 
     async def work(self) -> bool:
         """Try what is due, once; tell if there was anything."""
-        beside = self._beside()
+        beside = self._begin_provider_work()
         await asyncio.gather(*beside)
         return await self._one_at_tenant() or bool(beside)
 
@@ -258,14 +260,14 @@ class Outbox:
         while True:
             self._news.clear()
             if not await self._one_at_tenant():
-                await self._rest(self._news, at_providers=False)
+                await self._wait_until_due(self._news, at_providers=False)
 
     async def _run_at_providers(self, group: asyncio.TaskGroup) -> None:
         while True:
             self._provider_news.clear()
-            for task in self._beside():
+            for task in self._begin_provider_work():
                 group.create_task(task)
-            await self._rest(self._provider_news, at_providers=True)
+            await self._wait_until_due(self._provider_news, at_providers=True)
 
     async def _one_at_tenant(self) -> bool:
         """Try the due step that stops most; tell whether there was one."""
@@ -290,7 +292,7 @@ class Outbox:
             if is_providers(step):
                 tried = await self._providers.do(step)
             else:
-                step = await self._informed(step)
+                step = await self._with_cut_holder(step)
                 tried = await self._try_at_tenant(step)
         except AgentVaultError as error:
             tried = Tried.of(error)
@@ -299,7 +301,7 @@ class Outbox:
             fault = f"the broker failed, see its log ({type(error).__name__})"
             tried = Tried(fault)
         if self._registry.step(step.agent_id, step.id) is step:
-            await self._tell(step, tried)
+            await self._record_try(step, tried)
         elif tried.changes:
             # The agent was revoked or restored meanwhile, which holds. What is undone
             # at a provider by nobody is told all the same.
@@ -310,7 +312,7 @@ class Outbox:
         """Record *step*, without an event."""
         await self._record(None, (step,))
 
-    async def _informed(self, step: OutboxStep) -> OutboxStep:
+    async def _with_cut_holder(self, step: OutboxStep) -> OutboxStep:
         """Return *step*, which knows whose tokens end even if its cut could not know.
 
         All of the agent's steps are told at once: one of them forgets the accounts.
@@ -341,7 +343,7 @@ class Outbox:
         except TimeoutError:
             return Tried(f"the tenant took longer than {self._longest:g} s")
 
-    async def _tell(self, step: OutboxStep, tried: Tried) -> None:
+    async def _record_try(self, step: OutboxStep, tried: Tried) -> None:
         """Record how a try ended; with an event where operators want to know."""
         now = self._clock.now()
         in_time = now - step.begun_at < GIVE_UP
@@ -401,7 +403,7 @@ class Outbox:
         self._provider_news.set()
         return True
 
-    def _beside(self) -> list[Coroutine[object, object, None]]:
+    def _begin_provider_work(self) -> list[Coroutine[object, object, None]]:
         """Return what can be done beside the tenant's steps, marked as begun."""
         agents = {
             step.agent_id
@@ -424,9 +426,11 @@ class Outbox:
         }
         begun = {name: act for name, act in wanted.items() if name not in self._busy}
         self._busy |= set(begun)
-        return [self._to_the_end(name, act) for name, act in begun.items()]
+        return [self._run_and_wake(name, act) for name, act in begun.items()]
 
-    async def _to_the_end(self, name: str, act: Callable[[], Awaitable[None]]) -> None:
+    async def _run_and_wake(
+        self, name: str, act: Callable[[], Awaitable[None]]
+    ) -> None:
         try:
             await act()
         finally:
@@ -451,7 +455,7 @@ class Outbox:
     def _due_at_tenant(self) -> list[OutboxStep]:
         return [step for step in self._due() if not is_providers(step)]
 
-    async def _rest(self, news: asyncio.Event, *, at_providers: bool) -> None:
+    async def _wait_until_due(self, news: asyncio.Event, *, at_providers: bool) -> None:
         """Wait until the next step is due, or one is added."""
         moments = [
             moment

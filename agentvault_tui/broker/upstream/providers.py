@@ -14,7 +14,11 @@ from datetime import datetime
 from itertools import chain, islice
 from typing import Final
 
-from agentvault_tui.broker.accounts import SHARERS_SHOWN, Held, Prospect
+from agentvault_tui.broker.accounts import (
+    SHARERS_SHOWN,
+    HeldProviderToken,
+    ProviderForecast,
+)
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.upstream.access import Tried
 from agentvault_tui.broker.upstream.steps import Step
@@ -34,10 +38,10 @@ from agentvault_tui.vault.provider import (
 )
 
 _SOME: Final = 6
-"""Agents named in `Prospect.may_cut`."""
+"""Agents named in `ProviderForecast.may_cut`."""
 
 
-class Outlook:
+class ProviderAccounts:
     """Knows the providers of the connections, and who uses whose account there."""
 
     def __init__(
@@ -79,14 +83,14 @@ class Outlook:
         """Return the agents for whom *account* is left as it is at the provider."""
         return tuple(self._same(account, self.endpoint(account)))
 
-    def of(self, account: Account) -> Prospect:
+    def of(self, account: Account) -> ProviderForecast:
         """Say what revoking the agent would do to *account* at its provider."""
         endpoint = self.endpoint(account)
         kept_for = tuple(islice(self._same(account, endpoint), SHARERS_SHOWN))
         if not endpoint or kept_for:
-            return Prospect(bool(endpoint), kept_for)
+            return ProviderForecast(bool(endpoint), kept_for)
         others = self._perhaps(account, endpoint)
-        return Prospect(known=True, may_cut=tuple(islice(others, _SOME)))
+        return ProviderForecast(known=True, may_cut=tuple(islice(others, _SOME)))
 
     def _same(self, account: Account, endpoint: str) -> Iterator[AgentId]:
         """Yield once each other agent that uses the same owner's account there."""
@@ -135,7 +139,11 @@ class Providers:
     """Tokens of agents that were cut off, and the providers that revoke them."""
 
     def __init__(
-        self, clock: Clock, registry: Registry, outlook: Outlook, exchange: Exchange
+        self,
+        clock: Clock,
+        registry: Registry,
+        outlook: ProviderAccounts,
+        exchange: Exchange,
     ) -> None:
         """Revoke as *outlook* says, with tokens from *exchange*."""
         self._clock = clock
@@ -147,13 +155,15 @@ class Providers:
             lambda: asyncio.Semaphore(_CALLS)
         )
         """By endpoint: a provider that hangs delays no other."""
-        self._held: dict[_Key, Held] = {}
+        self._held: dict[_Key, HeldProviderToken] = {}
         self._refused: dict[_Key, str] = {}
         """Why the tenant gives no token."""
         self._missed: dict[_Key, str] = {}
         """Why the last try had no token."""
 
-    def rows(self, agent_id: AgentId, held: Iterable[Held]) -> tuple[OutboxStep, ...]:
+    def rows(
+        self, agent_id: AgentId, held: Iterable[HeldProviderToken]
+    ) -> tuple[OutboxStep, ...]:
         """Return the steps that revoke what the agent has at providers.
 
         Tokens *held* for it until now are kept to be shown there.
@@ -171,7 +181,7 @@ class Providers:
                 self._held[agent_id, one.account.connection] = one
         return tuple(rows)
 
-    def caught(self, held: Held) -> None:
+    def keep_undelivered(self, held: HeldProviderToken) -> None:
         """Keep a token that nobody was given, if one is still to be revoked by it."""
         key = held.account.agent_id, held.account.connection
         row = self._registry.step(key[0], _row_id(key))
@@ -219,7 +229,9 @@ class Providers:
         ):
             key = agent_id, account.connection
             if isinstance(found, ProviderToken):
-                self.caught(Held.of(self._clock, account, found, 0.0))
+                self.keep_undelivered(
+                    HeldProviderToken.of(self._clock, account, found, 0.0)
+                )
             elif found.cause is Cause.UNAVAILABLE:
                 self._missed[key] = f"no token was given in time ({found.message})"
             else:
@@ -264,7 +276,7 @@ class Providers:
             await provider.aclose()
         self._reached.clear()
 
-    async def _revoked(self, row: OutboxStep, held: Held) -> Tried:
+    async def _revoked(self, row: OutboxStep, held: HeldProviderToken) -> Tried:
         at = self._outlook.at(row.connection)
         provider = self._provider(row.connection, at)
         async with self._places[at.revocation]:

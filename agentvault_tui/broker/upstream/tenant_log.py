@@ -369,7 +369,7 @@ class TenantLog:
                 self._failed(f"a row cannot be read ({type(error).__name__})")
                 pause = _LONGEST
             else:
-                self._tell(None)
+                self._set_problem(None)
                 pause = 0.0 if full else _EVERY
 
     async def read(self) -> bool:
@@ -382,7 +382,9 @@ class TenantLog:
         if place is None:
             # Behind the newest row: what was before us is not ours to tell.
             newest = await logs.latest(api)
-            await self._go(Place.of(self._issuer, newest.rows, newest.resume, now))
+            await self._record_read(
+                Place.of(self._issuer, newest.rows, newest.resume, now)
+            )
             return False
         take = self._take
         self._take = max(take // 2, 1)
@@ -392,7 +394,9 @@ class TenantLog:
         events = drafts(rows, self._access.holdings, self._consoles)
         if rows:
             place = Place.of(self._issuer, page.rows, page.resume, now)
-        await self._go(replace(place, read_at=now), *([gap] if gap else []), *events)
+        await self._record_read(
+            replace(place, read_at=now), *([gap] if gap else []), *events
+        )
         return bool(rows) and len(page.rows) >= take
 
     async def _next(
@@ -413,7 +417,7 @@ class TenantLog:
             # Older rows are there still, so none was dropped since.
         return await logs.after(api, place.row, take), None
 
-    async def _go(self, place: Place, *events: Draft) -> None:
+    async def _record_read(self, place: Place, *events: Draft) -> None:
         """Record what was read, with the place it leads to."""
         kept = self._kept
         if (
@@ -429,9 +433,9 @@ class TenantLog:
     def _failed(self, problem: str) -> None:
         if problem != self._problem:
             log.warning("the tenant's log cannot be read: %s", problem)
-        self._tell(problem)
+        self._set_problem(problem)
 
-    def _tell(self, problem: str | None) -> None:
+    def _set_problem(self, problem: str | None) -> None:
         if problem != self._problem:
             self._problem = problem
             self._on_problem(problem)

@@ -58,7 +58,7 @@ from agentvault_tui.vault.my_account import SCOPES, audience
 
 log = logging.getLogger("agentvault.connect")
 
-_PATIENCE: Final = 30.0
+_TENANT_TIMEOUT: Final = 30.0
 """Seconds an operator waits for the tenant; their client waits a little longer."""
 _REDIRECT: Final = re.compile(
     r"http://(?:127\.0\.0\.1|localhost|\[::1\])(?::[0-9]{1,5})?/callback", re.ASCII
@@ -84,7 +84,7 @@ async def begin(broker: Broker, wanted: Wanted) -> Flow:
         TenantError: the tenant refuses, or does not answer.
     """
     agent = _checked(broker, wanted)
-    async with _patience():
+    async with _time_limit():
         if broker.access.given is not None:
             # What makes clients is loaded when one is made, not at every start.
             from agentvault_tui.broker.upstream.own_client import (  # noqa: PLC0415
@@ -153,7 +153,7 @@ async def proceed(
         said = visible(answer.get("error_description", ""), 200)
         raise RefusedError(f"refused there: {visible(error, 60)} {said}".strip())
     _checked(broker, flow.wanted)
-    async with _patience():
+    async with _time_limit():
         if isinstance(flow.at, SigningIn):
             user = await _signed_in(broker, flow, flow.at, answer)
             return await _to_consent(broker, flow.wanted, user)
@@ -279,12 +279,15 @@ async def _connected(
         scopes=(),
         since=broker.clock.now(),
     )
-    async with alone(broker, account):
+    async with _without_others(broker, account):
         found = await _completed(consent, wanted, answer)
         account = replace(account, id=found.id, scopes=found.scopes)
         account = replace(account, provider_user=await _owner(broker, account))
-        account = latest(broker, account)
-        await unless_rivals(broker, consent, account, operator)
+        rivals = registry.accounts.rivals(account)
+        after = [one.since + timedelta(microseconds=1) for one in rivals]
+        # The one connected last, also by a clock that was set back.
+        account = replace(account, since=max([broker.clock.now(), *after]))
+        await _refuse_rivals(broker, consent, account, operator)
         await broker.record(
             account_draft(EventType.CONNECTION_ADDED, account, operator),
             changes=[account],
@@ -296,7 +299,7 @@ async def _connected(
         # What is on its way was decided about another account, if about any.
         registry.void_decisions(agent_id)
     if before is not None and before.user == account.user and before.id != account.id:
-        await delete_unused(broker, consent, before, operator)
+        await _delete_unused(broker, consent, before, operator)
     return account
 
 
@@ -315,7 +318,7 @@ async def _taken_back(
     )
     await broker.record_cut(draft, changes=[back])
     if before is None or before.id != account.id:
-        await delete_unused(broker, consent, account, operator)
+        await _delete_unused(broker, consent, account, operator)
     raise ConflictError(
         "the agent was cut off meanwhile", "look at it before connecting again"
     )
@@ -362,14 +365,14 @@ def _answer(address: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def _patience() -> AsyncIterator[None]:
+async def _time_limit() -> AsyncIterator[None]:
     """Wait for the tenant no longer than an operator does."""
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_TENANT_TIMEOUT):
             yield
     except TimeoutError:
         raise TenantUnreachableError(
-            f"the tenant took longer than {_PATIENCE:.0f} s", "begin again"
+            f"the tenant took longer than {_TENANT_TIMEOUT:.0f} s", "begin again"
         ) from None
 
 
@@ -395,7 +398,7 @@ def account_draft(
 
 
 @asynccontextmanager
-async def alone(broker: Broker, account: Account) -> AsyncIterator[None]:
+async def _without_others(broker: Broker, account: Account) -> AsyncIterator[None]:
     """Let no other agent have a token of *account*'s vault user there in a block."""
     used = _of_others(broker, account)
     async with AsyncExitStack() as stack:
@@ -410,14 +413,7 @@ async def alone(broker: Broker, account: Account) -> AsyncIterator[None]:
         yield
 
 
-def latest(broker: Broker, account: Account) -> Account:
-    """Return *account* as connected after every other, also by a clock set back."""
-    rivals = broker.registry.accounts.rivals(account)
-    after = [one.since + timedelta(microseconds=1) for one in rivals]
-    return replace(account, since=max([broker.clock.now(), *after]))
-
-
-async def unless_rivals(
+async def _refuse_rivals(
     broker: Broker, consent: Consent, account: Account, operator: Actor
 ) -> None:
     """Take the account back where other agents use another of its vault user's.
@@ -454,7 +450,7 @@ async def unless_rivals(
     )
 
 
-async def delete_unused(
+async def _delete_unused(
     broker: Broker, consent: Consent, account: Account, operator: Actor
 ) -> None:
     """Delete at the tenant what no agent uses any more: no revocation would find it."""

@@ -9,15 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from agentvault_tui.broker.accounts import Held
+from agentvault_tui.broker.accounts import HeldProviderToken
 from agentvault_tui.broker.answers import (
-    Away,
     Denied,
     Disconnected,
     Escalated,
     Expired,
     Provided,
     Spent,
+    TenantUnavailable,
 )
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.usecases.request import (
@@ -62,7 +62,7 @@ _RECONNECT: Final = {
 """What connecting the account again makes good."""
 
 _Epoch = tuple[tuple[int, bool], str]
-Answer = Provided | Denied | Disconnected | Away
+Answer = Provided | Denied | Disconnected | TenantUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,10 +274,10 @@ async def _deliver(broker: Broker, permit: _Permit) -> Answer:
         if isinstance(found, NoToken):
             return await _missed(broker, permit, found)
         longest = broker.settings.tokens.lease
-        held = Held.of(broker.clock, account, found, longest)
+        held = HeldProviderToken.of(broker.clock, account, found, longest)
     if _overtaken(broker, permit):
         # Nobody has it, so it serves to revoke what they have.
-        broker.outbox.caught(held)
+        broker.outbox.keep_undelivered(held)
         return await _void(broker, permit)
     lease = registry.leases.note(account, held.thumbprint, held.until)
     expires_in = max(1, int(held.lease.remaining(broker.clock)))
@@ -287,7 +287,7 @@ async def _deliver(broker: Broker, permit: _Permit) -> Answer:
     drafts = _deliveries(broker, permit, held, expires_in, fresh=fresh)
     await broker.record(*drafts, changes=changes)
     if _overtaken(broker, permit):
-        broker.outbox.caught(held)
+        broker.outbox.keep_undelivered(held)
         return await _void(broker, permit)
     registry.provider_tokens.put(held)
     return Provided(held.token, held.scope, expires_in, permit.decision_id)
@@ -328,14 +328,14 @@ async def _void(broker: Broker, permit: _Permit) -> Denied:
 
 async def _missed(
     broker: Broker, permit: _Permit, found: NoToken
-) -> Denied | Disconnected | Away:
+) -> Denied | Disconnected | TenantUnavailable:
     """Record that what was allowed led to no token."""
     draft = _draft(broker, permit, EventType.TOKEN_NOT_EXCHANGED, found.cause.value)
     draft.detail.update(error=found.error, message=found.message)
     await broker.record(draft)
     if found.cause is Cause.UNAVAILABLE:
         pause = max(1, min(round(found.retry_after or _RETRY), 3600))
-        return Away(found.message, pause, permit.decision_id)
+        return TenantUnavailable(found.message, pause, permit.decision_id)
     if found.cause in _RECONNECT:
         message = f"{_CONNECT} ({found.error})"
         return Disconnected(_RECONNECT[found.cause], message, permit.decision_id)
@@ -346,7 +346,12 @@ async def _missed(
 
 
 def _deliveries(
-    broker: Broker, permit: _Permit, held: Held, expires_in: int, *, fresh: bool
+    broker: Broker,
+    permit: _Permit,
+    held: HeldProviderToken,
+    expires_in: int,
+    *,
+    fresh: bool,
 ) -> list[Draft]:
     draft = _draft(broker, permit, EventType.TOKEN_EXCHANGED, None)
     draft.detail.update(

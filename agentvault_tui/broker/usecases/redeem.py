@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Final
 
 from agentvault_tui.broker.answers import (
-    Away,
     Denied,
     Disconnected,
     Expired,
@@ -15,6 +14,7 @@ from agentvault_tui.broker.answers import (
     Provided,
     SlowDown,
     Spent,
+    TenantUnavailable,
     Waiting,
 )
 from agentvault_tui.broker.audience import mcp_server_of
@@ -59,7 +59,7 @@ async def poll(
     | Provided
     | Denied
     | Disconnected
-    | Away
+    | TenantUnavailable
     | Waiting
     | SlowDown
     | Expired

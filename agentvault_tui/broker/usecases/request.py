@@ -416,7 +416,7 @@ async def _hold(broker: Broker, request: Request, verdict: Verdict) -> Escalated
             "risk": stepup.risk.value,
             "ttl": stepup.ttl,
             "expires_at": iso(stepup.expires.wall),
-            **_carried(request),
+            **_event_detail(request),
             **_tokenless(stepup),
         },
     )
@@ -538,7 +538,7 @@ def decision(
     action = request.action
     detail: dict[str, object] = {
         "scope": request.scope,
-        **_carried(request),
+        **_event_detail(request),
         **request.about,
     }
     if action.parameters:
@@ -561,7 +561,7 @@ def decision(
     )
 
 
-def _carried(request: Request) -> dict[str, object]:
+def _event_detail(request: Request) -> dict[str, object]:
     """Return what an event says of a request beside scope, action and parameters."""
     told = {
         "connection": request.connection,

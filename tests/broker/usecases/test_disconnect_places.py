@@ -10,7 +10,7 @@ from support.agents_http import Live
 from support.connecting import WORKSPACE, Office, caller
 from support.rogue_tenant import Answer, RogueTenant, rogue_tenant
 
-from agentvault_tui.broker.accounts import Held
+from agentvault_tui.broker.accounts import HeldProviderToken
 from agentvault_tui.model import Account, Agent
 from agentvault_tui.settings import ConnectionSettings
 from agentvault_tui.vault import ProviderToken, Secret
@@ -39,7 +39,7 @@ async def holding(office: Office, live: Live, connection: str) -> Agent:
     await broker.record(changes=[account])
     broker.registry.accounts.put(account)
     token = ProviderToken(Secret(f"token-of-{agent.id}"), (), 3600)
-    held = Held.of(office.bench.clock, account, token, 300.0)
+    held = HeldProviderToken.of(office.bench.clock, account, token, 300.0)
     broker.registry.leases.note(account, held.thumbprint, held.until)
     broker.registry.provider_tokens.put(held)
     return agent

@@ -11,7 +11,7 @@ from support.bench import OPERATOR
 from support.connecting import WORKSPACE, Office, caller
 from support.token_vault import exchange
 
-from agentvault_tui.broker.serve import pulse
+from agentvault_tui.broker.serve import probe_tenant
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny
 from agentvault_tui.broker.vault_access import VaultAccess
@@ -107,10 +107,10 @@ async def test_all_goes_on_once_the_tenant_is_back(office: Office, live: Live) -
     await office.connect(other.agent, office.person(), "calendar.read")
     payer = await live.caller("payer", "send:payment")
     broker, since = office.broker, office.broker.ledger.head.seq
-    assert await pulse(broker, None)
+    assert await probe_tenant(broker, None)
     office.fault(status=503)
-    assert await pulse(broker, True) is False
-    assert await pulse(broker, False) is False
+    assert await probe_tenant(broker, True) is False
+    assert await probe_tenant(broker, False) is False
     held = await payer.payment()
     assert_away(await exchange(bot, WORKSPACE))
     await revoke_agent(broker, other.agent.id, "", OPERATOR)
@@ -118,7 +118,7 @@ async def test_all_goes_on_once_the_tenant_is_back(office: Office, live: Live) -
     assert "pending" in statuses(office, other.agent.id)
     office.fault()
     office.tenant.clock.advance(600)
-    assert await pulse(broker, False) is True
+    assert await probe_tenant(broker, False) is True
     await work(office)
     assert set(statuses(office, other.agent.id)) <= {"confirmed", "withdrawn"}
     assert (await exchange(bot, WORKSPACE)).status_code == 200
