@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import re
+from functools import partial
+from typing import Any
 
+from starlette.routing import BaseRoute, Route
+
+from agentvault_tui.tenant.management import wire
 from agentvault_tui.tenant.management.api import ManagementCall
 from agentvault_tui.tenant.management.calls import change_connection, found_connection
 from agentvault_tui.tenant.management.wire import ApiError, bad_body
+from agentvault_tui.tenant.my_account import MyAccount
 from agentvault_tui.tenant.objects import merged
 from agentvault_tui.tenant.parts import Parts
 from auth0_double.bodies import checked, flag, table, text, texts
@@ -64,3 +70,23 @@ class ConnectionCalls:
     def _delete(self, call: Call) -> Answer:
         self._connections.objects.delete(call.path["id"])
         return Answer(204)
+
+
+def offered(parts: Parts) -> BaseRoute:
+    """List connections in the My Account API, as Auth0 does and the tenant does not."""
+
+    def listed(call: Any) -> tuple[int, object]:
+        found = [
+            {"name": doc["name"], "strategy": doc["strategy"]}
+            for doc in parts.connections.objects.all()
+            if parts.connections.for_vault(doc["name"], call.client) is not None
+        ]
+        query = dict(call.request.query_params)
+        page = wire.by_checkpoint(
+            query, "connections", found, name="name", most=20, usual=10
+        )
+        return 200, page
+
+    scope, path = "read:me:connected_accounts", "connected-accounts/connections"
+    answer = partial(MyAccount(parts)._answer, scope, path, listed)
+    return Route(f"/me/v1/{path}", answer)

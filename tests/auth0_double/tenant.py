@@ -17,7 +17,7 @@ from agentvault_tui.web import App
 from auth0_double.actions import ActionCalls
 from auth0_double.client_grants import ClientGrantCalls
 from auth0_double.clients import ClientCalls
-from auth0_double.connections import ConnectionCalls
+from auth0_double.connections import ConnectionCalls, offered
 from auth0_double.faults import FaultSwitch
 from auth0_double.logs import DelayedJournal, LogCalls
 from auth0_double.refresh_tokens import RefreshTokenCalls
@@ -87,4 +87,5 @@ def double(
         UserCalls(parts),
     ):
         surface.calls += calls.endpoints()
+    surface.routes.insert(0, offered(parts))
     return parts, faults.before(surface.app())

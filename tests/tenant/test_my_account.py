@@ -67,6 +67,9 @@ def test_an_account_is_connected_listed_and_deleted(
     }
     assert account["id"].startswith("cac_")
     assert agent.me(token, "GET", "accounts").json() == {"accounts": [account]}
+    assert agent.me(token, "GET", "connections").json() == {
+        "connections": [{"name": "workspace", "strategy": "oauth2"}]
+    }
     managed = admin.call(
         "GET", f"users/{agent.user['user_id']}/connected-accounts"
     ).json()["connected_accounts"][0]
