@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -12,8 +13,11 @@ import pytest
 from support.bench import OPERATOR
 from support.gateway_stand import SECRET, Received, Stand
 
+from agentvault_tui.broker.accounts import HeldProviderToken
 from agentvault_tui.broker.usecases.revoke import revoke_agent
-from agentvault_tui.model import Agent
+from agentvault_tui.clock import Deadline
+from agentvault_tui.model import Account, Agent
+from agentvault_tui.vault import Secret
 
 ROUTE = '[[routes]]\nmethod = "GET"\npath = "/{rest*}"\nscope = "read:calendar"\n'
 
@@ -205,3 +209,48 @@ async def test_an_echoed_token_is_found_like_a_secret(
     reply = await call(stand, agent)
     assert (reply.status_code, reply.json()["error"]) == (502, "credential_echoed")
     assert BASIC not in reply.text
+
+
+async def test_a_connected_account_gives_its_own_agents_calls_a_token(
+    stand: Stand, agent: Agent
+) -> None:
+    """The provider's token of the agent's account is attached, until it is cut off."""
+    await stand.service(credential(kind="connection", connection="google-oauth2"))
+    reply = await call(stand, agent)
+    assert (reply.status_code, reply.json()["error"]) == (502, "upstream_unreachable")
+    assert stand.upstream.received == []
+    broker = stand.bench.broker
+    clock = broker.clock
+    account = Account(
+        agent.id,
+        "google-oauth2",
+        "cac_1",
+        broker.vault.issuer,
+        "auth0|alice",
+        "alice",
+        ("calendar",),
+        clock.now(),
+    )
+    broker.registry.accounts.put(account)
+    held = HeldProviderToken(
+        account,
+        Secret("ya29.provider-token"),
+        "calendar",
+        "thumbprint",
+        clock.now() + timedelta(hours=1),
+        Deadline.after(clock, 600),
+    )
+    broker.registry.provider_tokens.put(held)
+    for _ in range(2):
+        assert (await call(stand, agent)).status_code == 200
+    sent = [r.header("authorization") for r in stand.upstream.received]
+    assert sent == ["Bearer ya29.provider-token"] * 2
+    other = await stand.agent("read:calendar", name="other")
+    assert (await call(stand, other)).status_code == 502
+    first = stand.upstream.connections
+    await revoke_agent(broker, agent.id, "gone", OPERATOR)
+    await stand.restore(agent)
+    assert broker.registry.provider_tokens.get(account) is None
+    broker.registry.provider_tokens.put(held)
+    assert (await call(stand, agent)).status_code == 200
+    assert stand.upstream.connections == first + 1
