@@ -14,7 +14,7 @@ from agentvault_tui.clock import Clock
 from agentvault_tui.model import AgentId
 
 SPAN: Final = 10
-"""Seconds over which refusals are counted, and for which a flooding agent keeps still
+"""Seconds over which refusals are counted, and for which a flooding agent is refused
 before it is served again."""
 RATE: Final = 20
 """Refusals a second that an agent may have on average over that time."""

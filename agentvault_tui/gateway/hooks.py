@@ -25,7 +25,7 @@ from agentvault_tui.operator_api.access import HookInfo, HookRequest
 from agentvault_tui.operator_api.shapes import Json
 from agentvault_tui.text import visible
 
-_LIMITED = "The agent was refused too often: nothing is decided until it keeps still."
+_LIMITED = "The agent was refused too often: nothing is decided until it pauses."
 
 
 def routes(broker: Broker, maps: ToolMaps) -> list[Route]:

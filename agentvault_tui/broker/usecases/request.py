@@ -363,7 +363,7 @@ async def escalate(
         verdict: policy's answer.
 
     Returns:
-        the step-up, or a denial: too many wait, or the agent has to keep still.
+        the step-up, or a denial: too many wait, or the agent has to wait.
     """
     registry, limit = broker.registry, broker.settings.stepup.max_pending
     waiting = [
