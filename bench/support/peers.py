@@ -140,6 +140,69 @@ def squidbrake(work: Path) -> Iterator[Peer]:
         )
 
 
+_FASTMCP = """
+import sys
+
+from fastmcp import FastMCP
+from fastmcp.server import create_proxy
+
+port, upstream = sys.argv[1], sys.argv[2:]
+if upstream:
+    app = create_proxy(upstream[0], name="proxy")
+else:
+    app = FastMCP("echo")
+
+    @app.tool
+    def echo(path: str) -> str:
+        return path
+
+if port == "stdio":
+    app.run("stdio", show_banner=False)
+else:
+    app.run(
+        "http",
+        host="127.0.0.1",
+        port=int(port),
+        stateless_http=True,
+        json_response=True,
+        show_banner=False,
+        log_level="ERROR",
+    )
+"""
+
+
+@dataclass(frozen=True)
+class McpPair:
+    """An MCP server by URL, a proxy before it, and the command of the same server."""
+
+    server: tuple[str, int]
+    proxy: tuple[str, int]
+    command: list[str]
+
+
+@contextlib.contextmanager
+def fastmcp(work: Path) -> Iterator[McpPair]:
+    """Run a server of fastmcp's and its proxy, installed by hash."""
+    program = _environment(work / "fastmcp", "fastmcp.txt") / "python"
+    script = work / "fastmcp_app.py"
+    script.write_text(_FASTMCP)
+    with contextlib.ExitStack() as stack:
+        ports: list[int] = []
+        for _ in range(2):
+            port = _free_port()
+            url = [f"http://127.0.0.1:{ports[0]}/mcp"] if ports else []
+            process = subprocess.Popen(
+                [program, script, str(port), *url],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            stack.enter_context(_stopping(process))
+            _await_port(port)
+            ports.append(port)
+        server, proxy = (("127.0.0.1", port) for port in ports)
+        yield McpPair(server, proxy, [str(program), str(script), "stdio"])
+
+
 _ADDON = """
 from mitmproxy import http
 
