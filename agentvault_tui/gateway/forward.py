@@ -466,6 +466,8 @@ def _headers(
     for name, value in headers:
         if name in dropped or name == place or name.startswith(_PREFIXES):
             continue
+        if b"_" in name:
+            continue  # CGI and WSGI take it for the header with dashes
         try:
             text = value.decode("utf-8").strip()
         except UnicodeDecodeError:

@@ -368,6 +368,8 @@ async def test_headers_of_one_hop_stay_there(
         "X-Mine": "1",
         "X-HTTP-Method-Override": "DELETE",
         "TE": "trailers",
+        "X_HTTP_Method_Override": "DELETE",
+        "X_Forwarded_For": "1.2.3.4",
         "X-End": "kept",
     }
     reply = await stand.client.get("/gw/api/x", headers={**headers, **said})
