@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from agentvault_tui.errors import SettingsError
-from agentvault_tui.home import private_file, private_folder
+from agentvault_tui.home import private_folder, put_private
 from agentvault_tui.text import visible
 
 FILE: Final = "filters.json"
@@ -83,7 +83,6 @@ class SavedFilters:
         return ""
 
     def _read(self) -> dict[str, str]:
-        """Read the file."""
         if self.file is None:
             return dict(self._kept)
         try:
@@ -108,8 +107,6 @@ class SavedFilters:
         if self.file is None or self._folder is None:
             self._kept = dict(filters)
             return
-        new = self.file.with_suffix(".new")
         private_folder(self._folder)
-        private_file(new)
-        new.write_text(json.dumps({"filters": filters}, indent=2) + "\n")
-        new.replace(self.file)  # whole or not at all, should we be killed
+        content = json.dumps({"filters": filters}, indent=2) + "\n"
+        put_private(self.file, content.encode(), replace=True)
