@@ -192,8 +192,8 @@ class GatewaySettings:
 
     proxy: str = "auto"
     """Where the forward proxy listens: loopback address and port; port 0 picks one.
-    Empty: only while an operator runs a command as an agent. ``auto``: 127.0.0.1:7718,
-    or any free port where that one is taken or ``broker.listen`` picks one too."""
+    Empty: only while ``agentvault run`` runs. ``auto``: 127.0.0.1:7718, or any free
+    port where that one is taken or ``broker.listen`` picks one too."""
     pass_through: tuple[str | PassThrough, ...] = ()
     """Hosts that are no service and that agents may reach through the proxy, as
     opaque tunnels: ``example.com``, ``*.example.com``, or

@@ -42,7 +42,7 @@ from agentvault_tui.settings import Settings
 from agentvault_tui.vault import TenantClient
 from agentvault_tui.web.admission import AdmissionQueue
 from agentvault_tui.web.guard import StreamingApp
-from agentvault_tui.web.server import Server
+from agentvault_tui.web.server import Listener, Server
 
 log = logging.getLogger("agentvault.broker")
 
@@ -102,8 +102,8 @@ class DataPlane(Protocol):
     async def start(self) -> None:
         """Read what it serves, before agents are listened to."""
 
-    async def listen(self, server: Server) -> Mapping[str, object]:
-        """Open listeners of its own; return what the first line says of them."""
+    async def listen(self, server: Server, agents: Listener) -> Mapping[str, object]:
+        """Open listeners beside *agents*; return what the first line says of them."""
 
     async def look(self) -> None:
         """Read changed files again; called with each look of the upkeep."""

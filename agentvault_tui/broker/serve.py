@@ -346,7 +346,7 @@ async def _until(stop: asyncio.Event, broker: Broker, feed: Feed, socket: Path) 
         agents = await _agents_listener(server, broker)
         operators = RequestGuard(operators_app(broker, feed), hosts=None, shape=problem)
         await server.listen(operators, unix_socket(socket), shape=problem)
-        more = await broker.gateway.listen(server) if broker.gateway else {}
+        more = await broker.gateway.listen(server, agents) if broker.gateway else {}
         await _record_start_or_stop(broker, EventType.BROKER_STARTED)
         _announce(agents, socket, broker, more)
         _freeze_objects()

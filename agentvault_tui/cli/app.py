@@ -30,6 +30,7 @@ SECTIONS: Final = {
     "Put agents behind it": {
         "connect": "Configure an agent host, such as Claude Code.",
         "hook": "Decide a tool call that a host's hook asks about.",
+        "run": "Run a command as an agent.",
         "token": "Print a live token of an agent.",
     },
     "Decide": {

@@ -25,6 +25,7 @@ from agentvault_tui.broker.uses import is_below
 from agentvault_tui.errors import LedgerError, NotFoundError
 from agentvault_tui.gateway.calls import Call, Caller, Calls, Permit
 from agentvault_tui.gateway.refusals import (
+    PENDING,
     CallRefusedError,
     denial,
     insufficient,
@@ -152,13 +153,21 @@ class Admission:
             CallRefusedError: it does not; recorded, but for one that waits already.
             ClientGoneError: nobody waits for it any more.
         """
+        observe, caller = self._calls.observe, call.caller
         try:
-            return await self._permit(call)
+            permit = await self._permit(call)
         except LedgerError as error:
             raise unavailable(error) from None
-        except CallRefusedError:
-            self._broker.floods.refused(call.caller.agent.id)
+        except CallRefusedError as refusal:
+            self._broker.floods.refused(caller.agent.id)
+            if refusal.error != PENDING:
+                observe(caller, "refused")
+            elif call.retry is None:
+                observe(caller, "held")
             raise
+        if call.stepup_id and call.retry is None:
+            observe(caller, "held")
+        return permit
 
     async def _permit(self, call: Call) -> Permit:
         broker, (agent, token) = self._broker, call.caller

@@ -180,6 +180,8 @@ class Calls:
         """
         self._broker = broker
         self._on_end = on_end
+        self.observe: Callable[[Caller, str], None] = lambda *_: None
+        """Told of each request: ``calls``, ``tunnels``, ``held`` or ``refused``."""
         self._tell = tell
         self._open: dict[str, Call] = {}
         self._counts: Counter[AgentId] = Counter()
@@ -305,6 +307,7 @@ class Calls:
             text = "This was good for one action, which was taken. Ask again."
             refusal = CallRefusedError(status, code, code, text)
             raise await self.denied(request, refusal, permit.verdict)
+        self.observe(call.caller, "calls")
         self._note(call)
         if call.cut is not None:
             self.end(call, "cut")
@@ -340,6 +343,7 @@ class Calls:
             if isinstance(error, LedgerError):
                 raise unavailable(error) from None
             raise
+        self.observe(call.caller, "tunnels")
         self._note(call)
         if call.cut is not None:
             self.end(call, "cut")

@@ -130,8 +130,6 @@ class Forwarder:
         services: Callable[[str], Service | None],
         credentials: Credentials,
         upstream: Callable[[Service, AgentId | None], Upstream],
-        *,
-        observe: Callable[[Caller, str], None],
     ) -> None:
         """Use these.
 
@@ -142,9 +140,7 @@ class Forwarder:
             credentials: what is attached.
             upstream: returns how a service is reached, for one agent where its
                 credential is that agent's own.
-            observe: told of each request of an agent: ``calls``, ``held``, ``refused``.
         """
-        self._observe = observe
         self._calls = calls
         self._room = BodyRoom()
         self._admission = admission
@@ -174,19 +170,17 @@ class Forwarder:
         )
         body.agent_id = caller.agent.id
         try:
-            parsed = await self._parsed(service, shown, body, caller, detail)
-            call = await self._read(incoming, parsed, caller, detail)
+            try:
+                parsed = await self._parsed(service, shown, body, caller, detail)
+                call = await self._read(incoming, parsed, caller, detail)
+            except CallRefusedError:
+                self._calls.observe(caller, "refused")
+                raise
             permit = await self._admission.permit(call)
             await self._calls.begin(call, permit)
-            if call.stepup_id and call.retry is None:
-                self._observe(caller, "held")
-            self._observe(caller, "calls")
             return await self._send(call, parsed)
-        except BaseException as error:
+        except BaseException:
             body.close()
-            if isinstance(error, CallRefusedError) and error.status < 500:
-                waits = error.error == "insufficient_user_authentication"
-                self._observe(caller, "held" if waits else "refused")
             raise
 
     async def _parsed(

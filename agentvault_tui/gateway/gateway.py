@@ -14,7 +14,7 @@ from agentvault_tui.broker.audience import PREFIX as MCP_PREFIX
 from agentvault_tui.broker.authority import Authority
 from agentvault_tui.broker.core import SYSTEM, Broker, CallsCut
 from agentvault_tui.errors import LedgerError
-from agentvault_tui.gateway import hooks, operators
+from agentvault_tui.gateway import hooks, operators, runs_api
 from agentvault_tui.gateway.admission import Admission
 from agentvault_tui.gateway.app import PREFIX, GatewayApp, misdirected
 from agentvault_tui.gateway.calls import Call, Calls
@@ -30,7 +30,7 @@ from agentvault_tui.gateway.upstream import Upstream, UpstreamError
 from agentvault_tui.ledger import Meta
 from agentvault_tui.model import AgentId, Draft, EventType
 from agentvault_tui.operator_api.shapes import WireShape
-from agentvault_tui.web import Server
+from agentvault_tui.web import Listener, Server
 from agentvault_tui.web.guard import StreamingApp
 from agentvault_tui.web.limits import file_limit
 
@@ -70,11 +70,11 @@ class Gateway:
             self.services.get,
             self.credentials,
             self.upstream,
-            observe=lambda who, kind: self.proxy.runs.observe(who.token.sha256, kind),
         )
         self.proxy = ProxyListener(
             broker, self.forwarder, self.admission, self.calls, self.services
         )
+        self.calls.observe = self.proxy.runs.observe
         self.tools = ToolMaps(broker.home, lambda: broker.policy.catalogue)
         self.mcp_servers = McpServers(broker.home, lambda: broker.policy.catalogue)
         self._mcp_processes = McpProcesses(broker.clock)
@@ -134,9 +134,9 @@ class Gateway:
         await self.calls.look()
         await self.proxy.look()
 
-    async def listen(self, server: Server) -> Mapping[str, object]:
+    async def listen(self, server: Server, agents: Listener) -> Mapping[str, object]:
         """Serve the forward proxy; see `ProxyListener.serve`."""
-        return await self.proxy.serve(server)
+        return await self.proxy.serve(server, agents)
 
     def streaming_apps(self) -> Mapping[bytes, StreamingApp]:
         """Return what is served at the agents' listener."""
@@ -203,6 +203,7 @@ class Gateway:
         return [
             *operators.routes(self, authority),
             *hooks.routes(self.broker, self.tools),
+            *runs_api.routes(self.broker, self.proxy, self.services, authority),
         ]
 
     async def _record(self) -> None:

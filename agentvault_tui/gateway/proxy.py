@@ -93,6 +93,7 @@ class Proxy:
         services: Iterable[Service],
         runs: Runs,
         *,
+        agents: Listener,
         authority: ProxyAuthority,
         pass_through: Iterable[PassThrough],
     ) -> None:
@@ -104,6 +105,7 @@ class Proxy:
             calls: records tunnels, and cuts them.
             services: what agents may reach.
             runs: commands that an operator runs as agents.
+            agents: the broker's own listener, which some tools also ask by a proxy.
             authority: vouches for services' hosts.
             pass_through: hosts that are no service and may be reached.
         """
@@ -112,6 +114,7 @@ class Proxy:
         self._calls = calls
         self._services = services
         self._runs = runs
+        self._agents = agents
         self.authority = authority
         self._passed = tuple(pass_through)
         self._tunnels: set[Tunnel] = set()
@@ -127,6 +130,11 @@ class Proxy:
         for tunnel in list(self._tunnels):
             if tunnel.client.run is run:
                 tunnel.close()
+
+    @property
+    def _own(self) -> str:
+        """Return host and port of the broker itself."""
+        return self._agents.url.partition("://")[2]
 
     def _service(self, name: str) -> Service | None:
         return next((one for one in self._services if one.name == name), None)
@@ -182,6 +190,8 @@ class Proxy:
 
     def rule_for(self, client: ProxyClient, host: str, port: int) -> PassThrough | None:
         """Return what lets *client* reach a host that is no service, if it may."""
+        if f"{host}:{port}" == self._own:
+            return PassThrough(host, allow_private=True)
         own = client.run.pass_through if client.run else ()
         covering = [one for one in (*self._passed, *own) if one.covers(host, port)]
         # Of several the one that allows more: an operator wrote each of them.
@@ -202,7 +212,7 @@ class Proxy:
         try:
             tunnel, rule = self._target(client, target, headers)
         except CallRefusedError as refusal:
-            await self._refuse(client, caller, refusal, detail)
+            await self._refuse(caller, refusal, detail)
         return tunnel, caller, rule
 
     def _target(
@@ -234,13 +244,11 @@ class Proxy:
 
     async def _refuse(
         self,
-        client: ProxyClient,
         caller: Caller,
         refusal: CallRefusedError,
         detail: dict[str, Any],
     ) -> NoReturn:
-        if client.run is not None:
-            client.run.count("refused")
+        self._calls.observe(caller, "refused")
         await self._admission.refuse(caller.agent, refusal, _NOTHING, detail)
 
     def opened(self, tunnel: Tunnel, close: Callable[[], object]) -> None:
@@ -260,6 +268,9 @@ class Proxy:
         try:
             if tunnel is None:
                 tunnel = await self._plain(scope)
+                if not tunnel.service:
+                    await self._agents.app(scope, receive, send)
+                    return
             self._check(tunnel, scope)
         except CallRefusedError as refusal:
             await refusal.reply().send(send)
@@ -282,10 +293,12 @@ class Proxy:
         try:
             return self._plain_target(client, said)
         except CallRefusedError as refusal:
-            await self._refuse(client, caller, refusal, detail)
+            await self._refuse(caller, refusal, detail)
 
     def _plain_target(self, client: ProxyClient, said: str) -> Tunnel:
         host, port = parse_authority(said, 80)
+        if said == self._own:
+            return Tunnel(client, host, port)
         service = self.service_at(client, host, port)
         if service is None or service.origin.scheme != "http":
             text = "no service of plain HTTP is there; other hosts take CONNECT"
@@ -339,8 +352,6 @@ class Proxy:
         """
         call = tunnel_call(caller, tunnel.host, tunnel.port)
         await self._calls.begin_tunnel(call)
-        if tunnel.client.run is not None:
-            tunnel.client.run.count("tunnels")
 
         def close() -> None:
             call.cut = call.cut or no_way("run_ended", "this run has ended")

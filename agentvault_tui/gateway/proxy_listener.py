@@ -43,11 +43,16 @@ class ProxyListener:
         self.runs = Runs(broker, self._run_ended)
         self.proxy: Proxy | None = None
         self._server: Server | None = None
+        self._agents: Listener | None = None
         self._listener: Listener | None = None
         self._turn = asyncio.Lock()
 
-    async def serve(self, server: Server) -> Mapping[str, object]:
+    async def serve(self, server: Server, agents: Listener) -> Mapping[str, object]:
         """Listen on *server*, where the settings say so.
+
+        Args:
+            server: of this process.
+            agents: where the broker itself is reached.
 
         Returns:
             what the first line of ``serve`` says of it.
@@ -56,7 +61,7 @@ class ProxyListener:
             ConflictError: its port is taken.
             SettingsError: its authority cannot be written.
         """
-        self._server = server
+        self._server, self._agents = server, agents
         if not self._broker.settings.gateway.proxy:
             return {"proxy_url": None, "ca_file": None}
         url, authority = await self.open()
@@ -71,12 +76,13 @@ class ProxyListener:
         """
         async with self._turn:
             broker = self._broker
-            if self._server is None:
+            if self._server is None or self._agents is None:
                 raise ConflictError("this broker does not serve")
             if self.proxy is None:
                 self.proxy = Proxy(
                     *self._parts,
                     self.runs,
+                    agents=self._agents,
                     authority=ProxyAuthority(broker.home, broker.clock),
                     pass_through=broker.settings.gateway.passed,
                 )

@@ -11,6 +11,8 @@ from agentvault_tui.errors import LedgerBusyError, LedgerError
 from agentvault_tui.model import StepUp
 from agentvault_tui.web.reply import Header, Reply, json_reply
 
+PENDING: Final = "insufficient_user_authentication"
+"""The code of a call that waits for a person (RFC 9470 section 3)."""
 _RETRY_SECONDS: Final = 1
 
 
@@ -122,7 +124,7 @@ def pending(broker: Broker, stepup: StepUp, decision_id: str) -> CallRefusedErro
     text = "A person has to decide: repeat this request with AgentVault-Request."
     return CallRefusedError(
         403,
-        "insufficient_user_authentication",
+        PENDING,
         "stepup_required",
         text,
         decision_id=decision_id,

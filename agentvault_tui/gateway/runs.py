@@ -16,6 +16,7 @@ from agentvault_tui.broker.usecases.issue_for import issue_for
 from agentvault_tui.broker.usecases.redeem import end_token
 from agentvault_tui.clock import Deadline
 from agentvault_tui.errors import LedgerError, NotFoundError, RefusedError
+from agentvault_tui.gateway.calls import Caller
 from agentvault_tui.model import Actor, AgentId, new_id, new_secret, sha256_hex
 from agentvault_tui.settings import PassThrough
 
@@ -79,9 +80,9 @@ class Runs:
         """Return the run whose key has that digest, if it has not ended."""
         return next((run for run in self if run.key_sha256 == sha256), None)
 
-    def observe(self, token_sha256: str, kind: str) -> None:
-        """Count a request under a token, where it is one of a run."""
-        run = self._by_token.get(token_sha256)
+    def observe(self, caller: Caller, kind: str) -> None:
+        """Count a request, where its token is one of a run."""
+        run = self._by_token.get(caller.token.sha256)
         if run is not None:
             run.count(kind)
 

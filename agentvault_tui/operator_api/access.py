@@ -36,6 +36,16 @@ class HookRequest(WireRequest, kw_only=True):
     """Whether to wait for a person, for as long as `gateway.hook_wait` says."""
 
 
+class RunRequest(WireRequest, kw_only=True):
+    """Run a command as an agent."""
+
+    agent_id: Word
+    services: tuple[Word, ...] = ()
+    """Those it may reach through the proxy; none for all."""
+    pass_through: tuple[Word, ...] = ()
+    """Hosts it may reach besides those of `gateway.pass_through`."""
+
+
 class IssuedTokenInfo(WireShape, kw_only=True):
     """A token that was issued to whoever is at the socket, shown once."""
 
@@ -48,6 +58,45 @@ class IssuedTokenInfo(WireShape, kw_only=True):
     def __repr__(self) -> str:
         """Leave the token out."""
         return f"IssuedTokenInfo(scope={self.scope!r})"
+
+
+class RunInfo(WireShape, kw_only=True):
+    """A run that has begun; its secrets are shown once."""
+
+    id: str
+    key: str
+    """The password for the proxy, as long as the run lasts."""
+    proxy_url: str
+    ca: str
+    """PEM of who vouches for services at the proxy."""
+    agents_url: str
+    services: dict[str, str]
+    """Base URL by name."""
+    access_token: str
+    expires_in: int
+
+    def __repr__(self) -> str:
+        """Leave the secrets out."""
+        return f"RunInfo(id={self.id!r})"
+
+
+class RunNewsInfo(WireShape, kw_only=True):
+    """How a run stands."""
+
+    ended: str | None
+    """Null while it goes on; ``done``, ``lost``, or why it must not go on."""
+    why: str
+    access_token: str | None
+    """A new token, where it got one."""
+    expires_in: int | None
+    calls: int
+    tunnels: int
+    held: int
+    refused: int
+
+    def __repr__(self) -> str:
+        """Leave the token out."""
+        return f"RunNewsInfo(ended={self.ended!r})"
 
 
 class HookInfo(WireShape, kw_only=True):

@@ -101,6 +101,9 @@ REMOVE_SECRET: Final = _post(
 )
 ROTATE_KEY: Final = _post("/api/secrets/rotate-key", None, shapes.SecretList)
 HOOK: Final = _post("/api/hooks/{host}", access.HookRequest, access.HookInfo)
+RUN: Final = _post("/api/runs", access.RunRequest, access.RunInfo, 201)
+RUN_NEWS: Final = _post("/api/runs/{id}/news", None, access.RunNewsInfo)
+END_RUN: Final = _post("/api/runs/{id}/end", None, access.RunNewsInfo)
 EVENTS_PATH: Final = "/api/events"
 """The stream of server-sent events; see `EVENT_KINDS`."""
 EVENT_KINDS: Final[dict[str, type[WireShape]]] = {

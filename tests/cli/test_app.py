@@ -40,7 +40,7 @@ CONTRACT = {
     *("tenant user otp", "tenant activate", "tenant rotate-keys", "doctor"),
     *("tls init", "tls show", "connect", "hook", "token"),
 }
-ANSWERS_NOTHING = {"mcp stdio", "console", "demo", "hook", "serve"}
+ANSWERS_NOTHING = {"mcp stdio", "console", "demo", "hook", "run", "serve"}
 
 
 def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, CliCommand]]:

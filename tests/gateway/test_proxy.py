@@ -127,7 +127,7 @@ async def proxied(stand: Stand, short: Path) -> AsyncIterator[Proxied]:
     await secure.start(tls.context())
     gateway = replace(broker.settings.gateway, proxy="127.0.0.1:0")
     broker.settings = replace(broker.settings, gateway=gateway)
-    line = await stand.gateway.listen(stand.server)
+    line = await stand.gateway.listen(stand.server, stand.listener)
     found = Proxied(stand, secure, str(line["proxy_url"]), str(line["ca_file"]))
     await stand.secret()
     ca = CaFiles.of(other).ca

@@ -15,13 +15,20 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
+from support.manual_clock import ManualClock
 
 from agentvault_tui.errors import ConflictError, SettingsError, UsageError
 from agentvault_tui.home import Home
 from agentvault_tui.settings import BrokerSettings, Switch
 from agentvault_tui.web import local_ca
 from agentvault_tui.web.certificates import host_name, pem_of, read_certificate
-from agentvault_tui.web.local_ca import CA_LIFE, LEAF_LIFE, CaFiles, chosen_files
+from agentvault_tui.web.local_ca import (
+    CA_LIFE,
+    LEAF_LIFE,
+    CaFiles,
+    ProxyAuthority,
+    chosen_files,
+)
 from agentvault_tui.web.tls import server_context
 
 NOW = datetime.now(UTC)
@@ -245,3 +252,34 @@ def test_serve_chooses_the_certificate_by_the_settings(home: Home) -> None:
 
 def _all(home: Home) -> list[Path]:
     return sorted(home.keys.iterdir())
+
+
+def test_the_proxys_authority_is_kept_until_it_ends_or_is_broken(home: Home) -> None:
+    """Programs that trust it go on; what cannot be used any more is replaced."""
+    clock = ManualClock(NOW)
+    first = ProxyAuthority(home, clock).pem
+    assert ProxyAuthority(home, clock).pem == first
+    (home.run / "gateway-ca.pem").unlink()
+    assert ProxyAuthority(home, clock).published.read_bytes() == first
+    key = home.keys / "gateway-ca-key.pem"
+    key.chmod(0o644)
+    second = ProxyAuthority(home, clock).pem
+    assert second != first, "a key that others could read is used on"
+    key.unlink()
+    third = ProxyAuthority(home, clock).pem
+    assert third != second
+    clock.advance(CA_LIFE.total_seconds() + 60)
+    assert ProxyAuthority(home, clock).pem != third
+
+
+def test_the_proxy_shows_a_host_one_certificate_for_a_month(home: Home) -> None:
+    """It is made anew long before it ends, and its key is nowhere on disk."""
+    clock = ManualClock(NOW)
+    authority = ProxyAuthority(home, clock)
+    first = authority.context("api.test")
+    assert authority.context("api.test") is first
+    assert authority.context("other.test") is not first
+    clock.advance(timedelta(days=31).total_seconds())
+    assert authority.context("api.test") is not first
+    left = [path.name for path in (*home.keys.iterdir(), *home.run.iterdir())]
+    assert [name for name in left if "leaf" in name] == []

@@ -1,0 +1,84 @@
+"""The operators' HTTP about commands that they run as agents."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.routing import Route
+
+from agentvault_tui.broker.answers import Granted
+from agentvault_tui.broker.authority import Authority, Need
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
+from agentvault_tui.errors import NotFoundError, SettingsError, UsageError
+from agentvault_tui.gateway.proxy_listener import ProxyListener
+from agentvault_tui.gateway.runs import CommandRun
+from agentvault_tui.gateway.services import Services
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.access import RunInfo, RunNewsInfo, RunRequest
+from agentvault_tui.settings import PassThrough
+from agentvault_tui.text import visible
+
+
+def routes(
+    broker: Broker, proxy: ProxyListener, services: Services, authority: Authority
+) -> list[Route]:
+    """Return the routes that `agentvault run` asks at."""
+
+    async def start(request: Request) -> RunInfo:
+        asked = await body_of(request, RunRequest)
+        operator = await authority.actor(
+            operator_of(request), Need.GIVE, f"run as {asked.agent_id}"
+        )
+        agent = broker.registry.agent(asked.agent_id)
+        for name in asked.services:
+            if services.get(name) is None:
+                raise NotFoundError(
+                    f"there is no service {visible(name, 80)}",
+                    "agentvault services list",
+                )
+        try:
+            passed = tuple(map(PassThrough, asked.pass_through))
+        except SettingsError as error:
+            raise UsageError(error.what, error.remedy) from None
+        url, ca = await proxy.open()
+        named = frozenset(asked.services)
+        run, key, granted = await proxy.runs.start(agent.id, operator, named, passed)
+        reached = [one for one in services if not named or one.name in named]
+        return RunInfo(
+            id=run.id,
+            key=key,
+            proxy_url=url,
+            ca=ca.pem.decode(),
+            agents_url=broker.issuer,
+            services={one.name: f"{broker.issuer}/gw/{one.name}" for one in reached},
+            access_token=granted.access_token,
+            expires_in=granted.expires_in,
+        )
+
+    async def news(request: Request) -> RunNewsInfo:
+        run = proxy.runs.get(request.path_params["id"])
+        return _news(run, await proxy.runs.wait(run))
+
+    async def end(request: Request) -> RunNewsInfo:
+        run = proxy.runs.get(request.path_params["id"])
+        await proxy.runs.finish(run)
+        return _news(run, None)
+
+    return [
+        route(calls.RUN, start),
+        route(calls.RUN_NEWS, news),
+        route(calls.END_RUN, end),
+    ]
+
+
+def _news(run: CommandRun, granted: Granted | None) -> RunNewsInfo:
+    return RunNewsInfo(
+        ended=run.ended,
+        why=run.why,
+        access_token=granted.access_token if granted else None,
+        expires_in=granted.expires_in if granted else None,
+        calls=run.counts["calls"],
+        tunnels=run.counts["tunnels"],
+        held=run.counts["held"],
+        refused=run.counts["refused"],
+    )
