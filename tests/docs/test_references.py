@@ -44,6 +44,8 @@ def unknown_words(line: str) -> list[str]:
     for word in words:
         if is_value:
             is_value = False
+        elif word == "--":  # what follows is another program's
+            return unknown
         elif word.startswith("--"):
             options = {
                 name: one
