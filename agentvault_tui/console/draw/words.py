@@ -29,6 +29,7 @@ _REFUSALS: Final = {
 }
 _ENDINGS: Final = {
     "allowed_by_policy": "policy alone allowed it",
+    "handed back": "",  # RETURNED says it
     "policy_changed": "the policy changed",
 }
 """What a token was used up or ended for, where no person said it in words."""
