@@ -27,6 +27,7 @@ from agentvault_tui.gateway.credentials import Credentials, take_token
 from agentvault_tui.gateway.mcp import results
 from agentvault_tui.gateway.mcp.messages import (
     CALL,
+    INTERNAL_ERROR,
     INVALID_PARAMS,
     INVALID_REQUEST,
     LEGACY,
@@ -223,7 +224,9 @@ class McpApp:
         except McpError as error:
             await writer.fail(error)
         except UpstreamError as error:
-            await writer.fail(McpError(-32603, error.text, {"error": error.code}))
+            await writer.fail(
+                McpError(INTERNAL_ERROR, error.text, {"error": error.code})
+            )
         except SessionGoneError:
             if session is not None:
                 self._sessions.end(session)

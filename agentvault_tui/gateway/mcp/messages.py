@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -58,6 +59,9 @@ _NAMED_BY: Final = {
     "tasks/cancel": "taskId",
 }
 """The parameter that ``Mcp-Name`` repeats."""
+PARAMETER: Final = b"mcp-param-"
+"""How headers begin that repeat an argument."""
+_PLAIN: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 _NULL: Final = Raw(b"null")
 _LINE_ENDS: Final = bytes.maketrans(b"\r\n", b"  ")
 _SEPARATORS: Final = (
@@ -259,7 +263,7 @@ def check_modern(message: Message, headers: Sequence[Header]) -> None:
         raise _mismatch("Mcp-Name", name, message.named)
     stated = set(_scalars(message.params.get("arguments")))
     for header, value in headers:
-        if header.startswith(b"mcp-param-") and decode_header(value) not in stated:
+        if header.startswith(PARAMETER) and decode_header(value) not in stated:
             shown = header.decode("latin-1")
             raise _mismatch(shown, decode_header(value), "no argument of that value")
 
@@ -294,6 +298,13 @@ def decode_header(value: bytes) -> str | None:
         return decoded.decode()
     except (binascii.Error, ValueError):
         return None
+
+
+def encode_header(text: str) -> str:
+    """Return *text* as a header says it, so that `decode_header` returns it."""
+    if _PLAIN.fullmatch(text) and not text.startswith("=?base64?"):
+        return text
+    return f"=?base64?{base64.b64encode(text.encode()).decode()}?="
 
 
 def _scalars(value: object) -> Iterator[str]:

@@ -140,7 +140,10 @@ class McpRelay:
             target=asked.server.target,
             body=body,
             headers=headers_to_server(
-                asked.headers, session.upstream if session else None
+                asked.message,
+                asked.version,
+                asked.headers,
+                session.upstream if session else None,
             ),
             attachment=attachment,
             release=lambda: self._release(asked, call),

@@ -12,6 +12,7 @@ from msgspec import Raw
 from agentvault_tui.gateway.mcp.messages import (
     CALL,
     DENIED,
+    INTERNAL_ERROR,
     TASKS,
     Envelope,
     McpError,
@@ -117,7 +118,7 @@ def upstream_failure(error: UpstreamError, message: Message) -> Envelope:
     members: dict[str, object] = {"error": error.code}
     text = f"The call was sent or tried, and no result came back: {error.text}."
     if message.method != CALL:
-        return McpError(-32603, text, members).envelope(message.id)
+        return McpError(INTERNAL_ERROR, text, members).envelope(message.id)
     return answer(message.id, result=failure(text, members))
 
 

@@ -91,8 +91,6 @@ class McpProcess:
         self.modern = modern
         self.greeting = Raw(b"")
         """Its answer to ``server/discover`` or ``initialize``."""
-        self.problem: str | None = None
-        """Why it does not run, if it should."""
         self._clock = clock
         self._process: asyncio.subprocess.Process | None = None
         self._starting = asyncio.Lock()
@@ -246,12 +244,12 @@ class McpProcess:
                 process = await start_program(self.server.command)
             except OSError as error:
                 self._failed += 1
-                self.problem = f"cannot be started ({error.strerror})"
-                log.warning("mcp/%s %s", self.server.name, self.problem)
+                name, why = self.server.name, error.strerror
+                log.warning("mcp/%s cannot be started (%s)", name, why)
                 raise UpstreamError(
                     502, "upstream_unreachable", "the server cannot be started"
                 ) from None
-            self._process, self.problem = process, None
+            self._process = process
             loop = asyncio.get_running_loop()
             self._tasks = [
                 loop.create_task(self._read(process)),
@@ -327,7 +325,6 @@ class McpProcess:
         self._failed = self._failed + 1 if soon else 1
         _signal(process, signal.SIGKILL)
         if not self._closed and not self._other_era:
-            self.problem = "its process ended"
             said = " / ".join(map(_shown, self._last_words)) or "nothing"
             log.warning("mcp/%s ended; it said last: %s", self.server.name, said)
         for waiting in self._waiting.values():
@@ -434,11 +431,6 @@ class McpProcesses:
             known = McpProcess(server, self._clock, modern=modern)
             self._running[key] = known
         return known
-
-    def problem_of(self, name: str) -> str | None:
-        """Return why a process of the server *name* does not run, if one should."""
-        problems = (one.problem for key, one in self._running.items() if key[0] == name)
-        return next(filter(None, problems), None)
 
     def cut(self, agent_id: AgentId | None) -> None:
         """End the processes that are an agent's own."""

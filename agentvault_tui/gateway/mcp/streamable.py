@@ -12,7 +12,11 @@ from msgspec import Raw
 from agentvault_tui.gateway.credentials import Attachment
 from agentvault_tui.gateway.echo import Echo
 from agentvault_tui.gateway.mcp.messages import (
+    MODERN,
+    PARAMETER,
     Envelope,
+    Message,
+    encode_header,
     one_line,
     read_answer,
     text_of,
@@ -22,8 +26,6 @@ from agentvault_tui.gateway.upstream import Answer, Outgoing, Upstream, Upstream
 from agentvault_tui.web.reply import Header
 
 _ANSWER_BYTES: Final = 16 * 2**20
-_RELAYED: Final = (b"mcp-protocol-version", b"mcp-method", b"mcp-name")
-_PARAMETER: Final = b"mcp-param-"
 
 
 class SessionGoneError(Exception):
@@ -60,12 +62,14 @@ class Told:
 
 
 def headers_to_server(
-    headers: list[Header], session: str | None
+    message: Message, version: str, headers: list[Header], session: str | None
 ) -> list[tuple[str, str]]:
-    """Return the headers of a message to a server.
+    """Return the headers of a message to a server, made anew from what it says.
 
     Args:
-        headers: the client's, of which those of MCP are passed on.
+        message: the client's; what its headers say besides is as `check_modern` wants.
+        version: of MCP, as was agreed.
+        headers: the client's, of which those that repeat arguments are passed on.
         session: the server's own name of the session, in an era that has them.
     """
     found = [
@@ -73,9 +77,17 @@ def headers_to_server(
         ("Accept", "application/json, text/event-stream"),
         ("Accept-Encoding", "identity"),
     ]
-    for name, value in headers:
-        if name in _RELAYED or name.startswith(_PARAMETER):
-            found.append((name.decode("ascii"), value.decode("latin-1")))
+    if version == MODERN:
+        found += [("MCP-Protocol-Version", MODERN), ("Mcp-Method", message.method)]
+        if message.named is not None:
+            found.append(("Mcp-Name", encode_header(message.named)))
+        found += [
+            (name.decode("ascii"), value.decode("latin-1"))
+            for name, value in headers
+            if name.startswith(PARAMETER)
+        ]
+    elif message.method != "initialize":
+        found.append(("MCP-Protocol-Version", version))
     if session is not None:
         found.append(("Mcp-Session-Id", session))
     return found

@@ -308,3 +308,25 @@ async def test_a_connected_account_is_used_for_its_agent_alone(mcp: McpStand) ->
     client = await mcp.client("modern", *SCOPES)
     assert error_of(await client.call("read_file", path="/a")) == "upstream_unreachable"
     assert mcp.stand.upstream.received == []
+
+
+async def test_headers_are_made_anew_from_what_the_body_says(mcp: McpStand) -> None:
+    """In the era whose servers do not compare them, none of the client's passes."""
+    legacy = await mcp.client("legacy")
+    legacy.extra = {"mcp-name": "other", "mcp-method": "x", "mcp-param-path": "/b"}
+    await legacy.call("read_file", path="/a")
+    modern = await mcp.client("modern")
+    modern.extra = {"mcp-param-path": "=?base64?L2E=?=", "mcp-other": "1"}
+    await modern.call("read_file", path="/a")
+    first, second = (dict(one.headers) for one in calls(mcp))
+    assert {n for n in first if n.startswith("mcp-")} == {
+        "mcp-protocol-version",
+        "mcp-session-id",
+    }
+    assert first["mcp-protocol-version"] == "2025-06-18"
+    assert {n: v for n, v in second.items() if n.startswith("mcp-")} == {
+        "mcp-protocol-version": MODERN,
+        "mcp-method": "tools/call",
+        "mcp-name": "read_file",
+        "mcp-param-path": "=?base64?L2E=?=",
+    }
