@@ -132,9 +132,9 @@ class Proxy:
                 tunnel.close()
 
     @property
-    def _own(self) -> str:
+    def _own(self) -> tuple[str, int]:
         """Return host and port of the broker itself."""
-        return self._agents.url.partition("://")[2]
+        return parse_authority(self._agents.url.partition("://")[2])
 
     def _service(self, name: str) -> Service | None:
         return next((one for one in self._services if one.name == name), None)
@@ -190,7 +190,7 @@ class Proxy:
 
     def rule_for(self, client: ProxyClient, host: str, port: int) -> PassThrough | None:
         """Return what lets *client* reach a host that is no service, if it may."""
-        if f"{host}:{port}" == self._own:
+        if (host, port) == self._own:
             return PassThrough(host, allow_private=True)
         own = client.run.pass_through if client.run else ()
         covering = [one for one in (*self._passed, *own) if one.covers(host, port)]
@@ -297,7 +297,7 @@ class Proxy:
 
     def _plain_target(self, client: ProxyClient, said: str) -> Tunnel:
         host, port = parse_authority(said, 80)
-        if said == self._own:
+        if (host, port) == self._own:
             return Tunnel(client, host, port)
         service = self.service_at(client, host, port)
         if service is None or service.origin.scheme != "http":

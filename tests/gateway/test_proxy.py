@@ -200,6 +200,26 @@ async def test_plain_http_inside_a_tunnel_reaches_a_service_of_plain_http(
     assert proxied.stand.upstream.received[0].header("authorization")
 
 
+async def test_the_broker_itself_is_reached_by_the_proxy_too(proxied: Proxied) -> None:
+    """Tools that leave ports out of NO_PROXY ask here for the agents' listener."""
+    at = f"127.0.0.1:{proxied.stand.listener.port}"
+    bearer = f"Authorization: Bearer {proxied.token}\r\n".encode()
+    plain = f"http://{at}/gw/api/v1/x".encode()
+    asked = await proxied.send(get(plain, at.encode(), bearer + basic(proxied.token)))
+    reply = await proxied.ask(b"", asked=asked)
+    assert reply.startswith(b"HTTP/1.1 200"), reply
+    head, *tunnel = await proxied.connect(at)
+    assert head.startswith(b"HTTP/1.1 200"), head
+    request = get(b"/gw/api/v1/x", at.encode(), bearer)
+    reply = await proxied.ask(request, asked=(tunnel[0], tunnel[1]))
+    assert reply.startswith(b"HTTP/1.1 200"), reply
+    assert len(proxied.secure.received) == 2
+    asked = await proxied.send(
+        get(b"http://" + at.encode() + b"/gw/api/x", at.encode())
+    )
+    assert (await proxied.ask(b"", asked=asked)).startswith(b"HTTP/1.1 407")
+
+
 # Who asks
 
 
