@@ -584,12 +584,15 @@ def test_a_pattern_covers_what_it_says(pattern: str, host: str, covered: bool) -
 async def test_an_agent_has_so_many_tunnels_and_no_more(
     proxied: Proxied, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Past its number it is 429; one that closes makes room."""
+    """Past its number it is 429, for it alone; one that closes makes room."""
     monkeypatch.setattr(proxy_module, "TUNNELS_EACH", 3)
     kept = [await proxied.secured(proxied.at) for _ in range(3)]
     head, _, writer = await proxied.connect(proxied.at)
     writer.close()
     assert head.startswith(b"HTTP/1.1 429"), head
+    other = await proxied.stand.agent("write:calendar", name="other")
+    token = await proxied.stand.token(other, "write:calendar")
+    assert (await proxied.ask(get(), password=token)).startswith(b"HTTP/1.1 200")
     kept[0][1].close()
     proxy = proxied.stand.gateway.proxy.proxy
     assert proxy is not None
