@@ -198,9 +198,10 @@ class McpApp:
             raise
         session = self._session(server, caller, shown.headers)
         if scope["method"] == "DELETE":
-            if session is not None:
-                self._sessions.end(session)
-            await writer.empty(200 if session else 404)
+            if session is None:  # as in the era without any
+                raise _refusal(405, "method_not_allowed", _WRONG_METHOD, _ALLOW)
+            self._sessions.end(session)
+            await writer.empty(200)
             return
         gone = asyncio.get_running_loop().create_future()
         writer.exchange.on_gone = lambda: _settle(gone)

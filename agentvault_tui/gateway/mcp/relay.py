@@ -120,6 +120,8 @@ class McpRelay:
             told = await process.ask(message, progress, lambda: _sent(call), cutters)
             if call is not None:
                 call.bytes_out = len(message.envelope.get("params", b""))
+        if call is None:  # a call is cut while it is in flight
+            self._release(asked, None)
         return {**told, "id": message.id or Raw(b"null")}
 
     async def post(

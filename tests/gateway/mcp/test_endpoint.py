@@ -614,6 +614,8 @@ async def test_other_requests_than_post_are_refused(mcp: McpStand) -> None:
     _, headers = client.request("ping")
     got = await mcp.stand.client.get("/mcp/files", headers=headers)
     assert (got.status_code, got.headers["allow"]) == (405, "POST, DELETE")
+    deleted = await mcp.stand.client.delete("/mcp/files", headers=headers)
+    assert deleted.status_code == 405
     unknown = await mcp.stand.client.post("/mcp/none", headers=headers)
     assert (unknown.status_code, unknown.json()["error"]) == (404, "unknown_service")
     headers["origin"] = "https://evil.test"

@@ -39,6 +39,7 @@ class Server:
         self.respond: Respond = lambda request, writer: writer.write(
             plain(result(request))
         )
+        self.lists: Respond | None = None
         self.sessions = 0
         self.gone = False
 
@@ -55,6 +56,8 @@ class Server:
             writer.write(plain(answer, Mcp_Session_Id=name))
         elif self.gone:
             writer.write(plain({}, "404 Not Found"))
+        elif method == "tools/list" and self.lists is not None:
+            await self.lists(request, writer)
         elif method == "tools/call":
             told = self.respond(request, writer)
             if told is not None:
@@ -297,6 +300,27 @@ async def test_a_revocation_cuts_a_stream(
     async with asyncio.timeout(5):
         await closed.wait()
     assert (await mcp.stand.records())[-1] == ("result", "cut")
+
+
+async def test_nothing_of_a_list_reaches_a_revoked_agent(
+    mcp: McpStand, server: Server
+) -> None:
+    """What was asked before the revocation is not answered after it."""
+    client = await mcp.client("modern")
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    async def respond(request: Received, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await go.wait()
+        writer.write(plain(result(request, tools=[{"name": "read_all"}])))
+
+    server.lists = respond
+    listing = asyncio.ensure_future(client.send("tools/list"))
+    await asked.wait()
+    await revoke_agent(mcp.stand.bench.broker, client.agent.id, "x", OPERATOR)
+    go.set()
+    answer = await listing
+    assert (answer.status_code, answer.json()["reason"]) == (401, "agent_revoked")
 
 
 async def test_a_connected_account_is_used_for_its_agent_alone(mcp: McpStand) -> None:
