@@ -247,7 +247,7 @@ class _Command:
             try:
                 news = self._client.call(calls.RUN_NEWS, id=self._info.id)
             except NotFoundError:
-                return self._stop("the broker was restarted")
+                return self._stop("its broker knows nothing of it any more")
             except AgentVaultError as error:
                 away_since = away_since or time.monotonic()
                 if time.monotonic() - away_since > _PATIENCE:

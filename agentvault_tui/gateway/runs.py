@@ -25,7 +25,8 @@ log = logging.getLogger("agentvault.runs")
 RUN_KEY: Final = "av_r"
 """What the key of a run begins with."""
 LEASE: Final = 45.0
-"""Seconds after which a run has ended whose command line asks no more."""
+"""Seconds after which a run has ended whose command line asks no more. They do not
+count while the machine is suspended: the command line slept too."""
 WAIT: Final = 15.0
 """The longest that a question for news is held open, in seconds."""
 _RENEWED: Final = 0.7
@@ -44,7 +45,8 @@ class CommandRun:
     pass_through: tuple[PassThrough, ...]
     """Hosts that it may reach besides those of the settings."""
     key_sha256: str
-    lease: Deadline
+    lease: float
+    """Until when it lives if nobody asks about it, in the event loop's time."""
     id: str = field(default_factory=lambda: new_id("run"))
     token_sha256: str = ""
     """Of its live token; of the last one, once it has ended."""
@@ -114,7 +116,7 @@ class Runs:
             LedgerError: the token could not be recorded.
         """
         key = new_secret(RUN_KEY)
-        lease = Deadline.after(self._broker.clock, LEASE)
+        lease = asyncio.get_running_loop().time() + LEASE
         run = CommandRun(
             agent_id, operator, services, pass_through, sha256_hex(key), lease
         )
@@ -131,15 +133,15 @@ class Runs:
         Raises:
             LedgerError: it needs one, which could not be recorded.
         """
-        clock = self._broker.clock
-        run.lease = Deadline.after(clock, LEASE)
+        clock, now = self._broker.clock, asyncio.get_running_loop().time
+        run.lease = now() + LEASE
         if run.ended is None and not self._due(run):
             left = run.renewal.remaining(clock) if run.renewal else 0.0
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(WAIT, left)):
                     await run.news.wait()
         run.news.clear()
-        run.lease = Deadline.after(clock, LEASE)
+        run.lease = now() + LEASE
         if run.ended is not None or not self._due(run):
             return None
         try:
@@ -183,7 +185,7 @@ class Runs:
     async def look(self) -> None:
         """End runs whose command line is gone."""
         for run in list(self._runs.values()):
-            if not run.lease.passed(self._broker.clock):
+            if asyncio.get_running_loop().time() < run.lease:
                 continue
             self._end(run, "lost", "its command line asks no more")
             self._forget(run)

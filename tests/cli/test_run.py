@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -322,6 +324,37 @@ def test_a_revocation_stops_the_command_and_says_why(
     assert f"agentvault run: {coder} is stopped: {why} by an operator" in err, err
     with pytest.raises(ProcessLookupError):
         os.kill(int(mark.read_text()), 0)
+
+
+def test_at_a_terminal_the_command_reads_it_and_ctrl_c_is_its_own(
+    broker: Broker, coder: str
+) -> None:
+    """It stays in the terminal's foreground; its exit code and the summary follow."""
+    ours, theirs = os.openpty()
+
+    def at_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+    script = "trap 'exit 5' INT; read word; echo got-$word; while :; do sleep 0.1; done"
+    with subprocess.Popen(
+        [*PROGRAM, "run", "--agent", coder, "--", "sh", "-c", script],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=broker.env,
+        preexec_fn=at_terminal,  # noqa: PLW1509 - no other thread is at work
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        os.write(ours, b"hello\n")
+        while b"got-hello" not in shown:
+            shown += os.read(ours, 4096)
+        os.write(ours, b"\x03")
+        while b"0 refused" not in shown:
+            shown += os.read(ours, 4096)
+        assert process.wait(PATIENT) == 5
+    os.close(ours)
 
 
 class _Scripted:
