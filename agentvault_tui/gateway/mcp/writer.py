@@ -24,6 +24,8 @@ from agentvault_tui.web.reply import NO_STORE, Header, Send
 _T = TypeVar("_T")
 _SOON: Final = 0.2
 """Seconds after which a client hears that its call is held."""
+_DECIDING: Final = 1.0
+"""Seconds between two looks at whether a call is held by now."""
 _HELD_EVERY: Final = 5.0
 """Seconds between two words about a held call: below every client's limit."""
 _ALIVE_EVERY: Final = 15.0
@@ -93,7 +95,7 @@ class AnswerWriter:
                 if gone in done:
                     raise ClientGoneError
                 if not done:
-                    timeout = await self._keep(call, first=timeout == _SOON)
+                    timeout = await self._keep(call, timeout)
         finally:
             if not task.done():
                 task.cancel()
@@ -105,7 +107,7 @@ class AnswerWriter:
         if self._started:
             self.exchange.abort()
 
-    async def _keep(self, call: Call | None, *, first: bool) -> float:
+    async def _keep(self, call: Call | None, waited: float) -> float:
         """Tell the client that its request is not forgotten; return until when next."""
         if call is not None and call.state == "held":
             self._told += 1
@@ -115,7 +117,9 @@ class AnswerWriter:
             else:
                 await self._event(held_note(token, self._told, call.stepup_id or ""))
             return _HELD_EVERY
-        if not first:
+        if call is not None and not call.sent:
+            return _DECIDING
+        if waited == _ALIVE_EVERY:
             await self._comment()
         return _ALIVE_EVERY
 
