@@ -15,6 +15,7 @@ from support.mcp_stand import MODERN, TOOLS, Client, McpStand, messages
 
 from agentvault_tui.broker.usecases.revoke import change_scopes, panic, revoke_agent
 from agentvault_tui.broker.usecases.stepup import deny
+from agentvault_tui.gateway.calls import Calls
 
 HELD = {"name": "delete_file", "arguments": {"path": "/a"}}
 
@@ -438,6 +439,26 @@ async def test_cancelling_stops_the_call_and_no_other(mcp: McpStand) -> None:
     finish(until)
     assert "result" in (await asked[1]).json()
     assert len(mcp.received("notifications/cancelled")) == 1
+
+
+async def test_an_attempt_that_a_crash_left_has_a_result_that_names_the_tool(
+    mcp: McpStand,
+) -> None:
+    """At the next start: unknown, with server, tool and arguments; nothing is sent."""
+    client = await mcp.client("modern")
+    until = str(mcp.log) + ".crash"
+    params = {"name": "wait", "arguments": {"until": until}}
+    asked = asyncio.ensure_future(client.send("tools/call", params))
+    await mcp.stand.bench.until(lambda: len(mcp.received()) == 1)
+    await Calls(mcp.stand.bench.broker).recover()
+    (attempt,) = await mcp.stand.bench.events("gateway.attempt")
+    (result,) = await mcp.stand.bench.events("gateway.result")
+    assert result.detail["ended"] == "unknown"
+    for name in ("server", "tool", "arguments_sha256", "call_id"):
+        assert result.detail[name] == attempt.detail[name]
+    assert len(mcp.received()) == 1
+    finish(until)
+    await asked
 
 
 # Eras
