@@ -336,9 +336,12 @@ _NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 
 def abort(transport: asyncio.Transport) -> None:
-    """Close a connection at once; what the kernel has not sent is dropped."""
+    """Close a connection at once; what the kernel has not sent is dropped.
+
+    One that is closed already is left: uvloop says ValueError of its socket.
+    """
     connected = transport.get_extra_info("socket")
     if connected is not None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
     transport.abort()

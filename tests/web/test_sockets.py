@@ -290,3 +290,16 @@ async def test_ipv6_loopback_is_served(server: Server) -> None:
     async with httpx.AsyncClient(timeout=PATIENT, trust_env=False) as client:
         assert (await client.get(six.url)).json() == "::1"
         assert (await client.get(four.url)).json() == "127.0.0.1"
+
+
+async def test_a_connection_that_is_closed_can_be_aborted_again() -> None:
+    """Cutting a call closes its connections; its end does so once more."""
+    here, there = socket.socketpair()
+    with there:
+        transport, _ = await asyncio.get_running_loop().create_connection(
+            asyncio.Protocol, sock=here
+        )
+        sockets.abort(transport)
+        there.settimeout(PATIENT)
+        assert await asyncio.to_thread(there.recv, 1) == b""
+        sockets.abort(transport)
