@@ -1,23 +1,18 @@
-"""An example agent: requests tokens, calls the workspace, polls step-ups."""
+"""An example agent: it acts through the gateway, and holds no API's credential."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import contextlib
 from dataclasses import dataclass
 from random import Random
+from typing import Final
 
-import httpx
-
-from agentvault_tui.demo.client import (
-    DENIED,
-    ESCALATED,
-    GRANTED,
-    UNAVAILABLE,
-    OAuthClient,
-    TokenAnswer,
-)
+from agentvault_tui.demo.client import UNAVAILABLE, AgentAnswer, OAuthClient
 from agentvault_tui.demo.roles import AgentRole, DemoAction
+
+_ON_ITS_WAY: Final = 1.0
+"""Seconds after which an agent goes on with other things while a call waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +26,6 @@ class Pauses:
     cooling_most: float = 300.0
     again: float = 15.0
     """Nobody decided in time, or too much is waiting: ask again later."""
-    slow_down: float = 5.0
-    """Added to the polling interval at each ``slow_down`` (RFC 8628 section 3.5)."""
 
 
 class ExampleAgent:
@@ -43,7 +36,6 @@ class ExampleAgent:
         name: str,
         role: AgentRole,
         client: OAuthClient,
-        workspace: httpx.AsyncClient,
         *,
         random: Random,
         stopping: asyncio.Event,
@@ -57,19 +49,17 @@ class ExampleAgent:
         """Actions the workspace has carried out."""
         self.account = asyncio.Event()
         """Set once its owner has connected the account it uses at a provider."""
-        self._workspace = workspace
         self._stopping = stopping
         self._pauses = pauses
         self._not_before = 0.0
         self._cooling = pauses.cooling
-        self._tokens: deque[str] = deque()
-        self._awaited: set[str] = set()
-        self._polls: set[asyncio.Task[None]] = set()
+        self._token = ""
+        self._under_way: set[asyncio.Task[None]] = set()
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for a person."""
-        return len(self._awaited)
+        """Calls that wait for a person, or take long."""
+        return len(self._under_way)
 
     @property
     def stopping(self) -> bool:
@@ -88,35 +78,28 @@ class ExampleAgent:
             await self.run(self.role.next_action(self.random))
 
     async def finish(self) -> None:
-        """Wait for polls under way."""
-        while self._polls:
-            await asyncio.gather(*self._polls)
+        """Leave calls under way: a held one is not sent once nobody waits for it."""
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
 
     async def rest(self, seconds: float) -> None:
         """Wait *seconds*, or until the demo stops."""
         if seconds > 0:
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), seconds)
-            except TimeoutError:
-                return
 
     async def run(self, action: DemoAction) -> None:
-        """Request a token for *action*, and do it if allowed."""
+        """Do *action* through the gateway; go on while a person decides about it."""
         await self.rest(self._not_before - asyncio.get_running_loop().time())
         if self._stopping.is_set():
             return
-        answer = await self._ask(action)
-        if answer.error == GRANTED:
-            self._cooling = self._pauses.cooling
-            await self._act(action, answer.access_token)
-            if not action.connection:
-                await self._keep(answer.access_token)
-        elif answer.error == ESCALATED:
-            self._await_person(action, answer)
-        elif answer.error == DENIED:
-            self._back_off(answer)
-        elif answer.error == UNAVAILABLE:
-            self._hold(answer.retry_after)
+        task = asyncio.create_task(self._act(action), name=f"{self.name} call")
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        await asyncio.wait({task}, timeout=_ON_ITS_WAY)
+        if task.done():
+            await task
 
     async def connected(self) -> bool:
         """Wait until the account is connected; False if the demo stops first."""
@@ -129,65 +112,32 @@ class ExampleAgent:
             task.cancel()
         return not self.stopping
 
-    async def _ask(self, action: DemoAction) -> TokenAnswer:
-        if action.connection:
-            return await self.client.exchange(action.connection)
-        return await self.client.ask(action.scope, action.details())
-
-    async def _act(self, action: DemoAction, access_token: str) -> None:
-        try:
-            reply = await self._workspace.request(
-                action.method,
-                action.path,
-                headers={"Authorization": f"Bearer {access_token}"},
-                json=action.body or None,
-            )
-        except httpx.TransportError:
-            return
-        self.done += reply.is_success
-
-    async def _keep(self, access_token: str) -> None:
-        """Keep the latest tokens; revoke the oldest."""
-        self._tokens.append(access_token)
-        if len(self._tokens) > self.role.keeps:
-            await self.client.hand_back(self._tokens.popleft())
-
-    def _await_person(self, action: DemoAction, answer: TokenAnswer) -> None:
-        """Poll for *answer* in the background; once per request."""
-        if answer.auth_req_id in self._awaited:
-            return
-        self._awaited.add(answer.auth_req_id)
-        task = asyncio.create_task(self._poll(action, answer), name=f"{self.name} poll")
-        self._polls.add(task)
-        task.add_done_callback(self._polls.discard)
-
-    async def _poll(self, action: DemoAction, asked: TokenAnswer) -> None:
-        interval = asked.interval
-        answer = TokenAnswer("authorization_pending")
-        while answer.error in {"authorization_pending", "slow_down", UNAVAILABLE}:
-            if answer.error == "slow_down":
-                interval += self._pauses.slow_down
-            pause = answer.retry_after if answer.error == UNAVAILABLE else 0.0
-            await self.rest(max(interval, pause))
-            if self._stopping.is_set():
-                break
-            answer = await self.client.poll(asked.auth_req_id)
-        self._awaited.discard(asked.auth_req_id)
-        await self._decided(action, answer)
-
-    async def _decided(self, action: DemoAction, answer: TokenAnswer) -> None:
-        if answer.error == GRANTED:
-            # Good for one action: the workspace's question to the broker spends it.
-            await self._act(action, answer.access_token)
-        elif answer.error == DENIED:
-            self._back_off(answer)
-        elif answer.error == "expired_token":
+    async def _act(self, action: DemoAction) -> None:
+        if not self._token:
+            asked = await self.client.ask(self.role.token_scope)
+            self._token = asked.access_token
+            if asked.error:
+                self._back_off(asked)
+                return
+        answer = await self.client.call(
+            self._token, action.method, action.path, action.body or None
+        )
+        self.done += answer.done
+        if not answer.error:
+            self._cooling = self._pauses.cooling
+        elif answer.reason == "stepup_expired":
             await self.rest(self._pauses.again)
-            await self.run(action)
+            await self._act(action)
+        else:
+            self._back_off(answer)
 
-    def _back_off(self, answer: TokenAnswer) -> None:
-        """Pause as long as the reason asks for."""
-        if answer.reason in {"agent_revoked", "panic"}:
+    def _back_off(self, answer: AgentAnswer) -> None:
+        """Pause as long as the refusal asks for."""
+        if answer.error == "invalid_token":
+            self._token = ""
+        if answer.error == UNAVAILABLE:
+            self._hold(answer.retry_after)
+        elif answer.reason in {"agent_revoked", "panic"}:
             self._hold(self._pauses.cut_off)
         elif answer.reason in {"cooling_down", "stepup_denied"}:
             self._hold(self._cooling)

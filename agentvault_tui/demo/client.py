@@ -1,8 +1,7 @@
-"""The OAuth client of an example agent, on authlib; counts the answers it gets."""
+"""The OAuth client of an example agent, on authlib, and its way through the gateway."""
 
 from __future__ import annotations
 
-import json
 import warnings
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,46 +14,27 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", AuthlibDeprecationWarning)
     from authlib.integrations.httpx_client import AsyncOAuth2Client
 
-CIBA: Final = "urn:openid:params:grant-type:ciba"
-VAULT: Final = (
-    "urn:auth0:params:oauth:grant-type:token-exchange:federated-connection-access-token"
-)
-PROVIDER_TOKEN: Final = (
-    "http://auth0.com/oauth/token-type/federated-connection-access-token"  # noqa: S105 - a kind
-)
-GRANTED: Final = ""
-DENIED: Final = "access_denied"
-ESCALATED: Final = "insufficient_user_authentication"
 UNAVAILABLE: Final = "temporarily_unavailable"
-_NO_ACCOUNT: Final = "federated_connection_refresh_token_not_found"
+_HELD: Final = 600
+"""Seconds a call waits for a person at most; a step-up ends sooner."""
+_QUIET: Final = 120.0
+"""Seconds without a byte after which a download is given up."""
 
 
 @dataclass(frozen=True, slots=True)
-class TokenAnswer:
-    """One answer of the token endpoint."""
+class AgentAnswer:
+    """What came of a request for a token, or of a call."""
 
-    error: str
-    """OAuth's error code; empty: a token came."""
-    access_token: str = field(default="", repr=False)
+    error: str = ""
+    """The broker's or the gateway's code; empty: a token, or the service's answer."""
     reason: str = ""
-    """The broker's stable code for a denial."""
-    auth_req_id: str = ""
-    """What to poll with while a person decides (CIBA Core section 10.1)."""
-    interval: float = 5.0
-    """Seconds between polls."""
+    """The stable code of a denial's reason."""
+    access_token: str = field(default="", repr=False)
+    done: bool = False
+    """Whether the service did what it was asked for."""
+    decision_id: str = ""
     retry_after: float = 1.0
-    """Seconds after which an unavailable broker may be asked again."""
-
-
-@dataclass(slots=True)
-class AnswerCounts:
-    """What one agent saw answered, by outcome."""
-
-    allowed: int = 0
-    denied: int = 0
-    escalated: int = 0
-    unheard: int = 0
-    """Requests whose answer never arrived: the broker may or may not have decided."""
+    """Seconds after which what is unavailable may be asked again."""
 
 
 class OAuthClient(AsyncOAuth2Client):  # type: ignore[misc] # authlib is not typed
@@ -69,7 +49,7 @@ class OAuthClient(AsyncOAuth2Client):  # type: ignore[misc] # authlib is not typ
     ) -> None:
         """Talk to the broker at the base URL *broker* through a shared *transport*."""
         # No proxy from the environment: everything here is on loopback. Waiting for a
-        # free connection is not a fault, so it has no time limit.
+        # free connection is not a fault, so it has no time limit; nor has a held call.
         super().__init__(
             client_id,
             client_secret,
@@ -77,76 +57,88 @@ class OAuthClient(AsyncOAuth2Client):  # type: ignore[misc] # authlib is not typ
             trust_env=False,
             timeout=httpx.Timeout(30.0, pool=None),
         )
-        self.tally = AnswerCounts()
+        self.decided: dict[str, bool] = {}
+        """The decisions that answers named: whether the call had gone out."""
         self._broker = broker
 
-    async def ask(
-        self, scope: str, details: list[dict[str, object]] | None = None
-    ) -> TokenAnswer:
-        """Request a token for *scope* and the action in *details*."""
-        asked = {"authorization_details": json.dumps(details)} if details else {}
-        return await self._count("client_credentials", scope=scope, **asked)
-
-    async def exchange(self, connection: str) -> TokenAnswer:
-        """Request a provider's token from Token Vault."""
-        return await self._count(
-            VAULT, connection=connection, requested_token_type=PROVIDER_TOKEN
-        )
-
-    async def poll(self, auth_req_id: str) -> TokenAnswer:
-        """Ask once whether the person has decided (CIBA Core section 10.1)."""
+    async def ask(self, scope: str) -> AgentAnswer:
+        """Request a token for *scope* (RFC 6749 section 4.4)."""
         try:
-            return await self._send(CIBA, auth_req_id=auth_req_id)
-        except httpx.TransportError:
-            return TokenAnswer(UNAVAILABLE)
-
-    async def hand_back(self, access_token: str) -> None:
-        """Revoke a token that is no longer needed (RFC 7009)."""
-        try:
-            await self.revoke_token(f"{self._broker}/oauth/revoke", access_token)
-        except httpx.TransportError:
-            return  # it expires by itself
-
-    def parse_response_token(self, resp: httpx.Response) -> TokenAnswer:
-        """Parse an answer: authlib keeps only the code of a refusal."""
-        try:
-            body = resp.json()
-        except ValueError:
-            body = None
-        if not isinstance(body, dict):
-            body = {}
-        if resp.status_code >= 500:
-            after = resp.headers.get("retry-after", "1")
-            return TokenAnswer(
-                UNAVAILABLE, retry_after=float(after) if after.isdigit() else 1.0
+            answer: AgentAnswer = await self.fetch_token(
+                f"{self._broker}/oauth/token",
+                grant_type="client_credentials",
+                scope=scope,
             )
-        if resp.status_code == 200 and isinstance(body.get("access_token"), str):
-            return TokenAnswer(GRANTED, body["access_token"])
-        error = str(body.get("error", f"HTTP {resp.status_code}"))
-        if error == _NO_ACCOUNT:
-            return TokenAnswer(DENIED, reason="not_connected")
-        return TokenAnswer(
-            error,
-            reason=str(body.get("reason", "")),
-            auth_req_id=str(body.get("auth_req_id", "")),
-            interval=float(body.get("interval", 5)),
-        )
-
-    async def _send(self, grant_type: str, **parameters: str) -> TokenAnswer:
-        answer: TokenAnswer = await self.fetch_token(
-            f"{self._broker}/oauth/token", grant_type=grant_type, **parameters
-        )
-        return answer
-
-    async def _count(self, grant_type: str, **parameters: str) -> TokenAnswer:
-        try:
-            answer = await self._send(grant_type, **parameters)
-        except httpx.ConnectError:
-            return TokenAnswer(UNAVAILABLE)
         except httpx.TransportError:
-            self.tally.unheard += 1
-            return TokenAnswer(UNAVAILABLE)
-        self.tally.allowed += answer.error == GRANTED
-        self.tally.denied += answer.error == DENIED
-        self.tally.escalated += answer.error == ESCALATED
+            return AgentAnswer(UNAVAILABLE)
         return answer
+
+    async def call(
+        self,
+        access_token: str,
+        method: str,
+        path: str,
+        body: dict[str, object] | None = None,
+    ) -> AgentAnswer:
+        """Send a request through the gateway; where a person decides, wait for them.
+
+        Args:
+            access_token: the agent's own; the gateway attaches the service's
+                credential in its place.
+            method: of HTTP.
+            path: the service and the path at it.
+            body: sent as JSON.
+        """
+        headers = {
+            "Authorization": f"Bearer {access_token}",
+            "Prefer": f"wait={_HELD}",
+        }
+        waits = httpx.Timeout(30.0, read=_HELD + _QUIET, pool=None)
+        url = f"{self._broker}/gw/{path}"
+        try:
+            async with self.stream(
+                *(method, url),
+                withhold_token=True,
+                headers=headers,
+                json=body,
+                timeout=waits,
+            ) as reply:
+                refused = reply.headers.get("agentvault-error", "")
+                decision = reply.headers.get("agentvault-decision", "")
+                if decision:
+                    self.decided[decision] = not refused
+                if refused:
+                    await reply.aread()
+                    return _refusal(reply)
+                async for _ in reply.aiter_raw():
+                    pass  # what a download brings is counted by the gateway
+                return AgentAnswer(done=reply.is_success, decision_id=decision)
+        except httpx.ConnectError:
+            return AgentAnswer(UNAVAILABLE)
+        except httpx.TransportError:
+            return AgentAnswer("cut")
+
+    def parse_response_token(self, resp: httpx.Response) -> AgentAnswer:
+        """Parse an answer: authlib keeps only the code of a refusal."""
+        if resp.status_code == 200:
+            return AgentAnswer(access_token=str(resp.json()["access_token"]))
+        return _refusal(resp)
+
+
+def _refusal(reply: httpx.Response) -> AgentAnswer:
+    try:
+        body = reply.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        body = {}
+    after = reply.headers.get("retry-after", "")
+    unavailable = UNAVAILABLE if reply.status_code in {404, 429} else ""
+    if reply.status_code >= 500:
+        unavailable = UNAVAILABLE
+    return AgentAnswer(
+        unavailable or str(body.get("error", f"HTTP {reply.status_code}")),
+        str(body.get("reason", "")),
+        decision_id=str(body.get("decision_id") or ""),
+        retry_after=float(after) if after.isdigit() else 1.0,
+    )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import secrets
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -17,21 +18,21 @@ from agentvault_tui.demo import people, workspace
 from agentvault_tui.demo.agents import ExampleAgent
 from agentvault_tui.demo.client import OAuthClient
 from agentvault_tui.demo.operator import AgentCredentials, Operator, Record
-from agentvault_tui.demo.processes import Ready, write_private
+from agentvault_tui.demo.processes import Ready, ask, write_private
 from agentvault_tui.demo.roles import (
     ROLES,
     booking,
     bulk_mail,
     deletion,
+    download,
     lookup,
     mail,
     named_roles,
     payment,
 )
-from agentvault_tui.demo.workspace import OwnersGuard, TokenGuard, WorkspaceStore
+from agentvault_tui.demo.workspace import OwnersGuard, WorkspaceStore
 from agentvault_tui.errors import AgentVaultError, ConflictError, UnreachableError
 
-WORKSPACE: Final = "workspace"
 _LIMITS: Final = httpx.Limits(max_connections=64, max_keepalive_connections=64)
 _OPENED: Final = 2.0
 """Seconds that a console takes to open, at most: people sign in after that, for the
@@ -71,22 +72,21 @@ class Company:
 
     def compare(self, record: Record) -> None:
         """Hold what each agent saw answered against what the ledger holds."""
-        for agent_id, agent in self.agents.items():
-            held = record.answers(agent_id)
-            for outcome in ("allowed", "denied", "escalated"):
-                seen = getattr(agent.client.tally, outcome)
-                if held[outcome] != seen:
+        for agent in self.agents.values():
+            for decision_id, sent in agent.client.decided.items():
+                held = record.decisions.get(decision_id, set())
+                if not held or (sent and "allowed" not in held):
                     raise AgentVaultError(
-                        f"{agent.name} saw {seen} answers {outcome} and the ledger "
-                        f"holds {held[outcome]} "
-                        f"({agent.client.tally.unheard} answers never arrived)"
+                        f"{agent.name} saw the decision {decision_id}"
+                        f"{' allowed' * sent}, and the ledger holds it as "
+                        f"{sorted(held) or 'nothing'}"
                     )
 
 
 async def register(
     home: Path, operator: Operator, count: int
 ) -> dict[str, AgentCredentials]:
-    """Register the workspace and *count* agents; those of an earlier run are kept."""
+    """Register *count* agents; those of an earlier run are kept."""
     file = home / "demo" / "clients.json"
     known: dict[str, AgentCredentials] = {}
     if file.exists():
@@ -101,14 +101,6 @@ async def register(
             "scopes": list(role.scopes),
         }
         for name, role in named_roles(count)
-    }
-    wanted[WORKSPACE] = {
-        "name": WORKSPACE,
-        "owner": "it@acme.test",
-        "purpose": "The workspace API, which asks about the agents' tokens",
-        "scopes": [],
-        "resource_server": True,
-        "serves": sorted({operation.scope for operation in workspace.OPERATIONS}),
     }
     for name, description in wanted.items():
         if name in known:
@@ -125,45 +117,89 @@ async def register(
     return {name: known[name] for name in wanted}
 
 
+_CONTACTS: Final = """\
+# What is asked there is asked with the token of the agent's connected account.
+origin = "{origin}"
+allow_http = true
+allow_private = true
+
+[credential]
+kind = "connection"
+connection = "workspace"
+
+[[routes]]
+method = "GET"
+path = "/contacts"
+scope = "read:contacts"
+resource = "contacts"
+"""
+
+
+async def put_behind_the_gateway(home: Path, origin: str) -> None:
+    """Write the service files of the workspace at *origin*."""
+    folder = home / "services"
+    if not folder.exists():
+        folder.mkdir(mode=0o700)
+    write_private(folder / "contacts.toml", _CONTACTS.format(origin=origin))
+    line = ("services", "import", "workspace", "--origin", origin, "--force")
+    await ask(home, *line)
+
+
+@contextlib.asynccontextmanager
+async def open_workspace() -> AsyncIterator[Workspace]:
+    """Serve the workspace, which takes a key that nobody but the gateway has."""
+    place = Workspace(secrets.token_urlsafe(), WorkspaceStore())
+    async with _http() as inward:
+        owners = OwnersGuard(lambda: place.provider, inward)
+        app = workspace.application(place.key, owners, place.store)
+        async with workspace.serving(app) as place.url:
+            yield place
+
+
+@dataclass(slots=True)
+class Workspace:
+    """The API of this demo."""
+
+    key: str = field(repr=False)
+    store: WorkspaceStore
+    url: str = ""
+    provider: str = ""
+    """Whose tokens it takes for owners' accounts, once that is known."""
+
+
 @contextlib.asynccontextmanager
 async def open_company(
     home: Path,
     ready: Ready,
+    place: Workspace,
     clients: dict[str, AgentCredentials],
     operator: Operator,
     *,
     seed: int,
 ) -> AsyncIterator[Company]:
-    """Serve the workspace and create its agents."""
-    broker = ready.agents_url
+    """Give the gateway the workspace's key, and create the agents."""
     stopping = asyncio.Event()
-    store = WorkspaceStore()
-    door = clients[WORKSPACE]
-    async with httpx.AsyncHTTPTransport(limits=_LIMITS) as outward, _http() as inward:
-        guard = TokenGuard(broker, door.client_id, door.client_secret, inward)
-        owners = OwnersGuard(await _provider(ready.tenant, inward), inward)
-        async with (
-            workspace.serving(workspace.application(guard, owners, store)) as url,
-            _http(url) as desk,
-        ):
-            agents = {
-                clients[name].agent_id: ExampleAgent(
-                    name,
-                    role,
-                    OAuthClient(
-                        broker,
-                        clients[name].client_id,
-                        clients[name].client_secret,
-                        outward,
-                    ),
-                    desk,
-                    # Reproducible, and no secret depends on it.
-                    random=Random(f"{seed}:{name}"),  # noqa: S311 - same
-                    stopping=stopping,
-                )
-                for name, role in named_roles(len(clients) - 1)
-            }
-            yield Company(agents, store, stopping, home, operator, [])
+    async with _http() as inward:
+        place.provider = await _provider(ready.tenant, inward)
+    await operator.keep_secret("workspace", place.key)
+    async with httpx.AsyncHTTPTransport(limits=_LIMITS) as outward:
+        agents = {
+            clients[name].agent_id: ExampleAgent(
+                name,
+                role,
+                OAuthClient(
+                    ready.agents_url,
+                    clients[name].client_id,
+                    clients[name].client_secret,
+                    outward,
+                ),
+                # Reproducible, and no secret depends on it.
+                random=Random(f"{seed}:{name}"),  # noqa: S311 - same
+                stopping=stopping,
+            )
+            for name, role in named_roles(len(clients))
+        }
+        yield Company(agents, place.store, stopping, home, operator, [])
 
 
 async def _provider(issuer: str, http: httpx.AsyncClient) -> str:
@@ -175,11 +211,10 @@ async def _provider(issuer: str, http: httpx.AsyncClient) -> str:
         raise UnreachableError("the demo's tenant does not answer") from error
 
 
-def _http(base_url: str = "") -> httpx.AsyncClient:
+def _http() -> httpx.AsyncClient:
     # No proxy from the environment: everything here is on loopback. Waiting for a
     # free connection is not a fault, so it has no time limit.
     return httpx.AsyncClient(
-        base_url=base_url,
         trust_env=False,
         timeout=httpx.Timeout(30.0, pool=None),
         limits=_LIMITS,
@@ -202,7 +237,7 @@ async def _play_scenario(agents: Sequence[ExampleAgent]) -> None:
             ("payments-agent", _payment_over_the_limit),
             ("calendar-agent", _calendar_agent_runs_away),
             ("email-agent", _bulk_send),
-            ("research-agent", _research_agent_wants_to_write),
+            ("research-agent", _research_agent_takes_everything),
         ):
             if agent := cast.get(name):
                 scenes.create_task(scene(agent))
@@ -216,7 +251,7 @@ async def _looks_people_up(agent: ExampleAgent) -> None:
     if not await agent.connected():
         return
     while not agent.stopping:
-        await agent.run(lookup(agent.random))
+        await agent.run(lookup())
         await agent.rest(_LOOKUP * agent.random.uniform(0.7, 1.6))
 
 
@@ -264,12 +299,16 @@ async def _bulk_send(agent: ExampleAgent) -> None:
             await agent.run(bulk_mail())
 
 
-async def _research_agent_wants_to_write(agent: ExampleAgent) -> None:
-    """Ask to send mail, which it may not."""
+async def _research_agent_takes_everything(agent: ExampleAgent) -> None:
+    """Ask to send mail, which it may not; then download all there is, which it may."""
     await agent.rest(12.0)
     await agent.run(mail(agent.random))
+    await agent.rest(6.0)
+    await agent.run(download())
     while await _another_episode(agent):
         await agent.run(mail(agent.random))
+        if agent.waiting == 0:
+            await agent.run(download())
 
 
 async def _another_episode(agent: ExampleAgent) -> bool:

@@ -13,8 +13,6 @@ import httpx
 from agentvault_tui.errors import AgentVaultError, RefusedError, UnreachableError
 
 _PAGE: Final = 1000
-_OVERTAKEN: Final = ("token.revoked", "revoked while it was being issued")
-"""The event of a token that was allowed, and not given: its agent was cut off."""
 _CALLBACK: Final = "http://127.0.0.1:7719/callback"
 """Where a browser is sent in the end; what it brings is read off its address."""
 Visit = Callable[[str], Awaitable[str]]
@@ -35,7 +33,7 @@ class AgentCredentials:
 
 @dataclass(slots=True)
 class Record:
-    """What the ledger holds about token decisions, from some event on."""
+    """What the ledger holds of decisions, from some event on."""
 
     events: int = 0
     """Events counted, of every type."""
@@ -43,30 +41,15 @@ class Record:
         default_factory=lambda: defaultdict(Counter)
     )
     """Decisions by agent id, then by outcome."""
-    _withheld: dict[str, Counter[str]] = field(
-        default_factory=lambda: defaultdict(Counter)
-    )
-    """By agent id, how what was allowed and not given was answered."""
+    decisions: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """By decision, each outcome: what waited may be allowed later."""
 
     def add(self, event: dict[str, Any]) -> None:
         """Count one event."""
         self.events += 1
-        kind, agent_id, reason = event["type"], event["agent_id"], event["reason"]
-        if kind == "token.decision":
-            self.outcomes[agent_id][event["outcome"]] += 1
-        elif kind == "token.not_exchanged" or (kind, reason) == _OVERTAKEN:
-            # A revocation overtook it, or the tenant gave none: refused, but for a
-            # tenant that is away, which is no refusal (503).
-            away = reason == "unavailable"
-            self._withheld[agent_id]["away" if away else "denied"] += 1
-
-    def answers(self, agent_id: str) -> Counter[str]:
-        """Return the agent's answers by outcome."""
-        given = Counter(self.outcomes.get(agent_id, {}))
-        withheld = self._withheld.get(agent_id, Counter[str]())
-        given["allowed"] -= withheld.total()
-        given["denied"] += withheld["denied"]
-        return given
+        if outcome := event["outcome"]:
+            self.outcomes[event["agent_id"]][outcome] += 1
+            self.decisions[event["decision_id"]].add(outcome)
 
 
 class Operator:
@@ -95,6 +78,12 @@ class Operator:
         """Register *agent* and return its credentials."""
         reply = await self._call("POST", "/api/agents", json=agent)
         return AgentCredentials(reply["id"], reply["client_id"], reply["client_secret"])
+
+    async def keep_secret(self, name: str, value: str) -> None:
+        """Seal *value* as a secret that services attach."""
+        await self._call("POST", "/api/secrets", json={"name": name, "value": value})
+        # Reads what was written into the folder of services since.
+        await self._call("GET", "/api/services")
 
     async def head(self) -> int:
         """Return the ledger's last sequence number."""

@@ -12,30 +12,12 @@ from agentvault_tui.demo.workspace import PEOPLE
 
 @dataclass(frozen=True, slots=True)
 class DemoAction:
-    """One thing to do in the workspace, and the permission it takes."""
+    """One request through the gateway; its route says which permission it takes."""
 
-    scope: str
-    resource: str
     method: str
     path: str
-    reason: str
+    """The service, and the path at it."""
     body: dict[str, object] = field(default_factory=dict)
-    implied: dict[str, object] = field(default_factory=dict)
-    """Parameters the request itself implies, such as how many records it deletes."""
-    connection: str = ""
-    """Of the owner's account it is done with, by a provider's token; else none."""
-
-    def details(self) -> list[dict[str, object]]:
-        """Return the action as RFC 9396 authorization details."""
-        return [
-            {
-                "type": "agentvault:action",
-                "action": self.scope,
-                "resource": self.resource,
-                "parameters": {**self.implied, **self.body},
-                "reason": self.reason,
-            }
-        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +32,16 @@ class AgentRole:
     """Its share of all ordinary requests."""
     next_action: Callable[[Random], DemoAction]
     """Picks the next ordinary action."""
-    keeps: int = 2
-    """Tokens it holds on to before it hands the oldest back."""
+    writes: tuple[str, ...] = ()
+    """What of its scopes policy puts into a token beside those to read."""
     connection: str = ""
     """The provider at which it uses its owner's account, if it does."""
+
+    @property
+    def token_scope(self) -> str:
+        """What its token is for; what may ask a person is not asked of a token."""
+        reads = (scope for scope in self.scopes if scope.startswith("read:"))
+        return " ".join((*reads, *self.writes))
 
     @property
     def person(self) -> str:
@@ -71,11 +59,8 @@ def booking(random: Random) -> DemoAction:
     topic, person = random.choice(_TOPICS), random.choice(PEOPLE)
     start = f"2026-12-{random.randint(1, 20):02}T{random.randint(8, 17):02}:00Z"
     return DemoAction(
-        "write:calendar",
-        "calendar:primary",
         "POST",
-        "/calendar/primary",
-        f"{person} asked for a slot",
+        "workspace/calendar/primary",
         {"title": f"{topic} with {person}", "start": start, "minutes": 30},
     )
 
@@ -84,11 +69,8 @@ def mail(random: Random) -> DemoAction:
     """Send a mail to a person or three."""
     people = random.sample(PEOPLE, random.randint(1, 3))
     return DemoAction(
-        "send:email",
-        "mail:outbox",
         "POST",
-        "/mail/outbox",
-        "answers a question from this morning",
+        "workspace/mail/outbox",
         {
             "recipients": [f"{person}@acme.test" for person in people],
             "subject": f"Re: {random.choice(_TOPICS)}",
@@ -99,11 +81,8 @@ def mail(random: Random) -> DemoAction:
 def bulk_mail() -> DemoAction:
     """Write to all customers at once."""
     return DemoAction(
-        "send:email",
-        "mail:outbox",
         "POST",
-        "/mail/outbox",
-        "price change, marketing wants it out today",
+        "workspace/mail/outbox",
         {"recipients": 500, "list": "customers", "subject": "New prices from January"},
     )
 
@@ -111,11 +90,8 @@ def bulk_mail() -> DemoAction:
 def payment(invoice: int, amount: int) -> DemoAction:
     """Pay an invoice."""
     return DemoAction(
-        "send:payment",
-        "stripe:acct_42",
         "POST",
-        "/accounts/acct_42",
-        f"Invoice {invoice} is due today",
+        "workspace/accounts/acct_42",
         {
             "amount": amount,
             "currency": "USD",
@@ -127,73 +103,50 @@ def payment(invoice: int, amount: int) -> DemoAction:
 
 def deletion(record: int) -> DemoAction:
     """Delete a customer record."""
-    return DemoAction(
-        "delete:records",
-        f"crm:{record}",
-        "DELETE",
-        f"/records/{record}",
-        "looks like a duplicate",
-        implied={"count": 1},
-    )
+    return DemoAction("DELETE", f"workspace/records/{record}")
 
 
-def lookup(random: Random) -> DemoAction:
-    """Look someone up in the owner's address book at a provider."""
-    return DemoAction(
-        "read:contacts",
-        "contacts",
-        "GET",
-        "/contacts",
-        f"looks up {random.choice(PEOPLE)}",
-        connection=WORKSPACE,
-    )
+def download() -> DemoAction:
+    """Fetch everything the team ever wrote, which takes minutes."""
+    return DemoAction("GET", "workspace/files/export.zip")
+
+
+def lookup() -> DemoAction:
+    """Look into the owner's address book at a provider."""
+    return DemoAction("GET", "contacts/contacts")
 
 
 def _calendar_action(random: Random) -> DemoAction:
     if random.random() < 0.35:
         return booking(random)
-    path, why = "/calendar/primary", "looks for a slot"
-    return DemoAction("read:calendar", "calendar:primary", "GET", path, why)
+    return DemoAction("GET", "workspace/calendar/primary")
 
 
 def _email_action(random: Random) -> DemoAction:
     if random.random() < 0.4:
         return mail(random)
-    why = "looks for new mail"
-    return DemoAction("read:email", "mail:inbox", "GET", "/mail/inbox", why)
+    return DemoAction("GET", "workspace/mail/inbox")
 
 
 def _finance_action(random: Random) -> DemoAction:
     if random.random() < 0.2:
         rows = "\n".join(f"2026-{n},{random.randint(60, 99)}000" for n in (10, 11, 12))
-        return DemoAction(
-            "write:files",
-            "files:forecast.csv",
-            "PUT",
-            "/files/forecast.csv",
-            "the forecast of the day",
-            {"text": f"month,amount\n{rows}\n"},
-            implied={"count": 1},
-        )
-    path, why = "/finance/2026-q4", "adds up the quarter"
-    return DemoAction("read:finance", "finance:2026-q4", "GET", path, why)
+        body: dict[str, object] = {"text": f"month,amount\n{rows}\n"}
+        return DemoAction("PUT", "workspace/files/forecast.csv", body)
+    return DemoAction("GET", "workspace/finance/2026-q4")
 
 
 def _payments_action(_random: Random) -> DemoAction:
-    path, why = "/accounts/acct_42", "matches invoices"
-    return DemoAction("read:payments", "stripe:acct_42", "GET", path, why)
+    return DemoAction("GET", "workspace/accounts/acct_42")
 
 
 def _records_action(random: Random) -> DemoAction:
-    record = random.randint(1, 200)
-    path, why = f"/records/{record}", "looks up a customer"
-    return DemoAction("read:records", f"crm:{record}", "GET", path, why)
+    return DemoAction("GET", f"workspace/records/{random.randint(1, 200)}")
 
 
 def _research_action(random: Random) -> DemoAction:
     file = random.choice(("market.md", "minutes.md", "forecast.csv"))
-    path = f"/files/{file}"
-    return DemoAction("read:files", f"files:{file}", "GET", path, "reads up")
+    return DemoAction("GET", f"workspace/files/{file}")
 
 
 ROLES: Final = (
@@ -204,7 +157,7 @@ ROLES: Final = (
         ("read:calendar", "read:contacts", "write:calendar"),
         2.0,
         _calendar_action,
-        keeps=60,
+        ("write:calendar",),
         connection=WORKSPACE,
     ),
     AgentRole(

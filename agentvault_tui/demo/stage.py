@@ -19,7 +19,13 @@ from typing import Final
 
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.demo import approver, people, processes
-from agentvault_tui.demo.company import Company, open_company, register
+from agentvault_tui.demo.company import (
+    Company,
+    open_company,
+    open_workspace,
+    put_behind_the_gateway,
+    register,
+)
 from agentvault_tui.demo.operator import Operator, Record
 from agentvault_tui.errors import UsageError
 from agentvault_tui.qr import draw
@@ -110,12 +116,19 @@ async def _play(
             f"starting tenant, broker, workspace and {agents} agents", flush=True
         )
     with _signals(ending):
-        async with processes.serving(home) as ready, Operator(ready.socket) as operator:
-            clients = await register(home, operator, agents)
-            person = await approver.prepare(home)
+        async with (
+            open_workspace() as place,
+            processes.serving(home) as ready,
+            Operator(ready.socket) as operator,
+        ):
+            clients, person, _ = await asyncio.gather(
+                register(home, operator, agents),
+                approver.prepare(home),
+                put_behind_the_gateway(home, place.url),
+            )
             before = await operator.head()
             async with open_company(
-                home, ready, clients, operator, seed=_SEED
+                home, ready, place, clients, operator, seed=_SEED
             ) as company:
                 started = clock.boot()
                 if opens:
@@ -129,9 +142,9 @@ async def _play(
         if not opens:
             summary = _summary(record, names)
             chain = await processes.ask(home, "audit", "verify")
-            place = {name: chain[name] for name in ("events", "head")}
+            held = {name: chain[name] for name in ("events", "head")}
             print(  # noqa: T201 - the command's output
-                json.dumps({"home": str(home), "seconds": took, **place, **summary})
+                json.dumps({"home": str(home), "seconds": took, **held, **summary})
             )
     return code
 

@@ -1,4 +1,4 @@
-"""An example agent takes every answer the way a decent client does."""
+"""An example agent acts through the gateway, and takes every answer decently."""
 
 from __future__ import annotations
 
@@ -16,121 +16,104 @@ from support.patience import PATIENT
 from support.scripted_broker import ScriptedBroker
 
 from agentvault_tui.demo.agents import ExampleAgent, Pauses
-from agentvault_tui.demo.client import VAULT, OAuthClient
-from agentvault_tui.demo.roles import (
-    ROLES,
-    booking,
-    deletion,
-    lookup,
-    named_roles,
-    payment,
-)
-from agentvault_tui.demo.workspace import (
-    OwnersGuard,
-    TokenGuard,
-    WorkspaceStore,
-    application,
-    serving,
-)
+from agentvault_tui.demo.client import OAuthClient
+from agentvault_tui.demo.roles import ROLES, booking, deletion, named_roles, payment
 
-BRISK = Pauses(cut_off=0.2, cooling=0.1, again=0.1, slow_down=0.2)
-ESCALATED = {
-    "error": "insufficient_user_authentication",
-    "auth_req_id": "sup_1",
-    "interval": 0.02,
-}
-PENDING = {"error": "authorization_pending"}
+BRISK = Pauses(cut_off=0.2, cooling=0.1, again=0.1)
+DONE = {"number": 1}
 
 
 def seeded(number: int) -> Random:
     return Random(number)  # noqa: S311 - no secret depends on it
 
 
-def granted(number: int | str = "") -> dict[str, Any]:
-    return {"access_token": f"t{number}", "expires_in": 3600}
-
-
-def denied(reason: str) -> dict[str, Any]:
-    return {"error": "access_denied", "reason": reason, "error_description": "no"}
+def denied(reason: str, error: str = "access_denied") -> dict[str, Any]:
+    return {"error": error, "reason": reason, "error_description": "no"}
 
 
 @pytest.fixture
-def store() -> WorkspaceStore:
-    return WorkspaceStore()
-
-
-@pytest.fixture
-async def agent(
-    scripted_url: str, store: WorkspaceStore, http: httpx.AsyncClient
-) -> AsyncIterator[ExampleAgent]:
-    guard = TokenGuard(scripted_url, "agt_ws", "secret", http)
-    owners = OwnersGuard(f"{scripted_url}/provider", http)
-    async with (
-        serving(application(guard, owners, store)) as url,
-        httpx.AsyncClient(base_url=url, trust_env=False, timeout=PATIENT) as desk,
-        httpx.AsyncHTTPTransport() as transport,
-    ):
-        yield ExampleAgent(
+async def agent(scripted_url: str) -> AsyncIterator[ExampleAgent]:
+    async with httpx.AsyncHTTPTransport() as transport:
+        made = ExampleAgent(
             "payments-agent",
             ROLES[3],
             OAuthClient(scripted_url, "agt_1", "secret", transport),
-            desk,
             random=seeded(1),
             stopping=asyncio.Event(),
             pauses=BRISK,
         )
+        yield made
+        await made.finish()
 
 
-async def test_an_allowed_action_is_carried_out(
-    scripted: ScriptedBroker, store: WorkspaceStore, agent: ExampleAgent
-) -> None:
-    """A granted token is used for the action it was asked for, named exactly."""
-    scripted.will(200, granted())
-    action = booking(seeded(1))
-    claims = {"active": True, "scope": "write:calendar"}
-    scripted.claims["t"] = {**claims, "authorization_details": action.details()}
-    await agent.run(action)
-    assert agent.client.tally.allowed == agent.done == len(store.bookings) == 1
-    (detail,) = json.loads(scripted.asked[0][1]["authorization_details"])
-    assert detail["action"] == "write:calendar"
-    assert detail["resource"] == "calendar:primary"
-    assert detail["parameters"]["title"] == store.bookings[0]["title"]
-
-
-async def test_tokens_are_handed_back(
+async def test_an_action_goes_through_the_gateway_with_the_agents_own_token(
     scripted: ScriptedBroker, agent: ExampleAgent
 ) -> None:
-    """An agent keeps only its latest tokens and hands the oldest back (RFC 7009)."""
-    for number in range(4):
-        scripted.will(200, granted(number))
-        await agent.run(booking(seeded(number)))
-    assert scripted.handed_back == ["t0", "t1"]
+    """One token to read serves all calls; the request itself says what is done."""
+    for number in (1, 2):
+        scripted.will(201, DONE, {"agentvault-decision": f"dec_{number}"})
+        await agent.run(payment(1881, 4200))
+    assert scripted.scopes == ["read:contacts read:payments"]
+    assert {asked.bearer for asked in scripted.asked} == {"t1"}
+    first = scripted.asked[0]
+    assert (first.method, first.path) == ("POST", "workspace/accounts/acct_42")
+    assert json.loads(first.body)["amount"] == 4200
+    assert agent.done == 2
+    assert agent.client.decided == {"dec_1": True, "dec_2": True}
 
 
-async def test_a_provider_token_is_used_and_not_handed_back(
+async def test_an_agent_goes_on_while_a_call_is_held(
+    scripted: ScriptedBroker, agent: ExampleAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A held call keeps its connection; what a person allows is done then, once."""
+    monkeypatch.setattr("agentvault_tui.demo.agents._ON_ITS_WAY", 0.05)
+    scripted.held = asyncio.Event()
+    scripted.will(201, DONE)
+    await agent.run(payment(1881, 4200))
+    assert (agent.waiting, agent.done) == (1, 0)
+    assert scripted.asked[0].prefer == "wait=600"
+    scripted.held.set()
+    async with asyncio.timeout(PATIENT):
+        while agent.waiting:  # noqa: ASYNC110 - a task of the agent's own ends it
+            await asyncio.sleep(0.01)
+    assert (agent.done, len(scripted.asked)) == (1, 1)
+
+
+async def test_a_held_call_is_left_when_the_demo_stops(
+    scripted: ScriptedBroker, agent: ExampleAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for it any more, so that it is not sent."""
+    monkeypatch.setattr("agentvault_tui.demo.agents._ON_ITS_WAY", 0.05)
+    scripted.held = asyncio.Event()
+    scripted.will(201, DONE)
+    await agent.run(payment(1881, 4200))
+    await agent.finish()
+    assert (agent.waiting, agent.done) == (0, 0)
+    scripted.held.set()
+
+
+async def test_a_token_that_ended_is_replaced(
     scripted: ScriptedBroker, agent: ExampleAgent
 ) -> None:
-    """Of its owner's account it asks Token Vault for a token, and uses it there."""
-    scripted.provider["t"] = {"active": True, "sub": "bob", "scope": "contacts.read"}
-    for _ in range(3):
-        scripted.will(200, granted())
-        await agent.run(lookup(seeded(1)))
-    assert agent.done == agent.client.tally.allowed == 3
-    asked = scripted.asked[0][1]
-    assert (asked["grant_type"], asked["connection"]) == (VAULT, "workspace")
-    assert "scope" not in asked
-    assert scripted.handed_back == []
+    """401 `invalid_token` has the agent ask for another before its next call."""
+    scripted.will(401, denied("invalid_token", "invalid_token"))
+    scripted.will(200, DONE)
+    await agent.run(booking(seeded(1)))
+    await agent.run(booking(seeded(1)))
+    assert [asked.bearer for asked in scripted.asked] == ["t1", "t2"]
 
 
-async def test_no_account_is_a_refusal(
+async def test_a_token_that_is_refused_is_asked_for_later(
     scripted: ScriptedBroker, agent: ExampleAgent
 ) -> None:
-    """An account that nobody connected is counted as the denial that the ledger has."""
-    error = "federated_connection_refresh_token_not_found"
-    scripted.will(401, {"error": error, "error_description": "none"})
-    await agent.run(lookup(seeded(1)))
-    assert agent.client.tally.denied == 1
-    assert agent.done == 0
+    """A revoked agent asks again now and then, and calls nothing meanwhile."""
+    scripted.tokens.append((403, denied("agent_revoked")))
+    scripted.will(200, DONE)
+    await agent.run(booking(seeded(1)))
+    assert scripted.asked == []
+    await agent.run(booking(seeded(1)))
+    assert len(scripted.scopes) == 2
+    assert agent.done == 1
 
 
 async def test_an_agent_waits_for_its_account_until_the_demo_stops(
@@ -145,66 +128,14 @@ async def test_an_agent_waits_for_its_account_until_the_demo_stops(
     assert not await waiting
 
 
-async def test_an_escalated_action_is_polled_and_done_once(
-    scripted: ScriptedBroker, store: WorkspaceStore, agent: ExampleAgent
-) -> None:
-    """After approval the elevated token is used once, for the very payment."""
-    pay = payment(1881, 4200)
-    claims = {"active": True, "scope": "send:payment", "elevated": True}
-    claims["authorization_details"] = pay.details()
-    scripted.claims["t-elevated"] = claims
-    scripted.will(403, ESCALATED)
-    scripted.will(400, PENDING)
-    scripted.will(200, granted("-elevated"))
-    await agent.run(pay)
-    assert agent.waiting == 1
-    await agent.finish()
-    assert [entry["amount"] for entry in store.payments] == [4200]
-    assert scripted.introspected == ["t-elevated"]
-    assert agent.client.tally.escalated == 1
-    assert agent.client.tally.allowed == 0
-
-
-async def test_one_auth_req_id_is_polled_by_one_task(
+async def test_an_agent_asks_again_when_nobody_decided(
     scripted: ScriptedBroker, agent: ExampleAgent
 ) -> None:
-    """Two identical requests share one auth_req_id, and so one poll."""
-    # Long enough that both requests are answered before the first poll.
-    unhurried = {**ESCALATED, "interval": 1.0}
-    scripted.will(403, unhurried)
-    scripted.will(403, unhurried)
-    scripted.will(400, {"error": "invalid_grant"})
-    await agent.run(payment(1881, 4200))
-    await agent.run(payment(1881, 4200))
-    assert agent.waiting == 1
-    await agent.finish()
-    assert len(scripted.asked) == 3
-
-
-async def test_slow_down_lengthens_the_polling_interval(
-    scripted: ScriptedBroker, agent: ExampleAgent
-) -> None:
-    """``slow_down`` lengthens the polling interval from then on."""
-    scripted.will(403, ESCALATED)
-    scripted.will(400, {"error": "slow_down"})
-    scripted.will(400, PENDING)
-    scripted.will(400, {"error": "invalid_grant"})
-    await agent.run(payment(1881, 4200))
-    await agent.finish()
-    assert scripted.gaps[0] < 0.2 <= min(scripted.gaps[1:])
-
-
-async def test_an_agent_asks_again_after_expired_token(
-    scripted: ScriptedBroker, agent: ExampleAgent
-) -> None:
-    """When nobody decided in time the agent waits a while and asks anew."""
-    scripted.will(403, ESCALATED)
-    scripted.will(400, {"error": "expired_token"})
+    """When the step-up has expired the agent waits a while and asks anew."""
+    scripted.will(403, denied("stepup_expired"))
     scripted.will(403, denied("policy_forbids"))
     await agent.run(payment(1881, 4200))
-    await agent.finish()
-    assert scripted.gaps[1] >= 0.1
-    assert scripted.asked[2][1]["grant_type"] == "client_credentials"
+    assert scripted.gaps[0] >= 0.1
 
 
 @pytest.mark.parametrize(
@@ -238,38 +169,39 @@ async def test_an_agent_does_not_retry_a_scope_it_was_not_granted(
 ) -> None:
     """``scope_not_granted`` costs no time: the agent goes on with other things."""
     scripted.will(403, denied("scope_not_granted"))
-    scripted.will(200, granted())
+    scripted.will(200, DONE)
     await agent.run(deletion(1))
     assert not agent._not_before
     await agent.run(booking(seeded(1)))
-    assert agent.client.tally.allowed == 1
+    assert (agent.done, len(scripted.asked)) == (1, 2)
 
 
-async def test_an_agent_waits_for_retry_after_on_503(
+async def test_an_agent_waits_for_retry_after(
     scripted: ScriptedBroker, agent: ExampleAgent
 ) -> None:
-    """A 503 is no answer: it is not counted, and Retry-After is kept."""
-    scripted.will(503, {"error": "temporarily_unavailable"}, {"retry-after": "1"})
-    scripted.will(200, granted())
+    """A 503 names no decision, and its Retry-After is kept."""
+    body = denied("temporarily_unavailable", "temporarily_unavailable")
+    scripted.will(503, body, {"retry-after": "1"})
+    scripted.will(200, DONE)
     await agent.run(booking(seeded(1)))
     await agent.run(booking(seeded(1)))
     assert scripted.gaps[0] >= 1.0
-    assert agent.client.tally.allowed == 1
+    assert agent.client.decided == {}
 
 
 async def test_an_agent_stops_between_two_requests(
     scripted: ScriptedBroker, agent: ExampleAgent
 ) -> None:
     """Told to stop, an agent sends no further request and loses no answer."""
-    for _ in range(20):
-        scripted.will(403, denied("scope_not_granted"))
+    for number in range(20):
+        decision = {"agentvault-decision": f"dec_{number}"}
+        scripted.will(403, denied("scope_not_granted"), decision)
     life = asyncio.create_task(agent.live(rate=500))
     await scripted.idle.wait()
     agent._stopping.set()
-    scripted.will(403, denied("scope_not_granted"))
+    scripted.will(200, DONE, {"agentvault-decision": "dec_last"})
     await life
-    await agent.finish()
-    assert agent.client.tally.denied == len(scripted.asked)
+    assert len(agent.client.decided) == len(scripted.asked)
 
 
 def test_more_than_six_agents_get_numbered_names() -> None:

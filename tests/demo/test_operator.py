@@ -9,24 +9,23 @@ from agentvault_tui.demo.operator import Record
 AGENT = "agt_1"
 
 
-def event(kind: str, outcome: str | None = None, reason: str = "") -> dict[str, Any]:
-    return {"type": kind, "agent_id": AGENT, "outcome": outcome, "reason": reason}
+def event(kind: str, decision: str | None, outcome: str | None) -> dict[str, Any]:
+    said = {"decision_id": decision, "outcome": outcome}
+    return {"type": kind, "agent_id": AGENT, **said}
 
 
-def test_what_a_revocation_overtook_was_answered_with_a_refusal() -> None:
-    """Allowed and then not given is a refusal, but for a tenant that was away."""
+def test_each_decision_has_all_its_outcomes() -> None:
+    """What waited and went out later is both; what has no outcome is no decision."""
     record = Record()
     for each in (
-        *[event("token.decision", "allowed")] * 5,
-        event("token.decision", "denied"),
-        event("token.revoked", reason="revoked while it was being issued"),
-        event("token.revoked", reason="handed back"),
-        event("token.not_exchanged", reason="agent_revoked"),
-        event("token.not_exchanged", reason="unavailable"),
+        event("token.decision", "dec_1", "allowed"),
+        event("gateway.held", "dec_2", "escalated"),
+        event("gateway.attempt", "dec_2", "allowed"),
+        event("gateway.result", "dec_2", None),
+        event("gateway.refused", "dec_3", "denied"),
     ):
         record.add(each)
-    assert record.events == 10
-    assert record.outcomes[AGENT] == {"allowed": 5, "denied": 1}
-    answers = record.answers(AGENT)
-    assert (answers["allowed"], answers["denied"]) == (2, 3)
-    assert record.answers("agt_2")["allowed"] == 0
+    assert record.events == 5
+    assert record.outcomes[AGENT] == {"allowed": 2, "denied": 1, "escalated": 1}
+    assert record.decisions["dec_2"] == {"escalated", "allowed"}
+    assert record.decisions["dec_3"] == {"denied"}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.pages import DOCS, ROOT, example
+from support.pages import DOCS, example
 from support.vault import Client, Vault, serving
 
 PAGE = DOCS / "protect-your-api.md"
@@ -129,10 +129,3 @@ def test_another_servers_token_is_not_active_to_the_example(api: Api) -> None:
     """What the server was not registered for it neither sees nor consumes."""
     other = api.token("read:email", "mail:inbox", {})
     assert api.permits((other, "read:email", "mail:inbox", {})) == [False]
-
-
-def test_the_demo_compares_as_the_page_does() -> None:
-    """The workspace API has the function of the page, word for word."""
-    _, _, lines = example(PAGE, "python").partition("def permits(")
-    lines = lines.partition(":\n")[2].partition("\n\n\n")[0]
-    assert lines in (ROOT / "agentvault_tui" / "demo" / "workspace.py").read_text()
