@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -19,8 +20,8 @@ class EchoedError(Exception):
 def spellings(secret: bytes) -> list[bytes]:
     """Return how *secret* may stand in an answer.
 
-    Exactly, URL-encoded, as JSON writes it, and inside base64 of a longer text at any
-    of the three alignments, in both alphabets.
+    Exactly, URL-encoded, as JSON and HTML have it, and inside base64 of a longer text
+    at any of the three alignments, in both alphabets.
     """
     if len(secret) < _SHORTEST:
         return []
@@ -29,8 +30,7 @@ def spellings(secret: bytes) -> list[bytes]:
     for encoded in (quote(secret, safe=""), quote_plus(secret), quote(secret)):
         found.add(encoded.encode())
         found.add(_lower_escapes(encoded).encode())
-    found.add(json.dumps(text)[1:-1].encode())
-    found.add(text.replace("/", "\\/").encode("latin-1"))
+    found |= _escaped(text)
     for shift in range(3):
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
             # The digits that also depend on what stands before and after are left out.
@@ -40,6 +40,25 @@ def spellings(secret: bytes) -> list[bytes]:
             if last - first >= _SHORTEST:
                 found.add(whole[first:last])
     return sorted(found, key=len)
+
+
+def _escaped(text: str) -> set[bytes]:
+    """Return *text* as programs write it in JSON and HTML."""
+    found = set()
+    for written in (json.dumps(text)[1:-1], text):
+        found.add(written)
+        found.add(written.replace("/", "\\/"))
+        # As Go, Rails and PHP write JSON, and as HTML has it.
+        for form in ("\\u%04x", "\\u%04X"):
+            marks = {ord(one): form % ord(one) for one in "&<>'+"}
+            for some in ("&<>", "&<>'", "&<>'+"):
+                kept = {n: to for n, to in marks.items() if chr(n) in some}
+                found.add(written.translate(kept))
+    for quotes in ("&#x27;", "&#39;", "&#039;", "&apos;"):
+        page = html.escape(text, quote=False).replace("'", quotes)
+        for double in ("&quot;", "&#34;"):
+            found.add(page.replace('"', double))
+    return {one.encode("latin-1") for one in found}
 
 
 def _lower_escapes(text: str) -> str:

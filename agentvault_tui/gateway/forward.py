@@ -20,7 +20,7 @@ from agentvault_tui.gateway.calls import Call, Caller, Calls
 from agentvault_tui.gateway.credentials import Credentials, Shown, take_token
 from agentvault_tui.gateway.echo import Echo
 from agentvault_tui.gateway.refusals import CallRefusedError, too_large
-from agentvault_tui.gateway.routes import METHOD_OVERRIDES, action_of, match
+from agentvault_tui.gateway.routes import OVERRIDES, action_of, match
 from agentvault_tui.gateway.services import Service, UpstreamCredential
 from agentvault_tui.gateway.target import Target, parse_target
 from agentvault_tui.gateway.upstream import (
@@ -41,7 +41,7 @@ _FIRST_SECONDS: Final = 0.1
 """Until the head of an answer goes ahead of its body."""
 _DROPPED: Final = (
     frozenset(name.encode() for name in HOP_BY_HOP)
-    | METHOD_OVERRIDES
+    | OVERRIDES
     | frozenset(
         (
             b"accept-encoding",
@@ -222,12 +222,15 @@ class Forwarder:
         try:
             if (body.length or 0) > STREAM_CAP:
                 raise too_large(STREAM_CAP)
-            outgoing.extend(_headers(headers, service.credential))
-            if found.reads_body:
+            lines = _headers(headers, service.credential)
+            outgoing.extend(_combined(lines))
+            # Only what is sent counts: `Connection` may name a header that is dropped.
+            sent = [(name.encode(), value.encode()) for name, value in lines]
+            if found.reads_body(sent):
                 await body.whole()
             if body.known is not None:
                 _known(detail, body.known)
-            action = action_of(found, target, headers, body.known)
+            action = action_of(found, target, sent, body.known)
         except UnreadableBodyError as error:
             code = "unreadable_body"
             refusal = CallRefusedError(400, code, code, error.what)
@@ -476,6 +479,14 @@ def _headers(
     return found
 
 
+def _combined(lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return one line a header (RFC 9110 section 5.3): as it is shown, it is sent."""
+    found: dict[str, str] = {}
+    for name, value in lines:
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return list(found.items())
+
+
 def _without_ours(prefer: str) -> str:
     """Return ``Prefer`` without what it says to us (RFC 7240 section 2)."""
     parts = [part.strip() for part in prefer.split(",")]
@@ -500,10 +511,11 @@ def _request(
     method: str, url: str, headers: list[tuple[str, str]], content: bytes
 ) -> str:
     """Return what a person decides about, and nothing that a retry may change."""
-    named: dict[str, str] = {}
-    for name, value in sorted(headers, key=lambda pair: pair[0]):
-        if name not in _UNHELD and not name.startswith(_UNHELD_PREFIXES):
-            named[name] = f"{named[name]}, {value}" if name in named else value
+    named = {
+        name: value
+        for name, value in sorted(headers)
+        if name not in _UNHELD and not name.startswith(_UNHELD_PREFIXES)
+    }
     return to_json(
         {
             "method": method,

@@ -21,10 +21,32 @@ from agentvault_tui.web.forms import BodyError, form_value
 Headers = Sequence[tuple[bytes, bytes]]
 """Names in lower case and values, as they were received."""
 
-METHOD_OVERRIDES: Final = frozenset(
-    (b"x-http-method-override", b"x-http-method", b"x-method-override")
+OVERRIDES: Final = frozenset(
+    (
+        b"x-envoy-original-path",
+        b"x-host",
+        b"x-http-host-override",
+        b"x-http-method",
+        b"x-http-method-override",
+        b"x-method-override",
+        b"x-original-host",
+        b"x-original-method",
+        b"x-original-uri",
+        b"x-original-url",
+        b"x-override-url",
+        b"x-rewrite-url",
+    )
 )
-"""Headers by which upstreams take a request for one of another method: never sent."""
+"""Headers by which upstreams take a request for one of another method, path or host:
+never sent."""
+_METHOD_FIELD: Final = "_method"
+"""The field by which upstreams do the same: Rails, Laravel, Symfony, Spring."""
+_FORM: Final = b"application/x-www-form-urlencoded"
+_MEDIA_TYPE: Final = re.compile(
+    rb"([\w!#$&^.+-]+/[\w!#$&^.+-]+)[ \t]*"
+    rb"((?:;[ \t]*(?:[\w.-]+=(?:\"[^\"\\]*\"|[^\s\";,]+))?[ \t]*)*)"
+)
+"""RFC 9110 section 8.3.1, without quoted pairs."""
 _NUMBERS: Final = frozenset({"amount", "count", "recipients"})
 _MOST_FIELDS: Final = 10_000
 _MOST_MEMBERS: Final = 1_000
@@ -47,10 +69,19 @@ class RouteMatch:
     """In canonical form where it has one."""
     captures: dict[str, str]
 
-    @property
-    def reads_body(self) -> bool:
-        """Tell whether the action is only known with the whole body."""
-        return self.route is not None and self.route.reads_body
+    def reads_body(self, headers: Headers) -> bool:
+        """Tell whether the action is only known with the whole body.
+
+        So where a parameter is read from it, or it has fields in which an upstream may
+        find another method, or another value of what is read from the query.
+        """
+        route = self.route
+        if route is not None and route.reads("body"):
+            return True
+        kind = _media_type(headers)
+        return kind == _FORM or (
+            route is not None and route.reads("query") and _is_json(kind)
+        )
 
 
 def match(service: Service, method: str, target: Target) -> RouteMatch | None:
@@ -69,6 +100,8 @@ def match(service: Service, method: str, target: Target) -> RouteMatch | None:
         the match; None when the service has no route for it.
     """
     if not (method.isascii() and method.isupper()):
+        return None
+    if target.query_values(_METHOD_FIELD)[0]:
         return None
     segments = target.segments
     folded = tuple(map(fold, segments[: core_length(segments)]))
@@ -118,17 +151,24 @@ def action_of(
         found: the request's match.
         target: its path and query.
         headers: its header fields.
-        body: its whole body; None where `RouteMatch.reads_body` does not ask for it.
+        body: its whole body; None where `RouteMatch.reads_body` does not ask for it
+            and it is not empty.
 
     Returns:
         the action; the agent's own words are no part of it.
 
     Raises:
-        UnreadableBodyError: a parameter is in a body that cannot be read.
+        UnreadableBodyError: a parameter is in a body that cannot be read, or the body
+            asks for another method.
     """
     parameters: dict[str, Any] = {}
+    read = found.reads_body(headers)
+    content = _content(headers, body or b"") if read else _ABSENT
+    if isinstance(content, dict) and _METHOD_FIELD in content:
+        raise UnreadableBodyError("the body asks for another method: _method")
     if found.route is not None:
-        content = _content(headers, body or b"") if found.route.reads_body else None
+        if not read and body != b"" and _may_hold_fields(headers):
+            content = None
         request = _Request(found, target, headers, content, found.route)
         for name, sources in found.route.parameters.items():
             value = request.parameter(name, sources)
@@ -156,7 +196,8 @@ class _Request:
     target: Target
     headers: Headers
     content: Any
-    """The body: a form, a JSON value, or `_ABSENT` where there is none."""
+    """The body: a form, a JSON value, `_ABSENT` where there is none or it holds no
+    fields, None where it may hold any."""
     route: ServiceRoute
 
     def parameter(self, name: str, sources: tuple[Source, ...]) -> Any:
@@ -185,6 +226,11 @@ class _Request:
         """Return the values of a query parameter or header; None where unclear."""
         if source.kind == "query":
             values, alike = self.target.query_values(source.name)
+            content = self.content
+            if content is None or (
+                isinstance(content, dict) and _has(content, source.name)
+            ):
+                return None  # some servers read both, and prefer either
             return None if alike else values
         found = [v for n, v in self.headers if n == source.name.encode()]
         try:
@@ -259,6 +305,11 @@ def _also(members: dict[str, Any], token: str) -> bool:
     return any(key != token and _base(key) == plain for key in members)
 
 
+def _has(members: dict[str, Any], name: str) -> bool:
+    """Tell whether a member reads like *name* to a lenient program."""
+    return name in members or _also(members, name)
+
+
 def _single(values: list[str] | None) -> Any:
     if not values:
         return None if values is None else _ABSENT
@@ -327,22 +378,46 @@ def _content(headers: Headers, body: bytes) -> Any:
         raise UnreadableBodyError("the body is compressed: send it as it is")
     if not body:
         return _ABSENT
-    types = [value for name, value in headers if name == b"content-type"]
-    kind, _, rest = (types[0] if len(types) == 1 else b"").lower().partition(b";")
-    kind = kind.strip()
-    charset = re.search(rb"charset\s*=\s*\"?([^\s;\"]*)", rest)
-    if charset and charset[1] not in {b"utf-8", b"utf8", b"us-ascii"}:
-        raise UnreadableBodyError("the body is not in UTF-8")
+    kind = _media_type(headers)
     try:
-        if kind == b"application/x-www-form-urlencoded":
+        if kind == _FORM:
             return _form(body)
-        if kind == b"application/json" or kind.endswith(b"+json"):
+        if _is_json(kind):
             return strict_json.loads(body)
     except BodyError as error:
         raise UnreadableBodyError(error.text) from None
     except ValueError as error:
         raise UnreadableBodyError(f"the body is not JSON as it says: {error}") from None
     raise UnreadableBodyError("the body is no form and no JSON, which its route reads")
+
+
+def _is_json(kind: bytes) -> bool:
+    return kind == b"application/json" or kind.endswith(b"+json")
+
+
+def _may_hold_fields(headers: Headers) -> bool:
+    """Tell whether an upstream may read fields in a body that is not read here."""
+    kind = _media_type(headers)
+    return not kind or kind.startswith(b"multipart/") or kind == _FORM or _is_json(kind)
+
+
+def _media_type(headers: Headers) -> bytes:
+    """Return the media type of a body; empty where programs may differ about it.
+
+    Some cut it at a comma or a space, and some look for a word anywhere in it.
+    """
+    types = [value.lower() for name, value in headers if name == b"content-type"]
+    found = _MEDIA_TYPE.fullmatch(types[0].strip()) if len(types) == 1 else None
+    if found is None:
+        return b""
+    kind, rest = found[1], found[2].replace(b" ", b"").replace(b"\t", b"")
+    charsets = re.findall(rb";charset=\"?([^;\"]*)", rest)
+    if len(charsets) > 1 or not {b"utf-8", b"utf8", b"us-ascii"}.issuperset(charsets):
+        return b""
+    words = (b"urlencoded", b"multipart", b"json")
+    if sum(word in types[0] for word in words) > 1:
+        return b""
+    return kind
 
 
 def _form(body: bytes) -> _Form:
@@ -362,4 +437,8 @@ def _form(body: bytes) -> _Form:
         form.setdefault(form_value(name, capped=False), []).append(
             form_value(value, capped=False)
         )
+        for hidden in piece.split(b";")[1:]:
+            # Some servers separate fields by it too: a name that reads alike.
+            other = form_value(hidden.partition(b"=")[0], capped=False)
+            form.setdefault(f"{other}[;]", [])
     return form

@@ -54,6 +54,9 @@ class Target:
                 values.append(unquote_plus(value))
             elif raw_name and plain_name(decoded.partition("[")[0]) == plain:
                 alike = True
+            for hidden in piece.split(";")[1:]:  # some servers separate by it too
+                decoded = unquote_plus(hidden.partition("=")[0]).partition("[")[0]
+                alike = alike or plain_name(decoded) == plain
         return values, alike
 
 

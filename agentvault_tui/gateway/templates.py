@@ -63,10 +63,9 @@ class ServiceRoute:
     rest: bool
     """Whether the last segment captures the rest of the path."""
 
-    @property
-    def reads_body(self) -> bool:
-        """Tell whether a parameter is read from the body."""
-        return any(s.kind == "body" for some in self.parameters.values() for s in some)
+    def reads(self, kind: str) -> bool:
+        """Tell whether a parameter is read from a place of this kind."""
+        return any(s.kind == kind for some in self.parameters.values() for s in some)
 
     def captures(self, segments: tuple[str, ...]) -> dict[str, str] | None:
         """Return the captured values when decoded *segments* match, else None."""

@@ -36,6 +36,9 @@ _KEPT_SECONDS: Final = 4.0
 close theirs, since a request on a closed one is lost and not repeated."""
 _BUFFER: Final = 65_536
 _HEADERS: Final = 128
+_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
+"""All that IANA has allocated as global; others (site-local, IPv4-compatible) may still
+be routed to inner networks."""
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 HOP_BY_HOP: Final = frozenset(
     (
@@ -96,6 +99,8 @@ def may_reach(address: str, *, private: bool) -> bool:
             ip = inner
     if ip.is_multicast or ip.is_unspecified or ip == _BROADCAST:
         return False
+    if isinstance(ip, ipaddress.IPv6Address) and ip not in _UNICAST:
+        return private
     return private or ip.is_global
 
 

@@ -24,6 +24,21 @@ WRITTEN = [
 ]
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        b"p\\u0026ss\\u003cw'rd\\u003e",
+        b"p\\u0026ss\\u003Cw\\u0027rd\\u003E",
+        b"p&amp;ss&lt;w&#39;rd&gt;",
+        b"p&amp;ss&lt;w&#x27;rd&gt;",
+    ],
+)
+def test_marks_are_found_as_programs_escape_them(written: bytes) -> None:
+    """JSON of Go and PHP and HTML of templates write some marks in their own way."""
+    with pytest.raises(EchoedError):
+        passed(b"you sent " + written, [], b"p&ss<w'rd>")
+
+
 def passed(data: bytes, cuts: list[int], secret: bytes = SECRET) -> bytes:
     echo = Echo(needles(secret))
     places = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})

@@ -78,6 +78,40 @@ async def test_what_two_readers_could_read_differently_is_refused(
     assert stand.upstream.received == []
 
 
+async def test_a_header_that_is_dropped_decides_nothing(
+    stand: Stand, token: str
+) -> None:
+    """The action is read from what is sent: ``Connection`` takes no header away later.
+
+    An upstream that is told no type may read JSON as the form that stands in it.
+    """
+    await stand.service(
+        '[[routes]]\nmethod = "POST"\npath = "/pay"\nscope = "write:calendar"\n'
+        '[routes.parameters]\namount = "body:/amount"\n'
+    )
+    body = b'{"amount": 1, "x": "&amount=9000&"}'
+    headers = (
+        b"Connection: close, content-type",
+        b"Content-Type: application/json",
+        b"Content-Length: %d" % len(body),
+    )
+    asked = request(b"POST /gw/api/pay HTTP/1.1", token, *headers, body=body)
+    reply = await talk(stand.listener, asked)
+    assert b"agentvault-error: unreadable_body" in reply
+    assert stand.upstream.received == []
+
+
+async def test_a_header_of_several_lines_is_sent_as_one(
+    stand: Stand, token: str
+) -> None:
+    """What a person is shown of a held call is the one line that goes out."""
+    lines = (b"X-Account: a", b"X-Account: b", b"Connection: close")
+    await talk(stand.listener, request(b"GET /gw/api/x HTTP/1.1", token, *lines))
+    (sent,) = stand.upstream.received
+    said = [value for name, value in sent.headers if name == "x-account"]
+    assert said == ["a, b"]
+
+
 @pytest.mark.parametrize(
     "target",
     [

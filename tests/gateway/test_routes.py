@@ -73,12 +73,12 @@ def test_the_first_route_counts(parse: Parse) -> None:
     pay = found(service, "POST", "/v1/transfers/acct_42")
     assert pay is not None
     assert (pay.scope, pay.resource) == ("send:payment", "stripe:acct_42")
-    assert pay.reads_body
+    assert pay.reads_body([])
     read = found(service, "GET", "/v1/transfers/acct_42")
     assert read is not None
     assert (read.scope, read.resource) == ("read:payments", "api:/v1/transfers/acct_42")
     assert read.captures == {"rest": "transfers/acct_42"}
-    assert not read.reads_body
+    assert not read.reads_body([])
 
 
 def test_unmatched_requests_are_denied_or_of_one_scope(parse: Parse) -> None:
@@ -222,6 +222,8 @@ def test_what_cannot_be_relied_on_is_unclear(parse: Parse, body: bytes) -> None:
         (b"amount=20&amount[]=9000", "/pay"),
         (b"amount=20&amount[0]=9000", "/pay"),
         (b"amount=20&a%6dount=9000", "/pay"),
+        (b"memo=x;amount=9000&amount=20", "/pay"),
+        (b"amount=20", "/pay?memo=x;amount=9000"),
         (b"amount=20", "/pay?amount=9000"),
         (b"amount=20", "/pay?AMOUNT=9000"),
         (b"amount=020", "/pay"),
@@ -287,6 +289,46 @@ def test_repeated_queries_and_headers_are_unclear_or_counted(parse: Parse) -> No
 
 
 @pytest.mark.parametrize(
+    ("kind", "body", "known"),
+    [
+        (b"application/octet-stream", None, True),
+        (b"application/json", b'{"other": 9000}', True),
+        (b"application/json", b"[9000]", True),
+        (b"", b"", True),
+        (b"application/json", b'{"amount": 9000}', False),
+        (b"application/json", b'{"Amount": 9000}', False),
+        (FORM[1], b"amount=9000", False),
+        (FORM[1], b"x=;amount=9000", False),
+        (b"multipart/form-data; boundary=x", None, False),
+        (b"", None, False),
+    ],
+)
+def test_a_body_says_nothing_else_than_the_query(
+    parse: Parse, kind: bytes, body: bytes | None, *, known: bool
+) -> None:
+    """A value of the query that may also stand in the body is unclear."""
+    service = parse(
+        '[[routes]]\nmethod = "POST"\npath = "/pay"\nscope = "send:payment"\n'
+        '[routes.parameters]\namount = "query:amount"'
+    )
+    target = parse_target(b"/pay?amount=20")
+    one = match(service, "POST", target)
+    assert one is not None
+    headers = [(b"content-type", kind)] if kind else []
+    assert one.reads_body(headers) == (kind in {FORM[1], JSON[1]})
+    read = action_of(one, target, headers, body).parameters
+    assert read == {"amount": 20 if known else None}
+
+
+def test_no_query_asks_for_another_method(parse: Parse) -> None:
+    """Frameworks take ``_method`` for the request's method: no route has it."""
+    service = parse(TRANSFERS)
+    assert found(service, "POST", "/v1/transfers/acct_1?method=DELETE")
+    for query in ("_method=DELETE", "a=1&%5fmethod=delete", "_method="):
+        assert found(service, "POST", f"/v1/transfers/acct_1?{query}") is None
+
+
+@pytest.mark.parametrize(
     ("headers", "body"),
     [
         ([JSON], b'{"amount": 1, "amount": 2}'),
@@ -310,6 +352,15 @@ def test_repeated_queries_and_headers_are_unclear_or_counted(parse: Parse) -> No
         ([JSON, JSON], b'{"amount": 1}'),
         ([JSON, FORM], b'{"amount": 1}'),
         ([(b"content-type", b"application/json; charset=utf-16")], b'{"amount": 1}'),
+        ([(b"content-type", FORM[1] + b",+json")], b'{"amount": 1}'),
+        ([(b"content-type", FORM[1] + b"+json")], b'{"amount": 1}'),
+        ([(b"content-type", b"application/json; x=urlencoded")], b'{"amount": 1}'),
+        (
+            [(b"content-type", b"application/json; charset=utf-8; charset=utf-16")],
+            b'{"amount": 1}',
+        ),
+        ([FORM], b"amount=1&_method=delete"),
+        ([JSON], b'{"amount": 1, "_method": "DELETE"}'),
         ([JSON, (b"content-encoding", b"gzip")], b'{"amount": 1}'),
         ([JSON, (b"content-encoding", b"GZIP")], b""),
         ([JSON, (b"content-encoding", b"identity, br")], b'{"amount": 1}'),

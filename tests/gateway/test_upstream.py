@@ -73,6 +73,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         ("64:ff9b::7f00:1", False, True),
         ("64:ff9b::5db8:d822", True, True),
         ("2002:7f00:1::1", False, True),
+        ("fec0::1", False, True),
+        ("::127.0.0.1", False, True),
+        ("64:ff9b:1::7f00:1", False, True),
+        ("4000::1", False, True),
         ("0.0.0.0", False, False),  # noqa: S104 - refused
         ("::", False, False),
         ("224.0.0.1", False, False),
@@ -370,6 +374,9 @@ async def test_headers_of_one_hop_stay_there(
         "TE": "trailers",
         "X_HTTP_Method_Override": "DELETE",
         "X_Forwarded_For": "1.2.3.4",
+        "X-Original-URL": "/admin",
+        "X-Rewrite-URL": "/admin",
+        "X-HTTP-Host-Override": "admin.test",
         "X-End": "kept",
     }
     reply = await stand.client.get("/gw/api/x", headers={**headers, **said})
