@@ -126,7 +126,8 @@ async def carry(call: Call, near: socket.socket, far: socket.socket) -> None:
                 held = socket.socket(fileno=one.detach())
                 await loop.connect_accepted_socket(lambda end=end: end, held)  # type: ignore[misc]
                 opened.append(end)
-            call.check()
+            if call.cut is not None:
+                raise ConnectionAbortedError
             for end in ends:
                 end.transport.resume_reading()
             for broken in await asyncio.gather(ends[0].lost, ends[1].lost):

@@ -367,7 +367,7 @@ class _Scripted:
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return answer() if callable(answer) else answer
 
 
 def news(ended: str | None = None, token: str | None = None) -> RunNewsInfo:
@@ -417,11 +417,18 @@ def commanded(
 
 
 def test_a_command_that_ignores_sigterm_is_killed(
-    commanded: Callable[..., int], capfd: pytest.CaptureFixture[str]
+    commanded: Callable[..., int], capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """After its grace it gets SIGKILL."""
-    script = "trap '' TERM; while :; do sleep 0.01; done"
-    code = commanded("sh", "-c", script, answers=(news("agent_revoked"),))
+    mark = tmp_path / "ignores"
+
+    def once_it_ignores() -> RunNewsInfo:
+        while not mark.exists():
+            time.sleep(0.005)
+        return news("agent_revoked")
+
+    script = f"trap '' TERM; touch {mark}; while :; do sleep 0.01; done"
+    code = commanded("sh", "-c", script, answers=(once_it_ignores,))
     assert code == 128 + signal.SIGKILL
     assert "coder is stopped: its agent was revoked" in capfd.readouterr().err
 
