@@ -107,6 +107,11 @@ class TenantSettings:
     """Auth0 connections by which operators sign in."""
     connections: tuple[str, ...] = ()
     """Auth0 connections whose accounts agents use through Token Vault."""
+    workers: tuple[str, ...] = ()
+    """Privileged workers, ``AGENT CONNECTION SCOPE`` each: agents that exchange without
+    a signed-in user."""
+    worker_ips: tuple[str, ...] = ()
+    """Addresses or networks from which privileged workers may exchange."""
     rate: Annotated[int, Meta(ge=1, le=1000)] = 2
     """Management API requests a second that the tenant's plan allows: 1 to 1000. Auth0
     Free allows 2."""

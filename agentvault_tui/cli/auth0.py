@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import re
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -31,6 +32,7 @@ from agentvault_tui.ledger.schema import read_home
 from agentvault_tui.ledger.state import load
 from agentvault_tui.model import Agent, AgentStatus
 from agentvault_tui.model.finding import Level, fault
+from agentvault_tui.settings import TenantSettings
 from agentvault_tui.text import visible
 from agentvault_tui.vault import (
     Budget,
@@ -58,11 +60,14 @@ from agentvault_tui.vault.provision import (
 from agentvault_tui.vault.provision.needs import (
     READING_SCOPES,
     AgentNeed,
+    Pin,
     lacking_scopes,
     writing_scopes,
 )
 
 _HOST: Final = re.compile(r"[A-Za-z0-9.-]{1,253}(?::[0-9]{1,5})?")
+_MAX_CONNECTIONS, _MAX_SCOPES, _MAX_IPS = 5, 20, 10
+"""What Auth0 takes for one privileged worker."""
 
 
 @group("auth0", example="agentvault auth0 plan --credential-fd 3 3< management.json")
@@ -240,18 +245,88 @@ def _management_issuer(session: CliSession) -> str:
 def _needs(session: CliSession) -> Needs:
     """Return what should stand on the tenant."""
     settings = session.settings
+    _check_worker_ips(settings.tenant)
     agents, stopped = served_agents(session.home)
+    pins = _pins(settings.tenant, agents)
     if stopped:
         # What the panic switch cut on the tenant is not handed out again here.
         session.out.note("everything is stopped: agents' applications are left alone")
     return Needs(
         agents=tuple(
-            AgentNeed(agent.id, agent.name) for agent in (() if stopped else agents)
+            AgentNeed(agent.id, agent.name, pins.get(agent.id, ()))
+            for agent in (() if stopped else agents)
         ),
         connections=settings.tenant.connections,
         sign_in=settings.tenant.sign_in,
+        worker_ips=settings.tenant.worker_ips,
         client_id=settings.tenant.client_id,
     )
+
+
+def _pins(settings: TenantSettings, agents: list[Agent]) -> dict[str, tuple[Pin, ...]]:
+    """Read ``tenant.workers``: an agent, a connection and a provider's scope each."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for entry in settings.workers:
+        try:
+            name, connection, scope = entry.split()
+        except ValueError as error:
+            raise SettingsError(
+                f"tenant.workers has {visible(entry, 80)}",
+                'write "AGENT CONNECTION SCOPE", one scope each',
+            ) from error
+        if connection not in settings.connections:
+            raise SettingsError(
+                f"tenant.workers names the connection {visible(connection, 60)}",
+                "put it into tenant.connections too",
+            )
+        named = [agent.id for agent in agents if name in (agent.id, agent.name)]
+        if len(named) != 1:
+            what = "several agents" if named else "no agent that is served"
+            raise SettingsError(
+                f"tenant.workers names {visible(name, 60)}, which is {what}",
+                "agentvault agents list; an id is never two agents'",
+            )
+        scopes = found.setdefault(named[0], {}).setdefault(connection, [])
+        if scope not in scopes:
+            scopes.append(scope)
+    for agent, pinned in found.items():
+        if (
+            len(pinned) > _MAX_CONNECTIONS
+            or sum(map(len, pinned.values())) > _MAX_SCOPES
+        ):
+            raise SettingsError(
+                f"tenant.workers gives {agent} too much",
+                f"at most {_MAX_CONNECTIONS} connections and {_MAX_SCOPES} scopes",
+            )
+    return {
+        agent: tuple(Pin(name, tuple(scopes)) for name, scopes in pinned.items())
+        for agent, pinned in found.items()
+    }
+
+
+def _check_worker_ips(settings: TenantSettings) -> None:
+    if bool(settings.workers) != bool(settings.worker_ips):
+        raise SettingsError(
+            "tenant.workers and tenant.worker_ips go together: with one of them empty "
+            "Auth0 refuses every exchange",
+            "set both, or neither",
+        )
+    if len(settings.worker_ips) > _MAX_IPS:
+        raise SettingsError("tenant.worker_ips is too long", f"at most {_MAX_IPS}")
+    for entry in settings.worker_ips:
+        try:
+            network = ipaddress.ip_network(entry, strict=False)
+        except ValueError as error:
+            raise SettingsError(
+                f"tenant.worker_ips has {visible(entry, 60)}",
+                "addresses or networks, such as 203.0.113.7 or 203.0.113.0/28",
+            ) from error
+        if not network.prefixlen:
+            # Whoever has a worker's key could then use it from anywhere.
+            raise SettingsError(
+                f"tenant.worker_ips has {visible(entry, 60)}, which is everywhere",
+                "name the addresses this broker is seen under",
+            )
 
 
 def served_agents(home: Home) -> tuple[list[Agent], bool]:

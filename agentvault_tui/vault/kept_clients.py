@@ -19,7 +19,8 @@ class ClientSecretsFile:
     """One file for one tenant, 0600 in ``keys/``, replaced in one step.
 
     It has a member for each application, ``console``, ``management`` and
-    ``agents/<id>``: ``client_id``, and ``client_secret`` where there is one.
+    ``agents/<id>``: ``client_id`` and, where there are such, ``client_secret`` and
+    ``worker_key``, a private key in PEM.
     """
 
     def __init__(self, home: Home, issuer: str) -> None:
@@ -73,6 +74,17 @@ class ClientSecretsFile:
             if secret is not None:
                 one["client_secret"] = secret.reveal()
             self._write({**self._read(), key: one})
+
+    def worker_key(self, key: str) -> str:
+        """Return the tenant's id of the worker's key kept under *key*, or ``""``."""
+        one = self._one(key)
+        return str(one.get("worker_key_id", "")) if "worker_key" in one else ""
+
+    def keep_worker_key(self, key: str, identity: str, pem: Secret) -> None:
+        """Keep a worker's private key, and the *identity* its public part has."""
+        kept = {"worker_key": pem.reveal(), "worker_key_id": identity}
+        with self._alone():
+            self._write({**self._read(), key: {**self._one(key), **kept}})
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -145,7 +145,7 @@ class Live:
 def secrets_in(value: Any) -> set[str]:
     """The members of an object that nobody else may read."""
     members = value if isinstance(value, dict) else {}
-    names = ("client_secret", "access_token")
+    names = ("client_secret", "worker_key", "access_token")
     return {members[name] for name in names if members.get(name)}
 
 

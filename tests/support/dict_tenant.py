@@ -62,6 +62,7 @@ class DictTenant:
     settings: Json = field(default_factory=lambda: {"friendly_name": "Acme"})
     enabled: dict[str, list[str]] = field(default_factory=dict)
     permissions: dict[str, list[Json]] = field(default_factory=dict)
+    credentials: dict[str, list[Json]] = field(default_factory=dict)
     writes: list[tuple[str, str, Any]] = field(default_factory=list)
     secrets: list[str] = field(default_factory=list)
     """Every secret it gave out."""
@@ -316,6 +317,11 @@ class _Calls:
                 held = self.here.enabled
                 found = [rows[one] for one in rows if identity in held.get(one, [])]
                 return 200, {"connections": found}
+            case "clients", "credentials":
+                self._may("create:client_credentials")
+                made = {"id": f"cred_{next(self.here.numbers)}", "name": body["name"]}
+                self.here.credentials.setdefault(identity, []).append(made)
+                return 201, made
             case "clients", "rotate-secret":
                 self._may("update:client_keys")
                 row = self.here.tables["clients"][identity]
@@ -341,6 +347,8 @@ class _Calls:
             case "POST", []:
                 return self._create(table, body)
             case "PATCH", [identity]:
+                if "token_vault_privileged_access" in body:
+                    self._may("update:client_token_vault_privileged_access")
                 stored = {k: v for k, v in body.items() if k not in self.here.deaf}
                 _merge(rows[identity], stored)
                 return 200, rows[identity]

@@ -126,3 +126,15 @@ def test_a_symlink_for_the_secrets_file_is_replaced(
     assert elsewhere.read_text() == "{}"
     assert not kept.path.is_symlink()
     assert stat.S_IMODE(kept.path.stat().st_mode) == 0o600
+
+
+def test_a_workers_key_ends_with_its_client(kept: ClientSecretsFile) -> None:
+    """It is known by the tenant's id, beside the secret; a new client has none."""
+    kept.keep("agents/agt_1", "c1", Secret("s1"))
+    assert kept.worker_key("agents/agt_1") == ""
+    kept.keep_worker_key("agents/agt_1", "cred_1", Secret("pem"))
+    assert kept.worker_key("agents/agt_1") == "cred_1"
+    assert kept.has_secret("agents/agt_1", "c1")
+    kept.keep("agents/agt_1", "c2", None)
+    assert kept.worker_key("agents/agt_1") == ""
+    assert "pem" not in kept.path.read_text()

@@ -151,6 +151,19 @@ class ClientKind(ObjectKind):
         )
         return Secret(text(reply.json(), "client_secret"))
 
+    async def add_key(self, api: TenantApi, client_id: str, pem: str) -> str:
+        """Give a client a public key for RS256 (201); return its id."""
+        key = {"credential_type": "public_key", "name": "AgentVault", "pem": pem}
+        reply = await api.request(
+            "POST",
+            path("clients", client_id, "credentials"),
+            body={**key, "alg": "RS256"},
+            expect=(201,),
+            what="add a key to the client",
+            scope="create:client_credentials",
+        )
+        return text(reply.json(), "id")
+
     async def connections(self, api: TenantApi, client_id: str) -> list[str]:
         """Return the names of a client's connections, and nothing else of them."""
         rows = api.by_checkpoint(

@@ -72,6 +72,12 @@ def strings(value: object) -> tuple[str, ...]:
     return tuple(one for one in listed if isinstance(one, str))
 
 
+def object_rows(value: object) -> list[Json]:
+    """Return the objects of a list; of anything else, none."""
+    listed = value if isinstance(value, list) else []
+    return [one for one in listed if isinstance(one, dict)]
+
+
 async def delete_at(
     api: TenantApi, path: str, *, what: str, scope: str, query: Query | None = None
 ) -> bool:

@@ -7,12 +7,13 @@
 from agentvault_tui.vault.device import sign_in
 from agentvault_tui.vault.provision import checks, show
 from agentvault_tui.vault.provision.applying import Provisioner
-from agentvault_tui.vault.provision.needs import AgentNeed, Needs, TenantSurvey
+from agentvault_tui.vault.provision.needs import AgentNeed, Needs, Pin, TenantSurvey
 from agentvault_tui.vault.provision.plan import PlanItem, PlanStep, ProvisioningPlan
 
 __all__ = [
     "AgentNeed",
     "Needs",
+    "Pin",
     "PlanItem",
     "PlanStep",
     "Provisioner",

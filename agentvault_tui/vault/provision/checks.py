@@ -124,6 +124,7 @@ _REASONS: Final[tuple[tuple[str, str, Level, str | _Say], ...]] = (
     ("client.*", "refresh_token.policies", _F, _MRRT),
     ("client.*", "known", _F, "is not known in this home: no sign-in goes by it"),
     ("client.*", "kept", _F, "has a secret that is not in this home"),
+    ("client.*", "worker_key", _F, "has a worker's key that is not in this home"),
     ("client.*", "name", _W, "goes by another name"),
     ("client.*", "client_metadata.*", _F, "lacks our mark: the Actions pass it by"),
     ("connection.*", "connected_accounts.active", _F,

@@ -13,6 +13,7 @@ from agentvault_tui.vault.provision import names
 from agentvault_tui.vault.provision.actions import IN_ORDER, RUNTIME, Script
 from agentvault_tui.vault.provision.needs import Needs, Systems
 from agentvault_tui.vault.provision.rules import (
+    MISSING,
     AllButOurs,
     AtLeast,
     InOrder,
@@ -178,6 +179,15 @@ def _clients(needs: Needs, systems: Systems) -> Iterator[DesiredObject]:
             scope = list(names.CONNECTED_ACCOUNTS)
             policy = {"audience": systems.my_account, "scope": scope}
             fields["refresh_token.policies"] = AtLeast((policy,), key="audience")
+        if not one.pins:
+            fields[names.WORKER] = Is(MISSING)
+        else:
+            pins = ((pin.connection, sorted(pin.scopes)) for pin in one.pins)
+            fields[f"{names.WORKER}.ip_allowlist"] = SameSet(needs.worker_ips)
+            fields[f"{names.WORKER}.grants"] = SameSet(
+                tuple({"connection": name, "scopes": some} for name, some in pins)
+            )
+            fields["worker_key"] = Is(True)
         yield _client(f"agents/{one.id}", title, names.AGENT, secret, fields)
 
 

@@ -13,11 +13,21 @@ from agentvault_tui.vault.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)
+class Pin:
+    """A connection, and the provider's scopes an agent may use there at most."""
+
+    connection: str
+    scopes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class AgentNeed:
     """An agent that is served; its name is untrusted text."""
 
     id: str
     name: str
+    pins: tuple[Pin, ...] = ()
+    """With any: it is a privileged worker of Token Vault, limited to these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +39,8 @@ class Needs:
     """Connections whose accounts agents may use through Token Vault."""
     sign_in: tuple[str, ...] = ()
     """Connections by which operators sign in."""
+    worker_ips: tuple[str, ...] = ()
+    """Addresses from which privileged workers may exchange."""
     client_id: str = ""
     """The console's client where one is named already."""
     change_mfa_policy: bool = False
@@ -60,6 +72,14 @@ class SecretStore(Protocol):
 
     def keep(self, key: str, client_id: str, secret: Secret | None) -> None:
         """Keep a client, and its secret if it has one; on disk when this returns."""
+        ...
+
+    def worker_key(self, key: str) -> str:
+        """Return the tenant's id of the worker's key kept under *key*, or ``""``."""
+        ...
+
+    def keep_worker_key(self, key: str, identity: str, pem: Secret) -> None:
+        """Keep a worker's private key, and the *identity* its public part has."""
         ...
 
 
@@ -109,11 +129,16 @@ _WRITING: Final = (
     "update:client_keys", "update:clients", "update:connections",
     "update:guardian_factors", "update:roles", "update:tenant_settings",
 )  # fmt: skip
+_WORKERS: Final = (
+    "create:client_credentials", "update:client_token_vault_privileged_access",
+)  # fmt: skip
 
 
 def writing_scopes(needs: Needs) -> tuple[str, ...]:
     """Return the scopes that apply takes on top, and no more."""
-    return (*_WRITING, *(["update:mfa_policies"] if needs.change_mfa_policy else []))
+    workers = any(agent.pins for agent in needs.agents)
+    policy = ["update:mfa_policies"] if needs.change_mfa_policy else []
+    return (*_WRITING, *(_WORKERS if workers else ()), *policy)
 
 
 def lacking_scopes(wanted: tuple[str, ...], held: frozenset[str]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from agentvault_tui.vault.management.objects import (
     connections,
     roles,
 )
+from agentvault_tui.vault.management.rows import object_rows, strings
 from agentvault_tui.vault.provision import names
 from agentvault_tui.vault.provision.desired import DesiredKind
 from agentvault_tui.vault.provision.needs import SecretStore
@@ -156,6 +157,15 @@ class TenantReader:
         key, identity = key_of(client), str(client.get("client_id", ""))
         client["known"] = bool(identity) and self.keeper.client_id(key) == identity
         client["kept"] = self.keeper.has_secret(key, identity)
+        worker = client.get(names.WORKER)
+        if not isinstance(worker, dict):
+            client.pop(names.WORKER, None)
+        else:
+            for pin in object_rows(worker.get("grants")):
+                pin["scopes"] = sorted(strings(pin.get("scopes")))
+            ids = [one.get("id") for one in object_rows(worker.get("credentials"))]
+            kept = self.keeper.worker_key(key)
+            client["worker_key"] = bool(kept) and ids == [kept]
         return client
 
 

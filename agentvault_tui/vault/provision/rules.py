@@ -42,7 +42,7 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class Is:
-    """Exactly this value."""
+    """Exactly this value; `MISSING`: nothing, and null takes away what stands."""
 
     value: object
 
@@ -143,7 +143,7 @@ def compare(
     for path, rule in rules.items():
         before = at(now, path)
         after = rule.settle(None if before is MISSING else before, ids)
-        if before is MISSING or before != after:
+        if before is not after and (before is MISSING or before != after):
             changes.append(FieldChange(path, before, after))
     return tuple(changes)
 
@@ -204,6 +204,8 @@ def known(value: object, ids: Ids) -> object:
             if address not in ids:
                 raise TenantError(f"{address} does not stand on the tenant yet")
             return ids[address]
+        case _Missing():
+            return None
         case list():
             return [known(item, ids) for item in value]
         case dict():

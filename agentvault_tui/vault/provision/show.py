@@ -27,9 +27,8 @@ _WORDS: Final = {
     PlanStep.LEAVE: "left alone",
     PlanStep.BY_HAND: "to do by hand",
 }
-_CALLED: Final = {
-    "kept": "secret", "known": "application", "deployed_code": "deployed"
-}  # fmt: skip
+_KEPT: Final = {"kept": "secret", "worker_key": "worker's key"}
+_CALLED: Final = {**_KEPT, "known": "application", "deployed_code": "deployed"}
 """Members that are ours and not the tenant's, as a person calls them."""
 _WIDE: Final = 120
 _LISTED: Final = 6
@@ -95,7 +94,7 @@ def _name(change: FieldChange) -> str:
 
 
 def _becomes(item: PlanItem, change: FieldChange) -> Shown:
-    if change.path == "kept":
+    if change.path in _KEPT:
         fresh = item.step is PlanStep.CREATE
         return Shown("kept in this home" if fresh else "not in this home -> a new one")
     if change.path == "known":

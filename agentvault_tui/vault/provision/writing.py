@@ -5,6 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.vault.management import Management, objects
 from agentvault_tui.vault.management.objects import (
@@ -18,10 +26,13 @@ from agentvault_tui.vault.provision import names
 from agentvault_tui.vault.provision.desired import DesiredKind, DesiredObject
 from agentvault_tui.vault.provision.needs import SecretStore
 from agentvault_tui.vault.reply import Json
+from agentvault_tui.vault.secret import Secret
 
 _BATCH: Final = 50
 """Clients in one change of a connection."""
-_OURS: Final = ("known", "kept")
+_BITS: Final = 3072
+"""Of a worker's RSA key."""
+_OURS: Final = ("known", "kept", "worker_key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +55,7 @@ class TenantWriter:
             case DesiredKind.ACTION:
                 return await self._action(identity, body)
             case DesiredKind.CLIENT:
-                return await self._client(wanted.key, identity, body)
+                return await self._client(wanted.key, identity, body, now)
             case DesiredKind.GRANT:
                 return await self._grant(identity, body)
             case DesiredKind.ROLE:
@@ -104,10 +115,11 @@ class TenantWriter:
             return identity
         return str((await roles.create(self.management, body))["id"])
 
-    async def _client(self, key: str, identity: str, body: Json) -> str:
+    async def _client(self, key: str, identity: str, body: Json, standing: Json) -> str:
         """Make or change an application; its secret goes straight to the keeper."""
         api, keeper = self.management, self.keeper
         wants = {name: body.pop(name) for name in _OURS if name in body}
+        worker = body.pop(names.WORKER, {})
         if not identity:
             # Not sent a second time when the answer is lost: the next run finds the
             # application by its mark, and makes a new secret.
@@ -120,7 +132,24 @@ class TenantWriter:
             keeper.keep(key, identity, await clients.rotate_secret(api, identity))
         if keeper.client_id(key) != identity:
             keeper.keep(key, identity, None)
+        if "worker_key" in wants:
+            # The tenant replaces the member as a whole, so it is sent as a whole.
+            keys = [{"id": await self._new_key(key, identity)}]
+            worker = {**standing.get(names.WORKER, {}), **worker, "credentials": keys}
+        if worker != {}:
+            await clients.patch(api, identity, {names.WORKER: worker})
         return identity
+
+    async def _new_key(self, key: str, identity: str) -> str:
+        """Make a worker's key, and keep it before the client may use it."""
+        made = rsa.generate_private_key(public_exponent=65537, key_size=_BITS)
+        public = made.public_key().public_bytes(
+            Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+        )
+        added = await clients.add_key(self.management, identity, public.decode())
+        pem = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        self.keeper.keep_worker_key(key, added, Secret(pem.decode()))
+        return added
 
     async def _connection(self, identity: str, body: Json, standing: Json) -> None:
         """Switch a connection's purpose, and let clients use it; nothing else.

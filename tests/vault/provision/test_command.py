@@ -23,6 +23,13 @@ from support.terminal import Terminal
 from agentvault_tui.cli.app import run
 from agentvault_tui.vault.provision.needs import READING_SCOPES
 
+HERE = {"issuer": "https://a.test/"}
+WORKERS = {
+    **HERE,
+    "connections": ["b"],
+    "workers": ["a b c"],
+    "worker_ips": ["203.0.113.7"],
+}
 OURS = ("AGENTVAULT_HOME", "AGENTVAULT_TENANT_RATE")
 
 
@@ -277,7 +284,15 @@ def test_a_closed_descriptor_is_wrong_usage(
         ({"issuer": "http://acme.eu.auth0.com/"}, "does not use https"),
         ({"issuer": "acme.eu.auth0.com"}, "is not an issuer"),
         ({"issuer": "https://a.test/", "domain": "https://b.test"}, "tenant.domain"),
-        ({"issuer": "https://a.test/", "rate": 0}, "tenant.rate"),
+        ({**HERE, "rate": 0}, "tenant.rate"),
+        ({**HERE, "workers": ["a b c"]}, "go together"),
+        ({**HERE, "worker_ips": ["203.0.113.7"]}, "go together"),
+        ({**WORKERS, "workers": ["a b"]}, "tenant.workers has a b"),
+        ({**WORKERS, "workers": ["a d c"]}, "names the connection d"),
+        (WORKERS, "no agent that is served"),
+        ({**WORKERS, "worker_ips": ["203.0.113.7"] * 11}, "at most 10"),
+        ({**WORKERS, "worker_ips": ["203.0.113.x"]}, "worker_ips has 203.0.113.x"),
+        ({**WORKERS, "worker_ips": ["8.8.8.8/0"]}, "which is everywhere"),
     ],
 )
 def test_bad_tenant_settings_are_refused(

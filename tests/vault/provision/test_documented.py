@@ -8,12 +8,14 @@ from pathlib import Path
 
 from agentvault_tui.model.claims import MFA_AT, ROLES
 from agentvault_tui.settings import TenantSettings
-from agentvault_tui.vault.provision import Needs, actions, names
+from agentvault_tui.vault.provision import AgentNeed, Needs, Pin, actions, names
 from agentvault_tui.vault.provision.needs import READING_SCOPES, writing_scopes
 
 DOCS = Path(__file__).parents[3] / "docs"
 TEXT = (DOCS / "auth0.md").read_text()
-ALL = Needs(change_mfa_policy=True)
+ALL = Needs(
+    agents=(AgentNeed("agt_1", "a", (Pin("c", ("s",)),)),), change_mfa_policy=True
+)
 
 
 def test_the_docs_name_every_scope() -> None:

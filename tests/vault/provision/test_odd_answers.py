@@ -14,7 +14,7 @@ from support.provisioning import Vault
 
 from agentvault_tui.errors import TenantError
 from agentvault_tui.vault import Management
-from agentvault_tui.vault.provision import AgentNeed, Provisioner, checks, show
+from agentvault_tui.vault.provision import AgentNeed, Pin, Provisioner, checks, show
 from agentvault_tui.vault.reply import TenantReply
 
 ODD: tuple[Any, ...] = (
@@ -22,8 +22,11 @@ ODD: tuple[Any, ...] = (
     *([], {}, [None], [[]], [{}], ["x"], [1, "a", None], {"a": 1}),
 )
 NEEDS: dict[str, Any] = {
-    "agents": (AgentNeed("agt_1", "calendar-agent"),),
+    "agents": (
+        AgentNeed("agt_1", "calendar-agent", (Pin("google-oauth2", ("calendar",)),)),
+    ),
     "connections": ("google-oauth2",),
+    "worker_ips": ("203.0.113.7",),
 }
 ROUNDS = 150
 
