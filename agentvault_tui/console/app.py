@@ -31,6 +31,7 @@ from agentvault_tui.console.messages import (
     GoToAgent,
     ShowAgent,
     ShowAudit,
+    ShowCalls,
     ShowKeys,
 )
 from agentvault_tui.console.screens.base import PULSES, PaneScreen
@@ -149,7 +150,11 @@ class ConsoleApp(Keyed, App[int]):
         if folder is None or not (folder / "keymap.toml").exists():
             return
         # What is shipped is known only once every screen is loaded.
-        from agentvault_tui.console.screens import agent, audit  # noqa: PLC0415
+        from agentvault_tui.console.screens import (  # noqa: PLC0415
+            agent,
+            audit,
+            calls,
+        )
         from agentvault_tui.console.screens.past import PastScreen  # noqa: PLC0415
         from agentvault_tui.console.term.keymap import Place, load  # noqa: PLC0415
 
@@ -161,6 +166,7 @@ class ConsoleApp(Keyed, App[int]):
             (PastScreen, panes),
             (audit.AuditScreen, audit.PANES),
             (agent.AgentScreen, agent.PANES),
+            (calls.CallsScreen, (calls.CallsPane,)),
         ):
             places += [(pane, screen, ConsoleApp) for pane in focusable]
         keymap = load(folder, places)
@@ -240,6 +246,12 @@ class ConsoleApp(Keyed, App[int]):
             if message.seq is not None:
                 screen.begin_at(message.seq, full=message.full)
             self.push_screen(screen)
+
+    def on_show_calls(self, _: ShowCalls) -> None:
+        from agentvault_tui.console.screens.calls import CallsScreen  # noqa: PLC0415
+
+        if here := self._pane_screen():
+            self.push_screen(CallsScreen(here.desk, here.link, pulse=here.rate))
 
     def on_show_past(self) -> None:
         from agentvault_tui.console.screens.past import look_back  # noqa: PLC0415

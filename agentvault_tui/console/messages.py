@@ -32,6 +32,10 @@ class ShowAudit(Message):
         """Whether the event is shown in full at once."""
 
 
+class ShowCalls(Message):
+    """Open the calls in flight over the screen in front."""
+
+
 class GoToAgent(Message):
     """Go back to the list of agents, with the cursor on one of them."""
 

@@ -39,6 +39,8 @@ PLACES: dict[str, Lead] = {
     "name of a filter": ["slash", "o", "ctrl+s"],
     "saved filters": ["slash", "ctrl+o"],
     "queue": ["s"],
+    "calls": ["c"],
+    "cut": ["c", "x"],
     "step-up": ["s", "enter"],
     "step-up in full": ["s", "enter", "v"],
     "reason of a denial": ["s", "enter", "n"],
@@ -147,6 +149,7 @@ async def test_every_key_leads_to_its_action(
     load_all()
     busy(fake)
     remember(fake)
+    fake.add_call(next(iter(fake.agents.values())))
     app = console(fake.socket, tmp_path)
     reached: set[tuple[str, str]] = set()
     async with running(app) as pilot:

@@ -125,6 +125,10 @@ class Scripted:
         self.stand.agent(agent_id, status="active")
         return Restored(agent_id, 2.8)
 
+    async def cut(self, call_id: str) -> None:
+        await self._note("cut", call_id)
+        self.stand.mirror.load_calls(())
+
     async def panic(self, reason: str) -> Revoked:
         await self._note("panic", reason)
         self.stand.panic(reason)

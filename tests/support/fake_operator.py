@@ -105,6 +105,8 @@ class FakeOperator(FakeState):
                 self._route(calls.DECIDE, self._decide),
                 self._route(calls.STEPUP, self._one_stepup),
                 self._route(calls.BEFORE, self._before),
+                self._route(calls.IN_FLIGHT, self._in_flight),
+                self._route(calls.CUT_CALL, self._cut_call),
                 self._route(calls.REVOKE, self._revoke),
                 self._route(calls.RESTORE, self._restore),
                 self._route(calls.AGENT, self._one_agent),
@@ -297,6 +299,18 @@ class FakeOperator(FakeState):
         }
         self.put_stepup(stepup)
         return stepup
+
+    async def _in_flight(self, _: Request) -> Any:
+        return {"calls": list(self.calls.values())}
+
+    async def _cut_call(self, request: Request) -> Any:
+        _, answer = await self._noted(request)
+        call = self.calls.pop(request.path_params["id"], None)
+        if answer is not None or call is None:
+            return answer or problem(404, "no call in flight has that id", "")
+        ended = {**call, "state": "ended", "ended": "cut"}
+        self.send("call", ended)
+        return ended
 
     async def _revoke(self, request: Request) -> Any:
         body, answer = await self._noted(request)

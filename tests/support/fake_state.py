@@ -48,6 +48,8 @@ class FakeState:
         self.now = now
         self.agents: dict[str, dict[str, Any]] = {}
         self.stepups: dict[str, dict[str, Any]] = {}
+        self.calls: dict[str, dict[str, Any]] = {}
+        """In flight and held."""
         self.events: list[dict[str, Any]] = []
         self.bodies: dict[int, str] = {}
         self.befores: dict[int, str] = {}
@@ -171,6 +173,32 @@ class FakeState:
         }
         self.act(lambda: self.put_stepup(stepup))
         return stepup
+
+    def add_call(self, agent: dict[str, Any], **more: Any) -> dict[str, Any]:
+        call = {
+            "id": f"call_{len(self.calls) + 1:016d}",
+            "agent_id": agent["id"],
+            "agent_name": agent["name"],
+            "service": "files",
+            "route": "GET /files/{file}",
+            "method": "GET",
+            "path": "/files/export.zip",
+            "state": "streaming",
+            "started_at": iso(self.now - timedelta(seconds=41)),
+            "bytes_in": 41_200_000,
+            "bytes_out": 0,
+            "status": 200,
+            "ended": None,
+            "decision_id": "dec_1",
+            "stepup_id": None,
+            **more,
+        }
+        self.act(lambda: self.put_call(call))
+        return call
+
+    def put_call(self, call: dict[str, Any]) -> None:
+        self.calls[call["id"]] = call
+        self.send("call", call)
 
     def add_event(self, kind: str, agent: Any = None, **more: Any) -> dict[str, Any]:
         return self.act(lambda: self.record(kind, agent, **more))

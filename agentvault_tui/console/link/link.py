@@ -209,6 +209,7 @@ class BrokerLink:
                 mirror.load_events(reversed(events), after=head)
             mirror.intake.learn((await client.call(calls.POLICY)).catalogue)
             stepups = (await client.call(calls.STEPUPS)).stepups
+            mirror.load_calls((await client.call(calls.IN_FLIGHT)).calls)
             roster = AgentRoster(mirror.intake)
             while True:
                 page = await reading
@@ -370,6 +371,11 @@ class BrokerLink:
         self.mirror.cuts[agent_id] = revoked.effective_ms
         self.mirror.versions.agents += 1
         return revoked
+
+    async def cut(self, call_id: str) -> None:
+        self.check()
+        told = await self._client.call(calls.CUT_CALL, id=call_id)
+        self.mirror.apply(told)
 
     async def panic(self, reason: str) -> Revoked:
         return await self._revoke(RevokeRequest(all=True, reason=reason), "")

@@ -22,7 +22,7 @@ from textual.widgets import Input
 from agentvault_tui.console.desk import Desk, copy, offered_undo, undo_restore
 from agentvault_tui.console.draw.layout import Box
 from agentvault_tui.console.link.link import BrokerLink
-from agentvault_tui.console.messages import ShowAgent, ShowKeys
+from agentvault_tui.console.messages import ShowAgent, ShowCalls, ShowKeys
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.records import AgentRow, EventRow, LinkState
 from agentvault_tui.console.term.keyed import Keyed
@@ -192,6 +192,7 @@ class PaneScreen(Keyed, Screen[None]):
         Binding("tab", "next", "next pane", show=False),
         Binding("shift+tab", "previous", "pane before", show=False),
         Binding("f", "follow", "follow or hold"),
+        Binding("c", "calls", "calls in flight"),
         Binding("y", "copy", "copy id"),
     ]
 
@@ -370,6 +371,14 @@ class PaneScreen(Keyed, Screen[None]):
         from agentvault_tui.console.dialogs.lists import open_stepups
 
         open_stepups(self.app, self.desk)
+
+    def action_calls(self) -> None:
+        """Show what agents do through the gateway right now."""
+        if self.stay is None:
+            self.app.post_message(ShowCalls())
+        else:
+            back = self.desk.key("time", "t")
+            self.tell(f"Calls in flight are those of now: {back} goes back there.")
 
     def action_revoke(self) -> None:
         from agentvault_tui.console.dialogs.revoke import RevokeDialog

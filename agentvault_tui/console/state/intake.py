@@ -17,6 +17,7 @@ from agentvault_tui.console.state.records import (
     RISKS,
     AgentRow,
     AtProvider,
+    CallRow,
     DeciderRow,
     DeviceRow,
     EventRow,
@@ -32,6 +33,7 @@ from agentvault_tui.console.state.records import (
 )
 from agentvault_tui.console.state.tallies import TokenStore
 from agentvault_tui.model import detail_members, limits_nothing, other_details
+from agentvault_tui.operator_api.gateway import CallInfo
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.shapes import (
     OUTCOMES,
@@ -257,6 +259,22 @@ class Intake:
             self.shown(told.decision_id, _NAME),
             self.shown(_gist(parameters), _NAME) if parameters else _NOTHING,
             self.shown(told.hash, _NAME),
+        )
+
+    def call(self, told: CallInfo) -> CallRow:
+        return CallRow(
+            self.shown(told.id, _NAME),
+            self.word(told.agent_id),
+            self.word(told.agent_name),
+            self.word(told.service),
+            self.word(told.method),
+            self.shown(told.path, 400),
+            self.word(told.state),
+            moment(told.started_at) or _EPOCH,
+            told.bytes_in,
+            told.bytes_out,
+            told.status,
+            self.shown(told.stepup_id, _NAME),
         )
 
     def status(self, told: StatusInfo) -> StatusRow:

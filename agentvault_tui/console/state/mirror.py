@@ -19,6 +19,7 @@ from agentvault_tui.console.state.intake import Intake, token_key
 from agentvault_tui.console.state.presence import DECISIONS, OperatorsPresent
 from agentvault_tui.console.state.records import (
     AgentRow,
+    CallRow,
     EventRow,
     LinkState,
     LinkView,
@@ -27,6 +28,7 @@ from agentvault_tui.console.state.records import (
     StepUpRow,
 )
 from agentvault_tui.console.state.tallies import ExpiryQueue, RatesByName, TokenStore
+from agentvault_tui.operator_api.gateway import CallInfo
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.shapes import (
     AgentInfo,
@@ -53,7 +55,16 @@ _CUT_OFF: Final = frozenset({"agent_revoked", "panic"})
 class Versions:
     """Counters that grow with every change of what they are named after."""
 
-    __slots__ = ("agents", "events", "held", "ledger", "roster", "status", "stepups")
+    __slots__ = (
+        "agents",
+        "calls",
+        "events",
+        "held",
+        "ledger",
+        "roster",
+        "status",
+        "stepups",
+    )
 
     def __init__(self) -> None:
         self.agents = 0
@@ -61,6 +72,7 @@ class Versions:
         self.roster = 0
         """Which agents there are, and how they stand."""
         self.stepups = 0
+        self.calls = 0
         self.events = 0
         self.held = 0
         """Tokens came that were asked for because somebody looks at them."""
@@ -110,6 +122,8 @@ class Mirror:
         self.servers: set[str] = set()
         """Clients that are resource servers: they check others' tokens."""
         self.stepups: dict[str, StepUpRow] = {}
+        self.calls: dict[str, CallRow] = {}
+        """Those that are held or in flight."""
         self.events: deque[EventRow] = deque(maxlen=RING)
         """The latest, oldest first."""
         self.presence = OperatorsPresent(clock, self.intake)
@@ -121,8 +135,7 @@ class Mirror:
         """Revocations this console asked for: milliseconds here, steps elsewhere."""
         self.restarted_at: datetime | None = None
         """When the broker last started while this console watched."""
-        self.last_seq = 0
-        self.last_hash = ""
+        self.last_seq, self.last_hash = 0, ""
         self.read_from = 0
         """After which event every one was seen here."""
         self.revoked_by: dict[str, int] = {}
@@ -273,6 +286,8 @@ class Mirror:
                 self._take_token(told)
             case StepUpInfo():
                 self._take_stepup(told)
+            case CallInfo():
+                self._take_call(told)
             case StatusInfo():
                 self._take_status(told)
             case TenantInfo():
@@ -345,6 +360,18 @@ class Mirror:
                 del self.stepups[old.id]
         self.versions.stepups += 1
         self.versions.agents += 1
+
+    def load_calls(self, calls: Iterable[CallInfo]) -> None:
+        """Replace the calls in flight by those there are."""
+        self.calls = {call.id: self.intake.call(call) for call in calls}
+        self.versions.calls += 1
+
+    def _take_call(self, data: CallInfo) -> None:
+        if data.state != "ended":
+            self.calls[data.id] = self.intake.call(data)
+        elif self.calls.pop(data.id, None) is None:
+            return  # begun and ended since the last frame
+        self.versions.calls += 1
 
     def _take_status(self, data: StatusInfo) -> None:
         self._status = data

@@ -300,6 +300,34 @@ class StepUpRow:
         return max((now - self.requested_at).total_seconds(), 0.0)
 
 
+class CallRow(NamedTuple):
+    """A call through the gateway that is held or in flight."""
+
+    id: Shown
+    agent_id: Shown
+    agent_name: Shown
+    service: Shown
+    method: Shown
+    path: Shown
+    state: Shown
+    """``held``, ``sending`` or ``streaming``."""
+    started_at: datetime
+    bytes_in: int
+    """Of the body that was received from the service."""
+    bytes_out: int
+    status: int | None
+    stepup_id: Shown
+    """Of the step-up that a held one waits for."""
+
+    @property
+    def held(self) -> bool:
+        return self.state == "held"
+
+    @property
+    def what(self) -> str:
+        return f"{self.method} {self.path}"
+
+
 class EventRow(NamedTuple):
     """One line of the audit."""
 
@@ -465,6 +493,10 @@ class Actions(Protocol):
     async def revoke(self, agent_id: str, reason: str) -> Revoked: ...
 
     async def restore(self, agent_id: str) -> Restored: ...
+
+    async def cut(self, call_id: str) -> None:
+        """Cut one call; a held one goes on waiting for a retry."""
+        ...
 
     async def panic(self, reason: str) -> Revoked: ...
 

@@ -1,0 +1,215 @@
+"""Calls in flight: what agents do through the gateway right now, and cutting one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.message import Message
+
+from agentvault_tui.console.desk import Desk, copy
+from agentvault_tui.console.dialogs.cut import CutDialog
+from agentvault_tui.console.dialogs.stepup import StepUpDialog
+from agentvault_tui.console.draw.layout import Box
+from agentvault_tui.console.draw.lines import Row, cells
+from agentvault_tui.console.link.link import BrokerLink
+from agentvault_tui.console.screens.base import PaneScreen
+from agentvault_tui.console.state.moments import countdown
+from agentvault_tui.console.state.records import AgentRow, CallRow
+from agentvault_tui.console.term.keyed import moves
+from agentvault_tui.console.widgets.bars import KeyBar, StepUpBar
+from agentvault_tui.console.widgets.pane import Painted, Pane
+from agentvault_tui.text import cell_width
+
+_STATE = 10
+_NAME, _SERVICE = 20, 12
+_NARROW = 100
+"""Below this width names and services have narrower columns."""
+_END = 20
+"""Cells of age and bytes."""
+
+
+class CallMoved(Message):
+    """The cursor is on another call."""
+
+
+class CallsPane(Pane, can_focus=True):
+    """One row a call; the cursor is a call, not a row: arrivals do not move it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *moves("move"),
+        Binding("enter", "look", "look: its step-up, or its agent"),
+        Binding("x", "cut", "cut the call"),
+    ]
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk, id="calls")
+        self.cursor = ""
+        """The id of the call under the cursor."""
+        self._order: list[str] = []
+        self._top = 0
+
+    @property
+    def call(self) -> CallRow | None:
+        """The call under the cursor: what keys act on."""
+        return self.mirror.calls.get(self.cursor)
+
+    def draw(self, width: int, height: int) -> Sequence[Painted]:
+        rows = sorted(self.mirror.calls.values(), key=lambda c: (not c.held, c[7]))
+        self._settle([row.id for row in rows])
+        held = sum(row.held for row in rows)
+        p, room = self.pen.palette, max(height - 1, 1)
+        counts = f"  {len(rows) - held:,} in flight"
+        title = (*self.heading("Calls"), (counts, p.muted))
+        if held:
+            title = (*title, (f", {held:,} held", p.waiting))
+        if not rows:
+            words = "No call is in flight or held."
+            return [(title, None), ((), None), (((f"  {words}", p.muted),), None)]
+        at = self._order.index(self.cursor)
+        self._top = min(max(self._top, at - room + 1), at)
+        seen = rows[self._top : self._top + room]
+        return [(title, None), *((self._row(row, width), None) for row in seen)]
+
+    def _row(self, row: CallRow, width: int) -> Row:
+        pen, p = self.pen, self.pen.palette
+        name, service = (_NAME, _SERVICE) if width >= _NARROW else (16, 10)
+        age = (self.mirror.clock.now() - row.started_at).total_seconds()
+        if row.held:
+            moved = ("waits for you", p.waiting)
+        elif row.bytes_in or not row.bytes_out:
+            moved = (f"{size(row.bytes_in)} {pen.glyphs.down}", p.text)
+        else:
+            moved = (f"{size(row.bytes_out)} {pen.glyphs.up}", p.text)
+        end: Row = ((f"{countdown(max(age, 0)):>5}  ", p.muted), moved)
+        state = "HELD" if row.held else row.state
+        if row.status is not None and row.status >= 400:
+            state = f"{state} {row.status}"
+        room = width - 4 - _STATE - name - service - max(cells(end), _END)
+        line: Row = (
+            (state.ljust(_STATE), p.waiting if row.held else p.text),
+            (self._column(row.agent_name, name), p.strong),
+            (self._column(row.service, service), p.text),
+            (pen.clip(row.what, max(room, 8)), p.text),
+        )
+        blank = " " * max(_END - cells(end), 0)
+        whole = pen.spread(line, (*end, (blank, p.text)), width - 3)
+        return pen.listed(whole, here=row.id == self.cursor)
+
+    def _column(self, text: str, width: int) -> str:
+        shown = self.pen.clip(text, width - 1)
+        return shown + " " * (width - cell_width(shown))
+
+    def _settle(self, order: list[str]) -> None:
+        """Keep the cursor on its call; if that has ended, on the one in its place."""
+        if self.cursor not in order:
+            at = self._order.index(self.cursor) if self.cursor in self._order else 0
+            self.cursor = order[min(at, len(order) - 1)] if order else ""
+        self._order = order
+
+    def wheel(self, rows: int) -> None:
+        self.action_move(rows)
+
+    def action_move(self, rows: int) -> None:
+        if self.cursor in self._order:
+            at = self._order.index(self.cursor) + rows
+            self.cursor = self._order[min(max(at, 0), len(self._order) - 1)]
+            self.paint()
+            self.post_message(CallMoved())
+
+    def action_look(self) -> None:
+        """Open the step-up that a held call waits for, or its agent."""
+        if (call := self.call) is None or not isinstance(self.screen, PaneScreen):
+            return
+        stepup = self.mirror.stepups.get(call.stepup_id)
+        if call.held and stepup is not None:
+            self.app.push_screen(StepUpDialog(self.desk, stepup))
+        else:
+            self.screen.show_agent_of(call.agent_id)
+
+    def action_cut(self) -> None:
+        if (call := self.call) is not None:
+            self.app.push_screen(CutDialog(self.desk, call))
+
+
+class CallsScreen(PaneScreen):
+    """Show calls in flight; keys act on the one under the cursor, and its agent."""
+
+    def __init__(self, desk: Desk, link: BrokerLink, *, pulse: float) -> None:
+        super().__init__(desk, link, pulse=pulse)
+        self.waiting = StepUpBar(desk, id="waiting")
+        self.calls = CallsPane(desk)
+        self.keybar = KeyBar(desk, id="keys")
+        self.panes = (self.masthead, self.waiting, self.calls, self.keybar)
+        self.big = self.calls
+        self._seen = -1
+
+    def on_mount(self) -> None:
+        self.calls.focus()
+        self.begin()
+
+    def take(self) -> None:
+        version = self.desk.mirror.versions.calls
+        changed, self._seen = version != self._seen, version
+        if not self.covered and not self.repaint() and changed:
+            self.calls.paint()
+            self.show_keys()
+
+    def plan(self, width: int, height: int) -> Mapping[str, Box]:
+        head = min(self.masthead.wanted(width), max(height // 3, 1))
+        boxes = {
+            "masthead": Box(0, 0, width, head),
+            "keys": Box(0, height - 1, width, 1),
+        }
+        if self.desk.mirror.open_stepups():
+            boxes["waiting"] = Box(0, head, width, 1)
+            head += 1
+        head += height > 16
+        return boxes | {"calls": Box(0, head, width, max(height - 1 - head, 1))}
+
+    def stops(self) -> Sequence[Pane]:
+        return [self.calls]
+
+    def show_keys(self) -> None:
+        context = self.standing("agents", follows=True)
+        found = [("Esc", "back")]
+        if self.calls.call is not None:
+            found = [("Enter", "look"), *found]
+            if context.decides:
+                found[1:1] = [("x", "cut"), ("r", "revoke its agent")]
+        if context.waiting:
+            found.append(("s", "step-ups"))
+        found += [(":", "command"), ("y", "copy id"), ("j k", "move")]
+        self.keybar.show((*found, ("?", "keys"), ("^q", "quit")))
+
+    def on_call_moved(self) -> None:
+        self.show_keys()
+
+    @property
+    def chosen(self) -> AgentRow | None:
+        call = self.calls.call
+        return self.desk.mirror.agents.get(call.agent_id) if call else None
+
+    def action_calls(self) -> None:
+        """They are shown already: the same key goes back."""
+        self.action_out()
+
+    def action_out(self) -> None:
+        self.dismiss()
+
+    def action_follow(self) -> None:
+        """Nothing is held here: the rows are always those of now."""
+
+    def action_copy(self) -> None:
+        if call := self.calls.call:
+            copy(self.app, "call id", call.id)
+
+
+def size(count: int) -> str:
+    """Write a number of bytes, in thousands."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count} {unit}"
+        count //= 1000
+    return f"{count:,} GB"

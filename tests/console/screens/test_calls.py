@@ -1,0 +1,160 @@
+"""The screen of calls in flight: what is there, and cutting one with `x`, then `y`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.console_scenes import HOSTILE, console, running, settle
+from support.dialog_stand import text_of
+from support.fake_operator import FakeOperator
+from textual.pilot import Pilot
+
+from agentvault_tui.console.dialogs.cut import CutDialog
+from agentvault_tui.console.dialogs.stepup import StepUpDialog
+from agentvault_tui.console.screens.agent import AgentScreen
+from agentvault_tui.console.screens.calls import CallsScreen, size
+
+Board = tuple[Pilot[Any], FakeOperator]
+
+
+def calls(fake: FakeOperator) -> None:
+    """A held payment, a download and a mail on its way."""
+    research = fake.add_agent("research-agent", "read:email")
+    payments = fake.add_agent("payments-agent", "send:payment")
+    stepup = fake.add_stepup(payments)
+    fake.add_call(research)
+    path = "/v1/transfers/acct_42"
+    held = {"state": "held", "stepup_id": stepup["id"], "status": None, "bytes_in": 0}
+    fake.add_call(payments, service="stripe", method="POST", path=path, **held)
+    sending = {"state": "sending", "status": None, "bytes_in": 0, "bytes_out": 3100}
+    fake.add_call(research, service="gmail", method="POST", path="/send", **sending)
+
+
+@pytest.fixture
+async def board(short: Path) -> AsyncIterator[Board]:
+    with FakeOperator(short / "s.sock") as fake:
+        calls(fake)
+        async with running(console(fake.socket, short)) as pilot:
+            await pilot.press("c")
+            await settle(pilot, lambda: isinstance(pilot.app.screen, CallsScreen))
+            yield pilot, fake
+
+
+def rows(pilot: Pilot[Any]) -> list[str]:
+    """The rows of calls, as they stand on the screen."""
+    lines = text_of(pilot.app).splitlines()
+    start = next(n for n, line in enumerate(lines) if "Calls" in line)
+    return [line.strip("▌▐ ") for line in lines[start + 1 : -1] if line.strip()]
+
+
+async def again(pilot: Pilot[Any]) -> None:
+    pilot.app.screen.pulse()  # type: ignore[attr-defined]
+    await pilot.pause()
+
+
+async def test_each_call_has_agent_route_age_and_bytes(board: Board) -> None:
+    """What waits for a person is first, then the oldest."""
+    pilot, _ = board
+    held, download, mail = rows(pilot)
+    assert held.split()[:5] == [
+        *("HELD", "payments-agent", "stripe", "POST", "/v1/transfers/acct_42")
+    ]
+    assert "0:41" in held
+    assert "waits for you" in held
+    assert "streaming" in download
+    assert "GET /files/export.zip" in download
+    assert "41 MB ↓" in download
+    assert "3 kB ↑" in mail
+    assert "2 in flight, 1 held" in text_of(pilot.app)
+
+
+async def test_x_then_y_cuts_the_call_under_the_cursor(board: Board) -> None:
+    """`x` asks, `y` cuts; the row is gone, and no other call was touched."""
+    pilot, fake = board
+    await pilot.press("j", "x")
+    await settle(pilot, lambda: isinstance(pilot.app.screen, CutDialog))
+    assert "GET /files/export.zip" in text_of(pilot.app)
+    assert fake.requests == []
+    pilot.app.desk.mirror.clock.advance(0.6)  # type: ignore[attr-defined]
+    await pilot.press("y")
+    await settle(pilot, lambda: bool(fake.requests))
+    method, path, _ = fake.requests[0]
+    assert (method, path) == ("POST", "/api/calls/call_0000000000000001/cut")
+    mirror = pilot.app.desk.mirror  # type: ignore[attr-defined]
+    await settle(pilot, lambda: len(mirror.calls) == 2)
+    mirror.clock.advance(0.6)
+    pilot.app.screen.update_page()  # type: ignore[attr-defined]
+    assert "✓ cut" in text_of(pilot.app)
+    mirror.clock.advance(0.6)
+    await pilot.press("escape")
+    await settle(pilot, lambda: isinstance(pilot.app.screen, CallsScreen))
+    await again(pilot)
+    assert len(rows(pilot)) == 2
+    assert "export.zip" not in text_of(pilot.app)
+
+
+async def test_the_cursor_is_a_call_and_not_a_row(board: Board) -> None:
+    """A call that arrives or ends above moves no cursor."""
+    pilot, fake = board
+    await pilot.press("j")
+    screen = pilot.app.screen
+    assert isinstance(screen, CallsScreen)
+    before = screen.calls.cursor
+    fake.push("call", {**fake.calls["call_0000000000000002"], "state": "ended"})
+    await settle(pilot, lambda: len(screen.desk.mirror.calls) == 2)
+    assert screen.calls.cursor == before
+    await pilot.press("x")
+    await settle(pilot, lambda: isinstance(pilot.app.screen, CutDialog))
+    fake.push("call", {**fake.calls[before], "state": "ended"})
+    await settle(pilot, lambda: before not in screen.desk.mirror.calls)
+    pilot.app.screen.update_page()  # type: ignore[attr-defined]
+    await pilot.pause()
+    assert "It has ended" in text_of(pilot.app)
+
+
+async def test_enter_looks_at_the_step_up_or_the_agent(board: Board) -> None:
+    """A held call leads to its decision, another one to its agent; Esc comes back."""
+    pilot, _ = board
+    await pilot.press("enter")
+    await settle(pilot, lambda: isinstance(pilot.app.screen, StepUpDialog))
+    await pilot.press("escape", "j", "enter")
+    await settle(pilot, lambda: isinstance(pilot.app.screen, AgentScreen))
+    await pilot.press("escape")
+    await settle(pilot, lambda: isinstance(pilot.app.screen, CallsScreen))
+    await pilot.press("escape")
+    await settle(pilot, lambda: pilot.app.screen is pilot.app.watch_screen)  # type: ignore[attr-defined]
+
+
+async def test_hostile_names_and_paths_are_inert(board: Board) -> None:
+    """Whatever an agent puts into a path, a row is one row of displayable text."""
+    pilot, fake = board
+    agent = fake.add_agent(HOSTILE[0], "read:email")
+    for text in HOSTILE:
+        fake.add_call(agent, path=text, method="GET", service="x", agent_name=text)
+    mirror = pilot.app.desk.mirror  # type: ignore[attr-defined]
+    await settle(pilot, lambda: len(mirror.calls) == 3 + len(HOSTILE))
+    await again(pilot)
+    assert len(rows(pilot)) == 3 + len(HOSTILE)
+    assert not {"\x1b", "\x9b", "\u202e", "\u200b"} & {*text_of(pilot.app)}
+
+
+async def test_without_calls_the_screen_says_so(short: Path) -> None:
+    """Nothing in flight is said in words, and `x` does nothing."""
+    with FakeOperator(short / "s.sock") as fake:
+        fake.add_agent("calendar-agent")
+        async with running(console(fake.socket, short), (80, 24)) as pilot:
+            await pilot.press("c")
+            await settle(pilot, lambda: isinstance(pilot.app.screen, CallsScreen))
+            await pilot.press("x")
+            assert isinstance(pilot.app.screen, CallsScreen)
+            assert "No call is in flight or held." in text_of(pilot.app)
+
+
+def test_sizes_are_rounded_down() -> None:
+    """Bytes are written in thousands, with their unit."""
+    assert [size(n) for n in (0, 999, 3_100, 41_999_999, 5_000_000_000)] == [
+        *("0 B", "999 B", "3 kB", "41 MB", "5 GB")
+    ]
