@@ -1,16 +1,25 @@
-"""Find an injected credential in an answer, also where it is split over two pieces."""
+"""Find an injected credential in an answer, also where it is split or compressed."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import html
 import json
+import zlib
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
 _SHORTEST: Final = 4
 """Bytes: a shorter one would stand in every answer by chance."""
+
+
+_GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32
+_HEADER: Final = 2
+"""Bytes by which zlib tells whether there is a header."""
+_WINDOW: Final = 262_144
+"""Bytes of an unpacked answer that are searched at a time."""
 
 
 class EchoedError(Exception):
@@ -80,8 +89,13 @@ class Echo:
 
     def __init__(self, needles: Sequence[bytes] = ()) -> None:
         """Look for what `needles` made of the secrets."""
-        self._needles = needles
+        self.needles = needles
         self._held = b""
+
+    @property
+    def waits(self) -> bool:
+        """Whether it holds back what may be the beginning of a credential."""
+        return bool(self._held)
 
     def is_in_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         """Tell whether a header of the answer holds one."""
@@ -89,7 +103,7 @@ class Echo:
             needle in part
             for header in headers
             for part in header
-            for needle in self._needles
+            for needle in self.needles
         )
 
     def pass_on(self, chunk: bytes) -> bytes:
@@ -102,7 +116,7 @@ class Echo:
         """
         data = self._held + chunk if self._held else chunk
         keep = 0
-        for needle in self._needles:
+        for needle in self.needles:
             if needle in data:
                 raise EchoedError
             keep = max(keep, _overlap(data, needle))
@@ -114,6 +128,53 @@ class Echo:
 
     def rest(self) -> bytes:
         """Return what was held back, at the end of the answer."""
+        held, self._held = self._held, b""
+        return held
+
+
+class PackedEcho:
+    """Searches a compressed answer, which passes as it is, for a credential."""
+
+    def __init__(self, needles: Sequence[bytes]) -> None:
+        """Look for what `needles` made of the secrets."""
+        self._echo = Echo(needles)
+        self._unpacker: Any = zlib.decompressobj(_GZIP_OR_ZLIB)
+        self._begun = False
+        self._held = b""
+
+    async def pass_on(self, chunk: bytes) -> bytes:
+        """Return what may be passed on now that *chunk* has come.
+
+        Others have their turn between two windows of what it unpacks to.
+
+        Raises:
+            EchoedError: there is a credential.
+        """
+        self._held += chunk
+        if not self._begun and len(self._held) < _HEADER:
+            return b""
+        data, full = chunk if self._begun else self._held, False
+        while self._unpacker is not None and (data or full):
+            try:
+                found = self._unpacker.decompress(data, _WINDOW)
+            except zlib.error:
+                # Deflate without zlib's header, as some servers send it; otherwise no
+                # program unpacks any more.
+                raw = None if self._begun else zlib.decompressobj(-zlib.MAX_WBITS)
+                self._unpacker, self._begun = raw, True
+                continue
+            self._begun = True
+            self._echo.pass_on(found)
+            full, data = len(found) == _WINDOW, self._unpacker.unconsumed_tail
+            if self._unpacker.eof:
+                data = self._unpacker.unused_data
+                self._unpacker = zlib.decompressobj(_GZIP_OR_ZLIB)
+            if full:
+                await asyncio.sleep(0)
+        return b"" if self._echo.waits else self.rest()
+
+    def rest(self) -> bytes:
+        """Return what was held back."""
         held, self._held = self._held, b""
         return held
 

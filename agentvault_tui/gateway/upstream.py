@@ -11,12 +11,14 @@ import asyncio
 import errno
 import ipaddress
 import os
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 import aiohttp
@@ -24,7 +26,7 @@ import certifi
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from agentvault_tui.gateway.echo import Echo, EchoedError
+from agentvault_tui.gateway.echo import Echo, EchoedError, PackedEcho
 from agentvault_tui.gateway.services import Service, ServiceOrigin
 from agentvault_tui.web.sockets import abort
 
@@ -39,6 +41,9 @@ _HEADERS: Final = 128
 _UNICAST: Final = ipaddress.IPv6Network("2000::/3")
 """All that IANA has allocated as global; others (site-local, IPv4-compatible) may still
 be routed to inner networks."""
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_PACKED: Final = frozenset({"gzip", "x-gzip", "deflate"})
+"""Encodings of answers that are searched for the credential."""
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 HOP_BY_HOP: Final = frozenset(
     (
@@ -273,6 +278,8 @@ class Answer:
         self.status = response.status
         self.headers = end_to_end(response.raw_headers)
         self.bytes_in = 0
+        self.packed: PackedEcho | None = None
+        """What searches the body besides, where it is compressed."""
         self._response = response
         self._outgoing = outgoing
         self._bounds = bounds
@@ -308,14 +315,21 @@ class Answer:
                     raise UpstreamError(
                         504, "upstream_timeout", "the answer is too long"
                     )
-                if clean := echo.pass_on(chunk):
+                if clean := await self._searched(echo.pass_on(chunk)):
                     yield clean
-            if rest := echo.rest():
+            if rest := await self._searched(echo.rest(), last=True):
                 yield rest
         except EchoedError:
             raise echoed() from None
         except (aiohttp.ClientError, OSError) as error:
             raise _fault(error) from None
+
+    async def _searched(self, piece: bytes, *, last: bool = False) -> bytes:
+        """Return what of a piece may be passed on, where the body is compressed."""
+        if self.packed is None:
+            return piece
+        found = await self.packed.pass_on(piece)
+        return found + self.packed.rest() if last else found
 
     def close(self) -> None:
         """Let go of the connection: reused where the answer was read to its end."""
@@ -420,12 +434,11 @@ class Upstream:
                 raise _fault(error) from None
             raise
         answer = Answer(response, outgoing, bounds, self._done)
-        if response.status == 101:
+        try:
+            answer.packed = _checked(response, outgoing)
+        except UpstreamError:
             answer.close()
-            raise UpstreamError(502, "upstream_reset", "the service changed protocols")
-        if outgoing.echo.is_in_headers(response.raw_headers):
-            answer.close()
-            raise echoed()
+            raise
         return answer
 
     def _done(self) -> None:
@@ -443,6 +456,33 @@ class Upstream:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+
+def _checked(response: aiohttp.ClientResponse, outgoing: Outgoing) -> PackedEcho | None:
+    """Check the head of an answer; return what searches its body, if compressed.
+
+    Raises:
+        UpstreamError: it must not be passed on, or is compressed, unasked, in a way
+            that is not searched.
+    """
+    echo = outgoing.echo
+    if response.status == 101:
+        raise UpstreamError(502, "upstream_reset", "the service changed protocols")
+    if echo.is_in_headers(response.raw_headers):
+        raise echoed()
+    if any(map(_CONTROL.search, chain(*response.raw_headers))):
+        text = "a header of the answer holds a control character"
+        raise UpstreamError(502, "upstream_reset", text)
+    if outgoing.method == "HEAD" or response.status in {204, 304}:
+        return None
+    said = ",".join(response.headers.getall("Content-Encoding", ())).lower().split(",")
+    codings = {one.strip() for one in said} - {"", "identity"}
+    if not codings or not echo.needles:
+        return None
+    if len(codings) > 1 or len(said) > 1 or not codings <= _PACKED:
+        text = "the answer is compressed in a way that may hide the credential"
+        raise UpstreamError(502, "credential_echoed", text)
+    return PackedEcho(echo.needles)
 
 
 def end_to_end(raw: tuple[tuple[bytes, bytes], ...]) -> list[tuple[bytes, bytes]]:

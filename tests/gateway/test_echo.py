@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import zlib
+from contextlib import nullcontext
 from itertools import pairwise
 from urllib.parse import quote
 
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentvault_tui.gateway.echo import Echo, EchoedError, needles
+from agentvault_tui.gateway.echo import Echo, EchoedError, PackedEcho, needles
 
 SECRET = b"sk/live+51HqLyj=Wd?rj"
 WRITTEN = [
@@ -78,3 +80,23 @@ def test_the_beginning_of_a_credential_waits_for_the_rest() -> None:
     echo = Echo(needles(SECRET))
     assert echo.pass_on(b"data sk/live+5") == b"data "
     assert echo.pass_on(b"other") == b"sk/live+5other"
+
+
+@given(
+    st.sampled_from([31, 15, -15]),
+    st.lists(st.integers(0, 120), max_size=8),
+    st.booleans(),
+)
+async def test_a_compressed_credential_is_found_wherever_pieces_end(
+    bits: int, cuts: list[int], found: bool
+) -> None:
+    """Gzip, zlib and bare deflate are searched; all else passes byte for byte."""
+    packer = zlib.compressobj(wbits=bits)
+    text = b"you sent " + (SECRET if found else SECRET[:-1]) + b"!"
+    data = packer.compress(text) + packer.flush()
+    places = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
+    echo, out = PackedEcho(needles(SECRET)), b""
+    with pytest.raises(EchoedError) if found else nullcontext():
+        for a, b in pairwise(places):
+            out += await echo.pass_on(data[a:b])
+        assert out + echo.rest() == data

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
+import zlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -329,6 +330,42 @@ async def test_an_endless_answer_ends_at_a_cap(
 
     stand.upstream.answer = endless
     assert 0 < len(await broken(stand, headers)) <= 1_200_000
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "raw", "br", "gzip, gzip"])
+async def test_a_credential_does_not_pass_compressed(
+    stand: Stand, headers: dict[str, str], coding: str
+) -> None:
+    """A service that compresses unasked what it was sent echoes the credential too."""
+    await stand.service(SERVICE)
+    text = b'{"authorization": "Bearer ' + SECRET.encode() + b'"}'
+    bits = {"deflate": 15, "raw": -15}.get(coding, 31)
+    packer = zlib.compressobj(wbits=bits)
+    packed = packer.compress(b"x" * 300_000 + text) + packer.flush()
+    named = {"raw": "deflate"}.get(coding, coding).encode()
+
+    async def echo(_: Received, writer: asyncio.StreamWriter) -> None:
+        length = b"Content-Length: %d\r\n\r\n" % len(packed)
+        writer.write(OK + b"Content-Encoding: " + named + b"\r\n" + length + packed)
+
+    stand.upstream.answer = echo
+    reply = await stand.client.get("/gw/api/x", headers=headers)
+    assert reply.headers["agentvault-error"] == "credential_echoed"
+
+
+async def test_a_header_with_a_control_character_is_no_answer(
+    stand: Stand, headers: dict[str, str]
+) -> None:
+    """What would steer a terminal is 502, and the call has its result."""
+    await stand.service(SERVICE)
+
+    async def steering(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK + b"X-E: \x1b]0;x\x07\r\nContent-Length: 0\r\n\r\n")
+
+    stand.upstream.answer = steering
+    reply = await stand.client.get("/gw/api/x", headers=headers)
+    assert reply.headers["agentvault-error"] == "upstream_reset"
+    assert [end for _, end in await stand.records()][-1] == "failed"
 
 
 async def test_a_compressed_answer_passes_unread(
