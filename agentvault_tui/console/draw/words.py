@@ -116,6 +116,8 @@ def style(palette: Palette, event: EventRow) -> Style:
         return palette.waiting
     if event.type in _DECIDED:
         return palette.strong
+    if event.type == "gateway.result" and not event.reason.startswith(("2", "3")):
+        return palette.waiting
     if event.type in _DAILY:
         return palette.allowed
     return palette.danger if loud(event) else palette.text
@@ -132,6 +134,11 @@ def beside(event: EventRow, said: str) -> list[str]:
     on = " ".join(part for part in (event.note, place(event)) if part)
     parts = (on, "" if said == deed(event) else said)
     return [part for part in parts if part]
+
+
+def came(event: EventRow) -> str:
+    """Say what came of a call, beside its word; empty for any other event."""
+    return event.reason.partition(" ")[2] if event.type == "gateway.result" else ""
 
 
 def why(mirror: Mirror, event: EventRow) -> str:

@@ -12,6 +12,7 @@ from agentvault_tui.console.draw.agent import AgentContext
 from agentvault_tui.console.draw.glyphs import SPOKEN
 from agentvault_tui.console.draw.lines import Pen, Row
 from agentvault_tui.console.draw.stepup import StepUpFacts, whole
+from agentvault_tui.console.draw.words import came as came_of
 from agentvault_tui.console.draw.words import population, why
 from agentvault_tui.console.state import revocations
 from agentvault_tui.console.state.activity import ActivityRow
@@ -60,6 +61,8 @@ def of_event(mirror: Mirror, event: EventRow) -> str:
 def of_row(mirror: Mirror, fold: Fold) -> str:
     """Tell a row of the audit: what was decided, and how it stands since."""
     said, state = of_event(mirror, fold.head), fold.state
+    if came := came_of(state):
+        return f"{said} {state.word} {came}."
     return f"{said} {state.word} {clock_time(state.time)}." if fold.later else said
 
 

@@ -15,7 +15,7 @@ from agentvault_tui.console.draw.layout import Box
 from agentvault_tui.console.draw.lines import Row, cells
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.screens.base import PaneScreen
-from agentvault_tui.console.state.moments import countdown
+from agentvault_tui.console.state.moments import countdown, size
 from agentvault_tui.console.state.records import AgentRow, CallRow
 from agentvault_tui.console.term.keyed import moves
 from agentvault_tui.console.widgets.bars import KeyBar, StepUpBar
@@ -204,12 +204,3 @@ class CallsScreen(PaneScreen):
     def action_copy(self) -> None:
         if call := self.calls.call:
             copy(self.app, "call id", call.id)
-
-
-def size(count: int) -> str:
-    """Write a number of bytes, in thousands."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count} {unit}"
-        count //= 1000
-    return f"{count:,} GB"

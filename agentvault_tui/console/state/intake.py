@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import urlsplit
 
-from agentvault_tui.clock import parse_iso
+from agentvault_tui.clock import parse_iso, span
+from agentvault_tui.console.state.moments import size
 from agentvault_tui.console.state.records import (
     RISKS,
     AgentRow,
@@ -50,6 +51,7 @@ from agentvault_tui.operator_api.shapes import (
 )
 from agentvault_tui.text import Shown, visible
 
+RESULT: Final = "gateway.result"
 _WHOLE: Final = 700_000
 """More cells than the largest field the broker lets in can become."""
 _NAME: Final = 80
@@ -254,7 +256,7 @@ class Intake:
             word(told.action),
             word(told.resource),
             told.outcome if told.outcome in OUTCOMES else "",
-            self.shown(told.reason),
+            self.shown(_ended(told) if told.type == RESULT else told.reason),
             word(told.rule),
             self.shown(told.decision_id, _NAME),
             self.shown(_gist(parameters), _NAME) if parameters else _NOTHING,
@@ -385,6 +387,24 @@ def _gist(parameters: object) -> str:
     if isinstance(count := known.get("count"), int):
         words.append(f"{count:,} item{'s' * (count != 1)}")
     return ", ".join(words)
+
+
+def _ended(result: EventInfo) -> str:
+    """Say how a call ended: its status first, or why it has none."""
+    detail = result.detail
+    ended, status = detail.get("ended"), detail.get("status")
+    came, took = detail.get("bytes_in"), detail.get("ms")
+    if ended == "unknown":
+        return "unknown (the broker stopped)"
+    bytes_in = size(came) if isinstance(came, int) else "nothing"
+    if ended == "cut":
+        by = f" by {detail['cut_by']}" if detail.get("cut_by") else ""
+        return f"cut at {bytes_in}{by}"
+    if ended == "failed":
+        return f"failed at {bytes_in}: {result.reason or 'it broke off'}"
+    took = took if isinstance(took, int) else 0
+    within = f"{took} ms" if took < 10_000 else span(took / 1000)
+    return f"{status or 'done'} in {within}, {bytes_in}"
 
 
 def _host(issuer: str) -> str:

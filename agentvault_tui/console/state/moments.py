@@ -116,3 +116,14 @@ def clock_time(moment: datetime) -> str:
 
 def plural(count: int, word: str) -> str:
     return f"{count:,} {word}" + ("" if count == 1 else "s")
+
+
+def size(count: float) -> str:
+    """Write a number of bytes, in thousands."""
+    unit = "B"
+    for larger in ("kB", "MB", "GB"):
+        if count < 1000:
+            break
+        count, unit = count / 1000, larger
+    digits = f"{count:.1f}" if unit != "B" and count < 10 else f"{int(count):,}"
+    return f"{digits} {unit}"

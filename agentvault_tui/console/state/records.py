@@ -354,6 +354,8 @@ class EventRow(NamedTuple):
         """The word it is shown and found by."""
         if self.outcome:
             return self.outcome.upper()
+        if self.type == "gateway.result":
+            return self.reason.partition(" ")[0].upper()
         if self.type == "upstream.revocation" and self.resource.startswith(AT):
             return "PROVIDER"
         if self.type == "token.revoked" and self.reason == "handed back":

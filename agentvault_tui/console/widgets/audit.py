@@ -163,6 +163,7 @@ class AuditPane(Pane, can_focus=True):
         ]
         if what:
             said = "" if event.outcome == "denied" else words.why(self.mirror, event)
+            said = words.came(state) or said
             most = None if width >= _ROOMY else 1
             where = "  ".join(words.beside(event, said)[:most])
             rest = max(room - who - what - 2, 1) + max(_OUTCOME - cell_width(word), 0)

@@ -15,7 +15,8 @@ from textual.pilot import Pilot
 from agentvault_tui.console.dialogs.cut import CutDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.screens.agent import AgentScreen
-from agentvault_tui.console.screens.calls import CallsScreen, size
+from agentvault_tui.console.screens.calls import CallsScreen
+from agentvault_tui.console.state.moments import size
 
 Board = tuple[Pilot[Any], FakeOperator]
 
@@ -67,7 +68,7 @@ async def test_each_call_has_agent_route_age_and_bytes(board: Board) -> None:
     assert "streaming" in download
     assert "GET /files/export.zip" in download
     assert "41 MB ↓" in download
-    assert "3 kB ↑" in mail
+    assert "3.1 kB ↑" in mail
     assert "2 in flight, 1 held" in text_of(pilot.app)
 
 
@@ -153,8 +154,49 @@ async def test_without_calls_the_screen_says_so(short: Path) -> None:
             assert "No call is in flight or held." in text_of(pilot.app)
 
 
+@pytest.mark.parametrize(
+    ("result", "reason", "words"),
+    [
+        ({"ended": "done", "status": 200, "ms": 212}, None, "200 in 212 ms, 3.1 kB"),
+        ({"ended": "done", "status": 201, "ms": 20_232}, None, "201 in 20 s, 3.1 kB"),
+        ({"ended": "cut", "status": 200, "cut_by": "alice"}, None, "by alice"),
+        ({"ended": "failed", "status": None}, "upstream_reset", "upstream_reset"),
+        ({"ended": "unknown", "bytes_in": None}, None, "(the broker stopped)"),
+    ],
+)
+async def test_attempt_and_result_are_one_row_that_completes(
+    short: Path, result: dict[str, Any], reason: str | None, words: str
+) -> None:
+    """The row of an allowed call says how it ended, once it has."""
+    with FakeOperator(short / "s.sock") as fake:
+        agent = fake.add_agent("email-agent", "send:email")
+        said = {"action": "send:email", "resource": "mail:outbox"}
+        same = {**said, "decision_id": "dec_1"}
+        fake.add_event("gateway.attempt", agent, outcome="allowed", **same)
+        async with running(console(fake.socket, short), (200, 30)) as pilot:
+            app: Any = pilot.app
+
+            def audit() -> list[str]:
+                lines = text_of(app).splitlines()
+                return [line for line in lines if "mail:outbox" in line]
+
+            (before,) = audit()
+            assert before.rstrip().endswith("ALLOWED")
+            detail = {"bytes_in": 3_100, **result}
+            fake.add_event(
+                "gateway.result", agent, reason=reason, detail=detail, **same
+            )
+            await settle(pilot, lambda: len(app.desk.mirror.events) == 2)
+            (after,) = audit()
+            word = str(result["status"] if result["ended"] == "done" else "")
+            assert after.rstrip().endswith(word or result["ended"].upper())
+            assert words.removeprefix(f"{word} ") in after
+            row = app.desk.mirror.events[-1]
+            assert words in row.reason
+
+
 def test_sizes_are_rounded_down() -> None:
     """Bytes are written in thousands, with their unit."""
     assert [size(n) for n in (0, 999, 3_100, 41_999_999, 5_000_000_000)] == [
-        *("0 B", "999 B", "3 kB", "41 MB", "5 GB")
+        *("0 B", "999 B", "3.1 kB", "41 MB", "5.0 GB")
     ]
