@@ -105,6 +105,7 @@ class FakeOperator(FakeState):
                 self._route(calls.DECIDE, self._decide),
                 self._route(calls.STEPUP, self._one_stepup),
                 self._route(calls.BEFORE, self._before),
+                self._route(calls.SERVICES, self._services),
                 self._route(calls.IN_FLIGHT, self._in_flight),
                 self._route(calls.CUT_CALL, self._cut_call),
                 self._route(calls.REVOKE, self._revoke),
@@ -299,6 +300,9 @@ class FakeOperator(FakeState):
         }
         self.put_stepup(stepup)
         return stepup
+
+    async def _services(self, _: Request) -> Any:
+        return {"services": self.services, "problems": self.broken_files}
 
     async def _in_flight(self, _: Request) -> Any:
         return {"calls": list(self.calls.values())}

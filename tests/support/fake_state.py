@@ -50,6 +50,8 @@ class FakeState:
         self.stepups: dict[str, dict[str, Any]] = {}
         self.calls: dict[str, dict[str, Any]] = {}
         """In flight and held."""
+        self.services: list[dict[str, Any]] = []
+        self.broken_files: dict[str, str] = {}
         self.events: list[dict[str, Any]] = []
         self.bodies: dict[int, str] = {}
         self.befores: dict[int, str] = {}
@@ -195,6 +197,21 @@ class FakeState:
         }
         self.act(lambda: self.put_call(call))
         return call
+
+    def add_service(self, name: str, **more: Any) -> None:
+        service = {
+            "name": name,
+            "origin": f"https://api.{name}.test",
+            "unmatched": "deny",
+            "allow_private": False,
+            "credential": {"kind": "bearer", "secret": name, "connection": None},
+            "routes": [],
+            "health": "ok",
+            "problem": None,
+            "last_used_at": iso(self.now - timedelta(seconds=12)),
+            **more,
+        }
+        self.act(lambda: self.services.append(service))
 
     def put_call(self, call: dict[str, Any]) -> None:
         self.calls[call["id"]] = call

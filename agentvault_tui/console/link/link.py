@@ -23,6 +23,7 @@ from agentvault_tui.console.state.records import (
     LinkState,
     Restored,
     Revoked,
+    ServiceRow,
     StepUpRow,
 )
 from agentvault_tui.errors import AgentVaultError, RefusedError
@@ -332,6 +333,9 @@ class BrokerLink:
         """Read the events that share a decision; also whether that is all."""
         found = await self._client.call(calls.STORY, seq=seq)
         return list(map(self.mirror.intake.event, found.events)), found.complete
+
+    async def services(self) -> list[ServiceRow]:
+        return self.mirror.intake.services(await self._client.call(calls.SERVICES))
 
     async def before(self, stepup_id: str, limit: int = 5) -> tuple[StepUpRow, ...]:
         """Read the last decisions about the same agent and action, latest first."""

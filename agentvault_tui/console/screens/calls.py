@@ -1,8 +1,8 @@
-"""Calls in flight: what agents do through the gateway right now, and cutting one."""
+"""Calls in flight and services: what agents do through the gateway right now."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
@@ -15,11 +15,12 @@ from agentvault_tui.console.draw.layout import Box
 from agentvault_tui.console.draw.lines import Row, cells
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.screens.base import PaneScreen
-from agentvault_tui.console.state.moments import countdown, size
-from agentvault_tui.console.state.records import AgentRow, CallRow
+from agentvault_tui.console.state.moments import ago, countdown, size
+from agentvault_tui.console.state.records import AgentRow, CallRow, ServiceRow
 from agentvault_tui.console.term.keyed import moves
 from agentvault_tui.console.widgets.bars import KeyBar, StepUpBar
 from agentvault_tui.console.widgets.pane import Painted, Pane
+from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.text import cell_width
 
 _STATE = 10
@@ -28,6 +29,10 @@ _NARROW = 100
 """Below this width names and services have narrower columns."""
 _END = 20
 """Cells of age and bytes."""
+
+
+_SERVICES_EVERY = 5.0
+"""Seconds between two looks at how services are."""
 
 
 class CallMoved(Message):
@@ -133,6 +138,42 @@ class CallsPane(Pane, can_focus=True):
             self.app.push_screen(CutDialog(self.desk, call))
 
 
+class ServicesPane(Pane):
+    """A line for each service: how its last calls went, what is wrong first."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk, id="services")
+        self.rows: list[ServiceRow] = []
+        self.problem = ""
+        """Why the rows are not the latest; in words that can be shown."""
+
+    def draw(self, width: int, height: int) -> Sequence[Painted]:
+        p, hidden = self.pen.palette, len(self.rows) - (height - 1)
+        title: Row = (("Services", p.title), (f"  {self.problem}", p.waiting))
+        shown = self.rows[: height - 1 - (hidden > 0)]
+        rows = [(self._row(row, width), None) for row in shown]
+        if hidden > 0:
+            more = f"  {len(self.rows) - len(shown):,} more: agentvault services list"
+            rows.append((((more, p.muted),), None))
+        return [(((" ", p.text), *title), None), *rows]
+
+    def _row(self, row: ServiceRow, width: int) -> Row:
+        pen, p = self.pen, self.pen.palette
+        now, used = self.mirror.clock.now(), row.last_used_at
+        when = f"last used {ago(used, now)}" if used else "not used since the start"
+        style = p.danger if row.health == "broken" else p.waiting
+        said = row.problem or f"{when}, {row.credential}"
+        name = pen.clip(row.name, _NAME - 1)
+        start: Row = (
+            (f"  {row.health.ljust(_STATE)}", style if row.problem else p.accent),
+            (name + " " * (_NAME - cell_width(name)), p.strong),
+        )
+        room = max(width - cells(start) - 1, 8)
+        origin = pen.clip(row.origin, max(room // 2, 8)) + "  " if row.origin else ""
+        text = pen.clip(said, max(room - cell_width(origin), 8))
+        return (*start, (origin, p.muted), (text, style if row.problem else p.text))
+
+
 class CallsScreen(PaneScreen):
     """Show calls in flight; keys act on the one under the cursor, and its agent."""
 
@@ -141,20 +182,40 @@ class CallsScreen(PaneScreen):
         self.waiting = StepUpBar(desk, id="waiting")
         self.calls = CallsPane(desk)
         self.keybar = KeyBar(desk, id="keys")
-        self.panes = (self.masthead, self.waiting, self.calls, self.keybar)
+        self.services = ServicesPane(desk)
+        self.panes = (
+            *(self.masthead, self.waiting),
+            *(self.calls, self.services, self.keybar),
+        )
         self.big = self.calls
         self._seen = -1
+        self._read_at = float("-inf")
 
     def on_mount(self) -> None:
         self.calls.focus()
         self.begin()
 
     def take(self) -> None:
-        version = self.desk.mirror.versions.calls
+        mirror, now = self.desk.mirror, self.desk.mirror.clock.boot()
+        if mirror.link.live and now - self._read_at >= _SERVICES_EVERY:
+            self._read_at = now
+            read: Callable[[], Awaitable[None]] = self._read_services
+            self.run_worker(read, group="services", exclusive=True)
+        version = mirror.versions.calls
         changed, self._seen = version != self._seen, version
         if not self.covered and not self.repaint() and changed:
             self.calls.paint()
             self.show_keys()
+
+    async def _read_services(self) -> None:
+        pane = self.services
+        try:
+            pane.rows, pane.problem = await self.link.services(), ""
+        except AgentVaultError as error:
+            why = self.desk.mirror.intake.shown(error.what, 80)
+            pane.problem = f"not read: {why}"
+        self.place()
+        pane.paint()
 
     def plan(self, width: int, height: int) -> Mapping[str, Box]:
         head = min(self.masthead.wanted(width), max(height // 3, 1))
@@ -166,7 +227,12 @@ class CallsScreen(PaneScreen):
             boxes["waiting"] = Box(0, head, width, 1)
             head += 1
         head += height > 16
-        return boxes | {"calls": Box(0, head, width, max(height - 1 - head, 1))}
+        room = max(height - 1 - head, 1)
+        low = min(len(self.services.rows) + 1, room // 3)
+        if (self.services.rows or self.services.problem) and low > 1:
+            boxes["services"] = Box(0, height - 1 - low, width, low)
+            room -= low + 1
+        return boxes | {"calls": Box(0, head, width, room)}
 
     def stops(self) -> Sequence[Pane]:
         return [self.calls]

@@ -26,6 +26,7 @@ from agentvault_tui.console.state.records import (
     LiveToken,
     PanicState,
     ScopeRow,
+    ServiceRow,
     SharedAccount,
     StatusRow,
     StepUpRow,
@@ -44,6 +45,7 @@ from agentvault_tui.operator_api.shapes import (
     DeviceInfo,
     PastAgentInfo,
     ScopeInfo,
+    ServiceList,
     StatusInfo,
     StepInfo,
     StepUpInfo,
@@ -278,6 +280,31 @@ class Intake:
             told.status,
             self.shown(told.stepup_id, _NAME),
         )
+
+    def services(self, told: ServiceList) -> list[ServiceRow]:
+        """Convert the services, and files that hold none; what is wrong comes first."""
+        rows = [
+            ServiceRow(
+                self.shown(one.name, _NAME),
+                self.shown(one.origin),
+                self.shown(one.credential.kind, 20),
+                self.shown(one.health, 20),
+                self.shown(one.problem, 400),
+                moment(one.last_used_at),
+            )
+            for one in told.services
+        ]
+        known = {f"{one.name}.toml" for one in told.services}
+        broken = Shown("broken")
+        rows += [
+            ServiceRow(
+                *(self.shown(file, _NAME), _NOTHING, _NOTHING, broken),
+                *(self.shown(problem, 400), None),
+            )
+            for file, problem in told.problems.items()
+            if file not in known
+        ]
+        return sorted(rows, key=lambda row: (not row.problem, row.name))
 
     def status(self, told: StatusInfo) -> StatusRow:
         panic = told.panic

@@ -328,6 +328,19 @@ class CallRow(NamedTuple):
         return f"{self.method} {self.path}"
 
 
+class ServiceRow(NamedTuple):
+    """A service of the gateway, and how its last calls went."""
+
+    name: Shown
+    origin: Shown
+    credential: Shown
+    """The kind that is attached."""
+    health: Shown
+    """``ok``, ``unused``, ``failing`` or ``broken``."""
+    problem: Shown
+    last_used_at: datetime | None
+
+
 class EventRow(NamedTuple):
     """One line of the audit."""
 

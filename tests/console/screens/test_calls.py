@@ -154,6 +154,36 @@ async def test_without_calls_the_screen_says_so(short: Path) -> None:
             assert "No call is in flight or held." in text_of(pilot.app)
 
 
+async def test_each_service_says_how_its_last_calls_went(short: Path) -> None:
+    """What is wrong with a service comes first, in words; a broken file is told too."""
+    with FakeOperator(short / "s.sock") as fake:
+        calls(fake)
+        fake.add_service("gmail")
+        failing = {"health": "failing", "problem": "the service does not answer"}
+        fake.add_service("stripe", **failing)
+        fake.add_service("slack", health="unused", last_used_at=None)
+        fake.broken_files["files.toml"] = HOSTILE[0] + "no origin"
+        async with running(console(fake.socket, short)) as pilot:
+            await pilot.press("c")
+            app: Any = pilot.app
+            await settle(pilot, lambda: bool(getattr(app.screen, "services", None)))
+            await settle(pilot, lambda: bool(app.screen.services.rows))
+            text = text_of(app)
+            low = text.partition("Services")[2].splitlines()[1:5]
+            assert low[0].split()[:2] == ["broken", "files.toml"]
+            assert "no origin" in low[0]
+            assert "\x1b" not in text
+            assert low[1].split()[:3] == [
+                "failing",
+                "stripe",
+                "https://api.stripe.test",
+            ]
+            assert "the service does not answer" in low[1]
+            assert low[2].split()[:2] == ["ok", "gmail"]
+            assert "last used 12 s ago" in low[2]
+            assert "not used since the start" in low[3]
+
+
 @pytest.mark.parametrize(
     ("result", "reason", "words"),
     [
