@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from agentvault_tui.gateway.refusals import crowded, too_large
@@ -36,6 +37,21 @@ class BodyRoom:
         self._taken[agent_id] += size
         if self._taken[agent_id] > AGENTS_BODIES or self._taken.total() > ALL_BODIES:
             raise crowded()
+
+    @contextmanager
+    def counted(self, agent_id: AgentId) -> Iterator[Callable[[int], None]]:
+        """Count bytes while a block runs; yield what counts more of them."""
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            taken += size
+            self.take(agent_id, size)
+
+        try:
+            yield take
+        finally:
+            self.give_back(agent_id, taken)
 
     def give_back(self, agent_id: AgentId, size: int) -> None:
         """Count *size* bytes no more."""

@@ -21,7 +21,7 @@ from agentvault_tui.broker.audience import PREFIX, mcp_server_of
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.gateway.admission import Admission
 from agentvault_tui.gateway.app import body_receiver
-from agentvault_tui.gateway.body import BODY_CAP
+from agentvault_tui.gateway.body import BODY_CAP, BodyRoom
 from agentvault_tui.gateway.calls import Caller, Calls
 from agentvault_tui.gateway.credentials import Credentials, take_token
 from agentvault_tui.gateway.mcp import results
@@ -103,6 +103,7 @@ class McpApp:
         self._relay = McpRelay(broker, calls, processes, credentials, upstream)
         self._calls = McpCalls(broker, calls, admission, self._relay)
         self._sessions = McpSessions()
+        self._room = BodyRoom()
         self._at_once: dict[str, tuple[McpServer, float, list[str]]] = {}
         """By server: until when these are the scopes that are issued at once."""
 
@@ -205,33 +206,34 @@ class McpApp:
             return
         gone = asyncio.get_running_loop().create_future()
         writer.exchange.on_gone = lambda: _settle(gone)
-        body = await _read(receive, BODY_CAP)
-        try:
-            writer.message = message = read_message(body)
-            version = _version(message, shown.headers, session)
-            await self._dispatch(
-                AskedMessage(
-                    server=server,
-                    caller=caller,
-                    message=message,
-                    version=version,
-                    headers=shown.headers,
-                    session=session,
-                    writer=writer,
-                    gone=gone,
-                    audience=audience,
+        with self._room.counted(caller.agent.id) as take:
+            body = await _read(receive, BODY_CAP, take)
+            try:
+                writer.message = message = read_message(body)
+                version = _version(message, shown.headers, session)
+                await self._dispatch(
+                    AskedMessage(
+                        server=server,
+                        caller=caller,
+                        message=message,
+                        version=version,
+                        headers=shown.headers,
+                        session=session,
+                        writer=writer,
+                        gone=gone,
+                        audience=audience,
+                    )
                 )
-            )
-        except McpError as error:
-            await writer.fail(error)
-        except UpstreamError as error:
-            await writer.fail(
-                McpError(INTERNAL_ERROR, error.text, {"error": error.code})
-            )
-        except SessionGoneError:
-            if session is not None:
-                self._sessions.end(session)
-            raise _no_session() from None
+            except McpError as error:
+                await writer.fail(error)
+            except UpstreamError as error:
+                await writer.fail(
+                    McpError(INTERNAL_ERROR, error.text, {"error": error.code})
+                )
+            except SessionGoneError:
+                if session is not None:
+                    self._sessions.end(session)
+                raise _no_session() from None
 
     def _audience(self, server: McpServer, caller: Caller) -> str | None:
         """Return for which URL the caller's token is good, if for one.
@@ -460,17 +462,21 @@ def _version(
     return said[0] if said else LEGACY[-1]
 
 
-async def _read(receive: Receive, cap: int) -> bytes:
-    """Return the whole body.
+async def _read(
+    receive: Receive, cap: int, take: Callable[[int], None] | None = None
+) -> bytes:
+    """Return the whole body; *take* is told of each piece's size.
 
     Raises:
-        CallRefusedError: 413.
+        CallRefusedError: 413; 503 where too much is in memory.
     """
     pieces, size = [], 0
     next_piece = body_receiver(receive)
     while piece := await next_piece():
         pieces.append(piece)
         size += len(piece)
+        if take is not None:
+            take(len(piece))
         if size > cap:
             raise too_large(cap)
     return b"".join(pieces)

@@ -15,6 +15,7 @@ from support.mcp_stand import MODERN, TOOLS, Client, McpStand, messages
 
 from agentvault_tui.broker.usecases.revoke import change_scopes, panic, revoke_agent
 from agentvault_tui.broker.usecases.stepup import deny
+from agentvault_tui.gateway import body as body_module
 from agentvault_tui.gateway.calls import Calls
 
 HELD = {"name": "delete_file", "arguments": {"path": "/a"}}
@@ -599,6 +600,19 @@ async def test_a_session_is_its_agents_alone(mcp: McpStand) -> None:
     ended = await mcp.stand.client.delete("/mcp/files", headers=headers)
     assert ended.status_code == 200
     assert (await one.send("tools/list")).status_code == 404
+
+
+async def test_an_agents_messages_in_memory_are_bounded(
+    mcp: McpStand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Past its share a message is 503, and what was read of it is let go of."""
+    client = await mcp.client("modern")
+    monkeypatch.setattr(body_module, "AGENTS_BODIES", 4_000)
+    body, headers = client.request("tools/list", None)
+    large = await client.post({**body, "padding": "x" * 4_000}, headers)
+    assert large.status_code == 503
+    for _ in range(30):
+        assert (await client.post(body, headers)).status_code == 200
 
 
 async def test_other_methods_are_decided_or_not_served(mcp: McpStand) -> None:
