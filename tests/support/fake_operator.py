@@ -340,6 +340,9 @@ class FakeOperator(FakeState):
         if agent is None:
             return problem(404, "no agent has that id", "")
         cut = len(agent["tokens"])
+        flying = [c for c in self.calls.values() if c["agent_id"] == agent["id"]]
+        for call in flying:
+            self.send("call", {**self.calls.pop(call["id"]), "state": "ended"})
         agent.update(status="revoked", tokens=[], revoked_at=iso(self.now))
         self.put_agent(agent)
         self.record("agent.revoked", agent, reason=body.get("reason", ""))
@@ -347,6 +350,8 @@ class FakeOperator(FakeState):
             "agent": agent,
             "tokens_revoked": cut,
             "stepups_cancelled": 0,
+            "calls_cut": len(flying),
+            "calls_sent": sum(call["state"] == "streaming" for call in flying),
             "effective_ms": 1.2,
             "upstream": [{"step": "vault grant", "status": "pending", "ms": None}],
         }

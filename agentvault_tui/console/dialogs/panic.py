@@ -55,7 +55,10 @@ class PanicDialog(Confirm):
         tokens = sum(mirror.live_tokens(agent_id) for agent_id in mirror.agents)
         waiting = len(mirror.open_stepups())
         agents = population(mirror)
-        cuts = f"{plural(tokens, 'token')}, {plural(waiting, 'step-up')} of {agents}"
+        calls = sum(not call.held for call in mirror.calls.values())
+        flying = f", {plural(calls, 'call')} in flight" if calls else ""
+        cuts = f"{plural(tokens, 'token')}, {plural(waiting, 'step-up')}{flying}"
+        cuts = f"{cuts} of {agents}"
         until = "someone lifts it, nothing is issued, active or redeemed"
         rows: list[Row] = [
             pen.fact("Cuts now", (cuts, palette.strong)),
@@ -91,13 +94,12 @@ class PanicDialog(Confirm):
         cut = self.stopped
         if cut is None:
             return []
-        tokens = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
         agents = population(self.desk.mirror)
         return [
             pen.stage("done", "closed here", f"{cut.effective_ms:.1f} ms"),
             *cautioned(pen, cut, width),
             EMPTY,
-            pen.fact("Ended", (f"{tokens} of {agents}", pen.palette.strong)),
+            pen.fact("Ended", (f"{cut.ended} of {agents}", pen.palette.strong)),
             EMPTY,
             *pen.paragraph(
                 "Nothing is served until someone presses "

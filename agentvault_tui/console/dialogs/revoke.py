@@ -20,7 +20,7 @@ from agentvault_tui.console.dialogs.confirm import Confirm, cautioned
 from agentvault_tui.console.draw.agent import ends, waits
 from agentvault_tui.console.draw.lines import EMPTY, Pen, Row
 from agentvault_tui.console.draw.upstream import counting, left
-from agentvault_tui.console.state.moments import clock_time, plural
+from agentvault_tui.console.state.moments import clock_time
 from agentvault_tui.console.state.records import (
     AgentRow,
     Restored,
@@ -83,12 +83,11 @@ class RevokeDialog(Confirm):
         cut = self.cut
         if cut is None:
             return []
-        ended = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
         here = f"{cut.effective_ms:.1f} ms"
         row = self._row
         known = [s for s in row.upstream or cut.upstream if s.status != "withdrawn"]
         steps = [_upstream(pen, step) for step in known]
-        answered = f"{ended}, answered after {cut.round_trip_ms:.1f} ms"
+        answered = f"{cut.ended}, answered after {cut.round_trip_ms:.1f} ms"
         return [
             pen.stage("done", "closed here", here),
             *(steps or [pen.stage("done", "tenant", "holds nothing of it")]),
@@ -206,13 +205,12 @@ class RestoreDialog(Confirm):
 
     def outcome(self, pen: Pen, width: int) -> list[Row]:
         if (cut := self.cut) is not None:
-            ended = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
             here = f"{cut.effective_ms:.1f} ms"
             return [
                 pen.stage("done", "closed here", here),
                 *cautioned(pen, cut, width),
                 EMPTY,
-                pen.fact("Ended", (ended, pen.palette.strong)),
+                pen.fact("Ended", (cut.ended, pen.palette.strong)),
             ]
         took = f"{self.restored.round_trip_ms:.1f} ms" if self.restored else ""
         rows = [pen.stage("done", "served again", took), EMPTY]

@@ -25,7 +25,7 @@ from agentvault_tui.console.messages import ShowAgent
 from agentvault_tui.console.state.body import READING, unread
 from agentvault_tui.console.state.presence import listed
 from agentvault_tui.console.state.records import StepUpRow
-from agentvault_tui.console.state.stepups import changes
+from agentvault_tui.console.state.stepups import changes, stages_of
 from agentvault_tui.console.term.keyed import moves
 from agentvault_tui.console.widgets.line_input import LineInput
 from agentvault_tui.errors import AgentVaultError
@@ -381,7 +381,8 @@ class StepUpDialog(Dialog[None]):
     def _remark(self, pen: Pen) -> Row:
         row, now = self.row, self.clock.now()
         if not row.open:
-            return ((str(row.status), pen.palette.muted),)
+            word = stages_of(row).used if row.status == "redeemed" else str(row.status)
+            return ((word, pen.palette.muted),)
         sure = self.desk.mirror.link.live
         request = pen.ends("request", row.remaining(now), sure=sure)
         if row.device is None:

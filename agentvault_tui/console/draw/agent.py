@@ -345,7 +345,9 @@ def ends(mirror: Mirror, agent: AgentRow, activity: ActivityRow | None = None) -
         elevated = min(max(elevated, activity.elevated), tokens)
     kind = f" ({elevated} elevated)" if elevated else ""
     waiting = plural(len(mirror.open_stepups(agent.id)), "step-up")
-    return f"{plural(tokens, 'token')}{kind}, {waiting}"
+    calls = [c for c in mirror.calls.values() if c.agent_id == agent.id and not c.held]
+    flying = f", {plural(len(calls), 'call')} in flight" if calls else ""
+    return f"{plural(tokens, 'token')}{kind}, {waiting}{flying}"
 
 
 def waits(pen: Pen, stepup: StepUpRow, now: datetime, width: int) -> Row:

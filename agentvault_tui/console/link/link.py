@@ -397,6 +397,8 @@ class BrokerLink:
             self.mirror.intake.upstream(told.upstream),
             told.kept,
             told.agents or 0,
+            told.calls_cut,
+            told.calls_sent,
         )
 
     async def restore(self, agent_id: str) -> Restored:

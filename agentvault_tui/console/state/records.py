@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
 
+from agentvault_tui.console.state.moments import plural
 from agentvault_tui.operator_api.shapes import OPEN
 from agentvault_tui.text import Shown
 
@@ -461,6 +462,18 @@ class Revoked:
     everything) or ``memory``."""
     agents: int = 0
     """How many, when all were meant."""
+    calls: int = 0
+    """Cut in flight."""
+    sent: int = 0
+    """Of those, how many the service had whole already."""
+
+    @property
+    def ended(self) -> str:
+        """Count what it ended, in words."""
+        ended = f"{plural(self.tokens, 'token')}, {plural(self.stepups, 'step-up')}"
+        if self.calls:
+            ended += f", {plural(self.calls, 'call')}"
+        return f"{ended} ({self.sent} sent whole)" if self.sent else ended
 
 
 @dataclass(frozen=True, slots=True)

@@ -191,6 +191,7 @@ async def test_each_stage_says_what_happens_there(
         stand.redeem(row.id)
         await shown(app, pilot)
         assert f"✓ {used}" in said(app)
+        assert f"─ {used} ─┐" in text_of(app)
         assert kind == "token" or "token" not in said(app)
 
 

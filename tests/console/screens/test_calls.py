@@ -13,6 +13,7 @@ from support.fake_operator import FakeOperator
 from textual.pilot import Pilot
 
 from agentvault_tui.console.dialogs.cut import CutDialog
+from agentvault_tui.console.dialogs.revoke import RevokeDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.screens.agent import AgentScreen
 from agentvault_tui.console.screens.calls import CallsScreen
@@ -95,6 +96,19 @@ async def test_x_then_y_cuts_the_call_under_the_cursor(board: Board) -> None:
     await again(pilot)
     assert len(rows(pilot)) == 2
     assert "export.zip" not in text_of(pilot.app)
+
+
+async def test_a_revoke_says_which_calls_it_cuts_and_cut(board: Board) -> None:
+    """`r` acts on the call's agent: its plan and its outcome count calls in flight."""
+    pilot, _ = board
+    mirror = pilot.app.desk.mirror  # type: ignore[attr-defined]
+    await pilot.press("j", "r")
+    await settle(pilot, lambda: isinstance(pilot.app.screen, RevokeDialog))
+    assert "0 tokens, 0 step-ups, 2 calls in flight" in text_of(pilot.app)
+    mirror.clock.advance(0.6)
+    await pilot.press("y")
+    await settle(pilot, lambda: len(mirror.calls) == 1)
+    await settle(pilot, lambda: "2 calls (1 sent whole)" in text_of(pilot.app))
 
 
 async def test_the_cursor_is_a_call_and_not_a_row(board: Board) -> None:
