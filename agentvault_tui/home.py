@@ -158,6 +158,11 @@ class Home:
         check_socket_path(socket or self.socket)
         for folder in (self.data, self.config, self.keys, self.tenant, self.run):
             private_folder(folder)
+        for name in ("services", "mcp", "hosts"):
+            # For people to write files in. One that is there stays as they have it: it
+            # may be a link to a folder under version control.
+            if not os.path.lexists(self.config / name):
+                private_folder(self.config / name)
 
 
 def private_folder(folder: Path) -> None:

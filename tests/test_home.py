@@ -102,6 +102,19 @@ def test_a_platform_folder_may_be_our_link(tmp_path: Path) -> None:
         check_trusted(link, may_be_link=True)
 
 
+def test_a_start_makes_the_folders_that_people_write_in(tmp_path: Path) -> None:
+    """Private ones; what stands there under such a name already stays as it is."""
+    (tmp_path / "kept").mkdir(mode=0o750)
+    home = Home.locate(folder(tmp_path / "home"))
+    (home.config / "mcp").symlink_to(tmp_path / "kept")
+    home.prepare()
+    for name in ("services", "hosts"):
+        assert (home.config / name).stat().st_mode & 0o7777 == 0o700
+    assert (home.config / "mcp").is_symlink()
+    assert (tmp_path / "kept").stat().st_mode & 0o777 == 0o750
+    Home.locate(home.data).prepare()
+
+
 @pytest.mark.parametrize("mode", [0o777, 0o757, 0o703])
 def test_a_parent_others_can_write_in_is_refused(tmp_path: Path, mode: int) -> None:
     """They could put another home in its place; a sticky folder prevents that."""

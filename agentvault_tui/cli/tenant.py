@@ -30,6 +30,7 @@ from agentvault_tui.model.people import user_changed
 from agentvault_tui.model.role import Role
 from agentvault_tui.operator_api import calls, requests
 from agentvault_tui.operator_api.requests import StepUpQuery
+from agentvault_tui.operator_api.shapes import StepUpInfo
 from agentvault_tui.text import clip
 
 if TYPE_CHECKING:
@@ -91,12 +92,12 @@ def activate(session: CliSession, /, user_code: str, user: str, **given: Any) ->
     issuer = _issuer(session)  # first: it says whether this home has a tenant at all
     with Activation(prove=_prover(session)) as page:
         details = page.open(issuer, user_code)
+        asked = _waiting(session, details.user_code)
         if not session.json:
-            _print_details(session.out, details)
+            _print_details(session.out, details, _held_facts(session, details, asked))
         _factor("password", password, lambda word: page.sign_in(user, word))
         _factor("one-time code", given["otp"], page.one_time_code)
         agreed = given["yes"] or confirm("Approve exactly this?")
-        asked = _waiting(session, details.user_code)
         if agreed:
             page.confirm()
         else:
@@ -114,22 +115,54 @@ def activate(session: CliSession, /, user_code: str, user: str, **given: Any) ->
     return 0 if answer in _OUTCOMES else 1
 
 
-def _waiting(session: CliSession, user_code: str) -> str | None:
+def _waiting(session: CliSession, user_code: str) -> StepUpInfo | None:
     """Return the step-up that waits for *user_code*; None for a sign-in."""
     waiting = session.client.call(calls.STEPUPS, StepUpQuery(status="authorizing"))
     for item in waiting.stepups:
         if item.device and item.device.user_code == user_code:
-            return item.id
+            return item
     return None
 
 
-def _accepted(session: CliSession, stepup_id: str | None) -> tuple[str, str | None]:
+def _held_facts(
+    session: CliSession, details: Details, asked: StepUpInfo | None
+) -> list[tuple[str, str]]:
+    """Return what the page does not show of a held call, with a label each.
+
+    The broker is asked for headers and body. They count where the fingerprint is the
+    page's, and the body has the length and SHA-256 that the page shows.
+    """
+    if not details.request:
+        return []
+    sent: dict[str, str] = {f"{name}": value for name, value in details.request}
+    if asked is not None and asked.fingerprint == details.fingerprint:
+        from agentvault_tui.console.draw.stepup import request_facts
+        from agentvault_tui.console.state.body import told
+        from agentvault_tui.console.state.intake import Intake
+
+        row = Intake(ascii_only=session.out.ascii_only).stepup(asked)
+        held = row.request
+        if held and (held.body_sha256, f"{held.bytes}") == (
+            sent.get("body_sha256"),
+            sent.get("body_bytes"),
+        ):
+            answer = session.client.call(calls.STEPUP_BODY, id=asked.id)
+            body = told(held, answer, ascii_only=session.out.ascii_only)
+            return list(request_facts(row, body, session.out.width or 100))
+    said = f"{sent.get('body_bytes')} bytes, SHA-256 {sent.get('body_sha256')}"
+    return [
+        ("Body", said),
+        ("  but", "headers and body cannot be shown here: read them in the console"),
+    ]
+
+
+def _accepted(session: CliSession, asked: StepUpInfo | None) -> tuple[str, str | None]:
     """Wait for the broker's judgement of the sign-in."""
-    if stepup_id is None:
+    if asked is None:
         return "confirmed", None
     ended = followed(
         session,
-        lambda: session.client.call(calls.STEPUP, id=stepup_id),
+        lambda: session.client.call(calls.STEPUP, id=asked.id),
         lambda item: item.status == "authorizing",
     )
     if ended.status in {"approved", "redeemed"}:
@@ -205,7 +238,9 @@ def _read_password(path: Path) -> str:
     return password
 
 
-def _print_details(out: Output, details: Details) -> None:
+def _print_details(
+    out: Output, details: Details, held: Iterable[tuple[str, str]]
+) -> None:
     """Print what the code approves; texts are `Shown` already."""
     if details.agent_id is None:
         out.line("This signs you in as an operator; it approves no agent's action.")
@@ -223,6 +258,7 @@ def _print_details(out: Output, details: Details) -> None:
             f"anything, once, within {details.ttl} s."
         )
         out.line(cell(warning, "bad"))
+    sent: dict[str, str] = {f"{name}": value for name, value in details.request}
     out.fields(
         [
             ("fingerprint", cell(details.fingerprint, "strong")),
@@ -238,6 +274,10 @@ def _print_details(out: Output, details: Details) -> None:
                 for name, value in details.parameters
             ),
             *(("also", cell(f"{name} = {value}")) for name, value in details.others),
+            ("request", cell(f"{sent.get('method')} {sent.get('url')}", "strong"))
+            if sent
+            else None,
+            *((label.strip().lower(), cell(value)) for label, value in held),
             ("risk", out.word(details.risk)),
             ("why ask", cell(details.why)),
             ("asked", cell(f"{details.requested_at} on {details.requested_on}")),
@@ -253,6 +293,7 @@ def _activation_shape(details: Details) -> dict[str, object]:
         **{name: getattr(details, name) for name in _SHAPE},
         "parameters": {name: value for (name, _), value in parameters},
         "other_details": [list(row) for row in details.others],
+        "request": dict(details.request) or None,
     }
 
 

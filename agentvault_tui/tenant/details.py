@@ -17,10 +17,24 @@ from agentvault_tui.text import visible
 
 TYPE: Final = "agentvault:stepup"
 _TEXT_CAP: Final = 4000
+_URL_CAP: Final = 65_536
 _DEPTH: Final = 6
 _MEMBERS: Final = 64
 _Text = Annotated[str, Meta(min_length=1, max_length=_TEXT_CAP)]
 _Objects = tuple[dict[str, object], ...]
+
+
+class BoundRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The HTTP request of a held call; the fingerprint's digest covers all of it."""
+
+    method: _Text
+    url: Annotated[str, Meta(min_length=1, max_length=_URL_CAP)]
+    body_bytes: Annotated[int, Meta(ge=0)]
+    body_sha256: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+
+    def rows(self) -> list[tuple[str, object]]:
+        """Return its members, one a row."""
+        return [(name, getattr(self, name)) for name in self.__struct_fields__]
 
 
 class StepUpDetails(
@@ -47,11 +61,13 @@ class StepUpDetails(
     """RFC 8707, which the token will say beside the resource."""
     other_details: _Objects = ()
     """RFC 9396 objects of other types, which the token will say as they are."""
+    request: BoundRequest | None = None
+    """Of a held call, which goes through once where a token would be issued else."""
 
     @property
     def unlimited(self) -> bool:
         """Tell whether nothing but the scope limits what the token is used for."""
-        return limits_nothing(
+        return self.request is None and limits_nothing(
             self.resource, self.parameters, self.other_details, self.connection
         )
 

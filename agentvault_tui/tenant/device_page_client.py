@@ -26,6 +26,9 @@ _FIELDS: Final = (
     "why", "requested_on", "requested_at", "connection", "ttl",
 )  # fmt: skip
 """What the page marks of a request, by `Details`' own names."""
+_MARKS: Final = (
+    "data-field", "data-parameter", "data-other", "data-request", "data-message",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,8 @@ class Details:
     """Those of `parameters` as they were sent: numbers as numbers, strings shown."""
     others: tuple[tuple[Shown, Shown], ...] = ()
     """What else a resource server will read."""
+    request: tuple[tuple[Shown, Shown], ...] = ()
+    """Of a held call: its method, URL, and its body's length and SHA-256."""
     unlimited: bool = False
     """Whether nothing but the scope limits what the token is used for."""
     ttl: Shown | None = None
@@ -177,6 +182,7 @@ class Activation:
             parameters=_shown_rows(page.parameters),
             values=tuple(_value(text, kind) for _, text, kind in page.parameters),
             others=_shown_rows(page.others),
+            request=_shown_rows(page.request),
             unlimited="unlimited" in page.values,
         )
 
@@ -253,6 +259,8 @@ class TenantPage:
     """Names, values, and whether a value is ``text`` or ``json``."""
     others: list[tuple[str, str, str]] = field(default_factory=list)
     """Likewise, of what else a resource server will read."""
+    request: list[tuple[str, str, str]] = field(default_factory=list)
+    """Likewise, of a held call's request."""
 
 
 def read_page(html: str) -> TenantPage:
@@ -290,7 +298,7 @@ class _Reader(HTMLParser):
         if self._mark is not None:
             self._depth += tag == self._tag
             return
-        for kind in ("data-field", "data-parameter", "data-other", "data-message"):
+        for kind in _MARKS:
             if kind in held:
                 self._mark, self._tag = (kind, held[kind]), tag
                 self._depth, self._text = 1, []
@@ -318,5 +326,5 @@ class _Reader(HTMLParser):
             self._name = text
         else:
             page = self.page
-            rows = page.others if kind == "data-other" else page.parameters
-            rows.append((self._name, text, name))
+            lists = {"data-other": page.others, "data-request": page.request}
+            lists.get(kind, page.parameters).append((self._name, text, name))

@@ -69,6 +69,7 @@ def request_view(what: StepUpDetails) -> dict[str, object]:
         "requested_at": f"{what.requested_at:%Y-%m-%d %H:%M:%S} UTC",
         "requested_at_iso": iso(what.requested_at),
         "others": _rows(what.others()),
+        "request": None if what.request is None else _rows(what.request.rows()),
         "unlimited": what.unlimited,
         "ttl": what.ttl,
     }

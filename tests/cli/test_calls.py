@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from http.client import HTTPConnection
@@ -12,6 +14,7 @@ from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
+import pyotp
 import pytest
 from support.command_line import Agent, Answer, Broker
 from support.patience import PATIENT
@@ -101,6 +104,54 @@ def test_a_held_call_is_listed_shown_and_cut(
     assert (status, body["reason"]) == (403, "call_cut")
     assert av("calls", "--cut", one["id"]).code == 4
     assert "no call" in av("calls").out
+
+
+def test_the_second_factor_shows_a_held_call_as_the_first_screen_does(
+    av: Run,
+    start: Callable[..., subprocess.Popen[str]],
+    agent: Agent,
+    service: str,
+    tmp_path: Path,
+) -> None:
+    """`tenant activate` shows request line, headers and each member of the body."""
+    token = agent.ask("read:calendar", {})["access_token"]
+    headers = {
+        "Authorization": f"Bearer {token}",
+        "Content-Type": "application/json",
+        "Prefer": "wait=0",
+    }
+    connection = HTTPConnection(urlsplit(agent.broker.url).netloc, timeout=PATIENT)
+    with closing(connection):
+        sent = json.dumps({"amount": 2, "currency": "USD", "to": "acct_9"})
+        path = f"/gw/{service}/v1/transfers/a"
+        connection.request("POST", path, sent, headers)
+        connection.getresponse().read()
+    (one,) = av("stepup", "list", "--agent", agent.id, "--json").json["stepups"]
+    first = av("stepup", "show", one["id"]).out
+    added = av("tenant", "user", "add", f"h{agent.id}", "--approver", "--json").json
+    file = tmp_path / "password"
+    file.touch(0o600)
+    file.write_text(added["password"])
+    process = start("stepup", "approve", one["id"], "--json")
+    assert process.stdout is not None
+    code = json.loads(process.stdout.readline())["device"]["user_code"]
+    otp = pyotp.TOTP(added["otp_secret"]).now()
+    shown = av(
+        *("tenant", "activate", code, "--user", added["user"], "--otp", otp),
+        *("--password-file", str(file), "--yes"),
+    )
+    assert shown.code == 0, shown.err
+    facts = (
+        "POST https://api.calls.test/v1/transfers/a",
+        "content-type: application/json",
+        '/to = "acct_9"',
+        "/amount = 2",
+        hashlib.sha256(sent.encode()).hexdigest(),
+    )
+    for fact in facts:
+        assert fact in first
+        assert fact in shown.out
+    process.communicate(timeout=PATIENT)
 
 
 def test_a_revocation_says_how_many_calls_it_cut(

@@ -316,6 +316,9 @@ def test_every_command_of_the_page_works(page: Path, reader: Reader) -> None:
     programs = {one.split()[0] for one in typed} - {"agentvault", "export"}
     if missing := [one for one in programs if shutil.which(one) is None]:
         pytest.skip(f"not installed: {', '.join(missing)}")
+    for block in blocks(page, "toml"):
+        if block.startswith("# services/orders.toml"):  # the reader writes this one
+            (reader.home / "services" / "orders.toml").write_text(block)
     for command in typed:
         reader.type(command)
     reader.finish()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -91,6 +92,40 @@ def test_the_pages_show_every_member_of_the_request(
     assert shown.requested_on == "ops-1"
     assert shown.requested_at == "2026-11-24 10:00:00 UTC"
     assert shown.parameters == (("amount", "4200"), ("currency", "USD"))
+
+
+def test_the_pages_say_what_is_bound_of_a_held_call(
+    tenant: TenantThread, alice: NewUser
+) -> None:
+    """Request line, length and SHA-256, and that the rest is read in the console."""
+    request = {
+        "method": "POST",
+        "url": "https://api.test/v1/transfers",
+        "body_bytes": 45,
+        "body_sha256": "ab" * 32,
+    }
+    flow = tenant.flow({**DETAILS, "request": request})
+    with Activation() as pages:
+        shown = pages.open(tenant.issuer, flow["user_code"])
+        assert shown.request == tuple((name, f"{v}") for name, v in request.items())
+        assert not shown.unlimited
+        pages.sign_in(alice.user.name, alice.password)
+        pages.one_time_code(tenant.otp(alice))
+        assert pages.step == "confirm"
+
+
+@pytest.mark.parametrize(
+    "change", [{"body_sha256": "ab"}, {"body_bytes": -1}, {"headers": {}}, {"url": ""}]
+)
+def test_a_held_call_that_is_not_told_whole_starts_no_device_flow(
+    tenant: TenantThread, change: dict[str, object]
+) -> None:
+    """A person is not asked about a request with a wrong or unknown member."""
+    request = {"method": "POST", "url": "u", "body_bytes": 0, "body_sha256": "0" * 64}
+    details = {**DETAILS, "request": {**request, **change}}
+    answer = tenant.ask(authorization_details=json.dumps([details]))
+    assert answer.status_code == 400
+    assert answer.json()["error"] == "invalid_authorization_details"
 
 
 def test_the_page_client_gives_parameters_with_their_types(

@@ -377,8 +377,12 @@ def _decidable(broker: Broker, stepup_id: str) -> StepUp:
 def _shown_at_tenant(stepup: StepUp) -> dict[str, object]:
     """Return the RFC 9396 object a tenant that can will show beside its own pages.
 
-    The agent's own words stay out: on the tenant's page they would look official.
+    The agent's own words stay out: on the tenant's page they would look official. So do
+    the headers and the body of a held call: its digest is there, of bytes that only the
+    broker keeps.
     """
+    sent = stepup.request
+    members = ("method", "url", "body_bytes", "body_sha256")
     return {
         "type": "agentvault:stepup",
         "agent_id": stepup.agent_id,
@@ -400,4 +404,5 @@ def _shown_at_tenant(stepup: StepUp) -> dict[str, object]:
         "requested_at": iso(stepup.requested_at),
         "requested_on": socket.gethostname(),
         **({"connection": stepup.connection} if stepup.connection else {}),
+        **({"request": {name: sent[name] for name in members}} if sent else {}),
     }

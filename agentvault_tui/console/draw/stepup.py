@@ -168,7 +168,7 @@ def _whole(
         ("  risk", row.risk.upper()),
         ("On", row.resource or "nothing named"),
         *(_parameter_facts(row)),
-        *(_request_facts(row, body, width)),
+        *(request_facts(row, body, width)),
         ("Rule", row.rule),
         ("Why ask", row.why),
         ("You grant", f"{granted(row, this='')}, under your name"),
@@ -320,7 +320,7 @@ def _body(
     return rows, cut
 
 
-def _request_facts(
+def request_facts(
     row: StepUpRow, body: BodyView | None, width: int
 ) -> Iterator[tuple[str, str]]:
     """Give the rest of a held call: each header, and each member or line of its body.
