@@ -439,6 +439,7 @@ async def test_cancelling_stops_the_call_and_no_other(mcp: McpStand) -> None:
     assert (await asked[0]).json()["error"]["code"] == 4990
     finish(until)
     assert "result" in (await asked[1]).json()
+    await mcp.stand.bench.until(lambda: mcp.received("notifications/cancelled"))
     assert len(mcp.received("notifications/cancelled")) == 1
 
 
