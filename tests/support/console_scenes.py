@@ -149,6 +149,24 @@ def _answers(fake: FakeOperator, agents: dict[str, Any]) -> None:
     )
 
 
+def flying(fake: FakeOperator) -> None:
+    """A held payment, a download, a mail on its way, and services of each kind."""
+    research = fake.add_agent("research-agent", "read:email")
+    payments = fake.add_agent("payments-agent", "send:payment")
+    stepup = fake.add_stepup(payments)
+    fake.add_call(research)
+    path = "/v1/transfers/acct_42"
+    held = {"state": "held", "stepup_id": stepup["id"], "status": None, "bytes_in": 0}
+    fake.add_call(payments, service="stripe", method="POST", path=path, **held)
+    sending = {"state": "sending", "status": None, "bytes_in": 0, "bytes_out": 3100}
+    fake.add_call(research, service="gmail", method="POST", path="/send", **sending)
+    fake.add_service("gmail")
+    failing = {"health": "failing", "problem": "the service does not answer"}
+    fake.add_service("stripe", **failing)
+    fake.add_service("slack", health="unused", last_used_at=None)
+    fake.broken_files["files.toml"] = HOSTILE[0] + "no origin"
+
+
 def panic(fake: FakeOperator) -> None:
     """Everything stopped."""
     busy(fake)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.console_scenes import HOSTILE, console, running, settle
+from support.console_scenes import HOSTILE, console, flying, running, settle
 from support.dialog_stand import text_of
 from support.fake_operator import FakeOperator
 from textual.pilot import Pilot
@@ -22,23 +23,10 @@ from agentvault_tui.console.state.moments import size
 Board = tuple[Pilot[Any], FakeOperator]
 
 
-def calls(fake: FakeOperator) -> None:
-    """A held payment, a download and a mail on its way."""
-    research = fake.add_agent("research-agent", "read:email")
-    payments = fake.add_agent("payments-agent", "send:payment")
-    stepup = fake.add_stepup(payments)
-    fake.add_call(research)
-    path = "/v1/transfers/acct_42"
-    held = {"state": "held", "stepup_id": stepup["id"], "status": None, "bytes_in": 0}
-    fake.add_call(payments, service="stripe", method="POST", path=path, **held)
-    sending = {"state": "sending", "status": None, "bytes_in": 0, "bytes_out": 3100}
-    fake.add_call(research, service="gmail", method="POST", path="/send", **sending)
-
-
 @pytest.fixture
 async def board(short: Path) -> AsyncIterator[Board]:
     with FakeOperator(short / "s.sock") as fake:
-        calls(fake)
+        flying(fake)
         async with running(console(fake.socket, short)) as pilot:
             await pilot.press("c")
             await settle(pilot, lambda: isinstance(pilot.app.screen, CallsScreen))
@@ -49,7 +37,8 @@ def rows(pilot: Pilot[Any]) -> list[str]:
     """The rows of calls, as they stand on the screen."""
     lines = text_of(pilot.app).splitlines()
     start = next(n for n, line in enumerate(lines) if "Calls" in line)
-    return [line.strip("▌▐ ") for line in lines[start + 1 : -1] if line.strip()]
+    found = (line.strip("▌▐ ") for line in lines[start + 1 : -1])
+    return list(takewhile(lambda line: line != "Services", filter(None, found)))
 
 
 async def again(pilot: Pilot[Any]) -> None:
@@ -171,12 +160,7 @@ async def test_without_calls_the_screen_says_so(short: Path) -> None:
 async def test_each_service_says_how_its_last_calls_went(short: Path) -> None:
     """What is wrong with a service comes first, in words; a broken file is told too."""
     with FakeOperator(short / "s.sock") as fake:
-        calls(fake)
-        fake.add_service("gmail")
-        failing = {"health": "failing", "problem": "the service does not answer"}
-        fake.add_service("stripe", **failing)
-        fake.add_service("slack", health="unused", last_used_at=None)
-        fake.broken_files["files.toml"] = HOSTILE[0] + "no origin"
+        flying(fake)
         async with running(console(fake.socket, short)) as pilot:
             await pilot.press("c")
             app: Any = pilot.app
