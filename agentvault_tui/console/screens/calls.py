@@ -169,7 +169,9 @@ class ServicesPane(Pane):
             (name + " " * (_NAME - cell_width(name)), p.strong),
         )
         room = max(width - cells(start) - 1, 8)
-        origin = pen.clip(row.origin, max(room // 2, 8)) + "  " if row.origin else ""
+        origin = ""
+        if row.origin and not row.problem:  # what is wrong needs the room
+            origin = pen.clip(row.origin, max(room // 2, 8)) + "  "
         text = pen.clip(said, max(room - cell_width(origin), 8))
         return (*start, (origin, p.muted), (text, style if row.problem else p.text))
 
