@@ -118,6 +118,11 @@ class Home:
         return self.data / "secrets.json"
 
     @property
+    def demo_approve(self) -> Path:
+        """The script of a demo's home that signs its approver in."""
+        return self.data / "demo" / "approve"
+
+    @property
     def run(self) -> Path:
         """Sockets and the lock."""
         return self.data / "run"

@@ -36,6 +36,8 @@ def print_device(session: CliSession, device: DeviceInfo | DeviceFlow) -> None:
         chosen = session.home_option or os.environ.get("AGENTVAULT_HOME")
         home = f"--home {shlex.quote(str(session.home.data))} " if chosen else ""
         command = f"agentvault {home}tenant activate {code} --user NAME"
+        if (script := session.home.demo_approve).exists():
+            command = f"{shlex.quote(str(script))} {code}"
         out.line("or in another terminal  ", out.cell(command, limit=500))
     out.line()
     if not local:  # no other device can open it

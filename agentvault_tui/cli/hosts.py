@@ -338,6 +338,9 @@ def connect(
             out.line(out.cell(f"# {file.path}", "strong"))
             out.raw(text)
             continue
+        if backups[number] is None:
+            out.line(f"unchanged {visible(file.path, 400)}")
+            continue
         kept = f" (what was there: {backups[number]})" if backups[number] else ""
         out.line(f"wrote {visible(file.path, 400)}{visible(kept, 400)}")
     out.line(out.cell(f"{host} cannot keep:", "strong"))
@@ -390,7 +393,10 @@ def _merged(file: HostFile) -> str:
     try:
         if file.format == "toml":
             return _with_tables(text, tomllib.loads(text), file.wanted)
-        joined = _joined(json.loads(text or "{}"), file.wanted)
+        known = json.loads(text or "{}")
+        joined = _joined(known, file.wanted)
+        if text and joined == known:
+            return text
         return json.dumps(joined, indent=2, ensure_ascii=False)
     except (ValueError, AttributeError) as error:
         raise SettingsError(
@@ -431,13 +437,21 @@ def _with_tables(text: str, known: dict[str, Any], wanted: dict[str, Any]) -> st
     return "\n\n".join([part for part in (text.rstrip(), *added) if part]) + "\n"
 
 
-def _write(path: Path, text: str) -> str:
-    """Write *text* at *path*, whole or not at all; return where its copy is, if any."""
+def _write(path: Path, text: str) -> str | None:
+    """Write *text* at *path*, whole or not at all.
+
+    Returns:
+        where a copy of what was there is, empty if nothing was; None where the file
+        says *text* already, and is left alone.
+    """
     path = path.resolve()  # a link stays one
     path.parent.mkdir(parents=True, exist_ok=True)
+    text = text if text.endswith("\n") else text + "\n"
     copy = ""
     mode = 0o644
     if path.exists():
+        if path.read_bytes().rstrip() == text.encode().rstrip():
+            return None
         stamp = SystemClock().now().strftime("%Y%m%dT%H%M%SZ")
         copy = f"{path}.before-agentvault-{stamp}"
         shutil.copy2(path, copy)
@@ -445,7 +459,7 @@ def _write(path: Path, text: str) -> str:
     descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text if text.endswith("\n") else text + "\n")
+            file.write(text)
             os.fchmod(file.fileno(), mode)
         Path(draft).replace(path)
     except BaseException:

@@ -67,6 +67,8 @@ class Desk:
     """``SSH_CONNECTION``, when the terminal is elsewhere (sshd(8))."""
     activate: str = "agentvault tenant activate"
     """The command that takes a code of the embedded tenant of this home."""
+    user: str = " --user NAME"
+    """What follows the code; nothing where the demo's script takes it."""
     keymap: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """The user's own keys, by the name of what they do."""
     key_problems: list[str] = field(default_factory=list)
@@ -129,6 +131,9 @@ def name_ways(desk: Desk, socket: Path, environ: Mapping[str, str]) -> None:
     if environ.get("AGENTVAULT_HOME") or socket != Home.locate().socket:
         home = shlex.quote(str(socket.parent.parent))
         desk.activate = f"agentvault --home {home} tenant activate"
+    script = Home(socket.parent.parent, socket.parent.parent).demo_approve
+    if script.exists():
+        desk.activate, desk.user = shlex.quote(str(script)), ""
 
 
 def undone(error: AgentVaultError) -> str:

@@ -29,7 +29,12 @@ import pyotp
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.demo.processes import AGENTVAULT, ask, write_private
-from agentvault_tui.errors import AgentVaultError, NotFoundError, UnreachableError
+from agentvault_tui.errors import (
+    AgentVaultError,
+    NotFoundError,
+    UnreachableError,
+    UsageError,
+)
 
 NAME: Final = "demo-approver"
 _STEP: Final = 30
@@ -88,6 +93,8 @@ async def approve(
 ) -> int:
     """Sign in as the approver and confirm *user_code*, by default the waiting one."""
     approver = load(home)
+    if not (yes or sys.stdin.isatty()):  # before a one-time code counts as used
+        raise UsageError("there is no terminal to ask yes or no at", "give --yes")
     code = user_code or await _waiting_code(home / "run" / "agentvault.sock")
     otp = await _unused_otp(approver, clock)
     process = await asyncio.create_subprocess_exec(

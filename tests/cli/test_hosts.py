@@ -162,6 +162,19 @@ def test_what_is_printed_is_what_is_written(
     assert again["files"] == told["files"], "a second time adds nothing"
 
 
+@pytest.mark.parametrize("host", CANNOT_KEEP)
+def test_writing_a_second_time_leaves_the_files_alone(
+    connect: Run, place: Path, host: str
+) -> None:
+    """No file is replaced, and no copy of one is made."""
+    assert connect(host, "--agent", "coder", "--write").code == 0
+    before = {path: path.stat().st_ino for path in place.rglob("*")}
+    again = connect(host, "--agent", "coder", "--write")
+    assert {path: path.stat().st_ino for path in place.rglob("*")} == before
+    assert "unchanged" in again.out
+    assert "wrote" not in again.out
+
+
 def test_connect_keeps_existing_settings_of_the_host(connect: Run, place: Path) -> None:
     """Other settings and hooks stay, and a copy of the file as it was."""
     file = place / ".claude" / "settings.json"

@@ -240,6 +240,14 @@ async def test_a_held_payment_is_sent_once_and_a_revoke_cuts_a_download(
         json={"id": asked["id"], "decision": "approve", "digest": asked["digest"]},
     )
     assert reply.status_code == 202
+    unasked = await asyncio.create_subprocess_exec(
+        home / "demo" / "approve",
+        stdin=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, told = await unasked.communicate()
+    assert (unasked.returncode, b"give --yes" in told) == (2, True)
+    assert not (home / "demo" / "otp-used").exists(), "a one-time code is used up"
     approve = await asyncio.create_subprocess_exec(
         home / "demo" / "approve",
         "--yes",

@@ -128,7 +128,7 @@ def _here(device: DeviceRow, desk: Desk, pen: Pen, width: int) -> list[Row]:
     """Name the way without a browser, which the embedded tenant alone has."""
     if not on_loopback(device.verification_uri):
         return []
-    line = f"{desk.activate} {device.user_code} --user NAME"
+    line = f"{desk.activate} {device.user_code}{desk.user}"
     return [
         (("or in another terminal of this machine", pen.palette.muted),),
         *_unclipped(line, pen, width),

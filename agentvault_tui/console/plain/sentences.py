@@ -125,7 +125,7 @@ def of_device(row: StepUpRow, now: datetime, desk: Desk) -> Iterator[str]:
     yield f"On {'this machine' if local else 'another device'} open {link}"
     yield f"and enter {code}  (it ends in {left})."
     if local:
-        yield f"Or in another terminal: {desk.activate} {code} --user NAME"
+        yield f"Or in another terminal: {desk.activate} {code}{desk.user}"
     yield (
         f"The page must show {subject(row)}, fingerprint {row.fingerprint}. "
         "If it shows anything else, cancel there."

@@ -646,6 +646,17 @@ def test_the_command_for_another_terminal_names_the_home(
     desk = scene().desk
     name_ways(desk, Home.locate().socket, {"AGENTVAULT_HOME": str(tmp_path)})
     assert desk.activate == f"agentvault --home {tmp_path} tenant activate"
+    assert desk.user == " --user NAME"
+
+
+def test_in_a_demo_its_own_script_is_named(tmp_path: Path) -> None:
+    """There ``agentvault`` need not be on the path, and nobody knows the password."""
+    script = tmp_path / "demo" / "approve"
+    script.parent.mkdir()
+    script.touch(0o700)
+    desk = scene().desk
+    name_ways(desk, tmp_path / "run" / "agentvault.sock", {})
+    assert f"{desk.activate} KDRT-WZNB{desk.user}" == f"{script} KDRT-WZNB"
 
 
 async def test_what_came_too_soon_is_told_for_two_seconds() -> None:
