@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from agentvault_tui import strict_json
@@ -25,9 +26,10 @@ LARGEST: Final = 8 * 1024 * 1024
 """Bytes of a hook call."""
 DEADLINE: Final = 28.0
 """Seconds until it answers whatever happens: Copilot lets the call through after 30."""
-_LONG: Final = 16_384
 _MOST: Final = 48_000
 """Bytes of arguments that are sent to the broker, whose bodies have 64 KiB."""
+_SAID: Final = 500
+"""Characters of the model's own words; longer ones stay an argument."""
 _PATCHED: Final = re.compile(
     r"^\*\*\* (?:Add|Update|Delete) File: (.+)|^\*\*\* Move to: (.+)", re.MULTILINE
 )
@@ -44,6 +46,10 @@ class HookCall(NamedTuple):
     tool: str
     arguments: dict[str, Any]
     cwd: str
+    server: str = ""
+    """The MCP server whose tool it is, by its name in the host or its URL."""
+    server_tool: str = ""
+    """The tool by the name it has at that server."""
 
 
 class HookVerdict(NamedTuple):
@@ -70,6 +76,9 @@ class HostWire(NamedTuple):
     write: Callable[[HookCall, HookVerdict], HookAnswer]
     unread: Callable[[str], HookAnswer]
     """The no to a call that cannot be read."""
+    prose: Mapping[str, str] = {}
+    """By tool, the argument that holds the model's own words about the call, which
+    nothing acts on."""
 
 
 def main(arguments: Sequence[str]) -> int | None:
@@ -152,6 +161,12 @@ def _read(host: HostWire) -> HookCall:
 def _decided(host: str, agent: str, home: str | None, call: HookCall) -> HookVerdict:
     from agentvault_tui.home import Home
 
+    said = call.arguments.get(prose := HOSTS[host].prose.get(call.tool, ""))
+    if isinstance(said, str) and len(said) <= _SAID:
+        rest = {name: one for name, one in call.arguments.items() if name != prose}
+        call = call._replace(arguments=rest)
+    else:
+        said = ""
     arguments, omitted = _shortened(call.arguments)
     told = _ask(
         str(Home.locate(home).operator_socket),
@@ -163,14 +178,17 @@ def _decided(host: str, agent: str, home: str | None, call: HookCall) -> HookVer
             "omitted": omitted,
             **({"arguments_sha256": _digest(call.arguments)} if omitted else {}),
             "cwd": call.cwd[:4000],
+            "reason": said,
+            "mcp_server": call.server[:400],
+            "mcp_tool": call.server_tool[:400],
             "wait": True,
         },
     )
     message, stepup = str(told.get("message")), told.get("auth_req_id")
     if stepup:
         message = (
-            f"{message} A person has to approve this in AgentVault ({stepup}). When "
-            "they have, make exactly the same call again."
+            f"{message.rstrip('.')}. A person has to approve this in AgentVault "
+            f"({stepup}). When they have, make exactly the same call again."
         )
     approved = told.get("reason") == "stepup_approved"
     return HookVerdict(told.get("outcome") == "allowed", approved, message)
@@ -207,12 +225,12 @@ def _ask(path: str, target: str, body: dict[str, object]) -> dict[str, Any]:
 
 
 def _shortened(arguments: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Leave out arguments that are too long to be shown, the longest first."""
+    """Leave out arguments that no body has room for, the longest first."""
     sizes = {name: len(json.dumps(value)) for name, value in arguments.items()}
     left = sum(sizes.values()) + sum(map(len, sizes))
     omitted = []
     for name in sorted(sizes, key=lambda one: sizes[one], reverse=True):
-        if left <= _MOST and sizes[name] <= _LONG + 2:
+        if left <= _MOST:
             break
         omitted.append(name)
         left -= sizes[name] + len(name)
@@ -256,7 +274,16 @@ def _plain_call(told: dict[str, Any]) -> HookCall:
     if tool == "apply_patch":
         arguments = _with_files(arguments, "command", "input", "patch")
     event = _text(told, "hook_event_name")
-    return HookCall(event, tool, arguments, _text(told, "cwd"))
+    context = told.get("mcp_context")  # of Gemini
+    if isinstance(context, dict) and "server_name" in context:
+        server, inner = _text(context, "server_name"), _text(context, "tool_name")
+    elif tool.startswith("mcp__"):
+        server, _, inner = tool.removeprefix("mcp__").partition("__")
+        if inner.startswith("_") or "__" in inner:
+            server = inner = ""  # it could be split in two ways
+    else:
+        server = inner = ""
+    return HookCall(event, tool, arguments, _text(told, "cwd"), server, inner)
 
 
 def _with_files(arguments: dict[str, Any], *names: str) -> dict[str, Any]:
@@ -325,14 +352,30 @@ def _cursor_call(told: dict[str, Any]) -> HookCall:
             return HookCall(event, "Shell", command, cwd)
         case "beforeMCPExecution":
             arguments = _table(told.get("tool_input"), "tool_input")
-            server = {name: told[name] for name in ("url", "command") if name in told}
+            names = ("url", "command")
+            server: dict[str, Any] = {n: told[n] for n in names if n in told}
             # Which server it is counts for what a person approves.
             arguments |= {"mcp_server": server} if server else {}
-            return HookCall(event, f"MCP:{_text(told, 'tool_name')}", arguments, cwd)
+            name, tool = _cursor_server(server), _text(told, "tool_name")
+            return HookCall(event, f"MCP:{tool}", arguments, cwd, name, tool)
         case "beforeReadFile":
             path = {"file_path": _text(told, "file_path")}
             return HookCall(event, "Read", path, cwd)
     return _plain_call(told)
+
+
+def _cursor_server(told: dict[str, Any]) -> str:
+    """Return the URL of an MCP server, or the name that our own command gives it."""
+    if isinstance(url := told.get("url"), str) and url:
+        return url
+    try:
+        words = shlex.split(_text(told, "command"))
+    except ValueError:
+        return ""
+    for own in ([sys.argv[0]], [sys.executable, "-P", "-m", "agentvault_tui.cli"]):
+        if words[: len(own) + 2] == [*own, "mcp", "stdio"]:
+            return words[len(own) + 2] if len(words) > len(own) + 2 else ""
+    return ""
 
 
 def _cursor(_: HookCall, verdict: HookVerdict) -> HookAnswer:
@@ -365,7 +408,9 @@ def _copilot_call(told: dict[str, Any]) -> HookCall:
     else:
         arguments = _table(given, "toolArgs")
     event = _text(told, "hook_event_name", "hookEventName", "hookName")
-    return HookCall(event, tool, arguments, _text(told, "cwd"))
+    server, _, inner = tool.rpartition("-")  # wrong, and so unknown, for a-b-c
+    inner = inner if server else ""
+    return HookCall(event, tool, arguments, _text(told, "cwd"), server, inner)
 
 
 def _copilot(call: HookCall, verdict: HookVerdict) -> HookAnswer:
@@ -384,11 +429,28 @@ def _copilot(call: HookCall, verdict: HookVerdict) -> HookAnswer:
 
 
 HOSTS: Final = {
-    "claude-code": HostWire(_plain_call, _claude, _stderr),
+    "claude-code": HostWire(
+        _plain_call,
+        _claude,
+        _stderr,
+        dict.fromkeys(("Bash", "Task", "Agent"), "description"),
+    ),
     # Exit code 2 alone was seen to be ignored, so the answer says it.
-    "codex": HostWire(_plain_call, _codex, lambda why: _pre_tool_use("deny", why)),
+    "codex": HostWire(
+        _plain_call,
+        _codex,
+        lambda why: _pre_tool_use("deny", why),
+        dict.fromkeys(("Bash", "shell", "exec_command"), "justification"),
+    ),
     "cursor": HostWire(_cursor_call, _cursor, lambda why: _cursor_no(why, 2)),
-    "gemini": HostWire(_plain_call, _gemini, _stderr),
-    "copilot": HostWire(_copilot_call, _copilot, _stderr),
+    "gemini": HostWire(
+        _plain_call, _gemini, _stderr, {"run_shell_command": "description"}
+    ),
+    "copilot": HostWire(
+        _copilot_call,
+        _copilot,
+        _stderr,
+        dict.fromkeys(("bash", "powershell", "Bash"), "description"),
+    ),
 }
 """By the name of the host; the shipped maps are of the same ones."""

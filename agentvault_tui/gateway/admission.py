@@ -299,7 +299,12 @@ class Admission:
         """Let a held call go out under the approval that it names."""
         broker, agent = self._broker, call.caller.agent
         stepup = await self.find(stepup_id)
-        if stepup is None or stepup.agent_id != agent.id or stepup.request_json is None:
+        if (
+            stepup is None
+            or stepup.agent_id != agent.id
+            or stepup.request_json is None
+            or stepup.evaluation
+        ):
             refusal = CallRefusedError(
                 403, "access_denied", "unknown_request", "no held call of yours is that"
             )

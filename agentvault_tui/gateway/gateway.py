@@ -202,7 +202,7 @@ class Gateway:
         """Return what it adds to the operators' HTTP."""
         return [
             *operators.routes(self, authority),
-            *hooks.routes(self.broker, self.tools),
+            *hooks.routes(self.broker, self.tools, self.mcp_servers, self.calls),
             *runs_api.routes(self.broker, self.proxy, self.services, authority),
         ]
 

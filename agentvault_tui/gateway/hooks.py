@@ -8,27 +8,39 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final
 
 from starlette.requests import Request
 from starlette.routing import Route
 
 from agentvault_tui.broker.answers import Denied, Escalated, Permitted
+from agentvault_tui.broker.audience import mcp_server_of
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
 from agentvault_tui.broker.usecases.evaluate import evaluate
+from agentvault_tui.broker.usecases.request import refused
+from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import NotFoundError, ServiceError
+from agentvault_tui.gateway.calls import Calls
+from agentvault_tui.gateway.mcp.messages import canonical
+from agentvault_tui.gateway.mcp.servers import McpServer, McpServers
+from agentvault_tui.gateway.refusals import CallRefusedError
 from agentvault_tui.gateway.tools import ToolCall, ToolMaps, UnmatchedToolError
-from agentvault_tui.model import Action, Agent
-from agentvault_tui.operator_api import calls
+from agentvault_tui.model import Action, Agent, Outcome
 from agentvault_tui.operator_api.access import HookInfo, HookRequest
-from agentvault_tui.operator_api.shapes import Json
+from agentvault_tui.operator_api.calls import HOOK
 from agentvault_tui.text import visible
 
-_LIMITED = "The agent was refused too often: nothing is decided until it pauses."
+_BEHIND: Final = "gateway_decides"
+_DECIDES: Final = "The gateway decides about this call when it is made."
+_LIMITED: Final = "The agent was refused too often: nothing is decided until it pauses."
 
 
-def routes(broker: Broker, maps: ToolMaps) -> list[Route]:
+def routes(
+    broker: Broker, maps: ToolMaps, servers: McpServers, calls: Calls
+) -> list[Route]:
     """Return the route that hooks ask at."""
 
     async def hook(request: Request) -> HookInfo:
@@ -38,8 +50,17 @@ def routes(broker: Broker, maps: ToolMaps) -> list[Route]:
         await broker.line.enter()
         if broker.floods.limited(agent.id):
             return HookInfo(outcome="denied", reason="slow_down", message=_LIMITED)
-        digest = asked.arguments_sha256 or _digest(asked.arguments)
-        action, refusal = _action(maps, host, asked, digest)
+        body = canonical(asked.arguments)
+        digest = asked.arguments_sha256 or hashlib.sha256(body).hexdigest()
+        server = _server(broker, maps, servers, host, asked)
+        action, refusal = _action(maps, host, asked, server)
+        if refusal is None and refused(broker, agent) is None:
+            outcome = broker.policy.decide(agent, action).outcome
+            if server is not None and outcome is not Outcome.DENIED:
+                # The gateway decides, holds and records the call itself.
+                return HookInfo(outcome="allowed", reason=_BEHIND, message=_DECIDES)
+            if outcome is Outcome.ESCALATED:
+                refusal = _unshown(asked, body, calls)
         about = {
             "host": host,
             "tool": asked.tool,
@@ -57,6 +78,8 @@ def routes(broker: Broker, maps: ToolMaps) -> list[Route]:
                 refusal=refusal,
                 wait=wait,
                 gone=gone,
+                call=_described(host, asked.tool, body, digest),
+                held=lambda stepup_id: calls.keep_body(stepup_id, body),
             )
         finally:
             gone.cancel()
@@ -64,7 +87,7 @@ def routes(broker: Broker, maps: ToolMaps) -> list[Route]:
             broker.floods.refused(agent.id)
         return _info(answer)
 
-    return [route(calls.HOOK, hook)]
+    return [route(HOOK, hook)]
 
 
 def _agent(broker: Broker, word: str) -> Agent:
@@ -84,27 +107,70 @@ def _agent(broker: Broker, word: str) -> Agent:
     return named[0]
 
 
+def _server(
+    broker: Broker, maps: ToolMaps, servers: McpServers, host: str, asked: HookRequest
+) -> McpServer | None:
+    """Return the gateway's MCP server whose tool is called, if it is one.
+
+    None as well where the host's map names the tool: that rule goes first. The name is
+    what the host calls the server, which another server may be called as well.
+    """
+    if "/" in asked.mcp_server:
+        server = servers.get(mcp_server_of(asked.mcp_server, broker.issuer) or "")
+    else:
+        server = servers.get(asked.mcp_server)
+    if server is not None:
+        with suppress(ServiceError, NotFoundError):
+            rules = maps.of(host).rules
+            return None if any(r.pattern == asked.tool for r in rules) else server
+    return None
+
+
 def _action(
-    maps: ToolMaps, host: str, asked: HookRequest, digest: str
+    maps: ToolMaps, host: str, asked: HookRequest, server: McpServer | None
 ) -> tuple[Action, tuple[str, str] | None]:
     """Return the action of a call, and why it is refused without asking policy."""
     call = ToolCall(asked.tool, asked.arguments, frozenset(asked.omitted))
     try:
+        if server is not None:
+            rule = server.rule_of(asked.mcp_tool)
+            return server.action_of(rule, asked.mcp_tool, asked.arguments), None
         action = maps.of(host).action_of(call)
     except UnmatchedToolError as error:
         return Action((), ""), (error.reason, error.message)
     except ServiceError as error:
         return Action((), ""), ("host_not_mapped", error.diagnosis())
-    # All of the call is under the digest of what a person approves, and where it runs.
-    action.parameters["arguments_sha256"] = digest
-    if asked.cwd:
+    if asked.cwd:  # where it runs is under the digest of what a person approves
         action.parameters["cwd"] = asked.cwd
-    return action, None
+    return replace(action, reason=asked.reason or None), None
 
 
-def _digest(arguments: Json) -> str:
-    text = json.dumps(arguments, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+def _unshown(asked: HookRequest, body: bytes, calls: Calls) -> tuple[str, str] | None:
+    """Return why no person can be asked, who has to be shown every argument."""
+    if asked.omitted or asked.arguments_sha256:
+        text = (
+            "A person has to decide about this call, and its arguments are too long "
+            "to be shown. Make it shorter."
+        )
+        return "unclear_call", text
+    try:
+        calls.check_room(len(body))
+    except CallRefusedError as error:
+        return error.reason, error.text
+    return None
+
+
+def _described(host: str, tool: str, body: bytes, digest: str) -> str:
+    """Return what a person decides about, as `StepUp.request_json` has it."""
+    return to_json(
+        {
+            "method": "call",
+            "url": f"hook://{host}/{tool}",
+            "headers": {},
+            "body_sha256": digest,
+            "body_bytes": len(body),
+        }
+    )
 
 
 def _info(answer: Permitted | Denied | Escalated) -> HookInfo:

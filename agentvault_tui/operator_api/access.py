@@ -32,6 +32,13 @@ class HookRequest(WireRequest, kw_only=True):
     """Of all arguments as JSON in ASCII, keys sorted and without space; where some are
     left out."""
     cwd: Annotated[str, Meta(max_length=4000)] = ""
+    reason: Annotated[str, Meta(max_length=500)] = ""
+    """What the model says of its call; not compared with what was approved."""
+    mcp_server: Annotated[str, Meta(max_length=400)] = ""
+    """The MCP server whose tool it is, by the name that the host has for it, or by its
+    URL; empty where the host does not tell."""
+    mcp_tool: Annotated[str, Meta(max_length=400)] = ""
+    """The tool by the name it has at that server."""
     wait: bool = False
     """Whether to wait for a person, for as long as `gateway.hook_wait` says."""
 

@@ -200,7 +200,7 @@ class Policy:
             rule=ruling.rule,
             why=ruling.why,
             risk=Risk.HIGH if risk is None or len(known) < len(asked) else risk,
-            message=message(who.id, who.scopes, ruling, rulings, facts),
+            message=message(who.scopes, ruling, rulings, facts),
             policy_version=self.version,
             escalating=tuple(
                 one.scope for one in rulings if one.outcome is Outcome.ESCALATED

@@ -46,7 +46,6 @@ _NEEDED = {
 
 
 def message(
-    agent_id: str,
     granted: Sequence[str],
     ruling: Ruling,
     rulings: Sequence[Ruling],
@@ -55,7 +54,7 @@ def message(
     """Explain *ruling*, the strictest of *rulings*, to the agent's developer."""
     shown = visible(ruling.scope, 80)
     if ruling.reason == "scope_not_granted":
-        return _not_granted(agent_id, granted, rulings)
+        return _not_granted(granted, rulings)
     if ruling.outcome is Outcome.DENIED:
         return f"{shown} is denied by the policy (rule {ruling.rule}): {ruling.why}"
     if ruling.outcome is Outcome.ESCALATED:
@@ -67,9 +66,7 @@ def message(
     return f"{shown} is granted."
 
 
-def _not_granted(
-    agent_id: str, granted: Sequence[str], rulings: Sequence[Ruling]
-) -> str:
+def _not_granted(granted: Sequence[str], rulings: Sequence[Ruling]) -> str:
     missing = [
         str(visible(one.scope, 80))
         for one in rulings
@@ -79,6 +76,5 @@ def _not_granted(
     return (
         f"Not granted to this agent: {visible(', '.join(missing), 400)}."
         f" Granted: {has}."
-        f" An operator can grant it: agentvault agents grant {agent_id}"
-        f" {visible(' '.join(missing), 400)}"
+        " An operator has to decide whether to grant it."
     )

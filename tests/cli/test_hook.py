@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import socket
 import sys
 import threading
@@ -156,6 +157,9 @@ def test_a_call_is_asked_about_as_the_host_tells_it(
         "arguments": arguments,
         "omitted": [],
         "cwd": "/srv",
+        "reason": "",
+        "mcp_server": "",
+        "mcp_tool": "",
         "wait": True,
     }
     known = parse_tools(host, shipped_tools(host), shipped_catalogue())
@@ -383,6 +387,74 @@ def test_long_arguments_are_left_out_by_name(short: Path, stand: Stand) -> None:
     assert "content" in asked["omitted"]
     assert len(json.dumps(asked)) < 60_000
     assert len(asked["arguments_sha256"]) == 64
+
+
+PROSE = [
+    ("claude-code", {"tool_name": "Bash", "tool_input": {"command": "ls"}}),
+    ("gemini", {"tool_name": "run_shell_command", "tool_input": {"command": "ls"}}),
+    ("copilot", {"tool_name": "bash", "tool_input": {"command": "ls"}}),
+]
+
+
+@pytest.mark.parametrize(("host", "call"), PROSE)
+def test_what_the_model_says_of_its_call_is_no_argument(
+    short: Path, stand: Stand, host: str, call: dict[str, Any]
+) -> None:
+    """It is sent apart, so that the same command is compared as the same."""
+    call["tool_input"]["description"] = "List files"
+    run(short, host, call)
+    asked = stand.asked[0][1]
+    assert asked["arguments"] == {"command": "ls"}
+    assert asked["reason"] == "List files"
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, "x" * 501])
+def test_what_cannot_be_prose_stays_an_argument(
+    short: Path, stand: Stand, value: object
+) -> None:
+    """Nothing is left out of what is compared that was not shown whole."""
+    given = {"command": "ls", "description": value}
+    run(short, "claude-code", {"tool_name": "Bash", "tool_input": given})
+    assert stand.asked[0][1]["arguments"] == given
+    given = {"id": 1, "description": "It fails."}
+    run(short, "claude-code", {"tool_name": "mcp__hub__issue", "tool_input": given})
+    assert stand.asked[1][1]["arguments"] == given
+
+
+def _cursor_mcp(**server: str) -> dict[str, Any]:
+    event = "beforeMCPExecution"
+    return {"hook_event_name": event, "tool_name": "t", "tool_input": "{}", **server}
+
+
+OWN = [sys.executable, "-P", "-m", "agentvault_tui.cli", "mcp", "stdio", "files"]
+CONTEXT = {"server_name": "files", "tool_name": "read_it"}
+MCP_TOOLS: list[tuple[str, dict[str, Any], tuple[str, str]]] = [
+    ("claude-code", {"tool_name": "mcp__files__read"}, ("files", "read")),
+    ("codex", {"tool_name": "mcp__files__read"}, ("files", "read")),
+    ("claude-code", {"tool_name": "mcp__a__b__read"}, ("", "")),
+    ("claude-code", {"tool_name": "mcp__a___read"}, ("", "")),
+    (
+        "gemini",
+        {"tool_name": "mcp_files_read_it", "mcp_context": CONTEXT},
+        ("files", "read_it"),
+    ),
+    ("gemini", {"tool_name": "mcp_files_read_it"}, ("", "")),
+    ("copilot", {"toolName": "files-read"}, ("files", "read")),
+    ("cursor", _cursor_mcp(command=shlex.join(OWN)), ("files", "t")),
+    ("cursor", _cursor_mcp(command="/opt/x mcp stdio files"), ("", "t")),
+    ("cursor", _cursor_mcp(command="'"), ("", "t")),
+    ("cursor", _cursor_mcp(url="http://a.test/mcp/x"), ("http://a.test/mcp/x", "t")),
+]
+
+
+@pytest.mark.parametrize(("host", "call", "told"), MCP_TOOLS)
+def test_the_server_of_an_mcp_tool_is_told(
+    short: Path, stand: Stand, host: str, call: dict[str, Any], told: tuple[str, str]
+) -> None:
+    """As its host names it; what could be split in two ways is told as none."""
+    run(short, host, call)
+    asked = stand.asked[0][1]
+    assert (asked["mcp_server"], asked["mcp_tool"]) == told
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,40 @@ async def asked(bench: Bench, call: dict[str, Any], **more: str) -> dict[str, An
     assert (code, err) == (0, "")
     told: dict[str, Any] = json.loads(out)
     return dict(told.get("hookSpecificOutput", {}))
+
+
+FILES_SERVER = """
+command = ["true"]
+[tools.read]
+scope = "read:files"
+resource = "fs:{path}"
+[tools.run]
+scope = "execute:command"
+[tools.web]
+scope = "read:web"
+"""
+
+
+def mcp_call(tool: str) -> dict[str, Any]:
+    return {"tool_name": tool, "tool_input": {"path": "/a"}}
+
+
+async def write_file(bench: Bench, name: str, text: str) -> None:
+    """Put a file of the home in force."""
+    file = bench.home.config / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text)
+    assert isinstance(bench.broker.gateway, Gateway)
+    await bench.broker.gateway.look()
+    assert not bench.broker.gateway.warnings
+
+
+async def held_body(bench: Bench, stepup: StepUp) -> bytes:
+    """Return what its person decides about; kept once the step-up is recorded."""
+    assert isinstance(bench.broker.gateway, Gateway)
+    calls = bench.broker.gateway.calls
+    await bench.until(lambda: calls.body_of(stepup.id) is not None)
+    return calls.body_of(stepup.id) or b""
 
 
 async def waiting(bench: Bench) -> StepUp:
@@ -196,8 +231,122 @@ async def test_a_long_call_is_decided(bench: Bench, agent: Agent) -> None:
     )
     stepup = await waiting(bench)
     assert stepup.parameters["command"] is None
+    assert json.loads(await held_body(bench, stepup)) == command
     await revoke_agent(bench.broker, agent.id, "test", OPERATOR)
     assert (await running)["permissionDecision"] == "deny"
+
+
+async def test_a_person_sees_every_argument(bench: Bench, agent: Agent) -> None:
+    """All of them are the body of what is held, in one spelling, under the digest."""
+    given = {"timeout": 9, "command": "ls", "run_in_background": True}
+    running = asyncio.create_task(
+        asked(bench, {"tool_name": "Bash", "tool_input": given})
+    )
+    stepup = await waiting(bench)
+    body = await held_body(bench, stepup)
+    assert body == b'{"command":"ls","run_in_background":true,"timeout":9}'
+    assert stepup.request == {
+        "method": "call",
+        "url": "hook://claude-code/Bash",
+        "headers": {},
+        "body_sha256": sha256(body).hexdigest(),
+        "body_bytes": len(body),
+    }
+    assert "arguments_sha256" not in stepup.parameters
+    await deny(bench.broker, stepup.id, "", OPERATOR)
+    await running
+
+
+async def test_nobody_approves_what_cannot_be_shown(bench: Bench, agent: Agent) -> None:
+    """A call that needs a person and is too long to be shown whole is denied."""
+    command = {"command": "echo " + "x" * 60_000}
+    told = await asked(bench, {"tool_name": "Bash", "tool_input": command})
+    assert told["permissionDecision"] == "deny"
+    assert "too long" in told["permissionDecisionReason"]
+    assert not bench.broker.stepups.open()
+
+
+async def test_another_description_is_the_same_call(
+    bench: Bench, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model's own words are shown as such, and are not what is approved."""
+    settings = bench.broker.settings.gateway
+    monkeypatch.setattr(type(settings), "hook_wait", 0)
+    for words in ("Clean", "Tidy up"):
+        given = {"command": "rm -rf build", "description": words}
+        call = {**SHELL, "tool_input": given}
+        assert (await asked(bench, call))["permissionDecision"] == "deny"
+    (stepup,) = bench.broker.stepups.open()
+    assert (stepup.reason, stepup.count) == ("Clean", 2)
+    await begin_approval(bench.broker, stepup.id, stepup.digest, OPERATOR)
+    bench.tenant.approve()
+    await bench.until(lambda: not bench.broker.stepups.open())
+    given["description"] = "Once more"
+    assert (await asked(bench, call))["permissionDecision"] == "allow"
+
+
+async def test_tools_of_mcp_servers_of_the_gateway_are_decided_by_their_rules(
+    bench: Bench, agent: Agent
+) -> None:
+    """What its file denies is denied; the rest the gateway decides when it is called.
+
+    The agent has no `call:tool`, which opens the tools of other servers.
+    """
+    await write_file(bench, "mcp/files.toml", FILES_SERVER)
+    for tool in ("read", "run"):  # allowed, and needs a person
+        assert await asked(bench, mcp_call(f"mcp__files__{tool}")) == {}
+    assert not bench.broker.stepups.open()
+    assert not await bench.events("access.decision")
+    told = await asked(bench, mcp_call("mcp__files__web"))
+    assert "read:web" in told["permissionDecisionReason"]
+    told = await asked(bench, mcp_call("mcp__files__other"))
+    assert "mcp/files.toml" in told["permissionDecisionReason"]
+    for foreign in ("mcp__other__read", "mcp__files__read__x"):
+        told = await asked(bench, mcp_call(foreign))
+        assert "call:tool" in told["permissionDecisionReason"]
+    await revoke_agent(bench.broker, agent.id, "test", OPERATOR)
+    told = await asked(bench, mcp_call("mcp__files__read"))
+    assert "revoked" in told["permissionDecisionReason"]
+
+
+async def test_a_rule_of_the_hosts_map_for_the_tool_goes_first(
+    bench: Bench, agent: Agent
+) -> None:
+    """It names the tool; a pattern does not."""
+    await write_file(bench, "mcp/files.toml", FILES_SERVER)
+    rules = '[tools.mcp__files__read]\nscope = "read:web"\n'
+    rules += '[tools."mcp__files__*"]\nscope = "read:web"\n'
+    await write_file(bench, "hosts/claude-code.toml", rules)
+    told = await asked(bench, mcp_call("mcp__files__read"))
+    assert "read:web" in told["permissionDecisionReason"]
+    assert await asked(bench, mcp_call("mcp__files__run")) == {}
+
+
+async def test_a_url_of_another_broker_is_not_the_gateways(
+    bench: Bench, agent: Agent
+) -> None:
+    """Cursor tells the URL: one elsewhere that ends alike is not judged as ours."""
+    await write_file(bench, "mcp/files.toml", FILES_SERVER)
+    bench.broker.issuer = "http://127.0.0.1:7717"
+    call = {"hook_event_name": "beforeMCPExecution", **mcp_call("read")}
+    for base, permission in (
+        (bench.broker.issuer, "allow"),
+        ("https://elsewhere.test", "deny"),
+    ):
+        url = f"{base}/mcp/files"
+        _, out, _ = await run(bench, {**call, "url": url}, "cursor")
+        assert json.loads(out)["permission"] == permission
+
+
+async def test_a_refusal_has_no_command_of_operators(
+    bench: Bench, agent: Agent
+) -> None:
+    """Models run what they read: it says what, why, and who has to decide."""
+    fetch = {"tool_name": "WebFetch", "tool_input": {"url": "https://a.test/"}}
+    said = (await asked(bench, fetch))["permissionDecisionReason"]
+    assert "agentvault" not in said
+    assert "Not granted to this agent: read:web." in said
+    assert said.endswith("An operator has to decide whether to grant it.")
 
 
 async def test_a_flood_is_stopped(

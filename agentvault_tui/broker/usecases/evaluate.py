@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from agentvault_tui.broker.answers import Denied, Escalated, Permitted
@@ -26,6 +26,7 @@ from agentvault_tui.model import (
     EventType,
     Outcome,
     StepUp,
+    StepUpId,
     StepUpStatus,
     Verdict,
     new_id,
@@ -48,6 +49,8 @@ async def evaluate(
     refusal: tuple[str, str] | None = None,
     wait: float = 0.0,
     gone: asyncio.Future[Any] | None = None,
+    call: str | None = None,
+    held: Callable[[StepUpId], None] = lambda _: None,
 ) -> Answer:
     """Decide and record whether *action* may happen now, once.
 
@@ -62,6 +65,8 @@ async def evaluate(
         refusal: reason and message where it is denied without asking policy.
         wait: seconds to wait for a person where one has to decide.
         gone: done when nobody waits for the answer any more: nothing is spent then.
+        call: the call that a person decides about; see `StepUp.request_json`.
+        held: called with the step-up that holds it, before anybody waits.
 
     Returns:
         the answer; after a person's no, `Denied` with the decision that was held.
@@ -73,7 +78,9 @@ async def evaluate(
     loop = asyncio.get_running_loop()
     ends = loop.time() + wait
     while True:
-        answer = await _decide(broker, agent, action, about, refusal)
+        answer = await _decide(broker, agent, action, about, refusal, call=call)
+        if isinstance(answer, Escalated) and answer.stepup.status.open:
+            held(answer.stepup.id)
         left = ends - loop.time()
         if not isinstance(answer, Escalated) or left <= 0:
             return answer
@@ -104,6 +111,8 @@ async def _decide(
     action: Action,
     about: Mapping[str, object],
     refusal: tuple[str, str] | None,
+    *,
+    call: str | None,
 ) -> Answer:
     request = Request(
         agent,
@@ -113,6 +122,7 @@ async def _decide(
         DecisionId(new_id("dec")),
         events=_RECORDED,
         about=about,
+        call=call,
         evaluation=True,
     )
     broker.registry.seen(agent.id)

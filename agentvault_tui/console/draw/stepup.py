@@ -131,7 +131,7 @@ def brief(
     ]
     left = height - len(rows)
     words: list[Row] = []
-    if not row.request:  # nothing an agent says about its request is asked for
+    if row.reason or not row.request:  # with a request of HTTP it says nothing
         words = _words(row, pen, width, max(left - 1, min(left, 1)))
     if left > len(words):
         rows.append(EMPTY)
@@ -185,8 +185,9 @@ def _whole(
     for label, value in facts:
         rows += _in_full(label, value, pen, width)
     trusted = tuple(rows)
-    if request:
-        return trusted, _raw(body, pen, width)
+    raw = _raw(body, pen, width) if request else ()
+    if request and not row.reason:
+        return trusted, raw
     text, masked = pen.masked(row.reason)
     rows = [EMPTY, (("The agent says (unverified)", pen.palette.muted),)]
     rows += [
@@ -194,7 +195,7 @@ def _whole(
     ]
     if masked:
         rows.append(((masked, pen.palette.waiting),))
-    return trusted, tuple(rows)
+    return trusted, (*raw, *rows)
 
 
 def _status(row: StepUpRow) -> str:

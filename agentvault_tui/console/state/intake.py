@@ -231,7 +231,7 @@ class Intake:
                 told.connection,
             ),
             request=self._request(told.request),
-            tokenless=told.evaluation or told.request is not None,
+            evaluation=told.evaluation,
         )
 
     def _request(self, told: Mapping[str, object] | None) -> HeldRequest | None:

@@ -282,8 +282,8 @@ class StepUpRow:
     """Whether nothing but the scope limits what the token is used for."""
     request: HeldRequest | None = None
     """Of a held call."""
-    tokenless: bool = False
-    """Whether the same request is made again after a yes, instead of with a token."""
+    evaluation: bool = False
+    """Whether the same question is asked again after a yes, and answered with yes."""
 
     @property
     def open(self) -> bool:

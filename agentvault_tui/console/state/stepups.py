@@ -154,9 +154,9 @@ _EVALUATION: Final = Stages(
 
 def stages_of(row: StepUpRow) -> Stages:
     """Word what an approval leads to: a token, a call that goes out, or a yes."""
-    if row.request:
-        return _CALL
-    return _EVALUATION if row.tokenless else _TOKEN
+    if row.evaluation:
+        return _EVALUATION
+    return _CALL if row.request else _TOKEN
 
 
 _CAUSES: Final = {
@@ -192,9 +192,11 @@ def handed_out(row: StepUpRow) -> str:
             f"The agent has a token of the account at {row.connection}, which works "
             "until the provider ends it. Revoking the agent stops the next one at once."
         )
+    if row.evaluation:
+        return "It was allowed, once."
     if row.request:
         return "The call was sent, once; the audit has what came of it."
-    return "It was allowed, once." if row.tokenless else "The token is spent."
+    return "The token is spent."
 
 
 def takes_back(row: StepUpRow) -> str:
@@ -204,8 +206,8 @@ def takes_back(row: StepUpRow) -> str:
             "The agent may fetch a token of the account. Revoke the agent before it "
             "does: then only the provider can end that token."
         )
+    if row.evaluation:
+        return "The agent may do exactly this, once. Revoke it to take that back."
     if row.request:
         return "The agent may send exactly this, once. Revoke it to take that back."
-    if row.tokenless:
-        return "The agent may do exactly this, once. Revoke it to take that back."
     return "The agent has a token for exactly this. Revoke the agent to take it back."

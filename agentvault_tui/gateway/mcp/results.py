@@ -97,7 +97,8 @@ def refusal(
             "same call again: it goes through once."
         )
     else:
-        text = f"AgentVault refused this call: {refused.text} {_allowed(server, agent)}"
+        why = refused.text.rstrip(".")
+        text = f"AgentVault refused this call: {why}. {_allowed(server, agent)}"
     if message.method != CALL:
         return McpError(DENIED, text, members).envelope(message.id)
     return answer(message.id, result=failure(text, members))

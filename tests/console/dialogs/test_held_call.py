@@ -215,3 +215,14 @@ async def test_plain_mode_tells_request_and_body() -> None:
     text = "\n".join(sentences.facts(asked))
     assert "POST https://api.stripe.com/v1/transfers/acct_42" in text
     assert '/payee = "Northwind GmbH"' in text
+
+
+async def test_a_tool_call_shows_its_arguments_and_the_agents_own_words() -> None:
+    """The words stand apart from the body, and say that nobody verified them."""
+    stand = scene()
+    row = held(stand, b'{"command":"ls -l"}', reason="List files", evaluation=True)
+    async with opened(stand, row, (100, 40)) as (app, _):
+        text = text_of(app)
+    assert '/command = "ls -l"' in text
+    assert text.index("/command") < text.index("the agent says (unverified)")
+    assert text.index("(unverified)") < text.index("List files")
