@@ -34,6 +34,7 @@ from agentvault_tui.model import (
 
 APPROVED: Final = "stepup_approved"
 """The reason of an evaluation that a person approved."""
+_LATE: Final = "No person decided in time. Ask again."
 _RECORDED: Final = dict.fromkeys(Outcome, EventType.ACCESS_DECISION)
 _NOTHING: Final[Mapping[str, object]] = {}
 
@@ -78,9 +79,9 @@ async def evaluate(
     loop = asyncio.get_running_loop()
     ends = loop.time() + wait
     while True:
-        answer = await _decide(broker, agent, action, about, refusal, call=call)
-        if isinstance(answer, Escalated) and answer.stepup.status.open:
-            held(answer.stepup.id)
+        answer = await _decide(
+            broker, agent, action, about, refusal, call=call, held=held
+        )
         left = ends - loop.time()
         if not isinstance(answer, Escalated) or left <= 0:
             return answer
@@ -101,8 +102,7 @@ async def evaluate(
         if stepup.status in {StepUpStatus.DENIED, StepUpStatus.CANCELLED}:
             return refusal_of(broker, agent, stepup)
         if stepup.status is StepUpStatus.EXPIRED:
-            text = "No person decided in time. Ask again."
-            return Denied("stepup_expired", text, answer.decision_id)
+            return Denied("stepup_expired", _LATE, answer.decision_id)
 
 
 async def _decide(
@@ -113,6 +113,7 @@ async def _decide(
     refusal: tuple[str, str] | None,
     *,
     call: str | None,
+    held: Callable[[StepUpId], None],
 ) -> Answer:
     request = Request(
         agent,
@@ -147,7 +148,10 @@ async def _decide(
         case Outcome.ESCALATED:
             if stepup := _approved(broker, request):
                 return await _spend(broker, request, verdict, stepup)
-            return await escalate(broker, request, verdict)
+            answer = await escalate(broker, request, verdict)
+            if isinstance(answer, Escalated) and answer.stepup.status.open:
+                held(answer.stepup.id)
+            return answer
 
 
 def _approved(broker: Broker, request: Request) -> StepUp | None:
