@@ -94,10 +94,8 @@ async def evaluate(
             )
         finally:
             decided.cancel()
-        if gone is not None and gone.done():
-            return answer
         stepup = broker.stepups.find(answer.stepup.id)
-        if stepup is None or stepup.status.open:
+        if (gone and gone.done()) or stepup is None or stepup.status.open:
             return answer
         if stepup.status in {StepUpStatus.DENIED, StepUpStatus.CANCELLED}:
             return refusal_of(broker, agent, stepup)
