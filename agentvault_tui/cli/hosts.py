@@ -396,7 +396,7 @@ def _merged(file: HostFile) -> str:
         known = json.loads(text or "{}")
         joined = _joined(known, file.wanted)
         if text and joined == known:
-            return text
+            return text.rstrip()
         return json.dumps(joined, indent=2, ensure_ascii=False)
     except (ValueError, AttributeError) as error:
         raise SettingsError(
