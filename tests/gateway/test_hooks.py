@@ -94,7 +94,6 @@ def mcp_call(tool: str) -> dict[str, Any]:
 async def write_file(bench: Bench, name: str, text: str) -> None:
     """Put a file of the home in force."""
     file = bench.home.config / name
-    file.parent.mkdir(exist_ok=True)
     file.write_text(text)
     assert isinstance(bench.broker.gateway, Gateway)
     await bench.broker.gateway.look()
@@ -361,11 +360,7 @@ async def test_a_flood_is_stopped(
 
 async def test_changed_files_count_at_once(bench: Bench, agent: Agent) -> None:
     """hosts/NAME.toml of the home replaces the shipped map, and is recorded."""
-    folder = bench.home.config / "hosts"
-    folder.mkdir()
-    (folder / "claude-code.toml").write_text('unmatched = "read:files"\n')
-    assert bench.broker.gateway is not None
-    await bench.broker.gateway.look()
+    await write_file(bench, "hosts/claude-code.toml", 'unmatched = "read:files"\n')
     assert await asked(bench, {"tool_name": "Teleport", "tool_input": {}}) == {}
     (event,) = await bench.events("service.changed")
     assert event.resource == "hosts/claude-code.toml"

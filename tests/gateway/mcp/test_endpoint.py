@@ -129,7 +129,7 @@ async def test_a_tool_that_nothing_maps_is_refused(
     client = await mcp.client("legacy")
     result = await client.call(tool, path="/a")
     assert refusal_of(result)["reason"] == reason
-    assert "read_*" in text_of(result)
+    assert ". This agent may call: read_*" in text_of(result)
     assert mcp.received() == []
     assert await mcp.stand.records() == [("refused", reason)]
 
@@ -150,6 +150,8 @@ async def test_a_scope_that_was_not_granted_is_refused_in_the_result(
     client = await mcp.client("modern", "read:files")
     result = await client.call("delete_file", path="/a")
     assert refusal_of(result)["reason"] == "scope_not_granted"
+    assert "whether to grant it. This agent may call" in text_of(result)
+    assert "agentvault agents" not in text_of(result)
     assert mcp.received() == []
 
 
