@@ -75,8 +75,16 @@ def _empty_mirror(*, ascii_only: bool) -> Mirror:
     return Mirror(SystemClock(), ascii_only=ascii_only)
 
 
-def print_event(out: Output, event: EventInfo) -> None:
-    """Print *event*; columns have fixed widths, because the next one is not known."""
+def print_event(
+    out: Output, event: EventInfo, name_of: Callable[[str], str] = str
+) -> None:
+    """Print *event*; columns have fixed widths, because the next one is not known.
+
+    Args:
+        out: where.
+        event: what.
+        name_of: returns the name of an agent's id, or the id.
+    """
     if out.json_mode:
         out.json(event)
         return
@@ -85,9 +93,11 @@ def print_event(out: Output, event: EventInfo) -> None:
     why, about = words.why(mirror, row), [words.place(row), row.note]
     if event.actor.kind != "agent" and event.agent_id:
         # Whose it is stands nowhere else in what others did about an agent.
-        named = event.detail.get("agent")
-        about.append(out.shown(named) if named else "")
-        why = why if named else f"{why} ({row.agent_id})".strip()
+        about.append(out.shown(event.detail.get("agent") or name_of(event.agent_id)))
+    if event.outcome == "denied":
+        told = event.detail
+        called = told.get("tool") or f"{told.get('method')} {told.get('path')}"
+        about.append(out.shown(called) if told.get("path") or told.get("tool") else "")
     out.row(
         (7, out.cell(event.seq, "quiet")),
         (20, out.cell(event.time[:19] + "Z", "quiet")),
@@ -102,6 +112,19 @@ def print_event(out: Output, event: EventInfo) -> None:
             else Cell(Shown(why)),
         ),
     )
+
+
+def _names(client: OperatorClient) -> Callable[[str], str]:
+    """Return what gives the name of an agent, asked for once; its id if unknown."""
+
+    @cache
+    def name_of(agent_id: str) -> str:
+        try:
+            return client.call(calls.AGENT, id=agent_id).name
+        except NotFoundError:
+            return agent_id
+
+    return name_of
 
 
 @audit.command("show", example="agentvault audit show 1842")
@@ -376,8 +399,9 @@ def tail(
         behind = _oldest_first(client, AuditQuery(), after)
         known = takewhile(lambda event: event.seq <= head, behind)
         found = islice(known, number)
+    name_of = _names(client)
     for event in found:
-        print_event(out, event)
+        print_event(out, event, name_of)
     if follow:
         _follow(session, head)
 
@@ -420,8 +444,9 @@ def search(
     else:
         head = client.call(calls.STATUS).ledger.head
         found = _newest(client, head + 1, number, query, holds)
+    name_of = _names(client)
     for event in found:
-        print_event(out, event)
+        print_event(out, event, name_of)
 
 
 def _agent_id(client: OperatorClient, word: str) -> str:
@@ -491,7 +516,7 @@ def _newest(
 def _follow(session: CliSession, last: int) -> None:
     """Print what follows *last*, across broker restarts."""
     client, out = session.client, session.out
-    lost = False
+    lost, name_of = False, _names(client)
     while True:
         try:
             for event in client.events(last):
@@ -506,7 +531,7 @@ def _follow(session: CliSession, last: int) -> None:
                     )
                 if isinstance(event, EventInfo) and event.seq > last:
                     last = event.seq
-                    print_event(out, event)
+                    print_event(out, event, name_of)
         except UnreachableError:
             if not lost:
                 out.note("the broker is gone: waiting for it (Ctrl-C ends this)")

@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from msgspec.structs import replace
 from support.command_line import HOSTILE, Agent, Answer, Broker
@@ -47,6 +48,26 @@ def test_tail_shows_the_latest_oldest_first(av: Run, agent: Agent) -> None:
     assert "allowed" in people
     assert agent.name in people
     assert av("audit", "tail", "-n", "0").out == ""
+
+
+def test_tail_names_the_agent_of_what_others_did(av: Run, agent: Agent) -> None:
+    """By its name, not its id, which no person knows."""
+    asked = agent.ask("send:payment", {"amount": 1, "currency": "USD"})
+    av("stepup", "deny", asked["auth_req_id"], "--reason", "no")
+    (line,) = av("audit", "tail", "-n", "1").out.splitlines()
+    assert agent.name in line
+    assert agent.id not in line
+
+
+def test_tail_says_which_call_was_refused(av: Run, agent: Agent) -> None:
+    """Method and path, also where no route matched and so no resource is known."""
+    token = agent.ask("read:calendar", {})["access_token"]
+    headers = {"Authorization": f"Bearer {token}"}
+    url = f"{agent.broker.url}/gw/nowhere/v1/x"
+    assert httpx.get(url, headers=headers).status_code == 404
+    (line,) = av("audit", "tail", "-n", "1").out.splitlines()
+    assert "GET" in line
+    assert "/v1/x" in line
 
 
 def test_tail_goes_on_after_a_number(av: Run, agent: Agent) -> None:
