@@ -203,7 +203,9 @@ class Gateway:
         return [
             *operators.routes(self, authority),
             *hooks.routes(self.broker, self.tools, self.mcp_servers, self.calls),
-            *runs_api.routes(self.broker, self.proxy, self.services, authority),
+            *runs_api.routes(
+                self.broker, self.proxy, self.services, authority, self.look
+            ),
         ]
 
     async def _record(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from starlette.requests import Request
 from starlette.routing import Route
 
@@ -20,9 +22,13 @@ from agentvault_tui.text import visible
 
 
 def routes(
-    broker: Broker, proxy: ProxyListener, services: Services, authority: Authority
+    broker: Broker,
+    proxy: ProxyListener,
+    services: Services,
+    authority: Authority,
+    look: Callable[[], Awaitable[None]],
 ) -> list[Route]:
-    """Return the routes that `agentvault run` asks at."""
+    """Return the routes that `agentvault run` asks at; *look* reads changed files."""
 
     async def start(request: Request) -> RunInfo:
         asked = await body_of(request, RunRequest)
@@ -30,6 +36,7 @@ def routes(
             operator_of(request), Need.GIVE, f"run as {asked.agent_id}"
         )
         agent = broker.registry.agent(asked.agent_id)
+        await look()
         for name in asked.services:
             if services.get(name) is None:
                 raise NotFoundError(

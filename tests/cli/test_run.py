@@ -92,7 +92,7 @@ def service(broker: Broker, site: Site) -> str:
 def coder(av: Run, service: str) -> str:
     """The name of an agent that may read the site."""
     assert service
-    name = f"coder-{next(_NUMBERS)}"
+    name = f"runner-{next(_NUMBERS)}"
     added = av("agents", "add", name, "--owner", "o", "--scope", "read:calendar")
     assert added.code == 0
     return name

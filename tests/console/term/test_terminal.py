@@ -141,7 +141,7 @@ def test_no_screen_paints_a_control_byte_of_anothers(
         (":theme mono", "theme mono"),
         ("\x10theme mono", "theme mono"),
         ("/theme mono", "theme mono"),
-        ("Lgtheme", "theme"),
+        ("L@theme", "theme"),
         ("!\tpanic", "panic"),
         ("re\x7ftheme mono", "theme mono"),
     ],
