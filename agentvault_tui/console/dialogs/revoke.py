@@ -28,7 +28,7 @@ from agentvault_tui.console.state.records import (
     UpstreamStep,
     caution,
 )
-from agentvault_tui.console.state.revocations import consequences, state
+from agentvault_tui.console.state.revocations import NOTHING_WORKS, consequences, state
 
 _WAITING = 3
 """Requests that would be cancelled, named one by one; an agent may have no more."""
@@ -75,7 +75,9 @@ class RevokeDialog(Confirm):
         waiting = mirror.open_stepups(self.agent.id)[:_WAITING]
         named = [waits(pen, row, now, width) for row in waiting]
         rows: list[Row] = [pen.fact("Agent", who), here, *named, *elsewhere]
-        until = _section(pen, "Works until", told.works_until, width, height)
+        over = told.works_until == [NOTHING_WORKS]
+        label = "Still works" if over else "Works until"
+        until = _section(pen, label, told.works_until, width, height)
         room = height - len(rows) - len(until)
         return [*rows, *_section(pen, "Stays", told.stays, width, room), *until]
 
@@ -152,8 +154,8 @@ def _not_done(pen: Pen, steps: Iterable[UpstreamStep], width: int) -> list[Row]:
 
 
 def _nothing_outside(pen: Pen) -> Row:
-    text = ("now: no token handed out works any longer", pen.palette.text)
-    return pen.fact("Works until", text)
+    text = ("nothing: every token handed out has ended", pen.palette.text)
+    return pen.fact("Still works", text)
 
 
 def _upstream(pen: Pen, step: UpstreamStep) -> Row:

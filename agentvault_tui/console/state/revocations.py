@@ -14,7 +14,6 @@ _PROVIDERS: Final = 3
 _OVER: Final = {
     "confirmed": ("confirmed", " "),
     "failed": ("given up", " after "),
-    "left": ("left", " after "),
 }
 """How a step ended, and what stands before the time it took."""
 
@@ -45,7 +44,7 @@ def headline(agent: AgentRow) -> str:
     return f"tenant confirmed {took(max(step.ms or 0.0 for step in done))}"
 
 
-_OVER_NOW: Final = "now: no token handed out works any longer"
+NOTHING_WORKS: Final = "nothing: every token handed out ends here"
 
 
 class Consequences(NamedTuple):
@@ -58,7 +57,7 @@ class Consequences(NamedTuple):
     @property
     def lasts(self) -> bool:
         """Whether anything works on."""
-        return self.works_until != [_OVER_NOW]
+        return self.works_until != [NOTHING_WORKS]
 
 
 def consequences(agent: AgentRow, here: str, now: datetime) -> Consequences:
@@ -81,7 +80,7 @@ def consequences(agent: AgentRow, here: str, now: datetime) -> Consequences:
         end = f"{clock_time(agent.outside_until)}, in {countdown(left)}"
         found.works_until.append(f"{end}: a provider's token that it was given")
     if not found.works_until:
-        found.works_until.append(_OVER_NOW)
+        found.works_until.append(NOTHING_WORKS)
     for scope in agent.scopes:
         said = scope.revoking or "the catalogue says nothing"
         found.stays.append(f"{scope.name}: {said}")
@@ -112,7 +111,8 @@ def forecast(agent: AgentRow, here: str, now: datetime) -> list[str]:
     """Say what revoking an agent would do as sentences; see `consequences`."""
     ends, stays_, until = map("; ".join, consequences(agent, here, now))
     left = f"It leaves {stays_ or 'nothing'}."
-    return [f"Revoking ends {ends}.", left, f"Works until {until}."]
+    works = "Still works" if until == NOTHING_WORKS else "Works until"
+    return [f"Revoking ends {ends}.", left, f"{works} {until}."]
 
 
 def _shared(connection: str, agents: tuple[str, ...]) -> str:
@@ -131,6 +131,8 @@ def state(step: UpstreamStep, *, brief: bool = False) -> str:
     """Say how one step stands; *brief*, where there is room for no more."""
     if step.reason == "no_credential":
         return "no credential"
+    if step.status == "left":  # the account: others use it
+        return "left" if brief else "left in place"
     if step.status in _OVER:
         word, between = _OVER[step.status]
         if step.ms is None or (brief and step.status == "failed"):
@@ -159,11 +161,11 @@ def remains(agent: AgentRow, now: datetime) -> Iterator[str]:
     """Tell which accounts stay, for whom, and until when what is outside works."""
     for text in stays(agent):
         yield f"  Stays: {text}."
-    until = _OVER_NOW
+    works = "Still works nothing: every token handed out has ended"
     if (seconds := outside(agent, now)) and agent.outside_until:
         end = f"{clock_time(agent.outside_until)}, in {countdown(seconds)}"
-        until = f"{end}: the last token handed out before"
-    yield f"  Works until {until}."
+        works = f"Works until {end}: the last token handed out before"
+    yield f"  {works}."
 
 
 def steps(known: Iterable[UpstreamStep]) -> Iterator[str]:
