@@ -20,6 +20,7 @@ BENCHES = (
     "mirror",
     "console",
     "scale",
+    "gateway",
     "mcp",
 )
 
