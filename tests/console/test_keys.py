@@ -200,7 +200,7 @@ async def test_cutting_in_an_input_stays_in_the_console(opened: Opened) -> None:
 
 async def test_a_keymap_is_obeyed_everywhere(opened: Opened) -> None:
     """The key, the footer, the bar of what waits and the help say the user's own."""
-    async with opened('revoke = "x"\n"step-ups" = "w"\ndown = "ctrl+n"\n') as stage:
+    async with opened('revoke = "f9"\n"step-ups" = "w"\ndown = "ctrl+n"\n') as stage:
         before = stage.place
         await stage.press("j", "r")
         assert stage.place == before
@@ -208,13 +208,13 @@ async def test_a_keymap_is_obeyed_everywhere(opened: Opened) -> None:
         await stage.press("ctrl+n")
         assert stage.place != before
         footer = stage.app.watch_screen.keybar.render_line(0).text
-        assert "x revoke" in footer
+        assert "f9 revoke" in footer
         assert "w step-ups" in footer
         assert "w open" in stage.app.watch_screen.waiting.render_line(0).text
         await stage.press("question_mark")
         body = "\n".join("".join(t for t, _ in row) for row in _page(stage).body)
         assert "yours: revoke" in body
-        await stage.press("escape", "x")
+        await stage.press("escape", "f9")
         assert isinstance(stage.app.screen, RevokeDialog)
 
 
@@ -286,10 +286,10 @@ async def test_ctrl_p_opens_the_palette_whatever_the_keymap_says(
     opened: Opened,
 ) -> None:
     """As the colon does, and also when that has become another key."""
-    async with opened(keymap='palette = "x"') as stage:
+    async with opened(keymap='palette = "f9"') as stage:
         await stage.press("ctrl+p")
         assert CommandPalette.is_open(stage.app)
-        await stage.press("escape", "x")
+        await stage.press("escape", "f9")
         assert CommandPalette.is_open(stage.app)
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from agentvault_tui.broker import serve
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.console import run
+from agentvault_tui.gateway import Gateway
 from agentvault_tui.home import Home
 from agentvault_tui.settings import BrokerSettings, Settings
 
@@ -35,7 +36,7 @@ told = Path(sys.argv[3])
 home = Home.locate(Path(sys.argv[2]))
 if sys.argv[1] == "serve":
     settings = Settings(broker=BrokerSettings(listen="127.0.0.1:0"))
-    sys.exit(serve.run(home, settings, clock=SetClock()))
+    sys.exit(serve.run(home, settings, clock=SetClock(), gateway=Gateway))
 sys.exit(run(home.socket, read_only=False, settings=Settings(), clock=SetClock(),
              memory_folder=home.socket.parent.parent, config_folder=home.config))
 """

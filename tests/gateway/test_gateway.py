@@ -26,7 +26,7 @@ ROUTE = '[[routes]]\nmethod = "GET"\npath = "/a/{x}"\nscope = "read:files"\n'
 async def bench(short: Path) -> AsyncIterator[Bench]:
     home = Home.locate(short / "home")
     opened = await Bench.open(home, ManualClock(datetime(2026, 11, 24, tzinfo=UTC)))
-    (home.config / "services").mkdir()
+    (home.config / "services").mkdir(exist_ok=True)
     yield opened
     await opened.close()
 

@@ -39,7 +39,7 @@ async def bench(short: Path) -> AsyncIterator[Bench]:
     home = Home.locate(short / "home")
     clock = ManualClock(datetime(2026, 11, 24, tzinfo=UTC))
     opened = await Bench.open(home, clock)
-    (home.config / "services").mkdir()
+    (home.config / "services").mkdir(exist_ok=True)
     (home.config / "services" / "stripe.toml").write_text(FILE)
     gateway = opened.broker.gateway = Gateway(opened.broker)
     await gateway.start()
