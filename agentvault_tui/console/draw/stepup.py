@@ -98,23 +98,26 @@ def brief(
     agent, cut_agent = _agent(asked, pen, width)
     past = listed_before(asked, pen, width)
     wants, cut_wants = _wants(row, pen, width)
-    on, cut_on = ([], False) if row.request else _on(row, pen, width, 1)
+    on, cut_on = ([], False) if row.request else _on(row, pen, width)
     grant, cut_grant = pen.facts("You grant", granted(row), width, 3, pen.palette.text)
     tail = [*grant, tally_row(asked, pen, width)]
     problem = _problem(row, pen, width)
     fixed = len([*warning, *agent, *wants, *on, *tail, *problem])
     spare = height - fixed - 2
     said = len(row.parameters) + len(row.others)
-    roomy = row.reason and max(said, 1) <= spare - 3
-    words_min = 3 if roomy else 0 if row.request else 1
+    why_text = f"{row.rule}: {row.why}"
+    more_why = len(pen.facts("", why_text, width, max(height, 1))[0]) - 1
+    roomy = row.reason and max(said, 1) + more_why <= spare - 3
+    words_least = 0 if row.request else 1
+    words_min = 3 if roomy else words_least
     body_min = 3 if row.request else 0
     most_with = max(spare - words_min - body_min, 1)
     with_rows, cut_with = _with(row, pen, width, most_with)
     spare -= len(with_rows)
     body, cut_body = _body(asked.body, pen, width, max(spare, 1))
     spare -= len(body)
-    most_why = 2 if spare > words_min else 1
-    why, cut_why = pen.facts("Why ask", f"{row.rule}: {row.why}", width, most_why)
+    most_why = max(2 + spare - words_least, 1)  # the blank row gives way too
+    why, cut_why = pen.facts("Why ask", why_text, width, most_why)
     spare -= len(why) - 1
     past = past[: max(spare - words_min, 0)]
     rows = [
@@ -135,9 +138,8 @@ def brief(
         words = _words(row, pen, width, max(left - 1, min(left, 1)))
     if left > len(words):
         rows.append(EMPTY)
-    cut = cut_agent or cut_wants or cut_on or cut_with or cut_why or cut_grant
-    cut = cut or cut_body
-    return [*rows, *words][:height], cut or len(rows) > height
+    cut = cut_agent or cut_wants or cut_on or cut_with or cut_body or cut_why
+    return [*rows, *words][:height], cut or cut_grant or len(rows) > height
 
 
 def whole(asked: StepUpFacts, pen: Pen, width: int) -> tuple[list[Row], int]:
@@ -248,10 +250,10 @@ def _wants(row: StepUpRow, pen: Pen, width: int) -> tuple[list[Row], bool]:
     return rows, cut
 
 
-def _on(row: StepUpRow, pen: Pen, width: int, most: int) -> tuple[list[Row], bool]:
+def _on(row: StepUpRow, pen: Pen, width: int) -> tuple[list[Row], bool]:
     if not row.resource:
         return [pen.fact("On", ("nothing named", pen.palette.muted))], False
-    return pen.facts("On", row.resource, width, most, pen.palette.strong)
+    return pen.facts("On", row.resource, width, 1, pen.palette.strong)
 
 
 def _with(row: StepUpRow, pen: Pen, width: int, most: int) -> tuple[list[Row], bool]:

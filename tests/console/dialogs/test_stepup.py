@@ -19,7 +19,7 @@ from agentvault_tui.console.draw.lines import Pen
 from agentvault_tui.console.draw.stepup import PastDecisions, StepUpFacts, brief, whole
 from agentvault_tui.console.draw.theme import palette
 from agentvault_tui.console.plain import sentences
-from agentvault_tui.console.state.records import LinkState
+from agentvault_tui.console.state.records import BodyView, LinkState
 from agentvault_tui.console.state.stepups import changes, differs, no_limits
 from agentvault_tui.errors import TenantUnreachableError
 from agentvault_tui.home import Home
@@ -456,6 +456,28 @@ async def test_a_cut_trusted_value_must_be_read_to_its_end_first(
         await decide(app, pilot, "v")
         await decide(app, pilot, "a")
         assert stand.actions.asked == [("approve", ID, DIGEST)]
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["asked", "held"])
+@pytest.mark.parametrize("reason", [None, "Invoice 1881 is due today."])
+def test_why_is_not_cut_beside_blank_rows(reason: str | None, held: bool) -> None:
+    """What policy says of it is cut only where every row has something."""
+    stand, why = scene(), "money leaves the company " * 5
+    row = stand.change(ID, why=why, reason=reason)
+    body = BodyView("JSON, 15 bytes", (("/amount", "4200"),)) if held else None
+    if held:
+        row = stand.hold(row.agent_id, b'{"amount":4200}', why=why, reason=reason)
+    pen = Pen(palette("agentvault"), stand.desk.glyphs)
+    asked = StepUpFacts(row, Shown("bob"), PastDecisions(), stand.clock.now(), body)
+    cut_at = []
+    for height in range(10, 30):
+        rows, cut = brief(asked, pen, 72, height)
+        text = " ".join("".join(piece for piece, _ in row) for row in rows)
+        whole_why = text.count("company") == 5
+        assert whole_why or () not in rows, height
+        cut_at += [cut] * (not whole_why)
+    assert cut_at
+    assert all(cut_at)
 
 
 async def test_opening_the_full_view_is_not_reading_it() -> None:
