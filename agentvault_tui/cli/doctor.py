@@ -15,7 +15,7 @@ from contextlib import aclosing, closing
 from datetime import datetime, timedelta
 from importlib import metadata
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from agentvault_tui import __version__
 from agentvault_tui.cli.framework import command, pass_session
@@ -155,13 +155,7 @@ def check_services(session: CliSession) -> Iterator[Finding]:
     from agentvault_tui.cli.services import check_file, service_files
 
     for told in (check_file(session, path) for path in service_files(session)):
-        name = f"services/{told['name']}.toml"
-        for problem in told["problems"]:
-            yield fault(f"{name}: {problem}", "agentvault services check")
-        for note in told["notes"]:
-            yield warning(f"{name}: {note}")
-        if told["ok"]:
-            yield ok(f"{name}: {told['routes']} routes")
+        yield from _file_findings("services", told, f"{told['routes']} routes")
 
 
 def check_mcp(session: CliSession) -> Iterator[Finding]:
@@ -169,13 +163,17 @@ def check_mcp(session: CliSession) -> Iterator[Finding]:
     from agentvault_tui.cli.mcp import check_file, server_files
 
     for told in (check_file(session, path) for path in server_files(session)):
-        name = f"mcp/{told['name']}.toml"
-        for problem in told["problems"]:
-            yield fault(f"{name}: {problem}", "agentvault mcp check")
-        for note in told["notes"]:
-            yield warning(f"{name}: {note}")
-        if told["ok"]:
-            yield ok(f"{name}: {len(told['tools'])} tools")
+        yield from _file_findings("mcp", told, f"{len(told['tools'])} tools")
+
+
+def _file_findings(area: str, told: dict[str, Any], size: str) -> Iterator[Finding]:
+    name = f"{area}/{told['name']}.toml"
+    for problem in told["problems"]:
+        yield fault(f"{name}: {problem}", f"agentvault {area} check")
+    for note in told["notes"]:
+        yield warning(f"{name}: {note}")
+    if told["ok"]:
+        yield ok(f"{name}: {size}")
 
 
 def check_hosts(session: CliSession) -> Iterator[Finding]:
