@@ -36,7 +36,7 @@ def bars(numbers: Sequence[int], levels: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FrameGlyphs:
-    """The eight characters of a frame."""
+    """The six characters of a frame."""
 
     top_left: str
     top_right: str
@@ -44,8 +44,6 @@ class FrameGlyphs:
     bottom_right: str
     horizontal: str
     vertical: str
-    tee_left: str
-    tee_right: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +72,6 @@ class Glyphs:
     """Bars by height, nothing first."""
     separator: str
     """Between facts on one line."""
-    ellipsis: str
     dash: str
     arrow: str
     mask: str
@@ -116,13 +113,12 @@ UNICODE: Final = Glyphs(
     bar_empty="▱",
     levels=UNICODE_LEVELS,
     separator="·",
-    ellipsis="…",
     dash="—",
     arrow="→",
     mask="▒",
     up="↑",
     down="↓",
-    box=FrameGlyphs("┌", "┐", "└", "┘", "─", "│", "├", "┤"),
+    box=FrameGlyphs("┌", "┐", "└", "┘", "─", "│"),
 )
 ASCII: Final = Glyphs(
     ascii_only=True,
@@ -141,13 +137,12 @@ ASCII: Final = Glyphs(
     bar_empty="-",
     levels=ASCII_LEVELS,
     separator="-",
-    ellipsis="~",
     dash="-",
     arrow=">",
     mask="#",
     up="^",
     down="v",
-    box=FrameGlyphs("+", "+", "+", "+", "-", "|", "+", "+"),
+    box=FrameGlyphs("+", "+", "+", "+", "-", "|"),
 )
 SPOKEN: Final = replace(ASCII, bar_full="", bar_empty="")
 """For ears: no bars."""
