@@ -127,9 +127,9 @@ async def test_enter_looks_at_the_step_up_or_the_agent(board: Board) -> None:
     await pilot.press("escape", "j", "enter")
     await settle(pilot, lambda: isinstance(pilot.app.screen, AgentScreen))
     await pilot.press("escape")
-    await settle(pilot, lambda: isinstance(pilot.app.screen, CallsScreen))
+    assert isinstance(pilot.app.screen, CallsScreen)
     await pilot.press("escape")
-    await settle(pilot, lambda: pilot.app.screen is pilot.app.watch_screen)  # type: ignore[attr-defined]
+    assert pilot.app.screen is pilot.app.watch_screen  # type: ignore[attr-defined]
 
 
 async def test_hostile_names_and_paths_are_inert(board: Board) -> None:

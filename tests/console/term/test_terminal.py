@@ -175,6 +175,7 @@ def test_what_follows_the_end_of_an_input_is_keys_again(
         screen.see("Keys that work here")
         screen.write("\x1b")
         screen.see("1 of 1, 0 hidden")
+        assert not any("payments?" in row for row in screen.display)
 
 
 def test_different_resources_look_different_in_every_locale(
