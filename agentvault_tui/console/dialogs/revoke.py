@@ -95,7 +95,7 @@ class RevokeDialog(Confirm):
             *(steps or [pen.stage("done", "tenant", "holds nothing of it")]),
             *cautioned(pen, cut, width),
             EMPTY,
-            pen.fact("Ended", (answered, pen.palette.strong)),
+            *pen.facts("Ended", answered, width, 2, pen.palette.strong)[0],
             *_not_done(pen, known, width),
             *left(pen, row, width),
             *(counting(pen, row, self.clock.now(), width) or [_nothing_outside(pen)]),

@@ -63,6 +63,21 @@ async def finish(app: StandApp, pilot: Pilot[None]) -> str:
     return " ".join(text_of(app).split())
 
 
+async def test_how_soon_a_revocation_was_answered_is_never_cut() -> None:
+    """Also where it cut calls, at 80 columns."""
+    stand = scene()
+    async with opened(stand, revoke) as (app, pilot):
+        stand.clock.advance(1)
+        await pilot.press("y")
+        await finish(app, pilot)
+        assert isinstance(app.dialog, RevokeDialog)
+        assert app.dialog.cut is not None
+        app.dialog.cut = replace(app.dialog.cut, calls=12, sent=12)
+        shown = await finish(app, pilot)
+        assert "12 calls (12 sent whole)" in shown
+        assert "3.4 ms" in shown
+
+
 @pytest.mark.slow
 async def test_a_revocation_that_was_undone_elsewhere_claims_nothing() -> None:
     """Once somebody else restored the agent its next request is not refused."""
