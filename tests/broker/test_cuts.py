@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
 from support.manual_clock import ManualClock
-from support.stepups import approve, ask, hold, latched
+from support.stepups import ask, latched, redeemable
 
 from agentvault_tui.broker.answers import Escalated, Granted
 from agentvault_tui.broker.core import SYSTEM
@@ -21,7 +21,7 @@ from agentvault_tui.broker.cuts import OVERFLOW, Kept, deduplicated
 from agentvault_tui.broker.recovery import record_missed, recover
 from agentvault_tui.broker.status import warnings
 from agentvault_tui.broker.usecases.disconnect import close_accounts
-from agentvault_tui.broker.usecases.redeem import introspect, poll, revoke_token
+from agentvault_tui.broker.usecases.redeem import introspect, revoke_token
 from agentvault_tui.broker.usecases.revoke import (
     change_scopes,
     lift_panic,
@@ -291,18 +291,14 @@ async def test_a_token_spent_while_nothing_is_recorded_stays_spent_over_a_kill(
     bench: Bench, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server heard of an error and may have paid: nobody gets it again."""
-    agent, stepup = await hold(bench)
-    server = await bench.agent("api", resource_server=True)
-    await approve(bench, stepup)
-    granted = await poll(bench.broker, agent, stepup.id)
-    assert isinstance(granted, Granted)
+    _, server, secret = await redeemable(bench)
     with monkeypatch.context() as patch:
         patch.setattr(Ledger, "commit", latched)
         with pytest.raises(LedgerUnwritableError):
-            await introspect(bench.broker, server, granted.access_token)
+            await introspect(bench.broker, server, secret)
     again = await killed(bench, clock)
     try:
-        told = await introspect(again.broker, server, granted.access_token)
+        told = await introspect(again.broker, server, secret)
         assert told.token is None
     finally:
         await again.close()
@@ -486,16 +482,12 @@ async def test_an_elevated_token_is_not_spent_by_an_answer_nobody_gets(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While nothing can be recorded, it is not even looked at."""
-    agent, stepup = await hold(bench)
-    server = await bench.agent("api", resource_server=True)
-    await approve(bench, stepup)
-    granted = await poll(bench.broker, agent, stepup.id)
-    assert isinstance(granted, Granted)
+    _, server, secret = await redeemable(bench)
     with monkeypatch.context() as patch:
         shorten(bench, patch, "the disk is nearly full")
         with pytest.raises(LedgerUnwritableError):
-            await introspect(bench.broker, server, granted.access_token)
-    told = await introspect(bench.broker, server, granted.access_token)
+            await introspect(bench.broker, server, secret)
+    told = await introspect(bench.broker, server, secret)
     assert told.token is not None
 
 

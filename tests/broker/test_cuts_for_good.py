@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 import pytest
 from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
-from support.stepups import approve, ask, hold, latched
+from support.stepups import ask, latched, redeemable
 
 from agentvault_tui.broker.answers import Granted
 from agentvault_tui.broker.recovery import record_missed
-from agentvault_tui.broker.usecases.redeem import introspect, poll
+from agentvault_tui.broker.usecases.redeem import introspect
 from agentvault_tui.broker.usecases.revoke import (
     lift_panic,
     panic,
@@ -63,16 +63,12 @@ async def test_an_elevated_token_that_was_spent_unrecorded_stays_spent(
     bench: Bench, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The API heard of an error, and may have paid: nobody gets it a second time."""
-    agent, stepup = await hold(bench)
-    server = await bench.agent("api", resource_server=True)
-    await approve(bench, stepup)
-    granted = await poll(bench.broker, agent, stepup.id)
-    assert isinstance(granted, Granted)
+    _, server, secret = await redeemable(bench)
     with monkeypatch.context() as patch:
         patch.setattr(bench.ledger, "commit", latched)
         with pytest.raises(LedgerUnwritableError):
-            await introspect(bench.broker, server, granted.access_token)
+            await introspect(bench.broker, server, secret)
     await record_missed(bench.broker)
     async with restarted(bench, clock) as again:
-        told = await introspect(again.broker, server, granted.access_token)
+        told = await introspect(again.broker, server, secret)
         assert told.token is None

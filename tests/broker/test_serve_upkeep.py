@@ -45,6 +45,7 @@ async def test_expired_tokens_are_forgotten_while_the_ledger_cannot_write(
     monkeypatch.setattr(bench.ledger, "commit", latched)
     looking = asyncio.create_task(upkeep(bench.broker))
     await bench.until(lambda: token.sha256 not in registry._tokens)
+    assert not looking.done()
     looking.cancel()
 
 

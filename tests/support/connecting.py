@@ -114,8 +114,18 @@ class Office:
             reached = await self.proceed(reached, await self.visit(reached, person))
         return reached
 
+    async def share(self, *agents: Agent) -> Account:
+        """Give each of *agents* the account of one person; return the last one's."""
+        person = self.person()
+        return [await self.connect(one, person, "calendar.read") for one in agents][-1]
+
     async def revoke(self, agent: Agent) -> None:
         await revoke_agent(self.broker, agent.id, "test", OPERATOR)
+
+    async def cut(self, agent: Agent) -> None:
+        """Revoke *agent*, and do all that is due at the tenant."""
+        await self.revoke(agent)
+        await self.work()
 
     def step(self, agent: Agent, step: str = STEP) -> OutboxStep:
         """Return the agent's step of that name, as it stands."""

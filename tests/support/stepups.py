@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
 
-from agentvault_tui.broker.answers import Escalated
+from agentvault_tui.broker.answers import Escalated, Granted
+from agentvault_tui.broker.usecases.redeem import poll
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.stepup import begin_approval
 from agentvault_tui.errors import LedgerUnwritableError
@@ -64,6 +65,16 @@ async def approve(bench: Bench, stepup: StepUp) -> None:
     await bench.until(
         lambda: registry.stepups.get(stepup.id).status is StepUpStatus.APPROVED
     )
+
+
+async def redeemable(bench: Bench) -> tuple[Agent, Agent, str]:
+    """Return an agent, a resource server, and an approved token the agent was given."""
+    agent, stepup = await hold(bench)
+    server = await bench.agent("api", resource_server=True)
+    await approve(bench, stepup)
+    granted = await poll(bench.broker, agent, stepup.id)
+    assert isinstance(granted, Granted)
+    return agent, server, granted.access_token
 
 
 async def latched(*_: object, **__: object) -> None:

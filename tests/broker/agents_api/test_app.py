@@ -15,7 +15,7 @@ from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
 from agentvault_tui.errors import LedgerBusyError, LedgerUnwritableError
 
 
-def assert_refusal(answer: httpx.Response, status: int, error: str) -> dict[str, Any]:
+def refusal(answer: httpx.Response, status: int, error: str) -> dict[str, Any]:
     """Check an error answer and return its body."""
     assert answer.status_code == status, answer.text
     assert answer.headers["cache-control"] == "no-store"
@@ -70,7 +70,7 @@ async def test_details_are_echoed_as_sent(caller: Caller, as_json: bool) -> None
 
 async def test_a_denied_request_says_why(caller: Caller) -> None:
     """403 with a stable code, a sentence and the decision."""
-    body = assert_refusal(await caller.token("delete:records"), 403, "access_denied")
+    body = refusal(await caller.token("delete:records"), 403, "access_denied")
     assert body["reason"] == "scope_not_granted"
     assert body["decision_id"].startswith("dec_")
     assert "delete:records" in body["error_description"]
@@ -78,9 +78,7 @@ async def test_a_denied_request_says_why(caller: Caller) -> None:
 
 async def test_an_escalated_request_names_what_to_poll(caller: Caller) -> None:
     """403 that a CIBA client can go on with (RFC 9470's word for it)."""
-    body = assert_refusal(
-        await caller.payment(), 403, "insufficient_user_authentication"
-    )
+    body = refusal(await caller.payment(), 403, "insufficient_user_authentication")
     assert body["auth_req_id"].startswith("sup_")
     assert (body["expires_in"], body["interval"]) == (300, 2)
     assert body["decision_id"].startswith("dec_")
@@ -103,7 +101,7 @@ async def test_a_revoked_agent_authenticates_and_is_told(
 ) -> None:
     """Revoked is a denial with its own code, and so is a panic."""
     await revoke_agent(bench.broker, caller.agent.id, "test", OPERATOR)
-    body = assert_refusal(await caller.token(), 403, "access_denied")
+    body = refusal(await caller.token(), 403, "access_denied")
     assert body["reason"] == "agent_revoked"
     await panic(bench.broker, "test", OPERATOR)
     assert (await caller.token()).json()["reason"] == "panic"
@@ -126,7 +124,7 @@ NO_SUCH_SCOPE = [
 async def test_a_scope_there_is_not_is_named_with_the_nearest(caller: Caller) -> None:
     """Unknown and malformed scopes never reach policy; the answer helps."""
     for scope, said in NO_SUCH_SCOPE:
-        body = assert_refusal(await caller.token(scope), 400, "invalid_scope")
+        body = refusal(await caller.token(scope), 400, "invalid_scope")
         assert said in body["error_description"]
 
 
@@ -167,7 +165,7 @@ async def test_details_that_are_not_one_exact_action_are_refused(
     """RFC 9396 section 5: nothing unknown, nothing misspelt, nothing twice."""
     for details in NOT_ONE_ACTION:
         answer = await caller.token("send:payment", authorization_details=details)
-        assert_refusal(answer, 400, "invalid_authorization_details")
+        assert refusal(answer, 400, "invalid_authorization_details")
     assert not bench.broker.stepups.open()
 
 
@@ -179,7 +177,7 @@ async def test_json_details_over_a_cap_are_refused_in_the_same_word(
         "/oauth/token",
         json={"authorization_details": [{**DETAIL, "reason": "x" * 4001}]},
     )
-    assert_refusal(answer, 400, "invalid_authorization_details")
+    assert refusal(answer, 400, "invalid_authorization_details")
 
 
 BANK = {
@@ -201,7 +199,7 @@ async def test_details_of_another_type_are_carried_covered_and_served(
         answer = await caller.token(
             "send:payment", authorization_details=json.dumps(details)
         )
-        body = assert_refusal(answer, 403, "insufficient_user_authentication")
+        body = refusal(answer, 403, "insufficient_user_authentication")
         stepup = bench.broker.stepups.get(body["auth_req_id"])
         assert stepup.details == (*[DETAIL][:number], SHOWN_BANK)
         told = stepup_info(stepup)
@@ -219,7 +217,7 @@ async def test_policy_alone_answers_for_nothing_it_does_not_read(
 ) -> None:
     """What policy would allow without other details, a person decides with them."""
     answer = await caller.token(authorization_details=json.dumps([BANK]))
-    body = assert_refusal(answer, 403, "insufficient_user_authentication")
+    body = refusal(answer, 403, "insufficient_user_authentication")
     stepup = bench.broker.stepups.get(body["auth_req_id"])
     assert (stepup.rule, stepup.action) == ("unread-details", "write:calendar")
     (event,) = await bench.events("token.decision")
@@ -281,11 +279,11 @@ async def test_an_action_that_hides_the_one_that_needs_a_person_is_refused(
     """The list would show the calendar, and the token would carry the payment."""
     hidden = json.dumps([{"type": DETAIL["type"], "action": "read:calendar"}])
     answer = await caller.token(TWO_SCOPES, authorization_details=hidden)
-    body = assert_refusal(answer, 400, "invalid_scope")
+    body = refusal(answer, 400, "invalid_scope")
     assert "send:payment" in body["error_description"]
     form = {"scope": TWO_SCOPES, "authorization_details": hidden}
     answer = await caller.post("/bc-authorize", **form)
-    assert_refusal(answer, 400, "invalid_scope")
+    assert refusal(answer, 400, "invalid_scope")
     assert not bench.broker.stepups.open()
 
 
@@ -295,9 +293,9 @@ async def test_several_scopes_that_need_a_person_are_decided_one_by_one(
     """Without an action nobody can say what the person would decide about."""
     caller = await live.caller("both", "send:payment", "delete:records")
     answer = await caller.token("send:payment delete:records")
-    assert_refusal(answer, 400, "invalid_scope")
+    assert refusal(answer, 400, "invalid_scope")
     answer = await caller.post("/bc-authorize", scope="send:payment delete:records")
-    assert_refusal(answer, 400, "invalid_scope")
+    assert refusal(answer, 400, "invalid_scope")
     details = json.dumps([{"type": DETAIL["type"], "action": "delete:records"}])
     answer = await caller.token(
         "send:payment delete:records", authorization_details=details
@@ -311,7 +309,7 @@ async def test_a_backchannel_request_is_for_one_scope(caller: Caller) -> None:
     """Where policy alone would allow each, the agent says which one it wants."""
     both = "read:calendar write:calendar"
     answer = await caller.post("/bc-authorize", scope=f"openid {both}")
-    assert_refusal(answer, 400, "invalid_scope")
+    assert refusal(answer, 400, "invalid_scope")
     details = json.dumps([{"type": DETAIL["type"], "action": "read:calendar"}])
     answer = await caller.post(
         "/bc-authorize", scope=both, authorization_details=details
@@ -345,16 +343,16 @@ async def test_a_form_holds_the_details_a_json_body_does(
         **({"data": form} if wire == "form" else {"json": form}),  # type: ignore[arg-type]
     )
     if fits:
-        assert_refusal(answer, 403, "insufficient_user_authentication")
+        assert refusal(answer, 403, "insufficient_user_authentication")
     else:
-        assert_refusal(answer, 400, "invalid_authorization_details")
+        assert refusal(answer, 400, "invalid_authorization_details")
 
 
 async def test_nulls_in_details_count_as_absent(caller: Caller, bench: Bench) -> None:
     """Clients that write out their unset fields are understood."""
     sent = [{"type": DETAIL["type"], "action": None, "reason": None}]
     answer = await caller.token("send:payment", authorization_details=json.dumps(sent))
-    body = assert_refusal(answer, 403, "insufficient_user_authentication")
+    body = refusal(answer, 403, "insufficient_user_authentication")
     stepup = bench.broker.stepups.get(body["auth_req_id"])
     assert (stepup.action, stepup.reason) == ("send:payment", None)
 
@@ -372,7 +370,7 @@ SENSELESS: list[tuple[dict[str, Any], str]] = [
 async def test_a_request_that_makes_no_sense_is_named(caller: Caller) -> None:
     """Unknown grants, parameters sent twice, and fields over the caps get 400."""
     for form, error in SENSELESS:
-        assert_refusal(await caller.token(**form), 400, error)
+        assert refusal(await caller.token(**form), 400, error)
 
 
 async def test_json_of_the_wrong_type_is_refused(caller: Caller) -> None:
@@ -383,7 +381,7 @@ async def test_json_of_the_wrong_type_is_refused(caller: Caller) -> None:
         for value in (1, True, ["write:calendar"], {"a": 1}):
             body = {**form, name: value}
             answer = await caller.http.post("/oauth/token", json=body, auth=basic)
-            assert_refusal(answer, 400, "invalid_request")
+            assert refusal(answer, 400, "invalid_request")
 
 
 async def test_what_an_auth0_client_adds_is_passed_over(caller: Caller) -> None:
@@ -411,21 +409,21 @@ async def test_statuses_that_are_about_http(live: Live, caller: Caller) -> None:
     """405 names the method, 415 the types, 413 the cap, 404 and 421 themselves."""
     http = live.http
     answer = await http.get("/oauth/token")
-    assert_refusal(answer, 405, "method_not_allowed")
+    assert refusal(answer, 405, "method_not_allowed")
     assert answer.headers["allow"] == "POST"
     answer = await http.post("/healthz")
     assert answer.headers["allow"] == "GET, HEAD"
-    assert_refusal(answer, 405, "method_not_allowed")
+    assert refusal(answer, 405, "method_not_allowed")
     plain = {"content-type": "text/plain"}
     answer = await http.post("/oauth/token", content="a=1", headers=plain)
-    assert_refusal(answer, 415, "invalid_request")
+    assert refusal(answer, 415, "invalid_request")
     answer = await http.post("/oauth/token", data={"a": "x" * 70_000})
-    assert_refusal(answer, 413, "request_too_large")
-    assert_refusal(await http.get("/nothing"), 404, "not_found")
+    assert refusal(answer, 413, "request_too_large")
+    assert refusal(await http.get("/nothing"), 404, "not_found")
     answer = await http.post("/oauth/token", headers={"host": "evil.example"})
-    assert_refusal(answer, 421, "misdirected_request")
+    assert refusal(answer, 421, "misdirected_request")
     answer = await http.post("/oauth/token", headers={"origin": "https://evil.example"})
-    assert_refusal(answer, 403, "access_denied")
+    assert refusal(answer, 403, "access_denied")
 
 
 @pytest.mark.parametrize(
@@ -445,7 +443,7 @@ async def test_a_request_that_cannot_be_recorded_is_not_answered(
 
     monkeypatch.setattr(bench.ledger, "commit", fails)
     answer = await caller.token()
-    assert_refusal(answer, 503, "temporarily_unavailable")
+    assert refusal(answer, 503, "temporarily_unavailable")
     assert answer.headers["retry-after"] == seconds
 
 
@@ -457,10 +455,10 @@ async def test_hostile_text_leaves_inert(caller: Caller, live: Live) -> None:
         json={"grant_type": "client_credentials", "scope": f"write:calendar{nasty}"},
         auth=(caller.agent.client_id, caller.secret),
     )
-    assert_refusal(answer, 400, "invalid_scope")
+    assert refusal(answer, 400, "invalid_scope")
     details = json.dumps([{**DETAIL, nasty: 1}])
     answer = await caller.token("send:payment", authorization_details=details)
-    body = assert_refusal(answer, 400, "invalid_authorization_details")
+    body = refusal(answer, 400, "invalid_authorization_details")
     assert "[U+001B]" in body["error_description"]
 
 
@@ -477,7 +475,7 @@ async def test_a_token_is_good_for_the_resource_that_was_decided_about(
         "resource": "https://bank.example",
         "authorization_details": json.dumps([details]),
     }
-    assert_refusal(await caller.token(**form), 400, "invalid_target")
+    assert refusal(await caller.token(**form), 400, "invalid_target")
 
 
 async def test_a_resource_is_decided_recorded_and_served_in_one_spelling(
@@ -500,4 +498,4 @@ async def test_a_client_id_of_another_type_is_a_bad_client(live: Live) -> None:
     answer = await live.http.post(
         "/oauth/token", json={"client_id": [1]}, auth=("agt_x", "secret")
     )
-    assert_refusal(answer, 401, "invalid_client")
+    assert refusal(answer, 401, "invalid_client")

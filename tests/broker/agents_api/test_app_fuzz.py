@@ -147,9 +147,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         runner.run(bench.close())
 
 
-def assert_answer(
-    status: int, headers: dict[bytes, bytes], body: bytes
-) -> dict[str, Any]:
+def checked(status: int, headers: dict[bytes, bytes], body: bytes) -> dict[str, Any]:
     """Hold what every answer owes."""
     assert status in {200, 400, 401, 403, 404, 405, 413, 415}, (status, body)
     assert headers[b"cache-control"] == b"no-store"
@@ -188,7 +186,7 @@ def test_strangers_get_an_answer_whatever_they_send(  # noqa: PLR0917 - all of H
     headers = [(b"content-type", kind)]
     if authorization is not None:
         headers.append((b"authorization", authorization))
-    assert_answer(*world.ask(path, method, body, headers))
+    assert checked(*world.ask(path, method, body, headers))
 
 
 @pytest.mark.slow
@@ -207,6 +205,6 @@ def test_a_rogue_agent_gets_an_answer_whatever_it_sends(
         kind = b"application/x-www-form-urlencoded"
         body = urlencode(table, errors="replace").encode()
     status, headers, answer = world.ask(path, "POST", body, [(b"content-type", kind)])
-    told = assert_answer(status, headers, answer)
+    told = checked(status, headers, answer)
     assert told.get("error") != "invalid_client"
     world.bench.clock.advance(1)

@@ -29,14 +29,14 @@ REFUSAL = (
 GRANT = {"grant_type": "client_credentials", "scope": "write:calendar"}
 
 
-def assert_refused(answer: httpx.Response) -> None:
-    """Every failed authentication looks exactly like this."""
+def is_refused(answer: httpx.Response) -> bool:
+    """Check that it looks as every failed authentication does."""
     assert answer.status_code == 401, answer.text
     assert answer.headers["www-authenticate"].startswith("Basic ")
     fault = answer.json()
     assert fault.pop("error") == "invalid_client"
     assert fault.pop("error_description") == REFUSAL
-    assert not fault
+    return not fault
 
 
 async def test_both_secret_methods_are_accepted(caller: Caller) -> None:
@@ -60,7 +60,7 @@ async def test_basic_halves_are_form_decoded(caller: Caller) -> None:
 async def test_the_body_may_repeat_the_client_id_of_the_header(caller: Caller) -> None:
     """A client_id is no method; another one than the header's is a failure."""
     assert (await caller.token(client_id=caller.agent.client_id)).status_code == 200
-    assert_refused(await caller.token(client_id="agt_other"))
+    assert is_refused(await caller.token(client_id="agt_other"))
 
 
 HEADERS = [
@@ -80,7 +80,7 @@ async def test_a_header_that_proves_nothing_is_refused(live: Live) -> None:
     """Other schemes and broken encodings are an unknown client."""
     for header in HEADERS:
         headers = {"authorization": header}
-        assert_refused(
+        assert is_refused(
             await live.http.post("/oauth/token", data=GRANT, headers=headers)
         )
 
@@ -101,11 +101,13 @@ async def test_unknown_client_and_wrong_secret_look_the_same(
         ("\u202eagt", "é"),
     ):
         answer = await http.post("/oauth/token", data=GRANT, auth=(client_id, secret))
-        assert_refused(answer)
-    assert_refused(await http.post("/oauth/token", data=GRANT))
-    assert_refused(await http.post("/oauth/token", data={**GRANT, "client_id": known}))
+        assert is_refused(answer)
+    assert is_refused(await http.post("/oauth/token", data=GRANT))
+    assert is_refused(
+        await http.post("/oauth/token", data={**GRANT, "client_id": known})
+    )
     odd = {**GRANT, "client_id": known, "client_secret": 1}
-    assert_refused(await http.post("/oauth/token", json=odd))
+    assert is_refused(await http.post("/oauth/token", json=odd))
 
 
 async def test_more_than_one_method_is_no_method(live: Live, caller: Caller) -> None:
@@ -127,7 +129,7 @@ async def test_more_than_one_method_is_no_method(live: Live, caller: Caller) -> 
 )
 async def test_every_endpoint_wants_to_know_who_calls(live: Live, path: str) -> None:
     """No endpoint that takes a token or a scope is open."""
-    assert_refused(
+    assert is_refused(
         await live.http.post(path, data={"token": "x", "scope": "write:calendar"})
     )
 
@@ -139,7 +141,7 @@ async def test_an_assertion_is_accepted_once(live: Live, alg: str) -> None:
     keyed = await live.caller("keyed", public_key=public(key))
     text = sign(live.claims(keyed.agent.client_id), key, alg)
     assert (await live.assertion(text)).status_code == 200
-    assert_refused(await live.assertion(text))
+    assert is_refused(await live.assertion(text))
     other = sign(live.claims(keyed.agent.client_id), key, alg, kid="x", jku="http://x")
     named = {"client_id": keyed.agent.client_id}
     assert (await live.assertion(other, **named)).status_code == 200
@@ -152,7 +154,7 @@ async def test_a_jti_counts_once_whatever_else_changes(live: Live) -> None:
     one = live.claims(keyed.agent.client_id, jti="same")
     assert (await live.assertion(sign(one, key, "ES256"))).status_code == 200
     two = {**one, "exp": one["exp"] + 100}
-    assert_refused(await live.assertion(sign(two, key, "ES256")))
+    assert is_refused(await live.assertion(sign(two, key, "ES256")))
 
 
 @pytest.mark.slow
@@ -176,7 +178,7 @@ async def test_an_assertion_is_for_us_alone(live: Live) -> None:
     other = "https://evil.example"
     for aud in ([live.url, other], [other, live.url], [live.url, live.url]):
         claims = live.claims(keyed.agent.client_id, aud=aud)
-        assert_refused(await live.assertion(sign(claims, key, "EdDSA")))
+        assert is_refused(await live.assertion(sign(claims, key, "EdDSA")))
 
 
 NOW = 1_795_514_400
@@ -224,7 +226,7 @@ async def test_an_assertion_must_say_all_of_it(live: Live) -> None:
         claims = live.claims(keyed.agent.client_id, **changes)
         answer = await live.assertion(sign(claims, key, "ES256"))
         assert answer.status_code == 401, changes
-        assert_refused(answer)
+        assert is_refused(answer)
 
 
 EDGES: list[dict[str, Any]] = [
@@ -256,7 +258,7 @@ async def test_an_assertion_made_for_longer_is_refused_near_its_end(
     long = live.claims(keyed.agent.client_id, **life)
     fits = live.claims(keyed.agent.client_id, **{**life, "exp": NOW + 350})
     bench.clock.advance(100)
-    assert_refused(await live.assertion(sign(long, key, "ES256")))
+    assert is_refused(await live.assertion(sign(long, key, "ES256")))
     assert (await live.assertion(sign(fits, key, "ES256"))).status_code == 200
 
 
@@ -268,7 +270,7 @@ async def test_clocks_may_differ_by_half_a_minute(live: Live, bench: Bench) -> N
     bench.clock.advance(60 + 29)
     assert (await live.assertion(texts[0])).status_code == 200
     bench.clock.advance(2)
-    assert_refused(await live.assertion(texts[1]))
+    assert is_refused(await live.assertion(texts[1]))
 
 
 @pytest.mark.parametrize("life", [30, 45, 59])
@@ -282,7 +284,7 @@ async def test_an_assertion_counts_once_for_as_long_as_it_is_accepted(
     text = sign(claims, key, "ES256")
     assert (await live.assertion(text)).status_code == 200
     bench.clock.advance(life + 29)
-    assert_refused(await live.assertion(text))
+    assert is_refused(await live.assertion(text))
     fresh = sign({**claims, "jti": "another"}, key, "ES256")
     assert (await live.assertion(fresh)).status_code == 200
 
@@ -332,14 +334,16 @@ async def test_an_assertion_with_a_bad_signature_is_refused(
         sign(json.dumps(claims).encode()[:-1] + b',"sub":"x"}', rsa, "RS256"),
     ]
     for text in forged:
-        assert_refused(await live.assertion(text))
+        assert is_refused(await live.assertion(text))
     # A key in the header is passed over: this one is signed by the registered key.
     other = sign(claims, rsa, "RS256", jwk=json.loads(public(ec)))
     assert (await live.assertion(other)).status_code == 200
     # A client that has a secret has no key to be known by, nor has a stranger.
     for client_id in (caller.agent.client_id, "agt_0000000000000000"):
         for alg, key in KEYS.items():
-            assert_refused(await live.assertion(sign(live.claims(client_id), key, alg)))
+            assert is_refused(
+                await live.assertion(sign(live.claims(client_id), key, alg))
+            )
 
 
 async def test_an_assertion_of_another_type_or_client(live: Live) -> None:
@@ -352,7 +356,7 @@ async def test_an_assertion_of_another_type_or_client(live: Live) -> None:
         {"client_id": "agt_other"},
     ):
         text = sign(live.claims(keyed.agent.client_id), key, "ES256")
-        assert_refused(await live.assertion(text, **more))
+        assert is_refused(await live.assertion(text, **more))
 
 
 def test_one_client_cannot_fill_the_memory_of_another() -> None:

@@ -19,7 +19,7 @@ from support.token_vault import exchange
 
 from agentvault_tui.broker.usecases.connect import _answer
 from agentvault_tui.broker.usecases.disconnect import disconnect
-from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
+from agentvault_tui.broker.usecases.revoke import panic
 from agentvault_tui.broker.vault_access import Consent, Flow
 from agentvault_tui.errors import (
     ConflictError,
@@ -249,7 +249,7 @@ async def test_what_cannot_lead_anywhere_is_refused_at_once(
     ):
         with pytest.raises(UsageError):
             await office.begin(agent.agent, **changes)
-    await revoke_agent(office.broker, agent.agent.id, "", OPERATOR)
+    await office.revoke(agent.agent)
     with pytest.raises(ConflictError):
         await office.begin(agent.agent)
 
@@ -278,7 +278,7 @@ async def test_a_revocation_while_it_is_recorded_wins(
     gate = Gate(office.bench, monkeypatch, EventType.CONNECTION_ADDED)
     connecting = asyncio.create_task(office.proceed(flow, address))
     await gate.reached.wait()
-    await revoke_agent(office.broker, agent.agent.id, "", OPERATOR)
+    await office.revoke(agent.agent)
     gate.open.set()
     with pytest.raises(ConflictError):
         await connecting
@@ -340,7 +340,7 @@ async def test_a_vault_user_without_an_account_is_cut_too(
     await office.proceed(flow, await office.visit(flow, person))
     user = office.broker.vault.users.of(agent.agent.id)
     assert user is not None
-    await revoke_agent(office.broker, agent.agent.id, "", OPERATOR)
+    await office.revoke(agent.agent)
     steps = office.broker.registry.steps_of(agent.agent.id)
     (step,) = [step for step in steps if step.step == "refresh tokens"]
     assert step.users == (user.sub,)
@@ -361,7 +361,7 @@ async def test_a_vault_user_whose_token_does_not_open_is_cut_as_well(
     if damage == "unreadable":
         key.mkdir()
     assert office.broker.vault.users.of(agent.agent.id) is None
-    await revoke_agent(office.broker, agent.agent.id, "", OPERATOR)
+    await office.revoke(agent.agent)
     steps = office.broker.registry.steps_of(agent.agent.id)
     (step,) = [step for step in steps if step.step == "refresh tokens"]
     assert step.users == (user.sub,)
@@ -377,7 +377,7 @@ async def test_a_sign_in_that_ends_after_a_cut_leaves_nothing(
     verify = office.broker.tenant.verify_login
 
     async def slowly(*args: Any, **more: Any) -> Any:
-        await revoke_agent(office.broker, agent.agent.id, "", OPERATOR)
+        await office.revoke(agent.agent)
         return await verify(*args, **more)
 
     monkeypatch.setattr(office.broker.tenant, "verify_login", slowly)

@@ -84,8 +84,7 @@ async def test_an_account_that_cannot_be_taken_back_serves_nobody(
     assert closed in (await office.bench.ledger.load()).accounts
     event = (await office.bench.events("connection.removed"))[-1]
     assert event.detail["at_tenant"] == "pending"
-    await office.revoke(second.agent)
-    await office.work()
+    await office.cut(second.agent)
     assert at_tenant(office, account.user) == [account.id]
     assert await owner_of_token(office, first) == ursula.name
 
@@ -129,8 +128,7 @@ async def test_what_is_connected_in_the_place_of_another_leaves_none_behind(
         before.id,
         "deleted",
     )
-    await office.revoke(agent.agent)
-    await office.work()
+    await office.cut(agent.agent)
     assert office.steps(agent.agent)["connected accounts"] == "confirmed"
     assert at_tenant(office, after.user) == []
 

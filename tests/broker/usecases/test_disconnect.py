@@ -13,7 +13,7 @@ from support.token_vault import exchange
 from agentvault_tui.broker.shapes import agent_info
 from agentvault_tui.broker.usecases.connect import my_account
 from agentvault_tui.broker.usecases.disconnect import disconnect
-from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
+from agentvault_tui.broker.usecases.revoke import restore_agent
 from agentvault_tui.errors import ConflictError, NotFoundError, TenantError
 from agentvault_tui.model import Agent
 
@@ -28,9 +28,7 @@ async def remove(office: Office, agent: Agent, *, shared: bool = False) -> str:
 async def sharing(office: Office, live: Live) -> tuple[list[Agent], str]:
     """Return two agents that use one account, and whose it is at the tenant."""
     pair = [(await caller(live)).agent, (await caller(live)).agent]
-    person = office.person()
-    accounts = [await office.connect(one, person) for one in pair]
-    return pair, accounts[0].user
+    return pair, (await office.share(*pair)).user
 
 
 def left_at_tenant(office: Office, user: str) -> list[str]:
@@ -87,9 +85,7 @@ async def test_a_shared_account_is_not_taken_unasked(
 ) -> None:
     """Whoever removes it is told whom else it cuts; then it cuts them too."""
     first, second = await caller(live), await caller(live)
-    person = office.person()
-    await office.connect(first.agent, person, "calendar.read")
-    await office.connect(second.agent, person, "calendar.read")
+    await office.share(first.agent, second.agent)
     with pytest.raises(ConflictError, match=second.agent.name):
         await remove(office, first.agent)
     assert (await exchange(first, WORKSPACE)).status_code == 200
@@ -137,13 +133,8 @@ async def test_a_revocation_takes_the_account_at_the_tenant(
     """The outbox deletes what only this agent used, and it is forgotten here."""
     agent = await caller(live)
     account = await office.connect(agent.agent, office.person(), "calendar.read")
-    await revoke_agent(office.broker, agent.agent.id, "", OPERATOR)
-    while await office.broker.outbox.work():
-        pass
-    steps = office.broker.registry.steps_of(agent.agent.id)
-    assert {step.step: step.status for step in steps}["connected accounts"] == (
-        "confirmed"
-    )
+    await office.cut(agent.agent)
+    assert office.step(agent.agent, "connected accounts").status == "confirmed"
     assert left_at_tenant(office, account.user) == []
     assert office.broker.registry.accounts.of(agent.agent.id) == ()
     assert office.broker.vault.users.of(agent.agent.id) is None
@@ -155,12 +146,8 @@ async def test_a_revocation_leaves_what_another_uses(
 ) -> None:
     """A shared account stays: the other agent was not revoked."""
     first, second = await caller(live), await caller(live)
-    person = office.person()
-    await office.connect(first.agent, person, "calendar.read")
-    await office.connect(second.agent, person, "calendar.read")
-    await revoke_agent(office.broker, first.agent.id, "", OPERATOR)
-    while await office.broker.outbox.work():
-        pass
+    await office.share(first.agent, second.agent)
+    await office.cut(first.agent)
     assert (await exchange(second, WORKSPACE)).status_code == 200
     row = office.step(first.agent, "connected accounts")
     assert row.status == "left"
@@ -178,8 +165,7 @@ async def test_the_last_agent_revoked_takes_a_shared_account_with_it(
     """Left for as long as one agent that is served uses it, in either order."""
     pair, user = await sharing(office, live)
     first, second = pair[1 - last], pair[last]
-    await office.revoke(first)
-    await office.work()
+    await office.cut(first)
     assert office.steps(first)["connected accounts"] == "left"
     assert left_at_tenant(office, user)
     assert agent_info(second, office.broker.registry).shared_with == ()
@@ -241,8 +227,7 @@ async def test_one_account_that_cannot_be_deleted_holds_no_other_up(
     account = await office.connect(agent, office.person())
     strangers = replace(account, connection="a-bank", user="agentvault|someone-else")
     office.broker.registry.accounts.put(replace(strangers, since=account.since))
-    await office.revoke(agent)
-    await office.work()
+    await office.cut(agent)
     row = office.step(agent, "connected accounts")
     assert (row.status, left_at_tenant(office, account.user)) == ("failed", [])
     assert str(row.problem).startswith("a-bank stays: only its user can delete it")
@@ -263,7 +248,7 @@ async def test_a_step_looks_again_before_it_deletes(office: Office, live: Live) 
     assert (served.problem, served.over) == ("the agent is served again", None)
     assert left_at_tenant(office, account.user) == [account.id]
     await office.connect(second.agent, person, "calendar.read")
-    await revoke_agent(office.broker, first.agent.id, "", OPERATOR)
+    await office.revoke(first.agent)
     left = await known.disconnect(first.agent.id, planned)
     assert left.over == "left"
     assert second.agent.name in str(left.problem)
@@ -282,7 +267,7 @@ async def test_a_cut_gives_accounts_their_few_minutes(
     agent = (await caller(live)).agent
     account = await office.connect(agent, office.person(), "calendar.read")
     office.fault(paths=("/me/v1",), status=503)
-    await revoke_agent(office.broker, agent.id, "", OPERATOR)
+    await office.revoke(agent)
     passed = 0
     while passed < back_after:
         await office.work()

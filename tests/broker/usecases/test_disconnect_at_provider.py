@@ -99,8 +99,7 @@ async def test_a_token_is_asked_for_while_the_grant_stands(
     """None is held any more: the vault is asked first, and only then the grant cut."""
     agent, token = await using(office, live)
     await later(office, 61)
-    await office.revoke(agent.agent)
-    await office.work()
+    await office.cut(agent.agent)
     assert office.provider_says(token)["active"] is False
     assert office.step(agent.agent).status == "confirmed"
     assert office.step(agent.agent, "vault grant").status == "confirmed"
@@ -139,8 +138,7 @@ async def test_no_token_is_written_or_told(office: Office, live: Live) -> None:
     """Neither in the home nor in shapes, steps, events or logs, however it ends."""
     agent, token = await using(office, live)
     async with provider_of(office, Answer({"error": "access_denied"}, status=403)):
-        await office.revoke(agent.agent)
-        await office.work()
+        await office.cut(agent.agent)
     assert office.step(agent.agent).status == "failed"
     seen = f"{told(office, agent)} {await office.bench.events()} {office.broker!r}"
     assert token not in seen
@@ -154,15 +152,12 @@ async def test_an_account_another_agent_uses_is_left_and_said(
     office: Office, live: Live
 ) -> None:
     """One tokenset is one grant there: the other keeps it, until it is cut too."""
-    person = office.person()
     first, second = await caller(live), await caller(live)
-    for one in (first, second):
-        await office.connect(one.agent, person, "calendar.read")
+    await office.share(first.agent, second.agent)
     token = (await exchange(first, WORKSPACE)).json()["access_token"]
     kept = [{"id": second.agent.id, "name": second.agent.name}]
     assert ahead(office, first) == {"known": True, "kept_for": kept, "may_cut": []}
-    await office.revoke(first.agent)
-    await office.work()
+    await office.cut(first.agent)
     row = office.step(first.agent)
     assert row.status == "left"
     assert second.agent.name in (row.problem or "")
@@ -170,8 +165,7 @@ async def test_an_account_another_agent_uses_is_left_and_said(
     assert told(office, first)["outside_until"] is not None
     assert (await exchange(second, WORKSPACE)).status_code == 200
     assert not any("given up" in text for text in warnings(office.broker))
-    await office.revoke(second.agent)
-    await office.work()
+    await office.cut(second.agent)
     assert office.step(second.agent).status == "confirmed"
     assert office.provider_says(token)["active"] is False
 
@@ -190,8 +184,7 @@ async def test_one_person_behind_two_vault_users_is_one_grant(
     assert ahead(office, first)["may_cut"] == []  # it is known to be another's
     accounts.put(replace(theirs, provider_user=mine.provider_user))
     assert ahead(office, first)["kept_for"][0]["id"] == second.agent.id
-    await office.revoke(first.agent)
-    await office.work()
+    await office.cut(first.agent)
     assert office.step(first.agent).status == "left"
     assert office.provider_says(token)["active"] is True
 
@@ -207,8 +200,7 @@ async def test_where_nobody_knows_whose_it_is_that_is_said_before(
     (theirs,) = accounts.of(second.agent.id)
     accounts.put(replace(theirs, provider_user=""))
     assert ahead(office, first)["may_cut"][0]["id"] == second.agent.id
-    await office.revoke(first.agent)
-    await office.work()
+    await office.cut(first.agent)
     assert office.provider_says(token)["active"] is False
 
 
@@ -222,8 +214,7 @@ async def test_a_connection_of_which_nothing_is_known_has_no_step(
     office.broker.settings = replace(office.broker.settings, connections=off)
     agent, token = await using(office, live)
     assert ahead(office, agent)["known"] is False
-    await office.revoke(agent.agent)
-    await office.work()
+    await office.cut(agent.agent)
     assert await revocations(office) == []
     assert told(office, agent)["outside_until"] is not None
     assert office.provider_says(token)["active"] is True
@@ -307,8 +298,7 @@ async def test_a_vault_that_hangs_delays_the_grant_by_no_more_than_an_exchange(
         await never.wait()
 
     monkeypatch.setattr(office.broker.vault, "_exchange", hangs)
-    await office.revoke(agent.agent)
-    await office.work()
+    await office.cut(agent.agent)
     assert asked
     assert office.step(agent.agent, "vault grant").status == "confirmed"
     row = office.step(agent.agent)
@@ -324,8 +314,7 @@ async def test_after_a_restart_a_person_is_told_what_to_do(
     """The token went with the process: given up at once, and until when it works."""
     agent, _ = await using(office, live)
     async with provider_of(office, Answer(status=503)):
-        await office.revoke(agent.agent)
-        await office.work()
+        await office.cut(agent.agent)
         assert office.step(agent.agent).status == "pending"
         await office.restart()
     await office.work()
@@ -361,8 +350,7 @@ async def test_a_provider_that_refuses_is_given_up_at_once(
     agent, _ = await using(office, live)
     answer = Answer({"error": "invalid_client"}, status=401)
     async with provider_of(office, answer) as rogue:
-        await office.revoke(agent.agent)
-        await office.work()
+        await office.cut(agent.agent)
         await later(office, 600)
         assert rogue.asked(REVOKE) == 1
     row = office.step(agent.agent)
@@ -376,8 +364,7 @@ async def test_a_provider_that_stays_down_is_given_up_with_its_token(
     """Once the token has ended by itself there is nothing left to show."""
     agent, _ = await using(office, live)
     async with provider_of(office, Answer(status=500)):
-        await office.revoke(agent.agent)
-        await office.work()
+        await office.cut(agent.agent)
         assert office.step(agent.agent).status == "pending"
         await later(office, timedelta(minutes=11).total_seconds())
     row = office.step(agent.agent)
@@ -392,8 +379,7 @@ async def test_a_restore_withdraws_it_and_forgets_the_token(
     """Nothing is revoked of an agent that is served again."""
     agent, token = await using(office, live)
     async with provider_of(office, Answer(status=503)) as rogue:
-        await office.revoke(agent.agent)
-        await office.work()
+        await office.cut(agent.agent)
         asked = rogue.asked(REVOKE)
         await restore_agent(office.broker, agent.agent.id, OPERATOR)
         await later(office, 400)
@@ -437,9 +423,7 @@ async def test_revoked_twice_it_is_done_once(office: Office, live: Live) -> None
     agent, _ = await using(office, live)
     async with provider_of(office, Answer()) as rogue:
         office.fault(status=503, paths=("/me/v1",))  # the account stays known
-        await office.revoke(agent.agent)
-        await office.work()
-        await office.revoke(agent.agent)
-        await office.work()
+        await office.cut(agent.agent)
+        await office.cut(agent.agent)
         assert rogue.asked(REVOKE) == 1
     assert office.step(agent.agent).status == "confirmed"

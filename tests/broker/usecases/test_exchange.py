@@ -10,7 +10,9 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import pytest
+from support.agents_http import Caller
 from support.bench import OPERATOR, Bench
 from support.rogue_tenant import TOKEN, Answer, rogue_tenant
 from support.stepups import Gate
@@ -51,6 +53,18 @@ async def vault(bench: Bench) -> AsyncIterator[Vaulted]:
     async with rogue_tenant() as tenant, vaulted(bench, tenant) as vault:
         vault.answers(recorded("ok"))
         yield vault
+
+
+async def hanging(
+    vault: Vaulted, caller: Caller, *connection: str
+) -> tuple[asyncio.Task[httpx.Response], asyncio.Event]:
+    """Return an exchange that waits for the tenant, and what lets it go on."""
+    release = asyncio.Event()
+    vault.auth0.arrived.clear()
+    vault.answers(Answer(recorded("ok").body, after=release))
+    asking = asyncio.create_task(exchange(caller, *connection))
+    await vault.auth0.arrived.wait()
+    return asking, release
 
 
 async def test_an_allowed_exchange_gives_the_providers_token(vault: Vaulted) -> None:
@@ -278,15 +292,11 @@ async def test_a_no_is_not_asked_for_again_at_once(vault: Vaulted) -> None:
 async def test_others_do_not_feel_a_slow_tenant(vault: Vaulted) -> None:
     """While an exchange hangs, another agent and the same one are served."""
     caller, other = await vault.connected(), await vault.caller("other")
-    release = asyncio.Event()
-    vault.auth0.arrived.clear()
-    vault.answers(Answer(recorded("ok").body, after=release))
-    hanging = asyncio.create_task(exchange(caller))
-    await vault.auth0.arrived.wait()
+    asking, release = await hanging(vault, caller)
     assert (await other.token()).status_code == 200
     assert (await caller.token()).status_code == 200
     release.set()
-    assert (await hanging).status_code == 200
+    assert (await asking).status_code == 200
 
 
 async def test_a_token_is_kept_for_a_lease_and_no_longer(vault: Vaulted) -> None:
@@ -337,11 +347,7 @@ async def test_what_comes_back_after_a_cut_never_leaves(
     """Revoked while the exchange is on the wire, the agent gets a no and no token."""
     caller = await vault.connected()
     agent_id, broker = caller.agent.id, vault.broker
-    release = asyncio.Event()
-    vault.auth0.arrived.clear()
-    vault.answers(Answer(recorded("ok").body, after=release))
-    asking = asyncio.create_task(exchange(caller))
-    await vault.auth0.arrived.wait()
+    asking, release = await hanging(vault, caller)
     if how == "revoke":
         await revoke_agent(broker, agent_id, "", OPERATOR)
     elif how == "panic":
@@ -488,11 +494,7 @@ async def test_a_revoked_approval_gives_nothing(vault: Vaulted) -> None:
     caller = await vault.connected()
     held = (await exchange(caller, BANK)).json()["auth_req_id"]
     await vault.approve(held)
-    release = asyncio.Event()
-    vault.auth0.arrived.clear()
-    vault.answers(Answer(recorded("ok").body, after=release))
-    asking = asyncio.create_task(exchange(caller, BANK))
-    await vault.auth0.arrived.wait()
+    asking, release = await hanging(vault, caller, BANK)
     await revoke_agent(vault.broker, caller.agent.id, "", OPERATOR)
     release.set()
     assert (await asking).status_code == 403
@@ -560,11 +562,7 @@ async def test_an_approval_that_was_cut_is_cut_on_disk(
     caller = await vault.connected()
     held = (await exchange(caller, BANK)).json()["auth_req_id"]
     await vault.approve(held)
-    release = asyncio.Event()
-    vault.auth0.arrived.clear()
-    vault.answers(Answer(recorded("ok").body, after=release))
-    asking = asyncio.create_task(exchange(caller, BANK))
-    await vault.auth0.arrived.wait()
+    asking, release = await hanging(vault, caller, BANK)
     if how == "panic":
         await panic(vault.broker, "drill", OPERATOR)
         # From here on, whatever becomes of the broker.

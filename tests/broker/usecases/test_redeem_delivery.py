@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
-from support.stepups import Gate, approve, hold, latched
+from support.stepups import Gate, approve, hold, latched, redeemable
 
 from agentvault_tui.broker import stepups as stepups_module
 from agentvault_tui.broker.answers import Denied, Expired, Granted, Spent
@@ -20,7 +20,7 @@ from agentvault_tui.broker.usecases.revoke import (
 )
 from agentvault_tui.broker.usecases.stepup import deny
 from agentvault_tui.errors import LedgerUnwritableError
-from agentvault_tui.model import Agent, Draft, Event, EventType
+from agentvault_tui.model import Draft, Event, EventType
 
 
 async def test_the_ledger_tells_a_step_up_whole(bench: Bench) -> None:
@@ -51,16 +51,6 @@ async def test_the_ledger_tells_a_step_up_whole(bench: Bench) -> None:
     assert delivered.detail["scope"] == "send:payment"
     assert delivered.detail["expires_at"] == "2026-11-24T10:05:00.000000Z"
     assert granted.access_token not in str(delivered.detail)
-
-
-async def redeemable(bench: Bench) -> tuple[Agent, Agent, str]:
-    """An agent with an approved token it was given, and a resource server."""
-    agent, stepup = await hold(bench)
-    server = await bench.agent("api", resource_server=True)
-    await approve(bench, stepup)
-    granted = await poll(bench.broker, agent, stepup.id)
-    assert isinstance(granted, Granted)
-    return agent, server, granted.access_token
 
 
 async def test_a_revoked_resource_server_learns_nothing_and_consumes_nothing(
