@@ -60,6 +60,8 @@ def request(line: bytes, token: str, *headers: bytes, body: bytes = b"") -> byte
         ((b"Content-Length: +3",), b"abc"),
         ((b"Content-Length: 3 ", b"X : y"), b"abc"),
         ((b"X-Folded: a\r\n b",), b""),
+        ((b"X-Bare: a\nContent-Length: 3",), b"abc"),
+        ((b"Transfer-Encoding: chunked",), b"3\nabc\r\n0\r\n\r\n"),
         ((b"X-Feed: a\x0bb",), b""),
         ((b"X-Rub: a\x7fb",), b""),
         ((b"Authorization: Bearer another",), b""),
