@@ -15,6 +15,7 @@ from agentvault_tui.web.sockets import abort
 IDLE_SECONDS: Final = 300.0
 """How long a tunnel may carry nothing."""
 _TUNNEL_BYTES: Final = 16 * 2**30
+_PIECE: Final = 65_536
 
 
 def tunnel_call(caller: Caller, host: str, port: int) -> Call:
@@ -39,67 +40,6 @@ def tunnel_call(caller: Caller, host: str, port: int) -> Call:
     )
 
 
-class _End(asyncio.Protocol):
-    """One end of a tunnel that is not read: what comes goes to the other end."""
-
-    transport: asyncio.Transport
-    other: _End
-
-    def __init__(self, call: Call, count: str, progress: Callable[[], None]) -> None:
-        self._call = call
-        self._count = count
-        self._progress = progress
-        self.ended = False
-        """Whether it sends nothing any more."""
-        self.lost = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Wait until the other end is there too."""
-        self.transport = transport
-        transport.pause_reading()
-        self._call.on_cut.append(self.abort)
-
-    def abort(self) -> None:
-        """Carry nothing any more; what the kernel holds is dropped."""
-        abort(self.transport)
-
-    def data_received(self, data: bytes) -> None:
-        """Pass *data* on."""
-        call = self._call
-        if call.cut is not None:
-            return
-        setattr(call, self._count, getattr(call, self._count) + len(data))
-        if call.bytes_in + call.bytes_out > _TUNNEL_BYTES:
-            self.abort()
-            return
-        self.other.transport.write(data)
-        self._progress()
-
-    def eof_received(self) -> bool:
-        """Tell the other end, which may still send; once both have, it is over."""
-        self.ended = True
-        if self.other.ended:
-            self.transport.close()
-            self.other.transport.close()
-        elif not self.other.transport.is_closing():
-            self.other.transport.write_eof()
-        return True
-
-    def pause_writing(self) -> None:
-        """Let the other end wait."""
-        self.other.transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        """Take more from the other end."""
-        self.other.transport.resume_reading()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """Let the other end send what it still has, and end."""
-        if not self.lost.done():
-            self.lost.set_result(error)
-        self.other.transport.close()
-
-
 async def carry(call: Call, near: socket.socket, far: socket.socket) -> None:
     """Carry bytes both ways until both ends are done; takes both sockets.
 
@@ -109,6 +49,17 @@ async def carry(call: Call, near: socket.socket, far: socket.socket) -> None:
     """
     loop = asyncio.get_running_loop()
     call.state = "streaming"
+    writers: list[asyncio.StreamWriter] = []
+
+    async def opened(
+        one: socket.socket,
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        held = socket.socket(fileno=one.detach())
+        reader, writer = await asyncio.open_connection(sock=held)
+        writers.append(writer)
+        call.on_cut.append(lambda: abort(writer.transport))
+        return reader, writer
+
     async with asyncio.timeout(IDLE_SECONDS) as deadline:
         told = loop.time()
 
@@ -118,21 +69,50 @@ async def carry(call: Call, near: socket.socket, far: socket.socket) -> None:
                 told = loop.time()
                 deadline.reschedule(told + IDLE_SECONDS)
 
-        ends = _End(call, "bytes_out", progress), _End(call, "bytes_in", progress)
-        ends[0].other, ends[1].other = ends[1], ends[0]
-        opened: list[_End] = []
         try:
-            for end, one in zip(ends, (near, far), strict=True):
-                held = socket.socket(fileno=one.detach())
-                await loop.connect_accepted_socket(lambda end=end: end, held)  # type: ignore[misc]
-                opened.append(end)
+            asks, answers = await opened(near)
+            replies, requests = await opened(far)
             if call.cut is not None:
                 raise ConnectionAbortedError
-            for end in ends:
-                end.transport.resume_reading()
-            for broken in await asyncio.gather(ends[0].lost, ends[1].lost):
-                if broken is not None:
+            ended = await asyncio.gather(
+                _pass_on(call, "bytes_out", asks, requests, progress),
+                _pass_on(call, "bytes_in", replies, answers, progress),
+                return_exceptions=True,
+            )
+            for writer in writers:
+                writer.close()
+                await writer.wait_closed()
+            for broken in ended:
+                if broken is not None and call.cut is None:
                     raise broken
         finally:
-            for end in opened:
-                end.abort()
+            for writer in writers:
+                abort(writer.transport)
+
+
+async def _pass_on(
+    call: Call,
+    count: str,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    progress: Callable[[], None],
+) -> None:
+    """Send to one end what the other sends, until it has sent everything."""
+    try:
+        while piece := await reader.read(_PIECE):
+            setattr(call, count, getattr(call, count) + len(piece))
+            _check(call, writer)
+            writer.write(piece)
+            await writer.drain()
+            progress()
+        if not writer.is_closing():
+            writer.write_eof()
+    except BaseException:
+        writer.close()  # what it has not read yet still goes there
+        raise
+
+
+def _check(call: Call, writer: asyncio.StreamWriter) -> None:
+    over = call.bytes_in + call.bytes_out > _TUNNEL_BYTES
+    if over or call.cut is not None or writer.is_closing():
+        raise ConnectionAbortedError

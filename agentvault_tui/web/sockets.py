@@ -335,7 +335,7 @@ def _remove_dead(path: Path) -> None:
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 
-def abort(transport: asyncio.Transport) -> None:
+def abort(transport: asyncio.WriteTransport) -> None:
     """Close a connection at once; what the kernel has not sent is dropped.
 
     One that is closed already is left: uvloop says ValueError of its socket.

@@ -1,11 +1,13 @@
-"""What the gateway's tests start from: service files in a home, requests to them."""
+"""What the gateway's tests start from; they run on uvloop, as production does."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+import uvloop
 from support.gateway_stand import Stand, standing
 
 from agentvault_tui.gateway import Service, Services
@@ -14,6 +16,12 @@ from agentvault_tui.home import Home
 from agentvault_tui.policy import shipped_catalogue
 
 Parse = Callable[[str], Service]
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from support.gateway_stand import SECRET, Received, Stand, ok, standing
+from support.gateway_stand import SECRET, Received, Stand, endless, ok, standing
 
 from agentvault_tui.broker.usecases.revoke import (
     change_scopes,
@@ -421,13 +421,8 @@ async def test_a_revocation_cuts_calls_in_flight(
             await ok(request, writer)
             return
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n")
-        try:
-            while True:
-                writer.write(b"x" * 1000)
-                await writer.drain()
-                await asyncio.sleep(0.005)
-        except OSError:
-            stopped.set()
+        await endless(writer, b"x" * 1000)
+        stopped.set()
 
     stand.upstream.answer = slow
     waits = asyncio.create_task(

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from support.gateway_stand import Received, Stand
+from support.gateway_stand import Received, Stand, endless
 from support.web_kit import talk
 
 from agentvault_tui.errors import LedgerUnwritableError
@@ -256,17 +256,12 @@ async def test_an_agent_that_leaves_ends_its_call(stand: Stand, token: str) -> N
     """The service's connection is closed, and the result says failed."""
     ended = asyncio.Event()
 
-    async def endless(_: Received, writer: asyncio.StreamWriter) -> None:
+    async def stream(_: Received, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-        try:
-            while True:
-                writer.write(b"x" * 1000)
-                await writer.drain()
-                await asyncio.sleep(0.001)
-        except OSError:
-            ended.set()
+        await endless(writer, b"x" * 1000)
+        ended.set()
 
-    stand.upstream.answer = endless
+    stand.upstream.answer = stream
     headers = {"Authorization": f"Bearer {token}"}
     async with stand.client.stream("GET", "/gw/api/x", headers=headers) as reply:
         await anext(reply.aiter_raw())

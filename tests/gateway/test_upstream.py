@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+import uvloop
 from support.gateway_stand import SECRET, Received, Stand, Upstream
 from support.tls_front import trusted
 
@@ -116,14 +117,15 @@ async def test_a_name_is_resolved_once_a_connection(
     answers = [["127.0.0.1"], ["127.0.0.1", "0.0.0.0"]]  # noqa: S104
     asked: list[str] = []
 
-    def resolve(host: Any, port: Any, *_: Any, **__: Any) -> list[Any]:
-        asked.append(host)
+    async def resolve(_: Any, host: Any, port: Any, **__: Any) -> list[Any]:
+        if host == "api.test":
+            asked.append(host)
         found = answers[min(len(asked), len(answers)) - 1]
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, port)) for a in found]
 
     origin = f"http://api.test:{stand.upstream.port}"
     await stand.service(SERVICE, origin=origin)
-    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(uvloop.Loop, "getaddrinfo", resolve)
 
     async def close(_: Received, writer: asyncio.StreamWriter) -> None:
         writer.write(

@@ -56,6 +56,16 @@ async def ok(_: Received, writer: asyncio.StreamWriter) -> None:
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Kept: yes\r\n\r\nok")
 
 
+async def endless(writer: asyncio.StreamWriter, piece: bytes) -> None:
+    """Write *piece* again and again; return once nobody is there."""
+    # uvloop says RuntimeError of a connection that the peer has closed.
+    with contextlib.suppress(OSError, RuntimeError):
+        while True:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.002)
+
+
 @dataclass
 class Upstream:
     """A small HTTP/1.1 server: keeps what it received, answers as it is told."""

@@ -316,6 +316,7 @@ class McpProcess:
                     break
                 await asyncio.sleep(0)  # one that floods must not have the loop
         finally:
+            _close(process, 1)
             if self._process is process:
                 self._process = None
                 self._ended(process)
@@ -370,6 +371,12 @@ class McpProcess:
                 process.stdin.write(msgspec.json.encode(said) + b"\n")
 
     async def _log_errors(self, process: asyncio.subprocess.Process) -> None:
+        try:
+            await self._log_lines(process)
+        finally:
+            _close(process, 2)
+
+    async def _log_lines(self, process: asyncio.subprocess.Process) -> None:
         """Log what the process says on standard error, displayable and bounded."""
         assert process.stderr is not None  # noqa: S101 - it is a pipe
         began, lines = self._clock.boot(), 0
@@ -461,6 +468,13 @@ def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None
     """Signal a process and what it started."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
+
+
+def _close(process: asyncio.subprocess.Process, pipe: int) -> None:
+    """Close a pipe that is read no more: left paused, it would stay open."""
+    transport = process._transport.get_pipe_transport(pipe)  # type: ignore[attr-defined]  # noqa: SLF001
+    if transport is not None:
+        transport.close()
 
 
 def _shown(line: bytes) -> str:

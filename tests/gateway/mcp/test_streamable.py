@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from support.bench import OPERATOR
-from support.gateway_stand import SECRET, Received, standing
+from support.gateway_stand import SECRET, Received, endless, standing
 from support.mcp_stand import MODERN, SCOPES, TOOLS, Client, McpStand, messages
 
 from agentvault_tui.broker.usecases.revoke import revoke_agent
@@ -266,13 +266,8 @@ async def test_a_revocation_cuts_a_stream(
         params = {"progressToken": meta["progressToken"], "progress": 1}
         note = {"jsonrpc": "2.0", "method": "notifications/progress", "params": params}
         writer.write(f"data: {json.dumps(note)}\n\n".encode())
-        try:
-            while True:
-                writer.write(b": alive\n\n")
-                await writer.drain()
-                await asyncio.sleep(0.002)
-        except OSError:
-            closed.set()
+        await endless(writer, b": alive\n\n")
+        closed.set()
 
     server.respond = respond
     body, headers = client.request(
