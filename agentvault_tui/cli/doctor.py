@@ -152,17 +152,21 @@ def check_policy(session: CliSession) -> Iterator[Finding]:
 
 def check_services(session: CliSession) -> Iterator[Finding]:
     """Check service files as the broker would."""
-    from agentvault_tui.cli.services import check_file, service_files
+    from agentvault_tui.cli.config_files import config_files
+    from agentvault_tui.cli.services import check_file
 
-    for told in (check_file(session, path) for path in service_files(session)):
+    for told in (
+        check_file(session, path) for path in config_files(session, "services")
+    ):
         yield from _file_findings("services", told, f"{told['routes']} routes")
 
 
 def check_mcp(session: CliSession) -> Iterator[Finding]:
     """Check the files of MCP servers as the broker would."""
-    from agentvault_tui.cli.mcp import check_file, server_files
+    from agentvault_tui.cli.config_files import config_files
+    from agentvault_tui.cli.mcp import check_file
 
-    for told in (check_file(session, path) for path in server_files(session)):
+    for told in (check_file(session, path) for path in config_files(session, "mcp")):
         yield from _file_findings("mcp", told, f"{len(told['tools'])} tools")
 
 

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from agentvault_tui.cli.config_files import (
+    check_config_file,
+    config_files,
+    notes_of,
+    print_checks,
+)
 from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
-from agentvault_tui.errors import ConflictError, NotFoundError, ServiceError, UsageError
+from agentvault_tui.errors import ConflictError, UsageError
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.requests import TryRequest
 from agentvault_tui.operator_api.shapes import RouteInfo, ServiceInfo, TryInfo
-
-if TYPE_CHECKING:
-    from agentvault_tui.policy import Catalogue
 
 MAX_BODY = 40_000
 """Bytes of a body that is tried: in Base64 it has to fit an operator's request."""
@@ -114,91 +117,24 @@ def check(session: CliSession, what: str | None) -> int:
     Without an argument: all files of the home. Exits 1 when one could not be put in
     force.
     """
-    out = session.out
-    results = [check_file(session, path) for path in service_files(session, what)]
-    told = {"ok": all(one["ok"] for one in results), "services": results}
-    if out.print_json(told):
-        return 0 if told["ok"] else 1
-    if not results:
-        out.line("no service files: agentvault services import NAME")
-    for one in results:
-        file = out.cell(one["file"], limit=1000)
-        if one["ok"]:
-            out.line(out.word("ok"), " ", file, f": {one['routes']} routes")
-        for problem in one["problems"]:
-            out.line(out.word("fault"), " ", file, ": ", out.cell(problem, limit=600))
-        for note in one["notes"]:
-            out.line(out.word("warning"), " ", file, ": ", out.cell(note, limit=600))
-    return 0 if told["ok"] else 1
-
-
-def service_files(session: CliSession, what: str | None = None) -> list[Path]:
-    """Return the files of the home, or the one that is named."""
-    folder = session.home.config / "services"
-    if what is None:
-        return sorted(folder.glob("[!.]*.toml"))
-    path = Path(what).expanduser()
-    if path.suffix == ".toml" or len(path.parts) > 1:
-        return [path]
-    named = folder / f"{what}.toml"
-    if not named.exists():
-        known = ", ".join(one.stem for one in sorted(folder.glob("[!.]*.toml")))
-        raise NotFoundError(
-            f"there is no service {what}", f"known: {known}" if known else ""
-        )
-    return [named]
+    return print_checks(
+        session,
+        "services",
+        [check_file(session, path) for path in config_files(session, "services", what)],
+        summary=lambda one: f"{one['routes']} routes",
+        none="no service files: agentvault services import NAME",
+    )
 
 
 def check_file(session: CliSession, path: Path) -> dict[str, Any]:
     """Check one file; say what is wrong, and what may be."""
-    from agentvault_tui.broker.policy_files import read_text
-    from agentvault_tui.clock import SystemClock
-    from agentvault_tui.gateway.config_folder import NAME
-    from agentvault_tui.gateway.secrets import Secrets
     from agentvault_tui.gateway.services import parse_service
 
-    told: dict[str, Any] = {
-        "name": path.stem,
-        "file": str(path),
-        "ok": False,
-        "routes": 0,
-        "problems": [],
-        "notes": [],
-    }
-    text = read_text(path)
-    if text is None:
-        raise NotFoundError(f"there is no file {path}")
-    if not NAME.fullmatch(path.stem):
-        told["problems"] = ["a name has lower-case letters, digits, - and _"]
-        return told
-    try:
-        catalogue, base = _catalogue(session), session.home.config
-        service = parse_service(path.stem, text, catalogue, base)
-    except ServiceError as error:
-        told["problems"] = [error.diagnosis()]
-        return told
-    told["routes"] = len(service.routes)
-    known = Secrets(session.home, SystemClock()).rows()
-    told["notes"] = [
-        f"the secret {name} is not set: agentvault secrets set {name}"
-        for name in service.credential.secrets
-        if name not in known
-    ]
-    connection = service.credential.connection
-    if connection and connection not in session.settings.connections:
-        note = f"config.toml has no [connections.{connection}]"
-        told["notes"].append(f"{note}: docs/token-vault.md")
-    if service.origin.is_private and not service.allow_private:
-        note = "the origin is no public address: calls are refused without"
-        told["notes"].append(f"{note} allow_private = true")
-    told["ok"] = True
+    told, service = check_config_file(session, path, parse_service, {"routes": 0})
+    if service is not None:
+        told["routes"] = len(service.routes)
+        told["notes"] = notes_of(session, service)
     return told
-
-
-def _catalogue(session: CliSession) -> Catalogue:
-    from agentvault_tui.broker.policy_files import load_policy
-
-    return load_policy(session.home).catalogue
 
 
 @services.command(
@@ -325,6 +261,7 @@ def import_service(
     google-calendar, slack, stripe or workspace. A running broker has it in force at
     once; finish it, and set the secret that it names.
     """
+    from agentvault_tui.broker.policy_files import load_policy
     from agentvault_tui.gateway.config_folder import NAME
     from agentvault_tui.gateway.openapi import service_file
     from agentvault_tui.gateway.services import parse_service
@@ -343,7 +280,7 @@ def import_service(
     else:
         text = shipped_file(shipped or name, origin)
     home = session.home
-    found = parse_service(name, text, _catalogue(session), home.config)
+    found = parse_service(name, text, load_policy(home).catalogue, home.config)
     path = home.config / "services" / f"{name}.toml"
     home.prepare()
     private_folder(path.parent)

@@ -53,7 +53,14 @@ class RunRequest(WireRequest, kw_only=True):
     """Hosts it may reach besides those of `gateway.pass_through`."""
 
 
-class IssuedTokenInfo(WireShape, kw_only=True):
+class _SecretShape(WireShape, kw_only=True):
+    """A shape that holds secrets: it is shown without its members."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(...)"
+
+
+class IssuedTokenInfo(_SecretShape, kw_only=True):
     """A token that was issued to whoever is at the socket, shown once."""
 
     access_token: str
@@ -62,12 +69,8 @@ class IssuedTokenInfo(WireShape, kw_only=True):
     scope: str
     decision_id: str
 
-    def __repr__(self) -> str:
-        """Leave the token out."""
-        return f"IssuedTokenInfo(scope={self.scope!r})"
 
-
-class RunInfo(WireShape, kw_only=True):
+class RunInfo(_SecretShape, kw_only=True):
     """A run that has begun; its secrets are shown once."""
 
     id: str
@@ -82,12 +85,8 @@ class RunInfo(WireShape, kw_only=True):
     access_token: str
     expires_in: int
 
-    def __repr__(self) -> str:
-        """Leave the secrets out."""
-        return f"RunInfo(id={self.id!r})"
 
-
-class RunNewsInfo(WireShape, kw_only=True):
+class RunNewsInfo(_SecretShape, kw_only=True):
     """How a run stands."""
 
     ended: str | None
@@ -100,10 +99,6 @@ class RunNewsInfo(WireShape, kw_only=True):
     tunnels: int
     held: int
     refused: int
-
-    def __repr__(self) -> str:
-        """Leave the token out."""
-        return f"RunNewsInfo(ended={self.ended!r})"
 
 
 class HookInfo(WireShape, kw_only=True):
