@@ -248,7 +248,7 @@ def read_journal(bench: Bench) -> tuple[KeptCut, ...]:
 
 @pytest.mark.slow
 async def test_a_cut_whose_record_hangs_is_in_the_journal_before_its_reply(
-    stage: Stage, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After 250 ms the reply says where it is; once recorded, it is there no more."""
     bench, go_on = stage.bench, asyncio.Event()
@@ -288,7 +288,7 @@ async def test_a_healthy_ledger_leaves_the_journal_alone(
 
 
 async def test_a_token_spent_while_nothing_is_recorded_stays_spent_over_a_kill(
-    bench: Bench, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server heard of an error and may have paid: nobody gets it again."""
     _, server, secret = await redeemable(bench)
@@ -296,12 +296,9 @@ async def test_a_token_spent_while_nothing_is_recorded_stays_spent_over_a_kill(
         patch.setattr(Ledger, "commit", latched)
         with pytest.raises(LedgerUnwritableError):
             await introspect(bench.broker, server, secret)
-    again = await killed(bench, clock)
-    try:
+    async with bench.restarted() as again:
         told = await introspect(again.broker, server, secret)
         assert told.token is None
-    finally:
-        await again.close()
 
 
 @pytest.mark.parametrize("damage", ["file", "marker", "byte"])
@@ -364,7 +361,7 @@ async def test_where_nothing_can_be_written_the_next_start_stops_everything(
 
 
 async def test_once_all_is_recorded_the_marker_is_back(
-    stage: Stage, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A journal that failed is made anew, so that the next start stops nothing."""
     bench = stage.bench
@@ -374,12 +371,9 @@ async def test_once_all_is_recorded_the_marker_is_back(
         await stage.revoked()
     assert not bench.home.cut_marker.exists()
     await record_missed(bench.broker)
-    again = await killed(bench, clock)
-    try:
+    async with bench.restarted() as again:
         assert again.broker.registry.panic is None
         assert await stage.in_force(again, "revoked")
-    finally:
-        await again.close()
 
 
 async def test_nothing_is_given_back_before_the_cut_is_recorded(
@@ -426,7 +420,7 @@ async def test_a_scope_is_given_again_once_the_cut_is_recorded(
 
 @pytest.mark.parametrize("what", ["restore", "lift", "grant"])
 async def test_what_was_not_given_back_is_not_given_back_by_a_restart(
-    stage: Stage, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, what: str
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """Told that it failed, though the record reached the disk: it stays cut."""
     bench, agent = stage.bench, stage.agent.id
@@ -448,20 +442,17 @@ async def test_what_was_not_given_back_is_not_given_back_by_a_restart(
     monkeypatch.setattr(bench.ledger, "commit", doubtful)
     with pytest.raises(LedgerUnwritableError):
         await stage.give_back(what)
-    again = await killed(bench, clock)
-    try:
+    async with bench.restarted() as again:
         if what == "grant":
             assert again.broker.registry.agent(agent).scopes == ()
         else:
             assert not again.broker.registry.serves(agent)
         assert again.broker.cuts.kept is Kept.LEDGER
-    finally:
-        await again.close()
 
 
 @pytest.mark.parametrize("noted", [False, True])
 async def test_a_home_of_an_older_version_is_not_stopped(
-    bench: Bench, clock: ManualClock, *, noted: bool
+    bench: Bench, *, noted: bool
 ) -> None:
     """It never had a journal, and gets one; from the next start on it is missed."""
     detail = {"cut_journal": "cuts.journal"} if noted else {}
@@ -469,13 +460,10 @@ async def test_a_home_of_an_older_version_is_not_stopped(
     await bench.broker.record(started)
     bench.home.cut_journal.unlink()
     bench.home.cut_marker.unlink()
-    again = await killed(bench, clock)
-    try:
+    async with bench.restarted() as again:
         assert (again.broker.registry.panic is not None) is noted
         assert again.home.cut_journal.exists()
         assert again.home.cut_marker.exists()
-    finally:
-        await again.close()
 
 
 async def test_an_elevated_token_is_not_spent_by_an_answer_nobody_gets(
@@ -492,7 +480,7 @@ async def test_an_elevated_token_is_not_spent_by_an_answer_nobody_gets(
 
 
 async def test_a_cut_that_reached_the_ledger_after_all_is_recorded_once(
-    stage: Stage, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its commit failed, its batch is found: it is not recorded a second time."""
     bench, commit = stage.bench, stage.bench.ledger.commit
@@ -508,13 +496,10 @@ async def test_a_cut_that_reached_the_ledger_after_all_is_recorded_once(
         await stage.revoked()
     event = (await bench.events())[-1]
     await recover(bench.broker, Recovery(True, tuple(attempts), event))
-    again = await killed(bench, clock)
-    try:
+    async with bench.restarted() as again:
         assert len(await again.events("agent.revoked")) == 1
         assert await stage.in_force(again, "revoked")
         assert read_journal(again) == ()
-    finally:
-        await again.close()
 
 
 @pytest.mark.slow

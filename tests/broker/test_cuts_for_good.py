@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import pytest
 from support.bench import OPERATOR, Bench
-from support.manual_clock import ManualClock
 from support.stepups import ask, latched, redeemable
 
 from agentvault_tui.broker.answers import Granted
@@ -25,20 +21,8 @@ from agentvault_tui.model import Action
 CALENDAR = Action(scopes=("write:calendar",), action="write:calendar")
 
 
-@asynccontextmanager
-async def restarted(bench: Bench, clock: ManualClock) -> AsyncIterator[Bench]:
-    await bench.close()
-    again = await Bench.open(bench.home, clock)
-    try:
-        yield again
-    finally:
-        await again.close()
-
-
 @pytest.mark.parametrize("how", ["revoked", "panic"])
-async def test_a_restore_brings_no_token_back(
-    bench: Bench, clock: ManualClock, how: str
-) -> None:
+async def test_a_restore_brings_no_token_back(bench: Bench, how: str) -> None:
     """Revoked before a restart and let in after it: its old tokens stay dead."""
     agent = await bench.agent("bot")
     server = await bench.agent("api", resource_server=True)
@@ -48,7 +32,7 @@ async def test_a_restore_brings_no_token_back(
         await panic(bench.broker, "drill", OPERATOR)
     else:
         await revoke_agent(bench.broker, agent.id, "drill", OPERATOR)
-    async with restarted(bench, clock) as again:
+    async with bench.restarted() as again:
         if how == "panic":
             await lift_panic(again.broker, OPERATOR)
         else:
@@ -60,7 +44,7 @@ async def test_a_restore_brings_no_token_back(
 
 
 async def test_an_elevated_token_that_was_spent_unrecorded_stays_spent(
-    bench: Bench, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The API heard of an error, and may have paid: nobody gets it a second time."""
     _, server, secret = await redeemable(bench)
@@ -69,6 +53,6 @@ async def test_an_elevated_token_that_was_spent_unrecorded_stays_spent(
         with pytest.raises(LedgerUnwritableError):
             await introspect(bench.broker, server, secret)
     await record_missed(bench.broker)
-    async with restarted(bench, clock) as again:
+    async with bench.restarted() as again:
         told = await introspect(again.broker, server, secret)
         assert told.token is None

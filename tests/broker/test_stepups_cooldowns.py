@@ -48,17 +48,13 @@ async def test_decisions_about_others_do_not_end_a_cool_down(
     clock.advance(FIRST - 1)
     bench.broker.registry.sweep()
     assert await cools(bench, agent)
-    await bench.close()
-    again = await Bench.open(bench.home, clock)
-    try:
+    async with bench.restarted() as again:
         assert await cools(again, agent)
         clock.advance(1)
         answer = await ask(again, agent)
         assert isinstance(answer, Escalated)
         await deny(again.broker, answer.stepup.id, "still no", OPERATOR)
         assert again.broker.stepups.cooldowns.remaining(agent.id) == 2 * FIRST
-    finally:
-        await again.close()
 
 
 async def test_an_approval_starts_the_count_anew(
@@ -70,15 +66,11 @@ async def test_an_approval_starts_the_count_anew(
     held = await ask(bench, agent)
     assert isinstance(held, Escalated)
     await approve(bench, held.stepup)
-    await bench.close()
-    again = await Bench.open(bench.home, clock)
-    try:
+    async with bench.restarted() as again:
         held = await ask(again, agent)
         assert isinstance(held, Escalated)
         await deny(again.broker, held.stepup.id, "no", OPERATOR)
         assert again.broker.stepups.cooldowns.remaining(agent.id) == FIRST
-    finally:
-        await again.close()
 
 
 async def test_what_was_not_recorded_never_shortens_a_cool_down(

@@ -80,23 +80,19 @@ async def test_one_scope_that_sends_makes_a_token_good_for_one_action(
 
 
 async def test_a_used_token_stays_used_over_a_restart(
-    bench: Bench, agent: Agent, clock: ManualClock
+    bench: Bench, agent: Agent
 ) -> None:
     """The one that was used is spent; the one that was not is good for one action."""
     used, fresh = [await granted(bench, agent, MAIL) for _ in range(2)]
     api = await server(bench)
     assert await active(bench, api, used)
-    await bench.close()
-    again = await Bench.open(bench.home, clock)
-    try:
+    async with bench.restarted() as again:
         assert not await active(again, api, used)
         answers = [await active(again, api, fresh) for _ in range(3)]
         assert answers == [True, False, False]
         *_, event = await again.events("token.redeemed")
         *_, decision = await again.events("token.decision")
         assert event.decision_id == decision.decision_id
-    finally:
-        await again.close()
 
 
 async def test_without_a_record_no_server_hears_that_it_is_active(
@@ -218,9 +214,7 @@ WRONG: list[dict[str, Any]] = [
 ]
 
 
-async def test_what_a_server_serves_is_kept_recorded_and_checked(
-    bench: Bench, clock: ManualClock
-) -> None:
+async def test_what_a_server_serves_is_kept_recorded_and_checked(bench: Bench) -> None:
     """Over a restart; in the event; a scope nobody knows or no URI is refused."""
     wanted = Registration("api", "olga", "", (), serves=("send:email",))
     api = (await register(bench.broker, wanted, OPERATOR)).agent
@@ -234,12 +228,8 @@ async def test_what_a_server_serves_is_kept_recorded_and_checked(
     for wrong in WRONG:
         with pytest.raises(UsageError):
             await register(bench.broker, replace(both, name="c", **wrong), OPERATOR)
-    await bench.close()
-    again = await Bench.open(bench.home, clock)
-    try:
+    async with bench.restarted() as again:
         assert again.broker.registry.agent(second.id) == second
-    finally:
-        await again.close()
 
 
 async def test_what_a_server_serves_can_be_changed(bench: Bench, agent: Agent) -> None:
@@ -316,16 +306,14 @@ async def test_uses_are_recorded_before_the_token_is_handed_back(
 
 @pytest.mark.parametrize("action", [READ, MAIL])
 async def test_every_event_of_a_token_names_its_decision(
-    bench: Bench, agent: Agent, clock: ManualClock, action: Action
+    bench: Bench, agent: Agent, action: Action
 ) -> None:
     """Issued, used and handed back have one decision_id, also over a restart."""
     token, api = await granted(bench, agent, action), await server(bench)
     if action is READ:
         assert await active(bench, api, token)
     await bench.broker.uses.record()
-    await bench.close()
-    again = await Bench.open(bench.home, clock)
-    try:
+    async with bench.restarted() as again:
         if action is READ:
             assert await active(again, api, token)
         await revoke_token(again.broker, agent, token)
@@ -333,5 +321,3 @@ async def test_every_event_of_a_token_names_its_decision(
         assert len(about) == (4 if action is READ else 2)
         assert {event.decision_id for event in about} == {about[0].decision_id}
         assert about[0].decision_id
-    finally:
-        await again.close()

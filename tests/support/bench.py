@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -73,6 +74,16 @@ class Bench:
         bench.broker.policy_state.problem = problem
         await take_over(bench.broker)
         return bench
+
+    @asynccontextmanager
+    async def restarted(self) -> AsyncIterator[Bench]:
+        """Close it, and give its home to another."""
+        await self.close()
+        again = await Bench.open(self.home, self.clock)
+        try:
+            yield again
+        finally:
+            await again.close()
 
     async def agent(self, name: str = "agent", *scopes: str, **more: Any) -> Agent:
         scopes = scopes or ("send:payment", "write:calendar")

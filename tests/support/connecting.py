@@ -132,6 +132,12 @@ class Office:
         rows = self.broker.registry.steps_of(agent.id)
         return next(row for row in rows if row.step == step)
 
+    def accounts_at_tenant(self, user: str) -> list[str]:
+        """Return the ids of the accounts that the tenant keeps of *user*."""
+        path = f"users/{user.replace('|', '%7C')}/connected-accounts"
+        listed = self.admin.call("GET", path).json()["connected_accounts"]
+        return [one["id"] for one in listed]
+
     def provider_says(self, token: str) -> dict[str, Any]:
         """Ask the provider what a token of its is good for."""
         answer = self.tenant.http.get(

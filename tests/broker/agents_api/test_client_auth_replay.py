@@ -27,15 +27,10 @@ async def send(live: Live, path: str, text: str, **form: str) -> httpx.Response:
 
 
 @asynccontextmanager
-async def restarted(bench: Bench, clock: ManualClock, url: str) -> AsyncIterator[Live]:
+async def restarted(bench: Bench, url: str) -> AsyncIterator[Live]:
     """Close *bench* and serve its home anew, under the name it had."""
-    await bench.close()
-    again = await Bench.open(bench.home, clock)
-    try:
-        async with live_broker(again, url) as live:
-            yield live
-    finally:
-        await again.close()
+    async with bench.restarted() as again, live_broker(again, url) as live:
+        yield live
 
 
 @pytest.mark.parametrize("iat", ["absent", "now", "ahead"])
@@ -49,7 +44,7 @@ async def test_a_captured_assertion_is_worthless_after_a_restart(
     used = sign(live.claims(client_id, iat=said, exp=now + 290), KEY, "ES256")
     unused = sign(live.claims(client_id, iat=said, exp=now + 290), KEY, "ES256")
     assert (await live.assertion(used)).status_code == 200
-    async with restarted(bench, clock, live.url) as again:
+    async with restarted(bench, live.url) as again:
         assert (await again.assertion(used)).status_code == 401
         # What an honest client made just before the restart is as good as ever.
         assert (await again.assertion(unused)).status_code == 200
@@ -64,7 +59,7 @@ async def test_what_records_nothing_else_records_the_assertion(
     client_id = (await live.caller("keyed", public_key=public(KEY))).agent.client_id
     text = sign(live.claims(client_id, iat=None), KEY, "ES256")
     assert (await send(live, path, text, **SAID[path])).status_code == 200
-    async with restarted(bench, clock, live.url) as again:
+    async with restarted(bench, live.url) as again:
         assert (await again.assertion(text)).status_code == 401
 
 
@@ -75,7 +70,7 @@ async def test_a_refused_request_uses_its_assertion_up(
     client_id = (await live.caller("keyed", public_key=public(KEY))).agent.client_id
     text = sign(live.claims(client_id, iat=None), KEY, "ES256")
     assert (await live.assertion(text, scope="no:such")).status_code == 400
-    async with restarted(bench, clock, live.url) as again:
+    async with restarted(bench, live.url) as again:
         assert (await again.assertion(text)).status_code == 401
 
 
@@ -117,7 +112,7 @@ async def test_what_issues_nothing_goes_on_and_is_recorded_later(
         assert (await send(live, path, text, **SAID[path])).status_code == 401
     await record_missed(bench.broker)
     assert bench.broker.replays.unsaved == ()
-    async with restarted(bench, clock, live.url) as again:
+    async with restarted(bench, live.url) as again:
         assert (await again.assertion(text)).status_code == 401
 
 
@@ -154,7 +149,7 @@ async def test_a_clock_that_was_ahead_makes_no_assertion_forgotten(
     assert (await live.assertion(text)).status_code == 200
     clock.jump_wall(3600)
     await prune(bench)
-    async with restarted(bench, clock, live.url) as again:
+    async with restarted(bench, live.url) as again:
         assert (await again.assertion(text)).status_code == 401
         clock.jump_wall(-3600)
         assert (await again.assertion(text)).status_code == 401

@@ -37,12 +37,6 @@ async def owner_of_token(office: Office, agent: Caller) -> Any:
     return office.provider_says(answer.json()["access_token"])["sub"]
 
 
-def at_tenant(office: Office, user: str) -> list[str]:
-    path = f"users/{user.replace('|', '%7C')}/connected-accounts"
-    listed = office.admin.call("GET", path).json()["connected_accounts"]
-    return [one["id"] for one in listed]
-
-
 @pytest.mark.slow
 async def test_another_persons_account_is_not_slipped_under_an_agents(
     office: Office, live: Live
@@ -53,7 +47,7 @@ async def test_another_persons_account_is_not_slipped_under_an_agents(
     account = await connect(office, first, ursula, ursula)
     with pytest.raises(ConflictError, match=first.agent.name):
         await connect(office, second, ursula, mallory)
-    assert at_tenant(office, account.user) == [account.id]
+    assert office.accounts_at_tenant(account.user) == [account.id]
     assert await owner_of_token(office, first) == ursula.name
     assert (await exchange(second, WORKSPACE)).status_code == 401
     shared = await connect(office, second, ursula, ursula)
@@ -85,7 +79,7 @@ async def test_an_account_that_cannot_be_taken_back_serves_nobody(
     event = (await office.bench.events("connection.removed"))[-1]
     assert event.detail["at_tenant"] == "pending"
     await office.cut(second.agent)
-    assert at_tenant(office, account.user) == [account.id]
+    assert office.accounts_at_tenant(account.user) == [account.id]
     assert await owner_of_token(office, first) == ursula.name
 
 
@@ -122,7 +116,7 @@ async def test_what_is_connected_in_the_place_of_another_leaves_none_behind(
     ursula, other = office.person(), office.person()
     before = await connect(office, agent, ursula, ursula)
     after = await connect(office, agent, ursula, other)
-    assert at_tenant(office, after.user) == [after.id]
+    assert office.accounts_at_tenant(after.user) == [after.id]
     (event,) = await office.bench.events("connection.removed")
     assert (event.detail["account"], event.detail["at_tenant"]) == (
         before.id,
@@ -130,7 +124,7 @@ async def test_what_is_connected_in_the_place_of_another_leaves_none_behind(
     )
     await office.cut(agent.agent)
     assert office.steps(agent.agent)["connected accounts"] == "confirmed"
-    assert at_tenant(office, after.user) == []
+    assert office.accounts_at_tenant(after.user) == []
 
 
 @pytest.mark.slow

@@ -31,12 +31,6 @@ async def sharing(office: Office, live: Live) -> tuple[list[Agent], str]:
     return pair, (await office.share(*pair)).user
 
 
-def left_at_tenant(office: Office, user: str) -> list[str]:
-    path = f"users/{user.replace('|', '%7C')}/connected-accounts"
-    answer = office.admin.call("GET", path).json()
-    return [one["id"] for one in answer["connected_accounts"]]
-
-
 @pytest.mark.slow
 async def test_an_account_is_deleted_where_it_is_kept(
     office: Office, live: Live
@@ -45,14 +39,14 @@ async def test_an_account_is_deleted_where_it_is_kept(
     agent = await caller(live)
     account = await office.connect(agent.agent, office.person(), "calendar.read")
     token = (await exchange(agent, WORKSPACE)).json()["access_token"]
-    assert left_at_tenant(office, account.user) == [account.id]
+    assert office.accounts_at_tenant(account.user) == [account.id]
     removed = await disconnect(
         office.broker, agent.agent.id, WORKSPACE, OPERATOR, shared=False
     )
     assert removed.at_tenant == "deleted"
     assert removed.outside_until is not None
     assert office.provider_says(token)["active"] is True
-    assert left_at_tenant(office, account.user) == []
+    assert office.accounts_at_tenant(account.user) == []
     refused = await exchange(agent, WORKSPACE)
     assert refused.status_code == 401
     assert office.broker.vault.users.of(agent.agent.id) is None
@@ -111,7 +105,7 @@ async def test_a_tenant_that_is_away_keeps_nothing_open(
     assert (await office.bench.ledger.load()).accounts == (kept,)
     office.fault()
     assert await remove(office, agent.agent) == "deleted"
-    assert left_at_tenant(office, account.user) == []
+    assert office.accounts_at_tenant(account.user) == []
 
 
 async def test_without_the_sign_in_it_is_left_and_said(
@@ -122,7 +116,7 @@ async def test_without_the_sign_in_it_is_left_and_said(
     account = await office.connect(agent.agent, office.person(), "calendar.read")
     office.broker.vault.users.forget(agent.agent.id)
     assert await remove(office, agent.agent) == "left"
-    assert left_at_tenant(office, account.user) == [account.id]
+    assert office.accounts_at_tenant(account.user) == [account.id]
     assert office.broker.registry.accounts.of(agent.agent.id) == ()
 
 
@@ -135,7 +129,7 @@ async def test_a_revocation_takes_the_account_at_the_tenant(
     account = await office.connect(agent.agent, office.person(), "calendar.read")
     await office.cut(agent.agent)
     assert office.step(agent.agent, "connected accounts").status == "confirmed"
-    assert left_at_tenant(office, account.user) == []
+    assert office.accounts_at_tenant(account.user) == []
     assert office.broker.registry.accounts.of(agent.agent.id) == ()
     assert office.broker.vault.users.of(agent.agent.id) is None
 
@@ -167,7 +161,7 @@ async def test_the_last_agent_revoked_takes_a_shared_account_with_it(
     first, second = pair[1 - last], pair[last]
     await office.cut(first)
     assert office.steps(first)["connected accounts"] == "left"
-    assert left_at_tenant(office, user)
+    assert office.accounts_at_tenant(user)
     assert agent_info(second, office.broker.registry).shared_with == ()
     if restarted:
         await office.restart()
@@ -175,7 +169,7 @@ async def test_the_last_agent_revoked_takes_a_shared_account_with_it(
     if restarted:
         await office.restart()
     await office.work()
-    assert left_at_tenant(office, user) == []
+    assert office.accounts_at_tenant(user) == []
     assert office.broker.registry.accounts.all() == []
     assert (await office.bench.ledger.load()).accounts == ()
     for agent in (first, second):
@@ -196,7 +190,7 @@ async def test_two_revoked_at_once_leave_no_shared_account(
     if restarted:
         await office.restart()
     await office.work()
-    assert left_at_tenant(office, user) == []
+    assert office.accounts_at_tenant(user) == []
     assert office.broker.registry.accounts.all() == []
     for agent in pair:
         assert office.steps(agent)["connected accounts"] == "confirmed"
@@ -213,7 +207,7 @@ async def test_one_restored_before_the_step_keeps_the_account(
         await office.revoke(agent)
     await restore_agent(office.broker, pair[0].id, OPERATOR)
     await office.work()
-    assert left_at_tenant(office, user)
+    assert office.accounts_at_tenant(user)
     assert office.steps(pair[1])["connected accounts"] == "left"
     assert office.broker.registry.accounts.of(pair[0].id)
 
@@ -229,7 +223,7 @@ async def test_one_account_that_cannot_be_deleted_holds_no_other_up(
     office.broker.registry.accounts.put(replace(strangers, since=account.since))
     await office.cut(agent)
     row = office.step(agent, "connected accounts")
-    assert (row.status, left_at_tenant(office, account.user)) == ("failed", [])
+    assert (row.status, office.accounts_at_tenant(account.user)) == ("failed", [])
     assert str(row.problem).startswith("a-bank stays: only its user can delete it")
 
 
@@ -246,7 +240,7 @@ async def test_a_step_looks_again_before_it_deletes(office: Office, live: Live) 
     assert not planned.shared
     served = await known.disconnect(first.agent.id, planned)
     assert (served.problem, served.over) == ("the agent is served again", None)
-    assert left_at_tenant(office, account.user) == [account.id]
+    assert office.accounts_at_tenant(account.user) == [account.id]
     await office.connect(second.agent, person, "calendar.read")
     await office.revoke(first.agent)
     left = await known.disconnect(first.agent.id, planned)
@@ -287,4 +281,4 @@ async def test_a_cut_gives_accounts_their_few_minutes(
     assert ended["held refresh token"] == "confirmed"
     # Its user's sign-in has ended: nobody here can delete it, and that is said.
     assert ended["connected accounts"] == ("failed" if late else "confirmed")
-    assert left_at_tenant(office, account.user) == ([account.id] if late else [])
+    assert office.accounts_at_tenant(account.user) == ([account.id] if late else [])

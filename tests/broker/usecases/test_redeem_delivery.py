@@ -164,12 +164,8 @@ async def test_an_approved_token_nobody_fetches_expires(
     clock.advance(1)
     bench.broker.registry.sweep()
     assert await poll(bench.broker, agent, stepup.id) == Expired(approved=True)
-    await bench.close()
-    again = await Bench.open(bench.home, clock)
-    try:
+    async with bench.restarted() as again:
         assert await poll(again.broker, agent, stepup.id) == Expired(approved=True)
-    finally:
-        await again.close()
 
 
 async def test_a_fetched_token_is_spent_and_not_expired(
@@ -189,12 +185,8 @@ async def test_a_fetched_token_is_spent_and_not_expired(
     clock.advance(2 * stepup.ttl)
     bench.broker.registry.sweep()
     assert await poll(bench.broker, agent, stepup.id) == Spent()
-    await bench.close()
-    again = await Bench.open(bench.home, clock)
-    try:
+    async with bench.restarted() as again:
         assert await poll(again.broker, agent, stepup.id) == Spent()
-    finally:
-        await again.close()
 
 
 async def test_many_decisions_do_not_take_an_approved_token_away(

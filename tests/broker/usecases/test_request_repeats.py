@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
-from support.manual_clock import ManualClock
 from support.stepups import approve, ask, hold
 
 from agentvault_tui.broker.answers import Escalated
@@ -26,7 +25,7 @@ async def stored_count(bench: Bench, stepup_id: str) -> int:
 
 
 async def test_repeats_are_written_and_shown_once_with_the_right_count(
-    bench: Bench, clock: ManualClock
+    bench: Bench,
 ) -> None:
     """A hundred repeats are a hundred events and one step-up, on wire and disk."""
     agent, stepup = await hold(bench)
@@ -42,12 +41,8 @@ async def test_repeats_are_written_and_shown_once_with_the_right_count(
     assert text.count("event: stepup") == 1
     assert text.count("event: audit") == 100
     assert await stored_count(bench, stepup.id) == 101
-    await bench.close()
-    again = await Bench.open(bench.home, clock)
-    try:
+    async with bench.restarted() as again:
         assert again.broker.stepups.get(stepup.id).count == 101
-    finally:
-        await again.close()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
-from support.manual_clock import ManualClock
 
 from agentvault_tui.broker.answers import Escalated, Granted
 from agentvault_tui.broker.recovery import record_missed
@@ -71,24 +70,18 @@ async def test_what_was_cut_stays_cut_after_a_restore(bench: Bench) -> None:
     assert await active(bench, server, await token(bench, agent))
 
 
-async def test_a_revocation_survives_a_restart(
-    bench: Bench, clock: ManualClock
-) -> None:
+async def test_a_revocation_survives_a_restart(bench: Bench) -> None:
     """Agents, tokens and panic are after a restart as they were before it."""
     agent, other = await bench.agent("one"), await bench.agent("two")
     await bench.agent("api", resource_server=True)
     old, kept = await token(bench, agent), await token(bench, other)
     await revoke_agent(bench.broker, agent.id, "", OPERATOR)
-    await bench.close()
-    again = await Bench.open(bench.home, clock)
-    try:
+    async with bench.restarted() as again:
         registry = again.broker.registry
         assert registry.agent(agent.id).status is AgentStatus.REVOKED
         server = next(a for a in registry.agents() if a.resource_server)
         assert not await active(again, server, old)
         assert await active(again, server, kept)
-    finally:
-        await again.close()
 
 
 async def test_revoking_works_when_nothing_can_be_recorded(
@@ -192,7 +185,7 @@ async def test_taking_a_scope_away_ends_the_tokens_that_carry_it(bench: Bench) -
 
 
 async def test_a_scope_taken_away_stays_so_though_the_grant_beside_it_fails(
-    bench: Bench, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not on disk at once, the cut is written later and outlives a restart."""
     agent = await bench.agent()
@@ -217,9 +210,7 @@ async def test_a_scope_taken_away_stays_so_though_the_grant_beside_it_fails(
         )
     monkeypatch.setattr(bench.ledger, "commit", commit)
     await record_missed(bench.broker)
-    await bench.close()
-    again = await Bench.open(bench.home, clock)
-    try:
+    async with bench.restarted() as again:
         registry = again.broker.registry
         assert registry.agent(agent.id).scopes == ()
         assert registry.tokens_of(agent.id) == []
@@ -227,12 +218,10 @@ async def test_a_scope_taken_away_stays_so_though_the_grant_beside_it_fails(
         (event,) = await again.events("agent.scopes_changed")
         assert event.detail["ungranted"] == sorted(agent.scopes)
         assert event.detail["granted"] == []
-    finally:
-        await again.close()
 
 
 async def test_the_cut_is_written_though_only_the_grant_fails(
-    bench: Bench, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The two have their own records, the cut first: a crash between keeps the cut."""
     agent = await bench.agent()
@@ -250,12 +239,8 @@ async def test_the_cut_is_written_though_only_the_grant_fails(
             bench.broker, agent.id, frozenset({"read:email"}), gone, OPERATOR
         )
     assert not bench.broker.cuts.unrecorded
-    await bench.close()
-    again = await Bench.open(bench.home, clock)
-    try:
+    async with bench.restarted() as again:
         assert again.broker.registry.agent(agent.id).scopes == ("send:payment",)
-    finally:
-        await again.close()
 
 
 async def test_a_grant_and_a_cut_at_once_are_both_in_force(bench: Bench) -> None:

@@ -42,13 +42,8 @@ async def ask(bench: Bench, agent: Agent, action: Action = PAYMENT) -> Any:
     return await request_token(bench.broker, agent, action, resource=None, details=None)
 
 
-async def reopened(bench: Bench, clock: ManualClock) -> Bench:
-    await bench.close()
-    return await Bench.open(bench.home, clock)
-
-
 async def test_a_repeated_request_does_not_write_over_its_denial(
-    bench: Bench, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asked again while the denial is being recorded, it is denied after a restart."""
     agent = await bench.agent()
@@ -60,15 +55,12 @@ async def test_a_repeated_request_does_not_write_over_its_denial(
     await ask(bench, agent)
     gate.open.set()
     await denying
-    again = await reopened(bench, clock)
-    try:
+    async with bench.restarted() as again:
         found = again.broker.stepups.get(held.stepup.id)
         assert found.status is StepUpStatus.DENIED
         refused = await ask(again, again.broker.registry.agent(agent.id))
         assert isinstance(refused, Denied)
         assert refused.reason == "cooling_down"
-    finally:
-        await again.close()
 
 
 async def test_a_policy_tightened_meanwhile_ends_an_approval(bench: Bench) -> None:
@@ -164,7 +156,7 @@ async def test_many_looks_expire_a_request_once(
 
 
 async def test_a_kept_record_is_written_as_things_stand_now(
-    bench: Bench, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kept from an outage, an older picture of an agent does not bring it back."""
     agent = await bench.agent("a", "write:calendar", "read:contacts")
@@ -179,13 +171,10 @@ async def test_a_kept_record_is_written_as_things_stand_now(
     monkeypatch.setattr(bench.ledger, "commit", commit)
     await revoke_agent(bench.broker, agent.id, "", OPERATOR)
     await record_missed(bench.broker)
-    again = await reopened(bench, clock)
-    try:
+    async with bench.restarted() as again:
         found = again.broker.registry.agent(agent.id)
         assert found.status is AgentStatus.REVOKED
         assert found.scopes == ("write:calendar",)
-    finally:
-        await again.close()
 
 
 async def test_a_clock_set_back_over_a_reboot_revives_nothing(
@@ -199,16 +188,13 @@ async def test_a_clock_set_back_over_a_reboot_revives_nothing(
     assert isinstance(held, Escalated)
     clock.jump_wall(-86_400)
     clock.reboot("b1")
-    again = await reopened(bench, clock)
-    try:
+    async with bench.restarted() as again:
         same = again.broker.registry.agent(agent.id)
         answer = await introspect(again.broker, same, granted.access_token)
         assert answer.token is None
         found = again.broker.stepups.get(held.stepup.id)
         assert found.status is StepUpStatus.CANCELLED
         assert len(await again.events("clock.jump")) == 1
-    finally:
-        await again.close()
 
 
 async def test_an_agent_cannot_fill_the_memory_with_tokens(

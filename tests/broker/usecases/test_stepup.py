@@ -311,53 +311,37 @@ async def test_an_elevated_token_is_redeemed_exactly_once(bench: Bench) -> None:
     assert status(bench, stepup) is StepUpStatus.REDEEMED
 
 
-async def test_a_restart_between_approval_and_poll_loses_nothing(
-    bench: Bench, clock: ManualClock
-) -> None:
+async def test_a_restart_between_approval_and_poll_loses_nothing(bench: Bench) -> None:
     """Approved, then restarted: the agent still gets its token, once."""
     agent, stepup = await hold(bench)
     await approve(bench, stepup)
-    await bench.close()
-    again = await Bench.open(bench.home, clock)
-    try:
+    async with bench.restarted() as again:
         granted = await poll(again.broker, agent, stepup.id)
         assert isinstance(granted, Granted)
         assert isinstance(await poll(again.broker, agent, stepup.id), Spent)
-    finally:
-        await again.close()
 
 
 async def test_a_restart_before_the_approval_keeps_what_the_token_is_for(
-    bench: Bench, clock: ManualClock
+    bench: Bench,
 ) -> None:
     """Asked, restarted, approved: the token carries the details and the resource."""
     agent, stepup = await hold(bench, resource="https://stripe.test")
-    await bench.close()
-    again = await Bench.open(bench.home, clock)
-    try:
+    async with bench.restarted() as again:
         await approve(again, again.broker.stepups.get(stepup.id))
         granted = await poll(again.broker, agent, stepup.id)
         assert isinstance(granted, Granted)
         assert granted.token.authorization_details == to_json(details_of(PAYMENT))
         assert granted.token.resource == "https://stripe.test"
-    finally:
-        await again.close()
 
 
-async def test_a_restart_puts_what_was_being_authorized_back(
-    bench: Bench, clock: ManualClock
-) -> None:
+async def test_a_restart_puts_what_was_being_authorized_back(bench: Bench) -> None:
     """A device flow does not survive a restart; its request does, and says so."""
     _, stepup = await hold(bench)
     await start(bench, stepup)
-    await bench.close()
-    again = await Bench.open(bench.home, clock)
-    try:
+    async with bench.restarted() as again:
         found = again.broker.stepups.get(stepup.id)
         assert found.status is StepUpStatus.PENDING
         assert "restarted" in (found.problem or "")
-    finally:
-        await again.close()
 
 
 async def test_anyone_can_compute_the_digest_from_what_is_shown(bench: Bench) -> None:
