@@ -63,7 +63,7 @@ _ROOM_ALONE: Final = 7_000
 
 def digest(table: str, columns: Sequence[str | None]) -> str:
     """Return the hash of a row: SHA-256 over its table and columns, in base64."""
-    text = "\0".join([table, *(column or "" for column in columns)])
+    text = "\0".join([table, *[column or "" for column in columns]])
     made = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
     return b2a_base64(made, newline=False)[:-1].decode()
 

@@ -71,6 +71,14 @@ def canonical(text: str) -> str | None:
     return text if _is_plain(text, start) else None
 
 
+def canonical_resource(resource: str | None) -> str | None:
+    """Return the canonical form of a resource; as it was sent when it has none.
+
+    The policy holds one without a form to be unclear.
+    """
+    return (canonical(resource) or resource) if resource else None
+
+
 def shortened(resource: str) -> str:
     """Return what a program reads of a URL that ignores its query and parameters.
 

@@ -200,6 +200,7 @@ class ActivationPages:
         self._views = views
 
     def routes(self) -> list[BaseRoute]:
+        """Return ``/activate`` and its steps; a step got by a link begins again."""
         steps: dict[str, tuple[Step | None, _Act]] = {
             "continue": ("details", self._go_on),
             "sign-in": ("sign-in", self._sign_in),

@@ -85,6 +85,7 @@ class MyAccount:
         self._parts = parts
 
     def app(self) -> Starlette:
+        """Return the API below ``/me/v1``; each call takes a scope of its own."""
         calls: tuple[tuple[str, str, str, _Act], ...] = (
             ("POST", "connect", "create", self._connect),
             ("POST", "complete", "create", self._complete),

@@ -123,6 +123,7 @@ class Views:
         problem: Problem | None = None,
         **values: object,
     ) -> Response:
+        """Return a page of the device flow, with what is asked for and until when."""
         return self.page(
             name,
             problem,

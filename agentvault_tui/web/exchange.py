@@ -233,13 +233,15 @@ class Exchange:
         self._expects_100 = False
         length = None
         line = STATUS_LINE.get(status) or b"HTTP/1.1 %d \r\n" % status
-        lines = [line, self._connection.port.date]
+        lines, date = [line], self._connection.port.date
         for name, value in headers:
             if name == b"date":
-                lines[1] = b""  # the origin's own counts (RFC 9110 section 6.6.1)
+                date = b""  # the origin's own counts (RFC 9110 section 6.6.1)
             if name == b"content-length":
                 length = int(value)
             lines.append(b"%b: %b\r\n" % (name, value))
+        if date:
+            lines.insert(1, date)
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")
         stream = (
@@ -254,9 +256,7 @@ class Exchange:
             lines.append(b"transfer-encoding: chunked\r\n")
         lines.append(b"\r\n")
         self._head = head = b"".join(lines)
-        if len(head.translate(None, _CONTROLS)) != len(head) - 2 * sum(
-            map(bool, lines)
-        ):
+        if len(head.translate(None, _CONTROLS)) != len(head) - 2 * len(lines):
             raise RuntimeError("a header holds a control character")
         if stream:
             self._connection.transport.write(self._head)

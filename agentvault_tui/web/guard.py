@@ -22,7 +22,6 @@ from agentvault_tui.web.reply import (
 )
 
 BODY_CAP: Final = 65_536
-_JUDGED: Final = frozenset(b"host origin sec-fetch-site sec-fetch-mode".split())
 _SNIFF: Final = (b"x-content-type-options", b"nosniff")
 
 
@@ -83,7 +82,7 @@ class RequestGuard:
         """Answer a refusal, or pass the request on."""
         for prefix, (app, shape) in self._streaming.items():
             if scope["raw_path"].startswith(prefix):
-                refusal = self._misdirected(scope, shape)
+                refusal = self._misdirected(scope, dict(scope["headers"]), shape)
                 await (refusal.send(send) if refusal else app(scope, receive, send))
                 return
         refusal, chunked = self._judge(scope)
@@ -109,38 +108,40 @@ class RequestGuard:
 
     def _judge(self, scope: Scope) -> tuple[Reply | None, bool]:
         """Return why the request is refused, if it is, and whether it is chunked."""
-        if refusal := self._misdirected(scope, self._shape):
-            return refusal, False
         said = dict(scope["headers"])
+        if refusal := self._misdirected(scope, said, self._shape):
+            return refusal, False
         if int(said.get(b"content-length", 0)) > self._body_cap:
             told = f"a body may have {self._body_cap} bytes"
             return self._shape(413, told), False
         return None, b"transfer-encoding" in said
 
-    def _misdirected(self, scope: Scope, shape: Shape) -> Reply | None:
+    def _misdirected(
+        self, scope: Scope, said: dict[bytes, bytes], shape: Shape
+    ) -> Reply | None:
         """Return why the request was not meant for us, if it was not."""
-        said = {name: value for name, value in scope["headers"] if name in _JUDGED}
         host = said.get(b"host", b"").lower()
         # RFC 9110 section 7.4: what is addressed to someone else is misdirected.
         if self._hosts is not None and host not in self._hosts:
             return shape(421, "the Host header does not name this server")
-        if len(said) > 1 and self._foreign(scope, host, said):
+        if self._foreign(scope, host, said):
             return shape(403, "requests from other sites are refused")
         return None
 
     def _foreign(self, scope: Scope, host: bytes, said: dict[bytes, bytes]) -> bool:
         """Tell whether a page of another origin sent this."""
         origin = said.get(b"origin")
-        ours = b"%s://%s" % (scope["scheme"].encode(), host)
-        if origin is not None and origin.lower() != ours:
-            return True
-        followed = (
+        if origin is not None:
+            ours = b"%s://%s" % (scope["scheme"].encode(), host)
+            if origin.lower() != ours:
+                return True
+        if said.get(b"sec-fetch-site", b"").lower() != b"cross-site":
+            return False
+        return not (
             self._navigable
             and scope["method"] == "GET"
             and said.get(b"sec-fetch-mode", b"").lower() == b"navigate"
         )
-        site = said.get(b"sec-fetch-site", b"").lower()
-        return site == b"cross-site" and not followed
 
 
 async def read_body(receive: Receive, cap: int = sys.maxsize) -> bytes:

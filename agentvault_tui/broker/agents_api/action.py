@@ -10,7 +10,7 @@ from agentvault_tui.broker.agents_api.replies import OAuthError, malformed
 from agentvault_tui.broker.audience import mcp_server_of
 from agentvault_tui.model import DETAIL_TYPE, Action
 from agentvault_tui.policy.catalogue import Catalogue
-from agentvault_tui.policy.resources import canonical
+from agentvault_tui.policy.resources import canonical_resource
 from agentvault_tui.settings import CONNECTION
 from agentvault_tui.text import visible
 from agentvault_tui.vault.credentials import TYPE_PROVIDER
@@ -98,14 +98,6 @@ def read_request(
         resource,
         details,
     )
-
-
-def canonical_resource(resource: str | None) -> str | None:
-    """Return the canonical form of a resource; as it was sent when it has none.
-
-    The policy holds one without a form to be unclear.
-    """
-    return (canonical(resource) or resource) if resource else None
 
 
 def text_of(form: dict[str, object], name: str) -> str | None:

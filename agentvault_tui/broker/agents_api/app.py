@@ -196,14 +196,12 @@ class AgentsApi:
         line = self._broker.line if path in _GRANTING else self._broker.side_line
         await line.enter(large=len(body) >= _LARGE)
         form = parse_body(content_type or b"", body)
-        shown = self._shown_token(authorization, form) if post is None else None
-        if post is None:
-            post = partial(self._access, scope, receive, shown)
-        agent, used = (
-            (self._broker.registry.agent(shown.agent_id), None)
-            if shown
-            else self._authenticate(authorization, form)
-        )
+        shown = None if post else self._shown_token(authorization, form)
+        if shown:
+            agent, used = self._broker.registry.agent(shown.agent_id), None
+        else:
+            agent, used = self._authenticate(authorization, form)
+        post = post or partial(self._access, scope, receive, shown)
         if path in _GRANTING and self._broker.floods.limited(agent.id):
             raise self._slow_down(used)
         if used is None:

@@ -6,14 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, assert_never
 
-from agentvault_tui.broker.agents_api.action import canonical_resource, unknown_scope
-from agentvault_tui.broker.agents_api.replies import (
-    OAuthError,
-    malformed,
-)
+from agentvault_tui.broker.agents_api.action import unknown_scope
+from agentvault_tui.broker.agents_api.replies import OAuthError, malformed
 from agentvault_tui.broker.answers import Denied, Escalated, Permitted
 from agentvault_tui.model import Action, Agent, Outcome
 from agentvault_tui.policy.catalogue import Catalogue
+from agentvault_tui.policy.resources import canonical_resource
 
 EVALUATION: Final = "/access/v1/evaluation"
 EVALUATIONS: Final = "/access/v1/evaluations"

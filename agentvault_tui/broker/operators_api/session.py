@@ -35,6 +35,7 @@ def routes(sessions: Sessions, authority: Authority) -> list[Route]:
         local: str | UnsetType = UNSET,
         device: DeviceInfo | UnsetType = UNSET,
     ) -> MeInfo:
+        """Return who the operator is signed in as, and what they may do."""
         standing = authority.standing(uid)
         role, refused = standing_info(standing)
         return MeInfo(

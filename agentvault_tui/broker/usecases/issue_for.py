@@ -10,7 +10,7 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.usecases.request import Request, deny, issue, refused
 from agentvault_tui.errors import RefusedError
 from agentvault_tui.model import Action, Actor, Agent, DecisionId, Outcome, new_id
-from agentvault_tui.policy.resources import canonical
+from agentvault_tui.policy.resources import canonical_resource
 
 
 async def issue_for(
@@ -37,7 +37,7 @@ async def issue_for(
         LedgerError: the decision could not be recorded.
     """
     catalogue = broker.policy.catalogue
-    resource = (canonical(resource) or resource) if resource else None
+    resource = canonical_resource(resource)
     acted_on = None if mcp_server_of(resource, broker.issuer) else resource
 
     def at_once(scope: str) -> bool:
