@@ -48,6 +48,8 @@ class FooterContext:
     agent: Literal["none", "active", "revoked"] = "none"
     """How the agent under the cursor stands."""
     waiting: bool = False
+    calls: bool = False
+    """Whether any is in flight or held."""
     follows: bool = True
     panic: bool = False
     decides: bool = True
@@ -80,6 +82,8 @@ def keys(
     found.append(("/", "filter"))
     if focus.decides:
         found.append(("!", "lift panic" if focus.panic else "panic"))
+    if focus.calls:
+        found.append(("c", "calls"))
     found.append((":", "command"))
     if focus.place != "audit":
         found.append(follow)
@@ -351,10 +355,11 @@ class PaneScreen(Keyed, Screen[None]):
         return FooterContext(
             place,
             "none" if not agent else "revoked" if agent.revoked else "active",
-            bool(mirror.open_stepups()),
-            follows,
-            mirror.status.panic.on,
-            not (self.desk.read_only or self.desk.past),
+            waiting=bool(mirror.open_stepups()),
+            calls=bool(mirror.calls),
+            follows=follows,
+            panic=mirror.status.panic.on,
+            decides=not (self.desk.read_only or self.desk.past),
             past=self.desk.past,
         )
 

@@ -132,6 +132,21 @@ async def test_enter_looks_at_the_step_up_or_the_agent(board: Board) -> None:
     assert pilot.app.screen is pilot.app.watch_screen  # type: ignore[attr-defined]
 
 
+async def test_home_names_the_key_while_there_are_calls(board: Board) -> None:
+    """The key bar at 120 columns has `c` as long as there is a call to look at."""
+    pilot, fake = board
+    await pilot.press("escape")
+    home = pilot.app.watch_screen  # type: ignore[attr-defined]
+    home.pulse()
+    assert "c calls" in text_of(pilot.app).splitlines()[-1]
+    for call in fake.calls.values():
+        fake.push("call", {**call, "state": "ended"})
+    await settle(pilot, lambda: not home.desk.mirror.calls)
+    home.show_keys()
+    await pilot.pause()
+    assert "c calls" not in text_of(pilot.app).splitlines()[-1]
+
+
 async def test_hostile_names_and_paths_are_inert(board: Board) -> None:
     """Whatever an agent puts into a path, a row is one row of displayable text."""
     pilot, fake = board
