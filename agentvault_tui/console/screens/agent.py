@@ -13,7 +13,7 @@ from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw.layout import AgentShape, Box, plan_agent
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.messages import ShowAudit
-from agentvault_tui.console.screens.base import PaneScreen, Place, agent_keys
+from agentvault_tui.console.screens.base import LAST_KEYS, PaneScreen, follow_key
 from agentvault_tui.console.state.activity import ActivityRow
 from agentvault_tui.console.state.records import AgentRow
 from agentvault_tui.console.widgets.agent import DayPane, EventsPane, FactsPane, WhoPane
@@ -129,13 +129,15 @@ class AgentScreen(PaneScreen):
         return self.day.day is not None and any(self.day.day.totals)
 
     def show_keys(self) -> None:
-        place: Place = "details"
+        found = [("t", "now")] if self.desk.past else []
+        found += [("Esc", "back"), *self.named("revoke", "restore", "step-ups")]
         if self.big is self.day:
-            place = "day"
+            found.append(("h l", "quarter"))
         elif self.big is self.events:
-            place = "audit"
-        follows = self.events.feed.follow
-        self.keybar.show(agent_keys(self.standing(place, follows=follows)))
+            found.append(("Enter", "event"))
+        found += [("Tab", "pane"), follow_key(self.events.feed.follow)]
+        found += [("L", "audit"), (":", "command"), ("y", "copy id")]
+        self.keybar.show((*found, *self.named("panic"), *LAST_KEYS))
 
     # What keys act on
 

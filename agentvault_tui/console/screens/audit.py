@@ -15,7 +15,12 @@ from agentvault_tui.console.desk import Desk, copy
 from agentvault_tui.console.draw.evidence import EventEvidence, LinkVerdicts
 from agentvault_tui.console.draw.layout import AuditShape, Box, plan_audit
 from agentvault_tui.console.link.link import BrokerLink
-from agentvault_tui.console.screens.base import FilteredScreen, audit_keys
+from agentvault_tui.console.screens.base import (
+    LAST_KEYS,
+    TYPING_KEYS,
+    FilteredScreen,
+    follow_key,
+)
 from agentvault_tui.console.state.completion import before_colons
 from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.filters import Filter
@@ -251,19 +256,24 @@ class AuditScreen(FilteredScreen):
         return not {"audit", "evidence"} <= self._boxes.keys()
 
     def show_keys(self) -> None:
-        self.keybar.show(
-            audit_keys(
-                typing=self.typing,
-                asking=self._asking,
-                waiting=bool(self.desk.mirror.open_stepups()),
-                follows=self.feed.follow,
-                open=self.open,
-                inside=self.focused is self.evidence,
-                decides=not (self.desk.read_only or self.desk.past)
-                and self.chosen is not None,
-                past=self.desk.past,
-            )
-        )
+        """Name what is typed, what the list does, or what the open event does."""
+        if self.typing or self._asking:
+            asks = (("Enter", "go"), ("Esc", "back"))
+            self.keybar.show(TYPING_KEYS if self.typing else asks)
+            return
+        found = [("t", "now")] if self.desk.past else []
+        found += self.named("step-ups")
+        if self.open:
+            found += [("[ ]", "story"), ("v", "raw"), ("Esc", "back")]
+            found += [] if self.focused is self.evidence else [("Tab", "into it")]
+        else:
+            found.append(("Enter", "event"))
+        found += [follow_key(self.feed.follow), ("@", "go to"), ("/", "filter")]
+        if self.decides and self.chosen is not None:
+            found.append(("r", "revoke agent"))
+        found += [("e", "export"), ("o", "agent"), ("y", "copy id")]
+        found += [] if self.open else [("Esc", "home")]
+        self.keybar.show((*found, *LAST_KEYS))
 
     # Moving
 

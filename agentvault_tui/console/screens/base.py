@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -33,113 +32,28 @@ if TYPE_CHECKING:
     from agentvault_tui.console.link.past import Stay
     from agentvault_tui.console.widgets.filterbar import FilterBar
 
-Place = Literal["agents", "details", "audit", "filter", "naming", "day"]
+Hint = tuple[str, str]
+"""A key, and what it does."""
 
-_MOVING: Final = (("j k", "move"), ("g G", "first and last"))
-_LAST: Final = (("?", "keys"), ("^q", "quit"))
-"""They lead to all the others, and out: what is too much gives way to them."""
-
-
-@dataclass(frozen=True, slots=True)
-class FooterContext:
-    """What the keys named at the bottom depend on."""
-
-    place: Place
-    agent: Literal["none", "active", "revoked"] = "none"
-    """How the agent under the cursor stands."""
-    waiting: bool = False
-    calls: bool = False
-    """Whether any is in flight or held."""
-    follows: bool = True
-    panic: bool = False
-    decides: bool = True
-    """Whether decisions are taken here."""
-    past: bool = False
+LAST_KEYS: Final = (
+    *(("j k", "move"), ("g G", "first and last")),
+    *(("?", "keys"), ("^q", "quit")),
+)
+"""The last two lead to all the others, and out: what is too much gives way to them."""
+TYPING_KEYS: Final = (("Enter", "keep"), ("Esc", "clear"))
+_KEYS: Final = {
+    "step-ups": "s",
+    "calls": "c",
+    "revoke": "r",
+    "restore": "u",
+    "acknowledge": "a",
+    "panic": "!",
+}
+"""Keys that are named only while there is something they would do."""
 
 
-def keys(
-    focus: FooterContext, *, acknowledges: bool = False
-) -> tuple[tuple[str, str], ...]:
-    """Return keys and words, the most useful first, help and quit last."""
-    if focus.place == "naming":
-        return (("Enter", "save"), ("Esc", "back to the filter"))
-    if focus.place == "filter":
-        typed = (("Tab", "complete"), ("ctrl+s", "save"), ("ctrl+o", "saved"))
-        return (("Enter", "keep"), ("Esc", "clear"), *typed)
-    follow = ("f", "hold" if focus.follows else "follow")
-    found: list[tuple[str, str]] = []
-    if focus.waiting:
-        found.append(("s", "step-ups"))
-    if focus.place == "audit":
-        found += [follow, ("Enter", "event"), ("o", "agent")]
-    elif focus.agent != "none":
-        if focus.decides:
-            revoked = focus.agent == "revoked"
-            found.append(("u", "restore") if revoked else ("r", "revoke"))
-        if acknowledges:
-            found.append(("a", "acknowledge"))
-        found.append(("Enter", "agent"))
-    found.append(("/", "filter"))
-    if focus.decides:
-        found.append(("!", "lift panic" if focus.panic else "panic"))
-    if focus.calls:
-        found.append(("c", "calls"))
-    found.append((":", "command"))
-    if focus.place != "audit":
-        found.append(follow)
-    found += [("L", "audit"), ("t", "time"), ("Tab", "pane"), ("y", "copy id")]
-    return (*found, *_MOVING, *_LAST)
-
-
-def agent_keys(focus: FooterContext) -> tuple[tuple[str, str], ...]:
-    found: list[tuple[str, str]] = [("t", "now")] if focus.past else []
-    found.append(("Esc", "back"))
-    if focus.decides and focus.agent != "none":
-        revoked = focus.agent == "revoked"
-        found.append(("u", "restore") if revoked else ("r", "revoke"))
-    if focus.waiting:
-        found.append(("s", "step-ups"))
-    if focus.place == "day":
-        found.append(("h l", "quarter"))
-    if focus.place == "audit":
-        found.append(("Enter", "event"))
-    found += [("Tab", "pane"), ("f", "hold" if focus.follows else "follow")]
-    found += [("L", "audit"), (":", "command"), ("y", "copy id")]
-    if focus.decides:
-        found.append(("!", "lift panic" if focus.panic else "panic"))
-    return (*found, *_MOVING, *_LAST)
-
-
-def audit_keys(
-    *,
-    typing: bool,
-    asking: bool,
-    waiting: bool,
-    follows: bool,
-    open: bool,  # noqa: A002 - the word of the screen
-    inside: bool,
-    decides: bool,
-    past: bool = False,
-) -> tuple[tuple[str, str], ...]:
-    """Return keys and words for the audit screen, the most useful first."""
-    if typing:
-        return (("Enter", "keep"), ("Esc", "clear"))
-    if asking:
-        return (("Enter", "go"), ("Esc", "back"))
-    found = [("t", "now")] if past else []
-    found += [("s", "step-ups")] if waiting else []
-    if open:
-        found += [("[ ]", "story"), ("v", "raw"), ("Esc", "back")]
-        found += [] if inside else [("Tab", "into it")]
-    else:
-        found.append(("Enter", "event"))
-    found += [("f", "hold" if follows else "follow"), ("@", "go to"), ("/", "filter")]
-    if decides:
-        found.append(("r", "revoke agent"))
-    found += [("e", "export"), ("o", "agent"), ("y", "copy id")]
-    if not open:
-        found.append(("Esc", "home"))
-    return (*found, *_MOVING, *_LAST)
+def follow_key(follows: bool) -> Hint:
+    return "f", "hold" if follows else "follow"
 
 
 PULSES: Final = {"fast": 0.25, "slow": 0.5}
@@ -350,18 +264,18 @@ class PaneScreen(Keyed, Screen[None]):
 
     # What keys act on
 
-    def standing(self, place: Place, *, follows: bool) -> FooterContext:
-        mirror, agent = self.desk.mirror, self.chosen
-        return FooterContext(
-            place,
-            "none" if not agent else "revoked" if agent.revoked else "active",
-            waiting=bool(mirror.open_stepups()),
-            calls=bool(mirror.calls),
-            follows=follows,
-            panic=mirror.status.panic.on,
-            decides=not (self.desk.read_only or self.desk.past),
-            past=self.desk.past,
-        )
+    @property
+    def decides(self) -> bool:
+        """Whether decisions are taken here."""
+        return not (self.desk.read_only or self.desk.past)
+
+    def named(self, *names: str) -> list[Hint]:
+        """Return those of the keys with these *names* that do something now."""
+        mirror = self.desk.mirror
+        idle = {"step-ups": not mirror.open_stepups(), "calls": not mirror.calls}
+        words = {"panic": "lift panic"} if mirror.status.panic.on else {}
+        works = (one for one in names if self.applies(one) and not idle.get(one))
+        return [(_KEYS[one], words.get(one, one)) for one in works]
 
     def copy_event(self, event: EventRow) -> None:
         kind = "decision" if event.decision_id else "event number"
@@ -435,7 +349,7 @@ class PaneScreen(Keyed, Screen[None]):
     def applies(self, name: str | None) -> bool:
         """Tell whether what a binding is named after can be done now."""
         agent = self.chosen
-        if name in _CHANGES and (self.desk.read_only or self.desk.past):
+        if name in _CHANGES and not self.decides:
             return False
         if name in {"revoke", "restore"}:
             return agent is not None and agent.revoked == (name == "restore")

@@ -240,16 +240,13 @@ class CallsScreen(PaneScreen):
         return [self.calls]
 
     def show_keys(self) -> None:
-        context = self.standing("agents", follows=True)
         found = [("Esc", "back")]
         if self.calls.call is not None:
             found = [("Enter", "look"), *found]
-            if context.decides:
+            if self.decides:
                 found[1:1] = [("x", "cut"), ("r", "revoke its agent")]
-        if context.waiting:
-            found.append(("s", "step-ups"))
-        found += [(":", "command"), ("y", "copy id"), ("j k", "move")]
-        self.keybar.show((*found, ("?", "keys"), ("^q", "quit")))
+        found += [*self.named("step-ups"), (":", "command"), ("y", "copy id")]
+        self.keybar.show((*found, ("j k", "move"), ("?", "keys"), ("^q", "quit")))
 
     def on_call_moved(self) -> None:
         self.show_keys()

@@ -12,7 +12,12 @@ from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw.layout import Box, HomeShape, plan
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.messages import ShowAudit, ShowPast
-from agentvault_tui.console.screens.base import FilteredScreen, Place, keys
+from agentvault_tui.console.screens.base import (
+    LAST_KEYS,
+    TYPING_KEYS,
+    FilteredScreen,
+    follow_key,
+)
 from agentvault_tui.console.state.agents import AgentView
 from agentvault_tui.console.state.completion import before_colons
 from agentvault_tui.console.state.feed import EventWindow
@@ -34,6 +39,11 @@ if TYPE_CHECKING:
 
 _NEWS_SECONDS: Final = 6
 _NEWS_AT_ONCE: Final = 3
+_FILTERING: Final = (
+    *TYPING_KEYS,
+    *(("Tab", "complete"), ("ctrl+s", "save"), ("ctrl+o", "saved")),
+)
+_NAMING: Final = (("Enter", "save"), ("Esc", "back to the filter"))
 
 
 def tell_news(app: App[object], presence: OperatorsPresent) -> None:
@@ -153,19 +163,21 @@ class Watch(FilteredScreen):
         return panes
 
     def show_keys(self) -> None:
-        place: Place = "agents"
+        """Name what the focus does: a filter that is typed, an event, or an agent."""
         if self.bar is not None and self.bar.typing:
-            place = "naming" if self.bar.naming else "filter"
-        elif self.focused is self.audit:
-            place = "audit"
-        elif self.focused is self.details:
-            place = "details"
-        self.keybar.show(
-            keys(
-                self.standing(place, follows=self.feed.follow),
-                acknowledges=self.applies("acknowledge"),
-            )
-        )
+            self.keybar.show(_NAMING if self.bar.naming else _FILTERING)
+            return
+        follow, audit = follow_key(self.feed.follow), self.focused is self.audit
+        found = self.named("step-ups")
+        if audit:
+            found += [follow, ("Enter", "event"), ("o", "agent")]
+        elif self.chosen is not None:
+            found += self.named("revoke", "restore", "acknowledge")
+            found.append(("Enter", "agent"))
+        found += [("/", "filter"), *self.named("panic", "calls"), (":", "command")]
+        found += [] if audit else [follow]
+        found += [("L", "audit"), ("t", "time"), ("Tab", "pane"), ("y", "copy id")]
+        self.keybar.show((*found, *LAST_KEYS))
 
     # Filter
 
