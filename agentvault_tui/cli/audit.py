@@ -105,12 +105,7 @@ def print_event(
         (18, Cell(row.actor, "strong")),
         (20, Cell(row.action or row.type)),
         (30, Cell(Shown(" ".join(filter(None, about))))),
-        (
-            0,
-            out.own_words(why, 120)
-            if event.actor.kind == "agent"
-            else Cell(Shown(why)),
-        ),
+        (0, out.own_words(why) if event.actor.kind == "agent" else Cell(Shown(why))),
     )
 
 

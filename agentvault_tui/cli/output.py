@@ -90,14 +90,11 @@ class Output:
             return Shown("-")
         return visible(raw, limit, ascii_only=self.ascii_only)
 
-    def own_words(self, raw: object, limit: int = 200, style: str = "") -> Cell:
+    def own_words(self, raw: object) -> Cell:
         """Mask lures in an agent's own words."""
-        shown = visible(raw, limit, ascii_only=self.ascii_only)
-        masked = mask_lures(shown)
-        text = masked.text
-        if self.ascii_only:
-            text = Shown(text.translate(TWINS))
-        return Cell(Shown(f"{text} ({masked.said})") if masked.said else text, style)
+        masked = mask_lures(visible(raw, 120, ascii_only=self.ascii_only))
+        text = masked.text.translate(TWINS) if self.ascii_only else masked.text
+        return Cell(Shown(f"{text} ({masked.said})" if masked.said else text))
 
     def cell(self, raw: object, style: str = "", limit: int = 200) -> Cell:
         """Make *raw* a displayable cell."""

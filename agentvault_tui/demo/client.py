@@ -32,7 +32,6 @@ class AgentAnswer:
     access_token: str = field(default="", repr=False)
     done: bool = False
     """Whether the service did what it was asked for."""
-    decision_id: str = ""
     retry_after: float = 1.0
     """Seconds after which what is unavailable may be asked again."""
 
@@ -112,7 +111,7 @@ class OAuthClient(AsyncOAuth2Client):  # type: ignore[misc] # authlib is not typ
                     return _refusal(reply)
                 async for _ in reply.aiter_raw():
                     pass  # what a download brings is counted by the gateway
-                return AgentAnswer(done=reply.is_success, decision_id=decision)
+                return AgentAnswer(done=reply.is_success)
         except httpx.ConnectError:
             return AgentAnswer(UNAVAILABLE)
         except httpx.TransportError:
@@ -133,12 +132,10 @@ def _refusal(reply: httpx.Response) -> AgentAnswer:
     if not isinstance(body, dict):
         body = {}
     after = reply.headers.get("retry-after", "")
-    unavailable = UNAVAILABLE if reply.status_code in {404, 429} else ""
-    if reply.status_code >= 500:
-        unavailable = UNAVAILABLE
+    status = reply.status_code
+    unavailable = status in {404, 429} or status >= 500
     return AgentAnswer(
-        unavailable or str(body.get("error", f"HTTP {reply.status_code}")),
+        UNAVAILABLE if unavailable else str(body.get("error", f"HTTP {status}")),
         str(body.get("reason", "")),
-        decision_id=str(body.get("decision_id") or ""),
         retry_after=float(after) if after.isdigit() else 1.0,
     )

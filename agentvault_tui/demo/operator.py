@@ -28,15 +28,13 @@ class AgentCredentials:
     client_secret: str
 
     def __repr__(self) -> str:
-        return f"Registration({self.client_id!r})"
+        return f"AgentCredentials({self.client_id!r})"
 
 
 @dataclass(slots=True)
 class Record:
     """What the ledger holds of decisions, from some event on."""
 
-    events: int = 0
-    """Events counted, of every type."""
     outcomes: dict[str, Counter[str]] = field(
         default_factory=lambda: defaultdict(Counter)
     )
@@ -46,7 +44,6 @@ class Record:
 
     def add(self, event: dict[str, Any]) -> None:
         """Count one event."""
-        self.events += 1
         if outcome := event["outcome"]:
             self.outcomes[event["agent_id"]][outcome] += 1
             self.decisions[event["decision_id"]].add(outcome)
