@@ -219,6 +219,7 @@ class ConsoleApp(Keyed, App[int]):
     # Navigation: screens are loaded when the first of their kind opens
 
     def on_show_agent(self, message: ShowAgent) -> None:
+        """Show an agent as the pane screen on top has it: now, or in the past."""
         from agentvault_tui.console.screens.agent import AgentScreen  # noqa: PLC0415
 
         if here := self._pane_screen():
@@ -233,6 +234,7 @@ class ConsoleApp(Keyed, App[int]):
             )
 
     def on_show_audit(self, message: ShowAudit) -> None:
+        """Show the audit at an event, with the filter of the screen that asks."""
         from agentvault_tui.console.screens.audit import AuditScreen  # noqa: PLC0415
 
         if here := self._pane_screen():

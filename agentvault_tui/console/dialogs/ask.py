@@ -48,6 +48,7 @@ class MomentDialog(Dialog[LedgerMoment | None]):
         return [LineInput("moment", 40, longest=40, empty="14:02")]
 
     def page(self, width: int, height: int) -> SheetPage:
+        """Ask for the moment, and say which there are."""
         del height
         pen, now = self.pen, self._live.clock.now()
         first, last = self._past.first, self._last
@@ -118,6 +119,7 @@ class ExportDialog(Dialog[None]):
         self.set_focus(field)
 
     def page(self, width: int, height: int) -> SheetPage:
+        """Ask for the file, then show how far the export is."""
         pen, p = self.pen, self.pen.palette
         what = str(self._filter) or "every event"
         upto = f"up to event {self._export.upto:,}"

@@ -122,6 +122,7 @@ class Confirm(Dialog[None]):
         return self.finished
 
     def page(self, width: int, height: int) -> SheetPage:
+        """Draw the plan over the reason and the answers, then the outcome."""
         pen = self.pen
         if self.finished:
             rows = self.outcome(pen, width)
@@ -167,6 +168,7 @@ class Confirm(Dialog[None]):
         action: str,
         parameters: tuple[object, ...],
     ) -> bool | None:
+        """Offer what the stage allows: a decision before, closing after."""
         match action:
             case "confirm":
                 return not self.finished and self.obstacle() is None

@@ -33,6 +33,7 @@ class CutDialog(Confirm):
         return None if known else "It has ended: there is nothing to cut."
 
     def plan(self, pen: Pen, width: int, height: int) -> list[Row]:
+        """Say which call ends, and what cutting it cannot undo."""
         call = self.desk.mirror.calls.get(self.call.id, self.call)
         what, _ = pen.facts("Cuts now", call.what, width, max(height - 4, 1))
         at = pen.facts("At", call.service, width, 1)[0]

@@ -70,6 +70,7 @@ class HelpDialog(Scrolled):
         super().__init__(desk)
 
     def page(self, width: int, height: int) -> SheetPage:
+        """List keys by purpose, then the filter language and the marks."""
         pen = self.pen
         body: list[Row] = []
         for heading, lines in self._groups().items():
@@ -203,6 +204,7 @@ class OperatorsDialog(Scrolled):
     """List the connected operators, as they come and go."""
 
     def page(self, width: int, height: int) -> SheetPage:
+        """List the others, and who one is oneself."""
         del height
         pen, presence = self.pen, self.desk.mirror.presence
         others = presence.others

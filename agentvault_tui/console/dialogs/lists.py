@@ -58,6 +58,7 @@ class StepUpsDialog(Dialog[None]):
         self._order: list[str] = []
 
     def page(self, width: int, height: int) -> SheetPage:
+        """List what waits, oldest first, then what was decided lately."""
         pen = self.pen
         waiting, done = self._rows()
         self._settle([row.id for row in (*waiting, *done)])

@@ -51,6 +51,7 @@ class PanicDialog(Confirm):
         return None
 
     def plan(self, pen: Pen, width: int, height: int) -> list[Row]:
+        """Count what ends now, and say for how long nothing is served."""
         mirror, palette = self.desk.mirror, pen.palette
         tokens = sum(mirror.live_tokens(agent_id) for agent_id in mirror.agents)
         waiting = len(mirror.open_stepups())
@@ -91,6 +92,7 @@ class PanicDialog(Confirm):
         return (blank, *pen.keys([("Tab", "to the word and the reason")]))
 
     def outcome(self, pen: Pen, width: int) -> list[Row]:
+        """Say what ended and how fast."""
         cut = self.stopped
         if cut is None:
             return []

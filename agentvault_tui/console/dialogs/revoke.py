@@ -82,6 +82,7 @@ class RevokeDialog(Confirm):
         return [*rows, *_section(pen, "Stays", told.stays, width, room), *until]
 
     def outcome(self, pen: Pen, width: int) -> list[Row]:
+        """Say what ended here, at the tenant and at providers, and what did not."""
         cut = self.cut
         if cut is None:
             return []
@@ -192,6 +193,7 @@ class RestoreDialog(Confirm):
         return None if agent.revoked else "It is served: there is nothing to restore."
 
     def plan(self, pen: Pen, width: int, height: int) -> list[Row]:
+        """Say what the agent may do again, and what stays cut."""
         agent, palette = self.agent, pen.palette
         dot = f" {pen.glyphs.separator} "
         rows: list[Row] = [
@@ -206,6 +208,7 @@ class RestoreDialog(Confirm):
         return [*rows, *may, pen.fact("Stays cut", stays)]
 
     def outcome(self, pen: Pen, width: int) -> list[Row]:
+        """Say that it is served and offer the undo, or what that cut."""
         if (cut := self.cut) is not None:
             here = f"{cut.effective_ms:.1f} ms"
             return [

@@ -154,6 +154,7 @@ class StepUpDialog(Dialog[None]):
         self.refresh_bindings()
 
     def page(self, width: int, height: int) -> SheetPage:
+        """Draw the stage the request is in, or all of it while it is viewed."""
         pen, row = self.pen, self.row
         asked = self._asked()
         footer = self._foot(asked, pen, width, height)
@@ -228,6 +229,7 @@ class StepUpDialog(Dialog[None]):
         action: str,
         parameters: tuple[object, ...],
     ) -> bool | None:
+        """Offer what the stage of the request allows."""
         match action:
             case "approve":
                 return self.row.status == "pending" and not self.telling
@@ -249,6 +251,7 @@ class StepUpDialog(Dialog[None]):
         return "step-up id", self.stepup_id
 
     def action_approve(self) -> None:
+        """Begin the device flow, if nothing changed and no cut value is unread."""
         if not self.may_decide("approve"):
             return
         if self._altered():

@@ -35,6 +35,7 @@ class HomeShape:
 
 
 def plan(width: int, height: int, wanted: HomeShape) -> dict[str, Box]:
+    """Place the panes of the home screen in one, two or three columns."""
     head = min(wanted.masthead, max(height // 3, 1))
     bar = (2 if height >= _TIGHT else 1) if wanted.waiting else 0
     filtering = 1 if wanted.filtering else 0
@@ -181,6 +182,7 @@ class AgentShape:
 
 
 def plan_agent(width: int, height: int, wanted: AgentShape) -> dict[str, Box]:
+    """Place the panes of an agent by width; on low screens one at a time."""
     head = min(wanted.masthead, max(height // 3, 1))
     bar = (2 if height >= _LOW else 1) if wanted.waiting else 0
     boxes = {

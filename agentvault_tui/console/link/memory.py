@@ -50,6 +50,7 @@ class HeadStore:
             return None
 
     def keep(self, head: SeenHead) -> bool:
+        """Write the head, if it is another; return False where that failed."""
         if head == self._kept:
             return True
         data = {"socket": self._socket, "seq": head.seq, "hash": head.hash}

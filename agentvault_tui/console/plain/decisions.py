@@ -55,6 +55,7 @@ class DecisionCommands:
         self._pending: _Pending | None = None
 
     def commands(self) -> Iterable[Command]:
+        """Return the commands that decide something."""
         return (
             Command(
                 "approve ID", "approve a step-up with a second factor", self._approve
@@ -206,6 +207,7 @@ class DecisionCommands:
         self.say(f"{before}Type {word} to {what}; anything else leaves it as it is.")
 
     async def answer(self, typed: str) -> None:
+        """Carry out what was asked about, if this is its word, in time."""
         pending = self._pending
         if pending is None:
             return

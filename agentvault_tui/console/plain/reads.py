@@ -100,6 +100,7 @@ class ReadCommands:
         """The filter told last, and before which event it goes on."""
 
     def commands(self) -> Iterable[Command]:
+        """Return the commands that only tell something."""
         return (
             Command("list [filter]", "agents, and the step-ups that wait", self._list),
             Command(

@@ -153,6 +153,7 @@ def of_operator(row: OperatorRow, stepups: Mapping[str, StepUpRow]) -> str:
 
 
 def agent_line(mirror: Mirror, agent: AgentRow) -> str:
+    """Tell state, owner, tokens and counts of an agent in one sentence."""
     counts = mirror.counts(agent.id)
     state = "STOPPED" if mirror.status.panic.on else "active"
     state = "REVOKED" if agent.revoked else state
@@ -184,6 +185,7 @@ def cuts(mirror: Mirror, agent: AgentRow) -> str:
 
 
 def status(mirror: Mirror) -> Iterator[str]:
+    """Tell how link, tenant, ledger, agents and panic stand."""
     told, link = mirror.status, mirror.link
     yield f"The link is {link.state}{f': {link.reason}' if link.reason else ''}."
     if not mirror.loaded:

@@ -115,6 +115,7 @@ class PlainSession:
         self.announcer.say(*lines)
 
     async def take(self, line: str) -> None:
+        """Carry out one line, as the answer that is waited for or as a command."""
         if self.decides.waits:
             await self.decides.answer(line.strip())
             return

@@ -401,6 +401,7 @@ class AuditScreen(FilteredScreen):
         return not asking and super().check_action(action, parameters)
 
     def narrow(self, text: str) -> None:
+        """Filter the list, around the event under the cursor where it is held."""
         wanted = Filter.parse(text, before_colons(self.desk.mirror))
         if self.bar is not None:
             self.bar.complain(wanted.problem)

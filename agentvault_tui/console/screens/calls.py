@@ -61,7 +61,10 @@ class CallsPane(Pane, can_focus=True):
         return self.mirror.calls.get(self.cursor)
 
     def draw(self, width: int, height: int) -> Sequence[Painted]:
-        rows = sorted(self.mirror.calls.values(), key=lambda c: (not c.held, c[7]))
+        """List held calls, then the others, the longest in flight first."""
+        rows = sorted(
+            self.mirror.calls.values(), key=lambda c: (not c.held, c.started_at)
+        )
         self._settle([row.id for row in rows])
         held = sum(row.held for row in rows)
         p, room = self.pen.palette, max(height - 1, 1)
@@ -220,6 +223,7 @@ class CallsScreen(PaneScreen):
         pane.paint()
 
     def plan(self, width: int, height: int) -> Mapping[str, Box]:
+        """Give the calls the room that the services leave, two thirds at least."""
         head = min(self.masthead.wanted(width), max(height // 3, 1))
         boxes = {
             "masthead": Box(0, 0, width, head),

@@ -114,6 +114,7 @@ class Watch(FilteredScreen):
     # Time
 
     def take(self) -> None:
+        """Take the stream, and repaint unless another screen covers this one."""
         mirror = self.desk.mirror
         if self.second != self._ticked:
             self._ticked = self.second

@@ -195,6 +195,7 @@ class Intake:
         return TokenStore(map(self.token, listed), told.live_tokens, elevated)
 
     def stepup(self, told: StepUpInfo) -> StepUpRow:
+        """Convert a step-up; what a person decides about is kept whole."""
         return StepUpRow(
             id=self.shown(told.id, _NAME),
             agent_id=self.shown(told.agent_id, _NAME),
@@ -266,6 +267,7 @@ class Intake:
         )
 
     def call(self, told: CallInfo) -> CallRow:
+        """Convert a call in flight or held."""
         return CallRow(
             self.shown(told.id, _NAME),
             self.word(told.agent_id),
@@ -307,6 +309,7 @@ class Intake:
         return sorted(rows, key=lambda row: (not row.problem, row.name))
 
     def status(self, told: StatusInfo) -> StatusRow:
+        """Convert the broker's status; of what it does not say nothing is at fault."""
         panic = told.panic
         return StatusRow(
             version=self.shown(told.version, 20),
@@ -325,6 +328,7 @@ class Intake:
         )
 
     def upstream(self, told: Iterable[StepInfo]) -> tuple[UpstreamStep, ...]:
+        """Convert the steps at the tenant and at providers."""
         return tuple(
             UpstreamStep(
                 self.shown(step.step, _NAME),

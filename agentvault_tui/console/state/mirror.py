@@ -277,6 +277,7 @@ class Mirror:
         self.notify()
 
     def take(self, told: WireShape) -> None:
+        """Apply one shape of the stream; `notify` tells the listeners."""
         match told:
             case EventInfo():
                 self._take_event(told)

@@ -42,6 +42,7 @@ class TokenStore:
         self._more_elevated = max(elevated - self.elevated, 0)
 
     def add(self, row: LiveToken) -> None:
+        """Add one token once; of too many those that expire first are held."""
         place = bisect_right(self._ends, row.ends)
         same = place - 1
         while same >= 0 and self._ends[same] == row.ends:

@@ -45,6 +45,7 @@ class Painter:
         self._rows.clear()
 
     def render(self, frame: CompositorUpdate, console: Console) -> str:
+        """Return what turns the screen as painted into *frame*."""
         if isinstance(frame, ChopsUpdate):
             strips = _chops(frame)
         elif isinstance(frame, LayoutUpdate):

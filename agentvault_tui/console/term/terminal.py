@@ -160,6 +160,7 @@ class TerminalDriver(LinuxDriver):
         self.outlet: TerminalWriter | None = None
 
     def start_application_mode(self) -> None:
+        """Start the writer, once, before anything is written."""
         if self.outlet is None:
             app: Any = self._app
 

@@ -52,6 +52,7 @@ class Cards:
     def draw(
         self, pen: Pen, theme: str, agent: AgentRow, look: Attention, size: Size
     ) -> list[Row]:
+        """Return the rows of a card, as drawn before if nothing on it differs."""
         mirror = self._mirror
         token = mirror.soonest(agent.id)
         left = int(token.remaining(mirror.clock.now())) if token else -1
@@ -330,6 +331,7 @@ class AgentPane(Pane, can_focus=True):
         return tall + (len(self.view.order) * (tall + 1) <= room + 1)
 
     def draw(self, width: int, height: int) -> Sequence[Painted]:
+        """Draw the cards in sight, the one under the cursor among them."""
         if not self.mirror.agents:
             return [(self._title(width, 0), None), *self._empty(width)]
         tall, pitch = self.rows_a_card, self._pitch
@@ -444,6 +446,7 @@ class DetailsPane(ScrollPane):
         self._shown = ""
 
     def draw(self, width: int, height: int) -> Sequence[Painted]:
+        """Draw the agent under the list's cursor; another one begins at its top."""
         agent, pen = self._agents.agent, self.pen
         if agent is None:
             return []

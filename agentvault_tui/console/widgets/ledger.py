@@ -143,6 +143,7 @@ class EvidencePane(ScrollPane):
         self._shown = 0
 
     def draw(self, width: int, height: int) -> Sequence[Painted]:
+        """Draw the event under the cursor; another one begins at its top."""
         row = self._row()
         if row is None:
             return []

@@ -78,6 +78,7 @@ class Pane(Keyed, Widget):
         raise NotImplementedError
 
     def paint(self) -> None:
+        """Draw, and refresh only the rows that differ; all when ground or size do."""
         width, height = self.size
         if not self.is_attached or not self.display or width < 1 or height < 1:
             return
