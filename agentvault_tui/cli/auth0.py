@@ -141,37 +141,40 @@ def apply(
     if not yes and (session.json or not sys.stdin.isatty()):
         raise UsageError("there is no terminal to ask yes or no at", "give --yes")
 
-    async def work() -> int:
-        async with _opened(session, **given) as there:
-            wanted = READING_SCOPES + writing_scopes(there.needs)
-            await _require_scopes(there, wanted)
-            plan, found = await there.provisioner.plan(there.needs)
-            if not session.json:
-                _print_plan(session, plan)
-            if not plan.writes:
-                _print_end(session, there)
-                return 0
-            if yes:
-                _refuse_adopted(plan, found)
-            elif not await asyncio.to_thread(
-                confirm, f"Do these {len(plan.writes)} on the tenant?"
-            ):
-                session.out.line("nothing was changed")
-                return 1
-            refused = False
-            try:
-                async with aclosing(there.provisioner.apply(plan, found)) as done:
-                    async for item in done:
-                        _print_done(session, item)
-                        refused |= _is_missed(item)
-            finally:
-                # Also when it stopped half-way: what was made is made.
-                if print_secrets:
-                    _print_secrets(session, there.kept)
-            _print_end(session, there)
-            return int(refused)
+    return asyncio.run(_apply(session, given, yes=yes, print_secrets=print_secrets))
 
-    return asyncio.run(work())
+
+async def _apply(
+    session: CliSession, given: dict[str, Any], *, yes: bool, print_secrets: bool
+) -> int:
+    async with _opened(session, **given) as there:
+        wanted = READING_SCOPES + writing_scopes(there.needs)
+        await _require_scopes(there, wanted)
+        plan, found = await there.provisioner.plan(there.needs)
+        if not session.json:
+            _print_plan(session, plan)
+        if not plan.writes:
+            _print_end(session, there)
+            return 0
+        if yes:
+            _refuse_adopted(plan, found)
+        elif not await asyncio.to_thread(
+            confirm, f"Do these {len(plan.writes)} on the tenant?"
+        ):
+            session.out.line("nothing was changed")
+            return 1
+        refused = False
+        try:
+            async with aclosing(there.provisioner.apply(plan, found)) as done:
+                async for item in done:
+                    _print_done(session, item)
+                    refused |= _is_missed(item)
+        finally:
+            # Also when it stopped half-way: what was made is made.
+            if print_secrets:
+                _print_secrets(session, there.kept)
+        _print_end(session, there)
+        return int(refused)
 
 
 @auth0.command(
