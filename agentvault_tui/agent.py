@@ -153,6 +153,7 @@ class _Evaluation:
         self._open = vault._connection(self._wait + _MARGIN)  # noqa: SLF001
 
     def ask(self) -> None:
+        """Return after a yes; raise RefusalError after anything else."""
         try:
             status, told = self._asked()
         except (OSError, ValueError, http.client.HTTPException) as error:
@@ -233,14 +234,14 @@ def guard(
     known = _Guard(scope, resource, parameters, reason, wait, on_refusal, vault)
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        """Return *function* asking first, a coroutine function without blocking."""
         known.check(function)
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
             async def asked_async(*arguments: Any, **named: Any) -> Any:
                 try:
-                    question = known.question(function, arguments, named)
-                    await question.ask_in_a_thread()
+                    await known.question(function, arguments, named).ask_in_a_thread()
                 except RefusalError as error:
                     return known.refused(error)
                 return await function(*arguments, **named)

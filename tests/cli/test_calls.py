@@ -18,19 +18,10 @@ import pyotp
 import pytest
 from support.command_line import Agent, Answer, Broker
 from support.patience import PATIENT
+from support.service_files import TRANSFERS
 
 Run = Callable[..., Answer]
-FILE = """
-origin = "https://api.calls.test"
-[[routes]]
-method = "POST"
-path = "/v1/transfers/{destination}"
-scope = "send:payment"
-resource = "stripe:{destination}"
-[routes.parameters]
-amount = "body:/amount"
-currency = "body:/currency"
-"""
+FILE = f'origin = "https://api.calls.test"\n{TRANSFERS}'
 
 
 SLOW = """

@@ -8,22 +8,15 @@ from pathlib import Path
 
 import pytest
 from support.command_line import Agent, Answer, Broker
+from support.service_files import TRANSFERS
 
 Run = Callable[..., Answer]
-FILE = """
+FILE = f"""
 origin = "https://api.stripe.test"
 [credential]
 kind = "bearer"
 secret = "stripe-cli"
-[[routes]]
-method = "POST"
-path = "/v1/transfers/{destination}"
-scope = "send:payment"
-resource = "stripe:{destination}"
-[routes.parameters]
-amount = "body:/amount"
-currency = "body:/currency"
-"""
+{TRANSFERS}"""
 
 
 @pytest.fixture

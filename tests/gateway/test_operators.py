@@ -12,14 +12,12 @@ from typing import Any
 import httpx
 import pytest
 from support.bench import Bench
+from support.gateway_stand import operators_http
 from support.manual_clock import ManualClock
 
-from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.gateway import Gateway
 from agentvault_tui.home import Home
 from agentvault_tui.settings import OperatorSettings
-from agentvault_tui.web.reply import Receive, Scope, Send
-from agentvault_tui.web.sockets import Peer
 
 FILE = """
 origin = "https://api.stripe.test"
@@ -48,21 +46,9 @@ async def bench(short: Path) -> AsyncIterator[Bench]:
     await opened.close()
 
 
-def reached(bench: Bench) -> httpx.AsyncClient:
-    """Return the operators' HTTP, as the local user 1000 reaches it."""
-    app = operators_app(bench.broker, bench.feed)
-
-    async def seated(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"] = {"peer": Peer(1000, None)}
-        await app(scope, receive, send)
-
-    transport = httpx.ASGITransport(seated)
-    return httpx.AsyncClient(transport=transport, base_url="http://b")
-
-
 @pytest.fixture
 async def http(bench: Bench) -> AsyncIterator[httpx.AsyncClient]:
-    async with reached(bench) as client:
+    async with operators_http(bench) as client:
         yield client
 
 
@@ -132,7 +118,7 @@ async def test_setting_needs_a_role_and_removing_does_not(
     broker = bench.broker
     claim = OperatorSettings(roles="claim")
     broker.settings = replace(broker.settings, operators=claim)
-    async with reached(bench) as bound:
+    async with operators_http(bench) as bound:
         for path, body in (("", given), ("/rotate-key", {})):
             refused = await bound.post(f"/api/secrets{path}", json=body)
             assert refused.status_code == 403

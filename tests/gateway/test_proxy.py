@@ -618,16 +618,14 @@ async def test_the_authoritys_key_is_private_and_its_certificate_is_published(
 ) -> None:
     """Keys are 0600 in the folder of keys; no certificate's key stays on disk."""
     await proxied.ask(get())
-    check_files(proxied.stand.bench.home, proxied.ca)
-
-
-def check_files(home: Home, published: str) -> None:
-    key = home.keys / "gateway-ca-key.pem"
+    home = proxied.stand.bench.home
+    key, public = home.keys / "gateway-ca-key.pem", home.run / "gateway-ca.pem"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
-    assert Path(published) == home.run / "gateway-ca.pem"
-    assert Path(published).read_bytes() == (home.keys / "gateway-ca.pem").read_bytes()
+    assert proxied.ca == str(public)
+    published = public.read_bytes()
+    assert published == (home.keys / "gateway-ca.pem").read_bytes()
     assert not list(home.keys.glob("gateway-leaf*")), "a leaf's key was left"
-    assert b"PRIVATE" not in Path(published).read_bytes()
+    assert b"PRIVATE" not in published
 
 
 async def test_a_held_call_in_a_tunnel_waits_for_a_person(proxied: Proxied) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.service_files import TRANSFERS
 
 from agentvault_tui.errors import BadPathError, UnreadableBodyError
 from agentvault_tui.gateway import RouteMatch, Service, action_of, match, parse_target
@@ -27,20 +28,12 @@ Parse = Callable[[str], Service]
 JSON = (b"content-type", b"application/json")
 FORM = (b"content-type", b"application/x-www-form-urlencoded")
 
-TRANSFERS = """
+STRIPE = f"""
 unmatched = "read:records"
-[[routes]]
-method = "POST"
-path = "/v1/transfers/{destination}"
-scope = "send:payment"
-resource = "stripe:{destination}"
-[routes.parameters]
-amount = "body:/amount"
-currency = "body:/currency"
-recipients = "count:body:/to"
+{TRANSFERS}recipients = "count:body:/to"
 [[routes]]
 method = "GET"
-path = "/v1/{rest*}"
+path = "/v1/{{rest*}}"
 scope = "read:payments"
 """
 
@@ -69,7 +62,7 @@ def parameters(
 
 def test_the_first_route_counts(parse: Parse) -> None:
     """A request is of the first route whose method and path it matches."""
-    service = parse(TRANSFERS)
+    service = parse(STRIPE)
     pay = found(service, "POST", "/v1/transfers/acct_42")
     assert pay is not None
     assert (pay.scope, pay.resource) == ("send:payment", "stripe:acct_42")
@@ -83,7 +76,7 @@ def test_the_first_route_counts(parse: Parse) -> None:
 
 def test_unmatched_requests_are_denied_or_of_one_scope(parse: Parse) -> None:
     """Without a route a request is none, or of the unmatched scope on NAME:PATH."""
-    other = found(parse(TRANSFERS), "PUT", "/v2/caf%C3%A9/?x=1")
+    other = found(parse(STRIPE), "PUT", "/v2/caf%C3%A9/?x=1")
     assert other is not None
     assert other.route is None
     assert (other.scope, other.resource) == ("read:records", "api:/v2/café/")
@@ -106,7 +99,7 @@ def test_another_spelling_of_a_route_is_no_milder_request(
     parse: Parse, path: str
 ) -> None:
     """What a lenient upstream takes for a payment is not the unmatched scope's."""
-    assert found(parse(TRANSFERS), "POST", path) is None
+    assert found(parse(STRIPE), "POST", path) is None
 
 
 def test_spellings_that_the_file_names_are_told_apart(parse: Parse) -> None:
@@ -127,7 +120,7 @@ def test_spellings_that_the_file_names_are_told_apart(parse: Parse) -> None:
 @pytest.mark.parametrize("method", ["post", "POst", "P\xd6ST", ""])
 def test_methods_have_one_spelling(parse: Parse, method: str) -> None:
     """A method that is not in capitals matches nothing, not even the unmatched."""
-    assert found(parse(TRANSFERS), method, "/v1/transfers/a") is None
+    assert found(parse(STRIPE), method, "/v1/transfers/a") is None
 
 
 def test_an_empty_segment_is_no_value(parse: Parse) -> None:
@@ -205,7 +198,7 @@ def test_absent_parameters_are_left_out(parse: Parse) -> None:
 )
 def test_what_cannot_be_relied_on_is_unclear(parse: Parse, body: bytes) -> None:
     """An amount of a wrong type, or in two spellings, is unclear to policy."""
-    service = parse(TRANSFERS)
+    service = parse(STRIPE)
     target = parse_target(b"/v1/transfers/acct_1")
     one = match(service, "POST", target)
     assert one is not None
@@ -322,7 +315,7 @@ def test_a_body_says_nothing_else_than_the_query(
 
 def test_no_query_asks_for_another_method(parse: Parse) -> None:
     """Frameworks take ``_method`` for the request's method: no route has it."""
-    service = parse(TRANSFERS)
+    service = parse(STRIPE)
     assert found(service, "POST", "/v1/transfers/acct_1?method=DELETE")
     for query in ("_method=DELETE", "a=1&%5fmethod=delete", "_method="):
         assert found(service, "POST", f"/v1/transfers/acct_1?{query}") is None

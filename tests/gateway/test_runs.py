@@ -10,17 +10,14 @@ from typing import Any
 import httpx
 import pytest
 from support.bench import OPERATOR
-from support.gateway_stand import Stand
+from support.gateway_stand import Stand, operators_http
 from support.patience import PATIENT
 
-from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.usecases.revoke import change_scopes, panic, revoke_agent
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.gateway import runs as module
 from agentvault_tui.model import Agent
 from agentvault_tui.settings import OperatorSettings
-from agentvault_tui.web.reply import Receive, Scope, Send
-from agentvault_tui.web.sockets import Peer
 
 SERVICE = """
 [[routes]]
@@ -43,20 +40,8 @@ async def operators(stand: Stand) -> AsyncIterator[httpx.AsyncClient]:
     line = await stand.gateway.listen(stand.server, stand.listener)
     assert line == {"proxy_url": None, "ca_file": None}
     await stand.service(SERVICE)
-    async with seated(stand) as client:
+    async with operators_http(stand.bench) as client:
         yield client
-
-
-def seated(stand: Stand) -> httpx.AsyncClient:
-    """Return the operators' HTTP, as the local user 1000 reaches it."""
-    app = operators_app(stand.bench.broker, stand.bench.feed)
-
-    async def served(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"] = {"peer": Peer(1000, None)}
-        await app(scope, receive, send)
-
-    transport = httpx.ASGITransport(served)
-    return httpx.AsyncClient(transport=transport, base_url="http://b")
 
 
 @pytest.fixture
@@ -167,13 +152,8 @@ async def test_scopes_that_change_give_a_run_a_token_anew(
     run = await started(operators, agent)
     more = frozenset({"write:calendar"})
     await change_scopes(stand.bench.broker, agent.id, more, frozenset(), OPERATOR)
-    await change_scopes(
-        stand.bench.broker,
-        agent.id,
-        frozenset(),
-        frozenset({"read:calendar"}),
-        OPERATOR,
-    )
+    less = frozenset({"read:calendar"})
+    await change_scopes(stand.bench.broker, agent.id, frozenset(), less, OPERATOR)
     told = await news(operators, run)
     assert told["ended"] is None
     assert told["access_token"], "there is no new token"
@@ -200,13 +180,8 @@ async def test_a_run_ends_where_policy_gives_its_agent_nothing(
 ) -> None:
     """A renewal that is refused is the end, and says why."""
     run = await started(operators, agent)
-    await change_scopes(
-        stand.bench.broker,
-        agent.id,
-        frozenset(),
-        frozenset({"read:calendar"}),
-        OPERATOR,
-    )
+    less = frozenset({"read:calendar"})
+    await change_scopes(stand.bench.broker, agent.id, frozenset(), less, OPERATOR)
     told = await news(operators, run)
     assert told["ended"] == "refused"
     assert "nothing_at_once" in told["why"]
@@ -216,7 +191,7 @@ async def test_who_may_not_give_may_not_run(stand: Stand, agent: Agent) -> None:
     """A run gives a token: it needs the role for that, and a refusal is recorded."""
     broker = stand.bench.broker
     broker.settings = replace(broker.settings, operators=OperatorSettings("claim"))
-    async with seated(stand) as client:
+    async with operators_http(stand.bench) as client:
         reply = await client.post("/api/runs", json={"agent_id": agent.id})
     assert reply.status_code == 403
     (refused,) = await stand.bench.events("operator.refused")

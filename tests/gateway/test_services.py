@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.service_files import TRANSFERS
 
 from agentvault_tui.errors import ServiceError
 from agentvault_tui.gateway import Service, Services
@@ -22,7 +23,7 @@ ROUTE = '[[routes]]\nmethod = "GET"\npath = "/a/{x}"\nscope = "read:files"\n'
 def test_every_key_of_the_contract_is_read(parse: Parse) -> None:
     """A file with all that the contract shows becomes a service that says it."""
     service = parse(
-        """
+        f"""
 origin = "https://api.stripe.com"
 unmatched = "deny"
 allow_private = false
@@ -30,20 +31,12 @@ ca_file = ""
 [credential]
 kind = "bearer"
 secret = "stripe-live"
-[[routes]]
-method = "POST"
-path = "/v1/transfers/{destination}"
-scope = "send:payment"
-resource = "stripe:{destination}"
-[routes.parameters]
-amount = "body:/amount"
-currency = "body:/currency"
-recipients = "count:body:/to"
+{TRANSFERS}recipients = "count:body:/to"
 [[routes]]
 method = "*"
-path = "/v1/files/{path*}"
+path = "/v1/files/{{path*}}"
 scope = "read:files"
-parameters = { tag = "header:X-Tag", n = "query:n", p = "path:path", one = 1 }
+parameters = {{ tag = "header:X-Tag", n = "query:n", p = "path:path", one = 1 }}
 """
     )
     assert str(service.origin) == "https://api.stripe.com"

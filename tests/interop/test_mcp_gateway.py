@@ -79,13 +79,12 @@ def check(said: dict[str, Any], version: str | None) -> None:
     assert "maps none" in text
 
 
-async def check_records(stand: Stand) -> None:
-    """See that each call has its records."""
-    assert [kind for kind, _ in await stand.records()] == [
-        *("attempt", "result") * 2,
-        *("held", "attempt", "result"),
-        "refused",
-    ]
+RECORDED = [
+    *("attempt", "result") * 2,
+    *("held", "attempt", "result"),
+    "refused",
+]
+"""The types of the events of what `check` sees."""
 
 
 @pytest.mark.parametrize(
@@ -127,7 +126,7 @@ async def test_a_client_uses_a_server_that_is_a_program(
     """Listed, called, with progress, held and approved, refused; each recorded."""
     await by_command(stand, server)
     check(await told(stand, script, **given), version)
-    await check_records(stand)
+    assert [kind for kind, _ in await stand.records()] == RECORDED
 
 
 @pytest.mark.parametrize(
@@ -146,7 +145,7 @@ async def test_a_client_uses_a_server_by_url(
         credential = '[credential]\nkind = "bearer"\nsecret = "key"\n'
         await serve(stand, head + "allow_private = true\n" + credential)
         check(await told(stand, "mcp_client.py", python=TOOLS, mode=mode), version)
-        await check_records(stand)
+        assert [kind for kind, _ in await stand.records()] == RECORDED
 
 
 async def test_a_client_finds_its_authorization_by_itself(stand: Stand) -> None:

@@ -18,6 +18,7 @@ from support.patience import PATIENT
 
 from agentvault_tui.broker.agents_api import agents_app
 from agentvault_tui.broker.answers import Escalated, Granted
+from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.usecases.mint import mint_elevated
 from agentvault_tui.broker.usecases.redeem import poll
 from agentvault_tui.broker.usecases.request import request_token, start_backchannel
@@ -29,7 +30,8 @@ from agentvault_tui.model import Action, Agent, Evidence, StepUp, StepUpStatus
 from agentvault_tui.web import Listener, Server
 from agentvault_tui.web.guard import RequestGuard, loopback_hosts
 from agentvault_tui.web.limits import Limits
-from agentvault_tui.web.sockets import loopback_pair
+from agentvault_tui.web.reply import Receive, Scope, Send
+from agentvault_tui.web.sockets import Peer, loopback_pair
 
 SECRET = "sk_live_51HqLyjWDarjtT1zdp7dc"
 
@@ -250,6 +252,18 @@ class Stand:
             while calls._recording or [c for c in calls if c.state != "held"]:  # noqa: ASYNC110
                 await asyncio.sleep(0.002)
         return await self.bench.events()
+
+
+def operators_http(bench: Bench) -> httpx.AsyncClient:
+    """Return the operators' HTTP, as the local user 1000 reaches it."""
+    app = operators_app(bench.broker, bench.feed)
+
+    async def seated(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"] = {"peer": Peer(1000, None)}
+        await app(scope, receive, send)
+
+    transport = httpx.ASGITransport(seated)
+    return httpx.AsyncClient(transport=transport, base_url="http://b")
 
 
 def _authorizing(stepup: StepUp) -> StepUp:

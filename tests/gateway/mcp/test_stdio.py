@@ -97,6 +97,7 @@ async def test_a_changed_file_ends_the_process_of_the_one_before(
     client = await mcp.client("modern")
     await client.call("read_file", path="/a")
     (pid,) = mcp.processes()
+    assert runs(pid)
     (mcp.stand.bench.home.config / "mcp" / "files.toml").unlink()
     await mcp.stand.gateway.look()
     await mcp.stand.bench.until(lambda: not runs(pid))
