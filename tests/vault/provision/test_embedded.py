@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from auth0_double.running import TenantThread
-from support.provisioning import SIGN_IN
+from support.provisioned import NEEDS
 
 from agentvault_tui.home import Home
 from agentvault_tui.model.claims import MFA_AT
@@ -24,17 +24,9 @@ from agentvault_tui.vault import (
 from agentvault_tui.vault.device import FlowTokens
 from agentvault_tui.vault.kept_clients import ClientSecretsFile
 from agentvault_tui.vault.provision import (
-    AgentNeed,
-    Needs,
     PlanStep,
     Provisioner,
     checks,
-)
-
-NEEDS = Needs(
-    agents=(AgentNeed("agt_1", "calendar-agent"),),
-    sign_in=(SIGN_IN,),
-    connections=("workspace",),
 )
 
 
