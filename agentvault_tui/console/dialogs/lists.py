@@ -17,7 +17,7 @@ from agentvault_tui.console.state.moments import clock_time, countdown
 from agentvault_tui.console.state.presence import listed
 from agentvault_tui.console.state.records import StepUpRow
 from agentvault_tui.console.state.stepups import subject, summary
-from agentvault_tui.console.term.keyed import moves
+from agentvault_tui.console.term.keyed import ListCursor, moves
 from agentvault_tui.text import cell_width
 
 _DECIDED = 50
@@ -40,8 +40,8 @@ def open_stepups(app: App[object], desk: Desk) -> None:
         app.push_screen(StepUpsDialog(desk))
 
 
-class StepUpsDialog(Dialog[None]):
-    """A list whose cursor is a request, not a row: arrivals do not move it."""
+class StepUpsDialog(ListCursor, Dialog[None]):
+    """List requests: those that wait, and those decided lately."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "open"),
@@ -51,17 +51,11 @@ class StepUpsDialog(Dialog[None]):
     ]
     WIDTH: ClassVar[int] = 116
 
-    def __init__(self, desk: Desk) -> None:
-        super().__init__(desk)
-        self.cursor = ""
-        """The id of the request under the cursor."""
-        self._order: list[str] = []
-
     def page(self, width: int, height: int) -> SheetPage:
         """List what waits, oldest first, then what was decided lately."""
         pen = self.pen
         waiting, done = self._rows()
-        self._settle([row.id for row in (*waiting, *done)])
+        self.keep_cursor([row.id for row in (*waiting, *done)])
         body: list[Row] = [self._waiting(pen, row, width) for row in waiting]
         if not waiting:
             body.append((("Nothing waits for a person.", pen.palette.text),))
@@ -88,9 +82,7 @@ class StepUpsDialog(Dialog[None]):
         self.action_move(rows)
 
     def action_move(self, step: int) -> None:
-        if self.cursor in self._order:
-            at = self._order.index(self.cursor) + step
-            self.cursor = self._order[min(max(at, 0), len(self._order) - 1)]
+        if self.move_cursor(step):
             self.update_page()
 
     def action_agent(self) -> None:
@@ -117,13 +109,6 @@ class StepUpsDialog(Dialog[None]):
         done = [row for row in mirror.stepups.values() if not row.open]
         done.sort(key=lambda row: row.decided_at or row.expires_at, reverse=True)
         return mirror.open_stepups(), done[:_DECIDED]
-
-    def _settle(self, order: list[str]) -> None:
-        """Keep the cursor on its request; if that is gone, on the one in its place."""
-        if self.cursor not in order:
-            at = self._order.index(self.cursor) if self.cursor in self._order else 0
-            self.cursor = order[min(at, len(order) - 1)] if order else ""
-        self._order = order
 
     def _follow(self, line: int, room: int) -> None:
         sheet = self.sheet
@@ -196,8 +181,8 @@ _NAME = 24
 _PAGE = 10
 
 
-class SavedDialog(Dialog[str | None]):
-    """A list with a cursor; its result is the filter that was chosen."""
+class SavedDialog(ListCursor, Dialog[str | None]):
+    """List saved filters by name; the result is the filter that was chosen."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "use", "use it"),
@@ -208,8 +193,7 @@ class SavedDialog(Dialog[str | None]):
 
     def __init__(self, desk: Desk) -> None:
         self.filters = desk.saved.all()
-        self.cursor = next(iter(self.filters), "")
-        """The name of the filter under the cursor."""
+        self.keep_cursor([*self.filters])
         self._deleted: tuple[str, str] | None = None
         super().__init__(desk)
 
@@ -233,10 +217,8 @@ class SavedDialog(Dialog[str | None]):
         self.action_move(rows)
 
     def action_move(self, step: int) -> None:
-        names = list(self.filters)
-        at = names.index(self.cursor) + step
-        self.cursor = names[min(max(at, 0), len(names) - 1)]
-        self.update_page()
+        if self.move_cursor(step):
+            self.update_page()
 
     def action_use(self) -> None:
         self.dismiss(self.filters.get(self.cursor))
@@ -264,16 +246,12 @@ class SavedDialog(Dialog[str | None]):
         self.say(f"{name} is back.")
 
     def _reload(self) -> None:
-        before = list(self.filters)
         self.filters = self.desk.saved.all()
-        if self.cursor not in self.filters:
-            at = before.index(self.cursor)
-            names = list(self.filters)
-            self.cursor = names[min(at, len(names) - 1)]
+        self.keep_cursor([*self.filters])
         self.refresh_bindings()
 
     def _follow(self, room: int) -> None:
-        line = list(self.filters).index(self.cursor)
+        line = self.order.index(self.cursor)
         sheet = self.sheet
         sheet.top = min(max(sheet.top, line - room + 1), line)
 

@@ -22,6 +22,30 @@ class Box(NamedTuple):
     height: int
 
 
+def frame(
+    width: int, height: int, masthead: int, bar: int, line: str = ""
+) -> tuple[dict[str, Box], int]:
+    """Place what every screen has around its panes; also return the rows at the top.
+
+    Args:
+        width: of the screen, in cells.
+        height: of the screen, in cells.
+        masthead: rows it needs; it gets a third of the screen at most.
+        bar: rows for what waits.
+        line: what stands above the keys, if anything does.
+    """
+    head = min(masthead, max(height // 3, 1))
+    boxes = {
+        "masthead": Box(0, 0, width, head),
+        "keys": Box(0, height - 1, width, 1),
+    }
+    if bar:
+        boxes["waiting"] = Box(0, head, width, bar)
+    if line:
+        boxes[line] = Box(0, height - 2, width, 1)
+    return boxes, head + bar
+
+
 @dataclass(frozen=True, slots=True)
 class HomeShape:
     """What the layout depends on beside the size."""
@@ -36,21 +60,11 @@ class HomeShape:
 
 def plan(width: int, height: int, wanted: HomeShape) -> dict[str, Box]:
     """Place the panes of the home screen in one, two or three columns."""
-    head = min(wanted.masthead, max(height // 3, 1))
     bar = (2 if height >= _TIGHT else 1) if wanted.waiting else 0
-    filtering = 1 if wanted.filtering else 0
-    boxes = {
-        "masthead": Box(0, 0, width, head),
-        "keys": Box(0, height - 1, width, 1),
-    }
-    if bar:
-        boxes["waiting"] = Box(0, head, width, bar)
-    if filtering:
-        boxes["filter"] = Box(0, height - 2, width, 1)
-    top = head + bar
-    if height - top - filtering >= _TIGHT:
-        top += 1
-    body = Box(0, top, width, max(height - 1 - filtering - top, 1))
+    line = "filter" if wanted.filtering else ""
+    boxes, top = frame(width, height, wanted.masthead, bar, line)
+    top += height - top - wanted.filtering >= _TIGHT
+    body = Box(0, top, width, max(height - 1 - wanted.filtering - top, 1))
     if width < TWO_COLUMNS:
         return boxes | _one(body, wanted.big)
     return boxes | (_two(body, wanted.big) if width < THREE_COLUMNS else _three(body))
@@ -125,17 +139,7 @@ _LIST: Final = 9
 
 def plan_audit(width: int, height: int, shape: AuditShape) -> dict[str, Box]:
     """Return a box for everything on the audit screen that is shown."""
-    head = min(shape.masthead, max(height // 3, 1))
-    boxes = {
-        "masthead": Box(0, 0, width, head),
-        "keys": Box(0, height - 1, width, 1),
-    }
-    top = head
-    if shape.waiting:
-        boxes["waiting"] = Box(0, top, width, 1)
-        top += 1
-    if shape.line:
-        boxes[shape.line] = Box(0, height - 2, width, 1)
+    boxes, top = frame(width, height, shape.masthead, shape.waiting, shape.line)
     room = max(height - 1 - bool(shape.line) - top, 1)
     if room > _TIGHT and not shape.waiting:
         top, room = top + 1, room - 1
@@ -183,15 +187,9 @@ class AgentShape:
 
 def plan_agent(width: int, height: int, wanted: AgentShape) -> dict[str, Box]:
     """Place the panes of an agent by width; on low screens one at a time."""
-    head = min(wanted.masthead, max(height // 3, 1))
     bar = (2 if height >= _LOW else 1) if wanted.waiting else 0
-    boxes = {
-        "masthead": Box(0, 0, width, head),
-        "keys": Box(0, height - 1, width, 1),
-    }
-    if bar:
-        boxes["waiting"] = Box(0, head, width, bar)
-    top = head + bar + (height >= _LOW)
+    boxes, top = frame(width, height, wanted.masthead, bar)
+    top += height >= _LOW
     body = Box(0, top, width, max(height - 1 - top, 1))
     if height < _LOW:
         return boxes | _small(body, wanted.big)

@@ -11,13 +11,13 @@ from textual.message import Message
 from agentvault_tui.console.desk import Desk, copy
 from agentvault_tui.console.dialogs.cut import CutDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
-from agentvault_tui.console.draw.layout import Box
+from agentvault_tui.console.draw.layout import Box, frame
 from agentvault_tui.console.draw.lines import Row, cells
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.screens.base import PaneScreen
 from agentvault_tui.console.state.moments import ago, countdown, size
 from agentvault_tui.console.state.records import AgentRow, CallRow, ServiceRow
-from agentvault_tui.console.term.keyed import moves
+from agentvault_tui.console.term.keyed import ListCursor, moves
 from agentvault_tui.console.widgets.bars import KeyBar, StepUpBar
 from agentvault_tui.console.widgets.pane import Painted, Pane
 from agentvault_tui.errors import AgentVaultError
@@ -39,8 +39,8 @@ class CallMoved(Message):
     """The cursor is on another call."""
 
 
-class CallsPane(Pane, can_focus=True):
-    """One row a call; the cursor is a call, not a row: arrivals do not move it."""
+class CallsPane(ListCursor, Pane, can_focus=True):
+    """One row a call."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         *moves("move"),
@@ -50,9 +50,6 @@ class CallsPane(Pane, can_focus=True):
 
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk, id="calls")
-        self.cursor = ""
-        """The id of the call under the cursor."""
-        self._order: list[str] = []
         self._top = 0
 
     @property
@@ -65,7 +62,7 @@ class CallsPane(Pane, can_focus=True):
         rows = sorted(
             self.mirror.calls.values(), key=lambda c: (not c.held, c.started_at)
         )
-        self._settle([row.id for row in rows])
+        self.keep_cursor([row.id for row in rows])
         held = sum(row.held for row in rows)
         p, room = self.pen.palette, max(height - 1, 1)
         counts = f"  {len(rows) - held:,} in flight"
@@ -75,7 +72,7 @@ class CallsPane(Pane, can_focus=True):
         if not rows:
             words = "No call is in flight or held."
             return [(title, None), ((), None), (((f"  {words}", p.muted),), None)]
-        at = self._order.index(self.cursor)
+        at = self.order.index(self.cursor)
         self._top = min(max(self._top, at - room + 1), at)
         seen = rows[self._top : self._top + room]
         return [(title, None), *((self._row(row, width), None) for row in seen)]
@@ -109,20 +106,11 @@ class CallsPane(Pane, can_focus=True):
         shown = self.pen.clip(text, width - 1)
         return shown + " " * (width - cell_width(shown))
 
-    def _settle(self, order: list[str]) -> None:
-        """Keep the cursor on its call; if that has ended, on the one in its place."""
-        if self.cursor not in order:
-            at = self._order.index(self.cursor) if self.cursor in self._order else 0
-            self.cursor = order[min(at, len(order) - 1)] if order else ""
-        self._order = order
-
     def wheel(self, rows: int) -> None:
         self.action_move(rows)
 
     def action_move(self, rows: int) -> None:
-        if self.cursor in self._order:
-            at = self._order.index(self.cursor) + rows
-            self.cursor = self._order[min(max(at, 0), len(self._order) - 1)]
+        if self.move_cursor(rows):
             self.paint()
             self.post_message(CallMoved())
 
@@ -224,14 +212,8 @@ class CallsScreen(PaneScreen):
 
     def plan(self, width: int, height: int) -> Mapping[str, Box]:
         """Give the calls the room that the services leave, two thirds at least."""
-        head = min(self.masthead.wanted(width), max(height // 3, 1))
-        boxes = {
-            "masthead": Box(0, 0, width, head),
-            "keys": Box(0, height - 1, width, 1),
-        }
-        if self.desk.mirror.open_stepups():
-            boxes["waiting"] = Box(0, head, width, 1)
-            head += 1
+        waiting = bool(self.desk.mirror.open_stepups())
+        boxes, head = frame(width, height, self.masthead.wanted(width), waiting)
         head += height > 16
         room = max(height - 1 - head, 1)
         low = min(len(self.services.rows) + 1, room // 3)

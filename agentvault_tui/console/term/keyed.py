@@ -7,7 +7,7 @@ name are moved together: lists everywhere obey the same keys.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import ClassVar, Final
@@ -46,6 +46,29 @@ def moves(action: str, *, pages: str = "pagedown,ctrl+d") -> list[BindingType]:
         ("end,G", far, "last"),
     )
     return [Binding(k, f"{action}({n})", words, show=False) for k, n, words in keys]
+
+
+class ListCursor:
+    """A cursor on the id of a row, not on its place: arrivals do not move it."""
+
+    cursor = ""
+    order: Sequence[str] = ()
+    """The ids of all rows."""
+
+    def keep_cursor(self, order: Sequence[str]) -> None:
+        """Take a new order; a cursor whose row has gone is on the one in its place."""
+        if self.cursor not in order:
+            at = self.order.index(self.cursor) if self.cursor in self.order else 0
+            self.cursor = order[min(at, len(order) - 1)] if order else ""
+        self.order = order
+
+    def move_cursor(self, rows: int) -> bool:
+        """Move as far as there are rows; tell whether the cursor is on one."""
+        if self.cursor not in self.order:
+            return False
+        at = self.order.index(self.cursor) + rows
+        self.cursor = self.order[min(max(at, 0), len(self.order) - 1)]
+        return True
 
 
 KEYED: list[type] = []
