@@ -21,9 +21,6 @@ from support.patience import PATIENT
 from support.service_files import TRANSFERS
 
 Run = Callable[..., Answer]
-FILE = f'origin = "https://api.calls.test"\n{TRANSFERS}'
-
-
 SLOW = """
 origin = "http://127.0.0.1:{port}"
 allow_http = true
@@ -37,13 +34,10 @@ scope = "read:calendar"
 
 @pytest.fixture
 def service(broker: Broker, av: Run) -> Iterator[str]:
-    folder = broker.home / "services"
-    folder.mkdir(exist_ok=True)
-    path = folder / "held.toml"
-    path.write_text(FILE)
-    assert av("services", "show", "held", "--json").code == 0  # read by now
-    yield "held"
-    path.unlink()
+    text = f'origin = "https://api.calls.test"\n{TRANSFERS}'
+    with broker.service("held", text):
+        assert av("services", "show", "held", "--json").code == 0  # read by now
+        yield "held"
 
 
 def test_a_held_call_is_listed_shown_and_cut(
@@ -152,12 +146,10 @@ def test_a_revocation_says_how_many_calls_it_cut(
     token = agent.ask("read:calendar", {})["access_token"]
     with socket.create_server(("127.0.0.1", 0)) as upstream:
         upstream.settimeout(PATIENT)
-        path = broker.home / "services" / "slow.toml"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(SLOW.format(port=upstream.getsockname()[1]))
-        assert av("services", "show", "slow", "--json").code == 0
+        text = SLOW.format(port=upstream.getsockname()[1])
         connection = HTTPConnection(urlsplit(broker.url).netloc, timeout=PATIENT)
-        with closing(connection):
+        with broker.service("slow", text), closing(connection):
+            assert av("services", "show", "slow", "--json").code == 0
             headers = {"Authorization": f"Bearer {token}"}
             connection.request("GET", "/gw/slow/x", headers=headers)
             reached, _ = upstream.accept()
@@ -166,4 +158,3 @@ def test_a_revocation_says_how_many_calls_it_cut(
                 answer = av("agents", "revoke", agent.id, "--reason", "test")
                 assert "1 call cut in flight, of which the service had 1" in answer.out
                 assert connection.getresponse().status == 401
-        path.unlink()

@@ -242,15 +242,12 @@ def test_a_run_for_one_service_reaches_no_other(
     behind: Run, broker: Broker, site: Site
 ) -> None:
     """What --service leaves out has no base URL, and does not open at the proxy."""
-    (broker.home / "services" / "elsewhere.toml").write_text(
-        'origin = "https://elsewhere.test"\n'
-    )
     line = ("sh", "-c", f"env; curl -sS {site.url}/data.json")
-    answer = behind(*line, options=("--service", "elsewhere"))
+    with broker.service("elsewhere", 'origin = "https://elsewhere.test"\n'):
+        answer = behind(*line, options=("--service", "elsewhere"))
     assert "ELSEWHERE_BASE_URL" in answer.out, answer
     assert "MY_SITE_BASE_URL" not in answer.out
     assert told(answer) == "0 calls, 0 held, 1 refused"
-    (broker.home / "services" / "elsewhere.toml").unlink()
     answer = behind("true", options=("--service", "nosuch"))
     assert (answer.code, "nosuch" in answer.err) == (4, True)
 

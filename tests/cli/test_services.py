@@ -22,12 +22,8 @@ secret = "stripe-cli"
 @pytest.fixture
 def stripe(broker: Broker) -> Iterator[Path]:
     """A service file in the home of the running broker, which reads it when asked."""
-    folder = broker.home / "services"
-    folder.mkdir(exist_ok=True)
-    path = folder / "stripe.toml"
-    path.write_text(FILE)
-    yield path
-    path.unlink()
+    with broker.service("stripe", FILE) as path:
+        yield path
 
 
 def test_a_request_is_tried_and_not_sent(

@@ -83,6 +83,15 @@ class Broker:
     def env(self) -> dict[str, str]:
         return plain_environment(AGENTVAULT_HOME=str(self.home))
 
+    @contextmanager
+    def service(self, name: str, text: str) -> Iterator[Path]:
+        """Have a service file in the home, which the broker reads when asked."""
+        path = self.home / "services" / f"{name}.toml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        yield path
+        path.unlink()
+
 
 @dataclass
 class Agent:
