@@ -249,11 +249,14 @@ class Admission:
         permit = permit._replace(
             request=permit.request._replace(call=call.describe(body))
         )
-        answer = await escalate(broker, permit.request, permit.verdict)
+        answer = await escalate(
+            broker,
+            permit.request,
+            permit.verdict,
+            held=lambda stepup_id: self._calls.keep_body(stepup_id, body),
+        )
         if isinstance(answer, Denied):
             raise denial(answer)
-        if answer.stepup.status.open:
-            self._calls.keep_body(answer.stepup.id, body)
         call.decision_id, call.stepup_id = answer.decision_id, answer.stepup.id
         wait = WAIT if call.wait is None else call.wait
         if self._calls.held_of(call.caller.agent.id) >= MOST_HELD:

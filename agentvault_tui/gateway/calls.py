@@ -184,8 +184,8 @@ class Calls:
         """Told of each request: ``calls``, ``tunnels``, ``held`` or ``refused``."""
         self._tell = tell
         self._open: dict[str, Call] = {}
-        self._counts: Counter[AgentId] = Counter()
-        """How many of each agent are open."""
+        self._counts: Counter[tuple[AgentId, EventType]] = Counter()
+        """How many of each agent are open, by the type of their result."""
         self._changed: dict[str, Call] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._bodies: dict[StepUpId, bytes] = {}
@@ -211,16 +211,16 @@ class Calls:
 
     def _enter(self, call: Call) -> None:
         self._open[call.id] = call
-        self._counts[call.caller.agent.id] += 1
+        self._counts[call.caller.agent.id, call.result] += 1
 
     def _leave(self, call: Call) -> bool:
         """Forget a call; tell whether it was open."""
         if self._open.pop(call.id, None) is None:
             return False
-        agent_id = call.caller.agent.id
-        self._counts[agent_id] -= 1
-        if not self._counts[agent_id]:
-            del self._counts[agent_id]
+        key = call.caller.agent.id, call.result
+        self._counts[key] -= 1
+        if not self._counts[key]:
+            del self._counts[key]
         return True
 
     # Held
@@ -282,36 +282,25 @@ class Calls:
         call.decision_id = request.decision_id
         if overtaken := self._overtaken(call, permit):
             raise await self.denied(request, overtaken, permit.verdict)
-        if self._counts[agent.id] >= MOST_OPEN:
+        if self._counts[agent.id, call.result] >= MOST_OPEN:
             raise await self.denied(request, too_many(), permit.verdict)
         reason = "stepup_approved" if call.stepup_id else permit.verdict.reason
         draft = decision(broker, request, Outcome.ALLOWED, reason, permit.verdict)
         if call.stepup_id:
             draft.detail["stepup_id"] = call.stepup_id
-        call.attempt_seq = broker.ledger.head.seq
-        self._enter(call)
         spent = True
-        try:
+        with self._recording_attempt(call):
             if permit.spends is None:
                 await broker.record(draft)
             else:
                 spent = await spend_token(broker, agent, permit.spends, draft)
-        except BaseException as error:
-            self._leave(call)
-            if isinstance(error, LedgerError):
-                raise unavailable(error) from None
-            raise
         if not spent:
             self._leave(call)
             status, code = (403, "already_used") if call.stepup_id else (401, _GONE)
             text = "This was good for one action, which was taken. Ask again."
             refusal = CallRefusedError(status, code, code, text)
             raise await self.denied(request, refusal, permit.verdict)
-        self.observe(call.caller, "calls")
-        self._note(call)
-        if call.cut is not None:
-            self.end(call, "cut")
-            call.check()
+        self._begun(call, "calls")
 
     async def begin_tunnel(self, call: Call) -> None:
         """Record that a tunnel opens, which no policy decides about; see `begin`.
@@ -334,16 +323,25 @@ class Calls:
             decision_id=decision_id,
             detail=dict(call.detail),
         )
-        call.attempt_seq = broker.ledger.head.seq
-        self._open[call.id] = call
-        try:
+        with self._recording_attempt(call):
             await broker.record(draft)
+        self._begun(call, "tunnels")
+
+    @contextlib.contextmanager
+    def _recording_attempt(self, call: Call) -> Iterator[None]:
+        """Let *call* be cut from now on; forget it where its record fails."""
+        call.attempt_seq = self._broker.ledger.head.seq
+        self._enter(call)
+        try:
+            yield
         except BaseException as error:
-            self._open.pop(call.id, None)
+            self._leave(call)
             if isinstance(error, LedgerError):
                 raise unavailable(error) from None
             raise
-        self.observe(call.caller, "tunnels")
+
+    def _begun(self, call: Call, kind: str) -> None:
+        self.observe(call.caller, kind)
         self._note(call)
         if call.cut is not None:
             self.end(call, "cut")

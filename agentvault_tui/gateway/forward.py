@@ -423,6 +423,7 @@ def _stream(
         return known or (b"" if body.length == 0 else None)
 
     async def streamed() -> AsyncIterator[bytes]:
+        """Yield the body as it comes; know its digest at the end."""
         digest, loop = hashlib.sha256(), asyncio.get_running_loop()
         try:
             async for piece in body.pieces():

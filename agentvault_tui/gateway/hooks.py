@@ -44,6 +44,7 @@ def routes(
     """Return the route that hooks ask at."""
 
     async def hook(request: Request) -> HookInfo:
+        """Decide one tool call, or leave it to the gateway where that decides it."""
         asked = await body_of(request, HookRequest, deep=True)
         host = request.path_params["host"]
         agent = _agent(broker, asked.agent)

@@ -58,10 +58,7 @@ class CommandRun:
     news: asyncio.Event = field(default_factory=asyncio.Event)
     """Set where whoever waits should look again."""
     counts: Counter[str] = field(default_factory=Counter)
-
-    def count(self, kind: str) -> None:
-        """Count a request: of ``calls``, ``held``, ``refused`` or ``tunnels``."""
-        self.counts[kind] += 1
+    """Its requests: ``calls``, ``held``, ``refused`` and ``tunnels``."""
 
 
 class Runs:
@@ -86,7 +83,7 @@ class Runs:
         """Count a request, where its token is one of a run."""
         run = self._by_token.get(caller.token.sha256)
         if run is not None:
-            run.count(kind)
+            run.counts[kind] += 1
 
     def get(self, run_id: str) -> CommandRun:
         """Return a run, also one that has ended and was not asked about since.

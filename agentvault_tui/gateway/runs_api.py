@@ -31,6 +31,7 @@ def routes(
     """Return the routes that `agentvault run` asks at; *look* reads changed files."""
 
     async def start(request: Request) -> RunInfo:
+        """Start a run for an operator who may give its agent a token."""
         asked = await body_of(request, RunRequest)
         operator = await authority.actor(
             operator_of(request), Need.GIVE, f"run as {asked.agent_id}"

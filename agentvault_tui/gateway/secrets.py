@@ -240,6 +240,7 @@ class Secrets:
         current, following = keys / "secrets.key", keys / "secrets-next.key"
 
         def write() -> None:
+            """Put key and secrets in place so that a crash leaves a key that opens."""
             stopped = _key_file(following)
             if stopped is not None and stopped.key_id == old.key_id:
                 following.replace(current)  # what a rotation before did not get to

@@ -30,6 +30,7 @@ class Service(asyncio.Protocol):
         self.tasks: set[asyncio.Task[None]] = set()
 
     def data_received(self, data: bytes) -> None:
+        """Answer each request that is here whole."""
         self.buffer += data
         while (end := self.buffer.find(b"\r\n\r\n")) >= 0:
             head = self.buffer[:end]

@@ -21,7 +21,7 @@ from agentvault_tui.broker.usecases.revoke import (
 from agentvault_tui.gateway import calls as calls_module
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import verify_ledger
-from agentvault_tui.model import Agent
+from agentvault_tui.model import Agent, Draft
 
 BEARER = '[credential]\nkind = "bearer"\nsecret = "key"\n'
 ROUTES = """
@@ -338,7 +338,7 @@ async def test_waiting_ends_by_what_the_agent_prefers(stand: Stand, token: str) 
         json=PAY,
     )
     assert reply.json()["error"] == "insufficient_user_authentication"
-    stepup = await stand.pending()
+    (stepup,) = stand.bench.broker.stepups.open()
     await stand.approve(stepup.id)
     reply = await stand.client.post(
         "/gw/api/transfers/a",
@@ -576,6 +576,24 @@ async def test_a_held_body_is_shown_byte_for_byte(stand: Stand, token: str) -> N
     shown = (await stand.bench.read(f"/api/agents/stepup/{one}/body")).json()
     assert shown["base64"] is None
     assert (await stand.bench.read("/api/calls")).json() == {"calls": []}
+
+
+async def test_a_step_up_is_never_seen_without_its_body(
+    stand: Stand, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can be read from the moment on at which the step-up is in the lists."""
+    broker, shown = stand.bench.broker, []
+    record = broker.record
+
+    async def recorded(*drafts: Draft, **more: Any) -> Any:
+        for stepup in broker.registry.stepups.open():
+            path = f"/api/agents/stepup/{stepup.id}/body"
+            shown.append((await stand.bench.read(path)).json()["base64"])
+        return await record(*drafts, **more)
+
+    monkeypatch.setattr(broker, "record", recorded)
+    await held(stand, token)
+    assert [json.loads(base64.b64decode(body)) for body in shown] == [PAY]
 
 
 async def test_an_agent_that_floods_is_not_decided_about(

@@ -20,6 +20,7 @@ from support.web_kit import read_all
 
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
 from agentvault_tui.errors import LedgerUnwritableError, SettingsError
+from agentvault_tui.gateway import calls as calls_module
 from agentvault_tui.gateway import proxy as proxy_module
 from agentvault_tui.gateway import tunnel as tunnel_module
 from agentvault_tui.home import Home
@@ -490,6 +491,21 @@ async def test_a_host_that_may_be_passed_to_gets_an_opaque_tunnel(
     assert said == {"host": "localhost", "bytes_in": 300_006, "bytes_out": 300_000}
     assert (tunnel.detail["bytes"], tunnel.detail["ended"]) == (600_006, "done")
     assert tunnel.detail["ms"] is not None
+
+
+async def test_tunnels_that_ended_make_no_room_for_calls(
+    proxied: Proxied,
+    passing: Callable[..., None],
+    echo: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They do not count among the calls that an agent may have open."""
+    passing(PassThrough("localhost", allow_private=True))
+    _, _, writer = await proxied.connect(f"localhost:{echo}")
+    writer.close()
+    await proxied.stand.settled()
+    monkeypatch.setattr(calls_module, "MOST_OPEN", 0)
+    assert (await proxied.ask(get())).startswith(b"HTTP/1.1 503")
 
 
 async def test_a_passed_host_that_resolves_to_this_machine_is_not_reached(

@@ -225,10 +225,9 @@ class Stand:
 
     async def pending(self) -> StepUp:
         """Wait for a call to be held, and return its step-up."""
-        broker, calls = self.bench.broker, self.gateway.calls
-        waiting = broker.stepups.open
-        await self.bench.until(lambda: any(calls.body_of(s.id) for s in waiting()))
-        return waiting()[0]
+        calls = self.gateway.calls
+        await self.bench.until(lambda: any(call.state == "held" for call in calls))
+        return self.bench.broker.stepups.open()[0]
 
     async def records(self) -> list[tuple[str, str]]:
         """Return type and outcome, or end, of the gateway's events."""

@@ -67,7 +67,7 @@ async def evaluate(
         wait: seconds to wait for a person where one has to decide.
         gone: done when nobody waits for the answer any more: nothing is spent then.
         call: the call that a person decides about; see `StepUp.request_json`.
-        held: called with the step-up that holds it, before anybody waits.
+        held: called with the step-up that holds it; see `escalate`.
 
     Returns:
         the answer; after a person's no, `Denied` with the decision that was held.
@@ -146,10 +146,7 @@ async def _decide(
         case Outcome.ESCALATED:
             if stepup := _approved(broker, request):
                 return await _spend(broker, request, verdict, stepup)
-            answer = await escalate(broker, request, verdict)
-            if isinstance(answer, Escalated) and answer.stepup.status.open:
-                held(answer.stepup.id)
-            return answer
+            return await escalate(broker, request, verdict, held=held)
 
 
 def _approved(broker: Broker, request: Request) -> StepUp | None:

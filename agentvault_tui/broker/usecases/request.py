@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -353,7 +353,11 @@ async def deny(
 
 
 async def escalate(
-    broker: Broker, request: Request, verdict: Verdict
+    broker: Broker,
+    request: Request,
+    verdict: Verdict,
+    *,
+    held: Callable[[StepUpId], None] = lambda _: None,
 ) -> Escalated | Denied:
     """Hold the request for a person, or say why not: record either, and return it.
 
@@ -361,6 +365,7 @@ async def escalate(
         broker: the broker.
         request: what waits, about one scope.
         verdict: policy's answer.
+        held: called with the step-up before anybody can see or decide it.
 
     Returns:
         the step-up, or a denial: too many wait, or the agent has to wait.
@@ -373,6 +378,7 @@ async def escalate(
     ]
     for stepup in waiting:
         if is_same(stepup, request):
+            held(stepup.id)
             return await _collapse(broker, request, verdict, stepup)
     if wait := registry.stepups.cooldowns.remaining(request.agent.id):
         message = (
@@ -387,12 +393,15 @@ async def escalate(
             f"the most there may be is {limit}. Wait for one to be decided."
         )
         return await deny(broker, request, "too_many_pending", message, verdict)
-    return await _hold(broker, request, verdict)
-
-
-async def _hold(broker: Broker, request: Request, verdict: Verdict) -> Escalated:
-    """Create the step-up, in memory first so that an identical one finds it."""
     stepup = _new_stepup(broker, request, verdict)
+    held(stepup.id)
+    return await _hold(broker, request, verdict, stepup)
+
+
+async def _hold(
+    broker: Broker, request: Request, verdict: Verdict, stepup: StepUp
+) -> Escalated:
+    """Record the step-up, in memory first so that an identical one finds it."""
     broker.stepups.put(stepup)
     draft = decision(broker, request, Outcome.ESCALATED, verdict.reason, verdict)
     draft.detail["stepup_id"] = stepup.id

@@ -24,7 +24,7 @@ class McpSession:
     """Of MCP, as it was agreed."""
     upstream: str | None
     """The server's own name of it, where that is reached by URL and names one."""
-    running: dict[object, Callable[[], None]] = field(default_factory=dict)
+    running: dict[object, Callable[[], object]] = field(default_factory=dict)
     """What stops a request that is under way, by its id."""
 
 

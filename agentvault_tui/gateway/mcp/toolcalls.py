@@ -173,15 +173,11 @@ class McpCalls:
         """Decide about a call, record it, send it once, and record its result."""
         permit = await self._admission.permit(call)
         await self._calls.begin(call, permit)
-
-        def stop(task: asyncio.Task[Any]) -> None:
-            task.cancel()
-
         session = asked.session
         running = asyncio.current_task()
         key = msgspec.json.decode(asked.message.id or b"null")
         if session is not None and running is not None:
-            session.running[key] = lambda: stop(running)
+            session.running[key] = running.cancel
         try:
             told = await self._relay.send(asked, call)
             call.check()
