@@ -245,7 +245,6 @@ class Admission:
         """Hold *call* for a person, and let it go out if they approve in time."""
         broker = self._broker
         body = await self._body(call)
-        self._calls.check_room(len(body))
         permit = permit._replace(
             request=permit.request._replace(call=call.describe(body))
         )
@@ -253,7 +252,7 @@ class Admission:
             broker,
             permit.request,
             permit.verdict,
-            held=lambda stepup_id: self._calls.keep_body(stepup_id, body),
+            held=lambda one: self._calls.keep_body(call.caller.agent.id, one, body),
         )
         if isinstance(answer, Denied):
             raise denial(answer)

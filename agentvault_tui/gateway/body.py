@@ -17,8 +17,11 @@ STREAM_CAP: Final = 2**30
 """Bytes of a body that nobody reads on the way."""
 ALL_BODIES: Final = 256 * 2**20
 """Bytes of all bodies that are in memory whole, or on their way there."""
-AGENTS_BODIES: Final = 64 * 2**20
-"""Those of one agent: it shuts nobody out."""
+SHARE: Final = 4
+"""An agent may have as much as a quarter of what is free, so that colluding ones leave
+some to others (Choudhury and Hahne, 1998, dynamic queue thresholds)."""
+ALWAYS: Final = 256 * 2**10
+"""Bytes that each agent may have in any case."""
 
 
 class BodyRoom:
@@ -29,13 +32,23 @@ class BodyRoom:
         self._taken: Counter[AgentId] = Counter()
 
     def take(self, agent_id: AgentId, size: int) -> None:
-        """Count *size* more bytes.
+        """Count *size* more bytes, to be given back also where they are refused.
 
         Raises:
             CallRefusedError: 503, where there is no room for them.
         """
         self._taken[agent_id] += size
-        if self._taken[agent_id] > AGENTS_BODIES or self._taken.total() > ALL_BODIES:
+        self.check(agent_id)
+
+    def check(self, agent_id: AgentId, size: int = 0) -> None:
+        """See that *size* more bytes of an agent fit.
+
+        Raises:
+            CallRefusedError: 503; they do not.
+        """
+        own = self._taken[agent_id] + size
+        free = ALL_BODIES - self._taken.total() - size
+        if own > max(free / SHARE, ALWAYS):
             raise crowded()
 
     @contextmanager

@@ -22,9 +22,9 @@ from agentvault_tui.broker.usecases.request import (
 )
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import LedgerError, NotFoundError
+from agentvault_tui.gateway.body import BodyRoom
 from agentvault_tui.gateway.refusals import (
     CallRefusedError,
-    crowded,
     scope_taken,
     too_many,
     unauthorized,
@@ -51,8 +51,7 @@ log = logging.getLogger("agentvault.calls")
 
 MOST_OPEN: Final = 256
 """Calls of one agent at once, held ones too: slow ones take no service from others."""
-HELD_BYTES: Final = 256 * 2**20
-"""Of all bodies that wait for a person."""
+MOVED: Final = "The service's file changed while this was decided. Ask again."
 _GONE: Final = "invalid_token"
 _SETTLED: Final = "gateway_settled"
 """The event from which on attempts may have no result, in the ledger's small values."""
@@ -86,6 +85,8 @@ class Call:
     """Returns the request that *body* makes, as `StepUp.request_json` has it."""
     gone: asyncio.Future[None]
     """Done when whoever asks is gone."""
+    in_force: Callable[[], bool]
+    """Tells whether the file that it was read by still says the same."""
     wait: float | None = None
     """Seconds to wait for a person; 0 not at all; None where the agent did not say."""
     retry: str | None = None
@@ -188,8 +189,10 @@ class Calls:
         """How many of each agent are open, by the type of their result."""
         self._changed: dict[str, Call] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._bodies: dict[StepUpId, bytes] = {}
+        self._bodies: dict[StepUpId, tuple[AgentId, bytes]] = {}
         """Of held calls, until they are decided."""
+        self.room = BodyRoom()
+        """Counts these."""
         self._unrecorded: deque[Draft] = deque()
         """Results that the ledger could not take yet."""
         self._recording: set[asyncio.Future[Any]] = set()
@@ -252,22 +255,21 @@ class Calls:
             for call in self._open.values()
         )
 
-    def check_room(self, size: int) -> None:
-        """See that a body of *size* bytes can wait for a person.
+    def keep_body(self, agent_id: AgentId, stepup_id: StepUpId, body: bytes) -> None:
+        """Keep what a person decides about until they have.
 
         Raises:
             CallRefusedError: 503, where too much waits already.
         """
-        if sum(map(len, self._bodies.values())) + size > HELD_BYTES:
-            raise crowded()
-
-    def keep_body(self, stepup_id: StepUpId, body: bytes) -> None:
-        """Keep what a person decides about until they have."""
-        self._bodies[stepup_id] = body
+        if stepup_id in self._bodies:
+            return
+        self.room.check(agent_id, len(body))
+        self.room.take(agent_id, len(body))
+        self._bodies[stepup_id] = agent_id, body
 
     def body_of(self, stepup_id: str) -> bytes | None:
         """Return the body that waits for a person, if it is still in memory."""
-        return self._bodies.get(StepUpId(stepup_id))
+        return self._bodies.get(StepUpId(stepup_id), (None, None))[1]
 
     # Out and back
 
@@ -356,6 +358,8 @@ class Calls:
                 return unauthorized(*why)
             if call.action.action not in registry.agent(agent.id).scopes:
                 return scope_taken()
+        if not call.in_force():
+            return CallRefusedError(403, "access_denied", "service_changed", MOVED)
         if permit.verdict.policy_version != broker.policy.version:
             now = broker.policy.decide(registry.agent(agent.id), call.action)
             if now.outcome.strictness > permit.verdict.outcome.strictness:
@@ -505,7 +509,8 @@ class Calls:
         for stepup_id in list(self._bodies):
             stepup = self._broker.stepups.find(stepup_id)
             if stepup is None or not stepup.status.open:
-                del self._bodies[stepup_id]
+                agent_id, body = self._bodies.pop(stepup_id)
+                self.room.give_back(agent_id, len(body))
         while self._unrecorded:
             await self._broker.record(self._unrecorded[0])
             self._unrecorded.popleft()

@@ -25,6 +25,10 @@ class _Digested(Protocol):
     """What a file was parsed to; it knows which bytes those were."""
 
     @property
+    def name(self) -> str:
+        """The file's name, without ``.toml``."""
+
+    @property
     def sha256(self) -> str:
         """The SHA-256 of the file, in hexadecimal."""
 
@@ -112,6 +116,11 @@ class ConfigFolder(Generic[_ItemT]):
     def get(self, name: str) -> _ItemT | None:
         """Return the item called *name*, or nothing."""
         return self._items.get(name)
+
+    def has(self, item: _ItemT) -> bool:
+        """Tell whether the file of *item* is in force as *item* was read from it."""
+        now = self.get(item.name)
+        return now is not None and now.sha256 == item.sha256
 
     def __iter__(self) -> Iterator[_ItemT]:
         return iter(list(self._items.values()))

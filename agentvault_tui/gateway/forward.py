@@ -21,7 +21,7 @@ from agentvault_tui.gateway.credentials import Credentials, Shown, take_token
 from agentvault_tui.gateway.echo import Echo
 from agentvault_tui.gateway.refusals import CallRefusedError, too_large
 from agentvault_tui.gateway.routes import OVERRIDES, action_of, match
-from agentvault_tui.gateway.services import Service, UpstreamCredential
+from agentvault_tui.gateway.services import Service, Services, UpstreamCredential
 from agentvault_tui.gateway.target import Target, parse_target
 from agentvault_tui.gateway.upstream import (
     HOP_BY_HOP,
@@ -127,7 +127,7 @@ class Forwarder:
         self,
         calls: Calls,
         admission: Admission,
-        services: Callable[[str], Service | None],
+        services: Services,
         credentials: Credentials,
         upstream: Callable[[Service, AgentId | None], Upstream],
     ) -> None:
@@ -136,7 +136,7 @@ class Forwarder:
         Args:
             calls: records them, and cuts them.
             admission: decides about them.
-            services: returns the service of that name.
+            services: those in force.
             credentials: what is attached.
             upstream: returns how a service is reached, for one agent where its
                 credential is that agent's own.
@@ -159,7 +159,7 @@ class Forwarder:
             CallRefusedError: what the agent is told instead.
             ClientGoneError: nobody waits for an answer.
         """
-        service = self._services(incoming.service)
+        service = self._services.get(incoming.service)
         credential = service.credential if service else None
         shown = take_token(incoming.headers, incoming.raw_target, credential)
         path, _, query = shown.raw_target.partition(b"?")
@@ -248,8 +248,11 @@ class Forwarder:
             action=action,
             detail=detail,
             read=body.whole,
-            describe=lambda content: _request(incoming.method, url, outgoing, content),
+            describe=lambda content: _request(
+                incoming.method, url, outgoing, content, service.sha256
+            ),
             gone=incoming.gone,
+            in_force=lambda: self._services.has(service),
             wait=preference(said.get(b"prefer")),
             retry=_text(said.get(b"agentvault-request")),
         )
@@ -509,9 +512,17 @@ def _text(value: bytes | None) -> str | None:
 
 
 def _request(
-    method: str, url: str, headers: list[tuple[str, str]], content: bytes
+    method: str,
+    url: str,
+    headers: list[tuple[str, str]],
+    content: bytes,
+    configuration: str,
 ) -> str:
-    """Return what a person decides about, and nothing that a retry may change."""
+    """Return what a person decides about, and nothing that a retry may change.
+
+    With the SHA-256 of the service's file: an approval is for the credential and the
+    certificate authorities that were in force, too.
+    """
     named = {
         name: value
         for name, value in sorted(headers)
@@ -524,5 +535,6 @@ def _request(
             "headers": named,
             "body_sha256": hashlib.sha256(content).hexdigest(),
             "body_bytes": len(content),
+            "configuration_sha256": configuration,
         }
     )

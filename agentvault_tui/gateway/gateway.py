@@ -67,7 +67,7 @@ class Gateway:
         self.forwarder = Forwarder(
             self.calls,
             self.admission,
-            self.services.get,
+            self.services,
             self.credentials,
             self.upstream,
         )

@@ -28,7 +28,7 @@ from agentvault_tui.gateway.mcp.messages import canonical
 from agentvault_tui.gateway.mcp.servers import McpServer, McpServers
 from agentvault_tui.gateway.refusals import CallRefusedError
 from agentvault_tui.gateway.tools import ToolCall, ToolMaps, UnmatchedToolError
-from agentvault_tui.model import Action, Agent, Outcome
+from agentvault_tui.model import Action, Agent, AgentId, Outcome
 from agentvault_tui.operator_api.access import HookInfo, HookRequest
 from agentvault_tui.operator_api.calls import HOOK
 from agentvault_tui.text import visible
@@ -61,7 +61,7 @@ def routes(
                 # The gateway decides, holds and records the call itself.
                 return HookInfo(outcome="allowed", reason=_BEHIND, message=_DECIDES)
             if outcome is Outcome.ESCALATED:
-                refusal = _unshown(asked, body, calls)
+                refusal = _unshown(asked, body, agent.id, calls)
         about = {
             "host": host,
             "tool": asked.tool,
@@ -80,7 +80,7 @@ def routes(
                 wait=wait,
                 gone=gone,
                 call=_described(host, asked.tool, body, digest),
-                held=lambda stepup_id: calls.keep_body(stepup_id, body),
+                held=lambda stepup_id: calls.keep_body(agent.id, stepup_id, body),
             )
         finally:
             gone.cancel()
@@ -146,7 +146,9 @@ def _action(
     return replace(action, reason=asked.reason or None), None
 
 
-def _unshown(asked: HookRequest, body: bytes, calls: Calls) -> tuple[str, str] | None:
+def _unshown(
+    asked: HookRequest, body: bytes, agent_id: AgentId, calls: Calls
+) -> tuple[str, str] | None:
     """Return why no person can be asked, who has to be shown every argument."""
     if asked.omitted or asked.arguments_sha256:
         text = (
@@ -155,7 +157,7 @@ def _unshown(asked: HookRequest, body: bytes, calls: Calls) -> tuple[str, str] |
         )
         return "unclear_call", text
     try:
-        calls.check_room(len(body))
+        calls.room.check(agent_id, len(body))
     except CallRefusedError as error:
         return error.reason, error.text
     return None

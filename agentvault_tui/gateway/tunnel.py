@@ -36,6 +36,7 @@ def tunnel_call(caller: Caller, host: str, port: int) -> Call:
         read=unread,
         describe=lambda _: "",
         gone=asyncio.get_running_loop().create_future(),
+        in_force=lambda: True,
         result=EventType.GATEWAY_TUNNEL,
     )
 

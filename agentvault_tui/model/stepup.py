@@ -110,7 +110,8 @@ class StepUp:
     """Of the provider whose token is asked for; else a token of our own is."""
     request_json: str | None = None
     """The HTTP request a held call would send, without its credential, as JSON text:
-    ``method``, ``url``, ``headers``, ``body_sha256``, ``body_bytes``."""
+    ``method``, ``url``, ``headers``, ``body_sha256``, ``body_bytes``, and
+    ``configuration_sha256`` of the file that says where it goes."""
 
     evaluation: bool = False
     """Whether it was asked by an evaluation: the same one spends the approval."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 
-from agentvault_tui.gateway.body import AGENTS_BODIES, BODY_CAP, Body, BodyRoom
+from agentvault_tui.gateway.body import ALL_BODIES, ALWAYS, BODY_CAP, Body, BodyRoom
 from agentvault_tui.gateway.refusals import CallRefusedError
 from agentvault_tui.model import AgentId
 
@@ -30,10 +31,10 @@ def body(room: BodyRoom, size: int, agent: AgentId = ONE, *, said: bool = True) 
 async def test_one_agents_bodies_leave_room_for_others() -> None:
     """Past its share an agent is 503; another one is not, and closing gives it back."""
     room = BodyRoom()
-    held = [body(room, 8 * 2**20) for _ in range(AGENTS_BODIES // 2**23)]
+    held = [body(room, 8 * 2**20) for _ in range(6)]
     for one in held:
         await one.whole()
-    late = body(room, 2**20)
+    late = body(room, 2**22)
     with pytest.raises(CallRefusedError) as refused:
         await late.whole()
     late.close()
@@ -42,6 +43,21 @@ async def test_one_agents_bodies_leave_room_for_others() -> None:
     held[0].close()
     held[0].close()
     await body(room, 2**23).whole()
+
+
+def test_agents_that_fill_what_they_may_leave_some_to_the_next() -> None:
+    """A few leave megabytes; a hundred shut nobody out of a small body."""
+    room = BodyRoom()
+    for number in range(100):
+        if number == 8:
+            room.check(AgentId("agt_late"), 8 * 2**20)
+        agent = AgentId(f"agt_{number}")
+        with suppress(CallRefusedError):
+            while True:
+                room.check(agent, 2**16)
+                room.take(agent, 2**16)
+    room.take(AgentId("agt_late"), ALWAYS)
+    assert room._taken.total() <= ALL_BODIES + 100 * ALWAYS
 
 
 @pytest.mark.parametrize("said", [True, False])

@@ -265,6 +265,37 @@ async def test_a_retry_is_answered_by_how_its_step_up_stands(
     assert len(stand.upstream.received) == 1
 
 
+@pytest.mark.parametrize("change", ["origin", "credential", "gone"])
+async def test_a_changed_service_file_voids_an_approval(
+    stand: Stand, token: str, change: str
+) -> None:
+    """What was approved goes to the place and with the credential of then, or nowhere:
+    neither a retry nor a call that waits is sent after an edit."""
+    one = (await held(stand, token))["auth_req_id"]
+    waiting = asyncio.create_task(
+        stand.client.post("/gw/api/transfers/acct_2", headers=bearer(token), json=PAY)
+    )
+    await stand.pending()
+    (two,) = (s.id for s in stand.bench.broker.stepups.open() if s.id != one)
+    await stand.approve(one)
+    await stand.secret("other", "another-secret-value")
+    if change == "origin":
+        place = f"http://localhost:{stand.upstream.port}"
+        await stand.service(BEARER + ROUTES, origin=place)
+    elif change == "credential":
+        await stand.service(BEARER.replace("key", "other") + ROUTES)
+    else:
+        (stand.bench.home.config / "services" / "api.toml").unlink()
+        await stand.gateway.look()
+    await stand.approve(two)
+    reply = await waiting
+    assert (reply.status_code, reply.json()["reason"]) == (403, "service_changed")
+    reply = await again(stand, token, one)
+    wanted = "unknown_service" if change == "gone" else "digest_mismatch"
+    assert reply.json()["error"] == wanted
+    assert stand.upstream.received == []
+
+
 async def test_a_foreign_or_unknown_step_up_spends_nothing(
     stand: Stand, token: str
 ) -> None:

@@ -101,7 +101,7 @@ class McpApp:
         self._servers = servers
         self._processes = processes
         self._relay = McpRelay(broker, calls, processes, credentials, upstream)
-        self._calls = McpCalls(broker, calls, admission, self._relay)
+        self._calls = McpCalls(broker, calls, admission, self._relay, servers)
         self._sessions = McpSessions()
         self._room = BodyRoom()
         self._at_once: dict[str, tuple[McpServer, float, list[str]]] = {}
@@ -210,6 +210,8 @@ class McpApp:
             body = await _read(receive, BODY_CAP, take)
             try:
                 writer.message = message = read_message(body)
+                if not self._servers.has(server):  # changed while the body came
+                    raise _refusal(503, "temporarily_unavailable", _CHANGED)
                 version = _version(message, shown.headers, session)
                 await self._dispatch(
                     AskedMessage(
@@ -494,6 +496,7 @@ def _serves(server: McpServer, method: str) -> bool:
 
 
 _NO_SERVER: Final = "there is no MCP server of that name"
+_CHANGED: Final = "the server's file was changed meanwhile: send it again"
 _WRONG_METHOD: Final = "send POST; nothing is told here unasked"
 _ALLOW: Final = (b"allow", b"POST, DELETE")
 

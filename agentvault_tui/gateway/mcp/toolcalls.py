@@ -29,7 +29,7 @@ from agentvault_tui.gateway.mcp.messages import (
     status_of,
 )
 from agentvault_tui.gateway.mcp.relay import AskedMessage, McpRelay
-from agentvault_tui.gateway.mcp.servers import arguments_of
+from agentvault_tui.gateway.mcp.servers import McpServers, arguments_of
 from agentvault_tui.gateway.mcp.streamable import SessionGoneError
 from agentvault_tui.gateway.refusals import CallRefusedError
 from agentvault_tui.gateway.tools import UnmatchedToolError
@@ -43,13 +43,19 @@ class McpCalls:
     """The calls of tools of MCP servers, each a call of the gateway's."""
 
     def __init__(
-        self, broker: Broker, calls: Calls, admission: Admission, relay: McpRelay
+        self,
+        broker: Broker,
+        calls: Calls,
+        admission: Admission,
+        relay: McpRelay,
+        servers: McpServers,
     ) -> None:
         """Take none yet; see `McpApp` for what these are."""
         self._broker = broker
         self._calls = calls
         self._admission = admission
         self._relay = relay
+        self._servers = servers
 
     async def check(self, asked: AskedMessage) -> Envelope:
         """Tell how a held call stands."""
@@ -130,7 +136,7 @@ class McpCalls:
             )
             about = Action((rule.scope,), rule.scope) if rule else _NOTHING
             await self._admission.refuse(asked.agent, refusal, about, detail)
-        described = _described(message.method, tool, detail)
+        described = _described(message.method, tool, detail, server.sha256)
 
         async def body() -> bytes:
             return held
@@ -148,6 +154,7 @@ class McpCalls:
             read=body,
             describe=lambda _: described,
             gone=asked.gone,
+            in_force=lambda: self._servers.has(server),
             wait=preference(said.get(b"prefer")),
             retry=retry.decode("latin-1") if retry else None,
             audience=asked.audience,
@@ -223,8 +230,14 @@ def _error_status(told: Envelope) -> int:
     return 200
 
 
-def _described(method: str, tool: str, detail: dict[str, Any]) -> str:
-    """Return what a person decides about, as `StepUp.request_json` has it."""
+def _described(
+    method: str, tool: str, detail: dict[str, Any], configuration: str
+) -> str:
+    """Return what a person decides about, as `StepUp.request_json` has it.
+
+    With the SHA-256 of the server's file, which says its command or URL: what is
+    approved is not sent to another program or place.
+    """
     return to_json(
         {
             "method": method,
@@ -232,5 +245,6 @@ def _described(method: str, tool: str, detail: dict[str, Any]) -> str:
             "headers": {},
             "body_sha256": detail["body_sha256"],
             "body_bytes": detail["body_bytes"],
+            "configuration_sha256": configuration,
         }
     )

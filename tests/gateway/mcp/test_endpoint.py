@@ -314,6 +314,29 @@ async def test_a_denied_call_says_so_and_why(mcp: McpStand, client: Client) -> N
     assert mcp.received() == []
 
 
+async def test_a_changed_file_of_a_server_voids_an_approval(
+    mcp: McpStand, client: Client
+) -> None:
+    """An approved call reaches no other program: neither made again nor waiting."""
+    client.extra = {"prefer": "respond-async"}
+    result = await client.call("delete_file", path="/a")
+    one = json.loads(result["content"][1]["text"])["auth_req_id"]
+    client.extra = {}
+    waiting = asyncio.create_task(client.call("delete_file", path="/b"))
+    await mcp.stand.pending()
+    (two,) = (s.id for s in mcp.stand.bench.broker.stepups.open() if s.id != one)
+    await mcp.stand.approve(one)
+    await mcp.write(TOOLS + "# another command\n")
+    await mcp.stand.approve(two)
+    assert "service_changed" in (await waiting)["content"][1]["text"]
+    client.extra = {"prefer": "respond-async"}
+    if not client.modern:
+        await client.begin()
+    again = await client.call("delete_file", path="/a")
+    assert json.loads(again["content"][1]["text"])["auth_req_id"] != one
+    assert mcp.received() == []
+
+
 async def test_nobody_learns_of_another_agents_held_call(mcp: McpStand) -> None:
     """To another agent, a call that is held is one that is not there."""
     one, two = await mcp.client("modern"), await mcp.client("legacy")
@@ -611,7 +634,8 @@ async def test_an_agents_messages_in_memory_are_bounded(
 ) -> None:
     """Past its share a message is 503, and what was read of it is let go of."""
     client = await mcp.client("modern")
-    monkeypatch.setattr(body_module, "AGENTS_BODIES", 4_000)
+    monkeypatch.setattr(body_module, "ALL_BODIES", 20_000)
+    monkeypatch.setattr(body_module, "ALWAYS", 0)
     body, headers = client.request("tools/list", None)
     large = await client.post({**body, "padding": "x" * 4_000}, headers)
     assert large.status_code == 503
