@@ -52,10 +52,17 @@ class BrokerSettings:
     """The certificate of the agents' listener: PEM, with its intermediates."""
     tls_key: str = ""
     """The certificate's private key: PEM, mode 0600, without a passphrase."""
+    metrics: str = ""
+    """Where ``GET /metrics`` is answered for Prometheus, and nothing else: loopback
+    address and port. Empty: at the operators' socket alone."""
+    metrics_by_agent: bool = False
+    """Whether metrics of decisions name the agents."""
 
     def __post_init__(self) -> None:
         """Refuse what is not a loopback address."""
         parse_listen(self.listen)
+        if self.metrics:
+            parse_listen(self.metrics)
 
     @property
     def address(self) -> tuple[str, int]:

@@ -92,8 +92,8 @@ class CallsCut(NamedTuple):
     """Of these, those whose request had reached the upstream whole."""
 
 
-class DataPlane(Protocol):
-    """The gateway, as the broker knows it: it imports nothing of it."""
+class Extension(Protocol):
+    """A room that `serve` composes with the broker, which imports nothing of it."""
 
     @property
     def warnings(self) -> list[str]:
@@ -111,6 +111,17 @@ class DataPlane(Protocol):
     def operator_routes(self, authority: Any) -> list[Route]:
         """Return what it adds to the operators' HTTP; an `Authority` says who may."""
 
+    async def aclose(self) -> None:
+        """End what is under way."""
+
+
+class DataPlane(Extension, Protocol):
+    """The gateway, as the broker knows it."""
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls are under way."""
+
     def streaming_apps(self) -> Mapping[bytes, StreamingApp]:
         """Return what it serves at the agents' listener, by the raw path's prefix."""
 
@@ -126,9 +137,6 @@ class DataPlane(Protocol):
         Returns:
             how many were cut. No byte of them reaches an upstream or an agent any more.
         """
-
-    async def aclose(self) -> None:
-        """End what is in flight."""
 
 
 @dataclass
@@ -178,6 +186,8 @@ class Broker:
     """The URL that agents reach it at, once they can."""
     gateway: DataPlane | None = None
     """Where agents act through the broker; None where it only issues tokens."""
+    watch: Extension | None = None
+    """What looks at the ledger and tells others: alerts, exports, metrics."""
     log_problem: str | None = None
     """Why the tenant's own log cannot be read now, if so."""
     kept: dict[str, str] = field(default_factory=dict)
@@ -249,6 +259,11 @@ class Broker:
         await self.record_cut(*([draft] if draft else []), changes=changes)
         if draft is not None:
             self.on_status()
+
+    @property
+    def extensions(self) -> tuple[Extension, ...]:
+        """Return the rooms that were composed with this broker."""
+        return tuple(one for one in (self.gateway, self.watch) if one is not None)
 
     @property
     def stepups(self) -> StepUps:

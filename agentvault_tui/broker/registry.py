@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right, insort
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from heapq import merge
@@ -293,6 +293,10 @@ class Registry:
     def counts(self, agent_id: AgentId) -> AgentCounts:
         """Return how the agent's requests were answered so far."""
         return self._counts.get(agent_id, _NO_COUNTS)
+
+    def all_counts(self) -> Mapping[AgentId, AgentCounts]:
+        """Return how often each agent that ever asked was answered, and how."""
+        return self._counts
 
     def count(self, event: Event) -> None:
         """Add a recorded decision to its agent's counts."""

@@ -15,7 +15,7 @@ from typing import Final
 
 from agentvault_tui import __version__
 from agentvault_tui.broker.agents_api import agents_app
-from agentvault_tui.broker.core import SYSTEM, Broker, DataPlane, PolicyState
+from agentvault_tui.broker.core import SYSTEM, Broker, DataPlane, Extension, PolicyState
 from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.recovery import record_missed, recover, take_over
@@ -189,6 +189,7 @@ def run(
     tenant: Child | None = None,
     clock: Clock | None = None,
     gateway: Callable[[Broker, Tell], DataPlane] | None = None,
+    watch: Callable[[Broker], Extension] | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT; print one JSON line on stdout when ready.
 
@@ -199,6 +200,7 @@ def run(
         tenant: the embedded tenant's process, if it was started already.
         clock: what tells the time, if not the machine.
         gateway: makes the data plane; without one the broker only issues tokens.
+        watch: makes what looks at the ledger and tells others.
 
     Returns:
         the exit code.
@@ -212,7 +214,10 @@ def run(
     home.prepare(path)
     process = None if settings.tenant.issuer else TenantProcess(home, tenant)
     clock = clock or SystemClock()
-    return run_loop(_serve(home, settings, path, process, clock, gateway=gateway))
+    composed = _serve(
+        home, settings, path, process, clock, gateway=gateway, watch=watch
+    )
+    return run_loop(composed)
 
 
 async def _serve(
@@ -223,6 +228,7 @@ async def _serve(
     clock: Clock,
     *,
     gateway: Callable[[Broker, Tell], DataPlane] | None,
+    watch: Callable[[Broker], Extension] | None,
 ) -> int:
     if files := chosen_files(home, settings.broker):
         server_context(files)  # now, before anything is opened
@@ -238,8 +244,11 @@ async def _serve(
         try:
             if gateway is not None:
                 broker.gateway = gateway(broker, feed.tell)
-                await broker.gateway.start()
-                broker.chores.append(broker.gateway.look)
+            if watch is not None:
+                broker.watch = watch(broker)
+            for extension in broker.extensions:
+                await extension.start()
+                broker.chores.append(extension.look)
             await _until(stop, broker, feed, socket)
         finally:
             await _close(broker)
@@ -346,7 +355,9 @@ async def _until(stop: asyncio.Event, broker: Broker, feed: Feed, socket: Path) 
         agents = await _agents_listener(server, broker)
         operators = RequestGuard(operators_app(broker, feed), hosts=None, shape=problem)
         await server.listen(operators, unix_socket(socket), shape=problem)
-        more = await broker.gateway.listen(server, agents) if broker.gateway else {}
+        more: dict[str, object] = {}
+        for extension in broker.extensions:
+            more |= await extension.listen(server, agents)
         await _record_start_or_stop(broker, EventType.BROKER_STARTED)
         _announce(agents, socket, broker, more)
         _freeze_objects()
@@ -408,8 +419,8 @@ async def _agents_listener(server: Server, broker: Broker) -> Listener:
 
 
 async def _close(broker: Broker) -> None:
-    if broker.gateway is not None:
-        await broker.gateway.aclose()
+    for extension in broker.extensions:
+        await extension.aclose()
     flows = list(broker.stepups.flows.values())
     for task in flows:
         task.cancel()

@@ -75,8 +75,8 @@ def warnings(broker: Broker) -> list[str]:
             f"The policy on disk cannot be put in force, the one before decides: "
             f"{broker.policy_state.problem}"
         )
-    if broker.gateway is not None:
-        found += broker.gateway.warnings
+    for extension in broker.extensions:
+        found += extension.warnings
     given_up = [s for s in broker.registry.steps() if s.status == "failed"]
     if given_up:
         found.append(

@@ -79,6 +79,7 @@ def serve(
             tenant = ending.enter_context(start_tenant(session.home))
         from agentvault_tui.broker.serve import run
         from agentvault_tui.gateway import Gateway
+        from agentvault_tui.watch import Watch
 
         if until_stdin_closes:
             threading.Thread(target=_follow_stdin, daemon=True).start()
@@ -89,7 +90,14 @@ def serve(
             from agentvault_tui.operator_api.client import remember_socket
 
             remember_socket(session.home, where)
-        return run(session.home, settings, socket=where, tenant=tenant, gateway=Gateway)
+        return run(
+            session.home,
+            settings,
+            socket=where,
+            tenant=tenant,
+            gateway=Gateway,
+            watch=Watch,
+        )
 
 
 def _absolute(path: Path | None) -> str | None:

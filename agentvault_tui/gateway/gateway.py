@@ -101,6 +101,11 @@ class Gateway:
         """Say which files are not in force as they stand, and why."""
         return [one for folder in self._folders for one in folder.warnings]
 
+    @property
+    def in_flight(self) -> int:
+        """How many calls are under way."""
+        return sum(1 for _ in self.calls)
+
     async def start(self) -> None:
         """Read all files and record those that are not what the ledger knows."""
         file_limit(_FILES)

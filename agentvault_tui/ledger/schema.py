@@ -20,9 +20,11 @@ from agentvault_tui.errors import (
 )
 from agentvault_tui.home import Home
 
+_UPGRADED: Final = 4
+"""The version that a start brings up to date."""
 APPLICATION_ID: Final = 0x41475654
 """``AGVT``, in the file's header."""
-VERSION: Final = 4
+VERSION: Final = 5
 _TRANSIENT: Final = (
     "SQLITE_BUSY",
     "SQLITE_LOCKED",
@@ -99,6 +101,9 @@ BEGIN SELECT RAISE(ABORT, 'events are never deleted'); END;
 # `counted.upto` is the last event that tally and activity count, `tokens.seq` the event
 # that binds the row. The first trigger also stops INSERT OR REPLACE: it fires before
 # the conflict is resolved, while the DELETE trigger needs recursive_triggers.
+_ADDED: Final = ""
+"""What version 5 has besides version 4, as further statements; a file of version 4
+gets them when it is opened to be written."""
 
 
 def open_writer(path: Path) -> sqlite3.Connection:
@@ -163,15 +168,26 @@ def reopen(db: sqlite3.Connection, path: Path) -> None:
 
 
 def prepare_schema(db: sqlite3.Connection, path: Path, ledger_id: str) -> None:
-    """Create the tables in an empty file, or check that they are ours."""
+    """Create the tables in an empty file, or bring those of version 4 up to date.
+
+    Raises:
+        LedgerDamagedError: the file is not a ledger, or its tables are not ours.
+    """
     (version,) = db.execute("PRAGMA user_version").fetchone()
+    (application,) = db.execute("PRAGMA application_id").fetchone()
     (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if version == 0 and tables == 0:
         db.executescript(
-            f"BEGIN IMMEDIATE; {_TABLES} PRAGMA application_id = {APPLICATION_ID};"
+            f"BEGIN IMMEDIATE; {_TABLES} {_ADDED}"
+            f"PRAGMA application_id = {APPLICATION_ID};"
             f"PRAGMA user_version = {VERSION};"
             f"INSERT INTO meta VALUES ('ledger', '{ledger_id}', 0);"
             "INSERT INTO counted VALUES (0); COMMIT;"
+        )
+    elif application == APPLICATION_ID and version == _UPGRADED:
+        _refuse_changes(db, path, _TABLES)
+        db.executescript(
+            f"BEGIN IMMEDIATE; {_ADDED} PRAGMA user_version = {VERSION}; COMMIT;"
         )
     check_schema(db, path)
 
@@ -179,7 +195,11 @@ def prepare_schema(db: sqlite3.Connection, path: Path, ledger_id: str) -> None:
 def check_schema(db: sqlite3.Connection, path: Path) -> None:
     """Check that every table, index and trigger is there, word for word."""
     check_version(db, path)
-    if changed := changes(db):
+    _refuse_changes(db, path, _TABLES + _ADDED)
+
+
+def _refuse_changes(db: sqlite3.Connection, path: Path, tables: str) -> None:
+    if changed := changes(db, tables):
         raise LedgerDamagedError(
             f"{changed} in {path}", "keep the file as evidence and restore a copy"
         )
@@ -195,6 +215,11 @@ def check_version(db: sqlite3.Connection, path: Path) -> None:
             f"this one knows {VERSION})",
             "upgrade AgentVault, or use another home",
         )
+    if application == APPLICATION_ID and version == _UPGRADED:
+        raise LedgerDamagedError(
+            f"{path} was written by an older AgentVault (schema {version})",
+            "start the broker once, agentvault serve: it brings the file up to date",
+        )
     if application == APPLICATION_ID and 0 < version < VERSION:
         raise LedgerDamagedError(
             f"{path} was written by an AgentVault from before 0.1 (schema {version}, "
@@ -207,9 +232,9 @@ def check_version(db: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def changes(db: sqlite3.Connection) -> str | None:
+def changes(db: sqlite3.Connection, tables: str = _TABLES + _ADDED) -> str | None:
     """Say which tables, indexes and triggers are gone, changed or added."""
-    right, found = expected(), _definitions(db)
+    right, found = expected(tables), _definitions(db)
     told = [
         f"the {kind} {name} "
         + ("is gone" if now is None else "was changed" if was else "was added")
@@ -220,10 +245,10 @@ def changes(db: sqlite3.Connection) -> str | None:
     return ", ".join(told[:_TOLD] + more) or None
 
 
-def expected() -> dict[tuple[str, str], str]:
+def expected(tables: str = _TABLES + _ADDED) -> dict[tuple[str, str], str]:
     """Return the statements that make our tables, indexes and triggers."""
     with closing(sqlite3.connect(":memory:")) as db:
-        db.executescript(_TABLES)
+        db.executescript(tables)
         return _definitions(db)
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from support.manual_clock import ManualClock
 
 from agentvault_tui.errors import LedgerDamagedError
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import Ledger, verify_ledger
+from agentvault_tui.ledger import EventQuery, Ledger, schema, verify_ledger
+from agentvault_tui.ledger.schema import read_home
 
 
 def overwrite(path: Path, data: bytes) -> None:
@@ -201,6 +203,47 @@ async def test_a_newer_schema_is_told(home: Home, clock: ManualClock) -> None:
     db.execute("PRAGMA user_version = 99")
     db.close()
     assert "newer AgentVault" in await refused(home, clock)
+
+
+def make_version_4(home: Home) -> None:
+    """Take from the file what version 5 added, so that it is one of version 4."""
+    with closing(sqlite3.connect(home.database)) as db:
+        added = schema.expected().keys() - schema.expected(schema._TABLES).keys()
+        for kind, name in added:
+            if kind == "table":  # with its indexes and triggers
+                db.execute(f"DROP TABLE {name}")
+        db.execute("PRAGMA user_version = 4")
+        db.commit()
+
+
+async def test_a_start_brings_a_file_of_version_4_up_to_date(
+    home: Home, clock: ManualClock
+) -> None:
+    """What version 4 recorded stays, verifies and is gone on from; reading waits."""
+    await fill(home, clock, 3)
+    make_version_4(home)
+    with pytest.raises(LedgerDamagedError, match="older AgentVault"), read_home(home):
+        pass
+    ledger = await Ledger.open(home, clock=clock)
+    await ledger.commit(decision())
+    page = await ledger.events(EventQuery(after=0))
+    await ledger.close()
+    assert [event.seq for event in page.events] == [1, 2, 3, 4]
+    assert verify_ledger(home).ok
+    with closing(sqlite3.connect(home.database)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (5,)
+
+
+async def test_a_changed_file_of_version_4_is_not_upgraded(
+    home: Home, clock: ManualClock
+) -> None:
+    """A table that version 4 did not have is told, and the version stays."""
+    await fill(home, clock)
+    make_version_4(home)
+    tamper(home, "CREATE TABLE other (x)")
+    assert "the table other was added" in await refused(home, clock)
+    with closing(sqlite3.connect(home.database)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (4,)
 
 
 async def test_another_programs_database_is_told(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -58,7 +60,9 @@ def operators_app(broker: Broker, feed: Feed) -> Starlette:
             *session.routes(sessions, authority),
             *session.people_routes(broker, authority, sessions),
             *presence.routes(broker, seats),
-            *(broker.gateway.operator_routes(authority) if broker.gateway else ()),
+            *chain.from_iterable(
+                one.operator_routes(authority) for one in broker.extensions
+            ),
         ],
         middleware=[Middleware(FaultHandler)],
         exception_handlers={

@@ -1,0 +1,44 @@
+"""What looks at one broker's ledger and tells others, as `serve` composes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from starlette.routing import Route
+
+from agentvault_tui.broker.authority import Authority
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.watch import metrics
+from agentvault_tui.web import Listener, Server
+
+
+class Watch:
+    """Alerts, exports and metrics of one broker; see `Extension`."""
+
+    def __init__(self, broker: Broker) -> None:
+        """Look at the ledger of *broker*; nothing is read yet."""
+        self.broker = broker
+
+    @property
+    def warnings(self) -> list[str]:
+        """Say which files are not in force as they stand, and why."""
+        return []
+
+    async def start(self) -> None:
+        """Read the home's files."""
+
+    async def listen(self, server: Server, agents: Listener) -> Mapping[str, object]:
+        """Serve metrics on loopback too, where the settings say so."""
+        del agents
+        return await metrics.listen(self.broker, server)
+
+    async def look(self) -> None:
+        """Read changed files again."""
+
+    def operator_routes(self, authority: Authority) -> list[Route]:
+        """Return what it adds to the operators' HTTP."""
+        del authority
+        return [metrics.route(self.broker)]
+
+    async def aclose(self) -> None:
+        """End what is under way."""
