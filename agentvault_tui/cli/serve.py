@@ -79,7 +79,7 @@ def serve(
             tenant = ending.enter_context(start_tenant(session.home))
         from agentvault_tui.broker.serve import run
         from agentvault_tui.gateway import Gateway
-        from agentvault_tui.watch import Watch
+        from agentvault_tui.watch import LedgerWatch
 
         if until_stdin_closes:
             threading.Thread(target=_follow_stdin, daemon=True).start()
@@ -96,7 +96,7 @@ def serve(
             socket=where,
             tenant=tenant,
             gateway=Gateway,
-            watch=Watch,
+            watch=LedgerWatch,
         )
 
 

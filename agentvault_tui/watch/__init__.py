@@ -1,5 +1,5 @@
 """Looks at the ledger and tells others what happened."""
 
-from agentvault_tui.watch.watch import Watch
+from agentvault_tui.watch.watch import LedgerWatch
 
-__all__ = ["Watch"]
+__all__ = ["LedgerWatch"]

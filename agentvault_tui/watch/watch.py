@@ -12,7 +12,7 @@ from agentvault_tui.watch import metrics
 from agentvault_tui.web import Listener, Server
 
 
-class Watch:
+class LedgerWatch:
     """Alerts, exports and metrics of one broker; see `Extension`."""
 
     def __init__(self, broker: Broker) -> None:
