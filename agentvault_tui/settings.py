@@ -119,6 +119,17 @@ class TenantSettings:
     a signed-in user."""
     worker_ips: tuple[str, ...] = ()
     """Addresses or networks from which privileged workers may exchange."""
+    listen: str = ""
+    """Where phones reach the embedded tenant: address and port, such as
+    ``0.0.0.0:7443``. Needs ``url``, ``tls_cert`` and ``tls_key``; TLS 1.3 alone."""
+    url: str = ""
+    """What phones open, such as ``https://ops.example:7443/``: then the issuer of the
+    embedded tenant, and what links and QR codes name. Passkeys need a host name."""
+    tls_cert: str = ""
+    """The certificate of ``listen``: PEM, with its intermediates, for the host of
+    ``url``. A renewed one is read without a restart."""
+    tls_key: str = ""
+    """The certificate's private key: PEM, mode 0600, without a passphrase."""
     rate: Annotated[int, Meta(ge=1, le=1000)] = 2
     """Management API requests a second that the tenant's plan allows: 1 to 1000. Auth0
     Free allows 2."""

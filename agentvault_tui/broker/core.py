@@ -210,7 +210,9 @@ class Broker:
         self.cuts.on_change = lambda: self.on_status()  # noqa: PLW0108 - it is set later
         rate = self.settings.tenant.rate
         self.access = TenantAccess(self.home, self.tenant.tenant, rate)
-        self.vault = VaultAccess(self.home, self.tenant.issuer, self.clock)
+        self.vault = VaultAccess(
+            *(self.home, self.tenant.issuer, self.clock), local=self.tenant.tenant.local
+        )
         self.flows_to_accounts = Flows(self.clock)
         self.outlook = ProviderAccounts(
             self.registry, self.vault.issuer, lambda: self.settings.connections

@@ -48,6 +48,7 @@ from agentvault_tui.vault.provider import endpoints
 from agentvault_tui.web.guard import RequestGuard, loopback_hosts
 from agentvault_tui.web.limits import Limits
 from agentvault_tui.web.local_ca import chosen_files
+from agentvault_tui.web.public import PublicAddress
 from agentvault_tui.web.reply import problem
 from agentvault_tui.web.server import Listener, Server
 from agentvault_tui.web.server import run as run_loop
@@ -232,6 +233,8 @@ async def _serve(
 ) -> int:
     if files := chosen_files(home, settings.broker):
         server_context(files)  # now, before anything is opened
+    if public := PublicAddress.of(home, settings.tenant):
+        public.tls(clock)
     for name, known in settings.connections.items():
         endpoints(name, known.revocation_endpoint, known.userinfo_endpoint)
     stop = asyncio.Event()
@@ -289,6 +292,7 @@ def tenant_client(
         clock,
         mfa_at_required=stamped,
         amr_required=amr,
+        local=found.local,
     )
 
 

@@ -39,6 +39,8 @@ class Announcement:
 
     issuer: str
     client_id: str
+    local: str | None = None
+    """Where on loopback it answers for its issuer; None where the issuer is asked."""
     management: ManagementCredential | None = None
     """With which we manage the embedded tenant; none of a tenant we did not start."""
     providers: Mapping[str, Endpoints] = field(default_factory=dict)
@@ -121,6 +123,7 @@ class TenantProcess:
                 return Announcement(
                     said["issuer"],
                     said["client_id"],
+                    said["local"],
                     self._management,
                     _providers(said["providers"]),
                 )

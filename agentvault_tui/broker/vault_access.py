@@ -274,11 +274,18 @@ class VaultAccess:
     """Token Vault of one tenant, for every agent that has a vault user there."""
 
     def __init__(
-        self, home: Home, issuer: str, clock: Clock, *, deadline: float = DEADLINE
+        self,
+        home: Home,
+        issuer: str,
+        clock: Clock,
+        *,
+        local: str | None = None,
+        deadline: float = DEADLINE,
     ) -> None:
-        """Reach the tenant *issuer* with what *home* keeps for it."""
-        self._tenant = Tenant(issuer, clock, timeout=deadline)
-        self._apart = Tenant(issuer, clock, timeout=deadline)
+        """Reach the tenant *issuer*, see `Wire`, with what *home* keeps for it."""
+        self._tenant, self._apart = (
+            Tenant(issuer, clock, local=local, timeout=deadline) for _ in range(2)
+        )
         self.issuer: Final = self._tenant.issuer
         self.users: Final = VaultUsers(home, self.issuer)
         self.clients: Final = ClientSecretsFile(home, self.issuer)

@@ -7,6 +7,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -89,7 +90,7 @@ def activate(session: CliSession, /, user_code: str, user: str, **given: Any) ->
         raise UsageError("there is no terminal to ask yes or no at", "give --yes")
     path = given["password_file"]
     password = _read_password(path) if path else None
-    issuer = _issuer(session)  # first: it says whether this home has a tenant at all
+    issuer = _local(session)  # first: it says whether this home has a tenant at all
     with Activation(prove=_prover(session)) as page:
         details = page.open(issuer, user_code)
         asked = _waiting(session, details.user_code)
@@ -182,15 +183,19 @@ def _prover(session: CliSession) -> Callable[[str], str] | None:
     return lambda user_code: proof_of(seal, user_code)
 
 
-def _issuer(session: CliSession) -> str:
-    """Return the embedded tenant's issuer from the broker."""
+def _local(session: CliSession) -> str:
+    """Return where the running embedded tenant is on loopback."""
+    from agentvault_tui.tenant.parts import HOST
+    from agentvault_tui.tenant.store import Store
+
     tenant = session.client.call(calls.STATUS).tenant
     if tenant.kind != "embedded":
         raise UsageError(
             f"the tenant is {tenant.issuer}, whose pages need a browser",
             "open the link the console shows",
         )
-    return tenant.issuer
+    with closing(Store(session.home, checkpoints=False)) as store:
+        return f"http://{HOST}:{store.fact('port')}/"
 
 
 def _factor(name: str, given: str | None, send: Callable[[str], None]) -> None:

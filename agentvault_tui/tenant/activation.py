@@ -376,10 +376,15 @@ class ActivationPages:
             user_code=user_code,
             form_token=self._sessions.first_token(cookie),
         )
-        # No Secure: this origin is http on loopback. SameSite=Strict keeps the cookie
-        # from every request another site causes.
+        # On loopback this origin is http. SameSite=Strict keeps the cookie from every
+        # request another site causes.
         answer.set_cookie(
-            COOKIE, cookie, path="/activate", httponly=True, samesite="strict"
+            COOKIE,
+            cookie,
+            path="/activate",
+            secure=request.url.scheme == "https",
+            httponly=True,
+            samesite="strict",
         )
         return answer
 

@@ -75,22 +75,31 @@ class Surface:
         return cls(parts, grants, list(CALLS), routes)
 
     def app(self) -> App:
-        """Return the app, behind its guard; it serves until the store is closed."""
+        """Return the app for loopback, behind its guard, until the store is closed.
+
+        The broker names the issuer's host there, and this machine's people loopback's.
+        """
+        management = Mount(MANAGEMENT_PATH, ManagementApi(self.parts, self.calls).app())
+        return self._guarded([management], {self.parts.local, self.parts.issuer})
+
+    def public_app(self) -> App:
+        """Return the app for phones: the same without the Management API."""
+        return self._guarded([], {self.parts.issuer})
+
+    def _guarded(self, more: list[BaseRoute], urls: set[str]) -> App:
         endpoint = OAuthEndpoints(self.parts, self.grants)
-        management = ManagementApi(self.parts, self.calls)
         app = Starlette(
             routes=[
                 Route("/oauth/token", endpoint.token, methods=["POST"]),
                 Route("/oauth/revoke", endpoint.revoke, methods=["POST"]),
                 Route("/userinfo", endpoint.user_info, methods=["GET", "POST"]),
-                Mount(MANAGEMENT_PATH, management.app()),
+                *more,
                 *self.routes,
             ],
             exception_handlers={HTTPException: _http_error},
         )
         app.router.redirect_slashes = False
-        host = self.parts.issuer.split("/")[2]
-        return _guarded(app, frozenset({host.encode()}))
+        return _guarded(app, frozenset(url.split("/")[2].encode() for url in urls))
 
 
 def _guarded(app: App, hosts: frozenset[bytes]) -> App:

@@ -196,9 +196,15 @@ class LoginPages:
             answer.headers["content-security-policy"] = policy.replace(
                 "form-action 'self'", f"form-action 'self' {text['redirect_origin']}"
             )
-        # As on the activation pages: http on loopback, so no Secure. The path is the
-        # whole tenant's, so that a second tab keeps the first one's cookie.
-        answer.set_cookie(COOKIE, cookie, path="/", httponly=True, samesite="strict")
+        # The path is the whole tenant's: a second tab keeps the first one's cookie.
+        answer.set_cookie(
+            COOKIE,
+            cookie,
+            path="/",
+            secure=request.url.scheme == "https",
+            httponly=True,
+            samesite="strict",
+        )
         return answer
 
     def _text(self, state: LoginState) -> dict[str, object] | None:

@@ -27,6 +27,7 @@ from agentvault_tui.tenant.signin import SignIn
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.tokens import AccessTokens, RefreshTokens, TokenService
 from agentvault_tui.tenant.users import People, strong_hasher
+from agentvault_tui.web import PublicAddress
 
 HOST: Final = "127.0.0.1"
 
@@ -64,6 +65,7 @@ class Parts:
         clock: Clock,
         *,
         run: Run,
+        public: PublicAddress | None = None,
         hasher: PasswordHasher | None = None,
         apis: type[Apis] = Apis,
         refresh: RefreshTokens | None = None,
@@ -73,9 +75,10 @@ class Parts:
         Args:
             store: the home's, which the caller closes.
             home: where the sealing key is kept.
-            port: where it is reached: part of the issuer, and so of every token.
+            port: where it is reached on loopback.
             clock: the time.
             run: the broker's clients.
+            public: where phones reach it, if they do: then the issuer.
             hasher: argon2id, by default at full cost.
             apis: the resource servers there are.
             refresh: the refresh tokens, by default those of *store*.
@@ -83,12 +86,14 @@ class Parts:
         Raises:
             TenantError: store or keys cannot be used.
         """
-        self.issuer: Final = f"http://{HOST}:{port}/"
+        self.local: Final = f"http://{HOST}:{port}/"
+        self.public: Final = public
+        self.issuer: Final = self.local if public is None else public.url
         rebase(store, self.issuer)
         seal = TenantSeal.of(home)
         self.store, self.seal, self.clock, self.run = store, seal, clock, run
         self.hasher = hasher or strong_hasher()
-        self.journal = Journal(store, clock, f"{HOST}:{port}")
+        self.journal = Journal(store, clock, self.issuer.split("/")[2])
         self.keys = SigningKeys(store, seal, clock)
         self.people = People(store, seal, clock)
         self.sign_in = SignIn(store, seal, clock, self.hasher)

@@ -31,7 +31,13 @@ from agentvault_tui.tenant.accounts import where
 from agentvault_tui.tenant.app import Surface
 from agentvault_tui.tenant.parts import HOST, Parts, Run
 from agentvault_tui.tenant.store import Store
-from agentvault_tui.web import Server, loopback_pair, run
+from agentvault_tui.web import (
+    PublicAddress,
+    Server,
+    loopback_pair,
+    public_socket,
+    run,
+)
 
 _LOCK_TRIES: Final = 30
 _LOCK_PAUSE: Final = 0.1
@@ -128,18 +134,24 @@ async def _serve(
         bound, held = given.bind(store)
         stack.callback(bound.close)
         port = int(bound.getsockname()[1])
-        parts = Parts(store, home, port, clock, run=given.run)
+        public = PublicAddress.of(home, settings.tenant)
+        parts = Parts(store, home, port, clock, run=given.run, public=public)
         surface = Surface.of(parts, settings.stepup.device_code_ttl)
         server = await stack.enter_async_context(Server(clock))
+        if public is not None:
+            tls = public.tls(clock)
+            outside = public_socket(public.address, public.port)
+            await server.listen(surface.public_app(), outside, tls=tls)
         await server.listen(surface.app(), bound, held=held)
         store.remember("port", port)
         stopped = _stop_requested(stack)
         # The management secret is never said: whoever may have it has sent it.
         ready = {
             "issuer": parts.issuer,
+            "local": parts.local,
             "client_id": given.run.client_id,
             "pid": os.getpid(),
-            "providers": where(parts.issuer),
+            "providers": where(parts.local),
         }
         with contextlib.suppress(BrokenPipeError):
             sys.stdout.write(json.dumps(ready) + "\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hmac
+import ipaddress
 import math
 import re
 import secrets
@@ -260,6 +261,10 @@ class Origin:
     cookies: Mapping[str, str] = field(default_factory=dict, repr=False)
     code: str | None = None
     """The key of the device code it is for, if only the console could start that."""
+    address: str | None = None
+    """Of another machine, an IPv6 one as its network of 64 bits."""
+    secure: bool = False
+    """Whether it came over TLS."""
     own: bool = False
     """Whether it was shown that it comes from whoever can read this home."""
 
@@ -304,7 +309,9 @@ class Lanes:
         uid = None
         if client is not None and server is not None:
             uid = tcp_user((client.host, client.port), (server[0], server[1]))
-        return Origin(uid, request.cookies, code, own)
+        address = None if client is None else _network(client.host)
+        secure = request.url.scheme == "https"
+        return Origin(uid, request.cookies, code, address, secure, own)
 
     def lane(self, origin: Origin, who: str) -> Lane:
         """Return the lane of a sign-in as *who*, the subject or a stranger's digest."""
@@ -320,6 +327,8 @@ class Lanes:
                 return Lane(f"browser-{who}", trusted=True, apart=True)
         if origin.code is not None:
             return Lane(f"code-{origin.code}", trusted=True, by_name=False)
+        if origin.uid is None and origin.address is not None:
+            return Lane(f"from-{origin.address}", trusted=False)
         if origin.uid is None:
             return Lane("anyone", trusted=False, by_name=False)
         return Lane(f"uid-{origin.uid}", trusted=False)
@@ -337,6 +346,7 @@ class Lanes:
             f"{nonce}.{issued}.{self._mac(sub, nonce, issued, origin.uid)}",
             max_age=_KEPT,
             path="/",
+            secure=origin.secure,
             httponly=True,
             samesite="strict",
         )
@@ -349,6 +359,17 @@ class Lanes:
 
     def _sign(self, text: str) -> str:
         return hmac.new(self._key, text.encode(), "sha256").hexdigest()
+
+
+def _network(host: str) -> str | None:
+    """Return another machine's address as tries are counted by; None on loopback."""
+    address = ipaddress.ip_address(host)
+    if address.is_loopback:
+        return None
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    # A machine has as many addresses of its /64 as it likes (RFC 4291 section 2.5.4).
+    return str(ipaddress.ip_network((address, 64), strict=False).network_address)
 
 
 def proof_of(seal: TenantSeal, user_code: str) -> str:

@@ -44,6 +44,7 @@ class TenantClient:
         *,
         mfa_at_required: bool = False,
         amr_required: bool = True,
+        local: str | None = None,
         timeout: float = 10.0,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
@@ -57,13 +58,16 @@ class TenantClient:
                 (`model.claims.MFA_AT`): then no other claim stands in for it.
             amr_required: whether ``amr`` must say that there was a second factor:
                 not where our own Action is known to stamp its time.
+            local: where on loopback it answers for *issuer*, if it does.
             timeout: seconds for each exchange.
             sleep: how to wait.
 
         Raises:
             SettingsError: *issuer* is not one we may talk to.
         """
-        self.tenant: Final = Tenant(issuer, clock, timeout=timeout, sleep=sleep)
+        self.tenant: Final = Tenant(
+            issuer, clock, local=local, timeout=timeout, sleep=sleep
+        )
         self._mfa_at_required = mfa_at_required
         self._amr_required = amr_required
         self.issuer: Final = self.tenant.issuer

@@ -29,6 +29,7 @@ class Tenant:
         issuer: str,
         clock: Clock,
         *,
+        local: str | None = None,
         timeout: float = 10.0,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
@@ -37,6 +38,7 @@ class Tenant:
         Args:
             issuer: as its discovery document has it, with or without the slash.
             clock: the only source of now.
+            local: where on loopback it answers for *issuer*, if it does.
             timeout: seconds for each exchange, from the first byte to the last.
             sleep: how to wait.
 
@@ -48,7 +50,8 @@ class Tenant:
         self.sleep: Final = sleep
         self.skew: float | None = None
         """Seconds by which the tenant's clock was ahead, at its last answer."""
-        self._wire = Wire(self.issuer, timeout)
+        self.local: Final = local
+        self._wire = Wire(self.issuer, timeout, local=local)
         self._metadata = CachedDocument(self._fetch_metadata, clock)
         self._details_types = CachedDocument(self._fetch_details_types, clock)
 
@@ -61,7 +64,7 @@ class Tenant:
     def way(self) -> str:
         """How this process reaches it: proxy and certificate authorities."""
         try:
-            return str(route(self.issuer))
+            return str(route(self.local or self.issuer))
         except TenantError as error:
             return f"not at all: {error.what}"
 

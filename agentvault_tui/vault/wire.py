@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, urlsplit, urlunsplit
 
 import httpx
 
@@ -105,12 +105,16 @@ class Wire:
         *,
         who: str = "the tenant",
         remedy: str = ASK_DOCTOR,
+        local: str | None = None,
     ) -> None:
         """Reach *issuer*'s origin alone, each exchange within *seconds*.
 
-        Errors call it *who*, and give *remedy* when it cannot be reached.
+        Errors call it *who*, and give *remedy* when it cannot be reached. With *local*
+        the same requests go to that address on loopback, naming the issuer's host: then
+        neither DNS nor a certificate decides who answers.
         """
-        self._url: Final = issuer
+        self._local = local
+        self._url: Final = local or issuer
         self.origin: Final = origin(issuer)
         self._seconds = seconds
         self._who = who
@@ -147,6 +151,10 @@ class Wire:
         if origin(url) != self.origin:
             raise TenantUnreachableError(f"{visible(url)} is not on {self._who}")
         headers, content = {}, None
+        if self._local:
+            there = urlsplit(url)
+            headers["Host"] = there.netloc
+            url = urlunsplit((*urlsplit(self._local)[:2], *there[2:]))
         if bearer is not None:
             token = bearer.reveal()
             if not _TOKEN.fullmatch(token):

@@ -8,6 +8,7 @@ from agentvault_tui.web.guard import (
     read_body,
 )
 from agentvault_tui.web.limits import Limits
+from agentvault_tui.web.public import PublicAddress
 from agentvault_tui.web.reply import (
     App,
     Receive,
@@ -21,6 +22,7 @@ from agentvault_tui.web.server import Listener, Server, run
 from agentvault_tui.web.sockets import (
     Peer,
     loopback_pair,
+    public_socket,
     tcp_socket,
     unix_socket,
 )
@@ -33,6 +35,7 @@ __all__ = [
     "Limits",
     "Listener",
     "Peer",
+    "PublicAddress",
     "Receive",
     "Reply",
     "RequestGuard",
@@ -47,6 +50,7 @@ __all__ = [
     "parse_body",
     "parse_form",
     "problem",
+    "public_socket",
     "read_body",
     "run",
     "tcp_socket",

@@ -77,6 +77,31 @@ def tcp_socket(host: str, port: int) -> socket.socket:
         raise SettingsError(f"'{host}' is not an IP address") from None
     if not address.is_loopback:
         raise SettingsError(f"{host} is not a loopback address", "use 127.0.0.1 or ::1")
+    return _bound(
+        *(host, port),
+        f"--listen, or by [broker] listen in config.toml: {host}:0 takes any free port",
+    )
+
+
+def public_socket(host: str, port: int) -> socket.socket:
+    """Bind an address that other machines reach; the caller's app must expect them.
+
+    Args:
+        host: an address of this machine, or 0.0.0.0 or ::.
+        port: 1 to 65535.
+
+    Returns:
+        a socket that listens.
+
+    Raises:
+        SettingsError: *host* is no address of this machine, or we may not bind it.
+        ConflictError: the port is taken.
+    """
+    return _bound(host, port, "[tenant] listen in config.toml")
+
+
+def _bound(host: str, port: int, setting: str) -> socket.socket:
+    address = ipaddress.ip_address(host)
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     # The protocol is named because asyncio sets TCP_NODELAY only where it is, and a
     # two-part answer would otherwise wait 40 ms for a delayed acknowledgement.
@@ -93,8 +118,7 @@ def tcp_socket(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise ConflictError(
                 f"port {port} on {host} is in use",
-                "stop what listens there, or name another by --listen, or by [broker] "
-                f"listen in config.toml: {host}:0 takes any free port",
+                f"stop what listens there, or name another by {setting}",
             ) from error
         raise SettingsError(f"cannot listen on {host} ({error.strerror})") from error
     return bound

@@ -9,7 +9,9 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from agentvault_tui.clock import Clock
 from agentvault_tui.errors import SettingsError
+from agentvault_tui.web.certificates import read_certificate
 
 _log = logging.getLogger("agentvault.web")
 
@@ -24,6 +26,35 @@ class TlsFiles:
     key: Path
 
 
+@dataclass(frozen=True, slots=True)
+class ServerName:
+    """The host a certificate must be for, and the clock that says until when."""
+
+    host: str
+    clock: Clock
+
+    def check(self, path: Path) -> None:
+        """Insist that browsers will take the certificate in *path* for this host.
+
+        Raises:
+            SettingsError: it is for other names (RFC 9525 section 6.3), or lapsed.
+        """
+        found, now = read_certificate(path), self.clock.now()
+        wild = f"*.{self.host.partition('.')[2]}"
+        if self.host not in found.names and wild not in found.names:
+            raise SettingsError(
+                f"the certificate {path} is not for {self.host} but for "
+                f"{', '.join(found.names) or 'no name'}",
+                "name one that holds the host of tenant.url",
+            )
+        if not found.starts <= now < found.ends:
+            raise SettingsError(
+                f"the certificate {path} is good from {found.starts:%Y-%m-%d %H:%M} "
+                f"to {found.ends:%Y-%m-%d %H:%M}, not now",
+                "renew it, or set this machine's clock",
+            )
+
+
 class ServerTls:
     """The context of one listener.
 
@@ -31,11 +62,15 @@ class ServerTls:
     not fit each other, as in the middle of a renewal, the one before stays.
     """
 
-    def __init__(self, files: TlsFiles) -> None:
-        """Read *files*; SettingsError: one cannot be used, or is open to others."""
+    def __init__(self, files: TlsFiles, name: ServerName | None = None) -> None:
+        """Read *files*, for a listener on a network where there is a *name*.
+
+        SettingsError: one cannot be used, is open to others, or is not for *name*.
+        """
         self.files = files
+        self._name = name
         self._stamp = _stamp(files)
-        self._context = server_context(files)
+        self._context = server_context(files, name)
 
     def context(self) -> ssl.SSLContext:
         """Return what the next connection is to be shown."""
@@ -43,7 +78,7 @@ class ServerTls:
         if stamp != self._stamp:
             self._stamp = stamp
             try:
-                self._context = server_context(self.files)
+                self._context = server_context(self.files, self._name)
             except SettingsError as error:
                 _log.warning("the certificate before stays: %s", error.diagnosis())
             else:
@@ -51,13 +86,16 @@ class ServerTls:
         return self._context
 
 
-def server_context(files: TlsFiles) -> ssl.SSLContext:
-    """Return a context that speaks TLS 1.2 or later, and HTTP/1.1 inside."""
+def server_context(files: TlsFiles, name: ServerName | None = None) -> ssl.SSLContext:
+    """Return a context that speaks TLS 1.2 or later, and HTTP/1.1 inside.
+
+    With a *name*, TLS 1.3 alone: what phones speak, and nothing that needs a choice.
+    """
     check_key(files.key)
     # Not create_default_context: that one logs session keys where SSLKEYLOGFILE says.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     # RFC 9325 section 3.1.1: TLS 1.0 and 1.1 must not be negotiated.
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = ssl.TLSVersion.TLSv1_3 if name else ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     context.set_alpn_protocols(["http/1.1"])
 
@@ -80,6 +118,8 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
             f"the certificate {files.cert} cannot be read ({error.strerror})",
             "name one with --tls-cert, or make one: agentvault tls init",
         ) from error
+    if name is not None:
+        name.check(files.cert)
     return context
 
 

@@ -1,0 +1,119 @@
+"""The address at which phones reach the embedded tenant: settings and certificate."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+from agentvault_tui.clock import Clock
+from agentvault_tui.errors import SettingsError, UsageError
+from agentvault_tui.home import Home
+from agentvault_tui.settings import TenantSettings
+from agentvault_tui.web.certificates import host_name
+from agentvault_tui.web.tls import ServerName, ServerTls, TlsFiles
+
+_KEYS: Final = ("listen", "url", "tls_cert", "tls_key")
+_LISTEN: Final = re.compile(r"(?P<host>[0-9.]+|\[[0-9a-f:.]+\]):(?P<port>[0-9]{1,5})")
+_HTTPS: Final = 443
+
+
+@dataclass(frozen=True, slots=True)
+class PublicAddress:
+    """Where the embedded tenant listens for phones, and how they name it."""
+
+    address: str
+    port: int
+    url: str
+    """``https://HOST[:PORT]/``, as browsers write it: no default port."""
+    host: str
+    """Of `url`: a name in lower case, or an address."""
+    files: TlsFiles
+
+    @classmethod
+    def of(cls, home: Home, settings: TenantSettings) -> Self | None:
+        """Read ``[tenant]``.
+
+        Args:
+            home: relative paths are below its config folder.
+            settings: of the tenant.
+
+        Returns:
+            the address; None where the tenant is for this machine alone.
+
+        Raises:
+            SettingsError: one of the four is missing, or not what it should be.
+        """
+        missing = [name for name in _KEYS if not getattr(settings, name)]
+        if len(missing) == len(_KEYS):
+            return None
+        if missing:
+            raise SettingsError(
+                f"tenant.{missing[0]} is missing",
+                f"{', '.join(_KEYS)} of [tenant] are given together",
+            )
+        if settings.issuer:
+            raise SettingsError(
+                f"tenant.listen is for the embedded tenant, and tenant.issuer names "
+                f"{settings.issuer}",
+                "remove one of them",
+            )
+        address, port = _listen(settings.listen)
+        host, url = _url(settings.url)
+        cert, key = (
+            home.config / Path(path).expanduser()
+            for path in (settings.tls_cert, settings.tls_key)
+        )
+        return cls(address, port, url, host, TlsFiles(cert, key))
+
+    @property
+    def named(self) -> bool:
+        """Whether the host is a name: passkeys need one (WebAuthn section 5.1.2)."""
+        try:
+            ipaddress.ip_address(self.host)
+        except ValueError:
+            return True
+        return False
+
+    def tls(self, clock: Clock) -> ServerTls:
+        """Read certificate and key.
+
+        Raises:
+            SettingsError: they cannot be used, are for another host, or lapsed.
+        """
+        return ServerTls(self.files, ServerName(self.host, clock))
+
+
+def _listen(text: str) -> tuple[str, int]:
+    found = _LISTEN.fullmatch(text)
+    try:
+        host = str(ipaddress.ip_address(found["host"].strip("[]"))) if found else ""
+    except ValueError:
+        host = ""
+    port = int(found["port"]) if found else 0
+    if not host or not 0 < port <= 65_535:
+        raise SettingsError(
+            f"tenant.listen is {text!r:.60}: no address and port",
+            "for example 0.0.0.0:7443, or [::]:7443",
+        )
+    return host, port
+
+
+def _url(text: str) -> tuple[str, str]:
+    remedy = "for example https://ops.example:7443/"
+    try:
+        parts = urlsplit(text)
+        port = parts.port or _HTTPS
+        host = host_name(parts.hostname or "")
+    except (ValueError, UsageError):
+        raise SettingsError(f"tenant.url is {text!r:.80}: no URL", remedy) from None
+    plain = parts.path in {"", "/"} and not (parts.query or parts.fragment)
+    if parts.scheme != "https" or not plain or "@" in parts.netloc or "?" in text:
+        raise SettingsError(
+            f"tenant.url is {text!r:.80}: not https, or more than host and port", remedy
+        )
+    shown = f"[{host}]" if ":" in host else host
+    return host, f"https://{shown}{'' if port == _HTTPS else f':{port}'}/"
