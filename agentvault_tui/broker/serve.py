@@ -26,6 +26,7 @@ from agentvault_tui.broker.upstream.tenant_log import MARK, TenantLog
 from agentvault_tui.broker.usecases.disconnect import join_accounts
 from agentvault_tui.broker.usecases.policy_change import (
     keep_policy,
+    kept_texts,
     policy_at_start,
     policy_is_recorded,
     policy_record,
@@ -440,6 +441,7 @@ async def _close(broker: Broker) -> None:
 
 async def _record_start_or_stop(broker: Broker, kind: EventType) -> None:
     drafts, changes = policy_record(broker)
+    texts, named = kept_texts(broker.policy)
     # A ledger that cannot write must not keep a broker with kept cuts from serving.
     await broker.record_cut(
         *drafts,
@@ -450,13 +452,13 @@ async def _record_start_or_stop(broker: Broker, kind: EventType) -> None:
                 "version": __version__,
                 "pid": os.getpid(),
                 "policy_version": broker.policy.version,
-                "policy_sha256": broker.policy.texts.digest(),
+                **named,
                 "boot_id": broker.clock.boot_id,
                 # From here on its absence is noticed.
                 "cut_journal": broker.home.cut_journal.name,
             },
         ),
-        changes=changes,
+        changes=[*changes, *texts],
     )
     policy_is_recorded(broker, changes)
 

@@ -32,7 +32,7 @@ from agentvault_tui.ledger.docs import read_agent
 from agentvault_tui.ledger.schema import open_reader
 from agentvault_tui.model import Action, Agent, AgentId
 from agentvault_tui.operator_api import calls
-from agentvault_tui.operator_api.requests import ExplainRequest
+from agentvault_tui.operator_api.requests import ExplainRequest, PolicyQuery
 from agentvault_tui.operator_api.shapes import ExplainInfo, Json, PolicyInfo
 from agentvault_tui.policy import Catalogue, Policy, PolicyTexts
 from agentvault_tui.policy.texts import shipped_policy, shipped_scopes
@@ -200,12 +200,18 @@ def test(
     return 1 if failed else 0
 
 
-@policy.command("show", example="agentvault policy show")
+@policy.command("show", example="agentvault policy show --version 0f3a5c7e9b1d")
+@click.option("--version", default="", help="The policy that was in force as this.")
 @pass_session
-def show(session: CliSession) -> None:
-    """Print the rules in force; with no broker running, those of the home's files."""
+def show(session: CliSession, version: str) -> None:
+    """Print the rules in force; with no broker running, those of the home's files.
+
+    With --version the rules that decided then; --json has all texts of that version.
+    """
     client = session.client
-    if client.reachable():
+    if version:
+        answer = client.call(calls.POLICY, PolicyQuery(version=version))
+    elif client.reachable():
         answer = client.call(calls.POLICY)
     else:
         found = load_policy(session.home)

@@ -84,6 +84,8 @@ def bindings(table: str, row: Row) -> Iterator[tuple[str, str]]:
             yield f"{STEP}{row[0]}", f"{row[-1]}:{digest(table, row[:-1])}"
         case "meta" if row[0].startswith(UNBOUND):
             return
+        case "texts":
+            return  # the events that name its digest bind it
         case "meta" if row[1] is None:
             yield row[0], f"{row[-1]}:"
         case _:

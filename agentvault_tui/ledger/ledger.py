@@ -49,6 +49,7 @@ from agentvault_tui.ledger.records import (
 )
 from agentvault_tui.ledger.schema import StoreConnection, storage_errors
 from agentvault_tui.ledger.search import Indexer, index_digest, open_searcher
+from agentvault_tui.ledger.texts import read_texts
 from agentvault_tui.ledger.verify_state import StateDivergence, diverged
 from agentvault_tui.ledger.writer import Writer
 from agentvault_tui.model import (
@@ -248,6 +249,10 @@ class Ledger:
     async def meta(self, key: str) -> str | None:
         """Return the small value that is kept under *key*, if there is one."""
         return await self._read(state.read_meta, key)
+
+    async def texts(self, version: str) -> dict[str, str]:
+        """Return the policy texts of a version; see `texts.read_texts`."""
+        return await self._read(read_texts, version)
 
     async def diverged(self, loaded: Loaded) -> StateDivergence:
         """Return what of *loaded* would be served although events say otherwise."""

@@ -21,6 +21,7 @@ from agentvault_tui.model import (
     StepUp,
     Token,
     TokenId,
+    sha256_hex,
 )
 
 
@@ -139,6 +140,18 @@ class Meta:
     value: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class KeptText:
+    """A text of the policy that was in force; kept once, under its own digest."""
+
+    text: str
+
+    @property
+    def sha256(self) -> str:
+        """The digest that events name it by, in hexadecimal."""
+        return sha256_hex(self.text)
+
+
 Change: TypeAlias = (
     Agent
     | Token
@@ -155,6 +168,7 @@ Change: TypeAlias = (
     | Lease
     | OutboxStep
     | Meta
+    | KeptText
 )
 """One change of state, written in the same transaction as its events.
 

@@ -101,7 +101,11 @@ BEGIN SELECT RAISE(ABORT, 'events are never deleted'); END;
 # `counted.upto` is the last event that tally and activity count, `tokens.seq` the event
 # that binds the row. The first trigger also stops INSERT OR REPLACE: it fires before
 # the conflict is resolved, while the DELETE trigger needs recursive_triggers.
-_ADDED: Final = ""
+_ADDED: Final = """
+CREATE TABLE texts (
+  sha256 TEXT PRIMARY KEY, text TEXT NOT NULL, n INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
 """What version 5 has besides version 4, as further statements; a file of version 4
 gets them when it is opened to be written."""
 

@@ -28,6 +28,7 @@ from agentvault_tui.ledger.records import (
     DropAllTokens,
     DropScopeTokens,
     DropToken,
+    KeptText,
     Loaded,
     Meta,
     OutboxStep,
@@ -81,6 +82,8 @@ _STATE: Final = {
     " status = excluded.status, doc = excluded.doc, n = excluded.n" + _NEWER,
     "meta": "INSERT INTO meta VALUES {} ON CONFLICT DO UPDATE SET"
     " value = excluded.value, n = excluded.n" + _NEWER,
+    "texts": "INSERT INTO texts VALUES {} ON CONFLICT DO UPDATE SET"
+    " text = excluded.text, n = excluded.n" + _NEWER,
 }
 _PRUNE: Final = (
     "DELETE FROM tokens WHERE expires < ? AND n IN"
@@ -95,6 +98,7 @@ _WIDTH: Final = {
     "stepups": 7,
     "outbox": 4,
     "meta": 3,
+    "texts": 3,
 }
 
 
@@ -122,6 +126,8 @@ def row_of(change: Change, n: int) -> tuple[str, Row]:
             return "stepups", (change.id, change.status.value, *kind, doc, n)
         case OutboxStep():
             return "outbox", (change.id, change.status, docs.OUTBOX.write(change), n)
+        case KeptText():
+            return "texts", (change.sha256, change.text, n)
         case _:
             return "meta", (*_named(change), n)
 

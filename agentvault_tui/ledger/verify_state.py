@@ -37,6 +37,7 @@ from agentvault_tui.ledger.past_agents import Roster, Rosters
 from agentvault_tui.ledger.places import first_at, head_seq
 from agentvault_tui.ledger.records import Cooldown, Loaded, OutboxStep, Panic
 from agentvault_tui.ledger.schema import storage_errors
+from agentvault_tui.ledger.texts import NAMING, texts_named
 from agentvault_tui.model import (
     Account,
     Agent,
@@ -47,6 +48,7 @@ from agentvault_tui.model import (
     StepUp,
     StepUpStatus,
     Token,
+    sha256_hex,
 )
 
 _WINDOW: Final = 16_384
@@ -321,6 +323,8 @@ class FullStateCheck:
         self._drops: dict[str, set[int]] = {}
         self._voids: dict[str, set[int]] = {}
         self._oldest = 0
+        self._texts: set[str] = set()
+        """Digests of the texts that events name."""
 
     def begin(self, db: sqlite3.Connection) -> None:
         """Find out of which rows nothing has to be kept; see `_oldest_kept`."""
@@ -336,6 +340,8 @@ class FullStateCheck:
         ):
             time = iso(parse_iso(time) + back)
         self._latest = max(self._latest, time)
+        if body["type"] in NAMING:
+            self._texts.update(texts_named(body)[1].values())
         for key, value in body.get("state", {}).items():
             number, _, found = value.partition(":")
             n = int(number)
@@ -415,6 +421,7 @@ class FullStateCheck:
             yield from self._rows(db, table, name)
         yield from self._token_rows(db, now)
         yield from self._ends(db, first)
+        yield from self._text_rows(db)
 
     def _rows(
         self, db: sqlite3.Connection, table: str, name: str
@@ -455,6 +462,16 @@ class FullStateCheck:
                 live = issued.ends > now and n > self._bound.voided(issued.agent_id)
                 if live and n not in there.get(name, ()):
                     yield "tokens", f"token {name} is gone though it did not end"
+
+    def _text_rows(self, db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
+        """Yield what of the policy texts is not as events name it."""
+        there = set()
+        for key, text in db.execute("SELECT sha256, text FROM texts"):
+            there.add(key)
+            if key not in self._texts or sha256_hex(text) != key:
+                yield "texts", f"policy text {key:.12} is not one that an event names"
+        for key in sorted(self._texts - there):
+            yield "texts", f"policy text {key:.12} is gone though its event is there"
 
     def _ends(self, db: sqlite3.Connection, first: int) -> Iterator[tuple[str, str]]:
         """Yield what of the ends of tokens is not as events say."""

@@ -81,7 +81,7 @@ PAST: Final = _get("/api/past", history.PastInfo, asks.PastQuery)
 PAST_ACTIVITY: Final = _get(
     "/api/past/activity", history.PastActivityInfo, asks.PastActivityQuery
 )
-POLICY: Final = _get("/api/policy", shapes.PolicyInfo)
+POLICY: Final = _get("/api/policy", shapes.PolicyInfo, asks.PolicyQuery)
 EXPLAIN: Final = _post("/api/policy/explain", asks.ExplainRequest, shapes.ExplainInfo)
 RESET_POLICY: Final = _post("/api/policy/reset", None, shapes.PolicyInfo)
 STATUS: Final = _get("/api/status", shapes.StatusInfo)

@@ -137,6 +137,12 @@ class PastActivityQuery(PastQuery, kw_only=True):
     agent: str = ""
 
 
+class PolicyQuery(WireRequest, kw_only=True):
+    """Which policy: the one in force, or one that was."""
+
+    version: Annotated[str, Meta(max_length=64)] = ""
+
+
 class ExplainRequest(WireRequest, kw_only=True):
     """A question to policy; nothing is issued."""
 

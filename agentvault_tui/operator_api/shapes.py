@@ -376,6 +376,8 @@ class PolicyInfo(WireShape, kw_only=True):
     text: str
     problem: str | None = None
     catalogue: dict[str, ScopeInfo]
+    texts: dict[str, str] | UnsetType = UNSET
+    """The texts of the version that was asked for: policy, scopes and what else."""
 
 
 class ExplainInfo(WireShape, kw_only=True):

@@ -24,6 +24,12 @@ class PolicyTexts(NamedTuple):
             name for name, mine, theirs in pairs if mine is not None and theirs is None
         )
 
+    def effective(self) -> dict[str, str]:
+        """Return what decides, by name: for a file that is not there the shipped."""
+        policy = shipped_policy() if self.policy is None else self.policy
+        scopes = shipped_scopes() if self.scopes is None else self.scopes
+        return {"policy": policy, "scopes": scopes}
+
     def digest(self) -> str:
         """Return the SHA-256 of both texts, in hexadecimal."""
         return hashlib.sha256(json.dumps(self).encode()).hexdigest()

@@ -240,6 +240,17 @@ def test_show_prints_the_rules_with_and_without_a_broker(
     assert answer.json["text"] == shipped_policy()
 
 
+def test_show_prints_what_was_in_force_by_its_version(av: Run) -> None:
+    """The version in a record names texts that can be read; another names none."""
+    version = av("policy", "show", "--json").json["version"]
+    found = av("policy", "show", "--version", version, "--json").json
+    assert found["texts"]["policy"] == found["text"] == shipped_policy()
+    assert "read:calendar" in found["catalogue"]
+    answer = av("policy", "show", "--version", "0123456789ab")
+    assert answer.code == 4
+    assert "was in force" in answer.err
+
+
 def test_reset_brings_nothing_back_while_no_file_is_gone(
     av: Run, cli: Run, tmp_path: Path
 ) -> None:

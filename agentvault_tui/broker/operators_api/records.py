@@ -28,7 +28,7 @@ from agentvault_tui.broker.shapes import event_info, shape_from
 from agentvault_tui.broker.status import status_info
 from agentvault_tui.broker.usecases.policy_change import reset_policy
 from agentvault_tui.broker.usecases.register import check_scopes
-from agentvault_tui.errors import NotFoundError, UsageError
+from agentvault_tui.errors import NotFoundError, PolicyError, UsageError
 from agentvault_tui.ledger import EventQuery, Link
 from agentvault_tui.model import Action, Agent, AgentId, Event, EventType, Outcome
 from agentvault_tui.operator_api import calls
@@ -42,6 +42,7 @@ from agentvault_tui.operator_api.requests import (
     AuditQuery,
     ExplainRequest,
     LinksQuery,
+    PolicyQuery,
     StreamQuery,
     WireRequest,
 )
@@ -51,6 +52,7 @@ from agentvault_tui.operator_api.shapes import (
     ScopeInfo,
     StatusInfo,
 )
+from agentvault_tui.policy import Catalogue
 
 
 def routes(
@@ -89,22 +91,10 @@ def routes(
 
 
 def _policy_routes(broker: Broker, authority: Authority) -> list[Route]:
-    async def policy(_: Request) -> PolicyInfo:
-        """Give the policy in force, as text, and the catalogue of scopes."""
-        return PolicyInfo(
-            version=broker.policy.version,
-            source=broker.policy.source,
-            text=broker.policy.text,
-            problem=broker.policy_state.problem,
-            catalogue={
-                scope.name: ScopeInfo(
-                    description=scope.description,
-                    risk=scope.risk.value,
-                    revoking=scope.revoking,
-                )
-                for scope in broker.policy.catalogue
-            },
-        )
+    async def policy(request: Request) -> PolicyInfo:
+        """Give the policy in force, or one that was, and its catalogue of scopes."""
+        version = query_of(request, PolicyQuery).version
+        return await _kept(broker, version) if version else _in_force(broker)
 
     async def explain(request: Request) -> ExplainInfo:
         """Decide a request without issuing anything, and say why."""
@@ -116,13 +106,52 @@ def _policy_routes(broker: Broker, authority: Authority) -> list[Route]:
         who = operator_of(request)
         operator = await authority.actor(who, Need.GIVE, "the shipped policy")
         await reset_policy(broker, operator)
-        return await policy(request)
+        return _in_force(broker)
 
     return [
         route(calls.POLICY, policy),
         route(calls.EXPLAIN, explain),
         route(calls.RESET_POLICY, reset),
     ]
+
+
+def _in_force(broker: Broker) -> PolicyInfo:
+    return PolicyInfo(
+        version=broker.policy.version,
+        source=broker.policy.source,
+        text=broker.policy.text,
+        problem=broker.policy_state.problem,
+        catalogue=_catalogue(broker.policy.catalogue),
+    )
+
+
+async def _kept(broker: Broker, version: str) -> PolicyInfo:
+    """Return what was in force as *version*, also if it could not be today."""
+    texts = await broker.ledger.texts(version)
+    problem = None
+    try:
+        catalogue = _catalogue(Catalogue.parse(texts["scopes"], "scopes.toml"))
+    except PolicyError as error:
+        catalogue, problem = {}, error.diagnosis()
+    return PolicyInfo(
+        version=version,
+        source="kept",
+        text=texts["policy"],
+        problem=problem,
+        catalogue=catalogue,
+        texts=texts,
+    )
+
+
+def _catalogue(catalogue: Catalogue) -> dict[str, ScopeInfo]:
+    return {
+        scope.name: ScopeInfo(
+            description=scope.description,
+            risk=scope.risk.value,
+            revoking=scope.revoking,
+        )
+        for scope in catalogue
+    }
 
 
 def _query(request: Request) -> EventQuery:

@@ -28,7 +28,14 @@ from agentvault_tui.broker.stepups import stepup_draft
 from agentvault_tui.broker.uses import revoked_draft
 from agentvault_tui.errors import ConflictError, LedgerError, PolicyError
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import Change, DropToken, EventQuery, Ledger, Meta
+from agentvault_tui.ledger import (
+    Change,
+    DropToken,
+    EventQuery,
+    KeptText,
+    Ledger,
+    Meta,
+)
 from agentvault_tui.model import (
     DETAIL_TYPE,
     Action,
@@ -192,26 +199,28 @@ async def keep_policy(broker: Broker, *, actor: Actor = SYSTEM) -> None:
 
 def policy_record(
     broker: Broker, actor: Actor = SYSTEM
-) -> tuple[list[Draft], list[Meta]]:
+) -> tuple[list[Draft], list[Change]]:
     """Return what the ledger does not know yet of the policy in force."""
-    policy, drafts = broker.policy, []
+    policy, drafts = broker.policy, list[Draft]()
     before, after = broker.policy_state.recorded, policy.version
     kept = {"version": after, **policy.texts._asdict()}
     told = {_KEPT: json.dumps(kept, ensure_ascii=False)}
     if broker.policy_state.checked is None:
         told[_CHECKED] = after
-    changes = [
+    changes: list[Change] = [
         Meta(key, value) for key, value in told.items() if broker.kept.get(key) != value
     ]
     # Also where the rules are the same: the chain names what the files said.
     known = broker.kept.get(_KEPT)
     moved = known is not None and before == after and known != told[_KEPT]
     if moved or (before is not None and before != after):
+        texts, named = kept_texts(policy)
+        changes += texts
         detail = {
             "before": before,
             "after": after,
             "source": policy.source,
-            "policy_sha256": policy.texts.digest(),
+            **named,
             "orphaned": _orphaned(broker),
         }
         reason = f"{before} to {after}"
@@ -219,10 +228,19 @@ def policy_record(
     return drafts, changes
 
 
-def policy_is_recorded(broker: Broker, changes: Sequence[Meta]) -> None:
+def kept_texts(policy: Policy) -> tuple[list[KeptText], dict[str, object]]:
+    """Return the texts of *policy* to keep, and what its event says to name them."""
+    texts = {name: KeptText(one) for name, one in policy.texts.effective().items()}
+    digests = {name: one.sha256 for name, one in texts.items()}
+    named = policy.texts.digest()
+    return list(texts.values()), {"policy_sha256": named, "texts": digests}
+
+
+def policy_is_recorded(broker: Broker, changes: Sequence[Change]) -> None:
     """Note that the ledger has, or is about to have, what `policy_record` returned."""
     broker.policy_state.recorded = broker.policy.version
-    broker.kept.update({one.key: one.value for one in changes if one.value is not None})
+    told = [one for one in changes if isinstance(one, Meta)]
+    broker.kept.update({one.key: one.value for one in told if one.value is not None})
 
 
 def _orphaned(broker: Broker) -> list[str]:
