@@ -103,7 +103,7 @@ class PolicyError(AgentVaultError):
 
 
 class ServiceError(AgentVaultError):
-    """A file that describes a service cannot be put in force."""
+    """A file that describes services, tools or alerts cannot be put in force."""
 
 
 class BadPathError(AgentVaultError):

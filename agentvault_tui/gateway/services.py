@@ -21,7 +21,6 @@ from agentvault_tui.gateway.config_folder import (
     NAME,
     ConfigFolder,
     check_scope,
-    read_table,
 )
 from agentvault_tui.gateway.templates import (
     HEADER_NAME,
@@ -34,6 +33,7 @@ from agentvault_tui.home import Home
 from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.settings import CONNECTION
 from agentvault_tui.text import visible
+from agentvault_tui.toml_table import read_table
 
 DENY: Final = "deny"
 MAX_ROUTES: Final = 5000

@@ -13,12 +13,13 @@ import msgspec
 import rfc8785
 
 from agentvault_tui.errors import NotFoundError, ServiceError
-from agentvault_tui.gateway.config_folder import ConfigFolder, check_scope, read_table
+from agentvault_tui.gateway.config_folder import ConfigFolder, check_scope
 from agentvault_tui.home import Home
 from agentvault_tui.model import Action
 from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.policy.resources import canonical
 from agentvault_tui.text import visible
+from agentvault_tui.toml_table import read_table
 
 DENY: Final = "deny"
 SHIPPED: Final = ("claude-code", "codex", "copilot", "cursor", "gemini")

@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from agentvault_tui.errors import BadPathError, ServiceError
-from agentvault_tui.gateway.config_folder import ConfigFolder, read_table
+from agentvault_tui.gateway.config_folder import ConfigFolder
 from agentvault_tui.gateway.mcp.messages import CALL
 from agentvault_tui.gateway.services import (
     DENY,
@@ -36,6 +36,7 @@ from agentvault_tui.model import Action
 from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.policy.facts import plain_name
 from agentvault_tui.text import visible
+from agentvault_tui.toml_table import read_table
 
 FOLDER: Final = "mcp"
 _TOOL: Final = re.compile(r"[\x21-\x7e]{1,128}")
