@@ -8,7 +8,7 @@ from typing import Final
 
 from agentvault_tui.gateway.forward import Forwarder, Incoming, Relayed
 from agentvault_tui.gateway.refusals import CallRefusedError
-from agentvault_tui.gateway.upstream import UpstreamError
+from agentvault_tui.gateway.service_connection import UpstreamError
 from agentvault_tui.web.exchange import ClientGoneError, Exchange
 from agentvault_tui.web.reply import Receive, Reply, Scope, Send
 

@@ -8,6 +8,7 @@ import html
 import json
 import zlib
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
@@ -99,12 +100,9 @@ class Echo:
 
     def is_in_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         """Tell whether a header of the answer holds one."""
-        return any(
-            needle in part
-            for header in headers
-            for part in header
-            for needle in self.needles
-        )
+        # No secret holds a tab, so none is found where two parts meet.
+        head = b"\t".join(chain.from_iterable(headers))
+        return any(needle in head for needle in self.needles)
 
     def pass_on(self, chunk: bytes) -> bytes:
         """Return what may be passed on now that *chunk* has come.

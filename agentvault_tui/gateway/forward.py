@@ -21,15 +21,10 @@ from agentvault_tui.gateway.credentials import Credentials, Shown, take_token
 from agentvault_tui.gateway.echo import Echo
 from agentvault_tui.gateway.refusals import CallRefusedError, too_large
 from agentvault_tui.gateway.routes import OVERRIDES, action_of, match
+from agentvault_tui.gateway.service_connection import UpstreamError
 from agentvault_tui.gateway.services import Service, Services, UpstreamCredential
 from agentvault_tui.gateway.target import Target, parse_target
-from agentvault_tui.gateway.upstream import (
-    HOP_BY_HOP,
-    Answer,
-    Outgoing,
-    Upstream,
-    UpstreamError,
-)
+from agentvault_tui.gateway.upstream import HOP_BY_HOP, Answer, Outgoing, Upstream
 from agentvault_tui.model import Action, AgentId
 from agentvault_tui.web.reply import Header
 
@@ -437,7 +432,7 @@ def _stream(
                 yield piece
                 stalled.cancel()
                 await pace()
-        except BaseException as error:
+        except Exception as error:
             failed.append(error)
             raise
         call.sent = True

@@ -24,9 +24,10 @@ from agentvault_tui.gateway.forward import Forwarder
 from agentvault_tui.gateway.mcp import METADATA, McpApp, McpProcesses, McpServers
 from agentvault_tui.gateway.proxy_listener import ProxyListener
 from agentvault_tui.gateway.secrets import Secrets
+from agentvault_tui.gateway.service_connection import UpstreamError
 from agentvault_tui.gateway.services import Service, ServiceHealth, Services
 from agentvault_tui.gateway.tools import ToolMaps
-from agentvault_tui.gateway.upstream import Upstream, UpstreamError
+from agentvault_tui.gateway.upstream import Upstream
 from agentvault_tui.ledger import Meta
 from agentvault_tui.model import AgentId, Draft, EventType
 from agentvault_tui.operator_api.shapes import WireShape

@@ -30,9 +30,10 @@ from agentvault_tui.gateway.connect import (
 from agentvault_tui.gateway.forward import Forwarder
 from agentvault_tui.gateway.refusals import CallRefusedError
 from agentvault_tui.gateway.runs import RUN_KEY, CommandRun, Runs
+from agentvault_tui.gateway.service_connection import UpstreamError
 from agentvault_tui.gateway.services import Service, is_host
 from agentvault_tui.gateway.tunnel import carry, tunnel_call
-from agentvault_tui.gateway.upstream import UpstreamError, connected_to
+from agentvault_tui.gateway.upstream import connected_to
 from agentvault_tui.model import Action, AgentId, sha256_hex
 from agentvault_tui.settings import PassThrough
 from agentvault_tui.text import visible

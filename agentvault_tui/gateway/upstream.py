@@ -15,20 +15,20 @@ import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
-from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Final
+from typing import Final
 
-import aiohttp
 import certifi
-from aiohttp.abc import AbstractResolver, ResolveResult
-from yarl import URL
 
 from agentvault_tui.gateway.echo import Echo, EchoedError, PackedEcho
+from agentvault_tui.gateway.service_connection import (
+    Bounds,
+    ServiceConnection,
+    UpstreamError,
+    late,
+)
 from agentvault_tui.gateway.services import Service, ServiceOrigin
-from agentvault_tui.web.sockets import abort
 
 Header = tuple[str, str]
 _CONNECTIONS: Final = 512
@@ -36,13 +36,11 @@ _CONNECTIONS: Final = 512
 _KEPT_SECONDS: Final = 4.0
 """An idle connection is reused: below the five seconds after which common servers
 close theirs, since a request on a closed one is lost and not repeated."""
-_BUFFER: Final = 65_536
-_HEADERS: Final = 128
 _UNICAST: Final = ipaddress.IPv6Network("2000::/3")
 """All that IANA has allocated as global; others (site-local, IPv4-compatible) may still
 be routed to inner networks."""
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_PACKED: Final = frozenset({"gzip", "x-gzip", "deflate"})
+_PACKED: Final = frozenset({b"gzip", b"x-gzip", b"deflate"})
 """Encodings of answers that are searched for the credential."""
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 HOP_BY_HOP: Final = frozenset(
@@ -59,29 +57,6 @@ HOP_BY_HOP: Final = frozenset(
     )
 )
 """RFC 9110 section 7.6.1."""
-
-
-class UpstreamError(Exception):
-    """The service gave no answer, or one that must not be passed on."""
-
-    def __init__(self, status: int, code: str, text: str) -> None:
-        """Keep the HTTP *status* and *code* for the agent; the text holds no secret."""
-        super().__init__(text)
-        self.status = status
-        self.code = code
-        self.text = text
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """Deadlines in seconds and caps in bytes of one request."""
-
-    connect: float = 10.0
-    idle: float = 120.0
-    """Until the answer begins, and between two pieces of it or of the request."""
-    whole: float = 3_600.0
-    answer_bytes: int = 16 * 2**30
-    head_bytes: int = 65_536
 
 
 def may_reach(address: str, *, private: bool) -> bool:
@@ -109,6 +84,7 @@ def may_reach(address: str, *, private: bool) -> bool:
     return private or ip.is_global
 
 
+_BOUNDS: Final = Bounds()
 _BROADCAST: Final = ipaddress.IPv4Address("255.255.255.255")
 
 
@@ -116,42 +92,24 @@ class _RefusedAddressError(OSError):
     """A name stands for an address that its service may not have."""
 
 
-class _CheckedResolver(AbstractResolver):
-    """Resolves a name once a connection, which then goes to an address checked here."""
-
-    def __init__(self, *, private: bool) -> None:
-        self._private = private
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        """Return the addresses of *host*; none if any of them is not allowed."""
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(
-            host, port, family=family, type=socket.SOCK_STREAM
-        )
-        addresses = list(dict.fromkeys((kind, at[0]) for kind, *_, at in found))
-        for _, address in addresses:
-            if not may_reach(str(address), private=self._private):
-                raise _RefusedAddressError(errno.EACCES, "address not allowed")
-        return [
-            ResolveResult(
-                hostname=host,
-                host=str(address),
-                port=port,
-                family=kind,
-                proto=0,
-                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-            )
-            for kind, address in addresses
-        ]
-
-    async def close(self) -> None:
-        """Hold nothing."""
+async def _resolved(
+    host: str, port: int, *, private: bool
+) -> list[tuple[socket.AddressFamily, str]]:
+    """Return the addresses of *host*; none if any of them is not allowed."""
+    found = await asyncio.get_running_loop().getaddrinfo(
+        host, port, type=socket.SOCK_STREAM
+    )
+    addresses: list[tuple[socket.AddressFamily, str]] = list(
+        dict.fromkeys((kind, str(at[0])) for kind, *_, at in found)
+    )
+    for _, address in addresses:
+        if not may_reach(address, private=private):
+            raise _RefusedAddressError(errno.EACCES, "address not allowed")
+    return addresses
 
 
 async def connected_to(host: str, port: int, *, private: bool) -> socket.socket:
-    """Connect to a host that is no service, at an address checked here.
+    """Connect to a host, resolved once, at an address checked here.
 
     Args:
         host: a name or an address.
@@ -161,16 +119,14 @@ async def connected_to(host: str, port: int, *, private: bool) -> socket.socket:
     Raises:
         UpstreamError: it cannot be reached, or may not.
     """
-    loop, bounds = asyncio.get_running_loop(), Bounds()
+    loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(bounds.connect):
-            resolver = _CheckedResolver(private=private)
-            found = await resolver.resolve(host, port, socket.AF_UNSPEC)
-            for one in found:
-                connected = socket.socket(one["family"], socket.SOCK_STREAM)
+        async with asyncio.timeout(_BOUNDS.connect):
+            for family, address in await _resolved(host, port, private=private):
+                connected = socket.socket(family, socket.SOCK_STREAM)
                 connected.setblocking(False)
                 try:
-                    await loop.sock_connect(connected, (one["host"], port))
+                    await loop.sock_connect(connected, (address, port))
                 except BaseException as error:
                     connected.close()
                     if not isinstance(error, OSError):
@@ -178,11 +134,18 @@ async def connected_to(host: str, port: int, *, private: bool) -> socket.socket:
                 else:
                     return connected
     except TimeoutError:
-        raise UpstreamError(504, "upstream_timeout", "it took too long") from None
-    except OSError as error:
-        if isinstance(error, _RefusedAddressError):
-            raise _refused() from None
-    raise UpstreamError(502, "upstream_unreachable", "the host cannot be reached")
+        raise late() from None
+    except _RefusedAddressError:
+        raise UpstreamError(
+            502, "upstream_refused", "the service's address is not one it may have"
+        ) from None
+    except OSError:
+        raise _unreachable() from None
+    raise _unreachable()
+
+
+def _unreachable() -> UpstreamError:
+    return UpstreamError(502, "upstream_unreachable", "the service cannot be reached")
 
 
 def trust(ca_file: str) -> ssl.SSLContext:
@@ -227,42 +190,13 @@ class Outgoing:
     that the call may still go out, and adds the credential. Raises to stop it."""
     echo: Echo
     """What the answer must not hold."""
-    transport: asyncio.Transport | None = None
+    connection: ServiceConnection | None = None
+    """Which it went out on, until that is used for another one."""
 
     def abort(self) -> None:
         """Send and receive nothing any more; what the kernel holds is dropped."""
-        if self.transport is not None:
-            abort(self.transport)
-
-
-_OUTGOING: ContextVar[Outgoing] = ContextVar("outgoing")
-"""What aiohttp is asked to send in this task."""
-
-
-class _UpstreamRequest(aiohttp.ClientRequest):
-    """Attaches the credential to a request whose connection stands."""
-
-    def __init__(self, *args: Any, **more: Any) -> None:
-        super().__init__(*args, **more)
-        self.outgoing = _OUTGOING.get()
-
-    async def send(self, conn: Any) -> aiohttp.ClientResponse:
-        """Write the request."""
-        outgoing = self.outgoing
-        outgoing.transport = conn.transport
-        outgoing.attach(outgoing)
-        self.url = _url(str(self.url.origin()), outgoing.target)
-        framing = [(n, self.headers[n]) for n in _FRAMING if n in self.headers]
-        self.headers.clear()
-        self.headers.extend([*framing, *outgoing.headers])
-        return await super().send(conn)
-
-
-_FRAMING: Final = ("Host", "Content-Length", "Transfer-Encoding")
-
-
-def _url(origin: str, target: str) -> URL:
-    return URL(origin + target, encoded=True)
+        if self.connection is not None:
+            self.connection.abort()
 
 
 class Answer:
@@ -270,27 +204,23 @@ class Answer:
 
     def __init__(
         self,
-        response: aiohttp.ClientResponse,
+        connection: ServiceConnection,
         outgoing: Outgoing,
-        bounds: Bounds,
-        done: Callable[[], None],
+        done: Callable[[ServiceConnection], None],
     ) -> None:
-        self.status = response.status
-        self.headers = end_to_end(response.raw_headers)
+        self.status = connection.status
+        self.headers = end_to_end(connection.headers)
         self.bytes_in = 0
         self.packed: PackedEcho | None = None
         """What searches the body besides, where it is compressed."""
-        self._response = response
+        self._connection = connection
         self._outgoing = outgoing
-        self._bounds = bounds
-        self._done: Callable[[], None] | None = done
-        self._ends = asyncio.get_running_loop().time() + bounds.whole
+        self._done: Callable[[ServiceConnection], None] | None = done
 
     @property
     def has_arrived(self) -> bool:
         """Whether some of the body is here, or all of it."""
-        content = self._response.content
-        return content.is_eof() or content.total_bytes > 0
+        return self._connection.has_body or self._connection.complete
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body as it arrives.
@@ -298,31 +228,16 @@ class Answer:
         Raises:
             UpstreamError: it broke off, holds the credential, or is past a bound.
         """
-        echo, bounds = self._outgoing.echo, self._bounds
-        now, content = asyncio.get_running_loop().time, self._response.content
+        echo = self._outgoing.echo
         try:
-            while True:
-                if content.is_eof():  # all of it is here
-                    chunk = await content.readany()
-                else:
-                    # aiohttp's own deadline is gone where a chunk's framing is wrong.
-                    async with asyncio.timeout(bounds.idle):
-                        chunk = await content.readany()
-                if not chunk:
-                    break
+            while chunk := await self._connection.read():
                 self.bytes_in += len(chunk)
-                if self.bytes_in > bounds.answer_bytes or now() > self._ends:
-                    raise UpstreamError(
-                        504, "upstream_timeout", "the answer is too long"
-                    )
                 if clean := await self._searched(echo.pass_on(chunk)):
                     yield clean
             if rest := await self._searched(echo.rest(), last=True):
                 yield rest
         except EchoedError:
             raise echoed() from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise _fault(error) from None
 
     async def _searched(self, piece: bytes, *, last: bool = False) -> bytes:
         """Return what of a piece may be passed on, where the body is compressed."""
@@ -333,62 +248,71 @@ class Answer:
 
     def close(self) -> None:
         """Let go of the connection: reused where the answer was read to its end."""
-        if self._response.content.is_eof():
-            self._response.release()
-        else:
-            self._outgoing.abort()
-            self._response.close()
         done, self._done = self._done, None
         if done is not None:
-            done()
+            self._outgoing.connection = None
+            done(self._connection)
 
 
 class Upstream:
     """One service's connections."""
 
-    def __init__(self, service: Service, bounds: Bounds | None = None) -> None:
+    def __init__(self, service: Service, bounds: Bounds = _BOUNDS) -> None:
         """Connect to nothing yet.
 
         Raises:
             OSError: its ``ca_file`` cannot be read.
         """
         self.service = service
-        self._bounds = bounds or Bounds()
+        self._bounds = bounds
         self._trust = trust(service.ca_file)
-        self._session: aiohttp.ClientSession | None = None
-        self._open = 0
-        """Requests under way."""
-        self._closing: asyncio.Task[None] | None = None
+        self._free = asyncio.Semaphore(_CONNECTIONS)
+        self._idle: dict[ServiceOrigin, list[ServiceConnection]] = {}
+        self._busy: dict[ServiceConnection, ServiceOrigin] = {}
+        self._sweep: asyncio.TimerHandle | None = None
         self._retired = False
 
-    def _connected(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            bounds = self._bounds
-            self._session = session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    resolver=_CheckedResolver(private=self.service.allow_private),
-                    ssl=self._trust,
-                    limit=_CONNECTIONS,
-                    use_dns_cache=False,
-                    keepalive_timeout=_KEPT_SECONDS,
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                request_class=_UpstreamRequest,
-                auto_decompress=False,
-                trust_env=False,
-                requote_redirect_url=False,
-                skip_auto_headers=("Content-Type",),
-                timeout=aiohttp.ClientTimeout(
-                    connect=bounds.connect, sock_read=bounds.idle
-                ),
-                read_bufsize=_BUFFER,
-                max_line_size=bounds.head_bytes,
-                max_field_size=bounds.head_bytes,
-                max_headers=_HEADERS,
+    async def _connected(self, origin: ServiceOrigin) -> ServiceConnection:
+        """Return a connection that nobody uses, or a new one once there may be."""
+        if not self._free.locked() and (connection := self._unused(origin)):
+            await self._free.acquire()
+            return connection
+        try:
+            async with asyncio.timeout(self._bounds.connect):
+                await self._free.acquire()
+                try:
+                    return self._unused(origin) or await self._connect(origin)
+                except BaseException:
+                    self._free.release()
+                    raise
+        except TimeoutError:
+            raise late() from None
+        except OSError:  # an ssl.SSLError is one
+            raise _unreachable() from None
+
+    def _unused(self, origin: ServiceOrigin) -> ServiceConnection | None:
+        now, idle = asyncio.get_running_loop().time(), self._idle.get(origin)
+        while idle:
+            connection = idle.pop()
+            if connection.reusable and now - connection.idle_since < _KEPT_SECONDS:
+                return connection
+            connection.abort()
+        return None
+
+    async def _connect(self, origin: ServiceOrigin) -> ServiceConnection:
+        private, secure = self.service.allow_private, origin.scheme == "https"
+        connected = await connected_to(origin.host, origin.port, private=private)
+        try:
+            _, connection = await asyncio.get_running_loop().create_connection(
+                lambda: ServiceConnection(self._bounds),
+                sock=connected,
+                ssl=self._trust if secure else None,
+                server_hostname=origin.host if secure else None,
             )
-            # A request on a connection that the service had closed may have arrived.
-            session._retry_connection = False  # noqa: SLF001 - has no public setting
-        return self._session
+        except BaseException:
+            connected.close()
+            raise
+        return connection
 
     async def send(
         self, outgoing: Outgoing, origin: ServiceOrigin | None = None
@@ -406,77 +330,83 @@ class Upstream:
             UpstreamError: there is none.
         """
         to = origin or self.service.origin
-        with suppress(ValueError):
-            # A literal address is not resolved.
-            if not may_reach(to.host, private=self.service.allow_private):
-                raise _refused()
-
-        headers = {}
-        if outgoing.length is not None:
-            # Read by the writer of the body; all others are set when it is sent.
-            headers["Content-Length"] = str(outgoing.length)
-        bounds = self._bounds
-        self._open += 1
-        _OUTGOING.set(outgoing)
+        connection = await self._connected(to)
+        self._busy[connection] = to
+        outgoing.connection = connection
+        connection.begin(outgoing.method)
+        answer: Answer | None = None
         try:
-            async with asyncio.timeout(bounds.whole):
-                response = await self._connected().request(
-                    outgoing.method,
-                    _url(str(to), outgoing.target),
-                    data=outgoing.body,
-                    headers=headers,
-                    allow_redirects=False,
-                )
-        except BaseException as error:
-            outgoing.abort()
-            self._done()
-            if isinstance(error, aiohttp.ClientError | OSError | ValueError):
-                raise _fault(error) from None
-            raise
-        answer = Answer(response, outgoing, bounds, self._done)
-        try:
-            answer.packed = _checked(response, outgoing)
-        except UpstreamError:
-            answer.close()
+            outgoing.attach(outgoing)
+            headers = [("Host", to.authority), *outgoing.headers]
+            connection.send(outgoing.target, headers, outgoing.body, outgoing.length)
+            await connection.answered()
+            answer = Answer(connection, outgoing, self._done)
+            answer.packed = _checked(connection, outgoing)
+        except BaseException:
+            connection.abort()
+            outgoing.connection = None
+            self._done(connection)
             raise
         return answer
 
-    def _done(self) -> None:
-        self._open -= 1
-        if self._retired and not self._open:
-            self._closing = asyncio.create_task(self.aclose())
+    def _done(self, connection: ServiceConnection) -> None:
+        """Keep a connection that can be used again; end any other."""
+        origin = self._busy.pop(connection)
+        self._free.release()
+        if not connection.reusable or self._retired:
+            connection.abort()
+            return
+        loop = asyncio.get_running_loop()
+        connection.idle_since = loop.time()
+        self._idle.setdefault(origin, []).append(connection)
+        if self._sweep is None:
+            self._sweep = loop.call_later(_KEPT_SECONDS, self._swept)
+
+    def _swept(self) -> None:
+        """End the connections that were idle for too long."""
+        self._sweep = None
+        loop = asyncio.get_running_loop()
+        least = loop.time() - _KEPT_SECONDS
+        for idle in self._idle.values():
+            while idle and idle[0].idle_since <= least:
+                idle.pop(0).abort()
+        if any(self._idle.values()):
+            self._sweep = loop.call_later(_KEPT_SECONDS, self._swept)
 
     def retire(self) -> None:
         """Send nothing new; close the connections once what is under way has ended."""
-        self._retired, self._open = True, self._open + 1
-        self._done()
+        self._retired = True
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for idle in self._idle.values():
+            while idle:
+                idle.pop().abort()
 
     async def aclose(self) -> None:
         """Close every connection; what is under way breaks off."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        self.retire()
+        for connection in self._busy:
+            connection.abort()
 
 
-def _checked(response: aiohttp.ClientResponse, outgoing: Outgoing) -> PackedEcho | None:
+def _checked(connection: ServiceConnection, outgoing: Outgoing) -> PackedEcho | None:
     """Check the head of an answer; return what searches its body, if compressed.
 
     Raises:
         UpstreamError: it must not be passed on, or is compressed, unasked, in a way
             that is not searched.
     """
-    echo = outgoing.echo
-    if response.status == 101:
-        raise UpstreamError(502, "upstream_reset", "the service changed protocols")
-    if echo.is_in_headers(response.raw_headers):
+    echo, headers = outgoing.echo, connection.headers
+    if echo.is_in_headers(headers):
         raise echoed()
-    if any(map(_CONTROL.search, chain(*response.raw_headers))):
+    if _CONTROL.search(b"".join(chain.from_iterable(headers))):
         text = "a header of the answer holds a control character"
         raise UpstreamError(502, "upstream_reset", text)
-    if outgoing.method == "HEAD" or response.status in {204, 304}:
+    if outgoing.method == "HEAD" or connection.status in {204, 304}:
         return None
-    said = ",".join(response.headers.getall("Content-Encoding", ())).lower().split(",")
-    codings = {one.strip() for one in said} - {"", "identity"}
+    packings = [v.lower() for n, v in headers if n.lower() == b"content-encoding"]
+    said = b",".join(packings).split(b",")
+    codings = {one.strip() for one in said} - {b"", b"identity"}
     if not codings or not echo.needles:
         return None
     if len(codings) > 1 or len(said) > 1 or not codings <= _PACKED:
@@ -485,7 +415,7 @@ def _checked(response: aiohttp.ClientResponse, outgoing: Outgoing) -> PackedEcho
     return PackedEcho(echo.needles)
 
 
-def end_to_end(raw: tuple[tuple[bytes, bytes], ...]) -> list[tuple[bytes, bytes]]:
+def end_to_end(raw: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Return the headers of an answer that are passed on.
 
     Hop-by-hop ones are left out, those that only the gateway says, and cookies: what
@@ -511,23 +441,3 @@ def echoed() -> UpstreamError:
     return UpstreamError(
         502, "credential_echoed", "the service's answer holds its credential"
     )
-
-
-def _refused() -> UpstreamError:
-    return UpstreamError(
-        502, "upstream_refused", "the service's address is not one it may have"
-    )
-
-
-def _fault(error: Exception) -> UpstreamError:
-    """Say what went wrong; nothing of the exception's own text, which may be long."""
-    cause = getattr(error, "os_error", error)
-    if isinstance(cause, _RefusedAddressError):
-        return _refused()
-    if isinstance(error, TimeoutError):
-        return UpstreamError(504, "upstream_timeout", "the service took too long")
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return UpstreamError(
-            502, "upstream_unreachable", "the service cannot be reached"
-        )
-    return UpstreamError(502, "upstream_reset", "the service broke the connection off")

@@ -24,8 +24,8 @@ from agentvault_tui.gateway.mcp.messages import (
 )
 from agentvault_tui.gateway.mcp.servers import McpServer
 from agentvault_tui.gateway.refusals import CallRefusedError
+from agentvault_tui.gateway.service_connection import UpstreamError
 from agentvault_tui.gateway.services import DENY
-from agentvault_tui.gateway.upstream import UpstreamError
 from agentvault_tui.model import Agent, StepUp, StepUpStatus
 
 CHECK: Final = "agentvault_check"

@@ -37,7 +37,7 @@ from agentvault_tui.gateway.mcp.messages import (
     unsupported,
 )
 from agentvault_tui.gateway.mcp.servers import McpServer
-from agentvault_tui.gateway.upstream import UpstreamError
+from agentvault_tui.gateway.service_connection import UpstreamError
 from agentvault_tui.model import AgentId
 from agentvault_tui.process import start_program
 from agentvault_tui.text import visible

@@ -22,7 +22,8 @@ from agentvault_tui.gateway.mcp.messages import (
     text_of,
 )
 from agentvault_tui.gateway.mcp.stdio import Progress
-from agentvault_tui.gateway.upstream import Answer, Outgoing, Upstream, UpstreamError
+from agentvault_tui.gateway.service_connection import UpstreamError
+from agentvault_tui.gateway.upstream import Answer, Outgoing, Upstream
 from agentvault_tui.web.reply import Header
 
 _ANSWER_BYTES: Final = 16 * 2**20
