@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import signal
 import sys
 import tempfile
@@ -19,6 +21,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell's background job ignores ctrl+c, and so would all that tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Without byte code each process that a test starts compiles all it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # A loaded machine is slow: what may not be has a clock of its own.
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
@@ -32,6 +38,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not _SLOW.isdisjoint(item.path.parts):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from walking thousands of collected tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

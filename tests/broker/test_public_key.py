@@ -42,7 +42,8 @@ def _refused() -> dict[str, str]:
     spki = (Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     weak = rsa.generate_private_key(65537, 1024)  # noqa: S505 - to be refused
     small = weak.public_key().public_bytes(*spki)
-    other = dsa.generate_private_key(2048).public_key().public_bytes(*spki)
+    dss = dsa.generate_private_key(1024)  # noqa: S505 - of no size is it accepted
+    other = dss.public_key().public_bytes(*spki)
     return {
         "private PEM": ec.as_pem(private=True).decode(),
         "private JWK": json.dumps(ed.as_dict(private=True)),

@@ -30,6 +30,9 @@ from agentvault_tui.settings import Settings
 PAGES = sorted([*DOCS.glob("*.md"), ROOT / "README.md"])
 CODE = re.compile(r"\b[A-Z]{4}-[A-Z]{4}\b")
 MAKE = re.compile(r"make (\w[\w-]*)")
+HERE_DOCUMENT = re.compile(r"<<-?\s*(['\"]?)(\w+)\1")
+PROGRAMS = {"agentvault", "cat", "curl", "export", "make", "openssl", "printf", "tar"}
+"""What pages use. Where one is missing, the page is skipped; an unknown one fails."""
 NOT_TYPED = {
     "auth0.md": "tests/e2e/test_auth0_from_empty.py types them at a tenant",
 }
@@ -45,12 +48,23 @@ ELSEWHERE = (
 
 
 def commands(page: Path) -> Iterator[str]:
-    """Yield what a reader types; a command goes on over lines until it is whole."""
+    """Yield what a reader types.
+
+    A command goes on over lines until its quotations and here-document have ended.
+    """
     for block in blocks(page, "sh"):
-        whole = ""
+        whole, here = "", ""
         for line in block.splitlines():
             whole += line + "\n"
+            if here:  # its lines are no commands
+                if line.strip() == here:
+                    yield whole.strip()
+                    whole, here = "", ""
+                continue
             if line.endswith("\\"):
+                continue
+            if begun := HERE_DOCUMENT.search(line):
+                here = begun[2]
                 continue
             try:
                 words = shlex.split(whole, comments=True)
@@ -314,7 +328,9 @@ def test_every_command_of_the_page_works(page: Path, reader: Reader) -> None:
     """Typed in order, at a broker that runs, none of them fails."""
     typed = [one for one in commands(page) if not one.startswith(ELSEWHERE)]
     assert typed
-    programs = {one.split()[0] for one in typed} - {"agentvault", "export"}
+    programs = {one.split()[0] for one in typed}
+    assert programs <= PROGRAMS
+    programs -= {"agentvault", "export"}
     if missing := [one for one in programs if shutil.which(one) is None]:
         pytest.skip(f"not installed: {', '.join(missing)}")
     for block in blocks(page, "toml"):
@@ -323,6 +339,14 @@ def test_every_command_of_the_page_works(page: Path, reader: Reader) -> None:
     for command in typed:
         reader.type(command)
     reader.finish()
+
+
+def test_a_here_document_is_part_of_its_command(tmp_path: Path) -> None:
+    """Its lines are typed with the command that reads them, and are no commands."""
+    page = tmp_path / "page.md"
+    text = "cat > a.toml <<'EOF'\norigin = \"x\"\nit's text\nEOF\n"
+    page.write_text(f"```sh\n{text}agentvault doctor\n```\n")
+    assert [*commands(page)] == [text.strip(), "agentvault doctor"]
 
 
 def test_every_settings_example_is_one(tmp_path: Path) -> None:

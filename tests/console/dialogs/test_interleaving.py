@@ -126,7 +126,7 @@ async def play(steps: Steps) -> int:
 
 @pytest.mark.slow
 @settings(
-    max_examples=30,
+    max_examples=12,
     suppress_health_check=[HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )

@@ -168,7 +168,7 @@ async def _pressed(pilot: Pilot[None], app: WatchApp, key: str) -> int:
 
 @pytest.mark.slow
 @settings(
-    max_examples=25,
+    max_examples=12,
     suppress_health_check=[HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )
