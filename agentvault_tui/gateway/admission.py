@@ -159,11 +159,13 @@ class Admission:
         except LedgerError as error:
             raise unavailable(error) from None
         except CallRefusedError as refusal:
-            self._broker.floods.refused(caller.agent.id)
             if refusal.error != PENDING:
                 observe(caller, "refused")
             elif call.retry is None:
                 observe(caller, "held")
+            if refusal.decision_id is None:  # its body could not be had
+                await self.refuse(caller.agent, refusal, call.action, call.detail)
+            self._broker.floods.refused(caller.agent.id)
             raise
         if call.stepup_id and call.retry is None:
             observe(caller, "held")

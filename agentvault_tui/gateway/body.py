@@ -99,6 +99,8 @@ class Body:
         """Whose it is, once that is known."""
         self.known: bytes | None = b"" if self.empty else None
         """All of it, where it was read whole."""
+        self.check: Callable[[bytes], None] = lambda _: None
+        """Takes each piece before it is passed on; raises where it must not be."""
         self._receive = receive
         self._room = room
         self._taken = 0
@@ -120,6 +122,7 @@ class Body:
                 pieces.append(piece)
                 if self._taken > BODY_CAP:
                     raise too_large(BODY_CAP)
+                self.check(piece)
             self.known = b"".join(pieces)
         return self.known
 
@@ -134,6 +137,7 @@ class Body:
             size += len(piece)
             if size > STREAM_CAP:
                 raise too_large(STREAM_CAP)
+            self.check(piece)
             yield piece
 
     def close(self) -> None:

@@ -19,8 +19,14 @@ from agentvault_tui.gateway.body import STREAM_CAP, Body, BodyRoom
 from agentvault_tui.gateway.calls import Call, Caller, Calls
 from agentvault_tui.gateway.credentials import Credentials, Shown, take_token
 from agentvault_tui.gateway.echo import Echo
+from agentvault_tui.gateway.overrides import OVERRIDES, OverrideScan
 from agentvault_tui.gateway.refusals import CallRefusedError, too_large
-from agentvault_tui.gateway.routes import OVERRIDES, action_of, match
+from agentvault_tui.gateway.routes import (
+    action_of,
+    check_plain,
+    match,
+    may_hold_fields,
+)
 from agentvault_tui.gateway.service_connection import UpstreamError
 from agentvault_tui.gateway.services import Service, Services, UpstreamCredential
 from agentvault_tui.gateway.target import Target, parse_target
@@ -223,6 +229,9 @@ class Forwarder:
             sent = [(name.encode(), value.encode()) for name, value in lines]
             if found.reads_body(sent):
                 await body.whole()
+            elif found.overridable and not body.empty and may_hold_fields(sent):
+                check_plain(sent)
+                body.check = OverrideScan().check
             if body.known is not None:
                 _known(detail, body.known)
             action = action_of(found, target, sent, body.known)

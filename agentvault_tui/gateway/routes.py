@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from agentvault_tui import strict_json
 from agentvault_tui.errors import UnreadableBodyError
+from agentvault_tui.gateway.overrides import OVERRIDDEN, is_override, query_overrides
 from agentvault_tui.gateway.services import DENY, Service
 from agentvault_tui.gateway.target import Target
 from agentvault_tui.gateway.templates import ServiceRoute, Source, core_length, fold
@@ -21,26 +22,6 @@ from agentvault_tui.web.forms import BodyError, form_value
 Headers = Sequence[tuple[bytes, bytes]]
 """Names in lower case and values, as they were received."""
 
-OVERRIDES: Final = frozenset(
-    (
-        b"x-envoy-original-path",
-        b"x-host",
-        b"x-http-host-override",
-        b"x-http-method",
-        b"x-http-method-override",
-        b"x-method-override",
-        b"x-original-host",
-        b"x-original-method",
-        b"x-original-uri",
-        b"x-original-url",
-        b"x-override-url",
-        b"x-rewrite-url",
-    )
-)
-"""Headers by which upstreams take a request for one of another method, path or host:
-never sent."""
-_METHOD_FIELD: Final = "_method"
-"""The field by which upstreams do the same: Rails, Laravel, Symfony, Spring."""
 _FORM: Final = b"application/x-www-form-urlencoded"
 _MEDIA_TYPE: Final = re.compile(
     rb"([\w!#$&^.+-]+/[\w!#$&^.+-]+)[ \t]*"
@@ -68,6 +49,8 @@ class RouteMatch:
     resource: str
     """In canonical form where it has one."""
     captures: dict[str, str]
+    overridable: bool
+    """See `Service.method_override`."""
 
     def reads_body(self, headers: Headers) -> bool:
         """Tell whether the action is only known with the whole body.
@@ -101,7 +84,7 @@ def match(service: Service, method: str, target: Target) -> RouteMatch | None:
     """
     if not (method.isascii() and method.isupper()):
         return None
-    if target.query_values(_METHOD_FIELD)[0]:
+    if service.method_override and query_overrides(target.raw_query):
         return None
     segments = target.segments
     folded = tuple(map(fold, segments[: core_length(segments)]))
@@ -115,13 +98,15 @@ def match(service: Service, method: str, target: Target) -> RouteMatch | None:
             if any(not odd <= fixed for odd in passed):
                 return None
             resource = _resource(route, service, target, captures)
-            return RouteMatch(route, route.scope, resource, captures)
+            overridable = service.method_override
+            return RouteMatch(route, route.scope, resource, captures, overridable)
         if (odd := route.differences(folded)) is not None:
             passed.append(odd)
     if passed or service.unmatched == DENY:
         return None
     resource = f"{service.name}:{target.path}"
-    return RouteMatch(None, service.unmatched, canonical(resource) or resource, {})
+    resource = canonical(resource) or resource
+    return RouteMatch(None, service.unmatched, resource, {}, service.method_override)
 
 
 def _resource(
@@ -164,10 +149,14 @@ def action_of(
     parameters: dict[str, Any] = {}
     read = found.reads_body(headers)
     content = _content(headers, body or b"") if read else _ABSENT
-    if isinstance(content, dict) and _METHOD_FIELD in content:
-        raise UnreadableBodyError("the body asks for another method: _method")
+    if (
+        isinstance(content, dict)
+        and found.overridable
+        and any(map(is_override, content))
+    ):
+        raise UnreadableBodyError(OVERRIDDEN)
     if found.route is not None:
-        if not read and body != b"" and _may_hold_fields(headers):
+        if not read and body != b"" and may_hold_fields(headers):
             content = None
         request = _Request(found, target, headers, content, found.route)
         for name, sources in found.route.parameters.items():
@@ -371,11 +360,7 @@ def _content(headers: Headers, body: bytes) -> Any:
     Raises:
         UnreadableBodyError: it is compressed, of another type, or not what it says.
     """
-    if any(
-        n == b"content-encoding" and v.strip().lower() != b"identity"
-        for n, v in headers
-    ):
-        raise UnreadableBodyError("the body is compressed: send it as it is")
+    check_plain(headers)
     if not body:
         return _ABSENT
     kind = _media_type(headers)
@@ -391,11 +376,24 @@ def _content(headers: Headers, body: bytes) -> Any:
     raise UnreadableBodyError("the body is no form and no JSON, which its route reads")
 
 
+def check_plain(headers: Headers) -> None:
+    """See that a body is not compressed.
+
+    Raises:
+        UnreadableBodyError: it is.
+    """
+    if any(
+        n == b"content-encoding" and v.strip().lower() != b"identity"
+        for n, v in headers
+    ):
+        raise UnreadableBodyError("the body is compressed: send it as it is")
+
+
 def _is_json(kind: bytes) -> bool:
     return kind == b"application/json" or kind.endswith(b"+json")
 
 
-def _may_hold_fields(headers: Headers) -> bool:
+def may_hold_fields(headers: Headers) -> bool:
     """Tell whether an upstream may read fields in a body that is not read here."""
     kind = _media_type(headers)
     return not kind or kind.startswith(b"multipart/") or kind == _FORM or _is_json(kind)

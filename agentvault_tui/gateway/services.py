@@ -190,6 +190,8 @@ class Service:
     """Of the file."""
     index: RouteIndex
     """The routes by method and path."""
+    method_override: bool = True
+    """Whether it may take another method from a query or body (``_method``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +209,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     allow_private: bool = False
     allow_http: bool = False
     ca_file: str = ""
+    method_override: bool = True
     credential: UpstreamCredential = UpstreamCredential()
     routes: list[RouteTable] = []
 
@@ -265,6 +268,7 @@ def parse_service(name: str, text: str, catalogue: Catalogue, base: Path) -> Ser
         routes=tuple(routes),
         sha256=hashlib.sha256(text.encode()).hexdigest(),
         index=RouteIndex(routes),
+        method_override=table.method_override,
     )
 
 
