@@ -72,6 +72,8 @@ class PolicyState:
     """Tokens that the policy in force would not issue, to be recorded as revoked."""
     due: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while one of these lists is not empty."""
+    applying: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a policy is applied."""
 
 
 @dataclass(frozen=True, slots=True)

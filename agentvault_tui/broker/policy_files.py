@@ -7,8 +7,8 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from agentvault_tui.errors import PolicyError
-from agentvault_tui.home import Home
+from agentvault_tui.errors import ConflictError, PolicyError
+from agentvault_tui.home import Home, put_private
 from agentvault_tui.policy import Policy, PolicyTexts
 
 MAX_FILE: Final = 256 * 1024
@@ -26,7 +26,7 @@ def load_policy(home: Home, last: PolicyTexts = PolicyTexts()) -> Policy:  # noq
         PolicyError: one of them cannot be put in force, with line and reason.
     """
     # Taken first: a file that changes while it is read is read again.
-    seen = _signature(home)
+    seen = signature(home)
     texts = read_texts(home)
     if gone := last.gone(texts):
         raise PolicyError(
@@ -39,12 +39,12 @@ def load_policy(home: Home, last: PolicyTexts = PolicyTexts()) -> Policy:  # noq
 def kept_policy(home: Home, texts: PolicyTexts) -> Policy:
     """Make a policy of what the files of *home* said once."""
     sources = str(home.policy_file), str(home.scopes_file)
-    return Policy.of(texts, *sources, _signature(home))
+    return Policy.of(texts, *sources, signature(home))
 
 
 def changed(policy: Policy, home: Home) -> bool:
     """Tell, once for each change, whether the home's files differ from *policy*'s."""
-    now = _signature(home)
+    now = signature(home)
     if now == policy.seen:
         return False
     policy.seen = now
@@ -53,7 +53,7 @@ def changed(policy: Policy, home: Home) -> bool:
 
 def read_texts(home: Home) -> PolicyTexts:
     """Read both files."""
-    return PolicyTexts(read_text(home.policy_file), read_text(home.scopes_file))
+    return PolicyTexts(*map(read_text, _files(home)))
 
 
 def read_text(path: Path) -> str | None:
@@ -83,8 +83,42 @@ def read_text(path: Path) -> str | None:
         ) from error
 
 
-def _signature(home: Home) -> _Signature:
-    return tuple(_stat(path) for path in (home.policy_file, home.scopes_file))
+def check_replaceable(home: Home) -> None:
+    """Refuse to replace symbolic links: what they point to would stay as it is.
+
+    Raises:
+        ConflictError: one of the home's files is one.
+    """
+    for path in _files(home):
+        if path.is_symlink():
+            raise ConflictError(
+                f"{path} is a symbolic link", "change the file that it points to"
+            )
+
+
+def write_texts(home: Home, texts: PolicyTexts) -> str | None:
+    """Replace the home's files that do not say what *texts* do, each atomically.
+
+    Returns:
+        why one cannot be written, if that is so.
+    """
+    try:
+        now = read_texts(home)
+        for path, text, old in zip(_files(home), texts, now, strict=True):
+            if text is not None and text != old:
+                put_private(path, text.encode(), replace=True)
+    except (OSError, PolicyError) as error:
+        return f"the policy that was applied is in force, and not in its file ({error})"
+    return None
+
+
+def _files(home: Home) -> tuple[Path, ...]:
+    return home.policy_file, home.scopes_file
+
+
+def signature(home: Home) -> _Signature:
+    """Return what tells whether a file of *home* was changed since."""
+    return tuple(map(_stat, _files(home)))
 
 
 def _stat(path: Path) -> tuple[int, ...] | None:

@@ -60,6 +60,8 @@ log = logging.getLogger("agentvault.serve")
 Tell = Callable[[str, WireShape], None]
 """Sends what is in no ledger to the consoles that listen."""
 
+_BODY_CAP: Final = 1_048_576
+"""Of operators' requests, so that one may hold a policy of the largest size."""
 _TICK: Final = 0.5
 _PULSE: Final = 10.0
 """Seconds between an answer of the tenant and the next question."""
@@ -358,7 +360,9 @@ async def _until(stop: asyncio.Event, broker: Broker, feed: Feed, socket: Path) 
     server = Server(broker.clock)
     async with server:
         agents = await _agents_listener(server, broker)
-        operators = RequestGuard(operators_app(broker, feed), hosts=None, shape=problem)
+        operators = RequestGuard(
+            operators_app(broker, feed), hosts=None, shape=problem, body_cap=_BODY_CAP
+        )
         await server.listen(operators, unix_socket(socket), shape=problem)
         more: dict[str, object] = {}
         for extension in broker.extensions:

@@ -32,7 +32,11 @@ from agentvault_tui.ledger.docs import read_agent
 from agentvault_tui.ledger.schema import open_reader
 from agentvault_tui.model import Action, Agent, AgentId
 from agentvault_tui.operator_api import calls
-from agentvault_tui.operator_api.requests import ExplainRequest, PolicyQuery
+from agentvault_tui.operator_api.requests import (
+    ApplyRequest,
+    ExplainRequest,
+    PolicyQuery,
+)
 from agentvault_tui.operator_api.shapes import ExplainInfo, Json, PolicyInfo
 from agentvault_tui.policy import Catalogue, Policy, PolicyTexts
 from agentvault_tui.policy.texts import shipped_policy, shipped_scopes
@@ -253,11 +257,31 @@ def init(session: CliSession) -> None:
         session.out.line("wrote ", session.out.cell(str(path), limit=1000))
 
 
+@policy.command(
+    "apply", example='agentvault policy apply new.cedar --reason "No mail to lists."'
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--plan", default="", help="Refuse unless it is the plan of this digest.")
+@click.option("--reason", default="", help="Why, for the record.")
+@pass_session
+def apply(session: CliSession, file: Path, plan: str, reason: str) -> None:
+    """Replace the home's policy.cedar with FILE and put it in force, on the record.
+
+    File and record change in one step: who, why, and the digest of the plan.
+    """
+    asked = ApplyRequest(policy=_text(file) or "", plan=plan, reason=reason)
+    answer = session.client.call(calls.APPLY_POLICY, asked)
+    _print_in_force(session, answer)
+
+
 @policy.command("reset", example="agentvault policy reset")
 @pass_session
 def reset(session: CliSession) -> None:
     """Let the shipped files count again in the place of those that are gone."""
-    answer = session.client.call(calls.RESET_POLICY)
+    _print_in_force(session, session.client.call(calls.RESET_POLICY))
+
+
+def _print_in_force(session: CliSession, answer: PolicyInfo) -> None:
     if session.out.print_json({"version": answer.version, "source": answer.source}):
         return
     source = session.out.cell(answer.source)

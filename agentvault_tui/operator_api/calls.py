@@ -83,6 +83,7 @@ PAST_ACTIVITY: Final = _get(
 )
 POLICY: Final = _get("/api/policy", shapes.PolicyInfo, asks.PolicyQuery)
 EXPLAIN: Final = _post("/api/policy/explain", asks.ExplainRequest, shapes.ExplainInfo)
+APPLY_POLICY: Final = _post("/api/policy/apply", asks.ApplyRequest, shapes.PolicyInfo)
 RESET_POLICY: Final = _post("/api/policy/reset", None, shapes.PolicyInfo)
 STATUS: Final = _get("/api/status", shapes.StatusInfo)
 PRESENCE: Final = _get("/api/presence", shapes.PresenceInfo)

@@ -143,6 +143,16 @@ class PolicyQuery(WireRequest, kw_only=True):
     version: Annotated[str, Meta(max_length=64)] = ""
 
 
+class ApplyRequest(WireRequest, kw_only=True):
+    """A policy to put into the home's file and in force, in one step."""
+
+    policy: Annotated[str, Meta(min_length=1)]
+    """The text of the file."""
+    plan: Annotated[str, Meta(max_length=80)] = ""
+    """The digest of the plan that this is; without one none is compared."""
+    reason: Reason = ""
+
+
 class ExplainRequest(WireRequest, kw_only=True):
     """A question to policy; nothing is issued."""
 

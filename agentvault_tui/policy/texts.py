@@ -30,6 +30,11 @@ class PolicyTexts(NamedTuple):
         scopes = shipped_scopes() if self.scopes is None else self.scopes
         return {"policy": policy, "scopes": scopes}
 
+    def plan_digest(self, in_force: str) -> str:
+        """Return the digest of a plan: over these texts and the version in force."""
+        planned = json.dumps([self.effective(), in_force], sort_keys=True)
+        return "sha256:" + hashlib.sha256(planned.encode()).hexdigest()
+
     def digest(self) -> str:
         """Return the SHA-256 of both texts, in hexadecimal."""
         return hashlib.sha256(json.dumps(self).encode()).hexdigest()

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from support.command_line import HOSTILE, Agent, Answer
+from support.command_line import HOSTILE, Agent, Answer, Broker
 
 from agentvault_tui.policy import shipped_policy
 
@@ -249,6 +249,25 @@ def test_show_prints_what_was_in_force_by_its_version(av: Run) -> None:
     answer = av("policy", "show", "--version", "0123456789ab")
     assert answer.code == 4
     assert "was in force" in answer.err
+
+
+def test_apply_replaces_the_file_on_the_record(av: Run, broker: Broker) -> None:
+    """A file of the largest size is put in force; who did it and why is recorded."""
+    file = broker.home / "new.cedar"
+    file.write_text(shipped_policy().ljust(256 * 1024))
+    own = broker.home / "policy.cedar"
+    try:
+        version = av("policy", "apply", str(file), "--reason", "r", "--json").json
+        assert own.read_bytes() == file.read_bytes()
+        assert av("policy", "show", "--json").json["version"] == version["version"]
+        found = av("audit", "search", "--type", "policy.changed", "--json").json
+        assert found["detail"]["why"] == "r"
+        assert found["actor"]["kind"] == "operator"
+        again = av("policy", "apply", str(file), "--plan", "sha256:00")
+        assert (again.code, "no plan of these texts" in again.err) == (1, True)
+    finally:
+        own.unlink()
+        assert av("policy", "reset").code == 0
 
 
 def test_reset_brings_nothing_back_while_no_file_is_gone(

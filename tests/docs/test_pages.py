@@ -37,7 +37,7 @@ NOT_TYPED = {
     "auth0.md": "tests/e2e/test_auth0_from_empty.py types them at a tenant",
 }
 NUMBERS = count(1)
-ALONE = ("README.md", "agents.md", "token-vault.md")
+ALONE = ("README.md", "agents.md", "policy.md", "token-vault.md")
 """Pages that register who is there, or change what the broker starts with."""
 ELSEWHERE = (
     # What needs the network, a browser's window or a service manager, by its start.

@@ -26,6 +26,7 @@ from agentvault_tui.broker.operators_api.wire import (
 )
 from agentvault_tui.broker.shapes import event_info, shape_from
 from agentvault_tui.broker.status import status_info
+from agentvault_tui.broker.usecases.policy_apply import apply_policy
 from agentvault_tui.broker.usecases.policy_change import reset_policy
 from agentvault_tui.broker.usecases.register import check_scopes
 from agentvault_tui.errors import NotFoundError, PolicyError, UsageError
@@ -39,6 +40,7 @@ from agentvault_tui.operator_api.history import (
     StoryInfo,
 )
 from agentvault_tui.operator_api.requests import (
+    ApplyRequest,
     AuditQuery,
     ExplainRequest,
     LinksQuery,
@@ -108,7 +110,17 @@ def _policy_routes(broker: Broker, authority: Authority) -> list[Route]:
         await reset_policy(broker, operator)
         return _in_force(broker)
 
+    async def apply(request: Request) -> PolicyInfo:
+        """Replace the home's policy file and put it in force, with who and why."""
+        asked = await body_of(request, ApplyRequest, deep=True)
+        who = operator_of(request)
+        operator = await authority.actor(who, Need.GIVE, "a policy")
+        changed = {"policy": asked.policy}
+        await apply_policy(broker, changed, operator, asked.plan, asked.reason)
+        return _in_force(broker)
+
     return [
+        route(calls.APPLY_POLICY, apply),
         route(calls.POLICY, policy),
         route(calls.EXPLAIN, explain),
         route(calls.RESET_POLICY, reset),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -23,6 +23,7 @@ from agentvault_tui.broker.policy_files import (
     kept_policy,
     load_policy,
     read_texts,
+    write_texts,
 )
 from agentvault_tui.broker.stepups import stepup_draft
 from agentvault_tui.broker.uses import revoked_draft
@@ -54,6 +55,9 @@ POLICY_CHANGED: Final = "policy_changed"
 """The reason of a token that a changed policy would not issue."""
 _KEPT: Final = "policy"
 _CHECKED: Final = "policy_checked"
+APPLYING: Final = "policy_applying"
+"""Set from the record of an applied policy until its files are written: the digest of
+what they said before."""
 _A_TURN: Final = 8
 """Tokens decided in one turn of the event loop: at most 3 ms."""
 _A_RECORD: Final = 64
@@ -71,6 +75,8 @@ async def policy_at_start(home: Home, ledger: Ledger) -> tuple[Policy, str | Non
             what was is gone, and its copy is not the one that the chain names.
     """
     kept = await _kept(home, ledger)
+    if kept is not None and (unwritten := await _finish_apply(home, ledger, kept)):
+        return kept_policy(home, kept), unwritten
     try:
         return load_policy(home, kept or PolicyTexts()), None
     except PolicyError as error:
@@ -100,6 +106,23 @@ async def _kept(home: Home, ledger: Ledger) -> PolicyTexts | None:
             "put policy.cedar and scopes.toml back, or write the shipped ones:"
             " agentvault policy init",
         )
+    return None
+
+
+async def _finish_apply(home: Home, ledger: Ledger, kept: PolicyTexts) -> str | None:
+    """Write the files that `apply_policy` recorded, if the process ended before.
+
+    Files that were changed since are left as they are.
+
+    Returns:
+        why they cannot be written, if that is so.
+    """
+    before = await ledger.meta(APPLYING)
+    if before is None:
+        return None
+    if before == read_texts(home).digest() and (problem := write_texts(home, kept)):
+        return problem
+    await ledger.commit(changes=[Meta(APPLYING, None)])
     return None
 
 
@@ -174,14 +197,19 @@ async def reset_policy(broker: Broker, operator: Actor) -> None:
     await _put_in_force(broker, load_policy(broker.home), operator)
 
 
-async def _put_in_force(broker: Broker, policy: Policy, actor: Actor) -> None:
-    # In force before its record: a tightened policy must not wait for the disk.
+def switch_policy(broker: Broker, policy: Policy) -> None:
+    """Decide by *policy* from now on, and look at live tokens again."""
     changed = policy.version != broker.policy.version
     if broker.policy_state.recorded is None:
         broker.policy_state.recorded = broker.policy.version
     broker.policy, broker.policy_state.problem = policy, None
     if changed:
         _begin_recheck(broker)
+
+
+async def _put_in_force(broker: Broker, policy: Policy, actor: Actor) -> None:
+    # In force before its record: a tightened policy must not wait for the disk.
+    switch_policy(broker, policy)
     try:
         await keep_policy(broker, actor=actor)
     except LedgerError as error:
@@ -203,29 +231,56 @@ def policy_record(
     """Return what the ledger does not know yet of the policy in force."""
     policy, drafts = broker.policy, list[Draft]()
     before, after = broker.policy_state.recorded, policy.version
-    kept = {"version": after, **policy.texts._asdict()}
-    told = {_KEPT: json.dumps(kept, ensure_ascii=False)}
+    copy = copy_of(policy)
+    told = [copy]
     if broker.policy_state.checked is None:
-        told[_CHECKED] = after
+        told.append(Meta(_CHECKED, after))
     changes: list[Change] = [
-        Meta(key, value) for key, value in told.items() if broker.kept.get(key) != value
+        one for one in told if broker.kept.get(one.key) != one.value
     ]
     # Also where the rules are the same: the chain names what the files said.
     known = broker.kept.get(_KEPT)
-    moved = known is not None and before == after and known != told[_KEPT]
+    moved = known is not None and before == after and known != copy.value
     if moved or (before is not None and before != after):
-        texts, named = kept_texts(policy)
+        draft, texts = changed_draft(broker, policy, actor, {})
+        drafts.append(draft)
         changes += texts
-        detail = {
-            "before": before,
-            "after": after,
-            "source": policy.source,
-            **named,
-            "orphaned": _orphaned(broker),
-        }
-        reason = f"{before} to {after}"
-        drafts = [Draft(EventType.POLICY_CHANGED, actor, reason=reason, detail=detail)]
     return drafts, changes
+
+
+def changed_draft(
+    broker: Broker, policy: Policy, actor: Actor, more: Mapping[str, object]
+) -> tuple[Draft, list[KeptText]]:
+    """Return the event that *policy* is in force, and the texts that it names.
+
+    Args:
+        broker: the broker.
+        policy: what comes into force.
+        actor: who put it there.
+        more: what the event says besides.
+    """
+    before = broker.policy_state.recorded
+    texts, named = kept_texts(policy)
+    granted = {scope for agent in broker.registry.agents() for scope in agent.scopes}
+    missing = [name for name in granted if name not in policy.catalogue]
+    detail = {
+        "before": before,
+        "after": policy.version,
+        "source": policy.source,
+        **named,
+        # Scopes that agents were granted and the catalogue lacks.
+        "orphaned": sorted(missing)[:100],
+        **more,
+    }
+    reason = f"{before} to {policy.version}"
+    draft = Draft(EventType.POLICY_CHANGED, actor, reason=reason, detail=detail)
+    return draft, texts
+
+
+def copy_of(policy: Policy) -> Meta:
+    """Return version and texts of *policy* as the ledger keeps them for a start."""
+    kept = {"version": policy.version, **policy.texts._asdict()}
+    return Meta(_KEPT, json.dumps(kept, ensure_ascii=False))
 
 
 def kept_texts(policy: Policy) -> tuple[list[KeptText], dict[str, object]]:
@@ -241,12 +296,6 @@ def policy_is_recorded(broker: Broker, changes: Sequence[Change]) -> None:
     broker.policy_state.recorded = broker.policy.version
     told = [one for one in changes if isinstance(one, Meta)]
     broker.kept.update({one.key: one.value for one in told if one.value is not None})
-
-
-def _orphaned(broker: Broker) -> list[str]:
-    """Return scopes that agents were granted and the catalogue lacks."""
-    granted = {scope for agent in broker.registry.agents() for scope in agent.scopes}
-    return sorted(name for name in granted if name not in broker.policy.catalogue)[:100]
 
 
 def _begin_recheck(broker: Broker) -> None:

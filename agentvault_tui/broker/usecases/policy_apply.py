@@ -1,0 +1,96 @@
+"""Replace the home's policy files and put them in force, with who and why on record."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.policy_files import (
+    MAX_FILE,
+    check_replaceable,
+    kept_policy,
+    read_texts,
+    signature,
+    write_texts,
+)
+from agentvault_tui.broker.usecases.policy_change import (
+    APPLYING,
+    changed_draft,
+    copy_of,
+    policy_is_recorded,
+    switch_policy,
+)
+from agentvault_tui.errors import ConflictError, LedgerError, PolicyError
+from agentvault_tui.ledger import Change, Meta
+from agentvault_tui.model import Actor
+from agentvault_tui.policy import PolicyTexts
+from agentvault_tui.text import visible
+
+
+async def apply_policy(
+    broker: Broker, texts: Mapping[str, str], operator: Actor, plan: str, reason: str
+) -> None:
+    """Record *texts*, write them into the home's files, and put them in force.
+
+    The record is first and says so until the files are written: a start after a kill
+    in between writes them. Either all of it has happened or none.
+
+    Args:
+        broker: the broker.
+        texts: what changes, by the names of `PolicyTexts`.
+        operator: who decided.
+        plan: the digest of the plan that this is; empty: none is compared.
+        reason: why, for the record.
+
+    Raises:
+        ConflictError: the plan is another, a file is a symbolic link, or it is what
+            the files say already.
+        PolicyError: the texts cannot be put in force.
+        LedgerError: it could not be recorded; nothing was changed.
+    """
+    async with broker.policy_state.applying:
+        before = read_texts(broker.home)
+        wanted = before._replace(**texts)
+        _check(broker, before, wanted, plan)
+        # In a thread: it takes about as long as fifty decisions.
+        policy = await asyncio.to_thread(kept_policy, broker.home, wanted)
+        told = {"plan": plan or None, "why": reason}
+        draft, kept = changed_draft(broker, policy, operator, told)
+        marked = Meta(APPLYING, before.digest())
+        changes: list[Change] = [*kept, copy_of(policy), marked]
+        try:
+            await broker.record(draft, changes=changes, urgent=True)
+        except LedgerError:
+            # Whether it was written is not known: what is in force is recorded anew.
+            broker.policy_state.recorded = "unknown"
+            raise
+        problem = write_texts(broker.home, wanted)
+        # Read again only if somebody changes the files after this.
+        policy.seen = signature(broker.home)
+        switch_policy(broker, policy)
+        broker.policy_state.problem = problem
+        policy_is_recorded(broker, changes)
+        broker.on_status()
+        if problem is None:
+            await broker.record(changes=[Meta(APPLYING, None)])
+
+
+def _check(broker: Broker, before: PolicyTexts, wanted: PolicyTexts, plan: str) -> None:
+    """Refuse what is not to be applied, before it is read."""
+    if any(len((text or "").encode()) > MAX_FILE for text in wanted):
+        raise PolicyError(f"a text is larger than {MAX_FILE // 1024} KiB")
+    if gone := broker.policy.texts.gone(wanted):
+        raise PolicyError(
+            f"{' and '.join(gone)} was in force and is gone from {broker.home.config}",
+            "put it back, or return to the shipped one: agentvault policy reset",
+        )
+    if plan and plan != wanted.plan_digest(broker.policy.version):
+        raise ConflictError(
+            f"{visible(plan, 80)} is no plan of these texts under the policy in force,"
+            f" {broker.policy.version}",
+            "plan again: agentvault policy plan",
+        )
+    if wanted == broker.policy.texts == before:
+        raise ConflictError("this is in force already")
+    check_replaceable(broker.home)
