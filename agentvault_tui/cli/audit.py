@@ -242,7 +242,7 @@ def _print_past(out: Output, found: PastInfo) -> None:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["jsonl", "csv"]),
+    type=click.Choice(["jsonl", "csv", "ocsf"]),
     default="jsonl",
     show_default=True,
     help="Only JSON Lines can be verified.",
@@ -261,7 +261,7 @@ def export(
     /,
     *,
     file: Path,
-    form: Literal["jsonl", "csv"],
+    form: Literal["jsonl", "csv", "ocsf"],
     after: int,
     force: bool,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Exports: JSON Lines that verify anywhere, and CSV for people and spreadsheets."""
+"""Exports: JSON Lines that verify anywhere, CSV for spreadsheets, OCSF for a SIEM."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from typing import BinaryIO, Final, Literal
 
 import msgspec
 
+from agentvault_tui import ocsf
 from agentvault_tui.clock import iso
 from agentvault_tui.csvrows import COLUMNS, cells
+from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.home import Home, private_draft
 from agentvault_tui.ledger import schema
@@ -34,7 +36,7 @@ def export_ledger(
     home: Home,
     target: Path,
     *,
-    form: Literal["jsonl", "csv"] = "jsonl",
+    form: Literal["jsonl", "csv", "ocsf"] = "jsonl",
     after: int = 0,
     replace: bool = False,
     now: datetime,
@@ -46,7 +48,7 @@ def export_ledger(
     Args:
         home: whose ledger.
         target: the file to write.
-        form: JSON Lines, which can be verified, or CSV.
+        form: JSON Lines, which can be verified, CSV, or JSON Lines of OCSF records.
         after: the sequence number of the last event to leave out.
         replace: whether a file that is there is replaced; never one of the home.
         now: the time of the export, for its header.
@@ -82,6 +84,10 @@ def export_ledger(
                 if form == "jsonl":
                     file.write(msgspec.json.encode(header) + b"\n")
                     file.writelines(lines)
+                elif form == "ocsf":
+                    events = map(json.loads, lines)
+                    found = (ocsf.record(event, details=True) for event in events)
+                    file.writelines(to_json(one).encode() + b"\n" for one in found)
                 else:
                     _write_csv(file, lines)
         except FileExistsError as error:

@@ -20,6 +20,7 @@ import pytest
 from msgspec.structs import replace
 from support.command_line import HOSTILE, Agent, Answer, Broker
 from support.ledger_kit import unguarded
+from support.ocsf_check import faults
 from support.wire_shapes import agent_info, as_json, filled
 
 from agentvault_tui.cli import audit as evidence
@@ -217,6 +218,19 @@ def test_export_to_csv(av: Run, agent: Agent, tmp_path: Path) -> None:
         rows = list(csv.DictReader(handle))
     assert len(rows) == done["events"]
     assert rows[0]["type"] == "broker.started"
+
+
+def test_export_to_ocsf(av: Run, agent: Agent, tmp_path: Path) -> None:
+    """`--format ocsf` writes a record an event, each as the schema says, resumable."""
+    file = tmp_path / "events.jsonl"
+    done = av("audit", "export", str(file), "--format", "ocsf", "--json").json
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [faults(record) for record in records] == [[]] * done["events"]
+    assert records[-1]["metadata"]["sequence"] == done["head"]
+    assert records[-1]["metadata"]["uid"] == done["hash"]
+    later = ("--format", "ocsf", "--after", "2", "--force", "--json")
+    more = av("audit", "export", str(file), *later).json
+    assert more["events"] == more["head"] - 2
 
 
 def test_exports_that_cannot_be_written(av: Run, tmp_path: Path) -> None:

@@ -1,0 +1,187 @@
+"""Writes an event as a record of the Open Cybersecurity Schema Framework (OCSF).
+
+Classes and members are those of schema.ocsf.io: 3003 Authorize Session, 3004 Entity
+Management, 6003 API Activity. A test validates records against the schema's files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from agentvault_tui import __version__
+from agentvault_tui.clock import parse_iso
+
+VERSION: Final = "1.9.0-dev"
+"""Of the schema that records were validated against."""
+AUTHORIZE: Final = 3003
+MANAGE: Final = 3004
+API: Final = 6003
+_CLASSES: Final = {
+    AUTHORIZE: (3, "Identity & Access Management", "Authorize Session"),
+    MANAGE: (3, "Identity & Access Management", "Entity Management"),
+    API: (6, "Application Activity", "API Activity"),
+}
+_CLASS_OF: Final = {"token": AUTHORIZE, "stepup": AUTHORIZE}
+_CLASS_OF |= {"gateway": API, "access": API}
+_OTHER: Final = 99
+_ASSIGNS: Final = frozenset({"token.decision", "token.delivered", "stepup.approved"})
+"""Events that give an agent a privilege, or answer whether it gets one."""
+_METHODS: Final = {"POST": 1, "GET": 2, "HEAD": 2, "PUT": 3, "PATCH": 3, "DELETE": 4}
+_DEEDS: Final = {
+    "registered": 1,
+    "added": 1,
+    "changed": 3,
+    "scopes_changed": 3,
+    "user_changed": 3,
+    "removed": 4,
+    "restored": 8,
+    "revoked": 9,
+    "on": 12,
+    "off": 13,
+}
+"""The activity of Entity Management, by the second word of an event's type."""
+_ACTIVITIES: Final = {
+    AUTHORIZE: {1: "Assign Privileges"},
+    API: {1: "Create", 2: "Read", 3: "Update", 4: "Delete"},
+    MANAGE: {
+        1: "Create",
+        3: "Update",
+        4: "Delete",
+        8: "Enable",
+        9: "Disable",
+        12: "Suspend",
+        13: "Resume",
+    },
+}
+_FAILED: Final = frozenset(
+    {
+        *("stepup.denied", "stepup.expired", "stepup.cancelled", "stepup.not_approved"),
+        *("token.not_exchanged", "operator.refused", "operator.not_signed_in"),
+        *("tenant.away", "audit.ambiguous"),
+    }
+)
+_GRAVE: Final = frozenset({"panic.on", "audit.ambiguous"})
+_STATUS: Final = {1: "Success", 2: "Failure"}
+_SEVERITIES: Final = {1: "Informational", 2: "Low", 3: "Medium", 4: "High"}
+_PARAMETERS: Final = ("parameters", "agent_says", "facts")
+"""Members of an event's detail that hold what an agent sent."""
+
+
+def record(event: Mapping[str, Any], *, details: bool) -> dict[str, Any]:
+    """Return an event as an OCSF record.
+
+    Args:
+        event: the event, as the operators' API and exports write it.
+        details: whether the parameters of requests are told.
+
+    Returns:
+        the record, to be encoded as JSON.
+    """
+    kind, detail = event["type"], event["detail"]
+    family, _, deed = kind.partition(".")
+    uid = _CLASS_OF.get(family, MANAGE)
+    category, category_name, class_name = _CLASSES[uid]
+    activity = _activity(uid, event, deed)
+    status = _status(event)
+    severity = 4 if kind in _GRAVE else {1: 1, 2: 3}.get(status, 2)
+    kept = detail if details else _without(detail, _PARAMETERS)
+    made = {
+        "activity_id": activity,
+        "activity_name": _ACTIVITIES[uid].get(activity, deed or family),
+        "category_name": category_name,
+        "category_uid": category,
+        "class_name": class_name,
+        "class_uid": uid,
+        "type_uid": uid * 100 + activity,
+        "severity": _SEVERITIES[severity],
+        "severity_id": severity,
+        "status": _STATUS.get(status, "Escalated"),
+        "status_id": status,
+        "status_detail": event["reason"],
+        "time": int(parse_iso(event["time"]).timestamp() * 1000),
+        "message": kind,
+        "metadata": {
+            "version": VERSION,
+            "product": {
+                "name": "AgentVault",
+                "vendor_name": "AgentVault",
+                "version": __version__,
+            },
+            "sequence": event["seq"],
+            "uid": event["hash"],
+            "event_code": kind,
+            "correlation_uid": event["decision_id"],
+        },
+        "actor": _actor(event["actor"]),
+        "unmapped": {
+            "action": event["action"],
+            "resource": event["resource"],
+            "rule": event["rule"],
+            "detail": kept,
+        },
+        **_of_class(uid, event),
+    }
+    return {name: value for name, value in made.items() if value is not None}
+
+
+def _without(detail: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: value for name, value in detail.items() if name not in names}
+
+
+def _activity(uid: int, event: Mapping[str, Any], deed: str) -> int:
+    if uid == AUTHORIZE:
+        return 1 if event["type"] in _ASSIGNS else _OTHER
+    if uid == API:
+        return _METHODS.get(str(event["detail"].get("method")), _OTHER)
+    return _DEEDS.get(deed, _OTHER)
+
+
+def _status(event: Mapping[str, Any]) -> int:
+    """Return 1 success, 2 failure, or 99: a person decides."""
+    if event["outcome"] is not None:
+        return {"allowed": 1, "denied": 2}.get(event["outcome"], _OTHER)
+    if event["type"] in {"stepup.requested", "stepup.authorizing"}:
+        return _OTHER
+    failed = event["detail"].get("status") == "failed"
+    return 2 if failed or event["type"] in _FAILED else 1
+
+
+def _actor(actor: Mapping[str, Any]) -> dict[str, Any]:
+    if actor["kind"] in {"system", "tenant"}:
+        return {"app_name": actor["name"], "app_uid": actor["id"]}
+    return {"user": _user(actor["id"], actor["name"], actor["kind"])}
+
+
+def _user(uid: str, name: str | None, kind: str) -> dict[str, Any]:
+    told = {"uid": uid, "name": name, "type": kind.capitalize(), "type_id": _OTHER}
+    return {key: value for key, value in told.items() if value}
+
+
+def _of_class(uid: int, event: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the members that the class requires."""
+    actor, detail = event["actor"], event["detail"]
+    agent_id = event["agent_id"]
+    name = actor["name"] if actor["id"] == agent_id else None
+    if uid == AUTHORIZE:
+        said = str(detail.get("scope") or event["action"] or "")
+        # The class takes no event without a privilege, and some end a token alone.
+        return {
+            "user": _user(agent_id or actor["id"], name, "agent"),
+            "privileges": said.split() or ["none"],
+        }
+    if uid == API:
+        source = (detail.get("facts") or {}).get("source")
+        service = str(detail.get("service") or detail.get("server") or "")
+        return {
+            "api": {
+                "operation": event["action"] or event["type"],
+                **({"service": {"name": service}} if service else {}),
+            },
+            "src_endpoint": {"ip": source} if source else {"uid": actor["id"]},
+            "resources": [{"name": event["resource"] or "none"}],
+        }
+    family = event["type"].partition(".")[0]
+    if agent_id:
+        return {"entity": {"uid": agent_id, "name": name or agent_id, "type": "agent"}}
+    return {"entity": {"name": event["resource"] or family, "type": family}}
