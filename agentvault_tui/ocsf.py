@@ -22,8 +22,10 @@ _CLASSES: Final = {
     MANAGE: (3, "Identity & Access Management", "Entity Management"),
     API: (6, "Application Activity", "API Activity"),
 }
-_CLASS_OF: Final = {"token": AUTHORIZE, "stepup": AUTHORIZE}
-_CLASS_OF |= {"gateway": API, "access": API}
+_CLASS_OF: Final = {
+    **dict.fromkeys(("token", "stepup"), AUTHORIZE),
+    **dict.fromkeys(("gateway", "access"), API),
+}
 _OTHER: Final = 99
 _ASSIGNS: Final = frozenset({"token.decision", "token.delivered", "stepup.approved"})
 """Events that give an agent a privilege, or answer whether it gets one."""
@@ -86,7 +88,7 @@ def record(event: Mapping[str, Any], *, details: bool) -> dict[str, Any]:
     status = _status(event)
     severity = 4 if kind in _GRAVE else {1: 1, 2: 3}.get(status, 2)
     kept = detail if details else _without(detail, _PARAMETERS)
-    made = {
+    return {
         "activity_id": activity,
         "activity_name": _ACTIVITIES[uid].get(activity, deed or family),
         "category_name": category_name,
@@ -98,7 +100,6 @@ def record(event: Mapping[str, Any], *, details: bool) -> dict[str, Any]:
         "severity_id": severity,
         "status": _STATUS.get(status, "Escalated"),
         "status_id": status,
-        "status_detail": event["reason"],
         "time": int(parse_iso(event["time"]).timestamp() * 1000),
         "message": kind,
         "metadata": {
@@ -111,7 +112,7 @@ def record(event: Mapping[str, Any], *, details: bool) -> dict[str, Any]:
             "sequence": event["seq"],
             "uid": event["hash"],
             "event_code": kind,
-            "correlation_uid": event["decision_id"],
+            **_said("correlation_uid", event["decision_id"]),
         },
         "actor": _actor(event["actor"]),
         "unmapped": {
@@ -120,9 +121,14 @@ def record(event: Mapping[str, Any], *, details: bool) -> dict[str, Any]:
             "rule": event["rule"],
             "detail": kept,
         },
+        **_said("status_detail", event["reason"]),
         **_of_class(uid, event),
     }
-    return {name: value for name, value in made.items() if value is not None}
+
+
+def _said(name: str, value: object) -> dict[str, object]:
+    """Return a member, if it has a value."""
+    return {name: value} if value else {}
 
 
 def _without(detail: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
@@ -154,8 +160,8 @@ def _actor(actor: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _user(uid: str, name: str | None, kind: str) -> dict[str, Any]:
-    told = {"uid": uid, "name": name, "type": kind.capitalize(), "type_id": _OTHER}
-    return {key: value for key, value in told.items() if value}
+    told = {"uid": uid, "type": kind.capitalize(), "type_id": _OTHER}
+    return told | _said("name", name)
 
 
 def _of_class(uid: int, event: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,7 +182,7 @@ def _of_class(uid: int, event: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "api": {
                 "operation": event["action"] or event["type"],
-                **({"service": {"name": service}} if service else {}),
+                **_said("service", service and {"name": service}),
             },
             "src_endpoint": {"ip": source} if source else {"uid": actor["id"]},
             "resources": [{"name": event["resource"] or "none"}],

@@ -64,13 +64,7 @@ def export_ledger(
     if not home.database.exists():
         raise NotFoundError(f"there is no ledger at {home.database}")
     if os.path.lexists(target):
-        if not replace:
-            raise UsageError(f"{target} is there already", _OTHER_NAME)
-        folder = target.parent.resolve()
-        own = (home.data.resolve(), home.config.resolve())
-        if any(map(folder.is_relative_to, own)):
-            # The database, the head file, keys, the policy: an export replaces none.
-            raise UsageError(f"{target} is a file of the home", "choose another folder")
+        _check_replaced(home, target, replace=replace)
     with (
         storage_errors(home.database),
         closing(schema.open_reader(home.database)) as db,
@@ -81,15 +75,13 @@ def export_ledger(
         try:
             with private_draft(target, replace=replace) as file:
                 lines = lines_of(db, after, header.last.seq)
-                if form == "jsonl":
+                if form == "csv":
+                    _write_csv(file, lines)
+                elif form == "ocsf":
+                    file.writelines(map(_ocsf_line, lines))
+                else:
                     file.write(msgspec.json.encode(header) + b"\n")
                     file.writelines(lines)
-                elif form == "ocsf":
-                    events = map(json.loads, lines)
-                    found = (ocsf.record(event, details=True) for event in events)
-                    file.writelines(to_json(one).encode() + b"\n" for one in found)
-                else:
-                    _write_csv(file, lines)
         except FileExistsError as error:
             raise UsageError(f"{target} is there already", _OTHER_NAME) from error
         except OSError as error:
@@ -97,6 +89,17 @@ def export_ledger(
                 f"cannot write {target} ({error.strerror})", "choose another file"
             ) from error
     return header
+
+
+def _check_replaced(home: Home, target: Path, *, replace: bool) -> None:
+    """Refuse to replace a file unasked, and any of the home."""
+    if not replace:
+        raise UsageError(f"{target} is there already", _OTHER_NAME)
+    folder = target.parent.resolve()
+    own = (home.data.resolve(), home.config.resolve())
+    if any(map(folder.is_relative_to, own)):
+        # The database, the head file, keys, the policy: an export replaces none.
+        raise UsageError(f"{target} is a file of the home", "choose another folder")
 
 
 def _extent(
@@ -113,6 +116,10 @@ def _extent(
         count=head.seq - after,
         exported_at=iso(now),
     )
+
+
+def _ocsf_line(line: bytes) -> bytes:
+    return to_json(ocsf.record(json.loads(line), details=True)).encode() + b"\n"
 
 
 def _write_csv(file: BinaryIO, lines: Iterator[bytes]) -> None:

@@ -42,15 +42,19 @@ def _of(value: dict[str, Any], shape: dict[str, Any], where: str) -> Iterator[st
     if shape["at_least_one"] and not value.keys() & set(shape["at_least_one"]):
         yield f"{where} has none of {shape['at_least_one']}"
     for name in value.keys() & known.keys():
-        kind, is_list, _, *enum = known[name]
-        items = value[name] if is_list else [value[name]]
-        if is_list and not isinstance(value[name], list):
+        items = value[name] if known[name][1] else [value[name]]
+        if not isinstance(items, list):
             yield f"{where}.{name} is no list"
             continue
         for one in items:
-            if kind in SCHEMA["objects"]:
-                yield from _of(one, SCHEMA["objects"][kind], f"{where}.{name}")
-            elif not isinstance(one, _TYPES.get(kind, str)):
-                yield f"{where}.{name} is no {kind}"
-            elif enum and str(one) not in enum[0]:
-                yield f"{where}.{name} may not be {one}"
+            yield from _typed(one, known[name], f"{where}.{name}")
+
+
+def _typed(value: Any, attribute: list[Any], where: str) -> Iterator[str]:
+    kind, _, _, *enum = attribute
+    if kind in SCHEMA["objects"]:
+        yield from _of(value, SCHEMA["objects"][kind], where)
+    elif not isinstance(value, _TYPES.get(kind, str)):
+        yield f"{where} is no {kind}"
+    elif enum and str(value) not in enum[0]:
+        yield f"{where} may not be {value}"
