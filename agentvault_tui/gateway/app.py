@@ -8,9 +8,9 @@ from typing import Final
 
 from agentvault_tui.gateway.forward import Forwarder, Incoming, Relayed
 from agentvault_tui.gateway.refusals import CallRefusedError
-from agentvault_tui.gateway.service_connection import UpstreamError
 from agentvault_tui.web.exchange import ClientGoneError, Exchange
 from agentvault_tui.web.reply import Receive, Reply, Scope, Send
+from agentvault_tui.web.service_connection import UpstreamError
 
 PREFIX: Final = b"/gw/"
 

@@ -21,12 +21,12 @@ from agentvault_tui.clock import Deadline
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.gateway.echo import Echo, needles
 from agentvault_tui.gateway.secrets import Secrets
-from agentvault_tui.gateway.service_connection import UpstreamError
 from agentvault_tui.gateway.services import Service, UpstreamCredential, parse_origin
 from agentvault_tui.gateway.upstream import Outgoing, Upstream
 from agentvault_tui.model import Agent, AgentId
 from agentvault_tui.vault import NoToken
 from agentvault_tui.web.reply import Header
+from agentvault_tui.web.service_connection import UpstreamError
 
 log = logging.getLogger("agentvault.credentials")
 

@@ -27,12 +27,12 @@ from agentvault_tui.gateway.routes import (
     match,
     may_hold_fields,
 )
-from agentvault_tui.gateway.service_connection import UpstreamError
 from agentvault_tui.gateway.services import Service, Services, UpstreamCredential
 from agentvault_tui.gateway.target import Target, parse_target
 from agentvault_tui.gateway.upstream import HOP_BY_HOP, Answer, Outgoing, Upstream
 from agentvault_tui.model import Action, AgentId
 from agentvault_tui.web.reply import Header
+from agentvault_tui.web.service_connection import UpstreamError
 
 _NOTHING: Final = Action((), "")
 _LARGE: Final = 65_536

@@ -24,7 +24,6 @@ from agentvault_tui.gateway.forward import Forwarder
 from agentvault_tui.gateway.mcp import METADATA, McpApp, McpProcesses, McpServers
 from agentvault_tui.gateway.proxy_listener import ProxyListener
 from agentvault_tui.gateway.secrets import Secrets
-from agentvault_tui.gateway.service_connection import UpstreamError
 from agentvault_tui.gateway.services import Service, ServiceHealth, Services
 from agentvault_tui.gateway.tools import ToolMaps
 from agentvault_tui.gateway.upstream import Upstream
@@ -34,6 +33,7 @@ from agentvault_tui.operator_api.shapes import WireShape
 from agentvault_tui.web import Listener, Server
 from agentvault_tui.web.guard import StreamingApp
 from agentvault_tui.web.limits import file_limit
+from agentvault_tui.web.service_connection import UpstreamError
 
 log = logging.getLogger("agentvault.gateway")
 

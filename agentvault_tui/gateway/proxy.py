@@ -30,10 +30,8 @@ from agentvault_tui.gateway.connect import (
 from agentvault_tui.gateway.forward import Forwarder
 from agentvault_tui.gateway.refusals import CallRefusedError
 from agentvault_tui.gateway.runs import RUN_KEY, CommandRun, Runs
-from agentvault_tui.gateway.service_connection import UpstreamError
 from agentvault_tui.gateway.services import Service, is_host
 from agentvault_tui.gateway.tunnel import carry, tunnel_call
-from agentvault_tui.gateway.upstream import connected_to
 from agentvault_tui.model import Action, AgentId, sha256_hex
 from agentvault_tui.settings import PassThrough
 from agentvault_tui.text import visible
@@ -41,8 +39,10 @@ from agentvault_tui.web.limits import Limits
 from agentvault_tui.web.local_ca import ProxyAuthority, asked_name
 from agentvault_tui.web.places import ConnectionSlot
 from agentvault_tui.web.protocol import BoundedProtocol, written
+from agentvault_tui.web.reach import connected_to
 from agentvault_tui.web.reply import Header, Receive, Scope, Send
 from agentvault_tui.web.server import HANDSHAKE, Acceptor, Listener
+from agentvault_tui.web.service_connection import UpstreamError
 from agentvault_tui.web.sockets import abort
 
 LIMITS: Final = Limits(streamed=(b"/",))

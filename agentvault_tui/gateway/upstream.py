@@ -8,27 +8,21 @@ leaves at most once, and as it was built.
 from __future__ import annotations
 
 import asyncio
-import errno
-import ipaddress
-import os
 import re
-import socket
-import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
-import certifi
-
 from agentvault_tui.gateway.echo import Echo, EchoedError, PackedEcho
-from agentvault_tui.gateway.service_connection import (
+from agentvault_tui.gateway.services import Service, ServiceOrigin
+from agentvault_tui.web.reach import service_connection, trust, unreachable
+from agentvault_tui.web.service_connection import (
     Bounds,
     ServiceConnection,
     UpstreamError,
     late,
 )
-from agentvault_tui.gateway.services import Service, ServiceOrigin
 
 Header = tuple[str, str]
 _CONNECTIONS: Final = 512
@@ -36,13 +30,9 @@ _CONNECTIONS: Final = 512
 _KEPT_SECONDS: Final = 4.0
 """An idle connection is reused: below the five seconds after which common servers
 close theirs, since a request on a closed one is lost and not repeated."""
-_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
-"""All that IANA has allocated as global; others (site-local, IPv4-compatible) may still
-be routed to inner networks."""
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _PACKED: Final = frozenset({b"gzip", b"x-gzip", b"deflate"})
 """Encodings of answers that are searched for the credential."""
-_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 HOP_BY_HOP: Final = frozenset(
     (
         "connection",
@@ -57,121 +47,6 @@ HOP_BY_HOP: Final = frozenset(
     )
 )
 """RFC 9110 section 7.6.1."""
-
-
-def may_reach(address: str, *, private: bool) -> bool:
-    """Tell whether a service may be at *address*.
-
-    Args:
-        address: an IP address, resolved.
-        private: whether loopback, link-local and private ones are allowed.
-
-    Returns:
-        whether it is unicast, and public unless *private*. What an IPv6 address
-        embeds (mapped, NAT64, 6to4, Teredo) is judged instead of it.
-    """
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])
-        if ip in _NAT64:
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if inner:
-            ip = inner
-    if ip.is_multicast or ip.is_unspecified or ip == _BROADCAST:
-        return False
-    if isinstance(ip, ipaddress.IPv6Address) and ip not in _UNICAST:
-        return private
-    return private or ip.is_global
-
-
-_BOUNDS: Final = Bounds()
-_BROADCAST: Final = ipaddress.IPv4Address("255.255.255.255")
-
-
-class _RefusedAddressError(OSError):
-    """A name stands for an address that its service may not have."""
-
-
-async def _resolved(
-    host: str, port: int, *, private: bool
-) -> list[tuple[socket.AddressFamily, str]]:
-    """Return the addresses of *host*; none if any of them is not allowed."""
-    found = await asyncio.get_running_loop().getaddrinfo(
-        host, port, type=socket.SOCK_STREAM
-    )
-    addresses: list[tuple[socket.AddressFamily, str]] = list(
-        dict.fromkeys((kind, str(at[0])) for kind, *_, at in found)
-    )
-    for _, address in addresses:
-        if not may_reach(address, private=private):
-            raise _RefusedAddressError(errno.EACCES, "address not allowed")
-    return addresses
-
-
-async def connected_to(host: str, port: int, *, private: bool) -> socket.socket:
-    """Connect to a host, resolved once, at an address checked here.
-
-    Args:
-        host: a name or an address.
-        port: of TCP.
-        private: see `may_reach`.
-
-    Raises:
-        UpstreamError: it cannot be reached, or may not.
-    """
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(_BOUNDS.connect):
-            for family, address in await _resolved(host, port, private=private):
-                connected = socket.socket(family, socket.SOCK_STREAM)
-                connected.setblocking(False)
-                try:
-                    await loop.sock_connect(connected, (address, port))
-                except BaseException as error:
-                    connected.close()
-                    if not isinstance(error, OSError):
-                        raise
-                else:
-                    return connected
-    except TimeoutError:
-        raise late() from None
-    except _RefusedAddressError:
-        raise UpstreamError(
-            502, "upstream_refused", "the service's address is not one it may have"
-        ) from None
-    except OSError:
-        raise _unreachable() from None
-    raise _unreachable()
-
-
-def _unreachable() -> UpstreamError:
-    return UpstreamError(502, "upstream_unreachable", "the service cannot be reached")
-
-
-def trust(ca_file: str) -> ssl.SSLContext:
-    """Return what verifies a service's certificate.
-
-    Args:
-        ca_file: PEM; empty for the system's authorities, wherever the environment
-            would have them.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.set_alpn_protocols(["http/1.1"])
-    if ca_file:
-        context.load_verify_locations(ca_file)
-        return context
-    # Not set_default_verify_paths(), which would read SSL_CERT_FILE.
-    paths = ssl.get_default_verify_paths()
-    if os.path.isfile(paths.openssl_cafile):  # noqa: PTH113
-        context.load_verify_locations(paths.openssl_cafile)
-    elif os.path.isdir(paths.openssl_capath) and os.listdir(paths.openssl_capath):  # noqa: PTH112, PTH208
-        context.load_verify_locations(capath=paths.openssl_capath)
-    else:
-        context.load_verify_locations(certifi.where())
-    return context
 
 
 @dataclass(slots=True)
@@ -257,7 +132,7 @@ class Answer:
 class Upstream:
     """One service's connections."""
 
-    def __init__(self, service: Service, bounds: Bounds = _BOUNDS) -> None:
+    def __init__(self, service: Service, bounds: Bounds = Bounds()) -> None:  # noqa: B008 - immutable
         """Connect to nothing yet.
 
         Raises:
@@ -288,7 +163,7 @@ class Upstream:
         except TimeoutError:
             raise late() from None
         except OSError:  # an ssl.SSLError is one
-            raise _unreachable() from None
+            raise unreachable() from None
 
     def _unused(self, origin: ServiceOrigin) -> ServiceConnection | None:
         now, idle = asyncio.get_running_loop().time(), self._idle.get(origin)
@@ -300,19 +175,13 @@ class Upstream:
         return None
 
     async def _connect(self, origin: ServiceOrigin) -> ServiceConnection:
-        private, secure = self.service.allow_private, origin.scheme == "https"
-        connected = await connected_to(origin.host, origin.port, private=private)
-        try:
-            _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: ServiceConnection(self._bounds),
-                sock=connected,
-                ssl=self._trust if secure else None,
-                server_hostname=origin.host if secure else None,
-            )
-        except BaseException:
-            connected.close()
-            raise
-        return connection
+        return await service_connection(
+            origin.host,
+            origin.port,
+            private=self.service.allow_private,
+            tls=self._trust if origin.scheme == "https" else None,
+            bounds=self._bounds,
+        )
 
     async def send(
         self, outgoing: Outgoing, origin: ServiceOrigin | None = None

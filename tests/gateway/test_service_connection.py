@@ -10,9 +10,9 @@ from support.gateway_stand import Received, Upstream
 
 from agentvault_tui.gateway import Service
 from agentvault_tui.gateway.echo import Echo
-from agentvault_tui.gateway.service_connection import Bounds, UpstreamError
 from agentvault_tui.gateway.upstream import Outgoing
 from agentvault_tui.gateway.upstream import Upstream as Reached
+from agentvault_tui.web.service_connection import Bounds, UpstreamError
 from agentvault_tui.web.sockets import abort
 
 OK = b"HTTP/1.1 200 OK\r\n"

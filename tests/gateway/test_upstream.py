@@ -17,12 +17,12 @@ from support.gateway_stand import SECRET, Received, Stand, Upstream
 from support.tls_front import trusted
 
 from agentvault_tui.gateway import gateway as gateway_module
-from agentvault_tui.gateway.service_connection import Bounds
 from agentvault_tui.gateway.upstream import Upstream as Reached
-from agentvault_tui.gateway.upstream import may_reach
 from agentvault_tui.home import Home
 from agentvault_tui.model import Agent
 from agentvault_tui.web.local_ca import CaFiles
+from agentvault_tui.web.reach import may_reach
+from agentvault_tui.web.service_connection import Bounds
 
 SERVICE = """
 [credential]

@@ -53,12 +53,12 @@ from agentvault_tui.gateway.mcp.streamable import SessionGoneError
 from agentvault_tui.gateway.mcp.toolcalls import McpCalls, detail_of
 from agentvault_tui.gateway.mcp.writer import AnswerWriter
 from agentvault_tui.gateway.refusals import CallRefusedError, too_large, unauthorized
-from agentvault_tui.gateway.service_connection import UpstreamError
 from agentvault_tui.gateway.services import Service
 from agentvault_tui.gateway.upstream import Upstream
 from agentvault_tui.model import Action, AgentId, Outcome
 from agentvault_tui.web.exchange import Exchange
 from agentvault_tui.web.reply import Header, Receive, Scope, Send, json_reply
+from agentvault_tui.web.service_connection import UpstreamError
 
 METADATA: Final = "/.well-known/oauth-protected-resource"
 """RFC 9728 section 3.1: before the path of the resource."""

@@ -27,11 +27,11 @@ from agentvault_tui.gateway.mcp.stdio import McpProcess, McpProcesses, Progress
 from agentvault_tui.gateway.mcp.streamable import Posted, headers_to_server, post
 from agentvault_tui.gateway.mcp.writer import AnswerWriter
 from agentvault_tui.gateway.refusals import unauthorized
-from agentvault_tui.gateway.service_connection import UpstreamError
 from agentvault_tui.gateway.services import Service
 from agentvault_tui.gateway.upstream import Upstream
 from agentvault_tui.model import Agent, AgentId
 from agentvault_tui.web.reply import Header
+from agentvault_tui.web.service_connection import UpstreamError
 
 _T = TypeVar("_T")
 

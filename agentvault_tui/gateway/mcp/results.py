@@ -24,9 +24,9 @@ from agentvault_tui.gateway.mcp.messages import (
 )
 from agentvault_tui.gateway.mcp.servers import McpServer
 from agentvault_tui.gateway.refusals import CallRefusedError
-from agentvault_tui.gateway.service_connection import UpstreamError
 from agentvault_tui.gateway.services import DENY
 from agentvault_tui.model import Agent, StepUp, StepUpStatus
+from agentvault_tui.web.service_connection import UpstreamError
 
 CHECK: Final = "agentvault_check"
 """The tool by which an agent learns how its held call stands."""

@@ -37,10 +37,10 @@ from agentvault_tui.gateway.mcp.messages import (
     unsupported,
 )
 from agentvault_tui.gateway.mcp.servers import McpServer
-from agentvault_tui.gateway.service_connection import UpstreamError
 from agentvault_tui.model import AgentId
 from agentvault_tui.process import start_program
 from agentvault_tui.text import visible
+from agentvault_tui.web.service_connection import UpstreamError
 
 log = logging.getLogger("agentvault.mcp")
 

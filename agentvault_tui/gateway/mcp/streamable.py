@@ -22,9 +22,9 @@ from agentvault_tui.gateway.mcp.messages import (
     text_of,
 )
 from agentvault_tui.gateway.mcp.stdio import Progress
-from agentvault_tui.gateway.service_connection import UpstreamError
 from agentvault_tui.gateway.upstream import Answer, Outgoing, Upstream
 from agentvault_tui.web.reply import Header
+from agentvault_tui.web.service_connection import UpstreamError
 
 _ANSWER_BYTES: Final = 16 * 2**20
 

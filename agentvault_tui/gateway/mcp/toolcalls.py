@@ -32,9 +32,9 @@ from agentvault_tui.gateway.mcp.relay import AskedMessage, McpRelay
 from agentvault_tui.gateway.mcp.servers import McpServers, arguments_of
 from agentvault_tui.gateway.mcp.streamable import SessionGoneError
 from agentvault_tui.gateway.refusals import CallRefusedError
-from agentvault_tui.gateway.service_connection import UpstreamError
 from agentvault_tui.gateway.tools import UnmatchedToolError
 from agentvault_tui.model import Action, Outcome, StepUpStatus
+from agentvault_tui.web.service_connection import UpstreamError
 
 _NOTHING: Final = Action((), "")
 
