@@ -14,7 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
-from support.command_line import PROGRAM, plain_environment, running
+from support.command_line import PROGRAM, plain_environment
+from support.forked import Forked
 from support.gateway_stand import Upstream
 from support.patience import PATIENT
 
@@ -102,8 +103,7 @@ async def test_what_a_service_received_is_what_the_ledger_says(
     agent, token = {}, ""
     each = CALLS // KILLS
     for kill in range(KILLS + 1):
-        with running(line, plain_environment(), stderr=subprocess.DEVNULL) as process:
-            assert process.stdout is not None
+        with Forked(line, plain_environment()) as process:
             said = json.loads(await asyncio.to_thread(process.stdout.readline))
             url = said["agents_url"]
             if not agent:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 import pyotp
 from support.command_line import plain_environment
+from support.forked import Forked
 from support.patience import PATIENT
 
 from agentvault_tui.tenant.device_page_client import Activation, read_page
@@ -59,9 +59,8 @@ class Client:
 class Vault:
     """A running broker and its home."""
 
-    def __init__(self, home: Path, process: subprocess.Popen[str]) -> None:
+    def __init__(self, home: Path, process: Forked) -> None:
         self.home, self.process = home, process
-        assert process.stdout is not None
         self.ready: dict[str, Any] = json.loads(process.stdout.readline())
         self.operator = httpx.Client(
             transport=httpx.HTTPTransport(uds=self.ready["operator_socket"]),
@@ -158,22 +157,8 @@ def serving(home: Path, room: int | None = None, **env: str) -> Iterator[Vault]:
 
     With *room* no file of it may have more bytes, from its start on.
     """
-
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    if room is not None:  # inherited, and only there
-        resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
-    with subprocess.Popen(
-        [
-            *(sys.executable, "-P", "-m", "agentvault_tui.cli", "--home", str(home)),
-            *("serve", "--listen", "127.0.0.1:0"),
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=plain_environment(**env),
-    ) as process:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    argv = ("--home", str(home), "serve", "--listen", "127.0.0.1:0")
+    with Forked(argv, plain_environment(**env), room) as process:
         vault = Vault(home, process)
         try:
             yield vault
