@@ -11,13 +11,24 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    Literal,
+    TypeAlias,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 from msgspec import Meta
 
 from agentvault_tui.errors import SettingsError
 from agentvault_tui.home import Home
+from agentvault_tui.text import visible
 
 DEVICE_CODE_TTL_CAP: Final = 900
 """What Auth0 gives a device code."""
@@ -57,17 +68,46 @@ class BrokerSettings:
     address and port. Empty: at the operators' socket alone."""
     metrics_by_agent: bool = False
     """Whether metrics of decisions name the agents."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks of proxies before the agents' listener: of what they add
+    to ``X-Forwarded-For`` the source of a request is read."""
 
     def __post_init__(self) -> None:
-        """Refuse what is not a loopback address."""
+        """Refuse what is not a loopback address, and proxies that are no networks."""
         parse_listen(self.listen)
         if self.metrics:
             parse_listen(self.metrics)
+        _ = self.proxies
+
+    @property
+    def proxies(self) -> tuple[Network, ...]:
+        """Return `trusted_proxies` as networks."""
+        return tuple(map(_network, self.trusted_proxies))
 
     @property
     def address(self) -> tuple[str, int]:
         """Return host and port."""
         return parse_listen(self.listen)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySettings:
+    """``[policy]``: what rules are told beside the request."""
+
+    timezone: str = "UTC"
+    """IANA name of the time zone of ``context.weekday``, ``hour`` and ``minute``."""
+    country_database: str = ""
+    """A MaxMind file, such as ``GeoLite2-Country.mmdb``, for ``context.country``."""
+
+    def __post_init__(self) -> None:
+        """Refuse a time zone that is not known here."""
+        try:
+            ZoneInfo(self.timezone)
+        except (ValueError, OSError, ZoneInfoNotFoundError):
+            raise SettingsError(
+                f"policy.timezone '{visible(self.timezone, 60)}' is not known here",
+                "write a name such as Europe/Berlin, or UTC",
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +299,7 @@ class Settings:
     """Everything a person can set; each key is also ``AGENTVAULT_<SECTION>_<KEY>``."""
 
     broker: BrokerSettings = field(default_factory=BrokerSettings)
+    policy: PolicySettings = field(default_factory=PolicySettings)
     tokens: TokenSettings = field(default_factory=TokenSettings)
     stepup: StepUpSettings = field(default_factory=StepUpSettings)
     tenant: TenantSettings = field(default_factory=TenantSettings)
@@ -310,6 +351,19 @@ class Settings:
                     )
                 settings = replace(settings, **{section: changed})
         return settings
+
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _network(text: str) -> Network:
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise SettingsError(
+            f"'{visible(text, 60)}' in broker.trusted_proxies is no address or network",
+            "write 10.0.0.7 or 10.0.0.0/24",
+        ) from None
 
 
 def parse_listen(listen: str) -> tuple[str, int]:

@@ -17,6 +17,7 @@ from agentvault_tui.broker.floods import Floods
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.replay import ReplayStore
 from agentvault_tui.broker.stepups import StepUps
+from agentvault_tui.broker.surroundings import Surroundings
 from agentvault_tui.broker.upstream import (
     Outbox,
     ProviderAccounts,
@@ -194,6 +195,7 @@ class Broker:
     """Why the tenant's own log cannot be read now, if so."""
     kept: dict[str, str] = field(default_factory=dict)
     """Small values that the last process left, by name."""
+    surroundings: Surroundings = field(init=False)
     uses: TokenUses = field(init=False)
     floods: Floods = field(init=False)
     cuts: Cuts = field(init=False)
@@ -206,6 +208,8 @@ class Broker:
 
     def __post_init__(self) -> None:
         """Join the rooms that work on others."""
+        self.surroundings = Surroundings(self.clock, self.home, self.settings)
+        self.chores.append(self.surroundings.look)
         self.uses = TokenUses(self.clock, self.ledger)
         self.floods = Floods(self.clock)
         self.cuts = Cuts(self.ledger, self.registry, self.clock)

@@ -9,13 +9,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, cast
+from zoneinfo import ZoneInfo
 
 import click
 
 from agentvault_tui.broker.policy_files import load_policy, read_text
+from agentvault_tui.broker.surroundings import LOCAL, plain_address
 from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.output import Output
@@ -38,7 +40,7 @@ from agentvault_tui.operator_api.requests import (
     PolicyQuery,
 )
 from agentvault_tui.operator_api.shapes import ExplainInfo, Json, PolicyInfo
-from agentvault_tui.policy import Catalogue, Policy, PolicyTexts
+from agentvault_tui.policy import Catalogue, Environment, Policy, PolicyTexts
 from agentvault_tui.policy.texts import shipped_policy, shipped_scopes
 from agentvault_tui.settings import read_table
 from agentvault_tui.text import visible
@@ -134,13 +136,19 @@ def _print_check(out: Output, told: dict[str, Any]) -> None:
 @click.option("--action", required=True, help="The scope it would use.")
 @click.option("--resource", help="What it would use it on.")
 @click.option("--parameters", help="A JSON object, as in authorization_details.")
+@click.option("--at", "now", help="When it would ask; now if not given.")
+@click.option("--source", help="The address it would ask from; else this machine.")
+@click.option("--country", help="The country of the source, such as DE.")
+@click.option("--depth", type=click.IntRange(0, 100), help="How often delegated.")
 @pass_session
 def explain(
     session: CliSession,
+    /,
     agent: str,
     action: str,
     resource: str | None,
     parameters: str | None,
+    **environment: Any,
 ) -> None:
     """Say how a request would be answered, by which rule, and what would change it."""
     given = _parameters(parameters) if parameters is not None else {}
@@ -151,6 +159,7 @@ def explain(
         action=action,
         resource=resource or "",
         parameters=given,
+        **{name: value for name, value in environment.items() if value is not None},
     )
     answer = client.call(calls.EXPLAIN, asked)
     if not session.out.print_json(answer):
@@ -176,7 +185,8 @@ def test(
     """
     out = session.out
     found = _candidate(session, rules, scopes)
-    results = [_run(found, *case) for case in _cases(file, found.catalogue)]
+    zone = ZoneInfo(session.settings.policy.timezone)
+    results = [_run(found, zone, *case) for case in _cases(file, found.catalogue)]
     failed = sum(not one["ok"] for one in results)
     if session.json:
         out.json(
@@ -334,6 +344,7 @@ class _CaseAgent:
     name: str
     owner: str
     scopes: tuple[str, ...]
+    age_days: int = 0
 
 
 @dataclass
@@ -349,6 +360,10 @@ class _Case:
     agent: dict[str, Any] = field(default_factory=dict)
     rule: str | None = None
     reason: str | None = None
+    now: datetime | None = None
+    source: str | None = None
+    country: str | None = None
+    depth: int = 0
 
 
 def _cases(file: Path, catalogue: Catalogue) -> Iterator[tuple[_Case, _CaseAgent]]:
@@ -389,9 +404,10 @@ def _cases(file: Path, catalogue: Catalogue) -> Iterator[tuple[_Case, _CaseAgent
         yield case, who
 
 
-def _run(found: Policy, case: _Case, who: _CaseAgent) -> dict[str, Any]:
+def _run(found: Policy, zone: ZoneInfo, case: _Case, who: _CaseAgent) -> dict[str, Any]:
     """Decide one case and compare the answer."""
     scopes = tuple(case.scope.split())
+    now = (case.now or datetime.now(UTC)).astimezone(UTC)
     agent = Agent(
         id=AgentId(who.id),
         client_id=who.id,
@@ -399,7 +415,7 @@ def _run(found: Policy, case: _Case, who: _CaseAgent) -> dict[str, Any]:
         owner=who.owner,
         purpose="",
         scopes=who.scopes,
-        created_at=datetime.min,  # noqa: DTZ901 - no rule reads it
+        created_at=now - timedelta(days=who.age_days),
     )
     asked = Action(
         scopes,
@@ -408,7 +424,15 @@ def _run(found: Policy, case: _Case, who: _CaseAgent) -> dict[str, Any]:
         case.parameters,
         named=bool(case.action) or len(scopes) == 1,
     )
-    verdict = found.decide(agent, asked)
+    environment = Environment.at(
+        now,
+        zone,
+        source=plain_address(case.source) if case.source else LOCAL,
+        country=case.country,
+        delegated=case.depth > 0,
+        depth=case.depth,
+    )
+    verdict = found.decide(agent, asked, environment)
     answer = {
         "decision": verdict.outcome.value,
         "rule": verdict.rule,

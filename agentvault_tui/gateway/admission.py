@@ -10,6 +10,7 @@ from typing import Any, Final, NoReturn
 from agentvault_tui.broker.answers import Denied, Escalated
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.floods import SPAN
+from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.broker.usecases.redeem import refusal_of, spend_token
 from agentvault_tui.broker.usecases.request import (
     POLL_INTERVAL,
@@ -83,7 +84,11 @@ class Admission:
         await self._broker.stream_line.enter()
 
     async def authenticate(
-        self, secret: str | None, detail: dict[str, Any], hashed: str | None = None
+        self,
+        secret: str | None,
+        detail: dict[str, Any],
+        hashed: str | None = None,
+        source: str | None = None,
     ) -> Caller:
         """Return who shows *secret*, an agent's live token.
 
@@ -91,6 +96,7 @@ class Admission:
             secret: what was shown, if anything was.
             detail: what the record of a refusal says.
             hashed: the SHA-256 of a token that counts instead, shown elsewhere.
+            source: the address of whoever shows it, if that is known.
 
         Raises:
             CallRefusedError: 401; 429 for an agent that floods.
@@ -110,7 +116,7 @@ class Admission:
                 text = f"refused too often: send no request for {SPAN} s"
                 raise CallRefusedError(429, "slow_down", "slow_down", text, retry)
             registry.seen(agent.id)
-            return Caller(agent, token)
+            return Caller(agent, token, source)
         owner = registry.owner_of_ended(hashed)
         if owner is not None and (why := refused(broker, registry.agent(owner))):
             if not broker.floods.limited(owner):
@@ -172,9 +178,9 @@ class Admission:
         return permit
 
     async def _permit(self, call: Call) -> Permit:
-        broker, (agent, token) = self._broker, call.caller
+        broker, (agent, token, source) = self._broker, call.caller
         call.started_at, call.began = broker.clock.now(), broker.clock.boot()
-        request = self._request(agent, call.action, call.detail)
+        request = self._request(agent, call.action, call.detail, source)
         epoch = broker.registry.epoch(agent.id)
         if why := refused(broker, agent):
             raise await self._calls.denied(request, unauthorized(*why))
@@ -184,7 +190,7 @@ class Admission:
         ):
             text = "this token was issued for another resource"
             raise await self._calls.denied(request, unauthorized("invalid_token", text))
-        verdict = broker.policy.decide(agent, call.action)
+        verdict = request.foresee(broker)
         if verdict.outcome is Outcome.DENIED:
             denied = await deny(
                 broker, request, verdict.reason, verdict.message, verdict
@@ -193,7 +199,7 @@ class Admission:
         permit = Permit(request, verdict, epoch)
         if token.kind is TokenKind.ELEVATED:
             return await self._elevated(call, permit)
-        if scope not in token.scope.split() and self.is_asked(agent, scope):
+        if scope not in token.scope.split() and self.is_asked(call.caller, scope):
             refusal = insufficient(scope)
             raise await self._calls.denied(request, refusal, verdict)
         if call.retry is not None:
@@ -202,15 +208,22 @@ class Admission:
             return await self._held(call, permit)
         return permit._replace(spends=token if token.single_use else None)
 
-    def is_asked(self, agent: Agent, scope: str) -> bool:
+    def is_asked(self, caller: Caller, scope: str) -> bool:
         """Tell whether a standard token must carry *scope* for a call under it.
 
         Not one that is granted and that policy would not issue as such a token.
         """
-        plain = self._broker.policy.decide(agent, Action((scope,), scope))
+        action = Action((scope,), scope)
+        plain = foresee(self._broker, caller.agent, action, caller.source)
         return plain.outcome is Outcome.ALLOWED
 
-    def _request(self, agent: Agent, action: Action, detail: dict[str, Any]) -> Request:
+    def _request(
+        self,
+        agent: Agent,
+        action: Action,
+        detail: dict[str, Any],
+        source: str | None = None,
+    ) -> Request:
         return Request(
             agent,
             action,
@@ -219,6 +232,7 @@ class Admission:
             DecisionId(new_id("dec")),
             events=_EVENTS,
             about=detail,
+            source=source,
         )
 
     async def _elevated(self, call: Call, permit: Permit) -> Permit:
@@ -290,7 +304,8 @@ class Admission:
         agent, verdict = call.caller.agent, permit.verdict
         epoch = broker.registry.epoch(agent.id)
         if found.status is StepUpStatus.APPROVED:
-            verdict = broker.policy.decide(broker.registry.agent(agent.id), call.action)
+            agent = broker.registry.agent(agent.id)
+            verdict = permit.request._replace(agent=agent).foresee(broker)
             if verdict.outcome is Outcome.DENIED:
                 denied = await deny(
                     broker, permit.request, verdict.reason, verdict.message, verdict

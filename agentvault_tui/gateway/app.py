@@ -18,9 +18,12 @@ PREFIX: Final = b"/gw/"
 class GatewayApp:
     """``ANY /gw/{service}/{path}`` on the agents' listener."""
 
-    def __init__(self, forwarder: Forwarder) -> None:
-        """Have *forwarder* perform what agents ask."""
+    def __init__(
+        self, forwarder: Forwarder, source_of: Callable[[Scope], str | None]
+    ) -> None:
+        """Have *forwarder* perform what agents ask; *source_of* tells from where."""
         self._forwarder = forwarder
+        self._source_of = source_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -32,6 +35,7 @@ class GatewayApp:
             send,
             service=name.decode("latin-1"),
             raw_path=b"/" + rest,
+            source=self._source_of(scope),
         )
 
 
@@ -43,6 +47,7 @@ async def answer(
     *,
     service: str,
     raw_path: bytes,
+    source: str | None,
     token_sha256: str | None = None,
 ) -> None:
     """Answer one request for *service*, whichever face it came by.
@@ -54,6 +59,7 @@ async def answer(
         send: of ASGI.
         service: the service's name.
         raw_path: the path at the service, as received.
+        source: the agent's address, if that is known.
         token_sha256: see `Incoming.token_sha256`.
     """
     exchange: Exchange = scope.pop("exchange")
@@ -73,6 +79,7 @@ async def answer(
         receive=body_receiver(receive),
         gone=gone,
         token_sha256=token_sha256,
+        source=source,
     )
     try:
         outcome = await forwarder.perform(incoming)

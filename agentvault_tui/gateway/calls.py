@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from agentvault_tui.broker.core import SYSTEM, Broker, CallsCut
+from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.broker.usecases.redeem import spend_token
 from agentvault_tui.broker.usecases.request import (
     ANEW,
@@ -65,6 +66,8 @@ class Caller(NamedTuple):
 
     agent: Agent
     token: Token
+    source: str | None = None
+    """The address they ask from, if that is known."""
 
 
 @dataclass(eq=False, slots=True)
@@ -361,7 +364,8 @@ class Calls:
         if not call.in_force():
             return CallRefusedError(403, "access_denied", "service_changed", MOVED)
         if permit.verdict.policy_version != broker.policy.version:
-            now = broker.policy.decide(registry.agent(agent.id), call.action)
+            agent = registry.agent(agent.id)
+            now = foresee(broker, agent, call.action, call.caller.source)
             if now.outcome.strictness > permit.verdict.outcome.strictness:
                 return CallRefusedError(403, "access_denied", "policy_changed", ANEW)
         return None

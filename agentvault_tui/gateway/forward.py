@@ -97,6 +97,8 @@ class Incoming:
     """Done when the agent has left."""
     token_sha256: str | None = None
     """Of the agent's token, where the face has its own place for it."""
+    source: str | None = None
+    """The agent's address, if that is known."""
 
 
 @dataclass(slots=True)
@@ -167,7 +169,7 @@ class Forwarder:
         body = Body(incoming.headers, incoming.receive, self._room)
         detail = _detail(incoming, path, query, body)
         caller = await self._admission.authenticate(
-            shown.secret, detail, incoming.token_sha256
+            shown.secret, detail, incoming.token_sha256, incoming.source
         )
         body.agent_id = caller.agent.id
         try:

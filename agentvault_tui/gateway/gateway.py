@@ -147,7 +147,10 @@ class Gateway:
     def streaming_apps(self) -> Mapping[bytes, StreamingApp]:
         """Return what is served at the agents' listener."""
         return {
-            PREFIX: StreamingApp(GatewayApp(self.forwarder), misdirected),
+            PREFIX: StreamingApp(
+                GatewayApp(self.forwarder, self.broker.surroundings.source_of),
+                misdirected,
+            ),
             MCP_PREFIX.encode(): StreamingApp(self._mcp, misdirected),
             f"{METADATA}{MCP_PREFIX}".encode(): StreamingApp(
                 self._mcp.metadata, misdirected

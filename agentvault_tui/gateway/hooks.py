@@ -19,6 +19,8 @@ from agentvault_tui.broker.answers import Denied, Escalated, Permitted
 from agentvault_tui.broker.audience import mcp_server_of
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
+from agentvault_tui.broker.surroundings import LOCAL
+from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.broker.usecases.evaluate import evaluate
 from agentvault_tui.broker.usecases.request import refused
 from agentvault_tui.encoder import to_json
@@ -56,7 +58,7 @@ def routes(
         server = _server(broker, maps, servers, host, asked)
         action, refusal = _action(maps, host, asked, server)
         if refusal is None and refused(broker, agent) is None:
-            outcome = broker.policy.decide(agent, action).outcome
+            outcome = foresee(broker, agent, action, LOCAL).outcome
             if server is not None and outcome is not Outcome.DENIED:
                 # The gateway decides, holds and records the call itself.
                 return HookInfo(outcome="allowed", reason=_BEHIND, message=_DECIDES)
@@ -81,6 +83,7 @@ def routes(
                 gone=gone,
                 call=_described(host, asked.tool, body, digest),
                 held=lambda stepup_id: calls.keep_body(agent.id, stepup_id, body),
+                source=LOCAL,
             )
         finally:
             gone.cancel()

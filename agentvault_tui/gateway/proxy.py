@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
+from agentvault_tui.broker.surroundings import peer_of
 from agentvault_tui.gateway.admission import Admission
 from agentvault_tui.gateway.app import answer
 from agentvault_tui.gateway.calls import Caller, Calls
@@ -283,6 +284,8 @@ class Proxy:
             send,
             service=tunnel.service,
             raw_path=scope["raw_path"],
+            # The connection is the agent's own: what it says of proxies counts nothing.
+            source=peer_of(scope),
             token_sha256=tunnel.client.token_sha256,
         )
 

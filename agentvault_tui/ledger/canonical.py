@@ -12,7 +12,11 @@ import msgspec
 import rfc8785
 
 MAX_BODY: Final = 8192
-"""Bytes a body may have."""
+"""Bytes a body may have, beside the members of its detail in `WHOLE`."""
+WHOLE: Final = frozenset({"facts"})
+"""Members of a detail that are never cut: what a decision was made from, so that it can
+be made again. Their size is bounded by whoever puts them there. They are not searched:
+they repeat what the event says."""
 MAX_DEPTH: Final = 12
 """Levels of a detail that are kept."""
 MAX_INT: Final = 2**53 - 1
@@ -117,14 +121,16 @@ def clip(text: str, limit: int) -> str:
 
 
 def shrink_detail(detail: dict[str, object], limit: int) -> dict[str, object]:
-    """Cut each member over 1 kB; where that is not enough, the whole."""
+    """Cut each member over 1 kB; where that is not enough, all of them."""
+    whole = {name: detail[name] for name in WHOLE & detail.keys()}
+    rest = {name: member for name, member in detail.items() if name not in whole}
     shrunk = {
         name: member if len(canonical(member).encode()) <= _START else _cut(member)
-        for name, member in detail.items()
+        for name, member in rest.items()
     }
     if len(canonical(shrunk).encode()) <= limit:
-        return shrunk
-    return _cut(detail)
+        return shrunk | whole
+    return _cut(rest) | whole
 
 
 def text_or_start(member: object) -> str:

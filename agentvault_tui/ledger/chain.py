@@ -16,6 +16,7 @@ import msgspec
 
 from agentvault_tui.ledger.canonical import (
     MAX_BODY,
+    WHOLE,
     clip,
     coerce,
     encode_plain,
@@ -100,7 +101,11 @@ def prepare(draft: Draft, state: str = "") -> Prepared:
     """
     member = f',"state":{state}' if state else ""
     words: list[str] = []
-    if is_plain(draft.detail, words):
+    whole = {name: draft.detail[name] for name in WHOLE if name in draft.detail}
+    rest = draft.detail
+    if whole:
+        rest = {name: member for name, member in rest.items() if name not in WHOLE}
+    if is_plain(whole, []) and is_plain(rest, words):
         try:
             return _assemble(draft, encode_plain(draft.detail), words, member)
         except (UnicodeEncodeError, _TooLongError):
@@ -165,7 +170,10 @@ def _assemble(draft: Draft, detail: str, words: list[str], state: str) -> Prepar
     if state:
         size += len(state) if state.isascii() else len(state.encode())
     if size + len(after) + _SEQ_AND_TIME > MAX_BODY:
-        raise _TooLongError
+        whole = {name: draft.detail[name] for name in WHOLE & draft.detail.keys()}
+        size -= len(canonical_text(whole).encode())
+        if size + len(after) + _SEQ_AND_TIME > MAX_BODY:
+            raise _TooLongError
     text = search_text(
         actor.name,
         draft.action,
@@ -189,10 +197,11 @@ def _maybe(value: str | None) -> str:
     return "null" if value is None else quote(value)
 
 
-def _words(detail: object) -> list[str]:
-    """Return every name and scalar in *detail*, in canonical order."""
+def _words(detail: dict[str, Any]) -> list[str]:
+    """Return every name and scalar in *detail* that is searched, in canonical order."""
     words: list[str] = []
-    _collect(detail, words)
+    searched = {name: value for name, value in detail.items() if name not in WHOLE}
+    _collect(searched, words)
     return words
 
 

@@ -91,6 +91,7 @@ class _TokenDocument(msgspec.Struct, array_like=True):
     stepup_id: StepUpId | None
     decision_id: DecisionId | None = None
     single_use: bool = False
+    source: str | None = None
 
 
 _TOKEN: Final = msgspec.json.Decoder(_TokenDocument)
@@ -102,7 +103,10 @@ def write_token(token: Token) -> str:
         [token.sha256, token.scope, token.kind, token.issued_at, *token.expires]
     )
     tail = to_json(
-        [token.resource, token.stepup_id, token.decision_id, token.single_use]
+        [
+            *(token.resource, token.stepup_id, token.decision_id),
+            *(token.single_use, token.source),
+        ]
     )
     return f"{head[:-1]},{token.authorization_details or 'null'},{tail[1:]}"
 
@@ -131,6 +135,7 @@ def read_token(token_id: str, agent_id: str, doc: str) -> Token:
         told.stepup_id,
         told.single_use,
         told.decision_id,
+        None if told.source is None else intern(told.source),
     )
 
 

@@ -120,3 +120,6 @@ class Verdict:
     """Short hash of policy and catalogue."""
     escalating: tuple[str, ...] = ()
     """The requested scopes that need a person, each by itself."""
+    facts: Mapping[str, object] = field(default_factory=dict)
+    """All that it was made from, as the ledger keeps it; empty where nothing is
+    recorded about it."""

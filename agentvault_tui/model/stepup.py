@@ -115,6 +115,8 @@ class StepUp:
 
     evaluation: bool = False
     """Whether it was asked by an evaluation: the same one spends the approval."""
+    source: str | None = None
+    """The address it was asked from, if that is known."""
 
     @property
     def fetched(self) -> bool:

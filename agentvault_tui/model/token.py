@@ -41,3 +41,5 @@ class Token(NamedTuple):
     """Whether it is good for one action: one of its scopes sends, pays or deletes."""
     decision_id: DecisionId | None = None
     """The decision that issued it, and that every event about it names."""
+    source: str | None = None
+    """The address it was asked for from, if that is known."""

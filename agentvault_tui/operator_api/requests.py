@@ -162,6 +162,10 @@ class ExplainRequest(WireRequest, kw_only=True):
     action: Annotated[str, Meta(max_length=4000)] = ""
     resource: Annotated[str, Meta(max_length=4000)] = ""
     parameters: Json = field(default_factory=dict)
+    now: Word | None = None
+    source: Word | None = None
+    country: Annotated[str, Meta(pattern="^[A-Z]{2}$")] | None = None
+    depth: Annotated[int, Meta(ge=0, le=100)] = 0
 
 
 class ConnectRequest(WireRequest, kw_only=True):

@@ -2,12 +2,15 @@
 
 from agentvault_tui.policy.catalogue import Catalogue, Effect, is_scope_name
 from agentvault_tui.policy.engine import SHIPPED, Policy
+from agentvault_tui.policy.inputs import Environment, Inputs
 from agentvault_tui.policy.texts import PolicyTexts, shipped_catalogue, shipped_policy
 
 __all__ = [
     "SHIPPED",
     "Catalogue",
     "Effect",
+    "Environment",
+    "Inputs",
     "Policy",
     "PolicyTexts",
     "is_scope_name",

@@ -277,7 +277,12 @@ BULK_GROUP: Final = "bulk"
 
 _HEAD: Final = """\
 // An agent as registered; its name is its own claim.
-entity Agent { name: String, owner: String, scopes: Set<String> };
+entity Agent {
+  name: String,
+  owner: String,
+  scopes: Set<String>,
+  age_days: Long,     // whole days since it was registered
+};
 // Whatever the request names; also in context.resource, for `like`.
 entity Resource;
 type Request = {
@@ -292,6 +297,17 @@ type Request = {
   count?: Long,
   // Names of those that were sent and cannot be relied on.
   unclear: Set<String>,
+  // When it came in; weekday (1 Monday to 7), hour and minute by [policy] timezone.
+  now: datetime,
+  weekday: Long,
+  hour: Long,
+  minute: Long,
+  // Where it came from, and the country of that, if they are known.
+  source?: ipaddr,
+  country?: String,
+  // Whether the token in use was passed on by another agent, and how often.
+  delegated: Bool,
+  depth: Long,
 };
 """
 

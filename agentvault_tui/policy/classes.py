@@ -2,25 +2,34 @@
 
 Of an amount that rules only compare with 1000, no rule can tell 7 from 12. So the key
 of a kept answer holds of each attribute what the rules in question can tell apart, and
-nothing of one they do not read. What they read in any other way is in the key as it is.
+nothing of one they do not read. What they read in any other way is in the key as it is;
+of the time, which never comes again, no answer is kept then.
 """
 
 from __future__ import annotations
 
+import ipaddress
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeGuard
+from functools import lru_cache
+from typing import Any, Final
 
 from cedarpy import pst
 
-from agentvault_tui.policy.facts import PARAMETERS, Facts
+from agentvault_tui.clock import parse_iso
+from agentvault_tui.policy.facts import PARAMETERS
+from agentvault_tui.policy.inputs import ENVIRONMENT, Inputs
 from agentvault_tui.policy.reads import children
-from agentvault_tui.policy.ruling import Principal
 
 _EQUALITY: Final = frozenset({"eq", "not_eq"})
 _ORDER: Final = frozenset({"less", "less_eq", "greater", "greater_eq"})
 _Distinguish = Callable[[Any], Hashable]
+
+
+_READ: Final = PARAMETERS | ENVIRONMENT
+_SOURCES: Final = 4096
+"""Source addresses whose networks are remembered."""
 
 
 @dataclass(slots=True)
@@ -35,6 +44,8 @@ class _Use:
     def distinguish(self) -> _Distinguish:
         """Return a function that maps values no rule can tell apart to one."""
         kinds = {type(literal) for literal in self.literals}
+        if kinds and kinds <= _NETWORKS and not self.otherwise:
+            return _in_networks(frozenset(self.literals))
         if self.otherwise or len(kinds) > 1:
             return lambda value: value
         if kinds == {str}:
@@ -50,12 +61,14 @@ class RequestClasses:
 
     by_principal: bool
     """Some rule names or reads the agent."""
+    by_moment: bool
+    """Some rule reads the time in a way that no two requests share."""
     attributes: tuple[tuple[str, _Distinguish], ...]
 
     @classmethod
     def of(cls, rules: Iterable[pst.Template]) -> RequestClasses:
         """Analyse the parsed *rules* that apply to a scope."""
-        uses = {name: _Use() for name in PARAMETERS}
+        uses = {name: _Use() for name in _READ}
         # Rules that compare a resource also ask whether it only reads like theirs.
         uses["resource"].otherwise = True
         read: set[str] = set()
@@ -75,15 +88,16 @@ class RequestClasses:
                     read |= names
         return cls(
             by_principal,
+            "now" in read and uses["now"].otherwise,
             tuple((name, uses[name].distinguish()) for name in sorted(read)),
         )
 
-    def key(self, who: Principal, facts: Facts) -> Hashable:
+    def key(self, inputs: Inputs) -> Hashable:
         """Return the same for two requests only if all rules answer them alike."""
         return (
-            who if self.by_principal else None,
-            facts.unclear,
-            *[distinguish(facts.value(name)) for name, distinguish in self.attributes],
+            inputs.who if self.by_principal else None,
+            inputs.facts.unclear,
+            *[distinguish(inputs.value(name)) for name, distinguish in self.attributes],
         )
 
 
@@ -95,18 +109,18 @@ def _note(node: object, uses: dict[str, _Use]) -> frozenset[str] | None:
     """
     match node:
         case pst.BinaryOp(
-            op, pst.GetAttr(pst.Var("context"), name), literal
-        ) | pst.BinaryOp(op, literal, pst.GetAttr(pst.Var("context"), name)) if (
-            name in PARAMETERS and _compares(literal, op)
+            op, pst.GetAttr(pst.Var("context"), name), other
+        ) | pst.BinaryOp(op, other, pst.GetAttr(pst.Var("context"), name)) if (
+            name in _READ and (literal := _compared(op, other)) is not None
         ):
-            uses[name].literals.add(literal.value)
+            uses[name].literals.add(literal)
             return frozenset({name})
         case pst.HasAttr(pst.Var("context"), (name,)):
-            return PARAMETERS & {name}
+            return _READ & {name}
         case pst.GetAttr(pst.Var("context"), name):
-            found = PARAMETERS & {name}
+            found = _READ & {name}
         case pst.Var("context"):
-            found = PARAMETERS
+            found = _READ
         case pst.Var("resource"):
             found = frozenset({"resource"})
         case _:
@@ -116,13 +130,45 @@ def _note(node: object, uses: dict[str, _Use]) -> frozenset[str] | None:
     return found
 
 
-def _compares(other: object, op: str) -> TypeGuard[pst.LongLit | pst.StringLit]:
-    """Tell whether *op* compares by equality or order, and *other* is a literal."""
-    if isinstance(other, pst.LongLit):
-        return op in _EQUALITY | _ORDER
-    return isinstance(other, pst.StringLit) and op in _EQUALITY
+def _compared(op: str, other: object) -> Any:
+    """Return the literal *other* that *op* compares an attribute with; else None."""
+    ordered = op in _EQUALITY | _ORDER
+    match other:
+        case pst.LongLit(value) if ordered:
+            return value
+        case pst.StringLit(value) if op in _EQUALITY:
+            return value
+        case pst.UnaryOp("datetime", pst.StringLit(text)) if ordered:
+            return _parsed(parse_iso, text)
+        case pst.UnaryOp("ip", pst.StringLit(text)) if op == "is_in_range":
+            return _parsed(lambda one: ipaddress.ip_network(one, strict=False), text)
+        case _:
+            return None
 
 
-def _interval(bounds: list[int], value: int) -> tuple[int, int]:
+def _parsed(reader: Callable[[str], Any], text: str) -> Any:
+    try:
+        return reader(text)
+    except ValueError:
+        return None
+
+
+_NETWORKS: Final = {ipaddress.IPv4Network, ipaddress.IPv6Network}
+
+
+def _in_networks(networks: frozenset[Any]) -> _Distinguish:
+    """Return what tells in which of *networks* an address is."""
+
+    @lru_cache(maxsize=_SOURCES)
+    def found(source: str | None) -> Hashable:
+        if source is None:
+            return None
+        address = ipaddress.ip_address(source)
+        return frozenset(one for one in networks if address in one)
+
+    return found
+
+
+def _interval(bounds: list[Any], value: Any) -> tuple[int, int]:
     """Return between or on which of the sorted *bounds* the value lies."""
     return bisect_left(bounds, value), bisect_right(bounds, value)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Collection, Hashable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
@@ -16,18 +17,19 @@ from agentvault_tui.model import Action, Agent, Outcome, Risk, Verdict
 from agentvault_tui.policy.catalogue import Catalogue, action_groups, schema_text
 from agentvault_tui.policy.classes import RequestClasses
 from agentvault_tui.policy.explain import Explanation, would_change
-from agentvault_tui.policy.facts import Facts, derive
+from agentvault_tui.policy.inputs import Environment, Inputs, Principal
 from agentvault_tui.policy.lint import PolicyProblem, first_misspelt, problems
 from agentvault_tui.policy.reads import RuleReads, action_members
 from agentvault_tui.policy.rules import (
     DEFAULT_DENY,
     POLICY_ERROR,
+    UNREAD_DETAILS,
     Obligation,
     PolicyRule,
     position,
     read_rules,
 )
-from agentvault_tui.policy.ruling import UNCLEAR, Principal, Ruling, message
+from agentvault_tui.policy.ruling import UNCLEAR, Ruling, message
 from agentvault_tui.policy.texts import (
     PolicyTexts,
     shipped_catalogue,
@@ -36,7 +38,7 @@ from agentvault_tui.policy.texts import (
 from agentvault_tui.text import visible
 
 SHIPPED: Final = "shipped"
-_ENGINE: Final = "4"
+_ENGINE: Final = "5"
 """In every version: raised when the same texts come to be decided otherwise."""
 _KEPT_ANSWERS: Final = 4096
 _KEPT_AGENTS: Final = 1024
@@ -162,35 +164,61 @@ class Policy:
             text = texts.policy
         return cls(text, catalogue, policy_source, seen, texts, strict=strict)
 
-    def decide(self, agent: Agent, action: Action) -> Verdict:
+    def decide(self, agent: Agent, action: Action, environment: Environment) -> Verdict:
         """Answer *action* for *agent*: the strictest answer of any of its scopes."""
-        facts = derive(action)
-        who = Principal(agent.id, agent.name, agent.owner, agent.scopes)
-        # The scope the action is performed under leads, then the order asked.
-        asked = tuple(dict.fromkeys((action.action, *action.scopes)))
+        return self.answer(Inputs.of(agent, action, environment))
+
+    def answer(self, inputs: Inputs) -> Verdict:
+        """Answer a request; the same for equal inputs, whenever it is asked.
+
+        Args:
+            inputs: all that the answer depends on.
+        """
+        verdict = self._by_rules(inputs)
+        if verdict.outcome is not Outcome.ALLOWED:
+            return verdict
+        if inputs.unread:
+            why = (
+                "It carries authorization details of a type that policy does not read."
+            )
+            return replace(
+                verdict,
+                outcome=Outcome.ESCALATED,
+                reason="stepup_required",
+                rule=UNREAD_DETAILS,
+                why=why,
+                message=f"{why} A person has to decide: poll with auth_req_id.",
+            )
+        if inputs.backchannel:
+            return replace(verdict, outcome=Outcome.ESCALATED)
+        return verdict
+
+    def _by_rules(self, inputs: Inputs) -> Verdict:
+        who, asked, resource = inputs.who, inputs.asked, inputs.facts.resource
         allowed = [
             name for name in asked if name in who.scopes and name in self.catalogue
         ]
+        classes = [self._classes[name] for name in allowed]
         key = (
             asked,
-            action.named,
+            inputs.named,
             who if len(allowed) < len(asked) else None,
-            *[self._classes[name].key(who, facts) for name in allowed],
+            *[one.key(inputs) for one in classes],
         )
         verdict = self._kept.get(key)
         if verdict is None:
-            verdict = self._verdict(who, asked, facts, named=action.named)
+            verdict = self._verdict(inputs)
             # The oldest give way; those an agent made large are not kept.
-            if facts.resource is None or len(facts.resource) <= _KEPT_RESOURCE:
+            large = resource is not None and len(resource) > _KEPT_RESOURCE
+            if not (large or any(one.by_moment for one in classes)):
                 self._kept[key] = verdict
                 if len(self._kept) > _KEPT_ANSWERS:
                     self._kept.popitem(last=False)
         return verdict
 
-    def _verdict(
-        self, who: Principal, asked: tuple[str, ...], facts: Facts, *, named: bool
-    ) -> Verdict:
-        rulings = self.rulings(who, asked, facts, named=named)
+    def _verdict(self, inputs: Inputs) -> Verdict:
+        who, asked = inputs.who, inputs.asked
+        rulings = self.rulings(inputs)
         ruling = max(rulings, key=lambda one: one.outcome.strictness)
         known = [scope for name in asked if (scope := self.catalogue.get(name))]
         risk = max((scope.risk for scope in known), key=lambda r: r.rank, default=None)
@@ -200,16 +228,14 @@ class Policy:
             rule=ruling.rule,
             why=ruling.why,
             risk=Risk.HIGH if risk is None or len(known) < len(asked) else risk,
-            message=message(who.scopes, ruling, rulings, facts),
+            message=message(who.scopes, ruling, rulings, inputs.facts),
             policy_version=self.version,
             escalating=tuple(
                 one.scope for one in rulings if one.outcome is Outcome.ESCALATED
             ),
         )
 
-    def rulings(
-        self, who: Principal, asked: tuple[str, ...], facts: Facts, *, named: bool
-    ) -> list[Ruling]:
+    def rulings(self, inputs: Inputs) -> list[Ruling]:
         """Answer each scope of a request by itself.
 
         Where the request does not say under which its action is performed, that may
@@ -219,15 +245,12 @@ class Policy:
         a policy can narrow what an operator granted, and not widen it.
         """
         open_scopes = [
-            name for name in asked if name in who.scopes and name in self.catalogue
+            name
+            for name in inputs.asked
+            if name in inputs.who.scopes and name in self.catalogue
         ]
-        answers = dict(
-            zip(
-                open_scopes,
-                self._ask(who, open_scopes, asked, facts, named=named),
-                strict=True,
-            )
-        )
+        rulings = self._ask(inputs, open_scopes)
+        answers = dict(zip(open_scopes, rulings, strict=True))
         return [
             answers.get(name)
             or Ruling(
@@ -237,37 +260,36 @@ class Policy:
                 DEFAULT_DENY,
                 "The agent was not granted this scope.",
             )
-            for name in asked
+            for name in inputs.asked
         ]
 
-    def explain(self, agent: Agent, action: Action) -> Explanation:
+    def explain(
+        self, agent: Agent, action: Action, environment: Environment
+    ) -> Explanation:
         """Say how *action* is answered, by which rule, and what would change that."""
-        verdict = self.decide(agent, action)
+
+        def decide(agent: Agent, action: Action) -> Verdict:
+            return self.decide(agent, action, environment)
+
+        verdict = decide(agent, action)
         rule = self.rule(verdict.rule)
         return Explanation(
             verdict=verdict,
             source="" if rule is None else rule.source,
             line=None if rule is None else rule.line,
-            would_change=would_change(self.decide, self.catalogue, agent, action),
+            would_change=would_change(decide, self.catalogue, agent, action),
         )
 
     def rule(self, rule_id: str) -> PolicyRule | None:
         """Return the rule with this ``@id``, if the policy has one."""
         return next((rule for rule in self.rules if rule.id == rule_id), None)
 
-    def _ask(
-        self,
-        who: Principal,
-        scopes: list[str],
-        asked: tuple[str, ...],
-        facts: Facts,
-        *,
-        named: bool,
-    ) -> list[Ruling]:
+    def _ask(self, inputs: Inputs, scopes: list[str]) -> list[Ruling]:
         """Evaluate each scope by Cedar, with request and context type-checked."""
         if not scopes:
             return []
-        context = facts.context()
+        who, asked, facts = inputs.who, inputs.asked, inputs.facts
+        context = facts.context() | inputs.environment.context()
         context["scopes"] = [name for name in asked if name in self.catalogue]
         action = asked[0] if asked[0] in self.catalogue else ""
         requests = [
@@ -275,7 +297,7 @@ class Policy:
                 "principal": {"type": "Agent", "id": who.id},
                 "action": {"type": "Action", "id": name},
                 "resource": {"type": "Resource", "id": facts.resource or ""},
-                "context": {**context, "performs": action if named else name},
+                "context": {**context, "performs": action if inputs.named else name},
             }
             for name in scopes
         ]
@@ -283,11 +305,11 @@ class Policy:
             requests, self._policies, self._entities(who), self._schema
         )
         return [
-            self._clear(self._ruling(scope, result), who, facts)
+            self._clear(self._ruling(scope, result), inputs)
             for scope, result in zip(scopes, results, strict=True)
         ]
 
-    def _clear(self, ruling: Ruling, who: Principal, facts: Facts) -> Ruling:
+    def _clear(self, ruling: Ruling, inputs: Inputs) -> Ruling:
         """Escalate what is allowed although a rule reads something unclear.
 
         What such a rule would say of a clear request is unknown: a forbid or a
@@ -297,7 +319,7 @@ class Policy:
         if ruling.outcome is not Outcome.ALLOWED:
             return ruling
         for reader in self._readers[ruling.scope]:
-            if names := reader.unclear(who, facts):
+            if names := reader.unclear(inputs):
                 why = (
                     f"The request does not state {' and '.join(names)} clearly, which"
                     f" the rule {reader.id} reads."
@@ -311,6 +333,7 @@ class Policy:
             "name": str(visible(who.name)),
             "owner": str(visible(who.owner)),
             "scopes": [name for name in who.scopes if name in self.catalogue],
+            "age_days": who.age_days,
         }
         uid = {"type": "Agent", "id": who.id}
         agent = {"uid": uid, "attrs": attributes, "parents": []}

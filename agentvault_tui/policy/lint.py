@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import operator
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -20,18 +21,28 @@ from cedarpy import pst
 
 from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.policy.facts import CURRENCY, LARGEST, PARAMETERS
+from agentvault_tui.policy.inputs import ENVIRONMENT
 from agentvault_tui.policy.reads import RuleReads, children, nodes
 from agentvault_tui.policy.resources import canonical
 from agentvault_tui.policy.rules import ANNOTATIONS, Obligation, PolicyRule
 from agentvault_tui.text import visible
 
 _ATTRIBUTES: Final = {
-    "context": PARAMETERS | {"scopes", "performs", "unclear"},
-    "principal": frozenset({"name", "owner", "scopes"}),
+    "context": PARAMETERS | ENVIRONMENT | {"scopes", "performs", "unclear"},
+    "principal": frozenset({"name", "owner", "scopes", "age_days"}),
     "resource": frozenset(),
     "action": frozenset(),
 }
-_LEAST: Final = {"amount": 0, "count": 0, "recipients": 1}
+_RANGES: Final = {
+    "amount": (0, LARGEST),
+    "count": (0, LARGEST),
+    "recipients": (1, LARGEST),
+    "weekday": (1, 7),
+    "hour": (0, 23),
+    "minute": (0, 59),
+    "depth": (0, LARGEST),
+    "age_days": (0, LARGEST),
+}
 _COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
     "eq": operator.eq,
     "not_eq": operator.ne,
@@ -46,6 +57,10 @@ _MIRRORED: Final = {
     "less_eq": "greater_eq",
     "greater": "less",
     "greater_eq": "less_eq",
+}
+_CODES: Final[Mapping[object, tuple[re.Pattern[str], int, str]]] = {
+    "currency": (CURRENCY, 3, "three capital letters, such as USD"),
+    "country": (re.compile("[A-Z]{2}"), 2, "two capital letters, such as DE"),
 }
 _STRICTNESS: Final = (Obligation.ALLOW, Obligation.STEP_UP, Obligation.DENY)
 
@@ -154,7 +169,9 @@ def _vocabulary(node: object, catalogue: Catalogue) -> _Vocabulary | None:
             return frozenset(scope.name for scope in catalogue)
         case pst.GetAttr(pst.Var("context"), "unclear"):
             return PARAMETERS
-        case pst.GetAttr(pst.Var("context"), "currency" | "resource" as name):
+        case pst.GetAttr(
+            pst.Var("context"), "currency" | "country" | "resource" as name
+        ):
             return name
         case pst.Set(elements):
             found = [_vocabulary(element, catalogue) for element in elements]
@@ -177,10 +194,10 @@ def _not_in(vocabulary: _Vocabulary, text: str) -> str | None:
     shown = visible(text, 60)
     if vocabulary == "resource":
         return _not_canonical(text)
-    if vocabulary == "currency":
-        if CURRENCY.fullmatch(text):
-            return None
-        return f'"{shown}" is no currency: three capital letters, such as USD'
+    if vocabulary in _CODES:
+        form, _, told = _CODES[vocabulary]
+        known = form.fullmatch(text)
+        return None if known else f'"{shown}" is no {vocabulary}: {told}'
     if text in vocabulary:
         return None
     return f'"{shown}" is never sent there{_near(text, vocabulary)}'
@@ -205,10 +222,11 @@ def _misspelt_pattern(
         plain = [shown.replace("*", stands) for stands in ("x", "1")]
         if all(canonical(text) != text for text in plain):
             yield f'no resource is ever like "{visible(shown, 60)}"'
-    elif vocabulary == "currency":
+    elif vocabulary in _CODES:
+        _, most, told = _CODES[vocabulary]
         letters = shown.replace("*", "")
-        if len(letters) > 3 or not (letters.isascii() and letters.upper() == letters):
-            yield f'no currency is like "{visible(shown, 60)}": three capital letters'
+        if len(letters) > most or not re.fullmatch("[A-Z]*", letters):
+            yield f'no {vocabulary} is like "{visible(shown, 60)}": {told}'
     elif not any(_like(pattern, word) for word in vocabulary):
         yield f'nothing that is sent there is like "{visible(shown, 60)}"'
 
@@ -225,20 +243,22 @@ def _out_of_range(node: object) -> Iterator[str]:
     op: str = node.op
     left, right = node.left, node.right
     match left, right:
-        case pst.LongLit(), pst.GetAttr(pst.Var("context")):
+        case pst.LongLit(), pst.GetAttr(pst.Var("context" | "principal")):
             left, right, op = right, left, _MIRRORED.get(op, op)
         case _:
             pass
     match left, right:
-        case pst.GetAttr(pst.Var("context"), name), pst.LongLit(bound):
-            if name in _LEAST and op in _COMPARISONS:
-                least, most, compare = _LEAST[name], LARGEST, _COMPARISONS[op]
+        case pst.GetAttr(pst.Var("context" | "principal" as of), name), pst.LongLit(
+            bound
+        ):
+            if name in _RANGES and op in _COMPARISONS:
+                (least, most), compare = _RANGES[name], _COMPARISONS[op]
                 answers = {compare(least, bound), compare(most, bound)}
                 outside = op in {"eq", "not_eq"} and not least <= bound <= most
                 if outside or (op in {*_MIRRORED} and len(answers) == 1):
                     says = compare(least, bound)
                     yield (
-                        f"the comparison of context.{name} with {bound} is always"
+                        f"the comparison of {of}.{name} with {bound} is always"
                         f" {str(says).lower()}: it is {least} to {most}"
                     )
 
@@ -353,12 +373,11 @@ def _values_to_try(condition: Any) -> dict[Any, set[Any]]:
                         found |= _constants(other, spread=op == "contains")
     for side, values in tried.items():
         numbers = {value for value in values if isinstance(value, int)}
-        least = _LEAST.get(getattr(side, "attr", ""))
-        if numbers and least is not None:
+        if numbers and (ends := _RANGES.get(getattr(side, "attr", ""))):
             beside = {number + step for number in numbers for step in (-1, 0, 1)}
-            possible = {n for n in beside if least <= n <= LARGEST}
+            possible = {n for n in beside if ends[0] <= n <= ends[1]}
             values.symmetric_difference_update({_OTHER} | numbers)
-            values.update({least, LARGEST} | possible)
+            values.update({*ends} | possible)
     return tried
 
 

@@ -15,9 +15,8 @@ from typing import Final
 
 from cedarpy import pst
 
-from agentvault_tui.policy.facts import PARAMETERS, Facts
+from agentvault_tui.policy.inputs import READABLE, Inputs, Principal
 from agentvault_tui.policy.resources import reads_like, shortened
-from agentvault_tui.policy.ruling import Principal
 
 _JOINS: Final = frozenset({"and", "or"})
 _OF_PRINCIPAL: Final = frozenset({"name", "owner"})
@@ -35,7 +34,7 @@ class RuleReads:
     resources: frozenset[str] | None
     """The resources its scope admits; nothing for all."""
     reads: tuple[str, ...]
-    """The parameters it reads, sorted."""
+    """The parameters it reads, source and country among them, sorted."""
     optional: frozenset[str]
     """Those it reads that a request need not state."""
     literals: Mapping[str, frozenset[str]]
@@ -70,11 +69,12 @@ class RuleReads:
             by_principal=by_principal,
         )
 
-    def unclear(self, who: Principal, facts: Facts) -> tuple[str, ...]:
+    def unclear(self, inputs: Inputs) -> tuple[str, ...]:
         """Return what this rule reads and the request does not say clearly.
 
         Nothing, when the rule's scope leaves the agent or the resource out.
         """
+        who, facts = inputs.who, inputs.facts
         if self.principals is not None and who.id not in self.principals:
             return ()
         resource = facts.resource
@@ -82,7 +82,7 @@ class RuleReads:
             name
             for name in self.reads
             if name in facts.unclear
-            or (name not in self.optional and facts.value(name) is None)
+            or (name not in self.optional and inputs.value(name) is None)
         ]
         if resource is not None and "resource" in self.reads:
             if self._is_evasive(resource, who):
@@ -171,11 +171,11 @@ def children(node: object) -> Iterator[object]:
 def _reads(node: object) -> frozenset[str]:
     match node:
         case pst.GetAttr(pst.Var("context"), attr):
-            return PARAMETERS & {attr}
+            return READABLE & {attr}
         case pst.HasAttr(pst.Var("context"), attrs):
-            return PARAMETERS & {attrs[0]}
+            return READABLE & {attrs[0]}
         case pst.Var("context"):
-            return PARAMETERS
+            return READABLE
         case pst.Var("resource"):
             return frozenset({"resource"})
         case _:

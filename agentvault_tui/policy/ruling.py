@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from agentvault_tui.model import Outcome
 from agentvault_tui.policy.facts import Facts
@@ -12,15 +12,6 @@ from agentvault_tui.text import visible
 
 UNCLEAR: Final = "parameter_unclear"
 """The reason when a rule reads what the request does not say clearly."""
-
-
-class Principal(NamedTuple):
-    """What a rule may know about the agent; hashable."""
-
-    id: str
-    name: str
-    owner: str
-    scopes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +33,8 @@ _NEEDED = {
     "currency": "three capital letters such as USD",
     "count": "a whole number",
     "resource": "named, and spelt as the policy's rules spell it",
+    "source": "told to the broker, as a plain address",
+    "country": "known to the broker",
 }
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from support.policies import ENVIRONMENT
 
 from agentvault_tui.broker.policy_files import changed, load_policy
 from agentvault_tui.errors import PolicyError
@@ -48,7 +49,7 @@ def test_the_homes_files_replace_the_shipped_ones(home: Home) -> None:
     assert [scope.name for scope in policy.catalogue] == ["read:boats"]
     scopes = ("read:boats",)
     agent = Agent(AgentId("agt_1"), "agt_1", "boats", "a@acme.test", "", scopes, START)
-    verdict = policy.decide(agent, Action(scopes, scopes[0], None, {}))
+    verdict = policy.decide(agent, Action(scopes, scopes[0], None, {}), ENVIRONMENT)
     assert (verdict.outcome, verdict.rule) == (Outcome.ALLOWED, "one")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.policies import ENVIRONMENT
 
 from agentvault_tui.cli.app import run as run_line
 from agentvault_tui.model import Action, Agent, AgentId
@@ -43,7 +44,7 @@ def answer(index: int, scope: str, **asked: Any) -> str:
     action = Action(scopes, scopes[0], asked.pop("resource", None), asked)
     policy = policy_with(index)
     assert policy.problems() == []
-    return policy.decide(agent, action).outcome.value
+    return policy.decide(agent, action, ENVIRONMENT).outcome.value
 
 
 EUR = {"currency": "EUR", "resource": "stripe:acct_42"}
@@ -117,7 +118,9 @@ def test_the_schema_shown_is_the_schema() -> None:
     for part in re.sub(r"//[^\n]*", "", shown).split(";"):
         for line in part.split("\n  "):
             plain = re.sub(r"\s+", "", line)
-            if plain.startswith(("entity", "scopes", "recipients", "unclear")):
+            if plain.startswith(
+                (("entity", "scopes", "recipients", "unclear", "now", "source"))
+            ):
                 assert plain in written
     for attribute in re.findall(r"^  ([a-z]+\??: [A-Za-z<>]+)", schema, re.MULTILINE):
         assert re.sub(r"\s", "", attribute) in re.sub(r"\s", "", shown)

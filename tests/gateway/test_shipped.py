@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from support.policies import ENVIRONMENT
 
 from agentvault_tui.demo.workspace import OPERATIONS
 from agentvault_tui.errors import NotFoundError
@@ -49,7 +50,7 @@ def decided(name: str, line: str, body: object = None) -> tuple[str, Action | No
         content, kind = body.encode(), b"application/x-www-form-urlencoded"
     content = b"" if body is None else content
     action = action_of(found, target, [(b"content-type", kind)], content)
-    return POLICY.decide(agent(), action).outcome.value, action
+    return POLICY.decide(agent(), action, ENVIRONMENT).outcome.value, action
 
 
 @pytest.mark.parametrize(

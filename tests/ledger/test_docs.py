@@ -43,7 +43,7 @@ STEPUP_DOC = (
     '"ttl":300,"count":1,"status":"pending","problem":null,"denial":null,'
     f'"resource_indicator":null,"connection":null,"requested_at":{WHEN},'
     f'"expires":[{WHEN},7.5,"boot"],"decided_at":null,"begun_at":null,'
-    '"redeemed_at":null,"fetched_at":null,"evaluation":false,'
+    '"redeemed_at":null,"fetched_at":null,"evaluation":false,"source":null,'
     f'"decided_by":["s","n",["mfa"],{WHEN}],'
     '"parameters":{"amount":1.50},"authorization_details":[{"type":"t"}]}'
 )
@@ -76,10 +76,11 @@ def test_a_tokens_document_is_read_and_written_again(single_use: bool) -> None:
         '[{"type":"t","n":1.5}]',
         single_use=single_use,
         decision_id=DecisionId("dec_1"),
+        source="10.0.0.7",
     )
     doc = (
         f'["ff","a:b","standard",{WHEN},{WHEN},7.5,"boot",[{{"type":"t","n":1.5}}],'
-        f'null,null,"dec_1",{json.dumps(single_use)}]'
+        f'null,null,"dec_1",{json.dumps(single_use)},"10.0.0.7"]'
     )
     assert docs.write_token(token) == doc
     assert docs.read_token("tok_1", "agt_1", doc) == token

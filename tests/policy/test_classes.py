@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.policies import CATALOGUE, action
+from support.policies import CATALOGUE, ENVIRONMENT, action
 
 from agentvault_tui.model import Agent, AgentId, Outcome
 from agentvault_tui.policy import Policy
@@ -108,7 +108,9 @@ def test_a_cached_answer_is_the_one_the_rules_give(
     for scopes, resource, given_parameters in asked:
         wanted = action(*scopes, resource=resource, **given_parameters)
         forgets._kept.clear()
-        assert remembers.decide(agent, wanted) == forgets.decide(agent, wanted)
+        assert remembers.decide(agent, wanted, ENVIRONMENT) == forgets.decide(
+            agent, wanted, ENVIRONMENT
+        )
 
 
 SAMPLES = [
@@ -136,7 +138,9 @@ def test_each_way_to_read_a_request_tells_apart_what_it_must(
                 for sample in SAMPLES if resource == "crm:1" else SAMPLES[:2]:
                     wanted = action(*scopes, resource=resource, **sample)
                     forgets._kept.clear()
-                    assert remembers.decide(who, wanted) == forgets.decide(who, wanted)
+                    assert remembers.decide(who, wanted, ENVIRONMENT) == forgets.decide(
+                        who, wanted, ENVIRONMENT
+                    )
 
 
 def test_a_rule_for_one_agent_answers_only_that_one(agent: Agent) -> None:
@@ -145,7 +149,8 @@ def test_a_rule_for_one_agent_answers_only_that_one(agent: Agent) -> None:
     policy = policy_of([("forbid", scope, "when", "true")])
     other = replace(agent, id=AgentId("agt_other"))
     outcomes = [
-        policy.decide(who, action("read:files")).outcome for who in (agent, other)
+        policy.decide(who, action("read:files"), ENVIRONMENT).outcome
+        for who in (agent, other)
     ]
     assert outcomes == [Outcome.DENIED, Outcome.ALLOWED]
 
@@ -155,7 +160,7 @@ def test_what_was_not_granted_is_told_to_each_agent_by_itself(agent: Agent) -> N
     policy = policy_of([])
     asked = action("read:files", "write:files")
     for scope, lacks in (("read:files", "write:files"), ("write:files", "read:files")):
-        verdict = policy.decide(replace(agent, scopes=(scope,)), asked)
+        verdict = policy.decide(replace(agent, scopes=(scope,)), asked, ENVIRONMENT)
         assert verdict.outcome is Outcome.DENIED
         assert (
             f"Not granted to this agent: {lacks}. Granted: {scope}." in verdict.message
@@ -169,8 +174,14 @@ def test_a_request_that_names_its_action_is_another_than_one_that_does_not(
     rule = ("forbid", "(principal, action, resource)", "when")
     policy = policy_of([(*rule, 'context.performs == "write:files"')])
     asked = action("read:files", "write:files")
-    assert policy.decide(agent, replace(asked, named=True)).outcome is Outcome.ALLOWED
-    assert policy.decide(agent, replace(asked, named=False)).outcome is Outcome.DENIED
+    assert (
+        policy.decide(agent, replace(asked, named=True), ENVIRONMENT).outcome
+        is Outcome.ALLOWED
+    )
+    assert (
+        policy.decide(agent, replace(asked, named=False), ENVIRONMENT).outcome
+        is Outcome.DENIED
+    )
 
 
 def test_amounts_on_one_side_of_a_limit_are_one_class(agent: Agent) -> None:
@@ -186,6 +197,8 @@ def test_amounts_on_one_side_of_a_limit_are_one_class(agent: Agent) -> None:
         ]
     )
     for amount in (7, 12, 1000, 999, 1001, 5000, 1002):
-        policy.decide(agent, action("read:files", amount=amount, currency="USD"))
+        policy.decide(
+            agent, action("read:files", amount=amount, currency="USD"), ENVIRONMENT
+        )
     # Below it, on it, and above it.
     assert len(policy._kept) == 3

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.policies import CATALOGUE, NAMES, SHIPPED, action, outcome
+from support.policies import CATALOGUE, ENVIRONMENT, NAMES, SHIPPED, action, outcome
 
 from agentvault_tui.model import Action, Agent, Outcome, Risk
 from agentvault_tui.policy import Effect, Policy, shipped_policy
@@ -23,7 +23,9 @@ permit (principal, action, resource);
 def test_payments_are_escalated_by_the_rule_the_contract_names(agent: Agent) -> None:
     """A payment waits for a person, whatever its amount, under a stable rule id."""
     for parameters in ({"amount": 1, "currency": "USD"}, {"amount": "1"}, {}):
-        verdict = SHIPPED.decide(agent, action("send:payment", **parameters))
+        verdict = SHIPPED.decide(
+            agent, action("send:payment", **parameters), ENVIRONMENT
+        )
         assert verdict.outcome is Outcome.ESCALATED
         assert verdict.rule == "payments-need-step-up"
         assert verdict.reason == "stepup_required"
@@ -38,7 +40,7 @@ def test_granted_low_and_medium_scopes_are_allowed(agent: Agent) -> None:
         if scope.risk is Risk.HIGH or CATALOGUE.effect(scope.name) is Effect.SEND:
             continue
         given = {"count": 1} if CATALOGUE.is_bulk(scope.name) else {}
-        verdict = SHIPPED.decide(agent, action(scope.name, **given))
+        verdict = SHIPPED.decide(agent, action(scope.name, **given), ENVIRONMENT)
         assert (verdict.outcome, verdict.reason) == (Outcome.ALLOWED, "granted")
         assert verdict.rule == "granted-low-and-medium-risk"
 
@@ -47,11 +49,16 @@ def test_every_high_risk_scope_is_escalated(agent: Agent) -> None:
     """No shipped scope of high risk is ever allowed without a person."""
     for scope in CATALOGUE:
         if scope.risk is Risk.HIGH:
-            verdict = SHIPPED.decide(agent, action(scope.name, count=1, recipients=1))
+            verdict = SHIPPED.decide(
+                agent, action(scope.name, count=1, recipients=1), ENVIRONMENT
+            )
             assert verdict.outcome is Outcome.ESCALATED
-    deletion = SHIPPED.decide(agent, action("delete:records"))
+    deletion = SHIPPED.decide(agent, action("delete:records"), ENVIRONMENT)
     assert deletion.rule == "deletions-need-step-up"
-    assert SHIPPED.decide(agent, action("merge:code")).rule == "high-risk-needs-step-up"
+    assert (
+        SHIPPED.decide(agent, action("merge:code"), ENVIRONMENT).rule
+        == "high-risk-needs-step-up"
+    )
 
 
 @pytest.mark.parametrize(
@@ -77,7 +84,7 @@ def test_sends_are_bulk_from_21_or_when_it_cannot_be_told(
 
 def test_a_bulk_send_is_named_as_one(agent: Agent) -> None:
     """The approver reads the sentence about sends, from the 21st recipient on."""
-    verdict = SHIPPED.decide(agent, action("send:email", recipients=21))
+    verdict = SHIPPED.decide(agent, action("send:email", recipients=21), ENVIRONMENT)
     assert verdict.rule == "sends-to-many-need-step-up"
 
 
@@ -105,7 +112,7 @@ def test_bulk_changes_are_escalated(agent: Agent, count: Any, expected: Any) -> 
 
 def test_a_bulk_change_without_a_count_is_escalated(agent: Agent) -> None:
     """Where one use may change many things, silence about how many is not one."""
-    verdict = SHIPPED.decide(agent, action("write:records"))
+    verdict = SHIPPED.decide(agent, action("write:records"), ENVIRONMENT)
     assert verdict.outcome is Outcome.ESCALATED
     assert verdict.rule == "uncounted-changes-need-step-up"
     assert outcome(agent, "read:calendar", "write:records") is Outcome.ESCALATED
@@ -130,7 +137,9 @@ def test_a_scope_not_granted_is_denied_with_what_to_do(
     Models read it: it has no command of operators for them to run.
     """
     agent = agent_with("read:calendar")
-    verdict = SHIPPED.decide(agent, action("read:calendar", "send:payment"))
+    verdict = SHIPPED.decide(
+        agent, action("read:calendar", "send:payment"), ENVIRONMENT
+    )
     assert verdict.outcome is Outcome.DENIED
     assert (verdict.reason, verdict.rule) == ("scope_not_granted", "default-deny")
     assert "Not granted to this agent: send:payment." in verdict.message
@@ -145,8 +154,14 @@ def test_a_policy_cannot_hand_out_what_was_not_granted(
     """Even a policy that permits everything stays within the operator's grant."""
     policy = Policy(ALLOW_ALL, CATALOGUE)
     agent = agent_with("read:calendar")
-    assert policy.decide(agent, action("read:calendar")).outcome is Outcome.ALLOWED
-    assert policy.decide(agent, action("send:payment")).reason == "scope_not_granted"
+    assert (
+        policy.decide(agent, action("read:calendar"), ENVIRONMENT).outcome
+        is Outcome.ALLOWED
+    )
+    assert (
+        policy.decide(agent, action("send:payment"), ENVIRONMENT).reason
+        == "scope_not_granted"
+    )
 
 
 def test_a_scope_that_left_the_catalogue_is_denied(
@@ -154,7 +169,7 @@ def test_a_scope_that_left_the_catalogue_is_denied(
 ) -> None:
     """A grant of a scope the catalogue no longer has opens nothing."""
     agent = agent_with("read:calendar", "fly:rockets")
-    verdict = SHIPPED.decide(agent, action("fly:rockets"))
+    verdict = SHIPPED.decide(agent, action("fly:rockets"), ENVIRONMENT)
     assert verdict.outcome is Outcome.DENIED
     assert verdict.risk is Risk.HIGH
 
@@ -169,7 +184,7 @@ def test_the_strictest_answer_of_several_scopes_counts(
         assert outcome(agent, *scopes) is Outcome.DENIED
     for scopes in (asked[:2], asked[1::-1]):
         assert outcome(agent, *scopes) is Outcome.ESCALATED
-        assert SHIPPED.decide(agent, action(*scopes)).risk is Risk.HIGH
+        assert SHIPPED.decide(agent, action(*scopes), ENVIRONMENT).risk is Risk.HIGH
 
 
 def test_the_named_action_counts_even_when_it_is_not_among_the_scopes(
@@ -178,7 +193,7 @@ def test_the_named_action_counts_even_when_it_is_not_among_the_scopes(
     """An action smuggled past the scopes is decided like any scope."""
     agent = agent_with("read:calendar")
     smuggled = Action(("read:calendar",), "send:payment")
-    assert SHIPPED.decide(agent, smuggled).outcome is Outcome.DENIED
+    assert SHIPPED.decide(agent, smuggled, ENVIRONMENT).outcome is Outcome.DENIED
 
 
 def test_a_forbid_denies_by_its_id_over_any_permit(agent: Agent) -> None:
@@ -192,11 +207,15 @@ def test_a_forbid_denies_by_its_id_over_any_permit(agent: Agent) -> None:
         """,
         CATALOGUE,
     )
-    denied = policy.decide(agent, action("write:calendar", resource="calendar:board/1"))
+    denied = policy.decide(
+        agent, action("write:calendar", resource="calendar:board/1"), ENVIRONMENT
+    )
     assert denied.outcome is Outcome.DENIED
     assert (denied.reason, denied.rule) == ("policy_forbids", "not-the-board")
     assert "Nobody books" in denied.message
-    allowed = policy.decide(agent, action("write:calendar", resource="calendar:me"))
+    allowed = policy.decide(
+        agent, action("write:calendar", resource="calendar:me"), ENVIRONMENT
+    )
     assert allowed.outcome is Outcome.ALLOWED
 
 
@@ -207,7 +226,7 @@ def test_what_no_rule_permits_is_denied(agent: Agent) -> None:
         'permit (principal, action in Action::"reads", resource);',
         CATALOGUE,
     )
-    verdict = policy.decide(agent, action("write:calendar"))
+    verdict = policy.decide(agent, action("write:calendar"), ENVIRONMENT)
     assert (verdict.reason, verdict.rule) == ("policy_forbids", "default-deny")
 
 
@@ -223,9 +242,10 @@ def test_a_rule_that_fails_denies_instead_of_being_skipped(agent: Agent) -> None
         CATALOGUE,
     )
     assert (
-        policy.decide(agent, action("write:files", count=0)).outcome is Outcome.ALLOWED
+        policy.decide(agent, action("write:files", count=0), ENVIRONMENT).outcome
+        is Outcome.ALLOWED
     )
-    verdict = policy.decide(agent, action("write:files", count=LARGEST))
+    verdict = policy.decide(agent, action("write:files", count=LARGEST), ENVIRONMENT)
     assert verdict.outcome is Outcome.DENIED
     assert (verdict.reason, verdict.rule) == ("policy_error", "policy-error")
 
@@ -240,7 +260,7 @@ def test_of_equally_strict_rules_the_first_in_the_file_is_named(agent: Agent) ->
     )
     policy = Policy(rules, CATALOGUE)
     for count in range(12):
-        verdict = policy.decide(agent, action("write:files", count=count))
+        verdict = policy.decide(agent, action("write:files", count=count), ENVIRONMENT)
         assert verdict.rule == f"rule-{count}"
 
 
@@ -268,10 +288,10 @@ def test_rules_see_the_agent_and_the_whole_request(
     )
     alice = agent_with("read:finance", "write:finance")
     bob = replace(alice, owner="bob@acme.test")
-    assert policy.decide(alice, asked).outcome is Outcome.ALLOWED
-    assert policy.decide(bob, asked).outcome is Outcome.DENIED
+    assert policy.decide(alice, asked, ENVIRONMENT).outcome is Outcome.ALLOWED
+    assert policy.decide(bob, asked, ENVIRONMENT).outcome is Outcome.DENIED
     dearer = replace(asked, parameters={"amount": 101, "currency": "EUR"})
-    assert policy.decide(alice, dearer).outcome is Outcome.DENIED
+    assert policy.decide(alice, dearer, ENVIRONMENT).outcome is Outcome.DENIED
 
 
 HOSTILE = [
@@ -293,11 +313,11 @@ def test_hostile_text_changes_no_decision(agent: Agent, text: str) -> None:
     rogue = replace(agent, name=text, owner=text)
     read = action("read:calendar", resource=text, note=text, **{text: text})
     expected = Outcome.ALLOWED if canonical(text) else Outcome.ESCALATED
-    assert SHIPPED.decide(rogue, read).outcome is expected
-    assert SHIPPED.decide(rogue, action(text)).outcome is Outcome.DENIED
-    assert SHIPPED.decide(rogue, action("send:payment", **{text: 1})).outcome is (
-        Outcome.ESCALATED
-    )
+    assert SHIPPED.decide(rogue, read, ENVIRONMENT).outcome is expected
+    assert SHIPPED.decide(rogue, action(text), ENVIRONMENT).outcome is Outcome.DENIED
+    assert SHIPPED.decide(
+        rogue, action("send:payment", **{text: 1}), ENVIRONMENT
+    ).outcome is (Outcome.ESCALATED)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -307,7 +327,7 @@ def test_messages_are_inert_and_bounded(
     """What an agent's developer reads holds no control or bidirectional character."""
     agent = replace(agent_with(text), name=text)
     for asked in (action(text), action("read:calendar", text)):
-        message = SHIPPED.decide(agent, asked).message
+        message = SHIPPED.decide(agent, asked, ENVIRONMENT).message
         assert message.isprintable()
         assert len(message) < 1500
 
@@ -328,7 +348,9 @@ def test_cached_answers_equal_evaluated_ones(
         for who in agents:
             for one in asked[::7]:
                 fresh._kept.clear()
-                assert kept.decide(who, one) == fresh.decide(who, one)
+                assert kept.decide(who, one, ENVIRONMENT) == fresh.decide(
+                    who, one, ENVIRONMENT
+                )
 
 
 @pytest.mark.slow
@@ -340,10 +362,10 @@ def test_the_cache_of_answers_is_bounded(agent: Agent) -> None:
     )
     policy = Policy(rule, CATALOGUE)
     for n in range(4200):
-        policy.decide(agent, action("read:calendar", resource=f"r{n}"))
+        policy.decide(agent, action("read:calendar", resource=f"r{n}"), ENVIRONMENT)
     assert len(policy._kept) == 4096
     known = set(policy._kept)
-    policy.decide(agent, action("read:calendar", resource="x" * 257))
+    policy.decide(agent, action("read:calendar", resource="x" * 257), ENVIRONMENT)
     assert set(policy._kept) == known
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.policies import CATALOGUE, NAMES, SHIPPED, action, outcome
+from support.policies import CATALOGUE, ENVIRONMENT, NAMES, SHIPPED, action, outcome
 
 from agentvault_tui.model import Agent, Outcome
 from agentvault_tui.policy import Effect
@@ -35,7 +35,7 @@ def test_nothing_unclear_is_ever_allowed(
 ) -> None:
     """Whatever cannot be relied on goes to a person, for every scope."""
     asked = action(*scopes, **parameters)
-    verdict = SHIPPED.decide(agent, asked)
+    verdict = SHIPPED.decide(agent, asked, ENVIRONMENT)
     if derive(asked).unclear:
         assert verdict.outcome is Outcome.ESCALATED
     sends = any(CATALOGUE.effect(name) is Effect.SEND for name in scopes)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.policies import CATALOGUE, action
+from support.policies import CATALOGUE, ENVIRONMENT, action
 
 from agentvault_tui.errors import PolicyError
 from agentvault_tui.model import Agent, Outcome
@@ -64,7 +64,7 @@ def test_an_amount_that_is_not_clear_is_held(
     agent: Agent, scope: str, parameters: Any
 ) -> None:
     """A policy with one rule about large amounts holds every amount it cannot read."""
-    verdict = OVER_1000.decide(agent, action(scope, **parameters))
+    verdict = OVER_1000.decide(agent, action(scope, **parameters), ENVIRONMENT)
     assert verdict.outcome is Outcome.ESCALATED
     assert verdict.rule == "r0"
     if parameters.get("amount") != 5000:
@@ -76,7 +76,7 @@ def test_an_amount_that_is_not_clear_is_held(
 def test_a_clear_amount_is_decided_by_the_rules(agent: Agent) -> None:
     """Nothing is held that the rules can read and allow."""
     asked = action("send:payment", amount=1000, currency="USD", note="x")
-    assert OVER_1000.decide(agent, asked).outcome is Outcome.ALLOWED
+    assert OVER_1000.decide(agent, asked, ENVIRONMENT).outcome is Outcome.ALLOWED
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_clear_amount_is_decided_by_the_rules(agent: Agent) -> None:
 )  # fmt: skip
 def test_a_rule_reads_each_parameter_it_mentions(agent: Agent, rule: str) -> None:
     """``unless``, ``||``, negation or a branch make no difference."""
-    verdict = policy_of(rule).decide(agent, action("write:records"))
+    verdict = policy_of(rule).decide(agent, action("write:records"), ENVIRONMENT)
     assert verdict.outcome is Outcome.ESCALATED
 
 
@@ -114,7 +114,7 @@ def test_an_allow_or_forbid_that_reads_what_is_unclear_holds_too(agent: Agent) -
         ),
     ):
         policy = Policy(ALLOW_ALL + rule, CATALOGUE)
-        verdict = policy.decide(agent, action("read:files", count="6"))
+        verdict = policy.decide(agent, action("read:files", count="6"), ENVIRONMENT)
         assert (verdict.outcome, verdict.rule) == (Outcome.ESCALATED, "x")
 
 
@@ -128,9 +128,13 @@ def test_unclear_requests_are_still_denied_where_rules_deny(agent: Agent) -> Non
         " resource);",
         CATALOGUE,
     )
-    assert policy.decide(agent, action("read:files")).rule == "f"
-    assert policy.decide(agent, action("write:files")).rule == "default-deny"
-    assert policy.decide(agent, action("read:email")).rule == "default-deny"
+    assert policy.decide(agent, action("read:files"), ENVIRONMENT).rule == "f"
+    assert (
+        policy.decide(agent, action("write:files"), ENVIRONMENT).rule == "default-deny"
+    )
+    assert (
+        policy.decide(agent, action("read:email"), ENVIRONMENT).rule == "default-deny"
+    )
 
 
 def test_a_rule_whose_scope_leaves_the_request_out_reads_nothing(agent: Agent) -> None:
@@ -142,18 +146,26 @@ def test_a_rule_whose_scope_leaves_the_request_out_reads_nothing(agent: Agent) -
         f'(principal == Agent::"agt_2", action, resource) {condition}',
         f'(principal, action in Action::"sends", resource) {condition}',
     )
-    assert policy.decide(agent, action("read:files")).outcome is Outcome.ALLOWED
-    assert policy.decide(agent, action("write:files")).outcome is Outcome.ALLOWED
-    assert policy.decide(agent, action("write:records")).rule == "r0"
-    assert policy.decide(agent, action("refund:payment")).rule == "r1"
+    assert (
+        policy.decide(agent, action("read:files"), ENVIRONMENT).outcome
+        is Outcome.ALLOWED
+    )
+    assert (
+        policy.decide(agent, action("write:files"), ENVIRONMENT).outcome
+        is Outcome.ALLOWED
+    )
+    assert policy.decide(agent, action("write:records"), ENVIRONMENT).rule == "r0"
+    assert policy.decide(agent, action("refund:payment"), ENVIRONMENT).rule == "r1"
     by_resource = policy_of(
         f'(principal, action, resource == Resource::"crm:1") {condition}'
     )
     other = action("read:files", resource="crm:2")
-    assert by_resource.decide(agent, other).outcome is Outcome.ALLOWED
+    assert by_resource.decide(agent, other, ENVIRONMENT).outcome is Outcome.ALLOWED
     for resource in ("crm:1", "CRM:1/", None):
         asked = action("read:files", resource=resource)
-        assert by_resource.decide(agent, asked).outcome is Outcome.ESCALATED
+        assert (
+            by_resource.decide(agent, asked, ENVIRONMENT).outcome is Outcome.ESCALATED
+        )
 
 
 def test_each_of_several_scopes_is_read_for(agent: Agent) -> None:
@@ -163,9 +175,12 @@ def test_each_of_several_scopes_is_read_for(agent: Agent) -> None:
         " when { context has count && context.count > 100 }"
     )
     for scopes in (("read:files", "write:records"), ("write:records", "read:files")):
-        assert policy.decide(agent, action(*scopes)).outcome is Outcome.ESCALATED
+        assert (
+            policy.decide(agent, action(*scopes), ENVIRONMENT).outcome
+            is Outcome.ESCALATED
+        )
         clear = action(*scopes, count=1)
-        assert policy.decide(agent, clear).outcome is Outcome.ALLOWED
+        assert policy.decide(agent, clear, ENVIRONMENT).outcome is Outcome.ALLOWED
 
 
 BOARD = [
@@ -208,10 +223,10 @@ def test_no_spelling_of_a_resource_evades_a_rule(
     """Case, slashes, escapes, look-alikes, or naming none never get past a rule."""
     policy = policy_of(rule)
     asked = action("write:calendar", resource=resource)
-    assert policy.decide(agent, asked).outcome is Outcome.ESCALATED
+    assert policy.decide(agent, asked, ENVIRONMENT).outcome is Outcome.ESCALATED
     for other in ("calendar:me", "calendar:keyboards", "stripe:acct_1NhX2"):
         asked = action("write:calendar", resource=other)
-        assert policy.decide(agent, asked).outcome is Outcome.ALLOWED
+        assert policy.decide(agent, asked, ENVIRONMENT).outcome is Outcome.ALLOWED
 
 
 @pytest.mark.parametrize(
@@ -243,10 +258,10 @@ def test_no_spelling_of_a_url_evades_a_rule(
     """Nor what a server may leave aside: query, fragment, parameters, account, port."""
     policy = policy_of(f"(principal, action, resource) when {{ {rule} }}")
     asked = action("read:finance", resource=spelling)
-    assert policy.decide(agent, asked).outcome is Outcome.ESCALATED
+    assert policy.decide(agent, asked, ENVIRONMENT).outcome is Outcome.ESCALATED
     for other in ("https://bank.example/me?x=1", "https://bank.example:8443/me"):
         asked = action("read:finance", resource=other)
-        assert policy.decide(agent, asked).outcome is Outcome.ALLOWED
+        assert policy.decide(agent, asked, ENVIRONMENT).outcome is Outcome.ALLOWED
 
 
 def test_a_rule_about_all_of_a_host_is_also_about_its_root(agent: Agent) -> None:
@@ -257,7 +272,7 @@ def test_a_rule_about_all_of_a_host_is_also_about_its_root(agent: Agent) -> None
     )
     for resource in ("https://bank.example", "https://bank.example?x=1"):
         asked = action("read:finance", resource=resource)
-        assert policy.decide(agent, asked).outcome is Outcome.ESCALATED
+        assert policy.decide(agent, asked, ENVIRONMENT).outcome is Outcome.ESCALATED
 
 
 def test_a_query_that_a_rule_names_is_not_held_for_it(agent: Agent) -> None:
@@ -275,7 +290,7 @@ def test_a_query_that_a_rule_names_is_not_held_for_it(agent: Agent) -> None:
         "https://b.example/x?id=7",
     ):
         asked = action("read:finance", resource=resource)
-        assert policy.decide(agent, asked).outcome is Outcome.ALLOWED
+        assert policy.decide(agent, asked, ENVIRONMENT).outcome is Outcome.ALLOWED
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -291,7 +306,7 @@ def test_a_rule_about_the_action_is_not_evaded_by_naming_none(
     for scopes in (("read:files", "write:finance"), ("write:finance", "read:files")):
         asked = replace(action(*scopes), action="read:files", named=named)
         expected = Outcome.ALLOWED if named else Outcome.DENIED
-        assert policy.decide(agent, asked).outcome is expected
+        assert policy.decide(agent, asked, ENVIRONMENT).outcome is expected
 
 
 def test_an_allow_for_one_resource_is_for_its_exact_spelling(agent: Agent) -> None:
@@ -306,7 +321,9 @@ def test_an_allow_for_one_resource_is_for_its_exact_spelling(agent: Agent) -> No
     )
 
     def answer(scope: str, resource: str) -> Outcome:
-        return policy.decide(agent, action(scope, resource=resource)).outcome
+        return policy.decide(
+            agent, action(scope, resource=resource), ENVIRONMENT
+        ).outcome
 
     assert answer("write:finance", "stripe:acct_1NhX2") is Outcome.ALLOWED
     assert answer("write:finance", "stripe:acct_1nhx2") is Outcome.DENIED
@@ -325,9 +342,9 @@ def test_a_resource_compared_with_the_owner_is_held_in_other_spellings(
     )
     for resource in (agent.owner, agent.owner.upper()):
         asked = action("read:email", resource=resource)
-        assert policy.decide(agent, asked).outcome is Outcome.ESCALATED
+        assert policy.decide(agent, asked, ENVIRONMENT).outcome is Outcome.ESCALATED
     asked = action("read:email", resource="bob@acme.test")
-    assert policy.decide(agent, asked).outcome is Outcome.ALLOWED
+    assert policy.decide(agent, asked, ENVIRONMENT).outcome is Outcome.ALLOWED
 
 
 def test_optional_waives_silence_and_nothing_else(agent: Agent) -> None:
@@ -338,10 +355,13 @@ def test_optional_waives_silence_and_nothing_else(agent: Agent) -> None:
         " when { context has count && context.count > 5 };",
         CATALOGUE,
     )
-    assert policy.decide(agent, action("read:files")).outcome is Outcome.ALLOWED
+    assert (
+        policy.decide(agent, action("read:files"), ENVIRONMENT).outcome
+        is Outcome.ALLOWED
+    )
     for count in (6, "6", 6.0, -1, None, [6]):
         asked = action("read:files", count=count)
-        assert policy.decide(agent, asked).outcome is Outcome.ESCALATED
+        assert policy.decide(agent, asked, ENVIRONMENT).outcome is Outcome.ESCALATED
 
 
 @pytest.mark.parametrize(
@@ -454,4 +474,4 @@ def test_no_policy_allows_what_it_reads_and_cannot_read_clearly(
         "read:files", resource=parameters.pop("resource", None), **parameters
     )
     if any(name in condition for _, _, condition in rules):
-        assert policy.decide(agent, asked).outcome is not Outcome.ALLOWED
+        assert policy.decide(agent, asked, ENVIRONMENT).outcome is not Outcome.ALLOWED

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.policies import ENVIRONMENT
 
 from agentvault_tui.errors import PolicyError
 from agentvault_tui.model import Action, Agent
@@ -162,7 +163,7 @@ def test_a_rule_at_the_limit_is_decided_in_a_thread_too(
 
     def work() -> None:
         policy = load(text)
-        answers.append(policy.decide(agent, ask("read:files")).outcome)
+        answers.append(policy.decide(agent, ask("read:files"), ENVIRONMENT).outcome)
 
     thread = threading.Thread(target=work)
     thread.start()

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from agentvault_tui.model import Action, Agent, Outcome
-from agentvault_tui.policy import Policy, shipped_catalogue, shipped_policy
+from agentvault_tui.policy import (
+    Environment,
+    Policy,
+    shipped_catalogue,
+    shipped_policy,
+)
 
 CATALOGUE = shipped_catalogue()
 SHIPPED = Policy(shipped_policy(), CATALOGUE)
+ENVIRONMENT = Environment.at(
+    datetime(2026, 11, 27, 14, 30, tzinfo=UTC), UTC, source="127.0.0.1"
+)
+"""A Friday afternoon, on this machine."""
 NAMES = [scope.name for scope in CATALOGUE]
 
 
@@ -17,4 +27,4 @@ def action(*scopes: str, resource: Any = None, **parameters: Any) -> Action:
 
 
 def outcome(agent: Agent, *scopes: str, **parameters: Any) -> Outcome:
-    return SHIPPED.decide(agent, action(*scopes, **parameters)).outcome
+    return SHIPPED.decide(agent, action(*scopes, **parameters), ENVIRONMENT).outcome

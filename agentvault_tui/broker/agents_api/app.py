@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
@@ -117,7 +116,7 @@ so anybody could keep the loop busy with large ones: they are admitted one a tur
 
 _Answer = TypeVar("_Answer")
 Form = dict[str, object]
-Post = Callable[[Agent, Form], Awaitable[Reply]]
+Post = Callable[[Agent, Form, str | None], Awaitable[Reply]]
 Get = Callable[[Scope], Reply]
 
 
@@ -201,15 +200,16 @@ class AgentsApi:
             agent, used = self._broker.registry.agent(shown.agent_id), None
         else:
             agent, used = self._authenticate(authorization, form)
-        post = post or partial(self._access, scope, receive, shown)
+        post = post or (lambda *asked: self._access(scope, receive, shown, *asked[:2]))
+        source = self._broker.surroundings.source_of(scope)
         if path in _GRANTING and self._broker.floods.limited(agent.id):
             raise self._slow_down(used)
         if used is None:
-            return await post(agent, form)
+            return await post(agent, form, source)
         noting = asyncio.create_task(self._note(used, path))
         try:
             # Side by side: the ledger writes both with one flush.
-            return await post(agent, form)
+            return await post(agent, form, source)
         finally:
             await noting
 
@@ -252,7 +252,7 @@ class AgentsApi:
 
     # Token endpoint and its kin
 
-    async def _token(self, agent: Agent, form: Form) -> Reply:
+    async def _token(self, agent: Agent, form: Form, source: str | None) -> Reply:
         grant = text_of(form, "grant_type")
         if grant == CLIENT_CREDENTIALS:
             asked = read_request(form, self._broker.policy.catalogue, self._issuer)
@@ -262,6 +262,7 @@ class AgentsApi:
                 asked.action,
                 resource=asked.resource,
                 details=asked.details,
+                source=source,
             )
             return token_reply(self._counted(agent, answer))
         if grant == CIBA:
@@ -272,14 +273,14 @@ class AgentsApi:
             return poll_reply(told)
         if grant == VAULT_GRANT:
             connection = read_connection(form)
-            provided = await exchange(self._broker, agent, connection)
+            provided = await exchange(self._broker, agent, connection, source)
             return exchange_reply(self._counted(agent, provided))
         if grant is None:
             raise malformed("grant_type is missing")
         text = f"grant_type may be {CLIENT_CREDENTIALS}, {CIBA} or {VAULT_GRANT}"
         raise OAuthError(400, "unsupported_grant_type", text)
 
-    async def _backchannel(self, agent: Agent, form: Form) -> Reply:
+    async def _backchannel(self, agent: Agent, form: Form, source: str | None) -> Reply:
         catalogue = self._broker.policy.catalogue
         asked = read_request(form, catalogue, self._issuer, backchannel=True)
         answer = await start_backchannel(
@@ -288,17 +289,18 @@ class AgentsApi:
             asked.action,
             resource=asked.resource,
             details=asked.details,
+            source=source,
         )
         return backchannel_reply(self._counted(agent, answer))
 
-    async def _introspect(self, agent: Agent, form: Form) -> Reply:
+    async def _introspect(self, agent: Agent, form: Form, _: str | None) -> Reply:
         answer = await introspect(self._broker, agent, _needed(form, "token"))
         if answer.token is None:
             return introspection_reply(answer, "")
         owner = self._broker.registry.agent(answer.token.agent_id)
         return introspection_reply(answer, owner.client_id)
 
-    async def _revoke(self, agent: Agent, form: Form) -> Reply:
+    async def _revoke(self, agent: Agent, form: Form, _: str | None) -> Reply:
         await revoke_token(self._broker, agent, _needed(form, "token"))
         return json_reply(200, {})
 
@@ -341,6 +343,7 @@ class AgentsApi:
                 that it asks for.
         """
         headers = dict(scope["headers"])
+        source = self._broker.surroundings.source_of(scope)
         if not headers.get(b"content-type", b"").startswith(b"application/json"):
             raise OAuthError(415, "invalid_request", "send application/json")
         echoed = tuple(
@@ -351,7 +354,9 @@ class AgentsApi:
             wait = wait_of(headers.get(b"prefer", b""))
             gone = asyncio.ensure_future(receive()) if wait else None
             try:
-                answer = await self._evaluate(shown, agent, form, wait, gone)
+                answer = await self._evaluate(
+                    shown, agent, form, source, wait=wait, gone=gone
+                )
             finally:
                 if gone is not None:
                     gone.cancel()
@@ -361,7 +366,7 @@ class AgentsApi:
             if answers:  # each is as much work as a request
                 await self._broker.line.enter()
             try:
-                answers.append(await self._evaluate(shown, agent, one))
+                answers.append(await self._evaluate(shown, agent, one, source))
             except OAuthError as fault:
                 self._broker.floods.refused(agent.id)
                 answers.append(fault_of(fault))
@@ -374,6 +379,8 @@ class AgentsApi:
         shown: Token | None,
         agent: Agent,
         asked: Mapping[str, Any],
+        source: str | None,
+        *,
         wait: float = 0.0,
         gone: asyncio.Future[Any] | None = None,
     ) -> dict[str, object]:
@@ -381,7 +388,9 @@ class AgentsApi:
         if shown is not None and shown.resource not in {None, action.resource}:
             raise _bad_token("the token is for another resource (RFC 8707)")
         wait = min(wait, self._broker.settings.stepup.expires_in)
-        answer = await evaluate(self._broker, agent, action, wait=wait, gone=gone)
+        answer = await evaluate(
+            self._broker, agent, action, wait=wait, gone=gone, source=source
+        )
         return decision_of(self._counted(agent, answer))
 
     # What needs no client

@@ -26,6 +26,7 @@ from agentvault_tui.broker.operators_api.wire import (
 )
 from agentvault_tui.broker.shapes import event_info, shape_from
 from agentvault_tui.broker.status import status_info
+from agentvault_tui.broker.surroundings import LOCAL, plain_address
 from agentvault_tui.broker.usecases.policy_apply import apply_policy
 from agentvault_tui.broker.usecases.policy_change import reset_policy
 from agentvault_tui.broker.usecases.register import check_scopes
@@ -54,7 +55,7 @@ from agentvault_tui.operator_api.shapes import (
     ScopeInfo,
     StatusInfo,
 )
-from agentvault_tui.policy import Catalogue
+from agentvault_tui.policy import Catalogue, Environment
 
 
 def routes(
@@ -196,12 +197,27 @@ def _explained(broker: Broker, asked: ExplainRequest) -> ExplainInfo:
         asked.parameters,
         named=bool(action) or len(scopes) == 1,
     )
-    return explained(broker, broker.registry.agent(asked.agent_id), question)
+    environment = broker.surroundings.at(
+        plain_address(asked.source) if asked.source else LOCAL,
+        moment_of(asked.now, "now"),
+    )
+    if asked.country:
+        environment = environment._replace(country=asked.country)
+    if asked.depth:
+        environment = environment._replace(delegated=True, depth=asked.depth)
+    agent = broker.registry.agent(asked.agent_id)
+    return explained(broker, agent, question, environment)
 
 
-def explained(broker: Broker, agent: Agent, action: Action) -> ExplainInfo:
+def explained(
+    broker: Broker,
+    agent: Agent,
+    action: Action,
+    environment: Environment | None = None,
+) -> ExplainInfo:
     """Return how policy would answer *action* for *agent*, by which rule."""
-    explanation = broker.policy.explain(agent, action)
+    environment = environment or broker.surroundings.at(LOCAL)
+    explanation = broker.policy.explain(agent, action, environment)
     verdict = explanation.verdict
     return shape_from(
         ExplainInfo,

@@ -52,6 +52,7 @@ async def evaluate(
     gone: asyncio.Future[Any] | None = None,
     call: str | None = None,
     held: Callable[[StepUpId], None] = lambda _: None,
+    source: str | None = None,
 ) -> Answer:
     """Decide and record whether *action* may happen now, once.
 
@@ -65,22 +66,22 @@ async def evaluate(
         about: what the record says besides.
         refusal: reason and message where it is denied without asking policy.
         wait: seconds to wait for a person where one has to decide.
-        gone: done when nobody waits for the answer any more: nothing is spent then.
+        gone: done when nobody waits any more: nothing is spent then.
         call: the call that a person decides about; see `StepUp.request_json`.
-        held: called with the step-up that holds it; see `escalate`.
+        held: see `escalate`.
+        source: see `foresee`.
 
     Returns:
         the answer; after a person's no, `Denied` with the decision that was held.
 
     Raises:
-        LedgerUnwritableError: the decision could not be recorded.
-        LedgerBusyError: too many decisions wait to be recorded.
+        LedgerError: the decision could not be recorded.
     """
     loop = asyncio.get_running_loop()
     ends = loop.time() + wait
     while True:
         answer = await _decide(
-            broker, agent, action, about, refusal, call=call, held=held
+            broker, agent, action, about, refusal, call=call, held=held, source=source
         )
         left = ends - loop.time()
         if not isinstance(answer, Escalated) or left <= 0:
@@ -112,6 +113,7 @@ async def _decide(
     *,
     call: str | None,
     held: Callable[[StepUpId], None],
+    source: str | None,
 ) -> Answer:
     request = Request(
         agent,
@@ -123,11 +125,12 @@ async def _decide(
         about=about,
         call=call,
         evaluation=True,
+        source=source,
     )
     broker.registry.seen(agent.id)
     if refusal := refused(broker, agent) or refusal:
         return await deny(broker, request, *refusal)
-    verdict = broker.policy.decide(agent, action)
+    verdict = request.foresee(broker)
     match verdict.outcome:
         case Outcome.DENIED:
             return await deny(broker, request, verdict.reason, verdict.message, verdict)
@@ -139,7 +142,7 @@ async def _decide(
             if broker.registry.epoch(agent.id) != epoch:
                 return await _overtaken(broker, request)
             if verdict.policy_version != broker.policy.version:
-                now = broker.policy.decide(agent, action)
+                now = request.foresee(broker)
                 if now.outcome is not Outcome.ALLOWED:
                     return await deny(broker, request, POLICY_CHANGED, ANEW, now)
             return Permitted(verdict.reason, verdict.message, request.decision_id)

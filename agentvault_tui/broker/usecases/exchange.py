@@ -81,13 +81,16 @@ class _Permit:
     """The token that stood for the approval."""
 
 
-async def exchange(broker: Broker, agent: Agent, connection: str) -> Answer | Escalated:
+async def exchange(
+    broker: Broker, agent: Agent, connection: str, source: str | None = None
+) -> Answer | Escalated:
     """Decide, record, and only then have the provider's token (RFC 8693).
 
     Args:
         broker: the broker.
         agent: who asks.
         connection: as the agent names it.
+        source: the address the request came from, if it is known.
 
     Returns:
         the token, or why there is none.
@@ -99,7 +102,7 @@ async def exchange(broker: Broker, agent: Agent, connection: str) -> Answer | Es
     registry = broker.registry
     registry.seen(agent.id)
     account = usable(broker, agent.id, connection)
-    request = _request(broker, agent, connection, account)
+    request = _request(broker, agent, connection, account, source)
     if refusal := refused(broker, agent):
         return await deny(broker, request, *refusal)
     if not request.action.scopes:
@@ -107,7 +110,7 @@ async def exchange(broker: Broker, agent: Agent, connection: str) -> Answer | Es
             f"The connection {visible(connection, 60)} is not in the broker's settings."
         )
         return await deny(broker, request, "unknown_connection", message)
-    verdict = broker.policy.decide(agent, request.action)
+    verdict = request.foresee(broker)
     if verdict.outcome is Outcome.DENIED:
         return await deny(broker, request, verdict.reason, verdict.message, verdict)
     if account is None:
@@ -137,8 +140,8 @@ async def deliver_approved(
     epoch = _epoch(broker, agent.id)
     if account is None or stepup.parameters != _whose(account):
         return Disconnected(NOT_CONNECTED, _CONNECT, stepup.decision_id)
-    request = _request(broker, agent, connection, account)
-    verdict = broker.policy.decide(agent, request.action)
+    request = _request(broker, agent, connection, account, stepup.source)
+    verdict = request.foresee(broker)
     if verdict.outcome is Outcome.DENIED:
         return await deny(broker, request, verdict.reason, verdict.message, verdict)
     if not is_same(stepup, request):
@@ -181,7 +184,11 @@ def usable(broker: Broker, agent_id: AgentId, connection: str) -> Account | None
 
 
 def _request(
-    broker: Broker, agent: Agent, connection: str, account: Account | None
+    broker: Broker,
+    agent: Agent,
+    connection: str,
+    account: Account | None,
+    source: str | None,
 ) -> Request:
     """Return what is decided about: all of the connection's scopes, riskiest first."""
     settings = broker.settings.connections.get(connection)
@@ -196,7 +203,7 @@ def _request(
     # The provider's token performs any of them.
     action = Action(scopes, performs, resource, _whose(account), named=False)
     decision_id = DecisionId(new_id("dec"))
-    return Request(agent, action, None, None, decision_id, connection)
+    return Request(agent, action, None, None, decision_id, connection, source=source)
 
 
 def _whose(account: Account | None) -> dict[str, object]:

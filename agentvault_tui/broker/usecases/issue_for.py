@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from agentvault_tui.broker.answers import Denied, Granted
 from agentvault_tui.broker.audience import mcp_server_of
 from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.surroundings import LOCAL
+from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.broker.usecases.request import Request, deny, issue, refused
 from agentvault_tui.errors import RefusedError
 from agentvault_tui.model import Action, Actor, Agent, DecisionId, Outcome, new_id
@@ -44,13 +46,15 @@ async def issue_for(
         if scope not in catalogue:
             return False
         action = Action((scope,), scope, acted_on)
-        allowed = broker.policy.decide(agent, action).outcome is Outcome.ALLOWED
+        allowed = foresee(broker, agent, action, LOCAL).outcome is Outcome.ALLOWED
         return allowed and not catalogue.is_single_use((scope,))
 
     names = tuple(dict.fromkeys(scopes)) or tuple(filter(at_once, agent.scopes))
     action = Action(names, names[0] if names else "", acted_on, named=len(names) == 1)
     decision_id = DecisionId(new_id("dec"))
-    request = Request(agent, action, resource, None, decision_id, asked_by=operator)
+    request = Request(
+        agent, action, resource, None, decision_id, asked_by=operator, source=LOCAL
+    )
     answer: Granted | Denied
     if refusal := refused(broker, agent):
         answer = await deny(broker, request, *refusal)
@@ -58,7 +62,7 @@ async def issue_for(
         text = "Policy allows this agent nothing at once: a person decides each action."
         answer = await deny(broker, request, "nothing_at_once", text)
     else:
-        verdict = broker.policy.decide(agent, action)
+        verdict = request.foresee(broker)
         if verdict.outcome is Outcome.ALLOWED:
             answer = await issue(broker, request, verdict)
         else:

@@ -26,6 +26,7 @@ from agentvault_tui.broker.policy_files import (
     write_texts,
 )
 from agentvault_tui.broker.stepups import stepup_draft
+from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.broker.uses import revoked_draft
 from agentvault_tui.errors import ConflictError, LedgerError, PolicyError
 from agentvault_tui.home import Home
@@ -329,12 +330,13 @@ def _would_issue(broker: Broker, token: Token) -> bool:
     """Decide the token's action anew; what a person approved is only ever forbidden."""
     agent = broker.registry.agent(token.agent_id)
     if token.stepup_id is None:
-        verdict = broker.policy.decide(agent, _action_of(broker, token))
+        verdict = foresee(broker, agent, _action_of(broker, token), token.source)
         return verdict.outcome is Outcome.ALLOWED
     stepup = broker.stepups.find(token.stepup_id)
     if stepup is None:
         return False
-    return broker.policy.decide(agent, stepup.asked).outcome is not Outcome.DENIED
+    verdict = foresee(broker, agent, stepup.asked, stepup.source)
+    return verdict.outcome is not Outcome.DENIED
 
 
 def _action_of(broker: Broker, token: Token) -> Action:

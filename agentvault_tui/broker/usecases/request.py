@@ -12,6 +12,7 @@ import rfc8785
 
 from agentvault_tui.broker.answers import Denied, Escalated, Granted, InvalidScope
 from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.broker.usecases.policy_change import (
     POLICY_CHANGED,
     still_issued,
@@ -41,7 +42,6 @@ from agentvault_tui.model import (
     other_details,
     sha256_hex,
 )
-from agentvault_tui.policy.rules import UNREAD_DETAILS
 
 ANEW: Final = "The policy changed while this was decided. Ask again."
 POLL_INTERVAL: Final = 2
@@ -76,6 +76,21 @@ class Request(NamedTuple):
     """Whether no token is asked for; see `StepUp.evaluation`."""
     asked_by: Actor | None = None
     """Who asked, where it was not the agent itself."""
+    source: str | None = None
+    """The address it came from, if that is known."""
+    backchannel: bool = False
+    """Whether the agent itself asks for a person (CIBA Core 7)."""
+
+    def foresee(self, broker: Broker) -> Verdict:
+        """Say how this would be answered now; see `decide.foresee`."""
+        return foresee(
+            broker,
+            self.agent,
+            self.action,
+            self.source,
+            self.details,
+            backchannel=self.backchannel,
+        )
 
     @property
     def scope(self) -> str:
@@ -113,6 +128,7 @@ async def request_token(
     *,
     resource: str | None,
     details: tuple[dict[str, object], ...] | None,
+    source: str | None = None,
 ) -> Granted | Denied | Escalated | InvalidScope:
     """Decide, record, and only then answer a client_credentials request.
 
@@ -122,6 +138,7 @@ async def request_token(
         action: what for.
         resource: the resource indicator (RFC 8707).
         details: ``authorization_details`` as sent (RFC 9396).
+        source: the address the request came from, if it is known.
 
     Returns:
         the token, a denial, or the step-up to poll for.
@@ -130,13 +147,12 @@ async def request_token(
         LedgerUnwritableError: the decision could not be recorded.
         LedgerBusyError: too many decisions wait to be recorded.
     """
-    request = Request(agent, action, resource, details, DecisionId(new_id("dec")))
+    decision_id = DecisionId(new_id("dec"))
+    request = Request(agent, action, resource, details, decision_id, source=source)
     broker.registry.seen(agent.id)
     if refusal := refused(broker, agent):
         return await deny(broker, request, *refusal)
-    verdict = broker.policy.decide(agent, action)
-    if verdict.outcome is Outcome.ALLOWED and other_details(details):
-        verdict = _unread(verdict)
+    verdict = request.foresee(broker)
     match verdict.outcome:
         case Outcome.ALLOWED:
             return await issue(broker, request, verdict)
@@ -153,6 +169,7 @@ async def start_backchannel(
     *,
     resource: str | None,
     details: tuple[dict[str, object], ...] | None,
+    source: str | None = None,
 ) -> Escalated | Denied | InvalidScope:
     """Escalate a request also where policy alone would allow it (CIBA Core 7).
 
@@ -162,6 +179,7 @@ async def start_backchannel(
         action: what for.
         resource: the resource indicator (RFC 8707).
         details: ``authorization_details`` as sent (RFC 9396).
+        source: the address the request came from, if it is known.
 
     Returns:
         the step-up to poll for, or a denial.
@@ -170,27 +188,17 @@ async def start_backchannel(
         LedgerUnwritableError: the decision could not be recorded.
         LedgerBusyError: too many decisions wait to be recorded.
     """
-    request = Request(agent, action, resource, details, DecisionId(new_id("dec")))
+    decision_id = DecisionId(new_id("dec"))
+    request = Request(
+        agent, action, resource, details, decision_id, source=source, backchannel=True
+    )
     broker.registry.seen(agent.id)
     if refusal := refused(broker, agent):
         return await deny(broker, request, *refusal)
-    verdict = broker.policy.decide(agent, action)
+    verdict = request.foresee(broker)
     if verdict.outcome is Outcome.DENIED:
         return await deny(broker, request, verdict.reason, verdict.message, verdict)
     return await _escalate_action(broker, request, verdict)
-
-
-def _unread(verdict: Verdict) -> Verdict:
-    """Escalate what policy allows without having read all of it."""
-    why = "It carries authorization details of a type that policy does not read."
-    return replace(
-        verdict,
-        outcome=Outcome.ESCALATED,
-        reason="stepup_required",
-        rule=UNREAD_DETAILS,
-        why=why,
-        message=f"{why} A person has to decide: poll with auth_req_id.",
-    )
 
 
 async def _escalate_action(
@@ -216,10 +224,10 @@ async def _escalate_action(
         asked = request.scope
         action = replace(action, scopes=(action.action,))
         request = request._replace(action=action, asked_scope=asked)
-        alone = broker.policy.decide(request.agent, action)
+        alone = request.foresee(broker)
         if alone.outcome is Outcome.DENIED:
             return await deny(broker, request, alone.reason, alone.message, alone)
-        if alone.outcome is verdict.outcome:
+        if alone.outcome is verdict.outcome and bool(alone.escalating) is bool(needs):
             verdict = alone
     return await escalate(broker, request, verdict)
 
@@ -297,6 +305,7 @@ async def issue(broker: Broker, request: Request, verdict: Verdict) -> Granted |
         resource=request.resource,
         single_use=single_use,
         decision_id=request.decision_id,
+        source=request.source,
     )
     epoch = registry.epoch(request.agent.id)
     draft = decision(broker, request, Outcome.ALLOWED, verdict.reason, verdict)
@@ -480,6 +489,7 @@ def _new_stepup(broker: Broker, request: Request, verdict: Verdict) -> StepUp:
         connection=request.connection,
         request_json=request.call,
         evaluation=request.evaluation,
+        source=request.source,
     )
     return replace(stepup, digest=digest_of(stepup))
 
@@ -555,7 +565,11 @@ def decision(
     if action.reason:
         detail["agent_says"] = action.reason
     if verdict is not None:
-        detail["policy_version"] = verdict.policy_version
+        detail |= {"policy_version": verdict.policy_version, "facts": verdict.facts}
+        if (outcome, reason) != (verdict.outcome, verdict.reason):
+            # Policy said otherwise: what follows from its answer is another matter.
+            said = {"outcome": verdict.outcome.value, "reason": verdict.reason}
+            detail["verdict"] = said
     return Draft(
         request.events[outcome],
         request.asked_by or broker.actor(request.agent),

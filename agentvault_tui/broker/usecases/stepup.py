@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.stepups import as_pending, stepup_draft
+from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.broker.usecases.mint import mint_verified
 from agentvault_tui.broker.usecases.request import digest_of
 from agentvault_tui.clock import iso
@@ -332,7 +333,7 @@ async def _back_to_pending(broker: Broker, started: StepUp, problem: str) -> Non
 async def _decide_again(broker: Broker, stepup: StepUp) -> None:
     """Decide a step-up that was asked under an older policy anew."""
     agent = broker.registry.agent(stepup.agent_id)
-    verdict = broker.policy.decide(agent, stepup.asked)
+    verdict = foresee(broker, agent, stepup.asked, stepup.source)
     if verdict.outcome is Outcome.DENIED:
         ended = cancelled(broker, stepup, verdict.reason)
         await broker.record_cut(cancelled_draft(ended, SYSTEM), changes=[ended])
@@ -360,6 +361,7 @@ async def _decide_again(broker: Broker, stepup: StepUp) -> None:
         policy_version=anew.policy_version,
         why=anew.why,
         risk=anew.risk.value,
+        facts=verdict.facts,
     )
     await broker.record(asked, changes=[anew])
 

@@ -19,6 +19,7 @@ from msgspec import Raw
 
 from agentvault_tui.broker.audience import PREFIX, mcp_server_of
 from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.gateway.admission import Admission
 from agentvault_tui.gateway.app import body_receiver
 from agentvault_tui.gateway.body import BODY_CAP, BodyRoom
@@ -161,7 +162,6 @@ class McpApp:
         now, known = self._broker.clock.boot(), self._at_once.get(server.name)
         if known is not None and known[0] is server and now < known[1]:
             return known[2]
-        decide = self._broker.policy.decide
         own, holders, holds = set(server.scopes), 0, Counter[str]()
         allowed: dict[str, bool] = {}
         for agent in self._broker.registry.agents():
@@ -170,7 +170,7 @@ class McpApp:
                 continue
             for scope in granted:
                 if scope not in allowed:
-                    verdict = decide(agent, Action((scope,), scope))
+                    verdict = foresee(self._broker, agent, Action((scope,), scope))
                     allowed[scope] = verdict.outcome is Outcome.ALLOWED
             if usable := [scope for scope in granted if allowed[scope]]:
                 holders += 1
@@ -190,8 +190,9 @@ class McpApp:
             raise _refusal(405, "method_not_allowed", _WRONG_METHOD, _ALLOW)
         shown = take_token(scope["headers"], b"/", None)
         try:
+            source = self._broker.surroundings.source_of(scope)
             caller = await self._admission.authenticate(
-                shown.secret, detail_of(server.name)
+                shown.secret, detail_of(server.name), source=source
             )
             audience = self._audience(server, caller)
         except CallRefusedError:
@@ -430,7 +431,7 @@ class McpApp:
             if rule is None:
                 return False
             plain = Action((rule.scope,), rule.scope)
-            verdict = self._broker.policy.decide(agent, plain)
+            verdict = foresee(self._broker, agent, plain, asked.caller.source)
             return verdict.outcome is not Outcome.DENIED
 
         told["result"] = results.listed(told["result"], allowed, modern=asked.modern)

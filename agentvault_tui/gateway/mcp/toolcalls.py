@@ -11,6 +11,7 @@ import msgspec
 
 from agentvault_tui.broker.audience import PREFIX
 from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.encoder import to_json
 from agentvault_tui.gateway.admission import Admission
 from agentvault_tui.gateway.calls import Call, Calls
@@ -159,7 +160,7 @@ class McpCalls:
             retry=retry.decode("latin-1") if retry else None,
             audience=asked.audience,
         )
-        verdict = self._broker.policy.decide(asked.agent, action)
+        verdict = foresee(self._broker, asked.agent, action, asked.caller.source)
         if call.retry is None and verdict.outcome is Outcome.ESCALATED:
             call.retry = self._approved(call, described)
         return call

@@ -27,6 +27,7 @@ from agentvault_tui.broker.usecases.stepup import deny
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.ledger import EventQuery
 from agentvault_tui.model import Action, Outcome, sha256_hex
+from agentvault_tui.policy import Inputs
 
 CALENDAR = Action(scopes=("write:calendar",), action="write:calendar")
 
@@ -251,3 +252,47 @@ async def test_memory_grows_by_the_length_of_what_agents_send(
     finally:
         tracemalloc.stop()
     assert held < 6 * len(agents) * len(sent)
+
+
+async def test_a_decision_records_all_that_it_was_made_from(bench: Bench) -> None:
+    """Whole, also where the rest of the event is cut; and it is decided so again."""
+    agent = await bench.agent()
+    long = Action(
+        scopes=("write:calendar",),
+        action="write:calendar",
+        resource="crm:" + "é" * 3990,
+        parameters={"note": ["x" * 4000] * 8},
+        reason="y" * 4000,
+    )
+    for action in (CALENDAR, PAYMENT, long):
+        await request_token(
+            bench.broker,
+            agent,
+            action,
+            resource=None,
+            details=({"type": "another"},),
+            source="192.0.2.7",
+        )
+        event = (await bench.events("token.decision"))[-1]
+        facts = event.detail["facts"]
+        inputs = Inputs.read(agent.id, facts)
+        assert (inputs.environment.source, inputs.unread) == ("192.0.2.7", True)
+        assert facts.get("resource") == action.resource
+        verdict = bench.broker.policy.answer(inputs)
+        assert verdict.outcome is event.outcome
+        assert (verdict.reason, verdict.rule) == (event.reason, event.rule)
+        assert verdict.policy_version == event.detail["policy_version"]
+    assert "$cut" in json.dumps(event.detail)
+    query = EventQuery(q="192.0.2.7")
+    assert not (await bench.ledger.events(query)).events  # it is no search text
+
+
+async def test_a_refusal_after_policys_answer_says_what_that_was(bench: Bench) -> None:
+    """A fourth step-up is denied, although policy would ask a person."""
+    agent = await bench.agent()
+    for number in range(4):
+        await ask(bench, agent, replace(PAYMENT, resource=f"stripe:acct_{number}"))
+    event = (await bench.events("token.decision"))[-1]
+    assert (event.outcome, event.reason) == (Outcome.DENIED, "too_many_pending")
+    said = {"outcome": "escalated", "reason": "stepup_required"}
+    assert event.detail["verdict"] == said

@@ -1,0 +1,169 @@
+"""Everything that a verdict is made from, and how the ledger records it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any, Final, NamedTuple
+
+from agentvault_tui.clock import parse_iso
+from agentvault_tui.model import Action, Agent, other_details
+from agentvault_tui.policy.facts import PARAMETERS, Facts, derive
+
+REPORTED: Final = frozenset({"source", "country"})
+"""What a rule may read of where a request came from; either may be unknown."""
+READABLE: Final = PARAMETERS | REPORTED
+"""What a rule may read and a request may lack."""
+ENVIRONMENT: Final = REPORTED | {
+    *("now", "weekday", "hour", "minute", "delegated", "depth")
+}
+"""What a rule may read in its context beside what the request says."""
+
+
+class Principal(NamedTuple):
+    """What a rule may know about the agent; hashable."""
+
+    id: str
+    name: str
+    owner: str
+    scopes: tuple[str, ...]
+    age_days: int
+    """Whole days since it was registered."""
+
+
+class Environment(NamedTuple):
+    """When and where a request came in (XACML 3.0 section 2.8: environment)."""
+
+    now: datetime
+    """To the millisecond, as Cedar reads it."""
+    weekday: int
+    """1 Monday to 7 Sunday; like hour and minute in the policy's time zone."""
+    hour: int
+    minute: int
+    source: str | None = None
+    """The caller's IP address, if it is known."""
+    country: str | None = None
+    """ISO 3166-1 code of the source, if it is known."""
+    delegated: bool = False
+    """Whether the agent acts on a token that another passed on (RFC 8693)."""
+    depth: int = 0
+    """How often the token was passed on."""
+
+    @classmethod
+    def at(cls, now: datetime, zone: timezone | Any, **more: Any) -> Environment:
+        """Return the environment at *now*, told as clocks in *zone* show it."""
+        now = now.replace(microsecond=now.microsecond // 1000 * 1000)
+        local = now.astimezone(zone)
+        return cls(now, local.isoweekday(), local.hour, local.minute, **more)
+
+    def context(self) -> dict[str, Any]:
+        """Return the attributes there are, by the names a rule uses."""
+        context = self._asdict()
+        context["now"] = self.written()
+        for name in REPORTED:
+            if context[name] is None:
+                del context[name]
+        return context
+
+    def written(self) -> str:
+        """Return `now` as Cedar and the ledger write it (RFC 3339)."""
+        return f"{self.now.isoformat('T', 'milliseconds')[:23]}Z"
+
+
+class Inputs(NamedTuple):
+    """Everything that one verdict is made from."""
+
+    who: Principal
+    asked: tuple[str, ...]
+    """The scopes, the one that the action is performed under first."""
+    named: bool
+    """Whether the request said which scope that is."""
+    facts: Facts
+    environment: Environment
+    unread: bool = False
+    """Whether it carries ``authorization_details`` that no rule can read."""
+    backchannel: bool = False
+    """Whether the agent itself asks for a person (CIBA Core 7)."""
+
+    @classmethod
+    def of(
+        cls,
+        agent: Agent,
+        action: Action,
+        environment: Environment,
+        details: tuple[Mapping[str, object], ...] | None = None,
+        *,
+        backchannel: bool = False,
+    ) -> Inputs:
+        """Collect the inputs of a request.
+
+        Args:
+            agent: who asks.
+            action: what for.
+            environment: when, and from where.
+            details: ``authorization_details`` (RFC 9396), if any were sent.
+            backchannel: whether the agent itself asks for a person.
+        """
+        age = max(0, (environment.now - agent.created_at).days)
+        return cls(
+            Principal(agent.id, agent.name, agent.owner, agent.scopes, age),
+            tuple(dict.fromkeys((action.action, *action.scopes))),
+            action.named,
+            derive(action),
+            environment,
+            bool(details and other_details(details)),
+            backchannel,
+        )
+
+    def value(self, name: str) -> Any:
+        """Return what a rule calls *name*; None where it is not known clearly."""
+        if name in PARAMETERS:
+            return self.facts.value(name)
+        return getattr(self.environment, name)
+
+    def record(self) -> dict[str, Any]:
+        """Return the inputs as the ledger keeps them: ``detail.facts`` of a decision.
+
+        The agent's id is in the event. What is not known is left out.
+        """
+        who = self.who._asdict()
+        del who["id"]
+        marks = {name: True for name in _MARKS if getattr(self, name)}
+        return {
+            "principal": who,
+            "scopes": self.asked,
+            "named": self.named,
+            **self.facts.context(),
+            **self.environment.context(),
+            **marks,
+        }
+
+    @classmethod
+    def read(cls, agent_id: str, facts: Mapping[str, Any]) -> Inputs:
+        """Return the inputs that `record` wrote.
+
+        Args:
+            agent_id: of the event.
+            facts: its ``detail.facts``.
+
+        Raises:
+            KeyError: they are no such record.
+            ValueError: likewise.
+            TypeError: likewise.
+        """
+        who = facts["principal"]
+        given: dict[str, Any] = {name: facts.get(name) for name in PARAMETERS}
+        given["things"], given["unclear"] = given.pop("count"), tuple(facts["unclear"])
+        parts = {name: facts[name] for name in Environment._fields if name in facts}
+        parts["now"] = parse_iso(facts["now"])
+        return cls(
+            Principal(id=agent_id, **{**who, "scopes": tuple(who["scopes"])}),
+            tuple(facts["scopes"]),
+            facts["named"],
+            Facts(**given),
+            Environment(**parts),
+            **{name: bool(facts.get(name)) for name in _MARKS},
+        )
+
+
+_MARKS: Final = ("unread", "backchannel")
