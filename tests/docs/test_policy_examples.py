@@ -119,7 +119,7 @@ def test_the_schema_shown_is_the_schema() -> None:
         for line in part.split("\n  "):
             plain = re.sub(r"\s+", "", line)
             if plain.startswith(
-                (("entity", "scopes", "recipients", "unclear", "now", "source"))
+                ("entity", "scopes", "recipients", "unclear", "now", "source")
             ):
                 assert plain in written
     for attribute in re.findall(r"^  ([a-z]+\??: [A-Za-z<>]+)", schema, re.MULTILINE):
