@@ -16,15 +16,15 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from agentvault_tui.broker.policy_files import load_policy, read_text
+from agentvault_tui.broker.policy_files import load_policy
 from agentvault_tui.broker.surroundings import LOCAL, plain_address
 from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.output import Output
+from agentvault_tui.cli.policy_plan import candidate, plan, replay, text_of
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import (
     ConflictError,
-    NotFoundError,
     PolicyError,
     SettingsError,
     UsageError,
@@ -40,7 +40,7 @@ from agentvault_tui.operator_api.requests import (
     PolicyQuery,
 )
 from agentvault_tui.operator_api.shapes import ExplainInfo, Json, PolicyInfo
-from agentvault_tui.policy import Catalogue, Environment, Policy, PolicyTexts
+from agentvault_tui.policy import Catalogue, Environment, Policy
 from agentvault_tui.policy.texts import shipped_policy, shipped_scopes
 from agentvault_tui.settings import read_table
 from agentvault_tui.text import visible
@@ -49,6 +49,10 @@ from agentvault_tui.text import visible
 @group("policy", example="agentvault policy check")
 def policy() -> None:
     """Check and test the policy, and explain its answers."""
+
+
+policy.add_command(plan)
+policy.add_command(replay)
 
 
 @policy.command("check", example="agentvault policy check policy.cedar")
@@ -184,7 +188,7 @@ def test(
     Needs no broker. Exits 1 when a case is answered otherwise.
     """
     out = session.out
-    found = _candidate(session, rules, scopes)
+    found = candidate(session, rules, scopes)
     zone = ZoneInfo(session.settings.policy.timezone)
     results = [_run(found, zone, *case) for case in _cases(file, found.catalogue)]
     failed = sum(not one["ok"] for one in results)
@@ -279,7 +283,7 @@ def apply(session: CliSession, file: Path, plan: str, reason: str) -> None:
 
     File and record change in one step: who, why, and the digest of the plan.
     """
-    asked = ApplyRequest(policy=_text(file) or "", plan=plan, reason=reason)
+    asked = ApplyRequest(policy=text_of(file) or "", plan=plan, reason=reason)
     answer = session.client.call(calls.APPLY_POLICY, asked)
     _print_in_force(session, answer)
 
@@ -301,31 +305,8 @@ def _print_in_force(session: CliSession, answer: PolicyInfo) -> None:
 def _load(session: CliSession, file: Path | None) -> Policy:
     """Read what is to be checked, misspellings included."""
     if file is not None and file.suffix == ".toml":
-        return _candidate(session, None, file, strict=False)
-    return _candidate(session, file, None, strict=False)
-
-
-def _candidate(
-    session: CliSession, rules: Path | None, scopes: Path | None, *, strict: bool = True
-) -> Policy:
-    """Build a policy from the named files, and the home's for the rest."""
-    home = session.home
-    texts = PolicyTexts(
-        _text(rules) or read_text(home.policy_file),
-        _text(scopes) or read_text(home.scopes_file),
-    )
-    sources = str(rules or home.policy_file), str(scopes or home.scopes_file)
-    return Policy.of(texts, *sources, strict=strict)
-
-
-def _text(file: Path | None) -> str | None:
-    """Read a file that was named on the command line."""
-    if file is None:
-        return None
-    text = read_text(file)
-    if text is None:
-        raise NotFoundError(f"there is no file {file}", "check the path")
-    return text or "\n"
+        return candidate(session, None, file, strict=False)
+    return candidate(session, file, None, strict=False)
 
 
 @dataclass
@@ -368,7 +349,7 @@ class _Case:
 
 def _cases(file: Path, catalogue: Catalogue) -> Iterator[tuple[_Case, _CaseAgent]]:
     """Read a file of cases, each with its agent."""
-    text = _text(file) or ""
+    text = text_of(file) or ""
     try:
         read = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
     except (ValueError, RecursionError) as error:

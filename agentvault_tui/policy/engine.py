@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Iterable
 from dataclasses import replace
 from functools import lru_cache
 from typing import Final
@@ -114,6 +114,11 @@ class Policy:
             for scope in catalogue
         }
         self._kept: OrderedDict[Hashable, Verdict] = OrderedDict()
+
+    def read_for(self, scopes: Iterable[str]) -> frozenset[str]:
+        """Return what of parameters and environment rules for *scopes* read."""
+        found = [self._classes[name] for name in scopes if name in self._classes]
+        return frozenset(name for one in found for name, _ in one.attributes)
 
     def _refuse_misspelt(self) -> None:
         if problem := first_misspelt(self.rules, self.catalogue):

@@ -1,0 +1,160 @@
+"""``agentvault policy plan`` and ``replay``: decide the recorded history again."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import click
+
+from agentvault_tui.broker.policy_files import load_policy, read_text
+from agentvault_tui.cli.audit import Moment
+from agentvault_tui.cli.framework import command, pass_session
+from agentvault_tui.cli.output import Output
+from agentvault_tui.cli.session import CliSession
+from agentvault_tui.clock import parse_iso
+from agentvault_tui.errors import NotFoundError
+from agentvault_tui.ledger.docs import read_agent
+from agentvault_tui.ledger.schema import read_home
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.planning import ChangeInfo, PlanInfo
+from agentvault_tui.policy import Policy, PolicyTexts
+
+
+@command("plan", example="agentvault policy plan new.cedar --since 30d")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--since", type=Moment(), help="Not before: a time, or 10m, 2h, 3d ago.")
+@pass_session
+def plan(session: CliSession, file: Path, since: str | None) -> int:
+    """Decide the recorded history by FILE, and say what would have been otherwise.
+
+    Nothing is put in force. Works beside a running broker, which it does not slow down.
+    Exits 1 when something that was allowed would not be.
+    """
+    from agentvault_tui.watch.plan import plan as planned
+    from agentvault_tui.watch.plan import stricter
+
+    new = candidate(session, file, None)
+    client = session.client
+    in_force = (
+        client.call(calls.POLICY) if client.reachable() else load_policy(session.home)
+    )
+    lasts = timedelta(seconds=session.settings.stepup.expires_in)
+    start = parse_iso(since) if since else None
+    with _history(session) as db:
+        found = planned(db, new, in_force.version, lasts=lasts, since=start)
+        names = dict(_names(db))
+    if not session.out.print_json(found):
+        _print_plan(session.out, found, names)
+    return 1 if stricter(found.changes) else 0
+
+
+@command("replay", example="agentvault policy replay")
+@pass_session
+def replay(session: CliSession) -> int:
+    """Decide the whole history again under the texts that were in force.
+
+    Each decision follows from the facts in its record; exits 1 when one does not.
+    """
+    from agentvault_tui.watch.replay import replay as replayed
+
+    with _history(session) as db:
+        found = replayed(db)
+    out = session.out
+    if not out.print_json(found):
+        wrong = found.mismatches
+        out.line(
+            out.word("fault" if wrong else "ok"),
+            f": {found.decisions} decisions, {wrong} that do not follow from their"
+            f" facts; {found.made} were made, the others met the same facts again",
+        )
+        if first := found.first:
+            told = (first.fact, out.cell(first.recorded), out.cell(first.decided))
+            out.line(f"event {first.seq}: {told[0]} ", told[1], ", decided ", told[2])
+        _print_apart(out, found.apart)
+    return 1 if found.mismatches else 0
+
+
+def candidate(
+    session: CliSession, rules: Path | None, scopes: Path | None, *, strict: bool = True
+) -> Policy:
+    """Build a policy from the named files, and the home's for the rest."""
+    home = session.home
+    texts = PolicyTexts(
+        text_of(rules) or read_text(home.policy_file),
+        text_of(scopes) or read_text(home.scopes_file),
+    )
+    sources = str(rules or home.policy_file), str(scopes or home.scopes_file)
+    return Policy.of(texts, *sources, strict=strict)
+
+
+def text_of(file: Path | None) -> str | None:
+    """Read a file that was named on the command line."""
+    if file is None:
+        return None
+    text = read_text(file)
+    if text is None:
+        raise NotFoundError(f"there is no file {file}", "check the path")
+    return text or "\n"
+
+
+@contextmanager
+def _history(session: CliSession) -> Iterator[sqlite3.Connection]:
+    """Yield a connection that reads the home's ledger, whoever writes it."""
+    path = session.home.database
+    if not path.exists():
+        raise NotFoundError(f"there is no ledger at {path}", "start the broker first")
+    with read_home(session.home) as db:
+        yield db
+
+
+def _names(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
+    for agent_id, doc in db.execute("SELECT id, doc FROM agents"):
+        yield agent_id, read_agent(doc).name
+
+
+def _print_plan(out: Output, found: PlanInfo, names: dict[str, str]) -> None:
+    print_changes(out, found.changes, names)
+    prompts = found.prompts_per_day
+    out.line(
+        f"{found.decisions} decisions over {found.days:.1f} days; prompts a day:"
+        f" {prompts.now:.1f} now, {prompts.then:.1f} then"
+    )
+    out.line(f"{found.made} answers were made; the others met the same facts again")
+    _print_apart(out, found.apart)
+    if found.mismatches:
+        out.line(
+            out.word("fault"),
+            f": {found.mismatches} records do not follow from their facts: ",
+            "agentvault policy replay",
+        )
+    out.line(f"digest {found.digest}")
+
+
+def print_changes(
+    out: Output, changes: list[ChangeInfo], names: dict[str, str]
+) -> None:
+    """Print what would be answered otherwise, or that nothing would be."""
+    if not changes:
+        out.line(out.word("ok"), ": nothing would be answered otherwise")
+        return
+    rows = [
+        [
+            out.cell(names.get(one.agent, one.agent)),
+            out.cell(one.scope),
+            out.word(one.was),
+            out.word(one.to),
+            out.cell(one.count),
+            out.cell(", ".join(map(str, one.examples))),
+        ]
+        for one in changes
+    ]
+    out.table(("AGENT", "SCOPE", "WAS", "WOULD BE", "COUNT", "EVENTS"), rows)
+
+
+def _print_apart(out: Output, apart: dict[str, int]) -> None:
+    for why, count in apart.items():
+        out.line(f"{count} left out: ", out.cell(why, limit=300))

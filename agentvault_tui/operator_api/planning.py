@@ -1,0 +1,82 @@
+"""The operators' wire about policies that are tried against the recorded history."""
+
+from __future__ import annotations
+
+from msgspec import field
+
+from agentvault_tui.operator_api.shapes import Moment, WireShape
+
+
+class ChangeInfo(WireShape, kw_only=True):
+    """Decisions that another policy would have answered otherwise."""
+
+    agent: str
+    """The agent's id."""
+    scope: str
+    was: str = field(name="from")
+    """The recorded outcome."""
+    to: str
+    """The outcome there would have been."""
+    count: int = 0
+    examples: list[int] = field(default_factory=list)
+    """Events that are such decisions, oldest first."""
+
+
+class MismatchInfo(WireShape, kw_only=True):
+    """A record that does not follow from its own facts."""
+
+    seq: int
+    fact: str
+    """The member that does not: ``rule``, ``outcome`` or ``reason``."""
+    recorded: str | None
+    decided: str
+
+
+class ReplayInfo(WireShape, kw_only=True):
+    """What deciding the recorded history again found."""
+
+    decisions: int = 0
+    """Records that were decided again."""
+    mismatches: int = 0
+    first: MismatchInfo | None = None
+    made: int = 0
+    """Answers that were made; the others met the same facts again."""
+    apart: dict[str, int] = field(default_factory=dict)
+    """Records that cannot be decided again, by the reason why."""
+
+
+class PromptsInfo(WireShape, kw_only=True):
+    """Step-ups asked a day; requests that repeat one that waits count once."""
+
+    now: float
+    """As recorded."""
+    then: float
+    """As there would have been."""
+
+
+class PlanInfo(WireShape, kw_only=True):
+    """What a candidate would have answered to the recorded history."""
+
+    digest: str
+    """Over the candidate's texts and the version in force, for ``policy apply``."""
+    decisions: int
+    mismatches: int
+    """Records that do not follow from their own facts; see ``policy replay``."""
+    changes: list[ChangeInfo]
+    prompts_per_day: PromptsInfo
+    days: float
+    """The span of the history, at least one."""
+    made: int
+    """Answers of the candidate that were made; the others met the same facts again."""
+    apart: dict[str, int]
+    """Records that the plan leaves out, or could not compare, by the reason why."""
+
+
+class ShadowInfo(WireShape, kw_only=True):
+    """A policy that decides beside the one in force, and answers nothing."""
+
+    version: str
+    since: Moment
+    decisions: int = 0
+    differences: int = 0
+    by: list[ChangeInfo] = field(default_factory=list)

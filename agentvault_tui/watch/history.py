@@ -1,0 +1,191 @@
+"""Read recorded decisions in the order of the chain, and decide them again.
+
+A record has all that its verdict was made from in ``detail.facts``, so a policy gives
+the same answer to it whenever it is asked. Records of equal facts are decided once: of
+the time and the source of a request only what rules of that policy read is compared.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from agentvault_tui.errors import LedgerDamagedError, NotFoundError, PolicyError
+from agentvault_tui.ledger.places import first_at, head_seq
+from agentvault_tui.ledger.texts import kept_versions, read_texts
+from agentvault_tui.model import DECISION_TYPES, Verdict
+from agentvault_tui.policy import Policy, PolicyTexts
+from agentvault_tui.policy.facts import PARAMETERS
+from agentvault_tui.policy.inputs import ENVIRONMENT, Inputs
+
+_CHUNK: Final = 2_000
+"""Records of one snapshot: a longer one would keep the broker's log from shrinking."""
+_KEPT: Final = 200_000
+"""Answers that are kept for records of equal facts."""
+_NAME: Final = "a kept policy"
+_READABLE: Final = PARAMETERS | ENVIRONMENT
+
+
+class _Who(msgspec.Struct):
+    kind: str
+
+
+class _Said(msgspec.Struct):
+    outcome: str
+    reason: str
+
+
+class _Detail(msgspec.Struct):
+    """What deciding again needs of a decision's detail; ``Any`` may have been cut."""
+
+    scope: Any = ""
+    policy_version: str | None = None
+    facts: msgspec.Raw = msgspec.Raw()
+    verdict: _Said | None = None
+    """Policy's answer, where another one was given for a reason beside policy."""
+    parameters: msgspec.Raw = msgspec.Raw()
+    stepup_id: str | None = None
+    count: int | None = None
+    """Of a request that collapsed into a step-up that waited already."""
+
+
+class RecordedDecision(msgspec.Struct):
+    """A decision as the ledger has it."""
+
+    seq: int
+    time: str
+    type: str
+    actor: _Who
+    outcome: str
+    reason: str | None = None
+    rule: str | None = None
+    agent_id: str = ""
+    action: str | None = None
+    resource: str | None = None
+    detail: _Detail = msgspec.field(default_factory=_Detail)
+
+    @property
+    def scope(self) -> str:
+        """The scopes that were asked for."""
+        found = self.detail.scope
+        return found if isinstance(found, str) else self.action or ""
+
+
+_RECORD: Final = msgspec.json.Decoder(RecordedDecision)
+_FACTS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def records(
+    db: sqlite3.Connection, since: datetime | None = None, after: int = 0
+) -> Iterator[RecordedDecision]:
+    """Yield the decisions recorded up to now, in order and with flat memory.
+
+    Args:
+        db: a connection that reads; the broker may go on writing.
+        since: not those recorded before.
+        after: nor those up to this event.
+    """
+    upto = head_seq(db)
+    if since is not None:
+        after = max(after, first_at(db, since, 1, upto + 1) - 1)
+    kinds = ",".join(f"'{kind.value}'" for kind in DECISION_TYPES)
+    sql = (
+        # Without the plus SQLite would go by the index of types, and then sort.
+        f"SELECT seq, body FROM events WHERE +type IN ({kinds})"  # noqa: S608
+        " AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+    )
+    while rows := db.execute(sql, (after, upto, _CHUNK)).fetchall():
+        for _, body in rows:
+            yield _RECORD.decode(body)
+        after = rows[-1][0]
+
+
+class Decider:
+    """One policy that answers records; equal facts are decided once."""
+
+    def __init__(self, policy: Policy) -> None:
+        """Decide by *policy*."""
+        self.policy = policy
+        self.made = 0
+        """How many answers were made, and not taken from records of equal facts."""
+        self._unread: dict[bytes, frozenset[str]] = {}
+        """By scopes: what their rules cannot tell apart."""
+        self._kept: dict[tuple[object, ...], Verdict] = {}
+
+    def decide(self, record: RecordedDecision) -> Verdict:
+        """Answer a *record* that has facts.
+
+        Raises:
+            LedgerDamagedError: its facts are none.
+        """
+        try:
+            facts = _FACTS.decode(record.detail.facts)
+            scopes = bytes(facts["scopes"])
+            unread = self._unread.get(scopes)
+            if unread is None:
+                read = self.policy.read_for(msgspec.json.decode(scopes))
+                unread = self._unread[scopes] = _READABLE - read
+            key = (
+                record.agent_id,
+                *[
+                    (name, bytes(value))
+                    for name, value in facts.items()
+                    if name not in unread
+                ],
+            )
+            verdict = self._kept.get(key)
+            if verdict is None:
+                whole = msgspec.json.decode(record.detail.facts)
+                verdict = self.policy.answer(Inputs.read(record.agent_id, whole))
+                self.made += 1
+                if len(self._kept) >= _KEPT:
+                    self._kept.clear()
+                    self._unread.clear()
+                self._kept[key] = verdict
+        except (LookupError, ValueError, TypeError) as error:
+            raise LedgerDamagedError(
+                f"event {record.seq} has facts that no decision is made from"
+                f" ({error!r:.100})",
+                "agentvault audit verify",
+            ) from error
+        return verdict
+
+
+class KeptPolicies:
+    """The policies that records name, made anew of the texts that were kept."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        """Read texts from *db* when a record needs them."""
+        self._db = db
+        self._known = kept_versions(db)
+        self._made: dict[str, Decider | str] = {}
+
+    def decider(self, version: str) -> Decider | str:
+        """Return what decides by *version*, or why nothing can."""
+        found = self._made.get(version)
+        if found is None:
+            found = self._made[version] = self._make(version)
+        return found
+
+    @property
+    def made(self) -> int:
+        """How many answers were made."""
+        return sum(one.made for one in self._made.values() if isinstance(one, Decider))
+
+    def _make(self, version: str) -> Decider | str:
+        if version not in self._known:
+            self._known = kept_versions(self._db)  # it may have changed since
+        try:
+            texts = read_texts(self._db, version)
+            policy = Policy.of(PolicyTexts(**texts), _NAME, _NAME, strict=False)
+        except NotFoundError:
+            return "its texts were not kept"
+        except PolicyError as error:
+            return f"its texts are no policy any more: {error.diagnosis()}"
+        if policy.version != version:
+            return "it was decided by another engine"
+        return Decider(policy)

@@ -1,0 +1,169 @@
+"""Tell from the recorded history what another policy would have answered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections import Counter, OrderedDict
+from datetime import datetime, timedelta
+from typing import Final
+
+from agentvault_tui.clock import parse_iso
+from agentvault_tui.model import Outcome, Verdict
+from agentvault_tui.operator_api.planning import ChangeInfo, PlanInfo, PromptsInfo
+from agentvault_tui.policy import Policy
+from agentvault_tui.watch.history import (
+    Decider,
+    KeptPolicies,
+    RecordedDecision,
+    records,
+)
+from agentvault_tui.watch.replay import (
+    NO_FACTS,
+    NOT_ASKED,
+    decided_again,
+    mismatch,
+)
+
+EXAMPLES: Final = 5
+"""Records that are named for each change."""
+_WAITS: Final = frozenset({"cooling_down", "too_many_pending"})
+"""Refusals of what would need a person: another answer of policy ends them."""
+
+
+class Changes:
+    """Decisions that would have been otherwise, by agent, scope and outcomes."""
+
+    def __init__(self, known: list[ChangeInfo]) -> None:
+        """Go on from those *known*."""
+        self._found = {(c.agent, c.scope, c.was, c.to): c for c in known}
+
+    def add(self, record: RecordedDecision, verdict: Verdict) -> str:
+        """Count *record* if *verdict* changes its outcome; return the outcome then."""
+        to = outcome_by(record, verdict)
+        if to != record.outcome:
+            key = (record.agent_id, record.scope, record.outcome, to)
+            one = self._found.get(key)
+            if one is None:
+                agent, scope, was, _ = key
+                one = ChangeInfo(agent=agent, scope=scope, was=was, to=to)
+                self._found[key] = one
+            one.count += 1
+            if len(one.examples) < EXAMPLES:
+                one.examples.append(record.seq)
+        return to
+
+    def listed(self) -> list[ChangeInfo]:
+        """Return what would no longer be allowed first, and of each the most first."""
+
+        def rank(one: ChangeInfo) -> tuple[bool, int, str, str]:
+            return one.was != Outcome.ALLOWED, -one.count, one.agent, one.scope
+
+        return sorted(self._found.values(), key=rank)
+
+
+def outcome_by(record: RecordedDecision, verdict: Verdict) -> str:
+    """Return what *record* would have led to, had policy answered *verdict*.
+
+    What the broker itself refused stays refused; what a person approved stays allowed
+    where it would be allowed or escalated.
+    """
+    if record.detail.verdict is None:
+        return verdict.outcome
+    if record.outcome == Outcome.ALLOWED:
+        forbidden = verdict.outcome is Outcome.DENIED
+        return Outcome.DENIED if forbidden else Outcome.ALLOWED
+    waits = record.reason in _WAITS or record.actor.kind == "operator"
+    allowed = waits and verdict.outcome is Outcome.ALLOWED
+    return Outcome.ALLOWED if allowed else Outcome.DENIED
+
+
+class Prompts:
+    """Count how often a person would be asked: repeats of what waits count once."""
+
+    def __init__(self, lasts: timedelta) -> None:
+        """Take it that each step-up waits as long as *lasts*."""
+        self.asked = 0
+        self._lasts = lasts
+        self._waiting: OrderedDict[bytes, datetime] = OrderedDict()
+
+    def add(self, record: RecordedDecision) -> None:
+        """Count *record*, which needs a person, unless the same waits already."""
+        now = parse_iso(record.time)
+        while self._waiting and next(iter(self._waiting.values())) <= now:
+            self._waiting.popitem(last=False)
+        said = [record.agent_id, record.scope, record.action, record.resource]
+        same = hashlib.sha256(json.dumps(said).encode())
+        same.update(bytes(record.detail.parameters))
+        if same.digest() not in self._waiting:
+            self.asked += 1
+            self._waiting[same.digest()] = now + self._lasts
+
+
+def plan(
+    db: sqlite3.Connection,
+    candidate: Policy,
+    in_force: str,
+    *,
+    lasts: timedelta,
+    since: datetime | None = None,
+) -> PlanInfo:
+    """Decide the recorded history by *candidate*.
+
+    Args:
+        db: a connection that reads.
+        candidate: the policy to plan.
+        in_force: the version of the policy that it would replace.
+        lasts: how long a step-up waits.
+        since: not what was recorded before.
+
+    Returns:
+        what would have been answered otherwise, and how many prompts there would be.
+    """
+    versions, decider, changes = KeptPolicies(db), Decider(candidate), Changes([])
+    then, asked, apart = Prompts(lasts), 0, Counter[str]()
+    decisions = mismatches = 0
+    first = last = ""
+    for record in records(db, since):
+        first, last = first or record.time, record.time
+        again = decided_again(record, versions)
+        if again in (NOT_ASKED, NO_FACTS):
+            apart[str(again)] += 1
+            continue
+        decisions += 1
+        if isinstance(again, str):
+            # The facts are there: what the texts said then is not needed for a plan.
+            apart[f"not compared with their own {again}"] += 1
+        elif mismatch(record, again):
+            mismatches += 1
+        to = changes.add(record, decider.decide(record))
+        was_asked = record.outcome == Outcome.ESCALATED and record.detail.count is None
+        asked += was_asked
+        if to == Outcome.ESCALATED:
+            if record.outcome == Outcome.ESCALATED:
+                then.asked += was_asked
+            else:
+                then.add(record)
+    days = _days(first, last)
+    return PlanInfo(
+        digest=candidate.texts.plan_digest(in_force),
+        decisions=decisions,
+        mismatches=mismatches,
+        changes=changes.listed(),
+        prompts_per_day=PromptsInfo(now=asked / days, then=then.asked / days),
+        days=days,
+        made=decider.made,
+        apart=dict(apart),
+    )
+
+
+def stricter(changes: list[ChangeInfo]) -> bool:
+    """Tell whether something that was allowed would not be."""
+    return any(one.was == Outcome.ALLOWED for one in changes)
+
+
+def _days(first: str, last: str) -> float:
+    if not first:
+        return 1.0
+    return max((parse_iso(last) - parse_iso(first)) / timedelta(days=1), 1.0)

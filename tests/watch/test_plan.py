@@ -1,0 +1,146 @@
+"""What another policy would have answered, told from the recorded history."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from support.bench import PAYMENT, Bench
+from support.manual_clock import ManualClock
+from support.stepups import approve, ask
+
+from agentvault_tui.broker.serve import _record_start_or_stop
+from agentvault_tui.ledger.schema import open_reader
+from agentvault_tui.model import Action, EventType
+from agentvault_tui.operator_api.planning import PlanInfo
+from agentvault_tui.policy import Policy, PolicyTexts, shipped_policy
+from agentvault_tui.watch.plan import plan, stricter
+
+LASTS = timedelta(seconds=300)
+CALENDAR = Action(("write:calendar",), "write:calendar", "calendar:me")
+ANY = "permit (principal, action, resource);"
+ASKS = f'@id("asks") @why("w") @obligation("step_up")\n{ANY}'
+NOTHING = '@id("nothing") @why("w")\nforbid (principal, action, resource);'
+ALL = f'@id("all") @why("w") @obligation("allow")\n{ANY}'
+
+
+@pytest.fixture
+async def db(bench: Bench) -> AsyncIterator[sqlite3.Connection]:
+    """A connection that reads beside a broker whose start is recorded."""
+    await _record_start_or_stop(bench.broker, EventType.BROKER_STARTED)
+    opened = open_reader(bench.home.database)
+    yield opened
+    opened.close()
+
+
+def planned(db: sqlite3.Connection, bench: Bench, text: str, **more: Any) -> PlanInfo:
+    candidate = Policy.of(PolicyTexts(text), "candidate", "scopes")
+    version = bench.broker.policy.version
+    return plan(db, candidate, version, lasts=LASTS, **more)
+
+
+def changes(found: PlanInfo) -> list[tuple[str, str, str, int]]:
+    return [(one.scope, one.was, one.to, one.count) for one in found.changes]
+
+
+async def test_the_policy_in_force_changes_nothing(
+    bench: Bench, db: sqlite3.Connection
+) -> None:
+    """The same rules give the same answers and as many prompts."""
+    agent = await bench.agent()
+    await ask(bench, agent, CALENDAR)
+    for _ in range(3):  # the last two collapse into the first
+        held = await ask(bench, agent, PAYMENT)
+    await approve(bench, held.stepup)
+    await ask(bench, agent, PAYMENT)  # within the first one's time, and asked anew
+    found = planned(db, bench, shipped_policy())
+    assert (found.changes, found.mismatches, found.decisions) == ([], 0, 5)
+    assert found.prompts_per_day.now == found.prompts_per_day.then == 2
+    assert not stricter(found.changes)
+
+
+async def test_what_would_be_otherwise_is_told_with_examples(
+    bench: Bench, db: sqlite3.Connection
+) -> None:
+    """Changes name agent, scope, both outcomes, how many, and events that show it."""
+    agent = await bench.agent()
+    for _ in range(7):
+        await ask(bench, agent, CALENDAR)
+    await ask(bench, agent, PAYMENT)
+    found = planned(db, bench, ALL)
+    assert changes(found) == [("send:payment", "escalated", "allowed", 1)]
+    assert not stricter(found.changes)
+    found = planned(db, bench, NOTHING)
+    assert changes(found) == [
+        ("write:calendar", "allowed", "denied", 7),
+        ("send:payment", "escalated", "denied", 1),
+    ]
+    assert stricter(found.changes)
+    first = found.changes[0]
+    assert first.agent == agent.id
+    events = await bench.events("token.decision")
+    assert first.examples == [e.seq for e in events[:5]]
+
+
+async def test_repeats_of_what_would_wait_are_one_prompt(
+    bench: Bench, db: sqlite3.Connection, clock: ManualClock
+) -> None:
+    """Equal requests within a step-up's time count once, others and later ones anew."""
+    agent = await bench.agent()
+    for _ in range(3):
+        await ask(bench, agent, CALENDAR)
+    await ask(bench, agent, Action(("write:calendar",), "write:calendar", "calendar:b"))
+    clock.advance(301)
+    await ask(bench, agent, CALENDAR)
+    found = planned(db, bench, ASKS)
+    assert found.prompts_per_day.now == 0
+    assert found.prompts_per_day.then == 3
+    clock.advance(86_400 * 3)
+    await ask(bench, agent, CALENDAR)
+    found = planned(db, bench, ASKS)
+    assert found.days == pytest.approx(3, abs=0.01)
+    assert found.prompts_per_day.then == pytest.approx(4 / 3, abs=0.01)
+
+
+async def test_what_a_person_allowed_or_the_broker_refused_stays(
+    bench: Bench, db: sqlite3.Connection
+) -> None:
+    """Only a forbid undoes an approval; too many that wait end with the waiting."""
+    agent = await bench.agent()
+    for amount in range(4):
+        parameters = {"amount": amount, "currency": "USD"}
+        await ask(
+            bench, agent, Action(("send:payment",), "send:payment", "r", parameters)
+        )
+    assert changes(planned(db, bench, ASKS)) == []
+    assert sorted(changes(planned(db, bench, ALL))) == [
+        ("send:payment", "denied", "allowed", 1),
+        ("send:payment", "escalated", "allowed", 3),
+    ]
+
+
+async def test_since_leaves_out_what_was_before(
+    bench: Bench, db: sqlite3.Connection, clock: ManualClock
+) -> None:
+    """A plan over the last days is about these alone."""
+    agent = await bench.agent()
+    await ask(bench, agent, CALENDAR)
+    clock.advance(86_400)
+    since = clock.now()
+    await ask(bench, agent, CALENDAR)
+    assert planned(db, bench, NOTHING, since=since).decisions == 1
+    assert planned(db, bench, NOTHING).decisions == 2
+
+
+async def test_a_digest_is_of_texts_and_the_version_in_force(
+    bench: Bench, db: sqlite3.Connection
+) -> None:
+    """It is what `policy apply` compares, whatever history was planned."""
+    digest = planned(db, bench, ALL).digest
+    texts = PolicyTexts(ALL)
+    assert digest == texts.plan_digest(bench.broker.policy.version)
+    assert digest != texts.plan_digest("0123456789ab")
+    assert digest != planned(db, bench, ASKS).digest

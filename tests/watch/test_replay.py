@@ -1,0 +1,152 @@
+"""The recorded history is decided again from its own facts: none differs, or which."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from support.bench import PAYMENT, Bench
+from support.stepups import approve, ask, hold
+
+from agentvault_tui.broker.serve import _record_start_or_stop
+from agentvault_tui.broker.usecases.evaluate import evaluate
+from agentvault_tui.broker.usecases.policy_change import reload_policy
+from agentvault_tui.broker.usecases.revoke import revoke_agent
+from agentvault_tui.errors import LedgerDamagedError
+from agentvault_tui.ledger.schema import open_reader
+from agentvault_tui.model import Action, Actor, ActorKind, Draft, EventType, Outcome
+from agentvault_tui.operator_api.planning import MismatchInfo, ReplayInfo
+from agentvault_tui.policy import shipped_policy
+from agentvault_tui.watch.replay import NO_FACTS, NOT_ASKED, replay
+
+CALENDAR = Action(("write:calendar",), "write:calendar", "calendar:me")
+UNGRANTED = Action(("read:email",), "read:email")
+NARROW = (
+    shipped_policy()
+    + '\n@id("no") @why("None.")\nforbid (\
+principal, action == Action::"write:calendar", resource);\n'
+)
+OPERATOR = Actor(ActorKind.OPERATOR, "uid:1000", "olga")
+
+
+@contextmanager
+def reading(bench: Bench) -> Iterator[sqlite3.Connection]:
+    """Yield a connection that reads beside the broker."""
+    db = open_reader(bench.home.database)
+    try:
+        yield db
+    finally:
+        db.close()
+
+
+def replayed(bench: Bench) -> ReplayInfo:
+    with reading(bench) as db:
+        return replay(db)
+
+
+async def start(bench: Bench) -> None:
+    await _record_start_or_stop(bench.broker, EventType.BROKER_STARTED)
+
+
+async def copy_of_last(bench: Bench, **changed: object) -> None:
+    """Record the last decision once more, with other members."""
+    event = (await bench.events("token.decision"))[-1]
+    detail = json.loads(json.dumps(event.detail))
+    for name in ("facts", "policy_version", "verdict"):
+        if name in changed:
+            detail[name] = changed.pop(name)
+            if detail[name] is None:
+                del detail[name]
+    members = {
+        **{
+            name: getattr(event, name)
+            for name in ("agent_id", "action", "resource", "outcome", "reason", "rule")
+        },
+        **changed,
+    }
+    await bench.ledger.commit(Draft(event.type, event.actor, detail=detail, **members))
+
+
+async def test_every_decision_follows_from_its_record(bench: Bench) -> None:
+    """Allowed, denied, escalated, refused by the broker, approved: all under two
+    policies."""
+    await start(bench)
+    payer, stepup = await hold(bench)
+    for _ in range(3):
+        await ask(bench, payer, CALENDAR)
+    await ask(bench, payer, UNGRANTED)
+    for amount in range(4):  # the last of them are too many that wait
+        parameters = {"amount": amount, "currency": "USD"}
+        await ask(
+            bench, payer, Action(("send:payment",), "send:payment", "r", parameters)
+        )
+    await evaluate(bench.broker, payer, PAYMENT)
+    await approve(bench, stepup)
+    bench.home.policy_file.write_text(NARROW)
+    await reload_policy(bench.broker)
+    await ask(bench, payer, CALENDAR)
+    await revoke_agent(bench.broker, payer.id, "", OPERATOR)
+    await ask(bench, payer, CALENDAR)
+    found = replayed(bench)
+    assert (found.mismatches, found.first) == (0, None)
+    decided = [e for e in await bench.events() if e.outcome is not None]
+    assert found.decisions == len(decided) - 1
+    assert found.apart == {NOT_ASKED: 1}
+    assert found.made < found.decisions
+    assert {e.outcome for e in decided} == set(Outcome)
+
+
+@pytest.mark.parametrize(
+    ("changed", "fact", "recorded", "decided"),
+    [
+        ({"rule": "another"}, "rule", "another", "granted-low-and-medium-risk"),
+        ({"outcome": Outcome.DENIED}, "outcome", "denied", "allowed"),
+        ({"reason": "because"}, "reason", "because", "granted"),
+        (
+            {
+                "outcome": Outcome.ESCALATED,
+                "verdict": {"outcome": "allowed", "reason": "granted"},
+            },
+            *("outcome", "escalated", "allowed"),
+        ),
+    ],
+)
+async def test_the_first_that_does_not_follow_is_named(
+    bench: Bench, changed: dict[str, object], fact: str, recorded: str, decided: str
+) -> None:
+    """A record with another answer than its facts give is found, and what of it."""
+    await start(bench)
+    await ask(bench, await bench.agent(), CALENDAR)
+    await copy_of_last(bench, **changed)
+    seq = bench.ledger.head.seq
+    await copy_of_last(bench, **changed)
+    found = replayed(bench)
+    assert (found.decisions, found.mismatches) == (3, 2)
+    assert found.first == MismatchInfo(
+        seq=seq, fact=fact, recorded=recorded, decided=decided
+    )
+
+
+async def test_what_cannot_be_decided_again_is_counted_apart(bench: Bench) -> None:
+    """Records without facts, or under texts that are gone or no policy any more."""
+    await start(bench)
+    await ask(bench, await bench.agent(), CALENDAR)
+    await copy_of_last(bench, facts={}, policy_version="0123456789ab")
+    await copy_of_last(bench, facts={"a": 1}, policy_version="0123456789ab")
+    await copy_of_last(bench, facts=None)
+    found = replayed(bench)
+    assert (found.decisions, found.mismatches) == (1, 0)
+    assert found.apart[NO_FACTS] == 1
+    assert found.apart["policy 0123456789ab: its texts were not kept"] == 2
+
+
+async def test_facts_that_are_none_are_damage(bench: Bench) -> None:
+    """A record whose facts cannot be read is told, and not passed over."""
+    await start(bench)
+    await ask(bench, await bench.agent(), CALENDAR)
+    await copy_of_last(bench, facts={"scopes": 7})
+    with pytest.raises(LedgerDamagedError, match="facts that no decision is made from"):
+        replayed(bench)
