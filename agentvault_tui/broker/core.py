@@ -161,14 +161,6 @@ class Broker:
         default_factory=lambda: AdmissionQueue(_OTHERS_A_TURN)
     )
     """Admits all their other requests, so that neither delays the other."""
-    call_line: AdmissionQueue = field(
-        default_factory=lambda: AdmissionQueue(_DECISIONS_A_TURN)
-    )
-    """Admits calls through the gateway, to each of their steps."""
-    stream_line: AdmissionQueue = field(
-        default_factory=lambda: AdmissionQueue(_PIECES_A_TURN)
-    )
-    """Admits pieces of the long bodies of calls that are under way."""
     replays: ReplayStore = field(default_factory=ReplayStore)
     """Assertions that were used."""
     tenant_kind: str = "auth0"
@@ -196,6 +188,11 @@ class Broker:
     kept: dict[str, str] = field(default_factory=dict)
     """Small values that the last process left, by name."""
     surroundings: Surroundings = field(init=False)
+    call_line: AdmissionQueue = field(init=False)
+    """Admits calls through the gateway to each of their steps; they wait while
+    anything else is recorded, so that they slow neither decisions nor a revocation."""
+    stream_line: AdmissionQueue = field(init=False)
+    """Admits pieces of the long bodies of calls that are under way, likewise."""
     uses: TokenUses = field(init=False)
     floods: Floods = field(init=False)
     cuts: Cuts = field(init=False)
@@ -210,6 +207,10 @@ class Broker:
         """Join the rooms that work on others."""
         self.surroundings = Surroundings(self.clock, self.home, self.settings)
         self.chores.append(self.surroundings.look)
+        self.call_line, self.stream_line = (
+            AdmissionQueue(each_turn, self.ledger.decisions_wait)
+            for each_turn in (_DECISIONS_A_TURN, _PIECES_A_TURN)
+        )
         self.uses = TokenUses(self.clock, self.ledger)
         self.floods = Floods(self.clock)
         self.cuts = Cuts(self.ledger, self.registry, self.clock)

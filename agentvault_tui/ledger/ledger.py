@@ -53,6 +53,7 @@ from agentvault_tui.ledger.texts import read_texts
 from agentvault_tui.ledger.verify_state import StateDivergence, diverged
 from agentvault_tui.ledger.writer import Writer
 from agentvault_tui.model import (
+    CALL_TYPES,
     DECISION_TYPES,
     AgentId,
     Draft,
@@ -68,6 +69,8 @@ _Work = Coroutine[object, object, None]
 Written = Callable[[tuple[Event, ...], Sequence[Change]], None]
 _SPACE_LOOK: Final = 0.5
 """Seconds between two looks at the free space."""
+_ANSWERED: Final = 0.001
+"""Seconds after a commit in which its caller answers."""
 _PULSE: Final = 0.2
 """Seconds the head file may be behind the chain while events flow."""
 
@@ -105,6 +108,10 @@ class Ledger:
         """Why no verification had a result for too long, if so."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._decisions = 0
+        """Commits under way that are not of calls through the gateway."""
+        self._decided_at = 0.0
+        """When the last one of these ended, in loop time."""
         self._loop = asyncio.get_running_loop()
         self._writer: Writer
         self._reader: StoreConnection
@@ -191,7 +198,21 @@ class Ledger:
         job = Job.of(drafts, changes, self._numbers)
         job.done = self._loop.create_future()
         self._writer.submit(job, urgent=urgent)
+        if not drafts or drafts[-1].type not in CALL_TYPES:
+            self._decisions += 1
+            job.done.add_done_callback(self._decided)
         return job.done
+
+    def _decided(self, _: asyncio.Future[tuple[Event, ...]]) -> None:
+        self._decisions -= 1
+        self._decided_at = self._loop.time()
+
+    def decisions_wait(self) -> bool:
+        """Tell whether what is no call's waits for the disk, or did a moment ago.
+
+        Whoever asked is answered in that moment, and may ask again.
+        """
+        return self._decisions > 0 or self._loop.time() - self._decided_at < _ANSWERED
 
     @property
     def head(self) -> Head:

@@ -12,6 +12,7 @@ from agentvault_tui.model.decision import (
     other_details,
 )
 from agentvault_tui.model.event import (
+    CALL_TYPES,
     DECISION_TYPES,
     Actor,
     ActorKind,
@@ -39,6 +40,7 @@ from agentvault_tui.model.stepup import (
 from agentvault_tui.model.token import Token, TokenKind
 
 __all__ = [
+    "CALL_TYPES",
     "DECISION_TYPES",
     "DETAIL_TYPE",
     "Account",

@@ -93,6 +93,12 @@ DECISION_TYPES: Final = (
     EventType.GATEWAY_ATTEMPT,
 )
 """Types that answer an agent's request, each with an outcome; no other type has one."""
+CALL_TYPES: Final = (
+    EventType.GATEWAY_ATTEMPT,
+    EventType.GATEWAY_RESULT,
+    EventType.GATEWAY_TUNNEL,
+)
+"""Types of a call that policy let through: anything else goes ahead of them."""
 
 
 class ActorKind(StrEnum):

@@ -179,6 +179,19 @@ async def test_many_commits_share_transactions_and_leave_no_gap(
     assert [event.detail["number"] for (event,) in events] == list(range(500))
 
 
+async def test_calls_wait_for_what_is_no_record_of_theirs(ledger: Ledger) -> None:
+    """For a decision or a revocation, until it is durable; not for another call."""
+    result = ledger.commit(note(EventType.GATEWAY_RESULT))
+    assert not ledger.decisions_wait()
+    for others in (decision(), note(EventType.AGENT_REVOKED)):
+        done = ledger.commit(others)
+        assert ledger.decisions_wait()
+        await done
+    await result
+    while ledger.decisions_wait():  # noqa: ASYNC110 - a moment of the loop's clock
+        await asyncio.sleep(0)
+
+
 async def test_a_full_queue_refuses_decisions_but_not_revocations(
     ledger: Ledger,
 ) -> None:

@@ -117,3 +117,15 @@ async def test_nothing_is_admitted_while_admission_is_paused() -> None:
             await asyncio.sleep(0)
         assert not any(task.done() for task in waiting)
     await asyncio.wait_for(asyncio.gather(*waiting), 5)
+
+
+async def test_a_queue_that_yields_admits_few_and_starves_nobody() -> None:
+    """Behind others one a timer's turn is admitted; once they are gone, all at once."""
+    others = [True]
+    queue = AdmissionQueue(100, lambda: others[0])
+    asked = [asyncio.create_task(queue.enter()) for _ in range(60)]
+    await asked[0]
+    await asked[1]
+    assert sum(task.done() for task in asked) < 60
+    others[0] = False
+    await asyncio.wait_for(asyncio.gather(*asked), 5)
