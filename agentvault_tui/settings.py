@@ -124,6 +124,16 @@ class TokenSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class DelegationSettings:
+    """``[delegation]``: how far agents pass tokens on."""
+
+    max_depth: Annotated[int, Meta(ge=0, le=8)] = 2
+    """How often a token may be passed on, one agent after the other: 0 to 8."""
+    max_children: Annotated[int, Meta(ge=0, le=1000)] = 20
+    """How many live tokens one token may have been exchanged for: 0 to 1000."""
+
+
+@dataclass(frozen=True, slots=True)
 class StepUpSettings:
     """``[stepup]``."""
 
@@ -301,6 +311,7 @@ class Settings:
     broker: BrokerSettings = field(default_factory=BrokerSettings)
     policy: PolicySettings = field(default_factory=PolicySettings)
     tokens: TokenSettings = field(default_factory=TokenSettings)
+    delegation: DelegationSettings = field(default_factory=DelegationSettings)
     stepup: StepUpSettings = field(default_factory=StepUpSettings)
     tenant: TenantSettings = field(default_factory=TenantSettings)
     operators: OperatorSettings = field(default_factory=OperatorSettings)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,11 +32,11 @@ from agentvault_tui.broker.upstream import (
     Providers,
     TenantAccess,
 )
-from agentvault_tui.broker.uses import TokenUses
+from agentvault_tui.broker.uses import TokenUses, revoked_draft
 from agentvault_tui.broker.vault_access import Flows, VaultAccess
 from agentvault_tui.clock import Clock
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import Change, Ledger
+from agentvault_tui.ledger import Change, DropToken, Ledger
 from agentvault_tui.model import (
     Actor,
     ActorKind,
@@ -37,6 +45,7 @@ from agentvault_tui.model import (
     Draft,
     Event,
     Token,
+    TokenId,
 )
 from agentvault_tui.policy import Policy
 from agentvault_tui.settings import Settings
@@ -50,6 +59,8 @@ log = logging.getLogger("agentvault.broker")
 _DECISIONS_A_TURN: Final = 2
 """Requests decided in a turn of the event loop, about a millisecond."""
 _OTHERS_A_TURN: Final = 8
+_ENDED_A_RECORD: Final = 100
+"""Ended tokens in one transaction: more would hold up the event loop."""
 _PIECES_A_TURN: Final = 2
 """Of some hundred kilobytes, each about half a millisecond."""
 
@@ -140,6 +151,9 @@ class DataPlane(Extension, Protocol):
         Returns:
             how many were cut. No byte of them reaches an upstream or an agent any more.
         """
+
+    def cut_tokens(self, tokens: Collection[TokenId]) -> CallsCut:
+        """Cut calls in flight that were made with one of *tokens*; as `cut` does."""
 
 
 @dataclass
@@ -253,6 +267,23 @@ class Broker:
         """Cut calls through the gateway; see `DataPlane.cut`."""
         return self.gateway.cut(agent_id, scopes) if self.gateway else CallsCut()
 
+    def end_below(self, tokens: Iterable[Token]) -> list[Token]:
+        """End what was exchanged for *tokens*; see `end_tokens`."""
+        children = self.registry.delegations.children
+        return self.end_tokens([each for one in tokens for each in children(one)])
+
+    def end_tokens(self, tokens: Sequence[Token]) -> list[Token]:
+        """End tokens that were passed on, in memory, with all below and their calls.
+
+        Returns:
+            what ended, to be recorded by `record_ended`.
+        """
+        below = self.registry.delegations.below(tokens)
+        ended = self.registry.end_tokens([*tokens, *below])
+        if ended and self.gateway:
+            self.gateway.cut_tokens({token.id for token in ended})
+        return ended
+
     async def record_cut(
         self,
         *drafts: Draft,
@@ -261,6 +292,24 @@ class Broker:
     ) -> Kept:
         """Persist a cut that is already in force; see `Cuts.record`."""
         return await self.cuts.record(drafts, changes, agent_id)
+
+    async def record_ended(
+        self, tokens: Sequence[Token], actor: Actor, reason: str
+    ) -> None:
+        """Persist that tokens ended which are out of memory already.
+
+        Args:
+            tokens: those of other agents, that ended with what they were exchanged for.
+            actor: who ended them.
+            reason: the stable code.
+        """
+        for start in range(0, len(tokens), _ENDED_A_RECORD):
+            part = tokens[start : start + _ENDED_A_RECORD]
+            drafts: list[Draft] = []
+            for token in part:
+                drafts += self.uses.ended(token)
+                drafts.append(revoked_draft(token, actor, reason))
+            await self.record_cut(*drafts, changes=[DropToken(one.id) for one in part])
 
     async def _record_step(
         self, draft: Draft | None, changes: tuple[Change, ...]

@@ -50,6 +50,7 @@ from agentvault_tui.model import (
     StepUp,
     StepUpStatus,
     Token,
+    TokenId,
 )
 
 log = logging.getLogger("agentvault.cuts")
@@ -420,12 +421,9 @@ def _cut(pending: Pending, change: Change) -> KeptCut | None:
             why = next((draft.reason or "" for draft in drafts), "")
             return _kept(pending, "revoke", change.id, why=why)
         case Agent():
-            scopes = _taken(pending, change)
-            return (
-                _kept(pending, "ungrant", change.id, scopes=scopes) if scopes else None
-            )
+            return _narrowed(pending, change)
         case DropToken():
-            agent = pending.agent_id or AgentId("")
+            agent = _holder(pending, change.token_id)
             return _kept(pending, "token", agent, ident=change.token_id)
         case StepUp() if not change.status.open and change.status in _ENDED:
             why = change.denial or change.problem or ""
@@ -447,6 +445,22 @@ def _cut(pending: Pending, change: Change) -> KeptCut | None:
             return _kept(pending, "cooldown", change.agent_id, status=doc)
         case _:
             return None
+
+
+def _narrowed(pending: Pending, agent: Agent) -> KeptCut | None:
+    if scopes := _taken(pending, agent):
+        return _kept(pending, "ungrant", agent.id, scopes=scopes)
+    told = (draft.detail for draft in pending.drafts)
+    if (ended := next((one for one in told if "undelegated" in one), None)) is None:
+        return None
+    to, taken = ended["delegate_to"], tuple(ended["undelegated"])
+    return _kept(pending, "undelegate", agent.id, ident=to, scopes=taken)
+
+
+def _holder(pending: Pending, token_id: TokenId) -> AgentId:
+    """Return whose token ended: with one, others of other agents may have."""
+    named = (d.agent_id for d in pending.drafts if d.detail.get("token_id") == token_id)
+    return next(named, None) or pending.agent_id or AgentId("")
 
 
 _ENDED: Final = frozenset(

@@ -11,8 +11,10 @@ from typing import Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.stepups import as_cancelled
+from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.disconnect import close_accounts
 from agentvault_tui.broker.usecases.policy_change import keep_policy, take_over_policy
+from agentvault_tui.broker.usecases.redeem import PARENT_ENDED
 from agentvault_tui.broker.usecases.request import digest_of
 from agentvault_tui.broker.usecases.revoke import change_scopes, panic, revoke_agent
 from agentvault_tui.broker.usecases.stepup import cancelled, cancelled_draft, deny
@@ -68,6 +70,9 @@ async def take_over(broker: Broker) -> None:
     await _take_over(broker, trusted(broker, loaded, found), last)
     if found:
         await _record_divergence(broker, found)
+    # What ended with the token it was exchanged for, before its own end was recorded.
+    orphans = broker.registry.end_tokens(broker.registry.orphans())
+    await broker.record_ended(orphans, SYSTEM, PARENT_ENDED)
     await _cancel_changed(broker)
     await take_over_policy(broker)
     await apply_kept(broker)
@@ -341,6 +346,17 @@ async def _end_token(broker: Broker, kept: KeptCut, by: Actor) -> None:
             why = "ended while the ledger could not write"
             draft = revoked_draft(token, by, why)
             await broker.record_cut(draft, changes=[DropToken(token.id)])
+            await broker.record_ended(broker.end_below([token]), by, why)
+
+
+async def _undelegate(broker: Broker, kept: KeptCut, by: Actor) -> None:
+    agent = broker.registry.agent(kept.agent)
+    taken = set(kept.scopes)
+    for event in await _events(broker, kept, "agent.scopes_changed"):
+        if event.detail.get("delegate_to") == kept.id:
+            taken -= set(event.detail.get("undelegated", ()))
+    left = agent.may_pass_on(AgentId(kept.id)) - taken
+    await change_delegates(broker, agent.id, kept.id, left, by)
 
 
 async def _end_stepup(broker: Broker, kept: KeptCut, by: Actor) -> None:
@@ -364,6 +380,7 @@ _APPLY: Final[dict[str, Callable[[Broker, KeptCut, Actor], Awaitable[None]]]] = 
     "panic": _stop_all,
     "revoke": _revoke,
     "ungrant": _ungrant,
+    "undelegate": _undelegate,
     "token": _end_token,
     "stepup": _end_stepup,
     "account": _close_account,

@@ -24,6 +24,7 @@ from agentvault_tui.broker.accounts import (
     ProviderForecast,
     ProviderTokens,
 )
+from agentvault_tui.broker.delegations import Delegations
 from agentvault_tui.broker.stepups import StepUps
 from agentvault_tui.clock import Clock, Deadline, as_set_now
 from agentvault_tui.errors import NotFoundError
@@ -167,6 +168,7 @@ class Registry:
         self.panic: Panic | None = None
         self.stepups = StepUps(clock)
         self.accounts = Accounts(self._is_active)
+        self.delegations = Delegations()
         self.leases = Leases(clock)
         self.provider_tokens = ProviderTokens(clock)
         self._agents: dict[AgentId, Agent] = {}
@@ -321,8 +323,11 @@ class Registry:
             self.put_agent(agent)
         for step in loaded.outbox:
             self.put_step(step)
+        wanted = {one.parent_id for one in loaded.tokens if one.parent_id}
+        parents = {one.id: one for one in loaded.tokens if one.id in wanted}
         for token in loaded.tokens:
-            self.put_token(token)
+            parent = parents.get(token.parent_id) if token.parent_id else None
+            self.put_token(token, parent)
         self.stepups.take_over(loaded.stepups, loaded.cooldowns)
 
     def sharing(self, account: Account) -> tuple[AgentId, ...]:
@@ -366,8 +371,10 @@ class Registry:
 
     # Tokens
 
-    def put_token(self, token: Token) -> None:
-        """Make *token* usable."""
+    def put_token(self, token: Token, parent: Token | None = None) -> None:
+        """Make *token* usable, for as long as the *parent* it was exchanged for."""
+        if parent is not None:
+            self.delegations.add(token, parent)
         self._tokens[token.sha256] = token
         if (held := self._held.get(token.agent_id)) is None:
             held = self._held[token.agent_id] = HeldTokens()
@@ -378,9 +385,17 @@ class Registry:
     def token(self, sha256: str) -> Token | None:
         """Return the live token with that hash: not expired, its agent served."""
         token = self._tokens.get(sha256)
-        if token is None or not self._lives(token):
-            return None
-        return token if self.serves(token.agent_id) and self.admits(token) else None
+        while token is not None and self._lives(token):
+            if not (self.serves(token.agent_id) and self.admits(token)):
+                return None
+            if token.parent_id is None:
+                return self._tokens.get(sha256)
+            token = self.delegations.parent(token)
+        return None
+
+    def lives(self, token: Token) -> bool:
+        """Tell whether *token* and all that it was exchanged for still live."""
+        return self._lives(token)
 
     def owner_of_ended(self, sha256: str) -> AgentId | None:
         """Return whose a token was that ended lately, other than by its time."""
@@ -390,6 +405,19 @@ class Registry:
     def token_hashes(self) -> list[str]:
         """Return the hashes of all tokens there are."""
         return list(self._tokens)
+
+    def end_tokens(self, tokens: Iterable[Token]) -> list[Token]:
+        """Forget *tokens*; return those that were there."""
+        return [token for token in tokens if self.drop_token(token)]
+
+    def orphans(self) -> list[Token]:
+        """Return held tokens that were exchanged for one that does not live."""
+        return [
+            token
+            for held in self._held.values()
+            for token in held.unordered()
+            if token.parent_id is not None and not self._lives(token)
+        ]
 
     def drop_token(self, token: Token) -> bool:
         """Forget *token*; tell whether it was there. One caller gets True."""
@@ -537,6 +565,10 @@ class Registry:
         held = self._held.get(token.agent_id)
         if held is None or token not in held:
             return False
+        if token.parent_id is not None:
+            parent = self.delegations.parent(token)
+            if parent is None or not self._lives(parent):
+                return False
         if self._ending and any(
             not scopes.isdisjoint(token.scope.split())
             for scopes in self._ending.get(token.agent_id, ())
@@ -559,5 +591,7 @@ class Registry:
         """Take *token* out of the indexes, unless another stands there by now."""
         if self._tokens.get(token.sha256) is token:
             del self._tokens[token.sha256]
+        if token.parent_id is not None:
+            self.delegations.remove(token)
         if token.stepup_id and self._elevated.get(token.stepup_id) is token:
             del self._elevated[token.stepup_id]

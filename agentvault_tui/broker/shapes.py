@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from itertools import islice
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from msgspec import UNSET
 from msgspec.structs import asdict
@@ -32,6 +33,10 @@ from agentvault_tui.operator_api import history, shapes
 
 TOKENS_SHOWN: Final = 100
 """Tokens of an agent that are listed, the soonest to expire."""
+
+_NONE: Final[Counter[AgentId]] = Counter()
+TREE_SHOWN: Final = 1000
+"""Tokens of delegation trees that are listed."""
 
 T = TypeVar("T", bound=shapes.WireShape)
 
@@ -85,8 +90,66 @@ def agent_info(
         connections=tuple(account_info(account, registry) for account in accounts),
         outside_until=_moment(registry.leases.outside_until(agent.id)),
         shared_with=_refs(registry.shared_with(agent.id) if accounts else (), registry),
+        **_delegations(agent, registry),
         client_secret=UNSET if client_secret is None else client_secret,
     )
+
+
+def _delegations(agent: Agent, registry: Registry) -> dict[str, Any]:
+    """Return whom *agent* may pass tokens on to, and who passed it some."""
+    known = registry.delegations
+    to, by = known.given.get(agent.id, _NONE), known.got.get(agent.id, _NONE)
+    allowed = {one.agent_id: one.scopes for one in agent.delegates}
+    if not (to or by or allowed):
+        return {}
+
+    def info(other: AgentId, live: int) -> shapes.DelegateInfo:
+        name, scopes = registry.agent(other).name, allowed.get(other, ())
+        return shapes.DelegateInfo(id=other, name=name, scopes=scopes, live=live)
+
+    return {
+        "delegates": tuple(info(one, to[one]) for one in sorted({*allowed, *to})),
+        "delegated_by": tuple(
+            shapes.DelegateInfo(id=one, name=registry.agent(one).name, live=by[one])
+            for one in sorted(by)
+        ),
+        "delegated_below": known.under[agent.id],
+    }
+
+
+def delegation_tree(registry: Registry, agent_id: str | None) -> shapes.DelegationTree:
+    """Return the trees of tokens that were passed on, each parent first.
+
+    Args:
+        registry: what is known.
+        agent_id: only trees that hold a token of this agent; None for all.
+    """
+    known, ends = registry.delegations, registry.ends()
+    rows: list[shapes.TreeToken] = []
+    total = 0
+    for root in known.roots():
+        tree = [root, *known.below([root])]
+        if agent_id is not None and all(one.agent_id != agent_id for one in tree):
+            continue
+        total += len(tree)
+        waiting = [root]
+        while waiting and len(rows) < TREE_SHOWN:
+            token = waiting.pop()
+            waiting += reversed(known.children(token))
+            holder = registry.agent(token.agent_id)
+            rows.append(
+                shapes.TreeToken(
+                    id=token.id,
+                    parent_id=token.parent_id,
+                    depth=len(token.chain),
+                    agent=shapes.AgentRef(id=holder.id, name=holder.name),
+                    scope=token.scope,
+                    resource=token.resource,
+                    expires_at=iso(ends(token.expires)),
+                    below=len(known.below([token])),
+                )
+            )
+    return shapes.DelegationTree(tokens=tuple(rows), total=total)
 
 
 def past_agent_info(

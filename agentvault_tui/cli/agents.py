@@ -34,10 +34,12 @@ from agentvault_tui.operator_api.history import (
 )
 from agentvault_tui.operator_api.requests import (
     AgentRequest,
+    DelegatesRequest,
     RestoreRequest,
     RevokeRequest,
     ScopesRequest,
     StepUpQuery,
+    TreeQuery,
 )
 from agentvault_tui.operator_api.shapes import (
     OUTCOMES,
@@ -45,6 +47,7 @@ from agentvault_tui.operator_api.shapes import (
     ScopeInfo,
     StepUpInfo,
 )
+from agentvault_tui.text import visible
 
 _BESIDE: Final = 24
 """Cells beside the bars of a day: the word, and the largest number."""
@@ -227,6 +230,9 @@ def revoke_agent(
         f"{plural(answer.tokens_revoked, 'token')} and "
         f"{plural(answer.stepups_cancelled, 'step-up')} ended"
     )
+    if answer.agent and answer.delegated_revoked:
+        passed = plural(answer.delegated_revoked, "token")
+        out.line(f"{passed} of other agents ended that were passed on from those")
     if answer.calls_cut:
         out.line(
             f"{plural(answer.calls_cut, 'call')} cut in flight, of which the service "
@@ -329,6 +335,72 @@ def set_served(
         out.fields(
             [("agent", out.cell(changed.name, "strong", 60)), *_serving(changed)]
         )
+
+
+@agents.command(
+    "delegates",
+    example="agentvault agents delegates planner-agent --to search-agent"
+    " --scope read:calendar",
+)
+@click.argument("ref", metavar="ID")
+@click.option("--to", "other", required=True, help="The agent it may pass tokens to.")
+@click.option("--scope", "scopes", multiple=True, help="A scope of them; repeat it.")
+@click.option("--remove", is_flag=True, help="Nothing any more; what came of it ends.")
+@pass_session
+def set_delegates(
+    session: CliSession, ref: str, other: str, scopes: tuple[str, ...], remove: bool
+) -> None:
+    """Say which scopes an agent may pass on to another, in place of those it could.
+
+    An agent passes on less than it has by a token exchange (RFC 8693).
+    """
+    if remove == bool(scopes):
+        raise UsageError("say which scopes with --scope, or --remove, and not both")
+    client, out = session.client, session.out
+    agent, to = find_agent(client, ref), find_agent(client, other)
+    asked = DelegatesRequest(agent_id=agent.id, to=to.id, scopes=_split(scopes))
+    changed = client.call(calls.DELEGATES, asked)
+    if out.print_json(changed):
+        return
+    told = next((one.scopes for one in changed.delegates if one.id == to.id), ())
+    out.line(
+        *_name_and_id(out, changed),
+        " may pass on to ",
+        *_name_and_id(out, to),
+        ": ",
+        out.cell(" ".join(told) or "nothing", limit=2000),
+    )
+    if changed.delegated_revoked:
+        out.line(f"{plural(changed.delegated_revoked, 'token')} ended that came of it")
+
+
+@agents.command("tree", example="agentvault agents tree planner-agent")
+@click.argument("ref", metavar="ID", required=False)
+@pass_session
+def show_tree(session: CliSession, ref: str | None) -> None:
+    """Show the live tokens that agents passed on, and what would end with each."""
+    client, out = session.client, session.out
+    query = TreeQuery(agent=find_agent(client, ref).id if ref else None)
+    tree = client.call(calls.TREE, query)
+    if out.print_json(tree):
+        return
+    if not tree.tokens:
+        out.line("no agent holds a token that was passed on")
+        return
+    rows = [
+        [
+            out.cell("  " * one.depth + visible(one.agent.name, 40), "strong", 60),
+            one.id,
+            one.below,
+            one.expires_at,
+            one.resource,
+            one.scope,
+        ]
+        for one in tree.tokens
+    ]
+    out.table(("AGENT", "TOKEN", "BELOW", "EXPIRES", "RESOURCE", "SCOPES"), rows)
+    if more := tree.total - len(tree.tokens):
+        out.note(f"{plural(more, 'more token')}: name an agent to see its trees alone")
 
 
 def _change_scopes(session: CliSession, ref: str, **change: tuple[str, ...]) -> None:

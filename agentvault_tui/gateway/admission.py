@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn
 from agentvault_tui.broker.answers import Denied, Escalated
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.floods import SPAN
-from agentvault_tui.broker.usecases.decide import foresee
+from agentvault_tui.broker.usecases.policy_change import action_of
 from agentvault_tui.broker.usecases.redeem import refusal_of, spend_token
 from agentvault_tui.broker.usecases.request import (
     POLL_INTERVAL,
@@ -43,10 +43,13 @@ from agentvault_tui.model import (
     Outcome,
     StepUp,
     StepUpStatus,
+    Token,
     TokenKind,
     new_id,
     sha256_hex,
 )
+from agentvault_tui.policy.subset import wider_parameter
+from agentvault_tui.text import visible
 from agentvault_tui.web.exchange import ClientGoneError
 
 WAIT: Final = 25.0
@@ -116,7 +119,7 @@ class Admission:
                 text = f"refused too often: send no request for {SPAN} s"
                 raise CallRefusedError(429, "slow_down", "slow_down", text, retry)
             registry.seen(agent.id)
-            return Caller(agent, token, source)
+            return Caller(token.principal(agent), token, source)
         owner = registry.owner_of_ended(hashed)
         if owner is not None and (why := refused(broker, registry.agent(owner))):
             if not broker.floods.limited(owner):
@@ -181,6 +184,7 @@ class Admission:
         broker, (agent, token, source) = self._broker, call.caller
         call.started_at, call.began = broker.clock.now(), broker.clock.boot()
         request = self._request(agent, call.action, call.detail, source)
+        request = request._replace(depth=len(token.chain))
         epoch = broker.registry.epoch(agent.id)
         if why := refused(broker, agent):
             raise await self._calls.denied(request, unauthorized(*why))
@@ -190,6 +194,10 @@ class Admission:
         ):
             text = "this token was issued for another resource"
             raise await self._calls.denied(request, unauthorized("invalid_token", text))
+        if token.chain and (beyond := self._beyond(token, call.action)):
+            text = f"The {beyond} is not within the token that was passed on."
+            refusal = CallRefusedError(403, "access_denied", "wider_than_parent", text)
+            raise await self._calls.denied(request, refusal)
         verdict = request.foresee(broker)
         if verdict.outcome is Outcome.DENIED:
             denied = await deny(
@@ -208,14 +216,23 @@ class Admission:
             return await self._held(call, permit)
         return permit._replace(spends=token if token.single_use else None)
 
+    def _beyond(self, token: Token, action: Action) -> str | None:
+        """Name what of *action* is not within a token that was passed on, if any is."""
+        whole = action_of(self._broker, token)
+        limit, resource = whole.resource, action.resource or ""
+        if limit is not None and not is_below(resource, limit):
+            return "resource"
+        limited = whole.parameters and whole.action == action.action
+        name = wider_parameter(whole, action) if limited else None
+        return f"parameter {visible(name, 60)}" if name else None
+
     def is_asked(self, caller: Caller, scope: str) -> bool:
         """Tell whether a standard token must carry *scope* for a call under it.
 
         Not one that is granted and that policy would not issue as such a token.
         """
         action = Action((scope,), scope)
-        plain = foresee(self._broker, caller.agent, action, caller.source)
-        return plain.outcome is Outcome.ALLOWED
+        return caller.foresee(self._broker, action).outcome is Outcome.ALLOWED
 
     def _request(
         self,
@@ -304,7 +321,7 @@ class Admission:
         agent, verdict = call.caller.agent, permit.verdict
         epoch = broker.registry.epoch(agent.id)
         if found.status is StepUpStatus.APPROVED:
-            agent = broker.registry.agent(agent.id)
+            agent = call.caller.token.principal(broker.registry.agent(agent.id))
             verdict = permit.request._replace(agent=agent).foresee(broker)
             if verdict.outcome is Outcome.DENIED:
                 denied = await deny(

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -43,6 +43,7 @@ from agentvault_tui.model import (
     Outcome,
     StepUpId,
     Token,
+    TokenId,
     Verdict,
     new_id,
 )
@@ -62,12 +63,17 @@ _TOLD_ENDED: Final = 200
 
 
 class Caller(NamedTuple):
-    """Who shows which live token."""
+    """Who shows which live token; see `Token.principal`."""
 
     agent: Agent
     token: Token
     source: str | None = None
     """The address they ask from, if that is known."""
+
+    def foresee(self, broker: Broker, action: Action) -> Verdict:
+        """Say how *action* would be answered now; see `decide.foresee`."""
+        depth = len(self.token.chain)
+        return foresee(broker, self.agent, action, self.source, depth=depth)
 
 
 @dataclass(eq=False, slots=True)
@@ -154,6 +160,10 @@ class Call:
             decision_id=self.decision_id,
             stepup_id=self.stepup_id,
         )
+
+
+def _ended() -> CallRefusedError:
+    return unauthorized(_GONE, "The token that this was passed on from has ended.")
 
 
 class Permit(NamedTuple):
@@ -317,6 +327,9 @@ class Calls:
         call.started_at, call.began = broker.clock.now(), broker.clock.boot()
         if why := refused(broker, agent):
             raise unauthorized(*why)
+        if call.caller.token.chain:
+            text = "A token that was passed on opens no tunnel: no scope stands for it."
+            raise unauthorized("passed_on", text)
         call.decision_id = decision_id = DecisionId(new_id("dec"))
         draft = Draft(
             EventType.GATEWAY_ATTEMPT,
@@ -356,16 +369,19 @@ class Calls:
         """Return why a decision does not hold any more, if it does not."""
         broker, agent = self._broker, call.caller.agent
         registry = broker.registry
+        token = call.caller.token
+        if token.chain and not registry.lives(token):
+            return _ended()
+        principal = token.principal(registry.agent(agent.id))
         if registry.epoch(agent.id) != permit.epoch:
             if why := refused(broker, agent):
                 return unauthorized(*why)
-            if call.action.action not in registry.agent(agent.id).scopes:
+            if call.action.action not in principal.scopes:
                 return scope_taken()
         if not call.in_force():
             return CallRefusedError(403, "access_denied", "service_changed", MOVED)
         if permit.verdict.policy_version != broker.policy.version:
-            agent = registry.agent(agent.id)
-            now = foresee(broker, agent, call.action, call.caller.source)
+            now = call.caller._replace(agent=principal).foresee(broker, call.action)
             if now.outcome.strictness > permit.verdict.outcome.strictness:
                 return CallRefusedError(403, "access_denied", "policy_changed", ANEW)
         return None
@@ -380,7 +396,15 @@ class Calls:
         agent = call.caller.agent
         if why := refused(self._broker, agent):
             raise unauthorized(*why)
-        if call.action.action not in self._broker.registry.agent(agent.id).scopes:
+        token = call.caller.token
+        if (
+            token.chain
+            and not token.single_use
+            and not self._broker.registry.lives(token)
+        ):
+            raise _ended()
+        principal = token.principal(self._broker.registry.agent(agent.id))
+        if call.action.action not in principal.scopes:
             raise scope_taken()
 
     def end(self, call: Call, ended: str) -> None:
@@ -444,12 +468,21 @@ class Calls:
             refusal = unauthorized("agent_revoked", text)
         cut = sent = 0
         for call in list(self._open.values()):
+            token = call.caller.token
             if (
-                agent_id in {None, call.caller.agent.id}
+                agent_id in {None, call.caller.agent.id, *token.chain}
                 and (scopes is None or call.action.action in scopes)
                 and call.state != "held"
                 and self._cut(call, refusal)
             ):
+                cut, sent = cut + 1, sent + call.sent
+        return CallsCut(cut, sent)
+
+    def cut_tokens(self, tokens: Collection[TokenId]) -> CallsCut:
+        """Cut calls in flight made with one of *tokens*; see `DataPlane.cut_tokens`."""
+        cut = sent = 0
+        for call in list(self._open.values()):
+            if call.caller.token.id in tokens and self._cut(call, _ended()):
                 cut, sent = cut + 1, sent + call.sent
         return CallsCut(cut, sent)
 

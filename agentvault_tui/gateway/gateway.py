@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 from starlette.routing import Route
@@ -28,7 +28,7 @@ from agentvault_tui.gateway.services import Service, ServiceHealth, Services
 from agentvault_tui.gateway.tools import ToolMaps
 from agentvault_tui.gateway.upstream import Upstream
 from agentvault_tui.ledger import Meta
-from agentvault_tui.model import AgentId, Draft, EventType
+from agentvault_tui.model import AgentId, Draft, EventType, TokenId
 from agentvault_tui.operator_api.shapes import WireShape
 from agentvault_tui.web import Listener, Server
 from agentvault_tui.web.guard import StreamingApp
@@ -170,6 +170,10 @@ class Gateway:
                 if key[1] is not None and agent_id in {None, key[1]}:
                     self._upstreams.pop(key).retire()
         return cut
+
+    def cut_tokens(self, tokens: Collection[TokenId]) -> CallsCut:
+        """Cut calls in flight made with one of *tokens*."""
+        return self.calls.cut_tokens(tokens)
 
     async def aclose(self) -> None:
         """End what is in flight, and every connection to a service."""

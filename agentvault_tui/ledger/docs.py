@@ -92,6 +92,8 @@ class _TokenDocument(msgspec.Struct, array_like=True):
     decision_id: DecisionId | None = None
     single_use: bool = False
     source: str | None = None
+    parent_id: TokenId | None = None
+    chain: tuple[AgentId, ...] = ()
 
 
 _TOKEN: Final = msgspec.json.Decoder(_TokenDocument)
@@ -102,12 +104,11 @@ def write_token(token: Token) -> str:
     head = to_json(
         [token.sha256, token.scope, token.kind, token.issued_at, *token.expires]
     )
-    tail = to_json(
-        [
-            *(token.resource, token.stepup_id, token.decision_id),
-            *(token.single_use, token.source),
-        ]
-    )
+    last = [
+        *(token.resource, token.stepup_id, token.decision_id),
+        *(token.single_use, token.source),
+    ]
+    tail = to_json([*last, token.parent_id, token.chain] if token.chain else last)
     return f"{head[:-1]},{token.authorization_details or 'null'},{tail[1:]}"
 
 
@@ -136,6 +137,8 @@ def read_token(token_id: str, agent_id: str, doc: str) -> Token:
         told.single_use,
         told.decision_id,
         None if told.source is None else intern(told.source),
+        told.parent_id,
+        told.chain,
     )
 
 

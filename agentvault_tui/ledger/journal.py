@@ -59,8 +59,8 @@ class KeptCut:
     """One cut, with what it takes to apply and record it after a restart."""
 
     kind: str
-    """``revoke``, ``panic``, ``ungrant``, ``token``, ``stepup``, ``account`` or
-    ``cooldown``."""
+    """``revoke``, ``panic``, ``ungrant``, ``undelegate``, ``token``, ``stepup``,
+    ``account`` or ``cooldown``."""
     at: str
     """When it took effect."""
     by: tuple[str, str, str]
@@ -69,7 +69,8 @@ class KeptCut:
     """The ledger's head when it took effect; its event comes later."""
     agent: str = ""
     id: str = ""
-    """Of the token, step-up or account; the connection's name comes after a space."""
+    """Of the token, step-up or account; the connection's name comes after a space. Of
+    the other agent, where it may be passed no more."""
     scopes: tuple[str, ...] = ()
     """Those taken away."""
     status: str = ""

@@ -1,7 +1,13 @@
 """The data types that all rooms share: frozen, without I/O, standard library only."""
 
 from agentvault_tui.model.account import Account, IssuedProviderToken, Lease
-from agentvault_tui.model.agent import Agent, AgentCounts, AgentStatus, Credential
+from agentvault_tui.model.agent import (
+    Agent,
+    AgentCounts,
+    AgentStatus,
+    Credential,
+    Delegate,
+)
 from agentvault_tui.model.decision import (
     DETAIL_TYPE,
     Action,
@@ -53,6 +59,7 @@ __all__ = [
     "AgentStatus",
     "Credential",
     "DecisionId",
+    "Delegate",
     "DeviceCode",
     "Draft",
     "Event",

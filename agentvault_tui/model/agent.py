@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 from agentvault_tui.model.ids import AgentId
 
@@ -35,6 +36,14 @@ class AgentCounts:
     escalated: int = 0
 
 
+class Delegate(NamedTuple):
+    """Another agent that tokens may be passed on to, and with which scopes."""
+
+    agent_id: AgentId
+    scopes: tuple[str, ...]
+    """Sorted."""
+
+
 @dataclass(frozen=True, slots=True)
 class Agent:
     """A registered client of the broker; every text in it is untrusted."""
@@ -56,6 +65,12 @@ class Agent:
     """A resource server's resources: likewise, these and what is below them."""
     credential: Credential = Credential()
     revoked_at: datetime | None = None
+    delegates: tuple[Delegate, ...] = ()
+
+    def may_pass_on(self, to: AgentId) -> frozenset[str]:
+        """Return the scopes of tokens that it may pass on to another agent."""
+        found = (one.scopes for one in self.delegates if one.agent_id == to)
+        return frozenset(next(found, ()))
 
     def revoked(self, when: datetime) -> Agent:
         """Return it revoked since *when*, or since it was."""

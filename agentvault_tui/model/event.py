@@ -33,6 +33,8 @@ class EventType(StrEnum):
     """How an attempt ended; ``unknown`` where the process ended before it."""
     GATEWAY_TUNNEL = "gateway.tunnel"
     """How a tunnel to a host that is no service ended: its attempt's result."""
+    TOKEN_DELEGATED = "token.delegated"  # noqa: S105 - same
+    """An agent exchanged its token for one of another agent's (RFC 8693)."""
     TOKEN_DELIVERED = "token.delivered"  # noqa: S105 - same
     """An approved token's secret was made and given to the agent that asked."""
     TOKEN_REDEEMED = "token.redeemed"  # noqa: S105 - same

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
 from agentvault_tui.clock import Deadline
+from agentvault_tui.model.agent import Agent
 from agentvault_tui.model.ids import AgentId, DecisionId, StepUpId, TokenId
 
 
@@ -43,3 +45,21 @@ class Token(NamedTuple):
     """The decision that issued it, and that every event about it names."""
     source: str | None = None
     """The address it was asked for from, if that is known."""
+    parent_id: TokenId | None = None
+    """The token it was exchanged for, when another agent passed it on (RFC 8693)."""
+    chain: tuple[AgentId, ...] = ()
+    """Who passed it on, the first agent first; empty for one that was asked for."""
+
+    @property
+    def subject(self) -> AgentId:
+        """Return whose authority it is: the first agent's (RFC 8693 section 4.1)."""
+        return self.chain[0] if self.chain else self.agent_id
+
+    def principal(self, holder: Agent) -> Agent:
+        """Return *holder* as policy decides about what it does with this token.
+
+        Of a token that was passed on the scopes count, and no grant of its holder's.
+        """
+        if not self.chain:
+            return holder
+        return replace(holder, scopes=tuple(sorted(self.scope.split())))

@@ -57,6 +57,10 @@ AGENT: Final = _get(f"{_AGENTS}/{{id}}", shapes.AgentInfo)
 ACTIVITY: Final = _get(f"{_AGENTS}/{{id}}/activity", history.ActivityInfo)
 REGISTER: Final = _post(_AGENTS, asks.AgentRequest, shapes.NewAgentInfo, 201)
 SCOPES: Final = _post(f"{_AGENTS}/scopes", asks.ScopesRequest, shapes.ScopesAnswer)
+DELEGATES: Final = _post(
+    f"{_AGENTS}/delegates", asks.DelegatesRequest, shapes.ScopesAnswer
+)
+TREE: Final = _get("/api/delegations", shapes.DelegationTree, asks.TreeQuery)
 REVOKE: Final = _post(f"{_AGENTS}/revoke", asks.RevokeRequest, shapes.RevokeAnswer)
 TOKEN: Final = _post(f"{_AGENTS}/token", access.IssueRequest, access.IssuedTokenInfo)
 RESTORE: Final = _post(f"{_AGENTS}/restore", asks.RestoreRequest, shapes.RestoreAnswer)

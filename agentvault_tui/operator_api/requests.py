@@ -67,6 +67,22 @@ class ScopesRequest(WireRequest, kw_only=True):
     """Likewise; whichever of the two is absent stays as it is."""
 
 
+class DelegatesRequest(WireRequest, kw_only=True):
+    """Say which scopes an agent may pass on to another, in place of those it could."""
+
+    agent_id: Word
+    to: Word
+    """The other agent's id."""
+    scopes: tuple[str, ...] = ()
+    """None: nothing, and what came of it ends."""
+
+
+class TreeQuery(WireShape, kw_only=True):
+    """Whose delegation trees: those that hold a token of the agent; all without one."""
+
+    agent: str | None = None
+
+
 class RestoreRequest(WireRequest, kw_only=True):
     """Serve one agent again, or lift the panic."""
 

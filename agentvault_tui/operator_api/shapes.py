@@ -73,6 +73,15 @@ class StepInfo(WireShape, kw_only=True, gc=False):
     next_at: Moment | None = None
 
 
+class DelegateInfo(AgentRef, kw_only=True):
+    """Another agent of a delegation."""
+
+    scopes: tuple[str, ...] = ()
+    """What may be passed on to it."""
+    live: int = 0
+    """Live tokens that were."""
+
+
 class ProviderOutlook(WireShape, kw_only=True):
     """What a revocation would do to an account at its provider."""
 
@@ -158,6 +167,13 @@ class AgentInfo(PastAgentInfo, kw_only=True):
     """Until when a provider's token that was handed out can still be used."""
     shared_with: tuple[AgentRef, ...] = ()
     """Served agents that use one of its accounts as well."""
+    delegates: tuple[DelegateInfo, ...] = ()
+    """Whom it may pass tokens on to, or has."""
+    delegated_by: tuple[DelegateInfo, ...] = ()
+    """Who passed tokens on to it that live."""
+    delegated_below: int = 0
+    """Live tokens that were exchanged for its own, directly or further: a revocation
+    ends them too."""
 
 
 class ScopesAnswer(AgentInfo, kw_only=True):
@@ -166,6 +182,8 @@ class ScopesAnswer(AgentInfo, kw_only=True):
     calls_cut: int = 0
     calls_sent: int = 0
     """Of the calls cut, those whose request had reached the service whole."""
+    delegated_revoked: int = 0
+    """Tokens that ended because they were exchanged for what was taken away."""
 
 
 class NewAgentInfo(AgentInfo, kw_only=True):
@@ -173,6 +191,31 @@ class NewAgentInfo(AgentInfo, kw_only=True):
 
     client_secret: str | UnsetType = UNSET
     """Shown once; absent for an agent with a key."""
+
+
+class TreeToken(WireShape, kw_only=True):
+    """A live token of a delegation tree."""
+
+    id: str
+    parent_id: str | None
+    """The token it was exchanged for; null for the root."""
+    depth: int
+    """How often it was passed on."""
+    agent: AgentRef
+    scope: str
+    resource: str | None
+    expires_at: Moment
+    below: int
+    """Live tokens that end with it."""
+
+
+class DelegationTree(WireShape, kw_only=True):
+    """Live tokens that were passed on, with those they came from."""
+
+    tokens: tuple[TreeToken, ...]
+    """Each before those exchanged for it; at most a thousand."""
+    total: int
+    """How many there are."""
 
 
 class AgentPage(WireShape, kw_only=True):
@@ -194,6 +237,9 @@ class RevokeAnswer(WireShape, kw_only=True):
     """How many were cut off, when all were meant; else absent."""
     tokens_revoked: int = 0
     stepups_cancelled: int = 0
+    delegated_revoked: int = 0
+    """Tokens that were passed on and ended with those they were exchanged for; where
+    all were meant, they are among `tokens_revoked`."""
     calls_cut: int = 0
     calls_sent: int = 0
     """Of the calls cut, those whose request had reached the service whole."""

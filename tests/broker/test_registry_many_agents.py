@@ -264,7 +264,7 @@ async def test_scopes_are_taken_from_an_agent_with_very_many_tokens_in_parts(
         change_scopes(bench.broker, agent.id, NONE, scopes, OPERATOR)
     )
     turning = asyncio.create_task(others())
-    after, _ = await cutting
+    after, *_ = await cutting
     assert after.scopes == ("read:email",)
     with pytest.raises(asyncio.CancelledError):
         await turning
@@ -286,7 +286,7 @@ async def test_tokens_of_a_scope_that_was_taken_away_stay_ended(bench: Bench) ->
     kept = await request_token(bench.broker, agent, reads, resource=None, details=None)
     scopes = frozenset(CALENDAR.scopes)
     await change_scopes(bench.broker, agent.id, NONE, scopes, OPERATOR)
-    agent, _ = await change_scopes(bench.broker, agent.id, scopes, NONE, OPERATOR)
+    agent, *_ = await change_scopes(bench.broker, agent.id, scopes, NONE, OPERATOR)
     late = (await issue(bench, agent)).token
     live = {kept.token.id, late.id}  # type: ignore[union-attr]
     assert {token.id for token in bench.broker.registry.tokens_of(agent.id)} == live

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from agentvault_tui.broker.agents_api.replies import OAuthError, malformed
+from agentvault_tui.broker.agents_api.replies import TYPE_ACCESS, OAuthError, malformed
 from agentvault_tui.broker.audience import mcp_server_of
-from agentvault_tui.model import DETAIL_TYPE, Action
+from agentvault_tui.model import DETAIL_TYPE, Action, Token
 from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.policy.resources import canonical_resource
 from agentvault_tui.settings import CONNECTION
@@ -32,6 +34,74 @@ def read_connection(form: dict[str, object]) -> str:
     if not CONNECTION.fullmatch(connection):
         raise malformed("connection is not the name of one")
     return connection
+
+
+class ParsedExchange(NamedTuple):
+    """A token exchange between agents, before anything of it is looked up."""
+
+    subject_token: str
+    audience: str
+    """The other agent's ``client_id``."""
+
+
+def read_exchange(form: dict[str, object]) -> ParsedExchange:
+    """Read whose token is exchanged for whose (RFC 8693 section 2.1).
+
+    Raises:
+        OAuthError: it is no exchange of an access token for one of another agent.
+    """
+    if text_of(form, "subject_token_type") != TYPE_ACCESS:
+        raise malformed(f"subject_token_type must be {TYPE_ACCESS}")
+    if text_of(form, "requested_token_type") not in {None, "", TYPE_ACCESS}:
+        raise malformed(f"requested_token_type may be {TYPE_ACCESS} alone")
+    if form.keys() & {"actor_token", "actor_token_type"}:
+        raise malformed("send no actor_token: the client that asks is the actor")
+    subject_token = text_of(form, "subject_token")
+    if not subject_token:
+        raise malformed("subject_token is missing")
+    audience = text_of(form, "audience")
+    if not audience:
+        raise malformed("audience is missing: the other agent's client_id")
+    return ParsedExchange(subject_token, audience)
+
+
+def read_narrowed(
+    form: dict[str, object],
+    parent: Token,
+    whole: Action,
+    catalogue: Catalogue,
+    issuer: str,
+) -> ParsedRequest:
+    """Read what a token is exchanged for; what is left out is the *parent*'s.
+
+    Args:
+        form: the request.
+        parent: the subject token.
+        whole: the action that *parent* is good for.
+        catalogue: the scopes there are.
+        issuer: the URL that agents reach the broker at.
+
+    Returns:
+        the request, to be compared with *whole*.
+
+    Raises:
+        OAuthError: it makes no sense.
+    """
+    said = {name: value for name, value in form.items() if value != ""}
+    left_out: dict[str, object] = {"scope": parent.scope}
+    if parent.authorization_details is not None:
+        details: list[dict[str, object]] = json.loads(parent.authorization_details)
+        if "resource" in said:
+            for one in details:
+                one.pop("resource", None)
+        left_out["authorization_details"] = details
+    asked = read_request(left_out | said, catalogue, issuer)
+    action = asked.action
+    if action.resource is None:
+        action = replace(action, resource=whole.resource)
+    if whole.named and whole.action in action.scopes and not action.named:
+        action = replace(action, action=whole.action, named=True)
+    return asked._replace(action=action, resource=asked.resource or parent.resource)
 
 
 _MEMBERS: Final = frozenset({"type", "action", "resource", "parameters", "reason"})

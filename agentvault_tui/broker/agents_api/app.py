@@ -9,6 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from agentvault_tui.broker.agents_api.action import (
     read_connection,
+    read_exchange,
+    read_narrowed,
     read_request,
     text_of,
 )
@@ -49,8 +51,10 @@ from agentvault_tui.broker.answers import (
 from agentvault_tui.broker.audience import mcp_server_of
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.floods import SPAN
+from agentvault_tui.broker.usecases.delegate import cut_off, pass_on
 from agentvault_tui.broker.usecases.evaluate import evaluate
 from agentvault_tui.broker.usecases.exchange import exchange
+from agentvault_tui.broker.usecases.policy_change import action_of
 from agentvault_tui.broker.usecases.redeem import introspect, poll, revoke_token
 from agentvault_tui.broker.usecases.request import request_token, start_backchannel
 from agentvault_tui.errors import LedgerBusyError, LedgerError, LedgerUnwritableError
@@ -64,6 +68,8 @@ from agentvault_tui.web.reply import App, Receive, Reply, Scope, Send, json_repl
 
 CLIENT_CREDENTIALS: Final = "client_credentials"
 CIBA: Final = "urn:openid:params:grant-type:ciba"
+EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
+"""RFC 8693 section 2.1."""
 AUTHORIZE: Final = "/authorize"
 TOKEN: Final = "/oauth/token"  # noqa: S105 - a path
 INTROSPECT: Final = "/oauth/introspect"
@@ -93,6 +99,7 @@ def metadata(issuer: str, catalogue: Catalogue, *, vault: bool) -> dict[str, obj
         "grant_types_supported": [
             CLIENT_CREDENTIALS,
             CIBA,
+            EXCHANGE,
             *([VAULT_GRANT] if vault else ()),
         ],
         "response_types_supported": [NO_RESPONSE],
@@ -275,10 +282,48 @@ class AgentsApi:
             connection = read_connection(form)
             provided = await exchange(self._broker, agent, connection, source)
             return exchange_reply(self._counted(agent, provided))
+        if grant == EXCHANGE:
+            answer = await self._pass_on(agent, form, source)
+            return token_reply(self._counted(agent, answer))
         if grant is None:
             raise malformed("grant_type is missing")
-        text = f"grant_type may be {CLIENT_CREDENTIALS}, {CIBA} or {VAULT_GRANT}"
+        known = f"{CLIENT_CREDENTIALS}, {CIBA}, {EXCHANGE} or {VAULT_GRANT}"
+        text = f"grant_type may be {known}"
         raise OAuthError(400, "unsupported_grant_type", text)
+
+    async def _pass_on(
+        self, agent: Agent, form: Form, source: str | None
+    ) -> Granted | Denied:
+        """Exchange a token of the client's own for one of another agent (RFC 8693).
+
+        Raises:
+            OAuthError: the subject token is no live standard one of the client's
+                (section 2.2.2), there is no such agent, or the request makes no sense.
+        """
+        broker, wanted = self._broker, read_exchange(form)
+        if denied := await cut_off(broker, agent):
+            return denied
+        parent = broker.registry.token(sha256_hex(wanted.subject_token))
+        if parent is None or parent.agent_id != agent.id:
+            raise malformed("subject_token is no live token of this client")
+        if parent.kind is TokenKind.ELEVATED:
+            raise malformed("a token that a person approved is never passed on")
+        other = broker.registry.agent_by_client_id(wanted.audience)
+        if other is None or not broker.registry.serves(other.id):
+            text = "audience is no agent that is served: give its client_id"
+            raise OAuthError(400, "invalid_target", text)
+        catalogue, whole = broker.policy.catalogue, action_of(broker, parent)
+        asked = read_narrowed(form, parent, whole, catalogue, self._issuer)
+        return await pass_on(
+            broker,
+            agent,
+            parent,
+            other,
+            asked.action,
+            resource=asked.resource,
+            details=asked.details,
+            source=source,
+        )
 
     async def _backchannel(self, agent: Agent, form: Form, source: str | None) -> Reply:
         catalogue = self._broker.policy.catalogue
@@ -324,6 +369,9 @@ class AgentsApi:
             raise _bad_token("the token is unknown, over, used up or revoked")
         if token.single_use or token.kind is TokenKind.ELEVATED:
             raise _bad_token("the token is good for one action, not for this")
+        if token.chain:
+            # Whoever passed it on has it too, and must not ask as its holder.
+            raise _bad_token("the token was passed on, and says not who asks")
         if mcp_server_of(token.resource, self._issuer):
             raise _bad_token("the token is for an MCP server, and good there alone")
         return token

@@ -25,6 +25,8 @@ from agentvault_tui.text import clip
 from agentvault_tui.vault.credentials import TYPE_PROVIDER
 from agentvault_tui.web.reply import Header, Reply, json_reply
 
+TYPE_ACCESS: Final = "urn:ietf:params:oauth:token-type:access_token"
+"""RFC 8693 section 3."""
 _LONGEST: Final = 500
 _SAFE: Final = re.compile(r"[\x20\x21\x23-\x5b\x5d-\x7e]{0,500}")
 """RFC 6749 section 5.2: what ``error_description`` may hold."""
@@ -222,13 +224,18 @@ def introspection_reply(answer: Introspection, client_id: str) -> Reply:
     body: dict[str, object] = {
         "active": True,
         "client_id": client_id,
-        "sub": token.agent_id,
+        "sub": token.subject,
         "scope": token.scope,
         "exp": int(token.expires.wall.timestamp()),
         "iat": int(token.issued_at.timestamp()),
         "token_type": "Bearer",
         "elevated": token.kind is TokenKind.ELEVATED,
     }
+    actor: dict[str, object] = {}
+    for agent_id in (*token.chain[1:], token.agent_id) if token.chain else ():
+        actor = {"sub": agent_id, **({"act": actor} if actor else {})}
+    if actor:
+        body["act"] = actor  # RFC 8693 section 4.1: the holder outermost
     if token.resource is not None:
         body["aud"] = token.resource
     details = token.authorization_details or "[]"
@@ -242,6 +249,8 @@ def _granted(answer: Granted) -> Reply:
         "expires_in": answer.expires_in,
         "scope": answer.token.scope,
     }
+    if answer.token.chain:
+        body["issued_token_type"] = TYPE_ACCESS
     body["decision_id"] = answer.decision_id
     details = answer.token.authorization_details
     texts = None if details is None else {"authorization_details": details}

@@ -24,7 +24,13 @@ from agentvault_tui.broker.operators_api.wire import (
     route,
 )
 from agentvault_tui.broker.registry import Registry
-from agentvault_tui.broker.shapes import agent_info, shape_from, step_info
+from agentvault_tui.broker.shapes import (
+    agent_info,
+    delegation_tree,
+    shape_from,
+    step_info,
+)
+from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.issue_for import issue_for
 from agentvault_tui.broker.usecases.register import (
     Registration,
@@ -48,12 +54,15 @@ from agentvault_tui.operator_api.history import ActivityInfo
 from agentvault_tui.operator_api.requests import (
     AgentQuery,
     AgentRequest,
+    DelegatesRequest,
     RestoreRequest,
     RevokeRequest,
     ScopesRequest,
+    TreeQuery,
 )
 from agentvault_tui.operator_api.shapes import (
     AgentInfo,
+    DelegationTree,
     NewAgentInfo,
     RestoreAnswer,
     RevokeAnswer,
@@ -105,8 +114,16 @@ def _reading(broker: Broker) -> list[Route]:
         agent = broker.registry.agent(request.path_params["id"])
         return await activity_of(broker, agent)
 
+    async def tree(request: Request) -> DelegationTree:
+        """Return the live tokens that were passed on, as trees."""
+        query = query_of(request, TreeQuery)
+        if query.agent is not None:
+            broker.registry.agent(query.agent)
+        return delegation_tree(broker.registry, query.agent)
+
     return [
         route(calls.AGENTS, index),
+        route(calls.TREE, tree),
         route(calls.AGENT, show),
         route(calls.ACTIVITY, activity),
     ]
@@ -124,9 +141,14 @@ def _keeping(broker: Broker, authority: Authority) -> list[Route]:
             registered.agent, broker.registry, client_secret=registered.client_secret
         )
 
-    def answered(agent: Agent, cut: CallsCut) -> ScopesAnswer:
-        info = agent_info(agent, broker.registry)
-        return shape_from(ScopesAnswer, info, calls_cut=cut.cut, calls_sent=cut.sent)
+    def answered(agent: Agent, cut: CallsCut, delegated: int = 0) -> ScopesAnswer:
+        return shape_from(
+            ScopesAnswer,
+            agent_info(agent, broker.registry),
+            calls_cut=cut.cut,
+            calls_sent=cut.sent,
+            delegated_revoked=delegated,
+        )
 
     async def served(local: Actor, body: ScopesRequest) -> ScopesAnswer:
         """Change what a resource server serves."""
@@ -155,14 +177,25 @@ def _keeping(broker: Broker, authority: Authority) -> list[Route]:
             raise UsageError("a scope cannot be granted and taken away at once")
         need = Need.GIVE if grant else Need.CUT
         operator = await authority.actor(operator_of(request), need, body.agent_id)
-        agent, cut = await change_scopes(
-            broker, body.agent_id, grant, ungrant, operator
-        )
-        return answered(agent, cut)
+        changed = await change_scopes(broker, body.agent_id, grant, ungrant, operator)
+        return answered(*changed)
+
+    async def delegates(request: Request) -> ScopesAnswer:
+        """Say which scopes an agent may pass on to another; what is taken away ends."""
+        body = await body_of(request, DelegatesRequest)
+        agent, to = (broker.registry.agent(one) for one in (body.agent_id, body.to))
+        scopes = frozenset(body.scopes)
+        wider = scopes - agent.may_pass_on(to.id)
+        check_scopes(broker, tuple(wider))
+        need = Need.GIVE if wider else Need.CUT
+        operator = await authority.actor(operator_of(request), need, agent.id)
+        agent, ended = await change_delegates(broker, agent.id, to.id, scopes, operator)
+        return answered(agent, CallsCut(), ended)
 
     return [
         route(calls.REGISTER, add),
         route(calls.SCOPES, scopes),
+        route(calls.DELEGATES, delegates),
     ]
 
 
@@ -281,6 +314,7 @@ def _ended(cut: Cut, broker: Broker, *, one: bool) -> RevokeAnswer:
         stepups_cancelled=cut.stepups,
         calls_cut=cut.calls.cut,
         calls_sent=cut.calls.sent,
+        delegated_revoked=cut.delegated,
         effective_ms=round(cut.effective_ms, 3),
         recorded=cut.recorded,
         kept=cut.kept.value,

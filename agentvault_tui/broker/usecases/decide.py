@@ -19,6 +19,7 @@ def foresee(
     details: tuple[Mapping[str, Any], ...] | None = None,
     *,
     backchannel: bool = False,
+    depth: int = 0,
 ) -> Verdict:
     """Say how a request would be answered now, with all the facts it depends on.
 
@@ -30,10 +31,12 @@ def foresee(
             rule that reads it then permits nothing.
         details: ``authorization_details`` (RFC 9396), if any were sent.
         backchannel: whether the agent itself asks for a person (CIBA Core 7).
+        depth: how often the token it acts on was passed on (RFC 8693).
 
     Returns:
         the verdict; its facts are `Inputs.record`.
     """
     environment = broker.surroundings.at(source)
+    environment = environment._replace(delegated=depth > 0, depth=depth)
     inputs = Inputs.of(agent, action, environment, details, backchannel=backchannel)
     return replace(broker.policy.answer(inputs), facts=inputs.record())

@@ -321,7 +321,7 @@ def still_issued(broker: Broker, token: Token) -> bool:
     if _would_issue(broker, token):
         return True
     if broker.registry.drop_token(token):
-        broker.policy_state.outdated.append(token)
+        broker.policy_state.outdated += [token, *broker.end_below([token])]
         broker.policy_state.due.set()
     return False
 
@@ -330,7 +330,9 @@ def _would_issue(broker: Broker, token: Token) -> bool:
     """Decide the token's action anew; what a person approved is only ever forbidden."""
     agent = broker.registry.agent(token.agent_id)
     if token.stepup_id is None:
-        verdict = foresee(broker, agent, _action_of(broker, token), token.source)
+        principal, action = token.principal(agent), action_of(broker, token)
+        depth = len(token.chain)
+        verdict = foresee(broker, principal, action, token.source, depth=depth)
         return verdict.outcome is Outcome.ALLOWED
     stepup = broker.stepups.find(token.stepup_id)
     if stepup is None:
@@ -339,7 +341,7 @@ def _would_issue(broker: Broker, token: Token) -> bool:
     return verdict.outcome is not Outcome.DENIED
 
 
-def _action_of(broker: Broker, token: Token) -> Action:
+def action_of(broker: Broker, token: Token) -> Action:
     """Return the action a token was issued for, from what resource servers are told."""
     details: list[dict[str, Any]] = json.loads(token.authorization_details or "[]")
     ours = next((one for one in details if one.get("type") == DETAIL_TYPE), {})

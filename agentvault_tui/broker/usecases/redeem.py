@@ -48,6 +48,8 @@ from agentvault_tui.model import (
     sha256_hex,
 )
 
+PARENT_ENDED: Final = "parent_ended"
+"""The reason of a token that ended with the one it was exchanged for."""
 _EARLY: Final = 0.5
 """Seconds of grace before a poll counts as too fast: clocks and networks jitter."""
 
@@ -188,11 +190,13 @@ async def end_token(broker: Broker, agent: Agent, found: Token) -> None:
     if not broker.cuts.may_end(agent.id):
         raise LedgerUnwritableError("what you ended before is not recorded yet")
     if broker.registry.drop_token(found):
+        below, actor = broker.end_below([found]), broker.actor(agent)
         await broker.record_cut(
             *broker.uses.ended(found),
-            revoked_draft(found, broker.actor(agent), "handed back"),
+            revoked_draft(found, actor, "handed back"),
             changes=[DropToken(found.id)],
         )
+        await broker.record_ended(below, actor, PARENT_ENDED)
 
 
 def _as_approved(broker: Broker, token: Token) -> bool:
@@ -350,7 +354,9 @@ async def spend_token(
 async def _record_redemption(
     broker: Broker, caller: Agent, token: Token, *drafts: Draft
 ) -> None:
-    changes: list[DropToken | StepUp] = [DropToken(token.id)]
+    # What was decided is one action, whoever of those it was passed on to takes it.
+    family = broker.end_tokens(broker.registry.delegations.family(token))
+    changes: list[DropToken | StepUp] = [DropToken(one.id) for one in (token, *family)]
     stepup = broker.stepups.find(token.stepup_id)
     if stepup is not None:
         now = broker.clock.now()
@@ -368,7 +374,8 @@ async def _record_redemption(
         detail=token_detail(token),
     )
     try:
-        await broker.record(*drafts, draft, changes=changes)
+        ended = [revoked_draft(one, broker.actor(caller), "used") for one in family]
+        await broker.record(*drafts, draft, *ended, changes=changes)
     except LedgerError:
         # The caller hears of an error, the token stays spent, and so it must on disk.
         broker.cuts.missed(changes, token.agent_id)

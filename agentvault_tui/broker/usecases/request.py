@@ -80,6 +80,8 @@ class Request(NamedTuple):
     """The address it came from, if that is known."""
     backchannel: bool = False
     """Whether the agent itself asks for a person (CIBA Core 7)."""
+    depth: int = 0
+    """How often the token it acts on was passed on (RFC 8693)."""
 
     def foresee(self, broker: Broker) -> Verdict:
         """Say how this would be answered now; see `decide.foresee`."""
@@ -90,6 +92,7 @@ class Request(NamedTuple):
             self.source,
             self.details,
             backchannel=self.backchannel,
+            depth=self.depth,
         )
 
     @property
@@ -285,9 +288,28 @@ def digest_of(stepup: StepUp) -> str:
     return "sha256:" + hashlib.sha256(canonical).hexdigest()
 
 
-async def issue(broker: Broker, request: Request, verdict: Verdict) -> Granted | Denied:
-    """Issue what *verdict* allows, and record it before it is returned."""
+async def issue(
+    broker: Broker, request: Request, verdict: Verdict, parent: Token | None = None
+) -> Granted | Denied:
+    """Issue what *verdict* allows, and record it before it is returned.
+
+    Args:
+        broker: the broker.
+        request: what was asked for; its agent will hold the token.
+        verdict: policy's answer.
+        parent: the token that another agent exchanges for it; it lives no longer.
+
+    Returns:
+        the token, or a denial.
+
+    Raises:
+        LedgerError: it could not be recorded.
+    """
     registry, ttl = broker.registry, broker.settings.tokens.standard_ttl
+    expires = Deadline.after(broker.clock, ttl)
+    if parent is not None and parent.expires.remaining(broker.clock) < ttl:
+        expires = parent.expires
+        ttl = int(expires.remaining(broker.clock))
     if not registry.may_hold_more(request.agent.id):
         message = "This agent holds too many live tokens. Use them, or revoke some."
         return await deny(broker, request, "too_many_tokens", message, verdict)
@@ -300,29 +322,59 @@ async def issue(broker: Broker, request: Request, verdict: Verdict) -> Granted |
         scope=request.scope,
         kind=TokenKind.STANDARD,
         issued_at=broker.clock.now(),
-        expires=Deadline.after(broker.clock, ttl),
+        expires=expires,
         authorization_details=request.served_text,
         resource=request.resource,
-        single_use=single_use,
+        single_use=single_use or (parent is not None and parent.single_use),
         decision_id=request.decision_id,
         source=request.source,
+        parent_id=parent.id if parent else None,
+        chain=(*parent.chain, parent.agent_id) if parent else (),
     )
-    epoch = registry.epoch(request.agent.id)
+    epochs = [registry.epoch(one) for one in (request.agent.id, *token.chain)]
     draft = decision(broker, request, Outcome.ALLOWED, verdict.reason, verdict)
     draft.detail.update(
         token_id=token.id,
         expires_at=iso(token.expires.wall),
-        **({"single_use": True} if single_use else {}),
+        **({"single_use": True} if token.single_use else {}),
     )
-    await broker.record(draft, changes=[token])
-    if registry.epoch(request.agent.id) != epoch:
+    drafts = [draft]
+    if parent is not None:
+        drafts.append(_delegated(draft, token))
+        registry.delegations.add(token, parent)  # it counts before the wait
+    try:
+        await broker.record(*drafts, changes=[token])
+    except BaseException:
+        registry.delegations.remove(token)
+        raise
+    overtaken = epochs != [
+        registry.epoch(one) for one in (token.agent_id, *token.chain)
+    ]
+    if overtaken or (parent is not None and not registry.lives(parent)):
+        registry.delegations.remove(token)
         return await _voided(broker, request, token)
-    registry.put_token(token)
+    registry.put_token(token, parent)
     if verdict.policy_version != broker.policy.version and not still_issued(
         broker, token
     ):
         return Denied(POLICY_CHANGED, ANEW, request.decision_id)
     return Granted(secret, token, ttl, request.decision_id)
+
+
+def _delegated(decided: Draft, token: Token) -> Draft:
+    """Return the event that says from whom and to whom a token was passed on."""
+    return replace(
+        decided,
+        type=EventType.TOKEN_DELEGATED,
+        outcome=None,
+        detail={
+            "token_id": token.id,
+            "parent_token_id": token.parent_id,
+            "scope": token.scope,
+            "expires_at": iso(token.expires.wall),
+            "chain": [*token.chain, token.agent_id],
+        },
+    )
 
 
 async def _voided(broker: Broker, request: Request, token: Token) -> Denied:

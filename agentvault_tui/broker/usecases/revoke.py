@@ -36,6 +36,7 @@ from agentvault_tui.model import (
     Draft,
     EventType,
     StepUp,
+    Token,
 )
 from agentvault_tui.text import visible
 
@@ -58,6 +59,8 @@ class Cut:
     steps: tuple[OutboxStep, ...] = ()
     """What is still to be done at the tenant and at providers."""
     calls: CallsCut = _NONE
+    delegated: int = 0
+    """Tokens that were exchanged for those, directly or further."""
 
     @property
     def recorded(self) -> bool:
@@ -91,6 +94,8 @@ async def revoke_agent(
     broker.registry.put_agent(revoked)
     calls = broker.cut_calls(revoked.id)
     tokens, stepups = _cut(broker, revoked, "agent_revoked")
+    passed_on = broker.registry.delegations.passed_on_by(revoked.id)
+    below = broker.end_tokens(passed_on)
     effective_ms = (broker.clock.boot() - started) * 1000
     steps = broker.outbox.cut(revoked.id, held)
     broker.outbox.take(steps)
@@ -101,6 +106,7 @@ async def revoke_agent(
         stepups_cancelled=len(stepups),
         calls_cut=calls.cut,
         calls_sent=calls.sent,
+        **({"delegated_revoked": len(below)} if below else {}),
     )
     with broker.cutting():
         kept = await broker.record_cut(
@@ -108,7 +114,9 @@ async def revoke_agent(
             *(cancelled_draft(stepup, operator) for stepup in stepups),
             changes=[revoked, DropAgentTokens(revoked.id), *stepups, *steps],
         )
-    return Cut((revoked,), len(tokens), len(stepups), effective_ms, kept, steps, calls)
+        await broker.record_ended(below, operator, "agent_revoked")
+    counts = len(tokens), len(stepups), effective_ms
+    return Cut((revoked,), *counts, kept, steps, calls, len(below))
 
 
 async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
@@ -133,6 +141,7 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
     )
     calls = broker.cut_calls(None)
     unused = _unused(broker)
+    delegated = len(registry.delegations)
     count = registry.cut_all_tokens()
     waiting = [*registry.stepups.open(), *unused]
     effective_ms = (broker.clock.boot() - started) * 1000
@@ -143,6 +152,7 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
         "stepups_cancelled": len(waiting),
         "calls_cut": calls.cut,
         "calls_sent": calls.sent,
+        **({"delegated_revoked": delegated} if delegated else {}),
     }
     head = Draft(EventType.PANIC_ON, operator, reason=reason, detail=detail)
     drafts: list[Draft] = [head] if first else []
@@ -165,7 +175,8 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
     broker.on_status()
     agents = tuple(registry.agents())
     kept = Kept.LEDGER if recorded else broker.cuts.kept
-    return Cut(agents, tokens, len(waiting), effective_ms, kept, calls=calls)
+    counts = tokens, len(waiting), effective_ms
+    return Cut(agents, *counts, kept, calls=calls, delegated=delegated)
 
 
 async def restore_agent(broker: Broker, agent_id: str, operator: Actor) -> Agent:
@@ -271,7 +282,7 @@ async def change_scopes(
     grant: frozenset[str],
     ungrant: frozenset[str],
     operator: Actor,
-) -> tuple[Agent, CallsCut]:
+) -> tuple[Agent, CallsCut, int]:
     """Give and take scopes; taking one away ends live tokens and calls under it.
 
     What is taken away has its own record: a grant beside it may fail, and then the
@@ -285,7 +296,8 @@ async def change_scopes(
         operator: who decided.
 
     Returns:
-        the agent as it is now, and how many of its calls were cut.
+        the agent as it is now, how many of its calls were cut, and how many tokens
+        ended that were exchanged for its own.
 
     Raises:
         NotFoundError: no such agent.
@@ -295,42 +307,48 @@ async def change_scopes(
     """
     agent = broker.registry.agent(agent_id)
     calls = broker.cut_calls(agent.id, ungrant) if ungrant else _NONE
-    recorded = await _ungrant(broker, agent, ungrant, operator)
+    recorded, below = await _ungrant(broker, agent, ungrant, operator)
     narrowed = broker.registry.agent(agent_id)
     if not grant - set(narrowed.scopes):
-        return narrowed, calls
+        return narrowed, calls, below
     if not recorded:
         # A grant written before it would be undone by the cut's own record.
         raise LedgerUnwritableError(
             "what was taken away is not on disk yet, so nothing was granted",
             "grant again when the ledger can write",
         )
-    return await _grant(broker, narrowed, grant, operator), calls
+    return await _grant(broker, narrowed, grant, operator), calls, below
 
 
 async def _ungrant(
     broker: Broker, agent: Agent, ungrant: frozenset[str], operator: Actor
-) -> bool:
-    """Take scopes away, in memory first; tell whether that is durable now."""
+) -> tuple[bool, int]:
+    """Take scopes away, in memory first.
+
+    Returns:
+        whether that is durable now, and how many tokens ended that were exchanged for
+        those with the scopes.
+    """
     if not ungrant:
-        return True
+        return True, 0
     registry = broker.registry
     registry.put_agent(_with_scopes(agent, frozenset(agent.scopes) - ungrant))
     stepups = _cut_scopes(broker, agent, ungrant)
-    ended, carried = 0, set[str]()
+    ended, carried, below = 0, set[str](), list[Token]()
     with registry.ending_scopes(agent.id, ungrant) as slices:
         for number, tokens in enumerate(slices):
             ended += len(tokens)
+            below += broker.end_below(tokens)
             carried.update(scope for token in tokens for scope in token.scope.split())
             if number:
                 await asyncio.sleep(0)
         gone = ungrant & set(agent.scopes)
         if not (gone or ended or stepups):
-            return True
+            return True, 0
         # Anew: it may have been revoked between two slices.
         current = registry.agent(agent.id)
         narrowed = _with_scopes(current, frozenset(current.scopes) - ungrant)
-        draft = _scopes_draft(operator, narrowed, ungranted=sorted(gone), tokens=ended)
+        draft = scopes_draft(operator, narrowed, ungranted=sorted(gone), tokens=ended)
         drops = [DropScopeTokens(agent.id, one) for one in sorted(carried & ungrant)]
         with broker.cutting():
             kept = await broker.record_cut(
@@ -338,7 +356,8 @@ async def _ungrant(
                 *(cancelled_draft(stepup, operator) for stepup in stepups),
                 changes=[narrowed, *drops, *stepups],
             )
-    return kept is Kept.LEDGER
+            await broker.record_ended(below, operator, "scope_not_granted")
+    return kept is Kept.LEDGER, len(below)
 
 
 async def _grant(
@@ -357,9 +376,9 @@ async def _grant(
         agent = broker.registry.agent(agent.id)
         given = grant - set(agent.scopes)
         after = _with_scopes(agent, given.union(agent.scopes))
-        draft = _scopes_draft(operator, after, granted=sorted(given))
-        failed = _scopes_draft(operator, agent, ungranted=sorted(given), reason=_FAILED)
-        await _record_change(broker, agent, after, draft, failed, urgent=True)
+        draft = scopes_draft(operator, after, granted=sorted(given))
+        failed = scopes_draft(operator, agent, ungranted=sorted(given), reason=_FAILED)
+        await record_change(broker, agent, after, draft, failed, urgent=True)
         current = broker.registry.agent(agent.id)
         wider = _with_scopes(current, grant.union(current.scopes))
         broker.registry.put_agent(wider)
@@ -411,15 +430,15 @@ async def change_served(
                 "register one: agentvault agents add NAME --resource-server",
             )
         after = served(agent)
-        draft = _scopes_draft(operator, after, served=True)
-        failed = _scopes_draft(operator, agent, served=True, reason=_FAILED)
-        await _record_change(broker, agent, after, draft, failed)
+        draft = scopes_draft(operator, after, served=True)
+        failed = scopes_draft(operator, agent, served=True, reason=_FAILED)
+        await record_change(broker, agent, after, draft, failed)
         after = served(broker.registry.agent(agent_id))
         broker.registry.put_agent(after)
         return after
 
 
-async def _record_change(
+async def record_change(
     broker: Broker,
     agent: Agent,
     after: Agent,
@@ -428,14 +447,27 @@ async def _record_change(
     *,
     urgent: bool = False,
 ) -> None:
-    """Record that *agent* becomes *after*; a cut meanwhile, or a failure, undoes it."""
+    """Record that *agent* becomes *after*; a cut meanwhile, or a failure, undoes it.
+
+    Args:
+        broker: the broker.
+        agent: as it is.
+        after: as it will be; the caller puts it into the registry.
+        draft: the event.
+        failed: the event that says it stays as it is.
+        urgent: whether it goes ahead of requests that wait to be recorded.
+
+    Raises:
+        LedgerUnwritableError: it could not be recorded.
+        ConflictError: the agent was cut off meanwhile.
+    """
     epoch = broker.registry.epoch(agent.id)
     async with _still_cut(broker, agent, failed):
         await broker.record(draft, changes=[after], urgent=urgent)
     await _unless_overtaken(broker, agent, epoch, draft.actor)
 
 
-def _scopes_draft(
+def scopes_draft(
     operator: Actor,
     agent: Agent,
     *,
@@ -445,6 +477,7 @@ def _scopes_draft(
     served: bool = False,
     reason: str | None = None,
 ) -> Draft:
+    """Return the event of a change of what *agent* may do, as it is then."""
     draft = _draft(EventType.AGENT_SCOPES_CHANGED, operator, agent, reason)
     draft.detail.update(
         granted=list(granted), ungranted=list(ungranted), tokens_revoked=tokens

@@ -67,6 +67,7 @@ _DAILY: Final = frozenset(
     {
         "gateway.result",
         "gateway.tunnel",
+        "token.delegated",
         "token.exchanged",
         "token.revoked",
         "token.used",

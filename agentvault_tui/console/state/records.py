@@ -59,6 +59,7 @@ EVENT_WORDS: Final = {
     "tenant.log": "TENANT LOG",
     "tenant.log_gap": "GAP",
     "tenant.user_changed": "USER",
+    "token.delegated": "DELEGATED",
     "token.delivered": "DELIVERED",
     "token.exchanged": "EXCHANGED",
     "token.not_exchanged": "WITHHELD",

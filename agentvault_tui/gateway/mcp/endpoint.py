@@ -425,13 +425,14 @@ class McpApp:
         if "result" not in told:
             return told
         server, agent = asked.server, self._broker.registry.agent(asked.agent.id)
+        caller = asked.caller._replace(agent=asked.caller.token.principal(agent))
 
         def allowed(name: str) -> bool:
             rule = server.rule_of(name)
             if rule is None:
                 return False
             plain = Action((rule.scope,), rule.scope)
-            verdict = foresee(self._broker, agent, plain, asked.caller.source)
+            verdict = caller.foresee(self._broker, plain)
             return verdict.outcome is not Outcome.DENIED
 
         told["result"] = results.listed(told["result"], allowed, modern=asked.modern)

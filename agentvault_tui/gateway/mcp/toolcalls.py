@@ -11,7 +11,6 @@ import msgspec
 
 from agentvault_tui.broker.audience import PREFIX
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.encoder import to_json
 from agentvault_tui.gateway.admission import Admission
 from agentvault_tui.gateway.calls import Call, Calls
@@ -160,7 +159,7 @@ class McpCalls:
             retry=retry.decode("latin-1") if retry else None,
             audience=asked.audience,
         )
-        verdict = foresee(self._broker, asked.agent, action, asked.caller.source)
+        verdict = asked.caller.foresee(self._broker, action)
         if call.retry is None and verdict.outcome is Outcome.ESCALATED:
             call.retry = self._approved(call, described)
         return call

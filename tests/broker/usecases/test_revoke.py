@@ -175,11 +175,11 @@ async def test_taking_a_scope_away_ends_the_tokens_that_carry_it(bench: Bench) -
     contacts = Action(scopes=("read:contacts",), action="read:contacts")
     cut, kept = await token(bench, agent), await token(bench, agent, contacts)
     gone = frozenset({"write:calendar"})
-    after, _ = await change_scopes(bench.broker, agent.id, NONE, gone, OPERATOR)
+    after, *_ = await change_scopes(bench.broker, agent.id, NONE, gone, OPERATOR)
     assert after.scopes == ("read:contacts",)
     assert not await active(bench, server, cut)
     assert await active(bench, server, kept)
-    again, _ = await change_scopes(bench.broker, agent.id, gone, NONE, OPERATOR)
+    again, *_ = await change_scopes(bench.broker, agent.id, gone, NONE, OPERATOR)
     assert again.scopes == ("read:contacts", "write:calendar")
     assert not await active(bench, server, cut)
 
@@ -246,7 +246,7 @@ async def test_the_cut_is_written_though_only_the_grant_fails(
 async def test_a_grant_and_a_cut_at_once_are_both_in_force(bench: Bench) -> None:
     """Taking one scope and giving another in one request does both."""
     agent = await bench.agent()
-    after, _ = await change_scopes(
+    after, *_ = await change_scopes(
         bench.broker,
         agent.id,
         frozenset({"read:email"}),

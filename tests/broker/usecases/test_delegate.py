@@ -1,0 +1,311 @@
+"""An agent passes on less than it has, and what it passed on ends with its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+from support.bench import OPERATOR, Bench
+
+from agentvault_tui.broker.agents_api import agents_app
+from agentvault_tui.broker.usecases.delegate import change_delegates
+from agentvault_tui.broker.usecases.register import Registration, register
+from agentvault_tui.broker.usecases.revoke import change_scopes, panic, revoke_agent
+from agentvault_tui.model import Agent
+from agentvault_tui.settings import DelegationSettings
+
+EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+ACCESS = "urn:ietf:params:oauth:token-type:access_token"
+ISSUER = "http://127.0.0.1:7717"
+SCOPES = ("read:calendar", "write:calendar")
+NOTHING: frozenset[str] = frozenset()
+
+
+class Delegates:
+    """Agents of one broker that pass tokens on over the agents' HTTP."""
+
+    def __init__(self, bench: Bench, client: httpx.AsyncClient) -> None:
+        self.bench, self.client = bench, client
+        self.secrets: dict[str, str] = {}
+
+    async def agent(self, name: str, *scopes: str) -> Agent:
+        wanted = Registration(name, "olga", "tests", scopes)
+        made = await register(self.bench.broker, wanted, OPERATOR)
+        assert made.client_secret is not None
+        self.secrets[made.agent.id] = made.client_secret
+        return made.agent
+
+    async def let(self, agent: Agent, other: Agent, *scopes: str) -> int:
+        wanted = frozenset(scopes)
+        broker = self.bench.broker
+        return (await change_delegates(broker, agent.id, other.id, wanted, OPERATOR))[1]
+
+    async def post(self, agent: Agent, path: str, **form: Any) -> httpx.Response:
+        auth = (agent.id, self.secrets[agent.id])
+        texts = {
+            name: value if isinstance(value, str) else json.dumps(value)
+            for name, value in form.items()
+        }
+        return await self.client.post(path, data=texts, auth=auth)
+
+    async def token(self, agent: Agent, scope: str, **more: Any) -> str:
+        form = {"grant_type": "client_credentials", "scope": scope, **more}
+        reply = await self.post(agent, "/oauth/token", **form)
+        assert reply.status_code == 200, reply.text
+        return str(reply.json()["access_token"])
+
+    async def exchange(
+        self, agent: Agent, token: str, other: Agent | str, **more: Any
+    ) -> httpx.Response:
+        form = {
+            "grant_type": EXCHANGE,
+            "subject_token": token,
+            "subject_token_type": ACCESS,
+            "audience": other if isinstance(other, str) else other.client_id,
+            **more,
+        }
+        return await self.post(agent, "/oauth/token", **form)
+
+    async def passed(self, agent: Agent, token: str, other: Agent, **more: Any) -> str:
+        reply = await self.exchange(agent, token, other, **more)
+        assert reply.status_code == 200, reply.text
+        return str(reply.json()["access_token"])
+
+    async def seen(self, agent: Agent, token: str) -> dict[str, Any]:
+        reply = await self.post(agent, "/oauth/introspect", token=token)
+        answer: dict[str, Any] = reply.json()
+        return answer
+
+
+@pytest.fixture
+async def stage(bench: Bench) -> Any:
+    app = httpx.ASGITransport(agents_app(bench.broker, ISSUER))
+    async with httpx.AsyncClient(transport=app, base_url=ISSUER) as client:
+        yield Delegates(bench, client)
+
+
+@pytest.fixture
+async def line(stage: Delegates) -> tuple[Agent, Agent, Agent]:
+    """Three agents, each of which may pass both scopes on to the next."""
+    first = await stage.agent("first", *SCOPES)
+    second, third = (
+        await stage.agent("second", "read:contacts"),
+        await stage.agent("third", "read:contacts"),
+    )
+    await stage.let(first, second, *SCOPES)
+    await stage.let(second, third, *SCOPES)
+    return first, second, third
+
+
+async def test_a_passed_on_token_says_who_holds_it_and_for_whom(
+    stage: Delegates, line: tuple[Agent, Agent, Agent]
+) -> None:
+    """The holder reads sub, client_id and the nested act claim (RFC 8693 4.1)."""
+    first, second, third = line
+    parent = await stage.token(first, "read:calendar write:calendar")
+    reply = await stage.exchange(first, parent, second, scope="read:calendar")
+    answer = reply.json()
+    assert reply.status_code == 200
+    assert answer["issued_token_type"] == ACCESS
+    assert (answer["scope"], answer["token_type"]) == ("read:calendar", "Bearer")
+    assert answer["expires_in"] <= 3600
+    token = answer["access_token"]
+    seen = await stage.seen(second, token)
+    assert seen["client_id"] == second.client_id
+    assert (seen["sub"], seen["act"]) == (first.id, {"sub": second.id})
+    last = await stage.passed(second, token, third)
+    seen = await stage.seen(third, last)
+    assert seen["sub"] == first.id
+    assert seen["act"] == {"sub": third.id, "act": {"sub": second.id}}
+    assert seen["scope"] == "read:calendar"
+    for stranger in (first, third):
+        assert await stage.seen(stranger, token) == {"active": False}
+    event = (await stage.bench.events("token.delegated"))[0]
+    assert event.detail["chain"] == [first.id, second.id]
+    assert (event.actor.id, event.agent_id) == (first.id, second.id)
+    assert event.outcome is None
+
+
+async def test_nothing_is_passed_on_without_an_operator(stage: Delegates) -> None:
+    """Without a delegation, for another scope, or after its end: not_delegable."""
+    first, second = (
+        await stage.agent("first", *SCOPES),
+        await stage.agent("second", "read:contacts"),
+    )
+    token = await stage.token(first, "read:calendar")
+    for allowed in ((), ("write:calendar",), ("read:calendar",), ()):
+        await stage.let(first, second, *allowed)
+        reply = await stage.exchange(first, token, second)
+        if allowed == ("read:calendar",):
+            assert reply.status_code == 200
+        else:
+            assert reply.status_code == 403
+            assert reply.json()["reason"] == "not_delegable"
+
+
+async def test_reasons_come_in_the_contracts_order(
+    stage: Delegates, line: tuple[Agent, Agent, Agent]
+) -> None:
+    """Each removes the one before it and meets the next."""
+    first, second, third = line
+    broker = stage.bench.broker
+    broker.settings = replace(
+        broker.settings, delegation=DelegationSettings(max_depth=0, max_children=0)
+    )
+    parent = await stage.token(first, "read:calendar")
+
+    async def reason(agent: Agent, token: str, other: Agent, **more: Any) -> str:
+        reply = await stage.exchange(agent, token, other, **more)
+        assert reply.status_code == 403, reply.text
+        return str(reply.json()["reason"])
+
+    wide = {"scope": "write:calendar"}
+    assert await reason(first, parent, first, **wide) == "loop"
+    assert await reason(first, parent, third, **wide) == "not_delegable"
+    assert await reason(first, parent, second, **wide) == "wider_than_parent"
+    assert await reason(first, parent, second) == "too_deep"
+    limits = DelegationSettings(max_depth=1, max_children=0)
+    broker.settings = replace(broker.settings, delegation=limits)
+    assert await reason(first, parent, second) == "too_many"
+    limits = DelegationSettings(max_depth=1, max_children=1)
+    broker.settings = replace(broker.settings, delegation=limits)
+    token = await stage.passed(first, parent, second)
+    assert await reason(first, parent, second) == "too_many"
+    assert await reason(second, token, first, **wide) == "loop"
+    assert await reason(second, token, third) == "too_deep"
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"subject_token": "av_t_unknown"}, "invalid_request"),
+        ({"subject_token_type": "urn:other"}, "invalid_request"),
+        ({"subject_token": ""}, "invalid_request"),
+        ({"requested_token_type": "urn:other"}, "invalid_request"),
+        ({"actor_token": "av_t_x"}, "invalid_request"),
+        ({"audience": ""}, "invalid_request"),
+        ({"audience": "agt_nobody"}, "invalid_target"),
+        ({"scope": "READ:calendar"}, "invalid_scope"),
+        ({"scope": "rеad:calendar"}, "invalid_scope"),
+    ],
+)
+async def test_an_exchange_that_makes_no_sense_is_a_400(
+    stage: Delegates,
+    line: tuple[Agent, Agent, Agent],
+    change: dict[str, str],
+    error: str,
+) -> None:
+    """Nothing is issued, and the word is the standard's (RFC 8693 2.2.2)."""
+    first, second, _ = line
+    token = await stage.token(first, "read:calendar")
+    reply = await stage.exchange(first, token, second, **change)
+    assert (reply.status_code, reply.json()["error"]) == (400, error)
+
+
+async def test_a_foreign_an_ended_and_a_removed_agents_token_are_refused(
+    stage: Delegates, line: tuple[Agent, Agent, Agent]
+) -> None:
+    """Only the live token of the client that asks is exchanged, for a served agent."""
+    first, second, third = line
+    token = await stage.token(first, "read:calendar")
+    foreign = await stage.exchange(second, token, third)
+    assert (foreign.status_code, foreign.json()["error"]) == (400, "invalid_request")
+    await revoke_agent(stage.bench.broker, second.id, "", OPERATOR)
+    gone = await stage.exchange(first, token, second)
+    assert (gone.status_code, gone.json()["error"]) == (400, "invalid_target")
+    refused = await stage.exchange(second, token, third)
+    assert (refused.status_code, refused.json()["reason"]) == (403, "agent_revoked")
+    stage.bench.clock.advance(3601)
+    old = await stage.exchange(first, token, third)
+    assert (old.status_code, old.json()["error"]) == (400, "invalid_request")
+
+
+async def test_a_child_lives_no_longer_than_its_parent(
+    stage: Delegates, line: tuple[Agent, Agent, Agent]
+) -> None:
+    """expires_in is what is left of the parent, and both end in the same moment."""
+    first, second, _ = line
+    parent = await stage.token(first, "read:calendar")
+    stage.bench.clock.advance(3000)
+    reply = await stage.exchange(first, parent, second)
+    assert reply.json()["expires_in"] == 600
+    token = reply.json()["access_token"]
+    stage.bench.clock.advance(599)
+    assert (await stage.seen(second, token))["active"]
+    stage.bench.clock.advance(1)
+    assert await stage.seen(second, token) == {"active": False}
+
+
+@pytest.mark.parametrize("how", ["agent", "token", "scope", "panic", "remove"])
+async def test_all_below_ends_in_the_turn_of_the_revocation(
+    stage: Delegates, line: tuple[Agent, Agent, Agent], how: str
+) -> None:
+    """Before anything is recorded, no token of the tree is worth anything."""
+    first, second, third = line
+    broker, registry = stage.bench.broker, stage.bench.broker.registry
+    parent = await stage.token(first, "read:calendar write:calendar")
+    child = await stage.passed(first, parent, second, scope="read:calendar")
+    last = await stage.passed(second, child, third)
+    other = await stage.token(first, "read:calendar")
+    kept = await stage.passed(first, other, second)
+    cut: Any
+    match how:
+        case "agent":
+            cut = revoke_agent(broker, first.id, "", OPERATOR)
+        case "panic":
+            cut = panic(broker, "drill", OPERATOR)
+        case "scope":
+            taken = frozenset({"write:calendar"})
+            cut = change_scopes(broker, first.id, NOTHING, taken, OPERATOR)
+        case "remove":
+            cut = stage.let(first, second)
+        case _:
+            cut = stage.post(first, "/oauth/revoke", token=parent)
+    answer = await cut
+    for holder, token in ((second, child), (third, last)):
+        assert await stage.seen(holder, token) == {"active": False}
+    alive = how in {"token", "scope"}
+    assert (await stage.seen(second, kept))["active"] is alive
+    assert len(registry.delegations) == (1 if alive else 0) or how == "panic"
+    counts = {"agent": 3, "panic": 3, "scope": 2, "remove": 3}
+    if how in {"agent", "panic"}:
+        assert answer.delegated == counts[how]
+    elif how == "scope":
+        assert answer[2] == 2
+    elif how == "remove":
+        assert answer == 3
+    if how != "panic":
+        revoked = await stage.bench.events("token.revoked")
+        assert {e.agent_id for e in revoked} >= {second.id, third.id}
+
+
+async def test_a_tree_outlives_a_restart_and_ends_with_its_root(
+    stage: Delegates, line: tuple[Agent, Agent, Agent]
+) -> None:
+    """What was passed on is found again, and so is what it depends on."""
+    first, second, third = line
+    parent = await stage.token(first, "read:calendar")
+    child = await stage.passed(first, parent, second)
+    await stage.passed(second, child, third)
+    async with stage.bench.restarted() as again:
+        assert len(again.broker.registry.delegations) == 2
+        cut = await revoke_agent(again.broker, first.id, "", OPERATOR)
+        assert cut.delegated == 2
+
+
+async def test_sixty_four_at_once_never_pass_max_children(
+    stage: Delegates, line: tuple[Agent, Agent, Agent]
+) -> None:
+    """Exchanges that wait for the disk count already."""
+    first, second, _ = line
+    parent = await stage.token(first, "read:calendar")
+    replies = await asyncio.gather(
+        *(stage.exchange(first, parent, second) for _ in range(64))
+    )
+    assert sum(reply.status_code == 200 for reply in replies) == 20
+    refused = [reply.json()["reason"] for reply in replies if reply.status_code != 200]
+    assert set(refused) == {"too_many"}
