@@ -10,12 +10,11 @@ from datetime import timedelta
 from typing import Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker
-from agentvault_tui.broker.stepups import as_cancelled
+from agentvault_tui.broker.stepups import as_cancelled, digest_of
 from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.disconnect import close_accounts
 from agentvault_tui.broker.usecases.policy_change import keep_policy, take_over_policy
 from agentvault_tui.broker.usecases.redeem import PARENT_ENDED
-from agentvault_tui.broker.usecases.request import digest_of
 from agentvault_tui.broker.usecases.revoke import change_scopes, panic, revoke_agent
 from agentvault_tui.broker.usecases.stepup import cancelled, cancelled_draft, deny
 from agentvault_tui.broker.uses import revoked_draft

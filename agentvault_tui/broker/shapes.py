@@ -29,7 +29,7 @@ from agentvault_tui.model import (
     TokenKind,
     fingerprint,
 )
-from agentvault_tui.operator_api import history, shapes
+from agentvault_tui.operator_api import access, history, shapes
 
 TOKENS_SHOWN: Final = 100
 """Tokens of an agent that are listed, the soonest to expire."""
@@ -117,7 +117,7 @@ def _delegations(agent: Agent, registry: Registry) -> dict[str, Any]:
     }
 
 
-def delegation_tree(registry: Registry, agent_id: str | None) -> shapes.DelegationTree:
+def delegation_tree(registry: Registry, agent_id: str | None) -> access.DelegationTree:
     """Return the trees of tokens that were passed on, each parent first.
 
     Args:
@@ -125,7 +125,7 @@ def delegation_tree(registry: Registry, agent_id: str | None) -> shapes.Delegati
         agent_id: only trees that hold a token of this agent; None for all.
     """
     known, ends = registry.delegations, registry.ends()
-    rows: list[shapes.TreeToken] = []
+    rows: list[access.TreeToken] = []
     total = 0
     for root in known.roots():
         tree = [root, *known.below([root])]
@@ -138,7 +138,7 @@ def delegation_tree(registry: Registry, agent_id: str | None) -> shapes.Delegati
             waiting += reversed(known.children(token))
             holder = registry.agent(token.agent_id)
             rows.append(
-                shapes.TreeToken(
+                access.TreeToken(
                     id=token.id,
                     parent_id=token.parent_id,
                     depth=len(token.chain),
@@ -149,7 +149,7 @@ def delegation_tree(registry: Registry, agent_id: str | None) -> shapes.Delegati
                     below=len(known.below([token])),
                 )
             )
-    return shapes.DelegationTree(tokens=tuple(rows), total=total)
+    return access.DelegationTree(tokens=tuple(rows), total=total)
 
 
 def past_agent_info(

@@ -7,12 +7,15 @@ restart.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
+
+import rfc8785
 
 from agentvault_tui.clock import Clock, Deadline
 from agentvault_tui.errors import NotFoundError
@@ -199,6 +202,43 @@ class StepUps:
         for done in self.awaited.pop(stepup.id, ()):
             if not done.done():
                 done.set_result(None)
+
+
+def digest_of(stepup: StepUp) -> str:
+    """Return the digest that fixes what a person decides about (RFC 8785, SHA-256).
+
+    It covers all that a resource server will be told; absent members are null.
+    ``request`` is there only for a call that the gateway holds, ``evaluation`` only
+    for an evaluation.
+
+    Args:
+        stepup: what is decided about.
+
+    Returns:
+        ``sha256:`` and 64 hexadecimal digits.
+    """
+    canonical = rfc8785.dumps(
+        {
+            **tokenless(stepup),
+            "agent_id": stepup.agent_id,
+            "scope": stepup.scope,
+            "action": stepup.action,
+            "resource": stepup.resource,
+            "resource_indicator": stepup.resource_indicator,
+            "parameters": stepup.parameters,
+            "authorization_details": stepup.details,
+            "connection": stepup.connection,
+            "policy_version": stepup.policy_version,
+            "nonce": stepup.nonce,
+        }
+    )
+    return "sha256:" + hashlib.sha256(canonical).hexdigest()
+
+
+def tokenless(stepup: StepUp) -> dict[str, Any]:
+    """Return what a step-up says besides where its approval gives no token."""
+    said: dict[str, Any] = {"evaluation": True} if stepup.evaluation else {}
+    return said | ({"request": stepup.request} if stepup.request_json else {})
 
 
 def as_cancelled(stepup: StepUp, problem: str, when: datetime) -> StepUp:

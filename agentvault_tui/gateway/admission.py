@@ -10,13 +10,13 @@ from typing import Any, Final, NoReturn
 from agentvault_tui.broker.answers import Denied, Escalated
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.floods import SPAN
+from agentvault_tui.broker.stepups import digest_of
 from agentvault_tui.broker.usecases.policy_change import action_of
 from agentvault_tui.broker.usecases.redeem import refusal_of, spend_token
 from agentvault_tui.broker.usecases.request import (
     POLL_INTERVAL,
     Request,
     deny,
-    digest_of,
     escalate,
     is_same,
     refused,

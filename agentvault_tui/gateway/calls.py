@@ -396,14 +396,8 @@ class Calls:
         agent = call.caller.agent
         if why := refused(self._broker, agent):
             raise unauthorized(*why)
-        token = call.caller.token
-        if (
-            token.chain
-            and not token.single_use
-            and not self._broker.registry.lives(token)
-        ):
-            raise _ended()
-        principal = token.principal(self._broker.registry.agent(agent.id))
+        agent = self._broker.registry.agent(agent.id)
+        principal = call.caller.token.principal(agent)
         if call.action.action not in principal.scopes:
             raise scope_taken()
 

@@ -1,4 +1,4 @@
-"""The operators' wire for agent hosts: tokens for helpers, and tool calls of hooks."""
+"""The operators' wire for agent hosts and for tokens that agents passed on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta, field
 
 from agentvault_tui.operator_api.requests import WireRequest, Word
-from agentvault_tui.operator_api.shapes import Json, WireShape
+from agentvault_tui.operator_api.shapes import AgentRef, Json, Moment, WireShape
 
 
 class IssueRequest(WireRequest, kw_only=True):
@@ -111,3 +111,28 @@ class HookInfo(WireShape, kw_only=True):
     decision_id: str | None = None
     auth_req_id: str | None = None
     """The step-up that waits for a person; approved, the same call is allowed once."""
+
+
+class TreeToken(WireShape, kw_only=True):
+    """A live token of a delegation tree."""
+
+    id: str
+    parent_id: str | None
+    """The token it was exchanged for; null for the root."""
+    depth: int
+    """How often it was passed on."""
+    agent: AgentRef
+    scope: str
+    resource: str | None
+    expires_at: Moment
+    below: int
+    """Live tokens that end with it."""
+
+
+class DelegationTree(WireShape, kw_only=True):
+    """Live tokens that were passed on, with those they came from."""
+
+    tokens: tuple[TreeToken, ...]
+    """Each before those exchanged for it; at most a thousand."""
+    total: int
+    """How many there are."""

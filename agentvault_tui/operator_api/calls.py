@@ -60,7 +60,7 @@ SCOPES: Final = _post(f"{_AGENTS}/scopes", asks.ScopesRequest, shapes.ScopesAnsw
 DELEGATES: Final = _post(
     f"{_AGENTS}/delegates", asks.DelegatesRequest, shapes.ScopesAnswer
 )
-TREE: Final = _get("/api/delegations", shapes.DelegationTree, asks.TreeQuery)
+TREE: Final = _get("/api/delegations", access.DelegationTree, asks.TreeQuery)
 REVOKE: Final = _post(f"{_AGENTS}/revoke", asks.RevokeRequest, shapes.RevokeAnswer)
 TOKEN: Final = _post(f"{_AGENTS}/token", access.IssueRequest, access.IssuedTokenInfo)
 RESTORE: Final = _post(f"{_AGENTS}/restore", asks.RestoreRequest, shapes.RestoreAnswer)

@@ -172,8 +172,7 @@ class AgentInfo(PastAgentInfo, kw_only=True):
     delegated_by: tuple[DelegateInfo, ...] = ()
     """Who passed tokens on to it that live."""
     delegated_below: int = 0
-    """Live tokens that were exchanged for its own, directly or further: a revocation
-    ends them too."""
+    """Live tokens of others that a revocation ends: exchanged for its own."""
 
 
 class ScopesAnswer(AgentInfo, kw_only=True):
@@ -191,31 +190,6 @@ class NewAgentInfo(AgentInfo, kw_only=True):
 
     client_secret: str | UnsetType = UNSET
     """Shown once; absent for an agent with a key."""
-
-
-class TreeToken(WireShape, kw_only=True):
-    """A live token of a delegation tree."""
-
-    id: str
-    parent_id: str | None
-    """The token it was exchanged for; null for the root."""
-    depth: int
-    """How often it was passed on."""
-    agent: AgentRef
-    scope: str
-    resource: str | None
-    expires_at: Moment
-    below: int
-    """Live tokens that end with it."""
-
-
-class DelegationTree(WireShape, kw_only=True):
-    """Live tokens that were passed on, with those they came from."""
-
-    tokens: tuple[TreeToken, ...]
-    """Each before those exchanged for it; at most a thousand."""
-    total: int
-    """How many there are."""
 
 
 class AgentPage(WireShape, kw_only=True):
@@ -238,8 +212,7 @@ class RevokeAnswer(WireShape, kw_only=True):
     tokens_revoked: int = 0
     stepups_cancelled: int = 0
     delegated_revoked: int = 0
-    """Tokens that were passed on and ended with those they were exchanged for; where
-    all were meant, they are among `tokens_revoked`."""
+    """Tokens that ended with those they were exchanged for; of all, among the above."""
     calls_cut: int = 0
     calls_sent: int = 0
     """Of the calls cut, those whose request had reached the service whole."""

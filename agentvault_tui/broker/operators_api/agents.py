@@ -49,7 +49,11 @@ from agentvault_tui.broker.usecases.revoke import (
 from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.model import Actor, Agent, AgentId
 from agentvault_tui.operator_api import calls
-from agentvault_tui.operator_api.access import IssuedTokenInfo, IssueRequest
+from agentvault_tui.operator_api.access import (
+    DelegationTree,
+    IssuedTokenInfo,
+    IssueRequest,
+)
 from agentvault_tui.operator_api.history import ActivityInfo
 from agentvault_tui.operator_api.requests import (
     AgentQuery,
@@ -62,7 +66,6 @@ from agentvault_tui.operator_api.requests import (
 )
 from agentvault_tui.operator_api.shapes import (
     AgentInfo,
-    DelegationTree,
     NewAgentInfo,
     RestoreAnswer,
     RevokeAnswer,
@@ -79,6 +82,7 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
         *_reading(broker),
         *_cutting(broker, authority),
         *_keeping(broker, authority),
+        *_delegating(broker, authority),
         *_issuing(broker, authority),
     ]
 
@@ -114,16 +118,8 @@ def _reading(broker: Broker) -> list[Route]:
         agent = broker.registry.agent(request.path_params["id"])
         return await activity_of(broker, agent)
 
-    async def tree(request: Request) -> DelegationTree:
-        """Return the live tokens that were passed on, as trees."""
-        query = query_of(request, TreeQuery)
-        if query.agent is not None:
-            broker.registry.agent(query.agent)
-        return delegation_tree(broker.registry, query.agent)
-
     return [
         route(calls.AGENTS, index),
-        route(calls.TREE, tree),
         route(calls.AGENT, show),
         route(calls.ACTIVITY, activity),
     ]
@@ -180,6 +176,13 @@ def _keeping(broker: Broker, authority: Authority) -> list[Route]:
         changed = await change_scopes(broker, body.agent_id, grant, ungrant, operator)
         return answered(*changed)
 
+    return [
+        route(calls.REGISTER, add),
+        route(calls.SCOPES, scopes),
+    ]
+
+
+def _delegating(broker: Broker, authority: Authority) -> list[Route]:
     async def delegates(request: Request) -> ScopesAnswer:
         """Say which scopes an agent may pass on to another; what is taken away ends."""
         body = await body_of(request, DelegatesRequest)
@@ -190,13 +193,17 @@ def _keeping(broker: Broker, authority: Authority) -> list[Route]:
         need = Need.GIVE if wider else Need.CUT
         operator = await authority.actor(operator_of(request), need, agent.id)
         agent, ended = await change_delegates(broker, agent.id, to.id, scopes, operator)
-        return answered(agent, CallsCut(), ended)
+        info = agent_info(agent, broker.registry)
+        return shape_from(ScopesAnswer, info, delegated_revoked=ended)
 
-    return [
-        route(calls.REGISTER, add),
-        route(calls.SCOPES, scopes),
-        route(calls.DELEGATES, delegates),
-    ]
+    async def tree(request: Request) -> DelegationTree:
+        """Return the live tokens that were passed on, as trees."""
+        query = query_of(request, TreeQuery)
+        if query.agent is not None:
+            broker.registry.agent(query.agent)
+        return delegation_tree(broker.registry, query.agent)
+
+    return [route(calls.DELEGATES, delegates), route(calls.TREE, tree)]
 
 
 def _issuing(broker: Broker, authority: Authority) -> list[Route]:

@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker
-from agentvault_tui.broker.stepups import stepup_draft
+from agentvault_tui.broker.stepups import digest_of, stepup_draft
 from agentvault_tui.broker.usecases.policy_change import still_issued
-from agentvault_tui.broker.usecases.request import digest_of
 from agentvault_tui.broker.uses import revoked_draft
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.errors import IdentityError

@@ -342,7 +342,15 @@ def _would_issue(broker: Broker, token: Token) -> bool:
 
 
 def action_of(broker: Broker, token: Token) -> Action:
-    """Return the action a token was issued for, from what resource servers are told."""
+    """Return the action a token was issued for, from what resource servers are told.
+
+    Args:
+        broker: the broker.
+        token: the token.
+
+    Returns:
+        the action as policy decides about it.
+    """
     details: list[dict[str, Any]] = json.loads(token.authorization_details or "[]")
     ours = next((one for one in details if one.get("type") == DETAIL_TYPE), {})
     scopes = tuple(token.scope.split())

@@ -19,18 +19,14 @@ from agentvault_tui.broker.answers import (
 )
 from agentvault_tui.broker.audience import mcp_server_of
 from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.stepups import digest_of
 from agentvault_tui.broker.usecases.exchange import deliver_approved
 from agentvault_tui.broker.usecases.mint import record_void
 from agentvault_tui.broker.usecases.policy_change import (
     POLICY_CHANGED,
     still_issued,
 )
-from agentvault_tui.broker.usecases.request import (
-    ANEW,
-    POLL_INTERVAL,
-    digest_of,
-    refused,
-)
+from agentvault_tui.broker.usecases.request import ANEW, POLL_INTERVAL, refused
 from agentvault_tui.broker.usecases.stepup import expire
 from agentvault_tui.broker.uses import revoked_draft, seen_by, token_detail
 from agentvault_tui.clock import Deadline, iso

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -12,6 +11,7 @@ import rfc8785
 
 from agentvault_tui.broker.answers import Denied, Escalated, Granted, InvalidScope
 from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.broker.stepups import digest_of, tokenless
 from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.broker.usecases.policy_change import (
     POLICY_CHANGED,
@@ -257,53 +257,12 @@ def refused(broker: Broker, agent: Agent) -> tuple[str, str] | None:
     return None
 
 
-def digest_of(stepup: StepUp) -> str:
-    """Return the digest that fixes what a person decides about (RFC 8785, SHA-256).
-
-    It covers all that a resource server will be told; absent members are null.
-    ``request`` is there only for a call that the gateway holds, ``evaluation`` only
-    for an evaluation.
-
-    Args:
-        stepup: what is decided about.
-
-    Returns:
-        ``sha256:`` and 64 hexadecimal digits.
-    """
-    canonical = rfc8785.dumps(
-        {
-            **_tokenless(stepup),
-            "agent_id": stepup.agent_id,
-            "scope": stepup.scope,
-            "action": stepup.action,
-            "resource": stepup.resource,
-            "resource_indicator": stepup.resource_indicator,
-            "parameters": stepup.parameters,
-            "authorization_details": stepup.details,
-            "connection": stepup.connection,
-            "policy_version": stepup.policy_version,
-            "nonce": stepup.nonce,
-        }
-    )
-    return "sha256:" + hashlib.sha256(canonical).hexdigest()
-
-
 async def issue(
     broker: Broker, request: Request, verdict: Verdict, parent: Token | None = None
 ) -> Granted | Denied:
     """Issue what *verdict* allows, and record it before it is returned.
 
-    Args:
-        broker: the broker.
-        request: what was asked for; its agent will hold the token.
-        verdict: policy's answer.
-        parent: the token that another agent exchanges for it; it lives no longer.
-
-    Returns:
-        the token, or a denial.
-
-    Raises:
-        LedgerError: it could not be recorded.
+    It lives no longer than a *parent*, which another agent exchanges for it.
     """
     registry, ttl = broker.registry, broker.settings.tokens.standard_ttl
     expires = Deadline.after(broker.clock, ttl)
@@ -487,7 +446,7 @@ async def _hold(
             "ttl": stepup.ttl,
             "expires_at": iso(stepup.expires.wall),
             **_event_detail(request),
-            **_tokenless(stepup),
+            **tokenless(stepup),
         },
     )
     try:
@@ -544,12 +503,6 @@ def _new_stepup(broker: Broker, request: Request, verdict: Verdict) -> StepUp:
         source=request.source,
     )
     return replace(stepup, digest=digest_of(stepup))
-
-
-def _tokenless(stepup: StepUp) -> dict[str, Any]:
-    """Return what a step-up says besides where its approval gives no token."""
-    said: dict[str, Any] = {"evaluation": True} if stepup.evaluation else {}
-    return said | ({"request": stepup.request} if stepup.request_json else {})
 
 
 def is_same(stepup: StepUp, request: Request) -> bool:

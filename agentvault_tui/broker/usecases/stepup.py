@@ -15,10 +15,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker
-from agentvault_tui.broker.stepups import as_pending, stepup_draft
+from agentvault_tui.broker.stepups import as_pending, digest_of, stepup_draft
 from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.broker.usecases.mint import mint_verified
-from agentvault_tui.broker.usecases.request import digest_of
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import (
     ConflictError,

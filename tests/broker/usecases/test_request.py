@@ -12,11 +12,8 @@ import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
 
 from agentvault_tui.broker.answers import Denied, Escalated, Granted
-from agentvault_tui.broker.usecases.request import (
-    digest_of,
-    request_token,
-    start_backchannel,
-)
+from agentvault_tui.broker.stepups import digest_of
+from agentvault_tui.broker.usecases.request import request_token, start_backchannel
 from agentvault_tui.broker.usecases.revoke import (
     change_scopes,
     lift_panic,
