@@ -369,8 +369,7 @@ class Calls:
         """Return why a decision does not hold any more, if it does not."""
         broker, agent = self._broker, call.caller.agent
         registry = broker.registry
-        token = call.caller.token
-        if token.chain and not registry.lives(token):
+        if (token := call.caller.token).chain and not registry.lives(token):
             return _ended()
         principal = token.principal(registry.agent(agent.id))
         if registry.epoch(agent.id) != permit.epoch:
@@ -474,11 +473,9 @@ class Calls:
 
     def cut_tokens(self, tokens: Collection[TokenId]) -> CallsCut:
         """Cut calls in flight made with one of *tokens*; see `DataPlane.cut_tokens`."""
-        cut = sent = 0
-        for call in list(self._open.values()):
-            if call.caller.token.id in tokens and self._cut(call, _ended()):
-                cut, sent = cut + 1, sent + call.sent
-        return CallsCut(cut, sent)
+        made = [one for one in self if one.caller.token.id in tokens]
+        cut = [call for call in made if self._cut(call, _ended())]
+        return CallsCut(len(cut), sum(call.sent for call in cut))
 
     def cut_one(self, call_id: str, operator: Actor) -> Call:
         """Cut one call, as *operator* asks; a held one goes on waiting for a retry.
