@@ -209,7 +209,7 @@ class _Command:
         except OSError as error:
             _say(f"{words[0]}: {error.strerror}")
             return _NOT_RUNNABLE
-        threading.Thread(target=self._watch, daemon=True).start()
+        threading.Thread(target=self._watch, args=(process,), daemon=True).start()
         code = process.wait()
         if self._stopped.is_set():
             self._sweep()
@@ -240,10 +240,10 @@ class _Command:
         if self._grouped:
             self._send(signal.SIGKILL)
 
-    def _watch(self) -> None:
+    def _watch(self, process: subprocess.Popen[bytes]) -> None:
         """Renew the token, until the run or the command ends."""
         away_since: float | None = None
-        while True:
+        while process.poll() is None:
             try:
                 news = self._client.call(calls.RUN_NEWS, id=self._info.id)
             except NotFoundError:
@@ -258,9 +258,10 @@ class _Command:
             if news.access_token is not None:
                 write_token(self._folder, news.access_token)
             if news.ended == "done":
-                return None
+                break
             if news.ended is not None:
                 return self._stop(news.why)
+        return None
 
     def _stop(self, why: str) -> None:
         """Stop the command: SIGTERM, and 5 s later SIGKILL."""

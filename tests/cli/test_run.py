@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import termios
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -400,6 +401,7 @@ def commanded(
 ) -> Iterator[Callable[..., int]]:
     """Run a command that a scripted broker answers about."""
     before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, 1)}
+    threads = {*threading.enumerate()}
 
     def call(*words: str, answers: tuple[object, ...]) -> int:
         monkeypatch.setattr(module, "GRACE", 0.1)
@@ -411,6 +413,9 @@ def commanded(
     yield call
     for number, handler in before.items():
         signal.signal(number, handler)
+    for thread in {*threading.enumerate()} - threads:
+        thread.join(PATIENT)
+        assert not thread.is_alive(), "asks for news of a command that has ended"
 
 
 def test_a_command_that_ignores_sigterm_is_killed(
