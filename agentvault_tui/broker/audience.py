@@ -1,4 +1,4 @@
-"""MCP servers behind the gateway as audiences of tokens (RFC 8707)."""
+"""Services and MCP servers of the gateway as audiences of tokens (RFC 8707)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,25 @@ from urllib.parse import urlsplit
 from agentvault_tui.web.guard import loopback_hosts
 
 PREFIX: Final = "/mcp/"
-_PATH: Final = re.compile(re.escape(PREFIX) + r"([a-z0-9][a-z0-9_-]{0,62})")
+_PATH: Final = re.compile(r"/(?:mcp|gw)/[a-z0-9][a-z0-9_-]{0,62}")
 
 
 def mcp_server_of(resource: str | None, issuer: str) -> str | None:
     """Return the name of the MCP server of this broker that *resource* is the URL of.
+
+    Args:
+        resource: a resource indicator.
+        issuer: the URL that agents reach the broker at.
+
+    Returns:
+        the name, also of a server that is not there; None for any other resource.
+    """
+    path = audience_of(resource, issuer)
+    return path[len(PREFIX) :] if path and path.startswith(PREFIX) else None
+
+
+def audience_of(resource: str | None, issuer: str) -> str | None:
+    """Return the path of the gateway that *resource* is the URL of.
 
     Such a URL says where a token is good, and nothing about what is acted on.
 
@@ -22,7 +36,8 @@ def mcp_server_of(resource: str | None, issuer: str) -> str | None:
         issuer: the URL that agents reach the broker at.
 
     Returns:
-        the name, also of a server that is not there; None for any other resource.
+        ``/mcp/NAME`` or ``/gw/NAME``, also of what is not there; None for any other
+        resource.
     """
     if not resource or not issuer:
         return None
@@ -33,12 +48,11 @@ def mcp_server_of(resource: str | None, issuer: str) -> str | None:
         hosts = loopback_hosts(ours.port or 0, (ours.hostname or "").strip("[]"))
     except ValueError:
         return None
-    path = _PATH.fullmatch(url.path)
     if (
-        path is None
+        not _PATH.fullmatch(url.path)
         or not same
         or url.netloc.encode() not in hosts
         or resource != f"{url.scheme}://{url.netloc}{url.path}"
     ):
         return None
-    return path[1]
+    return url.path

@@ -8,6 +8,7 @@ import hashlib
 from typing import Any, Final, NoReturn
 
 from agentvault_tui.broker.answers import Denied, Escalated
+from agentvault_tui.broker.audience import audience_of
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.floods import SPAN
 from agentvault_tui.broker.stepups import digest_of
@@ -225,6 +226,12 @@ class Admission:
         limited = whole.parameters and whole.action == action.action
         name = wider_parameter(whole, action) if limited else None
         return f"parameter {visible(name, 60)}" if name else None
+
+    def audience(self, caller: Caller, path: str) -> str | None:
+        """Return for which URL the caller's token is good, if it is that of *path*."""
+        resource = caller.token.resource
+        found = audience_of(resource, self._broker.issuer)
+        return resource if found == path else None
 
     def is_asked(self, caller: Caller, scope: str) -> bool:
         """Tell whether a standard token must carry *scope* for a call under it.

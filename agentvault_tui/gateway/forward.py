@@ -261,6 +261,7 @@ class Forwarder:
             in_force=lambda: self._services.has(service),
             wait=preference(said.get(b"prefer")),
             retry=_text(said.get(b"agentvault-request")),
+            audience=self._admission.audience(caller, f"/gw/{service.name}"),
         )
 
     async def _send(self, call: Call, parsed: _Parsed) -> Relayed:

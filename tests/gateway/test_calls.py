@@ -10,8 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
+from support.bench import OPERATOR
 from support.gateway_stand import SECRET, Received, Stand, endless, ok, standing
 
+from agentvault_tui.broker.answers import Granted
+from agentvault_tui.broker.usecases.issue_for import issue_for, issue_unscoped
 from agentvault_tui.broker.usecases.revoke import (
     change_scopes,
     lift_panic,
@@ -294,6 +297,42 @@ async def test_a_changed_service_file_voids_an_approval(
     wanted = "unknown_service" if change == "gone" else "digest_mismatch"
     assert reply.json()["error"] == wanted
     assert stand.upstream.received == []
+
+
+async def test_a_token_without_a_scope_opens_what_asks_a_person(stand: Stand) -> None:
+    """It says who asks: payments are held and sent, what a token must carry is not."""
+    await stand.secret()
+    await stand.service(BEARER + ROUTES)
+    agent = await stand.agent("send:payment", "read:calendar")
+    granted = await issue_unscoped(stand.bench.broker, agent, None, None)
+    assert isinstance(granted, Granted)
+    token = granted.access_token
+    one = (await held(stand, token))["auth_req_id"]
+    await stand.approve(one)
+    assert (await again(stand, token, one)).status_code == 200
+    reply = await stand.client.get("/gw/api/events/7", headers=bearer(token))
+    assert (reply.status_code, reply.json()["error"]) == (403, "insufficient_scope")
+    assert len(stand.upstream.received) == 1
+
+
+async def test_a_token_for_a_service_is_good_there_alone(stand: Stand) -> None:
+    """RFC 8707: the URL of a service is the audience, and no resource of an action."""
+    await stand.secret()
+    await stand.service(BEARER + ROUTES)
+    await stand.service(BEARER + ROUTES, name="other")
+    stand.bench.broker.issuer = stand.url
+    agent = await stand.agent("read:calendar")
+    granted = await issue_for(
+        stand.bench.broker, agent, (), f"{stand.url}/gw/api", OPERATOR
+    )
+    here = await stand.client.get(
+        "/gw/api/events/7", headers=bearer(granted.access_token)
+    )
+    assert here.status_code == 200
+    there = await stand.client.get(
+        "/gw/other/events/7", headers=bearer(granted.access_token)
+    )
+    assert (there.status_code, there.json()["error"]) == (401, "invalid_token")
 
 
 async def test_a_foreign_or_unknown_step_up_spends_nothing(

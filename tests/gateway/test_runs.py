@@ -13,6 +13,7 @@ from support.bench import OPERATOR
 from support.gateway_stand import Stand, operators_http
 from support.patience import PATIENT
 
+from agentvault_tui.broker.usecases.redeem import revoke_token
 from agentvault_tui.broker.usecases.revoke import change_scopes, panic, revoke_agent
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.gateway import runs as module
@@ -178,13 +179,20 @@ async def test_a_run_nobody_asks_about_ends(
 async def test_a_run_ends_where_policy_gives_its_agent_nothing(
     stand: Stand, operators: httpx.AsyncClient, agent: Agent
 ) -> None:
-    """A renewal that is refused is the end, and says why."""
+    """A renewal that is refused is the end, and says why; where a person decides each
+    call the run goes on, with a token that has no scope."""
     run = await started(operators, agent)
     less = frozenset({"read:calendar"})
     await change_scopes(stand.bench.broker, agent.id, frozenset(), less, OPERATOR)
     told = await news(operators, run)
+    assert (told["ended"], bool(told["access_token"])) == (None, True)
+    assert await get(stand, run, "DELETE") == 403  # held for a person
+    rest = frozenset({"send:payment"})
+    await change_scopes(stand.bench.broker, agent.id, frozenset(), rest, OPERATOR)
+    await revoke_token(stand.bench.broker, agent, told["access_token"])
+    told = await news(operators, run)
     assert told["ended"] == "refused"
-    assert "nothing_at_once" in told["why"]
+    assert "scope_not_granted" in told["why"]
 
 
 async def test_who_may_not_give_may_not_run(stand: Stand, agent: Agent) -> None:

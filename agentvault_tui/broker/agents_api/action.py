@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from agentvault_tui.broker.agents_api.replies import TYPE_ACCESS, OAuthError, malformed
-from agentvault_tui.broker.audience import mcp_server_of
+from agentvault_tui.broker.audience import audience_of
 from agentvault_tui.model import DETAIL_TYPE, Action, Token
 from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.policy.resources import canonical_resource
@@ -140,8 +140,8 @@ def read_request(
     alone = len(scopes) == 1
     # Empty is absent (RFC 6749 section 3.1), in a JSON body as in a form.
     resource = canonical_resource(text_of(form, "resource"))
-    # The URL of an MCP server says where a token is good, not what it acts on.
-    acted_on = None if mcp_server_of(resource, issuer) else resource
+    # A URL of the gateway says where a token is good, not what it acts on.
+    acted_on = None if audience_of(resource, issuer) else resource
     message = text_of(form, "binding_message") if backchannel else None
     raw = form.get("authorization_details")
     details = None if raw is None else _details(raw)

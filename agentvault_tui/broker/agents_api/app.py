@@ -48,12 +48,13 @@ from agentvault_tui.broker.answers import (
     Provided,
     TenantUnavailable,
 )
-from agentvault_tui.broker.audience import mcp_server_of
+from agentvault_tui.broker.audience import audience_of
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.floods import SPAN
 from agentvault_tui.broker.usecases.delegate import cut_off, pass_on
 from agentvault_tui.broker.usecases.evaluate import evaluate
 from agentvault_tui.broker.usecases.exchange import exchange
+from agentvault_tui.broker.usecases.issue_for import issue_unscoped
 from agentvault_tui.broker.usecases.policy_change import action_of
 from agentvault_tui.broker.usecases.redeem import introspect, poll, revoke_token
 from agentvault_tui.broker.usecases.request import request_token, start_backchannel
@@ -61,6 +62,7 @@ from agentvault_tui.errors import LedgerBusyError, LedgerError, LedgerUnwritable
 from agentvault_tui.ledger import UsedAssertion
 from agentvault_tui.model import DETAIL_TYPE, Agent, Token, TokenKind, sha256_hex
 from agentvault_tui.policy.catalogue import Catalogue
+from agentvault_tui.policy.resources import canonical_resource
 from agentvault_tui.vault.credentials import VAULT_GRANT
 from agentvault_tui.web.forms import BodyError, parse_body
 from agentvault_tui.web.guard import read_body
@@ -262,6 +264,11 @@ class AgentsApi:
     async def _token(self, agent: Agent, form: Form, source: str | None) -> Reply:
         grant = text_of(form, "grant_type")
         if grant == CLIENT_CREDENTIALS:
+            resource = canonical_resource(text_of(form, "resource"))
+            if not text_of(form, "scope") and audience_of(resource, self._issuer):
+                # RFC 6749 section 3.3: the default, where calls are decided one by one.
+                granted = await issue_unscoped(self._broker, agent, resource, source)
+                return token_reply(self._counted(agent, granted))
             asked = read_request(form, self._broker.policy.catalogue, self._issuer)
             answer = await request_token(
                 self._broker,
@@ -372,8 +379,8 @@ class AgentsApi:
         if token.chain:
             # Whoever passed it on has it too, and must not ask as its holder.
             raise _bad_token("the token was passed on, and says not who asks")
-        if mcp_server_of(token.resource, self._issuer):
-            raise _bad_token("the token is for an MCP server, and good there alone")
+        if audience_of(token.resource, self._issuer):
+            raise _bad_token("the token is for the gateway, and good there alone")
         return token
 
     async def _access(

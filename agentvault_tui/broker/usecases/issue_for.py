@@ -1,14 +1,15 @@
-"""Issue a token of an agent to the local user, for helpers of the agent's host."""
+"""Issue a token to an agent's host, or one that says who asks at the gateway alone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from agentvault_tui.broker.answers import Denied, Granted
-from agentvault_tui.broker.audience import mcp_server_of
+from agentvault_tui.broker.audience import audience_of
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.surroundings import LOCAL
 from agentvault_tui.broker.usecases.decide import foresee
+from agentvault_tui.broker.usecases.policy_change import not_denied
 from agentvault_tui.broker.usecases.request import Request, deny, issue, refused
 from agentvault_tui.errors import RefusedError
 from agentvault_tui.model import Action, Actor, Agent, DecisionId, Outcome, new_id
@@ -27,7 +28,8 @@ async def issue_for(
     Args:
         broker: the broker.
         agent: whose token it is.
-        scopes: what for; none for all that policy allows and that may be used again.
+        scopes: what for; none for all that policy allows and that may be used again,
+            or where a person decides each, for a token without a scope.
         resource: RFC 8707 resource indicator; the action is on it.
         operator: who asks; the event's actor.
 
@@ -40,7 +42,7 @@ async def issue_for(
     """
     catalogue = broker.policy.catalogue
     resource = canonical_resource(resource)
-    acted_on = None if mcp_server_of(resource, broker.issuer) else resource
+    acted_on = None if audience_of(resource, broker.issuer) else resource
 
     def at_once(scope: str) -> bool:
         if scope not in catalogue:
@@ -59,8 +61,7 @@ async def issue_for(
     if refusal := refused(broker, agent):
         answer = await deny(broker, request, *refusal)
     elif not names:
-        text = "Policy allows this agent nothing at once: a person decides each action."
-        answer = await deny(broker, request, "nothing_at_once", text)
+        answer = await issue_unscoped(broker, agent, resource, LOCAL, operator)
     else:
         verdict = request.foresee(broker)
         if verdict.outcome is Outcome.ALLOWED:
@@ -72,3 +73,42 @@ async def issue_for(
     if isinstance(answer, Denied):
         raise RefusedError(f"{answer.message} ({answer.reason})")
     return answer
+
+
+async def issue_unscoped(
+    broker: Broker,
+    agent: Agent,
+    resource: str | None,
+    source: str | None,
+    operator: Actor | None = None,
+) -> Granted | Denied:
+    """Issue a token without a scope: it says who asks where each call is decided.
+
+    At the gateway it opens the routes that always ask a person, whose scope no standard
+    token has; to resource servers it is inactive.
+
+    Args:
+        broker: the broker.
+        agent: whose token it is.
+        resource: the service or MCP server it is for (RFC 8707); None for all.
+        source: the address the request came from, if it is known.
+        operator: who asks, where it is not the agent.
+
+    Returns:
+        the token; a denial where policy denies all that the agent was granted.
+
+    Raises:
+        LedgerError: the decision could not be recorded.
+    """
+    decision_id = DecisionId(new_id("dec"))
+    nothing = Action((), "")
+    request = Request(
+        agent, nothing, resource, None, decision_id, asked_by=operator, source=source
+    )
+    broker.registry.seen(agent.id)
+    if refusal := refused(broker, agent):
+        return await deny(broker, request, *refusal)
+    if verdict := not_denied(broker, agent, source):
+        return await issue(broker, request, verdict)
+    text = "Policy denies this agent everything, or it was granted nothing."
+    return await deny(broker, request, "scope_not_granted", text)

@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
-from agentvault_tui.broker.audience import mcp_server_of
+from agentvault_tui.broker.audience import audience_of
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.policy_files import (
     changed,
@@ -42,6 +42,7 @@ from agentvault_tui.model import (
     DETAIL_TYPE,
     Action,
     Actor,
+    Agent,
     Draft,
     EventType,
     Outcome,
@@ -49,6 +50,7 @@ from agentvault_tui.model import (
     StepUpId,
     StepUpStatus,
     Token,
+    Verdict,
 )
 from agentvault_tui.policy import Policy, PolicyTexts
 
@@ -329,6 +331,8 @@ def still_issued(broker: Broker, token: Token) -> bool:
 def _would_issue(broker: Broker, token: Token) -> bool:
     """Decide the token's action anew; what a person approved is only ever forbidden."""
     agent = broker.registry.agent(token.agent_id)
+    if not token.scope:
+        return not_denied(broker, agent, token.source) is not None
     if token.stepup_id is None:
         principal, action = token.principal(agent), action_of(broker, token)
         depth = len(token.chain)
@@ -339,6 +343,16 @@ def _would_issue(broker: Broker, token: Token) -> bool:
         return False
     verdict = foresee(broker, agent, stepup.asked, stepup.source)
     return verdict.outcome is not Outcome.DENIED
+
+
+def not_denied(broker: Broker, agent: Agent, source: str | None) -> Verdict | None:
+    """Return policy's answer about a scope of *agent* that it does not deny."""
+    for scope in agent.scopes:
+        if scope in broker.policy.catalogue:
+            verdict = foresee(broker, agent, Action((scope,), scope), source)
+            if verdict.outcome is not Outcome.DENIED:
+                return verdict
+    return None
 
 
 def action_of(broker: Broker, token: Token) -> Action:
@@ -354,10 +368,10 @@ def action_of(broker: Broker, token: Token) -> Action:
     details: list[dict[str, Any]] = json.loads(token.authorization_details or "[]")
     ours = next((one for one in details if one.get("type") == DETAIL_TYPE), {})
     scopes = tuple(token.scope.split())
-    audience = mcp_server_of(token.resource, broker.issuer)
+    audience = audience_of(token.resource, broker.issuer)
     return Action(
         scopes,
-        ours.get("action", scopes[0]),
+        ours.get("action", scopes[0] if scopes else ""),
         ours.get("resource", None if audience else token.resource),
         ours.get("parameters") or {},
         named="action" in ours or len(scopes) == 1,

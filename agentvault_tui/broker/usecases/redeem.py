@@ -17,7 +17,7 @@ from agentvault_tui.broker.answers import (
     TenantUnavailable,
     Waiting,
 )
-from agentvault_tui.broker.audience import mcp_server_of
+from agentvault_tui.broker.audience import audience_of
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.stepups import digest_of
 from agentvault_tui.broker.usecases.exchange import deliver_approved
@@ -130,7 +130,11 @@ async def introspect(broker: Broker, caller: Agent, token: str) -> Introspection
         # RFC 7662 section 4: whoever may ask about any token can go fishing for one.
         return Introspection(found if found.agent_id == caller.id else None)
     seen = seen_by(caller, found)
-    if seen is None or mcp_server_of(found.resource, broker.issuer):
+    if (
+        seen is None
+        or not found.scope  # says who asks at the gateway, and nothing to others
+        or audience_of(found.resource, broker.issuer)
+    ):
         return Introspection(None)
     # The catalogue in force counts beside the one the token was issued under.
     elevated, catalogue = found.kind is TokenKind.ELEVATED, broker.policy.catalogue

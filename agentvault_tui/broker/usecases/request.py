@@ -260,10 +260,7 @@ def refused(broker: Broker, agent: Agent) -> tuple[str, str] | None:
 async def issue(
     broker: Broker, request: Request, verdict: Verdict, parent: Token | None = None
 ) -> Granted | Denied:
-    """Issue what *verdict* allows, and record it before it is returned.
-
-    It lives no longer than a *parent*, which another agent exchanges for it.
-    """
+    """Record, then return what *verdict* allows; it lives no longer than a *parent*."""
     registry, ttl = broker.registry, broker.settings.tokens.standard_ttl
     expires = Deadline.after(broker.clock, ttl)
     if parent is not None and parent.expires.remaining(broker.clock) < ttl:
@@ -291,7 +288,8 @@ async def issue(
         chain=(*parent.chain, parent.agent_id) if parent else (),
     )
     epochs = [registry.epoch(one) for one in (request.agent.id, *token.chain)]
-    draft = decision(broker, request, Outcome.ALLOWED, verdict.reason, verdict)
+    reason = verdict.reason if request.scope else "no_scope"
+    draft = decision(broker, request, Outcome.ALLOWED, reason, verdict)
     draft.detail.update(
         token_id=token.id,
         expires_at=iso(token.expires.wall),

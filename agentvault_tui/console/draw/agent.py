@@ -265,14 +265,14 @@ def _token(pen: Pen, token: LiveToken, now: datetime, width: int) -> Row:
         ("  elevated, once" if token.elevated else "", p.escalated),
     )
     room = max(width - cells(row) - 2, 4)
-    return (*row, (f"  {pen.clip(token.scope, room)}", p.muted))
+    return (*row, (f"  {pen.clip(token.scope or 'no scope', room)}", p.muted))
 
 
 def _ended(pen: Pen, token: LiveToken, width: int) -> Row:
     p = pen.palette
     row = pen.fact("", (pen.glyphs.bar(0, _BAR), p.muted), (" EXPIRED", p.danger))
     room = max(width - cells(row) - 2, 4)
-    return (*row, (f"  {pen.clip(token.scope, room)}", p.muted))
+    return (*row, (f"  {pen.clip(token.scope or 'no scope', room)}", p.muted))
 
 
 def _refused(pen: Pen, seen: AgentContext, width: int) -> list[Row]:

@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from agentvault_tui.broker.audience import PREFIX, mcp_server_of
+from agentvault_tui.broker.audience import PREFIX, audience_of
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.gateway.admission import Admission
@@ -245,14 +245,11 @@ class McpApp:
         Raises:
             CallRefusedError: it is for another server.
         """
-        resource = caller.token.resource
-        name = mcp_server_of(resource, self._broker.issuer)
-        if name is None:
-            return None
-        if name != server.name:
+        audience = self._admission.audience(caller, PREFIX + server.name)
+        if audience is None and audience_of(caller.token.resource, self._broker.issuer):
             text = "this token was issued for another resource"
             raise unauthorized("invalid_token", text)
-        return resource
+        return audience
 
     def _challenge(
         self,
