@@ -8,6 +8,7 @@ import ctypes
 import json
 import logging
 import os
+import platform
 import resource
 import socket
 import subprocess
@@ -25,6 +26,10 @@ from agentvault_tui.text import visible
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 _PR_SET_DUMPABLE: Final = 4
+_NICE: Final = 19
+_IOPRIO_SET: Final = {"x86_64": 251, "aarch64": 30}
+"""The number of the system call, for which the standard library has no name."""
+_IDLE_CLASS: Final = 3 << 13
 
 
 def harden() -> None:
@@ -38,6 +43,26 @@ def harden() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def yield_to_others() -> None:
+    """Take what others leave of processor and disk (sched(7), ioprio_set(2))."""
+    os.nice(_NICE)
+    if sys.platform != "linux":
+        return
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    call = _IOPRIO_SET.get(platform.machine())
+    if call is not None:
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).syscall(call, 1, 0, _IDLE_CLASS)
+
+
+def end_with_stdin() -> None:
+    """End this process once nobody holds the other end of its stdin."""
+    while os.read(0, 1024):
+        pass
+    os._exit(1)
 
 
 @dataclass(frozen=True, slots=True)

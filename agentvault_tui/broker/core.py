@@ -47,6 +47,7 @@ from agentvault_tui.model import (
     Token,
     TokenId,
 )
+from agentvault_tui.operator_api.planning import ShadowInfo
 from agentvault_tui.policy import Policy
 from agentvault_tui.settings import Settings
 from agentvault_tui.vault import TenantClient
@@ -84,6 +85,8 @@ class PolicyState:
     """Tokens that the policy in force would not issue, to be recorded as revoked."""
     due: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while one of these lists is not empty."""
+    shadow: ShadowInfo | None = None
+    """What a policy that decides beside the one in force has counted."""
     applying: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while a policy is applied."""
 

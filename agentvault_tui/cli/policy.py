@@ -21,7 +21,7 @@ from agentvault_tui.broker.surroundings import LOCAL, plain_address
 from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.output import Output
-from agentvault_tui.cli.policy_plan import candidate, plan, replay, text_of
+from agentvault_tui.cli.policy_plan import candidate, plan, replay, shadow, text_of
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import (
     ConflictError,
@@ -34,12 +34,13 @@ from agentvault_tui.ledger.docs import read_agent
 from agentvault_tui.ledger.schema import open_reader
 from agentvault_tui.model import Action, Agent, AgentId
 from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.planning import PolicyInfo
 from agentvault_tui.operator_api.requests import (
     ApplyRequest,
     ExplainRequest,
     PolicyQuery,
 )
-from agentvault_tui.operator_api.shapes import ExplainInfo, Json, PolicyInfo
+from agentvault_tui.operator_api.shapes import ExplainInfo, Json
 from agentvault_tui.policy import Catalogue, Environment, Policy
 from agentvault_tui.policy.texts import shipped_policy, shipped_scopes
 from agentvault_tui.settings import read_table
@@ -53,6 +54,7 @@ def policy() -> None:
 
 policy.add_command(plan)
 policy.add_command(replay)
+policy.add_command(shadow)
 
 
 @policy.command("check", example="agentvault policy check policy.cedar")

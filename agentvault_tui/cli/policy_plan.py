@@ -16,11 +16,16 @@ from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import parse_iso
-from agentvault_tui.errors import NotFoundError
+from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.ledger.docs import read_agent
 from agentvault_tui.ledger.schema import read_home
 from agentvault_tui.operator_api import calls
-from agentvault_tui.operator_api.planning import ChangeInfo, PlanInfo
+from agentvault_tui.operator_api.planning import (
+    ChangeInfo,
+    PlanInfo,
+    ShadowAnswer,
+    ShadowRequest,
+)
 from agentvault_tui.policy import Policy, PolicyTexts
 
 
@@ -99,6 +104,37 @@ def text_of(file: Path | None) -> str | None:
     if text is None:
         raise NotFoundError(f"there is no file {file}", "check the path")
     return text or "\n"
+
+
+@command("shadow", example="agentvault policy shadow new.cedar")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--off", is_flag=True, help="Decide beside the policy no more.")
+@pass_session
+def shadow(session: CliSession, file: Path | None, *, off: bool) -> None:
+    """Let FILE decide beside the policy in force: it answers nothing, and is counted.
+
+    Without FILE it shows what was counted, by agent and scope.
+    """
+    if off and file is not None:
+        raise UsageError("give FILE or --off, not both")
+    client, out = session.client, session.out
+    if off or file is not None:
+        asked = ShadowRequest(policy=text_of(file) or "")
+        found = client.call(calls.SHADOW, asked).shadow
+    else:
+        found = client.call(calls.POLICY).shadow
+    if out.print_json(ShadowAnswer(shadow=found)):
+        return
+    if found is None:
+        out.line("no policy decides beside the one in force")
+        return
+    out.line(
+        f"{found.version} decides beside the one in force since {found.since}:"
+        f" {found.decisions} decisions, {found.differences} of them otherwise"
+    )
+    if found.by:
+        names = {one.id: one.name for one in client.call(calls.AGENTS).agents}
+        print_changes(out, found.by, names)
 
 
 @contextmanager

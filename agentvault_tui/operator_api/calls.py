@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 from urllib.parse import quote
 
-from agentvault_tui.operator_api import access, gateway, history, shapes
+from agentvault_tui.operator_api import access, gateway, history, planning, shapes
 from agentvault_tui.operator_api import requests as asks
 from agentvault_tui.operator_api.shapes import WireShape
 
@@ -26,6 +26,8 @@ class ApiCall(Generic[AnswerT]):
     status: int = 200
     also: int | None = None
     """Another status of success."""
+    seconds: float | None = None
+    """How long its answer may take, where all of the history is read for it."""
 
     def at(self, **parameters: str | int) -> str:
         """Return the path with its parameters filled in, each quoted as one segment."""
@@ -50,6 +52,7 @@ def _post(
     return ApiCall("POST", path, answer, body, *(statuses or (200,)))
 
 
+_HISTORY: Final = 600.0
 _AGENTS, _STEPUP, _LINKED = "/api/agents", "/api/agents/stepup", "/api/connections"
 
 AGENTS: Final = _get(_AGENTS, shapes.AgentPage, asks.AgentQuery)
@@ -85,10 +88,20 @@ PAST: Final = _get("/api/past", history.PastInfo, asks.PastQuery)
 PAST_ACTIVITY: Final = _get(
     "/api/past/activity", history.PastActivityInfo, asks.PastActivityQuery
 )
-POLICY: Final = _get("/api/policy", shapes.PolicyInfo, asks.PolicyQuery)
+POLICY: Final = _get("/api/policy", planning.PolicyInfo, asks.PolicyQuery)
 EXPLAIN: Final = _post("/api/policy/explain", asks.ExplainRequest, shapes.ExplainInfo)
-APPLY_POLICY: Final = _post("/api/policy/apply", asks.ApplyRequest, shapes.PolicyInfo)
-RESET_POLICY: Final = _post("/api/policy/reset", None, shapes.PolicyInfo)
+APPLY_POLICY: Final = _post("/api/policy/apply", asks.ApplyRequest, planning.PolicyInfo)
+PLAN: Final = ApiCall(
+    "POST",
+    "/api/policy/plan",
+    planning.PlanInfo,
+    planning.PlanRequest,
+    seconds=_HISTORY,
+)
+SHADOW: Final = _post(
+    "/api/policy/shadow", planning.ShadowRequest, planning.ShadowAnswer
+)
+RESET_POLICY: Final = _post("/api/policy/reset", None, planning.PolicyInfo)
 STATUS: Final = _get("/api/status", shapes.StatusInfo)
 PRESENCE: Final = _get("/api/presence", shapes.PresenceInfo)
 LOOK: Final = _post("/api/presence", asks.LookRequest, shapes.PresenceInfo)

@@ -120,7 +120,8 @@ class OperatorClient:
             AgentVaultError: the broker refused, or none answers.
         """
         path, body = _prepared(call, given, parameters)
-        connection = _UnixConnection(self.path, _TIMEOUT)
+        patience = call.seconds or _TIMEOUT
+        connection = _UnixConnection(self.path, patience)
         headers = {"Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -129,7 +130,7 @@ class OperatorClient:
             content = response.read()
         except TimeoutError as error:
             raise UnreachableError(
-                f"the broker at {self.path} did not answer within {_TIMEOUT:.0f} s",
+                f"the broker at {self.path} did not answer within {patience:.0f} s",
                 "look at its log",
             ) from error
         except (http.client.HTTPException, OSError) as error:
@@ -235,7 +236,11 @@ class AsyncOperatorClient:
         headers = {"Content-Type": "application/json"} if body is not None else {}
         try:
             response = await self._open().request(
-                call.method, path, content=body, headers=headers
+                call.method,
+                path,
+                content=body,
+                headers=headers,
+                timeout=call.seconds or _CONSOLE_TIMEOUT,
             )
         except httpx.HTTPError as error:
             raise _unreachable(error) from error

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from msgspec import field
+from typing import Annotated
 
-from agentvault_tui.operator_api.shapes import Moment, WireShape
+from msgspec import UNSET, Meta, UnsetType, field
+
+from agentvault_tui.operator_api.requests import WireRequest
+from agentvault_tui.operator_api.shapes import Moment, ScopeInfo, WireShape
 
 
 class ChangeInfo(WireShape, kw_only=True):
@@ -80,3 +83,38 @@ class ShadowInfo(WireShape, kw_only=True):
     decisions: int = 0
     differences: int = 0
     by: list[ChangeInfo] = field(default_factory=list)
+
+
+class PolicyInfo(WireShape, kw_only=True):
+    """The policy in force and the catalogue of scopes, by name."""
+
+    version: str
+    source: str = ""
+    text: str
+    problem: str | None = None
+    shadow: ShadowInfo | None = None
+    catalogue: dict[str, ScopeInfo]
+    texts: dict[str, str] | UnsetType = UNSET
+    """The texts of the version that was asked for: policy, scopes and what else."""
+
+
+class PlanRequest(WireRequest, kw_only=True):
+    """A policy to try against the recorded history; nothing is put in force."""
+
+    policy: Annotated[str, Meta(min_length=1)]
+    """The text of the file."""
+    since: str = ""
+    """Not what was recorded before."""
+
+
+class ShadowRequest(WireRequest, kw_only=True):
+    """A policy to decide beside the one in force from now on."""
+
+    policy: str = ""
+    """The text of the file; empty: none decides beside it any more."""
+
+
+class ShadowAnswer(WireShape, kw_only=True):
+    """What decides beside the policy in force."""
+
+    shadow: ShadowInfo | None

@@ -387,18 +387,6 @@ class ScopeInfo(WireShape, kw_only=True):
     revoking: str | None = None
 
 
-class PolicyInfo(WireShape, kw_only=True):
-    """The policy in force and the catalogue of scopes, by name."""
-
-    version: str
-    source: str = ""
-    text: str
-    problem: str | None = None
-    catalogue: dict[str, ScopeInfo]
-    texts: dict[str, str] | UnsetType = UNSET
-    """The texts of the version that was asked for: policy, scopes and what else."""
-
-
 class ExplainInfo(WireShape, kw_only=True):
     """How policy would answer, by which rule, and what would change it."""
 

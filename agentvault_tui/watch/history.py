@@ -80,7 +80,10 @@ _FACTS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def records(
-    db: sqlite3.Connection, since: datetime | None = None, after: int = 0
+    db: sqlite3.Connection,
+    since: datetime | None = None,
+    after: int = 0,
+    upto: int | None = None,
 ) -> Iterator[RecordedDecision]:
     """Yield the decisions recorded up to now, in order and with flat memory.
 
@@ -88,8 +91,9 @@ def records(
         db: a connection that reads; the broker may go on writing.
         since: not those recorded before.
         after: nor those up to this event.
+        upto: nor those behind this one.
     """
-    upto = head_seq(db)
+    upto = head_seq(db) if upto is None else upto
     if since is not None:
         after = max(after, first_at(db, since, 1, upto + 1) - 1)
     kinds = ",".join(f"'{kind.value}'" for kind in DECISION_TYPES)

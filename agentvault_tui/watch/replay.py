@@ -39,15 +39,18 @@ def replay(db: sqlite3.Connection) -> ReplayInfo:
 
 def decided_again(record: RecordedDecision, versions: KeptPolicies) -> Verdict | str:
     """Return the verdict of the version that *record* names, or why there is none."""
-    if record.rule is None:
-        return NOT_ASKED
-    if not record.detail.facts:
-        return NO_FACTS
+    if not has_facts(record):
+        return NOT_ASKED if record.rule is None else NO_FACTS
     version = record.detail.policy_version or ""
     decider = versions.decider(version)
     if isinstance(decider, str):
         return f"policy {version}: {decider}"
     return decider.decide(record)
+
+
+def has_facts(record: RecordedDecision) -> bool:
+    """Tell whether policy answered *record*, and its facts were kept."""
+    return record.rule is not None and bool(record.detail.facts)
 
 
 def mismatch(record: RecordedDecision, verdict: Verdict) -> MismatchInfo | None:

@@ -8,7 +8,9 @@ from starlette.routing import Route
 
 from agentvault_tui.broker.authority import Authority
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.watch import metrics
+from agentvault_tui.watch import metrics, policy_api
+from agentvault_tui.watch.jobs import Jobs
+from agentvault_tui.watch.shadow import Shadow
 from agentvault_tui.web import Listener, Server
 
 
@@ -18,6 +20,8 @@ class LedgerWatch:
     def __init__(self, broker: Broker) -> None:
         """Look at the ledger of *broker*; nothing is read yet."""
         self.broker = broker
+        self._jobs = Jobs(broker)
+        self._shadow = Shadow(broker)
 
     @property
     def warnings(self) -> list[str]:
@@ -25,7 +29,8 @@ class LedgerWatch:
         return []
 
     async def start(self) -> None:
-        """Read the home's files."""
+        """Read the home's files, and what the last process kept."""
+        self._shadow.restore()
 
     async def listen(self, server: Server, agents: Listener) -> Mapping[str, object]:
         """Serve metrics on loopback too, where the settings say so."""
@@ -33,12 +38,16 @@ class LedgerWatch:
         return await metrics.listen(self.broker, server)
 
     async def look(self) -> None:
-        """Read changed files again."""
+        """Read changed files and new events."""
+        await self._shadow.look()
 
     def operator_routes(self, authority: Authority) -> list[Route]:
         """Return what it adds to the operators' HTTP."""
-        del authority
-        return [metrics.route(self.broker)]
+        return [
+            metrics.route(self.broker),
+            *policy_api.routes(self.broker, authority, self._jobs, self._shadow),
+        ]
 
     async def aclose(self) -> None:
         """End what is under way."""
+        await self._shadow.aclose()

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.command_line import Agent, Answer
+from support.command_line import Agent, Answer, Broker
+from support.patience import PATIENT
 
+from agentvault_tui.errors import ConflictError
+from agentvault_tui.home import Home
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.client import OperatorClient
+from agentvault_tui.operator_api.planning import PlanRequest
 from agentvault_tui.policy import shipped_policy
 
 Run = Callable[..., Answer]
@@ -96,3 +103,39 @@ def test_without_a_history_there_is_nothing_to_plan(cli: Run, tmp_path: Path) ->
     """A home without a ledger is told as such."""
     home = ("--home", str(tmp_path / "none"))
     assert cli(*home, "policy", "replay").code == 4
+
+
+def test_a_shadow_counts_beside_the_policy_in_force(
+    av: Run, agent: Agent, tmp_path: Path
+) -> None:
+    """It is set, counts what it would have answered otherwise, and is off again."""
+    new = tmp_path / "new.cedar"
+    new.write_text(shipped_policy() + NO_READS)
+    assert av("policy", "shadow", str(new), "--json").json["shadow"]["decisions"] == 0
+    try:
+        assert "access_token" in agent.ask("read:calendar", {})
+
+        def counted() -> bool:
+            found = av("policy", "shadow", "--json").json["shadow"]["by"]
+            return agent.id in {one["agent"] for one in found}
+
+        ends = time.monotonic() + PATIENT
+        while not counted():
+            assert time.monotonic() < ends
+        assert agent.name in av("policy", "shadow").out
+        assert av("policy", "show", "--json").json["shadow"]["differences"] >= 1
+    finally:
+        assert av("policy", "shadow", "--off", "--json").json == {"shadow": None}
+    assert "no policy decides" in av("policy", "shadow").out
+    assert av("policy", "shadow", str(new), "--off").code == 2
+
+
+def test_the_broker_plans_for_the_console(broker: Broker, agent: Agent) -> None:
+    """The operators' HTTP gives the same plan, from a process beside the broker."""
+    agent.ask("read:calendar", {})
+    client = OperatorClient.for_home(Home.locate(broker.home))
+    asked = PlanRequest(policy=shipped_policy() + NO_READS)
+    found = client.call(calls.PLAN, asked)
+    assert agent.id in {one.agent for one in found.changes}
+    with pytest.raises(ConflictError, match="line 1"):
+        client.call(calls.PLAN, PlanRequest(policy="permit ("))

@@ -40,6 +40,7 @@ from agentvault_tui.operator_api.history import (
     LinkList,
     StoryInfo,
 )
+from agentvault_tui.operator_api.planning import PolicyInfo
 from agentvault_tui.operator_api.requests import (
     ApplyRequest,
     AuditQuery,
@@ -51,7 +52,6 @@ from agentvault_tui.operator_api.requests import (
 )
 from agentvault_tui.operator_api.shapes import (
     ExplainInfo,
-    PolicyInfo,
     ScopeInfo,
     StatusInfo,
 )
@@ -134,6 +134,7 @@ def _in_force(broker: Broker) -> PolicyInfo:
         source=broker.policy.source,
         text=broker.policy.text,
         problem=broker.policy_state.problem,
+        shadow=broker.policy_state.shadow,
         catalogue=_catalogue(broker.policy.catalogue),
     )
 

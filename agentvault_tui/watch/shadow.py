@@ -1,0 +1,131 @@
+"""Decide what is recorded by another policy too, beside the one in force.
+
+It answers nothing: it reads the ledger behind the broker, as a plan does, so the counts
+are exact, also over a restart, and no request waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import closing, suppress
+from itertools import islice
+from typing import Any, Final
+
+import msgspec
+
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.policy_files import kept_policy
+from agentvault_tui.clock import iso
+from agentvault_tui.errors import LedgerError, PolicyError
+from agentvault_tui.ledger import Meta
+from agentvault_tui.ledger.schema import open_reader
+from agentvault_tui.operator_api.planning import ShadowInfo
+from agentvault_tui.policy import PolicyTexts
+from agentvault_tui.watch.history import Decider, records
+from agentvault_tui.watch.plan import Changes
+from agentvault_tui.watch.replay import has_facts
+
+_KEPT: Final = "shadow"
+_A_LOOK: Final = 2_000
+"""Records decided in one look; a broker that is busier is caught up with later."""
+_SAVED_EVERY: Final = 10.0
+
+log = logging.getLogger("agentvault.shadow")
+
+
+class Shadow:
+    """At most one policy that decides beside the one in force."""
+
+    def __init__(self, broker: Broker) -> None:
+        """Have none yet."""
+        self._broker = broker
+        self._decider: Decider | None = None
+        self._changes = Changes([])
+        self._seq = 0
+        self._unsaved_since: float | None = None
+
+    def restore(self) -> None:
+        """Go on where the last process saved its counts."""
+        kept = self._broker.kept.get(_KEPT)
+        if kept is None:
+            return
+        try:
+            found: dict[str, Any] = msgspec.json.decode(kept)
+            texts = PolicyTexts(**found["texts"])
+            info = msgspec.convert(found["info"], ShadowInfo)
+            self._take(texts, info, found["seq"])
+        except (PolicyError, ValueError, TypeError, LookupError) as error:
+            log.warning("the shadow policy is off: %s", error)
+
+    async def set(self, text: str) -> None:
+        """Decide by the policy *text* from now on; none, if it is empty.
+
+        Raises:
+            PolicyError: it is no policy.
+            LedgerError: it could not be kept.
+        """
+        broker = self._broker
+        if not text:
+            self._decider = broker.policy_state.shadow = self._unsaved_since = None
+            await broker.record(changes=[Meta(_KEPT, None)])
+            broker.kept.pop(_KEPT, None)
+            return
+        texts = broker.policy.texts._replace(policy=text)
+        # The version is known once it is read.
+        info = ShadowInfo(version="", since=iso(broker.clock.now()))
+        self._take(texts, info, broker.ledger.head.seq)
+        await self.save()
+
+    def _take(self, texts: PolicyTexts, info: ShadowInfo, seq: int) -> None:
+        policy = kept_policy(self._broker.home, texts)
+        info.version = policy.version
+        self._decider, self._seq = Decider(policy), seq
+        self._changes = Changes(info.by)
+        self._broker.policy_state.shadow = info
+
+    async def look(self) -> None:
+        """Decide what was recorded since the last look."""
+        decider, info = self._decider, self._broker.policy_state.shadow
+        head = self._broker.ledger.head.seq
+        if decider is None or info is None or head <= self._seq:
+            return
+        await asyncio.to_thread(self._count, decider, info, head)
+        now = self._broker.clock.boot()
+        if self._unsaved_since is None:
+            self._unsaved_since = now
+        elif now - self._unsaved_since >= _SAVED_EVERY:
+            await self.save()
+
+    def _count(self, decider: Decider, info: ShadowInfo, head: int) -> None:
+        with closing(open_reader(self._broker.home.database)) as db:
+            last = head
+            for number, record in enumerate(
+                islice(records(db, after=self._seq, upto=head), _A_LOOK), start=1
+            ):
+                if number == _A_LOOK:
+                    last = record.seq
+                if not has_facts(record):
+                    continue
+                verdict = decider.decide(record)
+                info.decisions += 1
+                if self._changes.add(record, verdict) != record.outcome:
+                    info.differences += 1
+        info.by = self._changes.listed()
+        self._seq = last
+
+    async def save(self) -> None:
+        """Keep policy and counts for the next process."""
+        info = self._broker.policy_state.shadow
+        if self._decider is None or info is None:
+            return
+        texts = self._decider.policy.texts._asdict()
+        state = {"texts": texts, "seq": self._seq, "info": info}
+        self._unsaved_since = None
+        text = msgspec.json.encode(state).decode()
+        await self._broker.record(changes=[Meta(_KEPT, text)])
+
+    async def aclose(self) -> None:
+        """Keep the counts."""
+        with suppress(LedgerError):
+            await self.save()
