@@ -147,6 +147,9 @@ class StepUpSettings:
     approvers: tuple[str, ...] = ()
     """Who may approve: subjects or e-mail addresses. Empty: every user who has the
     role ``approver``."""
+    passkey_only: bool = False
+    """Whether a step-up of high risk takes a passkey: a password and a one-time code,
+    which a copied page can ask for, then approve none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,23 @@
-"""The page on which a person approves away from the console."""
+"""The pages on which people approve away from the console: kept in step with us."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from typing import Final
+
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.model import StepUp
+from agentvault_tui.broker.usecases.stepup import offer
+from agentvault_tui.encoder import to_json
+from agentvault_tui.errors import LedgerError, TenantError
+from agentvault_tui.model import StepUp, StepUpId, StepUpStatus
 from agentvault_tui.web.public import PublicAddress
+
+_LOOK: Final = 0.25
+"""Seconds between two looks at what waits."""
+_REST: Final = 5.0
+"""Seconds until a step-up is offered anew after a try that failed."""
+log = logging.getLogger("agentvault.stepup")
 
 
 def approval_page(broker: Broker, stepup: StepUp) -> str | None:
@@ -24,3 +37,63 @@ def approval_page(broker: Broker, stepup: StepUp) -> str | None:
     if settings.issuer and stepup.device is not None:
         return stepup.device.verification_uri_complete
     return None
+
+
+class ApprovalPages:
+    """Gives each step-up its page at the embedded tenant, and tells what became of it.
+
+    A page needs a device code (RFC 8628): it is how the tenant knows the step-up, and
+    how its answer comes back. One is asked for as soon as the step-up waits, so that a
+    link in an alert works before anybody is at the console.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._told: dict[StepUpId, StepUpStatus] = {}
+        self._rests: dict[StepUpId, float] = {}
+        """Not before when, in boot seconds, each is offered anew."""
+
+    async def run(self) -> None:
+        """Look after the pages until cancelled, where phones reach the tenant."""
+        if not self._broker.settings.tenant.url:
+            return
+        while True:
+            try:
+                await self.look()
+            except (TenantError, LedgerError) as error:
+                log.warning("approval pages wait: %s", error.what)
+                await asyncio.sleep(_REST)
+            except Exception:
+                log.exception("approval pages failed")
+                await asyncio.sleep(_REST)
+            await asyncio.sleep(_LOOK)
+
+    async def look(self) -> None:
+        """Offer what waits and has no page, and tell what was decided.
+
+        Raises:
+            TenantError: the tenant does not take it; the next look tries again.
+        """
+        stepups, now = self._broker.stepups, self._broker.clock.boot()
+        for stepup in stepups.open():
+            if stepup.id in stepups.flows or self._rests.get(stepup.id, 0.0) > now:
+                continue
+            self._rests[stepup.id] = now + _REST
+            await offer(self._broker, stepup)
+        for stepup_id, flow in list(stepups.codes.items()):
+            known = stepups.find(stepup_id)
+            if known is not None and known.status.open:
+                continue
+            if known is not None and self._told.get(stepup_id) is not known.status:
+                await self._broker.tenant.tell_outcome(flow, _outcome(known))
+                self._told[stepup_id] = known.status
+            if known is None or known.status is not StepUpStatus.APPROVED:
+                del stepups.codes[stepup_id]
+                self._told.pop(stepup_id, None)
+                self._rests.pop(stepup_id, None)
+
+
+def _outcome(stepup: StepUp) -> str:
+    by = stepup.decided_by.name if stepup.decided_by else None
+    why = stepup.denial or stepup.problem
+    return to_json({"status": stepup.status.value, "by": by, "why": why})

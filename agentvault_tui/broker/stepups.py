@@ -29,6 +29,7 @@ from agentvault_tui.model import (
     StepUpId,
     StepUpStatus,
 )
+from agentvault_tui.vault import DeviceFlow
 
 log = logging.getLogger("agentvault.stepup")
 
@@ -52,6 +53,8 @@ class StepUps:
         """Step-ups whose decision is being recorded: the first decision wins."""
         self.flows: dict[StepUpId, asyncio.Task[None]] = {}
         """Device flows under way, one a step-up."""
+        self.codes: dict[StepUpId, DeviceFlow] = {}
+        """The last device flow of each, over or not, for its approval page."""
         self.locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         """Held while a device flow is started: two consoles share one."""
         self.polled: dict[StepUpId, float] = {}
@@ -144,6 +147,7 @@ class StepUps:
         for stepup in self.decided()[KEPT_DECIDED:]:
             if stepup.expires.passed(self._clock) and not awaited(stepup.id):
                 self._known.pop(stepup.id)
+                self.codes.pop(stepup.id, None)
 
     def count_again(self, stepup: StepUp) -> StepUp:
         """Count one more identical request, in memory: each has its own event.
@@ -170,11 +174,20 @@ class StepUps:
         return last is not None and now - last < interval
 
     def follow(
-        self, stepup_id: StepUpId, work: Coroutine[object, object, None]
+        self,
+        stepup_id: StepUpId,
+        flow: DeviceFlow,
+        work: Coroutine[object, object, None],
     ) -> None:
         """Follow a device flow in a task of its own, until `end_flow`."""
+        self.codes[stepup_id] = flow
         task = self.flows[stepup_id] = asyncio.create_task(work)
         task.add_done_callback(lambda done: self._flow_ended(stepup_id, done))
+
+    def end_offer(self, stepup_id: StepUpId) -> None:
+        """Stop following the flow of an approval page: another takes its place."""
+        if (task := self.flows.pop(stepup_id, None)) is not None:
+            task.cancel()
 
     def end_flow(self, stepup_id: StepUpId) -> None:
         """Stop following a device flow whose step-up is over."""

@@ -42,6 +42,11 @@ from agentvault_tui.cli.session import CliSession
     default=None,
     help="Insist on https, or on plain http; else https where there is a certificate.",
 )
+@click.option(
+    "--forget-passkeys",
+    is_flag=True,
+    help="Forget passkeys of another host than that of [tenant] url.",
+)
 @click.option("--until-stdin-closes", is_flag=True, hidden=True)
 @pass_session
 def serve(
@@ -52,6 +57,7 @@ def serve(
     tls_cert: Path | None,
     tls_key: Path | None,
     tls: bool | None,
+    forget_passkeys: bool,
     until_stdin_closes: bool,
 ) -> int:
     """Run the broker until SIGTERM or Ctrl-C.
@@ -71,8 +77,10 @@ def serve(
         ending.callback(gc.enable)
         gc.disable()
         settings = Settings.load(session.home, flags=flags)
+        from agentvault_tui.cli.tenant import check_passkeys
         from agentvault_tui.process import log_level, start_tenant
 
+        check_passkeys(session, settings, forget=forget_passkeys)
         log_level("warning")  # an unknown one is told before anything starts
         tenant = None
         if not settings.tenant.issuer:

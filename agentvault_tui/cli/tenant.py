@@ -20,6 +20,8 @@ from agentvault_tui.cli.session import CliSession
 from agentvault_tui.cli.terminal import confirm
 from agentvault_tui.clock import SystemClock, iso
 from agentvault_tui.errors import (
+    NotFoundError,
+    SettingsError,
     TenantError,
     TenantRefusedError,
     UnreachableError,
@@ -35,6 +37,7 @@ from agentvault_tui.operator_api.shapes import StepUpInfo
 from agentvault_tui.text import clip
 
 if TYPE_CHECKING:
+    from agentvault_tui.settings import Settings
     from agentvault_tui.tenant.device_page_client import Details
     from agentvault_tui.tenant.users import User, UserStore
 
@@ -348,19 +351,22 @@ def list_users(session: CliSession) -> None:
     """List the people who can sign in."""
     with _users(session) as users:
         found = users.all()
+        passkeys = {one.sub: users.passkeys(sub=one.sub) for one in found}
     out = session.out
     if session.json:
-        out.json({"users": [_shape(person) for person in found]})
+        shapes = [_shape(one) | {"passkeys": passkeys[one.sub]} for one in found]
+        out.json({"users": shapes})
     elif not found:
         out.line("nobody yet: `agentvault tenant user add NAME --approver`")
     else:
         out.table(
-            ("NAME", "ROLES", "SUBJECT", "ADDED"),
+            ("NAME", "ROLES", "SUBJECT", "ADDED", "PASSKEYS"),
             [
                 [
                     out.cell(person.name, "strong"),
                     ", ".join(person.roles),
                     *(person.sub, person.created_at[:19] + "Z"),
+                    " ".join(str(one["id"]) for one in passkeys[person.sub]),
                 ]
                 for person in found
             ],
@@ -380,6 +386,48 @@ def new_otp(session: CliSession, name: str) -> None:
         {"user": name, "otp_secret": secret, "otpauth_uri": uri}
     ):
         _print_otp(session.out, secret, uri)
+
+
+@user.command("passkey", example="agentvault tenant user passkey alice")
+@click.argument("name")
+@click.option("--remove", metavar="ID", help="Forget this passkey; `user list` has it.")
+@pass_session
+def passkey(session: CliSession, name: str, remove: str | None) -> None:
+    """Print a link that adds a passkey for NAME on the phone that opens it.
+
+    It is good once, for ten minutes, and for whoever has it: give it to NAME alone.
+    Needs [tenant] listen and url, with a host name.
+    """
+    from agentvault_tui.tenant.users import LINK_SECONDS
+
+    with _users(session) as users:
+        person = users.named(name)
+        if remove is not None:
+            if not users.passkeys(id=remove, sub=person.sub):
+                raise NotFoundError(
+                    f"{person.name} has no such passkey", "agentvault tenant user list"
+                )
+            _record(session, users, "passkey", person)
+            users.remove_passkeys([remove])
+            if not session.out.print_json({"user": person.name, "removed": remove}):
+                session.out.line(f"removed a passkey of {person.name}")
+            return
+        from agentvault_tui.web.public import PublicAddress
+
+        public = PublicAddress.of(session.home, session.settings.tenant)
+        if public is None or not public.named:
+            raise UsageError(
+                "phones do not reach the tenant by a host name",
+                "set listen, url, tls_cert and tls_key of [tenant] in config.toml",
+            )
+        _record(session, users, "passkey", person)
+        link = f"{public.url}passkey/{users.invite_passkey(person)}"
+    told = {"user": person.name, "link": link, "expires_in": LINK_SECONDS}
+    if session.out.print_json(told):
+        return
+    print_qr(session.out, link)
+    session.out.line(session.out.cell(link, "strong", 500))
+    session.out.note("good once, for 10 minutes, on the phone that opens it")
 
 
 @user.command("password", example="agentvault tenant user password alice")
@@ -470,6 +518,34 @@ def rotate(session: CliSession, revoke: bool) -> None:
             ("accepted until", out.cell(until[:19] + "Z")),
         ]
     )
+
+
+def check_passkeys(session: CliSession, settings: Settings, *, forget: bool) -> None:
+    """Refuse to serve at another host than the passkeys are for, unless *forget*.
+
+    Raises:
+        SettingsError: there are such passkeys: nobody could use one (WebAuthn section
+            5.1.2 binds each to the RP id).
+    """
+    from agentvault_tui.tenant.users import UserStore
+    from agentvault_tui.web.public import PublicAddress
+
+    public = PublicAddress.of(session.home, settings.tenant)
+    if public is None or not (session.home.tenant / "tenant.db").exists():
+        return
+    with UserStore(session.home) as users:
+        lost = [one for one in users.passkeys() if one["host"] != public.host]
+        if lost and not forget:
+            raise SettingsError(
+                f"{len(lost)} passkeys are for {lost[0]['host']}, and tenant.url names "
+                f"{public.host}",
+                "agentvault serve --forget-passkeys, then add new ones",
+            )
+        for person in users.all():
+            gone = [str(one["id"]) for one in lost if one["sub"] == person.sub]
+            if gone:
+                _record(session, users, "passkey", person)
+                users.remove_passkeys(gone)
 
 
 def _only_embedded(session: CliSession, what: str) -> None:

@@ -12,9 +12,14 @@ Auth0's device flow gives no ``auth_time``, and an Action cannot set reserved na
 ROLES: Final = "https://agentvault.dev/roles"
 """What the person may do here: a list of ``viewer``, ``operator``, ``approver``."""
 
+STEPUP: Final = "https://agentvault.dev/stepup"
+"""What the person decided about, and how: ``{"digest", "decision"}``, the decision
+``approve`` or ``deny``. Of the embedded tenant's approval page."""
 
 EXTENSIONS_PATH: Final = "/agentvault/metadata"
 """Below the issuer. Auth0 has nothing there, and its own document has none of this."""
+OUTCOME_PATH: Final = "/oauth/device/outcome"
+"""Where the embedded tenant is told what became of a step-up, on loopback."""
 DETAILS_TYPES: Final = "authorization_details_types_supported"
 """RFC 9396 section 10, here of the device flow: what a tenant shows the person who
 approves. Auth0 has such details elsewhere, and not in this flow."""

@@ -7,7 +7,7 @@ from typing import Final
 
 from agentvault_tui.model.event import Actor, Draft, EventType
 
-CHANGES: Final = ("added", "role", "password", "factor", "removed")
+CHANGES: Final = ("added", "role", "password", "factor", "passkey", "removed")
 
 
 def user_changed(

@@ -11,9 +11,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
-from agentvault_tui.model.claims import DETAILS_TYPES, EXTENSIONS_PATH
+from agentvault_tui.model.claims import DETAILS_TYPES, EXTENSIONS_PATH, OUTCOME_PATH
+from agentvault_tui.settings import StepUpSettings
 from agentvault_tui.tenant import details
 from agentvault_tui.tenant.activation import ActivationPages
+from agentvault_tui.tenant.approve import ApprovalPages, RegistrationPages
 from agentvault_tui.tenant.clients import (
     AUTHORIZATION_CODE,
     CLIENT_CREDENTIALS,
@@ -32,6 +34,7 @@ from agentvault_tui.tenant.oauth.endpoints import OAuthEndpoints
 from agentvault_tui.tenant.oauth.grants import GrantType
 from agentvault_tui.tenant.oauth.wire import reply
 from agentvault_tui.tenant.parts import Parts
+from agentvault_tui.tenant.passkeys import Passkeys
 from agentvault_tui.tenant.views import Views
 from agentvault_tui.web import BODY_CAP, App, Receive, RequestGuard, Scope, Send
 
@@ -51,11 +54,13 @@ class Surface:
     grants: dict[str, GrantType]
     calls: list[ManagementCall]
     routes: list[BaseRoute]
+    local: list[Route]
+    """On loopback alone, as the Management API is."""
 
     @classmethod
-    def of(cls, parts: Parts, device_code_ttl: int) -> Self:
-        """Return what an embedded tenant serves, with codes of *device_code_ttl* s."""
-        device = DeviceGrant(parts, device_code_ttl)
+    def of(cls, parts: Parts, settings: StepUpSettings) -> Self:
+        """Return what an embedded tenant serves."""
+        device = DeviceGrant(parts, settings.device_code_ttl)
         views = Views(parts.issuer)
         grants = {
             AUTHORIZATION_CODE: GrantType(grant.authorization_code, "seacft", "feacft"),
@@ -72,7 +77,13 @@ class Surface:
             *parts.provider.routes(),
             Mount("/me/v1", MyAccount(parts).app()),
         ]
-        return cls(parts, grants, list(CALLS), routes)
+        if parts.public is not None:
+            keys = Passkeys(parts.store, parts.seal, parts.clock, parts.public)
+            routes += ApprovalPages(parts, views, keys, settings).routes()
+            if keys.usable:
+                routes += RegistrationPages(parts, views, keys).routes()
+        local = [Route(OUTCOME_PATH, device.outcome, methods=["POST"])]
+        return cls(parts, grants, list(CALLS), routes, local)
 
     def app(self) -> App:
         """Return the app for loopback, behind its guard, until the store is closed.
@@ -80,7 +91,9 @@ class Surface:
         The broker names the issuer's host there, and this machine's people loopback's.
         """
         management = Mount(MANAGEMENT_PATH, ManagementApi(self.parts, self.calls).app())
-        return self._guarded([management], {self.parts.local, self.parts.issuer})
+        return self._guarded(
+            [management, *self.local], {self.parts.local, self.parts.issuer}
+        )
 
     def public_app(self) -> App:
         """Return the app for phones: the same without the Management API."""
@@ -111,7 +124,7 @@ def _guarded(app: App, hosts: frozenset[bytes]) -> App:
     async def by_path(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         guard = usual
-        if path == DEVICE_PATH:
+        if path in {DEVICE_PATH, OUTCOME_PATH}:
             guard = device
         elif path.startswith(MANAGEMENT_PATH):
             guard = management

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import json
 import secrets
 import sqlite3
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from agentvault_tui.clock import Clock, Deadline, iso, parse_iso
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.model import new_secret, sha256_hex
 from agentvault_tui.tenant import details
+from agentvault_tui.tenant.details import PageDetails
 from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.store import Store
 
@@ -85,6 +87,15 @@ class StoredDeviceCode:
     authenticated_at: int | None
     audience: str | None = None
     """The API the tokens are for; None for /userinfo."""
+    amr: tuple[str, ...] = ("mfa", "pwd", "otp")
+    """How the person proved who they are (RFC 8176)."""
+    outcome: str | None = None
+    """What became of the step-up, as the broker told it: JSON."""
+
+    @property
+    def page(self) -> PageDetails | None:
+        """What its approval page needs, if it has one."""
+        return None if self.details is None else self.details.page
 
     @property
     def exhausted(self) -> bool:
@@ -125,6 +136,12 @@ class DeviceCodes:
                 "too_many_requests", "Too many device codes are waiting for a person."
             )
         deadline = Deadline.after(self._clock, lifetime)
+        page = None if what is None else what.page
+        stepup_id = None if page is None else page.id
+        if stepup_id is not None:
+            # One step-up has one code: what was asked before is not what is asked now.
+            over = {"stepup_id": stepup_id, "state": "pending"}
+            self._store.update("device_codes", {"state": "denied"}, **over)
         while True:
             pair = CodePair(new_secret("av_d"), new_user_code())
             inserted = self._store.insert(
@@ -139,6 +156,7 @@ class DeviceCodes:
                 expires_boot=deadline.boot,
                 boot_id=deadline.boot_id,
                 audience=audience,
+                stepup_id=stepup_id,
             )
             if inserted:
                 return pair
@@ -150,7 +168,19 @@ class DeviceCodes:
         """Find a normal user code that may still be decided."""
         hashed = self._hash(user_code)
         code = self._read(self._store.find("device_codes", user_code_hash=hashed))
-        return code if code is not None and self.open(code) else None
+        if code is None or (code.page and code.page.expires_in):
+            return None
+        return code if self.open(code) else None
+
+    def by_stepup(self, stepup_id: str) -> StoredDeviceCode | None:
+        """Find the last code of a step-up, whatever became of it."""
+        return self._read(
+            self._store.one(
+                "SELECT * FROM device_codes WHERE stepup_id = ?"
+                " ORDER BY created_at DESC, state = 'pending' DESC LIMIT 1",
+                stepup_id,
+            )
+        )
 
     def open(self, code: StoredDeviceCode) -> bool:
         """Tell whether *code* still waits for a person."""
@@ -167,15 +197,30 @@ class DeviceCodes:
         )
 
     def approve(
-        self, code: StoredDeviceCode, sub: str, sid: str, authenticated: int
+        self,
+        code: StoredDeviceCode,
+        sub: str,
+        sid: str,
+        authenticated: int,
+        amr: tuple[str, ...] = ("mfa", "pwd", "otp"),
     ) -> bool:
         """Approve *code*; False if it was decided or expired first."""
         who = {"sub": sub, "sid": sid, "authenticated_at": authenticated}
-        return self._decide(code, {"state": "approved", **who})
+        how = {"state": "approved", "amr": json.dumps(amr)}
+        return self._decide(code, {**how, **who})
 
-    def deny(self, code: StoredDeviceCode) -> bool:
-        """Deny *code*; False if it was decided or expired first."""
-        return self._decide(code, {"state": "denied"})
+    def deny(self, code: StoredDeviceCode, sub: str | None = None) -> bool:
+        """Deny *code*, as *sub* if they signed in; False if it was decided before."""
+        return self._decide(code, {"state": "denied", "sub": sub})
+
+    def tell(self, code: StoredDeviceCode, outcome: str) -> None:
+        """Note what became of the step-up; a code that waits is over with it."""
+        self._store.change(
+            "UPDATE device_codes SET outcome = ?, state ="
+            " CASE WHEN state = 'pending' THEN 'denied' ELSE state END"
+            " WHERE device_code_hash = ?",
+            *(outcome, code.key),
+        )
 
     def spend(self, code: StoredDeviceCode) -> bool:
         """Spend *code*; True for exactly one caller (T-11)."""
@@ -223,4 +268,6 @@ class DeviceCodes:
             sid=row["sid"],
             authenticated_at=row["authenticated_at"],
             audience=row["audience"],
+            **({} if row["amr"] is None else {"amr": tuple(json.loads(row["amr"]))}),
+            outcome=row["outcome"],
         )

@@ -37,6 +37,29 @@ class BoundRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return [(name, getattr(self, name)) for name in self.__struct_fields__]
 
 
+class PageDetails(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an approval page shows and checks beside the action."""
+
+    id: Annotated[str, Meta(pattern=r"\Asup_[0-9a-z]{8,64}\Z")]
+    digest: Annotated[str, Meta(pattern=r"\Asha256:[0-9a-f]{64}\Z")]
+    """Over all a person decides about: the challenge that a passkey signs."""
+    expires_in: Annotated[int, Meta(ge=1, le=86_400)] | None = None
+    """Seconds, of a code that is for the page alone and that nobody can type."""
+    owner: str = ""
+    rule: str = ""
+    count: int = 1
+    reason: str | None = None
+    """The agent's own words."""
+    problem: str | None = None
+    """Why the last try led to no decision."""
+    need: Annotated[int, Meta(ge=1)] = 1
+    """How many different people have to approve."""
+    by: tuple[tuple[str, str], ...] = ()
+    """Subject and name of those who have."""
+    not_by: tuple[str, ...] = ()
+    """Case-folded subjects, names and addresses of those who may not."""
+
+
 class StepUpDetails(
     Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=TYPE
 ):
@@ -63,6 +86,9 @@ class StepUpDetails(
     """RFC 9396 objects of other types, which the token will say as they are."""
     request: BoundRequest | None = None
     """Of a held call, which goes through once where a token would be issued else."""
+
+    page: PageDetails | None = None
+    """Where the tenant has approval pages."""
 
     @property
     def unlimited(self) -> bool:

@@ -24,7 +24,8 @@ LogCode = Literal[
     "connected_accounts_delete_failed", "connected_accounts_delete_succeeded",
     "f", "fapi", "fdeac", "fdeaz", "fdecc", "feacft", "feccft", "fede",
     "fertft", "feta", "fp", "gd_auth_failed", "gd_auth_succeed",
-    "fu", "gd_otp_rate_limit_exceed", "gd_start_auth", "limit_wc", "s", "sapi",
+    "fu", "gd_enrollment_complete", "gd_otp_rate_limit_exceed", "gd_start_auth",
+    "limit_wc", "s", "sapi",
     "seacft", "seccft", "sede", "sertft", "seta", "srrt",
 ]  # fmt: skip
 """Every type of row there is here, by Auth0's codes."""
@@ -33,6 +34,8 @@ KEPT: Final = 10_000
 _CODES: Final[dict[str, LogCode]] = {
     "wrong_sign_in": "fp",
     "wrong_otp": "gd_auth_failed",
+    "bad_passkey": "gd_auth_failed",
+    "passkey_copied": "gd_auth_failed",
 }
 _SWEEP: Final = 100
 """Rows between two times the oldest are deleted."""

@@ -136,7 +136,7 @@ async def _serve(
         port = int(bound.getsockname()[1])
         public = PublicAddress.of(home, settings.tenant)
         parts = Parts(store, home, port, clock, run=given.run, public=public)
-        surface = Surface.of(parts, settings.stepup.device_code_ttl)
+        surface = Surface.of(parts, settings.stepup)
         server = await stack.enter_async_context(Server(clock))
         if public is not None:
             tls = public.tls(clock)

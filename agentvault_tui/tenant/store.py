@@ -284,6 +284,28 @@ ALTER TABLE auth_codes DROP COLUMN method;
 """Without what no client of an embedded tenant ever had: requests by CIBA, rotating or
 expiring refresh tokens, signed assertions, and consents kept to be listed."""
 
-MIGRATIONS: Final = (_FIRST, _AUTH0_SHAPED, "", _SIGNED_UNTIL, _OUR_OWN)
+_PASSKEYS: Final = """
+ALTER TABLE device_codes ADD COLUMN stepup_id TEXT;
+ALTER TABLE device_codes ADD COLUMN amr TEXT;
+ALTER TABLE device_codes ADD COLUMN outcome TEXT;
+CREATE INDEX device_codes_of ON device_codes (stepup_id, created_at);
+CREATE TABLE passkeys (
+    id TEXT PRIMARY KEY, sub TEXT NOT NULL, public_key BLOB NOT NULL,
+    counter INTEGER NOT NULL, synced INTEGER NOT NULL, host TEXT NOT NULL,
+    created_at TEXT NOT NULL, last_used_at TEXT
+) STRICT, WITHOUT ROWID;
+CREATE TABLE passkey_uses (
+    passkey TEXT NOT NULL, challenge TEXT NOT NULL, at REAL NOT NULL,
+    PRIMARY KEY (passkey, challenge)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE passkey_links (
+    link_hash TEXT PRIMARY KEY, sub TEXT NOT NULL, expires_at REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE page_sessions (
+    cookie_hash TEXT PRIMARY KEY, sub TEXT NOT NULL, expires_at REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+
+MIGRATIONS: Final = (_FIRST, _AUTH0_SHAPED, "", _SIGNED_UNTIL, _OUR_OWN, _PASSKEYS)
 """Each takes a store from the version of its place to the next.
 The first leaves what is there: stores were made before versions were counted."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.model import new_id, new_secret, sha256_hex
-from agentvault_tui.model.claims import MFA_AT, ROLES
+from agentvault_tui.model.claims import MFA_AT, ROLES, STEPUP
 from agentvault_tui.tenant.apis import OFFLINE, Apis, ResourceServer
 from agentvault_tui.tenant.clients import REFRESH_TOKEN, Client
 from agentvault_tui.tenant.keys import SigningKeys
@@ -31,6 +31,10 @@ class Login:
     sid: str
     at: int
     mfa: bool
+    amr: tuple[str, ...] = ("mfa", "pwd", "otp")
+    """RFC 8176, where there was a second factor."""
+    stepup: dict[str, str] | None = None
+    """What they decided about a step-up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,11 @@ class TokenService:
             login = Login(user.sub, sid or "", 0, mfa=False)
             answer["id_token"] = self._id_token(client, user, words, login, None)
         return IssuedTokens(answer, user)
+
+    def for_denial(self, client: Client, login: Login, scope: str) -> str:
+        """Return the ID token that says who denied a step-up, and proves no factor."""
+        user = self.able(login.sub)
+        return self._id_token(client, user, scope.split(), login, None)
 
     def for_machine(
         self, client: Client, scope: str, api: ResourceServer
@@ -213,8 +222,9 @@ class TokenService:
         if login.at:
             claims["auth_time"] = login.at
         if login.mfa:
-            # RFC 8176: a password and a one-time code, and so more than one factor.
-            claims |= {"amr": ["mfa", "pwd", "otp"], "acr": MFA_ACR, MFA_AT: login.at}
+            claims |= {"amr": list(login.amr), "acr": MFA_ACR, MFA_AT: login.at}
+        if login.stepup is not None:
+            claims[STEPUP] = login.stepup
         return self.keys.sign(claims)
 
 

@@ -16,11 +16,13 @@ from argon2 import PasswordHasher
 from agentvault_tui.clock import Clock, SystemClock, iso
 from agentvault_tui.errors import ConflictError, NotFoundError, UsageError
 from agentvault_tui.home import Home
-from agentvault_tui.model import new_id
+from agentvault_tui.model import new_id, sha256_hex
 from agentvault_tui.model.role import Role
 from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.store import Store
 
+LINK_SECONDS: Final = 600
+"""A link that registers a passkey is good for."""
 OTP_KIND: Final = "one-time code secret"
 CONNECTION: Final = "Username-Password-Authentication"
 """What Auth0 calls the connection of users it keeps itself."""
@@ -165,6 +167,8 @@ class People:
         """Delete a user and what is kept of them; tell whether there was one."""
         with self._store.transaction():
             self._store.change(_UNLOCK, sub)
+            for table in ("passkeys", "passkey_links", "page_sessions"):
+                self._store.delete(table, sub=sub)
             self._store.delete("connected_accounts", user_id=sub)
             self._store.delete("access_tokens", sub=sub)
             return bool(self._store.delete("users", sub=sub))
@@ -281,6 +285,7 @@ class UserStore(People):
         hashed = {"password_hash": self._hasher.hash(password)}
         self._store.update("users", hashed, sub=user.sub)
         self._store.change(_UNLOCK, user.sub)
+        self._store.delete("page_sessions", sub=user.sub)
         return password
 
     def remove(self, name: str) -> User:
@@ -293,6 +298,31 @@ class UserStore(People):
         self.delete(user.sub)
         self._store.delete("refresh_tokens", user_id=user.sub)
         return user
+
+    def invite_passkey(self, user: User) -> str:
+        """Return what registers one passkey of *user*'s, within `LINK_SECONDS`."""
+        token = secrets.token_urlsafe(32)
+        self._store.insert(
+            "passkey_links",
+            link_hash=sha256_hex(token),
+            sub=user.sub,
+            expires_at=self._clock.now().timestamp() + LINK_SECONDS,
+        )
+        return token
+
+    def passkeys(self, **columns: str) -> list[dict[str, object]]:
+        """Return the passkeys with these *columns*, oldest first."""
+        shown = "id, sub, host, synced, created_at, last_used_at"
+        rows = self._store.all(f"SELECT {shown} FROM passkeys ORDER BY created_at")  # noqa: S608
+        found = [dict(row) for row in rows]
+        return [one for one in found if columns.items() <= one.items()]
+
+    def remove_passkeys(self, keys: Iterable[str]) -> None:
+        """Forget passkeys by their ids; whoever is signed in with one is signed out."""
+        for key in keys:
+            for one in self.passkeys(id=key):
+                self._store.delete("page_sessions", sub=one["sub"])
+            self._store.delete("passkeys", id=key)
 
     def reset_otp(self, name: str) -> tuple[str, str]:
         """Give a user a new one-time code secret; the old one ends, and any lock.

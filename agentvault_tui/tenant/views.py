@@ -34,6 +34,11 @@ _STATUSES: Final = {
     "busy": 503,
     "blocked": 403,
     "bad_request": 400,
+    "bad_passkey": 403,
+    "passkey_copied": 403,
+    "passkey_needed": 403,
+    "not_yours": 403,
+    "changed": 409,
 }
 _HEADERS: Final = {
     "cache-control": "no-store",

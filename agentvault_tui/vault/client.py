@@ -12,6 +12,7 @@ from joserfc.jwk import RSAKey
 
 from agentvault_tui.clock import Clock, Deadline, span
 from agentvault_tui.errors import IdentityError, TenantError
+from agentvault_tui.model.claims import OUTCOME_PATH
 from agentvault_tui.vault.device import (
     DeviceFlow,
     End,
@@ -21,7 +22,14 @@ from agentvault_tui.vault.device import (
     start_flow,
 )
 from agentvault_tui.vault.discovery import Keys, read_keys
-from agentvault_tui.vault.identity import SKEW, Identity, key_id, verify, verify_nonce
+from agentvault_tui.vault.identity import (
+    SKEW,
+    Identity,
+    key_id,
+    verify,
+    verify_denial,
+    verify_nonce,
+)
 from agentvault_tui.vault.refreshed import CachedDocument
 from agentvault_tui.vault.tenant import Sleep, Tenant
 
@@ -165,6 +173,39 @@ class TenantClient:
             raise IdentityError(
                 error.reason, f"{error.what} ({why})", "set this machine's clock"
             ) from error
+
+    async def verify_denial(
+        self, raw: str, *, digest: str, until: Deadline
+    ) -> tuple[str, str, tuple[str, ...]]:
+        """Verify who denied at the approval page; return subject, name and roles.
+
+        Raises:
+            IdentityError: it is not a denial of *digest*.
+            TenantError: the tenant's keys cannot be had.
+        """
+        key = await self._key(raw, until)
+        return verify_denial(
+            raw,
+            key,
+            issuer=self.issuer,
+            client_id=self.client_id,
+            now=self._clock.now(),
+            digest=digest,
+        )
+
+    async def tell_outcome(self, flow: DeviceFlow, outcome: str) -> None:
+        """Tell the embedded tenant what became of a step-up, for its approval page.
+
+        Raises:
+            TenantError: the tenant does not answer.
+        """
+        form = {
+            "client_id": self.client_id,
+            "device_code": flow.device_code,
+            "outcome": outcome,
+        }
+        url = f"{self.issuer}{OUTCOME_PATH.removeprefix('/')}"
+        await self.tenant.send("POST", url, form=form)
 
     async def verify_login(
         self, raw: str, *, client_id: str, nonce: str

@@ -86,6 +86,8 @@ class FlowDenied:
     """The person cancelled, or the tenant refused them (``access_denied``)."""
 
     message: str
+    id_token: str | None = field(default=None, repr=False)
+    """Who denied, where the embedded tenant's approval page says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +207,11 @@ def read_poll(reply: TenantReply, clock: Clock) -> Poll:
             # After the one expired_token, or a success whose answer was lost.
             return FlowFailed(error, reply.description or "the code is used or expired")
         case "access_denied":
-            return FlowDenied(reply.description or "cancelled at the tenant")
+            token = reply.body.get("id_token")
+            return FlowDenied(
+                reply.description or "cancelled at the tenant",
+                token if isinstance(token, str) else None,
+            )
     if not error or reply.status in {408, 425, 429}:
         answered = f"the tenant answered {visible(error or reply.status, 60)}"
         return FlowUnavailable(answered, reply.wait(clock.now()))

@@ -19,7 +19,7 @@ from joserfc.jwt import JWTClaimsRegistry
 
 from agentvault_tui import strict_json
 from agentvault_tui.errors import IdentityError
-from agentvault_tui.model.claims import MFA_AT, ROLES
+from agentvault_tui.model.claims import MFA_AT, ROLES, STEPUP
 from agentvault_tui.text import visible
 
 APPROVER: Final = "approver"
@@ -32,7 +32,8 @@ _MAX_LIFE: Final = 31 * 86_400
 _COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _SUBJECT: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 _EVIDENCE: Final = (
-    "iss", "sub", "aud", "azp", "iat", "exp", "amr", "acr", "auth_time", "sid", MFA_AT
+    "iss", "sub", "aud", "azp", "iat", "exp", "amr", "acr", "auth_time", "sid", MFA_AT,
+    STEPUP,
 )  # fmt: skip
 _FOREIGN: Final = ("events", "scope", "gty", "permissions", "client_id")
 """Claims of logout tokens and access tokens; no ID token has them."""
@@ -183,6 +184,37 @@ def verify_nonce(
     return claims["sub"], _name(claims)
 
 
+def verify_denial(
+    raw: str, key: RSAKey, *, issuer: str, client_id: str, now: datetime, digest: str
+) -> tuple[str, str, tuple[str, ...]]:
+    """Verify the ID token of a person who denied; return subject, name and roles.
+
+    It needs no second factor: a no grants nothing.
+
+    Args:
+        raw: the token; call `key_id` first.
+        key: the tenant's key of that name.
+        issuer: whose token it must be.
+        client_id: whom it must be for.
+        now: the time.
+        digest: of what must have been denied.
+
+    Raises:
+        IdentityError: with the stable reason.
+    """
+    claims = _signed(raw, key)
+    _standard(claims, issuer, client_id, math.floor(now.timestamp()))
+    if claims.get(STEPUP) != {"digest": digest, "decision": "deny"}:
+        raise _claims("it denies something else")
+    return claims["sub"], _name(claims), _words(claims, ROLES)
+
+
+def _words(claims: dict[str, Any], name: str) -> tuple[str, ...]:
+    value = claims.get(name)
+    listed = value if isinstance(value, list) else []
+    return tuple(word[:100] for word in listed if isinstance(word, str))[:50]
+
+
 def _signed(raw: str, key: RSAKey) -> dict[str, Any]:
     """Return the claims, once their signature is known to be the tenant's."""
     try:
@@ -277,18 +309,13 @@ def _authenticated_at(claims: dict[str, object], now: int, *, required: bool) ->
 
 
 def _identity(claims: dict[str, Any], authenticated: int) -> Identity:
-    def words(name: str) -> tuple[str, ...]:
-        value = claims.get(name)
-        listed = value if isinstance(value, list) else []
-        return tuple(word[:100] for word in listed if isinstance(word, str))[:50]
-
     return Identity(
         sub=claims["sub"],
         name=_name(claims),
         email=_text(claims, "email"),
         email_verified=claims.get("email_verified") is True,
-        roles=words(ROLES),
-        amr=words("amr"),
+        roles=_words(claims, ROLES),
+        amr=_words(claims, "amr"),
         authenticated_at=datetime.fromtimestamp(authenticated, UTC),
         claims={name: claims[name] for name in _EVIDENCE if name in claims},
     )

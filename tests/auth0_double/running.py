@@ -17,12 +17,13 @@ from support.patience import PATIENT
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.home import Home
+from agentvault_tui.settings import StepUpSettings
 from agentvault_tui.tenant.device_page_client import Activation
 from agentvault_tui.tenant.parts import HOST, Run
 from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.users import NewUser, UserStore
-from agentvault_tui.web import Server, run, tcp_socket
+from agentvault_tui.web import PublicAddress, Server, public_socket, run, tcp_socket
 from auth0_double.faults import FaultSwitch
 from auth0_double.tenant import DoubleRun, double
 
@@ -53,7 +54,12 @@ class TenantThread:
         run: Run | None = None,
         now: datetime = START,
         clock: Clock | None = None,
+        *,
+        public: PublicAddress | None = None,
+        settings: StepUpSettings | None = None,
     ) -> None:
+        self.public = public
+        self.settings = settings or StepUpSettings()
         self.home = home
         self.clock: Any = clock or ManualClock(now)
         self.port = 0
@@ -83,17 +89,23 @@ class TenantThread:
         store = Store(self.home, checkpoints=True)
         bound = tcp_socket(HOST, self.port)
         self.port = bound.getsockname()[1]
-        parts, app = double(
+        parts, app, outside = double(
             store,
             self.home,
             self.port,
             self.clock,
             self.faults,
+            settings=self.settings,
+            public=self.public,
             run=replace(self.run, client_id=self.client_id),
             hasher=CHEAP,
         )
-        self.issuer = parts.issuer
+        self.issuer = parts.local
         async with Server(self.clock) as server:
+            if self.public is not None:
+                reached = public_socket(self.public.address, self.public.port)
+                tls = self.public.tls(self.clock)
+                await server.listen(outside, reached, tls=tls)
             await server.listen(app, bound)
             ready.set()
             await self._stopped.wait()

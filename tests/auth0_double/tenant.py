@@ -8,6 +8,7 @@ from typing import Any
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.home import Home
+from agentvault_tui.settings import StepUpSettings
 from agentvault_tui.tenant.app import Surface
 from agentvault_tui.tenant.clients import Client, management_client
 from agentvault_tui.tenant.parts import Parts, Run
@@ -65,27 +66,34 @@ class LaggingRefreshTokens(RefreshTokens):
 
 
 def double(
-    store: Store, home: Home, port: int, clock: Clock, faults: FaultSwitch, **more: Any
-) -> tuple[Parts, App]:
-    """Return the parts and the app of a tenant with Auth0's further calls."""
+    store: Store,
+    home: Home,
+    port: int,
+    clock: Clock,
+    faults: FaultSwitch,
+    *,
+    settings: StepUpSettings,
+    **more: Any,
+) -> tuple[Parts, App, App]:
+    """Return a tenant with Auth0's further calls: parts, app, and that for phones."""
     refresh = LaggingRefreshTokens(store, clock, faults)
     parts = Parts(store, home, port, clock, apis=DoubleApis, refresh=refresh, **more)
     journal = DelayedJournal(store, clock, f"127.0.0.1:{port}", faults)
     parts.journal = journal
-    settings = TenantSettings(store)
-    surface = Surface.of(parts, device_code_ttl=120)
+    configured = TenantSettings(store)
+    surface = Surface.of(parts, settings)
     for calls in (
         ActionCalls(store, clock),
         ApiCalls(parts.apis),
-        ClientCalls(parts, settings),
+        ClientCalls(parts, configured),
         ClientGrantCalls(parts.apis),
         ConnectionCalls(parts),
         LogCalls(journal),
         RefreshTokenCalls(parts),
         RoleCalls(store, parts.people),
-        SettingsCalls(settings),
+        SettingsCalls(configured),
         UserCalls(parts),
     ):
         surface.calls += calls.endpoints()
     surface.routes.insert(0, offered(parts))
-    return parts, faults.before(surface.app())
+    return parts, faults.before(surface.app()), surface.public_app()

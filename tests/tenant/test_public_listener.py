@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 from support.patience import PATIENT
+from support.phone import HOST, Phone, public_settings
 
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.home import Home
@@ -20,42 +21,19 @@ from agentvault_tui.web.local_ca import CaFiles, renew
 
 from .test_process import Running, running
 
-HOST = "ops.example"
-
 
 def configure(home: Home) -> str:
     """Write the settings of a tenant on a free port; return its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    url = f"https://{HOST}:{port}/"
+    made = public_settings(home)
     home.config_file.write_text(
-        f'[tenant]\nlisten = "127.0.0.1:{port}"\nurl = "{url}"\n'
-        'tls_cert = "keys/tls-cert.pem"\ntls_key = "keys/tls-key.pem"\n'
+        f'[tenant]\nlisten = "{made.listen}"\nurl = "{made.url}"\n'
+        f'tls_cert = "{made.tls_cert}"\ntls_key = "{made.tls_key}"\n'
     )
-    return url
-
-
-class Phone:
-    """A browser that finds the tenant's host, and trusts its authority."""
-
-    def __init__(self, home: Home, url: str) -> None:
-        self.url = url
-        self.port = int(url.rstrip("/").rpartition(":")[2])
-        self.trust = ssl.create_default_context(cafile=CaFiles.of(home).ca)
-        self.http = httpx.Client(verify=self.trust, trust_env=False, timeout=PATIENT)
-
-    def get(self, path: str, host: str | None = None) -> httpx.Response:
-        """Ask for *path* as a browser does that opened the tenant's URL."""
-        return self.http.get(
-            f"https://127.0.0.1:{self.port}/{path}",
-            headers={"host": host or f"{HOST}:{self.port}"},
-            extensions={"sni_hostname": HOST},
-        )
+    return made.url
 
 
 @pytest.fixture
 def public(home: Home) -> Iterator[tuple[Running, Phone]]:
-    renew(home, [HOST], now=datetime.now(UTC))
     url = configure(home)
     with running(home) as tenant:
         phone = Phone(home, url)
@@ -129,8 +107,8 @@ def test_a_certificate_for_another_host_stops_the_start_in_one_line(
     home: Home,
 ) -> None:
     """Nobody serves a page that every phone would refuse."""
-    renew(home, ["other.example"], now=datetime.now(UTC))
     configure(home)
+    renew(home, ["other.example"], now=datetime.now(UTC), new_ca=True)
     ended = subprocess.run(
         [sys.executable, "-m", "agentvault_tui.cli", "--home", str(home.data), "serve"],
         capture_output=True,

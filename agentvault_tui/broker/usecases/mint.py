@@ -19,6 +19,7 @@ from agentvault_tui.model import (
     Draft,
     EventType,
     Evidence,
+    Risk,
     StepUp,
     StepUpStatus,
     Token,
@@ -26,6 +27,7 @@ from agentvault_tui.model import (
     TokenKind,
     new_id,
 )
+from agentvault_tui.model.claims import STEPUP
 from agentvault_tui.model.role import Role, role_of
 from agentvault_tui.settings import Settings
 from agentvault_tui.vault import DeviceFlow, FlowTokens, Identity, is_approver
@@ -45,6 +47,8 @@ def may_approve(identity: Identity, settings: Settings) -> bool:
     return role is Role.APPROVER
 
 
+_PASSKEYS: Final = frozenset({"hwk", "swk"})
+"""RFC 8176 section 2: proof of a key in hardware, or in software."""
 UNDELIVERED: Final = "undelivered:"
 """Stands for the hash of a minted token whose secret nobody was given yet."""
 
@@ -77,6 +81,18 @@ async def mint_verified(
         raise IdentityError(
             "not_an_approver", f"{identity.sub} is not an allowed approver"
         )
+    said = identity.claims.get(STEPUP)
+    # A tenant with approval pages signs what was decided; no other yes stands for it.
+    if (said is not None or broker.settings.tenant.url) and said != {
+        "digest": started.digest,
+        "decision": "approve",
+    }:
+        raise IdentityError("claims", "the ID token is about something else")
+    high = started.risk is Risk.HIGH and broker.settings.stepup.passkey_only
+    if high and not _PASSKEYS & set(identity.amr):
+        raise IdentityError(
+            "no_passkey", "this needs a passkey ([stepup] passkey_only)"
+        )
     evidence = Evidence(
         identity.sub, identity.name, identity.amr, identity.authenticated_at
     )
@@ -101,7 +117,8 @@ async def mint_elevated(
     registry = broker.registry
     stepup = registry.stepups.get(started.id)
     if (
-        stepup.status is not StepUpStatus.AUTHORIZING
+        not stepup.status.open
+        or stepup.status is not started.status
         or stepup.digest != started.digest
         or digest_of(stepup) != started.digest
         or stepup.policy_version != broker.policy.version

@@ -7,8 +7,10 @@ ask, they void what is recorded.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import logging
+import math
 import socket
 from collections.abc import Iterable
 from dataclasses import replace
@@ -21,12 +23,14 @@ from agentvault_tui.broker.usecases.mint import mint_verified
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import (
     ConflictError,
+    IdentityError,
     LedgerError,
     NotFoundError,
     TenantError,
 )
 from agentvault_tui.model import (
     Actor,
+    ActorKind,
     DeviceCode,
     Draft,
     EventType,
@@ -39,6 +43,7 @@ from agentvault_tui.model import (
     new_secret,
     other_details,
 )
+from agentvault_tui.model.role import Role, role_of
 from agentvault_tui.text import visible
 from agentvault_tui.vault import (
     DeviceFlow,
@@ -91,15 +96,42 @@ async def begin_approval(
             )
         if stepup.status is StepUpStatus.AUTHORIZING:
             return stepup
+        broker.stepups.end_offer(stepup.id)
         try:
             flow = await broker.tenant.start_device_flow(
-                authorization_details=[_shown_at_tenant(stepup)],
+                authorization_details=[_shown_at_tenant(broker, stepup)],
                 ttl=broker.settings.stepup.device_code_ttl,
             )
         except TenantError as error:
             await _not_begun(broker, stepup_id, operator, error)
             raise
         return await _authorizing(broker, stepup_id, flow, operator)
+
+
+async def offer(broker: Broker, stepup: StepUp) -> None:
+    """Give a waiting step-up its page at the tenant, before anybody asks for a code.
+
+    Args:
+        broker: the broker.
+        stepup: pending, and without a device flow.
+
+    Raises:
+        TenantError: the tenant did not start the flow.
+    """
+    left = math.floor(stepup.expires.remaining(broker.clock))
+    async with broker.stepups.locks[stepup.id]:
+        if left < 1 or stepup.id in broker.stepups.flows:
+            return
+        flow = await broker.tenant.start_device_flow(
+            authorization_details=[_shown_at_tenant(broker, stepup, expires_in=left)],
+            ttl=left,
+        )
+        now = broker.stepups.find(stepup.id)
+        if now is not None and now.status.open and now.digest == stepup.digest:
+            waiting = _await_person(broker, now, flow)
+            broker.stepups.follow(stepup.id, flow, waiting)
+        else:
+            broker.stepups.codes[stepup.id] = flow  # its page is told that it is over
 
 
 async def deny(broker: Broker, stepup_id: str, reason: str, operator: Actor) -> StepUp:
@@ -242,7 +274,8 @@ async def _authorizing(
         raise
     current = broker.stepups.get(stepup_id)
     if current.status is StepUpStatus.AUTHORIZING:
-        broker.stepups.follow(stepup.id, _await_person(broker, started, flow))
+        waiting = _await_person(broker, started, flow)
+        broker.stepups.follow(stepup.id, flow, waiting)
     return current
 
 
@@ -268,7 +301,12 @@ async def _await_person(broker: Broker, started: StepUp, flow: DeviceFlow) -> No
     """Poll the tenant until the device flow ends, then mint or wait again."""
     try:
         result = await broker.tenant.wait(flow)
+        if isinstance(result, FlowDenied) and result.id_token is not None:
+            await _denied_at_page(broker, started, flow, result.id_token)
+            return
         if not isinstance(result, FlowTokens):
+            if isinstance(result, FlowExpired) and started.device is None:
+                return  # nobody used its page: that is no try
             away = broker.tenant.reachable is False
             problem = problem_of(result, away=away)
             await _back_to_pending(broker, started, problem)
@@ -283,6 +321,25 @@ async def _await_person(broker: Broker, started: StepUp, flow: DeviceFlow) -> No
         log.exception("step-up %s not approved", started.id)
         problem = f"the broker failed, see its log ({type(error).__name__})"
         await _back_to_pending(broker, started, problem)
+
+
+async def _denied_at_page(
+    broker: Broker, started: StepUp, flow: DeviceFlow, id_token: str
+) -> None:
+    """Deny what a signed-in person denied at the approval page."""
+    sub, name, roles = await broker.tenant.verify_denial(
+        id_token, digest=started.digest, until=flow.expires
+    )
+    role = role_of(roles)
+    listed = broker.settings.stepup.approvers
+    if not listed and (role is None or not role.includes(Role.OPERATOR)):
+        raise IdentityError("not_an_operator", f"{name} may not deny")
+    current = broker.stepups.find(started.id)
+    if current is None or current.digest != started.digest:
+        return
+    with contextlib.suppress(ConflictError):  # decided elsewhere a moment before
+        actor = Actor(ActorKind.OPERATOR, sub, name)
+        await deny(broker, started.id, "", actor)
 
 
 def device_code(flow: DeviceFlow) -> DeviceCode:
@@ -316,10 +373,7 @@ def problem_of(
 async def _back_to_pending(broker: Broker, started: StepUp, problem: str) -> None:
     """Let the request wait again, with the reason the last try failed."""
     stepup = broker.stepups.get(started.id)
-    if (
-        stepup.status is not StepUpStatus.AUTHORIZING
-        or stepup.id in broker.stepups.deciding
-    ):
+    if not stepup.status.open or stepup.id in broker.stepups.deciding:
         return
     pending = as_pending(stepup, problem)
     broker.stepups.put(pending)
@@ -375,12 +429,19 @@ def _decidable(broker: Broker, stepup_id: str) -> StepUp:
     return stepup
 
 
-def _shown_at_tenant(stepup: StepUp) -> dict[str, object]:
+def _shown_at_tenant(
+    broker: Broker, stepup: StepUp, *, expires_in: int | None = None
+) -> dict[str, object]:
     """Return the RFC 9396 object a tenant that can will show beside its own pages.
 
-    The agent's own words stay out: on the tenant's page they would look official. So do
-    the headers and the body of a held call: its digest is there, of bytes that only the
-    broker keeps.
+    The agent's own words are for the approval page alone, which marks them: on the
+    others they would look official. Headers and body of a held call stay out: its
+    digest is there, of bytes that only the broker keeps.
+
+    Args:
+        broker: the broker.
+        stepup: what is asked.
+        expires_in: seconds, where the code is for the approval page alone.
     """
     sent = stepup.request
     members = ("method", "url", "body_bytes", "body_sha256")
@@ -406,4 +467,24 @@ def _shown_at_tenant(stepup: StepUp) -> dict[str, object]:
         "requested_on": socket.gethostname(),
         **({"connection": stepup.connection} if stepup.connection else {}),
         **({"request": {name: sent[name] for name in members}} if sent else {}),
+        **(
+            {"page": _page(broker, stepup, expires_in)}
+            if broker.settings.tenant.url
+            else {}
+        ),
+    }
+
+
+def _page(broker: Broker, stepup: StepUp, expires_in: int | None) -> dict[str, object]:
+    """Return what the embedded tenant's approval page shows and checks besides."""
+    agent = broker.registry.agent(stepup.agent_id)
+    return {
+        "id": stepup.id,
+        "digest": stepup.digest,
+        "expires_in": expires_in,
+        "owner": agent.owner,
+        "rule": stepup.rule,
+        "count": stepup.count,
+        "reason": stepup.reason,
+        "problem": stepup.problem,
     }

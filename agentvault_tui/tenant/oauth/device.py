@@ -16,6 +16,7 @@ from agentvault_tui.tenant.clients import DEVICE_CODE, Client
 from agentvault_tui.tenant.codes import StoredDeviceCode
 from agentvault_tui.tenant.oauth.grants import GrantResult, TokenRequest
 from agentvault_tui.tenant.oauth.wire import (
+    DeniedByPersonError,
     refusal,
     refused,
     reply,
@@ -83,7 +84,7 @@ class DeviceGrant:
                 client.key,
                 scope,
                 what,
-                self._lifetime_of(client),
+                self._lifetime_of(client, what),
                 audience=None if api is None else api.identifier,
             )
         except TenantRefusedError as error:
@@ -97,19 +98,42 @@ class DeviceGrant:
             return refusal(error)
         _log.info("device code issued")
         uri = f"{self._parts.issuer}activate"
+        complete = f"{uri}?user_code={pair.user_code}"
+        if what is not None and what.page is not None and self._parts.public:
+            complete = f"{self._parts.issuer}approve/{what.page.id}"
         return reply(
             200,
             {
                 "device_code": pair.device_code,
                 "user_code": pair.user_code,
                 "verification_uri": uri,
-                "verification_uri_complete": f"{uri}?user_code={pair.user_code}",
-                "expires_in": self._lifetime_of(client),
+                "verification_uri_complete": complete,
+                "expires_in": self._lifetime_of(client, what),
                 "interval": _interval(client),
             },
         )
 
-    def _lifetime_of(self, client: Client) -> int:
+    async def outcome(self, request: Request) -> Response:
+        """Take what became of a step-up, for its approval page.
+
+        On loopback alone, and from whoever holds the device code: the broker.
+        """
+        try:
+            form = await wide_form(request)
+            names = ("client_id", "device_code", "outcome")
+            client_id, device_code, told = required(form, *names)
+            code = self._parts.codes.by_key(sha256_hex(device_code))
+            client = self._parts.clients.find(client_id)
+            if code is None or client is None or code.client != client.key:
+                raise refused("invalid_grant", "Invalid or expired device code.")
+        except TenantRefusedError as error:
+            return refusal(error)
+        self._parts.codes.tell(code, told)
+        return Response(status_code=204, headers={"cache-control": "no-store"})
+
+    def _lifetime_of(self, client: Client, what: details.StepUpDetails | None) -> int:
+        if client.of_run and what is not None and what.page is not None:
+            return what.page.expires_in or self._lifetime
         return self._lifetime if client.of_run else LIFETIME
 
     def poll(self, parts: Parts, asked: TokenRequest) -> GrantResult:
@@ -130,6 +154,10 @@ class DeviceGrant:
         # only that one hears how it ended (T-11).
         if not parts.codes.spend(code):
             raise refused("invalid_grant", "Invalid or expired device code.")
+        if code.state == "denied" and code.sub is not None:
+            no = Login(code.sub, "", 0, mfa=False, stepup=_decided(code, "deny"))
+            token = parts.tokens.for_denial(asked.client, no, code.scope)
+            raise DeniedByPersonError(token)
         if code.state == "denied":
             cancelled = "User cancelled the confirmation prompt."
             why = "Too many failed sign-ins." if code.exhausted else cancelled
@@ -139,7 +167,12 @@ class DeviceGrant:
         api = parts.apis.asked(code.audience)
         issued = parts.tokens.for_login(
             asked.client,
-            Login(code.sub or "", code.sid or "", code.authenticated_at or 0, mfa=True),
+            Login(
+                *(code.sub or "", code.sid or "", code.authenticated_at or 0),
+                mfa=True,
+                amr=code.amr,
+                stepup=_decided(code, "approve"),
+            ),
             # Once more: a client grant may have been taken back since.
             parts.apis.for_user(asked.client, api, code.scope),
             api,
@@ -172,6 +205,11 @@ class DeviceGrant:
         return refused(
             "authorization_pending", "User has yet to authorize device code."
         )
+
+
+def _decided(code: StoredDeviceCode, decision: str) -> dict[str, str] | None:
+    page = code.page
+    return None if page is None else {"digest": page.digest, "decision": decision}
 
 
 def _interval(client: Client) -> int:

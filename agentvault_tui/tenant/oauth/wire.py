@@ -48,6 +48,14 @@ class ExchangeError(TenantRefusedError):
         self.reason = reason
 
 
+class DeniedByPersonError(TenantRefusedError):
+    """A person said no at the approval page, and an ID token says who."""
+
+    def __init__(self, id_token: str) -> None:
+        super().__init__("access_denied", "The person denied it.")
+        self.id_token = id_token
+
+
 def refused(error: str, description: str) -> TenantRefusedError:
     """Return a refusal as OAuth words it (RFC 6749 section 5.2)."""
     return TenantRefusedError(error, description)
@@ -75,6 +83,8 @@ def refusal(error: TenantRefusedError) -> Response:
     body: dict[str, object] = {"error": error.error, "error_description": error.what}
     if error.error == "unauthorized_client":
         body["error_uri"] = _GRANTS_DOC
+    if isinstance(error, DeniedByPersonError):
+        body["id_token"] = error.id_token
     return reply(error.status or _STATUS.get(error.error, 400), body)
 
 

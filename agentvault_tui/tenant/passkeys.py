@@ -1,0 +1,301 @@
+"""Passkeys (WebAuthn): registered by a link, and verified with user verification."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+import sqlite3
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
+
+from webauthn import (
+    generate_authentication_options,
+    generate_registration_options,
+    options_to_json,
+    verify_authentication_response,
+    verify_registration_response,
+)
+from webauthn.helpers import base64url_to_bytes, bytes_to_base64url
+from webauthn.helpers.exceptions import WebAuthnException
+from webauthn.helpers.structs import (
+    AuthenticatorSelectionCriteria,
+    CredentialDeviceType,
+    PublicKeyCredentialDescriptor,
+    ResidentKeyRequirement,
+    UserVerificationRequirement,
+)
+
+from agentvault_tui.clock import Clock, iso
+from agentvault_tui.errors import TenantRefusedError
+from agentvault_tui.tenant.sealing import TenantSeal
+from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.users import User
+from agentvault_tui.web import PublicAddress
+
+CHALLENGE_LIFE: Final = 300
+"""Seconds from a page with a random challenge to the answer to it."""
+_USES_KEPT: Final = 2 * 86_400
+"""Seconds: longer than any step-up or random challenge lives."""
+_NONCE: Final = 16
+_TIME: Final = 8
+_MOST: Final = 20
+"""Passkeys of one person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passkey:
+    """A credential of one person, as the store holds it."""
+
+    id: str
+    """The credential id, in base64url."""
+    sub: str
+    public_key: bytes = field(repr=False)
+    counter: int
+    synced: bool
+    """Whether it may be copied to other devices: backup eligible (section 6.1.3)."""
+    host: str
+    """The RP id it is good for."""
+    created_at: str
+    last_used_at: str | None
+
+    @classmethod
+    def of(cls, row: sqlite3.Row) -> Self:
+        """Read one from its row."""
+        members = {name: row[name] for name in cls.__dataclass_fields__}
+        return cls(**members | {"synced": bool(row["synced"])})
+
+    @property
+    def amr(self) -> tuple[str, ...]:
+        """How it proves its person, in the words of RFC 8176 section 2."""
+        return ("swk" if self.synced else "hwk", "user", "mfa")
+
+
+class CounterError(TenantRefusedError):
+    """A passkey's counter did not grow: maybe it is a copy (WebAuthn section 6.1.1)."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "passkey_copied",
+            "This passkey may have been copied: its counter did not grow.",
+            "Remove it, and tell whoever looks after this AgentVault.",
+        )
+
+
+class Passkeys:
+    """The passkeys of one store, at the host of one URL."""
+
+    def __init__(
+        self, store: Store, seal: TenantSeal, clock: Clock, public: PublicAddress
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._key = seal.derive("passkey challenge")
+        self.usable: Final = public.named
+        """Whether there can be any: an address is no RP id (WebAuthn section 5.1.2)."""
+        self._rp_id = public.host
+        self._origin = public.url.rstrip("/")
+
+    def of(self, sub: str) -> list[Passkey]:
+        """Return the passkeys of *sub* that this host takes."""
+        rows = self._store.all(
+            "SELECT * FROM passkeys WHERE sub = ? AND host = ? ORDER BY created_at",
+            *(sub, self._rp_id),
+        )
+        return list(map(Passkey.of, rows))
+
+    def challenge(self, about: str) -> bytes:
+        """Return a random challenge bound to *about*, good for `CHALLENGE_LIFE`."""
+        until = int(self._clock.now().timestamp()) + CHALLENGE_LIFE
+        head = secrets.token_bytes(_NONCE) + until.to_bytes(_TIME)
+        return head + self._mac(head, about)
+
+    def is_ours(self, challenge: bytes, about: str) -> bool:
+        """Tell whether *challenge* is a live one of ours about *about*."""
+        head, mac = challenge[: _NONCE + _TIME], challenge[_NONCE + _TIME :]
+        left = int.from_bytes(head[_NONCE:]) - self._clock.now().timestamp()
+        # Not if the clock was set back by more than its life, either.
+        lives = 0 < left <= CHALLENGE_LIFE
+        return lives and hmac.compare_digest(mac, self._mac(head, about))
+
+    def request_options(self, challenge: bytes, sub: str | None = None) -> str:
+        """Return what a page asks of `navigator.credentials.get`, as JSON.
+
+        Args:
+            challenge: what is to be signed.
+            sub: whose passkeys may answer; None for any the device knows for us.
+        """
+        allowed = [] if sub is None else [_named(one.id) for one in self.of(sub)]
+        return options_to_json(
+            generate_authentication_options(
+                rp_id=self._rp_id,
+                challenge=challenge,
+                allow_credentials=allowed,
+                user_verification=UserVerificationRequirement.REQUIRED,
+            )
+        )
+
+    def creation_options(self, user: User, about: str) -> str:
+        """Return what a page asks of `navigator.credentials.create`, as JSON."""
+        selection = AuthenticatorSelectionCriteria(
+            # Found without a user name, so that signing in is one touch.
+            resident_key=ResidentKeyRequirement.REQUIRED,
+            user_verification=UserVerificationRequirement.REQUIRED,
+        )
+        options = generate_registration_options(
+            rp_id=self._rp_id,
+            rp_name="AgentVault",
+            user_name=user.name,
+            # Not the subject: section 14.6.1 keeps what names a person out of it.
+            user_id=hashlib.sha256(user.sub.encode()).digest(),
+            challenge=self.challenge(about),
+            authenticator_selection=selection,
+            exclude_credentials=[_named(one.id) for one in self.of(user.sub)],
+        )
+        return options_to_json(options)
+
+    def register(self, user: User, about: str, answer: str) -> Passkey:
+        """Verify and keep a new passkey of *user*'s (WebAuthn section 7.1).
+
+        Args:
+            user: whose it becomes.
+            about: what its challenge is bound to.
+            answer: the browser's, as JSON.
+
+        Raises:
+            TenantRefusedError: ``bad_passkey``.
+        """
+        challenge = self._signed_challenge(answer)
+        if challenge is None or not self.is_ours(challenge, about):
+            raise _bad("the page it answers is out of date")
+        if len(self.of(user.sub)) >= _MOST:
+            raise _bad(f"a person may have {_MOST}")
+        try:
+            made = verify_registration_response(
+                credential=answer,
+                expected_challenge=challenge,
+                expected_rp_id=self._rp_id,
+                expected_origin=self._origin,
+                require_user_verification=True,
+            )
+        except (WebAuthnException, ValueError, KeyError, TypeError) as error:
+            raise _bad(str(error)) from None
+        synced = made.credential_device_type is CredentialDeviceType.MULTI_DEVICE
+        passkey = Passkey(
+            bytes_to_base64url(made.credential_id),
+            user.sub,
+            made.credential_public_key,
+            made.sign_count,
+            synced,
+            self._rp_id,
+            iso(self._clock.now()),
+            None,
+        )
+        columns = {name: getattr(passkey, name) for name in passkey.__slots__}
+        # Section 7.1, step 26: a credential id of another person is refused.
+        if not self._store.insert("passkeys", **columns):
+            raise _bad("it is registered already")
+        return passkey
+
+    def signed_in(self, answer: str, about: str) -> Passkey:
+        """Verify a sign-in by a random challenge about *about*.
+
+        Raises:
+            TenantRefusedError: ``bad_passkey`` or ``passkey_copied``.
+        """
+        challenge = self._signed_challenge(answer)
+        if challenge is None or not self.is_ours(challenge, about):
+            raise _bad("the page it answers is out of date")
+        return self.verify(answer, challenge)
+
+    def verify(self, answer: str, challenge: bytes, sub: str | None = None) -> Passkey:
+        """Verify an assertion over *challenge* (section 7.2), once for each passkey.
+
+        Args:
+            answer: the browser's, as JSON.
+            challenge: what must have been signed.
+            sub: whose passkey it must be; None for anybody's.
+
+        Returns:
+            the passkey that signed.
+
+        Raises:
+            TenantRefusedError: ``bad_passkey``, or ``passkey_copied``: its counter
+                did not grow.
+        """
+        try:
+            told = json.loads(answer)
+            row = self._store.find("passkeys", id=str(told["id"]), host=self._rp_id)
+            client_data = json.loads(_decoded(told, "clientDataJSON"))
+        except (WebAuthnException, ValueError, KeyError, TypeError):
+            raise _bad("it cannot be read") from None
+        if row is None:
+            raise _bad("it is not registered here")
+        passkey = Passkey.of(row)
+        if sub is not None and passkey.sub != sub:
+            raise _bad("it is another person's")
+        # Section 7.2, step 14: py_webauthn does not look at it. No page of ours is
+        # framed by another's.
+        if client_data.get("crossOrigin") not in {None, False} or (
+            "topOrigin" in client_data
+        ):
+            raise _bad("it was asked for by a page of another site")
+        try:
+            done = verify_authentication_response(
+                credential=told,
+                expected_challenge=challenge,
+                expected_rp_id=self._rp_id,
+                expected_origin=self._origin,
+                credential_public_key=passkey.public_key,
+                # Not here: compared below, once the signature is known to be right.
+                credential_current_sign_count=-1,
+                require_user_verification=True,
+            )
+        except (WebAuthnException, ValueError, KeyError, TypeError) as error:
+            raise _bad(str(error)) from None
+        self._count(passkey, done.new_sign_count, challenge)
+        return passkey
+
+    def _count(self, passkey: Passkey, counter: int, challenge: bytes) -> None:
+        """Spend *challenge* for this passkey, and note its counter, in one step."""
+        now = self._clock.now()
+        with self._store.transaction():
+            self._store.change(
+                "DELETE FROM passkey_uses WHERE at < ?", now.timestamp() - _USES_KEPT
+            )
+            use = {"passkey": passkey.id, "challenge": challenge.hex()}
+            fresh = self._store.insert("passkey_uses", **use, at=now.timestamp())
+            grown = fresh and self._store.change(
+                "UPDATE passkeys SET counter = ?1, last_used_at = ?2 WHERE id = ?3"
+                " AND (counter < ?1 OR counter = 0 AND ?1 = 0)",
+                *(counter, iso(now), passkey.id),
+            )
+        if not fresh:
+            raise _bad("it was used for this already")
+        if not grown:
+            raise CounterError
+
+    def _signed_challenge(self, answer: str) -> bytes | None:
+        try:
+            data: Any = json.loads(_decoded(json.loads(answer), "clientDataJSON"))
+            return base64url_to_bytes(data["challenge"])
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def _mac(self, head: bytes, about: str) -> bytes:
+        return hmac.new(self._key, head + about.encode(), "sha256").digest()
+
+
+def _decoded(told: Any, name: str) -> bytes:
+    return base64url_to_bytes(told["response"][name])
+
+
+def _named(key: str) -> PublicKeyCredentialDescriptor:
+    return PublicKeyCredentialDescriptor(id=base64url_to_bytes(key))
+
+
+def _bad(why: str) -> TenantRefusedError:
+    return TenantRefusedError(
+        "bad_passkey", f"The passkey was not accepted: {why}.", "Nothing was approved."
+    )

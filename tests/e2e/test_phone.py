@@ -1,0 +1,154 @@
+"""A person with a phone: from the link in an alert to an approved action."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.chromium import chromium, needs_chromium
+from support.phone import HOST, Phone, public_settings
+from support.vault import Vault, fresh_code, serving
+from support.vault_stepups import hold, start, stepup_until
+
+from agentvault_tui.home import Home
+from agentvault_tui.web.local_ca import CaFiles
+
+pytestmark = pytest.mark.slow
+WIDTHS = (320, 390, 430)
+
+
+@pytest.fixture
+def public(short: Path) -> Iterator[tuple[Vault, str]]:
+    home = Home.locate(short)
+    home.prepare()
+    made = public_settings(home)
+    home.config_file.write_text(
+        '[broker]\ntls = "false"\n'
+        f'[tenant]\nlisten = "{made.listen}"\nurl = "{made.url}"\n'
+        f'tls_cert = "{made.tls_cert}"\ntls_key = "{made.tls_key}"\n'
+    )
+    with serving(short) as vault:
+        yield vault, made.url
+
+
+def open_page(phone: Phone, request_id: str, user: dict[str, str]) -> None:
+    """Sign in at the step-up's page, which is there a moment after the request."""
+    phone.open(f"approve/{request_id}")
+    page = phone.send("sign-in", user=user["user"], password=user["password"])
+    while page.step == "approve-over":
+        time.sleep(0.05)
+        page = phone.open(f"approve/{request_id}")
+    assert page.step == "approve"
+
+
+def test_a_link_works_before_anybody_is_at_the_console(
+    public: tuple[Vault, str],
+) -> None:
+    """Password and one-time code approve; the page says what came of it."""
+    vault, url = public
+    agent = vault.register("payer", "send:payment")
+    server = vault.register("api", resource_server=True)
+    user = vault.approver("alice")
+    phone = Phone(Home.locate(vault.home), url)
+    request_id = hold(agent)
+    open_page(phone, request_id, user)
+    found = vault.operator.get(f"/api/agents/stepup/{request_id}").json()
+    assert f'data-field="fingerprint">{found["fingerprint"]}<' in phone.answer.text
+    phone.send("factors", password=user["password"], otp=fresh_code(user))
+    decided = stepup_until(vault, request_id, "approved")
+    assert decided["decided_by"]["name"] == "alice"
+    token = agent.poll(request_id).json()["access_token"]
+    assert server.introspect(token)["active"]
+    while "Approved, and used" not in phone.answer.text:
+        time.sleep(0.05)
+        phone.open(f"approve/{request_id}")
+    phone.http.close()
+
+
+def test_a_no_on_the_page_denies_and_names_the_person(
+    public: tuple[Vault, str],
+) -> None:
+    """It needs no factor, and the agent hears it."""
+    vault, url = public
+    agent = vault.register("payer", "send:payment")
+    user = vault.approver("alice")
+    phone = Phone(Home.locate(vault.home), url)
+    request_id = hold(agent)
+    open_page(phone, request_id, user)
+    phone.send("deny")
+    denied = stepup_until(vault, request_id, "denied")
+    assert denied["decided_by"]["name"] == "alice"
+    assert agent.poll(request_id).json()["error"] == "access_denied"
+    phone.http.close()
+
+
+def test_what_the_console_decides_ends_the_page(public: tuple[Vault, str]) -> None:
+    """A code asked for at the console leads to the same page; a denial ends both."""
+    vault, url = public
+    agent = vault.register("payer", "send:payment")
+    user = vault.approver("alice")
+    phone = Phone(Home.locate(vault.home), url)
+    request_id = hold(agent)
+    open_page(phone, request_id, user)
+    form = phone.answer
+    device = start(vault, request_id)["device"]
+    assert device["verification_uri_complete"] == f"{url}approve/{request_id}"
+    assert phone.open(f"approve/{request_id}").step == "approve"
+    body = {"id": request_id, "decision": "deny", "reason": "no invoice"}
+    assert vault.operator.post("/api/agents/stepup", json=body).status_code == 200
+    while phone.open(f"approve/{request_id}").step != "approve-result":
+        time.sleep(0.05)
+    assert "Denied" in phone.answer.text
+    phone.answer = form
+    page = phone.send("factors", password=user["password"], otp=fresh_code(user))
+    assert page.step == "approve-result"
+    assert stepup_until(vault, request_id, "denied")["denial"] == "no invoice"
+    phone.http.close()
+
+
+@needs_chromium
+async def test_a_person_approves_with_a_passkey_in_chromium(
+    public: tuple[Vault, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the link to approved: two touches, no resource of anybody else."""
+    vault, url = public
+    certificate = CaFiles.of(Home.locate(vault.home)).leaf.cert
+    agent = vault.register("payer", "send:payment")
+    vault.approver("alice")
+    told = vault.cli("tenant", "user", "passkey", "alice", "--json")
+    link = json.loads(told.stdout)["link"]
+    async with chromium(tmp_path / "profile", HOST, certificate) as tab:
+        await tab.begin(WIDTHS[0])
+        await tab.open(link)
+        await tab.step("passkey")
+        await tab.press("create")
+        await tab.step("passkey-done")
+        request_id = hold(agent)
+        began = time.monotonic()
+        await tab.open(f"{url}approve/{request_id}")
+        await tab.step("approve-sign-in")
+        await tab.press("passkey-sign-in")
+        await tab.step("approve")
+        for width in WIDTHS:
+            await tab.resize(width)
+            wide = "document.documentElement.scrollWidth"
+            assert await tab.run(wide) == width
+            # All facts stand before the button, and no value is cut.
+            assert await tab.run(
+                "document.querySelector('[data-field=fingerprint]')"
+                ".getBoundingClientRect().bottom"
+                " < document.querySelector('#passkey').getBoundingClientRect().top"
+            )
+        await tab.press("passkey")
+        await tab.step("approve-result")
+        await tab.until("!!document.querySelector('[data-status=approved]')")
+        took = time.monotonic() - began
+        hosts = {one.split("/")[2] for one in tab.requested if "//" in one}
+    decided = stepup_until(vault, request_id, "approved")
+    assert decided["decided_by"]["amr"][1:] == ["user", "mfa"]
+    assert hosts == {url.split("/")[2]}
+    with capsys.disabled():
+        print(f"\nfrom the link to approved in Chromium: {took:.1f} s")
