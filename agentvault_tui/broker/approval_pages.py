@@ -39,7 +39,7 @@ def approval_page(broker: Broker, stepup: StepUp) -> str | None:
     return None
 
 
-class ApprovalPages:
+class ApprovalPageOffers:
     """Gives each step-up its page at the embedded tenant, and tells what became of it.
 
     A page needs a device code (RFC 8628): it is how the tenant knows the step-up, and

@@ -15,7 +15,7 @@ from typing import Final
 
 from agentvault_tui import __version__
 from agentvault_tui.broker.agents_api import agents_app
-from agentvault_tui.broker.approval_pages import ApprovalPages
+from agentvault_tui.broker.approval_pages import ApprovalPageOffers
 from agentvault_tui.broker.core import SYSTEM, Broker, DataPlane, Extension, PolicyState
 from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.operators_api import operators_app
@@ -380,7 +380,7 @@ async def _until(stop: asyncio.Event, broker: Broker, feed: Feed, socket: Path) 
                 keep_verified(broker),
                 broker.outbox.run(),
                 follower.run(),
-                ApprovalPages(broker).run(),
+                ApprovalPageOffers(broker).run(),
             )
         ]
         try:

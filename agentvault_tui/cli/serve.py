@@ -77,7 +77,7 @@ def serve(
         ending.callback(gc.enable)
         gc.disable()
         settings = Settings.load(session.home, flags=flags)
-        from agentvault_tui.cli.tenant import check_passkeys
+        from agentvault_tui.cli.people import check_passkeys
         from agentvault_tui.process import log_level, start_tenant
 
         check_passkeys(session, settings, forget=forget_passkeys)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import stat
 import sys
@@ -16,30 +15,24 @@ import click
 from agentvault_tui.cli.device import followed, print_qr
 from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.output import Cell, Output
+from agentvault_tui.cli.people import only_embedded, open_users, record_change
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.cli.terminal import confirm
 from agentvault_tui.clock import SystemClock, iso
 from agentvault_tui.errors import (
     NotFoundError,
-    SettingsError,
     TenantError,
     TenantRefusedError,
-    UnreachableError,
     UsageError,
 )
-from agentvault_tui.home import user_name
-from agentvault_tui.model import Actor, ActorKind, Draft
-from agentvault_tui.model.people import user_changed
 from agentvault_tui.model.role import Role
-from agentvault_tui.operator_api import calls, requests
+from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.requests import StepUpQuery
 from agentvault_tui.operator_api.shapes import StepUpInfo
 from agentvault_tui.text import clip
 
 if TYPE_CHECKING:
-    from agentvault_tui.settings import Settings
     from agentvault_tui.tenant.device_page_client import Details
-    from agentvault_tui.tenant.users import User, UserStore
 
 _TRIES: Final = 3
 _AGAIN: Final = frozenset({"wrong_sign_in", "wrong_otp"})
@@ -321,8 +314,8 @@ def add_user(
 ) -> None:
     """Add a person; password and one-time code seed are shown this once."""
     held = [*roles, *([Role.APPROVER.value] if approver else [])]
-    with _users(session) as users:
-        _record(session, users, "added", users.free(name), held)
+    with open_users(session) as users:
+        record_change(session, users, "added", users.free(name), held)
         added = users.add(name, roles=held)
     out = session.out
     if session.json:
@@ -349,7 +342,7 @@ def add_user(
 @pass_session
 def list_users(session: CliSession) -> None:
     """List the people who can sign in."""
-    with _users(session) as users:
+    with open_users(session) as users:
         found = users.all()
         passkeys = {one.sub: users.passkeys(sub=one.sub) for one in found}
     out = session.out
@@ -378,9 +371,9 @@ def list_users(session: CliSession) -> None:
 @pass_session
 def new_otp(session: CliSession, name: str) -> None:
     """Give a person a new one-time code seed; the old one ends, and any lock."""
-    with _users(session) as users:
+    with open_users(session) as users:
         person = users.named(name)
-        _record(session, users, "factor", person)
+        record_change(session, users, "factor", person)
         secret, uri = users.reset_otp(name)
     if not session.out.print_json(
         {"user": name, "otp_secret": secret, "otpauth_uri": uri}
@@ -400,14 +393,14 @@ def passkey(session: CliSession, name: str, remove: str | None) -> None:
     """
     from agentvault_tui.tenant.users import LINK_SECONDS
 
-    with _users(session) as users:
+    with open_users(session) as users:
         person = users.named(name)
         if remove is not None:
             if not users.passkeys(id=remove, sub=person.sub):
                 raise NotFoundError(
                     f"{person.name} has no such passkey", "agentvault tenant user list"
                 )
-            _record(session, users, "passkey", person)
+            record_change(session, users, "passkey", person)
             users.remove_passkeys([remove])
             if not session.out.print_json({"user": person.name, "removed": remove}):
                 session.out.line(f"removed a passkey of {person.name}")
@@ -420,7 +413,7 @@ def passkey(session: CliSession, name: str, remove: str | None) -> None:
                 "phones do not reach the tenant by a host name",
                 "set listen, url, tls_cert and tls_key of [tenant] in config.toml",
             )
-        _record(session, users, "passkey", person)
+        record_change(session, users, "passkey", person)
         link = f"{public.url}passkey/{users.invite_passkey(person)}"
     told = {"user": person.name, "link": link, "expires_in": LINK_SECONDS}
     if session.out.print_json(told):
@@ -435,9 +428,9 @@ def passkey(session: CliSession, name: str, remove: str | None) -> None:
 @pass_session
 def new_password(session: CliSession, name: str) -> None:
     """Give a person a new password, shown this once; the old one ends."""
-    with _users(session) as users:
+    with open_users(session) as users:
         person = users.named(name)
-        _record(session, users, "password", person)
+        record_change(session, users, "password", person)
         password = users.reset_password(name)
     if not session.out.print_json({"user": person.name, "password": password}):
         session.out.fields([("password", password)])
@@ -455,9 +448,9 @@ def set_roles(
     """Give a person exactly these ROLES; whoever is signed in as them is signed out."""
     if none == bool(roles):
         raise UsageError("name the roles they shall have", "or --none")
-    with _users(session) as users:
+    with open_users(session) as users:
         person = users.named(name)
-        _record(session, users, "role", person, roles)
+        record_change(session, users, "role", person, roles)
         person = users.set_roles(name, roles)
     if not session.out.print_json(_shape(person)):
         session.out.line(f"{person.name}: {', '.join(person.roles) or 'no role'}")
@@ -468,9 +461,9 @@ def set_roles(
 @pass_session
 def remove_user(session: CliSession, name: str) -> None:
     """Remove a person: they sign in no more, and what was issued to them ends."""
-    with _users(session) as users:
+    with open_users(session) as users:
         person = users.named(name)
-        _record(session, users, "removed", person)
+        record_change(session, users, "removed", person)
         users.remove(name)
     if not session.out.print_json(
         {"user": person.name, "sub": person.sub, "removed": True}
@@ -496,7 +489,7 @@ def rotate(session: CliSession, revoke: bool) -> None:
     """
     from agentvault_tui.tenant.keys import rotate_keys
 
-    _only_embedded(session, "signing keys")
+    only_embedded(session, "signing keys")
     done = rotate_keys(session.home, SystemClock(), revoke=revoke)
     out = session.out
     until = iso(done.retired_until)
@@ -518,92 +511,6 @@ def rotate(session: CliSession, revoke: bool) -> None:
             ("accepted until", out.cell(until[:19] + "Z")),
         ]
     )
-
-
-def check_passkeys(session: CliSession, settings: Settings, *, forget: bool) -> None:
-    """Refuse to serve at another host than the passkeys are for, unless *forget*.
-
-    Raises:
-        SettingsError: there are such passkeys: nobody could use one (WebAuthn section
-            5.1.2 binds each to the RP id).
-    """
-    from agentvault_tui.tenant.users import UserStore
-    from agentvault_tui.web.public import PublicAddress
-
-    public = PublicAddress.of(session.home, settings.tenant)
-    if public is None or not (session.home.tenant / "tenant.db").exists():
-        return
-    with UserStore(session.home) as users:
-        lost = [one for one in users.passkeys() if one["host"] != public.host]
-        if lost and not forget:
-            raise SettingsError(
-                f"{len(lost)} passkeys are for {lost[0]['host']}, and tenant.url names "
-                f"{public.host}",
-                "agentvault serve --forget-passkeys, then add new ones",
-            )
-        for person in users.all():
-            gone = [str(one["id"]) for one in lost if one["sub"] == person.sub]
-            if gone:
-                _record(session, users, "passkey", person)
-                users.remove_passkeys(gone)
-
-
-def _only_embedded(session: CliSession, what: str) -> None:
-    if session.settings.tenant.issuer:
-        raise UsageError(
-            f"{what} are kept by the tenant {session.settings.tenant.issuer}",
-            "manage them there; these commands are for the embedded tenant",
-        )
-
-
-def _users(session: CliSession) -> UserStore:
-    from agentvault_tui.tenant.users import UserStore
-
-    _only_embedded(session, "people")
-    return UserStore(session.home)
-
-
-def _record(
-    session: CliSession,
-    users: UserStore,
-    change: str,
-    person: User | str,
-    roles: Iterable[str] = (),
-) -> None:
-    """Record a change of people before it is made; whoever may not make it is refused.
-
-    A running broker judges and records it. With none running it goes into the ledger
-    from here, and where a change needs a role there is nobody to show it to.
-    """
-    name, sub = (person, "") if isinstance(person, str) else (person.name, person.sub)
-    held = list(roles)
-    try:
-        changed = requests.PeopleRequest(
-            change=change, user=name, sub=sub, roles=tuple(held)
-        )
-        session.client.call(calls.PEOPLE, changed)
-    except UnreachableError as error:
-        bound = session.settings.operators.by_claim
-        if bound and any(one.approver and not one.blocked for one in users.all()):
-            raise UnreachableError(
-                f"{error.what}, and changing people takes an approver who signs in "
-                "there ([operators] roles is claim)",
-                "agentvault serve, then agentvault login",
-            ) from None
-        uid = os.getuid()
-        actor = Actor(ActorKind.OPERATOR, f"uid:{uid}", user_name(uid))
-        asyncio.run(_commit(session, user_changed(actor, change, name, sub, held)))
-
-
-async def _commit(session: CliSession, draft: Draft) -> None:
-    """Write an event into the ledger of a home without a broker."""
-    from agentvault_tui.ledger import Ledger
-
-    ledger = await Ledger.open(session.home, clock=SystemClock())
-    try:
-        await ledger.commit(draft)
-    finally:
-        await ledger.close()
 
 
 def _shape(person: Any) -> dict[str, Any]:

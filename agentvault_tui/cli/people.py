@@ -1,0 +1,108 @@
+"""The embedded tenant's people, as commands change them: each change on the record."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from agentvault_tui.cli.session import CliSession
+from agentvault_tui.clock import SystemClock
+from agentvault_tui.errors import SettingsError, UnreachableError, UsageError
+from agentvault_tui.home import user_name
+from agentvault_tui.model import Actor, ActorKind, Draft
+from agentvault_tui.model.people import user_changed
+from agentvault_tui.operator_api import calls, requests
+
+if TYPE_CHECKING:
+    from agentvault_tui.settings import Settings
+    from agentvault_tui.tenant.users import User, UserStore
+
+
+def check_passkeys(session: CliSession, settings: Settings, *, forget: bool) -> None:
+    """Refuse to serve at another host than the passkeys are for, unless *forget*.
+
+    Raises:
+        SettingsError: there are such passkeys: nobody could use one (WebAuthn section
+            5.1.2 binds each to the RP id).
+    """
+    from agentvault_tui.tenant.users import UserStore
+    from agentvault_tui.web.public import PublicAddress
+
+    public = PublicAddress.of(session.home, settings.tenant)
+    if public is None or not (session.home.tenant / "tenant.db").exists():
+        return
+    with UserStore(session.home) as users:
+        lost = [one for one in users.passkeys() if one["host"] != public.host]
+        if lost and not forget:
+            raise SettingsError(
+                f"{len(lost)} passkeys are for {lost[0]['host']}, and tenant.url names "
+                f"{public.host}",
+                "agentvault serve --forget-passkeys, then add new ones",
+            )
+        for person in users.all():
+            gone = [str(one["id"]) for one in lost if one["sub"] == person.sub]
+            if gone:
+                record_change(session, users, "passkey", person)
+                users.remove_passkeys(gone)
+
+
+def only_embedded(session: CliSession, what: str) -> None:
+    """Refuse where another tenant keeps *what*."""
+    if session.settings.tenant.issuer:
+        raise UsageError(
+            f"{what} are kept by the tenant {session.settings.tenant.issuer}",
+            "manage them there; these commands are for the embedded tenant",
+        )
+
+
+def open_users(session: CliSession) -> UserStore:
+    """Open the embedded tenant's people."""
+    from agentvault_tui.tenant.users import UserStore
+
+    only_embedded(session, "people")
+    return UserStore(session.home)
+
+
+def record_change(
+    session: CliSession,
+    users: UserStore,
+    change: str,
+    person: User | str,
+    roles: Iterable[str] = (),
+) -> None:
+    """Record a change of people before it is made; whoever may not make it is refused.
+
+    A running broker judges and records it. With none running it goes into the ledger
+    from here, and where a change needs a role there is nobody to show it to.
+    """
+    name, sub = (person, "") if isinstance(person, str) else (person.name, person.sub)
+    held = list(roles)
+    try:
+        changed = requests.PeopleRequest(
+            change=change, user=name, sub=sub, roles=tuple(held)
+        )
+        session.client.call(calls.PEOPLE, changed)
+    except UnreachableError as error:
+        bound = session.settings.operators.by_claim
+        if bound and any(one.approver and not one.blocked for one in users.all()):
+            raise UnreachableError(
+                f"{error.what}, and changing people takes an approver who signs in "
+                "there ([operators] roles is claim)",
+                "agentvault serve, then agentvault login",
+            ) from None
+        uid = os.getuid()
+        actor = Actor(ActorKind.OPERATOR, f"uid:{uid}", user_name(uid))
+        asyncio.run(_commit(session, user_changed(actor, change, name, sub, held)))
+
+
+async def _commit(session: CliSession, draft: Draft) -> None:
+    """Write an event into the ledger of a home without a broker."""
+    from agentvault_tui.ledger import Ledger
+
+    ledger = await Ledger.open(session.home, clock=SystemClock())
+    try:
+        await ledger.commit(draft)
+    finally:
+        await ledger.close()
