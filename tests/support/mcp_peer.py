@@ -77,6 +77,14 @@ def call(id_: Any, params: dict[str, Any], meta: dict[str, Any]) -> None:
         os._exit(3)
     if name == "shout":
         print("\x1b[31mred\u202e " + "x" * 100_000, file=sys.stderr, flush=True)
+    if name == "ask" and "io.modelcontextprotocol/protocolVersion" in meta:
+        if "inputResponses" in params:
+            answer(id_, params["inputResponses"] | {"state": params["requestState"]})
+            return
+        asks = {"method": "elicitation/create", "params": {"message": "Which?"}}
+        result = {"resultType": "input_required", "inputRequests": {"q": asks}}
+        say({"id": id_, "result": {**result, "requestState": "theirs"}})
+        return
     if name == "ask":
         say({"id": "s1", "method": "sampling/createMessage", "params": {}})
         asked.append((id_, arguments))  # answered once that is

@@ -27,6 +27,8 @@ LEGACY: Final = ("2025-11-25", "2025-06-18")
 """Revisions with a handshake and sessions, the newest first."""
 VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
 _CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
+STATE: Final = "agentvault:"
+"""How the state of our own ``input_required`` begins, and the name of its request."""
 TASKS: Final = "io.modelcontextprotocol/tasks"
 _OWN_META: Final = "io.modelcontextprotocol/"
 _TRACING: Final = frozenset({"progressToken", "traceparent", "tracestate", "baggage"})
@@ -128,6 +130,35 @@ class Message:
         token = self.meta.get("progressToken")
         usable = isinstance(token, str | int) and not isinstance(token, bool)
         return token if usable else None
+
+    @property
+    def takes_forms(self) -> bool:
+        """Tell whether its client shows its user a form (client/elicitation)."""
+        offered = self.meta.get(_CAPABILITIES)
+        elicitation = offered.get("elicitation") if isinstance(offered, dict) else None
+        return isinstance(elicitation, dict) and (
+            not elicitation or isinstance(elicitation.get("form"), dict)
+        )
+
+    def take_state(self) -> tuple[str, bool] | None:
+        """Take out what answers an ``input_required`` of ours (basic/patterns/mrtr).
+
+        Returns:
+            the step-up whose call is made again, and whether its user waits on; None
+            where it answers none of ours, but perhaps one of its server's.
+        """
+        state = self.params.get("requestState")
+        if not isinstance(state, str) or not state.startswith(STATE):
+            return None
+        answers = self.params.get("inputResponses")
+        said = answers.get(STATE) if isinstance(answers, dict) else None
+        waits = isinstance(said, dict) and said.get("action") == "accept"
+        params = read_answer(bytes(self.envelope["params"]))
+        for name in ("requestState", "inputResponses"):
+            self.params.pop(name, None)
+            params.pop(name, None)
+        self.envelope["params"] = Raw(msgspec.json.encode(params))
+        return state.removeprefix(STATE), waits
 
     @property
     def named(self) -> str | None:

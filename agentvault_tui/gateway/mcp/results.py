@@ -13,6 +13,7 @@ from agentvault_tui.gateway.mcp.messages import (
     CALL,
     DENIED,
     INTERNAL_ERROR,
+    STATE,
     TASKS,
     Envelope,
     McpError,
@@ -102,6 +103,26 @@ def refusal(
     if message.method != CALL:
         return McpError(DENIED, text, members).envelope(message.id)
     return answer(message.id, result=failure(text, members))
+
+
+def input_required(stepup_id: str, message: Message) -> Envelope:
+    """Return the answer by which a held call's client asks its user to wait for it.
+
+    The state needs no seal: like `AgentVault-Request` it names a step-up, which counts
+    for its own agent and bytes alone, once.
+    """
+    text = (
+        f"AgentVault holds this call until a person approves {stepup_id}: in "
+        "`agentvault console`, or by `agentvault stepup approve`. Accept to wait."
+    )
+    schema = {"type": "object", "properties": {}}
+    params = {"mode": "form", "message": text, "requestedSchema": schema}
+    result = {
+        "resultType": "input_required",
+        "inputRequests": {STATE: {"method": "elicitation/create", "params": params}},
+        "requestState": f"{STATE}{stepup_id}",
+    }
+    return answer(message.id, result=encoded(result))
 
 
 def _allowed(server: McpServer, agent: Agent) -> str:

@@ -12,7 +12,7 @@ import msgspec
 from agentvault_tui.broker.audience import PREFIX
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.encoder import to_json
-from agentvault_tui.gateway.admission import Admission
+from agentvault_tui.gateway.admission import WAIT, Admission
 from agentvault_tui.gateway.calls import Call, Calls
 from agentvault_tui.gateway.forward import preference
 from agentvault_tui.gateway.mcp import results
@@ -84,17 +84,23 @@ class McpCalls:
             raise McpError(INVALID_PARAMS, "the call names no tool")
         if "task" in message.params:
             raise McpError(INVALID_PARAMS, "calls are not made as tasks here")
+        state = message.take_state() if asked.modern else None
+        asks = message.takes_forms and (state is None or state[1])
         call, ended = None, "failed"
         try:
             try:
-                call = await self._read_call(asked)
+                call = await self._read_call(asked, state)
                 told = await asked.attended(self._perform(asked, call), call)
                 ended = "done"
             except CallRefusedError as refusal:
                 scoped = refusal.error == "insufficient_scope"
                 if refusal.status == 401 or (scoped and asked.version >= LEGACY[0]):
                     raise
-                told = results.refusal(server, asked.agent, refusal, message)
+                held = refusal.more.get("auth_req_id")
+                if held and asked.modern and asks:
+                    told = results.input_required(f"{held}", message)
+                else:
+                    told = results.refusal(server, asked.agent, refusal, message)
             except UpstreamError as error:
                 told = results.upstream_failure(error, message)
             if "result" in told and message.method == CALL:
@@ -108,7 +114,9 @@ class McpCalls:
             if call is not None:
                 self._calls.end(call, ended)
 
-    async def _read_call(self, asked: AskedMessage) -> Call:
+    async def _read_call(
+        self, asked: AskedMessage, state: tuple[str, bool] | None
+    ) -> Call:
         """Return the call that a request is.
 
         Raises:
@@ -143,6 +151,9 @@ class McpCalls:
 
         said = dict(asked.headers)
         retry = said.get(b"agentvault-request")
+        wait = preference(said.get(b"prefer"))
+        if wait is None and state is not None:
+            wait = WAIT if state[1] else 0.0
         call = Call(
             caller=asked.caller,
             service=detail["service"],
@@ -155,8 +166,8 @@ class McpCalls:
             describe=lambda _: described,
             gone=asked.gone,
             in_force=lambda: self._servers.has(server),
-            wait=preference(said.get(b"prefer")),
-            retry=retry.decode("latin-1") if retry else None,
+            wait=wait,
+            retry=retry.decode("latin-1") if retry else state and state[0],
             audience=asked.audience,
         )
         verdict = asked.caller.foresee(self._broker, action)

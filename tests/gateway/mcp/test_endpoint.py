@@ -301,6 +301,85 @@ async def test_the_same_call_passes_once_after_the_wait(
     assert len(mcp.received()) == 1
 
 
+CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
+
+
+@pytest.mark.parametrize("offered", [{}, {"form": {}}])
+async def test_a_client_that_shows_forms_is_asked_to_wait(
+    mcp: McpStand, offered: dict[str, Any]
+) -> None:
+    """A held call is input_required; made again with its state it waits on, and goes
+    out as it was asked, once: the state and the answer are no part of it."""
+    client = await mcp.client("modern")
+    client.extra = {"prefer": "wait=0"}
+    can = {CAPABILITIES: {"elicitation": offered}}
+    told = messages(await client.send("tools/call", HELD, **can))[-1]["result"]
+    assert told["resultType"] == "input_required"
+    (name,) = told["inputRequests"]
+    asked = told["inputRequests"][name]
+    assert (asked["method"], asked["params"]["mode"]) == ("elicitation/create", "form")
+    (stepup,) = mcp.stand.bench.broker.stepups.open()
+    assert stepup.id in asked["params"]["message"]
+    state = {"requestState": told["requestState"]}
+    accepted = {"inputResponses": {name: {"action": "accept", "content": {}}}, **state}
+    again = await client.send("tools/call", HELD | accepted, **can)
+    assert messages(again)[-1]["result"]["requestState"] == told["requestState"]
+    client.extra = {}
+    waiting = asyncio.create_task(client.send("tools/call", HELD | accepted, **can))
+    await mcp.stand.pending()
+    await mcp.stand.approve(stepup.id)
+    result = messages(await waiting)[-1]["result"]
+    assert json.loads(text_of(result)) == {"path": "/a"}
+    (sent,) = mcp.received()
+    assert not sent["params"].keys() & {"requestState", "inputResponses"}
+    used = messages(await client.send("tools/call", HELD | accepted, **can))
+    assert refusal_of(used[-1]["result"])["error"] == "already_used"
+
+
+async def test_who_does_not_wait_or_shows_no_forms_is_told_the_id(
+    mcp: McpStand,
+) -> None:
+    """A declined form, a client of URLs alone, and a forged state pass nothing."""
+    client = await mcp.client("modern")
+    client.extra = {"prefer": "wait=0"}
+    only = {CAPABILITIES: {"elicitation": {"url": {}}}}
+    told = messages(await client.send("tools/call", HELD, **only))[-1]["result"]
+    id_ = refusal_of(told)["auth_req_id"]
+    forms: dict[str, Any] = {CAPABILITIES: {"elicitation": {}}}
+    declined = {
+        "requestState": f"agentvault:{id_}",
+        "inputResponses": {"agentvault:": {"action": "decline"}},
+    }
+    told = messages(await client.send("tools/call", HELD | declined, **forms))[-1]
+    assert refusal_of(told["result"])["auth_req_id"] == id_
+    forged = {"requestState": "agentvault:sup_other"}
+    told = messages(await client.send("tools/call", HELD | forged, **forms))[-1]
+    assert refusal_of(told["result"])["reason"] == "unknown_request"
+    other = await mcp.client("modern", name="other")
+    await mcp.stand.approve(id_)
+    told = messages(await other.send("tools/call", HELD | declined, **forms))[-1]
+    assert refusal_of(told["result"])["reason"] == "unknown_request"
+    assert mcp.received() == []
+
+
+async def test_what_a_server_asks_of_a_client_passes_where_each_try_is_a_call(
+    mcp: McpStand,
+) -> None:
+    """In the modern era a server's input_required, and the answer to it, are relayed,
+    and decided and recorded as two calls."""
+    client = await mcp.client("modern")
+    params: dict[str, Any] = {"name": "ask", "arguments": {}}
+    told = messages(await client.send("tools/call", params))[-1]["result"]
+    assert told["resultType"] == "input_required"
+    said = {"inputResponses": {"q": {"action": "accept", "content": {"x": 1}}}}
+    again = params | said | {"requestState": told["requestState"]}
+    told = messages(await client.send("tools/call", again))[-1]["result"]
+    answered = json.loads(text_of(told))
+    assert answered == said["inputResponses"] | {"state": "theirs"}
+    attempts = await mcp.stand.bench.events("gateway.attempt")
+    assert len({one.detail["body_sha256"] for one in attempts}) == 2
+
+
 async def test_a_denied_call_says_so_and_why(mcp: McpStand, client: Client) -> None:
     """The person's reason reaches the model; nothing was sent."""
     asked = asyncio.ensure_future(client.call("delete_file", path="/a"))
