@@ -46,12 +46,7 @@ def loads(text: bytes | str, *, mend: bool = False, prune: bool = False) -> obje
 
 def _loads(text: str) -> object:
     try:
-        value = json.loads(
-            text,
-            object_pairs_hook=_pairs,
-            parse_constant=_constant,
-            parse_float=_number,
-        )
+        value: object = _DECODER.decode(text)
     except RecursionError as error:
         raise ValueError("it nests too deep") from error
     if isinstance(value, dict | list) and _nests_too_deep(value):
@@ -90,6 +85,11 @@ def _number(digits: str) -> float:
     if not math.isfinite(found := float(digits)):
         raise ValueError("a number is too large")
     return found
+
+
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_number
+)
 
 
 def _nests_too_deep(value: Any) -> bool:

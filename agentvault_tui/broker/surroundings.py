@@ -129,6 +129,7 @@ def peer_of(scope: Mapping[str, Any]) -> str | None:
     return plain_address(client[0]) if client else None
 
 
+@lru_cache(maxsize=_SOURCES)
 def plain_address(text: str) -> str | None:
     """Return an IP address in its canonical form; None for anything else.
 

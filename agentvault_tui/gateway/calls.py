@@ -433,7 +433,7 @@ class Calls:
             },
         )
         try:
-            recorded = asyncio.ensure_future(broker.record(draft))
+            recorded = broker.ledger.commit(draft, lazy=True)
         except LedgerError:
             self._unrecorded.append(draft)
             return

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from agentvault_tui import strict_json
@@ -400,12 +401,18 @@ def may_hold_fields(headers: Headers) -> bool:
 
 
 def _media_type(headers: Headers) -> bytes:
-    """Return the media type of a body; empty where programs may differ about it.
+    """Return the media type of a body; empty where programs may differ about it."""
+    types = [value.lower() for name, value in headers if name == b"content-type"]
+    return _plain_type(types[0]) if len(types) == 1 else b""
+
+
+@lru_cache(maxsize=64)
+def _plain_type(written: bytes) -> bytes:
+    """Return a media type without its parameters; empty where programs may differ.
 
     Some cut it at a comma or a space, and some look for a word anywhere in it.
     """
-    types = [value.lower() for name, value in headers if name == b"content-type"]
-    found = _MEDIA_TYPE.fullmatch(types[0].strip()) if len(types) == 1 else None
+    found = _MEDIA_TYPE.fullmatch(written.strip())
     if found is None:
         return b""
     kind, rest = found[1], found[2].replace(b" ", b"").replace(b"\t", b"")
@@ -413,7 +420,7 @@ def _media_type(headers: Headers) -> bytes:
     if len(charsets) > 1 or not {b"utf-8", b"utf8", b"us-ascii"}.issuperset(charsets):
         return b""
     words = (b"urlencoded", b"multipart", b"json")
-    if sum(word in types[0] for word in words) > 1:
+    if sum(word in written for word in words) > 1:
         return b""
     return kind
 

@@ -88,6 +88,7 @@ class Secrets:
     ) -> None:
         """Read nothing yet; *environ* names systemd's credentials directory."""
         self._home = home
+        self._file = home.secrets_file
         self._clock = clock
         folder = environ.get("CREDENTIALS_DIRECTORY")
         self._credentials = Path(folder) if folder else None
@@ -306,7 +307,7 @@ class Secrets:
 
     def _read(self) -> _Content:
         """Return what the file says, read again when it is another."""
-        path = self._home.secrets_file
+        path = self._file
         try:
             found = path.stat()
             seen = (found.st_ino, found.st_mtime_ns, found.st_size)
@@ -323,7 +324,7 @@ class Secrets:
         return self._content
 
     def _write(self, content: _Content) -> None:
-        path = self._home.secrets_file
+        path = self._file
         try:
             text = msgspec.json.format(msgspec.json.encode(content), indent=1)
             put_private(path, text, replace=True)

@@ -36,6 +36,8 @@ class Job:
     attempt: Attempt
     done: asyncio.Future[tuple[Event, ...]] | None = None
     """Set once it is durable, where a caller waits."""
+    lazy: bool = False
+    """Whether it may wait a moment for others."""
 
     @classmethod
     def of(

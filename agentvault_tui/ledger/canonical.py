@@ -68,8 +68,11 @@ def _is_plain_object(value: dict[Any, Any], words: list[str], depth: int) -> boo
     for key in sorted(value):
         words.append(key)
         member = value[key]
-        if type(member) is str:  # most are: without a call each
+        kind = type(member)  # most are a text, a flag or nothing: without a call each
+        if kind is str:
             words.append(member)
+        elif member is None or kind is bool:
+            continue
         elif not is_plain(member, words, depth):
             return False
     return True

@@ -170,7 +170,11 @@ class Ledger:
         self._spawn(self._indexer.run(self._to_index), "indexer")
 
     def commit(
-        self, *drafts: Draft, changes: Sequence[Change] = (), urgent: bool = False
+        self,
+        *drafts: Draft,
+        changes: Sequence[Change] = (),
+        urgent: bool = False,
+        lazy: bool = False,
     ) -> asyncio.Future[tuple[Event, ...]]:
         """Put events and the changes they record in line for the disk.
 
@@ -178,8 +182,9 @@ class Ledger:
         that none of *drafts* can hold get an event of their own.
 
         An *urgent* commit (a revocation) goes ahead of all that waits, never finds
-        the line full, and is taken while the disk is nearly full. Cancelling the
-        caller does not undo the commit.
+        the line full, and is taken while the disk is nearly full. A *lazy* one, which
+        nobody waits for, shares the next transaction. Cancelling the caller does not
+        undo the commit.
 
         Returns:
             what is done when all of it is durable, with the events.
@@ -196,7 +201,7 @@ class Ledger:
         if not urgent:
             self.check_writable()
         job = Job.of(drafts, changes, self._numbers)
-        job.done = self._loop.create_future()
+        job.done, job.lazy = self._loop.create_future(), lazy
         self._writer.submit(job, urgent=urgent)
         if not drafts or drafts[-1].type not in CALL_TYPES:
             self._decisions += 1

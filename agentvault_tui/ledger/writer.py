@@ -39,6 +39,8 @@ MAX_BATCH: Final = 32
 """Commits in one transaction: past this a flush is shared enough, and all who wake
 together would hold up whoever comes next, such as a revocation."""
 _WOKEN_A_TURN: Final = 2
+_LAZY_SECONDS: Final = 0.02
+"""How long a commit that nobody waits for may wait for others."""
 _CHECKPOINT_BYTES: Final = schema.LOG_BYTES
 """Bytes of log after which a checkpoint runs even under load."""
 _IDLE_BYTES: Final = 256 * 1024
@@ -83,6 +85,10 @@ class Writer:
         self._ledger_id = ledger_id
         self._urgent: deque[Job] = deque()
         self._queue: deque[Job] = deque()
+        self._eager = 0
+        """How many of those in line do not wait for others."""
+        self._lazy_timer: asyncio.TimerHandle | None = None
+        """Runs while the others wait."""
         self._answers: deque[tuple[Job, tuple[Event, ...]]] = deque()
         """Callers to wake: their commits are durable."""
         self._idle: asyncio.Future[None] | None = None
@@ -100,7 +106,11 @@ class Writer:
         """Counts not written yet; None where the events must be read."""
 
     def submit(self, job: Job, *, urgent: bool) -> None:
-        """Put *job* in line; an urgent one goes ahead, and never finds it full."""
+        """Put *job* in line; an urgent one goes ahead, and never finds it full.
+
+        One that nobody waits for shares the next transaction with others, if one comes
+        within a moment.
+        """
         if self.problem is not None or self._closing:
             raise self._refusal()
         if urgent:
@@ -111,6 +121,15 @@ class Writer:
             )
         else:
             self._queue.append(job)
+        if urgent or not job.lazy:
+            self._eager += 1
+            self._wake_writer()
+        elif self._lazy_timer is None:
+            loop = asyncio.get_running_loop()
+            self._lazy_timer = loop.call_later(_LAZY_SECONDS, self._write_lazy)
+
+    def _write_lazy(self) -> None:
+        self._lazy_timer = None
         self._wake_writer()
 
     def request_maintenance(self) -> None:
@@ -274,13 +293,18 @@ class Writer:
         # it is the others' turn: an agent that ends its own tokens is urgent as well.
         urgent = self._urgent and not (self._was_urgent and self._queue)
         self._was_urgent = bool(urgent)
+        if not self._eager and self._lazy_timer is not None and not self._closing:
+            return []
         lane = self._urgent if urgent else self._queue
-        return [lane.popleft() for _ in range(min(len(lane), MAX_BATCH))]
+        taken = [lane.popleft() for _ in range(min(len(lane), MAX_BATCH))]
+        self._eager -= len(taken) - sum(job.lazy for job in taken)
+        return taken
 
     def _waiting(self) -> list[Job]:
         jobs = [*self._urgent, *self._queue]
         self._urgent.clear()
         self._queue.clear()
+        self._eager = 0
         return jobs
 
     def _fail(self, jobs: list[Job]) -> None:

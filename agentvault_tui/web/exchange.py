@@ -210,7 +210,8 @@ class Exchange:
         body = self._framed(message.get("body", b""), more=more)
         if self._head:
             body, self._head = self._head + body, b""
-        connection.transport.write(body)
+        if body:
+            connection.transport.write(body)
         if not more:
             self.complete = True
             self.wake()

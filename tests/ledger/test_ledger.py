@@ -192,6 +192,25 @@ async def test_calls_wait_for_what_is_no_record_of_theirs(ledger: Ledger) -> Non
         await asyncio.sleep(0)
 
 
+async def test_a_commit_that_nobody_waits_for_shares_a_transaction(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the next one, if that comes soon; else it is written by itself."""
+    written: list[list[Statement]] = []
+
+    def counting(db: sqlite3.Connection, statements: list[Statement]) -> None:
+        written.append(statements)
+        write(db, statements)
+
+    monkeypatch.setattr("agentvault_tui.ledger.writer.write", counting)
+    lazy = ledger.commit(note(EventType.GATEWAY_RESULT), lazy=True)
+    await ledger.commit(decision())
+    assert (await lazy)[0].seq < ledger.head.seq
+    assert len(written) == 1
+    await asyncio.wait_for(ledger.commit(note(), lazy=True), 5)
+    assert len(written) == 2
+
+
 async def test_a_full_queue_refuses_decisions_but_not_revocations(
     ledger: Ledger,
 ) -> None:
