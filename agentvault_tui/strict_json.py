@@ -8,6 +8,8 @@ import re
 from typing import Any, Final
 
 _MAX_DEPTH: Final = 32
+_MOST_MEMBERS: Final = 500_000
+"""Commas and colons, those in strings too."""
 _LONE: Final = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 """Half of a pair, as JSON escapes it or as it stands; whole pairs too."""
 _PIECE: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
@@ -21,7 +23,7 @@ def loads(text: bytes | str, *, mend: bool = False, prune: bool = False) -> obje
     Duplicate keys (section 4), numbers JSON or a double does not have (section 6),
     other encodings than UTF-8 (section 8.1), a lone surrogate (section 8.2), which no
     file, URL or record takes, and nesting that whoever walks it level by level could
-    run out of stack at.
+    run out of stack at, and more members than can be read in a fair time.
 
     Args:
         text: what was sent.
@@ -32,12 +34,16 @@ def loads(text: bytes | str, *, mend: bool = False, prune: bool = False) -> obje
     Raises:
         ValueError: it is not such JSON.
     """
+    halves = True
     if isinstance(text, bytes):
-        text = text.decode()
+        text = text.decode()  # which has no half of a pair but an escaped one
+        halves = "\\u" in text
+    if len(text) > _MOST_MEMBERS and text.count(",") + text.count(":") > _MOST_MEMBERS:
+        raise ValueError("it has too many members")
     if prune:
         text = _without_depths(text)
     value = _loads(text)
-    if _LONE.search(text):
+    if halves and _LONE.search(text):
         how = "replace" if mend else "strict"
         plain = json.dumps(value, ensure_ascii=False).encode(errors=how)
         value = _loads(plain.decode())

@@ -42,6 +42,14 @@ def test_other_encodings_than_utf_8_are_refused() -> None:
             strict_json.loads('{"ä": 1}'.encode(encoding))
 
 
+def test_more_members_than_can_be_read_in_a_fair_time_are_refused() -> None:
+    """Half a million commas and colons: ten megabytes would take seconds."""
+    for text in ("[" + "1," * 500_001 + "1]", '{"a":' * 500_001):
+        with pytest.raises(ValueError, match="too many"):
+            strict_json.loads(text)
+    assert strict_json.loads('"' + "x" * 2**20 + '"')
+
+
 def test_a_lone_surrogate_is_replaced_on_demand() -> None:
     """A text that is only shown keeps the rest of its characters; whole pairs stay."""
     read = strict_json.loads(r'{"a\ud800": "b\udfffc \ud83d\ude00"}', mend=True)

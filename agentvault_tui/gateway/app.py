@@ -27,14 +27,15 @@ class GatewayApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        name, _, rest = scope["raw_path"][len(PREFIX) :].partition(b"/")
+        path, mark, query = scope["raw_target"].partition(b"?")
+        name, _, rest = path[len(PREFIX) :].partition(b"/")
         await answer(
             self._forwarder,
             scope,
             receive,
             send,
             service=name.decode("latin-1"),
-            raw_path=b"/" + rest,
+            raw_target=b"/" + rest + mark + query,
             source=self._source_of(scope),
         )
 
@@ -46,7 +47,7 @@ async def answer(
     send: Send,
     *,
     service: str,
-    raw_path: bytes,
+    raw_target: bytes,
     source: str | None,
     token_sha256: str | None = None,
 ) -> None:
@@ -58,7 +59,7 @@ async def answer(
         receive: of ASGI.
         send: of ASGI.
         service: the service's name.
-        raw_path: the path at the service, as received.
+        raw_target: path and query at the service, as received.
         source: the agent's address, if that is known.
         token_sha256: see `Incoming.token_sha256`.
     """
@@ -70,11 +71,10 @@ async def answer(
             gone.set_result(None)
 
     exchange.on_gone = left
-    query = scope["query_string"]
     incoming = Incoming(
         service=service,
         method=scope["method"],
-        raw_target=raw_path + (b"?" + query if query else b""),
+        raw_target=raw_target,
         headers=scope["headers"],
         receive=body_receiver(receive),
         gone=gone,

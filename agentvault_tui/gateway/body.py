@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 from agentvault_tui.gateway.refusals import crowded, too_large
 from agentvault_tui.model import AgentId
 from agentvault_tui.web.reply import Header
 
+_T = TypeVar("_T")
 BODY_CAP: Final = 10 * 2**20
 """Bytes of a body that policy reads, or a person."""
 STREAM_CAP: Final = 2**30
@@ -22,6 +25,21 @@ SHARE: Final = 4
 some to others (Choudhury and Hahne, 1998, dynamic queue thresholds)."""
 ALWAYS: Final = 256 * 2**10
 """Bytes that each agent may have in any case."""
+
+
+_LARGE: Final = 65_536
+_READER: Final = ThreadPoolExecutor(1, "agentvault-body")
+"""One thread: those who read large bodies take turns with each other first."""
+
+
+async def read_apart(size: int, read: Callable[[], _T]) -> _T:
+    """Return what *read* makes of a body, off the event loop where that is large.
+
+    Ten megabytes of JSON take a second to parse, in which nothing would be revoked.
+    """
+    if size <= _LARGE:
+        return read()
+    return await asyncio.get_running_loop().run_in_executor(_READER, read)
 
 
 class BodyRoom:

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import BadPathError, UnreadableBodyError
 from agentvault_tui.gateway.admission import Admission
-from agentvault_tui.gateway.body import STREAM_CAP, Body, BodyRoom
+from agentvault_tui.gateway.body import STREAM_CAP, Body, BodyRoom, read_apart
 from agentvault_tui.gateway.calls import Call, Caller, Calls
 from agentvault_tui.gateway.credentials import Credentials, Shown, take_token
 from agentvault_tui.gateway.echo import Echo
@@ -236,7 +236,10 @@ class Forwarder:
                 body.check = OverrideScan().check
             if body.known is not None:
                 _known(detail, body.known)
-            action = action_of(found, target, sent, body.known)
+            known = body.known
+            action = await read_apart(
+                len(known or b""), lambda: action_of(found, target, sent, known)
+            )
         except UnreadableBodyError as error:
             code = "unreadable_body"
             refusal = CallRefusedError(400, code, code, error.what)

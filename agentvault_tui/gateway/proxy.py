@@ -283,7 +283,7 @@ class Proxy:
             receive,
             send,
             service=tunnel.service,
-            raw_path=scope["raw_path"],
+            raw_target=scope["raw_target"],
             # The connection is the agent's own: what it says of proxies counts nothing.
             source=peer_of(scope),
             token_sha256=tunnel.client.token_sha256,

@@ -442,6 +442,7 @@ class BoundedProtocol(asyncio.Protocol):
             "path": unquote(path) if "%" in path else path,
             "raw_path": raw_path,
             "query_string": query,
+            "raw_target": self._url,
             "headers": self._headers,
             "state": self._known.copy(),
         }

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
+from support.patience import PATIENT
 
-from agentvault_tui.gateway.body import ALL_BODIES, ALWAYS, BODY_CAP, Body, BodyRoom
+from agentvault_tui.gateway.body import (
+    ALL_BODIES,
+    ALWAYS,
+    BODY_CAP,
+    Body,
+    BodyRoom,
+    read_apart,
+)
 from agentvault_tui.gateway.refusals import CallRefusedError
 from agentvault_tui.model import AgentId
 
@@ -58,6 +68,14 @@ def test_agents_that_fill_what_they_may_leave_some_to_the_next() -> None:
                 room.take(agent, 2**16)
     room.take(AgentId("agt_late"), ALWAYS)
     assert room._taken.total() <= ALL_BODIES + 100 * ALWAYS
+
+
+async def test_a_large_body_is_read_beside_the_event_loop() -> None:
+    """Whatever is made of it, others go on meanwhile; a small one costs no thread."""
+    go = threading.Event()
+    asyncio.get_running_loop().call_soon(go.set)
+    assert await read_apart(2**20, lambda: go.wait(PATIENT))
+    assert await read_apart(100, threading.current_thread) is threading.main_thread()
 
 
 @pytest.mark.parametrize("said", [True, False])

@@ -146,7 +146,8 @@ async def test_a_path_that_is_read_in_several_ways_is_bad(
 
 
 @pytest.mark.parametrize(
-    "target", [b"/a%2Cb%20c", b"/a?b=%2e&c=//;\\..", b"/%C3%BC", b"/a/"]
+    "target",
+    [b"/a%2Cb%20c", b"/a?b=%2e&c=//;\\..", b"/%C3%BC", b"/a/", b"/a?"],
 )
 async def test_any_other_path_leaves_byte_for_byte(
     stand: Stand, token: str, target: bytes

@@ -77,7 +77,7 @@ def call(id_: Any, params: dict[str, Any], meta: dict[str, Any]) -> None:
         os._exit(3)
     if name == "shout":
         print("\x1b[31mred\u202e " + "x" * 100_000, file=sys.stderr, flush=True)
-    if name == "ask" and "io.modelcontextprotocol/protocolVersion" in meta:
+    if name == "ask" and arguments.get("form"):
         if "inputResponses" in params:
             answer(id_, params["inputResponses"] | {"state": params["requestState"]})
             return

@@ -22,7 +22,7 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.gateway.admission import Admission
 from agentvault_tui.gateway.app import body_receiver
-from agentvault_tui.gateway.body import BODY_CAP, BodyRoom
+from agentvault_tui.gateway.body import BODY_CAP, BodyRoom, read_apart
 from agentvault_tui.gateway.calls import Caller, Calls
 from agentvault_tui.gateway.credentials import Credentials, take_token
 from agentvault_tui.gateway.mcp import results
@@ -211,7 +211,8 @@ class McpApp:
         with self._room.counted(caller.agent.id) as take:
             body = await _read(receive, BODY_CAP, take)
             try:
-                writer.message = message = read_message(body)
+                message = await read_apart(len(body), lambda: read_message(body))
+                writer.message = message
                 if not self._servers.has(server):  # changed while the body came
                     raise _refusal(503, "temporarily_unavailable", _CHANGED)
                 version = _version(message, shown.headers, session)

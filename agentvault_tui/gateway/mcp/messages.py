@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
+import rfc8785
 from msgspec import Raw
 
 from agentvault_tui import strict_json
@@ -64,6 +66,7 @@ _NAMED_BY: Final = {
 PARAMETER: Final = b"mcp-param-"
 """How headers begin that repeat an argument."""
 _PLAIN: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+_COMPACT: Final[dict[str, Any]] = {"sort_keys": True, "separators": (",", ":")}
 _NULL: Final = Raw(b"null")
 _LINE_ENDS: Final = bytes.maketrans(b"\r\n", b"  ")
 _SEPARATORS: Final = (
@@ -224,7 +227,19 @@ class Message:
 
 def canonical(value: object) -> bytes:
     """Return JSON in one spelling: keys sorted, no space, ASCII."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    return json.dumps(value, **_COMPACT).encode()
+
+
+def digest_of(value: object) -> str:
+    """Return the SHA-256 of JSON in its one spelling (RFC 8785), in hexadecimal.
+
+    An integer that no double holds is written with all its digits.
+    """
+    try:
+        text = rfc8785.dumps(value)  # type: ignore[arg-type]
+    except rfc8785.IntegerDomainError:
+        text = json.dumps(value, ensure_ascii=False, **_COMPACT).encode()
+    return hashlib.sha256(text).hexdigest()
 
 
 def one_line(text: bytes) -> bytes:

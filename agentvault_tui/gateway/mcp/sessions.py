@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -29,7 +29,10 @@ class McpSession:
 
 
 class McpSessions:
-    """The sessions there are; the one that was used least lately gives way."""
+    """The sessions there are; past their number the agent with most gives one up.
+
+    It is the one that was used least lately: agents that begin many end no other's.
+    """
 
     def __init__(self) -> None:
         """Start with none."""
@@ -39,11 +42,12 @@ class McpSessions:
         self, agent_id: AgentId, server: str, version: str, upstream: str | None
     ) -> McpSession:
         """Return a new session."""
-        own = [one for one in self._known.values() if one.agent_id == agent_id]
-        if len(own) >= _MOST_OF_ONE:
-            self.end(own[0])
-        elif len(self._known) >= _MOST:
-            self._known.popitem(last=False)
+        held = Counter(one.agent_id for one in self._known.values())
+        ends = agent_id if held[agent_id] >= _MOST_OF_ONE else None
+        if ends is None and len(self._known) >= _MOST:
+            (ends, _), *_ = held.most_common(1)
+        if ends is not None:
+            self.end(next(s for s in self._known.values() if s.agent_id == ends))
         session = McpSession(new_secret("mcs"), agent_id, server, version, upstream)
         self._known[session.id] = session
         return session

@@ -13,6 +13,7 @@ from agentvault_tui.broker.audience import PREFIX
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.encoder import to_json
 from agentvault_tui.gateway.admission import WAIT, Admission
+from agentvault_tui.gateway.body import read_apart
 from agentvault_tui.gateway.calls import Call, Calls
 from agentvault_tui.gateway.forward import preference
 from agentvault_tui.gateway.mcp import results
@@ -23,7 +24,7 @@ from agentvault_tui.gateway.mcp.messages import (
     Envelope,
     McpError,
     answer,
-    canonical,
+    digest_of,
     number_of,
     read_answer,
     status_of,
@@ -127,11 +128,12 @@ class McpCalls:
         tool = (message.named or "") if is_tool else message.method
         params = {k: v for k, v in message.params.items() if k != "_meta"}
         arguments = arguments_of(message.params) if is_tool else params
-        held = message.held()
+        size = len(bytes(message.envelope.get("params", b"")))
+        held = await read_apart(size, message.held)
         detail = detail_of(server.name)
         detail |= {
             "tool": tool[:200],
-            "arguments_sha256": hashlib.sha256(canonical(arguments)).hexdigest(),
+            "arguments_sha256": await read_apart(size, lambda: digest_of(arguments)),
             "body_sha256": hashlib.sha256(held).hexdigest(),
             "body_bytes": len(held),
         }

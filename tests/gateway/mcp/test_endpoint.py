@@ -368,7 +368,7 @@ async def test_what_a_server_asks_of_a_client_passes_where_each_try_is_a_call(
     """In the modern era a server's input_required, and the answer to it, are relayed,
     and decided and recorded as two calls."""
     client = await mcp.client("modern")
-    params: dict[str, Any] = {"name": "ask", "arguments": {}}
+    params: dict[str, Any] = {"name": "ask", "arguments": {"form": True}}
     told = messages(await client.send("tools/call", params))[-1]["result"]
     assert told["resultType"] == "input_required"
     said = {"inputResponses": {"q": {"action": "accept", "content": {"x": 1}}}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import json
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from agentvault_tui.gateway.mcp.messages import (
     McpError,
     decode_header,
+    digest_of,
     one_line,
     read_message,
 )
@@ -114,3 +116,17 @@ def test_separators_keep_their_meaning() -> None:
     line = one_line(text.encode())
     assert len(line.decode().splitlines()) == 1
     assert json.loads(line) == json.loads(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"ü": 1.0, "a": [1e2, -0.0]}, '{"a":[100,0],"ü":1}'),
+        ({"id": 2**60 + 1, "é": "x"}, '{"id":1152921504606846977,"é":"x"}'),
+    ],
+)
+def test_arguments_have_the_digest_of_their_canonical_form(
+    value: object, text: str
+) -> None:
+    """RFC 8785, so that anyone can recompute it; integers keep all their digits."""
+    assert digest_of(value) == hashlib.sha256(text.encode()).hexdigest()
