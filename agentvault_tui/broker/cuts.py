@@ -425,7 +425,9 @@ def _cut(pending: Pending, change: Change) -> KeptCut | None:
         case DropToken():
             agent = _holder(pending, change.token_id)
             return _kept(pending, "token", agent, ident=change.token_id)
-        case StepUp() if not change.status.open and change.status in _ENDED:
+        case StepUp() if not change.status.open and (
+            change.status in _ENDED or change.repeat is not None
+        ):
             why = change.denial or change.problem or ""
             return _kept(
                 pending,

@@ -15,6 +15,7 @@ from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.disconnect import close_accounts
 from agentvault_tui.broker.usecases.policy_change import keep_policy, take_over_policy
 from agentvault_tui.broker.usecases.redeem import PARENT_ENDED
+from agentvault_tui.broker.usecases.repeat import end_repeats
 from agentvault_tui.broker.usecases.revoke import change_scopes, panic, revoke_agent
 from agentvault_tui.broker.usecases.stepup import cancelled, cancelled_draft, deny
 from agentvault_tui.broker.uses import revoked_draft
@@ -106,6 +107,11 @@ async def _take_over(broker: Broker, loaded: Loaded, last: Event | None) -> None
         as_cancelled(stepup, "clock_set_back", now)
         for stepup in loaded.stepups
         if stepup.status.open or stepup.status is StepUpStatus.APPROVED
+    ]
+    ended += [
+        stepup.repeated_no_more()
+        for stepup in loaded.stepups
+        if stepup.status is StepUpStatus.REDEEMED and stepup.repeats(broker.clock)
     ]
     over = {stepup.id for stepup in ended}
     kept = [stepup for stepup in loaded.stepups if stepup.id not in over]
@@ -360,6 +366,8 @@ async def _undelegate(broker: Broker, kept: KeptCut, by: Actor) -> None:
 
 async def _end_stepup(broker: Broker, kept: KeptCut, by: Actor) -> None:
     stepup = broker.stepups.get(kept.id)
+    if stepup.repeats(broker.clock):
+        await end_repeats(broker, [stepup], by, kept.why)
     status = StepUpStatus(kept.status)
     spent = status is StepUpStatus.REDEEMED and stepup.status is StepUpStatus.APPROVED
     if not (stepup.status.open or spent):

@@ -24,6 +24,7 @@ from agentvault_tui.model import (
     DeviceCode,
     Event,
     Evidence,
+    Repeat,
     StepUp,
     Token,
     TokenKind,
@@ -242,6 +243,7 @@ def stepup_info(stepup: StepUp, ends: Ends = _as_recorded) -> shapes.StepUpInfo:
         shapes.StepUpInfo,
         stepup,
         authorization_details=stepup.details,
+        repeat=_repeat_info(stepup.repeat, ends) if stepup.repeat else None,
         risk=stepup.risk.value,
         fingerprint=fingerprint(stepup.digest),
         requested_at=iso(stepup.requested_at),
@@ -254,6 +256,12 @@ def stepup_info(stepup: StepUp, ends: Ends = _as_recorded) -> shapes.StepUpInfo:
         redeemed_at=_moment(stepup.redeemed_at),
         device=device_info(stepup.device) if stepup.device else None,
     )
+
+
+def _repeat_info(repeat: Repeat, ends: Ends) -> shapes.RepeatInfo:
+    expires_at = _moment(ends(repeat.expires) if repeat.expires else None)
+    asked = repeat.asked
+    return shapes.RepeatInfo(**asked, left=repeat.left, expires_at=expires_at)
 
 
 def event_info(event: Event) -> history.EventInfo:

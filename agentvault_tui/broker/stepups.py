@@ -25,6 +25,7 @@ from agentvault_tui.model import (
     AgentId,
     Draft,
     EventType,
+    Repeat,
     StepUp,
     StepUpId,
     StepUpStatus,
@@ -59,6 +60,8 @@ class StepUps:
         """Held while a device flow is started: two consoles share one."""
         self.polled: dict[StepUpId, float] = {}
         """When each waiting one was last polled, in boot seconds."""
+        self._repeating: dict[AgentId, set[StepUpId]] = defaultdict(set)
+        """Approvals that may stand in for a person again, by agent."""
         self.awaited: dict[StepUpId, set[asyncio.Future[None]]] = defaultdict(set)
         """Who waits for a decision, by step-up."""
         self._repeated: set[StepUpId] = set()
@@ -79,6 +82,12 @@ class StepUps:
     def put(self, stepup: StepUp) -> None:
         """Remember *stepup*, replacing what was known of it."""
         self._known[stepup.id] = stepup
+        if stepup.repeats(self._clock):
+            self._repeating[stepup.agent_id].add(stepup.id)
+        elif stepup.id in self._repeating.get(stepup.agent_id, ()):
+            self._repeating[stepup.agent_id].discard(stepup.id)
+            if not self._repeating[stepup.agent_id]:
+                del self._repeating[stepup.agent_id]
         if stepup.status.open:
             self._open_of[stepup.agent_id].add(stepup.id)
         else:
@@ -136,6 +145,20 @@ class StepUps:
             ):
                 yield stepup
 
+    def repeating(self, agent_id: AgentId | None) -> list[StepUp]:
+        """Return approvals that still stand in for a person; of all agents for None."""
+        agents = list(self._repeating) if agent_id is None else [agent_id]
+        ids = [one for each in agents for one in self._repeating.get(each, ())]
+        found = map(self.find, ids)
+        return [one for one in found if one and one.repeats(self._clock)]
+
+    def end_repeats(self, stepups: Iterable[StepUp]) -> list[StepUp]:
+        """End what is left of the repeats of *stepups*, in memory; return them so."""
+        ended = [stepup.repeated_no_more() for stepup in stepups]
+        for stepup in ended:
+            self.put(stepup)
+        return ended
+
     def decided(self) -> list[StepUp]:
         """Return decided step-ups, the latest decision first."""
         decided = [s for s in self._known.values() if not s.status.open]
@@ -145,7 +168,11 @@ class StepUps:
     def sweep(self, awaited: Callable[[StepUpId], object]) -> None:
         """Forget the oldest decided ones, but for those whose token is *awaited*."""
         for stepup in self.decided()[KEPT_DECIDED:]:
-            if stepup.expires.passed(self._clock) and not awaited(stepup.id):
+            if (
+                stepup.expires.passed(self._clock)
+                and not awaited(stepup.id)
+                and not stepup.repeats(self._clock)
+            ):
                 self._known.pop(stepup.id)
                 self.codes.pop(stepup.id, None)
 
@@ -249,15 +276,17 @@ def digest_of(stepup: StepUp) -> str:
 
 
 def tokenless(stepup: StepUp) -> dict[str, Any]:
-    """Return what a step-up says besides where its approval gives no token."""
+    """Return what a step-up says besides: what not each one has."""
     said: dict[str, Any] = {"evaluation": True} if stepup.evaluation else {}
+    said |= {"repeat": stepup.repeat.asked} if stepup.repeat else {}
+    said |= {"repeat_of": stepup.repeat_of} if stepup.repeat_of else {}
     return said | ({"request": stepup.request} if stepup.request_json else {})
 
 
 def as_cancelled(stepup: StepUp, problem: str, when: datetime) -> StepUp:
     """Return *stepup* as it is once it was cancelled."""
     return replace(
-        stepup,
+        stepup.repeated_no_more(),
         status=StepUpStatus.CANCELLED,
         problem=problem,
         decided_at=when,
@@ -266,8 +295,17 @@ def as_cancelled(stepup: StepUp, problem: str, when: datetime) -> StepUp:
 
 
 def as_pending(stepup: StepUp, problem: str) -> StepUp:
-    """Return *stepup* as it waits again, with why the last try failed."""
-    return replace(stepup, status=StepUpStatus.PENDING, device=None, problem=problem)
+    """Return *stepup* as it waits again, once, with why the last try failed."""
+    pending = StepUpStatus.PENDING
+    changed = digest_of(stepup) != stepup.digest  # a start cancels such ones
+    stepup = replace(stepup, status=pending, device=None, problem=problem)
+    return stepup if changed or stepup.repeat is None else with_repeat(stepup, None)
+
+
+def with_repeat(stepup: StepUp, repeat: Repeat | None) -> StepUp:
+    """Return *stepup* as it is decided about with *repeat*: one digest over both."""
+    stepup = replace(stepup, repeat=repeat)
+    return replace(stepup, digest=digest_of(stepup))
 
 
 def stepup_draft(
@@ -288,7 +326,12 @@ def stepup_draft(
         reason=reason,
         rule=stepup.rule,
         decision_id=stepup.decision_id,
-        detail={"stepup_id": stepup.id, "digest": stepup.digest, **detail},
+        detail={
+            "stepup_id": stepup.id,
+            "digest": stepup.digest,
+            **({"repeat": stepup.repeat.asked} if stepup.repeat else {}),
+            **detail,
+        },
     )
 
 

@@ -16,8 +16,8 @@ from agentvault_tui.errors import UnreachableError, UsageError
 from agentvault_tui.home import user_name
 from agentvault_tui.model import Actor, ActorKind
 from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.gateway import SecretList
 from agentvault_tui.operator_api.requests import SecretNameRequest, SecretRequest
-from agentvault_tui.operator_api.shapes import SecretList
 
 if TYPE_CHECKING:
     from agentvault_tui.gateway.secrets import SecretChange, Secrets

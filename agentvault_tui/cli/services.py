@@ -20,8 +20,8 @@ from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import ConflictError, UsageError
 from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.gateway import RouteInfo, ServiceInfo, TryInfo
 from agentvault_tui.operator_api.requests import TryRequest
-from agentvault_tui.operator_api.shapes import RouteInfo, ServiceInfo, TryInfo
 
 MAX_BODY = 40_000
 """Bytes of a body that is tried: in Base64 it has to fit an operator's request."""

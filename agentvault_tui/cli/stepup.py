@@ -6,7 +6,7 @@ import base64
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 from msgspec import to_builtins
@@ -17,11 +17,21 @@ from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock
-from agentvault_tui.console.state.records import STEPUP_WORDS, stepup_state
+from agentvault_tui.console.state.records import (
+    STEPUP_WORDS,
+    repeated,
+    stepup_state,
+)
 from agentvault_tui.errors import NotFoundError, UsageError
+from agentvault_tui.model.stepup import BOUNDED
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.gateway import HeldBody
-from agentvault_tui.operator_api.requests import DecisionRequest, StepUpQuery
+from agentvault_tui.operator_api.requests import (
+    DecisionRequest,
+    ParameterMax,
+    RepeatRequest,
+    StepUpQuery,
+)
 from agentvault_tui.operator_api.shapes import StepUpInfo
 
 _GRANTED: Final = frozenset({"approved", "redeemed"})
@@ -100,23 +110,51 @@ def show_stepup(session: CliSession, stepup_id: str, save: Path | None) -> None:
 
 @stepup.command("approve", example="agentvault stepup approve sup_8m1c4tq9x2w7k3zn")
 @click.argument("stepup_id", metavar="ID")
+@click.option(
+    "--repeat", "count", type=click.IntRange(1, 20), help="Approve N more like it."
+)
+@click.option(
+    "--within", type=click.IntRange(1, 3600), help="Seconds in which these may come."
+)
+@click.option(
+    "--bound",
+    "bounds",
+    multiple=True,
+    metavar="NAME=MAX",
+    help="Where those may differ, up to MAX: amount, count, recipients; repeat it.",
+)
 @pass_session
-def approve_stepup(session: CliSession, stepup_id: str) -> int:
+def approve_stepup(
+    session: CliSession,
+    stepup_id: str,
+    count: int | None,
+    within: int | None,
+    bounds: tuple[str, ...],
+) -> int:
     """Approve with a second factor: prints the code and waits for the tenant.
+
+    With --repeat and --within the next ones like it need no person: equal but for what
+    --bound names, until one deviates. `stepup deny` ends what is left of them.
 
     Exits 0 when approved, else 1. Leaving with Ctrl-C stops the waiting, not the
     sign-in.
     """
     client, out = session.client, session.out
+    repeat = _repeat(count, within, bounds)
     asked = client.call(calls.STEPUP, id=stepup_id)
     if not session.json:
         _print_all(session, asked)
     # The digest of what was printed above, not of whatever stands there by now.
-    approval = DecisionRequest(id=asked.id, decision="approve", digest=asked.digest)
+    approval = DecisionRequest(
+        id=asked.id, decision="approve", digest=asked.digest, repeat=repeat
+    )
     started = client.call(calls.DECIDE, approval)
     if session.json:
         out.json(started)
     elif started.device:
+        if started.repeat is not None:
+            out.line("with ", out.cell(repeated(started.repeat)))
+            out.line("fingerprint ", out.cell(started.fingerprint, "strong"))
         print_device(session, started.device)
     ended = followed(
         session,
@@ -140,6 +178,28 @@ def deny_stepup(session: CliSession, stepup_id: str, reason: str) -> None:
     denied = session.client.call(calls.DECIDE, denial)
     if not session.out.print_json(denied):
         _print_end(session.out, denied)
+
+
+def _repeat(
+    count: int | None, within: int | None, bounds: tuple[str, ...]
+) -> RepeatRequest | None:
+    """Return what the options ask for; none of them: nothing is repeated."""
+    if count is None and within is None and not bounds:
+        return None
+    if count is None or within is None:
+        raise UsageError("give --repeat N and --within SECONDS together")
+    most: dict[Any, ParameterMax] = {}
+    for bound in bounds:
+        name, _, value = bound.partition("=")
+        if name not in BOUNDED or not value.isdecimal() or not value.isascii():
+            raise UsageError(
+                "a bound is NAME=MAX, in whole numbers",
+                f"NAME is one of {', '.join(BOUNDED)}",
+            )
+        if name in most:
+            raise UsageError(f"{name} is bounded twice")
+        most[name] = ParameterMax(max=int(value))
+    return RepeatRequest(count=count, within=within, bounds=most)
 
 
 def _print_all(session: CliSession, item: StepUpInfo) -> None:

@@ -43,7 +43,7 @@ _OUTCOMES: Final = {
 _PASSWORD_CAP: Final = 4096
 _SHAPE: Final = (
     *("user_code", "fingerprint", "agent_id", "agent_name", "action", "scope"),
-    *("resource", "unlimited", "risk", "connection"),
+    *("resource", "unlimited", "risk", "connection", "repeat"),
 )
 _ROLE = click.Choice([role.value for role in Role])
 
@@ -259,6 +259,8 @@ def _print_details(
             f"anything, once, within {details.ttl} s."
         )
         out.line(cell(warning, "bad"))
+    if details.repeat:
+        out.line(cell(f"NOT ONCE: this also approves {details.repeat}.", "bad"))
     sent: dict[str, str] = {f"{name}": value for name, value in details.request}
     out.fields(
         [

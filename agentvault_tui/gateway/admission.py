@@ -12,14 +12,14 @@ from agentvault_tui.broker.audience import audience_of
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.floods import SPAN
 from agentvault_tui.broker.stepups import digest_of
+from agentvault_tui.broker.usecases.asked import Request
 from agentvault_tui.broker.usecases.policy_change import action_of
 from agentvault_tui.broker.usecases.redeem import refusal_of, spend_token
+from agentvault_tui.broker.usecases.repeat import is_same
 from agentvault_tui.broker.usecases.request import (
     POLL_INTERVAL,
-    Request,
     deny,
     escalate,
-    is_same,
     refused,
 )
 from agentvault_tui.broker.usecases.stepup import known_stepup

@@ -12,15 +12,10 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from agentvault_tui.broker.core import SYSTEM, Broker, CallsCut
+from agentvault_tui.broker.usecases.asked import Request
 from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.broker.usecases.redeem import spend_token
-from agentvault_tui.broker.usecases.request import (
-    ANEW,
-    Request,
-    decision,
-    deny,
-    refused,
-)
+from agentvault_tui.broker.usecases.request import ANEW, decision, deny, refused
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import LedgerError, NotFoundError
 from agentvault_tui.gateway.body import BodyRoom

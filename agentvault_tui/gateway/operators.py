@@ -33,14 +33,10 @@ from agentvault_tui.gateway.target import parse_target
 from agentvault_tui.gateway.templates import ServiceRoute
 from agentvault_tui.model import Actor
 from agentvault_tui.operator_api import calls
-from agentvault_tui.operator_api.gateway import CallInfo, CallList, HeldBody
-from agentvault_tui.operator_api.requests import (
-    SecretNameRequest,
-    SecretRequest,
-    TryRequest,
-    WireRequest,
-)
-from agentvault_tui.operator_api.shapes import (
+from agentvault_tui.operator_api.gateway import (
+    CallInfo,
+    CallList,
+    HeldBody,
     RouteInfo,
     SecretInfo,
     SecretList,
@@ -48,6 +44,12 @@ from agentvault_tui.operator_api.shapes import (
     ServiceInfo,
     ServiceList,
     TryInfo,
+)
+from agentvault_tui.operator_api.requests import (
+    SecretNameRequest,
+    SecretRequest,
+    TryRequest,
+    WireRequest,
 )
 
 

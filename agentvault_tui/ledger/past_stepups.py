@@ -104,6 +104,10 @@ class _Story:
             case EventType.STEPUP_REQUESTED:
                 self._requested(event)
             case _:
+                if "repeat_of" in event.detail and (
+                    event.type is EventType.STEPUP_APPROVED
+                ):
+                    self._requested(event)  # it never waited
                 step = self.cases.get(StepUpId(str(event.detail.get("stepup_id"))))
                 failed = is_void(self._roster.void, event.seq)
                 # What a cut ended stays so, whatever was still on its way to the disk.
@@ -152,7 +156,7 @@ def _begun(event: Event, step_id: StepUpId) -> StepUp:
     return StepUp(
         id=step_id,
         agent_id=event.agent_id or AgentId(""),
-        agent_name=event.actor.name,
+        agent_name=text_or_start(detail.get("agent")) or event.actor.name,
         scope=str(detail.get("scope") or event.action or ""),
         action=event.action or "",
         resource=event.resource,
@@ -196,6 +200,8 @@ def _after(step: StepUp, event: Event) -> StepUp:
     match event.type:
         case EventType.STEPUP_AUTHORIZING:
             status = StepUpStatus.AUTHORIZING
+            digest = text_or_start(event.detail.get("digest")) or step.digest
+            step = replace(step, digest=digest)
             return replace(step, status=status, begun_at=event.time, problem=None)
         case EventType.STEPUP_NOT_APPROVED:
             return replace(step, status=StepUpStatus.PENDING, problem=event.reason)

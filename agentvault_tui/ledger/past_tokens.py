@@ -340,6 +340,8 @@ def _approvals(db: sqlite3.Connection, seq: int) -> list[Event]:
 def _elevated_token(event: Event) -> Token | None:
     """Return the elevated token an event gives life to, or a new end."""
     detail = event.detail
+    if "repeat_of" in detail:
+        return None  # its decision is counted
     ends = detail.get("expires_at") or detail.get("token_fetch_before")
     name = detail.get("token_id")
     if event.agent_id is None or not isinstance(name, str) or not isinstance(ends, str):

@@ -64,6 +64,10 @@ _ASSERTION: Final = "jti:"
 _ACCOUNT: Final = "account:"
 _LEASE: Final = "lease:"
 _LATEST: Final = 50
+_REPEATING: Final = (
+    "SELECT * FROM stepups WHERE status = ?"
+    " AND coalesce(json_extract(doc, '$.repeat.left'), 0) > 0"
+)
 _CONFIRMED: Final = 100
 
 _NEWER: Final = " WHERE excluded.n > n"
@@ -399,8 +403,12 @@ def stepup_rows(db: sqlite3.Connection) -> list[Row]:
             waiting += db.execute(sql, (status,))
         else:
             decided += db.execute(f"{sql} LIMIT {_LATEST}", (status,))
+    # A token of the approval may be used up while it may still be repeated.
+    waiting += db.execute(_REPEATING, (StepUpStatus.REDEEMED,))
     decided.sort(key=_number, reverse=True)
-    return sorted(waiting, key=_number) + decided[:_LATEST]
+    there = {row[0] for row in waiting}
+    others = [row for row in decided[:_LATEST] if row[0] not in there]
+    return sorted(waiting, key=_number) + others
 
 
 def _number(row: Row) -> int:

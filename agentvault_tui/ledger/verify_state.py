@@ -166,6 +166,7 @@ class _Passing:
             for one in loaded.stepups
             if one.status.open
             or (one.status is StepUpStatus.APPROVED and one.id in elevated)
+            or one.repeats(clock)
         }
         """Step-ups that give a right: the others are only shown."""
         self._scan()

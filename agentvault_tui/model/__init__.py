@@ -39,9 +39,12 @@ from agentvault_tui.model.scope import Risk, Scope
 from agentvault_tui.model.stepup import (
     DeviceCode,
     Evidence,
+    ParameterBound,
+    Repeat,
     StepUp,
     StepUpStatus,
     fingerprint,
+    repeat_words,
 )
 from agentvault_tui.model.token import Token, TokenKind
 
@@ -68,6 +71,8 @@ __all__ = [
     "IssuedProviderToken",
     "Lease",
     "Outcome",
+    "ParameterBound",
+    "Repeat",
     "Risk",
     "Scope",
     "StepUp",
@@ -83,5 +88,6 @@ __all__ = [
     "new_id",
     "new_secret",
     "other_details",
+    "repeat_words",
     "sha256_hex",
 ]

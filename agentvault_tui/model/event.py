@@ -51,6 +51,8 @@ class EventType(StrEnum):
     STEPUP_NOT_APPROVED = "stepup.not_approved"
     """A try at approving that led to no decision: cancelled, stale, no factor."""
     STEPUP_APPROVED = "stepup.approved"
+    STEPUP_REPEAT_ENDED = "stepup.repeat_ended"
+    """What was left of an approval's repeats is over: a request deviated, or a no."""
     STEPUP_DENIED = "stepup.denied"
     STEPUP_EXPIRED = "stepup.expired"
     STEPUP_CANCELLED = "stepup.cancelled"

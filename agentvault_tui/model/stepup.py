@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from agentvault_tui.clock import Deadline
+from agentvault_tui.clock import Clock, Deadline
 from agentvault_tui.model.decision import Action, limits_nothing, other_details
 from agentvault_tui.model.ids import AgentId, DecisionId, StepUpId
 from agentvault_tui.model.scope import Risk
@@ -53,6 +54,50 @@ class Evidence(NamedTuple):
     amr: tuple[str, ...] = ()
     """RFC 8176 methods; holds ``mfa`` for every approval."""
     auth_time: datetime | None = None
+
+
+class ParameterBound(NamedTuple):
+    """The largest value of a parameter that a repeat may have."""
+
+    name: str
+    most: int
+
+
+BOUNDED: Final = ("amount", "count", "recipients")
+"""Parameters that a repeat may bound: how much or many, never what or whom."""
+
+
+def repeat_words(count: int, within: int, bounds: Mapping[str, int]) -> str:
+    """Say what is approved beside the request itself, the same on every face.
+
+    Args:
+        count: how often more.
+        within: for how many seconds.
+        bounds: the largest value of each parameter that may differ.
+    """
+    least = "".join(f", {n} up to {bounds[n]:,}" for n in BOUNDED if n in bounds)
+    return f"the next {count} like it within {within:,} s{least}"
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """How often more, and for how long, the same is approved with one proof."""
+
+    count: int
+    within: int
+    """Seconds, from the proof."""
+    bounds: tuple[ParameterBound, ...] = ()
+    """Sorted; every other parameter has to be the same."""
+    left: int = 0
+    """How often it still stands in for a person; 0 before the approval."""
+    expires: Deadline | None = None
+    """Set by the approval."""
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """Return what a person decides about, as digest, events and pages have it."""
+        bounds = {bound.name: {"max": bound.most} for bound in self.bounds}
+        return {"count": self.count, "within": self.within, "bounds": bounds}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +162,35 @@ class StepUp:
     """Whether it was asked by an evaluation: the same one spends the approval."""
     source: str | None = None
     """The address it was asked from, if that is known."""
+
+    repeat: Repeat | None = None
+    """How often more the same is approved, where that is asked for."""
+    repeat_of: StepUpId | None = None
+    """The approval that stood in for a person here."""
+
+    def repeats(self, clock: Clock) -> bool:
+        """Tell whether its approval still stands in for a person."""
+        repeat = self.repeat
+        return (
+            repeat is not None
+            and self.status in {StepUpStatus.APPROVED, StepUpStatus.REDEEMED}
+            and repeat.left > 0
+            and repeat.expires is not None
+            and not repeat.expires.passed(clock)
+        )
+
+    def used_again(self) -> StepUp:
+        """Return it with one repeat less."""
+        if self.repeat is None:
+            return self
+        left = self.repeat.left - 1
+        return replace(self, repeat=replace(self.repeat, left=left))
+
+    def repeated_no_more(self) -> StepUp:
+        """Return it with what is left of its repeats ended."""
+        if self.repeat is None:
+            return self
+        return replace(self, repeat=replace(self.repeat, left=0))
 
     @property
     def fetched(self) -> bool:

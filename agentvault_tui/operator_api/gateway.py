@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from agentvault_tui.operator_api.shapes import Moment, WireShape
+from msgspec import field
+
+from agentvault_tui.operator_api.shapes import ExplainInfo, Json, Moment, WireShape
 
 
 class CallInfo(WireShape, kw_only=True):
@@ -41,3 +43,80 @@ class HeldBody(WireShape, kw_only=True):
     bytes: int | None
     base64: str | None
     """All of it; null once it is in memory no more: decided, or after a restart."""
+
+
+class RouteInfo(WireShape, kw_only=True):
+    """A route of a service: which requests are which action."""
+
+    method: str
+    path: str
+    scope: str
+    resource: str | None
+    parameters: dict[str, str]
+    """Where each is read; several places that add up have ``+`` between them."""
+
+
+class ServiceCredentialInfo(WireShape, kw_only=True):
+    """What is attached to a service's requests, by name and never by value."""
+
+    kind: str
+    secret: str | None
+    connection: str | None
+
+
+class ServiceInfo(WireShape, kw_only=True):
+    """An upstream API that agents reach through the gateway."""
+
+    name: str
+    origin: str
+    unmatched: str
+    allow_private: bool
+    credential: ServiceCredentialInfo
+    routes: tuple[RouteInfo, ...]
+    health: str
+    """``ok``, ``unused`` since the start, ``failing``, or ``broken``: its secret is
+    missing or its file is not in force as it stands."""
+    problem: str | None
+    last_used_at: Moment | None
+
+
+class ServiceList(WireShape, kw_only=True):
+    """The services in force, by name."""
+
+    services: tuple[ServiceInfo, ...]
+    problems: dict[str, str]
+    """Why a file of ``services/`` is not in force as it stands, by its name."""
+
+
+class TryInfo(WireShape, kw_only=True):
+    """What a request would be, and how policy would answer; nothing is sent."""
+
+    route: RouteInfo | None
+    """None where the request is not of one: it is the unmatched scope's, or refused."""
+    error: str | None
+    """The code that the gateway answers with before policy is asked, such as
+    ``bad_path``; the members below are then empty."""
+    description: str = ""
+    scope: str = ""
+    resource: str = ""
+    parameters: Json = field(default_factory=dict)
+    decision: ExplainInfo | None = None
+
+
+class SecretInfo(WireShape, kw_only=True):
+    """A sealed secret, without its value."""
+
+    name: str
+    created_at: Moment
+    changed_at: Moment
+    changed_by: str
+    used_by: tuple[str, ...]
+    """The services whose credential it is."""
+
+
+class SecretList(WireShape, kw_only=True):
+    """The sealed secrets, by name."""
+
+    secrets: tuple[SecretInfo, ...]
+    key: str
+    """Whose key wraps them: ``home`` or ``systemd``; empty where there is none."""

@@ -110,12 +110,32 @@ class BeforeQuery(WireShape, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=50)] = 5
 
 
+class ParameterMax(WireRequest, kw_only=True):
+    """The largest value of a parameter."""
+
+    max: Annotated[int, Meta(ge=0, lt=2**53)]
+
+
+class RepeatRequest(WireRequest, kw_only=True):
+    """How often more the same is approved with one proof, and for how long."""
+
+    count: Annotated[int, Meta(ge=1, le=20)]
+    within: Annotated[int, Meta(ge=1, le=3600)]
+    """Seconds, from the proof."""
+    bounds: dict[Literal["amount", "count", "recipients"], ParameterMax] = field(
+        default_factory=dict
+    )
+    """Every other parameter has to be the same."""
+
+
 class DecisionRequest(WireRequest, kw_only=True):
     """Approve the step-up with exactly this digest, or deny it."""
 
     id: Word
     decision: Literal["approve", "deny"]
     digest: Annotated[str, Meta(max_length=4000)] = ""
+    repeat: RepeatRequest | None = None
+    """Approve the next ones like it too."""
     reason: Reason = ""
 
 

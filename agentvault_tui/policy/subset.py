@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from agentvault_tui.model import Action
+from agentvault_tui.model.stepup import BOUNDED
 from agentvault_tui.policy.facts import Facts, derive
 from agentvault_tui.policy.resources import canonical
-
-MAY_SHRINK: Final = ("recipients", "amount", "count")
-"""Parameters of which less is narrower; every other one says what, not how much."""
 
 
 def wider(parent: Action, child: Action) -> str | None:
@@ -71,7 +69,7 @@ def _is_less(
     after: Mapping[str, Any],
     facts: tuple[Facts, Facts],
 ) -> bool:
-    if name not in MAY_SHRINK:
+    if name not in BOUNDED:
         return False
     most, wanted = (one.value(name) for one in facts)
     if not (isinstance(most, int) and isinstance(wanted, int) and wanted <= most):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct, ValidationError, convert
 from msgspec.json import encode
 
 from agentvault_tui import strict_json
 from agentvault_tui.errors import TenantRefusedError
-from agentvault_tui.model import Risk, detail_members, limits_nothing
+from agentvault_tui.model import Risk, detail_members, limits_nothing, repeat_words
 from agentvault_tui.text import visible
 
 TYPE: Final = "agentvault:stepup"
@@ -60,6 +60,23 @@ class PageDetails(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Case-folded subjects, names and addresses of those who may not."""
 
 
+class _Most(Struct, frozen=True, forbid_unknown_fields=True):
+    max: Annotated[int, Meta(ge=0)]
+
+
+class AskedRepeat(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How often more the same is approved; the fingerprint's digest covers it."""
+
+    count: Annotated[int, Meta(ge=1, le=20)]
+    within: Annotated[int, Meta(ge=1, le=3600)]
+    bounds: dict[Literal["amount", "count", "recipients"], _Most]
+
+    def words(self) -> str:
+        """Say what is approved beside the request itself."""
+        bounds = {str(name): one.max for name, one in self.bounds.items()}
+        return repeat_words(self.count, self.within, bounds)
+
+
 class StepUpDetails(
     Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=TYPE
 ):
@@ -84,6 +101,7 @@ class StepUpDetails(
     """RFC 8707, which the token will say beside the resource."""
     other_details: _Objects = ()
     """RFC 9396 objects of other types, which the token will say as they are."""
+    repeat: AskedRepeat | None = None
     request: BoundRequest | None = None
     """Of a held call, which goes through once where a token would be issued else."""
 

@@ -23,7 +23,7 @@ from agentvault_tui.text import Shown, clip, visible
 _PAGE_CAP: Final = 2_000_000
 _FIELDS: Final = (
     "fingerprint", "agent_id", "agent_name", "action", "scope", "resource", "risk",
-    "why", "requested_on", "requested_at", "connection", "ttl",
+    "why", "requested_on", "requested_at", "connection", "ttl", "repeat",
 )  # fmt: skip
 """What the page marks of a request, by `Details`' own names."""
 _MARKS: Final = (
@@ -59,6 +59,8 @@ class Details:
     """Whether nothing but the scope limits what the token is used for."""
     ttl: Shown | None = None
     """Then, the seconds the token lives."""
+    repeat: Shown | None = None
+    """What is approved beside the request itself."""
 
 
 class Activation:

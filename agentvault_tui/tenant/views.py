@@ -75,6 +75,7 @@ def request_view(what: StepUpDetails) -> dict[str, object]:
         "requested_at_iso": iso(what.requested_at),
         "others": _rows(what.others()),
         "request": None if what.request is None else _rows(what.request.rows()),
+        "repeat": what.repeat and what.repeat.words(),
         "unlimited": what.unlimited,
         "ttl": what.ttl,
     }

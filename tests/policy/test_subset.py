@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentvault_tui.model import Action
+from agentvault_tui.model.stepup import BOUNDED
 from agentvault_tui.policy.facts import derive
-from agentvault_tui.policy.subset import MAY_SHRINK, wider
+from agentvault_tui.policy.subset import wider
 
 MAIL = Action(
     ("send:email", "read:email"),
@@ -127,7 +128,7 @@ def test_what_is_within_has_no_fact_that_is_larger_or_another(
     assert child.parameters.keys() == parent.parameters.keys()
     assert set(after.unclear) <= set(before.unclear)
     assert after.resource == before.resource or parent.resource is None
-    for name in MAY_SHRINK:
+    for name in BOUNDED:
         most, now = before.value(name), after.value(name)
         if most is None:
             assert json.dumps(child.parameters.get(name)) == json.dumps(

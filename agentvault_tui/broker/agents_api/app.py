@@ -43,6 +43,7 @@ from agentvault_tui.broker.agents_api.replies import (
 from agentvault_tui.broker.answers import (
     Denied,
     Disconnected,
+    Escalated,
     Granted,
     Permitted,
     Provided,
@@ -56,7 +57,12 @@ from agentvault_tui.broker.usecases.evaluate import evaluate
 from agentvault_tui.broker.usecases.exchange import exchange
 from agentvault_tui.broker.usecases.issue_for import issue_unscoped
 from agentvault_tui.broker.usecases.policy_change import action_of
-from agentvault_tui.broker.usecases.redeem import introspect, poll, revoke_token
+from agentvault_tui.broker.usecases.redeem import (
+    deliver,
+    introspect,
+    poll,
+    revoke_token,
+)
 from agentvault_tui.broker.usecases.request import request_token, start_backchannel
 from agentvault_tui.errors import LedgerBusyError, LedgerError, LedgerUnwritableError
 from agentvault_tui.ledger import UsedAssertion
@@ -278,6 +284,10 @@ class AgentsApi:
                 details=asked.details,
                 source=source,
             )
+            if isinstance(answer, Escalated) and not answer.stepup.status.open:
+                # An approval stood in for a person: there is nothing to poll for.
+                given = await deliver(self._broker, agent, answer.stepup)
+                return poll_reply(self._counted(agent, given))
             return token_reply(self._counted(agent, answer))
         if grant == CIBA:
             auth_req_id = _needed(form, "auth_req_id")

@@ -11,8 +11,9 @@ from agentvault_tui.broker.answers import Denied, Granted
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.delegations import MOST_PASSED_ON
+from agentvault_tui.broker.usecases.asked import Request
 from agentvault_tui.broker.usecases.policy_change import action_of
-from agentvault_tui.broker.usecases.request import Request, deny, issue, refused
+from agentvault_tui.broker.usecases.request import deny, issue, refused
 from agentvault_tui.broker.usecases.revoke import record_change, scopes_draft
 from agentvault_tui.errors import LedgerUnwritableError, UsageError
 from agentvault_tui.model import (

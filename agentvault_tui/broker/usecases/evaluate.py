@@ -8,15 +8,15 @@ from typing import Any, Final
 
 from agentvault_tui.broker.answers import Denied, Escalated, Permitted
 from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.usecases.asked import Request
 from agentvault_tui.broker.usecases.policy_change import POLICY_CHANGED
 from agentvault_tui.broker.usecases.redeem import refusal_of, spend_approval
+from agentvault_tui.broker.usecases.repeat import is_same
 from agentvault_tui.broker.usecases.request import (
     ANEW,
-    Request,
     decision,
     deny,
     escalate,
-    is_same,
     refused,
 )
 from agentvault_tui.model import (
@@ -149,7 +149,10 @@ async def _decide(
         case Outcome.ESCALATED:
             if stepup := _approved(broker, request):
                 return await _spend(broker, request, verdict, stepup)
-            return await escalate(broker, request, verdict, held=held)
+            answer = await escalate(broker, request, verdict, held=held)
+            if isinstance(answer, Escalated) and not answer.stepup.status.open:
+                return await _spend(broker, request, verdict, answer.stepup)
+            return answer
 
 
 def _approved(broker: Broker, request: Request) -> StepUp | None:

@@ -20,14 +20,9 @@ from agentvault_tui.broker.answers import (
     TenantUnavailable,
 )
 from agentvault_tui.broker.core import SYSTEM, Broker
-from agentvault_tui.broker.usecases.request import (
-    Request,
-    decision,
-    deny,
-    escalate,
-    is_same,
-    refused,
-)
+from agentvault_tui.broker.usecases.asked import Request
+from agentvault_tui.broker.usecases.repeat import is_same
+from agentvault_tui.broker.usecases.request import decision, deny, escalate, refused
 from agentvault_tui.broker.vault_access import CrowdedError
 from agentvault_tui.clock import iso
 from agentvault_tui.ledger import Change, DropToken

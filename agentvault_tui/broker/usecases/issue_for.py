@@ -8,9 +8,10 @@ from agentvault_tui.broker.answers import Denied, Granted
 from agentvault_tui.broker.audience import audience_of
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.surroundings import LOCAL
+from agentvault_tui.broker.usecases.asked import Request
 from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.broker.usecases.policy_change import not_denied
-from agentvault_tui.broker.usecases.request import Request, deny, issue, refused
+from agentvault_tui.broker.usecases.request import deny, issue, refused
 from agentvault_tui.errors import RefusedError
 from agentvault_tui.model import Action, Actor, Agent, DecisionId, Outcome, new_id
 from agentvault_tui.policy.resources import canonical_resource

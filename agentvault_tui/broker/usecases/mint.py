@@ -19,6 +19,7 @@ from agentvault_tui.model import (
     Draft,
     EventType,
     Evidence,
+    Repeat,
     Risk,
     StepUp,
     StepUpStatus,
@@ -127,7 +128,7 @@ async def mint_elevated(
         or not registry.serves(stepup.agent_id)
     ):
         return False
-    token = _token(broker, stepup)
+    token = elevated_token(broker, stepup)
     approved = replace(
         stepup,
         status=StepUpStatus.APPROVED,
@@ -135,6 +136,7 @@ async def mint_elevated(
         decided_at=broker.clock.now(),
         problem=None,
         device=None,
+        repeat=_begun(broker, stepup, evidence),
     )
     epoch = registry.epoch(stepup.agent_id)
     broker.stepups.deciding.add(stepup.id)
@@ -162,6 +164,16 @@ async def mint_elevated(
     return True
 
 
+def _begun(broker: Broker, stepup: StepUp, evidence: Evidence) -> Repeat | None:
+    """Return the repeat that is approved, from when the person proved who they are."""
+    if (repeat := stepup.repeat) is None:
+        return None
+    proven = evidence.auth_time or broker.clock.now()
+    gone = max((broker.clock.now() - proven).total_seconds(), 0.0)
+    ends = Deadline.after(broker.clock, max(repeat.within - gone, 0.0))
+    return replace(repeat, left=repeat.count, expires=ends)
+
+
 async def _record_approval(
     broker: Broker, approved: StepUp, token: Token, draft: Draft
 ) -> None:
@@ -176,7 +188,8 @@ async def _record_approval(
         raise
 
 
-def _token(broker: Broker, stepup: StepUp) -> Token:
+def elevated_token(broker: Broker, stepup: StepUp) -> Token:
+    """Return the token that an approval is good for; nobody has its secret yet."""
     token_id = TokenId(new_id("tok"))
     return Token(
         id=token_id,

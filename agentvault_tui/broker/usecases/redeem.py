@@ -95,7 +95,7 @@ async def poll(
         case StepUpStatus.APPROVED if stepup.connection is not None:
             return await deliver_approved(broker, agent, stepup)
         case StepUpStatus.APPROVED if stepup.fetched:
-            return await _deliver(broker, agent, stepup)
+            return await deliver(broker, agent, stepup)
         case StepUpStatus.EXPIRED:
             return Expired()
         case StepUpStatus.PENDING | StepUpStatus.AUTHORIZING:
@@ -213,10 +213,22 @@ def _as_approved(broker: Broker, token: Token) -> bool:
     )
 
 
-async def _deliver(
+async def deliver(
     broker: Broker, agent: Agent, stepup: StepUp
 ) -> Granted | Denied | Expired | Spent:
-    """Give the elevated token's secret to the agent: made now, stored as a hash."""
+    """Give the elevated token's secret to the agent: made now, stored as a hash.
+
+    Args:
+        broker: the broker.
+        agent: whose request was approved.
+        stepup: the approved request.
+
+    Returns:
+        the token, once.
+
+    Raises:
+        LedgerError: it could not be recorded, and can be fetched later.
+    """
     registry = broker.registry
     if stepup.fetched_at is not None:
         return Spent()
@@ -275,6 +287,7 @@ def _delivery(broker: Broker, agent: Agent, stepup: StepUp, token: Token) -> Dra
             "stepup_id": stepup.id,
             "scope": token.scope,
             "expires_at": iso(token.expires.wall),
+            **({"repeat_of": stepup.repeat_of} if stepup.repeat_of else {}),
         },
     )
 

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
-
-import rfc8785
+from typing import Any, Final
 
 from agentvault_tui.broker.answers import Denied, Escalated, Granted, InvalidScope
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.stepups import digest_of, tokenless
-from agentvault_tui.broker.usecases.decide import foresee
+from agentvault_tui.broker.usecases.asked import Request
 from agentvault_tui.broker.usecases.policy_change import (
     POLICY_CHANGED,
     still_issued,
 )
+from agentvault_tui.broker.usecases.repeat import approval_for, is_same, stand_in
 from agentvault_tui.broker.uses import revoked_draft
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.encoder import to_json
 from agentvault_tui.ledger import DropToken
 from agentvault_tui.model import (
-    DETAIL_TYPE,
     Action,
-    Actor,
     Agent,
     AgentStatus,
     DecisionId,
@@ -43,85 +40,11 @@ from agentvault_tui.model import (
     sha256_hex,
 )
 
+REPEATED: Final = "stepup_repeated"
+"""The reason of what an approval stands in for again."""
 ANEW: Final = "The policy changed while this was decided. Ask again."
 POLL_INTERVAL: Final = 2
 """Seconds an agent waits between two polls (CIBA Core 7.3 ``interval``)."""
-
-
-_TOKEN_DECISIONS: Final = dict.fromkeys(Outcome, EventType.TOKEN_DECISION)
-_NOTHING: Final[Mapping[str, object]] = {}
-
-
-class Request(NamedTuple):
-    """One request of an agent: who, what, and the id of its decision."""
-
-    agent: Agent
-    action: Action
-    resource: str | None
-    """RFC 8707 resource indicator."""
-    details: tuple[dict[str, object], ...] | None
-    """RFC 9396 ``authorization_details`` as sent."""
-    decision_id: DecisionId
-    connection: str | None = None
-    """Of the provider whose token is asked for, if it is one."""
-    asked_scope: str = ""
-    """All scopes that were asked for, where this is about one of them."""
-    events: Mapping[Outcome, EventType] = _TOKEN_DECISIONS
-    """How its decision is recorded."""
-    about: Mapping[str, object] = _NOTHING
-    """What its events say besides."""
-    call: str | None = None
-    """The HTTP request that a person decides about; see `StepUp.request_json`."""
-    evaluation: bool = False
-    """Whether no token is asked for; see `StepUp.evaluation`."""
-    asked_by: Actor | None = None
-    """Who asked, where it was not the agent itself."""
-    source: str | None = None
-    """The address it came from, if that is known."""
-    backchannel: bool = False
-    """Whether the agent itself asks for a person (CIBA Core 7)."""
-    depth: int = 0
-    """How often the token it acts on was passed on (RFC 8693)."""
-
-    def foresee(self, broker: Broker) -> Verdict:
-        """Say how this would be answered now; see `decide.foresee`."""
-        return foresee(
-            broker,
-            self.agent,
-            self.action,
-            self.source,
-            self.details,
-            backchannel=self.backchannel,
-            depth=self.depth,
-        )
-
-    @property
-    def scope(self) -> str:
-        """Return the requested scopes as the wire writes them."""
-        return " ".join(self.action.scopes)
-
-    @property
-    def served(self) -> tuple[dict[str, object], ...] | None:
-        """Return ``authorization_details`` as a resource server will read them.
-
-        The object of our type says the action and resource that were decided about,
-        also where the request named them elsewhere (RFC 9396 section 7 lets a server
-        enrich them).
-        """
-        if self.details is None:
-            return None
-        decided = {"action": self.action.action} if self.action.named else {}
-        if self.action.resource is not None:
-            decided["resource"] = self.action.resource
-        return tuple(
-            one | decided if one["type"] == DETAIL_TYPE else one for one in self.details
-        )
-
-    @property
-    def served_text(self) -> str | None:
-        """Return `served` as the JSON text that is stored and sent."""
-        served = self.served
-        return None if served is None else to_json(served)
 
 
 async def request_token(
@@ -338,11 +261,14 @@ async def _voided(broker: Broker, request: Request, token: Token) -> Denied:
     """Take back a token that was decided before a revocation and recorded after."""
     draft = revoked_draft(token, SYSTEM, "revoked while it was being issued")
     await broker.record_cut(draft, changes=[DropToken(token.id)])
-    reason, message = refused(broker, request.agent) or (
+    return Denied(*_overtaken(broker, request), request.decision_id)
+
+
+def _overtaken(broker: Broker, request: Request) -> tuple[str, str]:
+    return refused(broker, request.agent) or (
         "scope_not_granted",
         "This agent's scopes were changed while it asked. Ask again.",
     )
-    return Denied(reason, message, request.decision_id)
 
 
 async def deny(
@@ -389,6 +315,7 @@ async def escalate(
         the step-up, or a denial: too many wait, or the agent has to wait.
     """
     registry, limit = broker.registry, broker.settings.stepup.max_pending
+    standing = await approval_for(broker, request, verdict)
     waiting = [
         stepup
         for stepup in registry.stepups.open(request.agent.id)
@@ -405,6 +332,8 @@ async def escalate(
             "do not repeat what was denied."
         )
         return await deny(broker, request, "cooling_down", message, verdict)
+    if standing is not None:
+        return await _repeated(broker, request, verdict, standing)
     if len(waiting) >= limit:
         message = (
             f"{len(waiting)} requests of this agent already wait for a person, "
@@ -414,6 +343,22 @@ async def escalate(
     stepup = _new_stepup(broker, request, verdict)
     held(stepup.id)
     return await _hold(broker, request, verdict, stepup)
+
+
+async def _repeated(
+    broker: Broker, request: Request, verdict: Verdict, standing: StepUp
+) -> Escalated | Denied:
+    """Let an approval that was given for more than once stand in for a person.
+
+    What is returned is approved: it is fetched, sent or spent as any approval.
+    """
+    stepup = _new_stepup(broker, request, verdict)
+    decided = decision(broker, request, Outcome.ALLOWED, REPEATED, verdict)
+    asked = _asked(request, stepup)
+    approved = await stand_in(broker, standing, stepup, decided, asked)
+    if approved is None:
+        return Denied(*_overtaken(broker, request), request.decision_id)
+    return _escalated(broker, request, verdict, approved)
 
 
 async def _hold(
@@ -432,20 +377,7 @@ async def _hold(
         reason=stepup.reason,
         rule=stepup.rule,
         decision_id=request.decision_id,
-        detail={
-            "stepup_id": stepup.id,
-            "digest": stepup.digest,
-            "nonce": stepup.nonce,
-            "policy_version": stepup.policy_version,
-            "scope": stepup.scope,
-            "parameters": stepup.parameters,
-            "why": stepup.why,
-            "risk": stepup.risk.value,
-            "ttl": stepup.ttl,
-            "expires_at": iso(stepup.expires.wall),
-            **_event_detail(request),
-            **tokenless(stepup),
-        },
+        detail=_asked(request, stepup),
     )
     try:
         await broker.record(draft, asked, changes=[stepup])
@@ -453,6 +385,24 @@ async def _hold(
         broker.stepups.forget(stepup)
         raise
     return _escalated(broker, request, verdict, stepup)
+
+
+def _asked(request: Request, stepup: StepUp) -> dict[str, Any]:
+    """Return what the event says that tells of a step-up first."""
+    return {
+        "stepup_id": stepup.id,
+        "digest": stepup.digest,
+        "nonce": stepup.nonce,
+        "policy_version": stepup.policy_version,
+        "scope": stepup.scope,
+        "parameters": stepup.parameters,
+        "why": stepup.why,
+        "risk": stepup.risk.value,
+        "ttl": stepup.ttl,
+        "expires_at": iso(stepup.expires.wall),
+        **_event_detail(request),
+        **tokenless(stepup),
+    }
 
 
 async def _collapse(
@@ -501,41 +451,6 @@ def _new_stepup(broker: Broker, request: Request, verdict: Verdict) -> StepUp:
         source=request.source,
     )
     return replace(stepup, digest=digest_of(stepup))
-
-
-def is_same(stepup: StepUp, request: Request) -> bool:
-    """Tell whether a step-up is about exactly this request.
-
-    The agent's reason may differ: what is served is the one the person was shown.
-
-    Args:
-        stepup: what waits, or was decided.
-        request: what is asked for now.
-
-    Returns:
-        whether all else is the same.
-    """
-    action = request.action
-    return (
-        stepup.scope == request.scope
-        and stepup.action == action.action
-        and stepup.resource == action.resource
-        and stepup.resource_indicator == request.resource
-        and stepup.connection == request.connection
-        and stepup.request_json == request.call
-        and stepup.evaluation == request.evaluation
-        # Not ==, to which 1, 1.0 and True are the same.
-        and rfc8785.dumps([stepup.parameters, _compared(stepup.details)])
-        == rfc8785.dumps([action.parameters, _compared(request.served)])
-    )
-
-
-def _compared(details: tuple[dict[str, Any], ...] | None) -> list[Any] | None:
-    if details is None:
-        return None
-    return [
-        one | {"reason": None} if one["type"] == DETAIL_TYPE else one for one in details
-    ]
 
 
 def decision(

@@ -96,9 +96,11 @@ async def revoke_agent(
     tokens, stepups = _cut(broker, revoked, "agent_revoked")
     passed_on = broker.registry.delegations.passed_on_by(revoked.id)
     below = broker.end_tokens(passed_on)
+    repeats = broker.stepups.end_repeats(broker.stepups.repeating(revoked.id))
     effective_ms = (broker.clock.boot() - started) * 1000
     steps = broker.outbox.cut(revoked.id, held)
     broker.outbox.take(steps)
+    ended: list[Change] = [*repeats, *stepups, *steps]
     draft = _draft(EventType.AGENT_REVOKED, operator, revoked, reason)
     draft.detail.update(
         tokens=[token.id for token in islice(tokens, 100)],
@@ -112,7 +114,7 @@ async def revoke_agent(
         kept = await broker.record_cut(
             draft,
             *(cancelled_draft(stepup, operator) for stepup in stepups),
-            changes=[revoked, DropAgentTokens(revoked.id), *stepups, *steps],
+            changes=[revoked, DropAgentTokens(revoked.id), *ended],
         )
         await broker.record_ended(below, operator, "agent_revoked")
     counts = len(tokens), len(stepups), effective_ms
@@ -158,6 +160,7 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
     drafts: list[Draft] = [head] if first else []
     # Also where memory has none: one may be on its way out, taken for a delivery.
     changes: list[Change] = [registry.panic, DropAllTokens()]
+    changes += registry.stepups.end_repeats(registry.stepups.repeating(None))
     records: list[asyncio.Task[Kept]] = []
     with broker.cutting():
         for start in range(0, len(waiting) or 1, ENDED_A_TURN):
@@ -334,6 +337,11 @@ async def _ungrant(
     registry = broker.registry
     registry.put_agent(_with_scopes(agent, frozenset(agent.scopes) - ungrant))
     stepups = _cut_scopes(broker, agent, ungrant)
+    repeats = broker.stepups.end_repeats(
+        stepup
+        for stepup in broker.stepups.repeating(agent.id)
+        if ungrant & set(stepup.scope.split())
+    )
     ended, carried, below = 0, set[str](), list[Token]()
     with registry.ending_scopes(agent.id, ungrant) as slices:
         for number, tokens in enumerate(slices):
@@ -354,7 +362,7 @@ async def _ungrant(
             kept = await broker.record_cut(
                 draft,
                 *(cancelled_draft(stepup, operator) for stepup in stepups),
-                changes=[narrowed, *drops, *stepups],
+                changes=[narrowed, *drops, *repeats, *stepups],
             )
             await broker.record_ended(below, operator, "scope_not_granted")
     return kept is Kept.LEDGER, len(below)

@@ -17,9 +17,15 @@ from dataclasses import replace
 from typing import Any, Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker
-from agentvault_tui.broker.stepups import as_pending, digest_of, stepup_draft
+from agentvault_tui.broker.stepups import (
+    as_pending,
+    digest_of,
+    stepup_draft,
+    with_repeat,
+)
 from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.broker.usecases.mint import mint_verified
+from agentvault_tui.broker.usecases.repeat import check_repeat, end_repeats
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import (
     ConflictError,
@@ -36,6 +42,7 @@ from agentvault_tui.model import (
     EventType,
     Evidence,
     Outcome,
+    Repeat,
     StepUp,
     StepUpId,
     StepUpStatus,
@@ -60,23 +67,30 @@ ENDED_A_TURN: Final = 100
 
 
 async def begin_approval(
-    broker: Broker, stepup_id: str, digest: str, operator: Actor
+    broker: Broker,
+    stepup_id: str,
+    digest: str,
+    operator: Actor,
+    repeat: Repeat | None = None,
 ) -> StepUp:
     """Start the device flow for exactly what *digest* stands for (RFC 8628).
 
-    Asked again while it runs, the same device code is returned.
+    Asked again while it runs, the same device code is returned; with another repeat
+    it begins anew, under the digest of action and repeat.
 
     Args:
         broker: the broker.
         stepup_id: which.
         digest: what the operator was shown.
         operator: who asks.
+        repeat: how often more the same is approved.
 
     Returns:
         the step-up, authorizing, with its device code.
 
     Raises:
         NotFoundError: no such step-up.
+        UsageError: it cannot be repeated so.
         ConflictError: it is decided, the digest is another one, or the policy changed.
         TenantError: the tenant did not start the flow; the step-up stays pending.
     """
@@ -84,7 +98,7 @@ async def begin_approval(
     async with broker.stepups.locks[stepup_id]:
         await expire_due(broker)
         stepup = _decidable(broker, stepup_id)
-        if not hmac.compare_digest(stepup.digest.encode(), digest.encode()):
+        if not _is_shown(stepup, digest):
             raise ConflictError(
                 "the digest is not the one stored", "open the step-up again"
             )
@@ -94,8 +108,15 @@ async def begin_approval(
                 "the policy changed since this was asked",
                 "it was decided anew; open it again",
             )
+        if repeat is not None:
+            check_repeat(stepup, repeat)
+        wanted = with_repeat(stepup, repeat)
         if stepup.status is StepUpStatus.AUTHORIZING:
-            return stepup
+            if wanted.digest == stepup.digest:
+                return stepup
+            broker.stepups.end_flow(stepup.id)
+            await _back_to_pending(broker, stepup, "asked for with another repeat")
+        stepup = wanted
         broker.stepups.end_offer(stepup.id)
         try:
             flow = await broker.tenant.start_device_flow(
@@ -105,7 +126,15 @@ async def begin_approval(
         except TenantError as error:
             await _not_begun(broker, stepup_id, operator, error)
             raise
-        return await _authorizing(broker, stepup_id, flow, operator)
+        return await _authorizing(broker, stepup, flow, operator)
+
+
+def _is_shown(stepup: StepUp, digest: str) -> bool:
+    """Tell whether *digest* is of what was shown: the action, or with its repeat."""
+    if digest_of(stepup) != stepup.digest:
+        return False
+    shown = (stepup.digest, with_repeat(stepup, None).digest)
+    return any(hmac.compare_digest(one.encode(), digest.encode()) for one in shown)
 
 
 async def offer(broker: Broker, stepup: StepUp) -> None:
@@ -135,7 +164,7 @@ async def offer(broker: Broker, stepup: StepUp) -> None:
 
 
 async def deny(broker: Broker, stepup_id: str, reason: str, operator: Actor) -> StepUp:
-    """Deny a step-up, in force before its record.
+    """Deny a step-up, or end what is left of its repeats, in force before its record.
 
     Args:
         broker: the broker.
@@ -151,6 +180,10 @@ async def deny(broker: Broker, stepup_id: str, reason: str, operator: Actor) -> 
         ConflictError: it is decided already.
     """
     await expire_due(broker)
+    stepup = broker.stepups.get(stepup_id)
+    if stepup.repeats(broker.clock):
+        await end_repeats(broker, [stepup], operator, reason)
+        return broker.stepups.get(stepup_id)
     stepup = _decidable(broker, stepup_id)
     # Like a revocation it takes effect before its record, and waits for no disk.
     denied = _ended(
@@ -233,6 +266,7 @@ def _ended(
 ) -> StepUp:
     """End a step-up and its device flow in memory: whoever looks next finds it over."""
     now = broker.clock.now()
+    stepup = stepup.repeated_no_more()
     ended = replace(stepup, status=status, decided_at=now, device=None, **changes)
     broker.stepups.put(ended)
     broker.stepups.end_flow(stepup.id)
@@ -251,10 +285,11 @@ def cancelled_draft(stepup: StepUp, actor: Actor) -> Draft:
 
 
 async def _authorizing(
-    broker: Broker, stepup_id: str, flow: DeviceFlow, operator: Actor
+    broker: Broker, asked: StepUp, flow: DeviceFlow, operator: Actor
 ) -> StepUp:
     """Record that the flow runs, and wait for the person in a task of its own."""
-    stepup = _decidable(broker, stepup_id)
+    stepup_id = asked.id
+    stepup = with_repeat(_decidable(broker, stepup_id), asked.repeat)
     started = replace(
         stepup,
         status=StepUpStatus.AUTHORIZING,
@@ -403,7 +438,7 @@ async def _decide_again(broker: Broker, stepup: StepUp) -> None:
         device=None,
         problem="the policy changed; look again",
     )
-    anew = replace(anew, digest=digest_of(anew))
+    anew = with_repeat(anew, None)
     broker.stepups.end_flow(stepup.id)
     broker.stepups.put(anew)
     asked = stepup_draft(
@@ -460,6 +495,7 @@ def _shown_at_tenant(
             else {}
         ),
         "other_details": other_details(stepup.details),
+        **({"repeat": stepup.repeat.asked} if stepup.repeat else {}),
         "risk": stepup.risk.value,
         "why": stepup.why,
         "fingerprint": fingerprint(stepup.digest),

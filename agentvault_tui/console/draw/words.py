@@ -59,6 +59,7 @@ _DECIDED: Final = frozenset(
         "stepup.approved",
         "stepup.denied",
         "stepup.not_approved",
+        "stepup.repeat_ended",
         "token.not_exchanged",
     }
 )

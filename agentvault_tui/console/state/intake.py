@@ -35,7 +35,7 @@ from agentvault_tui.console.state.records import (
 )
 from agentvault_tui.console.state.tallies import TokenStore
 from agentvault_tui.model import detail_members, limits_nothing, other_details
-from agentvault_tui.operator_api.gateway import CallInfo
+from agentvault_tui.operator_api.gateway import CallInfo, ServiceList
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.shapes import (
     OUTCOMES,
@@ -45,7 +45,6 @@ from agentvault_tui.operator_api.shapes import (
     DeviceInfo,
     PastAgentInfo,
     ScopeInfo,
-    ServiceList,
     StatusInfo,
     StepInfo,
     StepUpInfo,
@@ -233,6 +232,7 @@ class Intake:
             ),
             request=self._request(told.request),
             evaluation=told.evaluation,
+            repeat=told.repeat,
         )
 
     def _request(self, told: Mapping[str, object] | None) -> HeldRequest | None:

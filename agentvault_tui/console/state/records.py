@@ -8,7 +8,8 @@ from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
 
 from agentvault_tui.console.state.moments import plural
-from agentvault_tui.operator_api.shapes import OPEN
+from agentvault_tui.model import repeat_words
+from agentvault_tui.operator_api.shapes import OPEN, RepeatInfo
 from agentvault_tui.text import Shown
 
 RISKS: Final = ("low", "medium", "high")
@@ -53,6 +54,7 @@ EVENT_WORDS: Final = {
     "stepup.denied": "DENIED",
     "stepup.expired": "EXPIRED",
     "stepup.not_approved": "UNVERIFIED",
+    "stepup.repeat_ended": "NO REPEAT",
     "stepup.requested": "WAITING",
     "tenant.away": "AWAY",
     "tenant.back": "BACK",
@@ -68,6 +70,12 @@ EVENT_WORDS: Final = {
     "token.used": "USED",
     "upstream.revocation": "TENANT",
 }
+
+
+def repeated(repeat: RepeatInfo) -> str:
+    """Say what is approved beside the request itself."""
+    bounds = {name: one["max"] for name, one in repeat.bounds.items()}
+    return repeat_words(repeat.count, repeat.within, bounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +293,8 @@ class StepUpRow:
     """Of a held call."""
     evaluation: bool = False
     """Whether the same question is asked again after a yes, and answered with yes."""
+    repeat: RepeatInfo | None = None
+    """How often more the same is, or is to be, approved."""
 
     @property
     def open(self) -> bool:

@@ -1,0 +1,300 @@
+"""An approval of the next ones like it stands in for a person, and for no more."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from support.bench import OPERATOR, PAYMENT, Bench
+from support.stepups import ask, details_of, hold
+
+from agentvault_tui.broker.answers import Escalated, Granted, Permitted
+from agentvault_tui.broker.stepups import digest_of
+from agentvault_tui.broker.usecases.evaluate import evaluate
+from agentvault_tui.broker.usecases.redeem import deliver, introspect
+from agentvault_tui.broker.usecases.request import request_token
+from agentvault_tui.broker.usecases.revoke import (
+    change_scopes,
+    lift_panic,
+    panic,
+    restore_agent,
+    revoke_agent,
+)
+from agentvault_tui.broker.usecases.stepup import begin_approval, deny
+from agentvault_tui.errors import ConflictError, UsageError
+from agentvault_tui.model import (
+    Action,
+    Agent,
+    Outcome,
+    ParameterBound,
+    Repeat,
+    StepUp,
+    StepUpStatus,
+    TokenKind,
+)
+from agentvault_tui.vault import FlowExpired
+
+UP_TO_5000 = Repeat(3, 600, (ParameterBound("amount", 5000),))
+
+
+def paying(amount: float, **more: Any) -> Action:
+    parameters = {**PAYMENT.parameters, "amount": amount, **more}
+    return replace(PAYMENT, parameters=parameters, reason="Invoice 1882")
+
+
+async def begun(bench: Bench, stepup: StepUp, repeat: Repeat) -> StepUp:
+    return await begin_approval(
+        bench.broker, stepup.id, stepup.digest, OPERATOR, repeat
+    )
+
+
+async def proved(bench: Bench, stepup: StepUp) -> None:
+    bench.tenant.approve()
+    known = bench.broker.stepups
+    await bench.until(lambda: known.get(stepup.id).status is StepUpStatus.APPROVED)
+
+
+async def approved(bench: Bench, repeat: Repeat = UP_TO_5000) -> tuple[Agent, StepUp]:
+    agent, stepup = await hold(bench)
+    await begun(bench, stepup, repeat)
+    await proved(bench, stepup)
+    return agent, bench.broker.stepups.get(stepup.id)
+
+
+async def again(bench: Bench, agent: Agent, action: Action) -> Any:
+    """Ask, and have the token where an approval stands in for a person."""
+    answer = await ask(bench, agent, action)
+    if isinstance(answer, Escalated) and not answer.stepup.status.open:
+        return await deliver(bench.broker, agent, answer.stepup)
+    return answer
+
+
+def left(bench: Bench, stepup: StepUp) -> int:
+    repeat = bench.broker.stepups.get(stepup.id).repeat
+    return repeat.left if repeat else 0
+
+
+async def test_the_next_ones_like_it_need_no_person(bench: Bench) -> None:
+    """Three more within the bound are allowed, each for one token; a fourth waits."""
+    agent, stepup = await approved(bench)
+    server = await bench.agent("api", resource_server=True)
+    for amount in (1, 5000, 4200):
+        granted = await again(bench, agent, paying(amount))
+        assert isinstance(granted, Granted)
+        assert granted.token.kind is TokenKind.ELEVATED
+        seen = await introspect(bench.broker, server, granted.access_token)
+        assert seen.token is not None
+        assert f'"amount":{amount}' in (seen.token.authorization_details or "")
+        used = await introspect(bench.broker, server, granted.access_token)
+        assert used.token is None
+    assert isinstance(await again(bench, agent, paying(4200)), Escalated)
+    events = await bench.events("token.decision")
+    outcomes = [event.outcome for event in events]
+    assert outcomes == [Outcome.ESCALATED, *[Outcome.ALLOWED] * 3, Outcome.ESCALATED]
+    assert events[1].reason == "stepup_repeated"
+    assert events[1].detail["repeat_of"] == stepup.id
+    said = (await bench.events("stepup.approved"))[1:]
+    assert [event.detail["repeat_left"] for event in said] == [2, 1, 0]
+    assert {event.actor.id for event in said} == {"agentvault|alice"}
+
+
+async def test_the_digest_is_over_action_and_repeat(bench: Bench) -> None:
+    """The tenant shows it, and asked again with another repeat there is a new code."""
+    _, stepup = await hold(bench)
+    shown = stepup.digest
+    begin = begin_approval
+    first = await begin(bench.broker, stepup.id, shown, OPERATOR, UP_TO_5000)
+    assert first.digest != shown
+    assert digest_of(first) == first.digest
+    assert bench.tenant.shown[-1][0]["repeat"] == {
+        "count": 3,
+        "within": 600,
+        "bounds": {"amount": {"max": 5000}},
+    }
+    assert first.digest[7:11].upper() == bench.tenant.shown[-1][0]["fingerprint"]
+    same = await begin(bench.broker, stepup.id, first.digest, OPERATOR, UP_TO_5000)
+    assert (same.device, same.digest) == (first.device, first.digest)
+    other = replace(UP_TO_5000, count=4)
+    anew = await begin(bench.broker, stepup.id, first.digest, OPERATOR, other)
+    assert anew.device != first.device
+    assert anew.digest not in {first.digest, shown}
+    plain = await begin(bench.broker, stepup.id, shown, OPERATOR)
+    assert (plain.digest, plain.repeat) == (shown, None)
+    with pytest.raises(ConflictError):
+        await begin(bench.broker, stepup.id, other_digest(shown), OPERATOR)
+
+
+def other_digest(digest: str) -> str:
+    return digest[:-1] + ("0" if digest[-1] != "0" else "1")
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        paying(5001),
+        paying(4200.0),
+        paying(-1),
+        paying(4200, Amount=1),
+        paying(4200, note="x"),
+        paying(4200, currency="EUR"),
+        replace(paying(4200), resource="stripe:acct_43"),
+        replace(paying(4200), resource="stripe:Acct_42"),
+        replace(paying(4200), resource=None),
+        replace(paying(4200), parameters={"amount": 4200}),
+    ],
+)
+async def test_the_first_that_deviates_ends_the_rest(
+    bench: Bench, action: Action
+) -> None:
+    """It waits for a person itself, and so does all that comes after it."""
+    agent, stepup = await approved(bench)
+    assert isinstance(await again(bench, agent, paying(10)), Granted)
+    assert isinstance(await again(bench, agent, action), Escalated)
+    assert left(bench, stepup) == 0
+    assert isinstance(await again(bench, agent, paying(10)), Escalated)
+    (event,) = await bench.events("stepup.repeat_ended")
+    assert (event.reason, event.detail["stepup_id"]) == ("deviated", stepup.id)
+
+
+async def test_another_agent_and_another_action_are_none_of_it(bench: Bench) -> None:
+    """They neither use it nor end it."""
+    _, stepup = await approved(bench)
+    other = await bench.agent("other")
+    assert isinstance(await again(bench, other, paying(10)), Escalated)
+    calendar = Action(("write:calendar",), "write:calendar")
+    assert isinstance(await ask(bench, other, calendar), Granted)
+    assert left(bench, stepup) == 3
+
+
+async def test_it_ends_in_time_counted_from_the_proof(bench: Bench) -> None:
+    """After the seconds that were approved a person is asked again."""
+    agent, stepup = await approved(bench)
+    bench.clock.advance(599)
+    assert isinstance(await again(bench, agent, paying(10)), Granted)
+    bench.clock.advance(2)
+    assert isinstance(await again(bench, agent, paying(10)), Escalated)
+    assert not bench.broker.stepups.get(stepup.id).repeats(bench.clock)
+
+
+async def test_sixty_four_at_once_use_no_more_than_was_approved(bench: Bench) -> None:
+    """Each counts before its record is written."""
+    agent, _ = await approved(bench)
+    asked = [again(bench, agent, paying(n)) for n in range(1, 65)]
+    answers = await asyncio.gather(*asked)
+    assert sum(isinstance(answer, Granted) for answer in answers) == 3
+
+
+@pytest.mark.parametrize("how", ["agent", "panic", "scope", "operator"])
+async def test_revoking_ends_it_for_good(bench: Bench, how: str) -> None:
+    """Also once what was cut is given back."""
+    agent, stepup = await approved(bench)
+    broker, scope = bench.broker, frozenset({"send:payment"})
+    match how:
+        case "agent":
+            await revoke_agent(broker, agent.id, "", OPERATOR)
+            agent = await restore_agent(broker, agent.id, OPERATOR)
+        case "panic":
+            await panic(broker, "drill", OPERATOR)
+            await lift_panic(broker, OPERATOR)
+        case "scope":
+            await change_scopes(broker, agent.id, frozenset(), scope, OPERATOR)
+            await change_scopes(broker, agent.id, scope, frozenset(), OPERATOR)
+        case _:
+            ended = await deny(broker, stepup.id, "enough", OPERATOR)
+            assert ended.status is StepUpStatus.APPROVED
+    agent = broker.registry.agent(agent.id)
+    assert isinstance(await again(bench, agent, paying(10)), Escalated)
+    async with bench.restarted() as later:
+        assert later.broker.stepups.repeating(None) == []
+
+
+async def test_it_outlives_a_restart_with_what_is_left(bench: Bench) -> None:
+    """Also once the approval's own token was used up, and others were since."""
+    agent, stepup = await approved(bench)
+    server = await bench.agent("api", resource_server=True)
+    first = await deliver(bench.broker, agent, bench.broker.stepups.get(stepup.id))
+    assert isinstance(first, Granted)
+    await introspect(bench.broker, server, first.access_token)
+    await again(bench, agent, paying(10))
+    async with bench.restarted() as later:
+        assert left(later, stepup) == 2
+        assert isinstance(await again(later, agent, paying(10)), Granted)
+        assert left(later, stepup) == 1
+
+
+async def test_a_row_that_was_given_repeats_is_not_believed(bench: Bench) -> None:
+    """An approval whose row was changed while the broker was down repeats nothing."""
+    agent, stepup = await approved(bench)
+    await deny(bench.broker, stepup.id, "", OPERATOR)
+    await bench.close()
+    with sqlite3.connect(bench.home.database) as db:
+        db.execute("UPDATE stepups SET doc = json_set(doc, '$.repeat.left', 20)")
+    later = await Bench.open(bench.home, bench.clock)
+    try:
+        assert isinstance(await again(later, agent, paying(10)), Escalated)
+    finally:
+        await later.close()
+
+
+@pytest.mark.parametrize(
+    ("bounds", "told"),
+    [
+        ((ParameterBound("amount", 4199),), "4200"),
+        ((ParameterBound("count", 3),), "count"),
+        ((ParameterBound("currency", 3),), "currency"),
+    ],
+)
+async def test_the_request_itself_is_within_its_bounds(
+    bench: Bench, bounds: tuple[ParameterBound, ...], told: str
+) -> None:
+    """A bound that it passes, or does not state, or that is none, is refused."""
+    _, stepup = await hold(bench)
+    repeat = Repeat(1, 60, bounds)
+    with pytest.raises(UsageError, match=told):
+        await begin_approval(bench.broker, stepup.id, stepup.digest, OPERATOR, repeat)
+    assert bench.broker.stepups.get(stepup.id).status is StepUpStatus.PENDING
+
+
+async def test_a_denied_factor_leaves_nothing_to_repeat(bench: Bench) -> None:
+    """Back to waiting, the step-up has its first digest, and stands for itself."""
+    _, stepup = await hold(bench)
+    await begun(bench, stepup, UP_TO_5000)
+    bench.tenant.end(FlowExpired())
+    known = bench.broker.stepups
+    await bench.until(lambda: known.get(stepup.id).status is StepUpStatus.PENDING)
+    now = known.get(stepup.id)
+    assert (now.status, now.digest, now.repeat) == (
+        StepUpStatus.PENDING,
+        stepup.digest,
+        None,
+    )
+
+
+async def test_an_evaluation_is_repeated_as_one(bench: Bench) -> None:
+    """It is permitted each time; a token request is another thing."""
+    agent = await bench.agent("payer")
+    held = await evaluate(bench.broker, agent, PAYMENT)
+    assert isinstance(held, Escalated)
+    stepup = held.stepup
+    await begun(bench, stepup, Repeat(2, 60))
+    await proved(bench, stepup)
+    for _ in range(3):
+        assert isinstance(await evaluate(bench.broker, agent, PAYMENT), Permitted)
+    assert isinstance(await evaluate(bench.broker, agent, PAYMENT), Escalated)
+
+
+async def test_a_request_with_details_of_another_type_is_another_one(
+    bench: Bench,
+) -> None:
+    """What policy does not read has to be the same."""
+    agent, stepup = await approved(bench)
+    more = (*details_of(paying(10)), {"type": "x", "to": "mallory"})
+    answer = await request_token(
+        bench.broker, agent, paying(10), resource=None, details=more
+    )
+    assert isinstance(answer, Escalated)
+    assert answer.stepup.status is StepUpStatus.PENDING
+    assert left(bench, stepup) == 0
