@@ -74,6 +74,9 @@ def repeat_words(count: int, within: int, bounds: Mapping[str, int]) -> str:
         count: how often more.
         within: for how many seconds.
         bounds: the largest value of each parameter that may differ.
+
+    Returns:
+        words for the middle of a sentence.
     """
     least = "".join(f", {n} up to {bounds[n]:,}" for n in BOUNDED if n in bounds)
     return f"the next {count} like it within {within:,} s{least}"

@@ -141,18 +141,16 @@ async def mint_elevated(
     epoch = registry.epoch(stepup.agent_id)
     broker.stepups.deciding.add(stepup.id)
     try:
-        await _record_approval(
-            broker, approved, token, _approval(approved, token, evidence, id_token)
-        )
+        draft = _approval(approved, token, evidence, id_token)
+        await _record_approval(broker, approved, token, draft)
         if registry.epoch(stepup.agent_id) != epoch:
             ended = registry.stepups.get(stepup.id)
             await record_void(
                 broker, token, "revoked while it was being approved", ended
             )
             return False
-        registry.stepups.put(
-            replace(approved, count=registry.stepups.get(stepup.id).count)
-        )
+        count = registry.stepups.get(stepup.id).count
+        registry.stepups.put(replace(approved, count=count))
         registry.put_token(token)
         if stepup.policy_version != broker.policy.version and not still_issued(
             broker, token
