@@ -93,6 +93,11 @@ class Home:
         return self.config / "policy.cedar"
 
     @property
+    def alerts_file(self) -> Path:
+        """Where alerts and events go, if present."""
+        return self.config / "alerts.toml"
+
+    @property
     def scopes_file(self) -> Path:
         """The catalogue that replaces the shipped one, if present."""
         return self.config / "scopes.toml"

@@ -200,6 +200,8 @@ class Broker:
     """Where agents act through the broker; None where it only issues tokens."""
     watch: Extension | None = None
     """What looks at the ledger and tells others: alerts, exports, metrics."""
+    alerts_dead: int = 0
+    """How many alerts were given up and are not retried yet."""
     log_problem: str | None = None
     """Why the tenant's own log cannot be read now, if so."""
     kept: dict[str, str] = field(default_factory=dict)

@@ -50,6 +50,7 @@ def status_info(broker: Broker) -> StatusInfo:
         panic=panic_info(broker.registry.panic),
         agents=broker.registry.agent_count,
         stepups_pending=broker.stepups.open_count,
+        alerts_dead=broker.alerts_dead,
         policy_version=broker.policy.version,
         warnings=tuple(warnings(broker)),
         agents_url=broker.issuer or UNSET,

@@ -44,6 +44,7 @@ SECTIONS: Final = {
         "policy": "Check the policy, explain an answer.",
     },
     "Look back": {
+        "alerts": "Where alerts go, and what did not arrive.",
         "audit": "Read, search, export, verify the ledger.",
         "doctor": "Find what is wrong, and its remedy.",
     },

@@ -87,6 +87,7 @@ def serve(
             tenant = ending.enter_context(start_tenant(session.home))
         from agentvault_tui.broker.serve import run
         from agentvault_tui.gateway import Gateway
+        from agentvault_tui.gateway.secrets import Secrets
         from agentvault_tui.watch import LedgerWatch
 
         if until_stdin_closes:
@@ -104,7 +105,9 @@ def serve(
             socket=where,
             tenant=tenant,
             gateway=Gateway,
-            watch=LedgerWatch,
+            watch=lambda broker: LedgerWatch(
+                broker, Secrets(broker.home, broker.clock).get
+            ),
         )
 
 

@@ -86,6 +86,8 @@ class EventType(StrEnum):
     STATE_RECORDED = "state.recorded"
     """Rows of the state changed beside no event that could hold their hashes."""
     AUDIT_AMBIGUOUS = "audit.ambiguous"
+    ALERT_DEAD = "alert.dead"
+    """An alert that its sink did not take for a day: somebody was not told."""
     CLOCK_JUMP = "clock.jump"
 
 

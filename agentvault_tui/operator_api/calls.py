@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 from urllib.parse import quote
 
-from agentvault_tui.operator_api import access, gateway, history, planning, shapes
+from agentvault_tui.operator_api import (
+    access,
+    alerts,
+    gateway,
+    history,
+    planning,
+    shapes,
+)
 from agentvault_tui.operator_api import requests as asks
 from agentvault_tui.operator_api.shapes import WireShape
 
@@ -122,6 +129,13 @@ HOOK: Final = _post("/api/hooks/{host}", access.HookRequest, access.HookInfo)
 RUN: Final = _post("/api/runs", access.RunRequest, access.RunInfo, 201)
 RUN_NEWS: Final = _post("/api/runs/{id}/news", None, access.RunNewsInfo)
 END_RUN: Final = _post("/api/runs/{id}/end", None, access.RunNewsInfo)
+ALERTS: Final = _get("/api/alerts", alerts.AlertList)
+TEST_SINK: Final = _post(
+    "/api/alerts/test", alerts.TestSinkRequest, alerts.AlertSentInfo
+)
+RETRY_ALERT: Final = _post(
+    "/api/alerts/retry", alerts.RetryAlertRequest, alerts.AlertSentInfo
+)
 EVENTS_PATH: Final = "/api/events"
 """The stream of server-sent events; see `EVENT_KINDS`."""
 EVENT_KINDS: Final[dict[str, type[WireShape]]] = {

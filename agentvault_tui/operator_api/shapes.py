@@ -379,6 +379,8 @@ class StatusInfo(WireShape, kw_only=True):
     panic: PanicInfo
     agents: int
     stepups_pending: int
+    alerts_dead: int = 0
+    """Alerts that their sinks did not take for a day."""
     policy_version: str | UnsetType = UNSET
     """Absent in the past."""
     warnings: tuple[str, ...]

@@ -69,6 +69,7 @@ def _lines(broker: Broker) -> Iterator[str]:
             "Calls through the gateway under way.",
             gateway.in_flight if gateway else 0,
         ),
+        ("alerts_dead", "Alerts that were given up.", broker.alerts_dead),
     )
     for name, said, value in gauges:
         yield _head(f"agentvault_{name}", "gauge", said)

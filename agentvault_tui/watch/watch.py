@@ -9,7 +9,9 @@ from starlette.routing import Route
 from agentvault_tui.broker.authority import Authority
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.watch import metrics, policy_api
+from agentvault_tui.watch.alerts import Alerts
 from agentvault_tui.watch.jobs import Jobs
+from agentvault_tui.watch.senders import OpenSecret
 from agentvault_tui.watch.shadow import Shadow
 from agentvault_tui.web import Listener, Server
 
@@ -17,19 +19,26 @@ from agentvault_tui.web import Listener, Server
 class LedgerWatch:
     """Alerts, exports and metrics of one broker; see `Extension`."""
 
-    def __init__(self, broker: Broker) -> None:
-        """Look at the ledger of *broker*; nothing is read yet."""
+    def __init__(self, broker: Broker, secret: OpenSecret) -> None:
+        """Look at the ledger of *broker*; nothing is read yet.
+
+        Args:
+            broker: whose ledger.
+            secret: opens a sealed secret by its name.
+        """
         self.broker = broker
+        self.alerts = Alerts(broker, secret)
         self._jobs = Jobs(broker)
         self._shadow = Shadow(broker)
 
     @property
     def warnings(self) -> list[str]:
-        """Say which files are not in force as they stand, and why."""
-        return []
+        """Say what is not in force as it stands, and which sinks do not work."""
+        return self.alerts.warnings
 
     async def start(self) -> None:
         """Read the home's files, and what the last process kept."""
+        await self.alerts.start()
         self._shadow.restore()
 
     async def listen(self, server: Server, agents: Listener) -> Mapping[str, object]:
@@ -38,16 +47,19 @@ class LedgerWatch:
         return await metrics.listen(self.broker, server)
 
     async def look(self) -> None:
-        """Read changed files and new events."""
+        """Read changed files and new events, and send what is due."""
+        await self.alerts.look()
         await self._shadow.look()
 
     def operator_routes(self, authority: Authority) -> list[Route]:
         """Return what it adds to the operators' HTTP."""
         return [
             metrics.route(self.broker),
+            *self.alerts.routes(authority),
             *policy_api.routes(self.broker, authority, self._jobs, self._shadow),
         ]
 
     async def aclose(self) -> None:
         """End what is under way."""
+        await self.alerts.aclose()
         await self._shadow.aclose()

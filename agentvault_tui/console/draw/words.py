@@ -37,6 +37,7 @@ _LOUD: Final = frozenset(
     {
         "agent.flooding",
         "agent.revoked",
+        "alert.dead",
         "audit.ambiguous",
         "clock.jump",
         "panic.on",

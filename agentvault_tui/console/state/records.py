@@ -32,6 +32,7 @@ EVENT_WORDS: Final = {
     "agent.restored": "RESTORED",
     "agent.revoked": "REVOKED",
     "agent.scopes_changed": "SCOPES",
+    "alert.dead": "ALERT DEAD",
     "audit.ambiguous": "AMBIGUOUS",
     "broker.started": "STARTED",
     "broker.stopped": "STOPPED",

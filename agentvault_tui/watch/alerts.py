@@ -1,0 +1,426 @@
+"""Alerts and exports of one broker: ``alerts.toml`` in force, and a follower a sink."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.routing import Route
+
+from agentvault_tui.broker.authority import Authority, Need
+from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
+from agentvault_tui.broker.policy_files import read_text
+from agentvault_tui.clock import iso
+from agentvault_tui.errors import (
+    LedgerError,
+    NotFoundError,
+    PolicyError,
+    ServiceError,
+    SettingsError,
+)
+from agentvault_tui.ledger import Meta
+from agentvault_tui.model import Draft, EventType
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.alerts import (
+    AlertList,
+    AlertSentInfo,
+    DeadAlertInfo,
+    RetryAlertRequest,
+    SinkInfo,
+    TestSinkRequest,
+)
+from agentvault_tui.watch.config import (
+    LEDGER_FAULT,
+    AlertsFile,
+    SinkTable,
+    parse_alerts,
+)
+from agentvault_tui.watch.exporters import EXPORTERS, Exporter
+from agentvault_tui.watch.messages import fault_message, trial_message
+from agentvault_tui.watch.outbox import (
+    PLACE,
+    AlertFollower,
+    Chain,
+    DeadAlert,
+    ExportFollower,
+    Follower,
+    HeldAlerts,
+    Place,
+)
+from agentvault_tui.watch.senders import SENDERS, OpenSecret, Sender, SinkError
+
+log = logging.getLogger("agentvault.alerts")
+
+_FILE: Final = "alerts_file"
+"""The key that the text in force is kept under: a start with a broken file uses it."""
+_DEAD: Final = "alert_dead:"
+_Signature = tuple[int, ...] | None
+
+
+class Alerts:
+    """What ``alerts.toml`` says, carried out."""
+
+    def __init__(self, broker: Broker, secret: OpenSecret) -> None:
+        """Read nothing yet; *secret* opens a sealed one by its name."""
+        self.broker = broker
+        self.problem: str | None = None
+        """Why the file is not in force as it stands, if so."""
+        self.file = AlertsFile()
+        self._secret = secret
+        self._chain = Chain(broker)
+        self._seen: _Signature = None
+        self._followers: dict[str, Follower] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._dead: dict[str, DeadAlert] = {}
+        self._fault: str | None = None
+
+    @property
+    def warnings(self) -> list[str]:
+        """Say what of the file is not in force, and which sinks do not work."""
+        found = []
+        if self.problem:
+            found.append(
+                "alerts.toml cannot be put in force, the one before is: " + self.problem
+            )
+        found += [
+            f"Alerts do not reach {one.name}: {one.problem}"
+            for one in self._followers.values()
+            if one.problem
+        ]
+        return found
+
+    async def start(self) -> None:
+        """Put the file in force, and go on where the last process stopped.
+
+        Raises:
+            SettingsError: it is broken, and none was in force before.
+        """
+        for key, text in self.broker.kept.items():
+            if key.startswith(_DEAD):
+                dead = msgspec.json.decode(text, type=DeadAlert)
+                self._dead[dead.id] = dead
+        self.broker.alerts_dead = len(self._dead)
+        kept = json.loads(self.broker.kept.get(_FILE, "{}"))
+        self._seen = _signature(self.broker.home.alerts_file)
+        try:
+            await self._put_in_force()
+        except ServiceError as error:
+            path = self.broker.home.alerts_file
+            if not kept.get("text"):
+                raise SettingsError(f"{path}: {error.what}", error.remedy) from None
+            self.problem = error.diagnosis()
+            self.file = parse_alerts(kept["text"], self.broker.home)
+        self._fault = self.broker.ledger.problem
+        await self._follow()
+
+    async def look(self) -> None:
+        """Put a changed file in force, tell of ledger faults, and wake who has work."""
+        seen = _signature(self.broker.home.alerts_file)
+        if seen != self._seen:
+            self._seen = seen
+            try:
+                await self._put_in_force()
+                self.problem = None
+            except ServiceError as error:
+                self.problem = error.diagnosis()
+                log.warning("alerts.toml: %s", self.problem)
+            await self._follow()
+            self.broker.on_status()
+        self._look_at_ledger()
+        for follower in self._followers.values():
+            follower.wake()
+
+    def _look_at_ledger(self) -> None:
+        """Tell of a fault that no event can tell of now."""
+        ledger = self.broker.ledger
+        fault = None if ledger.writable else ledger.problem or "it cannot be written"
+        before, self._fault = self._fault, fault
+        if fault is None or before is not None:
+            return
+        for follower in self._followers.values():
+            if isinstance(follower, AlertFollower) and any(
+                LEDGER_FAULT in one.events for one in follower.routes
+            ):
+                follower.tell(fault_message(self.broker, follower.name, fault))
+
+    async def _put_in_force(self) -> None:
+        """Read the file, and record that it is another.
+
+        Raises:
+            ServiceError: it is broken.
+        """
+        try:
+            text = read_text(self.broker.home.alerts_file) or ""
+        except PolicyError as error:
+            raise ServiceError(error.what, error.remedy) from None
+        self.file = parse_alerts(text, self.broker.home)
+        kept = json.loads(self.broker.kept.get(_FILE, "{}"))
+        if kept.get("text", "") == text:
+            return
+        name = self.broker.home.alerts_file.name
+        before, after = kept.get("sha256"), self.file.sha256 if text else None
+        word = "added" if before is None else "changed" if after else "removed"
+        draft = Draft(
+            EventType.SERVICE_CHANGED,
+            SYSTEM,
+            resource=name,
+            reason=word,
+            detail={"file": name, "before": before, "after": after},
+        )
+        said = json.dumps({"sha256": after, "text": text})
+        try:
+            await self.broker.record(draft, changes=[Meta(_FILE, said)])
+        except LedgerError as error:
+            self._seen = None  # recorded with a later look
+            log.warning("a changed alerts.toml is recorded later: %s", error.what)
+        else:
+            self.broker.kept[_FILE] = said
+
+    async def _follow(self) -> None:
+        """Work for exactly the sinks of the file."""
+        for name, task in list(self._tasks.items()):
+            sink = self.file.sinks.get(name)
+            follower = self._followers[name]
+            same = sink == follower.outlet.sink and (
+                self.file.routes_to(name) == follower.routes
+            )
+            if not same:
+                await self._stop(name, task)
+        for name, sink in self.file.sinks.items():
+            if name not in self._followers:
+                await self._begin(name, sink)
+        # Alerts of a time without the sink are old news; exports go on where they were.
+        for key in [key for key in self.broker.kept if key.startswith(PLACE)]:
+            name = key.removeprefix(PLACE)
+            place = msgspec.json.decode(self.broker.kept[key], type=Place)
+            if name not in self.file.sinks and not place.exports:
+                await self._keep(key, None)
+
+    async def _begin(self, name: str, sink: SinkTable) -> None:
+        key, head = f"{PLACE}{name}", self.broker.ledger.head.seq
+        if kept := self.broker.kept.get(key):
+            place = msgspec.json.decode(kept, type=Place)
+        if not kept or place.exports != sink.exports:
+            place = Place(0 if sink.exports else head, sink.exports)
+            await self._keep(key, msgspec.json.encode(place).decode())
+        place.seq = min(place.seq, head)
+        where = name, self._chain, place
+        routes, outlet = self.file.routes_to(name), self._outlet(sink)
+        follower: Follower
+        if isinstance(outlet, Exporter):
+            follower = ExportFollower(
+                *where, on_change=self._changed, routes=routes, exporter=outlet
+            )
+        else:
+            follower = AlertFollower(
+                *where,
+                on_change=self._changed,
+                routes=routes,
+                sender=outlet,
+                bury=self._bury,
+            )
+        self._followers[name] = follower
+        work = asyncio.create_task(follower.run(), name=f"sink {name}")
+        self._tasks[name] = work
+
+    def _changed(self) -> None:
+        self.broker.on_status()
+
+    def _outlet(self, sink: SinkTable) -> Sender | Exporter:
+        reached = sink, self._secret, self.broker.clock
+        if sink.exports:
+            return EXPORTERS[sink.kind](*reached)
+        return SENDERS[sink.kind](*reached)
+
+    async def _stop(self, name: str, task: asyncio.Task[None]) -> None:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        follower = self._followers.pop(name)
+        del self._tasks[name]
+        await follower.save()
+        await follower.outlet.aclose()
+
+    async def _keep(self, key: str, text: str | None) -> None:
+        """Keep a small value, or forget it; where that fails, a later look does."""
+        with contextlib.suppress(LedgerError):
+            await self.broker.record(changes=[Meta(key, text)])
+        if text is None:
+            self.broker.kept.pop(key, None)
+        else:
+            self.broker.kept[key] = text
+
+    async def _bury(self, dead: DeadAlert) -> None:
+        """Record that an alert is given up, and keep it to be sent by hand.
+
+        Raises:
+            LedgerError: that cannot be recorded now.
+        """
+        draft = Draft(
+            EventType.ALERT_DEAD,
+            SYSTEM,
+            resource=dead.sink,
+            reason=dead.problem,
+            detail={
+                "alert": dead.id,
+                "kind": dead.kind,
+                "since": iso(dead.at),
+                "events": [seq for _, seq in dead.entries[:20]],
+            },
+        )
+        text = msgspec.json.encode(dead).decode()
+        await self.broker.record(draft, changes=[Meta(f"{_DEAD}{dead.id}", text)])
+        self._dead[dead.id] = dead
+        self._count_dead()
+
+    def _count_dead(self) -> None:
+        self.broker.alerts_dead = len(self._dead)
+        self.broker.on_status()
+
+    async def aclose(self) -> None:
+        """Stop all work, and keep where it was."""
+        for name, task in list(self._tasks.items()):
+            await self._stop(name, task)
+
+    async def try_sink(self, name: str) -> AlertSentInfo:
+        """Send a test to a sink, now and once.
+
+        Raises:
+            NotFoundError: there is no such sink.
+        """
+        sink = self.file.sinks.get(name)
+        if sink is None:
+            known = ", ".join(self.file.sinks) or "none is in alerts.toml"
+            raise NotFoundError(f"there is no sink {name}", f"known: {known}")
+        outlet = self._outlet(sink)
+        message = trial_message(self.broker, name)
+        sends = (
+            outlet.export(()) if isinstance(outlet, Exporter) else outlet.send(message)
+        )
+        began, problem = self.broker.clock.boot(), None
+        try:
+            await sends
+        except SinkError as error:
+            problem = str(error)
+        finally:
+            await outlet.aclose()
+        ms = (self.broker.clock.boot() - began) * 1000
+        return AlertSentInfo(
+            sink=name, ok=problem is None, ms=round(ms, 1), problem=problem
+        )
+
+    async def retry(self, alert_id: str) -> AlertSentInfo:
+        """Send an alert that was given up, now and once.
+
+        Raises:
+            NotFoundError: there is no such alert, or its sink is gone.
+            LedgerError: it was sent, and that cannot be recorded now.
+        """
+        dead = self._dead.get(alert_id)
+        if dead is None:
+            raise NotFoundError(
+                "no alert of that id was given up", "agentvault alerts dead"
+            )
+        follower = self._followers.get(dead.sink)
+        if not isinstance(follower, AlertFollower):
+            raise NotFoundError(
+                f"the sink {dead.sink} is not in alerts.toml any more", "put it back"
+            )
+        count = max(len(dead.entries), 1)
+        held = HeldAlerts(dead.at, dead.at, dead.details, count, list(dead.entries))
+        message = await follower.rebuild(held, asked=True)
+        if message is None:
+            said = f"{dead.title}: {dead.problem}"
+            message = fault_message(self.broker, dead.sink, said)
+        began, problem = self.broker.clock.boot(), None
+        try:
+            await follower.sender.send(message)
+        except SinkError as error:
+            problem = str(error)
+        else:
+            key = f"{_DEAD}{alert_id}"
+            await self.broker.record(changes=[Meta(key, None)])
+            self.broker.kept.pop(key, None)
+            self._dead.pop(alert_id, None)
+            self._count_dead()
+        ms = (self.broker.clock.boot() - began) * 1000
+        return AlertSentInfo(
+            sink=dead.sink, ok=problem is None, ms=round(ms, 1), problem=problem
+        )
+
+    def listing(self) -> AlertList:
+        """Return the sinks and what was given up."""
+        dead = sorted(self._dead.values(), key=lambda one: one.died_at)
+        return AlertList(
+            sinks=tuple(
+                self._sink_info(name, self._followers[name])
+                for name in sorted(self._followers)
+            ),
+            dead=tuple(
+                DeadAlertInfo(
+                    id=one.id,
+                    sink=one.sink,
+                    kind=one.kind,
+                    title=one.title,
+                    events=tuple(seq for _, seq in one.entries),
+                    at=iso(one.at),
+                    died_at=iso(one.died_at),
+                    problem=one.problem,
+                )
+                for one in dead
+            ),
+        )
+
+    def _sink_info(self, name: str, follower: Follower) -> SinkInfo:
+        events = [word for one in follower.routes for word in one.events]
+        return SinkInfo(
+            name=name,
+            kind=follower.outlet.sink.kind,
+            events=() if follower.place.exports else tuple(dict.fromkeys(events)),
+            seq=follower.place.seq,
+            behind=follower.behind,
+            held=sum(one.count for one in follower.place.held.values()),
+            dead=sum(one.sink == name for one in self._dead.values()),
+            problem=follower.problem,
+            next_at=iso(follower.next_at) if follower.next_at else None,
+            sent_at=iso(follower.sent_at) if follower.sent_at else None,
+        )
+
+    def routes(self, authority: Authority) -> list[Route]:
+        """Return the operators' routes about alerts."""
+
+        async def listing(_: Request) -> AlertList:
+            return self.listing()
+
+        async def attempt(request: Request) -> AlertSentInfo:
+            asked = await body_of(request, TestSinkRequest)
+            about = f"sink {asked.sink}"
+            await authority.actor(operator_of(request), Need.CUT, about)
+            return await self.try_sink(asked.sink)
+
+        async def again(request: Request) -> AlertSentInfo:
+            asked = await body_of(request, RetryAlertRequest)
+            about = f"alert {asked.id}"
+            await authority.actor(operator_of(request), Need.CUT, about)
+            return await self.retry(asked.id)
+
+        return [
+            route(calls.ALERTS, listing),
+            route(calls.TEST_SINK, attempt),
+            route(calls.RETRY_ALERT, again),
+        ]
+
+
+def _signature(path: Path) -> _Signature:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

@@ -1,0 +1,309 @@
+"""What an alert says: facts in displayable text, with what an agent wrote made inert.
+
+A message is plain text. Names, resources and parameters in it make no link, mention or
+markup in any sink, because what would is broken up here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from agentvault_tui.broker.approval_pages import approval_page
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.clock import iso
+from agentvault_tui.encoder import to_json
+from agentvault_tui.errors import NotFoundError
+from agentvault_tui.lures import mask_lures
+from agentvault_tui.model import Event, EventType, Risk, StepUp, fingerprint
+from agentvault_tui.text import Shown, clip, visible
+from agentvault_tui.watch.config import (
+    DENIAL_BURST,
+    LEDGER_FAULT,
+    LIMIT_REACHED,
+    NEEDS_PERSON,
+    TENANT_FAULT,
+)
+
+_TITLES: Final = {
+    NEEDS_PERSON: "A person has to decide",
+    DENIAL_BURST: "An agent is denied again and again",
+    LEDGER_FAULT: "The ledger has a fault",
+    LIMIT_REACHED: "A limit is reached",
+    TENANT_FAULT: "The tenant has a fault",
+}
+_GRAVE: Final = frozenset({LEDGER_FAULT, EventType.PANIC_ON.value})
+"""Told at once, as high risk is, though no scope is at risk."""
+_LONG: Final = 200
+_LISTED: Final = 20
+"""Alerts that a digest names; the others are counted."""
+_LINKS: Final = re.compile(r"(?<=[^\W\d_])([.·。])(?=\w)|(?<=\w)([.·。])(?=[^\W\d_])")
+"""Dots inside a name, of which programs make links; not those of numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One alert, or a digest of several, as it leaves."""
+
+    id: str
+    """The same at each try: receivers tell repeats by it."""
+    kind: str
+    """A type of event, a signal, ``digest`` or ``test``."""
+    at: datetime
+    title: str
+    facts: tuple[tuple[str, str], ...]
+    """Labels, and inert text."""
+    high: bool
+    command: str
+    page: str | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+    """The same for programs: what an agent wrote is displayable, and whole."""
+
+    @property
+    def text(self) -> str:
+        """Return it as lines of plain text."""
+        lines = [self.title, *(f"{label}: {said}" for label, said in self.facts)]
+        lines += [self.command, *([self.page] if self.page else [])]
+        return "\n".join(lines)
+
+    @property
+    def line(self) -> str:
+        """Return it in one line, for a digest."""
+        said = [text for _, text in self.facts]
+        return " · ".join((self.title, *said, self.command))
+
+
+def inert(raw: object, limit: int = _LONG) -> str:
+    """Return what an agent wrote so that no sink makes anything of it.
+
+    Args:
+        raw: any value.
+        limit: cells it may take.
+
+    Returns:
+        displayable text, on one line, in which addresses are broken up.
+    """
+    text = visible(raw, limit)
+    text = Shown(text.replace("://", ":[//]").replace("@", "(at)"))
+    return _LINKS.sub(lambda found: f"[{found[0]}]", text)
+
+
+def message_id(broker: Broker, sink: str, *parts: object) -> str:
+    """Return an id that is the same whenever the same is told to the same sink."""
+    said = "\0".join(map(str, (broker.ledger.ledger_id, sink, *parts)))
+    return f"msg_{hashlib.sha256(said.encode()).hexdigest()[:24]}"
+
+
+def risk_of(broker: Broker, event: Event) -> Risk | None:
+    """Return the risk of what an event is about; an unknown scope counts as high."""
+    told = event.detail.get("risk")
+    if told in list(Risk):
+        return Risk(told)
+    scopes = str(event.detail.get("scope") or event.action or "").split()
+    known = [broker.policy.catalogue.get(scope) for scope in scopes]
+    found = [scope.risk if scope else Risk.HIGH for scope in known]
+    return max(found, key=lambda risk: risk.rank, default=None)
+
+
+def is_high(broker: Broker, kind: str, event: Event | None) -> bool:
+    """Tell whether an alert waits for no digest and no end of quiet hours."""
+    if kind in _GRAVE or event is None or event.type.value in _GRAVE:
+        return True
+    return risk_of(broker, event) is Risk.HIGH
+
+
+def agent_name(broker: Broker, event: Event) -> str:
+    """Return the name of the agent that an event is about."""
+    if event.actor.id == event.agent_id:
+        return event.actor.name
+    try:
+        return broker.registry.agent(event.agent_id).name if event.agent_id else ""
+    except NotFoundError:
+        return ""
+
+
+def compose(
+    broker: Broker, sink: str, kind: str, event: Event, *, details: bool
+) -> Message:
+    """Return the message of one event.
+
+    Args:
+        broker: what knows the agent and the step-up.
+        sink: where it goes.
+        kind: what it is told as: the event's type, or a signal.
+        event: what happened.
+        details: whether parameters and the agent's own words are told.
+    """
+    stepup = broker.stepups.find(event.detail.get("stepup_id"))
+    risk = risk_of(broker, event)
+    facts = [
+        ("Agent", _named(event, agent_name(broker, event))),
+        ("Action", inert(event.action) if event.action else ""),
+        ("Resource", inert(event.resource) if event.resource else ""),
+        ("Risk", risk.value if risk else ""),
+        ("Answer", event.outcome.value if event.outcome else ""),
+        *_decided(event, stepup),
+        *(_words(event) if details else ()),
+    ]
+    page = approval_page(broker, stepup) if stepup and stepup.status.open else None
+    command = _command(kind, event, stepup)
+    return Message(
+        id=message_id(broker, sink, kind, event.seq),
+        kind=kind,
+        at=event.time,
+        title=_TITLES.get(kind, kind),
+        facts=tuple((label, said) for label, said in facts if said),
+        high=is_high(broker, kind, event),
+        command=command,
+        page=page,
+        data=_data(broker, event, stepup, details=details)
+        | {"command": command, "page": page},
+    )
+
+
+def _named(event: Event, name: str) -> str:
+    return f"{inert(name, 100)} ({event.agent_id})" if event.agent_id else ""
+
+
+def _decided(event: Event, stepup: StepUp | None) -> list[tuple[str, str]]:
+    """Return why, and of a step-up what it takes to tell it from any other."""
+    asks = event.type is EventType.STEPUP_REQUESTED
+    # The reason of a step-up's own event is what the agent says.
+    facts = [("Reason", "" if asks else inert(event.reason or ""))]
+    facts.append(("Rule", inert(event.rule or "")))
+    if stepup is not None:
+        facts.append(("Fingerprint", fingerprint(stepup.digest)))
+        facts.append(("Ends", iso(stepup.expires.wall)))
+    return facts
+
+
+def _words(event: Event) -> list[tuple[str, str]]:
+    """Return the parameters, and the agent's own words with lures masked."""
+    parameters = event.detail.get("parameters")
+    told = [
+        (inert(name, 60), inert(value if isinstance(value, str) else to_json(value)))
+        for name, value in (parameters if isinstance(parameters, dict) else {}).items()
+    ]
+    if said := _agent_says(event):
+        told.append(("Agent says", inert(mask_lures(visible(said)).text)))
+    return told
+
+
+def _agent_says(event: Event) -> str:
+    asks = event.type is EventType.STEPUP_REQUESTED
+    return str((event.reason if asks else event.detail.get("agent_says")) or "")
+
+
+def _command(kind: str, event: Event, stepup: StepUp | None) -> str:
+    if stepup is not None:
+        return f"agentvault stepup show {stepup.id}"
+    if kind in {LEDGER_FAULT, TENANT_FAULT}:
+        return "agentvault doctor"
+    if kind == DENIAL_BURST:
+        return f"agentvault audit search --agent {event.agent_id} --outcome denied"
+    return f"agentvault audit show {event.seq}"
+
+
+def _data(
+    broker: Broker, event: Event, stepup: StepUp | None, *, details: bool
+) -> dict[str, Any]:
+    """Return the message for programs."""
+
+    def shown(value: object) -> str | None:
+        return visible(value, 4_000) if value else None
+
+    asks = event.type is EventType.STEPUP_REQUESTED
+    risk = risk_of(broker, event)
+    said: dict[str, Any] = {
+        "seq": event.seq,
+        "hash": event.hash,
+        "event": event.type.value,
+        "agent": event.agent_id
+        and {"id": event.agent_id, "name": shown(agent_name(broker, event))},
+        "action": shown(event.action),
+        "resource": shown(event.resource),
+        "risk": risk and risk.value,
+        "outcome": event.outcome and event.outcome.value,
+        "reason": None if asks else shown(event.reason),
+        "rule": shown(event.rule),
+        "stepup_id": stepup and stepup.id,
+        "fingerprint": stepup and fingerprint(stepup.digest),
+        "digest": stepup and stepup.digest,
+        "expires_at": stepup and iso(stepup.expires.wall),
+    }
+    if details:
+        said["parameters"] = event.detail.get("parameters")
+        said["agent_says"] = shown(_agent_says(event))
+    return said
+
+
+def gathered(
+    broker: Broker,
+    sink: str,
+    messages: Sequence[Message],
+    *,
+    count: int,
+    since: datetime,
+    first: int,
+) -> Message:
+    """Return one message in place of several.
+
+    Args:
+        broker: whose.
+        sink: where it goes.
+        messages: those that are listed.
+        count: how many there were.
+        since: when the first of them was held back.
+        first: the first one's event.
+    """
+    listed = messages[:_LISTED]
+    more = count - len(listed)
+    lines = [(str(n), clip(m.line, 400)) for n, m in enumerate(listed, start=1)]
+    return Message(
+        id=message_id(broker, sink, "digest", first, count),
+        kind="digest",
+        at=broker.clock.now(),
+        title=f"{count} alerts since {iso(since)}",
+        facts=(*lines, *([("And", f"{more} more")] if more else [])),
+        high=False,
+        command=f"agentvault audit tail --after {first - 1}",
+        data={
+            "count": count,
+            "since": iso(since),
+            "alerts": [{"type": m.kind, **m.data} for m in messages],
+        },
+    )
+
+
+def fault_message(broker: Broker, sink: str, said: str) -> Message:
+    """Return the message of a fault that the ledger cannot record."""
+    now = broker.clock.now()
+    return Message(
+        id=message_id(broker, sink, LEDGER_FAULT, iso(now)),
+        kind=LEDGER_FAULT,
+        at=now,
+        title=_TITLES[LEDGER_FAULT],
+        facts=(("Fault", inert(said, 400)),),
+        high=True,
+        command="agentvault doctor",
+        data={"reason": visible(said, 400), "command": "agentvault doctor"},
+    )
+
+
+def trial_message(broker: Broker, sink: str) -> Message:
+    """Return what `alerts test` sends."""
+    now = broker.clock.now()
+    return Message(
+        id=message_id(broker, sink, "test", iso(now)),
+        kind="test",
+        at=now,
+        title="A test of this sink by AgentVault",
+        facts=(("Sink", sink),),
+        high=False,
+        command="agentvault alerts list",
+        data={"sink": sink},
+    )

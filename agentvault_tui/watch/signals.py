@@ -1,0 +1,111 @@
+"""Which alerts an event stands for, and which of them a route takes."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from typing import Final
+
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.clock import iso, parse_iso
+from agentvault_tui.model import AgentId, Event, EventType, Outcome
+from agentvault_tui.watch.config import (
+    DENIAL_BURST,
+    LEDGER_FAULT,
+    LIMIT_REACHED,
+    NEEDS_PERSON,
+    TENANT_FAULT,
+    RouteTable,
+)
+from agentvault_tui.watch.messages import agent_name, risk_of
+
+_BURST: Final = 20
+BURST_SPAN: Final = timedelta(seconds=60)
+_BURST_PAUSE: Final = timedelta(minutes=10)
+_TENANT: Final = frozenset(
+    {EventType.TENANT_AWAY, EventType.TENANT_BACK, EventType.TENANT_LOG_GAP}
+)
+_LIMIT: Final = "limit:"
+
+
+class Signals:
+    """Follows one sink's events in the order of the chain."""
+
+    def __init__(self, broker: Broker, told: dict[str, str]) -> None:
+        """Begin where another one stopped.
+
+        Args:
+            broker: what knows agents, catalogue and limits.
+            told: what is not told again until when; kept with the sink's place.
+        """
+        self._broker = broker
+        self.told = told
+        self._denied: dict[AgentId, deque[datetime]] = defaultdict(
+            lambda: deque(maxlen=_BURST)
+        )
+
+    def warm(self, denied: Iterable[Event]) -> None:
+        """Count refusals that were followed before, oldest first."""
+        for event in denied:
+            self._counts(event)
+
+    def of(self, event: Event) -> Iterator[str]:
+        """Yield what *event* may be told as, the plainest last."""
+        if event.outcome is Outcome.ESCALATED and "stepup_id" in event.detail:
+            return  # its step-up's own event stands for it, and for its repeats
+        if event.type is EventType.STEPUP_REQUESTED:
+            yield NEEDS_PERSON
+        if self._counts(event) and self._first(
+            f"{DENIAL_BURST} {event.agent_id}", event.time, _BURST_PAUSE
+        ):
+            yield DENIAL_BURST
+        if (event.rule or "").startswith(_LIMIT) and self._is_new_limit(event):
+            yield LIMIT_REACHED
+        if event.type is EventType.AUDIT_AMBIGUOUS:
+            yield LEDGER_FAULT
+        if event.type in _TENANT:
+            yield TENANT_FAULT
+        if event.type is EventType.STEPUP_REQUESTED:
+            yield _asked_by(event)
+        yield event.type.value
+
+    def _counts(self, event: Event) -> bool:
+        """Count a refusal; tell whether it is one of many in a short time."""
+        if event.outcome is not Outcome.DENIED or event.agent_id is None:
+            return False
+        times = self._denied[event.agent_id]
+        times.append(event.time)
+        return len(times) == _BURST and times[-1] - times[0] <= BURST_SPAN
+
+    def _is_new_limit(self, event: Event) -> bool:
+        """Tell whether this limit was not reached yet in its window, by its key."""
+        limit_id = (event.rule or "").removeprefix(_LIMIT)
+        key = f"{event.rule} {event.agent_id} {event.resource or ''}"
+        return bool(limit_id) and self._first(key, event.time, timedelta(days=1))
+
+    def _first(self, key: str, now: datetime, pause: timedelta) -> bool:
+        """Tell whether *key* was not told within its pause; note that it is now."""
+        until = self.told.get(key)
+        if until is not None and now < parse_iso(until):
+            return False
+        stamp = iso(now)
+        for old in [k for k, v in self.told.items() if v <= stamp]:
+            del self.told[old]
+        self.told[key] = iso(now + pause)
+        return True
+
+    def takes(self, route: RouteTable, event: Event) -> bool:
+        """Tell whether *route* is about the event's agent and risk."""
+        if route.risks and risk_of(self._broker, event) not in route.risks:
+            return False
+        names = {event.agent_id, agent_name(self._broker, event)}
+        return not route.agents or not names.isdisjoint(route.agents)
+
+
+def _asked_by(event: Event) -> str:
+    """Return the type of the decision that a step-up's event stands for."""
+    if event.detail.get("evaluation"):
+        return EventType.ACCESS_DECISION.value
+    held = "request" in event.detail
+    return (EventType.GATEWAY_HELD if held else EventType.TOKEN_DECISION).value

@@ -1,0 +1,232 @@
+"""Every event leaves for syslog, OTLP and files as OCSF, resumable and inert."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.alert_stand import AlertStand, answering
+from support.bench import PAYMENT, Bench
+from support.ocsf_check import faults
+from support.tls_front import trusted
+
+from agentvault_tui.broker.usecases.request import request_token
+from agentvault_tui.model import Action
+from agentvault_tui.web.local_ca import CaFiles
+
+ROUTES = 'sinks = ["hook"]\nevents = ["panic.on"]'
+HEADER = re.compile(
+    rb"<(\d{1,3})>1 (\S+Z) (\S+) agentvault (\d+) (\S{1,32})"
+    rb' \[meta sequenceId="(\d+)"\] '
+)
+
+
+async def ask(bench: Bench, name: str = 'bot] "<13>1 fake') -> None:
+    agent = await bench.agent(name)
+    hostile = Action(
+        PAYMENT.scopes, PAYMENT.action, 'a"]\\ \x1b', PAYMENT.parameters, "a\nb"
+    )
+    await request_token(bench.broker, agent, hostile, resource=None, details=None)
+
+
+def sequences(records: list[dict[str, Any]]) -> list[int]:
+    assert [faults(record) for record in records] == [[]] * len(records)
+    return [record["metadata"]["sequence"] for record in records]
+
+
+async def test_a_file_has_every_event_once(
+    stand: AlertStand, bench: Bench, tmp_path: Path
+) -> None:
+    """From the first event on, over restarts, private, without parameters."""
+    path = tmp_path / "events.jsonl"
+    sink = f'[sinks.all]\nkind="file"\npath="{path}"\n'
+    await ask(bench)
+    await stand.start(ROUTES, sinks=sink)
+    await stand.settle()
+    await stand.watch.aclose()
+    async with bench.restarted() as again:
+        later = await stand.restarted(again)
+        await ask(again, "other")
+        await later.settle()
+        await later.watch.aclose()
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        assert sequences(records) == list(range(1, again.ledger.head.seq + 1))
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert "4200" not in path.read_text()
+    assert path.read_bytes().isascii()
+
+
+async def test_a_route_with_details_tells_parameters(
+    stand: AlertStand, bench: Bench, tmp_path: Path
+) -> None:
+    """A sink that carries every event has parameters where a route says so."""
+    path = tmp_path / "events.jsonl"
+    sink = f'[sinks.all]\nkind="file"\npath="{path}"\n'
+    await ask(bench)
+    await stand.start('sinks = ["all"]\ndetails = true', sinks=sink)
+    await stand.settle()
+    assert "4200" in path.read_text()
+
+
+async def test_a_line_cut_short_is_ended(
+    stand: AlertStand, bench: Bench, tmp_path: Path
+) -> None:
+    """After a crash in the middle of a line the next record stands on its own."""
+    path = tmp_path / "events.jsonl"
+    path.write_text('{"half')
+    sink = f'[sinks.all]\nkind="file"\npath="{path}"\n'
+    await stand.start(ROUTES, sinks=sink)
+    await ask(bench)
+    await stand.settle()
+    first, *lines = path.read_text().splitlines()
+    assert first == '{"half'
+    assert sequences([json.loads(line) for line in lines])[0] == 1
+
+
+async def test_a_file_that_is_gone_is_told(
+    stand: AlertStand, bench: Bench, tmp_path: Path
+) -> None:
+    """No folder, no write: told in the status, and made good later."""
+    path = tmp_path / "none" / "events.jsonl"
+    sink = f'[sinks.all]\nkind="file"\npath="{path}"\n'
+    await stand.start(ROUTES, sinks=sink)
+    await stand.settle()
+    assert "cannot be written" in stand.watch.warnings[0]
+    path.parent.mkdir()
+    bench.clock.advance(10)
+    await stand.settle()
+    assert len(path.read_text().splitlines()) == bench.ledger.head.seq
+
+
+async def test_otlp_gets_log_records(stand: AlertStand, bench: Bench) -> None:
+    """OTLP over HTTP in JSON, with the secret's headers; a failure is sent again."""
+    stand.secrets["otel"] = "api-key=k1,x-team=sec"
+    stand.server.answer = answering(503, 200)
+    sink = (
+        f'[sinks.otel]\nkind="otlp"\nendpoint="{stand.url}/"\nheaders_secret="otel"\n'
+        "allow_private=true\n"
+    )
+    await ask(bench)
+    await stand.start(ROUTES, sinks=sink)
+    await stand.settle()
+    bench.clock.advance(10)
+    await stand.settle()
+    refused, taken = (one for one in stand.server.received if one.target == "/v1/logs")
+    assert refused.body == taken.body
+    assert taken.header("api-key") == "k1"
+    assert taken.header("x-team") == "sec"
+    said = json.loads(taken.body)["resourceLogs"][0]
+    logs = said["scopeLogs"][0]["logRecords"]
+    records = [json.loads(one["body"]["stringValue"]) for one in logs]
+    assert sequences(records) == list(range(1, bench.ledger.head.seq + 1))
+    assert all(one["timeUnixNano"].isdigit() for one in logs)
+
+
+def frames(data: bytes) -> list[bytes]:
+    """Split a stream by octet counting (RFC 6587 section 3.4.1)."""
+    found = []
+    while data:
+        length, _, rest = data.partition(b" ")
+        found.append(rest[: int(length)])
+        data = rest[int(length) :]
+    return found
+
+
+def read_syslog(messages: list[bytes]) -> list[int]:
+    records = []
+    for message in messages:
+        head = HEADER.match(message)
+        assert head is not None, message[:120]
+        assert 104 <= int(head[1]) <= 111  # facility 13
+        assert all(32 <= byte < 127 for byte in message)
+        record = json.loads(message[head.end() :])
+        assert int(head[6]) == record["metadata"]["sequence"]
+        records.append(record)
+    return sequences(records)
+
+
+async def test_syslog_over_udp(stand: AlertStand, bench: Bench) -> None:
+    """A datagram an event, no control byte in any."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        receiver.setblocking(False)
+        port = receiver.getsockname()[1]
+        sink = (
+            f'[sinks.siem]\nkind="syslog"\naddress="udp://127.0.0.1:{port}"\n'
+            "allow_private=true\n"
+        )
+        await ask(bench)
+        await stand.start(ROUTES, sinks=sink)
+        await stand.settle()
+        loop = asyncio.get_running_loop()
+        count = bench.ledger.head.seq
+        messages = [await loop.sock_recv(receiver, 65_536) for _ in range(count)]
+    assert read_syslog(messages) == list(range(1, count + 1))
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_syslog_over_a_stream_resumes(
+    stand: AlertStand, bench: Bench, *, secure: bool
+) -> None:
+    """Over TCP and TLS all arrive; what a broken connection lost is sent again."""
+    received: list[bytes] = []
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        received.append(b"")
+        at = len(received) - 1
+        while data := await reader.read(65_536):
+            received[at] += data
+        writer.close()
+
+    context = None
+    tls, _, _ = trusted(bench.home)
+    if secure:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tls.files.cert, tls.files.key)
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    port = listening.sockets[0].getsockname()[1]
+    kind, ca = "tls" if secure else "tcp", CaFiles.of(bench.home).ca
+    sink = (
+        f'[sinks.siem]\nkind="syslog"\naddress="{kind}://localhost:{port}"\n'
+        f'allow_private=true\nca_file="{ca}"\n'
+    )
+    await ask(bench)
+    await stand.start(ROUTES, sinks=sink)
+    await stand.settle()
+    await stand.until(lambda: len(frames(b"".join(received))) >= bench.ledger.head.seq)
+    writers[0].transport.abort()
+    await ask(bench, "other")
+    await stand.settle()
+    bench.clock.advance(10)
+    await stand.settle()
+    count = bench.ledger.head.seq
+    await stand.until(
+        lambda: len(received) > 1 and len(frames(b"".join(received))) >= count
+    )
+    messages = [one for part in received for one in frames(part)]
+    assert sorted(set(read_syslog(messages))) == list(range(1, count + 1))
+    listening.close()
+
+
+async def test_exports_never_die(stand: AlertStand, bench: Bench) -> None:
+    """A collector that is away for days gets all of it; nothing is given up."""
+    stand.server.answer = answering(500)
+    sink = f'[sinks.otel]\nkind="otlp"\nendpoint="{stand.url}"\nallow_private=true\n'
+    await ask(bench)
+    await stand.start(ROUTES, sinks=sink)
+    for _ in range(3):
+        await stand.settle()
+        bench.clock.advance(90_000)
+    assert bench.broker.alerts_dead == 0
+    stand.server.answer = answering(200)
+    await stand.settle()
+    otel = next(one for one in stand.alerts.listing().sinks if one.name == "otel")
+    assert (otel.behind, otel.problem) == (0, None)
