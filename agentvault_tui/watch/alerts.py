@@ -52,7 +52,7 @@ from agentvault_tui.watch.outbox import (
     ExportFollower,
     Follower,
     HeldAlerts,
-    Place,
+    SinkPlace,
 )
 from agentvault_tui.watch.senders import SENDERS, OpenSecret, Sender, SinkError
 
@@ -199,16 +199,16 @@ class Alerts:
         # Alerts of a time without the sink are old news; exports go on where they were.
         for key in [key for key in self.broker.kept if key.startswith(PLACE)]:
             name = key.removeprefix(PLACE)
-            place = msgspec.json.decode(self.broker.kept[key], type=Place)
+            place = msgspec.json.decode(self.broker.kept[key], type=SinkPlace)
             if name not in self.file.sinks and not place.exports:
                 await self._keep(key, None)
 
     async def _begin(self, name: str, sink: SinkTable) -> None:
         key, head = f"{PLACE}{name}", self.broker.ledger.head.seq
         if kept := self.broker.kept.get(key):
-            place = msgspec.json.decode(kept, type=Place)
+            place = msgspec.json.decode(kept, type=SinkPlace)
         if not kept or place.exports != sink.exports:
-            place = Place(0 if sink.exports else head, sink.exports)
+            place = SinkPlace(0 if sink.exports else head, sink.exports)
             await self._keep(key, msgspec.json.encode(place).decode())
         place.seq = min(place.seq, head)
         where = name, self._chain, place
@@ -258,7 +258,7 @@ class Alerts:
             self.broker.kept[key] = text
 
     async def _bury(self, dead: DeadAlert) -> None:
-        """Record that an alert is given up, and keep it to be sent by hand.
+        """OcsfRecord that an alert is given up, and keep it to be sent by hand.
 
         Raises:
             LedgerError: that cannot be recorded now.

@@ -110,7 +110,7 @@ class SinkTable(
         return tuple(name for name in (*named, self.headers_secret) if name)
 
 
-class RouteTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class AlertRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[[routes]]``: which events go to which sinks."""
 
     sinks: tuple[str, ...]
@@ -152,19 +152,19 @@ class RouteTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return datetime.combine(day, ends, zone).astimezone(now.tzinfo)
 
 
-class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _AlertsToml(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sinks: dict[str, SinkTable] = {}
-    routes: tuple[RouteTable, ...] = ()
+    routes: tuple[AlertRoute, ...] = ()
 
 
 class AlertsFile(msgspec.Struct, frozen=True):
     """``alerts.toml``, as it is in force."""
 
     sinks: Mapping[str, SinkTable] = {}
-    routes: tuple[RouteTable, ...] = ()
+    routes: tuple[AlertRoute, ...] = ()
     sha256: str = ""
 
-    def routes_to(self, sink: str) -> tuple[RouteTable, ...]:
+    def routes_to(self, sink: str) -> tuple[AlertRoute, ...]:
         """Return the routes that name a sink, in the order of the file."""
         return tuple(route for route in self.routes if sink in route.sinks)
 
@@ -182,7 +182,7 @@ def parse_alerts(text: str, home: Home) -> AlertsFile:
     Raises:
         ServiceError: says what is wrong with it, and what may help.
     """
-    read = read_table(text, _File, {"sinks[]": SinkTable, "routes[]": RouteTable})
+    read = read_table(text, _AlertsToml, {"sinks[]": SinkTable, "routes[]": AlertRoute})
     sinks = {}
     for name, sink in read.sinks.items():
         if not _NAME.fullmatch(name):
@@ -345,7 +345,7 @@ def check_host(host: str, *, private: bool) -> None:
         )
 
 
-def _check_route(route: RouteTable, sinks: Mapping[str, SinkTable]) -> None:
+def _check_route(route: AlertRoute, sinks: Mapping[str, SinkTable]) -> None:
     for name in route.sinks:
         if name not in sinks:
             raise ServiceError(

@@ -40,7 +40,7 @@ _UNACKNOWLEDGED: Final = 0x5411
 _LOOK: Final = 0.01
 
 
-class Record(NamedTuple):
+class OcsfRecord(NamedTuple):
     """One event, and what leaves for it."""
 
     event: Event
@@ -51,7 +51,7 @@ class Exporter(Outlet, ABC):
     """Takes every event, in order; what it took once it may be given again."""
 
     @abstractmethod
-    async def export(self, records: Sequence[Record]) -> None:
+    async def export(self, records: Sequence[OcsfRecord]) -> None:
         """Hand records over; with none, try whether the sink takes any.
 
         Raises:
@@ -62,7 +62,7 @@ class Exporter(Outlet, ABC):
 class FileExporter(Exporter):
     """A file of JSON Lines, mode 0600; another program may rotate it."""
 
-    async def export(self, records: Sequence[Record]) -> None:
+    async def export(self, records: Sequence[OcsfRecord]) -> None:
         """Append the records, durably."""
         lines = [to_json(one.ocsf).encode() + b"\n" for one in records]
         try:
@@ -93,7 +93,7 @@ class OtlpExporter(Exporter):
         super().__init__(sink, secret, clock)
         self._http = HttpPoster(sink, clock)
 
-    async def export(self, records: Sequence[Record]) -> None:
+    async def export(self, records: Sequence[OcsfRecord]) -> None:
         """Post the records as one request."""
         scope = {"name": "agentvault", "version": __version__}
         logs = {"scope": scope, "logRecords": [_log_record(one) for one in records]}
@@ -117,7 +117,7 @@ class OtlpExporter(Exporter):
         await self._http.aclose()
 
 
-def _log_record(record: Record) -> dict[str, Any]:
+def _log_record(record: OcsfRecord) -> dict[str, Any]:
     event = record.event
     stamp = str(int(event.time.timestamp() * 1_000_000) * 1000)
     denied = event.outcome is Outcome.DENIED
@@ -146,7 +146,7 @@ class SyslogExporter(Exporter):
     _writer: asyncio.StreamWriter | None = None
     _reader: asyncio.StreamReader | None = None
 
-    async def export(self, records: Sequence[Record]) -> None:
+    async def export(self, records: Sequence[OcsfRecord]) -> None:
         """Send the records, each as one message."""
         address = parse_address(self.sink.address, private=self.sink.allow_private)
         transport, host, port = address
@@ -163,7 +163,9 @@ class SyslogExporter(Exporter):
             await self.aclose()
             raise SinkError("it cannot be reached, or broke off") from None
 
-    async def _datagrams(self, records: Sequence[Record], host: str, port: int) -> None:
+    async def _datagrams(
+        self, records: Sequence[OcsfRecord], host: str, port: int
+    ) -> None:
         family, address = (await resolved(host, private=self.sink.allow_private))[0]
         with socket.socket(family, socket.SOCK_DGRAM) as sender:
             sender.setblocking(False)
@@ -172,11 +174,11 @@ class SyslogExporter(Exporter):
                 message = syslog_message(record)
                 if len(message) > _DATAGRAM:
                     kept = {n: v for n, v in record.ocsf.items() if n != "unmapped"}
-                    message = syslog_message(Record(record.event, kept))
+                    message = syslog_message(OcsfRecord(record.event, kept))
                 await asyncio.get_running_loop().sock_sendall(sender, message)
 
     async def _stream(
-        self, records: Sequence[Record], transport: str, host: str, port: int
+        self, records: Sequence[OcsfRecord], transport: str, host: str, port: int
     ) -> None:
         reader, writer = await self._connected(transport, host, port)
         for record in records:
@@ -236,7 +238,7 @@ def _unacknowledged(writer: asyncio.StreamWriter) -> int:
     return int(unsent)
 
 
-def syslog_message(record: Record) -> bytes:
+def syslog_message(record: OcsfRecord) -> bytes:
     """Return one message of RFC 5424: the record in JSON, in ASCII on one line.
 
     Args:

@@ -46,7 +46,7 @@ _LINKS: Final = re.compile(r"(?<=[^\W\d_])([.·。])(?=\w)|(?<=\w)([.·。])(?=[
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class AlertMessage:
     """One alert, or a digest of several, as it leaves."""
 
     id: str
@@ -128,7 +128,7 @@ def agent_name(broker: Broker, event: Event) -> str:
 
 def compose(
     broker: Broker, sink: str, kind: str, event: Event, *, details: bool
-) -> Message:
+) -> AlertMessage:
     """Return the message of one event.
 
     Args:
@@ -151,7 +151,7 @@ def compose(
     ]
     page = approval_page(broker, stepup) if stepup and stepup.status.open else None
     command = _command(kind, event, stepup)
-    return Message(
+    return AlertMessage(
         id=message_id(broker, sink, kind, event.seq),
         kind=kind,
         at=event.time,
@@ -244,12 +244,12 @@ def _data(
 def gathered(
     broker: Broker,
     sink: str,
-    messages: Sequence[Message],
+    messages: Sequence[AlertMessage],
     *,
     count: int,
     since: datetime,
     first: int,
-) -> Message:
+) -> AlertMessage:
     """Return one message in place of several.
 
     Args:
@@ -263,7 +263,7 @@ def gathered(
     listed = messages[:_LISTED]
     more = count - len(listed)
     lines = [(str(n), clip(m.line, 400)) for n, m in enumerate(listed, start=1)]
-    return Message(
+    return AlertMessage(
         id=message_id(broker, sink, "digest", first, count),
         kind="digest",
         at=broker.clock.now(),
@@ -279,10 +279,10 @@ def gathered(
     )
 
 
-def fault_message(broker: Broker, sink: str, said: str) -> Message:
+def fault_message(broker: Broker, sink: str, said: str) -> AlertMessage:
     """Return the message of a fault that the ledger cannot record."""
     now = broker.clock.now()
-    return Message(
+    return AlertMessage(
         id=message_id(broker, sink, LEDGER_FAULT, iso(now)),
         kind=LEDGER_FAULT,
         at=now,
@@ -294,10 +294,10 @@ def fault_message(broker: Broker, sink: str, said: str) -> Message:
     )
 
 
-def trial_message(broker: Broker, sink: str) -> Message:
+def trial_message(broker: Broker, sink: str) -> AlertMessage:
     """Return what `alerts test` sends."""
     now = broker.clock.now()
-    return Message(
+    return AlertMessage(
         id=message_id(broker, sink, "test", iso(now)),
         kind="test",
         at=now,

@@ -24,10 +24,10 @@ from agentvault_tui.broker.shapes import event_info
 from agentvault_tui.errors import LedgerError
 from agentvault_tui.ledger import EventQuery, Meta, Page
 from agentvault_tui.model import Event, EventType, Outcome
-from agentvault_tui.watch.config import RouteTable
-from agentvault_tui.watch.exporters import Exporter, Record
+from agentvault_tui.watch.config import AlertRoute
+from agentvault_tui.watch.exporters import Exporter, OcsfRecord
 from agentvault_tui.watch.messages import (
-    Message,
+    AlertMessage,
     compose,
     gathered,
     is_high,
@@ -68,7 +68,7 @@ class HeldAlerts(msgspec.Struct):
     """What each is told as, and its event."""
 
 
-class Place(msgspec.Struct):
+class SinkPlace(msgspec.Struct):
     """Where a sink is in the chain."""
 
     seq: int
@@ -142,10 +142,10 @@ class Follower(ABC):
         self,
         name: str,
         chain: Chain,
-        place: Place,
+        place: SinkPlace,
         *,
         on_change: Callable[[], None],
-        routes: tuple[RouteTable, ...],
+        routes: tuple[AlertRoute, ...],
         outlet: Outlet,
     ) -> None:
         """Begin at *place*.
@@ -272,10 +272,10 @@ class ExportFollower(Follower):
         self,
         name: str,
         chain: Chain,
-        place: Place,
+        place: SinkPlace,
         *,
         on_change: Callable[[], None],
-        routes: tuple[RouteTable, ...],
+        routes: tuple[AlertRoute, ...],
         exporter: Exporter,
     ) -> None:
         """Begin at *place*; parameters are told where a route says so."""
@@ -290,7 +290,7 @@ class ExportFollower(Follower):
         events = await self.chain.after(self.place.seq)
         if not events:
             return False
-        records = [Record(event, self._record(event)) for event in events]
+        records = [OcsfRecord(event, self._record(event)) for event in events]
         cost = len(records) * _EXPORT_COST
         await self.deliver(lambda: self._exporter.export(records), cost)
         self.place.seq = events[-1].seq
@@ -308,10 +308,10 @@ class AlertFollower(Follower):
         self,
         name: str,
         chain: Chain,
-        place: Place,
+        place: SinkPlace,
         *,
         on_change: Callable[[], None],
-        routes: tuple[RouteTable, ...],
+        routes: tuple[AlertRoute, ...],
         sender: Sender,
         bury: Callable[[DeadAlert], Awaitable[None]],
     ) -> None:
@@ -325,9 +325,9 @@ class AlertFollower(Follower):
         self._warm = False
         self._kinds: tuple[int, list[str]] = (0, [])
         """What the latest event may be told as: it counts once, however often tried."""
-        self._faults: deque[Message] = deque(maxlen=100)
+        self._faults: deque[AlertMessage] = deque(maxlen=100)
 
-    def tell(self, message: Message) -> None:
+    def tell(self, message: AlertMessage) -> None:
         """Send what no event tells of, ahead of all others."""
         self._faults.append(message)
 
@@ -382,7 +382,7 @@ class AlertFollower(Follower):
                 await self._tell(route, found[0], event)
                 return
 
-    async def _tell(self, route: RouteTable, kind: str, event: Event) -> None:
+    async def _tell(self, route: AlertRoute, kind: str, event: Event) -> None:
         now = self.broker.clock.now()
         quiet = route.quiet_until(now) if route.quiet else None
         if (quiet or route.digest) and not is_high(self.broker, kind, event):
@@ -408,7 +408,9 @@ class AlertFollower(Follower):
         stepup = self.broker.stepups.find(event.detail.get("stepup_id"))
         return stepup is None or not stepup.status.open
 
-    async def rebuild(self, held: HeldAlerts, *, asked: bool = False) -> Message | None:
+    async def rebuild(
+        self, held: HeldAlerts, *, asked: bool = False
+    ) -> AlertMessage | None:
         """Return the message of alerts that were kept, or nothing if none is left.
 
         Args:
@@ -437,7 +439,11 @@ class AlertFollower(Follower):
         )
 
     async def _send(
-        self, message: Message, entries: tuple[tuple[str, int], ...], *, details: bool
+        self,
+        message: AlertMessage,
+        entries: tuple[tuple[str, int], ...],
+        *,
+        details: bool,
     ) -> None:
         """Send a message, or give it up when it has failed for a day."""
         try:

@@ -26,7 +26,7 @@ from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.vault import Secret
 from agentvault_tui.watch.config import SinkTable, parse_url
-from agentvault_tui.watch.messages import Message
+from agentvault_tui.watch.messages import AlertMessage
 from agentvault_tui.web.reach import connected_to, service_connection, trust
 from agentvault_tui.web.service_connection import (
     Bounds,
@@ -87,7 +87,7 @@ class Sender(Outlet, ABC):
     """Sends messages to one sink, one after another."""
 
     @abstractmethod
-    async def send(self, message: Message) -> None:
+    async def send(self, message: AlertMessage) -> None:
         """Send one message.
 
         Raises:
@@ -212,7 +212,7 @@ class HttpSender(Sender):
 class SlackSender(HttpSender):
     """An incoming webhook of Slack: blocks of plain text, in which it reads nothing."""
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: AlertMessage) -> None:
         """Post one message."""
         blocks: list[dict[str, Any]] = [
             {"type": "header", "text": _plain(message.title[:150])}
@@ -254,7 +254,7 @@ def _parts(text: str, size: int) -> list[str]:
 class WebhookSender(HttpSender):
     """Standard Webhooks: type, timestamp and data, signed."""
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: AlertMessage) -> None:
         """Post one message."""
         said = {
             "type": message.kind,
@@ -273,7 +273,7 @@ class WebhookSender(HttpSender):
 class NtfySender(HttpSender):
     """A topic of ntfy: text, and headers that hold no word of an agent."""
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: AlertMessage) -> None:
         """Post one message."""
         headers = [
             ("Content-Type", "text/plain; charset=utf-8"),
@@ -293,7 +293,7 @@ class NtfySender(HttpSender):
 class EmailSender(Sender):
     """Mail in plain text, over SMTP with TLS."""
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: AlertMessage) -> None:
         """Send one message to all recipients."""
         sink = self.sink
         mail = EmailMessage(policy=SMTP)

@@ -16,7 +16,7 @@ from agentvault_tui.watch.config import (
     LIMIT_REACHED,
     NEEDS_PERSON,
     TENANT_FAULT,
-    RouteTable,
+    AlertRoute,
 )
 from agentvault_tui.watch.messages import agent_name, risk_of
 
@@ -95,7 +95,7 @@ class Signals:
         self.told[key] = iso(now + pause)
         return True
 
-    def takes(self, route: RouteTable, event: Event) -> bool:
+    def takes(self, route: AlertRoute, event: Event) -> bool:
         """Tell whether *route* is about the event's agent and risk."""
         if route.risks and risk_of(self._broker, event) not in route.risks:
             return False

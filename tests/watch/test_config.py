@@ -9,7 +9,7 @@ import pytest
 
 from agentvault_tui.errors import ServiceError
 from agentvault_tui.home import Home
-from agentvault_tui.watch.config import AlertsFile, RouteTable, parse_alerts
+from agentvault_tui.watch.config import AlertRoute, AlertsFile, parse_alerts
 
 SLACK = '[sinks.ops]\nkind = "slack"\nurl_secret = "slack-hook"\n'
 HOOK = '[sinks.hook]\nkind = "webhook"\nsecret = "key"\n'
@@ -168,14 +168,14 @@ def test_quiet_hours_are_those_of_their_zone(
     now: tuple[int, ...], until: tuple[int, ...] | None
 ) -> None:
     """22:00 to 07:00 in Berlin, in winter and summer, and over the change."""
-    route = RouteTable(("ops",), quiet="22:00-07:00 Europe/Berlin")
+    route = AlertRoute(("ops",), quiet="22:00-07:00 Europe/Berlin")
     expected = None if until is None else datetime(*until, tzinfo=UTC)  # type: ignore[misc,arg-type]
     assert route.quiet_until(datetime(*now, tzinfo=UTC)) == expected  # type: ignore[misc,arg-type]
 
 
 def test_quiet_hours_within_a_day() -> None:
     """A span that does not pass midnight ends the same day."""
-    route = RouteTable(("ops",), quiet="12:00-13:00 UTC")
+    route = AlertRoute(("ops",), quiet="12:00-13:00 UTC")
     noon = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
     assert route.quiet_until(noon) == noon.replace(hour=13, minute=0)
     assert route.quiet_until(noon.replace(hour=13)) is None
