@@ -292,7 +292,7 @@ class Admission:
             broker,
             permit.request,
             permit.verdict,
-            held=lambda one: self._calls.keep_body(call.caller.agent.id, one, body),
+            held=lambda one: self._calls.bodies.keep(call.caller.agent.id, one, body),
         )
         if isinstance(answer, Denied):
             raise denial(answer)

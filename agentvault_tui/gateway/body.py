@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Final, TypeVar
@@ -89,6 +89,36 @@ class BodyRoom:
         self._taken[agent_id] -= size
         if not self._taken[agent_id]:
             del self._taken[agent_id]
+
+
+class HeldBodies(BodyRoom):
+    """What people decide about, in memory alone, until they have."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        super().__init__()
+        self._kept: dict[str, tuple[AgentId, bytes]] = {}
+
+    def keep(self, agent_id: AgentId, stepup_id: str, body: bytes) -> None:
+        """Keep the body of an agent's held call.
+
+        Raises:
+            CallRefusedError: 503, where there is no room for it.
+        """
+        if stepup_id not in self._kept:
+            self.check(agent_id, len(body))
+            self.take(agent_id, len(body))
+            self._kept[stepup_id] = agent_id, body
+
+    def of(self, stepup_id: str) -> bytes | None:
+        """Return the body that waits for a person, if it is still in memory."""
+        return self._kept.get(stepup_id, (None, None))[1]
+
+    def keep_alone(self, stepup_ids: Iterable[str]) -> None:
+        """Let go of all but those of *stepup_ids*."""
+        for stepup_id in self._kept.keys() - set(stepup_ids):
+            agent_id, body = self._kept.pop(stepup_id)
+            self.give_back(agent_id, len(body))
 
 
 class Body:

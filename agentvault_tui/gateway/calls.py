@@ -17,8 +17,8 @@ from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.broker.usecases.redeem import spend_token
 from agentvault_tui.broker.usecases.request import ANEW, decision, deny, refused
 from agentvault_tui.clock import iso
-from agentvault_tui.errors import LedgerError, NotFoundError
-from agentvault_tui.gateway.body import BodyRoom
+from agentvault_tui.errors import LedgerBusyError, LedgerError, NotFoundError
+from agentvault_tui.gateway.body import HeldBodies
 from agentvault_tui.gateway.refusals import (
     CallRefusedError,
     scope_taken,
@@ -36,7 +36,6 @@ from agentvault_tui.model import (
     Draft,
     EventType,
     Outcome,
-    StepUpId,
     Token,
     TokenId,
     Verdict,
@@ -197,12 +196,11 @@ class Calls:
         """How many of each agent are open, by the type of their result."""
         self._changed: dict[str, Call] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._bodies: dict[StepUpId, tuple[AgentId, bytes]] = {}
-        """Of held calls, until they are decided."""
-        self.room = BodyRoom()
-        """Counts these."""
+        self.bodies = HeldBodies()
         self._unrecorded: deque[Draft] = deque()
         """Results that the ledger could not take yet."""
+        self._withheld: set[str] = set()
+        """Calls that did not go out, since their attempt's record failed."""
         self._recording: set[asyncio.Future[Any]] = set()
 
     def __iter__(self) -> Iterator[Call]:
@@ -262,22 +260,6 @@ class Calls:
             call.state == "held" and call.caller.agent.id == agent_id
             for call in self._open.values()
         )
-
-    def keep_body(self, agent_id: AgentId, stepup_id: StepUpId, body: bytes) -> None:
-        """Keep what a person decides about until they have.
-
-        Raises:
-            CallRefusedError: 503, where too much waits already.
-        """
-        if stepup_id in self._bodies:
-            return
-        self.room.check(agent_id, len(body))
-        self.room.take(agent_id, len(body))
-        self._bodies[stepup_id] = agent_id, body
-
-    def body_of(self, stepup_id: str) -> bytes | None:
-        """Return the body that waits for a person, if it is still in memory."""
-        return self._bodies.get(StepUpId(stepup_id), (None, None))[1]
 
     # Out and back
 
@@ -349,9 +331,11 @@ class Calls:
             yield
         except BaseException as error:
             self._leave(call)
-            if isinstance(error, LedgerError):
-                raise unavailable(error) from None
-            raise
+            if not isinstance(error, LedgerError):
+                raise
+            if not isinstance(error, LedgerBusyError):
+                self._withheld.add(call.id)  # it may be on disk all the same
+            raise unavailable(error) from None
 
     def _begun(self, call: Call, kind: str) -> None:
         self.observe(call.caller, kind)
@@ -499,10 +483,15 @@ class Calls:
     # After a crash, and while the ledger cannot write
 
     async def recover(self) -> None:
-        """Give attempts of an earlier process that have no result one: ``unknown``."""
-        broker = self._broker
+        """Give attempts that have no result one: ``unknown`` of an earlier process.
+
+        ``failed`` of one that was withheld since its record failed, and is there.
+        """
+        broker, withheld = self._broker, self._withheld.copy()
         since = int(broker.kept.get(_SETTLED, "0"))
         for attempt in await broker.ledger.unfinished(since):
+            if withheld and attempt.detail["call_id"] not in withheld:
+                continue
             detail = {n: attempt.detail[n] for n in _TOLD if n in attempt.detail}
             await broker.record_cut(
                 Draft(
@@ -514,14 +503,12 @@ class Calls:
                     decision_id=attempt.decision_id,
                     detail={
                         **detail,
-                        "status": None,
-                        "bytes_in": None,
-                        "bytes_out": None,
-                        "ms": None,
-                        "ended": "unknown",
+                        **dict.fromkeys(("status", "bytes_in", "bytes_out", "ms")),
+                        "ended": "failed" if withheld else "unknown",
                     },
                 )
             )
+        self._withheld -= withheld
 
     async def look(self) -> None:
         """Record results that could not be; remember from where on some may miss.
@@ -529,11 +516,9 @@ class Calls:
         Raises:
             LedgerError: not now.
         """
-        for stepup_id in list(self._bodies):
-            stepup = self._broker.stepups.find(stepup_id)
-            if stepup is None or not stepup.status.open:
-                agent_id, body = self._bodies.pop(stepup_id)
-                self.room.give_back(agent_id, len(body))
+        self.bodies.keep_alone(one.id for one in self._broker.stepups.open())
+        if self._withheld and self._broker.ledger.writable:
+            await self.recover()
         while self._unrecorded:
             await self._broker.record(self._unrecorded[0])
             self._unrecorded.popleft()

@@ -82,7 +82,7 @@ def routes(
                 wait=wait,
                 gone=gone,
                 call=_described(host, asked.tool, body, digest),
-                held=lambda stepup_id: calls.keep_body(agent.id, stepup_id, body),
+                held=lambda stepup_id: calls.bodies.keep(agent.id, stepup_id, body),
                 source=LOCAL,
             )
         finally:
@@ -160,7 +160,7 @@ def _unshown(
         )
         return "unclear_call", text
     try:
-        calls.room.check(agent_id, len(body))
+        calls.bodies.check(agent_id, len(body))
     except CallRefusedError as error:
         return error.reason, error.text
     return None

@@ -150,7 +150,7 @@ def _call_routes(gateway: Configured, authority: Authority) -> list[Route]:
         """Return what a person decides about, byte for byte, while it is in memory."""
         stepup = await known_stepup(gateway.broker, request.path_params["id"])
         said = stepup.request or {}
-        held = gateway.calls.body_of(stepup.id)
+        held = gateway.calls.bodies.of(stepup.id)
         return HeldBody(
             sha256=said.get("body_sha256"),
             bytes=said.get("body_bytes"),

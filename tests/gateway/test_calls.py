@@ -21,6 +21,7 @@ from agentvault_tui.broker.usecases.revoke import (
     panic,
     revoke_agent,
 )
+from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.gateway import calls as calls_module
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import verify_ledger
@@ -222,7 +223,7 @@ async def test_a_held_call_is_sent_when_a_person_approves_while_it_waits(
     assert stepup.request["method"] == "POST"
     assert stepup.request["url"].endswith("/transfers/acct_1")
     assert stepup.request["headers"] == {"content-type": "application/json"}
-    body = stand.gateway.calls.body_of(stepup.id)
+    body = stand.gateway.calls.bodies.of(stepup.id)
     assert body is not None
     assert json.loads(body) == PAY
     assert [c.state for c in stand.gateway.calls] == ["held"]
@@ -666,6 +667,33 @@ async def test_a_step_up_is_never_seen_without_its_body(
     assert [json.loads(base64.b64decode(body)) for body in shown] == [PAY]
 
 
+async def test_an_attempt_whose_record_failed_and_is_there_did_not_go_out(
+    stand: Stand, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit that is reported lost and found later is no call of unknown end."""
+    broker, record = stand.bench.broker, stand.bench.broker.record
+
+    async def lost(*drafts: Draft, **more: Any) -> Any:
+        await record(*drafts, **more)
+        raise LedgerUnwritableError("the disk did not say")
+
+    monkeypatch.setattr(broker, "record", lost)
+    reply = await stand.client.get("/gw/api/events/1", headers=bearer(token))
+    assert (reply.status_code, reply.json()["error"]) == (
+        503,
+        "temporarily_unavailable",
+    )
+    monkeypatch.undo()
+    await stand.gateway.look()
+    assert await stand.records() == [
+        ("attempt", "granted"),
+        ("result", "failed"),
+    ]
+    assert stand.upstream.received == []
+    await stand.gateway.calls.recover()
+    assert len(await stand.records()) == 2
+
+
 async def test_an_agent_that_floods_is_not_decided_about(
     stand: Stand, token: str
 ) -> None:
@@ -701,7 +729,7 @@ async def test_approvals_and_records_hold_over_a_restart(short: Path) -> None:
         live = [broker.registry.elevated(each) is not None for each in every]
         assert live == [False, True, False]
         assert broker.stepups.get(two).request["method"] == "POST"
-        assert stand.gateway.calls.body_of(two) is None
+        assert stand.gateway.calls.bodies.of(two) is None
         results = await stand.bench.events("gateway.result")
         assert [event.detail["ended"] for event in results] == ["done"]
         now = stand.bench.clock.now()

@@ -104,8 +104,8 @@ async def held_body(bench: Bench, stepup: StepUp) -> bytes:
     """Return what its person decides about; kept once the step-up is recorded."""
     assert isinstance(bench.broker.gateway, Gateway)
     calls = bench.broker.gateway.calls
-    await bench.until(lambda: calls.body_of(stepup.id) is not None)
-    return calls.body_of(stepup.id) or b""
+    await bench.until(lambda: calls.bodies.of(stepup.id) is not None)
+    return calls.bodies.of(stepup.id) or b""
 
 
 async def waiting(bench: Bench) -> StepUp:

@@ -258,7 +258,7 @@ async def test_a_held_call_reports_progress_and_goes_out_when_approved(
                 stepup = await mcp.stand.pending()
                 assert stepup.request is not None
                 assert stepup.request["url"] == "mcp://files/delete_file"
-                held = mcp.stand.gateway.calls.body_of(stepup.id)
+                held = mcp.stand.gateway.calls.bodies.of(stepup.id)
                 assert json.loads(held or b"") == HELD
                 await mcp.stand.approve(stepup.id)
     progress = [one["params"] for one in told if "params" in one]
