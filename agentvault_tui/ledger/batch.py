@@ -36,6 +36,8 @@ class Job:
     attempt: Attempt
     done: asyncio.Future[tuple[Event, ...]] | None = None
     """Set once it is durable, where a caller waits."""
+    of_call: bool = False
+    """Whether it records a call through the gateway, and others go ahead."""
     lazy: bool = False
     """Whether it may wait a moment for others."""
 

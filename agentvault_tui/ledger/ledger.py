@@ -202,8 +202,9 @@ class Ledger:
             self.check_writable()
         job = Job.of(drafts, changes, self._numbers)
         job.done, job.lazy = self._loop.create_future(), lazy
+        job.of_call = bool(drafts) and drafts[-1].type in CALL_TYPES
         self._writer.submit(job, urgent=urgent)
-        if not drafts or drafts[-1].type not in CALL_TYPES:
+        if not job.of_call:
             self._decisions += 1
             job.done.add_done_callback(self._decided)
         return job.done

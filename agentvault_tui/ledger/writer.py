@@ -38,6 +38,8 @@ MAX_QUEUE: Final = 4096
 MAX_BATCH: Final = 32
 """Commits in one transaction: past this a flush is shared enough, and all who wake
 together would hold up whoever comes next, such as a revocation."""
+_CALLS_BESIDE: Final = 4
+"""Records of calls in a transaction with any other."""
 _WOKEN_A_TURN: Final = 2
 _LAZY_SECONDS: Final = 0.02
 """How long a commit that nobody waits for may wait for others."""
@@ -85,12 +87,16 @@ class Writer:
         self._ledger_id = ledger_id
         self._urgent: deque[Job] = deque()
         self._queue: deque[Job] = deque()
+        self._calls: deque[Job] = deque()
+        """Records of calls through the gateway, behind all others."""
         self._eager = 0
         """How many of those in line do not wait for others."""
         self._lazy_timer: asyncio.TimerHandle | None = None
         """Runs while the others wait."""
         self._answers: deque[tuple[Job, tuple[Event, ...]]] = deque()
         """Callers to wake: their commits are durable."""
+        self._call_answers: deque[tuple[Job, tuple[Event, ...]]] = deque()
+        """The same for records of calls, behind the others."""
         self._idle: asyncio.Future[None] | None = None
         self._closing = False
         self._tidy = False
@@ -113,14 +119,14 @@ class Writer:
         """
         if self.problem is not None or self._closing:
             raise self._refusal()
+        lane = self._calls if job.of_call else self._queue
         if urgent:
-            self._urgent.append(job)
-        elif len(self._queue) >= MAX_QUEUE:
+            lane = self._urgent
+        elif len(lane) >= MAX_QUEUE:
             raise LedgerBusyError(
                 f"{MAX_QUEUE} commits already wait for the disk", "try again shortly"
             )
-        else:
-            self._queue.append(job)
+        lane.append(job)
         if urgent or not job.lazy:
             self._eager += 1
             self._wake_writer()
@@ -177,11 +183,12 @@ class Writer:
         for job, events in zip(jobs, batch.events, strict=True):
             self.on_written(events, job.attempt)
         self.on_commit()
-        answers = zip(jobs, batch.events, strict=True)
-        if self._was_urgent:
-            self._answers.extendleft(answers)
-        else:
-            self._answers.extend(answers)
+        for answer in zip(jobs, batch.events, strict=True):
+            if self._was_urgent:
+                self._answers.appendleft(answer)
+            else:
+                of_call = answer[0].of_call
+                (self._call_answers if of_call else self._answers).append(answer)
         await self._answer()
         self._batches += 1
         due = self._batches % _PRUNE_EVERY == 0
@@ -197,14 +204,25 @@ class Writer:
             await self._maintain(clock, idle=False)
 
     async def _answer(self) -> None:
-        """Wake those who wait, few a turn of the loop; what is urgent goes first."""
-        while self._answers and not (self._urgent and not self._was_urgent):
+        """Wake those who wait, few a turn of the loop; what is urgent goes first.
+
+        Of the calls, few between two batches while anything else waits to be written.
+        """
+        woken = False
+        while self._answers or self._call_answers:
+            urgent = self._urgent and not self._was_urgent
+            if urgent or (woken and self._queue and not self._answers):
+                return
             self._wake(_WOKEN_A_TURN)
+            woken = True
             await asyncio.sleep(0)
 
     def _wake(self, most: int) -> None:
-        for _ in range(min(len(self._answers), most)):
-            job, events = self._answers.popleft()
+        for _ in range(most):
+            answers = self._answers or self._call_answers
+            if not answers:
+                return
+            job, events = answers.popleft()
             if job.done is not None and not job.done.done():
                 job.done.set_result(events[: len(job.attempt.drafts)])
 
@@ -291,24 +309,30 @@ class Writer:
     def _take(self) -> list[Job]:
         # What is urgent goes alone: its record must not wait for others' rows. Then
         # it is the others' turn: an agent that ends its own tokens is urgent as well.
-        urgent = self._urgent and not (self._was_urgent and self._queue)
+        others = self._queue or self._calls
+        urgent = self._urgent and not (self._was_urgent and others)
         self._was_urgent = bool(urgent)
         if not self._eager and self._lazy_timer is not None and not self._closing:
             return []
         lane = self._urgent if urgent else self._queue
         taken = [lane.popleft() for _ in range(min(len(lane), MAX_BATCH))]
+        if not urgent:
+            most = min(len(self._calls), _CALLS_BESIDE if taken else MAX_BATCH)
+            taken += [self._calls.popleft() for _ in range(most)]
         self._eager -= len(taken) - sum(job.lazy for job in taken)
         return taken
 
     def _waiting(self) -> list[Job]:
-        jobs = [*self._urgent, *self._queue]
-        self._urgent.clear()
-        self._queue.clear()
+        lanes = (self._urgent, self._queue, self._calls)
+        jobs = list(chain.from_iterable(lanes))
+        for lane in lanes:
+            lane.clear()
         self._eager = 0
         return jobs
 
     def _fail(self, jobs: list[Job]) -> None:
-        self._wake(len(self._answers))  # what is durable stays so
+        # What is durable stays so.
+        self._wake(len(self._answers) + len(self._call_answers))
         for job in jobs:
             if job.done is not None and not job.done.done():
                 job.done.set_exception(self._refusal())

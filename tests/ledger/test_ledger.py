@@ -205,10 +205,22 @@ async def test_a_commit_that_nobody_waits_for_shares_a_transaction(
     monkeypatch.setattr("agentvault_tui.ledger.writer.write", counting)
     lazy = ledger.commit(note(EventType.GATEWAY_RESULT), lazy=True)
     await ledger.commit(decision())
-    assert (await lazy)[0].seq < ledger.head.seq
+    assert (await lazy)[0].seq == ledger.head.seq
     assert len(written) == 1
     await asyncio.wait_for(ledger.commit(note(), lazy=True), 5)
     assert len(written) == 2
+
+
+async def test_a_decision_goes_ahead_of_the_records_of_calls(ledger: Ledger) -> None:
+    """It does not wait for a batch of theirs, nor for their callers; none is lost."""
+    calls = [
+        ledger.commit(note(EventType.GATEWAY_RESULT)) for _ in range(2 * MAX_BATCH)
+    ]
+    (decided,) = await ledger.commit(decision())
+    assert not all(call.done() for call in calls)
+    events = [event for call in calls for event in await call]
+    assert decided.seq < events[0].seq
+    assert [event.seq for event in events] == sorted(event.seq for event in events)
 
 
 async def test_a_full_queue_refuses_decisions_but_not_revocations(
