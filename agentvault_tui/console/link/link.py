@@ -26,7 +26,7 @@ from agentvault_tui.console.state.records import (
     ServiceRow,
     StepUpRow,
 )
-from agentvault_tui.errors import AgentVaultError, RefusedError
+from agentvault_tui.errors import AgentVaultError, NotFoundError, RefusedError
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.calls import AnswerT, ApiCall
 from agentvault_tui.operator_api.client import AsyncOperatorClient
@@ -210,7 +210,8 @@ class BrokerLink:
                 mirror.load_events(reversed(events), after=head)
             mirror.intake.learn((await client.call(calls.POLICY)).catalogue)
             stepups = (await client.call(calls.STEPUPS)).stepups
-            mirror.load_calls((await client.call(calls.IN_FLIGHT)).calls)
+            with contextlib.suppress(NotFoundError):  # a broker without a gateway
+                mirror.load_calls((await client.call(calls.IN_FLIGHT)).calls)
             roster = AgentRoster(mirror.intake)
             while True:
                 page = await reading

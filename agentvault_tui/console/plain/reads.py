@@ -116,6 +116,7 @@ class ReadCommands:
                 self._export,
             ),
             Command("past TIME or #1842", "what there was then", self._past),
+            Command("calls", "calls in flight and held", self._calls),
             Command("status", "link, tenant, ledger, panic", self._status),
             Command("who", "the other operators, and what they look at", self._who),
             Command(
@@ -149,6 +150,13 @@ class ReadCommands:
         self.say(
             f"{len(found):,} of {total}, {hidden:,} hidden." if text else f"{total}."
         )
+
+    async def _calls(self, _: str) -> None:
+        mirror = self.mirror
+        now, rows = mirror.clock.now(), mirror.calls.values()
+        ordered = sorted(rows, key=lambda row: (not row.held, row.started_at))
+        self.say(*(sentences.of_call(row, now) for row in ordered))
+        self.say(f"{plural(len(ordered), 'call')} in flight or held.")
 
     async def _status(self, _: str) -> None:
         self.say(*sentences.status(self.mirror))

@@ -18,9 +18,9 @@ from agentvault_tui.console.state import revocations
 from agentvault_tui.console.state.activity import ActivityRow
 from agentvault_tui.console.state.feed import Fold
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.moments import clock_time, countdown, plural
+from agentvault_tui.console.state.moments import clock_time, countdown, plural, size
 from agentvault_tui.console.state.presence import OperatorRow
-from agentvault_tui.console.state.records import AgentRow, EventRow, StepUpRow
+from agentvault_tui.console.state.records import AgentRow, CallRow, EventRow, StepUpRow
 from agentvault_tui.console.state.stepups import (
     cause,
     handed_out,
@@ -149,6 +149,17 @@ def of_operator(row: OperatorRow, stepups: Mapping[str, StepUpRow]) -> str:
     stepup = stepups.get(row.looking_at)
     return (
         f"{row.title} looks at step-up {stepup.fingerprint if stepup else 'unknown'}."
+    )
+
+
+def of_call(row: CallRow, now: datetime) -> str:
+    """Tell what a call through the gateway is, and how far it is."""
+    state = f"held for step-up {row.stepup_id}" if row.held else row.state
+    status = f", status {row.status}" if row.status else ""
+    age = max((now - row.started_at).total_seconds(), 0.0)
+    return (
+        f"{row.id} of {row.agent_name}: {row.service} {row.what}, {state}{status}, "
+        f"{countdown(age)}, {size(row.bytes_in)} in, {size(row.bytes_out)} out."
     )
 
 

@@ -341,6 +341,23 @@ async def test_a_malformed_answer_is_an_error(
             await console.link.revoke("agt_1", "x")
 
 
+async def test_a_broker_without_a_gateway_is_no_lost_link(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no calls to read, and answers 404; all else is there."""
+
+    async def absent(*_: object) -> object:
+        return problem(404, "there is nothing at this path", "")
+
+    monkeypatch.setattr(FakeOperator, "_in_flight", absent)
+    with short_socket() as socket, FakeOperator(socket) as fake:
+        fake.add_agent("reader", "read:email")
+        console = Console(fake, tmp_path / "state", clock)
+        async with console.running():
+            await console.until(lambda: len(console.mirror.agents) == 1)
+    assert console.mirror.calls == {}
+
+
 async def test_no_broker_is_lost_with_the_remedy(
     tmp_path: Path, clock: ManualClock
 ) -> None:

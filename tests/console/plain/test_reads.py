@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from support.console_scenes import HOSTILE, busy, hostile
+from support.console_scenes import HOSTILE, busy, flying, hostile
 from support.dialog_stand import scene
 from support.fake_operator import FakeOperator
 from support.fake_past import incident, remember
@@ -43,6 +43,21 @@ async def test_an_agent_is_told_with_what_it_did(session: Session) -> None:
     assert "Asked for !! delete:records not granted - denied 4" in shown
     assert "Denied 4 not granted" in shown
     assert "Revoking ends 1 token, 0 step-ups, at once" in shown
+
+
+async def test_calls_are_told_what_is_held_first(
+    fake: FakeOperator, tmp_path: Path
+) -> None:
+    """Each with its agent, request, state, age and bytes; without any it says so."""
+    flying(fake)
+    async with following(fake, tmp_path) as session:
+        held, *others, count = (await session.type("calls")).splitlines()
+        assert "of payments-agent: stripe POST /v1/transfers/acct_42, held for" in held
+        assert any("41 MB in" in line for line in others)
+        assert count == "3 calls in flight or held."
+        fake.calls.clear()
+        session.plain.desk.mirror.load_calls(())
+        assert "0 calls in flight or held." in await session.type("calls")
 
 
 async def test_nothing_is_told_twice_in_a_row(session: Session) -> None:
