@@ -192,6 +192,9 @@ class Broker:
     """Whether nothing is restored before the ledger was verified."""
     chores: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     """Called at each look of the upkeep."""
+    on_trial: Callable[[AgentId, Sequence[str], str | None], bool] = lambda *_: False
+    """Tells whether what an agent asks for was taken away on trial: its scopes, or by
+    a rule."""
     on_status: Callable[[], None] = lambda: None
     """Called when something in the status line changed."""
     issuer: str = ""

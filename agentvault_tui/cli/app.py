@@ -42,6 +42,7 @@ SECTIONS: Final = {
         "secrets": "Seal the credentials of services.",
         "stepup": "Decide requests that wait for a person.",
         "policy": "Check the policy, explain an answer.",
+        "advise": "Find authority that agents do not need.",
     },
     "Look back": {
         "alerts": "Where alerts go, and what did not arrive.",

@@ -85,7 +85,7 @@ class Group(CliCommand, click.Group):
     group_class = type
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, prints_data=False, **kwargs)
+        super().__init__(*args, **{"prints_data": False, **kwargs})
 
     def list_commands(
         self,

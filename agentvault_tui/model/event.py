@@ -63,6 +63,10 @@ class EventType(StrEnum):
     OPERATOR_REFUSED = "operator.refused"
     """A decision that whoever tried it has no role for."""
     POLICY_CHANGED = "policy.changed"
+    ADVICE_APPLIED = "advice.applied"
+    """What an agent does not need was taken away, on trial."""
+    ADVICE_GIVEN_BACK = "advice.given_back"
+    ADVICE_DISMISSED = "advice.dismissed"
     SERVICE_CHANGED = "service.changed"
     """A file that says what the gateway reaches was put in force, or is gone."""
     SECRET_CHANGED = "secret.changed"  # noqa: S105 - a word of the contract

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from agentvault_tui.operator_api import (
     access,
+    advice,
     alerts,
     gateway,
     history,
@@ -108,6 +109,20 @@ PLAN: Final = ApiCall(
 SHADOW: Final = _post(
     "/api/policy/shadow", planning.ShadowRequest, planning.ShadowAnswer
 )
+ADVICE: Final = ApiCall(
+    "GET", "/api/advice", advice.AdviceList, advice.AdviceQuery, seconds=_HISTORY
+)
+APPLY_ADVICE: Final = ApiCall(
+    "POST",
+    "/api/advice/{id}/apply",
+    advice.AdviceInfo,
+    advice.ApplyAdviceRequest,
+    seconds=_HISTORY,
+)
+DISMISS_ADVICE: Final = ApiCall(
+    "POST", "/api/advice/{id}/dismiss", advice.AdviceInfo, seconds=_HISTORY
+)
+GIVE_BACK: Final = _post("/api/advice/{id}/give-back", None, advice.AdviceInfo)
 RESET_POLICY: Final = _post("/api/policy/reset", None, planning.PolicyInfo)
 STATUS: Final = _get("/api/status", shapes.StatusInfo)
 PRESENCE: Final = _get("/api/presence", shapes.PresenceInfo)

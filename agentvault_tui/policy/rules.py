@@ -23,7 +23,7 @@ _MAX_OPERATORS: Final = 1_000
 """Characters of operators a rule may hold: its syntax tree is built by recursion."""
 _OPERATORS: Final = re.compile(r'//[^\n]*|"(?:[^"\\]|\\.)*"|([-+*.!&|])', re.DOTALL)
 _MAX_WHY: Final = 300
-_ID: Final = re.compile(r"[a-z0-9]+(?:[_-][a-z0-9]+)*")
+_ID: Final = re.compile(r"(?:advice:)?[a-z0-9]+(?:[_-][a-z0-9]+)*")
 _TOKEN: Final = re.compile(r'//[^\n]*|"(?:[^"\\]|\\.)*"|[()\[\]{};]', re.DOTALL)
 _UNFINISHED: Final = "unexpected end of input"
 

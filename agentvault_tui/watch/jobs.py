@@ -14,11 +14,13 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger.schema import read_home
+from agentvault_tui.operator_api.advice import AdviceList, HitRateInfo
 from agentvault_tui.operator_api.codec import decode
 from agentvault_tui.operator_api.planning import PlanInfo
 from agentvault_tui.operator_api.shapes import WireShape
 from agentvault_tui.policy import Policy, PolicyTexts
 from agentvault_tui.process import home_arguments
+from agentvault_tui.watch.advice import Window, advise
 from agentvault_tui.watch.plan import plan
 
 AnswerT = TypeVar("AnswerT", bound=WireShape)
@@ -42,7 +44,22 @@ class PlanJob(msgspec.Struct, tag="plan"):
             return plan(db, candidate, self.in_force, lasts=lasts, since=self.since)
 
 
-Job = PlanJob
+class AdviceJob(msgspec.Struct, tag="advice"):
+    """Look for authority that agents do not need."""
+
+    texts: PolicyTexts
+    since: datetime
+    until: datetime
+
+    def run(self, home: Home) -> AdviceList:
+        """Read the history of *home*."""
+        policy = Policy.of(self.texts, _CANDIDATE, _CANDIDATE, strict=False)
+        with read_home(home) as db:
+            found = advise(db, policy, Window(self.since, self.until))
+        return AdviceList(advice=found, hit_rate=HitRateInfo())
+
+
+Job = PlanJob | AdviceJob
 
 
 class Jobs:

@@ -69,7 +69,8 @@ def outcome_by(record: RecordedDecision, verdict: Verdict) -> str:
     What the broker itself refused stays refused; what a person approved stays allowed
     where it would be allowed or escalated.
     """
-    if record.detail.verdict is None:
+    said = record.detail.verdict
+    if said is None or said.outcome == Outcome.DENIED:
         return verdict.outcome
     if record.outcome == Outcome.ALLOWED:
         forbidden = verdict.outcome is Outcome.DENIED

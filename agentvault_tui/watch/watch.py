@@ -8,11 +8,12 @@ from starlette.routing import Route
 
 from agentvault_tui.broker.authority import Authority
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.watch import metrics, policy_api
+from agentvault_tui.watch import advice_api, metrics, policy_api
 from agentvault_tui.watch.alerts import Alerts
 from agentvault_tui.watch.jobs import Jobs
 from agentvault_tui.watch.senders import OpenSecret
 from agentvault_tui.watch.shadow import Shadow
+from agentvault_tui.watch.trials import Trials
 from agentvault_tui.web import Listener, Server
 
 
@@ -30,6 +31,7 @@ class LedgerWatch:
         self.alerts = Alerts(broker, secret)
         self._jobs = Jobs(broker)
         self._shadow = Shadow(broker)
+        self._trials = Trials(broker)
 
     @property
     def warnings(self) -> list[str]:
@@ -40,6 +42,7 @@ class LedgerWatch:
         """Read the home's files, and what the last process kept."""
         await self.alerts.start()
         self._shadow.restore()
+        await self._trials.restore()
 
     async def listen(self, server: Server, agents: Listener) -> Mapping[str, object]:
         """Serve metrics on loopback too, where the settings say so."""
@@ -57,6 +60,7 @@ class LedgerWatch:
             metrics.route(self.broker),
             *self.alerts.routes(authority),
             *policy_api.routes(self.broker, authority, self._jobs, self._shadow),
+            *advice_api.routes(self.broker, authority, self._jobs, self._trials),
         ]
 
     async def aclose(self) -> None:

@@ -43,6 +43,10 @@ from agentvault_tui.model import (
 REPEATED: Final = "stepup_repeated"
 """The reason of what an approval stands in for again."""
 ANEW: Final = "The policy changed while this was decided. Ask again."
+ON_TRIAL: Final = "on_trial"
+"""The reason of a denial of what was taken away on trial."""
+_TAKEN: Final = frozenset({"scope_not_granted", "policy_forbids", "agent_revoked"})
+_TAKEN_BACK: Final = "It was taken away on trial: an operator can give it back."
 POLL_INTERVAL: Final = 2
 """Seconds an agent waits between two polls (CIBA Core 7.3 ``interval``)."""
 
@@ -290,6 +294,12 @@ async def deny(
     Returns:
         the denial.
     """
+    rule = verdict.rule if verdict else None
+    if reason in _TAKEN and broker.on_trial(
+        request.agent.id, request.action.scopes, rule
+    ):
+        reason = ON_TRIAL
+        message += f" {_TAKEN_BACK}"
     draft = decision(broker, request, Outcome.DENIED, reason, verdict)
     draft.detail["message"] = message
     await broker.record(draft)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _REFUSALS: Final = {
     "agent_revoked": "this agent is revoked",
     "cooling_down": "asked again too soon after a denial",
+    "on_trial": "taken away on trial, and can be given back",
     "not_connected": "no account is connected",
     "panic": "everything is stopped",
     "policy_forbids": "policy forbids it",
@@ -51,6 +52,9 @@ _LOUD: Final = frozenset(
 _WAITING: Final = frozenset({"stepup.authorizing", "stepup.requested"})
 _DECIDED: Final = frozenset(
     {
+        "advice.applied",
+        "advice.dismissed",
+        "advice.given_back",
         "agent.restored",
         "agent.scopes_changed",
         "panic.off",

@@ -28,6 +28,9 @@ def stepup_state(status: str) -> str:
 
 EVENT_WORDS: Final = {
     "agent.flooding": "FLOODING",
+    "advice.applied": "ON TRIAL",
+    "advice.dismissed": "DISMISSED",
+    "advice.given_back": "GIVEN BACK",
     "agent.registered": "REGISTERED",
     "agent.restored": "RESTORED",
     "agent.revoked": "REVOKED",

@@ -1,0 +1,129 @@
+"""``agentvault advise``: authority that agents do not need, with evidence."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from agentvault_tui.cli.framework import Group, pass_session
+from agentvault_tui.cli.lookup import find_agent
+from agentvault_tui.cli.output import Output
+from agentvault_tui.cli.session import CliSession
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.advice import (
+    AdviceInfo,
+    AdviceQuery,
+    ApplyAdviceRequest,
+)
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+class Span(click.ParamType[int]):
+    """An option that is a length of time: ``30d``."""
+
+    name = "time"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """Return it in seconds; fail with the accepted form."""
+        text = str(value)
+        number, unit = text[:-1], text[-1:]
+        if unit not in _SECONDS or not (number.isascii() and number.isdigit()):
+            self.fail(f"'{text}' is no length of time: write 30d, 12h, 5m", param, ctx)
+        return int(number) * _SECONDS[unit]
+
+
+@click.group(
+    "advise",
+    cls=Group,
+    example="agentvault advise --window 30d",
+    invoke_without_command=True,
+    prints_data=True,
+)
+@click.option("--agent", help="Id or unique name.")
+@click.option("--window", type=Span(), default="30d", help="What counts as now.")
+@click.option("--all", "every", is_flag=True, help="Also what is over.")
+@click.pass_context
+def advise(ctx: click.Context, agent: str | None, window: int, *, every: bool) -> None:
+    """Say which authority agents do not need, with evidence from the history.
+
+    Nothing is changed. `advise apply ID` takes it away on trial, and `give-back`
+    returns it; `dismiss` leaves it until it is used and then unused anew.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    session = ctx.ensure_object(CliSession)
+    client, out = session.client, session.out
+    wanted = find_agent(client, agent).id if agent else ""
+    found = client.call(
+        calls.ADVICE, AdviceQuery(agent=wanted, window=window, all=every)
+    )
+    if out.print_json(found):
+        return
+    names = {one.id: one.name for one in client.call(calls.AGENTS).agents}
+    for one in found.advice:
+        _print(out, one, names.get(one.agent_id, one.agent_id))
+    if not found.advice:
+        out.line(out.word("ok"), ": nothing to advise")
+    rate = found.hit_rate
+    out.line(f"{rate.applied} applied so far, {rate.given_back} of them given back")
+
+
+@advise.command("apply", example="agentvault advise apply adv_0123456789ab --for 7d")
+@click.argument("advice_id", metavar="ID")
+@click.option("--for", "span", type=Span(), default="7d", help="How long the trial is.")
+@pass_session
+def apply(session: CliSession, advice_id: str, span: int) -> None:
+    """Take away what the advice is about, on trial: live tokens with it end."""
+    asked = ApplyAdviceRequest(seconds=span)
+    _changed(session, session.client.call(calls.APPLY_ADVICE, asked, id=advice_id))
+
+
+@advise.command("give-back", example="agentvault advise give-back adv_0123456789ab")
+@click.argument("advice_id", metavar="ID")
+@pass_session
+def give_back(session: CliSession, advice_id: str) -> None:
+    """Give back what was taken away."""
+    _changed(session, session.client.call(calls.GIVE_BACK, id=advice_id))
+
+
+@advise.command("dismiss", example="agentvault advise dismiss adv_0123456789ab")
+@click.argument("advice_id", metavar="ID")
+@pass_session
+def dismiss(session: CliSession, advice_id: str) -> None:
+    """Leave it as it is, until it is used and then unused anew."""
+    _changed(session, session.client.call(calls.DISMISS_ADVICE, id=advice_id))
+
+
+def _changed(session: CliSession, found: AdviceInfo) -> None:
+    if not session.out.print_json(found):
+        _print(session.out, found, found.agent_id)
+
+
+def _print(out: Output, one: AdviceInfo, name: str) -> None:
+    """Print one piece of advice: what, why, and the change."""
+    seen = one.evidence
+    out.line(
+        out.cell(one.id, "strong"),
+        f"  {one.kind.replace('_', ' ')}  ",
+        out.cell(f"{name} {one.scope}".strip(), limit=120),
+        "  ",
+        out.word(one.status.replace("_", " ")),
+    )
+    last = f"last used {seen.last_used_at}" if seen.last_used_at else "never used"
+    out.line(
+        f"  {seen.count} uses from {seen.since} to {seen.until}, {last}, rhythm"
+        f" {seen.rhythm}"
+    )
+    if seen.would_have_refused:
+        listed = ", ".join(map(str, seen.refused))
+        out.line(f"  would have refused {seen.would_have_refused}: events {listed}")
+    if seen.prompts_saved:
+        out.line(f"  would have spared {seen.prompts_saved} prompts")
+    for what, value in msgspec.to_builtins(one.change).items():
+        for line in str(value).splitlines():
+            out.line(f"  {what}: ", out.cell(line, limit=400))
+    if one.trial_ends_at:
+        out.line(f"  on trial until {one.trial_ends_at}")

@@ -1,0 +1,507 @@
+"""Tell from the recorded history which authority agents do not need.
+
+One pass over the chain counts uses by agent and scope. A call, an evaluation, the use
+of a token and a token for one scope are uses of it; a token for several is none of any
+before it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
+from itertools import pairwise
+from statistics import median
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from agentvault_tui.clock import iso, parse_iso
+from agentvault_tui.ledger.docs import read_agent
+from agentvault_tui.ledger.places import head_seq
+from agentvault_tui.model import (
+    DECISION_TYPES,
+    Agent,
+    AgentStatus,
+    EventType,
+    Outcome,
+)
+from agentvault_tui.operator_api.advice import (
+    AdviceEvidence,
+    AdviceInfo,
+    AdvisedChange,
+)
+from agentvault_tui.policy import Inputs, Policy
+from agentvault_tui.policy.rules import Obligation, PolicyRule
+
+_CHUNK: Final = 5_000
+_USED: Final = frozenset({EventType.TOKEN_USED, EventType.TOKEN_REDEEMED})
+_ENDED: Final = frozenset(
+    {EventType.STEPUP_APPROVED, EventType.STEPUP_DENIED, EventType.STEPUP_EXPIRED}
+)
+_READ: Final = (
+    *DECISION_TYPES,
+    *_USED,
+    *_ENDED,
+    EventType.STEPUP_REQUESTED,
+    EventType.AGENT_REGISTERED,
+    EventType.AGENT_SCOPES_CHANGED,
+)
+_PERIODS: Final = {"daily": 1, "weekly": 7, "monthly": 31}
+_PATIENCE: Final = 2.5
+"""Periods of its rhythm that a scope is left unused before it is called so."""
+_DAYS: Final = 3
+"""Days of use from which on there is a rhythm."""
+_EXAMPLES: Final = 20
+_RESOURCES: Final = 3
+"""Resources that a rule is narrowed to, at most."""
+_LONGEST: Final = 256
+"""Characters of a resource or parameter in a rule that is advised."""
+_LONGEST_RULE: Final = 2_500
+"""So that what was advised is whole in its event."""
+_OFTEN: Final = 20
+"""Uses from which on narrower resources, or growth, are told."""
+_APPROVALS: Final = 5
+"""Approvals, with no other end, from which on a prompt is not needed."""
+_GROWN: Final = 1.5
+_EFFECT: Final = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|\bpermit\b')
+_PARTS: Final = 4
+_RULES: Final = 4
+"""Rules that ask for a person about one request, at most."""
+
+
+class _Event(msgspec.Struct):
+    """An event, as far as advice reads it."""
+
+    time: str
+    type: str
+    outcome: str | None = None
+    rule: str | None = None
+    agent_id: str | None = None
+    action: str | None = None
+    resource: str | None = None
+    detail: Any = None
+
+
+_EVENT: Final = msgspec.json.Decoder(_Event)
+
+
+class _Use:
+    """How an agent used one scope."""
+
+    __slots__ = ("count", "days", "last", "parts", "per_day", "resources")
+
+    def __init__(self) -> None:
+        self.days: set[str] = set()
+        self.last = ""
+        self.count = 0
+        self.parts = [0] * _PARTS
+        """Uses in each quarter of the window."""
+        self.per_day: Counter[str] = Counter()
+        """Uses on each day of the window's first quarter."""
+        self.resources: Counter[str | None] = Counter()
+        """Of the window; no more than tell that they are too many."""
+
+
+class _Asked:
+    """How a person answered the step-ups of an agent, scope and rule in the window."""
+
+    __slots__ = (
+        *("amounts", "approved", "currencies", "facts", "otherwise", "resources"),
+    )
+
+    def __init__(self) -> None:
+        self.approved = self.otherwise = 0
+        self.facts: dict[str, Any] | None = None
+        """Of the last that was approved."""
+        self.resources: set[str | None] = set()
+        self.amounts: set[object] = set()
+        self.currencies: set[object] = set()
+
+
+class Window(NamedTuple):
+    """The time that counts as now."""
+
+    since: datetime
+    until: datetime
+
+
+class History:
+    """What one pass over the chain found."""
+
+    def __init__(self, window: Window) -> None:
+        """Have found nothing yet."""
+        self.window = window
+        self.uses: dict[tuple[str, str], _Use] = {}
+        self.asks: Counter[tuple[str, str]] = Counter()
+        """Requests in the window that were not denied and are no uses: escalated, or
+        for several scopes at once."""
+        self.examples: dict[tuple[str, str], list[int]] = {}
+        self.granted: dict[tuple[str, str], str] = {}
+        """When each scope was granted last."""
+        self.seen: dict[str, str] = {}
+        """When each agent asked for anything last."""
+        self.begun = "~"
+        """The time of the first event that was read."""
+        self.rules: Counter[str] = Counter()
+        self.asked: dict[tuple[str, str, str], _Asked] = {}
+        self._open: dict[str, tuple[tuple[str, str, str], _Event]] = {}
+        self._facts: dict[str, dict[str, Any]] = {}
+        """Of decisions whose step-up is open."""
+        self._since, self._until = iso(window.since), iso(window.until)
+        part = (window.until - window.since) / _PARTS
+        self._edges = [iso(window.since + part * n) for n in range(1, _PARTS)]
+
+    def read(self, db: sqlite3.Connection) -> None:
+        """Read the whole chain as it is now."""
+        kinds = ",".join(f"'{kind.value}'" for kind in _READ)
+        sql = (
+            f"SELECT seq, body FROM events WHERE +type IN ({kinds})"  # noqa: S608
+            " AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+        )
+        after, upto = 0, head_seq(db)
+        decisions = frozenset(kind.value for kind in DECISION_TYPES)
+        while rows := db.execute(sql, (after, upto, _CHUNK)).fetchall():
+            for seq, body in rows:
+                event = _EVENT.decode(body)
+                self.begun = min(self.begun, event.time)
+                if event.type in decisions:
+                    self._decision(seq, event)
+                else:
+                    self._other(event)
+            after = rows[-1][0]
+
+    def _decision(self, seq: int, event: _Event) -> None:
+        agent, now = event.agent_id or "", event.time >= self._since
+        self.seen[agent] = event.time
+        if now and event.rule:
+            self.rules[event.rule] += 1
+        scopes = _scopes(event)
+        if event.outcome == Outcome.ALLOWED and len(scopes) == 1:
+            self._use(agent, scopes[0], event)
+        elif event.outcome != Outcome.DENIED and now:
+            if event.outcome == Outcome.ESCALATED and "facts" in event.detail:
+                stepup = str(event.detail.get("stepup_id"))
+                self._facts.setdefault(stepup, event.detail["facts"])
+            for scope in scopes:
+                self.asks[agent, scope] += 1
+                found = self.examples.setdefault((agent, scope), [])
+                if len(found) < _EXAMPLES:
+                    found.append(seq)
+
+    def _use(self, agent: str, scope: str, event: _Event) -> None:
+        use = self.uses.get((agent, scope))
+        if use is None:
+            use = self.uses[agent, scope] = _Use()
+        use.last, day = event.time, event.time[:10]
+        use.days.add(day)
+        if event.time < self._since:
+            return
+        use.count += 1
+        part = sum(event.time >= edge for edge in self._edges)
+        use.parts[part] += 1
+        if part == 0:
+            use.per_day[day] += 1
+        if len(use.resources) <= _RESOURCES:
+            use.resources[event.resource] += 1
+
+    def _other(self, event: _Event) -> None:
+        agent, detail = event.agent_id or "", event.detail
+        if event.type in _USED:
+            for scope in (event.action or "").split():
+                self._use(agent, scope, event)
+        elif event.type == EventType.AGENT_REGISTERED:
+            for scope in detail.get("scopes", ()):
+                self.granted[agent, str(scope)] = event.time
+        elif event.type == EventType.AGENT_SCOPES_CHANGED:
+            for scope in detail.get("granted", ()):
+                self.granted[agent, str(scope)] = event.time
+        else:
+            self._stepup(agent, event)
+
+    def _stepup(self, agent: str, event: _Event) -> None:
+        stepup = str(event.detail.get("stepup_id"))
+        if event.type == EventType.STEPUP_REQUESTED:
+            if event.time >= self._since:
+                key = agent, event.action or "", event.rule or ""
+                self._open[stepup] = key, event
+            return
+        begun, facts = self._open.pop(stepup, None), self._facts.pop(stepup, None)
+        if begun is None:
+            return
+        key, request = begun
+        asked = self.asked.setdefault(key, _Asked())
+        if event.type != EventType.STEPUP_APPROVED:
+            asked.otherwise += 1
+            return
+        asked.approved += 1
+        asked.facts = facts
+        given = request.detail.get("parameters") or {}
+        if isinstance(given, dict) and len(asked.resources) <= _RESOURCES:
+            asked.resources.add(request.resource)
+            asked.amounts.add(_plain(given.get("amount")))
+            asked.currencies.add(_plain(given.get("currency")))
+
+
+def advise(db: sqlite3.Connection, policy: Policy, window: Window) -> list[AdviceInfo]:
+    """Return all advice that the recorded history gives.
+
+    Args:
+        db: a connection that reads.
+        policy: the policy in force.
+        window: the time that counts as now.
+
+    Returns:
+        the advice, all of it open; who takes it keeps its status.
+    """
+    history = History(window)
+    history.read(db)
+    agents = [read_agent(doc) for (doc,) in db.execute("SELECT doc FROM agents")]
+    found: list[AdviceInfo] = []
+    for agent in agents:
+        if agent.status is AgentStatus.ACTIVE and not agent.resource_server:
+            found += _about(history, agent)
+    sql = "SELECT coalesce(max(time), '') FROM events WHERE type = ?"
+    (changed,) = db.execute(sql, (EventType.POLICY_CHANGED,)).fetchone()
+    found += _about_rules(history, policy, changed or history.begun)
+    return found
+
+
+def _about(history: History, agent: Agent) -> Iterator[AdviceInfo]:
+    """Yield what one agent does not need."""
+    if _is_idle(history, agent):
+        last = [use.last for (who, _), use in history.uses.items() if who == agent.id]
+        evidence = _evidence(history, agent.id, "")
+        evidence.last_used_at = max(last, default=None)
+        yield _advice("idle_agent", agent.id, "", evidence, AdvisedChange(revoke=True))
+        return
+    for scope in agent.scopes:
+        use = history.uses.get((agent.id, scope))
+        if _is_unused(history, agent, scope):
+            evidence = _evidence(history, agent.id, scope)
+            evidence.would_have_refused = history.asks[agent.id, scope]
+            evidence.refused = history.examples.get((agent.id, scope), [])
+            change = AdvisedChange(ungrant=[scope])
+            yield _advice("unused_scope", agent.id, scope, evidence, change)
+        elif use is not None and use.count >= _OFTEN:
+            if _grows(use):
+                evidence = _evidence(history, agent.id, scope)
+                change = AdvisedChange(limit=_limit(agent, scope, use))
+                yield _advice("growth", agent.id, scope, evidence, change)
+            elif not history.asks[agent.id, scope] and (
+                rule := _narrowed(agent.id, scope, use)
+            ):
+                evidence = _evidence(history, agent.id, scope)
+                change = AdvisedChange(rule=rule)
+                yield _advice("narrower_resource", agent.id, scope, evidence, change)
+
+
+def _about_rules(
+    history: History, policy: Policy, in_force_since: str
+) -> Iterator[AdviceInfo]:
+    """Yield what of the policy no request needs."""
+    old = in_force_since <= iso(history.window.since)
+    for rule in policy.rules:
+        if not old or history.rules[rule.id] or rule.obligation is not Obligation.ALLOW:
+            continue
+        if len(rule.source) <= _LONGEST_RULE:
+            name = _id("rule_never_matched", "", rule.id)
+            change = AdvisedChange(rule=_forbidding(rule, name))
+            evidence = _evidence(history, "", "")
+            yield _advice("rule_never_matched", "", rule.id, evidence, change)
+    for (agent, scope, name), asked in history.asked.items():
+        known = policy.rule(name) is not None
+        if not known or asked.otherwise or asked.approved < _APPROVALS:
+            continue
+        if spared := _sparing(policy, agent, scope, asked):
+            evidence = _evidence(history, agent, scope)
+            evidence.prompts_saved = asked.approved
+            change = AdvisedChange(rule=spared)
+            yield _advice("always_approved", agent, scope, evidence, change)
+
+
+def rhythm_of(days: set[str]) -> tuple[str, float]:
+    """Return how regularly something was used on these days, and the period in days.
+
+    Args:
+        days: dates, as ISO 8601 writes them.
+
+    Returns:
+        the word, by the median gap between days of use, and that gap, or the period
+        of the word where that is longer; ``none`` and 0 below three days.
+    """
+    if len(days) < _DAYS:
+        return "none", 0.0
+    ordered = sorted(date.fromisoformat(day).toordinal() for day in days)
+    gap = median(b - a for a, b in pairwise(ordered))
+    word = "daily" if gap <= 3 else "weekly" if gap <= 14 else "monthly"
+    return word, max(float(gap), float(_PERIODS[word]))
+
+
+def _is_unused(history: History, agent: Agent, scope: str) -> bool:
+    use = history.uses.get((agent.id, scope))
+    granted = history.granted.get((agent.id, scope), iso(agent.created_at))
+    return _quiet(history, max(granted, use.last if use else ""), use)
+
+
+def _is_idle(history: History, agent: Agent) -> bool:
+    last = max(history.seen.get(agent.id, ""), iso(agent.created_at))
+    uses = [use for (who, _), use in history.uses.items() if who == agent.id]
+    return _quiet(history, last, None) and all(
+        _quiet(history, max(last, use.last), use) for use in uses
+    )
+
+
+def _quiet(history: History, last: str, use: _Use | None) -> bool:
+    """Tell whether nothing since *last* is longer than the window and the rhythm."""
+    if last >= iso(history.window.since):
+        return False
+    _, period = rhythm_of(use.days if use else set())
+    waited = history.window.until - parse_iso(last)
+    return waited >= timedelta(days=_PATIENCE * period)
+
+
+def _grows(use: _Use) -> bool:
+    parts = use.parts
+    rises = all(a < b for a, b in pairwise(parts))
+    return rises and parts[0] > 0 and parts[-1] >= _GROWN * parts[0]
+
+
+def _limit(agent: Agent, scope: str, use: _Use) -> dict[str, object]:
+    """Return the limit that its use was below before it grew."""
+    name = f"{agent.name}-{scope}".replace(":", "-")
+    plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in name.lower())
+    return {
+        "id": f"advice-{'-'.join(filter(None, plain.split('-')))}"[:64].rstrip("-"),
+        "scopes": [scope],
+        "agents": [agent.name],
+        "per": "agent",
+        "within": "24h",
+        "count": max(use.per_day.values(), default=1),
+        "over": "step_up",
+    }
+
+
+def _narrowed(agent: str, scope: str, use: _Use) -> str | None:
+    """Return the rule that leaves the few resources that are used, if they are few."""
+    names = sorted(name for name in use.resources if name is not None)
+    if len(names) != len(use.resources) or len(names) > _RESOURCES:
+        return None
+    quoted = [_quoted(name) for name in names]
+    if None in quoted:
+        return None
+    listed = " || ".join(f"context.resource == {name}" for name in quoted)
+    return (
+        f'@id("advice:{_id("narrower_resource", agent, scope)}")\n'
+        f'@why("It used {scope} on nothing else.")\n'
+        f'forbid (principal == Agent::"{agent}", action == Action::"{scope}",'
+        " resource)\n"
+        f"unless {{ context has resource && ({listed}) }};\n"
+    )
+
+
+def _forbidding(rule: PolicyRule, name: str) -> str:
+    """Return a rule that forbids what *rule* allows and nothing else."""
+    effect = next(m for m in _EFFECT.finditer(rule.source) if m[0] == "permit")
+    body = rule.source[effect.end() :]
+    return f'@id("advice:{name}")\n@why("{rule.id} never matched.")\nforbid{body}\n'
+
+
+def _sparing(policy: Policy, agent: str, scope: str, asked: _Asked) -> str | None:
+    """Return the rules of *policy* without what was always approved, and one for it.
+
+    Nothing, where these would not have allowed it.
+    """
+    spared = _approved(agent, scope, asked)
+    if spared is None or asked.facts is None:
+        return None
+    inputs = Inputs.read(agent, asked.facts)
+    allows = (
+        f'@id("advice:{_id("always_approved", agent, scope)}")\n'
+        '@why("A person approved all of these.")\n@obligation("allow")\n'
+        f"permit (principal, action, resource)\nwhen {{ {spared} }};\n"
+    )
+    text, written = f"{policy.text.rstrip()}\n\n{allows}", [allows]
+    for _ in range(_RULES):
+        verdict = Policy(text, policy.catalogue, strict=False).answer(inputs)
+        if verdict.outcome is Outcome.ALLOWED:
+            whole = "\n".join(written)
+            return whole if len(whole) <= _LONGEST_RULE else None
+        rule = policy.rule(verdict.rule)
+        if rule is None or rule.source not in text:
+            return None
+        kept = rule.source.rstrip().removesuffix(";").rstrip()
+        without = f"{kept}\nunless {{ {spared} }};"
+        text = text.replace(rule.source, without)
+        written.insert(-1, f"{without}\n")
+    return None
+
+
+def _approved(agent: str, scope: str, asked: _Asked) -> str | None:
+    """Return the condition that all approved requests meet, if it is narrow."""
+    told = [f'principal == Agent::"{agent}"', f'action == Action::"{scope}"']
+    names = [_quoted(name) for name in asked.resources if name is not None]
+    if None in asked.resources or None in names or len(names) > _RESOURCES:
+        return None
+    same = [f"context.resource == {name}" for name in sorted(map(str, names))]
+    told.append(f"context has resource && ({' || '.join(same)})")
+    if asked.amounts != {None}:
+        amounts = [one for one in asked.amounts if isinstance(one, int)]
+        coins = [_quoted(one) for one in asked.currencies if isinstance(one, str)]
+        if len(amounts) != len(asked.amounts) or len(coins) != 1:
+            return None
+        told.append(f"context has amount && context.amount <= {max(amounts)}")
+        told.append(f"context has currency && context.currency == {coins[0]}")
+    return " && ".join(told)
+
+
+def _quoted(text: str) -> str | None:
+    """Return *text* as a Cedar string, unless it is not plain enough to be one."""
+    plain = text.isascii() and text.isprintable() and len(text) <= _LONGEST
+    return json.dumps(text) if plain and "\\" not in text and '"' not in text else None
+
+
+def _plain(value: object) -> object:
+    return value if isinstance(value, str | int | None) else ()
+
+
+def _scopes(event: _Event) -> list[str]:
+    said = event.detail.get("scope") if isinstance(event.detail, dict) else None
+    return said.split() if isinstance(said, str) else [event.action or ""]
+
+
+def _evidence(history: History, agent: str, scope: str) -> AdviceEvidence:
+    use = history.uses.get((agent, scope))
+    return AdviceEvidence(
+        since=iso(history.window.since),
+        until=iso(history.window.until),
+        count=use.count if use else 0,
+        last_used_at=use.last if use else None,
+        rhythm=rhythm_of(use.days)[0] if use else "none",
+    )
+
+
+def _id(kind: str, agent: str, scope: str) -> str:
+    digest = hashlib.sha256(json.dumps([kind, agent, scope]).encode())
+    return f"adv_{digest.hexdigest()[:12]}"
+
+
+def _advice(
+    kind: str,
+    agent: str,
+    scope: str,
+    evidence: AdviceEvidence,
+    change: AdvisedChange,
+) -> AdviceInfo:
+    return AdviceInfo(
+        id=_id(kind, agent, scope),
+        kind=kind,
+        agent_id=agent,
+        scope=scope,
+        evidence=evidence,
+        change=change,
+    )

@@ -1,0 +1,210 @@
+"""Take authority away on trial, and give it back; the ledger's events are the state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+import msgspec
+
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.usecases.policy_apply import apply_policy
+from agentvault_tui.broker.usecases.revoke import (
+    change_scopes,
+    restore_agent,
+    revoke_agent,
+)
+from agentvault_tui.clock import iso
+from agentvault_tui.errors import ConflictError, NotFoundError
+from agentvault_tui.ledger import EventQuery
+from agentvault_tui.model import Actor, AgentId, Draft, Event, EventType
+from agentvault_tui.operator_api.advice import AdviceInfo, HitRateInfo
+
+_TYPES: Final = (
+    EventType.ADVICE_APPLIED,
+    EventType.ADVICE_GIVEN_BACK,
+    EventType.ADVICE_DISMISSED,
+)
+_STATUS: Final = {
+    EventType.ADVICE_APPLIED: "on_trial",
+    EventType.ADVICE_GIVEN_BACK: "given_back",
+    EventType.ADVICE_DISMISSED: "dismissed",
+}
+_NONE: Final = frozenset[str]()
+
+
+@dataclass(slots=True)
+class _Taken:
+    """The last that was decided about a piece of advice."""
+
+    info: AdviceInfo
+    status: str
+    at: str
+
+
+class Trials:
+    """What was decided about advice, as events tell it."""
+
+    def __init__(self, broker: Broker) -> None:
+        """Know of nothing yet."""
+        self._broker = broker
+        self._taken: dict[str, _Taken] = {}
+        self.hits = HitRateInfo()
+
+    async def restore(self) -> None:
+        """Read what was decided, and answer agents by it."""
+        events: list[Event] = []
+        for kind in _TYPES:
+            after: int | None = 0
+            while after is not None:
+                query = EventQuery(type=kind, after=after, limit=1000)
+                page = await self._broker.ledger.events(query)
+                events += page.events
+                after = page.next
+        for event in sorted(events, key=lambda one: one.seq):
+            self._learn(event)
+        self._broker.on_trial = self.covers
+
+    def _learn(self, event: Event) -> None:
+        try:
+            info = msgspec.convert(event.detail["advice"], AdviceInfo)
+        except (msgspec.ValidationError, LookupError):
+            return
+        status = _STATUS[event.type]
+        self._taken[info.id] = _Taken(info, status, iso(event.time))
+        self.hits.applied += status == "on_trial"
+        self.hits.given_back += status == "given_back"
+
+    def covers(self, agent: AgentId, scopes: Sequence[str], rule: str | None) -> bool:
+        """Tell whether what an agent asks for was taken away, and is on trial now."""
+        now = iso(self._broker.clock.now())
+        for taken in self._taken.values():
+            info, change = taken.info, taken.info.change
+            if taken.status != "on_trial" or (info.trial_ends_at or "") <= now:
+                continue
+            if rule == f"advice:{info.id}":
+                return True
+            if info.agent_id == agent and (
+                change.revoke is True
+                or (change.ungrant and not set(scopes).isdisjoint(change.ungrant))
+            ):
+                return True
+        return False
+
+    def merge(self, found: Sequence[AdviceInfo], *, every: bool) -> list[AdviceInfo]:
+        """Return what was *found*, with what was decided about it.
+
+        Args:
+            found: the advice that the history gives now.
+            every: also what is over: kept, given back, dismissed.
+
+        Returns:
+            what is on trial first, then what is open.
+        """
+        merged: dict[str, AdviceInfo] = {}
+        for taken in self._taken.values():
+            merged[taken.info.id] = self._told(taken)
+        for info in found:
+            known = self._taken.get(info.id)
+            # Used since, and then not any more: it is advice anew.
+            if known is None or (info.evidence.last_used_at or "") > known.at:
+                merged[info.id] = info
+        order = ("on_trial", "open", "kept", "given_back", "dismissed")
+        shown = order if every else order[:2]
+        listed = [one for one in merged.values() if one.status in shown]
+        return sorted(
+            listed,
+            key=lambda one: (
+                order.index(one.status),
+                one.evidence.would_have_refused,
+                one.kind,
+                one.agent_id,
+                one.scope,
+            ),
+        )
+
+    def _told(self, taken: _Taken) -> AdviceInfo:
+        ends, status = taken.info.trial_ends_at or "", taken.status
+        if status == "on_trial" and ends <= iso(self._broker.clock.now()):
+            status = "kept"
+        ends_at = taken.info.trial_ends_at if status in {"on_trial", "kept"} else None
+        return msgspec.structs.replace(taken.info, status=status, trial_ends_at=ends_at)
+
+    async def apply(
+        self, info: AdviceInfo, operator: Actor, seconds: int
+    ) -> AdviceInfo:
+        """Take away what *info* advises, on trial for so many *seconds*.
+
+        Raises:
+            ConflictError: it is on trial already, or gives more than it takes.
+        """
+        if (now := self._taken.get(info.id)) and self._told(now).status == "on_trial":
+            raise ConflictError(f"{info.id} is on trial already")
+        if info.kind == "always_approved" or info.change.limit:
+            raise ConflictError(
+                f"{info.kind} is applied by changing the file itself",
+                "put what it shows into the policy or limits.toml, and try it:"
+                " agentvault policy plan",
+            )
+        broker, change = self._broker, info.change
+        ends = broker.clock.now() + timedelta(seconds=seconds)
+        info = msgspec.structs.replace(info, trial_ends_at=iso(ends))
+        # Recorded first: whoever is refused is to be told why from the beginning.
+        await self._record(EventType.ADVICE_APPLIED, info, operator)
+        reason = f"advice {info.id}: {info.kind}"
+        if change.ungrant:
+            gone = frozenset(change.ungrant)
+            await change_scopes(broker, info.agent_id, _NONE, gone, operator)
+        elif change.revoke:
+            await revoke_agent(broker, info.agent_id, reason, operator)
+        elif change.rule:
+            text = f"{broker.policy.text.rstrip()}\n\n{change.rule}"
+            await apply_policy(broker, {"policy": text}, operator, "", reason)
+        return self._told(self._taken[info.id])
+
+    async def give_back(self, advice_id: str, operator: Actor) -> AdviceInfo:
+        """Give back what was taken away, and end the trial.
+
+        Raises:
+            NotFoundError: there is no such advice, or it was not applied.
+        """
+        taken = self._taken.get(advice_id)
+        if taken is None or taken.status != "on_trial":
+            raise NotFoundError(f"nothing was taken away by {advice_id}")
+        broker, change = self._broker, taken.info.change
+        if change.ungrant:
+            again = frozenset(change.ungrant)
+            await change_scopes(broker, taken.info.agent_id, again, _NONE, operator)
+        elif change.revoke:
+            await restore_agent(broker, taken.info.agent_id, operator)
+        elif rule := broker.policy.rule(f"advice:{advice_id}"):
+            text = broker.policy.text.replace(rule.source, "", 1).rstrip() + "\n"
+            reason = f"advice {advice_id} given back"
+            await apply_policy(broker, {"policy": text}, operator, "", reason)
+        await self._record(EventType.ADVICE_GIVEN_BACK, taken.info, operator)
+        return self._told(self._taken[advice_id])
+
+    async def dismiss(self, info: AdviceInfo, operator: Actor) -> AdviceInfo:
+        """Leave it as it is, until it is used and then unused anew.
+
+        Raises:
+            ConflictError: it is on trial: it would have to be given back.
+        """
+        if (now := self._taken.get(info.id)) and now.status == "on_trial":
+            raise ConflictError(f"{info.id} was applied", "give it back instead")
+        await self._record(EventType.ADVICE_DISMISSED, info, operator)
+        return self._told(self._taken[info.id])
+
+    async def _record(self, kind: EventType, info: AdviceInfo, operator: Actor) -> None:
+        draft = Draft(
+            kind,
+            operator,
+            agent_id=AgentId(info.agent_id) or None,
+            action=info.scope or None,
+            reason=info.kind,
+            detail={"advice": msgspec.to_builtins(info)},
+        )
+        (event,) = await self._broker.record(draft)
+        self._learn(event)

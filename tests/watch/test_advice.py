@@ -1,0 +1,229 @@
+"""What agents do not need is told from the history, by their own rhythm."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import timedelta
+
+import pytest
+from support.bench import Bench
+from support.manual_clock import ManualClock
+from support.stepups import approve, ask
+
+from agentvault_tui.broker.serve import _record_start_or_stop
+from agentvault_tui.broker.usecases.request import request_token
+from agentvault_tui.ledger.schema import open_reader
+from agentvault_tui.model import Action, Agent, EventType
+from agentvault_tui.operator_api.advice import AdviceInfo
+from agentvault_tui.policy import Policy, PolicyTexts, shipped_policy
+from agentvault_tui.watch.advice import Window, advise, rhythm_of
+
+DAY = 86_400.0
+READ, WRITE = "read:calendar", "write:calendar"
+
+
+@contextmanager
+def reading(bench: Bench) -> Iterator[sqlite3.Connection]:
+    with closing(open_reader(bench.home.database)) as db:
+        yield db
+
+
+def advice(
+    bench: Bench, clock: ManualClock, days: float = 30, policy: Policy | None = None
+) -> list[AdviceInfo]:
+    window = Window(clock.now() - timedelta(days=days), clock.now())
+    with reading(bench) as db:
+        return advise(db, policy or bench.broker.policy, window)
+
+
+def kinds(found: list[AdviceInfo]) -> list[tuple[str, str]]:
+    return sorted((one.kind, one.scope) for one in found)
+
+
+async def use(bench: Bench, agent: Agent, scope: str, resource: str = "r") -> None:
+    await ask(bench, agent, Action((scope,), scope, resource))
+
+
+async def test_a_scope_that_was_never_used_is_advised_away(
+    bench: Bench, clock: ManualClock
+) -> None:
+    """With the other one in use, and not before the grant is as old as the window."""
+    agent = await bench.agent("a", READ, WRITE)
+    clock.advance(29 * DAY)
+    await use(bench, agent, READ)
+    assert advice(bench, clock) == []
+    clock.advance(2 * DAY)
+    (found,) = advice(bench, clock)
+    assert (found.kind, found.agent_id, found.scope) == (
+        "unused_scope",
+        agent.id,
+        WRITE,
+    )
+    assert found.change.ungrant == [WRITE]
+    evidence = found.evidence
+    assert (evidence.count, evidence.last_used_at, evidence.rhythm) == (0, None, "none")
+    assert evidence.would_have_refused == 0
+
+
+async def test_a_scope_asked_for_among_others_is_unused_and_would_be_missed(
+    bench: Bench, clock: ManualClock
+) -> None:
+    """A token for several scopes is no use of each, and its requests are named."""
+    agent = await bench.agent("a", READ, WRITE)
+    clock.advance(31 * DAY)
+    await use(bench, agent, READ)
+    both = Action((READ, WRITE), READ, named=False)
+    await request_token(
+        bench.broker, agent, both, resource=None, details=None, source=None
+    )
+    (found,) = [one for one in advice(bench, clock) if one.scope == WRITE]
+    event = (await bench.events("token.decision"))[-1]
+    assert found.evidence.would_have_refused == 1
+    assert found.evidence.refused == [event.seq]
+
+
+@pytest.mark.parametrize(
+    ("every", "rhythm", "quiet"),
+    [(1, "daily", 30), (7, "weekly", 17.5), (31, "monthly", 77.5)],
+)
+async def test_regular_use_is_not_unused_before_two_and_a_half_periods(
+    bench: Bench, clock: ManualClock, every: float, rhythm: str, quiet: float
+) -> None:
+    """Weekly and monthly jobs keep their scopes, whatever the window is."""
+    agent = await bench.agent("a", READ, WRITE)
+    for _ in range(4):
+        clock.advance(every * DAY)
+        await use(bench, agent, WRITE)
+    window = min(quiet, 30)
+    clock.advance((quiet - 0.5) * DAY)
+    await use(bench, agent, READ)
+    assert advice(bench, clock, window) == []
+    clock.advance(1 * DAY)
+    (found,) = advice(bench, clock, window)
+    assert (found.kind, found.evidence.rhythm) == ("unused_scope", rhythm)
+
+
+def test_the_rhythm_is_the_median_gap_between_days() -> None:
+    """Three days are the fewest; one long pause does not make a daily job monthly."""
+    assert rhythm_of({"2026-01-01", "2026-01-08"}) == ("none", 0.0)
+    assert rhythm_of({"2026-01-01", "2026-01-02", "2026-01-03"}) == ("daily", 1.0)
+    days = {"2026-01-01", "2026-01-02", "2026-01-03", "2026-04-03"}
+    assert rhythm_of(days) == ("daily", 1.0)
+    assert rhythm_of({"2026-01-01", "2026-01-15", "2026-01-29"}) == ("weekly", 14.0)
+    assert rhythm_of({"2026-01-01", "2026-04-01", "2026-07-01"})[0] == "monthly"
+
+
+async def test_an_agent_that_does_nothing_is_idle(
+    bench: Bench, clock: ManualClock
+) -> None:
+    """Its scopes are not told one by one; a resource server is never idle."""
+    agent = await bench.agent("a", READ, WRITE)
+    await bench.agent("server", READ, resource_server=True)
+    await use(bench, agent, READ)
+    clock.advance(31 * DAY)
+    (found,) = [one for one in advice(bench, clock) if one.agent_id]
+    assert (found.kind, found.agent_id) == ("idle_agent", agent.id)
+    assert found.change.revoke is True
+    assert found.evidence.last_used_at is not None
+
+
+async def test_few_resources_are_a_narrower_rule(
+    bench: Bench, clock: ManualClock
+) -> None:
+    """The rule can be put in force, forbids others, and lets the used ones be."""
+    agent = await bench.agent("a", WRITE)
+    for number in range(30):
+        await use(bench, agent, WRITE, f"calendar:{number % 2}")
+    (found,) = advice(bench, clock)
+    assert found.kind == "narrower_resource"
+    text = f"{shipped_policy()}\n{found.change.rule}"
+    policy = Policy.of(PolicyTexts(text), "p", "s")
+    bench.broker.policy = policy
+    allowed = await ask(bench, agent, Action((WRITE,), WRITE, "calendar:1"))
+    assert allowed.access_token
+    refused = await ask(bench, agent, Action((WRITE,), WRITE, "calendar:2"))
+    assert refused.reason == "policy_forbids"
+    event = (await bench.events("token.decision"))[-1]
+    assert event.rule == f"advice:{found.id}"
+
+
+async def test_resources_that_are_many_or_hostile_are_not_narrowed(
+    bench: Bench, clock: ManualClock
+) -> None:
+    """What would not be a plain string of Cedar never becomes one."""
+    many, hostile = await bench.agent("m", WRITE), await bench.agent("h", WRITE)
+    for number in range(30):
+        await use(bench, many, WRITE, f"calendar:{number}")
+        await use(bench, hostile, WRITE, 'x" || true //')
+    assert advice(bench, clock) == []
+
+
+async def test_slow_growth_is_told_as_growth(bench: Bench, clock: ManualClock) -> None:
+    """An agent that asks a little more each week is told, with the limit it had."""
+    agent = await bench.agent("a", WRITE)
+    for week in range(4):
+        for _ in range(5 + 2 * week):
+            await use(bench, agent, WRITE, f"calendar:{week}")
+        clock.advance(7.4 * DAY)
+    (found,) = advice(bench, clock)
+    assert (found.kind, found.scope) == ("growth", WRITE)
+    limit = found.change.limit
+    assert isinstance(limit, dict)
+    assert limit["count"] == 5
+    assert limit["over"] == "step_up"
+
+
+async def test_a_rule_that_never_matched_is_told_with_its_contrary(
+    bench: Bench, clock: ManualClock
+) -> None:
+    """Only rules that allow, in force since before the window; the advice parses."""
+    rule = '@id("odd") @why("never permit this?") @obligation("allow")\npermit (\
+principal, action == Action::"read:files", resource);'
+    policy = Policy.of(PolicyTexts(f"{shipped_policy()}\n{rule}"), "p", "s")
+    await _record_start_or_stop(bench.broker, EventType.BROKER_STARTED)
+    agent = await bench.agent("a", WRITE)
+    await use(bench, agent, WRITE)
+    clock.advance(31 * DAY)
+    await use(bench, agent, WRITE)
+    found = advice(bench, clock, policy=policy)
+    (odd,) = [one for one in found if one.scope == "odd"]
+    assert odd.kind == "rule_never_matched"
+    text = f"{policy.text}\n{odd.change.rule}"
+    contrary = Policy.of(PolicyTexts(text), "p", "s").rule(f"advice:{odd.id}")
+    assert contrary is not None
+    assert contrary.obligation.value == "deny"
+    assert "rule_never_matched" not in dict(kinds(advice(bench, clock, 40, policy)))
+
+
+async def test_prompts_that_were_always_approved_are_told_with_a_rule(
+    bench: Bench, clock: ManualClock
+) -> None:
+    """The rule spares them and no other; one denial is enough to keep the prompt."""
+    agent = await bench.agent("payer", "send:payment")
+    for amount in range(1, 6):
+        parameters = {"amount": amount * 100, "currency": "USD"}
+        pay = Action(("send:payment",), "send:payment", "stripe:acct_42", parameters)
+        held = await ask(bench, agent, pay)
+        await approve(bench, held.stepup)
+    (found,) = advice(bench, clock)
+    assert found.kind == "always_approved"
+    assert found.evidence.prompts_saved == 5
+    text = shipped_policy()
+    for name in ("payments-need-step-up", "high-risk-needs-step-up"):
+        rule = bench.broker.policy.rule(name)
+        assert rule is not None
+        text = text.replace(rule.source, "")
+    text += str(found.change.rule)
+    bench.broker.policy = Policy.of(PolicyTexts(text), "p", "s")
+
+    async def outcome(amount: int, resource: str = "stripe:acct_42") -> str:
+        parameters = {"amount": amount, "currency": "USD"}
+        pay = Action(("send:payment",), "send:payment", resource, parameters)
+        await ask(bench, agent, pay)
+        return str((await bench.events("token.decision"))[-1].outcome)
+
+    assert await outcome(500) == "allowed"
+    assert await outcome(501) == "escalated"
+    assert await outcome(500, "stripe:acct_43") == "escalated"

@@ -1,0 +1,151 @@
+"""What is taken away on trial is refused as such, and one decision gives it back."""
+
+from __future__ import annotations
+
+import pytest
+from support.bench import OPERATOR, Bench
+from support.manual_clock import ManualClock
+from support.stepups import ask
+
+from agentvault_tui.broker.answers import Denied, Granted
+from agentvault_tui.broker.usecases.policy_change import reload_policy
+from agentvault_tui.errors import ConflictError, NotFoundError
+from agentvault_tui.model import Action, Agent
+from agentvault_tui.operator_api.advice import (
+    AdviceEvidence,
+    AdviceInfo,
+    AdvisedChange,
+)
+from agentvault_tui.policy import shipped_policy
+from agentvault_tui.watch.trials import Trials
+
+SCOPE = "write:calendar"
+CALENDAR = Action((SCOPE,), SCOPE, "calendar:me")
+SINCE = "2026-10-25T10:00:00.000000Z"
+WEEK = 7 * 86_400
+
+
+def advice(agent: Agent, kind: str = "unused_scope", **change: object) -> AdviceInfo:
+    return AdviceInfo(
+        id=f"adv_{kind}",
+        kind=kind,
+        agent_id=agent.id,
+        scope=SCOPE,
+        evidence=AdviceEvidence(since=SINCE, until=SINCE),
+        change=AdvisedChange(**(change or {"ungrant": [SCOPE]})),  # type: ignore[arg-type]
+    )
+
+
+def forbidding(agent: Agent) -> str:
+    return (
+        f'@id("advice:adv_narrower_resource") @why("w")\nforbid (principal =='
+        f' Agent::"{agent.id}", action == Action::"{SCOPE}", resource);\n'
+    )
+
+
+@pytest.fixture
+async def trials(bench: Bench) -> Trials:
+    found = Trials(bench.broker)
+    await found.restore()
+    return found
+
+
+async def reason(bench: Bench, agent: Agent) -> str:
+    """Return the reason of a denial, or nothing where it is granted."""
+    answer = await ask(bench, bench.broker.registry.agent(agent.id), CALENDAR)
+    assert isinstance(answer, Denied | Granted)
+    return answer.reason if isinstance(answer, Denied) else ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "after"),
+    [
+        ("unused_scope", "scope_not_granted"),
+        ("idle_agent", "agent_revoked"),
+        ("narrower_resource", "policy_forbids"),
+    ],
+)
+async def test_what_was_taken_is_refused_as_on_trial_until_it_ends(
+    bench: Bench, trials: Trials, clock: ManualClock, kind: str, after: str
+) -> None:
+    """Live tokens end; on trial the reason says so, afterwards it is the usual one."""
+    agent = await bench.agent()
+    change: dict[str, object] = {
+        "unused_scope": {"ungrant": [SCOPE]},
+        "idle_agent": {"revoke": True},
+        "narrower_resource": {"rule": forbidding(agent)},
+    }[kind]
+    token = (await ask(bench, agent, CALENDAR)).access_token
+    found = await trials.apply(advice(agent, kind, **change), OPERATOR, WEEK)
+    assert found.status == "on_trial"
+    assert await reason(bench, agent) == "on_trial"
+    assert bench.broker.registry.token(token) is None
+    if kind == "narrower_resource":
+        assert bench.home.policy_file.read_text().startswith(shipped_policy().rstrip())
+    clock.advance(WEEK)
+    assert await reason(bench, agent) == after
+    assert [one.status for one in trials.merge([], every=True)] == ["kept"]
+    assert trials.merge([], every=False) == []
+
+
+@pytest.mark.parametrize("kind", ["unused_scope", "idle_agent", "narrower_resource"])
+async def test_giving_back_gives_all_of_it_back(
+    bench: Bench, trials: Trials, kind: str
+) -> None:
+    """The agent is granted again, the policy is as before, and the rate says it."""
+    agent = await bench.agent()
+    change: dict[str, object] = {
+        "unused_scope": {"ungrant": [SCOPE]},
+        "idle_agent": {"revoke": True},
+        "narrower_resource": {"rule": forbidding(agent)},
+    }[kind]
+    info = advice(agent, kind, **change)
+    await trials.apply(info, OPERATOR, WEEK)
+    with pytest.raises(ConflictError, match="on trial already"):
+        await trials.apply(info, OPERATOR, WEEK)
+    found = await trials.give_back(info.id, OPERATOR)
+    assert (found.status, found.trial_ends_at) == ("given_back", None)
+    assert await reason(bench, agent) == ""
+    assert (trials.hits.applied, trials.hits.given_back) == (1, 1)
+    await reload_policy(bench.broker)
+    assert "advice:" not in bench.broker.policy.text
+    with pytest.raises(NotFoundError):
+        await trials.give_back(info.id, OPERATOR)
+    kinds = [e.type.value for e in await bench.events() if "advice" in e.type]
+    assert kinds == ["advice.applied", "advice.given_back"]
+
+
+async def test_trials_outlive_a_restart(bench: Bench, trials: Trials) -> None:
+    """The next process refuses alike, and can give it back."""
+    agent = await bench.agent()
+    info = advice(agent)
+    await trials.apply(info, OPERATOR, WEEK)
+    async with bench.restarted() as again:
+        assert await reason(again, agent) == "scope_not_granted"
+        trials = Trials(again.broker)
+        await trials.restore()
+        assert await reason(again, agent) == "on_trial"
+        await trials.give_back(info.id, OPERATOR)
+        assert await reason(again, agent) == ""
+
+
+async def test_dismissed_advice_is_told_anew_once_it_was_used_and_unused_again(
+    bench: Bench, trials: Trials
+) -> None:
+    """Until then it is shown with all that is over alone."""
+    info = advice(await bench.agent())
+    await trials.dismiss(info, OPERATOR)
+    assert trials.merge([info], every=False) == []
+    assert [one.status for one in trials.merge([info], every=True)] == ["dismissed"]
+    info.evidence.last_used_at = "2027-01-01T00:00:00.000000Z"
+    assert [one.status for one in trials.merge([info], every=False)] == ["open"]
+
+
+async def test_what_gives_is_never_applied(bench: Bench, trials: Trials) -> None:
+    """A rule that spares prompts is put into the policy by a person, not on trial."""
+    agent = await bench.agent()
+    rule = "permit (principal, action, resource);"
+    info = advice(agent, "always_approved", rule=rule)
+    with pytest.raises(ConflictError, match="changing the file itself"):
+        await trials.apply(info, OPERATOR, WEEK)
+    assert trials.hits.applied == 0
