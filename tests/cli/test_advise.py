@@ -14,7 +14,7 @@ Run = Callable[..., Answer]
 
 
 def test_advice_is_applied_and_given_back(av: Run, agent: Agent) -> None:
-    """The unused scope is told with evidence; on trial it is refused, and comes back."""
+    """The unused scope is told; on trial it is refused, and then it comes back."""
     mine = ("advise", "--agent", agent.name, "--json")
     assert av(*mine).json["advice"] == []  # it was granted just now
     found: list[dict[str, Any]] = []
