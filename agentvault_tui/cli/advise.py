@@ -19,7 +19,7 @@ from agentvault_tui.operator_api.advice import (
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
-class Span(click.ParamType[int]):
+class TimeSpan(click.ParamType[int]):
     """An option that is a length of time: ``30d``."""
 
     name = "time"
@@ -43,7 +43,7 @@ class Span(click.ParamType[int]):
     prints_data=True,
 )
 @click.option("--agent", help="Id or unique name.")
-@click.option("--window", type=Span(), default="30d", help="What counts as now.")
+@click.option("--window", type=TimeSpan(), default="30d", help="What counts as now.")
 @click.option("--all", "every", is_flag=True, help="Also what is over.")
 @click.pass_context
 def advise(ctx: click.Context, agent: str | None, window: int, *, every: bool) -> None:
@@ -73,7 +73,9 @@ def advise(ctx: click.Context, agent: str | None, window: int, *, every: bool) -
 
 @advise.command("apply", example="agentvault advise apply adv_0123456789ab --for 7d")
 @click.argument("advice_id", metavar="ID")
-@click.option("--for", "span", type=Span(), default="7d", help="How long the trial is.")
+@click.option(
+    "--for", "span", type=TimeSpan(), default="7d", help="How long the trial is."
+)
 @pass_session
 def apply(session: CliSession, advice_id: str, span: int) -> None:
     """Take away what the advice is about, on trial: live tokens with it end."""

@@ -90,7 +90,7 @@ class _Event(msgspec.Struct):
 _EVENT: Final = msgspec.json.Decoder(_Event)
 
 
-class _Use:
+class _ScopeUse:
     """How an agent used one scope."""
 
     __slots__ = ("count", "days", "last", "parts", "per_day", "resources")
@@ -130,13 +130,13 @@ class Window(NamedTuple):
     until: datetime
 
 
-class History:
+class UseHistory:
     """What one pass over the chain found."""
 
     def __init__(self, window: Window) -> None:
         """Have found nothing yet."""
         self.window = window
-        self.uses: dict[tuple[str, str], _Use] = {}
+        self.uses: dict[tuple[str, str], _ScopeUse] = {}
         self.asks: Counter[tuple[str, str]] = Counter()
         """Requests in the window that were not denied and are no uses: escalated, or
         for several scopes at once."""
@@ -196,7 +196,7 @@ class History:
     def _use(self, agent: str, scope: str, event: _Event) -> None:
         use = self.uses.get((agent, scope))
         if use is None:
-            use = self.uses[agent, scope] = _Use()
+            use = self.uses[agent, scope] = _ScopeUse()
         use.last, day = event.time, event.time[:10]
         use.days.add(day)
         if event.time < self._since:
@@ -258,7 +258,7 @@ def advise(db: sqlite3.Connection, policy: Policy, window: Window) -> list[Advic
     Returns:
         the advice, all of it open; who takes it keeps its status.
     """
-    history = History(window)
+    history = UseHistory(window)
     history.read(db)
     agents = [read_agent(doc) for (doc,) in db.execute("SELECT doc FROM agents")]
     found: list[AdviceInfo] = []
@@ -271,7 +271,7 @@ def advise(db: sqlite3.Connection, policy: Policy, window: Window) -> list[Advic
     return found
 
 
-def _about(history: History, agent: Agent) -> Iterator[AdviceInfo]:
+def _about(history: UseHistory, agent: Agent) -> Iterator[AdviceInfo]:
     """Yield what one agent does not need."""
     if _is_idle(history, agent):
         last = [use.last for (who, _), use in history.uses.items() if who == agent.id]
@@ -301,7 +301,7 @@ def _about(history: History, agent: Agent) -> Iterator[AdviceInfo]:
 
 
 def _about_rules(
-    history: History, policy: Policy, in_force_since: str
+    history: UseHistory, policy: Policy, in_force_since: str
 ) -> Iterator[AdviceInfo]:
     """Yield what of the policy no request needs."""
     old = in_force_since <= iso(history.window.since)
@@ -342,13 +342,13 @@ def rhythm_of(days: set[str]) -> tuple[str, float]:
     return word, max(float(gap), float(_PERIODS[word]))
 
 
-def _is_unused(history: History, agent: Agent, scope: str) -> bool:
+def _is_unused(history: UseHistory, agent: Agent, scope: str) -> bool:
     use = history.uses.get((agent.id, scope))
     granted = history.granted.get((agent.id, scope), iso(agent.created_at))
     return _quiet(history, max(granted, use.last if use else ""), use)
 
 
-def _is_idle(history: History, agent: Agent) -> bool:
+def _is_idle(history: UseHistory, agent: Agent) -> bool:
     last = max(history.seen.get(agent.id, ""), iso(agent.created_at))
     uses = [use for (who, _), use in history.uses.items() if who == agent.id]
     return _quiet(history, last, None) and all(
@@ -356,7 +356,7 @@ def _is_idle(history: History, agent: Agent) -> bool:
     )
 
 
-def _quiet(history: History, last: str, use: _Use | None) -> bool:
+def _quiet(history: UseHistory, last: str, use: _ScopeUse | None) -> bool:
     """Tell whether nothing since *last* is longer than the window and the rhythm."""
     if last >= iso(history.window.since):
         return False
@@ -365,13 +365,13 @@ def _quiet(history: History, last: str, use: _Use | None) -> bool:
     return waited >= timedelta(days=_PATIENCE * period)
 
 
-def _grows(use: _Use) -> bool:
+def _grows(use: _ScopeUse) -> bool:
     parts = use.parts
     rises = all(a < b for a, b in pairwise(parts))
     return rises and parts[0] > 0 and parts[-1] >= _GROWN * parts[0]
 
 
-def _limit(agent: Agent, scope: str, use: _Use) -> dict[str, object]:
+def _limit(agent: Agent, scope: str, use: _ScopeUse) -> dict[str, object]:
     """Return the limit that its use was below before it grew."""
     name = f"{agent.name}-{scope}".replace(":", "-")
     plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in name.lower())
@@ -386,7 +386,7 @@ def _limit(agent: Agent, scope: str, use: _Use) -> dict[str, object]:
     }
 
 
-def _narrowed(agent: str, scope: str, use: _Use) -> str | None:
+def _narrowed(agent: str, scope: str, use: _ScopeUse) -> str | None:
     """Return the rule that leaves the few resources that are used, if they are few."""
     names = sorted(name for name in use.resources if name is not None)
     if len(names) != len(use.resources) or len(names) > _RESOURCES:
@@ -474,7 +474,7 @@ def _scopes(event: _Event) -> list[str]:
     return said.split() if isinstance(said, str) else [event.action or ""]
 
 
-def _evidence(history: History, agent: str, scope: str) -> AdviceEvidence:
+def _evidence(history: UseHistory, agent: str, scope: str) -> AdviceEvidence:
     use = history.uses.get((agent, scope))
     return AdviceEvidence(
         since=iso(history.window.since),
