@@ -103,6 +103,11 @@ class Home:
         return self.config / "scopes.toml"
 
     @property
+    def limits_file(self) -> Path:
+        """The limits and call-outs, if there are any."""
+        return self.config / "limits.toml"
+
+    @property
     def keys(self) -> Path:
         """Keys and other things kept apart from the database."""
         return self.data / "keys"

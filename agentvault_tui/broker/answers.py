@@ -34,6 +34,8 @@ class Denied:
     reason: str
     message: str
     decision_id: DecisionId
+    retry_after: int | None = None
+    """Seconds after which the same request would be within its limits."""
 
 
 @dataclass(frozen=True, slots=True)

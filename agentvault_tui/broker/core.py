@@ -22,6 +22,7 @@ from starlette.routing import Route
 
 from agentvault_tui.broker.cuts import Cuts, Kept
 from agentvault_tui.broker.floods import Floods
+from agentvault_tui.broker.limit_uses import LimitUses
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.replay import ReplayStore
 from agentvault_tui.broker.stepups import StepUps
@@ -215,6 +216,7 @@ class Broker:
     anything else is recorded, so that they slow neither decisions nor a revocation."""
     stream_line: AdmissionQueue = field(init=False)
     """Admits pieces of the long bodies of calls that are under way, likewise."""
+    limits: LimitUses = field(init=False)
     uses: TokenUses = field(init=False)
     floods: Floods = field(init=False)
     cuts: Cuts = field(init=False)
@@ -233,6 +235,7 @@ class Broker:
             AdmissionQueue(each_turn, self.ledger.decisions_wait)
             for each_turn in (_DECISIONS_A_TURN, _PIECES_A_TURN)
         )
+        self.limits = LimitUses(self.clock, self.ledger)
         self.uses = TokenUses(self.clock, self.ledger)
         self.floods = Floods(self.clock)
         self.cuts = Cuts(self.ledger, self.registry, self.clock)
@@ -258,7 +261,17 @@ class Broker:
         self, *drafts: Draft, changes: Sequence[Change] = (), urgent: bool = False
     ) -> Awaitable[tuple[Event, ...]]:
         """Write *drafts* and *changes* in one transaction; await that it is durable."""
-        return self.ledger.commit(*drafts, changes=changes, urgent=urgent)
+        try:
+            done = self.ledger.commit(*drafts, changes=changes, urgent=urgent)
+        except BaseException:
+            for draft in drafts:
+                self.limits.release(draft.decision_id)
+            raise
+        if any("counted" in draft.detail for draft in drafts):
+            done = asyncio.ensure_future(done)
+            for draft in drafts:
+                self.limits.submitted(draft, done)
+        return done
 
     @contextmanager
     def cutting(self) -> Iterator[None]:

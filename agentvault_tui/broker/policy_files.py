@@ -1,4 +1,4 @@
-"""Read the home's two policy files."""
+"""Read and write the home's files of the policy."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from agentvault_tui.policy import Policy, PolicyTexts
 
 MAX_FILE: Final = 256 * 1024
 _Signature = tuple[tuple[int, ...] | None, ...]
-"""What `stat` says about both files: cheap enough to ask each second."""
+"""What `stat` says about the files: cheap enough to ask each second."""
 
 
 def load_policy(home: Home, last: PolicyTexts = PolicyTexts()) -> Policy:  # noqa: B008 - immutable
-    """Read the home's ``policy.cedar`` and ``scopes.toml``, or the shipped ones.
+    """Read the home's files, or the shipped ones for those that are not there.
 
     *last* is what the files in force said: one that is gone since is a fault like a
     broken one, and brings no milder policy back.
@@ -33,13 +33,12 @@ def load_policy(home: Home, last: PolicyTexts = PolicyTexts()) -> Policy:  # noq
             f"{' and '.join(gone)} was in force and is gone from {home.config}",
             "put it back, or return to the shipped one: agentvault policy reset",
         )
-    return Policy.of(texts, str(home.policy_file), str(home.scopes_file), seen)
+    return Policy.of(texts, _sources(home), seen)
 
 
 def kept_policy(home: Home, texts: PolicyTexts) -> Policy:
     """Make a policy of what the files of *home* said once."""
-    sources = str(home.policy_file), str(home.scopes_file)
-    return Policy.of(texts, *sources, signature(home))
+    return Policy.of(texts, _sources(home), signature(home))
 
 
 def changed(policy: Policy, home: Home) -> bool:
@@ -52,7 +51,7 @@ def changed(policy: Policy, home: Home) -> bool:
 
 
 def read_texts(home: Home) -> PolicyTexts:
-    """Read both files."""
+    """Read the files."""
     return PolicyTexts(*map(read_text, _files(home)))
 
 
@@ -112,8 +111,12 @@ def write_texts(home: Home, texts: PolicyTexts) -> str | None:
     return None
 
 
+def _sources(home: Home) -> tuple[str, str, str]:
+    return str(home.policy_file), str(home.scopes_file), str(home.limits_file)
+
+
 def _files(home: Home) -> tuple[Path, ...]:
-    return home.policy_file, home.scopes_file
+    return home.policy_file, home.scopes_file, home.limits_file
 
 
 def signature(home: Home) -> _Signature:

@@ -225,6 +225,9 @@ async def recover(broker: Broker, recovery: Recovery) -> None:
     written again as memory has it; what memory has nothing of was never handed out.
     """
     if recovery.found:
+        for attempt in recovery.attempts:
+            for draft in attempt.drafts:
+                broker.limits.found(draft)
         await broker.cuts.found(recovery.attempts)
     try:
         await record_missed(broker)

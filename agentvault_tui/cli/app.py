@@ -37,6 +37,7 @@ SECTIONS: Final = {
         "agents": "Register agents, cut them off, restore.",
         "connections": "Connect accounts agents use, take them away.",
         "calls": "Calls in flight and held.",
+        "limits": "What is used of limits, and what is left.",
         "mcp": "MCP servers that agents reach.",
         "services": "What agents reach through the gateway.",
         "secrets": "Seal the credentials of services.",

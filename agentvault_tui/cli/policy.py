@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import tomllib
 from collections import defaultdict
@@ -63,7 +64,7 @@ policy.add_command(shadow)
 def check(session: CliSession, file: Path | None) -> int:
     """Check FILE, or the policy in force, without putting anything in force.
 
-    FILE is a policy, or a catalogue of scopes when its name ends in .toml. Where the
+    FILE is a policy or, when its name ends in .toml, a catalogue or limits. Where the
     home has registered agents, ids and granted scopes are compared with them. Needs no
     broker. Exits 1 when something can never match, names what is not there, or could
     not be put in force.
@@ -306,9 +307,13 @@ def _print_in_force(session: CliSession, answer: PolicyInfo) -> None:
 
 def _load(session: CliSession, file: Path | None) -> Policy:
     """Read what is to be checked, misspellings included."""
-    if file is not None and file.suffix == ".toml":
-        return candidate(session, None, file, strict=False)
-    return candidate(session, file, None, strict=False)
+    if file is None or file.suffix != ".toml":
+        return candidate(session, file, None, strict=False)
+    # Both are TOML: a catalogue has scopes, and limits say so in name or tables.
+    text = text_of(file) or ""
+    if "limits" in file.name or re.search(r"(?m)^\[\[(limits|hooks)", text):
+        return candidate(session, None, None, file, strict=False)
+    return candidate(session, None, file, strict=False)
 
 
 @dataclass
@@ -488,6 +493,9 @@ def _print_answer(out: Output, answer: ExplainInfo) -> None:
             ("policy", answer.policy_version),
         ]
     )
+    for limit in answer.limits:
+        left = f"{limit.allows}: {limit.used} used, {limit.left} left"
+        out.line("limit ", out.cell(limit.id), "  ", out.cell(left))
     if answer.would_change:
         out.line()
         for sentence in answer.would_change:

@@ -84,16 +84,26 @@ def replay(session: CliSession) -> int:
 
 
 def candidate(
-    session: CliSession, rules: Path | None, scopes: Path | None, *, strict: bool = True
+    session: CliSession,
+    rules: Path | None,
+    scopes: Path | None,
+    limits: Path | None = None,
+    *,
+    strict: bool = True,
 ) -> Policy:
     """Build a policy from the named files, and the home's for the rest."""
     home = session.home
+    sources = (
+        str(rules or home.policy_file),
+        str(scopes or home.scopes_file),
+        str(limits or home.limits_file),
+    )
     texts = PolicyTexts(
         text_of(rules) or read_text(home.policy_file),
         text_of(scopes) or read_text(home.scopes_file),
+        text_of(limits) or read_text(home.limits_file),
     )
-    sources = str(rules or home.policy_file), str(scopes or home.scopes_file)
-    return Policy.of(texts, *sources, strict=strict)
+    return Policy.of(texts, sources, strict=strict)
 
 
 def text_of(file: Path | None) -> str | None:

@@ -12,7 +12,7 @@ from agentvault_tui.broker.audience import audience_of
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.floods import SPAN
 from agentvault_tui.broker.stepups import digest_of
-from agentvault_tui.broker.usecases.asked import Request
+from agentvault_tui.broker.usecases.decide import Request, decide
 from agentvault_tui.broker.usecases.policy_change import action_of
 from agentvault_tui.broker.usecases.redeem import refusal_of, spend_token
 from agentvault_tui.broker.usecases.repeat import is_same
@@ -25,7 +25,8 @@ from agentvault_tui.broker.usecases.request import (
 from agentvault_tui.broker.usecases.stepup import known_stepup
 from agentvault_tui.broker.uses import is_below
 from agentvault_tui.errors import LedgerError, NotFoundError
-from agentvault_tui.gateway.calls import Call, Caller, Calls, Permit
+from agentvault_tui.gateway.caller import Caller, Permit
+from agentvault_tui.gateway.calls import Call, Calls
 from agentvault_tui.gateway.refusals import (
     PENDING,
     CallRefusedError,
@@ -199,7 +200,9 @@ class Admission:
             text = f"The {beyond} is not within the token that was passed on."
             refusal = CallRefusedError(403, "access_denied", "wider_than_parent", text)
             raise await self._calls.denied(request, refusal)
-        verdict = request.foresee(broker)
+        # A fetched approval was counted when it was given out.
+        request = request._replace(exempt=token.kind is TokenKind.ELEVATED)
+        verdict = await decide(broker, request)
         if verdict.outcome is Outcome.DENIED:
             denied = await deny(
                 broker, request, verdict.reason, verdict.message, verdict

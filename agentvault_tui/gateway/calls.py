@@ -9,18 +9,23 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker, CallsCut
-from agentvault_tui.broker.usecases.asked import Request
-from agentvault_tui.broker.usecases.decide import foresee
+from agentvault_tui.broker.usecases.decide import (
+    Request,
+    denied_by_limit,
+    reserve_approved,
+)
 from agentvault_tui.broker.usecases.redeem import spend_token
 from agentvault_tui.broker.usecases.request import ANEW, decision, deny, refused
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import LedgerBusyError, LedgerError, NotFoundError
 from agentvault_tui.gateway.body import HeldBodies
+from agentvault_tui.gateway.caller import Caller, Permit
 from agentvault_tui.gateway.refusals import (
     CallRefusedError,
+    denial,
     scope_taken,
     too_many,
     unauthorized,
@@ -30,13 +35,11 @@ from agentvault_tui.ledger import Meta
 from agentvault_tui.model import (
     Action,
     Actor,
-    Agent,
     AgentId,
     DecisionId,
     Draft,
     EventType,
     Outcome,
-    Token,
     TokenId,
     Verdict,
     new_id,
@@ -54,20 +57,6 @@ _SETTLED: Final = "gateway_settled"
 _TOLD_EVERY: Final = 0.25
 _TOLD_ENDED: Final = 200
 """Ended calls told to consoles at a time: the audit has them all."""
-
-
-class Caller(NamedTuple):
-    """Who shows which live token; see `Token.principal`."""
-
-    agent: Agent
-    token: Token
-    source: str | None = None
-    """The address they ask from, if that is known."""
-
-    def foresee(self, broker: Broker, action: Action) -> Verdict:
-        """Say how *action* would be answered now; see `decide.foresee`."""
-        depth = len(self.token.chain)
-        return foresee(broker, self.agent, action, self.source, depth=depth)
 
 
 @dataclass(eq=False, slots=True)
@@ -158,16 +147,6 @@ class Call:
 
 def _ended() -> CallRefusedError:
     return unauthorized(_GONE, "The token that this was passed on from has ended.")
-
-
-class Permit(NamedTuple):
-    """What lets one call go out, and as of when."""
-
-    request: Request
-    verdict: Verdict
-    epoch: tuple[int, bool]
-    spends: Token | None = None
-    """Used up by this call: good for one action."""
 
 
 class Calls:
@@ -269,6 +248,12 @@ class Calls:
         Raises:
             CallRefusedError: a revocation overtook it, or it could not be recorded.
         """
+        try:
+            await self._begin(call, permit)
+        finally:  # what its record did not count
+            self._broker.limits.release(permit.request.decision_id)
+
+    async def _begin(self, call: Call, permit: Permit) -> None:
         broker, agent = self._broker, call.caller.agent
         request = permit.request
         call.decision_id = request.decision_id
@@ -276,8 +261,16 @@ class Calls:
             raise await self.denied(request, overtaken, permit.verdict)
         if self._counts[agent.id, call.result] >= MOST_OPEN:
             raise await self.denied(request, too_many(), permit.verdict)
-        reason = "stepup_approved" if call.stepup_id else permit.verdict.reason
-        draft = decision(broker, request, Outcome.ALLOWED, reason, permit.verdict)
+        reason, verdict = permit.verdict.reason, permit.verdict
+        if call.stepup_id:
+            reason, verdict = "stepup_approved", reserve_approved(broker, request)
+            if denied_by_limit(verdict):
+                raise denial(
+                    await deny(
+                        broker, request, verdict.reason, verdict.message, verdict
+                    )
+                )
+        draft = decision(broker, request, Outcome.ALLOWED, reason, verdict)
         if call.stepup_id:
             draft.detail["stepup_id"] = call.stepup_id
         spent = True

@@ -17,7 +17,8 @@ from typing import Any, Final, NoReturn
 from agentvault_tui.broker.surroundings import peer_of
 from agentvault_tui.gateway.admission import Admission
 from agentvault_tui.gateway.app import answer
-from agentvault_tui.gateway.calls import Caller, Calls
+from agentvault_tui.gateway.caller import Caller
+from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.connect import (
     asked_detail,
     malformed,

@@ -116,6 +116,7 @@ def denial(denied: Denied) -> CallRefusedError:
         denied.reason,
         denied.message,
         decision_id=denied.decision_id,
+        **({} if denied.retry_after is None else {"retry_after": denied.retry_after}),
     )
 
 

@@ -16,7 +16,7 @@ from agentvault_tui.broker.usecases.issue_for import issue_for
 from agentvault_tui.broker.usecases.redeem import end_token
 from agentvault_tui.clock import Deadline
 from agentvault_tui.errors import LedgerError, NotFoundError, RefusedError
-from agentvault_tui.gateway.calls import Caller
+from agentvault_tui.gateway.caller import Caller
 from agentvault_tui.model import Actor, AgentId, new_id, new_secret, sha256_hex
 from agentvault_tui.settings import PassThrough
 

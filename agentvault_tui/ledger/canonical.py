@@ -13,10 +13,10 @@ import rfc8785
 
 MAX_BODY: Final = 8192
 """Bytes a body may have, beside the members of its detail in `WHOLE`."""
-WHOLE: Final = frozenset({"facts"})
+WHOLE: Final = frozenset({"facts", "counted"})
 """Members of a detail that are never cut: what a decision was made from, so that it can
-be made again. Their size is bounded by whoever puts them there. They are not searched:
-they repeat what the event says."""
+be made again, and what it counts. Their size is bounded by whoever puts them there.
+They are not searched: they repeat what the event says."""
 MAX_DEPTH: Final = 12
 """Levels of a detail that are kept."""
 MAX_INT: Final = 2**53 - 1

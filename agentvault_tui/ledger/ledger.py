@@ -8,7 +8,7 @@ import itertools
 import logging
 import sqlite3
 from collections.abc import Callable, Coroutine, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
@@ -31,6 +31,7 @@ from agentvault_tui.ledger.opening import (
 from agentvault_tui.ledger.past import History, Past
 from agentvault_tui.ledger.past_activity import PastActivity
 from agentvault_tui.ledger.query import (
+    read_counted,
     read_links,
     read_page,
     read_story,
@@ -39,6 +40,7 @@ from agentvault_tui.ledger.query import (
 from agentvault_tui.ledger.records import (
     Attempt,
     Change,
+    CountedUse,
     EventQuery,
     Head,
     Link,
@@ -304,6 +306,19 @@ class Ledger:
         if not 0 < seq <= self.head.seq:
             return None
         return await self._read(_one_event, seq)
+
+    async def counted(
+        self, within: timedelta
+    ) -> tuple[datetime | None, list[CountedUse]]:
+        """Read what events of the last time count towards limits, the oldest first.
+
+        Args:
+            within: how long before the latest time that an event has.
+
+        Returns:
+            that time, and what is counted.
+        """
+        return await self._read(read_counted, within)
 
     async def unfinished(self, since: int) -> tuple[Event, ...]:
         """Read the attempts of calls after event *since* that have no result."""

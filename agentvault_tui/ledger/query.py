@@ -12,13 +12,15 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Final
+from datetime import datetime, timedelta
+from typing import Any, Final
 
-from agentvault_tui.clock import Clock
+import msgspec
+
+from agentvault_tui.clock import Clock, iso, parse_iso
 from agentvault_tui.ledger.chain import genesis, read_event, written
 from agentvault_tui.ledger.places import first_at, head_seq
-from agentvault_tui.ledger.records import EventQuery, Link, Page, Story
+from agentvault_tui.ledger.records import CountedUse, EventQuery, Link, Page, Story
 from agentvault_tui.ledger.schema import transaction
 from agentvault_tui.ledger.search import Match, indexed_upto, plan
 from agentvault_tui.model import DECISION_TYPES, Event, EventType
@@ -378,6 +380,59 @@ def read_unfinished(db: sqlite3.Connection, since: int) -> tuple[Event, ...]:
         for call, body, digest in attempts
         if call not in results
     )
+
+
+def read_counted(
+    db: sqlite3.Connection, within: timedelta
+) -> tuple[datetime | None, list[CountedUse]]:
+    """Read what events of the last time count towards limits, the oldest first.
+
+    Args:
+        db: a connection that reads.
+        within: how long before the latest time that an event has.
+
+    Returns:
+        that time, and what is counted.
+    """
+    # Time never goes back inside an era, so the last event of each has its latest.
+    (latest,) = db.execute(
+        "SELECT max(time) FROM events WHERE seq IN (SELECT first_seq - 1 FROM eras"
+        " UNION ALL SELECT max(seq) FROM events)"
+    ).fetchone()
+    if latest is None:
+        return None, []
+    end = iso(parse_iso(latest) - within - _COMMITTING)
+    found: list[CountedUse] = []
+    rows = db.execute(
+        "SELECT body FROM events INDEXED BY events_counted"
+        " WHERE instr(body, '\"counted\":{') > 0 ORDER BY seq DESC"
+    )
+    for (body,) in rows:
+        event = _COUNTED.decode(body)
+        if (counted := event.detail.counted) is None:
+            continue  # an agent's own text that looks alike
+        if counted["at"] < end:
+            break
+        latest = max(latest, counted["at"])
+        found.append(CountedUse(event.agent_id or "", event.decision_id, counted))
+    return parse_iso(latest), found[::-1]
+
+
+_COMMITTING: Final = timedelta(minutes=1)
+"""What is decided later may be recorded before by less than this."""
+
+
+class _CountedDetail(msgspec.Struct):
+    counted: dict[str, Any] | None = None
+
+
+class _CountedEvent(msgspec.Struct):
+    detail: _CountedDetail
+    agent_id: str | None = None
+    decision_id: str | None = None
+
+
+_COUNTED: Final = msgspec.json.Decoder(_CountedEvent)
 
 
 def _carries(event: Event, name: str) -> bool:

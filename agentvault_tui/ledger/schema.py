@@ -105,6 +105,7 @@ _ADDED: Final = """
 CREATE TABLE texts (
   sha256 TEXT PRIMARY KEY, text TEXT NOT NULL, n INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE INDEX events_counted ON events (seq) WHERE instr(body, '"counted":{') > 0;
 """
 """What version 5 has besides version 4, as further statements; a file of version 4
 gets them when it is opened to be written."""

@@ -120,6 +120,10 @@ class Verdict:
     """Short hash of policy and catalogue."""
     escalating: tuple[str, ...] = ()
     """The requested scopes that need a person, each by itself."""
+    counted: Mapping[str, Any] = field(default_factory=dict)
+    """What it uses of limits once it is allowed, as the ledger keeps it."""
+    retry_after: int | None = None
+    """In how many seconds the same request would fit in the limits that stop it."""
     facts: Mapping[str, object] = field(default_factory=dict)
     """All that it was made from, as the ledger keeps it; empty where nothing is
     recorded about it."""

@@ -12,6 +12,7 @@ from agentvault_tui.operator_api import (
     alerts,
     gateway,
     history,
+    limits,
     planning,
     shapes,
 )
@@ -124,6 +125,7 @@ DISMISS_ADVICE: Final = ApiCall(
 )
 GIVE_BACK: Final = _post("/api/advice/{id}/give-back", None, advice.AdviceInfo)
 RESET_POLICY: Final = _post("/api/policy/reset", None, planning.PolicyInfo)
+LIMITS: Final = _get("/api/limits", limits.LimitList)
 STATUS: Final = _get("/api/status", shapes.StatusInfo)
 PRESENCE: Final = _get("/api/presence", shapes.PresenceInfo)
 LOOK: Final = _post("/api/presence", asks.LookRequest, shapes.PresenceInfo)

@@ -419,6 +419,16 @@ class ExplainInfo(WireShape, kw_only=True):
     rule_text: str | None
     rule_line: int | None
     would_change: tuple[str, ...]
+    limits: tuple[ExplainedLimit, ...] = ()
+
+
+class ExplainedLimit(WireShape, kw_only=True):
+    """A limit of the request that was asked about, before it."""
+
+    id: str
+    used: int
+    left: int
+    allows: str
 
 
 # Connections

@@ -3,6 +3,7 @@
 from agentvault_tui.policy.catalogue import Catalogue, Effect, is_scope_name
 from agentvault_tui.policy.engine import SHIPPED, Policy
 from agentvault_tui.policy.inputs import Environment, Inputs
+from agentvault_tui.policy.limits import Limit, LimitSet
 from agentvault_tui.policy.texts import PolicyTexts, shipped_catalogue, shipped_policy
 
 __all__ = [
@@ -11,6 +12,8 @@ __all__ = [
     "Effect",
     "Environment",
     "Inputs",
+    "Limit",
+    "LimitSet",
     "Policy",
     "PolicyTexts",
     "is_scope_name",

@@ -312,16 +312,21 @@ type Request = {
 """
 
 
-def schema_text(catalogue: Catalogue) -> str:
+def schema_text(catalogue: Catalogue, limits: Iterable[str] = ()) -> str:
     """Write the schema: each scope is an action, in groups by risk, effect and reach.
 
-    A rule that names a scope the catalogue lacks then fails when it is loaded, and
-    not by never matching.
+    A rule that names a scope the catalogue lacks, or a limit that is not among
+    *limits*, then fails when it is loaded, and not by never matching.
     """
     groups = action_groups(catalogue)
     every = ", ".join(f'"{group}"' for group in groups)
     applies = "appliesTo { principal: Agent, resource: Resource, context: Request };"
-    lines = [_HEAD, f"action {every};"]
+    head = _HEAD
+    if held := [f"    {name}: {{ count: Long, left: Long }}," for name in limits]:
+        # What the window of each limit holds before this request, and has left.
+        whole = "\n".join(["  limits: {", *held, "  },", "};"])
+        head = head.rpartition("};")[0] + whole + "\n"
+    lines = [head, f"action {every};"]
     # Cedar refuses a rule on a group without members; this one is in all of them and,
     # having no colon, is never asked for.
     lines.append(f'action "nothing" in [{every}] {applies}')

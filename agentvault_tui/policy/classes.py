@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -68,7 +69,7 @@ class RequestClasses:
     @classmethod
     def of(cls, rules: Iterable[pst.Template]) -> RequestClasses:
         """Analyse the parsed *rules* that apply to a scope."""
-        uses = {name: _Use() for name in _READ}
+        uses: dict[str, _Use] = defaultdict(_Use)
         # Rules that compare a resource also ask whether it only reads like theirs.
         uses["resource"].otherwise = True
         read: set[str] = set()
@@ -108,17 +109,18 @@ def _note(node: object, uses: dict[str, _Use]) -> frozenset[str] | None:
         the attributes it reads; None, when only nodes below it may read any.
     """
     match node:
-        case pst.BinaryOp(
-            op, pst.GetAttr(pst.Var("context"), name), other
-        ) | pst.BinaryOp(op, other, pst.GetAttr(pst.Var("context"), name)) if (
-            name in _READ and (literal := _compared(op, other)) is not None
+        case pst.BinaryOp(op, left, right) if compared := (
+            _compared(op, left, right) or _compared(op, right, left)
         ):
-            uses[name].literals.add(literal)
-            return frozenset({name})
+            attribute, literal = compared
+            uses[attribute].literals.add(literal)
+            return frozenset({attribute})
         case pst.HasAttr(pst.Var("context"), (name,)):
             return _READ & {name}
-        case pst.GetAttr(pst.Var("context"), name):
-            found = _READ & {name}
+        case pst.GetAttr() if (told := attribute_of(node)) is not None:
+            found = frozenset({told})
+        case pst.GetAttr(pst.Var("context")):
+            return frozenset()
         case pst.Var("context"):
             found = _READ
         case pst.Var("resource"):
@@ -130,20 +132,32 @@ def _note(node: object, uses: dict[str, _Use]) -> frozenset[str] | None:
     return found
 
 
-def _compared(op: str, other: object) -> Any:
-    """Return the literal *other* that *op* compares an attribute with; else None."""
-    ordered = op in _EQUALITY | _ORDER
-    match other:
-        case pst.LongLit(value) if ordered:
-            return value
-        case pst.StringLit(value) if op in _EQUALITY:
-            return value
-        case pst.UnaryOp("datetime", pst.StringLit(text)) if ordered:
-            return _parsed(parse_iso, text)
-        case pst.UnaryOp("ip", pst.StringLit(text)) if op == "is_in_range":
-            return _parsed(lambda one: ipaddress.ip_network(one, strict=False), text)
+def attribute_of(node: object) -> str | None:
+    """Return which attribute of the context *node* reads; limits' with their path."""
+    match node:
+        case pst.GetAttr(pst.Var("context"), name):
+            return name if name in _READ else None
+        case pst.GetAttr(pst.GetAttr(limits, limit), "count" | "left" as member):
+            known = attribute_of(limits) == "limits"
+            return f"limits.{limit}.{member}" if known else None
         case _:
             return None
+
+
+def _compared(op: str, read: object, other: object) -> tuple[str, Any] | None:
+    """Return the attribute *read* and the literal *other*, if *op* compares them."""
+    ordered, name = op in _EQUALITY | _ORDER, attribute_of(read)
+    literal: Any = None
+    match other:
+        case pst.LongLit(value) if ordered:
+            literal = value
+        case pst.StringLit(value) if op in _EQUALITY:
+            literal = value
+        case pst.UnaryOp("datetime", pst.StringLit(text)) if ordered:
+            literal = _parsed(parse_iso, text)
+        case pst.UnaryOp("ip", pst.StringLit(text)) if op == "is_in_range":
+            literal = _parsed(lambda one: ipaddress.ip_network(one, strict=False), text)
+    return None if name is None or literal is None else (name, literal)
 
 
 def _parsed(reader: Callable[[str], Any], text: str) -> Any:

@@ -16,8 +16,9 @@ from agentvault_tui.errors import PolicyError
 from agentvault_tui.model import Action, Agent, Outcome, Risk, Verdict
 from agentvault_tui.policy.catalogue import Catalogue, action_groups, schema_text
 from agentvault_tui.policy.classes import RequestClasses
-from agentvault_tui.policy.explain import Explanation, would_change
+from agentvault_tui.policy.explain import Decide, Explanation, would_change
 from agentvault_tui.policy.inputs import Environment, Inputs, Principal
+from agentvault_tui.policy.limits import RULE, Limit, LimitSet
 from agentvault_tui.policy.lint import PolicyProblem, first_misspelt, problems
 from agentvault_tui.policy.reads import RuleReads, action_members
 from agentvault_tui.policy.rules import (
@@ -63,6 +64,7 @@ class Policy:
         seen: Hashable = None,
         texts: PolicyTexts = PolicyTexts(),  # noqa: B008 - immutable
         *,
+        limits: LimitSet = LimitSet(),  # noqa: B008 - immutable
         strict: bool = True,
     ) -> None:
         """Parse and validate.
@@ -73,27 +75,30 @@ class Policy:
             source: the path of the policy's file, or ``shipped``.
             seen: kept as `seen`.
             texts: what the files said, if *text* is from files.
+            limits: what it is limited by, and who is called.
             strict: refuse what is misspelt; else `problems` tells it.
 
         Raises:
             PolicyError: the text is not a policy this broker can put in force.
         """
-        written = schema_text(catalogue)
+        known = frozenset(one.attribute for one in limits.limits)
+        written = schema_text(catalogue, sorted(known))
+        self.limits: Final = limits
         self.text: Final = text
         self.source: Final = source
         """The path of the policy's file, or ``shipped``."""
         self.texts: Final = texts
         """What the home's files said, if it was read from them."""
         self.catalogue: Final = catalogue
-        self.version: Final = _version(_ENGINE, text, written, catalogue.version)
-        """Short hash over policy, schema and catalogue."""
+        said = (text, written, catalogue.version, limits.version)
+        self.version: Final = _version(_ENGINE, *filter(None, said))
+        """Short hash over policy, schema, catalogue and limits."""
         self._schema = cedarpy.Schema.from_str(written)
-        self._policies, self.rules = read_rules(text, source, self._schema)
+        self._policies, self.rules = read_rules(text, source, self._schema, known)
         members = action_members(action_groups(catalogue))
-        readers = [
+        self._every_reader = readers = [
             RuleReads.of(r.id, r.optional, r.parsed, members) for r in self.rules
         ]
-        self._every_reader = readers
         self._readers = {
             scope.name: [r for r in readers if r.reads and scope.name in r.actions]
             for scope in catalogue
@@ -106,19 +111,28 @@ class Policy:
         """What whoever read the files saw of them: tells whether they changed."""
         self._entities = lru_cache(maxsize=_KEPT_AGENTS)(self._with_agent)
         self._classes = {
-            scope.name: RequestClasses.of(
-                rule.parsed
-                for rule, reader in zip(self.rules, readers, strict=True)
-                if scope.name in reader.actions
-            )
-            for scope in catalogue
+            scope.name: self._classes_of(scope.name) for scope in catalogue
         }
         self._kept: OrderedDict[Hashable, Verdict] = OrderedDict()
 
-    def read_for(self, scopes: Iterable[str]) -> frozenset[str]:
+    def _classes_of(self, scope: str) -> RequestClasses:
+        return RequestClasses.of(
+            rule.parsed
+            for rule, reader in zip(self.rules, self._every_reader, strict=True)
+            if scope in reader.actions
+        )
+
+    def read_by_rules(self, scopes: Iterable[str]) -> frozenset[str]:
         """Return what of parameters and environment rules for *scopes* read."""
         found = [self._classes[name] for name in scopes if name in self._classes]
         return frozenset(name for one in found for name, _ in one.attributes)
+
+    def read_for(self, scopes: Collection[str]) -> frozenset[str]:
+        """Return what of both answers for *scopes* depend on, by the facts' names."""
+        read = {name.partition(".")[0] for name in self.read_by_rules(scopes)}
+        if any(not one.scopes.isdisjoint(scopes) for one in self.limits.limits):
+            read |= {"limits", "amount", "currency"}
+        return frozenset(read)
 
     def _refuse_misspelt(self) -> None:
         if problem := first_misspelt(self.rules, self.catalogue):
@@ -140,8 +154,7 @@ class Policy:
     def of(
         cls,
         texts: PolicyTexts,
-        policy_source: str,
-        scopes_source: str,
+        sources: tuple[str, str, str],
         seen: Hashable = None,
         *,
         strict: bool = True,
@@ -150,14 +163,14 @@ class Policy:
 
         Args:
             texts: what was written.
-            policy_source: what errors call the text of the policy.
-            scopes_source: what errors call the text of the catalogue.
+            sources: what errors call each of the texts.
             seen: kept as `seen`.
             strict: refuse what is misspelt; else `problems` tells it.
 
         Raises:
             PolicyError: it cannot be put in force, with line and reason.
         """
+        policy_source, scopes_source, limits_source = sources
         catalogue = (
             shipped_catalogue()
             if texts.scopes is None
@@ -167,7 +180,12 @@ class Policy:
             text, policy_source = shipped_policy(), SHIPPED
         else:
             text = texts.policy
-        return cls(text, catalogue, policy_source, seen, texts, strict=strict)
+        limits = LimitSet()
+        if texts.limits is not None:
+            limits = LimitSet.parse(texts.limits, limits_source, catalogue)
+        return cls(
+            text, catalogue, policy_source, seen, texts, limits=limits, strict=strict
+        )
 
     def decide(self, agent: Agent, action: Action, environment: Environment) -> Verdict:
         """Answer *action* for *agent*: the strictest answer of any of its scopes."""
@@ -179,7 +197,38 @@ class Policy:
         Args:
             inputs: all that the answer depends on.
         """
-        verdict = self._by_rules(inputs)
+        verdict = self._with_details(self._by_rules(inputs), inputs)
+        if inputs.exempt or verdict.outcome is Outcome.DENIED:
+            return verdict
+        said = self.limits.answer(inputs)
+        if said is None or said.outcome.strictness <= verdict.outcome.strictness:
+            return verdict
+        denied = said.outcome is Outcome.DENIED
+        then = "" if denied else " A person has to decide: poll with auth_req_id."
+        return replace(
+            verdict,
+            outcome=said.outcome,
+            reason=said.reason,
+            rule=f"{RULE}{said.limit.id}",
+            why=said.why,
+            message=f"{said.why} (limit {said.limit.id}){then}",
+            escalating=()
+            if denied
+            else tuple(name for name in inputs.asked if name in said.limit.scopes),
+        )
+
+    def limits_for(self, inputs: Inputs) -> list[Limit]:
+        """Return the limits that the answer to a request may depend on."""
+        names = self.read_by_rules(inputs.asked)
+        read = {name.split(".")[1] for name in names if name.startswith("limits.")}
+        every = "limits" in names
+        return [
+            one
+            for one in self.limits.limits
+            if every or one.attribute in read or one.applies(inputs)
+        ]
+
+    def _with_details(self, verdict: Verdict, inputs: Inputs) -> Verdict:
         if verdict.outcome is not Outcome.ALLOWED:
             return verdict
         if inputs.unread:
@@ -268,14 +317,14 @@ class Policy:
             for name in inputs.asked
         ]
 
-    def explain(
-        self, agent: Agent, action: Action, environment: Environment
-    ) -> Explanation:
-        """Say how *action* is answered, by which rule, and what would change that."""
+    def explain(self, decide: Decide, agent: Agent, action: Action) -> Explanation:
+        """Say how *action* is answered, by which rule, and what would change that.
 
-        def decide(agent: Agent, action: Action) -> Verdict:
-            return self.decide(agent, action, environment)
-
+        Args:
+            decide: answers for an agent and an action, by this policy.
+            agent: who would ask.
+            action: what for.
+        """
         verdict = decide(agent, action)
         rule = self.rule(verdict.rule)
         return Explanation(
@@ -295,6 +344,18 @@ class Policy:
             return []
         who, asked, facts = inputs.who, inputs.asked, inputs.facts
         context = facts.context() | inputs.environment.context()
+        if self.limits.limits:
+            held = inputs.environment.limits
+            context["limits"] = {
+                one.attribute: dict(
+                    zip(
+                        ("count", "left"),
+                        held.get(one.attribute, (0, one.most)),
+                        strict=True,
+                    )
+                )
+                for one in self.limits.limits
+            }
         context["scopes"] = [name for name in asked if name in self.catalogue]
         action = asked[0] if asked[0] in self.catalogue else ""
         requests = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from agentvault_tui.clock import parse_iso
@@ -15,7 +16,7 @@ REPORTED: Final = frozenset({"source", "country"})
 READABLE: Final = PARAMETERS | REPORTED
 """What a rule may read and a request may lack."""
 ENVIRONMENT: Final = REPORTED | {
-    *("now", "weekday", "hour", "minute", "delegated", "depth")
+    *("now", "weekday", "hour", "minute", "delegated", "depth", "limits")
 }
 """What a rule may read in its context beside what the request says."""
 
@@ -48,6 +49,9 @@ class Environment(NamedTuple):
     """Whether the agent acts on a token that another passed on (RFC 8693)."""
     depth: int = 0
     """How often the token was passed on."""
+    limits: Mapping[str, tuple[int, int]] = MappingProxyType({})
+    """What the windows of limits hold and have left, by the limit's name in Cedar; of
+    those alone that the request could depend on."""
 
     @classmethod
     def at(cls, now: datetime, zone: timezone | Any, **more: Any) -> Environment:
@@ -63,6 +67,12 @@ class Environment(NamedTuple):
         for name in REPORTED:
             if context[name] is None:
                 del context[name]
+        del context["limits"]
+        if self.limits:
+            context["limits"] = {
+                name: {"count": count, "left": left}
+                for name, (count, left) in self.limits.items()
+            }
         return context
 
     def written(self) -> str:
@@ -84,6 +94,8 @@ class Inputs(NamedTuple):
     """Whether it carries ``authorization_details`` that no rule can read."""
     backchannel: bool = False
     """Whether the agent itself asks for a person (CIBA Core 7)."""
+    exempt: bool = False
+    """Whether no limit stops it: its token was counted when it was given out."""
 
     @classmethod
     def of(
@@ -94,6 +106,7 @@ class Inputs(NamedTuple):
         details: tuple[Mapping[str, object], ...] | None = None,
         *,
         backchannel: bool = False,
+        exempt: bool = False,
     ) -> Inputs:
         """Collect the inputs of a request.
 
@@ -103,6 +116,7 @@ class Inputs(NamedTuple):
             environment: when, and from where.
             details: ``authorization_details`` (RFC 9396), if any were sent.
             backchannel: whether the agent itself asks for a person.
+            exempt: whether no limit stops it.
         """
         age = max(0, (environment.now - agent.created_at).days)
         return cls(
@@ -113,12 +127,20 @@ class Inputs(NamedTuple):
             environment,
             bool(details and other_details(details)),
             backchannel,
+            exempt,
         )
 
     def value(self, name: str) -> Any:
         """Return what a rule calls *name*; None where it is not known clearly."""
         if name in PARAMETERS:
             return self.facts.value(name)
+        if name.startswith("limits"):
+            _, _, path = name.partition(".")
+            limit, _, member = path.partition(".")
+            held = self.environment.limits
+            if not limit:
+                return tuple(sorted(held.items()))
+            return held[limit][member == "left"] if limit in held else None
         return getattr(self.environment, name)
 
     def record(self) -> dict[str, Any]:
@@ -156,6 +178,10 @@ class Inputs(NamedTuple):
         given["things"], given["unclear"] = given.pop("count"), tuple(facts["unclear"])
         parts = {name: facts[name] for name in Environment._fields if name in facts}
         parts["now"] = parse_iso(facts["now"])
+        parts["limits"] = {
+            name: (held["count"], held["left"])
+            for name, held in facts.get("limits", {}).items()
+        }
         return cls(
             Principal(id=agent_id, **{**who, "scopes": tuple(who["scopes"])}),
             tuple(facts["scopes"]),
@@ -166,4 +192,4 @@ class Inputs(NamedTuple):
         )
 
 
-_MARKS: Final = ("unread", "backchannel")
+_MARKS: Final = ("unread", "backchannel", "exempt")

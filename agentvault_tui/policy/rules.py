@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import cedarpy
 from cedarpy import pst
 
 from agentvault_tui.errors import PolicyError
-from agentvault_tui.policy.reads import read_by
+from agentvault_tui.policy.reads import nodes, read_by
 from agentvault_tui.text import visible
 
 MAX_RULE: Final = 8_000
@@ -64,9 +65,11 @@ class _Piece:
 
 
 def read_rules(
-    text: str, source: str, schema: cedarpy.Schema
+    text: str, source: str, schema: cedarpy.Schema, limits: frozenset[str]
 ) -> tuple[cedarpy.PolicySet, tuple[PolicyRule, ...]]:
     """Parse and validate a policy; *source* names it in errors.
+
+    *limits* are the names of the limits that rules may read.
 
     Raises:
         PolicyError: with the line, what is wrong, and what to do.
@@ -93,6 +96,8 @@ def read_rules(
     if len(policies) != len(rules):
         # Positions name the rules in Cedar's answers, so they must agree.
         raise PolicyError(f"{source} cannot be divided into its rules")
+    for rule in rules:
+        _check_limits(rule, source, limits)
     _validate(text, source, schema, rules)
     return policies, rules
 
@@ -252,6 +257,22 @@ def _failing_line(text: str) -> int:
         if _syntax_error("".join(lines[:number])) not in {_UNFINISHED, None}:
             return number - 1
     return max(len(lines) - 1, 0)
+
+
+def _check_limits(rule: PolicyRule, source: str, limits: frozenset[str]) -> None:
+    """Refuse a rule that names a limit there is not."""
+    for node in (one for clause in rule.parsed.clauses for one in nodes(clause.expr)):
+        match node:
+            case pst.GetAttr(pst.GetAttr(pst.Var("context"), "limits"), name) if (
+                name not in limits
+            ):
+                near = difflib.get_close_matches(name, limits, n=1)
+                raise PolicyError(
+                    f"{source} line {rule.line}: the rule {rule.id} names the limit"
+                    f" {visible(name, 60)}, which limits.toml lacks"
+                    + (f": {near[0]}?" if near else ""),
+                    "a limit's id is written with _ for - in a rule",
+                )
 
 
 def _validate(

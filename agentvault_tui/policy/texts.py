@@ -1,25 +1,27 @@
-"""The policy and catalogue texts that ship with AgentVault."""
+"""The texts that a policy is made of: rules, catalogue, limits."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from importlib import resources
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from agentvault_tui.policy.catalogue import Catalogue
 
+FILES: Final = ("policy.cedar", "scopes.toml", "limits.toml")
+
 
 class PolicyTexts(NamedTuple):
-    """What ``policy.cedar`` and ``scopes.toml`` say; None for one that is not there."""
+    """What the home's files say, by `FILES`; None for one that is not there."""
 
     policy: str | None = None
     scopes: str | None = None
+    limits: str | None = None
 
     def gone(self, now: PolicyTexts) -> tuple[str, ...]:
         """Return the names of the files that are missing *now*."""
-        names = ("policy.cedar", "scopes.toml")
-        pairs = zip(names, self, now, strict=True)
+        pairs = zip(FILES, self, now, strict=True)
         return tuple(
             name for name, mine, theirs in pairs if mine is not None and theirs is None
         )
@@ -28,7 +30,8 @@ class PolicyTexts(NamedTuple):
         """Return what decides, by name: for a file that is not there the shipped."""
         policy = shipped_policy() if self.policy is None else self.policy
         scopes = shipped_scopes() if self.scopes is None else self.scopes
-        return {"policy": policy, "scopes": scopes}
+        limits = {} if self.limits is None else {"limits": self.limits}
+        return {"policy": policy, "scopes": scopes, **limits}
 
     def plan_digest(self, in_force: str) -> str:
         """Return the digest of a plan: over these texts and the version in force."""
@@ -36,8 +39,9 @@ class PolicyTexts(NamedTuple):
         return "sha256:" + hashlib.sha256(planned.encode()).hexdigest()
 
     def digest(self) -> str:
-        """Return the SHA-256 of both texts, in hexadecimal."""
-        return hashlib.sha256(json.dumps(self).encode()).hexdigest()
+        """Return the SHA-256 of the texts, in hexadecimal."""
+        texts = self if self.limits is not None else self[:2]
+        return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 
 def shipped_policy() -> str:

@@ -185,7 +185,7 @@ class KeptPolicies:
             self._known = kept_versions(self._db)  # it may have changed since
         try:
             texts = read_texts(self._db, version)
-            policy = Policy.of(PolicyTexts(**texts), _NAME, _NAME, strict=False)
+            policy = Policy.of(PolicyTexts(**texts), (_NAME,) * 3, strict=False)
         except NotFoundError:
             return "its texts were not kept"
         except PolicyError as error:

@@ -38,7 +38,7 @@ class PlanJob(msgspec.Struct, tag="plan"):
 
     def run(self, home: Home) -> PlanInfo:
         """Read the history of *home*."""
-        candidate = Policy.of(self.texts, _CANDIDATE, _CANDIDATE)
+        candidate = Policy.of(self.texts, (_CANDIDATE,) * 3)
         lasts = timedelta(seconds=self.lasts)
         with read_home(home) as db:
             return plan(db, candidate, self.in_force, lasts=lasts, since=self.since)
@@ -53,7 +53,7 @@ class AdviceJob(msgspec.Struct, tag="advice"):
 
     def run(self, home: Home) -> AdviceList:
         """Read the history of *home*."""
-        policy = Policy.of(self.texts, _CANDIDATE, _CANDIDATE, strict=False)
+        policy = Policy.of(self.texts, (_CANDIDATE,) * 3, strict=False)
         with read_home(home) as db:
             found = advise(db, policy, Window(self.since, self.until))
         return AdviceList(advice=found, hit_rate=HitRateInfo())

@@ -37,7 +37,7 @@ async def db(bench: Bench) -> AsyncIterator[sqlite3.Connection]:
 
 
 def planned(db: sqlite3.Connection, bench: Bench, text: str, **more: Any) -> PlanInfo:
-    candidate = Policy.of(PolicyTexts(text), "candidate", "scopes")
+    candidate = Policy.of(PolicyTexts(text), ("candidate", "scopes", "limits"))
     version = bench.broker.policy.version
     return plan(db, candidate, version, lasts=LASTS, **more)
 

@@ -100,6 +100,8 @@ def read_batch(form: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], bool |
 def decision_of(answer: Permitted | Denied | Escalated) -> dict[str, object]:
     """Return the decision (section 6.2) that says what was answered."""
     context: dict[str, object] = {"decision_id": answer.decision_id}
+    if isinstance(answer, Denied) and answer.retry_after is not None:
+        context["retry_after"] = answer.retry_after
     match answer:
         case Permitted():
             outcome, reason = Outcome.ALLOWED, answer.reason

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 
 from agentvault_tui.broker.answers import (
     Denied,
@@ -258,10 +258,7 @@ def _granted(answer: Granted) -> Reply:
 
 
 def _denied(status: int, answer: Denied) -> Reply:
-    return error_reply(
-        status,
-        "access_denied",
-        answer.message,
-        reason=answer.reason,
-        decision_id=answer.decision_id,
-    )
+    more: dict[str, Any] = {"reason": answer.reason, "decision_id": answer.decision_id}
+    if answer.retry_after is not None:
+        more["retry_after"] = answer.retry_after
+    return error_reply(status, "access_denied", answer.message, **more)

@@ -14,6 +14,7 @@ from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.operators_api import (
     agents,
     connections,
+    limits,
     past,
     presence,
     records,
@@ -57,6 +58,7 @@ def operators_app(broker: Broker, feed: Feed) -> Starlette:
             *records.routes(broker, feed, seats, authority),
             *records.event_routes(broker),
             *past.routes(broker),
+            *limits.routes(broker),
             *session.routes(sessions, authority),
             *session.people_routes(broker, authority, sessions),
             *presence.routes(broker, seats),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any, Final
 
 from msgspec import UNSET
 from msgspec.structs import asdict
@@ -27,12 +29,21 @@ from agentvault_tui.broker.operators_api.wire import (
 from agentvault_tui.broker.shapes import event_info, shape_from
 from agentvault_tui.broker.status import status_info
 from agentvault_tui.broker.surroundings import LOCAL, plain_address
+from agentvault_tui.broker.usecases.decide import foresee_at
 from agentvault_tui.broker.usecases.policy_apply import apply_policy
 from agentvault_tui.broker.usecases.policy_change import reset_policy
 from agentvault_tui.broker.usecases.register import check_scopes
 from agentvault_tui.errors import NotFoundError, PolicyError, UsageError
 from agentvault_tui.ledger import EventQuery, Link
-from agentvault_tui.model import Action, Agent, AgentId, Event, EventType, Outcome
+from agentvault_tui.model import (
+    Action,
+    Agent,
+    AgentId,
+    Event,
+    EventType,
+    Outcome,
+    Verdict,
+)
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.history import (
     EventProofInfo,
@@ -51,6 +62,7 @@ from agentvault_tui.operator_api.requests import (
     WireRequest,
 )
 from agentvault_tui.operator_api.shapes import (
+    ExplainedLimit,
     ExplainInfo,
     ScopeInfo,
     StatusInfo,
@@ -217,8 +229,9 @@ def explained(
     environment: Environment | None = None,
 ) -> ExplainInfo:
     """Return how policy would answer *action* for *agent*, by which rule."""
-    environment = environment or broker.surroundings.at(LOCAL)
-    explanation = broker.policy.explain(agent, action, environment)
+    at = environment or broker.surroundings.at(LOCAL)
+    decide = partial(foresee_at, broker, environment=at)
+    explanation = broker.policy.explain(decide, agent, action)
     verdict = explanation.verdict
     return shape_from(
         ExplainInfo,
@@ -228,7 +241,17 @@ def explained(
         rule_text=explanation.source,
         rule_line=explanation.line,
         would_change=explanation.would_change,
+        limits=tuple(_explained_limits(broker, verdict)),
     )
+
+
+def _explained_limits(broker: Broker, verdict: Verdict) -> Iterator[ExplainedLimit]:
+    facts: Mapping[str, Any] = verdict.facts
+    for limit in broker.policy.limits.limits:
+        held = facts.get("limits", {}).get(limit.attribute)
+        if held and not limit.scopes.isdisjoint(facts["scopes"]):
+            used, left, told = held["count"], held["left"], limit.told()
+            yield ExplainedLimit(id=limit.id, used=used, left=left, allows=told)
 
 
 _MOST_LINKS: Final = 200

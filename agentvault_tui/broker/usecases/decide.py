@@ -1,14 +1,26 @@
-"""Decide about a request: the one place where policy is asked, whatever the door."""
+"""Decide about a request: policy, then limits, then call-outs, whatever the door."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.model import Action, Agent, Verdict
-from agentvault_tui.policy import Inputs
+from agentvault_tui.encoder import to_json
+from agentvault_tui.model import (
+    DETAIL_TYPE,
+    Action,
+    Actor,
+    Agent,
+    DecisionId,
+    EventType,
+    Outcome,
+    StepUp,
+    Verdict,
+)
+from agentvault_tui.policy import Environment, Inputs
+from agentvault_tui.policy.limits import RULE
 
 
 def foresee(
@@ -16,12 +28,14 @@ def foresee(
     agent: Agent,
     action: Action,
     source: str | None = None,
-    details: tuple[Mapping[str, Any], ...] | None = None,
     *,
-    backchannel: bool = False,
+    details: tuple[Mapping[str, Any], ...] | None = None,
     depth: int = 0,
+    **how: bool,
 ) -> Verdict:
     """Say how a request would be answered now, with all the facts it depends on.
+
+    Nothing is used of limits by this, and nobody is called.
 
     Args:
         broker: the broker.
@@ -30,13 +44,193 @@ def foresee(
         source: the address the request came from; None where it is not known, and a
             rule that reads it then permits nothing.
         details: ``authorization_details`` (RFC 9396), if any were sent.
-        backchannel: whether the agent itself asks for a person (CIBA Core 7).
         depth: how often the token it acts on was passed on (RFC 8693).
+        how: see `Inputs.of`.
 
     Returns:
         the verdict; its facts are `Inputs.record`.
     """
     environment = broker.surroundings.at(source)
     environment = environment._replace(delegated=depth > 0, depth=depth)
-    inputs = Inputs.of(agent, action, environment, details, backchannel=backchannel)
-    return replace(broker.policy.answer(inputs), facts=inputs.record())
+    return foresee_at(broker, agent, action, environment, details, **how)
+
+
+def foresee_at(
+    broker: Broker,
+    agent: Agent,
+    action: Action,
+    environment: Environment,
+    details: tuple[Mapping[str, Any], ...] | None = None,
+    **how: bool,
+) -> Verdict:
+    """Say how a request would be answered in an environment; see `foresee`.
+
+    Args:
+        broker: the broker.
+        agent: who asks.
+        action: what for.
+        environment: when, and from where.
+        details: ``authorization_details`` (RFC 9396), if any were sent.
+        how: see `Inputs.of`.
+
+    Returns:
+        the verdict.
+    """
+    policy, uses = broker.policy, broker.limits
+    inputs = Inputs.of(agent, action, environment, details, **how)
+    if limits := policy.limits_for(inputs):
+        held = uses.standings(limits, inputs)
+        inputs = inputs._replace(environment=environment._replace(limits=held))
+    verdict = policy.answer(inputs)
+    counted: Mapping[str, Any] = {}
+    if limits and not inputs.exempt and (told := policy.limits.counted(inputs)):
+        counted = uses.stamp(told)
+    return replace(
+        verdict,
+        facts=inputs.record(),
+        counted=counted,
+        retry_after=uses.retry_after(inputs) if denied_by_limit(verdict) else None,
+    )
+
+
+_TOKEN_DECISIONS: Final = dict.fromkeys(Outcome, EventType.TOKEN_DECISION)
+_NOTHING: Final[Mapping[str, object]] = {}
+
+
+class Request(NamedTuple):
+    """One request of an agent: who, what, and the id of its decision."""
+
+    agent: Agent
+    action: Action
+    resource: str | None
+    """RFC 8707 resource indicator."""
+    details: tuple[dict[str, object], ...] | None
+    """RFC 9396 ``authorization_details`` as sent."""
+    decision_id: DecisionId
+    connection: str | None = None
+    """Of the provider whose token is asked for, if it is one."""
+    asked_scope: str = ""
+    """All scopes that were asked for, where this is about one of them."""
+    events: Mapping[Outcome, EventType] = _TOKEN_DECISIONS
+    """How its decision is recorded."""
+    about: Mapping[str, object] = _NOTHING
+    """What its events say besides."""
+    call: str | None = None
+    """The HTTP request that a person decides about; see `StepUp.request_json`."""
+    evaluation: bool = False
+    """Whether no token is asked for; see `StepUp.evaluation`."""
+    asked_by: Actor | None = None
+    """Who asked, where it was not the agent itself."""
+    source: str | None = None
+    """The address it came from, if that is known."""
+    backchannel: bool = False
+    """Whether the agent itself asks for a person (CIBA Core 7)."""
+    depth: int = 0
+    """How often the token it acts on was passed on (RFC 8693)."""
+    exempt: bool = False
+    """Whether no limit stops it: its token was counted when it was given out."""
+
+    @classmethod
+    def approved(cls, agent: Agent, stepup: StepUp) -> Request:
+        """Return the request that *stepup* was about, under its own decision."""
+        return cls(
+            agent,
+            stepup.asked,
+            stepup.resource_indicator,
+            stepup.details,
+            stepup.decision_id,
+            source=stepup.source,
+        )
+
+    def foresee(self, broker: Broker) -> Verdict:
+        """Say how this would be answered now; see `decide.foresee`."""
+        return foresee(
+            broker,
+            self.agent,
+            self.action,
+            self.source,
+            details=self.details,
+            backchannel=self.backchannel,
+            depth=self.depth,
+            exempt=self.exempt,
+        )
+
+    @property
+    def scope(self) -> str:
+        """Return the requested scopes as the wire writes them."""
+        return " ".join(self.action.scopes)
+
+    @property
+    def served(self) -> tuple[dict[str, object], ...] | None:
+        """Return ``authorization_details`` as a resource server will read them.
+
+        The object of our type says the action and resource that were decided about,
+        also where the request named them elsewhere (RFC 9396 section 7 lets a server
+        enrich them).
+        """
+        if self.details is None:
+            return None
+        decided = {"action": self.action.action} if self.action.named else {}
+        if self.action.resource is not None:
+            decided["resource"] = self.action.resource
+        return tuple(
+            one | decided if one["type"] == DETAIL_TYPE else one for one in self.details
+        )
+
+    @property
+    def served_text(self) -> str | None:
+        """Return `served` as the JSON text that is stored and sent."""
+        served = self.served
+        return None if served is None else to_json(served)
+
+
+async def decide(broker: Broker, request: Request) -> Verdict:
+    """Decide about a request, and reserve what an answer that allows it uses of limits.
+
+    What is reserved is counted by the record of the answer, and given back by any
+    other: see `LimitUses`.
+
+    Args:
+        broker: the broker.
+        request: what is decided about.
+
+    Returns:
+        the verdict.
+
+    Raises:
+        LedgerError: what limits hold cannot be read.
+    """
+    await broker.limits.ready()
+    verdict = request.foresee(broker)
+    if verdict.outcome is Outcome.ALLOWED and verdict.counted:
+        broker.limits.reserve(request.decision_id, request.agent.id, verdict.counted)
+    return verdict
+
+
+def reserve_approved(broker: Broker, request: Request) -> Verdict:
+    """Reserve what a person approved uses, in the turn in which it is given out.
+
+    Args:
+        broker: the broker.
+        request: what was approved; its decision's event will count it.
+
+    Returns:
+        the answer now. Where a limit denies it (see `denied_by_limit`), nothing is
+        reserved, and it must not be given out.
+    """
+    verdict = request.foresee(broker)
+    if verdict.counted and not denied_by_limit(verdict):
+        broker.limits.reserve(request.decision_id, request.agent.id, verdict.counted)
+    return verdict
+
+
+def denied_by_limit(verdict: Verdict) -> bool:
+    """Tell whether a limit is why a request is denied.
+
+    Args:
+        verdict: the answer to it.
+
+    Returns:
+        whether it is.
+    """
+    return verdict.outcome is Outcome.DENIED and verdict.rule.startswith(RULE)

@@ -11,7 +11,7 @@ from agentvault_tui.broker.answers import Denied, Granted
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.delegations import MOST_PASSED_ON
-from agentvault_tui.broker.usecases.asked import Request
+from agentvault_tui.broker.usecases.decide import Request, decide
 from agentvault_tui.broker.usecases.policy_change import action_of
 from agentvault_tui.broker.usecases.request import deny, issue, refused
 from agentvault_tui.broker.usecases.revoke import record_change, scopes_draft
@@ -103,7 +103,7 @@ async def pass_on(
     # Its own grants play no part: it may do what it is passed, and no more.
     principal = replace(other, scopes=tuple(sorted(action.scopes)))
     request = request._replace(agent=principal, asked_by=broker.actor(agent))
-    verdict = request.foresee(broker)
+    verdict = await decide(broker, request)
     if verdict.outcome is Outcome.ALLOWED:
         return await issue(broker, request, verdict, parent)
     denied = verdict.outcome is Outcome.DENIED

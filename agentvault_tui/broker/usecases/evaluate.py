@@ -8,7 +8,12 @@ from typing import Any, Final
 
 from agentvault_tui.broker.answers import Denied, Escalated, Permitted
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.broker.usecases.asked import Request
+from agentvault_tui.broker.usecases.decide import (
+    Request,
+    decide,
+    denied_by_limit,
+    reserve_approved,
+)
 from agentvault_tui.broker.usecases.policy_change import POLICY_CHANGED
 from agentvault_tui.broker.usecases.redeem import refusal_of, spend_approval
 from agentvault_tui.broker.usecases.repeat import is_same
@@ -28,7 +33,6 @@ from agentvault_tui.model import (
     StepUp,
     StepUpId,
     StepUpStatus,
-    Verdict,
     new_id,
 )
 
@@ -130,7 +134,7 @@ async def _decide(
     broker.registry.seen(agent.id)
     if refusal := refused(broker, agent) or refusal:
         return await deny(broker, request, *refusal)
-    verdict = request.foresee(broker)
+    verdict = await decide(broker, request)
     match verdict.outcome:
         case Outcome.DENIED:
             return await deny(broker, request, verdict.reason, verdict.message, verdict)
@@ -148,10 +152,10 @@ async def _decide(
             return Permitted(verdict.reason, verdict.message, request.decision_id)
         case Outcome.ESCALATED:
             if stepup := _approved(broker, request):
-                return await _spend(broker, request, verdict, stepup)
+                return await _spend(broker, request, stepup)
             answer = await escalate(broker, request, verdict, held=held)
             if isinstance(answer, Escalated) and not answer.stepup.status.open:
-                return await _spend(broker, request, verdict, answer.stepup)
+                return await _spend(broker, request, answer.stepup)
             return answer
 
 
@@ -167,12 +171,17 @@ def _approved(broker: Broker, request: Request) -> StepUp | None:
     )
 
 
-async def _spend(
-    broker: Broker, request: Request, verdict: Verdict, stepup: StepUp
-) -> Answer:
+async def _spend(broker: Broker, request: Request, stepup: StepUp) -> Answer:
+    verdict = reserve_approved(broker, request)
+    if denied_by_limit(verdict):
+        return await deny(broker, request, verdict.reason, verdict.message, verdict)
     draft = decision(broker, request, Outcome.ALLOWED, APPROVED, verdict)
     draft.detail["stepup_id"] = stepup.id
-    if await spend_approval(broker, request.agent, stepup, draft):
+    try:
+        spent = await spend_approval(broker, request.agent, stepup, draft)
+    finally:
+        broker.limits.release(request.decision_id)
+    if spent:
         return Permitted(APPROVED, "A person approved this.", request.decision_id)
     return await _overtaken(broker, request)
 

@@ -6,7 +6,8 @@ it, so what is decided is the strictest answer over all that the connection stan
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from agentvault_tui.broker.accounts import HeldProviderToken
@@ -20,7 +21,12 @@ from agentvault_tui.broker.answers import (
     TenantUnavailable,
 )
 from agentvault_tui.broker.core import SYSTEM, Broker
-from agentvault_tui.broker.usecases.asked import Request
+from agentvault_tui.broker.usecases.decide import (
+    Request,
+    decide,
+    denied_by_limit,
+    reserve_approved,
+)
 from agentvault_tui.broker.usecases.repeat import is_same
 from agentvault_tui.broker.usecases.request import decision, deny, escalate, refused
 from agentvault_tui.broker.vault_access import CrowdedError
@@ -74,6 +80,8 @@ class _Permit:
     """The approval this uses up, if a person gave one, as it is afterwards."""
     minted: Token | None = None
     """The token that stood for the approval."""
+    counted: Mapping[str, object] = field(default_factory=dict)
+    """What the use of an approval counts towards limits."""
 
 
 async def exchange(
@@ -105,7 +113,7 @@ async def exchange(
             f"The connection {visible(connection, 60)} is not in the broker's settings."
         )
         return await deny(broker, request, "unknown_connection", message)
-    verdict = request.foresee(broker)
+    verdict = await decide(broker, request)
     if verdict.outcome is Outcome.DENIED:
         return await deny(broker, request, verdict.reason, verdict.message, verdict)
     if account is None:
@@ -151,7 +159,7 @@ async def deliver_approved(
             minted = broker.registry.elevated(stepup.id)
             if minted is None:
                 return Expired(approved=True)
-            return await _spend(broker, permit, current, minted)
+            return await _spend(broker, permit, request, current, minted)
     except CrowdedError:
         return await _missed(broker, permit, _queue())
 
@@ -225,7 +233,7 @@ async def _as_approved(
                 minted = broker.registry.elevated(stepup.id)
                 if minted and _approves(stepup, request):
                     permit = replace(permit, decision_id=stepup.decision_id)
-                    return await _spend(broker, permit, stepup, minted)
+                    return await _spend(broker, permit, request, stepup, minted)
             return await escalate(broker, request, verdict)
     except CrowdedError:
         return await _missed(broker, permit, _queue())
@@ -240,9 +248,14 @@ def _approves(stepup: StepUp, request: Request) -> bool:
 
 
 async def _spend(
-    broker: Broker, permit: _Permit, approved: StepUp, minted: Token
+    broker: Broker, permit: _Permit, request: Request, approved: StepUp, minted: Token
 ) -> Answer:
     """Spend an approval on one delivery; restore it where there is none."""
+    request = request._replace(decision_id=permit.decision_id)
+    verdict = reserve_approved(broker, request)
+    if denied_by_limit(verdict):
+        return await deny(broker, request, verdict.reason, verdict.message, verdict)
+    permit = replace(permit, counted=verdict.counted)
     registry, now = broker.registry, broker.clock.now()
     spent = replace(
         approved, status=StepUpStatus.REDEEMED, fetched_at=now, redeemed_at=now
@@ -255,6 +268,7 @@ async def _spend(
         delivered = isinstance(answer, Provided)
         return answer
     finally:
+        broker.limits.release(permit.decision_id)
         # A revocation has ended the approval with the rest: nothing to put back.
         if not delivered and not _overtaken(broker, permit):
             registry.stepups.put(approved)
@@ -366,6 +380,8 @@ def _deliveries(
     )
     if permit.minted is None:
         return [draft]
+    if permit.counted:
+        draft.detail["counted"] = permit.counted
     redeemed = _draft(broker, permit, EventType.TOKEN_REDEEMED, None)
     redeemed.detail["token_id"] = permit.minted.id
     return [redeemed, draft]

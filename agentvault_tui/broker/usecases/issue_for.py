@@ -8,8 +8,7 @@ from agentvault_tui.broker.answers import Denied, Granted
 from agentvault_tui.broker.audience import audience_of
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.surroundings import LOCAL
-from agentvault_tui.broker.usecases.asked import Request
-from agentvault_tui.broker.usecases.decide import foresee
+from agentvault_tui.broker.usecases.decide import Request, decide, foresee
 from agentvault_tui.broker.usecases.policy_change import not_denied
 from agentvault_tui.broker.usecases.request import deny, issue, refused
 from agentvault_tui.errors import RefusedError
@@ -64,7 +63,7 @@ async def issue_for(
     elif not names:
         answer = await issue_unscoped(broker, agent, resource, LOCAL, operator)
     else:
-        verdict = request.foresee(broker)
+        verdict = await decide(broker, request)
         if verdict.outcome is Outcome.ALLOWED:
             answer = await issue(broker, request, verdict)
         else:

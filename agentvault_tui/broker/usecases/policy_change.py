@@ -102,12 +102,11 @@ async def _kept(home: Home, ledger: Ledger) -> PolicyTexts | None:
     if texts.digest() == named:
         return texts
     now = read_texts(home)
-    if now.digest() != named and None in now:
+    if now.digest() != named and None in now[: 3 if texts.limits is not None else 2]:
         raise PolicyError(
             "the policy that was in force is gone, and its copy in the ledger is not"
             " the one that was recorded",
-            "put policy.cedar and scopes.toml back, or write the shipped ones:"
-            " agentvault policy init",
+            "put its files back, or write the shipped ones: agentvault policy init",
         )
     return None
 
@@ -144,7 +143,9 @@ def _read_kept(value: str | None) -> tuple[str | None, PolicyTexts]:
     """Return version and texts of the copy in the ledger, nothing of a broken one."""
     try:
         kept = json.loads(value or "{}")
-        return kept["version"], PolicyTexts(kept["policy"], kept["scopes"])
+        return kept["version"], PolicyTexts(
+            kept["policy"], kept["scopes"], kept.get("limits")
+        )
     except (ValueError, TypeError, LookupError):
         return None, PolicyTexts()
 
@@ -155,6 +156,8 @@ async def take_over_policy(broker: Broker) -> None:
     The copy is outside the chain: one that is not as named counts as unknown.
     """
     broker.registry.admits = partial(admits, broker)
+    broker.limits.define(broker.policy.limits)
+    await broker.limits.ready()
     named = await _named(broker.ledger)
     version, texts = _read_kept(broker.kept.get(_KEPT))
     known = not named or texts.digest() == named
@@ -206,6 +209,7 @@ def switch_policy(broker: Broker, policy: Policy) -> None:
     if broker.policy_state.recorded is None:
         broker.policy_state.recorded = broker.policy.version
     broker.policy, broker.policy_state.problem = policy, None
+    broker.limits.define(policy.limits)
     if changed:
         _begin_recheck(broker)
 
@@ -336,12 +340,15 @@ def _would_issue(broker: Broker, token: Token) -> bool:
     if token.stepup_id is None:
         principal, action = token.principal(agent), action_of(broker, token)
         depth = len(token.chain)
-        verdict = foresee(broker, principal, action, token.source, depth=depth)
+        verdict = foresee(
+            broker, principal, action, token.source, depth=depth, exempt=True
+        )
         return verdict.outcome is Outcome.ALLOWED
     stepup = broker.stepups.find(token.stepup_id)
     if stepup is None:
         return False
-    verdict = foresee(broker, agent, stepup.asked, stepup.source)
+    # What is out was counted: a limit that is reached since ends no token.
+    verdict = foresee(broker, agent, stepup.asked, stepup.source, exempt=True)
     return verdict.outcome is not Outcome.DENIED
 
 
@@ -349,7 +356,8 @@ def not_denied(broker: Broker, agent: Agent, source: str | None) -> Verdict | No
     """Return policy's answer about a scope of *agent* that it does not deny."""
     for scope in agent.scopes:
         if scope in broker.policy.catalogue:
-            verdict = foresee(broker, agent, Action((scope,), scope), source)
+            action = Action((scope,), scope)
+            verdict = foresee(broker, agent, action, source, exempt=True)
             if verdict.outcome is not Outcome.DENIED:
                 return verdict
     return None

@@ -20,13 +20,23 @@ from agentvault_tui.broker.answers import (
 from agentvault_tui.broker.audience import audience_of
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.stepups import digest_of
+from agentvault_tui.broker.usecases.decide import (
+    Request,
+    denied_by_limit,
+    reserve_approved,
+)
 from agentvault_tui.broker.usecases.exchange import deliver_approved
 from agentvault_tui.broker.usecases.mint import record_void
 from agentvault_tui.broker.usecases.policy_change import (
     POLICY_CHANGED,
     still_issued,
 )
-from agentvault_tui.broker.usecases.request import ANEW, POLL_INTERVAL, refused
+from agentvault_tui.broker.usecases.request import (
+    ANEW,
+    POLL_INTERVAL,
+    deny,
+    refused,
+)
 from agentvault_tui.broker.usecases.stepup import expire
 from agentvault_tui.broker.uses import revoked_draft, seen_by, token_detail
 from agentvault_tui.clock import Deadline, iso
@@ -40,6 +50,7 @@ from agentvault_tui.model import (
     StepUpStatus,
     Token,
     TokenKind,
+    Verdict,
     new_secret,
     sha256_hex,
 )
@@ -240,6 +251,17 @@ async def deliver(
         registry.drop_token(minted)
         await record_void(broker, minted, "it is not what was approved")
         return Spent()
+    request = Request.approved(agent, stepup)
+    verdict = reserve_approved(broker, request)
+    if denied_by_limit(verdict):
+        return await deny(broker, request, verdict.reason, verdict.message, verdict)
+    return await _give_out(broker, agent, stepup, minted, verdict)
+
+
+async def _give_out(
+    broker: Broker, agent: Agent, stepup: StepUp, minted: Token, verdict: Verdict
+) -> Granted | Denied:
+    registry = broker.registry
     fetched = replace(stepup, fetched_at=broker.clock.now())
     registry.stepups.put(fetched)  # before the wait: a second poll finds it spent
     registry.drop_token(minted)
@@ -252,9 +274,10 @@ async def deliver(
     )
     epoch, version = registry.epoch(agent.id), broker.policy.version
     try:
-        await broker.record(
-            _delivery(broker, agent, stepup, token), changes=[token, fetched]
-        )
+        draft = _delivery(broker, agent, stepup, token)
+        if verdict.counted:
+            draft.detail["counted"] = verdict.counted
+        await broker.record(draft, changes=[token, fetched])
     except BaseException:
         registry.stepups.put(stepup)
         if registry.epoch(agent.id) == epoch:

@@ -14,7 +14,7 @@ import rfc8785
 
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.stepups import as_cancelled, digest_of, stepup_draft
-from agentvault_tui.broker.usecases.asked import Request
+from agentvault_tui.broker.usecases.decide import Request
 from agentvault_tui.broker.usecases.mint import elevated_token, record_void
 from agentvault_tui.broker.usecases.policy_change import still_issued
 from agentvault_tui.clock import iso

@@ -10,7 +10,7 @@ from typing import Any, Final
 from agentvault_tui.broker.answers import Denied, Escalated, Granted, InvalidScope
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.stepups import digest_of, tokenless
-from agentvault_tui.broker.usecases.asked import Request
+from agentvault_tui.broker.usecases.decide import Request, decide
 from agentvault_tui.broker.usecases.policy_change import (
     POLICY_CHANGED,
     still_issued,
@@ -82,7 +82,7 @@ async def request_token(
     broker.registry.seen(agent.id)
     if refusal := refused(broker, agent):
         return await deny(broker, request, *refusal)
-    verdict = request.foresee(broker)
+    verdict = await decide(broker, request)
     match verdict.outcome:
         case Outcome.ALLOWED:
             return await issue(broker, request, verdict)
@@ -125,7 +125,7 @@ async def start_backchannel(
     broker.registry.seen(agent.id)
     if refusal := refused(broker, agent):
         return await deny(broker, request, *refusal)
-    verdict = request.foresee(broker)
+    verdict = await decide(broker, request)
     if verdict.outcome is Outcome.DENIED:
         return await deny(broker, request, verdict.reason, verdict.message, verdict)
     return await _escalate_action(broker, request, verdict)
@@ -294,6 +294,7 @@ async def deny(
     Returns:
         the denial.
     """
+    broker.limits.release(request.decision_id)
     rule = verdict.rule if verdict else None
     if reason in _TAKEN and broker.on_trial(
         request.agent.id, request.action.scopes, rule
@@ -302,8 +303,11 @@ async def deny(
         message += f" {_TAKEN_BACK}"
     draft = decision(broker, request, Outcome.DENIED, reason, verdict)
     draft.detail["message"] = message
+    wait = verdict.retry_after if verdict and verdict.reason == reason else None
+    if wait is not None:
+        draft.detail["retry_after"] = wait
     await broker.record(draft)
-    return Denied(reason, message, request.decision_id)
+    return Denied(reason, message, request.decision_id, wait)
 
 
 async def escalate(
@@ -494,6 +498,8 @@ def decision(
         detail["agent_says"] = action.reason
     if verdict is not None:
         detail |= {"policy_version": verdict.policy_version, "facts": verdict.facts}
+        if outcome is Outcome.ALLOWED and verdict.counted:
+            detail["counted"] = verdict.counted
         if (outcome, reason) != (verdict.outcome, verdict.reason):
             # Policy said otherwise: what follows from its answer is another matter.
             said = {"outcome": verdict.outcome.value, "reason": verdict.reason}

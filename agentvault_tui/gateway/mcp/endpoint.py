@@ -23,7 +23,8 @@ from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.gateway.admission import Admission
 from agentvault_tui.gateway.app import body_receiver
 from agentvault_tui.gateway.body import BODY_CAP, BodyRoom, read_apart
-from agentvault_tui.gateway.calls import Caller, Calls
+from agentvault_tui.gateway.caller import Caller
+from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.credentials import Credentials, take_token
 from agentvault_tui.gateway.mcp import results
 from agentvault_tui.gateway.mcp.messages import (

@@ -12,7 +12,8 @@ from msgspec import Raw
 
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.usecases.request import refused
-from agentvault_tui.gateway.calls import Call, Caller, Calls
+from agentvault_tui.gateway.caller import Caller
+from agentvault_tui.gateway.calls import Call, Calls
 from agentvault_tui.gateway.credentials import Credentials
 from agentvault_tui.gateway.mcp import results
 from agentvault_tui.gateway.mcp.messages import (

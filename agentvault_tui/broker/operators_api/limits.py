@@ -1,0 +1,87 @@
+"""``/api/limits``: what limits there are, and what is used of them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.requests import Request
+from starlette.routing import Route
+
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.limit_uses import WindowStanding
+from agentvault_tui.broker.operators_api.wire import route
+from agentvault_tui.clock import iso
+from agentvault_tui.errors import NotFoundError
+from agentvault_tui.model import Outcome
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.limits import (
+    CallOutInfo,
+    LimitInfo,
+    LimitList,
+    LimitUseInfo,
+)
+from agentvault_tui.policy import Limit
+
+_MOST: Final = 1000
+"""Windows that are told at a time: those with the least left."""
+
+
+def routes(broker: Broker) -> list[Route]:
+    """Return the route about limits."""
+
+    async def limits(_: Request) -> LimitList:
+        """Return the limits in force, and the windows that hold something."""
+        known = broker.policy.limits
+        uses = sorted(
+            broker.limits.all(), key=lambda use: (use.left / use.limit.most, use.key)
+        )
+        return LimitList(
+            limits=tuple(map(limit_info, known.limits)),
+            uses=tuple(_use_info(broker, use) for use in uses[:_MOST]),
+            hooks=tuple(
+                CallOutInfo(
+                    id=one.id,
+                    url=one.url,
+                    scopes=tuple(one.scopes),
+                    budget_ms=one.budget_ms,
+                    signed=bool(one.secret),
+                )
+                for one in known.hooks
+            ),
+            problem=broker.policy_state.problem,
+        )
+
+    return [route(calls.LIMITS, limits)]
+
+
+def limit_info(limit: Limit) -> LimitInfo:
+    """Return a limit as operators see it."""
+    return LimitInfo(
+        id=limit.id,
+        scopes=tuple(sorted(limit.scopes)),
+        agents=tuple(sorted(limit.agents)),
+        per=limit.per,
+        within=limit.span,
+        most=limit.most,
+        currency=limit.currency,
+        over="deny" if limit.over is Outcome.DENIED else "step_up",
+    )
+
+
+def _use_info(broker: Broker, use: WindowStanding) -> LimitUseInfo:
+    agent_id = use.key if use.limit.per == "agent" else None
+    name = None
+    if agent_id is not None:
+        try:
+            name = broker.registry.agent(agent_id).name
+        except NotFoundError:
+            name = agent_id
+    return LimitUseInfo(
+        limit=use.limit.id,
+        agent_id=agent_id,
+        agent_name=name,
+        resource=use.key if use.limit.per == "resource" else None,
+        used=use.used,
+        left=use.left,
+        frees_at=iso(use.frees_at) if use.frees_at else None,
+    )

@@ -1,0 +1,49 @@
+"""Limits on the operators' wire: what they are, and what is used of them."""
+
+from __future__ import annotations
+
+from agentvault_tui.operator_api.shapes import WireShape
+
+
+class LimitInfo(WireShape, kw_only=True):
+    """How much of some scopes may be used in a rolling window."""
+
+    id: str
+    scopes: tuple[str, ...]
+    agents: tuple[str, ...]
+    per: str
+    within: str
+    most: int
+    currency: str | None
+    over: str
+
+
+class LimitUseInfo(WireShape, kw_only=True):
+    """One window that holds something."""
+
+    limit: str
+    agent_id: str | None
+    agent_name: str | None
+    resource: str | None
+    used: int
+    left: int
+    frees_at: str | None
+
+
+class CallOutInfo(WireShape, kw_only=True):
+    """One call-out of ``[[hooks]]``."""
+
+    id: str
+    url: str
+    scopes: tuple[str, ...]
+    budget_ms: int
+    signed: bool
+
+
+class LimitList(WireShape, kw_only=True):
+    """The limits in force, the windows in use, those with least left first."""
+
+    limits: tuple[LimitInfo, ...]
+    uses: tuple[LimitUseInfo, ...]
+    hooks: tuple[CallOutInfo, ...]
+    problem: str | None

@@ -1,0 +1,287 @@
+"""Limits of ``limits.toml``: how much may be done in a rolling window, and call-outs.
+
+What was used is no matter of this module's: the count that a window holds comes with
+the inputs of a request, so that the same inputs are answered alike at any time.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from agentvault_tui.errors import PolicyError, ServiceError
+from agentvault_tui.model import Outcome
+from agentvault_tui.policy.catalogue import Catalogue, action_groups
+from agentvault_tui.policy.facts import CURRENCY, LARGEST
+from agentvault_tui.policy.inputs import Inputs
+from agentvault_tui.text import visible
+from agentvault_tui.toml_table import read_table
+
+RULE: Final = "limit:"
+"""Prefix of the rule of an answer that a limit gave."""
+LIMIT_REACHED: Final = "limit_reached"
+_MOST_LIMITS: Final = 100
+_MOST_HOOKS: Final = 16
+_LONGEST: Final = timedelta(days=366)
+_ID: Final = re.compile("[a-z][a-z0-9-]{0,63}")
+_WITHIN: Final = re.compile("([1-9][0-9]{0,7})([smhd])")
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_URL: Final = re.compile(
+    r"https://[^\s/@?#]+(/[^\s#]*)?"
+    r"|http://(127\.0\.0\.1|\[::1\]|localhost)(:[0-9]{1,5})?(/[^\s#]*)?|unix:/[^\s?#]+"
+)
+
+_Words = Annotated[list[str], Meta(min_length=1, max_length=500)]
+_Number = Annotated[int, Meta(ge=1, le=LARGEST)]
+
+
+class _LimitTable(msgspec.Struct, forbid_unknown_fields=True):
+    id: str
+    scopes: _Words
+    within: str
+    agents: list[str] = []
+    per: Literal["agent", "resource", "all"] = "agent"
+    count: _Number | UnsetType = UNSET
+    amount: _Number | UnsetType = UNSET
+    currency: str | UnsetType = UNSET
+    over: Literal["step_up", "deny"] = "step_up"
+
+
+class HookTable(msgspec.Struct, forbid_unknown_fields=True):
+    """One call-out, as ``[[hooks]]`` says it."""
+
+    id: str
+    url: str
+    scopes: _Words
+    budget_ms: Annotated[int, Meta(ge=1, le=10_000)] = 50
+    """Milliseconds for the whole exchange."""
+    secret: str = ""
+    """Name of the sealed secret that requests are signed with; empty: unsigned."""
+
+
+class _Tables(msgspec.Struct, forbid_unknown_fields=True):
+    limits: Annotated[list[_LimitTable], Meta(max_length=_MOST_LIMITS)] = []
+    hooks: Annotated[list[HookTable], Meta(max_length=_MOST_HOOKS)] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How much of some scopes may be used in a rolling window."""
+
+    id: str
+    attribute: str
+    """Its name in Cedar: ``context.limits.ATTRIBUTE``."""
+    scopes: frozenset[str]
+    agents: frozenset[str]
+    """Names or ids; empty for every agent."""
+    per: str
+    """``agent``, ``resource`` or ``all``: what has a window of its own."""
+    within: timedelta
+    span: str
+    """The same as it was written: ``24h``."""
+    most: int
+    """How many requests, or what sum of amounts, the window may hold."""
+    currency: str | None
+    """Of amounts; None where requests are counted."""
+    over: Outcome
+    """What is answered beyond it."""
+
+    def applies(self, inputs: Inputs) -> bool:
+        """Tell whether a request is limited by this."""
+        who = inputs.who
+        known = not self.agents or who.id in self.agents or who.name in self.agents
+        return known and not self.scopes.isdisjoint(inputs.asked)
+
+    def key(self, agent_id: str, resource: str | None) -> str:
+        """Return which of its windows a use is in; no resource is one more resource."""
+        if self.per == "agent":
+            return agent_id
+        return (resource or "") if self.per == "resource" else ""
+
+    def units(self, inputs: Inputs) -> int | None:
+        """Return what a request uses of this; None where that cannot be told."""
+        if self.currency is None:
+            return 1
+        facts = inputs.facts
+        known = facts.currency == self.currency and not {"amount", "currency"} & {
+            *facts.unclear
+        }
+        return facts.amount if known else None
+
+    def told(self) -> str:
+        """Return it in words: ``20 in 24h``."""
+        unit = f" {self.currency}" if self.currency else ""
+        return f"{self.most}{unit} in {self.span}"
+
+
+class LimitAnswer(NamedTuple):
+    """What a limit says of a request that policy would allow or escalate."""
+
+    limit: Limit
+    outcome: Outcome
+    reason: str
+    why: str
+
+
+@dataclass(frozen=True)
+class LimitSet:
+    """What one ``limits.toml`` says."""
+
+    limits: tuple[Limit, ...] = ()
+    hooks: tuple[HookTable, ...] = ()
+    version: str = ""
+    """Everything that the file says, in one form; empty without a file."""
+
+    @classmethod
+    def parse(cls, text: str, source: str, catalogue: Catalogue) -> LimitSet:
+        """Read a ``limits.toml``; *source* names it in errors.
+
+        Raises:
+            PolicyError: it is not TOML, or something in it cannot be put in force.
+        """
+        inner = {"limits[]": _LimitTable, "hooks[]": HookTable}
+        try:
+            tables = read_table(text, _Tables, inner)
+        except ServiceError as error:
+            raise PolicyError(f"{source}: {error.what}", error.remedy) from None
+        groups = action_groups(catalogue)
+        _check([("limit", one) for one in tables.limits], source, catalogue)
+        _check([("hook", one) for one in tables.hooks], source, catalogue)
+        for hook in tables.hooks:
+            if not _URL.fullmatch(hook.url):
+                raise PolicyError(
+                    f"{source}: the hook {hook.id} has the url {visible(hook.url, 80)}",
+                    "https://HOST/PATH, http:// to a loopback address, or unix:/PATH",
+                )
+        return cls(
+            tuple(_limit(table, source, groups) for table in tables.limits),
+            tuple(
+                msgspec.structs.replace(one, scopes=sorted(_scopes(one.scopes, groups)))
+                for one in tables.hooks
+            ),
+            msgspec.json.encode(tables).decode(),
+        )
+
+    def get(self, limit_id: str) -> Limit | None:
+        """Return the limit with that id, if there is one."""
+        return next((one for one in self.limits if one.id == limit_id), None)
+
+    def applying(self, inputs: Inputs) -> Iterator[Limit]:
+        """Yield the limits of a request, in the order of the file."""
+        return (one for one in self.limits if one.applies(inputs))
+
+    def answer(self, inputs: Inputs) -> LimitAnswer | None:
+        """Say what the limits make of a request; None where it fits in all of them.
+
+        An amount that would pass a limit is refused whole. One that cannot be counted
+        is for a person to decide, whatever the limit says of those beyond it.
+
+        Returns:
+            the answer of the first in the file among the strictest.
+        """
+        found: LimitAnswer | None = None
+        for limit in self.applying(inputs):
+            standing = inputs.environment.limits.get(limit.attribute)
+            count, left = standing or (0, limit.most)
+            units = limit.units(inputs)
+            if units is None:
+                text = f"The limit {limit.id} counts whole numbers of {limit.currency}."
+                one = LimitAnswer(limit, Outcome.ESCALATED, "stepup_required", text)
+            elif units > left:
+                text = f"At most {limit.told()}: {count} used, {left} left."
+                one = LimitAnswer(limit, limit.over, LIMIT_REACHED, text)
+            else:
+                continue
+            if found is None or one.outcome.strictness > found.outcome.strictness:
+                found = one
+        return found
+
+    def counted(self, inputs: Inputs) -> dict[str, Any]:
+        """Return what a request uses, as the ledger keeps it: ``detail.counted``.
+
+        An amount that cannot be counted, which only a person approves, is 0.
+
+        Returns:
+            the units of each limit and the resource they are for; empty without any.
+        """
+        used = {limit.id: _used(limit, inputs) for limit in self.applying(inputs)}
+        if not used:
+            return {}
+        return {"limits": used, "resource": inputs.facts.resource}
+
+
+def _used(limit: Limit, inputs: Inputs) -> dict[str, Any]:
+    if limit.currency is None:
+        return {"count": 1}
+    return {"amount": limit.units(inputs) or 0, "currency": limit.currency}
+
+
+def _check(
+    tables: Sequence[tuple[str, _LimitTable | HookTable]],
+    source: str,
+    catalogue: Catalogue,
+) -> None:
+    """Refuse ids that cannot be used, or twice, and scopes that nobody knows."""
+    seen, groups = set[str](), action_groups(catalogue)
+    for kind, table in tables:
+        shown = f"{source}: the {kind} '{visible(table.id, 80)}'"
+        if not _ID.fullmatch(table.id):
+            form = "a letter, then letters, digits and -, in lower case, at most 64"
+            raise PolicyError(f"{shown} cannot be called that", form)
+        if table.id in seen:
+            raise PolicyError(f"{shown} is there twice", "give each its own id")
+        seen.add(table.id)
+        for name in table.scopes:
+            if name in catalogue or name in groups:
+                continue
+            near = catalogue.nearest(name)
+            if ":" not in name:
+                near = difflib.get_close_matches(name, groups, n=1) or near
+            raise PolicyError(
+                f"{shown} names the unknown scope {visible(name, 60)}",
+                f"did you mean {near[0]}" if near else "agentvault policy check",
+            )
+
+
+def _scopes(names: Collection[str], groups: Mapping[str, list[str]]) -> frozenset[str]:
+    return frozenset(scope for name in names for scope in groups.get(name, [name]))
+
+
+def _limit(table: _LimitTable, source: str, groups: Mapping[str, list[str]]) -> Limit:
+    """Check what one ``[[limits]]`` table says together."""
+
+    def fault(what: str, remedy: str) -> PolicyError:
+        return PolicyError(f"{source}: the limit {table.id} {what}", remedy)
+
+    if (table.count is UNSET) is (table.amount is UNSET):
+        raise fault("counts nothing, or two things", "give it either count or amount")
+    if (table.currency is UNSET) is not (table.amount is UNSET):
+        raise fault("has an amount or a currency alone", "give it both, or neither")
+    if table.currency is not UNSET and not CURRENCY.fullmatch(table.currency):
+        shown = visible(table.currency, 40)
+        raise fault(f"has the currency '{shown}'", "three capital letters, such as USD")
+    found = _WITHIN.fullmatch(table.within)
+    seconds = int(found[1]) * _UNITS[found[2]] if found else 0
+    if not 0 < seconds <= _LONGEST.total_seconds():
+        shown = visible(table.within, 40)
+        raise fault(f"is within '{shown}'", "for example 60s, 30m, 24h or 30d; to 366d")
+    most = table.amount if table.count is UNSET else table.count
+    return Limit(
+        id=table.id,
+        attribute=table.id.replace("-", "_"),
+        scopes=_scopes(table.scopes, groups),
+        agents=frozenset(table.agents),
+        per=table.per,
+        within=timedelta(seconds=seconds),
+        span=table.within,
+        most=most if most is not UNSET else 0,
+        currency=None if table.currency is UNSET else table.currency,
+        over=Outcome.DENIED if table.over == "deny" else Outcome.ESCALATED,
+    )

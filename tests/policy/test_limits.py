@@ -1,0 +1,223 @@
+"""LimitSet are read strictly, and answer by what their windows hold."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.policies import CATALOGUE, ENVIRONMENT, action
+
+from agentvault_tui.errors import PolicyError
+from agentvault_tui.model import Agent, Outcome, Verdict
+from agentvault_tui.policy import Inputs, LimitSet, Policy, PolicyTexts, shipped_policy
+
+HEAD = '[[limits]]\nid = "a-day"\nscopes = ["send:payment"]\nwithin = "24h"\n'
+COUNT = HEAD + "count = 3\n"
+AMOUNT = HEAD + 'amount = 500\ncurrency = "USD"\n'
+ALLOW_ALL = (
+    '@id("all") @why("w") @obligation("allow") permit (principal, action, resource);'
+)
+
+
+def limits_of(text: str) -> LimitSet:
+    return LimitSet.parse(text, "limits.toml", CATALOGUE)
+
+
+def policy_of(limits: str, rules: str = ALLOW_ALL) -> Policy:
+    return Policy(rules, CATALOGUE, limits=limits_of(limits))
+
+
+def answer(policy: Policy, agent: Agent, held: int, **parameters: Any) -> Verdict:
+    """Decide a payment while the window of the first limit holds *held*."""
+    (limit, *_) = policy.limits.limits
+    left = max(0, limit.most - held)
+    environment = ENVIRONMENT._replace(limits={limit.attribute: (held, left)})
+    asked = action("send:payment", **parameters)
+    return policy.answer(Inputs.of(agent, asked, environment))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[[limits]]\n", "id"),
+        ("limits = 3", "array"),
+        ("[[limit]]", "did you mean limits"),
+        (COUNT + "cuont = 3", "did you mean count"),
+        (COUNT.replace('id = "a-day"', 'id = "A day"'), "cannot be called that"),
+        (COUNT.replace("a-day", "a_day"), "cannot be called that"),
+        (COUNT + COUNT, "is there twice"),
+        (COUNT.replace("send:payment", "send:paymnet"), "did you mean send:payment"),
+        (COUNT.replace("send:payment", "paymnets"), "did you mean payments"),
+        (COUNT.replace('"send:payment"', ""), "length >= 1"),
+        (COUNT.replace("24h", "0h"), "is within '0h'"),
+        (COUNT.replace("24h", "1w"), "is within '1w'"),
+        (COUNT.replace("24h", "367d"), "is within '367d'"),
+        (HEAD, "counts nothing"),
+        (COUNT + 'amount = 5\ncurrency = "USD"', "or two things"),
+        (HEAD + "amount = 5", "has an amount or a currency alone"),
+        (COUNT + 'currency = "USD"', "has an amount or a currency alone"),
+        (AMOUNT.replace("USD", "usd"), "has the currency 'usd'"),
+        (HEAD + "count = 0", ">= 1"),
+        (HEAD + "count = -1", ">= 1"),
+        (HEAD + "count = 1.0", "got `float`"),
+        (HEAD + "count = true", "got `bool`"),
+        (HEAD + f"count = {2**53}", f"<= {2**53 - 1}"),
+        (HEAD + f"count = {10**400}", "count"),
+        (COUNT + 'per = "owner"', "Invalid enum value"),
+        (COUNT + 'over = "allow"', "Invalid enum value"),
+        ('[[hooks]]\nid = "h"\nscopes = ["reads"]\nurl = "http://a.test/"', "the url"),
+        ('[[hooks]]\nid = "h"\nscopes = ["reads"]\nurl = "file:///x"', "the url"),
+        (
+            '[[hooks]]\nid = "h"\nscopes = ["reads"]\nurl = "https://u@a.test/"',
+            "the url",
+        ),
+        ('[[hooks]]\nid = "h"\nscopes = ["reads"]', "url"),
+        ("[[limits]", "not TOML"),
+        ("a = " + "[" * 5000, "not TOML"),
+    ],
+)
+def test_a_broken_file_is_refused_and_told_what_is_wrong(text: str, told: str) -> None:
+    """With the nearest known word, and the file's name."""
+    with pytest.raises(PolicyError) as raised:
+        limits_of(text)
+    said = raised.value.diagnosis()
+    assert said.startswith("limits.toml")
+    assert told in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(("over", "outcome"), [("deny", "denied"), (None, "escalated")])
+def test_beyond_its_count_a_limit_denies_or_asks_a_person(
+    agent: Agent, over: str | None, outcome: str
+) -> None:
+    """The third of three is allowed; the fourth is answered by the limit, by name."""
+    policy = policy_of(COUNT + (f'over = "{over}"' if over else ""))
+    assert answer(policy, agent, held=2).outcome is Outcome.ALLOWED
+    verdict = answer(policy, agent, held=3)
+    assert verdict.outcome.value == outcome
+    assert (verdict.rule, verdict.reason) == ("limit:a-day", "limit_reached")
+    assert "3 in 24h" in verdict.message
+
+
+def test_an_amount_that_would_pass_a_limit_is_refused_whole(agent: Agent) -> None:
+    """What is left is not given out in part."""
+    policy = policy_of(AMOUNT + 'over = "deny"')
+    for amount, outcome in ((100, Outcome.ALLOWED), (101, Outcome.DENIED)):
+        verdict = answer(policy, agent, held=400, amount=amount, currency="USD")
+        assert verdict.outcome is outcome
+    huge = answer(policy, agent, held=2**80, amount=1, currency="USD")
+    assert huge.outcome is Outcome.DENIED
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"amount": 1},
+        {"amount": 1, "currency": "EUR"},
+        {"amount": 1.5, "currency": "USD"},
+        {"amount": -1, "currency": "USD"},
+        {"amount": "1", "currency": "USD"},
+        {"amount": 2**53, "currency": "USD"},
+        {"amount": float("nan"), "currency": "USD"},
+        {"amount": True, "currency": "USD"},
+        {"amount": 1, "Amount": 900, "currency": "USD"},
+        {"amount": 1, "currency": "USD", "more": [{"amount": 900}]},
+    ],
+)
+def test_an_amount_that_cannot_be_counted_is_for_a_person(
+    agent: Agent, parameters: dict[str, Any]
+) -> None:
+    """Whatever the limit says of those beyond it; and it counts as nothing."""
+    policy = policy_of(AMOUNT + 'over = "deny"')
+    verdict = answer(policy, agent, held=0, **parameters)
+    assert (verdict.outcome, verdict.rule) == (Outcome.ESCALATED, "limit:a-day")
+    inputs = Inputs.of(agent, action("send:payment", **parameters), ENVIRONMENT)
+    counted = policy.limits.counted(inputs)["limits"]
+    assert counted == {"a-day": {"amount": 0, "currency": "USD"}}
+
+
+def test_of_several_limits_the_first_in_the_file_among_the_strictest_is_named(
+    agent: Agent,
+) -> None:
+    """And policy's own answer stays where no limit is stricter."""
+    text = COUNT.replace("a-day", "one") + COUNT.replace("a-day", "two")
+    text += 'over = "deny"\n' + COUNT.replace("a-day", "three") + 'over = "deny"\n'
+    policy = policy_of(text)
+    full = ENVIRONMENT._replace(limits=dict.fromkeys(("one", "two", "three"), (3, 0)))
+    asked = action("send:payment")
+    assert policy.decide(agent, asked, full).rule == "limit:two"
+    escalates = Policy(shipped_policy(), CATALOGUE, limits=limits_of(COUNT))
+    assert escalates.decide(agent, asked, full).rule == "payments-need-step-up"
+
+
+def test_a_limit_is_for_its_agents_and_scopes_alone(agent: Agent) -> None:
+    """An agent is named by name or id; a group stands for its scopes."""
+    other = replace(agent, name="other")
+    for named in (agent.name, agent.id):
+        text = COUNT.replace('"send:payment"', '"payments"') + f'agents = ["{named}"]'
+        (limit,) = limits_of(text).limits
+        assert limit.applies(Inputs.of(agent, action("refund:payment"), ENVIRONMENT))
+        assert not limit.applies(Inputs.of(agent, action("read:email"), ENVIRONMENT))
+        paid = Inputs.of(other, action("send:payment"), ENVIRONMENT)
+        assert limit.applies(paid) is (named == agent.id)
+
+
+def test_a_request_of_several_scopes_is_counted_once(agent: Agent) -> None:
+    """Each limit counts a request once, whatever its scopes."""
+    limits = limits_of(COUNT.replace('"send:payment"', '"send:payment", "reads"'))
+    asked = action("send:payment", "read:email", "read:files", resource="x:1")
+    assert limits.counted(Inputs.of(agent, asked, ENVIRONMENT)) == {
+        "limits": {"a-day": {"count": 1}},
+        "resource": "x:1",
+    }
+
+
+RULE = '@id("r") @why("w") forbid (principal, action, resource) when {{ {} }};'
+
+
+@pytest.mark.parametrize(
+    ("condition", "held", "outcome"),
+    [
+        ("context.limits.a_day.left < 2", 1, Outcome.ALLOWED),
+        ("context.limits.a_day.left < 2", 2, Outcome.DENIED),
+        ("context.limits.a_day.count == 2", 2, Outcome.DENIED),
+        ("context.limits.a_day.count + context.limits.a_day.left < 3", 2, "allowed"),
+    ],
+)
+def test_rules_read_what_a_window_holds_and_has_left(
+    agent: Agent, condition: str, held: int, outcome: Outcome
+) -> None:
+    """Kept answers are told apart by it."""
+    policy = policy_of(COUNT, ALLOW_ALL + RULE.format(condition))
+    for count in (0, held, 0, held):
+        verdict = answer(policy, agent, held=count)
+    assert verdict.outcome == outcome
+
+
+def test_a_rule_and_a_limits_file_that_do_not_fit_are_refused() -> None:
+    """A rule that names a limit there is not, whichever of the two files came first."""
+    rules = ALLOW_ALL + RULE.format("context.limits.a_dya.left < 2")
+    with pytest.raises(PolicyError, match=r"a_dya, which limits\.toml lacks: a_day"):
+        policy_of(COUNT, rules)
+    texts = PolicyTexts(policy=rules)
+    with pytest.raises(PolicyError, match=r"limits\.toml lacks"):
+        Policy.of(texts, ("policy.cedar", "scopes.toml", "limits.toml"))
+
+
+def test_limits_are_part_of_the_version() -> None:
+    """Another text of limits is another version; without a file it is as before."""
+    plain = Policy(ALLOW_ALL, CATALOGUE).version
+    versions = {policy_of(text).version for text in (COUNT, AMOUNT, COUNT + "\n\n")}
+    assert len(versions | {plain}) == 3
+
+
+@given(st.text(max_size=200) | st.from_regex(r"\[\[limits\]\]\n(\w+ = .*\n)*"))
+def test_any_text_is_a_file_of_limits_or_refused(text: str) -> None:
+    """With one line, never with another error."""
+    with suppress(PolicyError):
+        limits_of(text)
