@@ -30,6 +30,7 @@ from agentvault_tui.console.link.memory import HeadStore
 from agentvault_tui.console.messages import (
     GoToAgent,
     ShowAgent,
+    ShowAlerts,
     ShowAudit,
     ShowCalls,
     ShowKeys,
@@ -152,6 +153,7 @@ class ConsoleApp(Keyed, App[int]):
         # What is shipped is known only once every screen is loaded.
         from agentvault_tui.console.screens import (  # noqa: PLC0415
             agent,
+            alerts,
             audit,
             calls,
         )
@@ -167,6 +169,7 @@ class ConsoleApp(Keyed, App[int]):
             (audit.AuditScreen, audit.PANES),
             (agent.AgentScreen, agent.PANES),
             (calls.CallsScreen, (calls.CallsPane,)),
+            (alerts.AlertsScreen, (alerts.DeadPane,)),
         ):
             places += [(pane, screen, ConsoleApp) for pane in focusable]
         keymap = load(folder, places)
@@ -254,6 +257,12 @@ class ConsoleApp(Keyed, App[int]):
 
         if here := self._pane_screen():
             self.push_screen(CallsScreen(here.desk, here.link, pulse=here.rate))
+
+    def on_show_alerts(self, _: ShowAlerts) -> None:
+        from agentvault_tui.console.screens.alerts import AlertsScreen  # noqa: PLC0415
+
+        if here := self._pane_screen():
+            self.push_screen(AlertsScreen(here.desk, here.link, pulse=here.rate))
 
     def on_show_past(self) -> None:
         from agentvault_tui.console.screens.past import look_back  # noqa: PLC0415

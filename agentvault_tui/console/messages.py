@@ -36,6 +36,10 @@ class ShowCalls(Message):
     """Open the calls in flight over the screen in front."""
 
 
+class ShowAlerts(Message):
+    """Open where alerts go over the screen in front."""
+
+
 class GoToAgent(Message):
     """Go back to the list of agents, with the cursor on one of them."""
 

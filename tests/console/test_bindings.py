@@ -41,6 +41,7 @@ PLACES: dict[str, Lead] = {
     "queue": ["s"],
     "calls": ["c"],
     "cut": ["c", "x"],
+    "alerts": ["N"],
     "step-up": ["s", "enter"],
     "step-up in full": ["s", "enter", "v"],
     "reason of a denial": ["s", "enter", "n"],

@@ -167,6 +167,33 @@ def flying(fake: FakeOperator) -> None:
     fake.broken_files["files.toml"] = HOSTILE[0] + "no origin"
 
 
+def undelivered(fake: FakeOperator) -> None:
+    """A sink that takes nothing, two alerts it never took, and an export behind."""
+    busy(fake)
+    at = iso(START - timedelta(hours=25))
+    for number, title in enumerate(("A person has to decide", HOSTILE[0])):
+        fake.dead.append(
+            {
+                "id": f"msg_{number}",
+                "sink": "ops",
+                "kind": "needs_person",
+                "title": title,
+                "events": [number + 1],
+                "at": at,
+                "died_at": iso(START),
+                "problem": "it answered 404",
+            }
+        )
+    known = {"events": [], "seq": 1, "held": 0, "dead": 0, "problem": None}
+    known |= {"next_at": None, "sent_at": None, "behind": 0}
+    fake.sinks += [
+        {**known, "name": "ops", "kind": "slack", "dead": 2, "behind": 3}
+        | {"problem": "it answered 404"},
+        {**known, "name": "siem", "kind": "syslog", "sent_at": iso(START)},
+        {**known, "name": "night", "kind": "email", "held": 4},
+    ]
+
+
 def panic(fake: FakeOperator) -> None:
     """Everything stopped."""
     busy(fake)

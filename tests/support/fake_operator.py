@@ -106,6 +106,8 @@ class FakeOperator(FakeState):
                 self._route(calls.STEPUP, self._one_stepup),
                 self._route(calls.BEFORE, self._before),
                 self._route(calls.SERVICES, self._services),
+                self._route(calls.ALERTS, self._alerts),
+                self._route(calls.RETRY_ALERT, self._retry_alert),
                 self._route(calls.IN_FLIGHT, self._in_flight),
                 self._route(calls.CUT_CALL, self._cut_call),
                 self._route(calls.REVOKE, self._revoke),
@@ -303,6 +305,16 @@ class FakeOperator(FakeState):
 
     async def _services(self, _: Request) -> Any:
         return {"services": self.services, "problems": self.broken_files}
+
+    async def _alerts(self, _: Request) -> Any:
+        return {"sinks": self.sinks, "dead": self.dead}
+
+    async def _retry_alert(self, request: Request) -> Any:
+        body, answer = await self._noted(request)
+        self.dead = [one for one in self.dead if one["id"] != body["id"]]
+        self.send("status", self.status_shape())
+        sent = {"sink": "ops", "ok": True, "ms": 12.0, "problem": None}
+        return answer or sent
 
     async def _in_flight(self, _: Request) -> Any:
         return {"calls": list(self.calls.values())}

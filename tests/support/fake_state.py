@@ -52,6 +52,9 @@ class FakeState:
         """In flight and held."""
         self.services: list[dict[str, Any]] = []
         self.broken_files: dict[str, str] = {}
+        self.sinks: list[dict[str, Any]] = []
+        self.dead: list[dict[str, Any]] = []
+        """Alerts that did not arrive."""
         self.events: list[dict[str, Any]] = []
         self.bodies: dict[int, str] = {}
         self.befores: dict[int, str] = {}
@@ -311,5 +314,6 @@ class FakeState:
             "panic": self.panic,
             "agents": len(self.agents),
             "stepups_pending": len(pending),
+            "alerts_dead": len(self.dead),
             "warnings": self.warnings,
         }

@@ -17,6 +17,7 @@ from agentvault_tui.console.state.mirror import RING, AgentRoster, Mirror
 from agentvault_tui.console.state.presence import OperatorsPresent
 from agentvault_tui.console.state.records import (
     BodyView,
+    DeadAlertRow,
     EventPage,
     EventRow,
     HeldRequest,
@@ -24,10 +25,12 @@ from agentvault_tui.console.state.records import (
     Restored,
     Revoked,
     ServiceRow,
+    SinkRow,
     StepUpRow,
 )
 from agentvault_tui.errors import AgentVaultError, NotFoundError, RefusedError
 from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.alerts import RetryAlertRequest
 from agentvault_tui.operator_api.calls import AnswerT, ApiCall
 from agentvault_tui.operator_api.client import AsyncOperatorClient
 from agentvault_tui.operator_api.history import EventInfo, EventPageInfo, PastInfo
@@ -334,6 +337,20 @@ class BrokerLink:
         """Read the events that share a decision; also whether that is all."""
         found = await self._client.call(calls.STORY, seq=seq)
         return list(map(self.mirror.intake.event, found.events)), found.complete
+
+    async def alerts(self) -> tuple[list[SinkRow], list[DeadAlertRow]]:
+        """Read where alerts go, and which did not arrive."""
+        return self.mirror.intake.alerts(await self._client.call(calls.ALERTS))
+
+    async def retry_alert(self, alert_id: str) -> str:
+        """Send an alert again; return in words how that went."""
+        asked = RetryAlertRequest(id=alert_id)
+        told = await self._client.call(calls.RETRY_ALERT, asked)
+        shown = self.mirror.intake.shown
+        sink = shown(told.sink, 60)
+        if told.ok:
+            return f"Sent again: {sink} took it."
+        return f"{sink} did not take it: {shown(told.problem, 200)}"
 
     async def services(self) -> list[ServiceRow]:
         return self.mirror.intake.services(await self._client.call(calls.SERVICES))

@@ -21,7 +21,7 @@ from textual.widgets import Input
 from agentvault_tui.console.desk import Desk, copy, offered_undo, undo_restore
 from agentvault_tui.console.draw.layout import Box
 from agentvault_tui.console.link.link import BrokerLink
-from agentvault_tui.console.messages import ShowAgent, ShowCalls, ShowKeys
+from agentvault_tui.console.messages import ShowAgent, ShowAlerts, ShowCalls, ShowKeys
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.records import AgentRow, EventRow, LinkState
 from agentvault_tui.console.term.keyed import Keyed
@@ -111,6 +111,7 @@ class PaneScreen(Keyed, Screen[None]):
         Binding("shift+tab", "previous", "pane before", show=False),
         Binding("f", "follow", "follow or hold"),
         Binding("c", "calls", "calls in flight"),
+        Binding("N", "alerts", "alerts: where they go, and what did not arrive"),
         Binding("y", "copy", "copy id"),
     ]
 
@@ -298,6 +299,11 @@ class PaneScreen(Keyed, Screen[None]):
         else:
             back = self.desk.key("time", "t")
             self.tell(f"Calls in flight are those of now: {back} goes back there.")
+
+    def action_alerts(self) -> None:
+        """Show where alerts go, and those that did not arrive."""
+        if not self.refuses_past():
+            self.app.post_message(ShowAlerts())
 
     def action_revoke(self) -> None:
         from agentvault_tui.console.dialogs.revoke import RevokeDialog

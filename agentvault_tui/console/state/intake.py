@@ -19,6 +19,7 @@ from agentvault_tui.console.state.records import (
     AgentRow,
     AtProvider,
     CallRow,
+    DeadAlertRow,
     DeciderRow,
     DeviceRow,
     EventRow,
@@ -28,6 +29,7 @@ from agentvault_tui.console.state.records import (
     ScopeRow,
     ServiceRow,
     SharedAccount,
+    SinkRow,
     StatusRow,
     StepUpRow,
     TokenScope,
@@ -35,6 +37,7 @@ from agentvault_tui.console.state.records import (
 )
 from agentvault_tui.console.state.tallies import TokenStore
 from agentvault_tui.model import detail_members, limits_nothing, other_details
+from agentvault_tui.operator_api.alerts import AlertList
 from agentvault_tui.operator_api.gateway import CallInfo, ServiceList
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.shapes import (
@@ -283,6 +286,32 @@ class Intake:
             self.shown(told.stepup_id, _NAME),
         )
 
+    def alerts(self, told: AlertList) -> tuple[list[SinkRow], list[DeadAlertRow]]:
+        """Convert the sinks, and the alerts that did not arrive."""
+        sinks = [
+            SinkRow(
+                self.shown(one.name, _NAME),
+                self.shown(one.kind, 20),
+                one.behind,
+                one.held,
+                one.dead,
+                self.shown(one.problem, 200),
+                moment(one.sent_at),
+            )
+            for one in told.sinks
+        ]
+        dead = [
+            DeadAlertRow(
+                self.shown(one.id, _NAME),
+                self.shown(one.sink, _NAME),
+                self.shown(one.title),
+                self.shown(one.problem, 200),
+                moment(one.at),
+            )
+            for one in told.dead
+        ]
+        return sinks, dead
+
     def services(self, told: ServiceList) -> list[ServiceRow]:
         """Convert the services, and files that hold none; what is wrong comes first."""
         rows = [
@@ -325,6 +354,7 @@ class Intake:
                 self.shown(panic.reason),
             ),
             warnings=tuple(map(self.shown, told.warnings)),
+            alerts_dead=told.alerts_dead,
         )
 
     def upstream(self, told: Iterable[StepInfo]) -> tuple[UpstreamStep, ...]:

@@ -357,6 +357,30 @@ class ServiceRow(NamedTuple):
     last_used_at: datetime | None
 
 
+class SinkRow(NamedTuple):
+    """Where alerts or events go."""
+
+    name: Shown
+    kind: Shown
+    behind: int
+    """Events of the ledger that it has not seen."""
+    held: int
+    dead: int
+    problem: Shown
+    sent_at: datetime | None
+
+
+class DeadAlertRow(NamedTuple):
+    """An alert that its sink did not take for a day."""
+
+    id: Shown
+    sink: Shown
+    title: Shown
+    problem: Shown
+    at: datetime | None
+    """When what it tells of happened."""
+
+
 class EventRow(NamedTuple):
     """One line of the audit."""
 
@@ -425,6 +449,7 @@ class StatusRow:
     """Whether the ledger was found not to be what was recorded."""
     panic: PanicState = field(default_factory=PanicState)
     warnings: tuple[Shown, ...] = ()
+    alerts_dead: int = 0
 
 
 class LinkState(StrEnum):

@@ -146,6 +146,10 @@ class Masthead(Pane):
             notices.append(f"STALE: {link.reason}. Decisions wait until it is read.")
         if not mirror.status.tenant_reachable:
             notices.append("The tenant cannot be reached: approving waits for it.")
+        if dead := mirror.status.alerts_dead:
+            what = "alert" if dead == 1 else "alerts"
+            shows = self.desk.key("alerts", "N")
+            notices.append(f"{dead:,} {what} did not arrive: {shows} shows which")
         notices += mirror.status.warnings
         started = mirror.restarted_at
         if started and mirror.clock.now() - started < _NOTICE:
