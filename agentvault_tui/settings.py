@@ -133,6 +133,34 @@ class DelegationSettings:
     """How many live tokens one token may have been exchanged for: 0 to 1000."""
 
 
+_Risk = Literal["low", "medium", "high"]
+
+
+class StepUpRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which step-ups take several people, or nobody who owns the agent."""
+
+    approvals: Annotated[int, Meta(ge=1, le=10)] = 1
+    """How many different people have to approve."""
+    scopes: tuple[str, ...] = ()
+    """Scopes or groups of the catalogue; none: every scope."""
+    risk: _Risk | tuple[_Risk, ...] = ()
+    """One risk or several; none: every risk."""
+    no_self: bool = False
+    """Whether an owner of the agent, or of one that passed it a token, may not."""
+
+    def __post_init__(self) -> None:
+        """Refuse a rule that asks for nothing.
+
+        Raises:
+            SettingsError: it does not.
+        """
+        if self.approvals == 1 and not self.no_self:
+            raise SettingsError(
+                "a rule of stepup.rules asks for nothing more than usual",
+                "give approvals = 2, or no_self = true",
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class StepUpSettings:
     """``[stepup]``."""
@@ -150,6 +178,10 @@ class StepUpSettings:
     passkey_only: bool = False
     """Whether a step-up of high risk takes a passkey: a password and a one-time code,
     which a copied page can ask for, then approve none."""
+    rules: tuple[StepUpRule, ...] = ()
+    """``[[stepup.rules]]`` with ``approvals``, ``scopes``, ``risk``, ``no_self``: how
+    many different people have to approve, and whether the agent's owner may; the
+    strictest of those that fit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,3 +172,18 @@ def test_roles_are_auto_or_claim(home: Home) -> None:
     for word in ("off", "Claim", ""):
         with pytest.raises(SettingsError, match=r"operators\.roles"):
             Settings.load(home, {"AGENTVAULT_OPERATORS_ROLES": word})
+
+
+def test_rules_of_approvals_are_read_from_an_array_of_tables(home: Home) -> None:
+    """`[[stepup.rules]]` says how many approve what; a wrong one is told in a line."""
+    home.config_file.write_text(
+        '[[stepup.rules]]\napprovals = 2\nscopes = ["payments"]\nrisk = "high"\n'
+        "[[stepup.rules]]\nno_self = true\n"
+    )
+    first, second = Settings.load(home, environ={}).stepup.rules
+    assert (first.approvals, first.scopes, first.risk) == (2, ("payments",), "high")
+    assert second.no_self
+    for bad in ('approvals = "two"', "aprovals = 2", "approvals = 0", "approvals = 1"):
+        home.config_file.write_text(f"[[stepup.rules]]\n{bad}\n")
+        with pytest.raises(SettingsError):
+            Settings.load(home, environ={})

@@ -76,7 +76,11 @@ class ApprovalPageOffers:
         """
         stepups, now = self._broker.stepups, self._broker.clock.boot()
         for stepup in stepups.open():
-            if stepup.id in stepups.flows or self._rests.get(stepup.id, 0.0) > now:
+            if self._broker.policy.version == stepup.policy_version and (
+                stepup.id in stepups.flows or self._rests.get(stepup.id, 0.0) > now
+            ):
+                continue
+            if stepup.status is not StepUpStatus.PENDING:
                 continue
             self._rests[stepup.id] = now + _REST
             await offer(self._broker, stepup)
@@ -94,6 +98,7 @@ class ApprovalPageOffers:
 
 
 def _outcome(stepup: StepUp) -> str:
-    by = stepup.decided_by.name if stepup.decided_by else None
+    people = stepup.confirmed or ([stepup.decided_by] if stepup.decided_by else [])
+    by = ", ".join(one.name for one in people)
     why = stepup.denial or stepup.problem
     return to_json({"status": stepup.status.value, "by": by, "why": why})

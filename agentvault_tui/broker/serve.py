@@ -24,6 +24,10 @@ from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.status import status_info
 from agentvault_tui.broker.tenant_process import Announcement, TenantProcess
 from agentvault_tui.broker.upstream.tenant_log import MARK, TenantLog
+from agentvault_tui.broker.usecases.approvals import (
+    check_rules,
+    end_gathered_before,
+)
 from agentvault_tui.broker.usecases.disconnect import join_accounts
 from agentvault_tui.broker.usecases.policy_change import (
     keep_policy,
@@ -332,7 +336,9 @@ async def _open(
     for name, at in found.providers.items():
         broker.outlook.give(name, at)
     join_accounts(broker)
+    check_rules(broker)
     await take_over(broker)
+    await end_gathered_before(broker)
     feed = Feed(ledger, broker.registry, lambda: status_info(broker))
     broker.on_status = feed.publish_status
     _listen_to(ledger, broker, feed)

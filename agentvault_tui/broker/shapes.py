@@ -26,6 +26,7 @@ from agentvault_tui.model import (
     Evidence,
     Repeat,
     StepUp,
+    StepUpStatus,
     Token,
     TokenKind,
     fingerprint,
@@ -249,7 +250,8 @@ def stepup_info(stepup: StepUp, ends: Ends = _as_recorded) -> shapes.StepUpInfo:
         requested_at=iso(stepup.requested_at),
         expires_at=iso(ends(stepup.expires)),
         status=stepup.status.value,
-        decided_by=_decider(stepup.decided_by),
+        decided_by=_deciders(stepup),
+        approvals=_approvals(stepup),
         decided_at=_moment(stepup.decided_at),
         fetched_at=_moment(stepup.fetched_at),
         begun_at=_moment(stepup.begun_at),
@@ -287,6 +289,28 @@ def event_info(event: Event) -> history.EventInfo:
 def device_info(device: DeviceCode) -> shapes.DeviceInfo:
     """Return what an approver needs to reach the tenant."""
     return shape_from(shapes.DeviceInfo, device, expires_at=iso(device.expires_at))
+
+
+def _deciders(
+    stepup: StepUp,
+) -> shapes.DeciderInfo | tuple[shapes.DeciderInfo, ...] | None:
+    granted = {StepUpStatus.APPROVED, StepUpStatus.REDEEMED}
+    if stepup.status in granted and stepup.confirmed:
+        return tuple(filter(None, map(_decider, stepup.confirmed)))
+    return _decider(stepup.decided_by)
+
+
+def _approvals(stepup: StepUp) -> shapes.ApprovalsInfo | None:
+    if stepup.need == 1 and not stepup.owners:
+        return None
+    others = [one.name for one in stepup.confirmed]
+    but = " and ".join([*others, *(f"the owner {one}" for one in stepup.owners)])
+    return shapes.ApprovalsInfo(
+        have=len(stepup.confirmed),
+        need=stepup.need,
+        by=tuple(filter(None, map(_decider, stepup.confirmed))),
+        may=f"any approver but {but}" if but else "any approver",
+    )
 
 
 def _decider(evidence: Evidence | None) -> shapes.DeciderInfo | None:

@@ -303,9 +303,14 @@ def as_pending(stepup: StepUp, problem: str) -> StepUp:
 
 
 def with_repeat(stepup: StepUp, repeat: Repeat | None) -> StepUp:
-    """Return *stepup* as it is decided about with *repeat*: one digest over both."""
-    stepup = replace(stepup, repeat=repeat)
-    return replace(stepup, digest=digest_of(stepup))
+    """Return *stepup* as it is decided about with *repeat*: one digest over both.
+
+    Approvals that were gathered under another digest end.
+    """
+    anew = replace(stepup, repeat=repeat)
+    digest = digest_of(anew)
+    same = digest == stepup.digest
+    return replace(anew, digest=digest, confirmed=stepup.confirmed if same else ())
 
 
 def stepup_draft(

@@ -253,7 +253,11 @@ def _save_body(answer: HeldBody, file: Path) -> None:
 
 def _print_end(out: Output, item: StepUpInfo) -> None:
     out.line(out.word(stepup_state(item.status)), " ", out.cell(item.id))
-    if item.decided_by:
-        out.line("by ", out.cell(item.decided_by.name))
+    if by := item.decided_by:
+        people = by if isinstance(by, tuple) else (by,)
+        out.line("by ", out.cell(", ".join(one.name for one in people), limit=500))
+    if item.approvals and item.status == "pending":
+        has, need = item.approvals.have, item.approvals.need
+        out.line(f"approved by {has} of {need}; may still: {item.approvals.may}")
     if item.problem:
         out.line("problem: ", out.cell(item.problem, limit=500))

@@ -186,7 +186,7 @@ class Admission:
         broker, (agent, token, source) = self._broker, call.caller
         call.started_at, call.began = broker.clock.now(), broker.clock.boot()
         request = self._request(agent, call.action, call.detail, source)
-        request = request._replace(depth=len(token.chain))
+        request = request._replace(chain=token.chain)
         epoch = broker.registry.epoch(agent.id)
         if why := refused(broker, agent):
             raise await self._calls.denied(request, unauthorized(*why))

@@ -45,6 +45,7 @@ _ROUTINE: Final = frozenset(
         EventType.TOKEN_NOT_EXCHANGED,
         EventType.STEPUP_AUTHORIZING,
         EventType.STEPUP_NOT_APPROVED,
+        EventType.STEPUP_CONFIRMED,
         EventType.OPERATOR_LOGIN,
         EventType.OPERATOR_LOGOUT,
         EventType.OPERATOR_NOT_SIGNED_IN,

@@ -46,6 +46,7 @@ _STEPS: Final = (
     EventType.STEPUP_REQUESTED,
     EventType.STEPUP_AUTHORIZING,
     EventType.STEPUP_NOT_APPROVED,
+    EventType.STEPUP_CONFIRMED,
     EventType.STEPUP_APPROVED,
     EventType.STEPUP_DENIED,
     EventType.STEPUP_EXPIRED,
@@ -177,6 +178,7 @@ def _begun(event: Event, step_id: StepUpId) -> StepUp:
         authorization_details=to_json(others) if isinstance(others, list) else None,
         request_json=to_json(held) if isinstance(held, dict) else None,
         evaluation=detail.get("evaluation") is True,
+        need=detail["need"] if isinstance(detail.get("need"), int) else 1,
     )
 
 
@@ -204,9 +206,18 @@ def _after(step: StepUp, event: Event) -> StepUp:
             step = replace(step, digest=digest)
             return replace(step, status=status, begun_at=event.time, problem=None)
         case EventType.STEPUP_NOT_APPROVED:
-            return replace(step, status=StepUpStatus.PENDING, problem=event.reason)
+            step = replace(step, status=StepUpStatus.PENDING, problem=event.reason)
+            ended = event.detail.get("have") == 0
+            return replace(step, confirmed=()) if ended else step
+        case EventType.STEPUP_CONFIRMED:
+            gathered = (*step.confirmed, _evidence(event))
+            step = replace(step, status=StepUpStatus.PENDING, problem=None)
+            return replace(step, confirmed=gathered)
         case EventType.STEPUP_APPROVED:
             step = replace(step, status=StepUpStatus.APPROVED, problem=None)
+            if "decided_by" in event.detail:
+                gathered = (*step.confirmed, _evidence(event))
+                step = replace(step, confirmed=gathered)
         case EventType.STEPUP_DENIED:
             step = replace(step, status=StepUpStatus.DENIED, denial=event.reason)
         case EventType.STEPUP_EXPIRED:

@@ -50,6 +50,8 @@ class EventType(StrEnum):
     STEPUP_AUTHORIZING = "stepup.authorizing"
     STEPUP_NOT_APPROVED = "stepup.not_approved"
     """A try at approving that led to no decision: cancelled, stale, no factor."""
+    STEPUP_CONFIRMED = "stepup.confirmed"
+    """One of several people who have to approve it did."""
     STEPUP_APPROVED = "stepup.approved"
     STEPUP_REPEAT_ENDED = "stepup.repeat_ended"
     """What was left of an approval's repeats is over: a request deviated, or a no."""

@@ -161,6 +161,12 @@ class StepUp:
     ``method``, ``url``, ``headers``, ``body_sha256``, ``body_bytes``, and
     ``configuration_sha256`` of the file that says where it goes."""
 
+    need: int = 1
+    """How many different people have to approve it."""
+    owners: tuple[str, ...] = ()
+    """Who may not, case-folded: owners in the delegation chain, if a rule says so."""
+    confirmed: tuple[Evidence, ...] = ()
+    """Who approved it, where several have to, in that order."""
     evaluation: bool = False
     """Whether it was asked by an evaluation: the same one spends the approval."""
     source: str | None = None

@@ -271,6 +271,15 @@ class RepeatInfo(WireShape, kw_only=True):
     """Null until it is approved."""
 
 
+class ApprovalsInfo(WireShape, kw_only=True):
+    """Where several people have to approve: who has, and who may still."""
+
+    have: int
+    need: int
+    by: tuple[DeciderInfo, ...]
+    may: str
+
+
 class StepUpInfo(WireShape, kw_only=True):
     """A request held for a person: everything they decide about."""
 
@@ -310,7 +319,10 @@ class StepUpInfo(WireShape, kw_only=True):
     requested_at: Moment
     expires_at: Moment
     status: str
-    decided_by: DeciderInfo | None = None
+    decided_by: DeciderInfo | tuple[DeciderInfo, ...] | None = None
+    """A list, in their order, where several people had to approve."""
+    approvals: ApprovalsInfo | None = None
+    """Null where one person decides."""
     decided_at: Moment | None = None
     fetched_at: Moment | None = None
     denial: str | None = None

@@ -164,6 +164,14 @@ class Catalogue:
                         f"did you mean {near}" if near else "agentvault policy check",
                     )
 
+    def is_group(self, word: str) -> bool:
+        """Tell whether *word* is a group of scopes that a rule may name."""
+        return word in action_groups(self)
+
+    def in_group(self, scope: str, word: str) -> bool:
+        """Tell whether *scope* is *word*, or is in the group of that name."""
+        return scope == word or scope in action_groups(self).get(word, ())
+
     def __iter__(self) -> Iterator[Scope]:
         return (entry.scope for entry in self._entries.values())
 

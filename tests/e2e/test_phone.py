@@ -20,8 +20,11 @@ pytestmark = pytest.mark.slow
 WIDTHS = (320, 390, 430)
 
 
+RULE = '[[stepup.rules]]\napprovals = 2\nscopes = ["payments"]\nno_self = true\n'
+
+
 @pytest.fixture
-def public(short: Path) -> Iterator[tuple[Vault, str]]:
+def public(short: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Vault, str]]:
     home = Home.locate(short)
     home.prepare()
     made = public_settings(home)
@@ -29,6 +32,7 @@ def public(short: Path) -> Iterator[tuple[Vault, str]]:
         '[broker]\ntls = "false"\n'
         f'[tenant]\nlisten = "{made.listen}"\nurl = "{made.url}"\n'
         f'tls_cert = "{made.tls_cert}"\ntls_key = "{made.tls_key}"\n'
+        f"{getattr(request, 'param', '')}"
     )
     with serving(short) as vault:
         yield vault, made.url
@@ -107,6 +111,47 @@ def test_what_the_console_decides_ends_the_page(public: tuple[Vault, str]) -> No
     assert page.step == "approve-result"
     assert stepup_until(vault, request_id, "denied")["denial"] == "no invoice"
     phone.http.close()
+
+
+@pytest.mark.parametrize("public", [RULE], indirect=True)
+def test_two_people_approve_and_the_owner_is_not_one_of_them(
+    public: tuple[Vault, str],
+) -> None:
+    """The page, the command line and the API show who has and who may still."""
+    vault, url = public
+    agent = vault.register("payer", "send:payment")  # olga's
+    people = {name: vault.approver(name) for name in ("alice", "bob", "olga")}
+    phones = {name: Phone(Home.locate(vault.home), url) for name in people}
+    request_id = hold(agent)
+    open_page(phones["olga"], request_id, people["olga"])
+    assert "You own this agent" in phones["olga"].answer.text
+    for name, have in (("alice", 0), ("bob", 1)):
+        phone = phones[name]
+        open_page(phone, request_id, people[name])
+        while f'data-field="have">{have}<' not in phone.answer.text:
+            time.sleep(0.05)
+            phone.open(f"approve/{request_id}")
+        phone.send(
+            "factors", password=people[name]["password"], otp=fresh_code(people[name])
+        )
+        if name == "alice":
+            shown = f"/api/agents/stepup/{request_id}"
+            while not (told := vault.operator.get(shown).json()["approvals"])["have"]:
+                time.sleep(0.05)
+            assert (told["have"], told["need"], told["by"][0]["name"]) == (
+                1,
+                2,
+                "alice",
+            )
+            assert "alice and the owner olga" in told["may"]
+            listed = vault.cli("stepup", "show", request_id).stdout
+            assert "1 of 2 (alice)" in listed
+            assert vault.operator.get(shown).json()["status"] == "pending"
+    decided = stepup_until(vault, request_id, "approved")
+    assert [one["name"] for one in decided["decided_by"]] == ["alice", "bob"]
+    assert agent.poll(request_id).status_code == 200
+    for phone in phones.values():
+        phone.http.close()
 
 
 @needs_chromium

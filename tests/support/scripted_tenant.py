@@ -79,7 +79,7 @@ class ScriptedTenant:
         return Identity(
             sub=who["sub"],
             name=who["sub"].rpartition("|")[2],
-            email="",
+            email=who.get("email", ""),
             email_verified=False,
             roles=who["roles"],
             amr=who["amr"],

@@ -11,6 +11,7 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.presence import StandingInfo
 from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
 from agentvault_tui.broker.shapes import device_info
+from agentvault_tui.broker.usecases.approvals import CUTTING, end_gathered
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import ConflictError, TenantError, UsageError
 from agentvault_tui.model.people import CHANGES, user_changed
@@ -121,6 +122,8 @@ def people_routes(
             user_changed(actor, body.change, body.user, body.sub, body.roles)
         )
         await sessions.end_of(body.sub)
+        if body.change in CUTTING:
+            await end_gathered(broker, body.sub)
         return ByInfo(by=AgentRef(id=actor.id, name=actor.name))
 
     return [route(calls.PEOPLE, change)]

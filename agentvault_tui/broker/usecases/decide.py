@@ -13,6 +13,7 @@ from agentvault_tui.model import (
     Action,
     Actor,
     Agent,
+    AgentId,
     DecisionId,
     EventType,
     Outcome,
@@ -125,8 +126,8 @@ class Request(NamedTuple):
     """The address it came from, if that is known."""
     backchannel: bool = False
     """Whether the agent itself asks for a person (CIBA Core 7)."""
-    depth: int = 0
-    """How often the token it acts on was passed on (RFC 8693)."""
+    chain: tuple[AgentId, ...] = ()
+    """Agents that passed on the token it acts on (RFC 8693), the first first."""
     exempt: bool = False
     """Whether no limit stops it: its token was counted when it was given out."""
 
@@ -151,7 +152,7 @@ class Request(NamedTuple):
             self.source,
             details=self.details,
             backchannel=self.backchannel,
-            depth=self.depth,
+            depth=len(self.chain),
             exempt=self.exempt,
         )
 

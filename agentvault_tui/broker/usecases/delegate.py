@@ -95,7 +95,7 @@ async def pass_on(
         DecisionId(new_id("dec")),
         about={"parent_token_id": parent.id, "pass_on_to": other.id},
         source=source,
-        depth=len(parent.chain) + 1,
+        chain=(*parent.chain, agent.id),
     )
     broker.registry.seen(agent.id)
     if refusal := refused(broker, agent) or _refusal(broker, parent, request, other):

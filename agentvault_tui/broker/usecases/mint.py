@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.stepups import digest_of, stepup_draft
+from agentvault_tui.broker.usecases.approvals import (
+    check_person,
+    confirm,
+    told_of,
+    with_approval,
+)
 from agentvault_tui.broker.usecases.policy_change import still_issued
 from agentvault_tui.broker.uses import revoked_draft
 from agentvault_tui.clock import Deadline, iso
@@ -82,6 +88,7 @@ async def mint_verified(
         raise IdentityError(
             "not_an_approver", f"{identity.sub} is not an allowed approver"
         )
+    check_person(broker, broker.stepups.get(started.id), identity)
     said = identity.claims.get(STEPUP)
     # A tenant with approval pages signs what was decided; no other yes stands for it.
     if (said is not None or broker.settings.tenant.url) and said != {
@@ -117,17 +124,11 @@ async def mint_elevated(
     """
     registry = broker.registry
     stepup = registry.stepups.get(started.id)
-    if (
-        not stepup.status.open
-        or stepup.status is not started.status
-        or stepup.digest != started.digest
-        or digest_of(stepup) != started.digest
-        or stepup.policy_version != broker.policy.version
-        or stepup.id in broker.stepups.deciding
-        or stepup.expires.passed(broker.clock)
-        or not registry.serves(stepup.agent_id)
-    ):
+    if _changed(broker, stepup, started):
         return False
+    stepup, told = with_approval(broker, stepup, evidence), _told(evidence, id_token)
+    if 0 < len({one.sub for one in stepup.confirmed}) < stepup.need:
+        return await confirm(broker, stepup, told)
     token = elevated_token(broker, stepup)
     approved = replace(
         stepup,
@@ -141,7 +142,7 @@ async def mint_elevated(
     epoch = registry.epoch(stepup.agent_id)
     broker.stepups.deciding.add(stepup.id)
     try:
-        draft = _approval(approved, token, evidence, id_token)
+        draft = _approval(approved, token, evidence, told)
         await _record_approval(broker, approved, token, draft)
         if registry.epoch(stepup.agent_id) != epoch:
             ended = registry.stepups.get(stepup.id)
@@ -170,6 +171,20 @@ def _begun(broker: Broker, stepup: StepUp, evidence: Evidence) -> Repeat | None:
     gone = max((broker.clock.now() - proven).total_seconds(), 0.0)
     ends = Deadline.after(broker.clock, max(repeat.within - gone, 0.0))
     return replace(repeat, left=repeat.count, expires=ends)
+
+
+def _changed(broker: Broker, stepup: StepUp, started: StepUp) -> bool:
+    """Tell whether *stepup* is no longer what it was when its device flow began."""
+    return (
+        not stepup.status.open
+        or stepup.status is not started.status
+        or stepup.digest != started.digest
+        or digest_of(stepup) != started.digest
+        or stepup.policy_version != broker.policy.version
+        or stepup.id in broker.stepups.deciding
+        or stepup.expires.passed(broker.clock)
+        or not broker.registry.serves(stepup.agent_id)
+    )
 
 
 async def _record_approval(
@@ -212,14 +227,25 @@ async def record_void(
     await broker.record_cut(draft, changes=[DropToken(token.id), *ended])
 
 
-def _approval(stepup: StepUp, token: Token, evidence: Evidence, id_token: str) -> Draft:
+def _told(evidence: Evidence, id_token: str) -> dict[str, Any]:
+    """Return how an approval was proven."""
+    return {
+        "amr": list(evidence.amr),
+        "auth_time": iso(evidence.auth_time) if evidence.auth_time else None,
+        "id_token_sha256": hashlib.sha256(id_token.encode()).hexdigest(),
+    }
+
+
+def _approval(
+    stepup: StepUp, token: Token, evidence: Evidence, told: dict[str, Any]
+) -> Draft:
+    by: dict[str, Any] = {"decided_by": [told_of(one) for one in stepup.confirmed]}
     return stepup_draft(
         EventType.STEPUP_APPROVED,
         Actor(ActorKind.OPERATOR, evidence.sub, evidence.name),
         stepup,
-        amr=list(evidence.amr),
-        auth_time=iso(evidence.auth_time) if evidence.auth_time else None,
-        id_token_sha256=hashlib.sha256(id_token.encode()).hexdigest(),
+        **told,
+        **(by if stepup.confirmed else {}),
         token_id=token.id,
         scope=token.scope,
         token_fetch_before=iso(token.expires.wall),

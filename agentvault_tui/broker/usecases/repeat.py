@@ -103,7 +103,7 @@ def check_repeat(stepup: StepUp, repeat: Repeat) -> None:
 
 def _covers(stepup: StepUp, request: Request, verdict: Verdict) -> bool:
     """Tell whether an approval's repeat is about *request* too."""
-    if (repeat := stepup.repeat) is None or request.depth:
+    if (repeat := stepup.repeat) is None or request.chain:
         return False
     if (verdict.rule, verdict.policy_version) != (stepup.rule, stepup.policy_version):
         return False

@@ -10,6 +10,7 @@ from typing import Any, Final
 from agentvault_tui.broker.answers import Denied, Escalated, Granted, InvalidScope
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.stepups import digest_of, tokenless
+from agentvault_tui.broker.usecases.approvals import asked_of
 from agentvault_tui.broker.usecases.decide import Request, decide
 from agentvault_tui.broker.usecases.policy_change import (
     POLICY_CHANGED,
@@ -414,6 +415,7 @@ def _asked(request: Request, stepup: StepUp) -> dict[str, Any]:
         "risk": stepup.risk.value,
         "ttl": stepup.ttl,
         "expires_at": iso(stepup.expires.wall),
+        "need": stepup.need,
         **_event_detail(request),
         **tokenless(stepup),
     }
@@ -463,6 +465,7 @@ def _new_stepup(broker: Broker, request: Request, verdict: Verdict) -> StepUp:
         request_json=request.call,
         evaluation=request.evaluation,
         source=request.source,
+        **asked_of(broker, request.scope, verdict.risk, (agent.id, *request.chain)),
     )
     return replace(stepup, digest=digest_of(stepup))
 

@@ -147,6 +147,10 @@ async def offer(broker: Broker, stepup: StepUp) -> None:
     Raises:
         TenantError: the tenant did not start the flow.
     """
+    if stepup.policy_version != broker.policy.version:
+        broker.stepups.end_offer(stepup.id)
+        await _decide_again(broker, stepup)
+        return
     left = math.floor(stepup.expires.remaining(broker.clock))
     async with broker.stepups.locks[stepup.id]:
         if left < 1 or stepup.id in broker.stepups.flows:
@@ -434,6 +438,7 @@ async def _decide_again(broker: Broker, stepup: StepUp) -> None:
         risk=verdict.risk,
         policy_version=verdict.policy_version,
         nonce=new_secret("n"),
+        confirmed=(),
         status=StepUpStatus.PENDING,
         device=None,
         problem="the policy changed; look again",
@@ -523,4 +528,7 @@ def _page(broker: Broker, stepup: StepUp, expires_in: int | None) -> dict[str, o
         "count": stepup.count,
         "reason": stepup.reason,
         "problem": stepup.problem,
+        "need": stepup.need,
+        "by": [[one.sub, one.name] for one in stepup.confirmed],
+        "not_by": list(stepup.owners),
     }

@@ -100,7 +100,7 @@ def brief(
     wants, cut_wants = _wants(row, pen, width)
     on, cut_on = ([], False) if row.request else _on(row, pen, width)
     grant, cut_grant = pen.facts("You grant", granted(row), width, 3, pen.palette.text)
-    tail = [*grant, tally_row(asked, pen, width)]
+    tail = [*grant, *_approvals(row, pen, width), tally_row(asked, pen, width)]
     problem = _problem(row, pen, width)
     fixed = len([*warning, *agent, *wants, *on, *tail, *problem])
     spare = height - fixed - 2
@@ -174,6 +174,7 @@ def _whole(
         ("Rule", row.rule),
         ("Why ask", row.why),
         ("You grant", f"{granted(row, this='')}, under your name"),
+        *([("Approvals", row.approvals)] if row.approvals else []),
         ("Asked", f"{row.requested_at:%Y-%m-%d} {clock_time(row.requested_at)}"),
         ("Expires", f"{row.expires_at:%Y-%m-%d} {clock_time(row.expires_at)}"),
         ("Step-up", row.id),
@@ -354,6 +355,13 @@ def _raw(body: BodyView | None, pen: Pen, width: int) -> tuple[Row, ...]:
         lines = visible_lines(line, max(width, 8), _MANY)
         rows += [((text, pen.palette.text),) for text in lines]
     return tuple(rows)
+
+
+def _approvals(row: StepUpRow, pen: Pen, width: int) -> list[Row]:
+    """Say who has approved and who may still, where several people have to."""
+    if not row.approvals:
+        return []
+    return pen.facts("Approvals", row.approvals, width, 2, pen.palette.waiting)[0]
 
 
 def _problem(row: StepUpRow, pen: Pen, width: int) -> list[Row]:

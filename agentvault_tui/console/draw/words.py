@@ -62,6 +62,7 @@ _DECIDED: Final = frozenset(
         "secret.changed",
         "service.changed",
         "stepup.approved",
+        "stepup.confirmed",
         "stepup.denied",
         "stepup.not_approved",
         "stepup.repeat_ended",

@@ -54,7 +54,7 @@ class Fold(NamedTuple):
         return [self.head, *self.later]
 
 
-_NO_CHANGE: Final = frozenset({"token.used", "stepup.not_approved"})
+_NO_CHANGE: Final = frozenset({"token.used", "stepup.not_approved", "stepup.confirmed"})
 
 
 def fold(rows: Iterable[EventRow], *, whole: bool = False) -> list[Fold]:

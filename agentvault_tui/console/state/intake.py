@@ -44,6 +44,7 @@ from agentvault_tui.operator_api.shapes import (
     OUTCOMES,
     AgentInfo,
     AgentRef,
+    ApprovalsInfo,
     DeciderInfo,
     DeviceInfo,
     PastAgentInfo,
@@ -236,6 +237,7 @@ class Intake:
             request=self._request(told.request),
             evaluation=told.evaluation,
             repeat=told.repeat,
+            approvals=self._approvals(told.approvals),
         )
 
     def _request(self, told: Mapping[str, object] | None) -> HeldRequest | None:
@@ -391,14 +393,26 @@ class Intake:
 
         return tuple((self.shown(name, _WHOLE), value(raw)) for name, raw in rows)
 
-    def _decider(self, told: DeciderInfo | None) -> DeciderRow | None:
-        if told is None:
+    def _decider(
+        self, told: DeciderInfo | tuple[DeciderInfo, ...] | None
+    ) -> DeciderRow | None:
+        """Convert who decided: of several people all names, and the last proof."""
+        people = told if isinstance(told, tuple) else (told,) if told else ()
+        if not people:
             return None
         return DeciderRow(
-            self.shown(told.name or told.sub, _NAME),
-            tuple(self.shown(method, 20) for method in told.amr),
-            moment(told.auth_time),
+            self.shown(", ".join(one.name or one.sub for one in people), _NAME),
+            tuple(self.shown(method, 20) for method in people[-1].amr),
+            moment(people[-1].auth_time),
         )
+
+    def _approvals(self, told: ApprovalsInfo | None) -> Shown:
+        """Say who has approved, and who may still."""
+        if told is None:
+            return _NOTHING
+        names = ", ".join(one.name or one.sub for one in told.by)
+        has = f"{told.have} of {told.need}{f' ({names})' if names else ''}"
+        return self.shown(f"{has}; may still: {told.may}", _WHOLE)
 
     def _device(self, told: DeviceInfo | None) -> DeviceRow | None:
         if told is None:

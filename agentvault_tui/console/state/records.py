@@ -55,6 +55,7 @@ EVENT_WORDS: Final = {
     "stepup.approved": "APPROVED",
     "stepup.authorizing": "VERIFYING",
     "stepup.cancelled": "CANCELLED",
+    "stepup.confirmed": "CONFIRMED",
     "stepup.denied": "DENIED",
     "stepup.expired": "EXPIRED",
     "stepup.not_approved": "UNVERIFIED",
@@ -299,6 +300,8 @@ class StepUpRow:
     """Whether the same question is asked again after a yes, and answered with yes."""
     repeat: RepeatInfo | None = None
     """How often more the same is, or is to be, approved."""
+    approvals: Shown = _NOTHING
+    """Who has approved and who may still; empty where one person decides."""
 
     @property
     def open(self) -> bool:

@@ -807,3 +807,17 @@ async def test_every_member_a_resource_server_reads_is_shown() -> None:
     changed = replace(row, others=())
     assert changes(row, changed) == ("another detail",)
     assert "no x #2: locations" in differs(changed, row)
+
+
+@pytest.mark.parametrize("size", [(60, 20), (80, 24), (120, 40)])
+async def test_who_has_approved_and_who_may_still_is_a_row(
+    size: tuple[int, int],
+) -> None:
+    """Where several people have to, the dialog says so before anybody decides."""
+    stand = scene()
+    told = Shown("1 of 2 (alice); may still: any approver but alice")
+    row = replace(stand.mirror.stepups[ID], approvals=told)
+    stand.mirror.stepups[ID] = row
+    async with opened(stand, size=size) as (app, _):
+        flat = " ".join(text_of(app).replace("│", " ").split())
+        assert "Approvals 1 of 2 (alice); may still: any approver but alice" in flat

@@ -1,0 +1,259 @@
+"""How many people have to approve a step-up, who may not, and what they have said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
+
+from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.broker.stepups import as_pending, stepup_draft
+from agentvault_tui.clock import iso
+from agentvault_tui.errors import IdentityError, SettingsError
+from agentvault_tui.ledger import EventQuery
+from agentvault_tui.model import (
+    Actor,
+    ActorKind,
+    AgentId,
+    EventType,
+    Evidence,
+    Risk,
+    StepUp,
+    StepUpStatus,
+)
+from agentvault_tui.settings import StepUpRule
+from agentvault_tui.text import visible
+from agentvault_tui.vault import Identity
+
+CUTTING: Final = frozenset({"removed", "role"})
+"""Changes of a person after which what they approved does not count any more."""
+
+
+class Needed(NamedTuple):
+    """What the rules ask for together: the strictest of each."""
+
+    approvals: int = 1
+    no_self: bool = False
+
+
+def check_rules(broker: Broker) -> None:
+    """Refuse rules about scopes that nobody knows: they would ask for nobody.
+
+    Args:
+        broker: the broker.
+
+    Raises:
+        SettingsError: a scope is neither one of the catalogue nor a group of it.
+    """
+    catalogue = broker.policy.catalogue
+    for rule in broker.settings.stepup.rules:
+        for word in rule.scopes:
+            if word not in catalogue and not catalogue.is_group(word):
+                raise SettingsError(
+                    f"stepup.rules names the unknown scope {visible(word, 60)}",
+                    "a scope of the catalogue, or a group such as payments",
+                )
+
+
+def needed(broker: Broker, scope: str, risk: str) -> Needed:
+    """Return what ``[[stepup.rules]]`` ask for a step-up.
+
+    Args:
+        broker: the broker.
+        scope: its scopes, separated by blanks.
+        risk: its risk.
+
+    Returns:
+        of the rules that mean it the most approvals, and whether any excludes owners.
+    """
+    meant = [
+        rule
+        for rule in broker.settings.stepup.rules
+        if _means(broker, rule, scope.split(), risk)
+    ]
+    most = max((rule.approvals for rule in meant), default=1)
+    return Needed(most, any(rule.no_self for rule in meant))
+
+
+def _means(broker: Broker, rule: StepUpRule, scopes: list[str], risk: str) -> bool:
+    risks = (rule.risk,) if isinstance(rule.risk, str) else rule.risk
+    if risks and risk not in risks:
+        return False
+    in_group = broker.policy.catalogue.in_group
+    return not rule.scopes or any(
+        in_group(scope, word) for scope in scopes for word in rule.scopes
+    )
+
+
+def owners(broker: Broker, agents: Iterable[AgentId]) -> tuple[str, ...]:
+    """Return the owners of *agents*, case-folded, each once.
+
+    Args:
+        broker: the broker.
+        agents: an agent, and those whose token it was passed.
+
+    Returns:
+        what the owners are called.
+    """
+    known = map(broker.registry.agent, agents)
+    return tuple(dict.fromkeys(one.owner.casefold() for one in known))
+
+
+def asked_of(
+    broker: Broker, scope: str, risk: Risk, agents: Iterable[AgentId]
+) -> dict[str, Any]:
+    """Return how many people a new step-up asks, and who may not be one of them.
+
+    Args:
+        broker: the broker.
+        scope: its scopes, separated by blanks.
+        risk: its risk.
+        agents: the agent, and those whose token it was passed.
+
+    Returns:
+        ``need`` and ``owners``, as `StepUp` has them.
+    """
+    rules = needed(broker, scope, risk.value)
+    not_by = owners(broker, agents) if rules.no_self else ()
+    return {"need": rules.approvals, "owners": not_by}
+
+
+def with_approval(broker: Broker, stepup: StepUp, evidence: Evidence) -> StepUp:
+    """Return *stepup* with one more approval, where several people have to.
+
+    Args:
+        broker: the broker.
+        stepup: as it waits.
+        evidence: who approved it now.
+
+    Returns:
+        with as many to approve as it was asked with, or as the rules say by now.
+    """
+    rules = needed(broker, stepup.scope, stepup.risk.value)
+    need = max(stepup.need, rules.approvals)
+    if need == 1:
+        return stepup
+    return replace(stepup, need=need, confirmed=(*stepup.confirmed, evidence))
+
+
+def check_person(broker: Broker, stepup: StepUp, identity: Identity) -> None:
+    """Refuse who has approved this before, or owns an agent of its chain.
+
+    Args:
+        broker: the broker.
+        stepup: what they approve.
+        identity: proven a moment ago.
+
+    Raises:
+        IdentityError: with the stable reason.
+    """
+    now = needed(broker, stepup.scope, stepup.risk.value)
+    excluded = set(stepup.owners)
+    if now.no_self:
+        excluded |= set(owners(broker, [stepup.agent_id]))
+    called = (identity.sub, identity.name, identity.email)
+    if excluded & {one.casefold() for one in called if one}:
+        raise IdentityError(
+            "own_request",
+            f"{visible(identity.name, 60)} owns the agent (no_self)",
+            "another person has to approve",
+        )
+    if identity.sub in {one.sub for one in stepup.confirmed}:
+        raise IdentityError(
+            "already_approved",
+            f"{visible(identity.name, 60)} has approved this already",
+            "another person has to as well",
+        )
+
+
+async def confirm(broker: Broker, stepup: StepUp, told: dict[str, Any]) -> bool:
+    """Record one more of several approvals; the step-up waits for the rest.
+
+    Args:
+        broker: the broker.
+        stepup: with the approval as the last of `confirmed`.
+        told: how it was proven, for its event.
+
+    Returns:
+        whether it counts; False when a revocation overtook it.
+    """
+    last = stepup.confirmed[-1]
+    waiting = replace(stepup, status=StepUpStatus.PENDING, device=None, problem=None)
+    draft = stepup_draft(
+        EventType.STEPUP_CONFIRMED,
+        Actor(ActorKind.OPERATOR, last.sub, last.name),
+        waiting,
+        have=len(stepup.confirmed),
+        need=stepup.need,
+        by=[told_of(one) for one in stepup.confirmed],
+        **told,
+    )
+    epoch = broker.registry.epoch(stepup.agent_id)
+    broker.stepups.deciding.add(stepup.id)
+    try:
+        await broker.record(draft, changes=[waiting])
+        now = broker.stepups.get(stepup.id)
+        if broker.registry.epoch(stepup.agent_id) != epoch or not now.status.open:
+            # The revocation's own row was written before this one.
+            over = stepup_draft(EventType.STEPUP_CANCELLED, SYSTEM, now)
+            await broker.record_cut(over, changes=[now])
+            return False
+        broker.stepups.put(replace(waiting, count=now.count))
+    finally:
+        broker.stepups.deciding.discard(stepup.id)
+    broker.stepups.end_flow(stepup.id)
+    return True
+
+
+def told_of(evidence: Evidence) -> dict[str, object]:
+    """Return who approved, as events say it."""
+    return {
+        "sub": evidence.sub,
+        "name": evidence.name,
+        "amr": list(evidence.amr),
+        "auth_time": iso(evidence.auth_time) if evidence.auth_time else None,
+    }
+
+
+async def end_gathered(broker: Broker, sub: str) -> None:
+    """End what was gathered with the approval of a person who was cut off.
+
+    Args:
+        broker: the broker.
+        sub: the person.
+    """
+    for stepup in broker.stepups.open():
+        if stepup.id in broker.stepups.deciding:
+            continue  # its own check of who may approve comes after the change
+        if sub not in {one.sub for one in stepup.confirmed}:
+            continue
+        reason = "a person who had approved was changed: all have to approve anew"
+        anew = replace(as_pending(stepup, reason), confirmed=())
+        broker.stepups.end_flow(stepup.id)
+        broker.stepups.put(anew)
+        draft = stepup_draft(
+            *(EventType.STEPUP_NOT_APPROVED, SYSTEM, anew), reason=reason, have=0
+        )
+        await broker.record_cut(draft, changes=[anew])
+
+
+async def end_gathered_before(broker: Broker) -> None:
+    """End at a start what people gathered who were cut off while nothing ran.
+
+    Args:
+        broker: the broker.
+    """
+    waiting = [one for one in broker.stepups.open() if one.confirmed]
+    first = min((one.requested_at for one in waiting), default=None)
+    before: int | None = None
+    while first is not None:
+        query = EventQuery(
+            type=EventType.TENANT_USER_CHANGED, since=first, before=before, limit=100
+        )
+        page = await broker.ledger.events(query)
+        for event in page.events:
+            if event.action in CUTTING:
+                await end_gathered(broker, str(event.detail.get("sub")))
+        before = page.next
+        if before is None:
+            return

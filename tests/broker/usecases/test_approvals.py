@@ -1,0 +1,221 @@
+"""Two-person rules: different people, none of the agent's own, and what ends it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+from support.bench import OPERATOR, Bench
+from support.stepups import hold, start
+
+from agentvault_tui.broker.shapes import stepup_info
+from agentvault_tui.broker.usecases.approvals import (
+    check_rules,
+    end_gathered,
+    end_gathered_before,
+    needed,
+)
+from agentvault_tui.broker.usecases.revoke import revoke_agent
+from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
+from agentvault_tui.errors import ConflictError, SettingsError
+from agentvault_tui.model import AgentId, StepUp, StepUpStatus
+from agentvault_tui.model.people import user_changed
+from agentvault_tui.settings import StepUpRule
+
+TWO = StepUpRule(approvals=2, scopes=("payments",))
+
+
+def person(name: str, **more: Any) -> dict[str, Any]:
+    return {
+        "sub": f"agentvault|{name}",
+        "roles": ("approver",),
+        "amr": ("mfa", "otp"),
+        **more,
+    }
+
+
+def under(bench: Bench, *rules: StepUpRule) -> None:
+    settings = bench.broker.settings
+    stepup = replace(settings.stepup, rules=rules)
+    bench.broker.settings = replace(settings, stepup=stepup)
+
+
+async def confirm(bench: Bench, stepup: StepUp, who: dict[str, Any]) -> StepUp:
+    """Let *who* approve at the tenant; return the step-up once that was judged."""
+    await start(bench, bench.broker.stepups.get(stepup.id))
+    bench.tenant.approve(who=who)
+    stepups = bench.broker.stepups
+    await bench.until(lambda: stepup.id not in stepups.flows)
+    return stepups.get(stepup.id)
+
+
+async def test_two_different_people_approve_in_their_order(bench: Bench) -> None:
+    """The first is `stepup.confirmed`, the last `stepup.approved` with both."""
+    under(bench, TWO)
+    _, stepup = await hold(bench)
+    waiting = await confirm(bench, stepup, person("alice"))
+    assert waiting.status is StepUpStatus.PENDING
+    (first,) = await bench.events("stepup.confirmed")
+    assert (first.detail["have"], first.detail["need"]) == (1, 2)
+    assert [one["name"] for one in first.detail["by"]] == ["alice"]
+    told = stepup_info(waiting)
+    assert told.approvals is not None
+    assert (told.approvals.have, told.approvals.need) == (1, 2)
+    assert told.approvals.may == "any approver but alice"
+    assert bench.broker.registry.elevated(stepup.id) is None
+    approved = await confirm(bench, stepup, person("bob"))
+    assert approved.status is StepUpStatus.APPROVED
+    (last,) = await bench.events("stepup.approved")
+    assert [one["name"] for one in last.detail["decided_by"]] == ["alice", "bob"]
+    by = stepup_info(approved).decided_by
+    assert isinstance(by, tuple)
+    assert [one.name for one in by] == ["alice", "bob"]
+
+
+async def test_the_same_person_counts_once(bench: Bench) -> None:
+    """A second approval of theirs is no other person's."""
+    under(bench, TWO)
+    _, stepup = await hold(bench)
+    await confirm(bench, stepup, person("alice"))
+    again = await confirm(bench, stepup, person("alice"))
+    assert again.status is StepUpStatus.PENDING
+    assert "approved this already" in str(again.problem)
+    assert len(again.confirmed) == 1
+
+
+@pytest.mark.parametrize(
+    "who",
+    [
+        person("OLGA"),
+        person("x", sub="agentvault|x", email="Olga"),
+        person("x", sub="olga"),
+    ],
+    ids=["name", "e-mail", "sub"],
+)
+async def test_the_agents_owner_may_not_where_a_rule_says_so(
+    bench: Bench, who: dict[str, Any]
+) -> None:
+    """By subject, name or e-mail, whatever the case; another person may."""
+    under(bench, StepUpRule(no_self=True))
+    _, stepup = await hold(bench)
+    refused = await confirm(bench, stepup, who)
+    assert refused.status is StepUpStatus.PENDING
+    assert "owns the agent" in str(refused.problem)
+    approved = await confirm(bench, stepup, person("alice"))
+    assert approved.status is StepUpStatus.APPROVED
+
+
+async def test_the_owner_of_an_agent_that_passed_the_token_on_may_not(
+    bench: Bench,
+) -> None:
+    """The whole delegation chain counts."""
+    under(bench, StepUpRule(no_self=True))
+    _, stepup = await hold(bench)
+    bench.broker.stepups.put(replace(stepup, owners=("olga", "alice")))
+    refused = await confirm(bench, stepup, person("alice"))
+    assert refused.status is StepUpStatus.PENDING
+
+
+async def gathered(bench: Bench) -> StepUp:
+    under(bench, TWO)
+    _, stepup = await hold(bench)
+    return await confirm(bench, stepup, person("alice"))
+
+
+async def test_a_removed_person_ends_what_was_gathered(bench: Bench) -> None:
+    """Also in the middle of the next approval; all have to approve anew."""
+    stepup = await gathered(bench)
+    await start(bench, stepup)
+    await end_gathered(bench.broker, "agentvault|alice")
+    anew = bench.broker.stepups.get(stepup.id)
+    assert (anew.status, anew.confirmed) == (StepUpStatus.PENDING, ())
+    assert anew.id not in bench.broker.stepups.flows
+    (event,) = await bench.events("stepup.not_approved")
+    assert event.detail["have"] == 0
+    one = await confirm(bench, stepup, person("bob"))
+    assert [who.name for who in one.confirmed] == ["bob"]
+
+
+async def test_a_person_removed_while_nothing_ran_ends_it_at_the_start(
+    bench: Bench,
+) -> None:
+    """What was gathered outlives a restart, unless one of them was removed."""
+    stepup = await gathered(bench)
+    async with bench.restarted() as again:
+        kept = again.broker.stepups.get(stepup.id)
+        assert [one.name for one in kept.confirmed] == ["alice"]
+        await end_gathered_before(again.broker)
+        assert again.broker.stepups.get(stepup.id).confirmed
+        removed = user_changed(OPERATOR, "removed", "alice", "agentvault|alice", [])
+        await again.broker.record(removed)
+        await end_gathered_before(again.broker)
+        assert again.broker.stepups.get(stepup.id).confirmed == ()
+
+
+async def test_a_changed_policy_ends_what_was_gathered(bench: Bench) -> None:
+    """The digest is another one: what was approved is not what is asked now."""
+    stepup = await gathered(bench)
+    old = replace(stepup, policy_version="before")
+    bench.broker.stepups.put(old)
+    with pytest.raises(ConflictError, match="policy changed"):
+        await begin_approval(bench.broker, old.id, old.digest, OPERATOR)
+    assert bench.broker.stepups.get(stepup.id).confirmed == ()
+
+
+async def test_a_no_or_the_end_of_its_time_ends_all(bench: Bench) -> None:
+    """One approval of two grants nothing."""
+    stepup = await gathered(bench)
+    await deny(bench.broker, stepup.id, "no", OPERATOR)
+    assert bench.broker.stepups.get(stepup.id).status is StepUpStatus.DENIED
+    bench.clock.advance(1000)
+    _, late = await hold(bench, "other")
+    await confirm(bench, late, person("alice"))
+    bench.clock.advance(bench.broker.settings.stepup.expires_in + 1)
+    await expire_due(bench.broker)
+    assert bench.broker.stepups.get(late.id).status is StepUpStatus.EXPIRED
+
+
+async def test_a_revocation_while_one_is_recorded_cancels(bench: Bench) -> None:
+    """The row that is kept says cancelled, whatever was written in between."""
+    under(bench, TWO)
+    agent, stepup = await hold(bench)
+    await start(bench, stepup)
+    bench.tenant.approve(who=person("alice"))
+    stepups = bench.broker.stepups
+    await bench.until(lambda: stepup.id in stepups.deciding)
+    await revoke_agent(bench.broker, AgentId(agent.id), "gone", OPERATOR)
+    await bench.until(lambda: stepup.id not in stepups.deciding)
+    assert stepups.get(stepup.id).status is StepUpStatus.CANCELLED
+    async with bench.restarted() as again:
+        kept = [one for one in again.broker.stepups.open() if one.id == stepup.id]
+        assert kept == []
+
+
+def test_the_strictest_rule_that_fits_counts(bench: Bench) -> None:
+    """By scope or group, by risk, or by both."""
+    under(
+        bench,
+        StepUpRule(approvals=2, scopes=("payments",), risk="high"),
+        StepUpRule(approvals=3, scopes=("send:payment",), risk=("low",)),
+        StepUpRule(no_self=True, risk=("high", "medium")),
+    )
+    assert needed(bench.broker, "send:payment", "high") == (2, True)
+    assert needed(bench.broker, "send:payment", "low") == (3, False)
+    assert needed(bench.broker, "write:calendar", "medium") == (1, True)
+    assert needed(bench.broker, "write:calendar", "low") == (1, False)
+
+
+def test_a_rule_that_would_ask_for_nobody_is_refused(bench: Bench) -> None:
+    """A misspelt scope must not leave one person where two were meant."""
+    under(bench, StepUpRule(approvals=2, scopes=("send:paymnet",)))
+    with pytest.raises(SettingsError, match="send:paymnet"):
+        check_rules(bench.broker)
+    under(bench, TWO)
+    check_rules(bench.broker)
+    with pytest.raises(SettingsError, match="nothing more than usual"):
+        StepUpRule(scopes=("payments",))
+    for bad in ({"approvals": 0}, {"approvals": 2, "risk": "grave"}, {"aprovals": 2}):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert(bad, StepUpRule)
