@@ -34,7 +34,7 @@ AGENT_DOC = (
     '{"id":"agt_1","client_id":"agt_1","name":"caf\\u00e9","owner":"o","purpose":"",'
     f'"scopes":["a:b"],"created_at":{WHEN},"status":"active","resource_server":false,'
     '"serves":[],"resources":[],"secret_sha256":"ff","public_key":null,'
-    '"revoked_at":null}'
+    '"revoked_at":null,"delegates":[]}'
 )
 STEPUP_DOC = (
     '{"id":"sup_1","agent_id":"agt_1","agent_name":"n","scope":"a:b","action":"a:b",'
@@ -44,7 +44,7 @@ STEPUP_DOC = (
     f'"resource_indicator":null,"connection":null,"requested_at":{WHEN},'
     f'"expires":[{WHEN},7.5,"boot"],"decided_at":null,"begun_at":null,'
     '"redeemed_at":null,"fetched_at":null,"evaluation":false,"source":null,'
-    '"need":1,"owners":[],"confirmed":[],'
+    '"need":1,"owners":[],"confirmed":[],"repeat":null,'
     f'"decided_by":["s","n",["mfa"],{WHEN}],'
     '"parameters":{"amount":1.50},"authorization_details":[{"type":"t"}]}'
 )

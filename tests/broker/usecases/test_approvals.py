@@ -11,6 +11,7 @@ from support.bench import OPERATOR, Bench
 from support.stepups import hold, start
 
 from agentvault_tui.broker.shapes import stepup_info
+from agentvault_tui.broker.stepups import digest_of
 from agentvault_tui.broker.usecases.approvals import (
     check_rules,
     end_gathered,
@@ -158,6 +159,7 @@ async def test_a_changed_policy_ends_what_was_gathered(bench: Bench) -> None:
     """The digest is another one: what was approved is not what is asked now."""
     stepup = await gathered(bench)
     old = replace(stepup, policy_version="before")
+    old = replace(old, digest=digest_of(old))
     bench.broker.stepups.put(old)
     with pytest.raises(ConflictError, match="policy changed"):
         await begin_approval(bench.broker, old.id, old.digest, OPERATOR)
