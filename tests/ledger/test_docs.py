@@ -44,7 +44,7 @@ STEPUP_DOC = (
     f'"resource_indicator":null,"connection":null,"requested_at":{WHEN},'
     f'"expires":[{WHEN},7.5,"boot"],"decided_at":null,"begun_at":null,'
     '"redeemed_at":null,"fetched_at":null,"evaluation":false,"source":null,'
-    '"need":1,"owners":[],"confirmed":[],"repeat":null,'
+    '"need":1,"owners":[],"confirmed":[],"repeat":null,"repeat_of":null,'
     f'"decided_by":["s","n",["mfa"],{WHEN}],'
     '"parameters":{"amount":1.50},"authorization_details":[{"type":"t"}]}'
 )
