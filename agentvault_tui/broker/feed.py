@@ -61,9 +61,10 @@ class Feed:
             status = self._status()
             self._send(frame("status", status) + frame("tenant", status.tenant))
 
-    def tell(self, name: str, data: WireShape) -> None:
-        """Send what is in no ledger, to those who listen now."""
-        self._send(frame(name, data))
+    def tell(self, name: str, data: Callable[[], WireShape]) -> None:
+        """Send what is in no ledger; *data* is made only if somebody listens."""
+        if self._listeners:
+            self._send(frame(name, data()))
 
     def cut(self) -> None:
         """End every stream: consoles come back and resume by their last id."""

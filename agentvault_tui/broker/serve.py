@@ -62,7 +62,7 @@ from agentvault_tui.web.sockets import loopback_pair, unix_socket
 from agentvault_tui.web.tls import ServerTls, server_context
 
 log = logging.getLogger("agentvault.serve")
-Tell = Callable[[str, WireShape], None]
+Tell = Callable[[str, Callable[[], WireShape]], None]
 """Sends what is in no ledger to the consoles that listen."""
 
 _BODY_CAP: Final = 1_048_576

@@ -218,7 +218,7 @@ class Admission:
             return await self._retried(call, permit, call.retry)
         if verdict.outcome is Outcome.ESCALATED:
             return await self._held(call, permit)
-        return permit._replace(spends=token if token.single_use else None)
+        return permit._replace(spends=token) if token.single_use else permit
 
     def _beyond(self, token: Token, action: Action) -> str | None:
         """Name what of *action* is not within a token that was passed on, if any is."""

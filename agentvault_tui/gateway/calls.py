@@ -155,7 +155,7 @@ class Calls:
     def __init__(
         self,
         broker: Broker,
-        tell: Callable[[str, CallInfo], None] | None = None,
+        tell: Callable[[str, Callable[[], CallInfo]], None] | None = None,
         on_end: Callable[[Call], None] = lambda _: None,
     ) -> None:
         """Start with none.
@@ -557,7 +557,7 @@ class Calls:
         for call in changed.values():
             ended += call.ended is not None
             if self._tell is not None and ended <= _TOLD_ENDED:
-                self._tell("call", call.info())
+                self._tell("call", call.info)
         for call in self._open.values():
             if call.state == "streaming":
                 self._note(call)

@@ -275,7 +275,6 @@ class Forwarder:
         failed: list[BaseException] = []
         answer: Answer | None = None
         try:
-            await self._admission.step()
             attachment = await self._credentials.of(service, call.caller.agent)
 
             def attach(outgoing: Outgoing) -> None:

@@ -48,7 +48,9 @@ class Gateway:
     """Agents act through it; it asks the broker's use-cases."""
 
     def __init__(
-        self, broker: Broker, tell: Callable[[str, WireShape], None] | None = None
+        self,
+        broker: Broker,
+        tell: Callable[[str, Callable[[], WireShape]], None] | None = None,
     ) -> None:
         """Serve what the home of *broker* describes; nothing is read yet.
 

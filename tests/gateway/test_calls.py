@@ -620,7 +620,7 @@ async def test_a_revocation_that_overtakes_a_decision_sends_nothing(
 async def test_consoles_see_each_call_as_it_goes(stand: Stand, token: str) -> None:
     """A call is told whole when it is held and when it has ended."""
     told: list[Any] = []
-    stand.gateway.calls._tell = lambda _, info: told.append(info)
+    stand.gateway.calls._tell = lambda _, info: told.append(info())
     asking = asyncio.create_task(
         stand.client.post("/gw/api/transfers/a", headers=bearer(token), json=PAY)
     )

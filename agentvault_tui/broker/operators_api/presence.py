@@ -56,7 +56,7 @@ class Presence:
     def __init__(
         self,
         clock: Clock,
-        tell: Callable[[str, PresenceInfo], None],
+        tell: Callable[[str, Callable[[], PresenceInfo]], None],
         signed_in: Callable[[str], str | None],
         standing: Callable[[str], StandingInfo] = lambda _: (None, {}),
     ) -> None:
@@ -118,7 +118,7 @@ class Presence:
 
     def _send(self) -> None:
         self._due = None
-        self._tell("presence", self.info())
+        self._tell("presence", self.info)
 
     def _seat_info(self, seat: Seat) -> SeatInfo:
         name = self._signed_in(seat.operator.id)

@@ -197,7 +197,7 @@ class Told:
         self.sent: list[PresenceInfo] = []
         self.names: dict[str, str] = {}
         self.presence = Presence(
-            clock, lambda _, data: self.sent.append(data), self.names.get
+            clock, lambda _, data: self.sent.append(data()), self.names.get
         )
 
     async def settle(self) -> None:
