@@ -79,6 +79,10 @@ class DeviceGrant:
             api = self._parts.apis.asked(audience)
             sent = form.get("authorization_details")
             what = None if sent is None else details.read(sent)
+            if what is not None and what.page is not None and not client.of_run:
+                # A client's id is public: its code would stand on another's page.
+                text = "Only the broker gives a step-up its page."
+                raise refused("invalid_authorization_details", text)
             scope = self._parts.apis.for_user(client, api, form.get("scope", ""))
             pair = self._parts.codes.issue(
                 client.key,
