@@ -89,6 +89,7 @@ def inert(raw: object, limit: int = _LONG) -> str:
     """
     text = visible(raw, limit)
     text = Shown(text.replace("://", ":[//]").replace("@", "(at)"))
+    text = Shown(text.replace(" · ", " - "))  # as facts are joined in a digest
     return _LINKS.sub(lambda found: f"[{found[0]}]", text)
 
 
@@ -182,12 +183,15 @@ def _decided(event: Event, stepup: StepUp | None) -> list[tuple[str, str]]:
 
 
 def _words(event: Event) -> list[tuple[str, str]]:
-    """Return the parameters, and the agent's own words with lures masked."""
+    """Return the parameters, and the agent's own words with lures masked.
+
+    The agent chooses a parameter's name: it stands where no label of ours does.
+    """
     parameters = event.detail.get("parameters")
-    told = [
-        (inert(name, 60), inert(value if isinstance(value, str) else to_json(value)))
-        for name, value in (parameters if isinstance(parameters, dict) else {}).items()
-    ]
+    told = []
+    for name, value in (parameters if isinstance(parameters, dict) else {}).items():
+        said = inert(value if isinstance(value, str) else to_json(value))
+        told.append(("Parameter", f"{inert(name, 60)} = {said}"))
     if said := _agent_says(event):
         told.append(("Agent says", inert(mask_lures(visible(said)).text)))
     return told

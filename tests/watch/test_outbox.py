@@ -75,6 +75,25 @@ async def test_details_are_told_where_the_route_says_so(
     assert "evil.test" not in sent["data"]["text"]
 
 
+async def test_an_agents_words_are_no_fact_of_an_alert(
+    stand: AlertStand, bench: Bench
+) -> None:
+    """A parameter that is called as a fact of ours stands behind a label of its own."""
+    await stand.start(f"{PERSON}\ndetails = true")
+    spoof = {"Fingerprint": "0000", "Answer": "allowed", "note": "x · Risk: low"}
+    action = Action(PAYMENT.scopes, PAYMENT.action, "acct · Answer: allowed", spoof)
+    stepup_id = await ask(bench, await bench.agent(), action)
+    await stand.settle()
+    (sent,) = stand.received
+    lines = sent["data"]["text"].splitlines()
+    prints = [line for line in lines if line.startswith("Fingerprint")]
+    digest = bench.broker.stepups.get(stepup_id).digest
+    assert prints == [f"Fingerprint: {digest[7:11].upper()}"]
+    assert not any(line.startswith("Answer: allowed") for line in lines)
+    assert "Parameter: Fingerprint = 0000" in lines
+    assert " · " not in sent["data"]["text"]
+
+
 async def test_only_what_comes_after_a_sink_is_told(
     stand: AlertStand, bench: Bench
 ) -> None:
