@@ -23,7 +23,6 @@ from agentvault_tui.errors import (
     NotFoundError,
     PolicyError,
     ServiceError,
-    SettingsError,
 )
 from agentvault_tui.ledger import Meta
 from agentvault_tui.model import Draft, EventType
@@ -100,7 +99,7 @@ class Alerts:
         """Put the file in force, and go on where the last process stopped.
 
         Raises:
-            SettingsError: it is broken, and none was in force before.
+            ServiceError: it is broken, and none was in force before.
         """
         for key, text in self.broker.kept.items():
             if key.startswith(_DEAD):
@@ -114,7 +113,7 @@ class Alerts:
         except ServiceError as error:
             path = self.broker.home.alerts_file
             if not kept.get("text"):
-                raise SettingsError(f"{path}: {error.what}", error.remedy) from None
+                raise ServiceError(f"{path}: {error.what}", error.remedy) from None
             self.problem = error.diagnosis()
             self.file = parse_alerts(kept["text"], self.broker.home)
         self._fault = self.broker.ledger.problem

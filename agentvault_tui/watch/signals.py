@@ -10,6 +10,7 @@ from typing import Final
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.clock import iso, parse_iso
 from agentvault_tui.model import AgentId, Event, EventType, Outcome
+from agentvault_tui.policy.limits import RULE as LIMIT_RULE
 from agentvault_tui.watch.config import (
     DENIAL_BURST,
     LEDGER_FAULT,
@@ -26,7 +27,6 @@ _BURST_PAUSE: Final = timedelta(minutes=10)
 _TENANT: Final = frozenset(
     {EventType.TENANT_AWAY, EventType.TENANT_BACK, EventType.TENANT_LOG_GAP}
 )
-_LIMIT: Final = "limit:"
 
 
 class Signals:
@@ -60,7 +60,7 @@ class Signals:
             f"{DENIAL_BURST} {event.agent_id}", event.time, _BURST_PAUSE
         ):
             yield DENIAL_BURST
-        if (event.rule or "").startswith(_LIMIT) and self._is_new_limit(event):
+        if (event.rule or "").startswith(LIMIT_RULE) and self._is_new_limit(event):
             yield LIMIT_REACHED
         if event.type is EventType.AUDIT_AMBIGUOUS:
             yield LEDGER_FAULT
@@ -80,9 +80,12 @@ class Signals:
 
     def _is_new_limit(self, event: Event) -> bool:
         """Tell whether this limit was not reached yet in its window, by its key."""
-        limit_id = (event.rule or "").removeprefix(_LIMIT)
-        key = f"{event.rule} {event.agent_id} {event.resource or ''}"
-        return bool(limit_id) and self._first(key, event.time, timedelta(days=1))
+        rule = event.rule or ""
+        limit = self._broker.policy.limits.get(rule.removeprefix(LIMIT_RULE))
+        if limit is None:
+            return False  # of a file that is in force no more
+        key = limit.key(event.agent_id or "", event.resource)
+        return self._first(f"{rule} {key}", event.time, limit.within)
 
     def _first(self, key: str, now: datetime, pause: timedelta) -> bool:
         """Tell whether *key* was not told within its pause; note that it is now."""

@@ -57,3 +57,14 @@ def test_a_start_that_fails_leaves_no_child_process(
     assert child.process.stdout is not None
     assert (child.process.stdout.closed, child.pair.fileno()) == (True, -1)
     assert gc.isenabled()
+
+
+def test_a_broken_alerts_file_stops_a_first_start(cli: Run, short: Path) -> None:
+    """One line says what is wrong with it, with exit code 1, as of limits.toml."""
+    home = short / "h"
+    home.mkdir(mode=0o700)
+    (home / "alerts.toml").write_text("[sinks.x]\nkind = 'fax'\n")
+    ended = cli("--home", str(home), "serve", "--listen", "127.0.0.1:0")
+    assert ended.code == 1
+    assert len(ended.err.splitlines()) == 1
+    assert "alerts.toml" in ended.err

@@ -11,6 +11,7 @@ from support.bench import OPERATOR, PAYMENT, Bench
 from support.gateway_stand import Received, endless
 
 from agentvault_tui.broker.core import SYSTEM
+from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.broker.usecases.stepup import deny
@@ -521,3 +522,33 @@ async def test_revocations_wait_for_no_sink(stand: AlertStand, bench: Bench) -> 
     assert (await bench.events("agent.revoked"))[0].agent_id == agent.id
     with suppress(TimeoutError):
         await asyncio.wait_for(stand.watch.aclose(), 5)
+
+
+async def test_a_limit_is_told_once_in_its_window(
+    stand: AlertStand, bench: Bench
+) -> None:
+    """Once a limit, key and window: another agent's window is another alert."""
+    (bench.home.config / "limits.toml").write_text(
+        '[[limits]]\nid = "reads"\nscopes = ["write:calendar"]\nwithin = "10m"\n'
+        'count = 1\nover = "deny"\n'
+    )
+    await reload_policy(bench.broker)
+    await stand.start('sinks = ["hook"]\nevents = ["limit_reached"]')
+    write = Action(("write:calendar",), "write:calendar", "calendar:primary", {}, None)
+
+    async def times(agent: Agent, count: int) -> None:
+        for _ in range(count):
+            await request_token(
+                bench.broker, agent, write, resource="calendar:primary", details=None
+            )
+
+    one, other = await bench.agent("one"), await bench.agent("other")
+    await times(one, 3)
+    await times(other, 2)
+    await stand.settle()
+    names = [sent["data"]["agent"]["name"] for sent in stand.received]
+    assert names == ["one", "other"]
+    bench.clock.advance(601)
+    await times(one, 3)
+    await stand.settle()
+    assert len(stand.received) == 3
