@@ -139,7 +139,7 @@ async def test_few_resources_are_a_narrower_rule(
     (found,) = advice(bench, clock)
     assert found.kind == "narrower_resource"
     text = f"{shipped_policy()}\n{found.change.rule}"
-    policy = Policy.of(PolicyTexts(text), "p", "s")
+    policy = Policy.of(PolicyTexts(text), ("p", "s", "l"))
     bench.broker.policy = policy
     allowed = await ask(bench, agent, Action((WRITE,), WRITE, "calendar:1"))
     assert allowed.access_token
@@ -181,7 +181,7 @@ async def test_a_rule_that_never_matched_is_told_with_its_contrary(
     """Only rules that allow, in force since before the window; the advice parses."""
     rule = '@id("odd") @why("never permit this?") @obligation("allow")\npermit (\
 principal, action == Action::"read:files", resource);'
-    policy = Policy.of(PolicyTexts(f"{shipped_policy()}\n{rule}"), "p", "s")
+    policy = Policy.of(PolicyTexts(f"{shipped_policy()}\n{rule}"), ("p", "s", "l"))
     await _record_start_or_stop(bench.broker, EventType.BROKER_STARTED)
     agent = await bench.agent("a", WRITE)
     await use(bench, agent, WRITE)
@@ -191,7 +191,7 @@ principal, action == Action::"read:files", resource);'
     (odd,) = [one for one in found if one.scope == "odd"]
     assert odd.kind == "rule_never_matched"
     text = f"{policy.text}\n{odd.change.rule}"
-    contrary = Policy.of(PolicyTexts(text), "p", "s").rule(f"advice:{odd.id}")
+    contrary = Policy.of(PolicyTexts(text), ("p", "s", "l")).rule(f"advice:{odd.id}")
     assert contrary is not None
     assert contrary.obligation.value == "deny"
     assert "rule_never_matched" not in dict(kinds(advice(bench, clock, 40, policy)))
@@ -216,7 +216,7 @@ async def test_prompts_that_were_always_approved_are_told_with_a_rule(
         assert rule is not None
         text = text.replace(rule.source, "")
     text += str(found.change.rule)
-    bench.broker.policy = Policy.of(PolicyTexts(text), "p", "s")
+    bench.broker.policy = Policy.of(PolicyTexts(text), ("p", "s", "l"))
 
     async def outcome(amount: int, resource: str = "stripe:acct_42") -> str:
         parameters = {"amount": amount, "currency": "USD"}
