@@ -210,8 +210,7 @@ def make_version_4(home: Home) -> None:
     with closing(sqlite3.connect(home.database)) as db:
         added = schema.expected().keys() - schema.expected(schema._TABLES).keys()
         for kind, name in added:
-            if kind == "table":  # with its indexes and triggers
-                db.execute(f"DROP TABLE {name}")
+            db.execute(f"DROP {kind} IF EXISTS {name}")
         db.execute("PRAGMA user_version = 4")
         db.commit()
 
