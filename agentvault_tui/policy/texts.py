@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
 from importlib import resources
 from typing import Final, NamedTuple
 
@@ -58,8 +59,9 @@ def shipped_scopes() -> str:
     return (resources.files(__package__) / "scopes.toml").read_text("utf-8")
 
 
+@cache
 def shipped_catalogue() -> Catalogue:
-    """Return the catalogue that ships with AgentVault.
+    """Return the catalogue that ships with AgentVault, parsed once.
 
     Returns:
         a catalogue of every scope it has.
