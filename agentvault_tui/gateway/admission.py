@@ -215,6 +215,8 @@ class Admission:
             refusal = insufficient(scope)
             raise await self._calls.denied(request, refusal, verdict)
         if call.retry is not None:
+            # Its own sending reserves what it uses; asking for it uses nothing.
+            broker.limits.release(request.decision_id)
             return await self._retried(call, permit, call.retry)
         if verdict.outcome is Outcome.ESCALATED:
             return await self._held(call, permit)

@@ -15,6 +15,7 @@ from support.gateway_stand import SECRET, Received, Stand, endless, ok, standing
 
 from agentvault_tui.broker.answers import Granted
 from agentvault_tui.broker.usecases.issue_for import issue_for, issue_unscoped
+from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.revoke import (
     change_scopes,
     lift_panic,
@@ -298,6 +299,44 @@ async def test_a_changed_service_file_voids_an_approval(
     wanted = "unknown_service" if change == "gone" else "digest_mismatch"
     assert reply.json()["error"] == wanted
     assert stand.upstream.received == []
+
+
+LIMIT = """
+[[limits]]
+id = "transfers"
+scopes = ["write:calendar"]
+per = "all"
+within = "60s"
+count = 1
+over = "step_up"
+"""
+
+
+async def test_asking_again_for_a_held_call_uses_up_no_limit(
+    stand: Stand, token: str
+) -> None:
+    """What a limit had a person decide, and would allow by now, is reserved by nothing
+    but its own sending: polls of one agent do not shut others out."""
+    bench = stand.bench
+    bench.home.limits_file.write_text(LIMIT)
+    await reload_policy(bench.broker)
+
+    async def upload(name: str, **headers: str) -> httpx.Response:
+        url = f"/gw/api/upload/{name}"
+        headers = bearer(token, prefer="respond-async", **headers)
+        return await stand.client.put(url, headers=headers, content=b"x")
+
+    assert (await upload("1")).status_code == 200
+    one = (await upload("2")).json()["auth_req_id"]
+    bench.clock.advance(61)
+    for _ in range(3):
+        again = await upload("2", **{"agentvault-request": one})
+        assert again.json()["auth_req_id"] == one
+    assert bench.broker.limits._held == {}
+    await stand.approve(one)
+    assert (await upload("2", **{"agentvault-request": one})).status_code == 200
+    assert bench.broker.limits._held == {}
+    assert sum(one.used for one in bench.broker.limits.all()) == 1
 
 
 async def test_a_token_without_a_scope_opens_what_asks_a_person(stand: Stand) -> None:
