@@ -116,7 +116,7 @@ def _refusal(
 ) -> tuple[str, str] | None:
     """Return reason and message where *parent* is not passed on so, if that is so."""
     registry, limits = broker.registry, broker.settings.delegation
-    agent, action = request.agent, request.action
+    agent, action = registry.agent(request.agent.id), request.action
     if other.id in (*parent.chain, agent.id):
         return "loop", "The other agent is you, or one that this token came from."
     if missing := set(action.scopes) - agent.may_pass_on(other.id):

@@ -1,0 +1,120 @@
+"""What the holder of a token that was passed on may do through the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from support.bench import OPERATOR
+from support.gateway_stand import Received, Stand, endless
+
+from agentvault_tui.broker.answers import Granted
+from agentvault_tui.broker.usecases.delegate import change_delegates, pass_on
+from agentvault_tui.broker.usecases.issue_for import issue_for
+from agentvault_tui.broker.usecases.revoke import revoke_agent
+from agentvault_tui.model import Action, Agent
+from gateway.test_calls import BEARER, ROUTES, bearer
+
+READ = Action(("read:calendar",), "read:calendar")
+
+
+class Pair:
+    """An agent with a token, and the one that it passes some of it on to."""
+
+    def __init__(self, stand: Stand, first: Agent, second: Agent) -> None:
+        self.stand, self.first, self.second = stand, first, second
+
+    async def token(self, resource: str | None = None) -> str:
+        broker, scopes = self.stand.bench.broker, ("read:calendar", "write:calendar")
+        mine = await issue_for(broker, self.first, scopes, None, OPERATOR)
+        action = Action(READ.scopes, READ.action, resource)
+        given = await pass_on(
+            broker, self.first, mine.token, self.second, action, resource=resource,
+            details=None,
+        )  # fmt: skip
+        assert isinstance(given, Granted)
+        return given.access_token
+
+
+@pytest.fixture
+async def pair(stand: Stand) -> Pair:
+    await stand.secret()
+    await stand.service(BEARER + ROUTES)
+    first = await stand.agent("read:calendar", "write:calendar")
+    second = await stand.bench.agent("second", "write:calendar")
+    scopes = frozenset({"read:calendar"})
+    await change_delegates(stand.bench.broker, first.id, second.id, scopes, OPERATOR)
+    return Pair(stand, first, second)
+
+
+async def test_the_scopes_of_the_token_count_and_no_grant_of_its_holder(
+    stand: Stand, pair: Pair
+) -> None:
+    """It may what was passed on, which it was not granted, and nothing it was."""
+    shown = bearer(await pair.token())
+    reply = await stand.client.get("/gw/api/events/e1", headers=shown)
+    assert reply.status_code == 200
+    refused = await stand.client.put("/gw/api/upload/e1", headers=shown, content=b"x")
+    assert refused.status_code == 403
+    assert refused.json()["reason"] == "scope_not_granted"
+    assert len(stand.upstream.received) == 1
+    attempt = (await stand.bench.events("gateway.attempt"))[-1]
+    assert attempt.agent_id == pair.second.id
+    assert attempt.detail["facts"]["delegated"] is True
+    assert attempt.detail["facts"]["depth"] == 1
+
+
+async def test_a_call_is_within_the_resource_that_was_passed_on(
+    stand: Stand, pair: Pair
+) -> None:
+    """Another resource than the token's is refused before anything is sent."""
+    shown = bearer(await pair.token("calendar:e1"))
+    assert (await stand.client.get("/gw/api/events/e1", headers=shown)).is_success
+    other = await stand.client.get("/gw/api/events/e2", headers=shown)
+    assert other.status_code in {401, 403}
+    assert len(stand.upstream.received) == 1
+
+
+async def test_revoking_who_passed_it_on_cuts_the_holders_calls(
+    stand: Stand, pair: Pair
+) -> None:
+    """No byte of them moves once the first agent is revoked, and none starts."""
+    stopped = asyncio.Event()
+
+    async def slow(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n")
+        await endless(writer, b"x" * 1000)
+        stopped.set()
+
+    stand.upstream.answer = slow
+    shown = bearer(await pair.token())
+    url = "/gw/api/events/e1"
+    async with stand.client.stream("GET", url, headers=shown) as reply:
+        assert reply.status_code == 200
+        cut = await revoke_agent(stand.bench.broker, pair.first.id, "", OPERATOR)
+    await asyncio.wait_for(stopped.wait(), 10)
+    assert (cut.calls.cut, cut.delegated) == (1, 1)
+    again = await stand.client.get(url, headers=shown)
+    assert again.status_code == 401
+
+
+async def test_ending_the_delegation_cuts_the_holders_calls(
+    stand: Stand, pair: Pair
+) -> None:
+    """Both agents are served on: the token and its calls are over."""
+    stopped = asyncio.Event()
+
+    async def slow(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n")
+        await endless(writer, b"x" * 1000)
+        stopped.set()
+
+    stand.upstream.answer = slow
+    shown = bearer(await pair.token())
+    url, broker = "/gw/api/events/e1", stand.bench.broker
+    async with stand.client.stream("GET", url, headers=shown):
+        await change_delegates(
+            broker, pair.first.id, pair.second.id, frozenset(), OPERATOR
+        )
+    await asyncio.wait_for(stopped.wait(), 10)
+    assert (await stand.client.get(url, headers=shown)).status_code == 401
