@@ -33,6 +33,7 @@ from agentvault_tui.console.messages import (
     ShowAlerts,
     ShowAudit,
     ShowCalls,
+    ShowDelegations,
     ShowKeys,
 )
 from agentvault_tui.console.screens.base import PULSES, PaneScreen
@@ -156,6 +157,7 @@ class ConsoleApp(Keyed, App[int]):
             alerts,
             audit,
             calls,
+            delegations,
         )
         from agentvault_tui.console.screens.past import PastScreen  # noqa: PLC0415
         from agentvault_tui.console.term.keymap import Place, load  # noqa: PLC0415
@@ -170,6 +172,7 @@ class ConsoleApp(Keyed, App[int]):
             (agent.AgentScreen, agent.PANES),
             (calls.CallsScreen, (calls.CallsPane,)),
             (alerts.AlertsScreen, (alerts.DeadPane,)),
+            (delegations.DelegationsScreen, (delegations.DelegationsPane,)),
         ):
             places += [(pane, screen, ConsoleApp) for pane in focusable]
         keymap = load(folder, places)
@@ -251,6 +254,14 @@ class ConsoleApp(Keyed, App[int]):
             if message.seq is not None:
                 screen.begin_at(message.seq, full=message.full)
             self.push_screen(screen)
+
+    def on_show_delegations(self, _: ShowDelegations) -> None:
+        from agentvault_tui.console.screens.delegations import (  # noqa: PLC0415
+            DelegationsScreen,
+        )
+
+        if here := self._pane_screen():
+            self.push_screen(DelegationsScreen(here.desk, here.link, pulse=here.rate))
 
     def on_show_calls(self, _: ShowCalls) -> None:
         from agentvault_tui.console.screens.calls import CallsScreen  # noqa: PLC0415

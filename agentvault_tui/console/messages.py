@@ -32,6 +32,10 @@ class ShowAudit(Message):
         """Whether the event is shown in full at once."""
 
 
+class ShowDelegations(Message):
+    """Open the delegation trees over the screen in front."""
+
+
 class ShowCalls(Message):
     """Open the calls in flight over the screen in front."""
 

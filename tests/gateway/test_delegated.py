@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from gateway.test_calls import BEARER, ROUTES, bearer
 from support.bench import OPERATOR
 from support.gateway_stand import Received, Stand, endless
 
@@ -13,7 +14,6 @@ from agentvault_tui.broker.usecases.delegate import change_delegates, pass_on
 from agentvault_tui.broker.usecases.issue_for import issue_for
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.model import Action, Agent
-from gateway.test_calls import BEARER, ROUTES, bearer
 
 READ = Action(("read:calendar",), "read:calendar")
 

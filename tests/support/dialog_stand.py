@@ -33,8 +33,11 @@ from agentvault_tui.console.state.records import (
     Restored,
     Revoked,
     StepUpRow,
+    TreeRow,
     UpstreamStep,
 )
+from agentvault_tui.operator_api.codec import encode
+from agentvault_tui.operator_api.requests import RepeatRequest
 from agentvault_tui.operator_api.shapes import ScopeInfo
 from agentvault_tui.text import Shown
 
@@ -58,6 +61,8 @@ class Scripted:
         self.error: Exception | None = None
         self.kept = "ledger"
         """Whether what is cut reaches the ledger."""
+        self.trees: dict[str, tuple[TreeRow, ...]] = {}
+        """What was passed on of each agent's tokens."""
         self.hold: asyncio.Event | None = None
         """When set, answers wait for it."""
 
@@ -68,8 +73,11 @@ class Scripted:
         if self.error is not None:
             raise self.error
 
-    async def approve(self, stepup_id: str, digest: str) -> StepUpRow:
-        await self._note("approve", stepup_id, digest)
+    async def approve(
+        self, stepup_id: str, digest: str, repeat: RepeatRequest | None = None
+    ) -> StepUpRow:
+        said = [encode(repeat).decode()] if repeat else []
+        await self._note("approve", stepup_id, digest, *said)
         self.stand.authorize(stepup_id)
         return self.stand.mirror.stepups[stepup_id]
 
@@ -103,6 +111,9 @@ class Scripted:
             if body is None
             else view(request, body, ascii_only=ascii_only)
         )
+
+    async def tree(self, agent_id: str | None) -> tuple[TreeRow, ...]:
+        return self.trees.get(agent_id or "", ())
 
     async def deny(self, stepup_id: str, reason: str) -> StepUpRow:
         await self._note("deny", stepup_id, reason)

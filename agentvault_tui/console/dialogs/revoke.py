@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
@@ -18,17 +19,20 @@ from agentvault_tui.console.desk import (
 )
 from agentvault_tui.console.dialogs.confirm import Confirm, cautioned
 from agentvault_tui.console.draw.agent import ends, waits
+from agentvault_tui.console.draw.delegation import tree_rows
 from agentvault_tui.console.draw.lines import EMPTY, Pen, Row
 from agentvault_tui.console.draw.upstream import counting, left
-from agentvault_tui.console.state.moments import clock_time
+from agentvault_tui.console.state.moments import clock_time, plural
 from agentvault_tui.console.state.records import (
     AgentRow,
     Restored,
     Revoked,
+    TreeRow,
     UpstreamStep,
     caution,
 )
 from agentvault_tui.console.state.revocations import NOTHING_WORKS, consequences, state
+from agentvault_tui.errors import AgentVaultError
 
 _WAITING = 3
 """Requests that would be cancelled, named one by one; an agent may have no more."""
@@ -47,7 +51,20 @@ class RevokeDialog(Confirm):
     def __init__(self, desk: Desk, agent: AgentRow) -> None:
         self.agent = agent
         self.cut: Revoked | None = None
+        self.below: tuple[TreeRow, ...] = ()
+        """Its tokens that were passed on, and all below them."""
         super().__init__(desk)
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        if self.agent.delegated_below and not self.desk.past:
+            read: Callable[[], Awaitable[None]] = self._read_tree
+            self.run_worker(read, group="tree", exclusive=True)
+
+    async def _read_tree(self) -> None:
+        with contextlib.suppress(AgentVaultError):  # the number stands there already
+            self.below = await self.desk.actions.tree(self.agent.id)
+            self.update_page()
 
     def heading(self, pen: Pen) -> Row:
         word = "Revoked  " if self.finished else "Revoke  "
@@ -74,7 +91,13 @@ class RevokeDialog(Confirm):
         here, *elsewhere = _section(pen, "Ends", told.ends, width, height)
         waiting = mirror.open_stepups(self.agent.id)[:_WAITING]
         named = [waits(pen, row, now, width) for row in waiting]
-        rows: list[Row] = [pen.fact("Agent", who), here, *named, *elsewhere]
+        rows: list[Row] = [pen.fact("Agent", who), here, *named]
+        if below := self._row.delegated_below:
+            text = f"{plural(below, 'token')} of other agents, passed on from these"
+            rows.append(pen.fact("", (text, pen.palette.waiting)))
+            most = max(height // 3, 2)
+            rows += tree_rows(pen, self.below, now, width, most)
+        rows += elsewhere
         over = told.works_until == [NOTHING_WORKS]
         label = "Still works" if over else "Works until"
         until = _section(pen, label, told.works_until, width, height)

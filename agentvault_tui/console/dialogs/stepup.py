@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from textual import on
 from textual.binding import Binding, BindingType
@@ -29,6 +29,8 @@ from agentvault_tui.console.state.stepups import changes, stages_of
 from agentvault_tui.console.term.keyed import moves
 from agentvault_tui.console.widgets.line_input import LineInput
 from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.model.stepup import BOUNDED
+from agentvault_tui.operator_api.requests import ParameterMax, RepeatRequest
 from agentvault_tui.text import Shown
 
 _GONE: Final = "The broker lists this request no more: nothing can be decided here."
@@ -41,6 +43,30 @@ _BEFORE: Final = 5
 _BODY_AGAIN: Final = 2.0
 """Seconds until a body that could not be read is asked for again."""
 _LOOKED_THROUGH: Final = 50
+
+
+_TYPED: Final = "How many more, within SECONDS, differing up to: 5 600 amount=5000"
+_FORM: Final = "Write how many more, and within how many seconds: 5 600 amount=5000"
+
+
+def read_repeat(text: str) -> RepeatRequest | str:
+    """Read what was typed of a repeat; return why it is none, in our own words."""
+    count, within, *bounds = [*text.split(), "", ""][: max(len(text.split()), 2)]
+    if not (_is_number(count) and _is_number(within)):
+        return _FORM
+    if not (1 <= int(count) <= 20 and 1 <= int(within) <= 3600):
+        return "At most 20 more, and within 3,600 seconds."
+    most: dict[Any, ParameterMax] = {}
+    for bound in bounds:
+        name, _, value = bound.partition("=")
+        if name not in BOUNDED or not _is_number(value) or name in most:
+            return f"A bound is NAME=MAX, once each: {', '.join(BOUNDED)}."
+        most[name] = ParameterMax(max=int(value))
+    return RepeatRequest(count=int(count), within=int(within), bounds=most)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 16
 
 
 class StepUpHistory:
@@ -100,6 +126,7 @@ class StepUpDialog(Dialog[None]):
         Binding("a", "approve", "approve, 2nd factor"),
         Binding("d", "deny", "deny"),
         Binding("n", "reason", "deny, say why"),
+        Binding("m", "repeat", "approve more like it"),
         Binding("v", "view", "view all"),
         Binding("o", "agent", "its agent"),
         Binding("escape", "leave", "back"),
@@ -118,6 +145,10 @@ class StepUpDialog(Dialog[None]):
         self._body_due = 0.0
         self.viewing = False
         self.telling = False
+        self.repeating = False
+        """Whether it is being typed how often more it is approved."""
+        self._shown = {stepup.digest}
+        """Digests of the request as shown here: alone, and with a repeat."""
         self._cut = False
         self._viewed = False
         self._trusted = 0
@@ -138,7 +169,11 @@ class StepUpDialog(Dialog[None]):
         row, past = self._latest(), self.history.told.rows
         return (
             (row.status, row.problem, row.digest, changes(self.opened, row)),
-            (self.viewing, self.telling, self.body and self.body.summary),
+            (
+                self.viewing,
+                self.telling or self.repeating,
+                self.body and self.body.summary,
+            ),
             past if past is None else tuple(each.id for each in past),
         )
 
@@ -148,6 +183,8 @@ class StepUpDialog(Dialog[None]):
         now = self.clock.now()
         if self.row.status == "authorizing" and not self.viewing:
             self._code_seen = self.desk.begun.get(self.stepup_id, now)
+        if self.row.status != "pending" and self.repeating:
+            self._stop_telling()
         if not self.row.open:
             self.viewing = False
             self._stop_telling()
@@ -180,7 +217,8 @@ class StepUpDialog(Dialog[None]):
             body = decided(asked, pen, width, elsewhere=self._elsewhere())
         if not self.viewing:
             self.sheet.top = 0
-        places = {"reason": (8, len(body) + len(footer) - 1)} if self.telling else {}
+        typing = self.telling or self.repeating
+        places = {"reason": (8, len(body) + len(footer) - 1)} if typing else {}
         return SheetPage(
             title,
             self._remark(pen),
@@ -231,12 +269,10 @@ class StepUpDialog(Dialog[None]):
     ) -> bool | None:
         """Offer what the stage of the request allows."""
         match action:
-            case "approve":
-                return self.row.status == "pending" and not self.telling
-            case "deny" | "reason":
-                return self.row.open and not self.telling
-            case "view":
-                return self.row.open and not self.telling
+            case "approve" | "repeat":
+                return self.row.status == "pending" and not self._typing
+            case "deny" | "reason" | "view":
+                return self.row.open and not self._typing
             case "scroll":
                 return self.viewing
         return super().check_action(action, parameters)
@@ -250,22 +286,41 @@ class StepUpDialog(Dialog[None]):
             return "link", self.row.device.verification_uri
         return "step-up id", self.stepup_id
 
+    @property
+    def _typing(self) -> bool:
+        return self.telling or self.repeating
+
     def action_approve(self) -> None:
         """Begin the device flow, if nothing changed and no cut value is unread."""
-        if not self.may_decide("approve"):
-            return
+        self._begin(None)
+
+    def action_repeat(self) -> None:
+        """Ask how often more the same is approved, and then for the second factor."""
+        if self.may_decide("approve") and self._may_begin():
+            self.repeating = True
+            self.viewing = False
+            self.update_page()
+            self.sheet.query_one(LineInput).focus()
+
+    def _may_begin(self) -> bool:
+        """Tell whether nothing changed and no cut value is unread; if not, say so."""
         if self._altered():
             self.say("The request is not the one this was opened for. Go back.")
-        elif self._cut and not self._viewed:
+            return False
+        if self._cut and not self._viewed:
             view = self.desk.key("view", "v")
             self.say(
                 f"A value is cut here: press {view}, read to the end, then approve."
             )
-        else:
+            return False
+        return True
+
+    def _begin(self, repeat: RepeatRequest | None) -> None:
+        if self.may_decide("approve") and self._may_begin():
             self.desk.begun[self.stepup_id] = self.clock.now()
             self.note = "Asking the tenant for a code."
             self._asked_here = True
-            self.ask(self._approve, self._heard)
+            self.ask(lambda: self._approve(repeat), self._heard)
 
     def action_deny(self) -> None:
         if self.may_decide("revoke"):
@@ -281,7 +336,14 @@ class StepUpDialog(Dialog[None]):
     @on(Input.Submitted)
     def _told(self, event: Input.Submitted) -> None:
         event.stop()
-        if self.may_decide("revoke"):
+        if self.repeating:
+            wanted = read_repeat(event.value)
+            if isinstance(wanted, str):
+                self.say(wanted)
+            elif self.may_decide("approve"):
+                self._stop_telling()
+                self._begin(wanted)
+        elif self.may_decide("revoke"):
             reason = event.value
             self._stop_telling()
             self.ask(lambda: self._deny(reason), self._heard)
@@ -320,8 +382,11 @@ class StepUpDialog(Dialog[None]):
 
     # Inside
 
-    async def _approve(self) -> StepUpRow:
-        return await self.desk.actions.approve(self.stepup_id, self.digest)
+    async def _approve(self, repeat: RepeatRequest | None) -> StepUpRow:
+        answer = await self.desk.actions.approve(self.stepup_id, self.digest, repeat)
+        if not changes(self.opened, answer):
+            self._shown.add(answer.digest)  # with the repeat that was typed here
+        return answer
 
     async def _read_history(self) -> None:
         await self.history.read()
@@ -374,7 +439,7 @@ class StepUpDialog(Dialog[None]):
         row, body = self._latest(), self.body
         if body is not None and body.foreign:
             return True
-        return row.digest != self.digest or bool(changes(self.opened, row))
+        return row.digest not in self._shown or bool(changes(self.opened, row))
 
     def _elsewhere(self) -> bool:
         return self.opened.open and not (
@@ -435,7 +500,12 @@ class StepUpDialog(Dialog[None]):
                 ),
                 (("Reason: ", pen.palette.text),),
             ]
-        hints = self.hints("approve", "deny", "reason", "view", "leave")
+        if self.repeating:
+            return [
+                *[EMPTY, ((_TYPED, pen.palette.muted),)],
+                (("Repeat: ", pen.palette.text),),
+            ]
+        hints = self.hints("approve", "deny", "reason", "repeat", "view", "leave")
         if self.viewing:
             keys = f"{self.desk.key('down', 'j')} {self.desk.key('up', 'k')}"
             hints = [*self.hints("approve", "deny", "leave"), (keys, "read on")]
@@ -457,8 +527,8 @@ class StepUpDialog(Dialog[None]):
             self._viewed = True
 
     def _stop_telling(self) -> None:
-        if self.telling:
-            self.telling = False
+        if self._typing:
+            self.telling = self.repeating = False
             self.sheet.query_one(LineInput).value = ""
             self.set_focus(None)
             self.refresh_bindings()

@@ -21,6 +21,7 @@ from agentvault_tui.console.state.records import (
 from agentvault_tui.console.state.revocations import consequences
 
 _LATELY: Final = 6
+_DELEGATES: Final = 4
 _EVENTS_A_ROW: Final = 6
 """As many as an approval has."""
 _TOKENS_AT_HOME: Final = 8
@@ -38,6 +39,8 @@ def details(
         *_grants(pen, agent, width),
         *_holds(pen, AgentContext(mirror, agent), width, _TOKENS_AT_HOME, "more"),
         *upstream.accounts(pen, agent, width),
+        *_delegations(pen, agent, width),
+        *_repeats(pen, AgentContext(mirror, agent), width),
     ]
     revoking = _revoking(pen, AgentContext(mirror, agent, restores=restores), width)
     # Once it is revoked, how far that is comes first: nothing else is urgent.
@@ -78,6 +81,44 @@ def _grants(pen: Pen, agent: AgentRow, width: int) -> list[Row]:
             rows.append(
                 pen.fact(label, (mark, p.risk(scope.risk)), (pen.own(line), p.text))
             )
+    return rows
+
+
+def _delegations(pen: Pen, agent: AgentRow, width: int) -> list[Row]:
+    """Say from whom it holds tokens, and to whom it may pass its own on, or did."""
+    told = [
+        ("Holds of", f"{one.name}: {plural(one.live, 'token')} passed on to it")
+        for one in agent.delegated_by
+    ]
+    for one in agent.delegates:
+        may = " ".join(one.scopes) or "nothing any more"
+        live = f", {plural(one.live, 'token')} live" if one.live else ""
+        told.append(("Passes on", f"to {one.name}: {may}{live}"))
+    shown = told[:_DELEGATES]
+    rows = [pen.facts(*each, width, 2, pen.palette.text)[0] for each in shown]
+    if more := len(told) - len(shown):
+        text = f"{more} more: agentvault agents tree"
+        rows.append([pen.fact("", (text, pen.palette.muted))])
+    return [row for each in rows for row in each]
+
+
+def _repeats(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
+    """Count down the approvals that still stand in for a person."""
+    rows: list[Row] = []
+    for stepup in seen.mirror.stepups.values():
+        if stepup.agent_id != seen.agent.id or not stepup.repeat:
+            continue
+        if not (ends := stepup.repeats(seen.now)):
+            continue
+        left = f"{countdown(ends)} "
+        text = f"{stepup.repeat.left} more {stepup.action} without a person"
+        rows.append(
+            pen.fact(
+                "" if rows else "Repeats",
+                (left, pen.palette.waiting),
+                (pen.clip(text, max(width - LABEL - len(left), 8)), pen.palette.text),
+            )
+        )
     return rows
 
 
@@ -140,6 +181,7 @@ def facts(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
         _asked(pen, seen, width),
         _holds(pen, seen, width, _TOKENS, "more, later", unsure=not live),
         upstream.accounts(pen, seen.agent, width),
+        [*_delegations(pen, seen.agent, width), *_repeats(pen, seen, width)],
         _refused(pen, seen, width),
     ]
     # Once it is revoked, how far that is comes first: nothing else is urgent.

@@ -27,6 +27,7 @@ from agentvault_tui.console.state.records import (
     ServiceRow,
     SinkRow,
     StepUpRow,
+    TreeRow,
 )
 from agentvault_tui.errors import AgentVaultError, NotFoundError, RefusedError
 from agentvault_tui.operator_api import calls
@@ -42,8 +43,10 @@ from agentvault_tui.operator_api.requests import (
     LinksQuery,
     LookRequest,
     PastQuery,
+    RepeatRequest,
     RestoreRequest,
     RevokeRequest,
+    TreeQuery,
 )
 from agentvault_tui.operator_api.shapes import (
     AgentPage,
@@ -365,6 +368,23 @@ class BrokerLink:
         now = self.mirror.clock.now()
         return tuple(r for r in rows if r.decided_at is None or r.decided_at <= now)
 
+    async def tree(self, agent_id: str | None) -> tuple[TreeRow, ...]:
+        """Read the tokens that were passed on; see `Actions.tree`."""
+        asked = TreeQuery(agent=agent_id)
+        found = self.mirror.intake.tree(await self._client.call(calls.TREE, asked))
+        if agent_id is None:
+            return found
+        kept: list[TreeRow] = []
+        under = -1
+        for row in found:  # each parent stands before its children
+            if row.depth <= under:
+                under = -1
+            if under < 0 and row.agent_id == agent_id:
+                under = row.depth
+            if under >= 0:
+                kept.append(row)
+        return tuple(kept)
+
     async def body(self, stepup_id: str, request: HeldRequest) -> BodyView:
         """Read the body of a held call; it is made readable off the event loop."""
         # Loaded by whoever shows it.
@@ -376,11 +396,14 @@ class BrokerLink:
 
     # Deciding
 
-    async def approve(self, stepup_id: str, digest: str) -> StepUpRow:
+    async def approve(
+        self, stepup_id: str, digest: str, repeat: RepeatRequest | None = None
+    ) -> StepUpRow:
         """Begin the second factor for exactly the request with that *digest*."""
-        return await self._decide(
-            DecisionRequest(id=stepup_id, decision="approve", digest=digest), None
+        asked = DecisionRequest(
+            id=stepup_id, decision="approve", digest=digest, repeat=repeat
         )
+        return await self._decide(asked, None)
 
     async def deny(self, stepup_id: str, reason: str) -> StepUpRow:
         return await self._decide(
@@ -417,6 +440,7 @@ class BrokerLink:
             told.agents or 0,
             told.calls_cut,
             told.calls_sent,
+            told.delegated_revoked if told.agent else 0,
         )
 
     async def restore(self, agent_id: str) -> Restored:

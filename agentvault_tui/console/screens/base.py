@@ -21,7 +21,13 @@ from textual.widgets import Input
 from agentvault_tui.console.desk import Desk, copy, offered_undo, undo_restore
 from agentvault_tui.console.draw.layout import Box
 from agentvault_tui.console.link.link import BrokerLink
-from agentvault_tui.console.messages import ShowAgent, ShowAlerts, ShowCalls, ShowKeys
+from agentvault_tui.console.messages import (
+    ShowAgent,
+    ShowAlerts,
+    ShowCalls,
+    ShowDelegations,
+    ShowKeys,
+)
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.records import AgentRow, EventRow, LinkState
 from agentvault_tui.console.term.keyed import Keyed
@@ -112,6 +118,7 @@ class PaneScreen(Keyed, Screen[None]):
         Binding("f", "follow", "follow or hold"),
         Binding("c", "calls", "calls in flight"),
         Binding("N", "alerts", "alerts: where they go, and what did not arrive"),
+        Binding("T", "delegations", "tokens that were passed on"),
         Binding("y", "copy", "copy id"),
     ]
 
@@ -291,6 +298,14 @@ class PaneScreen(Keyed, Screen[None]):
         from agentvault_tui.console.dialogs.lists import open_stepups
 
         open_stepups(self.app, self.desk)
+
+    def action_delegations(self) -> None:
+        """Show which agents hold tokens that others passed on."""
+        if self.stay is None:
+            self.app.post_message(ShowDelegations())
+        else:
+            back = self.desk.key("time", "t")
+            self.tell(f"Delegations are those of now: {back} goes back there.")
 
     def action_calls(self) -> None:
         """Show what agents do through the gateway right now."""

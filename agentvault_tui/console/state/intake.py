@@ -21,6 +21,7 @@ from agentvault_tui.console.state.records import (
     CallRow,
     DeadAlertRow,
     DeciderRow,
+    DelegateRow,
     DeviceRow,
     EventRow,
     HeldRequest,
@@ -33,10 +34,12 @@ from agentvault_tui.console.state.records import (
     StatusRow,
     StepUpRow,
     TokenScope,
+    TreeRow,
     UpstreamStep,
 )
 from agentvault_tui.console.state.tallies import TokenStore
 from agentvault_tui.model import detail_members, limits_nothing, other_details
+from agentvault_tui.operator_api.access import DelegationTree
 from agentvault_tui.operator_api.alerts import AlertList
 from agentvault_tui.operator_api.gateway import CallInfo, ServiceList
 from agentvault_tui.operator_api.history import EventInfo
@@ -46,6 +49,7 @@ from agentvault_tui.operator_api.shapes import (
     AgentRef,
     ApprovalsInfo,
     DeciderInfo,
+    DelegateInfo,
     DeviceInfo,
     PastAgentInfo,
     ScopeInfo,
@@ -160,6 +164,35 @@ class Intake:
                 for one in accounts
                 if one.shared_with
             ),
+            delegates=self._delegates(now.delegates) if now else (),
+            delegated_by=self._delegates(now.delegated_by) if now else (),
+            delegated_below=now.delegated_below if now else 0,
+        )
+
+    def _delegates(self, told: Iterable[DelegateInfo]) -> tuple[DelegateRow, ...]:
+        return tuple(
+            DelegateRow(
+                self.shown(one.name, _NAME),
+                tuple(self.shown(scope, _NAME) for scope in one.scopes),
+                one.live,
+            )
+            for one in told
+        )
+
+    def tree(self, told: DelegationTree) -> tuple[TreeRow, ...]:
+        """Convert delegation trees, each parent before what was exchanged for it."""
+        return tuple(
+            TreeRow(
+                id=self.shown(one.id, _NAME),
+                agent_id=self.shown(one.agent.id, _NAME),
+                name=self.shown(one.agent.name, _NAME),
+                depth=one.depth,
+                scope=self.shown(one.scope, _WHOLE),
+                resource=self.shown(one.resource, _WHOLE),
+                below=one.below,
+                expires_at=moment(one.expires_at) or _EPOCH,
+            )
+            for one in told.tokens
         )
 
     def _scopes(self, names: tuple[str, ...]) -> tuple[ScopeRow, ...]:
@@ -238,6 +271,7 @@ class Intake:
             evaluation=told.evaluation,
             repeat=told.repeat,
             approvals=self._approvals(told.approvals),
+            repeat_until=moment(told.repeat.expires_at) if told.repeat else None,
         )
 
     def _request(self, told: Mapping[str, object] | None) -> HeldRequest | None:

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple, Protocol
 
 from agentvault_tui.console.state.moments import plural
 from agentvault_tui.model import repeat_words
+from agentvault_tui.operator_api.requests import RepeatRequest
 from agentvault_tui.operator_api.shapes import OPEN, RepeatInfo
 from agentvault_tui.text import Shown
 
@@ -169,6 +170,30 @@ class SharedAccount:
     """Names of the other agents that are served and use it."""
 
 
+class DelegateRow(NamedTuple):
+    """Another agent of a delegation."""
+
+    name: Shown
+    scopes: tuple[Shown, ...]
+    """What may be passed on to it."""
+    live: int
+    """Live tokens that were."""
+
+
+class TreeRow(NamedTuple):
+    """A live token of a delegation tree."""
+
+    id: Shown
+    agent_id: Shown
+    name: Shown
+    depth: int
+    scope: Shown
+    resource: Shown
+    below: int
+    """Tokens that end with it."""
+    expires_at: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class AgentRow:
     """A registered agent; its live tokens and counts are the mirror's."""
@@ -202,6 +227,12 @@ class AgentRow:
     """What a revocation would do to each of them there."""
     shared: tuple[SharedAccount, ...] = ()
     """Which of its accounts a revocation leaves, and for whom."""
+    delegates: tuple[DelegateRow, ...] = ()
+    """Whom it may pass tokens on to, or has."""
+    delegated_by: tuple[DelegateRow, ...] = ()
+    """Who passed tokens on to it."""
+    delegated_below: int = 0
+    """Tokens of others that a revocation ends: exchanged for its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,10 +333,19 @@ class StepUpRow:
     """How often more the same is, or is to be, approved."""
     approvals: Shown = _NOTHING
     """Who has approved and who may still; empty where one person decides."""
+    repeat_until: datetime | None = None
+    """Until when its approval stands in for a person."""
 
     @property
     def open(self) -> bool:
         return self.status in OPEN
+
+    def repeats(self, now: datetime) -> float:
+        """Return for how many seconds its approval still stands in for a person."""
+        done = self.status not in {"approved", "redeemed"}
+        if done or self.repeat_until is None or not (self.repeat and self.repeat.left):
+            return 0.0
+        return max((self.repeat_until - now).total_seconds(), 0.0)
 
     @property
     def state(self) -> str:
@@ -509,11 +549,15 @@ class Revoked:
     """Cut in flight."""
     sent: int = 0
     """Of those, how many the service had whole already."""
+    delegated: int = 0
+    """Tokens of others that ended: exchanged for these."""
 
     @property
     def ended(self) -> str:
         """Count what it ended, in words."""
         ended = f"{plural(self.tokens, 'token')}, {plural(self.stepups, 'step-up')}"
+        if self.delegated:
+            ended += f", {plural(self.delegated, 'token')} passed on"
         if self.calls:
             ended += f", {plural(self.calls, 'call')}"
         return f"{ended} ({self.sent} sent whole)" if self.sent else ended
@@ -538,8 +582,12 @@ def caution(answer: object) -> tuple[str, ...]:
 class Actions(Protocol):
     """The decisions, each one request to the broker."""
 
-    async def approve(self, stepup_id: str, digest: str) -> StepUpRow:
+    async def approve(
+        self, stepup_id: str, digest: str, repeat: RepeatRequest | None = None
+    ) -> StepUpRow:
         """Begin the second factor for exactly the request with that *digest*.
+
+        With *repeat* the next ones like it are approved too, under a digest of both.
 
         The answer carries `device`; the mirror follows what comes of it.
         """
@@ -547,6 +595,13 @@ class Actions(Protocol):
 
     async def before(self, stepup_id: str, limit: int = 5) -> tuple[StepUpRow, ...]:
         """Read the last decisions about the same agent and action, latest first."""
+        ...
+
+    async def tree(self, agent_id: str | None) -> tuple[TreeRow, ...]:
+        """Read the tokens that were passed on, with those they came from.
+
+        Of one agent: those that are its own or end with its own.
+        """
         ...
 
     async def body(self, stepup_id: str, request: HeldRequest) -> BodyView:

@@ -821,3 +821,31 @@ async def test_who_has_approved_and_who_may_still_is_a_row(
     async with opened(stand, size=size) as (app, _):
         flat = " ".join(text_of(app).replace("│", " ").split())
         assert "Approvals 1 of 2 (alice); may still: any approver but alice" in flat
+
+
+async def test_m_approves_more_like_it_within_what_is_typed() -> None:
+    """How many, how long and the bounds go with the digest that was shown."""
+    stand = scene()
+    async with opened(stand) as (app, pilot):
+        await decide(app, pilot, "m")
+        assert "5 600 amount=5000" in text_of(app)
+        await pilot.press(*"3 60 amount=9000")
+        await decide(app, pilot, "enter")
+        asked = '{"count":3,"within":60,"bounds":{"amount":{"max":9000}}}'
+        assert stand.actions.asked == [("approve", ID, DIGEST, asked)]
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["", "5", "0 60", "21 60", "5 3601", "5 60 price=1", "5 60 amount=x", "5 6 7"],
+)
+async def test_what_is_no_repeat_is_not_sent(typed: str) -> None:
+    """It is said what was expected, and the text stays to be mended."""
+    stand = scene()
+    async with opened(stand) as (app, pilot):
+        await decide(app, pilot, "m")
+        await pilot.press(*typed, "enter")
+        await pilot.pause()
+        assert stand.actions.asked == []
+        await pilot.press("escape")
+        assert "5 600 amount=5000" not in said(app) or typed

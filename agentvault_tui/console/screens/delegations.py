@@ -1,0 +1,159 @@
+"""Delegation trees: which agents hold tokens of which, and what ends with each."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
+
+from agentvault_tui.console.desk import Desk, copy
+from agentvault_tui.console.draw.delegation import tree_row
+from agentvault_tui.console.draw.layout import Box, frame
+from agentvault_tui.console.link.link import BrokerLink
+from agentvault_tui.console.screens.base import PaneScreen
+from agentvault_tui.console.state.records import AgentRow, TreeRow
+from agentvault_tui.console.term.keyed import ListCursor, moves
+from agentvault_tui.console.widgets.bars import KeyBar, StepUpBar
+from agentvault_tui.console.widgets.pane import Painted, Pane
+from agentvault_tui.errors import AgentVaultError
+
+_EVERY = 2.0
+"""Seconds between two looks at what was passed on."""
+
+
+class DelegationsPane(ListCursor, Pane, can_focus=True):
+    """One row a token, each below the one it was exchanged for."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *moves("move"),
+        Binding("enter", "look", "look: its agent"),
+    ]
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk, id="delegations")
+        self.rows: tuple[TreeRow, ...] = ()
+        self.problem = ""
+        """Why the rows are not the latest; in words that can be shown."""
+        self._top = 0
+
+    @property
+    def token(self) -> TreeRow | None:
+        """The token under the cursor."""
+        return next((row for row in self.rows if row.id == self.cursor), None)
+
+    def draw(self, width: int, height: int) -> Sequence[Painted]:
+        """List the trees, each parent first."""
+        pen, p = self.pen, self.pen.palette
+        self.keep_cursor([row.id for row in self.rows])
+        passed_on = sum(row.depth > 0 for row in self.rows)
+        counts = f"  {passed_on:,} passed on"
+        title = (*self.heading("Delegations"), (counts, p.muted))
+        if self.problem:
+            title = (*title, (f"  {self.problem}", p.waiting))
+        if not self.rows:
+            words = "No agent holds a token that another passed on."
+            return [(title, None), ((), None), (((f"  {words}", p.muted),), None)]
+        room = max(height - 1, 1)
+        at = self.order.index(self.cursor)
+        self._top = min(max(self._top, at - room + 1), at)
+        seen = self.rows[self._top : self._top + room]
+        now = self.mirror.clock.now()
+        return [
+            (title, None),
+            *(
+                (
+                    pen.listed(
+                        tree_row(pen, row, now, width - 3), here=row.id == self.cursor
+                    ),
+                    None,
+                )
+                for row in seen
+            ),
+        ]
+
+    def wheel(self, rows: int) -> None:
+        self.action_move(rows)
+
+    def action_move(self, rows: int) -> None:
+        if self.move_cursor(rows):
+            self.paint()
+
+    def action_look(self) -> None:
+        """Open the agent that holds the token."""
+        if (token := self.token) and isinstance(self.screen, PaneScreen):
+            self.screen.show_agent_of(token.agent_id)
+
+
+class DelegationsScreen(PaneScreen):
+    """Show delegation trees; keys act on the holder of the token under the cursor."""
+
+    def __init__(self, desk: Desk, link: BrokerLink, *, pulse: float) -> None:
+        super().__init__(desk, link, pulse=pulse)
+        self.waiting = StepUpBar(desk, id="waiting")
+        self.delegations = DelegationsPane(desk)
+        self.keybar = KeyBar(desk, id="keys")
+        self.panes = (self.masthead, self.waiting, self.delegations, self.keybar)
+        self.big = self.delegations
+        self._read_at = float("-inf")
+
+    def on_mount(self) -> None:
+        self.delegations.focus()
+        self.begin()
+
+    def take(self) -> None:
+        mirror, now = self.desk.mirror, self.desk.mirror.clock.boot()
+        if mirror.link.live and now - self._read_at >= _EVERY:
+            self._read_at = now
+            read: Callable[[], Awaitable[None]] = self._read
+            self.run_worker(read, group="tree", exclusive=True)
+        if not self.covered:
+            self.repaint()
+
+    async def _read(self) -> None:
+        pane = self.delegations
+        try:
+            pane.rows, pane.problem = await self.link.tree(None), ""
+        except AgentVaultError as error:
+            why = self.desk.mirror.intake.shown(error.what, 80)
+            pane.problem = f"not read: {why}"
+        pane.paint()
+        self.show_keys()
+
+    def plan(self, width: int, height: int) -> Mapping[str, Box]:
+        waiting = bool(self.desk.mirror.open_stepups())
+        boxes, head = frame(width, height, self.masthead.wanted(width), waiting)
+        head += height > 16
+        room = max(height - 1 - head, 1)
+        return boxes | {"delegations": Box(0, head, width, room)}
+
+    def stops(self) -> Sequence[Pane]:
+        return [self.delegations]
+
+    def show_keys(self) -> None:
+        found = [("Esc", "back")]
+        if self.delegations.token is not None:
+            found = [("Enter", "its agent"), *found]
+            if self.decides:
+                found[1:1] = [("r", "revoke its agent")]
+        found += [*self.named("step-ups"), (":", "command"), ("y", "copy id")]
+        self.keybar.show((*found, ("j k", "move"), ("?", "keys"), ("^q", "quit")))
+
+    @property
+    def chosen(self) -> AgentRow | None:
+        token = self.delegations.token
+        return self.desk.mirror.agents.get(token.agent_id) if token else None
+
+    def action_delegations(self) -> None:
+        """They are shown already: the same key goes back."""
+        self.action_out()
+
+    def action_out(self) -> None:
+        self.dismiss()
+
+    def action_follow(self) -> None:
+        """Nothing is held here: the rows are always those of now."""
+
+    def action_copy(self) -> None:
+        if token := self.delegations.token:
+            copy(self.app, "token id", token.id)

@@ -1,0 +1,104 @@
+"""The screen of delegation trees, and the tree in the revoke dialog."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.console_scenes import console, flying, running, settle
+from support.dialog_stand import Stand, StandApp, scene, text_of
+from support.fake_operator import FakeOperator
+from textual.pilot import Pilot
+
+from agentvault_tui.console.dialogs.revoke import RevokeDialog
+from agentvault_tui.console.draw.delegation import tree_rows
+from agentvault_tui.console.draw.glyphs import UNICODE
+from agentvault_tui.console.draw.lines import Pen, cells
+from agentvault_tui.console.draw.theme import palette
+from agentvault_tui.console.screens.delegations import DelegationsScreen
+from agentvault_tui.console.state.records import TreeRow
+from agentvault_tui.text import visible
+
+
+def token(stand: Stand, name: str, depth: int, below: int) -> TreeRow:
+    ends = stand.mirror.clock.now() + timedelta(minutes=5)
+    return TreeRow(
+        visible(f"tok_{name}"),
+        visible(f"agt_{name}"),
+        visible(name),
+        depth,
+        visible("read:web"),
+        visible("web:acme.test"),
+        below,
+        ends,
+    )
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_a_tree_keeps_its_counts_at_every_width(width: int) -> None:
+    """Names and scopes are cut; who holds it, and what ends with it, are not."""
+    stand = scene()
+    pen = Pen(palette("agentvault"), UNICODE)
+    rows = [token(stand, "planner", 0, 2), token(stand, "search" * 9, 1, 1)]
+    written = tree_rows(pen, rows, stand.mirror.clock.now(), width, 5)
+    texts = ["".join(text for text, _ in row) for row in written]
+    assert all(cells(row) <= width for row in written)
+    assert "planner" in texts[0]
+    assert "2 tokens below" in texts[0]
+    assert texts[1].startswith("  search")
+    assert "1 token below" in texts[1]
+
+
+def test_what_has_no_room_is_counted() -> None:
+    """A tree of more tokens than rows says how many are left out."""
+    stand = scene()
+    pen = Pen(palette("agentvault"), UNICODE)
+    rows = [token(stand, f"a{n}", 0, 0) for n in range(9)]
+    written = tree_rows(pen, rows, stand.mirror.clock.now(), 80, 4)
+    assert len(written) == 4
+    assert "and 6 more" in "".join(text for text, _ in written[-1])
+
+
+Board = tuple[Pilot[Any], FakeOperator]
+
+
+@pytest.fixture
+async def board(short: Path) -> AsyncIterator[Board]:
+    with FakeOperator(short / "s.sock") as fake:
+        flying(fake)
+        async with running(console(fake.socket, short)) as pilot:
+            await pilot.press("T")
+            await settle(pilot, lambda: isinstance(pilot.app.screen, DelegationsScreen))
+            yield pilot, fake
+
+
+async def test_t_opens_the_trees_and_esc_goes_back(board: Board) -> None:
+    """Where nothing was passed on, or it cannot be read, that is said."""
+    pilot, _ = board
+    assert "Delegations" in text_of(pilot.app)
+    await pilot.press("escape")
+    await settle(pilot, lambda: not isinstance(pilot.app.screen, DelegationsScreen))
+
+
+async def test_the_revoke_dialog_shows_the_tree_before_y() -> None:
+    """Who else loses tokens, and how many, stands there before anything is cut."""
+    stand = scene()
+    agent = next(iter(stand.mirror.agents.values()))
+    tree = (token(stand, "planner", 0, 2), token(stand, "search", 1, 1))
+    stand.actions.trees[agent.id] = tree
+    holder = replace(agent, delegated_below=2)
+    stand.mirror.agents[agent.id] = holder
+    app = StandApp(stand, lambda desk: RevokeDialog(desk, holder))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await app.workers.wait_for_complete()
+        await pilot.pause()
+        app.dialog.update_page()
+        text = text_of(app)
+        assert "2 tokens of other agents" in text
+        assert "planner" in text
+        assert "1 token below" in text
+        assert stand.actions.asked == []
