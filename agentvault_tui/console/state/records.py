@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from agentvault_tui.console.state.moments import plural
 from agentvault_tui.model import repeat_words
-from agentvault_tui.operator_api.requests import RepeatRequest
 from agentvault_tui.operator_api.shapes import OPEN, RepeatInfo
 from agentvault_tui.text import Shown
 
@@ -577,53 +576,3 @@ def caution(answer: object) -> tuple[str, ...]:
         return ()
     kept = _NOT_IN_LEDGER.get(answer.kept, _IN_MEMORY)
     return (f"In force, but NOT in the ledger yet: {kept} agentvault doctor says why.",)
-
-
-class Actions(Protocol):
-    """The decisions, each one request to the broker."""
-
-    async def approve(
-        self, stepup_id: str, digest: str, repeat: RepeatRequest | None = None
-    ) -> StepUpRow:
-        """Begin the second factor for exactly the request with that *digest*.
-
-        With *repeat* the next ones like it are approved too, under a digest of both.
-
-        The answer carries `device`; the mirror follows what comes of it.
-        """
-        ...
-
-    async def before(self, stepup_id: str, limit: int = 5) -> tuple[StepUpRow, ...]:
-        """Read the last decisions about the same agent and action, latest first."""
-        ...
-
-    async def tree(self, agent_id: str | None) -> tuple[TreeRow, ...]:
-        """Read the tokens that were passed on, with those they came from.
-
-        Of one agent: those that are its own or end with its own.
-        """
-        ...
-
-    async def body(self, stepup_id: str, request: HeldRequest) -> BodyView:
-        """Read the body of a held call, readable."""
-        ...
-
-    def look(self, stepup_id: str | None) -> None:
-        """Report which step-up is open here, or that none is."""
-        ...
-
-    async def deny(self, stepup_id: str, reason: str) -> StepUpRow:
-        """Turn a request down; *reason* reaches the agent."""
-        ...
-
-    async def revoke(self, agent_id: str, reason: str) -> Revoked: ...
-
-    async def restore(self, agent_id: str) -> Restored: ...
-
-    async def cut(self, call_id: str) -> None:
-        """Cut one call; a held one goes on waiting for a retry."""
-        ...
-
-    async def panic(self, reason: str) -> Revoked: ...
-
-    async def lift(self) -> Restored: ...
