@@ -22,6 +22,7 @@ from starlette.routing import Route
 
 from agentvault_tui.broker.cuts import Cuts, Kept
 from agentvault_tui.broker.floods import Floods
+from agentvault_tui.broker.histogram import Histogram
 from agentvault_tui.broker.limit_uses import LimitUses
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.replay import ReplayStore
@@ -204,6 +205,10 @@ class Broker:
     """Where agents act through the broker; None where it only issues tokens."""
     watch: Extension | None = None
     """What looks at the ledger and tells others: alerts, exports, metrics."""
+    decision_seconds: Histogram = field(default_factory=Histogram)
+    """How long policy, limits and call-outs took."""
+    revocation_seconds: Histogram = field(default_factory=Histogram)
+    """How long revocations and panics took until they were in force."""
     alerts_dead: int = 0
     """How many alerts were given up and are not retried yet."""
     log_problem: str | None = None

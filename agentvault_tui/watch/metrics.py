@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
 from typing import Final
 
 from starlette.applications import Starlette
@@ -11,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.histogram import BOUNDS, Histogram
 from agentvault_tui.model import Outcome
 from agentvault_tui.settings import parse_listen
 from agentvault_tui.text import visible
@@ -59,6 +61,12 @@ def _lines(broker: Broker) -> Iterator[str]:
     """Yield all metrics; those of decisions count what the ledger holds."""
     yield _head("agentvault_decisions_total", "counter", "Requests decided.")
     yield from _decisions(broker)
+    said = "How long policy, limits and call-outs took."
+    yield from _histogram("agentvault_decision_seconds", said, broker.decision_seconds)
+    said = "How long a revocation took until it was in force."
+    yield from _histogram(
+        "agentvault_revocation_seconds", said, broker.revocation_seconds
+    )
     gateway = broker.gateway
     gauges = (
         ("stepups_pending", "Step-ups that wait.", broker.stepups.open_count),
@@ -94,6 +102,14 @@ def _decisions(broker: Broker) -> Iterator[str]:
 def _escaped(name: str) -> str:
     """Return a label's value: the format escapes backslash, quote and line feed."""
     return visible(name, 200).replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _histogram(name: str, said: str, found: Histogram) -> Iterator[str]:
+    yield _head(name, "histogram", said)
+    totals = list(accumulate(found.counts))
+    for bound, total in zip((*BOUNDS, "+Inf"), totals, strict=True):
+        yield f'{name}_bucket{{le="{bound}"}} {total}\n'
+    yield f"{name}_sum {found.seconds:.9f}\n{name}_count {totals[-1]}\n"
 
 
 def _head(name: str, kind: str, said: str) -> str:

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import httpx
 import pytest
-from support.bench import PAYMENT, Bench
+from support.bench import OPERATOR, PAYMENT, Bench
 from support.patience import PATIENT
 
 from agentvault_tui.broker.usecases.request import request_token
+from agentvault_tui.broker.usecases.revoke import panic
 from agentvault_tui.model import Action
 from agentvault_tui.settings import BrokerSettings
 from agentvault_tui.vault import Secret
@@ -54,6 +55,11 @@ async def test_decisions_are_counted_as_in_the_ledger(bench: Bench) -> None:
     assert found["agentvault_ledger_head"] == bench.ledger.head.seq
     assert found["agentvault_ledger_writable"] == 1
     assert found["agentvault_calls_in_flight"] == 0
+    assert found["agentvault_decision_seconds_count"] == 3
+    assert found['agentvault_decision_seconds_bucket{le="+Inf"}'] == 3
+    await panic(bench.broker, "a test", OPERATOR)
+    found = await metrics(bench)
+    assert found["agentvault_revocation_seconds_count"] == 1
     async with bench.restarted() as again:
         assert counted(await metrics(again)) == expected
 

@@ -201,10 +201,12 @@ async def decide(broker: Broker, request: Request) -> Verdict:
     Raises:
         LedgerError: what limits hold cannot be read.
     """
+    started = broker.clock.boot()
     await broker.limits.ready()
     verdict = request.foresee(broker)
     if verdict.outcome is Outcome.ALLOWED and verdict.counted:
         broker.limits.reserve(request.decision_id, request.agent.id, verdict.counted)
+    broker.decision_seconds.observe(broker.clock.boot() - started)
     return verdict
 
 

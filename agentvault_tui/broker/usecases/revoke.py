@@ -98,6 +98,7 @@ async def revoke_agent(
     below = broker.end_tokens(passed_on)
     repeats = broker.stepups.end_repeats(broker.stepups.repeating(revoked.id))
     effective_ms = (broker.clock.boot() - started) * 1000
+    broker.revocation_seconds.observe(effective_ms / 1000)
     steps = broker.outbox.cut(revoked.id, held)
     broker.outbox.take(steps)
     ended: list[Change] = [*repeats, *stepups, *steps]
@@ -147,6 +148,7 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
     count = registry.cut_all_tokens()
     waiting = [*registry.stepups.open(), *unused]
     effective_ms = (broker.clock.boot() - started) * 1000
+    broker.revocation_seconds.observe(effective_ms / 1000)
     tokens = count()
     detail = {
         "agents": registry.agent_count,
