@@ -26,14 +26,14 @@ def _policy_and_authorities() -> Iterator[None]:
 
 
 def _policies(parse: Any) -> Any:
-    shipped = cache(partial(parse, PolicyTexts(), SHIPPED, SHIPPED))
+    shipped = cache(partial(parse, PolicyTexts(), (SHIPPED,) * 3))
 
     def of(texts: PolicyTexts, *sources: Any, **more: Any) -> Policy:
         """Return a copy of one parsed policy where *texts* are the shipped ones."""
         if texts != PolicyTexts():
             return parse(texts, *sources, **more)
         policy = copy(shipped())
-        policy.seen = sources[2] if len(sources) > 2 else more.get("seen")
+        policy.seen = sources[1] if len(sources) > 1 else more.get("seen")
         return policy
 
     return of
