@@ -62,12 +62,18 @@ class Environment(NamedTuple):
 
     def context(self) -> dict[str, Any]:
         """Return the attributes there are, by the names a rule uses."""
-        context = self._asdict()
-        context["now"] = self.written()
-        for name in REPORTED:
-            if context[name] is None:
-                del context[name]
-        del context["limits"]
+        context: dict[str, Any] = {
+            "now": self.written(),
+            "weekday": self.weekday,
+            "hour": self.hour,
+            "minute": self.minute,
+            "delegated": self.delegated,
+            "depth": self.depth,
+        }
+        if self.source is not None:
+            context["source"] = self.source
+        if self.country is not None:
+            context["country"] = self.country
         if self.limits:
             context["limits"] = {
                 name: {"count": count, "left": left}
@@ -148,11 +154,15 @@ class Inputs(NamedTuple):
 
         The agent's id is in the event. What is not known is left out.
         """
-        who = self.who._asdict()
-        del who["id"]
+        who = self.who
         marks = {name: True for name in _MARKS if getattr(self, name)}
         return {
-            "principal": who,
+            "principal": {
+                "name": who.name,
+                "owner": who.owner,
+                "scopes": who.scopes,
+                "age_days": who.age_days,
+            },
             "scopes": self.asked,
             "named": self.named,
             **self.facts.context(),

@@ -52,7 +52,8 @@ def foresee(
         the verdict; its facts are `Inputs.record`.
     """
     environment = broker.surroundings.at(source)
-    environment = environment._replace(delegated=depth > 0, depth=depth)
+    if depth:
+        environment = environment._replace(delegated=True, depth=depth)
     return foresee_at(broker, agent, action, environment, details, **how)
 
 
