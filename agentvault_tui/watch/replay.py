@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
+from agentvault_tui.broker.usecases.request import NO_SCOPE
 from agentvault_tui.model import Outcome, Verdict
 from agentvault_tui.operator_api.planning import MismatchInfo, ReplayInfo
 from agentvault_tui.watch.history import KeptPolicies, RecordedDecision, records
@@ -68,7 +69,10 @@ def mismatch(record: RecordedDecision, verdict: Verdict) -> MismatchInfo | None:
         if recorded != decided:
             return _wrong(record, fact, recorded, decided)
     refused = record.outcome == Outcome.DENIED
-    may = verdict.outcome is Outcome.ESCALATED and approved(record)
+    may = verdict.outcome is Outcome.ESCALATED and (
+        # A token without a scope says who asks, and a person decides each of its calls.
+        approved(record) or record.reason == NO_SCOPE
+    )
     if record.outcome == verdict.outcome or refused or may:
         return None
     return _wrong(record, "outcome", record.outcome, verdict.outcome.value)

@@ -11,8 +11,10 @@ import pytest
 from support.bench import PAYMENT, Bench
 from support.stepups import approve, ask, hold
 
+from agentvault_tui.broker.answers import Denied, Granted
 from agentvault_tui.broker.serve import _record_start_or_stop
 from agentvault_tui.broker.usecases.evaluate import evaluate
+from agentvault_tui.broker.usecases.issue_for import issue_unscoped
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.errors import LedgerDamagedError
@@ -68,6 +70,19 @@ async def copy_of_last(bench: Bench, **changed: object) -> None:
         **changed,
     }
     await bench.ledger.commit(Draft(event.type, event.actor, detail=detail, **members))
+
+
+async def test_a_token_without_a_scope_follows_from_what_a_person_decides(
+    bench: Bench,
+) -> None:
+    """Policy escalates what its agent may ask for: that is no mismatch; a denial is."""
+    agent = await bench.agent("payer", "send:payment")
+    assert isinstance(await issue_unscoped(bench.broker, agent, None, None), Granted)
+    assert replayed(bench).mismatches == 0
+    bench.home.policy_file.write_text(NARROW.replace("write:calendar", "send:payment"))
+    await reload_policy(bench.broker)
+    assert isinstance(await issue_unscoped(bench.broker, agent, None, None), Denied)
+    assert replayed(bench).mismatches == 0
 
 
 async def test_every_decision_follows_from_its_record(bench: Bench) -> None:

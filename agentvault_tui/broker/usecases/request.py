@@ -41,6 +41,8 @@ from agentvault_tui.model import (
     sha256_hex,
 )
 
+NO_SCOPE: Final = "no_scope"
+"""The reason of a token without a scope, for calls that a person decides each."""
 REPEATED: Final = "stepup_repeated"
 """The reason of what an approval stands in for again."""
 ANEW: Final = "The policy changed while this was decided. Ask again."
@@ -216,7 +218,7 @@ async def issue(
         chain=(*parent.chain, parent.agent_id) if parent else (),
     )
     epochs = [registry.epoch(one) for one in (request.agent.id, *token.chain)]
-    reason = verdict.reason if request.scope else "no_scope"
+    reason = verdict.reason if request.scope else NO_SCOPE
     draft = decision(broker, request, Outcome.ALLOWED, reason, verdict)
     draft.detail.update(
         token_id=token.id,
