@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from starlette.routing import Route
 
+from agentvault_tui.broker.callouts import CallOuts
 from agentvault_tui.broker.cuts import Cuts, Kept
 from agentvault_tui.broker.floods import Floods
 from agentvault_tui.broker.histogram import Histogram
@@ -222,6 +223,7 @@ class Broker:
     stream_line: AdmissionQueue = field(init=False)
     """Admits pieces of the long bodies of calls that are under way, likewise."""
     limits: LimitUses = field(init=False)
+    callouts: CallOuts = field(init=False)
     uses: TokenUses = field(init=False)
     floods: Floods = field(init=False)
     cuts: Cuts = field(init=False)
@@ -241,6 +243,7 @@ class Broker:
             for each_turn in (_DECISIONS_A_TURN, _PIECES_A_TURN)
         )
         self.limits = LimitUses(self.clock, self.ledger)
+        self.callouts = CallOuts(self.clock)
         self.uses = TokenUses(self.clock, self.ledger)
         self.floods = Floods(self.clock)
         self.cuts = Cuts(self.ledger, self.registry, self.clock)

@@ -94,6 +94,8 @@ async def _repeat_upkeep(broker: Broker) -> None:
                 await chore()
             registry = broker.registry
             swept = looks % _SWEEP_EVERY == 0
+            if swept:
+                broker.limits.sweep()
             for _ in registry.sweep_in_slices() if swept else registry.forget_cut():
                 await asyncio.sleep(0)
             # What needs the ledger comes last: while it cannot write, the rest goes on.
@@ -446,6 +448,7 @@ async def _close(broker: Broker) -> None:
         await record_missed(broker)
         await broker.uses.record(ending=True)
         await _record_start_or_stop(broker, EventType.BROKER_STOPPED)
+    broker.callouts.aclose()
     await broker.tenant.aclose()
     await broker.vault.aclose()
     await broker.providers.aclose()

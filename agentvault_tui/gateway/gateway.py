@@ -61,6 +61,7 @@ class Gateway:
         self.broker = broker
         self.services = Services(broker.home, lambda: broker.policy.catalogue)
         self.secrets = Secrets(broker.home, broker.clock)
+        broker.callouts.open_secret = self.secrets.get
         self.health: dict[str, ServiceHealth] = {}
         """By service; a call that ends says so here."""
         self.calls = Calls(broker, tell, self._note_health)

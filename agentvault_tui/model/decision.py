@@ -124,6 +124,10 @@ class Verdict:
     """What it uses of limits once it is allowed, as the ledger keeps it."""
     retry_after: int | None = None
     """In how many seconds the same request would fit in the limits that stop it."""
+    hooks: tuple[Mapping[str, object], ...] = ()
+    """What call-outs said, as the ledger keeps it."""
+    before: tuple[Outcome, str, str] | None = None
+    """Outcome, reason and rule before a call-out made it stricter."""
     facts: Mapping[str, object] = field(default_factory=dict)
     """All that it was made from, as the ledger keeps it; empty where nothing is
     recorded about it."""

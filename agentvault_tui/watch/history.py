@@ -37,6 +37,7 @@ class _Who(msgspec.Struct):
 class _Said(msgspec.Struct):
     outcome: str
     reason: str
+    rule: str | None = None
 
 
 class _Detail(msgspec.Struct):

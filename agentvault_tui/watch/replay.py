@@ -62,7 +62,7 @@ def mismatch(record: RecordedDecision, verdict: Verdict) -> MismatchInfo | None:
     """
     said = record.detail.verdict or record
     for fact, recorded, decided in (
-        ("rule", record.rule, verdict.rule),
+        ("rule", said.rule or record.rule, verdict.rule),
         ("outcome", said.outcome, verdict.outcome.value),
         ("reason", said.reason, verdict.reason),
     ):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
+from agentvault_tui.broker.callouts import CallOutAnswer
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.encoder import to_json
 from agentvault_tui.model import (
@@ -14,6 +15,7 @@ from agentvault_tui.model import (
     Actor,
     Agent,
     AgentId,
+    AgentStatus,
     DecisionId,
     EventType,
     Outcome,
@@ -204,11 +206,88 @@ async def decide(broker: Broker, request: Request) -> Verdict:
     """
     started = broker.clock.boot()
     await broker.limits.ready()
-    verdict = request.foresee(broker)
+    try:
+        return await _decide(broker, request)
+    finally:
+        broker.decision_seconds.observe(broker.clock.boot() - started)
+
+
+async def _decide(broker: Broker, request: Request) -> Verdict:
+    verdict, registry = request.foresee(broker), broker.registry
     if verdict.outcome is Outcome.ALLOWED and verdict.counted:
         broker.limits.reserve(request.decision_id, request.agent.id, verdict.counted)
-    broker.decision_seconds.observe(broker.clock.boot() - started)
-    return verdict
+    asked = {request.action.action, *request.action.scopes}
+    hooks = [
+        one for one in broker.policy.limits.hooks if not asked.isdisjoint(one.scopes)
+    ]
+    if not hooks or verdict.outcome is Outcome.DENIED:
+        return verdict
+    epoch = registry.epoch(request.agent.id), broker.policy.version
+    try:
+        answers = await broker.callouts.ask(hooks, _evaluation(request, verdict))
+    except BaseException:
+        broker.limits.release(request.decision_id)
+        raise
+    if (registry.epoch(request.agent.id), broker.policy.version) != epoch:
+        verdict = _overtaken(broker, request, verdict)
+    for answer in answers:
+        if answer.outcome.strictness > verdict.outcome.strictness:
+            verdict = _stricter(verdict, answer, request)
+    if verdict.outcome is not Outcome.ALLOWED:
+        broker.limits.release(request.decision_id)
+    return replace(verdict, hooks=tuple(one.told() for one in answers))
+
+
+def _stricter(verdict: Verdict, answer: CallOutAnswer, request: Request) -> Verdict:
+    """Return *verdict* as a call-out would have it."""
+    denied = answer.outcome is Outcome.DENIED
+    then = "" if denied else " A person has to decide: poll with auth_req_id."
+    needs = [one for one in request.action.scopes if one in answer.hook.scopes]
+    return replace(
+        verdict,
+        outcome=answer.outcome,
+        reason=answer.reason,
+        rule=f"hook:{answer.hook.id}",
+        why=answer.why,
+        message=f"{answer.why} (call-out {answer.hook.id}){then}",
+        escalating=() if denied else tuple(needs),
+        before=verdict.before or (verdict.outcome, verdict.reason, verdict.rule),
+    )
+
+
+def _overtaken(broker: Broker, request: Request, verdict: Verdict) -> Verdict:
+    """Deny what was decided before its agent or the policy changed."""
+    reason = "policy_changed"
+    if broker.registry.panic is not None:
+        reason = "panic"
+    elif broker.registry.agent(request.agent.id).status is AgentStatus.REVOKED:
+        reason = "agent_revoked"
+    text = "The agent or the policy changed while this was decided. Ask again."
+    before = verdict.outcome, verdict.reason, verdict.rule
+    return replace(
+        verdict, outcome=Outcome.DENIED, reason=reason, message=text, before=before
+    )
+
+
+def _evaluation(request: Request, verdict: Verdict) -> dict[str, Any]:
+    """Return a decision so far as AuthZEN words a request (section 6.1)."""
+    agent, action = request.agent, request.action
+    kind, colon, name = (action.resource or "").partition(":")
+    so_far = {
+        "outcome": verdict.outcome,
+        "rule": verdict.rule,
+        "reason": verdict.reason,
+        **{name: verdict.facts.get(name) for name in ("limits", "source", "now")},
+    }
+    about = {"name": agent.name, "owner": agent.owner}
+    return {
+        "subject": {"type": "agent", "id": agent.id, "properties": about},
+        "action": {"name": action.action, "properties": action.parameters},
+        "resource": {"type": kind, "id": name}
+        if colon
+        else {"type": "resource", "id": kind},
+        "context": {"agentvault": so_far, "scopes": action.scopes},
+    }
 
 
 def reserve_approved(broker: Broker, request: Request) -> Verdict:

@@ -160,7 +160,11 @@ async def _escalate_action(
         alone = request.foresee(broker)
         if alone.outcome is Outcome.DENIED:
             return await deny(broker, request, alone.reason, alone.message, alone)
-        if alone.outcome is verdict.outcome and bool(alone.escalating) is bool(needs):
+        if (
+            alone.outcome is verdict.outcome
+            and bool(alone.escalating) is bool(needs)
+            and (not verdict.hooks)
+        ):
             verdict = alone
     return await escalate(broker, request, verdict)
 
@@ -505,10 +509,13 @@ def decision(
         detail |= {"policy_version": verdict.policy_version, "facts": verdict.facts}
         if outcome is Outcome.ALLOWED and verdict.counted:
             detail["counted"] = verdict.counted
-        if (outcome, reason) != (verdict.outcome, verdict.reason):
+        said = verdict.before or (verdict.outcome, verdict.reason, verdict.rule)
+        if (outcome, reason, verdict.rule) != said:
             # Policy said otherwise: what follows from its answer is another matter.
-            said = {"outcome": verdict.outcome.value, "reason": verdict.reason}
-            detail["verdict"] = said
+            names = ("outcome", "reason", "rule")
+            detail["verdict"] = dict(zip(names, said, strict=True))
+        if verdict.hooks:
+            detail["hooks"] = verdict.hooks
     return Draft(
         request.events[outcome],
         request.asked_by or broker.actor(request.agent),

@@ -173,7 +173,7 @@ class McpCalls:
             audience=asked.audience,
         )
         verdict = asked.caller.foresee(self._broker, action)
-        if call.retry is None and verdict.outcome is Outcome.ESCALATED:
+        if call.retry is None and verdict.outcome is not Outcome.DENIED:
             call.retry = self._approved(call, described)
         return call
 

@@ -291,5 +291,8 @@ async def test_a_refusal_after_policys_answer_says_what_that_was(bench: Bench) -
         await ask(bench, agent, replace(PAYMENT, resource=f"stripe:acct_{number}"))
     event = (await bench.events("token.decision"))[-1]
     assert (event.outcome, event.reason) == (Outcome.DENIED, "too_many_pending")
-    said = {"outcome": "escalated", "reason": "stepup_required"}
-    assert event.detail["verdict"] == said
+    assert event.detail["verdict"] == {
+        "outcome": "escalated",
+        "reason": "stepup_required",
+        "rule": "payments-need-step-up",
+    }
