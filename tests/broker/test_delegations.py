@@ -184,7 +184,7 @@ async def test_a_crash_between_parent_and_child_leaves_no_child(
         (event,) = await again.events("token.revoked")
         assert (event.agent_id, event.reason) == (second.id, "parent_ended")
         assert event.detail["token_id"] == child.id
-    assert (await verify_ledger(bench.home)).problem is None
+    assert verify_ledger(bench.home, now=bench.clock.now()).ok
 
 
 async def test_a_delegation_ended_while_nothing_can_be_written_stays_ended(
@@ -202,18 +202,3 @@ async def test_a_delegation_ended_while_nothing_can_be_written_stays_ended(
         assert registry.agent(first.id).status is AgentStatus.ACTIVE
         assert registry.tokens_of(second.id) == []
         await record_missed(again.broker)
-
-
-async def test_a_row_with_another_parent_is_not_served(bench: Bench) -> None:
-    """A child whose row names a parent that lives, put there by hand, is not taken."""
-    first, second, mine, child = await passed_on(bench)
-    changed = replace_parent(child)
-    assert changed.parent_id != mine.id
-    bench.broker.registry.drop_token(child)
-    bench.broker.registry.put_token(changed, None)
-    assert not bench.broker.registry.lives(changed)
-    assert (first.id, second.id) == (child.chain[0], child.agent_id)
-
-
-def replace_parent(token: Token) -> Token:
-    return token._replace(parent_id=TokenId("tok_unknown"))
