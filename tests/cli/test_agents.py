@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -294,3 +295,34 @@ def test_a_resource_server_says_what_it_serves(av: Run) -> None:
     wrong = av("agents", "add", "x", "--owner", "o", "--serves", "send:paymnt")
     assert wrong.code == 2
     assert "send:payment" in wrong.err
+
+
+@pytest.mark.slow
+def test_delegates_and_tree_say_who_holds_what_of_whom(
+    av: Run, agent: Agent, broker: Broker
+) -> None:
+    """What an operator allows is passed on, shown as a tree, and ended by --remove."""
+    line = ("agents", "add", "tree-holder", "--owner", "o", "--scope", "read:contacts")
+    other = av(*line, "--json").json
+    allow = ("agents", "delegates", agent.id, "--to", other["id"])
+    assert av(*allow).code == 2
+    changed = av(*allow, "--scope", "read:calendar", "--json").json
+    assert changed["delegates"][0]["scopes"] == ["read:calendar"]
+    mine = agent.ask("read:calendar", {})
+    form = {
+        "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+        "subject_token": mine["access_token"],
+        "subject_token_type": "urn:ietf:params:oauth:token-type:access_token",
+        "audience": other["client_id"],
+    }
+    url, pair = f"{broker.url}/oauth/token", (agent.id, agent.secret)
+    given = httpx.post(url, data=form, auth=pair, trust_env=False).json()
+    assert given["scope"] == "read:calendar"
+    tree = av("agents", "tree", agent.id, "--json").json
+    assert [(t["depth"], t["below"]) for t in tree["tokens"]] == [(0, 1), (1, 0)]
+    text = av("agents", "tree", agent.id).out
+    assert "  tree-holder" in text
+    assert "may pass on to" in av(*allow, "--scope", "read:calendar").out
+    ended = av(*allow, "--remove", "--json").json
+    assert ended["delegated_revoked"] == 1
+    assert av("agents", "tree", agent.id, "--json").json["tokens"] == []

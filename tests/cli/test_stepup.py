@@ -423,3 +423,33 @@ def test_the_command_line_shows_what_limits_nothing_and_what_else_is_said(
     assert "resource indicator" in told
     assert "x:y" in told
     assert "NOTHING LIMITS" not in told
+
+
+@pytest.mark.slow
+def test_approving_more_like_it_is_shown_at_the_tenant_and_spares_the_next(
+    av: Run, start: Start, agent: Agent, person: Person
+) -> None:
+    """The page names what is approved besides; the next one then needs no person."""
+    held = agent.ask("send:payment", PAYMENT)
+    line = ("stepup", "approve", held["auth_req_id"], "--repeat", "2")
+    assert av(*line).code == 2
+    bad = av(*line, "--within", "600", "--bound", "price=1")
+    assert (bad.code, "amount" in bad.err) == (2, True)
+    waiting = start(*line, "--within", "600", "--bound", "amount=5000", "--json")
+    begun = first_line(waiting)
+    assert isinstance(begun["device"], dict)
+    shown = av("stepup", "show", held["auth_req_id"]).out
+    assert "NOT ONCE" in shown
+    assert "the next 2 like it within 600 s, amount up to 5,000" in shown
+    code = begun["device"]["user_code"]
+    activated = activate(av, person, code, "--json")
+    assert activated.code == 0, activated.err
+    words = "the next 2 like it within 600 s, amount up to 5,000"
+    assert activated.json["repeat"] == words
+    assert activated.json["fingerprint"] == begun["fingerprint"]
+    assert waiting.wait(30) == 0
+    token = agent.ask("send:payment", {**PAYMENT, "amount": 4999})
+    assert token["access_token"].startswith("av_e_")
+    ended = av("stepup", "deny", held["auth_req_id"], "--json").json
+    assert ended["repeat"]["left"] == 0
+    assert "auth_req_id" in agent.ask("send:payment", PAYMENT)

@@ -194,7 +194,9 @@ def _delegating(broker: Broker, authority: Authority) -> list[Route]:
         operator = await authority.actor(operator_of(request), need, agent.id)
         agent, ended = await change_delegates(broker, agent.id, to.id, scopes, operator)
         info = agent_info(agent, broker.registry)
-        return shape_from(ScopesAnswer, info, delegated_revoked=ended)
+        return shape_from(
+            ScopesAnswer, info, calls_cut=0, calls_sent=0, delegated_revoked=ended
+        )
 
     async def tree(request: Request) -> DelegationTree:
         """Return the live tokens that were passed on, as trees."""
