@@ -215,6 +215,10 @@ class Ledger:
         self._decisions -= 1
         self._decided_at = self._loop.time()
 
+    def expect(self) -> None:
+        """Have calls wait a moment: what goes ahead of them is about to come."""
+        self._decided_at = self._loop.time()
+
     def decisions_wait(self) -> bool:
         """Tell whether what is no call's waits for the disk, or did a moment ago.
 

@@ -190,6 +190,8 @@ async def test_calls_wait_for_what_is_no_record_of_theirs(ledger: Ledger) -> Non
     await result
     while ledger.decisions_wait():  # noqa: ASYNC110 - a moment of the loop's clock
         await asyncio.sleep(0)
+    ledger.expect()
+    assert ledger.decisions_wait()
 
 
 async def test_a_commit_that_nobody_waits_for_shares_a_transaction(

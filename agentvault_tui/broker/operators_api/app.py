@@ -66,7 +66,7 @@ def operators_app(broker: Broker, feed: Feed) -> Starlette:
                 one.operator_routes(authority) for one in broker.extensions
             ),
         ],
-        middleware=[Middleware(FaultHandler)],
+        middleware=[Middleware(FaultHandler, broker.ledger.expect)],
         exception_handlers={
             AgentVaultError: error_problem,
             HTTPException: http_refusal,

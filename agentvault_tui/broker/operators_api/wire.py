@@ -145,13 +145,19 @@ async def error_problem(_: Request, error: Exception) -> Response:
 
 
 class FaultHandler:
-    """ASGI middleware: a fault of ours is logged once, and told without details."""
+    """ASGI middleware: a fault of ours is logged once, and told without details.
 
-    def __init__(self, app: App) -> None:
+    *begins* is called with each request that may change something.
+    """
+
+    def __init__(self, app: App, begins: Callable[[], None]) -> None:
         self._app = app
+        self._begins = begins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on; answer for it if nothing did."""
+        if scope["method"] != "GET":
+            self._begins()
         started = False
 
         async def noticed(message: Message) -> None:
