@@ -40,13 +40,16 @@ def _policies(parse: Any) -> Any:
 
 
 def _contexts(make: Any) -> Any:
-    shared = cache(make)
+    shared: dict[Any, Any] = {}
 
     def create(verify: Any = True, cert: Any = None, trust_env: bool = True) -> Any:
-        """Return one context wherever the default authorities are trusted."""
-        named = trust_env and {"SSL_CERT_FILE", "SSL_CERT_DIR"} & os.environ.keys()
-        if verify is not True or cert or named:
+        """Return one context wherever the same authorities are trusted."""
+        if verify is not True or cert:
             return make(verify=verify, cert=cert, trust_env=trust_env)
-        return shared()
+        files = map(os.environ.get, ("SSL_CERT_FILE", "SSL_CERT_DIR"))
+        named = tuple(files) if trust_env else ()
+        if named not in shared:
+            shared[named] = make(trust_env=trust_env)
+        return shared[named]
 
     return create
