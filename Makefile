@@ -18,7 +18,7 @@ demo: $(VENV)/runtime.stamp
 
 # Bytecode is kept whatever the environment says: ours is started a hundred times.
 test: $(VENV)/dev.stamp
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist worksteal
 
 # Other people's clients, unmodified: what make test skips until they are here.
 interop: $(VENV)/dev.stamp

@@ -186,6 +186,7 @@ def test_the_map_has_every_room_and_ground_floor_module() -> None:
     assert sorted(drawn) == sorted(set(there) - {"__init__.py"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "forbidden"),
     [

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import count
+from pathlib import Path
 
 import pytest
 from support.command_line import (
@@ -20,6 +21,14 @@ from support.command_line import (
 from support.patience import PATIENT
 
 from agentvault_tui.cli.app import run as run_line
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what starts processes of its own."""
+    for item in items:
+        names = {*getattr(item, "fixturenames", ())}
+        if item.path.parent == Path(__file__).parent and names & {"behind", "process"}:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -91,6 +91,7 @@ def test_a_held_call_is_listed_shown_and_cut(
     assert "no call" in av("calls").out
 
 
+@pytest.mark.slow
 def test_the_second_factor_shows_a_held_call_as_the_first_screen_does(
     av: Run,
     start: Callable[..., subprocess.Popen[str]],

@@ -76,6 +76,7 @@ def speak(broker: Broker, server: str, agent: str, *messages: Any) -> dict[Any, 
     return {one.get("id"): one for one in answers}
 
 
+@pytest.mark.slow
 def test_both_eras_are_spoken_on_standard_input(
     broker: Broker, server: str, reader: str
 ) -> None:
@@ -110,6 +111,7 @@ def test_both_eras_are_spoken_on_standard_input(
     assert told[3]["result"]["resultType"] == "complete"
 
 
+@pytest.mark.slow
 def test_its_calls_are_the_agents_and_recorded(
     av: Run, broker: Broker, server: str, reader: str
 ) -> None:

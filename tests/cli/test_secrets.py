@@ -36,6 +36,7 @@ def names(answer: Answer) -> list[str]:
     return [one["name"] for one in answer.json["secrets"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broker_runs", [True, False])
 def test_secrets_are_kept_with_a_broker_and_without(
     *,

@@ -103,6 +103,7 @@ def test_a_broken_file_is_told_by_list(av: Run, stripe: Path) -> None:
     assert "did you mean origin" in av("services", "list").out
 
 
+@pytest.mark.slow
 def test_check_needs_no_broker(cli: Run, tmp_path: Path) -> None:
     """Good files exit 0 with what is not set yet, broken ones 1 with the reason."""
     home = ("--home", str(tmp_path))
@@ -136,6 +137,7 @@ def test_check_needs_no_broker(cli: Run, tmp_path: Path) -> None:
     assert cli(*home, "services", "check", str(tmp_path / "no.toml")).code == 4
 
 
+@pytest.mark.slow
 def test_a_shipped_file_is_imported_once(cli: Run, tmp_path: Path) -> None:
     """It is copied under the name that is asked for, and replaced by --force alone."""
     line = ("--home", str(tmp_path / "h"), "services", "import")

@@ -114,6 +114,7 @@ def test_show_tells_what_was_decided_before(av: Run, agent: Agent) -> None:
     assert [each["id"] for each in before] == [first["auth_req_id"]]
 
 
+@pytest.mark.slow
 def test_whoami_names_who_else_is_connected(av: Run, start: Start) -> None:
     """An open stream is listed with its face, and is gone when it ends."""
     assert av("whoami", "--json").json["operators"] == []
@@ -284,6 +285,7 @@ def test_a_sign_in_the_broker_refuses_is_not_called_approved(
     assert av("stepup", "deny", stepup_id).code == 0
 
 
+@pytest.mark.slow
 def test_a_password_file_others_can_read_is_refused(
     av: Run, person: Person, tmp_path: Path
 ) -> None:
@@ -297,6 +299,7 @@ def test_a_password_file_others_can_read_is_refused(
         assert answer.code == 2
 
 
+@pytest.mark.slow
 def test_users_are_added_listed_and_reset(av: Run) -> None:
     """`add --json` has the four members; `otp` makes a new seed; names are unique."""
     added = av("tenant", "user", "add", "carol", "--json").json

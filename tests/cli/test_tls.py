@@ -99,6 +99,7 @@ def test_bad_input_is_one_line(
     assert not list(Path(home).glob("keys/tls-*"))
 
 
+@pytest.mark.slow
 def test_doctor_reports_when_the_certificate_ends(
     cli: Run, home: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -293,6 +293,7 @@ async def test_ctrl_p_opens_the_palette_whatever_the_keymap_says(
         assert CommandPalette.is_open(stage.app)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [["r"], ["s", "enter"]])
 async def test_the_palette_decides_nothing(opened: Opened, keys: list[str]) -> None:
     """What a dialog asks its own key for is in no list that Enter takes from."""

@@ -188,6 +188,7 @@ async def test_another_host_is_misdirected(stand: Stand, token: str) -> None:
     assert stand.upstream.received == []
 
 
+@pytest.mark.slow
 async def test_a_body_that_nobody_reads_streams_with_flat_memory(
     stand: Stand, token: str
 ) -> None:

@@ -284,6 +284,7 @@ async def test_another_description_is_the_same_call(
     assert (await asked(bench, call))["permissionDecision"] == "allow"
 
 
+@pytest.mark.slow
 async def test_tools_of_mcp_servers_of_the_gateway_are_decided_by_their_rules(
     bench: Bench, agent: Agent
 ) -> None:

@@ -203,6 +203,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(
     paths=st.dictionaries(WORDS | st.from_regex(r"/[a-z{}.:]{0,12}"), JSON, max_size=4),
     title=WORDS,

@@ -618,6 +618,7 @@ async def test_an_agent_has_so_many_tunnels_and_no_more(
         writer.close()
 
 
+@pytest.mark.slow
 async def test_a_thousand_idle_connections_keep_nobody_out(proxied: Proxied) -> None:
     """Peers that open and say nothing, or half a head, give way to one that asks."""
     idle = [await proxied.send(b"CONN" if n % 2 else b"") for n in range(1100)]

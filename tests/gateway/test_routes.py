@@ -412,6 +412,7 @@ def test_any_request_is_an_action_or_refused(
 SEGMENTS = st.sampled_from(["a", "A", "a.json", "b", "{}", "{*}", ""])
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.lists(SEGMENTS, min_size=1, max_size=4), max_size=6),
     st.lists(

@@ -77,6 +77,7 @@ def test_the_broker_answers_as_the_document_says(vault: Vault, operation: Any) -
     ask()
 
 
+@pytest.mark.slow
 def test_what_there_is_is_shown_as_the_document_says(vault: Vault) -> None:
     """An agent with a token, a step-up that is approved, events, and the past."""
     vault.operator.post("/api/agents/restore", json={"all": True})

@@ -51,6 +51,7 @@ def test_the_stylesheet_is_served_under_its_hash(
     assert "url(" not in answer.text
 
 
+@pytest.mark.slow
 def test_hostile_agent_text_is_escaped_on_the_pages(
     tenant: TenantThread, browser: Browser, alice: NewUser
 ) -> None:
@@ -77,6 +78,7 @@ def test_hostile_agent_text_is_escaped_on_the_pages(
         assert shown.parameters == (("amount", "4200"), ("currency", "USD"))
 
 
+@pytest.mark.slow
 def test_the_pages_say_what_a_providers_token_may_do(
     tenant: TenantThread, browser: Browser, alice: NewUser
 ) -> None:

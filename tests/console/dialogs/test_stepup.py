@@ -112,6 +112,7 @@ async def test_escape_leaves_the_reason_then_the_dialog() -> None:
         assert stand.actions.asked == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["a", "d", "n"])
 async def test_no_decision_key_counts_within_600_ms(key: str) -> None:
     """A key 599 ms after opening does nothing but say so; at 600 ms it counts."""
@@ -390,6 +391,7 @@ async def test_a_request_of_another_digest_is_not_approved() -> None:
         assert stand.actions.asked == [("deny", ID, "")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -681,6 +683,7 @@ def test_in_a_demo_its_own_script_is_named(tmp_path: Path) -> None:
     assert f"{desk.activate} KDRT-WZNB{desk.user}" == f"{script} KDRT-WZNB"
 
 
+@pytest.mark.slow
 async def test_what_came_too_soon_is_told_for_two_seconds() -> None:
     """Longer it would say that keys do not count which do."""
     stand = scene()

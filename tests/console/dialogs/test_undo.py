@@ -169,6 +169,7 @@ async def test_a_failed_undo_claims_nothing_and_can_be_tried_again(
         assert "Revoked again" in await finish(app, pilot)
 
 
+@pytest.mark.slow
 async def test_an_agent_someone_else_revoked_needs_no_undo() -> None:
     """The bar goes as soon as it would be pointless."""
     stand = revoked_scene()

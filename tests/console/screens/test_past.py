@@ -362,6 +362,7 @@ def test_bad_moments_are_told(text: str, words: str) -> None:
     assert words in told
 
 
+@pytest.mark.slow
 @given(st.text(max_size=30) | st.from_regex(r"[+-]?\d{1,8}[smhdw]|\d\d:\d\d|#\d+"))
 def test_any_text_is_a_bounded_moment_or_words(text: str) -> None:
     """Whatever is typed: never an error, and never beyond the first or last event."""

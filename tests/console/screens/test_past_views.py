@@ -43,6 +43,7 @@ async def opened(stage: Stage, kind: type, *keys: str) -> Any:
     return stage.app.screen
 
 
+@pytest.mark.slow
 async def test_an_agent_is_shown_as_it_was(stage: Stage) -> None:
     """Its counts, tokens and events are those of the moment, not of now."""
     async with stage.on(*WAITING):
@@ -81,6 +82,7 @@ async def test_the_audit_ends_at_the_moment(stage: Stage) -> None:
         await stage.see("evidence", "verified here: computed again")
 
 
+@pytest.mark.slow
 async def test_an_event_is_shown_among_those_before_it(stage: Stage) -> None:
     """Enter on an event opens it in full; its story holds nothing of later."""
     async with stage.on(*WAITING, "shift+tab", "k"):
@@ -140,6 +142,7 @@ async def test_letters_are_text_where_text_is_typed(stage: Stage) -> None:
         assert stage.app.screen is audit
 
 
+@pytest.mark.slow
 async def test_an_export_holds_what_there_was(stage: Stage, tmp_path: Path) -> None:
     """The file ends at the moment, whatever came since."""
     file = tmp_path / "then.jsonl"

@@ -127,6 +127,7 @@ async def test_a_problem_is_told_with_its_place(bar: Any) -> None:
         assert "did you mean" not in at.hint
 
 
+@pytest.mark.slow
 async def test_a_filter_is_saved_under_a_name(bar: Any) -> None:
     """ctrl+s asks for it in the same line; the filter stays on, @ brings it back."""
     async with bar() as at:

@@ -571,6 +571,7 @@ async def test_an_attempt_that_a_crash_left_has_a_result_that_names_the_tool(
 # Eras
 
 
+@pytest.mark.slow
 async def test_one_process_an_era_serves_all_agents(mcp: McpStand) -> None:
     """Four clients of two eras: two processes; each agent its own with per_agent."""
     for era in ("modern", "legacy"):
