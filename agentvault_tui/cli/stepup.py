@@ -19,10 +19,10 @@ from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.console.state.records import (
     STEPUP_WORDS,
-    repeated,
     stepup_state,
 )
 from agentvault_tui.errors import NotFoundError, UsageError
+from agentvault_tui.model import repeat_words
 from agentvault_tui.model.stepup import BOUNDED
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.gateway import HeldBody
@@ -153,7 +153,9 @@ def approve_stepup(
         out.json(started)
     elif started.device:
         if started.repeat is not None:
-            out.line("with ", out.cell(repeated(started.repeat)))
+            most = {n: one["max"] for n, one in started.repeat.bounds.items()}
+            told = repeat_words(started.repeat.count, started.repeat.within, most)
+            out.line("with ", out.cell(told))
             out.line("fingerprint ", out.cell(started.fingerprint, "strong"))
         print_device(session, started.device)
     ended = followed(

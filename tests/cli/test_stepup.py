@@ -441,7 +441,9 @@ def test_approving_more_like_it_is_shown_at_the_tenant_and_spares_the_next(
     waiting = start(*line, "--within", "600", "--bound", "amount=5000", "--json")
     begun = first_line(waiting)
     assert isinstance(begun["device"], dict)
-    shown = av("stepup", "show", held["auth_req_id"]).out
+    told = av("stepup", "show", held["auth_req_id"])
+    assert told.code == 0, told.err
+    shown = told.out
     assert "NOT ONCE" in shown
     assert "the next 2 like it within 600 s, amount up to 5,000" in shown
     code = begun["device"]["user_code"]

@@ -11,7 +11,7 @@ from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, cells
 from agentvault_tui.console.draw.stepup import StepUpFacts
 from agentvault_tui.console.state.moments import clock_time, countdown
-from agentvault_tui.console.state.records import DeviceRow, StepUpRow, repeated
+from agentvault_tui.console.state.records import DeviceRow, StepUpRow
 from agentvault_tui.console.state.stepups import stages_of, subject
 from agentvault_tui.qr import Ground, QrCode, draw, on_loopback, tunnel
 from agentvault_tui.text import cell_width, visible_lines
@@ -97,7 +97,7 @@ def _factor_text(
     what = pen.clip(subject(row), width * 2)
     more: list[Row] = []
     if row.repeat:
-        more = pen.paragraph(f"With {repeated(row.repeat)}.", width, palette.danger)
+        more = pen.paragraph(f"With {row.repeat.words}.", width, palette.danger)
     return [
         *_way(device.verification_uri, desk, pen, width),
         (("and enter", palette.muted),),

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Piece, Row, wrap
 from agentvault_tui.console.state import stepups
 from agentvault_tui.console.state.moments import clock_time, countdown, plural
-from agentvault_tui.console.state.records import BodyView, StepUpRow, repeated
+from agentvault_tui.console.state.records import BodyView, StepUpRow
 from agentvault_tui.console.state.stepups import (
     cause,
     ended,
@@ -211,7 +211,7 @@ def _status(row: StepUpRow) -> str:
 def _warning(row: StepUpRow, pen: Pen, width: int) -> list[Row]:
     told = [said] if (said := no_limits(row)) else []
     if row.repeat is not None and row.open:
-        told.append(f"NOT ONCE: this also approves {repeated(row.repeat)}.")
+        told.append(f"NOT ONCE: this also approves {row.repeat.words}.")
     return [
         line for one in told for line in pen.paragraph(one, width, pen.palette.danger)
     ]

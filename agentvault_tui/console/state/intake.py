@@ -27,6 +27,7 @@ from agentvault_tui.console.state.records import (
     HeldRequest,
     LiveToken,
     PanicState,
+    RepeatRow,
     ScopeRow,
     ServiceRow,
     SharedAccount,
@@ -38,7 +39,12 @@ from agentvault_tui.console.state.records import (
     UpstreamStep,
 )
 from agentvault_tui.console.state.tallies import TokenStore
-from agentvault_tui.model import detail_members, limits_nothing, other_details
+from agentvault_tui.model import (
+    detail_members,
+    limits_nothing,
+    other_details,
+    repeat_words,
+)
 from agentvault_tui.operator_api.access import DelegationTree
 from agentvault_tui.operator_api.alerts import AlertList
 from agentvault_tui.operator_api.gateway import CallInfo, ServiceList
@@ -52,6 +58,7 @@ from agentvault_tui.operator_api.shapes import (
     DelegateInfo,
     DeviceInfo,
     PastAgentInfo,
+    RepeatInfo,
     ScopeInfo,
     StatusInfo,
     StepInfo,
@@ -269,10 +276,16 @@ class Intake:
             ),
             request=self._request(told.request),
             evaluation=told.evaluation,
-            repeat=told.repeat,
+            repeat=self._repeat(told.repeat),
             approvals=self._approvals(told.approvals),
-            repeat_until=moment(told.repeat.expires_at) if told.repeat else None,
         )
+
+    def _repeat(self, told: RepeatInfo | None) -> RepeatRow | None:
+        if told is None:
+            return None
+        bounds = {name: one["max"] for name, one in told.bounds.items()}
+        words = repeat_words(told.count, told.within, bounds)
+        return RepeatRow(self.shown(words, _NAME), told.left, moment(told.expires_at))
 
     def _request(self, told: Mapping[str, object] | None) -> HeldRequest | None:
         if told is None:

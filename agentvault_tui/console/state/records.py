@@ -8,8 +8,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from agentvault_tui.console.state.moments import plural
-from agentvault_tui.model import repeat_words
-from agentvault_tui.operator_api.shapes import OPEN, RepeatInfo
+from agentvault_tui.operator_api.shapes import OPEN
 from agentvault_tui.text import Shown
 
 RISKS: Final = ("low", "medium", "high")
@@ -75,12 +74,6 @@ EVENT_WORDS: Final = {
     "token.used": "USED",
     "upstream.revocation": "TENANT",
 }
-
-
-def repeated(repeat: RepeatInfo) -> str:
-    """Say what is approved beside the request itself."""
-    bounds = {name: one["max"] for name, one in repeat.bounds.items()}
-    return repeat_words(repeat.count, repeat.within, bounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +273,16 @@ class BodyView:
     """Whether this is not the body that the step-up's digest covers."""
 
 
+class RepeatRow(NamedTuple):
+    """An approval of the next ones like it."""
+
+    words: Shown
+    """What is approved beside the request itself."""
+    left: int
+    until: datetime | None
+    """Until when it stands in for a person; None before the approval."""
+
+
 @dataclass(frozen=True, slots=True)
 class StepUpRow:
     """A request held for a person. Texts are whole: cut them where they are drawn."""
@@ -328,12 +331,10 @@ class StepUpRow:
     """Of a held call."""
     evaluation: bool = False
     """Whether the same question is asked again after a yes, and answered with yes."""
-    repeat: RepeatInfo | None = None
+    repeat: RepeatRow | None = None
     """How often more the same is, or is to be, approved."""
     approvals: Shown = _NOTHING
     """Who has approved and who may still; empty where one person decides."""
-    repeat_until: datetime | None = None
-    """Until when its approval stands in for a person."""
 
     @property
     def open(self) -> bool:
@@ -341,10 +342,10 @@ class StepUpRow:
 
     def repeats(self, now: datetime) -> float:
         """Return for how many seconds its approval still stands in for a person."""
-        done = self.status not in {"approved", "redeemed"}
-        if done or self.repeat_until is None or not (self.repeat and self.repeat.left):
+        repeat = self.repeat if self.status in {"approved", "redeemed"} else None
+        if repeat is None or repeat.until is None or not repeat.left:
             return 0.0
-        return max((self.repeat_until - now).total_seconds(), 0.0)
+        return max((repeat.until - now).total_seconds(), 0.0)
 
     @property
     def state(self) -> str:

@@ -19,7 +19,7 @@ from agentvault_tui.console.draw.lines import Pen
 from agentvault_tui.console.draw.stepup import PastDecisions, StepUpFacts, brief, whole
 from agentvault_tui.console.draw.theme import palette
 from agentvault_tui.console.plain import sentences
-from agentvault_tui.console.state.records import BodyView, LinkState
+from agentvault_tui.console.state.records import BodyView, LinkState, RepeatRow
 from agentvault_tui.console.state.stepups import changes, differs, no_limits
 from agentvault_tui.errors import TenantUnreachableError
 from agentvault_tui.home import Home
@@ -852,3 +852,26 @@ async def test_what_is_no_repeat_is_not_sent(typed: str) -> None:
         assert stand.actions.asked == []
         await pilot.press("escape")
         assert "5 600 amount=5000" not in said(app) or typed
+
+
+@pytest.mark.parametrize("size", [(60, 20), (80, 24), (120, 40)])
+async def test_a_repeat_is_told_first_at_each_stage(size: tuple[int, int]) -> None:
+    """Before the factor and beside the code, what is approved besides stands there."""
+    stand = scene()
+    words = Shown("the next 3 like it within 60 s, amount up to 9,000")
+    row = replace(stand.mirror.stepups[ID], repeat=RepeatRow(words, 0, None))
+    stand.mirror.stepups[ID] = row
+    async with opened(stand, size=size) as (app, pilot):
+        flat = " ".join(text_of(app).replace("│", " ").split())
+        assert f"NOT ONCE: this also approves {words}." in flat
+        await pilot.press("v")
+        app.settle()
+        assert "NOT ONCE" in text_of(app)
+        await pilot.press("v")
+        app.settle()
+        stand.authorize(ID)
+        stand.mirror.stepups[ID] = replace(stand.mirror.stepups[ID], repeat=row.repeat)
+        app.dialog.update_page()
+        await pilot.pause()
+        flat = " ".join(text_of(app).replace("│", " ").split())
+        assert f"With {words}." in flat or size == (60, 20)
