@@ -30,6 +30,7 @@ from agentvault_tui.model import (
     EventType,
     Outcome,
 )
+from agentvault_tui.model.stepup import BOUNDED
 from agentvault_tui.operator_api.advice import (
     AdviceEvidence,
     AdviceInfo,
@@ -111,7 +112,7 @@ class _Asked:
     """How a person answered the step-ups of an agent, scope and rule in the window."""
 
     __slots__ = (
-        *("amounts", "approved", "currencies", "facts", "otherwise", "resources"),
+        *("approved", "currencies", "facts", "numbers", "otherwise", "resources"),
     )
 
     def __init__(self) -> None:
@@ -119,7 +120,8 @@ class _Asked:
         self.facts: dict[str, Any] | None = None
         """Of the last that was approved."""
         self.resources: set[str | None] = set()
-        self.amounts: set[object] = set()
+        self.numbers: dict[str, set[object]] = {name: set() for name in BOUNDED}
+        """As policy read them; None where a request had none."""
         self.currencies: set[object] = set()
 
 
@@ -240,11 +242,14 @@ class UseHistory:
             return
         asked.approved += 1
         asked.facts = facts
-        given = request.detail.get("parameters") or {}
-        if isinstance(given, dict) and len(asked.resources) <= _RESOURCES:
-            asked.resources.add(request.resource)
-            asked.amounts.add(_plain(given.get("amount")))
-            asked.currencies.add(_plain(given.get("currency")))
+        if len(asked.resources) > _RESOURCES:
+            return
+        asked.resources.add(request.resource)
+        given = facts or {"unclear": True}
+        for name, values in asked.numbers.items():
+            # What is unclear has no bound, and so no rule.
+            values.add(_plain(() if given["unclear"] else given.get(name)))
+        asked.currencies.add(_plain(given.get("currency")))
 
 
 def advise(db: sqlite3.Connection, policy: Policy, window: Window) -> list[AdviceInfo]:
@@ -442,19 +447,28 @@ def _sparing(policy: Policy, agent: str, scope: str, asked: _Asked) -> str | Non
 
 
 def _approved(agent: str, scope: str, asked: _Asked) -> str | None:
-    """Return the condition that all approved requests meet, if it is narrow."""
+    """Return the condition that all approved requests meet, if it is narrow.
+
+    Each number is bounded by the most that was approved: a person who approved twelve
+    recipients five times has not approved a million.
+    """
     told = [f'principal == Agent::"{agent}"', f'action == Action::"{scope}"']
     names = [_quoted(name) for name in asked.resources if name is not None]
     if None in asked.resources or None in names or len(names) > _RESOURCES:
         return None
     same = [f"context.resource == {name}" for name in sorted(map(str, names))]
     told.append(f"context has resource && ({' || '.join(same)})")
-    if asked.amounts != {None}:
-        amounts = [one for one in asked.amounts if isinstance(one, int)]
-        coins = [_quoted(one) for one in asked.currencies if isinstance(one, str)]
-        if len(amounts) != len(asked.amounts) or len(coins) != 1:
+    for name, values in asked.numbers.items():
+        if values == {None}:  # a rule that reads it escalates what lacks it
+            continue
+        known = [one for one in values if isinstance(one, int)]
+        if len(known) != len(values):
             return None
-        told.append(f"context has amount && context.amount <= {max(amounts)}")
+        told.append(f"context has {name} && context.{name} <= {max(known)}")
+    if asked.currencies != {None}:
+        coins = [_quoted(one) for one in asked.currencies if isinstance(one, str)]
+        if len(coins) != 1 or len(asked.currencies) != 1:
+            return None
         told.append(f"context has currency && context.currency == {coins[0]}")
     return " && ".join(told)
 

@@ -197,6 +197,21 @@ principal, action == Action::"read:files", resource);'
     assert "rule_never_matched" not in dict(kinds(advice(bench, clock, 40, policy)))
 
 
+async def test_no_rule_allows_more_than_was_approved(
+    bench: Bench, clock: ManualClock
+) -> None:
+    """Thirty recipients that were always approved are no leave to write to all."""
+    agent = await bench.agent("mailer", "send:email")
+    for number in range(5):
+        parameters = {"recipients": 30, "subject": f"report {number}"}
+        mail = Action(("send:email",), "send:email", "mail:team", parameters)
+        held = await ask(bench, agent, mail)
+        await approve(bench, held.stepup)
+    rules = [str(one.change.rule) for one in advice(bench, clock)]
+    assert all("context.recipients <= 30" in rule for rule in rules)
+    assert rules
+
+
 async def test_prompts_that_were_always_approved_are_told_with_a_rule(
     bench: Bench, clock: ManualClock
 ) -> None:
