@@ -238,7 +238,7 @@ def test_an_unexpected_error_is_one_line_and_no_traceback(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a fault")
 
-    monkeypatch.setattr("agentvault_tui.policy.Policy.__init__", broken)
+    monkeypatch.setattr("agentvault_tui.policy.Policy.of", broken)
     answer = cli("--home", str(tmp_path), "policy", "check")
     assert answer.code == 1
     assert answer.err.count("\n") == 1
@@ -326,7 +326,7 @@ def test_a_file_that_may_not_be_read_is_one_line(
     def refused(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", "/some/file")
 
-    monkeypatch.setattr("agentvault_tui.policy.Policy.__init__", refused)
+    monkeypatch.setattr("agentvault_tui.policy.Policy.of", refused)
     answer = cli("--home", str(tmp_path), "policy", "check")
     assert answer.code == 1
     assert answer.err.startswith("agentvault: /some/file: Permission denied: ")
