@@ -521,6 +521,7 @@ def check_tls(session: CliSession) -> Iterator[Finding]:
     from agentvault_tui.web.local_ca import CaFiles, chosen_files
     from agentvault_tui.web.tls import server_context
 
+    yield from _check_phones(session)
     settings = session.settings.broker
     files = chosen_files(session.home, settings)
     if files is None:
@@ -543,6 +544,25 @@ def check_tls(session: CliSession) -> Iterator[Finding]:
         ends = read_certificate(own.ca)
         renew = "agentvault tls init --new-ca, and give agents the new one"
         yield _lifetime(str(own.ca), ends.starts, ends.ends, renew)
+
+
+def _check_phones(session: CliSession) -> Iterator[Finding]:
+    """Check what phones are shown, where they reach the tenant."""
+    from agentvault_tui.web.certificates import read_certificate
+    from agentvault_tui.web.public import PublicAddress
+
+    public = PublicAddress.of(session.home, session.settings.tenant)
+    if public is None:
+        return
+    public.tls(SystemClock())
+    found = read_certificate(public.files.cert)
+    cert, renew = str(public.files.cert), "renew it where it was made"
+    yield _lifetime(cert, found.starts, found.ends, renew)
+    if not public.named:
+        yield warning(
+            f"{public.url} names no host: nobody can have a passkey",
+            "give tenant.url a host name that phones resolve",
+        )
 
 
 def _lifetime(path: str, starts: datetime, ends: datetime, renew: str) -> Finding:

@@ -37,7 +37,7 @@ def check_passkeys(session: CliSession, settings: Settings, *, forget: bool) -> 
         lost = [one for one in users.passkeys() if one["host"] != public.host]
         if lost and not forget:
             raise SettingsError(
-                f"{len(lost)} passkeys are for {lost[0]['host']}, and tenant.url names "
+                f"passkeys ({len(lost)}) are for {lost[0]['host']}, and tenant.url names "
                 f"{public.host}",
                 "agentvault serve --forget-passkeys, then add new ones",
             )

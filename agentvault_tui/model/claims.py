@@ -18,6 +18,8 @@ STEPUP: Final = "https://agentvault.dev/stepup"
 
 EXTENSIONS_PATH: Final = "/agentvault/metadata"
 """Below the issuer. Auth0 has nothing there, and its own document has none of this."""
+PASSKEY_COPIED: Final = "passkey_copied"
+"""What the embedded tenant's log calls a passkey whose counter did not grow."""
 OUTCOME_PATH: Final = "/oauth/device/outcome"
 """Where the embedded tenant is told what became of a step-up, on loopback."""
 DETAILS_TYPES: Final = "authorization_details_types_supported"

@@ -26,7 +26,7 @@ from agentvault_tui.tenant.codes import StoredDeviceCode
 from agentvault_tui.tenant.details import PageDetails
 from agentvault_tui.tenant.oauth.wire import page_form
 from agentvault_tui.tenant.parts import Parts
-from agentvault_tui.tenant.passkeys import Passkeys
+from agentvault_tui.tenant.passkeys import CounterError, Passkeys
 from agentvault_tui.tenant.users import User
 from agentvault_tui.tenant.views import Problem, Views, browser_cookie
 from agentvault_tui.text import in_full, visible
@@ -132,6 +132,7 @@ class ApprovalPages:
             may=[one.name for one in self._parts.people.all() if self._may(one, page)],
             why_not=self._why_not(user, page),
             says=_masked(page.reason),
+            before=in_full(page.before),
             rule=in_full(page.rule),
             owner=in_full(page.owner),
             last_try=None if page.problem is None else in_full(page.problem),
@@ -195,7 +196,7 @@ class ApprovalPages:
         try:
             user = await way(request, form)
         except TenantRefusedError as error:
-            self._parts.journal.sign_in_refused(request, error)
+            self._refused(request, error)
             return self._page(request, None, _problem(error))
         # A new value: whoever planted the one before is not signed in with it.
         cookie = secrets.token_urlsafe(32)
@@ -268,7 +269,7 @@ class ApprovalPages:
         try:
             await act(_Submitted(request, user, code, page, fields))
         except TenantRefusedError as error:
-            self._parts.journal.sign_in_refused(request, error, user)
+            self._refused(request, error, user)
             return self._page(request, user, _problem(error))
         return _back(request)
 
@@ -314,6 +315,18 @@ class ApprovalPages:
         client = self._parts.clients.by_key(form.code.client)
         self._parts.journal.signed_in(form.request, form.user, client, mfa=True)
         _log.info("step-up confirmed by %s", form.user.sub)
+
+    def _refused(
+        self, request: Request, error: TenantRefusedError, user: User | None = None
+    ) -> None:
+        """Note it in the log; as the broker's client's, where it must reach the audit.
+
+        What strangers can cause alone is nobody's there.
+        """
+        broker = None
+        if user is not None or isinstance(error, CounterError):
+            broker = self._parts.clients.find(self._parts.run.client_id)
+        self._parts.journal.sign_in_refused(request, error, user, broker)
 
     # Who may
 
@@ -408,6 +421,7 @@ class RegistrationPages:
             "gd_enrollment_complete",
             request,
             user=user,
+            client=self._parts.clients.find(self._parts.run.client_id),
             description=f"passkey {passkey.id[:12]} registered",
         )
         return self._views.page("passkey-done", user=user.name)

@@ -48,6 +48,8 @@ class PageDetails(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     owner: str = ""
     rule: str = ""
     count: int = 1
+    before: str = ""
+    """How the last ones like it were decided."""
     reason: str | None = None
     """The agent's own words."""
     problem: str | None = None

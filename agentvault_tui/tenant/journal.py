@@ -123,7 +123,11 @@ class Journal:
         self.write("s", request, client=client, user=user, details=details)
 
     def sign_in_refused(
-        self, request: Request, error: TenantRefusedError, user: User | None = None
+        self,
+        request: Request,
+        error: TenantRefusedError,
+        user: User | None = None,
+        client: Client | None = None,
     ) -> None:
         """Note a failed sign-in, without what was typed as a name.
 
@@ -131,6 +135,7 @@ class Journal:
             request: that brought the factor.
             error: why it was refused.
             user: whose password was right before.
+            client: whom the sign-in was for, if that is known.
         """
         kind = _CODES.get(error.error, "f")
         if isinstance(error, WrongSignInError) and not error.known:
@@ -138,7 +143,14 @@ class Journal:
         elif error.error == "locked":
             kind = "limit_wc" if user is None else "gd_otp_rate_limit_exceed"
         details = {"error": error.error}
-        self.write(kind, request, description=error.what, user=user, details=details)
+        self.write(
+            kind,
+            request,
+            description=error.what,
+            client=client,
+            user=user,
+            details=details,
+        )
 
     def keep(self, log_id: str, kind: str, at: float, doc: str) -> None:
         self._store.insert("journal", log_id=log_id, type=kind, visible_at=at, doc=doc)

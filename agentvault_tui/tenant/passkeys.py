@@ -29,6 +29,7 @@ from webauthn.helpers.structs import (
 
 from agentvault_tui.clock import Clock, iso
 from agentvault_tui.errors import TenantRefusedError
+from agentvault_tui.model.claims import PASSKEY_COPIED
 from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.users import User
@@ -77,7 +78,7 @@ class CounterError(TenantRefusedError):
 
     def __init__(self) -> None:
         super().__init__(
-            "passkey_copied",
+            PASSKEY_COPIED,
             "This passkey may have been copied: its counter did not grow.",
             "Remove it, and tell whoever looks after this AgentVault.",
         )

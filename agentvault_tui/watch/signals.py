@@ -10,6 +10,7 @@ from typing import Final
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.clock import iso, parse_iso
 from agentvault_tui.model import AgentId, Event, EventType, Outcome
+from agentvault_tui.model.claims import PASSKEY_COPIED
 from agentvault_tui.policy.limits import RULE as LIMIT_RULE
 from agentvault_tui.watch.config import (
     DENIAL_BURST,
@@ -64,7 +65,7 @@ class Signals:
             yield LIMIT_REACHED
         if event.type is EventType.AUDIT_AMBIGUOUS:
             yield LEDGER_FAULT
-        if event.type in _TENANT:
+        if event.type in _TENANT or _tells_of_copy(event):
             yield TENANT_FAULT
         if event.type is EventType.STEPUP_REQUESTED:
             yield _asked_by(event)
@@ -112,3 +113,10 @@ def _asked_by(event: Event) -> str:
         return EventType.ACCESS_DECISION.value
     held = "request" in event.detail
     return (EventType.GATEWAY_HELD if held else EventType.TOKEN_DECISION).value
+
+
+def _tells_of_copy(event: Event) -> bool:
+    """Tell whether the tenant's log says that a passkey may have been copied."""
+    told = event.detail.get("details")
+    copied = isinstance(told, dict) and told.get("error") == PASSKEY_COPIED
+    return event.type is EventType.TENANT_LOG and copied

@@ -13,6 +13,9 @@ import pytest
 from support.command_line import PROGRAM, plain_environment, running
 from support.patience import PATIENT
 
+from agentvault_tui.home import Home
+from agentvault_tui.tenant.users import UserStore
+
 
 class Line:
     """Command lines on one home where roles are ``claim``."""
@@ -137,3 +140,58 @@ def test_every_change_of_people_has_its_event(line: Line) -> None:
     assert [(change, user) for _, change, user in line.changes()] == [
         (change, "ann") for change in changes
     ]
+
+
+def public(line: Line, host: str) -> None:
+    """Have phones reach the tenant of the home as *host*."""
+    home = Path(line.env["AGENTVAULT_HOME"])
+    home.mkdir(mode=0o700, exist_ok=True)
+    (home / "config.toml").write_text(
+        f'[tenant]\nlisten = "127.0.0.1:7443"\nurl = "https://{host}:7443/"\n'
+        'tls_cert = "cert.pem"\ntls_key = "key.pem"\n'
+    )
+
+
+@pytest.mark.slow
+def test_passkeys_are_invited_listed_removed_and_bound_to_a_host(line: Line) -> None:
+    """A link needs a host name; another host starts only without its passkeys."""
+    line.env["AGENTVAULT_OPERATORS_ROLES"] = "auto"
+    line.add("ann", "approver")
+    refused = line("tenant", "user", "passkey", "ann")
+    assert refused.returncode == 2
+    assert "listen, url" in refused.stderr
+    public(line, "192.168.1.7")
+    assert line("tenant", "user", "passkey", "ann").returncode == 2
+    public(line, "ops.example")
+    told = json.loads(line("tenant", "user", "passkey", "ann", "--json").stdout)
+    assert told["link"].startswith("https://ops.example:7443/passkey/")
+    assert told["expires_in"] == 600
+    home = Home.locate(line.env["AGENTVAULT_HOME"])
+    with UserStore(home) as users:
+        for key, host in (("key-1", "ops.example"), ("key-2", "ops.example")):
+            users._store.insert(
+                "passkeys",
+                id=key,
+                sub=users.named("ann").sub,
+                public_key=b"",
+                counter=0,
+                synced=0,
+                host=host,
+                created_at="2026-11-24T10:00:00Z",
+            )
+    (ann,) = json.loads(line("tenant", "user", "list", "--json").stdout)["users"]
+    assert [one["id"] for one in ann["passkeys"]] == ["key-1", "key-2"]
+    assert line("tenant", "user", "passkey", "ann", "--remove", "no").returncode == 4
+    assert line("tenant", "user", "passkey", "ann", "--remove", "key-1").returncode == 0
+    public(line, "new.example")
+    stopped = line("serve", "--listen", "127.0.0.1:0")
+    assert stopped.returncode == 2
+    assert "passkeys (1) are for ops.example" in stopped.stderr
+    assert "--forget-passkeys" in stopped.stderr
+    # It forgets them, and then stops at the certificate, which is not there.
+    gone = line("serve", "--listen", "127.0.0.1:0", "--forget-passkeys")
+    assert "key.pem cannot be read" in gone.stderr
+    (ann,) = json.loads(line("tenant", "user", "list", "--json").stdout)["users"]
+    assert ann["passkeys"] == []
+    changes = [change for _, change, _ in line.changes()]
+    assert changes == ["added", *["passkey"] * 3]

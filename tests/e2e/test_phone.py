@@ -89,6 +89,25 @@ def test_a_no_on_the_page_denies_and_names_the_person(
     phone.http.close()
 
 
+def test_without_a_browser_the_tenant_is_reached_on_loopback(
+    public: tuple[Vault, str],
+) -> None:
+    """The command line approves also where nobody here resolves the host of `url`."""
+    vault, _ = public
+    agent = vault.register("payer", "send:payment")
+    user = vault.approver("alice")
+    request_id = hold(agent)
+    code = start(vault, request_id)["device"]["user_code"]
+    password = vault.home / "password"
+    password.touch(mode=0o600)
+    password.write_text(user["password"])
+    line = ("tenant", "activate", code, "--user", "alice", "--yes")
+    given = ("--password-file", str(password), "--otp", fresh_code(user))
+    answer = vault.cli(*line, *given)
+    assert answer.returncode == 0, answer.stderr
+    assert stepup_until(vault, request_id, "approved")["decided_by"]["name"] == "alice"
+
+
 def test_what_the_console_decides_ends_the_page(public: tuple[Vault, str]) -> None:
     """A code asked for at the console leads to the same page; a denial ends both."""
     vault, url = public

@@ -84,7 +84,7 @@ class ScriptedTenant:
             roles=who["roles"],
             amr=who["amr"],
             authenticated_at=datetime(2026, 11, 24, 10, 0, 1, tzinfo=UTC),
-            claims={},
+            claims=who.get("claims", {}),
         )
 
     async def aclose(self) -> None:

@@ -26,6 +26,7 @@ PAGE = {
     "expires_in": 300,
     "owner": "bob@acme.test",
     "rule": "payments-need-step-up",
+    "before": "last 2 like it: 2 redeemed",
     "reason": "Enter KDRT-WZNB at https://evil.example/ to confirm.",
 }
 
@@ -110,6 +111,7 @@ def test_the_page_shows_what_is_asked_to_who_signed_in(stand: Stand) -> None:
     assert shown == {"fingerprint": "7F3A", "action": "send:payment", "risk": "high"}
     assert page.values["rule"] == "payments-need-step-up"
     assert page.values["owner"] == "bob@acme.test"
+    assert page.values["before"] == "last 2 like it: 2 redeemed"
     assert ("amount", "4200", "json") in page.parameters
     assert "KDRT" not in stand.phone.answer.text
     assert "evil.example" not in stand.phone.answer.text
@@ -261,7 +263,11 @@ def test_a_falling_counter_refuses_and_is_in_the_tenants_log(stand: Stand) -> No
     assert stand.approve(key).error == "passkey_copied"
     assert stand.waits(flow)
     rows = stand.tenant.users._store.all("SELECT doc FROM journal")
-    assert any("passkey_copied" in row["doc"] for row in rows)
+    told = [doc for row in rows if "passkey_copied" in (doc := row["doc"])]
+    # The broker reads the rows of its own client into the audit.
+    (found,) = map(json.loads, told)
+    assert found["client_id"] is not None
+    assert found["user_id"] == stand.alice.user.sub
 
 
 def test_two_tabs_and_a_page_that_changed_decide_nothing_twice(stand: Stand) -> None:

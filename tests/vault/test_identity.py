@@ -26,8 +26,9 @@ from support.rogue_tenant import (
     sign_raw,
 )
 
+from agentvault_tui.clock import Deadline
 from agentvault_tui.errors import IdentityError
-from agentvault_tui.model.claims import MFA_AT, ROLES
+from agentvault_tui.model.claims import MFA_AT, ROLES, STEPUP
 from agentvault_tui.vault import Identity, TenantClient, is_approver
 from agentvault_tui.vault.identity import key_id, verify
 
@@ -559,3 +560,25 @@ def test_approvers_are_named_by_subject_or_verified_email_or_role(
         **changes,
     }
     assert is_approver(Identity(**person), approvers) is allowed
+
+
+async def test_a_denial_names_its_digest_and_needs_no_factor(
+    tenant: RogueTenant, client: TenantClient, clock: ManualClock, claims: Any
+) -> None:
+    """A yes, a no to something else, or a foreign token is no denial."""
+    until = Deadline.after(clock, 5)
+    denied = {"digest": "sha256:7f", "decision": "deny"}
+    bare = changed(claims, amr=GONE, acr=GONE, auth_time=GONE, **{MFA_AT: GONE})
+    raw = tenant.sign({**bare, STEPUP: denied})
+    found = await client.verify_denial(raw, digest="sha256:7f", until=until)
+    assert found == ("auth0|u1", "Alice", ("approver",))
+    for wrong in (
+        {**bare, STEPUP: {**denied, "decision": "approve"}},
+        {**bare, STEPUP: {**denied, "digest": "sha256:80"}},
+        {**bare, STEPUP: denied, "aud": "another"},
+        bare,
+    ):
+        with pytest.raises(IdentityError):
+            await client.verify_denial(
+                tenant.sign(wrong), digest="sha256:7f", until=until
+            )

@@ -12,6 +12,7 @@ import hmac
 import logging
 import math
 import socket
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final
@@ -62,6 +63,8 @@ from agentvault_tui.vault import (
 
 log = logging.getLogger("agentvault.stepup")
 
+_BEFORE: Final = 5
+"""Earlier decisions of the same kind that an approval page counts."""
 ENDED_A_TURN: Final = 100
 """Step-ups ended in one turn of the event loop: a few milliseconds."""
 
@@ -120,7 +123,7 @@ async def begin_approval(
         broker.stepups.end_offer(stepup.id)
         try:
             flow = await broker.tenant.start_device_flow(
-                authorization_details=[_shown_at_tenant(broker, stepup)],
+                authorization_details=[await _shown_at_tenant(broker, stepup)],
                 ttl=broker.settings.stepup.device_code_ttl,
             )
         except TenantError as error:
@@ -156,7 +159,9 @@ async def offer(broker: Broker, stepup: StepUp) -> None:
         if left < 1 or stepup.id in broker.stepups.flows:
             return
         flow = await broker.tenant.start_device_flow(
-            authorization_details=[_shown_at_tenant(broker, stepup, expires_in=left)],
+            authorization_details=[
+                await _shown_at_tenant(broker, stepup, expires_in=left)
+            ],
             ttl=left,
         )
         now = broker.stepups.find(stepup.id)
@@ -469,7 +474,7 @@ def _decidable(broker: Broker, stepup_id: str) -> StepUp:
     return stepup
 
 
-def _shown_at_tenant(
+async def _shown_at_tenant(
     broker: Broker, stepup: StepUp, *, expires_in: int | None = None
 ) -> dict[str, object]:
     """Return the RFC 9396 object a tenant that can will show beside its own pages.
@@ -509,15 +514,21 @@ def _shown_at_tenant(
         **({"connection": stepup.connection} if stepup.connection else {}),
         **({"request": {name: sent[name] for name in members}} if sent else {}),
         **(
-            {"page": _page(broker, stepup, expires_in)}
+            {"page": await _page(broker, stepup, expires_in)}
             if broker.settings.tenant.url
             else {}
         ),
     }
 
 
-def _page(broker: Broker, stepup: StepUp, expires_in: int | None) -> dict[str, object]:
+async def _page(
+    broker: Broker, stepup: StepUp, expires_in: int | None
+) -> dict[str, object]:
     """Return what the embedded tenant's approval page shows and checks besides."""
+    ends = Counter(
+        one.status.value for one in await broker.ledger.stepups_before(stepup, _BEFORE)
+    )
+    told = ", ".join(f"{count} {word}" for word, count in sorted(ends.items()))
     agent = broker.registry.agent(stepup.agent_id)
     return {
         "id": stepup.id,
@@ -526,6 +537,7 @@ def _page(broker: Broker, stepup: StepUp, expires_in: int | None) -> dict[str, o
         "owner": agent.owner,
         "rule": stepup.rule,
         "count": stepup.count,
+        "before": f"last {ends.total()} like it: {told}" if told else "",
         "reason": stepup.reason,
         "problem": stepup.problem,
         "need": stepup.need,

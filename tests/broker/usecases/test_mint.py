@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from support.bench import Bench
 from support.manual_clock import ManualClock
+from support.scripted_tenant import ALICE
 from support.stepups import approve, hold, start
 
 from agentvault_tui.broker.usecases.mint import mint_elevated
 from agentvault_tui.ledger import Panic
 from agentvault_tui.model import AgentStatus, Evidence, StepUp, StepUpStatus
+from agentvault_tui.model.claims import STEPUP
 
 
 def changed(**members: object) -> Callable[[Bench, StepUp], None]:
@@ -75,3 +78,60 @@ async def test_the_factor_is_of_this_approval(bench: Bench, clock: ManualClock) 
     (flow,) = bench.tenant.flows
     assert bench.tenant.not_before == [flow.started_at]
     assert flow.started_at > stepup.requested_at
+
+
+def under(bench: Bench, *, passkey_only: bool = False, url: str = "") -> None:
+    settings = bench.broker.settings
+    bench.broker.settings = replace(
+        settings,
+        stepup=replace(settings.stepup, passkey_only=passkey_only),
+        tenant=replace(settings.tenant, url=url),
+    )
+
+
+async def tried(bench: Bench, **who: Any) -> StepUp:
+    """Have a person approve; return the step-up once that was judged."""
+    _, stepup = await hold(bench, f"payer-{len(bench.tenant.flows)}")
+    await start(bench, stepup)
+    if "claims" in who:
+        who["claims"] = {STEPUP: {"digest": stepup.digest, **who["claims"]}}
+    bench.tenant.approve(who={**ALICE, **who})
+    stepups = bench.broker.stepups
+    await bench.until(lambda: stepup.id not in stepups.flows)
+    return stepups.get(stepup.id)
+
+
+@pytest.mark.parametrize("word", ["hwk", "swk"])
+async def test_high_risk_takes_a_passkey_where_nothing_weaker_counts(
+    bench: Bench, word: str
+) -> None:
+    """The broker judges it by the ID token, whatever page asked."""
+    under(bench, passkey_only=True)
+    refused = await tried(bench)
+    assert "passkey" in str(refused.problem)
+    assert refused.status is StepUpStatus.PENDING
+    approved = await tried(bench, amr=(word, "user", "mfa"))
+    assert approved.status is StepUpStatus.APPROVED
+
+
+@pytest.mark.parametrize(
+    "claims", [{"digest": "sha256:00", "decision": "approve"}, {"decision": "deny"}]
+)
+async def test_an_id_token_about_something_else_approves_nothing(
+    bench: Bench, claims: dict[str, str]
+) -> None:
+    """What the approval page signed is another digest, or a no."""
+    refused = await tried(bench, claims=claims)
+    assert refused.status is StepUpStatus.PENDING
+    assert "something else" in str(refused.problem)
+
+
+async def test_where_there_are_pages_the_id_token_must_name_the_digest(
+    bench: Bench,
+) -> None:
+    """A yes that does not say to what is none there."""
+    under(bench, url="https://ops.example/")
+    refused = await tried(bench)
+    assert refused.status is StepUpStatus.PENDING
+    approved = await tried(bench, claims={"decision": "approve"})
+    assert approved.status is StepUpStatus.APPROVED
