@@ -37,8 +37,8 @@ def check_passkeys(session: CliSession, settings: Settings, *, forget: bool) -> 
         lost = [one for one in users.passkeys() if one["host"] != public.host]
         if lost and not forget:
             raise SettingsError(
-                f"passkeys ({len(lost)}) are for {lost[0]['host']}, and tenant.url names "
-                f"{public.host}",
+                f"passkeys ({len(lost)}) are for {lost[0]['host']}, and "
+                f"tenant.url names {public.host}",
                 "agentvault serve --forget-passkeys, then add new ones",
             )
         for person in users.all():

@@ -39,7 +39,8 @@ nothing."""
 _SCRIPT: Final = (Path(__file__).parent / "static" / "passkey.js").read_bytes()
 SCRIPT_PATH: Final = f"/passkey/{hashlib.sha256(_SCRIPT).hexdigest()[:16]}.js"
 _STEPUP: Final = re.compile(r"sup_[0-9a-z]{8,64}")
-_REASON: Final = 200
+_TRIES: Final = ("0", "1", "2", "3", "4")
+"""Times that a page looks for a step-up that is not known yet."""
 _SIGN_IN: Final = "sign-in "
 _OVER: Final = Problem("code_over", "This request does not wait for anybody any more.")
 _CHANGED: Final = Problem("changed", "This request has changed. Look at it again.")
@@ -115,11 +116,17 @@ class ApprovalPages:
         code = self._parts.codes.by_stepup(stepup_id) if known else None
         page = None if code is None else code.page
         if code is None or page is None or not self._may_see(user):
-            return self._views.page("approve-over", problem or _OVER, user=user.name)
+            return self._views.page(
+                "approve-over",
+                problem or _OVER,
+                user=user.name,
+                again=self._next_try(request) if code is None else None,
+            )
         if code.outcome is not None or code.sub is not None:
             return self._result(code, page, user)
         if not self._parts.codes.open(code):
-            return self._views.page("approve-over", problem or _OVER, user=user.name)
+            over = problem or _OVER
+            return self._views.page("approve-over", over, user=user.name, again=None)
         answer = self._views.step(
             "approve",
             code,
@@ -141,6 +148,18 @@ class ApprovalPages:
             script=SCRIPT_PATH,
         )
         return _scripted(answer)
+
+    def _next_try(self, request: Request) -> str | None:
+        """Return where to look again for a step-up that is not known yet.
+
+        A link may be opened before the broker has told of its step-up.
+        """
+        tried = request.query_params.get("try", "0")
+        if tried not in _TRIES:
+            return None
+        path = f"{PATH}/{request.path_params['id']}"
+        known = _STEPUP.fullmatch(request.path_params["id"])
+        return f"{path}?try={int(tried) + 1}" if known else None
 
     def _options(self, user: User, page: PageDetails) -> str | None:
         """Return what the person's passkey is asked to sign; None: they have none."""

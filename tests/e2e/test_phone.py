@@ -42,10 +42,9 @@ def open_page(phone: Phone, request_id: str, user: dict[str, str]) -> None:
     """Sign in at the step-up's page, which is there a moment after the request."""
     phone.open(f"approve/{request_id}")
     page = phone.send("sign-in", user=user["user"], password=user["password"])
-    while page.step == "approve-over":
+    while page.step != "approve":
         time.sleep(0.05)
         page = phone.open(f"approve/{request_id}")
-    assert page.step == "approve"
 
 
 def test_a_link_works_before_anybody_is_at_the_console(

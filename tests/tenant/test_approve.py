@@ -433,7 +433,18 @@ def test_what_became_of_it_is_shown_and_ends_the_page(stand: Stand) -> None:
     page = stand.phone.open(f"approve/{STEPUP}")
     assert page.step == "approve-result"
     assert "Approved, and used" in stand.phone.answer.text
-    assert stand.phone.open("approve/sup_unknown00000").step == "approve-over"
+
+
+def test_a_link_that_is_opened_too_early_looks_again_by_itself(stand: Stand) -> None:
+    """Some seconds: the broker may not have told of its step-up yet."""
+    stand.sign_in(stand.alice)
+    for number in range(1, 6):
+        again = f"approve/{STEPUP}?try={number}"
+        assert f'content="1; url=/{again}"' in stand.phone.answer.text
+        assert stand.phone.open(again).step == "approve-over"
+    assert "http-equiv" not in stand.phone.answer.text
+    stand.ask()
+    assert stand.phone.open(f"approve/{STEPUP}?try=1").step == "approve"
 
 
 def test_nobody_can_type_the_code_of_a_page(stand: Stand) -> None:
