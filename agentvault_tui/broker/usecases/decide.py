@@ -204,16 +204,21 @@ async def decide(broker: Broker, request: Request) -> Verdict:
     Raises:
         LedgerError: what limits hold cannot be read.
     """
-    started = broker.clock.boot()
+    started, agent_id = broker.clock.boot(), request.agent.id
+    epoch = broker.registry.epoch(agent_id)
     await broker.limits.ready()
     try:
-        return await _decide(broker, request)
+        verdict = await _decide(broker, request)
+        if broker.registry.epoch(agent_id) == epoch:
+            return verdict
+        broker.limits.release(request.decision_id)
+        return _overtaken(broker, request, verdict)
     finally:
         broker.decision_seconds.observe(broker.clock.boot() - started)
 
 
 async def _decide(broker: Broker, request: Request) -> Verdict:
-    verdict, registry = request.foresee(broker), broker.registry
+    verdict = request.foresee(broker)
     if verdict.outcome is Outcome.ALLOWED and verdict.counted:
         broker.limits.reserve(request.decision_id, request.agent.id, verdict.counted)
     asked = {request.action.action, *request.action.scopes}
@@ -222,13 +227,13 @@ async def _decide(broker: Broker, request: Request) -> Verdict:
     ]
     if not hooks or verdict.outcome is Outcome.DENIED:
         return verdict
-    epoch = registry.epoch(request.agent.id), broker.policy.version
+    version = broker.policy.version
     try:
         answers = await broker.callouts.ask(hooks, _evaluation(request, verdict))
     except BaseException:
         broker.limits.release(request.decision_id)
         raise
-    if (registry.epoch(request.agent.id), broker.policy.version) != epoch:
+    if broker.policy.version != version:
         verdict = _overtaken(broker, request, verdict)
     for answer in answers:
         if answer.outcome.strictness > verdict.outcome.strictness:

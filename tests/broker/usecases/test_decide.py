@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.bench import PAYMENT, Bench
+from support.bench import OPERATOR, PAYMENT, Bench
 from support.stepups import approve, ask, hold, redeemable
 
 from agentvault_tui.broker.answers import Denied, Escalated, Granted, Permitted
@@ -16,6 +16,7 @@ from agentvault_tui.broker.usecases.evaluate import evaluate
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.request import request_token
+from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.ledger import Attempt, Recovery
 from agentvault_tui.model import Action, Agent, Draft
@@ -210,6 +211,26 @@ async def test_a_limit_that_asks_a_person_is_passed_by_an_approval(
     await approve(bench, held.stepup)
     assert isinstance(await poll(bench.broker, agent, held.stepup.id), Granted)
     assert used(bench) == 2
+
+
+async def test_a_revocation_while_limits_are_read_is_not_overtaken(
+    bench: Bench,
+) -> None:
+    """What was asked before it, and decided after it, is denied: no token is issued."""
+    await limited(bench)
+    agent, go = await bench.agent(), asyncio.Event()
+    bench.broker.limits._loading = loading = asyncio.ensure_future(go.wait())  # type: ignore[assignment]
+    asking = asyncio.create_task(write(bench, agent))
+    await asyncio.sleep(0)
+    await revoke_agent(bench.broker, agent.id, "now", OPERATOR)
+    bench.broker.limits._loading = None
+    go.set()
+    await loading
+    answer = await asking
+    assert isinstance(answer, Denied)
+    assert answer.reason == "agent_revoked"
+    assert bench.broker.registry.tokens_of(agent.id) == []
+    assert used(bench) == 0
 
 
 async def test_a_broken_file_of_limits_keeps_the_one_before(bench: Bench) -> None:
