@@ -112,13 +112,30 @@ class ExampleAgent:
             task.cancel()
         return not self.stopping
 
-    async def _act(self, action: DemoAction) -> None:
+    async def have_done(
+        self, helper: ExampleAgent, action: DemoAction, scope: str
+    ) -> None:
+        """Pass a token on to another agent, which does *action* with it."""
+        if await self._has_token():
+            other = helper.client.client_id
+            passed = await self.client.pass_on(self._token, other, scope)
+            if passed.error:
+                self._back_off(passed)
+                return
+            called = (action.method, action.path, action.body or None)
+            await helper.client.call(passed.access_token, *called)
+
+    async def _has_token(self) -> bool:
         if not self._token:
             asked = await self.client.ask(self.role.token_scope)
             self._token = asked.access_token
             if asked.error:
                 self._back_off(asked)
-                return
+        return bool(self._token)
+
+    async def _act(self, action: DemoAction) -> None:
+        if not await self._has_token():
+            return
         answer = await self.client.call(
             self._token, action.method, action.path, action.body or None
         )

@@ -15,6 +15,7 @@ with warnings.catch_warnings():
     from authlib.integrations.httpx_client import AsyncOAuth2Client
 
 UNAVAILABLE: Final = "temporarily_unavailable"
+ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105
 _HELD: Final = 600
 """Seconds a call waits for a person at most; a step-up ends sooner."""
 _QUIET: Final = 120.0
@@ -66,6 +67,21 @@ class OAuthClient(AsyncOAuth2Client):  # type: ignore[misc] # authlib is not typ
             answer: AgentAnswer = await self.fetch_token(
                 f"{self._broker}/oauth/token",
                 grant_type="client_credentials",
+                scope=scope,
+            )
+        except httpx.TransportError:
+            return AgentAnswer(UNAVAILABLE)
+        return answer
+
+    async def pass_on(self, token: str, other: str, scope: str) -> AgentAnswer:
+        """Exchange *token* for one of another client, for less (RFC 8693 section 2)."""
+        try:
+            answer: AgentAnswer = await self.fetch_token(
+                f"{self._broker}/oauth/token",
+                grant_type="urn:ietf:params:oauth:grant-type:token-exchange",
+                subject_token=token,
+                subject_token_type=ACCESS_TOKEN,
+                audience=other,
                 scope=scope,
             )
         except httpx.TransportError:

@@ -29,6 +29,7 @@ from agentvault_tui.demo.roles import (
     mail,
     named_roles,
     payment,
+    search,
 )
 from agentvault_tui.demo.workspace import OwnersGuard, WorkspaceStore
 from agentvault_tui.errors import AgentVaultError, ConflictError, UnreachableError
@@ -182,6 +183,8 @@ async def open_company(
     async with _http() as inward:
         place.provider = await _provider(ready.tenant, inward)
     await operator.keep_secret("workspace", place.key)
+    if (asks := clients.get(_ASKS)) and (helper := clients.get(_HELPS)):
+        await operator.delegate(asks.agent_id, helper.agent_id, _SEARCHES)
     async with httpx.AsyncHTTPTransport(limits=_LIMITS) as outward:
         agents = {
             clients[name].agent_id: ExampleAgent(
@@ -224,6 +227,10 @@ def _http() -> httpx.AsyncClient:
 _FIRST_INVOICE: Final = 1881
 _EPISODE: Final = 75.0
 """Seconds from one unusual thing to the next, once the first minute is over."""
+_ASKS, _HELPS, _SEARCHES = "calendar-agent", "research-agent", "read:calendar"
+"""Who passes a token on to whom, and for what."""
+_SEARCH: Final = 30.0
+"""Seconds from one search by another to the next."""
 _LOOKUP: Final = 12.0
 """Seconds from one look into the owner's address book to the next."""
 
@@ -241,6 +248,8 @@ async def _play_scenario(agents: Sequence[ExampleAgent]) -> None:
         ):
             if agent := cast.get(name):
                 scenes.create_task(scene(agent))
+        if (asks := cast.get(_ASKS)) and (helper := cast.get(_HELPS)):
+            scenes.create_task(_search_by_another(asks, helper))
         for role in ROLES:
             if role.connection and (agent := cast.get(role.name)):
                 scenes.create_task(_looks_people_up(agent))
@@ -309,6 +318,14 @@ async def _research_agent_takes_everything(agent: ExampleAgent) -> None:
         await agent.run(mail(agent.random))
         if agent.waiting == 0:
             await agent.run(download())
+
+
+async def _search_by_another(agent: ExampleAgent, helper: ExampleAgent) -> None:
+    """Have another agent look through the calendar, with a token for that alone."""
+    await agent.rest(20.0)
+    while not agent.stopping:
+        await agent.have_done(helper, search(), _SEARCHES)
+        await agent.rest(_SEARCH * agent.random.uniform(0.7, 1.6))
 
 
 async def _another_episode(agent: ExampleAgent) -> bool:

@@ -76,6 +76,11 @@ class Operator:
         reply = await self._call("POST", "/api/agents", json=agent)
         return AgentCredentials(reply["id"], reply["client_id"], reply["client_secret"])
 
+    async def delegate(self, agent_id: str, to: str, scope: str) -> None:
+        """Let an agent pass tokens with a scope on to another."""
+        asked = {"agent_id": agent_id, "to": to, "scopes": [scope]}
+        await self._call("POST", "/api/agents/delegates", json=asked)
+
     async def keep_secret(self, name: str, value: str) -> None:
         """Seal *value* as a secret that services attach."""
         await self._call("POST", "/api/secrets", json={"name": name, "value": value})

@@ -111,6 +111,11 @@ def download() -> DemoAction:
     return DemoAction("GET", "workspace/files/export.zip")
 
 
+def search() -> DemoAction:
+    """Look through the calendar."""
+    return DemoAction("GET", "workspace/calendar/primary")
+
+
 def lookup() -> DemoAction:
     """Look into the owner's address book at a provider."""
     return DemoAction("GET", "contacts/contacts")
@@ -119,7 +124,7 @@ def lookup() -> DemoAction:
 def _calendar_action(random: Random) -> DemoAction:
     if random.random() < 0.35:
         return booking(random)
-    return DemoAction("GET", "workspace/calendar/primary")
+    return search()
 
 
 def _email_action(random: Random) -> DemoAction:
