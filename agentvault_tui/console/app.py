@@ -29,12 +29,14 @@ from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.link.memory import HeadStore
 from agentvault_tui.console.messages import (
     GoToAgent,
+    ShowAdvice,
     ShowAgent,
     ShowAlerts,
     ShowAudit,
     ShowCalls,
     ShowDelegations,
     ShowKeys,
+    ShowPolicy,
 )
 from agentvault_tui.console.screens.base import PULSES, PaneScreen
 from agentvault_tui.console.screens.watch import Watch
@@ -158,6 +160,7 @@ class ConsoleApp(Keyed, App[int]):
             audit,
             calls,
             delegations,
+            tighten,
         )
         from agentvault_tui.console.screens.past import PastScreen  # noqa: PLC0415
         from agentvault_tui.console.term.keymap import Place, load  # noqa: PLC0415
@@ -173,6 +176,8 @@ class ConsoleApp(Keyed, App[int]):
             (calls.CallsScreen, (calls.CallsPane,)),
             (alerts.AlertsScreen, (alerts.DeadPane,)),
             (delegations.DelegationsScreen, (delegations.DelegationsPane,)),
+            (tighten.AdviceScreen, (tighten.RowPane,)),
+            (tighten.PolicyScreen, (tighten.RowPane,)),
         ):
             places += [(pane, screen, ConsoleApp) for pane in focusable]
         keymap = load(folder, places)
@@ -274,6 +279,22 @@ class ConsoleApp(Keyed, App[int]):
 
         if here := self._pane_screen():
             self.push_screen(AlertsScreen(here.desk, here.link, pulse=here.rate))
+
+    def on_show_advice(self, _: ShowAdvice) -> None:
+        from agentvault_tui.console.screens.tighten import (  # noqa: PLC0415
+            AdviceScreen,
+        )
+
+        if here := self._pane_screen():
+            self.push_screen(AdviceScreen(here.desk, here.link, pulse=here.rate))
+
+    def on_show_policy(self, _: ShowPolicy) -> None:
+        from agentvault_tui.console.screens.tighten import (  # noqa: PLC0415
+            PolicyScreen,
+        )
+
+        if here := self._pane_screen():
+            self.push_screen(PolicyScreen(here.desk, here.link, pulse=here.rate))
 
     def on_show_past(self) -> None:
         from agentvault_tui.console.screens.past import look_back  # noqa: PLC0415

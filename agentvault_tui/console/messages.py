@@ -44,6 +44,14 @@ class ShowAlerts(Message):
     """Open where alerts go over the screen in front."""
 
 
+class ShowAdvice(Message):
+    """Open what agents do not need over the screen in front."""
+
+
+class ShowPolicy(Message):
+    """Open plan and shadow policy over the screen in front."""
+
+
 class GoToAgent(Message):
     """Go back to the list of agents, with the cursor on one of them."""
 

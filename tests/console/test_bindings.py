@@ -40,6 +40,9 @@ PLACES: dict[str, Lead] = {
     "saved filters": ["slash", "ctrl+o"],
     "queue": ["s"],
     "calls": ["c"],
+    "advice": ["A"],
+    "policy": ["P"],
+    "candidate": ["P", "n"],
     "cut": ["c", "x"],
     "alerts": ["N"],
     "step-up": ["s", "enter"],
@@ -80,6 +83,7 @@ _ELSEWHERE = {
     ("Confirm", "enter"),
     # Each confirmation has its own word for it, and the panic none.
     ("Confirm", "y"),
+    ("AdviceDialog", "y"),
     ("SavedDialog", "u"),
 }
 

@@ -120,6 +120,11 @@ class FakeOperator(FakeState):
                 self._route(calls.LINKS, self._links),
                 self._route(calls.STORY, self._story),
                 self._route(calls.POLICY, self._policy),
+                self._route(calls.PLAN, self._plan),
+                self._route(calls.ADVICE, self._advice),
+                self._route(calls.APPLY_ADVICE, self._decide_advice),
+                self._route(calls.GIVE_BACK, self._decide_advice),
+                self._route(calls.DISMISS_ADVICE, self._decide_advice),
                 self._route(calls.STATUS, self._status),
                 Route(calls.EVENTS_PATH, self._stream),
             ]
@@ -212,7 +217,26 @@ class FakeOperator(FakeState):
         return {**shape, "whole": not self.partial}
 
     async def _policy(self, _: Request) -> Any:
-        return {"version": "abc123", "text": "", "catalogue": self.catalogue}
+        told = {"version": "abc123", "text": "", "catalogue": self.catalogue}
+        return {**told, "shadow": self.shadow}
+
+    async def _plan(self, request: Request) -> Any:
+        await self._noted(request)
+        return self.planned or problem(409, "policy.cedar line 1: no rule", "")
+
+    async def _advice(self, _: Request) -> Any:
+        rate = {"applied": 4, "given_back": 1}
+        return {"advice": self.advice, "hit_rate": rate}
+
+    async def _decide_advice(self, request: Request) -> Any:
+        await self._noted(request)
+        status = {"apply": "on_trial", "give-back": "given_back"}
+        word = status.get(request.url.path.rpartition("/")[2], "dismissed")
+        for one in self.advice:
+            if one["id"] == request.path_params["id"]:
+                one["status"] = word
+                return one
+        return problem(404, "there is no such advice", "")
 
     async def _status(self, _: Request) -> Any:
         return self.status_shape()

@@ -51,6 +51,9 @@ class FakeState:
         self.calls: dict[str, dict[str, Any]] = {}
         """In flight and held."""
         self.services: list[dict[str, Any]] = []
+        self.advice: list[dict[str, Any]] = []
+        self.shadow: dict[str, Any] | None = None
+        self.planned: dict[str, Any] | None = None
         self.broken_files: dict[str, str] = {}
         self.sinks: list[dict[str, Any]] = []
         self.dead: list[dict[str, Any]] = []

@@ -31,10 +31,12 @@ from agentvault_tui.console.state.records import (
 )
 from agentvault_tui.errors import AgentVaultError, NotFoundError, RefusedError
 from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.advice import AdviceList, ApplyAdviceRequest
 from agentvault_tui.operator_api.alerts import RetryAlertRequest
 from agentvault_tui.operator_api.calls import AnswerT, ApiCall
 from agentvault_tui.operator_api.client import AsyncOperatorClient
 from agentvault_tui.operator_api.history import EventInfo, EventPageInfo, PastInfo
+from agentvault_tui.operator_api.planning import PlanInfo, PlanRequest, PolicyInfo
 from agentvault_tui.operator_api.requests import (
     AgentQuery,
     AuditQuery,
@@ -357,6 +359,31 @@ class BrokerLink:
 
     async def services(self) -> list[ServiceRow]:
         return self.mirror.intake.services(await self._client.call(calls.SERVICES))
+
+    async def policy(self) -> PolicyInfo:
+        """Read the policy in force, and what its shadow has counted."""
+        return await self._client.call(calls.POLICY)
+
+    async def plan(self, text: str) -> PlanInfo:
+        """Have the recorded history decided by the rules *text*."""
+        return await self._client.call(calls.PLAN, PlanRequest(policy=text))
+
+    async def advice(self) -> AdviceList:
+        """Read what agents do not need."""
+        return await self._client.call(calls.ADVICE)
+
+    async def apply_advice(self, advice_id: str) -> None:
+        self.check()
+        asked = ApplyAdviceRequest()
+        await self._client.call(calls.APPLY_ADVICE, asked, id=advice_id)
+
+    async def give_back(self, advice_id: str) -> None:
+        self.check()
+        await self._client.call(calls.GIVE_BACK, id=advice_id)
+
+    async def dismiss_advice(self, advice_id: str) -> None:
+        self.check()
+        await self._client.call(calls.DISMISS_ADVICE, id=advice_id)
 
     async def before(self, stepup_id: str, limit: int = 5) -> tuple[StepUpRow, ...]:
         """Read the last decisions about the same agent and action, latest first."""

@@ -22,11 +22,13 @@ from agentvault_tui.console.desk import Desk, copy, offered_undo, undo_restore
 from agentvault_tui.console.draw.layout import Box
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.messages import (
+    ShowAdvice,
     ShowAgent,
     ShowAlerts,
     ShowCalls,
     ShowDelegations,
     ShowKeys,
+    ShowPolicy,
 )
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.records import AgentRow, EventRow, LinkState
@@ -119,6 +121,8 @@ class PaneScreen(Keyed, Screen[None]):
         Binding("c", "calls", "calls in flight"),
         Binding("N", "alerts", "alerts: where they go, and what did not arrive"),
         Binding("T", "delegations", "tokens that were passed on"),
+        Binding("A", "advice", "advice: what agents do not need"),
+        Binding("P", "policy", "policy: plan a change, and the shadow's differences"),
         Binding("y", "copy", "copy id"),
     ]
 
@@ -319,6 +323,16 @@ class PaneScreen(Keyed, Screen[None]):
         """Show where alerts go, and those that did not arrive."""
         if not self.refuses_past():
             self.app.post_message(ShowAlerts())
+
+    def action_advice(self) -> None:
+        """Show what agents do not need."""
+        if not self.refuses_past():
+            self.app.post_message(ShowAdvice())
+
+    def action_policy(self) -> None:
+        """Show what another policy would have answered."""
+        if not self.refuses_past():
+            self.app.post_message(ShowPolicy())
 
     def action_revoke(self) -> None:
         from agentvault_tui.console.dialogs.revoke import RevokeDialog

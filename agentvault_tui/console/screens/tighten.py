@@ -1,0 +1,527 @@
+"""What agents do not need (advice), and what another policy would have answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Final
+
+import msgspec
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.message import Message
+from textual.widget import Widget
+from textual.widgets import Input
+
+from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.dialogs.base import Dialog, SheetPage
+from agentvault_tui.console.dialogs.confirm import Confirm
+from agentvault_tui.console.draw.layout import Box, frame
+from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Row
+from agentvault_tui.console.link.link import BrokerLink
+from agentvault_tui.console.messages import ShowAudit
+from agentvault_tui.console.screens.base import PaneScreen
+from agentvault_tui.console.state.records import AgentRow
+from agentvault_tui.console.term.keyed import ListCursor, moves
+from agentvault_tui.console.widgets.bars import KeyBar, StepUpBar
+from agentvault_tui.console.widgets.line_input import LineInput
+from agentvault_tui.console.widgets.pane import Painted, Pane
+from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.operator_api.advice import AdviceInfo
+from agentvault_tui.operator_api.planning import ChangeInfo
+from agentvault_tui.text import cell_width
+
+_LARGEST: Final = 256 * 1024
+_FIELD: Final = 48
+_NAME: Final = 18
+_KIND: Final = 20
+
+
+class RowMoved(Message):
+    """The cursor is on another row."""
+
+
+class RowPane(ListCursor, Pane, can_focus=True):
+    """A list of rows of text under a title, with words where there is none."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *moves("move"),
+        Binding("enter", "look", "look: the event that shows it, or the agent"),
+    ]
+
+    def __init__(self, desk: Desk, name: str, title: str) -> None:
+        super().__init__(desk, id=name)
+        self.title_text = title
+        self.rows: dict[str, Callable[[Pen, int], Row]] = {}
+        """What writes each row, by an id of it."""
+        self.said = ""
+        """What is under way or wrong, or why there is no row."""
+        self._top = 0
+
+    def draw(self, width: int, height: int) -> Sequence[Painted]:
+        """Write the title and the rows around the cursor."""
+        self.keep_cursor([*self.rows])
+        pen, p, room = self.pen, self.pen.palette, max(height - 1, 1)
+        said = pen.clip(f"  {self.said}", max(width - len(self.title_text) - 2, 1))
+        title = (*self.heading(self.title_text), (said, p.muted))
+        if not self.rows:
+            return [(title, None)]
+        at = self.order.index(self.cursor)
+        self._top = min(max(self._top, at - room + 1), at)
+        shown = self.order[self._top : self._top + room]
+        return [
+            (title, None),
+            *((self._painted_row(key, width), None) for key in shown),
+        ]
+
+    def _painted_row(self, key: str, width: int) -> Row:
+        row = self.pen.cut(self.rows[key](self.pen, width), width - 3)
+        return self.pen.listed(row, here=key == self.cursor)
+
+    def wheel(self, rows: int) -> None:
+        self.action_move(rows)
+
+    def action_move(self, rows: int) -> None:
+        if self.move_cursor(rows):
+            self.paint()
+            self.post_message(RowMoved())
+
+    def action_look(self) -> None:
+        if isinstance(self.screen, ReadScreen):
+            self.screen.look()
+
+
+def column(pen: Pen, text: str, width: int) -> str:
+    """Return *text* cut and padded to a column."""
+    shown = pen.clip(text, width - 1)
+    return shown + " " * (width - cell_width(shown))
+
+
+class ReadScreen(PaneScreen):
+    """A screen that reads its rows from the broker when it opens and when asked."""
+
+    def __init__(self, desk: Desk, link: BrokerLink, *, pulse: float) -> None:
+        super().__init__(desk, link, pulse=pulse)
+        self.waiting = StepUpBar(desk, id="waiting")
+        self.keybar = KeyBar(desk, id="keys")
+        self.tops: tuple[RowPane, ...] = ()
+
+    def on_mount(self) -> None:
+        self.tops[0].focus()
+        self.begin()
+        self.read(self.load, self.tops[0])
+
+    def read(self, work: Callable[[], Awaitable[None]], pane: RowPane) -> None:
+        """Run *work*, and say in *pane* that it is under way, or failed."""
+
+        async def whole() -> None:
+            pane.said = "reading the history"
+            pane.paint()
+            try:
+                await work()
+            except AgentVaultError as error:
+                pane.said = self.desk.mirror.intake.shown(error.diagnosis(), 200)
+            self.paint_all()
+
+        self.run_worker(whole(), group=pane.id or "", exclusive=True)
+
+    async def load(self) -> None:
+        """Read the rows."""
+        raise NotImplementedError
+
+    def look(self) -> None:
+        """Show what the row under the cursor is about."""
+        raise NotImplementedError
+
+    def take(self) -> None:
+        if not self.covered:
+            self.repaint()
+
+    def stops(self) -> Sequence[Pane]:
+        return self.tops
+
+    def name_of(self, agent_id: str) -> str:
+        """Return an agent's name, or its id where it is not known."""
+        agent = self.desk.mirror.agents.get(agent_id)
+        return agent.name if agent else self.desk.mirror.intake.shown(agent_id, 40)
+
+    def show_event(self, seq: int) -> None:
+        self.app.post_message(ShowAudit("", seq, full=True))
+
+    def on_row_moved(self) -> None:
+        self.paint_all()
+
+    def action_out(self) -> None:
+        self.dismiss()
+
+    def action_follow(self) -> None:
+        """Nothing is held here: the rows are those that were read."""
+
+    def action_copy(self) -> None:
+        self.copy_agent()
+
+
+class EvidencePane(Pane):
+    """What the history says for the advice under the cursor."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk, id="evidence")
+        self.advice: AdviceInfo | None = None
+
+    def draw(self, width: int, height: int) -> Sequence[Painted]:
+        """Write evidence and change."""
+        if (one := self.advice) is None:
+            return []
+        pen, p, shown = self.pen, self.pen.palette, self.mirror.intake.shown
+        seen = one.evidence
+        last = (
+            f"last used {shown(seen.last_used_at)}"
+            if seen.last_used_at
+            else "never used"
+        )
+        uses = f"{seen.count:,} since {seen.since[:16]}Z, {last}, rhythm {seen.rhythm}"
+        costs = f"would have refused {seen.would_have_refused:,} requests in that time"
+        if seen.prompts_saved:
+            costs = f"would have spared {seen.prompts_saved:,} prompts"
+        rows = [
+            *pen.facts("Uses", shown(uses, 300), width - 2, 2)[0],
+            *pen.facts("By it", costs, width - 2, 2)[0],
+        ]
+        for what, value in msgspec.to_builtins(one.change).items():
+            text = " ".join(value) if isinstance(value, list) else str(value)
+            for number, line in enumerate(text.splitlines()):
+                room = max(width - LABEL - 2, 8)
+                said = pen.clip(shown(line, 300), room), p.text
+                rows.append(pen.fact("" if number else what, said))
+        return [(((" ", p.text), *row), None) for row in rows[:height]]
+
+
+class AdviceScreen(ReadScreen):
+    """Authority that agents do not need; what is on trial comes first."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("a", "take_away", "take it away, on trial"),
+        Binding("b", "give_back", "give it back"),
+        Binding("x", "dismiss_advice", "dismiss: leave it as it is"),
+    ]
+
+    def __init__(self, desk: Desk, link: BrokerLink, *, pulse: float) -> None:
+        super().__init__(desk, link, pulse=pulse)
+        self.list = RowPane(desk, "advice", "Advice")
+        self.evidence = EvidencePane(desk)
+        self.found: dict[str, AdviceInfo] = {}
+        self.tops = (self.list,)
+        self.panes = (
+            *(self.masthead, self.waiting),
+            *(self.list, self.evidence, self.keybar),
+        )
+        self.big = self.list
+
+    @property
+    def advice(self) -> AdviceInfo | None:
+        """The advice under the cursor."""
+        return self.found.get(self.list.cursor)
+
+    async def load(self) -> None:
+        answer = await self.link.advice()
+        self.found = {one.id: one for one in answer.advice}
+        self.list.rows = {
+            one.id: lambda pen, width, one=one: self._row(pen, width, one)  # type: ignore[misc]
+            for one in answer.advice
+        }
+        rate = answer.hit_rate
+        self.list.said = (
+            f"{rate.applied:,} applied so far, {rate.given_back:,} given back"
+            if self.found or rate.applied
+            else "nothing that agents do not need: they use all they have"
+        )
+
+    def _row(self, pen: Pen, width: int, one: AdviceInfo) -> Row:
+        del width
+        p, shown = pen.palette, self.desk.mirror.intake.shown
+        trial = one.status == "on_trial"
+        what = "ON TRIAL" if trial else shown(one.kind.replace("_", " "))
+        about = self.name_of(one.agent_id) if one.agent_id else "the policy"
+        return (
+            (column(pen, what, _KIND), p.waiting if trial else p.accent),
+            (column(pen, about, _NAME), p.strong),
+            (shown(one.scope), p.text),
+        )
+
+    def paint_all(self) -> None:
+        self.evidence.advice = self.advice
+        super().paint_all()
+
+    def plan(self, width: int, height: int) -> Mapping[str, Box]:
+        """Give the evidence a third of the room."""
+        waiting = bool(self.desk.mirror.open_stepups())
+        boxes, head = frame(width, height, self.masthead.wanted(width), waiting)
+        head += height > 16
+        room = max(height - 1 - head, 1)
+        low = min(room // 3, 10)
+        if low > 2:
+            boxes["evidence"] = Box(0, height - 1 - low, width, low)
+            room -= low + 1
+        return boxes | {"advice": Box(0, head, width, room)}
+
+    @property
+    def chosen(self) -> AgentRow | None:
+        one = self.advice
+        return self.desk.mirror.agents.get(one.agent_id) if one else None
+
+    def look(self) -> None:
+        if (one := self.advice) is None:
+            return
+        if one.evidence.refused:
+            self.show_event(one.evidence.refused[0])
+        elif one.agent_id:
+            self.show_agent_of(one.agent_id)
+
+    def show_keys(self) -> None:
+        found = [("Esc", "back")]
+        if (one := self.advice) is not None:
+            found = [("Enter", "look"), *found]
+            if self.decides:
+                trial = one.status == "on_trial"
+                keys = (
+                    [("b", "give back")]
+                    if trial
+                    else [("a", "take away"), ("x", "dismiss")]
+                )
+                found[1:1] = keys
+        self.keybar.show((*found, ("j k", "move"), ("?", "keys"), ("^q", "quit")))
+
+    def action_take_away(self) -> None:
+        self._ask("take away, on trial for 7 days", "waiting", self.link.apply_advice)
+
+    def action_give_back(self) -> None:
+        self._ask("give back", "on_trial", self.link.give_back)
+
+    def action_dismiss_advice(self) -> None:
+        self._ask("dismiss", "waiting", self.link.dismiss_advice)
+
+    def _ask(
+        self, word: str, status: str, act: Callable[[str], Awaitable[object]]
+    ) -> None:
+        one = self.advice
+        if one is None or (one.status == "on_trial") != (status == "on_trial"):
+            return
+        about = self.name_of(one.agent_id) if one.agent_id else "the policy"
+        dialog = AdviceDialog(self.desk, one, about, word, act)
+        self.app.push_screen(dialog, lambda _: self.read(self.load, self.list))
+
+    def action_advice(self) -> None:
+        """It is shown already: the same key goes back."""
+        self.action_out()
+
+
+class AdviceDialog(Confirm):
+    """Take away, give back or dismiss what advice is about: a key, then `y`."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("y", "confirm", "do it")]
+    UNDER_WAY: ClassVar[str] = "under way"
+
+    def __init__(
+        self,
+        desk: Desk,
+        advice: AdviceInfo,
+        about: str,
+        word: str,
+        act: Callable[[str], Awaitable[object]],
+    ) -> None:
+        self._advice = advice
+        self._about = about
+        self._word = word
+        self._act = act
+        super().__init__(desk)
+
+    def heading(self, pen: Pen) -> Row:
+        word = self._word[:1].upper() + self._word[1:]
+        return ((f"{word}  ", pen.palette.title), (self._about, pen.palette.strong))
+
+    def plan(self, pen: Pen, width: int, height: int) -> list[Row]:
+        """Say what it is about, and what follows."""
+        shown = self.desk.mirror.intake.shown
+        change = msgspec.to_builtins(self._advice.change)
+        text = "; ".join(f"{what} {value}" for what, value in change.items())
+        refused = self._advice.evidence.would_have_refused
+        return [
+            *pen.facts("Change", shown(text, 600), width, max(height - 3, 1))[0],
+            *pen.facts("In the past", f"{refused:,} requests refused", width, 1)[0],
+        ]
+
+    def outcome(self, pen: Pen, width: int) -> list[Row]:
+        del width
+        return [pen.stage("done", self._word, self._about)]
+
+    def act(self, reason: str) -> Awaitable[object]:
+        del reason
+        return self._act(self._advice.id)
+
+    def happened(self, answer: object) -> None:
+        """Nothing of the answer is shown: the list is read again."""
+
+
+class PolicyScreen(ReadScreen):
+    """What a candidate would have answered, and what the shadow policy does."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("n", "candidate", "plan a file of rules"),
+    ]
+
+    def __init__(self, desk: Desk, link: BrokerLink, *, pulse: float) -> None:
+        super().__init__(desk, link, pulse=pulse)
+        self.planned = RowPane(desk, "planned", "Plan")
+        self.shadow = RowPane(desk, "shadow", "Shadow")
+        self.planned.said = "n names a file of rules to try against the history"
+        self.changes: dict[str, ChangeInfo] = {}
+        self.tops = (self.shadow, self.planned)
+        self.panes = (
+            *(self.masthead, self.waiting),
+            *(self.planned, self.shadow, self.keybar),
+        )
+        self.big = self.planned
+
+    async def load(self) -> None:
+        found = (await self.link.policy()).shadow
+        self.shadow.rows = {}
+        if found is None:
+            self.shadow.said = "none: agentvault policy shadow FILE sets one"
+            return
+        self.shadow.said = (
+            f"{found.version} since {found.since[:16]}Z: {found.differences:,} of"
+            f" {found.decisions:,} decisions otherwise"
+        )
+        self._list(self.shadow, "s", found.by)
+
+    def _list(self, pane: RowPane, prefix: str, changes: Sequence[ChangeInfo]) -> None:
+        pane.rows = {}
+        for number, one in enumerate(changes):
+            key = f"{prefix}{number}"
+            self.changes[key] = one
+            pane.rows[key] = lambda pen, width, one=one: self._row(pen, width, one)  # type: ignore[misc]
+
+    def _row(self, pen: Pen, width: int, one: ChangeInfo) -> Row:
+        p, shown = pen.palette, self.desk.mirror.intake.shown
+        name = column(pen, self.name_of(one.agent), _NAME)
+        scope = column(pen, shown(one.scope), max(width - _NAME - 40, 8))
+        return (
+            (f"{one.count:>7,}  ", p.text),
+            (name, p.strong),
+            (scope, p.text),
+            (f"{one.was} {pen.own('→')} {one.to}", p.outcome(one.to)),
+        )
+
+    def plan(self, width: int, height: int) -> Mapping[str, Box]:
+        """Give the plan two thirds, the shadow the rest."""
+        waiting = bool(self.desk.mirror.open_stepups())
+        boxes, head = frame(width, height, self.masthead.wanted(width), waiting)
+        head += height > 16
+        room = max(height - 1 - head, 2)
+        low = max(room // 3, 1)
+        boxes["planned"] = Box(0, head, width, room - low)
+        boxes["shadow"] = Box(0, head + room - low, width, low)
+        return boxes
+
+    @property
+    def _here(self) -> ChangeInfo | None:
+        pane = self.focused if isinstance(self.focused, RowPane) else self.planned
+        return self.changes.get(pane.cursor)
+
+    @property
+    def chosen(self) -> AgentRow | None:
+        one = self._here
+        return self.desk.mirror.agents.get(one.agent) if one else None
+
+    def look(self) -> None:
+        if (one := self._here) and one.examples:
+            self.show_event(one.examples[0])
+
+    def show_keys(self) -> None:
+        found = [("n", "plan a file"), ("Esc", "back")]
+        if self._here is not None:
+            found = [("Enter", "an example"), *found]
+        self.keybar.show(
+            (*found, ("Tab", "next"), ("j k", "move"), ("?", "keys"), ("^q", "quit"))
+        )
+
+    def action_candidate(self) -> None:
+        """Ask for a file, and plan it."""
+
+        def chosen(text: str | None) -> None:
+            if text is not None:
+                self.read(lambda: self._plan(text), self.planned)
+                self.focus_on(self.planned)
+
+        self.app.push_screen(CandidateDialog(self.desk), chosen)
+
+    async def _plan(self, text: str) -> None:
+        found = await self.link.plan(text)
+        prompts = found.prompts_per_day
+        self._list(self.planned, "p", found.changes)
+        changed = "" if found.changes else "nothing would be otherwise; "
+        self.planned.said = (
+            f"{changed}{found.decisions:,} decisions in {found.days:.0f} days; prompts"
+            f" a day {prompts.now:.1f} now, {prompts.then:.1f} then"
+        )
+
+    def action_policy(self) -> None:
+        """It is shown already: the same key goes back."""
+        self.action_out()
+
+
+class CandidateDialog(Dialog[str | None]):
+    """Ask for a file of rules; answers what it says."""
+
+    WIDTH: ClassVar[int] = 72
+    AUTO_FOCUS: ClassVar[str | None] = "#file"
+
+    def inputs(self) -> list[Widget]:
+        return [LineInput("file", _FIELD, longest=1000, empty="new.cedar")]
+
+    def page(self, width: int, height: int) -> SheetPage:
+        """Ask for the file, and say what becomes of it."""
+        del height
+        pen = self.pen
+        told = "decides the recorded history; nothing is put in force"
+        body: list[Row] = [
+            pen.fact("File", ("", pen.palette.text)),
+            EMPTY,
+            *pen.facts("It", told, width, 2)[0],
+            *self.notes(pen, width),
+        ]
+        title = (("Plan a policy", pen.palette.title),)
+        footer = (EMPTY, pen.keys([("Enter", "plan"), ("Esc", "back")]))
+        return SheetPage(title, (), tuple(body), footer, places={"file": (LABEL, 0)})
+
+    @on(Input.Submitted)
+    async def _typed(self, event: Input.Submitted) -> None:
+        event.stop()
+        try:
+            text = await asyncio.to_thread(_read, event.value)
+        except (OSError, RuntimeError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            self.say(
+                f"that file cannot be read: {self.desk.mirror.intake.shown(why, 80)}"
+            )
+            return
+        self.dismiss(text)
+
+    @on(LineInput.Left)
+    def _left(self) -> None:
+        self.dismiss(None)
+
+    def action_leave(self) -> None:
+        self.dismiss(None)
+
+
+def _read(name: str) -> str:
+    path = Path(name.strip()).expanduser()
+    if not path.is_file():
+        raise ValueError("it is no plain file")
+    with path.open("rb") as file:
+        content = file.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise ValueError("it is larger than 256 KiB")
+    return content.decode("utf-8-sig")

@@ -1,0 +1,194 @@
+"""Advice and policy: what the rows say, and that only a key and then `y` decides."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.console_scenes import HOSTILE, busy, console, running, settle
+from support.dialog_stand import text_of
+from support.fake_operator import FakeOperator
+from support.fake_state import START
+from textual.pilot import Pilot
+
+from agentvault_tui.clock import iso
+from agentvault_tui.console.screens.agent import AgentScreen
+from agentvault_tui.console.screens.audit import AuditScreen
+from agentvault_tui.console.screens.tighten import (
+    AdviceDialog,
+    AdviceScreen,
+    CandidateDialog,
+    PolicyScreen,
+)
+
+Board = tuple[Pilot[Any], FakeOperator]
+SIZES = [(80, 24), (120, 40), (200, 60)]
+
+
+def advice(agent: str, kind: str, scope: str, **more: Any) -> dict[str, Any]:
+    evidence = {
+        "since": iso(START),
+        "until": iso(START),
+        "rhythm": "weekly",
+        "count": 7,
+        **more.pop("evidence", {}),
+    }
+    change = more.pop("change", {"ungrant": [scope]})
+    told = {"id": f"adv_{kind}_{scope[:8]}", "kind": kind, "agent_id": agent}
+    return {**told, "scope": scope, "evidence": evidence, "change": change, **more}
+
+
+def furnish(fake: FakeOperator) -> None:
+    agents = busy(fake)
+    calendar, email = agents["calendar-agent"]["id"], agents["email-agent"]["id"]
+    trial = {"status": "on_trial", "trial_ends_at": iso(START)}
+    refused = {"would_have_refused": 3, "refused": [5, 6]}
+    rule = '@id("advice:adv_1")\nforbid (principal, action, resource);\n'
+    fake.advice += [
+        advice(email, "unused_scope", "read:email", **trial),
+        advice(calendar, "unused_scope", "read:contacts", evidence=refused),
+        advice(calendar, "narrower_resource", "write:calendar", change={"rule": rule}),
+        advice("", "rule_never_matched", HOSTILE[0], change={"rule": HOSTILE[1]}),
+    ]
+    changes = [
+        ("write:calendar", "allowed", "denied", 27, [4, 5]),
+        ("send:email", "allowed", "escalated", 8, [9]),
+    ]
+    by = [
+        {
+            "agent": calendar,
+            "scope": s,
+            "from": was,
+            "to": to,
+            "count": n,
+            "examples": e,
+        }
+        for s, was, to, n, e in changes
+    ]
+    fake.shadow = {
+        "version": "0f3a5c7e9b1d",
+        "since": iso(START),
+        "decisions": 91,
+        "differences": 27,
+        "by": by[:1],
+    }
+    fake.planned = {
+        "digest": "sha256:00",
+        "decisions": 91,
+        "mismatches": 0,
+        "days": 1.0,
+        "changes": by,
+        "prompts_per_day": {"now": 2.0, "then": 10.0},
+        "made": 30,
+        "apart": {},
+    }
+
+
+@pytest.fixture(params=SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+async def board(short: Path, request: pytest.FixtureRequest) -> AsyncIterator[Board]:
+    with FakeOperator(short / "s.sock") as fake:
+        furnish(fake)
+        app = console(fake.socket, short)
+        async with running(app, size=request.param) as pilot:
+            yield pilot, fake
+
+
+async def opened(pilot: Pilot[Any], key: str, kind: type, word: str) -> None:
+    await pilot.press(key)
+    await settle(pilot, lambda: isinstance(pilot.app.screen, kind))
+    await settle(pilot, lambda: word in text_of(pilot.app))
+
+
+async def decided(pilot: Pilot[Any], key: str, fake: FakeOperator) -> str:
+    """Press a key and then `y`; return what the broker was asked."""
+    await pilot.press(key)
+    await settle(pilot, lambda: isinstance(pilot.app.screen, AdviceDialog))
+    assert fake.requests == []
+    pilot.app.desk.mirror.clock.advance(0.6)  # type: ignore[attr-defined]
+    await pilot.press("y")
+    await settle(pilot, lambda: bool(fake.requests))
+    return str(fake.requests.pop()[1])
+
+
+async def test_advice_says_what_whose_and_why(board: Board) -> None:
+    """What is on trial is first; evidence and change are of the row with the cursor."""
+    pilot, _ = board
+    await opened(pilot, "A", AdviceScreen, "4 applied so far, 1 given back")
+    shown = text_of(pilot.app)
+    assert "ON TRIAL" in shown
+    assert shown.index("ON TRIAL") < shown.index("unused scope")
+    assert "calendar-agent" in shown
+    await pilot.press("j")
+    shown = text_of(pilot.app)
+    assert "would have refused 3 requests" in shown
+    assert "rhythm weekly" in shown
+    assert "read:contacts" in shown
+    await pilot.press("j", "j")
+    assert "\x1b" not in text_of(pilot.app)
+    assert "the policy" in text_of(pilot.app)
+
+
+async def test_keys_take_away_give_back_and_dismiss(board: Board) -> None:
+    """Each asks, and `y` does it; a key that does not fit the row does nothing."""
+    pilot, fake = board
+    await opened(pilot, "A", AdviceScreen, "ON TRIAL")
+    await pilot.press("a", "x")  # it is on trial: neither fits
+    assert isinstance(pilot.app.screen, AdviceScreen)
+    path = await decided(pilot, "b", fake)
+    assert path == "/api/advice/adv_unused_scope_read:ema/give-back"
+    pilot.app.desk.mirror.clock.advance(0.6)  # type: ignore[attr-defined]
+    await settle(pilot, lambda: "✓" in text_of(pilot.app))
+    await pilot.press("escape", "j")
+    await settle(pilot, lambda: isinstance(pilot.app.screen, AdviceScreen))
+    path = await decided(pilot, "a", fake)
+    assert path == "/api/advice/adv_unused_scope_read:con/apply"
+
+
+async def test_enter_looks_at_the_event_or_the_agent(board: Board) -> None:
+    """A request that would have been refused is an event; else there is the agent."""
+    pilot, _ = board
+    await opened(pilot, "A", AdviceScreen, "ON TRIAL")
+    await pilot.press("j", "enter")
+    await settle(pilot, lambda: isinstance(pilot.app.screen, AuditScreen))
+    await pilot.press("escape", "escape")
+    await settle(pilot, lambda: isinstance(pilot.app.screen, AdviceScreen))
+    await pilot.press("j", "enter")
+    await settle(pilot, lambda: isinstance(pilot.app.screen, AgentScreen))
+
+
+async def test_the_shadow_and_a_plan_are_told_with_examples(
+    board: Board, short: Path
+) -> None:
+    """`n` names a file; the plan says what changes and the prompts; Enter shows one."""
+    pilot, fake = board
+    await opened(pilot, "P", PolicyScreen, "27 of 91 decisions otherwise")
+    assert "allowed → denied" in text_of(pilot.app)
+    await pilot.press("n")
+    await settle(pilot, lambda: isinstance(pilot.app.screen, CandidateDialog))
+    file = short / "new.cedar"
+    await pilot.press(*str(short / "none.cedar"), "enter")
+    await settle(pilot, lambda: "cannot be read" in text_of(pilot.app))
+    file.write_text("permit (principal, action, resource);")
+    await pilot.press(*["backspace"] * 10, *file.name, "enter")
+    await settle(pilot, lambda: "prompts a day" in text_of(pilot.app))
+    assert "2.0 now, 10.0 then" in text_of(pilot.app)
+    assert "allowed → escalated" in text_of(pilot.app)
+    assert fake.requests[0][1] == "/api/policy/plan"
+    await pilot.press("enter")
+    await settle(pilot, lambda: isinstance(pilot.app.screen, AuditScreen))
+
+
+async def test_a_candidate_that_is_refused_is_told_in_its_pane(
+    board: Board, short: Path
+) -> None:
+    """The broker's words stand where the plan would."""
+    pilot, fake = board
+    fake.planned = None
+    await opened(pilot, "P", PolicyScreen, "27 of 91")
+    (short / "x").write_text("permit (")
+    await pilot.press("n")
+    await settle(pilot, lambda: isinstance(pilot.app.screen, CandidateDialog))
+    await pilot.press(*str(short / "x"), "enter")
+    await settle(pilot, lambda: "line 1: no rule" in text_of(pilot.app))
