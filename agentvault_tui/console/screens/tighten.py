@@ -203,7 +203,7 @@ class AdviceScreen(ReadScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("a", "take_away", "take it away, on trial"),
         Binding("b", "give_back", "give it back"),
-        Binding("x", "dismiss_advice", "dismiss: leave it as it is"),
+        Binding("d", "dismiss_advice", "dismiss: leave it as it is"),
     ]
 
     def __init__(self, desk: Desk, link: BrokerLink, *, pulse: float) -> None:
@@ -287,7 +287,7 @@ class AdviceScreen(ReadScreen):
                 keys = (
                     [("b", "give back")]
                     if trial
-                    else [("a", "take away"), ("x", "dismiss")]
+                    else [("a", "take away"), ("d", "dismiss")]
                 )
                 found[1:1] = keys
         self.keybar.show((*found, ("j k", "move"), ("?", "keys"), ("^q", "quit")))
