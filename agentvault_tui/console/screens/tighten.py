@@ -162,7 +162,7 @@ class ReadScreen(PaneScreen):
         self.copy_agent()
 
 
-class EvidencePane(Pane):
+class AdviceEvidencePane(Pane):
     """What the history says for the advice under the cursor."""
 
     def __init__(self, desk: Desk) -> None:
@@ -209,7 +209,7 @@ class AdviceScreen(ReadScreen):
     def __init__(self, desk: Desk, link: BrokerLink, *, pulse: float) -> None:
         super().__init__(desk, link, pulse=pulse)
         self.list = RowPane(desk, "advice", "Advice")
-        self.evidence = EvidencePane(desk)
+        self.evidence = AdviceEvidencePane(desk)
         self.found: dict[str, AdviceInfo] = {}
         self.tops = (self.list,)
         self.panes = (
