@@ -25,7 +25,7 @@ from agentvault_tui.policy.reads import children
 
 _EQUALITY: Final = frozenset({"eq", "not_eq"})
 _ORDER: Final = frozenset({"less", "less_eq", "greater", "greater_eq"})
-_Distinguish = Callable[[Any], Hashable]
+Distinguish = Callable[[Any], Hashable]
 
 
 _READ: Final = PARAMETERS | ENVIRONMENT
@@ -42,7 +42,7 @@ class _Use:
     otherwise: bool = False
     """It is used in some other way than in a comparison with a literal."""
 
-    def distinguish(self) -> _Distinguish:
+    def distinguish(self) -> Distinguish:
         """Return a function that maps values no rule can tell apart to one."""
         kinds = {type(literal) for literal in self.literals}
         if kinds and kinds <= _NETWORKS and not self.otherwise:
@@ -64,7 +64,7 @@ class RequestClasses:
     """Some rule names or reads the agent."""
     by_moment: bool
     """Some rule reads the time in a way that no two requests share."""
-    attributes: tuple[tuple[str, _Distinguish], ...]
+    attributes: tuple[tuple[str, Distinguish], ...]
 
     @classmethod
     def of(cls, rules: Iterable[pst.Template]) -> RequestClasses:
@@ -170,7 +170,7 @@ def _parsed(reader: Callable[[str], Any], text: str) -> Any:
 _NETWORKS: Final = {ipaddress.IPv4Network, ipaddress.IPv6Network}
 
 
-def _in_networks(networks: frozenset[Any]) -> _Distinguish:
+def _in_networks(networks: frozenset[Any]) -> Distinguish:
     """Return what tells in which of *networks* an address is."""
 
     @lru_cache(maxsize=_SOURCES)

@@ -8,15 +8,16 @@ from collections import OrderedDict
 from collections.abc import Collection, Hashable, Iterable
 from dataclasses import replace
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import cedarpy
 
 from agentvault_tui.errors import PolicyError
 from agentvault_tui.model import Action, Agent, Outcome, Risk, Verdict
 from agentvault_tui.policy.catalogue import Catalogue, action_groups, schema_text
-from agentvault_tui.policy.classes import RequestClasses
+from agentvault_tui.policy.classes import Distinguish, RequestClasses
 from agentvault_tui.policy.explain import Decide, Explanation, would_change
+from agentvault_tui.policy.facts import PARAMETERS
 from agentvault_tui.policy.inputs import Environment, Inputs, Principal
 from agentvault_tui.policy.limits import RULE, Limit, LimitSet
 from agentvault_tui.policy.lint import PolicyProblem, first_misspelt, problems
@@ -51,6 +52,17 @@ _ANSWERS: Final = {
     Obligation.STEP_UP: (Outcome.ESCALATED, "stepup_required"),
     Obligation.DENY: (Outcome.DENIED, "policy_forbids"),
 }
+
+
+class ToldApart(NamedTuple):
+    """What a policy can tell apart of requests for some scopes."""
+
+    by_principal: bool
+    """Beside the scopes that the agent was granted."""
+    read: frozenset[str]
+    """The names of the facts that are read."""
+    classes: dict[str, list[Distinguish]]
+    """For parameters, what maps values that no rule can tell apart to one."""
 
 
 class Policy:
@@ -127,12 +139,20 @@ class Policy:
         found = [self._classes[name] for name in scopes if name in self._classes]
         return frozenset(name for one in found for name, _ in one.attributes)
 
-    def read_for(self, scopes: Collection[str]) -> frozenset[str]:
-        """Return what of both answers for *scopes* depend on, by the facts' names."""
+    def told_apart(self, scopes: Collection[str]) -> ToldApart:
+        """Return what answers for *scopes* depend on, by the names of the facts."""
         read = {name.partition(".")[0] for name in self.read_by_rules(scopes)}
+        found = [self._classes[name] for name in scopes if name in self._classes]
         if any(not one.scopes.isdisjoint(scopes) for one in self.limits.limits):
+            # A limit adds values up, for some agents: nothing is alike for it.
             read |= {"limits", "amount", "currency"}
-        return frozenset(read)
+            return ToldApart(True, frozenset(read), {})
+        classes: dict[str, list[Distinguish]] = {}
+        for name, distinguish in (pair for one in found for pair in one.attributes):
+            if name in PARAMETERS:
+                classes.setdefault(name, []).append(distinguish)
+        by_principal = any(one.by_principal for one in found)
+        return ToldApart(by_principal, frozenset(read), classes)
 
     def _refuse_misspelt(self) -> None:
         if problem := first_misspelt(self.rules, self.catalogue):

@@ -8,7 +8,7 @@ the time and the source of a request only what rules of that policy read is comp
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from datetime import datetime
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from agentvault_tui.ledger.places import first_at, head_seq
 from agentvault_tui.ledger.texts import kept_versions, read_texts
 from agentvault_tui.model import DECISION_TYPES, Verdict
 from agentvault_tui.policy import Policy, PolicyTexts
+from agentvault_tui.policy.engine import ToldApart
 from agentvault_tui.policy.facts import PARAMETERS
 from agentvault_tui.policy.inputs import ENVIRONMENT, Inputs
 
@@ -109,6 +110,26 @@ def records(
         after = rows[-1][0]
 
 
+def _apart(
+    record: RecordedDecision, facts: dict[str, msgspec.Raw], told: ToldApart
+) -> Iterator[Hashable]:
+    """Yield what a policy can tell apart of a record with these *facts*."""
+    if told.by_principal:
+        yield record.agent_id
+        yield bytes(facts["principal"])
+    else:
+        yield bytes(_FACTS.decode(facts["principal"])["scopes"])
+    for name, raw in facts.items():
+        if name in told.classes:
+            value = msgspec.json.decode(raw)
+            yield name
+            for distinguish in told.classes[name]:
+                yield distinguish(value)
+        elif name != "principal" and (name in told.read or name not in _READABLE):
+            yield name
+            yield bytes(raw)
+
+
 class Decider:
     """One policy that answers records; equal facts are decided once."""
 
@@ -117,8 +138,8 @@ class Decider:
         self.policy = policy
         self.made = 0
         """How many answers were made, and not taken from records of equal facts."""
-        self._unread: dict[bytes, frozenset[str]] = {}
-        """By scopes: what their rules cannot tell apart."""
+        self._told: dict[bytes, ToldApart] = {}
+        """By scopes: what their rules can tell apart."""
         self._kept: dict[tuple[object, ...], Verdict] = {}
 
     def decide(self, record: RecordedDecision) -> Verdict:
@@ -130,18 +151,11 @@ class Decider:
         try:
             facts = _FACTS.decode(record.detail.facts)
             scopes = bytes(facts["scopes"])
-            unread = self._unread.get(scopes)
-            if unread is None:
-                read = self.policy.read_for(msgspec.json.decode(scopes))
-                unread = self._unread[scopes] = _READABLE - read
-            key = (
-                record.agent_id,
-                *[
-                    (name, bytes(value))
-                    for name, value in facts.items()
-                    if name not in unread
-                ],
-            )
+            told = self._told.get(scopes)
+            if told is None:
+                told = self.policy.told_apart(msgspec.json.decode(scopes))
+                self._told[scopes] = told
+            key = tuple(_apart(record, facts, told))
             verdict = self._kept.get(key)
             if verdict is None:
                 whole = msgspec.json.decode(record.detail.facts)
@@ -149,7 +163,7 @@ class Decider:
                 self.made += 1
                 if len(self._kept) >= _KEPT:
                     self._kept.clear()
-                    self._unread.clear()
+                    self._told.clear()
                 self._kept[key] = verdict
         except (LookupError, ValueError, TypeError) as error:
             raise LedgerDamagedError(
