@@ -22,6 +22,7 @@ BENCHES = (
     "scale",
     "gateway",
     "mcp",
+    "watch",
 )
 
 
