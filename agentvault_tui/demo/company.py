@@ -136,8 +136,18 @@ resource = "contacts"
 """
 
 
+_ALERTS: Final = """\
+# Every event as an OCSF record a line, in the home; docs/alerts.md has other sinks.
+[sinks.events]
+kind = "file"
+path = "events.jsonl"
+"""
+
+
 async def put_behind_the_gateway(home: Path, origin: str) -> None:
-    """Write the service files of the workspace at *origin*."""
+    """Write the service files of the workspace at *origin*, and where events go."""
+    if not (home / "alerts.toml").exists():
+        write_private(home / "alerts.toml", _ALERTS)
     folder = home / "services"
     if not folder.exists():
         folder.mkdir(mode=0o700)

@@ -70,6 +70,8 @@ async def test_headless_prints_what_the_ledger_holds(tmp_path: Path) -> None:
         by_agent.update(counts)
     assert by_agent == Counter(summary["totals"])
     assert (await run(tmp_path / "h", "audit", "verify"))[0] == 0
+    told = (tmp_path / "h" / "events.jsonl").read_text()  # its sink of every event
+    assert '"status":"Escalated"' in told
 
     code, out, err = await run(tmp_path / "h", *("demo", "--headless", "--for", "1"))
     assert (code, err) == (0, "")

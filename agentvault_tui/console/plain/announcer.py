@@ -93,7 +93,9 @@ class Announcer:
         panic = self.mirror.status.panic
         stopped = f"PANIC: everything is stopped, by {panic.by}: {panic.reason}"
         warnings = (*self.mirror.warnings.values(), *self.mirror.status.warnings)
-        told = (*([stopped] if panic.on else []), *warnings)
+        dead = self.mirror.status.undelivered
+        lost = [f"{dead}: agentvault alerts dead"] if dead else []
+        told = (*([stopped] if panic.on else []), *lost, *warnings)
         self.say(*(text for text in told if text not in self._warned))
         self._warned = told
 

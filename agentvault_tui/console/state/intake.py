@@ -388,7 +388,8 @@ class Intake:
 
     def status(self, told: StatusInfo) -> StatusRow:
         """Convert the broker's status; of what it does not say nothing is at fault."""
-        panic = told.panic
+        panic, dead = told.panic, told.alerts_dead
+        undelivered = f"{dead:,} alert{'s' * (dead != 1)} did not arrive"
         return StatusRow(
             version=self.shown(told.version, 20),
             tenant=self.shown(_host(told.tenant.issuer), 60),
@@ -403,7 +404,7 @@ class Intake:
                 self.shown(panic.reason),
             ),
             warnings=tuple(map(self.shown, told.warnings)),
-            alerts_dead=told.alerts_dead,
+            undelivered=undelivered if dead else "",
         )
 
     def upstream(self, told: Iterable[StepInfo]) -> tuple[UpstreamStep, ...]:

@@ -492,7 +492,8 @@ class StatusRow:
     """Whether the ledger was found not to be what was recorded."""
     panic: PanicState = field(default_factory=PanicState)
     warnings: tuple[Shown, ...] = ()
-    alerts_dead: int = 0
+    undelivered: str = ""
+    """How many alerts did not arrive, in words; empty where all did."""
 
 
 class LinkState(StrEnum):

@@ -146,10 +146,8 @@ class Masthead(Pane):
             notices.append(f"STALE: {link.reason}. Decisions wait until it is read.")
         if not mirror.status.tenant_reachable:
             notices.append("The tenant cannot be reached: approving waits for it.")
-        if dead := mirror.status.alerts_dead:
-            what = "alert" if dead == 1 else "alerts"
-            shows = self.desk.key("alerts", "N")
-            notices.append(f"{dead:,} {what} did not arrive: {shows} shows which")
+        if told := mirror.status.undelivered:
+            notices.append(f"{told}: {self.desk.key('alerts', 'N')} shows which")
         notices += mirror.status.warnings
         started = mirror.restarted_at
         if started and mirror.clock.now() - started < _NOTICE:
