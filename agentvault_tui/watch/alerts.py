@@ -116,7 +116,6 @@ class Alerts:
                 raise ServiceError(f"{path}: {error.what}", error.remedy) from None
             self.problem = error.diagnosis()
             self.file = parse_alerts(kept["text"], self.broker.home)
-        self._fault = self.broker.ledger.problem
         await self._follow()
 
     async def look(self) -> None:
@@ -142,7 +141,7 @@ class Alerts:
         fault = None if ledger.writable else ledger.problem or "it cannot be written"
         before, self._fault = self._fault, fault
         if fault is None or before is not None:
-            return
+            return  # told once a fault, however its words change
         for follower in self._followers.values():
             if isinstance(follower, AlertFollower) and any(
                 LEDGER_FAULT in one.events for one in follower.routes
