@@ -102,8 +102,12 @@ async def pass_on(
         return await deny(broker, request, *refusal)
     # Its own grants play no part: it may do what it is passed, and no more.
     principal = replace(other, scopes=tuple(sorted(action.scopes)))
-    request = request._replace(agent=principal, asked_by=broker.actor(agent))
-    verdict = await decide(broker, request)
+    passed = request._replace(agent=principal, asked_by=broker.actor(agent))
+    verdict = await decide(broker, passed)
+    # Anew: others may have been passed on while that was asked.
+    if refusal := _refusal(broker, parent, request, other):
+        return await deny(broker, request, *refusal)
+    request = passed
     if verdict.outcome is Outcome.ALLOWED:
         return await issue(broker, request, verdict, parent)
     denied = verdict.outcome is Outcome.DENIED

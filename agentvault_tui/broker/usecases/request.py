@@ -375,6 +375,7 @@ async def _repeated(
     """
     stepup = _new_stepup(broker, request, verdict)
     decided = decision(broker, request, Outcome.ALLOWED, REPEATED, verdict)
+    decided.detail.pop("counted", None)  # that is when its token is given out
     asked = _asked(request, stepup)
     approved = await stand_in(broker, standing, stepup, decided, asked)
     if approved is None:

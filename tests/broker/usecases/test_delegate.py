@@ -297,12 +297,22 @@ async def test_a_tree_outlives_a_restart_and_ends_with_its_root(
         assert cut.delegated == 2
 
 
+@pytest.mark.parametrize("slow", [False, True])
 async def test_sixty_four_at_once_never_pass_max_children(
-    stage: Delegates, line: tuple[Agent, Agent, Agent]
+    stage: Delegates,
+    line: tuple[Agent, Agent, Agent],
+    monkeypatch: pytest.MonkeyPatch,
+    slow: bool,
 ) -> None:
-    """Exchanges that wait for the disk count already."""
+    """Those that wait for the disk count already, and a call-out lets none slip by."""
     first, second, _ = line
     parent = await stage.token(first, "read:calendar")
+
+    async def asked() -> None:
+        await asyncio.sleep(0.01)
+
+    if slow:
+        monkeypatch.setattr(stage.bench.broker.limits, "ready", asked)
     replies = await asyncio.gather(
         *(stage.exchange(first, parent, second) for _ in range(64))
     )

@@ -11,9 +11,11 @@ import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
 from support.stepups import ask, details_of, hold
 
-from agentvault_tui.broker.answers import Escalated, Granted, Permitted
+from agentvault_tui.broker.answers import Denied, Escalated, Granted, Permitted
+from agentvault_tui.broker.serve import _record_start_or_stop
 from agentvault_tui.broker.stepups import digest_of
 from agentvault_tui.broker.usecases.evaluate import evaluate
+from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.redeem import deliver, introspect
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import (
@@ -25,9 +27,11 @@ from agentvault_tui.broker.usecases.revoke import (
 )
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny
 from agentvault_tui.errors import ConflictError, UsageError
+from agentvault_tui.ledger.schema import read_home
 from agentvault_tui.model import (
     Action,
     Agent,
+    EventType,
     Outcome,
     ParameterBound,
     Repeat,
@@ -36,6 +40,7 @@ from agentvault_tui.model import (
     TokenKind,
 )
 from agentvault_tui.vault import FlowExpired
+from agentvault_tui.watch.replay import replay
 
 UP_TO_5000 = Repeat(3, 600, (ParameterBound("amount", 5000),))
 
@@ -298,3 +303,42 @@ async def test_a_request_with_details_of_another_type_is_another_one(
     assert isinstance(answer, Escalated)
     assert answer.stepup.status is StepUpStatus.PENDING
     assert left(bench, stepup) == 0
+
+
+LIMITS = """
+[[limits]]
+id = "payments-a-day"
+scopes = ["send:payment"]
+per = "agent"
+within = "24h"
+count = 3
+over = "deny"
+"""
+
+
+async def test_each_repeat_counts_once_and_a_limit_is_asked_first(
+    bench: Bench,
+) -> None:
+    """Of three a day the approved one and two repeats go out; the next is denied."""
+    (bench.home.config / "limits.toml").write_text(LIMITS)
+    await reload_policy(bench.broker)
+    agent, stepup = await approved(bench)
+    first = await deliver(bench.broker, agent, bench.broker.stepups.get(stepup.id))
+    assert isinstance(first, Granted)
+    for _ in range(2):
+        assert isinstance(await again(bench, agent, paying(10)), Granted)
+    over = await again(bench, agent, paying(10))
+    assert isinstance(over, Denied)
+    assert over.reason == "limit_reached"
+    assert left(bench, stepup) == 1
+
+
+async def test_the_history_with_repeats_decides_itself_again(bench: Bench) -> None:
+    """What policy said of each is in its record, beside what stood in for a person."""
+    await _record_start_or_stop(bench.broker, EventType.BROKER_STARTED)
+    agent, _ = await approved(bench)
+    for amount in (1, 5000, 5001):
+        await again(bench, agent, paying(amount))
+    with read_home(bench.home) as db:
+        told = replay(db)
+    assert (told.decisions, told.mismatches, told.first) == (4, 0, None)
