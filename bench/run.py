@@ -14,6 +14,7 @@ HERE = Path(__file__).resolve().parent
 BENCHES = (
     "broker",
     "decision",
+    "limits",
     "revoke",
     "ledger",
     "past",

@@ -11,6 +11,7 @@ import asyncio
 import math
 from array import array
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -26,8 +27,8 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _SPENT: Final = 1024
 """Entries that have left a window before their memory is given back."""
 
-_Key = tuple[str, str | None, str]
-"""A limit's id, its currency, and which of its windows it is."""
+_Kind = tuple[str, str | None]
+"""A limit's id, and its currency."""
 
 
 class WindowStanding(NamedTuple):
@@ -50,7 +51,8 @@ class LimitUses:
         self._clock = clock
         self._ledger = ledger
         self._limits = LimitSet()
-        self._windows: dict[_Key, _Window] = {}
+        self._windows: defaultdict[_Kind, dict[str, _Window]] = defaultdict(dict)
+        """By kind, and by whose or of what they are."""
         self._held: dict[str, _Held] = {}
         """What is reserved, by the decision's id."""
         self._latest = 0
@@ -102,10 +104,9 @@ class LimitUses:
                 self._count(held.agent_id, held.counted)
         self._meanwhile.clear()
         for decision_id, held in list(self._held.items()):
-            if decision_id in seen:
-                del self._held[decision_id]
-            else:
-                self._hold(held, 1)
+            del self._held[decision_id]
+            if decision_id not in seen:
+                self._hold(decision_id, held)
         self._loading = None
 
     # One request
@@ -117,9 +118,14 @@ class LimitUses:
         now, who, resource = self.now(), inputs.who.id, inputs.facts.resource
         found = {}
         for limit in limits:
-            window = self._windows.get(_key(limit, who, resource))
-            count = 0 if window is None else window.count(now, limit)
-            found[limit.attribute] = min(count, LARGEST), max(0, limit.most - count)
+            window = self._windows[limit.id, limit.currency].get(
+                limit.key(who, resource)
+            )
+            if window is None:
+                found[limit.attribute] = 0, limit.most
+            else:
+                count = window.count(now, limit.micros)
+                found[limit.attribute] = min(count, LARGEST), max(0, limit.most - count)
         return found
 
     def retry_after(self, inputs: Inputs) -> int | None:
@@ -133,8 +139,8 @@ class LimitUses:
             units = limit.units(inputs)
             if units is None or units > limit.most:
                 return None
-            key = _key(limit, inputs.who.id, inputs.facts.resource)
-            if window := self._windows.get(key):
+            key = limit.key(inputs.who.id, inputs.facts.resource)
+            if window := self._windows[limit.id, limit.currency].get(key):
                 longest = max(longest, window.fits_in(units, now, limit))
         return max(1, math.ceil(longest / 1_000_000))
 
@@ -149,15 +155,14 @@ class LimitUses:
             counted: as `LimitSet.counted` returns it.
         """
         self.release(decision_id)
-        self._held[decision_id] = held = _Held(agent_id, counted)
-        self._hold(held, 1)
+        self._hold(decision_id, _Held(agent_id, counted))
 
     def release(self, decision_id: str | None) -> None:
         """Give back what is reserved for a decision, unless its record is under way."""
         held = self._held.get(decision_id or "")
         if held is not None and not held.submitted:
             del self._held[decision_id or ""]
-            self._hold(held, -1)
+            held.give_back()
 
     def submitted(self, draft: Draft, done: asyncio.Future[Any]) -> None:
         """Count what *draft* says once *done*, its commit, is durable.
@@ -174,7 +179,7 @@ class LimitUses:
             if self._held.get(decision_id) is not held:
                 return
             del self._held[decision_id]
-            self._hold(held, -1)
+            held.give_back()
             if future.cancelled() or future.exception() is None:
                 self._count(held.agent_id, held.counted)
                 if self._loading is not None:
@@ -198,45 +203,48 @@ class LimitUses:
         """Yield what is in use of each limit, in the order of the file."""
         now = self.now()
         for limit in self._limits.limits:
-            for (id_, currency, key), window in self._windows.items():
-                if (id_, currency) == (limit.id, limit.currency):
-                    count = window.count(now, limit)
-                    frees = window.frees_at(limit)
-                    if count:
-                        left = max(0, limit.most - count)
-                        yield WindowStanding(limit, key, count, left, frees)
+            for key, window in self._windows[limit.id, limit.currency].items():
+                if count := window.count(now, limit.micros):
+                    left, frees = max(0, limit.most - count), window.frees_at(limit)
+                    yield WindowStanding(limit, key, count, left, frees)
 
     def sweep(self) -> None:
         """Forget windows that hold nothing any more."""
-        now, known = self.now(), {one.id: one for one in self._limits.limits}
-        for key, window in list(self._windows.items()):
-            limit = known.get(key[0])
-            if limit is None or not window.count(now, limit):
-                del self._windows[key]
+        now, known = self.now(), self._limits.by_id
+        for kind, windows in list(self._windows.items()):
+            limit = known.get(kind[0])
+            for key, window in list(windows.items()):
+                if limit is None or not window.count(now, limit.micros):
+                    del windows[key]
 
     def _each(
         self, agent_id: str, counted: Mapping[str, Any]
-    ) -> Iterator[tuple[Limit, int, _Key]]:
-        """Yield limits in force, the units of each in *counted*, and the window."""
+    ) -> Iterator[tuple[int, dict[str, _Window], str]]:
+        """Yield the units of each limit in force, its windows, and which it is."""
+        known, resource = self._limits.by_id, counted.get("resource")
         for limit_id, used in counted.get("limits", {}).items():
-            limit = self._limits.get(limit_id)
+            limit = known.get(limit_id)
             if limit is None or used.get("currency") != limit.currency:
                 continue
             units = used["count" if limit.currency is None else "amount"]
-            yield limit, units, _key(limit, agent_id, counted.get("resource"))
+            windows = self._windows[limit_id, limit.currency]
+            yield units, windows, limit.key(agent_id, resource)
 
-    def _hold(self, held: _Held, sign: int) -> None:
-        for _, units, key in self._each(held.agent_id, held.counted):
-            window = self._windows.get(key)
+    def _hold(self, decision_id: str, held: _Held) -> None:
+        entries = []
+        for units, windows, key in self._each(held.agent_id, held.counted):
+            window = windows.get(key)
             if window is None:
-                window = self._windows[key] = _Window()
-            window.held = max(0, window.held + sign * units)
+                window = windows[key] = _Window()
+            window.held += units
+            entries.append((window, units))
+        self._held[decision_id] = held._replace(entries=entries)
 
     def _count(self, agent_id: str, counted: Mapping[str, Any]) -> None:
         at = _micros(parse_iso(counted["at"]))
         self._latest = max(self._latest, at)
-        for _, units, key in self._each(agent_id, counted):
-            self._windows.setdefault(key, _Window()).add(at, units)
+        for units, windows, key in self._each(agent_id, counted):
+            windows.setdefault(key, _Window()).add(at, units)
 
 
 class _Held(NamedTuple):
@@ -246,6 +254,13 @@ class _Held(NamedTuple):
     counted: Mapping[str, Any]
     submitted: bool = False
     """Whether the event that counts them is on its way to the disk."""
+    entries: list[tuple[_Window, int]] = []  # noqa: RUF012 - replaced, never filled
+    """The windows, with the units of each."""
+
+    def give_back(self) -> None:
+        """Reserve them no more."""
+        for window, units in self.entries:
+            window.held -= units
 
 
 class _Window:
@@ -269,9 +284,16 @@ class _Window:
         self._units.insert(place, units)
         self._total += units
 
-    def count(self, now: int, limit: Limit) -> int:
+    def count(self, now: int, within: int) -> int:
         """Return what the window holds at *now*."""
-        end, times, start = now - limit.within // _MICROSECOND, self._times, self._start
+        end, times, start = now - within, self._times, self._start
+        if start < len(times) and times[start] <= end:
+            self._forget(end)
+        return self._total + self.held
+
+    def _forget(self, end: int) -> None:
+        """Leave out what was used up to *end*."""
+        times, start = self._times, self._start
         while start < len(times) and times[start] <= end:
             self._total -= self._units[start]
             start += 1
@@ -279,12 +301,11 @@ class _Window:
             del times[:start], self._units[:start]
             start = 0
         self._start = start
-        return self._total + self.held
 
     def fits_in(self, units: int, now: int, limit: Limit) -> int:
         """Return in how many microseconds *units* fit."""
-        excess = self.count(now, limit) + units - limit.most
-        place, within = self._start, limit.within // _MICROSECOND
+        excess = self.count(now, limit.micros) + units - limit.most
+        place, within = self._start, limit.micros
         while excess > 0 and place < len(self._times):
             excess -= self._units[place]
             place += 1
@@ -297,10 +318,6 @@ class _Window:
         if self._start == len(self._times):
             return None
         return _EPOCH + timedelta(microseconds=self._times[self._start]) + limit.within
-
-
-def _key(limit: Limit, agent_id: str, resource: str | None) -> _Key:
-    return limit.id, limit.currency, limit.key(agent_id, resource)
 
 
 def _micros(moment: datetime) -> int:

@@ -126,6 +126,7 @@ class Policy:
             scope.name: self._classes_of(scope.name) for scope in catalogue
         }
         self._kept: OrderedDict[Hashable, Verdict] = OrderedDict()
+        self._limits_read = lru_cache(maxsize=_KEPT_AGENTS)(self._find_limits_read)
 
     def _classes_of(self, scope: str) -> RequestClasses:
         return RequestClasses.of(
@@ -237,16 +238,24 @@ class Policy:
             else tuple(name for name in inputs.asked if name in said.limit.scopes),
         )
 
-    def limits_for(self, inputs: Inputs) -> list[Limit]:
+    def limits_for(self, inputs: Inputs) -> tuple[Limit, ...]:
         """Return the limits that the answer to a request may depend on."""
-        names = self.read_by_rules(inputs.asked)
-        read = {name.split(".")[1] for name in names if name.startswith("limits.")}
-        every = "limits" in names
-        return [
+        applying, read = self.limits.applying(inputs), self._limits_read(inputs.asked)
+        if not read:
+            return applying
+        every = "" in read
+        return tuple(
             one
             for one in self.limits.limits
-            if every or one.attribute in read or one.applies(inputs)
-        ]
+            if every or one.attribute in read or one in applying
+        )
+
+    def _find_limits_read(self, scopes: tuple[str, ...]) -> frozenset[str]:
+        """Return the names of the limits that rules read; an empty one for all."""
+        paths = [name.split(".") for name in self.read_by_rules(scopes)]
+        return frozenset(
+            path[1] if path[1:] else "" for path in paths if path[0] == "limits"
+        )
 
     def _with_details(self, verdict: Verdict, inputs: Inputs) -> Verdict:
         if verdict.outcome is not Outcome.ALLOWED:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cached_property
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -29,6 +30,8 @@ RULE: Final = "limit:"
 LIMIT_REACHED: Final = "limit_reached"
 _MOST_LIMITS: Final = 100
 _MOST_HOOKS: Final = 16
+_KEPT: Final = 4096
+"""Agents and scopes whose limits are remembered."""
 _LONGEST: Final = timedelta(days=366)
 _ID: Final = re.compile("[a-z][a-z0-9-]{0,63}")
 _WITHIN: Final = re.compile("([1-9][0-9]{0,7})([smhd])")
@@ -84,8 +87,10 @@ class Limit:
     per: str
     """``agent``, ``resource`` or ``all``: what has a window of its own."""
     within: timedelta
+    micros: int
+    """The same in microseconds."""
     span: str
-    """The same as it was written: ``24h``."""
+    """And as it was written: ``24h``."""
     most: int
     """How many requests, or what sum of amounts, the window may hold."""
     currency: str | None
@@ -138,6 +143,10 @@ class LimitSet:
     hooks: tuple[HookTable, ...] = ()
     version: str = ""
     """Everything that the file says, in one form; empty without a file."""
+    _applying: dict[tuple[object, ...], tuple[Limit, ...]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    """Which limits apply, by scopes and agent."""
 
     @classmethod
     def parse(cls, text: str, source: str, catalogue: Catalogue) -> LimitSet:
@@ -169,13 +178,21 @@ class LimitSet:
             msgspec.json.encode(tables).decode(),
         )
 
-    def get(self, limit_id: str) -> Limit | None:
-        """Return the limit with that id, if there is one."""
-        return next((one for one in self.limits if one.id == limit_id), None)
+    @cached_property
+    def by_id(self) -> dict[str, Limit]:
+        """The limits by their ids."""
+        return {one.id: one for one in self.limits}
 
-    def applying(self, inputs: Inputs) -> Iterator[Limit]:
-        """Yield the limits of a request, in the order of the file."""
-        return (one for one in self.limits if one.applies(inputs))
+    def applying(self, inputs: Inputs) -> tuple[Limit, ...]:
+        """Return the limits of a request, in the order of the file."""
+        key = inputs.asked, inputs.who.id, inputs.who.name
+        found = self._applying.get(key)
+        if found is None:
+            found = tuple(one for one in self.limits if one.applies(inputs))
+            if len(self._applying) >= _KEPT:
+                self._applying.clear()
+            self._applying[key] = found
+        return found
 
     def answer(self, inputs: Inputs) -> LimitAnswer | None:
         """Say what the limits make of a request; None where it fits in all of them.
@@ -187,10 +204,10 @@ class LimitSet:
             the answer of the first in the file among the strictest.
         """
         found: LimitAnswer | None = None
+        held = inputs.environment.limits
         for limit in self.applying(inputs):
-            standing = inputs.environment.limits.get(limit.attribute)
-            count, left = standing or (0, limit.most)
-            units = limit.units(inputs)
+            count, left = held.get(limit.attribute) or (0, limit.most)
+            units = 1 if limit.currency is None else limit.units(inputs)
             if units is None:
                 text = f"The limit {limit.id} counts whole numbers of {limit.currency}."
                 one = LimitAnswer(limit, Outcome.ESCALATED, "stepup_required", text)
@@ -280,6 +297,7 @@ def _limit(table: _LimitTable, source: str, groups: Mapping[str, list[str]]) -> 
         agents=frozenset(table.agents),
         per=table.per,
         within=timedelta(seconds=seconds),
+        micros=seconds * 1_000_000,
         span=table.within,
         most=most if most is not UNSET else 0,
         currency=None if table.currency is UNSET else table.currency,

@@ -82,7 +82,7 @@ class Signals:
     def _is_new_limit(self, event: Event) -> bool:
         """Tell whether this limit was not reached yet in its window, by its key."""
         rule = event.rule or ""
-        limit = self._broker.policy.limits.get(rule.removeprefix(LIMIT_RULE))
+        limit = self._broker.policy.limits.by_id.get(rule.removeprefix(LIMIT_RULE))
         if limit is None:
             return False  # of a file that is in force no more
         key = limit.key(event.agent_id or "", event.resource)
