@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from support.bench import OPERATOR, Bench
-from support.stepups import hold, start
+from support.stepups import Gate, hold, start
 
 from agentvault_tui.broker.shapes import stepup_info
 from agentvault_tui.broker.stepups import digest_of
@@ -21,7 +21,7 @@ from agentvault_tui.broker.usecases.approvals import (
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
 from agentvault_tui.errors import ConflictError, SettingsError
-from agentvault_tui.model import AgentId, StepUp, StepUpStatus
+from agentvault_tui.model import AgentId, EventType, StepUp, StepUpStatus
 from agentvault_tui.model.people import user_changed
 from agentvault_tui.settings import StepUpRule
 
@@ -70,6 +70,10 @@ async def test_two_different_people_approve_in_their_order(bench: Bench) -> None
     assert approved.status is StepUpStatus.APPROVED
     (last,) = await bench.events("stepup.approved")
     assert [one["name"] for one in last.detail["decided_by"]] == ["alice", "bob"]
+    past = (await bench.read(f"/api/past?seq={first.seq}")).json()["stepups"][0]
+    assert (past["status"], past["approvals"]["have"]) == ("pending", 1)
+    past = (await bench.read(f"/api/past?seq={last.seq}")).json()["stepups"][0]
+    assert [one["name"] for one in past["decided_by"]] == ["alice", "bob"]
     by = stepup_info(approved).decided_by
     assert isinstance(by, tuple)
     assert [one.name for one in by] == ["alice", "bob"]
@@ -179,15 +183,20 @@ async def test_a_no_or_the_end_of_its_time_ends_all(bench: Bench) -> None:
     assert bench.broker.stepups.get(late.id).status is StepUpStatus.EXPIRED
 
 
-async def test_a_revocation_while_one_is_recorded_cancels(bench: Bench) -> None:
+async def test_a_revocation_while_one_is_recorded_cancels(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The row that is kept says cancelled, whatever was written in between."""
     under(bench, TWO)
     agent, stepup = await hold(bench)
     await start(bench, stepup)
+    gate = Gate(bench, monkeypatch, EventType.STEPUP_CONFIRMED)
     bench.tenant.approve(who=person("alice"))
+    await gate.reached.wait()
     stepups = bench.broker.stepups
-    await bench.until(lambda: stepup.id in stepups.deciding)
+    assert stepup.id in stepups.deciding
     await revoke_agent(bench.broker, AgentId(agent.id), "gone", OPERATOR)
+    gate.open.set()
     await bench.until(lambda: stepup.id not in stepups.deciding)
     assert stepups.get(stepup.id).status is StepUpStatus.CANCELLED
     async with bench.restarted() as again:

@@ -205,3 +205,18 @@ def test_only_the_broker_gives_a_step_up_its_page(admin: Admin) -> None:
     assert (answer.status_code, answer.json()["error"]) == (
         400, "invalid_authorization_details"
     )  # fmt: skip
+
+
+def test_only_the_broker_gives_a_step_up_its_approval_page(admin: Admin) -> None:
+    """Another client cannot put its words where people approve, nor void a code."""
+    tenant = admin.tenant
+    page = {"id": "sup_0123456789abcdef", "digest": "sha256:" + "7" * 64}
+    ours = tenant.flow({**DETAILS, "page": page})
+    client = admin.made("clients", {"name": "y", **NATIVE})
+    answer = tenant.post(
+        "oauth/device/code",
+        client_id=client["client_id"],
+        authorization_details=json.dumps([{**DETAILS, "page": page}]),
+    )
+    assert answer.json()["error"] == "invalid_authorization_details"
+    assert tenant.poll(ours).json()["error"] == "authorization_pending"
