@@ -48,9 +48,11 @@ _KEPT: Final = 500
 """Alerts of a digest that are known singly; the others are counted."""
 _RESTS: Final = 24.0
 """Times as long as it worked a sink rests, while agents ask."""
+_BUSY_SECONDS: Final = 0.5
+"""For so long after the ledger grew agents count as asking: commits come in groups."""
 _LOOK_COST: Final = 0.000_05
 _EXPORT_COST: Final = 0.000_1
-_SEND_COST: Final = 0.000_5
+_SEND_COST: Final = 0.001
 """Seconds of the event loop that an event takes: looked at, exported, told."""
 PLACE: Final = "alerts:"
 """Prefix of the key that a sink's place is kept under."""
@@ -103,7 +105,8 @@ class Chain:
         """Read nothing yet."""
         self.broker = broker
         self._last: tuple[int, int, Page] | None = None
-        self._head = 0
+        self._head = broker.ledger.head.seq
+        self._moved_at = float("-inf")
 
     async def after(self, seq: int) -> Sequence[Event]:
         """Return the next events after *seq*; sinks in step share one reading."""
@@ -130,8 +133,10 @@ class Chain:
         Args:
             seconds: what the work before this took of the loop, about.
         """
-        head = self.broker.ledger.head.seq
-        busy, self._head = head != self._head, head
+        head, now = self.broker.ledger.head.seq, asyncio.get_running_loop().time()
+        if head != self._head:
+            self._head, self._moved_at = head, now
+        busy = now - self._moved_at < _BUSY_SECONDS
         await asyncio.sleep(seconds * _RESTS if busy else 0)
 
 

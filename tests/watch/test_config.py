@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agentvault_tui.errors import ServiceError
 from agentvault_tui.home import Home
-from agentvault_tui.watch.config import AlertRoute, AlertsFile, parse_alerts
+from agentvault_tui.watch.config import AlertRoute, AlertsFile, SinkTable, parse_alerts
 
 SLACK = '[sinks.ops]\nkind = "slack"\nurl_secret = "slack-hook"\n'
 HOOK = '[sinks.hook]\nkind = "webhook"\nsecret = "key"\n'
@@ -171,6 +175,33 @@ def test_quiet_hours_are_those_of_their_zone(
     route = AlertRoute(("ops",), quiet="22:00-07:00 Europe/Berlin")
     expected = None if until is None else datetime(*until, tzinfo=UTC)  # type: ignore[misc,arg-type]
     assert route.quiet_until(datetime(*now, tzinfo=UTC)) == expected  # type: ignore[misc,arg-type]
+
+
+_KEYS = st.sampled_from(
+    [*SinkTable.__struct_encode_fields__, *AlertRoute.__struct_encode_fields__, "x"]
+)
+_VALUES = st.recursive(
+    st.text(max_size=20) | st.integers() | st.booleans(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(_KEYS, _VALUES), st.dictionaries(_KEYS, _VALUES))
+def test_any_table_is_read_or_refused(sink: object, route: object) -> None:
+    """Whatever stands in the file, the answer is what is wrong with it."""
+    text = f"sinks = {{ s = {_toml(sink)} }}\nroutes = [{_toml(route)}]\n"
+    with suppress(ServiceError):
+        parse(text)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        pairs = (f"{_toml(str(k))} = {_toml(v)}" for k, v in value.items())
+        return f"{{ {', '.join(pairs)} }}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value)
 
 
 def test_quiet_hours_within_a_day() -> None:

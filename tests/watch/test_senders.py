@@ -7,6 +7,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,8 @@ from email.policy import default
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.alert_stand import WEBHOOK_SECRET, AlertStand, answering
 from support.bench import PAYMENT, Bench
 from support.gateway_stand import Upstream, endless
@@ -89,6 +92,39 @@ async def test_slack_gets_plain_text_alone(stand: AlertStand, bench: Bench) -> N
     said = "\n".join(text["text"] for text in texts)
     assert "agentvault stepup show sup_" in said
     assert "Fingerprint: " in said
+
+
+async def test_the_page_opens_from_each_sink(
+    stand: AlertStand, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a phone can open the step-up, its link is one tap away, and no other is."""
+    page = "https://ops.example:7443/approve/sup_1"
+    monkeypatch.setattr("agentvault_tui.watch.messages.approval_page", lambda *_: page)
+    stand.secrets["slack"] = f"{stand.url}/slack"
+    sinks = (
+        '[sinks.ops]\nkind="slack"\nurl_secret="slack"\nallow_private=true\n'
+        f'[sinks.phone]\nkind="ntfy"\nurl="{stand.url}/topic"\nallow_private=true\n'
+    )
+    routes = 'sinks = ["ops", "phone", "hook"]\nevents = ["needs_person"]'
+    await stand.start(routes, sinks=sinks)
+    await hostile_stepup(bench)
+    await stand.settle()
+    got = {one.target: one for one in stand.server.received}
+    slack = json.loads(got["/slack"].body)
+    urls = [e["url"] for b in slack["blocks"] for e in b.get("elements", ())]
+    assert urls == [page]
+    assert got["/topic"].header("click") == page
+    assert json.loads(got["/in"].body)["data"]["page"] == page
+
+
+@given(st.text(max_size=200))
+def test_no_text_makes_a_link_or_mention(raw: str) -> None:
+    """Whatever an agent writes: one line, no address, nothing hidden."""
+    shown = inert(raw)
+    assert "://" not in shown
+    assert "@" not in shown
+    assert shown.isprintable()
+    assert not re.search(r"[^\W\d_][.]\w|\w[.][^\W\d_]", shown)
 
 
 async def test_webhooks_are_signed_as_the_standard_says(

@@ -251,6 +251,17 @@ async def test_news_is_told_once_and_in_sentences() -> None:
     assert "PANIC: everything is stopped, by alice: fire" in session.news()
 
 
+async def test_alerts_that_did_not_arrive_are_told_once() -> None:
+    """How many, and the command that lists them."""
+    stand = scene()
+    session = StandSession(stand)
+    stand.state.dead.append({})
+    for _ in range(2):
+        tell(stand.mirror, "status", stand.state.status_shape())
+    told = session.news()
+    assert told.count("1 alert did not arrive: agentvault alerts dead") == 1
+
+
 async def test_a_flood_is_counted() -> None:
     """A thousand denials at once are twenty sentences and a number."""
     stand = scene()

@@ -1,0 +1,44 @@
+"""`agentvault alerts` of a real broker: sinks, a test of one, and what was given up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event
+
+import pytest
+from support.command_line import Answer, Broker
+
+Run = Callable[..., Answer]
+
+
+@pytest.fixture
+def sinks(broker: Broker, av: Run, tmp_path: Path) -> Iterator[Path]:
+    """Two sinks: a file that works, and one where nobody listens."""
+    file, written = broker.home / "alerts.toml", tmp_path / "events.jsonl"
+    file.write_text(
+        f'[sinks.all]\nkind = "file"\npath = "{written}"\n'
+        '[sinks.pager]\nkind = "webhook"\nurl = "http://127.0.0.1:9/"\n'
+        'secret = "none-yet"\nallow_private = true\n'
+        '[[routes]]\nsinks = ["pager"]\nevents = ["panic.on"]\n'
+    )
+    pause = Event()
+    while len(av("alerts", "list", "--json").json["sinks"]) < 2:
+        pause.wait(0.05)
+    yield written
+    file.unlink()
+
+
+def test_sinks_are_listed_and_tried(av: Run, sinks: Path) -> None:
+    """What goes where, and whether it arrives: exit 0, 1 when not, 4 for no sink."""
+    listed = av("alerts", "list")
+    assert listed.code == 0
+    assert "every event" in listed.out
+    assert "panic.on" in listed.out
+    assert av("alerts", "test", "all").code == 0
+    refused = av("alerts", "test", "pager")
+    assert (refused.code, "no secret none-yet" in refused.out) == (1, True)
+    assert av("alerts", "test", "other").code == 4
+    assert av("alerts", "dead").out == "no alert was given up\n"
+    assert av("alerts", "dead", "--json").out == ""
+    assert av("alerts", "retry", "msg_1").code == 4
