@@ -52,6 +52,8 @@ class FakeOperator(FakeState):
         self.later_pages = threading.Event()
         """While it is clear, no page of agents after the first is answered."""
         self.later_pages.set()
+        self.delegated: list[dict[str, Any]] = []
+        """Tokens of delegation trees, as the wire has them."""
         self._started = threading.Event()
         self._stopping: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
@@ -126,6 +128,7 @@ class FakeOperator(FakeState):
                 self._route(calls.GIVE_BACK, self._decide_advice),
                 self._route(calls.DISMISS_ADVICE, self._decide_advice),
                 self._route(calls.STATUS, self._status),
+                self._route(calls.TREE, self._delegations),
                 Route(calls.EVENTS_PATH, self._stream),
             ]
         )
@@ -163,6 +166,9 @@ class FakeOperator(FakeState):
         if query.get("tokens") != "true":
             listed = [without_tokens(agent) for agent in listed]
         return {"agents": listed, "next": following, "head": self.head}
+
+    async def _delegations(self, _: Request) -> Any:
+        return {"tokens": self.delegated, "total": len(self.delegated)}
 
     async def _one_agent(self, request: Request) -> Any:
         agent = self.agents.get(request.path_params["id"])

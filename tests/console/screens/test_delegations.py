@@ -102,3 +102,38 @@ async def test_the_revoke_dialog_shows_the_tree_before_y() -> None:
         assert "planner" in text
         assert "1 token below" in text
         assert stand.actions.asked == []
+
+
+@pytest.mark.parametrize("size", [(60, 20), (80, 24), (120, 40)])
+async def test_the_screen_lists_each_tree_and_acts_on_its_holder(
+    short: Path, size: tuple[int, int]
+) -> None:
+    """Each token below its parent, with what ends with it; r is about its holder."""
+    with FakeOperator(short / "s.sock") as fake:
+        flying(fake)
+        names = list(fake.agents.values())[:2]
+        ends = "2099-01-01T00:00:00.000000Z"
+        fake.delegated = [
+            {
+                "id": f"tok_{depth}",
+                "parent_id": f"tok_{depth - 1}" if depth else None,
+                "depth": depth,
+                "agent": {"id": agent["id"], "name": agent["name"]},
+                "scope": "read:calendar",
+                "resource": None,
+                "expires_at": ends,
+                "below": 1 - depth,
+            }
+            for depth, agent in enumerate(names)
+        ]
+        async with running(console(fake.socket, short), size=size) as pilot:
+            await pilot.press("T")
+            screen = pilot.app
+            await settle(pilot, lambda: "1 passed on" in text_of(screen))
+            text = text_of(screen)
+            assert "1 token below" in text
+            assert "none below" in text
+            assert text.index(names[0]["name"]) < text.index("none below")
+            await pilot.press("j", "r")
+            await settle(pilot, lambda: isinstance(screen.screen, RevokeDialog))
+            assert names[1]["name"] in text_of(screen)
