@@ -26,8 +26,10 @@ _START: Final = 1024
 """Encoded bytes kept of what is too long."""
 _TOO_DEEP: Final = "$too-deep"
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
-_ODD_NUMBER: Final = re.compile(r"[\[:,]-?(?:\d{16}|\d+[.eE])")
-"""A number that may be past `MAX_INT` or none that is whole; or a text like one."""
+_ODD_NUMBER: Final = re.compile(
+    r"(?:^|[\[:,])-?(?:\d{16}|\d+[.eE][\d.eE+-]*(?:[,}\]]|$))"
+)
+"""A number that may be past `MAX_INT` or is not whole; or a text that looks like it."""
 
 quote = encode_basestring
 """A JSON string as RFC 8785 section 3.2.2.2 writes it: escapes only what it must."""

@@ -66,6 +66,14 @@ def test_the_fast_path_is_rfc_8785(value: Any) -> None:
         assert encode_plain(value).encode() == rfc8785.dumps(value)
 
 
+def test_the_facts_of_a_decision_need_no_walk() -> None:
+    """Times and addresses among them are not taken for numbers."""
+    facts = {"now": "2026-11-27T16:29:07.277Z", "source": "::1.2", "amount": 9}
+    assert is_surely_plain({"facts": facts | {"scopes": ("a",), "named": True}})
+    for odd in (1.5, 1e300, -2.5e-7, 2**53, [0.1], {"x": 1e22}):
+        assert not is_surely_plain({"facts": facts | {"x": odd}})
+
+
 @given(st.dictionaries(st.text(max_size=4), st.integers(0, 9), max_size=6))
 def test_members_are_sorted_as_rfc_8785_sorts(value: dict[str, int]) -> None:
     """Names beyond ASCII are sorted by UTF-16 unit, not by code point."""
