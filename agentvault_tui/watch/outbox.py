@@ -52,7 +52,7 @@ _BUSY_SECONDS: Final = 0.5
 """For so long after the ledger grew agents count as asking: commits come in groups."""
 _LOOK_COST: Final = 0.000_05
 _EXPORT_COST: Final = 0.000_1
-_SEND_COST: Final = 0.001
+_SEND_COST: Final = 0.000_5
 """Seconds of the event loop that an event takes: looked at, exported, told."""
 PLACE: Final = "alerts:"
 """Prefix of the key that a sink's place is kept under."""
