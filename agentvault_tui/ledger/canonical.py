@@ -26,10 +26,6 @@ _START: Final = 1024
 """Encoded bytes kept of what is too long."""
 _TOO_DEEP: Final = "$too-deep"
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
-_ODD_NUMBER: Final = re.compile(
-    r"(?:^|[\[:,])-?(?:\d{16}|\d+[.eE][\d.eE+-]*(?:[,}\]]|$))"
-)
-"""A number that may be past `MAX_INT` or is not whole; or a text that looks like it."""
 
 quote = encode_basestring
 """A JSON string as RFC 8785 section 3.2.2.2 writes it: escapes only what it must."""
@@ -80,19 +76,6 @@ def _is_plain_object(value: dict[Any, Any], words: list[str], depth: int) -> boo
         elif not is_plain(member, words, depth):
             return False
     return True
-
-
-def is_surely_plain(value: object) -> bool:
-    """Tell the same, at a tenth of the time, of texts, flags and whole numbers.
-
-    And of objects and lists of these; *value* holds nothing else, or it is rubbish.
-    False where it is not sure.
-    """
-    try:
-        text = encode_plain(value)
-    except (TypeError, ValueError, OverflowError):
-        return False
-    return text.isascii() and _ODD_NUMBER.search(text) is None
 
 
 def canonical(value: Any) -> str:

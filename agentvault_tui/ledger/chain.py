@@ -21,7 +21,6 @@ from agentvault_tui.ledger.canonical import (
     coerce,
     encode_plain,
     is_plain,
-    is_surely_plain,
     quote,
     shrink_detail,
     well_formed,
@@ -106,8 +105,7 @@ def prepare(draft: Draft, state: str = "") -> Prepared:
     rest = draft.detail
     if whole:
         rest = {name: member for name, member in rest.items() if name not in WHOLE}
-    known = not whole or is_surely_plain(whole) or is_plain(whole, [])
-    if known and is_plain(rest, words):
+    if is_plain(whole, []) and is_plain(rest, words):
         try:
             return _assemble(draft, encode_plain(draft.detail), words, member)
         except (UnicodeEncodeError, _TooLongError):
