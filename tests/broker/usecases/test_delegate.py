@@ -319,3 +319,97 @@ async def test_sixty_four_at_once_never_pass_max_children(
     assert sum(reply.status_code == 200 for reply in replies) == 20
     refused = [reply.json()["reason"] for reply in replies if reply.status_code != 200]
     assert set(refused) == {"too_many"}
+
+
+async def test_only_its_holder_ends_it_and_it_authenticates_no_evaluation(
+    stage: Delegates, line: tuple[Agent, Agent, Agent]
+) -> None:
+    """Who passed it on knows it too: that gives no say over it, nor its holder's."""
+    first, second, third = line
+    parent = await stage.token(first, "read:calendar")
+    token = await stage.passed(first, parent, second)
+    for stranger in (first, third):
+        reply = await stage.post(stranger, "/oauth/revoke", token=token)
+        assert reply.status_code == 200
+        assert (await stage.exchange(stranger, token, third)).status_code == 400
+    assert (await stage.seen(second, token))["active"]
+    asked = {
+        "subject": {"type": "agent", "id": second.id},
+        "action": {"name": "read:contacts"},
+        "resource": {"type": "resource", "id": ""},
+    }
+    bearer = {"Authorization": f"Bearer {token}"}
+    reply = await stage.client.post("/access/v1/evaluation", json=asked, headers=bearer)
+    assert reply.status_code == 401
+    assert (await stage.post(second, "/oauth/revoke", token=token)).status_code == 200
+    assert not (await stage.seen(second, token))["active"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"resource": "calendar:primary/x"},
+        {"resource": "calendar:Primary"},
+        {"resource": "calendar:prim\u0430ry"},
+        {"resource": "calendar:primary/../other"},
+        {"authorization_details": [{"type": "agentvault:action", "parameters": {}}]},
+        {
+            "authorization_details": [
+                {"type": "agentvault:action", "parameters": {"count": 2, "Count": 1}}
+            ]
+        },
+        {
+            "authorization_details": [
+                {"type": "agentvault:action", "parameters": {"count": 6}},
+            ]
+        },
+        {"authorization_details": [{"type": "other", "count": 2}]},
+    ],
+)
+async def test_what_is_wider_is_refused_however_it_is_spelt(
+    stage: Delegates, line: tuple[Agent, Agent, Agent], more: dict[str, Any]
+) -> None:
+    """A path below, a case, a look-alike, a parameter left out, added or larger."""
+    first, second, _ = line
+    whole = {"type": "agentvault:action", "resource": "calendar:primary"}
+    details = [{**whole, "parameters": {"count": 5}}]
+    parent = await stage.token(first, "read:calendar", authorization_details=details)
+    reply = await stage.exchange(first, parent, second, **more)
+    assert (reply.status_code, reply.json()["reason"]) == (403, "wider_than_parent")
+
+
+async def test_less_of_one_action_is_passed_on_as_a_resource_server_reads_it(
+    stage: Delegates, line: tuple[Agent, Agent, Agent]
+) -> None:
+    """A smaller count goes through, with the parent's resource; twice it is a 400."""
+    first, second, _ = line
+    whole = {"type": "agentvault:action", "resource": "calendar:primary"}
+    details = [{**whole, "parameters": {"count": 5}}]
+    parent = await stage.token(first, "read:calendar", authorization_details=details)
+    less = [{"type": "agentvault:action", "parameters": {"count": 4}}]
+    token = await stage.passed(first, parent, second, authorization_details=less)
+    seen = (await stage.seen(second, token))["authorization_details"]
+    assert seen[0]["parameters"] == {"count": 4}
+    assert seen[0]["resource"] == "calendar:primary"
+    twice = '[{"type":"agentvault:action","parameters":{"count":4,"count":9}}]'
+    reply = await stage.exchange(first, parent, second, authorization_details=twice)
+    assert reply.status_code == 400
+
+
+async def test_a_single_use_is_one_use_of_the_whole_tree(stage: Delegates) -> None:
+    """What is good for one action is used by whoever of the tree comes first."""
+    first = await stage.agent("first", "send:email")
+    second = await stage.agent("second", "read:contacts")
+    await stage.let(first, second, "send:email")
+    wanted = Registration("mail-api", "olga", "tests", (), resource_server=True)
+    server = await register(stage.bench.broker, wanted, OPERATOR)
+    assert server.client_secret is not None
+    stage.secrets[server.agent.id] = server.client_secret
+    action = {"type": "agentvault:action", "parameters": {"recipients": ["a@x.test"]}}
+    parent = await stage.token(first, "send:email", authorization_details=[action])
+    tokens = [await stage.passed(first, parent, second) for _ in range(3)]
+    seen = [stage.seen(server.agent, token) for token in (*tokens, parent)]
+    answers = await asyncio.gather(*seen)
+    assert sum(answer["active"] for answer in answers) == 1
+    assert len(stage.bench.broker.registry.delegations) == 0
+    assert not stage.bench.broker.registry.tokens_of(first.id)
