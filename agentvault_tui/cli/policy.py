@@ -278,15 +278,22 @@ def init(session: CliSession) -> None:
     "apply", example='agentvault policy apply new.cedar --reason "No mail to lists."'
 )
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--limits", type=click.Path(path_type=Path), help="Replaces limits.toml too."
+)
 @click.option("--plan", default="", help="Refuse unless it is the plan of this digest.")
 @click.option("--reason", default="", help="Why, for the record.")
 @pass_session
-def apply(session: CliSession, file: Path, plan: str, reason: str) -> None:
+def apply(
+    session: CliSession, file: Path, limits: Path | None, plan: str, reason: str
+) -> None:
     """Replace the home's policy.cedar with FILE and put it in force, on the record.
 
     File and record change in one step: who, why, and the digest of the plan.
     """
-    asked = ApplyRequest(policy=text_of(file) or "", plan=plan, reason=reason)
+    asked = ApplyRequest(
+        policy=text_of(file) or "", limits=text_of(limits), plan=plan, reason=reason
+    )
     answer = session.client.call(calls.APPLY_POLICY, asked)
     _print_in_force(session, answer)
 

@@ -32,8 +32,13 @@ from agentvault_tui.policy import Policy, PolicyTexts
 @command("plan", example="agentvault policy plan new.cedar --since 30d")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--since", type=Moment(), help="Not before: a time, or 10m, 2h, 3d ago.")
+@click.option(
+    "--limits", type=click.Path(path_type=Path), help="Instead of the home's."
+)
 @pass_session
-def plan(session: CliSession, file: Path, since: str | None) -> int:
+def plan(
+    session: CliSession, file: Path, since: str | None, limits: Path | None
+) -> int:
     """Decide the recorded history by FILE, and say what would have been otherwise.
 
     Nothing is put in force. Works beside a running broker, which it does not slow down.
@@ -42,7 +47,7 @@ def plan(session: CliSession, file: Path, since: str | None) -> int:
     from agentvault_tui.watch.plan import plan as planned
     from agentvault_tui.watch.plan import stricter
 
-    new = candidate(session, file, None)
+    new = candidate(session, file, None, limits)
     client = session.client
     in_force = (
         client.call(calls.POLICY) if client.reachable() else load_policy(session.home)

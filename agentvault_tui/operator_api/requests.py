@@ -184,6 +184,8 @@ class ApplyRequest(WireRequest, kw_only=True):
 
     policy: Annotated[str, Meta(min_length=1)]
     """The text of the file."""
+    limits: str | None = None
+    """The text of ``limits.toml``, where that changes too."""
     plan: Annotated[str, Meta(max_length=80)] = ""
     """The digest of the plan that this is; without one none is compared."""
     reason: Reason = ""

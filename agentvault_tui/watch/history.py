@@ -17,7 +17,7 @@ import msgspec
 from agentvault_tui.errors import LedgerDamagedError, NotFoundError, PolicyError
 from agentvault_tui.ledger.places import first_at, head_seq
 from agentvault_tui.ledger.texts import kept_versions, read_texts
-from agentvault_tui.model import DECISION_TYPES, Verdict
+from agentvault_tui.model import DECISION_TYPES, EventType, Verdict
 from agentvault_tui.policy import Policy, PolicyTexts
 from agentvault_tui.policy.engine import ToldApart
 from agentvault_tui.policy.facts import PARAMETERS
@@ -62,7 +62,8 @@ class RecordedDecision(msgspec.Struct):
     time: str
     type: str
     actor: _Who
-    outcome: str
+    outcome: str | None = None
+    """None where a step-up's token was fetched."""
     reason: str | None = None
     rule: str | None = None
     agent_id: str = ""
@@ -86,6 +87,8 @@ def records(
     since: datetime | None = None,
     after: int = 0,
     upto: int | None = None,
+    *,
+    delivered: bool = False,
 ) -> Iterator[RecordedDecision]:
     """Yield the decisions recorded up to now, in order and with flat memory.
 
@@ -94,11 +97,13 @@ def records(
         since: not those recorded before.
         after: nor those up to this event.
         upto: nor those behind this one.
+        delivered: also that a step-up's token was fetched, which has no outcome.
     """
     upto = head_seq(db) if upto is None else upto
     if since is not None:
         after = max(after, first_at(db, since, 1, upto + 1) - 1)
-    kinds = ",".join(f"'{kind.value}'" for kind in DECISION_TYPES)
+    more = (EventType.TOKEN_DELIVERED,) if delivered else ()
+    kinds = ",".join(f"'{kind.value}'" for kind in (*DECISION_TYPES, *more))
     sql = (
         # Without the plus SQLite would go by the index of types, and then sort.
         f"SELECT seq, body FROM events WHERE +type IN ({kinds})"  # noqa: S608

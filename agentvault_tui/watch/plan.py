@@ -19,6 +19,7 @@ from agentvault_tui.watch.history import (
     RecordedDecision,
     records,
 )
+from agentvault_tui.watch.limited import LimitedDecider
 from agentvault_tui.watch.replay import (
     NO_FACTS,
     NOT_ASKED,
@@ -43,7 +44,7 @@ class Changes:
         """Count *record* if *verdict* changes its outcome; return the outcome then."""
         to = outcome_by(record, verdict)
         if to != record.outcome:
-            key = (record.agent_id, record.scope, record.outcome, to)
+            key = (record.agent_id, record.scope, record.outcome or "", to)
             one = self._found.get(key)
             if one is None:
                 agent, scope, was, _ = key
@@ -75,6 +76,9 @@ def outcome_by(record: RecordedDecision, verdict: Verdict) -> str:
     if record.outcome == Outcome.ALLOWED:
         forbidden = verdict.outcome is Outcome.DENIED
         return Outcome.DENIED if forbidden else Outcome.ALLOWED
+    if record.outcome == Outcome.ESCALATED:  # by a call-out, which is not asked again
+        forbidden = verdict.outcome is Outcome.DENIED
+        return Outcome.DENIED if forbidden else Outcome.ESCALATED
     waits = record.reason in _WAITS or record.actor.kind == "operator"
     allowed = waits and verdict.outcome is Outcome.ALLOWED
     return Outcome.ALLOWED if allowed else Outcome.DENIED
@@ -122,11 +126,17 @@ def plan(
     Returns:
         what would have been answered otherwise, and how many prompts there would be.
     """
-    versions, decider, changes = KeptPolicies(db), Decider(candidate), Changes([])
+    versions, changes = KeptPolicies(db), Changes([])
+    limited = LimitedDecider(candidate) if candidate.limits.limits else None
+    decider = limited or Decider(candidate)
     then, asked, apart = Prompts(lasts), 0, Counter[str]()
     decisions = mismatches = 0
     first = last = ""
-    for record in records(db, since):
+    for record in records(db, since, delivered=limited is not None):
+        if record.outcome is None:
+            if limited is not None:
+                limited.delivered(record)
+            continue
         first, last = first or record.time, record.time
         again = decided_again(record, versions)
         if again in (NOT_ASKED, NO_FACTS):
@@ -139,6 +149,8 @@ def plan(
         elif mismatch(record, again):
             mismatches += 1
         to = changes.add(record, decider.decide(record))
+        if limited is not None:
+            limited.settle(record, to)
         was_asked = record.outcome == Outcome.ESCALATED and record.detail.count is None
         asked += was_asked
         if to == Outcome.ESCALATED:

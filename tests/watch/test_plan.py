@@ -13,6 +13,7 @@ from support.manual_clock import ManualClock
 from support.stepups import approve, ask
 
 from agentvault_tui.broker.serve import _record_start_or_stop
+from agentvault_tui.broker.usecases.redeem import poll
 from agentvault_tui.ledger.schema import open_reader
 from agentvault_tui.model import Action, EventType
 from agentvault_tui.operator_api.planning import PlanInfo
@@ -23,6 +24,13 @@ LASTS = timedelta(seconds=300)
 CALENDAR = Action(("write:calendar",), "write:calendar", "calendar:me")
 ANY = "permit (principal, action, resource);"
 ASKS = f'@id("asks") @why("w") @obligation("step_up")\n{ANY}'
+LIMITS = """[[limits]]
+id = "three"
+scopes = ["write:calendar"]
+within = "1h"
+count = 3
+over = "deny"
+"""
 NOTHING = '@id("nothing") @why("w")\nforbid (principal, action, resource);'
 ALL = f'@id("all") @why("w") @obligation("allow")\n{ANY}'
 
@@ -144,3 +152,40 @@ async def test_a_digest_is_of_texts_and_the_version_in_force(
     assert digest == texts.plan_digest(bench.broker.policy.version)
     assert digest != texts.plan_digest("0123456789ab")
     assert digest != planned(db, bench, ASKS).digest
+
+
+async def test_limits_are_counted_over_the_history_again(
+    bench: Bench, db: sqlite3.Connection, clock: ManualClock
+) -> None:
+    """Windows of a candidate hold what it allows itself, by the ledger's time."""
+    agent, other = await bench.agent("a"), await bench.agent("b")
+    for _ in range(5):
+        clock.advance(600)
+        await ask(bench, agent, CALENDAR)
+    await ask(bench, other, CALENDAR)
+    clock.advance(3600)
+    await ask(bench, agent, CALENDAR)
+    texts = PolicyTexts(limits=LIMITS)
+    candidate = Policy.of(texts, ("policy", "scopes", "limits"))
+    found = plan(db, candidate, "", lasts=LASTS)
+    # Of the first five two are beyond it; an hour later the window is empty again.
+    assert changes(found) == [("write:calendar", "allowed", "denied", 2)]
+    assert found.changes[0].agent == agent.id
+    assert stricter(found.changes)
+
+
+async def test_an_approved_step_up_counts_when_its_token_was_fetched(
+    bench: Bench, db: sqlite3.Connection
+) -> None:
+    """Asking counts nothing; the token that was given out does."""
+    agent = await bench.agent()
+    held = await ask(bench, agent, PAYMENT)
+    await ask(bench, agent, PAYMENT)
+    text = LIMITS.replace("write:calendar", "send:payment").replace("3", "1")
+    candidate = Policy.of(PolicyTexts(limits=text), ("policy", "scopes", "limits"))
+    assert plan(db, candidate, "", lasts=LASTS).changes == []
+    await approve(bench, held.stepup)
+    await poll(bench.broker, agent, held.stepup.id)
+    await ask(bench, agent, PAYMENT)
+    found = plan(db, candidate, "", lasts=LASTS)
+    assert changes(found) == [("send:payment", "escalated", "denied", 1)]

@@ -129,6 +129,8 @@ def _policy_routes(broker: Broker, authority: Authority) -> list[Route]:
         who = operator_of(request)
         operator = await authority.actor(who, Need.GIVE, "a policy")
         changed = {"policy": asked.policy}
+        if asked.limits is not None:
+            changed["limits"] = asked.limits
         await apply_policy(broker, changed, operator, asked.plan, asked.reason)
         return _in_force(broker)
 
