@@ -93,17 +93,33 @@ class Prompts:
         self._lasts = lasts
         self._waiting: OrderedDict[bytes, datetime] = OrderedDict()
 
-    def add(self, record: RecordedDecision) -> None:
-        """Count *record*, which needs a person, unless the same waits already."""
+    def add(self, record: RecordedDecision, to: str) -> bool:
+        """Count *record* if it would need a person, unless the same waits already.
+
+        Args:
+            record: the decision.
+            to: its outcome as it would be.
+
+        Returns:
+            whether a person was asked about it.
+        """
+        escalated = record.outcome == Outcome.ESCALATED
+        was_asked = escalated and record.detail.count is None
+        if to == Outcome.ESCALATED:
+            self.asked += was_asked if escalated else self._is_new(record)
+        return was_asked
+
+    def _is_new(self, record: RecordedDecision) -> bool:
         now = parse_iso(record.time)
         while self._waiting and next(iter(self._waiting.values())) <= now:
             self._waiting.popitem(last=False)
         said = [record.agent_id, record.scope, record.action, record.resource]
         same = hashlib.sha256(json.dumps(said).encode())
         same.update(bytes(record.detail.parameters))
-        if same.digest() not in self._waiting:
-            self.asked += 1
-            self._waiting[same.digest()] = now + self._lasts
+        if same.digest() in self._waiting:
+            return False
+        self._waiting[same.digest()] = now + self._lasts
+        return True
 
 
 def plan(
@@ -133,11 +149,10 @@ def plan(
     decisions = mismatches = 0
     first = last = ""
     for record in records(db, since, delivered=limited is not None):
-        if record.outcome is None:
-            if limited is not None:
-                limited.delivered(record)
-            continue
         first, last = first or record.time, record.time
+        if limited and record.outcome is None:
+            limited.delivered(record)
+            continue
         again = decided_again(record, versions)
         if again in (NOT_ASKED, NO_FACTS):
             apart[str(again)] += 1
@@ -149,15 +164,9 @@ def plan(
         elif mismatch(record, again):
             mismatches += 1
         to = changes.add(record, decider.decide(record))
-        if limited is not None:
+        if limited:
             limited.settle(record, to)
-        was_asked = record.outcome == Outcome.ESCALATED and record.detail.count is None
-        asked += was_asked
-        if to == Outcome.ESCALATED:
-            if record.outcome == Outcome.ESCALATED:
-                then.asked += was_asked
-            else:
-                then.add(record)
+        asked += then.add(record, to)
     days = _days(first, last)
     return PlanInfo(
         digest=candidate.texts.plan_digest(in_force),
