@@ -39,8 +39,19 @@ async def connected() -> AsyncIterator[Any]:
     known: Any = {"headers": bearer()} if by_token else {"auth": provider()}
     async with httpx2.AsyncClient(timeout=60, **known) as http:
         transport = streamable_http_client(GIVEN["url"], http_client=http)
-        async with Client(transport, mode=GIVEN["mode"]) as client:
+        forms = {"elicitation_callback": accept} if "forms" in GIVEN else {}
+        async with Client(transport, mode=GIVEN["mode"], **forms) as client:
             yield client
+
+
+asked: list[str] = []
+
+
+async def accept(_: Any, params: Any) -> Any:
+    from mcp_types import ElicitResult  # noqa: PLC0415
+
+    asked.append(params.message)
+    return ElicitResult(action="accept", content={})
 
 
 def provider() -> Any:
@@ -92,9 +103,13 @@ async def main() -> None:
             said = result.model_dump(by_alias=True)
             return [said["content"][0]["text"], bool(said.get("isError"))]
 
-        told = {
+        told: dict[str, Any] = {"tools": tools}
+        if "forms" in GIVEN:
+            told |= {"held": await call("delete_file"), "asked": asked}
+            print(json.dumps(told), flush=True)
+            return
+        told |= {
             "version": client.protocol_version,
-            "tools": tools,
             "read": await call("read_file"),
             "slow": await call("slow_read"),
             "steps": [*heard],
