@@ -70,7 +70,7 @@ _PARAMETERS: Final = ("parameters", "agent_says", "facts")
 """Members of an event's detail that hold what an agent sent."""
 
 
-def record(event: Mapping[str, Any], *, details: bool) -> dict[str, Any]:
+def record(event: Mapping[str, Any], *, details: bool) -> dict[str, object]:
     """Return an event as an OCSF record.
 
     Args:
@@ -131,7 +131,7 @@ def _said(name: str, value: object) -> dict[str, object]:
     return {name: value} if value else {}
 
 
-def _without(detail: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+def _without(detail: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, object]:
     return {name: value for name, value in detail.items() if name not in names}
 
 
@@ -153,18 +153,18 @@ def _status(event: Mapping[str, Any]) -> int:
     return 2 if failed or event["type"] in _FAILED else 1
 
 
-def _actor(actor: Mapping[str, Any]) -> dict[str, Any]:
+def _actor(actor: Mapping[str, Any]) -> dict[str, object]:
     if actor["kind"] in {"system", "tenant"}:
         return {"app_name": actor["name"], "app_uid": actor["id"]}
     return {"user": _user(actor["id"], actor["name"], actor["kind"])}
 
 
-def _user(uid: str, name: str | None, kind: str) -> dict[str, Any]:
+def _user(uid: str, name: str | None, kind: str) -> dict[str, object]:
     told = {"uid": uid, "type": kind.capitalize(), "type_id": _OTHER}
     return told | _said("name", name)
 
 
-def _of_class(uid: int, event: Mapping[str, Any]) -> dict[str, Any]:
+def _of_class(uid: int, event: Mapping[str, Any]) -> dict[str, object]:
     """Return the members that the class requires."""
     actor, detail = event["actor"], event["detail"]
     agent_id = event["agent_id"]

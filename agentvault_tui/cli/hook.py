@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agentvault_tui import strict_json
 from agentvault_tui.errors import AgentVaultError
@@ -44,7 +44,7 @@ class HookCall(NamedTuple):
 
     event: str
     tool: str
-    arguments: dict[str, Any]
+    arguments: dict[str, object]
     cwd: str
     server: str = ""
     """The MCP server whose tool it is, by its name in the host or its URL."""
@@ -72,7 +72,7 @@ class HookAnswer(NamedTuple):
 class HostWire(NamedTuple):
     """How one host writes its hook calls, and reads their answers."""
 
-    read: Callable[[dict[str, Any]], HookCall]
+    read: Callable[[dict[str, object]], HookCall]
     write: Callable[[HookCall, HookVerdict], HookAnswer]
     unread: Callable[[str], HookAnswer]
     """The no to a call that cannot be read."""
@@ -194,7 +194,7 @@ def _decided(host: str, agent: str, home: str | None, call: HookCall) -> HookVer
     return HookVerdict(told.get("outcome") == "allowed", approved, message)
 
 
-def _ask(path: str, target: str, body: dict[str, object]) -> dict[str, Any]:
+def _ask(path: str, target: str, body: dict[str, object]) -> dict[str, object]:
     """Send one request over the broker's socket; a whole HTTP client takes 90 ms."""
     content = json.dumps(body).encode()
     head = (
@@ -224,7 +224,7 @@ def _ask(path: str, target: str, body: dict[str, object]) -> dict[str, Any]:
     return told
 
 
-def _shortened(arguments: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def _shortened(arguments: dict[str, object]) -> tuple[dict[str, object], list[str]]:
     """Leave out arguments that no body has room for, the longest first."""
     sizes = {name: len(json.dumps(value)) for name, value in arguments.items()}
     left = sum(sizes.values()) + sum(map(len, sizes))
@@ -238,7 +238,7 @@ def _shortened(arguments: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     return kept, [name for name in omitted if len(name) <= 200]
 
 
-def _digest(arguments: dict[str, Any]) -> str:
+def _digest(arguments: dict[str, object]) -> str:
     """Return what the broker makes of arguments itself where it is sent all of them."""
     import hashlib
 
@@ -246,14 +246,14 @@ def _digest(arguments: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _text(told: dict[str, Any], *names: str) -> str:
+def _text(told: dict[str, object], *names: str) -> str:
     found = next((told[name] for name in names if name in told), "")
     if not isinstance(found, str):
         raise HookError(f"{names[0]} is no text")
     return found
 
 
-def _table(value: object, name: str) -> dict[str, Any]:
+def _table(value: object, name: str) -> dict[str, object]:
     """Return arguments, which some hosts write as JSON in a text."""
     if isinstance(value, str):
         try:
@@ -267,7 +267,7 @@ def _table(value: object, name: str) -> dict[str, Any]:
     return value
 
 
-def _plain_call(told: dict[str, Any]) -> HookCall:
+def _plain_call(told: dict[str, object]) -> HookCall:
     """Read a call as Claude Code, Codex and Gemini write it."""
     tool = _text(told, "tool_name")
     arguments = _table(told.get("tool_input"), "tool_input")
@@ -286,11 +286,10 @@ def _plain_call(told: dict[str, Any]) -> HookCall:
     return HookCall(event, tool, arguments, _text(told, "cwd"), server, inner)
 
 
-def _with_files(arguments: dict[str, Any], *names: str) -> dict[str, Any]:
+def _with_files(arguments: dict[str, object], *names: str) -> dict[str, object]:
     """Add the files that a patch names, so that policy can count them."""
-    patch = next(
-        (arguments[name] for name in names if isinstance(arguments.get(name), str)), ""
-    )
+    told = (arguments.get(name) for name in names)
+    patch = next((text for text in told if isinstance(text, str)), "")
     files = sorted({one or other for one, other in _PATCHED.findall(patch)})
     return arguments | ({"files": files} if files else {})
 
@@ -344,27 +343,25 @@ def _stderr(why: str) -> HookAnswer:
     return HookAnswer(None, why, 2)
 
 
-def _cursor_call(told: dict[str, Any]) -> HookCall:
+def _cursor_call(told: dict[str, object]) -> HookCall:
     event, cwd = _text(told, "hook_event_name"), _text(told, "cwd")
     match event:
         case "beforeShellExecution":
-            command = {"command": _text(told, "command")}
-            return HookCall(event, "Shell", command, cwd)
+            return HookCall(event, "Shell", {"command": _text(told, "command")}, cwd)
         case "beforeMCPExecution":
             arguments = _table(told.get("tool_input"), "tool_input")
             names = ("url", "command")
-            server: dict[str, Any] = {n: told[n] for n in names if n in told}
+            server: dict[str, object] = {n: told[n] for n in names if n in told}
             # Which server it is counts for what a person approves.
             arguments |= {"mcp_server": server} if server else {}
             name, tool = _cursor_server(server), _text(told, "tool_name")
             return HookCall(event, f"MCP:{tool}", arguments, cwd, name, tool)
         case "beforeReadFile":
-            path = {"file_path": _text(told, "file_path")}
-            return HookCall(event, "Read", path, cwd)
+            return HookCall(event, "Read", {"file_path": _text(told, "file_path")}, cwd)
     return _plain_call(told)
 
 
-def _cursor_server(told: dict[str, Any]) -> str:
+def _cursor_server(told: dict[str, object]) -> str:
     """Return the URL of an MCP server, or the name that our own command gives it."""
     if isinstance(url := told.get("url"), str) and url:
         return url
@@ -395,7 +392,7 @@ def _gemini(_: HookCall, verdict: HookVerdict) -> HookAnswer:
     return HookAnswer({"decision": "deny", "reason": verdict.message})
 
 
-def _copilot_call(told: dict[str, Any]) -> HookCall:
+def _copilot_call(told: dict[str, object]) -> HookCall:
     """Read a call by the names of either of Copilot's formats."""
     tool = _text(told, "toolName", "tool_name")
     given = told.get("toolArgs", told.get("tool_input"))

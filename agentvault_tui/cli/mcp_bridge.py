@@ -10,7 +10,7 @@ import ssl
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import httpx
 
@@ -137,7 +137,7 @@ class McpBridge:
         self,
         http: httpx.AsyncClient,
         line: bytes,
-        message: dict[str, Any],
+        message: dict[str, object],
         begun: asyncio.Task[None] | None,
     ) -> None:
         """Send one message on, once the handshake is done, and say what comes back."""
@@ -166,7 +166,7 @@ class McpBridge:
             _say(_error(id_, _AWAY, text))
 
     async def _post(
-        self, http: httpx.AsyncClient, line: bytes, message: dict[str, Any]
+        self, http: httpx.AsyncClient, line: bytes, message: dict[str, object]
     ) -> str | None:
         """Send a message; return why to try again, or nothing when it was answered."""
         token = await self._live_token()
@@ -188,9 +188,7 @@ class McpBridge:
         said = _object(text)
         if "jsonrpc" in said:
             if message.get("method") == "initialize":
-                result = said.get("result")
-                agreed = result.get("protocolVersion") if result else None
-                self._version = agreed if isinstance(agreed, str) else None
+                self._version = _agreed_version(said)
             _write(text)
             return None
         if answer.status_code in {202, 204}:
@@ -213,8 +211,7 @@ class McpBridge:
             answer = await http.post(self._url, content=line, headers=headers)
             if "id" in message and answer.is_success:
                 self._session = answer.headers.get("mcp-session-id")
-                result = _object(answer.text).get("result") or {}
-                self._version = result.get("protocolVersion")
+                self._version = _agreed_version(_object(answer.text))
 
     async def _live_token(self) -> str:
         """Return a token of the agent, good at this server alone.
@@ -233,7 +230,7 @@ class McpBridge:
         if self._token == token:
             self._token = None
 
-    def _headers(self, message: dict[str, Any], token: str) -> dict[str, str]:
+    def _headers(self, message: dict[str, object], token: str) -> dict[str, str]:
         """Return the headers of HTTP that a message has there."""
         headers = {
             "Authorization": f"Bearer {token}",
@@ -264,7 +261,7 @@ def _value(text: str) -> str:
     return f"=?base64?{base64.b64encode(text.encode()).decode()}?="
 
 
-def _object(text: str) -> dict[str, Any]:
+def _object(text: str) -> dict[str, object]:
     with suppress(ValueError, RecursionError):
         value = json.loads(text)
         if isinstance(value, dict):
@@ -272,11 +269,18 @@ def _object(text: str) -> dict[str, Any]:
     return {}
 
 
-def _error(id_: object, code: int, text: str) -> dict[str, Any]:
+def _agreed_version(said: dict[str, object]) -> str | None:
+    """Return the revision that an answer to ``initialize`` names, if it is one."""
+    result = said.get("result")
+    agreed = result.get("protocolVersion") if isinstance(result, dict) else None
+    return agreed if isinstance(agreed, str) else None
+
+
+def _error(id_: object, code: int, text: str) -> dict[str, object]:
     return {"jsonrpc": "2.0", "id": id_, "error": {"code": code, "message": text}}
 
 
-def _say(value: dict[str, Any]) -> None:
+def _say(value: dict[str, object]) -> None:
     _write(json.dumps(value))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 from agentvault_tui.broker.answers import Denied, Escalated
 from agentvault_tui.broker.audience import audience_of
@@ -91,7 +91,7 @@ class Admission:
     async def authenticate(
         self,
         secret: str | None,
-        detail: dict[str, Any],
+        detail: dict[str, object],
         hashed: str | None = None,
         source: str | None = None,
     ) -> Caller:
@@ -136,7 +136,7 @@ class Admission:
         agent: Agent,
         refusal: CallRefusedError,
         action: Action,
-        detail: dict[str, Any],
+        detail: dict[str, object],
     ) -> NoReturn:
         """Record a refusal that is no decision of policy's, and raise it.
 
@@ -250,7 +250,7 @@ class Admission:
         self,
         agent: Agent,
         action: Action,
-        detail: dict[str, Any],
+        detail: dict[str, object],
         source: str | None = None,
     ) -> Request:
         return Request(

@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import BadPathError, UnreadableBodyError
@@ -193,7 +193,7 @@ class Forwarder:
         shown: Shown,
         body: Body,
         caller: Caller,
-        detail: dict[str, Any],
+        detail: dict[str, object],
     ) -> _Parsed:
         if service is None:
             refusal = CallRefusedError(
@@ -212,7 +212,7 @@ class Forwarder:
         incoming: Incoming,
         parsed: _Parsed,
         caller: Caller,
-        detail: dict[str, Any],
+        detail: dict[str, object],
     ) -> Call:
         """Find the route of a request, and read the action it is."""
         refuse = self._admission.refuse
@@ -396,9 +396,9 @@ _OURS: Final = frozenset((b"prefer", b"agentvault-request"))
 
 def _detail(
     incoming: Incoming, path: bytes, query: bytes, body: Body
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return what the events of a call say of it, for the time being."""
-    detail: dict[str, Any] = {
+    detail: dict[str, object] = {
         "service": incoming.service[:200],
         "method": incoming.method,
         "path": path.decode("latin-1"),
@@ -411,7 +411,7 @@ def _detail(
     return detail
 
 
-def _known(detail: dict[str, Any], content: bytes) -> None:
+def _known(detail: dict[str, object], content: bytes) -> None:
     detail["body_sha256"] = hashlib.sha256(content).hexdigest()
     detail["body_bytes"] = len(content)
 

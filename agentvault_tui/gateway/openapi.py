@@ -107,7 +107,7 @@ def service_file(name: str, path: Path, origin: str | None) -> str:
     return "\n".join([*head, *(line for one in routes for line in _route(one))]) + "\n"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, object]:
     content = path.read_bytes()
     if len(content) > MAX_DOCUMENT:
         raise UsageError(f"{path} is larger than {MAX_DOCUMENT // 2**20} MiB")
@@ -134,11 +134,11 @@ def _read(path: Path) -> dict[str, Any]:
     return value
 
 
-def _mapping(value: object) -> dict[str, Any]:
+def _mapping(value: object) -> dict[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def _resolved(document: dict[str, Any], value: object) -> dict[str, Any]:
+def _resolved(document: dict[str, object], value: object) -> dict[str, object]:
     """Follow references within the document; one that leads elsewhere is nothing."""
     found = _mapping(value)
     for _ in range(_MOST_REFS):
@@ -154,7 +154,7 @@ def _resolved(document: dict[str, Any], value: object) -> dict[str, Any]:
     return {}
 
 
-def _server(document: dict[str, Any]) -> tuple[str, str]:
+def _server(document: dict[str, object]) -> tuple[str, str]:
     """Return the origin of the first server, and the path that routes begin with."""
     servers = document.get("servers")
     first = _mapping(servers[0] if isinstance(servers, list) and servers else None)
@@ -169,7 +169,7 @@ def _server(document: dict[str, Any]) -> tuple[str, str]:
 
 
 def _operations(
-    document: dict[str, Any], prefix: str, skipped: list[str]
+    document: dict[str, object], prefix: str, skipped: list[str]
 ) -> Iterator[_Operation]:
     for template, item in _mapping(document.get("paths")).items():
         operations = _resolved(document, item)
@@ -224,7 +224,9 @@ def _scope(method: str, words: str) -> str:
     return "send:email" if _SENDS.search(words) else "write:records"
 
 
-def _parameters(document: dict[str, Any], operation: dict[str, Any]) -> dict[str, str]:
+def _parameters(
+    document: dict[str, object], operation: dict[str, object]
+) -> dict[str, str]:
     """Find what policy reads among the members of a request's body."""
     body = _resolved(document, operation.get("requestBody"))
     for kind, media in _mapping(body.get("content")).items():
@@ -245,7 +247,7 @@ def _parameters(document: dict[str, Any], operation: dict[str, Any]) -> dict[str
     return {}
 
 
-def _credential(document: dict[str, Any], name: str) -> list[str]:
+def _credential(document: dict[str, object], name: str) -> list[str]:
     """Guess the credential from the first security scheme that is one of ours."""
     components = _mapping(document.get("components"))
     schemes = _mapping(components.get("securitySchemes"))

@@ -147,7 +147,7 @@ def action_of(
         UnreadableBodyError: a parameter is in a body that cannot be read, or the body
             asks for another method.
     """
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, object] = {}
     read = found.reads_body(headers)
     content = _content(headers, body or b"") if read else _ABSENT
     if (
@@ -265,7 +265,7 @@ class _Request:
         return value
 
     def _elsewhere(
-        self, name: str, members: dict[str, Any], source: Source, depth: int
+        self, name: str, members: dict[str, object], source: Source, depth: int
     ) -> bool:
         """Tell whether recipients also stand where the route does not count them."""
         if name != "recipients" or depth != len(source.pointer) - 1:
@@ -287,7 +287,7 @@ def _base(key: str) -> str:
     return plain_name(key.partition("[")[0])
 
 
-def _also(members: dict[str, Any], token: str) -> bool:
+def _also(members: dict[str, object], token: str) -> bool:
     """Tell whether another member's name reads like *token* to a lenient program."""
     if len(members) > _MOST_MEMBERS:
         return True
@@ -295,7 +295,7 @@ def _also(members: dict[str, Any], token: str) -> bool:
     return any(key != token and _base(key) == plain for key in members)
 
 
-def _has(members: dict[str, Any], name: str) -> bool:
+def _has(members: dict[str, object], name: str) -> bool:
     """Tell whether a member reads like *name* to a lenient program."""
     return name in members or _also(members, name)
 

@@ -6,7 +6,7 @@ import json
 import secrets
 import sqlite3
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import TenantRefusedError
@@ -41,7 +41,7 @@ class Login:
 class IssuedTokens:
     """The members of a token answer (RFC 6749 section 5.1), and what the log tells."""
 
-    answer: dict[str, Any] = field(repr=False)
+    answer: dict[str, object] = field(repr=False)
     user: User | None = None
     refresh_id: str | None = None
 
@@ -118,7 +118,7 @@ class TokenService:
         sub = f"{client.client_id}@clients"
         return IssuedTokens(self._signed(client, sub, scope, api, "client-credentials"))
 
-    def userinfo(self, access_token: str) -> dict[str, Any] | None:
+    def userinfo(self, access_token: str) -> dict[str, object] | None:
         """Return the claims an access token opens (OpenID Connect Core 5.3)."""
         row = self.store.find("access_tokens", token_hash=sha256_hex(access_token))
         if row is None or row["expires_at"] <= self.clock.now().timestamp():
@@ -158,7 +158,7 @@ class TokenService:
         scope: str,
         api: ResourceServer | None,
         grant: str | None = None,
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         if api is not None:
             return self._signed(client, user.sub, scope, api, grant)
         now = self.clock.now().timestamp()
@@ -181,11 +181,11 @@ class TokenService:
         scope: str,
         api: ResourceServer,
         grant: str | None,
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Make a JWT access token, with the claims of Auth0's default profile."""
         now = int(self.clock.now().timestamp())
         oidc = "openid" in scope.split()
-        claims: dict[str, Any] = {
+        claims: dict[str, object] = {
             "iss": self.issuer,
             "sub": sub,
             "aud": [api.identifier, self.apis.userinfo] if oidc else api.identifier,
@@ -207,7 +207,7 @@ class TokenService:
         nonce: str | None,
     ) -> str:
         now = int(self.clock.now().timestamp())
-        claims: dict[str, Any] = {
+        claims: dict[str, object] = {
             "iss": self.issuer,
             "aud": client.client_id,
             "iat": now,
@@ -284,9 +284,9 @@ def bearer_token(authorization: str) -> str | None:
     return token if kind.lower() == "bearer" and token else None
 
 
-def person(user: User, scopes: list[str]) -> dict[str, Any]:
+def person(user: User, scopes: list[str]) -> dict[str, object]:
     """Return the claims of OpenID Connect Core section 5.4 for *scopes*."""
-    claims: dict[str, Any] = {"sub": user.sub}
+    claims: dict[str, object] = {"sub": user.sub}
     if "profile" in scopes:
         name = str(user.profile.get("name", user.name))
         nickname = str(user.profile.get("nickname", user.name.partition("@")[0]))
@@ -296,7 +296,7 @@ def person(user: User, scopes: list[str]) -> dict[str, Any]:
     return claims
 
 
-def _answer(token: str, scope: str, lifetime: int) -> dict[str, Any]:
+def _answer(token: str, scope: str, lifetime: int) -> dict[str, object]:
     rest = {"scope": scope, "expires_in": lifetime, "token_type": "Bearer"}
     return {"access_token": token, **rest}
 

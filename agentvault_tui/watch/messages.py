@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from agentvault_tui.broker.approval_pages import approval_page
 from agentvault_tui.broker.core import Broker
@@ -60,7 +60,7 @@ class AlertMessage:
     high: bool
     command: str
     page: str | None = None
-    data: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, object] = field(default_factory=dict)
     """The same for programs: what an agent wrote is displayable, and whole."""
 
     @property
@@ -214,7 +214,7 @@ def _command(kind: str, event: Event, stepup: StepUp | None) -> str:
 
 def _data(
     broker: Broker, event: Event, stepup: StepUp | None, *, details: bool
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return the message for programs."""
 
     def shown(value: object) -> str | None:
@@ -222,7 +222,7 @@ def _data(
 
     asks = event.type is EventType.STEPUP_REQUESTED
     risk = risk_of(broker, event)
-    said: dict[str, Any] = {
+    said: dict[str, object] = {
         "seq": event.seq,
         "hash": event.hash,
         "event": event.type.value,

@@ -18,7 +18,7 @@ from datetime import UTC
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime, parsedate_to_datetime
-from typing import Any, Final
+from typing import Final
 from urllib.parse import SplitResult
 
 from agentvault_tui.clock import Clock, iso
@@ -214,7 +214,7 @@ class SlackSender(HttpSender):
 
     async def send(self, message: AlertMessage) -> None:
         """Post one message."""
-        blocks: list[dict[str, Any]] = [
+        blocks: list[dict[str, object]] = [
             {"type": "header", "text": _plain(message.title[:150])}
         ]
         lines = message.text.splitlines()[1:]
@@ -238,7 +238,7 @@ class SlackSender(HttpSender):
         await self.http.post(url, [_JSON], to_json(body).encode())
 
 
-def _plain(text: str) -> dict[str, Any]:
+def _plain(text: str) -> dict[str, object]:
     return {"type": "plain_text", "text": text, "emoji": False}
 
 
