@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -155,13 +156,14 @@ async def introspect(broker: Broker, caller: Agent, token: str) -> Introspection
         broker.uses.count(found, caller)
         return Introspection(seen)
     broker.ledger.check_writable()  # or it would be spent, and nobody have an answer
+    family = broker.registry.delegations.family(found)
     if not broker.registry.drop_token(found):
         return Introspection(None)
     if elevated and not _as_approved(broker, found):
         await record_void(broker, found, "it is not what was approved")
         return Introspection(None)
     epoch = broker.registry.epoch(found.agent_id)
-    await _record_redemption(broker, caller, found)
+    await _record_redemption(broker, caller, found, family)
     alive = (
         broker.registry.epoch(found.agent_id) == epoch
         and broker.registry.serves(caller.id)
@@ -378,20 +380,25 @@ async def spend_token(
         LedgerError: it could not be recorded. From the first wait on it stays spent.
     """
     broker.ledger.check_writable()
+    family = broker.registry.delegations.family(token)
     if not broker.registry.drop_token(token):
         return False
     if token.kind is TokenKind.ELEVATED and not _as_approved(broker, token):
         await record_void(broker, token, "it is not what was approved")
         return False
-    await _record_redemption(broker, agent, token, *drafts)
+    await _record_redemption(broker, agent, token, family, *drafts)
     return True
 
 
 async def _record_redemption(
-    broker: Broker, caller: Agent, token: Token, *drafts: Draft
+    broker: Broker,
+    caller: Agent,
+    token: Token,
+    family: Sequence[Token],
+    *drafts: Draft,
 ) -> None:
     # What was decided is one action, whoever of those it was passed on to takes it.
-    family = broker.end_tokens(broker.registry.delegations.family(token))
+    family = broker.end_tokens(family)
     changes: list[DropToken | StepUp] = [DropToken(one.id) for one in (token, *family)]
     stepup = broker.stepups.find(token.stepup_id)
     if stepup is not None:
