@@ -69,6 +69,8 @@ _OFTEN: Final = 20
 _APPROVALS: Final = 5
 """Approvals, with no other end, from which on a prompt is not needed."""
 _GROWN: Final = 1.5
+_ROOM: Final = 4
+"""A limit of so many times the most that was used is lowered to twice that."""
 _EFFECT: Final = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|\bpermit\b')
 _PARTS: Final = 4
 _RULES: Final = 4
@@ -147,6 +149,10 @@ class UseHistory:
         """When each scope was granted last."""
         self.seen: dict[str, str] = {}
         """When each agent asked for anything last."""
+        self.held: dict[str, int] = {}
+        """By its name in Cedar: the most that a window of each limit held."""
+        self.decided: Counter[str] = Counter()
+        """How many decisions each limit was asked about."""
         self.begun = "~"
         """The time of the first event that was read."""
         self.rules: Counter[str] = Counter()
@@ -182,6 +188,7 @@ class UseHistory:
         self.seen[agent] = event.time
         if now and event.rule:
             self.rules[event.rule] += 1
+            self._hold(event)
         scopes = _scopes(event)
         if event.outcome == Outcome.ALLOWED and len(scopes) == 1:
             self._use(agent, scopes[0], event)
@@ -194,6 +201,14 @@ class UseHistory:
                 found = self.examples.setdefault((agent, scope), [])
                 if len(found) < _EXAMPLES:
                     found.append(seq)
+
+    def _hold(self, event: _Event) -> None:
+        """Keep the most that the windows of limits held with what was allowed."""
+        facts = event.detail.get("facts") or {}
+        for name, held in facts.get("limits", {}).items():
+            self.decided[name] += 1
+            own = 1 if event.outcome == Outcome.ALLOWED else 0
+            self.held[name] = max(self.held.get(name, 0), held["count"] + own)
 
     def _use(self, agent: str, scope: str, event: _Event) -> None:
         use = self.uses.get((agent, scope))
@@ -318,6 +333,15 @@ def _about_rules(
             change = AdvisedChange(rule=_forbidding(rule, name))
             evidence = _evidence(history, "", "")
             yield _advice("rule_never_matched", "", rule.id, evidence, change)
+    for limit in policy.limits.limits:
+        held = history.held.get(limit.attribute, 0)
+        often = history.decided[limit.attribute] >= _OFTEN
+        if often and limit.currency is None and held * _ROOM <= limit.most:
+            table = {"id": limit.id, "within": limit.span, "count": max(1, held * 2)}
+            evidence = _evidence(history, "", "")
+            evidence.count = history.decided[limit.attribute]
+            change = AdvisedChange(limit=table)
+            yield _advice("lower_limit", "", limit.id, evidence, change)
     for (agent, scope, name), asked in history.asked.items():
         known = policy.rule(name) is not None
         if not known or asked.otherwise or asked.approved < _APPROVALS:

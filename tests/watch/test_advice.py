@@ -21,6 +21,7 @@ from agentvault_tui.policy import Policy, PolicyTexts, shipped_policy
 from agentvault_tui.watch.advice import Window, advise, rhythm_of
 
 DAY = 86_400.0
+SOURCES = ("policy", "scopes", "limits")
 READ, WRITE = "read:calendar", "write:calendar"
 
 
@@ -173,6 +174,29 @@ async def test_slow_growth_is_told_as_growth(bench: Bench, clock: ManualClock) -
     assert isinstance(limit, dict)
     assert limit["count"] == 5
     assert limit["over"] == "step_up"
+
+
+async def test_a_limit_far_above_what_is_used_is_lowered(
+    bench: Bench, clock: ManualClock
+) -> None:
+    """It is told at twice the most that a window held, from 20 decisions on."""
+    text = (
+        '[[limits]]\nid = "a-day"\nscopes = ["write:calendar"]\n'
+        'within = "24h"\ncount = {}\nover = "deny"\n'
+    )
+    policy = Policy.of(PolicyTexts(limits=text.format(500)), SOURCES)
+    bench.broker.policy = policy
+    bench.broker.limits.define(policy.limits)
+    agent = await bench.agent("a", WRITE)
+    for number in range(30):
+        if number == 25:
+            clock.advance(2 * DAY)
+        await use(bench, agent, WRITE, f"calendar:{number}")
+    (found,) = advice(bench, clock, policy=policy)
+    assert (found.kind, found.scope) == ("lower_limit", "a-day")
+    assert found.change.limit == {"id": "a-day", "within": "24h", "count": 50}
+    near = Policy.of(PolicyTexts(limits=text.format(60)), SOURCES)
+    assert advice(bench, clock, policy=near) == []
 
 
 async def test_a_rule_that_never_matched_is_told_with_its_contrary(
