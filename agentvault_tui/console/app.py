@@ -36,6 +36,7 @@ from agentvault_tui.console.messages import (
     ShowCalls,
     ShowDelegations,
     ShowKeys,
+    ShowLimits,
     ShowPolicy,
 )
 from agentvault_tui.console.screens.base import PULSES, PaneScreen
@@ -160,6 +161,7 @@ class ConsoleApp(Keyed, App[int]):
             audit,
             calls,
             delegations,
+            limits,
             tighten,
         )
         from agentvault_tui.console.screens.past import PastScreen  # noqa: PLC0415
@@ -175,6 +177,7 @@ class ConsoleApp(Keyed, App[int]):
             (agent.AgentScreen, agent.PANES),
             (calls.CallsScreen, (calls.CallsPane,)),
             (alerts.AlertsScreen, (alerts.DeadPane,)),
+            (limits.LimitsScreen, (limits.LimitsPane,)),
             (delegations.DelegationsScreen, (delegations.DelegationsPane,)),
             (tighten.AdviceScreen, (tighten.RowPane,)),
             (tighten.PolicyScreen, (tighten.RowPane,)),
@@ -279,6 +282,12 @@ class ConsoleApp(Keyed, App[int]):
 
         if here := self._pane_screen():
             self.push_screen(AlertsScreen(here.desk, here.link, pulse=here.rate))
+
+    def on_show_limits(self, _: ShowLimits) -> None:
+        from agentvault_tui.console.screens.limits import LimitsScreen  # noqa: PLC0415
+
+        if here := self._pane_screen():
+            self.push_screen(LimitsScreen(here.desk, here.link, pulse=here.rate))
 
     def on_show_advice(self, _: ShowAdvice) -> None:
         from agentvault_tui.console.screens.tighten import (  # noqa: PLC0415

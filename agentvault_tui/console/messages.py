@@ -44,6 +44,10 @@ class ShowAlerts(Message):
     """Open where alerts go over the screen in front."""
 
 
+class ShowLimits(Message):
+    """Open what is used of limits over the screen in front."""
+
+
 class ShowAdvice(Message):
     """Open what agents do not need over the screen in front."""
 

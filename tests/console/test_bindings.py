@@ -45,6 +45,7 @@ PLACES: dict[str, Lead] = {
     "candidate": ["P", "n"],
     "cut": ["c", "x"],
     "alerts": ["N"],
+    "limits": ["Q"],
     "step-up": ["s", "enter"],
     "step-up in full": ["s", "enter", "v"],
     "reason of a denial": ["s", "enter", "n"],

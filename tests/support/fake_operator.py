@@ -109,6 +109,7 @@ class FakeOperator(FakeState):
                 self._route(calls.BEFORE, self._before),
                 self._route(calls.SERVICES, self._services),
                 self._route(calls.ALERTS, self._alerts),
+                self._route(calls.LIMITS, self._limits),
                 self._route(calls.RETRY_ALERT, self._retry_alert),
                 self._route(calls.IN_FLIGHT, self._in_flight),
                 self._route(calls.CUT_CALL, self._cut_call),
@@ -335,6 +336,9 @@ class FakeOperator(FakeState):
 
     async def _services(self, _: Request) -> Any:
         return {"services": self.services, "problems": self.broken_files}
+
+    async def _limits(self, _: Request) -> Any:
+        return {"limits": self.limits, "uses": self.uses, "hooks": [], "problem": None}
 
     async def _alerts(self, _: Request) -> Any:
         return {"sinks": self.sinks, "dead": self.dead}

@@ -56,6 +56,8 @@ class FakeState:
         self.planned: dict[str, Any] | None = None
         self.broken_files: dict[str, str] = {}
         self.sinks: list[dict[str, Any]] = []
+        self.limits: list[dict[str, Any]] = []
+        self.uses: list[dict[str, Any]] = []
         self.dead: list[dict[str, Any]] = []
         """Alerts that did not arrive."""
         self.events: list[dict[str, Any]] = []

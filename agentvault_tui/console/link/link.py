@@ -21,6 +21,7 @@ from agentvault_tui.console.state.records import (
     EventPage,
     EventRow,
     HeldRequest,
+    LimitRow,
     LinkState,
     Restored,
     Revoked,
@@ -342,6 +343,10 @@ class BrokerLink:
         """Read the events that share a decision; also whether that is all."""
         found = await self._client.call(calls.STORY, seq=seq)
         return list(map(self.mirror.intake.event, found.events)), found.complete
+
+    async def limits(self) -> tuple[list[LimitRow], str]:
+        """Read what is used of limits, and why their file is not in force."""
+        return self.mirror.intake.limits(await self._client.call(calls.LIMITS))
 
     async def alerts(self) -> tuple[list[SinkRow], list[DeadAlertRow]]:
         """Read where alerts go, and which did not arrive."""

@@ -28,6 +28,7 @@ from agentvault_tui.console.messages import (
     ShowCalls,
     ShowDelegations,
     ShowKeys,
+    ShowLimits,
     ShowPolicy,
 )
 from agentvault_tui.console.state.mirror import Mirror
@@ -120,6 +121,7 @@ class PaneScreen(Keyed, Screen[None]):
         Binding("f", "follow", "follow or hold"),
         Binding("c", "calls", "calls in flight"),
         Binding("N", "alerts", "alerts: where they go, and what did not arrive"),
+        Binding("Q", "limits", "limits: what is used, and what is left"),
         Binding("T", "delegations", "tokens that were passed on"),
         Binding("A", "advice", "advice: what agents do not need"),
         Binding("P", "policy", "policy: plan a change, and the shadow's differences"),
@@ -323,6 +325,11 @@ class PaneScreen(Keyed, Screen[None]):
         """Show where alerts go, and those that did not arrive."""
         if not self.refuses_past():
             self.app.post_message(ShowAlerts())
+
+    def action_limits(self) -> None:
+        """Show what is used of limits."""
+        if not self.refuses_past():
+            self.app.post_message(ShowLimits())
 
     def action_advice(self) -> None:
         """Show what agents do not need."""

@@ -25,6 +25,7 @@ from agentvault_tui.console.state.records import (
     DeviceRow,
     EventRow,
     HeldRequest,
+    LimitRow,
     LiveToken,
     PanicState,
     RepeatRow,
@@ -49,6 +50,7 @@ from agentvault_tui.operator_api.access import DelegationTree
 from agentvault_tui.operator_api.alerts import AlertList
 from agentvault_tui.operator_api.gateway import CallInfo, ServiceList
 from agentvault_tui.operator_api.history import EventInfo
+from agentvault_tui.operator_api.limits import LimitInfo, LimitList, LimitUseInfo
 from agentvault_tui.operator_api.shapes import (
     OUTCOMES,
     AgentInfo,
@@ -335,6 +337,33 @@ class Intake:
             self.shown(told.stepup_id, _NAME),
         )
 
+    def limits(self, told: LimitList) -> tuple[list[LimitRow], Shown]:
+        """Convert what is used of limits, and why their file is not in force."""
+        rows = []
+        for limit in told.limits:
+            unit = f" {limit.currency}" if limit.currency else ""
+            allows = self.shown(f"{limit.most:,}{unit} in {limit.within}", 40)
+            beyond = self.shown("a person" if limit.over == "step_up" else "denied", 9)
+            uses: list[LimitUseInfo | None] = [
+                use for use in told.uses if use.limit == limit.id
+            ]
+            for use in uses or (None,):
+                left = limit.most if use is None else use.left
+                whose = _whose(limit, use)
+                rows.append(
+                    LimitRow(
+                        self.shown(f"{limit.id} {whose}", _NAME * 2),
+                        self.shown(limit.id, _NAME),
+                        self.shown(whose, _NAME),
+                        left,
+                        allows,
+                        None if use is None else moment(use.frees_at),
+                        beyond,
+                        left * 5 <= limit.most,
+                    )
+                )
+        return rows, self.shown(told.problem, 200)
+
     def alerts(self, told: AlertList) -> tuple[list[SinkRow], list[DeadAlertRow]]:
         """Convert the sinks, and the alerts that did not arrive."""
         sinks = [
@@ -535,3 +564,11 @@ def _host(issuer: str) -> str:
         return urlsplit(issuer).netloc or issuer
     except ValueError:
         return issuer
+
+
+def _whose(limit: LimitInfo, use: LimitUseInfo | None) -> str:
+    if limit.per == "all":
+        return "everyone"
+    if use is None:
+        return "nothing used"
+    return use.agent_name or use.resource or "no resource"

@@ -424,6 +424,20 @@ class DeadAlertRow(NamedTuple):
     """When what it tells of happened."""
 
 
+class LimitRow(NamedTuple):
+    """One window of a limit, or a limit that nothing is used of."""
+
+    id: Shown
+    limit: Shown
+    whose: Shown
+    left: int
+    allows: Shown
+    frees_at: datetime | None
+    beyond: Shown
+    near: bool
+    """Whether at most a fifth is left."""
+
+
 class EventRow(NamedTuple):
     """One line of the audit."""
 
