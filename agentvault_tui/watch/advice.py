@@ -12,7 +12,7 @@ import json
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime, timedelta
 from itertools import pairwise
 from statistics import median
@@ -38,6 +38,8 @@ from agentvault_tui.operator_api.advice import (
 )
 from agentvault_tui.policy import Inputs, Policy
 from agentvault_tui.policy.rules import Obligation, PolicyRule
+from agentvault_tui.watch.history import Decider, records
+from agentvault_tui.watch.replay import has_facts
 
 _CHUNK: Final = 5_000
 _USED: Final = frozenset({EventType.TOKEN_USED, EventType.TOKEN_REDEEMED})
@@ -287,7 +289,11 @@ def advise(db: sqlite3.Connection, policy: Policy, window: Window) -> list[Advic
             found += _about(history, agent)
     sql = "SELECT coalesce(max(time), '') FROM events WHERE type = ?"
     (changed,) = db.execute(sql, (EventType.POLICY_CHANGED,)).fetchone()
-    found += _about_rules(history, policy, changed or history.begun)
+    found += _about_rules(history, policy)
+    # A policy that is newer than the window, or was hardly asked, says nothing of it.
+    old = (changed or history.begun) <= iso(window.since)
+    if old and history.rules.total() >= _OFTEN:
+        found += _never_matched(db, history, policy)
     return found
 
 
@@ -320,19 +326,54 @@ def _about(history: UseHistory, agent: Agent) -> Iterator[AdviceInfo]:
                 yield _advice("narrower_resource", agent.id, scope, evidence, change)
 
 
-def _about_rules(
-    history: UseHistory, policy: Policy, in_force_since: str
+def _never_matched(
+    db: sqlite3.Connection, history: UseHistory, policy: Policy
 ) -> Iterator[AdviceInfo]:
-    """Yield what of the policy no request needs."""
-    old = in_force_since <= iso(history.window.since)
-    for rule in policy.rules:
-        if not old or history.rules[rule.id] or rule.obligation is not Obligation.ALLOW:
-            continue
-        if len(rule.source) <= _LONGEST_RULE:
-            name = _id("rule_never_matched", "", rule.id)
-            change = AdvisedChange(rule=_forbidding(rule, name))
-            evidence = _evidence(history, "", "")
-            yield _advice("rule_never_matched", "", rule.id, evidence, change)
+    """Yield the rules that allow and whose contrary would have refused nothing.
+
+    A record names the strictest rule alone, so each record is decided again with the
+    contraries: a rule may match beside a stricter one.
+    """
+    contraries = {
+        name: (rule, _forbidding(rule, name))
+        for rule in policy.rules
+        if rule.obligation is Obligation.ALLOW
+        and not history.rules[rule.id]
+        and len(rule.source) <= _LONGEST_RULE
+        for name in (_id("rule_never_matched", "", rule.id),)
+    }
+    # Of several that refuse a record the first is named: until none is, take them out.
+    while contraries and (matched := _refusing(db, history, policy, contraries)):
+        contraries = {n: one for n, one in contraries.items() if n not in matched}
+    for rule, written in contraries.values():
+        change, evidence = AdvisedChange(rule=written), _evidence(history, "", "")
+        yield _advice("rule_never_matched", "", rule.id, evidence, change)
+
+
+def _with(policy: Policy, text: str) -> Policy:
+    """Return *policy* with other rules."""
+    return Policy(text, policy.catalogue, limits=policy.limits, strict=False)
+
+
+def _refusing(
+    db: sqlite3.Connection,
+    history: UseHistory,
+    policy: Policy,
+    contraries: Mapping[str, tuple[PolicyRule, str]],
+) -> set[str]:
+    """Return the names of those of *contraries* that refuse a recorded request."""
+    text = "\n".join([policy.text, *(written for _, written in contraries.values())])
+    decider = Decider(_with(policy, text))
+    matched = {
+        decider.decide(record).rule
+        for record in records(db, history.window.since)
+        if has_facts(record)
+    }
+    return {name for name in contraries if f"advice:{name}" in matched}
+
+
+def _about_rules(history: UseHistory, policy: Policy) -> Iterator[AdviceInfo]:
+    """Yield limits that are far away, and prompts that nobody needs."""
     for limit in policy.limits.limits:
         held = history.held.get(limit.attribute, 0)
         often = history.decided[limit.attribute] >= _OFTEN
@@ -456,7 +497,7 @@ def _sparing(policy: Policy, agent: str, scope: str, asked: _Asked) -> str | Non
     )
     text, written = f"{policy.text.rstrip()}\n\n{allows}", [allows]
     for _ in range(_RULES):
-        verdict = Policy(text, policy.catalogue, strict=False).answer(inputs)
+        verdict = _with(policy, text).answer(inputs)
         if verdict.outcome is Outcome.ALLOWED:
             whole = "\n".join(written)
             return whole if len(whole) <= _LONGEST_RULE else None

@@ -202,16 +202,24 @@ async def test_a_limit_far_above_what_is_used_is_lowered(
 async def test_a_rule_that_never_matched_is_told_with_its_contrary(
     bench: Bench, clock: ManualClock
 ) -> None:
-    """Only rules that allow, in force since before the window; the advice parses."""
+    """Only rules that allow, in force since before the window; the advice parses.
+
+    One that matches beside a stricter rule, which its records name, has matched.
+    """
     rule = '@id("odd") @why("never permit this?") @obligation("allow")\npermit (\
-principal, action == Action::"read:files", resource);'
+principal, action == Action::"read:files", resource);\n@id("beside") @why("w")\
+@obligation("allow") permit (principal, action == Action::"send:payment", resource);'
     policy = Policy.of(PolicyTexts(f"{shipped_policy()}\n{rule}"), ("p", "s", "l"))
     await _record_start_or_stop(bench.broker, EventType.BROKER_STARTED)
-    agent = await bench.agent("a", WRITE)
+    agent = await bench.agent("a", WRITE, "send:payment")
     await use(bench, agent, WRITE)
     clock.advance(31 * DAY)
-    await use(bench, agent, WRITE)
+    await ask(bench, agent)
+    assert "rule_never_matched" not in dict(kinds(advice(bench, clock, 30, policy)))
+    for number in range(20):
+        await use(bench, agent, WRITE, f"calendar:{number}")
     found = advice(bench, clock, policy=policy)
+    assert "beside" not in [one.scope for one in found]
     (odd,) = [one for one in found if one.scope == "odd"]
     assert odd.kind == "rule_never_matched"
     text = f"{policy.text}\n{odd.change.rule}"
