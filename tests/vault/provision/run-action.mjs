@@ -13,10 +13,17 @@ const api = {
   accessToken: { setCustomClaim: record("accessToken") },
 };
 
+const cache = new Map();
+api.cache = {
+  get: (key) => cache.get(key),
+  set: (key, value) => void cache.set(key, { value }),
+};
+
 const answers = [];
 for (const { action, event } of JSON.parse(readFileSync(0, "utf8"))) {
   calls.length = 0;
-  await require(action).onExecutePostLogin(event, api);
+  const { onExecutePostLogin, onExecuteCredentialsExchange } = require(action);
+  await (onExecutePostLogin ?? onExecuteCredentialsExchange)(event, api);
   answers.push([...calls]);
 }
 process.stdout.write(JSON.stringify(answers));

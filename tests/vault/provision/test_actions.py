@@ -192,3 +192,42 @@ def test_other_applications_get_no_claim_of_ours() -> None:
     """What is not the console's passes through without a mark."""
     other = {"client_id": "other", "name": "x", "metadata": {"agentvault": "agent"}}
     assert run(actions.PROOF, [login(client=other)]) == [[]]
+
+
+def machine(country: str | None = "DE", **metadata: str) -> dict[str, Any]:
+    """The event of a client credentials exchange from a country."""
+    geo = {} if country is None else {"countryCode": country}
+    return {
+        "client": {"client_id": f"c-{sorted(metadata.items())}", "metadata": metadata},
+        "request": {"ip": "192.0.2.1", "geoip": geo},
+        "transaction": {"requested_scopes": ["read:files"]},
+    }
+
+
+def refused_tokens(*events: dict[str, Any]) -> list[bool]:
+    """Run the Action that limits tokens, one event after the other."""
+    answered = run(actions.TOKEN_LIMITS, list(events))
+    return [any(call[0] == "deny" for call in calls) for calls in answered]
+
+
+def test_tokens_are_limited_by_country_and_an_unknown_one_is_refused() -> None:
+    """Only for applications whose metadata says so, and never by a misspelt list."""
+    fenced = {"agentvault_countries": "DE, FR"}
+    assert refused_tokens(
+        machine("DE", **fenced),
+        machine("FR", **fenced),
+        machine("US", **fenced),
+        machine(None, **fenced),
+        machine("US"),
+        machine("DE", agentvault_countries="Germany DE"),
+        machine("DE", agentvault_countries=""),
+    ) == [False, False, True, True, False, True, True]
+
+
+def test_tokens_are_limited_by_rate_for_each_application() -> None:
+    """The third of two in a minute is refused; another application is not."""
+    fast = machine(agentvault_per_minute="2")
+    other = machine(agentvault_per_minute="3")
+    assert refused_tokens(fast, fast, fast, other) == [False, False, True, False]
+    for word in ("0", "-1", "many", "1.5", ""):
+        assert refused_tokens(machine(agentvault_per_minute=word)) == [True]

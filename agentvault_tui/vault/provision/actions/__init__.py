@@ -1,4 +1,4 @@
-"""The two post-login Actions that ship with AgentVault, as files of JavaScript."""
+"""The Actions that ship with AgentVault, as files of JavaScript."""
 
 from __future__ import annotations
 
@@ -29,5 +29,9 @@ CHALLENGE: Final = Script(
     "AgentVault step-up challenge", "challenge", _FOLDER / "step-up-challenge.js"
 )
 PROOF: Final = Script("AgentVault step-up proof", "proof", _FOLDER / "step-up-proof.js")
+TOKEN_LIMITS: Final = Script(
+    "AgentVault token limits", "token-limits", _FOLDER / "token-limits.js"
+)
+"""For applications of one's own; nobody binds it but who wants it."""
 IN_ORDER: Final = (CHALLENGE, PROOF)
 """As they must be bound: the proof looks at what the challenge brought about."""
