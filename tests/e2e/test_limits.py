@@ -1,0 +1,72 @@
+"""Limits of a real broker: exact at once, and after a kill."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from support.command_line import plain_environment
+from support.patience import PATIENT
+from support.vault import Vault, serving
+
+LIMITS = """
+[[limits]]
+id = "calendar"
+scopes = ["write:calendar"]
+within = "24h"
+count = 20
+over = "deny"
+"""
+
+
+def standing(vault: Vault) -> tuple[int, int]:
+    """Return what `agentvault limits` says is used and left."""
+    (use,) = json.loads(vault.cli("limits", "--json").stdout)["uses"]
+    return use["used"], use["left"]
+
+
+def test_sixty_four_at_once_and_a_kill_pass_a_limit_by_none(home: Path) -> None:
+    """Exactly its count is issued; what was issued before a kill -9 stays counted."""
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "limits.toml").write_text(LIMITS)
+    with serving(home) as vault:
+        client = vault.register("agent", "write:calendar")
+        with ThreadPoolExecutor(16) as pool:
+            few = list(pool.map(lambda _: client.token("write:calendar"), range(12)))
+        vault.kill()
+    assert [one.status_code for one in few] == [200] * 12
+    with serving(home) as vault:
+        assert standing(vault) == (12, 8)
+        client = vault.again(client)
+        with ThreadPoolExecutor(16) as pool:
+            many = list(pool.map(lambda _: client.token("write:calendar"), range(64)))
+        assert sum(one.status_code == 200 for one in many) == 8
+        refused = next(one for one in many if one.status_code == 403).json()
+        assert refused["reason"] == "limit_reached"
+        assert 86_000 < refused["retry_after"] <= 86_400
+        asked = ("policy", "explain", "--agent", "agent", "--action", "write:calendar")
+        assert "20 in 24h: 20 used, 0 left" in vault.cli(*asked).stdout
+        assert "0" in vault.cli("limits").stdout
+
+
+def test_a_broken_file_stops_a_first_start_in_one_line(home: Path) -> None:
+    """Exit 1, with the file and what is wrong; `policy check` says the same."""
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "limits.toml").write_text(LIMITS.replace("count = 20", "cuont = 20"))
+    line = [sys.executable, "-P", "-m", "agentvault_tui.cli", "--home", str(home)]
+    for words in (("serve", "--listen", "127.0.0.1:0"), ("policy", "check")):
+        ended = subprocess.run(
+            [*line, *words],
+            capture_output=True,
+            text=True,
+            env=plain_environment(),
+            timeout=PATIENT,
+            check=False,
+        )
+        assert ended.returncode == 1
+        (told,) = [one for one in ended.stderr.splitlines() if "limits.toml" in one]
+        assert "did you mean count" in told
+        assert ended.stdout == ""
