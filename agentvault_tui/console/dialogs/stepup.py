@@ -505,7 +505,7 @@ class StepUpDialog(Dialog[None]):
                 *[EMPTY, ((_TYPED, pen.palette.muted),)],
                 (("Repeat: ", pen.palette.text),),
             ]
-        hints = self.hints("approve", "deny", "reason", "repeat", "view", "leave")
+        hints = self.hints("approve", "deny", "reason", "view", "leave")
         if self.viewing:
             keys = f"{self.desk.key('down', 'j')} {self.desk.key('up', 'k')}"
             hints = [*self.hints("approve", "deny", "leave"), (keys, "read on")]
