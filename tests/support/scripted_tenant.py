@@ -1,4 +1,9 @@
-"""A tenant client whose person answers when the test says so."""
+"""A tenant client whose person answers when the test says so.
+
+The broker's tests replace the client itself: what they decide is who approved and when.
+`rogue_tenant` stands one level lower, at the socket, for tests of the client: any bytes
+as an answer. `dict_tenant` is there too, and keeps objects that provisioning reads back.
+"""
 
 from __future__ import annotations
 
