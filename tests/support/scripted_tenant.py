@@ -2,7 +2,7 @@
 
 The broker's tests replace the client itself: what they decide is who approved and when.
 `rogue_tenant` stands one level lower, at the socket, for tests of the client: any bytes
-as an answer. `dict_tenant` is there too, and keeps objects that provisioning reads back.
+as an answer. `dict_tenant` is there too: it keeps objects for provisioning to read.
 """
 
 from __future__ import annotations
