@@ -67,13 +67,16 @@ async def outbox(alerts: int, rounds: int) -> bool:
         requests = [client.token_request(SCOPE) for client in clients]
         await ask_many(ours.agents, requests, connections=64, count=_ROUND)  # warm up
         rates: dict[bool, list[float]] = {False: [], True: []}
+        costs: dict[bool, list[float]] = {False: [], True: []}
         drained = 0.0
         for number, there in itertools.product(range(rounds), (False, True)):
             await _point(ours, sink.port if there else 1)
-            before, began = len(sink.seqs), time.perf_counter()
+            before, began, cpu = len(sink.seqs), time.perf_counter(), ours.cpu()
             result = await ask_many(ours.agents, requests, connections=64, count=_ROUND)
             assert set(result.statuses) == {200}
             rates[there].append(result.rate)
+            used = (ours.cpu() - cpu)["loop"] / _ROUND * 1e6
+            costs[there].append(used)
             if there:
                 took = time.perf_counter() - began
                 drained += (len(sink.seqs) - before) / took / rounds
@@ -92,11 +95,16 @@ async def outbox(alerts: int, rounds: int) -> bool:
     firsts = list(dict.fromkeys(sink.seqs))
     assert firsts == sorted(firsts), "an alert overtook another"
     waits, drains = (statistics.median(rates[there]) for there in (False, True))
+    apart, beside = (statistics.median(costs[there]) for there in (False, True))
     ratio = drains / waits
     print(f"outbox of {alerts:,} alerts, median of {rounds} rounds at 64 connections")
     print(
         f"  tokens a second: {waits:,.0f} while it waits, {drains:,.0f} while it"
         f" drains: ratio {ratio:.3f}, target {_TARGET}"
+    )
+    print(
+        f"  the loop's CPU for a token, all it did included: {apart:.0f} µs while it"
+        f" waits, {beside:.0f} µs while it drains: ratio {beside / max(apart, 1):.3f}"
     )
     print(
         f"  alerts a second: {drained:,.0f} beside that load, {idle:,.0f} alone;"
