@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from support.policies import ENVIRONMENT
 
 from agentvault_tui.model import Action, Agent, Outcome
 from agentvault_tui.policy import Policy, shipped_catalogue
+from agentvault_tui.policy.explain import Explanation
 
 
-def changes(policy: Policy, agent: Agent, action: Action) -> Any:
-    return " ".join(policy.explain(agent, action, ENVIRONMENT).would_change)
+def explained(policy: Policy, agent: Agent, action: Action) -> Explanation:
+    """Explain an answer, as `policy` gives it at one moment."""
+    return policy.explain(
+        lambda who, what: policy.decide(who, what, ENVIRONMENT), agent, action
+    )
+
+
+def changes(policy: Policy, agent: Agent, action: Action) -> str:
+    return " ".join(explained(policy, agent, action).would_change)
 
 
 def test_explain_shows_the_rule_as_it_is_written(
     shipped: Policy, agent: Agent, ask: Callable[..., Action]
 ) -> None:
     """The answer comes with its rule's own text and line."""
-    found = shipped.explain(agent, ask("send:payment"), ENVIRONMENT)
+    found = explained(shipped, agent, ask("send:payment"))
     assert found.verdict == shipped.decide(agent, ask("send:payment"), ENVIRONMENT)
     assert found.source.startswith('@id("payments-need-step-up")')
     assert found.source.endswith(";")
@@ -55,7 +62,7 @@ def test_explain_tries_the_grant_and_each_scope_left_out(
 ) -> None:
     """A denial names the grant it lacks; several scopes name the one in the way."""
     agent = agent_with("read:calendar")
-    denied = shipped.explain(agent, ask("read:calendar", "delete:records"), ENVIRONMENT)
+    denied = explained(shipped, agent, ask("read:calendar", "delete:records"))
     assert denied.verdict.outcome is Outcome.DENIED
     assert (denied.source, denied.line) == ("", None)
     told = " ".join(denied.would_change)
@@ -108,5 +115,5 @@ def test_explain_survives_hostile_requests(
     action = ask(
         "\x1b[2J", "read:files", "\u202e", resource="\ud800", count=float("nan")
     )
-    for sentence in shipped.explain(agent, action, ENVIRONMENT).would_change:
+    for sentence in explained(shipped, agent, action).would_change:
         assert sentence.isprintable()
