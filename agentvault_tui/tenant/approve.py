@@ -324,8 +324,7 @@ class ApprovalPages:
         # The first decision wins: a statement that changes a row that waits.
         sid = secrets.token_urlsafe(24)
         code = self._parts.codes.by_stepup(form.page.id)
-        same = code is not None and code.page is not None
-        if not same or code is None or code.page is None:
+        if code is None or code.page is None:
             raise TenantRefusedError(_OVER.code, _OVER.text)
         if code.page.digest != form.page.digest:
             raise TenantRefusedError(_CHANGED.code, _CHANGED.text)

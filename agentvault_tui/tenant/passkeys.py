@@ -7,6 +7,7 @@ import hmac
 import json
 import secrets
 import sqlite3
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -167,9 +168,7 @@ class Passkeys:
         Raises:
             TenantRefusedError: ``bad_passkey``.
         """
-        challenge = self._signed_challenge(answer)
-        if challenge is None or not self.is_ours(challenge, about):
-            raise _bad("the page it answers is out of date")
+        challenge = self._signed_challenge(answer, about)
         if len(self.of(user.sub)) >= _MOST:
             raise _bad(f"a person may have {_MOST}")
         try:
@@ -205,10 +204,7 @@ class Passkeys:
         Raises:
             TenantRefusedError: ``bad_passkey`` or ``passkey_copied``.
         """
-        challenge = self._signed_challenge(answer)
-        if challenge is None or not self.is_ours(challenge, about):
-            raise _bad("the page it answers is out of date")
-        return self.verify(answer, challenge)
+        return self.verify(answer, self._signed_challenge(answer, about))
 
     def verify(self, answer: str, challenge: bytes, sub: str | None = None) -> Passkey:
         """Verify an assertion over *challenge* (section 7.2), once for each passkey.
@@ -277,12 +273,15 @@ class Passkeys:
         if not grown:
             raise CounterError
 
-    def _signed_challenge(self, answer: str) -> bytes | None:
-        try:
+    def _signed_challenge(self, answer: str, about: str) -> bytes:
+        """Return the challenge that *answer* signs, if it is a live one of ours."""
+        challenge = b""
+        with suppress(ValueError, KeyError, TypeError):
             data: Any = json.loads(_decoded(json.loads(answer), "clientDataJSON"))
-            return base64url_to_bytes(data["challenge"])
-        except (ValueError, KeyError, TypeError):
-            return None
+            challenge = base64url_to_bytes(data["challenge"])
+        if not self.is_ours(challenge, about):
+            raise _bad("the page it answers is out of date")
+        return challenge
 
     def _mac(self, head: bytes, about: str) -> bytes:
         return hmac.new(self._key, head + about.encode(), "sha256").digest()

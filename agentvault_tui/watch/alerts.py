@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import json
 import logging
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from starlette.requests import Request
@@ -213,23 +214,14 @@ class Alerts:
         routes, outlet = self.file.routes_to(name), self._outlet(sink)
         follower: Follower
         if isinstance(outlet, Exporter):
-            follower = ExportFollower(
-                *where, on_change=self._changed, routes=routes, exporter=outlet
-            )
+            follower = ExportFollower(*where, routes=routes, exporter=outlet)
         else:
             follower = AlertFollower(
-                *where,
-                on_change=self._changed,
-                routes=routes,
-                sender=outlet,
-                bury=self._bury,
+                *where, routes=routes, sender=outlet, bury=self._bury
             )
         self._followers[name] = follower
         work = asyncio.create_task(follower.run(), name=f"sink {name}")
         self._tasks[name] = work
-
-    def _changed(self) -> None:
-        self.broker.on_status()
 
     def _outlet(self, sink: SinkTable) -> Sender | Exporter:
         reached = sink, self._secret, self.broker.clock
@@ -256,7 +248,7 @@ class Alerts:
             self.broker.kept[key] = text
 
     async def _bury(self, dead: DeadAlert) -> None:
-        """OcsfRecord that an alert is given up, and keep it to be sent by hand.
+        """Record that an alert is given up, and keep it to be sent by hand.
 
         Raises:
             LedgerError: that cannot be recorded now.
@@ -302,16 +294,21 @@ class Alerts:
         sends = (
             outlet.export(()) if isinstance(outlet, Exporter) else outlet.send(message)
         )
+        try:
+            return await self._sent(name, sends)
+        finally:
+            await outlet.aclose()
+
+    async def _sent(self, sink: str, sends: Coroutine[Any, Any, None]) -> AlertSentInfo:
+        """Send something once; return how that went."""
         began, problem = self.broker.clock.boot(), None
         try:
             await sends
         except SinkError as error:
             problem = str(error)
-        finally:
-            await outlet.aclose()
         ms = (self.broker.clock.boot() - began) * 1000
         return AlertSentInfo(
-            sink=name, ok=problem is None, ms=round(ms, 1), problem=problem
+            sink=sink, ok=problem is None, ms=round(ms, 1), problem=problem
         )
 
     async def retry(self, alert_id: str) -> AlertSentInfo:
@@ -337,21 +334,14 @@ class Alerts:
         if message is None:
             said = f"{dead.title}: {dead.problem}"
             message = fault_message(self.broker, dead.sink, said)
-        began, problem = self.broker.clock.boot(), None
-        try:
-            await follower.sender.send(message)
-        except SinkError as error:
-            problem = str(error)
-        else:
+        sent = await self._sent(dead.sink, follower.sender.send(message))
+        if sent.ok:
             key = f"{_DEAD}{alert_id}"
             await self.broker.record(changes=[Meta(key, None)])
             self.broker.kept.pop(key, None)
             self._dead.pop(alert_id, None)
             self._count_dead()
-        ms = (self.broker.clock.boot() - began) * 1000
-        return AlertSentInfo(
-            sink=dead.sink, ok=problem is None, ms=round(ms, 1), problem=problem
-        )
+        return sent
 
     def listing(self) -> AlertList:
         """Return the sinks and what was given up."""

@@ -149,7 +149,6 @@ class Follower(ABC):
         chain: Chain,
         place: SinkPlace,
         *,
-        on_change: Callable[[], None],
         routes: tuple[AlertRoute, ...],
         outlet: Outlet,
     ) -> None:
@@ -159,7 +158,6 @@ class Follower(ABC):
             name: the sink's.
             chain: what is followed.
             place: where it was left.
-            on_change: called when what operators see of it changed.
             routes: those that name the sink.
             outlet: how the sink is reached.
         """
@@ -175,7 +173,6 @@ class Follower(ABC):
         self.chain = chain
         self.broker = chain.broker
         self.started = self.broker.clock.now()
-        self._on_change = on_change
         self._delay = _FIRST
         self._news = asyncio.Event()
         self._saved_at = 0.0
@@ -243,7 +240,7 @@ class Follower(ABC):
         self._delay, self.next_at = _FIRST, None
         if self.problem is not None:
             self.problem = None
-            self._on_change()
+            self.broker.on_status()
         await self.chain.pace(cost)
 
     def _failed(self, error: SinkError) -> None:
@@ -254,7 +251,7 @@ class Follower(ABC):
         if self.problem != str(error):
             self.problem = str(error)
             log.warning("sink %s: %s", self.name, error)
-            self._on_change()
+            self.broker.on_status()
 
     async def save(self) -> None:
         """Keep the place; a crash before it repeats what was sent since the last."""
@@ -279,14 +276,11 @@ class ExportFollower(Follower):
         chain: Chain,
         place: SinkPlace,
         *,
-        on_change: Callable[[], None],
         routes: tuple[AlertRoute, ...],
         exporter: Exporter,
     ) -> None:
         """Begin at *place*; parameters are told where a route says so."""
-        super().__init__(
-            name, chain, place, on_change=on_change, routes=routes, outlet=exporter
-        )
+        super().__init__(name, chain, place, routes=routes, outlet=exporter)
         self._exporter = exporter
         self._details = any(route.details for route in routes)
 
@@ -315,15 +309,12 @@ class AlertFollower(Follower):
         chain: Chain,
         place: SinkPlace,
         *,
-        on_change: Callable[[], None],
         routes: tuple[AlertRoute, ...],
         sender: Sender,
         bury: Callable[[DeadAlert], Awaitable[None]],
     ) -> None:
         """Begin at *place*; *bury* records an alert that is given up."""
-        super().__init__(
-            name, chain, place, on_change=on_change, routes=routes, outlet=sender
-        )
+        super().__init__(name, chain, place, routes=routes, outlet=sender)
         self.sender = sender
         self._bury = bury
         self._signals = Signals(self.broker, dict(place.told))

@@ -7,6 +7,7 @@ further than is needed to use the connection again, and all of it has a deadline
 from __future__ import annotations
 
 import asyncio
+import html
 import re
 import smtplib
 import socket
@@ -228,7 +229,7 @@ class SlackSender(HttpSender):
             blocks.append({"type": "actions", "elements": [button]})
         body = {
             # For notifications; there alone Slack would read markup.
-            "text": _escaped(message.line[:_SLACK_TEXT]),
+            "text": html.escape(message.line[:_SLACK_TEXT], quote=False),
             "mrkdwn": False,
             "unfurl_links": False,
             "unfurl_media": False,
@@ -240,11 +241,6 @@ class SlackSender(HttpSender):
 
 def _plain(text: str) -> dict[str, object]:
     return {"type": "plain_text", "text": text, "emoji": False}
-
-
-def _escaped(text: str) -> str:
-    """Escape what begins mentions and links in Slack's markup."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _parts(text: str, size: int) -> list[str]:

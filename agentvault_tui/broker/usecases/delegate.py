@@ -107,12 +107,11 @@ async def pass_on(
     # Anew: others may have been passed on while that was asked.
     if refusal := _refusal(broker, parent, request, other):
         return await deny(broker, request, *refusal)
-    request = passed
     if verdict.outcome is Outcome.ALLOWED:
-        return await issue(broker, request, verdict, parent)
+        return await issue(broker, passed, verdict, parent)
     denied = verdict.outcome is Outcome.DENIED
     message = verdict.message if denied else _PERSON
-    return await deny(broker, request, verdict.reason, message, verdict)
+    return await deny(broker, passed, verdict.reason, message, verdict)
 
 
 def _refusal(
