@@ -46,6 +46,7 @@ PLACES: dict[str, Lead] = {
     "cut": ["c", "x"],
     "alerts": ["N"],
     "limits": ["Q"],
+    "delegations": ["T"],
     "step-up": ["s", "enter"],
     "step-up in full": ["s", "enter", "v"],
     "reason of a denial": ["s", "enter", "n"],

@@ -75,6 +75,11 @@ class Pen:
         """Cut *text* to *width* cells, saying so by an ellipsis."""
         return clip(text, max(width, 1), ascii_only=self.glyphs.ascii_only)
 
+    def column(self, text: str, width: int) -> str:
+        """Cut and pad *text* to a column of *width* cells, the last one blank."""
+        shown = self.clip(text, width - 1)
+        return shown + " " * (width - cell_width(shown))
+
     def own(self, text: str) -> str:
         return text.translate(TWINS) if self.glyphs.ascii_only else text
 

@@ -6,35 +6,25 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
-from textual.message import Message
 
 from agentvault_tui.console.desk import Desk, copy
-from agentvault_tui.console.draw.layout import Box, frame
+from agentvault_tui.console.draw.layout import Box
 from agentvault_tui.console.draw.lines import Row, cells
 from agentvault_tui.console.link.link import BrokerLink
-from agentvault_tui.console.screens.base import PaneScreen
+from agentvault_tui.console.screens.base import PolledScreen
 from agentvault_tui.console.state.moments import ago
 from agentvault_tui.console.state.records import AgentRow, DeadAlertRow, SinkRow
-from agentvault_tui.console.term.keyed import ListCursor, moves
-from agentvault_tui.console.widgets.bars import KeyBar, StepUpBar
-from agentvault_tui.console.widgets.pane import Painted, Pane
+from agentvault_tui.console.widgets.pane import ListPane, Painted, Pane
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.text import cell_width
 
 _SINK, _KIND, _WHEN = 16, 9, 10
-_EVERY = 2.0
-"""Seconds between two looks at how sinks are."""
 
 
-class DeadMoved(Message):
-    """The cursor is on another alert."""
-
-
-class DeadPane(ListCursor, Pane, can_focus=True):
+class DeadPane(ListPane):
     """One row for each alert that its sink did not take for a day."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        *moves("move"),
         Binding("enter", "retry", "send it again, now"),
     ]
 
@@ -42,7 +32,6 @@ class DeadPane(ListCursor, Pane, can_focus=True):
         super().__init__(desk, id="dead")
         self.rows: dict[str, DeadAlertRow] = {}
         self._retry = retry
-        self._top = 0
 
     @property
     def alert(self) -> DeadAlertRow | None:
@@ -58,9 +47,7 @@ class DeadPane(ListCursor, Pane, can_focus=True):
             words = "Every alert was taken, or is still being tried."
             return [(title, None), ((), None), (((f"  {words}", p.muted),), None)]
         title = (*title, (f"  {len(self.rows):,}", p.danger))
-        at = self.order.index(self.cursor)
-        self._top = min(max(self._top, at - room + 1), at)
-        seen = list(self.rows.values())[self._top : self._top + room]
+        seen = list(self.rows.values())[self.in_view(room)]
         return [(title, None), *((self._row(row, width), None) for row in seen)]
 
     def _row(self, row: DeadAlertRow, width: int) -> Row:
@@ -69,20 +56,12 @@ class DeadPane(ListCursor, Pane, can_focus=True):
         room = max(width - 4 - _SINK - _WHEN, 8)
         title = pen.clip(row.title, max(room // 2, 8))
         line: Row = (
-            (pen.clip(when, _WHEN - 1).ljust(_WHEN), p.muted),
-            (pen.clip(row.sink, _SINK - 1).ljust(_SINK), p.strong),
+            (pen.column(when, _WHEN), p.muted),
+            (pen.column(row.sink, _SINK), p.strong),
             (f"{title}  ", p.text),
             (pen.clip(row.problem, max(room - cell_width(title) - 2, 8)), p.danger),
         )
         return pen.listed(line, here=row.id == self.cursor)
-
-    def wheel(self, rows: int) -> None:
-        self.action_move(rows)
-
-    def action_move(self, rows: int) -> None:
-        if self.move_cursor(rows):
-            self.paint()
-            self.post_message(DeadMoved())
 
     def action_retry(self) -> None:
         if (alert := self.alert) is not None:
@@ -111,7 +90,7 @@ class SinksPane(Pane):
     def _row(self, row: SinkRow, width: int) -> Row:
         pen, p = self.pen, self.pen.palette
         start: Row = (
-            (f"  {pen.clip(row.name, _SINK - 3).ljust(_SINK - 2)}", p.strong),
+            (f"  {pen.column(row.name, _SINK - 2)}", p.strong),
             (row.kind.ljust(_KIND), p.text),
         )
         counts = [(row.behind, "behind"), (row.held, "held"), (row.dead, "dead")]
@@ -127,45 +106,25 @@ class SinksPane(Pane):
         return (*start, (pen.clip(text, room), p.waiting if row.problem else p.text))
 
 
-class AlertsScreen(PaneScreen):
+class AlertsScreen(PolledScreen):
     """Show where alerts go; a key sends again what did not arrive."""
 
     def __init__(self, desk: Desk, link: BrokerLink, *, pulse: float) -> None:
         super().__init__(desk, link, pulse=pulse)
-        self.waiting = StepUpBar(desk, id="waiting")
         self.dead = DeadPane(desk, self._send_again)
         self.sinks = SinksPane(desk)
-        self.keybar = KeyBar(desk, id="keys")
         self.panes = (
             *(self.masthead, self.waiting),
             *(self.dead, self.sinks, self.keybar),
         )
         self.big = self.dead
-        self._read_at = float("-inf")
 
-    def on_mount(self) -> None:
-        self.dead.focus()
-        self.begin()
+    async def read(self) -> None:
+        self.sinks.rows, dead = await self.link.alerts()
+        self.dead.rows, self.sinks.problem = {one.id: one for one in dead}, ""
 
-    def take(self) -> None:
-        mirror, now = self.desk.mirror, self.desk.mirror.clock.boot()
-        if mirror.link.live and now - self._read_at >= _EVERY:
-            self._read_at = now
-            read: Callable[[], Awaitable[None]] = self._read
-            self.run_worker(read, group="alerts", exclusive=True)
-        if not self.covered:
-            self.repaint()
-
-    async def _read(self) -> None:
-        try:
-            self.sinks.rows, dead = await self.link.alerts()
-            self.dead.rows, self.sinks.problem = {one.id: one for one in dead}, ""
-        except AgentVaultError as error:
-            why = self.desk.mirror.intake.shown(error.what, 80)
-            self.sinks.problem = f"not read: {why}"
-        self.place()
-        self.paint_all()
-        self.show_keys()
+    def read_failed(self, why: str) -> None:
+        self.sinks.problem = why
 
     def _send_again(self, alert: DeadAlertRow) -> None:
         """Send it; what became of it is told in a line."""
@@ -178,17 +137,14 @@ class AlertsScreen(PaneScreen):
                 self.tell(await self.link.retry_alert(alert.id))
             except AgentVaultError as error:
                 self.tell(self.desk.mirror.intake.shown(error.diagnosis(), 200))
-            await self._read()
+            await self.read_and_paint()
 
         work: Callable[[], Awaitable[None]] = send
         self.run_worker(work, group="retry")
 
     def plan(self, width: int, height: int) -> Mapping[str, Box]:
         """Give the sinks a line each, and the rest to the alerts."""
-        waiting = bool(self.desk.mirror.open_stepups())
-        boxes, head = frame(width, height, self.masthead.wanted(width), waiting)
-        head += height > 16
-        room = max(height - 1 - head, 1)
+        boxes, head, room = self.header(width, height)
         low = min(max(len(self.sinks.rows), 1) + 1, max(room // 2, 1))
         boxes["sinks"] = Box(0, height - 1 - low, width, low)
         return boxes | {"dead": Box(0, head, width, max(room - low - 1, 1))}
@@ -203,9 +159,6 @@ class AlertsScreen(PaneScreen):
         found += [*self.named("step-ups"), (":", "command"), ("y", "copy id")]
         self.keybar.show((*found, ("j k", "move"), ("?", "keys"), ("^q", "quit")))
 
-    def on_dead_moved(self) -> None:
-        self.show_keys()
-
     @property
     def chosen(self) -> AgentRow | None:
         return None
@@ -213,12 +166,6 @@ class AlertsScreen(PaneScreen):
     def action_alerts(self) -> None:
         """They are shown already: the same key goes back."""
         self.action_out()
-
-    def action_out(self) -> None:
-        self.dismiss()
-
-    def action_follow(self) -> None:
-        """Nothing is held here: the rows are always those of now."""
 
     def action_copy(self) -> None:
         if alert := self.dead.alert:

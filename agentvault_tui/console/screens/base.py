@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from textual.app import ComposeResult
@@ -19,7 +19,7 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from agentvault_tui.console.desk import Desk, copy, offered_undo, undo_restore
-from agentvault_tui.console.draw.layout import Box
+from agentvault_tui.console.draw.layout import Box, frame
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.messages import (
     ShowAdvice,
@@ -34,8 +34,9 @@ from agentvault_tui.console.messages import (
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.records import AgentRow, EventRow, LinkState
 from agentvault_tui.console.term.keyed import Keyed
-from agentvault_tui.console.widgets.bars import Masthead
+from agentvault_tui.console.widgets.bars import KeyBar, Masthead, StepUpBar
 from agentvault_tui.console.widgets.pane import Pane
+from agentvault_tui.errors import AgentVaultError
 
 if TYPE_CHECKING:
     from agentvault_tui.console.link.past import Stay
@@ -419,6 +420,79 @@ class PaneScreen(Keyed, Screen[None]):
         """Go back to now, which has never stopped, out of all that lies over it."""
         while isinstance(here := self.app.screen, PaneScreen) and here.stay:
             self.app.pop_screen()
+
+
+class ListScreen(PaneScreen):
+    """A screen of lists of what is now, which one step out closes."""
+
+    def __init__(self, desk: Desk, link: BrokerLink, *, pulse: float) -> None:
+        super().__init__(desk, link, pulse=pulse)
+        self.waiting = StepUpBar(desk, id="waiting")
+        self.keybar = KeyBar(desk, id="keys")
+
+    def on_mount(self) -> None:
+        self.stops()[0].focus()
+        self.begin()
+
+    def take(self) -> None:
+        if not self.covered:
+            self.repaint()
+
+    def header(self, width: int, height: int) -> tuple[dict[str, Box], int, int]:
+        """Return the boxes of all but the lists, and the lists' first row and rows."""
+        waiting = bool(self.desk.mirror.open_stepups())
+        boxes, head = frame(width, height, self.masthead.wanted(width), waiting)
+        head += height > 16
+        return boxes, head, max(height - 1 - head, 1)
+
+    def on_list_pane_moved(self) -> None:
+        self.show_keys()
+
+    def action_out(self) -> None:
+        self.dismiss()
+
+    def action_follow(self) -> None:
+        """Nothing is held here."""
+
+
+class PolledScreen(ListScreen):
+    """A screen of lists that are read anew every few seconds."""
+
+    EVERY: ClassVar[float] = 2.0
+    """Seconds between two readings."""
+
+    def __init__(self, desk: Desk, link: BrokerLink, *, pulse: float) -> None:
+        super().__init__(desk, link, pulse=pulse)
+        self._read_at = float("-inf")
+
+    async def read(self) -> None:
+        """Read the rows.
+
+        Raises:
+            AgentVaultError: they cannot be read.
+        """
+        raise NotImplementedError
+
+    def read_failed(self, why: str) -> None:
+        """Show why the rows are not the latest."""
+        raise NotImplementedError
+
+    def take(self) -> None:
+        now = self.desk.mirror.clock.boot()
+        if self.desk.mirror.link.live and now - self._read_at >= self.EVERY:
+            self._read_at = now
+            work: Callable[[], Awaitable[None]] = self.read_and_paint
+            self.run_worker(work, group="read", exclusive=True)
+        super().take()
+
+    async def read_and_paint(self) -> None:
+        try:
+            await self.read()
+        except AgentVaultError as error:
+            why = self.desk.mirror.intake.shown(error.what, 80)
+            self.read_failed(f"not read: {why}")
+        self.place()
+        self.paint_all()
 
 
 class FilteredScreen(PaneScreen):

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
-from textual.message import Message
 
 from agentvault_tui.console.desk import Desk, copy
 from agentvault_tui.console.dialogs.cut import CutDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
-from agentvault_tui.console.draw.layout import Box, frame
+from agentvault_tui.console.draw.layout import Box
 from agentvault_tui.console.draw.lines import Row, cells
 from agentvault_tui.console.link.link import BrokerLink
-from agentvault_tui.console.screens.base import PaneScreen
+from agentvault_tui.console.screens.base import PaneScreen, PolledScreen
 from agentvault_tui.console.state.moments import ago, countdown, size
 from agentvault_tui.console.state.records import AgentRow, CallRow, ServiceRow
-from agentvault_tui.console.term.keyed import ListCursor, moves
-from agentvault_tui.console.widgets.bars import KeyBar, StepUpBar
-from agentvault_tui.console.widgets.pane import Painted, Pane
-from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.console.widgets.pane import ListPane, Painted, Pane
 from agentvault_tui.text import cell_width
 
 _STATE = 10
@@ -31,26 +27,16 @@ _END = 20
 """Cells of age and bytes."""
 
 
-_SERVICES_EVERY = 5.0
-"""Seconds between two looks at how services are."""
-
-
-class CallMoved(Message):
-    """The cursor is on another call."""
-
-
-class CallsPane(ListCursor, Pane, can_focus=True):
+class CallsPane(ListPane):
     """One row a call."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        *moves("move"),
         Binding("enter", "look", "look: its step-up, or its agent"),
         Binding("x", "cut", "cut the call"),
     ]
 
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk, id="calls")
-        self._top = 0
 
     @property
     def call(self) -> CallRow | None:
@@ -72,9 +58,7 @@ class CallsPane(ListCursor, Pane, can_focus=True):
         if not rows:
             words = "No call is in flight or held."
             return [(title, None), ((), None), (((f"  {words}", p.muted),), None)]
-        at = self.order.index(self.cursor)
-        self._top = min(max(self._top, at - room + 1), at)
-        seen = rows[self._top : self._top + room]
+        seen = rows[self.in_view(room)]
         return [(title, None), *((self._row(row, width), None) for row in seen)]
 
     def _row(self, row: CallRow, width: int) -> Row:
@@ -94,25 +78,13 @@ class CallsPane(ListCursor, Pane, can_focus=True):
         room = width - 4 - _STATE - name - service - max(cells(end), _END)
         line: Row = (
             (state.ljust(_STATE), p.waiting if row.held else p.text),
-            (self._column(row.agent_name, name), p.strong),
-            (self._column(row.service, service), p.text),
+            (pen.column(row.agent_name, name), p.strong),
+            (pen.column(row.service, service), p.text),
             (pen.clip(row.what, max(room, 8)), p.text),
         )
         blank = " " * max(_END - cells(end), 0)
         whole = pen.spread(line, (*end, (blank, p.text)), width - 3)
         return pen.listed(whole, here=row.id == self.cursor)
-
-    def _column(self, text: str, width: int) -> str:
-        shown = self.pen.clip(text, width - 1)
-        return shown + " " * (width - cell_width(shown))
-
-    def wheel(self, rows: int) -> None:
-        self.action_move(rows)
-
-    def action_move(self, rows: int) -> None:
-        if self.move_cursor(rows):
-            self.paint()
-            self.post_message(CallMoved())
 
     def action_look(self) -> None:
         """Open the step-up that a held call waits for, or its agent."""
@@ -154,10 +126,9 @@ class ServicesPane(Pane):
         when = f"last used {ago(used, now)}" if used else "not used since the start"
         style = p.danger if row.health == "broken" else p.waiting
         said = row.problem or f"{when}, {row.credential}"
-        name = pen.clip(row.name, _NAME - 1)
         start: Row = (
             (f"  {row.health.ljust(_STATE)}", style if row.problem else p.accent),
-            (name + " " * (_NAME - cell_width(name)), p.strong),
+            (pen.column(row.name, _NAME), p.strong),
         )
         room = max(width - cells(start) - 1, 8)
         origin = ""
@@ -167,14 +138,14 @@ class ServicesPane(Pane):
         return (*start, (origin, p.muted), (text, style if row.problem else p.text))
 
 
-class CallsScreen(PaneScreen):
+class CallsScreen(PolledScreen):
     """Show calls in flight; keys act on the one under the cursor, and its agent."""
+
+    EVERY: ClassVar[float] = 5.0
 
     def __init__(self, desk: Desk, link: BrokerLink, *, pulse: float) -> None:
         super().__init__(desk, link, pulse=pulse)
-        self.waiting = StepUpBar(desk, id="waiting")
         self.calls = CallsPane(desk)
-        self.keybar = KeyBar(desk, id="keys")
         self.services = ServicesPane(desk)
         self.panes = (
             *(self.masthead, self.waiting),
@@ -182,40 +153,24 @@ class CallsScreen(PaneScreen):
         )
         self.big = self.calls
         self._seen = -1
-        self._read_at = float("-inf")
-
-    def on_mount(self) -> None:
-        self.calls.focus()
-        self.begin()
 
     def take(self) -> None:
-        mirror, now = self.desk.mirror, self.desk.mirror.clock.boot()
-        if mirror.link.live and now - self._read_at >= _SERVICES_EVERY:
-            self._read_at = now
-            read: Callable[[], Awaitable[None]] = self._read_services
-            self.run_worker(read, group="services", exclusive=True)
-        version = mirror.versions.calls
+        super().take()
+        version = self.desk.mirror.versions.calls
         changed, self._seen = version != self._seen, version
-        if not self.covered and not self.repaint() and changed:
+        if changed and not self.covered:
             self.calls.paint()
             self.show_keys()
 
-    async def _read_services(self) -> None:
-        pane = self.services
-        try:
-            pane.rows, pane.problem = await self.link.services(), ""
-        except AgentVaultError as error:
-            why = self.desk.mirror.intake.shown(error.what, 80)
-            pane.problem = f"not read: {why}"
-        self.place()
-        pane.paint()
+    async def read(self) -> None:
+        self.services.rows, self.services.problem = await self.link.services(), ""
+
+    def read_failed(self, why: str) -> None:
+        self.services.problem = why
 
     def plan(self, width: int, height: int) -> Mapping[str, Box]:
         """Give the calls the room that the services leave, two thirds at least."""
-        waiting = bool(self.desk.mirror.open_stepups())
-        boxes, head = frame(width, height, self.masthead.wanted(width), waiting)
-        head += height > 16
-        room = max(height - 1 - head, 1)
+        boxes, head, room = self.header(width, height)
         low = min(len(self.services.rows) + 1, room // 3)
         if (self.services.rows or self.services.problem) and low > 1:
             boxes["services"] = Box(0, height - 1 - low, width, low)
@@ -234,9 +189,6 @@ class CallsScreen(PaneScreen):
         found += [*self.named("step-ups"), (":", "command"), ("y", "copy id")]
         self.keybar.show((*found, ("j k", "move"), ("?", "keys"), ("^q", "quit")))
 
-    def on_call_moved(self) -> None:
-        self.show_keys()
-
     @property
     def chosen(self) -> AgentRow | None:
         call = self.calls.call
@@ -245,12 +197,6 @@ class CallsScreen(PaneScreen):
     def action_calls(self) -> None:
         """They are shown already: the same key goes back."""
         self.action_out()
-
-    def action_out(self) -> None:
-        self.dismiss()
-
-    def action_follow(self) -> None:
-        """Nothing is held here: the rows are always those of now."""
 
     def action_copy(self) -> None:
         if call := self.calls.call:

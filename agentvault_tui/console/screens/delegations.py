@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.desk import Desk, copy
 from agentvault_tui.console.draw.delegation import tree_row
-from agentvault_tui.console.draw.layout import Box, frame
+from agentvault_tui.console.draw.layout import Box
 from agentvault_tui.console.link.link import BrokerLink
-from agentvault_tui.console.screens.base import PaneScreen
+from agentvault_tui.console.screens.base import PaneScreen, PolledScreen
 from agentvault_tui.console.state.records import AgentRow, TreeRow
-from agentvault_tui.console.term.keyed import ListCursor, moves
-from agentvault_tui.console.widgets.bars import KeyBar, StepUpBar
-from agentvault_tui.console.widgets.pane import Painted, Pane
-from agentvault_tui.errors import AgentVaultError
-
-_EVERY = 2.0
-"""Seconds between two looks at what was passed on."""
+from agentvault_tui.console.widgets.pane import ListPane, Painted, Pane
 
 
-class DelegationsPane(ListCursor, Pane, can_focus=True):
+class DelegationsPane(ListPane):
     """One row a token, each below the one it was exchanged for."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        *moves("move"),
         Binding("enter", "look", "look: its agent"),
     ]
 
@@ -35,7 +28,6 @@ class DelegationsPane(ListCursor, Pane, can_focus=True):
         self.rows: tuple[TreeRow, ...] = ()
         self.problem = ""
         """Why the rows are not the latest; in words that can be shown."""
-        self._top = 0
 
     @property
     def token(self) -> TreeRow | None:
@@ -54,10 +46,7 @@ class DelegationsPane(ListCursor, Pane, can_focus=True):
         if not self.rows:
             words = "No agent holds a token that another passed on."
             return [(title, None), ((), None), (((f"  {words}", p.muted),), None)]
-        room = max(height - 1, 1)
-        at = self.order.index(self.cursor)
-        self._top = min(max(self._top, at - room + 1), at)
-        seen = self.rows[self._top : self._top + room]
+        seen = self.rows[self.in_view(max(height - 1, 1))]
         now = self.mirror.clock.now()
         return [
             (title, None),
@@ -72,59 +61,30 @@ class DelegationsPane(ListCursor, Pane, can_focus=True):
             ),
         ]
 
-    def wheel(self, rows: int) -> None:
-        self.action_move(rows)
-
-    def action_move(self, rows: int) -> None:
-        if self.move_cursor(rows):
-            self.paint()
-
     def action_look(self) -> None:
         """Open the agent that holds the token."""
         if (token := self.token) and isinstance(self.screen, PaneScreen):
             self.screen.show_agent_of(token.agent_id)
 
 
-class DelegationsScreen(PaneScreen):
+class DelegationsScreen(PolledScreen):
     """Show delegation trees; keys act on the holder of the token under the cursor."""
 
     def __init__(self, desk: Desk, link: BrokerLink, *, pulse: float) -> None:
         super().__init__(desk, link, pulse=pulse)
-        self.waiting = StepUpBar(desk, id="waiting")
         self.delegations = DelegationsPane(desk)
-        self.keybar = KeyBar(desk, id="keys")
         self.panes = (self.masthead, self.waiting, self.delegations, self.keybar)
         self.big = self.delegations
-        self._read_at = float("-inf")
 
-    def on_mount(self) -> None:
-        self.delegations.focus()
-        self.begin()
+    async def read(self) -> None:
+        self.delegations.rows = await self.link.tree(None)
+        self.delegations.problem = ""
 
-    def take(self) -> None:
-        mirror, now = self.desk.mirror, self.desk.mirror.clock.boot()
-        if mirror.link.live and now - self._read_at >= _EVERY:
-            self._read_at = now
-            read: Callable[[], Awaitable[None]] = self._read
-            self.run_worker(read, group="tree", exclusive=True)
-        if not self.covered:
-            self.repaint()
-
-    async def _read(self) -> None:
-        pane = self.delegations
-        try:
-            pane.rows, pane.problem = await self.link.tree(None), ""
-        except AgentVaultError as error:
-            why = self.desk.mirror.intake.shown(error.what, 80)
-            pane.problem = f"not read: {why}"
-        pane.paint()
-        self.show_keys()
+    def read_failed(self, why: str) -> None:
+        self.delegations.problem = why
 
     def plan(self, width: int, height: int) -> Mapping[str, Box]:
-        waiting = bool(self.desk.mirror.open_stepups())
-        boxes, head = frame(width, height, self.masthead.wanted(width), waiting)
-        head += height > 16
-        room = max(height - 1 - head, 1)
+        boxes, head, room = self.header(width, height)
         return boxes | {"delegations": Box(0, head, width, room)}
 
     def stops(self) -> Sequence[Pane]:
@@ -147,12 +107,6 @@ class DelegationsScreen(PaneScreen):
     def action_delegations(self) -> None:
         """They are shown already: the same key goes back."""
         self.action_out()
-
-    def action_out(self) -> None:
-        self.dismiss()
-
-    def action_follow(self) -> None:
-        """Nothing is held here: the rows are always those of now."""
 
     def action_copy(self) -> None:
         if token := self.delegations.token:

@@ -10,27 +10,23 @@ from typing import ClassVar, Final
 import msgspec
 from textual import on
 from textual.binding import Binding, BindingType
-from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Input
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import Dialog, SheetPage
 from agentvault_tui.console.dialogs.confirm import Confirm
-from agentvault_tui.console.draw.layout import Box, frame
+from agentvault_tui.console.draw.layout import Box
 from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Row
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.messages import ShowAudit
-from agentvault_tui.console.screens.base import PaneScreen
+from agentvault_tui.console.screens.base import ListScreen
 from agentvault_tui.console.state.records import AgentRow
-from agentvault_tui.console.term.keyed import ListCursor, moves
-from agentvault_tui.console.widgets.bars import KeyBar, StepUpBar
 from agentvault_tui.console.widgets.line_input import LineInput
-from agentvault_tui.console.widgets.pane import Painted, Pane
+from agentvault_tui.console.widgets.pane import ListPane, Painted, Pane
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.operator_api.advice import AdviceInfo
 from agentvault_tui.operator_api.planning import ChangeInfo
-from agentvault_tui.text import cell_width
 
 _LARGEST: Final = 256 * 1024
 _FIELD: Final = 48
@@ -38,15 +34,10 @@ _NAME: Final = 18
 _KIND: Final = 20
 
 
-class RowMoved(Message):
-    """The cursor is on another row."""
-
-
-class RowPane(ListCursor, Pane, can_focus=True):
+class RowPane(ListPane):
     """A list of rows of text under a title, with words where there is none."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        *moves("move"),
         Binding("enter", "look", "look: the event that shows it, or the agent"),
     ]
 
@@ -57,7 +48,6 @@ class RowPane(ListCursor, Pane, can_focus=True):
         """What writes each row, by an id of it."""
         self.said = ""
         """What is under way or wrong, or why there is no row."""
-        self._top = 0
 
     def draw(self, width: int, height: int) -> Sequence[Painted]:
         """Write the title and the rows around the cursor."""
@@ -67,9 +57,7 @@ class RowPane(ListCursor, Pane, can_focus=True):
         title = (*self.heading(self.title_text), (said, p.muted))
         if not self.rows:
             return [(title, None)]
-        at = self.order.index(self.cursor)
-        self._top = min(max(self._top, at - room + 1), at)
-        shown = self.order[self._top : self._top + room]
+        shown = self.order[self.in_view(room)]
         return [
             (title, None),
             *((self._painted_row(key, width), None) for key in shown),
@@ -79,37 +67,20 @@ class RowPane(ListCursor, Pane, can_focus=True):
         row = self.pen.cut(self.rows[key](self.pen, width), width - 3)
         return self.pen.listed(row, here=key == self.cursor)
 
-    def wheel(self, rows: int) -> None:
-        self.action_move(rows)
-
-    def action_move(self, rows: int) -> None:
-        if self.move_cursor(rows):
-            self.paint()
-            self.post_message(RowMoved())
-
     def action_look(self) -> None:
         if isinstance(self.screen, ReadScreen):
             self.screen.look()
 
 
-def column(pen: Pen, text: str, width: int) -> str:
-    """Return *text* cut and padded to a column."""
-    shown = pen.clip(text, width - 1)
-    return shown + " " * (width - cell_width(shown))
-
-
-class ReadScreen(PaneScreen):
+class ReadScreen(ListScreen):
     """A screen that reads its rows from the broker when it opens and when asked."""
 
     def __init__(self, desk: Desk, link: BrokerLink, *, pulse: float) -> None:
         super().__init__(desk, link, pulse=pulse)
-        self.waiting = StepUpBar(desk, id="waiting")
-        self.keybar = KeyBar(desk, id="keys")
         self.tops: tuple[RowPane, ...] = ()
 
     def on_mount(self) -> None:
-        self.tops[0].focus()
-        self.begin()
+        super().on_mount()
         self.read(self.load, self.tops[0])
 
     def read(self, work: Callable[[], Awaitable[None]], pane: RowPane) -> None:
@@ -134,10 +105,6 @@ class ReadScreen(PaneScreen):
         """Show what the row under the cursor is about."""
         raise NotImplementedError
 
-    def take(self) -> None:
-        if not self.covered:
-            self.repaint()
-
     def stops(self) -> Sequence[Pane]:
         return self.tops
 
@@ -149,14 +116,8 @@ class ReadScreen(PaneScreen):
     def show_event(self, seq: int) -> None:
         self.app.post_message(ShowAudit("", seq, full=True))
 
-    def on_row_moved(self) -> None:
+    def on_list_pane_moved(self) -> None:
         self.paint_all()
-
-    def action_out(self) -> None:
-        self.dismiss()
-
-    def action_follow(self) -> None:
-        """Nothing is held here: the rows are those that were read."""
 
     def action_copy(self) -> None:
         self.copy_agent()
@@ -244,8 +205,8 @@ class AdviceScreen(ReadScreen):
         what = "ON TRIAL" if trial else shown(one.kind.replace("_", " "))
         about = self.name_of(one.agent_id) if one.agent_id else "the policy"
         return (
-            (column(pen, what, _KIND), p.waiting if trial else p.accent),
-            (column(pen, about, _NAME), p.strong),
+            (pen.column(what, _KIND), p.waiting if trial else p.accent),
+            (pen.column(about, _NAME), p.strong),
             (shown(one.scope), p.text),
         )
 
@@ -255,10 +216,7 @@ class AdviceScreen(ReadScreen):
 
     def plan(self, width: int, height: int) -> Mapping[str, Box]:
         """Give the evidence a third of the room."""
-        waiting = bool(self.desk.mirror.open_stepups())
-        boxes, head = frame(width, height, self.masthead.wanted(width), waiting)
-        head += height > 16
-        room = max(height - 1 - head, 1)
+        boxes, head, room = self.header(width, height)
         low = min(room // 3, 10)
         if low > 2:
             boxes["evidence"] = Box(0, height - 1 - low, width, low)
@@ -404,8 +362,8 @@ class PolicyScreen(ReadScreen):
 
     def _row(self, pen: Pen, width: int, one: ChangeInfo) -> Row:
         p, shown = pen.palette, self.desk.mirror.intake.shown
-        name = column(pen, self.name_of(one.agent), _NAME)
-        scope = column(pen, shown(one.scope), max(width - _NAME - 40, 8))
+        name = pen.column(self.name_of(one.agent), _NAME)
+        scope = pen.column(shown(one.scope), max(width - _NAME - 40, 8))
         return (
             (f"{one.count:>7,}  ", p.text),
             (name, p.strong),
@@ -415,10 +373,8 @@ class PolicyScreen(ReadScreen):
 
     def plan(self, width: int, height: int) -> Mapping[str, Box]:
         """Give the plan two thirds, the shadow the rest."""
-        waiting = bool(self.desk.mirror.open_stepups())
-        boxes, head = frame(width, height, self.masthead.wanted(width), waiting)
-        head += height > 16
-        room = max(height - 1 - head, 2)
+        boxes, head, room = self.header(width, height)
+        room = max(room, 2)
         low = max(room // 3, 1)
         boxes["planned"] = Box(0, head, width, room - low)
         boxes["shadow"] = Box(0, head + room - low, width, low)

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import Final
+from typing import ClassVar, Final
 
 from rich.segment import Segment
 from rich.style import Style
+from textual.binding import BindingType
 from textual.geometry import Region
+from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw import theme
 from agentvault_tui.console.draw.lines import Pen, Row
-from agentvault_tui.console.term.keyed import Keyed, relabel
+from agentvault_tui.console.term.keyed import Keyed, ListCursor, moves, relabel
 from agentvault_tui.text import cell_width
 
 _PLAIN: Final = Style()
@@ -172,6 +174,30 @@ class Pane(Keyed, Widget):
 
     def render_line(self, y: int) -> Strip:
         return self.render_lines(Region(0, y, self.size.width, 1))[0]
+
+
+class ListPane(ListCursor, Pane, can_focus=True):
+    """A pane of rows with a cursor, which keys and the wheel move."""
+
+    BINDINGS: ClassVar[list[BindingType]] = moves("move")
+    _top = 0
+
+    class Moved(Message):
+        """The cursor is on another row."""
+
+    def in_view(self, rows: int) -> slice:
+        """Return which of `order` are shown in *rows* rows: the cursor's is."""
+        at = self.order.index(self.cursor)
+        self._top = min(max(self._top, at - rows + 1), at)
+        return slice(self._top, self._top + rows)
+
+    def wheel(self, rows: int) -> None:
+        self.action_move(rows)
+
+    def action_move(self, rows: int) -> None:
+        if self.move_cursor(rows):
+            self.paint()
+            self.post_message(self.Moved())
 
 
 def _regions(rows: list[int], width: int) -> list[Region]:
