@@ -51,7 +51,7 @@ class LimitUses:
         self._clock = clock
         self._ledger = ledger
         self._limits = LimitSet()
-        self._windows: defaultdict[_Kind, dict[str, _Window]] = defaultdict(dict)
+        self._windows: defaultdict[_Kind, dict[str, UseWindow]] = defaultdict(dict)
         """By kind, and by whose or of what they are."""
         self._held: dict[str, _Held] = {}
         """What is reserved, by the decision's id."""
@@ -63,7 +63,7 @@ class LimitUses:
 
     def now(self) -> int:
         """Return the time that windows end at; it never goes back."""
-        self._latest = max(self._latest, _micros(self._clock.now()))
+        self._latest = max(self._latest, micros(self._clock.now()))
         return self._latest
 
     def define(self, limits: LimitSet) -> None:
@@ -94,7 +94,7 @@ class LimitUses:
         longest = max((one.within for one in limits), default=longest)
         latest, uses = await self._ledger.counted(longest)
         if latest is not None:
-            self._latest = max(self._latest, _micros(latest))
+            self._latest = max(self._latest, micros(latest))
         self._windows.clear()
         seen = {use.decision_id for use in uses}
         for use in uses:
@@ -219,7 +219,7 @@ class LimitUses:
 
     def _each(
         self, agent_id: str, counted: Mapping[str, Any]
-    ) -> Iterator[tuple[int, dict[str, _Window], str]]:
+    ) -> Iterator[tuple[int, dict[str, UseWindow], str]]:
         """Yield the units of each limit in force, its windows, and which it is."""
         known, resource = self._limits.by_id, counted.get("resource")
         for limit_id, used in counted.get("limits", {}).items():
@@ -235,16 +235,16 @@ class LimitUses:
         for units, windows, key in self._each(held.agent_id, held.counted):
             window = windows.get(key)
             if window is None:
-                window = windows[key] = _Window()
+                window = windows[key] = UseWindow()
             window.held += units
             entries.append((window, units))
         self._held[decision_id] = held._replace(entries=entries)
 
     def _count(self, agent_id: str, counted: Mapping[str, Any]) -> None:
-        at = _micros(parse_iso(counted["at"]))
+        at = micros(parse_iso(counted["at"]))
         self._latest = max(self._latest, at)
         for units, windows, key in self._each(agent_id, counted):
-            windows.setdefault(key, _Window()).add(at, units)
+            windows.setdefault(key, UseWindow()).add(at, units)
 
 
 class _Held(NamedTuple):
@@ -254,7 +254,7 @@ class _Held(NamedTuple):
     counted: Mapping[str, Any]
     submitted: bool = False
     """Whether the event that counts them is on its way to the disk."""
-    entries: list[tuple[_Window, int]] = []  # noqa: RUF012 - replaced, never filled
+    entries: list[tuple[UseWindow, int]] = []  # noqa: RUF012 - replaced, never filled
     """The windows, with the units of each."""
 
     def give_back(self) -> None:
@@ -263,12 +263,13 @@ class _Held(NamedTuple):
             window.held -= units
 
 
-class _Window:
+class UseWindow:
     """The uses of one limit by one key: times in microseconds, and units of each."""
 
     __slots__ = ("_start", "_times", "_total", "_units", "held")
 
     def __init__(self) -> None:
+        """Hold nothing yet."""
         self._times = array("q")
         self._units = array("q")
         self._start = 0
@@ -320,5 +321,6 @@ class _Window:
         return _EPOCH + timedelta(microseconds=self._times[self._start]) + limit.within
 
 
-def _micros(moment: datetime) -> int:
+def micros(moment: datetime) -> int:
+    """Return a time in microseconds, as `UseWindow` has it."""
     return (moment - _EPOCH) // _MICROSECOND

@@ -6,11 +6,11 @@ and by the time of the ledger. An approved step-up counts when its token was fet
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from datetime import datetime
+from collections import defaultdict
 
 import msgspec
 
+from agentvault_tui.broker.limit_uses import UseWindow, micros
 from agentvault_tui.clock import parse_iso
 from agentvault_tui.model import Outcome, Verdict
 from agentvault_tui.policy import Inputs, Policy
@@ -21,33 +21,17 @@ _OPEN = 10_000
 """Step-ups that may wait at a time; the oldest are forgotten."""
 
 
-class _Uses:
-    """The uses of one window, oldest first."""
-
-    def __init__(self) -> None:
-        self.total = 0
-        self._uses: deque[tuple[datetime, int]] = deque()
-
-    def add(self, at: datetime, units: int) -> None:
-        self._uses.append((at, units))
-        self.total += units
-
-    def count(self, now: datetime, limit: Limit) -> int:
-        while self._uses and self._uses[0][0] <= now - limit.within:
-            self.total -= self._uses.popleft()[1]
-        return self.total
-
-
 class LimitedDecider(Decider):
     """A policy whose windows hold what it would have allowed itself."""
 
     def __init__(self, policy: Policy) -> None:
         """Begin with empty windows."""
         super().__init__(policy)
-        self._windows: dict[tuple[str, str], _Uses] = defaultdict(_Uses)
+        self._windows: dict[tuple[str, str], UseWindow] = defaultdict(UseWindow)
         self._asked: Inputs | None = None
         self._open: dict[str, Inputs] = {}
-        self._latest = datetime.min  # noqa: DTZ901 - before the first record
+        self._latest = 0
+        """In microseconds; see `_now`."""
 
     def decide(self, record: RecordedDecision) -> Verdict:
         """Answer a record; what its limits hold is what was counted before it."""
@@ -60,7 +44,7 @@ class LimitedDecider(Decider):
         now = self._now(record)
         held = {}
         for limit in limits:
-            count = self._window(limit, inputs).count(now, limit)
+            count = self._window(limit, inputs).count(now, limit.micros)
             held[limit.attribute] = count, max(0, limit.most - count)
         environment = inputs.environment._replace(limits=held)
         self.made += 1
@@ -87,12 +71,11 @@ class LimitedDecider(Decider):
             units = limit.units(inputs) or 0
             self._window(limit, inputs).add(self._now(record), units)
 
-    def _window(self, limit: Limit, inputs: Inputs) -> _Uses:
+    def _window(self, limit: Limit, inputs: Inputs) -> UseWindow:
         key = limit.key(inputs.who.id, inputs.facts.resource)
         return self._windows[limit.id, key]
 
-    def _now(self, record: RecordedDecision) -> datetime:
+    def _now(self, record: RecordedDecision) -> int:
         """Return the latest time so far: a clock set back opens no window again."""
-        now = parse_iso(record.time).replace(tzinfo=None)
-        self._latest = max(self._latest, now)
+        self._latest = max(self._latest, micros(parse_iso(record.time)))
         return self._latest

@@ -75,10 +75,8 @@ async def test_a_call_is_within_the_resource_that_was_passed_on(
     assert len(stand.upstream.received) == 1
 
 
-async def test_revoking_who_passed_it_on_cuts_the_holders_calls(
-    stand: Stand, pair: Pair
-) -> None:
-    """No byte of them moves once the first agent is revoked, and none starts."""
+def answer_endlessly(stand: Stand) -> asyncio.Event:
+    """Let the service send until it is cut off; return what is set then."""
     stopped = asyncio.Event()
 
     async def slow(_: Received, writer: asyncio.StreamWriter) -> None:
@@ -87,6 +85,14 @@ async def test_revoking_who_passed_it_on_cuts_the_holders_calls(
         stopped.set()
 
     stand.upstream.answer = slow
+    return stopped
+
+
+async def test_revoking_who_passed_it_on_cuts_the_holders_calls(
+    stand: Stand, pair: Pair
+) -> None:
+    """No byte of them moves once the first agent is revoked, and none starts."""
+    stopped = answer_endlessly(stand)
     shown = bearer(await pair.token())
     url = "/gw/api/events/e1"
     async with stand.client.stream("GET", url, headers=shown) as reply:
@@ -102,14 +108,7 @@ async def test_ending_the_delegation_cuts_the_holders_calls(
     stand: Stand, pair: Pair
 ) -> None:
     """Both agents are served on: the token and its calls are over."""
-    stopped = asyncio.Event()
-
-    async def slow(_: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n")
-        await endless(writer, b"x" * 1000)
-        stopped.set()
-
-    stand.upstream.answer = slow
+    stopped = answer_endlessly(stand)
     shown = bearer(await pair.token())
     url, broker = "/gw/api/events/e1", stand.bench.broker
     async with stand.client.stream("GET", url, headers=shown):

@@ -25,14 +25,20 @@ SINCE = "2026-10-25T10:00:00.000000Z"
 WEEK = 7 * 86_400
 
 
-def advice(agent: Agent, kind: str = "unused_scope", **change: object) -> AdviceInfo:
+def advice(agent: Agent, kind: str = "unused_scope") -> AdviceInfo:
+    changes = {
+        "unused_scope": AdvisedChange(ungrant=[SCOPE]),
+        "idle_agent": AdvisedChange(revoke=True),
+        "narrower_resource": AdvisedChange(rule=forbidding(agent)),
+        "always_approved": AdvisedChange(rule="permit (principal, action, resource);"),
+    }
     return AdviceInfo(
         id=f"adv_{kind}",
         kind=kind,
         agent_id=agent.id,
         scope=SCOPE,
         evidence=AdviceEvidence(since=SINCE, until=SINCE),
-        change=AdvisedChange(**(change or {"ungrant": [SCOPE]})),  # type: ignore[arg-type]
+        change=changes[kind],
     )
 
 
@@ -70,13 +76,8 @@ async def test_what_was_taken_is_refused_as_on_trial_until_it_ends(
 ) -> None:
     """Live tokens end; on trial the reason says so, afterwards it is the usual one."""
     agent = await bench.agent()
-    change: dict[str, object] = {
-        "unused_scope": {"ungrant": [SCOPE]},
-        "idle_agent": {"revoke": True},
-        "narrower_resource": {"rule": forbidding(agent)},
-    }[kind]
     token = (await ask(bench, agent, CALENDAR)).access_token
-    found = await trials.apply(advice(agent, kind, **change), OPERATOR, WEEK)
+    found = await trials.apply(advice(agent, kind), OPERATOR, WEEK)
     assert found.status == "on_trial"
     assert await reason(bench, agent) == "on_trial"
     assert bench.broker.registry.token(token) is None
@@ -94,12 +95,7 @@ async def test_giving_back_gives_all_of_it_back(
 ) -> None:
     """The agent is granted again, the policy is as before, and the rate says it."""
     agent = await bench.agent()
-    change: dict[str, object] = {
-        "unused_scope": {"ungrant": [SCOPE]},
-        "idle_agent": {"revoke": True},
-        "narrower_resource": {"rule": forbidding(agent)},
-    }[kind]
-    info = advice(agent, kind, **change)
+    info = advice(agent, kind)
     await trials.apply(info, OPERATOR, WEEK)
     with pytest.raises(ConflictError, match="on trial already"):
         await trials.apply(info, OPERATOR, WEEK)
@@ -143,9 +139,7 @@ async def test_dismissed_advice_is_told_anew_once_it_was_used_and_unused_again(
 
 async def test_what_gives_is_never_applied(bench: Bench, trials: Trials) -> None:
     """A rule that spares prompts is put into the policy by a person, not on trial."""
-    agent = await bench.agent()
-    rule = "permit (principal, action, resource);"
-    info = advice(agent, "always_approved", rule=rule)
+    info = advice(await bench.agent(), "always_approved")
     with pytest.raises(ConflictError, match="changing the file itself"):
         await trials.apply(info, OPERATOR, WEEK)
     assert trials.hits.applied == 0

@@ -107,17 +107,22 @@ async def test_a_symbolic_link_is_not_replaced(started: Bench, tmp_path: Path) -
     assert not await changes(started)
 
 
-async def test_a_kill_between_record_and_file_is_made_good_at_the_start(
-    started: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What was recorded as applied is in the file and in force after a restart."""
+async def apply_and_be_killed(started: Bench, patch: pytest.MonkeyPatch) -> None:
+    """Record a change, and end before its file is written."""
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(policy_apply, "write_texts", killed)
+    patch.setattr(policy_apply, "write_texts", killed)
     with pytest.raises(KeyboardInterrupt):
         await apply(started, NARROW)
+
+
+async def test_a_kill_between_record_and_file_is_made_good_at_the_start(
+    started: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was recorded as applied is in the file and in force after a restart."""
+    await apply_and_be_killed(started, monkeypatch)
     assert not started.home.policy_file.exists()
     async with started.restarted() as again:
         assert again.home.policy_file.read_text() == NARROW
@@ -135,13 +140,7 @@ async def test_a_file_edited_after_the_kill_is_left_as_it_is(
     started: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever edits the file before the next start decides what is in force."""
-
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(policy_apply, "write_texts", killed)
-    with pytest.raises(KeyboardInterrupt):
-        await apply(started, NARROW)
+    await apply_and_be_killed(started, monkeypatch)
     started.home.policy_file.write_text(OTHER)
     async with started.restarted() as again:
         assert again.broker.policy.text == OTHER
