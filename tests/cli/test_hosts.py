@@ -117,18 +117,18 @@ def test_a_revoked_agent_gets_no_token(av: Run, reader: Agent) -> None:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(short: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A person's own folder, with a project in it where the command is typed."""
-    (tmp_path / "project").mkdir()
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path / "project")
-    return tmp_path
+    (short / "project").mkdir()
+    monkeypatch.setenv("HOME", str(short))
+    monkeypatch.chdir(short / "project")
+    return short
 
 
 @pytest.fixture
-def connect(cli: Run, tmp_path: Path, place: Path) -> Run:
+def connect(cli: Run, place: Path) -> Run:
     """Run connect on a home of its own, with an MCP server and no broker."""
-    home = tmp_path / "vault"
+    home = place / "vault"
     (home / "mcp").mkdir(parents=True, mode=0o700)
     home.chmod(0o700)
     (home / "mcp" / "files.toml").write_text('command = ["x"]')
@@ -273,9 +273,9 @@ def test_the_shipped_map_can_be_printed(connect: Run) -> None:
     assert told.rstrip() == shipped_tools("copilot").rstrip()
 
 
-def test_doctor_names_a_broken_map(cli: Run, tmp_path: Path) -> None:
+def test_doctor_names_a_broken_map(cli: Run, short: Path) -> None:
     """Each file of hosts/ is read as the broker would."""
-    home = tmp_path / "vault"
+    home = short / "vault"
     (home / "hosts").mkdir(parents=True, mode=0o700)
     (home / "config.toml").touch()
     (home / "hosts" / "codex.toml").write_text("unmatched = 'raed:web'")

@@ -14,6 +14,7 @@ from support.tenant_admin import Admin
 
 from agentvault_tui.errors import ConflictError
 from agentvault_tui.home import Home
+from agentvault_tui.tenant import store as store_module
 from agentvault_tui.tenant.keys import (
     MARGIN,
     MOST_RETIRED,
@@ -188,19 +189,21 @@ def test_rotations_keep_the_key_set_readable(home: Home, clock: ManualClock) -> 
 
 
 def test_a_migrated_key_is_published_for_thirty_days(
-    home: Home, clock: ManualClock
+    home: Home, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it signed before that was noted may live for 30 days from the upgrade."""
     store = Store(home, checkpoints=True)
-    store.change("ALTER TABLE signing_keys DROP COLUMN signed_until")
-    for table, column in (
-        ("refresh_tokens", "rotating"), ("refresh_tokens", "expires_at"),
-        ("refresh_tokens", "idle_expires_at"), ("refresh_secrets", "rotated_at"),
-        ("auth_codes", "method"),
-    ):  # fmt: skip
-        store.change(f"ALTER TABLE {table} ADD COLUMN {column} REAL")
-    store.change("PRAGMA user_version = 3")
+    keys = [dict(row) for row in store.all("SELECT * FROM signing_keys")]
     store.close()
+    for file in home.tenant.glob("tenant.db*"):
+        file.unlink()
+    with monkeypatch.context() as earlier:
+        earlier.setattr(store_module, "MIGRATIONS", store_module.MIGRATIONS[:3])
+        store = Store(home, checkpoints=True)
+        for key in keys:
+            del key["signed_until"]
+            store.insert("signing_keys", **key)
+        store.close()
     until = rotate_keys(home, clock).retired_until
     assert until > START + timedelta(days=30)
 

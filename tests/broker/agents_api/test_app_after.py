@@ -11,6 +11,7 @@ import pytest
 from support.agents_http import CIBA, DETAIL, Caller, Live
 from support.bench import OPERATOR, Bench
 
+from agentvault_tui.broker.agents_api.app import EXCHANGE
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.broker.usecases.stepup import deny
@@ -182,7 +183,7 @@ async def test_discovery_lists_what_there_is(
     told = (await live.http.get(f"/.well-known/{name}")).json()
     assert told["issuer"] == live.url
     assert "jwks_uri" not in told
-    assert told["grant_types_supported"] == ["client_credentials", CIBA]
+    assert told["grant_types_supported"] == ["client_credentials", CIBA, EXCHANGE]
     assert told["token_endpoint_auth_methods_supported"] == [
         "client_secret_basic",
         "client_secret_post",

@@ -18,6 +18,7 @@ from support.manual_clock import ManualClock
 from support.tenant_admin import Admin, maced, unsigned
 
 from agentvault_tui.home import Home
+from agentvault_tui.settings import StepUpSettings
 from agentvault_tui.tenant.apis import (
     MANAGEMENT_SCOPES,
     Apis,
@@ -344,7 +345,7 @@ async def test_the_embedded_tenant_serves_the_brokers_calls_alone(home: Home) ->
     """Calls that only Auth0's administrators make are not there: 404, whoever asks."""
     store = Store(home, checkpoints=True)
     parts = Parts(store, home, 1, ManualClock(START), run=Run(), hasher=CHEAP)
-    app = Surface.of(parts, 120).app()
+    app = Surface.of(parts, StepUpSettings()).app()
     token = parts.tokens.for_machine(
         parts.clients.all()[1],
         " ".join(MANAGEMENT_SCOPES),
