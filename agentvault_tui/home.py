@@ -210,6 +210,16 @@ def private_file(path: Path) -> None:
         os.close(descriptor)
 
 
+def file_stamp(path: Path) -> tuple[int, ...] | None:
+    """Return what differs once a file was changed or replaced; None: it has none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    where = found.st_dev, found.st_ino, found.st_size
+    return (*where, found.st_mtime_ns, found.st_ctime_ns)
+
+
 def put_private(path: Path, content: bytes, *, replace: bool) -> None:
     """Put *content* at *path*, 0600, whole or not at all; on disk when this returns.
 

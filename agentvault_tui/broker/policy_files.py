@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from agentvault_tui.errors import ConflictError, PolicyError
-from agentvault_tui.home import Home, put_private
+from agentvault_tui.home import Home, file_stamp, put_private
 from agentvault_tui.policy import Policy, PolicyTexts
 
 MAX_FILE: Final = 256 * 1024
@@ -121,18 +121,4 @@ def _files(home: Home) -> tuple[Path, ...]:
 
 def signature(home: Home) -> _Signature:
     """Return what tells whether a file of *home* was changed since."""
-    return tuple(map(_stat, _files(home)))
-
-
-def _stat(path: Path) -> tuple[int, ...] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return (
-        found.st_dev,
-        found.st_ino,
-        found.st_size,
-        found.st_mtime_ns,
-        found.st_ctime_ns,
-    )
+    return tuple(map(file_stamp, _files(home)))

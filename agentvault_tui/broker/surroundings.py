@@ -17,7 +17,7 @@ import maxminddb
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import SettingsError
-from agentvault_tui.home import Home
+from agentvault_tui.home import Home, file_stamp
 from agentvault_tui.policy import Environment
 from agentvault_tui.settings import Network, Settings
 from agentvault_tui.text import visible
@@ -91,17 +91,17 @@ class Surroundings:
     async def look(self) -> None:
         """Read the country database again where its file was replaced."""
         path = self._database
-        if path is None or _signature(path) == self._seen:
+        if path is None or file_stamp(path) == self._seen:
             return
         try:
             await asyncio.to_thread(self._load, path)
         except SettingsError as error:
-            self._seen = _signature(path)
+            self._seen = file_stamp(path)
             log.warning("the country database before is used: %s", error.diagnosis())
 
     def _load(self, path: Path) -> None:
         # Whole into memory: a file that is cut short while mapped ends the process.
-        seen = _signature(path)
+        seen = file_stamp(path)
         try:
             reader = maxminddb.open_database(path, maxminddb.MODE_MEMORY)
         except (OSError, ValueError, maxminddb.InvalidDatabaseError) as error:
@@ -147,11 +147,3 @@ def plain_address(text: str) -> str | None:
 
 def _unknown(_: str) -> str | None:
     return None
-
-
-def _signature(path: Path) -> object:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

@@ -9,7 +9,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from agentvault_tui.broker.policy_files import read_text
 from agentvault_tui.errors import PolicyError, ServiceError
-from agentvault_tui.home import Home
+from agentvault_tui.home import Home, file_stamp
 from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.text import visible
 
@@ -46,7 +46,7 @@ def check_scope(scope: str, catalogue: Catalogue, where: str) -> None:
         )
 
 
-_Stat = tuple[int, int, int, int]
+_Stat = tuple[int, ...]
 
 
 class ConfigFolder(Generic[_ItemT]):
@@ -160,14 +160,6 @@ class ConfigFolder(Generic[_ItemT]):
             return self._seen or {}
         stats = {}
         for name in names:
-            try:
-                found = (self._folder / name).stat()
-            except OSError:
-                continue
-            stats[name] = (
-                found.st_ino,
-                found.st_size,
-                found.st_mtime_ns,
-                found.st_ctime_ns,
-            )
+            if (found := file_stamp(self._folder / name)) is not None:
+                stats[name] = found
         return stats

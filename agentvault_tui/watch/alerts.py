@@ -7,7 +7,6 @@ import contextlib
 import json
 import logging
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -25,6 +24,7 @@ from agentvault_tui.errors import (
     PolicyError,
     ServiceError,
 )
+from agentvault_tui.home import file_stamp
 from agentvault_tui.ledger import Meta
 from agentvault_tui.model import Draft, EventType
 from agentvault_tui.operator_api import calls
@@ -61,7 +61,6 @@ log = logging.getLogger("agentvault.alerts")
 _FILE: Final = "alerts_file"
 """The key that the text in force is kept under: a start with a broken file uses it."""
 _DEAD: Final = "alert_dead:"
-_Signature = tuple[int, ...] | None
 
 
 class Alerts:
@@ -75,7 +74,7 @@ class Alerts:
         self.file = AlertsFile()
         self._secret = secret
         self._chain = Chain(broker)
-        self._seen: _Signature = None
+        self._seen: tuple[int, ...] | None = None
         self._followers: dict[str, Follower] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._dead: dict[str, DeadAlert] = {}
@@ -108,7 +107,7 @@ class Alerts:
                 self._dead[dead.id] = dead
         self.broker.alerts_dead = len(self._dead)
         kept = json.loads(self.broker.kept.get(_FILE, "{}"))
-        self._seen = _signature(self.broker.home.alerts_file)
+        self._seen = file_stamp(self.broker.home.alerts_file)
         try:
             await self._put_in_force()
         except ServiceError as error:
@@ -121,7 +120,7 @@ class Alerts:
 
     async def look(self) -> None:
         """Put a changed file in force, tell of ledger faults, and wake who has work."""
-        seen = _signature(self.broker.home.alerts_file)
+        seen = file_stamp(self.broker.home.alerts_file)
         if seen != self._seen:
             self._seen = seen
             try:
@@ -404,11 +403,3 @@ class Alerts:
             route(calls.TEST_SINK, attempt),
             route(calls.RETRY_ALERT, again),
         ]
-
-
-def _signature(path: Path) -> _Signature:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

@@ -11,11 +11,10 @@ from pathlib import Path
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import SettingsError
+from agentvault_tui.home import file_stamp
 from agentvault_tui.web.certificates import read_certificate
 
 _log = logging.getLogger("agentvault.web")
-
-_Stamp = tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +23,10 @@ class TlsFiles:
 
     cert: Path
     key: Path
+
+    def stamps(self) -> tuple[object, object]:
+        """Return what differs once one of them was changed or replaced."""
+        return file_stamp(self.cert), file_stamp(self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +72,12 @@ class ServerTls:
         """
         self.files = files
         self._name = name
-        self._stamp = _stamp(files)
+        self._stamp = files.stamps()
         self._context = server_context(files, name)
 
     def context(self) -> ssl.SSLContext:
         """Return what the next connection is to be shown."""
-        stamp = _stamp(self.files)
+        stamp = self.files.stamps()
         if stamp != self._stamp:
             self._stamp = stamp
             try:
@@ -144,16 +147,3 @@ def check_key(path: Path) -> None:
             f"the key {path} is open to others (mode {status.st_mode & 0o777:04o})",
             f"chmod 0600 {path}",
         )
-
-
-def _stamp(files: TlsFiles) -> _Stamp:
-    """Return what changes when a file is written or another takes its place."""
-    found = []
-    for path in (files.cert, files.key):
-        try:
-            status = path.stat()
-        except OSError:
-            found.append((0, 0, 0))
-        else:
-            found.append((status.st_ino, status.st_size, status.st_mtime_ns))
-    return tuple(found)
