@@ -6,15 +6,18 @@ Tests pass one that only they move; nobody patches `time`, which would stop asyn
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 _SET = timedelta(seconds=1)
 """By so much the clocks may differ before one was set."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_LENGTH: Final = re.compile("([1-9][0-9]{0,7})([smhd])")
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 class Clock(Protocol):
@@ -133,6 +136,12 @@ def span(seconds: float) -> str:
     if hours:
         return f"{sign}{hours} h {minutes} m"
     return f"{sign}{minutes} m {rest} s" if minutes else f"{sign}{rest} s"
+
+
+def seconds_of(text: str) -> int | None:
+    """Read a length of time as people write it: ``90s``, ``30m``, ``24h``, ``7d``."""
+    found = _LENGTH.fullmatch(text)
+    return int(found[1]) * _UNITS[found[2]] if found else None
 
 
 def parse_iso(text: str) -> datetime:

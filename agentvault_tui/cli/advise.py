@@ -9,14 +9,13 @@ from agentvault_tui.cli.framework import Group, pass_session
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
+from agentvault_tui.clock import seconds_of
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.advice import (
     AdviceInfo,
     AdviceQuery,
     ApplyAdviceRequest,
 )
-
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 class TimeSpan(click.ParamType[int]):
@@ -28,11 +27,9 @@ class TimeSpan(click.ParamType[int]):
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
         """Return it in seconds; fail with the accepted form."""
-        text = str(value)
-        number, unit = text[:-1], text[-1:]
-        if unit not in _SECONDS or not (number.isascii() and number.isdigit()):
-            self.fail(f"'{text}' is no length of time: write 30d, 12h, 5m", param, ctx)
-        return int(number) * _SECONDS[unit]
+        if (seconds := seconds_of(str(value))) is None:
+            self.fail(f"'{value}' is no length of time: write 30d, 12h, 5m", param, ctx)
+        return seconds
 
 
 @click.group(

@@ -29,15 +29,6 @@ def texts_named(body: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
     return str(version), dict(detail.get("texts", {}))
 
 
-def kept_versions(db: sqlite3.Connection) -> dict[str, dict[str, str]]:
-    """Return the digests of each version's texts by name; none where none were kept."""
-    found: dict[str, dict[str, str]] = {}
-    for body in _naming(db):
-        version, texts = texts_named(body)
-        found[version] = texts or found.get(version, {})
-    return found
-
-
 def read_texts(db: sqlite3.Connection, version: str) -> dict[str, str]:
     """Return the texts that *version* consists of, by name.
 
@@ -45,19 +36,23 @@ def read_texts(db: sqlite3.Connection, version: str) -> dict[str, str]:
         NotFoundError: it was never in force, or before texts were kept.
         LedgerDamagedError: one is gone, or is not the one that events name.
     """
-    versions = kept_versions(db)
-    if version not in versions:
+    found: dict[str, str] | None = None
+    for body in _naming(db):
+        named, texts = texts_named(body)
+        if named == version:
+            found = texts or found or {}
+    if found is None:
         raise NotFoundError(
             f"no policy of version {version[:80]} was in force",
             "policy.changed events name those that were",
         )
-    if not versions[version]:
+    if not found:
         raise NotFoundError(
             f"the texts of version {version} were not kept: it was in force before"
             " AgentVault kept them",
             "its events name only their digest, policy_sha256",
         )
-    return {name: _read(db, digest) for name, digest in versions[version].items()}
+    return {name: _read(db, digest) for name, digest in found.items()}
 
 
 def _naming(db: sqlite3.Connection) -> Iterator[dict[str, Any]]:

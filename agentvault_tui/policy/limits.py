@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from agentvault_tui.clock import seconds_of
 from agentvault_tui.errors import PolicyError, ServiceError
 from agentvault_tui.model import Outcome
 from agentvault_tui.policy.catalogue import Catalogue, action_groups
@@ -34,8 +35,6 @@ _KEPT: Final = 4096
 """Agents and scopes whose limits are remembered."""
 _LONGEST: Final = timedelta(days=366)
 _ID: Final = re.compile("[a-z][a-z0-9-]{0,63}")
-_WITHIN: Final = re.compile("([1-9][0-9]{0,7})([smhd])")
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _URL: Final = re.compile(
     r"https://[^\s/@?#]+(/[^\s#]*)?"
     r"|http://(127\.0\.0\.1|\[::1\]|localhost)(:[0-9]{1,5})?(/[^\s#]*)?|unix:/[^\s?#]+"
@@ -284,8 +283,7 @@ def _limit(table: _LimitTable, source: str, groups: Mapping[str, list[str]]) -> 
     if table.currency is not UNSET and not CURRENCY.fullmatch(table.currency):
         shown = visible(table.currency, 40)
         raise fault(f"has the currency '{shown}'", "three capital letters, such as USD")
-    found = _WITHIN.fullmatch(table.within)
-    seconds = int(found[1]) * _UNITS[found[2]] if found else 0
+    seconds = seconds_of(table.within) or 0
     if not 0 < seconds <= _LONGEST.total_seconds():
         shown = visible(table.within, 40)
         raise fault(f"is within '{shown}'", "for example 60s, 30m, 24h or 30d; to 366d")

@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from agentvault_tui.clock import seconds_of
 from agentvault_tui.errors import ServiceError
 from agentvault_tui.home import Home
 from agentvault_tui.model import EventType, Risk
@@ -59,8 +60,8 @@ _KEYS: Final[Mapping[str, tuple[frozenset[str], frozenset[str]]]] = {
 }
 """The keys of each kind: those it needs, and those it may have."""
 _MAILBOX: Final = re.compile(r"[!-?A-~]{1,64}@[A-Za-z0-9.-]{1,253}")
-_DIGEST: Final = re.compile(r"([1-9][0-9]{0,5})([smhd])")
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_LONGEST: Final = timedelta(days=366)
+"""Alerts are gathered for no longer."""
 _QUIET: Final = re.compile(r"(\d\d):(\d\d)-(\d\d):(\d\d) ([A-Za-z0-9_+/-]{1,64})")
 _PORTS: Final = {"udp": 514, "tcp": 601, "tls": 6514, "https": 443, "http": 80}
 
@@ -133,9 +134,7 @@ class AlertRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def gathers(self) -> timedelta:
         """How long alerts are gathered before they are told together."""
-        found = _DIGEST.fullmatch(self.digest)
-        seconds = int(found[1]) * _SECONDS[found[2]] if found else 0
-        return timedelta(seconds=seconds)
+        return timedelta(seconds=seconds_of(self.digest) or 0)
 
     def quiet_until(self, now: datetime) -> datetime | None:
         """Return when the quiet hours that *now* is in end; None outside of any."""
@@ -361,8 +360,8 @@ def _check_route(route: AlertRoute, sinks: Mapping[str, SinkTable]) -> None:
     exports = all(sinks[name].exports for name in route.sinks)
     if not route.sinks or not (route.events or exports):
         raise ServiceError("it names no sink, or no event", "write sinks and events")
-    if route.digest and not route.gathers:
-        raise ServiceError("digest is no time", 'write "1m": s, m, h or d')
+    if route.digest and not timedelta() < route.gathers <= _LONGEST:
+        raise ServiceError("digest is no time", 'write "1m": s, m, h or d; to 366d')
     if route.quiet and not _is_quiet(route.quiet):
         raise ServiceError(
             "quiet is no span of hours in a zone", 'write "22:00-07:00 Europe/Berlin"'

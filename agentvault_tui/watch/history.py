@@ -16,7 +16,7 @@ import msgspec
 
 from agentvault_tui.errors import LedgerDamagedError, NotFoundError, PolicyError
 from agentvault_tui.ledger.places import first_at, head_seq
-from agentvault_tui.ledger.texts import kept_versions, read_texts
+from agentvault_tui.ledger.texts import read_texts
 from agentvault_tui.model import DECISION_TYPES, EventType, Verdict
 from agentvault_tui.policy import Policy, PolicyTexts
 from agentvault_tui.policy.engine import ToldApart
@@ -185,7 +185,6 @@ class KeptPolicies:
     def __init__(self, db: sqlite3.Connection) -> None:
         """Read texts from *db* when a record needs them."""
         self._db = db
-        self._known = kept_versions(db)
         self._made: dict[str, Decider | str] = {}
 
     def decider(self, version: str) -> Decider | str:
@@ -201,8 +200,6 @@ class KeptPolicies:
         return sum(one.made for one in self._made.values() if isinstance(one, Decider))
 
     def _make(self, version: str) -> Decider | str:
-        if version not in self._known:
-            self._known = kept_versions(self._db)  # it may have changed since
         try:
             texts = read_texts(self._db, version)
             policy = Policy.of(PolicyTexts(**texts), (_NAME,) * 3, strict=False)

@@ -135,6 +135,7 @@ def test_private_addresses_and_plain_http_take_a_word() -> None:
         ('sinks = ["ops"]\nevents = ["panic.on"]\nrisk = "grave"', "risk"),
         ('sinks = ["ops"]\nevents = ["panic.on"]\ndigest = "soon"', "digest"),
         ('sinks = ["ops"]\nevents = ["panic.on"]\ndigest = "0m"', "digest"),
+        ('sinks = ["ops"]\nevents = ["panic.on"]\ndigest = "367d"', "digest"),
         ('sinks = ["ops"]\nevents = ["panic.on"]\nquiet = "22-7"', "quiet"),
         (
             'sinks = ["ops"]\nevents = ["panic.on"]\nquiet = "22:00-07:00 Mars/Base"',
