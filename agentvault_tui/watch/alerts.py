@@ -75,7 +75,7 @@ class Alerts:
         self._secret = secret
         self._chain = Chain(broker)
         self._seen: tuple[int, ...] | None = None
-        self._followers: dict[str, Follower] = {}
+        self._followers: dict[str, Follower[Any]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._dead: dict[str, DeadAlert] = {}
         self._fault: str | None = None
@@ -211,12 +211,12 @@ class Alerts:
         place.seq = min(place.seq, head)
         where = name, self._chain, place
         routes, outlet = self.file.routes_to(name), self._outlet(sink)
-        follower: Follower
+        follower: Follower[Any]
         if isinstance(outlet, Exporter):
-            follower = ExportFollower(*where, routes=routes, exporter=outlet)
+            follower = ExportFollower(*where, routes=routes, outlet=outlet)
         else:
             follower = AlertFollower(
-                *where, routes=routes, sender=outlet, bury=self._bury
+                *where, routes=routes, outlet=outlet, bury=self._bury
             )
         self._followers[name] = follower
         work = asyncio.create_task(follower.run(), name=f"sink {name}")
@@ -333,7 +333,7 @@ class Alerts:
         if message is None:
             said = f"{dead.title}: {dead.problem}"
             message = fault_message(self.broker, dead.sink, said)
-        sent = await self._sent(dead.sink, follower.sender.send(message))
+        sent = await self._sent(dead.sink, follower.outlet.send(message))
         if sent.ok:
             key = f"{_DEAD}{alert_id}"
             await self.broker.record(changes=[Meta(key, None)])
@@ -365,7 +365,7 @@ class Alerts:
             ),
         )
 
-    def _sink_info(self, name: str, follower: Follower) -> SinkInfo:
+    def _sink_info(self, name: str, follower: Follower[Any]) -> SinkInfo:
         events = [word for one in follower.routes for word in one.events]
         return SinkInfo(
             name=name,

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from random import SystemRandom
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
@@ -57,6 +57,7 @@ _SEND_COST: Final = 0.000_5
 PLACE: Final = "alerts:"
 """Prefix of the key that a sink's place is kept under."""
 _random: Final = SystemRandom().random
+OutletT = TypeVar("OutletT", bound=Outlet)
 
 
 class HeldAlerts(msgspec.Struct):
@@ -140,7 +141,7 @@ class Chain:
         await asyncio.sleep(seconds * _RESTS if busy else 0)
 
 
-class Follower(ABC):
+class Follower(ABC, Generic[OutletT]):
     """Works for one sink until it is stopped."""
 
     def __init__(
@@ -150,7 +151,7 @@ class Follower(ABC):
         place: SinkPlace,
         *,
         routes: tuple[AlertRoute, ...],
-        outlet: Outlet,
+        outlet: OutletT,
     ) -> None:
         """Begin at *place*.
 
@@ -267,40 +268,32 @@ class Follower(ABC):
         self.broker.kept[key] = text
 
 
-class ExportFollower(Follower):
-    """Hands every event to a sink for programs; it waits as long as that takes."""
+class ExportFollower(Follower[Exporter]):
+    """Hands every event to a sink for programs; it waits as long as that takes.
 
-    def __init__(
-        self,
-        name: str,
-        chain: Chain,
-        place: SinkPlace,
-        *,
-        routes: tuple[AlertRoute, ...],
-        exporter: Exporter,
-    ) -> None:
-        """Begin at *place*; parameters are told where a route says so."""
-        super().__init__(name, chain, place, routes=routes, outlet=exporter)
-        self._exporter = exporter
-        self._details = any(route.details for route in routes)
+    Parameters are told where a route says so.
+    """
 
     async def step(self) -> bool:
         """Export the next page."""
         events = await self.chain.after(self.place.seq)
         if not events:
             return False
-        records = [OcsfRecord(event, self._record(event)) for event in events]
+        details = any(route.details for route in self.routes)
+        records = [
+            OcsfRecord(
+                event,
+                ocsf.record(msgspec.to_builtins(event_info(event)), details=details),
+            )
+            for event in events
+        ]
         cost = len(records) * _EXPORT_COST
-        await self.deliver(lambda: self._exporter.export(records), cost)
+        await self.deliver(lambda: self.outlet.export(records), cost)
         self.place.seq = events[-1].seq
         return True
 
-    def _record(self, event: Event) -> dict[str, object]:
-        said = msgspec.to_builtins(event_info(event))
-        return ocsf.record(said, details=self._details)
 
-
-class AlertFollower(Follower):
+class AlertFollower(Follower[Sender]):
     """Sends what the routes take to a sink for people."""
 
     def __init__(
@@ -310,12 +303,11 @@ class AlertFollower(Follower):
         place: SinkPlace,
         *,
         routes: tuple[AlertRoute, ...],
-        sender: Sender,
+        outlet: Sender,
         bury: Callable[[DeadAlert], Awaitable[None]],
     ) -> None:
         """Begin at *place*; *bury* records an alert that is given up."""
-        super().__init__(name, chain, place, routes=routes, outlet=sender)
-        self.sender = sender
+        super().__init__(name, chain, place, routes=routes, outlet=outlet)
         self._bury = bury
         self._signals = Signals(self.broker, dict(place.told))
         self._warm = False
@@ -443,7 +435,7 @@ class AlertFollower(Follower):
     ) -> None:
         """Send a message, or give it up when it has failed for a day."""
         try:
-            await self.deliver(lambda: self.sender.send(message), _SEND_COST)
+            await self.deliver(lambda: self.outlet.send(message), _SEND_COST)
         except SinkError as error:
             now = self.broker.clock.now()
             if now - max(message.at, self.started) < GIVE_UP:
