@@ -143,11 +143,24 @@ kind = "file"
 path = "events.jsonl"
 """
 
+_CEILINGS: Final = """\
+# How much may be done in rolling windows: docs/limits.md. The first burst of meetings
+# stays below this one, the next goes over it.
+[[limits]]
+id = "bookings-an-hour"
+scopes = ["write:calendar"]
+per = "agent"
+within = "1h"
+count = 80
+over = "deny"
+"""
+
 
 async def put_behind_the_gateway(home: Path, origin: str) -> None:
-    """Write the service files of the workspace at *origin*, and where events go."""
-    if not (home / "alerts.toml").exists():
-        write_private(home / "alerts.toml", _ALERTS)
+    """Write the service files of the workspace at *origin*, limits, and sinks."""
+    for name, text in (("alerts.toml", _ALERTS), ("limits.toml", _CEILINGS)):
+        if not (home / name).exists():
+            write_private(home / name, text)
     folder = home / "services"
     if not folder.exists():
         folder.mkdir(mode=0o700)

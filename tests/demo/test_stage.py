@@ -54,6 +54,8 @@ async def test_headless_prints_what_the_ledger_holds(tmp_path: Path) -> None:
     async with operators_of(tmp_path / "h") as operators:
         await stepup(operators, "send:payment", "pending")
         await denial(operators)
+        limits = (await operators.get("/api/limits")).json()
+    assert {use["limit"] for use in limits["uses"]} == {"bookings-an-hour"}
     process.send_signal(signal.SIGINT)
     said = await process.communicate()
     assert (process.returncode, said[1]) == (0, b"")
