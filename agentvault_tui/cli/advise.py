@@ -40,7 +40,7 @@ class TimeSpan(click.ParamType[int]):
     prints_data=True,
 )
 @click.option("--agent", help="Id or unique name.")
-@click.option("--window", type=TimeSpan(), default="30d", help="What counts as now.")
+@click.option("--window", type=TimeSpan(), default="30d", help="How far back counts.")
 @click.option("--all", "every", is_flag=True, help="Also what is over.")
 @click.pass_context
 def advise(ctx: click.Context, agent: str | None, window: int, *, every: bool) -> None:
@@ -98,7 +98,9 @@ def dismiss(session: CliSession, advice_id: str) -> None:
 
 def _changed(session: CliSession, found: AdviceInfo) -> None:
     if not session.out.print_json(found):
-        _print(session.out, found, found.agent_id)
+        listed = session.client.call(calls.AGENTS).agents
+        names = {one.id: one.name for one in listed}
+        _print(session.out, found, names.get(found.agent_id, found.agent_id))
 
 
 def _print(out: Output, one: AdviceInfo, name: str) -> None:
@@ -111,10 +113,11 @@ def _print(out: Output, one: AdviceInfo, name: str) -> None:
         "  ",
         out.word(one.status.replace("_", " ")),
     )
-    last = f"last used {seen.last_used_at}" if seen.last_used_at else "never used"
+    last = f"last used {seen.last_used_at[:19]}Z" if seen.last_used_at else "never used"
+    rhythm = "no rhythm" if seen.rhythm == "none" else seen.rhythm
     out.line(
-        f"  {seen.count} uses from {seen.since} to {seen.until}, {last}, rhythm"
-        f" {seen.rhythm}"
+        f"  {seen.count} uses from {seen.since[:19]}Z to {seen.until[:19]}Z, {last},"
+        f" {rhythm}"
     )
     if seen.would_have_refused:
         listed = ", ".join(map(str, seen.refused))
@@ -122,7 +125,8 @@ def _print(out: Output, one: AdviceInfo, name: str) -> None:
     if seen.prompts_saved:
         out.line(f"  would have spared {seen.prompts_saved} prompts")
     for what, value in msgspec.to_builtins(one.change).items():
-        for line in str(value).splitlines():
+        text = " ".join(value) if isinstance(value, list) else str(value)
+        for line in text.splitlines():
             out.line(f"  {what}: ", out.cell(line, limit=400))
     if one.trial_ends_at:
-        out.line(f"  on trial until {one.trial_ends_at}")
+        out.line(f"  on trial until {one.trial_ends_at[:19]}Z")

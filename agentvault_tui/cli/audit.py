@@ -98,6 +98,9 @@ def print_event(
         told = event.detail
         called = told.get("tool") or f"{told.get('method')} {told.get('path')}"
         about.append(out.shown(called) if told.get("path") or told.get("tool") else "")
+    # What came of a call is in the broker's words: its numbers are no code.
+    came = event.type == "gateway.result" and not event.reason
+    theirs = event.actor.kind == "agent" and not came
     out.row(
         (7, out.cell(event.seq, "quiet")),
         (20, out.cell(event.time[:19] + "Z", "quiet")),
@@ -105,7 +108,7 @@ def print_event(
         (18, Cell(row.actor, "strong")),
         (20, Cell(row.action or row.type)),
         (30, Cell(Shown(" ".join(filter(None, about))))),
-        (0, out.own_words(why) if event.actor.kind == "agent" else Cell(Shown(why))),
+        (0, out.own_words(why) if theirs else Cell(Shown(why))),
     )
 
 

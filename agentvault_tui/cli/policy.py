@@ -102,11 +102,11 @@ def check(session: CliSession, file: Path | None) -> int:
         ],
     }
     if not out.print_json(told):
-        _print_check(out, told)
+        _print_check(out, told, found)
     return 1 if problems else 0
 
 
-def _print_check(out: Output, told: dict[str, Any]) -> None:
+def _print_check(out: Output, told: dict[str, Any], found: Policy) -> None:
     source = out.cell(told["source"])
     for one in told["problems"]:
         line, rule, what = (out.cell(value, limit=400) for value in one.values())
@@ -116,6 +116,9 @@ def _print_check(out: Output, told: dict[str, Any]) -> None:
     if told["problems"]:
         return
     out.line(out.word("ok"), f": {len(told['rules'])} rules from ", source)
+    if (limits := found.limits).version:
+        counts = f"{len(limits.limits)} limits, {len(limits.hooks)} call-outs"
+        out.line(out.word("ok"), f": {counts}")
     out.line()
     out.table(
         ("RULE", "ANSWER", "WHY"),

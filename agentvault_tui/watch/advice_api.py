@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Final
 
 from starlette.requests import Request
 from starlette.routing import Route
@@ -28,31 +29,49 @@ from agentvault_tui.operator_api.requests import WireRequest
 from agentvault_tui.watch.jobs import AdviceJob, Jobs
 from agentvault_tui.watch.trials import Trials
 
+_WINDOWS: Final = 8
+"""Windows whose advice can be decided about, at most."""
+
+_Listed = dict[int, dict[str, AdviceInfo]]
+"""What was last told for each window, by its seconds."""
+
+
+def _keep(listed: _Listed, window: int, found: list[AdviceInfo]) -> None:
+    """Keep what was told for *window* now; that of other windows can be named still."""
+    listed.pop(window, None)
+    listed[window] = {one.id: one for one in found}
+    if len(listed) > _WINDOWS:
+        del listed[next(iter(listed))]
+
+
+def _named(listed: _Listed, advice_id: str) -> AdviceInfo | None:
+    told = (one[advice_id] for one in reversed(listed.values()) if advice_id in one)
+    return next(told, None)
+
 
 def routes(
     broker: Broker, authority: Authority, jobs: Jobs, trials: Trials
 ) -> list[Route]:
     """Return the routes about advice."""
-    listed: dict[str, AdviceInfo] = {}
+    listed: _Listed = {}
 
     async def read(window: int) -> list[AdviceInfo]:
         """Find what the history advises now; what is shown can be decided about."""
         until = broker.clock.now()
         job = AdviceJob(broker.policy.texts, until - timedelta(seconds=window), until)
         found = (await jobs.run(job, AdviceList)).advice
-        listed.clear()
-        listed.update({one.id: one for one in found})
+        _keep(listed, window, found)
         return found
 
     async def named(request: Request) -> AdviceInfo:
         advice_id = request.path_params["id"]
-        if advice_id not in listed:
+        if _named(listed, advice_id) is None:
             await read(AdviceQuery().window)
-        if advice_id not in listed:
+        if (found := _named(listed, advice_id)) is None:
             raise NotFoundError(
                 f"there is no advice {advice_id[:80]}", "agentvault advise lists it"
             )
-        return listed[advice_id]
+        return found
 
     async def actor(request: Request, need: Need) -> Actor:
         about = f"advice {request.path_params['id'][:80]}"

@@ -17,6 +17,7 @@ from support.bench import PAYMENT, Bench
 from support.stepups import approve
 
 from agentvault_tui.broker.answers import Denied, Escalated, Granted, Permitted
+from agentvault_tui.broker.operators_api.records import explained
 from agentvault_tui.broker.usecases.evaluate import evaluate
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.request import request_token
@@ -299,4 +300,18 @@ async def test_what_a_limit_or_policy_denies_is_told_to_no_call_out(
         assert denied.reason == "scope_not_granted"
         reading = Action(("read:calendar",), "read:calendar")
         assert isinstance(await ask(bench, agent, reading), Granted)
+    assert asked == []
+
+
+async def test_explaining_names_the_call_outs_and_asks_none(bench: Bench) -> None:
+    """So that "allowed" is not read as the last word."""
+    asked: list[Any] = []
+    agent = await bench.agent("agent", "write:calendar", "read:calendar")
+    async with listening(answers(TRUE, asked=asked)) as url:
+        await hooked(bench, url)
+        told = explained(bench.broker, agent, CALENDAR).would_change
+        assert "was not asked" in told[-1]
+        reading = Action(("read:calendar",), "read:calendar")
+        told = explained(bench.broker, agent, reading).would_change
+        assert "was not asked" not in "".join(told)
     assert asked == []

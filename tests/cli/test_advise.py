@@ -25,6 +25,8 @@ def test_advice_is_applied_and_given_back(av: Run, agent: Agent) -> None:
         assert "access_token" in agent.ask("read:calendar", {})
         found = av(*mine, "--window", "1s").json["advice"]
     (one,) = found
+    # Another window, which finds nothing, takes no id away.
+    assert av(*mine).json["advice"] == []
     assert one["change"] == {"ungrant": ["send:payment"]}
     applied = av("advise", "apply", one["id"], "--for", "1h", "--json").json
     assert (applied["status"], applied["id"]) == ("on_trial", one["id"])

@@ -242,7 +242,10 @@ def explained(
         risk=verdict.risk.value,
         rule_text=explanation.source,
         rule_line=explanation.line,
-        would_change=explanation.would_change,
+        would_change=(
+            *explanation.would_change,
+            *_call_outs(broker, action, verdict.outcome),
+        ),
         limits=tuple(_explained_limits(broker, verdict)),
     )
 
@@ -254,6 +257,14 @@ def _explained_limits(broker: Broker, verdict: Verdict) -> Iterator[ExplainedLim
         if held and not limit.scopes.isdisjoint(facts["scopes"]):
             used, left, told = held["count"], held["left"], limit.told()
             yield ExplainedLimit(id=limit.id, used=used, left=left, allows=told)
+
+
+def _call_outs(broker: Broker, action: Action, outcome: Outcome) -> Iterator[str]:
+    """Name the call-outs that the request itself would ask: explaining asks none."""
+    asked = {action.action, *action.scopes}
+    for hook in broker.policy.limits.hooks:
+        if outcome is not Outcome.DENIED and not asked.isdisjoint(hook.scopes):
+            yield f"The call-out {hook.id} was not asked: it may make this stricter."
 
 
 _MOST_LINKS: Final = 200

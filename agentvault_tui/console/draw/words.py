@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _REFUSALS: Final = {
     "agent_revoked": "this agent is revoked",
     "cooling_down": "asked again too soon after a denial",
+    "hook_denied": "a call-out denied it",
+    "hook_failed": "a call-out did not answer as it must",
+    "limit_reached": "a limit is reached",
     "on_trial": "taken away on trial, and can be given back",
     "not_connected": "no account is connected",
     "panic": "everything is stopped",

@@ -121,11 +121,11 @@ class PaneScreen(Keyed, Screen[None]):
         Binding("shift+tab", "previous", "pane before", show=False),
         Binding("f", "follow", "follow or hold"),
         Binding("c", "calls", "calls in flight"),
-        Binding("N", "alerts", "alerts: where they go, and what did not arrive"),
+        Binding("N", "alerts", "alerts: sinks, and what did not arrive"),
         Binding("Q", "limits", "limits: what is used, and what is left"),
         Binding("T", "delegations", "tokens that were passed on"),
         Binding("A", "advice", "advice: what agents do not need"),
-        Binding("P", "policy", "policy: plan a change, and the shadow's differences"),
+        Binding("P", "policy", "policy: plan a change, see the shadow"),
         Binding("y", "copy", "copy id"),
     ]
 

@@ -14,6 +14,8 @@ from agentvault_tui.console.state.records import AgentRow, LimitRow
 from agentvault_tui.console.widgets.pane import ListPane, Painted, Pane
 
 _ID, _LEFT, _FREES = 20, 24, 10
+_WIDE = 100
+"""Columns from which on sums of money are shown whole."""
 
 
 class LimitsPane(ListPane):
@@ -41,7 +43,8 @@ class LimitsPane(ListPane):
     def _row(self, row: LimitRow, width: int) -> Row:
         pen, p = self.pen, self.pen.palette
         near = p.danger if not row.left else p.waiting if row.near else p.text
-        room = max(width - 2 - _ID - _LEFT - _FREES - 10, 8)
+        wide = _LEFT + (12 if width >= _WIDE else 0)
+        room = max(width - 2 - _ID - wide - _FREES - 10, 8)
         frees = ""
         if row.frees_at is not None:
             frees = f"in {ago(self.mirror.clock.now(), row.frees_at)}"
@@ -49,7 +52,7 @@ class LimitsPane(ListPane):
         line: Row = (
             (pen.column(row.limit, _ID), p.strong),
             (pen.column(row.whose, room), p.text),
-            (pen.column(left, _LEFT), near),
+            (pen.column(left, wide), near),
             (pen.column(frees, _FREES), p.muted),
             (pen.clip(row.beyond, 9), p.muted),
         )

@@ -195,7 +195,7 @@ class AdviceScreen(ReadScreen):
         self.list.said = (
             f"{rate.applied:,} applied so far, {rate.given_back:,} given back"
             if self.found or rate.applied
-            else "nothing that agents do not need: they use all they have"
+            else "nothing to advise of the last 30 days, which counts older grants only"
         )
 
     def _row(self, pen: Pen, width: int, one: AdviceInfo) -> Row:
@@ -302,7 +302,10 @@ class AdviceDialog(Confirm):
         """Say what it is about, and what follows."""
         shown = self.desk.mirror.intake.shown
         change = msgspec.to_builtins(self._advice.change)
-        text = "; ".join(f"{what} {value}" for what, value in change.items())
+        text = "; ".join(
+            f"{what} {' '.join(value) if isinstance(value, list) else value}"
+            for what, value in change.items()
+        )
         refused = self._advice.evidence.would_have_refused
         return [
             *pen.facts("Change", shown(text, 600), width, max(height - 3, 1))[0],
@@ -418,8 +421,8 @@ class PolicyScreen(ReadScreen):
         self._list(self.planned, "p", found.changes)
         changed = "" if found.changes else "nothing would be otherwise; "
         self.planned.said = (
-            f"{changed}{found.decisions:,} decisions in {found.days:.0f} days; prompts"
-            f" a day {prompts.now:.1f} now, {prompts.then:.1f} then"
+            f"{changed}{found.decisions:,} decisions over {found.days:.1f} days;"
+            f" prompts a day {prompts.now:.1f} now, {prompts.then:.1f} then"
         )
 
     def action_policy(self) -> None:
