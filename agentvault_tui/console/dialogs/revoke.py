@@ -57,12 +57,12 @@ class RevokeDialog(Confirm):
 
     def on_mount(self) -> None:
         super().on_mount()
-        if self.agent.delegated_below and not self.desk.past:
+        if not self.desk.past:
             read: Callable[[], Awaitable[None]] = self._read_tree
             self.run_worker(read, group="tree", exclusive=True)
 
     async def _read_tree(self) -> None:
-        with contextlib.suppress(AgentVaultError):  # the number stands there already
+        with contextlib.suppress(AgentVaultError):  # the last known number is shown
             self.below = await self.desk.actions.tree(self.agent.id)
             self.update_page()
 
@@ -92,7 +92,9 @@ class RevokeDialog(Confirm):
         waiting = mirror.open_stepups(self.agent.id)[:_WAITING]
         named = [waits(pen, row, now, width) for row in waiting]
         rows: list[Row] = [pen.fact("Agent", who), here, *named]
-        if below := self._row.delegated_below:
+        # The row counts what was passed on when it was read; the tree is of now.
+        own = (one.below for one in self.below if one.agent_id == self.agent.id)
+        if below := max(self._row.delegated_below, sum(own)):
             text = f"{plural(below, 'token')} of other agents, passed on from these"
             rows.append(pen.fact("", (text, pen.palette.waiting)))
             most = max(height // 3, 2)

@@ -104,6 +104,20 @@ async def test_the_revoke_dialog_shows_the_tree_before_y() -> None:
         assert stand.actions.asked == []
 
 
+async def test_the_revoke_dialog_counts_what_was_passed_on_since() -> None:
+    """The tree is read when it opens: the agent's row may be older."""
+    stand = scene()
+    agent = next(iter(stand.mirror.agents.values()))
+    root = token(stand, "planner", 0, 3)._replace(agent_id=agent.id)
+    stand.actions.trees[agent.id] = (root, token(stand, "search", 1, 0))
+    assert agent.delegated_below == 0
+    app = StandApp(stand, lambda desk: RevokeDialog(desk, agent))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await app.workers.wait_for_complete()
+        await pilot.pause()
+        assert "3 tokens of other agents" in text_of(app)
+
+
 @pytest.mark.parametrize("size", [(60, 20), (80, 24), (120, 40)])
 async def test_the_screen_lists_each_tree_and_acts_on_its_holder(
     short: Path, size: tuple[int, int]
