@@ -285,7 +285,7 @@ class Intake:
     def _repeat(self, told: RepeatInfo | None) -> RepeatRow | None:
         if told is None:
             return None
-        bounds = {name: one["max"] for name, one in told.bounds.items()}
+        bounds = {name: one.get("max", 0) for name, one in told.bounds.items()}
         words = repeat_words(told.count, told.within, bounds)
         return RepeatRow(self.shown(words, _NAME), told.left, moment(told.expires_at))
 
