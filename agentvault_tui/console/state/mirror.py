@@ -397,9 +397,7 @@ class Mirror:
             case "token.revoked" | "token.redeemed":
                 self._end_token(row.agent_id, data.detail)
             case "token.delegated":
-                self.stale.add(
-                    row.agent_id
-                )  # the broker counts what it passed on
+                self.stale.add(row.agent_id)  # the broker counts what it passed on
             case "agent.revoked" | "agent.restored":
                 self._set_revoked(row)
             case "panic.on" | "panic.off":
