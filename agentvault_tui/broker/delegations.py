@@ -42,7 +42,7 @@ class Delegations:
         return list(parents.values())
 
     def add(self, token: Token, parent: Token) -> None:
-        """Know that *token* was exchanged for *parent*."""
+        """Record that *token* was exchanged for *parent*."""
         if token.id not in self._parents:
             self._count(token, 1)
         self._parents[token.id] = parent
@@ -50,7 +50,7 @@ class Delegations:
         self._from[parent.agent_id][token.id] = token
 
     def remove(self, token: Token) -> None:
-        """Forget a token; what was exchanged for it stays known until it is dropped."""
+        """Remove a token; those exchanged for it stay until they are removed."""
         if (parent := self._parents.pop(token.id, None)) is None:
             return
         del self._children[parent.id][token.id]

@@ -188,7 +188,7 @@ class LimitUses:
         done.add_done_callback(settle)
 
     def found(self, draft: Draft) -> None:
-        """Count what *draft* says: its commit was told to have failed, and has not."""
+        """Count *draft*, whose commit was reported as failed and is durable."""
         if draft.agent_id is not None and "counted" in draft.detail:
             self._count(draft.agent_id, draft.detail["counted"])
 
@@ -258,7 +258,7 @@ class _Held(NamedTuple):
     """The windows, with the units of each."""
 
     def give_back(self) -> None:
-        """Reserve them no more."""
+        """Give the reserved units back."""
         for window, units in self.entries:
             window.held -= units
 
@@ -293,7 +293,7 @@ class UseWindow:
         return self._total + self.held
 
     def _forget(self, end: int) -> None:
-        """Leave out what was used up to *end*."""
+        """Drop the uses up to *end* from the total."""
         times, start = self._times, self._start
         while start < len(times) and times[start] <= end:
             self._total -= self._units[start]

@@ -170,7 +170,7 @@ class ApprovalPages:
     def _result(
         self, code: StoredDeviceCode, page: PageDetails, user: User
     ) -> Response:
-        """Show what happened, and whether it was used; the page asks again itself."""
+        """Show the outcome, and whether it was used; the page polls itself."""
         told: dict[str, Any] = json.loads(code.outcome) if code.outcome else {}
         status = str(told.get("status", "waiting"))
         again = {"waiting": 1, "approved": 3}.get(status)

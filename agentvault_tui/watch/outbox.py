@@ -100,7 +100,7 @@ class DeadAlert(msgspec.Struct, frozen=True):
 
 
 class Chain:
-    """Reads events for all sinks, and lets them work only as fast as others allow."""
+    """Reads events for all sinks, and throttles them while agents ask."""
 
     def __init__(self, broker: Broker) -> None:
         """Read nothing yet."""
@@ -205,7 +205,7 @@ class Follower(ABC, Generic[OutletT]):
         return False
 
     def wake(self) -> None:
-        """Let it look, if it has reason to."""
+        """Wake it, if there is something to do."""
         if self.due:
             self._news.set()
 
@@ -245,7 +245,7 @@ class Follower(ABC, Generic[OutletT]):
         await self.chain.pace(cost)
 
     def _failed(self, error: SinkError) -> None:
-        """Leave the sink alone for a while, which doubles."""
+        """Back off exponentially, with jitter."""
         wait = max(self._delay * (1 + _random() / 4), error.wait)
         self.next_at = self.broker.clock.now() + timedelta(seconds=wait)
         self._delay = min(self._delay * 2, _LONGEST)
@@ -269,7 +269,7 @@ class Follower(ABC, Generic[OutletT]):
 
 
 class ExportFollower(Follower[Exporter]):
-    """Hands every event to a sink for programs; it waits as long as that takes.
+    """Exports every event to a sink for programs; nothing is ever given up.
 
     Parameters are told where a route says so.
     """

@@ -38,7 +38,7 @@ class Shadow:
     """At most one policy that decides beside the one in force."""
 
     def __init__(self, broker: Broker) -> None:
-        """Have none yet."""
+        """Begin without a policy."""
         self._broker = broker
         self._decider: Decider | None = None
         self._changes = Changes([])

@@ -48,13 +48,13 @@ class Trials:
     """What was decided about advice, as events tell it."""
 
     def __init__(self, broker: Broker) -> None:
-        """Know of nothing yet."""
+        """Begin without trials; see `restore`."""
         self._broker = broker
         self._taken: dict[str, _Taken] = {}
         self.hits = HitRateInfo()
 
     async def restore(self) -> None:
-        """Read what was decided, and answer agents by it."""
+        """Read the trials from the ledger, and mark refusals by them."""
         events: list[Event] = []
         for kind in _TYPES:
             after: int | None = 0

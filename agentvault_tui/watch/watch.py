@@ -1,4 +1,4 @@
-"""What looks at one broker's ledger and tells others, as `serve` composes it."""
+"""Alerts, exports, metrics and advice of one broker, as `serve` composes them."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def late() -> UpstreamError:
 
 
 class ServiceConnection(asyncio.Protocol):
-    """One connection; its attributes tell of the latest answer."""
+    """One connection; its attributes describe the latest answer."""
 
     transport: asyncio.Transport
 
@@ -101,7 +101,7 @@ class ServiceConnection(asyncio.Protocol):
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Parse a piece of the answer; end the connection where it is none."""
+        """Parse a piece of the answer; close the connection if it is malformed."""
         if self._error is not None:
             return
         self._active = self._loop.time()
@@ -122,7 +122,7 @@ class ServiceConnection(asyncio.Protocol):
             self._wake()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """End an answer that ends with its connection; break off any other."""
+        """Complete an answer that is delimited by the close; fail any other."""
         self._keep = False
         if self._timer is not None:
             self._timer.cancel()
@@ -136,11 +136,11 @@ class ServiceConnection(asyncio.Protocol):
         self._wake()
 
     def pause_writing(self) -> None:
-        """Let the request's body wait for a service that does not read."""
+        """Pause the request body while the service does not read."""
         self._writable = self._loop.create_future()
 
     def resume_writing(self) -> None:
-        """Let it go on."""
+        """Resume the request body."""
         writable, self._writable = self._writable, None
         if writable is not None and not writable.done():
             writable.set_result(None)
@@ -148,7 +148,7 @@ class ServiceConnection(asyncio.Protocol):
     # The parser's callbacks
 
     def on_message_begin(self) -> None:
-        """Refuse an answer that nobody asked for (RFC 9112 section 9.2)."""
+        """Refuse an unsolicited answer (RFC 9112 section 9.2)."""
         if self.complete:
             raise ValueError
 
@@ -160,7 +160,7 @@ class ServiceConnection(asyncio.Protocol):
                 raise ValueError
 
     def on_headers_complete(self) -> None:
-        """Find out how the answer's length is told (RFC 9112 section 6.3)."""
+        """Determine how the answer's body is delimited (RFC 9112 section 6.3)."""
         status = self._parser.get_status_code()
         if status in _INTERIM:
             return
@@ -183,7 +183,7 @@ class ServiceConnection(asyncio.Protocol):
         self._to_end = not codings and not has_length and status not in _BODILESS
 
     def on_chunk_header(self) -> None:
-        """Allow for the framing of one more chunk."""
+        """Do not count the framing of one more chunk towards the head."""
         self._framing -= _CHUNK_FRAMING
 
     def on_body(self, body: bytes) -> None:
@@ -197,7 +197,7 @@ class ServiceConnection(asyncio.Protocol):
             self.transport.pause_reading()
 
     def on_message_complete(self) -> None:
-        """Know the answer whole; after an interim one, wait for the final one."""
+        """Mark the answer complete; after an interim one, wait for the final one."""
         if self._in_head:
             self.headers = []
             return
@@ -270,7 +270,7 @@ class ServiceConnection(asyncio.Protocol):
             self._upload = self._loop.create_task(sends)
 
     async def _stream(self, pieces: AsyncIterator[bytes], length: int | None) -> None:
-        """Write a body as it comes; break off where it ends otherwise than was said."""
+        """Write a body as it comes; abort if its length is not the declared one."""
         left = length
         try:
             async for piece in pieces:
@@ -327,7 +327,7 @@ class ServiceConnection(asyncio.Protocol):
         return found
 
     def abort(self) -> None:
-        """Send and receive nothing any more; what the kernel holds is dropped."""
+        """Close the connection at once; data buffered in the kernel is dropped."""
         self._fail(broken())
 
     async def _wait(self) -> None:
@@ -356,7 +356,7 @@ class ServiceConnection(asyncio.Protocol):
         self._timer = self._loop.call_later(seconds, self._on_timer)
 
     def _on_timer(self) -> None:
-        """Break off what is late; the timer only moves when it has come."""
+        """Fail what is late; the timer is set anew only once it has fired."""
         self._timer, now = None, self._loop.time()
         if self.complete and not self._pieces:
             return

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.chromium import chromium, needs_chromium
 from support.phone import HOST, Phone, public_settings
-from support.vault import Vault, fresh_code, serving
+from support.vault import Client, Vault, fresh_code, serving
 from support.vault_stepups import hold, start, stepup_until
 
 from agentvault_tui.home import Home
@@ -41,23 +41,29 @@ def public(short: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Vault,
 def open_page(phone: Phone, request_id: str, user: dict[str, str]) -> None:
     """Sign in at the step-up's page, which is there a moment after the request."""
     phone.open(f"approve/{request_id}")
-    page = phone.send("sign-in", user=user["user"], password=user["password"])
-    while page.step != "approve":
-        time.sleep(0.05)
-        page = phone.open(f"approve/{request_id}")
+    phone.send("sign-in", user=user["user"], password=user["password"])
+    phone.until(f"approve/{request_id}", 'data-step="approve"')
+
+
+def looking(
+    public: tuple[Vault, str],
+) -> tuple[Vault, Client, dict[str, str], Phone, str]:
+    """Have alice look at the page of a payment that waits; she may approve it."""
+    vault, url = public
+    agent = vault.register("payer", "send:payment")
+    user = vault.approver("alice")
+    phone = Phone(Home.locate(vault.home), url)
+    request_id = hold(agent)
+    open_page(phone, request_id, user)
+    return vault, agent, user, phone, request_id
 
 
 def test_a_link_works_before_anybody_is_at_the_console(
     public: tuple[Vault, str],
 ) -> None:
     """Password and one-time code approve; the page says what came of it."""
-    vault, url = public
-    agent = vault.register("payer", "send:payment")
+    vault, agent, user, phone, request_id = looking(public)
     server = vault.register("api", resource_server=True)
-    user = vault.approver("alice")
-    phone = Phone(Home.locate(vault.home), url)
-    request_id = hold(agent)
-    open_page(phone, request_id, user)
     found = vault.operator.get(f"/api/agents/stepup/{request_id}").json()
     assert f'data-field="fingerprint">{found["fingerprint"]}<' in phone.answer.text
     phone.send("factors", password=user["password"], otp=fresh_code(user))
@@ -65,9 +71,7 @@ def test_a_link_works_before_anybody_is_at_the_console(
     assert decided["decided_by"]["name"] == "alice"
     token = agent.poll(request_id).json()["access_token"]
     assert server.introspect(token)["active"]
-    while "Approved, and used" not in phone.answer.text:
-        time.sleep(0.05)
-        phone.open(f"approve/{request_id}")
+    phone.until(f"approve/{request_id}", "Approved, and used")
     phone.http.close()
 
 
@@ -75,12 +79,7 @@ def test_a_no_on_the_page_denies_and_names_the_person(
     public: tuple[Vault, str],
 ) -> None:
     """It needs no factor, and the agent hears it."""
-    vault, url = public
-    agent = vault.register("payer", "send:payment")
-    user = vault.approver("alice")
-    phone = Phone(Home.locate(vault.home), url)
-    request_id = hold(agent)
-    open_page(phone, request_id, user)
+    vault, agent, _, phone, request_id = looking(public)
     phone.send("deny")
     denied = stepup_until(vault, request_id, "denied")
     assert denied["decided_by"]["name"] == "alice"
@@ -109,20 +108,14 @@ def test_without_a_browser_the_tenant_is_reached_on_loopback(
 
 def test_what_the_console_decides_ends_the_page(public: tuple[Vault, str]) -> None:
     """A code asked for at the console leads to the same page; a denial ends both."""
-    vault, url = public
-    agent = vault.register("payer", "send:payment")
-    user = vault.approver("alice")
-    phone = Phone(Home.locate(vault.home), url)
-    request_id = hold(agent)
-    open_page(phone, request_id, user)
+    vault, _, user, phone, request_id = looking(public)
     form = phone.answer
     device = start(vault, request_id)["device"]
-    assert device["verification_uri_complete"] == f"{url}approve/{request_id}"
+    assert device["verification_uri_complete"] == f"{public[1]}approve/{request_id}"
     assert phone.open(f"approve/{request_id}").step == "approve"
     body = {"id": request_id, "decision": "deny", "reason": "no invoice"}
     assert vault.operator.post("/api/agents/stepup", json=body).status_code == 200
-    while phone.open(f"approve/{request_id}").step != "approve-result":
-        time.sleep(0.05)
+    phone.until(f"approve/{request_id}", 'data-step="approve-result"')
     assert "Denied" in phone.answer.text
     phone.answer = form
     page = phone.send("factors", password=user["password"], otp=fresh_code(user))
@@ -146,9 +139,7 @@ def test_two_people_approve_and_the_owner_is_not_one_of_them(
     for name, have in (("alice", 0), ("bob", 1)):
         phone = phones[name]
         open_page(phone, request_id, people[name])
-        while f'data-field="have">{have}<' not in phone.answer.text:
-            time.sleep(0.05)
-            phone.open(f"approve/{request_id}")
+        phone.until(f"approve/{request_id}", f'data-field="have">{have}<')
         phone.send(
             "factors", password=people[name]["password"], otp=fresh_code(people[name])
         )

@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import ssl
+import time
 from datetime import UTC, datetime
 from html import unescape
 from typing import Any
@@ -65,6 +66,15 @@ class Phone:
         """Open a page, and follow where it leads."""
         self.get(path)
         return self._page()
+
+    def until(self, path: str, word: str) -> None:
+        """Open a page again until it has *word*, which follows in a moment."""
+        ends = time.monotonic() + PATIENT
+        self.open(path)
+        while word not in self.answer.text:
+            assert time.monotonic() < ends, self.answer.text
+            time.sleep(0.05)
+            self.open(path)
 
     def send(self, form: str, *, to: str | None = None, **fields: str) -> TenantPage:
         """Send a form of the open page, or *to* elsewhere; follow where it leads."""

@@ -37,7 +37,7 @@ class Needed(NamedTuple):
 
 
 def check_rules(broker: Broker) -> None:
-    """Refuse rules about scopes that nobody knows: they would ask for nobody.
+    """Refuse rules with unknown scopes: they would apply to no request.
 
     Args:
         broker: the broker.

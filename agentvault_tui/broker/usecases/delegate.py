@@ -1,4 +1,4 @@
-"""An agent passes on less than it has to another agent (RFC 8693)."""
+"""Token exchange: an agent delegates a subset of a token to another (RFC 8693)."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def _wider(broker: Broker, parent: Token, request: Request) -> str | None:
 async def change_delegates(
     broker: Broker, agent_id: str, to: str, scopes: frozenset[str], operator: Actor
 ) -> tuple[Agent, int]:
-    """Say which scopes an agent may pass on to another; what is taken away ends.
+    """Set which scopes an agent may delegate to another; end tokens beyond them.
 
     Args:
         broker: the broker.
@@ -201,7 +201,7 @@ async def _undelegate(
     taken: frozenset[str],
     operator: Actor,
 ) -> tuple[bool, int]:
-    """End what came of a delegation, in memory first; tell whether that is durable."""
+    """End the tokens of a delegation, in memory first; return if that is durable."""
     registry = broker.registry
     narrowed = _with_delegate(agent, other.id, agent.may_pass_on(other.id) - taken)
     registry.put_agent(narrowed)
