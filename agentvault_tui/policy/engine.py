@@ -31,7 +31,7 @@ from agentvault_tui.policy.rules import (
     position,
     read_rules,
 )
-from agentvault_tui.policy.ruling import UNCLEAR, Ruling, message
+from agentvault_tui.policy.ruling import UNCLEAR, Ruling, message, overruled
 from agentvault_tui.policy.texts import (
     PolicyTexts,
     shipped_catalogue,
@@ -224,18 +224,12 @@ class Policy:
         said = self.limits.answer(inputs)
         if said is None or said.outcome.strictness <= verdict.outcome.strictness:
             return verdict
-        denied = said.outcome is Outcome.DENIED
-        then = "" if denied else " A person has to decide: poll with auth_req_id."
-        return replace(
-            verdict,
-            outcome=said.outcome,
-            reason=said.reason,
-            rule=f"{RULE}{said.limit.id}",
-            why=said.why,
-            message=f"{said.why} (limit {said.limit.id}){then}",
-            escalating=()
-            if denied
-            else tuple(name for name in inputs.asked if name in said.limit.scopes),
+        limit = said.limit
+        return overruled(
+            *(verdict, said.outcome, said.reason, said.why),
+            rule=f"{RULE}{limit.id}",
+            by=f"limit {limit.id}",
+            scopes=[name for name in inputs.asked if name in limit.scopes],
         )
 
     def limits_for(self, inputs: Inputs) -> tuple[Limit, ...]:

@@ -19,7 +19,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from agentvault_tui.clock import seconds_of
 from agentvault_tui.errors import PolicyError, ServiceError
-from agentvault_tui.model import Outcome
+from agentvault_tui.model import Action, Outcome
 from agentvault_tui.policy.catalogue import Catalogue, action_groups
 from agentvault_tui.policy.facts import CURRENCY, LARGEST
 from agentvault_tui.policy.inputs import Inputs
@@ -192,6 +192,11 @@ class LimitSet:
                 self._applying.clear()
             self._applying[key] = found
         return found
+
+    def hooks_of(self, action: Action) -> list[HookTable]:
+        """Return the call-outs that are asked about *action*."""
+        asked = {action.action, *action.scopes}
+        return [one for one in self.hooks if not asked.isdisjoint(one.scopes)]
 
     def answer(self, inputs: Inputs) -> LimitAnswer | None:
         """Say what the limits make of a request; None where it fits in all of them.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
-from agentvault_tui.model import Outcome
+from agentvault_tui.model import Outcome, Verdict
 from agentvault_tui.policy.facts import Facts
 from agentvault_tui.text import visible
 
@@ -36,6 +36,30 @@ _NEEDED = {
     "source": "told to the broker, as a plain address",
     "country": "known to the broker",
 }
+
+
+def overruled(
+    verdict: Verdict,
+    outcome: Outcome,
+    reason: str,
+    why: str,
+    *,
+    rule: str,
+    by: str,
+    scopes: Iterable[str],
+) -> Verdict:
+    """Return *verdict* as a limit or a call-out, named by *rule*, makes it stricter."""
+    denied = outcome is Outcome.DENIED
+    then = "" if denied else " A person has to decide: poll with auth_req_id."
+    return replace(
+        verdict,
+        outcome=outcome,
+        reason=reason,
+        rule=rule,
+        why=why,
+        message=f"{why} ({by}){then}",
+        escalating=() if denied else tuple(scopes),
+    )
 
 
 def message(

@@ -261,9 +261,8 @@ def _explained_limits(broker: Broker, verdict: Verdict) -> Iterator[ExplainedLim
 
 def _call_outs(broker: Broker, action: Action, outcome: Outcome) -> Iterator[str]:
     """Name the call-outs that the request itself would ask: explaining asks none."""
-    asked = {action.action, *action.scopes}
-    for hook in broker.policy.limits.hooks:
-        if outcome is not Outcome.DENIED and not asked.isdisjoint(hook.scopes):
+    if outcome is not Outcome.DENIED:
+        for hook in broker.policy.limits.hooks_of(action):
             yield f"The call-out {hook.id} was not asked: it may make this stricter."
 
 

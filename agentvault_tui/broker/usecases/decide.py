@@ -24,6 +24,7 @@ from agentvault_tui.model import (
 )
 from agentvault_tui.policy import Environment, Inputs
 from agentvault_tui.policy.limits import RULE
+from agentvault_tui.policy.ruling import overruled
 
 
 def foresee(
@@ -221,10 +222,7 @@ async def _decide(broker: Broker, request: Request) -> Verdict:
     verdict = request.foresee(broker)
     if verdict.outcome is Outcome.ALLOWED and verdict.counted:
         broker.limits.reserve(request.decision_id, request.agent.id, verdict.counted)
-    asked = {request.action.action, *request.action.scopes}
-    hooks = [
-        one for one in broker.policy.limits.hooks if not asked.isdisjoint(one.scopes)
-    ]
+    hooks = broker.policy.limits.hooks_of(request.action)
     if not hooks or verdict.outcome is Outcome.DENIED:
         return verdict
     version = broker.policy.version
@@ -245,19 +243,14 @@ async def _decide(broker: Broker, request: Request) -> Verdict:
 
 def _stricter(verdict: Verdict, answer: CallOutAnswer, request: Request) -> Verdict:
     """Return *verdict* as a call-out would have it."""
-    denied = answer.outcome is Outcome.DENIED
-    then = "" if denied else " A person has to decide: poll with auth_req_id."
-    needs = [one for one in request.action.scopes if one in answer.hook.scopes]
-    return replace(
-        verdict,
-        outcome=answer.outcome,
-        reason=answer.reason,
-        rule=f"hook:{answer.hook.id}",
-        why=answer.why,
-        message=f"{answer.why} (call-out {answer.hook.id}){then}",
-        escalating=() if denied else tuple(needs),
-        before=verdict.before or (verdict.outcome, verdict.reason, verdict.rule),
+    hook, before = answer.hook, (verdict.outcome, verdict.reason, verdict.rule)
+    stricter = overruled(
+        *(verdict, answer.outcome, answer.reason, answer.why),
+        rule=f"hook:{hook.id}",
+        by=f"call-out {hook.id}",
+        scopes=[one for one in request.action.scopes if one in hook.scopes],
     )
+    return replace(stricter, before=verdict.before or before)
 
 
 def _overtaken(broker: Broker, request: Request, verdict: Verdict) -> Verdict:

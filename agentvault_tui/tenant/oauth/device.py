@@ -80,11 +80,6 @@ class DeviceGrant:
             sent = form.get("authorization_details")
             what = None if sent is None else details.read(sent)
             if what is not None and what.page is not None and not client.of_run:
-                # Another client's words must not stand where people approve ours.
-                raise refused(
-                    "invalid_authorization_details", "page is the broker's alone"
-                )
-            if what is not None and what.page is not None and not client.of_run:
                 # A client's id is public: its code would stand on another's page.
                 text = "Only the broker gives a step-up its page."
                 raise refused("invalid_authorization_details", text)

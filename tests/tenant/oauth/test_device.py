@@ -194,21 +194,8 @@ def test_the_console_client_gets_no_token_for_the_tenants_apis(
     assert (answer.status_code, answer.json()["error"]) == (403, "access_denied")
 
 
-def test_only_the_broker_gives_a_step_up_its_page(admin: Admin) -> None:
-    """A client's id is public: by its code nobody puts another text on a phone."""
-    client_id = admin.made("clients", {"name": "page", **NATIVE})["client_id"]
-    page = {"id": "sup_0123456789abcdef", "digest": f"sha256:{'0' * 64}"}
-    asked = json.dumps([{**DETAILS, "page": page}])
-    answer = admin.tenant.post(
-        "oauth/device/code", client_id=client_id, authorization_details=asked
-    )
-    assert (answer.status_code, answer.json()["error"]) == (
-        400, "invalid_authorization_details"
-    )  # fmt: skip
-
-
 def test_only_the_broker_gives_a_step_up_its_approval_page(admin: Admin) -> None:
-    """Another client cannot put its words where people approve, nor void a code."""
+    """A client's id is public: it puts no words where people approve, voids no code."""
     tenant = admin.tenant
     page = {"id": "sup_0123456789abcdef", "digest": "sha256:" + "7" * 64}
     ours = tenant.flow({**DETAILS, "page": page})
