@@ -13,7 +13,7 @@ from agentvault_tui.console.state.moments import ago
 from agentvault_tui.console.state.records import AgentRow, LimitRow
 from agentvault_tui.console.widgets.pane import ListPane, Painted, Pane
 
-_ID, _LEFT, _FREES = 20, 24, 10
+_ID, _LEFT, _FREES = 20, 22, 10
 _WIDE = 100
 """Columns from which on sums of money are shown whole."""
 
@@ -34,6 +34,8 @@ class LimitsPane(ListPane):
         title = self.heading("Limits")
         if self.problem:
             title = (*title, (f"  {self.problem}", p.waiting))
+        elif self.rows:
+            title = (*title, ("  what is left of each, and when some frees", p.muted))
         if not self.rows:
             words = "None: write limits.toml, then agentvault policy check limits.toml"
             return [(title, None), ((), None), (((f"  {words}", p.muted),), None)]
@@ -43,11 +45,12 @@ class LimitsPane(ListPane):
     def _row(self, row: LimitRow, width: int) -> Row:
         pen, p = self.pen, self.pen.palette
         near = p.danger if not row.left else p.waiting if row.near else p.text
-        wide = _LEFT + (12 if width >= _WIDE else 0)
+        wide = _LEFT + (14 if width >= _WIDE else 0)
         room = max(width - 2 - _ID - wide - _FREES - 10, 8)
         frees = ""
         if row.frees_at is not None:
-            frees = f"in {ago(self.mirror.clock.now(), row.frees_at)}"
+            until = ago(self.mirror.clock.now(), row.frees_at).removesuffix(" ago")
+            frees = f"in {until}"
         left = f"{row.left:,} of {row.allows}"
         line: Row = (
             (pen.column(row.limit, _ID), p.strong),

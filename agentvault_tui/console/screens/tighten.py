@@ -195,7 +195,7 @@ class AdviceScreen(ReadScreen):
         self.list.said = (
             f"{rate.applied:,} applied so far, {rate.given_back:,} given back"
             if self.found or rate.applied
-            else "nothing to advise of the last 30 days, which counts older grants only"
+            else "nothing to advise; what was granted within 30 days is too new"
         )
 
     def _row(self, pen: Pen, width: int, one: AdviceInfo) -> Row:

@@ -62,5 +62,7 @@ async def test_the_key_shows_each_limit_and_what_is_left(
                 assert "0 of 5 in 24h" in shown
                 assert "3 of 3 in 24h" in shown
                 assert "nothing used" in shown
+                assert "in 5 min " in shown
+                assert "ago" not in shown
             await pilot.press("Q")
             await settle(pilot, lambda: not isinstance(pilot.app.screen, LimitsScreen))
