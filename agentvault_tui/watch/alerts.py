@@ -390,6 +390,7 @@ class Alerts:
             asked = await body_of(request, TestSinkRequest)
             about = f"sink {asked.sink}"
             await authority.actor(operator_of(request), Need.CUT, about)
+            await self.look()  # the file may have been written just now
             return await self.try_sink(asked.sink)
 
         async def again(request: Request) -> AlertSentInfo:

@@ -31,7 +31,19 @@ PAGES = sorted([*DOCS.glob("*.md"), ROOT / "README.md"])
 CODE = re.compile(r"\b[A-Z]{4}-[A-Z]{4}\b")
 MAKE = re.compile(r"make (\w[\w-]*)")
 HERE_DOCUMENT = re.compile(r"<<-?\s*(['\"]?)(\w+)\1")
-PROGRAMS = {"agentvault", "cat", "curl", "export", "make", "openssl", "printf", "tar"}
+PROGRAMS = {
+    *(
+        "agentvault",
+        "cat",
+        "chmod",
+        "curl",
+        "export",
+        "make",
+        "openssl",
+        "printf",
+        "tar",
+    )
+}
 """What pages use. Where one is missing, the page is skipped; an unknown one fails."""
 NOT_TYPED = {
     "auth0.md": "tests/e2e/test_auth0_from_empty.py types them at a tenant",
