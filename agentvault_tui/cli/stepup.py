@@ -6,7 +6,7 @@ import base64
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 from msgspec import to_builtins
@@ -23,12 +23,10 @@ from agentvault_tui.console.state.records import (
 )
 from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.model import repeat_words
-from agentvault_tui.model.stepup import BOUNDED
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.gateway import HeldBody
 from agentvault_tui.operator_api.requests import (
     DecisionRequest,
-    ParameterMax,
     RepeatRequest,
     StepUpQuery,
 )
@@ -190,18 +188,10 @@ def _repeat(
         return None
     if count is None or within is None:
         raise UsageError("give --repeat N and --within SECONDS together")
-    most: dict[Any, ParameterMax] = {}
-    for bound in bounds:
-        name, _, value = bound.partition("=")
-        if name not in BOUNDED or not value.isdecimal() or not value.isascii():
-            raise UsageError(
-                "a bound is NAME=MAX, in whole numbers",
-                f"NAME is one of {', '.join(BOUNDED)}",
-            )
-        if name in most:
-            raise UsageError(f"{name} is bounded twice")
-        most[name] = ParameterMax(max=int(value))
-    return RepeatRequest(count=count, within=within, bounds=most)
+    try:
+        return RepeatRequest.of(count, within, bounds)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def _print_all(session: CliSession, item: StepUpInfo) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from msgspec import UNSET, Meta, UnsetType, field
 
 from agentvault_tui.model import EventType, Outcome, StepUpStatus
+from agentvault_tui.model.stepup import BOUNDED
 from agentvault_tui.operator_api.shapes import Json, Moment, WireShape
 
 Word = Annotated[str, Meta(min_length=1, max_length=4000)]
@@ -126,6 +128,23 @@ class RepeatRequest(WireRequest, kw_only=True):
         default_factory=dict
     )
     """Every other parameter has to be the same."""
+
+    @classmethod
+    def of(cls, count: int, within: int, bounds: Iterable[str]) -> Self:
+        """Read *bounds* as people write them, ``NAME=MAX``.
+
+        Raises:
+            ValueError: one of them is none, or twice.
+        """
+        most: dict[Any, ParameterMax] = {}
+        for bound in bounds:
+            name, _, value = bound.partition("=")
+            number = value.isascii() and value.isdecimal() and len(value) < 16
+            if name not in BOUNDED or name in most or not number:
+                known = ", ".join(BOUNDED)
+                raise ValueError(f"A bound is NAME=MAX, once each: {known}.")
+            most[name] = ParameterMax(max=int(value))
+        return cls(count=count, within=within, bounds=most)
 
 
 class DecisionRequest(WireRequest, kw_only=True):

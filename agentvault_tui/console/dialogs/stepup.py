@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from textual import on
 from textual.binding import Binding, BindingType
@@ -29,8 +29,7 @@ from agentvault_tui.console.state.stepups import changes, stages_of
 from agentvault_tui.console.term.keyed import moves
 from agentvault_tui.console.widgets.line_input import LineInput
 from agentvault_tui.errors import AgentVaultError
-from agentvault_tui.model.stepup import BOUNDED
-from agentvault_tui.operator_api.requests import ParameterMax, RepeatRequest
+from agentvault_tui.operator_api.requests import RepeatRequest
 from agentvault_tui.text import Shown
 
 _GONE: Final = "The broker lists this request no more: nothing can be decided here."
@@ -56,13 +55,10 @@ def read_repeat(text: str) -> RepeatRequest | str:
         return _FORM
     if not (1 <= int(count) <= 20 and 1 <= int(within) <= 3600):
         return "At most 20 more, and within 3,600 seconds."
-    most: dict[Any, ParameterMax] = {}
-    for bound in bounds:
-        name, _, value = bound.partition("=")
-        if name not in BOUNDED or not _is_number(value) or name in most:
-            return f"A bound is NAME=MAX, once each: {', '.join(BOUNDED)}."
-        most[name] = ParameterMax(max=int(value))
-    return RepeatRequest(count=int(count), within=int(within), bounds=most)
+    try:
+        return RepeatRequest.of(int(count), int(within), bounds)
+    except ValueError as error:
+        return str(error)
 
 
 def _is_number(text: str) -> bool:
