@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import click
-import msgspec
 
 from agentvault_tui.cli.framework import Group, pass_session
 from agentvault_tui.cli.lookup import find_agent
@@ -15,6 +14,7 @@ from agentvault_tui.operator_api.advice import (
     AdviceInfo,
     AdviceQuery,
     ApplyAdviceRequest,
+    change_texts,
 )
 
 
@@ -124,8 +124,7 @@ def _print(out: Output, one: AdviceInfo, name: str) -> None:
         out.line(f"  would have refused {seen.would_have_refused}: events {listed}")
     if seen.prompts_saved:
         out.line(f"  would have spared {seen.prompts_saved} prompts")
-    for what, value in msgspec.to_builtins(one.change).items():
-        text = " ".join(value) if isinstance(value, list) else str(value)
+    for what, text in change_texts(one.change):
         for line in text.splitlines():
             out.line(f"  {what}: ", out.cell(line, limit=400))
     if one.trial_ends_at:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import tomllib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
@@ -16,7 +17,7 @@ from agentvault_tui.broker.serve import _record_start_or_stop
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.ledger.schema import open_reader
 from agentvault_tui.model import Action, Agent, EventType
-from agentvault_tui.operator_api.advice import AdviceInfo
+from agentvault_tui.operator_api.advice import AdviceInfo, AdvisedChange, change_texts
 from agentvault_tui.policy import Policy, PolicyTexts, shipped_policy
 from agentvault_tui.watch.advice import Window, advise, rhythm_of
 
@@ -274,3 +275,11 @@ async def test_prompts_that_were_always_approved_are_told_with_a_rule(
     assert await outcome(500) == "allowed"
     assert await outcome(501) == "escalated"
     assert await outcome(500, "stripe:acct_43") == "escalated"
+
+
+def test_a_limit_that_is_advised_reads_as_limits_toml() -> None:
+    """What is to be put into the file is shown as it stands there."""
+    limit = {"id": "advice-a", "scopes": ["read:web"], "within": "24h", "count": 6}
+    ((what, text),) = change_texts(AdvisedChange(limit=limit))
+    assert what == "limit"
+    assert tomllib.loads(text) == {"limits": [limit]}

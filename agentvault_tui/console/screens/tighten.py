@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Final
 
-import msgspec
 from textual import on
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
@@ -25,7 +24,7 @@ from agentvault_tui.console.state.records import AgentRow
 from agentvault_tui.console.widgets.line_input import LineInput
 from agentvault_tui.console.widgets.pane import ListPane, Painted, Pane
 from agentvault_tui.errors import AgentVaultError
-from agentvault_tui.operator_api.advice import AdviceInfo
+from agentvault_tui.operator_api.advice import AdviceInfo, change_texts
 from agentvault_tui.operator_api.planning import ChangeInfo
 
 _LARGEST: Final = 256 * 1024
@@ -149,8 +148,7 @@ class AdviceEvidencePane(Pane):
             *pen.facts("Uses", shown(uses, 300), width - 2, 2)[0],
             *pen.facts("By it", costs, width - 2, 2)[0],
         ]
-        for what, value in msgspec.to_builtins(one.change).items():
-            text = " ".join(value) if isinstance(value, list) else str(value)
+        for what, text in change_texts(one.change):
             for number, line in enumerate(text.splitlines()):
                 room = max(width - LABEL - 2, 8)
                 said = pen.clip(shown(line, 300), room), p.text
@@ -301,11 +299,8 @@ class AdviceDialog(Confirm):
     def plan(self, pen: Pen, width: int, height: int) -> list[Row]:
         """Say what it is about, and what follows."""
         shown = self.desk.mirror.intake.shown
-        change = msgspec.to_builtins(self._advice.change)
-        text = "; ".join(
-            f"{what} {' '.join(value) if isinstance(value, list) else value}"
-            for what, value in change.items()
-        )
+        change = change_texts(self._advice.change)
+        text = "; ".join(f"{what} {told}" for what, told in change)
         refused = self._advice.evidence.would_have_refused
         return [
             *pen.facts("Change", shown(text, 600), width, max(height - 3, 1))[0],
