@@ -50,13 +50,14 @@ _FORM: Final = "Write how many more, and within how many seconds: 5 600 amount=5
 
 def read_repeat(text: str) -> RepeatRequest | str:
     """Read what was typed of a repeat; return why it is none, in our own words."""
-    count, within, *bounds = [*text.split(), "", ""][: max(len(text.split()), 2)]
-    if not (_is_number(count) and _is_number(within)):
+    words = text.split()
+    if len(words) < 2 or not all(map(_is_number, words[:2])):
         return _FORM
-    if not (1 <= int(count) <= 20 and 1 <= int(within) <= 3600):
+    count, within = map(int, words[:2])
+    if not (1 <= count <= 20 and 1 <= within <= 3600):
         return "At most 20 more, and within 3,600 seconds."
     try:
-        return RepeatRequest.of(int(count), int(within), bounds)
+        return RepeatRequest.of(count, within, words[2:])
     except ValueError as error:
         return str(error)
 
