@@ -20,6 +20,7 @@ _REFUSALS: Final = {
     "cooling_down": "asked again too soon after a denial",
     "hook_denied": "a call-out denied it",
     "hook_failed": "a call-out did not answer as it must",
+    "insufficient_scope": "its token lacks the scope",
     "limit_reached": "a limit is reached",
     "on_trial": "taken away on trial, and can be given back",
     "not_connected": "no account is connected",
