@@ -156,11 +156,15 @@ over = "deny"
 """
 
 
-async def put_behind_the_gateway(home: Path, origin: str) -> None:
-    """Write the service files of the workspace at *origin*, limits, and sinks."""
+def write_limits_and_sinks(home: Path) -> None:
+    """Write them before the broker starts: new limits would void what waits."""
     for name, text in (("alerts.toml", _ALERTS), ("limits.toml", _CEILINGS)):
         if not (home / name).exists():
             write_private(home / name, text)
+
+
+async def put_behind_the_gateway(home: Path, origin: str) -> None:
+    """Write the service files of the workspace at *origin*."""
     folder = home / "services"
     if not folder.exists():
         folder.mkdir(mode=0o700)

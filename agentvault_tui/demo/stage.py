@@ -25,6 +25,7 @@ from agentvault_tui.demo.company import (
     open_workspace,
     put_behind_the_gateway,
     register,
+    write_limits_and_sinks,
 )
 from agentvault_tui.demo.operator import Operator, Record
 from agentvault_tui.errors import UsageError
@@ -111,6 +112,7 @@ async def _play(
 ) -> int:
     clock, ending = SystemClock(), asyncio.Event()
     people.prepare(home)
+    write_limits_and_sinks(home)
     if opens:
         print(  # noqa: T201 - the command's output
             f"starting tenant, broker, workspace and {agents} agents", flush=True

@@ -62,6 +62,7 @@ async def test_headless_prints_what_the_ledger_holds(tmp_path: Path) -> None:
     summary = json.loads(said[0])
     await run(tmp_path / "h", "audit", "export", str(tmp_path / "x.jsonl"))
     lines = (tmp_path / "x.jsonl").read_text().splitlines()[1:]
+    assert not any("policy.changed" in line for line in lines), "it voids what waits"
     events = [json.loads(line) for line in lines]
     held = Counter(outcome for event in events if (outcome := _outcome(event)))
     assert {name: held[name] for name in TOTALS} == summary["totals"]
