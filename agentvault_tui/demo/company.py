@@ -156,6 +156,24 @@ over = "deny"
 """
 
 
+_STRICTER: Final = """
+@id("mails-to-several-need-step-up")
+@why("It reaches more than one person.")
+@obligation("step_up")
+permit (principal, action == Action::"send:email", resource)
+when { context has recipients && context.recipients > 1 };
+"""
+
+
+async def set_shadow_policy(home: Path) -> None:
+    """Let a stricter policy decide beside the one in force, which answers."""
+    file = home / "demo" / "stricter.cedar"
+    if not file.exists():
+        text = (await ask(home, "policy", "show"))["text"]
+        write_private(file, text + _STRICTER)
+        await ask(home, "policy", "shadow", str(file))
+
+
 def write_limits_and_sinks(home: Path) -> None:
     """Write them before the broker starts: new limits would void what waits."""
     for name, text in (("alerts.toml", _ALERTS), ("limits.toml", _CEILINGS)):

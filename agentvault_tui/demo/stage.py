@@ -25,6 +25,7 @@ from agentvault_tui.demo.company import (
     open_workspace,
     put_behind_the_gateway,
     register,
+    set_shadow_policy,
     write_limits_and_sinks,
 )
 from agentvault_tui.demo.operator import Operator, Record
@@ -123,10 +124,11 @@ async def _play(
             processes.serving(home) as ready,
             Operator(ready.socket) as operator,
         ):
-            clients, person, _ = await asyncio.gather(
+            clients, person, *_ = await asyncio.gather(
                 register(home, operator, agents),
                 approver.prepare(home),
                 put_behind_the_gateway(home, place.url),
+                set_shadow_policy(home),
             )
             before = await operator.head()
             async with open_company(

@@ -54,6 +54,7 @@ async def test_headless_prints_what_the_ledger_holds(tmp_path: Path) -> None:
     async with operators_of(tmp_path / "h") as operators:
         await stepup(operators, "send:payment", "pending")
         await denial(operators)
+        await difference(operators)
         limits = (await operators.get("/api/limits")).json()
     assert {use["limit"] for use in limits["uses"]} == {"bookings-an-hour"}
     process.send_signal(signal.SIGINT)
@@ -227,6 +228,15 @@ async def denial(operators: httpx.AsyncClient) -> None:
     while True:
         reply = await operators.get("/api/audit", params={"outcome": "denied"})
         if reply.json()["events"]:
+            return
+        await asyncio.sleep(0.1)
+
+
+async def difference(operators: httpx.AsyncClient) -> None:
+    """Wait until the shadow policy would have answered something otherwise."""
+    while True:
+        reply = await operators.get("/api/policy")
+        if reply.json()["shadow"]["differences"]:
             return
         await asyncio.sleep(0.1)
 
