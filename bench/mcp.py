@@ -84,7 +84,7 @@ async def measure(
 async def through(running: Vault, pair: McpPair, count: int) -> Result:
     """Measure the gateway, by URL and by command; return the former."""
     folder = running.home / "mcp"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     (folder / "url.toml").write_text(BY_URL.format(port=pair.server[1]) + TOOLS)
     command = f"command = {json.dumps(pair.command)}\n"
     (folder / "program.toml").write_text(command + TOOLS)
