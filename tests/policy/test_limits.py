@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -219,5 +218,9 @@ def test_limits_are_part_of_the_version() -> None:
 @given(st.text(max_size=200) | st.from_regex(r"\[\[limits\]\]\n(\w+ = .*\n)*"))
 def test_any_text_is_a_file_of_limits_or_refused(text: str) -> None:
     """With one line, never with another error."""
-    with suppress(PolicyError):
+    wrong = "none"
+    try:
         limits_of(text)
+    except PolicyError as error:
+        wrong = error.what
+    assert len(wrong.splitlines()) == 1

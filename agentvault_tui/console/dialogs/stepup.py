@@ -45,6 +45,7 @@ _LOOKED_THROUGH: Final = 50
 
 
 _TYPED: Final = "How many more, within SECONDS, differing up to: 5 600 amount=5000"
+_TYPED_OF_CALL: Final = "How many more of exactly these bytes, within SECONDS: 5 600"
 _FORM: Final = "Write how many more, and within how many seconds: 5 600 amount=5000"
 
 
@@ -498,8 +499,9 @@ class StepUpDialog(Dialog[None]):
                 (("Reason: ", pen.palette.text),),
             ]
         if self.repeating:
+            typed = _TYPED if self.row.request is None else _TYPED_OF_CALL
             return [
-                *[EMPTY, ((_TYPED, pen.palette.muted),)],
+                *[EMPTY, ((typed, pen.palette.muted),)],
                 (("Repeat: ", pen.palette.text),),
             ]
         hints = self.hints("approve", "deny", "reason", "view", "leave")

@@ -838,6 +838,16 @@ async def test_m_approves_more_like_it_within_what_is_typed() -> None:
         assert stand.actions.asked == [("approve", ID, DIGEST, asked)]
 
 
+async def test_a_held_call_is_not_said_to_repeat_within_bounds() -> None:
+    """Its bytes are what is approved, and the broker refuses a bound beside them."""
+    stand = scene()
+    row = stand.hold(stand.mirror.stepups[ID].agent_id, b'{"amount":4200}')
+    async with opened(stand, row.id) as (app, pilot):
+        await decide(app, pilot, "m")
+        assert "exactly these bytes, within SECONDS: 5 600" in text_of(app)
+        assert "amount=5000" not in text_of(app)
+
+
 @pytest.mark.parametrize(
     "typed",
     ["", "5", "0 60", "21 60", "5 3601", "5 60 price=1", "5 60 amount=x", "5 6 7"],

@@ -152,10 +152,12 @@ async def test_enter_looks_at_the_event_or_the_agent(board: Board) -> None:
     await opened(pilot, "A", AdviceScreen, "ON TRIAL")
     await pilot.press("j", "enter")
     await settle(pilot, lambda: isinstance(pilot.app.screen, AuditScreen))
+    assert "Advice" not in text_of(pilot.app)
     await pilot.press("escape", "escape")
     await settle(pilot, lambda: isinstance(pilot.app.screen, AdviceScreen))
     await pilot.press("j", "enter")
     await settle(pilot, lambda: isinstance(pilot.app.screen, AgentScreen))
+    assert "calendar-agent" in text_of(pilot.app)
 
 
 async def test_the_shadow_and_a_plan_are_told_with_examples(
@@ -192,3 +194,4 @@ async def test_a_candidate_that_is_refused_is_told_in_its_pane(
     await settle(pilot, lambda: isinstance(pilot.app.screen, CandidateDialog))
     await pilot.press(*str(short / "x"), "enter")
     await settle(pilot, lambda: "line 1: no rule" in text_of(pilot.app))
+    assert "prompts a day" not in text_of(pilot.app)
