@@ -128,9 +128,15 @@ class Vault:
 
 
 def fresh_code(user: dict[str, str]) -> str:
-    """Return a one-time code that the person has not used: each counts once."""
+    """Return a one-time code not used before, accepted for 15 s to come at least.
+
+    The tenant accepts the step before, the present one and the next (RFC 6238 section
+    5.2), so the step before is only taken while the present one is young.
+    """
     last = int(user.get("otp_step", 0))
-    while (step := max(int(time.time()) // 30 - 1, last + 1)) > time.time() // 30 + 1:
+    while (
+        step := max(int(time.time() + 15) // 30 - 1, last + 1)
+    ) > time.time() // 30 + 1:
         time.sleep(0.2)  # until the app shows another
     user["otp_step"] = str(step)
     return pyotp.TOTP(user["otp_secret"]).generate_otp(step)
