@@ -208,7 +208,7 @@ async def test_each_role_may_what_it_may(vault: Vault, agents: Agents) -> None:
 
 async def shown(app: ConsoleApp, words: str) -> None:
     """Wait until *words* are on the screen, however they are broken into lines."""
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while words not in (drawn := text_of(app)):
         assert time.monotonic() < deadline, drawn
         await asyncio.sleep(0.02)

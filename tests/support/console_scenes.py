@@ -255,7 +255,7 @@ def console(
 
 async def settle(pilot: Pilot[Any], condition: Callable[[], bool]) -> None:
     """Let the app run until *condition* holds, then paint."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "the console did not get there"
         await pilot.pause()

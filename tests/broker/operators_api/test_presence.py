@@ -202,7 +202,7 @@ class Told:
 
     async def settle(self) -> None:
         before = len(self.sent)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while len(self.sent) == before:  # noqa: ASYNC110 - a timer, no event
                 await asyncio.sleep(0.005)
 
