@@ -15,6 +15,7 @@
   * LedgerError
     * LedgerUnwritableError   nothing can be recorded, so nothing is issued
     * LedgerBusyError         the queue is full: try again
+    * OvertakenError          another broker changed what was decided about
     * LedgerDamagedError      the record is not the one that was written
     * HomeInUseError          another broker has this home
   * TenantError
@@ -124,6 +125,14 @@ class LedgerUnwritableError(LedgerError):
 
 class LedgerBusyError(LedgerError):
     """The queue before the writer is full."""
+
+
+class OvertakenError(LedgerError):
+    """Another broker, or a revocation, changed what a commit was decided from.
+
+    Nothing of the commit was written. Whoever granted decides anew, from what is known
+    now; a bounded number of times, then it says that it is busy.
+    """
 
 
 class LedgerDamagedError(LedgerError):

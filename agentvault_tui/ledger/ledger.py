@@ -69,6 +69,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _Work = Coroutine[object, object, None]
 Written = Callable[[tuple[Event, ...], Sequence[Change]], None]
+Followed = Callable[[tuple[Event, ...], Sequence[Change]], _Work]
 _SPACE_LOOK: Final = 0.5
 """Seconds between two looks at the free space."""
 _ANSWERED: Final = 0.001
@@ -86,6 +87,14 @@ class Ledger:
             it may commit.
         on_written: told of every durable commit and its changes, in the order of the
             chain and before the caller of `commit` goes on.
+        on_followed: awaited with the events and changes of other brokers, in the order
+            of the chain: this home's copy has them already, and nothing later is
+            written or followed before it returns. Of a thing that changed several
+            times since the last call only the last change is among them. It must
+            not commit and wait for that; it may start a task that does.
+        store_problem: why the team's store cannot be used now, if so: reads may be
+            stale, and nothing that another broker cut off is known here. None without
+            such a store.
     """
 
     def __init__(
@@ -95,6 +104,8 @@ class Ledger:
         self.on_state: Callable[[], None] | None = None
         self.on_recovered: Callable[[Recovery], _Work] | None = None
         self.on_written: Written | None = None
+        self.on_followed: Followed | None = None
+        self.store_problem: str | None = None
         self.ledger_id = opened.ledger_id
         self._home = home
         self._clock = clock
@@ -193,6 +204,8 @@ class Ledger:
 
         Raises:
             LedgerBusyError: too many commits wait.
+            OvertakenError: another broker, or a revocation here, wrote one of its
+                `keys` since this was called; never an urgent one.
             LedgerUnwritableError: nothing can be written now, or this was not; it may
                 yet be found to have been, see `on_recovered`.
             ValueError: an outcome on, or missing from, the wrong type of event.
@@ -210,6 +223,17 @@ class Ledger:
             self._decisions += 1
             job.done.add_done_callback(self._decided)
         return job.done
+
+    async def confirm(self) -> None:
+        """Know all that any broker of the team wrote before this was called.
+
+        For reads that grant: introspection, redeeming, admission of a call. One look
+        at the store serves all who ask at once. Without a team's store there is
+        nothing to know, and this returns at once.
+
+        Raises:
+            LedgerUnwritableError: the store did not answer in time.
+        """
 
     def _decided(self, _: asyncio.Future[tuple[Event, ...]]) -> None:
         self._decisions -= 1

@@ -46,6 +46,7 @@ from agentvault_tui.model import (
     StepUpId,
     StepUpStatus,
     Token,
+    TokenId,
 )
 
 Row: TypeAlias = tuple[Any, ...]
@@ -63,6 +64,8 @@ _ASSERTION: Final = "jti:"
 """Followed by the expiry, so that expired ones are adjacent."""
 _ACCOUNT: Final = "account:"
 _LEASE: Final = "lease:"
+_KINDS: Final = {_PANIC, "cooldown", "jti", "account", "lease", "app"}
+"""Of the small records in `meta`: what their keys begin with."""
 _LATEST: Final = 50
 _REPEATING: Final = (
     "SELECT * FROM stepups WHERE status = ?"
@@ -158,6 +161,66 @@ def _named(
             return f"app:{change.key}", change.value
 
 
+def change_of(table: str, row: Row) -> Change:
+    """Return the change that `row_of` wrote as *row*.
+
+    What the reader adds to a change when it loads, such as how often a step-up was
+    asked for, is not in it.
+
+    Args:
+        table: the table of the row.
+        row: its columns as `row_of` returns them, or as the table has them.
+
+    Returns:
+        the change; of a removed row the one that removes it.
+    """
+    match table:
+        case "tokens":
+            return docs.read_token(row[1], row[2], row[4])
+        case "dropped":
+            return DropToken(TokenId(row[0]))
+        case "voided":
+            agent_id, _, scope = row[0].partition(" ")
+            if scope:
+                return DropScopeTokens(AgentId(agent_id), scope)
+            return DropAgentTokens(AgentId(agent_id)) if agent_id else DropAllTokens()
+        case "agents":
+            agent_id = AgentId(row[0])
+            return replace(docs.read_agent(row[1]), id=agent_id, client_id=agent_id)
+        case "stepups":
+            return replace(docs.read_stepup(row[5]), id=StepUpId(row[0]))
+        case "outbox":
+            return docs.OUTBOX.read(row[2], id=row[0], status=row[1])
+        case "texts":
+            return KeptText(row[1])
+        case _:
+            return _unnamed(row[0], row[1])
+
+
+def _unnamed(key: str, value: str | None) -> Change:
+    """Return the small record that is kept in `meta` under *key*."""
+    kind, _, rest = key.partition(":")
+    first, _, second = rest.partition(" ")
+    match kind:
+        case "panic":
+            return docs.PANIC.read(value or "null")
+        case "cooldown":
+            agent_id = AgentId(rest)
+            return docs.read_cooldown(rest, value) if value else Cooldown(agent_id)
+        case "jti":
+            client_id, _, digest = second.partition(" ")
+            return UsedAssertion(client_id, digest, parse_iso(first))
+        case "account" if value is None:
+            return DropAccount(AgentId(first), second)
+        case "account":
+            return docs.ACCOUNT.read(value or "", agent_id=first, connection=second)
+        case "lease":
+            return docs.read_lease(first, second, value or "[]")
+        case "app":
+            return Meta(rest, value)
+    raise ValueError(f"no record is kept under {key!r:.60}")
+
+
 def state_statements(rows: Iterable[tuple[str, Row]]) -> Iterator[Statement]:
     """Return the statements that write *rows*: few, each for many rows."""
     tables: dict[str, list[Row]] = {}
@@ -188,7 +251,12 @@ def load(db: sqlite3.Connection, clock: Clock) -> Loaded:
         counts, last_seen = _counts(db)
         tokens, numbers, issued = _live_tokens(db, clock)
         meta = dict(db.execute("SELECT key, value FROM meta WHERE value IS NOT NULL"))
-        panic = docs.PANIC.read(meta[_PANIC]) if _PANIC in meta else None
+        small: dict[str, list[Any]] = {}
+        for key, value in meta.items():
+            kind = key.partition(":")[0]
+            if kind in _KINDS:
+                small.setdefault(kind, []).append(_unnamed(key, value))
+        leases = (one for one in small.get("lease", ()) if one.until is not None)
         return Loaded(
             agents=tuple(
                 replace(docs.read_agent(doc), id=agent_id, client_id=agent_id)
@@ -200,19 +268,13 @@ def load(db: sqlite3.Connection, clock: Clock) -> Loaded:
             numbers=numbers,
             issued=issued,
             stepups=tuple(_stepup(db, row) for row in stepup_rows(db)),
-            panic=panic if panic and panic.on else None,
-            cooldowns=tuple(
-                docs.read_cooldown(agent_id, value)
-                for agent_id, value in _under(_COOLDOWN, meta)
-            ),
-            assertions=tuple(_assertions(meta)),
+            panic=next((one for one in small.get(_PANIC, ()) if one.on), None),
+            cooldowns=tuple(small.get("cooldown", ())),
+            assertions=tuple(small.get("jti", ())),
             outbox=tuple(_outbox(db)),
-            meta=dict(_under("app:", meta)),
-            accounts=tuple(
-                docs.ACCOUNT.read(value, agent_id=agent_id, connection=connection)
-                for agent_id, connection, value in _at_connections(_ACCOUNT, meta)
-            ),
-            leases=tuple(_leases(meta, clock)),
+            meta={one.key: one.value for one in small.get("app", ())},
+            accounts=tuple(small.get("account", ())),
+            leases=tuple(one for one in leases if one.until > clock.now()),
         )
 
 
@@ -278,26 +340,6 @@ def _sql(template: str, width: int, size: int) -> str:
     return sql
 
 
-def _under(prefix: str, meta: dict[str, str]) -> Iterator[tuple[str, str]]:
-    for key, value in meta.items():
-        if key.startswith(prefix):
-            yield key.removeprefix(prefix), value
-
-
-def _at_connections(
-    prefix: str, meta: dict[str, str]
-) -> Iterator[tuple[str, str, str]]:
-    for key, value in _under(prefix, meta):
-        agent_id, _, connection = key.partition(" ")
-        yield agent_id, connection, value
-
-
-def _assertions(meta: dict[str, str]) -> Iterator[UsedAssertion]:
-    for key, _ in _under(_ASSERTION, meta):
-        expires, client_id, digest = key.split(" ")
-        yield UsedAssertion(client_id, digest, parse_iso(expires))
-
-
 def account_key(change: Account | DropAccount) -> str:
     """Return the name a connected account is kept under."""
     return f"{_ACCOUNT}{change.agent_id} {change.connection}"
@@ -306,13 +348,6 @@ def account_key(change: Account | DropAccount) -> str:
 def lease_key(lease: Lease) -> str:
     """Return the name a lease is kept under."""
     return f"{_LEASE}{lease.agent_id} {lease.connection}"
-
-
-def _leases(meta: dict[str, str], clock: Clock) -> Iterator[Lease]:
-    for row in _at_connections(_LEASE, meta):
-        lease = docs.read_lease(*row)
-        if lease.until is not None and lease.until > clock.now():
-            yield lease
 
 
 def _counts(

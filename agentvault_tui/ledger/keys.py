@@ -1,0 +1,131 @@
+"""What a commit depends on and what it changes, as keys that other brokers' meet.
+
+Several brokers decide at once, each from its own memory. A commit is placed only if
+nothing placed since it was made wrote one of its keys (optimistic concurrency control).
+The keys follow from the drafts and changes alone, so no use-case can forget one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from agentvault_tui.ledger.records import Change
+from agentvault_tui.ledger.state import Row
+from agentvault_tui.model import (
+    AgentId,
+    Draft,
+    Event,
+    EventType,
+    Outcome,
+    StepUp,
+    Token,
+)
+
+_GRANTING: Final = frozenset(
+    {
+        EventType.TOKEN_DELEGATED,
+        EventType.TOKEN_DELIVERED,
+        EventType.TOKEN_EXCHANGED,
+        EventType.TOKEN_REDEEMED,
+        EventType.STEPUP_REQUESTED,
+        EventType.STEPUP_CONFIRMED,
+        EventType.STEPUP_APPROVED,
+        EventType.CONNECTION_ADDED,
+    }
+)
+"""Events without an outcome that give an agent something, or are about to."""
+_DECIDED: Final = (Outcome.ALLOWED, Outcome.ESCALATED)
+_EVERYWHERE: Final = ("meta:panic", "policy", "voided:")
+"""What every grant depends on."""
+
+
+def written_keys(
+    records: Iterable[Draft | Event],
+    changes: Iterable[Change],
+    rows: Iterable[tuple[str, Row]],
+) -> set[str]:
+    """Return the keys of what a commit changes.
+
+    Args:
+        records: its drafts, or the events they became.
+        changes: its changes of state.
+        rows: their rows; see `state.row_of`.
+
+    Returns:
+        the keys: each row's own, and those of what is counted over several rows.
+    """
+    # A text is kept under its own digest: whoever writes it writes the same.
+    keys = {_of_row(*pair) for pair in rows if pair[0] != "texts"}
+    for change in changes:
+        if isinstance(change, Token) and change.parent_id is not None:
+            keys.add(f"children:{change.parent_id}")
+        elif isinstance(change, StepUp):
+            keys.add(f"pending:{change.agent_id}")
+    for record in records:
+        keys.update(f"limit:{one}" for one in _limits(record))
+        if record.type is EventType.POLICY_CHANGED:
+            keys.add("policy")
+        elif record.type is EventType.SERVICE_CHANGED:
+            keys.add("services")
+    return keys
+
+
+def keys_of(
+    records: Iterable[Draft],
+    changes: Iterable[Change],
+    rows: Iterable[tuple[str, Row]],
+) -> set[str]:
+    """Return the keys of all that a commit depends on, what it changes included.
+
+    Args:
+        records: its drafts.
+        changes: its changes of state.
+        rows: their rows; see `state.row_of`.
+
+    Returns:
+        the keys. A commit that only reports, such as a denial, has none of an agent.
+    """
+    keys = written_keys(records, changes, rows)
+    for record in records:
+        if record.outcome in _DECIDED or record.type in _GRANTING:
+            keys.update(_of_agent(record.agent_id))
+        if record.type is EventType.GATEWAY_ATTEMPT:
+            keys.add("services")
+    for change in changes:
+        if isinstance(change, Token):
+            for one in (change.agent_id, *change.chain):
+                keys.update(_of_agent(one))
+            if change.parent_id is not None:
+                keys.add(f"tokens:{change.parent_id}")
+            if change.stepup_id is not None:
+                keys.add(f"stepups:{change.stepup_id}")
+        elif isinstance(change, StepUp):
+            keys.add(f"meta:cooldown:{change.agent_id}")
+    return keys
+
+
+def _of_agent(agent_id: AgentId | None) -> Iterator[str]:
+    """Yield the keys that whatever is granted to an agent depends on."""
+    yield from _EVERYWHERE
+    if agent_id is not None:
+        yield f"agents:{agent_id}"
+        yield f"voided:{agent_id}"
+
+
+def _limits(record: Draft | Event) -> Iterable[str]:
+    """Return the ids of the limits that an event counts towards."""
+    counted = record.detail.get("counted") if record.detail else None
+    return counted.get("limits", ()) if counted else ()
+
+
+def _of_row(table: str, row: Row) -> str:
+    match table:
+        case "tokens":
+            return f"tokens:{row[1]}"
+        case "dropped":
+            return f"tokens:{row[0]}"
+        case "voided":
+            return f"voided:{row[0].partition(' ')[0]}"
+        case _:
+            return f"{table}:{row[0]}"
