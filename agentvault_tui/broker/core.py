@@ -299,19 +299,20 @@ class Broker:
     def end_below(self, tokens: Iterable[Token]) -> list[Token]:
         """End what was exchanged for *tokens*; see `end_tokens`."""
         children = self.registry.delegations.children
-        return self.end_tokens([each for one in tokens for each in children(one)])
+        ended, _ = self.end_tokens([each for one in tokens for each in children(one)])
+        return ended
 
-    def end_tokens(self, tokens: Sequence[Token]) -> list[Token]:
+    def end_tokens(self, tokens: Sequence[Token]) -> tuple[list[Token], CallsCut]:
         """End tokens that were passed on, in memory, with all below and their calls.
 
         Returns:
-            what ended, to be recorded by `record_ended`.
+            what ended, to be recorded by `record_ended`, and the calls that it cut.
         """
         below = self.registry.delegations.below(tokens)
         ended = self.registry.end_tokens([*tokens, *below])
         if ended and self.gateway:
-            self.gateway.cut_tokens({token.id for token in ended})
-        return ended
+            return ended, self.gateway.cut_tokens({token.id for token in ended})
+        return ended, CallsCut()
 
     async def record_cut(
         self,

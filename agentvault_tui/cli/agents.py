@@ -44,7 +44,9 @@ from agentvault_tui.operator_api.requests import (
 from agentvault_tui.operator_api.shapes import (
     OUTCOMES,
     AgentInfo,
+    RevokeAnswer,
     ScopeInfo,
+    ScopesAnswer,
     StepUpInfo,
 )
 from agentvault_tui.text import visible
@@ -233,11 +235,7 @@ def revoke_agent(
     if answer.agent and answer.delegated_revoked:
         passed = plural(answer.delegated_revoked, "token")
         out.line(f"{passed} of other agents ended that were passed on from those")
-    if answer.calls_cut:
-        out.line(
-            f"{plural(answer.calls_cut, 'call')} cut in flight, of which the service "
-            f"had {answer.calls_sent} whole"
-        )
+    _say_cut(out, answer)
     if answer.agent:
         print_elsewhere(out, answer.agent)
     if not answer.recorded:
@@ -245,6 +243,14 @@ def revoke_agent(
         out.note(f"in force, and not in the ledger yet: {kept}")
     if everyone:
         out.line("nothing is issued until `agentvault agents restore --all`")
+
+
+def _say_cut(out: Output, answer: RevokeAnswer | ScopesAnswer) -> None:
+    if answer.calls_cut:
+        out.line(
+            f"{plural(answer.calls_cut, 'call')} cut in flight, of which the service "
+            f"had {answer.calls_sent} whole"
+        )
 
 
 @agents.command("restore", example="agentvault agents restore --all")
@@ -372,6 +378,7 @@ def set_delegates(
     )
     if changed.delegated_revoked:
         out.line(f"{plural(changed.delegated_revoked, 'token')} ended that came of it")
+    _say_cut(out, changed)
 
 
 @agents.command("tree", example="agentvault agents tree planner-agent")

@@ -340,21 +340,27 @@ class Calls:
     def _overtaken(self, call: Call, permit: Permit) -> CallRefusedError | None:
         """Return why a decision does not hold any more, if it does not."""
         broker, agent = self._broker, call.caller.agent
-        registry = broker.registry
-        if (token := call.caller.token).chain and not registry.lives(token):
-            return _ended()
-        principal = token.principal(registry.agent(agent.id))
-        if registry.epoch(agent.id) != permit.epoch:
-            if why := refused(broker, agent):
-                return unauthorized(*why)
-            if call.action.action not in principal.scopes:
-                return scope_taken()
+        if over := self.cut_off(call.caller):
+            return over
+        principal = call.caller.token.principal(broker.registry.agent(agent.id))
+        changed = broker.registry.epoch(agent.id) != permit.epoch
+        if changed and call.action.action not in principal.scopes:
+            return scope_taken()
         if not call.in_force():
             return CallRefusedError(403, "access_denied", "service_changed", MOVED)
         if permit.verdict.policy_version != broker.policy.version:
             now = call.caller._replace(agent=principal).foresee(broker, call.action)
             if now.outcome.strictness > permit.verdict.outcome.strictness:
                 return CallRefusedError(403, "access_denied", "policy_changed", ANEW)
+        return None
+
+    def cut_off(self, caller: Caller) -> CallRefusedError | None:
+        """Return why nothing of *caller* goes on, if so: revoked, stopped, ended."""
+        if why := refused(self._broker, caller.agent):
+            return unauthorized(*why)
+        token = caller.token
+        if token.chain and not self._broker.registry.lives(token):
+            return _ended()
         return None
 
     def release(self, call: Call) -> None:

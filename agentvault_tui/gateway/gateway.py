@@ -175,7 +175,8 @@ class Gateway:
         return cut
 
     def cut_tokens(self, tokens: Collection[TokenId]) -> CallsCut:
-        """Cut calls in flight made with one of *tokens*."""
+        """Cut calls in flight made with one of *tokens*, which have ended."""
+        self._mcp.cut_tokens()
         return self.calls.cut_tokens(tokens)
 
     async def aclose(self) -> None:

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 from gateway.test_calls import BEARER, ROUTES, bearer
 from support.bench import OPERATOR
-from support.gateway_stand import Received, Stand, endless
+from support.gateway_stand import Received, Stand, endless, operators_http
+from support.patience import PATIENT
 
 from agentvault_tui.broker.answers import Granted
 from agentvault_tui.broker.usecases.delegate import change_delegates, pass_on
@@ -107,13 +108,19 @@ async def test_revoking_who_passed_it_on_cuts_the_holders_calls(
 async def test_ending_the_delegation_cuts_the_holders_calls(
     stand: Stand, pair: Pair
 ) -> None:
-    """Both agents are served on: the token and its calls are over."""
+    """Both agents are served on: the token and its calls are over, and counted."""
     stopped = answer_endlessly(stand)
     shown = bearer(await pair.token())
-    url, broker = "/gw/api/events/e1", stand.bench.broker
-    async with stand.client.stream("GET", url, headers=shown):
-        await change_delegates(
-            broker, pair.first.id, pair.second.id, frozenset(), OPERATOR
-        )
-    await asyncio.wait_for(stopped.wait(), 10)
+    url = "/gw/api/events/e1"
+    none = {"agent_id": pair.first.id, "to": pair.second.id, "scopes": []}
+    async with (
+        operators_http(stand.bench) as operator,
+        stand.client.stream("GET", url, headers=shown),
+    ):
+        told = await operator.post("/api/agents/delegates", json=none)
+    await asyncio.wait_for(stopped.wait(), PATIENT)
+    said = told.json()
+    assert (said["calls_cut"], said["calls_sent"], said["delegated_revoked"]) == (
+        *(1, 1), 1,
+    )  # fmt: skip
     assert (await stand.client.get(url, headers=shown)).status_code == 401

@@ -10,9 +10,13 @@ from typing import Any
 
 import httpx
 from support import mcp_peer
+from support.bench import OPERATOR
 from support.gateway_stand import Stand
 
-from agentvault_tui.model import Agent
+from agentvault_tui.broker.answers import Granted
+from agentvault_tui.broker.usecases.delegate import change_delegates, pass_on
+from agentvault_tui.broker.usecases.issue_for import issue_for
+from agentvault_tui.model import Action, Agent
 
 MODERN = "2026-07-28"
 TOOLS = """
@@ -160,6 +164,26 @@ class McpStand:
         client = Client(self.stand, agent, token, era == "modern")
         await client.begin()
         return client
+
+    async def holder(self, *own: str) -> tuple[Agent, Client]:
+        """Return an agent, and the client of one that it passed ``read:files`` on to.
+
+        Args:
+            own: the scopes that the holder itself was granted.
+        """
+        bench, scope = self.stand.bench, "read:files"
+        first = await bench.agent("first", scope)
+        second = await bench.agent("second", *own)
+        may = frozenset({scope})
+        await change_delegates(bench.broker, first.id, second.id, may, OPERATOR)
+        mine = await issue_for(bench.broker, first, (scope,), None, OPERATOR)
+        given = await pass_on(
+            *(bench.broker, first, mine.token, second, Action((scope,), scope)),
+            resource=None,
+            details=None,
+        )
+        assert isinstance(given, Granted)
+        return first, Client(self.stand, second, given.access_token, modern=True)
 
     def received(self, method: str | None = "tools/call") -> list[dict[str, Any]]:
         """Return the messages of a method that reached the server."""

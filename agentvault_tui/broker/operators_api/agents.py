@@ -137,15 +137,6 @@ def _keeping(broker: Broker, authority: Authority) -> list[Route]:
             registered.agent, broker.registry, client_secret=registered.client_secret
         )
 
-    def answered(agent: Agent, cut: CallsCut, delegated: int = 0) -> ScopesAnswer:
-        return shape_from(
-            ScopesAnswer,
-            agent_info(agent, broker.registry),
-            calls_cut=cut.cut,
-            calls_sent=cut.sent,
-            delegated_revoked=delegated,
-        )
-
     async def served(local: Actor, body: ScopesRequest) -> ScopesAnswer:
         """Change what a resource server serves."""
         if body.grant or body.ungrant:
@@ -154,7 +145,7 @@ def _keeping(broker: Broker, authority: Authority) -> list[Route]:
         serves = None if body.serves is UNSET else body.serves
         resources = None if body.resources is UNSET else body.resources
         agent = await change_served(broker, body.agent_id, serves, resources, operator)
-        return answered(agent, CallsCut())
+        return _scopes_answer(broker, agent, CallsCut(), 0)
 
     async def scopes(request: Request) -> ScopesAnswer:
         """Give and take scopes of one agent, or change what it serves.
@@ -174,12 +165,24 @@ def _keeping(broker: Broker, authority: Authority) -> list[Route]:
         need = Need.GIVE if grant else Need.CUT
         operator = await authority.actor(operator_of(request), need, body.agent_id)
         changed = await change_scopes(broker, body.agent_id, grant, ungrant, operator)
-        return answered(*changed)
+        return _scopes_answer(broker, *changed)
 
     return [
         route(calls.REGISTER, add),
         route(calls.SCOPES, scopes),
     ]
+
+
+def _scopes_answer(
+    broker: Broker, agent: Agent, cut: CallsCut, delegated: int
+) -> ScopesAnswer:
+    return shape_from(
+        ScopesAnswer,
+        agent_info(agent, broker.registry),
+        calls_cut=cut.cut,
+        calls_sent=cut.sent,
+        delegated_revoked=delegated,
+    )
 
 
 def _delegating(broker: Broker, authority: Authority) -> list[Route]:
@@ -192,11 +195,8 @@ def _delegating(broker: Broker, authority: Authority) -> list[Route]:
         check_scopes(broker, tuple(wider))
         need = Need.GIVE if wider else Need.CUT
         operator = await authority.actor(operator_of(request), need, agent.id)
-        agent, ended = await change_delegates(broker, agent.id, to.id, scopes, operator)
-        info = agent_info(agent, broker.registry)
-        return shape_from(
-            ScopesAnswer, info, calls_cut=0, calls_sent=0, delegated_revoked=ended
-        )
+        changed = await change_delegates(broker, agent.id, to.id, scopes, operator)
+        return _scopes_answer(broker, *changed)
 
     async def tree(request: Request) -> DelegationTree:
         """Return the live tokens that were passed on, as trees."""

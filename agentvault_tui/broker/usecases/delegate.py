@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from agentvault_tui.broker.answers import Denied, Granted
-from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.core import Broker, CallsCut
 from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.delegations import MOST_PASSED_ON
 from agentvault_tui.broker.usecases.decide import Request, decide
@@ -158,7 +158,7 @@ def _wider(broker: Broker, parent: Token, request: Request) -> str | None:
 
 async def change_delegates(
     broker: Broker, agent_id: str, to: str, scopes: frozenset[str], operator: Actor
-) -> tuple[Agent, int]:
+) -> tuple[Agent, CallsCut, int]:
     """Set which scopes an agent may delegate to another; end tokens beyond them.
 
     Args:
@@ -169,7 +169,7 @@ async def change_delegates(
         operator: who decided.
 
     Returns:
-        the agent as it is now, and how many tokens ended.
+        the agent as it is now, the calls that were cut, and how many tokens ended.
 
     Raises:
         NotFoundError: one of the agents does not exist.
@@ -181,9 +181,10 @@ async def change_delegates(
     if agent.id == other.id:
         raise UsageError("an agent passes nothing on to itself")
     before = agent.may_pass_on(other.id)
-    recorded, ended = True, 0
+    recorded, calls, ended = True, CallsCut(), 0
     if taken := before - scopes:
-        recorded, ended = await _undelegate(broker, agent, other, taken, operator)
+        done = await _undelegate(broker, agent, other, taken, operator)
+        recorded, calls, ended = done
     if scopes - before:
         if not recorded:
             raise LedgerUnwritableError(
@@ -191,7 +192,7 @@ async def change_delegates(
                 "grant again when the ledger can write",
             )
         await _delegate(broker, agent, other, scopes, operator)
-    return broker.registry.agent(agent.id), ended
+    return broker.registry.agent(agent.id), calls, ended
 
 
 async def _undelegate(
@@ -200,8 +201,12 @@ async def _undelegate(
     other: Agent,
     taken: frozenset[str],
     operator: Actor,
-) -> tuple[bool, int]:
-    """End the tokens of a delegation, in memory first; return if that is durable."""
+) -> tuple[bool, CallsCut, int]:
+    """End the tokens of a delegation, in memory first.
+
+    Returns:
+        whether that is durable, the calls that were cut, and how many tokens ended.
+    """
     registry = broker.registry
     narrowed = _with_delegate(agent, other.id, agent.may_pass_on(other.id) - taken)
     registry.put_agent(narrowed)
@@ -211,13 +216,13 @@ async def _undelegate(
         for token in registry.delegations.passed_on_by(agent.id)
         if token.agent_id == other.id and taken & set(token.scope.split())
     ]
-    ended = broker.end_tokens(passed_on)
+    ended, calls = broker.end_tokens(passed_on)
     draft = _delegates_draft(operator, narrowed, other)
     draft.detail.update(undelegated=sorted(taken), delegated_revoked=len(ended))
     with broker.cutting():
         kept = await broker.record_cut(draft, changes=[narrowed])
         await broker.record_ended(ended, operator, NOT_DELEGABLE)
-    return kept is Kept.LEDGER, len(ended)
+    return kept is Kept.LEDGER, calls, len(ended)
 
 
 async def _delegate(

@@ -398,7 +398,7 @@ async def _record_redemption(
     *drafts: Draft,
 ) -> None:
     # What was decided is one action, whoever of those it was passed on to takes it.
-    family = broker.end_tokens(family)
+    family, _ = broker.end_tokens(family)
     changes: list[DropToken | StepUp] = [DropToken(one.id) for one in (token, *family)]
     stepup = broker.stepups.find(token.stepup_id)
     if stepup is not None:

@@ -95,7 +95,7 @@ async def revoke_agent(
     calls = broker.cut_calls(revoked.id)
     tokens, stepups = _cut(broker, revoked, "agent_revoked")
     passed_on = broker.registry.delegations.passed_on_by(revoked.id)
-    below = broker.end_tokens(passed_on)
+    below, _ = broker.end_tokens(passed_on)
     repeats = broker.stepups.end_repeats(broker.stepups.repeating(revoked.id))
     effective_ms = (broker.clock.boot() - started) * 1000
     broker.revocation_seconds.observe(effective_ms / 1000)

@@ -103,7 +103,7 @@ class McpApp:
         self._admission = admission
         self._servers = servers
         self._processes = processes
-        self._relay = McpRelay(broker, calls, processes, credentials, upstream)
+        self._relay = McpRelay(calls, processes, credentials, upstream)
         self._calls = McpCalls(broker, calls, admission, self._relay, servers)
         self._sessions = McpSessions()
         self._room = BodyRoom()
@@ -114,6 +114,11 @@ class McpApp:
         """Forget what agents have here beside their calls: sessions and processes."""
         self._sessions.cut(agent_id)
         self._processes.cut(agent_id)
+        self._relay.cut()
+
+    def cut_tokens(self) -> None:
+        """End what is asked beside calls with tokens that have ended."""
+        self._relay.cut()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -332,7 +337,7 @@ class McpApp:
         elif method == CALL or self._is_call(asked.server, method):
             await self._calls.call(asked)
         elif method in _LISTS and _serves(asked.server, method):
-            await writer.finish(await asked.attended(self._relay.send(asked)))
+            await writer.finish(await asked.attended(self._relay.ask(asked)))
         else:
             text = "this is not served through AgentVault"
             raise McpError(METHOD_NOT_FOUND, text)
@@ -374,7 +379,7 @@ class McpApp:
             # No server is told of what a client could be asked: it is never asked.
             params = Raw(msgspec.json.encode(message.params | {"capabilities": {}}))
             message.envelope["params"] = params
-            told = await asked.attended(self._relay.send(asked))
+            told = await asked.attended(self._relay.ask(asked))
             if "result" not in told:
                 await asked.writer.finish(told)
                 return
@@ -400,7 +405,7 @@ class McpApp:
             await process.start()
             result = process.greeting
         else:
-            told = await self._relay.send(asked)
+            told = await self._relay.ask(asked)
             if "result" not in told:
                 # Nothing else is proof of the modern era (basic/versioning).
                 raise unsupported(MODERN, LEGACY)
@@ -420,7 +425,7 @@ class McpApp:
 
     async def _list_tools(self, asked: AskedMessage) -> Envelope:
         """Return the tools that the agent's scopes allow, for nobody else to keep."""
-        told = await self._relay.send(asked)
+        told = await self._relay.ask(asked)
         if "result" not in told:
             return told
         server, agent = asked.server, self._broker.registry.agent(asked.agent.id)

@@ -10,8 +10,6 @@ from typing import TypeVar
 
 from msgspec import Raw
 
-from agentvault_tui.broker.core import Broker
-from agentvault_tui.broker.usecases.request import refused
 from agentvault_tui.gateway.caller import Caller
 from agentvault_tui.gateway.calls import Call, Calls
 from agentvault_tui.gateway.credentials import Credentials
@@ -27,7 +25,6 @@ from agentvault_tui.gateway.mcp.sessions import McpSession
 from agentvault_tui.gateway.mcp.stdio import McpProcess, McpProcesses, Progress
 from agentvault_tui.gateway.mcp.streamable import Posted, headers_to_server, post
 from agentvault_tui.gateway.mcp.writer import AnswerWriter
-from agentvault_tui.gateway.refusals import unauthorized
 from agentvault_tui.gateway.services import Service
 from agentvault_tui.gateway.upstream import Upstream
 from agentvault_tui.model import Agent, AgentId
@@ -74,23 +71,51 @@ class McpRelay:
 
     def __init__(
         self,
-        broker: Broker,
         calls: Calls,
         processes: McpProcesses,
         credentials: Credentials,
         upstream: Callable[[Service, AgentId | None], Upstream],
     ) -> None:
         """Send nothing yet; see `McpApp` for what these are."""
-        self._broker = broker
         self._calls = calls
         self._processes = processes
         self._credentials = credentials
         self._upstream = upstream
         self._number = 0
+        self._checks: set[asyncio.Event] = set()
+        """Of what is asked beside calls: set when some of it may have been cut."""
+
+    def cut(self) -> None:
+        """End what is asked beside calls by whom is not served any more."""
+        for check in self._checks:
+            check.set()
 
     def process_of(self, asked: AskedMessage) -> McpProcess:
         """Return the process that serves the era and agent of a message."""
         return self._processes.of(asked.server, asked.agent.id, modern=asked.modern)
+
+    async def ask(self, asked: AskedMessage) -> Envelope:
+        """Send a request that is no call; return the answer, under its id.
+
+        Raises:
+            CallRefusedError: its agent was cut off, or its token ended, meanwhile.
+        """
+        check = asyncio.Event()
+        self._checks.add(check)
+        work = asyncio.ensure_future(self.send(asked))
+        # How it ended is told here, or of no interest any more.
+        work.add_done_callback(lambda done: done.cancelled() or done.exception())
+        try:
+            while not work.done():
+                cut = asyncio.ensure_future(check.wait())
+                await asyncio.wait({work, cut}, return_when=asyncio.FIRST_COMPLETED)
+                cut.cancel()
+                check.clear()
+                self._release(asked, None)
+            return work.result()
+        finally:
+            self._checks.discard(check)
+            work.cancel()
 
     async def send(self, asked: AskedMessage, call: Call | None = None) -> Envelope:
         """Send a client's request to its server; return the answer, under its id."""
@@ -122,8 +147,6 @@ class McpRelay:
             told = await process.ask(message, progress, lambda: _sent(call), cutters)
             if call is not None:
                 call.bytes_out = len(message.envelope.get("params", b""))
-        if call is None:  # a call is cut while it is in flight
-            self._release(asked, None)
         return {**told, "id": message.id or Raw(b"null")}
 
     async def post(
@@ -168,8 +191,8 @@ class McpRelay:
         """
         if call is not None:
             self._calls.release(call)
-        elif why := refused(self._broker, asked.agent):
-            raise unauthorized(*why)
+        elif over := self._calls.cut_off(asked.caller):
+            raise over
 
 
 def _sent(call: Call | None) -> None:

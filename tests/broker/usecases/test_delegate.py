@@ -42,7 +42,7 @@ class Delegates:
     async def let(self, agent: Agent, other: Agent, *scopes: str) -> int:
         wanted = frozenset(scopes)
         broker = self.bench.broker
-        return (await change_delegates(broker, agent.id, other.id, wanted, OPERATOR))[1]
+        return (await change_delegates(broker, agent.id, other.id, wanted, OPERATOR))[2]
 
     async def post(self, agent: Agent, path: str, **form: Any) -> httpx.Response:
         auth = (agent.id, self.secrets[agent.id])

@@ -112,6 +112,24 @@ async def test_tools_are_listed_as_the_agents_scopes_allow(mcp: McpStand) -> Non
     assert "cacheScope" not in result
 
 
+async def test_of_a_token_that_was_passed_on_its_own_scopes_count(
+    mcp: McpStand,
+) -> None:
+    """Its holder lists and calls tools by them, and its own grants add none."""
+    _, client = await mcp.holder("delete:files")
+    listed = messages(await client.send("tools/list"))[-1]["result"]["tools"]
+    names = {tool["name"] for tool in listed}
+    assert {"read_file", "wait"} <= names
+    assert names.isdisjoint({"write_file", "delete_file"})
+    assert "isError" not in await client.call("read_file", path="a")
+    refused = await client.call("delete_file", path="a")
+    assert "scope_not_granted" in json.dumps(refused)
+    assert [one["params"]["name"] for one in mcp.received()] == ["read_file"]
+    attempt = (await mcp.stand.bench.events("gateway.attempt"))[-1]
+    assert attempt.agent_id == client.agent.id
+    assert attempt.detail["facts"]["delegated"] is True
+
+
 @pytest.mark.parametrize(
     ("tool", "reason"),
     [

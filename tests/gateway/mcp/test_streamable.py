@@ -13,7 +13,9 @@ import pytest
 from support.bench import OPERATOR
 from support.gateway_stand import SECRET, Received, endless, standing
 from support.mcp_stand import MODERN, SCOPES, TOOLS, Client, McpStand, messages
+from support.patience import PATIENT
 
+from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 
 Respond = Callable[[Received, asyncio.StreamWriter], Any]
@@ -316,6 +318,37 @@ async def test_nothing_of_a_list_reaches_a_revoked_agent(
     go.set()
     answer = await listing
     assert (answer.status_code, answer.json()["reason"]) == (401, "agent_revoked")
+
+
+@pytest.mark.parametrize("how", ["revoke", "remove"])
+async def test_a_list_in_flight_ends_with_the_token_that_was_passed_on(
+    mcp: McpStand, server: Server, how: str
+) -> None:
+    """Its client is told at once, and the server is hung up on before it answers."""
+    first, client = await mcp.holder()
+    asked, stopped = asyncio.Event(), asyncio.Event()
+
+    async def respond(_: Received, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        kind = b"Content-Type: application/json"
+        writer.write(
+            b"HTTP/1.1 200 OK\r\n%b\r\nContent-Length: 99999999\r\n\r\n" % kind
+        )
+        await endless(writer, b" ")
+        stopped.set()
+
+    server.lists = respond
+    listing = asyncio.ensure_future(client.send("tools/list"))
+    await asked.wait()
+    broker = mcp.stand.bench.broker
+    if how == "revoke":
+        await revoke_agent(broker, first.id, "x", OPERATOR)
+    else:
+        none = frozenset[str]()
+        await change_delegates(broker, first.id, client.agent.id, none, OPERATOR)
+    answer = await asyncio.wait_for(listing, PATIENT)
+    assert (answer.status_code, answer.json()["reason"]) == (401, "invalid_token")
+    await asyncio.wait_for(stopped.wait(), PATIENT)
 
 
 async def test_a_connected_account_is_used_for_its_agent_alone(mcp: McpStand) -> None:
