@@ -47,8 +47,8 @@ live-auth0: $(VENV)/dev.stamp
 	@$(BIN)/python tests/live/auth0.py $(LIVE)
 
 lock: $(VENV)/dev.stamp
-	$(LOCK) --group build pyproject.toml -o requirements/runtime.txt
-	$(LOCK) -c requirements/runtime.txt --group dev --group build pyproject.toml -o requirements/dev.txt
+	$(LOCK) --extra postgres --group build pyproject.toml -o requirements/runtime.txt
+	$(LOCK) -c requirements/runtime.txt --extra postgres --group dev --group build pyproject.toml -o requirements/dev.txt
 	$(LOCK) tests/interop/requirements.in -o tests/interop/requirements.txt
 	$(LOCK) tests/interop/management.in -o tests/interop/management.txt
 	$(LOCK) tests/interop/tools.in -o tests/interop/tools.txt

@@ -28,6 +28,7 @@ from msgspec import Meta
 
 from agentvault_tui.errors import SettingsError
 from agentvault_tui.home import Home
+from agentvault_tui.store_url import store_parameters
 from agentvault_tui.text import visible
 
 DEVICE_CODE_TTL_CAP: Final = 900
@@ -221,6 +222,33 @@ class TenantSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """``[store]``: an empty URL means ``agentvault.db`` in the home, for one broker."""
+
+    url: str = ""
+    """The PostgreSQL that the brokers of a team share, such as
+    ``postgresql://USER@HOST1,HOST2:5432/NAME?sslmode=verify-full``, without a password.
+    Empty: ``agentvault.db`` in the home."""
+    pool: Annotated[int, Meta(ge=1, le=64)] = 8
+    """How many connections to it look at once whether another broker wrote something,
+    besides one to write and one to listen: 1 to 64."""
+
+    def __post_init__(self) -> None:
+        """Refuse a URL with a secret, or one that leaves the machine unverified."""
+        if self.url:
+            store_parameters(self.url)
+
+
+@dataclass(frozen=True, slots=True)
+class TeamSettings:
+    """``[team]``: what the brokers on one store have in common."""
+
+    name: str = ""
+    """The team's name; it must be the one that the store was prepared for. Required
+    with ``store.url``."""
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionSettings:
     """``[connections.NAME]``: what using an account at a provider stands for."""
 
@@ -350,6 +378,8 @@ class Settings:
     stepup: StepUpSettings = field(default_factory=StepUpSettings)
     tenant: TenantSettings = field(default_factory=TenantSettings)
     operators: OperatorSettings = field(default_factory=OperatorSettings)
+    store: StoreSettings = field(default_factory=StoreSettings)
+    team: TeamSettings = field(default_factory=TeamSettings)
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
     console: ConsoleSettings = field(default_factory=ConsoleSettings)
     connections: Mapping[str, ConnectionSettings] = field(default_factory=dict)
