@@ -11,11 +11,8 @@ import msgspec
 
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.usecases.policy_apply import apply_policy
-from agentvault_tui.broker.usecases.revoke import (
-    change_scopes,
-    restore_agent,
-    revoke_agent,
-)
+from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
+from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import ConflictError, NotFoundError
 from agentvault_tui.ledger import EventQuery

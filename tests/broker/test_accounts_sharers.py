@@ -12,7 +12,7 @@ from agentvault_tui.broker import accounts, feed
 from agentvault_tui.broker.accounts import SHARERS_SHOWN
 from agentvault_tui.broker.shapes import agent_info
 from agentvault_tui.broker.usecases.disconnect import disconnect
-from agentvault_tui.broker.usecases.revoke import change_scopes
+from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.model import Account, Agent, AgentId, AgentStatus
 
 

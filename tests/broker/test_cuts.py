@@ -23,12 +23,12 @@ from agentvault_tui.broker.status import warnings
 from agentvault_tui.broker.usecases.disconnect import close_accounts
 from agentvault_tui.broker.usecases.redeem import introspect, revoke_token
 from agentvault_tui.broker.usecases.revoke import (
-    change_scopes,
     lift_panic,
     panic,
     restore_agent,
     revoke_agent,
 )
+from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup import deny
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.ledger import (

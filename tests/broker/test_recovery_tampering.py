@@ -16,12 +16,8 @@ from agentvault_tui.broker.answers import Granted
 from agentvault_tui.broker.recovery import trusted
 from agentvault_tui.broker.usecases.redeem import introspect, poll, revoke_token
 from agentvault_tui.broker.usecases.request import request_token
-from agentvault_tui.broker.usecases.revoke import (
-    change_scopes,
-    lift_panic,
-    panic,
-    revoke_agent,
-)
+from agentvault_tui.broker.usecases.revoke import lift_panic, panic, revoke_agent
+from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup import deny
 from agentvault_tui.clock import Clock
 from agentvault_tui.ledger import OutboxStep, verify_ledger

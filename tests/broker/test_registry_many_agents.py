@@ -19,7 +19,7 @@ from agentvault_tui.broker.recovery import take_over
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.usecases import revoke
 from agentvault_tui.broker.usecases.request import request_token
-from agentvault_tui.broker.usecases.revoke import change_scopes
+from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup import expire_due
 from agentvault_tui.errors import ConflictError
 from agentvault_tui.ledger import DropAgentTokens, verify_ledger

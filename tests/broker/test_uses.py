@@ -15,7 +15,8 @@ from agentvault_tui.broker.answers import Granted
 from agentvault_tui.broker.usecases.redeem import introspect, revoke_token
 from agentvault_tui.broker.usecases.register import Registration, register
 from agentvault_tui.broker.usecases.request import request_token
-from agentvault_tui.broker.usecases.revoke import change_served, revoke_agent
+from agentvault_tui.broker.usecases.revoke import revoke_agent
+from agentvault_tui.broker.usecases.scopes import change_served
 from agentvault_tui.errors import ConflictError, LedgerUnwritableError, UsageError
 from agentvault_tui.model import Action, Agent, Event, EventType
 

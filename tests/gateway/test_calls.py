@@ -16,12 +16,8 @@ from support.gateway_stand import SECRET, Received, Stand, endless, ok, standing
 from agentvault_tui.broker.answers import Granted
 from agentvault_tui.broker.usecases.issue_for import issue_for, issue_unscoped
 from agentvault_tui.broker.usecases.policy_change import reload_policy
-from agentvault_tui.broker.usecases.revoke import (
-    change_scopes,
-    lift_panic,
-    panic,
-    revoke_agent,
-)
+from agentvault_tui.broker.usecases.revoke import lift_panic, panic, revoke_agent
+from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.gateway import calls as calls_module
 from agentvault_tui.home import Home

@@ -14,7 +14,8 @@ from support.gateway_stand import Stand, operators_http
 from support.patience import PATIENT
 
 from agentvault_tui.broker.usecases.redeem import revoke_token
-from agentvault_tui.broker.usecases.revoke import change_scopes, panic, revoke_agent
+from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
+from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.gateway import runs as module
 from agentvault_tui.model import Agent

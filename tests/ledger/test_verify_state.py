@@ -10,12 +10,12 @@ from support.bench import OPERATOR, Bench
 from support.stepups import approve, ask, hold
 
 from agentvault_tui.broker.usecases.revoke import (
-    change_scopes,
     lift_panic,
     panic,
     restore_agent,
     revoke_agent,
 )
+from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.ledger import verify_ledger
 from agentvault_tui.model import Action, Agent
 

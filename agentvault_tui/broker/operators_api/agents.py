@@ -39,13 +39,12 @@ from agentvault_tui.broker.usecases.register import (
 )
 from agentvault_tui.broker.usecases.revoke import (
     Cut,
-    change_scopes,
-    change_served,
     lift_panic,
     panic,
     restore_agent,
     revoke_agent,
 )
+from agentvault_tui.broker.usecases.scopes import change_scopes, change_served
 from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.model import Actor, Agent, AgentId
 from agentvault_tui.operator_api import calls

@@ -14,7 +14,8 @@ from agentvault_tui.broker.delegations import MOST_PASSED_ON
 from agentvault_tui.broker.usecases.decide import Request, decide
 from agentvault_tui.broker.usecases.policy_change import action_of
 from agentvault_tui.broker.usecases.request import deny, issue, refused
-from agentvault_tui.broker.usecases.revoke import record_change, scopes_draft
+from agentvault_tui.broker.usecases.revoke import InForce
+from agentvault_tui.broker.usecases.scopes import record_change, scopes_draft
 from agentvault_tui.errors import LedgerUnwritableError, UsageError
 from agentvault_tui.model import (
     Action,
@@ -183,8 +184,9 @@ async def change_delegates(
     before = agent.may_pass_on(other.id)
     recorded, calls, ended = True, CallsCut(), 0
     if taken := before - scopes:
-        done = await _undelegate(broker, agent, other, taken, operator)
-        recorded, calls, ended = done
+        calls, in_force = undelegate(broker, agent, other, taken, operator)
+        recorded = await in_force.record(broker, operator) is Kept.LEDGER
+        ended = len(in_force.below)
     if scopes - before:
         if not recorded:
             raise LedgerUnwritableError(
@@ -195,20 +197,21 @@ async def change_delegates(
     return broker.registry.agent(agent.id), calls, ended
 
 
-async def _undelegate(
+def undelegate(
     broker: Broker,
     agent: Agent,
     other: Agent,
     taken: frozenset[str],
     operator: Actor,
-) -> tuple[bool, CallsCut, int]:
-    """End the tokens of a delegation, in memory first.
+) -> tuple[CallsCut, InForce]:
+    """End the tokens of a delegation in memory.
 
     Returns:
-        whether that is durable, the calls that were cut, and how many tokens ended.
+        the calls that were cut, and what is to be recorded.
     """
     registry = broker.registry
-    narrowed = _with_delegate(agent, other.id, agent.may_pass_on(other.id) - taken)
+    left = agent.may_pass_on(other.id) - taken
+    narrowed = with_delegate(agent, other.id, left)
     registry.put_agent(narrowed)
     registry.void_decisions(agent.id)
     passed_on = [
@@ -217,12 +220,9 @@ async def _undelegate(
         if token.agent_id == other.id and taken & set(token.scope.split())
     ]
     ended, calls = broker.end_tokens(passed_on)
-    draft = _delegates_draft(operator, narrowed, other)
+    draft = delegates_draft(operator, narrowed, other)
     draft.detail.update(undelegated=sorted(taken), delegated_revoked=len(ended))
-    with broker.cutting():
-        kept = await broker.record_cut(draft, changes=[narrowed])
-        await broker.record_ended(ended, operator, NOT_DELEGABLE)
-    return kept is Kept.LEDGER, calls, len(ended)
+    return calls, InForce((draft,), (narrowed,), tuple(ended), NOT_DELEGABLE)
 
 
 async def _delegate(
@@ -233,21 +233,23 @@ async def _delegate(
     await broker.cuts.record_missed()
     async with broker.registry.changing[agent.id]:
         agent = broker.registry.agent(agent.id)
-        after = _with_delegate(agent, other.id, scopes)
-        draft = _delegates_draft(operator, after, other)
-        failed = _delegates_draft(operator, agent, other)
+        after = with_delegate(agent, other.id, scopes)
+        draft = delegates_draft(operator, after, other)
+        failed = delegates_draft(operator, agent, other)
         await record_change(broker, agent, after, draft, failed, urgent=True)
         current = broker.registry.agent(agent.id)
-        broker.registry.put_agent(_with_delegate(current, other.id, scopes))
+        broker.registry.put_agent(with_delegate(current, other.id, scopes))
 
 
-def _with_delegate(agent: Agent, to: AgentId, scopes: Iterable[str]) -> Agent:
+def with_delegate(agent: Agent, to: AgentId, scopes: Iterable[str]) -> Agent:
+    """Return *agent* passing just *scopes* on to another."""
     kept = [one for one in agent.delegates if one.agent_id != to]
     named = [Delegate(to, tuple(sorted(scopes)))] if scopes else []
     return replace(agent, delegates=tuple(sorted([*kept, *named])))
 
 
-def _delegates_draft(operator: Actor, agent: Agent, other: Agent) -> Draft:
+def delegates_draft(operator: Actor, agent: Agent, other: Agent) -> Draft:
+    """Return the event of what *agent* may pass on to *other*, as it is then."""
     draft = scopes_draft(operator, agent)
     draft.detail.update(
         delegate_to=other.id,

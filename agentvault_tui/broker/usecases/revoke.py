@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -12,7 +12,6 @@ from typing import Final
 from agentvault_tui.broker.core import Broker, CallsCut
 from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.registry import HeldTokens, Registry
-from agentvault_tui.broker.usecases.register import check_resources, check_scopes
 from agentvault_tui.broker.usecases.stepup import (
     ENDED_A_TURN,
     cancelled,
@@ -24,7 +23,6 @@ from agentvault_tui.ledger import (
     Change,
     DropAgentTokens,
     DropAllTokens,
-    DropScopeTokens,
     OutboxStep,
     Panic,
 )
@@ -38,11 +36,30 @@ from agentvault_tui.model import (
     StepUp,
     Token,
 )
-from agentvault_tui.text import visible
 
-_FAILED: Final = "it stays so: that it ended could not be recorded"
+FAILED: Final = "it stays so: that it ended could not be recorded"
+"""The reason of the event about a grant whose record failed."""
 
 _NONE: Final = CallsCut()
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """A cut that is in force in memory, and what is to be recorded of it."""
+
+    drafts: tuple[Draft, ...]
+    changes: tuple[Change, ...]
+    below: tuple[Token, ...] = ()
+    """Tokens of other agents that ended with it, each with an event of its own."""
+    reason: str = ""
+    """Why those ended."""
+
+    async def record(self, broker: Broker, operator: Actor) -> Kept:
+        """Persist it; return where it is now."""
+        with broker.cutting():
+            kept = await broker.record_cut(*self.drafts, changes=self.changes)
+            await broker.record_ended(self.below, operator, self.reason)
+        return kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +104,14 @@ async def revoke_agent(
     Raises:
         NotFoundError: no such agent.
     """
+    found, in_force = cut_agent(broker, agent_id, reason, operator)
+    return replace(found, kept=await in_force.record(broker, operator))
+
+
+def cut_agent(
+    broker: Broker, agent_id: str, reason: str, operator: Actor
+) -> tuple[Cut, InForce]:
+    """Revoke one agent in memory; see `revoke_agent`."""
     started = broker.clock.boot()
     agent = broker.registry.agent(agent_id)
     held = broker.registry.provider_tokens.of(agent.id)
@@ -101,8 +126,7 @@ async def revoke_agent(
     broker.revocation_seconds.observe(effective_ms / 1000)
     steps = broker.outbox.cut(revoked.id, held)
     broker.outbox.take(steps)
-    ended: list[Change] = [*repeats, *stepups, *steps]
-    draft = _draft(EventType.AGENT_REVOKED, operator, revoked, reason)
+    draft = agent_draft(EventType.AGENT_REVOKED, operator, revoked, reason)
     draft.detail.update(
         tokens=[token.id for token in islice(tokens, 100)],
         tokens_revoked=len(tokens),
@@ -111,15 +135,16 @@ async def revoke_agent(
         calls_sent=calls.sent,
         **({"delegated_revoked": len(below)} if below else {}),
     )
-    with broker.cutting():
-        kept = await broker.record_cut(
-            draft,
-            *(cancelled_draft(stepup, operator) for stepup in stepups),
-            changes=[revoked, DropAgentTokens(revoked.id), *ended],
-        )
-        await broker.record_ended(below, operator, "agent_revoked")
+    cancels = (cancelled_draft(stepup, operator) for stepup in stepups)
+    ended: list[Change] = [*repeats, *stepups, *steps]
+    in_force = InForce(
+        (draft, *cancels),
+        (revoked, DropAgentTokens(revoked.id), *ended),
+        tuple(below),
+        "agent_revoked",
+    )
     counts = len(tokens), len(stepups), effective_ms
-    return Cut((revoked,), *counts, kept, steps, calls, len(below))
+    return Cut((revoked,), *counts, Kept.MEMORY, steps, calls, len(below)), in_force
 
 
 async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
@@ -143,10 +168,10 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
         else Panic(True, broker.clock.now(), operator.name, reason)
     )
     calls = broker.cut_calls(None)
-    unused = _unused(broker)
+    approved = unused(broker)
     delegated = len(registry.delegations)
     count = registry.cut_all_tokens()
-    waiting = [*registry.stepups.open(), *unused]
+    waiting = [*registry.stepups.open(), *approved]
     effective_ms = (broker.clock.boot() - started) * 1000
     broker.revocation_seconds.observe(effective_ms / 1000)
     tokens = count()
@@ -208,14 +233,14 @@ async def restore_agent(broker: Broker, agent_id: str, operator: Actor) -> Agent
         active = replace(agent, status=AgentStatus.ACTIVE, revoked_at=None)
         epoch = broker.registry.epoch(agent.id)
         steps = broker.outbox.restore(agent.id)
-        async with _still_cut(
-            broker, agent, _draft(EventType.AGENT_REVOKED, operator, agent, _FAILED)
+        async with still_cut(
+            broker, agent, agent_draft(EventType.AGENT_REVOKED, operator, agent, FAILED)
         ):
             await broker.record(
-                _draft(EventType.AGENT_RESTORED, operator, active, None),
+                agent_draft(EventType.AGENT_RESTORED, operator, active, None),
                 changes=[active, *steps],
             )
-        await _unless_overtaken(broker, agent, epoch, operator)
+        await unless_overtaken(broker, agent, epoch, operator)
         broker.registry.put_agent(active)
         broker.outbox.take(steps)
         return active
@@ -247,8 +272,8 @@ async def lift_panic(broker: Broker, operator: Actor) -> int:
         await broker.cuts.record_missed()
         lifted = registry.panic
         since = lifted.since
-        failed = Draft(EventType.PANIC_ON, operator, reason=_FAILED)
-        async with _still_cut(broker, lifted, failed):
+        failed = Draft(EventType.PANIC_ON, operator, reason=FAILED)
+        async with still_cut(broker, lifted, failed):
             await broker.record(
                 Draft(EventType.PANIC_OFF, operator, detail={"since": iso(since)}),
                 changes=[replace(lifted, on=False)],
@@ -281,238 +306,18 @@ def _served(registry: Registry) -> int:
     return sum(agent.status is AgentStatus.ACTIVE for agent in registry.agents())
 
 
-async def change_scopes(
-    broker: Broker,
-    agent_id: str,
-    grant: frozenset[str],
-    ungrant: frozenset[str],
-    operator: Actor,
-) -> tuple[Agent, CallsCut, int]:
-    """Give and take scopes; taking one away ends live tokens and calls under it.
-
-    What is taken away has its own record: a grant beside it may fail, and then the
-    cut is kept for later all the same.
-
-    Args:
-        broker: the broker.
-        agent_id: whose.
-        grant: scopes to give.
-        ungrant: scopes to take away.
-        operator: who decided.
-
-    Returns:
-        the agent as it is now, how many of its calls were cut, and how many tokens
-        ended that were exchanged for its own.
-
-    Raises:
-        NotFoundError: no such agent.
-        ConflictError: it was revoked while the grant was being recorded.
-        LedgerUnwritableError: a grant could not be recorded; what was taken away
-            is cut all the same.
-    """
-    agent = broker.registry.agent(agent_id)
-    calls = broker.cut_calls(agent.id, ungrant) if ungrant else _NONE
-    recorded, below = await _ungrant(broker, agent, ungrant, operator)
-    narrowed = broker.registry.agent(agent_id)
-    if not grant - set(narrowed.scopes):
-        return narrowed, calls, below
-    if not recorded:
-        # A grant written before it would be undone by the cut's own record.
-        raise LedgerUnwritableError(
-            "what was taken away is not on disk yet, so nothing was granted",
-            "grant again when the ledger can write",
-        )
-    return await _grant(broker, narrowed, grant, operator), calls, below
-
-
-async def _ungrant(
-    broker: Broker, agent: Agent, ungrant: frozenset[str], operator: Actor
-) -> tuple[bool, int]:
-    """Take scopes away, in memory first.
-
-    Returns:
-        whether that is durable now, and how many tokens ended that were exchanged for
-        those with the scopes.
-    """
-    if not ungrant:
-        return True, 0
-    registry = broker.registry
-    registry.put_agent(_with_scopes(agent, frozenset(agent.scopes) - ungrant))
-    stepups = _cut_scopes(broker, agent, ungrant)
-    repeats = broker.stepups.end_repeats(
-        stepup
-        for stepup in broker.stepups.repeating(agent.id)
-        if ungrant & set(stepup.scope.split())
-    )
-    ended, carried, below = 0, set[str](), list[Token]()
-    with registry.ending_scopes(agent.id, ungrant) as slices:
-        for number, tokens in enumerate(slices):
-            ended += len(tokens)
-            below += broker.end_below(tokens)
-            carried.update(scope for token in tokens for scope in token.scope.split())
-            if number:
-                await asyncio.sleep(0)
-        gone = ungrant & set(agent.scopes)
-        if not (gone or ended or stepups):
-            return True, 0
-        # Anew: it may have been revoked between two slices.
-        current = registry.agent(agent.id)
-        narrowed = _with_scopes(current, frozenset(current.scopes) - ungrant)
-        draft = scopes_draft(operator, narrowed, ungranted=sorted(gone), tokens=ended)
-        drops = [DropScopeTokens(agent.id, one) for one in sorted(carried & ungrant)]
-        with broker.cutting():
-            kept = await broker.record_cut(
-                draft,
-                *(cancelled_draft(stepup, operator) for stepup in stepups),
-                changes=[narrowed, *drops, *repeats, *stepups],
-            )
-            await broker.record_ended(below, operator, "scope_not_granted")
-    return kept is Kept.LEDGER, len(below)
-
-
-async def _grant(
-    broker: Broker, agent: Agent, grant: frozenset[str], operator: Actor
-) -> Agent:
-    """Give scopes, once that is on disk; a cut meanwhile wins."""
-    if broker.registry.is_ending_scopes(agent.id):
-        raise ConflictError(
-            "scopes of this agent are being taken away right now",
-            "grant again in a moment",
-        )
-    broker.ledger.check_writable()  # urgent for its place in the line alone
-    # A cut recorded after it would end what is issued under it.
-    await broker.cuts.record_missed()
-    async with broker.registry.changing[agent.id]:
-        agent = broker.registry.agent(agent.id)
-        given = grant - set(agent.scopes)
-        after = _with_scopes(agent, given.union(agent.scopes))
-        draft = scopes_draft(operator, after, granted=sorted(given))
-        failed = scopes_draft(operator, agent, ungranted=sorted(given), reason=_FAILED)
-        await record_change(broker, agent, after, draft, failed, urgent=True)
-        current = broker.registry.agent(agent.id)
-        wider = _with_scopes(current, grant.union(current.scopes))
-        broker.registry.put_agent(wider)
-        return wider
-
-
-async def change_served(
-    broker: Broker,
-    agent_id: str,
-    serves: Iterable[str] | None,
-    resources: Iterable[str] | None,
-    operator: Actor,
-) -> Agent:
-    """Change what a resource server serves.
-
-    Args:
-        broker: what serves it.
-        agent_id: the resource server.
-        serves: scopes in place of those it served; empty for all, None for the same.
-        resources: likewise.
-        operator: who decided.
-
-    Returns:
-        the changed agent.
-
-    Raises:
-        NotFoundError: no such agent.
-        UsageError: a scope is unknown, or a resource is no URI.
-        ConflictError: it is no resource server, or was cut off meanwhile.
-        LedgerUnwritableError: it could not be recorded, and stays as it was.
-    """
-    scopes = None if serves is None else tuple(sorted(set(serves)))
-    uris = None if resources is None else check_resources(resources)
-    check_scopes(broker, scopes or ())
-
-    def served(agent: Agent) -> Agent:
-        return replace(
-            agent,
-            serves=agent.serves if scopes is None else scopes,
-            resources=agent.resources if uris is None else uris,
-        )
-
-    async with broker.registry.changing[broker.registry.agent(agent_id).id]:
-        await broker.cuts.record_missed()
-        agent = broker.registry.agent(agent_id)
-        if not agent.resource_server:
-            raise ConflictError(
-                f"{visible(agent.name, 60)} is no resource server",
-                "register one: agentvault agents add NAME --resource-server",
-            )
-        after = served(agent)
-        draft = scopes_draft(operator, after, served=True)
-        failed = scopes_draft(operator, agent, served=True, reason=_FAILED)
-        await record_change(broker, agent, after, draft, failed)
-        after = served(broker.registry.agent(agent_id))
-        broker.registry.put_agent(after)
-        return after
-
-
-async def record_change(
-    broker: Broker,
-    agent: Agent,
-    after: Agent,
-    draft: Draft,
-    failed: Draft,
-    *,
-    urgent: bool = False,
-) -> None:
-    """Record that *agent* becomes *after*; a cut meanwhile, or a failure, undoes it.
-
-    Args:
-        broker: the broker.
-        agent: as it is.
-        after: as it will be; the caller puts it into the registry.
-        draft: the event.
-        failed: the event that says it stays as it is.
-        urgent: whether it goes ahead of requests that wait to be recorded.
-
-    Raises:
-        LedgerUnwritableError: it could not be recorded.
-        ConflictError: the agent was cut off meanwhile.
-    """
-    epoch = broker.registry.epoch(agent.id)
-    async with _still_cut(broker, agent, failed):
-        await broker.record(draft, changes=[after], urgent=urgent)
-    await _unless_overtaken(broker, agent, epoch, draft.actor)
-
-
-def scopes_draft(
-    operator: Actor,
-    agent: Agent,
-    *,
-    granted: Sequence[str] = (),
-    ungranted: Sequence[str] = (),
-    tokens: int = 0,
-    served: bool = False,
-    reason: str | None = None,
-) -> Draft:
-    """Return the event of a change of what *agent* may do, as it is then."""
-    draft = _draft(EventType.AGENT_SCOPES_CHANGED, operator, agent, reason)
-    draft.detail.update(
-        granted=list(granted), ungranted=list(ungranted), tokens_revoked=tokens
-    )
-    if served:
-        draft.detail.update(serves=list(agent.serves), resources=list(agent.resources))
-    return draft
-
-
-def _with_scopes(agent: Agent, scopes: frozenset[str]) -> Agent:
-    return replace(agent, scopes=tuple(sorted(scopes)))
-
-
 def _cut(broker: Broker, agent: Agent, reason: str) -> tuple[HeldTokens, list[StepUp]]:
     """End everything the agent holds or waits for, in memory, at once."""
-    unused = _unused(broker, agent.id)
+    approved = unused(broker, agent.id)
     tokens = broker.registry.cut_tokens(agent.id)
     stepups = [
         cancelled(broker, stepup, reason)
-        for stepup in (*broker.stepups.open(agent.id), *unused)
+        for stepup in (*broker.stepups.open(agent.id), *approved)
     ]
     return tokens, stepups
 
 
-def _unused(broker: Broker, agent_id: AgentId | None = None) -> list[StepUp]:
+def unused(broker: Broker, agent_id: AgentId | None = None) -> list[StepUp]:
     """Return approved step-ups whose token lives: a revocation ends the approval too.
 
     What is being recorded as used up is not among them.
@@ -525,7 +330,7 @@ def _unused(broker: Broker, agent_id: AgentId | None = None) -> list[StepUp]:
 
 
 @asynccontextmanager
-async def _still_cut(
+async def still_cut(
     broker: Broker, cut: Agent | Panic, failed: Draft
 ) -> AsyncIterator[None]:
     """Keep a cut whose end is recorded in a block that fails.
@@ -546,7 +351,7 @@ async def _still_cut(
         raise
 
 
-async def _unless_overtaken(
+async def unless_overtaken(
     broker: Broker, agent: Agent, epoch: tuple[int, bool], operator: Actor
 ) -> None:
     """Let a revocation win over a grant whose record was still being written.
@@ -560,7 +365,7 @@ async def _unless_overtaken(
     if current.status is AgentStatus.REVOKED:
         reason = "a grant that was being recorded was overtaken"
         await broker.record_cut(
-            _draft(EventType.AGENT_REVOKED, operator, current, reason),
+            agent_draft(EventType.AGENT_REVOKED, operator, current, reason),
             changes=[current],
         )
     raise ConflictError(
@@ -568,19 +373,10 @@ async def _unless_overtaken(
     )
 
 
-def _cut_scopes(broker: Broker, agent: Agent, ungrant: frozenset[str]) -> list[StepUp]:
-    """End decisions under way and step-ups for the scopes, in memory."""
-    registry = broker.registry
-    unused = _unused(broker, agent.id)
-    registry.void_decisions(agent.id)
-    return [
-        cancelled(broker, stepup, "scope_not_granted")
-        for stepup in (*registry.stepups.open(agent.id), *unused)
-        if ungrant & set(stepup.scope.split())
-    ]
-
-
-def _draft(kind: EventType, actor: Actor, agent: Agent, reason: str | None) -> Draft:
+def agent_draft(
+    kind: EventType, actor: Actor, agent: Agent, reason: str | None
+) -> Draft:
+    """Return an event about *agent*, as it is then."""
     detail: dict[str, object] = {
         "agent": agent.name,
         "owner": agent.owner,

@@ -8,7 +8,7 @@ from support.bench import OPERATOR, Bench
 
 from agentvault_tui.broker.audience import mcp_server_of
 from agentvault_tui.broker.usecases.policy_change import reload_policy, still_issued
-from agentvault_tui.broker.usecases.revoke import change_scopes
+from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.model import sha256_hex
 from agentvault_tui.policy import shipped_policy
 

@@ -14,7 +14,8 @@ from support.bench import OPERATOR, Bench
 from agentvault_tui.broker.agents_api import agents_app
 from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.register import Registration, register
-from agentvault_tui.broker.usecases.revoke import change_scopes, panic, revoke_agent
+from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
+from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.model import Agent
 from agentvault_tui.settings import DelegationSettings
 

@@ -30,12 +30,12 @@ from support.token_vault import (
 
 from agentvault_tui.broker.floods import RATE, SPAN
 from agentvault_tui.broker.usecases.revoke import (
-    change_scopes,
     lift_panic,
     panic,
     restore_agent,
     revoke_agent,
 )
+from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.vault_access import VaultAccess
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.ledger import Ledger

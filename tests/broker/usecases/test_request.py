@@ -14,12 +14,8 @@ from support.bench import OPERATOR, PAYMENT, Bench
 from agentvault_tui.broker.answers import Denied, Escalated, Granted
 from agentvault_tui.broker.stepups import digest_of
 from agentvault_tui.broker.usecases.request import request_token, start_backchannel
-from agentvault_tui.broker.usecases.revoke import (
-    change_scopes,
-    lift_panic,
-    panic,
-    revoke_agent,
-)
+from agentvault_tui.broker.usecases.revoke import lift_panic, panic, revoke_agent
+from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup import deny
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.ledger import EventQuery

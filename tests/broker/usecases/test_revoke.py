@@ -14,12 +14,12 @@ from agentvault_tui.broker.usecases.redeem import introspect, revoke_token
 from agentvault_tui.broker.usecases.register import Registration, register
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import (
-    change_scopes,
     lift_panic,
     panic,
     restore_agent,
     revoke_agent,
 )
+from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.errors import ConflictError, LedgerUnwritableError, UsageError
 from agentvault_tui.model import (
     Action,

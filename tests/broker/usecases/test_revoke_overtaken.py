@@ -19,11 +19,8 @@ from agentvault_tui.broker.usecases.policy_change import (
 )
 from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.request import request_token
-from agentvault_tui.broker.usecases.revoke import (
-    change_scopes,
-    restore_agent,
-    revoke_agent,
-)
+from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
+from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
 from agentvault_tui.errors import ConflictError, LedgerUnwritableError
 from agentvault_tui.model import (

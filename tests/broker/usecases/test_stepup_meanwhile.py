@@ -10,13 +10,12 @@ from support.bench import OPERATOR, Bench
 from support.stepups import Gate, hold, latched
 
 from agentvault_tui.broker.usecases.revoke import (
-    change_scopes,
-    change_served,
     lift_panic,
     panic,
     restore_agent,
     revoke_agent,
 )
+from agentvault_tui.broker.usecases.scopes import change_scopes, change_served
 from agentvault_tui.broker.usecases.stepup import deny
 from agentvault_tui.errors import ConflictError, LedgerUnwritableError
 from agentvault_tui.model import AgentStatus, EventType, StepUpStatus

@@ -13,7 +13,8 @@ import pytest
 from support.bench import OPERATOR
 from support.mcp_stand import MODERN, TOOLS, Client, McpStand, messages
 
-from agentvault_tui.broker.usecases.revoke import change_scopes, panic, revoke_agent
+from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
+from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup import deny
 from agentvault_tui.gateway import body as body_module
 from agentvault_tui.gateway.calls import Calls
