@@ -123,18 +123,26 @@ def text_of(file: Path | None) -> str | None:
 
 @command("shadow", example="agentvault policy shadow new.cedar")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--limits", type=click.Path(path_type=Path), help="Instead of the home's."
+)
 @click.option("--off", is_flag=True, help="Decide beside the policy no more.")
 @pass_session
-def shadow(session: CliSession, file: Path | None, *, off: bool) -> None:
+def shadow(
+    session: CliSession, file: Path | None, limits: Path | None, *, off: bool
+) -> None:
     """Let FILE decide beside the policy in force: it answers nothing, and is counted.
 
-    Without FILE it shows what was counted, by agent and scope.
+    The windows of --limits begin empty. Without FILE it shows what was counted, by
+    agent and scope.
     """
     if off and file is not None:
         raise UsageError("give FILE or --off, not both")
+    if limits is not None and file is None:
+        raise UsageError("--limits goes with FILE", "name the policy's file too")
     client, out = session.client, session.out
     if off or file is not None:
-        asked = ShadowRequest(policy=text_of(file) or "")
+        asked = ShadowRequest(policy=text_of(file) or "", limits=text_of(limits))
         found = client.call(calls.SHADOW, asked).shadow
     else:
         found = client.call(calls.POLICY).shadow
@@ -197,7 +205,7 @@ def print_changes(
             out.cell(names.get(one.agent, one.agent)),
             out.cell(one.scope),
             out.word(one.was),
-            out.word(one.to),
+            out.cell(f"{one.to}: {one.reason}") if one.reason else out.word(one.to),
             out.cell(one.count),
             out.cell(", ".join(map(str, one.examples))),
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+from dataclasses import replace
 from typing import Final, NoReturn
 
 from agentvault_tui.broker.answers import Denied, Escalated
@@ -50,6 +51,7 @@ from agentvault_tui.model import (
     new_id,
     sha256_hex,
 )
+from agentvault_tui.policy.inputs import LACKS_SCOPE
 from agentvault_tui.policy.subset import wider_parameter
 from agentvault_tui.text import visible
 from agentvault_tui.web.exchange import ClientGoneError
@@ -203,6 +205,10 @@ class Admission:
         # A fetched approval was counted when it was given out.
         request = request._replace(exempt=token.kind is TokenKind.ELEVATED)
         verdict = await decide(broker, request)
+        lacking = token.kind is TokenKind.STANDARD and scope not in token.scope.split()
+        if lacking:
+            marked = {**verdict.facts, LACKS_SCOPE: True}
+            verdict = replace(verdict, facts=marked)
         if verdict.outcome is Outcome.DENIED:
             denied = await deny(
                 broker, request, verdict.reason, verdict.message, verdict
@@ -211,7 +217,7 @@ class Admission:
         permit = Permit(request, verdict, epoch)
         if token.kind is TokenKind.ELEVATED:
             return await self._elevated(call, permit)
-        if scope not in token.scope.split() and self.is_asked(call.caller, scope):
+        if lacking and self.is_asked(call.caller, scope):
             refusal = insufficient(scope)
             raise await self._calls.denied(request, refusal, verdict)
         if call.retry is not None:

@@ -20,6 +20,9 @@ class ChangeInfo(WireShape, kw_only=True):
     """The recorded outcome."""
     to: str
     """The outcome there would have been."""
+    reason: str | UnsetType = UNSET
+    """Why, where policy itself would not say so: ``insufficient_scope``, of a call
+    whose token lacks a scope that the other policy issues tokens for."""
     count: int = 0
     examples: list[int] = field(default_factory=list)
     """Events that are such decisions, oldest first."""
@@ -112,6 +115,8 @@ class ShadowRequest(WireRequest, kw_only=True):
 
     policy: str = ""
     """The text of the file; empty: none decides beside it any more."""
+    limits: str | None = None
+    """The text of limits that go with it; left out: those in force, as they stand."""
 
 
 class ShadowAnswer(WireShape, kw_only=True):

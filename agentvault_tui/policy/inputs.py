@@ -20,6 +20,10 @@ ENVIRONMENT: Final = REPORTED | {
 }
 """What a rule may read in its context beside what the request says."""
 
+LACKS_SCOPE: Final = "token_lacks_scope"
+"""In ``detail.facts`` of a call whose standard token has not the scope of its action:
+it is refused where policy would issue such a token."""
+
 
 class Principal(NamedTuple):
     """What a rule may know about the agent; hashable."""

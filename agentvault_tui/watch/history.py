@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Hashable, Iterator
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -17,11 +18,11 @@ import msgspec
 from agentvault_tui.errors import LedgerDamagedError, NotFoundError, PolicyError
 from agentvault_tui.ledger.places import first_at, head_seq
 from agentvault_tui.ledger.texts import read_texts
-from agentvault_tui.model import DECISION_TYPES, EventType, Verdict
+from agentvault_tui.model import DECISION_TYPES, EventType, Outcome, Verdict
 from agentvault_tui.policy import Policy, PolicyTexts
 from agentvault_tui.policy.engine import ToldApart
 from agentvault_tui.policy.facts import PARAMETERS
-from agentvault_tui.policy.inputs import ENVIRONMENT, Inputs
+from agentvault_tui.policy.inputs import ENVIRONMENT, LACKS_SCOPE, Inputs
 
 _CHUNK: Final = 2_000
 """Records of one snapshot: a longer one would keep the broker's log from shrinking."""
@@ -29,6 +30,9 @@ _KEPT: Final = 200_000
 """Answers that are kept for records of equal facts."""
 _NAME: Final = "a kept policy"
 _READABLE: Final = PARAMETERS | ENVIRONMENT
+INSUFFICIENT: Final = "insufficient_scope"
+"""The reason of a call that needs a token with its scope (RFC 6750 section 3.1)."""
+_LACKS: Final = f'"{LACKS_SCOPE}":true'.encode()
 
 
 class _Who(msgspec.Struct):
@@ -135,6 +139,26 @@ def _apart(
             yield bytes(raw)
 
 
+def _token_request(record: RecordedDecision) -> RecordedDecision | None:
+    """Return the request for a token with a call's scope, if the call's lacks it.
+
+    Not of a call that a person approved: what asked that person is told of already.
+    """
+    approved = record.outcome == Outcome.ALLOWED and record.detail.stepup_id
+    if approved or _LACKS not in bytes(record.detail.facts):
+        return None
+    facts = _FACTS.decode(record.detail.facts)
+    if LACKS_SCOPE not in facts:
+        return None
+    asked = msgspec.json.decode(facts["scopes"])[:1]
+    kept = {name: facts[name] for name in facts if name in {"principal", *ENVIRONMENT}}
+    asks = kept | {"scopes": asked, "named": True, "unclear": []}
+    detail = msgspec.structs.replace(
+        record.detail, facts=msgspec.Raw(msgspec.json.encode(asks))
+    )
+    return msgspec.structs.replace(record, detail=detail)
+
+
 class Decider:
     """One policy that answers records; equal facts are decided once."""
 
@@ -147,8 +171,24 @@ class Decider:
         """By scopes: what their rules can tell apart."""
         self._kept: dict[tuple[object, ...], Verdict] = {}
 
+    def answer(self, record: RecordedDecision) -> Verdict:
+        """Answer a *record* that has facts as its door would.
+
+        The gateway refuses a call whose token lacks its scope where policy would issue
+        a token with that scope; where policy would not, it decides about each call.
+
+        Raises:
+            LedgerDamagedError: its facts are none.
+        """
+        plain = _token_request(record)
+        issued = plain is not None and self.decide(plain).outcome is Outcome.ALLOWED
+        verdict = self.decide(record)
+        if not issued or verdict.outcome is Outcome.DENIED:
+            return verdict
+        return replace(verdict, outcome=Outcome.DENIED, reason=INSUFFICIENT)
+
     def decide(self, record: RecordedDecision) -> Verdict:
-        """Answer a *record* that has facts.
+        """Answer a *record* that has facts by policy.
 
         Raises:
             LedgerDamagedError: its facts are none.

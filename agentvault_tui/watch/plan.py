@@ -9,11 +9,14 @@ from collections import Counter, OrderedDict
 from datetime import datetime, timedelta
 from typing import Final
 
+from msgspec import UNSET
+
 from agentvault_tui.clock import parse_iso
 from agentvault_tui.model import Outcome, Verdict
 from agentvault_tui.operator_api.planning import ChangeInfo, PlanInfo, PromptsInfo
 from agentvault_tui.policy import Policy
 from agentvault_tui.watch.history import (
+    INSUFFICIENT,
     Decider,
     KeptPolicies,
     RecordedDecision,
@@ -38,17 +41,18 @@ class Changes:
 
     def __init__(self, known: list[ChangeInfo]) -> None:
         """Go on from those *known*."""
-        self._found = {(c.agent, c.scope, c.was, c.to): c for c in known}
+        self._found = {(c.agent, c.scope, c.was, c.to, c.reason): c for c in known}
 
     def add(self, record: RecordedDecision, verdict: Verdict) -> str:
         """Count *record* if *verdict* changes its outcome; return the outcome then."""
         to = outcome_by(record, verdict)
         if to != record.outcome:
-            key = (record.agent_id, record.scope, record.outcome or "", to)
+            why = verdict.reason if verdict.reason == INSUFFICIENT else UNSET
+            key = (record.agent_id, record.scope, record.outcome or "", to, why)
             one = self._found.get(key)
             if one is None:
-                agent, scope, was, _ = key
-                one = ChangeInfo(agent=agent, scope=scope, was=was, to=to)
+                agent, scope, was, *_ = key
+                one = ChangeInfo(agent=agent, scope=scope, was=was, to=to, reason=why)
                 self._found[key] = one
             one.count += 1
             if len(one.examples) < EXAMPLES:
@@ -71,7 +75,7 @@ def outcome_by(record: RecordedDecision, verdict: Verdict) -> str:
     where it would be allowed or escalated.
     """
     said = record.detail.verdict
-    if said is None or said.outcome == Outcome.DENIED:
+    if said is None or said.outcome == Outcome.DENIED or record.reason == INSUFFICIENT:
         return verdict.outcome
     if record.outcome == Outcome.ALLOWED:
         forbidden = verdict.outcome is Outcome.DENIED
@@ -163,7 +167,7 @@ def plan(
             apart[f"not compared with their own {again}"] += 1
         elif mismatch(record, again):
             mismatches += 1
-        to = changes.add(record, decider.decide(record))
+        to = changes.add(record, decider.answer(record))
         if limited:
             limited.settle(record, to)
         asked += then.add(record, to)

@@ -46,7 +46,7 @@ def routes(
         """Let another policy decide beside the one in force, or none any more."""
         asked = await body_of(request, ShadowRequest, deep=True)
         await authority.actor(operator_of(request), Need.GIVE, "a shadow policy")
-        await shadow.set(asked.policy)
+        await shadow.set(asked.policy, asked.limits)
         return ShadowAnswer(shadow=broker.policy_state.shadow)
 
     return [route(calls.PLAN, plan), route(calls.SHADOW, change)]

@@ -23,7 +23,8 @@ from agentvault_tui.ledger.schema import open_reader
 from agentvault_tui.operator_api.planning import ShadowInfo
 from agentvault_tui.policy import PolicyTexts
 from agentvault_tui.watch.history import Decider, records
-from agentvault_tui.watch.plan import Changes
+from agentvault_tui.watch.limited import LimitedDecider
+from agentvault_tui.watch.plan import Changes, outcome_by
 from agentvault_tui.watch.replay import has_facts
 
 _KEPT: Final = "shadow"
@@ -43,6 +44,11 @@ class Shadow:
         self._decider: Decider | None = None
         self._changes = Changes([])
         self._seq = 0
+        self._counted = 0
+        """Up to which event the counts of the last process go: what comes before only
+        fills the windows of limits again."""
+        self._began: int | None = None
+        """Behind which event the windows of its own limits begin, if it has some."""
         self._unsaved_since: float | None = None
 
     def restore(self) -> None:
@@ -54,12 +60,18 @@ class Shadow:
             found: dict[str, Any] = msgspec.json.decode(kept)
             texts = PolicyTexts(**found["texts"])
             info = msgspec.convert(found["info"], ShadowInfo)
-            self._take(texts, info, found["seq"])
+            self._take(texts, info, found["seq"], found.get("began"))
         except (PolicyError, ValueError, TypeError, LookupError) as error:
             log.warning("the shadow policy is off: %s", error)
 
-    async def set(self, text: str) -> None:
+    async def set(self, text: str, limits: str | None = None) -> None:
         """Decide by the policy *text* from now on; none, if it is empty.
+
+        Args:
+            text: Cedar.
+            limits: what ``limits.toml`` would say. Its windows begin empty, and hold
+                what this policy allows. None for the limits in force: rules read what
+                these held when a request was decided.
 
         Raises:
             PolicyError: it is no policy.
@@ -71,16 +83,23 @@ class Shadow:
             await broker.record(changes=[Meta(_KEPT, None)])
             broker.kept.pop(_KEPT, None)
             return
-        texts = broker.policy.texts._replace(policy=text)
+        texts, head = broker.policy.texts._replace(policy=text), broker.ledger.head.seq
+        if limits is not None:
+            texts = texts._replace(limits=limits)
         # The version is known once it is read.
         info = ShadowInfo(version="", since=iso(broker.clock.now()))
-        self._take(texts, info, broker.ledger.head.seq)
+        self._take(texts, info, head, None if limits is None else head)
         await self.save()
 
-    def _take(self, texts: PolicyTexts, info: ShadowInfo, seq: int) -> None:
+    def _take(
+        self, texts: PolicyTexts, info: ShadowInfo, seq: int, began: int | None
+    ) -> None:
         policy = kept_policy(self._broker.home, texts)
         info.version = policy.version
-        self._decider, self._seq = Decider(policy), seq
+        limited = began is not None and policy.limits.limits
+        self._decider = LimitedDecider(policy) if limited else Decider(policy)
+        self._seq = began if began is not None and limited else seq
+        self._counted, self._began = seq, began
         self._changes = Changes(info.by)
         self._broker.policy_state.shadow = info
 
@@ -98,19 +117,26 @@ class Shadow:
             await self.save()
 
     def _count(self, decider: Decider, info: ShadowInfo, head: int) -> None:
+        limited = decider if isinstance(decider, LimitedDecider) else None
         with closing(open_reader(self._broker.home.database)) as db:
             last = head
-            for number, record in enumerate(
-                islice(records(db, after=self._seq, upto=head), _A_LOOK), start=1
-            ):
+            found = records(
+                db, after=self._seq, upto=head, delivered=limited is not None
+            )
+            for number, record in enumerate(islice(found, _A_LOOK), start=1):
                 if number == _A_LOOK:
                     last = record.seq
-                if not has_facts(record):
+                if record.outcome is None and limited:
+                    limited.delivered(record)
+                if record.outcome is None or not has_facts(record):
                     continue
-                verdict = decider.decide(record)
-                info.decisions += 1
-                if self._changes.add(record, verdict) != record.outcome:
-                    info.differences += 1
+                to = outcome_by(record, verdict := decider.answer(record))
+                if limited:
+                    limited.settle(record, to)
+                if record.seq > self._counted:
+                    info.decisions += 1
+                    info.differences += to != record.outcome
+                    self._changes.add(record, verdict)
         info.by = self._changes.listed()
         self._seq = last
 
@@ -120,7 +146,8 @@ class Shadow:
         if self._decider is None or info is None:
             return
         texts = self._decider.policy.texts._asdict()
-        state = {"texts": texts, "seq": self._seq, "info": info}
+        seq = max(self._seq, self._counted)
+        state = {"texts": texts, "seq": seq, "began": self._began, "info": info}
         self._unsaved_since = None
         text = msgspec.json.encode(state).decode()
         await self._broker.record(changes=[Meta(_KEPT, text)])

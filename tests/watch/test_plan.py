@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from gateway.test_calls import BEARER, ROUTES, again, bearer, held
 from support.bench import PAYMENT, Bench
+from support.gateway_stand import Stand, standing
 from support.manual_clock import ManualClock
 from support.stepups import approve, ask
 
 from agentvault_tui.broker.serve import _record_start_or_stop
+from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.redeem import poll
 from agentvault_tui.ledger.schema import open_reader
 from agentvault_tui.model import Action, EventType
 from agentvault_tui.operator_api.planning import PlanInfo
 from agentvault_tui.policy import Policy, PolicyTexts, shipped_policy
 from agentvault_tui.watch.plan import plan, stricter
+from agentvault_tui.watch.replay import replay
+from agentvault_tui.watch.shadow import Shadow
 
 LASTS = timedelta(seconds=300)
 CALENDAR = Action(("write:calendar",), "write:calendar", "calendar:me")
@@ -189,3 +196,65 @@ async def test_an_approved_step_up_counts_when_its_token_was_fetched(
     await ask(bench, agent, PAYMENT)
     found = plan(db, candidate, "", lasts=LASTS)
     assert changes(found) == [("send:payment", "escalated", "denied", 1)]
+
+
+# Calls through the gateway
+
+
+@pytest.fixture
+async def stand(short: Path) -> AsyncIterator[Stand]:
+    """A gateway with a service, by whose routes agents pay and read."""
+    async with standing(short) as opened:
+        await opened.secret()
+        await opened.service(BEARER + ROUTES)
+        yield opened
+
+
+async def test_a_call_whose_token_would_need_the_scope_is_foreseen(
+    stand: Stand,
+) -> None:
+    """What the gateway answers under a milder rule is what plan and shadow said."""
+    bench, shadow = stand.bench, Shadow(stand.bench.broker)
+    agent = await stand.agent("send:payment", "read:calendar")
+    token = await stand.token(agent, "read:calendar")
+    await shadow.set(ALL)
+    assert (await held(stand, token))["error"] == "insufficient_user_authentication"
+    with closing(open_reader(bench.home.database)) as db:
+        found = planned(db, bench, ALL)
+    (change,) = found.changes
+    asked = [e.seq for e in await bench.events("gateway.held")]
+    assert (change.was, change.to, change.reason, change.examples) == (
+        *("escalated", "denied", "insufficient_scope"),
+        asked,
+    )
+    assert (found.prompts_per_day.now, found.prompts_per_day.then) == (1, 0)
+    await shadow.look()
+    info = bench.broker.policy_state.shadow
+    assert info is not None
+    assert info.by == [change]
+    bench.home.policy_file.write_text(ALL)
+    await reload_policy(bench.broker)
+    assert (await held(stand, token))["error"] == "insufficient_scope"
+    with closing(open_reader(bench.home.database)) as db:
+        # The rule before would hold it again, and ask a person.
+        found = planned(db, bench, shipped_policy())
+        assert replay(db).mismatches == 0
+    assert changes(found) == [("send:payment", "denied", "escalated", 1)]
+    assert found.prompts_per_day.then == 2
+
+
+async def test_what_a_token_has_or_a_person_approved_is_not_refused_for_its_scope(
+    stand: Stand,
+) -> None:
+    """Only a call that stood on its own without the scope would need it."""
+    agent = await stand.agent("send:payment", "read:calendar")
+    token = await stand.token(agent, "read:calendar")
+    url = "/gw/api/events/e1"
+    assert (await stand.client.get(url, headers=bearer(token))).status_code == 200
+    one = (await held(stand, token))["auth_req_id"]
+    await stand.approve(one)
+    assert (await again(stand, token, one)).status_code == 200
+    with closing(open_reader(stand.bench.home.database)) as db:
+        found = planned(db, stand.bench, ALL)
+    assert changes(found) == [("send:payment", "escalated", "denied", 1)]
+    assert not stricter(found.changes)

@@ -19,6 +19,13 @@ NARROW = (
     + '\n@id("no") @why("None.")\nforbid (\
 principal, action == Action::"write:calendar", resource);\n'
 )
+LIMITS = """[[limits]]
+id = "three"
+scopes = ["write:calendar"]
+within = "1h"
+count = 3
+over = "deny"
+"""
 
 
 def counted(bench: Bench) -> tuple[int, int, list[tuple[str, str, str, int]]]:
@@ -59,6 +66,42 @@ async def test_counts_outlive_a_restart(bench: Bench) -> None:
         shadow.restore()
         await shadow.look()
         assert counted(again) == (2, 2, [("write:calendar", "allowed", "denied", 2)])
+
+
+async def test_its_own_limits_hold_what_it_allows_also_after_a_restart(
+    bench: Bench,
+) -> None:
+    """Their windows begin empty when it is set, and are filled again by a start."""
+    agent, shadow = await bench.agent(), Shadow(bench.broker)
+    await ask(bench, agent, CALENDAR)
+    await shadow.set(shipped_policy(), LIMITS)
+    for _ in range(2):
+        await ask(bench, agent, CALENDAR)
+    await shadow.look()
+    assert counted(bench) == (2, 0, [])
+    await shadow.save()
+    await ask(bench, agent, CALENDAR)
+    async with bench.restarted() as again:
+        shadow = Shadow(again.broker)
+        shadow.restore()
+        await shadow.look()
+        await ask(again, again.broker.registry.agent(agent.id), CALENDAR)
+        await shadow.look()
+        beyond = [("write:calendar", "allowed", "denied", 1)]
+        assert counted(again) == (4, 1, beyond)
+
+
+async def test_limits_that_are_none_are_refused(bench: Bench) -> None:
+    """A file that is broken, or lacks a limit that a rule reads, sets nothing."""
+    shadow = Shadow(bench.broker)
+    reads = shipped_policy() + (
+        '\n@id("l") @why("w")\nforbid (principal, action, resource)'
+        " when { context.limits.gone.left < 1 };\n"
+    )
+    for policy, limits in ((shipped_policy(), "[[limits]]\n"), (reads, LIMITS)):
+        with pytest.raises(PolicyError):
+            await shadow.set(policy, limits)
+    assert bench.broker.policy_state.shadow is None
 
 
 async def test_a_backlog_is_caught_up_with_in_parts(

@@ -362,11 +362,12 @@ class PolicyScreen(ReadScreen):
         p, shown = pen.palette, self.desk.mirror.intake.shown
         name = pen.column(self.name_of(one.agent), _NAME)
         scope = pen.column(shown(one.scope), max(width - _NAME - 40, 8))
+        why = ": no scope" if one.reason else ""  # its token lacks it
         return (
             (f"{one.count:>7,}  ", p.text),
             (name, p.strong),
             (scope, p.text),
-            (f"{one.was} {pen.own('→')} {one.to}", p.outcome(one.to)),
+            (f"{one.was} {pen.own('→')} {one.to}{why}", p.outcome(one.to)),
         )
 
     def plan(self, width: int, height: int) -> Mapping[str, Box]:
