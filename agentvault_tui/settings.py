@@ -278,7 +278,19 @@ class OperatorSettings:
     roles: Literal["auto", "claim"] = "auto"
     """``auto``: the role of whoever is signed in counts, and without a sign-in the
     socket alone. ``claim``: restoring, registering and granting need a role from the
-    tenant. Revoking needs none under either."""
+    tenant. Revoking needs none under either. Elsewhere than at the socket it is always
+    ``claim``, and nothing is done or shown without a role."""
+    listen: str = ""
+    """Where operators on other machines reach the broker: address and port, such as
+    ``0.0.0.0:7719``. Needs ``url``, ``tls_cert`` and ``tls_key``, and a tenant that
+    those machines reach; TLS 1.3 alone."""
+    url: str = ""
+    """What operators name with ``--connect``, such as ``https://ops.example:7719``."""
+    tls_cert: str = ""
+    """The certificate of ``listen``: PEM, with its intermediates, for the host of
+    ``url``. A renewed one is read without a restart."""
+    tls_key: str = ""
+    """The certificate's private key: PEM, mode 0600, without a passphrase."""
 
     @property
     def by_claim(self) -> bool:

@@ -1,4 +1,7 @@
-"""What an operator may do, by the uid at the socket and the role once signed in.
+"""What an operator may do, by who asks from where, and by the role once signed in.
+
+Operators have seats: a local user at the socket, named ``uid:``, or a key of an
+operator elsewhere, named ``key:`` (`operators_api.remote` checks that it is theirs).
 
 The socket is one user's own, and the kernel says whose. Each rule follows from: cutting
 off is free, granting costs.
@@ -16,7 +19,11 @@ off is free, granting costs.
   * *approving* may be begun: what counts is the role of the person who then proves a
     second factor, fresh from the tenant. See `mint.may_approve`.
 
-Who has signed in, by device flow, is kept in memory by the peer's uid.
+* Elsewhere nothing is done or shown without a role, whatever the setting. There a
+  session lasts its 12 hours, so that a console goes on watching; after 15 minutes
+  without a decision it gives nothing until a new sign-in.
+
+Who has signed in, by device flow, is kept in memory by the seat.
 """
 
 from __future__ import annotations
@@ -46,6 +53,20 @@ _ABSOLUTE: Final = 12 * 3600
 """NIST SP 800-63B-4, AAL3: at most 12 hours."""
 _IDLE: Final = 15 * 60
 """Same: at most 15 minutes without use."""
+_IDLE_WHY: Final = "nothing was decided for 15 minutes"
+
+
+_REMOTE: Final = "key:"
+
+
+def remote_seat(thumbprint: str) -> str:
+    """Return the seat of the key with that thumbprint (RFC 7638)."""
+    return _REMOTE + thumbprint
+
+
+def is_remote(seat: str) -> bool:
+    """Tell whether the seat is a key's and not a local user's."""
+    return seat.startswith(_REMOTE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +78,12 @@ class Session:
     ends: Deadline
     idle: Deadline
 
-    def over(self, clock: Clock) -> str | None:
+    def over(self, clock: Clock, *, when_idle: bool) -> str | None:
         """Return why it is over, if it is, by either clock."""
         if self.ends.passed(clock):
             return "12 hours are over"
-        return "15 minutes without a decision" if self.idle.passed(clock) else None
+        idle = when_idle and self.idle.passed(clock)
+        return "15 minutes without a decision" if idle else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +93,7 @@ class _Login:
 
 
 class Sessions:
-    """Sessions by the peer's uid; a restart ends them all."""
+    """Sessions by the operator's seat; a restart ends them all."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
@@ -85,9 +107,10 @@ class Sessions:
         """Called when someone signed in or out."""
 
     def of(self, uid: str) -> Session | None:
-        """Return the uid's live session; asking is no use of it, as consoles poll."""
+        """Return the seat's live session; asking is no use of it, as consoles poll."""
         session = self._sessions.get(uid)
-        why = session.over(self._broker.clock) if session else None
+        idle = not is_remote(uid)
+        why = session.over(self._broker.clock, when_idle=idle) if session else None
         if session is None or why is None:
             return session
         # Gone for good at the first look: no clock set back revives it.
@@ -98,8 +121,9 @@ class Sessions:
         return None
 
     def used(self, uid: str) -> None:
-        """Begin the idle time of a live session anew."""
-        if session := self.of(uid):
+        """Begin the idle time of a live session anew, unless it has passed."""
+        session = self.of(uid)
+        if session is not None and not session.idle.passed(self._broker.clock):
             idle = Deadline.after(self._broker.clock, _IDLE)
             self._sessions[uid] = replace(session, idle=idle)
 
@@ -124,6 +148,10 @@ class Sessions:
     def problem(self, uid: str) -> str | None:
         """Return why the last sign-in failed, if it did."""
         return self._problems.get(uid)
+
+    def forget(self, uid: str) -> None:
+        """Forget why the last sign-in failed: nobody asks for it any more."""
+        self._problems.pop(uid, None)
 
     async def login(self, operator: Actor) -> DeviceCode:
         """Start a device flow, or return the one under way."""
@@ -213,7 +241,10 @@ class Sessions:
 
     async def _begin(self, operator: Actor, identity: Identity) -> None:
         """Begin a session, in place of the one under that uid."""
-        drafts = [_session_draft(EventType.OPERATOR_LOGIN, identity, operator.id)]
+        draft = _session_draft(EventType.OPERATOR_LOGIN, identity, operator.id)
+        if is_remote(operator.id):
+            draft = replace(draft, detail={**draft.detail, "address": operator.name})
+        drafts = [draft]
         before = self.of(operator.id)
         if before is not None and before.identity.sub != identity.sub:
             why = "someone else signed in"
@@ -275,7 +306,7 @@ _DEEDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Who a local user is to us now."""
+    """Who the operator at a seat is to us now."""
 
     session: Session | None
     role: Role | None
@@ -284,7 +315,7 @@ class Standing:
 
 
 class Authority:
-    """Decides whether the operator at the socket may make a decision."""
+    """Decides whether an operator may make a decision."""
 
     def __init__(self, broker: Broker, sessions: Sessions) -> None:
         self._broker = broker
@@ -293,20 +324,26 @@ class Authority:
 
     def standing(self, uid: str) -> Standing:
         """Return who *uid* is now; asking is no use of the session."""
-        session = self._sessions.of(uid)
+        session, remote = self._sessions.of(uid), is_remote(uid)
         role = role_of(session.identity.roles) if session else None
+        by_claim = self._by_claim or remote
         refused = {
             need: f"{_DEEDS[need]} needs the role {_ROLES[need]}; {_who(session, role)}"
             for need in Need
-            if not self._allowed(need, role)
+            if not _allowed(need, role, by_claim=by_claim, remote=remote)
         }
+        if session is not None and session.idle.passed(self._broker.clock):
+            for need in (Need.GIVE, Need.PEOPLE):
+                refused.setdefault(
+                    need, f"{_DEEDS[need]} needs a new sign-in; {_IDLE_WHY}"
+                )
         return Standing(session, role, refused)
 
     async def actor(self, operator: Actor, need: Need, about: str) -> Actor:
         """Return who decides, as the record shall name them.
 
         Args:
-            operator: the local user who asks.
+            operator: who asks, by the seat.
             need: what kind of decision.
             about: what it is about, unchecked, for the record of a refusal.
 
@@ -339,12 +376,13 @@ class Authority:
             return operator
         return Actor(ActorKind.OPERATOR, session.identity.sub, session.identity.name)
 
-    def _allowed(self, need: Need, role: Role | None) -> bool:
-        if need is Need.PEOPLE and not self._by_claim:
-            return True
-        if role is not None:
-            return role.includes(_ROLES[need])
-        return need in {Need.CUT, Need.APPROVE} or not self._by_claim
+
+def _allowed(need: Need, role: Role | None, *, by_claim: bool, remote: bool) -> bool:
+    if need is Need.PEOPLE and not by_claim:
+        return True
+    if role is not None:
+        return role.includes(_ROLES[need])
+    return not remote and (need in {Need.CUT, Need.APPROVE} or not by_claim)
 
 
 def _who(session: Session | None, role: Role | None) -> str:

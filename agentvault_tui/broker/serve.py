@@ -16,9 +16,11 @@ from typing import Final
 from agentvault_tui import __version__
 from agentvault_tui.broker.agents_api import agents_app
 from agentvault_tui.broker.approval_pages import ApprovalPageOffers
+from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.core import SYSTEM, Broker, DataPlane, Extension, PolicyState
 from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.operators_api import operators_app
+from agentvault_tui.broker.operators_api.remote import RemoteGuard
 from agentvault_tui.broker.recovery import record_missed, recover, take_over
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.status import status_info
@@ -55,10 +57,10 @@ from agentvault_tui.web.guard import RequestGuard, loopback_hosts
 from agentvault_tui.web.limits import Limits
 from agentvault_tui.web.local_ca import chosen_files
 from agentvault_tui.web.public import PublicAddress
-from agentvault_tui.web.reply import problem
+from agentvault_tui.web.reply import App, problem
 from agentvault_tui.web.server import Listener, Server
 from agentvault_tui.web.server import run as run_loop
-from agentvault_tui.web.sockets import loopback_pair, unix_socket
+from agentvault_tui.web.sockets import loopback_pair, public_socket, unix_socket
 from agentvault_tui.web.tls import ServerTls, server_context
 
 log = logging.getLogger("agentvault.serve")
@@ -67,6 +69,8 @@ Tell = Callable[[str, Callable[[], WireShape]], None]
 
 _BODY_CAP: Final = 1_048_576
 """Of operators' requests, so that one may hold a policy of the largest size."""
+_OPERATORS_ELSEWHERE: Final = 128
+"""Connections of operators on other machines, so that strangers take few of ours."""
 _TICK: Final = 0.5
 _PULSE: Final = 10.0
 """Seconds between an answer of the tenant and the next question."""
@@ -243,8 +247,7 @@ async def _serve(
 ) -> int:
     if files := chosen_files(home, settings.broker):
         server_context(files)  # now, before anything is opened
-    if public := PublicAddress.of(home, settings.tenant):
-        public.tls(clock)
+    _check_public(home, settings, clock)
     for name, known in settings.connections.items():
         endpoints(name, known.revocation_endpoint, known.userinfo_endpoint)
     stop = asyncio.Event()
@@ -270,6 +273,20 @@ async def _serve(
             await tenant.stop()
         await ledger.close()
     return 0
+
+
+def _check_public(home: Home, settings: Settings, clock: Clock) -> None:
+    """Insist that what other machines are to reach can be served to them."""
+    phones = PublicAddress.of(home, settings.tenant)
+    operators = PublicAddress.of(home, settings.operators)
+    for public in (phones, operators):
+        if public is not None:
+            public.tls(clock)
+    if operators and not (phones or settings.tenant.issuer):
+        raise SettingsError(
+            "operators.listen needs a tenant that other machines reach",
+            "give [tenant] listen and url, or another issuer",
+        )
 
 
 def _client_id(home: Home, settings: Settings) -> str:
@@ -369,11 +386,11 @@ async def _until(stop: asyncio.Event, broker: Broker, feed: Feed, socket: Path) 
     server = Server(broker.clock)
     async with server:
         agents = await _agents_listener(server, broker)
-        operators = RequestGuard(
-            operators_app(broker, feed), hosts=None, shape=problem, body_cap=_BODY_CAP
-        )
+        sessions = Sessions(broker)
+        api = operators_app(broker, feed, sessions)
+        operators = RequestGuard(api, hosts=None, shape=problem, body_cap=_BODY_CAP)
         await server.listen(operators, unix_socket(socket), shape=problem)
-        more: dict[str, object] = {}
+        more = await _operators_elsewhere(server, broker, sessions, api)
         for extension in broker.extensions:
             more |= await extension.listen(server, agents)
         await _record_start_or_stop(broker, EventType.BROKER_STARTED)
@@ -398,6 +415,28 @@ async def _until(stop: asyncio.Event, broker: Broker, feed: Feed, socket: Path) 
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             feed.cut()
+
+
+async def _operators_elsewhere(
+    server: Server, broker: Broker, sessions: Sessions, api: App
+) -> dict[str, object]:
+    """Listen for operators on other machines, where a setting says so."""
+    public = PublicAddress.of(broker.home, broker.settings.operators)
+    if public is None:
+        return {}
+    host = public.url.removeprefix("https://").removesuffix("/").encode()
+    guarded = RequestGuard(
+        api, hosts=frozenset({host}), shape=problem, body_cap=_BODY_CAP
+    )
+    await server.listen(
+        # Before anything reads a body: a stranger's is never kept.
+        RemoteGuard(guarded, broker, sessions, public.url),
+        public_socket(public.address, public.port),
+        limits=Limits(connections=_OPERATORS_ELSEWHERE),
+        shape=problem,
+        tls=public.tls(broker.clock),
+    )
+    return {"operators_url": public.url}
 
 
 def _tenant_log(broker: Broker) -> TenantLog:

@@ -7,7 +7,13 @@ from typing import Annotated
 from msgspec import Meta, field
 
 from agentvault_tui.operator_api.requests import WireRequest, Word
-from agentvault_tui.operator_api.shapes import AgentRef, Json, Moment, WireShape
+from agentvault_tui.operator_api.shapes import (
+    AgentRef,
+    DeviceInfo,
+    Json,
+    Moment,
+    WireShape,
+)
 
 
 class IssueRequest(WireRequest, kw_only=True):
@@ -58,6 +64,14 @@ class _SecretShape(WireShape, kw_only=True):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(...)"
+
+
+class SignInInfo(_SecretShape, kw_only=True):
+    """A sign-in from elsewhere that has begun; `ME` tells how it goes on."""
+
+    access_token: str
+    """Good for nothing until a person has signed in, and with one key alone."""
+    device: DeviceInfo
 
 
 class IssuedTokenInfo(_SecretShape, kw_only=True):

@@ -1,4 +1,4 @@
-"""The address at which phones reach the embedded tenant: settings and certificate."""
+"""An address at which other machines reach a listener: settings and certificate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import SettingsError, UsageError
 from agentvault_tui.home import Home
-from agentvault_tui.settings import TenantSettings
+from agentvault_tui.settings import OperatorSettings, TenantSettings
 from agentvault_tui.web.certificates import host_name
 from agentvault_tui.web.tls import ServerName, ServerTls, TlsFiles
 
@@ -23,7 +23,7 @@ _HTTPS: Final = 443
 
 @dataclass(frozen=True, slots=True)
 class PublicAddress:
-    """Where the embedded tenant listens for phones, and how they name it."""
+    """Where the tenant listens for phones, or the broker for operators elsewhere."""
 
     address: str
     port: int
@@ -34,35 +34,36 @@ class PublicAddress:
     files: TlsFiles
 
     @classmethod
-    def of(cls, home: Home, settings: TenantSettings) -> Self | None:
-        """Read ``[tenant]``.
+    def of(cls, home: Home, settings: TenantSettings | OperatorSettings) -> Self | None:
+        """Read ``[tenant]`` or ``[operators]``.
 
         Args:
             home: relative paths are below its config folder.
-            settings: of the tenant.
+            settings: of the section.
 
         Returns:
-            the address; None where the tenant is for this machine alone.
+            the address; None where it is for this machine alone.
 
         Raises:
             SettingsError: one of the four is missing, or not what it should be.
         """
+        section = "tenant" if isinstance(settings, TenantSettings) else "operators"
         missing = [name for name in _KEYS if not getattr(settings, name)]
         if len(missing) == len(_KEYS):
             return None
         if missing:
             raise SettingsError(
-                f"tenant.{missing[0]} is missing",
-                f"{', '.join(_KEYS)} of [tenant] are given together",
+                f"{section}.{missing[0]} is missing",
+                f"{', '.join(_KEYS)} of [{section}] are given together",
             )
-        if settings.issuer:
+        if isinstance(settings, TenantSettings) and settings.issuer:
             raise SettingsError(
                 f"tenant.listen is for the embedded tenant, and tenant.issuer names "
                 f"{settings.issuer}",
                 "remove one of them",
             )
-        address, port = _listen(settings.listen)
-        host, url = _url(settings.url)
+        address, port = _listen(settings.listen, section)
+        host, url = _url(settings.url, section)
         cert, key = (
             home.config / Path(path).expanduser()
             for path in (settings.tls_cert, settings.tls_key)
@@ -87,7 +88,7 @@ class PublicAddress:
         return ServerTls(self.files, ServerName(self.host, clock))
 
 
-def _listen(text: str) -> tuple[str, int]:
+def _listen(text: str, section: str) -> tuple[str, int]:
     found = _LISTEN.fullmatch(text)
     try:
         host = str(ipaddress.ip_address(found["host"].strip("[]"))) if found else ""
@@ -96,24 +97,25 @@ def _listen(text: str) -> tuple[str, int]:
     port = int(found["port"]) if found else 0
     if not host or not 0 < port <= 65_535:
         raise SettingsError(
-            f"tenant.listen is {text!r:.60}: no address and port",
+            f"{section}.listen is {text!r:.60}: no address and port",
             "for example 0.0.0.0:7443, or [::]:7443",
         )
     return host, port
 
 
-def _url(text: str) -> tuple[str, str]:
+def _url(text: str, section: str) -> tuple[str, str]:
     remedy = "for example https://ops.example:7443/"
     try:
         parts = urlsplit(text)
         port = parts.port or _HTTPS
         host = host_name(parts.hostname or "")
     except (ValueError, UsageError):
-        raise SettingsError(f"tenant.url is {text!r:.80}: no URL", remedy) from None
+        raise SettingsError(f"{section}.url is {text!r:.80}: no URL", remedy) from None
     plain = parts.path in {"", "/"} and not (parts.query or parts.fragment)
     if parts.scheme != "https" or not plain or "@" in parts.netloc or "?" in text:
         raise SettingsError(
-            f"tenant.url is {text!r:.80}: not https, or more than host and port", remedy
+            f"{section}.url is {text!r:.80}: not https, or more than host and port",
+            remedy,
         )
     shown = f"[{host}]" if ":" in host else host
     return host, f"https://{shown}{'' if port == _HTTPS else f':{port}'}/"

@@ -97,7 +97,7 @@ def public_socket(host: str, port: int) -> socket.socket:
         SettingsError: *host* is no address of this machine, or we may not bind it.
         ConflictError: the port is taken.
     """
-    return _bound(host, port, "[tenant] listen in config.toml")
+    return _bound(host, port, "listen of its section in config.toml")
 
 
 def _bound(host: str, port: int, setting: str) -> socket.socket:

@@ -48,7 +48,7 @@ class ServerName:
             raise SettingsError(
                 f"the certificate {path} is not for {self.host} but for "
                 f"{', '.join(found.names) or 'no name'}",
-                "name one that holds the host of tenant.url",
+                "name one that holds the host of the url beside it",
             )
         if not found.starts <= now < found.ends:
             raise SettingsError(

@@ -16,6 +16,7 @@ from support.manual_clock import ManualClock
 from support.patience import PATIENT
 from support.stepups import hold, latched, start
 
+from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.usecases.mint import may_approve
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
@@ -97,7 +98,9 @@ class Seat:
 
 @pytest.fixture
 async def seat(bench: Bench) -> AsyncIterator[Seat]:
-    seat = Seat(bench, operators_app(bench.broker, bench.feed), 1000)
+    seat = Seat(
+        bench, operators_app(bench.broker, bench.feed, Sessions(bench.broker)), 1000
+    )
     yield seat
     await seat.http.aclose()
 
@@ -106,7 +109,9 @@ def by_claim(bench: Bench) -> Seat:
     """Return a seat at a broker where roles are ``claim``."""
     roles = OperatorSettings(roles="claim")
     bench.broker.settings = replace(bench.broker.settings, operators=roles)
-    return Seat(bench, operators_app(bench.broker, bench.feed), 1000)
+    return Seat(
+        bench, operators_app(bench.broker, bench.feed, Sessions(bench.broker)), 1000
+    )
 
 
 @pytest.mark.slow
@@ -328,7 +333,7 @@ async def test_the_end_of_a_session_is_recorded_and_told(
 
 async def test_a_session_is_one_local_users_own(bench: Bench) -> None:
     """What one uid signed in to, another has not."""
-    app = operators_app(bench.broker, bench.feed)
+    app = operators_app(bench.broker, bench.feed, Sessions(bench.broker))
     victor, root = Seat(bench, app, 1000), Seat(bench, app, 0)
     await victor.sign_in("viewer")
     assert (await root.me())["user"] is None

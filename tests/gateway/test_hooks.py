@@ -15,6 +15,7 @@ from support.bench import OPERATOR, Bench
 from support.command_line import PROGRAM, plain_environment
 from support.manual_clock import ManualClock
 
+from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny
@@ -37,7 +38,9 @@ async def bench(short: Path) -> AsyncIterator[Bench]:
     await gateway.start()
     async with Server(opened.clock) as server:
         guard = RequestGuard(
-            operators_app(opened.broker, opened.feed), hosts=None, shape=problem
+            operators_app(opened.broker, opened.feed, Sessions(opened.broker)),
+            hosts=None,
+            shape=problem,
         )
         await server.listen(guard, unix_socket(home.socket), shape=problem)
         yield opened

@@ -12,6 +12,7 @@ from support.manual_clock import ManualClock
 from support.patience import PATIENT
 from support.scripted_tenant import ScriptedTenant
 
+from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.operators_api import operators_app
@@ -98,7 +99,9 @@ class Bench:
 
     async def read(self, path: str) -> httpx.Response:
         """Read *path* of the operators' HTTP."""
-        app = httpx.ASGITransport(operators_app(self.broker, self.feed))
+        app = httpx.ASGITransport(
+            operators_app(self.broker, self.feed, Sessions(self.broker))
+        )
         async with httpx.AsyncClient(transport=app, base_url="http://b") as client:
             return await client.get(path)
 

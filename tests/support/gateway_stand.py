@@ -18,6 +18,7 @@ from support.patience import PATIENT
 
 from agentvault_tui.broker.agents_api import agents_app
 from agentvault_tui.broker.answers import Escalated, Granted
+from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.usecases.mint import mint_elevated
 from agentvault_tui.broker.usecases.redeem import poll
@@ -255,7 +256,7 @@ class Stand:
 
 def operators_http(bench: Bench) -> httpx.AsyncClient:
     """Return the operators' HTTP, as the local user 1000 reaches it."""
-    app = operators_app(bench.broker, bench.feed)
+    app = operators_app(bench.broker, bench.feed, Sessions(bench.broker))
 
     async def seated(scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"] = {"peer": Peer(1000, None)}

@@ -31,17 +31,17 @@ from agentvault_tui.broker.operators_api.wire import (
 from agentvault_tui.errors import AgentVaultError
 
 
-def operators_app(broker: Broker, feed: Feed) -> Starlette:
-    """Return the application for the Unix socket.
+def operators_app(broker: Broker, feed: Feed, sessions: Sessions) -> Starlette:
+    """Return the application for the Unix socket, and for operators elsewhere.
 
     Args:
         broker: what answers.
         feed: the stream of events.
+        sessions: who has signed in.
 
     Returns:
         an ASGI application.
     """
-    sessions = Sessions(broker)
     authority = Authority(broker, sessions)
 
     def standing(uid: str) -> StandingInfo:

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.routing import Route
 
+from agentvault_tui.broker.authority import is_remote
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.feed import frame
 from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
@@ -46,7 +47,8 @@ class Seat:
     face: str
     since: datetime
     terminal: str | None
-    """The controlling terminal of the process, as the kernel names it."""
+    """The controlling terminal of the process, as the kernel names it; of an operator
+    elsewhere the address."""
     looking_at: str | None = None
 
 
@@ -73,14 +75,13 @@ class Presence:
         self._unlisted = 0
         self._due: asyncio.TimerHandle | None = None
 
-    def enter(self, operator: Actor, face: str, pid: int | None) -> Seat | None:
+    def enter(self, operator: Actor, face: str, terminal: str | None) -> Seat | None:
         """Take a seat; None when the user has so many that this one is not listed."""
         mine = [s for s in self._seats.values() if s.operator.id == operator.id]
         if len(mine) >= MOST:
             self._unlisted += 1
             self.changed()
             return None
-        terminal = terminal_of(pid) if pid else None
         seat = Seat(new_id("con"), operator, face, self._clock.now(), terminal)
         self._seats[seat.id] = seat
         self.changed()
@@ -137,9 +138,9 @@ class Presence:
         )
 
 
-def terminal_of(pid: int, proc: Path = Path("/proc")) -> str | None:
+def terminal_of(pid: int | None, proc: Path = Path("/proc")) -> str | None:
     """Return the controlling terminal of a process, as proc(5) tells it (field 7)."""
-    if sys.platform != "linux":
+    if sys.platform != "linux" or pid is None:
         return None
     try:
         stat = (proc / str(pid) / "stat").read_bytes()
@@ -178,8 +179,12 @@ async def seated(
     request: Request, presence: Presence, face: str, frames: AsyncGenerator[str]
 ) -> AsyncIterator[str]:
     """Yield *frames*, seated for as long as they are read."""
-    pid = peer(request.scope).pid
-    seat = presence.enter(operator_of(request), face, pid)
+    operator = operator_of(request)
+    if is_remote(operator.id):
+        terminal: str | None = operator.name
+    else:
+        terminal = terminal_of(peer(request.scope).pid)
+    seat = presence.enter(operator, face, terminal)
     try:
         here = replace(presence.info(), you=seat.id if seat else None)
         yield frame("presence", here)

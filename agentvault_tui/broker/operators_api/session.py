@@ -6,7 +6,14 @@ from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.routing import Route
 
-from agentvault_tui.broker.authority import Authority, Need, Session, Sessions, Standing
+from agentvault_tui.broker.authority import (
+    Authority,
+    Need,
+    Session,
+    Sessions,
+    Standing,
+    is_remote,
+)
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.presence import StandingInfo
 from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
@@ -14,6 +21,7 @@ from agentvault_tui.broker.shapes import device_info
 from agentvault_tui.broker.usecases.approvals import CUTTING, end_gathered
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import ConflictError, TenantError, UsageError
+from agentvault_tui.model import Actor
 from agentvault_tui.model.people import CHANGES, user_changed
 from agentvault_tui.model.role import Role
 from agentvault_tui.operator_api import calls
@@ -52,7 +60,7 @@ def routes(sessions: Sessions, authority: Authority) -> list[Route]:
 
     async def login(request: Request) -> MeInfo:
         """Begin to sign in, or return the sign-in under way."""
-        operator = operator_of(request)
+        operator = _local(request)
         device = device_info(await sessions.login(operator))
         return about(operator.id, device=device)
 
@@ -72,6 +80,21 @@ def routes(sessions: Sessions, authority: Authority) -> list[Route]:
         route(calls.LOGOUT, logout),
         route(calls.ME, me),
     ]
+
+
+def _local(request: Request) -> Actor:
+    """Return the operator at the socket.
+
+    Raises:
+        ConflictError: it is one elsewhere.
+    """
+    operator = operator_of(request)
+    if is_remote(operator.id):
+        raise ConflictError(
+            "that is done on the broker's machine alone",
+            "run the command there, as the user who runs the broker",
+        )
+    return operator
 
 
 def standing_info(standing: Standing) -> StandingInfo:
@@ -104,6 +127,7 @@ def people_routes(
             ConflictError: the tenant keeps its people itself.
             UsageError: there is no such change.
         """
+        operator = _local(request)
         body = await body_of(request, PeopleRequest)
         if broker.tenant_kind != "embedded":
             raise ConflictError(
@@ -112,7 +136,6 @@ def people_routes(
             )
         if body.change not in CHANGES:
             raise UsageError(f"'change' must be one of {', '.join(CHANGES)}")
-        operator = operator_of(request)
         if await _is_bound(broker):
             about = f"{body.change} {body.user}"
             actor = await authority.actor(operator, Need.PEOPLE, about)

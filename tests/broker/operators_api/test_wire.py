@@ -9,6 +9,7 @@ import sqlite3
 import pytest
 from support.bench import Bench
 
+from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.web import Server, unix_socket
 
@@ -65,7 +66,7 @@ async def test_a_body_that_breaks_off_is_no_fault_of_ours(
     """A client that leaves before its request is whole is not logged as an error."""
     path = bench.home.socket
     async with Server(bench.clock) as server:
-        app = operators_app(bench.broker, bench.feed)
+        app = operators_app(bench.broker, bench.feed, Sessions(bench.broker))
         listener = await server.listen(app, unix_socket(path))
         _, writer = await asyncio.open_unix_connection(path)
         head = b"POST /api/agents/revoke HTTP/1.1\r\nHost: b\r\nContent-Length: 50\r\n"

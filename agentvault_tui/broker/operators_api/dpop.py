@@ -1,0 +1,171 @@
+"""DPoP proofs: each request shows that its sender holds one key (RFC 9449)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass
+from typing import Final
+
+from agentvault_tui.broker.agents_api.client_auth import Assertion, UnprovenError
+from agentvault_tui.broker.public_key import parse_public_key, verifier
+from agentvault_tui.clock import Clock
+from agentvault_tui.errors import UsageError
+from agentvault_tui.web.reply import Scope
+
+ALGORITHMS: Final = ("ES256", "Ed25519", "EdDSA")
+SKEW: Final = 60
+"""Seconds by which ``iat`` may differ from the broker's time."""
+_KINDS: Final = frozenset({"dpop+jwt"})
+_NONCE_SECONDS: Final = 60.0
+"""How long a nonce is given out; the one before is taken for as long again."""
+_LONGEST_JTI: Final = 512
+_PROOFS: Final = 4096
+"""Proofs of one key that are remembered for one nonce."""
+
+
+class ProofError(Exception):
+    """A request that proves nothing: the error code of its answer, and why."""
+
+    def __init__(self, code: str, why: str, status: int = 401) -> None:
+        """Keep the *code* of RFC 9449 or RFC 6750, *why*, and the HTTP status."""
+        super().__init__(why)
+        self.code = code
+        self.why = why
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class DpopProof:
+    """A proof for this request, whose signature is not verified yet."""
+
+    jwk: str
+    thumbprint: str
+    """Of the key (RFC 7638)."""
+    nonce: str
+    jti: str
+    assertion: Assertion
+
+
+class Proofs:
+    """Checks proofs, gives out nonces, and takes each proof once.
+
+    Proofs are remembered by the nonce they carry, so for as long as that is taken:
+    no clock that is set back has one taken twice.
+    """
+
+    def __init__(self, clock: Clock, origin: str) -> None:
+        """Take proofs for *origin*, the URL that clients name, without a slash."""
+        self._clock = clock
+        self._origin = origin
+        self._used: dict[str, dict[str, set[bytes]]] = {}
+        """Of each nonce that is taken, the latest last: digests by thumbprint."""
+        self._since = 0.0
+
+    @property
+    def nonce(self) -> str:
+        """The nonce to give out now; another one every minute."""
+        age = self._clock.boot() - self._since
+        if not self._used or age >= _NONCE_SECONDS:
+            latest = list(self._used.items())[-1:]
+            self._used = dict(latest) if age < 2 * _NONCE_SECONDS else {}
+            self._used[secrets.token_urlsafe(24)] = {}
+            self._since = self._clock.boot()
+        return next(reversed(self._used))
+
+    def read(self, scope: Scope, token: str | None) -> DpopProof:
+        """Read the proof of a request (RFC 9449 section 4.3), all but its signature.
+
+        Args:
+            scope: of the request.
+            token: its access token, to which the proof must be bound.
+
+        Returns:
+            the proof; `take` verifies it.
+
+        Raises:
+            ProofError: ``invalid_dpop_proof``, or ``use_dpop_nonce``.
+        """
+        given = [value for name, value in scope["headers"] if name == b"dpop"]
+        if len(given) != 1:
+            raise _invalid("one DPoP header is needed")
+        try:
+            assertion = Assertion.parse(given[0].decode("latin-1"), _KINDS)
+            jwk = parse_public_key(json.dumps(assertion.header.get("jwk")))
+        except UnprovenError:
+            raise _invalid("the proof is no JWT of the type dpop+jwt") from None
+        except UsageError as error:
+            raise _invalid(f"its jwk: {error.what}") from None
+        claims = assertion.claims
+        if assertion.header.get("alg") not in ALGORITHMS:
+            raise _invalid("it is not signed with ES256 or Ed25519")
+        if claims.get("htm") != scope["method"]:
+            raise _invalid("it is for another method")
+        url = claims.get("htu")
+        path = scope["raw_path"].decode("latin-1")
+        if not isinstance(url, str) or _plain(url) != self._origin + path:
+            raise _invalid("it is for another URL")
+        self._check_time(claims.get("iat"))
+        if token is not None and not _same(claims.get("ath"), _ath(token)):
+            raise _invalid("it is not for this access token")
+        jti = claims.get("jti")
+        if not isinstance(jti, str) or not 0 < len(jti) <= _LONGEST_JTI:
+            raise _invalid("it has no jti")
+        nonce = claims.get("nonce")
+        _ = self.nonce  # an old one is not taken any more
+        if not isinstance(nonce, str) or nonce not in self._used:
+            raise ProofError("use_dpop_nonce", "the proof needs the nonce given here")
+        # The canonical JWK is what RFC 7638 hashes.
+        thumbprint = _encode(hashlib.sha256(jwk.encode()).digest())
+        return DpopProof(jwk, thumbprint, nonce, jti, assertion)
+
+    def take(self, proof: DpopProof) -> None:
+        """Verify the signature, and take this proof for the first and only time.
+
+        Raises:
+            ProofError: it is not by that key, or was taken before; 429 when the key
+                has made more than are remembered.
+        """
+        if not proof.assertion.signed_by(verifier(proof.jwk)):
+            raise _invalid("its signature is not by its key")
+        used = self._used[proof.nonce].setdefault(proof.thumbprint, set())
+        digest = hashlib.sha256(proof.jti.encode()).digest()[:16]
+        if digest in used:
+            raise _invalid("it was used before")
+        if len(used) >= _PROOFS:
+            raise ProofError("slow_down", "too many requests in a minute", 429)
+        used.add(digest)
+
+    def _check_time(self, issued: object) -> None:
+        if isinstance(issued, bool) or not isinstance(issued, int | float):
+            raise _invalid("it has no iat")
+        apart = issued - self._clock.now().timestamp()
+        if not abs(apart) <= SKEW:
+            told = f"{abs(apart):.0f} s {'ahead of' if apart > 0 else 'behind'}"
+            raise _invalid(f"its iat is {told} the broker's time: set the clock")
+
+
+def _plain(url: str) -> str:
+    """Return *url* without query and fragment (RFC 9449 section 4.3, number 9)."""
+    return url.partition("#")[0].partition("?")[0]
+
+
+def _ath(token: str) -> str:
+    return _encode(hashlib.sha256(token.encode()).digest())
+
+
+def _same(said: object, wanted: str) -> bool:
+    return isinstance(said, str) and hmac.compare_digest(
+        said.encode("utf-8", "surrogatepass"), wanted.encode()
+    )
+
+
+def _encode(raw: bytes) -> str:
+    return urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def _invalid(why: str) -> ProofError:
+    return ProofError("invalid_dpop_proof", why)

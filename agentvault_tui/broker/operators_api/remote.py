@@ -1,0 +1,246 @@
+"""Admits operators on other machines: a session, bound to a key, for every request.
+
+The key is one the client made for its sign-in (DPoP, RFC 9449). Its session's token is
+given out when the sign-in begins, and is good for nothing until a person has proved
+who they are with a second factor. Neither is of use without the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from agentvault_tui.broker.authority import Authority, Need, Sessions, remote_seat
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.operators_api.dpop import ALGORITHMS, ProofError, Proofs
+from agentvault_tui.broker.operators_api.wire import answer, error_problem, problem
+from agentvault_tui.broker.shapes import device_info
+from agentvault_tui.clock import Clock, Deadline
+from agentvault_tui.errors import AgentVaultError, ConflictError, ForbiddenError
+from agentvault_tui.model import Actor, ActorKind, new_secret, sha256_hex
+from agentvault_tui.model.role import Role
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.access import SignInInfo
+from agentvault_tui.web.reply import App, Message, Receive, Scope, Send
+
+log = logging.getLogger("agentvault.operators")
+
+_SIGN_INS: Final = 16
+"""Sign-ins that may be under way: each has the broker ask the tenant for it."""
+_OF_ONE_ADDRESS: Final = 4
+_TOLD_SECONDS: Final = 30
+"""How long after its code has expired a sign-in still tells that it did."""
+_LOOK: Final = 0.5
+"""Seconds between two looks whether the session of an open stream has ended."""
+_SESSION_CALLS: Final = frozenset({calls.ME.path, calls.LOGOUT.path})
+_CHANGES_NOTHING: Final = frozenset(
+    one.path for one in (calls.EXPLAIN, calls.PLAN, calls.LOOK, calls.TRY)
+)
+"""What a viewer may ask with a ``POST``; any other needs an operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class _SignIn:
+    """Whose a token is that was given out."""
+
+    seat: str
+    network: str
+    until: Deadline
+    """When it is forgotten, unless somebody has signed in with it."""
+
+
+class SignIns:
+    """The tokens of sign-ins under way and of sessions, by their SHA-256."""
+
+    def __init__(self, sessions: Sessions, clock: Clock) -> None:
+        self._sessions = sessions
+        self._clock = clock
+        self._held: dict[str, _SignIn] = {}
+        self._beginning = asyncio.Lock()
+
+    async def begin(self, operator: Actor) -> SignInInfo:
+        """Begin a sign-in for *operator*, whose name is the address they come from.
+
+        Each keeps its place until its code has expired, however it ends: a stranger
+        who begins and cancels them has no more recorded than one who lets them expire.
+
+        Raises:
+            ProofError: too many are under way.
+            ConflictError: the key was used for one.
+            TenantError: the tenant begins none.
+        """
+        async with self._beginning:
+            waiting = self._sweep()
+            if any(one.seat == operator.id for one in self._held.values()):
+                raise ConflictError("this key was used before", "make another key")
+            network = _network(operator.name)
+            here = sum(one.network == network for one in waiting)
+            if len(waiting) >= _SIGN_INS or here >= _OF_ONE_ADDRESS:
+                told = "too many sign-ins are under way: try again in a few minutes"
+                raise ProofError("slow_down", told, 503)
+            device = device_info(await self._sessions.login(operator))
+            token = new_secret("av_s")
+            lasts = device.expires_in + _TOLD_SECONDS
+            until = Deadline.after(self._clock, lasts)
+            self._held[sha256_hex(token)] = _SignIn(operator.id, network, until)
+        return SignInInfo(access_token=token, device=device)
+
+    def seat(self, token: str) -> str | None:
+        """Return the seat of the key that *token* is good with."""
+        self._sweep()
+        found = self._held.get(sha256_hex(token))
+        return found.seat if found else None
+
+    def _sweep(self) -> list[_SignIn]:
+        """Forget sign-ins and sessions that are over; return those that wait."""
+        waiting = []
+        for digest, one in list(self._held.items()):
+            if self._sessions.of(one.seat) is not None:
+                continue
+            if one.until.passed(self._clock):
+                del self._held[digest]
+                self._sessions.forget(one.seat)
+            else:
+                waiting.append(one)
+        return waiting
+
+
+class RemoteGuard:
+    """ASGI middleware: whom of those elsewhere the operators' application answers."""
+
+    def __init__(self, app: App, broker: Broker, sessions: Sessions, url: str) -> None:
+        """Guard *app*; clients name it *url*, with a slash at the end."""
+        self._app = app
+        self._clock = broker.clock
+        self._sessions = sessions
+        self._authority = Authority(broker, sessions)
+        self._sign_ins = SignIns(sessions, broker.clock)
+        self._proofs = Proofs(broker.clock, url.removesuffix("/"))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a refusal, or pass the request on as its operator's."""
+        nonce = (b"dpop-nonce", self._proofs.nonce.encode())
+
+        async def with_nonce(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], nonce]
+            await send(message)
+
+        try:
+            if scope["path"] == calls.SIGN_IN.path and scope["method"] == "POST":
+                response = await self._sign_in(scope)
+            else:
+                response = None
+                seat = await self._admitted(scope)
+        except ProofError as error:
+            response = _unproven(error)
+        except AgentVaultError as error:
+            response = await error_problem(Request(scope), error)
+        if response is not None:
+            await response(scope, receive, with_nonce)
+            return
+        await self._app(scope, self._while_signed_in(seat, receive), with_nonce)
+
+    async def _sign_in(self, scope: Scope) -> Response:
+        proof = self._proofs.read(scope, None)
+        self._proofs.take(proof)
+        operator = _operator(remote_seat(proof.thumbprint), scope)
+        return answer(await self._sign_ins.begin(operator), calls.SIGN_IN.status)
+
+    async def _admitted(self, scope: Scope) -> str:
+        """Check session, key and role; return the seat, which the scope then names.
+
+        Raises:
+            ProofError: the request proves neither, or not both.
+            ForbiddenError: who has signed in has not the role it needs.
+        """
+        token = _token(scope)
+        proof = self._proofs.read(scope, token)
+        seat = self._sign_ins.seat(token)
+        if seat is None:
+            raise _invalid_token("the session is over, or was never one here")
+        if seat != remote_seat(proof.thumbprint):
+            log.warning("a session's token came with another key: was it stolen?")
+            raise _invalid_token("the session is another key's")
+        self._proofs.take(proof)
+        operator = _operator(seat, scope)
+        scope["state"]["operator"] = operator
+        if scope["path"] in _SESSION_CALLS:
+            return seat
+        standing = self._authority.standing(seat)
+        if standing.session is None:
+            raise _invalid_token("nobody is signed in with it")
+        if standing.role is None:
+            told = "nothing is shown without a role, and the tenant gives you none"
+            raise ForbiddenError(Role.VIEWER, told, "ask who manages the tenant")
+        reads = scope["method"] in {"GET", "HEAD"}
+        if not reads and scope["path"] not in _CHANGES_NOTHING:
+            # Hooks and runs ask for no role at the socket: its uid is the check there.
+            await self._authority.actor(operator, Need.CUT, scope["path"])
+        return seat
+
+    def _while_signed_in(self, seat: str, receive: Receive) -> Receive:
+        """Return a channel that ends a stream within a second of its session's end."""
+
+        async def watched() -> Message:
+            arriving = asyncio.ensure_future(receive())
+            try:
+                while True:
+                    done, _ = await asyncio.wait({arriving}, timeout=_LOOK)
+                    if done:
+                        return arriving.result()
+                    if self._sessions.of(seat) is None:
+                        return {"type": "http.disconnect"}
+            finally:
+                arriving.cancel()
+
+        return watched
+
+
+def _token(scope: Scope) -> str:
+    """Return the access token of a request (RFC 9449 section 7.1).
+
+    Raises:
+        ProofError: it has none.
+    """
+    headers: dict[bytes, bytes] = dict(scope["headers"])
+    said = headers.get(b"authorization", b"").decode("latin-1")
+    scheme, _, token = said.partition(" ")
+    if scheme.lower() != "dpop" or not token:
+        raise _invalid_token("sign in first: agentvault login")
+    return token.strip()
+
+
+def _operator(seat: str, scope: Scope) -> Actor:
+    return Actor(ActorKind.OPERATOR, seat, scope["client"][0])
+
+
+def _network(address: str) -> str:
+    """Return whose *address* it is: of IPv6 a site has 2**64 of them (RFC 4291)."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    if found.version == 4:
+        return address
+    return str(ipaddress.ip_network((found, 64), strict=False))
+
+
+def _invalid_token(why: str) -> ProofError:
+    return ProofError("invalid_token", why)
+
+
+def _unproven(error: ProofError) -> Response:
+    """Word a refusal as RFC 9449 section 7.1 does, and as a problem document."""
+    remedy = "agentvault login" if error.code == "invalid_token" else ""
+    response = problem(error.status, error.why, error=error.code, remedy=remedy)
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        algorithms = " ".join(ALGORITHMS)
+        response.headers["WWW-Authenticate"] = (
+            f'DPoP error="{error.code}", algs="{algorithms}"'
+        )
+    return response
