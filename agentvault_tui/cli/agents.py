@@ -35,6 +35,7 @@ from agentvault_tui.operator_api.history import (
 from agentvault_tui.operator_api.requests import (
     AgentRequest,
     DelegatesRequest,
+    NewSecretRequest,
     RestoreRequest,
     RevokeRequest,
     ScopesRequest,
@@ -44,6 +45,7 @@ from agentvault_tui.operator_api.requests import (
 from agentvault_tui.operator_api.shapes import (
     OUTCOMES,
     AgentInfo,
+    NewAgentInfo,
     RevokeAnswer,
     ScopeInfo,
     ScopesAnswer,
@@ -167,9 +169,31 @@ def add_agent(session: CliSession, /, scopes: tuple[str, ...], **given: Any) -> 
         public_key=_read_key(key) if key else None,
         **given,
     )
-    agent = session.client.call(calls.REGISTER, wanted)
-    secret = agent.client_secret
-    out = session.out
+    _tell_new(session, session.client.call(calls.REGISTER, wanted))
+
+
+@agents.group("secret", example="agentvault agents secret new calendar-agent")
+def secret_group() -> None:
+    """Client secrets of agents that are registered."""
+
+
+@secret_group.command("new", example="agentvault agents secret new calendar-agent")
+@click.argument("ref", metavar="ID")
+@pass_session
+def new_secret(session: CliSession, ref: str) -> None:
+    """Make a client secret and print it, once; the one before stops working.
+
+    For an agent that has none yet, or whose secret may be known to others. Tokens it
+    has live on until they end, or it is revoked.
+    """
+    agent = find_agent(session.client, ref)
+    asked = NewSecretRequest(agent_id=agent.id)
+    _tell_new(session, session.client.call(calls.NEW_SECRET, asked))
+
+
+def _tell_new(session: CliSession, agent: NewAgentInfo) -> None:
+    """Print how an agent authenticates from now on."""
+    secret, out = agent.client_secret, session.out
     if session.json:
         answer = {"id": agent.id, "client_id": agent.client_id}
         out.json({**answer, "client_secret": secret} if secret else answer)

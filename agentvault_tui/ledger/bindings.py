@@ -41,6 +41,7 @@ LASTING_TYPES: Final = (
     EventType.AGENT_REVOKED,
     EventType.AGENT_RESTORED,
     EventType.AGENT_SCOPES_CHANGED,
+    EventType.AGENT_CHANGED,
     EventType.PANIC_ON,
     EventType.PANIC_OFF,
     EventType.CONNECTION_ADDED,

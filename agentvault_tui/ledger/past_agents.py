@@ -21,6 +21,7 @@ _TYPES: Final = (
     EventType.AGENT_REVOKED,
     EventType.AGENT_RESTORED,
     EventType.AGENT_SCOPES_CHANGED,
+    EventType.AGENT_CHANGED,
     EventType.PANIC_ON,
     EventType.PANIC_OFF,
     EventType.CLOCK_JUMP,
@@ -192,6 +193,13 @@ def _change(roster: Roster, event: Event, agent: Agent, *, failed: bool) -> None
         case EventType.AGENT_RESTORED if not failed:
             agent = replace(agent, status=AgentStatus.ACTIVE, revoked_at=None)
             roster.valid_from_seq[agent.id] = event.seq
+        case EventType.AGENT_CHANGED if not failed:
+            agent = replace(
+                agent,
+                owner=text_or_start(event.detail.get("owner")),
+                purpose=text_or_start(event.detail.get("purpose")),
+                resource_server=event.detail.get("resource_server") is True,
+            )
         case EventType.AGENT_SCOPES_CHANGED:
             taken = _scopes(event.detail, "ungranted", roster, event)
             if taken:

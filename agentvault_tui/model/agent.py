@@ -19,12 +19,19 @@ class AgentStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """How an agent proves who it is: exactly one of the two is set."""
+    """How an agent proves who it is: at most one of these is set."""
 
     secret_sha256: str | None = None
     """Hex digest of the client secret; the secret itself is never stored."""
     public_key: str | None = None
     """JWK as JSON text, for ``private_key_jwt`` (RFC 7523)."""
+
+    @property
+    def kind(self) -> str:
+        """Return ``secret``, ``public_key``, or ``none``: it cannot authenticate."""
+        if self.secret_sha256 is not None:
+            return "secret"
+        return "none" if self.public_key is None else "public_key"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ class EventType(StrEnum):
     AGENT_REVOKED = "agent.revoked"
     AGENT_RESTORED = "agent.restored"
     AGENT_SCOPES_CHANGED = "agent.scopes_changed"
+    AGENT_CHANGED = "agent.changed"
+    """Its owner, purpose, kind or credential."""
     AGENT_FLOODING = "agent.flooding"
     """An agent goes on asking for what it is refused; its requests are not decided."""
     TOKEN_DECISION = "token.decision"  # noqa: S105 - a word of the contract
@@ -65,6 +67,8 @@ class EventType(StrEnum):
     OPERATOR_REFUSED = "operator.refused"
     """A decision that whoever tried it has no role for."""
     POLICY_CHANGED = "policy.changed"
+    CONFIG_APPLIED = "config.applied"
+    """What files say of agents, services and limits was put in force."""
     ADVICE_APPLIED = "advice.applied"
     """What an agent does not need was taken away, on trial."""
     ADVICE_GIVEN_BACK = "advice.given_back"

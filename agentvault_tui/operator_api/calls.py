@@ -68,6 +68,9 @@ AGENTS: Final = _get(_AGENTS, shapes.AgentPage, asks.AgentQuery)
 AGENT: Final = _get(f"{_AGENTS}/{{id}}", shapes.AgentInfo)
 ACTIVITY: Final = _get(f"{_AGENTS}/{{id}}/activity", history.ActivityInfo)
 REGISTER: Final = _post(_AGENTS, asks.AgentRequest, shapes.NewAgentInfo, 201)
+NEW_SECRET: Final = _post(
+    f"{_AGENTS}/secret", asks.NewSecretRequest, shapes.NewAgentInfo
+)
 SCOPES: Final = _post(f"{_AGENTS}/scopes", asks.ScopesRequest, shapes.ScopesAnswer)
 DELEGATES: Final = _post(
     f"{_AGENTS}/delegates", asks.DelegatesRequest, shapes.ScopesAnswer

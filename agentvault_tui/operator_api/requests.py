@@ -57,6 +57,12 @@ class AgentRequest(WireRequest, kw_only=True):
     resources: tuple[str, ...] = ()
 
 
+class NewSecretRequest(WireRequest, kw_only=True):
+    """Make a new client secret for an agent, in place of the one it had."""
+
+    agent_id: Word
+
+
 class ScopesRequest(WireRequest, kw_only=True):
     """Give and take scopes of one agent, or say what a resource server serves."""
 

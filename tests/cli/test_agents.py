@@ -326,3 +326,19 @@ def test_delegates_and_tree_say_who_holds_what_of_whom(
     ended = av(*allow, "--remove", "--json").json
     assert ended["delegated_revoked"] == 1
     assert av("agents", "tree", agent.id, "--json").json["tokens"] == []
+
+
+def test_a_new_secret_works_and_the_old_one_does_not(av: Run, agent: Agent) -> None:
+    """`secret new --json` prints what `add` does; the secret before is refused."""
+    old = agent.secret
+    made = av("agents", "secret", "new", agent.name, "--json").json
+    assert made.keys() == {"id", "client_id", "client_secret"}
+    form = {"grant_type": "client_credentials", "scope": "read:calendar"}
+    for secret, status in ((old, 401), (made["client_secret"], 200)):
+        answer = httpx.post(
+            f"{agent.broker.url}/oauth/token",
+            data=form,
+            auth=(agent.id, secret),
+            trust_env=False,
+        )
+        assert answer.status_code == status

@@ -30,6 +30,7 @@ from agentvault_tui.broker.shapes import (
     shape_from,
     step_info,
 )
+from agentvault_tui.broker.usecases.credential import renew_secret
 from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.issue_for import issue_for
 from agentvault_tui.broker.usecases.register import (
@@ -58,6 +59,7 @@ from agentvault_tui.operator_api.requests import (
     AgentQuery,
     AgentRequest,
     DelegatesRequest,
+    NewSecretRequest,
     RestoreRequest,
     RevokeRequest,
     ScopesRequest,
@@ -136,6 +138,14 @@ def _keeping(broker: Broker, authority: Authority) -> list[Route]:
             registered.agent, broker.registry, client_secret=registered.client_secret
         )
 
+    async def secret(request: Request) -> NewAgentInfo:
+        """Make a new client secret for an agent; it is in this answer alone."""
+        body = await body_of(request, NewSecretRequest)
+        agent = broker.registry.agent(body.agent_id)
+        operator = await authority.actor(operator_of(request), Need.GIVE, agent.id)
+        made = await renew_secret(broker, agent.id, operator)
+        return agent_info(made.agent, broker.registry, client_secret=made.client_secret)
+
     async def served(local: Actor, body: ScopesRequest) -> ScopesAnswer:
         """Change what a resource server serves."""
         if body.grant or body.ungrant:
@@ -168,6 +178,7 @@ def _keeping(broker: Broker, authority: Authority) -> list[Route]:
 
     return [
         route(calls.REGISTER, add),
+        route(calls.NEW_SECRET, secret),
         route(calls.SCOPES, scopes),
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from agentvault_tui.broker.core import Broker
@@ -75,9 +75,10 @@ async def register(
         ConflictError: the name is taken.
         LedgerUnwritableError: it could not be recorded.
     """
-    _check_texts(registration)
-    check_scopes(broker, (*registration.scopes, *registration.serves))
-    resources = check_resources(registration.resources)
+    if not registration.scopes and not _is_resource_server(registration):
+        raise UsageError("an agent needs at least one scope", "give --scope")
+    agent = new_agent(broker, registration)
+    check_scopes(broker, (*agent.scopes, *agent.serves))
     folded = fold_name(registration.name)
     if broker.registry.is_name_taken(folded):
         raise ConflictError(
@@ -85,9 +86,30 @@ async def register(
             "looks alike",
             "choose another name",
         )
-    secret = None if registration.public_key else new_secret("av_s")
+    secret = None
+    if registration.public_key is None:
+        secret = new_secret("av_s")
+        credential = Credential(secret_sha256=sha256_hex(secret))
+        agent = replace(agent, credential=credential)
+    broker.registry.registering.add(folded)
+    try:
+        await broker.record(registered_draft(agent, operator), changes=[agent])
+        broker.registry.put_agent(agent)
+    finally:
+        broker.registry.registering.discard(folded)
+    return Registered(agent, secret)
+
+
+def new_agent(broker: Broker, registration: Registration) -> Agent:
+    """Return the agent that is described, with its public key for a credential.
+
+    Raises:
+        UsageError: a text is missing or too long, a resource no URI, a key unusable.
+    """
+    _check_texts(registration)
     agent_id = AgentId(new_id("agt"))
-    agent = Agent(
+    key = registration.public_key
+    return Agent(
         id=agent_id,
         client_id=agent_id,
         name=registration.name,
@@ -97,23 +119,11 @@ async def register(
         created_at=broker.clock.now(),
         resource_server=_is_resource_server(registration),
         serves=tuple(sorted(set(registration.serves))),
-        resources=resources,
+        resources=check_resources(registration.resources),
         credential=Credential(
-            secret_sha256=sha256_hex(secret) if secret else None,
-            public_key=(
-                parse_public_key(registration.public_key)
-                if registration.public_key
-                else None
-            ),
+            public_key=None if key is None else parse_public_key(key)
         ),
     )
-    broker.registry.registering.add(folded)
-    try:
-        await broker.record(_draft(agent, operator), changes=[agent])
-        broker.registry.put_agent(agent)
-    finally:
-        broker.registry.registering.discard(folded)
-    return Registered(agent, secret)
 
 
 def check_scopes(broker: Broker, scopes: tuple[str, ...]) -> None:
@@ -147,8 +157,6 @@ def _check_texts(registration: Registration) -> None:
         )
     if len(registration.purpose) > _PURPOSE_CAP:
         raise UsageError(f"a purpose has at most {_PURPOSE_CAP} characters")
-    if not registration.scopes and not _is_resource_server(registration):
-        raise UsageError("an agent needs at least one scope", "give --scope")
 
 
 def _is_resource_server(registration: Registration) -> bool:
@@ -176,7 +184,8 @@ def _resource(named: str) -> str:
     return found
 
 
-def _draft(agent: Agent, operator: Actor) -> Draft:
+def registered_draft(agent: Agent, operator: Actor) -> Draft:
+    """Return the event that *agent* is registered."""
     return Draft(
         EventType.AGENT_REGISTERED,
         operator,
@@ -189,6 +198,6 @@ def _draft(agent: Agent, operator: Actor) -> Draft:
             "resource_server": agent.resource_server,
             **({"serves": list(agent.serves)} if agent.serves else {}),
             **({"resources": list(agent.resources)} if agent.resources else {}),
-            "credential": "public_key" if agent.credential.public_key else "secret",
+            "credential": agent.credential.kind,
         },
     )
