@@ -28,6 +28,7 @@ _OURS: Final = frozenset(
     ("agentvault.db", "config.toml", "policy.cedar", "scopes.toml", "keymap.toml")
 )
 """Names by which a folder is known to be a home; any one is enough."""
+_OPEN_FILES: Final = "/proc/self/fd"
 _LINKS: Final = 40
 """As many symbolic links as Linux follows in one path."""
 _CHOOSE: Final = "choose a folder that only you can write in, with --home"
@@ -76,6 +77,11 @@ class Home:
     def start_space(self) -> Path:
         """Space that is given up for a start on a full disk."""
         return self.data / "start.reserve"
+
+    @property
+    def unfinished(self) -> Path:
+        """What a restore has unpacked and not moved into place."""
+        return self.data / ".restore"
 
     @property
     def cut_marker(self) -> Path:
@@ -241,8 +247,21 @@ def private_draft(path: Path, *, replace: bool) -> Iterator[BinaryIO]:
     Raises:
         FileExistsError: there is a file, and it is not to be replaced.
     """
-    # mkstemp gives 0600 under any umask; a rename or a link is all or nothing, so no
-    # process ever reads half a key.
+    # A rename or a link is all or nothing, so no process ever reads half a key.
+    if not replace and (unnamed := _open_unnamed(path.parent)) is not None:
+        with os.fdopen(unnamed, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            # With a folder's descriptor it is linkat(2) and follows the link.
+            number, folder = str(file.fileno()), os.open(_OPEN_FILES, os.O_RDONLY)
+            try:
+                os.link(number, path, src_dir_fd=folder)
+            finally:
+                os.close(folder)
+        fsync_folder(path.parent)
+        return
+    # mkstemp gives 0600 under any umask.
     descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -257,6 +276,24 @@ def private_draft(path: Path, *, replace: bool) -> Iterator[BinaryIO]:
         Path(draft).unlink(missing_ok=True)
     # The name is on disk with its folder: without, a power cut brings the old file.
     fsync_folder(path.parent)
+
+
+def _open_unnamed(folder: Path) -> int | None:
+    """Open a file that is gone with its process until it is given a name (open(2)).
+
+    Returns:
+        its descriptor; None where the system or the file system has no such files, or
+        `process.harden` took the way to name it.
+    """
+    flag = getattr(os, "O_TMPFILE", None)
+    if flag is None or not os.access(_OPEN_FILES, os.X_OK):
+        return None
+    try:
+        descriptor = os.open(folder, os.O_WRONLY | flag, 0o600)
+    except OSError:
+        return None
+    os.fchmod(descriptor, 0o600)
+    return descriptor
 
 
 def fsync_folder(folder: Path) -> None:

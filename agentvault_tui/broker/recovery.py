@@ -21,7 +21,7 @@ from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup import cancelled, cancelled_draft, deny
 from agentvault_tui.broker.uses import revoked_draft
 from agentvault_tui.broker.verification import fault_recorded
-from agentvault_tui.clock import iso, parse_iso
+from agentvault_tui.clock import Clock, iso, parse_iso
 from agentvault_tui.errors import LedgerError, LedgerUnwritableError, NotFoundError
 from agentvault_tui.ledger import (
     Change,
@@ -47,6 +47,7 @@ from agentvault_tui.model import (
     Event,
     EventType,
     Lease,
+    StepUp,
     StepUpStatus,
 )
 
@@ -100,20 +101,10 @@ async def _cancel_changed(broker: Broker) -> None:
 
 async def _take_over(broker: Broker, loaded: Loaded, last: Event | None) -> None:
     broker.replays.take_over(loaded.assertions, broker.clock)
-    now = broker.clock.now()
-    if last is None or now >= last.time - _SKEW:
+    if last is None or broker.clock.now() >= last.time - _SKEW:
         broker.registry.take_over(loaded)
         return
-    ended = [
-        as_cancelled(stepup, "clock_set_back", now)
-        for stepup in loaded.stepups
-        if stepup.status.open or stepup.status is StepUpStatus.APPROVED
-    ]
-    ended += [
-        stepup.repeated_no_more()
-        for stepup in loaded.stepups
-        if stepup.status is StepUpStatus.REDEEMED and stepup.repeats(broker.clock)
-    ]
+    ended = ended_stepups(loaded, "clock_set_back", broker.clock)
     over = {stepup.id for stepup in ended}
     kept = [stepup for stepup in loaded.stepups if stepup.id not in over]
     broker.registry.take_over(replace(loaded, tokens=(), stepups=(*kept, *ended)))
@@ -126,6 +117,28 @@ async def _take_over(broker: Broker, loaded: Loaded, last: Event | None) -> None
         ),
         changes=[DropAllTokens(), *ended],
     )
+
+
+def ended_stepups(loaded: Loaded, problem: str, clock: Clock) -> list[StepUp]:
+    """Return the step-ups that still permit something, as they are once that is over.
+
+    Args:
+        loaded: the state.
+        problem: why those that wait, or are approved and not redeemed, are cancelled.
+        clock: the clock.
+
+    Returns:
+        those, cancelled, and redeemed ones that could be repeated, without that.
+    """
+    return [
+        as_cancelled(stepup, problem, clock.now())
+        for stepup in loaded.stepups
+        if stepup.status.open or stepup.status is StepUpStatus.APPROVED
+    ] + [
+        stepup.repeated_no_more()
+        for stepup in loaded.stepups
+        if stepup.status is StepUpStatus.REDEEMED and stepup.repeats(clock)
+    ]
 
 
 def trusted(broker: Broker, loaded: Loaded, found: StateDivergence) -> Loaded:

@@ -25,6 +25,8 @@ SECTIONS: Final = {
         "console": "Open the console on a running broker.",
         "demo": "Watch example agents that really ask.",
         "serve": "Run the broker in the foreground.",
+        "backup": "Write the home to one file, also while it runs.",
+        "restore": "Restore such a file into an empty home.",
         "tls": "Speak https to agents: make certificates.",
     },
     "Put agents behind it": {
@@ -63,6 +65,7 @@ _MODULES: Final = {
     "connect": "hosts",
     "hook": "hosts",
     "logout": "login",
+    "restore": "backup",
     "token": "hosts",
     "whoami": "login",
 }

@@ -29,10 +29,21 @@ class CliSession:
 
     @cached_property
     def home(self) -> Home:
-        """The vault's folders; they need not exist yet."""
+        """The vault's folders; they need not exist yet.
+
+        Raises:
+            SettingsError: someone else could swap them, or a restore is not finished.
+        """
+        from agentvault_tui.errors import SettingsError
         from agentvault_tui.home import Home
 
-        return Home.locate(self.home_option)
+        home = Home.locate(self.home_option)
+        if home.unfinished.exists():
+            raise SettingsError(
+                f"a restore into {home.data} was not finished",
+                "run it again with the same file: agentvault restore FILE",
+            )
+        return home
 
     @cached_property
     def settings(self) -> Settings:

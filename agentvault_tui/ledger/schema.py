@@ -20,7 +20,7 @@ from agentvault_tui.errors import (
 )
 from agentvault_tui.home import Home
 
-_UPGRADED: Final = 4
+UPGRADED: Final = 4
 """The version that a start brings up to date."""
 APPLICATION_ID: Final = 0x41475654
 """``AGVT``, in the file's header."""
@@ -189,7 +189,7 @@ def prepare_schema(db: sqlite3.Connection, path: Path, ledger_id: str) -> None:
             f"INSERT INTO meta VALUES ('ledger', '{ledger_id}', 0);"
             "INSERT INTO counted VALUES (0); COMMIT;"
         )
-    elif application == APPLICATION_ID and version == _UPGRADED:
+    elif application == APPLICATION_ID and version == UPGRADED:
         _refuse_changes(db, path, _TABLES)
         db.executescript(
             f"BEGIN IMMEDIATE; {_ADDED} PRAGMA user_version = {VERSION}; COMMIT;"
@@ -220,7 +220,7 @@ def check_version(db: sqlite3.Connection, path: Path) -> None:
             f"this one knows {VERSION})",
             "upgrade AgentVault, or use another home",
         )
-    if application == APPLICATION_ID and version == _UPGRADED:
+    if application == APPLICATION_ID and version == UPGRADED:
         raise LedgerDamagedError(
             f"{path} was written by an older AgentVault (schema {version})",
             "start the broker once, agentvault serve: it brings the file up to date",

@@ -93,6 +93,8 @@ class EventType(StrEnum):
     """A person of the embedded tenant: added, removed, new role, password or factor."""
     BROKER_STARTED = "broker.started"
     BROKER_STOPPED = "broker.stopped"
+    LEDGER_RESTORED = "ledger.restored"
+    """The ledger goes on from a backup: what came after it is not known here."""
     STATE_RECORDED = "state.recorded"
     """Rows of the state changed beside no event that could hold their hashes."""
     AUDIT_AMBIGUOUS = "audit.ambiguous"

@@ -143,7 +143,6 @@ class Reader:
         for pattern, way in (
             (r"make ", self._make),
             (r"export ", self._export),
-            (r"tar ", self._back_up),
             (r"agentvault serve", lambda _: self.alone and self.serve()),
             (r"agentvault( --link \w+| console)?( +#.*)?$", self._look),
             (r"agentvault (stepup approve|login)", self._begin),
@@ -161,11 +160,6 @@ class Reader:
         """See that the target is there; what it does takes a network."""
         (target,) = MAKE.findall(command)
         self._run(f"make --directory {ROOT} --dry-run {target}")
-
-    def _back_up(self, command: str) -> None:
-        self.stop()
-        self._run(command)
-        self.serve()  # for the pages after this one
 
     def _filled(self, command: str) -> str:
         """Put what this broker printed in the places that a page leaves open."""

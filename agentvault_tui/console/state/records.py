@@ -43,6 +43,7 @@ EVENT_WORDS: Final = {
     "config.applied": "APPLIED",
     "connection.added": "CONNECTED",
     "connection.removed": "REMOVED",
+    "ledger.restored": "RESTORED",
     "operator.login": "LOGIN",
     "operator.logout": "LOGOUT",
     "operator.not_signed_in": "UNVERIFIED",

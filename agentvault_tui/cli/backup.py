@@ -1,0 +1,72 @@
+"""``agentvault backup`` and ``restore``: a home in one file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from agentvault_tui.cli.framework import command, pass_session
+from agentvault_tui.cli.session import CliSession
+from agentvault_tui.clock import SystemClock
+from agentvault_tui.home import Home, user_name
+from agentvault_tui.model import Actor, ActorKind
+
+if TYPE_CHECKING:
+    from agentvault_tui.broker.backup import Manifest
+
+
+@command("backup", example="agentvault backup /var/backups/agentvault-monday")
+@click.argument("file", type=click.Path(path_type=Path))
+@pass_session
+def backup(session: CliSession, file: Path) -> None:
+    """Write the whole home to FILE, mode 0600, as it is at one moment.
+
+    Needs no broker, and works beside a running one. FILE holds the home's keys: keep
+    it as safe as the home. Keys that systemd hands over are not in it.
+    """
+    from agentvault_tui.broker.backup import make_backup
+
+    made = make_backup(session.home, file.absolute(), SystemClock())
+    told = {"file": str(file), "bytes": file.stat().st_size, **_told(made)}
+    if not session.out.print_json(told):
+        session.out.line(f"the home up to event {made.seq} in ", session.out.cell(file))
+        session.out.line(session.out.cell(made.hash, "quiet"))
+
+
+@command("restore", example="agentvault restore /var/backups/agentvault-monday")
+@click.argument("file", type=click.Path(path_type=Path))
+@pass_session
+def restore(session: CliSession, file: Path) -> None:
+    """Restore the backup FILE into an empty home, with everything stopped.
+
+    Every token issued before is revoked, every step-up cancelled, and nothing is
+    granted until `agents restore --all`: what was revoked since is not in FILE.
+    """
+    from agentvault_tui.broker.backup import restore_backup
+
+    uid = os.getuid()
+    home = Home.locate(session.home_option)
+    actor = Actor(ActorKind.OPERATOR, f"uid:{uid}", user_name(uid))
+    made, head = restore_backup(home, file.absolute(), SystemClock(), actor)
+    told = {"home": str(home.data), "head": head.seq, "hash": head.hash}
+    if not session.out.print_json({**told, "from": _told(made)}):
+        out = session.out
+        out.line("the home ", out.cell(home.data), f" goes on at event {head.seq}")
+        out.line(f"from the backup of {made.made_at}, up to event {made.seq}")
+        out.note(
+            "everything is stopped: start the broker, look at every agent, then"
+            " agentvault agents restore --all"
+        )
+
+
+def _told(made: Manifest) -> dict[str, object]:
+    return {
+        "ledger": made.ledger,
+        "head": made.seq,
+        "hash": made.hash,
+        "made_at": made.made_at,
+        "version": made.version,
+    }
