@@ -27,6 +27,7 @@ from agentvault_tui.operator_api.history import (
     RevokeForecast,
     ScopeUseInfo,
 )
+from agentvault_tui.operator_api.limits import LimitList
 
 QUARTERS: Final = 96
 """A day and night in quarters of an hour; the last one is still going on."""
@@ -35,8 +36,14 @@ _AGAIN: Final = 20
 """Events read of repeated revocations of one agent."""
 
 
-async def activity_of(broker: Broker, agent: Agent) -> ActivityInfo:
-    """Read what *agent* did, and what revoking it would cut now or did cut."""
+async def activity_of(broker: Broker, agent: Agent, near: LimitList) -> ActivityInfo:
+    """Read what *agent* did, and what revoking it would cut now or did cut.
+
+    Args:
+        broker: the broker.
+        agent: which.
+        near: limits that it nearly reached; see `near_the_end`.
+    """
     start = _first_quarter(broker.clock.now())
     found = await broker.ledger.activity(agent.id, start)
     return ActivityInfo(
@@ -47,6 +54,8 @@ async def activity_of(broker: Broker, agent: Agent) -> ActivityInfo:
         quarters=_quarters(found.quarters, start),
         revoke=_cut(broker, agent),
         revoked=await _was_cut(broker, agent),
+        limits=near,
+        trials=tuple(broker.trials(agent.id)),
     )
 
 

@@ -50,6 +50,7 @@ from agentvault_tui.model import (
     Token,
     TokenId,
 )
+from agentvault_tui.operator_api.advice import AdviceInfo
 from agentvault_tui.operator_api.planning import ShadowInfo
 from agentvault_tui.policy import Policy
 from agentvault_tui.settings import Settings
@@ -198,6 +199,8 @@ class Broker:
     on_trial: Callable[[AgentId, Sequence[str], str | None], bool] = lambda *_: False
     """Tells whether what an agent asks for was taken away on trial: its scopes, or by
     a rule."""
+    trials: Callable[[AgentId], Sequence[AdviceInfo]] = lambda _: ()
+    """Tells what was taken from an agent and is on trial now."""
     on_status: Callable[[], None] = lambda: None
     """Called when something in the status line changed."""
     issuer: str = ""

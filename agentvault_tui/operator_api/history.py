@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from msgspec import UNSET, UnsetType, field
 
+from agentvault_tui.operator_api.advice import AdviceInfo
+from agentvault_tui.operator_api.limits import LimitList
 from agentvault_tui.operator_api.shapes import (
     CountsInfo,
     Json,
@@ -180,3 +182,7 @@ class ActivityInfo(PastActivityInfo, kw_only=True):
     revoke: RevokeForecast
     revoked: RevokedInfo | None = None
     """Null of an agent that is served, and while the record is on its way."""
+    limits: LimitList
+    """Windows of which at most a fifth is left to it."""
+    trials: tuple[AdviceInfo, ...] = ()
+    """What was taken from it and is on trial, the first to end first."""

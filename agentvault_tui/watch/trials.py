@@ -63,6 +63,7 @@ class Trials:
         for event in sorted(events, key=lambda one: one.seq):
             self._learn(event)
         self._broker.on_trial = self.covers
+        self._broker.trials = self.of
 
     def _learn(self, event: Event) -> None:
         try:
@@ -73,6 +74,15 @@ class Trials:
         self._taken[info.id] = _Taken(info, status, iso(event.time))
         self.hits.applied += status == "on_trial"
         self.hits.given_back += status == "given_back"
+
+    def of(self, agent: AgentId) -> list[AdviceInfo]:
+        """Return what was taken from an agent and is on trial, the first to end first.
+
+        By a rule of the policy, too, where the advice was about that agent.
+        """
+        told = (self._told(one) for one in self._taken.values())
+        found = [o for o in told if o.agent_id == agent and o.status == "on_trial"]
+        return sorted(found, key=lambda one: one.trial_ends_at or "")
 
     def covers(self, agent: AgentId, scopes: Sequence[str], rule: str | None) -> bool:
         """Tell whether what an agent asks for was taken away, and is on trial now."""

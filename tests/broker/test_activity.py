@@ -11,6 +11,8 @@ from support.wire_shapes import as_json
 
 from agentvault_tui.broker.activity import QUARTERS, activity_of, past_activity_of
 from agentvault_tui.broker.answers import Escalated, Granted
+from agentvault_tui.broker.operators_api.limits import near_the_end
+from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
@@ -32,7 +34,8 @@ def by_scope(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 async def read(bench: Bench, agent: Agent) -> dict[str, Any]:
     """Return what ``GET /api/agents/{id}/activity`` answers."""
-    found: dict[str, Any] = as_json(await activity_of(bench.broker, agent))
+    near = near_the_end(bench.broker, agent)
+    found: dict[str, Any] = as_json(await activity_of(bench.broker, agent, near))
     return found
 
 
@@ -49,6 +52,60 @@ async def test_an_agent_that_did_nothing(bench: Bench) -> None:
     assert found["denials"] == []
     assert found["quarters"]["allowed"] == [0] * QUARTERS
     assert found["revoke"] == {"tokens": 0, "elevated": 0, "stepups": 0}
+
+
+LIMITS = """
+[[limits]]
+id = "calendar"
+scopes = ["write:calendar"]
+within = "1h"
+count = 5
+over = "deny"
+[[limits]]
+id = "together"
+scopes = ["write:calendar", "read:web"]
+per = "all"
+within = "1h"
+count = 10
+over = "deny"
+[[limits]]
+id = "others"
+scopes = ["write:calendar"]
+agents = ["other"]
+within = "1h"
+count = 5
+over = "deny"
+"""
+
+
+async def test_limits_near_their_end_are_told_of_whom_they_limit(
+    bench: Bench, clock: ManualClock
+) -> None:
+    """A fifth or less is left: of its own windows, and of those that all share."""
+    bench.home.limits_file.write_text(LIMITS)
+    await reload_policy(bench.broker)
+    agent, other = await bench.agent(), await bench.agent("other")
+    idle = await bench.agent("idle", "read:files")
+
+    async def near(whose: Agent) -> list[tuple[str, int]]:
+        found = (await read(bench, whose))["limits"]
+        assert {one["id"] for one in found["limits"]} == {
+            one["limit"] for one in found["uses"]
+        }
+        return [(one["limit"], one["left"]) for one in found["uses"]]
+
+    for _ in range(3):
+        await ask(bench, agent)
+    assert await near(agent) == []
+    await ask(bench, agent)
+    assert await near(agent) == [("calendar", 1)]
+    for _ in range(4):
+        await ask(bench, other)
+    assert await near(agent) == [("calendar", 1), ("together", 2)]
+    assert await near(other) == [("calendar", 1), ("others", 1), ("together", 2)]
+    assert await near(idle) == []
+    clock.advance(3601)
+    assert await near(agent) == []
 
 
 async def test_a_revocation_is_told_by_what_it_cut(
@@ -188,7 +245,8 @@ async def test_the_past_is_told_in_the_same_words(
         clock.advance(400)
         await ask(bench, agent, action)
         found = await read(bench, agent)
-        del found["revoke"], found["revoked"]
+        for now in ("revoke", "revoked", "limits", "trials"):
+            del found[now]
         then.append(found)
     clock.advance(100_000)
     for found in then:

@@ -279,3 +279,17 @@ async def running(
     async with app.run_test(size=size) as pilot:
         await live(pilot)
         yield pilot
+
+
+def advice(agent: str, kind: str, scope: str, **more: Any) -> dict[str, Any]:
+    """Return a piece of advice as the broker tells it."""
+    evidence = {
+        "since": iso(START),
+        "until": iso(START),
+        "rhythm": "weekly",
+        "count": 7,
+        **more.pop("evidence", {}),
+    }
+    change = more.pop("change", {"ungrant": [scope]})
+    told = {"id": f"adv_{kind}_{scope[:8]}", "kind": kind, "agent_id": agent}
+    return {**told, "scope": scope, "evidence": evidence, "change": change, **more}

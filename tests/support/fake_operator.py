@@ -181,7 +181,14 @@ class FakeOperator(FakeState):
             return problem(404, "no agent has that id", "")
         self.activity_reads += 1
         past, stepups = self.past.get(agent["id"]), list(self.stepups.values())
-        return activity_shape(agent, self.events, stepups, self.now, past)
+        nothing = {"hooks": [], "problem": None}
+        uses = [one for one in self.uses if one["agent_id"] == agent["id"]]
+        trials = [one for one in self.advice if one["agent_id"] == agent["id"]]
+        return {
+            **activity_shape(agent, self.events, stepups, self.now, past),
+            "limits": {"limits": self.limits if uses else [], "uses": uses, **nothing},
+            "trials": [one for one in trials if one.get("status") == "on_trial"],
+        }
 
     async def _list_stepups(self, _: Request) -> Any:
         return {"stepups": list(self.stepups.values())}

@@ -81,10 +81,13 @@ async def test_what_was_taken_is_refused_as_on_trial_until_it_ends(
     assert found.status == "on_trial"
     assert await reason(bench, agent) == "on_trial"
     assert bench.broker.registry.token(token) is None
+    assert [one.id for one in bench.broker.trials(agent.id)] == [found.id]
+    assert bench.broker.trials("agt_another") == []
     if kind == "narrower_resource":
         assert bench.home.policy_file.read_text().startswith(shipped_policy().rstrip())
     clock.advance(WEEK)
     assert await reason(bench, agent) == after
+    assert bench.broker.trials(agent.id) == []
     assert [one.status for one in trials.merge([], every=True)] == ["kept"]
     assert trials.merge([], every=False) == []
 

@@ -16,6 +16,7 @@ from starlette.routing import Route
 from agentvault_tui.broker.activity import activity_of
 from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import Broker, CallsCut
+from agentvault_tui.broker.operators_api.limits import near_the_end
 from agentvault_tui.broker.operators_api.wire import (
     body_of,
     operator_of,
@@ -117,7 +118,7 @@ def _reading(broker: Broker) -> list[Route]:
     async def activity(request: Request) -> ActivityInfo:
         """Return what one agent did, and what revoking it would end."""
         agent = broker.registry.agent(request.path_params["id"])
-        return await activity_of(broker, agent)
+        return await activity_of(broker, agent, near_the_end(broker, agent))
 
     return [
         route(calls.AGENTS, index),

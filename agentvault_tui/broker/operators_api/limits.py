@@ -12,7 +12,7 @@ from agentvault_tui.broker.limit_uses import WindowStanding
 from agentvault_tui.broker.operators_api.wire import route
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import NotFoundError
-from agentvault_tui.model import Outcome
+from agentvault_tui.model import Agent, Outcome
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.limits import (
     CallOutInfo,
@@ -24,6 +24,8 @@ from agentvault_tui.policy import Limit
 
 _MOST: Final = 1000
 """Windows that are told at a time: those with the least left."""
+_NEAR: Final = 20
+"""And of one agent."""
 
 
 def routes(broker: Broker) -> list[Route]:
@@ -52,6 +54,35 @@ def routes(broker: Broker) -> list[Route]:
         )
 
     return [route(calls.LIMITS, limits)]
+
+
+def near_the_end(broker: Broker, agent: Agent) -> LimitList:
+    """Return the windows of which an agent has at most a fifth left, and their limits.
+
+    Args:
+        broker: the broker.
+        agent: whose requests count in them, by what it was granted; of a limit a
+            resource, all windows.
+    """
+    names = {agent.id, agent.name}
+    uses = sorted(
+        (
+            use
+            for use in broker.limits.all()
+            if use.left * 5 <= use.limit.most
+            and not use.limit.scopes.isdisjoint(agent.scopes)
+            and not (use.limit.agents and use.limit.agents.isdisjoint(names))
+            and (use.limit.per != "agent" or use.key == agent.id)
+        ),
+        key=lambda use: (use.left / use.limit.most, use.limit.id, use.key),
+    )[:_NEAR]
+    limits = {use.limit.id: use.limit for use in uses}
+    return LimitList(
+        limits=tuple(map(limit_info, limits.values())),
+        uses=tuple(_use_info(broker, use) for use in uses),
+        hooks=(),
+        problem=None,
+    )
 
 
 def limit_info(limit: Limit) -> LimitInfo:

@@ -177,6 +177,8 @@ def facts(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
     """Write everything worth knowing before a decision about an agent."""
     live = seen.mirror.link.live
     sections = [
+        # There are some only where its next requests may be refused.
+        [*_limits(pen, seen, width), *_on_trial(pen, seen, width)],
         _may(pen, seen, width),
         _asked(pen, seen, width),
         _holds(pen, seen, width, _TOKENS, "more, later", unsure=not live),
@@ -260,6 +262,41 @@ def _asked(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
         name = pen.clip(use.scope.name, max(width - LABEL - 24, 6))
         label = "" if rows else "Asked for"
         row = pen.fact(label, mark, (name, p.strong), (tail, p.muted))
+        rows.append(pen.cut(row, width))
+    return rows
+
+
+def _limits(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
+    """Write the limits it has nearly reached: what is left, and when some frees."""
+    p = pen.palette
+    rows: list[Row] = []
+    for one in seen.activity.limits if seen.activity else ():
+        frees = ""
+        if one.frees_at is not None:
+            seconds = (one.frees_at - seen.now).total_seconds()
+            frees = f", some frees in {countdown(seconds)}"
+        left = f"{one.left:,} of {one.allows} left"
+        row = pen.fact(
+            "" if rows else "Limits",
+            (left, p.waiting if one.left else p.danger),
+            (frees, p.muted),
+            (f"  {one.limit} {one.whose}", p.text),
+        )
+        rows.append(pen.cut(row, width))
+    return rows
+
+
+def _on_trial(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
+    """Write what was taken from it by advice and can be given back, and until when."""
+    shown = seen.mirror.intake.shown
+    rows: list[Row] = []
+    for one in seen.activity.trials if seen.activity else ():
+        ends = f"until {(one.trial_ends_at or '')[:16]}Z"
+        row = pen.fact(
+            "" if rows else "On trial",
+            (shown(one.scope or "everything", 60), pen.palette.waiting),
+            (f"  {shown(one.kind.replace('_', ' '), 40)}, {ends}", pen.palette.muted),
+        )
         rows.append(pen.cut(row, width))
     return rows
 

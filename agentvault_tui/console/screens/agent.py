@@ -10,6 +10,7 @@ from textual import on
 from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.dialogs.advice import AdviceDialog
 from agentvault_tui.console.draw.layout import AgentShape, Box, plan_agent
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.messages import ShowAudit
@@ -21,6 +22,7 @@ from agentvault_tui.console.widgets.audit import EventMoved, EventOpened
 from agentvault_tui.console.widgets.bars import KeyBar, StepUpBar
 from agentvault_tui.console.widgets.pane import Pane, Rule
 from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.operator_api.advice import AdviceInfo
 
 if TYPE_CHECKING:
     from agentvault_tui.console.link.past import Stay
@@ -41,6 +43,7 @@ class AgentScreen(PaneScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("L", "audit", "its audit at full size"),
         Binding("t", "now", "back to now", id="time"),
+        Binding("b", "give_back", "give back what is on trial"),
     ]
 
     def __init__(
@@ -105,6 +108,7 @@ class AgentScreen(PaneScreen):
             self.day.take(found.day)
             self.facts.take(found)
             self.place()
+            self.show_keys()
         else:
             shown = self.desk.mirror.intake.shown(found.diagnosis(), 80)
             self.facts.complain(shown)
@@ -131,6 +135,8 @@ class AgentScreen(PaneScreen):
     def show_keys(self) -> None:
         found = [("t", "now")] if self.desk.past else []
         found += [("Esc", "back"), *self.named("revoke", "restore", "step-ups")]
+        if self.on_trial is not None:
+            found.append(("b", "give back"))
         if self.big is self.day:
             found.append(("h l", "quarter"))
         elif self.big is self.events:
@@ -175,6 +181,20 @@ class AgentScreen(PaneScreen):
     def _moved(self) -> None:
         self.show_keys()
 
+    @property
+    def on_trial(self) -> AdviceInfo | None:
+        """What a key gives back: of several the one whose trial ends first."""
+        known = self.facts.activity
+        return next(iter(known.trials), None) if known and self.decides else None
+
+    def action_give_back(self) -> None:
+        """Ask about what is on trial; the rest is on the screen of advice."""
+        agent, one = self.chosen, self.on_trial
+        if agent is not None and one is not None:
+            give_back = self.link.give_back
+            dialog = AdviceDialog(self.desk, one, agent.name, "give back", give_back)
+            self.app.push_screen(dialog, lambda _: self._counts.renew())
+
     def action_copy(self) -> None:
         """Copy the id of what is under the cursor; never a secret, there is none."""
         event = self.events.feed.under_cursor
@@ -206,6 +226,10 @@ class _Counts:
         if age >= _OLD or (did != self._read_of and age >= pulse * _PULSES_A_READ):
             self._read_of, self._read_at = did, now
             self._reading = asyncio.create_task(self._once())
+
+    def renew(self) -> None:
+        """Read anew at the next look."""
+        self._read_of, self._read_at = None, float("-inf")
 
     async def _once(self) -> None:
         try:

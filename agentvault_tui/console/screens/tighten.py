@@ -13,8 +13,8 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.dialogs.advice import AdviceDialog
 from agentvault_tui.console.dialogs.base import Dialog, SheetPage
-from agentvault_tui.console.dialogs.confirm import Confirm
 from agentvault_tui.console.draw.layout import Box
 from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Row
 from agentvault_tui.console.link.link import BrokerLink
@@ -270,53 +270,6 @@ class AdviceScreen(ReadScreen):
     def action_advice(self) -> None:
         """It is shown already: the same key goes back."""
         self.action_out()
-
-
-class AdviceDialog(Confirm):
-    """Take away, give back or dismiss what advice is about: a key, then `y`."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("y", "confirm", "do it")]
-    UNDER_WAY: ClassVar[str] = "under way"
-
-    def __init__(
-        self,
-        desk: Desk,
-        advice: AdviceInfo,
-        about: str,
-        word: str,
-        act: Callable[[str], Awaitable[object]],
-    ) -> None:
-        self._advice = advice
-        self._about = about
-        self._word = word
-        self._act = act
-        super().__init__(desk)
-
-    def heading(self, pen: Pen) -> Row:
-        word = self._word[:1].upper() + self._word[1:]
-        return ((f"{word}  ", pen.palette.title), (self._about, pen.palette.strong))
-
-    def plan(self, pen: Pen, width: int, height: int) -> list[Row]:
-        """Say what it is about, and what follows."""
-        shown = self.desk.mirror.intake.shown
-        change = change_texts(self._advice.change)
-        text = "; ".join(f"{what} {told}" for what, told in change)
-        refused = self._advice.evidence.would_have_refused
-        return [
-            *pen.facts("Change", shown(text, 600), width, max(height - 3, 1))[0],
-            *pen.facts("In the past", f"{refused:,} requests refused", width, 1)[0],
-        ]
-
-    def outcome(self, pen: Pen, width: int) -> list[Row]:
-        del width
-        return [pen.stage("done", self._word, self._about)]
-
-    def act(self, reason: str) -> Awaitable[object]:
-        del reason
-        return self._act(self._advice.id)
-
-    def happened(self, answer: object) -> None:
-        """Nothing of the answer is shown: the list is read again."""
 
 
 class PolicyScreen(ReadScreen):

@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from agentvault_tui.console.state.intake import Intake, moment
-from agentvault_tui.console.state.records import QUARTERS, ScopeRow
+from agentvault_tui.console.state.records import QUARTERS, LimitRow, ScopeRow
+from agentvault_tui.operator_api.advice import AdviceInfo
 from agentvault_tui.operator_api.history import ActivityInfo, PastActivityInfo
 from agentvault_tui.text import Shown
 
@@ -86,6 +87,10 @@ class ActivityRow:
     """Whether scopes and denials count everything, or of very many the latest."""
     revoked: PastCut | None = None
     """None of one that is served, and while the record is on its way."""
+    limits: tuple[LimitRow, ...] = ()
+    """Windows of which little is left to it."""
+    trials: tuple[AdviceInfo, ...] = ()
+    """What was taken from it and is on trial; its words are not displayable yet."""
 
     def use(self, scope: str) -> ScopeUse | None:
         return next((use for use in self.scopes if use.scope.name == scope), None)
@@ -125,4 +130,6 @@ def read_activity(intake: Intake, told: PastActivityInfo) -> ActivityRow:
         )
         if cut
         else None,
+        limits=tuple(intake.limits(now.limits)[0]) if now else (),
+        trials=now.trials if now else (),
     )

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from support.console_scenes import (
     HOSTILE,
     SCENES,
+    START,
+    advice,
     busy,
     console,
     running,
@@ -25,7 +27,9 @@ from support.fake_operator import FakeOperator
 from support.manual_clock import ManualClock
 from textual.pilot import Pilot
 
+from agentvault_tui.clock import iso
 from agentvault_tui.console.app import ConsoleApp
+from agentvault_tui.console.dialogs.advice import AdviceDialog
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
 from agentvault_tui.console.draw.glyphs import (
     ASCII_LEVELS,
@@ -154,6 +158,46 @@ async def test_it_says_who_may_holds_was_refused(
             assert words in facts
         assert "events already booked stay" in " ".join(facts.replace("│", "").split())
         assert "15 allowed  1 denied  0 escalated" in here.text("day")
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+async def test_limits_and_trials_stand_on_it_and_a_key_gives_back(
+    fake: FakeOperator, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    """What is left and when some frees; `b` and `y` end the trial that ends first."""
+    email = busy(fake)["email-agent"]["id"]
+    limit = {"id": "mails", "scopes": ["send:email"], "agents": [], "per": "agent"}
+    more = {"within": "1h", "most": 5, "currency": None, "over": "deny"}
+    fake.limits = [limit | more]
+    use = {"limit": "mails", "agent_id": email, "agent_name": "email-agent"}
+    frees = iso(START + timedelta(minutes=5))
+    fake.uses = [use | {"resource": None, "used": 5, "left": 0, "frees_at": frees}]
+    trial = advice(email, "unused_scope", "read:email", status="on_trial")
+    fake.advice = [trial | {"trial_ends_at": iso(START + timedelta(days=7))}]
+    async with room(fake, tmp_path, "email-agent", size) as here:
+        shown = here.text("facts") + here.text("who")
+        assert "Limits      0 of 5 in 1h left, some frees in 5:00" in shown
+        assert "On trial    read:email  unused scope, until 20" in shown
+        assert "b give back" in here.text("keys")
+        await here.pilot.press("b")
+        await settle(here.pilot, lambda: isinstance(here.app.screen, AdviceDialog))
+        assert fake.requests == []
+        here.clock.advance(0.6)
+        dialog: Any = here.app.screen
+        await here.pilot.press("y")
+        await settle(here.pilot, lambda: bool(dialog.finished))
+        assert str(fake.requests[-1][1]).endswith("/give-back")
+        here.clock.advance(0.6)
+        await here.pilot.press("escape")
+        await settle(here.pilot, lambda: isinstance(here.app.screen, AgentScreen))
+
+        def given_back() -> bool:
+            here.screen.pulse()
+            return here.screen.on_trial is None
+
+        await settle(here.pilot, given_back)
+        assert "On trial" not in here.text("facts")
+        assert "give back" not in here.text("keys")
 
 
 async def test_what_would_be_cancelled_is_named(

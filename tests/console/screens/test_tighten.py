@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.console_scenes import HOSTILE, busy, console, running, settle
+from support.console_scenes import HOSTILE, advice, busy, console, running, settle
 from support.dialog_stand import text_of
 from support.fake_operator import FakeOperator
 from support.fake_state import START
@@ -25,19 +25,6 @@ from agentvault_tui.console.screens.tighten import (
 
 Board = tuple[Pilot[Any], FakeOperator]
 SIZES = [(80, 24), (120, 40), (200, 60)]
-
-
-def advice(agent: str, kind: str, scope: str, **more: Any) -> dict[str, Any]:
-    evidence = {
-        "since": iso(START),
-        "until": iso(START),
-        "rhythm": "weekly",
-        "count": 7,
-        **more.pop("evidence", {}),
-    }
-    change = more.pop("change", {"ungrant": [scope]})
-    told = {"id": f"adv_{kind}_{scope[:8]}", "kind": kind, "agent_id": agent}
-    return {**told, "scope": scope, "evidence": evidence, "change": change, **more}
 
 
 def furnish(fake: FakeOperator) -> None:
