@@ -14,6 +14,8 @@
   * UnreadableBodyError       a body that policy has to read and cannot
   * LedgerError
     * LedgerUnwritableError   nothing can be recorded, so nothing is issued
+      * StoreAwayError        the team's store answers nothing, or no primary does
+      * OutcomeUnknownError   nobody knows whether this was recorded
     * LedgerBusyError         the queue is full: try again
     * OvertakenError          another broker changed what was decided about
     * LedgerDamagedError      the record is not the one that was written
@@ -121,6 +123,14 @@ class LedgerError(AgentVaultError):
 
 class LedgerUnwritableError(LedgerError):
     """Nothing can be recorded, so nothing is issued."""
+
+
+class StoreAwayError(LedgerUnwritableError):
+    """The team's store cannot be used now; of what was asked of it nothing was done."""
+
+
+class OutcomeUnknownError(LedgerUnwritableError):
+    """The team's store was lost while it committed; what was committed is ended."""
 
 
 class LedgerBusyError(LedgerError):

@@ -69,6 +69,11 @@ class Home:
         return self.keys / "ledger-head.json"
 
     @property
+    def broker_id_file(self) -> Path:
+        """The name that this home's broker has in its team."""
+        return self.data / "broker-id"
+
+    @property
     def cut_journal(self) -> Path:
         """Cuts in force that the ledger has not recorded."""
         return self.data / "cuts.journal"

@@ -254,7 +254,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
-    ledger = await Ledger.open(home, clock=clock)
+    ledger = await Ledger.open(home, clock=clock, settings=settings)
     try:
         broker, feed = await _open(home, settings, clock, ledger, tenant)
         try:

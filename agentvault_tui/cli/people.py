@@ -101,7 +101,9 @@ async def _commit(session: CliSession, draft: Draft) -> None:
     """Write an event into the ledger of a home without a broker."""
     from agentvault_tui.ledger import Ledger
 
-    ledger = await Ledger.open(session.home, clock=SystemClock())
+    ledger = await Ledger.open(
+        session.home, clock=SystemClock(), settings=session.settings
+    )
     try:
         await ledger.commit(draft)
     finally:

@@ -166,7 +166,7 @@ async def _change_here(
     clock, uid = SystemClock(), os.getuid()
     actor = Actor(ActorKind.OPERATOR, f"uid:{uid}", user_name(uid))
     # Whoever has the ledger is the only one who changes the file.
-    ledger = await Ledger.open(session.home, clock=clock)
+    ledger = await Ledger.open(session.home, clock=clock, settings=session.settings)
     try:
         store = Secrets(session.home, clock)
         await store.change(lambda: prepare(store, actor), ledger.commit)

@@ -40,6 +40,10 @@ class Job:
     """Whether it records a call through the gateway, and others go ahead."""
     lazy: bool = False
     """Whether it may wait a moment for others."""
+    made: float = 0.0
+    """When it came, in loop time, where others may keep it waiting."""
+    keys: set[str] | None = None
+    """What it depends on, once that was asked for; see `keys`."""
 
     @classmethod
     def of(
@@ -82,8 +86,20 @@ class Batch:
 
 
 def build(tip: Tip, jobs: Sequence[Job], clock: Clock) -> Batch:
-    """Give the drafts of *jobs* their places behind *tip*."""
+    """Give the drafts of *jobs* their places behind *tip*, at the clock's time."""
     now, new_era = _stamp(tip, clock)
+    return place(tip, jobs, now, new_era=new_era)
+
+
+def place(tip: Tip, jobs: Sequence[Job], now: datetime, *, new_era: bool) -> Batch:
+    """Give the drafts of *jobs* their places behind *tip*.
+
+    Args:
+        tip: where the chain ends.
+        jobs: what to place.
+        now: the time of their events.
+        new_era: whether that is before the last event's.
+    """
     stamp = iso(now)
     seq, digest = tip.seq, tip.hash
     rows: list[Row] = []
@@ -98,7 +114,7 @@ def build(tip: Tip, jobs: Sequence[Job], clock: Clock) -> Batch:
             rows.append(_event_row(prepared, seq, stamp, body, digest))
             placed.append(_event(prepared, seq, now, digest))
         events.append(tuple(placed))
-        changed += (_at_its_event(row, job, seq) for row in job.rows)
+        changed += placed_rows(job, seq)
     statements = list(event_statements(rows))
     if new_era and rows:
         statements.append(("INSERT INTO eras VALUES (?)", (tip.seq + 1,)))
@@ -156,16 +172,22 @@ def _event_row(
     )
 
 
-def _at_its_event(pair: tuple[str, Row], job: Job, last: int) -> tuple[str, Row]:
-    """Give a token's row the event that binds it, of a job whose last one is *last*."""
-    table, row = pair
-    if table != "tokens":
-        return pair
-    if len(job.prepared) == 1:
-        return table, (*row, last)
+def placed_rows(job: Job, last: int) -> Iterator[tuple[str, Row]]:
+    """Yield the rows of *job*, each token's with the event that binds it.
+
+    Args:
+        job: what is placed.
+        last: the number of its last event.
+    """
     first = last - len(job.prepared) + 1
-    places = (n for n, one in enumerate(job.prepared, first) if row[1] in one.state)
-    return table, (*row, next(places))
+    for table, row in job.rows:
+        if table != "tokens":
+            yield table, row
+        elif first == last:
+            yield table, (*row, last)
+        else:
+            numbered = enumerate(job.prepared, first)
+            yield table, (*row, next(n for n, one in numbered if row[1] in one.state))
 
 
 def _event(prepared: Prepared, seq: int, now: datetime, digest: bytes) -> Event:

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Concatenate, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import LedgerUnwritableError
@@ -63,6 +63,11 @@ from agentvault_tui.model import (
     StepUp,
     StepUpId,
 )
+from agentvault_tui.settings import Settings
+
+if TYPE_CHECKING:
+    from agentvault_tui.ledger.shared_log import SharedLog
+    from agentvault_tui.ledger.team_writer import TeamWriter
 
 log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
@@ -92,9 +97,6 @@ class Ledger:
             written or followed before it returns. Of a thing that changed several
             times since the last call only the last change is among them. It must
             not commit and wait for that; it may start a task that does.
-        store_problem: why the team's store cannot be used now, if so: reads may be
-            stale, and nothing that another broker cut off is known here. None without
-            such a store.
     """
 
     def __init__(
@@ -105,12 +107,10 @@ class Ledger:
         self.on_recovered: Callable[[Recovery], _Work] | None = None
         self.on_written: Written | None = None
         self.on_followed: Followed | None = None
-        self.store_problem: str | None = None
         self.ledger_id = opened.ledger_id
         self._home = home
         self._clock = clock
         self._lock = lock
-        self._numbers = itertools.count(opened.last_n + 1)
         self._moved = asyncio.Event()
         self._closing = asyncio.Event()
         self._head_problem: str | None = None
@@ -127,39 +127,59 @@ class Ledger:
         """When the last one of these ended, in loop time."""
         self._loop = asyncio.get_running_loop()
         self._writer: Writer
+        self._team: TeamWriter | None = None
         self._reader: StoreConnection
         self._indexer: Indexer
         self._history: tuple[StoreConnection, History] | None = None
         self._history_lock = asyncio.Lock()
 
     @classmethod
-    async def open(cls, home: Home, *, clock: Clock) -> Ledger:
+    async def open(
+        cls, home: Home, *, clock: Clock, settings: Settings | None = None
+    ) -> Ledger:
         """Take the home's lock, and open, create or refuse its ledger.
+
+        With a team's store in *settings* the file is this home's copy of it. It is made
+        up to the store's head first; where the store is away it stays as it is, and
+        nothing is granted.
 
         Raises:
             HomeInUseError: another broker has the home; says which process.
             LedgerDamagedError: the file is not the one the last process left.
             LedgerUnwritableError: it cannot be opened now.
+            RefusedError: the store is not one that this broker may use.
         """
         make_room(home)
         create_file(home)
         lock = HomeLock(home.lock_file)
         try:
-            return await cls._open_locked(home, clock, lock)
+            return await cls._open_locked(home, clock, lock, settings or Settings())
         except BaseException:
             lock.release()
             raise
 
     @classmethod
-    async def _open_locked(cls, home: Home, clock: Clock, lock: HomeLock) -> Ledger:
+    async def _open_locked(
+        cls, home: Home, clock: Clock, lock: HomeLock, settings: Settings
+    ) -> Ledger:
         with storage_errors(home.database):
             db = await StoreConnection.open(lambda: schema.open_writer(home.database))
         # What was opened is closed again when the rest fails: each has a thread.
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(db.close)
-            opened = await db.run(open_checked, home, trust=False)
+            if settings.store.url:
+                from agentvault_tui.ledger.team import open_team  # noqa: PLC0415 - it imports psycopg, which few need
+
+                opened, team = await open_team(db, home, settings)
+                writer: Writer = team
+                undo.push_async_callback(team.shared.close)
+            else:
+                team = None
+                opened = await db.run(open_checked, home, trust=False)
+                writer = Writer(db, home.database, opened.ledger_id, opened.tip)
+                writer.numbers = itertools.count(opened.last_n + 1)
             self = cls(home, clock, lock, opened)
-            self._writer = Writer(db, home.database, opened.ledger_id, opened.tip)
+            self._writer, self._team = writer, team
             self._write_head()
             self._shortage = await asyncio.to_thread(_shortage, home, before=False)
             self._indexer = await Indexer.open(home, opened)
@@ -177,6 +197,8 @@ class Ledger:
         self._writer.on_problem = self._announce_state
         self._writer.on_written = self._written
         self._writer.on_recovery = self._recovered
+        if self._team is not None:
+            self._team.on_followed = self._follow
         self._spawn(self._writer.run(self._clock), "writer")
         self._spawn(self._keep_head_file(), "pulse")
         self._spawn(self._watch_space(), "space")
@@ -215,7 +237,7 @@ class Ledger:
                 raise ValueError(f"outcome {draft.outcome} on {draft.type}")
         if not urgent:
             self.check_writable()
-        job = Job.of(drafts, changes, self._numbers)
+        job = Job.of(drafts, changes, self._writer.numbers)
         job.done, job.lazy = self._loop.create_future(), lazy
         job.of_call = bool(drafts) and drafts[-1].type in CALL_TYPES
         self._writer.submit(job, urgent=urgent)
@@ -234,6 +256,21 @@ class Ledger:
         Raises:
             LedgerUnwritableError: the store did not answer in time.
         """
+        if self._team is not None:
+            await self._team.confirm()
+
+    @property
+    def store_problem(self) -> str | None:
+        """Why the team's store cannot be used now, if so.
+
+        Reads may then be stale, and what another broker cut off is not known here.
+        """
+        return None if self._team is None else self._team.problem
+
+    @property
+    def shared(self) -> SharedLog | None:
+        """The team's log, where brokers say that they live; None without a store."""
+        return None if self._team is None else self._team.shared
 
     def _decided(self, _: asyncio.Future[tuple[Event, ...]]) -> None:
         self._decisions -= 1
@@ -270,7 +307,7 @@ class Ledger:
     @property
     def writable(self) -> bool:
         """Whether commits that are not urgent are taken now."""
-        withheld = self._shortage or self.fault or self.unverified
+        withheld = self._shortage or self.fault or self.unverified or self._writer.fault
         return withheld is None and self.takes_cuts
 
     @property
@@ -281,7 +318,7 @@ class Ledger:
     @property
     def problem(self) -> str | None:
         """What is wrong: the reason when not writable, or else a warning."""
-        withheld = self.fault or self.unverified or self._shortage
+        withheld = self.fault or self.unverified or self._writer.fault or self._shortage
         return self._writer.problem or withheld or self._head_problem
 
     def distrust(self, fault: str) -> None:
@@ -505,6 +542,12 @@ class Ledger:
             except Exception:
                 # What is durable stays so, whatever a listener makes of it.
                 log.exception("a listener to the ledger failed")
+
+    async def _follow(
+        self, events: tuple[Event, ...], changes: Sequence[Change]
+    ) -> None:
+        if self.on_followed is not None:
+            await self.on_followed(events, changes)
 
     def _recovered(self, recovery: Recovery) -> None:
         if self.on_recovered is not None:

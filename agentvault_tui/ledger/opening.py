@@ -148,16 +148,20 @@ def create_file(home: Home) -> None:
         ) from error
 
 
-def open_checked(db: sqlite3.Connection, home: Home, *, trust: bool) -> Opened:
+def open_checked(
+    db: sqlite3.Connection, home: Home, *, trust: bool, ledger_id: str | None = None
+) -> Opened:
     """Set the writing connection up and check what can be checked at a start.
 
-    With *trust* the head file is not asked: for `accept_rollback` alone.
+    With *trust* the head file is not asked: for `accept_rollback`, and for the copy of
+    a team's store, which can be made up again. A new file is of *ledger_id*, if given.
     """
     with storage_errors(home.database):
         schema.set_up_writer(db)
         witness = None if trust else read_witness(home.head_file)
         fresh = witness.ledger if witness and witness.head.seq == 0 else None
-        schema.prepare_schema(db, home.database, fresh or secrets.token_hex(16))
+        fresh = ledger_id or fresh or secrets.token_hex(16)
+        schema.prepare_schema(db, home.database, fresh)
         ledger_id = read_ledger_id(db, home.database)
         tip = read_tip(db, ledger_id)
         problem = check_tail(db, ledger_id, CHECKED_AT_START)

@@ -205,8 +205,9 @@ class Recovery:
     found: bool
     """Whether the batch had reached the store after all."""
     attempts: tuple[Attempt, ...]
-    event: Event
-    """The ``audit.ambiguous`` event that records it."""
+    event: Event | None
+    """The ``audit.ambiguous`` event that records it; None where nothing was in doubt,
+    as when a team's store was away."""
 
 
 @dataclass(frozen=True, slots=True)

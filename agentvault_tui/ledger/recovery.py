@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
+from collections.abc import Iterable
 from typing import Final
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import LedgerDamagedError
 from agentvault_tui.ledger.batch import Batch, Job, Tip, build, read_tip, write
 from agentvault_tui.ledger.bindings import LEDGER
-from agentvault_tui.ledger.records import DropToken, Recovery
+from agentvault_tui.ledger.records import Attempt, DropToken, Recovery
 from agentvault_tui.ledger.schema import StoreConnection
 from agentvault_tui.ledger.state import has_row, last_n
 from agentvault_tui.model import Draft, EventType, Token
@@ -62,31 +63,43 @@ class DoubtfulBatch:
         found: bool,
     ) -> tuple[Tip, Recovery]:
         attempts = tuple(job.attempt for job in self._batch.jobs)
-        tokens = tuple(
-            change.id
-            for attempt in attempts
-            for change in attempt.changes
-            if isinstance(change, Token)
-        )
-        draft = Draft(
-            EventType.AUDIT_AMBIGUOUS,
-            LEDGER,
-            reason="batch_found" if found else "batch_not_found",
-            detail={
-                "error": self._error,
-                "first_seq": self._batch.before.seq + 1,
-                "last_seq": self._batch.after.seq,
-                "tokens": len(tokens),
-                "voided": list(tokens[:_NAMED]),
-            },
-        )
-        voids = [DropToken(token) for token in tokens]
+        places = self._batch.before.seq + 1, self._batch.after.seq
+        draft, tokens = ambiguous(attempts, places, self._error, found=found)
+        voids = [DropToken(token.id) for token in tokens]
         job = Job.of([draft], voids, itertools.count(stored_n))
         batch = build(tip, [job], clock)
         recovery = Recovery(found, attempts, batch.events[0][0])
         self._written[batch.after.hash] = batch.after, recovery
         await db.run(write, batch.statements)
         return batch.after, recovery
+
+
+def ambiguous(
+    attempts: Iterable[Attempt], places: tuple[int, int], error: str, *, found: bool
+) -> tuple[Draft, list[Token]]:
+    """Return the event about a batch whose commit failed, and the tokens it issued.
+
+    Args:
+        attempts: what was in it.
+        places: the numbers of its first and last event, had it been written.
+        error: why nobody could be sure.
+        found: whether it was written.
+    """
+    changes = [change for attempt in attempts for change in attempt.changes]
+    tokens = [change for change in changes if isinstance(change, Token)]
+    draft = Draft(
+        EventType.AUDIT_AMBIGUOUS,
+        LEDGER,
+        reason="batch_found" if found else "batch_not_found",
+        detail={
+            "error": error,
+            "first_seq": places[0],
+            "last_seq": places[1],
+            "tokens": len(tokens),
+            "voided": [token.id for token in tokens[:_NAMED]],
+        },
+    )
+    return draft, tokens
 
 
 def _look(db: sqlite3.Connection, ledger_id: str) -> tuple[Tip, int]:

@@ -92,6 +92,8 @@ _STATE: Final = {
     "texts": "INSERT INTO texts VALUES {} ON CONFLICT DO UPDATE SET"
     " text = excluded.text, n = excluded.n" + _NEWER,
 }
+TABLES: Final = tuple(_STATE)
+"""The tables of the state; `meta` also holds what is a file's own."""
 _PRUNE: Final = (
     "DELETE FROM tokens WHERE expires < ? AND n IN"
     " (SELECT n FROM tokens ORDER BY n LIMIT ?)"

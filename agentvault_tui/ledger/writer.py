@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import sqlite3
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -76,11 +77,15 @@ class Writer:
         self.tip = tip
         self.problem: str | None = None
         """Why nothing can be written, while that is so."""
+        self.fault: str | None = None
+        """Why nobody may grant, although it can be written."""
         self.on_problem: Callable[[], None] = _nothing
         self.on_commit: Callable[[], None] = _nothing
         self.on_written: Callable[[tuple[Event, ...], Attempt], None] = _nothing
         """Told of every durable commit, in the order of the chain."""
         self.on_recovery: Callable[[Recovery], None] = _nothing
+        self.numbers: Iterator[int] = itertools.count(1)
+        """Numbers for the rows of commits, larger than any that is stored."""
         self.log = LogIndex(path)
         self._db: StoreConnection | None = db
         self._path = path
@@ -89,6 +94,7 @@ class Writer:
         self._queue: deque[Job] = deque()
         self._calls: deque[Job] = deque()
         """Records of calls through the gateway, behind all others."""
+        self._lanes = (self._urgent, self._queue, self._calls)
         self._eager = 0
         """How many of those in line do not wait for others."""
         self._lazy_timer: asyncio.TimerHandle | None = None
@@ -152,6 +158,7 @@ class Writer:
         """Write until closed."""
         try:
             while True:
+                await self._prepare(clock)
                 jobs = self._take()
                 if jobs:
                     await self._write(jobs, clock)
@@ -167,6 +174,9 @@ class Writer:
             self._fail(self._waiting())
             await self._drop_connection()
 
+    async def _prepare(self, clock: Clock) -> None:
+        """Do what comes before every batch; here nothing does."""
+
     async def _write(self, jobs: list[Job], clock: Clock) -> None:
         try:
             batch = build(self.tip, jobs, clock)
@@ -179,7 +189,11 @@ class Writer:
         except Exception as error:  # noqa: BLE001 - any failure latches
             await self._recover(batch, error, clock)
             return
-        self.tip = batch.after
+        await self._finish(batch, clock)
+
+    async def _finish(self, batch: Batch, clock: Clock) -> None:
+        """Tell of a batch that is durable, wake its callers, and do what is due."""
+        self.tip, jobs = batch.after, batch.jobs
         for job, events in zip(jobs, batch.events, strict=True):
             self.on_written(events, job.attempt)
         self.on_commit()
@@ -192,16 +206,19 @@ class Writer:
         await self._answer()
         self._batches += 1
         due = self._batches % _PRUNE_EVERY == 0
-        self._uncounted += sum(map(len, batch.events))
-        if self._counts is not None and batch.after.time is not None:
-            stamp = iso(batch.after.time)
-            for event in chain.from_iterable(batch.events):
-                self._counts.add_event(event, stamp)
+        self._count(chain.from_iterable(batch.events))
         due |= self._uncounted >= _COUNT_EVERY
         if self._batches % _LOOK_EVERY == 0:
             due |= self.log.to_move() > _CHECKPOINT_BYTES
         if due:
             await self._maintain(clock, idle=False)
+
+    def _count(self, events: Iterable[Event]) -> None:
+        """Count events that are durable, for the sums that chores write."""
+        for event in events:
+            self._uncounted += 1
+            if self._counts is not None:
+                self._counts.add_event(event, iso(event.time))
 
     async def _answer(self) -> None:
         """Wake those who wait, few a turn of the loop; what is urgent goes first.
@@ -289,7 +306,8 @@ class Writer:
                 # They are in the chain, so whoever follows it must see them.
                 for job, events in zip(batch.jobs, batch.events, strict=True):
                     self.on_written(events, job.attempt)
-            self.on_written((recovery.event,), Attempt((), ()))
+            if recovery.event is not None:
+                self.on_written((recovery.event,), Attempt((), ()))
             self.on_problem()
             self.on_commit()
             self.on_recovery(recovery)
@@ -323,9 +341,8 @@ class Writer:
         return taken
 
     def _waiting(self) -> list[Job]:
-        lanes = (self._urgent, self._queue, self._calls)
-        jobs = list(chain.from_iterable(lanes))
-        for lane in lanes:
+        jobs = list(chain.from_iterable(self._lanes))
+        for lane in self._lanes:
             lane.clear()
         self._eager = 0
         return jobs

@@ -1,0 +1,85 @@
+"""This home's copy of a team's log: the same events and rows, in its own SQLite file.
+
+All reads use it. How far it goes is kept beside the rows, in the same transaction, so
+that a process that ends at any moment goes on from there.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from typing import Final
+
+from agentvault_tui.clock import parse_iso
+from agentvault_tui.encoder import to_json
+from agentvault_tui.ledger.batch import read_tip
+from agentvault_tui.ledger.chain import read_event
+from agentvault_tui.ledger.records import Change
+from agentvault_tui.ledger.shared_log import Followed, StoreHead
+from agentvault_tui.ledger.state import (
+    TABLES,
+    Statement,
+    change_of,
+    event_statements,
+    last_n,
+    state_statements,
+)
+from agentvault_tui.ledger.verify import columns_of
+from agentvault_tui.model import Event
+
+_PLACE: Final = "app:store"
+"""The key in `meta` of how far the copy goes; no other home has it."""
+Systems = list[tuple[str, int]]
+
+
+def read_place(db: sqlite3.Connection, ledger_id: str) -> tuple[StoreHead, Systems]:
+    """Return the head that the copy was made up to, and the servers it came from.
+
+    A file that was no copy yet has revision 0: then all rows are read anew.
+    """
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (_PLACE,)).fetchone()
+    kept = json.loads(row[0] if row else '{"revision":0,"batch":"","systems":[]}')
+    tip = read_tip(db, ledger_id)
+    head = StoreHead(tip, kept["revision"], kept["batch"], last_n(db))
+    return head, [(name, timeline) for name, timeline in kept["systems"]]
+
+
+def place_statement(head: StoreHead, systems: Systems) -> Statement:
+    """Return what records that the copy goes up to *head*."""
+    kept = {"revision": head.revision, "batch": head.batch, "systems": systems}
+    return "INSERT OR REPLACE INTO meta VALUES (?, ?, 0)", (_PLACE, to_json(kept))
+
+
+def followed_statements(
+    known: StoreHead, followed: Followed, systems: Systems
+) -> list[Statement]:
+    """Return what brings the copy from *known* to the head that was followed."""
+    rows, eras = [], []
+    last = known.tip.time
+    for seq, body, digest in followed.events:
+        columns = columns_of(json.loads(body))
+        rows.append((seq, *columns, body.decode(), digest))
+        now = parse_iso(str(columns[0]))
+        if last is None or now < last:
+            eras.append(("INSERT INTO eras VALUES (?)", (seq,)))
+        last = now
+    statements = [*event_statements(rows), *eras]
+    if followed.complete:
+        if not known.revision:
+            emptied = (f"DELETE FROM {one}" for one in TABLES if one != "meta")  # noqa: S608
+            statements += [(sql, ()) for sql in emptied]
+            statements.append(("DELETE FROM meta WHERE key <> 'ledger'", ()))
+        statements += state_statements(followed.rows)
+        statements.append(place_statement(followed.head, systems))
+    return statements
+
+
+def followed_events(followed: Followed) -> tuple[Event, ...]:
+    """Return the events that were followed."""
+    return tuple(read_event(body, digest) for _, body, digest in followed.events)
+
+
+def followed_changes(followed: Followed) -> Sequence[Change]:
+    """Return the changes whose rows were followed."""
+    return [change_of(table, row) for table, row in followed.rows]

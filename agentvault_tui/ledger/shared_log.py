@@ -1,0 +1,376 @@
+"""A team's log in PostgreSQL: what this broker's copy and all others' are made from.
+
+One connection appends and follows, one listens, and a few look at the head.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+import psycopg
+
+from agentvault_tui.clock import parse_iso
+from agentvault_tui.encoder import to_json
+from agentvault_tui.errors import LedgerDamagedError, LedgerUnwritableError
+from agentvault_tui.ledger.batch import Job, Tip, placed_rows
+from agentvault_tui.ledger.chain import link
+from agentvault_tui.ledger.state import Row
+from agentvault_tui.ledger.store_connection import (
+    CALL_SECONDS,
+    RESTORE,
+    Connection,
+    Connector,
+    ask,
+    close,
+)
+from agentvault_tui.ledger.store_schema import CHANNEL, FOLLOW, PRUNE
+
+_POLL_SECONDS: Final = 0.2
+"""How often the head is looked at while no notification arrives."""
+FOLLOWED_AT_ONCE: Final = 2048
+"""Events that one `SharedLog.follow` reads."""
+_LOCAL_ONLY: Final = "01000"
+"""PostgreSQL's warning that a commit waits for its replicas no more."""
+_APPEND: Final = """
+SELECT outcome, seq, hash, "time", revision FROM agentvault.append(
+  %s, %s, %s, %s, %b::bytea[], %b::bytea[],
+  %s::text[], %s::text[], %s::bigint[], %s::text[], %b::bytea[])
+"""
+log = logging.getLogger("agentvault.store")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreHead:
+    """Where the team's log ends: its chain, and the transaction that moved it last."""
+
+    tip: Tip
+    revision: int
+    """How many transactions wrote: rows that changed since one carry a larger one."""
+    batch: str
+    """The last transaction's own random name: no other log has it at this revision."""
+    n: int = 0
+    """The largest number of a row."""
+    fault: str | None = None
+    """Why nobody may grant, if a broker found that acknowledged events are gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """What others wrote after a head."""
+
+    head: StoreHead
+    """Where it ends; while `complete` is false with the last of the events."""
+    events: Sequence[tuple[int, bytes, bytes]]
+    """Number, body and hash; each was checked to follow from the one before."""
+    rows: Sequence[tuple[str, Row]]
+    """The rows that changed, as they are now, by table."""
+    complete: bool
+    """Whether nothing follows; until then no rows are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What became of a transaction: where it was placed, or why it was not."""
+
+    outcome: str
+    """``placed``, ``behind`` (another was first) or ``fault``."""
+    seq: int
+    hash: bytes
+    time: datetime | None
+    revision: int
+
+
+class SharedLog:
+    """The team's log, as one broker reaches it."""
+
+    def __init__(self, connector: Connector, broker_id: str, pool: int) -> None:
+        """Use the store of *connector*, as the broker named *broker_id*.
+
+        Args:
+            connector: connects to it.
+            broker_id: this home's own random name.
+            pool: how many connections look at the head at once.
+        """
+        self._connector = connector
+        self._broker_id = broker_id
+        self._writer: Connection | None = None
+        self._local_only = False
+        """Whether the last commit may not have reached its replicas."""
+        self._idle: list[Connection] = []
+        self._looks = asyncio.Semaphore(pool)
+        self._next_look: asyncio.Task[int] | None = None
+
+    @property
+    def systems(self) -> list[tuple[str, int]]:
+        """Return which servers were used; see `Connector`."""
+        return self._connector.systems
+
+    # Writing and following, by the writer alone
+
+    async def append(
+        self, known: StoreHead, jobs: Sequence[Job], batch: str, *, urgent: bool
+    ) -> Appended:
+        """Place *jobs* behind the head that is *known*, all or none, in one statement.
+
+        Asking again with the same *batch* places nothing twice: it tells what became
+        of the first time. While the answer to that was lost, ask until there is one.
+
+        Args:
+            known: the head that *jobs* were checked against.
+            jobs: what to write; their rows' numbers are larger than the head's.
+            batch: a random UUID, the transaction's own.
+            urgent: whether it is taken although nobody may grant.
+
+        Returns:
+            what became of it.
+
+        Raises:
+            StoreAwayError: nothing was placed.
+            LedgerUnwritableError: no answer came: the outcome is unknown.
+        """
+        heads, tails = [], []
+        rows: dict[tuple[str, str], tuple[Any, ...]] = {}
+        seq = known.tip.seq
+        for job in jobs:
+            for prepared in job.prepared:
+                seq += 1
+                head, tail = prepared.around(seq)
+                heads.append(head.encode())
+                tails.append(tail.encode())
+            for table, row in placed_rows(job, seq):
+                key, n, ends = _keyed(table, row)
+                if (table, key) not in rows or rows[table, key][2] < n:
+                    rows[table, key] = table, key, n, ends, to_json(row).encode()
+        db = await self._connected()
+        self._local_only = False
+        columns = [list(column) for column in zip(*rows.values(), strict=True)]
+        named = (known.batch, batch, self._broker_id, urgent)
+        values = (*named, heads, tails, *(columns or [[]] * 5))
+        found = await ask(db, _APPEND, values)
+        if self._local_only:
+            await self._drop()
+            raise LedgerUnwritableError("a commit has not reached its replicas")
+        ((outcome, seq, digest, time, revision),) = found
+        at = None if time is None else parse_iso(time)
+        return Appended(outcome, seq, digest, at, revision)
+
+    async def follow(self, known: StoreHead, seconds: float) -> Followed:
+        """Read what was written after the head that is *known*, for so many seconds.
+
+        Raises:
+            LedgerDamagedError: the log does not contain that head, or is no chain.
+            LedgerUnwritableError: it did not answer.
+        """
+        db = await self._connected()
+        tip = known.tip
+        limit = FOLLOWED_AT_ONCE
+        values = {"seq": tip.seq, "revision": known.revision, "limit": limit}
+        if seconds > CALL_SECONDS:
+            await ask(db, f"SET statement_timeout = {seconds * 1000:.0f}")
+        found = await ask(db, FOLLOW, values, seconds)
+        if seconds > CALL_SECONDS:
+            await ask(db, RESTORE)
+        _, seq, revision, n, batch, time, digest, there, fault = found[0]
+        if (
+            tip.seq > seq
+            or (tip.seq and there != tip.hash)
+            or revision < known.revision
+            or (revision == known.revision and known.batch not in {"", batch})
+        ):
+            raise LedgerDamagedError(
+                f"the store's chain does not contain event {tip.seq} as this broker"
+                " acknowledged it",
+                "find out what was lost; accept it on the record:"
+                " agentvault audit accept --reason WHY",
+            )
+        events = sorted((row[1], row[6], row[7]) for row in found if row[0] == 1)
+        previous, at = tip.hash, tip.seq
+        for number, body, digested in events:
+            at += 1
+            if number != at or link(previous, number, body) != digested:
+                raise LedgerDamagedError(
+                    f"event {number} of the store does not follow from what is before",
+                    "stop the brokers and keep the store as evidence",
+                )
+            previous = digested
+        complete = at == seq
+        rows = [
+            (row[4], tuple(msgspec.json.decode(row[6])))
+            for row in sorted(found[1:], key=lambda row: (row[0], row[2] or 0))
+            if row[0] == 2
+        ]
+        when = None if time is None else parse_iso(time)
+        if not complete:
+            body_time = msgspec.json.decode(events[-1][1])["time"]
+            tip = Tip(at, previous, parse_iso(body_time))
+            return Followed(StoreHead(tip, known.revision, "", n), events, (), False)
+        head = StoreHead(Tip(seq, digest, when), revision, batch, n, fault)
+        return Followed(head, events, rows, True)
+
+    async def outcome(self, batch: str) -> Appended | None:
+        """Return where a transaction was placed, if it was; ask for the last one only.
+
+        It is final once another was placed behind the head that was read after this.
+        """
+        db = await self._connected()
+        sql = (
+            "SELECT 'placed', seq, hash, time, revision FROM agentvault.appends"
+            " WHERE broker = %s AND batch = %s"
+        )
+        found = await ask(db, sql, (self._broker_id, batch))
+        if not found:
+            return None
+        outcome, seq, digest, time, revision = found[0]
+        at = None if time is None else parse_iso(time)
+        return Appended(outcome, seq, digest, at, revision)
+
+    async def prune(self) -> None:
+        """Delete rows that have expired, for the whole team; events never."""
+        db = await self._connected()
+        for sql in PRUNE:
+            await ask(db, sql)
+
+    async def set_fault(self, fault: str | None) -> None:
+        """Say to all brokers that nobody may grant, or, with None, that all may."""
+        db = await self._connected()
+        sql = (
+            "UPDATE agentvault.head SET fault = %s, revision = revision + 1,"
+            " batch = gen_random_uuid() WHERE fault IS DISTINCT FROM %s"
+        )
+        await ask(db, sql, (fault, fault))
+
+    async def ledger_id(self) -> str:
+        """Return the ledger's own random name, which its genesis is made from."""
+        db = await self._connected()
+        sql = "SELECT ledger FROM agentvault.head"
+        ((found,),) = await ask(db, sql, ())
+        return str(found)
+
+    # Looking, by many
+
+    async def revision(self) -> int:
+        """Return the newest revision at some moment after this was called.
+
+        All who ask in one turn of the loop share one look.
+
+        Raises:
+            LedgerUnwritableError: the store did not answer.
+        """
+        if self._next_look is None:
+            self._next_look = asyncio.ensure_future(self._look())
+        return await asyncio.shield(self._next_look)
+
+    async def _look(self) -> int:
+        async with self._looks:
+            self._next_look = None  # who asks from now on needs a later one
+            sql = "SELECT revision FROM agentvault.head"
+            if self._idle:
+                # One that was idle may have been lost meanwhile: then ask another.
+                try:
+                    return await self._lent(self._idle.pop(), sql)
+                except LedgerUnwritableError:
+                    while self._idle:
+                        await close(self._idle.pop())
+            return await self._lent(await self._connector.connect(), sql)
+
+    async def _lent(self, db: Connection, sql: str) -> int:
+        ((revision,),) = await ask(db, sql)
+        self._idle.append(db)
+        return int(revision)
+
+    async def beat(
+        self, doc: bytes | None, before: float
+    ) -> tuple[datetime, list[tuple[str, bytes, float]]]:
+        """Say that this broker lives, and read which others do.
+
+        Args:
+            doc: what it says of itself, JSON; None takes it off the list.
+            before: seconds after which one that said nothing is forgotten.
+
+        Returns:
+            the store's time, and each broker's id, its own words, and how many seconds
+            ago it said them.
+        """
+        db = self._idle.pop() if self._idle else await self._connector.connect()
+        if doc is None:
+            said = "DELETE FROM agentvault.brokers WHERE id = %s"
+            values: tuple[object, ...] = (self._broker_id,)
+        else:
+            said = (
+                "INSERT INTO agentvault.brokers VALUES (%s, clock_timestamp(), %b)"
+                " ON CONFLICT (id) DO UPDATE SET seen = excluded.seen,"
+                " doc = excluded.doc"
+            )
+            values = (self._broker_id, doc)
+        old = (
+            "DELETE FROM agentvault.brokers"
+            " WHERE seen < clock_timestamp() - make_interval(secs => %s)"
+        )
+        sql = (
+            "SELECT id, doc, extract(epoch FROM t - seen)::float8, t"
+            " FROM agentvault.brokers RIGHT JOIN clock_timestamp() AS t ON true"
+            " ORDER BY id"
+        )
+        await ask(db, said, values)
+        await ask(db, old, (before,))
+        found = await ask(db, sql, ())
+        self._idle.append(db)
+        return found[0][3], [(i, d, age) for i, d, age, _ in found if i is not None]
+
+    async def listen(self, on_revision: Callable[[int], None]) -> None:
+        """Tell of the head's revision whenever it moved, and at least every 200 ms.
+
+        Notifications only make it sooner: where none arrives the head is polled.
+
+        Raises:
+            LedgerUnwritableError: the store does not answer any more.
+        """
+        db = await self._connector.connect()
+        sql = "SELECT revision FROM agentvault.head"
+        try:
+            await ask(db, f"LISTEN {CHANNEL}", ())
+            while True:
+                ((revision,),) = await ask(db, sql)
+                on_revision(int(revision))
+                async for _ in db.notifies(timeout=_POLL_SECONDS, stop_after=1):
+                    pass
+        except psycopg.Error as error:
+            raise LedgerUnwritableError(
+                f"the store is away ({type(error).__name__})"
+            ) from None
+        finally:
+            await close(db)
+
+    async def _connected(self) -> Connection:
+        if self._writer is None or self._writer.closed:
+            self._writer = await self._connector.connect()
+            self._writer.add_notice_handler(self._noticed)
+        return self._writer
+
+    def _noticed(self, notice: psycopg.errors.Diagnostic) -> None:
+        if notice.sqlstate == _LOCAL_ONLY:
+            self._local_only = True
+
+    async def _drop(self) -> None:
+        db, self._writer = self._writer, None
+        if db is not None:
+            await close(db)
+
+    async def close(self) -> None:
+        """Close all connections but the listening one, which ends with its task."""
+        await self._drop()
+        while self._idle:
+            await close(self._idle.pop())
+
+
+def _keyed(table: str, row: Row) -> tuple[str, int, str | None]:
+    """Return a row's key in the store, its number, and when it may be pruned."""
+    if table == "tokens":
+        return f"{row[0]}", row[0], row[3]
+    return row[0], row[-1], None

@@ -1,0 +1,121 @@
+"""Makes and examines the schema of a team's store; no broker ever does."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agentvault_tui.ledger.chain import genesis
+from agentvault_tui.ledger.store_connection import Connection, Connector, ask, close
+from agentvault_tui.ledger.store_schema import STATEMENTS, VERSION
+
+_HEAD: Final = (
+    "INSERT INTO agentvault.head (version, team, ledger, hash, batch)"
+    " VALUES (%s, %s, %s, %s, gen_random_uuid())"
+)
+_INFO: Final = """
+SELECT current_setting('server_version'), pg_database_size(current_database()),
+  current_setting('synchronous_commit'),
+  current_setting('synchronous_standby_names') <> '',
+  (SELECT count(*) FROM pg_stat_replication),
+  h.version, h.team, h.ledger, h.seq, encode(h.hash, 'hex'), h.time, h.fault
+FROM agentvault.head h
+"""
+_BROKERS: Final = (
+    "SELECT id, doc, extract(epoch FROM clock_timestamp() - seen)::float8"
+    " FROM agentvault.brokers ORDER BY id"
+)
+LIVE_SECONDS: Final = 2.0
+"""A broker that said nothing for so long does not live."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreInfo:
+    """What `store info` tells of a team's store."""
+
+    server: str
+    size: int
+    """Bytes of the database."""
+    durability: str
+    """``single``; ``synchronous``: a commit is on a replica as well before it is
+    answered; ``asynchronous``: there are replicas, and a failover can lose commits."""
+    version: int
+    team: str
+    ledger: str
+    head: int
+    hash: str
+    time: str | None
+    fault: str | None
+    brokers: tuple[tuple[str, bytes, float], ...]
+    """Each one's id, what it says of itself, and how many seconds ago it did."""
+
+    @property
+    def live(self) -> tuple[str, ...]:
+        """The ids of the brokers that live."""
+        return tuple(one for one, _, ago in self.brokers if ago <= LIVE_SECONDS)
+
+
+async def missing_statements(connector: Connector) -> tuple[str, ...]:
+    """Return what would make the schema, or bring it up to date.
+
+    Raises:
+        RefusedError: it is another team's, or of a newer version.
+        StoreAwayError: the store does not answer.
+    """
+    db = await connector.open()
+    try:
+        connector.check_server(db)
+        if not await _is_prepared(db):
+            return STATEMENTS
+        await connector.check_schema(db)
+        return ()
+    finally:
+        await close(db)
+
+
+async def prepare_store(connector: Connector, statements: tuple[str, ...]) -> None:
+    """Run *statements* in one transaction, for the connector's team.
+
+    Raises:
+        LedgerUnwritableError: one failed, and none has an effect.
+    """
+    db = await connector.open()
+    try:
+        await ask(db, "BEGIN")
+        for sql in statements:
+            await ask(db, sql)
+        ledger = secrets.token_hex(16)
+        values = (VERSION, connector.team, ledger, genesis(ledger))
+        await ask(db, _HEAD, values)
+        await ask(db, "COMMIT")
+    finally:
+        await close(db)
+
+
+async def store_info(connector: Connector) -> StoreInfo:
+    """Return what there is to know of the store.
+
+    Raises:
+        RefusedError: it is not this team's, or not fit for use.
+        StoreAwayError: it does not answer.
+    """
+    db = await connector.connect()
+    try:
+        ((server, size, commit, named, replicas, *head),) = await ask(db, _INFO)
+        brokers: Any = await ask(db, _BROKERS)
+    finally:
+        await close(db)
+    durability = "asynchronous" if replicas else "single"
+    if named and commit in {"on", "remote_apply"}:
+        durability = "synchronous"
+    version, team, ledger, seq, digest, time, fault = head
+    return StoreInfo(
+        *(server, size, durability, version, team, ledger),
+        *(seq, digest, time, fault, tuple(brokers)),
+    )
+
+
+async def _is_prepared(db: Connection) -> bool:
+    ((there,),) = await ask(db, "SELECT to_regclass('agentvault.head') IS NOT NULL")
+    return bool(there)

@@ -1,0 +1,173 @@
+"""The team's PostgreSQL schema: tables, the function that appends, and their version.
+
+Every broker writes through ``agentvault.append``, one statement that locks the head,
+compares it, numbers, stamps and chains the events, and commits: whatever becomes of a
+broker, it holds no lock over a round trip.
+"""
+
+# ruff: noqa: S608 - statements are put together from constants; values are bound
+
+from __future__ import annotations
+
+from typing import Final
+
+VERSION: Final = 1
+"""Of the schema; a broker of version N works on N and N + 1, which only added."""
+CHANNEL: Final = "agentvault"
+"""Of the notifications that a head moved."""
+
+_FOLLOWED: Final = (
+    """
+CREATE TABLE agentvault.head (
+  one boolean PRIMARY KEY DEFAULT true CHECK (one),
+  version integer NOT NULL,
+  team text NOT NULL,
+  ledger text NOT NULL,
+  seq bigint NOT NULL DEFAULT 0,
+  hash bytea NOT NULL,
+  time text COLLATE "C",
+  revision bigint NOT NULL DEFAULT 0,
+  batch uuid NOT NULL,
+  n bigint NOT NULL DEFAULT 0,
+  fault text
+)""",
+    """
+CREATE TABLE agentvault.events (
+  seq bigint PRIMARY KEY, body bytea NOT NULL, hash bytea NOT NULL
+)""",
+    """
+CREATE TABLE agentvault.state (
+  kind text COLLATE "C" NOT NULL,
+  key text COLLATE "C" NOT NULL,
+  n bigint NOT NULL,
+  revision bigint NOT NULL,
+  expires text COLLATE "C",
+  doc bytea NOT NULL,
+  PRIMARY KEY (kind, key)
+)""",
+    """
+CREATE INDEX state_by_revision ON agentvault.state (revision)""",
+    """
+CREATE INDEX state_by_number ON agentvault.state (kind, n)""",
+)
+_OWN: Final = (
+    """
+CREATE TABLE agentvault.appends (
+  broker text PRIMARY KEY, batch uuid NOT NULL, seq bigint NOT NULL,
+  hash bytea NOT NULL, time text, revision bigint NOT NULL,
+  asked integer NOT NULL DEFAULT 0
+)""",
+    """
+CREATE TABLE agentvault.brokers (
+  id text PRIMARY KEY, seen timestamptz NOT NULL, doc bytea NOT NULL
+)""",
+)
+_GUARD: Final = (
+    """
+CREATE FUNCTION agentvault.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE EXCEPTION 'events are never changed or deleted'; END $$""",
+    """
+CREATE TRIGGER events_are_kept BEFORE UPDATE OR DELETE OR TRUNCATE
+ON agentvault.events EXECUTE FUNCTION agentvault.refuse()""",
+)
+_APPEND: Final = """
+CREATE FUNCTION agentvault.append(
+  known uuid, placed uuid, writer text, urgent boolean,
+  heads bytea[], tails bytea[],
+  kinds text[], keys text[], numbers bigint[], ends text[], docs bytea[],
+  OUT outcome text, OUT seq bigint, OUT hash bytea, OUT "time" text,
+  OUT revision bigint
+) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+  head agentvault.head;
+  before agentvault.appends;
+  body bytea;
+BEGIN
+  SELECT * INTO STRICT head FROM agentvault.head FOR UPDATE;
+  seq := head.seq; hash := head.hash; "time" := head.time; revision := head.revision;
+  -- A write, so that its commit waits for replicas until the first one's has arrived.
+  UPDATE agentvault.appends a SET asked = a.asked + 1
+    WHERE a.broker = writer AND a.batch = placed RETURNING a.* INTO before;
+  IF FOUND THEN
+    outcome := 'placed'; seq := before.seq; hash := before.hash;
+    "time" := before.time; revision := before.revision;
+    RETURN;
+  ELSIF head.batch <> known THEN
+    outcome := 'behind';
+    RETURN;
+  ELSIF head.fault IS NOT NULL AND NOT urgent THEN
+    outcome := 'fault';
+    RETURN;
+  END IF;
+  revision := head.revision + 1;
+  IF cardinality(heads) > 0 THEN
+    "time" := greatest(head.time, to_char(
+      clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'));
+  END IF;
+  FOR i IN 1 .. cardinality(heads) LOOP
+    seq := seq + 1;
+    body := heads[i] || convert_to("time", 'UTF8') || tails[i];
+    hash := sha256('agentvault event v1\\012'::bytea || hash || int8send(seq)
+      || int8send(length(body)) || body);
+    INSERT INTO agentvault.events VALUES (seq, body, hash);
+  END LOOP;
+  INSERT INTO agentvault.state AS s
+    SELECT k, y, n, revision, e, d
+    FROM unnest(kinds, keys, numbers, ends, docs) AS u(k, y, n, e, d)
+    ON CONFLICT (kind, key) DO UPDATE SET n = excluded.n,
+      revision = excluded.revision, expires = excluded.expires, doc = excluded.doc
+    WHERE excluded.n > s.n AND s.kind <> 'dropped';
+  UPDATE agentvault.head h SET seq = append.seq, hash = append.hash,
+    time = append.time, revision = append.revision, batch = placed,
+    n = greatest(h.n, (SELECT max(x) FROM unnest(numbers) AS x));
+  INSERT INTO agentvault.appends AS a
+    VALUES (writer, placed, seq, hash, "time", revision)
+    ON CONFLICT (broker) DO UPDATE SET batch = excluded.batch, seq = excluded.seq,
+      hash = excluded.hash, time = excluded.time, revision = excluded.revision;
+  PERFORM pg_notify('agentvault', revision::text);
+  outcome := 'placed';
+END $$"""
+
+STATEMENTS: Final = (
+    "CREATE SCHEMA agentvault",
+    *_FOLLOWED,
+    *_OWN,
+    *_GUARD,
+    _APPEND,
+)
+"""What makes the schema of `VERSION` in a database without one."""
+FOLLOW: Final = """
+SELECT 0, seq, revision, n, batch::text, "time", hash,
+  (SELECT hash FROM agentvault.events WHERE seq = %(seq)s), fault
+  FROM agentvault.head
+UNION ALL (
+  SELECT 1, seq, NULL, NULL, NULL, NULL, body, hash, NULL FROM agentvault.events
+  WHERE seq > %(seq)s ORDER BY seq LIMIT %(limit)s)
+UNION ALL
+SELECT 2, n, revision, NULL, kind, NULL, doc, NULL, NULL FROM agentvault.state
+  WHERE revision > %(revision)s
+  AND (SELECT seq FROM agentvault.head) <= %(seq)s::bigint + %(limit)s
+"""
+"""In one snapshot: the head, the events after what is known, and once those are all,
+the rows."""
+_NOW: Final = """to_char(
+  clock_timestamp() AT TIME ZONE 'UTC' - make_interval(secs => {}),
+  'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
+PRUNE: Final = (
+    """
+DELETE FROM agentvault.state WHERE kind = 'tokens' AND expires < """
+    + _NOW.format(0)
+    + """
+  AND n IN (SELECT n FROM agentvault.state WHERE kind = 'tokens' ORDER BY n LIMIT 512)
+""",
+    """
+DELETE FROM agentvault.state WHERE kind IN ('dropped', 'voided')
+  AND n < (SELECT min(n) FROM agentvault.state WHERE kind = 'tokens')
+""",
+    """
+DELETE FROM agentvault.state WHERE kind = 'meta'
+  AND key > 'jti:' AND key < 'jti:' || """
+    + _NOW.format(600),
+)
+"""What `state.prune` does, here, by the store's time; each copy does it for itself."""

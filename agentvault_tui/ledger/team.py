@@ -1,0 +1,134 @@
+"""Opens the ledger of a broker that shares its log with others."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from contextlib import suppress
+
+from agentvault_tui.errors import (
+    AgentVaultError,
+    LedgerDamagedError,
+    LedgerUnwritableError,
+    RefusedError,
+    SettingsError,
+)
+from agentvault_tui.home import Home, put_private
+from agentvault_tui.ledger.chain import written
+from agentvault_tui.ledger.headfile import read_witness
+from agentvault_tui.ledger.home_copy import read_place
+from agentvault_tui.ledger.opening import Opened, open_checked
+from agentvault_tui.ledger.places import hash_at
+from agentvault_tui.ledger.schema import StoreConnection, storage_errors
+from agentvault_tui.ledger.shared_log import SharedLog
+from agentvault_tui.ledger.store_connection import Connector
+from agentvault_tui.ledger.team_writer import TeamWriter
+from agentvault_tui.model import new_id
+from agentvault_tui.settings import Settings
+
+_FIRST_COPY_SECONDS = 600.0
+"""How long each part of a first copy may take."""
+log = logging.getLogger("agentvault.store")
+
+
+async def open_team(
+    db: StoreConnection, home: Home, settings: Settings
+) -> tuple[Opened, TeamWriter]:
+    """Open this home's copy of the team's store, and make it up to its head.
+
+    A store that is away leaves the copy as it is; one that lacks what this home
+    acknowledged is a fault. Under both nothing is granted and reading works.
+
+    Args:
+        db: the writing connection to the home's file.
+        home: whose.
+        settings: where the store is, and whose.
+
+    Returns:
+        what the file is, and what writes to the store and to it.
+
+    Raises:
+        SettingsError: the team has no name.
+        RefusedError: the store is not this team's, or not fit for use.
+        LedgerUnwritableError: there is no copy yet, and the store is away.
+    """
+    if not settings.team.name:
+        raise SettingsError(
+            "store.url is set and team.name is not",
+            "give the name that the store was prepared for",
+        )
+    connector = Connector(settings.store.url, settings.team.name)
+    shared = SharedLog(connector, broker_id(home), settings.store.pool)
+    try:
+        return await _open(db, home, connector, shared)
+    except BaseException:
+        await shared.close()
+        raise
+
+
+async def _open(
+    db: StoreConnection, home: Home, connector: Connector, shared: SharedLog
+) -> tuple[Opened, TeamWriter]:
+    opened, away = None, None
+    if home.database.stat().st_size:
+        opened = await db.run(open_checked, home, trust=True)
+        _, connector.systems = await db.run(read_place, opened.ledger_id)
+    try:
+        ledger_id = await shared.ledger_id()
+    except LedgerUnwritableError as error:
+        if opened is None:
+            what = f"this home has no copy of the team's store yet, and {error.what}"
+            raise LedgerUnwritableError(what, error.remedy) from None
+        ledger_id, away = opened.ledger_id, error
+    if opened is None:
+        opened = await db.run(open_checked, home, trust=True, ledger_id=ledger_id)
+    if opened.ledger_id != ledger_id:
+        raise RefusedError(
+            f"this home has another ledger than the store: {opened.ledger_id}"
+            f" and {ledger_id}",
+            "use a new home, or copy its ledger into an empty store:"
+            " agentvault store copy --to URL",
+        )
+    # What the copy lacks after a power cut is in the store.
+    await db.run(lambda raw: raw.execute("PRAGMA synchronous = NORMAL"))
+    head, _ = await db.run(read_place, ledger_id)
+    writer = TeamWriter(db, home.database, ledger_id, shared, head)
+    try:
+        if away is not None:
+            raise away
+        await writer.open(_FIRST_COPY_SECONDS)
+        with storage_errors(home.database):
+            await db.run(_check_acknowledged, home, ledger_id)
+    except (LedgerUnwritableError, LedgerDamagedError) as error:
+        log.warning("nothing is granted: %s", error.what)
+        writer.start_without(error)
+    return opened, writer
+
+
+def _check_acknowledged(db: sqlite3.Connection, home: Home, ledger_id: str) -> None:
+    """See that the chain has the last head that this home acknowledged."""
+    witness = read_witness(home.head_file)
+    if witness is None or witness.ledger != ledger_id:
+        return
+    found = hash_at(db, ledger_id, witness.head.seq)
+    if found is None or written(found) != witness.head.hash:
+        raise LedgerDamagedError(
+            f"the store's chain does not contain event {witness.head.seq}, which this"
+            " broker acknowledged",
+            "find out what was lost; accept it on the record:"
+            " agentvault audit accept --reason WHY",
+        )
+
+
+def broker_id(home: Home) -> str:
+    """Return the name of this home's broker in its team, made at the first use."""
+    path = home.broker_id_file
+    if not path.exists():
+        with suppress(FileExistsError):
+            put_private(path, f"{new_id('brk')}\n".encode(), replace=False)
+    try:
+        return path.read_text("utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise AgentVaultError(
+            f"{path} cannot be read ({error})", "restore its owner and mode"
+        ) from None

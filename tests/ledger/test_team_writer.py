@@ -1,0 +1,273 @@
+"""Brokers on one store: one chain, whoever writes, and no grant from an old state."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from support.ledger_kit import agent, decision, note, stepup, token
+from support.manual_clock import ManualClock
+from support.postgres import Database
+
+from agentvault_tui.errors import (
+    LedgerUnwritableError,
+    OvertakenError,
+)
+from agentvault_tui.home import Home
+from agentvault_tui.ledger import (
+    DropAgentTokens,
+    DropToken,
+    EventQuery,
+    Ledger,
+    Meta,
+    Panic,
+    verify_ledger,
+)
+from agentvault_tui.model import AgentId, Event, EventType, Token, TokenId
+
+ONE = AgentId("agt_1")
+
+
+class Team:
+    """Ledgers on one store, each with a home, and what each was told of others."""
+
+    def __init__(self, folder: Path, store: Database, clock: ManualClock) -> None:
+        self.folder, self.store, self.clock = folder, store, clock
+        self.told: dict[str, list[tuple[tuple[Event, ...], Sequence[Any]]]] = {}
+        self.open_ones: list[Ledger] = []
+
+    def home(self, name: str) -> Home:
+        return Home(self.folder / name, self.folder / name)
+
+    async def broker(self, name: str) -> Ledger:
+        opened = await Ledger.open(
+            self.home(name), clock=self.clock, settings=self.store.settings
+        )
+        told = self.told[name] = []
+
+        async def followed(events: tuple[Event, ...], changes: Sequence[Any]) -> None:
+            told.append((events, changes))
+
+        opened.on_followed = followed
+        self.open_ones.append(opened)
+        return opened
+
+    def rows(self, name: str) -> dict[str, list[tuple[Any, ...]]]:
+        """Return all that a copy has, but what is its own."""
+        with closing(sqlite3.connect(self.home(name).database)) as db:
+            found = {
+                table: db.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall()
+                for table in (
+                    *("events", "eras", "agents", "tokens", "dropped", "voided"),
+                    *("stepups", "outbox", "meta", "texts"),
+                )
+            }
+        found["meta"] = [row for row in found["meta"] if row[0] != "app:store"]
+        return found
+
+
+@pytest.fixture
+async def team(short: Path, store: Database, clock: ManualClock) -> AsyncIterator[Team]:
+    team = Team(short, store, clock)
+    yield team
+    for opened in team.open_ones:
+        await opened.close()
+
+
+async def test_every_copy_has_the_same_bytes(team: Team, clock: ManualClock) -> None:
+    """Events and rows that several brokers wrote are equal in all homes, and verify."""
+    a, b = await team.broker("a"), await team.broker("b")
+    changes = [agent(), token(clock), stepup(clock), Meta("k", "v")]
+    await a.commit(decision(), note(), changes=changes)
+    await b.confirm()
+    await b.confirm()
+    await b.commit(decision("agt_2"), changes=[token(clock, "tok_2", "agt_2")])
+    await a.confirm()
+    await a.confirm()
+    await a.commit(
+        note(EventType.TOKEN_REDEEMED), changes=[DropToken(TokenId("tok_2"))]
+    )
+    await a.confirm()
+    await b.confirm()
+    assert a.head == b.head
+    assert team.rows("a") == team.rows("b")
+    for ledger in (a, b):
+        await ledger.close()
+    late = await team.broker("c")
+    assert late.head == a.head
+    assert (await late.load()).agents == (agent(),)
+    await late.close()
+    assert team.rows("c") == team.rows("a")
+    reports = [verify_ledger(team.home(name)) for name in "abc"]
+    assert all(one.ok and one.events == a.head.seq for one in reports), reports
+
+
+async def test_brokers_that_write_at_once_leave_no_gap(
+    team: Team, clock: ManualClock
+) -> None:
+    """Two brokers' commits are numbered through; none is lost, doubled or refused."""
+    a, b = await team.broker("a"), await team.broker("b")
+
+    async def many(ledger: Ledger, who: str) -> None:
+        for number in range(20):
+            name = f"tok_{who}_{number}"
+            await ledger.commit(decision(who), changes=[token(clock, name, who)])
+
+    await asyncio.gather(
+        *(many(one, f"agt_{id(one)}_{n}") for one in (a, b) for n in range(8))
+    )
+    await asyncio.gather(a.confirm(), b.confirm())
+    assert a.head == b.head
+    assert a.head.seq == 2 * 8 * 20
+    assert team.rows("a") == team.rows("b")
+    tokens = {one.id for one in (await b.load()).tokens}
+    assert len(tokens) == 2 * 8 * 20
+
+
+async def test_what_others_wrote_arrives_before_anything_later(
+    team: Team, clock: ManualClock
+) -> None:
+    """After `confirm` whatever another broker wrote was handed on, in order, once."""
+    a, b = await team.broker("a"), await team.broker("b")
+    for number in range(5):
+        await a.commit(decision(number=number), changes=[token(clock, f"tok_{number}")])
+    await b.confirm()
+    events = [event for heard, _ in team.told["b"] for event in heard]
+    assert [event.seq for event in events] == [1, 2, 3, 4, 5]
+    assert events == list((await b.events(EventQuery(after=0))).events)
+    changes = [change for _, heard in team.told["b"] for change in heard]
+    assert sorted(one.id for one in changes) == [f"tok_{n}" for n in range(5)]
+    assert all(isinstance(one, Token) for one in changes)
+    assert team.told["a"] == []
+
+
+async def test_an_idle_broker_is_told_without_asking(team: Team) -> None:
+    """What another broker wrote arrives by itself."""
+    a, b = await team.broker("a"), await team.broker("b")
+    heard = asyncio.Event()
+
+    async def followed(*_: object) -> None:
+        heard.set()
+
+    b.on_followed = followed
+    await a.commit(note())
+    await heard.wait()
+    assert b.head == a.head
+
+
+async def test_a_grant_that_a_revocation_elsewhere_overtook_is_not_written(
+    team: Team, clock: ManualClock
+) -> None:
+    """The broker that did not know of it fails the commit, and then knows."""
+    a, b = await team.broker("a"), await team.broker("b")
+    await a.commit(note(), changes=[agent()])
+    await b.confirm()
+    held = asyncio.Event()
+    follow = b._team._follow  # type: ignore[union-attr]
+
+    async def later(*args: Any) -> None:
+        await held.wait()
+        await follow(*args)
+
+    b._team._follow = later  # type: ignore[union-attr, method-assign]
+    await a.commit(
+        note(EventType.AGENT_REVOKED), changes=[DropAgentTokens(ONE)], urgent=True
+    )
+    granted = b.commit(decision(), changes=[token(clock)])
+    other = b.commit(decision("agt_2"), changes=[token(clock, "tok_2", "agt_2")])
+    held.set()
+    with pytest.raises(OvertakenError):
+        await granted
+    (event,) = await other
+    assert event.seq == 3
+    assert [one.id for one in (await b.load()).tokens] == ["tok_2"]
+
+
+async def test_what_cuts_is_never_overtaken(team: Team, clock: ManualClock) -> None:
+    """A revocation made before others' tokens were known still ends them."""
+    a, b = await team.broker("a"), await team.broker("b")
+    await a.commit(decision(), changes=[token(clock, "tok_1"), agent()])
+    await a.commit(note(), changes=[Panic(True, clock.now(), "olga", "")], urgent=True)
+    (event,) = await b.commit(
+        note(EventType.AGENT_REVOKED), changes=[DropAgentTokens(ONE)], urgent=True
+    )
+    assert event.seq == 4
+    await a.confirm()
+    assert (await a.load()).tokens == (await b.load()).tokens == ()
+
+
+async def test_an_own_revocation_overtakes_what_waits(
+    team: Team, clock: ManualClock
+) -> None:
+    """A grant that waited while its agent was revoked here is refused as well."""
+    a = await team.broker("a")
+    await a.commit(note())
+    waiting = a.commit(decision(), changes=[token(clock)])
+    await a.commit(
+        note(EventType.AGENT_REVOKED), changes=[DropAgentTokens(ONE)], urgent=True
+    )
+    with pytest.raises(OvertakenError):
+        await waiting
+    await a.close()
+    assert team.rows("a")["tokens"] == []
+
+
+async def test_one_assertion_counts_once_over_the_team(
+    team: Team, clock: ManualClock
+) -> None:
+    """Of two brokers that redeem one token at once, one is told that it was late."""
+    a, b = await team.broker("a"), await team.broker("b")
+    await a.commit(decision(), changes=[token(clock)])
+    await b.confirm()
+    drop = [DropToken(TokenId("tok_1"))]
+    done = await asyncio.gather(
+        *(one.commit(note(EventType.TOKEN_REDEEMED), changes=drop) for one in (a, b)),
+        return_exceptions=True,
+    )
+    assert sorted(type(one).__name__ for one in done) == ["OvertakenError", "tuple"]
+
+
+async def test_times_are_the_stores_and_never_go_back(team: Team) -> None:
+    """A broker's own clock is not asked, and a store whose clock steps back holds."""
+    a = await team.broker("a")
+    (first,) = await a.commit(note())
+    assert first.time > team.clock.now()
+    await a.close()
+    ahead = "2036-01-01T00:00:00.000000Z"
+    team.store.run("UPDATE agentvault.head SET time = %s", ahead)
+    again = await team.broker("a")
+    (second,) = await again.commit(note())
+    assert second.time.year == 2036
+    assert team.rows("a")["eras"] == [(1,)]
+
+
+async def test_a_grant_that_waits_too_long_is_refused(
+    team: Team, clock: ManualClock
+) -> None:
+    """While another holds the head nothing is granted; afterwards it is again."""
+    a = await team.broker("a")
+    await a.commit(note())
+    with psycopg.connect(
+        host=str(team.store.cluster.folder), dbname=team.store.name, user="postgres"
+    ) as other:
+        other.execute("SELECT * FROM agentvault.head FOR UPDATE")
+        granted = a.commit(decision(), changes=[token(clock)])
+        with pytest.raises(LedgerUnwritableError):
+            await granted
+        assert not a.writable
+    while not a.writable:  # noqa: ASYNC110 - it has no event
+        await asyncio.sleep(0.01)
+    await a.commit(decision(), changes=[token(clock)])
+
+
+async def test_without_a_store_there_is_nothing_to_confirm(ledger: Ledger) -> None:
+    """A ledger of one broker is its own store."""
+    await ledger.confirm()
+    assert ledger.store_problem is None
+    assert ledger.shared is None

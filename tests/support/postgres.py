@@ -1,0 +1,209 @@
+"""A PostgreSQL of the tests' own: one cluster a run, on a socket; a database a test.
+
+``initdb`` runs once. The server does not flush (``fsync=off``) unless durability is the
+subject; it is not root's, since PostgreSQL refuses to be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from support.patience import PATIENT
+
+from agentvault_tui.settings import Settings, StoreSettings, TeamSettings
+
+TEAM = "payments"
+_USER = "postgres"
+_QUICK = ("fsync=off", "full_page_writes=off", "shared_buffers=32MB")
+
+
+def programs() -> Path:
+    """Return the folder of the newest PostgreSQL here; fail where there is none."""
+    found = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin/initdb"),
+        key=lambda path: int(path.parts[-3]),
+    )
+    if found:
+        return found[-1].parent
+    if there := shutil.which("initdb"):
+        return Path(there).parent
+    pytest.fail("PostgreSQL is not here: apt-get install postgresql")
+
+
+def _as_user(*command: str | Path) -> list[str]:
+    """Return *command* as somebody whom PostgreSQL serves."""
+    if os.geteuid():
+        return [str(word) for word in command]
+    return [
+        "setpriv",
+        f"--reuid={_USER}",
+        f"--regid={_USER}",
+        "--clear-groups",
+        *map(str, command),
+    ]
+
+
+@dataclass
+class Cluster:
+    """One server, on a socket in *folder*."""
+
+    folder: Path
+    options: tuple[str, ...] = _QUICK
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    prepared: str | None = None
+    """A database that has the schema already."""
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    def create(self) -> None:
+        """Make an empty cluster that trusts whoever reaches its socket."""
+        self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if not os.geteuid():
+            there = pwd.getpwnam(_USER)
+            os.chown(self.folder, there.pw_uid, there.pw_gid)
+        subprocess.run(
+            _as_user(
+                *(programs() / "initdb", "-D", self.data, "-U", _USER),
+                *("-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"),
+            ),
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+
+    def start(self, *more: str) -> None:
+        """Start the server, and wait until it answers."""
+        said = [word for one in (*self.options, *more) for word in ("-c", one)]
+        log = (self.folder / "log").open("ab")
+        with log:
+            self.process = subprocess.Popen(
+                _as_user(
+                    *(programs() / "postgres", "-D", self.data, "-k", self.folder),
+                    *("-c", "listen_addresses=", *said),
+                ),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        import psycopg  # noqa: PLC0415 - most tests do without, and start faster
+
+        until = time.monotonic() + PATIENT
+        while True:
+            try:
+                self.run("postgres", "SELECT 1")
+            except psycopg.OperationalError:
+                if self.process.poll() is not None or time.monotonic() > until:
+                    raise AssertionError((self.folder / "log").read_text()) from None
+                time.sleep(0.02)
+            else:
+                return
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """End the server: SIGINT is PostgreSQL's fast shutdown, SIGQUIT a crash."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.send_signal(how)
+            self.process.wait(PATIENT)
+            self.process = None
+
+    def run(self, database: str, sql: str, *values: object) -> list[tuple[object, ...]]:
+        """Run one statement as the superuser, and return its rows."""
+        import psycopg  # noqa: PLC0415 - same
+
+        with psycopg.connect(
+            host=str(self.folder), dbname=database, user=_USER, autocommit=True
+        ) as db:
+            found = db.execute(sql, values)  # type: ignore[arg-type]
+            return found.fetchall() if found.description else []
+
+    def database(self, like: str = "template0") -> Database:
+        """Make a database like another; by default an empty one."""
+        name = f"av_{secrets.token_hex(6)}"
+        self.run("postgres", f"CREATE DATABASE {name} TEMPLATE {like}")
+        return Database(self, name)
+
+    def store(self) -> Database:
+        """Make a database with the schema of a team named as `TEAM`."""
+        if self.prepared is None:
+            made = self.database()
+            asyncio.run(_prepare(made.url))
+            self.prepared = made.name
+        return self.database(self.prepared)
+
+
+@dataclass
+class Database:
+    """One empty database of a cluster."""
+
+    cluster: Cluster
+    name: str
+
+    @property
+    def url(self) -> str:
+        """What `store.url` takes."""
+        return f"postgresql://{_USER}@/{self.name}?host={self.cluster.folder}"
+
+    @property
+    def settings(self) -> Settings:
+        """What a broker of the team has in its config.toml."""
+        return Settings(store=StoreSettings(url=self.url), team=TeamSettings(TEAM))
+
+    def run(self, sql: str, *values: object) -> list[tuple[object, ...]]:
+        return self.cluster.run(self.name, sql, *values)
+
+
+async def _prepare(url: str) -> None:
+    from agentvault_tui.ledger import store_admin  # noqa: PLC0415 - same
+    from agentvault_tui.ledger.store_connection import Connector  # noqa: PLC0415
+
+    connector = Connector(url, TEAM)
+    statements = await store_admin.missing_statements(connector)
+    await store_admin.prepare_store(connector, statements)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """The cluster that tests share which leave it as it is."""
+    folder = Path(tempfile.mkdtemp(prefix="avpg"))
+    made = Cluster(folder)
+    made.create()
+    made.start()
+    yield made
+    made.stop(signal.SIGQUIT)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def own_cluster() -> Iterator[Cluster]:
+    """A cluster for a test that stops, fills or promotes it; it does flush."""
+    folder = Path(tempfile.mkdtemp(prefix="avpg"))
+    made = Cluster(folder, ("shared_buffers=16MB",))
+    made.create()
+    yield made
+    made.stop(signal.SIGQUIT)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def store(cluster: Cluster) -> Database:
+    """A database that is prepared for a team."""
+    return cluster.store()
+
+
+@pytest.fixture
+def database(cluster: Cluster) -> Database:
+    """An empty database."""
+    return cluster.database()
