@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import os
 import re
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
-from pathlib import Path
 from typing import (
     Annotated,
     Any,
     Final,
     Literal,
     TypeAlias,
-    get_args,
-    get_origin,
-    get_type_hints,
+    TypeVar,
 )
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -30,6 +25,12 @@ from agentvault_tui.errors import SettingsError
 from agentvault_tui.home import Home
 from agentvault_tui.store_url import store_parameters
 from agentvault_tui.text import visible
+from agentvault_tui.toml_table import (
+    no_table,
+    read_members,
+    read_toml,
+    unknown_setting,
+)
 
 DEVICE_CODE_TTL_CAP: Final = 900
 """What Auth0 gives a device code."""
@@ -272,6 +273,28 @@ class ConnectionSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class IssuerSettings:
+    """``[issuers.NAME]``: a platform whose tokens agents authenticate with."""
+
+    issuer: str = ""
+    """Required. The platform's issuer, exactly as ``iss`` of its tokens."""
+    audience: str = ""
+    """Required. The only audience its tokens may be for, exactly as ``aud``."""
+    jwks_uri: str = ""
+    """Where its keys are (RFC 7517): https, or http on loopback."""
+    jwks_file: str = ""
+    """A file with its keys instead; a relative path is below the folder of
+    ``config.toml``."""
+
+    def __post_init__(self) -> None:
+        """Refuse an issuer of which something is missing or said twice."""
+        if not self.issuer or not self.audience:
+            raise SettingsError("an issuer needs 'issuer' and 'audience'")
+        if bool(self.jwks_uri) is bool(self.jwks_file):
+            raise SettingsError("an issuer needs either 'jwks_uri' or 'jwks_file'")
+
+
+@dataclass(frozen=True, slots=True)
 class OperatorSettings:
     """``[operators]``; ``broker.authority`` says what follows."""
 
@@ -396,6 +419,8 @@ class Settings:
     console: ConsoleSettings = field(default_factory=ConsoleSettings)
     connections: Mapping[str, ConnectionSettings] = field(default_factory=dict)
     """By the tenant's name of the connection; in ``config.toml`` alone."""
+    issuers: Mapping[str, IssuerSettings] = field(default_factory=dict)
+    """By the names that subjects of agents use; in ``config.toml`` alone."""
 
     @property
     def connection_scopes(self) -> dict[str, tuple[str, ...]]:
@@ -421,21 +446,21 @@ class Settings:
         """
         settings = cls()
         for source, table in (
-            (str(home.config_file), _read_toml(home.config_file)),
+            (str(home.config_file), read_toml(home.config_file)),
             ("environment", _from_environ(os.environ if environ is None else environ)),
             ("command line", _from_flags(flags or {})),
         ):
             for section, values in table.items():
                 known = [one.name for one in fields(cls)]
                 if section not in known:
-                    raise _unknown(f"[{section}]", section, known, source)
+                    raise unknown_setting(f"[{section}]", section, known, source)
                 changed: Any
-                if section == "connections":
-                    changed = _read_connections(values, source)
+                if kind := NAMED.get(section):
+                    changed = _read_named(kind, section, values, source)
                 else:
                     now = getattr(settings, section)
                     changed = replace(
-                        now, **read_table(type(now), values, section, source)
+                        now, **read_members(type(now), values, section, source)
                     )
                 settings = replace(settings, **{section: changed})
         return settings
@@ -478,102 +503,38 @@ def parse_listen(listen: str) -> tuple[str, int]:
     return "127.0.0.1" if host == "localhost" else host, int(port)
 
 
-def read_table(kind: type, table: object, name: str, source: str) -> dict[str, Any]:
-    """Read the members of a dataclass from a table that a person wrote.
+_Named = TypeVar("_Named", ConnectionSettings, IssuerSettings)
+NAMED: Final = {"connections": ConnectionSettings, "issuers": IssuerSettings}
+"""Sections of tables that have names of their own."""
 
-    Args:
-        kind: the dataclass.
-        table: what TOML or the environment gave; a list may be one string with commas.
-        name: what errors call the table.
-        source: what errors call the place it is from.
 
-    Returns:
-        the members the table has, each of its field's type.
-
-    Raises:
-        SettingsError: an unknown key (with the nearest known one) or a bad value.
-    """
+def _read_named(
+    kind: type[_Named], section: str, table: object, source: str
+) -> dict[str, _Named]:
+    """Read the ``[SECTION.NAME]`` tables."""
     if not isinstance(table, Mapping):
-        raise _no_table(name, source)
-    hints = get_type_hints(kind, include_extras=True)
-    members = {}
-    for key, value in table.items():
-        if key not in hints:
-            raise _unknown(f"{name}.{key}", key, hints, source)
-        hint = hints[key]
-        try:
-            members[key] = msgspec.convert(_plain(value, hint), hint, strict=False)
-        except msgspec.ValidationError as error:
-            words = get_args(hint) if get_origin(hint) is Literal else ()
-            words = tuple(Switch) if hint is Switch else words
-            what = f"it may be {', '.join(words)}" if words else f"{error}"
-            raise SettingsError(
-                f"{name}.{key} in {source} is {value!r:.60}",
-                what[:1].lower() + what[1:],
-            ) from None
-    return members
-
-
-def _plain(value: Any, hint: object) -> Any:
-    """Return *value* as `msgspec.convert` takes it for *hint*."""
-    if hint is Switch and isinstance(value, bool):
-        return str(value).lower()
-    if get_origin(hint) is tuple:
-        items = value.split(",") if isinstance(value, str) else value
-        if isinstance(items, list):
-            stripped = [one.strip() if isinstance(one, str) else one for one in items]
-            return [one for one in stripped if one != ""]
-    return value
-
-
-def _read_connections(table: object, source: str) -> dict[str, ConnectionSettings]:
-    """Read the ``[connections.NAME]`` tables."""
-    if not isinstance(table, Mapping):
-        raise _no_table("connections", source)
-    read: dict[str, ConnectionSettings] = {}
+        raise no_table(section, source)
+    read: dict[str, _Named] = {}
     for name, values in table.items():
-        section = f"connections.{name}"
         if not CONNECTION.fullmatch(name):
             raise SettingsError(
-                f"{name!r:.60} in {source} is no name of a connection",
+                f"{name!r:.60} in {source} is no name for a table of [{section}]",
                 "it has letters, digits and hyphens",
             )
-        members = read_table(ConnectionSettings, values, section, source)
+        members = read_members(kind, values, f"{section}.{name}", source)
         try:
-            read[name] = ConnectionSettings(**members)
+            read[name] = kind(**members)
         except SettingsError as error:
-            what = f"[{section}] in {source}: {error.what}"
+            what = f"[{section}.{name}] in {source}: {error.what}"
             raise SettingsError(what, error.remedy) from None
     return read
 
 
-def _no_table(name: str, source: str) -> SettingsError:
-    return SettingsError(
-        f"{name} in {source} is not a table",
-        f"write [{name}] on a line of its own, and KEY = VALUE below it",
-    )
-
-
-def _unknown(shown: str, word: str, known: Iterable[str], source: str) -> SettingsError:
-    near = difflib.get_close_matches(word, known := list(known), n=1)
-    remedy = f"did you mean {near[0]}" if near else f"known: {', '.join(sorted(known))}"
-    return SettingsError(f"unknown setting {shown} in {source}", remedy)
-
-
-def _read_toml(path: Path) -> dict[str, object]:
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        # Not UTF-8, not TOML, or a number or nesting beyond what Python reads.
-        raise SettingsError(f"{path} cannot be read ({error})") from error
-
-
 def _from_environ(environ: Mapping[str, str]) -> dict[str, dict[str, object]]:
     table: dict[str, dict[str, object]] = {}
-    for section in fields(Settings)[:-1]:
+    for section in fields(Settings):
+        if section.name in NAMED:
+            continue
         for item in fields(getattr(Settings(), section.name)):
             value = environ.get(f"AGENTVAULT_{section.name}_{item.name}".upper())
             if value is not None:

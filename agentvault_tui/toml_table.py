@@ -1,16 +1,26 @@
-"""Read TOML that a person wrote as a struct, with what helps where it is none."""
+"""Read TOML that a person wrote as a struct or dataclass; errors say what helps."""
 
 from __future__ import annotations
 
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import (
+    Any,
+    Literal,
+    TypeGuard,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import msgspec
 
-from agentvault_tui.errors import ServiceError
+from agentvault_tui.errors import ServiceError, SettingsError
 from agentvault_tui.text import visible
 
 _T = TypeVar("_T")
@@ -49,3 +59,88 @@ def read_table(text: str, shape: type[_T], inner: Mapping[str, type[Any]]) -> _T
             f"{where}unknown key '{visible(found[1], 60)}'",
             f"did you mean {near[0]}" if near else f"known: {', '.join(known)}",
         ) from None
+
+
+def read_members(kind: type, table: object, name: str, source: str) -> dict[str, Any]:
+    """Read the members of a dataclass from a table that a person wrote.
+
+    Args:
+        kind: the dataclass.
+        table: what TOML or the environment gave; a list may be one string with commas.
+        name: what errors call the table.
+        source: what errors call the place it is from.
+
+    Returns:
+        the members the table has, each of its field's type.
+
+    Raises:
+        SettingsError: an unknown key (with the nearest known one) or a bad value.
+    """
+    if not isinstance(table, Mapping):
+        raise no_table(name, source)
+    hints = get_type_hints(kind, include_extras=True)
+    members = {}
+    for key, value in table.items():
+        if key not in hints:
+            raise unknown_setting(f"{name}.{key}", key, hints, source)
+        hint = hints[key]
+        try:
+            members[key] = msgspec.convert(_plain(value, hint), hint, strict=False)
+        except msgspec.ValidationError as error:
+            words = get_args(hint) if get_origin(hint) is Literal else ()
+            words = tuple(hint) if _is_enum(hint) else words
+            what = f"it may be {', '.join(words)}" if words else f"{error}"
+            raise SettingsError(
+                f"{name}.{key} in {source} is {value!r:.60}",
+                what[:1].lower() + what[1:],
+            ) from None
+    return members
+
+
+def _is_enum(hint: object) -> TypeGuard[type[StrEnum]]:
+    return isinstance(hint, type) and issubclass(hint, StrEnum)
+
+
+def _plain(value: Any, hint: object) -> Any:
+    """Return *value* as `msgspec.convert` takes it for *hint*."""
+    if _is_enum(hint) and isinstance(value, bool):
+        return str(value).lower()
+    if get_origin(hint) is tuple:
+        items = value.split(",") if isinstance(value, str) else value
+        if isinstance(items, list):
+            stripped = [one.strip() if isinstance(one, str) else one for one in items]
+            return [one for one in stripped if one != ""]
+    return value
+
+
+def no_table(name: str, source: str) -> SettingsError:
+    """Return the error of what should be a table of TOML."""
+    return SettingsError(
+        f"{name} in {source} is not a table",
+        f"write [{name}] on a line of its own, and KEY = VALUE below it",
+    )
+
+
+def unknown_setting(
+    shown: str, word: str, known: Iterable[str], source: str
+) -> SettingsError:
+    """Return the error of a key that is not there, with the nearest that is."""
+    near = difflib.get_close_matches(word, known := list(known), n=1)
+    remedy = f"did you mean {near[0]}" if near else f"known: {', '.join(sorted(known))}"
+    return SettingsError(f"unknown setting {shown} in {source}", remedy)
+
+
+def read_toml(path: Path) -> dict[str, object]:
+    """Read a file of TOML; one that is not there is empty.
+
+    Raises:
+        SettingsError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        # Not UTF-8, not TOML, or a number or nesting beyond what Python reads.
+        raise SettingsError(f"{path} cannot be read ({error})") from error

@@ -15,7 +15,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from agentvault_tui import settings
-from agentvault_tui.settings import Settings
+from agentvault_tui.settings import NAMED, Settings
 
 FOLDER = Path(__file__).parent
 CONFIGURATION = FOLDER / "configuration.md"
@@ -60,14 +60,11 @@ def toml(value: Any) -> str:
 
 def rows(section: str) -> Iterator[str]:
     """Yield the rows of a section's table."""
-    environment = section != "connections"
+    environment = (kind := NAMED.get(section)) is None
     names = (*("setting", "default"), *(["environment"] if environment else ()))
     yield f"| {' | '.join((*names, 'what it is'))} |"
     yield "| " + " | ".join(["---"] * (len(names) + 1)) + " |"
-    if environment:
-        kind = type(getattr(Settings(), section))
-    else:
-        kind = settings.ConnectionSettings
+    kind = kind or type(getattr(Settings(), section))
     texts = documented(kind)
     for field in fields(kind):
         told = texts[field.name]

@@ -132,7 +132,7 @@ class CallOuts:
         try:
             connection.begin("POST")
             connection.send(target, headers, body, None)
-            content = await _content(connection)
+            content = await read_content(connection, _MOST)
         except BaseException:
             connection.abort()
             raise
@@ -171,8 +171,8 @@ class CallOuts:
                 idle.pop().abort()
 
 
-async def _content(connection: ServiceConnection) -> bytes:
-    """Return the body of an answer.
+async def read_content(connection: ServiceConnection, most: int) -> bytes:
+    """Return the body of an answer, of *most* bytes.
 
     Raises:
         ValueError: it is another than 200, or too long.
@@ -184,7 +184,7 @@ async def _content(connection: ServiceConnection) -> bytes:
     content = b""
     while piece := await connection.read():
         content += piece
-        if len(content) > _MOST:
+        if len(content) > most:
             raise ValueError("its answer is too long")
     return content
 

@@ -1,4 +1,7 @@
-"""An agent's public key: PEM or JWK in, canonical JWK out, anything weak refused."""
+"""Public keys of agents and of issuers: anything weak is refused.
+
+An agent's is PEM or JWK, and becomes canonical JWK; an issuer's are in a JWK Set.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,17 @@ import base64
 import binascii
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
+from agentvault_tui import strict_json
 from agentvault_tui.errors import UsageError
 from agentvault_tui.web.forms import BodyError, parse_json
 
@@ -22,10 +27,29 @@ _RSA_BITS: Final = (2048, 8192)
 _RSA_EXPONENT: Final = 65_537
 _LONGEST: Final = 8_000
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+_CURVES: Final[dict[str, Any]] = {
+    "P-256": ec.SECP256R1,
+    "P-384": ec.SECP384R1,
+    "P-521": ec.SECP521R1,
+}
+_ECDSA: Final = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
+_EDDSA: Final = ("EdDSA", "Ed25519")
+"""RFC 9864 gives EdDSA with this curve a name of its own."""
+_ALGORITHMS: Final = {
+    "RSA": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    "OKP": _EDDSA,
+}
+_MOST_KEYS: Final = 100
+"""In a set: of a larger one nothing is believed."""
+_LONGEST_KID: Final = 256
+_USES: Final = frozenset({"sig", "jwt-svid"})
+"""RFC 7517 section 4.2; SPIFFE JWT-SVID section 4.1."""
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+")
 _REMEDY: Final = (
     "give an Ed25519, P-256 or RSA (2048 bits or more) public key, as PEM or JWK"
 )
+
+_AGENTS: Final = {"OKP": _EDDSA, "EC": ("ES256",), "RSA": ("RS256",)}
 
 PublicKey = ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
@@ -55,14 +79,78 @@ def parse_public_key(text: str) -> str:
 def verifier(jwk: str) -> Verifier:
     """Return what checks signatures of the canonical *jwk*."""
     members = json.loads(jwk)
+    return Verifier(_imported(members), _AGENTS[members["kty"]])
+
+
+def _imported(members: dict[str, Any]) -> OKPKey | ECKey | RSAKey:
     match members["kty"]:
         case "OKP":
-            # RFC 9864 gives EdDSA with this curve a name of its own.
-            return Verifier(OKPKey.import_key(members), ("EdDSA", "Ed25519"))
+            return OKPKey.import_key(members)
         case "EC":
-            return Verifier(ECKey.import_key(members), ("ES256",))
+            return ECKey.import_key(members)
         case _:
-            return Verifier(RSAKey.import_key(members), ("RS256",))
+            return RSAKey.import_key(members)
+
+
+class KeySet:
+    """The signing keys of an issuer."""
+
+    def __init__(self, keys: Iterable[tuple[object, Verifier]], total: int) -> None:
+        """Keep *keys* by their ``kid``, of a set of *total*; one of two is none's."""
+        self._total = total
+        self._keys: dict[object, Verifier | None] = {}
+        for kid, key in keys:
+            self._keys[kid] = None if kid in self._keys else key
+
+    def __contains__(self, kid: object) -> bool:
+        """Tell whether the set has a key of that name, or needs none to be named."""
+        return kid in self._keys or (kid is None and self._total > 0)
+
+    def get(self, kid: str | None) -> Verifier | None:
+        """Return the key that *kid* names; without one the only key of the set."""
+        if kid is None and self._total == 1:
+            return next(iter(self._keys.values()), None)
+        return self._keys.get(kid) if kid is not None else None
+
+
+def read_key_set(text: str) -> KeySet:
+    """Read a JWK Set (RFC 7517 section 5); keys that are no use here are passed over.
+
+    Raises:
+        ValueError: it is not one, is too large, or gives away a secret key.
+    """
+    document = strict_json.loads(text)
+    listed = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(listed, list) or not all(isinstance(k, dict) for k in listed):
+        raise ValueError("it is no JWK Set")
+    if len(listed) > _MOST_KEYS:
+        raise ValueError(f"it has more than {_MOST_KEYS} keys")
+    if any(_PRIVATE & jwk.keys() or jwk.get("kty") == "oct" for jwk in listed):
+        # Whoever reads it can sign: none of it is believed.
+        raise ValueError("it gives away a secret key")
+    return KeySet(filter(None, map(_issuers_key, listed)), len(listed))
+
+
+def _issuers_key(jwk: dict[str, object]) -> tuple[object, Verifier] | None:
+    """Return the name of a key, and what checks signatures by it, if it is for that."""
+    kid, alg = jwk.get("kid"), jwk.get("alg")
+    if not (kid is None or (isinstance(kid, str) and 0 < len(kid) <= _LONGEST_KID)):
+        return None
+    operations = jwk.get("key_ops", ["verify"])
+    if jwk.get("use", "sig") not in _USES or operations != ["verify"]:
+        return None
+    try:
+        members = _members(_strong(_load(jwk)))
+    except (UsageError, ValueError):
+        return None
+    kind = members["kty"]
+    names = _ALGORITHMS.get(kind) or (_ECDSA[members["crv"]],)
+    # RFC 8725 section 3.1: a key is for one algorithm. PSS is for those that say so.
+    if alg is None:
+        names = names[:3] if kind == "RSA" else names
+    elif kind != "OKP" or alg not in names:
+        names = tuple(name for name in names if name == alg)
+    return kid, Verifier(_imported(members), names)
 
 
 def _from_pem(text: str) -> PublicKey:
@@ -100,9 +188,9 @@ def _load(jwk: dict[str, object]) -> PublicKey:
     match jwk.get("kty"), jwk.get("crv"):
         case "OKP", "Ed25519":
             return ed25519.Ed25519PublicKey.from_public_bytes(_bytes(jwk.get("x")))
-        case "EC", "P-256":
+        case "EC", str(curve) if curve in _CURVES:
             x, y = _number(jwk.get("x")), _number(jwk.get("y"))
-            return ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
+            return ec.EllipticCurvePublicNumbers(x, y, _CURVES[curve]()).public_key()
         case "RSA", None:
             n, e = _number(jwk.get("n")), _number(jwk.get("e"))
             return rsa.RSAPublicNumbers(e, n).public_key()
@@ -111,11 +199,17 @@ def _load(jwk: dict[str, object]) -> PublicKey:
 
 
 def _accepted(key: object) -> PublicKey:
-    if isinstance(key, ed25519.Ed25519PublicKey):
-        return key
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        if not isinstance(key.curve, ec.SECP256R1):
-            raise _unusable("of elliptic curves only P-256 and Ed25519 are used here")
+    """Return a key that an agent may have."""
+    if isinstance(key, ec.EllipticCurvePublicKey) and not isinstance(
+        key.curve, ec.SECP256R1
+    ):
+        raise _unusable("of elliptic curves only P-256 and Ed25519 are used here")
+    return _strong(key)
+
+
+def _strong(key: object) -> PublicKey:
+    """Return a key that is strong enough, of a kind that is used."""
+    if isinstance(key, ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey):
         return key
     if isinstance(key, rsa.RSAPublicKey):
         least, most = _RSA_BITS
@@ -133,9 +227,10 @@ def _members(key: PublicKey) -> dict[str, str]:
     if isinstance(key, ed25519.Ed25519PublicKey):
         return {"kty": "OKP", "crv": "Ed25519", "x": _encode(key.public_bytes_raw())}
     if isinstance(key, ec.EllipticCurvePublicKey):
-        point = key.public_numbers()
-        x, y = (_encode(number.to_bytes(32)) for number in (point.x, point.y))
-        return {"kty": "EC", "crv": "P-256", "x": x, "y": y}
+        point, size = key.public_numbers(), (key.key_size + 7) // 8
+        x, y = (_encode(number.to_bytes(size)) for number in (point.x, point.y))
+        names = (name for name, one in _CURVES.items() if isinstance(key.curve, one))
+        return {"kty": "EC", "crv": next(names), "x": x, "y": y}
     numbers = key.public_numbers()
     n, e = (
         _encode(i.to_bytes((i.bit_length() + 7) // 8)) for i in (numbers.n, numbers.e)

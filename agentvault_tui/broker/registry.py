@@ -13,8 +13,7 @@ from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from heapq import merge
-from itertools import chain, islice, takewhile
+from itertools import chain, islice
 from typing import Final
 
 from agentvault_tui.broker.accounts import (
@@ -25,7 +24,9 @@ from agentvault_tui.broker.accounts import (
     ProviderTokens,
 )
 from agentvault_tui.broker.delegations import Delegations
+from agentvault_tui.broker.held_tokens import HeldTokens
 from agentvault_tui.broker.stepups import StepUps
+from agentvault_tui.broker.subjects import Subjects
 from agentvault_tui.clock import Clock, Deadline, as_set_now
 from agentvault_tui.errors import NotFoundError
 from agentvault_tui.ledger import Loaded, OutboxStep, Panic
@@ -40,111 +41,8 @@ from agentvault_tui.model import (
     Outcome,
     StepUpId,
     Token,
-    TokenId,
-    TokenKind,
 )
 from agentvault_tui.text import visible
-
-_TOKEN_BYTES: Final = 700
-
-
-class HeldTokens:
-    """The tokens of one agent that have not ended, in order of their ends.
-
-    Counting them, dropping one and reading the next to end take the same time however
-    many there are. They stay in a few sequences (`_lanes`), each in the order of both
-    clocks: one for tokens of an hour, one for elevated tokens, another where a setting
-    or a clock was changed.
-    """
-
-    __slots__ = ("_lanes", "elevated", "weight")
-
-    def __init__(self) -> None:
-        self._lanes: list[dict[TokenId, Token]] = []
-        self.elevated = 0
-        self.weight = 0
-        """Bytes in memory."""
-
-    def __len__(self) -> int:
-        """Return how many there are; those that ended since `prune` still count."""
-        return sum(map(len, self._lanes))
-
-    def __iter__(self) -> Iterator[Token]:
-        """Yield them, the next to end first."""
-        if len(self._lanes) == 1:
-            return iter(self._lanes[0].values())
-        lanes = (lane.values() for lane in self._lanes)
-        return merge(*lanes, key=lambda token: token.expires.wall)
-
-    def unordered(self) -> list[Token]:
-        """Return those there are now; a hundred thousand in about a millisecond."""
-        return list(chain.from_iterable(lane.values() for lane in self._lanes))
-
-    def __contains__(self, token: Token) -> bool:
-        """Tell whether *token* is one of them."""
-        return any(token.id in lane for lane in self._lanes)
-
-    def add(self, token: Token) -> None:
-        """Hold *token*, in place of one with its id."""
-        self.drop(token)
-        self._count(token, 1)
-        for lane in self._lanes:
-            if not lane or _ends_later(token, lane[next(reversed(lane))]):
-                lane[token.id] = token
-                return
-        self._lanes.append({token.id: token})
-
-    def drop(self, token: Token) -> Token | None:
-        """Let go of the token with the id of *token*; return it if it was held."""
-        for lane in self._lanes:
-            if known := lane.pop(token.id, None):
-                self._count(known, -1)
-                return known
-        return None
-
-    def prune(self, clock: Clock) -> list[Token]:
-        """Let go of those that have ended, and return them."""
-        ended: list[Token] = []
-        for lane in self._lanes:
-            first = next(iter(lane.values()), None)
-            if first is None or not first.expires.passed(clock):
-                continue
-            gone = list(
-                takewhile(lambda token: token.expires.passed(clock), lane.values())
-            )
-            for token in gone:
-                del lane[token.id]
-                self._count(token, -1)
-            ended += gone
-        if ended:
-            self._lanes = [lane for lane in self._lanes if lane]
-        return ended
-
-    def _count(self, token: Token, sign: int) -> None:
-        self.weight += sign * _weight(token)
-        if token.kind is TokenKind.ELEVATED:
-            self.elevated += sign
-
-
-def _ends_later(token: Token, last: Token) -> bool:
-    """Tell whether *token* cannot end before *last*, whichever clock is asked."""
-    one, other = token.expires, last.expires
-    return (
-        one.boot_id == other.boot_id
-        and one.wall >= other.wall
-        and one.boot >= other.boot
-    )
-
-
-def _weight(token: Token) -> int:
-    """Return the bytes a token takes in memory: an agent chooses how long it is.
-
-    Details are ASCII, a byte a character; a resource of other characters takes four
-    each, and four more once it was encoded.
-    """
-    texts = (token.scope, token.resource or "", token.authorization_details or "")
-    return _TOKEN_BYTES + sum(len(t) * (1 if t.isascii() else 8) for t in texts)
-
 
 HELD_CAP: Final = 128 * 1024 * 1024
 """Bytes the live tokens of one agent may take in memory, about 180,000 plain ones."""
@@ -178,6 +76,7 @@ class Registry:
         """Agents by registration: the key of pages, for it never changes."""
         self.registering: set[str] = set()
         """Folded names whose registration is being recorded."""
+        self.subjects = Subjects()
         self._names: dict[str, tuple[AgentId, ...]] = {}
         """Agents by their folded names, so that registering compares one name."""
         self._tokens: dict[str, Token] = {}
@@ -244,6 +143,24 @@ class Registry:
         alike = (self._agents[each] for each in self._names.get(fold_name(name), ()))
         return [agent for agent in alike if agent.name == name]
 
+    def agents_of_subject(self, text: str) -> list[Agent]:
+        """Return the agents that a token of a platform matches; see `Subjects`."""
+        found = map(self._agents.get, self.subjects.matching(text))
+        return [agent for agent in found if agent is not None]
+
+    def forget_subject(self, agent: Agent) -> None:
+        """Forget the subject of an agent that was not registered after all."""
+        if agent.id not in self._agents and agent.credential.subject:
+            self.subjects.discard(agent.credential.subject, agent.id)
+
+    def is_subject_taken(self, text: str, but: AgentId | None = None) -> bool:
+        """Tell whether a subject with ``*`` overlaps with another served agent's."""
+        known = map(self._agents.get, self.subjects.overlapping(text))
+        return any(
+            one is None or (one.id != but and one.status is not AgentStatus.REVOKED)
+            for one in known
+        )
+
     @property
     def agent_count(self) -> int:
         """How many agents are registered."""
@@ -255,6 +172,8 @@ class Registry:
             folded = fold_name(agent.name)
             self._names[folded] = (*self._names.get(folded, ()), agent.id)
             insort(self._order, (agent.created_at, agent.id))
+            if agent.credential.subject:
+                self.subjects.add(agent.credential.subject, agent.id)
         self._agents[agent.id] = agent
         for account in self.accounts.of(agent.id):
             self.accounts.put(account)  # in use, or no longer

@@ -86,6 +86,7 @@ def agent_info(
             members["next_token"] = known.listed_tokens[0]
     return shapes.NewAgentInfo(
         **members,
+        subject=agent.credential.subject,
         tokens_elevated=held.elevated,
         at_tenant=(foreseen or registry.foresee())(agent.id),
         upstream=tuple(map(step_info, steps)) if steps else (),

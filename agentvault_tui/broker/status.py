@@ -78,6 +78,7 @@ def warnings(broker: Broker) -> list[str]:
         )
     for extension in broker.extensions:
         found += extension.warnings
+    found += broker.issuers.problems
     given_up = [s for s in broker.registry.steps() if s.status == "failed"]
     if given_up:
         found.append(

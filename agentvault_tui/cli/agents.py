@@ -141,6 +141,11 @@ def show_agent(session: CliSession, ref: str) -> None:
     help="Its public key, PEM or JWK, instead of a secret.",
 )
 @click.option(
+    "--subject",
+    metavar="ISSUER:SUBJECT",
+    help="Whose tokens of its platform it shows instead of a secret.",
+)
+@click.option(
     "--resource-server",
     is_flag=True,
     help="It may introspect, and so consume, other agents' tokens.",
@@ -204,6 +209,7 @@ def _tell_new(session: CliSession, agent: NewAgentInfo) -> None:
             ("id", agent.id),
             ("client id", agent.client_id),
             ("client secret", secret) if secret else None,
+            ("subject", out.cell(agent.subject)) if agent.subject else None,
             ("scopes", " ".join(agent.scopes)),
             *_serving(agent),
         ]
@@ -532,6 +538,7 @@ def _identity(out: Output, agent: AgentInfo) -> None:
             ("id", agent.id),
             ("owner", agent.owner),
             ("purpose", agent.purpose),
+            *([("subject", out.cell(agent.subject))] if agent.subject else []),
             ("status", out.word(agent.status)),
             ("registered", agent.created_at),
             ("last seen", agent.last_seen_at),

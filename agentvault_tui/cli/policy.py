@@ -44,8 +44,8 @@ from agentvault_tui.operator_api.requests import (
 from agentvault_tui.operator_api.shapes import ExplainInfo, Json
 from agentvault_tui.policy import Catalogue, Environment, Policy
 from agentvault_tui.policy.texts import shipped_policy, shipped_scopes
-from agentvault_tui.settings import read_table
 from agentvault_tui.text import visible
+from agentvault_tui.toml_table import read_members
 
 
 @group("policy", example="agentvault policy check")
@@ -371,26 +371,26 @@ def _cases(file: Path, catalogue: Catalogue) -> Iterator[tuple[_Case, _CaseAgent
         read = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{file} cannot be read ({visible(error)})") from error
-    table = read_table(_Cases, read, "the table", str(file))
+    table = read_members(_Cases, read, "the table", str(file))
     shared = {
         "id": "agt_0000000000000000",
         "name": "agent",
         "owner": "owner@example.test",
         "scopes": [scope.name for scope in catalogue],
-        **read_table(_CaseAgent, table.get("agent", {}), "agent", str(file)),
+        **read_members(_CaseAgent, table.get("agent", {}), "agent", str(file)),
     }
     if not table.get("cases"):
         raise UsageError(f"{file} has no cases", "write each as [[cases]]")
     for number, given in enumerate(table["cases"], start=1):
         name = f"case {number}"
-        members = read_table(_Case, given, name, str(file))
+        members = read_members(_Case, given, name, str(file))
         if "expect" not in members:
             raise UsageError(
                 f"{name} in {file} has no 'expect'", "allowed, denied or escalated"
             )
         case = _Case(**{"name": name, **members})
         agent = {**shared, **case.agent}
-        who = _CaseAgent(**read_table(_CaseAgent, agent, f"{name}.agent", str(file)))
+        who = _CaseAgent(**read_members(_CaseAgent, agent, f"{name}.agent", str(file)))
         asked = case.scope.split()
         for scope in asked or [""]:
             if scope not in catalogue:

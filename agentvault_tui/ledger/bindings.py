@@ -96,7 +96,10 @@ def bindings(table: str, row: Row) -> Iterator[tuple[str, str]]:
 def credential_digest(doc: str) -> str:
     """Return the fingerprint of the credential in an agent's document."""
     value = json.loads(doc)
-    return digest("credential", (value["secret_sha256"], value["public_key"]))
+    known = [value["secret_sha256"], value["public_key"]]
+    if subject := value.get("subject"):  # earlier versions wrote none
+        known.append(subject)
+    return digest("credential", known)
 
 
 def bind(

@@ -69,6 +69,7 @@ OUTBOX: Final = _Array(
 def write_agent(agent: Agent) -> str:
     """Return *agent* as text."""
     value = msgspec.to_builtins(agent)
+    del value["authenticated_as"]
     return to_json(value | value.pop("credential"))
 
 

@@ -25,12 +25,16 @@ class Credential:
     """Hex digest of the client secret; the secret itself is never stored."""
     public_key: str | None = None
     """JWK as JSON text, for ``private_key_jwt`` (RFC 7523)."""
+    subject: str | None = None
+    """``ISSUER:SUBJECT`` of its platform's tokens; see `broker.subjects`."""
 
     @property
     def kind(self) -> str:
-        """Return ``secret``, ``public_key``, or ``none``: it cannot authenticate."""
+        """Return which it is, or ``none``: it cannot authenticate."""
         if self.secret_sha256 is not None:
             return "secret"
+        if self.subject is not None:
+            return "subject"
         return "none" if self.public_key is None else "public_key"
 
 
@@ -73,6 +77,15 @@ class Agent:
     credential: Credential = Credential()
     revoked_at: datetime | None = None
     delegates: tuple[Delegate, ...] = ()
+    authenticated_as: str | None = None
+    """``ISSUER:SUBJECT`` of the platform's token that a request came with; of a stored
+    agent nothing."""
+
+    @property
+    def shown_identity(self) -> dict[str, str]:
+        """Return what events say of how it authenticated with its platform's token."""
+        known = self.authenticated_as
+        return {"authenticated_as": known} if known else {}
 
     def may_pass_on(self, to: AgentId) -> frozenset[str]:
         """Return the scopes of tokens that it may pass on to another agent."""

@@ -52,6 +52,8 @@ class AgentRequest(WireRequest, kw_only=True):
     scopes: tuple[str, ...] = ()
     public_key: Annotated[str, Meta(min_length=1, max_length=8192)] | Json | None = None
     """PEM SPKI, or a JWK as text or as an object."""
+    subject: Annotated[str, Meta(min_length=1, max_length=1000)] | None = None
+    """``ISSUER:SUBJECT`` of its platform's tokens, in place of a key or a secret."""
     resource_server: bool = False
     serves: tuple[str, ...] = ()
     resources: tuple[str, ...] = ()

@@ -155,6 +155,9 @@ class PastAgentInfo(WireShape, kw_only=True):
 class AgentInfo(PastAgentInfo, kw_only=True):
     """An agent with how it stands, and what a revocation would do."""
 
+    subject: str | None = None
+    """``ISSUER:SUBJECT`` of its platform's tokens, where it authenticates by them."""
+
     tokens_elevated: int = 0
     next_token: TokenInfo | UnsetType | None = UNSET
     """Where tokens are not listed: the next to expire."""

@@ -1,4 +1,4 @@
-"""A document of the tenant's, cached: fetched once for all who wait for it."""
+"""A document of another server, cached: fetched once for all who wait for it."""
 
 from __future__ import annotations
 
@@ -24,15 +24,35 @@ class CachedDocument(Generic[T]):
     """The last good copy of a document, and when it is fetched again."""
 
     def __init__(
-        self, fetch: Callable[[], Awaitable[T]], clock: Clock, *, burst: int = 1
+        self,
+        fetch: Callable[[], Awaitable[T]],
+        clock: Clock,
+        *,
+        burst: int = 1,
+        fresh: float = FRESH,
+        stale: float = STALE,
+        pause: float = PAUSE,
+        retry: float = 0.0,
     ) -> None:
         """Cache what *fetch* returns, aged by the boot clock.
 
         While a copy is usable, at most *burst* fetches may follow each other at once,
-        and no more than one every `PAUSE` seconds on average.
+        and no more than one every *pause* seconds on average.
+
+        Args:
+            fetch: returns the document, or raises a TenantError.
+            clock: the boot clock ages it.
+            burst: see above.
+            fresh: seconds in which nothing is asked anew.
+            stale: seconds after which a copy counts no more.
+            pause: see above.
+            retry: seconds between two fetches that fail, while no copy is usable.
         """
         self._fetch = fetch
         self._clock = clock
+        self._fresh, self._stale = fresh, stale
+        self._pause, self._retry = pause, retry
+        self._failed = float("-inf")
         self._tried: deque[float] = deque(maxlen=burst)
         """When those of the last fetches were, the oldest first."""
         self._lock = asyncio.Lock()
@@ -41,15 +61,20 @@ class CachedDocument(Generic[T]):
         self._rounds = 0
         self._failure: TenantError | None = None
 
+    @property
+    def failure(self) -> TenantError | None:
+        """Why the last fetch gave nothing, if so."""
+        return self._failure
+
     async def get(self) -> T:
-        """Return the document: fresh, or at most a day old when the tenant is down.
+        """Return the document: fresh, or not stale yet where it cannot be fetched.
 
         Raises:
             TenantError: there is none, and it cannot be fetched.
         """
-        if self._value is None or self._age() > FRESH:
+        if self._value is None or self._age() > self._fresh:
             await self.renew()
-        if self._value is None or self._age() > STALE:
+        if self._value is None or self._age() > self._stale:
             raise self._failure or TenantUnreachableError(
                 "the tenant has not been reached for a day"
             )
@@ -65,9 +90,11 @@ class CachedDocument(Generic[T]):
             if self._rounds != rounds:
                 return
             now = self._clock.boot()
-            usable = self._value is not None and self._age() <= STALE
+            usable = self._value is not None and self._age() <= self._stale
             tried, most = self._tried, self._tried.maxlen or 1
-            if usable and len(tried) == most and now - tried[0] < PAUSE * most:
+            if usable and len(tried) == most and now - tried[0] < self._pause * most:
+                return
+            if not usable and now - self._failed < self._retry:
                 return
             before = tuple(tried)
             if usable:
@@ -80,7 +107,7 @@ class CachedDocument(Generic[T]):
                 tried.extend(before)
                 raise
             except TenantError as error:
-                self._failure = error
+                self._failure, self._failed = error, now
             else:
                 self._fetched, self._failure = now, None
             self._rounds += 1

@@ -342,6 +342,11 @@ def test_every_command_of_the_page_works(page: Path, reader: Reader) -> None:
     for block in blocks(page, "toml"):
         if block.startswith("# services/orders.toml"):  # the reader writes this one
             (reader.home / "services" / "orders.toml").write_text(block)
+        if block.startswith("[issuers."):
+            (reader.home / "config.toml").write_text(block)
+            reader.serve()
+            address = reader.vault.ready["agents_url"].rstrip("/")
+            reader.variables["AGENTVAULT_URL"] = address
     for command in typed:
         reader.type(command)
     reader.finish()

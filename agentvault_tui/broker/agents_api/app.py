@@ -156,7 +156,8 @@ class AgentsApi:
         self._broker = broker
         self._issuer = broker.issuer = issuer
         self._authenticate = ClientAuth(
-            broker.registry.agent_by_client_id,
+            broker.registry,
+            broker.issuers,
             broker.clock,
             _audiences(issuer),
             broker.replays,
@@ -214,7 +215,7 @@ class AgentsApi:
         if shown:
             agent, used = self._broker.registry.agent(shown.agent_id), None
         else:
-            agent, used = self._authenticate(authorization, form)
+            agent, used = await self._authenticate(authorization, form)
         post = post or (lambda *asked: self._access(scope, receive, shown, *asked[:2]))
         source = self._broker.surroundings.source_of(scope)
         if path in _GRANTING and self._broker.floods.limited(agent.id):

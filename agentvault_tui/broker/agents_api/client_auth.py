@@ -5,156 +5,36 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric import rsa
-from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, OKPKey, RSAKey
-from joserfc.jws import JWSRegistry
-
 from agentvault_tui.broker.agents_api.replies import bad_client, malformed, unavailable
-from agentvault_tui.broker.public_key import Verifier, verifier
+from agentvault_tui.broker.assertion import (
+    SKEW,
+    TYPES,
+    Assertion,
+    UnprovenError,
+    check_claims,
+)
+from agentvault_tui.broker.issuers import Issuer, Issuers
+from agentvault_tui.broker.public_key import verifier
+from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.replay import FullError, ReplayStore
 from agentvault_tui.clock import Clock
+from agentvault_tui.errors import TenantError
 from agentvault_tui.ledger import UsedAssertion
-from agentvault_tui.model import Agent, sha256_hex
-from agentvault_tui.web.forms import BodyError, form_value, parse_json
+from agentvault_tui.model import Agent, AgentStatus, sha256_hex
+from agentvault_tui.web.forms import BodyError, form_value
 
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 ALGORITHMS: Final = ("EdDSA", "ES256", "RS256")
-MAX_LIFE: Final = 300
-SKEW: Final = 30
-"""Seconds by which an agent's clock may differ from ours."""
-_TYPES: Final = frozenset({"jwt", "client-authentication+jwt"})
 _LONGEST_JTI: Final = 512
-_DEPTH: Final = 3
-
-
-class UnprovenError(Exception):
-    """The assertion proves nothing; why is told to nobody."""
-
-
-@dataclass(frozen=True, slots=True)
-class Assertion:
-    """An assertion taken apart, believed in nothing yet."""
-
-    header: dict[str, object]
-    claims: dict[str, object]
-    signed: bytes
-    signature: bytes
-
-    @classmethod
-    def parse(cls, text: str, kinds: frozenset[str] = _TYPES) -> Assertion:
-        """Take a compact JWS of one of *kinds* apart; nothing is looked up for it."""
-        signed, _, signature = text.rpartition(".")
-        head, _, payload = signed.partition(".")
-        if not text.isascii():
-            raise UnprovenError
-        header = _table(head)
-        kind = header.get("typ", "JWT")
-        # jku, x5u, jwk and kid are passed over: the key is the one registered (RFC
-        # 8725 section 3.10). Of crit we understand nothing (RFC 7515 section 4.1.11).
-        if {"crit", "b64"} & header.keys() or not isinstance(kind, str):
-            raise UnprovenError
-        if kind.lower() not in kinds:  # RFC 8725 section 3.11
-            raise UnprovenError
-        return cls(header, _table(payload), signed.encode(), _decode(signature))
-
-    def signed_by(self, key: Verifier) -> bool:
-        """Tell whether *key* made the signature, by an algorithm that is the key's."""
-        name = self.header.get("alg")
-        if name not in key.algorithms:
-            return False
-        try:
-            # Through the algorithm itself: joserfc's decoder warns on every EdDSA.
-            return JWSRegistry.algorithms[name].verify(
-                self.signed, self.signature, key.key
-            )
-        except (JoseError, ValueError):
-            return False
-
-    def stand_in(self) -> Verifier:
-        """Return a key of nobody, so that an unknown client costs the same work."""
-        return _STAND_INS.get(str(self.header.get("alg")), _STAND_INS["ES256"])
-
-
-def check_claims(
-    claims: dict[str, object], client_id: str, audiences: frozenset[str], now: float
-) -> float:
-    """Check everything but the ``jti`` (RFC 7523 section 3); return the ``exp``."""
-    if claims.get("iss") != client_id or claims.get("sub") != client_id:
-        raise UnprovenError
-    audience = claims.get("aud")
-    if isinstance(audience, list) and len(audience) == 1:
-        # Two audiences would let the other one use it here (RFC 7523 section 3).
-        audience = audience[0]
-    if not isinstance(audience, str) or audience not in audiences:
-        raise UnprovenError
-    expires = _time(claims, "exp", None)
-    if not now - SKEW < expires <= now + MAX_LIFE:
-        raise UnprovenError
-    issued = _time(claims, "iat", min(now, expires))
-    if issued > now + SKEW or expires - issued > MAX_LIFE:
-        raise UnprovenError
-    if _time(claims, "nbf", now) > now + SKEW:
-        raise UnprovenError
-    return expires
-
-
-def _time(claims: dict[str, object], name: str, default: float | None) -> float:
-    value = claims.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UnprovenError
-    return value
-
-
-def _table(segment: str) -> dict[str, object]:
-    try:
-        table = parse_json(_decode(segment).decode(), _DEPTH)
-    except (BodyError, UnicodeDecodeError):
-        raise UnprovenError from None
-    if not isinstance(table, dict):
-        raise UnprovenError
-    return table
-
-
-def _decode(segment: str) -> bytes:
-    try:
-        padded = segment + "=" * (-len(segment) % 4)
-        raw = urlsafe_b64decode(padded)
-    except (binascii.Error, ValueError):
-        raise UnprovenError from None
-    if urlsafe_b64encode(raw).rstrip(b"=").decode() != segment or not raw:
-        # b64decode drops what is not in the alphabet; one token has one spelling.
-        raise UnprovenError
-    return raw
-
-
-def _stand_ins() -> dict[str, Verifier]:
-    edwards = Verifier(OKPKey.generate_key("Ed25519"), ("EdDSA", "Ed25519"))
-    # Verifying needs a number of the right size, not one with known factors.
-    nobody = rsa.RSAPublicNumbers(65_537, (1 << 2047) + (1 << 1023) + 1).public_key()
-    return {
-        "EdDSA": edwards,
-        "Ed25519": edwards,
-        "ES256": Verifier(ECKey.generate_key("P-256"), ("ES256",)),
-        "RS256": Verifier(RSAKey(nobody, nobody), ("RS256",)),
-    }
-
-
-_STAND_INS: Final = _stand_ins()
-
-
 METHODS: Final = ("client_secret_basic", "client_secret_post", "private_key_jwt")
 _NOBODY: Final = "0" * 64
 """Compared with where a client has no secret; no secret hashes to it."""
 
 Caller = tuple[Agent, UsedAssertion | None]
 """The agent, and the assertion that authenticated it."""
-Find = Callable[[str], Agent | None]
 
 
 class ClientAuth:
@@ -162,18 +42,23 @@ class ClientAuth:
 
     def __init__(
         self,
-        find: Find,
+        registry: Registry,
+        issuers: Issuers,
         clock: Clock,
         audiences: frozenset[str],
         replays: ReplayStore,
     ) -> None:
-        """Look clients up with *find*; assertions are for one of *audiences*."""
-        self._find = find
+        """Know clients by *registry*; their own assertions are for *audiences*."""
+        self._registry = registry
+        self._find = registry.agent_by_client_id
+        self._issuers = issuers
         self._clock = clock
         self._audiences = audiences
         self._replays = replays
 
-    def __call__(self, authorization: bytes | None, form: dict[str, object]) -> Caller:
+    async def __call__(
+        self, authorization: bytes | None, form: dict[str, object]
+    ) -> Caller:
         """Return the agent that sent a request with these credentials.
 
         With an assertion, also that one: it is to be recorded before the answer.
@@ -195,7 +80,7 @@ class ClientAuth:
             return self._by_secret(named, secret), None
         if assertion is not None:
             kind = form.get("client_assertion_type")
-            return self._by_assertion(named, assertion, kind)
+            return await self._by_assertion(named, assertion, kind)
         raise bad_client()
 
     def _by_secret(self, client_id: object, secret: object) -> Agent:
@@ -208,11 +93,15 @@ class ClientAuth:
             raise bad_client()
         return agent
 
-    def _by_assertion(self, named: object, text: object, kind: object) -> Caller:
+    async def _by_assertion(self, named: object, text: object, kind: object) -> Caller:
         if kind != ASSERTION_TYPE or not isinstance(text, str):
             raise bad_client()
         try:
             assertion = Assertion.parse(text)
+            if self._issuers.knows(assertion):
+                issuer = self._issuers.of(assertion)
+                return await self._by_platform(named, issuer, assertion), None
+            assertion.check_type(TYPES)
         except UnprovenError:
             raise bad_client() from None
         client_id = assertion.claims.get("sub")
@@ -229,6 +118,34 @@ class ClientAuth:
             raise bad_client()
         return agent, used
 
+    async def _by_platform(
+        self, named: object, issuer: Issuer, assertion: Assertion
+    ) -> Agent:
+        """Return the agent that a platform's token is of.
+
+        Args:
+            named: ``client_id``, where it was given: it picks.
+            issuer: whose token it says it is.
+            assertion: the token.
+
+        Raises:
+            UnprovenError: the token is not that issuer's, or not exactly one agent is
+                meant: of those that match, one that is revoked does not count beside
+                one that is not.
+        """
+        try:
+            subject = f"{issuer.name}:{await issuer.subject(assertion)}"
+        except TenantError:
+            text = "the keys of the token's issuer cannot be had right now"
+            raise unavailable(text, 5) from None
+        agents = self._registry.agents_of_subject(subject)
+        if named is not None:
+            agents = [one for one in agents if one.client_id == named]
+        served = [one for one in agents if one.status is not AgentStatus.REVOKED]
+        if len(found := served or agents) != 1:
+            raise UnprovenError
+        return replace(found[0], authenticated_as=subject)
+
     def _accept(
         self, assertion: Assertion, client_id: str, jwk: str | None
     ) -> UsedAssertion | None:
@@ -238,7 +155,7 @@ class ClientAuth:
             return None
         now, boot = self._clock.now().timestamp(), self._clock.boot()
         try:
-            expires = check_claims(assertion.claims, client_id, self._audiences, now)
+            expires = check_claims(assertion, client_id, self._audiences, now)
         except UnprovenError:
             return None
         jti = assertion.claims.get("jti")

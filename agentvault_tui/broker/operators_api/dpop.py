@@ -10,7 +10,7 @@ from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from typing import Final
 
-from agentvault_tui.broker.agents_api.client_auth import Assertion, UnprovenError
+from agentvault_tui.broker.assertion import Assertion, UnprovenError
 from agentvault_tui.broker.public_key import parse_public_key, verifier
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import UsageError
@@ -93,7 +93,8 @@ class Proofs:
         if len(given) != 1:
             raise _invalid("one DPoP header is needed")
         try:
-            assertion = Assertion.parse(given[0].decode("latin-1"), _KINDS)
+            assertion = Assertion.parse(given[0].decode("latin-1"))
+            assertion.check_type(_KINDS)
             jwk = parse_public_key(json.dumps(assertion.header.get("jwk")))
         except UnprovenError:
             raise _invalid("the proof is no JWT of the type dpop+jwt") from None

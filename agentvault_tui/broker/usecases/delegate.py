@@ -102,7 +102,11 @@ async def pass_on(
     if refusal := refused(broker, agent) or _refusal(broker, parent, request, other):
         return await deny(broker, request, *refusal)
     # Its own grants play no part: it may do what it is passed, and no more.
-    principal = replace(other, scopes=tuple(sorted(action.scopes)))
+    principal = replace(
+        other,
+        scopes=tuple(sorted(action.scopes)),
+        authenticated_as=agent.authenticated_as,
+    )
     passed = request._replace(agent=principal, asked_by=broker.actor(agent))
     verdict = await decide(broker, passed)
     # Anew: others may have been passed on while that was asked.

@@ -393,6 +393,7 @@ def _draft(
     detail: dict[str, object] = {
         "connection": permit.account.connection,
         "account": permit.account.id,
+        **permit.agent.shown_identity,
     }
     if permit.stepup is not None:
         detail["stepup_id"] = permit.stepup.id

@@ -313,6 +313,7 @@ def _delivery(broker: Broker, agent: Agent, stepup: StepUp, token: Token) -> Dra
             "scope": token.scope,
             "expires_at": iso(token.expires.wall),
             **({"repeat_of": stepup.repeat_of} if stepup.repeat_of else {}),
+            **agent.shown_identity,
         },
     )
 
@@ -414,7 +415,7 @@ async def _record_redemption(
         resource=stepup.resource if stepup else token.resource,
         reason=ALLOWED if token.kind is TokenKind.STANDARD else None,
         decision_id=stepup.decision_id if stepup else token.decision_id,
-        detail=token_detail(token),
+        detail=token_detail(token) | caller.shown_identity,
     )
     try:
         ended = [revoked_draft(one, broker.actor(caller), "used") for one in family]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.public_key import parse_public_key
+from agentvault_tui.broker.subjects import check_subject
 from agentvault_tui.errors import ConflictError, UsageError
 from agentvault_tui.lookalikes import fold_name
 from agentvault_tui.model import (
@@ -42,7 +44,9 @@ class Registration:
     purpose: str
     scopes: tuple[str, ...]
     public_key: str | None = None
-    """PEM (SPKI) or JWK; without one a client secret is made."""
+    """PEM (SPKI) or JWK; without one, and without a subject, a secret is made."""
+    subject: str | None = None
+    """``ISSUER:SUBJECT`` of its platform's tokens."""
     resource_server: bool = False
     """Implied by what it serves."""
     serves: tuple[str, ...] = ()
@@ -72,39 +76,56 @@ async def register(
 
     Raises:
         UsageError: a field is missing or too long, a scope unknown, a key unusable.
-        ConflictError: the name is taken.
+        ConflictError: the name is taken, or a token of its subject is another's too.
         LedgerUnwritableError: it could not be recorded.
     """
     if not registration.scopes and not _is_resource_server(registration):
         raise UsageError("an agent needs at least one scope", "give --scope")
     agent = new_agent(broker, registration)
     check_scopes(broker, (*agent.scopes, *agent.serves))
-    folded = fold_name(registration.name)
-    if broker.registry.is_name_taken(folded):
-        raise ConflictError(
-            f"an agent has the name {visible(registration.name, 60)}, or one that "
-            "looks alike",
-            "choose another name",
-        )
     secret = None
-    if registration.public_key is None:
+    if agent.credential.kind == "none":
         secret = new_secret("av_s")
         credential = Credential(secret_sha256=sha256_hex(secret))
         agent = replace(agent, credential=credential)
-    broker.registry.registering.add(folded)
-    try:
+    with registering(broker, agent):
         await broker.record(registered_draft(agent, operator), changes=[agent])
         broker.registry.put_agent(agent)
-    finally:
-        broker.registry.registering.discard(folded)
     return Registered(agent, secret)
 
 
-def new_agent(broker: Broker, registration: Registration) -> Agent:
-    """Return the agent that is described, with its public key for a credential.
+@contextmanager
+def registering(broker: Broker, *agents: Agent) -> Iterator[None]:
+    """Keep names and subjects of new *agents* from others while they are recorded.
 
     Raises:
-        UsageError: a text is missing or too long, a resource no URI, a key unusable.
+        ConflictError: a name is taken, or a token of a subject is another's too.
+    """
+    registry = broker.registry
+    with ExitStack() as undo:
+        for agent in agents:
+            folded, subject = fold_name(agent.name), agent.credential.subject
+            if registry.is_name_taken(folded):
+                raise ConflictError(
+                    f"an agent has the name {visible(agent.name, 60)}, or one that "
+                    "looks alike",
+                    "choose another name",
+                )
+            registry.registering.add(folded)
+            undo.callback(registry.registering.discard, folded)
+            if subject:
+                check_subject_free(broker, subject)
+                registry.subjects.add(subject, agent.id)
+                undo.callback(registry.forget_subject, agent)
+        yield
+
+
+def new_agent(broker: Broker, registration: Registration) -> Agent:
+    """Return the agent that is described, with its key or subject for a credential.
+
+    Raises:
+        UsageError: a text is missing or too long, a resource no URI, a key or subject
+            unusable.
     """
     _check_texts(registration)
     agent_id = AgentId(new_id("agt"))
@@ -121,9 +142,48 @@ def new_agent(broker: Broker, registration: Registration) -> Agent:
         serves=tuple(sorted(set(registration.serves))),
         resources=check_resources(registration.resources),
         credential=Credential(
-            public_key=None if key is None else parse_public_key(key)
+            public_key=None if key is None else parse_public_key(key),
+            subject=_subject(broker, registration),
         ),
     )
+
+
+def _subject(broker: Broker, registration: Registration) -> str | None:
+    """Return the subject of a new agent, of a platform that is set up here."""
+    if not (subject := registration.subject):
+        return None
+    if registration.public_key:
+        raise UsageError("an agent has either a key or a subject, not both")
+    check_subject(subject)
+    known, name = broker.issuers.names, subject.partition(":")[0]
+    if name not in known:
+        raise UsageError(
+            f"no issuer is called {visible(name, 60)}",
+            f"known: {', '.join(known)}"
+            if known
+            else "write [issuers.NAME] in config.toml and start the broker anew",
+        )
+    return subject
+
+
+def check_subject_free(
+    broker: Broker, subject: str, but: AgentId | None = None
+) -> None:
+    """Refuse a subject that some token of another agent's could match too.
+
+    Args:
+        broker: the broker.
+        subject: ``ISSUER:SUBJECT``.
+        but: whose it is already.
+
+    Raises:
+        ConflictError: it overlaps with that of an agent that is not revoked.
+    """
+    if broker.registry.is_subject_taken(subject, but):
+        raise ConflictError(
+            f"a token of {visible(subject, 120)} could be another agent's too",
+            "give subjects of which no two match the same token",
+        )
 
 
 def check_scopes(broker: Broker, scopes: tuple[str, ...]) -> None:
@@ -199,5 +259,6 @@ def registered_draft(agent: Agent, operator: Actor) -> Draft:
             **({"serves": list(agent.serves)} if agent.serves else {}),
             **({"resources": list(agent.resources)} if agent.resources else {}),
             "credential": agent.credential.kind,
+            **({"subject": subject} if (subject := agent.credential.subject) else {}),
         },
     )

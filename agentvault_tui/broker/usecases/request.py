@@ -501,6 +501,7 @@ def decision(
         "scope": request.scope,
         **_event_detail(request),
         **request.about,
+        **request.agent.shown_identity,
     }
     if action.parameters:
         detail["parameters"] = action.parameters

@@ -11,7 +11,9 @@ from typing import Final
 
 from agentvault_tui.broker.core import Broker, CallsCut
 from agentvault_tui.broker.cuts import Kept
-from agentvault_tui.broker.registry import HeldTokens, Registry
+from agentvault_tui.broker.held_tokens import HeldTokens
+from agentvault_tui.broker.registry import Registry
+from agentvault_tui.broker.usecases.register import check_subject_free
 from agentvault_tui.broker.usecases.stepup import (
     ENDED_A_TURN,
     cancelled,
@@ -222,7 +224,8 @@ async def restore_agent(broker: Broker, agent_id: str, operator: Actor) -> Agent
 
     Raises:
         NotFoundError: no such agent.
-        ConflictError: it was revoked again while this was being recorded.
+        ConflictError: it was revoked again while this was being recorded, or its
+            subject is another agent's by now.
         LedgerUnwritableError: granting needs its record first.
     """
     async with broker.registry.changing[broker.registry.agent(agent_id).id]:
@@ -230,6 +233,8 @@ async def restore_agent(broker: Broker, agent_id: str, operator: Actor) -> Agent
         if agent.status is AgentStatus.ACTIVE:
             return agent
         await broker.cuts.record_missed()
+        if subject := agent.credential.subject:
+            check_subject_free(broker, subject, agent.id)
         active = replace(agent, status=AgentStatus.ACTIVE, revoked_at=None)
         epoch = broker.registry.epoch(agent.id)
         steps = broker.outbox.restore(agent.id)

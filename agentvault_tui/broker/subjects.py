@@ -1,0 +1,128 @@
+"""Subjects of platforms' tokens: which are registered, and which one token matches.
+
+A registered subject is ``ISSUER:SUBJECT``, where ISSUER names a table of
+``[issuers]``. Segments of SUBJECT stand between ``/`` and ``:``; ``*`` is one whole
+segment that is not empty.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Final
+
+from agentvault_tui.errors import UsageError
+from agentvault_tui.model import AgentId
+from agentvault_tui.settings import CONNECTION
+from agentvault_tui.text import visible
+
+_PLAIN: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,498}[\x21-\x7e])?")
+_BETWEEN: Final = re.compile("([/:])")
+_AUTHORITY: Final = re.compile("[^/:*]+://[^/*]+/.+")
+_ANY: Final = "*"
+_REMEDY: Final = "for example github:repo:acme/app:ref:refs/heads/main"
+
+Shape = tuple[str, tuple[str, ...]]
+"""An issuer's name, and what separates the segments."""
+_Key = tuple[Shape, tuple[str, ...]]
+
+
+def split_subject(text: str) -> tuple[Shape, tuple[str, ...]]:
+    """Return the shape and the segments of ``ISSUER:SUBJECT``."""
+    issuer, _, subject = text.partition(":")
+    parts = _BETWEEN.split(subject)
+    return (issuer, tuple(parts[1::2])), tuple(parts[::2])
+
+
+def check_subject(text: str) -> None:
+    """Refuse what is no subject, or one whose ``*`` lets strangers in.
+
+    Where a subject begins with ``SCHEME://``, that and what follows it, a SPIFFE trust
+    domain, say whose identities these are; everywhere else the first two segments do:
+    ``repo`` and its owner, ``system:serviceaccount``.
+
+    Args:
+        text: ``ISSUER:SUBJECT``.
+
+    Raises:
+        UsageError: it has no issuer or no subject, characters that no platform writes,
+            or ``*`` where it is a part of a segment or says who vouches.
+    """
+    issuer, _, subject = text.partition(":")
+    if not CONNECTION.fullmatch(issuer) or not _PLAIN.fullmatch(subject):
+        raise UsageError(f"{visible(text, 60)} is no ISSUER:SUBJECT", _REMEDY)
+    _, segments = split_subject(text)
+    if not any(_ANY in each for each in segments):
+        return
+    if any(_ANY in each and each != _ANY for each in segments):
+        raise UsageError(
+            "'*' stands for one whole segment, between '/' and ':'",
+            "give the segment itself, or '*' alone",
+        )
+    # "spiffe://domain/path" has the segments spiffe, "", "", domain, path.
+    leading = 4 if "://" in subject else 2
+    if _ANY in segments[:leading] or (
+        leading == 4 and not _AUTHORITY.fullmatch(subject)
+    ):
+        raise UsageError(
+            "'*' never stands for the trust domain, for the owner of a repository or "
+            "for what begins a subject",
+            "name it, and leave '*' to what follows",
+        )
+
+
+class Subjects:
+    """The registered subjects, and whose they are."""
+
+    def __init__(self) -> None:
+        self._agents: dict[_Key, tuple[AgentId, ...]] = {}
+        self._segments: dict[Shape, set[tuple[str, ...]]] = defaultdict(set)
+        self._wild: dict[Shape, set[tuple[int, ...]]] = {}
+        """Where subjects have ``*``, so that a match looks up few."""
+
+    def add(self, text: str, agent_id: AgentId) -> None:
+        """Remember whose the subject *text* is."""
+        shape, segments = key = split_subject(text)
+        known = self._agents.get(key, ())
+        if agent_id not in known:
+            self._agents[key] = (*known, agent_id)
+        self._segments[shape].add(segments)
+        if _ANY in segments:
+            places = tuple(i for i, each in enumerate(segments) if each == _ANY)
+            self._wild.setdefault(shape, set()).add(places)
+
+    def discard(self, text: str, agent_id: AgentId) -> None:
+        """Forget it: its agent was not registered after all."""
+        key = split_subject(text)
+        self._agents[key] = tuple(one for one in self._agents[key] if one != agent_id)
+
+    def matching(self, text: str) -> list[AgentId]:
+        """Return whose subjects match that of a token, *text* with the issuer's name.
+
+        Nothing is folded: another case or a lookalike is another subject.
+        """
+        if not _PLAIN.fullmatch(text.partition(":")[2]):
+            return []
+        shape, segments = key = split_subject(text)
+        keys = {key: None}
+        for places in self._wild.get(shape, ()):
+            if all(segments[i] for i in places):
+                wild = list(segments)
+                for i in places:
+                    wild[i] = _ANY
+                keys[shape, tuple(wild)] = None
+        return [one for each in keys for one in self._agents.get(each, ())]
+
+    def overlapping(self, text: str) -> Iterator[AgentId]:
+        """Yield whose subjects some token could match that matches *text* too.
+
+        Two without ``*`` do not count: they are the same, and ``client_id`` picks.
+        """
+        shape, segments = split_subject(text)
+        for other in self._segments.get(shape, ()):
+            if _ANY in (*segments, *other) and all(
+                one == two or (_ANY in {one, two} and one and two)
+                for one, two in zip(segments, other, strict=True)
+            ):
+                yield from self._agents[shape, other]
