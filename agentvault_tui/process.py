@@ -27,6 +27,8 @@ from agentvault_tui.text import visible
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 _PR_SET_DUMPABLE: Final = 4
 _NICE: Final = 19
+_NOTIFY_SECONDS: Final = 1.0
+"""How long the service manager may leave a message unread."""
 _IOPRIO_SET: Final = {"x86_64": 251, "aarch64": 30}
 """The number of the system call, for which the standard library has no name."""
 _IDLE_CLASS: Final = 3 << 13
@@ -63,6 +65,37 @@ def end_with_stdin() -> None:
     while os.read(0, 1024):
         pass
     os._exit(1)
+
+
+def notify(state: str) -> None:
+    """Tell the service manager how this process is (sd_notify(3)).
+
+    Args:
+        state: ``READY=1``, ``WATCHDOG=1`` or ``STOPPING=1``. Nothing is done where no
+            manager asked for it.
+    """
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if not path.startswith(("/", "@")):
+        return
+    with (
+        contextlib.suppress(OSError),
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
+    ):
+        manager.settimeout(_NOTIFY_SECONDS)
+        manager.sendto(state.encode(), path.replace("@", "\0", 1))
+
+
+def watchdog_seconds() -> float | None:
+    """Return how often at least a service manager wants ``WATCHDOG=1``, if it does.
+
+    It ends a process that is silent for longer (sd_watchdog_enabled(3)).
+    """
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    try:
+        return int(os.environ["WATCHDOG_USEC"]) / 1_000_000
+    except (KeyError, ValueError):
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
 import pytest
+
+from agentvault_tui.process import watchdog_seconds
 
 _HARDENED = """
 import ctypes, json, os, resource
@@ -57,3 +60,41 @@ def test_a_message_is_one_line_of_json_whatever_stands_in_it() -> None:
 def test_the_libraries_log_no_address_at_any_level() -> None:
     """What httpx would tell of a request, codes among it, is not told."""
     assert "s3cret" not in run(_LOGGED, AGENTVAULT_LOG_LEVEL="debug").stderr
+
+
+def test_a_service_manager_is_told_at_its_abstract_socket() -> None:
+    """Its name begins with @ in the environment, and with NUL in the kernel."""
+    name = f"agentvault-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"\0{name}")
+        script = "from agentvault_tui.process import notify; notify('READY=1')"
+        run(script, NOTIFY_SOCKET=f"@{name}")
+        assert manager.recv(100) == b"READY=1"
+
+
+def test_no_service_manager_is_told_nothing() -> None:
+    """Neither where there is none, nor where its socket is gone or is no path."""
+    script = "from agentvault_tui.process import notify; notify('READY=1')"
+    for path in ("", "/nowhere/notify", "vsock:2:1234"):
+        assert run(script, NOTIFY_SOCKET=path).stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [
+        ({"WATCHDOG_USEC": "30000000"}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_the_watchdog_is_the_one_of_this_process(
+    told: dict[str, str], seconds: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child of a watched process does not speak for it."""
+    for name in ("WATCHDOG_USEC", "WATCHDOG_PID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    assert watchdog_seconds() == seconds

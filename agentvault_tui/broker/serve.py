@@ -48,7 +48,13 @@ from agentvault_tui.home import Home
 from agentvault_tui.ledger import Ledger, Meta, Recovery
 from agentvault_tui.model import Draft, EventType
 from agentvault_tui.operator_api.shapes import WireShape
-from agentvault_tui.process import Child, harden, log_json_lines
+from agentvault_tui.process import (
+    Child,
+    harden,
+    log_json_lines,
+    notify,
+    watchdog_seconds,
+)
 from agentvault_tui.settings import Settings
 from agentvault_tui.vault import ClientSecret, Secret, TenantClient
 from agentvault_tui.vault.kept_clients import ClientSecretsFile
@@ -395,11 +401,13 @@ async def _until(stop: asyncio.Event, broker: Broker, feed: Feed, socket: Path) 
             more |= await extension.listen(server, agents)
         await _record_start_or_stop(broker, EventType.BROKER_STARTED)
         _announce(agents, socket, broker, more)
+        notify("READY=1")
         _freeze_objects()
         follower = _tenant_log(broker)
         tasks = [
             asyncio.create_task(work)
             for work in (
+                _beat_watchdog(),
                 upkeep(broker),
                 recheck(broker),
                 keep_verified(broker),
@@ -410,6 +418,7 @@ async def _until(stop: asyncio.Event, broker: Broker, feed: Feed, socket: Path) 
         ]
         try:
             await stop.wait()
+            notify("STOPPING=1")
         finally:
             for task in tasks:
                 task.cancel()
@@ -437,6 +446,13 @@ async def _operators_elsewhere(
         tls=public.tls(broker.clock),
     )
     return {"operators_url": public.url}
+
+
+async def _beat_watchdog() -> None:
+    """Tell the service manager twice in its time limit that the event loop turns."""
+    while (limit := watchdog_seconds()) is not None:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(limit / 2)
 
 
 def _tenant_log(broker: Broker) -> TenantLog:

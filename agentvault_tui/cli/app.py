@@ -27,6 +27,7 @@ SECTIONS: Final = {
         "serve": "Run the broker in the foreground.",
         "backup": "Write the home to one file, also while it runs.",
         "restore": "Restore such a file into an empty home.",
+        "systemd": "Run the broker as a service.",
         "tls": "Speak https to agents: make certificates.",
     },
     "Put agents behind it": {
