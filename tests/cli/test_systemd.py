@@ -99,7 +99,7 @@ def test_a_path_that_the_unit_cannot_hold_is_refused(home: str, *, user: bool) -
 def test_the_broker_tells_systemd_that_it_is_ready_alive_and_stopping(
     short: Path,
 ) -> None:
-    """READY=1 comes with the first line, WATCHDOG=1 again and again, STOPPING=1 last."""
+    """READY=1 comes with the first line, then WATCHDOG=1, and STOPPING=1 at last."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(short / "notify"))
         manager.settimeout(PATIENT)

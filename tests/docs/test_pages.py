@@ -53,7 +53,16 @@ ALONE = ("README.md", "agents.md", "policy.md", "token-vault.md")
 """Pages that register who is there, or change what the broker starts with."""
 ELSEWHERE = (
     # What needs the network, a browser's window or a service manager, by its start.
-    *("git pull", "pipx ", "uvx ", "python3 -m venv", "ssh ", "rm -rf ", "systemctl "),
+    *(
+        "git pull",
+        "pipx ",
+        "uvx ",
+        "python3 -m venv",
+        "ssh ",
+        "rm -rf ",
+        "systemctl ",
+        "systemd-sysusers ",
+    ),
     "agentvault demo",  # tests/e2e types it
     "agentvault policy test",  # test_policy_examples.py does, with the page's rules
 )
