@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 
 from agentvault_tui.clock import Clock, iso, parse_iso
 from agentvault_tui.ledger import Ledger
-from agentvault_tui.model import Draft
+from agentvault_tui.model import Draft, Event
 from agentvault_tui.policy import Inputs, Limit, LimitSet
 from agentvault_tui.policy.facts import LARGEST
 
@@ -187,10 +187,18 @@ class LimitUses:
 
         done.add_done_callback(settle)
 
-    def found(self, draft: Draft) -> None:
-        """Count *draft*, whose commit was reported as failed and is durable."""
-        if draft.agent_id is not None and "counted" in draft.detail:
-            self._count(draft.agent_id, draft.detail["counted"])
+    def found(self, recorded: Draft | Event) -> None:
+        """Count what is durable and was not reserved here.
+
+        Args:
+            recorded: of a commit that was reported as failed, or of another broker.
+        """
+        if recorded.agent_id is None or "counted" not in recorded.detail:
+            return
+        held = _Held(recorded.agent_id, recorded.detail["counted"])
+        self._count(*held[:2])
+        if self._loading is not None:
+            self._meanwhile.append((recorded.decision_id or "", held))
 
     def stamp(self, counted: Mapping[str, Any]) -> dict[str, Any]:
         """Return *counted* with the time that it counts from."""

@@ -81,6 +81,7 @@ class Registry:
         """Agents by their folded names, so that registering compares one name."""
         self._tokens: dict[str, Token] = {}
         """By hash; with those that were cut and that `sweep` has not removed yet."""
+        self._by_id: dict[TokenId, Token] = {}
         self._elevated: dict[StepUpId, Token] = {}
         self._held: dict[AgentId, HeldTokens] = {}
         self._weight = 0
@@ -203,9 +204,11 @@ class Registry:
         self._epochs[agent_id] += 1
         self.provider_tokens.drop(agent_id)
 
-    def seen(self, agent_id: AgentId) -> None:
-        """Note that the agent has just spoken."""
-        self._last_seen[agent_id] = self._clock.now()
+    def seen(self, agent_id: AgentId, at: datetime | None = None) -> None:
+        """Note that the agent has just spoken, or that it did elsewhere."""
+        known = self._last_seen.get(agent_id)
+        if at is None or known is None or known < at:
+            self._last_seen[agent_id] = at or self._clock.now()
 
     def last_seen(self, agent_id: AgentId) -> datetime | None:
         """Return when the agent last spoke, if ever."""
@@ -294,7 +297,7 @@ class Registry:
         """Make *token* usable, for as long as the *parent* it was exchanged for."""
         if parent is not None:
             self.delegations.add(token, parent)
-        self._tokens[token.sha256] = token
+        self._tokens[token.sha256] = self._by_id[token.id] = token
         if (held := self._held.get(token.agent_id)) is None:
             held = self._held[token.agent_id] = HeldTokens()
         held.add(token)
@@ -311,6 +314,10 @@ class Registry:
                 return self._tokens.get(sha256)
             token = self.delegations.parent(token)
         return None
+
+    def token_with_id(self, token_id: TokenId) -> Token | None:
+        """Return the token with that id, live or just cut, if it is known."""
+        return self._by_id.get(token_id)
 
     def lives(self, token: Token) -> bool:
         """Tell whether *token* and all that it was exchanged for still live."""
@@ -510,6 +517,8 @@ class Registry:
         """Take *token* out of the indexes, unless another stands there by now."""
         if self._tokens.get(token.sha256) is token:
             del self._tokens[token.sha256]
+        if self._by_id.get(token.id) is token:
+            del self._by_id[token.id]
         if token.parent_id is not None:
             self.delegations.remove(token)
         if token.stepup_id and self._elevated.get(token.stepup_id) is token:

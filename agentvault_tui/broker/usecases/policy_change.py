@@ -23,6 +23,7 @@ from agentvault_tui.broker.policy_files import (
     kept_policy,
     load_policy,
     read_texts,
+    signature,
     write_texts,
 )
 from agentvault_tui.broker.stepups import stepup_draft
@@ -56,7 +57,8 @@ from agentvault_tui.policy import Policy, PolicyTexts
 
 POLICY_CHANGED: Final = "policy_changed"
 """The reason of a token that a changed policy would not issue."""
-_KEPT: Final = "policy"
+POLICY: Final = "policy"
+"""The name in the ledger of version and texts of what is in force, for a start."""
 _CHECKED: Final = "policy_checked"
 APPLYING: Final = "policy_applying"
 """Set from the record of an applied policy until its files are written: the digest of
@@ -98,7 +100,7 @@ async def _kept(home: Home, ledger: Ledger) -> PolicyTexts | None:
     named = await _named(ledger)
     if not named:
         return None
-    _, texts = _read_kept(await ledger.meta(_KEPT))
+    _, texts = _read_kept(await ledger.meta(POLICY))
     if texts.digest() == named:
         return texts
     now = read_texts(home)
@@ -159,7 +161,7 @@ async def take_over_policy(broker: Broker) -> None:
     broker.limits.define(broker.policy.limits)
     await broker.limits.ready()
     named = await _named(broker.ledger)
-    version, texts = _read_kept(broker.kept.get(_KEPT))
+    version, texts = _read_kept(broker.kept.get(POLICY))
     known = not named or texts.digest() == named
     broker.policy_state.recorded = version if known else "unknown"
     if not known or broker.kept.get(_CHECKED) != broker.policy.version:
@@ -214,6 +216,30 @@ def switch_policy(broker: Broker, policy: Policy) -> None:
         _begin_recheck(broker)
 
 
+async def follow_policy(broker: Broker, value: str) -> None:
+    """Put in force here what another broker recorded, and write it into the files.
+
+    Args:
+        broker: the broker.
+        value: version and texts, as `copy_of` writes them.
+    """
+    version, texts = _read_kept(value)
+    broker.policy_state.recorded = version
+    if texts == broker.policy.texts:
+        return
+    try:
+        # In a thread: it takes about as long as fifty decisions.
+        policy = await asyncio.to_thread(kept_policy, broker.home, texts)
+    except PolicyError as error:
+        broker.ledger.distrust(f"names a policy that is none here: {error.diagnosis()}")
+        return
+    problem = await asyncio.to_thread(write_texts, broker.home, texts)
+    policy.seen = signature(broker.home)
+    switch_policy(broker, policy)
+    broker.policy_state.problem = problem
+    broker.on_status()
+
+
 async def _put_in_force(broker: Broker, policy: Policy, actor: Actor) -> None:
     # In force before its record: a tightened policy must not wait for the disk.
     switch_policy(broker, policy)
@@ -246,7 +272,7 @@ def policy_record(
         one for one in told if broker.kept.get(one.key) != one.value
     ]
     # Also where the rules are the same: the chain names what the files said.
-    known = broker.kept.get(_KEPT)
+    known = broker.kept.get(POLICY)
     moved = known is not None and before == after and known != copy.value
     if moved or (before is not None and before != after):
         draft, texts = changed_draft(broker, policy, actor, {})
@@ -287,7 +313,7 @@ def changed_draft(
 def copy_of(policy: Policy) -> Meta:
     """Return version and texts of *policy* as the ledger keeps them for a start."""
     kept = {"version": policy.version, **policy.texts._asdict()}
-    return Meta(_KEPT, json.dumps(kept, ensure_ascii=False))
+    return Meta(POLICY, json.dumps(kept, ensure_ascii=False))
 
 
 def kept_texts(policy: Policy) -> tuple[list[KeptText], dict[str, object]]:

@@ -1,0 +1,207 @@
+"""Put in force here what another broker of the team recorded.
+
+The store has one chain; each broker keeps in memory what decisions read. What another
+recorded changes that memory by the functions that a start uses, so that following and
+loading anew lead to the same state. What ends elsewhere ends here in the same turn of
+the event loop: calls in flight are cut, decisions under way voided, waiters woken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.usecases.policy_change import POLICY, follow_policy
+from agentvault_tui.ledger import (
+    Change,
+    Cooldown,
+    DropAccount,
+    DropAgentTokens,
+    DropAllTokens,
+    DropScopeTokens,
+    DropToken,
+    Meta,
+    OutboxStep,
+    Panic,
+    UsedAssertion,
+)
+from agentvault_tui.model import (
+    Account,
+    ActorKind,
+    Agent,
+    AgentId,
+    AgentStatus,
+    Event,
+    Lease,
+    Outcome,
+    StepUp,
+    Token,
+    TokenId,
+)
+
+_A_TURN: Final = 100
+"""Changes taken over in one turn of the event loop."""
+
+
+async def follow(
+    broker: Broker, events: Sequence[Event], changes: Sequence[Change]
+) -> None:
+    """Take over what another broker recorded, before anything later is written.
+
+    Args:
+        broker: whose memory follows.
+        events: what was recorded, in the order of the chain.
+        changes: the rows that were written with them, each as it is now, in the order
+            of their numbers (see `ledger.state`).
+    """
+    cut = [one.agent_id for one in changes if isinstance(one, DropAgentTokens)]
+    held = [token for one in cut for token in broker.registry.provider_tokens.of(one)]
+    for number, change in enumerate(changes):
+        if number % _A_TURN == _A_TURN - 1:
+            await asyncio.sleep(0)
+        await _take(broker, change)
+    for token in held:
+        broker.outbox.keep_undelivered(token)  # it serves to revoke what it has
+    for event in events:
+        broker.limits.found(event)
+        if event.actor.kind is ActorKind.AGENT and event.agent_id is not None:
+            broker.registry.seen(event.agent_id, event.time)
+        _count_again(broker, event)
+    if any(isinstance(one, Panic | Agent | StepUp) for one in changes):
+        broker.on_status()
+
+
+async def _take(broker: Broker, change: Change) -> None:
+    registry = broker.registry
+    match change:
+        case Token():
+            _put_token(broker, change)
+        case DropToken():
+            _drop_token(broker, change.token_id)
+        case DropAgentTokens():
+            _cut_agent(broker, change.agent_id)
+        case DropScopeTokens():
+            await _cut_scope(broker, change.agent_id, change.scope)
+        case DropAllTokens():
+            broker.cut_calls(None)
+            registry.cut_all_tokens()
+        case Agent():
+            _put_agent(broker, change)
+        case StepUp():
+            _put_stepup(broker, change)
+        case Panic():
+            if change.on:
+                broker.cut_calls(None)
+            registry.panic = change if change.on else None
+        case Cooldown():
+            registry.stepups.cooldowns.approved(change.agent_id)
+            if change.until is not None:
+                registry.stepups.cooldowns.take_over([change])
+        case UsedAssertion():
+            broker.replays.take_over([change], broker.clock)
+        case Account():
+            registry.accounts.put(change)
+            registry.void_decisions(change.agent_id)
+        case DropAccount():
+            registry.accounts.drop(change.agent_id, change.connection)
+            registry.void_decisions(change.agent_id)
+        case Lease():
+            registry.leases.take_over([change])
+        case OutboxStep():
+            broker.outbox.take([change])
+        case Meta():
+            await _put_meta(broker, change)
+        case _:
+            pass  # a text of a policy is read from the copy
+
+
+def _put_token(broker: Broker, token: Token) -> None:
+    registry = broker.registry
+    if known := registry.token_with_id(token.id):
+        registry.drop_token(known)  # minted, and fetched since under another secret
+    parent = registry.token_with_id(TokenId(token.parent_id or ""))
+    registry.put_token(token, parent)
+
+
+def _drop_token(broker: Broker, token_id: TokenId) -> None:
+    """End one token, with what was exchanged for it and the calls of those."""
+    outdated = broker.policy_state.outdated
+    outdated[:] = [one for one in outdated if one.id != token_id]
+    token = broker.registry.token_with_id(token_id)
+    if token is None:
+        return
+    if token.chain:
+        broker.end_tokens([token])
+    elif broker.registry.drop_token(token):
+        broker.end_below([token])
+
+
+def _cut_agent(broker: Broker, agent_id: AgentId) -> None:
+    """End all that an agent holds and does here, as its revocation did elsewhere."""
+    registry = broker.registry
+    broker.cut_calls(agent_id)
+    registry.cut_tokens(agent_id)
+    broker.end_tokens(registry.delegations.passed_on_by(agent_id))
+
+
+async def _cut_scope(broker: Broker, agent_id: AgentId, scope: str) -> None:
+    taken = frozenset({scope})
+    broker.cut_calls(agent_id, taken)
+    broker.registry.void_decisions(agent_id)
+    with broker.registry.ending_scopes(agent_id, taken) as slices:
+        for tokens in slices:
+            broker.end_below(tokens)
+            await asyncio.sleep(0)
+
+
+def _put_agent(broker: Broker, agent: Agent) -> None:
+    registry = broker.registry
+    known = registry.agent_by_client_id(agent.client_id)
+    registry.put_agent(agent)
+    if known is None:
+        return
+    if agent.status is not AgentStatus.ACTIVE:
+        broker.cut_calls(agent.id)
+    if taken := frozenset(known.scopes) - frozenset(agent.scopes):
+        broker.cut_calls(agent.id, taken)
+    narrower = [
+        one.agent_id
+        for one in known.delegates
+        if one.scopes and set(one.scopes) - agent.may_pass_on(one.agent_id)
+    ]
+    if taken or narrower:
+        registry.void_decisions(agent.id)
+
+
+def _put_stepup(broker: Broker, stepup: StepUp) -> None:
+    """Remember a step-up; what is under way here about an earlier one of it ends."""
+    known = broker.stepups.find(stepup.id)
+    if known is not None and stepup.status.open:
+        stepup = replace(stepup, count=max(stepup.count, known.count))
+    broker.stepups.put(stepup)
+    if known is not None and (
+        not stepup.status.open or stepup.digest != known.digest
+    ):
+        broker.stepups.end_flow(stepup.id)
+
+
+def _count_again(broker: Broker, event: Event) -> None:
+    """Count a request that was identical to one that waits; see `stepups.load`."""
+    count = event.detail.get("count")
+    if event.outcome is not Outcome.ESCALATED or type(count) is not int:
+        return
+    stepup = broker.stepups.find(event.detail.get("stepup_id"))
+    if stepup is not None and stepup.status.open and count > stepup.count:
+        broker.stepups.put(replace(stepup, count=count))
+
+
+async def _put_meta(broker: Broker, change: Meta) -> None:
+    if change.value is None:
+        broker.kept.pop(change.key, None)
+        return
+    broker.kept[change.key] = change.value
+    if change.key == POLICY:
+        await follow_policy(broker, change.value)

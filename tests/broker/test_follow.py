@@ -1,0 +1,405 @@
+"""A broker's memory follows what another recorded, as if it were loaded anew."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from support.bench import OPERATOR, PAYMENT, Bench
+from support.manual_clock import ManualClock
+from support.patience import PATIENT
+from support.scripted_tenant import ScriptedTenant
+from support.stepups import details_of, hold
+
+from agentvault_tui.broker.answers import Escalated, Granted
+from agentvault_tui.broker.core import Broker, CallsCut
+from agentvault_tui.broker.follow import follow
+from agentvault_tui.broker.limit_uses import LimitUses
+from agentvault_tui.broker.registry import Registry
+from agentvault_tui.broker.stepups import as_pending
+from agentvault_tui.broker.usecases.delegate import change_delegates, pass_on
+from agentvault_tui.broker.usecases.policy_apply import apply_policy
+from agentvault_tui.broker.usecases.policy_change import (
+    keep_policy,
+    reload_policy,
+    take_over_policy,
+)
+from agentvault_tui.broker.usecases.redeem import introspect, poll, revoke_token
+from agentvault_tui.broker.usecases.request import request_token
+from agentvault_tui.broker.usecases.revoke import (
+    change_scopes,
+    lift_panic,
+    panic,
+    restore_agent,
+    revoke_agent,
+)
+from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
+from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.home import Home
+from agentvault_tui.ledger import Change
+from agentvault_tui.model import (
+    Action,
+    Agent,
+    AgentId,
+    Event,
+    StepUp,
+    StepUpId,
+    StepUpStatus,
+)
+from agentvault_tui.settings import Settings
+
+START = datetime(2026, 11, 24, 10, tzinfo=UTC)
+LIMITS = """
+[[limits]]
+id = "events"
+scopes = ["write:calendar"]
+per = "agent"
+within = "1h"
+count = 3
+over = "deny"
+"""
+SCOPES = ("read:calendar", "write:calendar", "send:payment")
+NOTHING: frozenset[str] = frozenset()
+PICK = st.integers(0, 5)
+_T = TypeVar("_T")
+
+
+def action(scope: str) -> Action:
+    return PAYMENT if scope == "send:payment" else Action((scope,), scope)
+
+
+class Pair:
+    """A broker, and another that follows what the first records."""
+
+    def __init__(self, bench: Bench, home: Home) -> None:
+        self.bench = bench
+        home.prepare()
+        self.other = Broker(
+            home=home,
+            settings=Settings(),
+            clock=bench.clock,
+            ledger=bench.ledger,
+            policy=bench.broker.policy,
+            tenant=ScriptedTenant(bench.clock),  # type: ignore[arg-type]
+            registry=Registry(bench.clock),
+        )
+        self.queue: list[tuple[Sequence[Event], Sequence[Change]]] = []
+        publish = bench.ledger.on_written
+        assert publish is not None
+
+        def written(events: tuple[Event, ...], changes: Sequence[Change]) -> None:
+            publish(events, changes)
+            self.queue.append((events, changes))
+
+        bench.ledger.on_written = written
+
+    @classmethod
+    async def open(cls, folder: Path, clock: ManualClock) -> Pair:
+        home = Home.locate(folder / "one")
+        home.prepare()
+        home.limits_file.write_text(LIMITS)
+        pair = cls(await Bench.open(home, clock), Home.locate(folder / "two"))
+        pair.other.registry.take_over(await pair.bench.ledger.load())
+        await take_over_policy(pair.other)
+        return pair
+
+    async def catch_up(self) -> None:
+        while self.queue:
+            events, changes = self.queue.pop(0)
+            await follow(self.other, events, changes)
+            for event in events:
+                self.other.registry.count(event)
+
+    async def loaded(self) -> tuple[Registry, LimitUses, dict[str, str]]:
+        """Return what a start would know now."""
+        registry = Registry(self.bench.clock)
+        loaded = await self.bench.ledger.load()
+        registry.take_over(loaded)
+        limits = LimitUses(self.bench.clock, self.bench.ledger)
+        limits.define(self.bench.broker.policy.limits)
+        await limits.ready()
+        return registry, limits, loaded.meta
+
+
+def memory(
+    registry: Registry, limits: LimitUses, kept: dict[str, str]
+) -> dict[str, Any]:
+    """Return what decisions read of a broker's memory."""
+    ids = [one.id for one in registry.agents()]
+    tokens = [one for each in ids for one in registry.tokens_of(each)]
+    known = registry.stepups
+
+    def waiting(one: StepUp) -> StepUp:
+        again = one.status is StepUpStatus.AUTHORIZING
+        return as_pending(one, "the broker restarted; approve again") if again else one
+
+    return {
+        "agents": registry.agents(),
+        "tokens": {
+            one.id: one for one in tokens if registry.token(one.sha256) is not None
+        },
+        "passed on": {one: registry.delegations.given[one] for one in ids},
+        "below": {one: registry.delegations.under[one] for one in ids},
+        "open": {one.id: waiting(one) for one in known.open()},
+        "approved": sorted(known.approved(None), key=lambda one: one.id),
+        "elevated": {
+            one.id: found
+            for one in known.approved(None)
+            if (found := registry.elevated(one.id))
+        },
+        "panic": registry.panic,
+        "cooldowns": {one: known.cooldowns.of(one) for one in ids},
+        "steps": sorted(registry.steps(), key=lambda one: one.id),
+        "counts": {one: registry.counts(one) for one in ids},
+        "seen": {one: registry.last_seen(one) for one in ids},
+        "limits": {(one.limit.id, one.key): one[2:] for one in limits.all()},
+        "kept": kept,
+    }
+
+
+class Following(RuleBasedStateMachine):
+    """Anything that agents and operators do at one broker, followed by another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory(prefix="av")
+        self.runner = asyncio.Runner()
+        self.clock = ManualClock(START)
+        self.pair = self.run(Pair.open(Path(self.folder.name), self.clock))
+        self.broker, self.secrets = self.pair.bench.broker, list[tuple[str, str]]()
+        self.stepups: dict[StepUpId, None] = {}
+        for name in ("one", "two"):
+            self.run(self.pair.bench.agent(name, *SCOPES))
+        self.run(self.pair.bench.agent("api", resource_server=True))
+
+    def run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        return self.runner.run(work)
+
+    def teardown(self) -> None:
+        self.run(self.pair.bench.close())
+        self.runner.close()
+        self.folder.cleanup()
+
+    def agent(self, number: int) -> Agent:
+        return self.broker.registry.agents()[number]
+
+    @rule(number=st.integers(0, 1), scope=st.sampled_from(SCOPES))
+    def asks(self, number: int, scope: str) -> None:
+        agent, wanted = self.agent(number), action(scope)
+        answer = self.run(
+            request_token(
+                *(self.broker, agent, wanted),
+                resource=None,
+                details=details_of(wanted) if wanted is PAYMENT else None,
+            )
+        )
+        if isinstance(answer, Granted):
+            self.secrets.append((agent.id, answer.access_token))
+        elif isinstance(answer, Escalated):
+            self.stepups[answer.stepup.id] = None
+
+    @rule(number=st.integers(0, 1), pick=PICK)
+    def passes_on(self, number: int, pick: int) -> None:
+        agent, other = self.agent(number), self.agent(1 - number)
+        held = [one for one in self.broker.registry.tokens_of(agent.id) if one.scope]
+        parents = [one for one in held if one.stepup_id is None]
+        if not parents:
+            return
+        parent = parents[pick % len(parents)]
+        wanted = action(parent.scope)
+        self.run(
+            pass_on(
+                *(self.broker, agent, parent, other, wanted),
+                resource=None,
+                details=None,
+            )
+        )
+
+    @rule(number=st.integers(0, 1), scopes=st.sets(st.sampled_from(SCOPES[:2])))
+    def delegates(self, number: int, scopes: set[str]) -> None:
+        one, other = self.agent(number), self.agent(1 - number)
+        self.attempt(
+            change_delegates(self.broker, one.id, other.id, frozenset(scopes), OPERATOR)
+        )
+
+    @rule(pick=PICK, how=st.sampled_from(["introspect", "return"]))
+    def uses(self, pick: int, how: str) -> None:
+        if not self.secrets:
+            return
+        agent_id, secret = self.secrets[pick % len(self.secrets)]
+        if how == "introspect":
+            self.attempt(introspect(self.broker, self.agent(2), secret))
+        else:
+            agent = self.broker.registry.agent(agent_id)
+            self.attempt(revoke_token(self.broker, agent, secret))
+
+    @rule(number=st.integers(0, 1))
+    def polls(self, number: int) -> None:
+        agent = self.agent(number)
+        for stepup in list(self.broker.stepups.approved(agent.id)):
+            answer = self.run(poll(self.broker, agent, stepup.id))
+            if isinstance(answer, Granted):
+                self.secrets.append((agent.id, answer.access_token))
+
+    @rule(pick=PICK, how=st.sampled_from(["approve", "begin", "deny"]))
+    def decides(self, pick: int, how: str) -> None:
+        known = map(self.broker.stepups.get, self.stepups)
+        waiting = [stepup for stepup in known if stepup.status.open]
+        if not waiting:
+            return
+        stepup = waiting[pick % len(waiting)]
+        if how == "deny":
+            self.attempt(deny(self.broker, stepup.id, "no", OPERATOR))
+        elif how == "approve" and stepup.status is StepUpStatus.PENDING:
+            self.attempt(self.approve(stepup))
+        else:
+            self.attempt(
+                begin_approval(self.broker, stepup.id, stepup.digest, OPERATOR)
+            )
+
+    async def approve(self, stepup: StepUp) -> None:
+        await begin_approval(self.broker, stepup.id, stepup.digest, OPERATOR)
+        self.pair.bench.tenant.approve()
+        await asyncio.wait({self.broker.stepups.flows[stepup.id]})
+
+    @rule(number=st.integers(0, 1))
+    def revokes(self, number: int) -> None:
+        self.attempt(revoke_agent(self.broker, self.agent(number).id, "no", OPERATOR))
+
+    @rule(number=st.integers(0, 1))
+    def restores(self, number: int) -> None:
+        self.attempt(restore_agent(self.broker, self.agent(number).id, OPERATOR))
+
+    @rule(number=st.integers(0, 1), scope=st.sampled_from(SCOPES), given=st.booleans())
+    def changes_scopes(self, number: int, scope: str, given: bool) -> None:
+        one = frozenset({scope})
+        pair = (one, NOTHING) if given else (NOTHING, one)
+        self.attempt(
+            change_scopes(self.broker, self.agent(number).id, *pair, OPERATOR)
+        )
+
+    @rule(on=st.booleans())
+    def panics(self, on: bool) -> None:
+        self.attempt(
+            panic(self.broker, "drill", OPERATOR)
+            if on
+            else lift_panic(self.broker, OPERATOR)
+        )
+
+    @rule(seconds=st.sampled_from([1, 60, 600, 3600]))
+    def waits(self, seconds: int) -> None:
+        self.clock.advance(seconds)
+        self.run(expire_due(self.broker))
+
+    def attempt(self, work: Coroutine[Any, Any, Any]) -> None:
+        with suppress(AgentVaultError):
+            self.run(work)
+
+    @invariant()
+    def follows(self) -> None:
+        """What the follower knows is what a start would."""
+        self.run(self.pair.catch_up())
+        other = self.pair.other
+        known = memory(other.registry, other.limits, other.kept)
+        anew = memory(*self.run(self.pair.loaded()))
+        for name, value in known.items():
+            assert value == anew[name], name
+
+
+TestFollowing = Following.TestCase
+TestFollowing.settings = settings(max_examples=40, stateful_step_count=40)
+
+
+@pytest.fixture
+async def pair(short: Path, clock: ManualClock) -> AsyncIterator[Pair]:
+    pair = await Pair.open(short, clock)
+    yield pair
+    await pair.bench.close()
+
+
+class Plane:
+    """A data plane that keeps what it was told to cut."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def cut(self, agent_id: AgentId | None, scopes: Any = None) -> CallsCut:
+        self.told.append((agent_id, scopes))
+        return CallsCut()
+
+    def cut_tokens(self, tokens: Any) -> CallsCut:
+        self.told.append(set(tokens))
+        return CallsCut()
+
+
+async def test_a_revocation_elsewhere_cuts_calls_and_voids_decisions_here(
+    pair: Pair,
+) -> None:
+    """In the turn in which it is followed, whatever was being decided."""
+    plane = Plane()
+    pair.other.gateway = plane  # type: ignore[assignment]
+    agent = await pair.bench.agent("payer")
+    await pair.catch_up()
+    before = pair.other.registry.epoch(agent.id)
+    await revoke_agent(pair.bench.broker, agent.id, "no", OPERATOR)
+    await pair.catch_up()
+    assert (agent.id, None) in plane.told
+    assert pair.other.registry.epoch(agent.id) != before
+    assert not pair.other.registry.serves(agent.id)
+
+
+async def test_a_scope_taken_elsewhere_cuts_the_calls_under_it(pair: Pair) -> None:
+    """Also where no token carries it: the agent's row alone says so."""
+    plane = Plane()
+    pair.other.gateway = plane  # type: ignore[assignment]
+    agent = await pair.bench.agent("payer")
+    await pair.catch_up()
+    before = pair.other.registry.epoch(agent.id)
+    taken = frozenset({"send:payment"})
+    await change_scopes(pair.bench.broker, agent.id, NOTHING, taken, OPERATOR)
+    await pair.catch_up()
+    assert (agent.id, taken) in plane.told
+    assert pair.other.registry.epoch(agent.id) != before
+
+
+async def test_who_waits_here_is_woken_by_a_decision_elsewhere(pair: Pair) -> None:
+    """A poll, a held call or an evaluation; and its device flow here ends."""
+    _, stepup = await hold(pair.bench)
+    await pair.catch_up()
+    waiter = asyncio.ensure_future(pair.other.stepups.decision(stepup.id))
+    await asyncio.sleep(0)
+    begun = await begin_approval(pair.other, stepup.id, stepup.digest, OPERATOR)
+    flow = pair.other.stepups.flows[begun.id]
+    pair.queue.clear()  # its own record, which it need not follow
+    await deny(pair.bench.broker, stepup.id, "no", OPERATOR)
+    await pair.catch_up()
+    async with asyncio.timeout(PATIENT):
+        await waiter
+        await asyncio.wait({flow})
+    assert flow.cancelled()
+    assert pair.other.stepups.get(stepup.id).denial == "no"
+
+
+async def test_a_policy_applied_elsewhere_is_in_force_here_and_in_the_files(
+    pair: Pair,
+) -> None:
+    """It decides at once, and nothing of it is recorded a second time."""
+    text = pair.bench.broker.policy.texts.effective()["policy"]
+    changed = {"policy": text + "\n// stricter\n"}
+    await apply_policy(pair.bench.broker, changed, OPERATOR, "", "why")
+    await pair.catch_up()
+    assert pair.other.policy.version == pair.bench.broker.policy.version
+    assert pair.other.home.policy_file.read_text() == changed["policy"]
+    head = pair.bench.ledger.head
+    await reload_policy(pair.other)
+    await keep_policy(pair.other)
+    assert pair.bench.ledger.head == head
