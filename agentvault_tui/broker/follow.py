@@ -9,9 +9,9 @@ the event loop: calls in flight are cut, decisions under way voided, waiters wok
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.usecases.policy_change import POLICY, follow_policy
@@ -75,47 +75,12 @@ async def follow(
 
 
 async def _take(broker: Broker, change: Change) -> None:
-    registry = broker.registry
-    match change:
-        case Token():
-            _put_token(broker, change)
-        case DropToken():
-            _drop_token(broker, change.token_id)
-        case DropAgentTokens():
-            _cut_agent(broker, change.agent_id)
-        case DropScopeTokens():
-            await _cut_scope(broker, change.agent_id, change.scope)
-        case DropAllTokens():
-            broker.cut_calls(None)
-            registry.cut_all_tokens()
-        case Agent():
-            _put_agent(broker, change)
-        case StepUp():
-            _put_stepup(broker, change)
-        case Panic():
-            if change.on:
-                broker.cut_calls(None)
-            registry.panic = change if change.on else None
-        case Cooldown():
-            registry.stepups.cooldowns.approved(change.agent_id)
-            if change.until is not None:
-                registry.stepups.cooldowns.take_over([change])
-        case UsedAssertion():
-            broker.replays.take_over([change], broker.clock)
-        case Account():
-            registry.accounts.put(change)
-            registry.void_decisions(change.agent_id)
-        case DropAccount():
-            registry.accounts.drop(change.agent_id, change.connection)
-            registry.void_decisions(change.agent_id)
-        case Lease():
-            registry.leases.take_over([change])
-        case OutboxStep():
-            broker.outbox.take([change])
-        case Meta():
-            await _put_meta(broker, change)
-        case _:
-            pass  # a text of a policy is read from the copy
+    if isinstance(change, DropScopeTokens):
+        await _cut_scope(broker, change.agent_id, change.scope)
+    elif isinstance(change, Meta):
+        await _put_meta(broker, change)
+    elif (take := _TAKES.get(type(change))) is not None:
+        take(broker, change)
 
 
 def _put_token(broker: Broker, token: Token) -> None:
@@ -126,8 +91,9 @@ def _put_token(broker: Broker, token: Token) -> None:
     registry.put_token(token, parent)
 
 
-def _drop_token(broker: Broker, token_id: TokenId) -> None:
+def _drop_token(broker: Broker, change: DropToken) -> None:
     """End one token, with what was exchanged for it and the calls of those."""
+    token_id = change.token_id
     outdated = broker.policy_state.outdated
     outdated[:] = [one for one in outdated if one.id != token_id]
     token = broker.registry.token_with_id(token_id)
@@ -139,9 +105,9 @@ def _drop_token(broker: Broker, token_id: TokenId) -> None:
         broker.end_below([token])
 
 
-def _cut_agent(broker: Broker, agent_id: AgentId) -> None:
+def _cut_agent(broker: Broker, change: DropAgentTokens) -> None:
     """End all that an agent holds and does here, as its revocation did elsewhere."""
-    registry = broker.registry
+    registry, agent_id = broker.registry, change.agent_id
     broker.cut_calls(agent_id)
     registry.cut_tokens(agent_id)
     broker.end_tokens(registry.delegations.passed_on_by(agent_id))
@@ -182,9 +148,7 @@ def _put_stepup(broker: Broker, stepup: StepUp) -> None:
     if known is not None and stepup.status.open:
         stepup = replace(stepup, count=max(stepup.count, known.count))
     broker.stepups.put(stepup)
-    if known is not None and (
-        not stepup.status.open or stepup.digest != known.digest
-    ):
+    if known is not None and (not stepup.status.open or stepup.digest != known.digest):
         broker.stepups.end_flow(stepup.id)
 
 
@@ -205,3 +169,49 @@ async def _put_meta(broker: Broker, change: Meta) -> None:
     broker.kept[change.key] = change.value
     if change.key == POLICY:
         await follow_policy(broker, change.value)
+
+
+def _cut_all(broker: Broker, _: DropAllTokens) -> None:
+    broker.cut_calls(None)
+    broker.registry.cut_all_tokens()
+
+
+def _put_panic(broker: Broker, panic: Panic) -> None:
+    if panic.on:
+        broker.cut_calls(None)
+    broker.registry.panic = panic if panic.on else None
+
+
+def _put_cooldown(broker: Broker, cooldown: Cooldown) -> None:
+    known = broker.stepups.cooldowns
+    known.approved(cooldown.agent_id)
+    if cooldown.until is not None:
+        known.take_over([cooldown])
+
+
+def _put_account(broker: Broker, account: Account) -> None:
+    broker.registry.accounts.put(account)
+    broker.registry.void_decisions(account.agent_id)
+
+
+def _drop_account(broker: Broker, account: DropAccount) -> None:
+    broker.registry.accounts.drop(account.agent_id, account.connection)
+    broker.registry.void_decisions(account.agent_id)
+
+
+_TAKES: Final[dict[type, Callable[[Broker, Any], None]]] = {
+    Token: _put_token,
+    DropToken: _drop_token,
+    DropAgentTokens: _cut_agent,
+    DropAllTokens: _cut_all,
+    Agent: _put_agent,
+    StepUp: _put_stepup,
+    Panic: _put_panic,
+    Cooldown: _put_cooldown,
+    UsedAssertion: lambda broker, one: broker.replays.take_over([one], broker.clock),
+    Account: _put_account,
+    DropAccount: _drop_account,
+    Lease: lambda broker, lease: broker.registry.leases.take_over([lease]),
+    OutboxStep: lambda broker, step: broker.outbox.take([step]),
+}
+"""Takes each change over; texts of a policy are read from the copy."""

@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,7 @@ from agentvault_tui.broker.approval_pages import ApprovalPageOffers
 from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.core import SYSTEM, Broker, DataPlane, Extension, PolicyState
 from agentvault_tui.broker.feed import Feed
+from agentvault_tui.broker.follow import follow
 from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.operators_api.remote import RemoteGuard
 from agentvault_tui.broker.recovery import record_missed, recover, take_over
@@ -45,8 +46,8 @@ from agentvault_tui.broker.verification import keep_verified
 from agentvault_tui.clock import Clock, SystemClock
 from agentvault_tui.errors import LedgerError, SettingsError
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import Ledger, Meta, Recovery
-from agentvault_tui.model import Draft, EventType
+from agentvault_tui.ledger import Change, Ledger, Meta, Recovery
+from agentvault_tui.model import Draft, Event, EventType
 from agentvault_tui.operator_api.shapes import WireShape
 from agentvault_tui.process import (
     Child,
@@ -375,7 +376,12 @@ def _listen_to(ledger: Ledger, broker: Broker, feed: Feed) -> None:
         log.warning("the ledger writes again; last batch found: %s", recovery.found)
         await recover(broker, recovery)
 
+    async def followed(events: tuple[Event, ...], changes: Sequence[Change]) -> None:
+        await follow(broker, events, changes)
+        feed.publish(events, changes)
+
     ledger.on_written = feed.publish
+    ledger.on_followed = followed
     ledger.on_state = feed.publish_status
     ledger.on_recovered = recovered
 

@@ -374,7 +374,8 @@ def _counts(
             counts[AgentId(agent_id)] = replace(known, **more)
     for (agent_id, _, _), last in new.seen.items():
         if agent_id:
-            seen[AgentId(agent_id)] = parse_iso(last)
+            latest = seen.get(AgentId(agent_id)), parse_iso(last)
+            seen[AgentId(agent_id)] = max(filter(None, latest))
     return counts, seen
 
 

@@ -36,12 +36,12 @@ from agentvault_tui.broker.usecases.policy_change import (
 from agentvault_tui.broker.usecases.redeem import introspect, poll, revoke_token
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import (
-    change_scopes,
     lift_panic,
     panic,
     restore_agent,
     revoke_agent,
 )
+from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.home import Home
@@ -283,9 +283,7 @@ class Following(RuleBasedStateMachine):
     def changes_scopes(self, number: int, scope: str, given: bool) -> None:
         one = frozenset({scope})
         pair = (one, NOTHING) if given else (NOTHING, one)
-        self.attempt(
-            change_scopes(self.broker, self.agent(number).id, *pair, OPERATOR)
-        )
+        self.attempt(change_scopes(self.broker, self.agent(number).id, *pair, OPERATOR))
 
     @rule(on=st.booleans())
     def panics(self, on: bool) -> None:
@@ -316,7 +314,7 @@ class Following(RuleBasedStateMachine):
 
 
 TestFollowing = Following.TestCase
-TestFollowing.settings = settings(max_examples=40, stateful_step_count=40)
+TestFollowing.settings = settings(max_examples=15, stateful_step_count=25)
 
 
 @pytest.fixture
