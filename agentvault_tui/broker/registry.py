@@ -41,6 +41,7 @@ from agentvault_tui.model import (
     Outcome,
     StepUpId,
     Token,
+    TokenId,
 )
 from agentvault_tui.text import visible
 
