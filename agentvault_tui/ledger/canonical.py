@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections.abc import Iterable
+from itertools import chain
 from json.encoder import encode_basestring
 from typing import Any, Final
 
@@ -37,50 +39,39 @@ def encode_plain(value: object) -> str:
     return _ENCODER.encode(value).decode()
 
 
-def is_plain(value: Any, words: list[str], depth: int = 0) -> bool:
+def is_plain(value: Any) -> bool:
     """Tell whether `encode_plain` writes *value* exactly as RFC 8785 does.
 
     True only without floats, with integers both agree on, and with ASCII keys (one
-    sorts by code point, RFC 8785 by UTF-16 unit). On the way, names and scalars go
-    into *words*, in the order they are written.
+    sorts by code point, RFC 8785 by UTF-16 unit).
     """
-    kind = type(value)
-    if kind is str:
-        words.append(value)
-        return True
-    if kind is int:
-        words.append(str(value) if -MAX_INT <= value <= MAX_INT else "")
-        return bool(-MAX_INT <= value <= MAX_INT)
-    if value is None or kind is bool:
-        return True
-    if depth > MAX_DEPTH:
-        return False
-    if kind is dict:
-        return _is_plain_object(value, words, depth + 1)
-    if kind is list or kind is tuple:
-        return all(is_plain(member, words, depth + 1) for member in value)
+    level: Iterable[Any] = (value,)
+    for _ in range(MAX_DEPTH + 2):
+        inner: list[Any] = []
+        for one in level:
+            kind = type(one)
+            if kind is str or one is None or kind is bool:
+                continue
+            if kind is int:
+                if not -MAX_INT <= one <= MAX_INT:
+                    return False
+            elif kind is dict:
+                if set(map(type, one)) - {str} or not "".join(one).isascii():
+                    return False
+                inner.append(one.values())
+            elif kind is list or kind is tuple:
+                inner.append(one)
+            else:
+                return False
+        if not inner:
+            return True
+        level = chain.from_iterable(inner)
     return False
-
-
-def _is_plain_object(value: dict[Any, Any], words: list[str], depth: int) -> bool:
-    if set(map(type, value)) - {str} or not "".join(value).isascii():
-        return False
-    for key in sorted(value):
-        words.append(key)
-        member = value[key]
-        kind = type(member)  # most are a text, a flag or nothing: without a call each
-        if kind is str:
-            words.append(member)
-        elif member is None or kind is bool:
-            continue
-        elif not is_plain(member, words, depth):
-            return False
-    return True
 
 
 def canonical(value: Any) -> str:
     """Write *value*, which `coerce` made or `is_plain` passed, as RFC 8785 does."""
-    return encode_plain(value) if is_plain(value, []) else rfc8785.dumps(value).decode()
+    return encode_plain(value) if is_plain(value) else rfc8785.dumps(value).decode()
 
 
 def coerce(value: Any, depth: int = 0) -> Any:

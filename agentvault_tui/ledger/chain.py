@@ -105,14 +105,9 @@ def prepare(draft: Draft, state: str = "") -> Prepared:
     *state* is no part of the detail, so no agent can write one, and no search text.
     """
     member = f',"state":{state}' if state else ""
-    words: list[str] = []
-    whole = {name: draft.detail[name] for name in WHOLE if name in draft.detail}
-    rest = draft.detail
-    if whole:
-        rest = {name: member for name, member in rest.items() if name not in WHOLE}
-    if is_plain(whole, []) and is_plain(rest, words):
+    if is_plain(detail := draft.detail):
         try:
-            return _assemble(draft, encode_plain(draft.detail), words, member)
+            return _assemble(draft, encode_plain(detail), _words(detail), member)
         except (UnicodeEncodeError, _TooLongError):
             pass
     coerced = replace(_map_text(draft, well_formed), detail=coerce(draft.detail))
@@ -214,9 +209,11 @@ def _collect(value: object, words: list[str]) -> None:
     if isinstance(value, str):
         words.append(value)
     elif isinstance(value, dict):
-        for name, member in value.items():
+        # Sorted by code point, ASCII names are as RFC 8785 has them. What has others
+        # was read from canonical text, and is in its order.
+        for name in sorted(value) if "".join(value).isascii() else value:
             words.append(name)
-            _collect(member, words)
+            _collect(value[name], words)
     elif isinstance(value, (list, tuple)):
         for member in value:
             _collect(member, words)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from agentvault_tui.model.scope import Risk
 
@@ -100,8 +100,10 @@ def detail_members(details: Iterable[Mapping[str, object]]) -> list[tuple[str, o
     return rows
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+_NOTHING: Final[Mapping[str, Any]] = {}
+
+
+class Verdict(NamedTuple):
     """Policy's answer to one request."""
 
     outcome: Outcome
@@ -120,7 +122,7 @@ class Verdict:
     """Short hash of policy and catalogue."""
     escalating: tuple[str, ...] = ()
     """The requested scopes that need a person, each by itself."""
-    counted: Mapping[str, Any] = field(default_factory=dict)
+    counted: Mapping[str, Any] = _NOTHING
     """What it uses of limits once it is allowed, as the ledger keeps it."""
     retry_after: int | None = None
     """In how many seconds the same request would fit in the limits that stop it."""
@@ -128,6 +130,6 @@ class Verdict:
     """What call-outs said, as the ledger keeps it."""
     before: tuple[Outcome, str, str] | None = None
     """Outcome, reason and rule before a call-out made it stricter."""
-    facts: Mapping[str, object] = field(default_factory=dict)
+    facts: Mapping[str, Any] = _NOTHING
     """All that it was made from, as the ledger keeps it; empty where nothing is
     recorded about it."""

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Collection, Hashable, Iterable
-from dataclasses import replace
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -258,8 +257,7 @@ class Policy:
             why = (
                 "It carries authorization details of a type that policy does not read."
             )
-            return replace(
-                verdict,
+            return verdict._replace(
                 outcome=Outcome.ESCALATED,
                 reason="stepup_required",
                 rule=UNREAD_DETAILS,
@@ -267,7 +265,7 @@ class Policy:
                 message=f"{why} A person has to decide: poll with auth_req_id.",
             )
         if inputs.backchannel:
-            return replace(verdict, outcome=Outcome.ESCALATED)
+            return verdict._replace(outcome=Outcome.ESCALATED)
         return verdict
 
     def _by_rules(self, inputs: Inputs) -> Verdict:

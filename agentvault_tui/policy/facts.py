@@ -49,11 +49,14 @@ class Facts(NamedTuple):
 
     def context(self) -> dict[str, Any]:
         """Return the attributes there are, by the names a rule uses."""
-        given = {name: self.value(name) for name in PARAMETERS}
-        context = {name: value for name, value in given.items() if value is not None}
-        return {**context, "unclear": list(self.unclear)}
+        given = zip(_CONTEXT, self[:-1], strict=True)
+        context: dict[str, Any] = {n: value for n, value in given if value is not None}
+        context["unclear"] = list(self.unclear)
+        return context
 
 
+_CONTEXT: Final = ("resource", "recipients", "amount", "currency", "count")
+"""What a rule calls the members, in their order, but for ``unclear``."""
 _NOTHING_STATED: Final = Facts(None, None, None, None, None, ())
 
 

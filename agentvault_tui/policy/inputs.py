@@ -159,8 +159,7 @@ class Inputs(NamedTuple):
         The agent's id is in the event. What is not known is left out.
         """
         who = self.who
-        marks = {name: True for name in _MARKS if getattr(self, name)}
-        return {
+        record = {
             "principal": {
                 "name": who.name,
                 "owner": who.owner,
@@ -171,8 +170,10 @@ class Inputs(NamedTuple):
             "named": self.named,
             **self.facts.context(),
             **self.environment.context(),
-            **marks,
         }
+        if self.unread or self.backchannel or self.exempt:
+            record |= {name: True for name in _MARKS if getattr(self, name)}
+        return record
 
     @classmethod
     def read(cls, agent_id: str, facts: Mapping[str, Any]) -> Inputs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from agentvault_tui.model import Outcome, Verdict
@@ -51,8 +51,7 @@ def overruled(
     """Return *verdict* as a limit or a call-out, named by *rule*, makes it stricter."""
     denied = outcome is Outcome.DENIED
     then = "" if denied else " A person has to decide: poll with auth_req_id."
-    return replace(
-        verdict,
+    return verdict._replace(
         outcome=outcome,
         reason=reason,
         rule=rule,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from agentvault_tui.broker.callouts import CallOutAnswer
@@ -90,8 +89,7 @@ def foresee_at(
     counted: Mapping[str, Any] = {}
     if limits and not inputs.exempt and (told := policy.limits.counted(inputs)):
         counted = uses.stamp(told)
-    return replace(
-        verdict,
+    return verdict._replace(
         facts=inputs.record(),
         counted=counted,
         retry_after=uses.retry_after(inputs) if denied_by_limit(verdict) else None,
@@ -238,7 +236,7 @@ async def _decide(broker: Broker, request: Request) -> Verdict:
             verdict = _stricter(verdict, answer, request)
     if verdict.outcome is not Outcome.ALLOWED:
         broker.limits.release(request.decision_id)
-    return replace(verdict, hooks=tuple(one.told() for one in answers))
+    return verdict._replace(hooks=tuple(one.told() for one in answers))
 
 
 def _stricter(verdict: Verdict, answer: CallOutAnswer, request: Request) -> Verdict:
@@ -250,7 +248,7 @@ def _stricter(verdict: Verdict, answer: CallOutAnswer, request: Request) -> Verd
         by=f"call-out {hook.id}",
         scopes=[one for one in request.action.scopes if one in hook.scopes],
     )
-    return replace(stricter, before=verdict.before or before)
+    return stricter._replace(before=verdict.before or before)
 
 
 def _overtaken(broker: Broker, request: Request, verdict: Verdict) -> Verdict:
@@ -262,8 +260,8 @@ def _overtaken(broker: Broker, request: Request, verdict: Verdict) -> Verdict:
         reason = "agent_revoked"
     text = "The agent or the policy changed while this was decided. Ask again."
     before = verdict.outcome, verdict.reason, verdict.rule
-    return replace(
-        verdict, outcome=Outcome.DENIED, reason=reason, message=text, before=before
+    return verdict._replace(
+        outcome=Outcome.DENIED, reason=reason, message=text, before=before
     )
 
 
