@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from dataclasses import replace
 from typing import Final, NoReturn
 
 from agentvault_tui.broker.answers import Denied, Escalated
@@ -208,7 +207,7 @@ class Admission:
         lacking = token.kind is TokenKind.STANDARD and scope not in token.scope.split()
         if lacking:
             marked = {**verdict.facts, LACKS_SCOPE: True}
-            verdict = replace(verdict, facts=marked)
+            verdict = verdict._replace(facts=marked)
         if verdict.outcome is Outcome.DENIED:
             denied = await deny(
                 broker, request, verdict.reason, verdict.message, verdict

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Hashable, Iterator
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -185,7 +184,7 @@ class Decider:
         verdict = self.decide(record)
         if not issued or verdict.outcome is Outcome.DENIED:
             return verdict
-        return replace(verdict, outcome=Outcome.DENIED, reason=INSUFFICIENT)
+        return verdict._replace(outcome=Outcome.DENIED, reason=INSUFFICIENT)
 
     def decide(self, record: RecordedDecision) -> Verdict:
         """Answer a *record* that has facts by policy.
