@@ -69,6 +69,11 @@ class Home:
         return self.keys / "ledger-head.json"
 
     @property
+    def copied_file(self) -> Path:
+        """Says where the ledger was copied to, once it was."""
+        return self.data / "store-copied.json"
+
+    @property
     def broker_id_file(self) -> Path:
         """The name that this home's broker has in its team."""
         return self.data / "broker-id"

@@ -210,6 +210,7 @@ def run(
     socket: Path | None = None,
     tenant: Child | None = None,
     clock: Clock | None = None,
+    again: bool = False,
     gateway: Callable[[Broker, Tell], DataPlane] | None = None,
     watch: Callable[[Broker], Extension] | None = None,
 ) -> int:
@@ -221,6 +222,7 @@ def run(
         socket: where operators connect, if not at the home's usual place.
         tenant: the embedded tenant's process, if it was started already.
         clock: what tells the time, if not the machine.
+        again: whether to use a store that was copied elsewhere.
         gateway: makes the data plane; without one the broker only issues tokens.
         watch: makes what looks at the ledger and tells others.
 
@@ -237,7 +239,14 @@ def run(
     process = None if settings.tenant.issuer else TenantProcess(home, tenant)
     clock = clock or SystemClock()
     composed = _serve(
-        home, settings, path, process, clock, gateway=gateway, watch=watch
+        home,
+        settings,
+        path,
+        process,
+        clock,
+        again=again,
+        gateway=gateway,
+        watch=watch,
     )
     return run_loop(composed)
 
@@ -249,6 +258,7 @@ async def _serve(
     tenant: TenantProcess | None,
     clock: Clock,
     *,
+    again: bool,
     gateway: Callable[[Broker, Tell], DataPlane] | None,
     watch: Callable[[Broker], Extension] | None,
 ) -> int:
@@ -261,7 +271,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
-    ledger = await Ledger.open(home, clock=clock, settings=settings)
+    ledger = await Ledger.open(home, clock=clock, settings=settings, again=again)
     try:
         broker, feed = await _open(home, settings, clock, ledger, tenant)
         try:

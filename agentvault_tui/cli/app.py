@@ -28,6 +28,7 @@ SECTIONS: Final = {
         "backup": "Write the home to one file, also while it runs.",
         "restore": "Restore such a file into an empty home.",
         "systemd": "Run the broker as a service.",
+        "store": "Where state and ledger are; a team's.",
         "tls": "Speak https to agents: make certificates.",
     },
     "Put agents behind it": {

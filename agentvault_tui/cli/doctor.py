@@ -22,6 +22,7 @@ from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.lookup import agent_pages
 from agentvault_tui.cli.output import Output, ascii_terminal
 from agentvault_tui.cli.session import CliSession
+from agentvault_tui.cli.store import check_store
 from agentvault_tui.clock import SystemClock, iso, parse_iso
 from agentvault_tui.errors import AgentVaultError, SettingsError, UnreachableError
 from agentvault_tui.home import Home, check_socket_path
@@ -593,6 +594,7 @@ _CHECKS: Final[dict[str, Callable[[CliSession], Iterator[Finding]]]] = {
     "tenant": check_tenant,
     "people": check_people,
     "ledger": check_ledger,
+    "store": check_store,
     "clock": check_clock,
     "terminal": check_terminal,
 }

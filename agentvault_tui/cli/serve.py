@@ -47,6 +47,11 @@ from agentvault_tui.cli.session import CliSession
     is_flag=True,
     help="Forget passkeys of another host than that of [tenant] url.",
 )
+@click.option(
+    "--again",
+    is_flag=True,
+    help="Go on from a store that was copied elsewhere: it is another truth then.",
+)
 @click.option("--until-stdin-closes", is_flag=True, hidden=True)
 @pass_session
 def serve(
@@ -58,6 +63,7 @@ def serve(
     tls_key: Path | None,
     tls: bool | None,
     forget_passkeys: bool,
+    again: bool,
     until_stdin_closes: bool,
 ) -> int:
     """Run the broker until SIGTERM or Ctrl-C.
@@ -92,8 +98,7 @@ def serve(
 
         if until_stdin_closes:
             threading.Thread(target=_follow_stdin, daemon=True).start()
-        named = _absolute(socket)
-        where = Path(named) if named else None
+        where = None if socket is None else socket.expanduser().absolute()
         if not session.client.reachable():
             session.home.prepare()
             from agentvault_tui.operator_api.client import remember_socket
@@ -104,6 +109,7 @@ def serve(
             settings,
             socket=where,
             tenant=tenant,
+            again=again,
             gateway=Gateway,
             watch=lambda broker: LedgerWatch(
                 broker, Secrets(broker.home, broker.clock).get

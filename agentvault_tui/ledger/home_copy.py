@@ -28,7 +28,7 @@ from agentvault_tui.ledger.state import (
 from agentvault_tui.ledger.verify import columns_of
 from agentvault_tui.model import Event
 
-_PLACE: Final = "app:store"
+PLACE: Final = "app:store"
 """The key in `meta` of how far the copy goes; no other home has it."""
 Systems = list[tuple[str, int]]
 
@@ -38,7 +38,7 @@ def read_place(db: sqlite3.Connection, ledger_id: str) -> tuple[StoreHead, Syste
 
     A file that was no copy yet has revision 0: then all rows are read anew.
     """
-    row = db.execute("SELECT value FROM meta WHERE key = ?", (_PLACE,)).fetchone()
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (PLACE,)).fetchone()
     kept = json.loads(row[0] if row else '{"revision":0,"batch":"","systems":[]}')
     tip = read_tip(db, ledger_id)
     head = StoreHead(tip, kept["revision"], kept["batch"], last_n(db))
@@ -48,7 +48,7 @@ def read_place(db: sqlite3.Connection, ledger_id: str) -> tuple[StoreHead, Syste
 def place_statement(head: StoreHead, systems: Systems) -> Statement:
     """Return what records that the copy goes up to *head*."""
     kept = {"revision": head.revision, "batch": head.batch, "systems": systems}
-    return "INSERT OR REPLACE INTO meta VALUES (?, ?, 0)", (_PLACE, to_json(kept))
+    return "INSERT OR REPLACE INTO meta VALUES (?, ?, 0)", (PLACE, to_json(kept))
 
 
 def followed_statements(

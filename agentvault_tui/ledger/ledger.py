@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import activity, docs, schema, state
+from agentvault_tui.ledger import activity, schema, state
 from agentvault_tui.ledger.batch import Job
-from agentvault_tui.ledger.chain import read_event
 from agentvault_tui.ledger.headfile import Witness, write_witness
 from agentvault_tui.ledger.opening import (
     HomeLock,
@@ -26,6 +25,7 @@ from agentvault_tui.ledger.opening import (
     keep_room,
     make_room,
     open_checked,
+    refuse_copied,
     shortage,
 )
 from agentvault_tui.ledger.past import History, Past
@@ -33,6 +33,7 @@ from agentvault_tui.ledger.past_activity import PastActivity
 from agentvault_tui.ledger.query import (
     read_counted,
     read_links,
+    read_one,
     read_page,
     read_story,
     read_unfinished,
@@ -135,32 +136,46 @@ class Ledger:
 
     @classmethod
     async def open(
-        cls, home: Home, *, clock: Clock, settings: Settings | None = None
+        cls,
+        home: Home,
+        *,
+        clock: Clock,
+        settings: Settings | None = None,
+        again: bool = False,
     ) -> Ledger:
         """Take the home's lock, and open, create or refuse its ledger.
 
         With a team's store in *settings* the file is this home's copy of it. It is made
         up to the store's head first; where the store is away it stays as it is, and
-        nothing is granted.
+        nothing is granted. A store that was copied elsewhere is used *again* only if
+        that is said.
 
         Raises:
             HomeInUseError: another broker has the home; says which process.
             LedgerDamagedError: the file is not the one the last process left.
             LedgerUnwritableError: it cannot be opened now.
-            RefusedError: the store is not one that this broker may use.
+            RefusedError: the store is not one that this broker may use, or was copied.
         """
         make_room(home)
         create_file(home)
         lock = HomeLock(home.lock_file)
         try:
-            return await cls._open_locked(home, clock, lock, settings or Settings())
+            return await cls._open_locked(
+                home, clock, lock, settings or Settings(), again=again
+            )
         except BaseException:
             lock.release()
             raise
 
     @classmethod
     async def _open_locked(
-        cls, home: Home, clock: Clock, lock: HomeLock, settings: Settings
+        cls,
+        home: Home,
+        clock: Clock,
+        lock: HomeLock,
+        settings: Settings,
+        *,
+        again: bool,
     ) -> Ledger:
         with storage_errors(home.database):
             db = await StoreConnection.open(lambda: schema.open_writer(home.database))
@@ -170,11 +185,12 @@ class Ledger:
             if settings.store.url:
                 from agentvault_tui.ledger.team import open_team  # noqa: PLC0415 - it imports psycopg, which few need
 
-                opened, team = await open_team(db, home, settings)
+                opened, team = await open_team(db, home, settings, again=again)
                 writer: Writer = team
                 undo.push_async_callback(team.shared.close)
             else:
                 team = None
+                refuse_copied(home, again=again)
                 opened = await db.run(open_checked, home, trust=False)
                 writer = Writer(db, home.database, opened.ledger_id, opened.tip)
                 writer.numbers = itertools.count(opened.last_n + 1)
@@ -370,7 +386,7 @@ class Ledger:
         """Read one event."""
         if not 0 < seq <= self.head.seq:
             return None
-        return await self._read(_one_event, seq)
+        return await self._read(read_one, seq)
 
     async def counted(
         self, within: timedelta
@@ -400,7 +416,7 @@ class Ledger:
 
     async def stepup(self, stepup_id: StepUpId) -> StepUp | None:
         """Read one step-up, however old."""
-        return await self._read(_one_stepup, stepup_id)
+        return await self._read(state.read_stepup, stepup_id)
 
     async def stepups_before(self, stepup: StepUp, limit: int) -> tuple[StepUp, ...]:
         """Read the latest decisions about the same agent and action, however old."""
@@ -581,13 +597,3 @@ def _shortage(home: Home, *, before: bool) -> str | None:
         return shortage(home.data, before=before)
     except OSError as error:
         return f"the disk's free space cannot be read ({error.strerror})"
-
-
-def _one_event(db: sqlite3.Connection, seq: int) -> Event | None:
-    row = db.execute("SELECT body, hash FROM events WHERE seq = ?", (seq,)).fetchone()
-    return None if row is None else read_event(*row)
-
-
-def _one_stepup(db: sqlite3.Connection, stepup_id: str) -> StepUp | None:
-    row = db.execute("SELECT doc FROM stepups WHERE id = ?", (stepup_id,)).fetchone()
-    return None if row is None else docs.read_stepup(row[0])

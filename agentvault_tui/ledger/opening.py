@@ -16,6 +16,7 @@ from agentvault_tui.errors import (
     HomeInUseError,
     LedgerDamagedError,
     LedgerUnwritableError,
+    RefusedError,
 )
 from agentvault_tui.home import Home, private_file, put_private
 from agentvault_tui.ledger import schema
@@ -146,6 +147,27 @@ def create_file(home: Home) -> None:
             f"cannot use {home.database} ({error.strerror})",
             "check the folder's owner, mode and free space",
         ) from error
+
+
+def refuse_copied(home: Home, *, again: bool) -> None:
+    """Refuse a home whose ledger was copied elsewhere, or, once, use it *again*.
+
+    Raises:
+        RefusedError: it was copied.
+    """
+    if again:
+        home.copied_file.unlink(missing_ok=True)
+    with suppress(FileNotFoundError):
+        note = json.loads(home.copied_file.read_bytes())
+        raise RefusedError(*copied_elsewhere(note["to"]))
+
+
+def copied_elsewhere(to: str) -> tuple[str, str]:
+    """Return what is wrong with a store that was copied, and the remedy."""
+    return (
+        f"this store was copied to {to:.200}",
+        "use that one; to go on from this one all the same: agentvault serve --again",
+    )
 
 
 def open_checked(

@@ -55,6 +55,12 @@ def read_page(db: sqlite3.Connection, query: EventQuery, clock: Clock) -> Page:
         return Page(tuple(read_event(*row) for row in rows), resume)
 
 
+def read_one(db: sqlite3.Connection, seq: int) -> Event | None:
+    """Return one event, if there is one of that number."""
+    row = db.execute("SELECT body, hash FROM events WHERE seq = ?", (seq,)).fetchone()
+    return None if row is None else read_event(*row)
+
+
 def read_links(
     db: sqlite3.Connection, ledger_id: str, seqs: Sequence[int]
 ) -> tuple[Link, ...]:

@@ -144,7 +144,7 @@ class SharedLog:
                 heads.append(head.encode())
                 tails.append(tail.encode())
             for table, row in placed_rows(job, seq):
-                key, n, ends = _keyed(table, row)
+                key, n, ends = keyed(table, row)
                 if (table, key) not in rows or rows[table, key][2] < n:
                     rows[table, key] = table, key, n, ends, to_json(row).encode()
         db = await self._connected()
@@ -245,12 +245,25 @@ class SharedLog:
         )
         await ask(db, sql, (fault, fault))
 
-    async def ledger_id(self) -> str:
-        """Return the ledger's own random name, which its genesis is made from."""
+    async def ledger_id(self) -> tuple[str, str | None]:
+        """Return the ledger's own random name, and where it was copied to, if so."""
         db = await self._connected()
-        sql = "SELECT ledger FROM agentvault.head"
-        ((found,),) = await ask(db, sql, ())
-        return str(found)
+        sql = "SELECT ledger, copied FROM agentvault.head"
+        ((ledger, copied),) = await ask(db, sql)
+        return ledger, copied
+
+    async def mark_copied(self, to: str | None) -> None:
+        """Note where the store was copied to, or that it is used again all the same."""
+        db = await self._connected()
+        await ask(db, "UPDATE agentvault.head SET copied = %s", (to,))
+
+    async def end(self) -> StoreHead:
+        """Return the head, whatever comes before it."""
+        db = await self._connected()
+        sql = "SELECT seq, hash, time, revision, batch::text, n FROM agentvault.head"
+        ((seq, digest, time, revision, batch, n),) = await ask(db, sql)
+        tip = Tip(seq, digest, None if time is None else parse_iso(time))
+        return StoreHead(tip, revision, batch, n)
 
     # Looking, by many
 
@@ -369,7 +382,7 @@ class SharedLog:
             await close(self._idle.pop())
 
 
-def _keyed(table: str, row: Row) -> tuple[str, int, str | None]:
+def keyed(table: str, row: Row) -> tuple[str, int, str | None]:
     """Return a row's key in the store, its number, and when it may be pruned."""
     if table == "tokens":
         return f"{row[0]}", row[0], row[3]

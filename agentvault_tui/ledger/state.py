@@ -286,6 +286,12 @@ def read_meta(db: sqlite3.Connection, key: str) -> str | None:
     return None if row is None else row[0]
 
 
+def read_stepup(db: sqlite3.Connection, stepup_id: str) -> StepUp | None:
+    """Return one step-up, if there is one of that id."""
+    row = db.execute("SELECT doc FROM stepups WHERE id = ?", (stepup_id,)).fetchone()
+    return None if row is None else docs.read_stepup(row[0])
+
+
 def stepups_before(
     db: sqlite3.Connection, stepup: StepUp, limit: int
 ) -> tuple[StepUp, ...]:

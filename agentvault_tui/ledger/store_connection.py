@@ -64,6 +64,11 @@ class Connector:
         self.systems: list[tuple[str, int]] = []
         self._parameters = store_parameters(url)
 
+    @property
+    def user(self) -> str:
+        """Return whom PostgreSQL knows this broker as."""
+        return self._parameters["user"]
+
     async def connect(self) -> Connection:
         """Return a connection to the primary, with the team's schema.
 

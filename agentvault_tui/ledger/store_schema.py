@@ -29,7 +29,8 @@ CREATE TABLE agentvault.head (
   revision bigint NOT NULL DEFAULT 0,
   batch uuid NOT NULL,
   n bigint NOT NULL DEFAULT 0,
-  fault text
+  fault text,
+  copied text
 )""",
     """
 CREATE TABLE agentvault.events (

@@ -17,7 +17,7 @@ from agentvault_tui.home import Home, put_private
 from agentvault_tui.ledger.chain import written
 from agentvault_tui.ledger.headfile import read_witness
 from agentvault_tui.ledger.home_copy import read_place
-from agentvault_tui.ledger.opening import Opened, open_checked
+from agentvault_tui.ledger.opening import Opened, copied_elsewhere, open_checked
 from agentvault_tui.ledger.places import hash_at
 from agentvault_tui.ledger.schema import StoreConnection, storage_errors
 from agentvault_tui.ledger.shared_log import SharedLog
@@ -32,7 +32,7 @@ log = logging.getLogger("agentvault.store")
 
 
 async def open_team(
-    db: StoreConnection, home: Home, settings: Settings
+    db: StoreConnection, home: Home, settings: Settings, *, again: bool
 ) -> tuple[Opened, TeamWriter]:
     """Open this home's copy of the team's store, and make it up to its head.
 
@@ -43,6 +43,7 @@ async def open_team(
         db: the writing connection to the home's file.
         home: whose.
         settings: where the store is, and whose.
+        again: whether to use a store that was copied elsewhere.
 
     Returns:
         what the file is, and what writes to the store and to it.
@@ -60,21 +61,30 @@ async def open_team(
     connector = Connector(settings.store.url, settings.team.name)
     shared = SharedLog(connector, broker_id(home), settings.store.pool)
     try:
-        return await _open(db, home, connector, shared)
+        return await _open(db, home, connector, shared, again=again)
     except BaseException:
         await shared.close()
         raise
 
 
 async def _open(
-    db: StoreConnection, home: Home, connector: Connector, shared: SharedLog
+    db: StoreConnection,
+    home: Home,
+    connector: Connector,
+    shared: SharedLog,
+    *,
+    again: bool,
 ) -> tuple[Opened, TeamWriter]:
     opened, away = None, None
     if home.database.stat().st_size:
         opened = await db.run(open_checked, home, trust=True)
         _, connector.systems = await db.run(read_place, opened.ledger_id)
     try:
-        ledger_id = await shared.ledger_id()
+        if again:
+            await shared.mark_copied(None)
+        ledger_id, copied = await shared.ledger_id()
+        if copied is not None:
+            raise RefusedError(*copied_elsewhere(copied))
     except LedgerUnwritableError as error:
         if opened is None:
             what = f"this home has no copy of the team's store yet, and {error.what}"

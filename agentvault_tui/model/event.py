@@ -98,6 +98,8 @@ class EventType(StrEnum):
     STATE_RECORDED = "state.recorded"
     """Rows of the state changed beside no event that could hold their hashes."""
     AUDIT_AMBIGUOUS = "audit.ambiguous"
+    STORE_COPIED = "store.copied"
+    """The ledger was copied into this store; the events before are the source's."""
     ALERT_DEAD = "alert.dead"
     """An alert that its sink did not take for a day: somebody was not told."""
     CLOCK_JUMP = "clock.jump"

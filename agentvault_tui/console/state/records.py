@@ -63,6 +63,7 @@ EVENT_WORDS: Final = {
     "stepup.not_approved": "UNVERIFIED",
     "stepup.repeat_ended": "NO REPEAT",
     "stepup.requested": "WAITING",
+    "store.copied": "COPIED",
     "tenant.away": "AWAY",
     "tenant.back": "BACK",
     "tenant.log": "TENANT LOG",

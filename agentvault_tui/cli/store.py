@@ -1,0 +1,239 @@
+"""``agentvault store``: where state and ledger are, for one broker or for a team."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from agentvault_tui.cli.framework import group, pass_session
+from agentvault_tui.cli.session import CliSession
+from agentvault_tui.errors import RefusedError, SettingsError, UsageError
+from agentvault_tui.model.finding import Finding, fault, ok, warning
+
+if TYPE_CHECKING:
+    from agentvault_tui.ledger.store_connection import Connector
+
+
+@group("store", example="agentvault store info")
+def store() -> None:
+    """Say where state and ledger are; prepare, check and copy it."""
+
+
+@store.command("info", example="agentvault store info --json")
+@pass_session
+def info(session: CliSession) -> None:
+    """Say which store, its schema, head, size, brokers and durability."""
+    if not session.settings.store.url:
+        _info_of_home(session)
+        return
+    from agentvault_tui.ledger.store_admin import store_info
+
+    found = asyncio.run(store_info(_connector(session)))
+    brokers = [
+        {"id": name, "seen_seconds_ago": round(ago, 1)} | json.loads(doc)
+        for name, doc, ago in found.brokers
+    ]
+    told = {"store": session.settings.store.url} | asdict(found)
+    if session.out.print_json(told | {"brokers": brokers}):
+        return
+    out = session.out
+    out.line("store       ", out.cell(session.settings.store.url, limit=300))
+    out.line(f"server      PostgreSQL {found.server}, schema {found.version}")
+    out.line("team        ", out.cell(found.team), "  ledger ", out.cell(found.ledger))
+    out.line(f"head        {found.head}  sha256:{found.hash}")
+    out.line(f"size        {found.size / 1024 / 1024:.1f} MiB")
+    out.line(f"durability  {found.durability}")
+    if found.fault:
+        out.line("fault       ", out.cell(found.fault, limit=500))
+    if brokers:
+        rows = [(one["id"], f"{one['seen_seconds_ago']} s ago") for one in brokers]
+        out.table(("BROKER", "SEEN"), rows)
+    else:
+        out.line("brokers     none")
+
+
+def _info_of_home(session: CliSession) -> None:
+    """Say what `info` does of a home's own file."""
+    from agentvault_tui.errors import NotFoundError
+    from agentvault_tui.ledger.batch import read_tip
+    from agentvault_tui.ledger.opening import read_ledger_id
+    from agentvault_tui.ledger.schema import VERSION, read_home
+
+    path = session.home.database
+    if not path.exists():
+        raise NotFoundError(f"there is no ledger at {path}")
+    with read_home(session.home) as db:
+        ledger = read_ledger_id(db, path)
+        head = read_tip(db, ledger).head
+    size = path.stat().st_size
+    told = {"store": f"sqlite:{path}", "version": VERSION, "ledger": ledger}
+    more = {"head": head.seq, "hash": head.hash, "size": size, "durability": "single"}
+    if session.out.print_json(told | more):
+        return
+    out = session.out
+    out.line("store       ", out.cell(path, limit=300))
+    out.line(f"server      SQLite, schema {VERSION}")
+    out.line("ledger      ", out.cell(ledger))
+    out.line(f"head        {head.seq}  {head.hash}")
+    out.line(f"size        {size / 1024 / 1024:.1f} MiB")
+    out.line("durability  single")
+
+
+@store.command("check", example="agentvault store check")
+@pass_session
+def check(session: CliSession) -> int:
+    """Verify the whole chain, and that state is as its events say.
+
+    A team's store is copied into a temporary folder for that. Exits 1 for a fault.
+    """
+    from agentvault_tui.ledger import verify_ledger
+
+    if not session.settings.store.url:
+        report = verify_ledger(session.home)
+    else:
+        from agentvault_tui.home import Home
+        from agentvault_tui.ledger.store_copying import read_into
+
+        with tempfile.TemporaryDirectory(prefix="agentvault-") as folder:
+            made = Home(Path(folder) / "home", Path(folder) / "home")
+            asyncio.run(read_into(_connector(session), made))
+            report = verify_ledger(made)
+    head = {"head": report.head.seq, "hash": report.head.hash}
+    told = {"ok": report.ok, "events": report.events, "problem": report.problem}
+    if not session.out.print_json(told | head):
+        out = session.out
+        if report.ok:
+            out.line(out.word("ok"), f": {report.events} events, state as they say")
+        else:
+            out.line(out.word("fault"), ": ", out.cell(report.problem, limit=500))
+    return 0 if report.ok else 1
+
+
+@store.command("prepare", example="agentvault store prepare --yes")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--finish",
+    is_flag=True,
+    help="Also remove what only an older version used; no broker of it may live.",
+)
+@pass_session
+def prepare(session: CliSession, *, yes: bool, finish: bool) -> None:
+    """Make the team's schema in an empty PostgreSQL database, or bring it up to date.
+
+    Prints the statements, and asks.
+    """
+    from agentvault_tui.cli.terminal import confirm
+    from agentvault_tui.ledger.store_admin import missing_statements, prepare_store
+
+    connector = _connector(session)
+    statements = asyncio.run(missing_statements(connector))
+    if not statements:
+        told = "nothing to remove" if finish else "nothing to do"
+        if not session.out.print_json({"statements": []}):
+            session.out.line(f"the store is prepared for this version; {told}")
+        return
+    if not session.json:
+        for sql in statements:
+            click.echo(f"{sql.strip()};\n")
+    if not yes:
+        if session.json or not sys.stdin.isatty():
+            raise RefusedError(
+                "nothing was changed: these statements need a yes", "give --yes"
+            )
+        if not confirm(f"Run them as {connector.user} for the team {connector.team}?"):
+            raise RefusedError("nothing was changed")
+    asyncio.run(prepare_store(connector, statements))
+    if not session.out.print_json({"statements": statements}):
+        session.out.line("prepared: set store.url and team.name in each home's config")
+
+
+@store.command(
+    "copy", example="agentvault store copy --to 'postgresql://av@/team?host=/run/pg'"
+)
+@click.option(
+    "--to",
+    metavar="URL",
+    required=True,
+    help="A prepared, empty PostgreSQL, or sqlite:FOLDER for a home without a ledger.",
+)
+@pass_session
+def copy(session: CliSession, *, to: str) -> None:
+    """Copy the store, which no broker may use meanwhile, into an empty one.
+
+    Events byte for byte, verified where they arrive. The source stays, and `serve` on
+    it then takes --again once.
+    """
+    from agentvault_tui.clock import SystemClock
+    from agentvault_tui.home import Home, user_name
+    from agentvault_tui.ledger.store_copying import copy_to_home, copy_to_store
+    from agentvault_tui.model import Actor, ActorKind
+
+    uid = os.getuid()
+    actor = Actor(ActorKind.OPERATOR, f"uid:{uid}", user_name(uid))
+    here = session.settings.store.url
+    if to.startswith("sqlite:"):
+        if not here:
+            raise UsageError(
+                "both are SQLite", "to copy a home, use agentvault backup and restore"
+            )
+        path = Path(to.removeprefix("sqlite:")).expanduser().absolute()
+        path = path.parent if path.suffix == ".db" else path
+        work = copy_to_home(_connector(session), Home(path, path), actor, SystemClock())
+    elif here:
+        raise UsageError(
+            "both are PostgreSQL", "copy it to sqlite:FOLDER, and from there"
+        )
+    else:
+        work = copy_to_store(session.home, _connector(session, to), to, actor)
+    head = asyncio.run(work)
+    if not session.out.print_json({"to": to, "head": head.seq, "hash": head.hash}):
+        session.out.line(f"copied and verified; event {head.seq} there says so")
+
+
+def check_store(session: CliSession) -> Iterator[Finding]:
+    """Examine the team's store for `agentvault doctor`."""
+    if not session.settings.store.url:
+        yield ok("this home's own file, for one broker")
+        return
+    from agentvault_tui.ledger.store_admin import store_info
+
+    found = asyncio.run(store_info(_connector(session)))
+    yield ok(f"PostgreSQL {found.server}, schema {found.version}, head {found.head}")
+    if found.fault:
+        yield fault(found.fault, "agentvault audit accept --reason WHY")
+    if found.durability == "asynchronous":
+        yield warning(
+            "replicas of the store lag behind it: a failover loses what was answered",
+            "name one in synchronous_standby_names",
+        )
+    else:
+        yield ok(f"durability {found.durability}")
+
+
+def _connector(session: CliSession, url: str = "") -> Connector:
+    """Return what connects to the store of the settings, or at *url*."""
+    settings = session.settings
+    if not (url or settings.store.url):
+        raise SettingsError(
+            "store.url is not set: this home's store is its own file",
+            "set it to the PostgreSQL of the team",
+        )
+    if not settings.team.name:
+        raise SettingsError("team.name is not set", "give the team a name")
+    try:
+        from agentvault_tui.ledger.store_connection import Connector
+    except ImportError:
+        raise SettingsError(
+            "PostgreSQL needs a library that is not installed",
+            "pip install 'agentvault-tui[postgres]'",
+        ) from None
+    return Connector(url or settings.store.url, settings.team.name)

@@ -1,0 +1,289 @@
+"""Copies a whole store into an empty one: SQLite to PostgreSQL, and back.
+
+Events are copied byte for byte, and read back and verified where they arrived. The
+source stays as it is, but for a note that says where it was copied to: a broker that
+went on from it would make a second truth.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import psycopg
+
+from agentvault_tui.clock import Clock, iso
+from agentvault_tui.encoder import to_json
+from agentvault_tui.errors import (
+    LedgerDamagedError,
+    LedgerUnwritableError,
+    RefusedError,
+)
+from agentvault_tui.home import Home, put_private
+from agentvault_tui.ledger import schema
+from agentvault_tui.ledger.batch import Job, Tip, build, read_tip, write
+from agentvault_tui.ledger.chain import genesis, link
+from agentvault_tui.ledger.headfile import Witness, write_witness
+from agentvault_tui.ledger.home_copy import PLACE, followed_statements
+from agentvault_tui.ledger.journal import CutJournal
+from agentvault_tui.ledger.opening import (
+    HomeLock,
+    create_file,
+    open_checked,
+)
+from agentvault_tui.ledger.records import Head
+from agentvault_tui.ledger.schema import storage_errors
+from agentvault_tui.ledger.shared_log import SharedLog, StoreHead, keyed
+from agentvault_tui.ledger.state import TABLES, last_n
+from agentvault_tui.ledger.store_admin import store_info
+from agentvault_tui.ledger.store_connection import Connection, Connector, ask, close
+from agentvault_tui.model import Actor, Draft, EventType
+
+_PATIENT: Final = 3600.0
+"""Seconds that one statement of a copy may take."""
+_EVENTS: Final = "SELECT seq, CAST(body AS BLOB), hash FROM events ORDER BY seq"
+_FILLED: Final = (
+    "UPDATE agentvault.head SET ledger = %s, seq = %s, hash = %s, time = %s,"
+    " revision = 1, batch = %s, n = %s WHERE revision = 0"
+)
+
+
+async def copy_to_store(
+    home: Home, connector: Connector, to: str, actor: Actor
+) -> Head:
+    """Copy the ledger of *home* into an empty store.
+
+    Args:
+        home: whose SQLite file is the source; no broker may run on it.
+        connector: connects to the target, which is prepared for the team.
+        to: the target as the event and the note name it.
+        actor: who copies.
+
+    Returns:
+        the head of the target: its last event says that it was copied.
+
+    Raises:
+        HomeInUseError: a broker runs on the home.
+        RefusedError: the target is not empty, or cuts of the source are not recorded.
+        LedgerDamagedError: the source is, or what arrived is not the same.
+        LedgerUnwritableError: one of both cannot be used now; the target stays empty.
+    """
+    create_file(home)
+    lock = HomeLock(home.lock_file)
+    try:
+        with (
+            storage_errors(home.database),
+            closing(schema.open_writer(home.database)) as source,
+        ):
+            opened = open_checked(source, home, trust=False)
+            journal = CutJournal.open(
+                home, opened.ledger_id, expected=False, fresh=not opened.tip.seq
+            )
+            if journal.found or journal.problem:
+                raise RefusedError(
+                    "cuts of this home are in force and not recorded",
+                    "start its broker once, then stop it",
+                )
+            db = await connector.connect()
+            try:
+                await ask(db, f"SET statement_timeout = {_PATIENT * 1000:.0f}")
+                await _fill(db, source, opened.ledger_id)
+                await _compare(db, source, opened.ledger_id)
+            finally:
+                await close(db)
+        head = await _record(connector, _draft(actor, opened.tip, to))
+        note = {"to": to, "head": head.seq}
+        put_private(home.copied_file, to_json(note).encode(), replace=True)
+        return head
+    finally:
+        lock.release()
+
+
+async def copy_to_home(
+    connector: Connector, home: Home, actor: Actor, clock: Clock
+) -> Head:
+    """Copy a team's store into a home without a ledger.
+
+    Args:
+        connector: connects to the source; no broker may live on it.
+        home: the target.
+        actor: who copies.
+        clock: what tells the time of the event that says so.
+
+    Returns:
+        the head of the target: its last event says that it was copied.
+
+    Raises:
+        HomeInUseError: a broker runs on the home.
+        RefusedError: the target is not empty, or a broker lives on the source.
+        LedgerDamagedError: the source's chain does not verify.
+        LedgerUnwritableError: one of both cannot be used now.
+    """
+    info = await store_info(connector)
+    if info.live:
+        raise RefusedError(
+            f"{len(info.live)} brokers live on the store: {', '.join(info.live)}",
+            "stop them first: what they write now would be missing",
+        )
+    create_file(home)
+    lock, shared = HomeLock(home.lock_file), SharedLog(connector, "copy", 1)
+    path = home.database
+    try:
+        _refuse_there(path)
+        try:
+            head = await _make(home, shared, info.ledger, actor, clock)
+        except BaseException:
+            path.unlink()  # half a copy would be taken for a whole one
+            raise
+        write_witness(home.head_file, Witness(info.ledger, head))
+        await shared.mark_copied(str(path))
+        return head
+    finally:
+        await shared.close()
+        lock.release()
+
+
+async def read_into(connector: Connector, home: Home) -> None:
+    """Copy a team's store into a home that nobody serves from, to be verified there.
+
+    Args:
+        connector: connects to the store; brokers may live on it.
+        home: a home without a ledger.
+
+    Raises:
+        LedgerDamagedError: the store's chain does not verify.
+        LedgerUnwritableError: one of both cannot be used now.
+    """
+    create_file(home)
+    shared = SharedLog(connector, "copy", 1)
+    path = home.database
+    try:
+        ledger_id, _ = await shared.ledger_id()
+        with storage_errors(path), closing(schema.open_writer(path)) as db:
+            tip = await _read(db, home, shared, ledger_id)
+        write_witness(home.head_file, Witness(ledger_id, tip.head))
+    finally:
+        await shared.close()
+
+
+async def _read(
+    db: sqlite3.Connection, home: Home, shared: SharedLog, ledger_id: str
+) -> Tip:
+    """Write all of the store into an empty file."""
+    opened = open_checked(db, home, trust=True, ledger_id=ledger_id)
+    known, complete = StoreHead(opened.tip, 0, ""), False
+    while not complete:
+        followed = await shared.follow(known, _PATIENT)
+        write(db, followed_statements(known, followed, []))
+        known, complete = followed.head, followed.complete
+    write(db, [("DELETE FROM meta WHERE key = ?", (PLACE,))])
+    return known.tip
+
+
+def _refuse_there(path: Path) -> None:
+    if path.stat().st_size:
+        raise RefusedError(f"{path} is there", "name a folder without a ledger")
+
+
+async def _make(
+    home: Home, shared: SharedLog, ledger_id: str, actor: Actor, clock: Clock
+) -> Head:
+    """Make the file of *home* from the store, and record that it was."""
+    path = home.database
+    with storage_errors(path), closing(schema.open_writer(path)) as db:
+        tip = await _read(db, home, shared, ledger_id)
+        job = Job.of([_draft(actor, tip, str(path))], [], itertools.count())
+        batch = build(tip, [job], clock)
+        write(db, batch.statements)
+    return batch.after.head
+
+
+def _draft(actor: Actor, tip: Tip, to: str) -> Draft:
+    detail = {"events": tip.seq, "head": tip.head.hash, "to": to}
+    return Draft(EventType.STORE_COPIED, actor, detail=detail)
+
+
+async def _fill(db: Connection, source: sqlite3.Connection, ledger_id: str) -> None:
+    """Write all of *source* in one transaction: it arrives whole, or not at all."""
+    tip = read_tip(source, ledger_id)
+    time = None if tip.time is None else iso(tip.time)
+    values = (ledger_id, tip.seq, tip.hash, time, uuid.uuid4(), last_n(source))
+    try:
+        async with db.transaction(), db.cursor() as cursor:
+            await cursor.execute(_FILLED, values)
+            if cursor.rowcount != 1:
+                raise RefusedError(
+                    "the target is not empty", "prepare a new database for it"
+                )
+            sql = "COPY agentvault.events FROM STDIN (FORMAT BINARY)"
+            async with cursor.copy(sql) as copy:
+                copy.set_types(["int8", "bytea", "bytea"])
+                for row in source.execute(_EVENTS):
+                    await copy.write_row(row)
+            sql = (
+                "COPY agentvault.state (kind, key, n, revision, expires, doc)"
+                " FROM STDIN (FORMAT BINARY)"
+            )
+            async with cursor.copy(sql) as copy:
+                copy.set_types(["text", "text", "int8", "int8", "text", "bytea"])
+                for table, row in _rows(source):
+                    key, n, ends = keyed(table, row)
+                    doc = to_json(row).encode()
+                    await copy.write_row((table, key, n, 1, ends, doc))
+    except (psycopg.Error, OSError) as error:
+        raise LedgerUnwritableError(
+            f"the copy did not arrive ({type(error).__name__})", "copy again"
+        ) from error
+
+
+def _rows(source: sqlite3.Connection) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Yield every row of the state, but what is the file's own."""
+    for table in TABLES:
+        own = f" WHERE key NOT IN ('ledger', '{PLACE}')" if table == "meta" else ""
+        for row in source.execute(f"SELECT * FROM {table}{own}"):  # noqa: S608 - constants
+            yield table, row
+
+
+async def _compare(db: Connection, source: sqlite3.Connection, ledger_id: str) -> None:
+    """Read back what arrived: the chain, and the rows."""
+    tip = read_tip(source, ledger_id)
+    seq, previous = 0, genesis(ledger_id)
+    sql = "COPY (SELECT seq, body, hash FROM agentvault.events ORDER BY seq) TO STDOUT"
+    async with db.cursor() as cursor, cursor.copy(f"{sql} (FORMAT BINARY)") as copy:
+        copy.set_types(["int8", "bytea", "bytea"])
+        async for number, body, digest in copy.rows():
+            seq += 1
+            if number != seq or link(previous, number, body) != digest:
+                break
+            previous = digest
+    arrived = set()
+    sql = "COPY (SELECT kind, doc FROM agentvault.state) TO STDOUT (FORMAT BINARY)"
+    async with db.cursor() as cursor, cursor.copy(sql) as copy:
+        copy.set_types(["text", "bytea"])
+        async for table, doc in copy.rows():
+            arrived.add((table, tuple(msgspec.json.decode(doc))))
+    if (seq, previous) != (tip.seq, tip.hash) or arrived != set(_rows(source)):
+        raise LedgerDamagedError(
+            f"what arrived is not the same: it is right up to event {seq}",
+            "verify the source, agentvault audit verify; then prepare a new database",
+        )
+
+
+async def _record(connector: Connector, draft: Draft) -> Head:
+    """Write the first event of the target that the source has not."""
+    shared = SharedLog(connector, "copy", 1)
+    try:
+        known = await shared.end()
+        job = Job.of([draft], [], itertools.count(known.n + 1))
+        placed = await shared.append(known, [job], str(uuid.uuid4()), urgent=True)
+        if placed.outcome != "placed":
+            raise RefusedError("a broker wrote to the target already", "look at both")
+        return Tip(placed.seq, placed.hash, placed.time).head
+    finally:
+        await shared.close()

@@ -1,0 +1,195 @@
+"""`agentvault store`: prepares, examines and copies a team's PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.command_line import Answer
+from support.ledger_kit import agent, decision, manual_clock, note, token
+from support.postgres import TEAM, Database
+
+from agentvault_tui.errors import RefusedError
+from agentvault_tui.home import Home
+from agentvault_tui.ledger import DropToken, Ledger, Meta, verify_ledger
+from agentvault_tui.model import EventType, TokenId
+from agentvault_tui.settings import Settings
+
+Run = Callable[..., Answer]
+CLOCK = manual_clock()
+
+
+@pytest.fixture
+def home(short: Path) -> Home:
+    return Home(short / "home", short / "home")
+
+
+def configured(home: Home, url: str, team: str = TEAM) -> Home:
+    home.prepare()
+    home.config_file.write_text(f'[store]\nurl = "{url}"\n[team]\nname = "{team}"\n')
+    return home
+
+
+async def filled(home: Home, settings: Settings | None = None, count: int = 40) -> None:
+    ledger = await Ledger.open(home, clock=CLOCK, settings=settings)
+    await ledger.commit(note(), changes=[agent(), Meta("mark", "7")])
+    for number in range(count):
+        await ledger.commit(
+            decision(number=number, odd="\u00fc\ud800"),
+            changes=[token(CLOCK, f"tok_{number}")],
+        )
+    await ledger.commit(
+        note(EventType.TOKEN_REDEEMED), changes=[DropToken(TokenId("tok_1"))]
+    )
+    await ledger.close()
+
+
+def all_of(home: Home) -> dict[str, list[tuple[Any, ...]]]:
+    tables = ("events", "eras", "agents", "tokens", "dropped", "meta", "texts")
+    with closing(sqlite3.connect(home.database)) as db:
+        return {
+            one: db.execute(f"SELECT * FROM {one} ORDER BY 1").fetchall()
+            for one in tables
+        }
+
+
+def test_a_prepared_store_says_what_it_is(
+    cli: Run, home: Home, database: Database
+) -> None:
+    """`prepare` prints and runs the statements once; `info` and `check` then answer."""
+    at = ("--home", str(configured(home, database.url).data))
+    refused = cli("store", "prepare", *at)
+    assert refused.code == 1
+    assert "CREATE TABLE agentvault.events" in refused.out
+    assert database.run("SELECT to_regclass('agentvault.head')") == [(None,)]
+    assert cli("store", "prepare", "--yes", *at).code == 0
+    assert "nothing to do" in cli("store", "prepare", *at).out
+    found = cli("store", "info", "--json", *at).json
+    assert (found["team"], found["head"], found["durability"]) == (TEAM, 0, "single")
+    assert found["brokers"] == []
+    asyncio.run(filled(home, database.settings))
+    assert cli("store", "info", "--json", *at).json["head"] == 42
+    checked = cli("store", "check", "--json", *at)
+    assert (checked.code, checked.json["ok"], checked.json["events"]) == (0, True, 42)
+    findings = cli("doctor", "--json", *at).json["findings"]
+    told = [one["what"] for one in findings if one["area"] == "store"]
+    assert "durability single" in told
+
+
+def test_check_finds_a_changed_row(cli: Run, home: Home, store: Database) -> None:
+    """State that the events do not bear out is a fault."""
+    at = ("--home", str(configured(home, store.url).data))
+    asyncio.run(filled(home, store.settings))
+    store.run(
+        "UPDATE agentvault.state SET doc = convert_to(replace(convert_from("
+        "doc, 'UTF8'), 'read:mail', 'send:mail'), 'UTF8') WHERE kind = 'agents'"
+    )
+    checked = cli("store", "check", *at)
+    assert checked.code == 1
+    assert "fault" in checked.out
+
+
+def test_check_finds_a_changed_event(cli: Run, home: Home, store: Database) -> None:
+    """An event that somebody rewrote in PostgreSQL does not follow any more."""
+    at = ("--home", str(configured(home, store.url).data))
+    asyncio.run(filled(home, store.settings))
+    store.run("ALTER TABLE agentvault.events DISABLE TRIGGER events_are_kept")
+    store.run("UPDATE agentvault.events SET body = body || ' ' WHERE seq = 3")
+    checked = cli("store", "check", *at)
+    assert checked.code == 1
+    assert "event 3 " in checked.err
+
+
+def test_another_teams_store_is_refused(cli: Run, home: Home, store: Database) -> None:
+    """A second team on the same schema is told whose it is, by every command."""
+    at = ("--home", str(configured(home, store.url, "pirates").data))
+    for command in ("info", "check", "prepare"):
+        answer = cli("store", command, *at)
+        assert answer.code == 1
+        assert f"the team '{TEAM}'" in answer.err
+
+
+def test_a_store_copies_there_and_back_byte_for_byte(
+    cli: Run, short: Path, home: Home, store: Database
+) -> None:
+    """SQLite to PostgreSQL and back: the same events and rows, and one event more each.
+
+    The source is refused then, until that is said.
+    """
+    asyncio.run(filled(home))
+    source = all_of(home)
+    home.config_file.write_text(f'[team]\nname = "{TEAM}"\n')
+    there = cli("store", "copy", "--to", store.url, "--json", "--home", str(home.data))
+    assert (there.code, there.json["head"]) == (0, 43), there.err
+    with pytest.raises(RefusedError, match="was copied to postgresql://"):
+        asyncio.run(filled(home))
+    team, back = (Home(short / name, short / name) for name in ("team", "back"))
+    at = ("--home", str(configured(team, store.url).data))
+    assert cli("store", "check", *at).code == 0
+    again = cli("store", "copy", "--to", f"sqlite:{back.data}", "--json", *at)
+    assert (again.code, again.json["head"]) == (0, 44), again.err
+    copied = all_of(back)
+    assert copied["events"][:42] == source["events"]
+    assert [row[2] for row in copied["events"][42:]] == ["store.copied"] * 2
+    del copied["events"], source["events"]
+    assert copied == source
+    assert verify_ledger(back).ok
+    with pytest.raises(RefusedError, match="was copied to"):
+        asyncio.run(filled(team, store.settings))
+
+
+def test_the_source_goes_on_as_a_copy_of_where_it_was_copied_to(
+    cli: Run, home: Home, store: Database
+) -> None:
+    """The home of the day before joins the team with its own file."""
+    asyncio.run(filled(home))
+    home.config_file.write_text(f'[team]\nname = "{TEAM}"\n')
+    at = ("--home", str(home.data))
+    assert cli("store", "copy", "--to", store.url, *at).code == 0
+
+    async def joined() -> tuple[int, set[str]]:
+        ledger = await Ledger.open(home, clock=CLOCK, settings=store.settings)
+        await ledger.commit(note())
+        tokens = {one.id for one in (await ledger.load()).tokens}
+        await ledger.close()
+        return ledger.head.seq, tokens
+
+    head, tokens = asyncio.run(joined())
+    assert head == 44
+    assert tokens == {f"tok_{n}" for n in range(40)} - {"tok_1"}
+    assert verify_ledger(home).ok
+
+
+def test_only_an_empty_store_is_copied_into(
+    cli: Run, short: Path, home: Home, store: Database
+) -> None:
+    """Neither a store that has events nor a home with a ledger is written over."""
+    asyncio.run(filled(home))
+    home.config_file.write_text(f'[team]\nname = "{TEAM}"\n')
+    other = configured(Home(short / "o", short / "o"), store.url)
+    asyncio.run(filled(other, store.settings, 1))
+    before = all_of(home)
+    refused = cli("store", "copy", "--to", store.url, "--home", str(home.data))
+    assert (refused.code, "not empty" in refused.err) == (1, True)
+    refused = cli(
+        *("store", "copy", "--to", f"sqlite:{home.data}", "--home", str(other.data))
+    )
+    assert (refused.code, "is there" in refused.err) == (1, True)
+    assert all_of(home) == before
+
+
+def test_a_home_of_its_own_says_what_it_is(cli: Run, home: Home) -> None:
+    """Without store.url the store is the home's file, and nothing is to prepare."""
+    at = ("--home", str(home.data))
+    asyncio.run(filled(home))
+    found = cli("store", "info", "--json", *at).json
+    assert found["store"] == f"sqlite:{home.database}"
+    assert found["head"] == 42
+    assert cli("store", "check", *at).code == 0
+    refused = cli("store", "prepare", "--yes", *at)
+    assert (refused.code, "store.url is not set" in refused.err) == (2, True)
