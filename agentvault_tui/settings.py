@@ -315,6 +315,12 @@ class OperatorSettings:
     tls_key: str = ""
     """The certificate's private key: PEM, mode 0600, without a passphrase."""
 
+    connect: str = ""
+    """On an operator's own machine: `operators.url` of the broker that commands and
+    console work on. Empty: this home's own."""
+    ca_file: str = ""
+    """PEM of the authorities that vouch for it. Empty: the system's."""
+
     @property
     def by_claim(self) -> bool:
         """Tell whether giving needs a role."""

@@ -498,6 +498,8 @@ def _speaks_tls(session: CliSession) -> bool:
     from agentvault_tui.web.local_ca import chosen_files
 
     with contextlib.suppress(SettingsError):
+        if session.remote:
+            return True  # it is not this home's settings that say so
         return chosen_files(session.home, session.settings.broker) is not None
     return False
 

@@ -240,7 +240,7 @@ def _print_past(out: Output, found: PastInfo) -> None:
         out.note(f"unsure: {doubt}")
 
 
-@audit.command("export", example="agentvault audit export events.jsonl")
+@audit.command("export", on_home=True, example="agentvault audit export events.jsonl")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--format",
@@ -313,7 +313,7 @@ def verify(session: CliSession, file: Path | None) -> int:
     """
     from agentvault_tui.ledger import verify_export, verify_ledger
 
-    found = verify_ledger(session.home) if file is None else verify_export(file)
+    found = verify_ledger(session.own_home) if file is None else verify_export(file)
     out = session.out
     if session.json:
         out.json(
@@ -338,7 +338,9 @@ def verify(session: CliSession, file: Path | None) -> int:
 
 
 @audit.command(
-    "accept", example="agentvault audit accept --reason 'restored the backup of Monday'"
+    "accept",
+    on_home=True,
+    example="agentvault audit accept --reason 'restored the backup of Monday'",
 )
 @click.option("--reason", required=True, help="Why; it is recorded.")
 @pass_session

@@ -70,7 +70,11 @@ _MAX_CONNECTIONS, _MAX_SCOPES, _MAX_IPS = 5, 20, 10
 """What Auth0 takes for one privileged worker."""
 
 
-@group("auth0", example="agentvault auth0 plan --credential-fd 3 3< management.json")
+@group(
+    "auth0",
+    on_home=True,
+    example="agentvault auth0 plan --credential-fd 3 3< management.json",
+)
 def auth0() -> None:
     """Prepare and examine the Auth0 tenant that config.toml names.
 

@@ -13,13 +13,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import click
-import keyring
-from keyring.backends.chainer import ChainerBackend
-from keyring.errors import KeyringError
 
-from agentvault_tui import strict_json
+from agentvault_tui import keyrings, strict_json
 from agentvault_tui.clock import Deadline, SystemClock
-from agentvault_tui.errors import NotFoundError, UsageError
+from agentvault_tui.errors import UsageError
 from agentvault_tui.vault import (
     AccessToken,
     ClientSecret,
@@ -86,37 +83,18 @@ def from_prompt() -> dict[str, str]:
 
 def from_keyring(issuer: str) -> dict[str, str] | None:
     """Return the credential kept for *issuer*, if there is one."""
-    if not _has_keyring():
-        return None
-    try:
-        kept = keyring.get_password(_SERVICE, issuer)
-    except KeyringError:
-        return None
+    kept = keyrings.read(_SERVICE, issuer)
     return None if kept is None else parse(kept)
 
 
 def remember(issuer: str, credential: Mapping[str, str]) -> None:
     """Keep a credential in the OS keyring."""
-    if not _has_keyring():
-        raise _no_keyring()
-    try:
-        keyring.set_password(_SERVICE, issuer, json.dumps(dict(credential)))
-    except KeyringError as error:
-        raise _no_keyring() from error
+    keyrings.keep(_SERVICE, issuer, json.dumps(dict(credential)))
 
 
 def forget(issuer: str) -> bool:
     """Take a credential out of the OS keyring; tell whether there was one."""
-    if not _has_keyring():
-        return False
-    try:
-        # Whatever is kept there, also what is no credential: it is to go.
-        if keyring.get_password(_SERVICE, issuer) is None:
-            return False
-        keyring.delete_password(_SERVICE, issuer)
-    except KeyringError as error:
-        raise _no_keyring() from error
-    return True
+    return keyrings.forget(_SERVICE, issuer)
 
 
 def usable(found: Mapping[str, str]) -> RegisteredClient | TokenSource:
@@ -153,20 +131,4 @@ def _is_credential(value: object) -> bool:
         isinstance(value, dict)
         and frozenset(value) in _KNOWN
         and all(isinstance(one, str) and one for one in value.values())
-    )
-
-
-def _has_keyring() -> bool:
-    """Tell whether a sealing keyring exists (priority 1 or more)."""
-    ring = keyring.get_keyring()
-    if isinstance(ring, ChainerBackend):
-        # It ranks above all its links, and writes to the first, be that a plain file.
-        ring = next(iter(ring.backends), ring)
-    return ring.priority >= 1
-
-
-def _no_keyring() -> NotFoundError:
-    return NotFoundError(
-        "this system has no keyring that keeps secrets sealed",
-        "give the credential each time, with --credential-fd N",
     )

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from agentvault_tui.broker.backup import Manifest
 
 
-@command("backup", example="agentvault backup /var/backups/agentvault-monday")
+@command(
+    "backup", on_home=True, example="agentvault backup /var/backups/agentvault-monday"
+)
 @click.argument("file", type=click.Path(path_type=Path))
 @pass_session
 def backup(session: CliSession, file: Path) -> None:
@@ -36,7 +38,9 @@ def backup(session: CliSession, file: Path) -> None:
         session.out.line(session.out.cell(made.hash, "quiet"))
 
 
-@command("restore", example="agentvault restore /var/backups/agentvault-monday")
+@command(
+    "restore", on_home=True, example="agentvault restore /var/backups/agentvault-monday"
+)
 @click.argument("file", type=click.Path(path_type=Path))
 @pass_session
 def restore(session: CliSession, file: Path) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -18,6 +18,9 @@ from agentvault_tui.cli.terminal import require_screen
 from agentvault_tui.errors import AgentVaultError, UnreachableError, UsageError
 from agentvault_tui.home import Home, private_file
 from agentvault_tui.process import home_arguments
+
+if TYPE_CHECKING:
+    from agentvault_tui.operator_api.remote import BrokerAddress
 
 _STARTED: Final = (
     "A broker was started for this console and stops when you quit; "
@@ -39,10 +42,10 @@ def console(session: CliSession, read_only: bool, plain: bool) -> int:
     client = session.client
     if not client.reachable():
         raise UnreachableError(
-            f"no broker answers at {client.path}",
+            f"no broker answers at {client.broker}",
             "`agentvault` starts one with its console, `agentvault serve` one to keep",
         )
-    return open_console(session, client.path, read_only=read_only, plain=plain)
+    return open_console(session, client.broker, read_only=read_only, plain=plain)
 
 
 def open_or_start(session: CliSession) -> int:
@@ -50,7 +53,7 @@ def open_or_start(session: CliSession) -> int:
     require_screen()
     client = session.client
     if client.reachable():
-        return open_console(session, client.path)
+        return open_console(session, client.broker)
     session.out.note("no broker runs: starting one for as long as the console is open")
     with own_broker(session.home) as socket:
         return open_console(session, socket, note=_STARTED)
@@ -58,19 +61,19 @@ def open_or_start(session: CliSession) -> int:
 
 def open_console(
     session: CliSession,
-    socket: Path,
+    broker: BrokerAddress,
     *,
     read_only: bool = False,
     plain: bool = False,
     note: str = "",
 ) -> int:
-    """Run the console over *socket*."""
+    """Run the console over *broker*."""
     if plain:
         from agentvault_tui.console.plain import run
     else:
         from agentvault_tui.console import run
     return run(
-        socket,
+        broker,
         read_only=read_only,
         settings=session.settings,
         broker_note=note,

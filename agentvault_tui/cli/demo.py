@@ -9,7 +9,12 @@ from agentvault_tui.cli.session import CliSession
 from agentvault_tui.cli.terminal import require_screen
 
 
-@command("demo", example="agentvault demo --headless --for 20", prints_data=False)
+@command(
+    "demo",
+    on_home=True,
+    example="agentvault demo --headless --for 20",
+    prints_data=False,
+)
 @click.option("--agents", default=6, show_default=True, help="How many agents.")
 @click.option(
     "--rate", default=5.0, show_default=True, help="Decisions a second, all together."

@@ -18,7 +18,7 @@ from agentvault_tui.qr import draw, on_loopback, tunnel
 if TYPE_CHECKING:
     from agentvault_tui.vault.device import DeviceFlow
 
-_POLL: Final = 0.5
+POLL: Final = 0.5
 
 
 def print_device(session: CliSession, device: DeviceInfo | DeviceFlow) -> None:
@@ -63,7 +63,7 @@ def followed(
         elif told and not away:
             session.out.note("the tenant answers again")
         told = away
-        time.sleep(_POLL)
+        time.sleep(POLL)
     return answer
 
 

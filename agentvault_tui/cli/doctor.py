@@ -36,7 +36,7 @@ _WITHOUT_HOME: Final = ("versions", "files", "terminal")
 """What is looked at where the home is refused; ``files`` says why it was."""
 
 
-@command("doctor", example="agentvault doctor")
+@command("doctor", on_home=True, example="agentvault doctor")
 @pass_session
 def doctor(session: CliSession) -> int:
     """Look at everything, and say what is wrong and what to do about it.
@@ -373,7 +373,7 @@ def check_broker(session: CliSession) -> Iterator[Finding]:
     """Check the broker's status."""
     status = _status(session)
     if status is None:
-        yield ok(f"none runs at {session.client.path}; `agentvault serve` starts one")
+        yield ok(f"none runs at {session.client.broker}; `agentvault serve` starts one")
         yield from _kept_cuts(session)
         return
     agents, waiting = status.agents, status.stepups_pending

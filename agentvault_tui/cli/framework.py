@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
 
 from agentvault_tui.cli.session import CliSession
+from agentvault_tui.errors import SettingsError
 
 pass_session = click.make_pass_decorator(CliSession, ensure=True)
 
@@ -31,16 +33,53 @@ link_option = click.option(
 """For what opens the console."""
 
 
+def _elsewhere() -> list[click.Parameter]:
+    """Return the options that name a broker on another machine."""
+    return [
+        click.Option(
+            ["--connect"],
+            metavar="URL",
+            expose_value=False,
+            callback=_remember,
+            help="A broker elsewhere, instead of operators.connect.",
+        ),
+        click.Option(
+            ["--ca-file"],
+            metavar="FILE",
+            expose_value=False,
+            callback=_remember,
+            help="The authorities that vouch for it, instead of the system's.",
+        ),
+    ]
+
+
+def _lineage(ctx: click.Context | None) -> Iterator[click.Context]:
+    """Yield the contexts of a command and of the groups that it is in."""
+    while ctx is not None:
+        yield ctx
+        ctx = ctx.parent
+
+
 class CliCommand(click.Command):
     """A command with ``--home``, and an example below its options."""
 
     def __init__(
-        self, *args: Any, example: str = "", prints_data: bool = True, **kwargs: Any
+        self,
+        *args: Any,
+        example: str = "",
+        prints_data: bool = True,
+        on_home: bool = False,
+        **kwargs: Any,
     ) -> None:
-        """Add the shared options; *prints_data* gives it ``--json``."""
+        """Add the shared options; *prints_data* gives it ``--json``.
+
+        With *on_home* it works on a home, not on a running broker wherever that is; so
+        does each command of such a group.
+        """
         super().__init__(*args, **kwargs)
         self.context_settings = {**_HELP_NAMES, **self.context_settings}
         self.example = example
+        self.on_home = on_home
         if prints_data:
             self.params.append(
                 click.Option(
@@ -61,6 +100,17 @@ class CliCommand(click.Command):
                 "folders.",
             )
         )
+        if not on_home:
+            self.params += _elsewhere()
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Refuse to work on a home where a broker elsewhere is meant."""
+        named = [each.command for each in _lineage(ctx)]
+        if any(isinstance(one, CliCommand) and one.on_home for one in named):
+            session = ctx.ensure_object(CliSession)
+            with contextlib.suppress(SettingsError):  # the command says so itself
+                _ = session.own_home
+        return super().invoke(ctx)
 
     def get_short_help_str(
         self,
@@ -113,6 +163,6 @@ def command(
     return click.command(name, cls=CliCommand, **attrs)
 
 
-def group(name: str, *, example: str) -> Callable[[Callable[..., object]], Group]:
+def group(name: str, **attrs: Any) -> Callable[[Callable[..., object]], Group]:
     """Return a decorator for a group of commands."""
-    return click.group(name, cls=Group, example=example)
+    return click.group(name, cls=Group, **attrs)

@@ -53,6 +53,7 @@ def token(
 
 @command(
     "hook",
+    on_home=True,
     example="agentvault hook claude-code --agent coder < call.json",
     prints_data=False,
 )
@@ -286,7 +287,11 @@ _FILES: Final[Mapping[str, Callable[..., list[HostFile]]]] = {
 }
 
 
-@command("connect", example="agentvault connect claude-code --agent coder --write")
+@command(
+    "connect",
+    on_home=True,
+    example="agentvault connect claude-code --agent coder --write",
+)
 @click.argument("host", type=click.Choice(list(_FILES)))
 @click.option("--agent", "ref", metavar="ID", required=True, help="Whose calls.")
 @click.option(

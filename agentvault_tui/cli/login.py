@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from typing import TYPE_CHECKING
+
 from msgspec import to_builtins
 
-from agentvault_tui.cli.device import followed, print_device
+from agentvault_tui.cli.device import POLL, followed, print_device
 from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
+from agentvault_tui.clock import SystemClock, parse_iso
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.shapes import MeInfo, PresenceInfo
+
+if TYPE_CHECKING:
+    from agentvault_tui.operator_api.remote import RemoteBroker
 
 
 @command("login", example="agentvault login")
@@ -17,6 +24,8 @@ from agentvault_tui.operator_api.shapes import MeInfo, PresenceInfo
 def login(session: CliSession) -> int:
     """Sign in by device flow: prints a code and waits for the tenant's answer."""
     client, out = session.client, session.out
+    if session.remote is not None:
+        return _login_elsewhere(session, session.remote)
     started = client.call(calls.LOGIN)
     if session.json:
         out.json(started)
@@ -28,11 +37,35 @@ def login(session: CliSession) -> int:
     return 0 if me.user and not me.problem else 1
 
 
+def _login_elsewhere(session: CliSession, broker: RemoteBroker) -> int:
+    """Sign in with a key of its own, and keep both for other commands."""
+    client, out = session.client, session.out
+    broker.begin()
+    started = client.call(calls.SIGN_IN)
+    broker.begun(started.access_token)
+    if session.json:
+        out.json({"device": started.device})
+    else:
+        print_device(session, started.device)
+    while (me := client.call(calls.ME)).pending:
+        time.sleep(POLL)
+    if me.user and not me.problem:
+        lasts = parse_iso(me.user.expires_at) - SystemClock().now()
+        broker.keep(lasts.total_seconds())
+    if not out.print_json(me):
+        _print_me(out, me)
+    return 0 if me.user and not me.problem else 1
+
+
 @command("logout", example="agentvault logout")
 @pass_session
 def logout(session: CliSession) -> None:
     """Sign out, and end a sign-in under way."""
-    me = session.client.call(calls.LOGOUT)
+    try:
+        me = session.client.call(calls.LOGOUT)
+    finally:
+        if session.remote is not None:
+            session.remote.forget()
     if not session.out.print_json(me):
         session.out.line("signed out")
 

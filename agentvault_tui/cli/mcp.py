@@ -21,7 +21,7 @@ from agentvault_tui.errors import UnreachableError
 _NONE = "no MCP servers: write mcp/NAME.toml, docs/gateway.md says how"
 
 
-@group("mcp", example="agentvault mcp stdio files --agent coder")
+@group("mcp", on_home=True, example="agentvault mcp stdio files --agent coder")
 def mcp() -> None:
     """Say which MCP servers agents reach, and be one for a host that starts it."""
 

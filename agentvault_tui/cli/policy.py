@@ -58,7 +58,7 @@ policy.add_command(replay)
 policy.add_command(shadow)
 
 
-@policy.command("check", example="agentvault policy check policy.cedar")
+@policy.command("check", on_home=True, example="agentvault policy check policy.cedar")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @pass_session
 def check(session: CliSession, file: Path | None) -> int:
@@ -176,7 +176,7 @@ def explain(
         _print_answer(session.out, answer)
 
 
-@policy.command("test", example="agentvault policy test cases.toml")
+@policy.command("test", on_home=True, example="agentvault policy test cases.toml")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--policy", "rules", type=click.Path(path_type=Path), help="Instead of the home's."
@@ -252,7 +252,7 @@ def show(session: CliSession, version: str) -> None:
         session.out.line(session.out.cell(line, limit=1000))
 
 
-@policy.command("init", example="agentvault policy init")
+@policy.command("init", on_home=True, example="agentvault policy init")
 @pass_session
 def init(session: CliSession) -> None:
     """Write the shipped policy.cedar and scopes.toml into the home, to edit.

@@ -23,6 +23,7 @@ from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.planning import (
     ChangeInfo,
     PlanInfo,
+    PlanRequest,
     ShadowAnswer,
     ShadowRequest,
 )
@@ -47,22 +48,31 @@ def plan(
     from agentvault_tui.watch.plan import plan as planned
     from agentvault_tui.watch.plan import stricter
 
-    new = candidate(session, file, None, limits)
     client = session.client
-    in_force = (
-        client.call(calls.POLICY) if client.reachable() else load_policy(session.home)
-    )
-    lasts = timedelta(seconds=session.settings.stepup.expires_in)
-    start = parse_iso(since) if since else None
-    with _history(session) as db:
-        found = planned(db, new, in_force.version, lasts=lasts, since=start)
-        names = dict(_names(db))
+    if session.remote:
+        if limits is not None:
+            raise UsageError("--limits works on a home", "plan without it")
+        asked = PlanRequest(policy=text_of(file) or "", since=since or "")
+        found = client.call(calls.PLAN, asked)
+        names = {one.id: one.name for one in client.call(calls.AGENTS).agents}
+    else:
+        new = candidate(session, file, None, limits)
+        in_force = (
+            client.call(calls.POLICY)
+            if client.reachable()
+            else load_policy(session.home)
+        )
+        lasts = timedelta(seconds=session.settings.stepup.expires_in)
+        start = parse_iso(since) if since else None
+        with _history(session) as db:
+            found = planned(db, new, in_force.version, lasts=lasts, since=start)
+            names = dict(_names(db))
     if not session.out.print_json(found):
         _print_plan(session.out, found, names)
     return 1 if stricter(found.changes) else 0
 
 
-@command("replay", example="agentvault policy replay")
+@command("replay", on_home=True, example="agentvault policy replay")
 @pass_session
 def replay(session: CliSession) -> int:
     """Decide the whole history again under the texts that were in force.

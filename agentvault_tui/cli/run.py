@@ -70,6 +70,7 @@ _INHERITED: Final = re.compile(
 
 @command(
     "run",
+    on_home=True,
     example="agentvault run --agent coder -- curl https://api.github.com/user",
     prints_data=False,
     context_settings={"allow_interspersed_args": False},

@@ -16,7 +16,12 @@ from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.session import CliSession
 
 
-@command("serve", example="agentvault serve --listen 127.0.0.1:7717", prints_data=False)
+@command(
+    "serve",
+    on_home=True,
+    example="agentvault serve --listen 127.0.0.1:7717",
+    prints_data=False,
+)
 @click.option(
     "--listen",
     metavar="HOST:PORT",

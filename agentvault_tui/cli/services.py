@@ -108,7 +108,7 @@ def _parameters(one: RouteInfo) -> str:
     return ", ".join(f"{name} = {where}" for name, where in one.parameters.items())
 
 
-@services.command("check", example="agentvault services check stripe")
+@services.command("check", on_home=True, example="agentvault services check stripe")
 @click.argument("what", metavar="[NAME|FILE]", required=False)
 @pass_session
 def check(session: CliSession, what: str | None) -> int:
@@ -233,7 +233,7 @@ def _shown(value: object) -> object:
     return "unclear" if value is None else value
 
 
-@services.command("import", example="agentvault services import stripe")
+@services.command("import", on_home=True, example="agentvault services import stripe")
 @click.argument("name")
 @click.option(
     "--openapi",

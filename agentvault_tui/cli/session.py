@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from agentvault_tui.cli.output import Output
     from agentvault_tui.home import Home
     from agentvault_tui.operator_api.client import OperatorClient
+    from agentvault_tui.operator_api.remote import RemoteBroker
     from agentvault_tui.settings import Settings
 
 
@@ -26,6 +27,10 @@ class CliSession:
     """``--json``: data for a program instead of a person."""
     link: str | None = None
     """``--link``: instead of the setting ``console.link``."""
+    connect: str | None = None
+    """``--connect``: instead of the setting ``operators.connect``."""
+    ca_file: str | None = None
+    """``--ca-file``: instead of the setting ``operators.ca_file``."""
 
     @cached_property
     def home(self) -> Home:
@@ -45,19 +50,61 @@ class CliSession:
             )
         return home
 
+    @property
+    def own_home(self) -> Home:
+        """The home, where it is the broker's.
+
+        Raises:
+            UsageError: a broker elsewhere is meant.
+        """
+        from agentvault_tui.errors import UsageError
+
+        if self.remote:
+            raise UsageError(
+                f"it works on a home, and {self.remote} is elsewhere",
+                "run it on the broker's machine, without operators.connect",
+            )
+        return self.home
+
     @cached_property
     def settings(self) -> Settings:
         """The settings as file, environment and the command line give them."""
         from agentvault_tui.settings import Settings
 
-        return Settings.load(self.home, flags={"console.link": self.link})
+        flags = {
+            "console.link": self.link,
+            "operators.connect": self.connect,
+            "operators.ca_file": self.ca_file,
+        }
+        return Settings.load(self.home, flags=flags)
+
+    @cached_property
+    def remote(self) -> RemoteBroker | None:
+        """The broker elsewhere that commands work on; None: this home's own.
+
+        Raises:
+            SettingsError: the settings cannot be read, or name none.
+        """
+        from agentvault_tui.errors import SettingsError
+
+        try:
+            operators = self.settings.operators
+        except SettingsError:
+            if self.connect is None and self.home.operator_socket.exists():
+                return None  # cutting off here needs no mended file
+            raise
+        if not operators.connect:
+            return None
+        from agentvault_tui.operator_api.remote import RemoteBroker
+
+        return RemoteBroker(operators.connect, operators.ca_file)
 
     @cached_property
     def client(self) -> OperatorClient:
-        """The client of this home's broker; it connects when used."""
+        """The client of the broker; it connects when used."""
         from agentvault_tui.operator_api.client import OperatorClient
 
-        return OperatorClient.for_home(self.home)
+        return OperatorClient(self.remote or self.home.operator_socket)
 
     @cached_property
     def out(self) -> Output:

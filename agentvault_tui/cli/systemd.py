@@ -83,7 +83,7 @@ RemoveIPC=yes
 """
 
 
-@group("systemd", example="agentvault systemd install --print")
+@group("systemd", on_home=True, example="agentvault systemd install --print")
 def systemd() -> None:
     """Run the broker as a service of systemd: started, watched, sandboxed."""
 

@@ -48,7 +48,7 @@ _SHAPE: Final = (
 _ROLE = click.Choice([role.value for role in Role])
 
 
-@group("tenant", example="agentvault tenant user add alice --approver")
+@group("tenant", on_home=True, example="agentvault tenant user add alice --approver")
 def tenant() -> None:
     """Manage the embedded tenant's people and keys; approve without a browser."""
 

@@ -17,7 +17,7 @@ _TRUST: Final = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS")
 """What requests, OpenSSL and httpx, and Node read."""
 
 
-@group("tls", example="agentvault tls init")
+@group("tls", on_home=True, example="agentvault tls init")
 def tls() -> None:
     """Make the agents' listener speak https, with an authority of this home."""
 

@@ -6,11 +6,14 @@ import gc
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from agentvault_tui.clock import Clock, SystemClock
 from agentvault_tui.console.term import over_ssh
 from agentvault_tui.settings import Settings, Switch
+
+if TYPE_CHECKING:
+    from agentvault_tui.operator_api.remote import BrokerAddress
 
 __all__ = ["run"]
 
@@ -21,7 +24,7 @@ _YOUNG: Final = 5_000
 
 
 def run(
-    socket: Path,
+    broker: BrokerAddress,
     *,
     read_only: bool,
     settings: Settings,
@@ -30,10 +33,10 @@ def run(
     config_folder: Path | None = None,
     clock: Clock | None = None,
 ) -> int:
-    """Show the console of the broker at *socket* until the operator leaves.
+    """Show the console of *broker* until the operator leaves.
 
     Args:
-        socket: the operators' Unix socket.
+        broker: the operators' Unix socket, or a broker elsewhere.
         read_only: take no decision.
         settings: ``[console]`` of them is used.
         broker_note: said once at the start, when the broker runs for this console.
@@ -54,7 +57,7 @@ def run(
     from agentvault_tui.console.app import build  # noqa: PLC0415
 
     app = build(
-        socket,
+        broker,
         read_only=read_only,
         settings=settings,
         clock=clock or SystemClock(),

@@ -54,6 +54,8 @@ from agentvault_tui.settings import Settings
 if TYPE_CHECKING:
     from textual.command import Provider
 
+    from agentvault_tui.operator_api.remote import BrokerAddress
+
 _GONE: Final = 2.0
 """Seconds between looks whether the terminal is still there."""
 _ROUNDS: Final = 8
@@ -417,7 +419,7 @@ class ConsoleApp(Keyed, App[int]):
 
 
 def build(
-    socket: Path,
+    broker: BrokerAddress,
     *,
     read_only: bool,
     settings: Settings,
@@ -427,18 +429,18 @@ def build(
     note: str | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> ConsoleApp:
-    """Return the app for the broker at *socket*; it connects when it runs."""
+    """Return the app for *broker*; it connects when it runs."""
     environ = os.environ if environ is None else environ
     alphabet = glyphs.choose(settings.console.ascii, environ)
     name, complaint = theme.choose(settings.console.theme, environ)
     mirror = Mirror(clock, ascii_only=alphabet.ascii_only)
-    memory = HeadStore(socket, memory_folder)
+    memory = HeadStore(broker, memory_folder)
     # Nobody sees more often than the screen looks.
     pause = PULSES[settings.console.link]
-    link = BrokerLink(mirror, socket, memory, read_only=read_only, pause=pause)
+    link = BrokerLink(mirror, broker, memory, read_only=read_only, pause=pause)
     saved = SavedFilters(config_folder)
     desk = Desk(mirror, link, alphabet, read_only=read_only, saved=saved)
-    name_ways(desk, socket, environ)
+    name_ways(desk, broker, environ)
     said = ". ".join(text for text in (note, complaint) if text)
     app = ConsoleApp(
         desk,

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from textual.app import App
 
@@ -28,6 +28,9 @@ from agentvault_tui.console.term.keyed import key_label
 from agentvault_tui.errors import AgentVaultError, UnreachableError
 from agentvault_tui.home import Home
 from agentvault_tui.text import Shown, visible
+
+if TYPE_CHECKING:
+    from agentvault_tui.operator_api.remote import BrokerAddress
 
 ARM_SECONDS: Final = 0.6
 """How long something stands before what is typed may decide about it."""
@@ -68,6 +71,8 @@ class Desk:
     """``SSH_CONNECTION``, when the terminal is elsewhere (sshd(8))."""
     activate: str = "agentvault tenant activate"
     """The command that takes a code of the embedded tenant of this home."""
+    elsewhere: str = ""
+    """Host and port of the broker, where it is on another machine."""
     user: str = " --user NAME"
     """What follows the code; nothing where the demo's script takes it."""
     keymap: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -123,12 +128,16 @@ class Desk:
         return f"Not for you: {why}. agentvault login, as who may." if why else None
 
 
-def name_ways(desk: Desk, socket: Path, environ: Mapping[str, str]) -> None:
+def name_ways(desk: Desk, broker: BrokerAddress, environ: Mapping[str, str]) -> None:
     """Name what leads to the tenant's page from this terminal, for the vault's home.
 
     Another terminal need not have this one's ``AGENTVAULT_HOME``.
     """
     desk.ssh = environ.get("SSH_CONNECTION", "")
+    if not isinstance(broker, Path):
+        desk.elsewhere = broker.url.removeprefix("https://")
+        return
+    socket = broker
     if environ.get("AGENTVAULT_HOME") or socket != Home.locate().socket:
         home = shlex.quote(str(socket.parent.parent))
         desk.activate = f"agentvault --home {home} tenant activate"

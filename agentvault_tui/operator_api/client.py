@@ -1,7 +1,7 @@
-"""The operators' API over the broker's Unix socket, for the command line and consoles.
+"""The operators' API, over the broker's Unix socket or from another machine.
 
 `OperatorClient` is the standard library's client: it loads in a quarter of httpx's
-time, and here there is no TLS, proxy, redirect or pool to want more for.
+time, and here there is no proxy, redirect or pool to want more for.
 `AsyncOperatorClient` loads httpx on its first call, so that a console's first frame
 need not wait for it.
 """
@@ -12,6 +12,7 @@ import asyncio
 import http.client
 import logging
 import socket
+import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from agentvault_tui.operator_api.remote import BrokerAddress
+
 T = TypeVar("T", bound=WireShape)
 
 _TIMEOUT: Final = 40.0
@@ -60,6 +63,7 @@ _MUCH: Final = 32_768
 """Bytes in one read that say there is a backlog."""
 _REMEDY: Final = "start one with `agentvault serve`, or with its console: `agentvault`"
 _SERVE: Final = "start one with: agentvault serve"
+_NETWORK: Final = "does it run, and does the network between let you through?"
 _KINDS: Final[Mapping[int, type[AgentVaultError]]] = {
     400: UsageError,
     404: NotFoundError,
@@ -84,21 +88,18 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 class OperatorClient:
-    """Asks the broker of one home; each call opens a connection of its own."""
+    """Asks one broker; each call opens a connection of its own."""
 
-    def __init__(self, path: Path) -> None:
-        """Speak to the socket at *path*.
+    def __init__(self, broker: BrokerAddress) -> None:
+        """Speak to *broker*.
 
         Raises:
             SettingsError: no socket can have so long a path.
         """
-        check_socket_path(path)
-        self.path = path
-
-    @classmethod
-    def for_home(cls, home: Home) -> Self:
-        """Speak to the broker of *home*, wherever its ``--socket`` is."""
-        return cls(home.operator_socket)
+        self.broker = broker
+        self._remote = None if isinstance(broker, Path) else broker
+        if isinstance(broker, Path):
+            check_socket_path(broker)
 
     def call(
         self,
@@ -121,7 +122,7 @@ class OperatorClient:
         """
         path, body = _prepared(call, given, parameters)
         patience = call.seconds or _TIMEOUT
-        connection = _UnixConnection(self.path, patience)
+        connection = self._connection(patience)
         headers = {"Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -130,12 +131,12 @@ class OperatorClient:
             content = response.read()
         except TimeoutError as error:
             raise UnreachableError(
-                f"the broker at {self.path} did not answer within {patience:.0f} s",
+                f"the broker at {self.broker} did not answer within {patience:.0f} s",
                 "look at its log",
             ) from error
         except (http.client.HTTPException, OSError) as error:
             raise UnreachableError(
-                f"the broker at {self.path} broke off ({type(error).__name__})",
+                f"the broker at {self.broker} broke off ({type(error).__name__})",
                 "ask again; if it stays so, look at its log",
             ) from error
         finally:
@@ -145,7 +146,14 @@ class OperatorClient:
         return _read(content, call.answer)
 
     def reachable(self) -> bool:
-        """Tell whether a broker answers."""
+        """Tell whether a broker answers; one elsewhere has to.
+
+        Raises:
+            UnreachableError: one elsewhere does not.
+        """
+        if self._remote is not None:
+            self.call(STATUS)
+            return True
         try:
             self.call(STATUS)
         except UnreachableError:
@@ -159,7 +167,7 @@ class OperatorClient:
             UnreachableError: no broker answers.
         """
         # A stream may be silent for as long as nothing happens.
-        connection, decoder = _UnixConnection(self.path, None), Decoder()
+        connection, decoder = self._connection(None), Decoder()
         headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
         try:
             response = self._send(connection, "GET", EVENTS_PATH, None, headers)
@@ -167,14 +175,21 @@ class OperatorClient:
                 raise _refusal(response.status, response.read())
             while chunk := response.read1(_CHUNK):
                 yield from read_events(decoder.feed(chunk))
-        except (http.client.HTTPException, ConnectionError, OverlongError):
+        except (http.client.HTTPException, ConnectionError, ssl.SSLError):
+            return
+        except OverlongError:
             return
         finally:
             connection.close()
 
+    def _connection(self, timeout: float | None) -> http.client.HTTPConnection:
+        if isinstance(self.broker, Path):
+            return _UnixConnection(self.broker, timeout)
+        return self.broker.connection(timeout)
+
     def _send(
         self,
-        connection: _UnixConnection,
+        connection: http.client.HTTPConnection,
         method: str,
         path: str,
         body: bytes | None,
@@ -184,23 +199,32 @@ class OperatorClient:
             connection.connect()
         except PermissionError as error:
             raise UnreachableError(
-                f"the socket {self.path} belongs to someone else",
+                f"the socket {self.broker} belongs to someone else",
                 "run this as the user who runs the broker",
             ) from error
         except OSError as error:
-            raise UnreachableError(
-                f"no broker answers at {self.path}", _REMEDY
-            ) from error
-        connection.request(method, path, body, dict(headers))
-        return connection.getresponse()
+            raise _not_connected(self.broker, error) from error
+        if self._remote is None:
+            connection.request(method, path, body, dict(headers))
+            return connection.getresponse()
+        proof = self._remote.headers(method, path)
+        connection.request(method, path, body, {**headers, **proof})
+        response = connection.getresponse()
+        if self._remote.renews(response.status, response.headers):
+            response.read()
+            proof = self._remote.headers(method, path)
+            connection.request(method, path, body, {**headers, **proof})
+            response = connection.getresponse()
+            self._remote.renews(response.status, response.headers)
+        return response
 
 
 class AsyncOperatorClient:
     """Asks the broker on a connection that is kept; a context manager."""
 
-    def __init__(self, path: Path, pause: float = 0.0) -> None:
-        """Speak to the socket at *path*; read a busy stream every *pause* seconds."""
-        self.path = path
+    def __init__(self, broker: BrokerAddress, pause: float = 0.0) -> None:
+        """Speak to *broker*; read a busy stream every *pause* seconds."""
+        self.broker = broker
         self._pause = pause
         self._client: httpx.AsyncClient | None = None
 
@@ -243,7 +267,7 @@ class AsyncOperatorClient:
                 timeout=call.seconds or _CONSOLE_TIMEOUT,
             )
         except httpx.HTTPError as error:
-            raise _unreachable(error) from error
+            raise _unreachable(error, self.broker) from error
         if response.status_code >= 400:
             raise _refusal(response.status_code, response.content)
         return _read(response.content, call.answer)
@@ -283,7 +307,7 @@ class AsyncOperatorClient:
                         await asyncio.sleep(self._pause)
                     asked = loop.time()
         except httpx.HTTPError as error:
-            raise _unreachable(error) from error
+            raise _unreachable(error, self.broker) from error
         except OverlongError as error:
             raise UnreachableError("the broker's stream has no end of line") from error
         raise UnreachableError("the broker closed the connection", _SERVE)
@@ -293,9 +317,16 @@ class AsyncOperatorClient:
 
         if self._client is None:
             logging.getLogger("httpx").setLevel(logging.WARNING)
+            if isinstance(self.broker, Path):
+                url, auth = "http://agentvault", None
+                transport = httpx.AsyncHTTPTransport(uds=str(self.broker))
+            else:
+                url, auth = self.broker.url, self.broker.auth()
+                transport = httpx.AsyncHTTPTransport(verify=self.broker.tls)
             self._client = httpx.AsyncClient(
-                transport=httpx.AsyncHTTPTransport(uds=str(self.path)),
-                base_url="http://agentvault",
+                transport=transport,
+                base_url=url,
+                auth=auth,
                 timeout=_CONSOLE_TIMEOUT,
                 trust_env=False,
             )
@@ -366,7 +397,23 @@ def _refusal(status: int, content: bytes) -> AgentVaultError:
     return kind(visible(what, 1000), visible(remedy, 1000))
 
 
-def _unreachable(error: Exception) -> UnreachableError:
+def _not_connected(broker: BrokerAddress, error: Exception) -> UnreachableError:
+    """Say that no connection could be made, and why where it is the certificate."""
+    if isinstance(broker, Path):
+        return UnreachableError(f"no broker answers at {broker}", _REMEDY)
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        return UnreachableError(f"no broker answers at {broker}", _NETWORK)
+    return UnreachableError(
+        f"the certificate of {broker} is not trusted"
+        f" ({visible(cause.verify_message, 100)})",
+        "--ca-file FILE names the authority that made it",
+    )
+
+
+def _unreachable(error: Exception, broker: BrokerAddress) -> UnreachableError:
     import httpx  # noqa: PLC0415 - see the module's docstring
 
     if isinstance(error, httpx.TimeoutException):
@@ -374,5 +421,8 @@ def _unreachable(error: Exception) -> UnreachableError:
             f"the broker did not answer within {_CONSOLE_TIMEOUT:.0f} s"
         )
     if isinstance(error, httpx.ConnectError):
-        return UnreachableError("no broker answers at its socket", _SERVE)
-    return UnreachableError("the connection to the broker broke", _SERVE)
+        if isinstance(broker, Path):
+            return UnreachableError("no broker answers at its socket", _SERVE)
+        return _not_connected(broker, error)
+    remedy = _SERVE if isinstance(broker, Path) else _NETWORK
+    return UnreachableError("the connection to the broker broke", remedy)

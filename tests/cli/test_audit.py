@@ -369,7 +369,7 @@ def test_accept_is_refused_beside_a_broker(av: Run) -> None:
 
 @pytest.fixture
 def client(broker: Broker) -> OperatorClient:
-    return OperatorClient.for_home(Home(broker.home, broker.home))
+    return OperatorClient(Home(broker.home, broker.home).operator_socket)
 
 
 def last(av: Run) -> dict[str, Any]:

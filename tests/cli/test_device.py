@@ -16,7 +16,7 @@ def test_a_tenant_that_goes_away_while_a_code_waits_is_told_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Else a person types a code into a page that nobody answers, and reads nothing."""
-    monkeypatch.setattr(device, "_POLL", 0)
+    monkeypatch.setattr(device, "POLL", 0)
     told: list[str] = []
     reachable = iter([True, False, False, True])
     client = SimpleNamespace(

@@ -133,7 +133,7 @@ def test_a_shadow_counts_beside_the_policy_in_force(
 def test_the_broker_plans_for_the_console(broker: Broker, agent: Agent) -> None:
     """The operators' HTTP gives the same plan, from a process beside the broker."""
     agent.ask("read:calendar", {})
-    client = OperatorClient.for_home(Home.locate(broker.home))
+    client = OperatorClient(Home.locate(broker.home).operator_socket)
     asked = PlanRequest(policy=shipped_policy() + NO_READS)
     found = client.call(calls.PLAN, asked)
     assert agent.id in {one.agent for one in found.changes}

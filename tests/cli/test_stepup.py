@@ -317,7 +317,7 @@ def test_users_are_added_listed_and_reset(av: Run) -> None:
 @pytest.mark.slow
 def test_signing_keys_rotate_beside_a_running_tenant(av: Run, broker: Broker) -> None:
     """The next signs, the last is published till its tokens lapse or it is revoked."""
-    client = OperatorClient.for_home(Home(broker.home, broker.home))
+    client = OperatorClient(Home(broker.home, broker.home).operator_socket)
     issuer = client.call(calls.STATUS).tenant.issuer
     first = av("tenant", "rotate-keys", "--json").json
     second = av("tenant", "rotate-keys", "--json").json

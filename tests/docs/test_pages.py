@@ -64,6 +64,7 @@ ELSEWHERE = (
         "systemd-sysusers ",
     ),
     "agentvault demo",  # tests/e2e types it
+    "agentvault --connect",  # tests/e2e/test_remote.py does
     "agentvault policy test",  # test_policy_examples.py does, with the page's rules
 )
 

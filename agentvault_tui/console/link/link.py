@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from agentvault_tui.console.link.memory import HeadStore, SeenLedger
@@ -61,6 +60,7 @@ from agentvault_tui.operator_api.shapes import (
 if TYPE_CHECKING:
     from agentvault_tui.console.state.activity import ActivityRow
     from agentvault_tui.operator_api.proof import Proof
+    from agentvault_tui.operator_api.remote import BrokerAddress
 
 STALL: Final = 3.0
 """Seconds without a beat after which this process itself must have stood still."""
@@ -129,13 +129,13 @@ class LookReporter:
 class BrokerLink:
     """Follow the broker, read on demand, and send decisions while the state is live.
 
-    Implements `records.Actions` over the operators' socket.
+    Implements `records.Actions` over the operators' HTTP.
     """
 
     def __init__(
         self,
         mirror: Mirror,
-        socket: Path,
+        broker: BrokerAddress,
         memory: HeadStore,
         *,
         read_only: bool = False,
@@ -145,7 +145,7 @@ class BrokerLink:
         self.read_only = read_only
         self.screen_waits: Callable[[], float] = lambda: 0.0
         """For how many seconds the operator has not been shown what happens."""
-        self._client = AsyncOperatorClient(socket, pause)
+        self._client = AsyncOperatorClient(broker, pause)
         self._heartbeat_at = mirror.clock.boot()
         self._looking = LookReporter(mirror.presence, self._client)
         self.look = self._looking.at

@@ -1,4 +1,4 @@
-"""Persists the last ledger head seen through each socket.
+"""Persists the last ledger head seen of each broker.
 
 The broker's database and the head it keeps beside it can be replaced together; what a
 console remembers elsewhere still tells that a tail is missing or an older copy stands
@@ -11,7 +11,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import platformdirs
 
@@ -21,6 +21,9 @@ from agentvault_tui.home import private_file, private_folder
 from agentvault_tui.operator_api.calls import AUDIT
 from agentvault_tui.operator_api.client import AsyncOperatorClient
 from agentvault_tui.operator_api.requests import AuditQuery
+
+if TYPE_CHECKING:
+    from agentvault_tui.operator_api.remote import BrokerAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +35,12 @@ class SeenHead:
 
 
 class HeadStore:
-    """The last head seen through one socket."""
+    """The last head seen of one broker, by its socket or its URL."""
 
-    def __init__(self, socket: Path, folder: Path | None = None) -> None:
-        self._socket = str(socket.absolute())
+    def __init__(self, broker: BrokerAddress, folder: Path | None = None) -> None:
+        self._socket = (
+            str(broker.absolute()) if isinstance(broker, Path) else broker.url
+        )
         self._folder = folder or platformdirs.user_state_path("agentvault") / "console"
         key = hashlib.sha256(self._socket.encode()).hexdigest()[:16]
         self._file = self._folder / f"{key}.json"
@@ -69,8 +74,9 @@ class HeadStore:
         """Delete the heads of sockets whose folder is gone."""
         for file in self._folder.glob("*.json"):
             try:
-                socket = Path(json.loads(file.read_bytes())["socket"])
-                if not socket.parent.exists():
+                named = str(json.loads(file.read_bytes())["socket"])
+                local = not named.startswith("https:")
+                if local and not Path(named).parent.exists():
                     file.unlink()
             except (OSError, ValueError, KeyError, TypeError):
                 continue

@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.console.desk import Desk, name_ways
@@ -21,23 +22,26 @@ from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.saved import SavedFilters
 from agentvault_tui.settings import Settings
 
+if TYPE_CHECKING:
+    from agentvault_tui.operator_api.remote import BrokerAddress
+
 
 def run(
-    socket: Path,
+    broker: BrokerAddress,
     *,
     read_only: bool,
     settings: Settings,
     broker_note: str = "",
     config_folder: Path | None = None,
 ) -> int:
-    """Run a session over the broker's *socket* until the operator leaves."""
+    """Run a session with *broker* until the operator leaves."""
     alphabet = glyphs.choose(settings.console.ascii, os.environ)
     mirror = Mirror(SystemClock(), ascii_only=alphabet.ascii_only)
-    link = BrokerLink(mirror, socket, HeadStore(socket), read_only=read_only)
+    link = BrokerLink(mirror, broker, HeadStore(broker), read_only=read_only)
     link.face = "plain"
     saved = SavedFilters(config_folder)
     desk = Desk(mirror, link, alphabet, read_only=read_only, saved=saved)
-    name_ways(desk, socket, os.environ)
+    name_ways(desk, broker, os.environ)
     plain = PlainSession(desk, link, sys.stdout)
     if broker_note:
         plain.say(broker_note)

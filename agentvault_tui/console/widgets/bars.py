@@ -46,6 +46,7 @@ class Masthead(Pane):
             ),
             (0, self._link()),
             (1, (("read-only", p.waiting),) if self.desk.read_only else ()),
+            (1, self._elsewhere()),
             (3, self._me()),
             (2, self._ledger()),
             (4, ((plural(agents, "agent"), p.text),) if mirror.loaded else ()),
@@ -76,6 +77,12 @@ class Masthead(Pane):
         mark = g.live if link.live else g.lost
         style = {LinkState.LIVE: p.accent, LinkState.LOST: p.danger}
         return ((f"{mark} {link.state.value}", style.get(link.state, p.waiting)),)
+
+    def _elsewhere(self) -> Row:
+        if not self.desk.elsewhere:
+            return ()
+        p, host = self.pen.palette, self.pen.clip(self.desk.elsewhere, 40)
+        return (("at ", p.muted), (host, p.strong))
 
     def _me(self) -> Row:
         me, p = self.mirror.presence.me, self.pen.palette

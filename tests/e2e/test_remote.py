@@ -1,0 +1,206 @@
+"""An operator on another machine: the command line and the console over TLS."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.command_line import PROGRAM, Answer, plain_environment
+from support.patience import PATIENT
+from support.phone import public_settings
+from support.terminal import Terminal
+from support.vault import Vault, fresh_code, serving
+
+from agentvault_tui.home import Home
+from agentvault_tui.web.local_ca import CaFiles
+
+pytestmark = pytest.mark.slow
+NO_KEYRING = "keyring.backends.fail.Keyring"
+
+
+@dataclass
+class Laptop:
+    """Another machine: its own home, and a session that a process holds."""
+
+    vault: Vault
+    folder: Path
+    url: str
+    ca: Path
+    user: dict[str, str]
+    environment: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.runtime = self.folder / "run"
+        self.runtime.mkdir(mode=0o700)
+        self.environment = plain_environment(
+            AGENTVAULT_HOME=str(self.folder / "home"),
+            XDG_RUNTIME_DIR=str(self.runtime),
+            PYTHON_KEYRING_BACKEND=NO_KEYRING,
+            XDG_STATE_HOME=str(self.folder / "state"),
+        )
+
+    @property
+    def there(self) -> tuple[str, ...]:
+        return ("--connect", self.url, "--ca-file", str(self.ca))
+
+    def run(self, *argv: str, **env: str) -> Answer:
+        done = subprocess.run(
+            [*PROGRAM, *argv],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            env={**self.environment, **env},
+            timeout=PATIENT,
+            check=False,
+        )
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    def do(self, *argv: str) -> Any:
+        """Run a command on the broker; return the JSON it prints."""
+        answer = self.run(*self.there, *argv, "--json")
+        assert answer.code == 0, answer.err
+        return answer.json
+
+    def login(self) -> dict[str, Any]:
+        """Sign in, with the second factor given at the broker's machine."""
+        line = [*PROGRAM, *self.there, "login", "--json"]
+        with subprocess.Popen(
+            line, stdout=subprocess.PIPE, text=True, env=self.environment
+        ) as process:
+            assert process.stdout is not None
+            code = json.loads(process.stdout.readline())["device"]["user_code"]
+            password = self.folder / "password"
+            password.touch(mode=0o600)
+            password.write_text(self.user["password"])
+            given = ("--password-file", str(password), "--otp", fresh_code(self.user))
+            user = ("--user", self.user["user"], "--yes")
+            said = self.vault.cli("tenant", "activate", code, *user, *given)
+            assert said.returncode == 0, said.stderr
+            me: dict[str, Any] = json.loads(process.stdout.readline())
+            assert process.wait(PATIENT) == 0
+        return me
+
+
+@pytest.fixture(scope="module")
+def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
+    folder = tmp_path_factory.mktemp("r")
+    home = Home.locate(folder / "h")
+    home.prepare()
+    made = public_settings(home)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    pair = f'tls_cert = "{made.tls_cert}"\ntls_key = "{made.tls_key}"\n'
+    url = f"https://localhost:{port}"
+    home.config_file.write_text(
+        '[broker]\ntls = "false"\n'
+        f'[tenant]\nlisten = "{made.listen}"\nurl = "{made.url}"\n{pair}'
+        f'[operators]\nlisten = "127.0.0.1:{port}"\nurl = "{url}"\n{pair}'
+    )
+    with serving(home.data) as vault:
+        assert vault.ready["operators_url"] == f"{url}/"
+        ca = CaFiles.of(home).ca
+        yield Laptop(vault, folder, url, ca, vault.approver("alice"))
+
+
+def test_everything_the_socket_does_from_elsewhere(laptop: Laptop) -> None:
+    """From the first refusal over the sign-in to a revocation, and out again."""
+    vault = laptop.vault
+    vault.register("payer", "send:payment")
+    refused = laptop.run(*laptop.there, "agents", "list")
+    assert refused.code == 1
+    assert f"agentvault --connect {laptop.url} login" in refused.err
+    assert laptop.login()["role"] == "approver"
+    (agent,) = laptop.do("agents", "list")["agents"]
+    assert agent["name"] == "payer"
+    assert laptop.do("whoami")["user"]["name"] == "alice"
+    assert laptop.do("agents", "revoke", "payer")["agent"]["status"] == "revoked"
+    assert laptop.do("agents", "restore", "payer")["agent"]["status"] == "active"
+    tail = laptop.run(*laptop.there, "audit", "tail", "-n", "50", "--json")
+    (cut,) = [one for one in tail.lines if one["type"] == "agent.revoked"]
+    assert cut["actor"]["name"] == "alice"
+
+    # The session is in one process's memory, and that says nothing to others.
+    (held,) = (laptop.runtime / "agentvault").iterdir()
+    assert stat.S_IMODE(held.stat().st_mode) == 0o600
+    files = [path for path in laptop.folder.glob("**/*") if path.is_file()]
+    assert not [path for path in files if b"av_s_" in path.read_bytes()]
+    (pid,) = holders(held)
+    with pytest.raises(PermissionError):
+        Path(f"/proc/{pid}/environ").read_bytes() if os.geteuid() else _refuse()
+    command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    assert b"av_s_" not in command
+
+    env = {**laptop.environment, "AGENTVAULT_OPERATORS_CONNECT": laptop.url}
+    env["AGENTVAULT_OPERATORS_CA_FILE"] = str(laptop.ca)
+    with Terminal([*PROGRAM, "console"], env, columns=120, rows=40) as screen:
+        screen.see(f"at {laptop.url.removeprefix('https://')}")
+        screen.see("payer")
+        screen.write("\x11")
+    assert laptop.run(*laptop.there, "logout").code == 0
+    assert not held.exists()
+    assert laptop.run(*laptop.there, "agents", "list").code == 1
+
+
+def _refuse() -> None:
+    raise PermissionError  # root reads what nobody else may
+
+
+def holders(held: Path) -> list[str]:
+    found = []
+    for each in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if str(held).encode() in each.read_bytes():
+                found.append(each.parent.name)
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("serve",),
+        ("doctor",),
+        ("tenant", "user", "list"),
+        ("audit", "verify"),
+        ("audit", "export", "x.jsonl"),
+        ("policy", "init"),
+    ],
+    ids=" ".join,
+)
+def test_what_works_on_a_home_says_so(laptop: Laptop, argv: tuple[str, ...]) -> None:
+    """With the option or with the setting: exit 2, one line, and nothing is done."""
+    by_setting = {"AGENTVAULT_OPERATORS_CONNECT": laptop.url}
+    for answer in (
+        laptop.run("--connect", laptop.url, *argv),
+        laptop.run(*argv, **by_setting),
+    ):
+        assert answer.code == 2, answer
+        assert "works on a home" in answer.err
+        assert len(answer.err.splitlines()) == 1
+    assert not (laptop.folder / "home").exists()
+
+
+def test_no_authority_is_trusted_at_first_use(laptop: Laptop) -> None:
+    """The system's authorities did not make this certificate."""
+    answer = laptop.run("--connect", laptop.url, "agents", "list")
+    assert answer.code == 3
+    assert "is not trusted" in answer.err
+    assert "--ca-file" in answer.err
+
+
+@pytest.mark.parametrize(
+    "url", ["http://localhost:1", "ops.example", "https://a@b", "https://a/b"]
+)
+def test_a_url_that_is_none_is_refused(laptop: Laptop, url: str) -> None:
+    """Only https, and nothing but host and port."""
+    answer = laptop.run("--connect", url, "agents", "list")
+    assert (answer.code, len(answer.err.splitlines())) == (2, 1)
