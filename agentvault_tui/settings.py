@@ -100,6 +100,9 @@ class PolicySettings:
     """IANA name of the time zone of ``context.weekday``, ``hour`` and ``minute``."""
     country_database: str = ""
     """A MaxMind file, such as ``GeoLite2-Country.mmdb``, for ``context.country``."""
+    advice_window: Annotated[int, Meta(ge=1, le=10 * 366 * 86_400)] = 30 * 86_400
+    """Seconds of the history that count as now for ``agentvault advise`` and the
+    console's ``A`` where no window is named."""
 
     def __post_init__(self) -> None:
         """Refuse a time zone that is not known here."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -56,6 +57,13 @@ class CallOutAnswer(NamedTuple):
         return {"id": self.hook.id, "verdict": verdict, "ms": self.ms}
 
 
+class LastAsked(NamedTuple):
+    """When a call-out was asked last, and what it said."""
+
+    at: datetime
+    answer: CallOutAnswer
+
+
 class CallOuts:
     """Asks call-outs, over connections that are kept."""
 
@@ -64,6 +72,8 @@ class CallOuts:
         self._clock = clock
         self.open_secret: Callable[[str], Secret] = _no_secret
         """Returns a sealed secret by its name."""
+        self.last: dict[str, LastAsked] = {}
+        """How each answered last, by its id."""
         self._idle: dict[str, list[ServiceConnection]] = {}
         self._trust: ssl.SSLContext | None = None
 
@@ -94,9 +104,10 @@ class CallOuts:
             answer = Outcome.DENIED, HOOK_FAILED, why
         outcome, reason, why = answer
         why = why or f"The call-out {hook.id} says so."
-        return CallOutAnswer(
-            hook, outcome, reason, why, round((loop.time() - began) * 1e3)
-        )
+        ms = round((loop.time() - began) * 1e3)
+        said = CallOutAnswer(hook, outcome, reason, why, ms)
+        self.last[hook.id] = LastAsked(self._clock.now(), said)
+        return said
 
     async def _exchange(self, hook: HookTable, body: bytes) -> bytes:
         """Send *body* once; again only where a kept connection had ended."""

@@ -27,6 +27,8 @@ class TimeSpan(click.ParamType[int]):
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
         """Return it in seconds; fail with the accepted form."""
+        if isinstance(value, int):
+            return value
         if (seconds := seconds_of(str(value))) is None:
             self.fail(f"'{value}' is no length of time: write 30d, 12h, 5m", param, ctx)
         return seconds
@@ -40,7 +42,12 @@ class TimeSpan(click.ParamType[int]):
     prints_data=True,
 )
 @click.option("--agent", help="Id or unique name.")
-@click.option("--window", type=TimeSpan(), default="30d", help="How far back counts.")
+@click.option(
+    "--window",
+    type=TimeSpan(),
+    default=0,
+    help="How far back counts; [policy] advice_window, 30d, if not given.",
+)
 @click.option("--all", "every", is_flag=True, help="Also what is over.")
 @click.pass_context
 def advise(ctx: click.Context, agent: str | None, window: int, *, every: bool) -> None:

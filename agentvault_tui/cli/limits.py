@@ -6,7 +6,7 @@ from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock, parse_iso, span
 from agentvault_tui.operator_api import calls
-from agentvault_tui.operator_api.limits import LimitInfo, LimitUseInfo
+from agentvault_tui.operator_api.limits import CallOutInfo, LimitInfo, LimitUseInfo
 
 
 @command("limits", example="agentvault limits")
@@ -35,9 +35,19 @@ def limits(session: CliSession) -> None:
         out.line()
         hooks = [
             [out.cell(text) for text in (one.id, one.url, f"{one.budget_ms} ms")]
+            + [out.cell(_answers(one), limit=200)]
             for one in found.hooks
         ]
-        out.table(("CALL-OUT", "URL", "BUDGET"), hooks, keep=("CALL-OUT",))
+        columns = ("CALL-OUT", "URL", "BUDGET", "ASKED LAST")
+        out.table(columns, hooks, keep=("CALL-OUT", "ASKED LAST"))
+
+
+def _answers(hook: CallOutInfo) -> str:
+    """Say whether a call-out answered when it was asked last."""
+    if hook.asked_at is None:
+        return "not asked yet"
+    told = hook.problem or f"answered in {hook.ms} ms"
+    return f"{hook.asked_at[:19]}Z: {told}"
 
 
 def _row(limit: LimitInfo, use: LimitUseInfo | None) -> tuple[str, ...]:

@@ -93,6 +93,10 @@ _SETTINGS: Final = f"""\
 # What an account that agents use there stands for; the demo wrote this.
 [connections.{WORKSPACE}]
 scopes = ["read:contacts"]
+
+[policy]
+# The demo is minutes old; by itself advice is about 30 days.
+advice_window = 60
 """
 
 

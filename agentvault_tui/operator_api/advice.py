@@ -86,14 +86,16 @@ class AdviceList(WireShape, kw_only=True):
 
     advice: list[AdviceInfo]
     hit_rate: HitRateInfo
+    window: int = 0
+    """Seconds of the history that counted as now."""
 
 
 class AdviceQuery(WireRequest, kw_only=True):
     """Which advice."""
 
     agent: str = ""
-    window: Annotated[int, Meta(ge=1, le=10 * 366 * 86_400)] = 30 * 86_400
-    """Seconds of the history that count as now."""
+    window: Annotated[int, Meta(ge=0, le=10 * 366 * 86_400)] = 0
+    """Seconds of the history that count as now; 0 for ``policy.advice_window``."""
     all: bool = False
     """Also what was kept, given back or dismissed."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentvault_tui.operator_api.shapes import WireShape
+from agentvault_tui.operator_api.shapes import Moment, WireShape
 
 
 class LimitInfo(WireShape, kw_only=True):
@@ -38,6 +38,14 @@ class CallOutInfo(WireShape, kw_only=True):
     scopes: tuple[str, ...]
     budget_ms: int
     signed: bool
+    asked_at: Moment | None = None
+    """When it was asked last, since the broker's start and as it is configured now."""
+    answers: bool | None = None
+    """Whether it answered then, in its budget and in the form it must."""
+    ms: int | None = None
+    """How long that took."""
+    problem: str | None = None
+    """What was wrong, if it did not."""
 
 
 class LimitList(WireShape, kw_only=True):

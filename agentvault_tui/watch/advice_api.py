@@ -66,7 +66,7 @@ def routes(
     async def named(request: Request) -> AdviceInfo:
         advice_id = request.path_params["id"]
         if _named(listed, advice_id) is None:
-            await read(AdviceQuery().window)
+            await read(broker.settings.policy.advice_window)
         if (found := _named(listed, advice_id)) is None:
             raise NotFoundError(
                 f"there is no advice {advice_id[:80]}", "agentvault advise lists it"
@@ -80,9 +80,10 @@ def routes(
     async def show(request: Request) -> AdviceList:
         """Return what agents do not need, with evidence, and how often that held."""
         query = query_of(request, AdviceQuery)
-        found = trials.merge(await read(query.window), every=query.all)
+        window = query.window or broker.settings.policy.advice_window
+        found = trials.merge(await read(window), every=query.all)
         shown = [one for one in found if query.agent in ("", one.agent_id)]
-        return AdviceList(advice=shown, hit_rate=trials.hits)
+        return AdviceList(advice=shown, hit_rate=trials.hits, window=window)
 
     async def apply(request: Request) -> AdviceInfo:
         """Take away what was advised, on trial: nothing is given."""

@@ -241,6 +241,27 @@ async def test_what_is_no_clear_answer_denies(bench: Bench, respond: Respond) ->
     assert event.detail["hooks"][0]["verdict"] == "failed"
 
 
+async def test_operators_see_whether_each_call_out_answered_last(bench: Bench) -> None:
+    """None before it was asked; then the last, until the call-out is changed."""
+
+    async def health() -> list[tuple[object, ...]]:
+        told = (await bench.read("/api/limits")).json()["hooks"]
+        return [(h["answers"], h["asked_at"] is not None, h["problem"]) for h in told]
+
+    agent = await bench.agent()
+    allows = answers('{"decision": true}')
+    async with listening(allows) as one, listening(answers("{")) as two:
+        await hooked(bench, one, two)
+        assert await health() == [(None, False, None)] * 2
+        await ask(bench, agent)
+        first, second = await health()
+        assert first == (True, True, None)
+        assert second[:2] == (False, True)
+        assert "The call-out hook-1 failed" in str(second[2])
+        await hooked(bench, one, one)
+        assert await health() == [first, (None, False, None)]
+
+
 async def test_nobody_is_reached_where_none_may_be(bench: Bench) -> None:
     """A port that is closed, a name of this machine by https, a secret that is gone."""
     agent = await bench.agent()

@@ -238,9 +238,10 @@ class FakeOperator(FakeState):
         await self._noted(request)
         return self.planned or problem(409, "policy.cedar line 1: no rule", "")
 
-    async def _advice(self, _: Request) -> Any:
+    async def _advice(self, request: Request) -> Any:
         rate = {"applied": 4, "given_back": 1}
-        return {"advice": self.advice, "hit_rate": rate}
+        window = int(request.query_params.get("window", 0)) or 60
+        return {"advice": self.advice, "hit_rate": rate, "window": window}
 
     async def _decide_advice(self, request: Request) -> Any:
         await self._noted(request)
@@ -345,7 +346,8 @@ class FakeOperator(FakeState):
         return {"services": self.services, "problems": self.broken_files}
 
     async def _limits(self, _: Request) -> Any:
-        return {"limits": self.limits, "uses": self.uses, "hooks": [], "problem": None}
+        told = {"limits": self.limits, "uses": self.uses, "hooks": self.hooks}
+        return {**told, "problem": None}
 
     async def _alerts(self, _: Request) -> Any:
         return {"sinks": self.sinks, "dead": self.dead}

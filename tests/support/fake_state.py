@@ -58,6 +58,7 @@ class FakeState:
         self.sinks: list[dict[str, Any]] = []
         self.limits: list[dict[str, Any]] = []
         self.uses: list[dict[str, Any]] = []
+        self.hooks: list[dict[str, Any]] = []
         self.dead: list[dict[str, Any]] = []
         """Alerts that did not arrive."""
         self.events: list[dict[str, Any]] = []

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.routing import Route
 
+from agentvault_tui.broker.callouts import HOOK_FAILED
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.limit_uses import WindowStanding
 from agentvault_tui.broker.operators_api.wire import route
@@ -21,6 +22,7 @@ from agentvault_tui.operator_api.limits import (
     LimitUseInfo,
 )
 from agentvault_tui.policy import Limit
+from agentvault_tui.policy.limits import HookTable
 
 _MOST: Final = 1000
 """Windows that are told at a time: those with the least left."""
@@ -47,6 +49,7 @@ def routes(broker: Broker) -> list[Route]:
                     scopes=tuple(one.scopes),
                     budget_ms=one.budget_ms,
                     signed=bool(one.secret),
+                    **_health(broker, one),
                 )
                 for one in known.hooks
             ),
@@ -54,6 +57,20 @@ def routes(broker: Broker) -> list[Route]:
         )
 
     return [route(calls.LIMITS, limits)]
+
+
+def _health(broker: Broker, hook: HookTable) -> dict[str, Any]:
+    """Return how a call-out answered last, if it was asked as it is now."""
+    last = broker.callouts.last.get(hook.id)
+    if last is None or last.answer.hook != hook:
+        return {}
+    failed = last.answer.reason == HOOK_FAILED
+    return {
+        "asked_at": iso(last.at),
+        "answers": not failed,
+        "ms": last.answer.ms,
+        "problem": last.answer.why if failed else None,
+    }
 
 
 def near_the_end(broker: Broker, agent: Agent) -> LimitList:

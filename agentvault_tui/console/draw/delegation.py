@@ -16,6 +16,8 @@ _DEEPEST = 8
 def tree_row(pen: Pen, row: TreeRow, now: datetime, width: int) -> Row:
     """Write one token: its holder, indented below whose it came from, and its scopes.
 
+    Of several that are alike how many, and when the last of them ends.
+
     What would end with it stands at the end, and is never cut.
     """
     p = pen.palette
@@ -23,7 +25,11 @@ def tree_row(pen: Pen, row: TreeRow, now: datetime, width: int) -> Row:
     below = f"{plural(row.below, 'token')} below" if row.below else "none below"
     end: Row = ((f"  {below}  ", p.waiting if row.below else p.muted), (left, p.muted))
     indent = "  " * min(row.depth, _DEEPEST)
-    start: Row = ((indent, p.text), (pen.clip(row.name, 24), p.strong))
+    times = f" x{row.tokens:,}" if row.tokens > 1 else ""
+    start: Row = (
+        *((indent, p.text), (pen.clip(row.name, 24), p.strong)),
+        (times, p.text),
+    )
     room = width - cells(start) - cells(end) - 2
     what = " ".join(part for part in (row.scope, row.resource) if part)
     text = f"  {pen.clip(what, room)}" if room > 3 else ""

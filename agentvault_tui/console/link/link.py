@@ -31,11 +31,16 @@ from agentvault_tui.console.state.records import (
 )
 from agentvault_tui.errors import AgentVaultError, NotFoundError, RefusedError
 from agentvault_tui.operator_api import calls
-from agentvault_tui.operator_api.advice import AdviceList, ApplyAdviceRequest
+from agentvault_tui.operator_api.advice import (
+    AdviceList,
+    AdviceQuery,
+    ApplyAdviceRequest,
+)
 from agentvault_tui.operator_api.alerts import RetryAlertRequest
 from agentvault_tui.operator_api.calls import AnswerT, ApiCall
 from agentvault_tui.operator_api.client import AsyncOperatorClient
 from agentvault_tui.operator_api.history import EventInfo, EventPageInfo, PastInfo
+from agentvault_tui.operator_api.limits import CallOutInfo
 from agentvault_tui.operator_api.planning import PlanInfo, PlanRequest, PolicyInfo
 from agentvault_tui.operator_api.requests import (
     AgentQuery,
@@ -344,9 +349,13 @@ class BrokerLink:
         found = await self._client.call(calls.STORY, seq=seq)
         return list(map(self.mirror.intake.event, found.events)), found.complete
 
-    async def limits(self) -> tuple[list[LimitRow], str]:
-        """Read what is used of limits, and why their file is not in force."""
-        return self.mirror.intake.limits(await self._client.call(calls.LIMITS))
+    async def limits(self) -> tuple[list[LimitRow], str, tuple[CallOutInfo, ...]]:
+        """Read what is used of limits, why their file is not in force, and call-outs.
+
+        The words of call-outs are not displayable yet.
+        """
+        told = await self._client.call(calls.LIMITS)
+        return *self.mirror.intake.limits(told), told.hooks
 
     async def alerts(self) -> tuple[list[SinkRow], list[DeadAlertRow]]:
         """Read where alerts go, and which did not arrive."""
@@ -373,9 +382,9 @@ class BrokerLink:
         """Have the recorded history decided by the rules *text*."""
         return await self._client.call(calls.PLAN, PlanRequest(policy=text))
 
-    async def advice(self) -> AdviceList:
-        """Read what agents do not need."""
-        return await self._client.call(calls.ADVICE)
+    async def advice(self, window: int) -> AdviceList:
+        """Read what agents do not need, by so many seconds of the history."""
+        return await self._client.call(calls.ADVICE, AdviceQuery(window=window))
 
     async def apply_advice(self, advice_id: str) -> None:
         self.check()

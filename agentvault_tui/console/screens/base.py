@@ -422,21 +422,64 @@ class PaneScreen(Keyed, Screen[None]):
             self.app.pop_screen()
 
 
-class ListScreen(PaneScreen):
-    """A screen of lists of what is now, which one step out closes."""
+_CALM: Final = 10
+"""How many times longer than it takes a reading lies behind the one before."""
+
+
+class PolledScreen(PaneScreen):
+    """A screen of lists that are read anew again and again; one step out closes it."""
+
+    EVERY: ClassVar[float] = 2.0
+    """Seconds between two readings, and at least ten times what one takes."""
 
     def __init__(self, desk: Desk, link: BrokerLink, *, pulse: float) -> None:
         super().__init__(desk, link, pulse=pulse)
         self.waiting = StepUpBar(desk, id="waiting")
         self.keybar = KeyBar(desk, id="keys")
+        self._read_next = float("-inf")
+
+    async def read(self) -> None:
+        """Read the rows.
+
+        Raises:
+            AgentVaultError: they cannot be read.
+        """
+        raise NotImplementedError
+
+    def read_failed(self, why: str) -> None:
+        """Show why the rows are not the latest."""
+        raise NotImplementedError
 
     def on_mount(self) -> None:
         self.stops()[0].focus()
         self.begin()
 
     def take(self) -> None:
+        mirror = self.desk.mirror
+        if mirror.link.live and mirror.clock.boot() >= self._read_next:
+            self.read_anew()
         if not self.covered:
             self.repaint()
+
+    def read_anew(self) -> None:
+        """Read the rows now, in the place of a reading under way."""
+        self._read_next = float("inf")
+        work: Callable[[], Awaitable[None]] = self.read_and_paint
+        self.run_worker(work, group="read", exclusive=True)
+
+    async def read_and_paint(self) -> None:
+        clock = self.desk.mirror.clock
+        began = clock.boot()
+        try:
+            await self.read()
+        except AgentVaultError as error:
+            why = self.desk.mirror.intake.shown(error.what, 80)
+            self.read_failed(f"not read: {why}")
+        now = clock.boot()
+        self._read_next = now + max(self.EVERY, _CALM * (now - began))
+        self.place()
+        self.paint_all()
+        self.show_keys()
 
     def header(self, width: int, height: int) -> tuple[dict[str, Box], int, int]:
         """Return the boxes of all but the lists, and the lists' first row and rows."""
@@ -453,46 +496,6 @@ class ListScreen(PaneScreen):
 
     def action_follow(self) -> None:
         """Nothing is held here."""
-
-
-class PolledScreen(ListScreen):
-    """A screen of lists that are read anew every few seconds."""
-
-    EVERY: ClassVar[float] = 2.0
-    """Seconds between two readings."""
-
-    def __init__(self, desk: Desk, link: BrokerLink, *, pulse: float) -> None:
-        super().__init__(desk, link, pulse=pulse)
-        self._read_at = float("-inf")
-
-    async def read(self) -> None:
-        """Read the rows.
-
-        Raises:
-            AgentVaultError: they cannot be read.
-        """
-        raise NotImplementedError
-
-    def read_failed(self, why: str) -> None:
-        """Show why the rows are not the latest."""
-        raise NotImplementedError
-
-    def take(self) -> None:
-        now = self.desk.mirror.clock.boot()
-        if self.desk.mirror.link.live and now - self._read_at >= self.EVERY:
-            self._read_at = now
-            work: Callable[[], Awaitable[None]] = self.read_and_paint
-            self.run_worker(work, group="read", exclusive=True)
-        super().take()
-
-    async def read_and_paint(self) -> None:
-        try:
-            await self.read()
-        except AgentVaultError as error:
-            why = self.desk.mirror.intake.shown(error.what, 80)
-            self.read_failed(f"not read: {why}")
-        self.place()
-        self.paint_all()
 
 
 class FilteredScreen(PaneScreen):

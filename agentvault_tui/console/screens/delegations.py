@@ -38,7 +38,7 @@ class DelegationsPane(ListPane):
         """List the trees, each parent first."""
         pen, p = self.pen, self.pen.palette
         self.keep_cursor([row.id for row in self.rows])
-        passed_on = sum(row.depth > 0 for row in self.rows)
+        passed_on = sum(row.tokens for row in self.rows if row.depth)
         counts = f"  {passed_on:,} passed on"
         title = (*self.heading("Delegations"), (counts, p.muted))
         if self.problem:

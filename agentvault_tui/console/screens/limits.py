@@ -1,4 +1,4 @@
-"""Limits: what is used of each, what is left, and when some of it frees."""
+"""Limits: what is used of each, what is left, when some frees; and call-outs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from agentvault_tui.console.draw.layout import Box
 from agentvault_tui.console.draw.lines import Row
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.screens.base import PolledScreen
+from agentvault_tui.console.state.intake import moment
 from agentvault_tui.console.state.moments import ago
 from agentvault_tui.console.state.records import AgentRow, LimitRow
 from agentvault_tui.console.widgets.pane import ListPane, Painted, Pane
+from agentvault_tui.operator_api.limits import CallOutInfo
 
-_ID, _LEFT, _FREES = 20, 22, 10
-_WIDE = 100
-"""Columns from which on sums of money are shown whole."""
+_FREES, _BEYOND = 10, 9
+_NARROWEST = 7
+"""Cells of whose window it is, at least."""
 
 
 class LimitsPane(ListPane):
@@ -45,21 +47,59 @@ class LimitsPane(ListPane):
     def _row(self, row: LimitRow, width: int) -> Row:
         pen, p = self.pen, self.pen.palette
         near = p.danger if not row.left else p.waiting if row.near else p.text
-        wide = _LEFT + (14 if width >= _WIDE else 0)
-        room = max(width - 2 - _ID - wide - _FREES - 10, 8)
+        rows = self.rows.values()
+        # What is left is shown whole; names give way to it, then the other columns.
+        wide = max(len(_left(one)) for one in rows) + 1
+        rest = 0 if width < 60 else _FREES + _BEYOND
+        room = max(width - 3 - wide - rest, 2 * _NARROWEST)
+        name = min(max(len(one.limit) for one in rows) + 1, room - _NARROWEST)
         frees = ""
         if row.frees_at is not None:
             until = ago(self.mirror.clock.now(), row.frees_at).removesuffix(" ago")
             frees = f"in {until}"
-        left = f"{row.left:,} of {row.allows}"
         line: Row = (
-            (pen.column(row.limit, _ID), p.strong),
-            (pen.column(row.whose, room), p.text),
-            (pen.column(left, wide), near),
+            (pen.column(row.limit, name), p.strong),
+            (pen.column(row.whose, room - name), p.text),
+            (pen.column(_left(row), wide), near),
             (pen.column(frees, _FREES), p.muted),
-            (pen.clip(row.beyond, 9), p.muted),
+            (pen.clip(row.beyond, _BEYOND), p.muted),
         )
-        return pen.listed(line, here=row.id == self.cursor)
+        return pen.listed(pen.cut(line, width - 2), here=row.id == self.cursor)
+
+
+def _left(row: LimitRow) -> str:
+    return f"{row.left:,} of {row.allows}"
+
+
+class CallOutsPane(Pane):
+    """One row for each call-out: whether it answered when it was asked last."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk, id="callouts")
+        self.rows: tuple[CallOutInfo, ...] = ()
+
+    def draw(self, width: int, height: int) -> Sequence[Painted]:
+        """List them; those that have no room are counted in the title."""
+        p = self.pen.palette
+        more = max(len(self.rows) - (height - 1), 0)
+        title = self.heading("Call-outs")
+        if more:
+            title = (*title, (f"  {more} more: agentvault limits", p.muted))
+        shown = self.rows[: max(height - 1, 0)]
+        return [(title, None), *((self._row(row, width), None) for row in shown)]
+
+    def _row(self, row: CallOutInfo, width: int) -> Row:
+        pen, p, shown = self.pen, self.pen.palette, self.mirror.intake.shown
+        state, style = "not asked yet", p.muted
+        if asked_at := moment(row.asked_at):
+            word = f"answered in {row.ms} ms" if row.answers else "FAILED"
+            style = p.accent if row.answers else p.danger
+            state = f"{word} {ago(asked_at, self.mirror.clock.now())}"
+        told = f"  {shown(row.problem or row.url, 200)}"
+        name = pen.column(shown(row.id, 64), min(max(width // 4, _NARROWEST), 24))
+        return pen.cut(
+            ((f"  {name}", p.strong), (state, style), (told, p.muted)), width
+        )
 
 
 class LimitsScreen(PolledScreen):
@@ -68,19 +108,27 @@ class LimitsScreen(PolledScreen):
     def __init__(self, desk: Desk, link: BrokerLink, *, pulse: float) -> None:
         super().__init__(desk, link, pulse=pulse)
         self.list = LimitsPane(desk)
-        self.panes = (self.masthead, self.waiting, self.list, self.keybar)
+        self.callouts = CallOutsPane(desk)
+        self.panes = (
+            *(self.masthead, self.waiting),
+            *(self.list, self.callouts, self.keybar),
+        )
         self.big = self.list
 
     async def read(self) -> None:
-        rows, self.list.problem = await self.link.limits()
+        rows, self.list.problem, self.callouts.rows = await self.link.limits()
         self.list.rows = {one.id: one for one in rows}
 
     def read_failed(self, why: str) -> None:
         self.list.problem = why
 
     def plan(self, width: int, height: int) -> Mapping[str, Box]:
-        """Give all below the header to the list."""
+        """Give all below the header to the list, up to a third to call-outs."""
         boxes, head, room = self.header(width, height)
+        if self.callouts.rows and room > 5:
+            low = min(len(self.callouts.rows) + 1, max(room // 3, 2))
+            boxes["callouts"] = Box(0, head + room - low, width, low)
+            room -= low
         return boxes | {"limits": Box(0, head, width, room)}
 
     def stops(self) -> Sequence[Pane]:

@@ -12,6 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Input
 
+from agentvault_tui.clock import span
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.advice import AdviceDialog
 from agentvault_tui.console.dialogs.base import Dialog, SheetPage
@@ -19,18 +20,26 @@ from agentvault_tui.console.draw.layout import Box
 from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Row
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.messages import ShowAudit
-from agentvault_tui.console.screens.base import ListScreen
+from agentvault_tui.console.screens.base import PolledScreen
+from agentvault_tui.console.state.moments import plural
 from agentvault_tui.console.state.records import AgentRow
 from agentvault_tui.console.widgets.line_input import LineInput
 from agentvault_tui.console.widgets.pane import ListPane, Painted, Pane
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.operator_api.advice import AdviceInfo, change_texts
-from agentvault_tui.operator_api.planning import ChangeInfo
+from agentvault_tui.operator_api.planning import ChangeInfo, PlanInfo
 
+_READING: Final = "reading the history"
+_DAY: Final = 86_400
+_WINDOWS: Final = (_DAY, 7 * _DAY, 30 * _DAY, 90 * _DAY)
 _LARGEST: Final = 256 * 1024
 _FIELD: Final = 48
 _NAME: Final = 18
 _KIND: Final = 20
+
+
+def _told(seconds: int) -> str:
+    return plural(seconds // _DAY, "day") if seconds >= _DAY else span(seconds)
 
 
 class RowPane(ListPane):
@@ -71,34 +80,15 @@ class RowPane(ListPane):
             self.screen.look()
 
 
-class ReadScreen(ListScreen):
-    """A screen that reads its rows from the broker when it opens and when asked."""
+class ReadScreen(PolledScreen):
+    """A screen of rows about events and agents, read from the broker."""
 
     def __init__(self, desk: Desk, link: BrokerLink, *, pulse: float) -> None:
         super().__init__(desk, link, pulse=pulse)
         self.tops: tuple[RowPane, ...] = ()
 
-    def on_mount(self) -> None:
-        super().on_mount()
-        self.read(self.load, self.tops[0])
-
-    def read(self, work: Callable[[], Awaitable[None]], pane: RowPane) -> None:
-        """Run *work*, and say in *pane* that it is under way, or failed."""
-
-        async def whole() -> None:
-            pane.said = "reading the history"
-            pane.paint()
-            try:
-                await work()
-            except AgentVaultError as error:
-                pane.said = self.desk.mirror.intake.shown(error.diagnosis(), 200)
-            self.paint_all()
-
-        self.run_worker(whole(), group=pane.id or "", exclusive=True)
-
-    async def load(self) -> None:
-        """Read the rows."""
-        raise NotImplementedError
+    def read_failed(self, why: str) -> None:
+        self.tops[0].said = why
 
     def look(self) -> None:
         """Show what the row under the cursor is about."""
@@ -159,7 +149,9 @@ class AdviceEvidencePane(Pane):
 class AdviceScreen(ReadScreen):
     """Authority that agents do not need; what is on trial comes first."""
 
+    EVERY: ClassVar[float] = 30.0
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("w", "window", "another window of the history"),
         Binding("a", "take_away", "take it away, on trial"),
         Binding("b", "give_back", "give it back"),
         Binding("d", "dismiss_advice", "dismiss: leave it as it is"),
@@ -167,7 +159,12 @@ class AdviceScreen(ReadScreen):
 
     def __init__(self, desk: Desk, link: BrokerLink, *, pulse: float) -> None:
         super().__init__(desk, link, pulse=pulse)
+        self.window = 0
+        """Seconds of the history that count as now; 0 for what the broker is set to."""
+        self.told_window = 0
+        """The one that the advice is of."""
         self.list = RowPane(desk, "advice", "Advice")
+        self.list.said = _READING
         self.evidence = AdviceEvidencePane(desk)
         self.found: dict[str, AdviceInfo] = {}
         self.tops = (self.list,)
@@ -182,8 +179,9 @@ class AdviceScreen(ReadScreen):
         """The advice under the cursor."""
         return self.found.get(self.list.cursor)
 
-    async def load(self) -> None:
-        answer = await self.link.advice()
+    async def read(self) -> None:
+        answer = await self.link.advice(self.window)
+        self.told_window, over = answer.window, _told(answer.window)
         self.found = {one.id: one for one in answer.advice}
         self.list.rows = {
             one.id: lambda pen, width, one=one: self._row(pen, width, one)  # type: ignore[misc]
@@ -191,9 +189,9 @@ class AdviceScreen(ReadScreen):
         }
         rate = answer.hit_rate
         self.list.said = (
-            f"{rate.applied:,} applied so far, {rate.given_back:,} given back"
+            f"over {over}; {rate.applied:,} applied, {rate.given_back:,} given back"
             if self.found or rate.applied
-            else "nothing to advise; what was granted within 30 days is too new"
+            else f"nothing to advise; what was granted within {over} is too new"
         )
 
     def _row(self, pen: Pen, width: int, one: AdviceInfo) -> Row:
@@ -235,7 +233,7 @@ class AdviceScreen(ReadScreen):
             self.show_agent_of(one.agent_id)
 
     def show_keys(self) -> None:
-        found = [("Esc", "back")]
+        found = [("w", "window"), ("Esc", "back")]
         if (one := self.advice) is not None:
             found = [("Enter", "look"), *found]
             if self.decides:
@@ -247,6 +245,14 @@ class AdviceScreen(ReadScreen):
                 )
                 found[1:1] = keys
         self.keybar.show((*found, ("j k", "move"), ("?", "keys"), ("^q", "quit")))
+
+    def action_window(self) -> None:
+        """Go on to the next window; after the longest comes the broker's own."""
+        longer = (one for one in _WINDOWS if one > self.window)
+        self.window = next((one for one in longer if one != self.told_window), 0)
+        self.list.said = _READING
+        self.list.paint()
+        self.read_anew()
 
     def action_take_away(self) -> None:
         self._ask("take away, on trial for 7 days", "waiting", self.link.apply_advice)
@@ -265,7 +271,7 @@ class AdviceScreen(ReadScreen):
             return
         about = self.name_of(one.agent_id) if one.agent_id else "the policy"
         dialog = AdviceDialog(self.desk, one, about, word, act)
-        self.app.push_screen(dialog, lambda _: self.read(self.load, self.list))
+        self.app.push_screen(dialog, lambda _: self.read_anew())
 
     def action_advice(self) -> None:
         """It is shown already: the same key goes back."""
@@ -285,6 +291,9 @@ class PolicyScreen(ReadScreen):
         self.shadow = RowPane(desk, "shadow", "Shadow")
         self.planned.said = "n names a file of rules to try against the history"
         self.changes: dict[str, ChangeInfo] = {}
+        self._candidate = ""
+        """What is planned again as the history goes on."""
+        self._planned_upto, self._plan_next = 0, 0.0
         self.tops = (self.shadow, self.planned)
         self.panes = (
             *(self.masthead, self.waiting),
@@ -292,10 +301,14 @@ class PolicyScreen(ReadScreen):
         )
         self.big = self.planned
 
-    async def load(self) -> None:
+    async def read(self) -> None:
+        mirror = self.desk.mirror
+        later = mirror.clock.boot() >= self._plan_next
+        if self._candidate and later and mirror.last_seq > self._planned_upto:
+            self._plan_anew()
         found = (await self.link.policy()).shadow
-        self.shadow.rows = {}
         if found is None:
+            self.shadow.rows = {}
             self.shadow.said = "none: agentvault policy shadow FILE sets one"
             return
         self.shadow.said = (
@@ -306,8 +319,9 @@ class PolicyScreen(ReadScreen):
 
     def _list(self, pane: RowPane, prefix: str, changes: Sequence[ChangeInfo]) -> None:
         pane.rows = {}
-        for number, one in enumerate(changes):
-            key = f"{prefix}{number}"
+        for one in changes:
+            why = one.reason or ""
+            key = f"{prefix} {one.agent} {one.scope} {one.was} {one.to} {why}"
             self.changes[key] = one
             pane.rows[key] = lambda pen, width, one=one: self._row(pen, width, one)  # type: ignore[misc]
 
@@ -359,13 +373,29 @@ class PolicyScreen(ReadScreen):
 
         def chosen(text: str | None) -> None:
             if text is not None:
-                self.read(lambda: self._plan(text), self.planned)
+                self._candidate, self.planned.said = text, _READING
+                self._plan_anew()
                 self.focus_on(self.planned)
 
         self.app.push_screen(CandidateDialog(self.desk), chosen)
 
-    async def _plan(self, text: str) -> None:
-        found = await self.link.plan(text)
+    def _plan_anew(self) -> None:
+        self._plan_next = float("inf")
+        work: Callable[[], Awaitable[None]] = self._plan
+        self.run_worker(work, group="plan", exclusive=True)
+
+    async def _plan(self) -> None:
+        mirror = self.desk.mirror
+        began, self._planned_upto = mirror.clock.boot(), mirror.last_seq
+        try:
+            self._show_plan(await self.link.plan(self._candidate))
+        except AgentVaultError as error:
+            self.planned.said = mirror.intake.shown(error.diagnosis(), 200)
+        now = mirror.clock.boot()
+        self._plan_next = now + max(AdviceScreen.EVERY, 10 * (now - began))
+        self.paint_all()
+
+    def _show_plan(self, found: PlanInfo) -> None:
         prompts = found.prompts_per_day
         self._list(self.planned, "p", found.changes)
         changed = "" if found.changes else "nothing would be otherwise; "

@@ -189,9 +189,23 @@ class Intake:
         )
 
     def tree(self, told: DelegationTree) -> tuple[TreeRow, ...]:
-        """Convert delegation trees, each parent before what was exchanged for it."""
-        return tuple(
-            TreeRow(
+        """Convert delegation trees, each parent before what was exchanged for it.
+
+        Tokens of one holder for the same, passed on by one that are alike, are one row.
+        """
+        rows: dict[tuple[object, ...], TreeRow] = {}
+        path: tuple[object, ...] = ()
+        for one in told.tokens:
+            path = (*path[: one.depth], (one.agent.id, one.scope, one.resource))
+            ends, known = moment(one.expires_at) or _EPOCH, rows.get(path)
+            if known is not None:
+                rows[path] = known._replace(
+                    tokens=known.tokens + 1,
+                    below=known.below + one.below,
+                    expires_at=max(known.expires_at, ends),
+                )
+                continue
+            rows[path] = TreeRow(
                 id=self.shown(one.id, _NAME),
                 agent_id=self.shown(one.agent.id, _NAME),
                 name=self.shown(one.agent.name, _NAME),
@@ -199,10 +213,14 @@ class Intake:
                 scope=self.shown(one.scope, _WHOLE),
                 resource=self.shown(one.resource, _WHOLE),
                 below=one.below,
-                expires_at=moment(one.expires_at) or _EPOCH,
+                expires_at=ends,
             )
-            for one in told.tokens
-        )
+        rank = {path: number for number, path in enumerate(rows)}
+
+        def place(path: tuple[object, ...]) -> list[int]:
+            return [rank[path[:depth]] for depth in range(1, len(path) + 1)]
+
+        return tuple(rows[path] for path in sorted(rows, key=place))
 
     def _scopes(self, names: tuple[str, ...]) -> tuple[ScopeRow, ...]:
         """Return scopes, the riskiest first; agents with the same scopes share them."""

@@ -177,7 +177,7 @@ class DelegateRow(NamedTuple):
 
 
 class TreeRow(NamedTuple):
-    """A live token of a delegation tree."""
+    """A live token of a delegation tree, or several that are alike."""
 
     id: Shown
     agent_id: Shown
@@ -188,6 +188,8 @@ class TreeRow(NamedTuple):
     below: int
     """Tokens that end with it."""
     expires_at: datetime
+    """Of several the last."""
+    tokens: int = 1
 
 
 @dataclass(frozen=True, slots=True)

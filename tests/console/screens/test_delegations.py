@@ -151,3 +151,29 @@ async def test_the_screen_lists_each_tree_and_acts_on_its_holder(
             await pilot.press("j", "r")
             await settle(pilot, lambda: isinstance(screen.screen, RevokeDialog))
             assert names[1]["name"] in text_of(screen)
+
+
+async def test_tokens_that_are_alike_are_one_row_with_a_count(short: Path) -> None:
+    """Of many trees of the same shape one is shown, with all that ends with them."""
+    with FakeOperator(short / "s.sock") as fake:
+        flying(fake)
+        first, second = list(fake.agents.values())[:2]
+        known = {"resource": None, "expires_at": "2099-01-01T00:00:00.000000Z"}
+        for number in range(30):
+            scope = "read:web" if number == 7 else "read:calendar"
+            for depth, agent in enumerate((first, second)):
+                about = {"id": agent["id"], "name": agent["name"]}
+                up = {"id": f"tok_{depth}_{number}", "parent_id": None, "agent": about}
+                more = {"depth": depth, "scope": scope, "below": 1 - depth}
+                fake.delegated.append({**up, **more, **known})
+        async with running(console(fake.socket, short), size=(80, 24)) as pilot:
+            await pilot.press("T")
+            await settle(pilot, lambda: "30 passed on" in text_of(pilot.app))
+            rows = [r for r in text_of(pilot.app).splitlines() if "read:" in r]
+            assert len(rows) == 4
+            assert f"{first['name']} x29" in rows[0]
+            assert "29 tokens below" in rows[0]
+            assert f"{second['name']} x29" in rows[1]
+            assert "read:web" in rows[2]
+            assert "1 token below" in rows[2]
+            assert " x" not in rows[3]

@@ -66,3 +66,34 @@ async def test_the_key_shows_each_limit_and_what_is_left(
                 assert "ago" not in shown
             await pilot.press("Q")
             await settle(pilot, lambda: not isinstance(pilot.app.screen, LimitsScreen))
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+async def test_sums_stand_whole_and_call_outs_say_whether_they_answer(
+    short: Path, size: tuple[int, int]
+) -> None:
+    """Names give way to money; of each call-out there is the last answer."""
+    with FakeOperator(short / "s.sock") as fake:
+        limited(fake)
+        money = {"id": "payments-of-a-day", "scopes": ["payments"], "within": "24h"}
+        about = {"agents": [], "per": "agent", "over": "step_up", "currency": "USD"}
+        fake.limits.append({**money, **about, "most": 1_500_000})
+        use = {"limit": money["id"], "agent_name": "payments-agent", "used": 12_000}
+        left = {"left": 1_488_000, "resource": None, "agent_id": "agt_1"}
+        fake.uses.append({**use, **left, "frees_at": None})
+        hook = {"scopes": ["sends"], "budget_ms": 50, "signed": False}
+        asked = {**hook, "url": "https://rules.test/x", "asked_at": iso(START)}
+        fake.hooks += [
+            {**asked, "id": "freeze", "answers": True, "ms": 3},
+            {**asked, "id": "slow", "answers": False, "ms": 50, "problem": HOSTILE[0]},
+            {**hook, "id": "new", "url": "unix:/run/rules.sock"},
+        ]
+        async with running(console(fake.socket, short), size=size) as pilot:
+            shown = await opened(pilot)
+            assert "1,488,000 of 1,500,000 USD in 24h" in shown
+            assert max(map(len, shown.splitlines())) <= size[0]
+            rows = {row.split()[0]: row for row in shown.splitlines() if row.split()}
+            assert "answered in 3 ms" in rows["freeze"]
+            assert "FAILED" in rows["slow"]
+            assert "not asked yet" in rows["new"]
+            assert "\x1b" not in shown

@@ -102,7 +102,7 @@ async def decided(pilot: Pilot[Any], key: str, fake: FakeOperator) -> str:
 async def test_advice_says_what_whose_and_why(board: Board) -> None:
     """What is on trial is first; evidence and change are of the row with the cursor."""
     pilot, _ = board
-    await opened(pilot, "A", AdviceScreen, "4 applied so far, 1 given back")
+    await opened(pilot, "A", AdviceScreen, "4 applied, 1 given back")
     shown = text_of(pilot.app)
     assert "ON TRIAL" in shown
     assert shown.index("ON TRIAL") < shown.index("unused scope")
@@ -131,6 +131,30 @@ async def test_keys_take_away_give_back_and_dismiss(board: Board) -> None:
     await settle(pilot, lambda: isinstance(pilot.app.screen, AdviceScreen))
     path = await decided(pilot, "a", fake)
     assert path == "/api/advice/adv_unused_scope_read:con/apply"
+
+
+async def test_advice_and_the_shadow_are_read_anew_by_themselves(board: Board) -> None:
+    """What the broker has learnt since stands there without a key, in calm time."""
+    pilot, fake = board
+    clock: Any = pilot.app.desk.mirror.clock  # type: ignore[attr-defined]
+    await opened(pilot, "A", AdviceScreen, "ON TRIAL")
+    fake.advice[0]["status"] = "given_back"
+    clock.advance(31)
+    await settle(pilot, lambda: "ON TRIAL" not in text_of(pilot.app))
+    await pilot.press("escape")
+    await opened(pilot, "P", PolicyScreen, "27 of 91")
+    fake.shadow = {**fake.shadow, "decisions": 92} if fake.shadow else None
+    clock.advance(3)
+    await settle(pilot, lambda: "27 of 92" in text_of(pilot.app))
+
+
+async def test_a_key_goes_through_the_windows_of_advice(board: Board) -> None:
+    """The broker's own comes first, then longer ones, and the title names each."""
+    pilot, _ = board
+    await opened(pilot, "A", AdviceScreen, "over 1 m 0 s")
+    for told in ("1 day", "7 days", "30 days", "90 days", "1 m 0 s"):
+        await pilot.press("w")
+        await settle(pilot, lambda told=told: f"over {told}" in text_of(pilot.app))  # type: ignore[misc]
 
 
 async def test_enter_looks_at_the_event_or_the_agent(board: Board) -> None:
