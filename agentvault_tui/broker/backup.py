@@ -302,6 +302,7 @@ def _copied(snapshot: sqlite3.Connection, folder: Path) -> Iterator[BinaryIO]:
                     copy.execute(f"PRAGMA {pragma}")
                 Path(name).unlink()
                 snapshot.backup(copy)
+                snapshot.execute("ROLLBACK")  # the log can shrink again
         finally:
             Path(name).unlink(missing_ok=True)
         yield file

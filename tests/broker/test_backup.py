@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.bench import OPERATOR, PAYMENT, Bench
-from support.ledger_kit import decision, manual_clock, tamper
+from support.ledger_kit import decision, make_version_4, manual_clock, tamper
 from support.manual_clock import ManualClock
 
 from agentvault_tui.broker import backup
@@ -289,12 +289,7 @@ def test_a_backup_of_version_4_is_restored_and_brought_up_to_date(
 ) -> None:
     """Whoever backs up before the first start of a new version can go back to that."""
     fill(home, clock)
-    added = schema.expected().keys() - schema.expected(schema._TABLES).keys()
-    with closing(sqlite3.connect(home.database)) as db:
-        for kind, name in added:
-            db.execute(f"DROP {kind} IF EXISTS {name}")
-        db.execute("PRAGMA user_version = 4")
-        db.commit()
+    make_version_4(home)
     assert make_backup(home, short / "b", clock).schema == 4
     there = Home(short / "there", short / "there")
     restore_backup(there, short / "b", clock, OPERATOR)

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.ledger_kit import decision, fill, tamper
+from support.ledger_kit import decision, fill, make_version_4, tamper
 from support.manual_clock import ManualClock
 
 from agentvault_tui.errors import LedgerDamagedError
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import EventQuery, Ledger, schema, verify_ledger
+from agentvault_tui.ledger import EventQuery, Ledger, verify_ledger
 from agentvault_tui.ledger.schema import read_home
 
 
@@ -203,16 +203,6 @@ async def test_a_newer_schema_is_told(home: Home, clock: ManualClock) -> None:
     db.execute("PRAGMA user_version = 99")
     db.close()
     assert "newer AgentVault" in await refused(home, clock)
-
-
-def make_version_4(home: Home) -> None:
-    """Take from the file what version 5 added, so that it is one of version 4."""
-    with closing(sqlite3.connect(home.database)) as db:
-        added = schema.expected().keys() - schema.expected(schema._TABLES).keys()
-        for kind, name in added:
-            db.execute(f"DROP {kind} IF EXISTS {name}")
-        db.execute("PRAGMA user_version = 4")
-        db.commit()
 
 
 async def test_a_start_brings_a_file_of_version_4_up_to_date(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +14,7 @@ from support.manual_clock import ManualClock
 from agentvault_tui.clock import Clock, Deadline
 from agentvault_tui.encoder import to_json
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import Ledger
+from agentvault_tui.ledger import Ledger, schema
 from agentvault_tui.model import (
     Actor,
     ActorKind,
@@ -167,3 +167,13 @@ def tamper(home: Home, *statements: str) -> None:
         for statement in statements:
             db.execute(statement)
     db.close()
+
+
+def make_version_4(home: Home) -> None:
+    """Take from the file what version 5 added, so that it is one of version 4."""
+    with closing(sqlite3.connect(home.database)) as db:
+        added = schema.expected().keys() - schema.expected(schema._TABLES).keys()
+        for kind, name in added:
+            db.execute(f"DROP {kind} IF EXISTS {name}")
+        db.execute("PRAGMA user_version = 4")
+        db.commit()
