@@ -36,7 +36,7 @@ def downgrade(home: Home) -> None:
     """Take from the database what version 5 added."""
     with closing(sqlite3.connect(home.database)) as db:
         for kind, name in schema.expected().keys() - schema.expected(schema._TABLES):  # noqa: SLF001
-            db.execute(f"DROP {kind} {name}")
+            db.execute(f"DROP {kind} IF EXISTS {name}")
         db.execute("PRAGMA user_version = 4")
         db.commit()
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -49,7 +49,7 @@ from agentvault_tui.home import (
 from agentvault_tui.ledger import DropAllTokens, Ledger, Panic, schema, verify_ledger
 from agentvault_tui.ledger.batch import read_tip
 from agentvault_tui.ledger.headfile import Witness, read_witness, write_witness
-from agentvault_tui.ledger.opening import HomeLock, read_ledger_id
+from agentvault_tui.ledger.opening import HomeLock, open_checked, read_ledger_id
 from agentvault_tui.ledger.records import Head
 from agentvault_tui.ledger.schema import storage_errors
 from agentvault_tui.model import Actor, Draft, EventType, StepUpStatus
@@ -508,15 +508,18 @@ async def _continue_ledger(
     What was revoked after the backup was made is not known, so every token ends, every
     step-up is cancelled, and panic is on.
     """
+    with closing(schema.open_writer(home.database)) as db:
+        open_checked(db, home, trust=False)  # brings an older one up to date
+    # Before it is opened, which begins to build the text index beside it.
+    found = verify_ledger(home, now=clock.now())
+    head = Head(manifest.seq, manifest.hash)
+    if not found.ok or (found.ledger, found.head) != (manifest.ledger, head):
+        raise LedgerDamagedError(
+            f"the backup's ledger does not verify: {found.problem}",
+            "restore an older backup",
+        )
     ledger = await Ledger.open(home, clock=clock)
     try:
-        found = await asyncio.to_thread(verify_ledger, home, now=clock.now())
-        head = Head(manifest.seq, manifest.hash)
-        if not found.ok or (found.ledger, found.head) != (manifest.ledger, head):
-            raise LedgerDamagedError(
-                f"the backup's ledger does not verify: {found.problem}",
-                "restore an older backup",
-            )
         loaded = await ledger.load()
         now, reason = clock.now(), f"restored the backup of {manifest.made_at}"
         ended = ended_stepups(loaded, "restored", clock)
