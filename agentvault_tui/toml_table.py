@@ -1,4 +1,4 @@
-"""Read TOML that a person wrote as a struct or dataclass; errors say what helps."""
+"""Read TOML that a person wrote as a struct or dataclass; write as a person would."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import (
     Any,
+    Final,
     Literal,
     TypeGuard,
     TypeVar,
@@ -24,6 +25,9 @@ from agentvault_tui.errors import ServiceError, SettingsError
 from agentvault_tui.text import visible
 
 _T = TypeVar("_T")
+_BARE: Final = re.compile("[A-Za-z0-9_-]+")
+_LINE: Final = 76
+"""Characters of a list that stands on one line."""
 
 
 def read_table(text: str, shape: type[_T], inner: Mapping[str, type[Any]]) -> _T:
@@ -44,6 +48,13 @@ def read_table(text: str, shape: type[_T], inner: Mapping[str, type[Any]]) -> _T
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise ServiceError(f"it is not TOML ({visible(error, 200)})") from None
+    return convert_table(table, shape, inner)
+
+
+def convert_table(
+    table: dict[str, Any], shape: type[_T], inner: Mapping[str, type[Any]]
+) -> _T:
+    """Read a table as *shape*; see `read_table`."""
     try:
         return msgspec.convert(table, shape)
     except msgspec.ValidationError as error:
@@ -144,3 +155,32 @@ def read_toml(path: Path) -> dict[str, object]:
     except (OSError, ValueError, RecursionError) as error:
         # Not UTF-8, not TOML, or a number or nesting beyond what Python reads.
         raise SettingsError(f"{path} cannot be read ({error})") from error
+
+
+def write_value(value: str | bool | Iterable[str]) -> str:
+    """Return *value* as TOML 1.0 writes it; what nobody would see is escaped."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        if '"' in value and "'" not in value and value.isprintable():
+            return f"'{value}'"  # a JWK
+        return f'"{"".join(map(_escaped, value))}"'
+    items = [write_value(one) for one in value]
+    line = f"[{', '.join(items)}]"
+    if len(line) <= _LINE:
+        return line
+    return "".join(["[\n", *(f"  {one},\n" for one in items), "]"])
+
+
+def write_key(name: str) -> str:
+    """Return *name* as a key of TOML 1.0, quoted where it has to be."""
+    return name if _BARE.fullmatch(name) else write_value(name)
+
+
+def _escaped(character: str) -> str:
+    if character in '"\\':
+        return f"\\{character}"
+    if character.isprintable():
+        return character
+    code = ord(character)
+    return f"\\u{code:04X}" if code < 0x10000 else f"\\U{code:08X}"

@@ -174,8 +174,12 @@ class Registry:
             folded = fold_name(agent.name)
             self._names[folded] = (*self._names.get(folded, ()), agent.id)
             insort(self._order, (agent.created_at, agent.id))
-            if agent.credential.subject:
-                self.subjects.add(agent.credential.subject, agent.id)
+        known = self._agents.get(agent.id)
+        before, subject = known and known.credential.subject, agent.credential.subject
+        if before and before != subject:
+            self.subjects.discard(before, agent.id)
+        if subject and before != subject:
+            self.subjects.add(subject, agent.id)
         self._agents[agent.id] = agent
         for account in self.accounts.of(agent.id):
             self.accounts.put(account)  # in use, or no longer

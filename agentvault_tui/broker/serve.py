@@ -74,7 +74,7 @@ log = logging.getLogger("agentvault.serve")
 Tell = Callable[[str, Callable[[], WireShape]], None]
 """Sends what is in no ledger to the consoles that listen."""
 
-_BODY_CAP: Final = 1_048_576
+_BODY_CAP: Final = 4_194_304
 """Of operators' requests, so that one may hold a policy of the largest size."""
 _OPERATORS_ELSEWHERE: Final = 128
 """Connections of operators on other machines, so that strangers take few of ours."""

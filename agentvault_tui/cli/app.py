@@ -48,6 +48,8 @@ SECTIONS: Final = {
         "stepup": "Decide requests that wait for a person.",
         "policy": "Check the policy, explain an answer.",
         "advise": "Find authority that agents do not need.",
+        "apply": "Put in force what files say of agents.",
+        "export-config": "Write what is in force as such files.",
     },
     "Look back": {
         "alerts": "Where alerts go, and what did not arrive.",
@@ -64,7 +66,9 @@ SECTIONS: Final = {
 }
 """Each command's line in the help; it is the attribute of its name in its module."""
 _MODULES: Final = {
+    "apply": "files",
     "connect": "hosts",
+    "export-config": "files",
     "hook": "hosts",
     "logout": "login",
     "restore": "backup",
@@ -89,7 +93,8 @@ class _Root(Group):
         if cmd_name not in self.list_commands(ctx):
             return None
         module = f"agentvault_tui.cli.{_MODULES.get(cmd_name, cmd_name)}"
-        found: click.Command = getattr(importlib.import_module(module), cmd_name)
+        attribute = cmd_name.replace("-", "_")
+        found: click.Command = getattr(importlib.import_module(module), attribute)
         return found
 
     def format_commands(

@@ -31,6 +31,7 @@ from agentvault_tui.ledger.opening import (
 from agentvault_tui.ledger.past import History, Past
 from agentvault_tui.ledger.past_activity import PastActivity
 from agentvault_tui.ledger.query import (
+    read_applied,
     read_counted,
     read_links,
     read_one,
@@ -391,15 +392,12 @@ class Ledger:
     async def counted(
         self, within: timedelta
     ) -> tuple[datetime | None, list[CountedUse]]:
-        """Read what events of the last time count towards limits, the oldest first.
-
-        Args:
-            within: how long before the latest time that an event has.
-
-        Returns:
-            that time, and what is counted.
-        """
+        """Read what counts towards limits; see `query.read_counted`."""
         return await self._read(read_counted, within)
+
+    async def applied(self) -> frozenset[str]:
+        """Read what files put there first; see `query.read_applied`."""
+        return await self._read(read_applied)
 
     async def unfinished(self, since: int) -> tuple[Event, ...]:
         """Read the attempts of calls after event *since* that have no result."""

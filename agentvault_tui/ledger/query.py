@@ -388,6 +388,19 @@ def read_unfinished(db: sqlite3.Connection, since: int) -> tuple[Event, ...]:
     )
 
 
+def read_applied(db: sqlite3.Connection) -> frozenset[str]:
+    """Read which agents (ids) and service files (names) were first put there by files.
+
+    The events that did so name the digest of all that was applied with them.
+    """
+    rows = db.execute(
+        "SELECT coalesce(agent_id, json_extract(body, '$.resource')) FROM events"
+        " WHERE type IN ('agent.registered', 'service.changed') AND outcome IS NULL"
+        " AND json_extract(body, '$.detail.applied') IS NOT NULL"
+    )
+    return frozenset(row[0] for row in rows)
+
+
 def read_counted(
     db: sqlite3.Connection, within: timedelta
 ) -> tuple[datetime | None, list[CountedUse]]:

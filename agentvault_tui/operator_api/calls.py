@@ -10,6 +10,7 @@ from agentvault_tui.operator_api import (
     access,
     advice,
     alerts,
+    files,
     gateway,
     history,
     limits,
@@ -157,6 +158,8 @@ TEST_SINK: Final = _post(
 RETRY_ALERT: Final = _post(
     "/api/alerts/retry", alerts.RetryAlertRequest, alerts.AlertSentInfo
 )
+FILES: Final = _get("/api/files", files.FilesInfo)
+APPLY_FILES: Final = _post("/api/files", files.FilesRequest, files.FilesAnswer)
 EVENTS_PATH: Final = "/api/events"
 """The stream of server-sent events; see `EVENT_KINDS`."""
 EVENT_KINDS: Final[dict[str, type[WireShape]]] = {

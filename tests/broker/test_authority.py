@@ -26,8 +26,8 @@ from agentvault_tui.settings import OperatorSettings, Settings, StepUpSettings
 from agentvault_tui.vault import FlowDenied, Identity
 from agentvault_tui.web import Peer, Receive, Scope, Send
 
-CUTS = ("revoke", "panic", "deny", "ungrant")
-GIFTS = ("restore", "lift", "register", "grant")
+CUTS = ("revoke", "panic", "deny", "ungrant", "narrow by files")
+GIFTS = ("restore", "lift", "register", "grant", "secret", "widen by files")
 DEEDS = (*CUTS, *GIFTS, "approve")
 BY_ROLE = {
     "viewer": set(),
@@ -88,6 +88,14 @@ class Seat:
             case "register":
                 body = {"name": "new", "owner": "o", "scopes": ["read:calendar"]}
                 return await self.post("agents", **body)
+            case "secret":
+                return await self.post("agents/secret", agent_id=agent.id)
+            case "narrow by files" | "widen by files":
+                scopes = (
+                    ["send:payment"] if deed == "narrow by files" else ["read:email"]
+                )
+                entry = {"owner": "olga", "purpose": "tests", "scopes": scopes}
+                return await self.post("files", agents={agent.name: entry})
             case "approve" | "deny":
                 body = {"id": stepup.id, "decision": deed, "digest": stepup.digest}
                 return await self.post("agents/stepup", **body)

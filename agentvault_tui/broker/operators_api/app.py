@@ -14,6 +14,7 @@ from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.operators_api import (
     agents,
     connections,
+    files,
     limits,
     past,
     presence,
@@ -59,6 +60,7 @@ def operators_app(broker: Broker, feed: Feed, sessions: Sessions) -> Starlette:
             *records.event_routes(broker),
             *past.routes(broker),
             *limits.routes(broker),
+            *files.routes(broker, authority),
             *session.routes(sessions, authority),
             *session.people_routes(broker, authority, sessions),
             *presence.routes(broker, seats),

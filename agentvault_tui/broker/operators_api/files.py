@@ -1,0 +1,100 @@
+"""``/api/files``: what is in force as files say it, and applying what files say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from msgspec.structs import asdict
+from starlette.requests import Request
+from starlette.routing import Route
+
+from agentvault_tui.broker.authority import Authority, Need
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
+from agentvault_tui.broker.usecases.apply import (
+    AgentChange,
+    FilesPlan,
+    apply_files,
+    entry_of,
+    files_of,
+    plan_files,
+)
+from agentvault_tui.model import Actor, AgentId
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.files import (
+    AgentFieldChange,
+    FileChange,
+    FilesAnswer,
+    FilesInfo,
+    FilesRequest,
+)
+
+
+def routes(broker: Broker, authority: Authority) -> list[Route]:
+    """Return the routes about files."""
+
+    async def show(_: Request) -> FilesInfo:
+        """Return what is in force, as files say it."""
+        return files_of(broker)
+
+    async def apply(request: Request) -> FilesAnswer:
+        """Put in force what files say, or tell the difference."""
+        wanted = await body_of(request, FilesRequest, deep=True)
+        if wanted.plan:
+            plan = plan_files(broker, wanted, await broker.ledger.applied())
+            return _answer(broker, plan, applied=False, recorded=True)
+
+        async def who(widens: bool) -> Actor:
+            need = Need.GIVE if widens else Need.CUT
+            return await authority.actor(operator_of(request), need, "applied files")
+
+        done = await apply_files(broker, wanted, who)
+        changed = bool(done.plan)
+        return _answer(broker, done.plan, applied=changed, recorded=done.recorded)
+
+    return [route(calls.FILES, show), route(calls.APPLY_FILES, apply)]
+
+
+def _answer(
+    broker: Broker, plan: FilesPlan, *, applied: bool, recorded: bool
+) -> FilesAnswer:
+    new = {one.after.id: one.after for one in plan.changes}
+
+    def name_of(agent_id: AgentId) -> str:
+        return (new.get(agent_id) or broker.registry.agent(agent_id)).name
+
+    changes = [
+        FileChange(
+            kind="agent",
+            name=one.after.name,
+            id=one.after.id if applied or one.before else None,
+            change="change" if one.before else "add",
+            widens=one.widens,
+            fields=tuple(_fields(one, name_of)),
+        )
+        for one in plan.changes
+    ]
+    changes += [
+        FileChange(
+            kind="agent", name=one.name, id=one.id, change="revoke", widens=False
+        )
+        for one in plan.pruned
+    ]
+    return FilesAnswer(
+        digest=plan.digest,
+        applied=applied,
+        recorded=recorded,
+        changes=tuple(changes),
+        gone=tuple(agent.name for agent in plan.gone),
+        notes=plan.notes,
+    )
+
+
+def _fields(
+    change: AgentChange, name_of: Callable[[AgentId], str]
+) -> Iterator[AgentFieldChange]:
+    """Yield the fields that differ; of a new agent those that say something."""
+    before = asdict(entry_of(change.before, name_of)) if change.before else {}
+    for name, value in asdict(entry_of(change.after, name_of)).items():
+        if value != before[name] if before else value:
+            yield AgentFieldChange(field=name, before=before.get(name), after=value)

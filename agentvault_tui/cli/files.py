@@ -1,0 +1,276 @@
+"""``agentvault apply`` and ``export-config``: agents that are kept as files."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+import msgspec
+from msgspec import UNSET
+
+from agentvault_tui.cli.framework import command, pass_session
+from agentvault_tui.cli.output import Cell, Output
+from agentvault_tui.cli.session import CliSession
+from agentvault_tui.errors import RefusedError, ServiceError, UsageError
+from agentvault_tui.home import put_private
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.files import (
+    AgentEntry,
+    AgentFieldChange,
+    FieldValue,
+    FileChange,
+    FilesAnswer,
+    FilesRequest,
+)
+from agentvault_tui.text import visible
+from agentvault_tui.toml_table import (
+    convert_table,
+    read_table,
+    write_key,
+    write_value,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_SUFFIX: Final = ".toml"
+_MOST_BYTES: Final = 3 * 2**20
+"""Of all files: about 10,000 agents, and less than the broker takes."""
+_AGENTS: Final = "agents.toml"
+_HEAD: Final = "# Written by agentvault export-config; secrets are never in it.\n"
+_MARKS: Final = {
+    "add": ("+", "good"),
+    "change": ("~", "strong"),
+    "revoke": ("-", "bad"),
+}
+
+
+class _AgentsFile(msgspec.Struct, forbid_unknown_fields=True):
+    agents: dict[str, dict[str, Any]] = {}
+
+
+@command("apply", example="agentvault apply -f agents.toml --plan")
+@click.option(
+    *("-f", "--file", "source"),
+    required=True,
+    metavar="FILE|DIR",
+    type=click.Path(path_type=Path),
+    help="A file, or a folder with all files below it that end in .toml.",
+)
+@click.option("--plan", is_flag=True, help="Only print the difference; 1 if there is.")
+@click.option(
+    "--prune",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Revoke the N agents that came by apply and stand in no file any more.",
+)
+@pass_session
+def apply(session: CliSession, source: Path, plan: bool, prune: int | None) -> int:
+    """Put in force what files say of agents: all of it, or nothing.
+
+    Agents are known by their names. Scopes and delegates that a file does not name are
+    taken away; an agent that was revoked stays so. Secrets stand in no file: a new
+    agent has a public key, or `agentvault agents secret new` makes it a secret.
+    """
+    wanted = FilesRequest(
+        agents=_read_files(source), plan=plan, prune=UNSET if prune is None else prune
+    )
+    answer = session.client.call(calls.APPLY_FILES, wanted)
+    if not session.out.print_json(answer):
+        _tell(session.out, answer, plan=plan)
+    return 1 if plan and answer.changes else 0
+
+
+@command("export-config", example="agentvault export-config vault")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Write over files that are there.")
+@pass_session
+def export_config(session: CliSession, folder: Path, force: bool) -> None:
+    """Write what is in force to DIR, as files that `agentvault apply` reads.
+
+    Applied to this broker they make no difference. Revoked agents are left out.
+    """
+    found = session.client.call(calls.FILES)
+    if folder.exists() and not force and any(folder.iterdir()):
+        raise RefusedError(
+            f"{visible(folder, 200)} is not empty", "name another folder, or --force"
+        )
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / _AGENTS
+    put_private(path, _agents_text(found.agents).encode(), replace=True)
+    out = session.out
+    if not out.print_json({"files": [str(path)], "left_out": found.left_out}):
+        out.line("wrote ", out.cell(path, limit=1000))
+        for line in found.left_out:
+            out.note(f"left out: {line}")
+
+
+def _read_files(source: Path) -> dict[str, AgentEntry]:
+    """Read the agents of a file, or of all files of a folder.
+
+    Raises:
+        UsageError: one of them is no such file.
+    """
+    found: dict[str, AgentEntry] = {}
+    places: dict[str, Path] = {}
+    left = _MOST_BYTES
+    for path in _paths(source):
+        content = _read(path, left, follow=path == source)
+        left -= len(content)
+        for name, entry in _parse(path, content).items():
+            if name in found:
+                raise UsageError(
+                    f"the agent {visible(name, 60)} stands in"
+                    f" {visible(places[name], 200)} and in {visible(path, 200)}",
+                    "keep one of them",
+                )
+            found[name], places[name] = entry, path
+    return found
+
+
+def _paths(source: Path) -> list[Path]:
+    if not source.is_dir():
+        return [source]
+    found = sorted(_below(source))
+    if not found:
+        raise UsageError(f"{visible(source, 200)} holds no file that ends in .toml")
+    return found
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder; names that begin with a dot are passed over."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            path = folder / entry.name
+            if entry.is_dir(follow_symlinks=False):
+                yield from _below(path)
+            elif entry.is_dir():
+                raise UsageError(
+                    f"{visible(path, 200)} is a symbolic link", "name what it points to"
+                )
+            elif entry.name.endswith(_SUFFIX):
+                yield path
+
+
+def _read(path: Path, most: int, *, follow: bool) -> bytes:
+    """Read a plain file; in a folder no symbolic link leads out of it."""
+    # Without O_NONBLOCK a FIFO would hold this up for good.
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    shown = visible(path, 200)
+    try:
+        descriptor = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
+    except OSError as error:
+        link = not follow and path.is_symlink()
+        why = "it is a symbolic link" if link else str(error.strerror)
+        raise UsageError(f"{shown} cannot be read ({why})") from None
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise UsageError(f"{shown} is not a plain file")
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise UsageError(
+            f"up to {shown} the files have more than {_MOST_BYTES // 2**20} MiB",
+            "apply them in parts",
+        )
+    return content
+
+
+def _parse(path: Path, content: bytes) -> dict[str, AgentEntry]:
+    where: str = visible(path, 200)
+    found: dict[str, AgentEntry] = {}
+    try:
+        table = read_table(content.decode("utf-8-sig"), _AgentsFile, {})
+        for name, entry in table.agents.items():
+            where = f"{visible(path, 200)}: the agent {visible(name, 60)}"
+            found[name] = convert_table(entry, AgentEntry, {})
+    except UnicodeDecodeError:
+        raise UsageError(f"{where} is not UTF-8", "save it as UTF-8") from None
+    except ServiceError as error:
+        raise UsageError(f"{where}: {error.what}", error.remedy) from None
+    return found
+
+
+def _agents_text(agents: dict[str, AgentEntry]) -> str:
+    """Return the text of a file that says *agents*."""
+    lines = [_HEAD]
+    for name, entry in sorted(agents.items()):
+        table = f"agents.{write_key(name)}"
+        lines.append(f"[{table}]\n")
+        fields = msgspec.to_builtins(entry)
+        delegates = fields.pop("delegates", {})
+        for field, value in fields.items():
+            lines.append(f"{field} = {write_value(value)}\n")
+        if delegates:
+            lines.append(f"[{table}.delegates]\n")
+        for other, scopes in sorted(delegates.items()):
+            lines.append(f"{write_key(other)} = {write_value(scopes)}\n")
+        lines.append("\n")
+    return "".join(lines)
+
+
+def _tell(out: Output, answer: FilesAnswer, *, plan: bool) -> None:
+    for change in answer.changes:
+        _tell_change(out, change)
+    if not answer.changes:
+        out.line("no difference")
+    elif plan:
+        out.line("nothing was changed: this is a plan")
+    elif answer.recorded:
+        out.line("in force, and recorded as ", out.cell(answer.digest, limit=80))
+    else:
+        out.note("in force, and not in the ledger yet")
+    if answer.gone and not any(one.change == "revoke" for one in answer.changes):
+        names = ", ".join(visible(name, 60) for name in answer.gone[:20])
+        more = f" and {len(answer.gone) - 20} more" if len(answer.gone) > 20 else ""
+        out.note(
+            f"came by apply, stand in no file, and are served still: {names}{more}"
+            f" (--prune {len(answer.gone)} revokes them)"
+        )
+    for note in answer.notes:
+        out.note(note)
+
+
+def _tell_change(out: Output, change: FileChange) -> None:
+    mark, tone = _MARKS[change.change]
+    ident = f" ({change.id})" if change.id else ""
+    out.line(
+        Cell(out.shown(f"{mark} {change.kind} "), tone),
+        out.cell(change.name, "strong", 60),
+        f"{ident}{' is revoked' if change.change == 'revoke' else ''}",
+    )
+    for field in change.fields:
+        out.line("    ", out.cell(f"{field.field}: {_words(field)}", limit=2000))
+
+
+def _words(field: AgentFieldChange) -> str:
+    """Say how a field changes; of lists what comes and goes."""
+    before, after = field.before, field.after
+    if isinstance(after, dict):
+        known = before if isinstance(before, dict) else {}
+        told = (
+            f"{visible(name, 60)} {_moves(known.get(name, ()), after.get(name, ()))}"
+            for name in sorted({*known, *after})
+            if set(known.get(name, ())) != set(after.get(name, ()))
+        )
+        return "; ".join(told)
+    if isinstance(after, tuple):
+        return _moves(before if isinstance(before, tuple) else (), after)
+    return f"{_word(after)}" if before is None else f"{_word(before)} to {_word(after)}"
+
+
+def _moves(before: Sequence[str], after: Sequence[str]) -> str:
+    gone, new = set(before) - set(after), set(after) - set(before)
+    signed = [f"+{one}" for one in sorted(new)] + [f"-{one}" for one in sorted(gone)]
+    return " ".join(signed)
+
+
+def _word(value: FieldValue) -> str:
+    if value is None or value == "":
+        return "none"
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)

@@ -1,0 +1,91 @@
+"""The operators' wire about agents, services and limits that are kept as files."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Meta, UnsetType, field
+
+from agentvault_tui.operator_api.requests import WireRequest
+from agentvault_tui.operator_api.shapes import WireShape
+
+
+class AgentEntry(WireRequest, kw_only=True):
+    """What a file says of an agent; its name is the key it stands under.
+
+    What is absent is empty: scopes and delegates that a file does not name are taken
+    away.
+    """
+
+    owner: Annotated[str, Meta(min_length=1, max_length=200)]
+    purpose: Annotated[str, Meta(max_length=1000)] = ""
+    scopes: tuple[str, ...] = ()
+    public_key: Annotated[str, Meta(min_length=1, max_length=8192)] | None = None
+    """PEM SPKI, or a JWK; absent, an agent keeps the secret it has, and no key."""
+    subject: Annotated[str, Meta(min_length=1, max_length=1000)] | None = None
+    """``ISSUER:SUBJECT`` of its platform's tokens, in place of a key or a secret."""
+    resource_server: bool = False
+    """Implied by what it serves."""
+    serves: tuple[str, ...] = ()
+    resources: tuple[str, ...] = ()
+    delegates: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The scopes that it may pass on, by the name of the agent that it may pass to."""
+
+
+class FilesRequest(WireRequest, kw_only=True):
+    """Put in force what files say, or plan it; names are the identity."""
+
+    agents: dict[str, AgentEntry] = field(default_factory=dict)
+    """By name."""
+    plan: bool = False
+    """Only tell the difference."""
+    prune: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
+    """Revoke the agents that came by files and stand in none any more: so many."""
+
+
+FieldValue = str | bool | tuple[str, ...] | dict[str, tuple[str, ...]] | None
+
+
+class AgentFieldChange(WireShape, kw_only=True):
+    """One field of an agent, before and after."""
+
+    field: str
+    before: FieldValue
+    after: FieldValue
+
+
+class FileChange(WireShape, kw_only=True):
+    """What applying the files changes of one thing."""
+
+    kind: Literal["agent"]
+    name: str
+    id: str | None = None
+    """An agent's; null while it is only planned."""
+    change: Literal["add", "change", "revoke"]
+    widens: bool
+    """Whether anything more may be done than before."""
+    fields: tuple[AgentFieldChange, ...] = ()
+
+
+class FilesAnswer(WireShape, kw_only=True):
+    """The difference between files and what is in force."""
+
+    digest: str
+    """SHA-256 over all that the files say, as the event names it."""
+    applied: bool
+    """Whether it is in force now; false of a plan, and where there was none."""
+    recorded: bool = True
+    """Whether it is in the ledger: a cut is in force before it can be."""
+    changes: tuple[FileChange, ...]
+    gone: tuple[str, ...]
+    """Agents that came by files, are served, and stand in none any more."""
+    notes: tuple[str, ...]
+
+
+class FilesInfo(WireShape, kw_only=True):
+    """What is in force, as files say it."""
+
+    agents: dict[str, AgentEntry]
+    """Those that are served."""
+    left_out: tuple[str, ...]
+    """Which agents are not among them, and why."""
