@@ -514,6 +514,7 @@ def _reach(issuer: str) -> list[Finding]:
 
 
 _SOON: Final = timedelta(days=30)
+_RENEW: Final = "renew it where it was made"
 
 
 def check_tls(session: CliSession) -> Iterator[Finding]:
@@ -522,7 +523,7 @@ def check_tls(session: CliSession) -> Iterator[Finding]:
     from agentvault_tui.web.local_ca import CaFiles, chosen_files
     from agentvault_tui.web.tls import server_context
 
-    yield from _check_phones(session)
+    yield from _check_public(session)
     settings = session.settings.broker
     files = chosen_files(session.home, settings)
     if files is None:
@@ -531,7 +532,7 @@ def check_tls(session: CliSession) -> Iterator[Finding]:
     server_context(files)
     own = CaFiles.of(session.home)
     ours = files == own.leaf
-    renew = "agentvault tls init" if ours else "renew it where it was made"
+    renew = "agentvault tls init" if ours else _RENEW
     found = read_certificate(files.cert)
     yield _lifetime(str(files.cert), found.starts, found.ends, renew)
     host, _ = settings.address
@@ -547,21 +548,20 @@ def check_tls(session: CliSession) -> Iterator[Finding]:
         yield _lifetime(str(own.ca), ends.starts, ends.ends, renew)
 
 
-def _check_phones(session: CliSession) -> Iterator[Finding]:
-    """Check what phones are shown, where they reach the tenant."""
+def _check_public(session: CliSession) -> Iterator[Finding]:
+    """Check what phones and operators elsewhere are shown."""
     from agentvault_tui.web.certificates import read_certificate
     from agentvault_tui.web.public import PublicAddress
 
-    public = PublicAddress.of(session.home, session.settings.tenant)
-    if public is None:
-        return
-    public.tls(SystemClock())
-    found = read_certificate(public.files.cert)
-    cert, renew = str(public.files.cert), "renew it where it was made"
-    yield _lifetime(cert, found.starts, found.ends, renew)
-    if not public.named:
+    wanted = (session.settings.tenant, session.settings.operators)
+    phones, operators = (PublicAddress.of(session.home, one) for one in wanted)
+    for public in filter(None, (phones, operators)):
+        public.tls(SystemClock())
+        found, cert = read_certificate(public.files.cert), str(public.files.cert)
+        yield _lifetime(cert, found.starts, found.ends, _RENEW)
+    if phones is not None and not phones.named:
         yield warning(
-            f"{public.url} names no host: nobody can have a passkey",
+            f"{phones.url} names no host: nobody can have a passkey",
             "give tenant.url a host name that phones resolve",
         )
 

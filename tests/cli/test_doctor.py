@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from agentvault_tui.cli.doctor import resets_can_race
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import CutJournal, KeptCut, Ledger
 from agentvault_tui.operator_api.shapes import StatusInfo
+from agentvault_tui.web.local_ca import renew
 
 Run = Callable[..., Answer]
 
@@ -256,3 +258,18 @@ def test_which_sqlite_has_the_reset_race(
 ) -> None:
     """3.7.0 to 3.51.2, without the two repaired branches."""
     assert resets_can_race(version) is races
+
+
+def test_what_operators_elsewhere_are_shown_is_checked(
+    cli: Run, tmp_path: Path
+) -> None:
+    """A certificate for another host than that of `operators.url` is a fault."""
+    home = Home.locate(tmp_path / "h")
+    home.prepare()
+    renew(home, ["ops.example"], now=datetime.now(UTC))
+    home.config_file.write_text(
+        '[operators]\nlisten = "127.0.0.1:7719"\nurl = "https://other.example:7719"\n'
+        'tls_cert = "keys/tls-cert.pem"\ntls_key = "keys/tls-key.pem"\n'
+    )
+    answer = cli("--home", str(home.data), "doctor", "--json")
+    assert "not for other.example" in str(levels(answer, "tls")["fault"])

@@ -24,7 +24,7 @@ _NONCE_SECONDS: Final = 60.0
 """How long a nonce is given out; the one before is taken for as long again."""
 _LONGEST_JTI: Final = 512
 _PROOFS: Final = 4096
-"""Proofs of one key that are remembered for one nonce."""
+"""Proofs of one seat, and of all sign-ins, that are remembered for one nonce."""
 
 
 class ProofError(Exception):
@@ -62,7 +62,7 @@ class Proofs:
         self._clock = clock
         self._origin = origin
         self._used: dict[str, dict[str, set[bytes]]] = {}
-        """Of each nonce that is taken, the latest last: digests by thumbprint."""
+        """Of each nonce that is taken, the latest last: digests by seat."""
         self._since = 0.0
 
     @property
@@ -123,21 +123,26 @@ class Proofs:
         thumbprint = _encode(hashlib.sha256(jwk.encode()).digest())
         return DpopProof(jwk, thumbprint, nonce, jti, assertion)
 
-    def take(self, proof: DpopProof) -> None:
+    def take(self, proof: DpopProof, seat: str) -> None:
         """Verify the signature, and take this proof for the first and only time.
 
+        Args:
+            proof: of a request.
+            seat: whose room it takes; empty for sign-ins, which strangers begin, with
+                as many keys as they like.
+
         Raises:
-            ProofError: it is not by that key, or was taken before; 429 when the key
-                has made more than are remembered.
+            ProofError: it is not by that key, or was taken before; 429 when there is
+                no room to remember it.
         """
-        if not proof.assertion.signed_by(verifier(proof.jwk)):
-            raise _invalid("its signature is not by its key")
-        used = self._used[proof.nonce].setdefault(proof.thumbprint, set())
-        digest = hashlib.sha256(proof.jti.encode()).digest()[:16]
+        used = self._used[proof.nonce].setdefault(seat, set())
+        digest = hashlib.sha256(f"{proof.thumbprint} {proof.jti}".encode()).digest()
         if digest in used:
             raise _invalid("it was used before")
         if len(used) >= _PROOFS:
             raise ProofError("slow_down", "too many requests in a minute", 429)
+        if not proof.assertion.signed_by(verifier(proof.jwk)):
+            raise _invalid("its signature is not by its key")
         used.add(digest)
 
     def _check_time(self, issued: object) -> None:

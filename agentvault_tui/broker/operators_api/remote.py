@@ -150,7 +150,7 @@ class RemoteGuard:
 
     async def _sign_in(self, scope: Scope) -> Response:
         proof = self._proofs.read(scope, None)
-        self._proofs.take(proof)
+        self._proofs.take(proof, "")
         operator = _operator(remote_seat(proof.thumbprint), scope)
         return answer(await self._sign_ins.begin(operator), calls.SIGN_IN.status)
 
@@ -169,7 +169,7 @@ class RemoteGuard:
         if seat != remote_seat(proof.thumbprint):
             log.warning("a session's token came with another key: was it stolen?")
             raise _invalid_token("the session is another key's")
-        self._proofs.take(proof)
+        self._proofs.take(proof, seat)
         operator = _operator(seat, scope)
         scope["state"]["operator"] = operator
         if scope["path"] in _SESSION_CALLS:

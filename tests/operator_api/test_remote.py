@@ -1,0 +1,161 @@
+"""A broker elsewhere from the client's side: its URL, and where a session is kept."""
+
+from __future__ import annotations
+
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import keyring
+import keyring.backend
+import keyring.backends.fail
+import pytest
+from support.patience import PATIENT
+
+from agentvault_tui.errors import AgentVaultError, RefusedError, SettingsError
+from agentvault_tui.operator_api.remote import BoundSession, RemoteBroker
+
+URL = "https://ops.example:7719"
+DENIED = {"WWW-Authenticate": 'DPoP error="invalid_token"'}
+
+
+class _Memory(keyring.backend.KeyringBackend):
+    """A keyring that lasts as long as a test."""
+
+    priority = 5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: dict[tuple[str, str], str] = {}
+
+    def get_password(self, service: str, username: str) -> str | None:
+        return self.kept.get((service, username))
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        self.kept[service, username] = password
+
+    def delete_password(self, service: str, username: str) -> None:
+        del self.kept[service, username]
+
+
+@pytest.fixture(params=["keyring", "process"])
+def place(
+    request: pytest.FixtureRequest, short: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """Have a keyring; or none, and a folder for the socket of a process."""
+    before = keyring.get_keyring()
+    sealed = request.param == "keyring"
+    keyring.set_keyring(_Memory() if sealed else keyring.backends.fail.Keyring())
+    short.chmod(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short))
+    yield short
+    RemoteBroker(URL).forget()
+    keyring.set_keyring(before)
+
+
+def signed_in(token: str, seconds: float = 3600) -> RemoteBroker:
+    broker = RemoteBroker(URL)
+    broker.begin()
+    broker.begun(token)
+    broker.keep(seconds)
+    return broker
+
+
+def token(broker: RemoteBroker) -> str:
+    return broker.headers("GET", "/api/agents")["Authorization"]
+
+
+def test_a_session_is_there_for_the_next_command_until_it_is_forgotten(
+    place: Path,
+) -> None:
+    """Another sign-in takes its place; without any a command says what to do."""
+    signed_in("av_s_first")
+    assert token(RemoteBroker(URL)) == "DPoP av_s_first"
+    signed_in("av_s_second")
+    assert token(RemoteBroker(URL)) == "DPoP av_s_second"
+    with pytest.raises(RefusedError, match="not signed in"):
+        token(RemoteBroker("https://other.example"))
+    RemoteBroker(URL).forget()
+    with pytest.raises(RefusedError, match="not signed in") as caught:
+        token(RemoteBroker(URL))
+    assert caught.value.remedy == f"agentvault --connect {URL} login"
+
+
+def test_nothing_of_it_is_in_a_file(place: Path) -> None:
+    """The one thing there may be is a socket of its user alone."""
+    signed_in("av_s_secret")
+    for path in place.glob("**/*"):
+        assert not path.is_file()
+        if path.is_socket():
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_session_that_is_over_is_forgotten_and_a_newer_one_is_used(
+    place: Path,
+) -> None:
+    """A console that is open goes on after a sign-in in another terminal."""
+    console = signed_in("av_s_old")
+    signed_in("av_s_new")
+    assert token(console) == "DPoP av_s_old"
+    assert not console.renews(401, DENIED)
+    assert token(console) == "DPoP av_s_new"
+    assert not console.renews(401, DENIED)
+    with pytest.raises(RefusedError):
+        token(RemoteBroker(URL))
+
+
+@pytest.mark.parametrize("place", ["process"], indirect=True)
+def test_the_process_ends_with_the_session(place: Path) -> None:
+    """It takes its socket with it."""
+    signed_in("av_s_short", seconds=1)
+    ends = time.monotonic() + PATIENT
+    while [path for path in place.glob("**/*.sock") if path.exists()]:
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("place", ["process"], indirect=True)
+def test_a_folder_that_others_reach_holds_no_session(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither one that is open, nor none: the session would be for them too."""
+    place.chmod(0o755)
+    with pytest.raises(SettingsError, match="XDG_RUNTIME_DIR"):
+        signed_in("av_s_open")
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    with pytest.raises(SettingsError, match="XDG_RUNTIME_DIR"):
+        signed_in("av_s_none")
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://ops.example", "ops.example", "https://", "https://a/b", ""),
+        *(
+            "https://u@a",
+            "https://a:x",
+            "https://a?b",
+            "https://a#b",
+            "https://a:99999",
+        ),
+    ],
+)
+def test_what_is_no_origin_is_refused(url: str) -> None:
+    """Only https, and only host and port."""
+    with pytest.raises(AgentVaultError, match="names no broker"):
+        RemoteBroker(url)
+
+
+def test_the_url_is_spelled_as_the_broker_spells_it() -> None:
+    """In lower case, without the default port, with brackets: proofs are for it."""
+    assert RemoteBroker("https://Ops.Example:443/").url == "https://ops.example"
+    assert RemoteBroker("https://[FD00::1]:7719").url == "https://[fd00::1]:7719"
+
+
+def test_a_session_shows_nothing_of_itself() -> None:
+    """No repr, so no log or traceback, has the token or the key."""
+    session = BoundSession.new()
+    session.token = "av_s_secret"
+    assert "secret" not in f"{session!r} {session}"
