@@ -354,11 +354,14 @@ def accept(session: CliSession, reason: str) -> None:
         raise UsageError("accepting is recorded with a reason", "give --reason R")
     uid = os.getuid()
     actor = Actor(ActorKind.OPERATOR, f"uid:{uid}", user_name(uid))
-    from agentvault_tui.ledger import accept_rollback
+    from agentvault_tui.ledger import accept_rollback, accept_store
 
-    event = asyncio.run(
-        accept_rollback(session.home, clock=SystemClock(), actor=actor, reason=reason)
-    )
+    home, clock, settings = session.home, SystemClock(), session.settings
+    if settings.store.url:
+        work = accept_store(home, settings, clock=clock, actor=actor, reason=reason)
+    else:
+        work = accept_rollback(home, clock=clock, actor=actor, reason=reason)
+    event = asyncio.run(work)
     if not session.out.print_json({"head": event.seq, "hash": event.hash}):
         session.out.line(f"accepted, and recorded as event {event.seq}")
 

@@ -1,6 +1,6 @@
 """The store: one SQLite file, one writer, state and events in one transaction."""
 
-from agentvault_tui.ledger.accepting import accept_rollback
+from agentvault_tui.ledger.accepting import accept_rollback, accept_store
 from agentvault_tui.ledger.activity import ALLOWED, REDEEMED, Activity, Count
 from agentvault_tui.ledger.export import export_ledger
 from agentvault_tui.ledger.journal import CAPACITY, CutJournal, KeptCut, encode_cuts
@@ -74,6 +74,7 @@ __all__ = [
     "UsedAssertion",
     "Verification",
     "accept_rollback",
+    "accept_store",
     "encode_cuts",
     "export_ledger",
     "verify_export",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
+from pathlib import Path
 from typing import Final
 
 from agentvault_tui.clock import Clock
@@ -11,10 +13,11 @@ from agentvault_tui.errors import LedgerDamagedError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import schema
 from agentvault_tui.ledger.activity import count_new
-from agentvault_tui.ledger.batch import Job, build, write
+from agentvault_tui.ledger.batch import Job, build, read_tip, write
 from agentvault_tui.ledger.bindings import bind
 from agentvault_tui.ledger.chain import genesis, link, prepare
 from agentvault_tui.ledger.headfile import Witness, read_witness, write_witness
+from agentvault_tui.ledger.ledger import Ledger
 from agentvault_tui.ledger.opening import (
     HomeLock,
     create_file,
@@ -22,11 +25,12 @@ from agentvault_tui.ledger.opening import (
     read_ledger_id,
 )
 from agentvault_tui.ledger.records import Attempt
-from agentvault_tui.ledger.schema import StoreConnection, storage_errors
+from agentvault_tui.ledger.schema import StoreConnection, read_home, storage_errors
 from agentvault_tui.ledger.state import state_statements
 from agentvault_tui.ledger.verify import columns_of
 from agentvault_tui.ledger.verify_state import FullStateCheck, table_of
 from agentvault_tui.model import Actor, Draft, Event, EventType
+from agentvault_tui.settings import Settings
 
 _GUARD: Final = "events_are_not_changed"
 _NAMED: Final = 40
@@ -67,6 +71,67 @@ async def accept_rollback(
             await db.close()
     finally:
         lock.release()
+
+
+async def accept_store(
+    home: Home, settings: Settings, *, clock: Clock, actor: Actor, reason: str
+) -> Event:
+    """Go on from a team's store as it is, although it lacks what was acknowledged.
+
+    The home's copy, which has that, is kept beside as evidence, and a new one is made
+    up from the store. From then on all brokers grant again.
+
+    Args:
+        home: whose broker found out; it may not run.
+        settings: where the store is.
+        clock: the machine's.
+        actor: who accepts it.
+        reason: why, for the record.
+
+    Returns:
+        the event that says so.
+
+    Raises:
+        HomeInUseError: a broker runs on this home.
+        LedgerUnwritableError: the store cannot be used now.
+    """
+    create_file(home)
+    lock = HomeLock(home.lock_file)
+    try:
+        expected = await asyncio.to_thread(_set_aside, home, clock)
+    finally:
+        lock.release()
+    ledger = await Ledger.open(home, clock=clock, settings=settings)
+    try:
+        if ledger.shared is not None:
+            await ledger.shared.set_fault(None)
+            await ledger.confirm()
+        head = ledger.head
+        detail = {
+            "reason": reason,
+            "found": {"seq": head.seq, "hash": head.hash},
+            "expected": expected,
+        }
+        draft = Draft(
+            EventType.AUDIT_AMBIGUOUS, actor, reason="rollback_accepted", detail=detail
+        )
+        return (await ledger.commit(draft))[0]
+    finally:
+        await ledger.close()
+
+
+def _set_aside(home: Home, clock: Clock) -> dict[str, object]:
+    """Rename the copy, and return the last head that it or the head file knows."""
+    with storage_errors(home.database), read_home(home) as db:
+        found = read_tip(db, read_ledger_id(db, home.database)).head
+    stamp = clock.now().strftime("%Y%m%dT%H%M%S")
+    for suffix in ("", "-wal", "-shm"):
+        path = Path(f"{home.database}{suffix}")
+        if path.exists():
+            path.rename(f"{home.database}.{stamp}{suffix}")
+    expected = _expected(home) or {"seq": found.seq, "hash": found.hash}
+    home.head_file.unlink(missing_ok=True)
+    return expected
 
 
 async def _accept(

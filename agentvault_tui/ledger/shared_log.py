@@ -277,6 +277,10 @@ class SharedLog:
         """
         if self._next_look is None:
             self._next_look = asyncio.ensure_future(self._look())
+            # Whoever asked may have given up waiting by the time it fails.
+            self._next_look.add_done_callback(
+                lambda look: look.cancelled() or look.exception()
+            )
         return await asyncio.shield(self._next_look)
 
     async def _look(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 from contextlib import suppress
 
@@ -28,7 +27,6 @@ from agentvault_tui.settings import Settings
 
 _FIRST_COPY_SECONDS = 600.0
 """How long each part of a first copy may take."""
-log = logging.getLogger("agentvault.store")
 
 
 async def open_team(
@@ -110,8 +108,7 @@ async def _open(
         with storage_errors(home.database):
             await db.run(_check_acknowledged, home, ledger_id)
     except (LedgerUnwritableError, LedgerDamagedError) as error:
-        log.warning("nothing is granted: %s", error.what)
-        writer.start_without(error)
+        await writer.start_without(error)
     return opened, writer
 
 

@@ -153,11 +153,12 @@ class TeamWriter(Writer):
         """
         await self._follow(seconds)
 
-    def start_without(self, error: AgentVaultError) -> None:
+    async def start_without(self, error: AgentVaultError) -> None:
         """Begin with what the copy has: nothing is granted until the store answers."""
-        self.problem = error.what
-        self._stopped = isinstance(error, LedgerDamagedError)
-        self.fault = error.what if self._stopped else None
+        if isinstance(error, LedgerDamagedError):
+            await self._stop(error)
+        else:
+            self.problem = error.what
 
     async def _prepare(self, clock: Clock) -> None:
         """Follow what others wrote, before anything is placed behind it."""

@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def programs() -> Path:
     pytest.fail("PostgreSQL is not here: apt-get install postgresql")
 
 
-def _as_user(*command: str | Path) -> list[str]:
+def as_user(*command: str | Path) -> list[str]:
     """Return *command* as somebody whom PostgreSQL serves."""
     if os.geteuid():
         return [str(word) for word in command]
@@ -69,14 +70,18 @@ class Cluster:
     def data(self) -> Path:
         return self.folder / "data"
 
-    def create(self) -> None:
-        """Make an empty cluster that trusts whoever reaches its socket."""
+    def own(self) -> None:
+        """Make the folder, PostgreSQL's own."""
         self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         if not os.geteuid():
             there = pwd.getpwnam(_USER)
             os.chown(self.folder, there.pw_uid, there.pw_gid)
+
+    def create(self) -> None:
+        """Make an empty cluster that trusts whoever reaches its socket."""
+        self.own()
         subprocess.run(
-            _as_user(
+            as_user(
                 *(programs() / "initdb", "-D", self.data, "-U", _USER),
                 *("-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"),
             ),
@@ -90,7 +95,7 @@ class Cluster:
         log = (self.folder / "log").open("ab")
         with log:
             self.process = subprocess.Popen(
-                _as_user(
+                as_user(
                     *(programs() / "postgres", "-D", self.data, "-k", self.folder),
                     *("-c", "listen_addresses=", *said),
                 ),
@@ -118,6 +123,38 @@ class Cluster:
             self.process.send_signal(how)
             self.process.wait(PATIENT)
             self.process = None
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stop all of the server's processes (SIGSTOP) during a block."""
+        assert self.process is not None
+        main = self.process.pid
+        children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
+        everyone = [main, *map(int, children)]
+        for pid in everyone:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in everyone:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+    def replica(self) -> Cluster:
+        """Start a synchronous streaming replica of this server."""
+        made = Cluster(self.folder / "replica", self.options)
+        made.own()
+        subprocess.run(
+            as_user(
+                *(programs() / "pg_basebackup", "-D", made.data, "-h", self.folder),
+                *("-U", _USER, "-R", "-c", "fast", "--no-sync"),
+            ),
+            check=True,
+        )
+        made.start()
+        self.run("postgres", "ALTER SYSTEM SET synchronous_standby_names = '*'")
+        self.run("postgres", "SELECT pg_reload_conf()")
+        return made
 
     def run(self, database: str, sql: str, *values: object) -> list[tuple[object, ...]]:
         """Run one statement as the superuser, and return its rows."""
@@ -180,6 +217,7 @@ def cluster() -> Iterator[Cluster]:
     folder = Path(tempfile.mkdtemp(prefix="avpg"))
     made = Cluster(folder)
     made.create()
+    subprocess.run(as_user("cp", "-a", made.data, folder / "empty"), check=True)
     made.start()
     yield made
     made.stop(signal.SIGQUIT)
@@ -187,12 +225,15 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def own_cluster() -> Iterator[Cluster]:
-    """A cluster for a test that stops, fills or promotes it; it does flush."""
+def own_store(cluster: Cluster) -> Iterator[Database]:
+    """A prepared database on a server that the test may break; it does flush."""
     folder = Path(tempfile.mkdtemp(prefix="avpg"))
     made = Cluster(folder, ("shared_buffers=16MB",))
-    made.create()
-    yield made
+    made.own()
+    empty = cluster.folder / "empty"
+    subprocess.run(as_user("cp", "-a", empty, made.data), check=True)
+    made.start()
+    yield made.store()
     made.stop(signal.SIGQUIT)
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,0 +1,459 @@
+"""The store fails: nothing is granted, nothing answered is lost, nothing doubled."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from support.ledger_kit import agent, decision, note, token
+from support.manual_clock import ManualClock
+from support.patience import PATIENT
+from support.postgres import TEAM, Database
+from support.postgres_relay import Relay
+
+from agentvault_tui.clock import SystemClock
+from agentvault_tui.errors import (
+    LedgerUnwritableError,
+    OutcomeUnknownError,
+)
+from agentvault_tui.home import Home
+from agentvault_tui.ledger import (
+    DropAgentTokens,
+    EventQuery,
+    Ledger,
+    Recovery,
+    accept_store,
+    team_writer,
+    verify_ledger,
+)
+from agentvault_tui.model import Actor, ActorKind, AgentId, Event, EventType
+from agentvault_tui.settings import Settings, StoreSettings, TeamSettings
+
+ONE = AgentId("agt_1")
+OLGA = Actor(ActorKind.OPERATOR, "uid:1000", "olga")
+
+
+@pytest.fixture
+def home(short: Path) -> Home:
+    return Home(short / "home", short / "home")
+
+
+def reached_at(folder: Path | str, store: Database) -> Settings:
+    url = f"postgresql://postgres@/{store.name}?host={folder}"
+    return Settings(store=StoreSettings(url=url), team=TeamSettings(TEAM))
+
+
+async def until(done: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENT):
+        while not done():  # noqa: ASYNC110 - what is awaited has no event
+            await asyncio.sleep(0.01)
+
+
+async def events_of(ledger: Ledger) -> list[Event]:
+    return list((await ledger.events(EventQuery(after=0, limit=1000))).events)
+
+
+@pytest.fixture
+async def relay(short: Path, store: Database) -> AsyncIterator[Relay]:
+    relay = Relay(store.cluster.folder)
+    (short / "relay").mkdir()
+    async with relay.listening(short / "relay"):
+        yield relay
+
+
+@pytest.fixture
+async def team(
+    relay: Relay, short: Path, home: Home, store: Database, clock: ManualClock
+) -> AsyncIterator[Ledger]:
+    """A broker's ledger, behind the relay."""
+    opened = await Ledger.open(
+        home, clock=clock, settings=reached_at(short / "relay", store)
+    )
+    yield opened
+    await opened.close()
+
+
+@pytest.mark.parametrize("lost", ["request", "answer"])
+async def test_a_commit_that_had_no_answer_is_placed_once(
+    team: Ledger, relay: Relay, home: Home, clock: ManualClock, lost: Any
+) -> None:
+    """Whether it had arrived or not: its caller is told of it, and it is there once."""
+    await team.commit(note(), changes=[agent()])
+    relay.lose = lost
+    (event,) = await team.commit(decision(n="lose this"), changes=[token(clock)])
+    assert relay.lost.is_set()
+    assert event.seq == 2
+    assert [one.seq for one in await events_of(team)] == [1, 2]
+    assert [one.id for one in (await team.load()).tokens] == ["tok_1"]
+    await until(lambda: team.writable)
+    await team.commit(decision())
+
+
+@pytest.mark.parametrize("lost", ["request", "answer"])
+async def test_an_outcome_that_nobody_learns_in_time_is_unknown_and_ended(
+    team: Ledger, relay: Relay, home: Home, lost: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its caller hears that; later it is found out, and what was issued is ended."""
+    monkeypatch.setattr(team_writer, "_DOUBT_SECONDS", 0.3)
+    await team.commit(note(), changes=[agent()])
+    recoveries: list[Recovery] = []
+
+    async def recovered(recovery: Recovery) -> None:
+        recoveries.append(recovery)
+
+    team.on_recovered = recovered
+    relay.lose = lost
+    granted = team.commit(decision(n="lose this"), changes=[token(SystemClock())])
+    await relay.lost.wait()
+    relay.away = True
+    relay.cut()
+    with pytest.raises(OutcomeUnknownError):
+        await granted
+    with pytest.raises(LedgerUnwritableError):
+        await team.commit(decision())
+    with pytest.raises(LedgerUnwritableError):
+        await team.confirm()
+    assert team.store_problem is not None
+    relay.away = False
+    await until(lambda: bool(recoveries))
+    found = lost == "answer"
+    assert recoveries[0].found is found
+    told = await events_of(team)
+    assert told[-1 - found].reason == ("batch_found" if found else "batch_not_found")
+    assert (told[-1].reason == "not_delivered") is found
+    assert (await team.load()).tokens == ()
+    await team.close()
+    assert verify_ledger(home).ok
+
+
+async def test_an_outage_refuses_all_and_ends(
+    team: Ledger, relay: Relay, clock: ManualClock
+) -> None:
+    """While the store is away nothing is taken, reads work, and then it goes on."""
+    await team.commit(note())
+    relay.away = True
+    relay.cut()
+    await until(lambda: team.store_problem is not None)
+    with pytest.raises(LedgerUnwritableError):
+        await team.confirm()
+    with pytest.raises(LedgerUnwritableError):
+        await team.commit(note(EventType.AGENT_REVOKED), urgent=True)
+    assert not team.takes_cuts
+    assert len(await events_of(team)) == 1
+    relay.away = False
+    await until(lambda: team.writable)
+    await team.confirm()
+    await team.commit(decision())
+
+
+async def test_a_start_without_the_store_reads_and_grants_nothing(
+    team: Ledger, relay: Relay, short: Path, store: Database, clock: ManualClock
+) -> None:
+    """The copy is there; a home without one cannot start."""
+    await team.commit(note(), changes=[agent()])
+    await team.close()
+    relay.away = True
+    relay.cut()
+    settings = reached_at(short / "relay", store)
+    new = Home(short / "new", short / "new")
+    with pytest.raises(LedgerUnwritableError, match="no copy of the team's store yet"):
+        await Ledger.open(new, clock=clock, settings=settings)
+    home = Home(short / "home", short / "home")
+    again = await Ledger.open(home, clock=clock, settings=settings)
+    assert not again.writable
+    assert (await again.load()).agents == (agent(),)
+    with pytest.raises(LedgerUnwritableError):
+        again.commit(decision())
+    relay.away = False
+    await until(lambda: again.writable)
+    await again.commit(decision())
+    await again.close()
+
+
+async def test_a_copy_that_cannot_be_written_is_made_up(
+    team: Ledger, home: Home, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the store has is answered once the copy has it, too; nothing is lost."""
+    await team.commit(note())
+    failing = True
+
+    def full(db: Any, statements: Any) -> None:
+        if failing:
+            raise OSError(28, "No space left on device")
+        write(db, statements)
+
+    write = team_writer.write
+    monkeypatch.setattr(team_writer, "write", full)
+    granted = team.commit(decision(), changes=[token(clock)])
+    await until(lambda: team.store_problem is not None)
+    with pytest.raises(LedgerUnwritableError):
+        team.commit(decision())
+    failing = False
+    (event,) = await granted
+    assert event.seq == 2
+    await until(lambda: team.store_problem is None)
+    await team.commit(decision())
+    await team.close()
+    assert verify_ledger(home).ok
+
+
+def _lose_tail(store: Database) -> None:
+    """Bring the store back to an earlier state, as a failover to a lagging replica."""
+    store.run("ALTER TABLE agentvault.events DISABLE TRIGGER events_are_kept")
+    store.run("DELETE FROM agentvault.events WHERE seq > 1")
+    store.run(
+        "UPDATE agentvault.head SET seq = 1, batch = gen_random_uuid(),"
+        " hash = (SELECT hash FROM agentvault.events WHERE seq = 1)"
+    )
+
+
+async def test_a_store_that_lost_what_was_acknowledged_grants_nothing(
+    short: Path, home: Home, store: Database, clock: ManualClock
+) -> None:
+    """Not by the broker that knows, nor by any other, until a person accepts it."""
+    ledger = await Ledger.open(home, clock=clock, settings=store.settings)
+    for _ in range(3):
+        await ledger.commit(note())
+    await ledger.close()
+    _lose_tail(store)
+    other = Home(short / "other", short / "other")
+    second = await Ledger.open(other, clock=clock, settings=store.settings)
+    await second.commit(decision())
+    ledger = await Ledger.open(home, clock=clock, settings=store.settings)
+    assert not ledger.writable
+    assert "does not contain event 3" in (ledger.problem or "")
+    assert len(await events_of(ledger)) == 3
+    await ledger.close()
+    await until(lambda: not second.writable)
+    with pytest.raises(LedgerUnwritableError):
+        await second.commit(decision())
+    await second.commit(
+        note(EventType.AGENT_REVOKED), changes=[DropAgentTokens(ONE)], urgent=True
+    )
+    event = await accept_store(
+        home, store.settings, clock=clock, actor=OLGA, reason="the replica lagged"
+    )
+    assert (event.reason, event.detail["expected"]["seq"]) == ("rollback_accepted", 3)
+    await until(lambda: second.writable)
+    await second.confirm()
+    await second.commit(decision())
+    await second.close()
+    ledger = await Ledger.open(home, clock=clock, settings=store.settings)
+    await ledger.commit(decision())
+    await ledger.close()
+    assert verify_ledger(home).ok
+    assert any(home.data.glob("agentvault.db.*"))
+
+
+# A server of its own
+
+
+async def test_a_store_that_restarts_loses_nothing(
+    home: Home, own_store: Database, clock: ManualClock
+) -> None:
+    """Commits at that moment are there or were refused; afterwards it goes on."""
+    ledger = await Ledger.open(home, clock=clock, settings=own_store.settings)
+    answered: list[int] = []
+    stop = asyncio.Event()
+
+    async def commits() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            try:
+                (event,) = await ledger.commit(decision(number=number))
+                answered.append(event.seq)
+            except LedgerUnwritableError:
+                await asyncio.sleep(0.01)
+
+    tasks = [asyncio.create_task(commits()) for _ in range(4)]
+    for number, how in enumerate((signal.SIGINT, signal.SIGQUIT), 1):
+        await until(lambda most=number * 20: len(answered) > most)
+        await asyncio.to_thread(own_store.cluster.stop, how)
+        await asyncio.to_thread(own_store.cluster.start)
+        await until(lambda: ledger.writable)
+    stop.set()
+    await asyncio.gather(*tasks)
+    stored = [event.seq for event in await events_of(ledger)]
+    assert stored[: len(stored)] == list(range(1, len(stored) + 1))
+    assert len(answered) == len(set(answered))
+    await ledger.close()
+    assert verify_ledger(home).ok
+
+
+async def test_a_backend_killed_in_a_commit_is_found_out(
+    home: Home, own_store: Database, clock: ManualClock
+) -> None:
+    """SIGKILL of the writing backend restarts the server; each answer is true."""
+    ledger = await Ledger.open(home, clock=clock, settings=own_store.settings)
+    await ledger.commit(note())
+    ((pid, *_), *_) = own_store.run(
+        "SELECT pid FROM pg_stat_activity WHERE query LIKE '%%agentvault.append%%'"
+        " AND pid <> pg_backend_pid() ORDER BY state_change DESC"
+    )
+    granted = asyncio.gather(
+        *(
+            ledger.commit(decision(number=n), changes=[token(clock, f"tok_{n}")])
+            for n in range(40)
+        ),
+        return_exceptions=True,
+    )
+    os.kill(int(str(pid)), signal.SIGKILL)
+    answers = await granted
+    await until(lambda: ledger.writable)
+    told = [one[0].seq for one in answers if isinstance(one, tuple)]
+    stored = [event.seq for event in await events_of(ledger) if event.outcome]
+    assert set(told) <= set(stored)
+    await ledger.close()
+    assert verify_ledger(home).ok
+
+
+async def test_a_read_only_store_takes_nothing(
+    home: Home, own_store: Database, clock: ManualClock
+) -> None:
+    """Refused while it is so; afterwards it goes on."""
+    ledger = await Ledger.open(home, clock=clock, settings=own_store.settings)
+    await ledger.commit(note())
+    own_store.run("ALTER SYSTEM SET default_transaction_read_only = on")
+    own_store.run("SELECT pg_reload_conf()")
+    await until(lambda: _shows(own_store, "on"))
+    assert isinstance(await _first_refusal(ledger), LedgerUnwritableError)
+    _superuser(own_store, "ALTER SYSTEM RESET default_transaction_read_only")
+    await until(lambda: ledger.writable)
+    await ledger.commit(decision())
+    await ledger.close()
+
+
+async def _first_refusal(ledger: Ledger, size: int = 0) -> BaseException | None:
+    """Commit until something is refused; PostgreSQL does not compress noise."""
+    for _ in range(500):
+        fills = [os.urandom(size).hex() for _ in range(32)]
+        many = (ledger.commit(decision(fill=fill)) for fill in fills)
+        for done in await asyncio.gather(*many, return_exceptions=True):
+            if isinstance(done, BaseException):
+                return done
+    return None
+
+
+def _shows(own_store: Database, value: str) -> bool:
+    return own_store.run("SHOW default_transaction_read_only") == [(value,)]
+
+
+def _superuser(own_store: Database, sql: str) -> None:
+    with psycopg.connect(
+        host=str(own_store.cluster.folder),
+        dbname=own_store.name,
+        user="postgres",
+        autocommit=True,
+        options="-c default_transaction_read_only=off",
+    ) as db:
+        db.execute(sql)
+        db.execute("SELECT pg_reload_conf()")
+
+
+async def test_a_stopped_store_is_given_up(
+    home: Home, own_store: Database, clock: ManualClock
+) -> None:
+    """A server that answers nothing (SIGSTOP) holds nobody for long, and comes back."""
+    ledger = await Ledger.open(home, clock=clock, settings=own_store.settings)
+    await ledger.commit(note(), changes=[agent()])
+    with own_store.cluster.stopped():
+        with pytest.raises(LedgerUnwritableError):
+            await ledger.confirm()
+        granted = ledger.commit(decision(), changes=[token(clock)])
+        await until(lambda: ledger.store_problem is not None)
+        with pytest.raises(LedgerUnwritableError):
+            await ledger.commit(note(EventType.AGENT_REVOKED), urgent=True)
+    (told,) = await asyncio.gather(granted, return_exceptions=True)
+    await until(lambda: ledger.writable)
+    stored = [event.seq for event in await events_of(ledger) if event.outcome]
+    assert stored == ([told[0].seq] if isinstance(told, tuple) else [])
+    await ledger.commit(decision())
+    await ledger.close()
+
+
+@pytest.fixture
+def small_disk(short: Path) -> Iterator[Path]:
+    """A disk of 16 MB."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    path = short / "disk"
+    path.mkdir()
+    mounted = subprocess.run(
+        ["/bin/mount", "-t", "tmpfs", "-o", "size=16m,mode=777", "tmpfs", str(path)],
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip("this machine does not let root mount")
+    yield path
+    subprocess.run(["/bin/umount", "-l", str(path)], check=True)
+
+
+async def test_a_full_store_takes_nothing_and_goes_on_with_room(
+    small_disk: Path, home: Home, own_store: Database, clock: ManualClock
+) -> None:
+    """What did not fit was refused as a whole; with room again it goes on."""
+    store, cluster = own_store, own_store.cluster
+    place = small_disk / "space"
+    place.mkdir()
+    there = pwd.getpwnam("postgres")
+    os.chown(place, there.pw_uid, there.pw_gid)
+    small_disk.parent.chmod(0o755)
+    cluster.run("postgres", f"CREATE TABLESPACE small LOCATION '{place}'")
+    cluster.run("postgres", f"ALTER DATABASE {store.name} SET TABLESPACE small")
+    ledger = await Ledger.open(home, clock=clock, settings=store.settings)
+    assert isinstance(await _first_refusal(ledger, 1700), LedgerUnwritableError)
+    count = ledger.head.seq
+    assert "No space left" in (ledger.problem or "")
+    await asyncio.to_thread(
+        subprocess.run,
+        ["/bin/mount", "-o", "remount,size=200m", str(small_disk)],
+        check=True,
+    )
+    await until(lambda: ledger.writable)
+    await ledger.commit(decision())
+    assert ledger.head.seq > count
+    await ledger.close()
+    assert verify_ledger(home).ok
+    cluster.stop(signal.SIGQUIT)
+
+
+async def test_a_promoted_replica_goes_on_and_the_old_primary_never_does(
+    short: Path, home: Home, own_store: Database, clock: ManualClock
+) -> None:
+    """After a failover all that was answered is there; the earlier timeline is refused.
+
+    The replica is a synchronous one.
+    """
+    cluster = own_store.cluster
+    replica = cluster.replica()
+    folders = f"{cluster.folder},{replica.folder}"
+    both = reached_at(folders, own_store)
+    ledger = await Ledger.open(home, clock=clock, settings=both)
+    for _ in range(5):
+        await ledger.commit(note())
+    await asyncio.to_thread(cluster.stop, signal.SIGQUIT)
+    await until(lambda: not ledger.writable)
+    replica.run("postgres", "SELECT pg_promote()")
+    replica.run("postgres", "ALTER SYSTEM RESET synchronous_standby_names")
+    replica.run("postgres", "SELECT pg_reload_conf()")
+    await until(lambda: ledger.writable)
+    (event,) = await ledger.commit(decision())
+    assert event.seq == 6
+    await asyncio.to_thread(replica.stop, signal.SIGINT)
+    await asyncio.to_thread(cluster.start, "synchronous_standby_names=")
+    await until(lambda: "later one was seen" in (ledger.store_problem or ""))
+    with pytest.raises(LedgerUnwritableError):
+        await ledger.commit(decision())
+    await ledger.close()
+    again = await Ledger.open(home, clock=clock, settings=both)
+    assert "later one was seen" in (again.store_problem or "")
+    await again.close()
