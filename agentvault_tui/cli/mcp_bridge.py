@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
-import re
 import ssl
 import sys
 from collections.abc import AsyncGenerator
@@ -20,6 +18,7 @@ from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.access import IssueRequest
 from agentvault_tui.operator_api.client import OperatorClient
 from agentvault_tui.web.local_ca import CaFiles
+from agentvault_tui.web.reply import encode_header
 
 _LINE_BYTES: Final = 10 * 2**20
 _AWAY: Final = -32603
@@ -28,7 +27,6 @@ _TRIES: Final = 3
 _ENDING: Final = 30.0
 """Seconds that requests have to end in after standard input has."""
 _VERSION: Final = "io.modelcontextprotocol/protocolVersion"
-_PLAIN: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 _NAMES: Final = ("name", "uri", "taskId")
 
 
@@ -241,24 +239,17 @@ class McpBridge:
         meta = params.get("_meta") if isinstance(params, dict) else None
         version = meta.get(_VERSION) if isinstance(meta, dict) else None
         if isinstance(version, str):
-            headers["MCP-Protocol-Version"] = _value(version)
-            headers["Mcp-Method"] = _value(str(message.get("method")))
+            headers["MCP-Protocol-Version"] = encode_header(version)
+            headers["Mcp-Method"] = encode_header(str(message.get("method")))
             assert isinstance(params, dict)  # noqa: S101 - it has _meta
             named = next((params[n] for n in _NAMES if n in params), None)
             if isinstance(named, str):
-                headers["Mcp-Name"] = _value(named)
+                headers["Mcp-Name"] = encode_header(named)
         elif self._session is not None:
             headers["Mcp-Session-Id"] = self._session
             if self._version:
                 headers["MCP-Protocol-Version"] = self._version
         return headers
-
-
-def _value(text: str) -> str:
-    """Return *text* as a header has it (2026-07-28, basic/transports)."""
-    if _PLAIN.fullmatch(text) and not text.startswith("=?base64?"):
-        return text
-    return f"=?base64?{base64.b64encode(text.encode()).decode()}?="
 
 
 def _object(text: str) -> dict[str, object]:

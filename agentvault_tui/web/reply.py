@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
@@ -102,3 +105,28 @@ def problem(status: int, text: str) -> Reply:
     title = HTTPStatus(status).phrase
     value = {"type": "about:blank", "title": title, "status": status, "detail": text}
     return json_reply(status, value, kind=_PROBLEM)
+
+
+_PLAIN: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+
+
+def decode_header(value: bytes) -> str | None:
+    """Return what a header says, also in ``=?base64?…?=``; nothing where unclear."""
+    text = value.decode("latin-1").strip()
+    if not (text.startswith("=?base64?") and text.endswith("?=") and len(text) > 10):
+        return text if text.isascii() else None
+    payload = text.removeprefix("=?base64?").removesuffix("?=")
+    try:
+        decoded = base64.b64decode(payload, validate=True)
+        if base64.b64encode(decoded).decode() != payload:
+            return None
+        return decoded.decode()
+    except (binascii.Error, ValueError):
+        return None
+
+
+def encode_header(text: str) -> str:
+    """Return *text* as a header says it, so that `decode_header` returns it."""
+    if _PLAIN.fullmatch(text) and not text.startswith("=?base64?"):
+        return text
+    return f"=?base64?{base64.b64encode(text.encode()).decode()}?="

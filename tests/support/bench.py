@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from support.manual_clock import ManualClock
 from support.patience import PATIENT
 from support.scripted_tenant import ScriptedTenant
@@ -115,3 +118,17 @@ class Bench:
         for task in list(self.broker.stepups.flows.values()):
             task.cancel()
         await self.ledger.close()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that stands still."""
+    return ManualClock(datetime(2026, 11, 24, 10, 0, tzinfo=UTC))
+
+
+@pytest.fixture
+async def bench(short: Path, clock: ManualClock) -> AsyncIterator[Bench]:
+    """A broker in process; a folder's conftest imports this and `clock`."""
+    bench = await Bench.open(Home.locate(short / "home"), clock)
+    yield bench
+    await bench.close()

@@ -281,6 +281,22 @@ async def running(
         yield pilot
 
 
+Board = tuple[Pilot[Any], FakeOperator]
+
+
+@contextlib.asynccontextmanager
+async def board(
+    short: Path,
+    scene: Callable[[FakeOperator], object],
+    size: tuple[int, int] = (120, 40),
+) -> AsyncIterator[Board]:
+    """Run a console, connected, before a scripted broker that holds *scene*."""
+    with FakeOperator(short / "s.sock") as fake:
+        scene(fake)
+        async with running(console(fake.socket, short), size=size) as pilot:
+            yield pilot, fake
+
+
 def advice(agent: str, kind: str, scope: str, **more: Any) -> dict[str, Any]:
     """Return a piece of advice as the broker tells it."""
     evidence = {

@@ -291,7 +291,7 @@ def _on_trial(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
     shown = seen.mirror.intake.shown
     rows: list[Row] = []
     for one in seen.activity.trials if seen.activity else ():
-        ends = f"until {(one.trial_ends_at or '')[:16]}Z"
+        ends = f"until {(one.trial_ends_at or '')[:10]}"
         row = pen.fact(
             "" if rows else "On trial",
             (shown(one.scope or "everything", 60), pen.palette.waiting),

@@ -15,7 +15,7 @@ from agentvault_tui.console.state.records import AgentRow, LimitRow
 from agentvault_tui.console.widgets.pane import ListPane, Painted, Pane
 from agentvault_tui.operator_api.limits import CallOutInfo
 
-_FREES, _BEYOND = 10, 9
+_FREES, _BEYOND = 11, 9
 _NARROWEST = 7
 """Cells of whose window it is, at least."""
 

@@ -6,11 +6,8 @@ the envelope's id and the progress token alone are replaced.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,7 +17,7 @@ import rfc8785
 from msgspec import Raw
 
 from agentvault_tui import strict_json
-from agentvault_tui.web.reply import Header
+from agentvault_tui.web.reply import Header, decode_header
 
 CALL: Final = "tools/call"
 MODERN: Final = "2026-07-28"
@@ -65,7 +62,6 @@ _NAMED_BY: Final = {
 """The parameter that ``Mcp-Name`` repeats."""
 PARAMETER: Final = b"mcp-param-"
 """How headers begin that repeat an argument."""
-_PLAIN: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 _COMPACT: Final[dict[str, Any]] = {"sort_keys": True, "separators": (",", ":")}
 _NULL: Final = Raw(b"null")
 _LINE_ENDS: Final = bytes.maketrans(b"\r\n", b"  ")
@@ -329,28 +325,6 @@ def _header(headers: Sequence[Header], name: bytes) -> str | None:
     """Return a header's value, decoded; none where it is said twice."""
     values = [value for header, value in headers if header == name]
     return decode_header(values[0]) if len(values) == 1 else None
-
-
-def decode_header(value: bytes) -> str | None:
-    """Return what a header says, also in ``=?base64?…?=``; nothing where unclear."""
-    text = value.decode("latin-1").strip()
-    if not (text.startswith("=?base64?") and text.endswith("?=") and len(text) > 10):
-        return text if text.isascii() else None
-    payload = text.removeprefix("=?base64?").removesuffix("?=")
-    try:
-        decoded = base64.b64decode(payload, validate=True)
-        if base64.b64encode(decoded).decode() != payload:
-            return None
-        return decoded.decode()
-    except (binascii.Error, ValueError):
-        return None
-
-
-def encode_header(text: str) -> str:
-    """Return *text* as a header says it, so that `decode_header` returns it."""
-    if _PLAIN.fullmatch(text) and not text.startswith("=?base64?"):
-        return text
-    return f"=?base64?{base64.b64encode(text.encode()).decode()}?="
 
 
 def _scalars(value: object) -> Iterator[str]:

@@ -16,14 +16,13 @@ from agentvault_tui.gateway.mcp.messages import (
     PARAMETER,
     Envelope,
     Message,
-    encode_header,
     one_line,
     read_answer,
     text_of,
 )
 from agentvault_tui.gateway.mcp.stdio import Progress
 from agentvault_tui.gateway.upstream import Answer, Outgoing, Upstream
-from agentvault_tui.web.reply import Header
+from agentvault_tui.web.reply import Header, encode_header
 from agentvault_tui.web.service_connection import UpstreamError
 
 _ANSWER_BYTES: Final = 16 * 2**20

@@ -7,22 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.console_scenes import console, running, settle, undelivered
+from support import console_scenes as scenes
+from support.console_scenes import Board, console, running, settle, undelivered
 from support.dialog_stand import text_of
 from support.fake_operator import FakeOperator
 from textual.pilot import Pilot
 
 from agentvault_tui.console.screens.alerts import AlertsScreen
 
-Board = tuple[Pilot[Any], FakeOperator]
-
 
 @pytest.fixture
 async def board(short: Path) -> AsyncIterator[Board]:
-    with FakeOperator(short / "s.sock") as fake:
-        undelivered(fake)
-        async with running(console(fake.socket, short)) as pilot:
-            yield pilot, fake
+    async with scenes.board(short, undelivered) as opened:
+        yield opened
 
 
 async def opened(pilot: Pilot[Any]) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.console_scenes import HOSTILE, console, flying, running, settle
+from support import console_scenes as scenes
+from support.console_scenes import HOSTILE, Board, console, flying, running, settle
 from support.dialog_stand import text_of
 from support.fake_operator import FakeOperator
 from textual.pilot import Pilot
@@ -20,17 +21,13 @@ from agentvault_tui.console.screens.agent import AgentScreen
 from agentvault_tui.console.screens.calls import CallsScreen
 from agentvault_tui.console.state.moments import size
 
-Board = tuple[Pilot[Any], FakeOperator]
-
 
 @pytest.fixture
 async def board(short: Path) -> AsyncIterator[Board]:
-    with FakeOperator(short / "s.sock") as fake:
-        flying(fake)
-        async with running(console(fake.socket, short)) as pilot:
-            await pilot.press("c")
-            await settle(pilot, lambda: isinstance(pilot.app.screen, CallsScreen))
-            yield pilot, fake
+    async with scenes.board(short, flying) as (pilot, fake):
+        await pilot.press("c")
+        await settle(pilot, lambda: isinstance(pilot.app.screen, CallsScreen))
+        yield pilot, fake
 
 
 def rows(pilot: Pilot[Any]) -> list[str]:

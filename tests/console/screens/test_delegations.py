@@ -6,13 +6,12 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support.console_scenes import console, flying, running, settle
+from support import console_scenes as scenes
+from support.console_scenes import Board, console, flying, running, settle
 from support.dialog_stand import Stand, StandApp, scene, text_of
 from support.fake_operator import FakeOperator
-from textual.pilot import Pilot
 
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
 from agentvault_tui.console.draw.delegation import tree_rows
@@ -63,17 +62,12 @@ def test_what_has_no_room_is_counted() -> None:
     assert "and 6 more" in "".join(text for text, _ in written[-1])
 
 
-Board = tuple[Pilot[Any], FakeOperator]
-
-
 @pytest.fixture
 async def board(short: Path) -> AsyncIterator[Board]:
-    with FakeOperator(short / "s.sock") as fake:
-        flying(fake)
-        async with running(console(fake.socket, short)) as pilot:
-            await pilot.press("T")
-            await settle(pilot, lambda: isinstance(pilot.app.screen, DelegationsScreen))
-            yield pilot, fake
+    async with scenes.board(short, flying) as (pilot, fake):
+        await pilot.press("T")
+        await settle(pilot, lambda: isinstance(pilot.app.screen, DelegationsScreen))
+        yield pilot, fake
 
 
 async def test_t_opens_the_trees_and_esc_goes_back(board: Board) -> None:

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.console_scenes import HOSTILE, advice, busy, console, running, settle
+from support import console_scenes as scenes
+from support.console_scenes import (
+    HOSTILE,
+    Board,
+    advice,
+    busy,
+    settle,
+)
 from support.dialog_stand import text_of
 from support.fake_operator import FakeOperator
 from support.fake_state import START
@@ -23,7 +30,6 @@ from agentvault_tui.console.screens.tighten import (
     PolicyScreen,
 )
 
-Board = tuple[Pilot[Any], FakeOperator]
 SIZES = [(80, 24), (120, 40), (200, 60)]
 
 
@@ -75,11 +81,8 @@ def furnish(fake: FakeOperator) -> None:
 
 @pytest.fixture(params=SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 async def board(short: Path, request: pytest.FixtureRequest) -> AsyncIterator[Board]:
-    with FakeOperator(short / "s.sock") as fake:
-        furnish(fake)
-        app = console(fake.socket, short)
-        async with running(app, size=request.param) as pilot:
-            yield pilot, fake
+    async with scenes.board(short, furnish, request.param) as opened:
+        yield opened
 
 
 async def opened(pilot: Pilot[Any], key: str, kind: type, word: str) -> None:

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from agentvault_tui.gateway.mcp.messages import (
     McpError,
-    decode_header,
     digest_of,
     one_line,
     read_message,
 )
+from agentvault_tui.web.reply import decode_header
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
