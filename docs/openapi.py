@@ -52,7 +52,10 @@ def operator_api() -> str:
             "title": "AgentVault operators' API",
             "version": "1",
             "description": "Over a Unix socket of mode 0600: the peer's uid is the "
-            "check, and approving takes a second factor besides.",
+            "check, and approving takes a second factor besides. From other machines "
+            "over TLS 1.3: `POST /api/auth/session` begins a sign-in with a DPoP proof "
+            "(RFC 9449), and every other call takes its access token, a proof with a "
+            "nonce of the broker's, and a role.",
         },
         "servers": [{"url": "http://agentvault"}],
         "paths": {path: paths[path] for path in sorted(paths)},

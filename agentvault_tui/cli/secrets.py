@@ -71,6 +71,8 @@ def list_secrets(session: CliSession) -> None:
     try:
         found = session.client.call(calls.SECRETS)
     except UnreachableError:
+        if session.remote:
+            raise
         found = _local(session)
     out = session.out
     if out.print_json(found):
@@ -136,6 +138,8 @@ def _change(
     try:
         ask()
     except UnreachableError as error:
+        if session.remote:
+            raise
         if session.settings.operators.by_claim and word != "removed":
             raise UnreachableError(
                 f"{error.what}, and this takes an operator who signs in there"

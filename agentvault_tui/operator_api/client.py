@@ -59,6 +59,9 @@ _CONSOLE_TIMEOUT: Final = 5.0
 _CHUNK: Final = 65_536
 _AT_ONCE: Final = 0.001
 """Seconds within which a chunk comes that was here already."""
+_SILENCE: Final = 30.0
+"""Seconds without a byte after which a stream from elsewhere is taken for dead: a
+broker says every five that it is there, and a network does not say that it is not."""
 _MUCH: Final = 32_768
 """Bytes in one read that say there is a backlog."""
 _REMEDY: Final = "start one with `agentvault serve`, or with its console: `agentvault`"
@@ -175,7 +178,7 @@ class OperatorClient:
                 raise _refusal(response.status, response.read())
             while chunk := response.read1(_CHUNK):
                 yield from read_events(decoder.feed(chunk))
-        except (http.client.HTTPException, ConnectionError, ssl.SSLError):
+        except (http.client.HTTPException, OSError):
             return
         except OverlongError:
             return
@@ -185,7 +188,7 @@ class OperatorClient:
     def _connection(self, timeout: float | None) -> http.client.HTTPConnection:
         if isinstance(self.broker, Path):
             return _UnixConnection(self.broker, timeout)
-        return self.broker.connection(timeout)
+        return self.broker.connection(timeout or _SILENCE)
 
     def _send(
         self,
@@ -204,18 +207,16 @@ class OperatorClient:
             ) from error
         except OSError as error:
             raise _not_connected(self.broker, error) from error
-        if self._remote is None:
-            connection.request(method, path, body, dict(headers))
-            return connection.getresponse()
-        proof = self._remote.headers(method, path)
-        connection.request(method, path, body, {**headers, **proof})
-        response = connection.getresponse()
-        if self._remote.renews(response.status, response.headers):
-            response.read()
-            proof = self._remote.headers(method, path)
+        tries = 2 if self._remote else 1
+        for left in reversed(range(tries)):
+            proof = self._remote.headers(method, path) if self._remote else {}
             connection.request(method, path, body, {**headers, **proof})
             response = connection.getresponse()
-            self._remote.renews(response.status, response.headers)
+            told = (response.status, response.headers)
+            if self._remote and self._remote.renews(*told) and left:
+                response.read()
+            else:
+                break
         return response
 
 

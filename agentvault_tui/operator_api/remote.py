@@ -99,18 +99,14 @@ class RemoteBroker:
         Raises:
             SettingsError: *url* is not an https origin, or *ca_file* is no PEM.
         """
-        parts = urlsplit(url)
         try:
-            port = parts.port
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
         except ValueError:
-            port = -1
+            raise _no_origin(url) from None
         plain = parts.path in {"", "/"} and not (parts.query or parts.fragment)
-        host = parts.hostname
-        if parts.scheme != "https" or not plain or "@" in url or not host or port == -1:
-            raise SettingsError(
-                f"{visible(url, 80)} names no broker elsewhere",
-                "write https://HOST:PORT, as operators.url of the broker does",
-            )
+        if parts.scheme != "https" or not plain or "@" in url or not host:
+            raise _no_origin(url)
         shown = f"[{host}]" if ":" in host else host
         self.url = f"https://{shown}{'' if port in {None, 443} else f':{port}'}"
         self._host, self._port = host, port or 443
@@ -216,6 +212,13 @@ class RemoteBroker:
 
 BrokerAddress = Path | RemoteBroker
 """Where a broker is reached: its socket, or from elsewhere."""
+
+
+def _no_origin(url: str) -> SettingsError:
+    return SettingsError(
+        f"{visible(url, 80)} names no broker elsewhere",
+        "write https://HOST:PORT, as operators.url of the broker does",
+    )
 
 
 def _kept(url: str) -> BoundSession:

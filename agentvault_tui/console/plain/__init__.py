@@ -43,6 +43,8 @@ def run(
     desk = Desk(mirror, link, alphabet, read_only=read_only, saved=saved)
     name_ways(desk, broker, os.environ)
     plain = PlainSession(desk, link, sys.stdout)
+    if desk.elsewhere:
+        plain.say(f"Connected to {desk.elsewhere}.")
     if broker_note:
         plain.say(broker_note)
     try:
