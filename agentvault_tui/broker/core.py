@@ -13,10 +13,10 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from starlette.routing import Route
 
@@ -39,6 +39,7 @@ from agentvault_tui.broker.upstream import (
 from agentvault_tui.broker.uses import TokenUses, revoked_draft
 from agentvault_tui.broker.vault_access import Flows, VaultAccess
 from agentvault_tui.clock import Clock
+from agentvault_tui.errors import LedgerBusyError, OvertakenError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Change, DropToken, Ledger
 from agentvault_tui.model import (
@@ -69,6 +70,10 @@ _ENDED_A_RECORD: Final = 100
 """Ended tokens in one transaction: more would hold up the event loop."""
 _PIECES_A_TURN: Final = 2
 """Of some hundred kilobytes, each about half a millisecond."""
+
+_TRIES: Final = 8
+"""How often something is decided before its caller is told to come back."""
+_T = TypeVar("_T")
 
 SYSTEM = Actor(ActorKind.SYSTEM, "broker", "broker")
 """The actor of expiry, start, stop and reload."""
@@ -274,7 +279,11 @@ class Broker:
     def record(
         self, *drafts: Draft, changes: Sequence[Change] = (), urgent: bool = False
     ) -> Awaitable[tuple[Event, ...]]:
-        """Write *drafts* and *changes* in one transaction; await that it is durable."""
+        """Write *drafts* and *changes* in one transaction; await that it is durable.
+
+        In a team nothing of this goes ahead of others: another broker may overtake it.
+        """
+        urgent = urgent and self.ledger.shared is None
         try:
             done = self.ledger.commit(*drafts, changes=changes, urgent=urgent)
         except BaseException:
@@ -367,3 +376,22 @@ class Broker:
     def actor(self, agent: Agent) -> Actor:
         """Return *agent* as the one who acts."""
         return Actor(ActorKind.AGENT, agent.id, agent.name)
+
+
+async def decide_anew(decide: Callable[[], Awaitable[_T]]) -> _T:
+    """Decide, and decide again while another broker changes what that rests on.
+
+    Args:
+        decide: decides from what is known when it is called, and records it; where it
+            was overtaken nothing of it was written.
+
+    Returns:
+        what it decided.
+
+    Raises:
+        LedgerBusyError: it was overtaken each time.
+    """
+    for _ in range(_TRIES):
+        with suppress(OvertakenError):
+            return await decide()
+    raise LedgerBusyError("other brokers change the same", "try again shortly")

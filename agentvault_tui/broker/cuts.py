@@ -100,6 +100,8 @@ class Cuts:
     """Cuts whose record failed; it is tried again when the ledger can write."""
     late: list[Pending] = field(default_factory=list)
     """Cuts that the ledger has taken and not finished."""
+    under_way: list[Pending] = field(default_factory=list)
+    """Cuts that are on their way to the ledger."""
     replaying: tuple[KeptCut, ...] = ()
     """What the last process left, until all of it is in force."""
     journal: CutJournal | None = None
@@ -154,6 +156,7 @@ class Cuts:
             where it is now; after about two seconds at most.
         """
         pending = self._pending(drafts, changes, agent_id)
+        self.under_way.append(pending)
         commit = self._begin(pending)
         commit.add_done_callback(partial(self._settled, pending))
         done, _ = await asyncio.wait({commit}, timeout=_LEDGER_WAIT)
@@ -282,6 +285,7 @@ class Cuts:
         self, pending: Pending, commit: asyncio.Future[tuple[Event, ...]]
     ) -> None:
         """Note how a commit ended, whether anybody waits for it still or not."""
+        self.under_way.remove(pending)
         late = pending in self.late
         if late:
             self.late.remove(pending)

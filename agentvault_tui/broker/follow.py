@@ -9,12 +9,15 @@ the event loop: calls in flight are cut, decisions under way voided, waiters wok
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.broker.cuts import Pending
+from agentvault_tui.broker.usecases.mint import record_void
 from agentvault_tui.broker.usecases.policy_change import POLICY, follow_policy
+from agentvault_tui.broker.usecases.stepup import cancelled, cancelled_draft
 from agentvault_tui.ledger import (
     Change,
     Cooldown,
@@ -63,6 +66,7 @@ async def follow(
         if number % _A_TURN == _A_TURN - 1:
             await asyncio.sleep(0)
         await _take(broker, change)
+    await _keep_cuts(broker)
     for token in held:
         broker.outbox.keep_undelivered(token)  # it serves to revoke what it has
     for event in events:
@@ -72,6 +76,49 @@ async def follow(
         _count_again(broker, event)
     if any(isinstance(one, Panic | Agent | StepUp) for one in changes):
         broker.on_status()
+
+
+async def _keep_cuts(broker: Broker) -> None:
+    """Put this broker's own cuts in force again: they are recorded after the others'.
+
+    What was granted before they are recorded, by a broker that did not know of them,
+    ends as well.
+    """
+    for pending in (*broker.cuts.under_way, *broker.cuts.unrecorded):
+        for change in pending.changes:
+            await _take(broker, _merged(broker, pending, change))
+            if isinstance(change, StepUp) and not change.status.open:
+                granted = broker.registry.elevated(change.id)
+                if granted is not None and broker.registry.drop_token(granted):
+                    _later(record_void(broker, granted, "its approval was overtaken"))
+            elif isinstance(change, DropAgentTokens | DropAllTokens):
+                of = change.agent_id if isinstance(change, DropAgentTokens) else None
+                actor = pending.drafts[0].actor if pending.drafts else SYSTEM
+                for stepup in broker.stepups.open(of):
+                    ended = cancelled(broker, stepup, "agent_revoked")
+                    draft = cancelled_draft(ended, actor)
+                    _later(broker.record_cut(draft, changes=[ended]))
+
+
+def _merged(broker: Broker, pending: Pending, change: Change) -> Change:
+    """Return what becomes of a revoked agent's row, which others may have changed."""
+    if pending not in broker.cuts.unrecorded or not isinstance(change, Agent):
+        return change
+    known = broker.registry.agent_by_client_id(change.client_id) or change
+    if change.status is AgentStatus.ACTIVE:
+        kept = frozenset(known.scopes) & frozenset(change.scopes)
+        return replace(known, scopes=tuple(sorted(kept)))
+    return known.revoked(pending.at)
+
+
+_recording: Final[set[asyncio.Future[Any]]] = set()
+
+
+def _later(record: Coroutine[object, object, object]) -> None:
+    """Record in a task of its own: what follows the store must not wait for it."""
+    task = asyncio.ensure_future(record)
+    _recording.add(task)
+    task.add_done_callback(_recording.discard)
 
 
 async def _take(broker: Broker, change: Change) -> None:
@@ -85,6 +132,7 @@ async def _take(broker: Broker, change: Change) -> None:
 
 def _put_token(broker: Broker, token: Token) -> None:
     registry = broker.registry
+    registry.used_up(token.id)
     if known := registry.token_with_id(token.id):
         registry.drop_token(known)  # minted, and fetched since under another secret
     parent = registry.token_with_id(TokenId(token.parent_id or ""))
@@ -96,6 +144,7 @@ def _drop_token(broker: Broker, change: DropToken) -> None:
     token_id = change.token_id
     outdated = broker.policy_state.outdated
     outdated[:] = [one for one in outdated if one.id != token_id]
+    broker.registry.used_up(token_id)
     token = broker.registry.token_with_id(token_id)
     if token is None:
         return

@@ -83,6 +83,8 @@ class Registry:
         self._tokens: dict[str, Token] = {}
         """By hash; with those that were cut and that `sweep` has not removed yet."""
         self._by_id: dict[TokenId, Token] = {}
+        self._used: dict[TokenId, tuple[tuple[int, bool], Token | None]] = {}
+        """Tokens whose use is being recorded: the epoch when that began, the parent."""
         self._elevated: dict[StepUpId, Token] = {}
         self._held: dict[AgentId, HeldTokens] = {}
         self._weight = 0
@@ -319,6 +321,23 @@ class Registry:
                 return self._tokens.get(sha256)
             token = self.delegations.parent(token)
         return None
+
+    def begin_use(self, tokens: Iterable[Token]) -> None:
+        """Remember *tokens*, which are about to be used up, until that is recorded."""
+        for token in tokens:
+            parent = self.delegations.parent(token)
+            self._used[token.id] = self.epoch(token.agent_id), parent
+
+    def put_back(self, tokens: Iterable[Token]) -> None:
+        """Make tokens usable again whose use was not written, unless they ended."""
+        for token in tokens:
+            epoch, parent = self._used.pop(token.id, (None, None))
+            if epoch == self.epoch(token.agent_id):
+                self.put_token(token, parent)
+
+    def used_up(self, token_id: TokenId) -> None:
+        """Forget a token for good, also if its use turns out not to be written."""
+        self._used.pop(token_id, None)
 
     def token_with_id(self, token_id: TokenId) -> Token | None:
         """Return the token with that id, live or just cut, if it is known."""

@@ -113,6 +113,17 @@ class StepUps:
         self._known.pop(stepup.id, None)
         self._close(stepup)
 
+    def put_back(self, now: StepUp | None, before: StepUp | None) -> None:
+        """Remember a step-up as *before* again, if it is still as put *now*.
+
+        What was to be recorded was not; another broker may have decided meanwhile.
+        """
+        if now is None or before is None or (found := self.find(now.id)) is None:
+            return
+        asked_again = found.status.open and replace(found, count=now.count) == now
+        if found is now or asked_again:
+            self.put(replace(before, count=found.count))
+
     def find(self, stepup_id: str | None) -> StepUp | None:
         """Return the step-up with that id, if it is known."""
         return self._known.get(StepUpId(stepup_id)) if stepup_id else None

@@ -9,7 +9,7 @@ from typing import Final, NoReturn
 
 from agentvault_tui.broker.answers import Denied, Escalated
 from agentvault_tui.broker.audience import audience_of
-from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.core import Broker, decide_anew
 from agentvault_tui.broker.floods import SPAN
 from agentvault_tui.broker.stepups import digest_of
 from agentvault_tui.broker.usecases.decide import Request, decide
@@ -24,7 +24,12 @@ from agentvault_tui.broker.usecases.request import (
 )
 from agentvault_tui.broker.usecases.stepup import known_stepup
 from agentvault_tui.broker.uses import is_below
-from agentvault_tui.errors import LedgerError, NotFoundError
+from agentvault_tui.errors import (
+    LedgerBusyError,
+    LedgerError,
+    NotFoundError,
+    OvertakenError,
+)
 from agentvault_tui.gateway.caller import Caller, Permit
 from agentvault_tui.gateway.calls import Call, Calls
 from agentvault_tui.gateway.refusals import (
@@ -109,6 +114,7 @@ class Admission:
         """
         broker = self._broker
         await self.step()
+        await self._calls.confirm()
         registry = broker.registry
         if not secret and hashed is None:
             text = "show a live token of your own: Authorization: Bearer av_t_…"
@@ -155,6 +161,25 @@ class Admission:
 
     # May it go out?
 
+    async def admit(self, call: Call) -> None:
+        """Decide about *call*, and record that it goes out; then it may, once.
+
+        Raises:
+            CallRefusedError: it may not; see `permit` and `Calls.begin`.
+            ClientGoneError: nobody waits for it any more.
+        """
+
+        async def decide() -> None:
+            caller, registry = call.caller, self._broker.registry
+            agent = caller.token.principal(registry.agent(caller.agent.id))
+            call.caller = caller._replace(agent=agent)
+            await self._calls.begin(call, await self.permit(call))
+
+        try:
+            await decide_anew(decide)
+        except LedgerBusyError as error:
+            raise unavailable(error) from None
+
     async def permit(self, call: Call) -> Permit:
         """Decide about *call*; where a person has to, hold it for as long as it says.
 
@@ -168,6 +193,8 @@ class Admission:
         observe, caller = self._calls.observe, call.caller
         try:
             permit = await self._permit(call)
+        except OvertakenError:
+            raise
         except LedgerError as error:
             raise unavailable(error) from None
         except CallRefusedError as refusal:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from agentvault_tui.broker.core import SYSTEM, Broker, CallsCut
+from agentvault_tui.broker.core import SYSTEM, Broker, CallsCut, decide_anew
 from agentvault_tui.broker.usecases.decide import (
     Request,
     denied_by_limit,
@@ -20,7 +20,12 @@ from agentvault_tui.broker.usecases.decide import (
 from agentvault_tui.broker.usecases.redeem import spend_token
 from agentvault_tui.broker.usecases.request import ANEW, decision, deny, refused
 from agentvault_tui.clock import iso
-from agentvault_tui.errors import LedgerBusyError, LedgerError, NotFoundError
+from agentvault_tui.errors import (
+    LedgerBusyError,
+    LedgerError,
+    NotFoundError,
+    OvertakenError,
+)
 from agentvault_tui.gateway.body import HeldBodies
 from agentvault_tui.gateway.caller import Caller, Permit
 from agentvault_tui.gateway.refusals import (
@@ -293,6 +298,12 @@ class Calls:
         Raises:
             CallRefusedError: its agent was cut off, or it could not be recorded.
         """
+        try:
+            await decide_anew(lambda: self._begin_tunnel(call))
+        except LedgerBusyError as error:
+            raise unavailable(error) from None
+
+    async def _begin_tunnel(self, call: Call) -> None:
         broker, agent = self._broker, call.caller.agent
         call.started_at, call.began = broker.clock.now(), broker.clock.boot()
         if why := refused(broker, agent):
@@ -324,7 +335,7 @@ class Calls:
             yield
         except BaseException as error:
             self._leave(call)
-            if not isinstance(error, LedgerError):
+            if isinstance(error, OvertakenError) or not isinstance(error, LedgerError):
                 raise
             if not isinstance(error, LedgerBusyError):
                 self._withheld.add(call.id)  # it may be on disk all the same
@@ -362,6 +373,17 @@ class Calls:
         if token.chain and not self._broker.registry.lives(token):
             return _ended()
         return None
+
+    async def confirm(self) -> None:
+        """Know what other brokers recorded, before a token or credential counts.
+
+        Raises:
+            CallRefusedError: the team's store does not say.
+        """
+        try:
+            await self._broker.ledger.confirm()
+        except LedgerError as error:
+            raise unavailable(error) from None
 
     def release(self, call: Call) -> None:
         """Check, right before the credential is attached, that *call* may go out.

@@ -180,8 +180,7 @@ class Forwarder:
             except CallRefusedError:
                 self._calls.observe(caller, "refused")
                 raise
-            permit = await self._admission.permit(call)
-            await self._calls.begin(call, permit)
+            await self._admission.admit(call)
             return await self._send(call, parsed)
         except BaseException:
             body.close()
@@ -276,6 +275,7 @@ class Forwarder:
         answer: Answer | None = None
         try:
             attachment = await self._credentials.of(service, call.caller.agent)
+            await calls.confirm()
 
             def attach(outgoing: Outgoing) -> None:
                 calls.release(call)

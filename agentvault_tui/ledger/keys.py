@@ -12,7 +12,9 @@ from typing import Final
 
 from agentvault_tui.ledger.records import Change
 from agentvault_tui.ledger.state import Row
+from agentvault_tui.lookalikes import fold_name
 from agentvault_tui.model import (
+    Agent,
     AgentId,
     Draft,
     Event,
@@ -62,6 +64,8 @@ def written_keys(
             keys.add(f"children:{change.parent_id}")
         elif isinstance(change, StepUp):
             keys.add(f"pending:{change.agent_id}")
+        elif isinstance(change, Agent):
+            keys.add(f"name:{fold_name(change.name)}")
     for record in records:
         keys.update(f"limit:{one}" for one in _limits(record))
         if record.type is EventType.POLICY_CHANGED:

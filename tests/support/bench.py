@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from support.scripted_tenant import ScriptedTenant
 from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.feed import Feed
+from agentvault_tui.broker.follow import follow
 from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.recovery import take_over
 from agentvault_tui.broker.registry import Registry
@@ -49,13 +50,15 @@ class Bench:
         clock: ManualClock,
         ledger: Ledger,
         policy: Policy,
+        *,
         issuer: str = "",
+        settings: Settings | None = None,
     ) -> None:
         self.home, self.clock, self.ledger = home, clock, ledger
         self.tenant = ScriptedTenant(clock, issuer)
         self.broker = Broker(
             home=home,
-            settings=Settings(),
+            settings=settings or Settings(),
             clock=clock,
             ledger=ledger,
             policy=policy,
@@ -65,16 +68,28 @@ class Bench:
         self.feed = Feed(ledger, self.broker.registry, lambda: status_info(self.broker))
         ledger.on_written = self.feed.publish
 
+        async def followed(events: tuple[Event, ...], changes: Sequence[Any]) -> None:
+            await follow(self.broker, events, changes)
+            self.feed.publish(events, changes)
+
+        ledger.on_followed = followed
+
     @classmethod
-    async def open(cls, home: Home, clock: ManualClock, issuer: str = "") -> Bench:
+    async def open(
+        cls,
+        home: Home,
+        clock: ManualClock,
+        issuer: str = "",
+        settings: Settings | None = None,
+    ) -> Bench:
         home.prepare()
-        ledger = await Ledger.open(home, clock=clock)
+        ledger = await Ledger.open(home, clock=clock, settings=settings)
         try:
             policy, problem = await policy_at_start(home, ledger)
         except BaseException:
             await ledger.close()
             raise
-        bench = cls(home, clock, ledger, policy, issuer)
+        bench = cls(home, clock, ledger, policy, issuer=issuer, settings=settings)
         bench.broker.policy_state.problem = problem
         await take_over(bench.broker)
         return bench

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
@@ -32,6 +33,7 @@ from agentvault_tui.broker.agents_api.evaluation import (
 from agentvault_tui.broker.agents_api.replies import (
     OAuthError,
     backchannel_reply,
+    bad_client,
     error_reply,
     exchange_reply,
     introspection_reply,
@@ -50,7 +52,7 @@ from agentvault_tui.broker.answers import (
     TenantUnavailable,
 )
 from agentvault_tui.broker.audience import audience_of
-from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.core import Broker, decide_anew
 from agentvault_tui.broker.floods import SPAN
 from agentvault_tui.broker.usecases.delegate import cut_off, pass_on
 from agentvault_tui.broker.usecases.evaluate import evaluate
@@ -64,7 +66,12 @@ from agentvault_tui.broker.usecases.redeem import (
     revoke_token,
 )
 from agentvault_tui.broker.usecases.request import request_token, start_backchannel
-from agentvault_tui.errors import LedgerBusyError, LedgerError, LedgerUnwritableError
+from agentvault_tui.errors import (
+    LedgerBusyError,
+    LedgerError,
+    LedgerUnwritableError,
+    OvertakenError,
+)
 from agentvault_tui.ledger import UsedAssertion
 from agentvault_tui.model import DETAIL_TYPE, Agent, Token, TokenKind, sha256_hex
 from agentvault_tui.policy.catalogue import Catalogue
@@ -124,6 +131,8 @@ def metadata(issuer: str, catalogue: Catalogue, *, vault: bool) -> dict[str, obj
 _UNWRITABLE_SECONDS: Final = 5
 _BUSY_SECONDS: Final = 1
 _ACCESS: Final = frozenset({EVALUATION, EVALUATIONS})
+_READING: Final = frozenset({INTROSPECT, *_ACCESS})
+"""Paths whose answer rests on what is known of a token: all that others recorded."""
 _GRANTING: Final = frozenset({TOKEN, BACKCHANNEL, *_ACCESS})
 _LARGE: Final = 4096
 """Bytes of body that make a request large. A body is read before its sender is known,
@@ -201,33 +210,68 @@ class AgentsApi:
             return await self._answer_get(scope)
         if method != "POST":
             raise _wrong_method(b"POST")
-        authorization = content_type = None
-        for name, value in scope["headers"]:
-            if name == b"content-type":
-                content_type = value
-            elif name == b"authorization":
-                authorization = value
+        headers = dict(scope["headers"])
+        authorization = headers.get(b"authorization")
         body = await read_body(receive)
         line = self._broker.line if path in _GRANTING else self._broker.side_line
         await line.enter(large=len(body) >= _LARGE)
-        form = parse_body(content_type or b"", body)
+        form = parse_body(headers.get(b"content-type", b""), body)
+        if path in _READING:
+            await self._broker.ledger.confirm()
         shown = None if post else self._shown_token(authorization, form)
         if shown:
             agent, used = self._broker.registry.agent(shown.agent_id), None
         else:
-            agent, used = await self._authenticate(authorization, form)
-        post = post or (lambda *asked: self._access(scope, receive, shown, *asked[:2]))
+            agent, used = await self._client(authorization, form)
+        asked = post or (lambda *said: self._access(scope, receive, shown, *said[:2]))
+
+        async def answer() -> Reply:
+            known = self._broker.registry.agent(agent.id)
+            if agent.authenticated_as is not None:
+                known = replace(known, authenticated_as=agent.authenticated_as)
+            return await asked(known, form, source)
+
         source = self._broker.surroundings.source_of(scope)
         if path in _GRANTING and self._broker.floods.limited(agent.id):
             raise self._slow_down(used)
+        return await self._recorded(answer, used, path)
+
+    async def _recorded(
+        self,
+        answer: Callable[[], Awaitable[Reply]],
+        used: UsedAssertion | None,
+        path: str,
+    ) -> Reply:
+        """Answer, and record the assertion that was *used*, if one was."""
         if used is None:
-            return await post(agent, form, source)
+            return await decide_anew(answer)
         noting = asyncio.create_task(self._note(used, path))
+        if self._broker.ledger.shared is not None:
+            await noting  # another broker may have been shown the same assertion
         try:
             # Side by side: the ledger writes both with one flush.
-            return await post(agent, form, source)
+            return await decide_anew(answer)
         finally:
             await noting
+
+    async def _client(
+        self, authorization: bytes | None, form: Form
+    ) -> tuple[Agent, UsedAssertion | None]:
+        """Authenticate the client; see `ClientAuth`.
+
+        Where it fails, again once this knows what other brokers recorded: an agent may
+        have been registered, or its secret changed, a moment before.
+        """
+        try:
+            return await self._authenticate(authorization, form)
+        except OAuthError as refused:
+            ledger, head = self._broker.ledger, self._broker.ledger.head
+            if refused.status != 401 or ledger.shared is None:
+                raise
+            await ledger.confirm()
+            if ledger.head == head:
+                raise
+            return await self._authenticate(authorization, form)
 
     async def _answer_get(self, scope: Scope) -> Reply:
         get = self._gets.get(scope["path"])
@@ -260,6 +304,8 @@ class AgentsApi:
         broker = self._broker
         try:
             await broker.record(changes=[used])
+        except OvertakenError:
+            raise bad_client() from None  # it was shown to another broker as well
         except LedgerError:
             if path not in {INTROSPECT, REVOKE}:
                 raise
@@ -270,6 +316,8 @@ class AgentsApi:
 
     async def _token(self, agent: Agent, form: Form, source: str | None) -> Reply:
         grant = text_of(form, "grant_type")
+        if grant != CLIENT_CREDENTIALS:
+            await self._broker.ledger.confirm()
         if grant == CLIENT_CREDENTIALS:
             resource = canonical_resource(text_of(form, "resource"))
             if not text_of(form, "scope") and audience_of(resource, self._issuer):

@@ -27,6 +27,7 @@ from agentvault_tui.errors import (
     LedgerBusyError,
     LedgerUnwritableError,
     NotFoundError,
+    OvertakenError,
     PolicyError,
     RefusedError,
     TenantError,
@@ -60,6 +61,7 @@ _STATUS: Final[tuple[tuple[type[AgentVaultError], int], ...]] = (
     (RefusedError, 403),
     (LedgerUnwritableError, 503),
     (LedgerBusyError, 503),
+    (OvertakenError, 409),
     (TenantError, 502),
     (AgentVaultError, 500),
 )

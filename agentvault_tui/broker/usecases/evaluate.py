@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from agentvault_tui.broker.answers import Denied, Escalated, Permitted
-from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.core import Broker, decide_anew
 from agentvault_tui.broker.usecases.decide import (
     Request,
     decide,
@@ -84,8 +84,13 @@ async def evaluate(
     loop = asyncio.get_running_loop()
     ends = loop.time() + wait
     while True:
-        answer = await _decide(
-            broker, agent, action, about, refusal, call=call, held=held, source=source
+        answer = await decide_anew(
+            lambda: _decide(
+                *(broker, broker.registry.agent(agent.id), action, about, refusal),
+                call=call,
+                held=held,
+                source=source,
+            )
         )
         left = ends - loop.time()
         if not isinstance(answer, Escalated) or left <= 0:

@@ -261,6 +261,7 @@ async def _spend(
         approved, status=StepUpStatus.REDEEMED, fetched_at=now, redeemed_at=now
     )
     registry.stepups.put(spent)  # before the wait: whoever polls finds it spent
+    registry.begin_use([minted])
     registry.drop_token(minted)
     delivered = False
     try:
@@ -271,8 +272,9 @@ async def _spend(
         broker.limits.release(permit.decision_id)
         # A revocation has ended the approval with the rest: nothing to put back.
         if not delivered and not _overtaken(broker, permit):
-            registry.stepups.put(approved)
-            registry.put_token(minted)
+            registry.stepups.put_back(spent, approved)
+            registry.put_back([minted])
+        registry.used_up(minted.id)
 
 
 async def _deliver(broker: Broker, permit: _Permit) -> Answer:

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import replace
 from typing import Any, Final
 
-from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.broker.core import SYSTEM, Broker, decide_anew
 from agentvault_tui.broker.stepups import digest_of, stepup_draft
 from agentvault_tui.broker.usecases.approvals import (
     check_person,
@@ -104,7 +104,9 @@ async def mint_verified(
     evidence = Evidence(
         identity.sub, identity.name, identity.amr, identity.authenticated_at
     )
-    return await mint_elevated(broker, started, evidence, tokens.id_token)
+    return await decide_anew(
+        lambda: mint_elevated(broker, started, evidence, tokens.id_token)
+    )
 
 
 async def mint_elevated(

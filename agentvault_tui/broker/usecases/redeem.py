@@ -41,7 +41,12 @@ from agentvault_tui.broker.usecases.request import (
 from agentvault_tui.broker.usecases.stepup import expire
 from agentvault_tui.broker.uses import revoked_draft, seen_by, token_detail
 from agentvault_tui.clock import Deadline, iso
-from agentvault_tui.errors import LedgerError, LedgerUnwritableError, NotFoundError
+from agentvault_tui.errors import (
+    LedgerError,
+    LedgerUnwritableError,
+    NotFoundError,
+    OvertakenError,
+)
 from agentvault_tui.ledger import ALLOWED, DropToken
 from agentvault_tui.model import (
     Agent,
@@ -157,6 +162,7 @@ async def introspect(broker: Broker, caller: Agent, token: str) -> Introspection
         return Introspection(seen)
     broker.ledger.check_writable()  # or it would be spent, and nobody have an answer
     family = broker.registry.delegations.family(found)
+    broker.registry.begin_use([found, *family])
     if not broker.registry.drop_token(found):
         return Introspection(None)
     if elevated and not _as_approved(broker, found):
@@ -266,6 +272,7 @@ async def _give_out(
     registry = broker.registry
     fetched = replace(stepup, fetched_at=broker.clock.now())
     registry.stepups.put(fetched)  # before the wait: a second poll finds it spent
+    registry.begin_use([minted])
     registry.drop_token(minted)
     secret = new_secret("av_e")
     # Its life begins when someone holds it; fetched it must be within as long again.
@@ -281,12 +288,13 @@ async def _give_out(
             draft.detail["counted"] = verdict.counted
         await broker.record(draft, changes=[token, fetched])
     except BaseException:
-        registry.stepups.put(stepup)
-        if registry.epoch(agent.id) == epoch:
-            registry.put_token(minted)
-            if version != broker.policy.version:
-                still_issued(broker, minted)
+        registry.stepups.put_back(fetched, stepup)
+        registry.put_back([minted])
+        if version != broker.policy.version and registry.lives(minted):
+            still_issued(broker, minted)
         raise
+    finally:
+        registry.used_up(minted.id)
     if registry.epoch(agent.id) != epoch:
         await record_void(broker, token, "revoked while it was being delivered")
         reason, message = refused(broker, agent) or ("agent_revoked", "Revoked.")
@@ -382,6 +390,7 @@ async def spend_token(
     """
     broker.ledger.check_writable()
     family = broker.registry.delegations.family(token)
+    broker.registry.begin_use([token, *family])
     if not broker.registry.drop_token(token):
         return False
     if token.kind is TokenKind.ELEVATED and not _as_approved(broker, token):
@@ -401,7 +410,7 @@ async def _record_redemption(
     # What was decided is one action, whoever of those it was passed on to takes it.
     family, _ = broker.end_tokens(family)
     changes: list[DropToken | StepUp] = [DropToken(one.id) for one in (token, *family)]
-    stepup = broker.stepups.find(token.stepup_id)
+    approved = stepup = broker.stepups.find(token.stepup_id)
     if stepup is not None:
         now = broker.clock.now()
         stepup = replace(stepup, status=StepUpStatus.REDEEMED, redeemed_at=now)
@@ -420,8 +429,15 @@ async def _record_redemption(
     try:
         ended = [revoked_draft(one, broker.actor(caller), "used") for one in family]
         await broker.record(*drafts, draft, *ended, changes=changes)
+    except OvertakenError:
+        broker.stepups.put_back(stepup, approved)
+        broker.registry.put_back([token, *family])
+        raise
     except LedgerError:
         # The caller hears of an error, the token stays spent, and so it must on disk.
         broker.cuts.missed(changes, token.agent_id)
         await broker.cuts.keep()
         raise
+    finally:
+        for one in (token, *family):
+            broker.registry.used_up(one.id)

@@ -7,13 +7,13 @@ ask, they void what is recorded.
 
 from __future__ import annotations
 
-import contextlib
 import hmac
 import logging
 import math
 import socket
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ from agentvault_tui.errors import (
     IdentityError,
     LedgerError,
     NotFoundError,
+    OvertakenError,
     TenantError,
 )
 from agentvault_tui.model import (
@@ -259,15 +260,16 @@ async def expire(broker: Broker, waiting: Iterable[StepUp]) -> None:
             if broker.stepups.get(stepup.id).status.open
             and stepup.id not in broker.stepups.deciding
         ]
-        if not over:
-            continue
-        await broker.record_cut(
-            *(
-                stepup_draft(EventType.STEPUP_EXPIRED, SYSTEM, stepup)
-                for stepup in over
-            ),
-            changes=over,
-        )
+        while over:
+            drafts = [stepup_draft(EventType.STEPUP_EXPIRED, SYSTEM, e) for e in over]
+            if broker.ledger.shared is None:
+                await broker.record_cut(*drafts, changes=over)
+                break
+            # Each broker of a team sees it: one records it.
+            with suppress(OvertakenError):
+                await broker.record(*drafts, changes=over)
+                break
+            over = [one for one in over if broker.stepups.find(one.id) is one]
 
 
 def _ended(
@@ -313,8 +315,7 @@ async def _authorizing(
             changes=[started],
         )
     except BaseException:
-        if broker.stepups.get(stepup_id).status is StepUpStatus.AUTHORIZING:
-            broker.stepups.put(stepup)
+        broker.stepups.put_back(started, stepup)
         raise
     current = broker.stepups.get(stepup_id)
     if current.status is StepUpStatus.AUTHORIZING:
@@ -381,7 +382,7 @@ async def _denied_at_page(
     current = broker.stepups.find(started.id)
     if current is None or current.digest != started.digest:
         return
-    with contextlib.suppress(ConflictError):  # decided elsewhere a moment before
+    with suppress(ConflictError):  # decided elsewhere a moment before
         actor = Actor(ActorKind.OPERATOR, sub, name)
         await deny(broker, started.id, "", actor)
 

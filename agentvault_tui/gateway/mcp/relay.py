@@ -142,6 +142,7 @@ class McpRelay:
         else:
             process = self.process_of(asked)
             await process.start()
+            await self._calls.confirm()
             self._release(asked, call)
             cutters = [] if call is None else call.on_cut
             told = await process.ask(message, progress, lambda: _sent(call), cutters)
@@ -160,6 +161,7 @@ class McpRelay:
         service = asked.server.service
         assert service is not None  # noqa: S101 - asked for those alone
         attachment = await self._credentials.of(service, asked.agent)
+        await self._calls.confirm()
         own = service.credential.kind == "connection"
         upstream = self._upstream(service, asked.agent.id if own else None)
         session = asked.session

@@ -191,8 +191,7 @@ class McpCalls:
 
     async def _perform(self, asked: AskedMessage, call: Call) -> Envelope:
         """Decide about a call, record it, send it once, and record its result."""
-        permit = await self._admission.permit(call)
-        await self._calls.begin(call, permit)
+        await self._admission.admit(call)
         session = asked.session
         running = asyncio.current_task()
         key = msgspec.json.decode(asked.message.id or b"null")

@@ -1,0 +1,251 @@
+"""Several brokers on one store grant together no more than one would."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from support.bench import OPERATOR, PAYMENT, Bench
+from support.manual_clock import ManualClock
+from support.postgres import Database
+from support.stepups import approve, details_of
+
+from agentvault_tui.broker.agents_api import agents_app
+from agentvault_tui.broker.usecases.register import Registration, register
+from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
+from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
+from agentvault_tui.errors import OvertakenError
+from agentvault_tui.home import Home
+from agentvault_tui.ledger import verify_ledger
+from agentvault_tui.model import Agent, StepUpStatus
+
+ISSUER = "http://127.0.0.1:7717"
+CIBA = "urn:openid:params:grant-type:ciba"
+LIMITS = """
+[[limits]]
+id = "events"
+scopes = ["write:calendar"]
+within = "1h"
+count = 10
+over = "deny"
+"""
+
+
+class Broker:
+    """One broker of the team, and the agents' HTTP of it."""
+
+    def __init__(self, bench: Bench, secrets: dict[str, str]) -> None:
+        self.bench, self.secrets = bench, secrets
+        app = httpx.ASGITransport(agents_app(bench.broker, ISSUER))
+        self.http = httpx.AsyncClient(transport=app, base_url=ISSUER)
+
+    async def agent(self, name: str, *scopes: str, **more: Any) -> Agent:
+        wanted = Registration(name, "olga", "tests", scopes, **more)
+        made = await register(self.bench.broker, wanted, OPERATOR)
+        self.secrets[made.agent.id] = made.client_secret or ""
+        return made.agent
+
+    async def post(self, agent: Agent, path: str, **form: str) -> httpx.Response:
+        auth = (agent.id, self.secrets[agent.id])
+        return await self.http.post(path, data=form, auth=auth)
+
+    async def token(self, agent: Agent, scope: str, **more: str) -> httpx.Response:
+        asked = {"grant_type": "client_credentials", "scope": scope, **more}
+        return await self.post(agent, "/oauth/token", **asked)
+
+    async def pay(self, agent: Agent, resource: str = "stripe:acct_42") -> str:
+        """Ask for a payment; return the step-up's id."""
+        action = details_of(PAYMENT)[0] | {"resource": resource}
+        details = json.dumps([action])
+        reply = await self.token(agent, "send:payment", authorization_details=details)
+        return str(reply.json().get("auth_req_id", reply.json().get("reason")))
+
+    async def poll(self, agent: Agent, auth_req_id: str) -> httpx.Response:
+        asked = {"grant_type": CIBA, "auth_req_id": auth_req_id}
+        return await self.post(agent, "/oauth/token", **asked)
+
+    async def active(self, server: Agent, token: str) -> bool:
+        reply = await self.post(server, "/oauth/introspect", token=token)
+        return bool(reply.json()["active"])
+
+
+@pytest.fixture
+async def brokers(
+    short: Path, store: Database, clock: ManualClock
+) -> AsyncIterator[list[Broker]]:
+    """Three brokers, each with a home of its own."""
+    made, secrets = list[Broker](), dict[str, str]()
+    async with AsyncExitStack() as stack:
+        for name in ("a", "b", "c"):
+            home = Home(short / name, short / name)
+            home.prepare()
+            home.limits_file.write_text(LIMITS)
+            bench = await Bench.open(home, clock, settings=store.settings)
+            stack.push_async_callback(bench.close)
+            made.append(Broker(bench, secrets))
+            stack.push_async_callback(made[-1].http.aclose)
+        yield made
+    reports = [verify_ledger(one.bench.home) for one in made]
+    assert all(one.ok for one in reports), reports
+
+
+async def known(brokers: list[Broker]) -> None:
+    """Let each broker know what all have recorded."""
+    for one in brokers:
+        await one.bench.ledger.confirm()
+
+
+async def test_an_agent_is_known_at_once_wherever_it_was_registered(
+    brokers: list[Broker],
+) -> None:
+    """Its first request may reach another broker; so may its token."""
+    a, b, c = brokers
+    agent = await a.agent("one", "read:calendar")
+    server = await b.agent("api", resource_server=True)
+    reply = await c.token(agent, "read:calendar")
+    assert reply.status_code == 200
+    assert await a.active(server, reply.json()["access_token"])
+
+
+async def test_of_two_agents_with_one_name_one_is_registered(
+    brokers: list[Broker],
+) -> None:
+    """Also where two operators do so at two brokers at once."""
+    made = await asyncio.gather(
+        *(one.agent("same", "read:calendar") for one in brokers),
+        return_exceptions=True,
+    )
+    assert Counter(map(type, made)) == {Agent: 1, OvertakenError: 2}
+
+
+async def test_a_revocation_holds_everywhere_from_its_reply_on(
+    brokers: list[Broker],
+) -> None:
+    """No token of the agent is active at another broker, and none is issued."""
+    a, b, c = brokers
+    agent = await a.agent("one", "read:calendar")
+    server = await b.agent("api", resource_server=True)
+    token = (await b.token(agent, "read:calendar")).json()["access_token"]
+    assert await c.active(server, token)
+    await revoke_agent(a.bench.broker, agent.id, "no", OPERATOR)
+    assert not await c.active(server, token)
+    assert (await b.token(agent, "read:calendar")).json()["reason"] == "agent_revoked"
+
+
+async def test_a_limit_is_passed_by_none_across_brokers(
+    brokers: list[Broker],
+) -> None:
+    """Of 63 requests at three brokers at once ten are allowed, the limit's count."""
+    agent = await brokers[0].agent("one", "write:calendar")
+    await known(brokers)
+    asked = (one.token(agent, "write:calendar") for _ in range(21) for one in brokers)
+    replies = await asyncio.gather(*asked)
+    told = Counter(one.status_code for one in replies)
+    assert told[200] == 10
+    assert told[403] + told[503] == 53
+
+
+async def test_an_approved_token_is_fetched_and_used_once_across_brokers(
+    brokers: list[Broker],
+) -> None:
+    """Asked at one, approved at another, polled and introspected at all at once."""
+    a, b, _ = brokers
+    agent = await a.agent("payer", "send:payment")
+    server = await b.agent("api", resource_server=True)
+    asked = await a.pay(agent)
+    await known(brokers)
+    await approve(b.bench, b.bench.broker.stepups.get(asked))
+    fetched = await asyncio.gather(*(one.poll(agent, asked) for one in brokers))
+    tokens = [one.json().get("access_token") for one in fetched]
+    (token,) = [one for one in tokens if one]
+    answers = await asyncio.gather(*(one.active(server, token) for one in brokers * 4))
+    assert answers.count(True) == 1
+    await known(brokers)
+    status = [one.bench.broker.stepups.get(asked).status for one in brokers]
+    assert status == [StepUpStatus.REDEEMED] * 3
+
+
+async def test_no_more_step_ups_wait_than_one_broker_would_hold(
+    brokers: list[Broker],
+) -> None:
+    """`max_pending` is the agent's over the team."""
+    agent = await brokers[0].agent("payer", "send:payment")
+    await known(brokers)
+    await asyncio.gather(
+        *(
+            one.pay(agent, f"stripe:{number}{name}")
+            for number in range(4)
+            for name, one in zip("abc", brokers, strict=True)
+        )
+    )
+    await known(brokers)
+    most = brokers[0].bench.broker.settings.stepup.max_pending
+    waiting = [len(one.bench.broker.stepups.open(agent.id)) for one in brokers]
+    assert waiting == [most] * 3
+
+
+async def test_of_an_approval_and_a_denial_at_once_each_broker_knows_the_same(
+    brokers: list[Broker],
+) -> None:
+    """Whichever is recorded last holds, and after a denial no token is given out."""
+    a, b, c = brokers
+    agent = await a.agent("payer", "send:payment")
+    for _ in range(5):
+        for one in brokers:
+            one.bench.clock.advance(1000)
+        asked = await a.pay(agent)
+        await known(brokers)
+        stepup = a.bench.broker.stepups.get(asked)
+        await begin_approval(a.bench.broker, asked, stepup.digest, OPERATOR)
+        await known(brokers)
+        flow = a.bench.broker.stepups.flows[stepup.id]
+        a.bench.tenant.approve()
+        await asyncio.gather(
+            asyncio.wait({flow}),
+            deny(b.bench.broker, asked, "no", OPERATOR),
+            return_exceptions=True,
+        )
+        await known(brokers)
+        found = {one.bench.broker.stepups.get(asked).status for one in brokers}
+        assert len(found) == 1
+        given = (await c.poll(agent, asked)).status_code == 200
+        assert given is (found == {StepUpStatus.APPROVED})
+
+
+async def test_a_revocation_wins_over_a_restore_at_another_broker(
+    brokers: list[Broker],
+) -> None:
+    """Whichever was recorded first, all brokers know the agent alike."""
+    a, b, _ = brokers
+    agent = await a.agent("one", "read:calendar")
+    for _ in range(5):
+        await revoke_agent(a.bench.broker, agent.id, "no", OPERATOR)
+        await known(brokers)
+        await asyncio.gather(
+            restore_agent(b.bench.broker, agent.id, OPERATOR),
+            revoke_agent(a.bench.broker, agent.id, "again", OPERATOR),
+            return_exceptions=True,
+        )
+        await known(brokers)
+        found = {one.bench.broker.registry.agent(agent.id).status for one in brokers}
+        assert len(found) == 1
+
+
+async def test_a_step_up_that_expires_is_recorded_once(brokers: list[Broker]) -> None:
+    """Though each broker sees that its time is up."""
+    agent = await brokers[0].agent("payer", "send:payment")
+    asked = await brokers[0].pay(agent)
+    await known(brokers)
+    brokers[0].bench.clock.advance(100_000)
+    await asyncio.gather(*(expire_due(one.bench.broker) for one in brokers))
+    await known(brokers)
+    found = [one.bench.broker.stepups.get(asked).status for one in brokers]
+    assert found == [StepUpStatus.EXPIRED] * 3
+    assert len(await brokers[1].bench.events("stepup.expired")) == 1
