@@ -12,6 +12,7 @@ from bisect import bisect_right, insort
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from itertools import chain, islice
 from typing import Final
@@ -120,6 +121,13 @@ class Registry:
         if agent is None:
             raise NotFoundError("no agent has that id", "agentvault agents list")
         return agent
+
+    def now(self, agent: Agent) -> Agent:
+        """Return *agent* as it is now; how it authenticated stays."""
+        known = self.agent(agent.id)
+        if agent.authenticated_as is None:
+            return known
+        return replace(known, authenticated_as=agent.authenticated_as)
 
     def agent_by_client_id(self, client_id: str) -> Agent | None:
         """Return the agent that authenticates as *client_id*: the two are one."""

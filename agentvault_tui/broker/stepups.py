@@ -11,6 +11,7 @@ import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
@@ -18,7 +19,7 @@ from typing import Any, Final
 import rfc8785
 
 from agentvault_tui.clock import Clock, Deadline
-from agentvault_tui.errors import NotFoundError
+from agentvault_tui.errors import NotFoundError, OvertakenError
 from agentvault_tui.ledger import Cooldown
 from agentvault_tui.model import (
     Actor,
@@ -123,6 +124,16 @@ class StepUps:
         asked_again = found.status.open and replace(found, count=now.count) == now
         if found is now or asked_again:
             self.put(replace(before, count=found.count))
+
+    @contextmanager
+    def unless_overtaken(self, now: StepUp, before: StepUp) -> Iterator[None]:
+        """Remember a step-up as *now* in a block that records it; see `put_back`."""
+        self.put(now)
+        try:
+            yield
+        except OvertakenError:
+            self.put_back(now, before)
+            raise
 
     def find(self, stepup_id: str | None) -> StepUp | None:
         """Return the step-up with that id, if it is known."""

@@ -30,8 +30,9 @@ from agentvault_tui.errors import (
     NotFoundError,
     OvertakenError,
 )
+from agentvault_tui.gateway.call import Call
 from agentvault_tui.gateway.caller import Caller, Permit
-from agentvault_tui.gateway.calls import Call, Calls
+from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.refusals import (
     PENDING,
     CallRefusedError,

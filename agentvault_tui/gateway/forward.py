@@ -16,8 +16,9 @@ from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import BadPathError, UnreadableBodyError
 from agentvault_tui.gateway.admission import Admission
 from agentvault_tui.gateway.body import STREAM_CAP, Body, BodyRoom, read_apart
+from agentvault_tui.gateway.call import Call
 from agentvault_tui.gateway.caller import Caller
-from agentvault_tui.gateway.calls import Call, Calls
+from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.credentials import Credentials, Shown, take_token
 from agentvault_tui.gateway.echo import Echo
 from agentvault_tui.gateway.overrides import OVERRIDES, OverrideScan

@@ -17,7 +17,8 @@ from agentvault_tui.errors import LedgerError
 from agentvault_tui.gateway import hooks, operators, runs_api
 from agentvault_tui.gateway.admission import Admission
 from agentvault_tui.gateway.app import PREFIX, GatewayApp, misdirected
-from agentvault_tui.gateway.calls import Call, Calls
+from agentvault_tui.gateway.call import Call
+from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.config_folder import ConfigFolder
 from agentvault_tui.gateway.credentials import Credentials
 from agentvault_tui.gateway.forward import Forwarder

@@ -7,8 +7,8 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
+from agentvault_tui.gateway.call import Call
 from agentvault_tui.gateway.caller import Caller
-from agentvault_tui.gateway.calls import Call
 from agentvault_tui.gateway.connect import asked_detail
 from agentvault_tui.model import Action, EventType
 from agentvault_tui.web.sockets import abort

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
@@ -226,10 +225,7 @@ class AgentsApi:
         asked = post or (lambda *said: self._access(scope, receive, shown, *said[:2]))
 
         async def answer() -> Reply:
-            known = self._broker.registry.agent(agent.id)
-            if agent.authenticated_as is not None:
-                known = replace(known, authenticated_as=agent.authenticated_as)
-            return await asked(known, form, source)
+            return await asked(self._broker.registry.now(agent), form, source)
 
         source = self._broker.surroundings.source_of(scope)
         if path in _GRANTING and self._broker.floods.limited(agent.id):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from agentvault_tui.broker.answers import Denied, Escalated, Permitted
@@ -83,15 +84,10 @@ async def evaluate(
     """
     loop = asyncio.get_running_loop()
     ends = loop.time() + wait
+    asked = partial(_decide, broker, agent, action, about, refusal)
+    decide = partial(asked, call=call, held=held, source=source)
     while True:
-        answer = await decide_anew(
-            lambda: _decide(
-                *(broker, broker.registry.agent(agent.id), action, about, refusal),
-                call=call,
-                held=held,
-                source=source,
-            )
-        )
+        answer = await decide_anew(decide)
         left = ends - loop.time()
         if not isinstance(answer, Escalated) or left <= 0:
             return answer
@@ -125,7 +121,7 @@ async def _decide(
     source: str | None,
 ) -> Answer:
     request = Request(
-        agent,
+        agent := broker.registry.now(agent),
         action,
         None,
         None,

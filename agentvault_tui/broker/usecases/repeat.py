@@ -18,7 +18,7 @@ from agentvault_tui.broker.usecases.decide import Request
 from agentvault_tui.broker.usecases.mint import elevated_token, record_void
 from agentvault_tui.broker.usecases.policy_change import still_issued
 from agentvault_tui.clock import iso
-from agentvault_tui.errors import OvertakenError, UsageError
+from agentvault_tui.errors import UsageError
 from agentvault_tui.model import (
     DETAIL_TYPE,
     Actor,
@@ -219,16 +219,11 @@ async def stand_in(
         repeat_of=standing.id,
         repeat_left=used.repeat.left if used.repeat else 0,
     )
-    about = {"stepup_id": stepup.id, "repeat_of": standing.id}
-    decided.detail.update(about)
+    decided.detail.update(stepup_id=stepup.id, repeat_of=standing.id)
     # The first has the hashes of the rows, where a start looks for them.
     drafts = [draft, decided] if stepup.fetched else [draft]
-    broker.stepups.put(used)  # it counts before the wait
-    try:
+    with broker.stepups.unless_overtaken(used, standing):  # it counts before the wait
         await broker.record(*drafts, changes=[used, stepup, token])
-    except OvertakenError:
-        broker.stepups.put_back(used, standing)
-        raise
     if registry.epoch(agent_id) != epoch:
         ended = as_cancelled(stepup, "revoked", broker.clock.now())
         await record_void(broker, token, "revoked while it was approved", ended)

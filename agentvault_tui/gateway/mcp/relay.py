@@ -10,8 +10,9 @@ from typing import TypeVar
 
 from msgspec import Raw
 
+from agentvault_tui.gateway.call import Call
 from agentvault_tui.gateway.caller import Caller
-from agentvault_tui.gateway.calls import Call, Calls
+from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.credentials import Credentials
 from agentvault_tui.gateway.mcp import results
 from agentvault_tui.gateway.mcp.messages import (

@@ -14,7 +14,8 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.encoder import to_json
 from agentvault_tui.gateway.admission import WAIT, Admission
 from agentvault_tui.gateway.body import read_apart
-from agentvault_tui.gateway.calls import Call, Calls
+from agentvault_tui.gateway.call import Call
+from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.forward import preference
 from agentvault_tui.gateway.mcp import results
 from agentvault_tui.gateway.mcp.messages import (

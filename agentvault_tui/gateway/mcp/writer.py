@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from agentvault_tui.gateway.calls import Call
+from agentvault_tui.gateway.call import Call
 from agentvault_tui.gateway.mcp.messages import (
     CANCELLED,
     Envelope,

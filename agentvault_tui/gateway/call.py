@@ -1,0 +1,101 @@
+"""One call through the gateway, from its admission to its result."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from agentvault_tui.clock import iso
+from agentvault_tui.gateway.caller import Caller
+from agentvault_tui.gateway.refusals import CallRefusedError
+from agentvault_tui.model import Action, Actor, EventType, new_id
+from agentvault_tui.operator_api.gateway import CallInfo
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """One call, from its admission to its result."""
+
+    caller: Caller
+    service: str
+    route: str
+    method: str
+    path: str
+    action: Action
+    detail: dict[str, Any]
+    """What its events say: by contract, ``call_id`` among it."""
+    read: Callable[[], Awaitable[bytes]]
+    """Returns the whole body, for a person; raises where it is too large."""
+    describe: Callable[[bytes], str]
+    """Returns the request that *body* makes, as `StepUp.request_json` has it."""
+    gone: asyncio.Future[None]
+    """Done when whoever asks is gone."""
+    in_force: Callable[[], bool]
+    """Tells whether the file that it was read by still says the same."""
+    wait: float | None = None
+    """Seconds to wait for a person; 0 not at all; None where the agent did not say."""
+    retry: str | None = None
+    """The step-up whose approval this call would use up."""
+    audience: str | None = None
+    """What a token may be for in the place of the action's resource (RFC 8707)."""
+    result: EventType = EventType.GATEWAY_RESULT
+    """The type of the event that says how it ended."""
+    id: str = field(default_factory=lambda: new_id("call"))
+    state: str = "sending"
+    started_at: datetime | None = None
+    began: float = 0.0
+    """In boot seconds."""
+    bytes_in: int = 0
+    bytes_out: int = 0
+    sent: bool = False
+    """Whether the request has reached the upstream whole."""
+    status: int | None = None
+    ended: str | None = None
+    problem: str | None = None
+    """The code of what went wrong upstream."""
+    decision_id: str | None = None
+    stepup_id: str | None = None
+    attempt_seq: int = 0
+    cut: CallRefusedError | None = None
+    """Why it must not go on."""
+    cut_by: Actor | None = None
+    """The operator who cut this call alone."""
+    on_cut: list[Callable[[], None]] = field(default_factory=list)
+    """Called when it is cut, in the same turn: closes connections at once."""
+
+    def __post_init__(self) -> None:
+        """Name it in its events."""
+        self.detail["call_id"] = self.id
+
+    def check(self) -> None:
+        """Raise what cut this call, if anything did.
+
+        Raises:
+            CallRefusedError: it must not go on.
+        """
+        if self.cut is not None:
+            raise self.cut
+
+    def info(self) -> CallInfo:
+        """Return it as operators see it."""
+        agent = self.caller.agent
+        return CallInfo(
+            id=self.id,
+            agent_id=agent.id,
+            agent_name=agent.name,
+            service=self.service,
+            route=self.route,
+            method=self.method,
+            path=self.path,
+            state="ended" if self.ended else self.state,
+            started_at=iso(self.started_at) if self.started_at else "",
+            bytes_in=self.bytes_in,
+            bytes_out=self.bytes_out,
+            status=self.status,
+            ended=self.ended,
+            decision_id=self.decision_id,
+            stepup_id=self.stepup_id,
+        )
