@@ -59,6 +59,50 @@ class SystemClock:
         return time.clock_gettime(self._boot_clock)
 
 
+class SharedClock:
+    """A team's time: its store's, carried on by this machine's boot clock.
+
+    Whatever this machine's wall clock says, all brokers decide by one time. Until the
+    store was asked it is the machine's own.
+    """
+
+    def __init__(self, own: Clock) -> None:
+        """Carry on from *own*, which tells of this machine."""
+        self._own = own
+        self._agreed: tuple[datetime, float] | None = None
+
+    @property
+    def boot_id(self) -> str:
+        """Identify this boot."""
+        return self._own.boot_id
+
+    def now(self) -> datetime:
+        """Return the store's time, in UTC."""
+        if self._agreed is None:
+            return self._own.now()
+        at, boot = self._agreed
+        return at + timedelta(seconds=self._own.boot() - boot)
+
+    def boot(self) -> float:
+        """Return seconds since boot, suspend included."""
+        return self._own.boot()
+
+    def agree(self, at: datetime, asked: float, answered: float) -> None:
+        """Set it to what the store said.
+
+        Args:
+            at: the store's time.
+            asked: the boot clock before it was asked.
+            answered: the boot clock after it had answered.
+        """
+        self._agreed = at, (asked + answered) / 2
+
+    @property
+    def ahead(self) -> float:
+        """By how many seconds this machine's wall clock is ahead of the store's."""
+        return (self._own.now() - self.now()).total_seconds()
+
+
 class Deadline(NamedTuple):
     """A moment kept on both clocks: whichever says it has passed first wins.
 

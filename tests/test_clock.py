@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.manual_clock import ManualClock
 
-from agentvault_tui.clock import Deadline, SystemClock, as_set_now, iso, parse_iso, span
+from agentvault_tui.clock import (
+    Deadline,
+    SharedClock,
+    SystemClock,
+    as_set_now,
+    iso,
+    parse_iso,
+    span,
+)
 
 START = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 
@@ -111,3 +119,18 @@ def test_a_moment_is_written_in_utc_with_all_its_microseconds(moment: datetime) 
     except OverflowError:
         return
     assert iso(moment) == f"{utc:%Y-%m-%dT%H:%M:%S.%f}Z".rjust(27, "0")
+
+
+def test_a_shared_clock_has_the_stores_time_and_runs_by_the_boot_clock() -> None:
+    """This machine's wall clock, and whoever sets it, are not asked any more."""
+    own = ManualClock(START)
+    clock = SharedClock(own)
+    assert clock.now() == START
+    store = START + timedelta(minutes=10)
+    clock.agree(store, own.boot() - 1, own.boot() + 1)
+    assert (clock.now(), clock.ahead) == (store, -600)
+    own.advance(5)
+    own.jump_wall(3600)
+    assert clock.now() == store + timedelta(seconds=5)
+    assert clock.ahead == 3000
+    assert Deadline.after(clock, 60).wall == clock.now() + timedelta(seconds=60)

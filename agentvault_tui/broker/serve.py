@@ -43,7 +43,7 @@ from agentvault_tui.broker.usecases.policy_change import (
 )
 from agentvault_tui.broker.usecases.stepup import expire_due
 from agentvault_tui.broker.verification import keep_verified
-from agentvault_tui.clock import Clock, SystemClock
+from agentvault_tui.clock import Clock, SharedClock, SystemClock
 from agentvault_tui.errors import LedgerError, SettingsError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Change, Ledger, Meta, Recovery
@@ -238,6 +238,8 @@ def run(
     home.prepare(path)
     process = None if settings.tenant.issuer else TenantProcess(home, tenant)
     clock = clock or SystemClock()
+    if settings.store.url:
+        clock = SharedClock(clock)
     composed = _serve(
         home,
         settings,

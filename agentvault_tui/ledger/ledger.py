@@ -186,7 +186,7 @@ class Ledger:
             if settings.store.url:
                 from agentvault_tui.ledger.team import open_team  # noqa: PLC0415 - it imports psycopg, which few need
 
-                opened, team = await open_team(db, home, settings, again=again)
+                opened, team = await open_team(db, home, settings, clock, again=again)
                 writer: Writer = team
                 undo.push_async_callback(team.shared.close)
             else:

@@ -9,13 +9,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 import psycopg
 
-from agentvault_tui.clock import parse_iso
+from agentvault_tui.clock import Clock, SharedClock, parse_iso
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import LedgerDamagedError, LedgerUnwritableError
 from agentvault_tui.ledger.batch import Job, Tip, placed_rows
@@ -89,14 +89,18 @@ class Appended:
 class SharedLog:
     """The team's log, as one broker reaches it."""
 
-    def __init__(self, connector: Connector, broker_id: str, pool: int) -> None:
+    def __init__(
+        self, connector: Connector, broker_id: str, pool: int, clock: Clock
+    ) -> None:
         """Use the store of *connector*, as the broker named *broker_id*.
 
         Args:
             connector: connects to it.
             broker_id: this home's own random name.
             pool: how many connections look at the head at once.
+            clock: the broker's; one that a team shares is set to the store's time.
         """
+        self._clock = clock
         self._connector = connector
         self._broker_id = broker_id
         self._writer: Connection | None = None
@@ -248,9 +252,15 @@ class SharedLog:
     async def ledger_id(self) -> tuple[str, str | None]:
         """Return the ledger's own random name, and where it was copied to, if so."""
         db = await self._connected()
-        sql = "SELECT ledger, copied FROM agentvault.head"
-        ((ledger, copied),) = await ask(db, sql)
+        sql = "SELECT ledger, copied, clock_timestamp() FROM agentvault.head"
+        asked = self._clock.boot()
+        ((ledger, copied, now),) = await ask(db, sql)
+        self._agree(now, asked)
         return ledger, copied
+
+    def _agree(self, now: datetime, asked: float) -> None:
+        if isinstance(self._clock, SharedClock):
+            self._clock.agree(now.astimezone(UTC), asked, self._clock.boot())
 
     async def mark_copied(self, to: str | None) -> None:
         """Note where the store was copied to, or that it is used again all the same."""
@@ -349,11 +359,13 @@ class SharedLog:
             LedgerUnwritableError: the store does not answer any more.
         """
         db = await self._connector.connect()
-        sql = "SELECT revision FROM agentvault.head"
+        sql = "SELECT revision, clock_timestamp() FROM agentvault.head"
         try:
             await ask(db, f"LISTEN {CHANNEL}", ())
             while True:
-                ((revision,),) = await ask(db, sql)
+                asked = self._clock.boot()
+                ((revision, now),) = await ask(db, sql)
+                self._agree(now, asked)
                 on_revision(int(revision))
                 async for _ in db.notifies(timeout=_POLL_SECONDS, stop_after=1):
                     pass

@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 import psycopg
 
-from agentvault_tui.clock import Clock, iso
+from agentvault_tui.clock import Clock, SystemClock, iso
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import (
     LedgerDamagedError,
@@ -132,7 +132,10 @@ async def copy_to_home(
             "stop them first: what they write now would be missing",
         )
     create_file(home)
-    lock, shared = HomeLock(home.lock_file), SharedLog(connector, "copy", 1)
+    lock, shared = (
+        HomeLock(home.lock_file),
+        _log(connector),
+    )
     path = home.database
     try:
         _refuse_there(path)
@@ -161,7 +164,7 @@ async def read_into(connector: Connector, home: Home) -> None:
         LedgerUnwritableError: one of both cannot be used now.
     """
     create_file(home)
-    shared = SharedLog(connector, "copy", 1)
+    shared = _log(connector)
     path = home.database
     try:
         ledger_id, _ = await shared.ledger_id()
@@ -184,6 +187,10 @@ async def _read(
         known, complete = followed.head, followed.complete
     write(db, [("DELETE FROM meta WHERE key = ?", (PLACE,))])
     return known.tip
+
+
+def _log(connector: Connector) -> SharedLog:
+    return SharedLog(connector, "copy", 1, SystemClock())
 
 
 def _refuse_there(path: Path) -> None:
@@ -277,7 +284,7 @@ async def _compare(db: Connection, source: sqlite3.Connection, ledger_id: str) -
 
 async def _record(connector: Connector, draft: Draft) -> Head:
     """Write the first event of the target that the source has not."""
-    shared = SharedLog(connector, "copy", 1)
+    shared = _log(connector)
     try:
         known = await shared.end()
         job = Job.of([draft], [], itertools.count(known.n + 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import suppress
 
+from agentvault_tui.clock import Clock
 from agentvault_tui.errors import (
     AgentVaultError,
     LedgerDamagedError,
@@ -30,7 +31,7 @@ _FIRST_COPY_SECONDS = 600.0
 
 
 async def open_team(
-    db: StoreConnection, home: Home, settings: Settings, *, again: bool
+    db: StoreConnection, home: Home, settings: Settings, clock: Clock, *, again: bool
 ) -> tuple[Opened, TeamWriter]:
     """Open this home's copy of the team's store, and make it up to its head.
 
@@ -41,6 +42,7 @@ async def open_team(
         db: the writing connection to the home's file.
         home: whose.
         settings: where the store is, and whose.
+        clock: the broker's; see `SharedLog`.
         again: whether to use a store that was copied elsewhere.
 
     Returns:
@@ -57,7 +59,7 @@ async def open_team(
             "give the name that the store was prepared for",
         )
     connector = Connector(settings.store.url, settings.team.name)
-    shared = SharedLog(connector, broker_id(home), settings.store.pool)
+    shared = SharedLog(connector, broker_id(home), settings.store.pool, clock)
     try:
         return await _open(db, home, connector, shared, again=again)
     except BaseException:

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from support.ledger_kit import agent, decision, note, stepup, token
 from support.manual_clock import ManualClock
 from support.postgres import Database
 
+from agentvault_tui.clock import SharedClock
 from agentvault_tui.errors import (
     LedgerUnwritableError,
     OvertakenError,
@@ -73,6 +75,12 @@ class Team:
 
 
 @pytest.fixture
+def clock() -> ManualClock:
+    """A clock that agrees with the store's, by which it prunes what has expired."""
+    return ManualClock(datetime.now(UTC))
+
+
+@pytest.fixture
 async def team(short: Path, store: Database, clock: ManualClock) -> AsyncIterator[Team]:
     team = Team(short, store, clock)
     yield team
@@ -86,9 +94,7 @@ async def test_every_copy_has_the_same_bytes(team: Team, clock: ManualClock) -> 
     changes = [agent(), token(clock), stepup(clock), Meta("k", "v")]
     await a.commit(decision(), note(), changes=changes)
     await b.confirm()
-    await b.confirm()
     await b.commit(decision("agt_2"), changes=[token(clock, "tok_2", "agt_2")])
-    await a.confirm()
     await a.confirm()
     await a.commit(
         note(EventType.TOKEN_REDEEMED), changes=[DropToken(TokenId("tok_2"))]
@@ -235,9 +241,11 @@ async def test_one_assertion_counts_once_over_the_team(
 
 async def test_times_are_the_stores_and_never_go_back(team: Team) -> None:
     """A broker's own clock is not asked, and a store whose clock steps back holds."""
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    team.clock.advance(-600)
     a = await team.broker("a")
     (first,) = await a.commit(note())
-    assert first.time > team.clock.now()
+    assert first.time > before
     await a.close()
     ahead = "2036-01-01T00:00:00.000000Z"
     team.store.run("UPDATE agentvault.head SET time = %s", ahead)
@@ -245,6 +253,20 @@ async def test_times_are_the_stores_and_never_go_back(team: Team) -> None:
     (second,) = await again.commit(note())
     assert second.time.year == 2036
     assert team.rows("a")["eras"] == [(1,)]
+
+
+async def test_a_broker_whose_clock_is_wrong_decides_by_the_stores(
+    short: Path, store: Database
+) -> None:
+    """Ten minutes off: from the start on its clock is the team's."""
+    wrong = ManualClock(datetime.now(UTC) - timedelta(minutes=10))
+    clock = SharedClock(wrong)
+    home = Home(short / "home", short / "home")
+    ledger = await Ledger.open(home, clock=clock, settings=store.settings)
+    assert -602 < clock.ahead < -598
+    (event,) = await ledger.commit(note())
+    assert abs(event.time - clock.now()) < timedelta(minutes=1)
+    await ledger.close()
 
 
 async def test_a_grant_that_waits_too_long_is_refused(

@@ -8,6 +8,7 @@ import pwd
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from support.patience import PATIENT
 from support.postgres import TEAM, Database
 from support.postgres_relay import Relay
 
-from agentvault_tui.clock import SystemClock
 from agentvault_tui.errors import (
     LedgerUnwritableError,
     OutcomeUnknownError,
@@ -44,6 +44,12 @@ OLGA = Actor(ActorKind.OPERATOR, "uid:1000", "olga")
 @pytest.fixture
 def home(short: Path) -> Home:
     return Home(short / "home", short / "home")
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that agrees with the store's, by which it prunes what has expired."""
+    return ManualClock(datetime.now(UTC))
 
 
 def reached_at(folder: Path | str, store: Database) -> Settings:
@@ -111,7 +117,9 @@ async def test_an_outcome_that_nobody_learns_in_time_is_unknown_and_ended(
 
     team.on_recovered = recovered
     relay.lose = lost
-    granted = team.commit(decision(n="lose this"), changes=[token(SystemClock())])
+    granted = team.commit(
+        decision(n="lose this"), changes=[token(ManualClock(datetime.now(UTC)))]
+    )
     await relay.lost.wait()
     relay.away = True
     relay.cut()
