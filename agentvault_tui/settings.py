@@ -322,7 +322,8 @@ class OperatorSettings:
     """On an operator's own machine: `operators.url` of the broker that commands and
     console work on. Empty: this home's own."""
     ca_file: str = ""
-    """PEM of the authorities that vouch for it. Empty: the system's."""
+    """PEM of the authorities that vouch for it, relative to ``config.toml``. Empty: the
+    system's."""
 
     @property
     def by_claim(self) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -97,7 +98,10 @@ class CliSession:
             return None
         from agentvault_tui.operator_api.remote import RemoteBroker
 
-        return RemoteBroker(operators.connect, operators.ca_file)
+        file = operators.ca_file
+        if file and self.ca_file is None:  # of the file: below its folder
+            file = str(self.home.config / Path(file).expanduser())
+        return RemoteBroker(operators.connect, file)
 
     @cached_property
     def client(self) -> OperatorClient:

@@ -6,6 +6,7 @@ none, a process holds them in memory (`operator_api.holder`); never a file.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import json
@@ -23,7 +24,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
 
-from agentvault_tui.errors import RefusedError, SettingsError, UnreachableError
+from agentvault_tui.errors import (
+    NotFoundError,
+    RefusedError,
+    SettingsError,
+    UnreachableError,
+)
 from agentvault_tui.home import private_folder
 from agentvault_tui.operator_api.holder import DROP, GET, LONGEST
 from agentvault_tui.text import visible
@@ -168,7 +174,15 @@ class RemoteBroker:
         return 'error="use_dpop_nonce"' in told
 
     def begin(self) -> None:
-        """Make a key for a sign-in that begins; what is kept stays until `keep`."""
+        """Make a key for a sign-in that begins; what is kept stays until `keep`.
+
+        Raises:
+            SettingsError: there would be no place to keep the session.
+        """
+        from agentvault_tui import keyrings  # noqa: PLC0415 - it is slow to load
+
+        if not keyrings.sealed():
+            _holder_socket(self.url)
         self._session = BoundSession.new()
 
     def begun(self, token: str) -> None:
@@ -183,7 +197,7 @@ class RemoteBroker:
             seconds: how long it lasts.
 
         Raises:
-            AgentVaultError: there is neither a keyring nor a place for a process.
+            AgentVaultError: the keyring does not open, or no process starts.
         """
         from agentvault_tui import keyrings  # noqa: PLC0415 - it is slow to load
 
@@ -207,7 +221,8 @@ class RemoteBroker:
         used, self._session = self._session, None
         found = _find(self.url)
         if used and found and BoundSession.read(found).token == used.token:
-            self.forget()
+            with contextlib.suppress(NotFoundError):  # a keyring that was locked since
+                self.forget()
 
 
 BrokerAddress = Path | RemoteBroker
@@ -306,7 +321,7 @@ def _context(ca_file: str) -> ssl.SSLContext:
         context.load_default_certs()
         return context
     try:
-        context.load_verify_locations(Path(ca_file).expanduser())
+        context.load_verify_locations(ca_file)
     except (OSError, ssl.SSLError) as error:
         raise SettingsError(
             f"{visible(ca_file, 200)} holds no certificates of authorities",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import logging
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
@@ -24,13 +23,18 @@ from agentvault_tui.broker.operators_api.wire import answer, error_problem, prob
 from agentvault_tui.broker.shapes import device_info
 from agentvault_tui.clock import Clock, Deadline
 from agentvault_tui.errors import AgentVaultError, ConflictError, ForbiddenError
-from agentvault_tui.model import Actor, ActorKind, new_secret, sha256_hex
+from agentvault_tui.model import (
+    Actor,
+    ActorKind,
+    Draft,
+    EventType,
+    new_secret,
+    sha256_hex,
+)
 from agentvault_tui.model.role import Role
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.access import SignInInfo
 from agentvault_tui.web.reply import App, Message, Receive, Scope, Send
-
-log = logging.getLogger("agentvault.operators")
 
 _SIGN_INS: Final = 16
 """Sign-ins that may be under way: each has the broker ask the tenant for it."""
@@ -118,8 +122,9 @@ class RemoteGuard:
     def __init__(self, app: App, broker: Broker, sessions: Sessions, url: str) -> None:
         """Guard *app*; clients name it *url*, with a slash at the end."""
         self._app = app
-        self._clock = broker.clock
+        self._broker = broker
         self._sessions = sessions
+        self._stolen: set[str] = set()
         self._authority = Authority(broker, sessions)
         self._sign_ins = SignIns(sessions, broker.clock)
         self._proofs = Proofs(broker.clock, url.removesuffix("/"))
@@ -167,7 +172,7 @@ class RemoteGuard:
         if seat is None:
             raise _invalid_token("the session is over, or was never one here")
         if seat != remote_seat(proof.thumbprint):
-            log.warning("a session's token came with another key: was it stolen?")
+            await self._tell_stolen(_operator(seat, scope))
             raise _invalid_token("the session is another key's")
         self._proofs.take(proof, seat)
         operator = _operator(seat, scope)
@@ -185,6 +190,17 @@ class RemoteGuard:
             # Hooks and runs ask for no role at the socket: its uid is the check there.
             await self._authority.actor(operator, Need.CUT, scope["path"])
         return seat
+
+    async def _tell_stolen(self, operator: Actor) -> None:
+        """Record, once a session, that its token came with another key."""
+        if operator.id in self._stolen:
+            return
+        self._stolen.add(operator.id)
+        why = "the session's token came with another key: it may be stolen"
+        detail = {"uid": operator.id, "address": operator.name}
+        actor = self._authority.named(operator)
+        draft = Draft(EventType.OPERATOR_REFUSED, actor, reason=why, detail=detail)
+        await self._broker.record(draft)
 
     def _while_signed_in(self, seat: str, receive: Receive) -> Receive:
         """Return a channel that ends a stream within a second of its session's end."""

@@ -165,6 +165,10 @@ async def test_a_key_is_of_no_use_without_its_session_nor_a_session_without_its_
     thief.nonce = olga.nonce
     thief.token = olga.token  # a session without its key
     refused(await thief.get("/api/agents"), "invalid_token")
+    refused(await thief.get("/api/status"), "invalid_token")
+    (told,) = await stand.bench.events("operator.refused")  # once, however often
+    assert told.actor.name == "vera"
+    assert "may be stolen" in (told.reason or "")
     thief.key, thief.token = olga.key, ""  # a key without its session
     refused(await thief.get("/api/agents"), "invalid_token")
     thief.token = "av_s_" + "x" * 43
