@@ -11,11 +11,11 @@ from typing import Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.stepups import as_cancelled, digest_of
+from agentvault_tui.broker.usecases.approvals import end_repeats
 from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.disconnect import close_accounts
 from agentvault_tui.broker.usecases.policy_change import keep_policy, take_over_policy
 from agentvault_tui.broker.usecases.redeem import PARENT_ENDED
-from agentvault_tui.broker.usecases.repeat import end_repeats
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup import cancelled, cancelled_draft, deny

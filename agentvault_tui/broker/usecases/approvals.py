@@ -215,17 +215,32 @@ def told_of(evidence: Evidence) -> dict[str, object]:
     }
 
 
+async def end_repeats(
+    broker: Broker, stepups: list[StepUp], actor: Actor, reason: str
+) -> None:
+    """End what is left of the repeats of *stepups*, in force before its record."""
+    if ended := broker.stepups.end_repeats(stepups):
+        kind = EventType.STEPUP_REPEAT_ENDED
+        drafts = [stepup_draft(kind, actor, one, reason=reason) for one in ended]
+        await broker.record_cut(*drafts, changes=ended)
+
+
 async def end_gathered(broker: Broker, sub: str) -> None:
     """End what was gathered with the approval of a person who was cut off.
+
+    With it what is left of the repeats that they approved: these would go on standing
+    in for somebody who may approve nothing any more.
 
     Args:
         broker: the broker.
         sub: the person.
     """
+    theirs = [one for one in broker.stepups.repeating(None) if sub in _approved(one)]
+    await end_repeats(broker, theirs, SYSTEM, "approver_changed")
     for stepup in broker.stepups.open():
         if stepup.id in broker.stepups.deciding:
             continue  # its own check of who may approve comes after the change
-        if sub not in {one.sub for one in stepup.confirmed}:
+        if sub not in _approved(stepup):
             continue
         reason = "a person who had approved was changed: all have to approve anew"
         anew = replace(as_pending(stepup, reason), confirmed=())
@@ -237,13 +252,20 @@ async def end_gathered(broker: Broker, sub: str) -> None:
         await broker.record_cut(draft, changes=[anew])
 
 
+def _approved(stepup: StepUp) -> set[str]:
+    """Return who has approved it, alone or with others."""
+    people = (stepup.decided_by, *stepup.confirmed)
+    return {one.sub for one in people if one is not None}
+
+
 async def end_gathered_before(broker: Broker) -> None:
-    """End at a start what people gathered who were cut off while nothing ran.
+    """End at a start what people approved who were cut off while nothing ran.
 
     Args:
         broker: the broker.
     """
     waiting = [one for one in broker.stepups.open() if one.confirmed]
+    waiting += broker.stepups.repeating(None)
     first = min((one.requested_at for one in waiting), default=None)
     before: int | None = None
     while first is not None:

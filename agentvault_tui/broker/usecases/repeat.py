@@ -14,6 +14,7 @@ import rfc8785
 
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.stepups import as_cancelled, digest_of, stepup_draft
+from agentvault_tui.broker.usecases.approvals import end_repeats
 from agentvault_tui.broker.usecases.decide import Request
 from agentvault_tui.broker.usecases.mint import elevated_token, record_void
 from agentvault_tui.broker.usecases.policy_change import still_issued
@@ -59,16 +60,6 @@ async def approval_for(
             return stepup
     await end_repeats(broker, like, SYSTEM, "deviated")
     return None
-
-
-async def end_repeats(
-    broker: Broker, stepups: list[StepUp], actor: Actor, reason: str
-) -> None:
-    """End what is left of the repeats of *stepups*, in force before its record."""
-    if ended := broker.stepups.end_repeats(stepups):
-        kind = EventType.STEPUP_REPEAT_ENDED
-        drafts = [stepup_draft(kind, actor, one, reason=reason) for one in ended]
-        await broker.record_cut(*drafts, changes=ended)
 
 
 def check_repeat(stepup: StepUp, repeat: Repeat) -> None:

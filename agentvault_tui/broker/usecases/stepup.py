@@ -24,9 +24,10 @@ from agentvault_tui.broker.stepups import (
     stepup_draft,
     with_repeat,
 )
+from agentvault_tui.broker.usecases.approvals import end_repeats
 from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.broker.usecases.mint import mint_verified
-from agentvault_tui.broker.usecases.repeat import check_repeat, end_repeats
+from agentvault_tui.broker.usecases.repeat import check_repeat
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import (
     ConflictError,

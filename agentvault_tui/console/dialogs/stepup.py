@@ -25,7 +25,7 @@ from agentvault_tui.console.messages import ShowAgent
 from agentvault_tui.console.state.body import READING, unread
 from agentvault_tui.console.state.presence import listed
 from agentvault_tui.console.state.records import StepUpRow
-from agentvault_tui.console.state.stepups import changes, stages_of
+from agentvault_tui.console.state.stepups import changes, read_repeat, stages_of
 from agentvault_tui.console.term.keyed import moves
 from agentvault_tui.console.widgets.line_input import LineInput
 from agentvault_tui.errors import AgentVaultError
@@ -46,25 +46,6 @@ _LOOKED_THROUGH: Final = 50
 
 _TYPED: Final = "How many more, within SECONDS, differing up to: 5 600 amount=5000"
 _TYPED_OF_CALL: Final = "How many more of exactly these bytes, within SECONDS: 5 600"
-_FORM: Final = "Write how many more, and within how many seconds: 5 600 amount=5000"
-
-
-def read_repeat(text: str) -> RepeatRequest | str:
-    """Read what was typed of a repeat; return why it is none, in our own words."""
-    words = text.split()
-    if len(words) < 2 or not all(map(_is_number, words[:2])):
-        return _FORM
-    count, within = map(int, words[:2])
-    if not (1 <= count <= 20 and 1 <= within <= 3600):
-        return "At most 20 more, and within 3,600 seconds."
-    try:
-        return RepeatRequest.of(count, within, words[2:])
-    except ValueError as error:
-        return str(error)
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) < 16
 
 
 class StepUpHistory:

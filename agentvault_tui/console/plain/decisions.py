@@ -26,7 +26,9 @@ from agentvault_tui.console.plain.reads import (
 from agentvault_tui.console.state import revocations
 from agentvault_tui.console.state.moments import plural
 from agentvault_tui.console.state.records import Revoked, StepUpRow, caution
+from agentvault_tui.console.state.stepups import read_repeat
 from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.model import repeat_words
 from agentvault_tui.text import Shown
 
 _WORD: Final = "panic"
@@ -58,11 +60,13 @@ class DecisionCommands:
         """Return the commands that decide something."""
         return (
             Command(
-                "approve ID", "approve a step-up with a second factor", self._approve
+                "approve ID [N SECONDS]",
+                "approve a step-up with a second factor, and N more like it",
+                self._approve,
             ),
             Command(
                 "deny ID [reason]",
-                "deny a step-up; the agent reads the reason",
+                "deny a step-up, the agent reads the reason; or end its repeats",
                 self._deny,
             ),
             Command("revoke NAME [reason]", "cut an agent off", self._revoke),
@@ -73,21 +77,35 @@ class DecisionCommands:
             Command("accept", "take a CHANGED ledger for the true one", self._accept),
         )
 
-    async def _approve(self, what: str) -> None:
+    async def _approve(self, rest: str) -> None:
+        """Begin the second factor; with ``5 600 amount=5000`` for more like it too."""
+        what, _, more = rest.partition(" ")
         row = self._open_stepup(what)
         if row is None or self._refused("approve"):
+            return
+        repeat = read_repeat(more) if more.strip() else None
+        if isinstance(repeat, str):
+            self.say(self.mirror.intake.shown(repeat, 200))
             return
         await self.reads.tell_stepup(row)
 
         async def act() -> Iterable[str]:
-            begun = await self.desk.actions.approve(row.id, row.digest)
+            begun = await self.desk.actions.approve(row.id, row.digest, repeat)
             return sentences.of_device(begun, self.mirror.clock.now(), self.desk)
 
-        self._ask("approve it with a second factor", {row.fingerprint}, act)
+        told = ""
+        if repeat is not None:
+            most = {str(name): one.max for name, one in repeat.bounds.items()}
+            told = repeat_words(repeat.count, repeat.within, most)
+            told = f"NOT ONCE: this also approves {told}. "
+        self._ask("approve it with a second factor", {row.fingerprint}, act, told)
 
     async def _deny(self, rest: str) -> None:
+        """Deny what waits, or end what is left of the repeats of what was approved."""
         what, _, reason = rest.partition(" ")
-        row = self._open_stepup(what)
+        known = find_stepup(self.mirror, what)
+        repeats = known is not None and known.repeats(self.mirror.clock.now())
+        row = known if repeats else self._open_stepup(what)
         if row is None or self._refused("revoke"):
             return
         await self.reads.tell_stepup(row)
@@ -97,7 +115,8 @@ class DecisionCommands:
             return ()
 
         told = "The agent will read your reason. " if reason else ""
-        self._ask("deny it", {row.fingerprint}, act, told)
+        does = "end what is left of its repeats" if repeats else "deny it"
+        self._ask(does, {row.fingerprint}, act, "" if repeats else told)
 
     async def _revoke(self, rest: str) -> None:
         agent, reason = find_agent_first(self.mirror, rest)

@@ -117,6 +117,7 @@ class ReadCommands:
             ),
             Command("past TIME or #1842", "what there was then", self._past),
             Command("calls", "calls in flight and held", self._calls),
+            Command("tree [NAME]", "tokens that agents passed on", self._tree),
             Command("status", "link, tenant, ledger, panic", self._status),
             Command("who", "the other operators, and what they look at", self._who),
             Command(
@@ -157,6 +158,22 @@ class ReadCommands:
         ordered = sorted(rows, key=lambda row: (not row.held, row.started_at))
         self.say(*(sentences.of_call(row, now) for row in ordered))
         self.say(f"{plural(len(ordered), 'call')} in flight or held.")
+
+    async def _tree(self, what: str) -> None:
+        """Tell who holds tokens of whom, each below the one it was exchanged for."""
+        agent = find_agent(self.mirror, what) if what else None
+        if what and agent is None:
+            self.unknown("agent", what)
+            return
+        try:
+            rows = await self.desk.actions.tree(agent.id if agent else None)
+        except AgentVaultError as error:
+            self.say(f"Not read: {self.mirror.intake.shown(error.diagnosis(), 300)}")
+            return
+        now = self.mirror.clock.now()
+        self.say(*(sentences.of_passed_on(row, now) for row in rows))
+        passed_on = sum(row.tokens for row in rows if row.depth)
+        self.say(f"{plural(passed_on, 'token')} passed on.")
 
     async def _status(self, _: str) -> None:
         self.say(*sentences.status(self.mirror))

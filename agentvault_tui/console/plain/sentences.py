@@ -20,7 +20,13 @@ from agentvault_tui.console.state.feed import Fold
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.moments import clock_time, countdown, plural, size
 from agentvault_tui.console.state.presence import OperatorRow
-from agentvault_tui.console.state.records import AgentRow, CallRow, EventRow, StepUpRow
+from agentvault_tui.console.state.records import (
+    AgentRow,
+    CallRow,
+    EventRow,
+    StepUpRow,
+    TreeRow,
+)
 from agentvault_tui.console.state.stepups import (
     cause,
     handed_out,
@@ -87,16 +93,26 @@ def of_stepup(row: StepUpRow, now: datetime) -> str:
         case "approved":
             unused = f"{stages_of(row).unused.capitalize()}."
             told = takes_back(row) if row.connection else unused
-            return f"Step-up {mark}: approved{_by(row)}. {told}"
+            return f"Step-up {mark}: approved{_by(row)}. {told}{_repeats(row, now)}"
         case "redeemed":
-            used = stages_of(row).used
-            return f"Step-up {mark}: approved{_by(row)}, {used}. {handed_out(row)}"
+            told = f"{stages_of(row).used}. {handed_out(row)}{_repeats(row, now)}"
+            return f"Step-up {mark}: approved{_by(row)}, {told}"
         case "denied":
             told = f" It was told: {row.denial}" if row.denial else ""
             return f"Step-up {mark}: denied{_by(row)}.{told}"
         case "expired":
             return f"Step-up {mark}: expired. Nobody decided, which counts as no."
     return f"Step-up {mark}: cancelled, because {cause(row)}."
+
+
+def _repeats(row: StepUpRow, now: datetime) -> str:
+    """Tell for how many more, and how long, it stands in for a person."""
+    if row.repeat is None or not (ends := row.repeats(now)):
+        return ""
+    return (
+        f" For {countdown(ends)} up to {row.repeat.left} more like it need no person; "
+        f"deny {row.fingerprint} ends that."
+    )
 
 
 def gist(row: StepUpRow) -> str:
@@ -130,6 +146,8 @@ def of_device(row: StepUpRow, now: datetime, desk: Desk) -> Iterator[str]:
         f"The page must show {subject(row)}, fingerprint {row.fingerprint}. "
         "If it shows anything else, cancel there."
     )
+    if row.repeat is not None:
+        yield f"It must also say Not once: {row.repeat.words}."
 
 
 def facts(asked: StepUpFacts) -> Iterator[str]:
@@ -161,6 +179,16 @@ def of_call(row: CallRow, now: datetime) -> str:
         f"{row.id} of {row.agent_name}: {row.service} {row.what}, {state}{status}, "
         f"{countdown(age)}, {size(row.bytes_in)} in, {size(row.bytes_out)} out."
     )
+
+
+def of_passed_on(row: TreeRow, now: datetime) -> str:
+    """Tell a token of a delegation tree: its holder, what for, what ends with it."""
+    held = plural(row.tokens, "token")
+    what = " ".join(part for part in (row.scope, row.resource) if part)
+    left = countdown((row.expires_at - now).total_seconds())
+    below = f", {plural(row.below, 'token')} below" if row.below else ""
+    place = f"passed on, level {row.depth}: " if row.depth else ""
+    return f"{place}{row.name} holds {held} for {what}{below}, ends in {left}."
 
 
 def agent_line(mirror: Mirror, agent: AgentRow) -> str:

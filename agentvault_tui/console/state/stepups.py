@@ -8,10 +8,12 @@ from typing import Final, NamedTuple
 
 from agentvault_tui.console.state.moments import countdown
 from agentvault_tui.console.state.records import StepUpRow
+from agentvault_tui.operator_api.requests import RepeatRequest
 from agentvault_tui.text import visible
 
 _DAY: Final = 86_400
 _GRANTED: Final = frozenset({"approved", "redeemed"})
+_FORM: Final = "Write how many more, and within how many seconds: 5 600 amount=5000"
 _SAME: Final = "exactly the same"
 
 
@@ -211,3 +213,21 @@ def takes_back(row: StepUpRow) -> str:
     if row.request:
         return "The agent may send exactly this, once. Revoke it to take that back."
     return "The agent has a token for exactly this. Revoke the agent to take it back."
+
+
+def read_repeat(text: str) -> RepeatRequest | str:
+    """Read what was typed of a repeat; return why it is none, in our own words."""
+    words = text.split()
+    if len(words) < 2 or not all(map(_is_number, words[:2])):
+        return _FORM
+    count, within = map(int, words[:2])
+    if not (1 <= count <= 20 and 1 <= within <= 3600):
+        return "At most 20 more, and within 3,600 seconds."
+    try:
+        return RepeatRequest.of(count, within, words[2:])
+    except ValueError as error:
+        return str(error)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 16

@@ -14,6 +14,10 @@ from support.stepups import ask, details_of, hold
 from agentvault_tui.broker.answers import Denied, Escalated, Granted, Permitted
 from agentvault_tui.broker.serve import _record_start_or_stop
 from agentvault_tui.broker.stepups import digest_of
+from agentvault_tui.broker.usecases.approvals import (
+    end_gathered,
+    end_gathered_before,
+)
 from agentvault_tui.broker.usecases.evaluate import evaluate
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.redeem import deliver, introspect
@@ -39,6 +43,7 @@ from agentvault_tui.model import (
     StepUpStatus,
     TokenKind,
 )
+from agentvault_tui.model.people import user_changed
 from agentvault_tui.vault import FlowExpired
 from agentvault_tui.watch.replay import replay
 
@@ -342,3 +347,29 @@ async def test_the_history_with_repeats_decides_itself_again(bench: Bench) -> No
     with read_home(bench.home) as db:
         told = replay(db)
     assert (told.decisions, told.mismatches, told.first) == (4, 0, None)
+
+
+@pytest.mark.parametrize("running", [True, False])
+async def test_a_removed_approver_ends_the_repeats_that_they_approved(
+    bench: Bench, running: bool
+) -> None:
+    """At once, or at the next start; those of another person go on."""
+    agent, stepup = await approved(bench)
+    removed = user_changed(OPERATOR, "removed", "alice", "agentvault|alice", [])
+
+    async def left_after(one: Bench, sub: str) -> int:
+        await one.broker.record(replace(removed, detail={**removed.detail, "sub": sub}))
+        if running:
+            await end_gathered(one.broker, sub)
+        else:
+            await end_gathered_before(one.broker)
+        return left(one, stepup)
+
+    async with bench.restarted() as again:
+        assert await left_after(again, "agentvault|bob") == 3
+        assert await left_after(again, "agentvault|alice") == 0
+        (event,) = await again.events("stepup.repeat_ended")
+        assert event.reason == "approver_changed"
+        asked = await ask(again, again.broker.registry.agent(agent.id), paying(1))
+        assert isinstance(asked, Escalated)
+        assert asked.stepup.status is StepUpStatus.PENDING

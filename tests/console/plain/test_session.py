@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from support.wire_shapes import tell
 from agentvault_tui.console.draw.stepup import PastDecisions, StepUpFacts
 from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.plain.session import typed_lines
-from agentvault_tui.console.state.records import LinkState
+from agentvault_tui.console.state.records import LinkState, RepeatRow, TreeRow
 from agentvault_tui.errors import TenantUnreachableError
 from agentvault_tui.text import Shown
 
@@ -42,6 +44,68 @@ async def test_approving_shows_the_facts_then_takes_the_fingerprint() -> None:
     assert "On this machine open http://127.0.0.1:49152/activate" in shown
     assert "agentvault tenant activate KDRT-WZNB --user NAME" in shown
     assert "and enter KDRT-WZNB" in shown
+
+
+async def test_more_like_it_are_approved_with_words_that_say_so() -> None:
+    """How many, how long and up to what stands before the word that confirms it."""
+    session = StandSession(scene())
+    shown = await session.type("approve 7F3A 5 600 amount=9000000")
+    assert "NOT ONCE: this also approves the next 5 like it within 600 s" in shown
+    assert "amount up to 9,000,000" in shown
+    assert session.asked == []
+    await session.type("7F3A")
+    repeat = '{"count":5,"within":600,"bounds":{"amount":{"max":9000000}}}'
+    assert session.asked == [("approve", "sup_7f3a", DIGEST, repeat)]
+
+
+@pytest.mark.parametrize(
+    "typed", ["5", "x 600", "21 600", "5 3601", "5 600 to=a", "-1 9"]
+)
+async def test_a_repeat_that_is_none_approves_nothing(typed: str) -> None:
+    """Not the request alone either: nothing was asked that could be confirmed."""
+    session = StandSession(scene())
+    await session.type(f"approve 7F3A {typed}", "7F3A")
+    assert session.asked == []
+
+
+async def test_what_is_left_of_repeats_is_told_and_ended() -> None:
+    """An approval that stands in for a person says so; deny ends that."""
+    session = StandSession(scene())
+    mirror, now = session.stand.mirror, session.clock.now()
+    approved = replace(
+        mirror.stepups["sup_7f3a"],
+        status="approved",
+        repeat=RepeatRow(Shown("the next 5"), 3, now + timedelta(seconds=90)),
+    )
+    mirror.stepups["sup_7f3a"] = approved
+    told = sentences.of_stepup(approved, now)
+    assert "For 1:30 up to 3 more like it need no person; deny 7F3A ends that." in told
+    shown = await session.type("deny 7F3A")
+    assert "Type 7F3A to end what is left of its repeats" in shown
+    await session.type("7F3A")
+    assert session.asked == [("deny", "sup_7f3a", "")]
+
+
+async def test_tree_tells_who_holds_tokens_of_whom() -> None:
+    """Each below the one it came from, with what ends with it; of one agent too."""
+    session = StandSession(scene())
+    ends, actions = session.clock.now() + timedelta(seconds=60), session.stand.actions
+    web, none = Shown("read:web"), Shown("")
+    planner, search = Shown("planner"), Shown("search")
+    rows = (
+        TreeRow(Shown("tok_1"), CALENDAR, planner, 0, web, none, 2, ends),  # type: ignore[arg-type]
+        TreeRow(Shown("tok_2"), search, search, 1, web, none, 0, ends, tokens=2),
+    )
+    actions.trees[""] = actions.trees[CALENDAR] = rows
+    told = (
+        "planner holds 1 token for read:web, 2 tokens below, ends in",
+        "passed on, level 1: search holds 2 tokens for read:web, ends in",
+        "2 tokens passed on.",
+    )
+    for line in ("tree", "tree calendar-agent"):
+        shown = await session.type(line)
+        assert all(words in shown for words in told)
+    assert "No single agent is called nobody" in await session.type("tree nobody")
 
 
 PEOPLE = {
