@@ -48,7 +48,7 @@ from agentvault_tui.home import (
 )
 from agentvault_tui.ledger import DropAllTokens, Ledger, Panic, schema, verify_ledger
 from agentvault_tui.ledger.batch import read_tip
-from agentvault_tui.ledger.headfile import Witness, read_witness, write_witness
+from agentvault_tui.ledger.headfile import Witness, encode_witness, read_witness
 from agentvault_tui.ledger.opening import HomeLock, open_checked, read_ledger_id
 from agentvault_tui.ledger.records import Head
 from agentvault_tui.ledger.schema import storage_errors
@@ -285,10 +285,8 @@ def _describe(
         seq=head.seq,
         hash=head.hash,
     )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "head")
-        write_witness(path, Witness(ledger, head))
-        return manifest, {"data/keys/ledger-head.json": (0o600, path.read_bytes())}
+    content = encode_witness(Witness(ledger, head))
+    return manifest, {"data/keys/ledger-head.json": (0o600, content)}
 
 
 @contextmanager

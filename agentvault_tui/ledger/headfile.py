@@ -47,21 +47,26 @@ def read_witness(path: Path) -> Witness | None:
     )
 
 
-def write_witness(path: Path, witness: Witness) -> None:
-    """Replace the file in one step, mode 0600, on disk before it has its name."""
-    temporary = path.with_suffix(".new")
+def encode_witness(witness: Witness) -> bytes:
+    """Return what `read_witness` reads."""
     value = {
         "ledger": witness.ledger,
         "seq": witness.head.seq,
         "hash": witness.head.hash,
         **({"index": witness.index} if witness.index else {}),
     }
+    return json.dumps(value).encode() + b"\n"
+
+
+def write_witness(path: Path, witness: Witness) -> None:
+    """Replace the file in one step, mode 0600, on disk before it has its name."""
+    temporary = path.with_suffix(".new")
     temporary.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     descriptor = os.open(temporary, flags, 0o600)
     try:
         os.fchmod(descriptor, 0o600)
-        os.write(descriptor, json.dumps(value).encode() + b"\n")
+        os.write(descriptor, encode_witness(witness))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
