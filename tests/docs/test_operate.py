@@ -40,9 +40,8 @@ def test_the_page_names_the_metrics_that_there_are(vault: Vault) -> None:
 def test_every_alarm_says_what_to_do() -> None:
     """Each rule for Prometheus, and each word of alerts.toml."""
     rules = re.findall(r"- alert: (\w+)", section("Alarms"))
-    rows = re.findall(
-        r"^\| (`.*?) \| (.*?) \| (.*?) \|$", section("Alarms"), re.MULTILINE
-    )
+    pattern = re.compile(r"^\| (`.*?) \| (.*?) \| (.*?) \|$", re.MULTILINE)
+    rows = pattern.findall(section("Alarms"))
     told = {name for cell, *_ in rows for name in re.findall(r"`(\w+)`", cell)}
     assert told == {*rules, *SIGNALS}
     assert all(means and do for _, means, do in rows)

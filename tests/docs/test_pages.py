@@ -61,6 +61,7 @@ ELSEWHERE = (
         "ssh ",
         "rm -rf ",
         "systemctl ",
+        "podman ",
         "systemd-sysusers ",
     ),
     "agentvault demo",  # tests/e2e types it
