@@ -65,6 +65,9 @@ log = logging.getLogger("agentvault.broker")
 
 _DECISIONS_A_TURN: Final = 2
 """Requests decided in a turn of the event loop, about a millisecond."""
+_CALLS_A_TURN: Final = 1
+"""Steps of calls, each a quarter of a millisecond: a revocation waits for few turns,
+and for all that is in them."""
 _OTHERS_A_TURN: Final = 8
 _ENDED_A_RECORD: Final = 100
 """Ended tokens in one transaction: more would hold up the event loop."""
@@ -250,7 +253,7 @@ class Broker:
         self.chores.append(self.surroundings.look)
         self.call_line, self.stream_line = (
             AdmissionQueue(each_turn, self.ledger.decisions_wait)
-            for each_turn in (_DECISIONS_A_TURN, _PIECES_A_TURN)
+            for each_turn in (_CALLS_A_TURN, _PIECES_A_TURN)
         )
         self.limits = LimitUses(self.clock, self.ledger)
         self.callouts = CallOuts(self.clock)

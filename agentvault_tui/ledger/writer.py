@@ -39,8 +39,11 @@ MAX_QUEUE: Final = 4096
 MAX_BATCH: Final = 32
 """Commits in one transaction: past this a flush is shared enough, and all who wake
 together would hold up whoever comes next, such as a revocation."""
+_CALLS_ALONE: Final = 16
+"""Records of calls in a transaction of their own: a revocation that comes waits for
+it."""
 _CALLS_BESIDE: Final = 4
-"""Records of calls in a transaction with any other."""
+"""The same in a transaction with any other."""
 _WOKEN_A_TURN: Final = 2
 _LAZY_SECONDS: Final = 0.02
 """How long a commit that nobody waits for may wait for others."""
@@ -335,7 +338,7 @@ class Writer:
         lane = self._urgent if urgent else self._queue
         taken = [lane.popleft() for _ in range(min(len(lane), MAX_BATCH))]
         if not urgent:
-            most = min(len(self._calls), _CALLS_BESIDE if taken else MAX_BATCH)
+            most = min(len(self._calls), _CALLS_BESIDE if taken else _CALLS_ALONE)
             taken += [self._calls.popleft() for _ in range(most)]
         self._eager -= len(taken) - sum(job.lazy for job in taken)
         return taken
