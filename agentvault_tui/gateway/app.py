@@ -114,13 +114,12 @@ async def relay(outcome: Relayed, exchange: Exchange, send: Send) -> None:
     Raises:
         ClientGoneError: the agent left, or was cut off.
     """
-    call, chunks = outcome.call, outcome.chunks
-    call.on_cut.append(exchange.abort)
+    outcome.call.on_cut.append(exchange.abort)
     try:
         head = {"status": outcome.status, "headers": outcome.headers}
         await send({"type": "http.response.start", **head})
-        async for chunk in chunks:
-            body = {"body": chunk, "more_body": True}
+        while piece := await outcome.read():
+            body = {"body": piece, "more_body": True}
             await send({"type": "http.response.body", **body})
             if exchange.disconnected:
                 raise ClientGoneError
@@ -129,7 +128,7 @@ async def relay(outcome: Relayed, exchange: Exchange, send: Send) -> None:
         exchange.abort()
         raise ClientGoneError from None
     finally:
-        await chunks.aclose()
+        outcome.close()
 
 
 def misdirected(status: int, text: str) -> Reply:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -103,15 +103,105 @@ class Incoming:
     """The agent's address, if that is known."""
 
 
-@dataclass(slots=True)
 class Relayed:
-    """The service's answer on its way to the agent; `chunks` must be closed."""
+    """The service's answer on its way to the agent; to be closed."""
 
-    status: int
-    headers: list[Header]
-    chunks: AsyncGenerator[bytes]
-    call: Call
-    """Its `Call.on_cut` takes what ends the agent's connection at once."""
+    def __init__(
+        self,
+        call: Call,
+        answer: Answer,
+        outgoing: Outgoing,
+        body: Body,
+        *,
+        calls: Calls,
+        pace: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Relay *answer*, to the request that *outgoing* and *body* made.
+
+        Args:
+            call: its `Call.on_cut` takes what ends the agent's connection at once.
+            answer: the service's.
+            outgoing: what it answers.
+            body: of the request.
+            calls: records the result.
+            pace: waits for its turn between two pieces of a long answer.
+        """
+        self.call = call
+        self.status = answer.status
+        decided = (b"agentvault-decision", (call.decision_id or "").encode())
+        self.headers: list[Header] = [*answer.headers, decided]
+        if answer.status in {204, 304}:
+            self.headers = [h for h in self.headers if h[0] != b"content-length"]
+        self._answer = answer
+        self._outgoing = outgoing
+        self._body = body
+        self._calls = calls
+        self._pace = pace
+        self._first: bytes | asyncio.Task[bytes] | None = None
+
+    async def begin(self) -> None:
+        """Have the first piece scanned before any byte of the answer leaves.
+
+        Where a service that has sent its head takes its time, the head goes ahead.
+
+        Raises:
+            UpstreamError: see `Answer.read`.
+            CallRefusedError: the call was cut.
+        """
+        if self._answer.has_arrived:
+            self._first = await self._read()
+        else:
+            waits = self._first = asyncio.ensure_future(self._read())
+            await asyncio.wait({waits}, timeout=_FIRST_SECONDS)
+            if waits.done():
+                self._first = waits.result()
+        self.call.check()
+
+    async def read(self) -> bytes:
+        """Return the next piece; an empty one at the end, when the result is recorded.
+
+        Raises:
+            UpstreamError: see `Answer.read`.
+            CallRefusedError: the call was cut.
+        """
+        first, self._first = self._first, None
+        if first is None:
+            return await self._read()
+        return first if isinstance(first, bytes) else await first
+
+    async def _read(self) -> bytes:
+        call, answer = self.call, self._answer
+        try:
+            if call.bytes_in > _LARGE:
+                await self._pace()
+            call.check()
+            piece = await answer.read()
+            call.bytes_in = answer.bytes_in
+            if piece:
+                call.check()
+        except BaseException as error:
+            if isinstance(error, UpstreamError):
+                call.problem = error.code
+            self._end("failed")
+            raise
+        if not piece:
+            self._end("done")
+        return piece
+
+    def close(self) -> None:
+        """Let go of the service; what has not come to its end has failed."""
+        if isinstance(self._first, asyncio.Task):
+            self._first.cancel()
+        self._end("failed")
+
+    def _end(self, ended: str) -> None:
+        """Record the result, once."""
+        self.call.bytes_in = self._answer.bytes_in
+        if not self.call.sent:
+            self._outgoing.abort()
+        self._answer.close()
+        self._body.close()
+        self._calls.end(self.call, ended)
 
 
 class _Parsed(NamedTuple):
@@ -157,8 +247,7 @@ class Forwarder:
         """Take one request through its whole life, up to the answer's first byte.
 
         Returns:
-            the service's answer; its result is recorded when `Relayed.chunks` ends or
-            is closed.
+            the service's answer; its result is recorded when it ends or is closed.
 
         Raises:
             CallRefusedError: what the agent is told instead.
@@ -300,19 +389,14 @@ class Forwarder:
             answer = await upstream.send(outgoing)
             await self._admission.step()
             call.status, call.state = answer.status, "streaming"
-            chunks = self._chunks(call, answer, outgoing, body)
-            first = await _first(answer, chunks)
-            call.check()
+            pace = self._admission.pace
+            relayed = Relayed(call, answer, outgoing, body, calls=calls, pace=pace)
+            await relayed.begin()
         except BaseException as error:  # noqa: BLE001 - it is recorded and raised
             if answer is not None:
                 answer.close()
             raise self._failed(call, failed[0] if failed else error) from None
-        head = answer.headers
-        if answer.status in {204, 304}:
-            head = [pair for pair in head if pair[0] != b"content-length"]
-        decided = (b"agentvault-decision", (call.decision_id or "").encode())
-        whole = _resumed(first, chunks)
-        return Relayed(answer.status, [*head, decided], whole, call)
+        return relayed
 
     def _failed(self, call: Call, error: BaseException) -> BaseException:
         """Record that a call failed; return what its agent is told."""
@@ -332,64 +416,6 @@ class Forwarder:
             error.decision_id = error.decision_id or call.decision_id
         self._calls.end(call, "failed")
         return error
-
-    async def _chunks(
-        self, call: Call, answer: Answer, outgoing: Outgoing, body: Body
-    ) -> AsyncGenerator[bytes]:
-        """Yield the answer's body; record the result at its end, however it comes."""
-        ended = "failed"
-        try:
-            async for chunk in answer.chunks():
-                call.check()
-                call.bytes_in = answer.bytes_in
-                yield chunk
-                if call.bytes_in > _LARGE:
-                    await self._admission.pace()
-                call.check()
-            ended = "done"
-        except UpstreamError as error:
-            call.problem = error.code
-            raise
-        finally:
-            call.bytes_in = answer.bytes_in
-            if not call.sent:
-                outgoing.abort()
-            answer.close()
-            body.close()
-            self._calls.end(call, ended)
-
-
-async def _first(
-    answer: Answer, chunks: AsyncGenerator[bytes]
-) -> bytes | asyncio.Task[bytes]:
-    """Return the first piece, scanned before any byte of the answer leaves.
-
-    Returns:
-        the piece, empty where there is none; what waits for it, where a service that
-        has sent its head takes its time.
-    """
-    if answer.has_arrived:
-        return await anext(chunks, b"")
-    waits = asyncio.ensure_future(anext(chunks, b""))
-    await asyncio.wait({waits}, timeout=_FIRST_SECONDS)
-    return waits.result() if waits.done() else waits
-
-
-async def _resumed(
-    first: bytes | asyncio.Task[bytes], chunks: AsyncGenerator[bytes]
-) -> AsyncGenerator[bytes]:
-    """Yield *first*, then the rest; *chunks* are closed with this."""
-    try:
-        piece = first if isinstance(first, bytes) else await first
-        if piece:
-            yield piece
-            async for piece in chunks:
-                yield piece
-    finally:
-        if not isinstance(first, bytes) and not first.done():
-            first.cancel()
-            await asyncio.wait({first})
-        await chunks.aclose()
 
 
 _OURS: Final = frozenset((b"prefer", b"agentvault-request"))

@@ -97,8 +97,8 @@ class Answer:
         """Whether some of the body is here, or all of it."""
         return self._connection.has_body or self._connection.complete
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives.
+    async def read(self) -> bytes:
+        """Return the next piece of the body; an empty one at its end.
 
         Raises:
             UpstreamError: it broke off, holds the credential, or is past a bound.
@@ -108,11 +108,15 @@ class Answer:
             while chunk := await self._connection.read():
                 self.bytes_in += len(chunk)
                 if clean := await self._searched(echo.pass_on(chunk)):
-                    yield clean
-            if rest := await self._searched(echo.rest(), last=True):
-                yield rest
+                    return clean
+            return await self._searched(echo.rest(), last=True)
         except EchoedError:
             raise echoed() from None
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body as it arrives; see `read`."""
+        while piece := await self.read():
+            yield piece
 
     async def _searched(self, piece: bytes, *, last: bool = False) -> bytes:
         """Return what of a piece may be passed on, where the body is compressed."""
