@@ -141,7 +141,7 @@ def test_everything_the_socket_does_from_elsewhere(laptop: Laptop) -> None:
     env = {**laptop.environment, "AGENTVAULT_OPERATORS_CONNECT": laptop.url}
     env["AGENTVAULT_OPERATORS_CA_FILE"] = str(laptop.ca)
     with Terminal([*PROGRAM, "console"], env, columns=120, rows=40) as screen:
-        screen.see(f"at {laptop.url.removeprefix('https://')}")
+        screen.see(f"live   at {laptop.url.removeprefix('https://')}")
         screen.see("payer")
         screen.write("\x11")
     assert laptop.run(*laptop.there, "logout").code == 0
