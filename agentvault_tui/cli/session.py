@@ -5,6 +5,7 @@ Rooms are imported when a command runs: ``--help`` must not pay for them.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -88,13 +89,15 @@ class CliSession:
         """
         from agentvault_tui.errors import SettingsError
 
+        if self.connect is None and not _names_another(self.home):
+            return None  # most do not pay for reading all settings
         try:
             operators = self.settings.operators
         except SettingsError:
             if self.connect is None and self.home.operator_socket.exists():
                 return None  # cutting off here needs no mended file
             raise
-        if not operators.connect:
+        if self.connect is None and not operators.connect:
             return None
         from agentvault_tui.operator_api.remote import RemoteBroker
 
@@ -116,3 +119,13 @@ class CliSession:
         from agentvault_tui.cli.output import Output
 
         return Output.detect(json_mode=self.json)
+
+
+def _names_another(home: Home) -> bool:
+    """Tell whether the settings may name a broker elsewhere."""
+    if os.environ.get("AGENTVAULT_OPERATORS_CONNECT"):
+        return True
+    try:
+        return b"connect" in home.config_file.read_bytes()
+    except OSError:
+        return False  # who needs it says what is wrong with it

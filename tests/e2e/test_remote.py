@@ -198,9 +198,9 @@ def test_no_authority_is_trusted_at_first_use(laptop: Laptop) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://localhost:1", "ops.example", "https://a@b", "https://a/b"]
+    "url", ["http://localhost:1", "ops.example", "https://a@b", "https://a/b", ""]
 )
 def test_a_url_that_is_none_is_refused(laptop: Laptop, url: str) -> None:
-    """Only https, and nothing but host and port."""
+    """Only https, and nothing but host and port; least of all a variable not set."""
     answer = laptop.run("--connect", url, "agents", "list")
     assert (answer.code, len(answer.err.splitlines())) == (2, 1)
