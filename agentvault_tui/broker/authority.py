@@ -41,7 +41,14 @@ from agentvault_tui.broker.usecases.stepup import device_code, problem_of
 from agentvault_tui.clock import Clock, Deadline, iso
 from agentvault_tui.errors import AgentVaultError, ForbiddenError, LedgerError
 from agentvault_tui.ledger import EventQuery
-from agentvault_tui.model import Actor, ActorKind, DeviceCode, Draft, EventType
+from agentvault_tui.model import (
+    Actor,
+    ActorKind,
+    DeviceCode,
+    Draft,
+    EventType,
+    sha256_hex,
+)
 from agentvault_tui.model.role import Role, role_of
 from agentvault_tui.settings import DEVICE_CODE_TTL_CAP
 from agentvault_tui.text import visible
@@ -67,6 +74,18 @@ def remote_seat(thumbprint: str) -> str:
 def is_remote(seat: str) -> bool:
     """Tell whether the seat is a key's and not a local user's."""
     return seat.startswith(_REMOTE)
+
+
+def origin_of(operator: Actor) -> str:
+    """Return the address of an operator elsewhere and the fingerprint of their key.
+
+    The tenant's page and the terminal both show it, so that a person tells the sign-in
+    they began from a stranger's (RFC 8628 section 5.4). Nothing for a local user.
+    """
+    if not is_remote(operator.id):
+        return ""
+    fingerprint = sha256_hex(operator.id)[:4].upper()
+    return f"{operator.name}, key {fingerprint}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +179,9 @@ class Sessions:
             if login is None:
                 self._problems.pop(operator.id, None)
                 ttl = await self._code_ttl()
-                flow = await self._broker.tenant.start_device_flow(ttl=ttl)
+                flow = await self._broker.tenant.start_device_flow(
+                    ttl=ttl, origin=origin_of(operator)
+                )
                 login = _Login(flow, asyncio.create_task(self._wait(operator, flow)))
                 self._logins[operator.id] = login
         return device_code(login.flow)

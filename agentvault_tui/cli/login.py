@@ -44,9 +44,11 @@ def _login_elsewhere(session: CliSession, broker: RemoteBroker) -> int:
     started = client.call(calls.SIGN_IN)
     broker.begun(started.access_token)
     if session.json:
-        out.json({"device": started.device})
+        out.json({"device": started.device, "origin": started.origin})
     else:
         print_device(session, started.device)
+        out.line("This sign-in is from     ", out.cell(started.origin, "strong"))
+        out.line("If its page names another, or you began none, cancel there.")
     while (me := client.call(calls.ME)).pending:
         time.sleep(POLL)
     if me.user and not me.problem:

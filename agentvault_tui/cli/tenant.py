@@ -245,6 +245,9 @@ def _print_details(
     """Print what the code approves; texts are `Shown` already."""
     if details.agent_id is None:
         out.line("This signs you in as an operator; it approves no agent's action.")
+        if details.requested_on:
+            out.line("On another machine: ", out.cell(details.requested_on, "strong"))
+            out.line("Go on only if `agentvault login` shows you exactly this.")
         return
 
     def cell(text: str | None, style: str = "") -> Cell:

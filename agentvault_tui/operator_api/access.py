@@ -72,6 +72,8 @@ class SignInInfo(_SecretShape, kw_only=True):
     access_token: str
     """Good for nothing until a person has signed in, and with one key alone."""
     device: DeviceInfo
+    origin: str
+    """What the embedded tenant's page says of where it comes from."""
 
 
 class IssuedTokenInfo(_SecretShape, kw_only=True):

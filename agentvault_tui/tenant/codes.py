@@ -91,6 +91,9 @@ class StoredDeviceCode:
     """How the person proved who they are (RFC 8176)."""
     outcome: str | None = None
     """What became of the step-up, as the broker told it: JSON."""
+    origin: str | None = None
+    """Of a sign-in from another machine: its address, and the fingerprint of its key,
+    as the broker told it."""
 
     @property
     def page(self) -> PageDetails | None:
@@ -119,6 +122,7 @@ class DeviceCodes:
         lifetime: float,
         *,
         audience: str | None = None,
+        origin: str | None = None,
     ) -> CodePair:
         """Make a pair of codes that live *lifetime* seconds.
 
@@ -157,6 +161,7 @@ class DeviceCodes:
                 boot_id=deadline.boot_id,
                 audience=audience,
                 stepup_id=stepup_id,
+                origin=origin,
             )
             if inserted:
                 return pair
@@ -270,4 +275,5 @@ class DeviceCodes:
             audience=row["audience"],
             **({} if row["amr"] is None else {"amr": tuple(json.loads(row["amr"]))}),
             outcome=row["outcome"],
+            origin=row["origin"],
         )

@@ -306,6 +306,10 @@ CREATE TABLE page_sessions (
 ) STRICT, WITHOUT ROWID;
 """
 
-MIGRATIONS: Final = (_FIRST, _AUTH0_SHAPED, "", _SIGNED_UNTIL, _OUR_OWN, _PASSKEYS)
+_ORIGIN: Final = "ALTER TABLE device_codes ADD COLUMN origin TEXT"
+
+MIGRATIONS: Final = (
+    *(_FIRST, _AUTH0_SHAPED, "", _SIGNED_UNTIL, _OUR_OWN, _PASSKEYS, _ORIGIN),
+)
 """Each takes a store from the version of its place to the next.
 The first leaves what is there: stores were made before versions were counted."""

@@ -134,6 +134,7 @@ class Views:
             name,
             problem,
             asked=None if code.details is None else request_view(code.details),
+            origin=None if code.origin is None else in_full(code.origin),
             user_code=user_code,
             form_token=form_token,
             issued_at=f"{code.created_at:%H:%M:%S} UTC",

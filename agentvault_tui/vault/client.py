@@ -98,6 +98,7 @@ class TenantClient:
         authorization_details: Sequence[dict[str, object]] | None = None,
         *,
         ttl: int,
+        origin: str = "",
     ) -> DeviceFlow:
         """Begin a device flow (RFC 8628 section 3.1).
 
@@ -106,6 +107,8 @@ class TenantClient:
             authorization_details: RFC 9396, what the person is to approve; sent where
                 `Tenant.details_types` has their types.
             ttl: the most seconds its code lives.
+            origin: where a sign-in from another machine comes from; sent to a tenant
+                whose page shows it.
 
         Returns:
             the flow, with the code and the page to show.
@@ -124,6 +127,8 @@ class TenantClient:
         types = {one.get("type") for one in authorization_details or ()}
         if types and types <= await self.tenant.details_types():
             asked["authorization_details"] = json.dumps(authorization_details)
+        if origin and await self.tenant.details_types():
+            asked["origin"] = origin
         return await start_flow(self.tenant, self.client_id, asked, ttl)
 
     async def poll_once(self, flow: DeviceFlow) -> Poll:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -76,7 +77,8 @@ class Laptop:
             line, stdout=subprocess.PIPE, text=True, env=self.environment
         ) as process:
             assert process.stdout is not None
-            code = json.loads(process.stdout.readline())["device"]["user_code"]
+            started = json.loads(process.stdout.readline())
+            code = started["device"]["user_code"]
             password = self.folder / "password"
             password.touch(mode=0o600)
             password.write_text(self.user["password"])
@@ -84,6 +86,9 @@ class Laptop:
             user = ("--user", self.user["user"], "--yes")
             said = self.vault.cli("tenant", "activate", code, *user, *given)
             assert said.returncode == 0, said.stderr
+            # Both name the address and the key, so that a stranger's code shows.
+            assert re.fullmatch(r"127\.0\.0\.1, key [0-9A-F]{4}", started["origin"])
+            assert started["origin"] in said.stdout
             me: dict[str, Any] = json.loads(process.stdout.readline())
             assert process.wait(PATIENT) == 0
         return me

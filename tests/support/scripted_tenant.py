@@ -50,7 +50,12 @@ class ScriptedTenant:
         return not self.down
 
     async def start_device_flow(
-        self, scope: str = "openid", authorization_details: Any = None, *, ttl: int
+        self,
+        scope: str = "openid",
+        authorization_details: Any = None,
+        *,
+        ttl: int,
+        origin: str = "",
     ) -> DeviceFlow:
         await asyncio.sleep(0)
         if self.down:

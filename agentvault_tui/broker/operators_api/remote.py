@@ -16,7 +16,13 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agentvault_tui.broker.authority import Authority, Need, Sessions, remote_seat
+from agentvault_tui.broker.authority import (
+    Authority,
+    Need,
+    Sessions,
+    origin_of,
+    remote_seat,
+)
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.dpop import ALGORITHMS, ProofError, Proofs
 from agentvault_tui.broker.operators_api.wire import answer, error_problem, problem
@@ -94,7 +100,8 @@ class SignIns:
             lasts = device.expires_in + _TOLD_SECONDS
             until = Deadline.after(self._clock, lasts)
             self._held[sha256_hex(token)] = _SignIn(operator.id, network, until)
-        return SignInInfo(access_token=token, device=device)
+        origin = origin_of(operator)
+        return SignInInfo(access_token=token, device=device, origin=origin)
 
     def seat(self, token: str) -> str | None:
         """Return the seat of the key that *token* is good with."""

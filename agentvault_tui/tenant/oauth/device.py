@@ -34,6 +34,8 @@ OUR_INTERVAL: Final = 1
 should be felt at once."""
 SLOWER: Final = 5
 """Each slow_down makes the interval that much longer."""
+_ORIGIN: Final = 120
+"""Characters of where a sign-in comes from."""
 _LONGEST: Final = 60
 """Seconds: no interval grows beyond it."""
 _EARLY: Final = 0.1
@@ -90,6 +92,10 @@ class DeviceGrant:
                 what,
                 self._lifetime_of(client, what),
                 audience=None if api is None else api.identifier,
+                # Any other client could name another's machine.
+                origin=form.get("origin", "")[:_ORIGIN] or None
+                if client.of_run
+                else None,
             )
         except TenantRefusedError as error:
             self._parts.journal.write(

@@ -11,6 +11,7 @@ from joserfc import jwt
 from joserfc.jwk import KeySet
 from support.tenant_admin import Admin
 
+from agentvault_tui.tenant.device_page_client import Activation
 from agentvault_tui.tenant.users import NewUser
 
 GRANT = "urn:ietf:params:oauth:grant-type:device_code"
@@ -207,3 +208,19 @@ def test_only_the_broker_gives_a_step_up_its_approval_page(admin: Admin) -> None
     )
     assert answer.json()["error"] == "invalid_authorization_details"
     assert tenant.poll(ours).json()["error"] == "authorization_pending"
+
+
+def test_only_the_broker_says_where_a_sign_in_comes_from(admin: Admin) -> None:
+    """The page shows it before the sign-in, made visible; another client's is not."""
+    tenant = admin.tenant
+    origin = "192.0.2.7, key 7F3A\u202e<b>"
+    stranger = admin.made("clients", {"name": "z", **NATIVE})["client_id"]
+    for client_id, shown in (
+        (tenant.client_id, "192.0.2.7, key 7F3A⟦U+202E⟧<b>"),
+        (stranger, None),
+    ):
+        form = {"client_id": client_id, "origin": origin}
+        flow = tenant.post("oauth/device/code", **form).json()
+        with Activation() as page:
+            details = page.open(tenant.issuer, flow["user_code"])
+        assert (details.agent_id, details.requested_on) == (None, shown)
