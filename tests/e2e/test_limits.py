@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
+import pytest
 from support.command_line import plain_environment
 from support.patience import PATIENT
 from support.vault import Vault, serving
@@ -50,6 +54,52 @@ def test_sixty_four_at_once_and_a_kill_pass_a_limit_by_none(home: Path) -> None:
         asked = ("policy", "explain", "--agent", "agent", "--action", "write:calendar")
         assert "20 in 24h: 20 used, 0 left" in vault.cli(*asked).stdout
         assert "0" in vault.cli("limits").stdout
+
+
+def test_a_kill_while_a_call_out_is_asked_uses_nothing(home: Path) -> None:
+    """What was reserved is free again, and nothing was issued or recorded."""
+    home.mkdir(parents=True, exist_ok=True)
+    asked, answer = threading.Event(), threading.Event()
+
+    class CallOut(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            asked.set()
+            answer.wait(PATIENT)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"decision": true}')
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), CallOut)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    hook = (
+        f'[[hooks]]\nid = "slow"\nurl = "http://127.0.0.1:{server.server_port}/"\n'
+        'scopes = ["write:calendar"]\nbudget_ms = 10000\n'
+    )
+    one = LIMITS.replace("count = 20", "count = 1")
+    (home / "limits.toml").write_text(one + hook)
+    with serving(home) as vault, ThreadPoolExecutor(1) as pool:
+        client = vault.register("agent", "write:calendar")
+        waiting = pool.submit(client.token, "write:calendar")
+        assert asked.wait(PATIENT)
+        vault.kill()
+        with pytest.raises(httpx.TransportError):
+            waiting.result(PATIENT)
+    answer.set()
+    with serving(home) as vault:
+        assert json.loads(vault.cli("limits", "--json").stdout)["uses"] == []
+        found = vault.operator.get("/api/audit?type=token.decision").json()
+        assert found["events"] == []
+        client = vault.again(client)
+        assert client.token("write:calendar").status_code == 200
+        refused = client.token("write:calendar")
+        assert refused.json()["reason"] == "limit_reached"
+        assert json.loads(vault.cli("audit", "verify", "--json").stdout)["ok"] is True
+    server.shutdown()
+    server.server_close()
 
 
 def test_a_broken_file_stops_a_first_start_in_one_line(home: Path) -> None:

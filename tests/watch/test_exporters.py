@@ -14,10 +14,12 @@ import pytest
 from support.alert_stand import AlertStand, answering
 from support.bench import PAYMENT, Bench
 from support.ocsf_check import faults
+from support.patience import PATIENT
 from support.tls_front import trusted
 
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.model import Action
+from agentvault_tui.web import reach
 from agentvault_tui.web.local_ca import CaFiles
 
 ROUTES = 'sinks = ["hook"]\nevents = ["panic.on"]'
@@ -214,6 +216,77 @@ async def test_syslog_over_a_stream_resumes(
     messages = [one for part in received for one in frames(part)]
     assert sorted(set(read_syslog(messages))) == list(range(1, count + 1))
     listening.close()
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+async def test_a_name_that_changes_to_a_private_address_is_not_followed(
+    stand: AlertStand,
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    transport: str,
+) -> None:
+    """Nothing goes there, and all arrives in order once the name is as before."""
+    there, judge = ["127.0.0.1"], reach.may_reach
+    tried: list[str] = []
+
+    async def resolve(host: str, *_: object, **__: object) -> list[object]:
+        assert host == "logs.example.com"
+        tried.append(there[0])
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (there[0], 0))]
+
+    def may_reach(address: str, *, private: bool) -> bool:
+        # This machine stands for the public address that the name has at first.
+        return address == "127.0.0.1" or judge(address, private=private)
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+    monkeypatch.setattr(reach, "may_reach", may_reach)
+    messages: list[bytes] = []
+    connections: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        received = b""
+        while data := await reader.read(65_536):
+            received += data
+        messages.extend(frames(received))
+        writer.close()
+
+    class Datagrams(asyncio.DatagramProtocol):
+        def datagram_received(self, data: bytes, _: object) -> None:
+            messages.append(data)
+
+    loop = asyncio.get_running_loop()
+    if transport == "udp":
+        bound, _ = await loop.create_datagram_endpoint(Datagrams, ("127.0.0.1", 0))
+        port = bound.get_extra_info("sockname")[1]
+    else:
+        listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = listening.sockets[0].getsockname()[1]
+
+    async def hang_up() -> None:
+        for writer in connections:
+            writer.write_eof()
+
+    sink = f'[sinks.siem]\nkind="syslog"\naddress="{transport}://logs.example.com:{port}"\n'
+    await ask(bench)
+    await stand.start(ROUTES, sinks=sink)
+    await stand.settle()
+    await hang_up()
+    first, there[0] = bench.ledger.head.seq, "169.254.169.254"
+    async with asyncio.timeout(PATIENT):
+        while tried[-1] != there[0]:  # the old connection may take some until it ends
+            await ask(bench, f"other-{bench.ledger.head.seq}")
+            await stand.settle()
+    assert any("siem" in one for one in stand.watch.warnings)
+    there[0] = "127.0.0.1"
+    bench.clock.advance(600)
+    count = bench.ledger.head.seq
+    assert count > first
+    await stand.settle()
+    await stand.watch.aclose()
+    await bench.until(lambda: len(messages) >= count)
+    assert list(dict.fromkeys(read_syslog(messages))) == list(range(1, count + 1))
+    (bound if transport == "udp" else listening).close()
 
 
 async def test_exports_never_die(stand: AlertStand, bench: Bench) -> None:
