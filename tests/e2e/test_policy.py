@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -82,3 +85,53 @@ def test_a_policy_holds_over_attack_deletion_and_kill_9(home: Path) -> None:
         assert ready(vault).is_success
         assert agent.token("write:calendar").is_success
         assert vault.cli("audit", "verify").returncode == 0
+
+
+@pytest.mark.slow
+def test_kill_9_while_policies_are_applied(home: Path) -> None:
+    """After each kill file, record and what decides are one policy that was applied."""
+    sent, answered = [""], [""]
+    number = itertools.count()
+    for _ in range(4):
+        with serving(home) as vault:
+            in_force = check_applied(vault)
+            # What was answered is in force, or what was being applied after it.
+            assert in_force in sent[sent.index(answered[-1]) :]
+            asks, enough = len(answered) + 2, threading.Event()
+
+            def apply(
+                vault: Vault = vault,
+                asks: int = asks,
+                enough: threading.Event = enough,
+            ) -> None:
+                with contextlib.suppress(httpx.TransportError):
+                    while True:
+                        sent.append(f"{STRICT}// {next(number)}\n")
+                        body = {"policy": sent[-1]}
+                        reply = vault.operator.post("/api/policy/apply", json=body)
+                        assert reply.is_success, reply.text
+                        answered.append(sent[-1])
+                        if len(answered) >= asks:
+                            enough.set()
+
+            thread = threading.Thread(target=apply)
+            thread.start()
+            assert enough.wait(PATIENT)
+            vault.kill()
+            thread.join(PATIENT)
+    with serving(home) as vault:
+        check_applied(vault)
+        assert vault.cli("audit", "verify").returncode == 0
+        assert vault.cli("policy", "replay").returncode == 0
+
+
+def check_applied(vault: Vault) -> str:
+    """Return the text in force, which file and record say too; empty at first."""
+    told = vault.operator.get("/api/policy").json()
+    file = vault.home / "policy.cedar"
+    if not file.exists():
+        return ""
+    assert (told["text"], told["problem"]) == (file.read_text(), None)
+    changed = vault.operator.get("/api/audit?type=policy.changed&limit=1").json()
+    assert changed["events"][-1]["detail"]["after"] == told["version"]
+    return str(told["text"])
