@@ -13,7 +13,12 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    ExitStack,
+    contextmanager,
+    suppress,
+)
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
@@ -170,6 +175,38 @@ class DataPlane(Extension, Protocol):
 
     def cut_tokens(self, tokens: Collection[TokenId]) -> CallsCut:
         """Cut calls in flight that were made with one of *tokens*; as `cut` does."""
+
+    def service_texts(self) -> dict[str, str]:
+        """Return the texts of the service files in force, by name.
+
+        Raises:
+            PolicyError: a file cannot be read.
+        """
+
+    def changed_services(self, wanted: Mapping[str, str]) -> dict[str, str | None]:
+        """Return the texts before of service files that would change, by name.
+
+        Args:
+            wanted: texts of service files, by name.
+
+        Raises:
+            ServiceError: one of them cannot be put in force.
+            ConflictError: a file in the home is a symbolic link.
+        """
+
+    def put_services(
+        self, texts: Mapping[str, str], operator: Actor, digest: str
+    ) -> AbstractAsyncContextManager[tuple[list[Draft], list[Change]]]:
+        """Write service files when a block ends that records what this yields.
+
+        Args:
+            texts: of the files that change, by name.
+            operator: who decided.
+            digest: of all that is applied.
+
+        Raises:
+            ConflictError: a file cannot be written.
+        """
 
 
 @dataclass

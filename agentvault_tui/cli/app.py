@@ -48,7 +48,7 @@ SECTIONS: Final = {
         "stepup": "Decide requests that wait for a person.",
         "policy": "Check the policy, explain an answer.",
         "advise": "Find authority that agents do not need.",
-        "apply": "Put in force what files say of agents.",
+        "apply": "Put in force agents that are kept as files.",
         "export-config": "Write what is in force as such files.",
     },
     "Look back": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import stat
 from collections.abc import Iterator
@@ -41,6 +42,9 @@ _SUFFIX: Final = ".toml"
 _MOST_BYTES: Final = 3 * 2**20
 """Of all files: about 10,000 agents, and less than the broker takes."""
 _AGENTS: Final = "agents.toml"
+_LIMITS: Final = "limits.toml"
+_SERVICES: Final = "services"
+"""The folder of service files; a file anywhere else has agents."""
 _HEAD: Final = "# Written by agentvault export-config; secrets are never in it.\n"
 _MARKS: Final = {
     "add": ("+", "good"),
@@ -70,15 +74,15 @@ class _AgentsFile(msgspec.Struct, forbid_unknown_fields=True):
 )
 @pass_session
 def apply(session: CliSession, source: Path, plan: bool, prune: int | None) -> int:
-    """Put in force what files say of agents: all of it, or nothing.
+    """Put in force what files say of agents, services, limits: all of it, or nothing.
 
     Agents are known by their names. Scopes and delegates that a file does not name are
     taken away; an agent that was revoked stays so. Secrets stand in no file: a new
     agent has a public key, or `agentvault agents secret new` makes it a secret.
+    Services are the files of a folder services, limits are in limits.toml.
     """
-    wanted = FilesRequest(
-        agents=_read_files(source), plan=plan, prune=UNSET if prune is None else prune
-    )
+    wanted = _read_files(source)
+    wanted.plan, wanted.prune = plan, UNSET if prune is None else prune
     answer = session.client.call(calls.APPLY_FILES, wanted)
     if not session.out.print_json(answer):
         _tell(session.out, answer, plan=plan)
@@ -100,36 +104,66 @@ def export_config(session: CliSession, folder: Path, force: bool) -> None:
             f"{visible(folder, 200)} is not empty", "name another folder, or --force"
         )
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / _AGENTS
-    put_private(path, _agents_text(found.agents).encode(), replace=True)
-    out = session.out
-    if not out.print_json({"files": [str(path)], "left_out": found.left_out}):
-        out.line("wrote ", out.cell(path, limit=1000))
+    files = {folder / _AGENTS: _agents_text(found.agents)}
+    if found.limits is not None:
+        files[folder / _LIMITS] = found.limits
+    for name, text in found.services.items():
+        files[folder / _SERVICES / f"{name}{_SUFFIX}"] = text
+    for path, text in files.items():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        put_private(path, text.encode(), replace=True)
+    out, written = session.out, [str(path) for path in files]
+    if not out.print_json({"files": written, "left_out": found.left_out}):
+        for path in files:
+            out.line("wrote ", out.cell(path, limit=1000))
         for line in found.left_out:
             out.note(f"left out: {line}")
 
 
-def _read_files(source: Path) -> dict[str, AgentEntry]:
-    """Read the agents of a file, or of all files of a folder.
+def _read_files(source: Path) -> FilesRequest:
+    """Read a file, or all files of a folder.
 
     Raises:
-        UsageError: one of them is no such file.
+        UsageError: one of them is no such file, or says what another does.
     """
-    found: dict[str, AgentEntry] = {}
-    places: dict[str, Path] = {}
+    wanted = FilesRequest()
+    places: dict[tuple[str, str], Path] = {}
     left = _MOST_BYTES
     for path in _paths(source):
         content = _read(path, left, follow=path == source)
         left -= len(content)
-        for name, entry in _parse(path, content).items():
-            if name in found:
+        for kind, name in _take(wanted, path, content):
+            if (other := places.setdefault((kind, name), path)) is not path:
                 raise UsageError(
-                    f"the agent {visible(name, 60)} stands in"
-                    f" {visible(places[name], 200)} and in {visible(path, 200)}",
+                    f"the {kind} {visible(name, 60)} stands in {visible(other, 200)}"
+                    f" and in {visible(path, 200)}",
                     "keep one of them",
                 )
-            found[name], places[name] = entry, path
-    return found
+    return wanted
+
+
+def _take(
+    wanted: FilesRequest, path: Path, content: bytes
+) -> Iterator[tuple[str, str]]:
+    """Add what a file says to *wanted*; yield what it is about, each before that."""
+    where: str = visible(path, 200)
+    try:
+        text = content.decode("utf-8-sig")
+        if path.absolute().parent.name == _SERVICES:
+            yield "service", path.stem
+            wanted.services[path.stem] = text
+        elif path.name == _LIMITS:
+            yield "file", _LIMITS
+            wanted.limits = text
+        else:
+            for name, entry in read_table(text, _AgentsFile, {}).agents.items():
+                where = f"{visible(path, 200)}: the agent {visible(name, 60)}"
+                yield "agent", name
+                wanted.agents[name] = convert_table(entry, AgentEntry, {})
+    except UnicodeDecodeError:
+        raise UsageError(f"{where} is not UTF-8", "save it as UTF-8") from None
+    except ServiceError as error:
+        raise UsageError(f"{where}: {error.what}", error.remedy) from None
 
 
 def _paths(source: Path) -> list[Path]:
@@ -181,21 +215,6 @@ def _read(path: Path, most: int, *, follow: bool) -> bytes:
     return content
 
 
-def _parse(path: Path, content: bytes) -> dict[str, AgentEntry]:
-    where: str = visible(path, 200)
-    found: dict[str, AgentEntry] = {}
-    try:
-        table = read_table(content.decode("utf-8-sig"), _AgentsFile, {})
-        for name, entry in table.agents.items():
-            where = f"{visible(path, 200)}: the agent {visible(name, 60)}"
-            found[name] = convert_table(entry, AgentEntry, {})
-    except UnicodeDecodeError:
-        raise UsageError(f"{where} is not UTF-8", "save it as UTF-8") from None
-    except ServiceError as error:
-        raise UsageError(f"{where}: {error.what}", error.remedy) from None
-    return found
-
-
 def _agents_text(agents: dict[str, AgentEntry]) -> str:
     """Return the text of a file that says *agents*."""
     lines = [_HEAD]
@@ -245,6 +264,13 @@ def _tell_change(out: Output, change: FileChange) -> None:
         f"{ident}{' is revoked' if change.change == 'revoke' else ''}",
     )
     for field in change.fields:
+        if field.field == "text":
+            old, new = (
+                str(one or "").split("\n") for one in (field.before, field.after)
+            )
+            for line in [*difflib.unified_diff(old, new, n=1, lineterm="")][2:]:
+                out.line("    ", out.cell(line, limit=2000))
+            continue
         out.line("    ", out.cell(f"{field.field}: {_words(field)}", limit=2000))
 
 

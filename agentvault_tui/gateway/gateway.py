@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from starlette.routing import Route
@@ -17,6 +18,7 @@ from agentvault_tui.errors import LedgerError
 from agentvault_tui.gateway import hooks, operators, runs_api
 from agentvault_tui.gateway.admission import Admission
 from agentvault_tui.gateway.app import PREFIX, GatewayApp, misdirected
+from agentvault_tui.gateway.applied import APPLYING, AppliedServices, sha256
 from agentvault_tui.gateway.call import Call
 from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.config_folder import ConfigFolder
@@ -28,8 +30,8 @@ from agentvault_tui.gateway.secrets import Secrets
 from agentvault_tui.gateway.services import Service, ServiceHealth, Services
 from agentvault_tui.gateway.tools import ToolMaps
 from agentvault_tui.gateway.upstream import Upstream
-from agentvault_tui.ledger import Meta
-from agentvault_tui.model import AgentId, Draft, EventType, TokenId
+from agentvault_tui.ledger import Change, Meta
+from agentvault_tui.model import Actor, AgentId, Draft, EventType, TokenId
 from agentvault_tui.operator_api.shapes import WireShape
 from agentvault_tui.web import Listener, Server
 from agentvault_tui.web.guard import StreamingApp
@@ -100,6 +102,7 @@ class Gateway:
         self._catalogue = broker.policy.catalogue.version
         self._told: list[str] = []
         self._turn = asyncio.Lock()
+        self._applied = AppliedServices(broker, self.services)
 
     @property
     def warnings(self) -> list[str]:
@@ -114,6 +117,7 @@ class Gateway:
     async def start(self) -> None:
         """Read all files and record those that are not what the ledger knows."""
         file_limit(_FILES)
+        await self._applied.finish()
         for folder in self._folders:
             folder.reload()
         await self._record()
@@ -179,6 +183,37 @@ class Gateway:
         """Cut calls in flight made with one of *tokens*, which have ended."""
         self._mcp.cut_tokens()
         return self.calls.cut_tokens(tokens)
+
+    def service_texts(self) -> dict[str, str]:
+        """Return the texts of the service files in force, by name."""
+        return self._applied.texts()
+
+    def changed_services(self, wanted: Mapping[str, str]) -> dict[str, str | None]:
+        """Return the texts before of service files that would change, by name."""
+        return self._applied.changed(wanted)
+
+    @asynccontextmanager
+    async def put_services(
+        self, texts: Mapping[str, str], operator: Actor, digest: str
+    ) -> AsyncIterator[tuple[list[Draft], list[Change]]]:
+        """Write service files when a block ends that records what this yields."""
+        async with self._turn:
+            known: dict[str, str] = json.loads(self.broker.kept.get(_RECORDED, "{}"))
+            now = {
+                f"services/{name}.toml": sha256(text) for name, text in texts.items()
+            }
+            drafts = [
+                _changed(file, known.get(file), after, operator)
+                for file, after in sorted(now.items())
+            ]
+            for draft in drafts:
+                draft.detail["applied"] = digest
+            kept = json.dumps(known | now)
+            yield drafts, [Meta(_RECORDED, kept), self._applied.mark(texts)]
+            self.broker.kept[_RECORDED] = kept
+            await asyncio.to_thread(self._applied.write, texts)
+            await self._look()
+            await self.broker.record(changes=[Meta(APPLYING, None)])
 
     async def aclose(self) -> None:
         """End what is in flight, and every connection to a service."""
@@ -246,11 +281,13 @@ class Gateway:
             self.broker.kept[_RECORDED] = kept
 
 
-def _changed(file: str, before: str | None, after: str | None) -> Draft:
+def _changed(
+    file: str, before: str | None, after: str | None, actor: Actor = SYSTEM
+) -> Draft:
     word = "added" if before is None else "changed" if after else "removed"
     return Draft(
         EventType.SERVICE_CHANGED,
-        SYSTEM,
+        actor,
         resource=file,
         reason=word,
         detail={"file": file, "before": before, "after": after},

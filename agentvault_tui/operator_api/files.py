@@ -37,6 +37,10 @@ class FilesRequest(WireRequest, kw_only=True):
 
     agents: dict[str, AgentEntry] = field(default_factory=dict)
     """By name."""
+    services: dict[str, str] = field(default_factory=dict)
+    """The texts of service files, by name; those that are absent stay as they are."""
+    limits: str | UnsetType = UNSET
+    """The text of ``limits.toml``; absent, the limits stay as they are."""
     plan: bool = False
     """Only tell the difference."""
     prune: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
@@ -47,7 +51,7 @@ FieldValue = str | bool | tuple[str, ...] | dict[str, tuple[str, ...]] | None
 
 
 class AgentFieldChange(WireShape, kw_only=True):
-    """One field of an agent, before and after."""
+    """One field of an agent, or the text of a file, before and after."""
 
     field: str
     before: FieldValue
@@ -57,7 +61,7 @@ class AgentFieldChange(WireShape, kw_only=True):
 class FileChange(WireShape, kw_only=True):
     """What applying the files changes of one thing."""
 
-    kind: Literal["agent"]
+    kind: Literal["agent", "service", "limits"]
     name: str
     id: str | None = None
     """An agent's; null while it is only planned."""
@@ -87,5 +91,9 @@ class FilesInfo(WireShape, kw_only=True):
 
     agents: dict[str, AgentEntry]
     """Those that are served."""
+    services: dict[str, str]
+    """Texts of service files, by name."""
+    limits: str | None
+    """The text of ``limits.toml``; null where there is none."""
     left_out: tuple[str, ...]
-    """Which agents are not among them, and why."""
+    """What is not among them, and why."""

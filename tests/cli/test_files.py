@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.command_line import Answer, Broker
 
-from agentvault_tui.cli.files import _agents_text, _parse
-from agentvault_tui.operator_api.files import AgentEntry
+from agentvault_tui.cli.files import _agents_text, _take
+from agentvault_tui.operator_api.files import AgentEntry, FilesRequest
 
 Run = Callable[..., Answer]
 KEY = '{"crv":"Ed25519","kty":"OKP","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}'
@@ -124,7 +124,7 @@ def test_what_is_exported_makes_no_difference(
     av("agents", "add", "exported", "--owner", "o", "--scope", "read:email")
     there = tmp_path / "exported"
     told = av("export-config", str(there), "--json").json
-    (path,) = told["files"]
+    path = told["files"][0]
     text = Path(path).read_text()
     assert oct(Path(path).stat().st_mode & 0o777) == "0o600"
     assert oct(there.stat().st_mode & 0o777) == "0o700"
@@ -138,6 +138,63 @@ def test_what_is_exported_makes_no_difference(
     assert "--force" in again.err
     assert av("export-config", str(there), "--force").code == 0
     assert av("apply", "-f", team.folder, "--plan").code == 0
+
+
+SERVICE = """
+origin = "https://api.files.example"
+[[routes]]
+method = "GET"
+path = "/v1/mails"
+scope = "read:email"
+"""
+LIMITS = """
+[[limits]]
+id = "files-mails"
+scopes = ["read:email"]
+within = "24h"
+count = 20
+"""
+
+
+def test_services_and_limits_come_with_the_files(
+    av: Run, broker: Broker, folder: Path, tmp_path: Path
+) -> None:
+    """Applied they are in the home and in force; exported they are word for word."""
+    (folder / "services").mkdir()
+    (folder / "services" / "files-mail.toml").write_text(SERVICE)
+    (folder / "limits.toml").write_text(LIMITS)
+    planned = av("apply", "-f", str(folder), "--plan")
+    assert planned.code == 1
+    assert "+ service files-mail" in planned.out
+    assert '+id = "files-mails"' in planned.out
+    assert not (broker.home / "services" / "files-mail.toml").exists()
+    assert av("apply", "-f", str(folder)).code == 0
+    assert (broker.home / "services" / "files-mail.toml").read_text() == SERVICE
+    assert (broker.home / "limits.toml").read_text() == LIMITS
+    assert av("services", "show", "files-mail").code == 0
+    limits = av("limits", "--json").json["limits"]
+    assert [one["id"] for one in limits] == ["files-mails"]
+    assert av("apply", "-f", str(folder), "--plan").code == 0
+    single = str(folder / "services" / "files-mail.toml")
+    assert av("apply", "-f", single, "--plan").code == 0
+    there = tmp_path / "exported"
+    assert av("export-config", str(there)).code == 0
+    assert (there / "services" / "files-mail.toml").read_text() == SERVICE
+    assert (there / "limits.toml").read_text() == LIMITS
+    assert av("apply", "-f", str(there), "--plan").code == 0
+    (folder / "services" / "files-mail.toml").write_text(SERVICE.replace("GET", "G T"))
+    (folder / "agents.toml").write_text('[agents.never]\nowner = "o"\n')
+    refused = av("apply", "-f", str(folder))
+    assert refused.code == 2
+    assert "services/files-mail.toml: route 1" in refused.err
+    assert av("agents", "show", "never").code == 4
+    (folder / "services" / "files-mail.toml").unlink()
+    (folder / "agents.toml").unlink()
+    (folder / "limits.toml").write_text("")
+    assert av("apply", "-f", str(folder)).code == 0
+    assert av("limits", "--json").json["limits"] == []
+    assert av("services", "show", "files-mail").code == 0
+    (broker.home / "services" / "files-mail.toml").unlink()
 
 
 def _twice(folder: Path) -> str:
@@ -211,6 +268,27 @@ def _secret(folder: Path) -> str:
     return "unknown key 'client_secret'"
 
 
+def _two_limits(folder: Path) -> str:
+    for name in ("a", "b"):
+        (folder / name).mkdir()
+        (folder / name / "limits.toml").write_text("")
+    return "the file limits.toml stands in"
+
+
+def _two_services(folder: Path) -> str:
+    for name in ("a", "b"):
+        (folder / name / "services").mkdir(parents=True)
+        (folder / name / "services" / "mail.toml").write_text(SERVICE)
+    return "the service mail stands in"
+
+
+def _service_name(folder: Path) -> str:
+    (folder / "services").mkdir()
+    (folder / "services" / "..hidden.toml").write_text(SERVICE)
+    (folder / "services" / "Mail.toml").write_text(SERVICE)
+    return "services/Mail.toml cannot be called that"
+
+
 def _alike(folder: Path) -> str:
     (folder / "a.toml").write_text('[agents.a1]\nowner = "o"\n[agents.A1]\nowner="o"')
     return "looks like"
@@ -218,7 +296,8 @@ def _alike(folder: Path) -> str:
 
 BROKEN = (
     *(_twice, _fifo, _socket, _link, _linked_folder, _huge, _many, _empty, _unknown),
-    *(_broken, _duplicate, _latin, _secret, _alike),
+    *(_broken, _duplicate, _latin, _secret, _alike, _two_limits, _two_services),
+    _service_name,
 )
 
 
@@ -295,5 +374,6 @@ _ENTRIES = st.builds(
 @given(st.dictionaries(_TEXT, _ENTRIES, max_size=4))
 def test_what_is_written_is_what_is_read(agents: dict[str, AgentEntry]) -> None:
     """Any agent comes back from its file as it was."""
-    text = _agents_text(agents)
-    assert _parse(Path("agents.toml"), text.encode()) == agents
+    wanted = FilesRequest()
+    list(_take(wanted, Path("agents.toml"), _agents_text(agents).encode()))
+    assert wanted.agents == agents

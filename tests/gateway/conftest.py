@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from support.bench import bench, clock
 from support.gateway_stand import Stand, standing
 
 from agentvault_tui.gateway import Service, Services
@@ -15,6 +16,7 @@ from agentvault_tui.gateway.services import parse_service
 from agentvault_tui.home import Home
 from agentvault_tui.policy import shipped_catalogue
 
+__all__ = ["bench", "clock"]
 Parse = Callable[[str], Service]
 
 

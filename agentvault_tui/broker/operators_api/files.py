@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 from msgspec.structs import asdict
 from starlette.requests import Request
 from starlette.routing import Route
 
 from agentvault_tui.broker.authority import Authority, Need
-from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.core import Broker, decide_anew
 from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
 from agentvault_tui.broker.usecases.apply import (
     AgentChange,
@@ -19,6 +20,7 @@ from agentvault_tui.broker.usecases.apply import (
     files_of,
     plan_files,
 )
+from agentvault_tui.broker.usecases.apply_texts import TextEdit, edits_of
 from agentvault_tui.model import Actor, AgentId
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.files import (
@@ -35,20 +37,21 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
 
     async def show(_: Request) -> FilesInfo:
         """Return what is in force, as files say it."""
-        return files_of(broker)
+        return await files_of(broker)
 
     async def apply(request: Request) -> FilesAnswer:
         """Put in force what files say, or tell the difference."""
         wanted = await body_of(request, FilesRequest, deep=True)
         if wanted.plan:
-            plan = plan_files(broker, wanted, await broker.ledger.applied())
+            came = await broker.ledger.applied()
+            plan = plan_files(broker, wanted, came, await edits_of(broker, wanted))
             return _answer(broker, plan, applied=False, recorded=True)
 
         async def who(widens: bool) -> Actor:
             need = Need.GIVE if widens else Need.CUT
             return await authority.actor(operator_of(request), need, "applied files")
 
-        done = await apply_files(broker, wanted, who)
+        done = await decide_anew(lambda: apply_files(broker, wanted, who))
         changed = bool(done.plan)
         return _answer(broker, done.plan, applied=changed, recorded=done.recorded)
 
@@ -80,6 +83,10 @@ def _answer(
         )
         for one in plan.pruned
     ]
+    edits = plan.edits
+    changes += [_text_change("service", *pair) for pair in edits.services.items()]
+    if edits.limits:
+        changes.append(_text_change("limits", "limits.toml", edits.limits))
     return FilesAnswer(
         digest=plan.digest,
         applied=applied,
@@ -88,6 +95,15 @@ def _answer(
         gone=tuple(agent.name for agent in plan.gone),
         notes=plan.notes,
     )
+
+
+def _text_change(
+    kind: Literal["service", "limits"], name: str, edit: TextEdit
+) -> FileChange:
+    before, after = edit
+    text = AgentFieldChange(field="text", before=before, after=after)
+    change: Literal["add", "change"] = "add" if before is None else "change"
+    return FileChange(kind=kind, name=name, change=change, widens=True, fields=(text,))
 
 
 def _fields(

@@ -1,7 +1,8 @@
-"""Put in force what files say of agents: one plan, and one commit for all of it."""
+"""Put in force what files say: one plan, and one commit for all of it."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
@@ -12,11 +13,13 @@ from typing import Final
 
 from msgspec import UNSET, UnsetType, to_builtins
 from msgspec.structs import asdict
+from msgspec.structs import replace as replaced
 
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.subjects import Subjects
+from agentvault_tui.broker.usecases.apply_texts import TextEdits, edits_of, putting
 from agentvault_tui.broker.usecases.credential import changed_draft
 from agentvault_tui.broker.usecases.delegate import delegates_draft, undelegate
 from agentvault_tui.broker.usecases.register import (
@@ -28,7 +31,12 @@ from agentvault_tui.broker.usecases.register import (
 )
 from agentvault_tui.broker.usecases.revoke import FAILED, InForce, cut_agent
 from agentvault_tui.broker.usecases.scopes import scopes_draft, ungranting
-from agentvault_tui.errors import ConflictError, LedgerError, UsageError
+from agentvault_tui.errors import (
+    ConflictError,
+    LedgerError,
+    OvertakenError,
+    UsageError,
+)
 from agentvault_tui.ledger import Change
 from agentvault_tui.ledger.canonical import canonical
 from agentvault_tui.lookalikes import fold_name
@@ -94,15 +102,16 @@ class FilesPlan:
     gone: tuple[Agent, ...]
     """Agents that came by files, are served, and stand in none any more."""
     notes: tuple[str, ...]
+    edits: TextEdits
 
     def __bool__(self) -> bool:
         """Tell whether there is a difference."""
-        return bool(self.changes or self.pruned)
+        return bool(self.changes or self.pruned or self.edits)
 
     @property
     def widens(self) -> bool:
         """Whether anything more may be done than before."""
-        return any(change.widens for change in self.changes)
+        return bool(self.edits) or any(change.widens for change in self.changes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +122,16 @@ class FilesApplied:
     recorded: bool
 
 
-def plan_files(broker: Broker, wanted: FilesRequest, came: frozenset[str]) -> FilesPlan:
+def plan_files(
+    broker: Broker, wanted: FilesRequest, came: frozenset[str], edits: TextEdits
+) -> FilesPlan:
     """Compare files with what is in force.
 
     Args:
         broker: the broker.
         wanted: what the files say.
-        came: the ids of agents that came by files; see `Ledger.applied`.
+        came: what came by files; see `Ledger.applied`.
+        edits: what changes of limits and services.
 
     Returns:
         the difference.
@@ -128,7 +140,7 @@ def plan_files(broker: Broker, wanted: FilesRequest, came: frozenset[str]) -> Fi
         UsageError: what a file says cannot be.
         ConflictError: the number of agents to be revoked is another.
     """
-    said = {"agents": to_builtins(wanted.agents)}
+    said = to_builtins(replaced(wanted, plan=False, prune=UNSET))
     digest = hashlib.sha256(canonical(said).encode()).hexdigest()
     there = {name: _named(broker.registry, name) for name in wanted.agents}
     _check_names(broker.registry, [name for name, agent in there.items() if not agent])
@@ -152,11 +164,13 @@ def plan_files(broker: Broker, wanted: FilesRequest, came: frozenset[str]) -> Fi
     _check_subjects(broker, changes)
     notes += _circle(changes, (one for one in there.values() if one))
     named = {one.id for one in plain.values()}
-    left = (broker.registry.agent(one) for one in came - named)
-    served = (agent for agent in left if agent.status is AgentStatus.ACTIVE)
+    left = map(broker.registry.agent_by_client_id, came - named)
+    served = (one for one in left if one and one.status is AgentStatus.ACTIVE)
     gone = tuple(sorted(served, key=lambda agent: agent.name))
     pruned = _pruned(gone, wanted.prune)
-    return FilesPlan(f"sha256:{digest}", tuple(changes), pruned, gone, tuple(notes))
+    return FilesPlan(
+        f"sha256:{digest}", tuple(changes), pruned, gone, tuple(notes), edits
+    )
 
 
 async def apply_files(broker: Broker, wanted: FilesRequest, who: Who) -> FilesApplied:
@@ -179,6 +193,7 @@ async def apply_files(broker: Broker, wanted: FilesRequest, who: Who) -> FilesAp
         ConflictError: the number to be revoked is another, or an agent was cut off
             meanwhile: its revocation stands.
         ForbiddenError: whoever asks may not decide that.
+        OvertakenError: another broker changed something meanwhile: apply anew.
         LedgerError: it could not be recorded, and nothing was given.
     """
     registry = broker.registry
@@ -189,14 +204,15 @@ async def apply_files(broker: Broker, wanted: FilesRequest, who: Who) -> FilesAp
         there = {agent.id for agent in named if agent}
         for agent_id in sorted(there | {AgentId(one) for one in came}):
             await locks.enter_async_context(registry.changing[agent_id])
-        before = plan_files(broker, wanted, came)
+        edits = await edits_of(broker, wanted)
+        before = plan_files(broker, wanted, came, edits)
         operator = await who(before.widens)
         if before.widens:
             broker.ledger.check_writable()
             # A cut that is recorded after it would end what it gives.
             await broker.cuts.record_missed()
         # Anew: something may have been cut off meanwhile.
-        plan = plan_files(broker, wanted, came)
+        plan = plan_files(broker, wanted, came, edits)
         if plan.widens and not before.widens:
             raise _overtaken("nothing was applied")
         recorded = not plan or await _carry_out(broker, plan, operator)
@@ -212,43 +228,44 @@ async def _carry_out(broker: Broker, plan: FilesPlan, operator: Actor) -> bool:
             cuts = [
                 cut_agent(broker, agent.id, GONE, operator)[1] for agent in plan.pruned
             ]
-            standing = dict[AgentId, Agent]()
             for change in plan.changes:
-                if change.before is not None:
-                    cuts += await _narrow(broker, blocks, change, operator)
-                    standing[change.after.id] = registry.agent(change.after.id)
+                cuts += await _narrow(broker, blocks, change, operator)
+            writing = putting(broker, plan.edits, operator, plan.digest)
+            texts = await blocks.enter_async_context(writing)
             if cuts:
                 blocks.enter_context(broker.cutting())
             try:
-                await _commit(broker, plan, cuts, standing, operator)
-            except (LedgerError, ConflictError):
+                await _commit(broker, plan, cuts, texts, operator)
+            except (LedgerError, ConflictError) as error:
                 kept = [await cut.record(broker, operator) for cut in cuts]
-                if not plan.widens:
-                    return set(kept) == {Kept.LEDGER}
-                await _undo(broker, plan, operator)
-                raise
+                if isinstance(error, ConflictError | OvertakenError):
+                    raise  # nothing of it was written
+                if plan.widens:
+                    await _undo(broker, plan, operator)
+                    raise
+                return set(kept) == {Kept.LEDGER}
             # Whoever was cut off meanwhile has a record behind this one, which counts.
-            overtaken = _moved(registry, standing)
+            overtaken = _moved(registry, plan)
             for change in plan.changes:
                 if change.after.id not in overtaken:
                     registry.put_agent(change.after)
             for cut in cuts:
                 await broker.record_ended(cut.below, operator, cut.reason)
-            if overtaken:
-                names = registry.named(overtaken)
-                raise _overtaken(f"what the files say of {names} was not applied")
-            return True
+        if overtaken:
+            names = registry.named(overtaken)
+            raise _overtaken(f"what the files say of {names} was not applied")
+        return True
 
 
 async def _commit(
     broker: Broker,
     plan: FilesPlan,
     cuts: Iterable[InForce],
-    standing: Mapping[AgentId, Agent],
+    texts: tuple[list[Draft], list[Change]],
     operator: Actor,
 ) -> None:
     """Record the plan, cuts that are in force included, in one transaction."""
-    if _moved(broker.registry, standing):
+    if _moved(broker.registry, plan):
         raise _overtaken("what the files give was not given")
     new = {one.after.id: one.after for one in plan.changes}
     drafts = [
@@ -260,10 +277,13 @@ async def _commit(
                 "added": sum(one.before is None for one in plan.changes),
                 "changed": sum(one.before is not None for one in plan.changes),
                 "revoked": len(plan.pruned),
+                "services": sorted(plan.edits.services),
+                "limits": plan.edits.limits is not None,
             },
-        )
+        ),
+        *texts[0],
     ]
-    changes: list[Change] = []
+    changes: list[Change] = texts[1]
     for cut in cuts:
         drafts += cut.drafts
         # The row of an agent that stays is written once, as it is in the end.
@@ -272,7 +292,8 @@ async def _commit(
     for change in plan.changes:
         drafts += _drafts(broker.registry, change, new, operator, plan.digest)
         changes.append(change.after)
-    await broker.record(*drafts, changes=changes, urgent=not plan.widens)
+    urgent = not plan.widens
+    await broker.ledger.commit(*drafts, changes=changes, urgent=urgent)
 
 
 async def _narrow(
@@ -280,8 +301,10 @@ async def _narrow(
 ) -> list[InForce]:
     """Take away in memory what *change* takes; in *blocks* no token of it lives."""
     registry, agent_id = broker.registry, change.after.id
-    before = registry.agent(agent_id)
+    before = registry.agent_by_client_id(agent_id)
     cuts: list[InForce] = []
+    if before is None or before != change.before:
+        return cuts  # new, or cut off while others were narrowed: see `_moved`
     for to in change.receivers():
         if taken := before.may_pass_on(to) - change.after.may_pass_on(to):
             agent, other = registry.agent(agent_id), registry.agent(to)
@@ -293,9 +316,10 @@ async def _narrow(
     return cuts
 
 
-def _moved(registry: Registry, standing: Mapping[AgentId, Agent]) -> list[AgentId]:
-    """Return the agents that were cut off, or narrowed, since they stood so."""
-    return [key for key, agent in standing.items() if registry.agent(key) is not agent]
+def _moved(registry: Registry, plan: FilesPlan) -> list[AgentId]:
+    """Return the agents of *plan* that others cut off or narrowed since it was made."""
+    narrowed = (one.narrowed for one in plan.changes)
+    return [one.id for one in narrowed if one and registry.agent(one.id) != one]
 
 
 def _overtaken(what: str) -> ConflictError:
@@ -349,14 +373,17 @@ async def _undo(broker: Broker, plan: FilesPlan, operator: Actor) -> None:
         await broker.record_cut(*drafts, changes=changes)
 
 
-def files_of(broker: Broker) -> FilesInfo:
+async def files_of(broker: Broker) -> FilesInfo:
     """Return what is in force, as files say it.
 
     Args:
         broker: the broker.
 
     Returns:
-        the agents that are served, and which others there are.
+        the agents that are served, services and limits, and what is left out.
+
+    Raises:
+        PolicyError: a service file cannot be read.
     """
     registry = broker.registry
     agents, left_out = dict[str, AgentEntry](), list[str]()
@@ -368,7 +395,15 @@ def files_of(broker: Broker) -> FilesInfo:
             left_out.append(f"{shown} ({agent.id}) shares its name with another agent")
         else:
             agents[agent.name] = entry_of(agent, lambda one: registry.agent(one).name)
-    return FilesInfo(agents=agents, left_out=tuple(left_out))
+    gateway, services = broker.gateway, dict[str, str]()
+    if gateway is not None:
+        services = await asyncio.to_thread(gateway.service_texts)
+    return FilesInfo(
+        agents=agents,
+        services=services,
+        limits=broker.policy.texts.limits,
+        left_out=tuple(left_out),
+    )
 
 
 def entry_of(agent: Agent, name_of: Callable[[AgentId], str]) -> AgentEntry:

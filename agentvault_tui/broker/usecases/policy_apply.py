@@ -23,8 +23,8 @@ from agentvault_tui.broker.usecases.policy_change import (
 )
 from agentvault_tui.errors import ConflictError, LedgerError, PolicyError
 from agentvault_tui.ledger import Change, Meta
-from agentvault_tui.model import Actor
-from agentvault_tui.policy import PolicyTexts
+from agentvault_tui.model import Actor, Draft
+from agentvault_tui.policy import Policy, PolicyTexts
 from agentvault_tui.text import visible
 
 
@@ -52,32 +52,31 @@ async def apply_policy(
     async with broker.policy_state.applying:
         before = read_texts(broker.home)
         wanted = before._replace(**texts)
-        _check(broker, before, wanted, plan)
-        # In a thread: it takes about as long as fifty decisions.
-        policy = await asyncio.to_thread(kept_policy, broker.home, wanted)
+        if plan and plan != wanted.plan_digest(broker.policy.version):
+            raise ConflictError(
+                f"{visible(plan, 80)} is no plan of these texts under the policy in"
+                f" force, {broker.policy.version}",
+                "plan again: agentvault policy plan",
+            )
+        policy = await prepare(broker, before, wanted)
         told = {"plan": plan or None, "why": reason}
-        draft, kept = changed_draft(broker, policy, operator, told)
-        marked = Meta(APPLYING, before.digest())
-        changes: list[Change] = [*kept, copy_of(policy), marked]
+        draft, changes = records(broker, before, policy, operator, told)
         try:
             await broker.record(draft, changes=changes, urgent=True)
         except LedgerError:
             # Whether it was written is not known: what is in force is recorded anew.
             broker.policy_state.recorded = "unknown"
             raise
-        problem = write_texts(broker.home, wanted)
-        # Read again only if somebody changes the files after this.
-        policy.seen = signature(broker.home)
-        switch_policy(broker, policy)
-        broker.policy_state.problem = problem
-        policy_is_recorded(broker, changes)
-        broker.on_status()
-        if problem is None:
-            await broker.record(changes=[Meta(APPLYING, None)])
+        await put_applied(broker, policy, changes)
 
 
-def _check(broker: Broker, before: PolicyTexts, wanted: PolicyTexts, plan: str) -> None:
-    """Refuse what is not to be applied, before it is read."""
+async def prepare(broker: Broker, before: PolicyTexts, wanted: PolicyTexts) -> Policy:
+    """Return what *wanted* says, if it can be put in force.
+
+    Raises:
+        ConflictError: it is in force already, or a file is a symbolic link.
+        PolicyError: the texts cannot be put in force, or one that was is gone.
+    """
     if any(len((text or "").encode()) > MAX_FILE for text in wanted):
         raise PolicyError(f"a text is larger than {MAX_FILE // 1024} KiB")
     if gone := broker.policy.texts.gone(wanted):
@@ -85,12 +84,33 @@ def _check(broker: Broker, before: PolicyTexts, wanted: PolicyTexts, plan: str) 
             f"{' and '.join(gone)} was in force and is gone from {broker.home.config}",
             "put it back, or return to the shipped one: agentvault policy reset",
         )
-    if plan and plan != wanted.plan_digest(broker.policy.version):
-        raise ConflictError(
-            f"{visible(plan, 80)} is no plan of these texts under the policy in force,"
-            f" {broker.policy.version}",
-            "plan again: agentvault policy plan",
-        )
     if wanted == broker.policy.texts == before:
         raise ConflictError("this is in force already")
     check_replaceable(broker.home)
+    # In a thread: it takes about as long as fifty decisions.
+    return await asyncio.to_thread(kept_policy, broker.home, wanted)
+
+
+def records(
+    broker: Broker,
+    before: PolicyTexts,
+    policy: Policy,
+    operator: Actor,
+    told: Mapping[str, object],
+) -> tuple[Draft, list[Change]]:
+    """Return the event and rows that put *policy* in force; *told* is in the event."""
+    draft, kept = changed_draft(broker, policy, operator, told)
+    return draft, [*kept, copy_of(policy), Meta(APPLYING, before.digest())]
+
+
+async def put_applied(broker: Broker, policy: Policy, changes: list[Change]) -> None:
+    """Write the home's files and decide by *policy*, once *changes* are recorded."""
+    problem = write_texts(broker.home, policy.texts)
+    # Read again only if somebody changes the files after this.
+    policy.seen = signature(broker.home)
+    switch_policy(broker, policy)
+    broker.policy_state.problem = problem
+    policy_is_recorded(broker, changes)
+    broker.on_status()
+    if problem is None:
+        await broker.record(changes=[Meta(APPLYING, None)])

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import UNSET
 from support.bench import OPERATOR, PAYMENT, Bench
 from support.stepups import Gate, hold
 
@@ -25,6 +26,7 @@ from agentvault_tui.broker.usecases.apply import (
     files_of,
     plan_files,
 )
+from agentvault_tui.broker.usecases.apply_texts import TextEdits, edits_of
 from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.redeem import introspect
 from agentvault_tui.broker.usecases.request import request_token
@@ -44,12 +46,14 @@ from agentvault_tui.model import (
     new_id,
 )
 from agentvault_tui.operator_api.files import AgentEntry, FilesInfo, FilesRequest
+from agentvault_tui.policy import PolicyTexts
 from agentvault_tui.settings import IssuerSettings
 
 KEY = '{"crv":"Ed25519","kty":"OKP","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}'
 CALENDAR = Action(scopes=("read:calendar",), action="read:calendar")
 BOTH = ("read:calendar", "write:calendar")
 NONE: frozenset[str] = frozenset()
+NO_TEXTS = TextEdits({}, None, PolicyTexts(), None)
 START = datetime(2026, 11, 24, tzinfo=UTC)
 
 
@@ -74,8 +78,10 @@ async def apply(bench: Bench, wanted: FilesRequest) -> FilesApplied:
 
 async def plan(bench: Bench, wanted: FilesRequest | FilesInfo) -> FilesPlan:
     if isinstance(wanted, FilesInfo):
-        wanted = FilesRequest(agents=wanted.agents)
-    return plan_files(bench.broker, wanted, await bench.ledger.applied())
+        limits = UNSET if wanted.limits is None else wanted.limits
+        wanted = FilesRequest(agents=wanted.agents, limits=limits)
+    edits = await edits_of(bench.broker, wanted)
+    return plan_files(bench.broker, wanted, await bench.ledger.applied(), edits)
 
 
 def named(bench: Bench, name: str) -> Agent:
@@ -135,6 +141,8 @@ async def test_new_agents_stand_as_their_files_say_after_one_commit(
         "added": 3,
         "changed": 0,
         "revoked": 0,
+        "services": [],
+        "limits": False,
     }
     async with bench.restarted() as again:
         assert again.broker.state_problem is None
@@ -319,7 +327,7 @@ async def test_a_scope_the_catalogue_lost_is_no_fault_of_the_file(bench: Bench) 
     bench.broker.registry.put_agent(
         Agent(**{f: getattr(orphan, f) for f in Agent.__slots__} | {"scopes": ("x:y",)})
     )
-    assert not await plan(bench, files_of(bench.broker))
+    assert not await plan(bench, await files_of(bench.broker))
 
 
 async def test_a_ledger_that_cannot_write_gives_nothing_and_takes_all_the_same(
@@ -493,6 +501,123 @@ async def test_delegates_to_agents_outside_the_files_stand_by_name(
     assert await plan(bench, files(a={"delegates": {"other": BOTH}}))
 
 
+async def test_an_agent_revoked_between_two_cuts_is_not_restored(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Revoked while tokens of another end in turns, it stays revoked for good."""
+    monkeypatch.setattr("agentvault_tui.broker.registry._SLICE", 1)
+    first, second = await bench.agent("first", *BOTH), await bench.agent("second")
+    for _ in range(3):
+        await token(bench, first)
+    end_below = bench.broker.end_below
+    revoking: list[asyncio.Task[Any]] = []
+
+    def ending(tokens: Any) -> Any:
+        if not revoking:
+            rogue = revoke_agent(bench.broker, second.id, "rogue", OPERATOR)
+            revoking.append(asyncio.create_task(rogue))
+        return end_below(tokens)
+
+    monkeypatch.setattr(bench.broker, "end_below", ending)
+    wanted = files(
+        first={"scopes": ("write:calendar", "read:contacts")},
+        second={"scopes": ("read:contacts", "write:calendar")},
+        fresh={},
+    )
+    with pytest.raises(ConflictError, match="meanwhile"):
+        await apply(bench, wanted)
+    await revoking[0]
+    async with bench.restarted() as again:
+        for one in (bench, again):
+            assert named(one, "second").status is AgentStatus.REVOKED
+            assert named(one, "second").scopes == second.scopes
+            assert named(one, "first").scopes == ("write:calendar",)
+            assert not one.broker.registry.agents_named("fresh")
+
+
+LIMITS = """
+[[limits]]
+id = "mails-a-day"
+scopes = ["read:email"]
+within = "24h"
+count = 20
+"""
+
+
+async def test_limits_come_with_the_same_commit(bench: Bench) -> None:
+    """They are in force, in the home's file and on record; agents beside them too."""
+    wanted = files(a={"scopes": BOTH})
+    wanted.limits = LIMITS
+    done = await apply(bench, wanted)
+    assert "mails-a-day" in bench.broker.policy.limits.by_id
+    assert bench.home.limits_file.read_text() == LIMITS
+    applied, changed, registered = [
+        e for e in await bench.events() if e.seq > bench.ledger.head.seq - 3
+    ]
+    assert applied.detail["limits"] is True
+    assert (changed.type, changed.actor) == (EventType.POLICY_CHANGED, OPERATOR)
+    assert changed.detail["applied"] == done.plan.digest
+    assert registered.type is EventType.AGENT_REGISTERED
+    assert not await plan(bench, wanted)
+    assert not await plan(bench, await files_of(bench.broker))
+    assert not await plan(bench, files(a={"scopes": BOTH}))  # absent: they stay
+    async with bench.restarted() as again:
+        assert again.broker.policy_state.problem is None
+        assert "mails-a-day" in again.broker.policy.limits.by_id
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (LIMITS.replace("count = 20", ""), "counts nothing"),
+        (LIMITS.replace("read:email", "read:nothing"), "unknown scope"),
+        (LIMITS + LIMITS, "there twice"),
+        pytest.param("#" * 300_000, "larger than 256 KiB", id="huge"),
+        ("[", "not TOML"),
+    ],
+)
+async def test_broken_limits_refuse_all_of_the_files(
+    bench: Bench, text: str, told: str
+) -> None:
+    """No agent comes with limits that cannot be put in force."""
+    wanted = files(a={"scopes": BOTH})
+    wanted.limits = text
+    with pytest.raises(UsageError, match=told):
+        await apply(bench, wanted)
+    assert not bench.broker.registry.agents()
+    assert not bench.home.limits_file.exists()
+
+
+async def test_limits_are_not_in_force_where_the_commit_failed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the file nor what is in force changed."""
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise LedgerUnwritableError("no space left")
+
+    monkeypatch.setattr(bench.ledger, "commit", broken)
+    wanted = files(a={"scopes": BOTH})
+    wanted.limits = LIMITS
+    with pytest.raises(LedgerUnwritableError):
+        await apply(bench, wanted)
+    assert not bench.broker.policy.limits.by_id
+    assert not bench.home.limits_file.exists()
+
+
+async def test_a_linked_limits_file_is_left_alone(bench: Bench, tmp_path: Path) -> None:
+    """What a symbolic link points to is not written over."""
+    target = tmp_path / "elsewhere.toml"
+    target.write_text("")
+    bench.home.limits_file.symlink_to(target)
+    wanted = files(a={"scopes": BOTH})
+    wanted.limits = LIMITS
+    with pytest.raises(ConflictError, match="symbolic link"):
+        await apply(bench, wanted)
+    assert target.read_text() == ""
+    assert not bench.broker.registry.agents()
+
+
 async def test_subjects_follow_the_files(bench: Bench, tmp_path: Path) -> None:
     """A token of the platform picks the agent of its file, and no two share one."""
     issuers = {
@@ -592,9 +717,12 @@ async def test_what_is_in_force_is_no_difference_from_itself(bench: Bench) -> No
         registry = bench.broker.registry = Registry(bench.clock)
         for agent in agents:
             registry.put_agent(agent)
-        said = files_of(bench.broker)
+        with pytest.raises(StopIteration) as done:
+            files_of(bench.broker).send(None)  # without a gateway it awaits nothing
+        said = done.value.value
         came = frozenset(agent.id for agent in agents)
-        found = plan_files(bench.broker, FilesRequest(agents=said.agents), came)
+        wanted = FilesRequest(agents=said.agents)
+        found = plan_files(bench.broker, wanted, came, NO_TEXTS)
         assert not found
         served = [one for one in agents if one.status is AgentStatus.ACTIVE]
         assert sorted(said.agents) == sorted(one.name for one in served)

@@ -1,0 +1,139 @@
+"""Service files that come with applied files: recorded first, then written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.policy_files import MAX_FILE, read_text
+from agentvault_tui.errors import ConflictError, ServiceError
+from agentvault_tui.gateway.config_folder import NAME
+from agentvault_tui.gateway.services import Services, parse_service
+from agentvault_tui.home import put_private
+from agentvault_tui.ledger import EventQuery, Meta
+from agentvault_tui.model import EventType
+from agentvault_tui.text import visible
+
+log = logging.getLogger("agentvault.gateway")
+
+APPLYING: Final = "services_applying"
+"""Set from the record of applied service files until they are written: what they said
+before (SHA-256) and say then, by name."""
+
+
+class AppliedServices:
+    """Puts texts into the folder ``services`` of the home."""
+
+    def __init__(self, broker: Broker, services: Services) -> None:
+        """Write nothing yet."""
+        self._broker = broker
+        self._services = services
+        self._folder = broker.home.config / "services"
+
+    def texts(self) -> dict[str, str]:
+        """Return the texts of the files in force, by name; of broken ones none.
+
+        Raises:
+            PolicyError: a file cannot be read.
+        """
+        return {
+            one.name: text
+            for one in self._services
+            if (text := self._text(one.name)) is not None and sha256(text) == one.sha256
+        }
+
+    def changed(self, wanted: Mapping[str, str]) -> dict[str, str | None]:
+        """Return the texts before of files that would change, by name.
+
+        Raises:
+            ServiceError: one of them cannot be put in force.
+            ConflictError: a file in the home is a symbolic link.
+        """
+        found: dict[str, str | None] = {}
+        catalogue, base = self._broker.policy.catalogue, self._broker.home.config
+        for name, text in wanted.items():
+            shown = f"services/{visible(name, 80)}.toml"
+            if not NAME.fullmatch(name):
+                form = "lower-case letters, digits, - and _"
+                raise ServiceError(f"{shown} cannot be called that", form)
+            if len(text.encode()) > MAX_FILE:
+                raise ServiceError(f"{shown} is larger than {MAX_FILE // 1024} KiB")
+            before, known = self._text(name), self._services.get(name)
+            if text == before and known is not None and known.sha256 == sha256(text):
+                continue
+            try:
+                parse_service(name, text, catalogue, base)
+            except ServiceError as error:
+                raise ServiceError(f"{shown}: {error.what}", error.remedy) from None
+            if (self._folder / f"{name}.toml").is_symlink():
+                raise ConflictError(
+                    f"{shown} in the home is a symbolic link",
+                    "change the file that it points to",
+                )
+            found[name] = before
+        return found
+
+    def mark(self, texts: Mapping[str, str]) -> Meta:
+        """Return the row that lets the next start write *texts*, if this one cannot."""
+        befores = {name: self._text(name) for name in texts}
+        marked = {
+            name: [None if before is None else sha256(before), texts[name]]
+            for name, before in befores.items()
+        }
+        return Meta(APPLYING, json.dumps(marked, ensure_ascii=False))
+
+    def write(self, texts: Mapping[str, str]) -> None:
+        """Replace files, each atomically.
+
+        Raises:
+            ConflictError: one cannot be written.
+        """
+        try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            for name, text in texts.items():
+                path = self._folder / f"{name}.toml"
+                put_private(path, text.encode(), replace=True)
+        except OSError as error:
+            raise ConflictError(
+                f"service files were recorded and cannot be written ({error.strerror})",
+                "when there is room, apply again",
+            ) from None
+
+    async def finish(self) -> None:
+        """Write what was recorded and not written, if the process ended in between.
+
+        Files that were changed since are left as they are, and so are texts that the
+        chain does not name last.
+        """
+        marked = self._broker.kept.pop(APPLYING, None)
+        if marked is None:
+            return
+        told: dict[str, tuple[str | None, str]] = json.loads(marked)
+        query = EventQuery(type=EventType.SERVICE_CHANGED, limit=1000)
+        named: dict[object, object] = {}
+        for event in (await self._broker.ledger.events(query)).events:
+            named.setdefault(event.resource, event.detail.get("after"))
+        texts = {}
+        for name, (was, text) in told.items():
+            before = self._text(name)
+            same = was == (None if before is None else sha256(before))
+            if same and named.get(f"services/{name}.toml") == sha256(text):
+                texts[name] = text
+        try:
+            self.write(texts)
+        except ConflictError as error:
+            log.warning("%s", error.diagnosis())
+            return
+        await self._broker.record(changes=[Meta(APPLYING, None)])
+
+    def _text(self, name: str) -> str | None:
+        return read_text(self._folder / f"{name}.toml")
+
+
+def sha256(text: str) -> str:
+    """Return the digest by which events name a file's text."""
+    return hashlib.sha256(text.encode()).hexdigest()
