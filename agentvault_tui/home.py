@@ -76,7 +76,7 @@ class Home:
     @property
     def broker_id_file(self) -> Path:
         """The name that this home's broker has in its team."""
-        return self.data / "broker-id"
+        return self.data / "broker.id"
 
     @property
     def cut_journal(self) -> Path:

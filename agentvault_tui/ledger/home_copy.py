@@ -28,7 +28,7 @@ from agentvault_tui.ledger.state import (
 from agentvault_tui.ledger.verify import columns_of
 from agentvault_tui.model import Event
 
-PLACE: Final = "app:store"
+PLACE: Final = "ledger copy"
 """The key in `meta` of how far the copy goes; no other home has it."""
 Systems = list[tuple[str, int]]
 

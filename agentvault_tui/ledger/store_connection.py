@@ -110,6 +110,7 @@ class Connector:
                     keepalives_interval=1,
                     keepalives_count=2,
                 )
+            # From here on `ask` closes it, whatever happens.
             await ask(db, _SESSION)
         except (psycopg.Error, OSError, LedgerUnwritableError) as error:
             raise StoreAwayError(
@@ -243,6 +244,7 @@ async def ask(
         shut(db)
         await asyncio.wait({task})
         task.exception()
+        await close(db)
         raise
     if not done:
         shut(db)

@@ -5,8 +5,6 @@ compares it, numbers, stamps and chains the events, and commits: whatever become
 broker, it holds no lock over a round trip.
 """
 
-# ruff: noqa: S608 - statements are put together from constants; values are bound
-
 from __future__ import annotations
 
 from typing import Final
@@ -71,6 +69,11 @@ BEGIN RAISE EXCEPTION 'events are never changed or deleted'; END $$""",
 CREATE TRIGGER events_are_kept BEFORE UPDATE OR DELETE OR TRUNCATE
 ON agentvault.events EXECUTE FUNCTION agentvault.refuse()""",
 )
+_TIME: Final = """
+CREATE FUNCTION agentvault.time_ago(seconds integer) RETURNS text
+LANGUAGE sql VOLATILE AS $$ SELECT to_char(
+  clock_timestamp() AT TIME ZONE 'UTC' - make_interval(secs => seconds),
+  'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') $$"""
 _APPEND: Final = """
 CREATE FUNCTION agentvault.append(
   known uuid, placed uuid, writer text, urgent boolean,
@@ -103,8 +106,7 @@ BEGIN
   END IF;
   revision := head.revision + 1;
   IF cardinality(heads) > 0 THEN
-    "time" := greatest(head.time, to_char(
-      clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'));
+    "time" := greatest(head.time, agentvault.time_ago(0));
   END IF;
   FOR i IN 1 .. cardinality(heads) LOOP
     seq := seq + 1;
@@ -135,6 +137,7 @@ STATEMENTS: Final = (
     *_FOLLOWED,
     *_OWN,
     *_GUARD,
+    _TIME,
     _APPEND,
 )
 """What makes the schema of `VERSION` in a database without one."""
@@ -152,14 +155,9 @@ SELECT 2, n, revision, NULL, kind, NULL, doc, NULL, NULL FROM agentvault.state
 """
 """In one snapshot: the head, the events after what is known, and once those are all,
 the rows."""
-_NOW: Final = """to_char(
-  clock_timestamp() AT TIME ZONE 'UTC' - make_interval(secs => {}),
-  'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 PRUNE: Final = (
     """
-DELETE FROM agentvault.state WHERE kind = 'tokens' AND expires < """
-    + _NOW.format(0)
-    + """
+DELETE FROM agentvault.state WHERE kind = 'tokens' AND expires < agentvault.time_ago(0)
   AND n IN (SELECT n FROM agentvault.state WHERE kind = 'tokens' ORDER BY n LIMIT 512)
 """,
     """
@@ -168,7 +166,7 @@ DELETE FROM agentvault.state WHERE kind IN ('dropped', 'voided')
 """,
     """
 DELETE FROM agentvault.state WHERE kind = 'meta'
-  AND key > 'jti:' AND key < 'jti:' || """
-    + _NOW.format(600),
+  AND key > 'jti:' AND key < 'jti:' || agentvault.time_ago(600)
+""",
 )
 """What `state.prune` does, here, by the store's time; each copy does it for itself."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import suppress
+from dataclasses import replace
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import (
@@ -108,17 +109,24 @@ async def _open(
             raise away
         await writer.open(_FIRST_COPY_SECONDS)
         with storage_errors(home.database):
-            await db.run(_check_acknowledged, home, ledger_id)
+            index = await db.run(_check_acknowledged, home, ledger_id)
+        opened = replace(opened, index=index)
     except (LedgerUnwritableError, LedgerDamagedError) as error:
         await writer.start_without(error)
     return opened, writer
 
 
-def _check_acknowledged(db: sqlite3.Connection, home: Home, ledger_id: str) -> None:
-    """See that the chain has the last head that this home acknowledged."""
+def _check_acknowledged(
+    db: sqlite3.Connection, home: Home, ledger_id: str
+) -> str | None:
+    """See that the chain has the last head that this home acknowledged.
+
+    Returns:
+        the digest of the text index that was left with it, if it was told.
+    """
     witness = read_witness(home.head_file)
     if witness is None or witness.ledger != ledger_id:
-        return
+        return None
     found = hash_at(db, ledger_id, witness.head.seq)
     if found is None or written(found) != witness.head.hash:
         raise LedgerDamagedError(
@@ -127,6 +135,7 @@ def _check_acknowledged(db: sqlite3.Connection, home: Home, ledger_id: str) -> N
             "find out what was lost; accept it on the record:"
             " agentvault audit accept --reason WHY",
         )
+    return witness.index
 
 
 def broker_id(home: Home) -> str:

@@ -194,6 +194,7 @@ async def test_calls_wait_for_what_is_no_record_of_theirs(ledger: Ledger) -> Non
     assert ledger.decisions_wait()
 
 
+@pytest.mark.one_file
 async def test_a_commit_that_nobody_waits_for_shares_a_transaction(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -289,6 +290,7 @@ async def test_a_revocation_does_not_wait_until_all_others_are_told(
     assert order.count("one") == MAX_BATCH
 
 
+@pytest.mark.one_file
 async def test_callers_woken_late_get_their_own_events(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,6 +328,7 @@ async def test_callers_are_woken_a_few_each_turn(ledger: Ledger) -> None:
     assert max(seen.count(turn) for turn in seen) <= MAX_BATCH // 2
 
 
+@pytest.mark.one_file
 async def test_the_later_change_wins_even_when_overtaken(
     home: Home, clock: ManualClock
 ) -> None:

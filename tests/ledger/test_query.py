@@ -223,6 +223,7 @@ async def test_the_index_catches_up_and_survives_a_restart(
     assert [event.seq for event in page.events] == [1000, 999, 998]
 
 
+@pytest.mark.one_file
 async def test_small_steps_back_of_the_clock_are_held(
     ledger: Ledger, clock: ManualClock
 ) -> None:

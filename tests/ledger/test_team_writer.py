@@ -70,7 +70,7 @@ class Team:
                     *("stepups", "outbox", "meta", "texts"),
                 )
             }
-        found["meta"] = [row for row in found["meta"] if row[0] != "app:store"]
+        found["meta"] = [row for row in found["meta"] if row[0] != "ledger copy"]
         return found
 
 

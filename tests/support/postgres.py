@@ -15,17 +15,27 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.patience import PATIENT
 
+from agentvault_tui.home import Home
 from agentvault_tui.settings import Settings, StoreSettings, TeamSettings
 
 TEAM = "payments"
+_TEST_TIME = """
+CREATE TABLE agentvault.test_time AS SELECT clock_timestamp() AS at;
+CREATE OR REPLACE FUNCTION agentvault.time_ago(seconds integer) RETURNS text
+LANGUAGE sql VOLATILE AS $$ SELECT to_char(
+  at AT TIME ZONE 'UTC' - make_interval(secs => seconds),
+  'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') FROM agentvault.test_time $$
+"""
+"""Makes the time of a store a thing that tests set."""
 _USER = "postgres"
 _QUICK = ("fsync=off", "full_page_writes=off", "shared_buffers=32MB")
 
@@ -124,6 +134,30 @@ class Cluster:
             self.process.wait(PATIENT)
             self.process = None
 
+    def stores_of_homes(self, patch: pytest.MonkeyPatch) -> Callable[[Home], Database]:
+        """Return what gives each home a store whose time is its broker's clock."""
+        from agentvault_tui.ledger.shared_log import SharedLog  # noqa: PLC0415 - same
+
+        self.prepare()
+        made: dict[Path, Database] = {}
+        append = SharedLog.append
+
+        async def timed(log: Any, *args: Any, **more: Any) -> Any:
+            db = await log._connected()
+            await db.execute(
+                "UPDATE agentvault.test_time SET at = %s", (log._clock.now(),)
+            )
+            return await append(log, *args, **more)
+
+        def store_of(home: Home) -> Database:
+            if home.data not in made:
+                made[home.data] = self.store()
+                made[home.data].run(_TEST_TIME)
+            return made[home.data]
+
+        patch.setattr(SharedLog, "append", timed)
+        return store_of
+
     @contextmanager
     def stopped(self) -> Iterator[None]:
         """Stop all of the server's processes (SIGSTOP) during a block."""
@@ -163,7 +197,7 @@ class Cluster:
         with psycopg.connect(
             host=str(self.folder), dbname=database, user=_USER, autocommit=True
         ) as db:
-            found = db.execute(sql, values)  # type: ignore[arg-type]
+            found = db.execute(sql, values or None)  # type: ignore[arg-type]
             return found.fetchall() if found.description else []
 
     def database(self, like: str = "template0") -> Database:
@@ -174,11 +208,15 @@ class Cluster:
 
     def store(self) -> Database:
         """Make a database with the schema of a team named as `TEAM`."""
+        return self.database(self.prepare())
+
+    def prepare(self) -> str:
+        """Make the database that `store` copies, outside of any event loop."""
         if self.prepared is None:
             made = self.database()
             asyncio.run(_prepare(made.url))
             self.prepared = made.name
-        return self.database(self.prepared)
+        return self.prepared
 
 
 @dataclass
