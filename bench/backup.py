@@ -21,7 +21,8 @@ from pathlib import Path
 import uvloop
 from history import fill, timed
 
-from agentvault_tui.broker.backup import make_backup, restore_backup
+from agentvault_tui.broker.backup import make_backup
+from agentvault_tui.broker.restore import restore_backup
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Ledger, schema, verify_ledger

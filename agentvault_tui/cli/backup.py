@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,12 +27,19 @@ if TYPE_CHECKING:
 def backup(session: CliSession, file: Path) -> None:
     """Write the whole home to FILE, mode 0600, as it is at one moment.
 
-    Needs no broker, and works beside a running one. FILE holds the home's keys: keep
-    it as safe as the home. Keys that systemd hands over are not in it.
+    Needs no broker, and works beside a running one. In a team it holds all that the
+    store held. FILE holds the home's keys: keep it as safe as the home. Keys that
+    systemd hands over are not in it.
     """
     from agentvault_tui.broker.backup import make_backup
 
-    made = make_backup(session.home, file.absolute(), SystemClock())
+    least = 0
+    if session.settings.store.url:
+        from agentvault_tui.cli.store import connector_of
+        from agentvault_tui.ledger.store_admin import store_info
+
+        least = asyncio.run(store_info(connector_of(session))).head
+    made = make_backup(session.home, file.absolute(), SystemClock(), least=least)
     told = {"file": str(file), "bytes": file.stat().st_size, **_told(made)}
     if not session.out.print_json(told):
         session.out.line(f"the home up to event {made.seq} in ", session.out.cell(file))
@@ -47,9 +55,10 @@ def restore(session: CliSession, file: Path) -> None:
     """Restore the backup FILE into an empty home, with everything stopped.
 
     Every token issued before is revoked, every step-up cancelled, and nothing is
-    granted until `agents restore --all`: what was revoked since is not in FILE.
+    granted until `agents restore --all`: what was revoked since is not in FILE. Where
+    its settings name a team's store, that must be prepared and empty, and gets all.
     """
-    from agentvault_tui.broker.backup import restore_backup
+    from agentvault_tui.broker.restore import restore_backup
 
     uid = os.getuid()
     home = Home.locate(session.home_option)

@@ -37,7 +37,7 @@ def info(session: CliSession) -> None:
         return
     from agentvault_tui.ledger.store_admin import store_info
 
-    found = asyncio.run(store_info(_connector(session)))
+    found = asyncio.run(store_info(connector_of(session)))
     brokers = [
         {"id": name, "seen_seconds_ago": round(ago, 1)} | json.loads(doc)
         for name, doc, ago in found.brokers
@@ -105,7 +105,7 @@ def check(session: CliSession) -> int:
 
         with tempfile.TemporaryDirectory(prefix="agentvault-") as folder:
             made = Home(Path(folder) / "home", Path(folder) / "home")
-            asyncio.run(read_into(_connector(session), made))
+            asyncio.run(read_into(connector_of(session), made))
             report = verify_ledger(made)
     head = {"head": report.head.seq, "hash": report.head.hash}
     told = {"ok": report.ok, "events": report.events, "problem": report.problem}
@@ -134,7 +134,7 @@ def prepare(session: CliSession, *, yes: bool, finish: bool) -> None:
     from agentvault_tui.cli.terminal import confirm
     from agentvault_tui.ledger.store_admin import missing_statements, prepare_store
 
-    connector = _connector(session)
+    connector = connector_of(session)
     statements = asyncio.run(missing_statements(connector))
     if not statements:
         told = "nothing to remove" if finish else "nothing to do"
@@ -187,13 +187,15 @@ def copy(session: CliSession, *, to: str) -> None:
             )
         path = Path(to.removeprefix("sqlite:")).expanduser().absolute()
         path = path.parent if path.suffix == ".db" else path
-        work = copy_to_home(_connector(session), Home(path, path), actor, SystemClock())
+        work = copy_to_home(
+            connector_of(session), Home(path, path), actor, SystemClock()
+        )
     elif here:
         raise UsageError(
             "both are PostgreSQL", "copy it to sqlite:FOLDER, and from there"
         )
     else:
-        work = copy_to_store(session.home, _connector(session, to), to, actor)
+        work = copy_to_store(session.home, connector_of(session, to), to, actor)
     head = asyncio.run(work)
     if not session.out.print_json({"to": to, "head": head.seq, "hash": head.hash}):
         session.out.line(f"copied and verified; event {head.seq} there says so")
@@ -206,7 +208,7 @@ def check_store(session: CliSession) -> Iterator[Finding]:
         return
     from agentvault_tui.ledger.store_admin import store_info
 
-    found = asyncio.run(store_info(_connector(session)))
+    found = asyncio.run(store_info(connector_of(session)))
     yield ok(f"PostgreSQL {found.server}, schema {found.version}, head {found.head}")
     if found.fault:
         yield fault(found.fault, "agentvault audit accept --reason WHY")
@@ -219,7 +221,7 @@ def check_store(session: CliSession) -> Iterator[Finding]:
         yield ok(f"durability {found.durability}")
 
 
-def _connector(session: CliSession, url: str = "") -> Connector:
+def connector_of(session: CliSession, url: str = "") -> Connector:
     """Return what connects to the store of the settings, or at *url*."""
     settings = session.settings
     if not (url or settings.store.url):

@@ -21,9 +21,10 @@ from support.bench import OPERATOR, PAYMENT, Bench
 from support.ledger_kit import decision, make_version_4, manual_clock, tamper
 from support.manual_clock import ManualClock
 
-from agentvault_tui.broker import backup
+from agentvault_tui.broker import backup, restore
 from agentvault_tui.broker.answers import Denied, Escalated, Granted
-from agentvault_tui.broker.backup import Manifest, make_backup, restore_backup
+from agentvault_tui.broker.backup import Manifest, make_backup
+from agentvault_tui.broker.restore import restore_backup
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import lift_panic
 from agentvault_tui.cli.app import run
@@ -495,7 +496,7 @@ def test_the_ledger_is_continued_once(
         raise _KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(backup, "_move", killed)
+        patch.setattr(restore, "_move", killed)
         with pytest.raises(_KilledError):
             restore_backup(home, made, clock, OPERATOR)
     restore_backup(home, made, clock, OPERATOR)
