@@ -105,7 +105,7 @@ def _merged(broker: Broker, pending: Pending, change: Change) -> Change:
     if pending not in broker.cuts.unrecorded or not isinstance(change, Agent):
         return change
     known = broker.registry.agent_by_client_id(change.client_id) or change
-    if change.status is AgentStatus.ACTIVE:
+    if change.status is not AgentStatus.REVOKED:
         kept = frozenset(known.scopes) & frozenset(change.scopes)
         return replace(known, scopes=tuple(sorted(kept)))
     return known.revoked(pending.at)

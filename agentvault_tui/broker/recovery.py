@@ -10,13 +10,14 @@ from datetime import timedelta
 from typing import Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.broker.lifetimes import as_loaded
 from agentvault_tui.broker.stepups import as_cancelled, digest_of
 from agentvault_tui.broker.usecases.approvals import end_repeats
 from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.disconnect import close_accounts
 from agentvault_tui.broker.usecases.policy_change import keep_policy, take_over_policy
 from agentvault_tui.broker.usecases.redeem import PARENT_ENDED
-from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
+from agentvault_tui.broker.usecases.revoke import panic, revoke_agent, revoke_ended
 from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup import cancelled, cancelled_draft, deny
 from agentvault_tui.broker.uses import revoked_draft
@@ -69,7 +70,10 @@ async def take_over(broker: Broker) -> None:
     broker.kept = loaded.meta
     found = await broker.ledger.diverged(loaded)
     last = await broker.ledger.event(broker.ledger.head.seq)
-    await _take_over(broker, trusted(broker, loaded, found), last)
+    loaded = trusted(broker, loaded, found)
+    latest = last.time if last else broker.clock.now()
+    agents = tuple(as_loaded(one, broker.clock, latest) for one in loaded.agents)
+    await _take_over(broker, replace(loaded, agents=agents), last)
     if found:
         await _record_divergence(broker, found)
     # What ended with the token it was exchanged for, before its own end was recorded.
@@ -78,6 +82,7 @@ async def take_over(broker: Broker) -> None:
     await _cancel_changed(broker)
     await take_over_policy(broker)
     await apply_kept(broker)
+    await revoke_ended(broker)
     if broker.registry.panic is not None:
         broker.verify_first = await fault_recorded(broker)
 

@@ -26,6 +26,7 @@ from agentvault_tui.broker.accounts import (
 )
 from agentvault_tui.broker.delegations import Delegations
 from agentvault_tui.broker.held_tokens import HeldTokens
+from agentvault_tui.broker.lifetimes import Lifetimes
 from agentvault_tui.broker.stepups import StepUps
 from agentvault_tui.broker.subjects import Subjects
 from agentvault_tui.clock import Clock, Deadline, as_set_now
@@ -65,13 +66,14 @@ class Registry:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._agents: dict[AgentId, Agent] = {}
+        self.lifetimes = Lifetimes(clock, self._agents)
         self.panic: Panic | None = None
         self.stepups = StepUps(clock)
-        self.accounts = Accounts(self._is_active)
+        self.accounts = Accounts(self.lifetimes.is_active)
         self.delegations = Delegations()
         self.leases = Leases(clock)
         self.provider_tokens = ProviderTokens(clock)
-        self._agents: dict[AgentId, Agent] = {}
         self._ended: OrderedDict[str, AgentId] = OrderedDict()
         """Whose tokens that a revocation cut were, by their hashes: the latest."""
         self._order: list[tuple[datetime, AgentId]] = []
@@ -184,13 +186,13 @@ class Registry:
             folded = fold_name(agent.name)
             self._names[folded] = (*self._names.get(folded, ()), agent.id)
             insort(self._order, (agent.created_at, agent.id))
-        known = self._agents.get(agent.id)
+        known, self._agents[agent.id] = self._agents.get(agent.id), agent
         before, subject = known and known.credential.subject, agent.credential.subject
         if before and before != subject:
             self.subjects.discard(before, agent.id)
         if subject and before != subject:
             self.subjects.add(subject, agent.id)
-        self._agents[agent.id] = agent
+        self.lifetimes.put(agent, known)
         for account in self.accounts.of(agent.id):
             self.accounts.put(account)  # in use, or no longer
 
@@ -200,11 +202,7 @@ class Registry:
 
     def serves(self, agent_id: AgentId) -> bool:
         """Tell whether anything may be issued to or redeemed for the agent now."""
-        return self.panic is None and self._is_active(agent_id)
-
-    def _is_active(self, agent_id: AgentId) -> bool:
-        agent = self._agents.get(agent_id)
-        return agent is not None and agent.status is AgentStatus.ACTIVE
+        return self.panic is None and self.lifetimes.is_active(agent_id)
 
     def epoch(self, agent_id: AgentId) -> tuple[int, bool]:
         """Return a value that changes whenever the agent's tokens are cut.

@@ -8,6 +8,7 @@ import gc
 import json
 import logging
 import os
+import random
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ from agentvault_tui.broker.usecases.policy_change import (
     recheck,
     reload_policy,
 )
+from agentvault_tui.broker.usecases.revoke import revoke_ended
 from agentvault_tui.broker.usecases.stepup import expire_due
 from agentvault_tui.broker.verification import keep_verified
 from agentvault_tui.clock import Clock, SharedClock, SystemClock
@@ -79,6 +81,9 @@ _BODY_CAP: Final = 4_194_304
 _OPERATORS_ELSEWHERE: Final = 128
 """Connections of operators on other machines, so that strangers take few of ours."""
 _TICK: Final = 0.5
+_ENDS: Final = 0.2
+"""Seconds between two looks for agents whose time is over."""
+_LATE: Final = 0.6
 _PULSE: Final = 10.0
 """Seconds between an answer of the tenant and the next question."""
 _SWEEP_EVERY: Final = 60
@@ -90,6 +95,7 @@ async def upkeep(broker: Broker) -> None:
     """Look after the broker until cancelled; no fault of one look ends the next."""
     async with asyncio.TaskGroup() as both:
         both.create_task(_repeat_upkeep(broker))
+        both.create_task(_repeat_ends(broker))
         both.create_task(_repeat_probe(broker))
 
 
@@ -124,6 +130,17 @@ async def _repeat_upkeep(broker: Broker) -> None:
             log.exception("upkeep failed")
         looks += 1
         await asyncio.sleep(_TICK)
+
+
+async def _repeat_ends(broker: Broker) -> None:
+    # Of a team's brokers one comes first, and the others follow before their turn.
+    late = random.uniform(0.0, _LATE) if broker.settings.store.url else 0.0  # noqa: S311
+    while True:
+        try:
+            await revoke_ended(broker, late)
+        except Exception:
+            log.exception("revoking agents whose time is over failed")
+        await asyncio.sleep(_ENDS)
 
 
 async def _repeat_probe(broker: Broker) -> None:
@@ -185,13 +202,17 @@ async def _clock(broker: Broker, before: float) -> float:
     now = _drift(broker)
     if abs(now - before) > _JUMP:
         broker.registry.end_expired()
+        ending = broker.registry.lifetimes.as_set_now()
+        for agent in ending:
+            broker.registry.put_agent(agent)
         await broker.record_cut(
             Draft(
                 EventType.CLOCK_JUMP,
                 SYSTEM,
                 reason=f"the wall clock moved by {now - before:+.1f} s",
                 detail={"seconds": str(round(now - before, 3))},
-            )
+            ),
+            changes=ending,
         )
     return now
 

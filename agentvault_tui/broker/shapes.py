@@ -94,6 +94,7 @@ def agent_info(
         outside_until=_moment(registry.leases.outside_until(agent.id)),
         shared_with=_refs(registry.shared_with(agent.id) if accounts else (), registry),
         **_delegations(agent, registry),
+        **_derived(agent, registry),
         client_secret=UNSET if client_secret is None else client_secret,
     )
 
@@ -117,6 +118,17 @@ def _delegations(agent: Agent, registry: Registry) -> dict[str, Any]:
             for one in sorted(by)
         ),
         "delegated_below": known.under[agent.id],
+    }
+
+
+def _derived(agent: Agent, registry: Registry) -> dict[str, Any]:
+    """Return which agents were made from *agent*, where it is a template."""
+    if not agent.template:
+        return {}
+    found = [one.id for one in registry.lifetimes.derived(agent.id)]
+    return {
+        "derived": _refs(found[:SHARERS_SHOWN], registry),
+        "derived_total": len(found),
     }
 
 
@@ -171,6 +183,7 @@ def past_agent_info(
         status=agent.status.value,
         created_at=iso(agent.created_at),
         revoked_at=_moment(agent.revoked_at),
+        until=_moment(ends(agent.until) if agent.until else None),
         last_seen_at=_moment(seen),
         tokens=tuple(token_info(token, ends) for token in soonest),
         tokens_live=live,

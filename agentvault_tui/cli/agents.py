@@ -10,11 +10,23 @@ from typing import Any, Final
 import click
 from msgspec import to_builtins
 
+from agentvault_tui.cli.agent_scopes import (
+    grant_scopes,
+    name_and_id,
+    say_cut,
+    serving,
+    set_delegates,
+    set_served,
+    show_tree,
+    split_scopes,
+    ungrant_scopes,
+)
+from agentvault_tui.cli.audit import Moment
 from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.lookup import agent_pages, find_agent
 from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import CliSession
-from agentvault_tui.clock import SystemClock
+from agentvault_tui.clock import SystemClock, parse_iso
 from agentvault_tui.console.draw.glyphs import (
     ASCII_LEVELS,
     UNICODE_LEVELS,
@@ -23,10 +35,10 @@ from agentvault_tui.console.draw.glyphs import (
     folded,
 )
 from agentvault_tui.console.state.intake import Intake
-from agentvault_tui.console.state.moments import plural
+from agentvault_tui.console.state.moments import FORMS_AHEAD, lasting, plural
 from agentvault_tui.console.state.records import QUARTERS
 from agentvault_tui.console.state.revocations import elsewhere
-from agentvault_tui.errors import NotFoundError, SettingsError, UsageError
+from agentvault_tui.errors import SettingsError, UsageError
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.history import (
     ActivityInfo,
@@ -34,21 +46,16 @@ from agentvault_tui.operator_api.history import (
 )
 from agentvault_tui.operator_api.requests import (
     AgentRequest,
-    DelegatesRequest,
     NewSecretRequest,
     RestoreRequest,
     RevokeRequest,
-    ScopesRequest,
     StepUpQuery,
-    TreeQuery,
 )
 from agentvault_tui.operator_api.shapes import (
     OUTCOMES,
     AgentInfo,
     NewAgentInfo,
-    RevokeAnswer,
     ScopeInfo,
-    ScopesAnswer,
     StepUpInfo,
 )
 from agentvault_tui.text import visible
@@ -95,9 +102,7 @@ def list_agents(session: CliSession) -> None:
             out.cell(agent.name, "strong", 40),
             agent.id,
             out.cell(agent.owner, limit=40),
-            out.word(
-                "stopped" if panic.on and agent.status == "active" else agent.status
-            ),
+            _standing(out, agent, stopped=panic.on),
             agent.live_tokens,
             *(getattr(agent.counts, word) for word in OUTCOMES),
             f"serves {' '.join(agent.serves) or 'every scope'}"
@@ -130,7 +135,7 @@ def show_agent(session: CliSession, ref: str) -> None:
     "--scope read:calendar --scope write:calendar",
 )
 @click.argument("name")
-@click.option("--owner", required=True, help="Who answers for it.")
+@click.option("--owner", default="", help="Who answers for it.")
 @click.option(
     "--scope", "scopes", multiple=True, help="A scope it may ask for; repeat it."
 )
@@ -144,6 +149,20 @@ def show_agent(session: CliSession, ref: str) -> None:
     "--subject",
     metavar="ISSUER:SUBJECT",
     help="Whose tokens of its platform it shows instead of a secret.",
+)
+@click.option(
+    "--until",
+    type=Moment(ahead=True),
+    help=f"When it is revoked by itself: in {FORMS_AHEAD}.",
+)
+@click.option(
+    "--template", is_flag=True, help="Others are made from it; it is never served."
+)
+@click.option(
+    "--from",
+    "from_template",
+    metavar="TEMPLATE",
+    help="Give it the scopes, owner and delegates of a template, and end it with that.",
 )
 @click.option(
     "--resource-server",
@@ -167,11 +186,15 @@ def add_agent(session: CliSession, /, scopes: tuple[str, ...], **given: Any) -> 
 
     A resource server without --serves and --resource sees, and consumes, every token.
     """
-    key, serves = given.pop("public_key"), _split(given.pop("serves"))
+    key, serves = given.pop("public_key"), split_scopes(given.pop("serves"))
+    origin = given.pop("from_template")
+    if not (given["owner"] or origin):
+        raise UsageError("who answers for it?", "give --owner")
     wanted = AgentRequest(
-        scopes=_split(scopes),
+        scopes=split_scopes(scopes),
         serves=serves,
         public_key=_read_key(key) if key else None,
+        from_template=find_agent(session.client, origin).id if origin else None,
         **given,
     )
     _tell_new(session, session.client.call(calls.REGISTER, wanted))
@@ -211,7 +234,8 @@ def _tell_new(session: CliSession, agent: NewAgentInfo) -> None:
             ("client secret", secret) if secret else None,
             ("subject", out.cell(agent.subject)) if agent.subject else None,
             ("scopes", " ".join(agent.scopes)),
-            *_serving(agent),
+            *_ending(agent),
+            *serving(agent),
         ]
     )
     if agent.resource_server and not (agent.serves or agent.resources):
@@ -235,12 +259,19 @@ def _tell_new(session: CliSession, agent: NewAgentInfo) -> None:
 @click.argument("ref", metavar="ID", required=False)
 @click.option("--all", "everyone", is_flag=True, help="The panic switch: every agent.")
 @click.option("--reason", default="", help="Why; it is recorded.")
+@click.option("--plan", is_flag=True, help="Say what would end, and revoke nothing.")
 @pass_session
 def revoke_agent(
-    session: CliSession, ref: str | None, everyone: bool, reason: str
+    session: CliSession, ref: str | None, everyone: bool, reason: str, plan: bool
 ) -> None:
-    """Cut an agent off: no token of it is worth anything once this returns."""
+    """Cut an agent off: no token of it is worth anything once this returns.
+
+    With a template all agents end that were made from it.
+    """
     _one_or_all(ref, everyone=everyone)
+    if plan:
+        _plan_revocation(session, ref)
+        return
     if everyone and not reason.strip():
         raise UsageError("stopping every agent is recorded with a reason", "--reason R")
     client, out = session.client, session.out
@@ -252,7 +283,7 @@ def revoke_agent(
     if out.print_json(answer):
         return
     who = (
-        _name_and_id(out, answer.agent)
+        name_and_id(out, answer.agent)
         if answer.agent
         else [f"every agent ({answer.agents})"]
     )
@@ -265,7 +296,9 @@ def revoke_agent(
     if answer.agent and answer.delegated_revoked:
         passed = plural(answer.delegated_revoked, "token")
         out.line(f"{passed} of other agents ended that were passed on from those")
-    _say_cut(out, answer)
+    if answer.derived_revoked:
+        out.line(f"{plural(answer.derived_revoked, 'agent')} made from it revoked too")
+    say_cut(out, answer)
     if answer.agent:
         print_elsewhere(out, answer.agent)
     if not answer.recorded:
@@ -275,31 +308,49 @@ def revoke_agent(
         out.line("nothing is issued until `agentvault agents restore --all`")
 
 
-def _say_cut(out: Output, answer: RevokeAnswer | ScopesAnswer) -> None:
-    if answer.calls_cut:
-        out.line(
-            f"{plural(answer.calls_cut, 'call')} cut in flight, of which the service "
-            f"had {answer.calls_sent} whole"
-        )
+def _plan_revocation(session: CliSession, ref: str | None) -> None:
+    """Print what revoking one agent would end."""
+    if ref is None:
+        raise UsageError("--plan is for one agent", "everything ends with --all")
+    agent, out = find_agent(session.client, ref), session.out
+    if out.print_json(agent):
+        return
+    out.line(*name_and_id(out, agent), f": {plural(agent.live_tokens, 'token')}")
+    if agent.delegated_below:
+        below = plural(agent.delegated_below, "token")
+        out.line(f"{below} of other agents that were passed on from those")
+    if agent.template:
+        out.line(f"{plural(agent.derived_total, 'agent')} made from it:")
+        for one in agent.derived:
+            out.line("  ", out.cell(one.name, "strong", 60), f" ({one.id})")
+        if more := agent.derived_total - len(agent.derived):
+            out.line(f"  and {more} more")
 
 
 @agents.command("restore", example="agentvault agents restore --all")
 @click.argument("ref", metavar="ID", required=False)
 @click.option("--all", "everyone", is_flag=True, help="Lift the panic switch.")
+@click.option(
+    "--until",
+    type=Moment(ahead=True),
+    help="When it is revoked by itself; needed where its time was over.",
+)
 @pass_session
-def restore_agent(session: CliSession, ref: str | None, everyone: bool) -> None:
+def restore_agent(
+    session: CliSession, ref: str | None, everyone: bool, until: str | None
+) -> None:
     """Serve an agent again; tokens revoked before stay revoked."""
     _one_or_all(ref, everyone=everyone)
     client, out = session.client, session.out
     if everyone:
-        asked = RestoreRequest(all=True)
+        asked = RestoreRequest(all=True, until=until)
     else:
-        asked = RestoreRequest(agent_id=find_agent(client, str(ref)).id)
+        asked = RestoreRequest(agent_id=find_agent(client, str(ref)).id, until=until)
     answer = client.call(calls.RESTORE, asked)
     if session.json:
         out.json(answer)
     elif answer.agent:
-        out.line(Cell(out.shown("restored "), "good"), *_name_and_id(out, answer.agent))
+        out.line(Cell(out.shown("restored "), "good"), *name_and_id(out, answer.agent))
     else:
         out.line(
             f"the panic is over: {plural(answer.agents or 0, 'agent')} served; "
@@ -307,174 +358,9 @@ def restore_agent(session: CliSession, ref: str | None, everyone: bool) -> None:
         )
 
 
-_scope_option = click.option("--scope", "named", multiple=True, help="The same as S.")
-
-
-@agents.command("grant", example="agentvault agents grant calendar-agent read:contacts")
-@click.argument("ref", metavar="ID")
-@click.argument("scopes", metavar="S...", nargs=-1)
-@_scope_option
-@pass_session
-def grant_scopes(
-    session: CliSession, ref: str, scopes: tuple[str, ...], named: tuple[str, ...]
-) -> None:
-    """Let an agent ask for more scopes."""
-    _change_scopes(session, ref, grant=_split(scopes + named))
-
-
-@agents.command(
-    "ungrant", example="agentvault agents ungrant calendar-agent write:calendar"
-)
-@click.argument("ref", metavar="ID")
-@click.argument("scopes", metavar="S...", nargs=-1)
-@_scope_option
-@pass_session
-def ungrant_scopes(
-    session: CliSession, ref: str, scopes: tuple[str, ...], named: tuple[str, ...]
-) -> None:
-    """Take scopes away, and end the live tokens that carry them."""
-    _change_scopes(session, ref, ungrant=_split(scopes + named))
-
-
-@agents.command(
-    "serves",
-    example="agentvault agents serves payments-api send:payment"
-    " --resource stripe:acct_42",
-)
-@click.argument("ref", metavar="ID")
-@click.argument("scopes", metavar="S...", nargs=-1)
-@click.option(
-    "--resource", "resources", multiple=True, help="A resource it serves; repeat it."
-)
-@click.option("--all", "everything", is_flag=True, help="It serves, and sees, all.")
-@pass_session
-def set_served(
-    session: CliSession,
-    ref: str,
-    scopes: tuple[str, ...],
-    resources: tuple[str, ...],
-    everything: bool,
-) -> None:
-    """Say what a resource server serves, in place of what it did.
-
-    It sees, and consumes, tokens of that alone.
-    """
-    if everything == bool(scopes or resources):
-        raise UsageError(
-            "say which scopes or resources it serves, or --all, and not both"
-        )
-    agent = find_agent(session.client, ref)
-    asked = ScopesRequest(agent_id=agent.id, serves=_split(scopes), resources=resources)
-    changed = session.client.call(calls.SCOPES, asked)
-    out = session.out
-    if not out.print_json(changed):
-        out.fields(
-            [("agent", out.cell(changed.name, "strong", 60)), *_serving(changed)]
-        )
-
-
-@agents.command(
-    "delegates",
-    example="agentvault agents delegates planner-agent --to search-agent"
-    " --scope read:calendar",
-)
-@click.argument("ref", metavar="ID")
-@click.option("--to", "other", required=True, help="The agent it may pass tokens to.")
-@click.option("--scope", "scopes", multiple=True, help="A scope of them; repeat it.")
-@click.option("--remove", is_flag=True, help="Nothing any more; what came of it ends.")
-@pass_session
-def set_delegates(
-    session: CliSession, ref: str, other: str, scopes: tuple[str, ...], remove: bool
-) -> None:
-    """Say which scopes an agent may pass on to another, in place of those it could.
-
-    An agent passes on less than it has by a token exchange (RFC 8693).
-    """
-    if remove == bool(scopes):
-        raise UsageError("say which scopes with --scope, or --remove, and not both")
-    client, out = session.client, session.out
-    agent, to = find_agent(client, ref), find_agent(client, other)
-    asked = DelegatesRequest(agent_id=agent.id, to=to.id, scopes=_split(scopes))
-    changed = client.call(calls.DELEGATES, asked)
-    if out.print_json(changed):
-        return
-    told = next((one.scopes for one in changed.delegates if one.id == to.id), ())
-    out.line(
-        *_name_and_id(out, changed),
-        " may pass on to ",
-        *_name_and_id(out, to),
-        ": ",
-        out.cell(" ".join(told) or "nothing", limit=2000),
-    )
-    if changed.delegated_revoked:
-        out.line(f"{plural(changed.delegated_revoked, 'token')} ended that came of it")
-    _say_cut(out, changed)
-
-
-@agents.command("tree", example="agentvault agents tree planner-agent")
-@click.argument("ref", metavar="ID", required=False)
-@pass_session
-def show_tree(session: CliSession, ref: str | None) -> None:
-    """Show the live tokens that agents passed on, and what would end with each."""
-    client, out = session.client, session.out
-    query = TreeQuery(agent=find_agent(client, ref).id if ref else None)
-    tree = client.call(calls.TREE, query)
-    if out.print_json(tree):
-        return
-    if not tree.tokens:
-        out.line("no agent holds a token that was passed on")
-        return
-    rows = [
-        [
-            out.cell("  " * one.depth + visible(one.agent.name, 40), "strong", 60),
-            one.id,
-            one.below,
-            one.expires_at,
-            one.resource,
-            one.scope,
-        ]
-        for one in tree.tokens
-    ]
-    out.table(("AGENT", "TOKEN", "BELOW", "EXPIRES", "RESOURCE", "SCOPES"), rows)
-    if more := tree.total - len(tree.tokens):
-        out.note(f"{plural(more, 'more token')}: name an agent to see its trees alone")
-
-
-def _change_scopes(session: CliSession, ref: str, **change: tuple[str, ...]) -> None:
-    if not any(change.values()):
-        raise UsageError("no scope was named", "for example write:calendar")
-    agent = find_agent(session.client, ref)
-    if missing := set(change.get("ungrant", ())) - set(agent.scopes):
-        raise NotFoundError(
-            f"{agent.name} was not granted {', '.join(sorted(missing))}",
-            f"it has {', '.join(agent.scopes) or 'no scope'}",
-        )
-    asked = ScopesRequest(agent_id=agent.id, **change)
-    changed = session.client.call(calls.SCOPES, asked)
-    if not session.out.print_json(changed):
-        out = session.out
-        out.line(
-            *_name_and_id(out, changed),
-            " may ask for ",
-            out.cell(" ".join(changed.scopes) or "nothing", limit=2000),
-        )
-
-
-def _name_and_id(out: Output, agent: AgentInfo) -> list[Cell | str]:
-    return [out.cell(agent.name, "strong", 60), " (", out.cell(agent.id), ")"]
-
-
 def _one_or_all(ref: str | None, *, everyone: bool) -> None:
     if everyone == (ref is not None):
         raise UsageError("say which agent, or --all, and not both")
-
-
-def _split(scopes: tuple[str, ...]) -> tuple[str, ...]:
-    """Accept scopes one by one, or several in one word as OAuth writes them."""
-    found = [word.replace(",", " ").split() for word in scopes]
-    if not all(found):  # no scope at all would stand for every scope
-        raise UsageError("a scope is empty", "is a variable not set?")
-    return tuple(scope for word in found for scope in word)
 
 
 def _read_key(path: Path) -> str:
@@ -549,18 +435,42 @@ def _identity(out: Output, agent: AgentInfo) -> None:
                 ", ".join(f"{getattr(counts, word)} {word}" for word in OUTCOMES),
             ),
             ("live tokens", agent.live_tokens),
-            *_serving(agent),
+            *_ending(agent),
+            *serving(agent),
         ]
     )
 
 
-def _serving(agent: AgentInfo) -> list[tuple[str, object]]:
-    """Return what a resource server serves; nothing for other agents."""
-    if not agent.resource_server:
-        return []
-    serves = " ".join(agent.serves) or "every scope"
-    resources = " ".join(agent.resources) or "every resource"
-    return [("serves", serves), ("serves on", resources)]
+def _ending(agent: AgentInfo) -> list[tuple[str, object]]:
+    """Return when and with what it ends, and what ends with it."""
+    told: list[tuple[str, object]] = []
+    if agent.until:
+        told.append(("ends", f"{agent.until[:19]}Z, {_left(agent)}"))
+    if agent.from_template:
+        told.append(("made from", agent.from_template))
+    if agent.template:
+        names = ", ".join(visible(one.name, 40) for one in agent.derived)
+        more = agent.derived_total - len(agent.derived)
+        shown = f"{names} and {more} more" if more else names
+        told.append(("made from it", shown or "none"))
+    return told
+
+
+def _left(agent: AgentInfo) -> str:
+    """Return in how long an agent ends; nothing where it does not by itself."""
+    if not agent.until:
+        return ""
+    left = (parse_iso(agent.until) - SystemClock().now()).total_seconds()
+    return f"in {lasting(left)}" if left > 0 else "over"
+
+
+def _standing(out: Output, agent: AgentInfo, *, stopped: bool) -> Cell:
+    """Return how an agent stands, with the time that it has left."""
+    if stopped and agent.status == "active":
+        return out.word("stopped")
+    if agent.until and agent.status != "revoked":
+        return out.cell(f"{agent.status}, ends {_left(agent)}")
+    return out.word(agent.status)
 
 
 def print_elsewhere(out: Output, agent: AgentInfo) -> None:
@@ -590,3 +500,10 @@ def _day(out: Output, day: QuartersInfo) -> None:
             bars(numbers, levels),
             out.cell(total),
         )
+
+
+agents.add_command(grant_scopes)
+agents.add_command(ungrant_scopes)
+agents.add_command(set_served)
+agents.add_command(set_delegates)
+agents.add_command(show_tree)

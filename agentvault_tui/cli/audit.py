@@ -23,7 +23,7 @@ from agentvault_tui.clock import SystemClock, iso, parse_iso
 from agentvault_tui.console.draw import words
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.moments import FORMS, read_moment
+from agentvault_tui.console.state.moments import FORMS, FORMS_AHEAD, read_moment
 from agentvault_tui.console.state.records import stepup_state
 from agentvault_tui.errors import (
     LedgerDamagedError,
@@ -60,12 +60,17 @@ class Moment(click.ParamType[str]):
 
     name = "time"
 
+    def __init__(self, *, ahead: bool = False) -> None:
+        """Read lengths and times of day as past, or as *ahead*."""
+        self._ahead = ahead
+
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> str:
         """Parse a moment; fail with the accepted forms."""
-        if (moment := read_moment(str(value), SystemClock().now())) is None:
-            self.fail(f"'{value}' is not a time: write {FORMS}", param, ctx)
+        now, forms = SystemClock().now(), FORMS_AHEAD if self._ahead else FORMS
+        if (moment := read_moment(str(value), now, ahead=self._ahead)) is None:
+            self.fail(f"'{value}' is not a time: write {forms}", param, ctx)
         return iso(moment)
 
 

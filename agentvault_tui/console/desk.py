@@ -22,7 +22,8 @@ from agentvault_tui.console.draw.lines import Pen, Row
 from agentvault_tui.console.state.actions import Actions
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.moments import plural
-from agentvault_tui.console.state.records import AgentRow, Revoked, caution
+from agentvault_tui.console.state.records import AgentRow
+from agentvault_tui.console.state.revocations import Revoked, caution
 from agentvault_tui.console.state.saved import SavedFilters
 from agentvault_tui.console.term.keyed import key_label
 from agentvault_tui.errors import AgentVaultError, UnreachableError

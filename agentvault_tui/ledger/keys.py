@@ -16,6 +16,7 @@ from agentvault_tui.lookalikes import fold_name
 from agentvault_tui.model import (
     Agent,
     AgentId,
+    AgentStatus,
     Draft,
     Event,
     EventType,
@@ -66,6 +67,8 @@ def written_keys(
             keys.add(f"pending:{change.agent_id}")
         elif isinstance(change, Agent):
             keys.add(f"name:{fold_name(change.name)}")
+            if change.credential.subject and change.status is not AgentStatus.REVOKED:
+                keys.add("subjects")  # no two may overlap
     for record in records:
         keys.update(f"limit:{one}" for one in _limits(record))
         if record.type is EventType.POLICY_CHANGED:
@@ -91,6 +94,8 @@ def keys_of(
         the keys. A commit that only reports, such as a denial, has none of an agent.
     """
     keys = written_keys(records, changes, rows)
+    agents = (one for one in changes if isinstance(one, Agent))
+    keys.update(f"agents:{one.from_template}" for one in agents if one.from_template)
     for record in records:
         if record.outcome in _DECIDED or record.type in _GRANTING:
             keys.update(_of_agent(record.agent_id))

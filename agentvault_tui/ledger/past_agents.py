@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from agentvault_tui.clock import parse_iso
+from agentvault_tui.clock import Deadline, parse_iso
 from agentvault_tui.ledger.canonical import text_or_start
 from agentvault_tui.ledger.chain import read_event
 from agentvault_tui.ledger.records import Panic
@@ -164,6 +164,7 @@ def _register(roster: Roster, event: Event, *, failed: bool) -> None:
     if event.agent_id is None:
         return
     detail = event.detail
+    origin = detail.get("from_template")
     agent = Agent(
         id=event.agent_id,
         client_id=event.agent_id,
@@ -175,9 +176,17 @@ def _register(roster: Roster, event: Event, *, failed: bool) -> None:
         resource_server=detail.get("resource_server") is True,
         serves=_texts(detail.get("serves")),
         resources=_texts(detail.get("resources")),
-    )
+        until=_until(event),
+        template=detail.get("template") is True,
+        from_template=AgentId(str(origin)) if origin else None,
+    ).restored()
     # Told that it failed, nobody holds its secret: it came back revoked.
     roster.agents[agent.id] = agent.revoked(event.time) if failed else agent
+
+
+def _until(event: Event) -> Deadline | None:
+    said = event.detail.get("until")
+    return Deadline(parse_iso(said), 0.0, "") if isinstance(said, str) else None
 
 
 def _texts(value: object) -> tuple[str, ...]:
@@ -191,7 +200,7 @@ def _change(roster: Roster, event: Event, agent: Agent, *, failed: bool) -> None
             agent = agent.revoked(event.time)
             roster.valid_from_seq[agent.id] = event.seq
         case EventType.AGENT_RESTORED if not failed:
-            agent = replace(agent, status=AgentStatus.ACTIVE, revoked_at=None)
+            agent = replace(agent.restored(), until=_until(event) or agent.until)
             roster.valid_from_seq[agent.id] = event.seq
         case EventType.AGENT_CHANGED if not failed:
             agent = replace(

@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
+from agentvault_tui.clock import Deadline
 from agentvault_tui.model.ids import AgentId
 
 
@@ -15,6 +16,8 @@ class AgentStatus(StrEnum):
 
     ACTIVE = "active"
     REVOKED = "revoked"
+    TEMPLATE = "template"
+    """Never served itself: other agents are made from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,12 @@ class Agent:
     credential: Credential = Credential()
     revoked_at: datetime | None = None
     delegates: tuple[Delegate, ...] = ()
+    until: Deadline | None = None
+    """When it is revoked by itself."""
+    template: bool = False
+    """Whether other agents are made from it, whatever its status."""
+    from_template: AgentId | None = None
+    """The template that it was made from, and ends with."""
     authenticated_as: str | None = None
     """``ISSUER:SUBJECT`` of the platform's token that a request came with; of a stored
     agent nothing."""
@@ -91,6 +100,11 @@ class Agent:
         """Return the scopes of tokens that it may pass on to another agent."""
         found = (one.scopes for one in self.delegates if one.agent_id == to)
         return frozenset(next(found, ()))
+
+    def restored(self) -> Agent:
+        """Return it as it is when nobody has revoked it."""
+        status = AgentStatus.TEMPLATE if self.template else AgentStatus.ACTIVE
+        return replace(self, status=status, revoked_at=None)
 
     def revoked(self, when: datetime) -> Agent:
         """Return it revoked since *when*, or since it was."""

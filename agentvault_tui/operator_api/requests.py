@@ -47,13 +47,19 @@ class AgentRequest(WireRequest, kw_only=True):
     """Register an agent."""
 
     name: Word
-    owner: Word
+    owner: Annotated[str, Meta(max_length=4000)] = ""
     purpose: Annotated[str, Meta(max_length=4000)] = ""
     scopes: tuple[str, ...] = ()
     public_key: Annotated[str, Meta(min_length=1, max_length=8192)] | Json | None = None
     """PEM SPKI, or a JWK as text or as an object."""
     subject: Annotated[str, Meta(min_length=1, max_length=1000)] | None = None
     """``ISSUER:SUBJECT`` of its platform's tokens, in place of a key or a secret."""
+    until: Moment | None = None
+    """When it is revoked by itself."""
+    template: bool = False
+    """Never served itself: other agents are made from it."""
+    from_template: ShortId | None = field(name="from", default=None)
+    """The id of the template whose scopes, owner and delegates it has."""
     resource_server: bool = False
     serves: tuple[str, ...] = ()
     resources: tuple[str, ...] = ()
@@ -93,14 +99,21 @@ class TreeQuery(WireShape, kw_only=True):
     agent: str | None = None
 
 
-class RestoreRequest(WireRequest, kw_only=True):
-    """Serve one agent again, or lift the panic."""
+class OneOrAllRequest(WireRequest, kw_only=True):
+    """Which agent, or all of them."""
 
     agent_id: Word | UnsetType = UNSET
     all: bool | UnsetType = UNSET
 
 
-class RevokeRequest(RestoreRequest, kw_only=True):
+class RestoreRequest(OneOrAllRequest, kw_only=True):
+    """Serve one agent again, or lift the panic."""
+
+    until: Moment | None = None
+    """When it is revoked by itself now; needed where its time was over."""
+
+
+class RevokeRequest(OneOrAllRequest, kw_only=True):
     """Cut one agent off, or all of them."""
 
     reason: Reason = ""

@@ -126,13 +126,19 @@ class PastAgentInfo(WireShape, kw_only=True):
     owner: str
     purpose: str
     status: str
-    """``active`` or ``revoked``."""
+    """``active``, ``revoked``, or ``template``: never served itself."""
     scopes: tuple[str, ...]
     resource_server: bool = False
     serves: tuple[str, ...] = ()
     resources: tuple[str, ...] = ()
     created_at: Moment
     revoked_at: Moment | None = None
+    until: Moment | None = None
+    """When it is revoked by itself, or was."""
+    template: bool = False
+    """Whether others are made from it, whatever its status."""
+    from_template: str | None = field(name="from", default=None)
+    """The id of the template that it was made from, and ends with."""
     last_seen_at: Moment | None
     tokens: tuple[TokenInfo, ...] | UnsetType = UNSET
     """The soonest to expire, at most a hundred; absent on a page without tokens."""
@@ -176,6 +182,10 @@ class AgentInfo(PastAgentInfo, kw_only=True):
     """Who passed tokens on to it that live."""
     delegated_below: int = 0
     """Live tokens of others that a revocation ends: exchanged for its own."""
+    derived: tuple[AgentRef, ...] = ()
+    """Agents that a revocation ends too, made from it; at most some."""
+    derived_total: int = 0
+    """How many there are."""
 
 
 class ScopesAnswer(AgentInfo, kw_only=True):
@@ -216,6 +226,8 @@ class RevokeAnswer(WireShape, kw_only=True):
     stepups_cancelled: int = 0
     delegated_revoked: int = 0
     """Tokens that ended with those they were exchanged for; of all, among the above."""
+    derived_revoked: int = 0
+    """Agents that were made from it, and ended with it."""
     calls_cut: int = 0
     calls_sent: int = 0
     """Of the calls cut, those whose request had reached the service whole."""

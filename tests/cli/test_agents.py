@@ -342,3 +342,79 @@ def test_a_new_secret_works_and_the_old_one_does_not(av: Run, agent: Agent) -> N
             trust_env=False,
         )
         assert answer.status_code == status
+
+
+@pytest.mark.slow
+def test_templates_and_ends_on_the_command_line(av: Run) -> None:
+    """Made, shown with what ends when and with what, planned, and revoked together."""
+    line = ("agents", "add", "cli-template", "--owner", "o", "--scope", "read:email")
+    made = av(*line, "--template", "--json").json
+    assert made.keys() == {"id", "client_id"}
+    for name in ("cli-one", "cli-two"):
+        more = ("--from", "cli-template", "--until", "3h")
+        added = av("agents", "add", name, *more, "--json").json
+        assert added.keys() == {"id", "client_id", "client_secret"}
+    shown = av("agents", "show", "cli-one", "--json").json
+    assert (shown["from"], shown["owner"], shown["scopes"]) == (
+        made["id"],
+        "o",
+        ["read:email"],
+    )
+    rows = av("agents", "list").out.splitlines()
+    (row,) = [row for row in rows if "cli-one" in row]
+    assert "active, ends in 2:5" in row
+    (row,) = [row for row in rows if "cli-template" in row]
+    assert "template" in row.replace("cli-template", "")
+    assert "made from " in av("agents", "show", "cli-one").out
+    plan = av("agents", "revoke", "cli-template", "--plan").out
+    assert "2 agents made from it:" in plan
+    assert "cli-two" in plan
+    assert av("agents", "show", "cli-one", "--json").json["status"] == "active"
+    told = av("agents", "revoke", "cli-template").out
+    assert "2 agents made from it revoked too" in told
+    assert av("agents", "show", "cli-one", "--json").json["status"] == "revoked"
+    assert av("agents", "restore", "cli-one").code == 1
+    av("agents", "restore", "cli-template")
+    assert av("agents", "restore", "cli-one", "--until", "+2h").code == 0
+    again = av("agents", "show", "cli-one").out
+    assert "in 1:59:" in again
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "words"),
+    [
+        (("--scope", "read:email"), 2, "give --owner"),
+        (("--owner", "o", "--scope", "read:email", "--until", "soon"), 2, "not a time"),
+        (
+            ("--owner", "o", "--scope", "read:email", "--until", "2020-01-01"),
+            2,
+            "is over",
+        ),
+        (("--from", "nobody"), 4, "nobody"),
+        (("--owner", "o", "--scope", "read:email", "--subject", "x"), 2, "ISSUER"),
+        (
+            ("--owner", "o", "--scope", "read:email", "--subject", "ci:repo:a/b:x"),
+            2,
+            "no issuer is called ci",
+        ),
+        (
+            (
+                "--owner",
+                "o",
+                "--scope",
+                "read:email",
+                "--template",
+                "--resource-server",
+            ),
+            2,
+            "a template neither",
+        ),
+    ],
+)
+def test_what_cannot_be_added_says_why(
+    av: Run, given: tuple[str, ...], code: int, words: str
+) -> None:
+    """One line that says what is wrong, and its exit code."""
+    answer = av("agents", "add", "cannot-be", *given)
+    assert answer.code == code, answer.err
+    assert words in answer.err

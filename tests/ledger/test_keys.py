@@ -22,7 +22,7 @@ from agentvault_tui.ledger import (
 )
 from agentvault_tui.ledger.keys import keys_of, written_keys
 from agentvault_tui.ledger.state import change_of, row_of
-from agentvault_tui.model import AgentId, Draft, EventType, Outcome, TokenId
+from agentvault_tui.model import AgentId, Credential, Draft, EventType, Outcome, TokenId
 
 CLOCK = manual_clock()
 AGENT, OTHER = AgentId("agt_1"), AgentId("agt_2")
@@ -55,6 +55,15 @@ ASKED: Commit = (
     [decision(outcome=Outcome.ESCALATED)],
     [stepup(CLOCK, "sup_3")],
 )
+
+
+def made(name: str, **changes: Any) -> Commit:
+    """Return what registers another agent."""
+    one = replace(agent(name), name=name, **changes)
+    return [note(EventType.AGENT_REGISTERED, name)], [one]
+
+
+SUBJECT = Credential(subject="ci:repo:acme/app:x")
 USED: Commit = ([], [UsedAssertion("agt_1", "ab", CLOCK.now())])
 
 
@@ -91,6 +100,8 @@ def overtakes(first: Commit, second: Commit) -> bool:
         (USED, USED),
         (limited("mail"), limited("mail")),
         (([], [Meta("mark", "1")]), ([], [Meta("mark", "2")])),
+        (made("agt_3", credential=SUBJECT), made("agt_4", credential=SUBJECT)),
+        (([], [agent()]), made("agt_5", from_template=AGENT)),
     ],
 )
 def test_a_commit_is_overtaken_by_what_changes_its_ground(
@@ -111,6 +122,8 @@ def test_a_commit_is_overtaken_by_what_changes_its_ground(
         (redeemed("tok_1"), redeemed("tok_2")),
         (delegated("tok_1", "tok_2"), delegated("tok_3", "tok_4")),
         (limited("mail"), limited("money")),
+        (made("agt_3", credential=SUBJECT), made("agt_4")),
+        (made("agt_3", from_template=AGENT), made("agt_4", from_template=AGENT)),
         (([], [KeptText("permit")]), ([], [KeptText("permit")])),
     ],
 )

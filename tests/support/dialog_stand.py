@@ -30,12 +30,11 @@ from agentvault_tui.console.state.records import (
     BodyView,
     HeldRequest,
     LinkState,
-    Restored,
-    Revoked,
     StepUpRow,
     TreeRow,
     UpstreamStep,
 )
+from agentvault_tui.console.state.revocations import Restored, Revoked
 from agentvault_tui.operator_api.codec import encode
 from agentvault_tui.operator_api.requests import RepeatRequest
 from agentvault_tui.operator_api.shapes import ScopeInfo

@@ -23,7 +23,7 @@ from agentvault_tui.broker.replay import FullError, ReplayStore
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import TenantError
 from agentvault_tui.ledger import UsedAssertion
-from agentvault_tui.model import Agent, AgentStatus, sha256_hex
+from agentvault_tui.model import Agent, sha256_hex
 from agentvault_tui.web.forms import BodyError, form_value
 
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -131,7 +131,7 @@ class ClientAuth:
         Raises:
             UnprovenError: the token is not that issuer's, or not exactly one agent is
                 meant: of those that match, one that is revoked does not count beside
-                one that is not.
+                one that is served.
         """
         try:
             subject = f"{issuer.name}:{await issuer.subject(assertion)}"
@@ -141,7 +141,8 @@ class ClientAuth:
         agents = self._registry.agents_of_subject(subject)
         if named is not None:
             agents = [one for one in agents if one.client_id == named]
-        served = [one for one in agents if one.status is not AgentStatus.REVOKED]
+        active = self._registry.lifetimes.is_active
+        served = [one for one in agents if active(one.id)]
         if len(found := served or agents) != 1:
             raise UnprovenError
         return replace(found[0], authenticated_as=subject)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 from typing import Final
 
 from msgspec import UNSET
@@ -47,6 +48,7 @@ from agentvault_tui.broker.usecases.revoke import (
     revoke_agent,
 )
 from agentvault_tui.broker.usecases.scopes import change_scopes, change_served
+from agentvault_tui.clock import parse_iso
 from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.model import Actor, Agent, AgentId
 from agentvault_tui.operator_api import calls
@@ -61,6 +63,7 @@ from agentvault_tui.operator_api.requests import (
     AgentRequest,
     DelegatesRequest,
     NewSecretRequest,
+    OneOrAllRequest,
     RestoreRequest,
     RevokeRequest,
     ScopesRequest,
@@ -255,13 +258,20 @@ def _cutting(broker: Broker, authority: Authority) -> list[Route]:
         return _ended(cut, broker, one=True)
 
     async def restore(request: Request) -> RestoreAnswer:
-        """Restore one agent, or lift the panic."""
-        agent_id = _one(await body_of(request, RestoreRequest))
+        """Restore one agent, or lift the panic.
+
+        Raises:
+            UsageError: an end was given for all.
+        """
+        body = await body_of(request, RestoreRequest)
+        agent_id, until = _one(body), _moment(body.until)
         about = agent_id or "all agents"
         operator = await authority.actor(operator_of(request), Need.GIVE, about)
         if agent_id is None:
+            if until is not None:
+                raise UsageError("'until' is for one agent")
             return RestoreAnswer(agents=await lift_panic(broker, operator))
-        agent = await restore_agent(broker, agent_id, operator)
+        agent = await restore_agent(broker, agent_id, operator, until)
         return RestoreAnswer(agent=agent_info(agent, broker.registry))
 
     return [route(calls.REVOKE, revoke), route(calls.RESTORE, restore)]
@@ -314,10 +324,18 @@ def _agents_of_ids(registry: Registry, ids: Sequence[str]) -> list[Agent]:
 def _registration(asked: AgentRequest) -> Registration:
     key = asked.public_key
     text = json.dumps(key) if isinstance(key, dict) else key
-    return Registration(**{**asdict(asked), "public_key": text})
+    given = {**asdict(asked), "public_key": text, "until": _moment(asked.until)}
+    return Registration(**given)
 
 
-def _one(body: RestoreRequest) -> str | None:
+def _moment(text: str | None) -> datetime | None:
+    try:
+        return parse_iso(text) if text else None
+    except (ValueError, OverflowError):
+        raise UsageError("'until' is no time", "2026-11-24T18:00:00Z") from None
+
+
+def _one(body: OneOrAllRequest) -> str | None:
     """Return the agent that is meant; None for all, and only if that alone is said."""
     if body.all is UNSET and body.agent_id is not UNSET:
         return body.agent_id
@@ -335,6 +353,7 @@ def _ended(cut: Cut, broker: Broker, *, one: bool) -> RevokeAnswer:
         calls_cut=cut.calls.cut,
         calls_sent=cut.calls.sent,
         delegated_revoked=cut.delegated,
+        derived_revoked=cut.derived,
         effective_ms=round(cut.effective_ms, 3),
         recorded=cut.recorded,
         kept=cut.kept.value,

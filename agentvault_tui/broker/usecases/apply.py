@@ -393,6 +393,8 @@ async def files_of(broker: Broker) -> FilesInfo:
             left_out.append(f"{shown} ({agent.id}) is revoked")
         elif len(registry.agents_named(agent.name)) > 1:
             left_out.append(f"{shown} ({agent.id}) shares its name with another agent")
+        elif agent.status is AgentStatus.TEMPLATE or agent.until or agent.from_template:
+            left_out.append(f"{shown} ({agent.id}) ends by itself, or is a template")
         else:
             agents[agent.name] = entry_of(agent, lambda one: registry.agent(one).name)
     gateway, services = broker.gateway, dict[str, str]()

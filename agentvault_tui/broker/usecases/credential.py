@@ -43,7 +43,7 @@ async def renew_secret(broker: Broker, agent_id: str, operator: Actor) -> Regist
     async with broker.registry.changing[broker.registry.agent(agent_id).id]:
         await broker.cuts.record_missed()
         agent = broker.registry.agent(agent_id)
-        if agent.credential.kind not in {"secret", "none"}:
+        if agent.template or agent.credential.kind not in {"secret", "none"}:
             raise ConflictError(
                 f"{visible(agent.name, 60)} authenticates without a secret",
                 "register another agent for a client that has one",

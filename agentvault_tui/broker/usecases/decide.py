@@ -14,7 +14,6 @@ from agentvault_tui.model import (
     Actor,
     Agent,
     AgentId,
-    AgentStatus,
     DecisionId,
     EventType,
     Outcome,
@@ -256,7 +255,7 @@ def _overtaken(broker: Broker, request: Request, verdict: Verdict) -> Verdict:
     reason = "policy_changed"
     if broker.registry.panic is not None:
         reason = "panic"
-    elif broker.registry.agent(request.agent.id).status is AgentStatus.REVOKED:
+    elif not broker.registry.lifetimes.is_active(request.agent.id):
         reason = "agent_revoked"
     text = "The agent or the policy changed while this was decided. Ask again."
     before = verdict.outcome, verdict.reason, verdict.rule

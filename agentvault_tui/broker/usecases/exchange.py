@@ -292,6 +292,7 @@ async def _deliver(broker: Broker, permit: _Permit) -> Answer:
         if isinstance(found, NoToken):
             return await _missed(broker, permit, found)
         longest = broker.settings.tokens.lease
+        _, longest = registry.lifetimes.life(permit.agent.id, longest)
         held = HeldProviderToken.of(broker.clock, account, found, longest)
     if _overtaken(broker, permit):
         # Nobody has it, so it serves to revoke what they have.

@@ -213,7 +213,7 @@ def elevated_token(broker: Broker, stepup: StepUp) -> Token:
         scope=stepup.scope,
         kind=TokenKind.ELEVATED,
         issued_at=broker.clock.now(),
-        expires=Deadline.after(broker.clock, stepup.ttl),
+        expires=broker.registry.lifetimes.life(stepup.agent_id, stepup.ttl)[0],
         authorization_details=stepup.authorization_details,
         resource=stepup.resource_indicator,
         stepup_id=stepup.id,

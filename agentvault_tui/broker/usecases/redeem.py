@@ -40,7 +40,7 @@ from agentvault_tui.broker.usecases.request import (
 )
 from agentvault_tui.broker.usecases.stepup import expire
 from agentvault_tui.broker.uses import revoked_draft, seen_by, token_detail
-from agentvault_tui.clock import Deadline, iso
+from agentvault_tui.clock import iso
 from agentvault_tui.errors import (
     LedgerError,
     LedgerUnwritableError,
@@ -275,11 +275,12 @@ async def _give_out(
     registry.begin_use([minted])
     registry.drop_token(minted)
     secret = new_secret("av_e")
+    expires, ttl = registry.lifetimes.life(agent.id, stepup.ttl)
     # Its life begins when someone holds it; fetched it must be within as long again.
     token = minted._replace(
         sha256=sha256_hex(secret),
         issued_at=broker.clock.now(),
-        expires=Deadline.after(broker.clock, stepup.ttl),
+        expires=expires,
     )
     epoch, version = registry.epoch(agent.id), broker.policy.version
     try:
@@ -303,7 +304,7 @@ async def _give_out(
     # While it was recorded a check of all live tokens did not see it.
     if version != broker.policy.version and not still_issued(broker, token):
         return Denied(POLICY_CHANGED, ANEW, stepup.decision_id)
-    return Granted(secret, token, stepup.ttl, stepup.decision_id)
+    return Granted(secret, token, ttl, stepup.decision_id)
 
 
 def _delivery(broker: Broker, agent: Agent, stepup: StepUp, token: Token) -> Draft:

@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Final
 
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.public_key import parse_public_key
 from agentvault_tui.broker.subjects import check_subject
+from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.errors import ConflictError, UsageError
 from agentvault_tui.lookalikes import fold_name
 from agentvault_tui.model import (
@@ -43,10 +45,17 @@ class Registration:
     owner: str
     purpose: str
     scopes: tuple[str, ...]
+    """None, and no owner, for an agent made from a template."""
     public_key: str | None = None
     """PEM (SPKI) or JWK; without one, and without a subject, a secret is made."""
     subject: str | None = None
     """``ISSUER:SUBJECT`` of its platform's tokens."""
+    until: datetime | None = None
+    """When it is revoked by itself."""
+    template: bool = False
+    """Whether it is never served, and others are made from it."""
+    from_template: str | None = None
+    """The id of the template whose scopes, owner and delegates it has."""
     resource_server: bool = False
     """Implied by what it serves."""
     serves: tuple[str, ...] = ()
@@ -79,18 +88,19 @@ async def register(
         ConflictError: the name is taken, or a token of its subject is another's too.
         LedgerUnwritableError: it could not be recorded.
     """
-    if not registration.scopes and not _is_resource_server(registration):
-        raise UsageError("an agent needs at least one scope", "give --scope")
     agent = new_agent(broker, registration)
+    if not agent.scopes and not agent.resource_server:
+        raise UsageError("an agent needs at least one scope", "give --scope")
     check_scopes(broker, (*agent.scopes, *agent.serves))
     secret = None
-    if agent.credential.kind == "none":
+    if agent.credential.kind == "none" and not agent.template:
         secret = new_secret("av_s")
         credential = Credential(secret_sha256=sha256_hex(secret))
         agent = replace(agent, credential=credential)
     with registering(broker, agent):
         await broker.record(registered_draft(agent, operator), changes=[agent])
         broker.registry.put_agent(agent)
+    check_end(broker, agent)  # what ended meanwhile is revoked at the next look
     return Registered(agent, secret)
 
 
@@ -125,12 +135,15 @@ def new_agent(broker: Broker, registration: Registration) -> Agent:
 
     Raises:
         UsageError: a text is missing or too long, a resource no URI, a key or subject
-            unusable.
+            unusable, or it would have no time; or a template is more than that.
+        NotFoundError: there is no such template.
+        ConflictError: that template is revoked, or is none.
     """
+    registration, template = _filled(broker, registration)
     _check_texts(registration)
     agent_id = AgentId(new_id("agt"))
     key = registration.public_key
-    return Agent(
+    agent = Agent(
         id=agent_id,
         client_id=agent_id,
         name=registration.name,
@@ -145,7 +158,76 @@ def new_agent(broker: Broker, registration: Registration) -> Agent:
             public_key=None if key is None else parse_public_key(key),
             subject=_subject(broker, registration),
         ),
+        delegates=template.delegates if template else (),
+        until=end_of(broker, registration.until, template),
+        template=registration.template,
+        from_template=template.id if template else None,
+    ).restored()
+    check_end(broker, agent)
+    return agent
+
+
+def _filled(
+    broker: Broker, registration: Registration
+) -> tuple[Registration, Agent | None]:
+    """Return *registration* with what it has from a template, and the template."""
+    secret = registration.public_key or registration.subject
+    if registration.template and (secret or _is_resource_server(registration)):
+        raise UsageError(
+            "a template neither authenticates nor serves",
+            "give keys and subjects to the agents made from it",
+        )
+    if registration.from_template is None:
+        return registration, None
+    template = broker.registry.agent(registration.from_template)
+    if not template.template:
+        raise ConflictError(
+            f"{visible(template.name, 60)} is no template",
+            "agentvault agents add NAME --template makes one",
+        )
+    own = registration.scopes or registration.owner or registration.template
+    if own or _is_resource_server(registration):
+        raise UsageError(
+            "an agent made from a template has its scopes and its owner",
+            "leave out everything but name, purpose, credential and end",
+        )
+    filled = replace(
+        registration,
+        owner=template.owner,
+        purpose=registration.purpose or template.purpose,
+        scopes=template.scopes,
     )
+    return filled, template
+
+
+def end_of(
+    broker: Broker, until: datetime | None, template: Agent | None
+) -> Deadline | None:
+    """Return when an agent ends: at a moment, and no later than its template."""
+    ends = []
+    if until is not None:
+        left = (until - broker.clock.now()).total_seconds()
+        ends.append(Deadline.after(broker.clock, left)._replace(wall=until))
+    if template is not None and template.until is not None:
+        ends.append(template.until)
+    return min(ends, key=lambda end: end.remaining(broker.clock), default=None)
+
+
+def check_end(broker: Broker, agent: Agent) -> None:
+    """Refuse to serve *agent* where it would be revoked at once.
+
+    Raises:
+        UsageError: its time is over.
+        ConflictError: its template is revoked.
+    """
+    if agent.until is not None and agent.until.passed(broker.clock):
+        raise UsageError(
+            f"the time of {visible(agent.name, 60)} is over", "give a later --until"
+        )
+    template = agent.from_template
+    if template is not None and not broker.registry.lifetimes.is_template(template):
+        name = visible(broker.registry.agent(template).name, 60)
+        raise ConflictError(f"the template {name} is revoked", "restore it first")
 
 
 def _subject(broker: Broker, registration: Registration) -> str | None:
@@ -244,6 +326,19 @@ def _resource(named: str) -> str:
     return found
 
 
+def ending_detail(agent: Agent) -> dict[str, object]:
+    """Return what an event says of when and with what *agent* ends."""
+    told: dict[str, object] = {}
+    if agent.until is not None:
+        told["until"] = iso(agent.until.wall)
+    if agent.template:
+        told["template"] = True
+    if agent.from_template is not None:
+        told["from_template"] = agent.from_template
+        told["delegates"] = {one.agent_id: one.scopes for one in agent.delegates}
+    return told
+
+
 def registered_draft(agent: Agent, operator: Actor) -> Draft:
     """Return the event that *agent* is registered."""
     return Draft(
@@ -260,5 +355,6 @@ def registered_draft(agent: Agent, operator: Actor) -> Draft:
             **({"resources": list(agent.resources)} if agent.resources else {}),
             "credential": agent.credential.kind,
             **({"subject": subject} if (subject := agent.credential.subject) else {}),
+            **ending_detail(agent),
         },
     )

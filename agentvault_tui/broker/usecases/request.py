@@ -24,7 +24,6 @@ from agentvault_tui.ledger import DropToken
 from agentvault_tui.model import (
     Action,
     Agent,
-    AgentStatus,
     DecisionId,
     Draft,
     EventType,
@@ -184,10 +183,14 @@ def refused(broker: Broker, agent: Agent) -> tuple[str, str] | None:
             "Everything is stopped by an operator. "
             "Nothing is issued until they lift it; ask again later."
         )
-    if broker.registry.agent(agent.id).status is AgentStatus.REVOKED:
-        return "agent_revoked", (
-            "This agent was revoked by an operator. Ask its owner to have it restored."
+    if not broker.registry.lifetimes.is_active(agent.id):
+        until = broker.registry.agent(agent.id).until
+        how = (
+            "This agent's time is over."
+            if until is not None and until.passed(broker.clock)
+            else "This agent was revoked by an operator."
         )
+        return "agent_revoked", f"{how} Ask its owner to have it restored."
     return None
 
 
@@ -196,10 +199,7 @@ async def issue(
 ) -> Granted | Denied:
     """Record, then return what *verdict* allows; it lives no longer than a *parent*."""
     registry, ttl = broker.registry, broker.settings.tokens.standard_ttl
-    expires = Deadline.after(broker.clock, ttl)
-    if parent is not None and parent.expires.remaining(broker.clock) < ttl:
-        expires = parent.expires
-        ttl = int(expires.remaining(broker.clock))
+    expires, ttl = registry.lifetimes.life(request.agent.id, ttl, parent)
     if not registry.may_hold_more(request.agent.id):
         message = "This agent holds too many live tokens. Use them, or revoke some."
         return await deny(broker, request, "too_many_tokens", message, verdict)

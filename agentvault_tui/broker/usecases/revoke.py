@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import islice
 from typing import Final
 
-from agentvault_tui.broker.core import Broker, CallsCut
+from agentvault_tui.broker.core import SYSTEM, Broker, CallsCut
 from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.held_tokens import HeldTokens
 from agentvault_tui.broker.registry import Registry
-from agentvault_tui.broker.usecases.register import check_subject_free
+from agentvault_tui.broker.usecases.register import (
+    check_end,
+    check_subject_free,
+    end_of,
+    ending_detail,
+)
 from agentvault_tui.broker.usecases.stepup import (
     ENDED_A_TURN,
     cancelled,
     cancelled_draft,
 )
 from agentvault_tui.clock import iso
-from agentvault_tui.errors import ConflictError, LedgerUnwritableError
+from agentvault_tui.errors import ConflictError, LedgerUnwritableError, UsageError
 from agentvault_tui.ledger import (
     Change,
     DropAgentTokens,
@@ -39,6 +45,9 @@ from agentvault_tui.model import (
     Token,
 )
 
+ENDED: Final = "ended"
+"""The reason of a revocation at the end of an agent's time."""
+TEMPLATE_REVOKED: Final = "template_revoked"
 FAILED: Final = "it stays so: that it ended could not be recorded"
 """The reason of the event about a grant whose record failed."""
 
@@ -80,6 +89,8 @@ class Cut:
     calls: CallsCut = _NONE
     delegated: int = 0
     """Tokens that were exchanged for those, directly or further."""
+    derived: int = 0
+    """Agents that were made from it, and ended with it."""
 
     @property
     def recorded(self) -> bool:
@@ -91,6 +102,8 @@ async def revoke_agent(
     broker: Broker, agent_id: str, reason: str, operator: Actor
 ) -> Cut:
     """Revoke one agent: its tokens, step-ups, calls in flight, next requests.
+
+    The agents that were made from a template are revoked with it.
 
     In force in memory before the record, which it waits for at most about two seconds.
 
@@ -107,7 +120,46 @@ async def revoke_agent(
         NotFoundError: no such agent.
     """
     found, in_force = cut_agent(broker, agent_id, reason, operator)
-    return replace(found, kept=await in_force.record(broker, operator))
+    derived = broker.registry.lifetimes.derived(found.agents[0].id)
+    if derived:
+        in_force.drafts[0].detail["derived_revoked"] = len(derived)
+    kept = await in_force.record(broker, operator)
+    kept = await _revoke_all(broker, derived, TEMPLATE_REVOKED, operator) or kept
+    return replace(found, kept=kept, derived=len(derived))
+
+
+async def _revoke_all(
+    broker: Broker, agents: Sequence[Agent], reason: str, operator: Actor
+) -> Kept | None:
+    """Revoke *agents*, a slice in a turn of the event loop.
+
+    Returns:
+        where what is not in the ledger is kept; None where all is.
+    """
+    places: set[Kept] = set()
+    for start in range(0, len(agents), ENDED_A_TURN):
+        part = agents[start : start + ENDED_A_TURN]
+        cut = [cut_agent(broker, one.id, reason, operator)[1] for one in part]
+        places |= {
+            *await asyncio.gather(*(one.record(broker, operator) for one in cut))
+        }
+    return broker.cuts.kept if places - {Kept.LEDGER} else None
+
+
+async def revoke_ended(broker: Broker, late: float = 0.0) -> None:
+    """Revoke the agents whose time is over, and those made from a revoked template.
+
+    Nothing was issued to them since, whenever this is called.
+
+    Args:
+        broker: the broker.
+        late: seconds after their time, for another broker to do it first.
+    """
+    ended = broker.registry.lifetimes.take_ended(late)
+    over = [one for one in ended if one.until and one.until.passed(broker.clock)]
+    await _revoke_all(broker, over, ENDED, SYSTEM)
+    left = [one for one in ended if one not in over]
+    await _revoke_all(broker, left, TEMPLATE_REVOKED, SYSTEM)
 
 
 def cut_agent(
@@ -211,31 +263,43 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
     return Cut(agents, *counts, kept, calls=calls, delegated=delegated)
 
 
-async def restore_agent(broker: Broker, agent_id: str, operator: Actor) -> Agent:
+async def restore_agent(
+    broker: Broker, agent_id: str, operator: Actor, until: datetime | None = None
+) -> Agent:
     """Serve the agent again; tokens revoked before stay revoked.
 
     Args:
         broker: the broker.
         agent_id: which.
         operator: who decided.
+        until: when it ends by itself now, if not when it did before.
 
     Returns:
-        the agent, active.
+        the agent, active, or the template.
 
     Raises:
         NotFoundError: no such agent.
+        UsageError: its time is over, and no new one was given; or it is served.
         ConflictError: it was revoked again while this was being recorded, or its
             subject is another agent's by now.
         LedgerUnwritableError: granting needs its record first.
     """
     async with broker.registry.changing[broker.registry.agent(agent_id).id]:
         agent = broker.registry.agent(agent_id)
-        if agent.status is AgentStatus.ACTIVE:
+        if agent.status is not AgentStatus.REVOKED:
+            if until is not None:
+                raise UsageError("it is not revoked", "a new end is given to restore")
             return agent
         await broker.cuts.record_missed()
         if subject := agent.credential.subject:
             check_subject_free(broker, subject, agent.id)
-        active = replace(agent, status=AgentStatus.ACTIVE, revoked_at=None)
+        active = agent.restored()
+        if until is not None:
+            template = active.from_template and broker.registry.agent(
+                active.from_template
+            )
+            active = replace(active, until=end_of(broker, until, template or None))
+        check_end(broker, active)
         epoch = broker.registry.epoch(agent.id)
         steps = broker.outbox.restore(agent.id)
         async with still_cut(
@@ -386,5 +450,6 @@ def agent_draft(
         "agent": agent.name,
         "owner": agent.owner,
         "scopes": list(agent.scopes),
+        **(ending_detail(agent) if kind is EventType.AGENT_RESTORED else {}),
     }
     return Draft(kind, actor, agent_id=agent.id, reason=reason, detail=detail)

@@ -16,7 +16,7 @@ from textual.widgets import Input
 from agentvault_tui.console.dialogs.base import Dialog, SheetPage
 from agentvault_tui.console.draw import theme
 from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Row
-from agentvault_tui.console.state.records import caution
+from agentvault_tui.console.state.revocations import caution
 from agentvault_tui.console.term.keyed import Keyed
 from agentvault_tui.console.widgets.line_input import LineInput
 

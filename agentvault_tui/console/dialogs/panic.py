@@ -17,7 +17,7 @@ from agentvault_tui.console.dialogs.confirm import CancelButton, Confirm, cautio
 from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Row
 from agentvault_tui.console.draw.words import population
 from agentvault_tui.console.state.moments import clock_time, plural
-from agentvault_tui.console.state.records import Restored, Revoked
+from agentvault_tui.console.state.revocations import Restored, Revoked
 from agentvault_tui.console.widgets.line_input import LineInput
 
 WORD: Final = "panic"

@@ -23,15 +23,15 @@ from agentvault_tui.console.draw.delegation import tree_rows
 from agentvault_tui.console.draw.lines import EMPTY, Pen, Row
 from agentvault_tui.console.draw.upstream import counting, left
 from agentvault_tui.console.state.moments import clock_time, plural
-from agentvault_tui.console.state.records import (
-    AgentRow,
+from agentvault_tui.console.state.records import AgentRow, TreeRow, UpstreamStep
+from agentvault_tui.console.state.revocations import (
+    NOTHING_WORKS,
     Restored,
     Revoked,
-    TreeRow,
-    UpstreamStep,
     caution,
+    consequences,
+    state,
 )
-from agentvault_tui.console.state.revocations import NOTHING_WORKS, consequences, state
 from agentvault_tui.errors import AgentVaultError
 
 _WAITING = 3
@@ -215,7 +215,17 @@ class RestoreDialog(Confirm):
 
     def obstacle(self) -> str | None:
         agent = self.desk.mirror.agents.get(self.agent.id, self.agent)
-        return None if agent.revoked else "It is served: there is nothing to restore."
+        if not agent.revoked:
+            return "It is served: there is nothing to restore."
+        if agent.until is not None and agent.until <= self.clock.now():
+            return (
+                "Its time is over. To serve it again, give it a new one: "
+                f"agentvault agents restore {agent.id} --until TIME"
+            )
+        origin = self.desk.mirror.agents.get(agent.from_template)
+        if origin is not None and origin.revoked:
+            return f"Its template {origin.name} is revoked: restore that first."
+        return None
 
     def plan(self, pen: Pen, width: int, height: int) -> list[Row]:
         """Say what the agent may do again, and what stays cut."""

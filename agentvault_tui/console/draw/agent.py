@@ -11,7 +11,7 @@ from agentvault_tui.console.state.activity import ActivityRow, ScopeUse
 from agentvault_tui.console.state.agents import SOON
 from agentvault_tui.console.state.feed import fold as fold_events
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.moments import ago, countdown, plural
+from agentvault_tui.console.state.moments import ago, countdown, lasting, plural
 from agentvault_tui.console.state.records import (
     AgentRow,
     LiveToken,
@@ -65,6 +65,30 @@ def _identity(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row
     ]
     if agent.purpose:
         rows += pen.facts("Purpose", agent.purpose, width, 2, p.muted)[0]
+    return rows + _ending(pen, mirror, agent, width)
+
+
+def _ending(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row]:
+    """Count down to its own end; name its template, or the agents made from it."""
+    p, rows = pen.palette, list[Row]()
+    if agent.until is not None:
+        left = (agent.until - mirror.clock.now()).total_seconds()
+        style = p.waiting if 0 < left < SOON else p.text
+        told = f"in {lasting(left)}" if left > 0 else "its time is over"
+        at = f" {pen.glyphs.separator} {agent.until:%Y-%m-%d %H:%M:%S}"
+        rows.append(pen.fact("Ends", (told, style), (at, p.muted)))
+    if agent.template:
+        made = mirror.derived(agent.id)
+        names = ", ".join(one.name for one in made[:_DERIVED]) or "none"
+        more = len(made) - _DERIVED
+        names += f" and {more} more" if more > 0 else ""
+        text = f"never served itself; made from it: {names}"
+        rows += pen.facts("Template", text, width, 3, p.text)[0]
+    if agent.from_template:
+        origin = mirror.agents.get(agent.from_template)
+        name = origin.name if origin else agent.from_template
+        text = f"the template {name}, and ends with it"
+        rows += pen.facts("Made from", text, width, 2, p.text)[0]
     return rows
 
 
@@ -151,6 +175,8 @@ def _lately(
 
 
 _TOKENS: Final = 12
+_DERIVED: Final = 5
+"""Agents made from a template that are named."""
 _WAITING: Final = 3
 _HOUR: Final = 3600.0
 _BAR: Final = 8
@@ -179,6 +205,7 @@ def facts(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
     sections = [
         # There are some only where its next requests may be refused.
         [*_limits(pen, seen, width), *_on_trial(pen, seen, width)],
+        _ending(pen, seen.mirror, seen.agent, width),
         _may(pen, seen, width),
         _asked(pen, seen, width),
         _holds(pen, seen, width, _TOKENS, "more, later", unsure=not live),
@@ -426,7 +453,12 @@ def ends(mirror: Mirror, agent: AgentRow, activity: ActivityRow | None = None) -
     waiting = plural(len(mirror.open_stepups(agent.id)), "step-up")
     calls = [c for c in mirror.calls.values() if c.agent_id == agent.id and not c.held]
     flying = f", {plural(len(calls), 'call')} in flight" if calls else ""
-    return f"{plural(tokens, 'token')}{kind}, {waiting}{flying}"
+    made = mirror.derived(agent.id)
+    named = ", ".join(one.name for one in made[:_DERIVED])
+    more = f" and {len(made) - _DERIVED} more" if len(made) > _DERIVED else ""
+    below = f", {plural(len(made), 'agent')} made from it ({named}{more})"
+    ended = f"{plural(tokens, 'token')}{kind}, {waiting}{flying}"
+    return ended + (below if made else "")
 
 
 def waits(pen: Pen, stepup: StepUpRow, now: datetime, width: int) -> Row:

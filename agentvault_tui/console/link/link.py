@@ -22,13 +22,12 @@ from agentvault_tui.console.state.records import (
     HeldRequest,
     LimitRow,
     LinkState,
-    Restored,
-    Revoked,
     ServiceRow,
     SinkRow,
     StepUpRow,
     TreeRow,
 )
+from agentvault_tui.console.state.revocations import Restored, Revoked
 from agentvault_tui.errors import AgentVaultError, NotFoundError, RefusedError
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.advice import (
@@ -482,6 +481,7 @@ class BrokerLink:
             told.calls_cut,
             told.calls_sent,
             told.delegated_revoked if told.agent else 0,
+            told.derived_revoked,
         )
 
     async def restore(self, agent_id: str) -> Restored:

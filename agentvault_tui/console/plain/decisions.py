@@ -25,7 +25,8 @@ from agentvault_tui.console.plain.reads import (
 )
 from agentvault_tui.console.state import revocations
 from agentvault_tui.console.state.moments import plural
-from agentvault_tui.console.state.records import Revoked, StepUpRow, caution
+from agentvault_tui.console.state.records import StepUpRow
+from agentvault_tui.console.state.revocations import Revoked, caution
 from agentvault_tui.console.state.stepups import read_repeat
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.model import repeat_words

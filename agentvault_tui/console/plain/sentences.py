@@ -195,6 +195,7 @@ def agent_line(mirror: Mirror, agent: AgentRow) -> str:
     """Tell state, owner, tokens and counts of an agent in one sentence."""
     counts = mirror.counts(agent.id)
     state = "STOPPED" if mirror.status.panic.on else "active"
+    state = "a template" if agent.template else state
     state = "REVOKED" if agent.revoked else state
     soonest = mirror.soonest(agent.id)
     now = mirror.clock.now()

@@ -7,11 +7,10 @@ from typing import Protocol
 from agentvault_tui.console.state.records import (
     BodyView,
     HeldRequest,
-    Restored,
-    Revoked,
     StepUpRow,
     TreeRow,
 )
+from agentvault_tui.console.state.revocations import Restored, Revoked
 from agentvault_tui.operator_api.requests import RepeatRequest
 
 

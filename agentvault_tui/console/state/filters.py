@@ -39,7 +39,7 @@ KEYS: Final = (
     "type",
     "until",
 )
-STATUSES: Final = ("active", "revoked", "waiting")
+STATUSES: Final = ("active", "revoked", "template", "waiting")
 # The Kelvin sign is a k in lower case, and would else make a key of what was none.
 _TERM: Final = re.compile(r'(-)?(?:([A-Za-z\u212a]+):)?(?:"([^"]*)("?)|(\S*))')
 _KEYED: Final = re.compile(r"[A-Za-z\u212a]+:")
@@ -273,7 +273,8 @@ def _of_agent(
         case "risk":
             return any(scope.risk.startswith(value) for scope in row.scopes)
         case "status":
-            status = "waiting" if row.id in waiting else "active"
+            status = "template" if row.template else "active"
+            status = "waiting" if row.id in waiting else status
             return ("revoked" if row.revoked else status).startswith(value)
         case "outcome":
             counts = mirror.counts(row.id)

@@ -181,6 +181,14 @@ class Mirror:
     def elevated(self, agent_id: str) -> int:
         return self._tokens[agent_id].elevated
 
+    def derived(self, agent_id: str) -> list[AgentRow]:
+        """Return the agents made from a template that are not revoked."""
+        template = self.agents.get(agent_id)
+        if template is None or not template.template:
+            return []
+        made = (a for a in self.agents.values() if a.from_template == agent_id)
+        return [agent for agent in made if not agent.revoked]
+
     def soonest(self, agent_id: str) -> LiveToken | None:
         """Return the agent's token that expires next; asks for it if it is not held."""
         tokens = self._tokens[agent_id]

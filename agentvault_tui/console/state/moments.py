@@ -9,7 +9,7 @@ from typing import Final
 
 from msgspec import UNSET
 
-from agentvault_tui.clock import iso
+from agentvault_tui.clock import iso, span
 from agentvault_tui.operator_api.requests import PastQuery
 
 _AGO: Final = re.compile(r"(\d{1,6})([smhdw])", re.ASCII)
@@ -18,23 +18,27 @@ _TIME: Final = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?z?", re.ASCII)
 _EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
 FORMS: Final = "10m, 2h, 1d ago, 14:02, or 2026-11-24T14:02"
 """How a moment may be written, for those who wrote it otherwise."""
+FORMS_AHEAD: Final = "10m, 2h, 1d, 14:02, or 2026-11-24T14:02"
 
 
-def read_moment(text: str, now: datetime) -> datetime | None:
+def read_moment(text: str, now: datetime, *, ahead: bool = False) -> datetime | None:
     """Read ``10m`` (before *now*), ``14:02`` (the last one) or a date; all in UTC.
 
-    Case does not matter. None when it is no moment.
+    With *ahead* they are after *now*, and the next one. Case does not matter. None when
+    it is no moment.
     """
-    text = text.lower()
-    if match := _AGO.fullmatch(text):
+    text, sign = text.lower(), 1 if ahead else -1
+    if match := _AGO.fullmatch(text.removeprefix("+") if ahead else text):
         try:
-            return now - timedelta(seconds=int(match[1]) * UNITS[match[2]])
+            return now + sign * timedelta(seconds=int(match[1]) * UNITS[match[2]])
         except OverflowError:
-            return _EARLIEST
+            return None if ahead else _EARLIEST
     try:
         if match := _TIME.fullmatch(text):
             hour, minute, second = (int(part or 0) for part in match.groups())
             time = now.replace(hour=hour, minute=minute, second=second, microsecond=0)
+            if ahead:
+                return time if time > now else time + timedelta(days=1)
             return time if time <= now else time - timedelta(days=1)
         found = datetime.fromisoformat(text.upper())
         return found.replace(tzinfo=found.tzinfo or UTC).astimezone(UTC)
@@ -89,6 +93,11 @@ def countdown(seconds: float) -> str:
     minutes, rest = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def lasting(seconds: float) -> str:
+    """Write a time left that may be days: ``4:12``, ``1:02:03``, ``30 d 4 h``."""
+    return countdown(seconds) if seconds < 86_400 else span(int(seconds))
 
 
 def ago(then: datetime, now: datetime) -> str:

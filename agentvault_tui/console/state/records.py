@@ -7,7 +7,6 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from agentvault_tui.console.state.moments import plural
 from agentvault_tui.operator_api.shapes import OPEN
 from agentvault_tui.text import Shown
 
@@ -231,6 +230,12 @@ class AgentRow:
     """Who passed tokens on to it."""
     delegated_below: int = 0
     """Tokens of others that a revocation ends: exchanged for its own."""
+    until: datetime | None = None
+    """When it is revoked by itself."""
+    template: bool = False
+    """Whether it is never served, and others are made from it."""
+    from_template: str = ""
+    """The id of the template that it was made from, and ends with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -539,62 +544,3 @@ class LinkView:
     @property
     def live(self) -> bool:
         return self.state is LinkState.LIVE
-
-
-_NOT_IN_LEDGER: Final = {
-    "journal": "the cut journal keeps it, also over a restart.",
-    "stop": "if the broker restarts before it is, everything is stopped.",
-}
-_IN_MEMORY: Final = "a broker that restarts before it is serves again."
-
-
-@dataclass(frozen=True, slots=True)
-class Revoked:
-    """What a revocation, or the panic switch, ended."""
-
-    agent_id: str
-    """Empty when all were meant."""
-    tokens: int
-    stepups: int
-    effective_ms: float
-    """Measured by the broker: from the request to nothing being honoured."""
-    round_trip_ms: float
-    """Measured here: from the key to the broker's word."""
-    upstream: tuple[UpstreamStep, ...]
-    kept: str = "ledger"
-    """Where it is durable: ``ledger``, ``journal``, ``stop`` (the next start stops
-    everything) or ``memory``."""
-    agents: int = 0
-    """How many, when all were meant."""
-    calls: int = 0
-    """Cut in flight."""
-    sent: int = 0
-    """Of those, how many the service had whole already."""
-    delegated: int = 0
-    """Tokens of others that ended: exchanged for these."""
-
-    @property
-    def ended(self) -> str:
-        """Count what it ended, in words."""
-        ended = f"{plural(self.tokens, 'token')}, {plural(self.stepups, 'step-up')}"
-        if self.delegated:
-            ended += f", {plural(self.delegated, 'token')} passed on"
-        if self.calls:
-            ended += f", {plural(self.calls, 'call')}"
-        return f"{ended} ({self.sent} sent whole)" if self.sent else ended
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """An agent served again, or the panic lifted (then `agent_id` is empty)."""
-
-    agent_id: str
-    round_trip_ms: float
-
-
-def caution(answer: object) -> tuple[str, ...]:
-    """Warn of a revocation that is in force and not recorded yet."""
-    if not isinstance(answer, Revoked) or answer.kept == "ledger":
-        return ()
-    kept = _NOT_IN_LEDGER.get(answer.kept, _IN_MEMORY)
-    return (f"In force, but NOT in the ledger yet: {kept} agentvault doctor says why.",)

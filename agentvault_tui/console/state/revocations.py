@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from agentvault_tui.console.state.moments import clock_time, countdown
+from agentvault_tui.console.state.moments import clock_time, countdown, plural
 from agentvault_tui.console.state.records import AgentRow, UpstreamStep
 
 _PROVIDERS: Final = 3
@@ -176,3 +177,66 @@ def steps(known: Iterable[UpstreamStep]) -> Iterator[str]:
             told = step.status != "confirmed" and step.problem
             why = f": {step.problem}" if told else ""
             yield f"  At the {place}: {step.ends} {state(step)}{why}."
+
+
+_NOT_IN_LEDGER: Final = {
+    "journal": "the cut journal keeps it, also over a restart.",
+    "stop": "if the broker restarts before it is, everything is stopped.",
+}
+_IN_MEMORY: Final = "a broker that restarts before it is serves again."
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """What a revocation, or the panic switch, ended."""
+
+    agent_id: str
+    """Empty when all were meant."""
+    tokens: int
+    stepups: int
+    effective_ms: float
+    """Measured by the broker: from the request to nothing being honoured."""
+    round_trip_ms: float
+    """Measured here: from the key to the broker's word."""
+    upstream: tuple[UpstreamStep, ...]
+    kept: str = "ledger"
+    """Where it is durable: ``ledger``, ``journal``, ``stop`` (the next start stops
+    everything) or ``memory``."""
+    agents: int = 0
+    """How many, when all were meant."""
+    calls: int = 0
+    """Cut in flight."""
+    sent: int = 0
+    """Of those, how many the service had whole already."""
+    delegated: int = 0
+    """Tokens of others that ended: exchanged for these."""
+    derived: int = 0
+    """Agents made from it, revoked with it."""
+
+    @property
+    def ended(self) -> str:
+        """Count what it ended, in words."""
+        ended = f"{plural(self.tokens, 'token')}, {plural(self.stepups, 'step-up')}"
+        if self.delegated:
+            ended += f", {plural(self.delegated, 'token')} passed on"
+        if self.derived:
+            ended += f", {plural(self.derived, 'agent')} made from it"
+        if self.calls:
+            ended += f", {plural(self.calls, 'call')}"
+        return f"{ended} ({self.sent} sent whole)" if self.sent else ended
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """An agent served again, or the panic lifted (then `agent_id` is empty)."""
+
+    agent_id: str
+    round_trip_ms: float
+
+
+def caution(answer: object) -> tuple[str, ...]:
+    """Warn of a revocation that is in force and not recorded yet."""
+    if not isinstance(answer, Revoked) or answer.kept == "ledger":
+        return ()
+    kept = _NOT_IN_LEDGER.get(answer.kept, _IN_MEMORY)
+    return (f"In force, but NOT in the ledger yet: {kept} agentvault doctor says why.",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import ClassVar, Final
 
 from msgspec.structs import replace
@@ -16,7 +17,7 @@ from agentvault_tui.console.draw.agent import details
 from agentvault_tui.console.draw.lines import Pen, Piece, Row, cells
 from agentvault_tui.console.state.agents import SOON, AgentView, Attention
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.moments import countdown, plural
+from agentvault_tui.console.state.moments import countdown, lasting, plural
 from agentvault_tui.console.state.records import AgentRow
 from agentvault_tui.console.state.revocations import headline, outside
 from agentvault_tui.console.term.keyed import moves
@@ -59,7 +60,8 @@ class Cards:
         counts, cut = mirror.counts(agent.id), mirror.cuts.get(agent.id)
         out = int(outside(agent, mirror.clock.now()))
         broker = (mirror.link.live, mirror.status.panic.on)
-        state = (left, counts, look, cut, out, broker, size, theme)
+        ends = _ends_in(agent, mirror.clock.now())
+        state = (left, counts, look, cut, out, broker, size, theme, ends)
         known = self._drawn.get(agent.id)
         # Two revisions of an agent are two objects; all else compares by value.
         if known is not None and known[0] is agent and known[1] == state:
@@ -83,13 +85,19 @@ class Cards:
         return row
 
 
+def _ends_in(agent: AgentRow, now: datetime) -> str:
+    """Return in how long an agent ends by itself; nothing where it does not."""
+    return lasting((agent.until - now).total_seconds()) if agent.until else ""
+
+
 def _card(
     pen: Pen, mirror: Mirror, agent: AgentRow, look: Attention, *, may: Row, size: Size
 ) -> list[Row]:
     width, rows = size
     p = pen.palette
     holds = _holds(pen, mirror, agent)
-    state = _state(pen, agent, look, stopped=mirror.status.panic.on)
+    now, stopped = mirror.clock.now(), mirror.status.panic.on
+    state = _state(pen, agent, look, now, stopped=stopped)
     if rows == 2:
         # As wide as a column, and wider for a name that would be cut.
         free = width - cells(state) - cells(holds) - 2
@@ -142,13 +150,17 @@ def _name_style(pen: Pen, look: Attention) -> Style:
     return pen.palette.muted if look.revoked else pen.palette.strong
 
 
-def _state(pen: Pen, agent: AgentRow, look: Attention, *, stopped: bool) -> Row:
+def _state(
+    pen: Pen, agent: AgentRow, look: Attention, now: datetime, *, stopped: bool
+) -> Row:
     """Say how the agent stands, in a word, and why it stands so high."""
     p, g = pen.palette, pen.glyphs
     if look.revoked:
         return (("REVOKED", p.danger),)
     if agent.resource_server:
         return (("RESOURCE SERVER", p.muted),)
+    if agent.template:
+        return (("TEMPLATE", p.muted),)
     word: Piece = ("WAITING", p.waiting) if look.waiting else ("ACTIVE ", p.muted)
     if stopped:
         word = ("STOPPED", p.danger)
@@ -161,6 +173,10 @@ def _state(pen: Pen, agent: AgentRow, look: Attention, *, stopped: bool) -> Row:
         reason = f"{g.pointer} {what} at {was.last:%H:%M}"
     elif look.waiting:
         reason = plural(look.waiting, "step-up")
+    elif agent.until is not None:
+        soon = (agent.until - now).total_seconds() < SOON
+        ends = f" ends in {_ends_in(agent, now)}"
+        return (word, (ends, p.waiting if soon else p.muted))
     return (word, (f" {reason}", p.waiting)) if reason else (word,)
 
 

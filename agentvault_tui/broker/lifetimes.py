@@ -1,0 +1,134 @@
+"""When agents end by themselves: at a time, or with the template they are made from."""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from agentvault_tui.clock import Clock, Deadline, as_set_now
+from agentvault_tui.model import Agent, AgentId, AgentStatus, Token
+
+
+class Lifetimes:
+    """Says which agents are served, and which are to be revoked."""
+
+    def __init__(self, clock: Clock, agents: Mapping[AgentId, Agent]) -> None:
+        """Judge *agents*, the registry's own, by *clock*."""
+        self._clock = clock
+        self._agents = agents
+        self._ends: list[tuple[datetime, AgentId]] = []
+        """The next first; an agent that was revoked stays until then."""
+        self._derived: dict[AgentId, list[AgentId]] = defaultdict(list)
+        """By template."""
+        self._orphaned: set[AgentId] = set()
+        """Agents whose template is revoked, as far as they were not taken."""
+
+    def put(self, agent: Agent, before: Agent | None) -> None:
+        """Know *agent*, which was *before*, if it was there."""
+        origin, revoked = agent.from_template, agent.status is AgentStatus.REVOKED
+        if before is None and origin is not None:
+            self._derived[origin].append(agent.id)
+            if not self.is_template(origin):
+                self._orphaned.add(agent.id)
+        if agent.template and revoked:
+            self._orphaned.update(self._derived.get(agent.id, ()))
+        known = before is not None and (before.until, before.status)
+        if agent.until and not revoked and known != (agent.until, agent.status):
+            insort(self._ends, (agent.until.wall, agent.id))
+
+    def is_active(self, agent_id: AgentId) -> bool:
+        """Tell whether the agent is served when nothing is stopped.
+
+        Not once its time is over or its template was revoked, also before that is
+        recorded.
+        """
+        agent = self._agents.get(agent_id)
+        return (
+            agent is not None
+            and agent.status is AgentStatus.ACTIVE
+            and self._lasts(agent)
+        )
+
+    def is_template(self, agent_id: AgentId) -> bool:
+        """Tell whether it is a template, and the agents made from it are served."""
+        agent = self._agents.get(agent_id)
+        return (
+            agent is not None
+            and agent.status is AgentStatus.TEMPLATE
+            and self._lasts(agent)
+        )
+
+    def derived(self, agent_id: AgentId) -> list[Agent]:
+        """Return the agents made from a template that are not revoked."""
+        found = (self._agents[each] for each in self._derived.get(agent_id, ()))
+        return [agent for agent in found if agent.status is not AgentStatus.REVOKED]
+
+    def take_ended(self, late: float = 0.0) -> list[Agent]:
+        """Return the agents that are to be revoked, *late* seconds after their time."""
+        moment = self._clock.now() - timedelta(seconds=late)
+        count = bisect_right(self._ends, moment, key=lambda end: end[0])
+        ended = dict.fromkeys(each for _, each in self._ends[:count])
+        ended |= dict.fromkeys(sorted(self._orphaned))
+        del self._ends[:count]
+        self._orphaned.clear()
+        found = map(self._agents.__getitem__, ended)
+        revoked = AgentStatus.REVOKED
+        return [
+            one for one in found if one.status is not revoked and not self._lasts(one)
+        ]
+
+    def as_set_now(self) -> list[Agent]:
+        """Return agents that would gain time by a wall clock that was set back.
+
+        Each with its end as the clock is set now: after a reboot there is nothing else
+        to know it by.
+        """
+        ends = as_set_now(self._clock)
+        return [
+            replace(agent, until=agent.until._replace(wall=wall))
+            for agent in self._agents.values()
+            if agent.until and agent.status is not AgentStatus.REVOKED
+            if (wall := ends(agent.until)) < agent.until.wall
+        ]
+
+    def life(
+        self, agent_id: AgentId, seconds: int, parent: Token | None = None
+    ) -> tuple[Deadline, int]:
+        """Return when something given to an agent now ends, and in how many seconds.
+
+        Args:
+            agent_id: whose; it does not outlive its agent.
+            seconds: how long it would live.
+            parent: a token that it was exchanged for, which it does not outlive either.
+        """
+        ends = Deadline.after(self._clock, seconds)
+        bounds = self._agents[agent_id].until, parent.expires if parent else None
+        for bound in filter(None, bounds):
+            if (left := bound.remaining(self._clock)) < seconds:
+                ends, seconds = bound, int(left)
+        return ends, seconds
+
+    def _lasts(self, agent: Agent) -> bool:
+        if agent.until is not None and agent.until.passed(self._clock):
+            return False
+        return agent.from_template is None or self.is_template(agent.from_template)
+
+
+def as_loaded(agent: Agent, clock: Clock, latest: datetime) -> Agent:
+    """Return an agent with its end on this boot's clock too.
+
+    Args:
+        agent: as it was stored.
+        clock: the wall clock may have been set back while no broker ran.
+        latest: the time of the ledger's last event: it is not earlier now.
+    """
+    if agent.until is None:
+        return agent
+    left = (agent.until.wall - max(clock.now(), latest)).total_seconds()
+    if agent.until.boot_id == clock.boot_id:
+        left = min(left, agent.until.boot - clock.boot())
+    ends = Deadline.after(clock, left)
+    return replace(agent, until=ends._replace(wall=min(ends.wall, agent.until.wall)))

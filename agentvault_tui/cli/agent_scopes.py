@@ -1,0 +1,201 @@
+"""``agentvault agents``: what an agent may ask for, serve and pass on."""
+
+from __future__ import annotations
+
+import click
+
+from agentvault_tui.cli.framework import command, pass_session
+from agentvault_tui.cli.lookup import find_agent
+from agentvault_tui.cli.output import Cell, Output
+from agentvault_tui.cli.session import CliSession
+from agentvault_tui.console.state.moments import plural
+from agentvault_tui.errors import NotFoundError, UsageError
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.requests import (
+    DelegatesRequest,
+    ScopesRequest,
+    TreeQuery,
+)
+from agentvault_tui.operator_api.shapes import AgentInfo, RevokeAnswer, ScopesAnswer
+from agentvault_tui.text import visible
+
+_scope_option = click.option("--scope", "named", multiple=True, help="The same as S.")
+
+
+@command("grant", example="agentvault agents grant calendar-agent read:contacts")
+@click.argument("ref", metavar="ID")
+@click.argument("scopes", metavar="S...", nargs=-1)
+@_scope_option
+@pass_session
+def grant_scopes(
+    session: CliSession, ref: str, scopes: tuple[str, ...], named: tuple[str, ...]
+) -> None:
+    """Let an agent ask for more scopes."""
+    _change_scopes(session, ref, grant=split_scopes(scopes + named))
+
+
+@command("ungrant", example="agentvault agents ungrant calendar-agent write:calendar")
+@click.argument("ref", metavar="ID")
+@click.argument("scopes", metavar="S...", nargs=-1)
+@_scope_option
+@pass_session
+def ungrant_scopes(
+    session: CliSession, ref: str, scopes: tuple[str, ...], named: tuple[str, ...]
+) -> None:
+    """Take scopes away, and end the live tokens that carry them."""
+    _change_scopes(session, ref, ungrant=split_scopes(scopes + named))
+
+
+@command(
+    "serves",
+    example="agentvault agents serves payments-api send:payment"
+    " --resource stripe:acct_42",
+)
+@click.argument("ref", metavar="ID")
+@click.argument("scopes", metavar="S...", nargs=-1)
+@click.option(
+    "--resource", "resources", multiple=True, help="A resource it serves; repeat it."
+)
+@click.option("--all", "everything", is_flag=True, help="It serves, and sees, all.")
+@pass_session
+def set_served(
+    session: CliSession,
+    ref: str,
+    scopes: tuple[str, ...],
+    resources: tuple[str, ...],
+    everything: bool,
+) -> None:
+    """Say what a resource server serves, in place of what it did.
+
+    It sees, and consumes, tokens of that alone.
+    """
+    if everything == bool(scopes or resources):
+        raise UsageError(
+            "say which scopes or resources it serves, or --all, and not both"
+        )
+    agent = find_agent(session.client, ref)
+    asked = ScopesRequest(
+        agent_id=agent.id, serves=split_scopes(scopes), resources=resources
+    )
+    changed = session.client.call(calls.SCOPES, asked)
+    out = session.out
+    if not out.print_json(changed):
+        out.fields([("agent", out.cell(changed.name, "strong", 60)), *serving(changed)])
+
+
+@command(
+    "delegates",
+    example="agentvault agents delegates planner-agent --to search-agent"
+    " --scope read:calendar",
+)
+@click.argument("ref", metavar="ID")
+@click.option("--to", "other", required=True, help="The agent it may pass tokens to.")
+@click.option("--scope", "scopes", multiple=True, help="A scope of them; repeat it.")
+@click.option("--remove", is_flag=True, help="Nothing any more; what came of it ends.")
+@pass_session
+def set_delegates(
+    session: CliSession, ref: str, other: str, scopes: tuple[str, ...], remove: bool
+) -> None:
+    """Say which scopes an agent may pass on to another, in place of those it could.
+
+    An agent passes on less than it has by a token exchange (RFC 8693).
+    """
+    if remove == bool(scopes):
+        raise UsageError("say which scopes with --scope, or --remove, and not both")
+    client, out = session.client, session.out
+    agent, to = find_agent(client, ref), find_agent(client, other)
+    asked = DelegatesRequest(agent_id=agent.id, to=to.id, scopes=split_scopes(scopes))
+    changed = client.call(calls.DELEGATES, asked)
+    if out.print_json(changed):
+        return
+    told = next((one.scopes for one in changed.delegates if one.id == to.id), ())
+    out.line(
+        *name_and_id(out, changed),
+        " may pass on to ",
+        *name_and_id(out, to),
+        ": ",
+        out.cell(" ".join(told) or "nothing", limit=2000),
+    )
+    if changed.delegated_revoked:
+        out.line(f"{plural(changed.delegated_revoked, 'token')} ended that came of it")
+    say_cut(out, changed)
+
+
+@command("tree", example="agentvault agents tree planner-agent")
+@click.argument("ref", metavar="ID", required=False)
+@pass_session
+def show_tree(session: CliSession, ref: str | None) -> None:
+    """Show the live tokens that agents passed on, and what would end with each."""
+    client, out = session.client, session.out
+    query = TreeQuery(agent=find_agent(client, ref).id if ref else None)
+    tree = client.call(calls.TREE, query)
+    if out.print_json(tree):
+        return
+    if not tree.tokens:
+        out.line("no agent holds a token that was passed on")
+        return
+    rows = [
+        [
+            out.cell("  " * one.depth + visible(one.agent.name, 40), "strong", 60),
+            one.id,
+            one.below,
+            one.expires_at,
+            one.resource,
+            one.scope,
+        ]
+        for one in tree.tokens
+    ]
+    out.table(("AGENT", "TOKEN", "BELOW", "EXPIRES", "RESOURCE", "SCOPES"), rows)
+    if more := tree.total - len(tree.tokens):
+        out.note(f"{plural(more, 'more token')}: name an agent to see its trees alone")
+
+
+def _change_scopes(session: CliSession, ref: str, **change: tuple[str, ...]) -> None:
+    if not any(change.values()):
+        raise UsageError("no scope was named", "for example write:calendar")
+    agent = find_agent(session.client, ref)
+    if missing := set(change.get("ungrant", ())) - set(agent.scopes):
+        raise NotFoundError(
+            f"{agent.name} was not granted {', '.join(sorted(missing))}",
+            f"it has {', '.join(agent.scopes) or 'no scope'}",
+        )
+    asked = ScopesRequest(agent_id=agent.id, **change)
+    changed = session.client.call(calls.SCOPES, asked)
+    if not session.out.print_json(changed):
+        out = session.out
+        out.line(
+            *name_and_id(out, changed),
+            " may ask for ",
+            out.cell(" ".join(changed.scopes) or "nothing", limit=2000),
+        )
+
+
+def say_cut(out: Output, answer: RevokeAnswer | ScopesAnswer) -> None:
+    """Print how many calls were cut."""
+    if answer.calls_cut:
+        out.line(
+            f"{plural(answer.calls_cut, 'call')} cut in flight, of which the service "
+            f"had {answer.calls_sent} whole"
+        )
+
+
+def name_and_id(out: Output, agent: AgentInfo) -> list[Cell | str]:
+    """Return how an agent is named in a line."""
+    return [out.cell(agent.name, "strong", 60), " (", out.cell(agent.id), ")"]
+
+
+def split_scopes(scopes: tuple[str, ...]) -> tuple[str, ...]:
+    """Accept scopes one by one, or several in one word as OAuth writes them."""
+    found = [word.replace(",", " ").split() for word in scopes]
+    if not all(found):  # no scope at all would stand for every scope
+        raise UsageError("a scope is empty", "is a variable not set?")
+    return tuple(scope for word in found for scope in word)
+
+
+def serving(agent: AgentInfo) -> list[tuple[str, object]]:
+    """Return what a resource server serves; nothing for other agents."""
+    if not agent.resource_server:
+        return []
+    serves = " ".join(agent.serves) or "every scope"
+    resources = " ".join(agent.resources) or "every resource"
+    return [("serves", serves), ("serves on", resources)]
