@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from agentvault_tui.ledger.store_connection import Connector
 
 
-@group("store", example="agentvault store info")
+@group("store", on_home=True, example="agentvault store info")
 def store() -> None:
     """Say where state and ledger are; prepare, check and copy it."""
 
