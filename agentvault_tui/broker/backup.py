@@ -33,6 +33,7 @@ from agentvault_tui.ledger.headfile import Witness, encode_witness
 from agentvault_tui.ledger.opening import read_ledger_id
 from agentvault_tui.ledger.places import head_seq
 from agentvault_tui.ledger.schema import storage_errors
+from agentvault_tui.ledger.search import index_path
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -49,19 +50,6 @@ _SETTINGS: Final = frozenset(
 )
 """What is restored into the settings' folder, where the home that was backed up had one
 folder for both."""
-_LEFT_OUT: Final = frozenset(
-    {
-        # Written from the snapshots: databases, and the head that belongs to them.
-        *("agentvault.db", "agentvault.db-wal", "agentvault.db-shm"),
-        *("tenant/tenant.db", "tenant/tenant.db-wal", "tenant/tenant.db-shm"),
-        "keys/ledger-head.json",
-        # Of one process or one disk, or built anew.
-        *("run", "start.reserve", "index.db", "index.db-wal", "index.db-shm"),
-        "tenant/tenant.lock",
-        # What is restored is another broker, and a ledger that goes on by itself.
-        *("broker-id", "store-copied.json"),
-    }
-)
 _TRIES: Final = 100
 _PAUSE: Final = 0.05
 """Seconds before the files are read again because one changed meanwhile."""
@@ -227,7 +215,7 @@ def _folders(home: Home) -> dict[str, Path]:
 
 def _stamps(home: Home) -> list[tuple[str, Path, tuple[int, ...] | None]]:
     """Return the files to back up: name in the archive, path, and stamp."""
-    found = []
+    found, left_out = [], _left_out(home)
     for place, folder in _folders(home).items():
         if place == "config" and home.config == home.data:
             break
@@ -239,9 +227,26 @@ def _stamps(home: Home) -> list[tuple[str, Path, tuple[int, ...] | None]]:
                 passing = path.suffix == ".new" or any(
                     part.startswith(".") for part in named.parts
                 )
-                if not passing and _LEFT_OUT.isdisjoint((top.name, str(named))):
+                if not passing and left_out.isdisjoint((folder / top.name, path)):
                     found.append((f"{inside}/{named}", path, file_stamp(path)))
     return found
+
+
+def _left_out(home: Home) -> set[Path]:
+    """Return what is not copied as it lies there."""
+    databases = (home.database, home.tenant / "tenant.db", index_path(home))
+    return {
+        path.parent.resolve() / path.name
+        for path in (
+            # Written from the snapshots, with the head; the index is built anew.
+            *(Path(f"{db}{end}") for db in databases for end in ("", "-wal", "-shm")),
+            home.head_file,
+            # Of one process or one disk.
+            *(home.run, home.start_space, home.tenant / "tenant.lock"),
+            # What is restored is another broker, and goes on from no copy.
+            *(home.broker_id_file, home.copied_file),
+        )
+    }
 
 
 def _files(top: Path) -> Iterator[Path]:

@@ -74,8 +74,11 @@ def test_a_team_is_restored_into_an_empty_store(
     home = member(short / "a", store.url)
     asyncio.run(write(home, clock))
     made = make_backup(home, short / "backup", clock)
-    monkeypatch.setenv("AGENTVAULT_STORE_URL", cluster.store().url)
+    monkeypatch.setenv("AGENTVAULT_STORE_URL", cluster.database().url)
     there = Home(short / "b", short / "b")
+    with monkeypatch.context() as patch:
+        patch.setenv("AGENTVAULT_TEAM_NAME", TEAM)
+        assert run(["--home", str(there.data), "store", "prepare", "--yes"]) == 0
     restore_backup(there, short / "backup", clock, OPERATOR)
     other = member(short / "c", store.url)
     for one in (there, other):
