@@ -125,11 +125,14 @@ class TeamWriter(Writer):
             await self.shared.close()
 
     async def _listen(self) -> None:
+        said = ""
         while True:
             try:
                 await self.shared.listen(self._tell)
             except AgentVaultError as error:
-                log.warning("the store: %s", error.what)
+                if error.what != said:  # twice a second would fill the log
+                    said = error.what
+                    log.warning("cannot listen to the store: %s", said)
             self._examine = True
             self._wake_writer()
             await asyncio.sleep(_LAST_RETRY)
@@ -248,16 +251,21 @@ class TeamWriter(Writer):
             if (head.revision, head.tip.seq) != (self.head.revision, self.tip.seq):
                 made = followed_statements(self.head, followed, self.shared.systems)
                 await self._write_copy(made, head)
-            events, changes = followed_events(followed), followed_changes(followed)
             self.head, self.tip = head, head.tip
-            self._count(events)
             self.on_commit()
+            if self.on_followed is _ignore:
+                self._counts = None
+                self._uncounted += len(followed.events)
+                continue
+            events, changes = followed_events(followed), followed_changes(followed)
+            self._count(events)
             if events or changes:
                 try:
                     await self.on_followed(events, changes)
                 except Exception:
                     log.exception("a listener to the store failed")
-            self._overtake(written_keys(events, changes, followed.rows))
+            if any(self._lanes):
+                self._overtake(written_keys(events, changes, followed.rows))
         self._renumber()
         self._known = self._told = self.head.revision
         self._examine = False
