@@ -70,7 +70,8 @@ def restore_backup(
     Raises:
         NotFoundError: there is no such file.
         ConflictError: the home is not empty.
-        UsageError: the file is no backup, was changed or cut, or is of a newer version.
+        UsageError: the file is no backup, was changed or cut, is of a newer version,
+            or others can write it.
         LedgerDamagedError: its ledger does not verify.
         LedgerUnwritableError: there is no room for it.
     """
@@ -116,7 +117,16 @@ def _is(marker: Path, trailer: bytes) -> bool:
 
 
 def _read_trailer(file: BinaryIO, source: Path) -> bytes:
-    """Return the line that ends a backup."""
+    """Return the line that ends a backup, which nobody else can have written."""
+    found = os.fstat(file.fileno())
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or found.st_uid not in {
+        0,
+        os.geteuid(),
+    }:
+        raise UsageError(
+            f"others can write {source}, and what it restores is trusted",
+            "see that it is the one you made, then copy it for yourself alone",
+        )
     size = file.seek(0, os.SEEK_END)
     file.seek(max(size - TRAILER_BYTES, 0))
     trailer = file.read()

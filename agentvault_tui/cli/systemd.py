@@ -105,10 +105,19 @@ def install(session: CliSession, *, user: bool, only_print: bool) -> None:
         home = None if two else session.home.data
     else:
         home = named or _STATE
-    unit = unit_file(_program(), home, user=user)
+    program = _program()
+    unit = unit_file(program, home, user=user)
+    hidden = [] if user else [p for p in (home, program) if p and _is_hidden(p)]
     if only_print:
         click.echo(unit, nl=False)
+        for path in hidden:
+            session.out.note(f"such a service does not see {path}")
         return
+    if hidden:
+        raise UsageError(
+            f"a service of the machine does not see {hidden[0]}",
+            "put it elsewhere, such as /opt, or install with --user",
+        )
     folder = _user_folder() if user else Path("/etc/systemd/system")
     path = folder / _NAME
     if path.exists() and not path.read_text("utf-8", "replace").startswith(_HEADER):
@@ -139,16 +148,14 @@ def unit_file(program: Path, home: Path | None, *, user: bool) -> str:
         the text.
 
     Raises:
-        UsageError: one of the paths cannot stand in a unit, or its sandbox hides it.
+        UsageError: the program is not there, or one of the paths cannot stand in a
+            unit.
     """
+    if not program.exists():
+        raise UsageError(f"there is no program {program}", "install AgentVault first")
     for path in filter(None, (program, home)):
         if not _WORD.fullmatch(str(path)):
             raise UsageError(f"{path} cannot stand in a unit file", "use plain names")
-        if not user and path.is_relative_to("/home") | path.is_relative_to("/root"):
-            raise UsageError(
-                f"a service of the machine does not see {path}",
-                "put it elsewhere, such as /opt, or install with --user",
-            )
     place = [f"Environment=AGENTVAULT_HOME={home}"] if home else []
     if not user:
         place += ["User=agentvault", "Group=agentvault"]
@@ -160,6 +167,11 @@ def unit_file(program: Path, home: Path | None, *, user: bool) -> str:
         sandbox="" if user else _SYSTEM_SANDBOX,
         target="default.target" if user else "multi-user.target",
     )
+
+
+def _is_hidden(path: Path) -> bool:
+    """Tell whether ``ProtectHome=yes`` hides a path."""
+    return any(map(path.is_relative_to, ("/home", "/root", "/run/user")))
 
 
 def _program() -> Path:

@@ -443,6 +443,17 @@ def test_a_target_that_is_there_or_in_the_home_is_refused(
         restore_backup(Home(short / "e", short / "e"), short / "none", clock, OPERATOR)
 
 
+@pytest.mark.parametrize("mode", [0o620, 0o602])
+def test_a_backup_that_others_can_write_is_refused(
+    made: Path, home: Home, short: Path, clock: ManualClock, mode: int
+) -> None:
+    """Whoever writes it also writes its digest, and is then the home's owner."""
+    shutil.copyfile(made, short / "b")
+    (short / "b").chmod(mode)
+    with pytest.raises(UsageError, match="others can write"):
+        restore_backup(home, short / "b", clock, OPERATOR)
+
+
 class _KilledError(BaseException):
     """Stands for a SIGKILL: nothing of ours handles it, and nothing is cleaned up."""
 

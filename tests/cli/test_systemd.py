@@ -86,14 +86,26 @@ def test_a_unit_is_written_for_the_user_and_again_after_an_upgrade(
     assert list(path.parent.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("home", "user"),
-    [("/home/olga/vault", False), ("/root/vault", False), ("/srv/50%h", True)],
-)
-def test_a_path_that_the_unit_cannot_hold_is_refused(home: str, *, user: bool) -> None:
-    """What its sandbox hides, and what systemd would read as something else."""
-    with pytest.raises(UsageError):
-        unit_file(Path("/opt/agentvault"), Path(home), user=user)
+def test_a_home_that_the_sandbox_hides_is_refused(cli: Run) -> None:
+    """Printed it is with a word about that."""
+    line = ("--home", "/home/olga/vault", "systemd", "install")
+    printed = cli(*line, "--print")
+    assert (printed.code, "/home/olga/vault" in printed.err) == (0, True)
+    answer = cli(*line)
+    assert (answer.code, "/home/olga/vault" in answer.err) == (2, True)
+
+
+def test_a_path_that_systemd_reads_as_something_else_is_refused() -> None:
+    """A specifier, a space or a quotation mark in it."""
+    for home in ("/srv/50%h", "/srv/a b", '/srv/"'):
+        with pytest.raises(UsageError, match="cannot stand"):
+            unit_file(systemd._program(), Path(home), user=True)
+
+
+def test_a_program_that_is_not_there_is_told() -> None:
+    """A unit that systemd could not start is not written."""
+    with pytest.raises(UsageError, match="no program"):
+        unit_file(Path("/opt/none/agentvault"), None, user=True)
 
 
 def test_the_broker_tells_systemd_that_it_is_ready_alive_and_stopping(
