@@ -21,7 +21,7 @@ from contextlib import (
 )
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
 from starlette.routing import Route
 
@@ -65,6 +65,9 @@ from agentvault_tui.vault import TenantClient
 from agentvault_tui.web.admission import AdmissionQueue
 from agentvault_tui.web.guard import StreamingApp
 from agentvault_tui.web.server import Listener, Server
+
+if TYPE_CHECKING:
+    from agentvault_tui.broker.team import Team
 
 log = logging.getLogger("agentvault.broker")
 
@@ -173,6 +176,9 @@ class DataPlane(Extension, Protocol):
             how many were cut. No byte of them reaches an upstream or an agent any more.
         """
 
+    def end_lease(self) -> None:
+        """End all calls in flight: what revokes them may not be known here."""
+
     def cut_tokens(self, tokens: Collection[TokenId]) -> CallsCut:
         """Cut calls in flight that were made with one of *tokens*; as `cut` does."""
 
@@ -242,6 +248,12 @@ class Broker:
     """Whether nothing is restored before the ledger was verified."""
     chores: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     """Called at each look of the upkeep."""
+    team: Team | None = None
+    """The brokers that share the ledger; None where this is the only one."""
+    lease_over: Callable[[], bool] = lambda: False
+    """Tells whether no call may go on: what others revoked may not be known."""
+    works: Callable[[], bool] = lambda: True
+    """Tells whether this broker does what one does for a whole team."""
     on_trial: Callable[[AgentId, Sequence[str], str | None], bool] = lambda *_: False
     """Tells whether what an agent asks for was taken away on trial: its scopes, or by
     a rule."""

@@ -265,20 +265,31 @@ async def record_missed(broker: Broker) -> None:
         broker.replays.saved(unsaved)
 
 
+async def _last_start(broker: Broker) -> Event | None:
+    """Return the event of this broker's last start; of several each has a journal."""
+    whose, before = broker.team.id if broker.team else None, None
+    while True:
+        query = EventQuery(type=EventType.BROKER_STARTED, before=before, limit=100)
+        page = await broker.ledger.events(query)
+        for event in page.events:
+            if whose is None or event.detail.get("broker") == whose:
+                return event
+        if (before := page.next) is None:
+            return None
+
+
 async def open_journal(broker: Broker) -> CutJournal:
     """Open the cut journal of the home, or create it in one that never had any.
 
     The chain says whether there is one, so that nobody can delete it unseen.
     """
-    ledger = broker.ledger
-    query = EventQuery(type=EventType.BROKER_STARTED, limit=1)
-    last = (await ledger.events(query)).events
+    ledger, last = broker.ledger, await _last_start(broker)
     try:
         return await asyncio.to_thread(
             CutJournal.open,
             broker.home,
             ledger.ledger_id,
-            expected=any("cut_journal" in event.detail for event in last),
+            expected=last is not None and "cut_journal" in last.detail,
             fresh=ledger.head.seq == 0,
         )
     except OSError as error:

@@ -12,7 +12,7 @@ import random
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from agentvault_tui import __version__
 from agentvault_tui.broker.agents_api import agents_app
@@ -26,6 +26,7 @@ from agentvault_tui.broker.operators_api.remote import RemoteGuard
 from agentvault_tui.broker.recovery import record_missed, recover, take_over
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.status import status_info
+from agentvault_tui.broker.team import Team, while_working
 from agentvault_tui.broker.tenant_process import Announcement, TenantProcess
 from agentvault_tui.broker.upstream.tenant_log import MARK, TenantLog
 from agentvault_tui.broker.usecases.approvals import (
@@ -46,10 +47,19 @@ from agentvault_tui.broker.usecases.revoke import revoke_ended
 from agentvault_tui.broker.usecases.stepup import expire_due
 from agentvault_tui.broker.verification import keep_verified
 from agentvault_tui.clock import Clock, SharedClock, SystemClock
-from agentvault_tui.errors import LedgerError, SettingsError
+from agentvault_tui.errors import LedgerError, RefusedError, SettingsError
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import Change, Ledger, Meta, Recovery
-from agentvault_tui.model import Draft, Event, EventType
+from agentvault_tui.ledger import (
+    Change,
+    DropAgentTokens,
+    DropAllTokens,
+    DropScopeTokens,
+    Ledger,
+    Meta,
+    Panic,
+    Recovery,
+)
+from agentvault_tui.model import Agent, Draft, Event, EventType
 from agentvault_tui.operator_api.shapes import WireShape
 from agentvault_tui.process import (
     Child,
@@ -72,10 +82,15 @@ from agentvault_tui.web.server import run as run_loop
 from agentvault_tui.web.sockets import loopback_pair, public_socket, unix_socket
 from agentvault_tui.web.tls import ServerTls, server_context
 
+if TYPE_CHECKING:
+    from agentvault_tui.ledger.shared_log import SharedLog
+
 log = logging.getLogger("agentvault.serve")
 Tell = Callable[[str, Callable[[], WireShape]], None]
 """Sends what is in no ledger to the consoles that listen."""
 
+_CUTTING: Final = (Agent, DropAgentTokens, DropScopeTokens, DropAllTokens, Panic)
+"""What a broker that revoked waits for others to confirm."""
 _BODY_CAP: Final = 4_194_304
 """Of operators' requests, so that one may hold a policy of the largest size."""
 _OPERATORS_ELSEWHERE: Final = 128
@@ -308,6 +323,8 @@ async def _serve(
             await _until(stop, broker, feed, socket)
         finally:
             await _close(broker)
+        if broker.team is not None and broker.team.replaced:
+            return 1
     finally:
         if tenant is not None:
             await tenant.stop()
@@ -394,6 +411,8 @@ async def _open(
         broker.access.give(ClientSecret(known.client_id, secret))
     for name, at in found.providers.items():
         broker.outlook.give(name, at)
+    if ledger.shared is not None:
+        await _join(broker, ledger.shared)
     join_accounts(broker)
     check_rules(broker)
     await take_over(broker)
@@ -404,16 +423,50 @@ async def _open(
     return broker, feed
 
 
+async def _join(broker: Broker, shared: SharedLog) -> None:
+    """Say to the team's other brokers that this one lives.
+
+    Raises:
+        RefusedError: another process has this broker's id, or this one would serve an
+            embedded tenant that the others have not.
+    """
+    team = broker.team = Team(broker, shared)
+    try:
+        await team.join()
+    except LedgerError as error:
+        log.warning("no call goes on here: %s", error.what)
+        return
+    if broker.tenant_kind == "embedded" and (others := team.others()):
+        await team.leave()
+        raise RefusedError(
+            f"{others[0].said.host} serves this team already, and each broker would"
+            " have an embedded tenant of its own",
+            "give all the same tenant: set tenant.issuer",
+        )
+
+
 def _listen_to(ledger: Ledger, broker: Broker, feed: Feed) -> None:
     async def recovered(recovery: Recovery) -> None:
         log.warning("the ledger writes again; last batch found: %s", recovery.found)
         await recover(broker, recovery)
 
     async def followed(events: tuple[Event, ...], changes: Sequence[Change]) -> None:
-        await follow(broker, events, changes)
-        feed.publish(events, changes)
+        try:
+            await follow(broker, events, changes)
+        except BaseException:
+            ledger.distrust("could not be followed: see the broker's log")
+            raise
+        publish(events, changes)
+        cuts = any(isinstance(one, _CUTTING) for one in changes)
+        if broker.team is not None and cuts:
+            broker.team.soon()
 
-    ledger.on_written = feed.publish
+    def publish(events: tuple[Event, ...], changes: Sequence[Change]) -> None:
+        feed.publish(events, changes)
+        if broker.team is not None and events:
+            broker.team.seq = events[-1].seq
+
+    ledger.on_written = publish
     ledger.on_followed = followed
     ledger.on_state = feed.publish_status
     ledger.on_recovered = recovered
@@ -442,7 +495,8 @@ async def _until(stop: asyncio.Event, broker: Broker, feed: Feed, socket: Path) 
         _announce(agents, socket, broker, more)
         notify("READY=1")
         _freeze_objects()
-        follower = _tenant_log(broker)
+        if broker.team is not None:
+            broker.team.on_replaced = stop.set
         tasks = [
             asyncio.create_task(work)
             for work in (
@@ -450,8 +504,9 @@ async def _until(stop: asyncio.Event, broker: Broker, feed: Feed, socket: Path) 
                 upkeep(broker),
                 recheck(broker),
                 keep_verified(broker),
-                broker.outbox.run(),
-                follower.run(),
+                while_working(broker.works, broker.outbox.run),
+                while_working(broker.works, lambda: _tenant_log(broker).run()),
+                *([broker.team.run()] if broker.team else []),
                 ApprovalPageOffers(broker).run(),
             )
         ]
@@ -542,6 +597,8 @@ async def _close(broker: Broker) -> None:
         await record_missed(broker)
         await broker.uses.record(ending=True)
         await _record_start_or_stop(broker, EventType.BROKER_STOPPED)
+        if broker.team is not None:
+            await broker.team.leave()
     broker.callouts.aclose()
     await broker.tenant.aclose()
     await broker.vault.aclose()
@@ -563,6 +620,7 @@ async def _record_start_or_stop(broker: Broker, kind: EventType) -> None:
                 "policy_version": broker.policy.version,
                 **named,
                 "boot_id": broker.clock.boot_id,
+                **({"broker": broker.team.id} if broker.team else {}),
                 # From here on its absence is noticed.
                 "cut_journal": broker.home.cut_journal.name,
             },

@@ -14,10 +14,13 @@ from agentvault_tui.broker.shapes import panic_info, shape_from
 from agentvault_tui.clock import iso
 from agentvault_tui.operator_api.shapes import (
     LedgerInfo,
+    MemberInfo,
     StatusInfo,
+    TeamInfo,
     TenantInfo,
     VerifiedInfo,
 )
+from agentvault_tui.text import visible
 
 _KEPT: Final = {
     Kept.LEDGER: "they are on their way.",
@@ -54,12 +57,38 @@ def status_info(broker: Broker) -> StatusInfo:
         policy_version=broker.policy.version,
         warnings=tuple(warnings(broker)),
         agents_url=broker.issuer or UNSET,
+        team=_team(broker) if broker.team else UNSET,
+        stale=True if ledger.store_problem else UNSET,
+    )
+
+
+def _team(broker: Broker) -> TeamInfo:
+    standing = broker.team.standing() if broker.team else []
+    return TeamInfo(
+        name=broker.settings.team.name,
+        store="postgresql",
+        brokers=tuple(
+            MemberInfo(
+                id=one.id,
+                host=one.said.host,
+                version=one.said.version,
+                since=one.said.since,
+                last_seen_at=iso(one.seen_at),
+                alive=one.alive,
+                in_step=why is None,
+                reason=why,
+            )
+            for one, why in standing
+        ),
     )
 
 
 def warnings(broker: Broker) -> list[str]:
     """Return what an operator should know, in sentences."""
     found = list(_ledger_warnings(broker))
+    for one, why in broker.team.standing() if broker.team else ():
+        if why is not None:
+            found.append(f"The broker {one.id} on {visible(one.said.host, 60)}: {why}.")
     if broker.cuts.waiting:
         found.append(
             f"In force and not in the ledger yet: {broker.cuts.waiting} cut(s); "

@@ -10,7 +10,7 @@ from typing import Any
 
 from agentvault_tui.clock import iso
 from agentvault_tui.gateway.caller import Caller
-from agentvault_tui.gateway.refusals import CallRefusedError
+from agentvault_tui.gateway.refusals import CallRefusedError, lease_over
 from agentvault_tui.model import Action, Actor, EventType, new_id
 from agentvault_tui.operator_api.gateway import CallInfo
 
@@ -63,6 +63,8 @@ class Call:
     """Why it must not go on."""
     cut_by: Actor | None = None
     """The operator who cut this call alone."""
+    lease_over: Callable[[], bool] = lambda: False
+    """Tells whether this broker may not know any more who is revoked."""
     on_cut: list[Callable[[], None]] = field(default_factory=list)
     """Called when it is cut, in the same turn: closes connections at once."""
 
@@ -76,6 +78,8 @@ class Call:
         Raises:
             CallRefusedError: it must not go on.
         """
+        if self.cut is None and self.lease_over():
+            self.cut = lease_over()
         if self.cut is not None:
             raise self.cut
 

@@ -29,6 +29,7 @@ from agentvault_tui.gateway.caller import Caller, Permit
 from agentvault_tui.gateway.refusals import (
     CallRefusedError,
     denial,
+    lease_over,
     scope_taken,
     too_many,
     unauthorized,
@@ -94,6 +95,8 @@ class Calls:
         self.bodies = HeldBodies()
         self._unrecorded: deque[Draft] = deque()
         """Results that the ledger could not take yet."""
+        self._ended_of: set[str] = set()
+        """Brokers that died, whose attempts have their results."""
         self._withheld: set[str] = set()
         """Calls that did not go out, since their attempt's record failed."""
         self._recording: set[asyncio.Future[Any]] = set()
@@ -114,6 +117,7 @@ class Calls:
         return refusal
 
     def _enter(self, call: Call) -> None:
+        call.lease_over = self._broker.lease_over
         self._open[call.id] = call
         self._counts[call.caller.agent.id, call.result] += 1
 
@@ -173,6 +177,7 @@ class Calls:
         broker, agent = self._broker, call.caller.agent
         request = permit.request
         call.decision_id = request.decision_id
+        call.detail |= {"broker": self._own} if self._own else {}
         if overtaken := self._overtaken(call, permit):
             raise await self.denied(request, overtaken, permit.verdict)
         if self._counts[agent.id, call.result] >= MOST_OPEN:
@@ -223,6 +228,7 @@ class Calls:
             text = "A token that was passed on opens no tunnel: no scope stands for it."
             raise unauthorized("passed_on", text)
         call.decision_id = decision_id = DecisionId(new_id("dec"))
+        call.detail |= {"broker": self._own} if self._own else {}
         draft = Draft(
             EventType.GATEWAY_ATTEMPT,
             broker.actor(agent),
@@ -280,6 +286,8 @@ class Calls:
         """Return why nothing of *caller* goes on, if so: revoked, stopped, ended."""
         if why := refused(self._broker, caller.agent):
             return unauthorized(*why)
+        if self._broker.lease_over():
+            return lease_over()
         token = caller.token
         if token.chain and not self._broker.registry.lives(token):
             return _ended()
@@ -382,6 +390,13 @@ class Calls:
                 cut, sent = cut + 1, sent + call.sent
         return CallsCut(cut, sent)
 
+    def stop(self, text: str, *, held: bool = False) -> None:
+        """Cut every call in flight, and those that are *held* if so, with 503."""
+        code = "temporarily_unavailable"
+        for call in list(self._open.values()):
+            if held or call.state != "held":
+                self._cut(call, CallRefusedError(503, code, code, text))
+
     def cut_tokens(self, tokens: Collection[TokenId]) -> CallsCut:
         """Cut calls in flight made with one of *tokens*; see `DataPlane.cut_tokens`."""
         made = [one for one in self if one.caller.token.id in tokens]
@@ -414,14 +429,20 @@ class Calls:
 
     # After a crash, and while the ledger cannot write
 
-    async def recover(self) -> None:
+    async def recover(self, dead: str | None = None) -> None:
         """Give attempts that have no result one: ``unknown`` of an earlier process.
 
         ``failed`` of one that was withheld since its record failed, and is there.
+
+        Args:
+            dead: the broker of the team whose attempts they are, if it is another.
         """
-        broker, withheld = self._broker, self._withheld.copy()
-        since = int(broker.kept.get(_SETTLED, "0"))
+        broker, whose = self._broker, dead or self._own
+        withheld = self._withheld.copy() if dead is None else set()
+        since = int(broker.kept.get(_settled(whose), "0"))
         for attempt in await broker.ledger.unfinished(since):
+            if attempt.detail.get("broker") != whose:
+                continue
             if withheld and attempt.detail["call_id"] not in withheld:
                 continue
             detail = {n: attempt.detail[n] for n in _TOLD if n in attempt.detail}
@@ -451,6 +472,7 @@ class Calls:
         self.bodies.keep_alone(one.id for one in self._broker.stepups.open())
         if self._withheld and self._broker.ledger.writable:
             await self.recover()
+        await self._end_of_dead()
         while self._unrecorded:
             await self._broker.record(self._unrecorded[0])
             self._unrecorded.popleft()
@@ -458,17 +480,29 @@ class Calls:
             return
         opened = [call.attempt_seq for call in self._open.values() if call.attempt_seq]
         settled = str(min(opened, default=self._broker.ledger.head.seq))
-        known = int(self._broker.kept.get(_SETTLED, "0"))
+        key = _settled(self._own)
+        known = int(self._broker.kept.get(key, "0"))
         if int(settled) - known >= _SETTLE_EVERY:
-            await self._broker.record(changes=[Meta(_SETTLED, settled)])
-            self._broker.kept[_SETTLED] = settled
+            await self._broker.record(changes=[Meta(key, settled)])
+            self._broker.kept[key] = settled
+
+    @property
+    def _own(self) -> str | None:
+        """What attempts of this broker say, where it is one of several."""
+        return self._broker.team.id if self._broker.team else None
+
+    async def _end_of_dead(self) -> None:
+        """Give the attempts of brokers that died a result, once for the whole team."""
+        team, works = self._broker.team, self._broker.works()
+        dead = {one.id for one in team.members if not one.alive} if team else set()
+        self._ended_of &= dead
+        for one in dead - self._ended_of if works else ():
+            await self.recover(one)
+            self._ended_of.add(one)
 
     async def aclose(self) -> None:
         """End what is in flight, and wait for its records."""
-        text = "The broker stops."
-        code = "temporarily_unavailable"
-        for call in list(self._open.values()):
-            self._cut(call, CallRefusedError(503, code, code, text))
+        self.stop("The broker stops.", held=True)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSING):
                 while any(call.state != "held" for call in self._open.values()):  # noqa: ASYNC110
@@ -502,9 +536,14 @@ class Calls:
                 self._note(call)
 
 
+def _settled(broker: str | None) -> str:
+    """Return the key of the event after which attempts of a broker may lack results."""
+    return f"{_SETTLED}:{broker}" if broker else _SETTLED
+
+
 _TOLD: Final = tuple(
     "service method path query body_sha256 body_bytes call_id server tool"  # noqa: SIM905
-    " arguments_sha256".split()
+    " arguments_sha256 broker".split()
 )
 """What an attempt says that its result says again."""
 _SETTLE_EVERY: Final = 2_000

@@ -26,6 +26,7 @@ from agentvault_tui.gateway.credentials import Credentials
 from agentvault_tui.gateway.forward import Forwarder
 from agentvault_tui.gateway.mcp import METADATA, McpApp, McpProcesses, McpServers
 from agentvault_tui.gateway.proxy_listener import ProxyListener
+from agentvault_tui.gateway.refusals import lease_over
 from agentvault_tui.gateway.secrets import Secrets
 from agentvault_tui.gateway.services import Service, ServiceHealth, Services
 from agentvault_tui.gateway.tools import ToolMaps
@@ -178,6 +179,10 @@ class Gateway:
                 if key[1] is not None and agent_id in {None, key[1]}:
                     self._upstreams.pop(key).retire()
         return cut
+
+    def end_lease(self) -> None:
+        """End all calls in flight; see `DataPlane.end_lease`."""
+        self.calls.stop(lease_over().text)
 
     def cut_tokens(self, tokens: Collection[TokenId]) -> CallsCut:
         """Cut calls in flight made with one of *tokens*, which have ended."""

@@ -70,6 +70,13 @@ def unauthorized(reason: str, text: str) -> CallRefusedError:
     return CallRefusedError(401, "invalid_token", reason, text, challenge)
 
 
+def lease_over() -> CallRefusedError:
+    """Return the refusal of a broker that may not know any more who is revoked."""
+    code = "temporarily_unavailable"
+    text = "The team's store does not answer: try again."
+    return CallRefusedError(503, code, code, text)
+
+
 def unavailable(error: LedgerError) -> CallRefusedError:
     """Return the refusal of a call whose decision could not be recorded."""
     busy = isinstance(error, LedgerBusyError)

@@ -102,7 +102,7 @@ class SharedLog:
         """
         self._clock = clock
         self._connector = connector
-        self._broker_id = broker_id
+        self.broker_id = broker_id
         self._writer: Connection | None = None
         self._local_only = False
         """Whether the last commit may not have reached its replicas."""
@@ -154,7 +154,7 @@ class SharedLog:
         db = await self._connected()
         self._local_only = False
         columns = [list(column) for column in zip(*rows.values(), strict=True)]
-        named = (known.batch, batch, self._broker_id, urgent)
+        named = (known.batch, batch, self.broker_id, urgent)
         values = (*named, heads, tails, *(columns or [[]] * 5))
         found = await ask(db, _APPEND, values)
         if self._local_only:
@@ -227,7 +227,7 @@ class SharedLog:
             "SELECT 'placed', seq, hash, time, revision FROM agentvault.appends"
             " WHERE broker = %s AND batch = %s"
         )
-        found = await ask(db, sql, (self._broker_id, batch))
+        found = await ask(db, sql, (self.broker_id, batch))
         if not found:
             return None
         outcome, seq, digest, time, revision = found[0]
@@ -311,30 +311,44 @@ class SharedLog:
         self._idle.append(db)
         return int(revision)
 
-    async def beat(
-        self, doc: bytes | None, before: float
-    ) -> tuple[datetime, list[tuple[str, bytes, float]]]:
-        """Say that this broker lives, and read which others do.
+    async def hold(self, name: str, run: str, doc: bytes, seconds: float) -> bool:
+        """Hold a lease under *name* for so many seconds from now, by the store's clock.
 
         Args:
-            doc: what it says of itself, JSON; None takes it off the list.
-            before: seconds after which one that said nothing is forgotten.
+            name: a broker's id, or what one broker does for all.
+            run: random, of the process that asks.
+            doc: what it says of itself, JSON.
+            seconds: how long the lease of another process lasts.
 
         Returns:
-            the store's time, and each broker's id, its own words, and how many seconds
-            ago it said them.
+            whether it is held; not while another process does.
+
+        Raises:
+            LedgerUnwritableError: the store did not answer.
         """
-        db = self._idle.pop() if self._idle else await self._connector.connect()
-        if doc is None:
-            said = "DELETE FROM agentvault.brokers WHERE id = %s"
-            values: tuple[object, ...] = (self._broker_id,)
-        else:
-            said = (
-                "INSERT INTO agentvault.brokers VALUES (%s, clock_timestamp(), %b)"
-                " ON CONFLICT (id) DO UPDATE SET seen = excluded.seen,"
-                " doc = excluded.doc"
-            )
-            values = (self._broker_id, doc)
+        sql = (
+            "INSERT INTO agentvault.brokers VALUES (%s, clock_timestamp(), %b, %s)"
+            " ON CONFLICT (id) DO UPDATE SET seen = excluded.seen, doc = excluded.doc,"
+            " run = excluded.run WHERE brokers.run = excluded.run"
+            " OR brokers.seen < clock_timestamp() - make_interval(secs => %s)"
+            " RETURNING 1"
+        )
+        return bool(await self._on_idle(sql, (name, doc, run, seconds)))
+
+    async def release(self, names: Sequence[str], run: str) -> None:
+        """End the leases that a process holds."""
+        sql = "DELETE FROM agentvault.brokers WHERE id = ANY(%s) AND run = %s"
+        await self._on_idle(sql, (list(names), run))
+
+    async def holders(
+        self, before: float
+    ) -> tuple[datetime, list[tuple[str, bytes, float]]]:
+        """Read who holds what, or did; those of longer than *before* seconds ago go.
+
+        Returns:
+            the store's time, and each name, what was said under it, and how many
+            seconds ago.
+        """
         old = (
             "DELETE FROM agentvault.brokers"
             " WHERE seen < clock_timestamp() - make_interval(secs => %s)"
@@ -344,11 +358,17 @@ class SharedLog:
             " FROM agentvault.brokers RIGHT JOIN clock_timestamp() AS t ON true"
             " ORDER BY id"
         )
-        await ask(db, said, values)
-        await ask(db, old, (before,))
-        found = await ask(db, sql, ())
-        self._idle.append(db)
+        await self._on_idle(old, (before,))
+        found = await self._on_idle(sql, ())
         return found[0][3], [(i, d, age) for i, d, age, _ in found if i is not None]
+
+    async def _on_idle(
+        self, sql: str, values: Sequence[object]
+    ) -> list[tuple[Any, ...]]:
+        db = self._idle.pop() if self._idle else await self._connector.connect()
+        found = await ask(db, sql, values)
+        self._idle.append(db)
+        return found
 
     async def listen(self, on_revision: Callable[[int], None]) -> None:
         """Tell of the head's revision whenever it moved, and at least every 200 ms.

@@ -24,7 +24,7 @@ FROM agentvault.head h
 """
 _BROKERS: Final = (
     "SELECT id, doc, extract(epoch FROM clock_timestamp() - seen)::float8"
-    " FROM agentvault.brokers ORDER BY id"
+    " FROM agentvault.brokers WHERE left(id, 4) = 'brk_' ORDER BY id"
 )
 LIVE_SECONDS: Final = 2.0
 """A broker that said nothing for so long does not live."""

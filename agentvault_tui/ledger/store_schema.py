@@ -58,7 +58,8 @@ CREATE TABLE agentvault.appends (
 )""",
     """
 CREATE TABLE agentvault.brokers (
-  id text PRIMARY KEY, seen timestamptz NOT NULL, doc bytea NOT NULL
+  id text PRIMARY KEY, seen timestamptz NOT NULL, doc bytea NOT NULL,
+  run text NOT NULL
 )""",
 )
 _GUARD: Final = (

@@ -215,6 +215,16 @@ class AgentPage(WireShape, kw_only=True):
     head: int = 0
 
 
+class ConfirmedInfo(WireShape, kw_only=True):
+    """What one of the other brokers did about a revocation."""
+
+    id: str
+    confirmed: bool
+    """False where it said nothing: then no call goes on there any more, for its lease
+    has run out, or 2,500 ms were over."""
+    ms: float
+
+
 class RevokeAnswer(WireShape, kw_only=True):
     """What a revocation, or the panic switch, ended."""
 
@@ -238,6 +248,10 @@ class RevokeAnswer(WireShape, kw_only=True):
     """Where it is durable: ``ledger``, ``journal``, ``stop`` (the next start stops
     everything) or ``memory``."""
     upstream: tuple[StepInfo, ...] = ()
+    brokers: tuple[ConfirmedInfo, ...] | UnsetType = UNSET
+    """The other brokers of the team; absent without one, and while it is not told."""
+    others: str | UnsetType = UNSET
+    """``not_told`` while the team's store is away."""
 
 
 class RestoreAnswer(WireShape, kw_only=True):
@@ -397,6 +411,31 @@ class LedgerInfo(WireShape, kw_only=True):
     """Absent in the past; what verification found wrong, else null."""
 
 
+class MemberInfo(WireShape, kw_only=True):
+    """One broker of a team."""
+
+    id: str
+    host: str
+    version: str
+    since: str
+    last_seen_at: str
+    """By the store's clock."""
+    alive: bool
+    """Whether it was seen within two seconds."""
+    in_step: bool
+    reason: str | None = None
+    """Why it is not in step with the others."""
+
+
+class TeamInfo(WireShape, kw_only=True):
+    """The brokers that share one store."""
+
+    name: str
+    store: str
+    """Where it is: ``postgresql``."""
+    brokers: tuple[MemberInfo, ...] = ()
+
+
 class StatusInfo(WireShape, kw_only=True):
     """The broker in one line."""
 
@@ -413,6 +452,10 @@ class StatusInfo(WireShape, kw_only=True):
     warnings: tuple[str, ...]
     agents_url: str | UnsetType = UNSET
     """Where agents reach the broker; absent until they can, and in the past."""
+    team: TeamInfo | UnsetType = UNSET
+    """Absent where one broker has a ledger of its own, and in the past."""
+    stale: bool | UnsetType = UNSET
+    """True while the team's store is away: what others did is not known."""
 
 
 class HeadInfo(WireShape, kw_only=True):

@@ -194,7 +194,9 @@ class Follower(ABC, Generic[OutletT]):
 
     @property
     def due(self) -> bool:
-        """Whether there is something to do now."""
+        """Whether there is something to do now, by this broker."""
+        if not self.broker.works():
+            return False
         now = self.broker.clock.now()
         waits = self.next_at is not None and now < self.next_at
         return not waits and (self.behind > 0 or self.has_more)
@@ -214,6 +216,7 @@ class Follower(ABC, Generic[OutletT]):
         while True:
             await self._news.wait()
             self._news.clear()
+            self._catch_up()
             try:
                 while self.due and await self.step():
                     pass
@@ -226,6 +229,13 @@ class Follower(ABC, Generic[OutletT]):
             except Exception:
                 log.exception("sink %s failed", self.name)
                 self._failed(SinkError("the broker failed: see its log"))
+
+    def _catch_up(self) -> None:
+        """Go on from where another broker of the team was, which did this before."""
+        if kept := self.broker.kept.get(f"{PLACE}{self.name}"):
+            place = msgspec.json.decode(kept, type=SinkPlace)
+            if place.seq > self.place.seq:
+                self.place = place
 
     async def deliver(self, work: Callable[[], Awaitable[None]], cost: float) -> None:
         """Hand something to the sink, and rest as long as agents need the loop.
@@ -256,6 +266,8 @@ class Follower(ABC, Generic[OutletT]):
 
     async def save(self) -> None:
         """Keep the place; a crash before it repeats what was sent since the last."""
+        if not self.broker.works():
+            return  # another broker's place is further
         self._saved_at = self.broker.clock.boot()
         text = msgspec.json.encode(self.place).decode()
         key = f"{PLACE}{self.name}"

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Final
 
-from msgspec import UNSET
+from msgspec import UNSET, structs
 from msgspec.structs import asdict
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -71,6 +71,7 @@ from agentvault_tui.operator_api.requests import (
 )
 from agentvault_tui.operator_api.shapes import (
     AgentInfo,
+    ConfirmedInfo,
     NewAgentInfo,
     RestoreAnswer,
     RevokeAnswer,
@@ -253,9 +254,17 @@ def _cutting(broker: Broker, authority: Authority) -> list[Route]:
         about = agent_id or "all agents"
         operator = await authority.actor(operator_of(request), Need.CUT, about)
         if agent_id is None:
-            return _ended(await panic(broker, body.reason, operator), broker, one=False)
-        cut = await revoke_agent(broker, agent_id, body.reason, operator)
-        return _ended(cut, broker, one=True)
+            cut = await panic(broker, body.reason, operator)
+        else:
+            cut = await revoke_agent(broker, agent_id, body.reason, operator)
+        ended = _ended(cut, broker, one=agent_id is not None)
+        if broker.team is not None and not cut.recorded:
+            return structs.replace(ended, others="not_told")
+        if broker.team is not None:
+            told = await broker.team.confirmed(broker.ledger.head.seq)
+            brokers = tuple(ConfirmedInfo(**one._asdict()) for one in told)
+            return structs.replace(ended, brokers=brokers)
+        return ended
 
     async def restore(request: Request) -> RestoreAnswer:
         """Restore one agent, or lift the panic.

@@ -1,0 +1,303 @@
+"""This broker among others: heartbeats, its lease, who has confirmed what, who works.
+
+Each broker says twice a second in the store that it lives and up to which event it has
+followed. It holds a lease of two seconds from when it last began to say so, by its own
+boot clock: without it no call goes on here, so that whoever revokes knows that a broker
+that confirms nothing carries none either. One of them holds a lease of eight seconds
+on the work that is done once for all: steps at the tenant, alerts, the tenant's log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import platform
+import secrets
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+
+from agentvault_tui import __version__
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.clock import iso
+from agentvault_tui.errors import AgentVaultError, LedgerError, RefusedError
+
+if TYPE_CHECKING:  # it imports psycopg, which few need
+    from agentvault_tui.ledger.shared_log import SharedLog
+
+LEASE: Final = 2.0
+"""Seconds from the beginning of a heartbeat for which calls may go on."""
+WORK: Final = 8.0
+"""Seconds for which one broker does what is done once, if it does not say so anew."""
+_MARGIN: Final = 2.0
+"""Seconds before the end of that lease at which the work ends here."""
+_EVERY: Final = 0.5
+_ASKED_EVERY: Final = 0.005
+"""Seconds between two looks at what others confirmed, while somebody waits."""
+_CONFIRMED_WITHIN: Final = 2.5
+"""Seconds after which a revocation is answered whatever others said."""
+_LAG: Final = 250.0
+"""Milliseconds that a broker may take to know the store's head."""
+_CLOCK: Final = 30.0
+"""Seconds that its clock may differ from the store's."""
+_FORGOTTEN: Final = 24 * 3600.0
+_WORK_NAME: Final = "work"
+log = logging.getLogger("agentvault.team")
+
+
+class Said(msgspec.Struct):
+    """What a broker says of itself."""
+
+    run: str
+    """Random, of this process: two that were given one id differ in it."""
+    host: str
+    version: str
+    since: str
+    seq: int
+    """The last event that it has followed."""
+    policy: str
+    lag_ms: float | None
+    """How long it took to know the store's head; None where the store did not say."""
+    clock: float = 0.0
+    """Seconds that its clock is ahead of the store's."""
+
+
+class Member(NamedTuple):
+    """One broker of the team, as the store tells of it."""
+
+    id: str
+    said: Said
+    seen_at: datetime
+    """By the store's clock."""
+    age: float
+    """Seconds since then."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it may still hold its lease."""
+        return self.age < LEASE
+
+
+class Confirmed(NamedTuple):
+    """Whether one broker has followed a revocation, or holds no lease any more."""
+
+    id: str
+    confirmed: bool
+    ms: float
+    """From when it was asked."""
+
+
+class Team:
+    """The brokers that share one log, as this one knows them."""
+
+    def __init__(self, broker: Broker, shared: SharedLog) -> None:
+        """Be *broker* among those that write to *shared*; know no other yet."""
+        self.id = shared.broker_id
+        self.seq = broker.ledger.head.seq
+        """The last event that this broker's memory has."""
+        self.members: tuple[Member, ...] = ()
+        self.on_replaced: Callable[[], None] = lambda: None
+        """Called once another process has this broker's id."""
+        self._broker = broker
+        self._shared = shared
+        self._run = secrets.token_hex(8)
+        self._since = iso(broker.clock.now())
+        self._clock_ahead = 0.0
+        self._until = float("-inf")
+        self._works_until = float("-inf")
+        self._soon = asyncio.Event()
+        self.replaced = False
+        """Whether another process has this broker's id."""
+        broker.lease_over = self.lease_over
+        broker.works = self.works
+
+    # Leases
+
+    def lease_over(self) -> bool:
+        """Tell whether this broker must carry no call, by its boot clock."""
+        return self.replaced or self._broker.clock.boot() >= self._until
+
+    def works(self) -> bool:
+        """Tell whether this broker does what is done once for the whole team."""
+        return not self.replaced and self._broker.clock.boot() < self._works_until
+
+    async def join(self) -> None:
+        """Say for the first time that this broker lives.
+
+        A process that ended a moment ago may have had the same id: it is waited for.
+
+        Raises:
+            RefusedError: another live process has it.
+            LedgerError: the store is away; `run` goes on trying.
+        """
+        until = self._broker.clock.boot() + LEASE + _EVERY
+        while True:
+            try:
+                await self._beat()
+            except RefusedError:
+                if self._broker.clock.boot() >= until:
+                    raise
+                await asyncio.sleep(_EVERY / 5)
+            else:
+                return
+
+    async def run(self) -> None:
+        """Say so again and again, until cancelled or replaced."""
+        while True:
+            try:
+                await self._beat()
+            except RefusedError as error:
+                log.error("%s", error.diagnosis())  # noqa: TRY400 - it says it all
+                self.replaced = True
+                self._broker.ledger.distrust("is another process's now")
+                self._end_calls()
+                self.on_replaced()
+                return
+            except AgentVaultError as error:
+                log.warning("no heartbeat: %s", error.what)
+            self._soon.clear()
+            left = max(self._until - self._broker.clock.boot(), 0.0)
+            try:
+                async with asyncio.timeout(min(_EVERY, left or _EVERY)):
+                    await self._soon.wait()
+            except TimeoutError:
+                if self.lease_over():
+                    self._end_calls()
+
+    def soon(self) -> None:
+        """Say at once how far this broker has followed: somebody waits for it."""
+        self._soon.set()
+
+    async def _beat(self) -> None:
+        broker, lag = self._broker, await self._lag()
+        began = broker.clock.boot()
+        said = Said(
+            run=self._run,
+            host=platform.node(),
+            version=__version__,
+            since=self._since,
+            seq=self.seq,
+            policy=broker.policy.version,
+            lag_ms=lag,
+            clock=round(self._clock_ahead, 3),
+        )
+        doc = msgspec.json.encode(said)
+        if not await self._shared.hold(self.id, said.run, doc, LEASE):
+            raise RefusedError(
+                f"another process is the broker {self.id}",
+                "its home was copied: remove broker_id from the copy",
+            )
+        self._until = began + LEASE
+        if await self._shared.hold(_WORK_NAME, said.run, b"{}", WORK):
+            self._works_until = began + WORK - _MARGIN
+        before = [(one.id, why) for one, why in self.standing()]
+        await self._look()
+        if before != [(one.id, why) for one, why in self.standing()]:
+            broker.on_status()
+
+    async def _lag(self) -> float | None:
+        began = self._broker.clock.boot()
+        try:
+            await self._broker.ledger.confirm()
+        except LedgerError:
+            return None
+        return round((self._broker.clock.boot() - began) * 1000, 1)
+
+    async def _look(self) -> None:
+        now, found = await self._shared.holders(_FORGOTTEN)
+        self._clock_ahead = (self._broker.clock.now() - now).total_seconds()
+        self.members = tuple(
+            Member(name, said, now - timedelta(seconds=age), age)
+            for name, doc, age in found
+            if name.startswith("brk_") and (said := _read(doc)) is not None
+        )
+
+    def _end_calls(self) -> None:
+        if self._broker.gateway is not None:
+            self._broker.gateway.end_lease()
+
+    async def leave(self) -> None:
+        """Say that this broker stops."""
+        await self._shared.release((self.id, _WORK_NAME), self._run)
+
+    # Others
+
+    def others(self) -> list[Member]:
+        """Return the other brokers that live."""
+        return [one for one in self.members if one.id != self.id and one.alive]
+
+    def standing(self) -> list[tuple[Member, str | None]]:
+        """Return each broker, and why it is not in step, if it is not."""
+        return [(one, self._reason(one)) for one in self.members]
+
+    def _reason(self, member: Member) -> str | None:
+        said = member.said
+        if not member.alive:
+            return "it says nothing any more"
+        if said.version != __version__:
+            return f"it is of version {said.version}"
+        if said.lag_ms is None or said.lag_ms > _LAG:
+            return "it is behind the store"
+        if said.policy != self._broker.policy.version:
+            return "another policy is in force there"
+        if abs(said.clock) > _CLOCK:
+            return f"its clock differs by {said.clock:+.0f} s"
+        return None
+
+    async def confirmed(self, seq: int) -> list[Confirmed]:
+        """Wait until each other broker has followed event *seq*, or has no lease left.
+
+        Returns:
+            what each did; after 2,500 ms at most.
+        """
+        clock = self._broker.clock
+        began, told = clock.boot(), dict[str, Confirmed]()
+        waiting = {one.id for one in self.others()}
+        while waiting and (spent := clock.boot() - began) < _CONFIRMED_WITHIN:
+            try:
+                await self._look()
+            except LedgerError as error:
+                log.warning("what others confirmed is not known: %s", error.what)
+            known = {one.id: one for one in self.members}
+            for name in tuple(waiting):
+                there = known.get(name)
+                followed = there is not None and there.said.seq >= seq
+                if followed or there is None or not there.alive:
+                    ms = round((clock.boot() - began) * 1000, 1)
+                    told[name] = Confirmed(name, followed, ms)
+                    waiting.discard(name)
+            if waiting:
+                await asyncio.sleep(_ASKED_EVERY if spent < 0.1 else 10 * _ASKED_EVERY)
+        ms = round((clock.boot() - began) * 1000, 1)
+        late = [Confirmed(name, False, ms) for name in sorted(waiting)]
+        return [*sorted(told.values()), *late]
+
+
+def _read(doc: bytes) -> Said | None:
+    try:
+        return msgspec.json.decode(doc, type=Said)
+    except msgspec.DecodeError:
+        return None  # of another version
+
+
+async def while_working(
+    works: Callable[[], bool], work: Callable[[], Awaitable[None]]
+) -> None:
+    """Run *work* while this broker is the one that does it; until cancelled.
+
+    Args:
+        works: tells whether it is; looked at a few times a second.
+        work: runs until it is cancelled; made anew each time.
+    """
+    while True:
+        while not works():  # noqa: ASYNC110 - a clock has no event
+            await asyncio.sleep(_EVERY)
+        task = asyncio.ensure_future(work())
+        try:
+            while works() and not task.done():
+                await asyncio.wait({task}, timeout=_EVERY)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)

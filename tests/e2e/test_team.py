@@ -1,0 +1,181 @@
+"""Three brokers as processes on one PostgreSQL act as one, whatever becomes of one."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.patience import PATIENT
+from support.postgres import TEAM, Database
+from support.vault import Client, Vault, serving
+
+
+def configured(folder: Path, store: Database) -> None:
+    """Make a home of the team; its tenant does not answer, and is not asked."""
+    folder.mkdir(mode=0o700)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        issuer = f"http://127.0.0.1:{taken.getsockname()[1]}/"
+    folder.joinpath("config.toml").write_text(
+        f"[store]\nurl = {json.dumps(store.url)}\n"
+        f"[team]\nname = {json.dumps(TEAM)}\n"
+        f"[tenant]\nissuer = {json.dumps(issuer)}\nclient_id = 'console'\n"
+    )
+
+
+@pytest.fixture
+def brokers(short: Path, store: Database) -> Iterator[list[Vault]]:
+    with ExitStack() as stack:
+        made = []
+        for name in ("a", "b", "c"):
+            configured(short / name, store)
+            made.append(stack.enter_context(serving(short / name)))
+        yield made
+
+
+def at(broker: Vault, client: Client) -> Client:
+    """Return *client*, speaking to that broker."""
+    auth = client.http.auth
+    assert auth is not None
+    made = Client(broker.ready["agents_url"], client.id, client.secret)
+    broker._clients.append(made)
+    return made
+
+
+def until(done: Callable[[], bool]) -> None:
+    """Wait for what another process does in its own time."""
+    ends = time.monotonic() + PATIENT
+    while not done():
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+
+
+def members(broker: Vault) -> dict[str, dict[str, Any]]:
+    team = broker.operator.get("/api/status").json()["team"]
+    return {one["id"]: one for one in team["brokers"]}
+
+
+def own_id(broker: Vault) -> str:
+    return (broker.home / "broker-id").read_text().strip()
+
+
+def revoked(broker: Vault, client: Client) -> dict[str, Any]:
+    body = {"agent_id": client.id, "reason": "drill"}
+    answer = broker.operator.post("/api/agents/revoke", json=body)
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+def test_what_one_broker_revoked_no_other_honours_from_the_reply_on(
+    brokers: list[Vault],
+) -> None:
+    """The reply lists who confirmed; status lists who lives, and all are in step."""
+    a, b, c = brokers
+    until(lambda: all(len(members(one)) == 3 for one in brokers))
+    agent = a.register("worker", "read:calendar")
+    server = b.register("api", resource_server=True)
+    token = at(c, agent).token("read:calendar").json()["access_token"]
+    assert server.introspect(token)["active"]
+    told = revoked(a, agent)
+    assert not server.introspect(token)["active"]
+    assert at(c, agent).token("read:calendar").json()["reason"] == "agent_revoked"
+    confirmed = {one["id"]: one["confirmed"] for one in told["brokers"]}
+    assert confirmed == {own_id(b): True, own_id(c): True}
+    until(lambda: all(one["in_step"] for one in members(a).values()))
+
+
+def test_a_stopped_broker_confirms_nothing_and_is_waited_for_no_longer_than_its_lease(
+    brokers: list[Vault],
+) -> None:
+    """Once it goes on, it has to know of the revocation before it answers."""
+    a, b, _ = brokers
+    until(lambda: len(members(a)) == 3)
+    agent = a.register("worker", "read:calendar")
+    server = a.register("api", resource_server=True)
+    token = agent.token("read:calendar").json()["access_token"]
+    there = at(b, server)
+    assert there.introspect(token)["active"]
+    b.process.send_signal(signal.SIGSTOP)
+    try:
+        told = revoked(a, agent)
+        confirmed = {one["id"]: one["confirmed"] for one in told["brokers"]}
+        assert confirmed[own_id(b)] is False
+        until(lambda: not members(a)[own_id(b)]["alive"])
+        assert at(a, agent).token("read:calendar").status_code == 403
+    finally:
+        b.process.send_signal(signal.SIGCONT)
+    assert not there.introspect(token)["active"]
+    until(lambda: members(a)[own_id(b)]["in_step"])
+
+
+def test_the_store_away_nothing_is_granted_and_revoking_works(
+    short: Path, own_store: Database
+) -> None:
+    """A cut holds at once, is told as not recorded, and is recorded when it is back."""
+    server_of = own_store.cluster
+    with ExitStack() as stack:
+        for name in ("a", "b"):
+            configured(short / name, own_store)
+        a, b = (stack.enter_context(serving(short / name)) for name in ("a", "b"))
+        agent = a.register("worker", "read:calendar")
+        server = b.register("api", resource_server=True)
+        token = agent.token("read:calendar").json()["access_token"]
+        assert server.introspect(token)["active"]
+        server_of.stop()
+        until(lambda: agent.token("read:calendar").status_code == 503)
+        answer = server.http.post("/oauth/introspect", data={"token": token})
+        assert answer.status_code == 503
+        assert "retry-after" in answer.headers
+        told = revoked(a, agent)
+        assert told["recorded"] is False
+        assert told["others"] == "not_told"
+        assert a.operator.get("/api/status").json()["stale"] is True
+        server_of.start()
+        until(
+            lambda: (
+                server.http.post("/oauth/introspect", data={"token": token}).json()
+                == {"active": False}
+            )
+        )
+        until(
+            lambda: (
+                at(b, agent).token("read:calendar").json().get("reason")
+                == "agent_revoked"
+            )
+        )
+        (event,) = b.operator.get(
+            "/api/audit", params={"type": "agent.revoked"}
+        ).json()["events"]
+        assert event["detail"]["in_force_since"]
+
+
+def test_a_killed_broker_loses_nothing_that_it_answered(brokers: list[Vault]) -> None:
+    """Another goes on with its agents and tokens, and chains behind it."""
+    a, b, c = brokers
+    agent = a.register("worker", "read:calendar")
+    tokens = [agent.token("read:calendar").json()["access_token"] for _ in range(20)]
+    a.kill()
+    server = b.register("api", resource_server=True)
+    assert all(at(c, server).introspect(one)["active"] for one in tokens)
+    until(lambda: not members(b)[own_id(a)]["alive"])
+    for one in (b, c):
+        assert one.cli("audit", "verify").returncode == 0
+
+
+def test_a_copied_home_does_not_serve_beside_the_one_it_was_copied_from(
+    brokers: list[Vault], short: Path, store: Database
+) -> None:
+    """Two processes with one broker's id: the second exits 1."""
+    configured(short / "copy", store)
+    short.joinpath("copy/broker-id").write_text(own_id(brokers[0]) + "\n")
+    until(lambda: len(members(brokers[0])) == 3)
+    with pytest.raises(json.JSONDecodeError), serving(short / "copy"):
+        pass
+    assert len(members(brokers[0])) == 3
+    assert brokers[0].process.poll() is None
