@@ -21,7 +21,7 @@ import msgspec
 
 from agentvault_tui import __version__
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.clock import iso
+from agentvault_tui.clock import SharedClock, iso
 from agentvault_tui.errors import AgentVaultError, LedgerError, RefusedError
 
 if TYPE_CHECKING:  # it imports psycopg, which few need
@@ -207,7 +207,9 @@ class Team:
 
     async def _look(self) -> None:
         now, found = await self._shared.holders(_FORGOTTEN)
-        self._clock_ahead = (self._broker.clock.now() - now).total_seconds()
+        clock = self._broker.clock
+        if isinstance(clock, SharedClock):
+            self._clock_ahead = clock.ahead
         self.members = tuple(
             Member(name, said, now - timedelta(seconds=age), age)
             for name, doc, age in found

@@ -16,6 +16,8 @@ from support.patience import PATIENT
 from support.postgres import TEAM, Database
 from support.vault import Client, Vault, serving
 
+from agentvault_tui.home import Home
+
 
 def configured(folder: Path, store: Database) -> None:
     """Make a home of the team; its tenant does not answer, and is not asked."""
@@ -62,7 +64,7 @@ def members(broker: Vault) -> dict[str, dict[str, Any]]:
 
 
 def own_id(broker: Vault) -> str:
-    return (broker.home / "broker-id").read_text().strip()
+    return Home(broker.home, broker.home).broker_id_file.read_text().strip()
 
 
 def revoked(broker: Vault, client: Client) -> dict[str, Any]:
@@ -173,7 +175,9 @@ def test_a_copied_home_does_not_serve_beside_the_one_it_was_copied_from(
 ) -> None:
     """Two processes with one broker's id: the second exits 1."""
     configured(short / "copy", store)
-    short.joinpath("copy/broker-id").write_text(own_id(brokers[0]) + "\n")
+    copy = Home(short / "copy", short / "copy")
+    copy.prepare()
+    copy.broker_id_file.write_text(own_id(brokers[0]) + "\n")
     until(lambda: len(members(brokers[0])) == 3)
     with pytest.raises(json.JSONDecodeError), serving(short / "copy"):
         pass
