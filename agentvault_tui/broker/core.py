@@ -21,7 +21,7 @@ from contextlib import (
 )
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from starlette.routing import Route
 
@@ -35,6 +35,7 @@ from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.replay import ReplayStore
 from agentvault_tui.broker.stepups import StepUps
 from agentvault_tui.broker.surroundings import Surroundings
+from agentvault_tui.broker.team import Team
 from agentvault_tui.broker.upstream import (
     Outbox,
     ProviderAccounts,
@@ -65,9 +66,6 @@ from agentvault_tui.vault import TenantClient
 from agentvault_tui.web.admission import AdmissionQueue
 from agentvault_tui.web.guard import StreamingApp
 from agentvault_tui.web.server import Listener, Server
-
-if TYPE_CHECKING:
-    from agentvault_tui.broker.team import Team
 
 log = logging.getLogger("agentvault.broker")
 

@@ -9,15 +9,20 @@ the event loop: calls in flight are cut, decisions under way voided, waiters wok
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.cuts import Pending
+from agentvault_tui.broker.feed import Feed
+from agentvault_tui.broker.recovery import recover
+from agentvault_tui.broker.team import Team
 from agentvault_tui.broker.usecases.mint import record_void
 from agentvault_tui.broker.usecases.policy_change import POLICY, follow_policy
 from agentvault_tui.broker.usecases.stepup import cancelled, cancelled_draft
+from agentvault_tui.errors import LedgerError, RefusedError
 from agentvault_tui.ledger import (
     Change,
     Cooldown,
@@ -26,9 +31,11 @@ from agentvault_tui.ledger import (
     DropAllTokens,
     DropScopeTokens,
     DropToken,
+    Ledger,
     Meta,
     OutboxStep,
     Panic,
+    Recovery,
     UsedAssertion,
 )
 from agentvault_tui.model import (
@@ -45,6 +52,10 @@ from agentvault_tui.model import (
     TokenId,
 )
 
+if TYPE_CHECKING:
+    from agentvault_tui.ledger.shared_log import SharedLog
+
+log = logging.getLogger("agentvault.team")
 _A_TURN: Final = 100
 """Changes taken over in one turn of the event loop."""
 
@@ -264,3 +275,67 @@ _TAKES: Final[dict[type, Callable[[Broker, Any], None]]] = {
     OutboxStep: lambda broker, step: broker.outbox.take([step]),
 }
 """Takes each change over; texts of a policy are read from the copy."""
+
+
+_CUTTING: Final = (Agent, DropAgentTokens, DropScopeTokens, DropAllTokens, Panic)
+"""What a broker that revoked waits for others to confirm."""
+
+
+def listen_to(ledger: Ledger, broker: Broker, feed: Feed) -> None:
+    """Have *broker* and *feed* told of what the ledger takes and follows."""
+
+    async def recovered(recovery: Recovery) -> None:
+        log.warning("the ledger writes again; last batch found: %s", recovery.found)
+        await recover(broker, recovery)
+
+    async def followed(events: tuple[Event, ...], changes: Sequence[Change]) -> None:
+        try:
+            await follow(broker, events, changes)
+        except BaseException:
+            ledger.distrust("could not be followed: see the broker's log")
+            raise
+        publish(events, changes)
+        cuts = any(isinstance(one, _CUTTING) for one in changes)
+        if broker.team is not None and cuts:
+            broker.team.soon()
+
+    def publish(events: tuple[Event, ...], changes: Sequence[Change]) -> None:
+        feed.publish(events, changes)
+        if broker.team is not None and events:
+            broker.team.seq = events[-1].seq
+
+    ledger.on_written = publish
+    ledger.on_followed = followed
+    ledger.on_state = feed.publish_status
+    ledger.on_recovered = recovered
+
+
+async def join_team(broker: Broker, shared: SharedLog) -> None:
+    """Say to the team's other brokers that this one lives.
+
+    Raises:
+        RefusedError: another process has this broker's id, or this one would serve an
+            embedded tenant that the others have not.
+    """
+    version = lambda: broker.policy.version  # noqa: E731
+    team = broker.team = Team(broker.ledger, shared, broker.clock, version)
+    broker.lease_over, broker.works = team.lease_over, team.works
+
+    def end_calls() -> None:
+        if broker.gateway is not None:
+            broker.gateway.end_lease()
+
+    team.on_lease_over = end_calls
+    team.on_change = lambda: broker.on_status()  # noqa: PLW0108 - it is set later
+    try:
+        await team.join()
+    except LedgerError as error:
+        log.warning("no call goes on here: %s", error.what)
+        return
+    if broker.tenant_kind == "embedded" and (others := team.others()):
+        await team.leave()
+        raise RefusedError(
+            f"{others[0].said.host} serves this team already, and each broker would"
+            " have an embedded tenant of its own",
+            "give all the same tenant: set tenant.issuer",
+        )

@@ -10,9 +10,9 @@ import logging
 import os
 import random
 import signal
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from agentvault_tui import __version__
 from agentvault_tui.broker.agents_api import agents_app
@@ -20,13 +20,13 @@ from agentvault_tui.broker.approval_pages import ApprovalPageOffers
 from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.core import SYSTEM, Broker, DataPlane, Extension, PolicyState
 from agentvault_tui.broker.feed import Feed
-from agentvault_tui.broker.follow import follow
+from agentvault_tui.broker.follow import join_team, listen_to
 from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.operators_api.remote import RemoteGuard
-from agentvault_tui.broker.recovery import record_missed, recover, take_over
+from agentvault_tui.broker.recovery import record_missed, take_over
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.status import status_info
-from agentvault_tui.broker.team import Team, while_working
+from agentvault_tui.broker.team import while_working
 from agentvault_tui.broker.tenant_process import Announcement, TenantProcess
 from agentvault_tui.broker.upstream.tenant_log import MARK, TenantLog
 from agentvault_tui.broker.usecases.approvals import (
@@ -47,19 +47,13 @@ from agentvault_tui.broker.usecases.revoke import revoke_ended
 from agentvault_tui.broker.usecases.stepup import expire_due
 from agentvault_tui.broker.verification import keep_verified
 from agentvault_tui.clock import Clock, SharedClock, SystemClock
-from agentvault_tui.errors import LedgerError, RefusedError, SettingsError
+from agentvault_tui.errors import LedgerError, SettingsError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import (
-    Change,
-    DropAgentTokens,
-    DropAllTokens,
-    DropScopeTokens,
     Ledger,
     Meta,
-    Panic,
-    Recovery,
 )
-from agentvault_tui.model import Agent, Draft, Event, EventType
+from agentvault_tui.model import Draft, EventType
 from agentvault_tui.operator_api.shapes import WireShape
 from agentvault_tui.process import (
     Child,
@@ -82,15 +76,10 @@ from agentvault_tui.web.server import run as run_loop
 from agentvault_tui.web.sockets import loopback_pair, public_socket, unix_socket
 from agentvault_tui.web.tls import ServerTls, server_context
 
-if TYPE_CHECKING:
-    from agentvault_tui.ledger.shared_log import SharedLog
-
 log = logging.getLogger("agentvault.serve")
 Tell = Callable[[str, Callable[[], WireShape]], None]
 """Sends what is in no ledger to the consoles that listen."""
 
-_CUTTING: Final = (Agent, DropAgentTokens, DropScopeTokens, DropAllTokens, Panic)
-"""What a broker that revoked waits for others to confirm."""
 _BODY_CAP: Final = 4_194_304
 """Of operators' requests, so that one may hold a policy of the largest size."""
 _OPERATORS_ELSEWHERE: Final = 128
@@ -412,64 +401,15 @@ async def _open(
     for name, at in found.providers.items():
         broker.outlook.give(name, at)
     if ledger.shared is not None:
-        await _join(broker, ledger.shared)
+        await join_team(broker, ledger.shared)
     join_accounts(broker)
     check_rules(broker)
     await take_over(broker)
     await end_gathered_before(broker)
     feed = Feed(ledger, broker.registry, lambda: status_info(broker))
     broker.on_status = feed.publish_status
-    _listen_to(ledger, broker, feed)
+    listen_to(ledger, broker, feed)
     return broker, feed
-
-
-async def _join(broker: Broker, shared: SharedLog) -> None:
-    """Say to the team's other brokers that this one lives.
-
-    Raises:
-        RefusedError: another process has this broker's id, or this one would serve an
-            embedded tenant that the others have not.
-    """
-    team = broker.team = Team(broker, shared)
-    try:
-        await team.join()
-    except LedgerError as error:
-        log.warning("no call goes on here: %s", error.what)
-        return
-    if broker.tenant_kind == "embedded" and (others := team.others()):
-        await team.leave()
-        raise RefusedError(
-            f"{others[0].said.host} serves this team already, and each broker would"
-            " have an embedded tenant of its own",
-            "give all the same tenant: set tenant.issuer",
-        )
-
-
-def _listen_to(ledger: Ledger, broker: Broker, feed: Feed) -> None:
-    async def recovered(recovery: Recovery) -> None:
-        log.warning("the ledger writes again; last batch found: %s", recovery.found)
-        await recover(broker, recovery)
-
-    async def followed(events: tuple[Event, ...], changes: Sequence[Change]) -> None:
-        try:
-            await follow(broker, events, changes)
-        except BaseException:
-            ledger.distrust("could not be followed: see the broker's log")
-            raise
-        publish(events, changes)
-        cuts = any(isinstance(one, _CUTTING) for one in changes)
-        if broker.team is not None and cuts:
-            broker.team.soon()
-
-    def publish(events: tuple[Event, ...], changes: Sequence[Change]) -> None:
-        feed.publish(events, changes)
-        if broker.team is not None and events:
-            broker.team.seq = events[-1].seq
-
-    ledger.on_written = publish
-    ledger.on_followed = followed
-    ledger.on_state = feed.publish_status
-    ledger.on_recovered = recovered
 
 
 def _freeze_objects() -> None:

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from agentvault_tui import __version__
-from agentvault_tui.broker.core import Broker
-from agentvault_tui.clock import SharedClock, iso
+from agentvault_tui.clock import Clock, SharedClock, iso
 from agentvault_tui.errors import AgentVaultError, LedgerError, RefusedError
+from agentvault_tui.ledger import Ledger
 
 if TYPE_CHECKING:  # it imports psycopg, which few need
     from agentvault_tui.ledger.shared_log import SharedLog
@@ -92,36 +92,49 @@ class Confirmed(NamedTuple):
 class Team:
     """The brokers that share one log, as this one knows them."""
 
-    def __init__(self, broker: Broker, shared: SharedLog) -> None:
-        """Be *broker* among those that write to *shared*; know no other yet."""
+    def __init__(
+        self, ledger: Ledger, shared: SharedLog, clock: Clock, policy: Callable[[], str]
+    ) -> None:
+        """Be one of the brokers that write to *shared*; know no other yet.
+
+        Args:
+            ledger: this broker's.
+            shared: the team's log.
+            clock: what tells the time.
+            policy: returns the version of the policy in force.
+        """
         self.id = shared.broker_id
-        self.seq = broker.ledger.head.seq
+        self.seq = ledger.head.seq
         """The last event that this broker's memory has."""
         self.members: tuple[Member, ...] = ()
         self.on_replaced: Callable[[], None] = lambda: None
         """Called once another process has this broker's id."""
-        self._broker = broker
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when another broker came, went, or fell out of step."""
+        self.on_lease_over: Callable[[], None] = lambda: None
+        """Called when no call may go on."""
+        self._ledger = ledger
+        self._clock = clock
+        self._policy = policy
         self._shared = shared
         self._run = secrets.token_hex(8)
-        self._since = iso(broker.clock.now())
+        self._since = iso(clock.now())
         self._clock_ahead = 0.0
         self._until = float("-inf")
         self._works_until = float("-inf")
         self._soon = asyncio.Event()
         self.replaced = False
         """Whether another process has this broker's id."""
-        broker.lease_over = self.lease_over
-        broker.works = self.works
 
     # Leases
 
     def lease_over(self) -> bool:
         """Tell whether this broker must carry no call, by its boot clock."""
-        return self.replaced or self._broker.clock.boot() >= self._until
+        return self.replaced or self._clock.boot() >= self._until
 
     def works(self) -> bool:
         """Tell whether this broker does what is done once for the whole team."""
-        return not self.replaced and self._broker.clock.boot() < self._works_until
+        return not self.replaced and self._clock.boot() < self._works_until
 
     async def join(self) -> None:
         """Say for the first time that this broker lives.
@@ -132,12 +145,12 @@ class Team:
             RefusedError: another live process has it.
             LedgerError: the store is away; `run` goes on trying.
         """
-        until = self._broker.clock.boot() + LEASE + _EVERY
+        until = self._clock.boot() + LEASE + _EVERY
         while True:
             try:
                 await self._beat()
             except RefusedError:
-                if self._broker.clock.boot() >= until:
+                if self._clock.boot() >= until:
                     raise
                 await asyncio.sleep(_EVERY / 5)
             else:
@@ -151,35 +164,35 @@ class Team:
             except RefusedError as error:
                 log.error("%s", error.diagnosis())  # noqa: TRY400 - it says it all
                 self.replaced = True
-                self._broker.ledger.distrust("is another process's now")
-                self._end_calls()
+                self._ledger.distrust("is another process's now")
+                self.on_lease_over()
                 self.on_replaced()
                 return
             except AgentVaultError as error:
                 log.warning("no heartbeat: %s", error.what)
             self._soon.clear()
-            left = max(self._until - self._broker.clock.boot(), 0.0)
+            left = max(self._until - self._clock.boot(), 0.0)
             try:
                 async with asyncio.timeout(min(_EVERY, left or _EVERY)):
                     await self._soon.wait()
             except TimeoutError:
                 if self.lease_over():
-                    self._end_calls()
+                    self.on_lease_over()
 
     def soon(self) -> None:
         """Say at once how far this broker has followed: somebody waits for it."""
         self._soon.set()
 
     async def _beat(self) -> None:
-        broker, lag = self._broker, await self._lag()
-        began = broker.clock.boot()
+        lag, clock = await self._lag(), self._clock
+        began = clock.boot()
         said = Said(
             run=self._run,
             host=platform.node(),
             version=__version__,
             since=self._since,
             seq=self.seq,
-            policy=broker.policy.version,
+            policy=self._policy(),
             lag_ms=lag,
             clock=round(self._clock_ahead, 3),
         )
@@ -195,19 +208,19 @@ class Team:
         before = [(one.id, why) for one, why in self.standing()]
         await self._look()
         if before != [(one.id, why) for one, why in self.standing()]:
-            broker.on_status()
+            self.on_change()
 
     async def _lag(self) -> float | None:
-        began = self._broker.clock.boot()
+        began = self._clock.boot()
         try:
-            await self._broker.ledger.confirm()
+            await self._ledger.confirm()
         except LedgerError:
             return None
-        return round((self._broker.clock.boot() - began) * 1000, 1)
+        return round((self._clock.boot() - began) * 1000, 1)
 
     async def _look(self) -> None:
         now, found = await self._shared.holders(_FORGOTTEN)
-        clock = self._broker.clock
+        clock = self._clock
         if isinstance(clock, SharedClock):
             self._clock_ahead = clock.ahead
         self.members = tuple(
@@ -215,10 +228,6 @@ class Team:
             for name, doc, age in found
             if name.startswith("brk_") and (said := _read(doc)) is not None
         )
-
-    def _end_calls(self) -> None:
-        if self._broker.gateway is not None:
-            self._broker.gateway.end_lease()
 
     async def leave(self) -> None:
         """Say that this broker stops."""
@@ -242,7 +251,7 @@ class Team:
             return f"it is of version {said.version}"
         if said.lag_ms is None or said.lag_ms > _LAG:
             return "it is behind the store"
-        if said.policy != self._broker.policy.version:
+        if said.policy != self._policy():
             return "another policy is in force there"
         if abs(said.clock) > _CLOCK:
             return f"its clock differs by {said.clock:+.0f} s"
@@ -254,7 +263,7 @@ class Team:
         Returns:
             what each did; after 2,500 ms at most.
         """
-        clock = self._broker.clock
+        clock = self._clock
         began, told = clock.boot(), dict[str, Confirmed]()
         waiting = {one.id for one in self.others()}
         while waiting and (spent := clock.boot() - began) < _CONFIRMED_WITHIN:

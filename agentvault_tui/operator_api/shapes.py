@@ -216,12 +216,10 @@ class AgentPage(WireShape, kw_only=True):
 
 
 class ConfirmedInfo(WireShape, kw_only=True):
-    """What one of the other brokers did about a revocation."""
+    """Whether another broker did what a revocation says, or ran out of its lease."""
 
     id: str
     confirmed: bool
-    """False where it said nothing: then no call goes on there any more, for its lease
-    has run out, or 2,500 ms were over."""
     ms: float
 
 
@@ -412,19 +410,16 @@ class LedgerInfo(WireShape, kw_only=True):
 
 
 class MemberInfo(WireShape, kw_only=True):
-    """One broker of a team."""
+    """One broker of a team: alive if it was seen within two seconds."""
 
     id: str
     host: str
     version: str
     since: str
     last_seen_at: str
-    """By the store's clock."""
     alive: bool
-    """Whether it was seen within two seconds."""
     in_step: bool
     reason: str | None = None
-    """Why it is not in step with the others."""
 
 
 class TeamInfo(WireShape, kw_only=True):
@@ -432,7 +427,6 @@ class TeamInfo(WireShape, kw_only=True):
 
     name: str
     store: str
-    """Where it is: ``postgresql``."""
     brokers: tuple[MemberInfo, ...] = ()
 
 
