@@ -447,7 +447,6 @@ class StatusInfo(WireShape, kw_only=True):
     agents_url: str | UnsetType = UNSET
     """Where agents reach the broker; absent until they can, and in the past."""
     team: TeamInfo | UnsetType = UNSET
-    """Absent where one broker has a ledger of its own, and in the past."""
     stale: bool | UnsetType = UNSET
     """True while the team's store is away: what others did is not known."""
 
