@@ -117,7 +117,8 @@ def _print_me(out: Output, me: MeInfo) -> None:
         out.line("not signed in: `agentvault login`; reading, denying and revoking")
         out.line("need only this socket")
     refused = [out.cell(why, "wait", 300) for why in me.refused.values()]
-    local = ("local user", me.local or me.uid)
+    word = "local user" if me.uid.startswith("uid:") else "address"
+    local = (word, me.local or me.uid)
     out.fields([local, *(("may not", why) for why in refused)])
     if me.problem:
         out.fields([("last sign-in", out.cell(me.problem, "wait", 500))])

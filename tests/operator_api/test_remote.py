@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import keyring
 import keyring.backend
 import keyring.backends.fail
 import pytest
+from support.bench import Bench
+from support.elsewhere import Stand
+from support.manual_clock import ManualClock
 from support.patience import PATIENT
 
-from agentvault_tui.errors import AgentVaultError, RefusedError, SettingsError
+from agentvault_tui.errors import (
+    AgentVaultError,
+    RefusedError,
+    SettingsError,
+    UnreachableError,
+)
+from agentvault_tui.home import Home
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.client import AsyncOperatorClient, OperatorClient
 from agentvault_tui.operator_api.remote import BoundSession, RemoteBroker
+from agentvault_tui.operator_api.requests import RevokeRequest
+from agentvault_tui.operator_api.shapes import AgentInfo
+from agentvault_tui.web.local_ca import CaFiles
 
 URL = "https://ops.example:7719"
 DENIED = {"WWW-Authenticate": 'DPoP error="invalid_token"'}
@@ -159,3 +175,64 @@ def test_a_session_shows_nothing_of_itself() -> None:
     session = BoundSession.new()
     session.token = "av_s_secret"
     assert "secret" not in f"{session!r} {session}"
+
+
+@pytest.fixture
+async def stand(short: Path) -> AsyncIterator[Stand]:
+    """A broker whose clock stands at the real time, by which proofs are made."""
+    clock = ManualClock(datetime.now(UTC))
+    bench = await Bench.open(Home.locate(short / "home"), clock)
+    async with Stand.open(bench) as stand:
+        yield stand
+    await bench.close()
+
+
+async def drained(stream: AsyncIterator[object]) -> None:
+    async for _ in stream:
+        pass
+
+
+async def test_calls_at_once_outlive_their_nonce_and_end_with_the_session(
+    stand: Stand,
+) -> None:
+    """Each is made again with the nonce it is given; a stream goes on meanwhile."""
+    broker = RemoteBroker(stand.url, str(CaFiles.of(stand.bench.home).ca))
+    async with AsyncOperatorClient(broker) as client:
+        broker.begin()
+        broker.begun((await client.call(calls.SIGN_IN)).access_token)
+        who = {"sub": "auth0|vera", "roles": ("operator",), "amr": ("mfa", "otp")}
+        stand.bench.tenant.approve(who=who)
+        while (await client.call(calls.ME)).pending:
+            pass
+        stream = client.events(0, "console")
+        assert await anext(stream) == []
+        for _ in range(3):
+            stand.bench.clock.advance(61)
+            stand.bench.clock.jump_wall(-61)
+            asked = (client.call(calls.STATUS) for _ in range(8))
+            assert len(await asyncio.gather(*asked)) == 8
+        agent = await stand.bench.agent("payer")
+        cut = RevokeRequest(agent_id=agent.id, reason="r")
+        assert (await client.call(calls.REVOKE, cut)).agent
+        async with asyncio.timeout(PATIENT):
+            while not any(isinstance(one, AgentInfo) for one in await anext(stream)):
+                pass
+        await client.call(calls.LOGOUT)
+        with pytest.raises(UnreachableError):
+            await asyncio.wait_for(drained(stream), PATIENT)
+        with pytest.raises(RefusedError):
+            await client.call(calls.STATUS)
+
+
+async def test_an_authority_that_is_not_named_vouches_for_nothing(
+    stand: Stand,
+) -> None:
+    """Command line and console say that it is the certificate, and what to do."""
+    broker = RemoteBroker(stand.url)
+    broker.begin()
+    async with AsyncOperatorClient(broker) as client:
+        with pytest.raises(UnreachableError, match="is not trusted") as caught:
+            await client.call(calls.SIGN_IN)
+    assert "--ca-file" in caught.value.remedy
+    with pytest.raises(UnreachableError, match="is not trusted"):
+        await asyncio.to_thread(OperatorClient(broker).call, calls.SIGN_IN)

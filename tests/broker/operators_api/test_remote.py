@@ -227,6 +227,8 @@ async def test_a_viewer_looks_and_changes_nothing(stand: Stand) -> None:
         answer = await viewer.post(path, **body)
         assert (answer.status_code, answer.json()["needed_role"]) == (403, "operator")
     assert len(await stand.bench.events("operator.refused")) == 6
+    me = (await viewer.get("/api/auth/me")).json()
+    assert set(me["refused"]) == {"revoke", "restore", "approve", "people"}
 
 
 async def test_an_approver_does_what_the_socket_does(stand: Stand) -> None:
