@@ -7,6 +7,7 @@ ignores: ``agentvault-backup sha256:`` and 64 hexadecimal digits. The archive ho
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -295,7 +296,12 @@ def _copied(snapshot: sqlite3.Connection, folder: Path) -> Iterator[BinaryIO]:
                 for pragma in ("journal_mode = OFF", "synchronous = OFF"):
                     copy.execute(f"PRAGMA {pragma}")
                 Path(name).unlink()
-                snapshot.backup(copy)
+                try:
+                    snapshot.backup(copy)
+                except sqlite3.OperationalError as error:
+                    if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                        raise
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
                 snapshot.execute("ROLLBACK")  # the log can shrink again
         finally:
             Path(name).unlink(missing_ok=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.small_disk import small_disk
 from support.vault import Vault, serving
 
 
@@ -18,3 +19,6 @@ def home(short: Path) -> Path:
 def vault(home: Path) -> Iterator[Vault]:
     with serving(home) as vault:
         yield vault
+
+
+__all__ = ["small_disk"]

@@ -11,12 +11,16 @@ from pathlib import Path
 
 import httpx
 import pytest
+from support.bench import OPERATOR
 from support.command_line import plain_environment
 from support.forked import Forked
 from support.ledger_kit import decision, manual_clock
+from support.small_disk import fill
 from support.vault import Client, serving
 
 from agentvault_tui.broker.backup import make_backup
+from agentvault_tui.broker.restore import restore_backup
+from agentvault_tui.errors import LedgerUnwritableError, UsageError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Ledger, verify_ledger
 
@@ -149,3 +153,21 @@ def test_a_killed_restore_serves_nothing_and_is_run_again(
             assert process.wait() == 0
     assert not home.unfinished.exists()
     assert verify_ledger(home).ok
+
+
+def test_without_room_neither_leaves_anything(
+    large: Home, short: Path, small_disk: Path
+) -> None:
+    """What is missing is said, and when there is room it is done."""
+    file, there, filler = short / "backup", small_disk / "there", small_disk / "full"
+    fill(filler, leave=512 * 1024)
+    with pytest.raises(UsageError, match="cannot write"):
+        make_backup(large, small_disk / "backup", manual_clock())
+    assert [path.name for path in small_disk.iterdir()] == ["full"]
+    make_backup(large, file, manual_clock())
+    with pytest.raises(LedgerUnwritableError, match="no room"):
+        restore_backup(Home(there, there), file, manual_clock(), OPERATOR)
+    assert [path.name for path in there.iterdir()] == ["run"]
+    filler.unlink()
+    restore_backup(Home(there, there), file, manual_clock(), OPERATOR)
+    assert verify_ledger(Home(there, there)).ok

@@ -1,0 +1,36 @@
+"""A file system of a few megabytes, and how it is filled."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SIZE = 16 * 1024 * 1024
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="av") as folder:
+        mount = ["/bin/mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", folder]
+        if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+            pytest.skip("mounting a small file system needs root")
+        try:
+            yield Path(folder)
+        finally:
+            subprocess.run(["/bin/umount", "-l", folder], check=True)
+
+
+def fill(path: Path, *, leave: int = 0) -> None:
+    """Write until no more than *leave* bytes are free."""
+    with path.open("ab", buffering=0) as file:
+        try:
+            while os.statvfs(path).f_bavail * 4096 > leave:
+                file.write(bytes(4096))
+        except OSError as error:
+            assert error.errno == errno.ENOSPC  # noqa: PT017 - how the loop ends
