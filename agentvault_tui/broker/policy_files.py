@@ -111,6 +111,36 @@ def write_texts(home: Home, texts: PolicyTexts) -> str | None:
     return None
 
 
+def adopt_texts(home: Home, texts: PolicyTexts, last: PolicyTexts) -> str | None:
+    """Make the home's files say what is in force in the team.
+
+    A file that says neither that nor what was in force *last* here is somebody's edit:
+    it is kept beside, as ``NAME.local``.
+
+    Returns:
+        why one cannot be written, if that is so.
+    """
+    try:
+        now = read_texts(home)
+        for path, text, old, before in zip(_files(home), texts, now, last, strict=True):
+            if old not in {None, text, before}:
+                put_private(_aside(path), (old or "").encode(), replace=True)
+            if text is None:
+                path.unlink(missing_ok=True)
+    except (OSError, PolicyError) as error:
+        return f"the team's policy is in force, and not in its file ({error})"
+    return write_texts(home, texts)
+
+
+def set_aside(home: Home) -> list[Path]:
+    """Return the files that `adopt_texts` kept and nobody has removed since."""
+    return [aside for path in _files(home) if (aside := _aside(path)).exists()]
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.local")
+
+
 def _sources(home: Home) -> tuple[str, str, str]:
     return str(home.policy_file), str(home.scopes_file), str(home.limits_file)
 

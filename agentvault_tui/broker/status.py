@@ -10,6 +10,7 @@ from msgspec import UNSET
 from agentvault_tui import __version__
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.cuts import Kept
+from agentvault_tui.broker.policy_files import set_aside
 from agentvault_tui.broker.shapes import panic_info, shape_from
 from agentvault_tui.clock import iso
 from agentvault_tui.operator_api.shapes import (
@@ -86,9 +87,7 @@ def _team(broker: Broker) -> TeamInfo:
 def warnings(broker: Broker) -> list[str]:
     """Return what an operator should know, in sentences."""
     found = list(_ledger_warnings(broker))
-    for one, why in broker.team.standing() if broker.team else ():
-        if why is not None:
-            found.append(f"The broker {one.id} on {visible(one.said.host, 60)}: {why}.")
+    found += _team_warnings(broker)
     if broker.cuts.waiting:
         found.append(
             f"In force and not in the ledger yet: {broker.cuts.waiting} cut(s); "
@@ -119,6 +118,19 @@ def warnings(broker: Broker) -> list[str]:
     elif broker.log_problem:
         found.append(f"The tenant's own log cannot be read: {broker.log_problem}")
     return found
+
+
+def _team_warnings(broker: Broker) -> Iterator[str]:
+    if broker.team is None:
+        return
+    for one, why in broker.team.standing():
+        if why is not None:
+            yield f"The broker {one.id} on {visible(one.said.host, 60)}: {why}."
+    for path in set_aside(broker.home):
+        yield (
+            f"{path} is an edit that the team's policy overtook: apply it anew"
+            " (agentvault policy plan), or remove it."
+        )
 
 
 def _ledger_warnings(broker: Broker) -> Iterator[str]:

@@ -18,6 +18,13 @@ from support.postgres import Database
 from support.stepups import approve, details_of
 
 from agentvault_tui.broker.agents_api import agents_app
+from agentvault_tui.broker.policy_files import set_aside
+from agentvault_tui.broker.usecases.policy_apply import apply_policy
+from agentvault_tui.broker.usecases.policy_change import (
+    keep_policy,
+    policy_record,
+    reload_policy,
+)
 from agentvault_tui.broker.usecases.register import Registration, register
 from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
@@ -249,3 +256,66 @@ async def test_a_step_up_that_expires_is_recorded_once(brokers: list[Broker]) ->
     found = [one.bench.broker.stepups.get(asked).status for one in brokers]
     assert found == [StepUpStatus.EXPIRED] * 3
     assert len(await brokers[1].bench.events("stepup.expired")) == 1
+
+
+async def test_a_policy_edited_in_one_home_holds_in_all_and_is_recorded_once(
+    brokers: list[Broker],
+) -> None:
+    """Its texts are written into every home's files."""
+    a, b, c = brokers
+    home, policy = a.bench.home, a.bench.broker.policy
+    home.policy_file.write_text(policy.texts.effective()["policy"] + "// stricter\n")
+    await reload_policy(a.bench.broker)
+    await known(brokers)
+    for one in brokers:
+        await reload_policy(one.bench.broker)
+        await keep_policy(one.bench.broker)
+    await known(brokers)
+    assert len({one.bench.broker.policy.version for one in brokers}) == 1
+    assert c.bench.broker.policy.version != policy.version
+    assert b.bench.home.policy_file.read_text().endswith("// stricter\n")
+    changes = await b.bench.events("policy.changed")
+    assert [one.detail["after"] for one in changes] == [c.bench.broker.policy.version]
+
+
+async def test_of_two_edits_the_first_recorded_holds_and_the_other_is_kept_beside(
+    brokers: list[Broker],
+) -> None:
+    """As `NAME.local`, of which operators are warned."""
+    text = brokers[0].bench.broker.policy.texts.effective()["policy"]
+    for number, one in enumerate(brokers[:2]):
+        one.bench.home.policy_file.write_text(f"{text}// edit {number}\n")
+    await asyncio.gather(*(reload_policy(one.bench.broker) for one in brokers[:2]))
+    await known(brokers)
+    for one in brokers:
+        await reload_policy(one.bench.broker)
+        await keep_policy(one.bench.broker)
+    await known(brokers)
+    said = {one.bench.home.policy_file.read_text() for one in brokers}
+    assert len(said) == 1
+    kept = [path for one in brokers for path in set_aside(one.bench.home)]
+    assert len(kept) == 1
+    assert {kept[0].read_text(), *said} == {f"{text}// edit {n}\n" for n in (0, 1)}
+
+
+async def test_a_home_that_was_not_in_step_starts_with_the_team_s_policy(
+    brokers: list[Broker], short: Path, store: Database, clock: ManualClock
+) -> None:
+    """A milder file in a new home changes nothing for the team, and stays beside."""
+    home = Home(short / "d", short / "d")
+    home.prepare()
+    text = brokers[0].bench.broker.policy.texts.effective()["policy"]
+    await apply_policy(
+        brokers[0].bench.broker, {"policy": text + "// ours\n"}, OPERATOR, "", "why"
+    )
+    home.policy_file.write_text("permit (principal, action, resource);")
+    late = await Bench.open(home, clock, settings=store.settings)
+    try:
+        version = brokers[0].bench.broker.policy.version
+        assert late.broker.policy.version == version
+        assert home.policy_file.read_text().endswith("// ours\n")
+        (aside,) = set_aside(home)
+        assert aside.read_text() == "permit (principal, action, resource);"
+        assert policy_record(late.broker)[0] == []
+    finally:
+        await late.close()

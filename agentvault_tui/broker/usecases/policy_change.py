@@ -19,6 +19,7 @@ from typing import Any, Final
 from agentvault_tui.broker.audience import audience_of
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.policy_files import (
+    adopt_texts,
     changed,
     kept_policy,
     load_policy,
@@ -80,6 +81,10 @@ async def policy_at_start(home: Home, ledger: Ledger) -> tuple[Policy, str | Non
             what was is gone, and its copy is not the one that the chain names.
     """
     kept = await _kept(home, ledger)
+    if kept is not None and ledger.shared is not None:
+        # What the team has in force counts, whatever this home's files say by now.
+        problem = adopt_texts(home, kept, PolicyTexts())
+        return kept_policy(home, kept), problem
     if kept is not None and (unwritten := await _finish_apply(home, ledger, kept)):
         return kept_policy(home, kept), unwritten
     try:
@@ -216,14 +221,15 @@ def switch_policy(broker: Broker, policy: Policy) -> None:
         _begin_recheck(broker)
 
 
-async def follow_policy(broker: Broker, value: str) -> None:
+async def follow_policy(broker: Broker, value: str, last: str | None) -> None:
     """Put in force here what another broker recorded, and write it into the files.
 
     Args:
         broker: the broker.
         value: version and texts, as `copy_of` writes them.
+        last: the same of what was recorded before.
     """
-    version, texts = _read_kept(value)
+    (version, texts), (_, before) = _read_kept(value), _read_kept(last)
     broker.policy_state.recorded = version
     if texts == broker.policy.texts:
         return
@@ -233,7 +239,7 @@ async def follow_policy(broker: Broker, value: str) -> None:
     except PolicyError as error:
         broker.ledger.distrust(f"names a policy that is none here: {error.diagnosis()}")
         return
-    problem = await asyncio.to_thread(write_texts, broker.home, texts)
+    problem = await asyncio.to_thread(adopt_texts, broker.home, texts, before)
     policy.seen = signature(broker.home)
     switch_policy(broker, policy)
     broker.policy_state.problem = problem
