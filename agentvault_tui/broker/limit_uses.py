@@ -24,6 +24,8 @@ from agentvault_tui.policy.facts import LARGEST
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+_COUNTED_A_TURN: Final = 200
+"""Recorded uses that are counted in a turn of the event loop, about a millisecond."""
 _SPENT: Final = 1024
 """Entries that have left a window before their memory is given back."""
 
@@ -43,6 +45,9 @@ class WindowStanding(NamedTuple):
     """When something of it leaves the window next."""
 
 
+_Windows = defaultdict[_Kind, dict[str, "UseWindow"]]
+
+
 class LimitUses:
     """The windows of the limits in force."""
 
@@ -51,7 +56,7 @@ class LimitUses:
         self._clock = clock
         self._ledger = ledger
         self._limits = LimitSet()
-        self._windows: defaultdict[_Kind, dict[str, UseWindow]] = defaultdict(dict)
+        self._windows: _Windows = defaultdict(dict)
         """By kind, and by whose or of what they are."""
         self._held: dict[str, _Held] = {}
         """What is reserved, by the decision's id."""
@@ -95,10 +100,15 @@ class LimitUses:
         latest, uses = await self._ledger.counted(longest)
         if latest is not None:
             self._latest = max(self._latest, micros(latest))
-        self._windows.clear()
-        seen = {use.decision_id for use in uses}
-        for use in uses:
-            self._count(use.agent_id, use.counted)
+        seen: set[str | None] = set()
+        filled: _Windows = defaultdict(dict)
+        for number, use in enumerate(uses):
+            if number % _COUNTED_A_TURN == 0:
+                await asyncio.sleep(0)  # a revocation waits for no history
+            seen.add(use.decision_id)
+            self._count(use.agent_id, use.counted, filled)
+        # One turn from here on: what was counted meanwhile counts once.
+        self._windows = filled
         for decision_id, held in self._meanwhile:
             if decision_id not in seen:
                 self._count(held.agent_id, held.counted)
@@ -226,7 +236,7 @@ class LimitUses:
                     del windows[key]
 
     def _each(
-        self, agent_id: str, counted: Mapping[str, Any]
+        self, agent_id: str, counted: Mapping[str, Any], into: _Windows
     ) -> Iterator[tuple[int, dict[str, UseWindow], str]]:
         """Yield the units of each limit in force, its windows, and which it is."""
         known, resource = self._limits.by_id, counted.get("resource")
@@ -235,12 +245,14 @@ class LimitUses:
             if limit is None or used.get("currency") != limit.currency:
                 continue
             units = used["count" if limit.currency is None else "amount"]
-            windows = self._windows[limit_id, limit.currency]
+            windows = into[limit_id, limit.currency]
             yield units, windows, limit.key(agent_id, resource)
 
     def _hold(self, decision_id: str, held: _Held) -> None:
         entries = []
-        for units, windows, key in self._each(held.agent_id, held.counted):
+        for units, windows, key in self._each(
+            held.agent_id, held.counted, self._windows
+        ):
             window = windows.get(key)
             if window is None:
                 window = windows[key] = UseWindow()
@@ -248,10 +260,14 @@ class LimitUses:
             entries.append((window, units))
         self._held[decision_id] = held._replace(entries=entries)
 
-    def _count(self, agent_id: str, counted: Mapping[str, Any]) -> None:
+    def _count(
+        self, agent_id: str, counted: Mapping[str, Any], into: _Windows | None = None
+    ) -> None:
+        """Count a use in the windows in force, or in others that are being filled."""
         at = micros(parse_iso(counted["at"]))
         self._latest = max(self._latest, at)
-        for units, windows, key in self._each(agent_id, counted):
+        into = self._windows if into is None else into
+        for units, windows, key in self._each(agent_id, counted, into):
             windows.setdefault(key, UseWindow()).add(at, units)
 
 

@@ -10,6 +10,7 @@ import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
 from support.stepups import approve, ask, hold, redeemable
 
+from agentvault_tui.broker import limit_uses
 from agentvault_tui.broker.answers import Denied, Escalated, Granted, Permitted
 from agentvault_tui.broker.recovery import recover
 from agentvault_tui.broker.usecases.evaluate import evaluate
@@ -250,6 +251,33 @@ async def test_a_broken_file_of_limits_keeps_the_one_before(bench: Bench) -> Non
             assert "limits.toml" in (again.broker.policy_state.problem or "")
             assert used(again) == 1
             break
+
+
+async def test_reading_uses_back_leaves_others_their_turns_and_counts_each_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is recorded while the history is read counts once, and others go on."""
+    monkeypatch.setattr(limit_uses, "_COUNTED_A_TURN", 1)
+    many = LIMIT.replace("count = 20", "count = 500").replace("60s", "1h")
+    await limited(bench, many)
+    agent = await bench.agent()
+    for _ in range(40):
+        await write(bench, agent)
+    limits, turns = bench.broker.limits, 0
+    asked = [asyncio.create_task(write(bench, agent)) for _ in range(20)]
+    await bench.until(lambda: any(one.submitted for one in limits._held.values()))
+    bench.home.limits_file.write_text(many.replace("500", "499"))
+    await reload_policy(bench.broker)
+    reading = limits._loading
+    assert reading is not None
+    while not reading.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert turns >= 40
+    answers = await asyncio.gather(*asked)
+    assert used(bench) == 40 + sum(isinstance(one, Granted) for one in answers)
+    async with bench.restarted() as again:
+        assert used(again) == used(bench)
 
 
 async def test_limits_that_are_changed_count_what_the_chain_has(bench: Bench) -> None:
