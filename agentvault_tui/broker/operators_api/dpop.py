@@ -108,7 +108,7 @@ class Proofs:
         url = claims.get("htu")
         path = scope["raw_path"].decode("latin-1")
         if not isinstance(url, str) or _plain(url) != self._origin + path:
-            raise _invalid("it is for another URL")
+            raise _invalid(f"it is for another URL than those of {self._origin}")
         self._check_time(claims.get("iat"))
         if token is not None and not _same(claims.get("ath"), _ath(token)):
             raise _invalid("it is not for this access token")
@@ -174,4 +174,4 @@ def _encode(raw: bytes) -> str:
 
 
 def _invalid(why: str) -> ProofError:
-    return ProofError("invalid_dpop_proof", why)
+    return ProofError("invalid_dpop_proof", f"the DPoP proof is refused: {why}")
