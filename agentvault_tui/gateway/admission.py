@@ -214,8 +214,12 @@ class Admission:
     async def _permit(self, call: Call) -> Permit:
         broker, (agent, token, source) = self._broker, call.caller
         call.started_at, call.began = broker.clock.now(), broker.clock.boot()
-        request = self._request(agent, call.action, call.detail, source)
-        request = request._replace(chain=token.chain)
+        request = self._request(agent, call.action, call.detail)._replace(
+            source=source,
+            chain=token.chain,
+            # A fetched approval was counted when it was given out.
+            exempt=token.kind is TokenKind.ELEVATED,
+        )
         epoch = broker.registry.epoch(agent.id)
         if why := refused(broker, agent):
             raise await self._calls.denied(request, unauthorized(*why))
@@ -229,8 +233,6 @@ class Admission:
             text = f"The {beyond} is not within the token that was passed on."
             refusal = CallRefusedError(403, "access_denied", "wider_than_parent", text)
             raise await self._calls.denied(request, refusal)
-        # A fetched approval was counted when it was given out.
-        request = request._replace(exempt=token.kind is TokenKind.ELEVATED)
         verdict = await decide(broker, request)
         lacking = token.kind is TokenKind.STANDARD and scope not in token.scope.split()
         if lacking:
@@ -280,11 +282,7 @@ class Admission:
         return caller.foresee(self._broker, action).outcome is Outcome.ALLOWED
 
     def _request(
-        self,
-        agent: Agent,
-        action: Action,
-        detail: dict[str, object],
-        source: str | None = None,
+        self, agent: Agent, action: Action, detail: dict[str, object]
     ) -> Request:
         return Request(
             agent,
@@ -294,7 +292,6 @@ class Admission:
             DecisionId(new_id("dec")),
             events=_EVENTS,
             about=detail,
-            source=source,
         )
 
     async def _elevated(self, call: Call, permit: Permit) -> Permit:

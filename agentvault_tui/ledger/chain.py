@@ -154,18 +154,18 @@ def _assemble(draft: Draft, detail: str, words: list[str], state: str) -> Prepar
     actor = draft.actor
     before = (
         f'{{"action":{_maybe(draft.action)}'
-        f',"actor":{{"id":{quote(actor.id)},"kind":"{actor.kind.value}"'
+        f',"actor":{{"id":{quote(actor.id)},"kind":"{actor.kind}"'
         f',"name":{quote(actor.name)}}}'
         f',"agent_id":{_maybe(draft.agent_id)}'
         f',"decision_id":{_maybe(draft.decision_id)}'
         f',"detail":{detail}'
-        f',"outcome":{_maybe(draft.outcome and draft.outcome.value)}'
+        f',"outcome":{_maybe(draft.outcome)}'
         f',"reason":{_maybe(draft.reason)}'
         f',"resource":{_maybe(draft.resource)}'
         f',"rule":{_maybe(draft.rule)}'
         ',"seq":'
     )
-    after = f',"type":"{draft.type.value}"}}'
+    after = f',"type":"{draft.type}"}}'
     size = len(before) if before.isascii() else len(before.encode())
     if state:
         size += len(state) if state.isascii() else len(state.encode())
