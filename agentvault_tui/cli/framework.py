@@ -106,7 +106,9 @@ class CliCommand(click.Command):
     def invoke(self, ctx: click.Context) -> object:
         """Refuse to work on a home where a broker elsewhere is meant."""
         named = [each.command for each in _lineage(ctx)]
-        if any(isinstance(one, CliCommand) and one.on_home for one in named):
+        # A group's own turn comes before the options of its command are known.
+        leaf = not isinstance(self, click.Group)
+        if leaf and any(isinstance(one, CliCommand) and one.on_home for one in named):
             session = ctx.ensure_object(CliSession)
             with contextlib.suppress(SettingsError):  # the command says so itself
                 _ = session.own_home
