@@ -146,6 +146,15 @@ def text_of(value: dict[str, Any]) -> str:
     )
 
 
+def text_of_event(event: Event) -> str:
+    """Return the search text of an event that was read from its body."""
+    return search_text(
+        *(event.actor.name, event.action, event.resource, event.reason),
+        *(event.rule, event.decision_id),
+        words=_words(event.detail),
+    )
+
+
 class _TooLongError(Exception):
     """The body would be over the bound."""
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
-from agentvault_tui.clock import parse_iso
+from agentvault_tui.clock import iso
 from agentvault_tui.encoder import to_json
 from agentvault_tui.ledger.batch import read_tip
-from agentvault_tui.ledger.chain import read_event
+from agentvault_tui.ledger.chain import read_event, text_of_event
 from agentvault_tui.ledger.records import Change
 from agentvault_tui.ledger.shared_log import Followed, StoreHead
 from agentvault_tui.ledger.state import (
@@ -25,7 +25,6 @@ from agentvault_tui.ledger.state import (
     last_n,
     state_statements,
 )
-from agentvault_tui.ledger.verify import columns_of
 from agentvault_tui.model import Event
 
 PLACE: Final = "ledger copy"
@@ -52,18 +51,17 @@ def place_statement(head: StoreHead, systems: Systems) -> Statement:
 
 
 def followed_statements(
-    known: StoreHead, followed: Followed, systems: Systems
+    known: StoreHead, followed: Followed, events: Iterable[Event], systems: Systems
 ) -> list[Statement]:
     """Return what brings the copy from *known* to the head that was followed."""
     rows, eras = [], []
     last = known.tip.time
-    for seq, body, digest in followed.events:
-        columns = columns_of(json.loads(body))
-        rows.append((seq, *columns, body.decode(), digest))
-        now = parse_iso(str(columns[0]))
-        if last is None or now < last:
+    for (seq, body, digest), event in zip(followed.events, events, strict=True):
+        columns = (iso(event.time), event.type.value, event.agent_id, event.outcome)
+        rows.append((seq, *columns, text_of_event(event), body.decode(), digest))
+        if last is None or event.time < last:
             eras.append(("INSERT INTO eras VALUES (?)", (seq,)))
-        last = now
+        last = event.time
     statements = [*event_statements(rows), *eras]
     if followed.complete:
         if not known.revision:
@@ -76,7 +74,7 @@ def followed_statements(
 
 
 def followed_events(followed: Followed) -> tuple[Event, ...]:
-    """Return the events that were followed."""
+    """Return the events that were followed; ValueError: one is none."""
     return tuple(read_event(body, digest) for _, body, digest in followed.events)
 
 

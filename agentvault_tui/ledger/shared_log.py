@@ -79,7 +79,8 @@ class Appended:
     """What became of a transaction: where it was placed, or why it was not."""
 
     outcome: str
-    """``placed``, ``behind`` (another was first) or ``fault``."""
+    """``placed``, ``behind`` (another was first), ``wait`` (it is another's turn, for a
+    moment) or ``fault``."""
     seq: int
     hash: bytes
     time: datetime | None

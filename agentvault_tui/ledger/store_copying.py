@@ -30,7 +30,11 @@ from agentvault_tui.ledger import schema
 from agentvault_tui.ledger.batch import Job, Tip, build, read_tip, write
 from agentvault_tui.ledger.chain import genesis, link
 from agentvault_tui.ledger.headfile import Witness, write_witness
-from agentvault_tui.ledger.home_copy import PLACE, followed_statements
+from agentvault_tui.ledger.home_copy import (
+    PLACE,
+    followed_events,
+    followed_statements,
+)
 from agentvault_tui.ledger.journal import CutJournal
 from agentvault_tui.ledger.opening import (
     HomeLock,
@@ -183,7 +187,8 @@ async def _read(
     known, complete = StoreHead(opened.tip, 0, ""), False
     while not complete:
         followed = await shared.follow(known, _PATIENT)
-        write(db, followed_statements(known, followed, []))
+        events = followed_events(followed)
+        write(db, followed_statements(known, followed, events, []))
         known, complete = followed.head, followed.complete
     write(db, [("DELETE FROM meta WHERE key = ?", (PLACE,))])
     return known.tip

@@ -28,7 +28,9 @@ CREATE TABLE agentvault.head (
   batch uuid NOT NULL,
   n bigint NOT NULL DEFAULT 0,
   fault text,
-  copied text
+  copied text,
+  turn text,
+  turn_ends timestamptz NOT NULL DEFAULT '-infinity'
 )""",
     """
 CREATE TABLE agentvault.events (
@@ -98,7 +100,15 @@ BEGIN
     outcome := 'placed'; seq := before.seq; hash := before.hash;
     "time" := before.time; revision := before.revision;
     RETURN;
+  ELSIF head.turn <> writer AND head.turn_ends > clock_timestamp() AND NOT urgent THEN
+    outcome := 'wait';
+    RETURN;
   ELSIF head.batch <> known THEN
+    -- Whoever was late is next once it has followed: else the last to write, which
+    -- knows the head, would always be first. Nothing is lost with this: no flush.
+    PERFORM set_config('synchronous_commit', 'off', true);
+    UPDATE agentvault.head SET turn = writer,
+      turn_ends = clock_timestamp() + interval '25 milliseconds';
     outcome := 'behind';
     RETURN;
   ELSIF head.fault IS NOT NULL AND NOT urgent THEN
@@ -123,7 +133,7 @@ BEGIN
       revision = excluded.revision, expires = excluded.expires, doc = excluded.doc
     WHERE excluded.n > s.n AND s.kind <> 'dropped';
   UPDATE agentvault.head h SET seq = append.seq, hash = append.hash,
-    time = append.time, revision = append.revision, batch = placed,
+    time = append.time, revision = append.revision, batch = placed, turn = NULL,
     n = greatest(h.n, (SELECT max(x) FROM unnest(numbers) AS x));
   INSERT INTO agentvault.appends AS a
     VALUES (writer, placed, seq, hash, "time", revision)

@@ -54,6 +54,8 @@ WAIT_SECONDS: Final = 1.0
 """How long a grant waits for its place, and a reading that grants for the store."""
 _DOUBT_SECONDS: Final = 10.0
 """How long callers wait for the outcome of a transaction that had no answer."""
+_TURN: Final = 0.002
+"""Seconds until asking again while it is another broker's turn to write."""
 _FIRST_RETRY: Final = 0.05
 _LAST_RETRY: Final = 0.5
 log = logging.getLogger("agentvault.store")
@@ -208,6 +210,9 @@ class TeamWriter(Writer):
         elif found.outcome == "behind":
             self._put_back(jobs)
             self._told = max(self._told, self._known + 1)
+        elif found.outcome == "wait":
+            self._put_back(jobs)
+            await asyncio.sleep(_TURN)
         else:
             for job in jobs:
                 _refuse(job, LedgerUnwritableError("the store's ledger is at fault"))
@@ -248,8 +253,11 @@ class TeamWriter(Writer):
         while not complete:
             followed = await self.shared.follow(self.head, seconds)
             complete, head = followed.complete, followed.head
+            events = followed_events(followed)
             if (head.revision, head.tip.seq) != (self.head.revision, self.tip.seq):
-                made = followed_statements(self.head, followed, self.shared.systems)
+                made = followed_statements(
+                    self.head, followed, events, self.shared.systems
+                )
                 await self._write_copy(made, head)
             self.head, self.tip = head, head.tip
             self.on_commit()
@@ -257,7 +265,7 @@ class TeamWriter(Writer):
                 self._counts = None
                 self._uncounted += len(followed.events)
                 continue
-            events, changes = followed_events(followed), followed_changes(followed)
+            changes = followed_changes(followed)
             self._count(events)
             if events or changes:
                 try:
