@@ -107,7 +107,7 @@ def test_an_agent_that_is_gone_is_revoked_by_its_number_alone(
     assert f"{team.planner} (--prune 1 revokes them)" in left.err
     refused = av("apply", "-f", team.folder, "--prune", "2")
     assert refused.code == 1
-    assert "1 agents" in refused.err
+    assert f"are 1: {team.planner}" in refused.err
     assert "--prune 1" in refused.err
     planned = av("apply", "-f", team.folder, "--plan", "--prune", "1")
     assert planned.code == 1
@@ -311,13 +311,14 @@ def test_a_broken_file_exits_2_with_one_line(
     """Whatever is wrong with a folder is told in a line, and nothing is applied."""
     monkeypatch.chdir(folder)
     told = broken(folder)
-    before = av("agents", "list", "--json").json["head"]
+    before = [one["id"] for one in av("agents", "list", "--json").json["agents"]]
     for more in ((), ("--plan",), ("--prune", "0")):
         answer = av("apply", "-f", str(folder), *more)
         assert answer.code == 2
         assert told in answer.err
         assert answer.err.count("\n") == 1
-    assert av("agents", "list", "--json").json["head"] == before
+    after = av("agents", "list", "--json").json["agents"]
+    assert [one["id"] for one in after] == before
 
 
 def test_a_file_that_is_not_there_exits_2(av: Run, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ async def test_services_are_in_force_with_the_reply(bench: Bench) -> None:
     said = await files_of(bench.broker)
     wanted = FilesRequest(agents=said.agents, services=said.services)
     edits = await edits_of(bench.broker, wanted)
-    assert not plan_files(bench.broker, wanted, frozenset(), edits)
+    assert not await plan_files(bench.broker, wanted, frozenset(), edits)
 
 
 async def test_a_start_after_a_kill_writes_what_was_recorded(

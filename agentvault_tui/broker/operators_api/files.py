@@ -44,7 +44,8 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
         wanted = await body_of(request, FilesRequest, deep=True)
         if wanted.plan:
             came = await broker.ledger.applied()
-            plan = plan_files(broker, wanted, came, await edits_of(broker, wanted))
+            edits = await edits_of(broker, wanted)
+            plan = await plan_files(broker, wanted, came, edits)
             return _answer(broker, plan, applied=False, recorded=True)
 
         async def who(widens: bool) -> Actor:

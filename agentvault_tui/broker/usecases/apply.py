@@ -54,6 +54,8 @@ from agentvault_tui.text import visible
 
 GONE: Final = "gone from the files that were applied"
 """The reason of the revocation of an agent that no file names any more."""
+_A_TURN: Final = 50
+"""Agents that are compared in one turn of the event loop."""
 _TOLD: Final = 20
 """Names in one sentence."""
 Who = Callable[[bool], Awaitable[Actor]]
@@ -122,10 +124,10 @@ class FilesApplied:
     recorded: bool
 
 
-def plan_files(
+async def plan_files(
     broker: Broker, wanted: FilesRequest, came: frozenset[str], edits: TextEdits
 ) -> FilesPlan:
-    """Compare files with what is in force.
+    """Compare files with what is in force, in several turns of the event loop.
 
     Args:
         broker: the broker.
@@ -144,12 +146,15 @@ def plan_files(
     digest = hashlib.sha256(canonical(said).encode()).hexdigest()
     there = {name: _named(broker.registry, name) for name in wanted.agents}
     _check_names(broker.registry, [name for name, agent in there.items() if not agent])
-    plain = {
-        name: _described(broker, name, entry, there[name])
-        for name, entry in wanted.agents.items()
-    }
+    plain = dict[str, Agent]()
+    for number, (name, entry) in enumerate(wanted.agents.items(), 1):
+        plain[name] = _described(broker, name, entry, there[name])
+        if number % _A_TURN == 0:
+            await asyncio.sleep(0)
     changes, notes = list[AgentChange](), list[str]()
-    for name, entry in wanted.agents.items():
+    for number, (name, entry) in enumerate(wanted.agents.items(), 1):
+        if number % _A_TURN == 0:
+            await asyncio.sleep(0)
         before, shown = there[name], visible(name, 60)
         after = replace(
             plain[name], delegates=_delegates(broker, name, entry, plain, before)
@@ -158,7 +163,7 @@ def plan_files(
             changes.append(AgentChange(before, after))
         if after.status is AgentStatus.REVOKED:
             notes.append(f"{shown} is revoked, and stays so")
-        elif after.credential.kind == "none":
+        elif after.credential.kind == "none" and not after.template:
             command = f"agentvault agents secret new {quote(shown)}"
             notes.append(f"{shown} cannot authenticate yet: {command}")
     _check_subjects(broker, changes)
@@ -205,16 +210,12 @@ async def apply_files(broker: Broker, wanted: FilesRequest, who: Who) -> FilesAp
         for agent_id in sorted(there | {AgentId(one) for one in came}):
             await locks.enter_async_context(registry.changing[agent_id])
         edits = await edits_of(broker, wanted)
-        before = plan_files(broker, wanted, came, edits)
-        operator = await who(before.widens)
-        if before.widens:
+        plan = await plan_files(broker, wanted, came, edits)
+        operator = await who(plan.widens)
+        if plan.widens:
             broker.ledger.check_writable()
             # A cut that is recorded after it would end what it gives.
             await broker.cuts.record_missed()
-        # Anew: something may have been cut off meanwhile.
-        plan = plan_files(broker, wanted, came, edits)
-        if plan.widens and not before.widens:
-            raise _overtaken("nothing was applied")
         recorded = not plan or await _carry_out(broker, plan, operator)
         return FilesApplied(plan, recorded)
 
@@ -265,8 +266,6 @@ async def _commit(
     operator: Actor,
 ) -> None:
     """Record the plan, cuts that are in force included, in one transaction."""
-    if _moved(broker.registry, plan):
-        raise _overtaken("what the files give was not given")
     new = {one.after.id: one.after for one in plan.changes}
     drafts = [
         Draft(
@@ -289,9 +288,13 @@ async def _commit(
         # The row of an agent that stays is written once, as it is in the end.
         rows = (row for row in cut.changes if getattr(row, "id", None) not in new)
         changes += rows
-    for change in plan.changes:
+    for number, change in enumerate(plan.changes, 1):
         drafts += _drafts(broker.registry, change, new, operator, plan.digest)
         changes.append(change.after)
+        if number % _A_TURN == 0:
+            await asyncio.sleep(0)
+    if _moved(broker.registry, plan):
+        raise _overtaken("what the files give was not given")
     urgent = not plan.widens
     await broker.ledger.commit(*drafts, changes=changes, urgent=urgent)
 
@@ -458,6 +461,9 @@ def _described(
     broker: Broker, name: str, entry: AgentEntry, before: Agent | None
 ) -> Agent:
     """Return the agent as its entry says, but for whom it may pass tokens on to."""
+    registry = broker.registry
+    if before and entry == entry_of(before, lambda one: registry.agent(one).name):
+        return before
     fields = asdict(entry)
     del fields["delegates"]
     known_as = before.credential.subject if before else None
@@ -474,6 +480,10 @@ def _described(
     if before is None:
         return made
     absent = made.credential.kind == "none"
+    if before.template and (made.resource_server or not absent):
+        raise UsageError(
+            f"{visible(name, 60)} is a template, which neither authenticates nor serves"
+        )
     kept = absent and (same or before.credential.kind == "secret")
     return replace(
         before,
@@ -558,7 +568,7 @@ def _pruned(gone: tuple[Agent, ...], prune: int | UnsetType) -> tuple[Agent, ...
         names = ", ".join(visible(agent.name, 60) for agent in gone[:_TOLD])
         more = f" and {len(gone) - _TOLD} more" if len(gone) > _TOLD else ""
         raise ConflictError(
-            f"{len(gone)} agents that came by apply stand in no file"
+            f"the agents that came by apply and stand in no file are {len(gone)}"
             + (f": {names}{more}" if gone else ""),
             f"--prune {len(gone)} revokes them" if gone else "leave --prune out",
         )
