@@ -41,11 +41,14 @@ from agentvault_tui.ledger.chain import written
 from agentvault_tui.ledger.headfile import read_witness
 from agentvault_tui.ledger.opening import HomeLock, open_checked
 from agentvault_tui.ledger.records import Head
+from agentvault_tui.ledger.schema import storage_errors
 from agentvault_tui.model import Actor, Draft, EventType, StepUpStatus
 from agentvault_tui.settings import Settings
 
 _MANIFEST_CAP: Final = 65_536
 _CHUNK: Final = 1024 * 1024
+_UNREADABLE: Final = (tarfile.TarError, ArithmeticError, LookupError, ValueError)
+"""What reading a changed archive may raise."""
 
 
 def restore_backup(
@@ -166,7 +169,7 @@ def _unpack(file: BinaryIO, source: Path, trailer: bytes, staging: Path) -> None
             tar.next()  # the manifest
             while (member := tar.next()) is not None:
                 _unpack_member(tar, member, staging)
-    except (tarfile.TarError, FileExistsError, EOFError) as error:
+    except (*_UNREADABLE, FileExistsError, EOFError) as error:
         raise _changed(source) from error
     while summed.read(_CHUNK):
         pass
@@ -189,7 +192,7 @@ def _read_manifest(file: BinaryIO, source: Path) -> Manifest:
             if content is None or member is None or member.name != MANIFEST:
                 raise _changed(source)
             manifest = msgspec.json.decode(content.read(_MANIFEST_CAP), type=Manifest)
-    except (msgspec.MsgspecError, tarfile.TarError) as error:
+    except (*_UNREADABLE, msgspec.MsgspecError) as error:
         raise _changed(source) from error
     file.seek(0)
     newer = _release(manifest.version) > _release(__version__)
@@ -240,7 +243,10 @@ async def _continue_ledger(
     What was revoked after the backup was made is not known, so every token ends, every
     step-up is cancelled, and panic is on.
     """
-    with closing(schema.open_writer(home.database)) as db:
+    with (
+        storage_errors(home.database),
+        closing(schema.open_writer(home.database)) as db,
+    ):
         open_checked(db, home, trust=False)  # brings an older one up to date
     # Before it is opened, which begins to build the text index beside it.
     found = verify_ledger(home, now=clock.now())

@@ -313,9 +313,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_changed_or_cut_backup_is_refused(
     data: st.DataObject, made: Path, short: Path
 ) -> None:
-    """One other bit, or bytes gone or added anywhere: and the home stays empty."""
+    """One other bit, or bytes gone or added anywhere: and the home stays empty.
+
+    Half of the places are in the manifest or in a header.
+    """
     content = bytearray(made.read_bytes())
-    at = data.draw(st.integers(0, len(content) - 1), label="at")
+    with tarfile.open(made) as tar:
+        headers = [member.offset + n for member in tar for n in range(512)]
+    places = st.sampled_from([*range(1024), *headers])
+    at = data.draw(places | st.integers(0, len(content) - 1), label="at")
     match data.draw(st.sampled_from(("flip", "cut", "remove", "add")), label="how"):
         case "flip":
             content[at] ^= 1 << data.draw(st.integers(0, 7), label="bit")
@@ -370,6 +376,23 @@ def test_a_backup_of_a_changed_ledger_is_refused(
     with pytest.raises(LedgerDamagedError):
         restore_backup(there, short / "b", clock, OPERATOR)
     assert [path.name for path in there.data.iterdir()] == ["run"]
+
+
+def test_a_backup_without_a_ledger_is_refused(
+    made: Path, home: Home, short: Path, clock: ManualClock
+) -> None:
+    """Whatever its digest says."""
+    content = io.BytesIO()
+    with tarfile.open(made) as old, tarfile.open(fileobj=content, mode="w") as new:
+        first = old.next()
+        assert first is not None
+        new.addfile(first, old.extractfile(first))
+    digest = hashlib.sha256(content.getvalue()).hexdigest()
+    end = f"agentvault-backup sha256:{digest}\n".encode()
+    (short / "b").write_bytes(content.getvalue() + end)
+    with pytest.raises(LedgerUnwritableError):
+        restore_backup(home, short / "b", clock, OPERATOR)
+    assert [path.name for path in home.data.iterdir()] == ["run"]
 
 
 def _odd(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
