@@ -5,18 +5,30 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from support.patience import PATIENT
 from support.postgres import TEAM, Database
 from support.vault import Client, Vault, serving
 
 from agentvault_tui.home import Home
+
+SERVICE = """
+allow_http = true
+allow_private = true
+[[routes]]
+method = "GET"
+path = "/{rest*}"
+scope = "read:calendar"
+"""
 
 
 def configured(folder: Path, store: Database) -> None:
@@ -32,13 +44,60 @@ def configured(folder: Path, store: Database) -> None:
 
 
 @pytest.fixture
-def brokers(short: Path, store: Database) -> Iterator[list[Vault]]:
+def brokers(short: Path, store: Database, upstream: str) -> Iterator[list[Vault]]:
     with ExitStack() as stack:
         made = []
         for name in ("a", "b", "c"):
             configured(short / name, store)
+            service = short / name / "services" / "api.toml"
+            service.parent.mkdir(mode=0o700)
+            service.write_text(f'origin = "{upstream}"{SERVICE}')
             made.append(stack.enter_context(serving(short / name)))
         yield made
+
+
+class Trickle(BaseHTTPRequestHandler):
+    """An upstream whose answers never end by themselves."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        with suppress(OSError):
+            while True:
+                self.wfile.write(b"4\r\nmore\r\n")
+                time.sleep(0.02)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def upstream() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Trickle)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@contextmanager
+def calling(broker: Vault, token: str) -> Iterator[Iterator[bytes]]:
+    """Make a call through the broker's gateway; yield what arrives of its answer."""
+    url, headers = broker.ready["agents_url"], {"authorization": f"Bearer {token}"}
+    with (
+        httpx.Client(base_url=url, trust_env=False, timeout=PATIENT) as client,
+        client.stream("GET", "/gw/api/all", headers=headers) as answer,
+    ):
+        assert answer.status_code == 200
+        pieces = answer.iter_raw()
+        next(pieces)
+        yield pieces
 
 
 def at(broker: Vault, client: Client) -> Client:
@@ -155,6 +214,45 @@ def test_the_store_away_nothing_is_granted_and_revoking_works(
             "/api/audit", params={"type": "agent.revoked"}
         ).json()["events"]
         assert event["detail"]["in_force_since"]
+
+
+def test_a_call_in_flight_elsewhere_has_ended_when_a_revocation_is_answered(
+    brokers: list[Vault],
+) -> None:
+    """Each broker cuts its own calls before it confirms."""
+    a, b, _ = brokers
+    until(lambda: len(members(a)) == 3)
+    agent = a.register("worker", "read:calendar")
+    token = agent.token("read:calendar").json()["access_token"]
+    with calling(b, token) as pieces:
+        told = revoked(a, agent)
+        assert {one["id"]: one["confirmed"] for one in told["brokers"]}[own_id(b)]
+        assert b.operator.get("/api/calls").json()["calls"] == []
+        with suppress(httpx.TransportError):
+            for _ in pieces:
+                pass
+    until(lambda: results(a) == ["cut"])
+
+
+def results(broker: Vault) -> list[str]:
+    """Return how calls ended, as that broker's ledger has it."""
+    found = broker.operator.get("/api/audit", params={"type": "gateway.result"})
+    return [one["detail"]["ended"] for one in found.json()["events"]]
+
+
+def test_a_dead_broker_s_calls_get_their_result_once_from_another(
+    brokers: list[Vault],
+) -> None:
+    """Whoever takes its work over records that nobody knows how they ended."""
+    a, b, c = brokers
+    until(lambda: len(members(b)) == 3)
+    agent = b.register("worker", "read:calendar")
+    token = agent.token("read:calendar").json()["access_token"]
+    with calling(a, token), calling(c, token):
+        a.kill()
+        until(lambda: results(b) == ["unknown"])
+        until(lambda: not members(c)[own_id(a)]["alive"])
+        assert results(c) == ["unknown"]
 
 
 def test_a_killed_broker_loses_nothing_that_it_answered(brokers: list[Vault]) -> None:
