@@ -21,6 +21,7 @@ from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.ledger import Attempt, Recovery
 from agentvault_tui.model import Action, Agent, Draft
+from agentvault_tui.policy import LimitSet
 
 CALENDAR = Action(scopes=("write:calendar",), action="write:calendar")
 LIMIT = """
@@ -265,9 +266,10 @@ async def test_reading_uses_back_leaves_others_their_turns_and_counts_each_once(
         await write(bench, agent)
     limits, turns = bench.broker.limits, 0
     asked = [asyncio.create_task(write(bench, agent)) for _ in range(20)]
-    await bench.until(lambda: any(one.submitted for one in limits._held.values()))
-    bench.home.limits_file.write_text(many.replace("500", "499"))
-    await reload_policy(bench.broker)
+    while not any(one.submitted for one in limits._held.values()):  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    other = many.replace("500", "499")
+    limits.define(LimitSet.parse(other, "limits.toml", bench.broker.policy.catalogue))
     reading = limits._loading
     assert reading is not None
     while not reading.done():
