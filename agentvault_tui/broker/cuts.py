@@ -233,7 +233,7 @@ class Cuts:
                     first = self.unrecorded[0]
                     known = [self._as_known(change) for change in first.changes]
                     for draft in first.drafts:
-                        draft.detail.setdefault("in_force_since", iso(first.at))
+                        draft.detail.setdefault("took_effect_at", iso(first.at))
                     await self.ledger.commit(
                         *first.drafts,
                         changes=[one for one in known if one is not None],
@@ -261,7 +261,7 @@ class Cuts:
     ) -> Pending:
         if self._since is not None:
             for draft in drafts:
-                draft.detail["in_force_since"] = iso(self._since)
+                draft.detail["took_effect_at"] = iso(self._since)
         if agent_id is None and drafts:
             agent_id = drafts[0].agent_id
         at = self._since or self.clock.now()

@@ -187,7 +187,7 @@ async def test_a_cut_the_ledger_did_not_take_survives_a_kill(
         assert third.broker.cuts.kept is Kept.LEDGER
         (event,) = await third.events(KINDS[cut])
         assert event.actor.name in {"olga", "bot"}
-        assert event.detail["in_force_since"].startswith("2026-11-24T10:00:00")
+        assert event.detail["took_effect_at"].startswith("2026-11-24T10:00:00")
     finally:
         await third.close()
     last = await Bench.open(bench.home, clock)

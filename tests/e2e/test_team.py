@@ -213,7 +213,7 @@ def test_the_store_away_nothing_is_granted_and_revoking_works(
         (event,) = b.operator.get(
             "/api/audit", params={"type": "agent.revoked"}
         ).json()["events"]
-        assert event["detail"]["in_force_since"]
+        assert event["detail"]["took_effect_at"]
 
 
 def test_a_call_in_flight_elsewhere_has_ended_when_a_revocation_is_answered(

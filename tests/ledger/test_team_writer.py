@@ -18,6 +18,7 @@ from support.postgres import Database
 
 from agentvault_tui.clock import SharedClock
 from agentvault_tui.errors import (
+    LedgerBusyError,
     LedgerUnwritableError,
     OvertakenError,
 )
@@ -31,7 +32,7 @@ from agentvault_tui.ledger import (
     Panic,
     verify_ledger,
 )
-from agentvault_tui.model import AgentId, Event, EventType, Token, TokenId
+from agentvault_tui.model import AgentId, Event, EventType, Outcome, Token, TokenId
 
 ONE = AgentId("agt_1")
 
@@ -286,6 +287,26 @@ async def test_a_grant_that_waits_too_long_is_refused(
     while not a.writable:  # noqa: ASYNC110 - it has no event
         await asyncio.sleep(0.01)
     await a.commit(decision(), changes=[token(clock)])
+
+
+async def test_while_others_are_first_a_grant_is_refused_and_a_report_waits(
+    team: Team, clock: ManualClock
+) -> None:
+    """A grant that waited for a second is busy; a denial, or a cut, is not refused."""
+    a = await team.broker("a")
+    await a.commit(note())
+    team.store.run(
+        "UPDATE agentvault.head SET turn = 'brk_x', turn_ends = 'infinity'::timestamptz"
+    )
+    granted = a.commit(decision(), changes=[token(clock)])
+    denied = a.commit(decision(outcome=Outcome.DENIED))
+    with pytest.raises(LedgerBusyError):
+        await granted
+    (cut,) = await a.commit(note(EventType.AGENT_REVOKED), urgent=True)
+    assert cut.seq == 2
+    (event,) = await denied
+    assert event.seq == 3
+    assert a.store_problem is None
 
 
 async def test_without_a_store_there_is_nothing_to_confirm(ledger: Ledger) -> None:
