@@ -6,7 +6,7 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,12 +34,14 @@ from agentvault_tui.broker.usecases.policy_change import (
     take_over_policy,
 )
 from agentvault_tui.broker.usecases.redeem import introspect, poll, revoke_token
+from agentvault_tui.broker.usecases.register import Registration, register
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import (
     lift_panic,
     panic,
     restore_agent,
     revoke_agent,
+    revoke_ended,
 )
 from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
@@ -50,6 +52,7 @@ from agentvault_tui.model import (
     Action,
     Agent,
     AgentId,
+    AgentStatus,
     Event,
     StepUp,
     StepUpId,
@@ -367,6 +370,34 @@ async def test_a_scope_taken_elsewhere_cuts_the_calls_under_it(pair: Pair) -> No
     await pair.catch_up()
     assert (agent.id, taken) in plane.told
     assert pair.other.registry.epoch(agent.id) != before
+
+
+async def test_agents_that_end_elsewhere_end_here(pair: Pair) -> None:
+    """By their time without any word, and with their template from its record on; what
+    another broker has revoked by then is not revoked again."""
+    bench, lifetimes = pair.bench, pair.other.registry.lifetimes
+    template = await bench.agent("template", "read:calendar", template=True)
+    wanted = Registration("made", "", "", (), from_template=template.id)
+    made = (await register(bench.broker, wanted, OPERATOR)).agent
+    end = bench.clock.now() + timedelta(seconds=60)
+    brief, other = [await bench.agent(name, until=end) for name in ("brief", "other")]
+    await pair.catch_up()
+    assert all(map(lifetimes.is_active, (made.id, brief.id)))
+    await revoke_agent(bench.broker, template.id, "", OPERATOR)
+    events, changes = pair.queue.pop(0)
+    await follow(pair.other, events, changes)
+    assert pair.other.registry.agent(made.id).status is AgentStatus.ACTIVE
+    assert not lifetimes.is_active(made.id)
+    await pair.catch_up()
+    assert pair.other.registry.agent(made.id).status is AgentStatus.REVOKED
+    bench.clock.advance(60)
+    assert not lifetimes.is_active(brief.id)
+    assert lifetimes.take_ended(late=0.5) == []
+    await revoke_ended(bench.broker)
+    await pair.catch_up()
+    bench.clock.advance(0.5)
+    assert lifetimes.take_ended(late=0.5) == []
+    assert pair.other.registry.agent(other.id).status is AgentStatus.REVOKED
 
 
 async def test_who_waits_here_is_woken_by_a_decision_elsewhere(pair: Pair) -> None:
