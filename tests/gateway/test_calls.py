@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,12 @@ from support.gateway_stand import SECRET, Received, Stand, endless, ok, standing
 from agentvault_tui.broker.answers import Granted
 from agentvault_tui.broker.usecases.issue_for import issue_for, issue_unscoped
 from agentvault_tui.broker.usecases.policy_change import reload_policy
-from agentvault_tui.broker.usecases.revoke import lift_panic, panic, revoke_agent
+from agentvault_tui.broker.usecases.revoke import (
+    lift_panic,
+    panic,
+    revoke_agent,
+    revoke_ended,
+)
 from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.gateway import calls as calls_module
@@ -511,6 +517,33 @@ async def test_an_elevated_token_opens_its_own_action_once(
 
 
 # Cut in flight
+
+
+async def test_the_end_of_an_agents_time_cuts_its_calls(stand: Stand) -> None:
+    """As its revocation would: what is in flight ends with it, and is in the record."""
+    bench, gate = stand.bench, asyncio.Event()
+    until = bench.clock.now() + timedelta(seconds=60)
+    await stand.secret()
+    await stand.service(BEARER + ROUTES)
+    agent = await bench.agent("brief", "read:calendar", until=until)
+    token = await stand.token(agent, "read:calendar")
+
+    async def slow(request: Received, writer: asyncio.StreamWriter) -> None:
+        await gate.wait()
+        await ok(request, writer)
+
+    stand.upstream.answer = slow
+    waits = asyncio.create_task(
+        stand.client.get("/gw/api/events/waits", headers=bearer(token))
+    )
+    await bench.until(lambda: len(stand.upstream.received) == 1)
+    bench.clock.advance(60)
+    await revoke_ended(bench.broker)
+    reply = await waits
+    assert (reply.status_code, reply.json()["reason"]) == (401, "agent_revoked")
+    gate.set()
+    (revoked,) = await bench.events("agent.revoked")
+    assert (revoked.reason, revoked.detail["calls_cut"]) == ("ended", 1)
 
 
 async def test_a_revocation_cuts_calls_in_flight(
