@@ -282,9 +282,14 @@ async def close(db: Connection) -> None:
 
 
 def _password(path: Path) -> str:
-    """Read the file that PGPASSWORD_FILE names; only its owner may read it."""
+    """Read the file that PGPASSWORD_FILE names; only its owner may read it.
+
+    The mode of one that systemd hands over shows what its access list permits, to this
+    service alone (systemd.exec(5), LoadCredential).
+    """
+    handed = path.parent == Path(os.environ.get("CREDENTIALS_DIRECTORY", os.devnull))
     try:
-        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        if stat.S_IMODE(path.stat().st_mode) & 0o077 and not handed:
             raise SettingsError(f"others can read {path}", f"chmod 600 {path}")
         return path.read_text("utf-8").rstrip("\r\n")
     except (OSError, ValueError) as error:

@@ -122,6 +122,10 @@ async def test_a_password_comes_from_a_private_file_alone(
     error = await refusal(Connector(store.url, TEAM))
     assert isinstance(error, SettingsError)
     assert "others can read" in error.what
+    # systemd's folder is this service's alone, whatever the mode of a file in it.
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    await close(await Connector(store.url, TEAM).connect())
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
     path.chmod(0o600)
     await close(await Connector(store.url, TEAM).connect())
     monkeypatch.setenv("PGPASSWORD", "hunter2")
