@@ -6,6 +6,7 @@ import difflib
 import os
 import stat
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -159,6 +160,8 @@ def _take(
             for name, entry in read_table(text, _AgentsFile, {}).agents.items():
                 where = f"{visible(path, 200)}: the agent {visible(name, 60)}"
                 yield "agent", name
+                if isinstance(until := entry.get("until"), datetime):
+                    entry["until"] = until.isoformat()
                 wanted.agents[name] = convert_table(entry, AgentEntry, {})
     except UnicodeDecodeError:
         raise UsageError(f"{where} is not UTF-8", "save it as UTF-8") from None

@@ -208,6 +208,7 @@ def _change(roster: Roster, event: Event, agent: Agent, *, failed: bool) -> None
                 owner=text_or_start(event.detail.get("owner")),
                 purpose=text_or_start(event.detail.get("purpose")),
                 resource_server=event.detail.get("resource_server") is True,
+                until=_until(event) or agent.until,
             )
         case EventType.AGENT_SCOPES_CHANGED:
             taken = _scopes(event.detail, "ungranted", roster, event)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, UnsetType, field
 
 from agentvault_tui.operator_api.requests import WireRequest
-from agentvault_tui.operator_api.shapes import WireShape
+from agentvault_tui.operator_api.shapes import Moment, WireShape
 
 
 class AgentEntry(WireRequest, kw_only=True):
@@ -24,6 +24,8 @@ class AgentEntry(WireRequest, kw_only=True):
     """PEM SPKI, or a JWK; absent, an agent keeps the secret it has, and no key."""
     subject: Annotated[str, Meta(min_length=1, max_length=1000)] | None = None
     """``ISSUER:SUBJECT`` of its platform's tokens, in place of a key or a secret."""
+    until: Moment | None = None
+    """When it is revoked by itself; absent, an end that it has stays."""
     resource_server: bool = False
     """Implied by what it serves."""
     serves: tuple[str, ...] = ()

@@ -328,6 +328,18 @@ def test_a_file_that_is_not_there_exits_2(av: Run, tmp_path: Path) -> None:
     assert "No such file" in answer.err
 
 
+def test_a_time_may_be_written_as_toml_has_it(av: Run, folder: Path) -> None:
+    """An end is a text or a time of TOML; both mean the same."""
+    for until in ("2200-01-01T00:00:00Z", '"2200-01-01T00:00:00Z"'):
+        text = f'[agents.timed]\nowner = "o"\nuntil = {until}\n'
+        (folder / "a.toml").write_text(text)
+        planned = av("apply", "-f", str(folder), "--plan")
+        assert planned.code == 1
+        assert "until: 2200-01-01T00:00:00" in planned.out
+    (folder / "a.toml").write_text('[agents.timed]\nowner = "o"\nuntil = 12:00:00\n')
+    assert av("apply", "-f", str(folder), "--plan").code == 2
+
+
 def test_dotfiles_and_other_files_are_passed_over(av: Run, folder: Path) -> None:
     """A checkout of git may be applied as it is."""
     (folder / ".git").mkdir()
@@ -362,6 +374,7 @@ _TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=
 _ENTRIES = st.builds(
     AgentEntry,
     owner=_TEXT,
+    until=st.none() | st.just("2026-11-25T10:00:00Z"),
     purpose=st.just("") | _TEXT,
     scopes=st.lists(_TEXT, max_size=4).map(tuple),
     public_key=st.none() | st.just(KEY),

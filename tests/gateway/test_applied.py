@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from support.bench import OPERATOR, Bench
 
-from agentvault_tui.broker.usecases.apply import apply_files, files_of, plan_files
+from agentvault_tui.broker.usecases.apply import apply_files, plan_files
+from agentvault_tui.broker.usecases.apply_entries import files_of
 from agentvault_tui.broker.usecases.apply_texts import edits_of
 from agentvault_tui.errors import ConflictError, LedgerUnwritableError, UsageError
 from agentvault_tui.gateway import Gateway

@@ -16,10 +16,9 @@ from agentvault_tui.broker.usecases.apply import (
     AgentChange,
     FilesPlan,
     apply_files,
-    entry_of,
-    files_of,
     plan_files,
 )
+from agentvault_tui.broker.usecases.apply_entries import entry_of, files_of
 from agentvault_tui.broker.usecases.apply_texts import TextEdit, edits_of
 from agentvault_tui.model import Actor, AgentId
 from agentvault_tui.operator_api import calls

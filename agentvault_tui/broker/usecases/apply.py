@@ -12,20 +12,22 @@ from shlex import quote
 from typing import Final
 
 from msgspec import UNSET, UnsetType, to_builtins
-from msgspec.structs import asdict
 from msgspec.structs import replace as replaced
 
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.registry import Registry
-from agentvault_tui.broker.subjects import Subjects
+from agentvault_tui.broker.usecases.apply_entries import (
+    agent_named,
+    check_names,
+    check_subjects,
+    delegates_of,
+    described,
+)
 from agentvault_tui.broker.usecases.apply_texts import TextEdits, edits_of, putting
 from agentvault_tui.broker.usecases.credential import changed_draft
 from agentvault_tui.broker.usecases.delegate import delegates_draft, undelegate
 from agentvault_tui.broker.usecases.register import (
-    Registration,
-    check_scopes,
-    new_agent,
     registered_draft,
     registering,
 )
@@ -35,11 +37,9 @@ from agentvault_tui.errors import (
     ConflictError,
     LedgerError,
     OvertakenError,
-    UsageError,
 )
 from agentvault_tui.ledger import Change
 from agentvault_tui.ledger.canonical import canonical
-from agentvault_tui.lookalikes import fold_name
 from agentvault_tui.model import (
     Actor,
     Agent,
@@ -49,7 +49,7 @@ from agentvault_tui.model import (
     Draft,
     EventType,
 )
-from agentvault_tui.operator_api.files import AgentEntry, FilesInfo, FilesRequest
+from agentvault_tui.operator_api.files import FilesRequest
 from agentvault_tui.text import visible
 
 GONE: Final = "gone from the files that were applied"
@@ -144,11 +144,11 @@ async def plan_files(
     """
     said = to_builtins(replaced(wanted, plan=False, prune=UNSET))
     digest = hashlib.sha256(canonical(said).encode()).hexdigest()
-    there = {name: _named(broker.registry, name) for name in wanted.agents}
-    _check_names(broker.registry, [name for name, agent in there.items() if not agent])
+    there = {name: agent_named(broker.registry, name) for name in wanted.agents}
+    check_names(broker.registry, [name for name, agent in there.items() if not agent])
     plain = dict[str, Agent]()
     for number, (name, entry) in enumerate(wanted.agents.items(), 1):
-        plain[name] = _described(broker, name, entry, there[name])
+        plain[name] = described(broker, name, entry, there[name])
         if number % _A_TURN == 0:
             await asyncio.sleep(0)
     changes, notes = list[AgentChange](), list[str]()
@@ -157,7 +157,7 @@ async def plan_files(
             await asyncio.sleep(0)
         before, shown = there[name], visible(name, 60)
         after = replace(
-            plain[name], delegates=_delegates(broker, name, entry, plain, before)
+            plain[name], delegates=delegates_of(broker, name, entry, plain, before)
         )
         if after != before:
             changes.append(AgentChange(before, after))
@@ -166,7 +166,7 @@ async def plan_files(
         elif after.credential.kind == "none" and not after.template:
             command = f"agentvault agents secret new {quote(shown)}"
             notes.append(f"{shown} cannot authenticate yet: {command}")
-    _check_subjects(broker, changes)
+    check_subjects(broker.registry, (one.after for one in changes))
     notes += _circle(changes, (one for one in there.values() if one))
     named = {one.id for one in plain.values()}
     left = map(broker.registry.agent_by_client_id, came - named)
@@ -204,7 +204,7 @@ async def apply_files(broker: Broker, wanted: FilesRequest, who: Who) -> FilesAp
     registry = broker.registry
     async with broker.policy_state.applying, AsyncExitStack() as locks:
         came = await broker.ledger.applied()
-        named = [_named(registry, name) for name in wanted.agents]
+        named = [agent_named(registry, name) for name in wanted.agents]
         # Whoever gives more to one of them waits; who cuts it off does not.
         there = {agent.id for agent in named if agent}
         for agent_id in sorted(there | {AgentId(one) for one in came}):
@@ -350,7 +350,7 @@ def _drafts(
             yield scopes_draft(operator, after, granted=sorted(granted))
         if (before.serves, before.resources) != (after.serves, after.resources):
             yield scopes_draft(operator, after, served=True)
-        plain = ("owner", "purpose", "resource_server", "credential")
+        plain = ("owner", "purpose", "resource_server", "credential", "until")
         fields = [f for f in plain if getattr(before, f) != getattr(after, f)]
         if fields:
             yield changed_draft(operator, after, fields)
@@ -374,173 +374,6 @@ async def _undo(broker: Broker, plan: FilesPlan, operator: Actor) -> None:
         changes.append(agent)
     if drafts:
         await broker.record_cut(*drafts, changes=changes)
-
-
-async def files_of(broker: Broker) -> FilesInfo:
-    """Return what is in force, as files say it.
-
-    Args:
-        broker: the broker.
-
-    Returns:
-        the agents that are served, services and limits, and what is left out.
-
-    Raises:
-        PolicyError: a service file cannot be read.
-    """
-    registry = broker.registry
-    agents, left_out = dict[str, AgentEntry](), list[str]()
-    for agent in registry.agents():
-        shown = visible(agent.name, 60)
-        if agent.status is AgentStatus.REVOKED:
-            left_out.append(f"{shown} ({agent.id}) is revoked")
-        elif len(registry.agents_named(agent.name)) > 1:
-            left_out.append(f"{shown} ({agent.id}) shares its name with another agent")
-        elif agent.status is AgentStatus.TEMPLATE or agent.until or agent.from_template:
-            left_out.append(f"{shown} ({agent.id}) ends by itself, or is a template")
-        else:
-            agents[agent.name] = entry_of(agent, lambda one: registry.agent(one).name)
-    gateway, services = broker.gateway, dict[str, str]()
-    if gateway is not None:
-        services = await asyncio.to_thread(gateway.service_texts)
-    return FilesInfo(
-        agents=agents,
-        services=services,
-        limits=broker.policy.texts.limits,
-        left_out=tuple(left_out),
-    )
-
-
-def entry_of(agent: Agent, name_of: Callable[[AgentId], str]) -> AgentEntry:
-    """Return what a file would say of an agent.
-
-    Args:
-        agent: the agent.
-        name_of: returns the name of an agent that it may pass tokens on to.
-
-    Returns:
-        its entry, without its name.
-    """
-    return AgentEntry(
-        owner=agent.owner,
-        purpose=agent.purpose,
-        scopes=agent.scopes,
-        public_key=agent.credential.public_key,
-        subject=agent.credential.subject,
-        resource_server=agent.resource_server,
-        serves=agent.serves,
-        resources=agent.resources,
-        delegates={name_of(one.agent_id): one.scopes for one in agent.delegates},
-    )
-
-
-def _named(registry: Registry, name: str) -> Agent | None:
-    """Return the agent of that name, None where there is none."""
-    found = registry.agents_named(name)
-    if len(found) > 1:
-        ids = ", ".join(agent.id for agent in found)
-        raise UsageError(f"{len(found)} agents are called {visible(name, 60)}: {ids}")
-    return found[0] if found else None
-
-
-def _check_names(registry: Registry, new: Iterable[str]) -> None:
-    """Refuse new names that a hurried reader takes for another."""
-    seen: dict[str, str] = {}
-    for name in new:
-        folded = fold_name(name)
-        if registry.is_name_taken(folded) or folded in seen:
-            other = visible(seen.get(folded, "one that is registered"), 60)
-            raise UsageError(
-                f"the name {visible(name, 60)} looks like {other}",
-                "a registered name never changes; choose another for a new agent",
-            )
-        seen[folded] = name
-
-
-def _described(
-    broker: Broker, name: str, entry: AgentEntry, before: Agent | None
-) -> Agent:
-    """Return the agent as its entry says, but for whom it may pass tokens on to."""
-    registry = broker.registry
-    if before and entry == entry_of(before, lambda one: registry.agent(one).name):
-        return before
-    fields = asdict(entry)
-    del fields["delegates"]
-    known_as = before.credential.subject if before else None
-    same = known_as is not None and fields["subject"] == known_as
-    if same:
-        del fields["subject"]  # its issuer may be gone from the settings since
-    try:
-        made = new_agent(broker, Registration(name=name, **fields))
-        known = (*before.scopes, *before.serves) if before else ()
-        check_scopes(broker, tuple({*made.scopes, *made.serves} - {*known}))
-    except UsageError as error:
-        what = f"the agent {visible(name, 60)}: {error.what}"
-        raise UsageError(what, error.remedy) from None
-    if before is None:
-        return made
-    absent = made.credential.kind == "none"
-    if before.template and (made.resource_server or not absent):
-        raise UsageError(
-            f"{visible(name, 60)} is a template, which neither authenticates nor serves"
-        )
-    kept = absent and (same or before.credential.kind == "secret")
-    return replace(
-        before,
-        owner=made.owner,
-        purpose=made.purpose,
-        scopes=made.scopes,
-        resource_server=made.resource_server,
-        serves=made.serves,
-        resources=made.resources,
-        credential=before.credential if kept else made.credential,
-    )
-
-
-def _check_subjects(broker: Broker, changes: Iterable[AgentChange]) -> None:
-    """Refuse subjects of which two match the same token."""
-    others = Subjects()
-    for change in changes:
-        subject = change.after.credential.subject
-        before = change.before and change.before.credential.subject
-        if not subject or subject == before:
-            continue
-        taken = broker.registry.is_subject_taken(subject, change.after.id)
-        if taken or any(others.overlapping(subject)):
-            raise UsageError(
-                f"the agent {visible(change.after.name, 60)}: a token of"
-                f" {visible(subject, 120)} could be another agent's too",
-                "give subjects of which no two match the same token",
-            )
-        others.add(subject, change.after.id)
-
-
-def _delegates(
-    broker: Broker,
-    name: str,
-    entry: AgentEntry,
-    plain: Mapping[str, Agent],
-    before: Agent | None,
-) -> tuple[Delegate, ...]:
-    """Return whom an entry lets its agent pass tokens on to."""
-    found: list[Delegate] = []
-    for other, scopes in entry.delegates.items():
-        shown = f"the agent {visible(name, 60)} delegates to {visible(other, 60)}"
-        to = plain.get(other) or _named(broker.registry, other)
-        if to is None:
-            raise UsageError(
-                f"{shown}, which no file names and which is not registered"
-            )
-        if other == name:
-            raise UsageError(f"{shown}: an agent passes nothing on to itself")
-        known = before.may_pass_on(to.id) if before else frozenset()
-        try:
-            check_scopes(broker, tuple(sorted(frozenset(scopes) - known)))
-        except UsageError as error:
-            raise UsageError(f"{shown}: {error.what}", error.remedy) from None
-        if scopes:
-            found.append(Delegate(to.id, tuple(sorted(set(scopes)))))
-    return tuple(sorted(found))
 
 
 def _circle(changes: Iterable[AgentChange], agents: Iterable[Agent]) -> list[str]:

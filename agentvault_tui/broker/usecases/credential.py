@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.broker.usecases.register import Registered
+from agentvault_tui.broker.usecases.register import Registered, ending_detail
 from agentvault_tui.broker.usecases.revoke import FAILED, agent_draft
 from agentvault_tui.broker.usecases.scopes import record_change
 from agentvault_tui.errors import ConflictError
@@ -69,5 +69,6 @@ def changed_draft(
         resource_server=agent.resource_server,
         credential=agent.credential.kind,
         changed=changed,
+        **ending_detail(agent),
     )
     return draft

@@ -24,15 +24,16 @@ from agentvault_tui.broker.usecases.apply import (
     FilesApplied,
     FilesPlan,
     apply_files,
-    files_of,
     plan_files,
 )
+from agentvault_tui.broker.usecases.apply_entries import files_of
 from agentvault_tui.broker.usecases.apply_texts import TextEdits, edits_of
 from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.redeem import introspect
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes
+from agentvault_tui.clock import Deadline
 from agentvault_tui.errors import ConflictError, LedgerUnwritableError, UsageError
 from agentvault_tui.model import (
     Action,
@@ -621,6 +622,50 @@ async def test_a_linked_limits_file_is_left_alone(bench: Bench, tmp_path: Path) 
     assert not bench.broker.registry.agents()
 
 
+async def test_an_end_comes_from_its_file(bench: Bench) -> None:
+    """An agent ends when its file says; without a word in it an end stays."""
+    soon, later = "2026-11-25T10:00:00Z", "2026-11-26T12:00:00+02:00"
+    await apply(bench, files(a={"until": soon}, b={}))
+    assert named(bench, "a").until is not None
+    assert not await plan(bench, await files_of(bench.broker))
+    assert not await plan(bench, files(a={}, b={}))
+    assert not await plan(bench, files(a={"until": "2026-11-25T11:00:00+01:00"}, b={}))
+    await apply(bench, files(a={"until": later}, b={"until": soon}))
+    ends = {one: named(bench, one).until for one in "ab"}
+    assert [end and end.wall.isoformat() for end in ends.values()] == [
+        "2026-11-26T10:00:00+00:00",
+        "2026-11-25T10:00:00+00:00",
+    ]
+    changed = await bench.events("agent.changed")
+    assert [e.detail["changed"] for e in changed] == [["until"], ["until"]]
+    for until, told in (
+        ("tomorrow", "is no time"),
+        ("2026-11-23T10:00:00Z", "is over"),
+    ):
+        for name in ("a", "fresh"):
+            with pytest.raises(UsageError, match=told):
+                await apply(bench, files(**{name: {"until": until}}))
+    async with bench.restarted() as again:
+        assert again.broker.state_problem is None
+        bench.clock.advance(86_460)
+        assert not again.broker.registry.lifetimes.is_active(named(again, "b").id)
+        assert again.broker.registry.lifetimes.is_active(named(again, "a").id)
+        ended = files(a={"until": later}, b={"until": soon})
+        assert not await plan(again, ended)
+
+
+async def test_a_template_gets_no_credential_from_a_file(bench: Bench) -> None:
+    """A file may widen a template's scopes, and never lets it authenticate or serve."""
+    made = await bench.agent("mould", "read:calendar", template=True)
+    for entry in ({"public_key": KEY}, {"serves": ("read:calendar",)}):
+        with pytest.raises(UsageError, match="is a template"):
+            await apply(bench, files(mould=entry))
+    await apply(bench, files(mould={"scopes": BOTH}))
+    assert named(bench, "mould").scopes == BOTH
+    assert named(bench, "mould").status is made.status
+    assert (await files_of(bench.broker)).agents == {}
+
+
 async def test_subjects_follow_the_files(bench: Bench, tmp_path: Path) -> None:
     """A token of the platform picks the agent of its file, and no two share one."""
     issuers = {
@@ -698,11 +743,12 @@ def _states(draw: st.DrawFn) -> list[Agent]:
                 purpose=draw(st.just("") | _TEXT),
                 scopes=tuple(sorted(draw(_SCOPES))),
                 created_at=START + timedelta(seconds=number),
-                status=draw(st.sampled_from(AgentStatus)),
+                status=draw(st.sampled_from((AgentStatus.ACTIVE, AgentStatus.REVOKED))),
                 resource_server=bool(serves or resources or draw(st.booleans())),
                 serves=tuple(sorted(serves)),
                 resources=tuple(sorted(resources)),
                 credential=credential,
+                until=draw(st.none() | st.just(Deadline(START, 0.5, "boot"))),
                 delegates=tuple(
                     sorted(Delegate(i, tuple(sorted(s))) for i, s in given if s)
                 ),

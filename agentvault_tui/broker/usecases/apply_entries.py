@@ -1,0 +1,210 @@
+"""Agents as files say them: what an entry makes of an agent, and what it would say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+
+from msgspec.structs import asdict
+
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.registry import Registry
+from agentvault_tui.broker.subjects import Subjects
+from agentvault_tui.broker.usecases.register import (
+    Registration,
+    check_scopes,
+    end_of,
+    new_agent,
+)
+from agentvault_tui.clock import Deadline, iso, parse_iso
+from agentvault_tui.errors import UsageError
+from agentvault_tui.lookalikes import fold_name
+from agentvault_tui.model import Agent, AgentId, AgentStatus, Delegate
+from agentvault_tui.operator_api.files import AgentEntry, FilesInfo
+from agentvault_tui.text import visible
+
+
+async def files_of(broker: Broker) -> FilesInfo:
+    """Return what is in force, as files say it.
+
+    Args:
+        broker: the broker.
+
+    Returns:
+        the agents that are served, services and limits, and what is left out.
+
+    Raises:
+        PolicyError: a service file cannot be read.
+    """
+    registry = broker.registry
+    agents, left_out = dict[str, AgentEntry](), list[str]()
+    for agent in registry.agents():
+        shown = visible(agent.name, 60)
+        if agent.status is AgentStatus.REVOKED:
+            left_out.append(f"{shown} ({agent.id}) is revoked")
+        elif len(registry.agents_named(agent.name)) > 1:
+            left_out.append(f"{shown} ({agent.id}) shares its name with another agent")
+        elif agent.template or agent.from_template:
+            left_out.append(f"{shown} ({agent.id}) is a template, or made from one")
+        else:
+            agents[agent.name] = entry_of(agent, lambda one: registry.agent(one).name)
+    gateway, services = broker.gateway, dict[str, str]()
+    if gateway is not None:
+        services = await asyncio.to_thread(gateway.service_texts)
+    return FilesInfo(
+        agents=agents,
+        services=services,
+        limits=broker.policy.texts.limits,
+        left_out=tuple(left_out),
+    )
+
+
+def entry_of(agent: Agent, name_of: Callable[[AgentId], str]) -> AgentEntry:
+    """Return what a file would say of an agent.
+
+    Args:
+        agent: the agent.
+        name_of: returns the name of an agent that it may pass tokens on to.
+
+    Returns:
+        its entry, without its name.
+    """
+    return AgentEntry(
+        owner=agent.owner,
+        purpose=agent.purpose,
+        scopes=agent.scopes,
+        public_key=agent.credential.public_key,
+        subject=agent.credential.subject,
+        until=iso(agent.until.wall) if agent.until else None,
+        resource_server=agent.resource_server,
+        serves=agent.serves,
+        resources=agent.resources,
+        delegates={name_of(one.agent_id): one.scopes for one in agent.delegates},
+    )
+
+
+def agent_named(registry: Registry, name: str) -> Agent | None:
+    """Return the agent of that name, None where there is none."""
+    found = registry.agents_named(name)
+    if len(found) > 1:
+        ids = ", ".join(agent.id for agent in found)
+        raise UsageError(f"{len(found)} agents are called {visible(name, 60)}: {ids}")
+    return found[0] if found else None
+
+
+def check_names(registry: Registry, new: Iterable[str]) -> None:
+    """Refuse new names that a hurried reader takes for another."""
+    seen: dict[str, str] = {}
+    for name in new:
+        folded = fold_name(name)
+        if registry.is_name_taken(folded) or folded in seen:
+            other = visible(seen.get(folded, "one that is registered"), 60)
+            raise UsageError(
+                f"the name {visible(name, 60)} looks like {other}",
+                "a registered name never changes; choose another for a new agent",
+            )
+        seen[folded] = name
+
+
+def described(
+    broker: Broker, name: str, entry: AgentEntry, before: Agent | None
+) -> Agent:
+    """Return the agent as its entry says, but for whom it may pass tokens on to."""
+    registry = broker.registry
+    if before and entry == entry_of(before, lambda one: registry.agent(one).name):
+        return before
+    fields = asdict(entry)
+    del fields["delegates"]
+    known_as = before.credential.subject if before else None
+    same = known_as is not None and fields["subject"] == known_as
+    if same:
+        del fields["subject"]  # its issuer may be gone from the settings since
+    try:
+        until = parse_iso(entry.until) if entry.until else None
+        fields["until"] = None if before else until  # it may be over
+        made = new_agent(broker, Registration(name=name, **fields))
+        known = (*before.scopes, *before.serves) if before else ()
+        check_scopes(broker, tuple({*made.scopes, *made.serves} - {*known}))
+    except UsageError as error:
+        what = f"the agent {visible(name, 60)}: {error.what}"
+        raise UsageError(what, error.remedy) from None
+    except (ValueError, OverflowError):
+        what = f"the agent {visible(name, 60)}: 'until' is no time"
+        raise UsageError(what, "for example 2026-11-24T18:00:00Z") from None
+    if before is None:
+        return made
+    absent = made.credential.kind == "none"
+    if before.template and (made.resource_server or not absent):
+        raise UsageError(
+            f"{visible(name, 60)} is a template, which neither authenticates nor serves"
+        )
+    kept = absent and (same or before.credential.kind == "secret")
+    return replace(
+        before,
+        owner=made.owner,
+        purpose=made.purpose,
+        scopes=made.scopes,
+        resource_server=made.resource_server,
+        serves=made.serves,
+        resources=made.resources,
+        credential=before.credential if kept else made.credential,
+        until=_end(broker, before, until),
+    )
+
+
+def check_subjects(registry: Registry, changed: Iterable[Agent]) -> None:
+    """Refuse agents of which two match the same token."""
+    others = Subjects()
+    for agent in changed:
+        if not (subject := agent.credential.subject):
+            continue
+        taken = registry.is_subject_taken(subject, agent.id)
+        if taken or any(others.overlapping(subject)):
+            raise UsageError(
+                f"the agent {visible(agent.name, 60)}: a token of"
+                f" {visible(subject, 120)} could be another agent's too",
+                "give subjects of which no two match the same token",
+            )
+        others.add(subject, agent.id)
+
+
+def _end(broker: Broker, before: Agent, until: datetime | None) -> Deadline | None:
+    """Return when an agent ends whose file says *until*, if it says so."""
+    if until is None or (before.until and before.until.wall == until):
+        return before.until
+    origin = before.from_template
+    template = broker.registry.agent(origin) if origin else None
+    end = end_of(broker, until, template)
+    if end is None or end.passed(broker.clock):
+        raise UsageError(f"the time of {visible(before.name, 60)} is over")
+    return end
+
+
+def delegates_of(
+    broker: Broker,
+    name: str,
+    entry: AgentEntry,
+    plain: Mapping[str, Agent],
+    before: Agent | None,
+) -> tuple[Delegate, ...]:
+    """Return whom an entry lets its agent pass tokens on to."""
+    found: list[Delegate] = []
+    for other, scopes in entry.delegates.items():
+        shown = f"the agent {visible(name, 60)} delegates to {visible(other, 60)}"
+        to = plain.get(other) or agent_named(broker.registry, other)
+        if to is None:
+            raise UsageError(
+                f"{shown}, which no file names and which is not registered"
+            )
+        if other == name:
+            raise UsageError(f"{shown}: an agent passes nothing on to itself")
+        known = before.may_pass_on(to.id) if before else frozenset()
+        try:
+            check_scopes(broker, tuple(sorted(frozenset(scopes) - known)))
+        except UsageError as error:
+            raise UsageError(f"{shown}: {error.what}", error.remedy) from None
+        if scopes:
+            found.append(Delegate(to.id, tuple(sorted(set(scopes)))))
+    return tuple(sorted(found))
