@@ -28,6 +28,8 @@ _ALLOWED: Final = frozenset(
 )
 """Not ``service``, which can hold a password and another host, nor ``options``."""
 _SECRET: Final = frozenset({"password", "sslpassword", "oauth_client_secret"})
+_REDIRECTING: Final = {"PGHOSTADDR", "PGSERVICE", "PGOPTIONS"}
+"""What libpq takes from the environment although the URL says where the store is."""
 _REMEDY: Final = (
     "name a file that holds it, mode 0600, in PGPASSFILE or PGPASSWORD_FILE"
 )
@@ -83,10 +85,15 @@ def password_file(environ: Mapping[str, str] = os.environ) -> Path | None:
 
     Raises:
         SettingsError: the password itself is in the environment, which child processes
-            and whoever reads /proc see.
+            and whoever reads /proc see; or another server is.
     """
     if "PGPASSWORD" in environ:
         raise SettingsError("PGPASSWORD holds a password", _REMEDY)
+    if redirected := sorted(_REDIRECTING & environ.keys()):
+        raise SettingsError(
+            f"{redirected[0]} is set and would reach another store than store.url",
+            "unset it",
+        )
     named = environ.get("PGPASSWORD_FILE")
     return Path(named) if named else None
 

@@ -76,6 +76,13 @@ def test_the_environment_may_name_a_password_file_but_no_password(
     assert "hunter2" not in caught.value.diagnosis()
 
 
+@pytest.mark.parametrize("name", ["PGHOSTADDR", "PGSERVICE", "PGOPTIONS"])
+def test_the_environment_names_no_other_server(name: str) -> None:
+    """A loopback store without TLS would else be one elsewhere."""
+    with pytest.raises(SettingsError, match=f"{name} is set"):
+        password_file({name: "10.0.0.7"})
+
+
 def test_the_store_is_a_setting_like_any_other(tmp_path: Path) -> None:
     """The environment sets it, and a refusal comes with the settings' exit code."""
     home = Home.locate(tmp_path)

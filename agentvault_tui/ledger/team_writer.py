@@ -89,6 +89,8 @@ class TeamWriter(Writer):
         """Set, and replaced, once memory knows more, or the store is away."""
         self._examine = True
         """Whether the store may be another one than the last that answered."""
+        self._untaken: str | None = None
+        """Why memory is not what the store has, if so."""
         self._stopped = False
         """Whether the log is not the one it was: then nothing starts it again."""
 
@@ -115,6 +117,8 @@ class TeamWriter(Writer):
             ) from None
         if self.problem is not None:
             raise self._refusal()
+        if self.fault is not None:
+            raise LedgerUnwritableError(self.fault, "nothing is granted until then")
 
     async def run(self, clock: Clock) -> None:
         """Write until closed, and listen to the store meanwhile."""
@@ -270,15 +274,21 @@ class TeamWriter(Writer):
             if events or changes:
                 try:
                     await self.on_followed(events, changes)
-                except Exception:
-                    log.exception("a listener to the store failed")
+                except Exception as error:
+                    # Memory may now allow what another broker has cut off.
+                    log.exception("what another broker wrote was not taken over")
+                    self._untaken = (
+                        "what another broker wrote could not be taken over"
+                        f" ({type(error).__name__}): restart this broker"
+                    )
             if any(self._lanes):
                 self._overtake(written_keys(events, changes, followed.rows))
         self._renumber()
         self._known = self._told = self.head.revision
         self._examine = False
-        if self.fault != self.head.fault:
-            self.fault = self.head.fault
+        fault = self._untaken or self.head.fault
+        if self.fault != fault:
+            self.fault = fault
             self.on_problem()
         self._announce()
 

@@ -168,6 +168,25 @@ async def test_an_idle_broker_is_told_without_asking(team: Team) -> None:
     assert b.head == a.head
 
 
+async def test_a_broker_that_cannot_take_over_what_others_wrote_grants_nothing(
+    team: Team, clock: ManualClock
+) -> None:
+    """Its memory may allow what was cut off: it cuts, and answers for nothing else."""
+    a, b = await team.broker("a"), await team.broker("b")
+
+    async def broken(*_: object) -> None:
+        raise KeyError("a listener's own fault")
+
+    b.on_followed = broken
+    await a.commit(note())
+    with pytest.raises(LedgerUnwritableError, match="restart this broker"):
+        await b.confirm()
+    with pytest.raises(LedgerUnwritableError):
+        b.commit(decision(), changes=[token(clock)])
+    await b.commit(note(EventType.AGENT_REVOKED), urgent=True)
+    assert a.writable
+
+
 async def test_a_grant_that_a_revocation_elsewhere_overtook_is_not_written(
     team: Team, clock: ManualClock
 ) -> None:
