@@ -57,5 +57,5 @@ def pytest_collection_finish() -> None:
 @pytest.fixture
 def short() -> Iterator[Path]:
     """A folder whose path leaves room for a socket's, whatever tests are called."""
-    with tempfile.TemporaryDirectory(prefix="av") as folder:
+    with tempfile.TemporaryDirectory(prefix="h-") as folder:
         yield Path(folder)

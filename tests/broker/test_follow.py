@@ -174,7 +174,7 @@ class Following(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory(prefix="av")
+        self.folder = tempfile.TemporaryDirectory(prefix="h-")
         self.runner = asyncio.Runner()
         self.clock = ManualClock(START)
         self.pair = self.run(Pair.open(Path(self.folder.name), self.clock))

@@ -14,7 +14,7 @@ import pytest
 from support.agents_http import BEARER, CIBA, DETAIL, Live, live_broker
 from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
-from support.platform import RSA, Platform, b64, jwk, key_for, platform, token
+from support.workload import RSA, Platform, b64, jwk, key_for, platform, token
 
 from agentvault_tui.broker.issuers import Issuers
 from agentvault_tui.broker.usecases.register import Registration, register

@@ -200,7 +200,7 @@ async def test_cutting_in_an_input_stays_in_the_console(opened: Opened) -> None:
 
 async def test_a_keymap_is_obeyed_everywhere(opened: Opened) -> None:
     """The key, the footer, the bar of what waits and the help say the user's own."""
-    async with opened('revoke = "f9"\n"step-ups" = "w"\ndown = "ctrl+n"\n') as stage:
+    async with opened('revoke = "f9"\n"step-ups" = "f6"\ndown = "ctrl+n"\n') as stage:
         before = stage.place
         await stage.press("j", "r")
         assert stage.place == before
@@ -209,8 +209,8 @@ async def test_a_keymap_is_obeyed_everywhere(opened: Opened) -> None:
         assert stage.place != before
         footer = stage.app.watch_screen.keybar.render_line(0).text
         assert "f9 revoke" in footer
-        assert "w step-ups" in footer
-        assert "w open" in stage.app.watch_screen.waiting.render_line(0).text
+        assert "f6 step-ups" in footer
+        assert "f6 open" in stage.app.watch_screen.waiting.render_line(0).text
         await stage.press("question_mark")
         body = "\n".join("".join(t for t, _ in row) for row in _page(stage).body)
         assert "yours: revoke" in body

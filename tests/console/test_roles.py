@@ -28,7 +28,7 @@ WHY = "Not for you: cutting off needs the role operator; victor is viewer."
 def vault() -> Iterator[Vault]:
     """A broker where victor, a viewer, has signed in, and an agent waits."""
     with (
-        tempfile.TemporaryDirectory(prefix="av") as folder,
+        tempfile.TemporaryDirectory(prefix="h-") as folder,
         serving(Path(folder)) as vault,
     ):
         vault.register("payer", "send:payment").token("send:payment", PAYMENT)

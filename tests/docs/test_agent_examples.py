@@ -25,7 +25,7 @@ NUMBERS = count(1)
 
 @pytest.fixture(scope="module")
 def vault() -> Iterator[Vault]:
-    with tempfile.TemporaryDirectory(prefix="av") as home, serving(Path(home)) as vault:
+    with tempfile.TemporaryDirectory(prefix="h-") as home, serving(Path(home)) as vault:
         yield vault
 
 

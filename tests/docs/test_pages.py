@@ -312,7 +312,7 @@ class Reader:
 @contextmanager
 def reading(page: Path | None) -> Iterator[Reader]:
     """Have a reader with a home of their own, as *page* wants it."""
-    with tempfile.TemporaryDirectory(prefix="av") as home, ExitStack() as ending:
+    with tempfile.TemporaryDirectory(prefix="h-") as home, ExitStack() as ending:
         if page and page.name == "token-vault.md":
             (Path(home) / "config.toml").write_text(blocks(page, "toml")[0])
         reader = Reader(Path(home), ending, alone=page is not None)

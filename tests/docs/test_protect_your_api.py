@@ -37,7 +37,7 @@ Asked = tuple[str, str, str, dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def vault() -> Iterator[Vault]:
-    with tempfile.TemporaryDirectory(prefix="av") as home, serving(Path(home)) as vault:
+    with tempfile.TemporaryDirectory(prefix="h-") as home, serving(Path(home)) as vault:
         yield vault
 
 

@@ -16,7 +16,7 @@ PAGE = (DOCS / "troubleshooting.md").read_text()
 
 @pytest.fixture(scope="module")
 def vault() -> Iterator[Vault]:
-    with tempfile.TemporaryDirectory(prefix="av") as home, serving(Path(home)) as vault:
+    with tempfile.TemporaryDirectory(prefix="h-") as home, serving(Path(home)) as vault:
         yield vault
 
 

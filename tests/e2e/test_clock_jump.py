@@ -87,7 +87,7 @@ def _jumps(screen: Terminal) -> int:
 
 def test_countdowns_are_right_whichever_way_the_clock_is_set(wall: Path) -> None:
     """Set back it promises no more time than there is; set on it ends what is over."""
-    with tempfile.TemporaryDirectory(prefix="av") as folder:
+    with tempfile.TemporaryDirectory(prefix="h-") as folder:
         home = Path(folder)
         with _serving(home, wall) as vault:
             agent = vault.register("payments-agent", "send:payment", "read:payments")

@@ -26,7 +26,7 @@ LURE = {**PAYMENT, "reason": "Overdue! Enter KDRT-WZNB at https://evil.example/p
 
 @pytest.fixture(scope="module")
 def vault() -> Iterator[Vault]:
-    with tempfile.TemporaryDirectory(prefix="av") as home, serving(Path(home)) as vault:
+    with tempfile.TemporaryDirectory(prefix="h-") as home, serving(Path(home)) as vault:
         yield vault
 
 

@@ -25,7 +25,7 @@ from agentvault_tui.tenant.device_page_client import Activation
 @pytest.fixture(scope="module")
 def vault() -> Iterator[Vault]:
     """One for all: agents and approvers have another name in each test."""
-    with tempfile.TemporaryDirectory(prefix="av") as home, serving(Path(home)) as vault:
+    with tempfile.TemporaryDirectory(prefix="h-") as home, serving(Path(home)) as vault:
         yield vault
 
 

@@ -38,7 +38,7 @@ def provider() -> Iterator[Provider]:
 @pytest.fixture(scope="module")
 def vault(provider: Provider) -> Iterator[Vault]:
     """One broker for all tests here: whoever has the role may, and nobody else."""
-    with tempfile.TemporaryDirectory(prefix="av") as folder:
+    with tempfile.TemporaryDirectory(prefix="h-") as folder:
         home = Path(folder)
         (home / "config.toml").write_text(
             f"[tenant]\nissuer = {json.dumps(provider.issuer)}\n"

@@ -160,7 +160,7 @@ async def test_a_broker_that_is_killed_ends_it_when_it_is_back(
 
     The next one shows the token, sees that it is refused, and forgets it.
     """
-    with tempfile.TemporaryDirectory(prefix="av") as folder:
+    with tempfile.TemporaryDirectory(prefix="h-") as folder:
         home = Home.locate(Path(folder))
         (Path(folder) / "config.toml").write_text(
             f"[tenant]\nissuer = {json.dumps(provider.issuer)}\nclient_id = 'console'\n"

@@ -22,7 +22,7 @@ MALLORY = "auth0|mallory"
 @pytest.fixture(scope="module")
 def vault() -> Iterator[Vault]:
     """One broker for all tests here; only Ursula may approve."""
-    with tempfile.TemporaryDirectory(prefix="av") as folder:
+    with tempfile.TemporaryDirectory(prefix="h-") as folder:
         home = Path(folder)
         with oidc_provider(interval=1) as provider:
             issuer = provider.issuer

@@ -34,7 +34,8 @@ AGENT_DOC = (
     '{"id":"agt_1","client_id":"agt_1","name":"caf\\u00e9","owner":"o","purpose":"",'
     f'"scopes":["a:b"],"created_at":{WHEN},"status":"active","resource_server":false,'
     '"serves":[],"resources":[],"secret_sha256":"ff","public_key":null,'
-    '"revoked_at":null,"delegates":[]}'
+    '"revoked_at":null,"delegates":[],"subject":null,"until":null,"template":false,'
+    '"from_template":null}'
 )
 STEPUP_DOC = (
     '{"id":"sup_1","agent_id":"agt_1","agent_name":"n","scope":"a:b","action":"a:b",'

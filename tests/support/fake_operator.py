@@ -457,7 +457,7 @@ class FakeOperator(FakeState):
 @contextlib.contextmanager
 def short_socket() -> Iterator[Path]:
     """A folder whose path is short enough for a Unix socket."""
-    with tempfile.TemporaryDirectory(prefix="av") as folder:
+    with tempfile.TemporaryDirectory(prefix="h-") as folder:
         yield Path(folder) / "s.sock"
 
 

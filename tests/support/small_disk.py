@@ -16,7 +16,7 @@ SIZE = 16 * 1024 * 1024
 
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="av") as folder:
+    with tempfile.TemporaryDirectory(prefix="h-") as folder:
         mount = ["/bin/mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", folder]
         if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
             pytest.skip("mounting a small file system needs root")

@@ -54,7 +54,7 @@ KEPT_OUT = {"closed", "ConnectionResetError", "BrokenPipeError"}
 @pytest.fixture
 def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder whose path a socket's name fits into."""
-    with tempfile.TemporaryDirectory(prefix="av") as folder:
+    with tempfile.TemporaryDirectory(prefix="h-") as folder:
         yield Path(folder) / "run" / "s.sock"
 
 

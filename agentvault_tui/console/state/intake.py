@@ -151,7 +151,7 @@ class Intake:
             revoked_at=moment(told.revoked_at),
             until=moment(told.until),
             template=told.template,
-            from_template=told.from_template or "",
+            from_template=self.word(told.from_template or ""),
             last_seen_at=moment(told.last_seen_at),
             tokens_live=told.live_tokens,
             at_tenant=tuple(map(self.word, now.at_tenant)) if now else (),

@@ -234,7 +234,7 @@ class AgentRow:
     """When it is revoked by itself."""
     template: bool = False
     """Whether it is never served, and others are made from it."""
-    from_template: str = ""
+    from_template: Shown = _NOTHING
     """The id of the template that it was made from, and ends with."""
 
 

@@ -34,7 +34,7 @@ BOB = Actor(ActorKind.OPERATOR, "uid:1001", "bob")
 @pytest.fixture(scope="module")
 def vault() -> Iterator[Vault]:
     with (
-        tempfile.TemporaryDirectory(prefix="av") as folder,
+        tempfile.TemporaryDirectory(prefix="h-") as folder,
         serving(Path(folder)) as vault,
     ):
         yield vault

@@ -57,7 +57,7 @@ def _of(kind: inspect.Type) -> st.SearchStrategy[Any]:
             return st.one_of(*map(_of, known))
         case inspect.Metadata(type=inner):
             return _of(inner)
-        case inspect.VarTupleType(item_type=item):
+        case inspect.VarTupleType(item_type=item) | inspect.ListType(item_type=item):
             return st.lists(_of(item), max_size=2)
         case inspect.DictType(value_type=inspect.CustomType() | inspect.AnyType()):
             return st.dictionaries(_TEXT, _JSON, max_size=3)

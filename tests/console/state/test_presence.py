@@ -33,7 +33,7 @@ NAME = pwd.getpwuid(os.getuid()).pw_name
 @pytest.fixture(scope="module")
 def vault() -> Iterator[Vault]:
     with (
-        tempfile.TemporaryDirectory(prefix="av") as folder,
+        tempfile.TemporaryDirectory(prefix="h-") as folder,
         serving(Path(folder)) as vault,
     ):
         yield vault
@@ -121,7 +121,7 @@ async def test_a_restart_seats_anew_and_says_again_what_is_open(
     tmp_path: Path,
 ) -> None:
     """After the broker came back everyone is seen again, with what they look at."""
-    with tempfile.TemporaryDirectory(prefix="av") as folder:
+    with tempfile.TemporaryDirectory(prefix="h-") as folder:
         home = Path(folder)
         async with contextlib.AsyncExitStack() as stack:
             with serving(home) as vault:

@@ -49,7 +49,7 @@ def test_keys_of_keymap_toml_are_bound(tmp_path: Path) -> None:
     keymap = _load(
         tmp_path,
         'revoke = "X"\ndown = "ctrl+n, down"\nhelp = ["f1", "?"]\n'
-        'quit = "ctrl+x"\nout = "w"\ncopy = "C"\n',
+        'quit = "ctrl+x"\nout = "f6"\ncopy = "C"\n',
     )
     assert keymap.problems == []
     assert keymap.keys == {
@@ -57,7 +57,7 @@ def test_keys_of_keymap_toml_are_bound(tmp_path: Path) -> None:
         "down": ("ctrl+n", "down"),
         "help": ("f1", "question_mark"),
         "quit": ("ctrl+x", "ctrl+q"),
-        "out": ("w", "escape"),
+        "out": ("f6", "escape"),
         "copy": ("C",),
     }
 
