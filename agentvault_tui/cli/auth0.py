@@ -97,6 +97,11 @@ _policy_option = click.option(
     is_flag=True,
     help="Let the tenant's MFA policy, which holds for all its applications, be Never.",
 )
+_limits_option = click.option(
+    "--token-limits",
+    is_flag=True,
+    help="Bind the Action that limits tokens of machine-to-machine applications.",
+)
 
 
 @auth0.command(
@@ -105,6 +110,7 @@ _policy_option = click.option(
 @_descriptor_option
 @_device_option
 @_policy_option
+@_limits_option
 @pass_session
 def show_plan(session: CliSession, /, **given: Any) -> None:
     """Show what apply would do to the tenant; writes nothing."""
@@ -126,6 +132,7 @@ def show_plan(session: CliSession, /, **given: Any) -> None:
 @_descriptor_option
 @_device_option
 @_policy_option
+@_limits_option
 @click.option("--yes", is_flag=True, help="Do what the plan says without asking.")
 @click.option(
     "--print-secrets",
@@ -386,10 +393,13 @@ async def _opened(
     credential_fd: int | None,
     device: bool,
     change_mfa_policy: bool = False,
+    token_limits: bool = False,
 ) -> AsyncIterator[_ManagementSession]:
     """Connect to the Management API; a prompt for the credential comes last."""
     issuer = _tenant_issuer(session)
-    wanted = replace(_needs(session), change_mfa_policy=change_mfa_policy)
+    wanted = replace(
+        _needs(session), change_mfa_policy=change_mfa_policy, token_limits=token_limits
+    )
     kept = _ReportingSecretsFile(session.home, issuer)
     async with aclosing(Tenant(_management_issuer(session), SystemClock())) as tenant:
         source: RegisteredClient | TokenSource

@@ -57,6 +57,8 @@ class DictTenant:
     issuer: str = ""
     tables: dict[str, dict[str, Json]] = field(default_factory=dict)
     bindings: list[Json] = field(default_factory=list)
+    exchange: list[Json] = field(default_factory=list)
+    """What is bound to credentials-exchange."""
     factors: dict[str, bool] = field(default_factory=dict)
     policies: list[str] = field(default_factory=list)
     settings: Json = field(default_factory=lambda: {"friendly_name": "Acme"})
@@ -139,8 +141,8 @@ class DictTenant:
     @contextmanager
     def kept_whole(self) -> Iterator[None]:
         """Put everything back afterwards as it stood."""
-        names = ("tables", "bindings", "factors", "policies", "settings", "enabled",
-                 "classic", "trials")  # fmt: skip
+        names = ("tables", "bindings", "exchange", "factors", "policies", "settings",
+                 "enabled", "classic", "trials")  # fmt: skip
         before = {name: deepcopy(getattr(self, name)) for name in names}
         yield
         for name, value in before.items():
@@ -272,7 +274,9 @@ class _Calls:
                 kind = "classic" if self.here.classic else "new"
                 return 200, {"universal_login_experience": kind}
             case ["actions", "triggers", "post-login", "bindings"]:
-                return self._bindings(method, body, query)
+                return self._bindings(self.here.bindings, method, body, query)
+            case ["actions", "triggers", "credentials-exchange", "bindings"]:
+                return self._bindings(self.here.exchange, method, body, query)
             case ["actions", "actions", *rest]:
                 return self._actions(method, rest, query, body)
             case [table, identity, inner]:
@@ -426,10 +430,12 @@ class _Calls:
         if row["status"] in steps[:2]:
             row["status"] = steps[steps.index(row["status"]) + 1]
 
-    def _bindings(self, method: str, body: Any, query: Any) -> tuple[int, Any]:
+    def _bindings(
+        self, bound: list[Json], method: str, body: Any, query: Any
+    ) -> tuple[int, Any]:
         if method == "PATCH":
             self._may("update:actions")
-            self.here.bindings = [
+            bound[:] = [
                 {
                     "id": f"bind_{next(self.here.numbers)}",
                     "display_name": one.get("display_name", "?"),
@@ -437,7 +443,7 @@ class _Calls:
                 }
                 for one in body["bindings"]
             ]
-        return 200, _page(self.here.bindings, "bindings", query)
+        return 200, _page(bound, "bindings", query)
 
 
 def _page(rows: list[Json], key: str, query: dict[str, str]) -> Any:

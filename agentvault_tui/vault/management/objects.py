@@ -23,7 +23,7 @@ from agentvault_tui.vault.management.rows import (
 from agentvault_tui.vault.reply import Json
 from agentvault_tui.vault.secret import Secret
 
-_BINDINGS: Final = "actions/triggers/post-login/bindings"
+_BINDINGS: Final = "actions/triggers/{}/bindings"
 _BUILD: Final = 120.0
 """Seconds. Auth0's builds were seen to take 45, and its deploy CLI waits as long."""
 
@@ -315,10 +315,10 @@ class ActionKind(ObjectKind):
             repeatable=True,
         )
 
-    async def bindings(self, api: TenantApi) -> list[Json]:
-        """Return what is bound to the login, in order."""
+    async def bindings(self, api: TenantApi, trigger: str) -> list[Json]:
+        """Return what is bound to a trigger, in order."""
         rows = api.by_page(
-            _BINDINGS,
+            _BINDINGS.format(trigger),
             "bindings",
             per_page=50,
             totals=False,
@@ -327,7 +327,9 @@ class ActionKind(ObjectKind):
         )
         return [row async for row in rows]
 
-    async def bind(self, api: TenantApi, bound: Sequence[tuple[str, str]]) -> None:
+    async def bind(
+        self, api: TenantApi, trigger: str, bound: Sequence[tuple[str, str]]
+    ) -> None:
         """Replace the whole list (200): each Action's id and display name."""
         listed = [
             {"ref": {"type": "action_id", "value": one}, "display_name": name}
@@ -335,7 +337,7 @@ class ActionKind(ObjectKind):
         ]
         await api.request(
             "PATCH",
-            _BINDINGS,
+            _BINDINGS.format(trigger),
             body={"bindings": listed},
             what="bind the Actions",
             scope="update:actions",

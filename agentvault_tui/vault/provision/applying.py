@@ -120,7 +120,7 @@ class Provisioner:
             bound = changes[0].after if changes else []
             if len(bound) > _MAX_BOUND:
                 raise TenantError(
-                    f"the login flow would have {len(bound)} Actions, and "
+                    f"the flow {wanted.key} would have {len(bound)} Actions, and "
                     f"{_MAX_BOUND} fit",
                     "unbind one in the Dashboard, under Actions, Triggers",
                 )

@@ -132,6 +132,8 @@ _REASONS: Final[tuple[tuple[str, str, Level, str | _Say], ...]] = (
     ("connection.*", "clients", _F, _clients),
     ("action.*", "deployed_code", _F, "is not deployed as it ships"),
     ("action.*", "code", _F, "has other code than ships: edited there, or older"),
+    ("flow.credentials-exchange", "bindings", _W,
+     "does not run the Action that limits tokens of applications"),
     ("flow.*", "bindings", _F,
      "does not run our Actions one after the other: no fresh factor is proved"),
     ("settings.*", "flags.enable_client_connections", _F,

@@ -10,7 +10,13 @@ from typing import Final
 from agentvault_tui.text import visible
 from agentvault_tui.vault.credentials import DEVICE_GRANT, VAULT_GRANT
 from agentvault_tui.vault.provision import names
-from agentvault_tui.vault.provision.actions import IN_ORDER, RUNTIME, Script
+from agentvault_tui.vault.provision.actions import (
+    IN_ORDER,
+    LOGIN,
+    RUNTIME,
+    TOKEN_LIMITS,
+    Script,
+)
 from agentvault_tui.vault.provision.needs import Needs, Systems
 from agentvault_tui.vault.provision.rules import (
     MISSING,
@@ -120,7 +126,8 @@ def desired(needs: Needs, systems: Systems) -> tuple[DesiredObject, ...]:
             for one in named
         ),
         *map(_action, IN_ORDER),
-        DesiredObject(flow, names.TRIGGER, "Login", {"bindings": InOrder(bound)}),
+        DesiredObject(flow, LOGIN, "Login", {"bindings": InOrder(bound)}),
+        *(_token_limits() if needs.token_limits else ()),
         *(_factor(name, optional=True) for name in names.FACTORS[1:]),
         DesiredObject(
             DesiredKind.POLICY,
@@ -128,7 +135,7 @@ def desired(needs: Needs, systems: Systems) -> tuple[DesiredObject, ...]:
             "Never, so that Token Vault can exchange",
             {"policies": Is([])},
             held="" if needs.change_mfa_policy else _HELD_POLICY,
-            after=("factor.otp", "settings.mfa-by-action", f"{flow}.{names.TRIGGER}"),
+            after=("factor.otp", "settings.mfa-by-action", f"{flow}.{LOGIN}"),
         ),
     )
 
@@ -251,6 +258,14 @@ def connection(
     clients = AllButOurs((console, management, *agents), tuple(wanted))
     fields = {**(fields or {}), "clients": clients}
     return DesiredObject(DesiredKind.CONNECTION, name, "", fields, {"name": Is(name)})
+
+
+def _token_limits() -> tuple[DesiredObject, ...]:
+    """Return the Action that limits tokens of applications, and where it is bound."""
+    bound = InOrder((Ref(f"{DesiredKind.ACTION}.{TOKEN_LIMITS.key}"),))
+    flow, key = DesiredKind.FLOW, TOKEN_LIMITS.trigger
+    fields = {"bindings": bound}
+    return _action(TOKEN_LIMITS), DesiredObject(flow, key, "Machine to Machine", fields)
 
 
 def _action(script: Script) -> DesiredObject:

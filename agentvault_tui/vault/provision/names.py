@@ -35,6 +35,5 @@ CALLBACK: Final = "http://127.0.0.1:7719/callback"
 
 The port is fixed because Auth0 compares a confidential client's callbacks whole.
 """
-TRIGGER: Final = "post-login"
 WORKER: Final = "token_vault_privileged_access"
 """The member of a client that lets it exchange without a signed-in user."""

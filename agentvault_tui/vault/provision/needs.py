@@ -45,6 +45,8 @@ class Needs:
     """The console's client where one is named already."""
     change_mfa_policy: bool = False
     """Whether the policy of the whole tenant may be changed."""
+    token_limits: bool = False
+    """Whether the Action that limits tokens of applications is bound."""
 
 
 @dataclass(frozen=True, slots=True)

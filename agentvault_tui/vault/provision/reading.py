@@ -123,7 +123,7 @@ class TenantReader:
             case DesiredKind.POLICY:
                 return {"policies": list(await objects.mfa_policies(api))}
             case DesiredKind.FLOW:
-                return await self._flow()
+                return await self._flow(key)
 
     async def _grant(self, identity: str) -> Json:
         for one in await self.grants():
@@ -142,10 +142,10 @@ class TenantReader:
             found["deployed_code"] = found.get("code")
         return found
 
-    async def _flow(self) -> Json:
-        """Return what is bound to the login flow, in order, and how it is shown."""
+    async def _flow(self, trigger: str) -> Json:
+        """Return what is bound to a trigger, in order, and how it is shown."""
         shown: dict[str, str] = {}
-        for row in await actions.bindings(self.management):
+        for row in await actions.bindings(self.management, trigger):
             action = row.get("action")
             if isinstance(action, dict) and isinstance(action.get("id"), str):
                 name = row.get("display_name") or action.get("name") or ""

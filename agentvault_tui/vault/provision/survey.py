@@ -16,6 +16,7 @@ from agentvault_tui.vault.management.objects import (
     roles,
 )
 from agentvault_tui.vault.provision import names
+from agentvault_tui.vault.provision.actions import LOGIN
 from agentvault_tui.vault.provision.desired import (
     DesiredKind,
     DesiredObject,
@@ -222,9 +223,10 @@ async def _actions(
     for one in by_kind[DesiredKind.FLOW]:
         flow = await reader.fetch(one.kind, one.key, "")
         so_far.add(one.address, flow)
-        so_far.remembering = tuple(
-            str(action.get("name"))
-            for action in every
-            if action.get("id") in flow["bindings"]
-            and _REMEMBERS.search(str(action.get("code")))
-        )
+        if one.key == LOGIN:
+            so_far.remembering = tuple(
+                str(action.get("name"))
+                for action in every
+                if action.get("id") in flow["bindings"]
+                and _REMEMBERS.search(str(action.get("code")))
+            )

@@ -23,6 +23,7 @@ from agentvault_tui.vault.management.objects import (
     roles,
 )
 from agentvault_tui.vault.provision import names
+from agentvault_tui.vault.provision.actions import BY_KEY, Script
 from agentvault_tui.vault.provision.desired import DesiredKind, DesiredObject
 from agentvault_tui.vault.provision.needs import SecretStore
 from agentvault_tui.vault.reply import Json
@@ -53,7 +54,7 @@ class TenantWriter:
         api, now = self.management, standing or {}
         match wanted.kind:
             case DesiredKind.ACTION:
-                return await self._action(identity, body)
+                return await self._action(BY_KEY[wanted.key], identity, body)
             case DesiredKind.CLIENT:
                 return await self._client(wanted.key, identity, body, now)
             case DesiredKind.GRANT:
@@ -73,7 +74,7 @@ class TenantWriter:
                 # names they are shown by.
                 shown = now.get("shown", {})
                 bound = [(one, shown.get(one, "")) for one in body["bindings"]]
-                await actions.bind(api, bound)
+                await actions.bind(api, wanted.key, bound)
         return identity
 
     async def _grant(self, identity: str, body: Json) -> str:
@@ -166,13 +167,13 @@ class TenantWriter:
             some = dict(changed[start : start + _BATCH])
             await connections.set_clients(self.management, identity, some)
 
-    async def _action(self, identity: str, body: Json) -> str:
+    async def _action(self, script: Script, identity: str, body: Json) -> str:
         """Store an Action, wait until it is built, and deploy it."""
         body.pop("deployed_code", None)
         if identity and body:
             await actions.patch(self.management, identity, body)
         elif not identity:
-            trigger = {"id": names.TRIGGER, "version": "v3"}
+            trigger = {"id": script.trigger, "version": script.version}
             whole = {**body, "supported_triggers": [trigger]}
             identity = str((await actions.create(self.management, whole))["id"])
         await actions.until_built(self.management, identity)

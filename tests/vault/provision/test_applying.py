@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from copy import deepcopy
 
 import pytest
 from support.provisioning import SIGN_IN, Vault, steps
@@ -17,7 +18,7 @@ from agentvault_tui.errors import (
 from agentvault_tui.vault import Secret
 from agentvault_tui.vault.credentials import DEVICE_GRANT, VAULT_GRANT
 from agentvault_tui.vault.provision import PlanStep, names
-from agentvault_tui.vault.provision.actions import CHALLENGE, PROOF
+from agentvault_tui.vault.provision.actions import CHALLENGE, PROOF, TOKEN_LIMITS
 
 WRITES = (PlanStep.CREATE, PlanStep.CHANGE)
 
@@ -320,6 +321,29 @@ async def test_the_mfa_policy_changes_last_and_only_when_told(
         "/api/v2/actions/triggers/post-login/bindings",
         "/api/v2/guardian/policies",
     ]
+
+
+async def test_the_action_that_limits_tokens_is_bound_when_told(vault: Vault) -> None:
+    """After others' in its own flow, and the login flow is as before; kept without."""
+    tenant = vault.tenant
+    await vault.apply()
+    assert tenant.exchange == []
+    login = deepcopy(tenant.bindings)
+    theirs = {"id": "bind_0", "display_name": "Theirs", "action": {"id": "act_theirs"}}
+    tenant.exchange.append(theirs)
+    await vault.apply(token_limits=True)
+    ours = tenant.named("actions", TOKEN_LIMITS.name)
+    assert ours["supported_triggers"] == [
+        {"id": "credentials-exchange", "version": "v2"}
+    ]
+    assert ours["code"] == TOKEN_LIMITS.code
+    first, second = tenant.exchange
+    assert (first["action"]["id"], first["display_name"]) == ("act_theirs", "Theirs")
+    assert second["action"]["id"] == ours["id"]
+    assert tenant.bindings == login
+    assert steps(await vault.plan(token_limits=True), *WRITES) == []
+    await vault.apply()
+    assert len(tenant.exchange) == 2
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 RUNTIME: Final = "node22"
+LOGIN: Final = "post-login"
 _FOLDER: Final = Path(__file__).parent
 
 
@@ -18,6 +19,9 @@ class Script:
     key: str
     """In our addresses."""
     path: Path
+    trigger: str = LOGIN
+    version: str = "v3"
+    """Of the trigger."""
 
     @property
     def code(self) -> str:
@@ -30,8 +34,13 @@ CHALLENGE: Final = Script(
 )
 PROOF: Final = Script("AgentVault step-up proof", "proof", _FOLDER / "step-up-proof.js")
 TOKEN_LIMITS: Final = Script(
-    "AgentVault token limits", "token-limits", _FOLDER / "token-limits.js"
+    "AgentVault token limits",
+    "token-limits",
+    _FOLDER / "token-limits.js",
+    "credentials-exchange",
+    "v2",
 )
-"""For applications of one's own; nobody binds it but who wants it."""
+"""For applications of one's own; bound where ``--token-limits`` asks for it."""
 IN_ORDER: Final = (CHALLENGE, PROOF)
 """As they must be bound: the proof looks at what the challenge brought about."""
+BY_KEY: Final = {one.key: one for one in (*IN_ORDER, TOKEN_LIMITS)}

@@ -11,7 +11,7 @@
  *
  * The cache that counts is Auth0's, kept for a trigger and not promised to last: the
  * rate is a brake, and no ceiling. Exact limits are the broker's, or Auth0's own token
- * quotas. Not bound by `agentvault auth0 apply`: it is for applications of yours.
+ * quotas. `agentvault auth0 apply` binds it with `--token-limits` alone.
  */
 
 const WINDOW_MS = 60 * 1000;
