@@ -70,6 +70,8 @@ class FakeState:
         self.fault: str | None = None
         self.reachable = True
         self.warnings: list[str] = []
+        self.team: dict[str, Any] | None = None
+        """The brokers that share a ledger, as `TeamInfo` has them."""
         self.partial = False
         """Whether activity of the past counts the latest requests alone."""
         self.doubts: list[str] = []
@@ -322,4 +324,5 @@ class FakeState:
             "stepups_pending": len(pending),
             "alerts_dead": len(self.dead),
             "warnings": self.warnings,
+            **({"team": self.team} if self.team else {}),
         }

@@ -439,6 +439,7 @@ class Intake:
     def status(self, told: StatusInfo) -> StatusRow:
         """Convert the broker's status; of what it does not say nothing is at fault."""
         panic, dead = told.panic, told.alerts_dead
+        brokers = told.team.brokers if told.team else ()
         undelivered = f"{dead:,} alert{'s' * (dead != 1)} did not arrive"
         return StatusRow(
             version=self.shown(told.version, 20),
@@ -455,6 +456,7 @@ class Intake:
             ),
             warnings=tuple(map(self.shown, told.warnings)),
             undelivered=undelivered if dead else "",
+            brokers=sum(one.alive for one in brokers),
         )
 
     def upstream(self, told: Iterable[StepInfo]) -> tuple[UpstreamStep, ...]:

@@ -519,6 +519,8 @@ class StatusRow:
     warnings: tuple[Shown, ...] = ()
     undelivered: str = ""
     """How many alerts did not arrive, in words; empty where all did."""
+    brokers: int = 0
+    """How many live that share the ledger; 0 where one has its own."""
 
 
 class LinkState(StrEnum):

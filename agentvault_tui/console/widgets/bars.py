@@ -110,7 +110,8 @@ class Masthead(Pane):
         head = max(status.head, self.mirror.last_seq)
         broken = "ledger" in self.mirror.warnings
         mark = (g.failed, p.danger) if broken else (g.done, p.accent)
-        return (("ledger ", p.muted), mark, (f" {head:,}", p.text))
+        of = f" of {status.brokers} brokers" if status.brokers else ""
+        return (("ledger ", p.muted), mark, (f" {head:,}", p.text), (of, p.muted))
 
     def banners(self, width: int) -> list[Painted]:
         """Return what is wrong, the worst first, each on a line of its own."""

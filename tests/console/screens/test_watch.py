@@ -200,6 +200,18 @@ async def test_the_head_says_what_is_connected(stage: Stage) -> None:
     assert head.endswith("14:02:11Z")
 
 
+async def test_the_head_says_how_many_brokers_share_the_ledger(stage: Stage) -> None:
+    """Those that live; which one lags is a warning of the broker's."""
+    busy(stage.fake)
+    names = ("id", "host", "version", "since", "last_seen_at")
+    known = dict.fromkeys(names, "2026-11-24T10:00:00Z")
+    lives = [True, True, True, False]
+    brokers = [{**known, "alive": one, "in_step": one, "reason": None} for one in lives]
+    stage.fake.team = {"name": "payments", "store": "postgresql", "brokers": brokers}
+    async with stage.on():
+        assert "ledger ✓ 23 of 3 brokers" in stage.text("masthead")
+
+
 async def test_where_it_goes_gives_way_to_how_much(stage: Stage) -> None:
     """An amount is never cut short, also while somebody proves it on a small screen."""
     busy(stage.fake)
