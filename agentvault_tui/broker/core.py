@@ -177,6 +177,9 @@ class DataPlane(Extension, Protocol):
     def end_lease(self) -> None:
         """End all calls in flight: what revokes them may not be known here."""
 
+    def over(self, call_id: str) -> None:
+        """End a call whose result another broker recorded, taking this one for dead."""
+
     def cut_tokens(self, tokens: Collection[TokenId]) -> CallsCut:
         """Cut calls in flight that were made with one of *tokens*; as `cut` does."""
 

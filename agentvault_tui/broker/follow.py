@@ -45,6 +45,7 @@ from agentvault_tui.model import (
     AgentId,
     AgentStatus,
     Event,
+    EventType,
     Lease,
     Outcome,
     StepUp,
@@ -85,6 +86,8 @@ async def follow(
         if event.actor.kind is ActorKind.AGENT and event.agent_id is not None:
             broker.registry.seen(event.agent_id, event.time)
         _count_again(broker, event)
+        if event.type is EventType.GATEWAY_RESULT and broker.gateway is not None:
+            broker.gateway.over(str(event.detail.get("call_id")))
     if any(isinstance(one, Panic | Agent | StepUp) for one in changes):
         broker.on_status()
 

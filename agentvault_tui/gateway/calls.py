@@ -360,7 +360,10 @@ class Calls:
 
         def settled(done: asyncio.Future[Any]) -> None:
             self._recording.discard(done)
-            if done.cancelled() or done.exception() is not None:
+            error = None if done.cancelled() else done.exception()
+            if isinstance(error, OvertakenError):
+                return  # another broker, which took this one for dead, has told of it
+            if done.cancelled() or error is not None:
                 self._unrecorded.append(draft)
 
         recorded.add_done_callback(settled)
@@ -389,6 +392,17 @@ class Calls:
             ):
                 cut, sent = cut + 1, sent + call.sent
         return CallsCut(cut, sent)
+
+    def over(self, call_id: str) -> None:
+        """End a call whose result another broker recorded, taking this one for dead."""
+        for draft in [d for d in self._unrecorded if d.detail["call_id"] == call_id]:
+            self._unrecorded.remove(draft)
+        if (call := self._open.get(call_id)) is not None:
+            self._cut(call, lease_over())
+            call.ended = "cut"
+            self._leave(call)
+            self._note(call)
+            self._on_end(call)
 
     def stop(self, text: str, *, held: bool = False) -> None:
         """Cut every call in flight, and those that are *held* if so, with 503."""
@@ -474,8 +488,11 @@ class Calls:
             await self.recover()
         await self._end_of_dead()
         while self._unrecorded:
-            await self._broker.record(self._unrecorded[0])
-            self._unrecorded.popleft()
+            draft = self._unrecorded[0]
+            with contextlib.suppress(OvertakenError):
+                await self._broker.record(draft)
+            if self._unrecorded and self._unrecorded[0] is draft:
+                self._unrecorded.popleft()
         if self._recording:
             return
         opened = [call.attempt_seq for call in self._open.values() if call.attempt_seq]

@@ -184,6 +184,10 @@ class Gateway:
         """End all calls in flight; see `DataPlane.end_lease`."""
         self.calls.stop(lease_over().text)
 
+    def over(self, call_id: str) -> None:
+        """End one call, without a record; see `DataPlane.over`."""
+        self.calls.over(call_id)
+
     def cut_tokens(self, tokens: Collection[TokenId]) -> CallsCut:
         """Cut calls in flight made with one of *tokens*, which have ended."""
         self._mcp.cut_tokens()

@@ -75,6 +75,8 @@ def written_keys(
             keys.add("policy")
         elif record.type is EventType.SERVICE_CHANGED:
             keys.add("services")
+        elif record.type is EventType.GATEWAY_RESULT:
+            keys.add(f"call:{record.detail.get('call_id')}")
     return keys
 
 
