@@ -33,6 +33,7 @@ from agentvault_tui.errors import (
     LedgerDamagedError,
     LedgerUnwritableError,
     NotFoundError,
+    SettingsError,
     UsageError,
 )
 from agentvault_tui.home import Home, fsync_folder, private_folder, put_private
@@ -289,17 +290,25 @@ async def _into_store(home: Home, actor: Actor) -> None:
 
     A restore that was killed after it had done so does not do it again.
     """
-    settings = Settings.load(home)
+    try:
+        settings = Settings.load(home)
+    except SettingsError:
+        return  # a start says what is broken; they were backed up as they were
     if not settings.store.url:
         return
-    from agentvault_tui.ledger.home_copy import PLACE  # noqa: PLC0415 - psycopg
-    from agentvault_tui.ledger.store_connection import (  # noqa: PLC0415
-        Connector,
-        ask,
-        close,
-    )
-    from agentvault_tui.ledger.store_copying import copy_to_store  # noqa: PLC0415
-
+    try:
+        from agentvault_tui.ledger.home_copy import PLACE  # noqa: PLC0415
+        from agentvault_tui.ledger.store_connection import (  # noqa: PLC0415
+            Connector,
+            ask,
+            close,
+        )
+        from agentvault_tui.ledger.store_copying import copy_to_store  # noqa: PLC0415
+    except ImportError:
+        raise SettingsError(
+            "the backup is a team's, and PostgreSQL needs a library that is not here",
+            "pip install 'agentvault-tui[postgres]'",
+        ) from None
     connector = Connector(settings.store.url, settings.team.name)
     head = _head(home)
     db = await connector.connect()

@@ -206,6 +206,18 @@ def test_a_home_in_two_folders_is_restored_into_two_or_one(
     assert (again.data / "secrets.json").exists()
 
 
+def test_settings_that_are_broken_are_restored_as_they_were(
+    home: Home, short: Path, clock: ManualClock
+) -> None:
+    """A backup made while somebody edits them is a backup all the same."""
+    fill(home, clock)
+    (home.config / "config.toml").write_text("[stepup]\nmax_pending = ")
+    make_backup(home, short / "b", clock)
+    there = Home(short / "there", short / "there")
+    restore_backup(there, short / "b", clock, OPERATOR)
+    assert (there.config / "config.toml").read_text() == "[stepup]\nmax_pending = "
+
+
 def test_settings_that_are_links_are_backed_up_as_what_they_lead_to(
     home: Home, short: Path, clock: ManualClock
 ) -> None:
