@@ -69,17 +69,20 @@ class CliCommand(click.Command):
         example: str = "",
         prints_data: bool = True,
         on_home: bool = False,
+        always_answers: bool = False,
         **kwargs: Any,
     ) -> None:
         """Add the shared options; *prints_data* gives it ``--json``.
 
         With *on_home* it works on a home, not on a running broker wherever that is; so
-        does each command of such a group.
+        does each command of such a group. One that *always_answers* a program, which
+        might take silence for a yes, is not stopped where a broker elsewhere is meant.
         """
         super().__init__(*args, **kwargs)
         self.context_settings = {**_HELP_NAMES, **self.context_settings}
         self.example = example
         self.on_home = on_home
+        self.always_answers = always_answers
         if prints_data:
             self.params.append(
                 click.Option(
@@ -107,7 +110,7 @@ class CliCommand(click.Command):
         """Refuse to work on a home where a broker elsewhere is meant."""
         named = [each.command for each in _lineage(ctx)]
         # A group's own turn comes before the options of its command are known.
-        leaf = not isinstance(self, click.Group)
+        leaf = not isinstance(self, click.Group) and not self.always_answers
         if leaf and any(isinstance(one, CliCommand) and one.on_home for one in named):
             session = ctx.ensure_object(CliSession)
             with contextlib.suppress(SettingsError):  # the command says so itself

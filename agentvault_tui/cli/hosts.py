@@ -54,6 +54,7 @@ def token(
 @command(
     "hook",
     on_home=True,
+    always_answers=True,
     example="agentvault hook claude-code --agent coder < call.json",
     prints_data=False,
 )

@@ -191,6 +191,14 @@ def test_what_works_on_a_home_says_so(laptop: Laptop, argv: tuple[str, ...]) -> 
     assert not (laptop.folder / "home").exists()
 
 
+def test_a_hook_says_no_where_a_broker_elsewhere_is_meant(laptop: Laptop) -> None:
+    """Some hosts let a call through whose hook only failed: it has its answer."""
+    hook = ("hook", "claude-code", "--agent", "payer")
+    answer = laptop.run(*hook, AGENTVAULT_OPERATORS_CONNECT=laptop.url)
+    assert "AgentVault did not decide" in answer.out + answer.err
+    assert "works on a home" not in answer.err
+
+
 def test_no_authority_is_trusted_at_first_use(laptop: Laptop) -> None:
     """The system's authorities did not make this certificate."""
     answer = laptop.run("--connect", laptop.url, "agents", "list")
