@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from typing import Final
 
 from msgspec.structs import asdict
 
@@ -25,6 +26,9 @@ from agentvault_tui.model import Agent, AgentId, AgentStatus, Delegate
 from agentvault_tui.operator_api.files import AgentEntry, FilesInfo
 from agentvault_tui.text import visible
 
+_A_TURN: Final = 250
+"""Agents that are told of in one turn of the event loop."""
+
 
 async def files_of(broker: Broker) -> FilesInfo:
     """Return what is in force, as files say it.
@@ -40,7 +44,9 @@ async def files_of(broker: Broker) -> FilesInfo:
     """
     registry = broker.registry
     agents, left_out = dict[str, AgentEntry](), list[str]()
-    for agent in registry.agents():
+    for number, agent in enumerate(registry.agents(), 1):
+        if number % _A_TURN == 0:
+            await asyncio.sleep(0)
         shown = visible(agent.name, 60)
         if agent.status is AgentStatus.REVOKED:
             left_out.append(f"{shown} ({agent.id}) is revoked")

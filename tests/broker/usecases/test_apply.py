@@ -365,6 +365,31 @@ async def test_a_ledger_that_cannot_write_gives_nothing_and_takes_all_the_same(
         assert (await apply(again, wanted)).plan
 
 
+async def test_a_commit_whose_answer_is_lost_gives_nothing_after_a_restart(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On disk though it was said to have failed: what was there is as it was."""
+    agent = await bench.agent("changing", *BOTH)
+    commit = bench.ledger.commit
+
+    async def lost(written: Any) -> None:
+        await written
+        raise LedgerUnwritableError("the answer is lost")
+
+    def written(*drafts: Any, **more: Any) -> Any:
+        done = commit(*drafts, **more)
+        applied = drafts[0].type is EventType.CONFIG_APPLIED
+        return asyncio.ensure_future(lost(done)) if applied else done
+
+    monkeypatch.setattr(bench.ledger, "commit", written)
+    wider = {"scopes": (*BOTH, "read:contacts"), "purpose": "tests"}
+    with pytest.raises(LedgerUnwritableError):
+        await apply(bench, files(changing=wider))
+    assert named(bench, "changing").scopes == BOTH
+    async with bench.restarted() as again:
+        assert again.broker.registry.agent(agent.id).scopes == BOTH
+
+
 async def test_only_taking_away_needs_no_ledger(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
