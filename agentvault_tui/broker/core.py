@@ -183,6 +183,9 @@ class DataPlane(Extension, Protocol):
     def cut_tokens(self, tokens: Collection[TokenId]) -> CallsCut:
         """Cut calls in flight that were made with one of *tokens*; as `cut` does."""
 
+    def held_body(self, stepup_id: str) -> bytes | None:
+        """Return the body of a held call, while it is in memory."""
+
     def service_texts(self) -> dict[str, str]:
         """Return the texts of the service files in force, by name.
 

@@ -224,6 +224,10 @@ class Gateway:
             await self._look()
             await self.broker.record(changes=[Meta(APPLYING, None)])
 
+    def held_body(self, stepup_id: str) -> bytes | None:
+        """Return the body of a held call, while it is in memory."""
+        return self.calls.bodies.of(stepup_id)
+
     async def aclose(self) -> None:
         """End what is in flight, and every connection to a service."""
         await self.calls.aclose()

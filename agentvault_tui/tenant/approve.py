@@ -28,7 +28,12 @@ from agentvault_tui.tenant.oauth.wire import page_form
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.passkeys import CounterError, Passkeys
 from agentvault_tui.tenant.users import User
-from agentvault_tui.tenant.views import Problem, Views, browser_cookie
+from agentvault_tui.tenant.views import (
+    Problem,
+    Views,
+    body_view,
+    browser_cookie,
+)
 from agentvault_tui.text import in_full, visible
 
 COOKIE: Final = "__Host-agentvault_session"
@@ -139,6 +144,8 @@ class ApprovalPages:
             may=[one.name for one in self._parts.people.all() if self._may(one, page)],
             why_not=self._why_not(user, page),
             says=_masked(page.reason),
+            body=None if page.body is None else body_view(page.body),
+            body_left=_body_left(code, page),
             before=in_full(page.before),
             rule=in_full(page.rule),
             owner=in_full(page.owner),
@@ -456,6 +463,14 @@ def words(user: User) -> set[str]:
     """Return what an agent's owner may be called by, case-folded."""
     called = (user.sub, user.name, user.email, user.profile.get("name"))
     return {str(one).casefold() for one in called if one}
+
+
+def _body_left(code: StoredDeviceCode, page: PageDetails) -> int:
+    """Return how many bytes of a held call's body the page does not show."""
+    request = None if code.details is None else code.details.request
+    if request is None:
+        return 0
+    return max(request.body_bytes - len((page.body or "").encode()), 0)
 
 
 def _masked(reason: str | None) -> dict[str, object] | None:

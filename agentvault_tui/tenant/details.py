@@ -54,6 +54,8 @@ class PageDetails(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """The agent's own words."""
     problem: str | None = None
     """Why the last try led to no decision."""
+    body: Annotated[str, Meta(max_length=_TEXT_CAP)] | None = None
+    """The beginning of a held call's body, where that is text."""
     need: Annotated[int, Meta(ge=1)] = 1
     """How many different people have to approve."""
     by: tuple[tuple[str, str], ...] = ()

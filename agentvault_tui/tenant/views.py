@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import Response
 
+from agentvault_tui import strict_json
 from agentvault_tui.clock import iso
 from agentvault_tui.tenant.codes import StoredDeviceCode
 from agentvault_tui.tenant.details import StepUpDetails, member_rows
@@ -79,6 +80,20 @@ def request_view(what: StepUpDetails) -> dict[str, object]:
         "unlimited": what.unlimited,
         "ttl": what.ttl,
     }
+
+
+def body_view(body: str) -> dict[str, object]:
+    """Return the body of a held call, displayable.
+
+    Whole, and by its members where it is one object of JSON that no two readers take
+    for different ones.
+    """
+    try:
+        found = strict_json.loads(body)
+    except ValueError:
+        found = None
+    members = found.items() if isinstance(found, dict) else ()
+    return {"text": in_full(body), "members": _rows(members)}
 
 
 def _rows(

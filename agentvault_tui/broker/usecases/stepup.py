@@ -7,6 +7,7 @@ ask, they void what is recorded.
 
 from __future__ import annotations
 
+import codecs
 import hmac
 import logging
 import math
@@ -65,6 +66,8 @@ from agentvault_tui.vault import (
 
 log = logging.getLogger("agentvault.stepup")
 
+_BODY: Final = 4_000
+"""Bytes of a held call's body that an approval page shows."""
 _BEFORE: Final = 5
 """Earlier decisions of the same kind that an approval page counts."""
 ENDED_A_TURN: Final = 100
@@ -482,8 +485,8 @@ async def _shown_at_tenant(
     """Return the RFC 9396 object a tenant that can will show beside its own pages.
 
     The agent's own words are for the approval page alone, which marks them: on the
-    others they would look official. Headers and body of a held call stay out: its
-    digest is there, of bytes that only the broker keeps.
+    others they would look official. Headers of a held call stay out, and but for the
+    approval page its body: its digest is there, of bytes that only the broker keeps.
 
     Args:
         broker: the broker.
@@ -542,7 +545,23 @@ async def _page(
         "before": f"last {ends.total()} like it: {told}" if told else "",
         "reason": stepup.reason,
         "problem": stepup.problem,
+        "body": _body(broker, stepup),
         "need": stepup.need,
         "by": [[one.sub, one.name] for one in stepup.confirmed],
         "not_by": list(stepup.owners),
     }
+
+
+def _body(broker: Broker, stepup: StepUp) -> str | None:
+    """Return the beginning of a held call's body; None where it is no text."""
+    held = None
+    if broker.gateway is not None and stepup.request_json is not None:
+        held = broker.gateway.held_body(stepup.id)
+    if not held:
+        return None
+    try:  # a character that is cut in two is left out
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        text: str = decoder.decode(held[:_BODY], final=len(held) <= _BODY)
+    except UnicodeDecodeError:
+        return None
+    return text
