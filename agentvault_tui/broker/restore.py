@@ -257,7 +257,8 @@ async def _continue_ledger(
             f"the backup's ledger does not verify: {found.problem}",
             "restore an older backup",
         )
-    ledger = await Ledger.open(home, clock=clock)
+    # Of a team it was the copy of a store, and now is what a new one is made from.
+    ledger = await Ledger.open(home, clock=clock, again=True)
     try:
         loaded = await ledger.load()
         now, reason = clock.now(), f"restored the backup of {manifest.made_at}"
@@ -297,7 +298,6 @@ async def _into_store(home: Home, actor: Actor) -> None:
     if not settings.store.url:
         return
     try:
-        from agentvault_tui.ledger.home_copy import PLACE  # noqa: PLC0415
         from agentvault_tui.ledger.store_connection import (  # noqa: PLC0415
             Connector,
             ask,
@@ -318,8 +318,6 @@ async def _into_store(home: Home, actor: Actor) -> None:
     finally:
         await close(db)
     if [written(digest) for (digest,) in there] != [head.hash]:
-        with closing(schema.open_writer(home.database)) as own:
-            own.execute("DELETE FROM meta WHERE key = ?", (PLACE,))
         await copy_to_store(home, connector, settings.store.url, actor)
     home.copied_file.unlink(missing_ok=True)
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 from agentvault_tui.clock import iso
 from agentvault_tui.encoder import to_json
 from agentvault_tui.ledger.batch import read_tip
 from agentvault_tui.ledger.chain import read_event, text_of_event
+from agentvault_tui.ledger.opening import PLACE
 from agentvault_tui.ledger.records import Change
 from agentvault_tui.ledger.shared_log import Followed, StoreHead
 from agentvault_tui.ledger.state import (
@@ -27,8 +27,6 @@ from agentvault_tui.ledger.state import (
 )
 from agentvault_tui.model import Event
 
-PLACE: Final = "ledger copy"
-"""The key in `meta` of how far the copy goes; no other home has it."""
 Systems = list[tuple[str, int]]
 
 

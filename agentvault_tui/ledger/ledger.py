@@ -26,6 +26,7 @@ from agentvault_tui.ledger.opening import (
     make_room,
     open_checked,
     refuse_copied,
+    refuse_copy,
     shortage,
 )
 from agentvault_tui.ledger.past import History, Past
@@ -193,6 +194,7 @@ class Ledger:
                 team = None
                 refuse_copied(home, again=again)
                 opened = await db.run(open_checked, home, trust=False)
+                await db.run(refuse_copy, again=again)
                 writer = Writer(db, home.database, opened.ledger_id, opened.tip)
                 writer.numbers = itertools.count(opened.last_n + 1)
             self = cls(home, clock, lock, opened)

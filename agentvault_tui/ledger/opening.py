@@ -116,6 +116,8 @@ def _holder(descriptor: int) -> str:
 
 CHECKED_AT_START: Final = 256
 """Events whose links and columns are checked at every start."""
+PLACE: Final = "ledger copy"
+"""The key in `meta` of how far a copy of a team's store goes; no other file has it."""
 _ACCEPT: Final = (
     "put the newest copy back, or accept this one, on the record: "
     "agentvault audit accept --reason WHY"
@@ -160,6 +162,23 @@ def refuse_copied(home: Home, *, again: bool) -> None:
     with suppress(FileNotFoundError):
         note = json.loads(home.copied_file.read_bytes())
         raise RefusedError(*copied_elsewhere(note["to"]))
+
+
+def refuse_copy(db: sqlite3.Connection, *, again: bool) -> None:
+    """Refuse the copy of a team's store as a ledger of its own, unless *again*.
+
+    Raises:
+        RefusedError: it is one: what brokers write to the store would be missing.
+    """
+    sql = "FROM meta WHERE key = ?"
+    if again:
+        db.execute(f"DELETE {sql}", (PLACE,))
+    elif db.execute(f"SELECT 1 {sql}", (PLACE,)).fetchone():
+        raise RefusedError(
+            "this home's ledger is the copy of a team's store",
+            "set store.url and team.name; to go on from the copy alone all the same:"
+            " agentvault serve --again",
+        )
 
 
 def copied_elsewhere(to: str) -> tuple[str, str]:

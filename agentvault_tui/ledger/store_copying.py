@@ -31,12 +31,12 @@ from agentvault_tui.ledger.batch import Job, Tip, build, read_tip, write
 from agentvault_tui.ledger.chain import genesis, link
 from agentvault_tui.ledger.headfile import Witness, write_witness
 from agentvault_tui.ledger.home_copy import (
-    PLACE,
     followed_events,
     followed_statements,
 )
 from agentvault_tui.ledger.journal import CutJournal
 from agentvault_tui.ledger.opening import (
+    PLACE,
     HomeLock,
     create_file,
     open_checked,

@@ -21,6 +21,7 @@ from agentvault_tui.errors import (
     LedgerBusyError,
     LedgerUnwritableError,
     OvertakenError,
+    RefusedError,
 )
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import (
@@ -326,6 +327,20 @@ async def test_while_others_are_first_a_grant_is_refused_and_a_report_waits(
     (event,) = await denied
     assert event.seq == 3
     assert a.store_problem is None
+
+
+async def test_a_copy_is_no_ledger_of_its_own(team: Team) -> None:
+    """Without store.url its broker does not start, unless that is said."""
+    a = await team.broker("a")
+    await a.commit(note())
+    await a.close()
+    home, clock = team.home("a"), team.clock
+    with pytest.raises(RefusedError, match="the copy of a team's store"):
+        await Ledger.open(home, clock=clock)
+    alone = await Ledger.open(home, clock=clock, again=True)
+    await alone.commit(note())
+    await alone.close()
+    await (await Ledger.open(home, clock=clock)).close()
 
 
 async def test_without_a_store_there_is_nothing_to_confirm(ledger: Ledger) -> None:
