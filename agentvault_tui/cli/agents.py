@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import click
 from msgspec import to_builtins
+from msgspec.structs import replace
 
 from agentvault_tui.cli.agent_scopes import (
     grant_scopes,
@@ -404,7 +405,9 @@ def _print_agent(
 
     mirror = Mirror(SystemClock(), ascii_only=out.ascii_only)
     mirror.intake.learn(catalogue)
-    for told in (agent, *waiting):
+    alone: dict[str, Any] = dict.fromkeys(("until", "from_template", "subject"))
+    shown = replace(agent, template=False, **alone)  # `_identity` tells these
+    for told in (shown, *waiting):
         mirror.take(told)
     (row,) = mirror.agents.values()
     _identity(out, agent)

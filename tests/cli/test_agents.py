@@ -366,6 +366,10 @@ def test_templates_and_ends_on_the_command_line(av: Run) -> None:
     (row,) = [row for row in rows if "cli-template" in row]
     assert "template" in row.replace("cli-template", "")
     assert "made from " in av("agents", "show", "cli-one").out
+    whole = av("agents", "show", "cli-template").out
+    assert "cli-one, cli-two" in whole
+    assert "none" not in whole.partition("made from it")[2].partition("\n")[0]
+    assert whole.count("made from it") == 1
     plan = av("agents", "revoke", "cli-template", "--plan").out
     assert "2 agents made from it:" in plan
     assert "cli-two" in plan

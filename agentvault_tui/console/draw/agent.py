@@ -65,12 +65,14 @@ def _identity(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row
     ]
     if agent.purpose:
         rows += pen.facts("Purpose", agent.purpose, width, 2, p.muted)[0]
-    return rows + _ending(pen, mirror, agent, width)
+    return rows + _standing(pen, mirror, agent, width)
 
 
-def _ending(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row]:
-    """Count down to its own end; name its template, or the agents made from it."""
+def _standing(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row]:
+    """Say by what tokens it is known, when it ends, and with which template."""
     p, rows = pen.palette, list[Row]()
+    if agent.subject:
+        rows += pen.facts("Known by", agent.subject, width, 2, p.text)[0]
     if agent.until is not None:
         left = (agent.until - mirror.clock.now()).total_seconds()
         style = p.waiting if 0 < left < SOON else p.text
@@ -205,7 +207,7 @@ def facts(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
     sections = [
         # There are some only where its next requests may be refused.
         [*_limits(pen, seen, width), *_on_trial(pen, seen, width)],
-        _ending(pen, seen.mirror, seen.agent, width),
+        _standing(pen, seen.mirror, seen.agent, width),
         _may(pen, seen, width),
         _asked(pen, seen, width),
         _holds(pen, seen, width, _TOKENS, "more, later", unsure=not live),

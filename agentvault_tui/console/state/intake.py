@@ -152,6 +152,7 @@ class Intake:
             until=moment(told.until),
             template=told.template,
             from_template=self.word(told.from_template or ""),
+            subject=self.shown(now.subject if now and now.subject else "", 200),
             last_seen_at=moment(told.last_seen_at),
             tokens_live=told.live_tokens,
             at_tenant=tuple(map(self.word, now.at_tenant)) if now else (),

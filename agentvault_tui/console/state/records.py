@@ -236,6 +236,8 @@ class AgentRow:
     """Whether it is never served, and others are made from it."""
     from_template: Shown = _NOTHING
     """The id of the template that it was made from, and ends with."""
+    subject: Shown = _NOTHING
+    """``ISSUER:SUBJECT`` of its platform's tokens, where it authenticates by them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,10 @@ def test_card_and_screen_count_down() -> None:
         facts(pen, AgentContext(mirror, brief), 80),
     ):
         assert f"in 1:30 · {until:%Y-%m-%d %H:%M:%S}" in text(rows)
+    known = stand.add_agent("ci", "read:email", subject="ci:repo:acme/app:x")
+    rows = details(pen, mirror, known, (80, 40), "")
+    assert "Known by" in text(rows)
+    assert "ci:repo:acme/app:x" in text(rows)
     stand.clock.advance(91)
     assert "its time is over" in text(details(pen, mirror, brief, (80, 40), ""))
     long = iso(stand.clock.now() + timedelta(days=30, hours=4, seconds=1))
