@@ -137,7 +137,7 @@ def _quarters(found: tuple[Count, ...], start: datetime) -> QuartersInfo:
 
 async def _was_cut(broker: Broker, agent: Agent) -> RevokedInfo | None:
     """Return what the revocation in force ended, by whom and why."""
-    if agent.status is AgentStatus.ACTIVE:
+    if agent.status is not AgentStatus.REVOKED:
         return None
     query = EventQuery(agent=agent.id, type=EventType.AGENT_REVOKED, limit=_AGAIN)
     events = (await broker.ledger.events(query)).events

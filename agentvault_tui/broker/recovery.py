@@ -341,7 +341,7 @@ async def _stop_all(broker: Broker, kept: KeptCut, by: Actor) -> None:
 
 
 async def _revoke(broker: Broker, kept: KeptCut, by: Actor) -> None:
-    served = broker.registry.agent(kept.agent).status is AgentStatus.ACTIVE
+    served = broker.registry.agent(kept.agent).status is not AgentStatus.REVOKED
     if served and not await _events(broker, kept, "agent.revoked"):
         await revoke_agent(broker, kept.agent, kept.why, by)
 

@@ -13,6 +13,7 @@ from support.agents_http import Live, live_broker
 from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
 from support.patience import PATIENT
+from support.stepups import latched
 
 from agentvault_tui.broker.serve import upkeep
 from agentvault_tui.broker.usecases.credential import renew_secret
@@ -364,6 +365,23 @@ async def test_a_process_that_dies_between_the_two_records(bench: Bench) -> None
         assert not again.broker.registry.lifetimes.is_active(one.id)
         assert ("one", "template_revoked", "system") in await revoked(again)
         assert again.broker.registry.agent(one.id).status is AgentStatus.REVOKED
+
+
+async def test_a_template_revoked_while_the_ledger_cannot_write(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cut journal keeps it over a restart, with all that was made from it."""
+    template = await bench.agent("template", "read:calendar", template=True)
+    one = await made(bench, template, "one")
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.ledger, "commit", latched)
+        cut = await revoke_agent(bench.broker, template.id, "gone", OPERATOR)
+        assert not cut.recorded
+    async with bench.restarted() as again:
+        for agent in (template, one):
+            known = again.broker.registry.agent(agent.id)
+            assert known.status is AgentStatus.REVOKED
+        assert ("template", "gone", "operator") in await revoked(again)
 
 
 async def test_a_template_revoked_while_an_agent_is_made_from_it(bench: Bench) -> None:
