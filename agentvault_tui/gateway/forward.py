@@ -103,41 +103,33 @@ class Incoming:
     """The agent's address, if that is known."""
 
 
+@dataclass(eq=False, slots=True)
 class Relayed:
     """The service's answer on its way to the agent; to be closed."""
 
-    def __init__(
-        self,
-        call: Call,
-        answer: Answer,
-        outgoing: Outgoing,
-        body: Body,
-        *,
-        calls: Calls,
-        pace: Callable[[], Awaitable[None]],
-    ) -> None:
-        """Relay *answer*, to the request that *outgoing* and *body* made.
+    call: Call
+    """Its `Call.on_cut` takes what ends the agent's connection at once."""
+    _answer: Answer
+    _outgoing: Outgoing
+    _body: Body
+    _calls: Calls
+    _pace: Callable[[], Awaitable[None]]
+    """Waits for its turn between two pieces of a long answer."""
+    _first: bytes | asyncio.Task[bytes] | None = None
 
-        Args:
-            call: its `Call.on_cut` takes what ends the agent's connection at once.
-            answer: the service's.
-            outgoing: what it answers.
-            body: of the request.
-            calls: records the result.
-            pace: waits for its turn between two pieces of a long answer.
-        """
-        self.call = call
-        self.status = answer.status
-        decided = (b"agentvault-decision", (call.decision_id or "").encode())
-        self.headers: list[Header] = [*answer.headers, decided]
-        if answer.status in {204, 304}:
-            self.headers = [h for h in self.headers if h[0] != b"content-length"]
-        self._answer = answer
-        self._outgoing = outgoing
-        self._body = body
-        self._calls = calls
-        self._pace = pace
-        self._first: bytes | asyncio.Task[bytes] | None = None
+    @property
+    def status(self) -> int:
+        """The service's."""
+        return self._answer.status
+
+    @property
+    def headers(self) -> list[Header]:
+        """The service's, with the decision's id."""
+        head = self._answer.headers
+        if self.status in {204, 304}:
+            head = [pair for pair in head if pair[0] != b"content-length"]
+        decided = (self.call.decision_id or "").encode()
+        return [*head, (b"agentvault-decision", decided)]
 
     async def begin(self) -> None:
         """Have the first piece scanned before any byte of the answer leaves.
@@ -390,7 +382,7 @@ class Forwarder:
             await self._admission.step()
             call.status, call.state = answer.status, "streaming"
             pace = self._admission.pace
-            relayed = Relayed(call, answer, outgoing, body, calls=calls, pace=pace)
+            relayed = Relayed(call, answer, outgoing, body, calls, pace)
             await relayed.begin()
         except BaseException as error:  # noqa: BLE001 - it is recorded and raised
             if answer is not None:
