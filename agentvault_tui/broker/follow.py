@@ -115,14 +115,20 @@ async def _keep_cuts(broker: Broker) -> None:
 
 
 def _merged(broker: Broker, pending: Pending, change: Change) -> Change:
-    """Return what becomes of a revoked agent's row, which others may have changed."""
-    if pending not in broker.cuts.unrecorded or not isinstance(change, Agent):
+    """Return what becomes of an agent's row that others may have cut as well."""
+    if not isinstance(change, Agent):
         return change
     known = broker.registry.agent_by_client_id(change.client_id) or change
-    if change.status is not AgentStatus.REVOKED:
-        kept = frozenset(known.scopes) & frozenset(change.scopes)
-        return replace(known, scopes=tuple(sorted(kept)))
-    return known.revoked(pending.at)
+    scopes = frozenset(known.scopes) & frozenset(change.scopes)
+    passed = frozenset(known.delegates) & frozenset(change.delegates)
+    of = change if pending in broker.cuts.under_way else known
+    merged = replace(of, scopes=tuple(sorted(scopes)), delegates=tuple(sorted(passed)))
+    if AgentStatus.REVOKED in {change.status, known.status}:
+        merged = merged.revoked(pending.at)
+    if of is change and merged != change:
+        # Its own record, which knows nothing of the other's cut, comes first.
+        _later(broker.record_cut(changes=[merged], agent_id=change.id))
+    return merged
 
 
 _recording: Final[set[asyncio.Future[Any]]] = set()

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
 from support.manual_clock import ManualClock
+from support.patience import PATIENT
 from support.postgres import Database
 from support.stepups import approve, details_of
 
@@ -27,11 +28,12 @@ from agentvault_tui.broker.usecases.policy_change import (
 )
 from agentvault_tui.broker.usecases.register import Registration, register
 from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
+from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
 from agentvault_tui.errors import OvertakenError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import verify_ledger
-from agentvault_tui.model import Agent, StepUpStatus
+from agentvault_tui.model import Agent, AgentStatus, StepUpStatus
 
 ISSUER = "http://127.0.0.1:7717"
 CIBA = "urn:openid:params:grant-type:ciba"
@@ -243,6 +245,29 @@ async def test_a_revocation_wins_over_a_restore_at_another_broker(
         await known(brokers)
         found = {one.bench.broker.registry.agent(agent.id).status for one in brokers}
         assert len(found) == 1
+
+
+async def test_two_cuts_of_one_agent_at_two_brokers_both_hold(
+    brokers: list[Broker],
+) -> None:
+    """Each writes the agent's whole row: neither brings back what the other took."""
+    a, b, _ = brokers
+    for number in range(5):
+        agent = await a.agent(f"agent {number}", "read:calendar", "write:calendar")
+        await known(brokers)
+        taken = frozenset({"write:calendar"})
+        await asyncio.gather(
+            revoke_agent(a.bench.broker, agent.id, "no", OPERATOR),
+            change_scopes(b.bench.broker, agent.id, frozenset(), taken, OPERATOR),
+        )
+        cut = AgentStatus.REVOKED, ("read:calendar",)
+        found, stored = set[Agent](), set[Agent]()
+        async with asyncio.timeout(PATIENT):
+            while found != stored or {(e.status, e.scopes) for e in stored} != {cut}:
+                await known(brokers)
+                found = {one.bench.broker.registry.agent(agent.id) for one in brokers}
+                loaded = (await b.bench.ledger.load()).agents
+                stored = {one for one in loaded if one.id == agent.id}
 
 
 async def test_a_step_up_that_expires_is_recorded_once(brokers: list[Broker]) -> None:
