@@ -180,6 +180,8 @@ class TeamWriter(Writer):
                 await self._stop(lost)
             except AgentVaultError as error:
                 await self._outlast(error, clock)
+            if any(self._lanes):
+                return  # and take a turn, rather than run after a head that moves on
 
     async def _write(self, jobs: list[Job], clock: Clock) -> None:
         jobs = self._in_time(jobs)
@@ -284,7 +286,10 @@ class TeamWriter(Writer):
             if any(self._lanes):
                 self._overtake(written_keys(events, changes, followed.rows))
         self._renumber()
-        self._known = self._told = self.head.revision
+        moved = self.head.revision > self._known
+        self._known = self.head.revision
+        # What was told of meanwhile is followed next, unless there is nothing.
+        self._told = max(self._told, self._known) if moved else self._known
         self._examine = False
         fault = self._untaken or self.head.fault
         if self.fault != fault:
