@@ -42,7 +42,7 @@ _ALGORITHMS: Final = {
 _MOST_KEYS: Final = 100
 """In a set: of a larger one nothing is believed."""
 _LONGEST_KID: Final = 256
-_USES: Final = frozenset({"sig", "jwt-svid"})
+_USES: Final = ("sig", "jwt-svid")
 """RFC 7517 section 4.2; SPIFFE JWT-SVID section 4.1."""
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+")
 _REMEDY: Final = (

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 from support.agents_http import Key, public
 
-from agentvault_tui.broker.public_key import parse_public_key, verifier
+from agentvault_tui.broker.public_key import parse_public_key, read_key_set, verifier
 from agentvault_tui.errors import UsageError
 
 GOOD: list[Key] = [
@@ -88,3 +88,31 @@ def test_no_text_raises_anything_else(text: str) -> None:
     """An operator's wrong file is a usage error, never a traceback."""
     with pytest.raises(UsageError):
         parse_public_key(text)
+
+
+_WORDS = st.sampled_from(["RSA", "EC", "P-521", "sig", "RS256", "AQAB", "", "A" * 400])
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | _WORDS,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(_WORDS, inner),
+    max_leaves=4,
+)
+_MEMBERS = st.sampled_from(
+    ["kty", "crv", "use", "alg", "kid", "key_ops", "n", "e", "x"]
+)
+_SOUND = st.sampled_from([key.as_dict(private=False) for key in GOOD])
+_CHANGED = st.builds(
+    lambda key, change: {**key, **change},
+    _SOUND,
+    st.dictionaries(_MEMBERS, _VALUES, max_size=2),
+)
+
+
+@given(st.lists(_CHANGED | _VALUES, max_size=3) | _VALUES, st.none() | _WORDS)
+def test_any_key_set_is_read_or_refused(keys: object, kid: str | None) -> None:
+    """Whatever an issuer sends, and whatever key a token names, is no fault of ours."""
+    try:
+        found = read_key_set(json.dumps({"keys": keys}))
+    except ValueError:
+        return
+    key = found.get(kid)
+    assert key is None or isinstance(key.algorithms, tuple)
