@@ -55,7 +55,7 @@ from agentvault_tui.text import visible
 GONE: Final = "gone from the files that were applied"
 """The reason of the revocation of an agent that no file names any more."""
 _A_TURN: Final = 50
-"""Agents that are compared in one turn of the event loop."""
+"""Agents that are compared, or narrowed, in one turn of the event loop."""
 _TOLD: Final = 20
 """Names in one sentence."""
 Who = Callable[[bool], Awaitable[Actor]]
@@ -229,8 +229,7 @@ async def _carry_out(broker: Broker, plan: FilesPlan, operator: Actor) -> bool:
             cuts = [
                 cut_agent(broker, agent.id, GONE, operator)[1] for agent in plan.pruned
             ]
-            for change in plan.changes:
-                cuts += await _narrow(broker, blocks, change, operator)
+            cuts += await _narrow_all(broker, blocks, plan, operator)
             writing = putting(broker, plan.edits, operator, plan.digest)
             texts = await blocks.enter_async_context(writing)
             if cuts:
@@ -297,6 +296,18 @@ async def _commit(
         raise _overtaken("what the files give was not given")
     urgent = not plan.widens
     await broker.ledger.commit(*drafts, changes=changes, urgent=urgent)
+
+
+async def _narrow_all(
+    broker: Broker, blocks: AsyncExitStack, plan: FilesPlan, operator: Actor
+) -> list[InForce]:
+    """Take away in memory what *plan* takes, in several turns of the event loop."""
+    cuts: list[InForce] = []
+    for number, change in enumerate(plan.changes, 1):
+        cuts += await _narrow(broker, blocks, change, operator)
+        if number % _A_TURN == 0:
+            await asyncio.sleep(0)
+    return cuts
 
 
 async def _narrow(
