@@ -57,6 +57,8 @@ log = logging.getLogger("agentvault.cuts")
 
 _LEDGER_WAIT: Final = 0.25
 """Seconds a cut waits for its record before it goes to the journal."""
+_STORE_WAIT: Final = 1.0
+"""The same where the record is elsewhere, and the reply tells who has followed it."""
 _JOURNAL_WAIT: Final = 2.0
 """Seconds its reply waits for the journal: a disk may hang for good."""
 _OWN: Final = 100
@@ -159,7 +161,8 @@ class Cuts:
         self.under_way.append(pending)
         commit = self._begin(pending)
         commit.add_done_callback(partial(self._settled, pending))
-        done, _ = await asyncio.wait({commit}, timeout=_LEDGER_WAIT)
+        wait = _LEDGER_WAIT if self.ledger.shared is None else _STORE_WAIT
+        done, _ = await asyncio.wait({commit}, timeout=wait)
         if not done:
             self.late.append(pending)
         elif not isinstance(commit.exception(), LedgerError):
