@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -75,6 +76,19 @@ def store_parameters(url: str) -> dict[str, str]:
             "add it, and sslrootcert=FILE where the authority is your own",
         )
     return found
+
+
+def require_library() -> None:
+    """Refuse to go on without the library that speaks to PostgreSQL.
+
+    Raises:
+        SettingsError: it is not installed: it comes with an extra.
+    """
+    if find_spec("psycopg") is None:
+        raise SettingsError(
+            "store.url is set, and the library for PostgreSQL is not installed",
+            "pip install 'agentvault-tui[postgres]'",
+        )
 
 
 def password_file(environ: Mapping[str, str] = os.environ) -> Path | None:

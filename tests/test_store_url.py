@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from agentvault_tui.errors import SettingsError
 from agentvault_tui.home import Home
 from agentvault_tui.settings import Settings, StoreSettings
-from agentvault_tui.store_url import password_file, store_parameters
+from agentvault_tui.store_url import password_file, require_library, store_parameters
 
 VERIFIED = "target_session_attrs=read-write&sslmode=verify-full"
 
@@ -74,6 +75,16 @@ def test_the_environment_may_name_a_password_file_but_no_password(
     with pytest.raises(SettingsError, match="PGPASSWORD holds") as caught:
         password_file({"PGPASSWORD": "hunter2"})
     assert "hunter2" not in caught.value.diagnosis()
+
+
+def test_a_missing_library_is_told_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Few need PostgreSQL's, so it comes with an extra."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(SettingsError, match="not installed") as caught:
+        require_library()
+    assert "agentvault-tui[postgres]" in caught.value.remedy
 
 
 @pytest.mark.parametrize("name", ["PGHOSTADDR", "PGSERVICE", "PGOPTIONS"])

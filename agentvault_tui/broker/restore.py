@@ -45,6 +45,7 @@ from agentvault_tui.ledger.records import Head
 from agentvault_tui.ledger.schema import storage_errors
 from agentvault_tui.model import Actor, Draft, EventType, StepUpStatus
 from agentvault_tui.settings import Settings
+from agentvault_tui.store_url import require_library
 
 _MANIFEST_CAP: Final = 65_536
 _CHUNK: Final = 1024 * 1024
@@ -297,18 +298,14 @@ async def _into_store(home: Home, actor: Actor) -> None:
         return  # a start says what is broken; they were backed up as they were
     if not settings.store.url:
         return
-    try:
-        from agentvault_tui.ledger.store_connection import (  # noqa: PLC0415
-            Connector,
-            ask,
-            close,
-        )
-        from agentvault_tui.ledger.store_copying import copy_to_store  # noqa: PLC0415
-    except ImportError:
-        raise SettingsError(
-            "the backup is a team's, and PostgreSQL needs a library that is not here",
-            "pip install 'agentvault-tui[postgres]'",
-        ) from None
+    require_library()
+    from agentvault_tui.ledger.store_connection import (  # noqa: PLC0415
+        Connector,
+        ask,
+        close,
+    )
+    from agentvault_tui.ledger.store_copying import copy_to_store  # noqa: PLC0415
+
     connector = Connector(settings.store.url, settings.team.name)
     head = _head(home)
     db = await connector.connect()

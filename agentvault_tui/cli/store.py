@@ -231,11 +231,9 @@ def connector_of(session: CliSession, url: str = "") -> Connector:
         )
     if not settings.team.name:
         raise SettingsError("team.name is not set", "give the team a name")
-    try:
-        from agentvault_tui.ledger.store_connection import Connector
-    except ImportError:
-        raise SettingsError(
-            "PostgreSQL needs a library that is not installed",
-            "pip install 'agentvault-tui[postgres]'",
-        ) from None
+    from agentvault_tui.store_url import require_library
+
+    require_library()
+    from agentvault_tui.ledger.store_connection import Connector
+
     return Connector(url or settings.store.url, settings.team.name)

@@ -67,6 +67,7 @@ from agentvault_tui.model import (
     StepUpId,
 )
 from agentvault_tui.settings import Settings
+from agentvault_tui.store_url import require_library
 
 if TYPE_CHECKING:
     from agentvault_tui.ledger.shared_log import SharedLog
@@ -185,6 +186,7 @@ class Ledger:
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(db.close)
             if settings.store.url:
+                require_library()
                 from agentvault_tui.ledger.team import open_team  # noqa: PLC0415 - it imports psycopg, which few need
 
                 opened, team = await open_team(db, home, settings, clock, again=again)
@@ -586,8 +588,7 @@ class Ledger:
 
 
 def _look(home: Home, *, before: bool) -> str | None:
-    found = _shortage(home, before=before)
-    if found is None:
+    if (found := _shortage(home, before=before)) is None:
         keep_room(home)
     return found
 
