@@ -14,6 +14,7 @@ import pytest
 from support.agents_http import BEARER, CIBA, DETAIL, Live, live_broker
 from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
+from support.patience import PATIENT
 from support.workload import RSA, Platform, b64, jwk, key_for, platform, token
 
 from agentvault_tui.broker.issuers import Issuers
@@ -24,6 +25,7 @@ from agentvault_tui.errors import ConflictError, SettingsError, UsageError
 from agentvault_tui.home import Home
 from agentvault_tui.model import Agent
 from agentvault_tui.settings import IssuerSettings, Settings
+from agentvault_tui.web.service_connection import Bounds
 
 ISSUER = "https://token.actions.example"
 AUDIENCE = "agentvault"
@@ -63,7 +65,9 @@ class Stand:
 
 
 @pytest.fixture
-async def there() -> AsyncIterator[Platform]:
+async def there(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Platform]:
+    patient = Bounds(connect=PATIENT, idle=PATIENT, whole=PATIENT)
+    monkeypatch.setattr("agentvault_tui.broker.issuers._BOUNDS", patient)
     async with platform() as there:
         there.keys = [
             jwk(RSA, kid="main", alg="RS256", use="sig"),
@@ -566,7 +570,7 @@ async def test_what_is_no_key_set_is_not_believed(stand: Stand, answer: bytes) -
 async def test_an_issuer_that_does_not_answer_holds_nobody_else_up(
     stand: Stand,
 ) -> None:
-    """Whoever waits for its keys is refused in time; agents with secrets go on."""
+    """Agents with secrets go on while others wait for its keys."""
     await stand.agent()
     plain = await stand.live.caller("plain")
     stand.there.gate = asyncio.Event()
@@ -574,7 +578,19 @@ async def test_an_issuer_that_does_not_answer_holds_nobody_else_up(
     await stand.bench.until(lambda: stand.there.asked == 1)
     assert (await plain.token()).status_code == 200
     assert not waiting.done()
-    assert (await waiting).status_code == 503
+    stand.there.gate.set()
+    assert (await waiting).status_code == 200
+
+
+async def test_an_issuer_that_does_not_answer_is_given_up(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for its keys hears 503 once the time for a fetch is over."""
+    hasty = Bounds(connect=0.05, idle=0.05, whole=0.05)
+    monkeypatch.setattr("agentvault_tui.broker.issuers._BOUNDS", hasty)
+    await stand.agent()
+    stand.there.gate = asyncio.Event()
+    assert await stand.answer(stand.token()) == 503
     stand.there.gate.set()
 
 
