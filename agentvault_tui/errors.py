@@ -130,7 +130,18 @@ class StoreAwayError(LedgerUnwritableError):
 
 
 class OutcomeUnknownError(LedgerUnwritableError):
-    """The team's store was lost while it committed; what was committed is ended."""
+    """The team's store was lost while it committed; what was committed is ended.
+
+    Attributes:
+        decision_id: of the decision, where one was to be recorded: to look it up later.
+    """
+
+    def __init__(
+        self, what: str, remedy: str = "", *, decision_id: str | None = None
+    ) -> None:
+        """Keep the decision's id beside the sentence."""
+        super().__init__(what, remedy)
+        self.decision_id = decision_id
 
 
 class LedgerBusyError(LedgerError):

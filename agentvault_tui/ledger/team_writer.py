@@ -509,13 +509,13 @@ class Doubt:
         """Tell the callers that nobody knows what became of it."""
         self.told = True
         for job in self.jobs:
-            _refuse(
-                job,
-                OutcomeUnknownError(
-                    "the store was lost while it committed this",
-                    "ask again once it answers; what was issued meanwhile is ended",
-                ),
+            ids = (draft.decision_id for draft in job.attempt.drafts)
+            error = OutcomeUnknownError(
+                "the store was lost while it committed this",
+                "ask again once it answers; what was issued meanwhile is ended",
+                decision_id=next(filter(None, ids), None),
             )
+            _refuse(job, error)
 
     def make_record(self, numbers: Iterator[int]) -> Job:
         """Return what records its outcome, and ends the tokens nobody received."""

@@ -123,8 +123,9 @@ async def test_an_outcome_that_nobody_learns_in_time_is_unknown_and_ended(
     await relay.lost.wait()
     relay.away = True
     relay.cut()
-    with pytest.raises(OutcomeUnknownError):
+    with pytest.raises(OutcomeUnknownError) as unknown:
         await granted
+    assert unknown.value.decision_id == "dec_agt_1"
     with pytest.raises(LedgerUnwritableError):
         await team.commit(decision())
     with pytest.raises(LedgerUnwritableError):

@@ -37,6 +37,7 @@ from agentvault_tui.broker.agents_api.replies import (
     exchange_reply,
     introspection_reply,
     malformed,
+    outcome_unknown,
     poll_reply,
     token_reply,
     unavailable,
@@ -69,6 +70,7 @@ from agentvault_tui.errors import (
     LedgerBusyError,
     LedgerError,
     LedgerUnwritableError,
+    OutcomeUnknownError,
     OvertakenError,
 )
 from agentvault_tui.ledger import UsedAssertion
@@ -194,6 +196,8 @@ class AgentsApi:
             reply = fault.reply()
         except BodyError as error:
             reply = _unreadable(error)
+        except OutcomeUnknownError as error:
+            reply = outcome_unknown(error, _UNWRITABLE_SECONDS)
         except LedgerUnwritableError:
             text = "decisions cannot be recorded right now, so none is made"
             reply = unavailable(text, _UNWRITABLE_SECONDS).reply()

@@ -20,6 +20,7 @@ from agentvault_tui.broker.answers import (
     TenantUnavailable,
     Waiting,
 )
+from agentvault_tui.errors import OutcomeUnknownError
 from agentvault_tui.model import TokenKind
 from agentvault_tui.text import clip
 from agentvault_tui.vault.credentials import TYPE_PROVIDER
@@ -94,6 +95,18 @@ def unavailable(text: str, seconds: int) -> OAuthError:
     """Return the fault of a broker that cannot answer now."""
     retry = (b"retry-after", b"%d" % seconds)
     return OAuthError(503, "temporarily_unavailable", text, headers=(retry,))
+
+
+def outcome_unknown(error: OutcomeUnknownError, seconds: int) -> Reply:
+    """Answer a request whose record may or may not have been committed."""
+    return error_reply(
+        503,
+        "temporarily_unavailable",
+        error.what,
+        ((b"retry-after", b"%d" % seconds),),
+        reason="outcome_unknown",
+        decision_id=error.decision_id,
+    )
 
 
 def token_reply(answer: Granted | Denied | Escalated | InvalidScope) -> Reply:

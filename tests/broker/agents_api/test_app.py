@@ -12,7 +12,11 @@ from support.bench import OPERATOR, Bench
 
 from agentvault_tui.broker.shapes import stepup_info
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
-from agentvault_tui.errors import LedgerBusyError, LedgerUnwritableError
+from agentvault_tui.errors import (
+    LedgerBusyError,
+    LedgerUnwritableError,
+    OutcomeUnknownError,
+)
 
 
 def refusal(answer: httpx.Response, status: int, error: str) -> dict[str, Any]:
@@ -445,6 +449,22 @@ async def test_a_request_that_cannot_be_recorded_is_not_answered(
     answer = await caller.token()
     assert refusal(answer, 503, "temporarily_unavailable")
     assert answer.headers["retry-after"] == seconds
+
+
+async def test_an_unknown_outcome_names_its_decision(
+    caller: Caller, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store was lost while it committed: no success, and what to look up later."""
+
+    async def fails(*_: object, **__: object) -> None:
+        raise OutcomeUnknownError("the store was lost", decision_id="dec_7")
+
+    monkeypatch.setattr(bench.ledger, "commit", fails)
+    answer = await caller.token()
+    assert refusal(answer, 503, "temporarily_unavailable")
+    told = answer.json()
+    assert (told["reason"], told["decision_id"]) == ("outcome_unknown", "dec_7")
+    assert answer.headers["retry-after"] == "5"
 
 
 async def test_hostile_text_leaves_inert(caller: Caller, live: Live) -> None:
