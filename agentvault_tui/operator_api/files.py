@@ -10,6 +10,10 @@ from agentvault_tui.operator_api.requests import WireRequest
 from agentvault_tui.operator_api.shapes import Moment, WireShape
 
 
+ServiceName = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
+"""Names a file where it is exported: whatever a broker says, none elsewhere."""
+
+
 class AgentEntry(WireRequest, kw_only=True):
     """What a file says of an agent; its name is the key it stands under.
 
@@ -93,7 +97,7 @@ class FilesInfo(WireShape, kw_only=True):
 
     agents: dict[str, AgentEntry]
     """Those that are served."""
-    services: dict[str, str]
+    services: dict[ServiceName, str]
     """Texts of service files, by name."""
     limits: str | None
     """The text of ``limits.toml``; null where there is none."""

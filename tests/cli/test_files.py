@@ -6,15 +6,21 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 from itertools import count
 from pathlib import Path
+from socketserver import UnixStreamServer
+from tempfile import TemporaryDirectory
+from threading import Thread
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.command_line import Answer, Broker
+from support.patience import PATIENT
 
 from agentvault_tui.cli.files import _agents_text, _take
+from agentvault_tui.home import Home
 from agentvault_tui.operator_api.files import AgentEntry, FilesRequest
 
 Run = Callable[..., Answer]
@@ -138,6 +144,46 @@ def test_what_is_exported_makes_no_difference(
     assert "--force" in again.err
     assert av("export-config", str(there), "--force").code == 0
     assert av("apply", "-f", team.folder, "--plan").code == 0
+
+
+class _Answering(BaseHTTPRequestHandler):
+    """Answers any request with what is in force, as a broker taken over may say it."""
+
+    name = ""
+
+    def do_GET(self) -> None:
+        told = {"agents": {}, "services": {self.name: "a = 1"}, "limits": None}
+        body = json.dumps(told | {"left_out": []}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def address_string(self) -> str:
+        return "a client"  # a Unix socket has no address to log
+
+
+@pytest.mark.parametrize("name", ["../escaped", "a/b", "/a", "..", "A", ""])
+def test_a_broker_names_no_file_outside_the_folder(
+    cli: Run, tmp_path: Path, name: str
+) -> None:
+    """A broker elsewhere that was taken over has an export write nothing it chose."""
+    with TemporaryDirectory() as short:
+        home = Home(Path(short), Path(short))
+        home.prepare()
+        handler = type("Told", (_Answering,), {"name": name})
+        with UnixStreamServer(str(home.socket), handler) as server:
+            server.timeout = PATIENT
+            answering = Thread(target=server.handle_request)
+            answering.start()
+            there = tmp_path / "exported"
+            told = cli("--home", short, "export-config", str(there))
+            answering.join()
+    assert told.code != 0
+    assert "not one of this version" in told.err
+    assert not there.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 SERVICE = """
