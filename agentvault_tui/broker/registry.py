@@ -111,6 +111,9 @@ class Registry:
         self.changing: dict[AgentId, asyncio.Lock] = defaultdict(asyncio.Lock)
         """Held while a change of an agent that widens what it may is being recorded:
         each writes the whole row. Cuts do not ask, they void what is being recorded."""
+        self.giving_subject = asyncio.Lock()
+        """Held from the check that a subject is free until it is given and recorded;
+        taken after those of `changing`."""
         self._steps: dict[AgentId, dict[str, OutboxStep]] = defaultdict(dict)
         self._ending: dict[AgentId, list[frozenset[str]]] = {}
         """Scopes that are being taken away: no token with one of them is live."""
@@ -159,21 +162,13 @@ class Registry:
 
     def agents_of_subject(self, text: str) -> list[Agent]:
         """Return the agents that a token of a platform matches; see `Subjects`."""
-        found = map(self._agents.get, self.subjects.matching(text))
-        return [agent for agent in found if agent is not None]
-
-    def forget_subject(self, agent: Agent) -> None:
-        """Forget the subject of an agent that was not registered after all."""
-        if agent.id not in self._agents and agent.credential.subject:
-            self.subjects.discard(agent.credential.subject, agent.id)
+        return [self._agents[each] for each in self.subjects.matching(text)]
 
     def is_subject_taken(self, text: str, but: AgentId | None = None) -> bool:
         """Tell whether a subject with ``*`` overlaps with another served agent's."""
-        known = map(self._agents.get, self.subjects.overlapping(text))
-        return any(
-            one is None or (one.id != but and one.status is not AgentStatus.REVOKED)
-            for one in known
-        )
+        known = map(self._agents.__getitem__, self.subjects.overlapping(text))
+        revoked = AgentStatus.REVOKED
+        return any(one.id != but and one.status is not revoked for one in known)
 
     @property
     def agent_count(self) -> int:

@@ -209,6 +209,8 @@ async def apply_files(broker: Broker, wanted: FilesRequest, who: Who) -> FilesAp
         there = {agent.id for agent in named if agent}
         for agent_id in sorted(there | {AgentId(one) for one in came}):
             await locks.enter_async_context(registry.changing[agent_id])
+        if any(entry.subject for entry in wanted.agents.values()):
+            await locks.enter_async_context(registry.giving_subject)
         edits = await edits_of(broker, wanted)
         plan = await plan_files(broker, wanted, came, edits)
         operator = await who(plan.widens)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
@@ -97,24 +97,28 @@ async def register(
         secret = new_secret("av_s")
         credential = Credential(secret_sha256=sha256_hex(secret))
         agent = replace(agent, credential=credential)
-    with registering(broker, agent):
-        await broker.record(registered_draft(agent, operator), changes=[agent])
-        broker.registry.put_agent(agent)
+    subject = agent.credential.subject
+    async with broker.registry.giving_subject if subject else nullcontext():
+        if subject:
+            check_subject_free(broker, subject)
+        with registering(broker, agent):
+            await broker.record(registered_draft(agent, operator), changes=[agent])
+            broker.registry.put_agent(agent)
     check_end(broker, agent)  # what ended meanwhile is revoked at the next look
     return Registered(agent, secret)
 
 
 @contextmanager
 def registering(broker: Broker, *agents: Agent) -> Iterator[None]:
-    """Keep names and subjects of new *agents* from others while they are recorded.
+    """Keep names of new *agents* from others while they are recorded.
 
     Raises:
-        ConflictError: a name is taken, or a token of a subject is another's too.
+        ConflictError: a name is taken.
     """
     registry = broker.registry
     with ExitStack() as undo:
         for agent in agents:
-            folded, subject = fold_name(agent.name), agent.credential.subject
+            folded = fold_name(agent.name)
             if registry.is_name_taken(folded):
                 raise ConflictError(
                     f"an agent has the name {visible(agent.name, 60)}, or one that "
@@ -123,10 +127,6 @@ def registering(broker: Broker, *agents: Agent) -> Iterator[None]:
                 )
             registry.registering.add(folded)
             undo.callback(registry.registering.discard, folded)
-            if subject:
-                check_subject_free(broker, subject)
-                registry.subjects.add(subject, agent.id)
-                undo.callback(registry.forget_subject, agent)
         yield
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
@@ -284,14 +284,16 @@ async def restore_agent(
             subject is another agent's by now.
         LedgerUnwritableError: granting needs its record first.
     """
-    async with broker.registry.changing[broker.registry.agent(agent_id).id]:
-        agent = broker.registry.agent(agent_id)
+    registry = broker.registry
+    async with registry.changing[registry.agent(agent_id).id], AsyncExitStack() as more:
+        agent = registry.agent(agent_id)
         if agent.status is not AgentStatus.REVOKED:
             if until is not None:
                 raise UsageError("it is not revoked", "a new end is given to restore")
             return agent
         await broker.cuts.record_missed()
         if subject := agent.credential.subject:
+            await more.enter_async_context(registry.giving_subject)
             check_subject_free(broker, subject, agent.id)
         active = agent.restored()
         if until is not None:

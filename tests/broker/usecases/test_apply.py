@@ -30,6 +30,7 @@ from agentvault_tui.broker.usecases.apply_entries import files_of
 from agentvault_tui.broker.usecases.apply_texts import TextEdits, edits_of
 from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.redeem import introspect
+from agentvault_tui.broker.usecases.register import Registration, register
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes
@@ -691,8 +692,8 @@ async def test_a_template_gets_no_credential_from_a_file(bench: Bench) -> None:
     assert (await files_of(bench.broker)).agents == {}
 
 
-async def test_subjects_follow_the_files(bench: Bench, tmp_path: Path) -> None:
-    """A token of the platform picks the agent of its file, and no two share one."""
+def trust_issuer(bench: Bench) -> None:
+    """Trust the tokens of an issuer that subjects call ``ci``."""
     issuers = {
         "ci": IssuerSettings(
             issuer="https://ci.example", jwks_file="keys.json", audience="av"
@@ -700,6 +701,11 @@ async def test_subjects_follow_the_files(bench: Bench, tmp_path: Path) -> None:
     }
     bench.broker.settings = replace(bench.broker.settings, issuers=issuers)
     bench.broker.issuers = Issuers(issuers, bench.home, bench.clock)
+
+
+async def test_subjects_follow_the_files(bench: Bench) -> None:
+    """A token of the platform picks the agent of its file, and no two share one."""
+    trust_issuer(bench)
     registry = bench.broker.registry
 
     def holder(subject: str) -> list[str]:
@@ -721,6 +727,40 @@ async def test_subjects_follow_the_files(bench: Bench, tmp_path: Path) -> None:
     await apply(bench, files(build={}))
     assert holder("repo:acme/lib:ref:main") == []
     assert named(bench, "build").credential == Credential()
+
+
+@pytest.mark.parametrize("kind", [EventType.CONFIG_APPLIED, EventType.AGENT_RESTORED])
+async def test_no_subject_is_given_while_one_that_overlaps_is_being_recorded(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, kind: EventType
+) -> None:
+    """A subject that files or a restore give counts for who registers meanwhile."""
+    trust_issuer(bench)
+    wild = {"subject": "ci:repo:acme/*:ref:main"}
+    giving: Coroutine[Any, Any, object]
+    if kind is EventType.CONFIG_APPLIED:
+        await apply(bench, files(build={}))
+        giving = apply(bench, files(build=wild))
+    else:
+        await apply(bench, files(build=wild))
+        await revoke_agent(bench.broker, named(bench, "build").id, "", OPERATOR)
+        giving = restore_agent(bench.broker, named(bench, "build").id, OPERATOR)
+    other = Registration(
+        name="other",
+        owner="olga",
+        purpose="",
+        scopes=BOTH,
+        subject="ci:repo:acme/app:ref:*",
+    )
+    gate = Gate(bench, monkeypatch, kind)
+    given = asyncio.create_task(giving)
+    await gate.reached.wait()
+    registering = asyncio.create_task(register(bench.broker, other, OPERATOR))
+    gate.open.set()
+    await given
+    with pytest.raises(ConflictError, match="could be another agent's too"):
+        await registering
+    found = bench.broker.registry.agents_of_subject("ci:repo:acme/app:ref:main")
+    assert [one.name for one in found] == ["build"]
 
 
 async def test_payments_still_ask_a_person(bench: Bench) -> None:
