@@ -9,7 +9,6 @@ from msgspec import UNSET, Meta, UnsetType, field
 from agentvault_tui.operator_api.requests import WireRequest
 from agentvault_tui.operator_api.shapes import Moment, WireShape
 
-
 ServiceName = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
 """Names a file where it is exported: whatever a broker says, none elsewhere."""
 
