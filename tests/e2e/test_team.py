@@ -288,3 +288,21 @@ def test_a_copied_home_does_not_serve_beside_the_one_it_was_copied_from(
         pass
     assert len(members(brokers[0])) == 3
     assert brokers[0].process.poll() is None
+
+
+def test_a_broker_whose_id_another_process_has_stops_and_exits_1(
+    brokers: list[Vault], short: Path, store: Database
+) -> None:
+    """It was stopped for longer than its lease, and finds itself replaced."""
+    configured(short / "copy", store)
+    copy, first = Home(short / "copy", short / "copy"), brokers[0]
+    copy.prepare()
+    copy.broker_id_file.write_text(own_id(first) + "\n")
+    first.process.send_signal(signal.SIGSTOP)
+    try:
+        with serving(short / "copy") as other:
+            first.process.send_signal(signal.SIGCONT)
+            assert first.process.wait(PATIENT) == 1
+            until(lambda: members(other)[own_id(first)]["alive"])
+    finally:
+        first.process.send_signal(signal.SIGCONT)
