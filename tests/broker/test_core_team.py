@@ -20,6 +20,7 @@ from support.stepups import approve, details_of
 
 from agentvault_tui.broker.agents_api import agents_app
 from agentvault_tui.broker.policy_files import set_aside
+from agentvault_tui.broker.usecases.credential import renew_secret
 from agentvault_tui.broker.usecases.policy_apply import apply_policy
 from agentvault_tui.broker.usecases.policy_change import (
     keep_policy,
@@ -146,6 +147,26 @@ async def test_a_revocation_holds_everywhere_from_its_reply_on(
     await revoke_agent(a.bench.broker, agent.id, "no", OPERATOR)
     assert not await c.active(server, token)
     assert (await b.token(agent, "read:calendar")).json()["reason"] == "agent_revoked"
+
+
+@pytest.mark.parametrize("grant", ["client_credentials", CIBA])
+async def test_a_secret_that_was_replaced_gets_nothing_at_another_broker(
+    brokers: list[Broker], grant: str
+) -> None:
+    """From the reply on, also where the replacement is not known yet."""
+    one, two = brokers[:2]
+    agent = await one.agent("leaky", "read:calendar", "send:payment")
+    await known(brokers)
+    asked = {"grant_type": grant, "scope": "read:calendar"}
+    if grant == CIBA:
+        waiting = await one.pay(agent)
+        await approve(one.bench, one.bench.broker.stepups.get(waiting))
+        await known(brokers)
+        asked = {"grant_type": grant, "auth_req_id": waiting}
+    await renew_secret(one.bench.broker, agent.id, OPERATOR)
+    reply = await two.post(agent, "/oauth/token", **asked)
+    told = reply.status_code, reply.json().get("error")
+    assert told == (401, "invalid_client")
 
 
 async def test_a_limit_is_passed_by_none_across_brokers(

@@ -219,7 +219,9 @@ class AgentsApi:
         line = self._broker.line if path in _GRANTING else self._broker.side_line
         await line.enter(large=len(body) >= _LARGE)
         form = parse_body(headers.get(b"content-type", b""), body)
-        if path in _READING:
+        if path in _READING or (
+            path == TOKEN and form.get("grant_type") != CLIENT_CREDENTIALS
+        ):
             await self._broker.ledger.confirm()
         shown = None if post else self._shown_token(authorization, form)
         if shown:
@@ -229,7 +231,10 @@ class AgentsApi:
         asked = post or (lambda *said: self._access(scope, receive, shown, *said[:2]))
 
         async def answer() -> Reply:
-            return await asked(self._broker.registry.now(agent), form, source)
+            current = self._broker.registry.now(agent)
+            if shown is None and current.credential != agent.credential:
+                raise bad_client()  # replaced since, as another broker recorded
+            return await asked(current, form, source)
 
         source = self._broker.surroundings.source_of(scope)
         if path in _GRANTING and self._broker.floods.limited(agent.id):
@@ -316,8 +321,6 @@ class AgentsApi:
 
     async def _token(self, agent: Agent, form: Form, source: str | None) -> Reply:
         grant = text_of(form, "grant_type")
-        if grant != CLIENT_CREDENTIALS:
-            await self._broker.ledger.confirm()
         if grant == CLIENT_CREDENTIALS:
             resource = canonical_resource(text_of(form, "resource"))
             if not text_of(form, "scope") and audience_of(resource, self._issuer):
