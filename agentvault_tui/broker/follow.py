@@ -325,10 +325,14 @@ async def join_team(broker: Broker, shared: SharedLog) -> None:
 
     Raises:
         RefusedError: another process has this broker's id, or this one would serve an
-            embedded tenant that the others have not.
+            embedded tenant that the others do not ask.
     """
+    own = broker.tenant_kind == "embedded"
+    issuer = broker.tenant.issuer
     version = lambda: broker.policy.version  # noqa: E731
-    team = broker.team = Team(broker.ledger, shared, broker.clock, version)
+    team = broker.team = Team(
+        broker.ledger, shared, broker.clock, version, "" if own else issuer
+    )
     broker.lease_over, broker.works = team.lease_over, team.works
 
     def end_calls() -> None:
@@ -342,10 +346,13 @@ async def join_team(broker: Broker, shared: SharedLog) -> None:
     except LedgerError as error:
         log.warning("no call goes on here: %s", error.what)
         return
-    if broker.tenant_kind == "embedded" and (others := team.others()):
+    # A broker that serves a tenant of its own says "", and so does an older version.
+    strange = [one for one in team.others() if own and one.said.tenant != issuer]
+    if strange:
         await team.leave()
         raise RefusedError(
-            f"{others[0].said.host} serves this team already, and each broker would"
-            " have an embedded tenant of its own",
-            "give all the same tenant: set tenant.issuer",
+            f"{strange[0].said.host} serves this team already, and asks another tenant"
+            " than the embedded one of this broker",
+            "give all the same tenant: tenant.issuer, an outside one or the tenant.url"
+            " of the one broker that serves it",
         )

@@ -62,6 +62,8 @@ class Said(msgspec.Struct):
     """How long it took to know the store's head; None where the store did not say."""
     clock: float = 0.0
     """Seconds that its clock is ahead of the store's."""
+    tenant: str = ""
+    """The issuer of the outside tenant that it asks; empty where it serves its own."""
 
 
 class Member(NamedTuple):
@@ -93,7 +95,12 @@ class Team:
     """The brokers that share one log, as this one knows them."""
 
     def __init__(
-        self, ledger: Ledger, shared: SharedLog, clock: Clock, policy: Callable[[], str]
+        self,
+        ledger: Ledger,
+        shared: SharedLog,
+        clock: Clock,
+        policy: Callable[[], str],
+        tenant: str,
     ) -> None:
         """Be one of the brokers that write to *shared*; know no other yet.
 
@@ -102,6 +109,7 @@ class Team:
             shared: the team's log.
             clock: what tells the time.
             policy: returns the version of the policy in force.
+            tenant: the issuer of the outside tenant; empty where it is embedded.
         """
         self.id = shared.broker_id
         self.seq = ledger.head.seq
@@ -116,6 +124,7 @@ class Team:
         self._ledger = ledger
         self._clock = clock
         self._policy = policy
+        self._tenant = tenant
         self._shared = shared
         self._run = secrets.token_hex(8)
         self._since = iso(clock.now())
@@ -195,6 +204,7 @@ class Team:
             policy=self._policy(),
             lag_ms=lag,
             clock=round(self._clock_ahead, 3),
+            tenant=self._tenant,
         )
         doc = msgspec.json.encode(said)
         if not await self._shared.hold(self.id, said.run, doc, LEASE):

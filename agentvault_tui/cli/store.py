@@ -192,7 +192,9 @@ def copy(session: CliSession, *, to: str) -> None:
         )
     elif here:
         raise UsageError(
-            "both are PostgreSQL", "copy it to sqlite:FOLDER, and from there"
+            "both are PostgreSQL",
+            "leave store.url empty to copy this home's own ledger; a store is copied"
+            " to sqlite:FOLDER, and from there",
         )
     else:
         work = copy_to_store(session.home, connector_of(session, to), to, actor)

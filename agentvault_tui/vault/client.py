@@ -119,7 +119,8 @@ class TenantClient:
         if not self.client_id:
             raise TenantError(
                 "no application of the tenant is known to sign in at",
-                "agentvault auth0 apply makes it; then start the broker anew",
+                "agentvault auth0 apply makes it; then start the broker anew. Where"
+                " another broker serves this tenant, sign in and approve there",
             )
         asked = {"scope": scope}
         # RFC 9396 section 10. Auth0 has no details in its device flow, and whether it

@@ -16,8 +16,10 @@ from typing import Any
 import httpx
 import pytest
 from support.patience import PATIENT
+from support.phone import Phone, public_settings
 from support.postgres import TEAM, Database
-from support.vault import Client, Vault, serving
+from support.vault import Client, Vault, fresh_code, serving
+from support.vault_stepups import hold, stepup_until
 
 from agentvault_tui.home import Home
 
@@ -36,10 +38,14 @@ def configured(folder: Path, store: Database) -> None:
     folder.mkdir(mode=0o700)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         issuer = f"http://127.0.0.1:{taken.getsockname()[1]}/"
-    folder.joinpath("config.toml").write_text(
-        f"[store]\nurl = {json.dumps(store.url)}\n"
-        f"[team]\nname = {json.dumps(TEAM)}\n"
-        f"[tenant]\nissuer = {json.dumps(issuer)}\nclient_id = 'console'\n"
+    tenant = f"[tenant]\nissuer = {json.dumps(issuer)}\nclient_id = 'console'\n"
+    folder.joinpath("config.toml").write_text(of_team(store) + tenant)
+
+
+def of_team(store: Database) -> str:
+    """Return the settings that all brokers of the team have."""
+    return (
+        f"[store]\nurl = {json.dumps(store.url)}\n[team]\nname = {json.dumps(TEAM)}\n"
     )
 
 
@@ -306,3 +312,37 @@ def test_a_broker_whose_id_another_process_has_stops_and_exits_1(
             until(lambda: members(other)[own_id(first)]["alive"])
     finally:
         first.process.send_signal(signal.SIGCONT)
+
+
+def test_brokers_that_ask_the_embedded_tenant_of_one_let_that_one_start_anew(
+    short: Path, store: Database
+) -> None:
+    """A person approves there what waits at another; a second embedded one exits 1."""
+    home, other, third = (Home(short / name, short / name) for name in "abc")
+    for one in (home, other, third):
+        one.prepare()
+    made = public_settings(home)
+    home.config_file.write_text(
+        f"{of_team(store)}[tenant]\nlisten = '{made.listen}'\nurl = '{made.url}'\n"
+        f"tls_cert = '{made.tls_cert}'\ntls_key = '{made.tls_key}'\n"
+        "[broker]\ntls = 'false'\n"
+    )
+    other.config_file.write_text(f"{of_team(store)}[tenant]\nissuer = '{made.url}'\n")
+    third.config_file.write_text(of_team(store))
+    with serving(other.data) as b:
+        with serving(home.data) as a:
+            user = a.approver("alice")
+        with pytest.raises(json.JSONDecodeError), serving(third.data):
+            pass
+        with serving(home.data) as a:
+            agent = b.register("payer", "send:payment")
+            request_id = hold(agent)
+            phone = Phone(home, made.url)
+            until(lambda: a.operator.get(f"/api/agents/stepup/{request_id}").is_success)
+            phone.open(f"approve/{request_id}")
+            phone.send("sign-in", user=user["user"], password=user["password"])
+            phone.until(f"approve/{request_id}", 'data-step="approve"')
+            phone.send("factors", password=user["password"], otp=fresh_code(user))
+            stepup_until(a, request_id, "approved")
+            phone.http.close()
+            assert "access_token" in agent.poll(request_id).json()
