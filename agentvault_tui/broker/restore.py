@@ -48,6 +48,8 @@ from agentvault_tui.settings import Settings
 from agentvault_tui.store_url import require_library
 
 _MANIFEST_CAP: Final = 65_536
+_DEEPEST: Final = 64
+"""Folders of a member's path: `shutil.rmtree` recurses into each."""
 _CHUNK: Final = 1024 * 1024
 _UNREADABLE: Final = (tarfile.TarError, ArithmeticError, LookupError, ValueError)
 """What reading a changed archive may raise."""
@@ -218,6 +220,7 @@ def _unpack_member(
     place, *parts = inside.parts
     named = "/".join(parts)
     odd = ".." in parts or parts[:1] == ["run"] or not parts or named.startswith(".")
+    odd = odd or len(parts) > _DEEPEST
     if odd or place not in {"config", "data"} or not member.isreg():
         raise tarfile.TarError(member.name)
     path = staging / inside

@@ -427,6 +427,7 @@ def _odd(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.Ta
         _odd("data/pipe", tarfile.FIFOTYPE),
         _odd("data/agentvault.db"),
         _odd("data/agentvault.db/inside"),
+        pytest.param(_odd("data/" + "d/" * 1500 + "deep"), id="deep"),
     ],
     ids=lambda member: f"{member.name} {member.type!r}",
 )
