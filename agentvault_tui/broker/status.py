@@ -144,7 +144,7 @@ def _ledger_warnings(broker: Broker) -> Iterator[str]:
     if ledger.writable or ledger.fault or ledger.unverified:
         return
     what = (
-        "The disk is nearly full: nothing is granted, revocations are recorded."
+        "Nothing is granted, revocations are recorded:"
         if ledger.takes_cuts
         else "The ledger cannot be written: nothing is issued, revoking works."
     )

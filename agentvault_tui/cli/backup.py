@@ -73,6 +73,8 @@ def restore(session: CliSession, file: Path) -> None:
             "everything is stopped: start the broker, look at every agent, then"
             " agentvault agents restore --all"
         )
+        if os.environ.get("AGENTVAULT_STORE_URL"):
+            out.note("before that, write the new store.url into its config.toml")
 
 
 def _told(made: Manifest) -> dict[str, object]:

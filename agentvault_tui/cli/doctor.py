@@ -402,7 +402,7 @@ def check_broker(session: CliSession) -> Iterator[Finding]:
     elif status.ledger.writable is False:
         yield fault(
             "the ledger cannot be written: nothing is issued, revoking works",
-            "make room on the disk, check its modes; it recovers by itself",
+            "make room on the disk, or bring the team's store back: see the warnings",
         )
     for sentence in status.warnings:
         yield warning(sentence)

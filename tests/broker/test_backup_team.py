@@ -91,9 +91,9 @@ def test_a_team_is_restored_into_an_empty_store(
 def test_a_store_that_is_not_empty_is_left_alone(
     short: Path,
     clock: ManualClock,
-    cluster: Cluster,
     store: Database,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """So is the home, into which the backup is then restored with another store."""
     home = member(short / "a", store.url)
@@ -104,8 +104,9 @@ def test_a_store_that_is_not_empty_is_left_alone(
         restore_backup(there, short / "backup", clock, OPERATOR)
     assert [path.name for path in there.data.iterdir()] == ["run"]
     assert store.run("SELECT seq FROM agentvault.head") == [(head,)]
-    monkeypatch.setenv("AGENTVAULT_STORE_URL", cluster.store().url)
-    restore_backup(there, short / "backup", clock, OPERATOR)
+    monkeypatch.setenv("AGENTVAULT_STORE_URL", store.cluster.store().url)
+    assert run(["--home", str(there.data), "restore", str(short / "backup")]) == 0
+    assert "write the new store.url" in capsys.readouterr().err
     assert asyncio.run(kinds(there, clock))[-3:] == LAST
 
 
