@@ -101,6 +101,8 @@ BEGIN
     "time" := before.time; revision := before.revision;
     RETURN;
   ELSIF head.turn <> writer AND head.turn_ends > clock_timestamp() AND NOT urgent THEN
+    -- The lock alone makes this a commit that waits for replicas, and holds the head.
+    PERFORM set_config('synchronous_commit', 'off', true);
     outcome := 'wait';
     RETURN;
   ELSIF head.batch <> known THEN

@@ -21,6 +21,7 @@ from support.postgres import TEAM, Database
 from support.postgres_relay import Relay
 
 from agentvault_tui.errors import (
+    LedgerBusyError,
     LedgerUnwritableError,
     OutcomeUnknownError,
 )
@@ -366,6 +367,26 @@ def _superuser(own_store: Database, sql: str) -> None:
     ) as db:
         db.execute(sql)
         db.execute("SELECT pg_reload_conf()")
+
+
+async def test_a_broker_that_waits_its_turn_waits_for_no_replica(
+    home: Home, own_store: Database, clock: ManualClock
+) -> None:
+    """It wrote nothing, so it never holds the head until a replica has confirmed."""
+    ledger = await Ledger.open(home, clock=clock, settings=own_store.settings)
+    await ledger.commit(note())
+    own_store.run(
+        "UPDATE agentvault.head SET turn = 'brk_x', turn_ends = 'infinity'::timestamptz"
+    )
+    own_store.run("ALTER SYSTEM SET synchronous_standby_names = 'absent'")
+    own_store.run("SELECT pg_reload_conf()")
+    await until(
+        lambda: own_store.run("SHOW synchronous_standby_names") == [("absent",)]
+    )
+    with pytest.raises(LedgerBusyError):
+        await ledger.commit(decision(), changes=[token(clock)])
+    assert ledger.store_problem is None
+    await ledger.close()
 
 
 async def test_a_stopped_store_is_given_up(
