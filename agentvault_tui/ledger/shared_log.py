@@ -35,12 +35,14 @@ _POLL_SECONDS: Final = 0.2
 """How often the head is looked at while no notification arrives."""
 FOLLOWED_AT_ONCE: Final = 2048
 """Events that one `SharedLog.follow` reads."""
+_MISSED_AT_ONCE: Final = 256
+"""Events that an answer to `SharedLog.append` has: it is read under the head's lock."""
 _LOCAL_ONLY: Final = "01000"
 """PostgreSQL's warning that a commit waits for its replicas no more."""
 _APPEND: Final = """
-SELECT outcome, seq, hash, "time", revision FROM agentvault.append(
+SELECT * FROM agentvault.append_or_follow(
   %s, %s, %s, %s, %b::bytea[], %b::bytea[],
-  %s::text[], %s::text[], %s::bigint[], %s::text[], %b::bytea[])
+  %s::text[], %s::text[], %s::bigint[], %s::text[], %b::bytea[], %s, %s, %s)
 """
 log = logging.getLogger("agentvault.store")
 
@@ -85,6 +87,8 @@ class Appended:
     hash: bytes
     time: datetime | None
     revision: int
+    missed: Sequence[tuple[Any, ...]] = ()
+    """What was written after the known head, if it was ``behind``: for `followed`."""
 
 
 class SharedLog:
@@ -156,14 +160,15 @@ class SharedLog:
         self._local_only = False
         columns = [list(column) for column in zip(*rows.values(), strict=True)]
         named = (known.batch, batch, self.broker_id, urgent)
-        values = (*named, heads, tails, *(columns or [[]] * 5))
-        found = await ask(db, _APPEND, values)
+        behind = (known.tip.seq, known.revision, _MISSED_AT_ONCE)
+        values = (*named, heads, tails, *(columns or [[]] * 5), *behind)
+        answer, *missed = await ask(db, _APPEND, values)
         if self._local_only:
             await self._drop()
             raise LedgerUnwritableError("a commit has not reached its replicas")
-        ((outcome, seq, digest, time, revision),) = found
+        _, seq, revision, _, outcome, time, digest, *_ = answer
         at = None if time is None else parse_iso(time)
-        return Appended(outcome, seq, digest, at, revision)
+        return Appended(outcome, seq, digest, at, revision, missed)
 
     async def follow(self, known: StoreHead, seconds: float) -> Followed:
         """Read what was written after the head that is *known*, for so many seconds.
@@ -173,50 +178,14 @@ class SharedLog:
             LedgerUnwritableError: it did not answer.
         """
         db = await self._connected()
-        tip = known.tip
         limit = FOLLOWED_AT_ONCE
-        values = {"seq": tip.seq, "revision": known.revision, "limit": limit}
+        values = {"seq": known.tip.seq, "revision": known.revision, "limit": limit}
         if seconds > CALL_SECONDS:
             await ask(db, f"SET statement_timeout = {seconds * 1000:.0f}")
         found = await ask(db, FOLLOW, values, seconds)
         if seconds > CALL_SECONDS:
             await ask(db, RESTORE)
-        _, seq, revision, n, batch, time, digest, there, fault = found[0]
-        if (
-            tip.seq > seq
-            or (tip.seq and there != tip.hash)
-            or revision < known.revision
-            or (revision == known.revision and known.batch not in {"", batch})
-        ):
-            raise LedgerDamagedError(
-                f"the store's chain does not contain event {tip.seq} as this broker"
-                " acknowledged it",
-                "find out what was lost; accept it on the record:"
-                " agentvault audit accept --reason WHY",
-            )
-        events = sorted((row[1], row[6], row[7]) for row in found if row[0] == 1)
-        previous, at = tip.hash, tip.seq
-        for number, body, digested in events:
-            at += 1
-            if number != at or link(previous, number, body) != digested:
-                raise LedgerDamagedError(
-                    f"event {number} of the store does not follow from what is before",
-                    "stop the brokers and keep the store as evidence",
-                )
-            previous = digested
-        complete = at == seq
-        rows = [
-            (row[4], tuple(msgspec.json.decode(row[6])))
-            for row in sorted(found[1:], key=lambda row: (row[0], row[2] or 0))
-            if row[0] == 2
-        ]
-        when = None if time is None else parse_iso(time)
-        if not complete:
-            body_time = msgspec.json.decode(events[-1][1])["time"]
-            tip = Tip(at, previous, parse_iso(body_time))
-            return Followed(StoreHead(tip, known.revision, "", n), events, (), False)
-        head = StoreHead(Tip(seq, digest, when), revision, batch, n, fault)
-        return Followed(head, events, rows, True)
+        return followed(found, known)
 
     async def outcome(self, batch: str) -> Appended | None:
         """Return where a transaction was placed, if it was; ask for the last one only.
@@ -417,6 +386,51 @@ class SharedLog:
         await self._drop()
         while self._idle:
             await close(self._idle.pop())
+
+
+def followed(found: Sequence[tuple[Any, ...]], known: StoreHead) -> Followed:
+    """Check that what `FOLLOW` found continues the chain from the head that is *known*.
+
+    Raises:
+        LedgerDamagedError: the log does not contain that head, or is no chain.
+    """
+    tip = known.tip
+    _, seq, revision, n, batch, time, digest, there, fault = found[0]
+    if (
+        tip.seq > seq
+        or (tip.seq and there != tip.hash)
+        or revision < known.revision
+        or (revision == known.revision and known.batch not in {"", batch})
+    ):
+        raise LedgerDamagedError(
+            f"the store's chain does not contain event {tip.seq} as this broker"
+            " acknowledged it",
+            "find out what was lost; accept it on the record:"
+            " agentvault audit accept --reason WHY",
+        )
+    events = sorted((row[1], row[6], row[7]) for row in found if row[0] == 1)
+    previous, at = tip.hash, tip.seq
+    for number, body, digested in events:
+        at += 1
+        if number != at or link(previous, number, body) != digested:
+            raise LedgerDamagedError(
+                f"event {number} of the store does not follow from what is before",
+                "stop the brokers and keep the store as evidence",
+            )
+        previous = digested
+    complete = at == seq
+    rows = [
+        (row[4], tuple(msgspec.json.decode(row[6])))
+        for row in sorted(found[1:], key=lambda row: (row[0], row[2] or 0))
+        if row[0] == 2
+    ]
+    when = None if time is None else parse_iso(time)
+    if not complete:
+        body_time = msgspec.json.decode(events[-1][1])["time"]
+        tip = Tip(at, previous, parse_iso(body_time))
+        return Followed(StoreHead(tip, known.revision, "", n), events, (), False)
+    head = StoreHead(Tip(seq, digest, when), revision, batch, n, fault)
+    return Followed(head, events, rows, True)
 
 
 def keyed(table: str, row: Row) -> tuple[str, int, str | None]:

@@ -144,16 +144,6 @@ BEGIN
   PERFORM pg_notify('agentvault', revision::text);
   outcome := 'placed';
 END $$"""
-
-STATEMENTS: Final = (
-    "CREATE SCHEMA agentvault",
-    *_FOLLOWED,
-    *_OWN,
-    *_GUARD,
-    _TIME,
-    _APPEND,
-)
-"""What makes the schema of `VERSION` in a database without one."""
 FOLLOW: Final = """
 SELECT 0, seq, revision, n, batch::text, "time", hash,
   (SELECT hash FROM agentvault.events WHERE seq = %(seq)s), fault
@@ -168,6 +158,39 @@ SELECT 2, n, revision, NULL, kind, NULL, doc, NULL, NULL FROM agentvault.state
 """
 """In one snapshot: the head, the events after what is known, and once those are all,
 the rows."""
+_KNOWN: Final = {"seq": "known_seq", "revision": "known_revision", "limit": "most"}
+_APPEND_OR_FOLLOW: Final = f"""
+CREATE FUNCTION agentvault.append_or_follow(
+  known uuid, placed uuid, writer text, urgent boolean,
+  heads bytea[], tails bytea[],
+  kinds text[], keys text[], numbers bigint[], ends text[], docs bytea[],
+  known_seq bigint, known_revision bigint, most bigint
+) RETURNS TABLE (part integer, a bigint, b bigint, c bigint, d text, e text,
+  f bytea, g bytea, h text) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+  became record;
+BEGIN
+  SELECT * INTO STRICT became FROM agentvault.append(known, placed, writer, urgent,
+    heads, tails, kinds, keys, numbers, ends, docs);
+  RETURN QUERY SELECT -1, became.seq, became.revision, NULL::bigint, became.outcome,
+    became."time", became.hash, NULL::bytea, NULL::text;
+  IF became.outcome = 'behind' THEN
+    RETURN QUERY {FOLLOW % _KNOWN};
+  END IF;
+END $$"""  # noqa: S608 - of constants alone
+"""Tells a broker that is behind what it missed, in the same round trip."""
+
+STATEMENTS: Final = (
+    "CREATE SCHEMA agentvault",
+    *_FOLLOWED,
+    *_OWN,
+    *_GUARD,
+    _TIME,
+    _APPEND,
+    _APPEND_OR_FOLLOW,
+)
+"""What makes the schema of `VERSION` in a database without one."""
 PRUNE: Final = (
     """
 DELETE FROM agentvault.state WHERE kind = 'tokens' AND expires < agentvault.time_ago(0)

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import (
@@ -30,7 +30,7 @@ from agentvault_tui.errors import (
     RefusedError,
     StoreAwayError,
 )
-from agentvault_tui.ledger import schema
+from agentvault_tui.ledger import schema, shared_log
 from agentvault_tui.ledger.batch import Batch, Job, place, write
 from agentvault_tui.ledger.bindings import LEDGER
 from agentvault_tui.ledger.home_copy import (
@@ -89,6 +89,8 @@ class TeamWriter(Writer):
         """Set, and replaced, once memory knows more, or the store is away."""
         self._examine = True
         """Whether the store may be another one than the last that answered."""
+        self._missed: Sequence[tuple[Any, ...]] = ()
+        """What the last append was told of others, until it is followed."""
         self._untaken: str | None = None
         """Why memory is not what the store has, if so."""
         self._stopped = False
@@ -205,7 +207,11 @@ class TeamWriter(Writer):
             await self._settle(jobs, batch, found, clock)
 
     async def _append(self, jobs: Sequence[Job], batch: str) -> Appended:
-        return await self.shared.append(self.head, jobs, batch, urgent=self._was_urgent)
+        found = await self.shared.append(
+            self.head, jobs, batch, urgent=self._was_urgent
+        )
+        self._missed = found.missed
+        return found
 
     async def _settle(
         self, jobs: Sequence[Job], batch: str, found: Appended, clock: Clock
@@ -257,7 +263,11 @@ class TeamWriter(Writer):
         """Bring copy and memory to the store's head, and drop what it overtook."""
         complete = False
         while not complete:
-            followed = await self.shared.follow(self.head, seconds)
+            missed, self._missed = self._missed, ()
+            if missed and not self._examine:
+                followed = shared_log.followed(missed, self.head)
+            else:
+                followed = await self.shared.follow(self.head, seconds)
             complete, head = followed.complete, followed.head
             events = followed_events(followed)
             if (head.revision, head.tip.seq) != (self.head.revision, self.tip.seq):

@@ -33,6 +33,8 @@ from agentvault_tui.ledger import (
     Panic,
     verify_ledger,
 )
+from agentvault_tui.ledger.shared_log import SharedLog
+from agentvault_tui.ledger.team_writer import TeamWriter
 from agentvault_tui.model import AgentId, Event, EventType, Outcome, Token, TokenId
 
 ONE = AgentId("agt_1")
@@ -153,6 +155,24 @@ async def test_what_others_wrote_arrives_before_anything_later(
     assert sorted(one.id for one in changes) == [f"tok_{n}" for n in range(5)]
     assert all(isinstance(one, Token) for one in changes)
     assert team.told["a"] == []
+
+
+async def test_a_refused_append_has_what_others_wrote(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that was late follows from that answer, without another reading."""
+
+    async def follow(*_: object) -> None:
+        raise LedgerUnwritableError("the store was read once more")
+
+    monkeypatch.setattr(TeamWriter, "_tell", lambda *_: None)
+    a, b = await team.broker("a"), await team.broker("b")
+    monkeypatch.setattr(SharedLog, "follow", follow)
+    (first,) = await a.commit(note(), changes=[agent()])
+    (second,) = await b.commit(note())
+    assert (first.seq, second.seq) == (1, 2)
+    ((events, changes),) = team.told["b"]
+    assert (events, len(changes)) == ((first,), 1)
 
 
 async def test_an_idle_broker_is_told_without_asking(team: Team) -> None:
