@@ -105,8 +105,10 @@ async def test_the_vault_client_provisions_the_double(api: Management) -> None:
     )
     await actions.until_built(api, action["id"])
     await actions.deploy(api, action["id"])
-    await actions.bind(api, [(action["id"], "Made")])
-    assert [b["display_name"] for b in await actions.bindings(api)] == ["Made"]
+    await actions.bind(api, "post-login", [(action["id"], "Made")])
+    assert [b["display_name"] for b in await actions.bindings(api, "post-login")] == [
+        "Made"
+    ]
     await objects.set_factor(api, "push-notification", enabled=True)
     assert (await objects.factors(api))["push-notification"]["enabled"] is True
     assert await objects.mfa_policies(api) == ()

@@ -265,6 +265,8 @@ async def test_a_refusal_is_on_record(seat: Seat, deed: str) -> None:
             assert tried.resource == "a new agent, new"
         case "approve" | "deny":
             assert str(tried.resource).startswith("sup_")
+        case "narrow by files" | "widen by files":
+            assert tried.resource == "applied files"
         case _:
             assert str(tried.resource).startswith("agt_")
 

@@ -260,7 +260,8 @@ def test_apply_replaces_the_file_on_the_record(av: Run, broker: Broker) -> None:
         version = av("policy", "apply", str(file), "--reason", "r", "--json").json
         assert own.read_bytes() == file.read_bytes()
         assert av("policy", "show", "--json").json["version"] == version["version"]
-        found = av("audit", "search", "--type", "policy.changed", "--json").json
+        said = av("audit", "search", "--type", "policy.changed", "--json").out
+        found = json.loads(said.splitlines()[0])
         assert found["detail"]["why"] == "r"
         assert found["actor"]["kind"] == "operator"
         again = av("policy", "apply", str(file), "--plan", "sha256:00")

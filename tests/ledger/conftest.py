@@ -48,7 +48,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(autouse=True)
 def behind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have each home's ledger be a copy of a PostgreSQL of its own, or a file."""
-    if request.param == "postgres":
+    # A state machine of Hypothesis has no parameters.
+    if getattr(request, "param", "sqlite") == "postgres":
         cluster: Cluster = request.getfixturevalue("cluster")
         stores = cluster.stores_of_homes(monkeypatch)
         opened = Ledger.open.__func__  # type: ignore[attr-defined]

@@ -75,7 +75,7 @@ async def test_right_takes_it_too(bar: Any) -> None:
     async with bar() as at:
         await at.type(*"stat", "right")
         assert at.bar.text == "status:"
-        assert "active  revoked  waiting" in at.hint
+        assert "active  revoked  template  waiting" in at.hint
         await at.type("left", "right")
         assert at.bar.text == "status:"
 
@@ -83,10 +83,10 @@ async def test_right_takes_it_too(bar: Any) -> None:
 async def test_up_and_down_choose_among_them(bar: Any) -> None:
     """Round and round; the ghost follows."""
     async with bar() as at:
-        await at.type(*"status:", "down", "down")
+        await at.type(*"status:", "down", "down", "down")
         assert at.shown == "status:waiting"
         await at.type("down", "up", "up", "tab")
-        assert at.bar.text == "status:revoked"
+        assert at.bar.text == "status:template"
 
 
 async def test_agents_are_known_by_name(bar: Any) -> None:

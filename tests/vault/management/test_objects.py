@@ -243,9 +243,9 @@ async def test_an_action_is_made_built_deployed_and_bound(
     assert last(tenant)[:2] == ("POST", f"{one}/deploy")
     bindings = "actions/triggers/post-login/bindings"
     replay(tenant, bindings, "bindings")
-    assert [one["id"] for one in await actions.bindings(api)] == ["bnd_1"]
+    assert [one["id"] for one in await actions.bindings(api, "post-login")] == ["bnd_1"]
     assert "include_totals" not in tenant.requests[-1].query
-    await actions.bind(api, [("act_0", "theirs"), ("act_1", "stamp")])
+    await actions.bind(api, "post-login", [("act_0", "theirs"), ("act_1", "stamp")])
     bound = [one["ref"]["value"] for one in last(tenant)[2]["bindings"]]
     assert bound == ["act_0", "act_1"]
 
