@@ -226,6 +226,7 @@ async def test_a_decision_goes_ahead_of_the_records_of_calls(ledger: Ledger) -> 
     assert [event.seq for event in events] == sorted(event.seq for event in events)
 
 
+@pytest.mark.one_file  # in a team, what waits longer than a second is refused
 async def test_a_full_queue_refuses_decisions_but_not_revocations(
     ledger: Ledger,
 ) -> None:
