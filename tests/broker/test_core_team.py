@@ -289,6 +289,7 @@ async def test_two_cuts_of_one_agent_at_two_brokers_both_hold(
                 found = {one.bench.broker.registry.agent(agent.id) for one in brokers}
                 loaded = (await b.bench.ledger.load()).agents
                 stored = {one for one in loaded if one.id == agent.id}
+        assert len(found) == 1
 
 
 async def test_a_step_up_that_expires_is_recorded_once(brokers: list[Broker]) -> None:

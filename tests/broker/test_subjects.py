@@ -36,6 +36,7 @@ def matching(pattern: str, subject: str) -> bool:
 def test_subjects_of_platforms_may_be_registered(subject: str) -> None:
     """As GitHub Actions, Kubernetes, SPIFFE and others write them, with ``*``."""
     check_subject(subject)
+    assert matching(subject, subject.replace("*", "one"))
 
 
 @pytest.mark.parametrize(

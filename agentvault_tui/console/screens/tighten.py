@@ -180,6 +180,7 @@ class AdviceScreen(ReadScreen):
         return self.found.get(self.list.cursor)
 
     async def read(self) -> None:
+        """Read the advice of the chosen window, and how much of it was kept."""
         answer = await self.link.advice(self.window)
         self.told_window, over = answer.window, _told(answer.window)
         self.found = {one.id: one for one in answer.advice}
@@ -302,6 +303,7 @@ class PolicyScreen(ReadScreen):
         self.big = self.planned
 
     async def read(self) -> None:
+        """Read what the shadow policy counted; plan again where the history went on."""
         mirror = self.desk.mirror
         later = mirror.clock.boot() >= self._plan_next
         if self._candidate and later and mirror.last_seq > self._planned_upto:

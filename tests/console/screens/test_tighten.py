@@ -149,6 +149,7 @@ async def test_advice_and_the_shadow_are_read_anew_by_themselves(board: Board) -
     fake.shadow = {**fake.shadow, "decisions": 92} if fake.shadow else None
     clock.advance(3)
     await settle(pilot, lambda: "27 of 92" in text_of(pilot.app))
+    assert isinstance(pilot.app.screen, PolicyScreen)
 
 
 async def test_a_key_goes_through_the_windows_of_advice(board: Board) -> None:
@@ -158,6 +159,7 @@ async def test_a_key_goes_through_the_windows_of_advice(board: Board) -> None:
     for told in ("1 day", "7 days", "30 days", "90 days", "1 m 0 s"):
         await pilot.press("w")
         await settle(pilot, lambda told=told: f"over {told}" in text_of(pilot.app))  # type: ignore[misc]
+    assert "over 90 days" not in text_of(pilot.app)
 
 
 async def test_enter_looks_at_the_event_or_the_agent(board: Board) -> None:
