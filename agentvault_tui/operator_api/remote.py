@@ -11,6 +11,7 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import secrets
 import socket
 import ssl
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
     from joserfc.jwk import ECKey
 
 _SERVICE: Final = "agentvault operator"
+_HOST: Final = re.compile(
+    r"[\w-]{1,63}(\.[\w-]{1,63})*\.?|[0-9a-f.]*:[0-9a-f:.]*", re.ASCII
+)
+"""A DNS name or an address: HTTP clients raise on others."""
 _LONGEST_HELD: Final = 8 * 3600
 """Seconds that a process holds a session at most."""
 _PATIENCE: Final = 5.0
@@ -111,7 +116,9 @@ class RemoteBroker:
         except ValueError:
             raise _no_origin(url) from None
         plain = parts.path in {"", "/"} and not (parts.query or parts.fragment)
-        if parts.scheme != "https" or not plain or "@" in url or not host:
+        if parts.scheme != "https" or not plain or "@" in url:
+            raise _no_origin(url)
+        if not host or not _HOST.fullmatch(host):
             raise _no_origin(url)
         shown = f"[{host}]" if ":" in host else host
         self.url = f"https://{shown}{'' if port in {None, 443} else f':{port}'}"

@@ -155,6 +155,9 @@ def test_a_folder_that_others_reach_holds_no_session(
             "https://a?b",
             "https://a#b",
             "https://a:99999",
+            "https://a b",
+            "https://a..b",
+            f"https://{'a' * 64}.example",
         ),
     ],
 )
