@@ -39,7 +39,10 @@ _KIND: Final = 20
 
 
 def _told(seconds: int) -> str:
-    return plural(seconds // _DAY, "day") if seconds >= _DAY else span(seconds)
+    """Write a window: in days or whole minutes, which most are, or as a span."""
+    if seconds >= _DAY:
+        return plural(seconds // _DAY, "day")
+    return span(seconds) if seconds % 60 else plural(seconds // 60, "minute")
 
 
 class RowPane(ListPane):
@@ -126,11 +129,12 @@ class AdviceEvidencePane(Pane):
         pen, p, shown = self.pen, self.pen.palette, self.mirror.intake.shown
         seen = one.evidence
         last = (
-            f"last used {shown(seen.last_used_at)}"
+            f"last used {shown(seen.last_used_at[:19])}Z"
             if seen.last_used_at
             else "never used"
         )
-        uses = f"{seen.count:,} since {seen.since[:16]}Z, {last}, rhythm {seen.rhythm}"
+        rhythm = "no rhythm" if seen.rhythm == "none" else seen.rhythm
+        uses = f"{seen.count:,} since {seen.since[:16]}Z, {last}, {rhythm}"
         costs = f"would have refused {seen.would_have_refused:,} requests in that time"
         if seen.prompts_saved:
             costs = f"would have spared {seen.prompts_saved:,} prompts"
