@@ -37,6 +37,7 @@ from agentvault_tui.operator_api.advice import (
     AdvisedChange,
 )
 from agentvault_tui.policy import Inputs, Policy
+from agentvault_tui.policy.limits import RULE
 from agentvault_tui.policy.rules import Obligation, PolicyRule
 from agentvault_tui.watch.history import Decider, records
 from agentvault_tui.watch.replay import has_facts
@@ -51,6 +52,7 @@ _READ: Final = (
     *_USED,
     *_ENDED,
     EventType.STEPUP_REQUESTED,
+    EventType.STEPUP_CANCELLED,
     EventType.AGENT_REGISTERED,
     EventType.AGENT_SCOPES_CHANGED,
 )
@@ -146,6 +148,10 @@ class UseHistory:
         self.asks: Counter[tuple[str, str]] = Counter()
         """Requests in the window that were not denied and are no uses: escalated, or
         for several scopes at once."""
+        self.limited: set[tuple[str, str]] = set()
+        """Agents and scopes that a limit stopped in the window: they are needed."""
+        self.waiting: dict[str, tuple[str, str]] = {}
+        """The same of undecided step-ups, by step-up."""
         self.examples: dict[tuple[str, str], list[int]] = {}
         self.granted: dict[tuple[str, str], str] = {}
         """When each scope was granted last."""
@@ -194,7 +200,10 @@ class UseHistory:
         scopes = _scopes(event)
         if event.outcome == Outcome.ALLOWED and len(scopes) == 1:
             self._use(agent, scopes[0], event)
-        elif event.outcome != Outcome.DENIED and now:
+        elif event.outcome == Outcome.DENIED:
+            if now and (event.rule or "").startswith(RULE):
+                self.limited.update((agent, scope) for scope in scopes)
+        elif now:
             if event.outcome == Outcome.ESCALATED and "facts" in event.detail:
                 stepup = str(event.detail.get("stepup_id"))
                 self._facts.setdefault(stepup, event.detail["facts"])
@@ -244,13 +253,15 @@ class UseHistory:
 
     def _stepup(self, agent: str, event: _Event) -> None:
         stepup = str(event.detail.get("stepup_id"))
+        self.waiting.pop(stepup, None)
         if event.type == EventType.STEPUP_REQUESTED:
+            self.waiting[stepup] = agent, event.action or ""
             if event.time >= self._since:
                 key = agent, event.action or "", event.rule or ""
                 self._open[stepup] = key, event
             return
         begun, facts = self._open.pop(stepup, None), self._facts.pop(stepup, None)
-        if begun is None:
+        if begun is None or event.type == EventType.STEPUP_CANCELLED:
             return
         key, request = begun
         asked = self.asked.setdefault(key, _Asked())
@@ -413,8 +424,10 @@ def rhythm_of(days: set[str]) -> tuple[str, float]:
 
 
 def _is_unused(history: UseHistory, agent: Agent, scope: str) -> bool:
-    use = history.uses.get((agent.id, scope))
-    granted = history.granted.get((agent.id, scope), iso(agent.created_at))
+    if (key := (agent.id, scope)) in {*history.limited, *history.waiting.values()}:
+        return False
+    use = history.uses.get(key)
+    granted = history.granted.get(key, iso(agent.created_at))
     return _quiet(history, max(granted, use.last if use else ""), use)
 
 

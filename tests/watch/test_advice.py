@@ -9,12 +9,15 @@ from contextlib import closing, contextmanager
 from datetime import timedelta
 
 import pytest
-from support.bench import Bench
+from support.bench import OPERATOR, PAYMENT, Bench
 from support.manual_clock import ManualClock
 from support.stepups import approve, ask
 
+from agentvault_tui.broker.answers import Denied, Escalated
 from agentvault_tui.broker.serve import _record_start_or_stop
+from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.request import request_token
+from agentvault_tui.broker.usecases.stepup import deny
 from agentvault_tui.ledger.schema import open_reader
 from agentvault_tui.model import Action, Agent, EventType
 from agentvault_tui.operator_api.advice import AdviceInfo, AdvisedChange, change_texts
@@ -24,6 +27,14 @@ from agentvault_tui.watch.advice import Window, advise, rhythm_of
 DAY = 86_400.0
 SOURCES = ("policy", "scopes", "limits")
 READ, WRITE = "read:calendar", "write:calendar"
+LIMITS = f"""
+[[limits]]
+id = "together"
+scopes = ["{READ}", "{WRITE}"]
+count = 1
+within = "1h"
+over = "deny"
+"""
 
 
 @contextmanager
@@ -84,6 +95,25 @@ async def test_a_scope_asked_for_among_others_is_unused_and_would_be_missed(
     event = (await bench.events("token.decision"))[-1]
     assert found.evidence.would_have_refused == 1
     assert found.evidence.refused == [event.seq]
+
+
+async def test_what_a_limit_stops_or_a_person_has_to_decide_is_not_unused(
+    bench: Bench, clock: ManualClock
+) -> None:
+    """The agent needs it now; what was denied for good may be unused."""
+    agent = await bench.agent("a", READ, WRITE, "send:payment")
+    bench.home.limits_file.write_text(LIMITS)
+    await reload_policy(bench.broker)
+    clock.advance(31 * DAY)
+    await use(bench, agent, READ)
+    held = await ask(bench, agent, PAYMENT)
+    assert isinstance(held, Escalated)
+    assert kinds(advice(bench, clock)) == [("unused_scope", WRITE)]
+    denied = await ask(bench, agent, Action((WRITE,), WRITE, "r"))
+    assert isinstance(denied, Denied)
+    assert advice(bench, clock) == []
+    await deny(bench.broker, held.stepup.id, "no", OPERATOR)
+    assert kinds(advice(bench, clock)) == [("unused_scope", "send:payment")]
 
 
 @pytest.mark.parametrize(
