@@ -23,6 +23,7 @@ from agentvault_tui import __version__
 from agentvault_tui.clock import Clock, SharedClock, iso
 from agentvault_tui.errors import AgentVaultError, LedgerError, RefusedError
 from agentvault_tui.ledger import Ledger
+from agentvault_tui.operator_api.shapes import ConfirmedInfo
 
 if TYPE_CHECKING:  # it imports psycopg, which few need
     from agentvault_tui.ledger.shared_log import SharedLog
@@ -80,15 +81,6 @@ class Member(NamedTuple):
     def alive(self) -> bool:
         """Whether it may still hold its lease."""
         return self.age < LEASE
-
-
-class Confirmed(NamedTuple):
-    """Whether one broker has followed a revocation, or holds no lease any more."""
-
-    id: str
-    confirmed: bool
-    ms: float
-    """From when it was asked."""
 
 
 class Team:
@@ -267,14 +259,14 @@ class Team:
             return f"its clock differs by {said.clock:+.0f} s"
         return None
 
-    async def confirmed(self, seq: int) -> list[Confirmed]:
+    async def confirmed(self, seq: int) -> tuple[ConfirmedInfo, ...]:
         """Wait until each other broker has followed event *seq*, or has no lease left.
 
         Returns:
-            what each did; after 2,500 ms at most.
+            what each did, and after how many ms; after 2,500 ms at most.
         """
         clock = self._clock
-        began, told = clock.boot(), dict[str, Confirmed]()
+        began, told = clock.boot(), dict[str, ConfirmedInfo]()
         waiting = {one.id for one in self.others()}
         while waiting and (spent := clock.boot() - began) < _CONFIRMED_WITHIN:
             try:
@@ -287,13 +279,15 @@ class Team:
                 followed = there is not None and there.said.seq >= seq
                 if followed or there is None or not there.alive:
                     ms = round((clock.boot() - began) * 1000, 1)
-                    told[name] = Confirmed(name, followed, ms)
+                    told[name] = ConfirmedInfo(id=name, confirmed=followed, ms=ms)
                     waiting.discard(name)
             if waiting:
                 await asyncio.sleep(_ASKED_EVERY if spent < 0.1 else 10 * _ASKED_EVERY)
         ms = round((clock.boot() - began) * 1000, 1)
-        late = [Confirmed(name, False, ms) for name in sorted(waiting)]
-        return [*sorted(told.values()), *late]
+        late = (
+            ConfirmedInfo(id=one, confirmed=False, ms=ms) for one in sorted(waiting)
+        )
+        return (*(told[name] for name in sorted(told)), *late)
 
 
 def _read(doc: bytes) -> Said | None:

@@ -71,7 +71,6 @@ from agentvault_tui.operator_api.requests import (
 )
 from agentvault_tui.operator_api.shapes import (
     AgentInfo,
-    ConfirmedInfo,
     NewAgentInfo,
     RestoreAnswer,
     RevokeAnswer,
@@ -261,8 +260,7 @@ def _cutting(broker: Broker, authority: Authority) -> list[Route]:
         if broker.team is not None and not cut.recorded:
             return structs.replace(ended, others="not_told")
         if broker.team is not None:
-            told = await broker.team.confirmed(broker.ledger.head.seq)
-            brokers = tuple(ConfirmedInfo(**one._asdict()) for one in told)
+            brokers = await broker.team.confirmed(broker.ledger.head.seq)
             return structs.replace(ended, brokers=brokers)
         return ended
 
