@@ -327,6 +327,13 @@ class AlertFollower(Follower[Sender]):
         """What the latest event may be told as: it counts once, however often tried."""
         self._faults: deque[AlertMessage] = deque(maxlen=100)
 
+    def _catch_up(self) -> None:
+        before = self.place
+        super()._catch_up()
+        if self.place is not before:
+            self._signals = Signals(self.broker, dict(self.place.told))
+            self._warm = False
+
     def tell(self, message: AlertMessage) -> None:
         """Send what no event tells of, ahead of all others."""
         self._faults.append(message)

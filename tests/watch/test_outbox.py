@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from datetime import timedelta
 
+import msgspec
 import pytest
 from support.alert_stand import AlertStand, answering
 from support.bench import OPERATOR, PAYMENT, Bench
@@ -15,7 +17,9 @@ from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.broker.usecases.stepup import deny
+from agentvault_tui.clock import iso
 from agentvault_tui.model import Action, Agent, Draft, EventType
+from agentvault_tui.watch.outbox import PLACE, SinkPlace
 
 PERSON = 'sinks = ["hook"]\nevents = ["needs_person"]'
 
@@ -298,6 +302,32 @@ async def test_a_burst_over_a_restart_is_told(stand: AlertStand, bench: Bench) -
         await later.settle()
         assert stand.kinds == ["denial_burst"]
         await later.watch.aclose()
+
+
+async def test_one_broker_of_a_team_sends_and_another_goes_on_where_it_was(
+    stand: AlertStand, bench: Bench
+) -> None:
+    """What the other told is not told again, nor what that bars for ten minutes."""
+    broker, works = bench.broker, False
+    broker.works = lambda: works
+    await stand.start('sinks = ["hook"]\nevents = ["denial_burst", "tenant.away"]')
+    agent = await bench.agent("loud")
+    mail = Action(("read:mail",), "read:mail", None, {}, None)
+    await note(bench)
+    for _ in range(20):
+        await request_token(broker, agent, mail, resource=None, details=None)
+    await stand.settle()
+    assert stand.received == []
+    until = iso(bench.clock.now() + timedelta(minutes=10))
+    told = {f"denial_burst {agent.id}": until}
+    place = SinkPlace(bench.ledger.head.seq, exports=False, told=told)
+    broker.kept[f"{PLACE}hook"] = msgspec.json.encode(place).decode()
+    works = True
+    for _ in range(20):
+        await request_token(broker, agent, mail, resource=None, details=None)
+    await note(bench)
+    await stand.settle()
+    assert stand.kinds == ["tenant.away"]
 
 
 async def test_a_digest_gathers_and_high_risk_does_not_wait(
