@@ -81,3 +81,37 @@ def test_a_hostile_problem_is_inert(cli: Run, tmp_path: Path) -> None:
         found = cli("--home", str(tmp_path), "agents", "list")
     assert found.err.count("\n") == 1
     assert found.err.rstrip("\n").isprintable()
+
+
+def test_settings_that_cannot_be_read_keep_nobody_from_the_socket(
+    cli: Run, short: Path
+) -> None:
+    """Cutting off here needs no mended file; without a socket it is named."""
+    (short / "config.toml").write_text('[operators]\nconnect = "https://ops.example\n')
+    line = ("--home", str(short), "agents", "list", "--json")
+    refused = cli(*line)
+    assert (refused.code, "config.toml" in refused.err) == (2, True)
+    page = {"agents": [], "total": 0}
+    with answering(short, http("200 OK", json.dumps(page))):
+        assert cli(*line).code == 0
+
+
+def test_authorities_in_the_settings_are_relative_to_them(
+    cli: Run, tmp_path: Path
+) -> None:
+    """Those of the command line are relative to where that is typed."""
+    settings = '[operators]\nconnect = "https://ops.example"\nca_file = "none.pem"\n'
+    (tmp_path / "config.toml").write_text(settings)
+    line = ("--home", str(tmp_path), "agents", "list")
+    assert f"agentvault: {tmp_path / 'none.pem'} holds no" in cli(*line).err
+    assert "agentvault: my.pem holds no" in cli(*line, "--ca-file", "my.pem").err
+
+
+@pytest.mark.parametrize("line", [("list",), ("remove", "stripe-live")])
+def test_secrets_of_a_broker_elsewhere_are_not_those_of_this_home(
+    cli: Run, tmp_path: Path, line: tuple[str, ...]
+) -> None:
+    """Where it does not answer nothing is read or changed here in its place."""
+    at = ("--home", str(tmp_path / "h"), "--connect", "https://127.0.0.1:1")
+    assert cli("secrets", *line, *at).code == 3
+    assert not (tmp_path / "h").exists()

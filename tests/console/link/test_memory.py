@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from agentvault_tui.console.link.memory import HeadStore, SeenHead
+from agentvault_tui.operator_api.remote import RemoteBroker
 
 
 def test_a_head_is_remembered_by_socket(tmp_path: Path) -> None:
@@ -47,13 +48,16 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
 
 def test_heads_of_deleted_sockets_are_removed(tmp_path: Path) -> None:
-    """Demos in temporary homes leave nothing behind for ever."""
+    """Demos in temporary homes leave nothing; a broker elsewhere has no folder."""
     home = tmp_path / "home"
     home.mkdir()
     gone = HeadStore(home / "gone.sock", tmp_path / "state")
     stays = HeadStore(tmp_path / "stays.sock", tmp_path / "state")
+    elsewhere = HeadStore(RemoteBroker("https://ops.example"), tmp_path / "state")
     gone.keep(SeenHead(1, "x"))
     stays.keep(SeenHead(2, "y"))
+    elsewhere.keep(SeenHead(3, "z"))
     home.rmdir()
     stays.tidy()
     assert (gone.recall(), stays.recall()) == (None, SeenHead(2, "y"))
+    assert elsewhere.recall() == SeenHead(3, "z")

@@ -157,6 +157,14 @@ def test_a_restore_is_shown_with_its_event(told: Told) -> None:
     assert mirror.revoked == set()
 
 
+def test_an_agent_that_passed_on_a_token_is_asked_for_again(told: Told) -> None:
+    """The broker counts what a revocation of it would end."""
+    agent = told.add_agent("a", "read:email")
+    told.mirror.stale.clear()
+    told.add_event("token.delegated", agent)
+    assert told.mirror.stale == {agent["id"]}
+
+
 def test_panic_is_on_and_off_with_its_events(told: Told) -> None:
     """No frame of the status is waited for, and the tenant's does not undo it."""
     told.push_status()
