@@ -49,10 +49,7 @@ from agentvault_tui.broker.verification import keep_verified
 from agentvault_tui.clock import Clock, SharedClock, SystemClock
 from agentvault_tui.errors import LedgerError, SettingsError
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import (
-    Ledger,
-    Meta,
-)
+from agentvault_tui.ledger import Ledger, Meta
 from agentvault_tui.model import Draft, EventType
 from agentvault_tui.operator_api.shapes import WireShape
 from agentvault_tui.process import (

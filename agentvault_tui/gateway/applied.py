@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from agentvault_tui.gateway.config_folder import NAME
 from agentvault_tui.gateway.services import Services, parse_service
 from agentvault_tui.home import put_private
 from agentvault_tui.ledger import EventQuery, Meta
-from agentvault_tui.model import EventType
+from agentvault_tui.model import EventType, sha256_hex
 from agentvault_tui.text import visible
 
 log = logging.getLogger("agentvault.gateway")
@@ -43,7 +42,8 @@ class AppliedServices:
         return {
             one.name: text
             for one in self._services
-            if (text := self._text(one.name)) is not None and sha256(text) == one.sha256
+            if (text := self._text(one.name)) is not None
+            and sha256_hex(text) == one.sha256
         }
 
     def changed(self, wanted: Mapping[str, str]) -> dict[str, str | None]:
@@ -63,7 +63,8 @@ class AppliedServices:
             if len(text.encode()) > MAX_FILE:
                 raise ServiceError(f"{shown} is larger than {MAX_FILE // 1024} KiB")
             before, known = self._text(name), self._services.get(name)
-            if text == before and known is not None and known.sha256 == sha256(text):
+            in_force = known is not None and known.sha256 == sha256_hex(text)
+            if in_force and text == before:
                 continue
             try:
                 parse_service(name, text, catalogue, base)
@@ -81,7 +82,7 @@ class AppliedServices:
         """Return the row that lets the next start write *texts*, if this one cannot."""
         befores = {name: self._text(name) for name in texts}
         marked = {
-            name: [None if before is None else sha256(before), texts[name]]
+            name: [None if before is None else sha256_hex(before), texts[name]]
             for name, before in befores.items()
         }
         return Meta(APPLYING, json.dumps(marked, ensure_ascii=False))
@@ -120,8 +121,8 @@ class AppliedServices:
         texts = {}
         for name, (was, text) in told.items():
             before = self._text(name)
-            same = was == (None if before is None else sha256(before))
-            if same and named.get(f"services/{name}.toml") == sha256(text):
+            same = was == (None if before is None else sha256_hex(before))
+            if same and named.get(f"services/{name}.toml") == sha256_hex(text):
                 texts[name] = text
         try:
             self.write(texts)
@@ -132,8 +133,3 @@ class AppliedServices:
 
     def _text(self, name: str) -> str | None:
         return read_text(self._folder / f"{name}.toml")
-
-
-def sha256(text: str) -> str:
-    """Return the digest by which events name a file's text."""
-    return hashlib.sha256(text.encode()).hexdigest()

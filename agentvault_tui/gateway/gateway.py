@@ -18,7 +18,7 @@ from agentvault_tui.errors import LedgerError
 from agentvault_tui.gateway import hooks, operators, runs_api
 from agentvault_tui.gateway.admission import Admission
 from agentvault_tui.gateway.app import PREFIX, GatewayApp, misdirected
-from agentvault_tui.gateway.applied import APPLYING, AppliedServices, sha256
+from agentvault_tui.gateway.applied import APPLYING, AppliedServices
 from agentvault_tui.gateway.call import Call
 from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.config_folder import ConfigFolder
@@ -32,7 +32,14 @@ from agentvault_tui.gateway.services import Service, ServiceHealth, Services
 from agentvault_tui.gateway.tools import ToolMaps
 from agentvault_tui.gateway.upstream import Upstream
 from agentvault_tui.ledger import Change, Meta
-from agentvault_tui.model import Actor, AgentId, Draft, EventType, TokenId
+from agentvault_tui.model import (
+    Actor,
+    AgentId,
+    Draft,
+    EventType,
+    TokenId,
+    sha256_hex,
+)
 from agentvault_tui.operator_api.shapes import WireShape
 from agentvault_tui.web import Listener, Server
 from agentvault_tui.web.guard import StreamingApp
@@ -209,7 +216,8 @@ class Gateway:
         async with self._turn:
             known: dict[str, str] = json.loads(self.broker.kept.get(_RECORDED, "{}"))
             now = {
-                f"services/{name}.toml": sha256(text) for name, text in texts.items()
+                f"services/{name}.toml": sha256_hex(text)
+                for name, text in texts.items()
             }
             drafts = [
                 _changed(file, known.get(file), after, operator)

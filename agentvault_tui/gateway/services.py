@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import re
 import ssl
@@ -30,6 +29,7 @@ from agentvault_tui.gateway.templates import (
     parse_route,
 )
 from agentvault_tui.home import Home
+from agentvault_tui.model import sha256_hex
 from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.settings import CONNECTION
 from agentvault_tui.text import visible
@@ -266,7 +266,7 @@ def parse_service(name: str, text: str, catalogue: Catalogue, base: Path) -> Ser
         ca_file=ca_path(table.ca_file, base),
         credential=table.credential,
         routes=tuple(routes),
-        sha256=hashlib.sha256(text.encode()).hexdigest(),
+        sha256=sha256_hex(text),
         index=RouteIndex(routes),
         method_override=table.method_override,
     )

@@ -12,7 +12,6 @@ import sqlite3
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -30,10 +29,7 @@ from agentvault_tui.ledger import schema
 from agentvault_tui.ledger.batch import Job, Tip, build, read_tip, write
 from agentvault_tui.ledger.chain import genesis, link
 from agentvault_tui.ledger.headfile import Witness, write_witness
-from agentvault_tui.ledger.home_copy import (
-    followed_events,
-    followed_statements,
-)
+from agentvault_tui.ledger.home_copy import followed_events, followed_statements
 from agentvault_tui.ledger.journal import CutJournal
 from agentvault_tui.ledger.opening import (
     PLACE,
@@ -136,13 +132,10 @@ async def copy_to_home(
             "stop them first: what they write now would be missing",
         )
     create_file(home)
-    lock, shared = (
-        HomeLock(home.lock_file),
-        _log(connector),
-    )
-    path = home.database
+    lock, shared, path = HomeLock(home.lock_file), _log(connector), home.database
     try:
-        _refuse_there(path)
+        if path.stat().st_size:
+            raise RefusedError(f"{path} is there", "name a folder without a ledger")
         try:
             head = await _make(home, shared, info.ledger, actor, clock)
         except BaseException:
@@ -196,11 +189,6 @@ async def _read(
 
 def _log(connector: Connector) -> SharedLog:
     return SharedLog(connector, "copy", 1, SystemClock())
-
-
-def _refuse_there(path: Path) -> None:
-    if path.stat().st_size:
-        raise RefusedError(f"{path} is there", "name a folder without a ledger")
 
 
 async def _make(

@@ -14,9 +14,9 @@ from agentvault_tui.broker.usecases.apply_entries import files_of
 from agentvault_tui.broker.usecases.apply_texts import edits_of
 from agentvault_tui.errors import ConflictError, LedgerUnwritableError, UsageError
 from agentvault_tui.gateway import Gateway
-from agentvault_tui.gateway.applied import APPLYING, sha256
+from agentvault_tui.gateway.applied import APPLYING
 from agentvault_tui.ledger import Meta
-from agentvault_tui.model import Actor
+from agentvault_tui.model import Actor, sha256_hex
 from agentvault_tui.operator_api.files import AgentEntry, FilesRequest
 
 MAIL = 'origin = "https://api.mail.example"\n'
@@ -51,7 +51,7 @@ async def test_services_are_in_force_with_the_reply(bench: Bench) -> None:
     (event,) = await bench.events("service.changed")
     (applied,) = await bench.events("config.applied")
     assert event.actor == OPERATOR
-    assert event.detail["after"] == sha256(MAIL)
+    assert event.detail["after"] == sha256_hex(MAIL)
     assert event.detail["applied"] == applied.detail["digest"]
     assert event.seq == applied.seq + 1
     await known.look()

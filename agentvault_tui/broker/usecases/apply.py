@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -27,17 +26,10 @@ from agentvault_tui.broker.usecases.apply_entries import (
 from agentvault_tui.broker.usecases.apply_texts import TextEdits, edits_of, putting
 from agentvault_tui.broker.usecases.credential import changed_draft
 from agentvault_tui.broker.usecases.delegate import delegates_draft, undelegate
-from agentvault_tui.broker.usecases.register import (
-    registered_draft,
-    registering,
-)
+from agentvault_tui.broker.usecases.register import registered_draft, registering
 from agentvault_tui.broker.usecases.revoke import FAILED, InForce, cut_agent
 from agentvault_tui.broker.usecases.scopes import scopes_draft, ungranting
-from agentvault_tui.errors import (
-    ConflictError,
-    LedgerError,
-    OvertakenError,
-)
+from agentvault_tui.errors import ConflictError, LedgerError, OvertakenError
 from agentvault_tui.ledger import Change
 from agentvault_tui.ledger.canonical import canonical
 from agentvault_tui.model import (
@@ -48,6 +40,7 @@ from agentvault_tui.model import (
     Delegate,
     Draft,
     EventType,
+    sha256_hex,
 )
 from agentvault_tui.operator_api.files import FilesRequest
 from agentvault_tui.text import visible
@@ -143,7 +136,7 @@ async def plan_files(
         ConflictError: the number of agents to be revoked is another.
     """
     said = to_builtins(replaced(wanted, plan=False, prune=UNSET))
-    digest = hashlib.sha256(canonical(said).encode()).hexdigest()
+    digest = sha256_hex(canonical(said))
     there = {name: agent_named(broker.registry, name) for name in wanted.agents}
     check_names(broker.registry, [name for name, agent in there.items() if not agent])
     plain = dict[str, Agent]()

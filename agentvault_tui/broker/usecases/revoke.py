@@ -155,11 +155,12 @@ async def revoke_ended(broker: Broker, late: float = 0.0) -> None:
         broker: the broker.
         late: seconds after their time, for another broker to do it first.
     """
-    ended = broker.registry.lifetimes.take_ended(late)
-    over = [one for one in ended if one.until and one.until.passed(broker.clock)]
-    await _revoke_all(broker, over, ENDED, SYSTEM)
-    left = [one for one in ended if one not in over]
-    await _revoke_all(broker, left, TEMPLATE_REVOKED, SYSTEM)
+    agents: dict[str, list[Agent]] = {ENDED: [], TEMPLATE_REVOKED: []}
+    for one in broker.registry.lifetimes.take_ended(late):
+        over = one.until is not None and one.until.passed(broker.clock)
+        agents[ENDED if over else TEMPLATE_REVOKED].append(one)
+    for reason, ended in agents.items():
+        await _revoke_all(broker, ended, reason, SYSTEM)
 
 
 def cut_agent(
