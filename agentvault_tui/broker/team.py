@@ -43,7 +43,6 @@ _LAG: Final = 250.0
 """Milliseconds that a broker may take to know the store's head."""
 _CLOCK: Final = 30.0
 """Seconds that its clock may differ from the store's."""
-_FORGOTTEN: Final = 24 * 3600.0
 _WORK_NAME: Final = "work"
 log = logging.getLogger("agentvault.team")
 
@@ -221,7 +220,7 @@ class Team:
         return round((self._clock.boot() - began) * 1000, 1)
 
     async def _look(self) -> None:
-        now, found = await self._shared.holders(_FORGOTTEN)
+        now, found = await self._shared.holders()
         clock = self._clock
         if isinstance(clock, SharedClock):
             self._clock_ahead = clock.ahead

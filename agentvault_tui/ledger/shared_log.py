@@ -267,19 +267,8 @@ class SharedLog:
         async with self._looks:
             self._next_look = None  # who asks from now on needs a later one
             sql = "SELECT revision FROM agentvault.head"
-            if self._idle:
-                # One that was idle may have been lost meanwhile: then ask another.
-                try:
-                    return await self._lent(self._idle.pop(), sql)
-                except LedgerUnwritableError:
-                    while self._idle:
-                        await close(self._idle.pop())
-            return await self._lent(await self._connector.connect(), sql)
-
-    async def _lent(self, db: Connection, sql: str) -> int:
-        ((revision,),) = await ask(db, sql)
-        self._idle.append(db)
-        return int(revision)
+            ((revision,),) = await self._on_idle(sql)
+            return int(revision)
 
     async def hold(self, name: str, run: str, doc: bytes, seconds: float) -> bool:
         """Hold a lease under *name* for so many seconds from now, by the store's clock.
@@ -310,32 +299,37 @@ class SharedLog:
         sql = "DELETE FROM agentvault.brokers WHERE id = ANY(%s) AND run = %s"
         await self._on_idle(sql, (list(names), run))
 
-    async def holders(
-        self, before: float
-    ) -> tuple[datetime, list[tuple[str, bytes, float]]]:
-        """Read who holds what, or did; those of longer than *before* seconds ago go.
+    async def holders(self) -> tuple[datetime, list[tuple[str, bytes, float]]]:
+        """Read who holds what, or did in the last 24 hours.
 
         Returns:
             the store's time, and each name, what was said under it, and how many
             seconds ago.
         """
-        old = (
-            "DELETE FROM agentvault.brokers"
-            " WHERE seen < clock_timestamp() - make_interval(secs => %s)"
-        )
         sql = (
             "SELECT id, doc, extract(epoch FROM t - seen)::float8, t"
-            " FROM agentvault.brokers RIGHT JOIN clock_timestamp() AS t ON true"
-            " ORDER BY id"
+            " FROM agentvault.brokers RIGHT JOIN clock_timestamp() AS t"
+            " ON seen > t - interval '24 hours' ORDER BY id"
         )
-        await self._on_idle(old, (before,))
-        found = await self._on_idle(sql, ())
+        found = await self._on_idle(sql)
         return found[0][3], [(i, d, age) for i, d, age, _ in found if i is not None]
 
     async def _on_idle(
-        self, sql: str, values: Sequence[object]
+        self, sql: str, values: Sequence[object] = ()
     ) -> list[tuple[Any, ...]]:
-        db = self._idle.pop() if self._idle else await self._connector.connect()
+        """Run a statement that may be run twice, on an idle connection or a new one."""
+        if self._idle:
+            # One that was idle may have been lost meanwhile: then ask another.
+            try:
+                return await self._lent(self._idle.pop(), sql, values)
+            except LedgerUnwritableError:
+                while self._idle:
+                    await close(self._idle.pop())
+        return await self._lent(await self._connector.connect(), sql, values)
+
+    async def _lent(
+        self, db: Connection, sql: str, values: Sequence[object]
+    ) -> list[tuple[Any, ...]]:
         found = await ask(db, sql, values)
         self._idle.append(db)
         return found

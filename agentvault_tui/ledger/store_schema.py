@@ -204,5 +204,8 @@ DELETE FROM agentvault.state WHERE kind IN ('dropped', 'voided')
 DELETE FROM agentvault.state WHERE kind = 'meta'
   AND key > 'jti:' AND key < 'jti:' || agentvault.time_ago(600)
 """,
+    """
+DELETE FROM agentvault.brokers WHERE seen < clock_timestamp() - interval '24 hours'
+""",
 )
-"""What `state.prune` does, here, by the store's time; each copy does it for itself."""
+"""What `state.prune` does, here, by the store's time, and for brokers that died."""

@@ -12,9 +12,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from support.ledger_kit import agent, decision, note, stepup, token
+from support.ledger_kit import agent, decision, manual_clock, note, stepup, token
 from support.manual_clock import ManualClock
-from support.postgres import Database
+from support.postgres import TEAM, Database
 
 from agentvault_tui.clock import SharedClock
 from agentvault_tui.errors import (
@@ -34,6 +34,7 @@ from agentvault_tui.ledger import (
     verify_ledger,
 )
 from agentvault_tui.ledger.shared_log import SharedLog
+from agentvault_tui.ledger.store_connection import Connector
 from agentvault_tui.ledger.team_writer import TeamWriter
 from agentvault_tui.model import AgentId, Event, EventType, Outcome, Token, TokenId
 
@@ -368,3 +369,30 @@ async def test_without_a_store_there_is_nothing_to_confirm(ledger: Ledger) -> No
     await ledger.confirm()
     assert ledger.store_problem is None
     assert ledger.shared is None
+
+
+async def test_a_dead_broker_is_told_of_for_a_day(store: Database) -> None:
+    """Then it is not among the holders, and pruning the store deletes its row."""
+    shared = SharedLog(Connector(store.url, TEAM), "brk_a", 1, manual_clock())
+    ages = {"brk_a": "0 hours", "brk_b": "23 hours", "brk_c": "25 hours"}
+    for name, age in ages.items():
+        assert await shared.hold(name, name, b"{}", 2.0)
+        sql = "UPDATE agentvault.brokers SET seen = seen - %s::interval WHERE id = %s"
+        store.run(sql, age, name)
+    _, found = await shared.holders()
+    assert [name for name, _, _ in found] == ["brk_a", "brk_b"]
+    await shared.prune()
+    assert store.run("SELECT count(*) FROM agentvault.brokers") == [(2,)]
+    await shared.close()
+
+
+async def test_a_lost_idle_connection_costs_no_heartbeat(store: Database) -> None:
+    """A statement on a connection that the server ended runs on a new one."""
+    shared = SharedLog(Connector(store.url, TEAM), "brk_a", 1, manual_clock())
+    assert await shared.hold("brk_a", "run", b"{}", 2.0)
+    store.run(
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    assert await shared.hold("brk_a", "run", b"{}", 2.0)
+    await shared.close()
