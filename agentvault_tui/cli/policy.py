@@ -24,6 +24,7 @@ from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.policy_plan import candidate, plan, replay, shadow, text_of
 from agentvault_tui.cli.session import CliSession
+from agentvault_tui.console.state.moments import plural
 from agentvault_tui.errors import (
     ConflictError,
     PolicyError,
@@ -117,8 +118,11 @@ def _print_check(out: Output, told: dict[str, Any], found: Policy) -> None:
         return
     out.line(out.word("ok"), f": {len(told['rules'])} rules from ", source)
     if (limits := found.limits).version:
-        counts = f"{len(limits.limits)} limits, {len(limits.hooks)} call-outs"
-        out.line(out.word("ok"), f": {counts}")
+        counts = (
+            plural(len(limits.limits), "limit"),
+            plural(len(limits.hooks), "call-out"),
+        )
+        out.line(out.word("ok"), f": {', '.join(counts)}")
     out.line()
     out.table(
         ("RULE", "ANSWER", "WHY"),

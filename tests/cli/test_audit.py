@@ -24,11 +24,12 @@ from support.ocsf_check import faults
 from support.wire_shapes import agent_info, as_json, filled
 
 from agentvault_tui.cli import audit as evidence
+from agentvault_tui.cli.output import Output
 from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.home import Home
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.client import OperatorClient
-from agentvault_tui.operator_api.history import LinkInfo
+from agentvault_tui.operator_api.history import EventInfo, LinkInfo
 from agentvault_tui.operator_api.proof import Proof
 from agentvault_tui.operator_api.requests import LinksQuery
 from agentvault_tui.operator_api.shapes import StatusInfo
@@ -49,6 +50,23 @@ def test_tail_shows_the_latest_oldest_first(av: Run, agent: Agent) -> None:
     assert "allowed" in people
     assert agent.name in people
     assert av("audit", "tail", "-n", "0").out == ""
+
+
+def test_what_came_of_a_call_is_not_taken_for_a_code(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Status and duration are the broker's words; a reason may be the agent's."""
+    told = {"status": 200, "bytes_in": 0, "bytes_out": 1, "ms": 123_456}
+    actor = {"kind": "agent", "id": "agt_1", "name": "payer"}
+    about = {"type": "gateway.result", "actor": actor, "detail": told}
+    event = filled(EventInfo, {**about, "time": "2026-11-24T10:00:00Z"})
+    evidence.print_event(Output.detect(json_mode=False), event)
+    evidence.print_event(
+        Output.detect(json_mode=False), replace(event, reason="dial 555 123456")
+    )
+    plain, hostile = capsys.readouterr().out.splitlines()
+    assert "200 in 2 m 3 s" in plain
+    assert "code masked" in hostile
 
 
 def test_tail_names_the_agent_of_what_others_did(av: Run, agent: Agent) -> None:

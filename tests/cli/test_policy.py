@@ -46,6 +46,14 @@ def test_check_reads_the_homes_own_policy(cli: Run, tmp_path: Path) -> None:
     assert "policy.cedar" in answer.err
 
 
+def test_check_counts_the_limits_beside_the_policy(cli: Run, tmp_path: Path) -> None:
+    """Whoever wrote limits.toml sees that it was read."""
+    limit = 'id = "mails"\nscopes = ["send:email"]\nwithin = "1h"\ncount = 3\n'
+    (tmp_path / "limits.toml").write_text(f"[[limits]]\n{limit}")
+    answer = cli("--home", str(tmp_path), "policy", "check")
+    assert (answer.code, "ok: 1 limit, 0 call-outs\n" in answer.out) == (0, True)
+
+
 def test_check_lists_what_can_never_match(cli: Run, tmp_path: Path) -> None:
     """Each rule that never matches is told with its line, and the exit code is 1."""
     file = tmp_path / "mine.cedar"
