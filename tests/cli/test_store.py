@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import shlex
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -12,6 +15,7 @@ from typing import Any
 import pytest
 from support.command_line import Answer
 from support.ledger_kit import agent, decision, manual_clock, note, token
+from support.pages import DOCS, blocks
 from support.postgres import TEAM, Database
 
 from agentvault_tui.errors import RefusedError
@@ -193,3 +197,33 @@ def test_a_home_of_its_own_says_what_it_is(cli: Run, home: Home) -> None:
     assert cli("store", "check", *at).code == 0
     refused = cli("store", "prepare", "--yes", *at)
     assert (refused.code, "store.url is not set" in refused.err) == (2, True)
+
+
+def test_the_commands_of_the_page_work_in_its_order(
+    cli: Run, home: Home, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/team.md: prepared by the environment, copied into, and checked."""
+    asyncio.run(filled(home))
+    home.config_file.write_text('[team]\nname = "payments"\n')
+    monkeypatch.setenv("AGENTVAULT_HOME", str(home.data))
+    monkeypatch.setenv("HOME", str(home.data.parent))
+    password = home.data.parent / "agentvault-store-password"
+    password.touch(0o600)
+    password.write_text("unused\n")
+    typed = []
+    for line in "\n".join(blocks(DOCS / "team.md", "sh")).splitlines():
+        at_ours = re.sub(r"postgresql://[^']+", lambda _: database.url, line)
+        match shlex.split(os.path.expandvars(at_ours)):
+            case ["export", setting]:
+                monkeypatch.setenv(*setting.split("=", 1))
+            case ["unset", *names]:
+                for name in names:
+                    monkeypatch.delenv(name)
+            case ["agentvault", "store", word, *more]:
+                if word == "check":
+                    configured(home, database.url, "payments")
+                yes = ["--yes"] if word == "prepare" else []
+                answer = cli("store", word, *more, *yes)
+                assert answer.code == 0, answer.err
+                typed.append(word)
+    assert typed == ["prepare", "info", "copy", "check"]

@@ -47,7 +47,7 @@ PROGRAMS = {
 """What pages use. Where one is missing, the page is skipped; an unknown one fails."""
 NOT_TYPED = {
     "auth0.md": "tests/e2e/test_auth0_from_empty.py types them at a tenant",
-    "team.md": "tests/cli/test_store.py types them at a PostgreSQL",
+    "team.md": "tests/cli/test_store.py types those of the store",
 }
 NUMBERS = count(1)
 ALONE = ("README.md", "agents.md", "policy.md", "token-vault.md")
