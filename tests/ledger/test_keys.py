@@ -64,6 +64,11 @@ def made(name: str, **changes: Any) -> Commit:
 
 
 SUBJECT = Credential(subject="ci:repo:acme/app:x")
+CALLED: Commit = ([replace(decision(), type=EventType.GATEWAY_ATTEMPT)], [])
+ENDED: Commit = (
+    [replace(note(EventType.GATEWAY_RESULT), detail={"call_id": "call_1"})],
+    [],
+)
 USED: Commit = ([], [UsedAssertion("agt_1", "ab", CLOCK.now())])
 
 
@@ -85,7 +90,7 @@ def overtakes(first: Commit, second: Commit) -> bool:
         (REVOKED, delegated("tok_1", "tok_2")),
         (REVOKED, ASKED),
         (REVOKED, ([note(EventType.STEPUP_APPROVED)], [])),
-        (REVOKED, ([replace(decision(), type=EventType.GATEWAY_ATTEMPT)], [])),
+        (REVOKED, CALLED),
         (([], [DropScopeTokens(AGENT, "read:mail")]), granted()),
         (([], [DropAllTokens()]), granted()),
         (([], [agent()]), granted()),
@@ -102,6 +107,8 @@ def overtakes(first: Commit, second: Commit) -> bool:
         (([], [Meta("mark", "1")]), ([], [Meta("mark", "2")])),
         (made("agt_3", credential=SUBJECT), made("agt_4", credential=SUBJECT)),
         (([], [agent()]), made("agt_5", from_template=AGENT)),
+        (([note(EventType.SERVICE_CHANGED)], []), CALLED),
+        (ENDED, ENDED),
     ],
 )
 def test_a_commit_is_overtaken_by_what_changes_its_ground(
