@@ -227,7 +227,7 @@ class RemoteBroker:
         """Let go of a session that is over, unless another has begun meanwhile."""
         used, self._session = self._session, None
         found = _find(self.url)
-        if used and found and BoundSession.read(found).token == used.token:
+        if used and found and found.token == used.token:
             with contextlib.suppress(NotFoundError):  # a keyring that was locked since
                 self.forget()
 
@@ -244,19 +244,25 @@ def _no_origin(url: str) -> SettingsError:
 
 
 def _kept(url: str) -> BoundSession:
-    text = _find(url)
-    if text is None:
+    found = _find(url)
+    if found is None:
         raise RefusedError(
             f"you are not signed in at {url}", f"agentvault --connect {url} login"
         )
-    return BoundSession.read(text)
+    return found
 
 
-def _find(url: str) -> str | None:
+def _find(url: str) -> BoundSession | None:
+    """Return the session that is kept; what is none of ours counts as none."""
+    from joserfc.errors import JoseError  # noqa: PLC0415 - needed elsewhere alone
+
     from agentvault_tui import keyrings  # noqa: PLC0415 - it is slow to load
 
-    held = _ask_holder(url, GET)
-    return held.decode() if held else keyrings.read(_SERVICE, url)
+    try:
+        held = _ask_holder(url, GET).decode() or keyrings.read(_SERVICE, url)
+        return BoundSession.read(held) if held else None
+    except (JoseError, ValueError, LookupError, TypeError):
+        return None
 
 
 def _ask_holder(url: str, word: bytes) -> bytes:

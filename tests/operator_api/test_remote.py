@@ -121,6 +121,22 @@ def test_a_session_that_is_over_is_forgotten_and_a_newer_one_is_used(
         token(RemoteBroker(URL))
 
 
+@pytest.mark.parametrize("place", ["keyring"], indirect=True)
+@pytest.mark.parametrize(
+    "kept", ["x", "[]", "{}", '{"key": {}, "token": ""}', '{"key": 1, "token": ""}']
+)
+def test_what_is_kept_and_no_session_counts_as_none(place: Path, kept: str) -> None:
+    """A command says that nobody is signed in, and the next sign-in replaces it."""
+    signed_in("av_s_first")
+    ring = keyring.get_keyring()
+    assert isinstance(ring, _Memory)
+    ring.kept = dict.fromkeys(ring.kept, kept)
+    with pytest.raises(RefusedError, match="not signed in"):
+        token(RemoteBroker(URL))
+    signed_in("av_s_second")
+    assert token(RemoteBroker(URL)) == "DPoP av_s_second"
+
+
 @pytest.mark.parametrize("place", ["process"], indirect=True)
 def test_the_process_ends_with_the_session(place: Path) -> None:
     """It takes its socket with it."""
