@@ -422,7 +422,7 @@ class PaneScreen(Keyed, Screen[None]):
             self.app.pop_screen()
 
 
-_CALM: Final = 10
+CALM: Final = 10
 """How many times longer than it takes a reading lies behind the one before."""
 
 
@@ -476,7 +476,7 @@ class PolledScreen(PaneScreen):
             why = self.desk.mirror.intake.shown(error.what, 80)
             self.read_failed(f"not read: {why}")
         now = clock.boot()
-        self._read_next = now + max(self.EVERY, _CALM * (now - began))
+        self._read_next = now + max(self.EVERY, CALM * (now - began))
         self.place()
         self.paint_all()
         self.show_keys()

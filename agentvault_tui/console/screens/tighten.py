@@ -20,7 +20,7 @@ from agentvault_tui.console.draw.layout import Box
 from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Row
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.messages import ShowAudit
-from agentvault_tui.console.screens.base import PolledScreen
+from agentvault_tui.console.screens.base import CALM, PolledScreen
 from agentvault_tui.console.state.moments import plural
 from agentvault_tui.console.state.records import AgentRow
 from agentvault_tui.console.widgets.line_input import LineInput
@@ -398,7 +398,7 @@ class PolicyScreen(ReadScreen):
         except AgentVaultError as error:
             self.planned.said = mirror.intake.shown(error.diagnosis(), 200)
         now = mirror.clock.boot()
-        self._plan_next = now + max(AdviceScreen.EVERY, 10 * (now - began))
+        self._plan_next = now + max(AdviceScreen.EVERY, CALM * (now - began))
         self.paint_all()
 
     def _show_plan(self, found: PlanInfo) -> None:
