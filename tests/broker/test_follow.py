@@ -372,6 +372,19 @@ async def test_a_scope_taken_elsewhere_cuts_the_calls_under_it(pair: Pair) -> No
     assert pair.other.registry.epoch(agent.id) != before
 
 
+async def test_a_delegation_taken_elsewhere_voids_decisions_here(pair: Pair) -> None:
+    """An exchange under way would pass on what may not be passed on any more."""
+    broker = pair.bench.broker
+    agent, other = [await pair.bench.agent(name) for name in ("one", "two")]
+    scopes = frozenset({"read:calendar"})
+    await change_delegates(broker, agent.id, other.id, scopes, OPERATOR)
+    await pair.catch_up()
+    before = pair.other.registry.epoch(agent.id)
+    await change_delegates(broker, agent.id, other.id, NOTHING, OPERATOR)
+    await pair.catch_up()
+    assert pair.other.registry.epoch(agent.id) != before
+
+
 async def test_agents_that_end_elsewhere_end_here(pair: Pair) -> None:
     """By their time without any word, and with their template from its record on; what
     another broker has revoked by then is not revoked again."""

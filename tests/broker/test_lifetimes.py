@@ -184,6 +184,18 @@ async def test_a_clock_that_is_set_back_gives_no_time(
         assert last.broker.registry.agent(agent.id).status is AgentStatus.REVOKED
 
 
+async def test_the_boot_clock_bounds_an_end_over_a_restart(
+    bench: Bench, clock: ManualClock
+) -> None:
+    """Also where no event says how late it was before the wall clock was set back."""
+    agent = await bench.agent("brief", **until(bench, 600))
+    clock.advance(500)
+    clock.jump_wall(-7200)
+    async with bench.restarted() as again:
+        clock.advance(101)
+        assert not again.broker.registry.lifetimes.is_active(agent.id)
+
+
 async def test_a_jump_of_the_clock_is_remembered_for_the_next_boot(
     bench: Bench, clock: ManualClock
 ) -> None:
