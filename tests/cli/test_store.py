@@ -109,6 +109,22 @@ def test_check_finds_a_changed_event(cli: Run, home: Home, store: Database) -> N
     assert "event 3 " in checked.err
 
 
+def test_what_a_store_lost_is_told_and_accepted(
+    cli: Run, home: Home, store: Database
+) -> None:
+    """`info` and `doctor` say it; `audit accept` lets the team go on, on the record."""
+    at = ("--home", str(configured(home, store.url).data))
+    asyncio.run(filled(home, store.settings))
+    store.run("UPDATE agentvault.head SET fault = 'event 40 is gone'")
+    assert "event 40 is gone" in cli("store", "info", *at).out
+    findings = cli("doctor", "--json", *at).json["findings"]
+    told = {one["what"] for one in findings if one["area"] == "store"}
+    assert "event 40 is gone" in told
+    accepted = cli("audit", "accept", "--reason", "a drill", "--json", *at)
+    assert (accepted.code, accepted.json["head"]) == (0, 43), accepted.err
+    assert cli("store", "info", "--json", *at).json["fault"] is None
+
+
 def test_another_teams_store_is_refused(cli: Run, home: Home, store: Database) -> None:
     """A second team on the same schema is told whose it is, by every command."""
     at = ("--home", str(configured(home, store.url, "pirates").data))
