@@ -245,6 +245,12 @@ class SharedLog:
         tip = Tip(seq, digest, None if time is None else parse_iso(time))
         return StoreHead(tip, revision, batch, n)
 
+    async def contains(self, seq: int, digest: bytes) -> bool:
+        """Tell whether the chain has the event of that number and hash."""
+        db = await self._connected()
+        sql = "SELECT 1 FROM agentvault.events WHERE seq = %s AND hash = %s"
+        return bool(await ask(db, sql, (seq, digest)))
+
     # Looking, by many
 
     async def revision(self) -> int:

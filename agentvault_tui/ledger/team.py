@@ -21,10 +21,10 @@ from agentvault_tui.ledger.home_copy import read_place
 from agentvault_tui.ledger.opening import Opened, copied_elsewhere, open_checked
 from agentvault_tui.ledger.places import hash_at
 from agentvault_tui.ledger.schema import StoreConnection, storage_errors
-from agentvault_tui.ledger.shared_log import SharedLog
+from agentvault_tui.ledger.shared_log import SharedLog, StoreHead
 from agentvault_tui.ledger.store_connection import Connector
 from agentvault_tui.ledger.team_writer import TeamWriter
-from agentvault_tui.model import new_id
+from agentvault_tui.model import EventType, new_id
 from agentvault_tui.settings import Settings
 
 _FIRST_COPY_SECONDS = 600.0
@@ -51,7 +51,8 @@ async def open_team(
 
     Raises:
         SettingsError: the team has no name.
-        RefusedError: the store is not this team's, or not fit for use.
+        RefusedError: the store is not this team's, or not fit for use, or never had
+            events that this home's ledger has.
         LedgerUnwritableError: there is no copy yet, and the store is away.
     """
     if not settings.team.name:
@@ -112,8 +113,39 @@ async def _open(
             index = await db.run(_check_acknowledged, home, ledger_id)
         opened = replace(opened, index=index)
     except (LedgerUnwritableError, LedgerDamagedError) as error:
+        await _refuse_apart(db, shared, head, error)
         await writer.start_without(error)
     return opened, writer
+
+
+async def _refuse_apart(
+    db: StoreConnection, shared: SharedLog, head: StoreHead, error: AgentVaultError
+) -> None:
+    """Refuse a home whose ledger went on by itself: then the store has lost nothing.
+
+    Args:
+        db: the connection to the home's file.
+        shared: the team's log.
+        head: what the file was made up to before it was opened.
+        error: why nothing is granted; only damage is looked into.
+
+    Raises:
+        RefusedError: the file is no copy of the store (``serve --again``, or a restore
+            after which another store was used), or was restored into another one.
+    """
+    if not isinstance(error, LedgerDamagedError):
+        return
+    if head.revision or not head.tip.seq:
+        sql = "SELECT seq, hash FROM events WHERE type = ? ORDER BY seq DESC LIMIT 1"
+        kind = (EventType.LEDGER_RESTORED.value,)
+        restored = await db.run(lambda raw: raw.execute(sql, kind).fetchall())
+        if not restored or await shared.contains(*restored[0]):
+            return
+    raise RefusedError(
+        f"this home's ledger went on apart from the store: {error.what}",
+        "use a new home for this store, or give this ledger an empty one:"
+        " agentvault store copy --to URL",
+    )
 
 
 def _check_acknowledged(

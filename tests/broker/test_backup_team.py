@@ -110,6 +110,30 @@ def test_a_store_that_is_not_empty_is_left_alone(
     assert asyncio.run(kinds(there, clock))[-3:] == LAST
 
 
+@pytest.mark.parametrize("began", [False, True])
+def test_a_restored_home_does_not_start_on_the_store_it_was_backed_up_from(
+    short: Path,
+    clock: ManualClock,
+    store: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    began: bool,
+) -> None:
+    """The team there goes on: that store lost nothing, it never had the restore."""
+    home = member(short / "a", store.url)
+    asyncio.run(write(home, clock))
+    make_backup(home, short / "backup", clock)
+    there = Home(short / "b", short / "b")
+    with monkeypatch.context() as patch:
+        patch.setenv("AGENTVAULT_STORE_URL", store.cluster.store().url)
+        restore_backup(there, short / "backup", clock, OPERATOR)
+        if began:
+            assert asyncio.run(kinds(there, clock))[-3:] == LAST
+    with pytest.raises(RefusedError, match="went on apart from the store"):
+        asyncio.run(kinds(there, clock))
+    assert store.run("SELECT fault FROM agentvault.head") == [(None,)]
+    asyncio.run(write(home, clock))
+
+
 class _KilledError(BaseException):
     """Stands for a SIGKILL."""
 
