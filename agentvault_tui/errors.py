@@ -10,6 +10,7 @@
   * UnreachableError          no broker answers (exit 3)
   * PolicyError               a policy or catalogue cannot be put in force
   * ServiceError              a service's file cannot be put in force
+  * SealedError               what is sealed does not open with the keys here
   * BadPathError              a request target that programs read in several ways
   * UnreadableBodyError       a body that policy has to read and cannot
   * LedgerError
@@ -107,6 +108,10 @@ class PolicyError(AgentVaultError):
 
 class ServiceError(AgentVaultError):
     """A file that describes services, tools or alerts cannot be put in force."""
+
+
+class SealedError(AgentVaultError):
+    """What is sealed cannot be opened, or nothing sealed: the key is not here."""
 
 
 class BadPathError(AgentVaultError):

@@ -129,6 +129,11 @@ class Home:
         return self.data / "keys"
 
     @property
+    def team_key(self) -> Path:
+        """The team's key, and the one before it while it is changed."""
+        return self.keys / "team.key"
+
+    @property
     def tenant(self) -> Path:
         """The embedded tenant's own store."""
         return self.data / "tenant"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from pathlib import Path
 from typing import ClassVar, Final, Self
 
 from cryptography.exceptions import InvalidTag
@@ -11,72 +12,102 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from agentvault_tui.errors import TenantError
+from agentvault_tui.errors import SealedError
 from agentvault_tui.home import Home, put_private
 
 _VERSION: Final = b"\x01"
 _NONCE: Final = 12
 KEY_BYTES: Final = 32
+MOST_KEYS: Final = 2
+"""Of a team at once: the one in force, and the one before until nothing needs it."""
 
 
 class Seal:
-    """AES-256-GCM under one of several keys derived from a key of the home's.
+    """AES-256-GCM under one of several keys derived from the home's or the team's.
 
     The associated data names the kind, owner and version of what is sealed, each with
     its length before it, so that a ciphertext moved to another row, or an older one
     put back in its place, does not open.
 
-    A subclass says whose key it is: one for each store, kept in ``keys/``.
+    A subclass is a use; `of` returns the seal of a use under the right key.
     """
 
     WHOSE: ClassVar[str]
-    """Names the key's file, and stands in all that is derived from it."""
+    """The use: names the home's key for it, and stands in all that is derived."""
     LOST: ClassVar[str]
-    """What cannot be done any more when the key is gone."""
+    """What cannot be done any more when the home's key for it is gone."""
 
-    def __init__(self, root: bytes) -> None:
-        """Derive from *root*, which never encrypts anything itself."""
+    def __init__(self, root: bytes, before: bytes | None = None) -> None:
+        """Derive from *root*, which never encrypts anything itself.
+
+        Args:
+            root: the key in force.
+            before: the team's key before it, which opens what it sealed.
+        """
         self._root = root
+        self._before = before
 
     def __repr__(self) -> str:
         """Show nothing of the key."""
         return "Seal(…)"
 
     @classmethod
-    def of(cls, home: Home) -> Self:
-        """Use the key of *home*, and make it at the first use.
+    def of(cls, home: Home, *, shared: bool = False) -> Self:
+        """Return the seal for this use, under the home's own key or the team's.
+
+        What several brokers read is sealed with the team's key (``keys/team.key``),
+        which differs by use through the label of HKDF (RFC 5869 section 3.2): pass
+        ``shared=bool(settings.store.url)`` for it. What this home alone has stays under
+        a key of its own (``keys/USE.key``), made at the first use; the team's is never
+        made here. While the team changes its key the seal has both: it closes with the
+        new one, opens what either closed, and `renewed` seals anew.
+
+        The keys are read once. Whoever keeps a seal makes it anew when the file
+        changes; the tenant's process is started again then.
+
+        Args:
+            home: whose keys.
+            shared: whether what is sealed is the team's.
 
         Raises:
-            TenantError: the key is damaged, or cannot be read or made.
+            SealedError: the key is damaged, or cannot be read or made; the team's is
+                not here.
         """
+        if shared:
+            return cls(*read_keys(home.team_key, MOST_KEYS))
         path = home.keys / f"{cls.WHOSE}.key"
         try:
             if not path.exists():
                 # Another process may be first; its key is as good.
                 with contextlib.suppress(FileExistsError):
                     put_private(path, secrets.token_bytes(KEY_BYTES), replace=False)
-            root = path.read_bytes()
         except OSError as error:
-            raise TenantError(
-                f"the {cls.WHOSE}'s key {path} cannot be used ({error.strerror})",
+            raise SealedError(
+                f"the {cls.WHOSE}'s key {path} cannot be made ({error.strerror})",
                 "look at its owner, its mode and its disk",
             ) from error
-        if len(root) != KEY_BYTES:
-            raise TenantError(
-                f"the {cls.WHOSE}'s key {path} is damaged",
-                f"restore it from a backup; without it {cls.LOST}",
-            )
-        return cls(root)
+        try:
+            return cls(*read_keys(path))
+        except SealedError as error:
+            remedy = f"{error.remedy}; without it {cls.LOST}"
+            raise SealedError(error.what, remedy) from error.__cause__
 
     def derive(self, label: str) -> bytes:
-        """Return the key for *label*: one key, one job."""
+        """Return the key for *label*: one key, one job.
+
+        Brokers compare what they derive so: it is of the key before for as long as
+        there is one, which all of them have.
+        """
+        return self._derived(self._before or self._root, label)
+
+    def _derived(self, root: bytes, label: str) -> bytes:
         info = f"agentvault {self.WHOSE} {label}".encode()
-        return HKDF(SHA256(), KEY_BYTES, salt=None, info=info).derive(self._root)
+        return HKDF(SHA256(), KEY_BYTES, salt=None, info=info).derive(root)
 
     @property
     def key_id(self) -> str:
-        """What tells this key from others, and nothing about it."""
-        return self.derive("key id")[:8].hex()
+        """What tells the key in force from others, and nothing about it."""
+        return self._derived(self._root, "key id")[:8].hex()
 
     def wrap(
         self, kind: str, owner: str, version: int, secret: bytes
@@ -96,7 +127,7 @@ class Seal:
         """Open what `wrap` made of the same kind, owner and version.
 
         Raises:
-            TenantError: one of both is another's, an older one, or damaged.
+            SealedError: one of both is another's, an older one, or damaged.
         """
         key = self.open(f"{kind} key", owner, version, wrapped)
         return type(self)(key).open(kind, owner, version, box)
@@ -105,27 +136,63 @@ class Seal:
         """Seal *secret* as version *version* of *owner*'s *kind*."""
         nonce = secrets.token_bytes(_NONCE)
         data = _associated(kind, owner, version)
-        box = AESGCM(self.derive(kind)).encrypt(nonce, secret, data)
+        box = AESGCM(self._derived(self._root, kind)).encrypt(nonce, secret, data)
         return _VERSION + nonce + box
 
     def open(self, kind: str, owner: str, version: int, box: bytes) -> bytes:
         """Open what `close` made of the same kind, owner and version.
 
         Raises:
-            TenantError: it is another's, an older one, or damaged.
+            SealedError: it is another's, an older one, damaged, or another key's.
         """
-        damaged = TenantError(
-            f"a sealed {kind} in the {self.WHOSE}'s store does not open",
-            f"the store and keys/{self.WHOSE}.key must come from the same backup",
+        data = _associated(kind, owner, version)
+        if box.startswith(_VERSION):
+            nonce, sealed = box[1 : 1 + _NONCE], box[1 + _NONCE :]
+            for root in filter(None, (self._root, self._before)):
+                with contextlib.suppress(InvalidTag, ValueError):
+                    key = AESGCM(self._derived(root, kind))
+                    return key.decrypt(nonce, sealed, data)
+        raise SealedError(
+            f"a sealed {kind} of the {self.WHOSE}'s store does not open",
+            f"the store and the key it is sealed with (keys/{self.WHOSE}.key, a"
+            " team's keys/team.key) must come from the same backup",
         )
-        if not box.startswith(_VERSION):
-            raise damaged
-        nonce, sealed = box[1 : 1 + _NONCE], box[1 + _NONCE :]
-        try:
-            data = _associated(kind, owner, version)
-            return AESGCM(self.derive(kind)).decrypt(nonce, sealed, data)
-        except (InvalidTag, ValueError):
-            raise damaged from None
+
+    def renewed(self, kind: str, owner: str, version: int, box: bytes) -> bytes | None:
+        """Seal anew what the key before sealed; None: the one in force did.
+
+        Raises:
+            SealedError: neither did.
+        """
+        with contextlib.suppress(SealedError):
+            type(self)(self._root).open(kind, owner, version, box)
+            return None
+        return self.close(kind, owner, version, self.open(kind, owner, version, box))
+
+
+def read_keys(path: Path, most: int = 1) -> list[bytes]:
+    """Read a file of one key or several, the one in force first.
+
+    Raises:
+        SealedError: it is not there, cannot be read, or holds no such keys.
+    """
+    remedy = "restore it from a backup"
+    if most > 1:
+        remedy = "bring it here: agentvault team key import FILE"
+    try:
+        with path.open("rb") as file:
+            content = file.read(most * KEY_BYTES + 1)
+    except FileNotFoundError as error:
+        raise SealedError(f"the key {path} is not here", remedy) from error
+    except OSError as error:
+        raise SealedError(
+            f"the key {path} cannot be used ({error.strerror})",
+            "look at its owner, its mode and its disk",
+        ) from error
+    count, rest = divmod(len(content), KEY_BYTES)
+    if rest or not 0 < count <= most:
+        raise SealedError(f"the key {path} is damaged", remedy)
+    return [content[KEY_BYTES * i : KEY_BYTES * (i + 1)] for i in range(count)]
 
 
 def _associated(kind: str, owner: str, version: int) -> bytes:

@@ -22,6 +22,7 @@ from agentvault_tui.errors import (
     AgentVaultError,
     ConflictError,
     NotFoundError,
+    SealedError,
     SettingsError,
     TenantError,
 )
@@ -88,7 +89,7 @@ class VaultUsers:
                 return None
         try:
             self._open(owner, box)
-        except (TenantError, ValueError):
+        except (SealedError, ValueError):
             log.warning("the refresh token kept for %s does not open", agent_id)
             return None
         token = Secret(lambda: self._open(owner, box))

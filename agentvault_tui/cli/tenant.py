@@ -21,7 +21,7 @@ from agentvault_tui.cli.terminal import confirm
 from agentvault_tui.clock import SystemClock, iso
 from agentvault_tui.errors import (
     NotFoundError,
-    TenantError,
+    SealedError,
     TenantRefusedError,
     UsageError,
 )
@@ -174,7 +174,7 @@ def _prover(session: CliSession) -> Callable[[str], str] | None:
 
     try:
         seal = TenantSeal.of(session.home)
-    except TenantError:
+    except SealedError:
         return None
     return lambda user_code: proof_of(seal, user_code)
 

@@ -22,8 +22,8 @@ import msgspec
 from agentvault_tui.clock import Clock, iso
 from agentvault_tui.errors import (
     NotFoundError,
+    SealedError,
     ServiceError,
-    TenantError,
     UsageError,
 )
 from agentvault_tui.gateway.config_folder import NAME
@@ -263,7 +263,7 @@ class Secrets:
     def _open(self, seal: SecretsSeal, name: str, row: SecretRow) -> str:
         try:
             return seal.unwrap(_KIND, name, row.version, row.key, row.box).decode()
-        except (TenantError, ValueError):
+        except (SealedError, ValueError):
             raise ServiceError(
                 f"the secret {name} does not open: it was changed or moved",
                 f"set it again: agentvault secrets set {name}",
@@ -286,7 +286,7 @@ class Secrets:
         else:
             try:
                 self._seal = self._credential(_CREDENTIAL) or SecretsSeal.of(self._home)
-            except TenantError as error:
+            except SealedError as error:
                 raise ServiceError(error.what, error.remedy) from None
         return self._seal
 

@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from agentvault_tui.errors import TenantError, TenantRefusedError
+from agentvault_tui.errors import SealedError, TenantRefusedError
 from agentvault_tui.model import sha256_hex
 from agentvault_tui.tenant.clients import AUTHORIZATION_CODE, Client
 from agentvault_tui.tenant.oauth.grants import issue_code
@@ -259,7 +259,7 @@ class LoginPages:
         try:
             box = base64.urlsafe_b64decode(sent.encode())
             raw = self._parts.seal.open(_KIND, sha256_hex(cookie), 1, box)
-        except (TenantError, binascii.Error, ValueError):
+        except (SealedError, binascii.Error, ValueError):
             return None
         until, members = json.loads(raw)
         # Not after its time, and not if the clock was set back by more than its life.

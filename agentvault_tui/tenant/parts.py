@@ -84,7 +84,8 @@ class Parts:
             refresh: the refresh tokens, by default those of *store*.
 
         Raises:
-            TenantError: store or keys cannot be used.
+            TenantError: the store cannot be used.
+            SealedError: its keys cannot be used.
         """
         self.local: Final = f"http://{HOST}:{port}/"
         self.public: Final = public

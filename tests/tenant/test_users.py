@@ -17,6 +17,7 @@ from auth0_double.running import CHEAP, TenantThread
 from agentvault_tui.errors import (
     ConflictError,
     NotFoundError,
+    SealedError,
     TenantError,
     UsageError,
 )
@@ -112,7 +113,7 @@ def test_a_sealed_seed_opens_for_its_user_and_version_alone(home: Home) -> None:
         (OTP_KIND, "ann", 1, b""),
         (OTP_KIND, "ann", 1, box[:5]),
     ):
-        with pytest.raises(TenantError) as error:
+        with pytest.raises(SealedError) as error:
             seal.open(kind, owner, version, sealed)
         assert "JBSWY3DP" not in "".join(traceback.format_exception(error.value))
 
@@ -122,7 +123,7 @@ def test_a_damaged_key_or_store_is_an_error_with_a_remedy(home: Home) -> None:
     key = home.keys / "tenant.key"
     whole = key.read_bytes()
     key.write_bytes(whole[:7])
-    with pytest.raises(TenantError, match="damaged"):
+    with pytest.raises(SealedError, match="damaged"):
         TenantSeal.of(home)
     assert whole.hex() not in repr(TenantSeal(whole))
     for file in home.tenant.iterdir():
