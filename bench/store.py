@@ -28,10 +28,10 @@ from support.postgres import TEAM, Cluster
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Ledger, verify_ledger
-from agentvault_tui.ledger.store_connection import Connector
 from agentvault_tui.ledger.store_copying import copy_to_home, copy_to_store, read_into
 from agentvault_tui.model import Actor, ActorKind
 from agentvault_tui.settings import Settings
+from agentvault_tui.store_connection import Connector
 
 OPERATOR = Actor(ActorKind.OPERATOR, "uid:0", "bench")
 

@@ -302,12 +302,12 @@ async def _into_store(home: Home, actor: Actor) -> None:
     if not settings.store.url:
         return
     require_library()
-    from agentvault_tui.ledger.store_connection import (  # noqa: PLC0415
+    from agentvault_tui.ledger.store_copying import copy_to_store  # noqa: PLC0415
+    from agentvault_tui.store_connection import (  # noqa: PLC0415
         Connector,
         ask,
         close,
     )
-    from agentvault_tui.ledger.store_copying import copy_to_store  # noqa: PLC0415
 
     connector = Connector(settings.store.url, settings.team.name)
     head = _head(home)

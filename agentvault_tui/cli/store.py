@@ -20,7 +20,7 @@ from agentvault_tui.errors import RefusedError, SettingsError, UsageError
 from agentvault_tui.model.finding import Finding, fault, ok, warning
 
 if TYPE_CHECKING:
-    from agentvault_tui.ledger.store_connection import Connector
+    from agentvault_tui.store_connection import Connector
 
 
 @group("store", on_home=True, example="agentvault store info")
@@ -236,6 +236,6 @@ def connector_of(session: CliSession, url: str = "") -> Connector:
     from agentvault_tui.store_url import require_library
 
     require_library()
-    from agentvault_tui.ledger.store_connection import Connector
+    from agentvault_tui.store_connection import Connector
 
     return Connector(url or settings.store.url, settings.team.name)

@@ -21,7 +21,8 @@ from agentvault_tui.errors import LedgerDamagedError, LedgerUnwritableError
 from agentvault_tui.ledger.batch import Job, Tip, placed_rows
 from agentvault_tui.ledger.chain import link
 from agentvault_tui.ledger.state import Row
-from agentvault_tui.ledger.store_connection import (
+from agentvault_tui.ledger.store_schema import CHANNEL, FOLLOW, PRUNE
+from agentvault_tui.store_connection import (
     CALL_SECONDS,
     RESTORE,
     Connection,
@@ -29,7 +30,6 @@ from agentvault_tui.ledger.store_connection import (
     ask,
     close,
 )
-from agentvault_tui.ledger.store_schema import CHANNEL, FOLLOW, PRUNE
 
 _POLL_SECONDS: Final = 0.2
 """How often the head is looked at while no notification arrives."""

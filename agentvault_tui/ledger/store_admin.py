@@ -7,8 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agentvault_tui.ledger.chain import genesis
-from agentvault_tui.ledger.store_connection import Connection, Connector, ask, close
-from agentvault_tui.ledger.store_schema import STATEMENTS, VERSION
+from agentvault_tui.ledger.store_schema import STATEMENTS
+from agentvault_tui.store_connection import (
+    VERSION,
+    Connection,
+    Connector,
+    ask,
+    close,
+)
 
 _HEAD: Final = (
     "INSERT INTO agentvault.head (version, team, ledger, hash, batch)"

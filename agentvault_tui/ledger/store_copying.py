@@ -42,8 +42,8 @@ from agentvault_tui.ledger.schema import storage_errors
 from agentvault_tui.ledger.shared_log import SharedLog, StoreHead, keyed
 from agentvault_tui.ledger.state import TABLES, last_n
 from agentvault_tui.ledger.store_admin import store_info
-from agentvault_tui.ledger.store_connection import Connection, Connector, ask, close
 from agentvault_tui.model import Actor, Draft, EventType
+from agentvault_tui.store_connection import Connection, Connector, ask, close
 
 _PATIENT: Final = 3600.0
 """Seconds that one statement of a copy may take."""

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = 1
-"""Of the schema; a broker of version N works on N and N + 1, which only added."""
 CHANNEL: Final = "agentvault"
 """Of the notifications that a head moved."""
 
@@ -190,7 +188,7 @@ STATEMENTS: Final = (
     _APPEND,
     _APPEND_OR_FOLLOW,
 )
-"""What makes the schema of `VERSION` in a database without one."""
+"""What makes the schema, of `store_connection.VERSION`, in a database without one."""
 PRUNE: Final = (
     """
 DELETE FROM agentvault.state WHERE kind = 'tokens' AND expires < agentvault.time_ago(0)

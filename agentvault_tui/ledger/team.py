@@ -22,10 +22,10 @@ from agentvault_tui.ledger.opening import Opened, copied_elsewhere, open_checked
 from agentvault_tui.ledger.places import hash_at
 from agentvault_tui.ledger.schema import StoreConnection, storage_errors
 from agentvault_tui.ledger.shared_log import SharedLog, StoreHead
-from agentvault_tui.ledger.store_connection import Connector
 from agentvault_tui.ledger.team_writer import TeamWriter
 from agentvault_tui.model import EventType, new_id
 from agentvault_tui.settings import Settings
+from agentvault_tui.store_connection import Connector
 
 _FIRST_COPY_SECONDS = 600.0
 """How long each part of a first copy may take."""

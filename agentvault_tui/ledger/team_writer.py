@@ -46,9 +46,9 @@ from agentvault_tui.ledger.recovery import ambiguous
 from agentvault_tui.ledger.schema import StoreConnection
 from agentvault_tui.ledger.shared_log import Appended, SharedLog, StoreHead
 from agentvault_tui.ledger.state import Row, Statement
-from agentvault_tui.ledger.store_connection import CALL_SECONDS
 from agentvault_tui.ledger.writer import Writer
 from agentvault_tui.model import Draft, Event, EventType, Token
+from agentvault_tui.store_connection import CALL_SECONDS
 
 WAIT_SECONDS: Final = 1.0
 """How long a grant waits for its place, and a reading that grants for the store."""

@@ -34,9 +34,9 @@ from agentvault_tui.ledger import (
     verify_ledger,
 )
 from agentvault_tui.ledger.shared_log import SharedLog
-from agentvault_tui.ledger.store_connection import Connector
 from agentvault_tui.ledger.team_writer import TeamWriter
 from agentvault_tui.model import AgentId, Event, EventType, Outcome, Token, TokenId
+from agentvault_tui.store_connection import Connector
 
 ONE = AgentId("agt_1")
 

@@ -242,7 +242,7 @@ class Database:
 
 async def _prepare(url: str) -> None:
     from agentvault_tui.ledger import store_admin  # noqa: PLC0415 - same
-    from agentvault_tui.ledger.store_connection import Connector  # noqa: PLC0415
+    from agentvault_tui.store_connection import Connector  # noqa: PLC0415
 
     connector = Connector(url, TEAM)
     statements = await store_admin.missing_statements(connector)

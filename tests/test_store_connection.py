@@ -14,14 +14,14 @@ import pytest
 from support.patience import PATIENT
 from support.postgres import TEAM, Database, as_user
 
+from agentvault_tui import store_connection
 from agentvault_tui.errors import (
     AgentVaultError,
     RefusedError,
     SettingsError,
     StoreAwayError,
 )
-from agentvault_tui.ledger import store_connection
-from agentvault_tui.ledger.store_connection import Connector, ask, close
+from agentvault_tui.store_connection import Connector, ask, close
 
 
 async def refusal(connector: Connector) -> AgentVaultError:

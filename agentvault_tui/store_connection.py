@@ -23,10 +23,11 @@ from agentvault_tui.errors import (
     SettingsError,
     StoreAwayError,
 )
-from agentvault_tui.ledger.store_schema import VERSION
 from agentvault_tui.store_url import password_file, store_parameters
 
 Connection = AsyncConnection[tuple[Any, ...]]
+VERSION: Final = 1
+"""Of the schema; a broker of version N works on N and N + 1, which only added."""
 CALL_SECONDS: Final = 1.8
 """How long one call may take: others write again within 2 s whatever one does."""
 _CONNECT_SECONDS: Final = 2
