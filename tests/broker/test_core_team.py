@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
-from support.bench import OPERATOR, PAYMENT, Bench
+from support.agents_http import CIBA
+from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
 from support.patience import PATIENT
 from support.postgres import Database
-from support.stepups import approve, details_of
+from support.stepups import approve
+from support.team_brokers import Broker, brokers_of, known
 
-from agentvault_tui.broker.agents_api import agents_app
 from agentvault_tui.broker.policy_files import set_aside
 from agentvault_tui.broker.usecases.credential import renew_secret
 from agentvault_tui.broker.usecases.policy_apply import apply_policy
@@ -27,17 +24,13 @@ from agentvault_tui.broker.usecases.policy_change import (
     policy_record,
     reload_policy,
 )
-from agentvault_tui.broker.usecases.register import Registration, register
 from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
 from agentvault_tui.errors import OvertakenError
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import verify_ledger
 from agentvault_tui.model import Agent, AgentStatus, StepUpStatus
 
-ISSUER = "http://127.0.0.1:7717"
-CIBA = "urn:openid:params:grant-type:ciba"
 LIMITS = """
 [[limits]]
 id = "events"
@@ -48,68 +41,14 @@ over = "deny"
 """
 
 
-class Broker:
-    """One broker of the team, and the agents' HTTP of it."""
-
-    def __init__(self, bench: Bench, secrets: dict[str, str]) -> None:
-        self.bench, self.secrets = bench, secrets
-        app = httpx.ASGITransport(agents_app(bench.broker, ISSUER))
-        self.http = httpx.AsyncClient(transport=app, base_url=ISSUER)
-
-    async def agent(self, name: str, *scopes: str, **more: Any) -> Agent:
-        wanted = Registration(name, "olga", "tests", scopes, **more)
-        made = await register(self.bench.broker, wanted, OPERATOR)
-        self.secrets[made.agent.id] = made.client_secret or ""
-        return made.agent
-
-    async def post(self, agent: Agent, path: str, **form: str) -> httpx.Response:
-        auth = (agent.id, self.secrets[agent.id])
-        return await self.http.post(path, data=form, auth=auth)
-
-    async def token(self, agent: Agent, scope: str, **more: str) -> httpx.Response:
-        asked = {"grant_type": "client_credentials", "scope": scope, **more}
-        return await self.post(agent, "/oauth/token", **asked)
-
-    async def pay(self, agent: Agent, resource: str = "stripe:acct_42") -> str:
-        """Ask for a payment; return the step-up's id."""
-        action = details_of(PAYMENT)[0] | {"resource": resource}
-        details = json.dumps([action])
-        reply = await self.token(agent, "send:payment", authorization_details=details)
-        return str(reply.json().get("auth_req_id", reply.json().get("reason")))
-
-    async def poll(self, agent: Agent, auth_req_id: str) -> httpx.Response:
-        asked = {"grant_type": CIBA, "auth_req_id": auth_req_id}
-        return await self.post(agent, "/oauth/token", **asked)
-
-    async def active(self, server: Agent, token: str) -> bool:
-        reply = await self.post(server, "/oauth/introspect", token=token)
-        return bool(reply.json()["active"])
-
-
 @pytest.fixture
 async def brokers(
     short: Path, store: Database, clock: ManualClock
 ) -> AsyncIterator[list[Broker]]:
     """Three brokers, each with a home of its own."""
-    made, secrets = list[Broker](), dict[str, str]()
-    async with AsyncExitStack() as stack:
-        for name in ("a", "b", "c"):
-            home = Home(short / name, short / name)
-            home.prepare()
-            home.limits_file.write_text(LIMITS)
-            bench = await Bench.open(home, clock, settings=store.settings)
-            stack.push_async_callback(bench.close)
-            made.append(Broker(bench, secrets))
-            stack.push_async_callback(made[-1].http.aclose)
+    every = [clock] * 3, [store.settings] * 3
+    async with brokers_of(short, *every, LIMITS) as made:
         yield made
-    reports = [verify_ledger(one.bench.home) for one in made]
-    assert all(one.ok for one in reports), reports
-
-
-async def known(brokers: list[Broker]) -> None:
-    """Let each broker know what all have recorded."""
-    for one in brokers:
-        await one.bench.ledger.confirm()
 
 
 async def test_an_agent_is_known_at_once_wherever_it_was_registered(
