@@ -79,6 +79,7 @@ class Alerts:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._dead: dict[str, DeadAlert] = {}
         self._fault: str | None = None
+        self._looking = asyncio.Lock()
 
     @property
     def warnings(self) -> list[str]:
@@ -120,17 +121,18 @@ class Alerts:
 
     async def look(self) -> None:
         """Put a changed file in force, tell of ledger faults, and wake who has work."""
-        seen = file_stamp(self.broker.home.alerts_file)
-        if seen != self._seen:
-            self._seen = seen
-            try:
-                await self._put_in_force()
-                self.problem = None
-            except ServiceError as error:
-                self.problem = error.diagnosis()
-                log.warning("alerts.toml: %s", self.problem)
-            await self._follow()
-            self.broker.on_status()
+        async with self._looking:  # a test of a sink looks too, beside upkeep
+            seen = file_stamp(self.broker.home.alerts_file)
+            if seen != self._seen:
+                self._seen = seen
+                try:
+                    await self._put_in_force()
+                    self.problem = None
+                except ServiceError as error:
+                    self.problem = error.diagnosis()
+                    log.warning("alerts.toml: %s", self.problem)
+                await self._follow()
+                self.broker.on_status()
         self._look_at_ledger()
         for follower in self._followers.values():
             follower.wake()

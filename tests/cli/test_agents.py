@@ -17,10 +17,13 @@ from support.command_line import HOSTILE, PROGRAM, Agent, Answer, Broker
 from support.terminal import Terminal
 from support.wire_shapes import filled
 
-from agentvault_tui.cli.agents import print_elsewhere
+from agentvault_tui.cli.agents import _speaks_tls, print_elsewhere
 from agentvault_tui.cli.output import Output
+from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock, iso
+from agentvault_tui.home import Home
 from agentvault_tui.operator_api.shapes import AgentInfo
+from agentvault_tui.web.local_ca import renew
 
 Run = Callable[..., Answer]
 
@@ -80,6 +83,22 @@ def test_add_warns_that_the_secret_is_shown_once(broker: Broker) -> None:
     assert "shown this once" in terminal.text
     assert "av_s_" in terminal.text
     assert "agentvault tls init" in terminal.text
+
+
+def test_a_broker_that_shows_a_certificate_needs_no_warning(tmp_path: Path) -> None:
+    """Nor does one elsewhere; settings that cannot be read warn."""
+    home = Home.locate(tmp_path / "h")
+    home.prepare()
+
+    def warned(connect: str | None = None) -> bool:
+        return not _speaks_tls(CliSession(str(home.data), connect=connect))
+
+    assert warned()
+    assert not warned("https://ops.example")
+    renew(home, now=SystemClock().now())
+    assert not warned()
+    home.config_file.write_text("[broker]\ntls_cert = 'alone.pem'\n")
+    assert warned()
 
 
 def test_unknown_scope_names_the_nearest(av: Run) -> None:
@@ -174,11 +193,23 @@ def test_agents_revoke_all_stops_every_agent_until_restore_all(
         assert stopped.json["agents"] >= 1
         assert "agent" not in stopped.json
         assert agent.ask("read:calendar", {})["reason"] == "panic"
-        assert av("agents", "list").code == 0
+        assert standing(av, agent) == "stopped"
+        av("agents", "revoke", agent.name)
+        assert standing(av, agent) == "revoked"
     finally:
         lifted = av("agents", "restore", "--all")
     assert lifted.code == 0
+    assert av("agents", "restore", agent.name).code == 0
+    assert standing(av, agent) == "active"
     assert "access_token" in agent.ask("read:calendar", {})
+
+
+def standing(av: Run, agent: Agent) -> str:
+    """Return the column STATUS of an agent's row, by the place of its heading."""
+    heading, *rows = av("agents", "list").out.splitlines()
+    (row,) = [row for row in rows if row.startswith(f"{agent.name} ")]
+    begin, end = heading.index("STATUS"), heading.index("TOKENS")
+    return row[begin:end].strip()
 
 
 def test_show_of_a_revoked_agent_tells_what_that_cut(av: Run, agent: Agent) -> None:
@@ -377,6 +408,8 @@ def test_templates_and_ends_on_the_command_line(av: Run) -> None:
     told = av("agents", "revoke", "cli-template").out
     assert "2 agents made from it revoked too" in told
     assert av("agents", "show", "cli-one", "--json").json["status"] == "revoked"
+    rows = av("agents", "list").out.splitlines()
+    assert " ends " not in next(row for row in rows if "cli-one" in row)
     assert av("agents", "restore", "cli-one").code == 1
     av("agents", "restore", "cli-template")
     assert av("agents", "restore", "cli-one", "--until", "+2h").code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,9 +33,15 @@ def test_sinks_are_listed_and_tried(av: Run, sinks: Path) -> None:
     assert listed.code == 0
     assert "every event" in listed.out
     assert "panic.on" in listed.out
-    assert av("alerts", "test", "all").code == 0
+    taken = av("alerts", "test", "all")
+    assert (taken.code, re.sub(r"\d+", "N", taken.out)) == (0, "all: taken in N ms\n")
+    # It is a test and no event, so the file, which holds events alone, has none of it.
+    told = av("alerts", "test", "all", "--json")
+    assert (told.code, told.json["ok"], told.json["problem"]) == (0, True, None)
     refused = av("alerts", "test", "pager")
     assert (refused.code, "no secret none-yet" in refused.out) == (1, True)
+    told = av("alerts", "test", "pager", "--json")
+    assert (told.code, told.json["ok"], told.json["sink"]) == (1, False, "pager")
     assert av("alerts", "test", "other").code == 4
     assert av("alerts", "dead").out == "no alert was given up\n"
     assert av("alerts", "dead", "--json").out == ""

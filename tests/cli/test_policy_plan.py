@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 from support.command_line import Agent, Answer, Broker
 from support.patience import PATIENT
+from support.wire_shapes import filled
 
+from agentvault_tui.cli.output import Output
+from agentvault_tui.cli.policy_plan import print_changes
 from agentvault_tui.errors import ConflictError
 from agentvault_tui.home import Home
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.client import OperatorClient
-from agentvault_tui.operator_api.planning import PlanRequest
+from agentvault_tui.operator_api.planning import ChangeInfo, PlanRequest
 from agentvault_tui.policy import shipped_policy
 
 Run = Callable[..., Answer]
@@ -52,6 +55,19 @@ def test_a_plan_tells_what_would_no_longer_be_allowed(
     assert (same.code, same.json["changes"], same.json["mismatches"]) == (0, [], 0)
     assert same.json["digest"] != digest
     assert av("policy", "apply", str(new), "--plan", digest).code == 1
+
+
+def test_a_change_that_policy_does_not_explain_says_why(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A call whose token would lack a scope is denied, though no rule says so."""
+    told = {"agent": "a", "scope": "s", "from": "allowed", "to": "denied", "count": 7}
+    reasons: tuple[dict[str, str], ...] = ({}, {"reason": "insufficient_scope"})
+    changes = [filled(ChangeInfo, {**told, **reason}) for reason in reasons]
+    print_changes(Output(), changes, {"a": "payer"})
+    _, plain, explained = capsys.readouterr().out.splitlines()
+    assert plain.split() == ["payer", "s", "allowed", "denied", "7", "-"]
+    assert "denied: insufficient_scope" in explained
 
 
 def test_the_history_of_the_broker_follows_from_its_facts(

@@ -7,6 +7,8 @@ import os
 import re
 import shlex
 import sqlite3
+import subprocess
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +18,8 @@ import pytest
 from support.command_line import Answer
 from support.ledger_kit import agent, decision, manual_clock, note, token
 from support.pages import DOCS, blocks
-from support.postgres import TEAM, Database
+from support.patience import PATIENT
+from support.postgres import TEAM, Database, programs
 
 from agentvault_tui.errors import RefusedError
 from agentvault_tui.home import Home
@@ -83,6 +86,27 @@ def test_a_prepared_store_says_what_it_is(
     findings = cli("doctor", "--json", *at).json["findings"]
     told = [one["what"] for one in findings if one["area"] == "store"]
     assert "durability single" in told
+
+
+def test_doctor_warns_of_a_replica_that_lags_behind(
+    cli: Run, home: Home, store: Database, tmp_path: Path
+) -> None:
+    """A replica that no commit waits for loses answered decisions in a failover."""
+    at = ("--home", str(configured(home, store.url).data))
+    host = store.cluster.folder
+    receiver = ("pg_receivewal", "-D", tmp_path, "-h", host, "-U", "postgres")
+    with subprocess.Popen([programs() / receiver[0], *receiver[1:]]) as replica:
+        until = time.monotonic() + PATIENT
+        while not store.run("SELECT 1 FROM pg_stat_replication"):
+            assert time.monotonic() < until
+            assert replica.poll() is None
+        findings = cli("doctor", "--json", *at).json["findings"]
+        replica.terminate()
+    told = [one for one in findings if one["area"] == "store"]
+    (warned,) = [one for one in told if one["level"] == "warning"]
+    assert "a failover loses what was answered" in warned["what"]
+    assert "synchronous_standby_names" in warned["remedy"]
+    assert not [one for one in told if "durability" in one["what"]]
 
 
 def test_check_finds_a_changed_row(cli: Run, home: Home, store: Database) -> None:

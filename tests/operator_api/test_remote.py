@@ -189,6 +189,13 @@ def test_the_url_is_spelled_as_the_broker_spells_it() -> None:
     assert RemoteBroker("https://[FD00::1]:7719").url == "https://[fd00::1]:7719"
 
 
+def test_a_stream_from_elsewhere_that_falls_silent_ends() -> None:
+    """No network says that a broker is gone; one that is there says so every 5 s."""
+    client = OperatorClient(RemoteBroker(URL))
+    assert client._connection(None).timeout == 30
+    assert client._connection(90).timeout == 90
+
+
 def test_a_session_shows_nothing_of_itself() -> None:
     """No repr, so no log or traceback, has the token or the key."""
     session = BoundSession.new()

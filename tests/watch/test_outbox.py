@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -504,6 +505,23 @@ async def test_a_changed_file_is_put_in_force_and_a_broken_one_not(
     assert stand.kinds == ["tenant.away", "tenant.back"]
     changes = [one.reason for one in await bench.events("service.changed")]
     assert changes == ["added", "changed"]
+
+
+async def test_two_looks_at_a_changed_file_put_it_in_force_once(
+    stand: AlertStand, tmp_path: Path
+) -> None:
+    """The second waits for the first, and finds all sinks at work."""
+    await stand.start('sinks = ["hook"]\nevents = ["panic.on"]')
+    more = "".join(
+        f'[sinks.{name}]\nkind = "file"\npath = "{tmp_path}/{name}"\n'
+        for name in ("b", "c")
+    )
+    stand.write('sinks = ["hook"]\nevents = ["panic.on"]', sinks=more)
+    first = asyncio.create_task(stand.alerts.look())
+    await asyncio.sleep(0)
+    await stand.alerts.look()
+    assert [one.name for one in stand.alerts.listing().sinks] == ["b", "c", "hook"]
+    assert first.done()
 
 
 async def test_a_start_with_a_broken_file_uses_the_one_before(
