@@ -78,7 +78,8 @@ async def follow(
         if number % _A_TURN == _A_TURN - 1:
             await asyncio.sleep(0)
         await _take(broker, change)
-    await _keep_cuts(broker)
+    denied = {one.agent_id for one in changes if isinstance(one, Cooldown)}
+    await _keep_cuts(broker, denied)
     for token in held:
         broker.outbox.keep_undelivered(token)  # it serves to revoke what it has
     for event in events:
@@ -92,14 +93,22 @@ async def follow(
         broker.on_status()
 
 
-async def _keep_cuts(broker: Broker) -> None:
+async def _keep_cuts(broker: Broker, denied: set[AgentId]) -> None:
     """Put this broker's own cuts in force again: they are recorded after the others'.
 
     What was granted before they are recorded, by a broker that did not know of them,
     ends as well.
+
+    Args:
+        broker: whose memory follows.
+        denied: agents of which others recorded a cool-down.
     """
     for pending in (*broker.cuts.under_way, *broker.cuts.unrecorded):
         for change in pending.changes:
+            if isinstance(change, Cooldown):
+                if change.agent_id in denied:
+                    _count_denial(broker, pending, change.agent_id)
+                continue
             await _take(broker, _merged(broker, pending, change))
             if isinstance(change, StepUp) and not change.status.open:
                 granted = broker.registry.elevated(change.id)
@@ -112,6 +121,14 @@ async def _keep_cuts(broker: Broker) -> None:
                     ended = cancelled(broker, stepup, "agent_revoked")
                     draft = cancelled_draft(ended, actor)
                     _later(broker.record_cut(draft, changes=[ended]))
+
+
+def _count_denial(broker: Broker, pending: Pending, agent_id: AgentId) -> None:
+    """Count a denial of this broker after those that others recorded meanwhile."""
+    counted = broker.stepups.cooldowns.denied(agent_id)
+    if pending in broker.cuts.under_way:
+        # Its own record, which knows nothing of the others', comes first.
+        _later(broker.record_cut(changes=[counted], agent_id=agent_id))
 
 
 def _merged(broker: Broker, pending: Pending, change: Change) -> Change:
