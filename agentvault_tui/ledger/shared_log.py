@@ -39,6 +39,12 @@ _MISSED_AT_ONCE: Final = 256
 """Events that an answer to `SharedLog.append` has: it is read under the head's lock."""
 _LOCAL_ONLY: Final = "01000"
 """PostgreSQL's warning that a commit waits for its replicas no more."""
+_TIME: Final = (
+    "SELECT greatest(clock_timestamp(), time::timestamptz), revision, ledger, copied"
+    " FROM agentvault.head"
+)
+"""The team's time: held at the last event's where the primary's clock stepped back, or
+what had ended would not have."""
 _APPEND: Final = """
 SELECT * FROM agentvault.append_or_follow(
   %s, %s, %s, %s, %b::bytea[], %b::bytea[],
@@ -222,9 +228,8 @@ class SharedLog:
     async def ledger_id(self) -> tuple[str, str | None]:
         """Return the ledger's own random name, and where it was copied to, if so."""
         db = await self._connected()
-        sql = "SELECT ledger, copied, clock_timestamp() FROM agentvault.head"
         asked = self._clock.boot()
-        ((ledger, copied, now),) = await ask(db, sql)
+        ((now, _, ledger, copied),) = await ask(db, _TIME)
         self._agree(now, asked)
         return ledger, copied
 
@@ -349,12 +354,11 @@ class SharedLog:
             LedgerUnwritableError: the store does not answer any more.
         """
         db = await self._connector.connect()
-        sql = "SELECT revision, clock_timestamp() FROM agentvault.head"
         try:
             await ask(db, f"LISTEN {CHANNEL}", ())
             while True:
                 asked = self._clock.boot()
-                ((revision, now),) = await ask(db, sql)
+                ((now, revision, *_),) = await ask(db, _TIME)
                 self._agree(now, asked)
                 on_revision(int(revision))
                 async for _ in db.notifies(timeout=_POLL_SECONDS, stop_after=1):
