@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from support.manual_clock import ManualClock
 from support.patience import PATIENT
 from support.workload import RSA, Platform, b64, jwk, key_for, platform, token
 
-from agentvault_tui.broker.issuers import Issuers
+from agentvault_tui.broker.issuers import Issuers, _read
 from agentvault_tui.broker.usecases.register import Registration, register
 from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
 from agentvault_tui.clock import SystemClock
@@ -653,6 +654,51 @@ async def test_keys_in_a_file(
         path.chmod(0o600)
         clock.advance(6)
         assert await stand.answer(stand.token()) == 200
+
+
+async def test_a_token_that_expires_while_keys_are_fetched_is_refused(
+    stand: Stand, there: Platform, clock: ManualClock
+) -> None:
+    """Its time is looked at once more when its signature has been verified."""
+    await stand.agent()
+    there.gate = asyncio.Event()
+    answer = asyncio.create_task(stand.answer(stand.token()))
+    async with asyncio.timeout(PATIENT):
+        while not there.asked:  # noqa: ASYNC110 - a server counts
+            await asyncio.sleep(0)
+    clock.advance(601)
+    there.gate.set()
+    assert await answer == 401
+
+
+@pytest.mark.parametrize("of_folder", [False, True], ids=["file", "folder"])
+@pytest.mark.parametrize("mode", [0o720, 0o702])
+def test_keys_that_others_can_write_are_not_read(
+    tmp_path: Path, mode: int, of_folder: bool
+) -> None:
+    """Neither the group nor anybody else may write the file, or put another there."""
+    path = tmp_path / "keys" / "keys.json"
+    path.parent.mkdir(mode=0o700)
+    path.write_bytes(b"{}")
+    changed = path.parent if of_folder else path
+    changed.chmod(mode)
+    with pytest.raises(ValueError, match="others can write"):
+        _read(path)
+    changed.chmod(0o700)
+    assert _read(path) == b"{}"
+    path.write_bytes(b" " * 262_145)
+    with pytest.raises(ValueError, match="too long"):
+        _read(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="chown needs root")
+def test_keys_of_another_user_are_not_read(tmp_path: Path) -> None:
+    """Their owner could change them at any time."""
+    path = tmp_path / "keys.json"
+    path.touch()
+    os.chown(path, 12_345, -1)
+    with pytest.raises(ValueError, match="others can write"):
+        _read(path)
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,8 @@ def test_all_that_match_are_found() -> None:
     assert len(subjects.matching("k8s:system:serviceaccount:a:b")) == 3
     subjects.discard("k8s:system:serviceaccount:a:b", ONE)
     assert subjects.matching("k8s:system:serviceaccount:a:b")[0] == TWO
+    subjects.add("k8s:system:serviceaccount:a:b", TWO)  # again
+    assert subjects.matching("k8s:system:serviceaccount:a:b").count(TWO) == 1
 
 
 _SEGMENT = st.sampled_from(["a", "b", "*", ""])
@@ -139,3 +141,13 @@ def test_two_overlap_where_a_token_could_match_both(
     assert matching(left, shown) == says(left)
     if says(left) and says(right) and "*" in left + right:
         assert list(subjects.overlapping(right)) == [ONE]
+
+
+def test_two_do_not_overlap_that_no_token_matches_both() -> None:
+    """A `*` is no empty segment; the same subject twice is told by `client_id`."""
+    subjects = Subjects()
+    subjects.add("ci:repo:acme/*", ONE)
+    subjects.add("ci:repo:acme/app", TWO)
+    assert list(subjects.overlapping("ci:repo:acme/")) == []
+    assert list(subjects.overlapping("ci:repo:acme/app")) == [ONE]
+    assert {*subjects.overlapping("ci:repo:acme/*")} == {ONE, TWO}

@@ -22,7 +22,16 @@ from agentvault_tui.ledger import (
 )
 from agentvault_tui.ledger.keys import keys_of, written_keys
 from agentvault_tui.ledger.state import change_of, row_of
-from agentvault_tui.model import AgentId, Credential, Draft, EventType, Outcome, TokenId
+from agentvault_tui.model import (
+    AgentId,
+    AgentStatus,
+    Credential,
+    Draft,
+    EventType,
+    Outcome,
+    StepUpId,
+    TokenId,
+)
 
 CLOCK = manual_clock()
 AGENT, OTHER = AgentId("agt_1"), AgentId("agt_2")
@@ -39,6 +48,12 @@ def delegated(parent: str, name: str) -> Commit:
         parent_id=TokenId(parent), chain=(AGENT,)
     )
     return [note(EventType.TOKEN_DELEGATED, "agt_2")], [made]
+
+
+def elevated(stepup_id: str) -> Commit:
+    """Return what gives another agent than the step-up's the token of an approval."""
+    made = token(CLOCK, "tok_9", "agt_9")
+    return [], [made._replace(stepup_id=StepUpId(stepup_id))]
 
 
 def redeemed(name: str) -> Commit:
@@ -63,7 +78,19 @@ def made(name: str, **changes: Any) -> Commit:
     return [note(EventType.AGENT_REGISTERED, name)], [one]
 
 
+def named(agent_id: str, name: str) -> Commit:
+    return [], [replace(agent(agent_id), name=name)]
+
+
+GRANTING = (
+    EventType.TOKEN_DELIVERED,
+    EventType.TOKEN_EXCHANGED,
+    EventType.STEPUP_CONFIRMED,
+    EventType.STEPUP_APPROVED,
+    EventType.CONNECTION_ADDED,
+)
 SUBJECT = Credential(subject="ci:repo:acme/app:x")
+ENDED_SUBJECT = made("agt_3", credential=SUBJECT, status=AgentStatus.REVOKED)
 CALLED: Commit = ([replace(decision(), type=EventType.GATEWAY_ATTEMPT)], [])
 ENDED: Commit = (
     [replace(note(EventType.GATEWAY_RESULT), detail={"call_id": "call_1"})],
@@ -89,7 +116,8 @@ def overtakes(first: Commit, second: Commit) -> bool:
         (REVOKED, redeemed("tok_1")),
         (REVOKED, delegated("tok_1", "tok_2")),
         (REVOKED, ASKED),
-        (REVOKED, ([note(EventType.STEPUP_APPROVED)], [])),
+        *((REVOKED, ([note(one)], [])) for one in GRANTING),
+        (([], [stepup(CLOCK, "sup_3")]), elevated("sup_3")),
         (REVOKED, CALLED),
         (([], [DropScopeTokens(AGENT, "read:mail")]), granted()),
         (([], [DropAllTokens()]), granted()),
@@ -106,6 +134,7 @@ def overtakes(first: Commit, second: Commit) -> bool:
         (limited("mail"), limited("mail")),
         (([], [Meta("mark", "1")]), ([], [Meta("mark", "2")])),
         (made("agt_3", credential=SUBJECT), made("agt_4", credential=SUBJECT)),
+        (named("agt_3", "payer"), named("agt_4", "PAYER")),
         (([], [agent()]), made("agt_5", from_template=AGENT)),
         (([note(EventType.SERVICE_CHANGED)], []), CALLED),
         (ENDED, ENDED),
@@ -130,6 +159,8 @@ def test_a_commit_is_overtaken_by_what_changes_its_ground(
         (delegated("tok_1", "tok_2"), delegated("tok_3", "tok_4")),
         (limited("mail"), limited("money")),
         (made("agt_3", credential=SUBJECT), made("agt_4")),
+        (ENDED_SUBJECT, made("agt_4", credential=SUBJECT)),
+        (named("agt_3", "payer"), named("agt_4", "reader")),
         (made("agt_3", from_template=AGENT), made("agt_4", from_template=AGENT)),
         (([], [KeptText("permit")]), ([], [KeptText("permit")])),
     ],

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import re
+import socket
 import stat
+import struct
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
@@ -25,7 +31,7 @@ from agentvault_tui.errors import (
     UnreachableError,
 )
 from agentvault_tui.home import Home
-from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api import calls, holder
 from agentvault_tui.operator_api.client import AsyncOperatorClient, OperatorClient
 from agentvault_tui.operator_api.remote import BoundSession, RemoteBroker
 from agentvault_tui.operator_api.requests import RevokeRequest
@@ -145,6 +151,40 @@ def test_the_process_ends_with_the_session(place: Path) -> None:
     while [path for path in place.glob("**/*.sock") if path.exists()]:
         assert time.monotonic() < ends
         time.sleep(0.05)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
+@pytest.mark.parametrize("place", ["process"], indirect=True)
+def test_the_process_is_hardened_and_outlives_its_terminal(place: Path) -> None:
+    """It leaves no core dump, and a hangup of the session it came from is not its."""
+    signed_in("av_s_kept")
+    (socket_path,) = place.glob("**/*.sock")
+    with socket.socket(socket.AF_UNIX) as asked:
+        asked.connect(str(socket_path))
+        credentials = asked.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    (pid, _, _) = struct.unpack("3i", credentials)
+    limits = Path(f"/proc/{pid}/limits").read_text()
+    assert re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE)
+    assert os.getsid(pid) != os.getsid(0)
+
+
+def test_who_asks_nothing_keeps_nobody_waiting(
+    short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The session is for the next one who asks, after a moment."""
+    monkeypatch.setattr(holder, "_PATIENCE", 0.01)
+    with contextlib.ExitStack() as ending:
+        bound, silent, asking = (
+            ending.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(3)
+        )
+        bound.bind(str(short / "s"))
+        bound.listen()
+        silent.connect(str(short / "s"))
+        assert holder._answered(bound, memoryview(b"secret"))
+        asking.connect(str(short / "s"))
+        asking.sendall(holder.GET)
+        assert holder._answered(bound, memoryview(b"secret"))
+        assert asking.recv(64) == b"secret"
 
 
 @pytest.mark.parametrize("place", ["process"], indirect=True)

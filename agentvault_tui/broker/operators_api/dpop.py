@@ -146,7 +146,7 @@ class Proofs:
         used.add(digest)
 
     def _check_time(self, issued: object) -> None:
-        if isinstance(issued, bool) or not isinstance(issued, int | float):
+        if not isinstance(issued, int | float):
             raise _invalid("it has no iat")
         apart = issued - self._clock.now().timestamp()
         if not abs(apart) <= SKEW:

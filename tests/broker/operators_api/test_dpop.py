@@ -36,13 +36,14 @@ def scope(*headers: bytes, path: bytes = b"/api/agents") -> dict[str, Any]:
     return {"method": "GET", "raw_path": path, "headers": pairs}
 
 
-def proof(at: ManualClock, nonce: str) -> bytes:
+def proof(at: ManualClock, nonce: str, **changes: object) -> bytes:
     claims = {
         "htm": "GET",
         "htu": f"{URL}/api/agents",
         "iat": int(at.now().timestamp()),
         "jti": secrets.token_urlsafe(8),
         "nonce": nonce,
+        **changes,
     }
     jwk = KEY.as_dict(private=False)
     header = {"typ": "dpop+jwt", "alg": "ES256", "jwk": jwk}
@@ -95,14 +96,38 @@ def test_a_seat_has_room_for_so_many_proofs_a_minute() -> None:
     """Then it waits, while others go on; nothing is forgotten early."""
     at = clock()
     proofs = Proofs(at, URL)
-    for _ in range(4096):
-        found = proofs.read(scope(proof(at, proofs.nonce)), None)
-        proofs._used[found.nonce].setdefault("key:a", set()).add(secrets.token_bytes())
     found = proofs.read(scope(proof(at, proofs.nonce)), None)
+    proofs._used[found.nonce]["key:a"] = {secrets.token_bytes() for _ in range(4096)}
     with pytest.raises(ProofError) as full:
         proofs.take(found, "key:a")
     assert (full.value.code, full.value.status) == ("slow_down", 429)
     proofs.take(found, "key:b")
+
+
+@pytest.mark.parametrize("more", ["", "?agent=x", "#top", "?agent=x#top", "#a?b"])
+def test_query_and_fragment_are_no_part_of_the_url(more: str) -> None:
+    """RFC 9449 section 4.3, number 9."""
+    at = clock()
+    proofs = Proofs(at, URL)
+    proofs.read(scope(proof(at, proofs.nonce, htu=f"{URL}/api/agents{more}")), None)
+
+
+def test_a_nonce_that_nobody_asked_about_ends_all_the_same() -> None:
+    """After two minutes without any request the nonce of before them counts no more."""
+    at = clock()
+    proofs = Proofs(at, URL)
+    first = proofs.nonce
+    at.advance(59)
+    assert proofs.nonce == first
+    at.advance(1)
+    second = proofs.nonce
+    assert second != first
+    proofs.read(scope(proof(at, first)), None)
+    at.advance(120)
+    for nonce in (first, second):
+        with pytest.raises(ProofError) as caught:
+            proofs.read(scope(proof(at, nonce)), None)
+        assert caught.value.code == "use_dpop_nonce"
 
 
 class ProofsModel(RuleBasedStateMachine):
