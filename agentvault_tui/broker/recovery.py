@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final
@@ -369,11 +369,18 @@ async def _wait_longer(broker: Broker, kept: KeptCut, _: Actor) -> None:
         await broker.record_cut(changes=[cooldown])
 
 
-async def _events(broker: Broker, kept: KeptCut, kind: str) -> tuple[Event, ...]:
-    """Return the events of that kind since the cut."""
+async def _events(broker: Broker, kept: KeptCut, kind: str) -> Sequence[Event]:
+    """Return the events since the cut that may be its record.
+
+    In a team another broker may have cut the same, and have given it back, without
+    knowing of this cut: the record of this one says when it took effect.
+    """
     agent = AgentId(kept.agent) if kept.agent else None
     query = EventQuery(after=kept.since, agent=agent, type=EventType(kind), limit=1000)
-    return (await broker.ledger.events(query)).events
+    found = (await broker.ledger.events(query)).events
+    if broker.ledger.shared is None:
+        return found
+    return [one for one in found if one.detail.get("took_effect_at") == kept.at]
 
 
 async def _end_token(broker: Broker, kept: KeptCut, by: Actor) -> None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
 from support.bench import OPERATOR, Bench
+from support.manual_clock import ManualClock
+from support.patience import PATIENT
+from support.postgres import Database
+from support.team_brokers import brokers_of
 
 from agentvault_tui.broker.usecases import revoke
-from agentvault_tui.ledger import DropAgentTokens
+from agentvault_tui.ledger import DropAgentTokens, shared_log
 from agentvault_tui.model import AgentStatus
 
 
@@ -32,3 +40,26 @@ async def test_a_restored_agent_is_sent_as_active(
         if line.startswith("data: ")
     ]
     assert states == ["active"]
+
+
+async def test_a_feed_tells_in_order_what_other_brokers_record(
+    short: Path, store: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each event once, though no notification of the store arrives."""
+    monkeypatch.setattr(shared_log, "CHANNEL", "agentvault_unheard")
+    every = [clock] * 3, [store.settings] * 3
+    async with brokers_of(short, *every) as (first, second, told):
+        agent = await first.agent("one", "read:calendar")
+        seen = list[int]()
+        async with asyncio.timeout(PATIENT):
+            await told.bench.ledger.confirm()
+            stream = told.bench.feed.stream(told.bench.ledger.head.seq)
+            before = told.bench.ledger.head.seq
+            await anext(stream)
+            asked = [one.token(agent, "read:calendar") for one in (first, second) * 10]
+            await asyncio.gather(*asked)
+            while len(seen) < 20:
+                frames = re.findall(r"^id: (\d+)$", await anext(stream), re.MULTILINE)
+                seen += map(int, frames)
+            await stream.aclose()
+        assert seen == list(range(before + 1, before + 21))

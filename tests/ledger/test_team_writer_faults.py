@@ -17,7 +17,7 @@ import pytest
 from support.ledger_kit import agent, decision, note, token
 from support.manual_clock import ManualClock
 from support.patience import PATIENT
-from support.postgres import TEAM, Database
+from support.postgres import Database
 from support.postgres_relay import Relay
 
 from agentvault_tui.errors import (
@@ -36,7 +36,6 @@ from agentvault_tui.ledger import (
     verify_ledger,
 )
 from agentvault_tui.model import Actor, ActorKind, AgentId, Event, EventType
-from agentvault_tui.settings import Settings, StoreSettings, TeamSettings
 
 ONE = AgentId("agt_1")
 OLGA = Actor(ActorKind.OPERATOR, "uid:1000", "olga")
@@ -51,11 +50,6 @@ def home(short: Path) -> Home:
 def clock() -> ManualClock:
     """A clock that agrees with the store's, by which it prunes what has expired."""
     return ManualClock(datetime.now(UTC))
-
-
-def reached_at(folder: Path | str, store: Database) -> Settings:
-    url = f"postgresql://postgres@/{store.name}?host={folder}"
-    return Settings(store=StoreSettings(url=url), team=TeamSettings(TEAM))
 
 
 async def until(done: Callable[[], bool]) -> None:
@@ -82,7 +76,7 @@ async def team(
 ) -> AsyncIterator[Ledger]:
     """A broker's ledger, behind the relay."""
     opened = await Ledger.open(
-        home, clock=clock, settings=reached_at(short / "relay", store)
+        home, clock=clock, settings=store.settings_at(short / "relay")
     )
     yield opened
     await opened.close()
@@ -172,7 +166,7 @@ async def test_a_start_without_the_store_reads_and_grants_nothing(
     await team.close()
     relay.away = True
     relay.cut()
-    settings = reached_at(short / "relay", store)
+    settings = store.settings_at(short / "relay")
     new = Home(short / "new", short / "new")
     with pytest.raises(LedgerUnwritableError, match="no copy of the team's store yet"):
         await Ledger.open(new, clock=clock, settings=settings)
@@ -466,7 +460,7 @@ async def test_a_promoted_replica_goes_on_and_the_old_primary_never_does(
     cluster = own_store.cluster
     replica = cluster.replica()
     folders = f"{cluster.folder},{replica.folder}"
-    both = reached_at(folders, own_store)
+    both = own_store.settings_at(folders)
     ledger = await Ledger.open(home, clock=clock, settings=both)
     for _ in range(5):
         await ledger.commit(note())

@@ -229,12 +229,21 @@ class Database:
     @property
     def url(self) -> str:
         """What `store.url` takes."""
-        return f"postgresql://{_USER}@/{self.name}?host={self.cluster.folder}"
+        return self.url_at(self.cluster.folder)
+
+    def url_at(self, folders: Path | str) -> str:
+        """Return what `store.url` takes where sockets are in *folders*."""
+        return f"postgresql://{_USER}@/{self.name}?host={folders}"
 
     @property
     def settings(self) -> Settings:
         """What a broker of the team has in its config.toml."""
-        return Settings(store=StoreSettings(url=self.url), team=TeamSettings(TEAM))
+        return self.settings_at(self.cluster.folder)
+
+    def settings_at(self, folders: Path | str) -> Settings:
+        """Return the same for a broker that reaches it at sockets in *folders*."""
+        url = self.url_at(folders)
+        return Settings(store=StoreSettings(url=url), team=TeamSettings(TEAM))
 
     def run(self, sql: str, *values: object) -> list[tuple[object, ...]]:
         return self.cluster.run(self.name, sql, *values)

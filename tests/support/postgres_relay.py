@@ -1,4 +1,4 @@
-"""A relay before PostgreSQL that loses what a test tells it to lose."""
+"""A relay before PostgreSQL that delays, cuts and loses what a test tells it to."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ class Relay:
         word: what a request has in it that is lost.
         lose: whether that request is lost, or its answer after the server committed.
         away: whether nobody is connected any more.
+        silent: whether it takes connections and bytes, and passes none on.
+        halve: whether an answer is cut in its middle, and its connection closed.
+        delay: seconds by which each answer is late.
     """
 
     def __init__(self, server: Path) -> None:
@@ -27,6 +30,9 @@ class Relay:
         self.word = b"lose this"
         self.lose: Literal["", "request", "answer"] = ""
         self.away = False
+        self.silent = False
+        self.halve = False
+        self.delay = 0.0
         self.lost = asyncio.Event()
 
     @asynccontextmanager
@@ -59,7 +65,7 @@ class Relay:
         losing = asyncio.Event()
         tasks = [
             asyncio.ensure_future(self._requests(reader, ours, losing)),
-            asyncio.ensure_future(_answers(theirs, writer, losing)),
+            asyncio.ensure_future(self._answers(theirs, writer, losing)),
         ]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
@@ -84,15 +90,28 @@ class Relay:
                 losing.set()
                 if self.lose == "request":
                     return
+            await self._until_heard()
             ours.write(data)
             await ours.drain()
 
+    async def _answers(
+        self,
+        theirs: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        losing: asyncio.Event,
+    ) -> None:
+        while data := await theirs.read(65_536):
+            if losing.is_set():
+                return
+            await self._until_heard()
+            await asyncio.sleep(self.delay)
+            if self.halve:
+                writer.write(data[: len(data) // 2])
+                await writer.drain()
+                return
+            writer.write(data)
+            await writer.drain()
 
-async def _answers(
-    theirs: asyncio.StreamReader, writer: asyncio.StreamWriter, losing: asyncio.Event
-) -> None:
-    while data := await theirs.read(65_536):
-        if losing.is_set():
-            return
-        writer.write(data)
-        await writer.drain()
+    async def _until_heard(self) -> None:
+        while self.silent:  # noqa: ASYNC110 - tests set it from outside the loop, too
+            await asyncio.sleep(0.01)

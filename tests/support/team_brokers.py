@@ -14,7 +14,9 @@ from support.bench import OPERATOR, PAYMENT, Bench
 from support.stepups import details_of
 
 from agentvault_tui.broker.agents_api import agents_app
+from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.follow import listen_to
+from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.usecases.register import Registration, register
 from agentvault_tui.clock import Clock
 from agentvault_tui.home import Home
@@ -31,8 +33,17 @@ class Broker:
     def __init__(self, bench: Bench, secrets: dict[str, str]) -> None:
         self.bench, self.secrets = bench, secrets
         listen_to(bench.ledger, bench.broker, bench.feed)
-        app = httpx.ASGITransport(agents_app(bench.broker, ISSUER))
+        core = bench.broker
+        app = httpx.ASGITransport(agents_app(core, ISSUER))
         self.http = httpx.AsyncClient(transport=app, base_url=ISSUER)
+        api = operators_app(core, bench.feed, Sessions(core))
+
+        async def by_operator(scope: Any, receive: Any, send: Any) -> None:
+            await api({**scope, "state": {"operator": OPERATOR}}, receive, send)
+
+        self.operator = httpx.AsyncClient(
+            transport=httpx.ASGITransport(by_operator), base_url="http://broker"
+        )
 
     async def agent(self, name: str, *scopes: str, **more: Any) -> Agent:
         wanted = Registration(name, "olga", "tests", scopes, **more)
@@ -63,6 +74,10 @@ class Broker:
         reply = await self.post(server, "/oauth/introspect", token=token)
         return bool(reply.json()["active"])
 
+    async def aclose(self) -> None:
+        await self.http.aclose()
+        await self.operator.aclose()
+
 
 @asynccontextmanager
 async def brokers_of(
@@ -84,7 +99,7 @@ async def brokers_of(
             bench = await Bench.open(home, clock, settings=own)  # type: ignore[arg-type]
             stack.push_async_callback(bench.close)
             made.append(Broker(bench, secrets))
-            stack.push_async_callback(made[-1].http.aclose)
+            stack.push_async_callback(made[-1].aclose)
         yield made
     reports = [verify_ledger(one.bench.home) for one in made]
     assert all(one.ok for one in reports), reports

@@ -1,0 +1,169 @@
+"""A broker loses its store: it grants nothing, and what it cut off stays cut off."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.bench import OPERATOR
+from support.manual_clock import ManualClock
+from support.patience import PATIENT
+from support.postgres import Database
+from support.postgres_relay import Relay
+from support.team_brokers import Broker, brokers_of, known
+
+from agentvault_tui.broker.follow import join_team
+from agentvault_tui.broker.usecases.revoke import (
+    lift_panic,
+    panic,
+    restore_agent,
+    revoke_agent,
+)
+from agentvault_tui.ledger import team_writer
+from agentvault_tui.model import ActorKind, Agent, AgentStatus, EventType
+
+
+@pytest.fixture
+async def relay(short: Path, store: Database) -> AsyncIterator[Relay]:
+    relay = Relay(store.cluster.folder)
+    (short / "relay").mkdir()
+    async with relay.listening(short / "relay"):
+        yield relay
+
+
+@pytest.fixture
+async def brokers(
+    short: Path, store: Database, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[list[Broker]]:
+    """Two brokers of a team, of which the first reaches the store by the relay."""
+    monkeypatch.setattr(team_writer, "_DOUBT_SECONDS", 0.3)
+    clocks = [ManualClock(datetime.now(UTC)) for _ in range(2)]
+    reached = [store.settings_at(short / "relay"), store.settings]
+    async with brokers_of(short, clocks, reached) as made:
+        for one in made:
+            await join_team(one.bench.broker, one.bench.ledger.shared)  # type: ignore[arg-type]
+        yield made
+
+
+def away(relay: Relay) -> None:
+    relay.away = True
+    relay.cut()
+
+
+def silent(relay: Relay) -> None:
+    relay.silent = True
+
+
+def halved(relay: Relay) -> None:
+    relay.halve = True
+
+
+def whole(relay: Relay) -> None:
+    relay.away = relay.silent = relay.halve = False
+
+
+@pytest.mark.parametrize("fault", [away, silent, halved])
+async def test_without_the_store_a_broker_grants_nothing_and_holds_nobody_up(
+    brokers: list[Broker], relay: Relay, fault: Callable[[Relay], None]
+) -> None:
+    """Each answers while the fault lasts; a cut holds there and is told as such."""
+    cut_off, other = brokers
+    agent = await cut_off.agent("one", "read:calendar", "send:payment")
+    server = await other.agent("api", resource_server=True)
+    token = (await cut_off.token(agent, "read:calendar")).json()["access_token"]
+    asked = await cut_off.pay(agent)
+    await known(brokers)
+    fault(relay)
+    replies = await asyncio.gather(
+        cut_off.token(agent, "read:calendar"),
+        cut_off.poll(agent, asked),
+        cut_off.post(server, "/oauth/introspect", token=token),
+    )
+    assert [one.status_code for one in replies] == [503] * 3
+    assert all(one.headers["retry-after"] for one in replies)
+    assert (await other.token(agent, "read:calendar")).status_code == 200
+    assert await other.active(server, token)
+    body = {"agent_id": agent.id, "reason": "drill"}
+    told = (await cut_off.operator.post("/api/agents/revoke", json=body)).json()
+    assert (told["recorded"], told["others"]) == (False, "not_told")
+    assert (await cut_off.operator.get("/api/status")).json()["stale"]
+    whole(relay)
+    async with asyncio.timeout(PATIENT):
+        while await other.active(server, token):  # noqa: ASYNC110 - it is elsewhere
+            await asyncio.sleep(0.05)
+    (event,) = await other.bench.events("agent.revoked")
+    assert event.detail["took_effect_at"]
+    assert (await other.token(agent, "read:calendar")).json()["reason"] == (
+        "agent_revoked"
+    )
+
+
+async def stop_meanwhile(broker: Broker, agent: Agent) -> None:
+    """End the agent at a broker that knows nothing of the cut, and serve it again."""
+    await revoke_agent(broker.bench.broker, agent.id, "other", OPERATOR)
+    await restore_agent(broker.bench.broker, agent.id, OPERATOR)
+
+
+async def panic_meanwhile(broker: Broker, _: Agent) -> None:
+    await panic(broker.bench.broker, "other", OPERATOR)
+    await lift_panic(broker.bench.broker, OPERATOR)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("everyone", [False, True])
+async def test_a_cut_without_the_store_wins_over_what_was_restored_meanwhile(
+    brokers: list[Broker], relay: Relay, everyone: bool, restarted: bool
+) -> None:
+    """It is the first thing written when the store is back, by the next process too."""
+    cut_off, other = brokers
+    agent = await cut_off.agent("one", "read:calendar")
+    await known(brokers)
+    away(relay)
+    body: dict[str, Any] = {"all": True} if everyone else {"agent_id": agent.id}
+    body["reason"] = "drill"
+    told = (await cut_off.operator.post("/api/agents/revoke", json=body)).json()
+    assert (told["recorded"], told["others"]) == (False, "not_told")
+    await (panic_meanwhile if everyone else stop_meanwhile)(other, agent)
+    assert (await other.token(agent, "read:calendar")).status_code == 200
+    before = other.bench.ledger.head.seq
+    if restarted:
+        bench = cut_off.bench
+        await bench.close()
+        whole(relay)
+        clocks, homes = [bench.clock], [bench.broker.settings]
+        async with brokers_of(bench.home.data.parent, clocks, homes) as (again,):
+            await check(agent, [again, other], before, everyone)
+    else:
+        whole(relay)
+        await check(agent, brokers, before, everyone)
+
+
+async def check(
+    agent: Agent, brokers: list[Broker], before: int, everyone: bool
+) -> None:
+    """See that the cut holds at all brokers, and is what was recorded first."""
+    kind = EventType.PANIC_ON if everyone else EventType.AGENT_REVOKED
+    one, other = brokers
+    async with asyncio.timeout(PATIENT):
+        while (  # noqa: ASYNC110 - it is elsewhere
+            await other.token(agent, "read:calendar")
+        ).status_code == 200:
+            await asyncio.sleep(0.05)
+    await known(brokers)
+    for each in brokers:
+        registry = each.bench.broker.registry
+        assert (registry.panic is not None) is everyone
+        revoked = registry.agent(agent.id).status is AgentStatus.REVOKED
+        assert revoked is not everyone
+    first = next(
+        event
+        for event in await one.bench.events()
+        if event.seq > before
+        and event.actor.kind is not ActorKind.AGENT
+        and event.type is not EventType.AUDIT_AMBIGUOUS
+    )
+    assert (first.type, bool(first.detail.get("took_effect_at"))) == (kind, True)
