@@ -30,7 +30,7 @@ import uvloop
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.limit_uses import LimitUses
 from agentvault_tui.broker.registry import Registry
-from agentvault_tui.broker.serve import tenant_client
+from agentvault_tui.broker.serve import freeze_objects, tenant_client
 from agentvault_tui.broker.tenant_process import Announcement
 from agentvault_tui.broker.usecases.decide import Request, decide
 from agentvault_tui.clock import SystemClock
@@ -183,6 +183,7 @@ async def start(broker: Broker, limited: Policy, counted: int) -> None:
             turns.append(now - last)
             last = now
 
+    freeze_objects()  # as a broker does
     uses = LimitUses(broker.clock, broker.ledger)
     watching = asyncio.create_task(watch())
     began = time.perf_counter()

@@ -97,16 +97,16 @@ class LimitUses:
         """Fill the windows with what the chain counted, and what is reserved."""
         limits, longest = self._limits.limits, timedelta()
         longest = max((one.within for one in limits), default=longest)
-        latest, uses = await self._ledger.counted(longest)
-        if latest is not None:
-            self._latest = max(self._latest, micros(latest))
         seen: set[str | None] = set()
         filled: _Windows = defaultdict(dict)
-        for number, use in enumerate(uses):
-            if number % _COUNTED_A_TURN == 0:
-                await asyncio.sleep(0)  # a revocation waits for no history
-            seen.add(use.decision_id)
-            self._count(use.agent_id, use.counted, filled)
+        async for latest, uses in self._ledger.counted(longest):
+            if latest is not None:
+                self._latest = max(self._latest, micros(latest))
+            for number, use in enumerate(uses):
+                if number % _COUNTED_A_TURN == 0:
+                    await asyncio.sleep(0)  # a revocation waits for no history
+                seen.add(use.decision_id)
+                self._count(use.agent_id, use.counted, filled)
         # One turn from here on: what was counted meanwhile counts once.
         self._windows = filled
         for decision_id, held in self._meanwhile:

@@ -409,7 +409,7 @@ async def _open(
     return broker, feed
 
 
-def _freeze_objects() -> None:
+def freeze_objects() -> None:
     """Freeze what lives as long as the process: collecting it costs latency."""
     gc.collect()
     gc.freeze()
@@ -431,7 +431,7 @@ async def _until(stop: asyncio.Event, broker: Broker, feed: Feed, socket: Path) 
         await _record_start_or_stop(broker, EventType.BROKER_STARTED)
         _announce(agents, socket, broker, more)
         notify("READY=1")
-        _freeze_objects()
+        freeze_objects()
         if broker.team is not None:
             broker.team.on_replaced = stop.set
         tasks = [

@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import logging
 import sqlite3
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
@@ -32,6 +32,7 @@ from agentvault_tui.ledger.opening import (
 from agentvault_tui.ledger.past import History, Past
 from agentvault_tui.ledger.past_activity import PastActivity
 from agentvault_tui.ledger.query import (
+    counted_since,
     read_applied,
     read_counted,
     read_links,
@@ -78,6 +79,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _Work = Coroutine[object, object, None]
 Written = Callable[[tuple[Event, ...], Sequence[Change]], None]
+Counted = tuple[datetime | None, list[CountedUse]]
 Followed = Callable[[tuple[Event, ...], Sequence[Change]], _Work]
 _SPACE_LOOK: Final = 0.5
 """Seconds between two looks at the free space."""
@@ -271,8 +273,7 @@ class Ledger:
         """Know all that any broker of the team wrote before this was called.
 
         For reads that grant: introspection, redeeming, admission of a call. One look
-        at the store serves all who ask at once. Without a team's store there is
-        nothing to know, and this returns at once.
+        at the store, if there is one, serves all who ask at once.
 
         Raises:
             LedgerUnwritableError: the store did not answer in time.
@@ -282,10 +283,7 @@ class Ledger:
 
     @property
     def store_problem(self) -> str | None:
-        """Why the team's store cannot be used now, if so.
-
-        Reads may then be stale, and what another broker cut off is not known here.
-        """
+        """Why the team's store cannot be used now, if so: reads may then be stale."""
         return None if self._team is None else self._team.problem
 
     @property
@@ -302,10 +300,7 @@ class Ledger:
         self._decided_at = self._loop.time()
 
     def decisions_wait(self) -> bool:
-        """Tell whether what is no call's waits for the disk, or did a moment ago.
-
-        Whoever asked is answered in that moment, and may ask again.
-        """
+        """Tell whether what is no call's waits for the disk, or did a moment ago."""
         return self._decisions > 0 or self._loop.time() - self._decided_at < _ANSWERED
 
     @property
@@ -393,11 +388,14 @@ class Ledger:
             return None
         return await self._read(read_one, seq)
 
-    async def counted(
-        self, within: timedelta
-    ) -> tuple[datetime | None, list[CountedUse]]:
-        """Read what counts towards limits; see `query.read_counted`."""
-        return await self._read(read_counted, within)
+    async def counted(self, within: timedelta) -> AsyncIterator[Counted]:
+        """Yield pages of what counts towards limits; see `query.counted_since`."""
+        latest, after = await self._read(counted_since, within)
+        last = -1
+        while after != last:
+            last = after
+            page, after = await self._read(read_counted, last)
+            yield latest, page
 
     async def applied(self) -> frozenset[str]:
         """Read what files put there first; see `query.read_applied`."""

@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from agentvault_tui.clock import Clock, iso, parse_iso
+from agentvault_tui.ledger.canonical import MAX_INT
 from agentvault_tui.ledger.chain import genesis, read_event, written
 from agentvault_tui.ledger.places import first_at, head_seq
 from agentvault_tui.ledger.records import CountedUse, EventQuery, Link, Page, Story
@@ -401,17 +402,18 @@ def read_applied(db: sqlite3.Connection) -> frozenset[str]:
     return frozenset(row[0] for row in rows)
 
 
-def read_counted(
+def counted_since(
     db: sqlite3.Connection, within: timedelta
-) -> tuple[datetime | None, list[CountedUse]]:
-    """Read what events of the last time count towards limits, the oldest first.
+) -> tuple[datetime | None, int]:
+    """Find the events of the last time that count towards limits.
 
     Args:
         db: a connection that reads.
         within: how long before the latest time that an event has.
 
     Returns:
-        that time, and what is counted.
+        that time, and the number after which to read: at most `COUNTED_AT_ONCE`
+        events behind it are older than that.
     """
     # Time never goes back inside an era, so the last event of each has its latest.
     (latest,) = db.execute(
@@ -419,24 +421,50 @@ def read_counted(
         " UNION ALL SELECT max(seq) FROM events)"
     ).fetchone()
     if latest is None:
-        return None, []
+        return None, 0
     end = iso(parse_iso(latest) - within - _COMMITTING)
+    after = MAX_INT
+    while row := db.execute(
+        f"SELECT seq, body {_COUNTED_EVENTS} AND seq <= ? ORDER BY seq DESC"
+        f" LIMIT 1 OFFSET {COUNTED_AT_ONCE}",
+        (after,),
+    ).fetchone():
+        after, body = row
+        counted = _COUNTED.decode(body).detail.counted
+        if counted is not None and counted["at"] < end:
+            return parse_iso(latest), after
+    return parse_iso(latest), 0
+
+
+def read_counted(db: sqlite3.Connection, after: int) -> tuple[list[CountedUse], int]:
+    """Read a page of what counts towards limits, the oldest first.
+
+    Args:
+        db: a connection that reads.
+        after: the number of the event before it.
+
+    Returns:
+        the page, and the number of its last event; *after* where none follows.
+    """
     found: list[CountedUse] = []
     rows = db.execute(
-        "SELECT body FROM events INDEXED BY events_counted"
-        " WHERE instr(body, '\"counted\":{') > 0 ORDER BY seq DESC"
+        f"SELECT seq, body {_COUNTED_EVENTS} AND seq > ? ORDER BY seq"
+        f" LIMIT {COUNTED_AT_ONCE}",
+        (after,),
     )
-    for (body,) in rows:
-        event = _COUNTED.decode(body)
-        if (counted := event.detail.counted) is None:
-            continue  # an agent's own text that looks alike
-        if counted["at"] < end:
-            break
-        latest = max(latest, counted["at"])
-        found.append(CountedUse(event.agent_id or "", event.decision_id, counted))
-    return parse_iso(latest), found[::-1]
+    for seq, body in rows:
+        after, event = seq, _COUNTED.decode(body)
+        # An agent's own text may look alike.
+        if (counted := event.detail.counted) is not None:
+            found.append(CountedUse(event.agent_id or "", event.decision_id, counted))
+    return found, after
 
 
+COUNTED_AT_ONCE: Final = 500
+"""Events of a page of `read_counted`: some milliseconds of decoding."""
+_COUNTED_EVENTS: Final = (
+    "FROM events INDEXED BY events_counted WHERE instr(body, '\"counted\":{') > 0"
+)
 _COMMITTING: Final = timedelta(minutes=1)
 """What is decided later may be recorded before by less than this."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -67,11 +68,11 @@ class Chain:
 
     async def counted(
         self, within: timedelta
-    ) -> tuple[datetime | None, list[CountedUse]]:
+    ) -> AsyncIterator[tuple[datetime | None, list[CountedUse]]]:
         latest = self.latest or START
-        return latest, [
-            use for use in self.uses if use.counted["at"] > iso(latest - within)
-        ]
+        last = [use for use in self.uses if use.counted["at"] > iso(latest - within)]
+        for use in (*last, None):
+            yield latest, [] if use is None else [use]
 
 
 class Windows(RuleBasedStateMachine):
