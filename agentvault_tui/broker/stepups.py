@@ -235,7 +235,8 @@ class StepUps:
 
     def end_offer(self, stepup_id: StepUpId) -> None:
         """Stop following the flow of an approval page: another takes its place."""
-        if (task := self.flows.pop(stepup_id, None)) is not None:
+        task = self.flows.pop(stepup_id, None)
+        if task is not None and task is not asyncio.current_task():
             task.cancel()
 
     def end_flow(self, stepup_id: StepUpId) -> None:

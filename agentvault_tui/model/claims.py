@@ -14,7 +14,8 @@ ROLES: Final = "https://agentvault.dev/roles"
 
 STEPUP: Final = "https://agentvault.dev/stepup"
 """What the person decided about, and how: ``{"digest", "decision"}``, the decision
-``approve`` or ``deny``. Of the embedded tenant's approval page."""
+``approve``, ``deny``, or ``repeat`` with ``repeat``: they want to approve the next ones
+like it too (null: only this one). Of the embedded tenant's approval page."""
 
 EXTENSIONS_PATH: Final = "/agentvault/metadata"
 """Below the issuer. Auth0 has nothing there, and its own document has none of this."""

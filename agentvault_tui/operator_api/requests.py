@@ -8,7 +8,13 @@ from typing import Annotated, Any, Literal, Self
 
 from msgspec import UNSET, Meta, UnsetType, field
 
-from agentvault_tui.model import EventType, Outcome, StepUpStatus
+from agentvault_tui.model import (
+    EventType,
+    Outcome,
+    ParameterBound,
+    Repeat,
+    StepUpStatus,
+)
 from agentvault_tui.model.stepup import BOUNDED
 from agentvault_tui.operator_api.shapes import Json, Moment, WireShape
 
@@ -149,6 +155,12 @@ class RepeatRequest(WireRequest, kw_only=True):
         default_factory=dict
     )
     """Every other parameter has to be the same."""
+
+    @property
+    def repeat(self) -> Repeat:
+        """Return it as what is to be approved."""
+        bounds = (ParameterBound(name, most.max) for name, most in self.bounds.items())
+        return Repeat(self.count, self.within, tuple(sorted(bounds)))
 
     @classmethod
     def of(cls, count: int, within: int, bounds: Iterable[str]) -> Self:

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec import to_builtins
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -23,7 +24,7 @@ from agentvault_tui.lures import mask_lures
 from agentvault_tui.model import sha256_hex
 from agentvault_tui.settings import StepUpSettings
 from agentvault_tui.tenant.codes import StoredDeviceCode
-from agentvault_tui.tenant.details import PageDetails
+from agentvault_tui.tenant.details import AskedRepeat, PageDetails
 from agentvault_tui.tenant.oauth.wire import page_form
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.passkeys import CounterError, Passkeys
@@ -89,6 +90,7 @@ class ApprovalPages:
         steps: dict[str, _Act] = {
             "passkey": self._by_passkey,
             "factors": self._by_factors,
+            "repeat": self._repeat,
             "deny": self._deny,
         }
         one = f"{PATH}/{{id}}"
@@ -149,6 +151,7 @@ class ApprovalPages:
             before=in_full(page.before),
             rule=in_full(page.rule),
             owner=in_full(page.owner),
+            may_differ=None if code.details is None else code.details.may_differ,
             last_try=None if page.problem is None else in_full(page.problem),
             options=self._options(user, page),
             factors=not self._passkey_only(code),
@@ -180,7 +183,7 @@ class ApprovalPages:
         """Show the outcome, and whether it was used; the page polls itself."""
         told: dict[str, Any] = json.loads(code.outcome) if code.outcome else {}
         status = str(told.get("status", "waiting"))
-        again = {"waiting": 1, "approved": 3}.get(status)
+        again = {"waiting": 1, "instead": 1, "approved": 3}.get(status)
         return self._views.step(
             "approve-result",
             code,
@@ -319,6 +322,18 @@ class ApprovalPages:
         await sign_in.password(form.user.name, password, origin)
         now = sign_in.one_time_code(form.user, otp, origin)
         self._approve(form, now, ("mfa", "pwd", "otp"))
+
+    async def _repeat(self, form: _Submitted) -> None:
+        """Have the broker ask anew, for as many as the person chose.
+
+        It approves nothing: the broker answers with another digest, over action and
+        repeat, and the page of that one takes the second factor.
+        """
+        self._check_may(form)
+        chosen = AskedRepeat.chosen(form.fields)
+        wanted = None if chosen is None else to_builtins(chosen)
+        if not self._parts.codes.ask_instead(form.code, form.user.sub, wanted):
+            raise TenantRefusedError(_OVER.code, _OVER.text)
 
     async def _deny(self, form: _Submitted) -> None:
         if not self._may_deny(form.user):

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from agentvault_tui.clock import Clock, Deadline, iso, parse_iso
 from agentvault_tui.errors import TenantRefusedError
@@ -90,7 +90,8 @@ class StoredDeviceCode:
     amr: tuple[str, ...] = ("mfa", "pwd", "otp")
     """How the person proved who they are (RFC 8176)."""
     outcome: str | None = None
-    """What became of the step-up, as the broker told it: JSON."""
+    """What became of the step-up, as the broker told it, or what a person wants to
+    approve instead (`ask_instead`): JSON."""
     origin: str | None = None
     """Of a sign-in from another machine: its address, and the fingerprint of its key,
     as the broker told it."""
@@ -99,6 +100,18 @@ class StoredDeviceCode:
     def page(self) -> PageDetails | None:
         """What its approval page needs, if it has one."""
         return None if self.details is None else self.details.page
+
+    @property
+    def answer(self) -> dict[str, Any] | None:
+        """What the person decided at the approval page, as their ID token says it."""
+        if self.page is None or self.sub is None:
+            return None
+        told: dict[str, Any] = json.loads(self.outcome) if self.outcome else {}
+        decision = "approve" if self.state == "approved" else "deny"
+        answer: dict[str, Any] = {"digest": self.page.digest, "decision": decision}
+        if decision == "deny" and told.get("status") == "instead":
+            answer |= {"decision": "repeat", "repeat": told["repeat"]}
+        return answer
 
     @property
     def exhausted(self) -> bool:
@@ -217,6 +230,18 @@ class DeviceCodes:
     def deny(self, code: StoredDeviceCode, sub: str | None = None) -> bool:
         """Deny *code*, as *sub* if they signed in; False if it was decided before."""
         return self._decide(code, {"state": "denied", "sub": sub})
+
+    def ask_instead(
+        self, code: StoredDeviceCode, sub: str, repeat: Mapping[str, object] | None
+    ) -> bool:
+        """End *code*, since *sub* wants to approve the step-up with another *repeat*.
+
+        Returns:
+            False if it was decided or expired first.
+        """
+        wanted = json.dumps({"status": "instead", "repeat": repeat})
+        changes = {"state": "denied", "sub": sub, "outcome": wanted}
+        return self._decide(code, changes)
 
     def tell(self, code: StoredDeviceCode, outcome: str) -> None:
         """Note what became of the step-up; a code that waits is over with it."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
 from msgspec import Meta, Struct, ValidationError, convert
 from msgspec.json import encode
@@ -13,6 +13,7 @@ from msgspec.json import encode
 from agentvault_tui import strict_json
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.model import Risk, detail_members, limits_nothing, repeat_words
+from agentvault_tui.model.stepup import BOUNDED
 from agentvault_tui.text import visible
 
 TYPE: Final = "agentvault:stepup"
@@ -65,7 +66,7 @@ class PageDetails(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class _Most(Struct, frozen=True, forbid_unknown_fields=True):
-    max: Annotated[int, Meta(ge=0)]
+    max: Annotated[int, Meta(ge=0, lt=2**53)]
 
 
 class AskedRepeat(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -74,6 +75,27 @@ class AskedRepeat(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     count: Annotated[int, Meta(ge=1, le=20)]
     within: Annotated[int, Meta(ge=1, le=3600)]
     bounds: dict[Literal["amount", "count", "recipients"], _Most]
+
+    @classmethod
+    def chosen(cls, form: Mapping[str, str]) -> Self | None:
+        """Read what a person chose on the approval page; None: only what is asked.
+
+        Raises:
+            TenantRefusedError: ``bad_request``: a number is none, or out of bounds.
+        """
+        if not form.get("count"):
+            return None
+        names = (name for name in BOUNDED if form.get(f"max-{name}"))
+        try:
+            most = {name: {"max": int(form[f"max-{name}"])} for name in names}
+            within = 60 * int(form.get("minutes", ""))
+            asked = {"count": int(form["count"]), "within": within, "bounds": most}
+            return convert(asked, cls)
+        except ValueError:  # ValidationError is one
+            raise TenantRefusedError(
+                "bad_request",
+                "Choose 1 to 20 more, 1 to 60 minutes, and whole numbers as limits.",
+            ) from None
 
     def words(self) -> str:
         """Say what is approved beside the request itself."""
@@ -118,6 +140,15 @@ class StepUpDetails(
         return self.request is None and limits_nothing(
             self.resource, self.parameters, self.other_details, self.connection
         )
+
+    @property
+    def may_differ(self) -> list[str] | None:
+        """Return the parameters a repeat may bound; None where there can be none."""
+        if self.connection is not None:
+            return None
+        # Policy reads some of a held call; its body says more to the service.
+        named = () if self.request is not None else BOUNDED
+        return [name for name in named if name in self.parameters]
 
     def others(self) -> list[tuple[str, object]]:
         """Return what else a resource server will read, one row a member."""

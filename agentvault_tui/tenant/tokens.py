@@ -6,7 +6,7 @@ import json
 import secrets
 import sqlite3
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import TenantRefusedError
@@ -33,7 +33,7 @@ class Login:
     mfa: bool
     amr: tuple[str, ...] = ("mfa", "pwd", "otp")
     """RFC 8176, where there was a second factor."""
-    stepup: dict[str, str] | None = None
+    stepup: dict[str, Any] | None = None
     """What they decided about a step-up."""
 
 

@@ -25,10 +25,11 @@ from agentvault_tui.vault.discovery import Keys, read_keys
 from agentvault_tui.vault.identity import (
     SKEW,
     Identity,
+    PageAnswer,
     key_id,
     verify,
-    verify_denial,
     verify_nonce,
+    verify_page_answer,
 )
 from agentvault_tui.vault.refreshed import CachedDocument
 from agentvault_tui.vault.tenant import Sleep, Tenant
@@ -180,17 +181,17 @@ class TenantClient:
                 error.reason, f"{error.what} ({why})", "set this machine's clock"
             ) from error
 
-    async def verify_denial(
+    async def verify_page_answer(
         self, raw: str, *, digest: str, until: Deadline
-    ) -> tuple[str, str, tuple[str, ...]]:
-        """Verify who denied at the approval page; return subject, name and roles.
+    ) -> PageAnswer:
+        """Verify who answered at the approval page without approving, and what.
 
         Raises:
-            IdentityError: it is not a denial of *digest*.
+            IdentityError: it is no such answer about *digest*.
             TenantError: the tenant's keys cannot be had.
         """
         key = await self._key(raw, until)
-        return verify_denial(
+        return verify_page_answer(
             raw,
             key,
             issuer=self.issuer,

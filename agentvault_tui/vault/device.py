@@ -87,7 +87,7 @@ class FlowDenied:
 
     message: str
     id_token: str | None = field(default=None, repr=False)
-    """Who denied, where the embedded tenant's approval page says so."""
+    """Who answered, where the embedded tenant's approval page says so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from joserfc import jws
 from joserfc.errors import JoseError
@@ -53,6 +53,18 @@ class Identity:
     """When they last proved a second factor, as far as the tenant says."""
     claims: dict[str, object] = field(repr=False)
     """The claims worth keeping as evidence."""
+
+
+class PageAnswer(NamedTuple):
+    """What a person answered at the approval page, other than yes."""
+
+    sub: str
+    name: str
+    roles: tuple[str, ...]
+    denied: bool
+    """Whether it is a no; else they want to approve with another repeat."""
+    repeat: object = None
+    """Which, as JSON; None: with none."""
 
 
 def is_approver(identity: Identity, approvers: Sequence[str]) -> bool:
@@ -184,12 +196,12 @@ def verify_nonce(
     return claims["sub"], _name(claims)
 
 
-def verify_denial(
+def verify_page_answer(
     raw: str, key: RSAKey, *, issuer: str, client_id: str, now: datetime, digest: str
-) -> tuple[str, str, tuple[str, ...]]:
-    """Verify the ID token of a person who denied; return subject, name and roles.
+) -> PageAnswer:
+    """Verify the ID token of a person who answered without approving.
 
-    It needs no second factor: a no grants nothing.
+    It needs no second factor: neither a no nor the wish to approve more grants a thing.
 
     Args:
         raw: the token; call `key_id` first.
@@ -197,16 +209,27 @@ def verify_denial(
         issuer: whose token it must be.
         client_id: whom it must be for.
         now: the time.
-        digest: of what must have been denied.
+        digest: of what must have been shown.
+
+    Returns:
+        who answered, and what.
 
     Raises:
         IdentityError: with the stable reason.
     """
     claims = _signed(raw, key)
     _standard(claims, issuer, client_id, math.floor(now.timestamp()))
-    if claims.get(STEPUP) != {"digest": digest, "decision": "deny"}:
-        raise _claims("it denies something else")
-    return claims["sub"], _name(claims), _words(claims, ROLES)
+    said = claims.get(STEPUP)
+    answer = dict(said) if isinstance(said, dict) else {}
+    kind = answer.get("decision")
+    repeat = answer.pop("repeat", None) if kind == "repeat" else None
+    if answer not in [{"digest": digest, "decision": k} for k in ("deny", "repeat")]:
+        raise _claims("it answers something else")
+    return PageAnswer(
+        *(claims["sub"], _name(claims), _words(claims, ROLES)),
+        denied=kind == "deny",
+        repeat=repeat,
+    )
 
 
 def _words(claims: dict[str, Any], name: str) -> tuple[str, ...]:

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 from support.alert_stand import WEBHOOK_SECRET
-from support.chromium import chromium, needs_chromium
+from support.chromium import Tab, chromium, needs_chromium
 from support.gateway_stand import Upstream
 from support.patience import PATIENT
 from support.phone import HOST, Phone, public_settings
-from support.vault import Client, Vault, fresh_code, serving
+from support.vault import PAYMENT, Client, Vault, fresh_code, serving
 from support.vault_stepups import hold, start, stepup_until
 
 from agentvault_tui.home import Home
+from agentvault_tui.tenant.device_page_client import read_page
 from agentvault_tui.web.local_ca import CaFiles
 
 pytestmark = pytest.mark.slow
@@ -138,6 +139,40 @@ def test_what_the_console_decides_ends_the_page(public: tuple[Vault, str]) -> No
     phone.http.close()
 
 
+def test_a_series_is_chosen_and_approved_on_the_page(
+    public: tuple[Vault, str],
+) -> None:
+    """Its page has another fingerprint; the next ones within it need nobody."""
+    vault, agent, user, phone, request_id = looking(public)
+    page = f"approve/{request_id}"
+    before = read_page(phone.answer.text).values["fingerprint"]
+    many = {"count": "2", "minutes": "10"}
+    phone.send("repeat", **many, **{"max-amount": "1"})
+    phone.until(page, "the request itself has amount")
+    phone.send("repeat", **many, **{"max-amount": "9000"})
+    phone.until(page, 'data-field="repeat"')
+    shown = read_page(phone.answer.text).values
+    assert shown["repeat"] == "the next 2 like it within 600 s, amount up to 9,000"
+    assert shown["fingerprint"] != before
+    known = vault.operator.get(f"/api/agents/stepup/{request_id}").json()
+    assert known["fingerprint"] == shown["fingerprint"]
+    assert known["repeat"]["count"] == 2
+    phone.send("once")
+    phone.until(page, 'data-step="approve"')
+    assert read_page(phone.answer.text).values["fingerprint"] == before
+    phone.send("repeat", **many, **{"max-amount": "9000"})
+    phone.until(page, 'data-field="repeat"')
+    phone.send("factors", password=user["password"], otp=fresh_code(user))
+    decided = stepup_until(vault, request_id, "approved")
+    assert decided["decided_by"]["name"] == "alice"
+    assert agent.poll(request_id).status_code == 200
+    for amount in (9000, 4200):
+        asked = {**PAYMENT, "parameters": {"amount": amount, "currency": "USD"}}
+        assert agent.token("send:payment", asked).status_code == 200
+    hold(agent)  # of somebody again: the two are used
+    phone.http.close()
+
+
 @pytest.mark.parametrize("public", [RULE], indirect=True)
 def test_two_people_approve_and_the_owner_is_not_one_of_them(
     public: tuple[Vault, str],
@@ -177,6 +212,35 @@ def test_two_people_approve_and_the_owner_is_not_one_of_them(
         phone.http.close()
 
 
+async def fits(tab: Tab) -> None:
+    """See that a phone's width is enough, and that all facts are above the button."""
+    for width in WIDTHS:
+        await tab.resize(width)
+        assert await tab.run("document.documentElement.scrollWidth") == width
+        assert await tab.run(
+            "document.querySelector('[data-field=fingerprint]')"
+            ".getBoundingClientRect().bottom"
+            " < document.querySelector('#passkey').getBoundingClientRect().top"
+        )
+
+
+async def approve_series(tab: Tab, page: str) -> None:
+    """Choose two more on the page, and approve with the passkey what comes of it."""
+    challenge = "document.querySelector('#passkey').dataset.options"
+    await tab.open(page)
+    await tab.step("approve")
+    await tab.run("document.querySelector('#repeat').parentElement.open = true")
+    await tab.type(**{"count": "2", "minutes": "10", "max-amount": "9000"})
+    await fits(tab)
+    alone = await tab.run(challenge)
+    await tab.press("repeat")
+    await tab.until("!!document.querySelector('[data-field=repeat]')")
+    assert await tab.run(challenge) != alone
+    await fits(tab)
+    await tab.press("passkey")
+    await tab.until("!!document.querySelector('[data-status=approved]')")
+
+
 @needs_chromium
 async def test_a_person_approves_with_a_passkey_in_chromium(
     public: tuple[Vault, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -214,20 +278,14 @@ async def test_a_person_approves_with_a_passkey_in_chromium(
         await tab.step("approve-sign-in")
         await tab.press("passkey-sign-in")
         await tab.step("approve")
-        for width in WIDTHS:
-            await tab.resize(width)
-            wide = "document.documentElement.scrollWidth"
-            assert await tab.run(wide) == width
-            # All facts stand before the button, and no value is cut.
-            assert await tab.run(
-                "document.querySelector('[data-field=fingerprint]')"
-                ".getBoundingClientRect().bottom"
-                " < document.querySelector('#passkey').getBoundingClientRect().top"
-            )
+        await fits(tab)
         await tab.press("passkey")
         await tab.step("approve-result")
         await tab.until("!!document.querySelector('[data-status=approved]')")
         took = time.monotonic() - began
+        await approve_series(
+            tab, f"{url}approve/{await asyncio.to_thread(hold, agent)}"
+        )
         hosts = {one.split("/")[2] for one in tab.requested if "//" in one}
     decided = stepup_until(vault, request_id, "approved")
     assert decided["decided_by"]["amr"][1:] == ["user", "mfa"]

@@ -15,8 +15,9 @@ from support.manual_clock import ManualClock
 
 from agentvault_tui.clock import Deadline
 from agentvault_tui.errors import IdentityError, TenantUnreachableError
-from agentvault_tui.vault import DeviceFlow, FlowTokens, Identity, Tenant
+from agentvault_tui.vault import DeviceFlow, FlowDenied, FlowTokens, Identity, Tenant
 from agentvault_tui.vault.device import End
+from agentvault_tui.vault.identity import PageAnswer
 
 ALICE = {"sub": "agentvault|alice", "roles": ("approver",), "amr": ("mfa", "otp")}
 
@@ -38,6 +39,8 @@ class ScriptedTenant:
         self.down = False
         self.not_before: list[datetime] = []
         """Since when a factor had to be proved, each time a token was verified."""
+        self.answers: dict[str, PageAnswer] = {}
+        """What the ID tokens say of those who answered otherwise, by token."""
         self._ends: list[asyncio.Future[End]] = []
         self._who: dict[str, dict[str, Any] | IdentityError] = {}
 
@@ -97,6 +100,11 @@ class ScriptedTenant:
             claims=who.get("claims", {}),
         )
 
+    async def verify_page_answer(
+        self, raw: str, *, digest: str, until: Deadline
+    ) -> PageAnswer:
+        return self.answers[raw]
+
     async def aclose(self) -> None:
         return None
 
@@ -113,3 +121,9 @@ class ScriptedTenant:
     def end(self, end: End, number: int = -1) -> None:
         """Let one flow end otherwise."""
         self._ends[number].set_result(end)
+
+    def answer(self, answer: PageAnswer) -> None:
+        """Let the person of the last flow answer otherwise at the approval page."""
+        raw = f"id-token-{len(self.flows) - 1}"
+        self.answers[raw] = answer
+        self.end(FlowDenied("the person answered otherwise", raw))

@@ -76,6 +76,14 @@ class Stand:
         found: dict[str, Any] = json.loads(base64.urlsafe_b64decode(token + "=="))
         return found
 
+    def answered(self, flow: dict[str, Any]) -> dict[str, Any]:
+        """Return the claims of who answered and did not approve."""
+        answer = self.tenant.poll(flow).json()
+        assert answer["error"] == "access_denied"
+        token = answer["id_token"].split(".")[1]
+        found: dict[str, Any] = json.loads(base64.urlsafe_b64decode(token + "=="))
+        return found
+
     def waits(self, flow: dict[str, Any]) -> bool:
         """Tell whether nobody has decided yet."""
         self.tenant.clock.advance(10)
@@ -343,13 +351,103 @@ def test_a_no_needs_the_session_alone_and_says_who(stand: Stand) -> None:
     flow = stand.ask()
     stand.sign_in(stand.alice)
     assert stand.phone.send("deny").step == "approve-result"
-    answer = stand.tenant.poll(flow).json()
-    assert answer["error"] == "access_denied"
-    token = answer["id_token"].split(".")[1]
-    claims = json.loads(base64.urlsafe_b64decode(token + "=="))
+    claims = stand.answered(flow)
     assert claims["sub"] == stand.alice.user.sub
     assert claims["https://agentvault.dev/stepup"]["decision"] == "deny"
     assert "amr" not in claims
+
+
+REPEAT = {"count": 5, "within": 600, "bounds": {"amount": {"max": 5000}}}
+CHOSEN = {"count": "5", "minutes": "10", "max-amount": "5000"}
+
+
+def test_choosing_the_next_ones_like_it_approves_nothing(stand: Stand) -> None:
+    """The broker is told who wants what; its next page is of both, and is approved."""
+    flow = stand.ask()
+    stand.sign_in(stand.alice)
+    assert stand.phone.send("repeat", **CHOSEN).step == "approve-result"
+    assert "Not approved yet" in stand.phone.answer.text
+    claims = stand.answered(flow)
+    assert claims["sub"] == stand.alice.user.sub
+    assert "amr" not in claims
+    said = claims["https://agentvault.dev/stepup"]
+    assert said == {"digest": DIGEST, "decision": "repeat", "repeat": REPEAT}
+    both = {**PAGE, "digest": "sha256:" + "8" * 64, "expires_in": None}
+    flow = stand.tenant.flow(
+        {**DETAILS, "fingerprint": "8888", "repeat": REPEAT, "page": both}
+    )
+    page = stand.phone.open(f"approve/{STEPUP}")
+    assert (
+        page.values["repeat"] == "the next 5 like it within 600 s, amount up to 5,000"
+    )
+    assert page.values["fingerprint"] == "8888"
+    otp = stand.tenant.otp(stand.alice)
+    stand.phone.send("factors", password=stand.alice.password, otp=otp)
+    said = stand.claims(flow)["https://agentvault.dev/stepup"]
+    assert said == {"digest": both["digest"], "decision": "approve"}
+
+
+def test_only_this_one_can_be_chosen_again(stand: Stand) -> None:
+    """Whoever finds the page of a series need not approve it, nor lose the request."""
+    flow = stand.tenant.flow({**DETAILS, "repeat": REPEAT, "page": PAGE})
+    stand.sign_in(stand.alice)
+    stand.phone.send("once")
+    said = stand.answered(flow)["https://agentvault.dev/stepup"]
+    assert said == {"digest": DIGEST, "decision": "repeat", "repeat": None}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"count": "21"},
+        {"count": "-1"},
+        {"count": "0"},
+        {"count": "1.5"},
+        {"count": "x" * 200},
+        {"minutes": ""},
+        {"minutes": "0"},
+        {"minutes": "61"},
+        {"max-amount": "-1"},
+        {"max-amount": str(2**53)},
+        {"max-amount": "NaN"},
+    ],
+)
+def test_a_series_out_of_bounds_is_not_chosen(
+    stand: Stand, wrong: dict[str, str]
+) -> None:
+    """The page says what can be, and the request waits on."""
+    flow = stand.ask()
+    stand.sign_in(stand.alice)
+    assert stand.phone.send("repeat", **{**CHOSEN, **wrong}).error == "bad_request"
+    assert stand.waits(flow)
+
+
+@pytest.mark.parametrize(
+    ("details", "offered", "named"),
+    [
+        ({}, True, True),
+        ({"parameters": {}}, True, False),
+        ({"connection": "google-oauth2"}, False, False),
+    ],
+)
+def test_what_may_differ_is_what_the_request_says(
+    stand: Stand, details: dict[str, Any], *, offered: bool, named: bool
+) -> None:
+    """No bound of a parameter it lacks, no series of an account at a provider."""
+    stand.tenant.flow({**DETAILS, **details, "page": PAGE})
+    page = stand.sign_in(stand.alice)
+    assert ("repeat" in page.forms) is offered
+    assert ("max-amount" in stand.phone.answer.text) is named
+
+
+def test_who_may_not_approve_chooses_no_series(stand: Stand) -> None:
+    """Neither by the form, which is not there, nor by a request that skips it."""
+    flow = stand.ask()
+    viewer = stand.tenant.users.add("viewer", roles=["viewer"])
+    assert "repeat" not in stand.sign_in(viewer).forms
+    to = f"approve/{STEPUP}/repeat"
+    assert stand.phone.send("deny", to=to, **CHOSEN).error == "not_yours"
+    assert stand.waits(flow)
 
 
 def test_roles_decide_who_sees_denies_and_approves(stand: Stand) -> None:

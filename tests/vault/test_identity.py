@@ -562,23 +562,30 @@ def test_approvers_are_named_by_subject_or_verified_email_or_role(
     assert is_approver(Identity(**person), approvers) is allowed
 
 
-async def test_a_denial_names_its_digest_and_needs_no_factor(
+async def test_an_answer_of_the_page_names_its_digest_and_needs_no_factor(
     tenant: RogueTenant, client: TenantClient, clock: ManualClock, claims: Any
 ) -> None:
-    """A yes, a no to something else, or a foreign token is no denial."""
+    """A yes, an answer about something else, or a foreign token is none."""
     until = Deadline.after(clock, 5)
     denied = {"digest": "sha256:7f", "decision": "deny"}
     bare = changed(claims, amr=GONE, acr=GONE, auth_time=GONE, **{MFA_AT: GONE})
     raw = tenant.sign({**bare, STEPUP: denied})
-    found = await client.verify_denial(raw, digest="sha256:7f", until=until)
-    assert found == ("auth0|u1", "Alice", ("approver",))
+    found = await client.verify_page_answer(raw, digest="sha256:7f", until=until)
+    assert found == ("auth0|u1", "Alice", ("approver",), True, None)
+    more = {**denied, "decision": "repeat", "repeat": {"count": 2}}
+    raw = tenant.sign({**bare, STEPUP: more})
+    found = await client.verify_page_answer(raw, digest="sha256:7f", until=until)
+    assert found == ("auth0|u1", "Alice", ("approver",), False, {"count": 2})
     for wrong in (
         {**bare, STEPUP: {**denied, "decision": "approve"}},
         {**bare, STEPUP: {**denied, "digest": "sha256:80"}},
+        {**bare, STEPUP: {**more, "digest": "sha256:80"}},
+        {**bare, STEPUP: {**denied, "repeat": {"count": 2}}},
+        {**bare, STEPUP: "deny"},
         {**bare, STEPUP: denied, "aud": "another"},
         bare,
     ):
         with pytest.raises(IdentityError):
-            await client.verify_denial(
+            await client.verify_page_answer(
                 tenant.sign(wrong), digest="sha256:7f", until=until
             )

@@ -24,7 +24,7 @@ from agentvault_tui.broker.usecases.stepup import (
     expire_due,
     known_stepup,
 )
-from agentvault_tui.model import ParameterBound, Repeat, StepUpStatus
+from agentvault_tui.model import StepUpStatus
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.requests import (
     BeforeQuery,
@@ -82,12 +82,9 @@ def _deciding(broker: Broker, authority: Authority) -> list[Route]:
         who, ends = operator_of(request), broker.registry.ends
         if body.decision == "approve":
             operator = await authority.actor(who, Need.APPROVE, body.id)
-            wanted = None
-            if (asked := body.repeat) is not None:
-                bounds = [ParameterBound(n, b.max) for n, b in asked.bounds.items()]
-                wanted = Repeat(asked.count, asked.within, tuple(sorted(bounds)))
+            repeat = None if body.repeat is None else body.repeat.repeat
             stepup = await begin_approval(
-                broker, body.id, body.digest, operator, wanted
+                broker, body.id, body.digest, operator, repeat
             )
             return answer(stepup_info(stepup, ends()), 202)
         operator = await authority.actor(who, Need.CUT, body.id)

@@ -18,6 +18,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
+from msgspec import ValidationError, convert
+
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.stepups import (
     as_pending,
@@ -36,7 +38,9 @@ from agentvault_tui.errors import (
     LedgerError,
     NotFoundError,
     OvertakenError,
+    RefusedError,
     TenantError,
+    UsageError,
 )
 from agentvault_tui.model import (
     Actor,
@@ -55,6 +59,7 @@ from agentvault_tui.model import (
     other_details,
 )
 from agentvault_tui.model.role import Role, role_of
+from agentvault_tui.operator_api.requests import RepeatRequest
 from agentvault_tui.text import visible
 from agentvault_tui.vault import (
     DeviceFlow,
@@ -351,7 +356,7 @@ async def _await_person(broker: Broker, started: StepUp, flow: DeviceFlow) -> No
     try:
         result = await broker.tenant.wait(flow)
         if isinstance(result, FlowDenied) and result.id_token is not None:
-            await _denied_at_page(broker, started, flow, result.id_token)
+            await _answered_at_page(broker, started, flow, result.id_token)
             return
         if not isinstance(result, FlowTokens):
             if isinstance(result, FlowExpired) and started.device is None:
@@ -372,23 +377,38 @@ async def _await_person(broker: Broker, started: StepUp, flow: DeviceFlow) -> No
         await _back_to_pending(broker, started, problem)
 
 
-async def _denied_at_page(
+async def _answered_at_page(
     broker: Broker, started: StepUp, flow: DeviceFlow, id_token: str
 ) -> None:
-    """Deny what a signed-in person denied at the approval page."""
-    sub, name, roles = await broker.tenant.verify_denial(
+    """Do what a signed-in person chose at the approval page: deny, or ask for more.
+
+    Asking for the next ones like it approves nothing: it begins anew, under the digest
+    of action and repeat, which the page then shows and the second factor covers.
+    """
+    said = await broker.tenant.verify_page_answer(
         id_token, digest=started.digest, until=flow.expires
     )
-    role = role_of(roles)
+    role, least = role_of(said.roles), Role.OPERATOR if said.denied else Role.APPROVER
     listed = broker.settings.stepup.approvers
-    if not listed and (role is None or not role.includes(Role.OPERATOR)):
-        raise IdentityError("not_an_operator", f"{name} may not deny")
+    if not listed and (role is None or not role.includes(least)):
+        raise IdentityError("not_an_operator", f"{said.name} may not do that")
     current = broker.stepups.find(started.id)
     if current is None or current.digest != started.digest:
         return
-    with suppress(ConflictError):  # decided elsewhere a moment before
-        actor = Actor(ActorKind.OPERATOR, sub, name)
-        await deny(broker, started.id, "", actor)
+    actor = Actor(ActorKind.OPERATOR, said.sub, said.name)
+    if said.denied:
+        with suppress(ConflictError):  # decided elsewhere a moment before
+            await deny(broker, started.id, "", actor)
+        return
+    if started.device is not None:  # its code was spent by the answer
+        await _back_to_pending(broker, started, "asked for with another repeat")
+    try:
+        asked = convert(said.repeat, RepeatRequest | None)
+        repeat = None if asked is None else asked.repeat
+        alone = with_repeat(started, None).digest
+        await begin_approval(broker, started.id, alone, actor, repeat)
+    except (RefusedError, UsageError, ValidationError) as error:
+        await _back_to_pending(broker, started, visible(error, 200))
 
 
 def device_code(flow: DeviceFlow) -> DeviceCode:

@@ -165,7 +165,7 @@ class DeviceGrant:
         if not parts.codes.spend(code):
             raise refused("invalid_grant", "Invalid or expired device code.")
         if code.state == "denied" and code.sub is not None:
-            no = Login(code.sub, "", 0, mfa=False, stepup=_decided(code, "deny"))
+            no = Login(code.sub, "", 0, mfa=False, stepup=code.answer)
             token = parts.tokens.for_denial(asked.client, no, code.scope)
             raise DeniedByPersonError(token)
         if code.state == "denied":
@@ -181,7 +181,7 @@ class DeviceGrant:
                 *(code.sub or "", code.sid or "", code.authenticated_at or 0),
                 mfa=True,
                 amr=code.amr,
-                stepup=_decided(code, "approve"),
+                stepup=code.answer,
             ),
             # Once more: a client grant may have been taken back since.
             parts.apis.for_user(asked.client, api, code.scope),
@@ -215,11 +215,6 @@ class DeviceGrant:
         return refused(
             "authorization_pending", "User has yet to authorize device code."
         )
-
-
-def _decided(code: StoredDeviceCode, decision: str) -> dict[str, str] | None:
-    page = code.page
-    return None if page is None else {"digest": page.digest, "decision": decision}
 
 
 def _interval(client: Client) -> int:

@@ -49,7 +49,7 @@ class ExchangeError(TenantRefusedError):
 
 
 class DeniedByPersonError(TenantRefusedError):
-    """A person said no at the approval page, and an ID token says who."""
+    """A person answered otherwise at the approval page: an ID token says who, what."""
 
     def __init__(self, id_token: str) -> None:
         super().__init__("access_denied", "The person denied it.")

@@ -29,7 +29,7 @@ from agentvault_tui.broker.usecases.revoke import (
     revoke_agent,
 )
 from agentvault_tui.broker.usecases.scopes import change_scopes
-from agentvault_tui.broker.usecases.stepup import begin_approval, deny
+from agentvault_tui.broker.usecases.stepup import begin_approval, deny, offer
 from agentvault_tui.errors import ConflictError, UsageError
 from agentvault_tui.ledger.schema import read_home
 from agentvault_tui.model import (
@@ -45,6 +45,7 @@ from agentvault_tui.model import (
 )
 from agentvault_tui.model.people import user_changed
 from agentvault_tui.vault import FlowExpired
+from agentvault_tui.vault.identity import PageAnswer
 from agentvault_tui.watch.replay import replay
 
 UP_TO_5000 = Repeat(3, 600, (ParameterBound("amount", 5000),))
@@ -266,6 +267,60 @@ async def test_the_request_itself_is_within_its_bounds(
     with pytest.raises(UsageError, match=told):
         await begin_approval(bench.broker, stepup.id, stepup.digest, OPERATOR, repeat)
     assert bench.broker.stepups.get(stepup.id).status is StepUpStatus.PENDING
+
+
+@pytest.mark.parametrize("begun_first", [None, UP_TO_5000, Repeat(1, 60)])
+async def test_a_series_chosen_at_the_page_begins_anew_under_its_own_digest(
+    bench: Bench, begun_first: Repeat | None
+) -> None:
+    """Whoever chose is the actor; chosen again as it is, it gets a code that works."""
+    _, stepup = await hold(bench)
+    if begun_first is None:
+        await offer(bench.broker, stepup)
+    else:
+        await begun(bench, stepup, begun_first)
+    shown = len(bench.tenant.flows)
+    asked = {"count": 3, "within": 600, "bounds": {"amount": {"max": 5000}}}
+    bench.tenant.answer(PageAnswer("sub|bob", "bob", ("approver",), False, asked))
+    await bench.until(lambda: len(bench.tenant.flows) > shown)
+    known = bench.broker.stepups
+    await bench.until(lambda: known.get(stepup.id).status is StepUpStatus.AUTHORIZING)
+    now = known.get(stepup.id)
+    assert (now.repeat, now.digest == stepup.digest) == (UP_TO_5000, False)
+    started = (await bench.events("stepup.authorizing"))[-1]
+    assert (started.actor.id, started.detail["digest"]) == ("sub|bob", now.digest)
+    await proved(bench, stepup)
+    assert left(bench, stepup) == 3
+
+
+@pytest.mark.parametrize(
+    ("roles", "asked", "why"),
+    [
+        (("operator",), {"count": 1, "within": 60}, "bob may not do that"),
+        ((), None, "bob may not do that"),
+        (("approver",), {"count": 21, "within": 60}, "Expected `int` <= 20"),
+        (("approver",), {"count": 1, "within": 60, "more": 1}, "unknown field"),
+        (("approver",), "all", "Expected `object | null`"),
+        (
+            ("approver",),
+            {"count": 1, "within": 60, "bounds": {"count": {"max": 1}}},
+            "does not state count clearly",
+        ),
+    ],
+)
+async def test_a_series_that_may_not_be_is_not_begun(
+    bench: Bench, roles: tuple[str, ...], asked: object, why: str
+) -> None:
+    """The request waits on, alone, and its page says why."""
+    _, stepup = await hold(bench)
+    await offer(bench.broker, stepup)
+    bench.tenant.answer(PageAnswer("sub|bob", "bob", roles, False, asked))
+    known = bench.broker.stepups
+    await bench.until(lambda: known.get(stepup.id).problem is not None)
+    now = known.get(stepup.id)
+    assert why in (now.problem or "")
+    assert (now.status, now.digest) == (StepUpStatus.PENDING, stepup.digest)
+    assert len(bench.tenant.flows) == 1
 
 
 async def test_a_denied_factor_leaves_nothing_to_repeat(bench: Bench) -> None:
