@@ -17,6 +17,7 @@ from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
 from agentvault_tui.broker.policy_files import read_text
+from agentvault_tui.broker.team import while_working
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import (
     LedgerError,
@@ -221,7 +222,10 @@ class Alerts:
                 *where, routes=routes, outlet=outlet, bury=self._bury
             )
         self._followers[name] = follower
-        work = asyncio.create_task(follower.run(), name=f"sink {name}")
+        # What is under way ends with the lease, before another broker may begin it.
+        work = asyncio.create_task(
+            while_working(self.broker.works, follower.run), name=f"sink {name}"
+        )
         self._tasks[name] = work
 
     def _outlet(self, sink: SinkTable) -> Sender | Exporter:
