@@ -183,8 +183,13 @@ class DataPlane(Extension, Protocol):
     def cut_tokens(self, tokens: Collection[TokenId]) -> CallsCut:
         """Cut calls in flight that were made with one of *tokens*; as `cut` does."""
 
-    def held_body(self, stepup_id: str) -> bytes | None:
-        """Return the body of a held call, while it is in memory."""
+    async def held_body(self, stepup_id: str) -> bytes | None:
+        """Return the body of a held call, while it is in a broker's memory.
+
+        Raises:
+            SealedError: it is in another's, and the team's key is missing.
+            LedgerError: that one could not be asked.
+        """
 
     def service_texts(self) -> dict[str, str]:
         """Return the texts of the service files in force, by name.

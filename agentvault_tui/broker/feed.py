@@ -45,6 +45,11 @@ class Feed:
         self._status = status
         self._listeners: set[_Listener] = set()
 
+    @property
+    def watched(self) -> bool:
+        """Whether any console listens."""
+        return bool(self._listeners)
+
     def publish(self, events: Sequence[Event], changes: Sequence[Change]) -> None:
         """Send one durable commit, in the order of the ledger."""
         for event in events:

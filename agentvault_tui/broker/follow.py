@@ -331,6 +331,8 @@ def listen_to(ledger: Ledger, broker: Broker, feed: Feed) -> None:
         if broker.team is not None and events:
             broker.team.seq = events[-1].seq
 
+    if broker.team is not None:
+        broker.team.watching = lambda: feed.watched
     ledger.on_written = publish
     ledger.on_followed = followed
     ledger.on_state = feed.publish_status

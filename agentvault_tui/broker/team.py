@@ -13,7 +13,7 @@ import asyncio
 import logging
 import platform
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -64,6 +64,8 @@ class Said(msgspec.Struct):
     """Seconds that its clock is ahead of the store's."""
     tenant: str = ""
     """The issuer of the outside tenant that it asks; empty where it serves its own."""
+    watching: bool = False
+    """Whether a console listens there, so that calls are told of more often."""
 
 
 class Member(NamedTuple):
@@ -112,12 +114,15 @@ class Team:
         """Called when another broker came, went, or fell out of step."""
         self.on_lease_over: Callable[[], None] = lambda: None
         """Called when no call may go on."""
+        self.watching: Callable[[], bool] = lambda: False
+        """Tells whether a console listens here."""
         self._ledger = ledger
         self._clock = clock
         self._policy = policy
         self._tenant = tenant
         self._shared = shared
-        self._run = secrets.token_hex(8)
+        self.run_id: Final = secrets.token_hex(8)
+        """Random, of this process."""
         self._since = iso(clock.now())
         self._clock_ahead = 0.0
         self._until = float("-inf")
@@ -187,7 +192,7 @@ class Team:
         lag, clock = await self._lag(), self._clock
         began = clock.boot()
         said = Said(
-            run=self._run,
+            run=self.run_id,
             host=platform.node(),
             version=__version__,
             since=self._since,
@@ -196,6 +201,7 @@ class Team:
             lag_ms=lag,
             clock=round(self._clock_ahead, 3),
             tenant=self._tenant,
+            watching=self.watching(),
         )
         doc = msgspec.json.encode(said)
         if not await self._shared.hold(self.id, said.run, doc, LEASE):
@@ -232,7 +238,7 @@ class Team:
 
     async def leave(self) -> None:
         """Say that this broker stops."""
-        await self._shared.release((self.id, _WORK_NAME), self._run)
+        await self._shared.release((self.id, _WORK_NAME), self.run_id)
 
     # Others
 
@@ -259,7 +265,20 @@ class Team:
         return None
 
     async def confirmed(self, seq: int) -> tuple[ConfirmedInfo, ...]:
-        """Wait until each other broker has followed event *seq*, or has no lease left.
+        """Wait until each other broker has followed event *seq*, as `heard` does."""
+
+        async def followed() -> set[str]:
+            return {one.id for one in self.members if one.said.seq >= seq}
+
+        return await self.heard(followed)
+
+    async def heard(
+        self, answered: Callable[[], Awaitable[Container[str]]]
+    ) -> tuple[ConfirmedInfo, ...]:
+        """Wait until each other broker has answered, or has no lease any more.
+
+        Args:
+            answered: returns the ids of those that have; asked again and again.
 
         Returns:
             what each did, and after how many ms; after 2,500 ms at most.
@@ -268,17 +287,17 @@ class Team:
         began, told = clock.boot(), dict[str, ConfirmedInfo]()
         waiting = {one.id for one in self.others()}
         while waiting and (spent := clock.boot() - began) < _CONFIRMED_WITHIN:
+            have: Container[str] = ()
             try:
                 await self._look()
+                have = await answered()
             except LedgerError as error:
-                log.warning("what others confirmed is not known: %s", error.what)
-            known = {one.id: one for one in self.members}
+                log.warning("what others answered is not known: %s", error.what)
+            alive = {one.id for one in self.members if one.alive}
             for name in tuple(waiting):
-                there = known.get(name)
-                followed = there is not None and there.said.seq >= seq
-                if followed or there is None or not there.alive:
+                if name in have or name not in alive:
                     ms = round((clock.boot() - began) * 1000, 1)
-                    told[name] = ConfirmedInfo(id=name, confirmed=followed, ms=ms)
+                    told[name] = ConfirmedInfo(id=name, confirmed=name in have, ms=ms)
                     waiting.discard(name)
             if waiting:
                 await asyncio.sleep(_ASKED_EVERY if spent < 0.1 else 10 * _ASKED_EVERY)

@@ -63,6 +63,8 @@ class Call:
     """Why it must not go on."""
     cut_by: Actor | None = None
     """The operator who cut this call alone."""
+    broker: str | None = None
+    """The broker of a team whose call it is."""
     lease_over: Callable[[], bool] = lambda: False
     """Tells whether this broker may not know any more who is revoked."""
     on_cut: list[Callable[[], None]] = field(default_factory=list)
@@ -102,4 +104,5 @@ class Call:
             ended=self.ended,
             decision_id=self.decision_id,
             stepup_id=self.stepup_id,
+            broker=self.broker,
         )

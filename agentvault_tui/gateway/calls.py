@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from typing import Any, Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker, CallsCut, decide_anew
@@ -87,6 +88,8 @@ class Calls:
         self.observe: Callable[[Caller, str], None] = lambda *_: None
         """Told of each request: ``calls``, ``tunnels``, ``held`` or ``refused``."""
         self._tell = tell
+        self.share: Callable[[Call], None] | None = None
+        """Told of each call that changed, for the other brokers of a team."""
         self._open: dict[str, Call] = {}
         self._counts: Counter[tuple[AgentId, EventType]] = Counter()
         """How many of each agent are open, by the type of their result."""
@@ -105,6 +108,13 @@ class Calls:
         """Yield the calls that are open, the oldest first."""
         return iter(list(self._open.values()))
 
+    def info(self, call: Call) -> CallInfo:
+        """Return *call* as operators see it: one that is not open here has ended."""
+        told = call.info()
+        if call.id not in self._open:
+            told.state = "ended"
+        return told
+
     async def denied(
         self,
         request: Request,
@@ -117,7 +127,7 @@ class Calls:
         return refusal
 
     def _enter(self, call: Call) -> None:
-        call.lease_over = self._broker.lease_over
+        call.lease_over, call.broker = self._broker.lease_over, self._own
         self._open[call.id] = call
         self._counts[call.caller.agent.id, call.result] += 1
 
@@ -533,6 +543,8 @@ class Calls:
 
     def _note(self, call: Call) -> None:
         """Have consoles see *call* anew, a few times a second."""
+        if self.share is not None:
+            self.share(call)
         if self._tell is None:
             return
         self._changed[call.id] = call
@@ -545,9 +557,9 @@ class Calls:
         changed, self._changed = self._changed, {}
         ended = 0
         for call in changed.values():
-            ended += call.ended is not None
+            ended += call.id not in self._open
             if self._tell is not None and ended <= _TOLD_ENDED:
-                self._tell("call", call.info)
+                self._tell("call", partial(self.info, call))
         for call in self._open.values():
             if call.state == "streaming":
                 self._note(call)

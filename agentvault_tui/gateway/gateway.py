@@ -29,9 +29,11 @@ from agentvault_tui.gateway.proxy_listener import ProxyListener
 from agentvault_tui.gateway.refusals import lease_over
 from agentvault_tui.gateway.secrets import Secrets
 from agentvault_tui.gateway.services import Service, ServiceHealth, Services
+from agentvault_tui.gateway.team_calls import TeamCalls
 from agentvault_tui.gateway.tools import ToolMaps
 from agentvault_tui.gateway.upstream import Upstream
 from agentvault_tui.ledger import Change, Meta
+from agentvault_tui.ledger.store_calls import StoreCalls
 from agentvault_tui.model import (
     Actor,
     AgentId,
@@ -111,6 +113,13 @@ class Gateway:
         self._told: list[str] = []
         self._turn = asyncio.Lock()
         self._applied = AppliedServices(broker, self.services)
+        self.team_calls: TeamCalls | None = None
+        """The calls of all brokers of a team, where this is one."""
+        if (team := broker.team) is not None and (shared := broker.ledger.shared):
+            store = StoreCalls(shared, team.run_id)
+            self.team_calls = TeamCalls(broker, team, store, self.calls, tell)
+            shared.on_asked = self.team_calls.wake
+        self._telling: asyncio.Task[None] | None = None
 
     @property
     def warnings(self) -> list[str]:
@@ -130,6 +139,8 @@ class Gateway:
             folder.reload()
         await self._record()
         await self.calls.recover()
+        if self.team_calls is not None:
+            self._telling = asyncio.create_task(self.team_calls.run())
 
     async def look(self) -> None:
         """Put changed files in force, also where another catalogue changed them."""
@@ -232,13 +243,19 @@ class Gateway:
             await self._look()
             await self.broker.record(changes=[Meta(APPLYING, None)])
 
-    def held_body(self, stepup_id: str) -> bytes | None:
-        """Return the body of a held call, while it is in memory."""
-        return self.calls.bodies.of(stepup_id)
+    async def held_body(self, stepup_id: str) -> bytes | None:
+        """Return the body of a held call; see `DataPlane.held_body`."""
+        held = self.calls.bodies.of(stepup_id)
+        if held is None and self.team_calls is not None:
+            held = await self.team_calls.body(stepup_id)
+        return held
 
     async def aclose(self) -> None:
         """End what is in flight, and every connection to a service."""
         await self.calls.aclose()
+        if self._telling is not None:
+            self._telling.cancel()
+            await asyncio.gather(self._telling, return_exceptions=True)
         await self._mcp_processes.aclose()
         for upstream in self._upstreams.values():
             await upstream.aclose()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
+from msgspec import UNSET
 from starlette.requests import Request
 from starlette.routing import Route
 
@@ -30,6 +31,7 @@ from agentvault_tui.gateway.routes import action_of, match
 from agentvault_tui.gateway.secrets import SecretChange, Secrets
 from agentvault_tui.gateway.services import Service, ServiceHealth, Services
 from agentvault_tui.gateway.target import parse_target
+from agentvault_tui.gateway.team_calls import TeamCalls
 from agentvault_tui.gateway.templates import ServiceRoute
 from agentvault_tui.model import Actor
 from agentvault_tui.operator_api import calls
@@ -60,10 +62,14 @@ class Configured(Protocol):
     services: Services
     secrets: Secrets
     calls: Calls
+    team_calls: TeamCalls | None
     health: dict[str, ServiceHealth]
 
     async def look(self) -> None:
         """Read changed files, so that what was just written counts."""
+
+    async def held_body(self, stepup_id: str) -> bytes | None:
+        """Return the body of a held call, while it is in a broker's memory."""
 
 
 def routes(gateway: Configured, authority: Authority) -> list[Route]:
@@ -139,18 +145,26 @@ def _service_routes(gateway: Configured) -> list[Route]:
 
 def _call_routes(gateway: Configured, authority: Authority) -> list[Route]:
     async def listing(_: Request) -> CallList:
-        return CallList(calls=tuple(call.info() for call in gateway.calls))
+        if (team := gateway.team_calls) and (found := await team.all()) is not None:
+            return CallList(calls=tuple(found))
+        own = tuple(gateway.calls.info(call) for call in gateway.calls)
+        return CallList(calls=own, stale=True if team else UNSET)
 
     async def cut(request: Request) -> CallInfo:
         call_id = request.path_params["id"]
         operator = await authority.actor(operator_of(request), Need.CUT, call_id)
-        return gateway.calls.cut_one(call_id, operator).info()
+        try:
+            return gateway.calls.info(gateway.calls.cut_one(call_id, operator))
+        except NotFoundError:
+            if gateway.team_calls is None:
+                raise
+        return await gateway.team_calls.cut(call_id, operator)
 
     async def body(request: Request) -> HeldBody:
         """Return what a person decides about, byte for byte, while it is in memory."""
         stepup = await known_stepup(gateway.broker, request.path_params["id"])
         said = stepup.request or {}
-        held = gateway.calls.bodies.of(stepup.id)
+        held = await gateway.held_body(stepup.id) if stepup.status.open else None
         return HeldBody(
             sha256=said.get("body_sha256"),
             bytes=said.get("body_bytes"),

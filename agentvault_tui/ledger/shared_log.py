@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -39,12 +39,14 @@ _MISSED_AT_ONCE: Final = 256
 """Events that an answer to `SharedLog.append` has: it is read under the head's lock."""
 _LOCAL_ONLY: Final = "01000"
 """PostgreSQL's warning that a commit waits for its replicas no more."""
-_TIME: Final = (
-    "SELECT greatest(clock_timestamp(), time::timestamptz), revision, ledger, copied"
-    " FROM agentvault.head"
-)
+_TIME: Final = "greatest(clock_timestamp(), time::timestamptz)"
 """The team's time: held at the last event's where the primary's clock stepped back, or
 what had ended would not have."""
+_WAITS: Final = (
+    "EXISTS (SELECT FROM agentvault.asks WHERE broker = %s AND answer IS NULL"
+    " AND at > clock_timestamp() - interval '10 seconds')"
+)
+"""Whether a question waits for a broker."""
 _APPEND: Final = """
 SELECT * FROM agentvault.append_or_follow(
   %s, %s, %s, %s, %b::bytea[], %b::bytea[],
@@ -120,6 +122,8 @@ class SharedLog:
         self._idle: list[Connection] = []
         self._looks = asyncio.Semaphore(pool)
         self._next_look: asyncio.Task[int] | None = None
+        self.on_asked: Callable[[], None] = lambda: None
+        """Called when another broker asks this one something; see `StoreCalls`."""
 
     @property
     def systems(self) -> list[tuple[str, int]]:
@@ -229,7 +233,8 @@ class SharedLog:
         """Return the ledger's own random name, and where it was copied to, if so."""
         db = await self._connected()
         asked = self._clock.boot()
-        ((now, _, ledger, copied),) = await ask(db, _TIME)
+        sql = f"SELECT {_TIME}, ledger, copied FROM agentvault.head"  # noqa: S608 - a constant
+        ((now, ledger, copied),) = await ask(db, sql)
         self._agree(now, asked)
         return ledger, copied
 
@@ -278,7 +283,7 @@ class SharedLog:
         async with self._looks:
             self._next_look = None  # who asks from now on needs a later one
             sql = "SELECT revision FROM agentvault.head"
-            ((revision,),) = await self._on_idle(sql)
+            ((revision,),) = await self.on_idle(sql)
             return int(revision)
 
     async def hold(self, name: str, run: str, doc: bytes, seconds: float) -> bool:
@@ -303,12 +308,12 @@ class SharedLog:
             " OR brokers.seen < clock_timestamp() - make_interval(secs => %s)"
             " RETURNING 1"
         )
-        return bool(await self._on_idle(sql, (name, doc, run, seconds)))
+        return bool(await self.on_idle(sql, (name, doc, run, seconds)))
 
     async def release(self, names: Sequence[str], run: str) -> None:
         """End the leases that a process holds."""
         sql = "DELETE FROM agentvault.brokers WHERE id = ANY(%s) AND run = %s"
-        await self._on_idle(sql, (list(names), run))
+        await self.on_idle(sql, (list(names), run))
 
     async def holders(self) -> tuple[datetime, list[tuple[str, bytes, float]]]:
         """Read who holds what, or did in the last 24 hours.
@@ -322,13 +327,17 @@ class SharedLog:
             " FROM agentvault.brokers RIGHT JOIN clock_timestamp() AS t"
             " ON seen > t - interval '24 hours' ORDER BY id"
         )
-        found = await self._on_idle(sql)
+        found = await self.on_idle(sql)
         return found[0][3], [(i, d, age) for i, d, age, _ in found if i is not None]
 
-    async def _on_idle(
-        self, sql: str, values: Sequence[object] = ()
+    async def on_idle(
+        self, sql: str, values: Sequence[object] | Mapping[str, object] = ()
     ) -> list[tuple[Any, ...]]:
-        """Run a statement that may be run twice, on an idle connection or a new one."""
+        """Run a statement that may be run twice, on an idle connection or a new one.
+
+        Raises:
+            LedgerUnwritableError: the store did not answer.
+        """
         if self._idle:
             # One that was idle may have been lost meanwhile: then ask another.
             try:
@@ -339,7 +348,7 @@ class SharedLog:
         return await self._lent(await self._connector.connect(), sql, values)
 
     async def _lent(
-        self, db: Connection, sql: str, values: Sequence[object]
+        self, db: Connection, sql: str, values: Sequence[object] | Mapping[str, object]
     ) -> list[tuple[Any, ...]]:
         found = await ask(db, sql, values)
         self._idle.append(db)
@@ -348,19 +357,23 @@ class SharedLog:
     async def listen(self, on_revision: Callable[[int], None]) -> None:
         """Tell of the head's revision whenever it moved, and at least every 200 ms.
 
-        Notifications only make it sooner: where none arrives the head is polled.
+        And call `on_asked` while a question waits for this broker. Notifications only
+        make it sooner: where none arrives the head is polled.
 
         Raises:
             LedgerUnwritableError: the store does not answer any more.
         """
         db = await self._connector.connect()
+        sql = f"SELECT {_TIME}, revision, {_WAITS} FROM agentvault.head"  # noqa: S608 - same
         try:
             await ask(db, f"LISTEN {CHANNEL}", ())
             while True:
                 asked = self._clock.boot()
-                ((now, revision, *_),) = await ask(db, _TIME)
+                ((now, revision, waits),) = await ask(db, sql, (self.broker_id,))
                 self._agree(now, asked)
                 on_revision(int(revision))
+                if waits:
+                    self.on_asked()
                 async for _ in db.notifies(timeout=_POLL_SECONDS, stop_after=1):
                     pass
         except psycopg.Error as error:

@@ -61,6 +61,18 @@ CREATE TABLE agentvault.brokers (
   id text PRIMARY KEY, seen timestamptz NOT NULL, doc bytea NOT NULL,
   run text NOT NULL
 )""",
+    # Not logged: what these hold ends with its broker, costs no flush and waits for no
+    # replica. Rows of calls are changed often, in their page (HOT): no index of n.
+    """
+CREATE UNLOGGED TABLE agentvault.calls (
+  broker text NOT NULL, id text NOT NULL, run text NOT NULL, n bigint NOT NULL,
+  ended timestamptz, doc bytea NOT NULL, PRIMARY KEY (broker, id)
+) WITH (fillfactor = 50)""",
+    """
+CREATE UNLOGGED TABLE agentvault.asks (
+  id text NOT NULL, broker text NOT NULL, at timestamptz NOT NULL, doc bytea NOT NULL,
+  answer bytea, PRIMARY KEY (broker, id)
+)""",
 )
 _GUARD: Final = (
     """
@@ -204,6 +216,11 @@ DELETE FROM agentvault.state WHERE kind = 'meta'
 """,
     """
 DELETE FROM agentvault.brokers WHERE seen < clock_timestamp() - interval '24 hours'
+""",
+    """
+DELETE FROM agentvault.calls AS c WHERE NOT EXISTS (
+  SELECT FROM agentvault.brokers AS b WHERE b.id = c.broker AND b.run = c.run
+  AND b.seen > clock_timestamp() - interval '1 minute')
 """,
 )
 """What `state.prune` does, here, by the store's time, and for brokers that died."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msgspec import field
+from msgspec import UNSET, UnsetType, field
 
 from agentvault_tui.operator_api.shapes import ExplainInfo, Json, Moment, WireShape
 
@@ -28,12 +28,16 @@ class CallInfo(WireShape, kw_only=True):
     """``done``, ``failed`` or ``cut``."""
     decision_id: str | None
     stepup_id: str | None
+    broker: str | None = None
+    """Through which broker of a team it goes; null where there is one."""
 
 
 class CallList(WireShape, kw_only=True):
-    """Calls in flight and held, oldest first."""
+    """Calls in flight and held, oldest first; those of all brokers of a team."""
 
     calls: tuple[CallInfo, ...]
+    stale: bool | UnsetType = UNSET
+    """True where a team's store is away: then these are this broker's alone."""
 
 
 class HeldBody(WireShape, kw_only=True):

@@ -162,6 +162,13 @@ def test_what_one_broker_revoked_no_other_honours_from_the_reply_on(
     assert at(c, agent).token("read:calendar").json()["reason"] == "agent_revoked"
     until(lambda: revoked(a, agent) == {own_id(b): True, own_id(c): True})
     until(lambda: all(one["in_step"] for one in members(a).values()))
+    until(lambda: counted(a) == counted(b) == counted(c))
+
+
+def counted(broker: Vault) -> list[str]:
+    """Return the metrics that are the ledger's: how long things took is a broker's."""
+    told = broker.operator.get("/metrics").text.splitlines()
+    return [one for one in told if "_seconds" not in one and IN_FLIGHT not in one]
 
 
 def test_a_stopped_broker_confirms_nothing_and_is_waited_for_no_longer_than_its_lease(
@@ -245,11 +252,39 @@ def test_a_call_in_flight_elsewhere_has_ended_when_a_revocation_is_answered(
     until(lambda: results(a) == ["cut"])
 
 
+def test_a_call_is_cut_by_a_command_at_another_broker(brokers: list[Vault]) -> None:
+    """A broker that is stopped is waited for until its lease ends, and no longer."""
+    a, b, c = brokers
+    until(lambda: len(members(a)) == 3)
+    agent = a.register("worker", "read:calendar")
+    token = agent.token("read:calendar").json()["access_token"]
+    with calling(b, token) as pieces:
+        until(lambda: through(a) == [own_id(b)])
+        (call,) = json.loads(a.cli("calls", "--json").stdout)["calls"]
+        c.process.send_signal(signal.SIGSTOP)
+        try:
+            cut = a.cli("calls", "--cut", call["id"], "--json")
+            assert cut.returncode == 0, cut.stderr
+            with suppress(httpx.TransportError):
+                for _ in pieces:
+                    pass
+            again = a.cli("calls", "--cut", call["id"])
+            assert again.returncode == 4, again.stderr
+        finally:
+            c.process.send_signal(signal.SIGCONT)
+    until(lambda: results(a) == ["cut"])
+
+
 def in_flight(broker: Vault) -> int:
     """Return how many calls run through that broker's gateway now."""
     told = broker.operator.get("/metrics").text
     (line,) = [one for one in told.splitlines() if one.startswith(IN_FLIGHT)]
     return int(float(line.split()[-1]))
+
+
+def through(broker: Vault) -> list[str]:
+    """Return through which broker each call goes that is in flight anywhere."""
+    return [one["broker"] for one in broker.operator.get("/api/calls").json()["calls"]]
 
 
 def results(broker: Vault) -> list[str]:
@@ -270,9 +305,10 @@ def test_a_dead_broker_s_calls_get_their_result_once_from_another(
         a.process.send_signal(signal.SIGSTOP)
         try:
             until(lambda: results(b) == ["unknown"])
+            assert through(b) == [own_id(c)]
         finally:
             a.process.send_signal(signal.SIGCONT)
-        until(lambda: a.operator.get("/api/calls").json()["calls"] == [])
+        until(lambda: through(a) == [own_id(c)])
         until(lambda: members(b)[own_id(a)]["in_step"])
         assert results(a) == results(c) == ["unknown"]
 

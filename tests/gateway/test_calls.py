@@ -705,6 +705,22 @@ async def test_consoles_see_each_call_as_it_goes(stand: Stand, token: str) -> No
     assert (last.stepup_id, last.decision_id) == (stepup.id, stepup.decision_id)
 
 
+async def test_consoles_see_a_held_call_end_that_is_not_sent(
+    stand: Stand, token: str
+) -> None:
+    """A person denied it: nothing is in flight any more."""
+    told: list[Any] = []
+    stand.gateway.calls._tell = lambda _, info: told.append(info())
+    asking = asyncio.create_task(
+        stand.client.post("/gw/api/transfers/a", headers=bearer(token), json=PAY)
+    )
+    stepup = await stand.pending()
+    await stand.bench.until(lambda: [one.state for one in told] == ["held"])
+    await stand.deny(stepup.id, "no")
+    assert (await asking).status_code == 403
+    await stand.bench.until(lambda: told[-1].state == "ended")
+
+
 async def test_a_held_body_is_shown_byte_for_byte(stand: Stand, token: str) -> None:
     """Operators read what is held; once it is decided, that it is there no more."""
     one = (await held(stand, token))["auth_req_id"]

@@ -9,22 +9,26 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
 from support.patience import PATIENT
+from support.postgres import Database
 
 from agentvault_tui.broker.agents_api import agents_app
 from agentvault_tui.broker.answers import Escalated, Granted
 from agentvault_tui.broker.authority import Sessions
+from agentvault_tui.broker.follow import join_team, listen_to
 from agentvault_tui.broker.operators_api import operators_app
+from agentvault_tui.broker.team import Team
 from agentvault_tui.broker.usecases.mint import mint_elevated
 from agentvault_tui.broker.usecases.redeem import poll
 from agentvault_tui.broker.usecases.request import request_token, start_backchannel
 from agentvault_tui.broker.usecases.revoke import restore_agent
 from agentvault_tui.broker.usecases.stepup import deny
+from agentvault_tui.clock import SharedClock, SystemClock
 from agentvault_tui.gateway import Gateway
 from agentvault_tui.home import Home
 from agentvault_tui.model import Action, Agent, Evidence, StepUp, StepUpStatus
@@ -271,23 +275,38 @@ def _authorizing(stepup: StepUp) -> StepUp:
 
 
 @contextlib.asynccontextmanager
-async def standing(folder: Path) -> AsyncIterator[Stand]:
-    """Open a stand; everything is closed again."""
+async def standing(folder: Path, store: Database | None = None) -> AsyncIterator[Stand]:
+    """Open a stand, of one of a team's brokers if there is a *store*; close all again.
+
+    A team's brokers go by the real clock, as their leases in the store do.
+    """
     home = Home.locate(folder / "home")
-    clock = ManualClock(datetime(2026, 11, 24, tzinfo=UTC))
-    bench = await Bench.open(home, clock)
+    clock: Any = ManualClock(datetime(2026, 11, 24, tzinfo=UTC))
+    if store is not None:
+        clock = SharedClock(SystemClock())
+    bench = await Bench.open(home, clock, settings=store.settings if store else None)
     upstream = Upstream()
     await upstream.start()
-    gateway = Gateway(bench.broker)
-    bench.broker.gateway = gateway
-    await gateway.start()
-    stand = Stand(bench, gateway, upstream)
-    async with Server(clock) as server:
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(bench.close)
+        stack.push_async_callback(upstream.stop)
+        broker = bench.broker
+        if (shared := broker.ledger.shared) is not None:
+            await join_team(broker, shared)
+            listen_to(broker.ledger, broker, bench.feed)
+            beating = asyncio.ensure_future(cast("Team", broker.team).run())
+            stack.callback(beating.cancel)
+        gateway = Gateway(broker, bench.feed.tell if store else None)
+        broker.gateway = gateway
+        await gateway.start()
+        stack.push_async_callback(gateway.aclose)
+        stand = Stand(bench, gateway, upstream)
+        server = await stack.enter_async_context(Server(clock))
         bound, held = loopback_pair("127.0.0.1", 0)
         port = bound.getsockname()[1]
         streaming = gateway.streaming_apps()
         app = RequestGuard(
-            agents_app(bench.broker, f"http://127.0.0.1:{port}"),
+            agents_app(broker, f"http://127.0.0.1:{port}"),
             hosts=loopback_hosts(port),
             streaming=streaming,
         )
@@ -297,6 +316,3 @@ async def standing(folder: Path) -> AsyncIterator[Stand]:
         async with httpx.AsyncClient(base_url=stand.url, timeout=PATIENT) as client:
             stand.client = client
             yield stand
-        await gateway.aclose()
-    await upstream.stop()
-    await bench.close()

@@ -30,6 +30,7 @@ from agentvault_tui.errors import (
     OvertakenError,
     PolicyError,
     RefusedError,
+    SealedError,
     TenantError,
     UsageError,
 )
@@ -63,6 +64,7 @@ _STATUS: Final[tuple[tuple[type[AgentVaultError], int], ...]] = (
     (LedgerBusyError, 503),
     (OvertakenError, 409),
     (TenantError, 502),
+    (SealedError, 503),
     (AgentVaultError, 500),
 )
 

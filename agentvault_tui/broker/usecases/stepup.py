@@ -39,6 +39,7 @@ from agentvault_tui.errors import (
     NotFoundError,
     OvertakenError,
     RefusedError,
+    SealedError,
     TenantError,
     UsageError,
 )
@@ -565,18 +566,19 @@ async def _page(
         "before": f"last {ends.total()} like it: {told}" if told else "",
         "reason": stepup.reason,
         "problem": stepup.problem,
-        "body": _body(broker, stepup),
+        "body": await _body(broker, stepup),
         "need": stepup.need,
         "by": [[one.sub, one.name] for one in stepup.confirmed],
         "not_by": list(stepup.owners),
     }
 
 
-def _body(broker: Broker, stepup: StepUp) -> str | None:
+async def _body(broker: Broker, stepup: StepUp) -> str | None:
     """Return the beginning of a held call's body; None where it is no text."""
     held = None
     if broker.gateway is not None and stepup.request_json is not None:
-        held = broker.gateway.held_body(stepup.id)
+        with suppress(SealedError, LedgerError):  # another broker has it
+            held = await broker.gateway.held_body(stepup.id)
     if not held:
         return None
     try:  # a character that is cut in two is left out

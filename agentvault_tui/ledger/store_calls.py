@@ -1,0 +1,162 @@
+"""What brokers of a team tell and ask each other, beside the log: calls in flight.
+
+The tables are not logged: they cost no flush, and a crash or failover of the store
+empties them. Whoever writes here notices that, and writes again what still holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from agentvault_tui.ledger.store_schema import CHANNEL
+
+if TYPE_CHECKING:  # it imports psycopg, which few need
+    from agentvault_tui.ledger.shared_log import SharedLog
+
+_PUT: Final = """
+WITH gone AS (
+  DELETE FROM agentvault.calls WHERE broker = %(me)s AND id <> ALL(%(ids)s)
+  AND (%(anew)s OR run <> %(run)s
+    OR ended < clock_timestamp() - interval '2 seconds')),
+put AS (
+  INSERT INTO agentvault.calls
+  SELECT %(me)s, u.id, %(run)s, %(n)s,
+    CASE WHEN u.over THEN clock_timestamp() END, u.doc
+  FROM unnest(%(ids)s::text[], %(over)s::boolean[], %(docs)b::bytea[])
+    AS u(id, over, doc)
+  ON CONFLICT (broker, id) DO UPDATE SET run = excluded.run, n = excluded.n,
+    ended = excluded.ended, doc = excluded.doc)
+SELECT count(*) FROM agentvault.calls
+  WHERE broker = %(me)s AND run = %(run)s AND ended IS NULL
+"""
+_READ: Final = """
+SELECT c.broker, c.run, c.n, c.ended IS NOT NULL, c.doc FROM agentvault.calls AS c
+  JOIN agentvault.brokers AS b ON b.id = c.broker AND b.run = c.run
+    AND b.seen > clock_timestamp() - make_interval(secs => %s)
+  LEFT JOIN unnest(%s::text[], %s::bigint[]) AS k(run, n) ON k.run = c.run
+  WHERE c.broker <> %s AND c.n > coalesce(k.n, 0)
+  ORDER BY c.run, c.n
+"""
+_ASK: Final = f"""
+WITH old AS (
+  DELETE FROM agentvault.asks WHERE at < clock_timestamp() - interval '10 seconds'),
+put AS (
+  INSERT INTO agentvault.asks SELECT %s, u, clock_timestamp(), %b
+  FROM unnest(%s::text[]) AS u ON CONFLICT DO NOTHING)
+SELECT pg_notify('{CHANNEL}', '')
+"""  # noqa: S608 - of a constant alone
+
+
+class SharedCall(NamedTuple):
+    """A call of another broker, as that one told of it."""
+
+    broker: str
+    run: str
+    """Random, of that broker's process."""
+    n: int
+    """Larger than in what the same process told of before."""
+    ended: bool
+    doc: bytes
+
+
+class StoreCalls:
+    """The tables about calls, as one process of a broker uses them."""
+
+    def __init__(self, shared: SharedLog, run: str) -> None:
+        """Use the store of *shared* as the process named *run*."""
+        self._shared = shared
+        self._me = shared.broker_id
+        self._run = run
+        self._n = 0
+
+    async def put(self, calls: Sequence[tuple[str, bool, bytes]], *, anew: bool) -> int:
+        """Tell the others of calls; of one that ended for two seconds.
+
+        Args:
+            calls: id, whether it has ended, and what to tell.
+            anew: whether nothing that was told before holds.
+
+        Returns:
+            how many calls of this process were told of as not ended before this.
+
+        Raises:
+            LedgerUnwritableError: the store did not answer.
+        """
+        self._n += 1
+        ids, over, docs = map(list, zip(*calls, strict=True)) if calls else ([], [], [])
+        own = {"me": self._me, "run": self._run, "n": self._n, "anew": anew}
+        told = own | {"ids": ids, "over": over, "docs": docs}
+        ((count,),) = await self._shared.on_idle(_PUT, told)
+        return int(count)
+
+    async def read(
+        self, lease: float, known: Mapping[str, int] | None = None
+    ) -> list[SharedCall]:
+        """Read what other brokers that live have told.
+
+        Args:
+            lease: seconds that a broker lives after it last said so.
+            known: the largest `SharedCall.n` that was read, by `SharedCall.run`.
+
+        Raises:
+            LedgerUnwritableError: the store did not answer.
+        """
+        known = known or {}
+        values = (lease, list(known), list(known.values()), self._me)
+        return [SharedCall(*row) for row in await self._shared.on_idle(_READ, values)]
+
+    async def ask(self, name: str, brokers: Collection[str], doc: bytes) -> None:
+        """Ask other brokers something; each sees it at once, or within 200 ms.
+
+        Args:
+            name: random, of the question.
+            brokers: whom.
+            doc: what; one that is ten seconds old is not looked at any more.
+
+        Raises:
+            LedgerUnwritableError: the store did not answer.
+        """
+        await self._shared.on_idle(_ASK, (name, doc, list(brokers)))
+
+    async def answers(self, name: str) -> dict[str, bytes]:
+        """Return what was answered so far, by broker.
+
+        Raises:
+            LedgerUnwritableError: the store did not answer.
+        """
+        sql = (
+            "SELECT broker, answer FROM agentvault.asks"
+            " WHERE id = %s AND answer IS NOT NULL"
+        )
+        return dict(await self._shared.on_idle(sql, (name,)))
+
+    async def forget(self, name: str) -> None:
+        """Delete a question's answers; who has not answered still sees it.
+
+        Raises:
+            LedgerUnwritableError: the store did not answer.
+        """
+        sql = "DELETE FROM agentvault.asks WHERE id = %s AND answer IS NOT NULL"
+        await self._shared.on_idle(sql, (name,))
+
+    async def asked(self) -> list[tuple[str, bytes]]:
+        """Return the questions that wait for this broker: name, and what.
+
+        Raises:
+            LedgerUnwritableError: the store did not answer.
+        """
+        sql = (
+            "SELECT id, doc FROM agentvault.asks WHERE broker = %s AND answer IS NULL"
+            " AND at > clock_timestamp() - interval '10 seconds' ORDER BY at"
+        )
+        return [(i, d) for i, d in await self._shared.on_idle(sql, (self._me,))]
+
+    async def answer(self, name: str, answer: bytes) -> None:
+        """Answer a question.
+
+        Raises:
+            LedgerUnwritableError: the store did not answer.
+        """
+        sql = "UPDATE agentvault.asks SET answer = %b WHERE broker = %s AND id = %s"
+        await self._shared.on_idle(sql, (answer, self._me, name))

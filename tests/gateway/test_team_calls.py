@@ -1,0 +1,259 @@
+"""Calls of all brokers of a team, as each of them lists, tells, cuts and reads them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from support.gateway_stand import Received, Stand, endless, operators_http, standing
+from support.patience import PATIENT
+from support.postgres import Database
+
+from agentvault_tui.home import put_private
+from agentvault_tui.model import Agent
+
+ROUTES = """
+[[routes]]
+method = "GET"
+path = "/events/{id}"
+scope = "read:calendar"
+[[routes]]
+method = "POST"
+path = "/transfers/{to}"
+scope = "send:payment"
+[routes.parameters]
+amount = "body:/amount"
+currency = "body:/currency"
+"""
+PAY = {"amount": 4200, "currency": "USD"}
+
+
+@pytest.fixture
+async def stands(short: Path, store: Database) -> AsyncIterator[list[Stand]]:
+    """Three brokers; agents reach the first one's service."""
+    async with AsyncExitStack() as stack:
+        made = [
+            await stack.enter_async_context(standing(short / name, store))
+            for name in ("a", "b", "c")
+        ]
+        for one in made:
+            key = one.bench.home.team_key
+            with contextlib.suppress(FileExistsError):
+                put_private(key, b"k" * 32, replace=False)
+        await made[0].service(ROUTES)
+        await until(lambda: all(len(team(one).others()) == 2 for one in made))
+        yield made
+
+
+def team(stand: Stand) -> Any:
+    return stand.bench.broker.team
+
+
+async def until(done: Callable[[], bool]) -> None:
+    """Wait for what other brokers do in their own time."""
+    async with asyncio.timeout(PATIENT):
+        while not done():  # noqa: ASYNC110 - another broker's has no event
+            await asyncio.sleep(0.01)
+
+
+async def listed(stand: Stand) -> list[dict[str, Any]]:
+    async with operators_http(stand.bench) as http:
+        found: list[dict[str, Any]] = (await http.get("/api/calls")).json()["calls"]
+    return found
+
+
+async def lists(stand: Stand, count: int) -> list[dict[str, Any]]:
+    """Wait until a broker lists so many calls, and return them."""
+    async with asyncio.timeout(PATIENT):
+        while len(found := await listed(stand)) != count:  # noqa: ASYNC110 - same
+            await asyncio.sleep(0.01)
+    return found
+
+
+async def agent_of(stand: Stand) -> tuple[Agent, dict[str, str]]:
+    agent = await stand.agent("read:calendar", "send:payment")
+    token = await stand.token(agent, "read:calendar")
+    return agent, {"Authorization": f"Bearer {token}"}
+
+
+@asynccontextmanager
+async def streaming(
+    stand: Stand, headers: dict[str, str], name: str = "e1"
+) -> AsyncIterator[Any]:
+    """Have a call in flight whose answer never ends by itself."""
+
+    async def slow(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n")
+        await endless(writer, b"x" * 1000)
+
+    stand.upstream.answer = slow
+    path = f"/gw/api/events/{name}"
+    async with stand.client.stream("GET", path, headers=headers) as reply:
+        stream = reply.aiter_raw()
+        await anext(stream)
+        yield stream
+
+
+async def told(stand: Stand, into: list[dict[str, Any]]) -> None:
+    """Follow the events of a broker; keep the calls that it tells of."""
+    async for text in stand.bench.feed.stream(None):
+        into += [
+            json.loads(event.partition("\ndata: ")[2])
+            for event in text.split("\n\n")
+            if event.startswith("event: call\n")  # an id would come first
+        ]
+
+
+async def test_each_broker_lists_the_calls_of_all_with_the_broker_of_each(
+    stands: list[Stand],
+) -> None:
+    """One that has ended is listed nowhere."""
+    a, b, c = stands
+    agent, headers = await agent_of(a)
+    async with streaming(a, headers):
+        for one in (a, b, c):
+            (call,) = await lists(one, 1)
+            assert (call["broker"], call["agent_id"]) == (team(a).id, agent.id)
+            assert (call["service"], call["path"]) == ("api", "/events/e1")
+    for one in (a, b, c):
+        await lists(one, 0)
+
+
+async def test_consoles_at_any_broker_are_told_of_calls_of_all_until_they_end(
+    stands: list[Stand],
+) -> None:
+    """Call events carry no id: they are in no ledger."""
+    a, b, _ = stands
+    _, headers = await agent_of(a)
+    heard: list[dict[str, Any]] = []
+    following = asyncio.create_task(told(b, heard))
+    try:
+        async with streaming(a, headers):
+            await until(lambda: bool(heard) and heard[-1]["state"] == "streaming")
+        await until(lambda: heard[-1]["state"] == "ended")
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+    assert {one["broker"] for one in heard} == {team(a).id}
+    assert heard[-1]["status"] == 200
+    assert heard[-1]["ended"] in {"done", "failed"}
+
+
+async def test_a_call_is_cut_from_any_broker_and_its_end_is_recorded_once(
+    stands: list[Stand],
+) -> None:
+    """The result says who cut it; the reply comes once its own broker has."""
+    a, b, _ = stands
+    _, headers = await agent_of(a)
+    async with streaming(a, headers) as stream:
+        (call,) = await lists(b, 1)
+        async with operators_http(b.bench) as http:
+            answer = await http.post(f"/api/calls/{call['id']}/cut")
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["broker"] == team(a).id
+            assert [one.cut is not None for one in a.gateway.calls] in ([], [True])
+            with pytest.raises(httpx.TransportError):
+                async for _ in stream:
+                    pass
+            again = await http.post(f"/api/calls/{call['id']}/cut")
+            assert again.status_code == 404
+    (result,) = [e for e in await a.after_result() if e.type == "gateway.result"]
+    assert result.detail["ended"] == "cut"
+    assert result.detail["cut_by"] == "uid 1000"
+
+
+async def test_a_call_that_no_broker_has_cannot_be_cut(stands: list[Stand]) -> None:
+    """All are asked, and each says that it has none of that id."""
+    async with operators_http(stands[1].bench) as http:
+        answer = await http.post("/api/calls/call_nobody/cut")
+    assert answer.status_code == 404
+    assert "no call in flight" in answer.json()["detail"]
+
+
+async def test_a_held_call_is_read_and_approved_at_another_broker_and_sent_once(
+    stands: list[Stand], store: Database
+) -> None:
+    """Its body crosses the store sealed, only when somebody reads it."""
+    a, b, c = stands
+    _, headers = await agent_of(a)
+    asking = asyncio.create_task(
+        a.client.post("/gw/api/transfers/x", headers=headers, json=PAY)
+    )
+    stepup = await a.pending()
+    await until(lambda: b.bench.broker.stepups.find(stepup.id) is not None)
+    async with operators_http(b.bench) as http:
+        path = f"/api/agents/stepup/{stepup.id}/body"
+        body = (await http.get(path)).json()
+        assert json.loads(base64.b64decode(body["base64"])) == PAY
+        assert stepup.request is not None
+        assert body["sha256"] == stepup.request["body_sha256"]
+        assert store.run(
+            "SELECT count(*) FROM agentvault.asks WHERE answer IS NOT NULL"
+        ) == [(0,)]
+        c.bench.home.team_key.unlink()
+    async with operators_http(c.bench) as http:
+        answer = await http.get(path)
+        assert answer.status_code == 503
+        assert "team key" in answer.text
+    await b.approve(stepup.id)
+    reply = await asking
+    assert reply.status_code == 200
+    (sent,) = a.upstream.received
+    assert json.loads(sent.body) == PAY
+    await b.bench.ledger.confirm()
+    assert b.bench.broker.stepups.get(stepup.id).status == "redeemed"
+
+
+async def test_after_the_store_has_forgotten_calls_each_broker_tells_them_anew(
+    stands: list[Stand], store: Database
+) -> None:
+    """A failover or crash of PostgreSQL empties tables that are not logged."""
+    a, b, _ = stands
+    _, headers = await agent_of(a)
+    async with streaming(a, headers):
+        await lists(b, 1)
+        store.run("TRUNCATE agentvault.calls")
+        await lists(b, 1)
+
+
+async def test_a_broker_that_does_not_live_has_no_calls(
+    stands: list[Stand], store: Database
+) -> None:
+    """Nor has one that started anew: rows of its process before do not count."""
+    a, b, _ = stands
+    name = team(a).id
+    store.run(
+        "INSERT INTO agentvault.calls SELECT unnest(ARRAY['brk_dead', %s]),"
+        " 'call_1', 'run_before', 1, NULL, '{}'",
+        name,
+    )
+    assert await listed(b) == []
+    # What is no call of this version is passed over as well.
+    store.run(
+        "UPDATE agentvault.calls SET run = %s WHERE broker = %s", team(a).run_id, name
+    )
+    assert await listed(b) == []
+
+
+async def test_what_a_flooding_agent_asks_for_is_told_in_parts(
+    stands: list[Stand], store: Database
+) -> None:
+    """A long path is cut for others; calls that nobody saw begin are told to nobody."""
+    a, b, _ = stands
+    _, headers = await agent_of(a)
+    for number in range(20):
+        reply = await a.client.get(f"/gw/api/events/{number}", headers=headers)
+        assert reply.status_code == 200
+    await a.settled()
+    assert store.run("SELECT count(*) FROM agentvault.calls")[0][0] <= 20
+    async with streaming(a, headers, "e" * 3000):
+        (call,) = await lists(b, 1)
+        assert len(call["path"]) == 1000
