@@ -79,6 +79,11 @@ class Home:
         return self.data / "broker.id"
 
     @property
+    def team_files(self) -> Path:
+        """Says which files were last in step with the team's."""
+        return self.data / "team-files.json"
+
+    @property
     def cut_journal(self) -> Path:
         """Cuts in force that the ledger has not recorded."""
         return self.data / "cuts.journal"

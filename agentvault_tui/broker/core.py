@@ -36,6 +36,7 @@ from agentvault_tui.broker.replay import ReplayStore
 from agentvault_tui.broker.stepups import StepUps
 from agentvault_tui.broker.surroundings import Surroundings
 from agentvault_tui.broker.team import Team
+from agentvault_tui.broker.team_files import TeamFiles
 from agentvault_tui.broker.upstream import (
     Outbox,
     ProviderAccounts,
@@ -286,6 +287,8 @@ class Broker:
     """Why the tenant's own log cannot be read now, if so."""
     kept: dict[str, str] = field(default_factory=dict)
     """Small values that the last process left, by name."""
+    files: TeamFiles | None = field(init=False, default=None)
+    """Files that a team's homes have in common; None where this is the only broker."""
     surroundings: Surroundings = field(init=False)
     call_line: AdmissionQueue = field(init=False)
     """Admits calls through the gateway to each of their steps; they wait while
@@ -307,6 +310,9 @@ class Broker:
 
     def __post_init__(self) -> None:
         """Join the rooms that work on others."""
+        if self.ledger.shared is not None:
+            self.files = TeamFiles(self.home, self.ledger, lambda: self.kept, SYSTEM)
+            self.files.on_problem = lambda: self.on_status()  # noqa: PLW0108 - set later
         self.surroundings = Surroundings(self.clock, self.home, self.settings)
         self.chores.append(self.surroundings.look)
         self.call_line, self.stream_line = (

@@ -89,6 +89,8 @@ async def follow(
         _count_again(broker, event)
         if event.type is EventType.GATEWAY_RESULT and broker.gateway is not None:
             broker.gateway.over(str(event.detail.get("call_id")))
+    if broker.files is not None and broker.files.take(events, changes):
+        await broker.files.tell()
     if any(isinstance(one, Panic | Agent | StepUp) for one in changes):
         broker.on_status()
 
@@ -333,7 +335,13 @@ def listen_to(ledger: Ledger, broker: Broker, feed: Feed) -> None:
 
     if broker.team is not None:
         broker.team.watching = lambda: feed.watched
-    ledger.on_written = publish
+
+    def written(events: tuple[Event, ...], changes: Sequence[Change]) -> None:
+        if broker.files is not None:
+            broker.files.take(events, changes)
+        publish(events, changes)
+
+    ledger.on_written = written
     ledger.on_followed = followed
     ledger.on_state = feed.publish_status
     ledger.on_recovered = recovered

@@ -1,8 +1,9 @@
-"""Read and write the home's files of the policy."""
+"""Read the home's text files, and write those of the policy."""
 
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,9 @@ from agentvault_tui.home import Home, file_stamp, put_private
 from agentvault_tui.policy import Policy, PolicyTexts
 
 MAX_FILE: Final = 256 * 1024
+NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+"""What a file ``NAME.toml``, and the service or secret of its name, may be called."""
+NAME_FORM: Final = "a name has lower-case letters, digits, - and _, and no more"
 _Signature = tuple[tuple[int, ...] | None, ...]
 """What `stat` says about the files: cheap enough to ask each second."""
 

@@ -27,6 +27,7 @@ from agentvault_tui.broker.recovery import record_missed, take_over
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.status import status_info
 from agentvault_tui.broker.team import while_working
+from agentvault_tui.broker.team_files import TeamFiles
 from agentvault_tui.broker.tenant_process import Announcement, TenantProcess
 from agentvault_tui.broker.upstream.tenant_log import MARK, TenantLog
 from agentvault_tui.broker.usecases.approvals import (
@@ -84,6 +85,9 @@ _OPERATORS_ELSEWHERE: Final = 128
 _TICK: Final = 0.5
 _ENDS: Final = 0.2
 """Seconds between two looks for agents whose time is over."""
+_FILES: Final = 0.2
+"""Seconds between two looks at files that a team has in common: an edit holds for all
+within a second."""
 _LATE: Final = 0.6
 _PULSE: Final = 10.0
 """Seconds between an answer of the tenant and the next question."""
@@ -98,6 +102,8 @@ async def upkeep(broker: Broker) -> None:
         both.create_task(_repeat_upkeep(broker))
         both.create_task(_repeat_ends(broker))
         both.create_task(_repeat_probe(broker))
+        if broker.files is not None:
+            both.create_task(_repeat_files(broker.files))
 
 
 async def _repeat_upkeep(broker: Broker) -> None:
@@ -142,6 +148,15 @@ async def _repeat_ends(broker: Broker) -> None:
         except Exception:
             log.exception("revoking agents whose time is over failed")
         await asyncio.sleep(_ENDS)
+
+
+async def _repeat_files(files: TeamFiles) -> None:
+    while True:
+        try:
+            await files.look()
+        except Exception:
+            log.exception("comparing files with the team's failed")
+        await asyncio.sleep(_FILES)
 
 
 async def _repeat_probe(broker: Broker) -> None:

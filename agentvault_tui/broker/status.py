@@ -88,6 +88,7 @@ def warnings(broker: Broker) -> list[str]:
     """Return what an operator should know, in sentences."""
     found = list(_ledger_warnings(broker))
     found += _team_warnings(broker)
+    found += _file_warnings(broker)
     if broker.cuts.waiting:
         found.append(
             f"In force and not in the ledger yet: {broker.cuts.waiting} cut(s); "
@@ -126,10 +127,17 @@ def _team_warnings(broker: Broker) -> Iterator[str]:
     for one, why in broker.team.standing():
         if why is not None:
             yield f"The broker {one.id} on {visible(one.said.host, 60)}: {why}."
-    for path in set_aside(broker.home):
+
+
+def _file_warnings(broker: Broker) -> Iterator[str]:
+    if broker.files is None:
+        return
+    for file, why in sorted(broker.files.problems.items()):
+        yield f"{visible(file, 120)} is not in force as this home has it: {why}"
+    for path in (*set_aside(broker.home), *broker.files.aside):
         yield (
-            f"{path} is an edit that the team's policy overtook: apply it anew"
-            " (agentvault policy plan), or remove it."
+            f"{path} is an edit that another broker of the team overtook: make it anew,"
+            " or remove it."
         )
 
 

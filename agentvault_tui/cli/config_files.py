@@ -59,8 +59,7 @@ def check_config_file(
     Raises:
         NotFoundError: there is no such file.
     """
-    from agentvault_tui.broker.policy_files import load_policy, read_text
-    from agentvault_tui.gateway.config_folder import NAME
+    from agentvault_tui.broker.policy_files import NAME, load_policy, read_text
 
     told: dict[str, Any] = {"name": path.stem, "file": str(path), "ok": False}
     told |= {**shown, "problems": [], "notes": []}

@@ -261,8 +261,7 @@ def import_service(
     google-calendar, slack, stripe or workspace. A running broker has it in force at
     once; finish it, and set the secret that it names.
     """
-    from agentvault_tui.broker.policy_files import load_policy
-    from agentvault_tui.gateway.config_folder import NAME
+    from agentvault_tui.broker.policy_files import NAME, load_policy
     from agentvault_tui.gateway.openapi import service_file
     from agentvault_tui.gateway.services import parse_service
     from agentvault_tui.gateway.shipped import shipped_file

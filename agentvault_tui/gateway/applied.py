@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.broker.policy_files import MAX_FILE, read_text
+from agentvault_tui.broker.policy_files import MAX_FILE, NAME, read_text
 from agentvault_tui.errors import ConflictError, ServiceError
-from agentvault_tui.gateway.config_folder import NAME
 from agentvault_tui.gateway.services import Services, parse_service
 from agentvault_tui.home import put_private
 from agentvault_tui.ledger import EventQuery, Meta
@@ -132,4 +131,6 @@ class AppliedServices:
         await self._broker.record(changes=[Meta(APPLYING, None)])
 
     def _text(self, name: str) -> str | None:
+        if self._broker.files is not None:
+            return self._broker.files.text(f"services/{name}.toml")
         return read_text(self._folder / f"{name}.toml")

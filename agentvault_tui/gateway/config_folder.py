@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from agentvault_tui.broker.policy_files import read_text
+from agentvault_tui.broker.policy_files import NAME, NAME_FORM, read_text
+from agentvault_tui.broker.team_files import TeamFiles
 from agentvault_tui.errors import PolicyError, ServiceError
 from agentvault_tui.home import Home, file_stamp
 from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.text import visible
-
-NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-"""What a file, and the service or sealed secret of its name, may be called."""
 
 
 class _Digested(Protocol):
@@ -46,14 +43,16 @@ def check_scope(scope: str, catalogue: Catalogue, where: str) -> None:
         )
 
 
-_Stat = tuple[int, ...]
+_Stamp = tuple[int, ...] | str
+"""What differs once a file was changed: in a team, what it says."""
 
 
 class ConfigFolder(Generic[_ItemT]):
     """The files ``NAME.toml`` of one folder of the home, each in force while it parses.
 
     A file that breaks leaves what it said before in force and is a warning; one that
-    is gone is in force no more.
+    is gone is in force no more. In a team the store's texts count, and no other: one
+    that cannot be in force here leaves nothing in force.
     """
 
     def __init__(
@@ -66,12 +65,18 @@ class ConfigFolder(Generic[_ItemT]):
             folder: the folder's name in it.
             parse: makes an item of a name and a text, or raises ServiceError.
         """
+        self._team: TeamFiles | None = None
         self._folder = home.config / folder
         self._parse = parse
         self._items: dict[str, _ItemT] = {}
         self._problems: dict[str, str] = {}
-        self._seen: dict[str, _Stat] | None = None
+        self._seen: Mapping[str, _Stamp] | None = None
         self._again = False
+
+    def follow(self, team: TeamFiles) -> None:
+        """Take texts from *team*, in place of the home's copies of them."""
+        self._team = team
+        team.track(self._folder.name, self._folder, self._parse)
 
     def get(self, name: str) -> _ItemT | None:
         """Return the item called *name*, or nothing."""
@@ -88,7 +93,9 @@ class ConfigFolder(Generic[_ItemT]):
     @property
     def problems(self) -> Mapping[str, str]:
         """Why a file is not in force as it stands, by its name."""
-        return self._problems
+        if self._team is None:
+            return self._problems
+        return self._team.problems_in(self._folder.name) | self._problems
 
     @property
     def warnings(self) -> list[str]:
@@ -131,21 +138,23 @@ class ConfigFolder(Generic[_ItemT]):
                     problems[file] = self._problems[file]
                 continue
             if not NAME.fullmatch(name):
-                problems[file] = (
-                    "a name has lower-case letters, digits, - and _, and no more"
-                )
+                problems[file] = NAME_FORM
                 continue
             try:
-                text = read_text(self._folder / file)
+                text = stat if isinstance(stat, str) else read_text(self._folder / file)
                 if text is not None:
                     items[name] = self._parse(name, text)
             except (ServiceError, PolicyError) as error:
                 problems[file] = error.diagnosis()
+                if self._team is not None:
+                    items.pop(name, None)
         for name in set(items) - {file.removesuffix(".toml") for file in stats}:
             del items[name]
         self._items, self._problems, self._seen = items, problems, stats
 
-    def _stats(self) -> dict[str, _Stat]:
+    def _stats(self) -> Mapping[str, _Stamp]:
+        if self._team is not None:
+            return self._team.folder(self._folder.name)
         try:
             with os.scandir(self._folder) as entries:
                 names = [

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from agentvault_tui.broker.audience import PREFIX as MCP_PREFIX
 from agentvault_tui.broker.authority import Authority
 from agentvault_tui.broker.core import SYSTEM, Broker, CallsCut
+from agentvault_tui.broker.team_files import file_draft
 from agentvault_tui.errors import LedgerError
 from agentvault_tui.gateway import hooks, operators, runs_api
 from agentvault_tui.gateway.admission import Admission
@@ -112,6 +113,8 @@ class Gateway:
         self._catalogue = broker.policy.catalogue.version
         self._told: list[str] = []
         self._turn = asyncio.Lock()
+        self._reading = asyncio.Lock()
+        """Held while files are read, and never while something is recorded."""
         self._applied = AppliedServices(broker, self.services)
         self.team_calls: TeamCalls | None = None
         """The calls of all brokers of a team, where this is one."""
@@ -120,6 +123,10 @@ class Gateway:
             self.team_calls = TeamCalls(broker, team, store, self.calls, tell)
             shared.on_asked = self.team_calls.wake
         self._telling: asyncio.Task[None] | None = None
+        if broker.files is not None:
+            for folder in self._folders:
+                folder.follow(broker.files)
+            broker.files.on_change.append(self._read)
 
     @property
     def warnings(self) -> list[str]:
@@ -135,8 +142,9 @@ class Gateway:
         """Read all files and record those that are not what the ledger knows."""
         file_limit(_FILES)
         await self._applied.finish()
-        for folder in self._folders:
-            folder.reload()
+        if self.broker.files is not None:
+            await self.broker.files.look()
+        await self._read()
         await self._record()
         await self.calls.recover()
         if self.team_calls is not None:
@@ -147,16 +155,25 @@ class Gateway:
         async with self._turn:
             await self._look()
 
-    async def _look(self) -> None:
-        version = self.broker.policy.catalogue.version
-        if version != self._catalogue:
-            self._catalogue = version
+    async def _read(self) -> None:
+        """Put in force what files say now."""
+        async with self._reading:
+            version, team = self.broker.policy.catalogue.version, self.broker.files
+            if version != self._catalogue:
+                self._catalogue = version
+                if team is not None:
+                    team.check_again()
+                for folder in self._folders:
+                    folder.parse_again()
             for folder in self._folders:
-                folder.parse_again()
-        for folder in self._folders:
-            if folder.changed():
-                # In a thread: hundreds of routes take longer than a call may wait.
-                await asyncio.to_thread(folder.reload)
+                if folder.changed():
+                    # In a thread: hundreds of routes take longer than a call may wait.
+                    await asyncio.to_thread(folder.reload)
+
+    async def _look(self) -> None:
+        if self.broker.files is not None:
+            await self.broker.files.look()
+        await self._read()
         await self._record()
         self._mcp_processes.keep(frozenset(one.name for one in self.mcp_servers))
         if self.warnings != self._told:
@@ -224,6 +241,12 @@ class Gateway:
         self, texts: Mapping[str, str], operator: Actor, digest: str
     ) -> AsyncIterator[tuple[list[Draft], list[Change]]]:
         """Write service files when a block ends that records what this yields."""
+        if (team := self.broker.files) is not None:
+            files = {f"services/{name}.toml": text for name, text in texts.items()}
+            yield team.change(files, operator, applied=digest)
+            await team.tell()
+            await team.look()  # which writes this home's copies
+            return
         async with self._turn:
             known: dict[str, str] = json.loads(self.broker.kept.get(_RECORDED, "{}"))
             now = {
@@ -231,11 +254,9 @@ class Gateway:
                 for name, text in texts.items()
             }
             drafts = [
-                _changed(file, known.get(file), after, operator)
+                file_draft(file, known.get(file), after, operator, applied=digest)
                 for file, after in sorted(now.items())
             ]
-            for draft in drafts:
-                draft.detail["applied"] = digest
             kept = json.dumps(known | now)
             yield drafts, [Meta(_RECORDED, kept), self._applied.mark(texts)]
             self.broker.kept[_RECORDED] = kept
@@ -301,10 +322,12 @@ class Gateway:
 
     async def _record(self) -> None:
         """Record which files are in force now and were not, over restarts too."""
+        if self.broker.files is not None:
+            return  # whoever changed one has recorded it
         known: dict[str, str] = json.loads(self.broker.kept.get(_RECORDED, "{}"))
         now = {key: sha for folder in self._folders for key, sha in folder.digests()}
         drafts = [
-            _changed(file, known.get(file), now.get(file))
+            file_draft(file, known.get(file), now.get(file), SYSTEM)
             for file in sorted(known.keys() | now.keys())
             if known.get(file) != now.get(file)
         ]
@@ -317,16 +340,3 @@ class Gateway:
             log.warning("changed files are recorded later: %s", error.what)
         else:
             self.broker.kept[_RECORDED] = kept
-
-
-def _changed(
-    file: str, before: str | None, after: str | None, actor: Actor = SYSTEM
-) -> Draft:
-    word = "added" if before is None else "changed" if after else "removed"
-    return Draft(
-        EventType.SERVICE_CHANGED,
-        actor,
-        resource=file,
-        reason=word,
-        detail={"file": file, "before": before, "after": after},
-    )

@@ -19,6 +19,7 @@ from typing import ClassVar, Final
 
 import msgspec
 
+from agentvault_tui.broker.policy_files import NAME
 from agentvault_tui.clock import Clock, iso
 from agentvault_tui.errors import (
     NotFoundError,
@@ -26,7 +27,6 @@ from agentvault_tui.errors import (
     ServiceError,
     UsageError,
 )
-from agentvault_tui.gateway.config_folder import NAME
 from agentvault_tui.home import Home, fsync_folder, put_private
 from agentvault_tui.model import Actor, Draft, EventType
 from agentvault_tui.sealing import KEY_BYTES, Seal

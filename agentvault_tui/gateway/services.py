@@ -15,12 +15,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from agentvault_tui.broker.policy_files import NAME
 from agentvault_tui.errors import ServiceError
-from agentvault_tui.gateway.config_folder import (
-    NAME,
-    ConfigFolder,
-    check_scope,
-)
+from agentvault_tui.gateway.config_folder import ConfigFolder, check_scope
 from agentvault_tui.gateway.templates import (
     HEADER_NAME,
     RouteIndex,

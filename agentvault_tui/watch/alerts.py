@@ -18,6 +18,7 @@ from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
 from agentvault_tui.broker.policy_files import read_text
 from agentvault_tui.broker.team import while_working
+from agentvault_tui.broker.team_files import file_draft
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import (
     LedgerError,
@@ -75,12 +76,24 @@ class Alerts:
         self.file = AlertsFile()
         self._secret = secret
         self._chain = Chain(broker)
-        self._seen: tuple[int, ...] | None = None
+        self._seen: tuple[int, ...] | str | None = None
         self._followers: dict[str, Follower[Any]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._dead: dict[str, DeadAlert] = {}
         self._fault: str | None = None
         self._looking = asyncio.Lock()
+        self._path = broker.home.alerts_file
+        if broker.files is not None:
+            broker.files.track(self._path.name, self._path, self._check)
+
+    def _check(self, _: str, text: str) -> None:
+        parse_alerts(text, self.broker.home)
+
+    def _stamp(self) -> tuple[int, ...] | str | None:
+        """Return what differs once the file was changed: in a team, what it says."""
+        if self.broker.files is not None:
+            return self.broker.files.text(self._path.name)
+        return file_stamp(self._path)
 
     @property
     def warnings(self) -> list[str]:
@@ -88,7 +101,10 @@ class Alerts:
         found = []
         if self.problem:
             found.append(
-                "alerts.toml cannot be put in force, the one before is: " + self.problem
+                "alerts.toml cannot be put in force, "
+                + ("the one before" if self.broker.files is None else "nothing of it")
+                + " is: "
+                + self.problem
             )
         found += [
             f"Alerts do not reach {one.name}: {one.problem}"
@@ -109,21 +125,24 @@ class Alerts:
                 self._dead[dead.id] = dead
         self.broker.alerts_dead = len(self._dead)
         kept = json.loads(self.broker.kept.get(_FILE, "{}"))
-        self._seen = file_stamp(self.broker.home.alerts_file)
+        if self.broker.files is not None:
+            await self.broker.files.look()
+        self._seen = self._stamp()
         try:
             await self._put_in_force()
         except ServiceError as error:
-            path = self.broker.home.alerts_file
-            if not kept.get("text"):
-                raise ServiceError(f"{path}: {error.what}", error.remedy) from None
             self.problem = error.diagnosis()
-            self.file = parse_alerts(kept["text"], self.broker.home)
+            if self.broker.files is None:
+                if not kept.get("text"):
+                    what = f"{self._path}: {error.what}"
+                    raise ServiceError(what, error.remedy) from None
+                self.file = parse_alerts(kept["text"], self.broker.home)
         await self._follow()
 
     async def look(self) -> None:
         """Put a changed file in force, tell of ledger faults, and wake who has work."""
         async with self._looking:  # a test of a sink looks too, beside upkeep
-            seen = file_stamp(self.broker.home.alerts_file)
+            seen = self._stamp()
             if seen != self._seen:
                 self._seen = seen
                 try:
@@ -157,24 +176,22 @@ class Alerts:
         Raises:
             ServiceError: it is broken.
         """
+        if self.broker.files is not None:
+            # Whoever changed it has recorded it.
+            text = self.broker.files.text(self._path.name) or ""
+            self.file = AlertsFile()  # the one before is in force nowhere else
+            self.file = parse_alerts(text, self.broker.home)
+            return
         try:
-            text = read_text(self.broker.home.alerts_file) or ""
+            text = read_text(self._path) or ""
         except PolicyError as error:
             raise ServiceError(error.what, error.remedy) from None
         self.file = parse_alerts(text, self.broker.home)
         kept = json.loads(self.broker.kept.get(_FILE, "{}"))
         if kept.get("text", "") == text:
             return
-        name = self.broker.home.alerts_file.name
-        before, after = kept.get("sha256"), self.file.sha256 if text else None
-        word = "added" if before is None else "changed" if after else "removed"
-        draft = Draft(
-            EventType.SERVICE_CHANGED,
-            SYSTEM,
-            resource=name,
-            reason=word,
-            detail={"file": name, "before": before, "after": after},
-        )
+        after = self.file.sha256 if text else None
+        draft = file_draft(self._path.name, kept.get("sha256"), after, SYSTEM)
         said = json.dumps({"sha256": after, "text": text})
         try:
             await self.broker.record(draft, changes=[Meta(_FILE, said)])
@@ -396,6 +413,8 @@ class Alerts:
             asked = await body_of(request, TestSinkRequest)
             about = f"sink {asked.sink}"
             await authority.actor(operator_of(request), Need.CUT, about)
+            if self.broker.files is not None:
+                await self.broker.files.look()
             await self.look()  # the file may have been written just now
             return await self.try_sink(asked.sink)
 

@@ -1,0 +1,505 @@
+"""Services, MCP servers, hosts and alerts in force are a team's; homes have copies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from support.bench import OPERATOR, Bench
+from support.manual_clock import ManualClock
+from support.patience import PATIENT
+from support.postgres import Database
+
+from agentvault_tui.broker.follow import listen_to
+from agentvault_tui.broker.status import status_info
+from agentvault_tui.broker.team_files import TeamFiles
+from agentvault_tui.broker.usecases.apply import apply_files
+from agentvault_tui.gateway import Gateway
+from agentvault_tui.home import Home
+from agentvault_tui.model import Actor, sha256_hex
+from agentvault_tui.operator_api.files import FilesRequest
+from agentvault_tui.vault import Secret
+from agentvault_tui.watch import LedgerWatch
+from agentvault_tui.web.local_ca import CaFiles, renew
+
+API = "services/api.toml"
+
+
+def service(name: str) -> str:
+    return f'origin = "https://{name}.test"\n'
+
+
+class Member:
+    """One broker of the team, with a gateway and alerts."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench, self.home = bench, bench.home
+        broker = bench.broker
+        self.gateway = broker.gateway = Gateway(broker)
+        self.watch = broker.watch = LedgerWatch(broker, lambda _: Secret("hidden"))
+
+    @property
+    def files(self) -> TeamFiles:
+        assert self.bench.broker.files is not None
+        return self.bench.broker.files
+
+    async def start(self) -> None:
+        await self.gateway.start()
+        await self.watch.start()
+
+    async def look(self) -> None:
+        """Do what the upkeep does again and again."""
+        await self.gateway.look()
+        await self.watch.look()
+
+    def path(self, file: str) -> Path:
+        return self.home.config / file
+
+    def says(self, file: str) -> str | None:
+        """Return what this home's copy says."""
+        path = self.path(file)
+        return path.read_text() if path.exists() else None
+
+    def origin(self, name: str = "api") -> str | None:
+        """Return where a service that is in force here is reached."""
+        found = self.gateway.services.get(name)
+        return str(found.origin) if found else None
+
+    @property
+    def warnings(self) -> str:
+        return "\n".join(status_info(self.bench.broker).warnings)
+
+    async def changes(self) -> list[tuple[str | None, str | None]]:
+        return [
+            (one.reason, one.resource)
+            for one in await self.bench.events("service.changed")
+        ]
+
+
+@asynccontextmanager
+async def member(
+    home: Home, clock: ManualClock, store: Database
+) -> AsyncIterator[Member]:
+    """Open one home more, or one again, and start what is in it."""
+    bench = await Bench.open(home, clock, settings=store.settings)
+    listen_to(bench.ledger, bench.broker, bench.feed)
+    try:
+        made = Member(bench)
+        await made.start()
+        yield made
+        await made.watch.aclose()
+        await made.gateway.aclose()
+    finally:
+        await bench.close()
+
+
+@pytest.fixture
+def homes(short: Path) -> list[Home]:
+    made = [Home(short / name, short / name) for name in "abc"]
+    for home in made:
+        home.prepare()
+    return made
+
+
+@pytest.fixture
+async def a(
+    homes: list[Home], clock: ManualClock, store: Database
+) -> AsyncIterator[Member]:
+    async with member(homes[0], clock, store) as made:
+        yield made
+
+
+@pytest.fixture
+async def b(
+    homes: list[Home], clock: ManualClock, store: Database, a: Member
+) -> AsyncIterator[Member]:
+    async with member(homes[1], clock, store) as made:
+        yield made
+
+
+async def seen(*members: Member) -> None:
+    """Let each know what all have recorded, and write its copies."""
+    for one in members:
+        await one.bench.ledger.confirm()
+        await one.look()
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        (API, service("one")),
+        ("mcp/tickets.toml", 'url = "https://mcp.test/mcp"\n'),
+        ("hosts/claude-code.toml", 'unmatched = "read:files"\n'),
+        ("alerts.toml", '[sinks.siem]\nkind = "file"\npath = "siem.jsonl"\n'),
+    ],
+)
+async def test_an_edit_at_one_home_holds_at_the_other(
+    a: Member, b: Member, file: str, text: str
+) -> None:
+    """It is recorded once, and is in force and in the copies until it is removed."""
+    a.path(file).write_text(text)
+    await a.look()
+    await seen(b)
+    for one in (a, b):
+        assert one.files.text(file) == one.says(file) == text
+        there = [*one.gateway.services, *one.gateway.mcp_servers, *one.gateway.tools]
+        sinks = one.watch.alerts.file.sinks
+        assert [item.sha256 for item in there] == [sha256_hex(text)] or "siem" in sinks
+    assert await b.changes() == [("added", file)]
+    b.path(file).unlink()
+    await b.look()
+    await seen(a)
+    for one in (a, b):
+        assert one.files.text(file) is None
+        assert one.says(file) is None
+        assert not [*one.gateway.services, *one.gateway.mcp_servers]
+        assert not one.watch.alerts.file.sinks
+    assert await a.changes() == [("added", file), ("removed", file)]
+
+
+async def test_another_broker_s_change_is_in_force_before_anything_later_is_known(
+    a: Member, b: Member
+) -> None:
+    """No look of the second's upkeep has to come before: what follows waits for it."""
+    a.path(API).write_text(service("one"))
+    await a.look()
+    await b.bench.ledger.confirm()
+    assert b.origin() == "https://one.test"
+    a.path(API).write_text(service("two"))
+    await a.look()
+    await b.bench.ledger.confirm()
+    assert b.origin() == "https://two.test"
+
+
+async def test_of_two_edits_at_once_one_wins_and_the_other_is_kept_beside(
+    a: Member, b: Member
+) -> None:
+    """The loser is warned of where it was made, and comes into force nowhere."""
+    a.path(API).write_text(service("zero"))
+    await a.look()
+    await seen(b)
+    for one, name in ((a, "one"), (b, "two")):
+        one.path(API).write_text(service(name))
+    await asyncio.gather(a.look(), b.look())
+    await seen(a, b, a)
+    assert a.origin() == b.origin() in {"https://one.test", "https://two.test"}
+    lost, won = ("two", "one") if a.origin() == "https://one.test" else ("one", "two")
+    loser, winner = (b, a) if lost == "two" else (a, b)
+    assert a.says(API) == b.says(API) == service(won)
+    assert loser.says(f"{API}.local") == service(lost)
+    assert winner.says(f"{API}.local") is None
+    assert f"{API}.local is an edit that another broker" in loser.warnings
+    assert ".local" not in winner.warnings
+    assert [word for word, _ in await a.changes()] == ["added", "changed"]
+    loser.path(f"{API}.local").unlink()
+    await loser.look()
+    assert ".local" not in loser.warnings
+
+
+async def test_a_broken_edit_is_in_force_nowhere(a: Member, b: Member) -> None:
+    """It is warned of where it was made; mended it counts, overtaken it is kept."""
+    a.path(API).write_text(service("one"))
+    await a.look()
+    await seen(b)
+    a.path(API).write_text('origin = "nonsense"\n')
+    await a.look()
+    await seen(b)
+    assert a.origin() == b.origin() == "https://one.test"
+    assert b.says(API) == service("one")
+    assert "services/api.toml is not in force as this home has it" in a.warnings
+    assert a.gateway.services.problems.keys() == {"api.toml"}
+    assert "services/api.toml" not in b.warnings
+    a.path(API).write_text(service("mended"))
+    await a.look()
+    await seen(b)
+    assert a.origin() == b.origin() == "https://mended.test"
+    assert "services/api.toml" not in a.warnings
+    a.path(API).write_text("broken again")
+    await a.look()
+    b.path(API).write_text(service("two"))
+    await b.look()
+    await seen(a)
+    assert a.says(API) == service("two")
+    assert a.says(f"{API}.local") == "broken again"
+    assert len(await a.changes()) == 3
+
+
+async def test_a_home_that_was_away_takes_what_others_changed(
+    a: Member, homes: list[Home], clock: ManualClock, store: Database
+) -> None:
+    """What it edited meanwhile counts where nobody else edited, else it is kept."""
+    for name in ("api", "gone", "own", "lost"):
+        a.path(f"services/{name}.toml").write_text(service(name))
+    await a.look()
+    async with member(homes[2], clock, store) as c:
+        assert c.says("services/own.toml") == service("own")
+    a.path(API).write_text(service("changed"))
+    a.path("services/gone.toml").unlink()
+    a.path("services/lost.toml").write_text(service("won"))
+    await a.look()
+    c.path("services/own.toml").write_text(service("mine"))
+    c.path("services/lost.toml").write_text(service("late"))
+    c.path("services/new.toml").write_text(service("new"))
+    async with member(homes[2], clock, store) as c:
+        await seen(a)
+        for one in (a, c):
+            assert {item.name: str(item.origin) for item in one.gateway.services} == {
+                "api": "https://changed.test",
+                "own": "https://mine.test",
+                "lost": "https://won.test",
+                "new": "https://new.test",
+            }
+            assert one.says("services/gone.toml") is None
+            assert one.says("services/lost.toml") == service("won")
+        assert c.says("services/lost.toml.local") == service("late")
+
+
+async def test_copies_that_are_gone_at_a_start_are_written_again(
+    a: Member, homes: list[Home], clock: ManualClock, store: Database
+) -> None:
+    """A disk that was lost removes nothing from the team, nor does a lost folder."""
+    a.path(API).write_text(service("one"))
+    await a.look()
+    async with member(homes[2], clock, store) as c:
+        assert c.says(API) == service("one")
+    shutil.rmtree(c.path("services"))
+    async with member(homes[2], clock, store) as c:
+        assert c.says(API) == service("one")
+        shutil.rmtree(c.path("services"))
+        await c.look()
+        assert c.origin() == "https://one.test"
+        assert "services is not in force as this home has it: the folder" in c.warnings
+    assert len(await a.changes()) == 1
+
+
+async def test_a_home_that_joins_takes_the_team_s_files(
+    a: Member, homes: list[Home], clock: ManualClock, store: Database
+) -> None:
+    """Files of its own are kept beside: none of them comes into force by joining."""
+    a.path(API).write_text(service("one"))
+    await a.look()
+    for name in ("api", "own"):
+        homes[2].config.joinpath(f"services/{name}.toml").write_text(service("c"))
+    async with member(homes[2], clock, store) as c:
+        assert [item.name for item in c.gateway.services] == ["api"]
+        assert c.origin() == "https://one.test"
+        assert c.says(f"{API}.local") == service("c")
+        assert c.says("services/own.toml") is None
+        assert c.says("services/own.toml.local") == service("c")
+        c.path("services/own.toml.local").rename(c.path("services/own.toml"))
+        await c.look()
+    await seen(a)
+    assert a.origin("own") == "https://c.test"
+
+
+async def test_the_first_home_s_files_become_the_team_s(
+    homes: list[Home], clock: ManualClock, store: Database
+) -> None:
+    """However many there are."""
+    for number in range(40):
+        file = homes[0].config / f"services/s{number}.toml"
+        file.write_text(service(f"s{number}"))
+    async with member(homes[0], clock, store) as a:
+        assert len([*a.gateway.services]) == 40
+        async with member(homes[1], clock, store) as b:
+            assert b.files.folder("services") == a.files.folder("services")
+            assert b.says("services/s39.toml") == service("s39")
+        assert len(await a.changes()) == 40
+
+
+async def test_a_broker_killed_before_it_wrote_its_copies_writes_them_at_the_next_start(
+    a: Member, homes: list[Home], clock: ManualClock, store: Database
+) -> None:
+    """What is in force is the row; the old copy is not taken for an edit."""
+    a.path(API).write_text(service("one"))
+    await a.look()
+    async with member(homes[2], clock, store) as c:
+        a.path(API).write_text(service("two"))
+        await a.look()
+        await c.bench.ledger.confirm()  # and no look comes after
+        assert c.origin() == "https://two.test"
+        assert c.says(API) == service("one")
+    async with member(homes[2], clock, store) as c:
+        assert c.origin() == "https://two.test"
+        assert c.says(API) == service("two")
+        assert c.says(f"{API}.local") is None
+    assert len(await a.changes()) == 2
+
+
+def files_below(folder: Path) -> set[Path]:
+    return {one for one in folder.rglob("*") if "agentvault.db" not in one.name}
+
+
+def put_row(store: Database, path: str, text: str) -> None:
+    """Write a file's row into the store, as no broker does."""
+    ((n,),) = store.run("SELECT n + 1 FROM agentvault.head")
+    row = json.dumps([f"app:file:{path}", text, n])
+    store.run(
+        "INSERT INTO agentvault.state VALUES ('meta', %s, %s, 1, NULL, %s)"
+        " ON CONFLICT (kind, key) DO UPDATE SET n = excluded.n, doc = excluded.doc",
+        f"app:file:{path}",
+        n,
+        row.encode(),
+    )
+    store.run(
+        "UPDATE agentvault.head SET revision = revision + 1, n = %s,"
+        " batch = gen_random_uuid()",
+        n,
+    )
+    store.run(
+        "UPDATE agentvault.state SET revision = (SELECT revision FROM agentvault.head)"
+        " WHERE key = %s",
+        f"app:file:{path}",
+    )
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../evil.toml",
+        "services/../../evil.toml",
+        "services/..toml",
+        "services/sub/evil.toml",
+        "services/Evil.toml",
+        "services/evil.toml.local",
+        "services",
+        "config.toml",
+        "policy.cedar",
+        "keys/evil.toml",
+        "alerts.toml/evil.toml",
+        "/evil.toml",
+        "",
+    ],
+)
+async def test_a_row_that_names_no_file_of_a_home_writes_none(
+    a: Member, short: Path, store: Database, path: str
+) -> None:
+    """It is in force nowhere, and warned of."""
+    before = files_below(short)
+    put_row(store, path, service("evil"))
+    await seen(a)
+    assert files_below(short) == before
+    assert a.files.text(path) is None
+    assert "it is no file that a home may have" in a.warnings
+
+
+async def test_a_row_that_no_event_names_is_not_in_force(
+    a: Member, store: Database, homes: list[Home], clock: ManualClock
+) -> None:
+    """Nor is it written; whoever edits the file anew puts the store right."""
+    a.path(API).write_text(service("one"))
+    await a.look()
+    put_row(store, API, service("evil"))
+    await seen(a)
+    assert a.origin() is None
+    assert a.says(API) == service("one")
+    assert "another text than its events name" in a.warnings
+    async with member(homes[2], clock, store) as c:
+        assert c.origin() is None
+        assert c.says(API) is None
+        a.path(API).write_text(service("two"))
+        await a.look()
+        await seen(c)
+        assert a.origin() == c.origin() == "https://two.test"
+        assert c.says(API) == service("two")
+
+
+async def test_a_file_that_is_too_large_is_in_force_nowhere(
+    a: Member, store: Database
+) -> None:
+    """Neither an edit of it, nor a row."""
+    a.path(API).write_text(service("one") + "#" * 300_000)
+    await a.look()
+    assert a.files.text(API) is None
+    assert f"{API} is not in force as this home has it" in a.warnings
+    a.path(API).unlink()
+    put_row(store, API, "#" * 300_000)
+    await seen(a)
+    assert a.files.text(API) is None
+    assert a.says(API) is None
+    assert await a.changes() == []
+
+
+async def test_what_a_symbolic_link_points_to_is_not_written(
+    a: Member, b: Member, short: Path
+) -> None:
+    """What is in force follows the store; the link stays, with a warning."""
+    outside = short / "outside.toml"
+    outside.write_text(service("one"))
+    a.path(API).symlink_to(outside)
+    await a.look()
+    await seen(b)
+    assert b.origin() == "https://one.test"
+    b.path(API).write_text(service("two"))
+    await b.look()
+    await seen(a)
+    assert a.origin() == "https://two.test"
+    assert outside.read_text() == service("one")
+    assert a.path(API).is_symlink()
+    assert "it is a symbolic link" in a.warnings
+    outside.unlink()
+    await a.look()
+    await seen(b)
+    assert b.origin() == "https://two.test"
+
+
+async def test_a_file_that_cannot_be_in_force_here_leaves_nothing_in_force_here(
+    a: Member, b: Member
+) -> None:
+    """What it said before is in force nowhere in the team any more."""
+    a.path(API).write_text(service("one"))
+    await a.look()
+    await b.bench.ledger.confirm()
+    renew(a.home, now=datetime.now(UTC))
+    ca = CaFiles.of(a.home).ca.relative_to(a.home.config)
+    a.path(API).write_text(f'{service("two")}ca_file = "{ca}"\n')
+    await a.look()
+    await seen(b)
+    assert a.origin() == "https://two.test"
+    assert b.origin() is None
+    assert "services/api.toml cannot be put in force, nothing of it is" in b.warnings
+
+
+async def test_services_that_are_applied_at_one_home_hold_at_the_other(
+    a: Member, b: Member
+) -> None:
+    """They are recorded with the operator, and are in force and in the copies."""
+    wanted = FilesRequest(services={"api": service("one")})
+
+    async def who(_: bool) -> Actor:
+        return OPERATOR
+
+    done = await apply_files(a.bench.broker, wanted, who)
+    assert a.origin() == "https://one.test"
+    assert a.says(API) == service("one")
+    await seen(b)
+    assert b.origin() == "https://one.test"
+    assert b.says(API) == service("one")
+    (event,) = await b.bench.events("service.changed")
+    assert event.actor == OPERATOR
+    assert event.detail["applied"] == done.plan.digest
+
+
+async def test_an_edit_made_while_the_store_is_away_counts_once_it_is_back(
+    homes: list[Home], clock: ManualClock, own_store: Database
+) -> None:
+    """Until then what was in force stays so."""
+    async with member(homes[0], clock, own_store) as a:
+        a.path(API).write_text(service("one"))
+        await a.look()
+        with own_store.cluster.stopped():
+            a.path(API).write_text(service("two"))
+            await a.look()
+            assert a.origin() == "https://one.test"
+            assert a.says(API) == service("two")
+        async with asyncio.timeout(PATIENT):
+            while a.origin() != "https://two.test":
+                await a.look()
+                await asyncio.sleep(0.05)
+        assert [word for word, _ in await a.changes()] == ["added", "changed"]
