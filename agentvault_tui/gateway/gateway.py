@@ -118,15 +118,21 @@ class Gateway:
         self._applied = AppliedServices(broker, self.services)
         self.team_calls: TeamCalls | None = None
         """The calls of all brokers of a team, where this is one."""
-        if (team := broker.team) is not None and (shared := broker.ledger.shared):
-            store = StoreCalls(shared, team.run_id)
-            self.team_calls = TeamCalls(broker, team, store, self.calls, tell)
-            shared.on_asked = self.team_calls.wake
         self._telling: asyncio.Task[None] | None = None
+        self._join_team(tell)
+
+    def _join_team(
+        self, tell: Callable[[str, Callable[[], WireShape]], None] | None
+    ) -> None:
+        broker = self.broker
         if broker.files is not None:
             for folder in self._folders:
                 folder.follow(broker.files)
             broker.files.on_change.append(self._read)
+        if (team := broker.team) is not None and (shared := broker.ledger.shared):
+            store = StoreCalls(shared, team.run_id)
+            self.team_calls = TeamCalls(broker, team, store, self.calls, tell)
+            shared.on_asked = self.team_calls.wake
 
     @property
     def warnings(self) -> list[str]:
