@@ -54,6 +54,10 @@ class Evidence(NamedTuple):
     amr: tuple[str, ...] = ()
     """RFC 8176 methods; holds ``mfa`` for every approval."""
     auth_time: datetime | None = None
+    by_role: bool = False
+    """Whether they had the approver role: it counts where no list of approvers is."""
+    email: str | None = None
+    """Verified, in small letters: that list may name it."""
 
 
 class ParameterBound(NamedTuple):

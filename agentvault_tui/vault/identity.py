@@ -81,14 +81,19 @@ def is_approver(identity: Identity, approvers: Sequence[str]) -> bool:
     """
     if not approvers:
         return APPROVER in identity.roles
-    if identity.sub in approvers:
+    return is_listed(approvers, identity.sub, verified_email(identity))
+
+
+def is_listed(approvers: Sequence[str], sub: str, email: str | None) -> bool:
+    """Tell whether a list of approvers names a person by subject or e-mail."""
+    if sub in approvers:
         return True
-    email = _folded(identity.email)
-    return (
-        identity.email_verified
-        and bool(email)
-        and email in {_folded(entry) for entry in approvers}
-    )
+    return bool(email) and email in {_folded(entry) for entry in approvers}
+
+
+def verified_email(identity: Identity) -> str | None:
+    """Return a person's e-mail address as a list is searched for it, if verified."""
+    return _folded(identity.email) if identity.email_verified else None
 
 
 def _folded(email: str) -> str:

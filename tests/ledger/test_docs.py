@@ -46,7 +46,7 @@ STEPUP_DOC = (
     f'"expires":[{WHEN},7.5,"boot"],"decided_at":null,"begun_at":null,'
     '"redeemed_at":null,"fetched_at":null,"evaluation":false,"source":null,'
     '"need":1,"owners":[],"confirmed":[],"repeat":null,"repeat_of":null,'
-    f'"decided_by":["s","n",["mfa"],{WHEN}],'
+    f'"decided_by":["s","n",["mfa"],{WHEN},true,"s@t.test"],'
     '"parameters":{"amount":1.50},"authorization_details":[{"type":"t"}]}'
 )
 
@@ -95,7 +95,7 @@ def test_a_step_ups_document_is_read_and_written_again() -> None:
         *(StepUpId("sup_1"), AGENT, "n", "a:b", "a:b", None, '{"amount":1.5}'),
         *("half \ud800", "r", "w", Risk.HIGH, "v", "x", "sha256:0"),
         *(DecisionId("dec_1"), 300, NOW, ENDS),
-        decided_by=Evidence("s", "n", ("mfa",), NOW),
+        decided_by=Evidence("s", "n", ("mfa",), NOW, by_role=True, email="s@t.test"),
         authorization_details='[{"type":"t"}]',
     )
     assert same(docs.write_stepup(stepup), STEPUP_DOC)

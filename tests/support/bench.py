@@ -95,10 +95,10 @@ class Bench:
         return bench
 
     @asynccontextmanager
-    async def restarted(self) -> AsyncIterator[Bench]:
+    async def restarted(self, settings: Settings | None = None) -> AsyncIterator[Bench]:
         """Close it, and give its home to another."""
         await self.close()
-        again = await Bench.open(self.home, self.clock)
+        again = await Bench.open(self.home, self.clock, settings=settings)
         try:
             yield again
         finally:

@@ -93,7 +93,7 @@ class ScriptedTenant:
             sub=who["sub"],
             name=who["sub"].rpartition("|")[2],
             email=who.get("email", ""),
-            email_verified=False,
+            email_verified=who.get("email_verified", False),
             roles=who["roles"],
             amr=who["amr"],
             authenticated_at=datetime(2026, 11, 24, 10, 0, 1, tzinfo=UTC),

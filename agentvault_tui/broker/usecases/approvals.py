@@ -24,6 +24,7 @@ from agentvault_tui.model import (
 from agentvault_tui.settings import StepUpRule
 from agentvault_tui.text import visible
 from agentvault_tui.vault import Identity
+from agentvault_tui.vault.identity import is_listed
 
 CUTTING: Final = frozenset({"removed", "role"})
 """Changes of a person after which what they approved does not count any more."""
@@ -258,14 +259,26 @@ def _approved(stepup: StepUp) -> set[str]:
     return {one.sub for one in people if one is not None}
 
 
+def _still_listed(broker: Broker, person: Evidence) -> bool:
+    listed = broker.settings.stepup.approvers
+    if not listed:
+        return person.by_role
+    return is_listed(listed, person.sub, person.email)
+
+
 async def end_gathered_before(broker: Broker) -> None:
     """End at a start what people approved who were cut off while nothing ran.
+
+    Or whom the list of approvers, edited meanwhile, does not name any more.
 
     Args:
         broker: the broker.
     """
     waiting = [one for one in broker.stepups.open() if one.confirmed]
     waiting += broker.stepups.repeating(None)
+    people = {one for each in waiting for one in (each.decided_by, *each.confirmed)}
+    for sub in {one.sub for one in people if one and not _still_listed(broker, one)}:
+        await end_gathered(broker, sub)
     first = min((one.requested_at for one in waiting), default=None)
     before: int | None = None
     while first is not None:

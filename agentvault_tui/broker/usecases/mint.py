@@ -38,6 +38,7 @@ from agentvault_tui.model.claims import STEPUP
 from agentvault_tui.model.role import Role, role_of
 from agentvault_tui.settings import Settings
 from agentvault_tui.vault import DeviceFlow, FlowTokens, Identity, is_approver
+from agentvault_tui.vault.identity import verified_email
 
 
 def may_approve(identity: Identity, settings: Settings) -> bool:
@@ -102,7 +103,9 @@ async def mint_verified(
             "no_passkey", "this needs a passkey ([stepup] passkey_only)"
         )
     evidence = Evidence(
-        identity.sub, identity.name, identity.amr, identity.authenticated_at
+        *(identity.sub, identity.name, identity.amr, identity.authenticated_at),
+        by_role=is_approver(identity, ()),
+        email=verified_email(identity),
     )
     return await decide_anew(
         lambda: mint_elevated(broker, started, evidence, tokens.id_token)

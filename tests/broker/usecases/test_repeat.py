@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
+from support.scripted_tenant import ALICE
 from support.stepups import ask, details_of, hold
 
 from agentvault_tui.broker.answers import Denied, Escalated, Granted, Permitted
@@ -44,6 +45,7 @@ from agentvault_tui.model import (
     TokenKind,
 )
 from agentvault_tui.model.people import user_changed
+from agentvault_tui.settings import Settings, StepUpSettings
 from agentvault_tui.vault import FlowExpired
 from agentvault_tui.vault.identity import PageAnswer
 from agentvault_tui.watch.replay import replay
@@ -284,8 +286,9 @@ async def test_a_series_chosen_at_the_page_begins_anew_under_its_own_digest(
     bench.tenant.answer(PageAnswer("sub|bob", "bob", ("approver",), False, asked))
     await bench.until(lambda: len(bench.tenant.flows) > shown)
     known = bench.broker.stepups
-    await bench.until(lambda: known.get(stepup.id).status is StepUpStatus.AUTHORIZING)
+    await bench.until(lambda: known.codes[stepup.id] is bench.tenant.flows[-1])
     now = known.get(stepup.id)
+    assert now.status is StepUpStatus.AUTHORIZING
     assert (now.repeat, now.digest == stepup.digest) == (UP_TO_5000, False)
     started = (await bench.events("stepup.authorizing"))[-1]
     assert (started.actor.id, started.detail["digest"]) == ("sub|bob", now.digest)
@@ -428,3 +431,51 @@ async def test_a_removed_approver_ends_the_repeats_that_they_approved(
         asked = await ask(again, again.broker.registry.agent(agent.id), paying(1))
         assert isinstance(asked, Escalated)
         assert asked.stepup.status is StepUpStatus.PENDING
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "still"),
+    [
+        ([], [], True),
+        ([], ["agentvault|alice"], True),
+        ([], ["Alice@acme.test"], True),
+        ([], ["bob@acme.test"], False),
+        (["alice@acme.test"], [], True),
+        (["alice@acme.test"], ["agentvault|bob", "alice@acme.test"], True),
+        (["alice@acme.test"], ["agentvault|bob"], False),
+    ],
+)
+async def test_repeats_end_where_the_list_of_approvers_names_nobody_who_approved(
+    bench: Bench, before: list[str], after: list[str], still: bool
+) -> None:
+    """The settings are read at a start; with no list the role counts that they had."""
+    async with bench.restarted(listing(before)) as first:
+        stepup = await approved_by(first, roles=("approver",))
+        async with first.restarted(listing(after)) as again:
+            await end_gathered_before(again.broker)
+            assert left(again, stepup) == (3 if still else 0)
+            ended = [one.reason for one in await again.events("stepup.repeat_ended")]
+            assert ended == ([] if still else ["approver_changed"])
+
+
+async def test_a_listed_approver_without_the_role_needs_the_list(bench: Bench) -> None:
+    """Where the list was emptied nothing says that they are an approver."""
+    async with bench.restarted(listing(["agentvault|alice"])) as first:
+        stepup = await approved_by(first, roles=())
+        async with first.restarted() as again:
+            await end_gathered_before(again.broker)
+            assert left(again, stepup) == 0
+
+
+def listing(approvers: list[str]) -> Settings:
+    return Settings(stepup=StepUpSettings(approvers=tuple(approvers)))
+
+
+async def approved_by(bench: Bench, roles: tuple[str, ...]) -> StepUp:
+    _, stepup = await hold(bench)
+    await begun(bench, stepup, UP_TO_5000)
+    alice = {**ALICE, "email": "alice@acme.test", "email_verified": True}
+    bench.tenant.approve(who={**alice, "roles": roles})
+    known = bench.broker.stepups
+    await bench.until(lambda: known.get(stepup.id).status is StepUpStatus.APPROVED)
+    return stepup
