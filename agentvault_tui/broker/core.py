@@ -17,6 +17,7 @@ from contextlib import (
     AbstractAsyncContextManager,
     ExitStack,
     contextmanager,
+    nullcontext,
     suppress,
 )
 from dataclasses import dataclass, field
@@ -264,6 +265,10 @@ class Broker:
     """Tells whether no call may go on: what others revoked may not be known."""
     works: Callable[[], bool] = lambda: True
     """Tells whether this broker does what one does for a whole team."""
+    alone: Callable[[str], AbstractAsyncContextManager[float | None]] = lambda _: (
+        nullcontext()
+    )
+    """Lets one broker of a team at a time into a block; see `Team.alone`."""
     on_trial: Callable[[AgentId, Sequence[str], str | None], bool] = lambda *_: False
     """Tells whether what an agent asks for was taken away on trial: its scopes, or by
     a rule."""

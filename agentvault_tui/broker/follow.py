@@ -361,6 +361,7 @@ async def join_team(broker: Broker, shared: SharedLog) -> None:
         broker.ledger, shared, broker.clock, version, "" if own else issuer
     )
     broker.lease_over, broker.works = team.lease_over, team.works
+    broker.alone = team.alone
 
     def end_calls() -> None:
         if broker.gateway is not None:

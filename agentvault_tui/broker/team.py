@@ -13,7 +13,8 @@ import asyncio
 import logging
 import platform
 import secrets
-from collections.abc import Awaitable, Callable, Container
+from collections.abc import AsyncIterator, Awaitable, Callable, Container
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -21,7 +22,12 @@ import msgspec
 
 from agentvault_tui import __version__
 from agentvault_tui.clock import Clock, SharedClock, iso
-from agentvault_tui.errors import AgentVaultError, LedgerError, RefusedError
+from agentvault_tui.errors import (
+    AgentVaultError,
+    LedgerBusyError,
+    LedgerError,
+    RefusedError,
+)
 from agentvault_tui.ledger import Ledger
 from agentvault_tui.operator_api.shapes import ConfirmedInfo
 
@@ -239,6 +245,36 @@ class Team:
     async def leave(self) -> None:
         """Say that this broker stops."""
         await self._shared.release((self.id, _WORK_NAME), self.run_id)
+
+    @asynccontextmanager
+    async def alone(self, name: str) -> AsyncIterator[float]:
+        """Do in a block what one broker of the team does at a time.
+
+        One that dies in it is waited for as long as its lease lasts, eight seconds.
+
+        Args:
+            name: what it is; one task of a broker at a time has it.
+
+        Yields:
+            how many seconds it may take, with time left to record what came of it.
+
+        Raises:
+            LedgerError: the store is away, or another broker goes on doing it.
+        """
+        clock = self._clock
+        until = clock.boot() + WORK + _MARGIN
+        while True:
+            began = clock.boot()
+            if await self._shared.hold(name, self.run_id, b"{}", WORK):
+                break
+            if began >= until:
+                raise LedgerBusyError(f"another broker has {name}", "ask again shortly")
+            await asyncio.sleep(_EVERY / 10)
+        try:
+            yield began + WORK - _MARGIN - clock.boot()
+        finally:
+            with suppress(LedgerError):  # it ends by itself
+                await self._shared.release((name,), self.run_id)
 
     # Others
 

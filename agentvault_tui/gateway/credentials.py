@@ -18,7 +18,7 @@ from agentvault_tui.broker.accounts import HeldProviderToken
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.usecases.exchange import usable
 from agentvault_tui.clock import Deadline
-from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.errors import AgentVaultError, LedgerError
 from agentvault_tui.gateway.echo import Echo, needles
 from agentvault_tui.gateway.secrets import Secrets
 from agentvault_tui.gateway.services import Service, UpstreamCredential, parse_origin
@@ -180,6 +180,10 @@ class Credentials:
                     return await self._token(service, agent)
                 case _:
                     return self._sealed(service)
+        except (LedgerError, TimeoutError) as error:
+            log.warning("no credential for %s: %s", service.name, error)
+            text = "the gateway cannot have a credential for this service now"
+            raise UpstreamError(503, "temporarily_unavailable", text) from None
         except AgentVaultError as error:
             # Its words may name files of this machine, and an agent reads ours.
             log.warning("no credential for %s: %s", service.name, error.diagnosis())
@@ -228,7 +232,8 @@ class Credentials:
     async def _token(self, service: Service, agent: Agent) -> Attachment:
         """Return an access token from the service's token endpoint (RFC 6749)."""
         key = service.name, agent.id
-        async with self._turns[service.name]:
+        secret = service.credential.secret
+        async with self._turns[secret]:
             kept = self._kept.get(key)
             if (
                 kept is not None
@@ -238,13 +243,19 @@ class Credentials:
             ):
                 return kept.attachment
             epoch = self._broker.registry.epoch(agent.id)
-            fetched = await self._fetch(service)
+            # A refresh token is shown once: another broker may have kept its successor.
+            async with self._broker.alone(f"credential:{secret}") as seconds:
+                await self._broker.ledger.confirm()
+                fetched = await self._fetch(service, seconds)
             if self._broker.registry.epoch(agent.id) == epoch:
                 self._kept[key] = fetched
             return fetched.attachment
 
-    async def _fetch(self, service: Service) -> _Kept:
-        """Ask the token endpoint, over the service's own address rules and trust."""
+    async def _fetch(self, service: Service, seconds: float | None) -> _Kept:
+        """Ask the token endpoint, over the service's own address rules and trust.
+
+        What it gives in place of a refresh token is kept however long that takes.
+        """
         credential = service.credential
         form: dict[str, str] = {"grant_type": credential.kind}
         secret_name = credential.secret
@@ -282,15 +293,16 @@ class Credentials:
         origin = parse_origin(
             credential.token_endpoint, allow_http=service.allow_http, whole=False
         )
-        answer = await self._upstream(service, None).send(outgoing, origin)
         said_back = bytearray()
-        try:
-            async for chunk in answer.chunks():
-                said_back += chunk
-                if len(said_back) > _REPLY_BYTES:
-                    raise _missing()
-        finally:
-            answer.close()
+        async with asyncio.timeout(seconds):
+            answer = await self._upstream(service, None).send(outgoing, origin)
+            try:
+                async for chunk in answer.chunks():
+                    said_back += chunk
+                    if len(said_back) > _REPLY_BYTES:
+                        raise _missing()
+            finally:
+                answer.close()
         fetched, rotated = self._granted(service, answer.status, bytes(said_back))
         if fetched is None:
             log.warning(

@@ -257,3 +257,45 @@ async def test_what_a_flooding_agent_asks_for_is_told_in_parts(
     async with streaming(a, headers, "e" * 3000):
         (call,) = await lists(b, 1)
         assert len(call["path"]) == 1000
+
+
+async def test_one_broker_at_a_time_shows_a_refresh_token(
+    stands: list[Stand], store: Database
+) -> None:
+    """The others wait for what takes its place; one that died keeps nobody for long."""
+    a, b, _ = stands
+    under_way, most = 0, 0
+
+    async def rotating(request: Received, writer: asyncio.StreamWriter) -> None:
+        nonlocal under_way, most
+        said: dict[str, str] = {}
+        if request.target == "/token":
+            said = {"access_token": "at_0123456789", "refresh_token": "rt_next"}
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0.05)  # as long as a rotation takes elsewhere
+            under_way -= 1
+        body = json.dumps(said).encode()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
+        writer.write(body)
+
+    credential = f"""
+[credential]
+kind = "refresh_token"
+secret = "key"
+client_id = "me"
+token_endpoint = "http://127.0.0.1:{a.upstream.port}/token"
+"""
+    origin = f"http://127.0.0.1:{a.upstream.port}"
+    a.upstream.answer = rotating
+    for one in (a, b):
+        await one.secret()
+        await one.service(credential + ROUTES, origin=origin)
+    _, headers = await agent_of(a)
+    sql = "SELECT count(*) FROM agentvault.brokers WHERE id = 'credential:key'"
+    replies = await asyncio.gather(
+        *(one.client.get("/gw/api/events/1", headers=headers) for one in (a, b))
+    )
+    assert [one.status_code for one in replies] == [200, 200]
+    assert most == 1
+    assert store.run(sql) == [(0,)]
