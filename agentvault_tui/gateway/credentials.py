@@ -257,39 +257,7 @@ class Credentials:
         What it gives in place of a refresh token is kept however long that takes.
         """
         credential = service.credential
-        form: dict[str, str] = {"grant_type": credential.kind}
-        secret_name = credential.secret
-        headers = [
-            ("Content-Type", "application/x-www-form-urlencoded"),
-            ("Accept", "application/json"),
-            ("Accept-Encoding", "identity"),
-        ]
-        if credential.kind == "refresh_token":
-            form["refresh_token"] = self._reveal(credential.secret)
-            secret_name = credential.client_secret
-        if credential.scope:
-            form["scope"] = credential.scope
-        if secret_name:
-            # RFC 6749 section 2.3.1: both are form-encoded first.
-            said = (
-                quote_plus(credential.client_id),
-                quote_plus(self._reveal(secret_name)),
-            )
-            basic = base64.b64encode(":".join(said).encode()).decode()
-            headers.append(("Authorization", f"Basic {basic}"))
-        else:
-            form["client_id"] = credential.client_id
-        body = urlencode(form).encode()
-        url = urlsplit(credential.token_endpoint)
-        outgoing = Outgoing(
-            method="POST",
-            target=(url.path or "/") + (f"?{url.query}" if url.query else ""),
-            headers=headers,
-            body=body,
-            length=None,
-            attach=lambda _: None,
-            echo=Echo(),
-        )
+        outgoing = self._token_request(credential)
         origin = parse_origin(
             credential.token_endpoint, allow_http=service.allow_http, whole=False
         )
@@ -315,6 +283,42 @@ class Credentials:
                 self._broker.record,
             )
         return fetched
+
+    def _token_request(self, credential: UpstreamCredential) -> Outgoing:
+        """Return what a token endpoint is asked (RFC 6749 sections 4.4.2 and 6)."""
+        form: dict[str, str] = {"grant_type": credential.kind}
+        secret_name = credential.secret
+        headers = [
+            ("Content-Type", "application/x-www-form-urlencoded"),
+            ("Accept", "application/json"),
+            ("Accept-Encoding", "identity"),
+        ]
+        if credential.kind == "refresh_token":
+            form["refresh_token"] = self._reveal(credential.secret)
+            secret_name = credential.client_secret
+        if credential.scope:
+            form["scope"] = credential.scope
+        if secret_name:
+            # RFC 6749 section 2.3.1: both are form-encoded first.
+            said = (
+                quote_plus(credential.client_id),
+                quote_plus(self._reveal(secret_name)),
+            )
+            basic = base64.b64encode(":".join(said).encode()).decode()
+            headers.append(("Authorization", f"Basic {basic}"))
+        else:
+            form["client_id"] = credential.client_id
+        body = urlencode(form).encode()
+        url = urlsplit(credential.token_endpoint)
+        return Outgoing(
+            method="POST",
+            target=(url.path or "/") + (f"?{url.query}" if url.query else ""),
+            headers=headers,
+            body=body,
+            length=None,
+            attach=lambda _: None,
+            echo=Echo(),
+        )
 
     def _granted(
         self, service: Service, status: int, body: bytes
