@@ -11,8 +11,9 @@ import contextlib
 import os
 import socket
 import stat
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
@@ -26,6 +27,7 @@ from agentvault_tui.errors import (
 from agentvault_tui.store_url import password_file, store_parameters
 
 Connection = AsyncConnection[tuple[Any, ...]]
+_T = TypeVar("_T")
 VERSION: Final = 1
 """Of the schema; a broker of version N works on N and N + 1, which only added."""
 CALL_SECONDS: Final = 1.8
@@ -38,6 +40,8 @@ _SESSION: Final = (
     " SET idle_in_transaction_session_timeout = 1000;"
     " SET client_connection_check_interval = 500; SET search_path = pg_catalog"
 )
+LOCAL_ONLY: Final = "01000"
+"""PostgreSQL's warning that a commit waits for its replicas no more."""
 _UNKNOWN: Final = ("08", "57P", "40003")
 """SQLSTATEs after which a commit may have happened: the connection or server ended."""
 _EXAMINE: Final = """
@@ -222,9 +226,6 @@ async def ask(
 ) -> list[tuple[Any, ...]]:
     """Run one statement, and give up on a server that does not answer.
 
-    Cancelling would first ask the server to cancel, which one that is stopped never
-    does: the socket is shut instead.
-
     Args:
         db: the connection; closed unless this succeeds.
         sql: the statement, with placeholders.
@@ -238,7 +239,27 @@ async def ask(
         StoreAwayError: the server refused it, and nothing of it was done.
         LedgerUnwritableError: it had no answer: its outcome is unknown.
     """
-    task = asyncio.ensure_future(_run(db, sql, values))
+    return await bounded(db, _run(db, sql, values), seconds)
+
+
+async def bounded(
+    db: Connection, work: Coroutine[Any, Any, _T], seconds: float = CALL_SECONDS
+) -> _T:
+    """Await *work* on a connection, and give up on a server that does not answer.
+
+    Cancelling would first ask the server to cancel, which one that is stopped never
+    does: the socket is shut instead.
+
+    Args:
+        db: the connection; closed unless this succeeds.
+        work: what runs a statement there.
+        seconds: how long it may take.
+
+    Raises:
+        StoreAwayError: the server refused it, and nothing of it was done.
+        LedgerUnwritableError: it had no answer: its outcome is unknown.
+    """
+    task = asyncio.ensure_future(work)
     try:
         done, _ = await asyncio.wait({task}, timeout=seconds)
     except asyncio.CancelledError:

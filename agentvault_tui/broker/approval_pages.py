@@ -75,11 +75,14 @@ class ApprovalPageOffers:
             TenantError: the tenant does not take it; the next look tries again.
         """
         stepups, now = self._broker.stepups, self._broker.clock.boot()
-        for stepup in stepups.open():
-            if self._broker.policy.version == stepup.policy_version and (
-                stepup.id in stepups.flows or self._rests.get(stepup.id, 0.0) > now
-            ):
-                continue
+        # Of a team's brokers one offers: a new code ends the one before.
+        for stepup in stepups.open() if self._broker.works() else ():
+            if self._broker.policy.version == stepup.policy_version:
+                if stepup.id in stepups.flows:
+                    # Ended by another broker's, whose record is still to come.
+                    self._rests[stepup.id] = now + _REST
+                if self._rests.get(stepup.id, 0.0) > now:
+                    continue
             if stepup.status is not StepUpStatus.PENDING:
                 continue
             self._rests[stepup.id] = now + _REST

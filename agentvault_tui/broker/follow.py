@@ -352,14 +352,14 @@ async def join_team(broker: Broker, shared: SharedLog) -> None:
 
     Raises:
         RefusedError: another process has this broker's id, or this one would serve an
-            embedded tenant that the others do not ask.
+            embedded tenant that the others do not.
     """
     own = broker.tenant_kind == "embedded"
-    issuer = broker.tenant.issuer
+    # Without a URL the issuer is this machine's alone: no other broker is that tenant.
+    alone = own and not broker.settings.tenant.url
+    issuer = "" if alone else broker.tenant.issuer
     version = lambda: broker.policy.version  # noqa: E731
-    team = broker.team = Team(
-        broker.ledger, shared, broker.clock, version, "" if own else issuer
-    )
+    team = broker.team = Team(broker.ledger, shared, broker.clock, version, issuer)
     broker.lease_over, broker.works = team.lease_over, team.works
     broker.alone = team.alone
 
@@ -374,13 +374,14 @@ async def join_team(broker: Broker, shared: SharedLog) -> None:
     except LedgerError as error:
         log.warning("no call goes on here: %s", error.what)
         return
-    # A broker that serves a tenant of its own says "", and so does an older version.
-    strange = [one for one in team.others() if own and one.said.tenant != issuer]
+    # A broker whose embedded tenant has no URL says "", and so does an older version.
+    others = team.others() if own else []
+    strange = [one for one in others if alone or one.said.tenant != issuer]
     if strange:
         await team.leave()
         raise RefusedError(
-            f"{strange[0].said.host} serves this team already, and asks another tenant"
+            f"{strange[0].said.host} serves this team already, and has another tenant"
             " than the embedded one of this broker",
-            "give all the same tenant: tenant.issuer, an outside one or the tenant.url"
-            " of the one broker that serves it",
+            "give all the same tenant: one tenant.url of the embedded one, or an"
+            " outside tenant.issuer",
         )

@@ -273,9 +273,12 @@ def run(
     log_json_lines()
     path = socket or home.socket
     home.prepare(path)
-    process = None if settings.tenant.issuer else TenantProcess(home, tenant)
+    shared = bool(settings.store.url)
+    process = None
+    if not settings.tenant.issuer:
+        process = TenantProcess(home, tenant, shared=shared)
     clock = clock or SystemClock()
-    if settings.store.url:
+    if shared:
         clock = SharedClock(clock)
     composed = _serve(
         home,

@@ -69,7 +69,7 @@ class Said(msgspec.Struct):
     clock: float = 0.0
     """Seconds that its clock is ahead of the store's."""
     tenant: str = ""
-    """The issuer of the outside tenant that it asks; empty where it serves its own."""
+    """Its tenant's issuer; empty where that is an embedded one that it alone serves."""
     watching: bool = False
     """Whether a console listens there, so that calls are told of more often."""
 
@@ -108,7 +108,7 @@ class Team:
             shared: the team's log.
             clock: what tells the time.
             policy: returns the version of the policy in force.
-            tenant: the issuer of the outside tenant; empty where it is embedded.
+            tenant: the tenant's issuer; empty where no other broker serves it.
         """
         self.id = shared.broker_id
         self.seq = ledger.head.seq

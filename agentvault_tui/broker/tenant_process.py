@@ -10,9 +10,10 @@ import socket
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Final
+from typing import ClassVar, Final
 
-from agentvault_tui.errors import TenantUnreachableError
+from agentvault_tui import sealing
+from agentvault_tui.errors import SealedError, TenantUnreachableError
 from agentvault_tui.home import Home
 from agentvault_tui.model import new_id, new_secret
 from agentvault_tui.process import Child, start_tenant
@@ -55,14 +56,23 @@ class TenantProcess:
 
     * its listening socket, which we hold: nobody else can take the port meanwhile, nor
       that of the other loopback address;
-    * our client id, made for this run: who finds the port can start no device flow; and
-      the credential with which we manage it.
+    * our client id, which no file holds: who finds the port can start no device flow;
+      and the credential with which we manage it, made for this run.
     """
 
-    def __init__(self, home: Home, child: Child | None = None) -> None:
-        """Run the tenant of *home*, at first in *child* if it was started before."""
+    def __init__(
+        self, home: Home, child: Child | None = None, *, shared: bool = False
+    ) -> None:
+        """Run the tenant of *home*.
+
+        Args:
+            home: whose.
+            child: where it runs at first, if it was started before.
+            shared: whether the team's other brokers serve it as well. They have one
+                client id then, so that each goes on with a device code of another's.
+        """
         self._home = home
-        self._client_id = new_id("app")
+        self._client_id = _shared_client_id(home) if shared else new_id("app")
         self._management = ManagementCredential(new_id("app"), new_secret("av_m"))
         self._listening: list[socket.socket] = []
         self._child = child
@@ -143,6 +153,21 @@ class TenantProcess:
             await asyncio.sleep(_PAUSE)
             with contextlib.suppress(TenantUnreachableError):
                 await self._spawn()
+
+
+class _ClientSeal(sealing.Seal):
+    """Derives what all brokers of a team call the console's application."""
+
+    WHOSE: ClassVar[str] = "tenant client"
+    LOST: ClassVar[str] = "nobody can sign in"
+
+
+def _shared_client_id(home: Home) -> str:
+    try:
+        seal = _ClientSeal.of(home, shared=True)
+    except SealedError:
+        return new_id("app")  # nobody signs in without the key: it seals their factors
+    return f"app_{seal.derive('console').hex()}"
 
 
 def _ending(child: Child) -> asyncio.Event:

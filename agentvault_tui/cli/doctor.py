@@ -471,14 +471,14 @@ def check_people(session: CliSession) -> Iterator[Finding]:
     if settings.tenant.issuer:
         yield ok(f"kept by {settings.tenant.issuer}")
         return
-    if not (home.tenant / "tenant.db").exists():
+    if not (settings.store.url or (home.tenant / "tenant.db").exists()):
         yield warning(
             "nobody can approve yet", "agentvault tenant user add NAME --approver"
         )
         return
     from agentvault_tui.tenant.users import UserStore
 
-    with UserStore(home) as users:
+    with UserStore(home, settings) as users:
         people = users.all()
     approvers = [person.name for person in people if person.approver]
     named = settings.stepup.approvers

@@ -5,11 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock
-from agentvault_tui.errors import SettingsError, UnreachableError, UsageError
+from agentvault_tui.errors import (
+    LedgerError,
+    SealedError,
+    SettingsError,
+    UnreachableError,
+    UsageError,
+)
 from agentvault_tui.home import user_name
 from agentvault_tui.model import Actor, ActorKind, Draft
 from agentvault_tui.model.people import user_changed
@@ -31,10 +38,16 @@ def check_passkeys(session: CliSession, settings: Settings, *, forget: bool) -> 
     from agentvault_tui.web.public import PublicAddress
 
     public = PublicAddress.of(session.home, settings.tenant)
-    if public is None or not (session.home.tenant / "tenant.db").exists():
+    kept = settings.store.url or (session.home.tenant / "tenant.db").exists()
+    if public is None or not kept:
         return
-    with UserStore(session.home) as users:
-        lost = [one for one in users.passkeys() if one["host"] != public.host]
+    with ExitStack() as opened:
+        try:
+            users = opened.enter_context(UserStore(session.home, settings))
+            held = users.passkeys()
+        except (LedgerError, SealedError):
+            return  # nobody can sign in until the team's store, or its key, is there
+        lost = [one for one in held if one["host"] != public.host]
         if lost and not forget:
             raise SettingsError(
                 f"passkeys ({len(lost)}) are for {lost[0]['host']}, and "
@@ -62,7 +75,7 @@ def open_users(session: CliSession) -> UserStore:
     from agentvault_tui.tenant.users import UserStore
 
     only_embedded(session, "people")
-    return UserStore(session.home)
+    return UserStore(session.home, session.settings)
 
 
 def record_change(

@@ -6,7 +6,6 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +17,7 @@ from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.people import only_embedded, open_users, record_change
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.cli.terminal import confirm
-from agentvault_tui.clock import SystemClock, iso
+from agentvault_tui.clock import SharedClock, SystemClock, iso
 from agentvault_tui.errors import (
     NotFoundError,
     SealedError,
@@ -173,7 +172,7 @@ def _prover(session: CliSession) -> Callable[[str], str] | None:
     from agentvault_tui.tenant.signin import proof_of
 
     try:
-        seal = TenantSeal.of(session.home)
+        seal = TenantSeal.of(session.home, shared=bool(session.settings.store.url))
     except SealedError:
         return None
     return lambda user_code: proof_of(seal, user_code)
@@ -181,8 +180,7 @@ def _prover(session: CliSession) -> Callable[[str], str] | None:
 
 def _local(session: CliSession) -> str:
     """Return where the running embedded tenant is on loopback."""
-    from agentvault_tui.tenant.parts import HOST
-    from agentvault_tui.tenant.store import Store
+    from agentvault_tui.tenant.parts import HOST, PORT_FILE
 
     tenant = session.client.call(calls.STATUS).tenant
     if tenant.kind != "embedded":
@@ -190,8 +188,8 @@ def _local(session: CliSession) -> str:
             f"the tenant is {tenant.issuer}, whose pages need a browser",
             "open the link the console shows",
         )
-    with closing(Store(session.home, checkpoints=False)) as store:
-        return f"http://{HOST}:{store.fact('port')}/"
+    port = (session.home.tenant / PORT_FILE).read_text("ascii")
+    return f"http://{HOST}:{port}/"
 
 
 def _factor(name: str, given: str | None, send: Callable[[str], None]) -> None:
@@ -495,7 +493,8 @@ def rotate(session: CliSession, revoke: bool) -> None:
     from agentvault_tui.tenant.keys import rotate_keys
 
     only_embedded(session, "signing keys")
-    done = rotate_keys(session.home, SystemClock(), revoke=revoke)
+    clock = SharedClock(SystemClock())
+    done = rotate_keys(session.home, session.settings, clock, revoke=revoke)
     out = session.out
     until = iso(done.retired_until)
     if session.json:

@@ -24,6 +24,7 @@ from agentvault_tui.ledger.state import Row
 from agentvault_tui.ledger.store_schema import CHANNEL, FOLLOW, PRUNE
 from agentvault_tui.store_connection import (
     CALL_SECONDS,
+    LOCAL_ONLY,
     RESTORE,
     Connection,
     Connector,
@@ -37,8 +38,6 @@ FOLLOWED_AT_ONCE: Final = 2048
 """Events that one `SharedLog.follow` reads."""
 _MISSED_AT_ONCE: Final = 256
 """Events that an answer to `SharedLog.append` has: it is read under the head's lock."""
-_LOCAL_ONLY: Final = "01000"
-"""PostgreSQL's warning that a commit waits for its replicas no more."""
 _TIME: Final = "greatest(clock_timestamp(), time::timestamptz)"
 """The team's time: held at the last event's where the primary's clock stepped back, or
 what had ended would not have."""
@@ -390,7 +389,7 @@ class SharedLog:
         return self._writer
 
     def _noticed(self, notice: psycopg.errors.Diagnostic) -> None:
-        if notice.sqlstate == _LOCAL_ONLY:
+        if notice.sqlstate == LOCAL_ONLY:
             self._local_only = True
 
     async def _drop(self) -> None:

@@ -190,6 +190,141 @@ BEGIN
   END IF;
 END $$"""  # noqa: S608 - of constants alone
 """Tells a broker that is behind what it missed, in the same round trip."""
+_TENANT: Final = (
+    "CREATE SCHEMA agentvault_tenant",
+    """
+CREATE TABLE agentvault_tenant.facts (
+  name text COLLATE "C" PRIMARY KEY, value text NOT NULL
+)""",
+    """
+CREATE TABLE agentvault_tenant.signing_keys (
+  use text PRIMARY KEY CHECK (use IN ('current', 'next')),
+  kid text NOT NULL UNIQUE, sealed bytea NOT NULL, created_at text NOT NULL,
+  signed_until float8 NOT NULL DEFAULT 0
+)""",
+    """
+CREATE TABLE agentvault_tenant.users (
+  sub text PRIMARY KEY, name text COLLATE "C" NOT NULL UNIQUE,
+  password_hash text NOT NULL, otp_sealed bytea NOT NULL,
+  otp_version bigint NOT NULL, otp_last_step bigint NOT NULL,
+  created_at text NOT NULL, roles text NOT NULL DEFAULT '[]',
+  blocked bigint NOT NULL DEFAULT 0 CHECK (blocked IN (0, 1)),
+  profile text NOT NULL DEFAULT '{}'
+)""",
+    """
+CREATE TABLE agentvault_tenant.lockouts (
+  who text NOT NULL, factor text NOT NULL CHECK (factor IN ('password', 'otp')),
+  failures bigint NOT NULL, locked_until float8 NOT NULL, last_at float8 NOT NULL,
+  PRIMARY KEY (who, factor)
+)""",
+    """
+CREATE TABLE agentvault_tenant.device_codes (
+  device_code_hash text PRIMARY KEY, user_code_hash text NOT NULL UNIQUE,
+  client_id text NOT NULL, scope text NOT NULL, details text,
+  created_at text COLLATE "C" NOT NULL, expires_wall text COLLATE "C" NOT NULL,
+  expires_boot float8 NOT NULL, boot_id text NOT NULL,
+  failures bigint NOT NULL DEFAULT 0,
+  state text NOT NULL DEFAULT 'pending'
+    CHECK (state IN ('pending', 'approved', 'denied', 'spent')),
+  sub text, sid text, authenticated_at bigint, audience text, stepup_id text,
+  amr text, outcome text, origin text
+)""",
+    """
+CREATE INDEX device_codes_of
+ON agentvault_tenant.device_codes (stepup_id, created_at)""",
+    """
+CREATE TABLE agentvault_tenant.access_tokens (
+  token_hash text PRIMARY KEY, client_id text NOT NULL, sub text NOT NULL,
+  scope text NOT NULL, expires_at float8 NOT NULL
+)""",
+    """
+CREATE TABLE agentvault_tenant.objects (
+  seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, kind text NOT NULL,
+  id text NOT NULL, name text NOT NULL, doc text NOT NULL,
+  UNIQUE (kind, id), UNIQUE (kind, name)
+)""",
+    """
+CREATE TABLE agentvault_tenant.client_secrets (
+  client_id text PRIMARY KEY, secret_hash text NOT NULL
+)""",
+    """
+CREATE TABLE agentvault_tenant.refresh_tokens (
+  seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, id text NOT NULL UNIQUE,
+  user_id text NOT NULL, client_id text NOT NULL, session_id text,
+  audience text NOT NULL, reach text NOT NULL, created_at float8 NOT NULL,
+  last_exchanged_at float8, gone_at float8
+)""",
+    """
+CREATE INDEX refresh_tokens_of
+ON agentvault_tenant.refresh_tokens (user_id, client_id)""",
+    """
+CREATE TABLE agentvault_tenant.refresh_secrets (
+  token_hash text PRIMARY KEY, id text NOT NULL
+)""",
+    """
+CREATE TABLE agentvault_tenant.auth_codes (
+  code_hash text PRIMARY KEY, client_id text NOT NULL, redirect_uri text NOT NULL,
+  challenge text, login text NOT NULL, scope text NOT NULL, audience text,
+  nonce text, expires_at float8 NOT NULL, spent bigint NOT NULL, refresh_id text
+)""",
+    """
+CREATE TABLE agentvault_tenant.connected_accounts (
+  seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, id text NOT NULL UNIQUE,
+  user_id text NOT NULL, connection text NOT NULL, account text NOT NULL,
+  scope text NOT NULL, created_at float8 NOT NULL, version bigint NOT NULL,
+  sealed bytea NOT NULL, token_expires_at float8 NOT NULL, last_used_at float8,
+  UNIQUE (user_id, connection, account)
+)""",
+    """
+CREATE TABLE agentvault_tenant.connect_requests (
+  session_hash text PRIMARY KEY, ticket_hash text NOT NULL UNIQUE,
+  user_id text NOT NULL, client_id text NOT NULL, connection text NOT NULL,
+  redirect_uri text NOT NULL, state text, challenge text, scope text NOT NULL,
+  expires_at float8 NOT NULL, code_hash text, account text
+)""",
+    """
+CREATE TABLE agentvault_tenant.provider_grants (
+  id text PRIMARY KEY, connection text NOT NULL, account text NOT NULL,
+  scope text NOT NULL, refresh_hash text NOT NULL UNIQUE, created_at float8 NOT NULL
+)""",
+    """
+CREATE TABLE agentvault_tenant.provider_tokens (
+  token_hash text PRIMARY KEY, grant_id text NOT NULL, scope text NOT NULL,
+  expires_at float8 NOT NULL
+)""",
+    """
+CREATE TABLE agentvault_tenant.journal (
+  log_id text COLLATE "C" PRIMARY KEY, type text NOT NULL,
+  visible_at float8 NOT NULL, doc text NOT NULL
+)""",
+    """
+CREATE TABLE agentvault_tenant.passkeys (
+  id text PRIMARY KEY, sub text NOT NULL, public_key bytea NOT NULL,
+  counter bigint NOT NULL, synced bigint NOT NULL, host text NOT NULL,
+  created_at text COLLATE "C" NOT NULL, last_used_at text
+)""",
+    """
+CREATE TABLE agentvault_tenant.passkey_uses (
+  passkey text NOT NULL, challenge text NOT NULL, at float8 NOT NULL,
+  PRIMARY KEY (passkey, challenge)
+)""",
+    """
+CREATE TABLE agentvault_tenant.passkey_links (
+  link_hash text PRIMARY KEY, sub text NOT NULL, expires_at float8 NOT NULL
+)""",
+    """
+CREATE TABLE agentvault_tenant.page_sessions (
+  cookie_hash text PRIMARY KEY, sub text NOT NULL, expires_at float8 NOT NULL
+)""",
+    """
+CREATE TABLE agentvault_tenant.activations (
+  id_hash text PRIMARY KEY, code_key text NOT NULL, user_code_sealed bytea NOT NULL,
+  browser text NOT NULL, expires_at float8 NOT NULL, step text NOT NULL,
+  sub text, authenticated_at bigint, page bigint NOT NULL, used bigint NOT NULL
+)""",
+)
+"""The embedded tenant's: the same tables and columns as those in a home's file, whose
+text orders by bytes (``COLLATE "C"``) wherever it is ordered or compared by size."""
 
 STATEMENTS: Final = (
     "CREATE SCHEMA agentvault",
@@ -199,6 +334,7 @@ STATEMENTS: Final = (
     _TIME,
     _APPEND,
     _APPEND_OR_FOLLOW,
+    *_TENANT,
 )
 """What makes the schema, of `store_connection.VERSION`, in a database without one."""
 PRUNE: Final = (

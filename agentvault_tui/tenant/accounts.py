@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
@@ -23,7 +22,7 @@ from agentvault_tui.tenant.management.wire import ApiError
 from agentvault_tui.tenant.oauth.wire import body_of, proven, refusal, reply, required
 from agentvault_tui.tenant.objects import Document
 from agentvault_tui.tenant.sealing import TenantSeal
-from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.store import Row, Store
 from agentvault_tui.tenant.times import of_epoch
 from agentvault_tui.tenant.tokens import bearer_token
 from agentvault_tui.tenant.users import User
@@ -123,7 +122,7 @@ class VaultAccounts:
         box = self._seal.close(_KIND, key, version + 1, json.dumps(secret).encode())
         fresh = {"version": version + 1, "sealed": box,
                  "token_expires_at": tokens.expires_at}  # fmt: skip
-        self._store.update("connected_accounts", fresh, id=key)
+        self._store.update("connected_accounts", fresh, id=key, version=version)
 
 
 def shape(account: VaultAccount) -> dict[str, object]:
@@ -137,7 +136,7 @@ def shape(account: VaultAccount) -> dict[str, object]:
     }
 
 
-def _read(row: sqlite3.Row) -> VaultAccount:
+def _read(row: Row) -> VaultAccount:
     names = ("id", "user_id", "connection", "account", "created_at")
     members = {name: row[name] for name in names}
     return VaultAccount(**members, scopes=tuple(row["scope"].split()))

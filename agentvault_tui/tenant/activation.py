@@ -7,6 +7,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from typing import Final, Literal
 
@@ -14,15 +15,17 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from agentvault_tui.clock import Clock, Deadline
+from agentvault_tui.clock import Clock
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.model import sha256_hex
 from agentvault_tui.tenant.codes import StoredDeviceCode, normal_user_code
 from agentvault_tui.tenant.journal import LogCode
 from agentvault_tui.tenant.oauth.wire import page_form
 from agentvault_tui.tenant.parts import Parts
+from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.signin import Origin
-from agentvault_tui.tenant.users import User
+from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.users import People, User
 from agentvault_tui.tenant.views import (
     STYLE_PATH,
     Problem,
@@ -44,6 +47,7 @@ _STALE: Final = Problem(
 _OVER: Final = Problem("code_over", "This code is not valid any more.")
 Step = Literal["details", "sign-in", "one-time-code", "confirm"]
 
+_KIND: Final = "activation code"
 _PAGES: Final = 32
 _PER_CODE: Final = 8
 """Browsers that may have one code open."""
@@ -59,83 +63,129 @@ _log = logging.getLogger("agentvault.tenant")
 class ActivationSession:
     """One browser's progress with one device code."""
 
+    secret: str = field(repr=False)
     code_key: str
     user_code: str = field(repr=False)
-    browser: str = field(repr=False)
-    """SHA-256 of the browser's cookie."""
-    expires: Deadline
     step: Step = "details"
     user: User | None = None
     authenticated_at: int | None = None
-    pages: list[str] = field(default_factory=list, repr=False)
-    """SHA-256 of each form token given out; only the last one acts."""
-    used: bool = False
-    """Whether the last one has acted."""
+    acts: bool = True
+    """Whether the form that was sent may change anything."""
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of its secret, by which the store knows it."""
+        return sha256_hex(self.secret)
 
 
 class ActivationSessions:
-    """Sessions in memory: they are short, and a restart may end them.
+    """The sessions of one store, which any broker's pages go on with.
 
     A cookie alone is not enough: cookies do not tell ports apart, so every server on
     127.0.0.1 that a browser visits is sent ours. The form token is in the page alone,
     which no other origin can read, and a GET never shows a session's page.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, seal: TenantSeal, people: People, clock: Clock
+    ) -> None:
+        self._store = store
+        self._seal = seal
+        self._people = people
         self._clock = clock
-        self._by_token: dict[str, ActivationSession] = {}
-        self._key = secrets.token_bytes(32)
+        self._key = seal.derive("activation form")
 
     def first_token(self, cookie: str) -> str:
         """Return the form token of the first page, which has no session yet.
 
         It is computed, not stored, so that asking for the page costs no memory.
         """
-        return hmac.new(self._key, cookie.encode(), "sha256").hexdigest()
+        return self._mac(f"cookie {cookie}")
 
     def start(
-        self, cookie: str, code_key: str, user_code: str, expires: Deadline
+        self, cookie: str, code_key: str, user_code: str, expires: datetime
     ) -> ActivationSession | None:
         """Begin a session; None when too many are open on this code."""
-        for session in list(self._by_token.values()):
-            if session.expires.passed(self._clock):
-                self.end(session)
-        same = {id(s) for s in self._by_token.values() if s.code_key == code_key}
-        if len(same) >= _PER_CODE:
-            return None
-        return ActivationSession(code_key, user_code, sha256_hex(cookie), expires)
+        session = ActivationSession(secrets.token_urlsafe(32), code_key, user_code)
+        now = self._clock.now().timestamp()
+        with self._store.transaction():
+            self._store.change("DELETE FROM activations WHERE expires_at <= ?", now)
+            sql = "SELECT id_hash FROM activations WHERE code_key = ?"
+            if len(self._store.all(sql, code_key)) >= _PER_CODE:
+                return None
+            self._store.insert(
+                "activations",
+                id_hash=session.key,
+                code_key=code_key,
+                user_code_sealed=self._seal.close(
+                    _KIND, session.key, 1, user_code.encode()
+                ),
+                browser=sha256_hex(cookie),
+                expires_at=expires.timestamp(),
+                step=session.step,
+                page=0,
+                used=0,
+            )
+        return session
 
     def page(self, session: ActivationSession) -> str:
-        """Return a form token for the session's next page."""
-        token = secrets.token_urlsafe(32)
-        session.pages.append(sha256_hex(token))
-        session.used = False
-        self._by_token[session.pages[-1]] = session
-        if len(session.pages) > _PAGES:
-            self.end(session)
-        return token
+        """Return a form token for the session's next page; of its pages the last acts.
 
-    def take(
-        self, cookie: str | None, token: str
-    ) -> tuple[ActivationSession | None, bool]:
-        """Find the session of a submitted form, and whether the form may act.
+        What the form that may act has changed of the session is kept.
+        """
+        known: dict[str, object] = {}
+        if session.acts:
+            sub = None if session.user is None else session.user.sub
+            known = {"step": session.step, "sub": sub}
+            known["authenticated_at"] = session.authenticated_at
+        sets = "".join(f", {name} = ?" for name in known)
+        row = self._store.one(
+            f"UPDATE activations SET page = page + 1, used = 0{sets}"  # noqa: S608
+            " WHERE id_hash = ? RETURNING page",
+            *(*known.values(), session.key),
+        )
+        page = 0 if row is None else int(row["page"])
+        if page > _PAGES:
+            self.end(session)
+        head = f"{session.secret}.{page}"
+        return f"{head}.{self._mac(f'page {head}')}"
+
+    def take(self, cookie: str | None, token: str) -> ActivationSession | None:
+        """Find the session of a submitted form, and note whether the form may act.
 
         A form sent twice, or from an earlier page, does nothing: its person is shown
         the current step.
         """
-        digest = sha256_hex(token)
-        session = self._by_token.get(digest)
-        if session is None or not cookie:
-            return None, False
-        if not hmac.compare_digest(session.browser, sha256_hex(cookie)):
-            return None, False
-        acts = digest == session.pages[-1] and not session.used
-        session.used = session.used or acts
-        return session, acts
+        head, _, mac = token.rpartition(".")
+        secret, _, page = head.rpartition(".")
+        ours = self._mac(f"page {head}").encode()
+        if not cookie or not hmac.compare_digest(ours, mac.encode()):
+            return None
+        key, browser = sha256_hex(secret), sha256_hex(cookie)
+        # One statement looks and marks: of two that are sent at once, one acts.
+        mine = {"id_hash": key, "browser": browser}
+        acts = self._store.update(
+            "activations", {"used": 1}, **mine, page=int(page), used=0
+        )
+        row = self._store.find("activations", **mine)
+        if row is None:
+            return None
+        box = row["user_code_sealed"]
+        return ActivationSession(
+            secret,
+            row["code_key"],
+            self._seal.open(_KIND, key, 1, box).decode(),
+            row["step"],
+            self._people.find(row["sub"]),
+            row["authenticated_at"],
+            acts=bool(acts),
+        )
 
     def end(self, session: ActivationSession) -> None:
-        for digest in session.pages:
-            self._by_token.pop(digest, None)
+        self._store.delete("activations", id_hash=session.key)
+
+    def _mac(self, text: str) -> str:
+        return hmac.new(self._key, text.encode(), "sha256").hexdigest()
 
 
 class WrongCodes:
@@ -195,7 +245,9 @@ class ActivationPages:
     def __init__(self, parts: Parts, views: Views) -> None:
         self._parts = parts
         self._console = sha256_hex(parts.run.client_id)
-        self._sessions = ActivationSessions(parts.clock)
+        self._sessions = ActivationSessions(
+            parts.store, parts.seal, parts.people, parts.clock
+        )
         self._wrong_codes = WrongCodes(parts.clock)
         self._views = views
 
@@ -247,7 +299,8 @@ class ActivationPages:
             self._wrong_codes.wrong(browser)
             return self._code_page(request, "", _NO_SUCH_CODE)
         self._wrong_codes.right(browser)
-        session = self._sessions.start(cookie, code.key, user_code, code.expires)
+        until = code.expires.wall
+        session = self._sessions.start(cookie, code.key, user_code, until)
         if session is None:
             return self._code_page(request, "", _TOO_MANY_TRIES)
         return self._show(session, code)
@@ -258,14 +311,14 @@ class ActivationPages:
         """Check all that a form of *step* must bring; act on it if it may act."""
         fields = await page_form(request)
         token = fields.get("form_token", "")
-        session, acts = self._sessions.take(request.cookies.get(COOKIE), token)
+        session = self._sessions.take(request.cookies.get(COOKIE), token)
         if session is None:
             return self._over(_STALE)
         code = self._parts.codes.by_key(session.code_key)
         if code is None or not self._parts.codes.open(code):
             self._sessions.end(session)
             return self._over(_OVER)
-        if not acts or step not in {None, session.step}:
+        if not session.acts or step not in {None, session.step}:
             return self._show(session, code)
         return await act(SubmittedForm(request, session, code, fields))
 

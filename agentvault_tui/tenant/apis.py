@@ -171,19 +171,20 @@ class Connections:
 
     def __init__(self, store: Store) -> None:
         self.objects = Objects(store, "connection")
-        if store.fact(_SEEDED) is None:
-            with store.transaction():
-                self.add({"name": CONNECTION, "strategy": "auth0"})
-                self.add(
-                    {
-                        "name": WORKSPACE,
-                        "strategy": "oauth2",
-                        "display_name": "Workspace",
-                        "options": {"token_lifetime": _LIFETIME},
-                        "connected_accounts": {"active": True},
-                    }
-                )
-                store.remember(_SEEDED, 1)
+        with store.transaction():
+            if store.fact(_SEEDED) is not None:
+                return
+            self.add({"name": CONNECTION, "strategy": "auth0"})
+            self.add(
+                {
+                    "name": WORKSPACE,
+                    "strategy": "oauth2",
+                    "display_name": "Workspace",
+                    "options": {"token_lifetime": _LIFETIME},
+                    "connected_accounts": {"active": True},
+                }
+            )
+            store.remember(_SEEDED, 1)
 
     def add(self, doc: Mapping[str, object]) -> Document:
         """Keep a new connection.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, Self
 
 from starlette.applications import Starlette
@@ -11,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
+from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.model.claims import DETAILS_TYPES, EXTENSIONS_PATH, OUTCOME_PATH
 from agentvault_tui.settings import StepUpSettings
 from agentvault_tui.tenant import details
@@ -32,7 +35,7 @@ from agentvault_tui.tenant.oauth import grants as grant
 from agentvault_tui.tenant.oauth.device import DeviceGrant
 from agentvault_tui.tenant.oauth.endpoints import OAuthEndpoints
 from agentvault_tui.tenant.oauth.grants import GrantType
-from agentvault_tui.tenant.oauth.wire import reply
+from agentvault_tui.tenant.oauth.wire import AWAY, away, reply
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.passkeys import Passkeys
 from agentvault_tui.tenant.views import Views
@@ -109,10 +112,31 @@ class Surface:
                 *more,
                 *self.routes,
             ],
-            exception_handlers={HTTPException: _http_error},
+            exception_handlers={HTTPException: _http_error, **AWAY},
         )
         app.router.redirect_slashes = False
         return _guarded(app, frozenset(url.split("/")[2].encode() for url in urls))
+
+
+class Opening:
+    """A tenant that is made once its store is there, and answers 503 until then."""
+
+    def __init__(self, make: Callable[[], Surface]) -> None:
+        """Make what is served by *make*, which may be asked again."""
+        self.surface: Final = cache(make)
+
+    def app(self, served: Callable[[Surface], App]) -> App:
+        """Return the app that *served* makes of the tenant, at the first request."""
+        made = cache(lambda: served(self.surface()))
+
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                app = made()
+            except AgentVaultError as error:
+                app = await away(Request(scope, receive), error)
+            await app(scope, receive, send)
+
+        return answer
 
 
 def _guarded(app: App, hosts: frozenset[bytes]) -> App:

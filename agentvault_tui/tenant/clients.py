@@ -193,11 +193,8 @@ class Clients:
     def new_secret(self, client_id: str) -> str:
         """Give a client a new secret; the old one ends at once."""
         secret = new_secret("av_c")
-        self._store.change(
-            "INSERT OR REPLACE INTO client_secrets VALUES (?, ?)",
-            client_id,
-            sha256_hex(secret),
-        )
+        hashed = {"client_id": client_id, "secret_hash": sha256_hex(secret)}
+        self._store.put("client_secrets", ("client_id",), **hashed)
         return secret
 
     def authenticate(self, form: Mapping[str, str], authorization: str) -> Client:

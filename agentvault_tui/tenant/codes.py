@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -17,7 +16,7 @@ from agentvault_tui.model import new_secret, sha256_hex
 from agentvault_tui.tenant import details
 from agentvault_tui.tenant.details import PageDetails
 from agentvault_tui.tenant.sealing import TenantSeal
-from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.store import Row, Store
 
 USER_CODE_LETTERS: Final = "BCDFGHJKLMNPQRSTVWXZ"
 """RFC 8628 section 6.1: no vowels, so no words, and no Y; 20^8 is 34.5 bits."""
@@ -142,19 +141,33 @@ class DeviceCodes:
         Raises:
             TenantRefusedError: ``too_many_requests``: too many are waiting already.
         """
+        with self._store.transaction():
+            return self._issue(
+                {
+                    "client_id": client,
+                    "scope": scope,
+                    "details": what and what.to_json(),
+                    "audience": audience,
+                    "origin": origin,
+                },
+                None if what is None or what.page is None else what.page.id,
+                Deadline.after(self._clock, lifetime),
+            )
+
+    def _issue(
+        self, columns: Mapping[str, object], stepup_id: str | None, expires: Deadline
+    ) -> CodePair:
         now = self._clock.now()
         self._store.change(
             "DELETE FROM device_codes WHERE expires_wall < ?", iso(now - _KEPT)
         )
+        signs_in = columns["details"] is None
         if self._live() >= _LIVE_CAP or (
-            what is None and self._live(sign_ins=True) >= _SIGN_IN_CAP
+            signs_in and self._live(sign_ins=True) >= _SIGN_IN_CAP
         ):
             raise TenantRefusedError(
                 "too_many_requests", "Too many device codes are waiting for a person."
             )
-        deadline = Deadline.after(self._clock, lifetime)
-        page = None if what is None else what.page
-        stepup_id = None if page is None else page.id
         if stepup_id is not None:
             # One step-up has one code: what was asked before is not what is asked now.
             over = {"stepup_id": stepup_id, "state": "pending"}
@@ -163,18 +176,14 @@ class DeviceCodes:
             pair = CodePair(new_secret("av_d"), new_user_code())
             inserted = self._store.insert(
                 "device_codes",
+                **columns,
                 device_code_hash=sha256_hex(pair.device_code),
                 user_code_hash=self._hash(pair.user_code),
-                client_id=client,
-                scope=scope,
-                details=what and what.to_json(),
                 created_at=iso(now),
-                expires_wall=iso(deadline.wall),
-                expires_boot=deadline.boot,
-                boot_id=deadline.boot_id,
-                audience=audience,
+                expires_wall=iso(expires.wall),
+                expires_boot=expires.boot,
+                boot_id=expires.boot_id,
                 stepup_id=stepup_id,
-                origin=origin,
             )
             if inserted:
                 return pair
@@ -270,7 +279,7 @@ class DeviceCodes:
         row = self._store.one(
             "SELECT count(*) AS n FROM device_codes"
             " WHERE state = 'pending' AND expires_wall > ?"
-            " AND (details IS NULL OR NOT ?)",
+            " AND (details IS NULL OR ? = 0)",
             iso(self._clock.now()),
             sign_ins,
         )
@@ -280,7 +289,7 @@ class DeviceCodes:
         # Keyed: 34 bits are too few for a plain hash to hide.
         return hmac.new(self._pepper, user_code.encode(), "sha256").hexdigest()
 
-    def _read(self, row: sqlite3.Row | None) -> StoredDeviceCode | None:
+    def _read(self, row: Row | None) -> StoredDeviceCode | None:
         if row is None:
             return None
         return StoredDeviceCode(

@@ -52,8 +52,6 @@ class Journal:
         self._store = store
         self._clock = clock
         self._host = host
-        last = store.one("SELECT max(log_id) AS id FROM journal")
-        self._last = "" if last is None else str(last["id"] or "")
         self._written = 0
         self._strangers = (0.0, 0)
 
@@ -79,12 +77,9 @@ class Journal:
             # Whoever has no name here must not push out what was written of others.
             return
         now = self._clock.now()
-        log_id = self._next_id(now)
         if connection is None and user is not None:
             connection = CONNECTION
         doc = {
-            "_id": log_id,
-            "log_id": log_id,
             "date": millis(now),
             "type": kind,
             "description": _cut(description),
@@ -100,7 +95,10 @@ class Journal:
             "audience": audience and _cut(audience),
             "scope": scope and _cut(scope),
         }
-        self.keep(log_id, kind, now.timestamp(), json.dumps(doc))
+        with self._store.transaction():  # whoever reads on from a row misses none
+            log_id = self._next_id(now)
+            named = {"_id": log_id, "log_id": log_id, **doc}
+            self.keep(log_id, kind, now.timestamp(), json.dumps(named))
         self._written += 1
         if self._written % _SWEEP == 1:
             self._store.change(
@@ -162,7 +160,7 @@ class Journal:
         self, skip: int, take: int, *, newest_first: bool = True
     ) -> list[dict[str, object]]:
         order = "DESC" if newest_first else "ASC"
-        return self._rows(f"1 ORDER BY log_id {order} LIMIT ? OFFSET ?", take, skip)
+        return self._rows(f"TRUE ORDER BY log_id {order} LIMIT ? OFFSET ?", take, skip)
 
     def one(self, log_id: str) -> dict[str, object] | None:
         return next(iter(self._rows("log_id = ?", log_id)), None)
@@ -175,8 +173,9 @@ class Journal:
         """Return an id that sorts after every other, also when the clock goes back."""
         stamp = now.strftime("%Y%m%d%H%M%S") + f"{now.microsecond // 1000:03d}"
         fresh = f"900{stamp}{0:0{_DIGITS}d}"
-        self._last = fresh if fresh > self._last else str(int(self._last) + 1)
-        return self._last
+        found = self._store.one("SELECT max(log_id) AS id FROM journal")
+        last = None if found is None else found["id"]
+        return fresh if last is None or fresh > last else str(int(last) + 1)
 
     def _too_many_strangers(self) -> bool:
         since, count = self._strangers

@@ -16,6 +16,8 @@ from joserfc.jwk import KeySet, RSAKey
 from agentvault_tui.clock import Clock, iso
 from agentvault_tui.errors import ConflictError
 from agentvault_tui.home import Home
+from agentvault_tui.settings import Settings
+from agentvault_tui.tenant.file_store import open_store
 from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.store import Store
 
@@ -143,9 +145,10 @@ class SigningKeys:
             key = self._keys["current"]
             # None, if another process rotated the keys after we read them.
             noted = self._store.change(
-                "UPDATE signing_keys SET signed_until = max(signed_until, ?)"
+                "UPDATE signing_keys SET signed_until ="
+                " CASE WHEN signed_until < ? THEN ? ELSE signed_until END"
                 " WHERE use = 'current' AND kid = ?",
-                *(float(expires), key.kid),
+                *(float(expires), float(expires), key.kid),
             )
         return key
 
@@ -199,11 +202,14 @@ class SigningKeys:
         return [old for old in kept if old["until"] > now]
 
 
-def rotate_keys(home: Home, clock: Clock, *, revoke: bool = False) -> Rotation:
+def rotate_keys(
+    home: Home, settings: Settings, clock: Clock, *, revoke: bool = False
+) -> Rotation:
     """Rotate or *revoke* the keys of *home*'s tenant, whether or not it runs.
 
     Args:
         home: whose tenant.
+        settings: name its store.
         clock: the time.
         revoke: replace all keys at once, so that nothing signed before verifies.
 
@@ -214,9 +220,10 @@ def rotate_keys(home: Home, clock: Clock, *, revoke: bool = False) -> Rotation:
         TenantError: its store cannot be used.
         ConflictError: too many retired keys are published still.
     """
-    store = Store(home, checkpoints=False)
+    store = open_store(home, settings, clock, checkpoints=False)
     try:
-        keys = SigningKeys(store, TenantSeal.of(home), clock)
+        seal = TenantSeal.of(home, shared=bool(settings.store.url))
+        keys = SigningKeys(store, seal, clock)
         return keys.revoke() if revoke else keys.rotate()
     finally:
         store.close()

@@ -30,7 +30,7 @@ from agentvault_tui.tenant.management.wire import (
     checked,
     read_json,
 )
-from agentvault_tui.tenant.oauth.wire import json_reply
+from agentvault_tui.tenant.oauth.wire import AWAY, json_reply
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.users import User
 from agentvault_tui.web import read_body
@@ -101,7 +101,7 @@ class MyAccount:
                 )
                 for method, path, verb, act in calls
             ],
-            exception_handlers={HTTPException: self._no_route},
+            exception_handlers={HTTPException: self._no_route, **AWAY},
         )
         made.router.redirect_slashes = False
         return made

@@ -65,10 +65,10 @@ def rebase(store: Store, issuer: str) -> None:
     The issuer has the port in it: when that changed, ``<issuer>me/`` of an earlier
     grant must go on meaning this tenant, and none that may have taken the port.
     """
-    before = store.fact("issuer")
-    if before == issuer:
-        return
     with store.transaction():
+        before = store.fact("issuer")
+        if before == issuer:
+            return
         if before is not None:
             store.change("UPDATE objects SET doc = replace(doc, ?, ?)", before, issuer)
             store.change(

@@ -8,7 +8,6 @@ from typing import Final
 from argon2 import PasswordHasher
 
 from agentvault_tui.clock import Clock
-from agentvault_tui.home import Home
 from agentvault_tui.model import new_id, new_secret
 from agentvault_tui.tenant.accounts import Connecting, Provider, VaultAccounts
 from agentvault_tui.tenant.apis import MANAGEMENT_SCOPES, Apis, Connections
@@ -30,14 +29,17 @@ from agentvault_tui.tenant.users import People, strong_hasher
 from agentvault_tui.web import PublicAddress
 
 HOST: Final = "127.0.0.1"
+PORT_FILE: Final = "port"
+"""In the tenant's folder: where on loopback it was served last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The broker's two clients of one run, which no file ever holds.
+    """The broker's two clients, which no file ever holds.
 
     The console's is native and public, as Auth0 has it for the device flow; that its id
-    is the broker's alone keeps others from starting flows. The management credential is
+    is the broker's alone, or its team's, keeps others from starting flows. The
+    management credential, which is made for one run, is
     what an operator would make by hand at Auth0.
     """
 
@@ -54,13 +56,18 @@ class Run:
         )
 
 
+def issuer_of(local: str, public: PublicAddress | None) -> str:
+    """Return whom tokens are from: where phones reach it, else its loopback address."""
+    return local if public is None else public.url
+
+
 class Parts:
     """The services of one tenant; one may be replaced before the tenant is served."""
 
     def __init__(
         self,
         store: Store,
-        home: Home,
+        seal: TenantSeal,
         port: int,
         clock: Clock,
         *,
@@ -70,11 +77,11 @@ class Parts:
         apis: type[Apis] = Apis,
         refresh: RefreshTokens | None = None,
     ) -> None:
-        """Make the parts of *home*'s tenant.
+        """Make the parts of a tenant.
 
         Args:
-            store: the home's, which the caller closes.
-            home: where the sealing key is kept.
+            store: which the caller closes.
+            seal: of what is sealed in it.
             port: where it is reached on loopback.
             clock: the time.
             run: the broker's clients.
@@ -85,13 +92,13 @@ class Parts:
 
         Raises:
             TenantError: the store cannot be used.
-            SealedError: its keys cannot be used.
+            SealedError: what is sealed there does not open.
+            LedgerUnwritableError: the team's store is away.
         """
         self.local: Final = f"http://{HOST}:{port}/"
         self.public: Final = public
-        self.issuer: Final = self.local if public is None else public.url
+        self.issuer: Final = issuer_of(self.local, public)
         rebase(store, self.issuer)
-        seal = TenantSeal.of(home)
         self.store, self.seal, self.clock, self.run = store, seal, clock, run
         self.hasher = hasher or strong_hasher()
         self.journal = Journal(store, clock, self.issuer.split("/")[2])

@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import json
 import secrets
-import sqlite3
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
@@ -32,7 +31,7 @@ from agentvault_tui.clock import Clock, iso
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.model.claims import PASSKEY_COPIED
 from agentvault_tui.tenant.sealing import TenantSeal
-from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.store import Row, Store
 from agentvault_tui.tenant.users import User
 from agentvault_tui.web import PublicAddress
 
@@ -63,7 +62,7 @@ class Passkey:
     last_used_at: str | None
 
     @classmethod
-    def of(cls, row: sqlite3.Row) -> Self:
+    def of(cls, row: Row) -> Self:
         """Read one from its row."""
         members = {name: row[name] for name in cls.__dataclass_fields__}
         return cls(**members | {"synced": bool(row["synced"])})
@@ -264,9 +263,9 @@ class Passkeys:
             use = {"passkey": passkey.id, "challenge": challenge.hex()}
             fresh = self._store.insert("passkey_uses", **use, at=now.timestamp())
             grown = fresh and self._store.change(
-                "UPDATE passkeys SET counter = ?1, last_used_at = ?2 WHERE id = ?3"
-                " AND (counter < ?1 OR counter = 0 AND ?1 = 0)",
-                *(counter, iso(now), passkey.id),
+                "UPDATE passkeys SET counter = ?, last_used_at = ? WHERE id = ?"
+                " AND (counter < ? OR counter = 0 AND ? = 0)",
+                *(counter, iso(now), passkey.id, counter, counter),
             )
         if not fresh:
             raise _bad("it was used for this already")

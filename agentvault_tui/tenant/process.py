@@ -15,21 +15,24 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Self
 
-from agentvault_tui.clock import Clock, SystemClock
+from agentvault_tui.clock import Clock, SharedClock, SystemClock
 from agentvault_tui.errors import (
     AgentVaultError,
     ConflictError,
     HomeInUseError,
     SettingsError,
 )
-from agentvault_tui.home import Home, private_file, private_folder
+from agentvault_tui.home import Home, private_file, private_folder, put_private
 from agentvault_tui.process import harden, log_json_lines
 from agentvault_tui.settings import Settings
 from agentvault_tui.tenant.accounts import where
-from agentvault_tui.tenant.app import Surface
-from agentvault_tui.tenant.parts import HOST, Parts, Run
+from agentvault_tui.tenant.app import Opening, Surface
+from agentvault_tui.tenant.file_store import FileStore, open_store
+from agentvault_tui.tenant.parts import HOST, PORT_FILE, Parts, Run, issuer_of
+from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.web import (
     PublicAddress,
@@ -55,13 +58,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--home", help="the vault's folder")
     parser.add_argument("--parent-fd", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
-    clock = SystemClock()
     try:
         log_json_lines("info")
         home = Home.locate(options.home)
         settings = Settings.load(home)
         given = ParentOrders.of(options)
-        return run(_serve(home, settings, given, clock))
+        return run(_serve(home, settings, given, SharedClock(SystemClock())))
     except AgentVaultError as error:
         sys.stderr.write(f"agentvault tenant: {error.diagnosis()}\n")
         return error.exit_code
@@ -108,7 +110,9 @@ class ParentOrders:
         listening = socket.socket(fileno=descriptors[0]) if descriptors else None
         return cls(run, listening, parent)
 
-    def bind(self, store: Store) -> tuple[socket.socket, socket.socket | None]:
+    def bind(
+        self, port_file: Path, store: Store
+    ) -> tuple[socket.socket, socket.socket | None]:
         """Return the socket to serve on, and the one that holds the other loopback.
 
         The parent then holds both as well.
@@ -116,7 +120,7 @@ class ParentOrders:
         if self.listening is not None:
             self.listening.set_inheritable(False)
             return self.listening, None
-        bound, held = _bind(store)
+        bound, held = _bind(port_file, store)
         if self.parent is not None:
             sent = [bound.fileno(), *([held.fileno()] if held else [])]
             socket.send_fds(self.parent, [b"\0"], sent)
@@ -129,29 +133,38 @@ async def _serve(
 ) -> int:
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(_only_one(home))
-        store = Store(home, checkpoints=True)
+        store = open_store(home, settings, clock, checkpoints=True)
         stack.callback(store.close)
-        bound, held = given.bind(store)
+        port_file = home.tenant / PORT_FILE
+        bound, held = given.bind(port_file, store)
         stack.callback(bound.close)
         port = int(bound.getsockname()[1])
         public = PublicAddress.of(home, settings.tenant)
-        parts = Parts(store, home, port, clock, run=given.run, public=public)
-        surface = Surface.of(parts, settings.stepup)
+
+        def make() -> Surface:
+            seal = TenantSeal.of(home, shared=bool(settings.store.url))
+            parts = Parts(store, seal, port, clock, run=given.run, public=public)
+            return Surface.of(parts, settings.stepup)
+
+        opening = Opening(make)
+        if not settings.store.url:
+            opening.surface()  # it says now what is wrong with its store
         server = await stack.enter_async_context(Server(clock))
         if public is not None:
             tls = public.tls(clock)
             outside = public_socket(public.address, public.port)
-            await server.listen(surface.public_app(), outside, tls=tls)
-        await server.listen(surface.app(), bound, held=held)
-        store.remember("port", port)
+            await server.listen(opening.app(Surface.public_app), outside, tls=tls)
+        await server.listen(opening.app(Surface.app), bound, held=held)
+        put_private(port_file, str(port).encode(), replace=True)
         stopped = _stop_requested(stack)
+        local = f"http://{HOST}:{port}/"
         # The management secret is never said: whoever may have it has sent it.
         ready = {
-            "issuer": parts.issuer,
-            "local": parts.local,
+            "issuer": issuer_of(local, public),
+            "local": local,
             "client_id": given.run.client_id,
             "pid": os.getpid(),
-            "providers": where(parts.local),
+            "providers": where(local),
         }
         with contextlib.suppress(BrokenPipeError):
             sys.stdout.write(json.dumps(ready) + "\n")
@@ -162,9 +175,13 @@ async def _serve(
     return 0
 
 
-def _bind(store: Store) -> tuple[socket.socket, socket.socket | None]:
+def _bind(port_file: Path, store: Store) -> tuple[socket.socket, socket.socket | None]:
     """Bind the last port, which keeps the issuer, else any."""
-    remembered = store.fact("port")
+    remembered = None
+    if port_file.exists():
+        remembered = port_file.read_text("ascii", "replace")
+    elif isinstance(store, FileStore):
+        remembered = store.fact("port")  # where earlier versions kept it
     if remembered is not None and remembered.isdigit() and 0 < int(remembered) < 65_536:
         try:
             return loopback_pair(HOST, int(remembered))

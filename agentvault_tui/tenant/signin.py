@@ -191,13 +191,14 @@ class Lockouts:
             if left > 0:
                 return min(left, _LONGEST[factor])
             failures += 1
-            self._store.change(
-                "INSERT OR REPLACE INTO lockouts VALUES (?, ?, ?, ?, ?)",
-                who,
-                factor,
-                failures,
-                now + _lock(failures, factor),
-                now,
+            self._store.put(
+                "lockouts",
+                ("who", "factor"),
+                who=who,
+                factor=factor,
+                failures=failures,
+                locked_until=now + _lock(failures, factor),
+                last_at=now,
             )
             self._forget_lanes()
         return 0.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import sqlite3
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,7 +14,7 @@ from agentvault_tui.model.claims import MFA_AT, ROLES, STEPUP
 from agentvault_tui.tenant.apis import OFFLINE, Apis, ResourceServer
 from agentvault_tui.tenant.clients import REFRESH_TOKEN, Client
 from agentvault_tui.tenant.keys import SigningKeys
-from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.store import Row, Store
 from agentvault_tui.tenant.users import People, User
 
 LIFETIME: Final = 300
@@ -420,7 +419,7 @@ class RefreshTokens:
         return self._clock.now().timestamp()
 
 
-def read_refresh_token(row: sqlite3.Row) -> RefreshToken:
+def read_refresh_token(row: Row) -> RefreshToken:
     """Read a refresh token from its row."""
     names = ("id", "user_id", "client_id", "session_id", "audience", "created_at")
     members = {name: row[name] for name in (*names, "last_exchanged_at")}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import secrets
-import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final, Self
@@ -13,13 +12,15 @@ from typing import Final, Self
 import pyotp
 from argon2 import PasswordHasher
 
-from agentvault_tui.clock import Clock, SystemClock, iso
+from agentvault_tui.clock import Clock, SharedClock, SystemClock, iso
 from agentvault_tui.errors import ConflictError, NotFoundError, UsageError
 from agentvault_tui.home import Home
 from agentvault_tui.model import new_id, sha256_hex
 from agentvault_tui.model.role import Role
+from agentvault_tui.settings import Settings
+from agentvault_tui.tenant.file_store import open_store
 from agentvault_tui.tenant.sealing import TenantSeal
-from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.store import Row, Store
 
 LINK_SECONDS: Final = 600
 """A link that registers a passkey is good for."""
@@ -29,8 +30,6 @@ CONNECTION: Final = "Username-Password-Authentication"
 ROLES: Final = tuple(role.value for role in Role)
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._+-]*(@[a-z0-9-]+(\.[a-z0-9-]+)*)?")
 _NAME_CAP: Final = 64
-_UNLOCK: Final = "DELETE FROM lockouts WHERE ?1 IN (who, substr(who, -length(?1)))"
-"""What is counted for a person, in any lane."""
 _PASSWORD_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # noqa: S105 - not one
 _OTP_BASE32: Final = 32
 """160 bits, as RFC 4226 section 4 recommends."""
@@ -69,7 +68,7 @@ class User:
         return bool(self.profile.get("email_verified", True))
 
 
-def user_of(row: sqlite3.Row) -> User:
+def user_of(row: Row) -> User:
     """Read a user from a row."""
     roles, profile = json.loads(row["roles"]), json.loads(row["profile"])
     blocked = bool(row["blocked"])
@@ -166,12 +165,20 @@ class People:
     def delete(self, sub: str) -> bool:
         """Delete a user and what is kept of them; tell whether there was one."""
         with self._store.transaction():
-            self._store.change(_UNLOCK, sub)
+            self._unlock(sub)
             for table in ("passkeys", "passkey_links", "page_sessions"):
                 self._store.delete(table, sub=sub)
             self._store.delete("connected_accounts", user_id=sub)
             self._store.delete("access_tokens", sub=sub)
             return bool(self._store.delete("users", sub=sub))
+
+    def _unlock(self, sub: str) -> None:
+        """Forget what is counted for a person, in any lane."""
+        self._store.change(
+            "DELETE FROM lockouts"
+            " WHERE who = ? OR substr(who, length(who) - length(?)) = ' ' || ?",
+            *(sub, sub, sub),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,27 +197,30 @@ def strong_hasher() -> PasswordHasher:
 
 
 class UserStore(People):
-    """The users of one home, for the process of its owner.
+    """The users of one tenant, for the process of its home's owner.
 
-    Safe while the tenant runs: each change is one SQLite transaction, and the tenant
-    reads the user anew at each sign-in.
+    Safe while the tenant runs: each change is one transaction, and the tenant reads the
+    user anew at each sign-in.
     """
 
     def __init__(
         self,
         home: Home,
+        settings: Settings,
         *,
         clock: Clock | None = None,
         hasher: PasswordHasher | None = None,
     ) -> None:
-        """Open the store of *home*, and make it if there is none.
+        """Open the store of *settings*; the file of *home* is made if there is none.
 
         Raises:
             TenantError: it cannot be used.
         """
         self._hasher = hasher or strong_hasher()
-        store = Store(home, checkpoints=False)
-        super().__init__(store, TenantSeal.of(home), clock or SystemClock())
+        clock = clock or SharedClock(SystemClock())
+        store = open_store(home, settings, clock, checkpoints=False)
+        seal = TenantSeal.of(home, shared=bool(settings.store.url))
+        super().__init__(store, seal, clock)
 
     def __enter__(self) -> Self:
         return self
@@ -284,7 +294,7 @@ class UserStore(People):
         user, password = self.named(name), _new_password()
         hashed = {"password_hash": self._hasher.hash(password)}
         self._store.update("users", hashed, sub=user.sub)
-        self._store.change(_UNLOCK, user.sub)
+        self._unlock(user.sub)
         self._store.delete("page_sessions", sub=user.sub)
         return password
 
@@ -344,7 +354,7 @@ class UserStore(People):
             box = self._seal.close(OTP_KIND, sub, version, secret.encode())
             fresh = {"otp_sealed": box, "otp_version": version, "otp_last_step": 0}
             self._store.update("users", fresh, sub=sub)
-            self._store.change(_UNLOCK, sub)
+            self._unlock(sub)
         return secret, _otpauth(normal_name(name), secret)
 
 

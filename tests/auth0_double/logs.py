@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Any
 
 from agentvault_tui.clock import Clock
@@ -44,6 +45,11 @@ class DelayedJournal(Journal):
         else:
             super().keep(log_id, kind, at, doc)
 
+    def _next_id(self, now: datetime) -> str:
+        fresh = super()._next_id(now)
+        late = max((row[1] for row in self._late), default="")
+        return fresh if fresh > late else str(int(late) + 1)
+
     def _rows(self, where: str, *values: object) -> list[dict[str, Any]]:
         now = self._clock.now().timestamp()
         late, self._late = self._late, []
@@ -58,7 +64,7 @@ class DelayedJournal(Journal):
 
     def search(self, terms: list[tuple[str, str]], order: str) -> list[dict[str, Any]]:
         """Return rows that have each field of *terms*; a star stands for any end."""
-        where, wanted = ["1"], []
+        where, wanted = ["TRUE"], []
         for name, value in terms:
             column = f"coalesce(json_extract(doc, '$.{name}'), '')"
             if value.endswith("*"):

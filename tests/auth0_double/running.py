@@ -11,25 +11,22 @@ from typing import Any
 
 import httpx
 import pyotp
-from argon2 import PasswordHasher
 from support.manual_clock import ManualClock
 from support.patience import PATIENT
+from support.tenant_store import CHEAP, open_store, open_users, seal_of
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.home import Home
 from agentvault_tui.settings import StepUpSettings
 from agentvault_tui.tenant.device_page_client import Activation
 from agentvault_tui.tenant.parts import HOST, Run
-from agentvault_tui.tenant.sealing import TenantSeal
-from agentvault_tui.tenant.store import Store
-from agentvault_tui.tenant.users import NewUser, UserStore
+from agentvault_tui.tenant.users import NewUser
 from agentvault_tui.web import PublicAddress, Server, public_socket, run, tcp_socket
 from auth0_double.faults import FaultSwitch
 from auth0_double.tenant import DoubleRun, double
 
 GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 START = datetime(2026, 11, 24, 10, 0, 0, tzinfo=UTC)
-CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 DETAILS = {
     "type": "agentvault:stepup",
     "agent_id": "agt_9x7k2m4q8r5t1v3w",
@@ -66,7 +63,7 @@ class TenantThread:
         self.run = run or DoubleRun()
         self.client_id = self.run.client_id
         self.faults = FaultSwitch(self.clock)
-        self.users = UserStore(home, clock=self.clock, hasher=CHEAP)
+        self.users = open_users(home, clock=self.clock)
         self.http = httpx.Client(trust_env=False, timeout=PATIENT)
         self.browsers: list[httpx.Client] = []
         self.start()
@@ -86,12 +83,12 @@ class TenantThread:
     async def _main(self, ready: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopped = asyncio.Event()
-        store = Store(self.home, checkpoints=True)
+        store = open_store(self.home)
         bound = tcp_socket(HOST, self.port)
         self.port = bound.getsockname()[1]
         parts, app, outside = double(
             store,
-            self.home,
+            seal_of(self.home),
             self.port,
             self.clock,
             self.faults,
@@ -157,13 +154,13 @@ class TenantThread:
 
     def provider_refresh_token(self, user_id: str) -> str:
         """Return what the vault holds, as a thief of store and key would read it."""
-        store = Store(self.home, checkpoints=False)
+        store = open_store(self.home, checkpoints=False)
         row = store.all(
             "SELECT id, version, sealed FROM connected_accounts WHERE user_id = ?",
             user_id,
         )[0]
         store.close()
-        seal = TenantSeal.of(self.home)
+        seal = seal_of(self.home)
         raw = seal.open("provider tokens", row["id"], row["version"], row["sealed"])
         token: str = json.loads(raw)["refresh_token"]
         return token

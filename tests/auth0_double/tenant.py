@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentvault_tui.clock import Clock
-from agentvault_tui.home import Home
 from agentvault_tui.settings import StepUpSettings
 from agentvault_tui.tenant.app import Surface
 from agentvault_tui.tenant.clients import Client, management_client
 from agentvault_tui.tenant.parts import Parts, Run
+from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.tokens import RefreshToken, RefreshTokens, read_refresh_token
 from agentvault_tui.web import App
@@ -67,7 +67,7 @@ class LaggingRefreshTokens(RefreshTokens):
 
 def double(
     store: Store,
-    home: Home,
+    seal: TenantSeal,
     port: int,
     clock: Clock,
     faults: FaultSwitch,
@@ -77,7 +77,7 @@ def double(
 ) -> tuple[Parts, App, App]:
     """Return a tenant with Auth0's further calls: parts, app, and that for phones."""
     refresh = LaggingRefreshTokens(store, clock, faults)
-    parts = Parts(store, home, port, clock, apis=DoubleApis, refresh=refresh, **more)
+    parts = Parts(store, seal, port, clock, apis=DoubleApis, refresh=refresh, **more)
     journal = DelayedJournal(store, clock, f"127.0.0.1:{port}", faults)
     parts.journal = journal
     configured = TenantSettings(store)

@@ -11,6 +11,7 @@ import pytest
 from starlette.requests import Request
 from support.manual_clock import ManualClock
 from support.tenant_admin import Admin
+from support.tenant_store import open_store
 
 from agentvault_tui.home import Home
 from agentvault_tui.tenant.clients import Client
@@ -24,7 +25,7 @@ CLIENT = Client("c", {"name": "c"})
 
 
 def journal(home: Home, faults: Faults) -> tuple[ManualClock, Store, DelayedJournal]:
-    clock, store = ManualClock(START), Store(home, checkpoints=True)
+    clock, store = ManualClock(START), open_store(home)
     switch = FaultSwitch(clock, faults)
     return clock, store, DelayedJournal(store, clock, "tenant.test", switch)
 

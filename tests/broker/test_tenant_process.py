@@ -23,6 +23,7 @@ from agentvault_tui.clock import SystemClock
 from agentvault_tui.errors import TenantUnreachableError
 from agentvault_tui.home import Home
 from agentvault_tui.process import start_tenant
+from agentvault_tui.settings import Settings
 from agentvault_tui.tenant.device_page_client import Activation
 from agentvault_tui.tenant.users import UserStore
 from agentvault_tui.vault import FlowTokens, TenantClient
@@ -87,7 +88,7 @@ async def test_an_approval_under_way_outlives_the_tenant(
     client = TenantClient(found.issuer, found.client_id, SystemClock(), timeout=PATIENT)
     flow = await client.start_device_flow(authorization_details=[DETAILS], ttl=120)
     await kill(process)
-    with UserStore(home) as users:
+    with UserStore(home, Settings()) as users:
         ann = users.add("ann", approver=True)
 
     def approve() -> None:

@@ -14,6 +14,7 @@ from support.command_line import PROGRAM, plain_environment, running
 from support.patience import PATIENT
 
 from agentvault_tui.home import Home
+from agentvault_tui.settings import Settings
 from agentvault_tui.tenant.users import UserStore
 
 
@@ -167,7 +168,7 @@ def test_passkeys_are_invited_listed_removed_and_bound_to_a_host(line: Line) -> 
     assert told["link"].startswith("https://ops.example:7443/passkey/")
     assert told["expires_in"] == 600
     home = Home.locate(line.env["AGENTVAULT_HOME"])
-    with UserStore(home) as users:
+    with UserStore(home, Settings()) as users:
         for key, host in (("key-1", "ops.example"), ("key-2", "ops.example")):
             users._store.insert(
                 "passkeys",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import secrets
+import shutil
 import signal
 import socket
 import threading
@@ -19,9 +21,11 @@ from support.patience import PATIENT
 from support.phone import Phone, public_settings
 from support.postgres import TEAM, Database
 from support.vault import Client, Vault, fresh_code, serving
-from support.vault_stepups import hold, stepup_until
+from support.vault_stepups import hold, start, stepup_until
 
 from agentvault_tui.home import Home
+from agentvault_tui.sealing import KEY_BYTES
+from agentvault_tui.settings import Settings
 
 IN_FLIGHT = "agentvault_calls_in_flight"
 SERVICE = """
@@ -359,35 +363,75 @@ def test_a_broker_whose_id_another_process_has_stops_and_exits_1(
         first.process.send_signal(signal.SIGCONT)
 
 
-def test_brokers_that_ask_the_embedded_tenant_of_one_let_that_one_start_anew(
-    short: Path, store: Database
+@pytest.fixture
+def two_of_a_tenant(short: Path, store: Database) -> list[Home]:
+    """Two homes of the team whose brokers serve one tenant, under one URL."""
+    homes = [Home(short / name, short / name) for name in "ab"]
+    homes[0].prepare()
+    made = public_settings(homes[0])
+    homes[0].team_key.write_bytes(secrets.token_bytes(KEY_BYTES))
+    shutil.copytree(homes[0].data, homes[1].data)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        listen = (made.listen, f"127.0.0.1:{free.getsockname()[1]}")
+    for home, where in zip(homes, listen, strict=True):
+        home.config_file.write_text(
+            f"{of_team(store)}[tenant]\nlisten = '{where}'\nurl = '{made.url}'\n"
+            f"tls_cert = '{made.tls_cert}'\ntls_key = '{made.tls_key}'\n"
+            "[broker]\ntls = 'false'\n"
+        )
+    return homes
+
+
+@contextmanager
+def phone_of(home: Home) -> Iterator[Phone]:
+    """Open the tenant's pages, those that the broker of *home* serves."""
+    settings = Settings.load(home, {}).tenant
+    phone = Phone(home, settings.url)
+    phone.port = int(settings.listen.rpartition(":")[2])
+    yield phone
+    phone.http.close()
+
+
+def test_two_brokers_serve_one_tenant(
+    short: Path, store: Database, two_of_a_tenant: list[Home]
 ) -> None:
-    """A person approves there what waits at another; a second embedded one exits 1."""
-    home, other, third = (Home(short / name, short / name) for name in "abc")
-    for one in (home, other, third):
-        one.prepare()
-    made = public_settings(home)
-    home.config_file.write_text(
-        f"{of_team(store)}[tenant]\nlisten = '{made.listen}'\nurl = '{made.url}'\n"
-        f"tls_cert = '{made.tls_cert}'\ntls_key = '{made.tls_key}'\n"
-        "[broker]\ntls = 'false'\n"
-    )
-    other.config_file.write_text(f"{of_team(store)}[tenant]\nissuer = '{made.url}'\n")
+    """A person signs in at one broker's page and approves at the other's; a device code
+    of one is confirmed at the other; a third broker without the URL exits 1."""
+    first, second = two_of_a_tenant
+    third = Home(short / "c", short / "c")
+    third.prepare()
+    shutil.copy(first.team_key, third.team_key)
     third.config_file.write_text(of_team(store))
-    with serving(other.data) as b:
-        with serving(home.data) as a:
-            user = a.approver("alice")
+    with (
+        serving(first.data) as a,
+        serving(second.data) as b,
+        phone_of(first) as phone,
+        phone_of(second) as other,
+    ):
         with pytest.raises(json.JSONDecodeError), serving(third.data):
             pass
-        with serving(home.data) as a:
-            agent = b.register("payer", "send:payment")
-            request_id = hold(agent)
-            phone = Phone(home, made.url)
-            until(lambda: a.operator.get(f"/api/agents/stepup/{request_id}").is_success)
-            phone.open(f"approve/{request_id}")
-            phone.send("sign-in", user=user["user"], password=user["password"])
-            phone.until(f"approve/{request_id}", 'data-step="approve"')
-            phone.send("factors", password=user["password"], otp=fresh_code(user))
-            stepup_until(a, request_id, "approved")
-            phone.http.close()
-            assert "access_token" in agent.poll(request_id).json()
+        user = b.approver("alice")
+        assert "alice" in a.cli("tenant", "user", "list").stdout
+        agent = b.register("payer", "send:payment")
+        request_id = hold(agent)
+        other.until(f"approve/{request_id}", "sign-in")
+        other.send("sign-in", user=user["user"], password=user["password"])
+        phone.cookies = other.cookies
+        phone.until(f"approve/{request_id}", 'data-step="approve"')
+        phone.send("factors", password=user["password"], otp=fresh_code(user))
+        stepup_until(a, request_id, "approved")
+        assert "access_token" in at(a, agent).poll(request_id).json()
+        request_id = hold(agent)
+        until(lambda: a.operator.get(f"/api/agents/stepup/{request_id}").is_success)
+        device = start(b, request_id)["device"]
+        phone.open("activate")
+        phone.send("code", user_code=device["user_code"])
+        phone.send("continue")
+        other.cookies = phone.cookies
+        other.answer = phone.answer
+        other.send("sign-in", user=user["user"], password=user["password"])
+        phone.answer = other.answer
+        phone.send("one-time-code", otp=fresh_code(user))
+        phone.send("confirm")
+        stepup_until(b, request_id, "approved")
+        assert "access_token" in at(a, agent).poll(request_id).json()

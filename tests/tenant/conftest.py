@@ -10,23 +10,60 @@ import pytest
 from auth0_double.running import START, TenantThread
 from support.manual_clock import ManualClock
 from support.page_browser import Browser
+from support.postgres import Cluster
 from support.tenant_admin import Admin
+from support.tenant_store import open_store, seal_of, share
 
 from agentvault_tui.home import Home
 from agentvault_tui.tenant.keys import SigningKeys
-from agentvault_tui.tenant.sealing import TenantSeal
-from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.users import NewUser
+
+ON_BOTH = {
+    *("test_activation", "test_codes", "test_device", "test_grants", "test_journal"),
+    *("test_keys", "test_login", "test_signin", "test_tokens", "test_users"),
+}
+"""Modules whose tests with a home run on a PostgreSQL as well."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests on both stores, but for those about a file."""
+    if "behind" in metafunc.fixturenames:
+        both = metafunc.module.__name__.rpartition(".")[2] in ON_BOTH
+        marks = {mark.name for mark in metafunc.definition.iter_markers()}
+        stores = ["sqlite"]
+        if both and "home" in metafunc.fixturenames and "one_file" not in marks:
+            stores.append("postgres")
+        metafunc.parametrize("behind", stores, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def behind(request: pytest.FixtureRequest) -> str:
+    """Which store the test's home has."""
+    return str(getattr(request, "param", "sqlite"))
 
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("template")
-    home = Home.locate(folder)
-    store = Store(home, checkpoints=True)
-    SigningKeys(store, TenantSeal.of(home), ManualClock(START))
-    store.close()
+    _make_keys(Home.locate(folder))
     return folder
+
+
+def _make_keys(home: Home) -> None:
+    store = open_store(home)
+    SigningKeys(store, seal_of(home), ManualClock(START))
+    store.close()
+
+
+@pytest.fixture(scope="session")
+def shared_template(
+    cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """A home with a team's key, and the database that its tenant's keys are in."""
+    home, database = Home.locate(tmp_path_factory.mktemp("shared")), cluster.store()
+    share(home, database)
+    _make_keys(home)
+    return home.data, database.name
 
 
 @pytest.fixture
@@ -35,8 +72,16 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def home(tmp_path: Path, template: Path) -> Home:
-    return Home.locate(shutil.copytree(template, tmp_path / "home"))
+def home(
+    request: pytest.FixtureRequest, behind: str, tmp_path: Path, template: Path
+) -> Home:
+    if behind == "sqlite":
+        return Home.locate(shutil.copytree(template, tmp_path / "home"))
+    folder, name = request.getfixturevalue("shared_template")
+    cluster: Cluster = request.getfixturevalue("cluster")
+    made = Home.locate(shutil.copytree(folder, tmp_path / "home"))
+    share(made, cluster.database(name))
+    return made
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import httpx
 import pytest
@@ -13,18 +14,15 @@ from joserfc.jwk import KeySet
 from support.manual_clock import ManualClock
 from support.page_browser import Browser
 from support.patience import PATIENT
+from support.tenant_store import open_store, seal_of
 
-from agentvault_tui.clock import Deadline
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.home import Home
 from agentvault_tui.model import sha256_hex
 from agentvault_tui.tenant.activation import ActivationSessions
 from agentvault_tui.tenant.codes import DeviceCodes
 from agentvault_tui.tenant.device_page_client import Activation, read_page
-from agentvault_tui.tenant.sealing import TenantSeal
-from agentvault_tui.tenant.store import Store
-from agentvault_tui.tenant.users import NewUser
-from agentvault_tui.tenant.views import browser_cookie
+from agentvault_tui.tenant.users import NewUser, People
 
 
 def test_the_console_clients_id_is_stored_nowhere(
@@ -202,8 +200,8 @@ def test_two_connections_decide_and_spend_a_code_once(
     home: Home,
 ) -> None:
     """Of two connections that saw the same code, one decides and one spends it."""
-    clock, seal = ManualClock(START), TenantSeal.of(home)
-    stores = [Store(home, checkpoints=False) for _ in range(2)]
+    clock, seal = ManualClock(START), seal_of(home)
+    stores = [open_store(home, checkpoints=False) for _ in range(2)]
     one, two = (DeviceCodes(store, seal, clock) for store in stores)
     pair = one.issue("app_x", "openid", None, 120)
     seen = [codes.by_key(sha256_hex(pair.device_code)) for codes in (one, two)]
@@ -379,17 +377,33 @@ def test_a_cross_site_link_to_activate_is_served(tenant: TenantThread) -> None:
     assert answer.status_code == 200
 
 
-def test_a_form_sent_twice_at_once_acts_once(clock: ManualClock) -> None:
-    """Sent twice at once, before its answer: the second is shown where it stands."""
-    sessions = ActivationSessions(clock)
-    cookie = browser_cookie(None)
-    session = sessions.start(cookie, "key", "BCDF-GHJK", Deadline.after(clock, 120))
+def test_a_form_sent_twice_at_once_acts_once(home: Home, clock: ManualClock) -> None:
+    """Sent twice at once, to two processes: the second is shown where it stands."""
+    stores, seal, cookie = [open_store(home) for _ in range(2)], seal_of(home), "a" * 43
+    one, other = (
+        ActivationSessions(store, seal, People(store, seal, clock), clock)
+        for store in stores
+    )
+    until = clock.now() + timedelta(seconds=120)
+    session = one.start(cookie, "key", "BCDF-GHJK", until)
     assert session is not None
-    first = sessions.page(session)
-    assert sessions.take(cookie, first) == (session, True)
-    assert sessions.take(cookie, first) == (session, False)
-    second = sessions.page(session)
-    assert sessions.take(cookie, first) == (session, False)
-    assert sessions.take("another" + cookie[7:], second) == (None, False)
-    assert sessions.take(None, second) == (None, False)
-    assert sessions.take(cookie, second) == (session, True)
+
+    def acts(sessions: ActivationSessions, token: str) -> bool:
+        found = sessions.take(cookie, token)
+        assert found is not None
+        assert (found.key, found.user_code) == (session.key, "BCDF-GHJK")
+        return found.acts
+
+    first = one.page(session)
+    assert acts(other, first)
+    assert not acts(one, first)
+    second = other.page(session)
+    assert not acts(one, first)
+    assert one.take("b" * 43, second) is None
+    assert other.take(None, second) is None
+    assert other.take(cookie, f"{second[:-1]}é") is None
+    page, _, mac = second.rpartition(".")
+    assert other.take(cookie, f"{page[:-1]}9.{mac}") is None
+    assert acts(one, second)
+    for store in stores:
+        store.close()

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.manual_clock import ManualClock
+from support.tenant_store import open_store, seal_of
 
 from agentvault_tui.home import Home
 from agentvault_tui.model import sha256_hex
@@ -18,14 +19,12 @@ from agentvault_tui.tenant.codes import (
     new_user_code,
     normal_user_code,
 )
-from agentvault_tui.tenant.sealing import TenantSeal
-from agentvault_tui.tenant.store import Store
 
 
 @pytest.fixture
 def codes(home: Home, clock: ManualClock) -> Iterator[DeviceCodes]:
-    store = Store(home, checkpoints=True)
-    yield DeviceCodes(store, TenantSeal.of(home), clock)
+    store = open_store(home)
+    yield DeviceCodes(store, seal_of(home), clock)
     store.close()
 
 

@@ -9,6 +9,7 @@ from auth0_double.running import START, TenantThread
 from starlette.requests import Request
 from support.manual_clock import ManualClock
 from support.tenant_admin import CALLBACK, DATABASE, Admin, Agent, query_of
+from support.tenant_store import open_store
 
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.home import Home
@@ -35,7 +36,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def store(home: Home) -> Store:
-    return Store(home, checkpoints=True)
+    return open_store(home)
 
 
 def journal(store: Store, clock: ManualClock) -> Journal:
@@ -100,6 +101,7 @@ def test_logs_are_searched_by_field(admin: Admin) -> None:
     assert (quoted.status_code, quoted.json()) == (200, [])
 
 
+@pytest.mark.one_file
 def test_each_end_of_a_device_flow_is_logged(tenant: TenantThread) -> None:
     """gd_auth_succeed, s and sede; fdecc on cancel; fdeac when tries ran out; fdeaz."""
     admin = Admin(tenant)
@@ -156,6 +158,7 @@ def test_a_failed_my_account_call_is_logged(admin: Admin) -> None:
         assert row["connection"] is None
 
 
+@pytest.mark.one_file
 def test_each_outcome_of_a_second_factor_is_logged(tenant: TenantThread) -> None:
     """Asked for, wrong, and locked; a lock of passwords has a code of its own."""
     admin = Admin(tenant)

@@ -11,18 +11,17 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 from support.manual_clock import ManualClock
 from support.tenant_admin import Admin
+from support.tenant_store import open_store, seal_of, settings_of
 
 from agentvault_tui.errors import ConflictError
 from agentvault_tui.home import Home
-from agentvault_tui.tenant import store as store_module
+from agentvault_tui.tenant import file_store
 from agentvault_tui.tenant.keys import (
     MARGIN,
     MOST_RETIRED,
     SigningKeys,
     rotate_keys,
 )
-from agentvault_tui.tenant.sealing import TenantSeal
-from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.users import NewUser
 from agentvault_tui.vault import TenantClient
 
@@ -51,7 +50,7 @@ def test_a_rotation_brings_the_next_key_into_use(
     current, following = kids(tenant)
     old = id_token(tenant, alice)
     known = published(tenant)
-    done = rotate_keys(tenant.home, tenant.clock)
+    done = rotate_keys(tenant.home, settings_of(tenant.home), tenant.clock)
     assert (done.retired, done.current) == (current, following)
     assert kids(tenant) == [following, done.next, current]
     new = id_token(tenant, alice)
@@ -67,10 +66,10 @@ def test_a_retired_key_goes_when_its_tokens_have_lapsed(
     """Published until its last token's `exp`, over further rotations, and no longer."""
     old = id_token(tenant, alice)
     expires = jwt.decode(old, published(tenant), ["RS256"]).claims["exp"]
-    first = rotate_keys(tenant.home, tenant.clock)
+    first = rotate_keys(tenant.home, settings_of(tenant.home), tenant.clock)
     assert first.retired_until.timestamp() == expires + MARGIN.total_seconds()
     tenant.clock.advance(30)
-    second = rotate_keys(tenant.home, tenant.clock)
+    second = rotate_keys(tenant.home, settings_of(tenant.home), tenant.clock)
     # What signed nothing is published for the minute by which clocks may differ.
     assert second.retired_until == tenant.clock.now() + MARGIN
     assert kids(tenant) == [
@@ -93,7 +92,7 @@ def test_a_rotation_ends_no_token_of_an_api(tenant: TenantThread) -> None:
     """One for a day is taken all day, in its API and by whoever reads the key set."""
     admin = Admin(tenant)
     raw, day = admin.token, 86_400
-    done = rotate_keys(tenant.home, tenant.clock)
+    done = rotate_keys(tenant.home, settings_of(tenant.home), tenant.clock)
     tenant.clock.advance(day - 1)
     jwt.decode(raw, published(tenant), ["RS256"])
     assert admin.call("GET", "users").status_code == 200
@@ -107,8 +106,8 @@ def test_a_retired_key_is_published_for_its_longest_token(
     home: Home, clock: ManualClock
 ) -> None:
     """Whatever was signed after it, and also if it was signed in another process."""
-    store = Store(home, checkpoints=True)
-    keys, other = (SigningKeys(store, TenantSeal.of(home), clock) for _ in range(2))
+    store = open_store(home)
+    keys, other = (SigningKeys(store, seal_of(home), clock) for _ in range(2))
     now = int(clock.now().timestamp())
     other.sign({"exp": now + 2_592_000})
     keys.sign({"exp": now + 300})
@@ -127,8 +126,8 @@ def test_a_key_rotated_during_signing_signs_nothing(
     home: Home, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its time of leaving is fixed already, and the token would outlive that."""
-    store = Store(home, checkpoints=True)
-    keys, other = (SigningKeys(store, TenantSeal.of(home), clock) for _ in range(2))
+    store = open_store(home)
+    keys, other = (SigningKeys(store, seal_of(home), clock) for _ in range(2))
     read, done = keys._read, []
 
     def overtaken() -> None:
@@ -150,11 +149,11 @@ def test_a_revoked_key_verifies_nothing_at_once(
     """Current, next and retired are gone together: whoever read one read all."""
     admin = Admin(tenant)
     old = id_token(tenant, alice)
-    rotate_keys(tenant.home, tenant.clock)
+    rotate_keys(tenant.home, settings_of(tenant.home), tenant.clock)
     newer = id_token(tenant, alice)
     before = kids(tenant)
     assert len(before) == 3
-    done = rotate_keys(tenant.home, tenant.clock, revoke=True)
+    done = rotate_keys(tenant.home, settings_of(tenant.home), tenant.clock, revoke=True)
     assert kids(tenant) == [done.current, done.next]
     assert not {done.current, done.next} & set(before)
     assert (done.retired, done.retired_until) == (before[0], tenant.clock.now())
@@ -169,8 +168,8 @@ def test_a_revoked_key_verifies_nothing_at_once(
 @pytest.mark.slow
 def test_rotations_keep_the_key_set_readable(home: Home, clock: ManualClock) -> None:
     """Clients read 20 keys: one more rotation is refused, and a revocation never."""
-    store = Store(home, checkpoints=True)
-    keys = SigningKeys(store, TenantSeal.of(home), clock)
+    store = open_store(home)
+    keys = SigningKeys(store, seal_of(home), clock)
     now = int(clock.now().timestamp())
     for day in range(MOST_RETIRED):
         keys.sign({"exp": now + (day + 1) * 86_400})
@@ -188,29 +187,30 @@ def test_rotations_keep_the_key_set_readable(home: Home, clock: ManualClock) -> 
     store.close()
 
 
+@pytest.mark.one_file
 def test_a_migrated_key_is_published_for_thirty_days(
     home: Home, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it signed before that was noted may live for 30 days from the upgrade."""
-    store = Store(home, checkpoints=True)
+    store = open_store(home)
     keys = [dict(row) for row in store.all("SELECT * FROM signing_keys")]
     store.close()
     for file in home.tenant.glob("tenant.db*"):
         file.unlink()
     with monkeypatch.context() as earlier:
-        earlier.setattr(store_module, "MIGRATIONS", store_module.MIGRATIONS[:3])
-        store = Store(home, checkpoints=True)
+        earlier.setattr(file_store, "MIGRATIONS", file_store.MIGRATIONS[:3])
+        store = open_store(home)
         for key in keys:
             del key["signed_until"]
             store.insert("signing_keys", **key)
         store.close()
-    until = rotate_keys(home, clock).retired_until
+    until = rotate_keys(home, settings_of(home), clock).retired_until
     assert until > START + timedelta(days=30)
 
 
 def test_a_rotation_survives_a_restart(tenant: TenantThread, alice: NewUser) -> None:
     """After it the same keys are published and sign."""
-    done = rotate_keys(tenant.home, tenant.clock)
+    done = rotate_keys(tenant.home, settings_of(tenant.home), tenant.clock)
     before = kids(tenant)
     tenant.restart()
     assert kids(tenant) == before
@@ -233,15 +233,16 @@ async def test_the_broker_follows_rotations(
             not_before=flow.started_at,
         )
         assert identity.sub == alice.user.sub
-        rotate_keys(tenant.home, tenant.clock)
+        rotate_keys(tenant.home, settings_of(tenant.home), tenant.clock)
         tenant.clock.advance(61)
     await client.aclose()
 
 
+@pytest.mark.one_file
 def test_a_retired_private_key_is_erased(home: Home, clock: ManualClock) -> None:
     """Its private part is in no row, and the store forgets it securely."""
-    store = Store(home, checkpoints=True)
-    keys = SigningKeys(store, TenantSeal.of(home), clock)
+    store = open_store(home)
+    keys = SigningKeys(store, seal_of(home), clock)
     kid = keys.public()["keys"][0]["kid"]
     sealed = store.one("SELECT sealed FROM signing_keys WHERE kid = ?", kid)
     keys.rotate()

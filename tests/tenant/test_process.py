@@ -18,13 +18,14 @@ from typing import Any
 import httpx
 import pyotp
 import pytest
-from auth0_double.running import CHEAP, DETAILS
+from auth0_double.running import DETAILS
 from support.patience import PATIENT
+from support.tenant_store import open_users
 
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.home import Home
 from agentvault_tui.tenant.device_page_client import Activation
-from agentvault_tui.tenant.users import NewUser, UserStore
+from agentvault_tui.tenant.users import NewUser
 from agentvault_tui.vault import FlowTokens, TenantClient, is_approver
 
 
@@ -74,7 +75,7 @@ def running(home: Home, *arguments: str) -> Iterator[Running]:
 
 def add(home: Home, name: str) -> NewUser:
     """Add a user as the CLI does: from another process than the tenant's."""
-    with UserStore(home, hasher=CHEAP) as users:
+    with open_users(home) as users:
         return users.add(name, approver=True)
 
 
@@ -132,7 +133,7 @@ def test_a_restart_keeps_port_keys_and_users(home: Home) -> None:
         assert tenant.ready["client_id"] != ready["client_id"]
         assert tenant.ready["pid"] == tenant.process.pid
         assert _get(ready["issuer"] + ".well-known/jwks.json") == jwks
-        with UserStore(home, hasher=CHEAP) as users:
+        with open_users(home) as users:
             assert [user.sub for user in users.all()] == [ann.user.sub]
         assert tenant.end("SIGINT")[0] == 0
 

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from support.manual_clock import ManualClock
 from support.patience import PATIENT
 from support.tenant_admin import CALLBACK, Admin
+from support.tenant_store import open_store, open_users, seal_of
 
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.home import Home
@@ -27,7 +28,6 @@ from agentvault_tui.tenant.device_page_client import (
     TenantPage,
     read_page,
 )
-from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.signin import (
     Lane,
     Lanes,
@@ -37,8 +37,7 @@ from agentvault_tui.tenant.signin import (
     _of_no_password,
     proof_of,
 )
-from agentvault_tui.tenant.store import Store
-from agentvault_tui.tenant.users import NewUser, UserStore, strong_hasher
+from agentvault_tui.tenant.users import NewUser, strong_hasher
 
 
 def login_form(tenant: TenantThread, browser: httpx.Client) -> Form:
@@ -120,7 +119,7 @@ def test_nobody_is_locked_out_by_name(tenant: TenantThread, alice: NewUser) -> N
     assert locked.error == "locked"
     with_code(tenant, alice)
     tenant.clock.advance(30)
-    seal = TenantSeal.of(tenant.home)
+    seal = seal_of(tenant.home)
     with_code(tenant, alice, prove=lambda code: proof_of(seal, code))
     with httpx.Client(
         base_url=tenant.issuer, trust_env=False, cookies=cookies
@@ -153,7 +152,7 @@ def test_wrong_passwords_of_a_known_browser_are_limited(
 
 @pytest.fixture
 def lanes(home: Home) -> Lanes:
-    return Lanes(TenantSeal.of(home), ManualClock(START))
+    return Lanes(seal_of(home), ManualClock(START))
 
 
 def kept(lanes: Lanes, sub: str, uid: int | None) -> dict[str, str]:
@@ -181,8 +180,8 @@ def test_a_known_browsers_cookie_is_for_one_person_and_user(
         (lanes, Origin(1000, {other: value}), "bob"),
         (lanes, Origin(1000, {name: value[:-1] + "x"}), "ann"),
         (lanes, Origin(1000, {name: value.replace(".", ".9", 1)}), "ann"),
-        (Lanes(TenantSeal.of(home), late), Origin(1000, cookies), "ann"),
-        (Lanes(TenantSeal.of(home), early), Origin(1000, cookies), "ann"),
+        (Lanes(seal_of(home), late), Origin(1000, cookies), "ann"),
+        (Lanes(seal_of(home), early), Origin(1000, cookies), "ann"),
     ):
         assert at.lane(origin, who) == Lane(f"uid-{origin.uid}", trusted=False)
 
@@ -256,10 +255,10 @@ class Spy(PasswordHasher):
 async def test_an_unknown_users_password_is_hashed_too(home: Home) -> None:
     """A stranger's password is checked too, against a hash of the same cost (T-16)."""
     clock, spy = ManualClock(START), Spy()
-    with UserStore(home, clock=clock, hasher=spy) as users:
+    with open_users(home, clock=clock, hasher=spy) as users:
         users.add("ann", approver=True)
-    store = Store(home, checkpoints=True)
-    sign_in = SignIn(store, TenantSeal.of(home), clock, spy)
+    store = open_store(home)
+    sign_in = SignIn(store, seal_of(home), clock, spy)
     for name in ("ann", "nobody"):
         with pytest.raises(TenantRefusedError, match="not right"):
             await sign_in.password(name, "wrong", Origin())

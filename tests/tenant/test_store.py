@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from auth0_double.running import CHEAP, TenantThread
 from support.tenant_admin import Admin
+from support.tenant_store import open_store, open_users, seal_of
 
 from agentvault_tui.errors import NotFoundError, TenantError, UsageError
 from agentvault_tui.home import Home
+from agentvault_tui.tenant.file_store import MIGRATIONS
 from agentvault_tui.tenant.objects import rebase
-from agentvault_tui.tenant.sealing import TenantSeal
-from agentvault_tui.tenant.store import MIGRATIONS, Store
-from agentvault_tui.tenant.users import OTP_KIND, UserStore
+from agentvault_tui.tenant.users import OTP_KIND
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def old(tmp_path: Path) -> Home:
     home = Home.locate(tmp_path / "old")
     for folder in (home.data, home.tenant, home.keys):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    seal = TenantSeal.of(home)
+    seal = seal_of(home)
     database = sqlite3.connect(home.tenant / "tenant.db")
     database.executescript(MIGRATIONS[0])
     for name, approver in (("ann", 1), ("bob", 0)):
@@ -40,17 +40,17 @@ def old(tmp_path: Path) -> Home:
 
 def test_migration_keeps_users_and_their_secrets(old: Home) -> None:
     """Names, passwords, seeds; who could approve has the role, others have none."""
-    with UserStore(old, hasher=CHEAP) as users:
+    with open_users(old) as users:
         found = {user.name: user.roles for user in users.all()}
     assert found == {"ann": ("approver",), "bob": ()}
     tenant = TenantThread(old)
     try:
-        store = Store(old, checkpoints=False)
+        store = open_store(old, checkpoints=False)
         row = store.one("SELECT * FROM users WHERE name = 'ann'")
         store.close()
         assert row is not None
         assert CHEAP.verify(row["password_hash"], "her-old-password")
-        opened = TenantSeal.of(old).open(OTP_KIND, row["sub"], 1, row["otp_sealed"])
+        opened = seal_of(old).open(OTP_KIND, row["sub"], 1, row["otp_sealed"])
         assert opened.startswith(b"JBSWY3DP")
         assert Admin(tenant).call("GET", "users").json()[0]["username"] == "ann"
     finally:
@@ -59,11 +59,11 @@ def test_migration_keeps_users_and_their_secrets(old: Home) -> None:
 
 def test_two_processes_migrate_a_store_once(old: Home) -> None:
     """Two processes may come at the same time; the second finds it done."""
-    stores = [Store(old, checkpoints=False) for _ in range(2)]
+    stores = [open_store(old, checkpoints=False) for _ in range(2)]
     for store in stores:
         row = store.one("PRAGMA user_version")
         assert row is not None
-        assert row[0] == len(MIGRATIONS)
+        assert row["user_version"] == len(MIGRATIONS)
         store.close()
 
 
@@ -74,7 +74,7 @@ def test_a_store_of_a_later_release_is_refused(home: Home) -> None:
     database.commit()
     database.close()
     with pytest.raises(TenantError, match="later release"):
-        Store(home, checkpoints=False)
+        open_store(home, checkpoints=False)
 
 
 def test_migration_drops_ciba_and_rotating_tokens(old: Home) -> None:
@@ -92,7 +92,7 @@ def test_migration_drops_ciba_and_rotating_tokens(old: Home) -> None:
     database.execute("PRAGMA user_version = 4")
     database.commit()
     database.close()
-    store = Store(old, checkpoints=False)
+    store = open_store(old, checkpoints=False)
     # One that rotates would live for ever, now that none is rotated.
     assert [row["id"] for row in store.rows("refresh_tokens")] == ["rt_1"]
     tables = store.all("SELECT name FROM sqlite_schema WHERE type = 'table'")
@@ -103,7 +103,7 @@ def test_migration_drops_ciba_and_rotating_tokens(old: Home) -> None:
 
 def test_stored_audiences_follow_a_changed_port(home: Home) -> None:
     """What was configured under the old issuer's name has the new one's."""
-    store = Store(home, checkpoints=True)
+    store = open_store(home)
     rebase(store, "http://127.0.0.1:1/")
     store.change(
         "INSERT INTO objects (kind, id, name, doc) VALUES ('client-grant', 'c', 'n',"
@@ -118,7 +118,7 @@ def test_stored_audiences_follow_a_changed_port(home: Home) -> None:
 
 def test_roles_are_set_in_order(home: Home) -> None:
     """In the order of their weight, once each; approver is one of them."""
-    with UserStore(home, hasher=CHEAP) as users:
+    with open_users(home) as users:
         ann = users.add("ann", roles=["approver", "viewer", "viewer"])
         assert ann.user.roles == ("viewer", "approver")
         assert users.add("bob", approver=True, roles=["operator"]).user.roles == (

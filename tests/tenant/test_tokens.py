@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 from support.manual_clock import ManualClock
+from support.tenant_store import open_store, seal_of
 
 from agentvault_tui.home import Home
 from agentvault_tui.tenant.keys import SigningKeys
-from agentvault_tui.tenant.sealing import TenantSeal
-from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.tokens import AccessTokens, bearer_token
 
 ISSUER = "http://127.0.0.1:1/"
@@ -21,8 +20,8 @@ GONE = "(left out)"
 
 @pytest.fixture
 def keys(home: Home, clock: ManualClock) -> Iterator[SigningKeys]:
-    store = Store(home, checkpoints=True)
-    yield SigningKeys(store, TenantSeal.of(home), clock)
+    store = open_store(home)
+    yield SigningKeys(store, seal_of(home), clock)
     store.close()
 
 

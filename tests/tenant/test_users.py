@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pyotp
 import pytest
-from auth0_double.running import CHEAP, TenantThread
+from auth0_double.running import TenantThread
+from support.tenant_store import open_users, seal_of
 
 from agentvault_tui.errors import (
     ConflictError,
@@ -24,12 +25,12 @@ from agentvault_tui.errors import (
 from agentvault_tui.home import Home
 from agentvault_tui.model.claims import ROLES
 from agentvault_tui.tenant.sealing import TenantSeal
-from agentvault_tui.tenant.users import OTP_KIND, UserStore, strong_hasher
+from agentvault_tui.tenant.users import OTP_KIND, strong_hasher
 
 
 def test_a_user_is_added_once_and_listed(home: Home) -> None:
     """add shows password and seed; list never does; a name is taken in any case."""
-    with UserStore(home, hasher=CHEAP) as users:
+    with open_users(home) as users:
         bob = users.add("bob", approver=False)
         ann = users.add(" Ann@Acme.test", approver=True)
         assert users.all() == [ann.user, bob.user]
@@ -46,7 +47,7 @@ def test_a_user_is_added_once_and_listed(home: Home) -> None:
 )
 def test_a_bad_user_name_is_refused(home: Home, name: str) -> None:
     """A user name is plain ASCII without spaces, or it is refused."""
-    with UserStore(home, hasher=CHEAP) as users:
+    with open_users(home) as users:
         if name == "a\n":
             assert users.add(name, approver=False).user.name == "a"
         else:
@@ -56,7 +57,7 @@ def test_a_bad_user_name_is_refused(home: Home, name: str) -> None:
 
 def test_the_otpauth_uri_works_in_any_authenticator_app(home: Home) -> None:
     """The otpauth URI has issuer, account and 160 bits, and the defaults besides."""
-    with UserStore(home, hasher=CHEAP) as users:
+    with open_users(home) as users:
         new = users.add("ann@acme.test", approver=True)
     parsed = pyotp.parse_uri(new.otpauth_uri)
     assert isinstance(parsed, pyotp.TOTP)
@@ -68,7 +69,7 @@ def test_the_otpauth_uri_works_in_any_authenticator_app(home: Home) -> None:
 
 def test_passwords_and_seeds_are_in_no_repr_and_no_file(home: Home) -> None:
     """Neither repr nor files hold a password or a seed; passwords are argon2id."""
-    with UserStore(home, hasher=CHEAP) as users:
+    with open_users(home) as users:
         new = users.add("ann", approver=True)
         row = users._store.one("SELECT password_hash FROM users")
         assert row is not None
@@ -90,7 +91,7 @@ def test_the_store_is_private_under_any_umask(tmp_path: Path) -> None:
     """Folders are 0700 and files 0600 with a umask of 000."""
     before = os.umask(0)
     try:
-        with UserStore(Home.locate(tmp_path / "home"), hasher=CHEAP) as users:
+        with open_users(Home.locate(tmp_path / "home")) as users:
             users.add("ann", approver=True)
             for path in (tmp_path / "home", *(tmp_path / "home").rglob("*")):
                 mode = stat.S_IMODE(path.stat().st_mode)
@@ -101,7 +102,7 @@ def test_the_store_is_private_under_any_umask(tmp_path: Path) -> None:
 
 def test_a_sealed_seed_opens_for_its_user_and_version_alone(home: Home) -> None:
     """A seed opens only for its own user, its own version, and unharmed."""
-    seal = TenantSeal.of(home)
+    seal = seal_of(home)
     box = seal.close(OTP_KIND, "ann", 1, b"JBSWY3DP")
     assert seal.open(OTP_KIND, "ann", 1, box) == b"JBSWY3DP"
     for kind, owner, version, sealed in (
@@ -118,19 +119,20 @@ def test_a_sealed_seed_opens_for_its_user_and_version_alone(home: Home) -> None:
         assert "JBSWY3DP" not in "".join(traceback.format_exception(error.value))
 
 
+@pytest.mark.one_file
 def test_a_damaged_key_or_store_is_an_error_with_a_remedy(home: Home) -> None:
     """A half key file and a file that is no database are errors with a remedy."""
     key = home.keys / "tenant.key"
     whole = key.read_bytes()
     key.write_bytes(whole[:7])
     with pytest.raises(SealedError, match="damaged"):
-        TenantSeal.of(home)
+        seal_of(home)
     assert whole.hex() not in repr(TenantSeal(whole))
     for file in home.tenant.iterdir():
         file.unlink()
     (home.tenant / "tenant.db").write_bytes(b"no database" * 1000)
     with pytest.raises(TenantError, match="cannot be used"):
-        UserStore(home, hasher=CHEAP)
+        open_users(home)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +148,7 @@ def test_a_users_roles_are_unique_and_ordered(
     home: Home, roles: tuple[str, ...], approver: bool, held: tuple[str, ...]
 ) -> None:
     """In one order, however they were typed; --approver is the role of that name."""
-    with UserStore(home, hasher=CHEAP) as users:
+    with open_users(home) as users:
         added = users.add("ann", approver=approver, roles=roles)
         assert added.user.roles == held
         assert users.all() == [added.user]
@@ -156,13 +158,14 @@ def test_a_users_roles_are_unique_and_ordered(
 @pytest.mark.parametrize("role", ["admin", "Approver", "", "viewer "])
 def test_an_unknown_role_is_refused(home: Home, role: str) -> None:
     """A word that is no role is refused with those that are."""
-    with UserStore(home, hasher=CHEAP) as users:
+    with open_users(home) as users:
         with pytest.raises(UsageError) as error:
             users.add("ann", roles=[role])
         assert "approver" in error.value.diagnosis()
         assert users.all() == []
 
 
+@pytest.mark.one_file
 def test_migration_gives_approvers_their_role(home: Home) -> None:
     """Who could approve is an approver still, and others can be added."""
     file = home.tenant / "tenant.db"
@@ -180,7 +183,7 @@ def test_migration_gives_approvers_their_role(home: Home) -> None:
         db.execute("INSERT INTO users VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
     db.commit()
     db.close()
-    with UserStore(home, hasher=CHEAP) as users:
+    with open_users(home) as users:
         users.add("carl", roles=["operator"])
         assert [(user.name, user.roles) for user in users.all()] == [
             ("ann", ("approver",)),

@@ -360,8 +360,8 @@ async def _await_person(broker: Broker, started: StepUp, flow: DeviceFlow) -> No
             await _answered_at_page(broker, started, flow, result.id_token)
             return
         if not isinstance(result, FlowTokens):
-            if isinstance(result, FlowExpired) and started.device is None:
-                return  # nobody used its page: that is no try
+            if isinstance(result, FlowExpired | FlowDenied) and started.device is None:
+                return  # nobody used its page, or it has another code: that is no try
             away = broker.tenant.reachable is False
             problem = problem_of(result, away=away)
             await _back_to_pending(broker, started, problem)

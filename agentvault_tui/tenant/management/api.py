@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from agentvault_tui.errors import ConflictError, UsageError
 from agentvault_tui.tenant.management.wire import ApiError, read_json, redacted
-from agentvault_tui.tenant.oauth.wire import json_reply
+from agentvault_tui.tenant.oauth.wire import AWAY, json_reply
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.tokens import VerifiedAccess
 from agentvault_tui.text import visible
@@ -75,7 +75,7 @@ class ManagementApi:
                 Route(call.path, partial(self._answer, call), methods=[call.method])
                 for call in reversed(self._calls)
             ],
-            exception_handlers={HTTPException: self._no_route},
+            exception_handlers={HTTPException: self._no_route, **AWAY},
         )
         made.router.redirect_slashes = False
         return made

@@ -182,8 +182,11 @@ def authorization_code(parts: Parts, asked: TokenRequest) -> GrantResult:
         raise refused("invalid_grant", "Failed to verify code verifier")
     # One statement looks and marks: of two that redeem it at once, one does.
     if not parts.store.update("auth_codes", {"spent": 1}, code_hash=key, spent=0):
-        if row["refresh_id"] is not None:
-            # RFC 6749 section 4.1.2: used twice, it was stolen.
+        # RFC 6749 section 4.1.2: used twice, it was stolen, and what came of it ends,
+        # also where another broker is about to give that out.
+        parts.store.update("auth_codes", {"spent": 2}, code_hash=key)
+        row = parts.store.find("auth_codes", code_hash=key)
+        if row is not None and row["refresh_id"] is not None:
             parts.refresh.revoke(row["refresh_id"])
         raise unknown
     if row["expires_at"] <= parts.clock.now().timestamp():
@@ -195,7 +198,11 @@ def authorization_code(parts: Parts, asked: TokenRequest) -> GrantResult:
         parts.apis.asked(row["audience"]),
         row["nonce"],
     )
-    parts.store.update("auth_codes", {"refresh_id": issued.refresh_id}, code_hash=key)
+    came = {"refresh_id": issued.refresh_id}
+    if not parts.store.update("auth_codes", came, code_hash=key, spent=1):
+        if issued.refresh_id is not None:
+            parts.refresh.revoke(issued.refresh_id)
+        raise unknown
     return _answer(issued, row["audience"])
 
 

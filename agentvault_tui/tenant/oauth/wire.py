@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import hmac
 import json
+import logging
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -15,7 +16,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agentvault_tui.errors import TenantRefusedError
+from agentvault_tui.errors import LedgerError, SealedError, TenantRefusedError
 from agentvault_tui.web import BodyError, parse_body, parse_form, read_body
 
 FORM: Final = "application/x-www-form-urlencoded"
@@ -38,6 +39,9 @@ _STATUS: Final = {
     "unsupported_media_type": 415,
     "not_found": 404,
 }
+
+
+_log = logging.getLogger("agentvault.tenant")
 
 
 class ExchangeError(TenantRefusedError):
@@ -138,6 +142,19 @@ async def wide_form(request: Request) -> dict[str, str]:
     if pairs is None or len(dict(pairs)) != len(pairs):
         raise refused("invalid_request", "malformed form, or a parameter stands twice")
     return dict(pairs)
+
+
+async def away(_: Request, error: Exception) -> Response:
+    """Answer that the team's store, or a key, is missing: nobody can be signed in."""
+    _log.warning("%s", error)
+    text = "The tenant's store does not answer. Try again in a moment."
+    answer = reply(503, {"error": "temporarily_unavailable", "error_description": text})
+    answer.headers["retry-after"] = "1"
+    return answer
+
+
+AWAY: Final = {LedgerError: away, SealedError: away}
+"""Of each Starlette application: one that is mounted answers for itself."""
 
 
 def json_reply(

@@ -16,6 +16,7 @@ from joserfc import jwt
 from joserfc.jwk import RSAKey
 from support.manual_clock import ManualClock
 from support.tenant_admin import Admin, maced, unsigned
+from support.tenant_store import open_store, seal_of
 
 from agentvault_tui.home import Home
 from agentvault_tui.settings import StepUpSettings
@@ -31,7 +32,6 @@ from agentvault_tui.tenant.clients import Client
 from agentvault_tui.tenant.management.calls import CALLS
 from agentvault_tui.tenant.management.wire import ApiError, read_json
 from agentvault_tui.tenant.parts import Parts, Run
-from agentvault_tui.tenant.store import Store
 
 RATE = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
 
@@ -316,7 +316,7 @@ def test_cross_site_requests_to_the_management_api_are_refused(admin: Admin) -> 
 @pytest.mark.parametrize("policy", ["deny_all", "a_new_one"])
 def test_an_unknown_api_policy_grants_nothing(home: Home, policy: str) -> None:
     """Neither to machines nor to people, whatever client grants there are."""
-    store = Store(home, checkpoints=True)
+    store = open_store(home)
     apis = Apis(store, "http://127.0.0.1:1/")
 
     def granted(policy: str, subject: SubjectType) -> frozenset[str] | None:
@@ -343,8 +343,8 @@ def test_each_management_scope_is_needed_by_a_call() -> None:
 
 async def test_the_embedded_tenant_serves_the_brokers_calls_alone(home: Home) -> None:
     """Calls that only Auth0's administrators make are not there: 404, whoever asks."""
-    store = Store(home, checkpoints=True)
-    parts = Parts(store, home, 1, ManualClock(START), run=Run(), hasher=CHEAP)
+    store = open_store(home)
+    parts = Parts(store, seal_of(home), 1, ManualClock(START), run=Run(), hasher=CHEAP)
     app = Surface.of(parts, StepUpSettings()).app()
     token = parts.tokens.for_machine(
         parts.clients.all()[1],

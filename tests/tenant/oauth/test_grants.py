@@ -8,11 +8,11 @@ import pytest
 from auth0_double.running import START
 from support.manual_clock import ManualClock
 from support.tenant_admin import VAULT, Admin, Agent
+from support.tenant_store import open_store
 
 from agentvault_tui.home import Home
 from agentvault_tui.model import new_id
 from agentvault_tui.tenant.clients import Client
-from agentvault_tui.tenant.store import Store
 from agentvault_tui.tenant.tokens import RefreshTokens
 
 
@@ -66,7 +66,7 @@ def test_a_refresh_for_another_audience_takes_a_policy(admin: Admin) -> None:
 
 def test_the_oldest_of_201_refresh_tokens_ends(home: Home) -> None:
     """Auth0's limit a user and client, dropped without a word."""
-    store = Store(home, checkpoints=True)
+    store = open_store(home)
     tokens = RefreshTokens(store, ManualClock(START))
     client = Client("app_1", {"refresh_token": {}})
     with store.transaction():

@@ -1,0 +1,190 @@
+"""The tenant's store in a team's PostgreSQL, which every broker's tenant shares."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import threading
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC
+from functools import lru_cache
+from typing import Any, Final, TypeVar
+
+import psycopg
+from psycopg.rows import dict_row
+
+from agentvault_tui.clock import Clock, SharedClock
+from agentvault_tui.errors import LedgerError, LedgerUnwritableError, StoreAwayError
+from agentvault_tui.settings import Settings
+from agentvault_tui.store_connection import (
+    LOCAL_ONLY,
+    Connection,
+    Connector,
+    bounded,
+    close,
+)
+from agentvault_tui.store_url import require_library
+from agentvault_tui.tenant.store import Row, Store
+
+_T = TypeVar("_T")
+_REST: Final = 1.0
+"""Seconds until a store that was away is looked for again: who asks waits for it."""
+_AGREED: Final = 60.0
+"""Seconds for which the machine's boot clock carries the store's time on."""
+_PATH: Final = "SET search_path = pg_catalog, agentvault_tenant"
+_NOW: Final = (
+    "SELECT greatest(clock_timestamp(), time::timestamptz) AS now FROM agentvault.head"
+)
+"""The team's time; see `ledger.shared_log`."""
+_BEGIN: Final = (
+    "BEGIN; LOCK TABLE facts, signing_keys, users, lockouts, device_codes,"
+    " access_tokens, objects, client_secrets, refresh_tokens, refresh_secrets,"
+    " auth_codes, connected_accounts, connect_requests, provider_grants,"
+    " provider_tokens, passkeys, passkey_uses, passkey_links, page_sessions,"
+    " activations, journal IN SHARE ROW EXCLUSIVE MODE"
+)
+"""What ``BEGIN IMMEDIATE`` is in SQLite: no other writer until the end, and readers go
+on. Each statement then sees all that was committed before (READ COMMITTED)."""
+
+
+class TeamStore(Store):
+    """One connection to the team's store, made when it is needed and after it is lost.
+
+    The connection lives on a loop in a thread of its own, so that each call is bounded
+    as a broker's are (`store_connection`). The tables are made by
+    ``agentvault store prepare``.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        """Use the store of *settings*, which need not answer yet.
+
+        Args:
+            settings: name it and its team.
+            clock: the tenant's; a `SharedClock` is set to the store's time.
+
+        Raises:
+            SettingsError: the library for PostgreSQL is not installed.
+        """
+        require_library()
+        self._connector = Connector(settings.store.url, settings.team.name)
+        self._clock = clock
+        self._db: Connection | None = None
+        self._held = False
+        """Whether a transaction is open, which ends with its connection."""
+        self._local_only = False
+        """Whether a commit may not have reached the replicas."""
+        self._not_before = self._agreed = float("-inf")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="store", daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """Close the connection, and end the thread."""
+        if self._db is not None:
+            self._wait(close(self._db))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Run the block in one transaction, during which nobody else writes.
+
+        Raises:
+            StoreAwayError: the store is away, and nothing was done.
+            LedgerUnwritableError: it was lost while it committed.
+        """
+        self.run(_BEGIN, ())
+        self._held = True
+        try:
+            yield
+            self.run("COMMIT", ())
+        except BaseException:
+            with suppress(LedgerError):
+                self.run("ROLLBACK", ())
+            raise
+        finally:
+            self._held = False
+
+    def run(self, sql: str, values: Sequence[object]) -> tuple[list[Row], int]:
+        """Run one statement; return its rows, and how many it changed or found.
+
+        Raises:
+            StoreAwayError: the store is away, and nothing was done.
+            LedgerUnwritableError: no answer came, and it may have been done.
+            RefusedError: what answers is not this team's store.
+        """
+        return self._wait(self._run(sql, values))
+
+    def _wait(self, work: Coroutine[Any, Any, _T]) -> _T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    async def _run(self, sql: str, values: Sequence[object]) -> tuple[list[Row], int]:
+        db = await self._connected()
+        self._local_only = False
+        sql = _postgres(sql) if values else sql
+        work = _fetch(db, sql, [_sent(value) for value in values] or None)
+        found = await bounded(db, work)
+        if self._local_only:
+            await close(db)
+            raise LedgerUnwritableError("a commit has not reached its replicas")
+        return found
+
+    async def _connected(self) -> Connection:
+        """Return the connection, made anew where the server ended it."""
+        db, boot = self._db, self._clock.boot()
+        if db is not None and not db.closed and _readable(db):
+            await close(db)  # nobody asked: the server says that it ends
+        if db is None or db.closed:
+            if self._held:
+                raise StoreAwayError("the store was lost during a transaction")
+            if boot < self._not_before:
+                raise StoreAwayError("the store is away", "try again in a moment")
+            try:
+                db = self._db = await self._connector.connect()
+                await bounded(db, _fetch(db, _PATH, None))
+            except LedgerError:
+                self._not_before = self._clock.boot() + _REST
+                raise
+            db.add_notice_handler(self._noticed)
+            self._agreed = float("-inf")
+        if isinstance(self._clock, SharedClock) and boot >= self._agreed + _AGREED:
+            asked = self._clock.boot()
+            ((row,), _) = await bounded(db, _fetch(db, _NOW, None))
+            self._agreed = self._clock.boot()
+            self._clock.agree(row["now"].astimezone(UTC), asked, self._agreed)
+        return db
+
+    def _noticed(self, notice: psycopg.errors.Diagnostic) -> None:
+        self._local_only = self._local_only or notice.sqlstate == LOCAL_ONLY
+
+
+async def _fetch(
+    db: Connection, sql: str, values: Sequence[object] | None
+) -> tuple[list[Row], int]:
+    async with db.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(sql, values)
+        rows: list[Row] = []
+        if cursor.description:
+            rows.extend(await cursor.fetchall())
+        return rows, cursor.rowcount
+
+
+def _readable(db: Connection) -> bool:
+    return bool(select.select([db.fileno()], [], [], 0)[0])
+
+
+@lru_cache
+def _postgres(sql: str) -> str:
+    """Return what SQLite calls the same in PostgreSQL's words."""
+    return sql.replace("%", "%%").replace("?", "%s").replace("LIMIT -1", "LIMIT ALL")
+
+
+def _sent(value: object) -> object:
+    """Return *value* as PostgreSQL takes it: text without NUL, flags as 0 and 1."""
+    if isinstance(value, bool):
+        return int(value)
+    return value.replace("\0", "\ufffd") if isinstance(value, str) else value
