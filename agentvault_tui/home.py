@@ -5,6 +5,7 @@ A home that somebody else could fill, swap or take away is refused.
 
 from __future__ import annotations
 
+import fcntl
 import grp
 import os
 import pwd
@@ -139,6 +140,11 @@ class Home:
         return self.keys / "team.key"
 
     @property
+    def team_key_next(self) -> Path:
+        """A key that was made for the team, until the ledger names it."""
+        return self.keys / "team-next.key"
+
+    @property
     def tenant(self) -> Path:
         """The embedded tenant's own store."""
         return self.data / "tenant"
@@ -225,6 +231,47 @@ def private_folder(folder: Path) -> None:
             f"cannot use the folder {folder} ({error.strerror})",
             "choose one you own with --home",
         ) from error
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Lock *folder* for a change to files in it, against other processes.
+
+    Raises:
+        SettingsError: it cannot be made, or belongs to someone else.
+    """
+    private_folder(folder)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def read_own(path: Path, most: int) -> bytes:
+    """Read the first *most* bytes of a file that is nobody else's to read.
+
+    Raises:
+        SettingsError: it is, or it cannot be read.
+    """
+    try:
+        # Not to wait for whoever opens the other end of a pipe.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise SettingsError(f"{path} is no file")
+            if found.st_uid != os.geteuid() or found.st_mode & _OTHERS:
+                raise SettingsError(
+                    f"{path} is open to others (mode {stat.S_IMODE(found.st_mode):04o})"
+                    if found.st_mode & _OTHERS
+                    else f"{path} belongs to uid {found.st_uid}, not to you",
+                    f"have a file of your own, with: chmod 600 {path}",
+                )
+            return file.read(most)
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read ({error.strerror})") from error
 
 
 def private_file(path: Path) -> None:

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Final, Self
+from typing import Annotated, ClassVar, Final, Literal, Self
 
+import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from agentvault_tui.errors import SealedError
+from agentvault_tui.errors import SealedError, UsageError
 from agentvault_tui.home import Home, put_private
 
 _VERSION: Final = b"\x01"
 _NONCE: Final = 12
 KEY_BYTES: Final = 32
-MOST_KEYS: Final = 2
-"""Of a team at once: the one in force, and the one before until nothing needs it."""
+MOST_KEYS: Final = 3
+"""Of a team at once: the one in force, the one before it until nothing needs that, and
+one that a home had of its own when another was imported."""
+EXPORT_BYTES: Final = 4096
+"""Of the longest file with a team's keys."""
+_SHORTEST: Final = 12
+"""Characters of a passphrase."""
 
 
 class Seal:
@@ -37,15 +45,15 @@ class Seal:
     LOST: ClassVar[str]
     """What cannot be done any more when the home's key for it is gone."""
 
-    def __init__(self, root: bytes, before: bytes | None = None) -> None:
+    def __init__(self, root: bytes, *before: bytes) -> None:
         """Derive from *root*, which never encrypts anything itself.
 
         Args:
             root: the key in force.
-            before: the team's key before it, which opens what it sealed.
+            before: the keys before it, which open what they sealed.
         """
         self._root = root
-        self._before = before
+        self._roots = root, *before
 
     def __repr__(self) -> str:
         """Show nothing of the key."""
@@ -98,7 +106,7 @@ class Seal:
         Brokers compare what they derive so: it is of the key before for as long as
         there is one, which all of them have.
         """
-        return self._derived(self._before or self._root, label)
+        return self._derived(self._roots[:2][-1], label)
 
     def _derived(self, root: bytes, label: str) -> bytes:
         info = f"agentvault {self.WHOSE} {label}".encode()
@@ -148,7 +156,7 @@ class Seal:
         data = _associated(kind, owner, version)
         if box.startswith(_VERSION):
             nonce, sealed = box[1 : 1 + _NONCE], box[1 + _NONCE :]
-            for root in filter(None, (self._root, self._before)):
+            for root in self._roots:
                 with contextlib.suppress(InvalidTag, ValueError):
                     key = AESGCM(self._derived(root, kind))
                     return key.decrypt(nonce, sealed, data)
@@ -159,15 +167,24 @@ class Seal:
         )
 
     def renewed(self, kind: str, owner: str, version: int, box: bytes) -> bytes | None:
-        """Seal anew what the key before sealed; None: the one in force did.
+        """Seal anew what a key before sealed; None: the one in force did.
 
         Raises:
-            SealedError: neither did.
+            SealedError: none did.
         """
         with contextlib.suppress(SealedError):
             type(self)(self._root).open(kind, owner, version, box)
             return None
         return self.close(kind, owner, version, self.open(kind, owner, version, box))
+
+
+def team_keys(home: Home) -> list[bytes]:
+    """Return the team's key in force, and those before it that still open something.
+
+    Raises:
+        SealedError: they cannot be read. Without a file there are none.
+    """
+    return read_keys(home.team_key, MOST_KEYS) if home.team_key.exists() else []
 
 
 def read_keys(path: Path, most: int = 1) -> list[bytes]:
@@ -189,12 +206,108 @@ def read_keys(path: Path, most: int = 1) -> list[bytes]:
             f"the key {path} cannot be used ({error.strerror})",
             "look at its owner, its mode and its disk",
         ) from error
-    count, rest = divmod(len(content), KEY_BYTES)
-    if rest or not 0 < count <= most:
+    keys = split_keys(content, most)
+    if keys is None:
         raise SealedError(f"the key {path} is damaged", remedy)
-    return [content[KEY_BYTES * i : KEY_BYTES * (i + 1)] for i in range(count)]
+    return keys
 
 
 def _associated(kind: str, owner: str, version: int) -> bytes:
     parts = (_VERSION, kind.encode(), owner.encode(), str(version).encode())
     return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+
+
+class TeamSeal(Seal):
+    """What tells the team's keys from each other."""
+
+    WHOSE: ClassVar[str] = "team"
+
+
+class _PassphraseSeal(Seal):
+    WHOSE: ClassVar[str] = "exported team"
+
+
+class _Exported(msgspec.Struct, forbid_unknown_fields=True):
+    """A team's keys under a passphrase, as JSON.
+
+    The format's version stands for all parameters, so that none come from the file:
+    argon2id with 3 passes, 64 MiB and 4 lanes (RFC 9106 section 4) over the passphrase
+    in NFC; AES-256-GCM as `Seal.close` does, bound to the team's name.
+    """
+
+    format: Literal["agentvault-team-key/1"]
+    team: str
+    salt: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+    box: bytes
+
+
+def key_ids(keys: Sequence[bytes]) -> list[str]:
+    """Return what tells a team's keys from others, and nothing about them."""
+    return [TeamSeal(key).key_id for key in keys]
+
+
+def encode_keys(keys: Sequence[bytes], team: str, passphrase: str) -> bytes:
+    """Return the keys of *team* for a file that only *passphrase* opens.
+
+    Raises:
+        UsageError: the passphrase is too short.
+    """
+    if len(passphrase) < _SHORTEST:
+        raise UsageError(
+            f"the passphrase has fewer than {_SHORTEST} characters", "take a longer one"
+        )
+    salt = secrets.token_bytes(16)
+    seal = _PassphraseSeal(_stretched(passphrase, salt))
+    box = seal.close("keys", team, 1, b"".join(keys))
+    made = _Exported("agentvault-team-key/1", team, salt, box)
+    return msgspec.json.format(msgspec.json.encode(made), indent=1) + b"\n"
+
+
+def decode_keys(content: bytes, team: str, passphrase: str) -> list[bytes]:
+    """Return the keys of a file that `encode_keys` made.
+
+    Raises:
+        UsageError: it is no such file, another team's, or of a later version.
+        SealedError: the passphrase is another one, or the file was changed.
+    """
+    try:
+        made = msgspec.json.decode(content, type=_Exported)
+    except (msgspec.MsgspecError, ValueError):
+        raise UsageError(
+            "that is no file of a team's key of this version, or not the whole of it",
+            "agentvault team key export writes one",
+        ) from None
+    if made.team != team:
+        raise UsageError(
+            "that is the key of another team", f"this home is of the team {team}"
+        )
+    seal = _PassphraseSeal(_stretched(passphrase, made.salt))
+    try:
+        opened = seal.open("keys", team, 1, made.box)
+    except SealedError:
+        raise SealedError(
+            "the passphrase is not the one of this file, or the file was changed",
+            "give the one that it was exported with",
+        ) from None
+    keys = split_keys(opened, MOST_KEYS)
+    if keys is None:
+        raise UsageError("that file holds no keys", "export them again")
+    return keys
+
+
+def split_keys(content: bytes, most: int = MOST_KEYS) -> list[bytes] | None:
+    """Return the keys that *content* joins; None where it is no such thing."""
+    count, rest = divmod(len(content), KEY_BYTES)
+    if rest or not 0 < count <= most:
+        return None
+    return [content[KEY_BYTES * i : KEY_BYTES * (i + 1)] for i in range(count)]
+
+
+def _stretched(passphrase: str, salt: bytes) -> bytes:
+    from cryptography.hazmat.primitives.kdf.argon2 import Argon2id  # noqa: PLC0415
+
+    normal = unicodedata.normalize("NFC", passphrase).encode()
+    kdf = Argon2id(
+        salt=salt, length=KEY_BYTES, iterations=3, lanes=4, memory_cost=65_536
+    )
+    return kdf.derive(normal)

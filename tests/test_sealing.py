@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import unicodedata
 from pathlib import Path
 from secrets import token_bytes
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from agentvault_tui.errors import SealedError
+from agentvault_tui.errors import SealedError, UsageError
 from agentvault_tui.gateway.secrets import SecretsSeal
 from agentvault_tui.home import Home, put_private
+from agentvault_tui.sealing import decode_keys, encode_keys
 from agentvault_tui.tenant.sealing import TenantSeal
 
 
@@ -61,7 +66,7 @@ def test_the_key_before_opens_and_never_seals(home: Home) -> None:
             both.renewed("seed", "ann", 1, foreign)
 
 
-@pytest.mark.parametrize("content", [b"", b"k" * 31, b"k" * 33, b"k" * 96, None])
+@pytest.mark.parametrize("content", [b"", b"k" * 31, b"k" * 33, b"k" * 128, None])
 def test_a_team_key_that_is_none_is_not_made_anew(
     home: Home, content: bytes | None
 ) -> None:
@@ -72,3 +77,56 @@ def test_a_team_key_that_is_none_is_not_made_anew(
         TenantSeal.of(home, shared=True)
     assert "agentvault team key import" in error.value.remedy
     assert home.team_key.exists() == (content is not None)
+
+
+PASSPHRASE = "a fairly long passphrase: é"
+
+
+def test_exported_keys_open_with_their_passphrase_alone() -> None:
+    """Another passphrase, another team and a changed file open nothing."""
+    keys = [token_bytes(32), token_bytes(32)]
+    content = encode_keys(keys, "payments", PASSPHRASE)
+    assert decode_keys(content, "payments", PASSPHRASE) == keys
+    other_form = unicodedata.normalize("NFD", PASSPHRASE)
+    assert decode_keys(content, "payments", other_form) == keys
+    assert all(key not in content for key in keys)
+    with pytest.raises(SealedError, match="passphrase is not"):
+        decode_keys(content, "payments", f"{PASSPHRASE} ")
+    with pytest.raises(UsageError, match="another team"):
+        decode_keys(content, "billing", PASSPHRASE)
+    renamed = content.replace(b"payments", b"billing")
+    with pytest.raises(SealedError, match="was changed"):
+        decode_keys(renamed, "billing", PASSPHRASE)
+    with pytest.raises(UsageError, match="fewer than"):
+        encode_keys(keys, "payments", "elevenchars")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": "agentvault-team-key/2"},
+        {"memory_cost": 2**31},
+        {"salt": ""},
+        {"salt": "AAAA"},
+        {"salt": "A" * 3000},
+        {"box": 7},
+        {"team": None},
+    ],
+)
+def test_a_file_sets_no_parameter_of_its_own(change: dict[str, object]) -> None:
+    """What is not of this version is refused before any key is derived."""
+    whole = {"format": "agentvault-team-key/1", "team": "payments"}
+    content = {**whole, "salt": "AAAAAAAAAAAAAAAAAAAAAA==", "box": "AAAA"}
+    with pytest.raises(UsageError, match="no file of a team's key"):
+        decode_keys(json.dumps(content | change).encode(), "payments", PASSPHRASE)
+
+
+@given(st.integers(0, 300), st.binary(max_size=40))
+def test_whatever_a_file_holds_is_refused_in_words(cut: int, more: bytes) -> None:
+    """A file that is cut, lengthened or rubbish is an error of ours."""
+    whole = (
+        b'{"format":"agentvault-team-key/1","team":"t",'
+        b'"salt":"AAAAAAAAAAAAAAAAAAAAAA==","box":"'
+    )
+    with pytest.raises(UsageError):
+        decode_keys(whole[:cut] + more, "t", PASSPHRASE)

@@ -114,8 +114,9 @@ class Disconnected:
 
 @dataclass(frozen=True, slots=True)
 class TenantUnavailable:
-    """The tenant gives no answer of use: ``temporarily_unavailable``."""
+    """The tenant gives no answer of use, or what it is asked with is sealed."""
 
     message: str
     retry_after: int
     decision_id: DecisionId
+    error: str = "temporarily_unavailable"

@@ -38,6 +38,7 @@ from agentvault_tui.broker.stepups import StepUps
 from agentvault_tui.broker.surroundings import Surroundings
 from agentvault_tui.broker.team import Team
 from agentvault_tui.broker.team_files import TeamFiles
+from agentvault_tui.broker.team_key import TeamKey
 from agentvault_tui.broker.upstream import (
     Outbox,
     ProviderAccounts,
@@ -292,6 +293,8 @@ class Broker:
     """Why the tenant's own log cannot be read now, if so."""
     kept: dict[str, str] = field(default_factory=dict)
     """Small values that the last process left, by name."""
+    team_key: TeamKey | None = field(init=False, default=None)
+    """Follows the key that seals what a team shares; None where there is no team."""
     files: TeamFiles | None = field(init=False, default=None)
     """Files that a team's homes have in common; None where this is the only broker."""
     surroundings: Surroundings = field(init=False)
@@ -315,7 +318,10 @@ class Broker:
 
     def __post_init__(self) -> None:
         """Join the rooms that work on others."""
-        if self.ledger.shared is not None:
+        shared = self.ledger.shared is not None
+        if shared:
+            self.team_key = TeamKey(self.home, self.ledger, SYSTEM)
+            self.team_key.on_problem = lambda: self.on_status()  # noqa: PLW0108 - later
             self.files = TeamFiles(self.home, self.ledger, lambda: self.kept, SYSTEM)
             self.files.on_problem = lambda: self.on_status()  # noqa: PLW0108 - set later
         self.surroundings = Surroundings(self.clock, self.home, self.settings)
@@ -332,10 +338,15 @@ class Broker:
         self.cuts = Cuts(self.ledger, self.registry, self.clock)
         self.cuts.on_change = lambda: self.on_status()  # noqa: PLW0108 - it is set later
         rate = self.settings.tenant.rate
-        self.access = TenantAccess(self.home, self.tenant.tenant, rate)
+        self.access = TenantAccess(self.home, self.tenant.tenant, rate, shared=shared)
         self.vault = VaultAccess(
-            *(self.home, self.tenant.issuer, self.clock), local=self.tenant.tenant.local
+            *(self.home, self.tenant.issuer, self.clock),
+            local=self.tenant.tenant.local,
+            shared=shared,
         )
+        if self.team_key is not None:
+            self.team_key.seals_anew.append(self.vault.users.seal_anew)
+            self.team_key.seals_anew.append(self.vault.clients.seal_anew)
         self.flows_to_accounts = Flows(self.clock)
         self.outlook = ProviderAccounts(
             self.registry, self.vault.issuer, lambda: self.settings.connections

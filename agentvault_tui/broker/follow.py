@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +23,7 @@ from agentvault_tui.broker.team import Team
 from agentvault_tui.broker.usecases.mint import record_void
 from agentvault_tui.broker.usecases.policy_change import POLICY, follow_policy
 from agentvault_tui.broker.usecases.stepup import cancelled, cancelled_draft
-from agentvault_tui.errors import LedgerError, RefusedError
+from agentvault_tui.errors import LedgerError, RefusedError, SealedError
 from agentvault_tui.ledger import (
     Change,
     Cooldown,
@@ -359,7 +360,14 @@ async def join_team(broker: Broker, shared: SharedLog) -> None:
     alone = own and not broker.settings.tenant.url
     issuer = "" if alone else broker.tenant.issuer
     version = lambda: broker.policy.version  # noqa: E731
-    team = broker.team = Team(broker.ledger, shared, broker.clock, version, issuer)
+    key = broker.team_key
+    assert key is not None  # noqa: S101 - of a ledger that is shared
+    broker.chores.append(key.look)
+    team = broker.team = key.team = Team(
+        *(broker.ledger, shared, broker.clock, version),
+        tenant=issuer,
+        key=key.told,
+    )
     broker.lease_over, broker.works = team.lease_over, team.works
     broker.alone = team.alone
 
@@ -369,6 +377,8 @@ async def join_team(broker: Broker, shared: SharedLog) -> None:
 
     team.on_lease_over = end_calls
     team.on_change = lambda: broker.on_status()  # noqa: PLW0108 - it is set later
+    with suppress(SealedError):  # told by each look
+        await key.read()
     try:
         await team.join()
     except LedgerError as error:

@@ -127,6 +127,8 @@ def _team_warnings(broker: Broker) -> Iterator[str]:
     for one, why in broker.team.standing():
         if why is not None:
             yield f"The broker {one.id} on {visible(one.said.host, 60)}: {why}."
+    if broker.team_key is not None and broker.team_key.problem:
+        yield f"What the team seals: {broker.team_key.problem}."
 
 
 def _file_warnings(broker: Broker) -> Iterator[str]:

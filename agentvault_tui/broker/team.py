@@ -72,6 +72,8 @@ class Said(msgspec.Struct):
     """Its tenant's issuer; empty where that is an embedded one that it alone serves."""
     watching: bool = False
     """Whether a console listens there, so that calls are told of more often."""
+    key: str = ""
+    """The id of the team's key that it has; empty where it has none."""
 
 
 class Member(NamedTuple):
@@ -99,7 +101,9 @@ class Team:
         shared: SharedLog,
         clock: Clock,
         policy: Callable[[], str],
+        *,
         tenant: str,
+        key: Callable[[], tuple[str, str]],
     ) -> None:
         """Be one of the brokers that write to *shared*; know no other yet.
 
@@ -109,6 +113,7 @@ class Team:
             clock: what tells the time.
             policy: returns the version of the policy in force.
             tenant: the tenant's issuer; empty where no other broker serves it.
+            key: returns the ids of the team's key that is here, and that is in force.
         """
         self.id = shared.broker_id
         self.seq = ledger.head.seq
@@ -126,6 +131,7 @@ class Team:
         self._clock = clock
         self._policy = policy
         self._tenant = tenant
+        self._key = key
         self._shared = shared
         self.run_id: Final = secrets.token_hex(8)
         """Random, of this process."""
@@ -208,6 +214,7 @@ class Team:
             clock=round(self._clock_ahead, 3),
             tenant=self._tenant,
             watching=self.watching(),
+            key=self._key()[0],
         )
         doc = msgspec.json.encode(said)
         if not await self._shared.hold(self.id, said.run, doc, LEASE):
@@ -296,6 +303,8 @@ class Team:
             return "it is behind the store"
         if said.policy != self._policy():
             return "another policy is in force there"
+        if said.key != self._key()[1]:
+            return "it has not the team's key: agentvault team key import there"
         if abs(said.clock) > _CLOCK:
             return f"its clock differs by {said.clock:+.0f} s"
         return None

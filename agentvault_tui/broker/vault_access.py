@@ -71,10 +71,14 @@ class VaultUser:
 class VaultUsers:
     """One vault user an agent; the seal binds the token to both and to the tenant."""
 
-    def __init__(self, home: Home, issuer: str) -> None:
-        """Keep the users of the tenant *issuer* in *home*."""
+    def __init__(self, home: Home, issuer: str, *, shared: bool = False) -> None:
+        """Keep the users of the tenant *issuer* in *home*.
+
+        Their tokens are sealed with the team's key where a store is *shared*.
+        """
         self._home = home
         self._issuer = issuer
+        self.shared: Final = shared
         self._seen: tuple[int, ...] | None = None
         self._known: dict[str, Any] = {}
 
@@ -113,7 +117,7 @@ class VaultUsers:
 
     def keep(self, agent_id: AgentId, user: VaultUser) -> None:
         """Keep *user* in place of any other; on disk when this returns."""
-        box = VaultUsersSeal.of(self._home).close(
+        box = self.seal().close(
             _KIND,
             self._owner(agent_id, user.sub),
             _VERSION,
@@ -137,11 +141,43 @@ class VaultUsers:
         if kept.pop(agent_id, None) is not None:
             self._write(kept)
 
+    def seal(self) -> VaultUsersSeal:
+        """Return what seals the tokens; SealedError: its key is not here."""
+        return VaultUsersSeal.of(self._home, shared=self.shared)
+
+    async def seal_anew(self) -> None:
+        """Seal with the team's key in force what another key of this home sealed.
+
+        A token that none of them opens stays as it is: its user signs in again.
+        """
+        seal, own = self.seal(), self._home.keys / f"{VaultUsersSeal.WHOSE}.key"
+        kept, left = {**self._read()}, False
+        for agent_id, one in kept.items():
+            try:
+                owner = self._owner(AgentId(agent_id), one["sub"])
+                box = base64.b64decode(one["token"], validate=True)
+                try:
+                    renewed = seal.renewed(_KIND, owner, _VERSION, box)
+                except SealedError:
+                    if not own.exists():
+                        raise
+                    before = VaultUsersSeal.of(self._home)
+                    token = before.open(_KIND, owner, _VERSION, box)
+                    renewed = seal.close(_KIND, owner, _VERSION, token)
+            except (SealedError, ValueError, TypeError, LookupError):
+                left = True
+                log.warning("the refresh token kept for %s does not open", agent_id)
+                continue
+            if renewed is not None:
+                kept[agent_id] = {**one, "token": base64.b64encode(renewed).decode()}
+        if kept != self._read():
+            self._write(kept)
+        if not left:
+            own.unlink(missing_ok=True)
+
     def _open(self, owner: str, box: str) -> str:
         sealed = base64.b64decode(box, validate=True)
-        return (
-            VaultUsersSeal.of(self._home).open(_KIND, owner, _VERSION, sealed).decode()
-        )
+        return self.seal().open(_KIND, owner, _VERSION, sealed).decode()
 
     def _owner(self, agent_id: AgentId, sub: str) -> str:
         return json.dumps([self._issuer, agent_id, sub])
@@ -267,6 +303,13 @@ _PLACES: Final = 8
 """Exchanges at the tenant at once, as many as it is asked over connections."""
 
 
+SEALED: Final = (
+    "what is sealed does not open here: an operator brings the team's key to this"
+    " broker (agentvault team key import)"
+)
+"""What agents are told then; the error names files of this machine."""
+
+
 class CrowdedError(Exception):
     """Too many requests wait for the same account."""
 
@@ -282,14 +325,15 @@ class VaultAccess:
         *,
         local: str | None = None,
         deadline: float = DEADLINE,
+        shared: bool = False,
     ) -> None:
         """Reach the tenant *issuer*, see `Wire`, with what *home* keeps for it."""
         self._tenant, self._apart = (
             Tenant(issuer, clock, local=local, timeout=deadline) for _ in range(2)
         )
         self.issuer: Final = self._tenant.issuer
-        self.users: Final = VaultUsers(home, self.issuer)
-        self.clients: Final = ClientSecretsFile(home, self.issuer)
+        self.users: Final = VaultUsers(home, self.issuer, shared=shared)
+        self.clients: Final = ClientSecretsFile(home, self.issuer, shared=shared)
         self._clock = clock
         self._deadline = deadline
         self._resting: dict[Account, tuple[Deadline, NoToken]] = {}
@@ -359,6 +403,9 @@ class VaultAccess:
             return _unavailable(error.what)
         except NotFoundError as error:
             return NoToken(Cause.OTHER, "server_error", error.what, error.remedy)
+        except SealedError as error:
+            log.warning("no token of %s: %s", account.agent_id, error.diagnosis())
+            return NoToken(Cause.SEALED, "sealed", SEALED, "ask again later")
         except AgentVaultError as error:
             # Ours to mend: its words may name files of this machine, and agents read
             # what comes of this.
@@ -369,6 +416,9 @@ class VaultAccess:
         self, account: Account, tenant: Tenant
     ) -> ProviderToken | NoToken:
         user = self.users.of(account.agent_id)
+        kept = self.users.sub_of(account.agent_id) is not None
+        if user is None and kept and self.users.shared:
+            raise SealedError("the team's key here does not open its refresh token")
         whose = (account.issuer, account.user)
         if user is None or whose != (self.issuer, user.sub):
             return NoToken(

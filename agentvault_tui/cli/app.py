@@ -29,6 +29,7 @@ SECTIONS: Final = {
         "restore": "Restore such a file into an empty home.",
         "systemd": "Run the broker as a service.",
         "store": "Where state and ledger are; a team's.",
+        "team": "The key that a team's brokers share.",
         "tls": "Speak https to agents: make certificates.",
     },
     "Put agents behind it": {

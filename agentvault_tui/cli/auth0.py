@@ -363,8 +363,8 @@ def served_agents(home: Home) -> tuple[list[Agent], bool]:
 class _ReportingSecretsFile(ClientSecretsFile):
     """Remembers the secrets that are new, to print them once if asked."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.fresh: dict[str, tuple[str, Secret]] = {}
 
     def keep(self, key: str, client_id: str, secret: Secret | None) -> None:
@@ -400,7 +400,10 @@ async def _opened(
     wanted = replace(
         _needs(session), change_mfa_policy=change_mfa_policy, token_limits=token_limits
     )
-    kept = _ReportingSecretsFile(session.home, issuer)
+    shared = bool(session.settings.store.url)
+    kept = _ReportingSecretsFile(session.home, issuer, shared=shared)
+    if shared:
+        kept.seal()  # a secret that cannot be sealed would be lost
     async with aclosing(Tenant(_management_issuer(session), SystemClock())) as tenant:
         source: RegisteredClient | TokenSource
         if device:

@@ -172,7 +172,8 @@ async def _change_here(
     # Whoever has the ledger is the only one who changes the file.
     ledger = await Ledger.open(session.home, clock=clock, settings=session.settings)
     try:
-        store = Secrets(session.home, clock)
+        shared = bool(session.settings.store.url)
+        store = Secrets(session.home, clock, shared=shared)
         await store.change(lambda: prepare(store, actor), ledger.commit)
     finally:
         await ledger.close()

@@ -98,7 +98,6 @@ def serve(
             tenant = ending.enter_context(start_tenant(session.home))
         from agentvault_tui.broker.serve import run
         from agentvault_tui.gateway import Gateway
-        from agentvault_tui.gateway.secrets import Secrets
         from agentvault_tui.watch import LedgerWatch
 
         if until_stdin_closes:
@@ -116,9 +115,8 @@ def serve(
             tenant=tenant,
             again=again,
             gateway=Gateway,
-            watch=lambda broker: LedgerWatch(
-                broker, Secrets(broker.home, broker.clock).get
-            ),
+            # The gateway, made before, opens secrets for both.
+            watch=lambda broker: LedgerWatch(broker, broker.callouts.open_secret),
         )
 
 

@@ -208,8 +208,15 @@ def check_store(session: CliSession) -> Iterator[Finding]:
     if not session.settings.store.url:
         yield ok("this home's own file, for one broker")
         return
+    from agentvault_tui.broker.team_key import recorded
     from agentvault_tui.ledger.store_admin import store_info
+    from agentvault_tui.sealing import key_ids, team_keys
 
+    record = recorded(session.home)
+    if problem := record.problem(key_ids(team_keys(session.home))):
+        yield fault(problem.what, problem.remedy)
+    elif record.key:
+        yield ok(f"the team's key {record.key} is here")
     found = asyncio.run(store_info(connector_of(session)))
     yield ok(f"PostgreSQL {found.server}, schema {found.version}, head {found.head}")
     if found.fault:

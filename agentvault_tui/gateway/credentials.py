@@ -17,14 +17,15 @@ from urllib.parse import quote, quote_plus, unquote_plus, urlencode, urlsplit
 from agentvault_tui.broker.accounts import HeldProviderToken
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.usecases.exchange import usable
+from agentvault_tui.broker.vault_access import SEALED
 from agentvault_tui.clock import Deadline
-from agentvault_tui.errors import AgentVaultError, LedgerError
+from agentvault_tui.errors import AgentVaultError, LedgerError, SealedError
 from agentvault_tui.gateway.echo import Echo, needles
 from agentvault_tui.gateway.secrets import Secrets
 from agentvault_tui.gateway.services import Service, UpstreamCredential, parse_origin
 from agentvault_tui.gateway.upstream import Outgoing, Upstream
 from agentvault_tui.model import Agent, AgentId
-from agentvault_tui.vault import NoToken
+from agentvault_tui.vault import Cause, NoToken
 from agentvault_tui.web.reply import Header
 from agentvault_tui.web.service_connection import UpstreamError
 
@@ -168,7 +169,8 @@ class Credentials:
         """Return what is attached to a request of *agent* to *service*.
 
         Raises:
-            UpstreamError: there is no such secret, or no token was given for it.
+            UpstreamError: there is no such secret, the key that opens it is not here,
+                or no token was given for it.
         """
         try:
             match service.credential.kind:
@@ -184,6 +186,9 @@ class Credentials:
             log.warning("no credential for %s: %s", service.name, error)
             text = "the gateway cannot have a credential for this service now"
             raise UpstreamError(503, "temporarily_unavailable", text) from None
+        except SealedError as error:
+            log.warning("no credential for %s: %s", service.name, error.diagnosis())
+            raise _unopened() from None
         except AgentVaultError as error:
             # Its words may name files of this machine, and an agent reads ours.
             log.warning("no credential for %s: %s", service.name, error.diagnosis())
@@ -219,7 +224,7 @@ class Credentials:
         epoch = broker.registry.epoch(agent.id)
         found = await broker.vault.exchange(account)
         if isinstance(found, NoToken):
-            raise _missing()
+            raise _unopened() if found.cause is Cause.SEALED else _missing()
         held = HeldProviderToken.of(
             broker.clock, account, found, broker.settings.tokens.lease
         )
@@ -375,3 +380,7 @@ def _missing() -> UpstreamError:
         "upstream_unreachable",
         "the gateway has no credential for this service now: an operator has to look",
     )
+
+
+def _unopened() -> UpstreamError:
+    return UpstreamError(503, "sealed", SEALED)

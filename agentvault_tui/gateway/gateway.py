@@ -74,7 +74,8 @@ class Gateway:
         """
         self.broker = broker
         self.services = Services(broker.home, lambda: broker.policy.catalogue)
-        self.secrets = Secrets(broker.home, broker.clock)
+        shared = broker.team_key is not None
+        self.secrets = Secrets(broker.home, broker.clock, shared=shared)
         broker.callouts.open_secret = self.secrets.get
         self.health: dict[str, ServiceHealth] = {}
         """By service; a call that ends says so here."""
@@ -125,6 +126,8 @@ class Gateway:
         self, tell: Callable[[str, Callable[[], WireShape]], None] | None
     ) -> None:
         broker = self.broker
+        if broker.team_key is not None:
+            broker.team_key.seals_anew.append(self._seal_anew)
         if broker.files is not None:
             for folder in self._folders:
                 folder.follow(broker.files)
@@ -286,6 +289,11 @@ class Gateway:
         await self._mcp_processes.aclose()
         for upstream in self._upstreams.values():
             await upstream.aclose()
+
+    async def _seal_anew(self) -> None:
+        await self.secrets.change(
+            lambda: self.secrets.seal_anew(SYSTEM), self.broker.record
+        )
 
     def upstream(self, service: Service, agent_id: AgentId | None) -> Upstream:
         """Return how *service* is reached, as its file is now.

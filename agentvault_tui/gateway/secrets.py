@@ -29,7 +29,7 @@ from agentvault_tui.errors import (
 )
 from agentvault_tui.home import Home, fsync_folder, put_private
 from agentvault_tui.model import Actor, Draft, EventType
-from agentvault_tui.sealing import KEY_BYTES, Seal
+from agentvault_tui.sealing import KEY_BYTES, Seal, team_keys
 from agentvault_tui.text import visible
 from agentvault_tui.vault import Secret
 
@@ -84,10 +84,23 @@ class Secrets:
     """
 
     def __init__(
-        self, home: Home, clock: Clock, environ: Mapping[str, str] = os.environ
+        self,
+        home: Home,
+        clock: Clock,
+        environ: Mapping[str, str] = os.environ,
+        *,
+        shared: bool = False,
     ) -> None:
-        """Read nothing yet; *environ* names systemd's credentials directory."""
+        """Read nothing yet.
+
+        Args:
+            home: whose secrets.
+            clock: the time.
+            environ: names systemd's credentials directory.
+            shared: whether they are a team's, and sealed with its key.
+        """
         self._home = home
+        self._shared = shared
         self._file = home.secrets_file
         self._clock = clock
         folder = environ.get("CREDENTIALS_DIRECTORY")
@@ -103,6 +116,7 @@ class Secrets:
         Raises:
             NotFoundError: there is none of that name.
             ServiceError: it, or the key it is wrapped by, cannot be read.
+            SealedError: the team's key, which it is wrapped by, is not here.
         """
         row = self._read().secrets.get(name)
         if row is None:
@@ -130,7 +144,7 @@ class Secrets:
         return dict(sorted(self._read().secrets.items()))
 
     def root(self) -> str:
-        """Return whose key wraps the secrets: ``home``, ``systemd``, or nobody's.
+        """Return whose key wraps them: ``home``, ``systemd``, ``team``, or nobody's.
 
         Raises:
             ServiceError: the file or a key cannot be read.
@@ -140,16 +154,18 @@ class Secrets:
 
     async def change(
         self,
-        prepare: Callable[[], SecretChange],
+        prepare: Callable[[], SecretChange | None],
         record: Callable[[Draft], Awaitable[object]],
     ) -> None:
-        """Prepare a change, record it and write it; one after another.
+        """Prepare a change, record it and write it, if there is one, in turn.
 
         Raises:
             AgentVaultError: it may not be made, or cannot be recorded or written.
         """
         async with self._turn:
             change = await asyncio.to_thread(prepare)
+            if change is None:
+                return
             await record(change.draft)
             await asyncio.to_thread(change.write)
 
@@ -159,6 +175,7 @@ class Secrets:
         Raises:
             UsageError: the name is none, or no request can carry the value.
             ServiceError: the file or its key cannot be used.
+            SealedError: the team's key is not here.
         """
         if not NAME.fullmatch(name):
             raise UsageError(
@@ -173,6 +190,10 @@ class Secrets:
         content = self._read()
         before = content.secrets.get(name)
         seal = self._root()
+        if self._shared and self.root() not in {"", "team"}:
+            # This home joined the team, and nobody has sealed them anew since.
+            seal = SecretsSeal.of(self._home, shared=True)
+            content = self._sealed_anew(content, self._root(), seal)
         version = content.last + 1
         now = iso(self._clock.now())
         wrapped, box = seal.wrap(_KIND, name, version, value.encode())
@@ -214,9 +235,14 @@ class Secrets:
         the home's, which takes the old one's place.
 
         Raises:
-            UsageError: systemd's is in use, and it handed no other one over.
+            UsageError: systemd's is in use, and it handed no other one over; or they
+                are a team's.
             ServiceError: a secret cannot be opened, or a key cannot be used.
         """
+        if self._shared:
+            raise UsageError(
+                "the secrets are sealed with the team's key", "agentvault team key new"
+            )
         content = self._read()
         old = self._root()
         given = self._credential(_CREDENTIAL)
@@ -228,15 +254,7 @@ class Secrets:
             )
         key = token_bytes(KEY_BYTES)
         new = given or SecretsSeal(key)
-        last, rows = content.last, {}
-        for name, row in content.secrets.items():
-            last += 1
-            value = self._open(old, name, row).encode()
-            wrapped, box = new.wrap(_KIND, name, last, value)
-            rows[name] = msgspec.structs.replace(
-                row, version=last, key=wrapped, box=box
-            )
-        changed = _Content(new.key_id, last, rows)
+        changed = self._sealed_anew(content, old, new)
         keys = self._home.keys
         current, following = keys / "secrets.key", keys / "secrets-next.key"
 
@@ -256,9 +274,40 @@ class Secrets:
                 current.unlink(missing_ok=True)
             fsync_folder(keys)
 
-        draft = _draft(actor, "key rotated", None, last)
-        draft.detail |= {"before": old.key_id, "after": new.key_id}
-        return SecretChange(draft, write)
+        return SecretChange(_rotated(actor, old, new, changed.last), write)
+
+    def seal_anew(self, actor: Actor) -> SecretChange | None:
+        """Prepare to seal with the team's key in force what another key sealed.
+
+        Raises:
+            ServiceError: a secret cannot be opened, or a key cannot be used.
+            SealedError: the team's key is not here.
+        """
+        content, new = self._read(), SecretsSeal.of(self._home, shared=True)
+        if content.key in {"", new.key_id}:
+            return None
+        old, whose = self._root(), self.root()
+        changed = self._sealed_anew(content, old, new)
+
+        def write() -> None:
+            self._write(changed)
+            if whose == "home":  # it opens nothing any more
+                (self._home.keys / "secrets.key").unlink(missing_ok=True)
+
+        return SecretChange(_rotated(actor, old, new, changed.last), write)
+
+    def _sealed_anew(
+        self, content: _Content, old: SecretsSeal, new: SecretsSeal
+    ) -> _Content:
+        last, rows = content.last, {}
+        for name, row in content.secrets.items():
+            last += 1
+            value = self._open(old, name, row).encode()
+            wrapped, box = new.wrap(_KIND, name, last, value)
+            rows[name] = msgspec.structs.replace(
+                row, version=last, key=wrapped, box=box
+            )
+        return _Content(new.key_id, last, rows)
 
     def _open(self, seal: SecretsSeal, name: str, row: SecretRow) -> str:
         try:
@@ -276,6 +325,12 @@ class Secrets:
             return self._seal
         if named:
             roots = self._roots()
+            if named not in roots and self._shared:
+                raise SealedError(
+                    f"the team's key {named}, which the secrets are sealed with, is not"
+                    " here",
+                    "bring it here: agentvault team key import FILE",
+                )
             if named not in roots:
                 raise ServiceError(
                     f"the key {named}, which the secrets are wrapped by, is not here",
@@ -283,6 +338,8 @@ class Secrets:
                     " credential over: with a broker there, ask it",
                 )
             self._seal = roots[named][1]
+        elif self._shared:
+            return SecretsSeal.of(self._home, shared=True)
         else:
             try:
                 self._seal = self._credential(_CREDENTIAL) or SecretsSeal.of(self._home)
@@ -300,6 +357,9 @@ class Secrets:
         for name in ("secrets.key", "secrets-next.key"):
             if seal := _key_file(self._home.keys / name):
                 found[seal.key_id] = "home", seal
+        for key in team_keys(self._home):
+            seal = SecretsSeal(key)
+            found[seal.key_id] = "team", seal
         return found
 
     def _credential(self, name: str) -> SecretsSeal | None:
@@ -333,6 +393,12 @@ class Secrets:
                 f"{path} cannot be written ({error.strerror})",
                 "make room, or look at its folder",
             ) from error
+
+
+def _rotated(actor: Actor, old: SecretsSeal, new: SecretsSeal, last: int) -> Draft:
+    draft = _draft(actor, "key rotated", None, last)
+    draft.detail |= {"before": old.key_id, "after": new.key_id}
+    return draft
 
 
 def _draft(actor: Actor, word: str, name: str | None, version: int) -> Draft:

@@ -152,3 +152,13 @@ class DelegationTree(WireShape, kw_only=True):
     """Each before those exchanged for it; at most a thousand."""
     total: int
     """How many there are."""
+
+
+class TeamKeyInfo(WireShape, kw_only=True):
+    """A key that was made for the team, by the ids that the ledger names."""
+
+    key: str
+    before: str | None
+    """The one before, which opens what it sealed until every broker has the new one."""
+    missing: tuple[str, ...] = ()
+    """The brokers that have not the new one yet."""

@@ -334,6 +334,13 @@ class SecretRequest(WireRequest, kw_only=True):
         return f"SecretRequest(name={self.name!r})"
 
 
+class TeamKeyRequest(WireRequest, kw_only=True):
+    """Make another key for the team."""
+
+    lost: bool = False
+    """Whether the key in force is in no home any more."""
+
+
 class SecretNameRequest(WireRequest, kw_only=True):
     """Remove a secret."""
 

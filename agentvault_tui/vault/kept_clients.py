@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
-import fcntl
+import base64
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Final
+from typing import ClassVar, Final
 
 from agentvault_tui.errors import NotFoundError, SettingsError
-from agentvault_tui.home import Home, private_folder, put_private
+from agentvault_tui.home import Home, locked_folder, put_private
+from agentvault_tui.sealing import Seal
 from agentvault_tui.vault.issuer import check_issuer, origin
 from agentvault_tui.vault.secret import Secret
+
+_SECRETS: Final = ("client_secret", "worker_key")
+
+
+class ClientsSeal(Seal):
+    """The seal of a team's file."""
+
+    WHOSE: ClassVar[str] = "clients"
+    LOST: ClassVar[str] = "every application needs a new secret"
 
 
 class ClientSecretsFile:
     """One file for one tenant, 0600 in ``keys/``, replaced in one step.
 
+    It is locked for a change: `apply` runs beside a broker, and a secret that the other
+    wrote meanwhile would be lost, and is told only once.
+
     It has a member for each application, ``console``, ``management`` and
     ``agents/<id>``: ``client_id`` and, where there are such, ``client_secret`` and
-    ``worker_key``, a private key in PEM.
+    ``worker_key``, a private key in PEM. Where a store is shared those two are sealed
+    with the team's key.
     """
 
-    def __init__(self, home: Home, issuer: str) -> None:
-        """Keep the clients of the tenant *issuer* in *home*."""
+    def __init__(self, home: Home, issuer: str, *, shared: bool = False) -> None:
+        """Keep the clients of the tenant *issuer* in *home*, for a team if *shared*."""
+        self._home = home
+        self._shared = shared
         _, host, port = origin(check_issuer(issuer)) or ("", "", 0)
         # A host is letters, digits, dots, hyphens and colons: a plain file name.
         self.path: Final = home.keys / f"auth0-{host.replace(':', '.')}-{port}.json"
@@ -49,13 +62,17 @@ class ClientSecretsFile:
         """
 
         def read() -> str:
-            found = self._one(key).get("client_secret")
-            if not isinstance(found, str):
-                raise NotFoundError(
-                    f"the secret of {key} is not in this home", "agentvault auth0 apply"
-                )
-            return found
+            match self._one(key).get("client_secret"):
+                case str(found):
+                    return found
+                case {"sealed": str(box)}:
+                    return self._open(key, "client_secret", box)
+            raise NotFoundError(
+                f"the secret of {key} is not in this home", "agentvault auth0 apply"
+            )
 
+        if isinstance(self._one(key).get("client_secret"), dict):
+            return Secret(read)  # whether it opens is seen when it is sent
         read()
         return Secret(read)
 
@@ -66,13 +83,13 @@ class ClientSecretsFile:
 
     def keep(self, key: str, client_id: str, secret: Secret | None) -> None:
         """Keep a client, and its secret if it has one; on disk when this returns."""
-        with self._alone():
+        with locked_folder(self.path.parent):
             one = self._one(key)
             if one.get("client_id") != client_id:
                 one = {}
             one["client_id"] = client_id
             if secret is not None:
-                one["client_secret"] = secret.reveal()
+                one["client_secret"] = self._kept(key, "client_secret", secret)
             self._write({**self._read(), key: one})
 
     def worker_key(self, key: str) -> str:
@@ -82,23 +99,63 @@ class ClientSecretsFile:
 
     def keep_worker_key(self, key: str, identity: str, pem: Secret) -> None:
         """Keep a worker's private key, and the *identity* its public part has."""
-        kept = {"worker_key": pem.reveal(), "worker_key_id": identity}
-        with self._alone():
+        with locked_folder(self.path.parent):
+            sealed = self._kept(key, "worker_key", pem)
+            kept = {"worker_key": sealed, "worker_key_id": identity}
             self._write({**self._read(), key: {**self._one(key), **kept}})
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Lock the file for a change: `apply` runs beside a broker.
+    def seal(self) -> ClientsSeal:
+        """Return what seals a team's; SealedError: its key is not here."""
+        return ClientsSeal.of(self._home, shared=True)
 
-        A secret that the other wrote meanwhile would be lost, and is told only once.
+    async def seal_anew(self) -> None:
+        """Seal with the team's key in force what is not sealed, or with another.
+
+        Raises:
+            SealedError: something opens with none of the keys here.
         """
-        private_folder(self.path.parent)
-        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        with locked_folder(self.path.parent):
+            content = self._read()
+            changed = {
+                key: self._sealed_anew(key, one) if isinstance(one, dict) else one
+                for key, one in content.items()
+            }
+            if changed != content:
+                self._write(changed)
+
+    def _sealed_anew(self, key: str, before: dict[str, object]) -> dict[str, object]:
+        one, seal = {**before}, self.seal()
+        for member in _SECRETS:
+            match one.get(member):
+                case str(plain):
+                    one[member] = self._kept(key, member, Secret(plain))
+                case {"sealed": str(text)}:
+                    box = self._box(text)
+                    renewed = seal.renewed(member, self._owner(key), 1, box)
+                    if renewed is not None:
+                        one[member] = {"sealed": base64.b64encode(renewed).decode()}
+        return one
+
+    def _kept(self, key: str, member: str, secret: Secret) -> object:
+        """Return a secret as the file has it."""
+        if not self._shared:
+            return secret.reveal()
+        plain = secret.reveal().encode()
+        box = self.seal().close(member, self._owner(key), 1, plain)
+        return {"sealed": base64.b64encode(box).decode()}
+
+    def _open(self, key: str, member: str, text: str) -> str:
+        opened = self.seal().open(member, self._owner(key), 1, self._box(text))
+        return opened.decode()
+
+    def _box(self, text: str) -> bytes:
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(folder)
+            return base64.b64decode(text, validate=True)
+        except ValueError:
+            raise self._damaged() from None
+
+    def _owner(self, key: str) -> str:
+        return f"{self.path.name} {key}"
 
     def _one(self, key: str) -> dict[str, object]:
         found = self._read().get(key, {})

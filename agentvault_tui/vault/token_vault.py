@@ -60,6 +60,8 @@ class Cause(StrEnum):
     """The token that stands for the user is spent, revoked or unknown."""
     SCOPE_REFUSED = "scope_refused"
     """The provider cannot narrow the scope, so nothing is given."""
+    SEALED = "sealed"
+    """What the tenant is asked with is sealed, with a key that is not here."""
     UNAVAILABLE = "unavailable"
     """No answer of use; worth asking again."""
     OTHER = "other"

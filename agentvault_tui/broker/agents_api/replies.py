@@ -162,7 +162,7 @@ def exchange_reply(
         case TenantUnavailable():
             return error_reply(
                 503,
-                "temporarily_unavailable",
+                answer.error,
                 answer.message,
                 ((b"retry-after", b"%d" % answer.retry_after),),
                 decision_id=answer.decision_id,

@@ -21,6 +21,7 @@ from agentvault_tui.broker.operators_api import (
     records,
     session,
     stepups,
+    team,
 )
 from agentvault_tui.broker.operators_api.presence import Presence, StandingInfo
 from agentvault_tui.broker.operators_api.session import standing_info
@@ -64,6 +65,7 @@ def operators_app(broker: Broker, feed: Feed, sessions: Sessions) -> Starlette:
             *session.routes(sessions, authority),
             *session.people_routes(broker, authority, sessions),
             *presence.routes(broker, seats),
+            *team.routes(broker, authority),
             *chain.from_iterable(
                 one.operator_routes(authority) for one in broker.extensions
             ),

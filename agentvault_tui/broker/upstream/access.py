@@ -105,10 +105,12 @@ class TenantAccess:
     client they belong to is kept, and with it its budget and its token.
     """
 
-    def __init__(self, home: Home, tenant: Tenant, rate: float) -> None:
+    def __init__(
+        self, home: Home, tenant: Tenant, rate: float, *, shared: bool = False
+    ) -> None:
         """Administer *tenant* with what *home* keeps, *rate* requests a second."""
         self._tenant = tenant
-        self._kept = ClientSecretsFile(home, tenant.issuer)
+        self._kept = ClientSecretsFile(home, tenant.issuer, shared=shared)
         self._budget = Budget(tenant.clock, rate=rate, sleep=tenant.sleep)
         self._known: tuple[str, Management] | None = None
         self.given: RegisteredClient | None = None

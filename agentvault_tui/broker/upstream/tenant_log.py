@@ -23,6 +23,7 @@ from agentvault_tui.clock import Clock, iso, parse_iso
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import (
     LedgerError,
+    SealedError,
     SettingsError,
     TenantBusyError,
     TenantError,
@@ -359,7 +360,7 @@ class TenantLog:
             await self._sleep(pause)
             try:
                 full = await self.read()
-            except (TenantError, LedgerError, SettingsError) as error:
+            except (TenantError, LedgerError, SettingsError, SealedError) as error:
                 self._failed(error.diagnosis())
                 wait = error.retry_after if isinstance(error, TenantBusyError) else 0.0
                 pause = min(max(pause * 2, _EVERY, wait), _LONGEST)

@@ -84,6 +84,7 @@ async def begin(broker: Broker, wanted: Wanted) -> Flow:
         TenantError: the tenant refuses, or does not answer.
     """
     agent = _checked(broker, wanted)
+    broker.vault.users.seal()  # before a person signs in for a token it cannot seal
     async with _time_limit():
         if broker.access.given is not None:
             # What makes clients is loaded when one is made, not at every start.

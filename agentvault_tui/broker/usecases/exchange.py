@@ -352,6 +352,10 @@ async def _missed(
     draft = _draft(broker, permit, EventType.TOKEN_NOT_EXCHANGED, found.cause.value)
     draft.detail.update(error=found.error, message=found.message)
     await broker.record(draft)
+    if found.cause is Cause.SEALED:
+        return TenantUnavailable(
+            found.message, round(_RETRY), permit.decision_id, "sealed"
+        )
     if found.cause is Cause.UNAVAILABLE:
         pause = max(1, min(round(found.retry_after or _RETRY), 3600))
         return TenantUnavailable(found.message, pause, permit.decision_id)

@@ -1,0 +1,254 @@
+"""The team's key at this broker: made anew, sealed anew with, and the old one put away.
+
+The key is in each home (``keys/team.key``) and never in the store, which names the key
+in force and, while the team changes it, the one before. Each broker says in its
+heartbeat which key it has. Once all have the new one, one of them seals anew what the
+brokers share, and records that it is done; each then seals anew what its own home has,
+and removes the old key. Each step looks at what is there, so that a broker that was
+killed in between goes on at its next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from secrets import token_bytes
+from typing import Final, Self
+
+import msgspec
+
+from agentvault_tui.broker.team import Team
+from agentvault_tui.errors import (
+    AgentVaultError,
+    ConflictError,
+    LedgerError,
+    OvertakenError,
+    SealedError,
+    UsageError,
+)
+from agentvault_tui.home import Home, file_stamp, locked_folder, put_private
+from agentvault_tui.ledger import Ledger, Meta
+from agentvault_tui.ledger.schema import read_home
+from agentvault_tui.ledger.state import read_meta
+from agentvault_tui.model import Actor, Draft, EventType
+from agentvault_tui.sealing import KEY_BYTES, key_ids, read_keys, team_keys
+
+TEAM_KEY: Final = "team_key"
+"""The name in the ledger of which key is in force."""
+_IMPORT: Final = "bring it here: agentvault team key import FILE"
+log = logging.getLogger("agentvault.team_key")
+
+
+class KeyRecord(msgspec.Struct, frozen=True):
+    """Which key the team has, by the ids that `key_ids` returns."""
+
+    key: str = ""
+    """The one in force; empty where the team never had one."""
+    before: str = ""
+    """The one before, until all that it sealed is sealed anew."""
+
+    @classmethod
+    def read(cls, value: str | None) -> Self:
+        """Return what the ledger says."""
+        return cls() if value is None else msgspec.json.decode(value, type=cls)
+
+    def change(self, actor: Actor, after: KeyRecord, word: str) -> tuple[Draft, Meta]:
+        """Return the record that *after* takes this one's place."""
+        before = self.before if self.key == after.key else self.key
+        detail = {"before": before or None, "after": after.key}
+        draft = Draft(EventType.SECRET_CHANGED, actor, reason=word, detail=detail)
+        return draft, Meta(TEAM_KEY, msgspec.json.encode(after).decode())
+
+    def problem(self, here: list[str]) -> SealedError | None:
+        """Say what a home with the keys *here* lacks."""
+        if not self.key or here[:1] == [self.key]:
+            return None
+        if not here:
+            return SealedError("the team's key is not in this home", _IMPORT)
+        return SealedError(
+            "this home's keys/team.key is not the key that the team has in force",
+            _IMPORT,
+        )
+
+
+def recorded(home: Home) -> KeyRecord:
+    """Return which key the team has, as far as this home knows."""
+    if not home.database.exists():
+        return KeyRecord()
+    with read_home(home) as db:
+        return KeyRecord.read(read_meta(db, TEAM_KEY))
+
+
+async def make_key(
+    home: Home, ledger: Ledger, actor: Actor, *, lost: bool
+) -> KeyRecord:
+    """Make another key for the team, and record that it is in force.
+
+    Args:
+        home: where it is made; the others import it.
+        ledger: the team's.
+        actor: who decided.
+        lost: whether the key in force is in no home any more.
+
+    Returns:
+        what is recorded now.
+
+    Raises:
+        ConflictError: the team is changing its key already.
+        SealedError: the key in force is not in this home.
+        LedgerError: it cannot be recorded.
+    """
+    known = KeyRecord.read(await ledger.meta(TEAM_KEY))
+    here = key_ids(await asyncio.to_thread(team_keys, home))
+    if not lost:
+        if known.before:
+            raise ConflictError(
+                "the team is changing its key already",
+                "import it where status names a broker that has it not",
+            )
+        if problem := known.problem(here):
+            raise problem
+    elif known.key in here:
+        raise UsageError("the key in force is in this home", "leave out --lost")
+    key = token_bytes(KEY_BYTES)
+    after = KeyRecord(key_ids([key])[0], here[0] if here else "")
+    draft, meta = known.change(actor, after, "team key made")
+    # Before the record: a key that is named and in no home would be lost.
+    put_private(home.team_key_next, key, replace=True)
+    try:
+        await ledger.commit(draft, changes=[meta])
+    except OvertakenError:
+        home.team_key_next.unlink()
+        raise ConflictError(
+            "another broker made a key for the team at the same time",
+            "import that one: agentvault team key import FILE",
+        ) from None
+    settle(home, after)
+    return after
+
+
+def settle(home: Home, record: KeyRecord) -> None:
+    """Put a key that was made in force, if the ledger names it, else remove it."""
+    if not home.team_key_next.exists():
+        return
+    with locked_folder(home.keys):
+        (key,) = read_keys(home.team_key_next)
+        if key_ids([key]) == [record.key]:
+            before = [one for one in team_keys(home)[:1] if one != key]
+            put_private(home.team_key, b"".join([key, *before]), replace=True)
+        home.team_key_next.unlink()
+
+
+class TeamKey:
+    """Follows what the ledger says of the key, and the file with it."""
+
+    def __init__(self, home: Home, ledger: Ledger, actor: Actor) -> None:
+        """Know nothing yet.
+
+        Args:
+            home: whose keys.
+            ledger: the team's, as this home reaches it.
+            actor: who records that a key was changed.
+        """
+        self.seals_anew: list[Callable[[], Awaitable[None]]] = []
+        """Each seals anew, with the key in force, what a room has sealed."""
+        self.team: Team | None = None
+        """The brokers, once this one has joined them."""
+        self.problem: str | None = None
+        """Why what is sealed does not open here, or is not sealed anew."""
+        self.on_change: Callable[[], Awaitable[object]] = lambda: asyncio.sleep(0)
+        """Awaited when the keys in the file are others, before that is told."""
+        self.on_problem: Callable[[], None] = lambda: None
+        """Called when `problem` changed."""
+        self._home, self._ledger, self._actor = home, ledger, actor
+        self._record = KeyRecord()
+        self._stamp: tuple[int, ...] | None = None
+        self._here: list[str] = []
+        self._done = ""
+        """The key under which everything of this home is sealed."""
+        self._turn = asyncio.Lock()
+
+    def told(self) -> tuple[str, str]:
+        """Return the ids of the key that is here, and of the one in force."""
+        return self._here[0] if self._here else "", self._record.key
+
+    async def make(self, actor: Actor, *, lost: bool) -> KeyRecord:
+        """Make another key; see `make_key`."""
+        async with self._turn:
+            made = await make_key(self._home, self._ledger, actor, lost=lost)
+            with suppress(LedgerError):  # what is left is done at the next look
+                await self._look()
+        return made
+
+    async def look(self) -> None:
+        """Take the next step there is."""
+        async with self._turn:
+            await self._look()
+
+    async def _look(self) -> None:
+        problem = None
+        try:
+            await self.read()
+            await self._seal_anew(self._record)
+        except LedgerError:
+            raise
+        except AgentVaultError as error:
+            problem = error.diagnosis()
+        except OSError as error:
+            problem = f"its file cannot be written ({error.strerror}): make room"
+        if problem != self.problem:
+            self.problem = problem
+            if problem:
+                log.warning("the team's key: %s", problem)
+            self.on_problem()
+
+    async def read(self) -> None:
+        """Read what the ledger says, and which keys are here.
+
+        Raises:
+            SealedError: the key in force is not here.
+        """
+        home, ledger = self._home, self._ledger
+        record = self._record = KeyRecord.read(await ledger.meta(TEAM_KEY))
+        if ledger.store_problem is None:
+            await asyncio.to_thread(settle, home, record)
+        stamp = file_stamp(home.team_key)
+        if stamp != self._stamp:
+            here = key_ids(await asyncio.to_thread(team_keys, home))
+            if here:
+                await self.on_change()
+            self._stamp, self._here, self._done = stamp, here, ""
+        if problem := record.problem(self._here):
+            raise problem
+
+    async def _seal_anew(self, record: KeyRecord) -> None:
+        """Seal anew, put the key before away, and record that where it is due."""
+        if not record.key or self._done == record.key:
+            return
+        if record.before and not self._is_turn(record):
+            return
+        for seal_anew in self.seals_anew:
+            await seal_anew()
+        if record.before:
+            after = KeyRecord(record.key)
+            draft, meta = record.change(self._actor, after, "team key changed")
+            await self._ledger.commit(draft, changes=[meta])
+            self._record = after
+        await asyncio.to_thread(self._put_away)
+        self._done = record.key
+
+    def _is_turn(self, record: KeyRecord) -> bool:
+        """Tell whether all have the new key, and this broker does what one does."""
+        team = self.team
+        if team is None or not team.members:
+            return False
+        return team.works() and all(one.said.key == record.key for one in team.members)
+
+    def _put_away(self) -> None:
+        home = self._home
+        with locked_folder(home.keys):
+            keys = team_keys(home)
+            if len(keys) > 1 and key_ids(keys) == self._here:
+                put_private(home.team_key, keys[0], replace=True)

@@ -1,0 +1,224 @@
+"""``agentvault team``: the key that seals what the brokers of a team share."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import click
+
+from agentvault_tui.cli.framework import group, pass_session
+from agentvault_tui.cli.session import CliSession
+from agentvault_tui.cli.terminal import confirm
+from agentvault_tui.errors import (
+    RefusedError,
+    SettingsError,
+    UnreachableError,
+    UsageError,
+)
+from agentvault_tui.home import locked_folder, put_private, read_own, user_name
+from agentvault_tui.model import Actor, ActorKind
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.access import TeamKeyInfo
+from agentvault_tui.operator_api.requests import TeamKeyRequest
+from agentvault_tui.sealing import (
+    EXPORT_BYTES,
+    MOST_KEYS,
+    decode_keys,
+    encode_keys,
+    key_ids,
+    read_keys,
+    split_keys,
+    team_keys,
+)
+
+_PASSPHRASE_BYTES: Final = 1024
+_passphrase_file = click.option(
+    "--passphrase-file",
+    metavar="FILE",
+    help="Read the passphrase from FILE, mode 0600, or - for standard input.",
+)
+
+
+@group("team", on_home=True, example="agentvault team key export team-key.json")
+def team() -> None:
+    """Manage what the brokers of a team have in common."""
+
+
+@team.group("key", example="agentvault team key new")
+def team_key() -> None:
+    """Make the key that seals what is common, and bring it to each home.
+
+    It seals services' credentials, sinks' secrets, applications' secrets, vault users'
+    refresh tokens and the tenant's keys. It is in each home, and never in the store.
+    """
+
+
+@team_key.command("new", example="agentvault team key new")
+@click.option(
+    "--lost",
+    is_flag=True,
+    help="The key in force is in no home any more: what it sealed is given up.",
+)
+@pass_session
+def new(session: CliSession, *, lost: bool) -> None:
+    """Make the team's first key, or another in the place of the one in force.
+
+    The one before opens what it sealed until every broker has the new one; then all is
+    sealed anew, and the one before is removed.
+    """
+    _require_team(session)
+    try:
+        made = session.client.call(calls.TEAM_KEY, TeamKeyRequest(lost=lost))
+    except UnreachableError as error:
+        if session.settings.operators.by_claim:
+            raise UnreachableError(
+                f"{error.what}, and this takes an operator who signs in there"
+                " ([operators] roles is claim)",
+                "agentvault serve, then agentvault login",
+            ) from None
+        made = asyncio.run(_make_here(session, lost=lost))
+    if session.out.print_json(made):
+        return
+    out = session.out
+    out.line("the team has the key ", out.cell(made.key))
+    out.note("bring it to every other home: agentvault team key export FILE here,")
+    out.note("agentvault team key import FILE there")
+    if made.missing:
+        out.note(f"these brokers have it not yet: {', '.join(made.missing)}")
+
+
+async def _make_here(session: CliSession, *, lost: bool) -> TeamKeyInfo:
+    """Make a key where no broker runs; `serve` seals anew with it."""
+    from agentvault_tui.broker.team_key import make_key
+    from agentvault_tui.clock import SystemClock
+    from agentvault_tui.ledger import Ledger
+
+    session.home.prepare()
+    uid = os.getuid()
+    actor = Actor(ActorKind.OPERATOR, f"uid:{uid}", user_name(uid))
+    ledger = await Ledger.open(
+        session.home, clock=SystemClock(), settings=session.settings
+    )
+    try:
+        made = await make_key(session.home, ledger, actor, lost=lost)
+    finally:
+        await ledger.close()
+    return TeamKeyInfo(key=made.key, before=made.before or None)
+
+
+@team_key.command("export", example="agentvault team key export team-key.json")
+@click.argument("file", type=click.Path(path_type=Path))
+@_passphrase_file
+@click.option(
+    "--plain",
+    is_flag=True,
+    help="Write the key itself: for a secret store, not for a disk or a mail.",
+)
+@pass_session
+def export(
+    session: CliSession, *, file: Path, passphrase_file: str | None, plain: bool
+) -> None:
+    """Write the team's key to FILE, mode 0600, under a passphrase."""
+    name = _require_team(session)
+    keys = read_keys(session.home.team_key, MOST_KEYS)
+    if plain and passphrase_file:
+        raise UsageError("--plain takes no passphrase", "leave one of both out")
+    content = b"".join(keys)
+    if not plain:
+        content = encode_keys(keys, name, _passphrase(passphrase_file, again=True))
+    try:
+        put_private(file, content, replace=False)
+    except FileExistsError:
+        raise UsageError(f"{file} is there already", "choose another name") from None
+    (key,) = key_ids(keys[:1])
+    if not session.out.print_json({"file": str(file), "key": key}):
+        session.out.line("the key ", key, " in ", session.out.cell(file))
+
+
+@team_key.command("import", example="agentvault team key import team-key.json")
+@click.argument("file", type=click.Path(path_type=Path))
+@_passphrase_file
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@pass_session
+def import_key(
+    session: CliSession, *, file: Path, passphrase_file: str | None, yes: bool
+) -> None:
+    """Put the team's key of FILE into this home; a running broker takes it at once.
+
+    What another key of this home sealed is sealed anew with it.
+    """
+    name, home = _require_team(session), session.home
+    content = read_own(file, EXPORT_BYTES + 1)
+    if (there := split_keys(content)) is None:
+        if len(content) > EXPORT_BYTES:
+            raise UsageError(f"{file} is too long for a key", "is it the right one?")
+        there = decode_keys(content, name, _passphrase(passphrase_file, again=False))
+    home.prepare()
+    with locked_folder(home.keys):
+        here = team_keys(home)
+        if here and here[0] not in there and not yes:
+            _ask_to_replace(session, here, there)
+        kept = [*there, *(one for one in here if one not in there)][:MOST_KEYS]
+        if kept != here:
+            put_private(home.team_key, b"".join(kept), replace=True)
+    (key,) = key_ids(kept[:1])
+    if not session.out.print_json({"key": key, "changed": kept != here}):
+        said = "this home has the key " if kept != here else "this home had the key "
+        session.out.line(said, key)
+
+
+def _ask_to_replace(
+    session: CliSession, here: Sequence[bytes], there: Sequence[bytes]
+) -> None:
+    (ours,), (theirs,) = key_ids(here[:1]), key_ids(there[:1])
+    what = f"this home has another key of the team, {ours}; the file has {theirs}"
+    if session.json or not sys.stdin.isatty():
+        raise RefusedError(f"nothing was changed: {what}", "give --yes to replace it")
+    click.echo(f"{what}.", err=True)
+    if not confirm("Replace it?"):
+        raise RefusedError("nothing was changed")
+
+
+def _passphrase(file: str | None, *, again: bool) -> str:
+    """Read a passphrase from *file*, or ask for it on the terminal."""
+    if file is None:
+        if not sys.stdin.isatty():
+            raise UsageError(
+                "there is no terminal to ask for the passphrase on",
+                "give --passphrase-file FILE, or - for standard input",
+            )
+        return str(
+            click.prompt(
+                "Passphrase",
+                hide_input=True,
+                confirmation_prompt="Once more" if again else False,
+                err=True,
+            )
+        )
+    if file == "-":
+        raw = sys.stdin.buffer.read(_PASSPHRASE_BYTES + 1)
+    else:
+        raw = read_own(Path(file), _PASSPHRASE_BYTES + 1)
+    try:
+        text = raw.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise UsageError("the passphrase is not UTF-8") from None
+    if not text or len(raw) > _PASSPHRASE_BYTES:
+        raise UsageError("the passphrase is empty, or too long", "give one line")
+    return text
+
+
+def _require_team(session: CliSession) -> str:
+    """Return the team's name; SettingsError: this home is of none."""
+    settings = session.settings
+    if not settings.store.url or not settings.team.name:
+        raise SettingsError(
+            "this home is of no team: its secrets are sealed with keys of its own",
+            "set store.url and team.name: docs/team.md",
+        )
+    return settings.team.name
