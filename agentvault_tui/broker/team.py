@@ -303,7 +303,8 @@ class Team:
             return "it is behind the store"
         if said.policy != self._policy():
             return "another policy is in force there"
-        if said.key != self._key()[1]:
+        _, in_force = self._key()
+        if in_force and said.key != in_force:
             return "it has not the team's key: agentvault team key import there"
         if abs(said.clock) > _CLOCK:
             return f"its clock differs by {said.clock:+.0f} s"

@@ -214,11 +214,13 @@ def _passphrase(file: str | None, *, again: bool) -> str:
 
 
 def _require_team(session: CliSession) -> str:
-    """Return the team's name; SettingsError: this home is of none."""
-    settings = session.settings
-    if not settings.store.url or not settings.team.name:
+    """Return the team's name; SettingsError: this home is of none.
+
+    Its store may be named later: a ledger that is brought along is copied before.
+    """
+    if not session.settings.team.name:
         raise SettingsError(
             "this home is of no team: its secrets are sealed with keys of its own",
-            "set store.url and team.name: docs/team.md",
+            "set team.name, and store.url once there is one: docs/team.md",
         )
-    return settings.team.name
+    return session.settings.team.name

@@ -27,7 +27,8 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
         actor = await authority.actor(operator_of(request), Need.GIVE, "the team's key")
         if broker.team_key is None or broker.team is None:
             raise UsageError(
-                "this broker has a store of its own: there is no team", "docs/team.md"
+                "this broker has a store of its own",
+                "stop it, and make the team's key then: docs/team.md",
             )
         made = await broker.team_key.make(actor, lost=asked.lost)
         members = (one for one in broker.team.members if one.id != broker.team.id)
