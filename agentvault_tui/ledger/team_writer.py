@@ -393,15 +393,18 @@ class TeamWriter(Writer):
             doubt.give_up()
 
     async def _regain(self, doubt: Doubt | None, clock: Clock) -> Recovery | None:
-        """Find out where the log ends; None: another broker was first, once more."""
+        """Find out where the log ends; None: it is another broker's turn first."""
         if doubt is None:
             await self._follow()
             return Recovery(found=False, attempts=(), event=None)
         if not doubt.told:
             # The same transaction once more: it is placed once, whichever arrives.
             found = await self._append(doubt.jobs, doubt.batch)
+            if found.outcome == "wait":  # the first may still be on its way
+                await asyncio.sleep(_TURN)
+                return None
+            # Its jobs may be in line again: nothing that fails may follow here.
             await self._settle(doubt.jobs, doubt.batch, found, clock)
-            await self._follow()
             return Recovery(found=False, attempts=(), event=None)
         if doubt.record is None:
             there = await self.shared.outcome(doubt.batch)

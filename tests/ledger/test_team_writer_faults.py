@@ -138,6 +138,48 @@ async def test_an_outcome_that_nobody_learns_in_time_is_unknown_and_ended(
     assert verify_ledger(home).ok
 
 
+async def test_a_commit_in_doubt_that_was_overtaken_is_placed_once_or_refused(
+    team: Ledger,
+    relay: Relay,
+    short: Path,
+    store: Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where the store is lost again before the other's commit was followed."""
+    home, other = (Home(short / name, short / name) for name in ("home", "other"))
+    clock = ManualClock(datetime.now(UTC))
+    second = await Ledger.open(other, clock=clock, settings=store.settings)
+    await team.commit(note(), changes=[agent()])
+    relay.lose = "request"
+    granted = team.commit(decision(n="lose this"), changes=[token(clock)])
+    await relay.lost.wait()
+    relay.away = True
+    relay.cut()
+    await second.commit(note())
+    writer = team._team
+    assert writer is not None
+    follow, failed = writer._follow, 0
+
+    async def lost_again(*args: Any) -> None:
+        nonlocal failed
+        if failed < 2:
+            failed += 1
+            raise LedgerUnwritableError("the store was lost again")
+        await follow(*args)
+
+    monkeypatch.setattr(writer, "_follow", lost_again)
+    relay.away = False
+    (told,) = await asyncio.gather(granted, return_exceptions=True)
+    await until(lambda: team.writable)
+    await team.commit(decision(), changes=[token(clock, "tok_2")])
+    placed = ["tok_1"] if isinstance(told, tuple) else []
+    assert len(await events_of(team)) == 3 + len(placed)
+    assert [one.id for one in (await team.load()).tokens] == [*placed, "tok_2"]
+    await second.close()
+    await team.close()
+    assert all(verify_ledger(one).ok for one in (home, other))
+
+
 async def test_an_outage_refuses_all_and_ends(
     team: Ledger, relay: Relay, clock: ManualClock
 ) -> None:
