@@ -12,9 +12,14 @@ from typing import Any
 import pytest
 from support.manual_clock import ManualClock
 
-from agentvault_tui.errors import NotFoundError, ServiceError, UsageError
+from agentvault_tui.errors import (
+    NotFoundError,
+    SealedError,
+    ServiceError,
+    UsageError,
+)
 from agentvault_tui.gateway.secrets import Secrets
-from agentvault_tui.home import Home
+from agentvault_tui.home import Home, put_private
 from agentvault_tui.model import Actor, ActorKind
 
 OLGA = Actor(ActorKind.OPERATOR, "uid:1000", "olga")
@@ -231,3 +236,70 @@ def test_a_damaged_key_is_said(home: Home) -> None:
         secrets_of(home).get("a")
     with pytest.raises(ServiceError):
         secrets_of(home).set("a", "two", OLGA)
+
+
+def of_team(home: Home) -> Secrets:
+    clock = ManualClock(datetime(2026, 11, 24, tzinfo=UTC))
+    return Secrets(home, clock, {}, shared=True)
+
+
+def test_a_teams_secrets_are_sealed_with_its_key_alone(home: Home) -> None:
+    """They open in another home that has it; without it they are sealed, not gone."""
+    with pytest.raises(SealedError, match="is not here"):
+        of_team(home).set("a", VALUE, OLGA)
+    put_private(home.team_key, b"k" * 32, replace=False)
+    secrets = of_team(home)
+    keep(secrets, a=VALUE)
+    assert secrets.root() == "team"
+    assert of_team(home).get("a").reveal() == VALUE
+    with pytest.raises(UsageError, match="team's key"):
+        secrets.rotate_key(OLGA)
+    assert [path.name for path in home.keys.iterdir()] == ["team.key"]
+    home.team_key.unlink()
+    for use in (
+        lambda: of_team(home).get("a"),
+        lambda: of_team(home).set("b", VALUE, OLGA),
+        lambda: of_team(home).seal_anew(OLGA),
+    ):
+        with pytest.raises(SealedError) as error:
+            use()
+        assert "agentvault team key import" in error.value.remedy
+    put_private(home.team_key, b"o" * 32, replace=False)
+    with pytest.raises(SealedError, match="which the secrets are sealed with"):
+        of_team(home).get("a")
+    assert list(of_team(home).rows()) == ["a"]
+
+
+def test_a_secret_that_is_set_in_a_home_that_joined_seals_all_for_the_team(
+    home: Home,
+) -> None:
+    """No file has rows under two keys; a home's own key opens it until then."""
+    alone = secrets_of(home)
+    keep(alone, a="one")
+    put_private(home.team_key, b"k" * 32, replace=False)
+    secrets = of_team(home)
+    assert secrets.get("a").reveal() == "one"
+    keep(secrets, b="two")
+    (home.keys / "secrets.key").unlink()
+    assert [of_team(home).get(one).reveal() for one in "ab"] == ["one", "two"]
+    assert of_team(home).seal_anew(OLGA) is None
+
+
+def test_a_teams_secrets_are_sealed_anew_with_another_key(home: Home) -> None:
+    """The event names both keys; what is a row of before does not open any more."""
+    put_private(home.team_key, b"k" * 32, replace=False)
+    keep(of_team(home), a="one", b="two")
+    before = json.loads(home.secrets_file.read_text())
+    put_private(home.team_key, b"n" * 32 + b"k" * 32, replace=True)
+    secrets = of_team(home)
+    change = secrets.seal_anew(OLGA)
+    assert change is not None
+    assert change.draft.detail["before"] == before["key"]
+    change.write()
+    after = json.loads(home.secrets_file.read_text())
+    assert change.draft.detail["after"] == after["key"]
+    put_private(home.team_key, b"n" * 32, replace=True)
+    assert [of_team(home).get(one).reveal() for one in "ab"] == ["one", "two"]
+    home.secrets_file.write_text(json.dumps(before))
+    with pytest.raises(SealedError):
+        of_team(home).get("a")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from agentvault_tui.errors import NotFoundError, SettingsError
-from agentvault_tui.home import Home
+from agentvault_tui.errors import NotFoundError, SealedError, SettingsError
+from agentvault_tui.home import Home, put_private
 from agentvault_tui.vault import Secret
 from agentvault_tui.vault.kept_clients import ClientSecretsFile
 
@@ -138,3 +140,48 @@ def test_a_workers_key_ends_with_its_client(kept: ClientSecretsFile) -> None:
     kept.keep("agents/agt_1", "c2", None)
     assert kept.worker_key("agents/agt_1") == ""
     assert "pem" not in kept.path.read_text()
+
+
+def test_a_teams_secrets_are_sealed_in_the_file(tmp_path: Path) -> None:
+    """They open with the team's key, in the file and row where they were sealed."""
+    home = Home(tmp_path, tmp_path)
+    kept = ClientSecretsFile(home, ACME, shared=True)
+    with pytest.raises(SealedError):
+        kept.keep("management", "c1", Secret("s3cret"))
+    alone = ClientSecretsFile(home, ACME)
+    alone.keep("console", "c0", None)
+    alone.keep("agents/one", "c2", Secret("other"))
+    put_private(home.team_key, b"k" * 32, replace=False)
+    kept.keep("management", "c1", Secret("s3cret"))
+    kept.keep_worker_key("management", "kid", Secret("PEM"))
+    assert kept.secret("agents/one").reveal() == "other"
+    asyncio.run(kept.seal_anew())
+    raw = kept.path.read_bytes()
+    assert not [one for one in (b"s3cret", b"other", b"PEM") if one in raw]
+    again = ClientSecretsFile(home, ACME, shared=True)
+    assert again.secret("management").reveal() == "s3cret"
+    assert again.secret("agents/one").reveal() == "other"
+    assert again.known()["console"] == ("c0", False)
+    content = json.loads(raw)
+    content["agents/one"]["client_secret"] = content["management"]["client_secret"]
+    kept.path.write_text(json.dumps(content))
+    with pytest.raises(SealedError):
+        again.secret("agents/one").reveal()
+
+
+def test_a_teams_secrets_are_sealed_anew_with_another_key(tmp_path: Path) -> None:
+    """The key before opens nothing then; one that is missing leaves all as it is."""
+    home = Home(tmp_path, tmp_path)
+    home.keys.mkdir()
+    put_private(home.team_key, b"k" * 32, replace=False)
+    kept = ClientSecretsFile(home, ACME, shared=True)
+    kept.keep("management", "c1", Secret("s3cret"))
+    before = kept.path.read_bytes()
+    put_private(home.team_key, b"n" * 32, replace=True)
+    with pytest.raises(SealedError):
+        asyncio.run(kept.seal_anew())
+    assert kept.path.read_bytes() == before
+    put_private(home.team_key, b"n" * 32 + b"k" * 32, replace=True)
+    asyncio.run(kept.seal_anew())
+    put_private(home.team_key, b"n" * 32, replace=True)
+    assert kept.secret("management").reveal() == "s3cret"

@@ -38,6 +38,7 @@ from agentvault_tui.broker.usecases.revoke import (
 from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.vault_access import VaultAccess
 from agentvault_tui.errors import LedgerUnwritableError
+from agentvault_tui.home import put_private
 from agentvault_tui.ledger import Ledger
 from agentvault_tui.model import EventType, StepUpStatus
 from agentvault_tui.policy import Policy
@@ -266,6 +267,31 @@ async def test_a_tenant_that_is_away_is_no_reason_to_reconnect(
     assert int(answer.headers["retry-after"]) >= 1
     last = (await vault.bench.events())[-1]
     assert (last.type, last.reason) == (EventType.TOKEN_NOT_EXCHANGED, "unavailable")
+
+
+async def test_without_the_teams_key_an_exchange_is_sealed_and_nobody_reconnects(
+    vault: Vaulted,
+) -> None:
+    """503 sealed until the key is there; it says what to do and names no file."""
+    caller = await vault.connected()
+    home, clock = vault.bench.home, vault.bench.clock
+    shared = VaultAccess(home, vault.auth0.issuer, clock, shared=True)
+    vault.broker.vault = shared
+    vault.answers(recorded("ok"))
+    for content in (None, b"k" * 32):  # none, and one that seals nothing of this
+        if content is not None:
+            put_private(home.team_key, content, replace=False)
+        answer = await exchange(caller)
+        assert (answer.status_code, answer.json()["error"]) == (503, "sealed")
+        assert "agentvault team key import" in answer.json()["error_description"]
+        assert str(home.data) not in answer.text
+        last = (await vault.bench.events())[-1]
+        assert (last.type, last.reason) == (EventType.TOKEN_NOT_EXCHANGED, "sealed")
+        clock.advance(3)
+    assert vault.exchanges == 0
+    await shared.users.seal_anew()
+    assert (await exchange(caller)).status_code == 200
+    await shared.aclose()
 
 
 async def test_a_no_is_not_asked_for_again_at_once(vault: Vaulted) -> None:

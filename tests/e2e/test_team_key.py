@@ -1,0 +1,139 @@
+"""Brokers as processes with the team's key, without it, and with it again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+from e2e.test_team import at, configured, members, own_id, revoked, until
+from support.patience import PATIENT
+from support.postgres import Database
+from support.vault import Client, Vault, serving
+
+from agentvault_tui.home import Home
+
+VALUE = "sk_live_canary_77"
+SERVICE = """
+allow_http = true
+allow_private = true
+[credential]
+kind = "bearer"
+secret = "api"
+[[routes]]
+method = "GET"
+path = "/{rest*}"
+scope = "read:calendar"
+"""
+
+
+class Upstream(BaseHTTPRequestHandler):
+    """An API that takes one credential alone."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        right = self.headers["authorization"] == f"Bearer {VALUE}"
+        self.send_response(200 if right else 403)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def upstream() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def done(answer: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+    assert answer.returncode == 0, answer.stderr
+    return answer
+
+
+def call(broker: Vault, agent: Client) -> httpx.Response:
+    """Call the service through *broker*'s gateway, with a token it issues."""
+    token = at(broker, agent).token("read:calendar").json()["access_token"]
+    return httpx.get(
+        f"{broker.ready['agents_url']}/gw/api/all",
+        headers={"authorization": f"Bearer {token}"},
+        trust_env=False,
+        timeout=PATIENT,
+    )
+
+
+def keep_secret(broker: Vault) -> httpx.Response:
+    body = {"name": "api", "value": VALUE}
+    return broker.operator.post("/api/secrets", json=body)
+
+
+def test_without_the_key_what_is_sealed_waits_and_the_rest_goes_on(
+    short: Path, store: Database, upstream: str
+) -> None:
+    """Agents authenticate, the ledger verifies, revoking works; a call is 503 sealed,
+    until the key is imported, which takes no restart."""
+    for name in ("a", "b"):
+        configured(short / name, store)
+        service = short / name / "services" / "api.toml"
+        service.parent.mkdir(mode=0o700)
+        service.write_text(f'origin = "{upstream}"{SERVICE}')
+    key, home = short / "key", Home(short / "b", short / "b")
+    with serving(short / "a") as a:
+        refused = keep_secret(a)
+        assert refused.status_code == 503
+        assert "agentvault team key import" in refused.json()["remedy"]
+        made = json.loads(done(a.cli("team", "key", "new", "--json")).stdout)
+        done(a.cli("team", "key", "export", str(key), "--plain"))
+        agent, other = (a.register(one, "read:calendar") for one in ("one", "two"))
+        with serving(short / "b") as b:
+            until(lambda: own_id(b) in members(a))
+            assert "team key import" in members(a)[own_id(b)]["reason"]
+            done(b.cli("team", "key", "import", str(key)))
+            until(lambda: all(one["in_step"] for one in members(a).values()))
+            assert keep_secret(a).status_code == keep_secret(b).status_code == 200
+            until(lambda: call(a, agent).status_code == 200)
+            until(lambda: call(b, agent).status_code == 200)
+        home.team_key.unlink()
+        with serving(short / "b") as b:
+            answer = call(b, agent)
+            assert (answer.status_code, answer.json()["error"]) == (503, "sealed")
+            assert "agentvault team key import" in answer.json()["error_description"]
+            assert VALUE not in answer.text
+            assert call(a, agent).status_code == 200
+            assert keep_secret(b).status_code == 503
+            told = b.operator.get("/api/status").json()["warnings"]
+            assert any("team key import" in one for one in told)
+            findings = json.loads(b.cli("doctor", "--json").stdout)["findings"]
+            assert any(
+                one["level"] == "fault" and "team's key" in one["what"]
+                for one in findings
+            )
+            assert b.cli("audit", "verify").returncode == 0
+            assert own_id(a) in revoked(b, other)
+            assert at(a, other).token("read:calendar").status_code == 403
+            done(b.cli("team", "key", "import", str(key)))
+            until(lambda: call(b, agent).status_code == 200)
+
+            second = json.loads(done(b.cli("team", "key", "new", "--json")).stdout)
+            assert second["before"] == made["key"]
+            key.unlink()
+            done(b.cli("team", "key", "export", str(key), "--plain"))
+            assert call(a, agent).status_code == 200
+            done(a.cli("team", "key", "import", str(key)))
+            for one in (Home(short / "a", short / "a"), home):
+                until(lambda one=one: one.team_key.stat().st_size == 32)  # type: ignore[misc]
+            until(lambda: call(a, agent).status_code == call(b, agent).status_code)
+            assert call(a, agent).status_code == 200
