@@ -99,7 +99,14 @@ class Summed(io.BufferedIOBase):
         return TRAILER % self.sha256.hexdigest().encode()
 
 
-def make_backup(home: Home, target: Path, clock: Clock, *, least: int = 0) -> Manifest:
+def make_backup(
+    home: Home,
+    target: Path,
+    clock: Clock,
+    *,
+    least: int = 0,
+    tenant: Path | None = None,
+) -> Manifest:
     """Write all of *home* to *target*, mode 0600, whole or not at all.
 
     Needs no broker, and works beside a running one, which goes on writing: both
@@ -112,6 +119,8 @@ def make_backup(home: Home, target: Path, clock: Clock, *, least: int = 0) -> Ma
         target: a file that is not there yet, outside of the home.
         clock: tells the time for the manifest.
         least: the head of the team's store, which the home's copy of it must have.
+        tenant: the embedded tenant's database, where that is not the home's file; it
+            need not exist.
 
     Returns:
         what the backup says of itself.
@@ -125,12 +134,11 @@ def make_backup(home: Home, target: Path, clock: Clock, *, least: int = 0) -> Ma
     """
     if not home.database.exists():
         raise NotFoundError(f"there is no ledger at {home.database}")
-    if any(map(target.parent.resolve().is_relative_to, _folders(home).values())):
-        raise UsageError(f"{target} is in the home", "choose a folder outside of it")
-    if os.path.lexists(target):
-        raise _there(target)
+    _check_target(home, target)
     with ExitStack() as ending:
-        snapshots, files = ending.enter_context(_consistent(home, least))
+        snapshots, files = ending.enter_context(
+            _consistent(home, least, tenant or home.tenant / "tenant.db")
+        )
         ledger = snapshots["data/agentvault.db"]
         manifest, witness = _describe(ledger, home, clock)
         try:
@@ -152,13 +160,20 @@ def make_backup(home: Home, target: Path, clock: Clock, *, least: int = 0) -> Ma
     return manifest
 
 
+def _check_target(home: Home, target: Path) -> None:
+    if any(map(target.parent.resolve().is_relative_to, _folders(home).values())):
+        raise UsageError(f"{target} is in the home", "choose a folder outside of it")
+    if os.path.lexists(target):
+        raise _there(target)
+
+
 def _there(target: Path) -> UsageError:
     return UsageError(f"{target} is there already", "choose another name")
 
 
 @contextmanager
 def _consistent(
-    home: Home, least: int
+    home: Home, least: int, tenant: Path
 ) -> Iterator[tuple[dict[str, sqlite3.Connection], dict[str, tuple[int, bytes]]]]:
     """Yield a snapshot of each database, and the home's other files as they were then.
 
@@ -167,7 +182,7 @@ def _consistent(
     makes all of it the state of one moment.
     """
     paths = {"data/agentvault.db": home.database}
-    if (tenant := home.tenant / "tenant.db").exists():
+    if tenant.exists():
         paths = {"data/tenant/tenant.db": tenant, **paths}
     behind = False
     for _ in range(_TRIES):

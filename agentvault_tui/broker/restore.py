@@ -10,6 +10,7 @@ import shutil
 import socket
 import stat
 import tarfile
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final
@@ -47,6 +48,8 @@ from agentvault_tui.model import Actor, Draft, EventType, StepUpStatus
 from agentvault_tui.settings import Settings
 from agentvault_tui.store_url import require_library
 
+IntoTeam = Callable[[Home, Settings], None]
+"""Puts the rows of a home's embedded tenant into the store that settings name."""
 _MANIFEST_CAP: Final = 65_536
 _DEEPEST: Final = 64
 """Folders of a member's path: `shutil.rmtree` recurses into each."""
@@ -56,7 +59,7 @@ _UNREADABLE: Final = (tarfile.TarError, ArithmeticError, LookupError, ValueError
 
 
 def restore_backup(
-    home: Home, source: Path, clock: Clock, actor: Actor
+    home: Home, source: Path, clock: Clock, actor: Actor, into_team: IntoTeam
 ) -> tuple[Manifest, Head]:
     """Restore a backup into an empty home, with everything stopped.
 
@@ -70,6 +73,7 @@ def restore_backup(
         source: the backup.
         clock: tells the time for the events.
         actor: who restores it.
+        into_team: puts the embedded tenant's rows of a home into the team's store.
 
     Returns:
         what the backup says of itself, and the ledger's head now.
@@ -103,19 +107,22 @@ def restore_backup(
                     _unpack(file, source, trailer, home.unfinished)
                     asyncio.run(_continue_ledger(staged, manifest, clock, actor))
                     put_private(continued, trailer, replace=False)
-                asyncio.run(_into_store(staged, actor))
+                _into_store(staged, actor, into_team)
                 put_private(ready, trailer, replace=False)
             return manifest, _move(home)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            raise LedgerUnwritableError(
-                f"there is no room for the backup in {home.data}", "make room"
-            ) from error
+            raise _no_room(home) from error
         finally:
             if home.unfinished.exists() and not ready.exists():
                 shutil.rmtree(home.unfinished)
             lock.release()
+
+
+def _no_room(home: Home) -> LedgerUnwritableError:
+    what = f"there is no room for the backup in {home.data}"
+    return LedgerUnwritableError(what, "make room")
 
 
 def _is(marker: Path, trailer: bytes) -> bool:
@@ -290,8 +297,8 @@ async def _continue_ledger(
         await ledger.close()
 
 
-async def _into_store(home: Home, actor: Actor) -> None:
-    """Copy the ledger into the empty store of the team, if the settings name one.
+def _into_store(home: Home, actor: Actor, into_team: IntoTeam) -> None:
+    """Copy what the team shares into its empty store, if the settings name one.
 
     A restore that was killed after it had done so does not do it again.
     """
@@ -311,15 +318,20 @@ async def _into_store(home: Home, actor: Actor) -> None:
 
     connector = Connector(settings.store.url, settings.team.name)
     head = _head(home)
-    db = await connector.connect()
-    try:
-        sql = "SELECT hash FROM agentvault.events WHERE seq = %s"
-        there = await ask(db, sql, (head.seq,))
-    finally:
-        await close(db)
-    if [written(digest) for (digest,) in there] != [head.hash]:
-        await copy_to_store(home, connector, settings.store.url, actor)
+
+    async def there() -> list[str]:
+        db = await connector.connect()
+        try:
+            sql = "SELECT hash FROM agentvault.events WHERE seq = %s"
+            return [written(digest) for (digest,) in await ask(db, sql, (head.seq,))]
+        finally:
+            await close(db)
+
+    if asyncio.run(there()) != [head.hash]:
+        into_team(home, settings)
+        asyncio.run(copy_to_store(home, connector, settings.store.url, actor))
     home.copied_file.unlink(missing_ok=True)
+    (home.tenant / "tenant.db").unlink(missing_ok=True)  # the store's from here on
 
 
 def _head(home: Home) -> Head:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,13 +34,21 @@ def backup(session: CliSession, file: Path) -> None:
     """
     from agentvault_tui.broker.backup import make_backup
 
-    least = 0
-    if session.settings.store.url:
+    home, settings, clock = session.home, session.settings, SystemClock()
+    if not settings.store.url:
+        made = make_backup(home, file.absolute(), clock)
+    else:
         from agentvault_tui.cli.store import connector_of
         from agentvault_tui.ledger.store_admin import store_info
+        from agentvault_tui.settings import Settings
+        from agentvault_tui.tenant.copying import copy_tenant
 
         least = asyncio.run(store_info(connector_of(session))).head
-    made = make_backup(session.home, file.absolute(), SystemClock(), least=least)
+        with tempfile.TemporaryDirectory(prefix="agentvault-") as folder:
+            passing = Home(Path(folder) / "home", Path(folder) / "home")
+            copy_tenant((home, settings), (passing, Settings()), anew=False)
+            tenant = passing.tenant / "tenant.db"
+            made = make_backup(home, file.absolute(), clock, least=least, tenant=tenant)
     told = {"file": str(file), "bytes": file.stat().st_size, **_told(made)}
     if not session.out.print_json(told):
         session.out.line(f"the home up to event {made.seq} in ", session.out.cell(file))
@@ -59,11 +68,12 @@ def restore(session: CliSession, file: Path) -> None:
     its settings name a team's store, that must be prepared and empty, and gets all.
     """
     from agentvault_tui.broker.restore import restore_backup
+    from agentvault_tui.tenant.copying import into_team
 
     uid = os.getuid()
     home = Home.locate(session.home_option)
     actor = Actor(ActorKind.OPERATOR, f"uid:{uid}", user_name(uid))
-    made, head = restore_backup(home, file.absolute(), SystemClock(), actor)
+    made, head = restore_backup(home, file.absolute(), SystemClock(), actor, into_team)
     told = {"home": str(home.data), "head": head.seq, "hash": head.hash}
     if not session.out.print_json({**told, "from": _told(made)}):
         out = session.out

@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,8 @@ from agentvault_tui.errors import RefusedError, SettingsError, UsageError
 from agentvault_tui.model.finding import Finding, fault, ok, warning
 
 if TYPE_CHECKING:
+    from agentvault_tui.home import Home
+    from agentvault_tui.settings import Settings
     from agentvault_tui.store_connection import Connector
 
 
@@ -169,13 +171,15 @@ def prepare(session: CliSession, *, yes: bool, finish: bool) -> None:
 def copy(session: CliSession, *, to: str) -> None:
     """Copy the store, which no broker may use meanwhile, into an empty one.
 
-    Events byte for byte, verified where they arrive. The source stays, and `serve` on
-    it then takes --again once.
+    Events byte for byte, verified where they arrive; the embedded tenant's people and
+    keys with them, sealed for the target. The source stays, and `serve` on it then
+    takes --again once.
     """
     from agentvault_tui.clock import SystemClock
     from agentvault_tui.home import Home, user_name
     from agentvault_tui.ledger.store_copying import copy_to_home, copy_to_store
     from agentvault_tui.model import Actor, ActorKind
+    from agentvault_tui.settings import Settings, StoreSettings
 
     uid = os.getuid()
     actor = Actor(ActorKind.OPERATOR, f"uid:{uid}", user_name(uid))
@@ -187,9 +191,10 @@ def copy(session: CliSession, *, to: str) -> None:
             )
         path = Path(to.removeprefix("sqlite:")).expanduser().absolute()
         path = path.parent if path.suffix == ".db" else path
-        work = copy_to_home(
-            connector_of(session), Home(path, path), actor, SystemClock()
-        )
+        made = Home(path, path)
+        if not made.database.exists():
+            _copy_tenant(session, made, Settings())
+        work = copy_to_home(connector_of(session), made, actor, SystemClock())
     elif here:
         raise UsageError(
             "both are PostgreSQL",
@@ -197,10 +202,22 @@ def copy(session: CliSession, *, to: str) -> None:
             " to sqlite:FOLDER, and from there",
         )
     else:
-        work = copy_to_store(session.home, connector_of(session, to), to, actor)
+        settings = replace(session.settings, store=StoreSettings(url=to))
+        connector = connector_of(session, to)
+        _copy_tenant(session, session.home, settings)
+        work = copy_to_store(session.home, connector, to, actor)
     head = asyncio.run(work)
     if not session.out.print_json({"to": to, "head": head.seq, "hash": head.hash}):
         session.out.line(f"copied and verified; event {head.seq} there says so")
+
+
+def _copy_tenant(session: CliSession, home: Home, settings: Settings) -> None:
+    """Copy the embedded tenant's rows, if it ever ran; they are replaced until used."""
+    from agentvault_tui.tenant.copying import copy_tenant
+
+    source = session.home, session.settings
+    if copy_tenant(source, (home, settings), anew=True):
+        session.out.note("the embedded tenant's people are copied; sessions end")
 
 
 def check_store(session: CliSession) -> Iterator[Finding]:

@@ -27,7 +27,7 @@ from agentvault_tui.tenant.times import of_epoch
 from agentvault_tui.tenant.tokens import bearer_token
 from agentvault_tui.tenant.users import User
 
-_KIND: Final = "provider tokens"
+TOKENS_KIND: Final = "provider tokens"
 _ALMOST: Final = 5.0
 """A token that lives no longer is refreshed rather than given out."""
 
@@ -103,7 +103,7 @@ class VaultAccounts:
         *lifetime* is how many seconds the provider's access tokens live.
         """
         (row,) = self._store.rows("connected_accounts", id=account.id)
-        raw = self._seal.open(_KIND, account.id, row["version"], row["sealed"])
+        raw = self._seal.open(TOKENS_KIND, account.id, row["version"], row["sealed"])
         scope, expires_at = row["scope"], row["token_expires_at"]
         held = TokenPair(**json.loads(raw), scope=scope, expires_at=expires_at)
         if expires_at - self._clock.now().timestamp() > _ALMOST:
@@ -119,7 +119,9 @@ class VaultAccounts:
             "refresh_token": tokens.refresh_token,
         }
         # A version in the associated data: older tokens, put back, do not open.
-        box = self._seal.close(_KIND, key, version + 1, json.dumps(secret).encode())
+        box = self._seal.close(
+            TOKENS_KIND, key, version + 1, json.dumps(secret).encode()
+        )
         fresh = {"version": version + 1, "sealed": box,
                  "token_expires_at": tokens.expires_at}  # fmt: skip
         self._store.update("connected_accounts", fresh, id=key, version=version)

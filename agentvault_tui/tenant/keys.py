@@ -23,7 +23,7 @@ from agentvault_tui.tenant.store import Store
 
 _BITS: Final = 2048
 """Of the modulus: what Auth0's keys have, and NIST SP 800-131A allows."""
-_KIND: Final = "signing key"
+KEY_KIND: Final = "signing key"
 _RETIRED: Final = "retired_keys"
 MARGIN: Final = timedelta(seconds=60)
 """For clocks that differ: a key stays published so long after its last token lapsed."""
@@ -178,7 +178,7 @@ class SigningKeys:
     def _load(self, use: str) -> RSAKey:
         row = self._store.all("SELECT * FROM signing_keys WHERE use = ?", use)[0]
         kid = str(row["kid"])
-        pem = self._seal.open(_KIND, kid, 1, row["sealed"])
+        pem = self._seal.open(KEY_KIND, kid, 1, row["sealed"])
         # We made it and sealed it: whether its numbers are those of an RSA key takes
         # longer to check than to sign with it.
         private = load_pem_private_key(pem, None, unsafe_skip_rsa_key_validation=True)
@@ -192,7 +192,7 @@ class SigningKeys:
             "signing_keys",
             use=use,
             kid=kid,
-            sealed=self._seal.close(_KIND, kid, 1, key.as_pem(private=True)),
+            sealed=self._seal.close(KEY_KIND, kid, 1, key.as_pem(private=True)),
             created_at=iso(self._clock.now()),
         )
 

@@ -5,9 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Final
 
 Row = Mapping[str, Any]
+TABLES: Final = (
+    *("facts", "signing_keys", "users", "lockouts", "device_codes", "access_tokens"),
+    *("objects", "client_secrets", "refresh_tokens", "refresh_secrets", "auth_codes"),
+    *("connected_accounts", "connect_requests", "provider_grants", "provider_tokens"),
+    *("passkeys", "passkey_uses", "passkey_links", "page_sessions", "activations"),
+    "journal",
+)
 
 
 class Store(ABC):

@@ -25,7 +25,7 @@ from agentvault_tui.store_connection import (
     close,
 )
 from agentvault_tui.store_url import require_library
-from agentvault_tui.tenant.store import Row, Store
+from agentvault_tui.tenant.store import TABLES, Row, Store
 
 _T = TypeVar("_T")
 _REST: Final = 1.0
@@ -37,13 +37,7 @@ _NOW: Final = (
     "SELECT greatest(clock_timestamp(), time::timestamptz) AS now FROM agentvault.head"
 )
 """The team's time; see `ledger.shared_log`."""
-_BEGIN: Final = (
-    "BEGIN; LOCK TABLE facts, signing_keys, users, lockouts, device_codes,"
-    " access_tokens, objects, client_secrets, refresh_tokens, refresh_secrets,"
-    " auth_codes, connected_accounts, connect_requests, provider_grants,"
-    " provider_tokens, passkeys, passkey_uses, passkey_links, page_sessions,"
-    " activations, journal IN SHARE ROW EXCLUSIVE MODE"
-)
+_BEGIN: Final = f"BEGIN; LOCK TABLE {', '.join(TABLES)} IN SHARE ROW EXCLUSIVE MODE"
 """What ``BEGIN IMMEDIATE`` is in SQLite: no other writer until the end, and readers go
 on. Each statement then sees all that was committed before (READ COMMITTED)."""
 

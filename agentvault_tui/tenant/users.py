@@ -13,7 +13,12 @@ import pyotp
 from argon2 import PasswordHasher
 
 from agentvault_tui.clock import Clock, SharedClock, SystemClock, iso
-from agentvault_tui.errors import ConflictError, NotFoundError, UsageError
+from agentvault_tui.errors import (
+    ConflictError,
+    NotFoundError,
+    SealedError,
+    UsageError,
+)
 from agentvault_tui.home import Home
 from agentvault_tui.model import new_id, sha256_hex
 from agentvault_tui.model.role import Role
@@ -215,11 +220,16 @@ class UserStore(People):
 
         Raises:
             TenantError: it cannot be used.
+            SealedError: the key of what is sealed there cannot be.
         """
         self._hasher = hasher or strong_hasher()
         clock = clock or SharedClock(SystemClock())
         store = open_store(home, settings, clock, checkpoints=False)
-        seal = TenantSeal.of(home, shared=bool(settings.store.url))
+        try:
+            seal = TenantSeal.of(home, shared=bool(settings.store.url))
+        except SealedError:
+            store.close()
+            raise
         super().__init__(store, seal, clock)
 
     def __enter__(self) -> Self:

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from support.bench import OPERATOR, PAYMENT, Bench
 from support.ledger_kit import decision, make_version_4, manual_clock, tamper
 from support.manual_clock import ManualClock
+from support.restoring import restore_backup
 
 from agentvault_tui.broker import backup, restore
 from agentvault_tui.broker.answers import Denied, Escalated, Granted
 from agentvault_tui.broker.backup import Manifest, make_backup
-from agentvault_tui.broker.restore import restore_backup
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import lift_panic
 from agentvault_tui.cli.app import run

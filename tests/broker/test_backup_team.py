@@ -12,10 +12,10 @@ from support.bench import OPERATOR
 from support.ledger_kit import agent, decision, manual_clock, note, token
 from support.manual_clock import ManualClock
 from support.postgres import TEAM, Cluster, Database
+from support.restoring import restore_backup
 
 from agentvault_tui.broker import backup, restore
 from agentvault_tui.broker.backup import make_backup
-from agentvault_tui.broker.restore import restore_backup
 from agentvault_tui.cli.app import run
 from agentvault_tui.errors import RefusedError
 from agentvault_tui.home import Home, put_private

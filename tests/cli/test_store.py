@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import shlex
+import shutil
 import sqlite3
 import subprocess
 import time
@@ -26,6 +27,8 @@ from agentvault_tui.home import Home
 from agentvault_tui.ledger import DropToken, Ledger, Meta, verify_ledger
 from agentvault_tui.model import EventType, TokenId
 from agentvault_tui.settings import Settings
+from agentvault_tui.tenant.sealing import TenantSeal
+from agentvault_tui.tenant.users import UserStore
 
 Run = Callable[..., Answer]
 CLOCK = manual_clock()
@@ -163,9 +166,17 @@ def test_a_store_copies_there_and_back_byte_for_byte(
 ) -> None:
     """SQLite to PostgreSQL and back: the same events and rows, and one event more each.
 
-    The source is refused then, until that is said.
+    The embedded tenant's people come along. The source is refused then, until that is
+    said.
     """
     asyncio.run(filled(home))
+    with UserStore(home, Settings()) as users:
+        ann = users.add("ann").user
+    with closing(sqlite3.connect(home.tenant / "tenant.db")) as db, db:
+        sealed = TenantSeal.of(home).close("signing key", "kid", 1, b"PEM")
+        sql = "INSERT INTO signing_keys VALUES ('current', 'kid', ?, 'now', 0)"
+        db.execute(sql, (sealed,))
+    home.team_key.write_bytes(bytes(32))
     source = all_of(home)
     home.config_file.write_text(f'[team]\nname = "{TEAM}"\n')
     there = cli("store", "copy", "--to", store.url, "--json", "--home", str(home.data))
@@ -174,6 +185,9 @@ def test_a_store_copies_there_and_back_byte_for_byte(
         asyncio.run(filled(home))
     team, back = (Home(short / name, short / name) for name in ("team", "back"))
     at = ("--home", str(configured(team, store.url).data))
+    assert cli("tenant", "user", "list", *at).code == 1
+    shutil.copy(home.team_key, team.team_key)
+    assert ann.sub in cli("tenant", "user", "list", *at).out
     assert cli("store", "check", *at).code == 0
     again = cli("store", "copy", "--to", f"sqlite:{back.data}", "--json", *at)
     assert (again.code, again.json["head"]) == (0, 44), again.err
@@ -183,6 +197,8 @@ def test_a_store_copies_there_and_back_byte_for_byte(
     del copied["events"], source["events"]
     assert copied == source
     assert verify_ledger(back).ok
+    with UserStore(back, Settings()) as users:
+        assert users.all() == [ann]
     with pytest.raises(RefusedError, match="was copied to"):
         asyncio.run(filled(team, store.settings))
 

@@ -15,11 +15,11 @@ from support.bench import OPERATOR
 from support.command_line import plain_environment
 from support.forked import Forked
 from support.ledger_kit import decision, manual_clock
+from support.restoring import restore_backup
 from support.small_disk import fill
 from support.vault import Client, serving
 
 from agentvault_tui.broker.backup import make_backup
-from agentvault_tui.broker.restore import restore_backup
 from agentvault_tui.errors import LedgerUnwritableError, UsageError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Ledger, verify_ledger
