@@ -10,9 +10,11 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from functools import cache
 from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -20,6 +22,42 @@ from agentvault_tui import errors
 
 PACKAGE = Path(errors.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+class Shape(NamedTuple):
+    """What a file has, of which the tests below speak."""
+
+    lines: int
+    documented: bool
+    functions: list[tuple[int, str]]
+    """How long each is, and its name."""
+    classes: list[str]
+    modules: list[str]
+    """What ``import`` names."""
+    taken: list[tuple[str, list[str]]]
+    """From which module ``from … import`` takes what."""
+
+
+@cache
+def shape(path: Path) -> Shape:
+    """Read a file once for all tests; its tree would take a hundred times the room."""
+    text = path.read_text()
+    tree = ast.parse(text)
+    found = Shape(text.count("\n"), ast.get_docstring(tree) is not None, [], [], [], [])
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                length = (node.end_lineno or 0) - node.lineno
+                found.functions.append((length, node.name))
+            case ast.ClassDef():
+                found.classes.append(node.name)
+            case ast.Import():
+                found.modules.extend(one.name for one in node.names)
+            case ast.ImportFrom(module=str(module)):
+                found.taken.append((module, [one.name for one in node.names]))
+    return found
+
+
 REMAINING = {
     "Account",
 }
@@ -29,11 +67,8 @@ REMAINING = {
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_files_and_functions_stay_small(path: Path) -> None:
     """No file passes 600 lines and no function 60: what grows is split."""
-    text = path.read_text()
-    assert text.count("\n") <= 600
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert (node.end_lineno or 0) - node.lineno <= 60, node.name
+    assert shape(path).lines <= 600
+    assert [one for one in shape(path).functions if one[0] > 60] == []
 
 
 @pytest.mark.slow
@@ -46,11 +81,8 @@ def test_every_locked_dependency_is_imported_by_the_product() -> None:
     }
     imported = set()
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                imported |= {name.name.split(".")[0] for name in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                imported.add(node.module.split(".")[0])
+        named = [*shape(path).modules, *(module for module, _ in shape(path).taken)]
+        imported |= {name.split(".")[0] for name in named}
     installed = packages_distributions()
     used = {name.lower() for one in imported for name in installed.get(one, [])}
     assert sorted(wanted - used) == []
@@ -59,7 +91,7 @@ def test_every_locked_dependency_is_imported_by_the_product() -> None:
 @pytest.mark.slow
 def test_every_module_says_its_reason() -> None:
     """Each module opens with a docstring: the one reason it exists."""
-    silent = [p for p in FILES if ast.get_docstring(ast.parse(p.read_text())) is None]
+    silent = [path for path in FILES if not shape(path).documented]
     assert silent == []
 
 
@@ -68,9 +100,8 @@ def test_class_names_are_unique() -> None:
     """A class name means one class; `REMAINING` shrinks and never grows."""
     found: dict[str, list[str]] = {}
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ClassDef):
-                found.setdefault(node.name, []).append(path.stem)
+        for name in shape(path).classes:
+            found.setdefault(name, []).append(path.stem)
     several = {name for name, where in found.items() if len(where) > 1}
     assert sorted(several - REMAINING) == [], "a second class of a name"
 
@@ -84,12 +115,10 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         modules[".".join(parts).removesuffix(".__init__")] = path
     imports: dict[str, set[str]] = {name: set() for name in modules}
     for name, path in modules.items():
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                imports[name] |= {one.name for one in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                below = {f"{node.module}.{one.name}" for one in node.names}
-                imports[name] |= (below & modules.keys()) or {node.module}
+        imports[name].update(shape(path).modules)
+        for module, names in shape(path).taken:
+            below = {f"{module}.{one}" for one in names}
+            imports[name] |= (below & modules.keys()) or {module}
         imports[name] &= modules.keys() - {name}
     order = list(TopologicalSorter(imports).static_order())  # CycleError: the circle
     assert set(order) == set(modules)

@@ -10,8 +10,8 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from support import forked
 from support.command_line import (
-    PROGRAM,
     Agent,
     Answer,
     Broker,
@@ -83,15 +83,7 @@ def process() -> Callable[..., Answer]:
     """Run one command line as a process, without a terminal."""
 
     def call(*argv: str, **env: str) -> Answer:
-        done = subprocess.run(
-            [*PROGRAM, *argv],
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            env=plain_environment(**env),
-            timeout=60,
-            check=False,
-        )
+        done = forked.run(*argv, env=plain_environment(**env))
         return Answer(done.returncode, done.stdout, done.stderr)
 
     return call

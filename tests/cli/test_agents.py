@@ -13,7 +13,8 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from support.command_line import HOSTILE, PROGRAM, Agent, Answer, Broker
+from support.command_line import HOSTILE, Agent, Answer, Broker
+from support.forked import agentvault
 from support.terminal import Terminal
 from support.wire_shapes import filled
 
@@ -78,7 +79,7 @@ def test_add_with_a_public_key_gives_no_secret(av: Run, tmp_path: Path) -> None:
 def test_add_warns_that_the_secret_is_shown_once(broker: Broker) -> None:
     """On a terminal a person is told to keep it now."""
     line = ("agents", "add", "told-once", "--owner", "o", "--scope", "read:email")
-    with Terminal([*PROGRAM, *line], broker.env) as terminal:
+    with Terminal([agentvault, *line], broker.env) as terminal:
         assert terminal.finish() == 0
     assert "shown this once" in terminal.text
     assert "av_s_" in terminal.text

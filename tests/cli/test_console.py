@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.command_line import PROGRAM, Answer, Broker, plain_environment
+from support.forked import agentvault
 from support.terminal import Terminal
 
 from agentvault_tui.cli import console as own_broker
@@ -71,7 +72,7 @@ def test_no_terminal_is_wrong_usage(
 def test_a_dumb_terminal_is_wrong_usage(line: list[str], tmp_path: Path) -> None:
     """TERM=dumb cannot draw the console; the line names --plain."""
     env = environment(tmp_path, TERM="dumb")
-    with Terminal([*PROGRAM, *line], env) as terminal:
+    with Terminal([agentvault, *line], env) as terminal:
         assert terminal.finish() == 2
     assert terminal.text.count("\n") == 1
     assert "--plain" in terminal.text
@@ -125,7 +126,7 @@ def test_stderr_must_be_the_terminal_too(broker: Broker, tmp_path: Path) -> None
 
 def test_console_without_a_broker_exits_three(tmp_path: Path) -> None:
     """The line names both ways to get one."""
-    with Terminal([*PROGRAM, "console"], environment(tmp_path)) as terminal:
+    with Terminal([agentvault, "console"], environment(tmp_path)) as terminal:
         assert terminal.finish() == 3
     assert "`agentvault`" in terminal.text
     assert "`agentvault serve`" in terminal.text
@@ -154,7 +155,7 @@ def test_the_console_of_a_running_broker_leaves_it_running(
 ) -> None:
     """With a broker running, `agentvault` alone opens on it and ends without it."""
     env = {**broker.env, "XDG_STATE_HOME": str(tmp_path)}
-    with Terminal([*PROGRAM], env, columns=120, rows=40) as terminal:
+    with Terminal([agentvault], env, columns=120, rows=40) as terminal:
         terminal.read_until(is_live)
         terminal.write(CTRL_Q)
         assert terminal.finish() == 0
@@ -166,7 +167,9 @@ def test_the_console_of_a_running_broker_leaves_it_running(
 @pytest.mark.slow
 def test_a_broker_for_as_long_as_the_console_is_open(cli: Run, tmp_path: Path) -> None:
     """With none running, `agentvault` starts one, says so, and stops it at the end."""
-    with Terminal([*PROGRAM], environment(tmp_path), columns=120, rows=40) as terminal:
+    with Terminal(
+        [agentvault], environment(tmp_path), columns=120, rows=40
+    ) as terminal:
         text = terminal.read_until(is_live)
         assert "no broker runs: starting one" in text
         pid = broker_pid(tmp_path)
@@ -183,7 +186,9 @@ def test_a_broker_for_as_long_as_the_console_is_open(cli: Run, tmp_path: Path) -
 @pytest.mark.slow
 def test_a_killed_console_takes_its_broker_along(cli: Run, tmp_path: Path) -> None:
     """Even a console that is killed leaves no broker; it ends in good order."""
-    with Terminal([*PROGRAM], environment(tmp_path), columns=120, rows=40) as terminal:
+    with Terminal(
+        [agentvault], environment(tmp_path), columns=120, rows=40
+    ) as terminal:
         terminal.read_until(is_live)
         pid = broker_pid(tmp_path)
         terminal.signal(signal.SIGKILL)
@@ -199,7 +204,7 @@ def test_a_killed_console_takes_its_broker_along(cli: Run, tmp_path: Path) -> No
 def test_a_broker_that_cannot_start_says_why(tmp_path: Path) -> None:
     """The broker's own line reaches the person, with its exit code."""
     (tmp_path / "policy.cedar").write_text("nonsense")
-    with Terminal([*PROGRAM], environment(tmp_path)) as terminal:
+    with Terminal([agentvault], environment(tmp_path)) as terminal:
         assert terminal.finish() == 1
     assert "the broker did not start" in terminal.text
     assert "policy.cedar" in terminal.text

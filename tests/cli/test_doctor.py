@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.command_line import PROGRAM, Answer, Broker
+from support.command_line import Answer, Broker
 from support.dict_tenant import dict_tenant
+from support.forked import agentvault
 from support.ledger_kit import decision, manual_clock, unguarded
 from support.terminal import Terminal
 from support.wire_shapes import filled
@@ -233,7 +234,7 @@ _DAMAGES = {
 def test_doctor_reports_the_terminal(broker: Broker) -> None:
     """On a terminal size, colours, locale and tmux are judged."""
     env = {**broker.env, "TMUX": "/tmp/tmux-0/default,1,0", "LANG": "C"}  # noqa: S108
-    with Terminal([*PROGRAM, "doctor"], env, columns=70, rows=20) as terminal:
+    with Terminal([agentvault, "doctor"], env, columns=70, rows=20) as terminal:
         assert terminal.finish() == 0
     for word in ("set -g set-clipboard on", "80x24 or more", "not UTF-8"):
         assert word in terminal.text

@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 import pyotp
 import pytest
-from support.command_line import HOSTILE, PROGRAM, Agent, Answer, Broker
+from support.command_line import HOSTILE, Agent, Answer, Broker
+from support.forked import agentvault
 from support.terminal import Terminal
 from support.wire_shapes import filled
 
@@ -151,7 +152,7 @@ def test_cancelling_at_the_page_is_a_no_with_its_reason(
         *("tenant", "activate", device["user_code"], "--user", person.name),
         *("--password-file", str(person.password_file), "--otp", person.otp()),
     ]
-    with Terminal([*PROGRAM, *line], broker.env) as terminal:
+    with Terminal([agentvault, *line], broker.env) as terminal:
         terminal.read_until(lambda text: "Approve exactly this?" in text)
         terminal.write("n\n")
         assert terminal.finish() == 1
@@ -168,7 +169,7 @@ def test_approve_on_a_terminal_shows_all_then_code_and_link(
 ) -> None:
     """A person sees what they approve first, then what leads to the page and a code."""
     stepup_id = agent.ask("send:payment", PAYMENT)["auth_req_id"]
-    line = [*PROGRAM, "stepup", "approve", stepup_id]
+    line = [agentvault, "stepup", "approve", stepup_id]
     with Terminal(line, broker.env) as terminal:
         text = terminal.read_until(lambda text: "The code lives" in text)
         device = av("stepup", "show", stepup_id, "--json").json["device"]
@@ -339,7 +340,7 @@ def test_signing_keys_rotate_beside_a_running_tenant(av: Run, broker: Broker) ->
 @pytest.mark.slow
 def test_user_add_draws_a_qr_on_a_terminal(broker: Broker) -> None:
     """The seed can be scanned from the terminal it is shown on."""
-    line = [*PROGRAM, "tenant", "user", "add", "dora", "--approver"]
+    line = [agentvault, "tenant", "user", "add", "dora", "--approver"]
     with Terminal(line, broker.env) as terminal:
         assert terminal.finish() == 0
     assert "\x1b[30;107m" in terminal.text

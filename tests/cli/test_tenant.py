@@ -10,7 +10,8 @@ from typing import Any
 
 import pyotp
 import pytest
-from support.command_line import PROGRAM, plain_environment, running
+from support import forked
+from support.command_line import plain_environment, running
 from support.patience import PATIENT
 
 from agentvault_tui.home import Home
@@ -28,14 +29,7 @@ class Line:
         self.folder = home.parent
 
     def __call__(self, *argv: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*PROGRAM, *argv],
-            env=self.env,
-            capture_output=True,
-            text=True,
-            timeout=PATIENT,
-            check=False,
-        )
+        return forked.run(*argv, env=self.env)
 
     def add(self, name: str, *roles: str) -> dict[str, Any]:
         line = [part for role in roles for part in ("--role", role)]

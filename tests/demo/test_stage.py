@@ -17,13 +17,16 @@ import subprocess
 import sys
 import termios
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from support.patience import PATIENT
+
+from agentvault_tui.model import StepUpStatus
 
 AGENTVAULT = (sys.executable, "-P", "-m", "agentvault_tui.cli")
 TOTALS = ("allowed", "denied", "escalated")
@@ -46,48 +49,6 @@ async def run(home: Path | None, *arguments: str) -> tuple[int, str, str]:
     process = await start(home, *arguments)
     out, err = await process.communicate()
     return process.returncode or 0, out.decode(), err.decode()
-
-
-async def test_headless_prints_what_the_ledger_holds(tmp_path: Path) -> None:
-    """The summary equals the exported ledger, which verifies; a second run adds."""
-    process = await start(tmp_path / "h", "demo", "--headless")
-    async with operators_of(tmp_path / "h") as operators:
-        await stepup(operators, "send:payment", "pending")
-        await denial(operators)
-        await difference(operators)
-        limits = (await operators.get("/api/limits")).json()
-    assert {use["limit"] for use in limits["uses"]} == {"bookings-an-hour"}
-    process.send_signal(signal.SIGINT)
-    said = await process.communicate()
-    assert (process.returncode, said[1]) == (0, b"")
-    summary = json.loads(said[0])
-    await run(tmp_path / "h", "audit", "export", str(tmp_path / "x.jsonl"))
-    lines = (tmp_path / "x.jsonl").read_text().splitlines()[1:]
-    assert not any("policy.changed" in line for line in lines), "it voids what waits"
-    events = [json.loads(line) for line in lines]
-    held = Counter(outcome for event in events if (outcome := _outcome(event)))
-    assert {name: held[name] for name in TOTALS} == summary["totals"]
-    assert all(summary["totals"].values())
-    assert summary["events"] == summary["head"] == len(events)
-    by_agent: Counter[str] = Counter()
-    for counts in summary["agents"].values():
-        by_agent.update(counts)
-    assert by_agent == Counter(summary["totals"])
-    assert (await run(tmp_path / "h", "audit", "verify"))[0] == 0
-    told = (tmp_path / "h" / "events.jsonl").read_text()  # its sink of every event
-    assert '"status":"Escalated"' in told
-
-    code, out, err = await run(tmp_path / "h", *("demo", "--headless", "--for", "1"))
-    assert (code, err) == (0, "")
-    assert json.loads(out)["totals"]["allowed"] > summary["totals"]["allowed"]
-
-
-def _outcome(event: dict[str, Any]) -> str | None:
-    """Find the outcome in an exported line, whose body may be nested."""
-    body = event.get("event", event)
-    found = json.loads(body) if isinstance(body, str) else body
-    outcome: str | None = found["outcome"]
-    return outcome
 
 
 async def test_a_temporary_home_is_gone_afterwards(short: Path) -> None:
@@ -194,17 +155,50 @@ def operators_of(home: Path) -> httpx.AsyncClient:
     )
 
 
+class Demo:
+    """A demo without a console, on one home."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, unless it runs."""
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [*AGENTVAULT, "--home", str(self.home), "demo", "--headless"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+
+    def stop(self) -> dict[str, Any]:
+        """End it as ctrl+c does; return its summary."""
+        assert self._process is not None
+        process, self._process = self._process, None
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+        assert (process.returncode, err) == (0, b"")
+        return dict(json.loads(out))
+
+    def close(self) -> None:
+        if self._process is not None:
+            assert self.stop()["totals"]["escalated"] >= 1
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """One demo for the tests that use up different things of it."""
+    with closing(Demo(tmp_path_factory.mktemp("d") / "h")) as demo:
+        yield demo
+
+
 @pytest.fixture
-async def running(tmp_path: Path) -> AsyncIterator[tuple[Path, httpx.AsyncClient]]:
-    """Run a demo until the test ends; it must then agree with its ledger."""
-    home = tmp_path / "h"
-    process = await start(home, "demo", "--headless")
-    async with operators_of(home) as operators:
-        yield home, operators
-    process.send_signal(signal.SIGINT)
-    out, err = await process.communicate()
-    assert (process.returncode, err) == (0, b"")
-    assert json.loads(out)["totals"]["escalated"] >= 1
+async def running(demo: Demo) -> AsyncIterator[tuple[Path, httpx.AsyncClient]]:
+    """Run the demo, or go on with it; at its end it must have asked a person."""
+    demo.start()
+    async with operators_of(demo.home) as operators:
+        yield demo.home, operators
 
 
 async def stepup(
@@ -369,6 +363,46 @@ async def test_agents_use_their_owners_accounts_until_revoked(
     assert steps["calendar-agent"]["provider token"] == "left"
     assert steps["payments-agent"]["provider token"] == "confirmed"
     assert {agent["outside_until"] for agent in ended.values()} == {None}
+
+
+async def test_headless_prints_what_the_ledger_holds(
+    demo: Demo, running: tuple[Path, httpx.AsyncClient], tmp_path: Path
+) -> None:
+    """The summary equals the exported ledger, which verifies; a second run adds."""
+    home, operators = running
+    await stepup(operators, "send:payment", *StepUpStatus)
+    await denial(operators)
+    await difference(operators)
+    limits = (await operators.get("/api/limits")).json()
+    assert {use["limit"] for use in limits["uses"]} == {"bookings-an-hour"}
+    summary = demo.stop()
+    await run(home, "audit", "export", str(tmp_path / "x.jsonl"))
+    lines = (tmp_path / "x.jsonl").read_text().splitlines()[1:]
+    assert not any("policy.changed" in line for line in lines), "it voids what waits"
+    events = [json.loads(line) for line in lines]
+    held = Counter(outcome for event in events if (outcome := _outcome(event)))
+    assert {name: held[name] for name in TOTALS} == summary["totals"]
+    assert all(summary["totals"].values())
+    assert summary["events"] == summary["head"] == len(events)
+    by_agent: Counter[str] = Counter()
+    for counts in summary["agents"].values():
+        by_agent.update(counts)
+    assert by_agent == Counter(summary["totals"])
+    assert (await run(home, "audit", "verify"))[0] == 0
+    told = (home / "events.jsonl").read_text()  # its sink of every event
+    assert '"status":"Escalated"' in told
+
+    code, out, err = await run(home, *("demo", "--headless", "--for", "1"))
+    assert (code, err) == (0, "")
+    assert json.loads(out)["totals"]["allowed"] > summary["totals"]["allowed"]
+
+
+def _outcome(event: dict[str, Any]) -> str | None:
+    """Find the outcome in an exported line, whose body may be nested."""
+    body = event.get("event", event)
+    found = json.loads(body) if isinstance(body, str) else body
+    outcome: str | None = found["outcome"]
+    return outcome
 
 
 async def test_settings_that_know_no_such_connection_are_left(tmp_path: Path) -> None:

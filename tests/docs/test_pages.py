@@ -15,8 +15,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support import forked
 from support.command_line import plain_environment
 from support.pages import DOCS, ROOT, all_blocks, blocks
 from support.patience import PATIENT
@@ -49,6 +51,8 @@ NOT_TYPED = {
     "auth0.md": "tests/e2e/test_auth0_from_empty.py types them at a tenant",
     "team.md": "tests/cli/test_store.py types those of the store",
 }
+SHELL = frozenset("|<>$;&*?~`\\\n")
+"""What a shell does something about."""
 NUMBERS = count(1)
 ALONE = ("README.md", "agents.md", "policy.md", "token-vault.md")
 """Pages that register who is there, or change what the broker starts with."""
@@ -98,6 +102,11 @@ def commands(page: Path) -> Iterator[str]:
                 yield whole.strip()
             whole = ""
         assert not whole, whole
+
+
+def typed(command: str) -> list[Any]:
+    """Return what runs `agentvault` with the words of *command*."""
+    return [forked.agentvault, *shlex.split(command, comments=True)[1:]]
 
 
 class Reader:
@@ -196,16 +205,20 @@ class Reader:
 
     def _run(self, command: str) -> None:
         command = self._filled(command)
-        done = subprocess.run(
-            ["/bin/sh", "-euc", command],
-            cwd=self.folder,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENT,
-            check=False,
-        )
+        if command.startswith("agentvault ") and SHELL.isdisjoint(command):
+            words = shlex.split(command, comments=True)[1:]
+            done = forked.run(*words, env=self._environment, folder=self.folder)
+        else:
+            done = subprocess.run(
+                ["/bin/sh", "-euc", command],
+                cwd=self.folder,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=PATIENT,
+                check=False,
+            )
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         self.printed = done.stdout
         if command.startswith("agentvault tenant user add alice"):
@@ -242,7 +255,7 @@ class Reader:
 
     def _look(self, command: str) -> None:
         """Open the console, see an agent, and leave."""
-        line = shlex.split(command, comments=True)
+        line = typed(command)
         with Terminal(line, self._environment, columns=120, rows=40) as terminal:
             terminal.see("agent")
             terminal.write("\x11")
@@ -275,7 +288,7 @@ class Reader:
 
     def _activate(self, command: str) -> None:
         """Sign in at the other terminal, read what it shows, and say yes."""
-        line = shlex.split(command.replace("CODE", self.code), comments=True)
+        line = typed(command.replace("CODE", self.code))
         with Terminal(line, self._environment) as terminal:
             terminal.see("Password")
             terminal.write(self.alice["password"] + "\n")
@@ -289,8 +302,7 @@ class Reader:
 
     def _seal(self, command: str) -> None:
         """Type a value where it is asked for, twice, unseen."""
-        line = shlex.split(command, comments=True)
-        with Terminal(line, self._environment) as terminal:
+        with Terminal(typed(command), self._environment) as terminal:
             for asked in ("Value", "Once more"):
                 terminal.see(asked)
                 terminal.write("sk_live_example\n")

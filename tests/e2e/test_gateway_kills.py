@@ -6,7 +6,6 @@ import asyncio
 import json
 import random
 import sqlite3
-import subprocess
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -14,8 +13,8 @@ from typing import Any
 
 import httpx
 import pytest
-from support.command_line import PROGRAM, plain_environment
-from support.forked import Forked
+from support.command_line import plain_environment
+from support.forked import Forked, run
 from support.gateway_stand import Upstream
 from support.patience import PATIENT
 
@@ -31,9 +30,8 @@ scope = "write:calendar"
 
 
 def command(home: Path, *argv: str) -> Any:
-    env = plain_environment(AGENTVAULT_HOME=str(home))
-    line = [*PROGRAM, *argv, "--json"]
-    done = subprocess.run(line, env=env, capture_output=True, text=True, check=True)
+    done = run(*argv, "--json", env=plain_environment(AGENTVAULT_HOME=str(home)))
+    assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[0])
 
 

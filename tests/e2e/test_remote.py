@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import forked
 from support.command_line import PROGRAM, Answer, plain_environment
 from support.patience import PATIENT
 from support.phone import public_settings
@@ -52,15 +53,7 @@ class Laptop:
         return ("--connect", self.url, "--ca-file", str(self.ca))
 
     def run(self, *argv: str, **env: str) -> Answer:
-        done = subprocess.run(
-            [*PROGRAM, *argv],
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            env={**self.environment, **env},
-            timeout=PATIENT,
-            check=False,
-        )
+        done = forked.run(*argv, env={**self.environment, **env})
         return Answer(done.returncode, done.stdout, done.stderr)
 
     def do(self, *argv: str) -> Any:
@@ -144,7 +137,7 @@ def test_everything_the_socket_does_from_elsewhere(laptop: Laptop) -> None:
 
     env = {**laptop.environment, "AGENTVAULT_OPERATORS_CONNECT": laptop.url}
     env["AGENTVAULT_OPERATORS_CA_FILE"] = str(laptop.ca)
-    with Terminal([*PROGRAM, "console"], env, columns=120, rows=40) as screen:
+    with Terminal([forked.agentvault, "console"], env, columns=120, rows=40) as screen:
         screen.see(f"live   at {laptop.url.removeprefix('https://')}")
         screen.see("payer")
         screen.write("\x11")

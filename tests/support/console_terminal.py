@@ -5,38 +5,54 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
-
-from support.terminal import Terminal
-
-_PROGRAM = """
-import os, sys
 from datetime import UTC, datetime
 from pathlib import Path
-if len(sys.argv) > 3 and sys.argv[3] == "own":
-    os.open(os.ttyname(0), os.O_RDWR)  # a session leader's first terminal is its own
+from typing import Any
+
 from support.manual_clock import ManualClock
+from support.terminal import Terminal
+
 from agentvault_tui.console import run
 from agentvault_tui.home import Home
 from agentvault_tui.settings import Settings
-home = Path(sys.argv[2])
-settings = Settings.load(Home.locate(home))
-sys.exit(run(Path(sys.argv[1]), read_only="read-only" in sys.argv, settings=settings,
-             memory_folder=home, config_folder=home,
-             clock=ManualClock(datetime.now(UTC)) if "still" in sys.argv else None))
-"""
-"""With the word ``still`` its clock stands: two paints of the same are the same."""
+
 LEAVING = ("\x1b[?1049l", "\x1b[?25h", "\x1b[?2004l")
 CTRL_Q = "\x11"
 
 Open = Callable[..., Terminal]
 
 
+_READ_BY_A_START = ("LANG", "LC_ALL")
+_FRESH = (
+    "import sys\nfrom support.console_terminal import console\nconsole(*sys.argv[1:])"
+)
+
+
+def console(socket: str, folder: str, *words: str) -> None:
+    """Be the console; with the word ``still`` two paints of the same are the same."""
+    if "own" in words:
+        # A session leader's first terminal is its own.
+        os.open(os.ttyname(0), os.O_RDWR)
+    home = Path(folder)
+    code = run(
+        Path(socket),
+        read_only="read-only" in words,
+        settings=Settings.load(Home.locate(home)),
+        memory_folder=home,
+        config_folder=home,
+        clock=ManualClock(datetime.now(UTC)) if "still" in words else None,
+    )
+    sys.exit(code)
+
+
 def opener(socket: Path, folder: Path) -> Open:
     """Return what opens a console of *socket*: with words on its line and variables."""
 
     def opened(*more: str, **env: str) -> Terminal:
-        line = [sys.executable, "-c", _PROGRAM, str(socket), str(folder), *more]
+        line: list[Any] = [console]
+        if not env.keys().isdisjoint(_READ_BY_A_START):
+            line = [sys.executable, "-c", _FRESH]
+        line += [str(socket), str(folder), *more]
         kept = {name: os.environ[name] for name in ("PATH", "HOME")}
         base = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "LANG": "C.UTF-8"}
         base["PYTHONPATH"] = str(Path(__file__).parent.parent)

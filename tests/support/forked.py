@@ -1,7 +1,8 @@
 """`agentvault` in a process forked from one that has imported it.
 
 That takes a tenth of the processor time of a start by its command line, which
-`support.command_line.running` and the demo's tests do.
+`support.command_line.running` and the demo's tests do. A test whose subject is what a
+start reads of its environment, such as the locale, starts one that is not forked.
 """
 
 from __future__ import annotations
@@ -13,48 +14,63 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
-from typing import Final, Self
+from pathlib import Path
+from typing import Any, Final, Self
+from unittest import mock
 
 from support.patience import PATIENT
+
+from agentvault_tui import console
 
 _CONTEXT: Final = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
         "__main__",  # the script that started pytest, or each fork would run it
         "agentvault_tui.cli.app",
+        "agentvault_tui.cli.agents",
+        "agentvault_tui.cli.people",
         "agentvault_tui.cli.serve",
         "agentvault_tui.broker.serve",
+        "agentvault_tui.console.app",
         "agentvault_tui.gateway.run",
     ]
 )
+_STREAMS: Final = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
 
-class Forked:
-    """A process with its output on a pipe, used as `subprocess.Popen` is."""
+class Process:
+    """A forked process that runs one function, used as `subprocess.Popen` is."""
 
     def __init__(
-        self, argv: tuple[str, ...], env: Mapping[str, str], room: int | None = None
+        self,
+        function: Callable[..., object],
+        *arguments: object,
+        env: Mapping[str, str],
+        streams: Sequence[int],
+        session: bool = False,
     ) -> None:
-        """Start it. With *room* no file of it may have more bytes."""
-        ours, theirs = _CONTEXT.Pipe(duplex=False)
+        """Start it with *streams* as its input, output and error output.
+
+        With *session* it is the leader of a session of its own, without a terminal.
+        """
+        with mock.patch.dict(os.environ, console._TEXTUAL):
+            forkserver.ensure_running()  # Textual reads them when it is loaded
+        lent = [Connection(os.dup(one)) for one in streams]
         self._process = _CONTEXT.Process(
-            target=_run, args=(argv, dict(env), theirs, room), daemon=True
+            target=_begin,
+            args=(function, arguments, dict(env), lent, session),
+            daemon=True,
         )
         self._process.start()
-        theirs.close()
-        self.stdout = os.fdopen(os.dup(ours.fileno()), encoding="utf-8")
-        ours.close()
+        for one in lent:
+            one.close()
         assert self._process.pid is not None
         self.pid: int = self._process.pid
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stdout.close()
-        self.wait()
 
     @property
     def returncode(self) -> int | None:
@@ -83,18 +99,72 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def _run(
-    argv: tuple[str, ...], env: dict[str, str], out: Connection, room: int | None
+class Forked(Process):
+    """`agentvault` with its output on a pipe."""
+
+    def __init__(
+        self, argv: tuple[str, ...], env: Mapping[str, str], room: int | None = None
+    ) -> None:
+        """Start it. With *room* no file of it may have more bytes."""
+        ours, theirs = os.pipe()
+        with Path(os.devnull).open("r+b") as nowhere:
+            streams = (nowhere.fileno(), theirs, nowhere.fileno())
+            begin = partial(agentvault, room=room)
+            super().__init__(begin, *argv, env=env, streams=streams)
+        os.close(theirs)
+        self.stdout = os.fdopen(ours, encoding="utf-8")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stdout.close()
+        self.wait()
+
+
+def run(
+    *argv: str, env: Mapping[str, str], folder: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run one command line in *folder* to its end, without a terminal."""
+    with (
+        Path(os.devnull).open("rb") as nowhere,
+        tempfile.TemporaryFile("w+") as out,
+        tempfile.TemporaryFile("w+") as err,
+    ):
+        streams = (nowhere.fileno(), out.fileno(), err.fileno())
+        begin = partial(agentvault, folder=folder)
+        code = Process(begin, *argv, env=env, streams=streams).wait()
+        for file in (out, err):
+            file.seek(0)
+        return subprocess.CompletedProcess(argv, code, out.read(), err.read())
+
+
+def _begin(
+    function: Callable[..., object],
+    arguments: Sequence[Any],
+    env: dict[str, str],
+    lent: Sequence[Connection],
+    session: bool,
 ) -> None:
-    """Be `agentvault`: the streams, the environment and the arguments of a command."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for descriptor, stream in ((nowhere, 0), (out.fileno(), 1), (nowhere, 2)):
-        os.dup2(descriptor, stream)
-    os.close(nowhere)
-    out.close()
+    if session:
+        os.setsid()
+    for stream, one in enumerate(lent):
+        os.dup2(one.fileno(), stream)
+        one.close()
+    for stream, (name, mode) in enumerate(_STREAMS):
+        file = os.fdopen(stream, mode, buffering=1, encoding="utf-8", closefd=False)
+        setattr(sys, name, file)
+        setattr(sys, f"__{name}__", file)
     os.environ.clear()
     os.environ.update(env)
+    function(*arguments)
+
+
+def agentvault(*argv: str, room: int | None = None, folder: Path | None = None) -> None:
+    """Be `agentvault`, started in *folder*; with *room* no file gets larger."""
     sys.argv = ["agentvault", *argv]
+    if folder is not None:
+        os.chdir(folder)
     if room is not None:
         _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, most))

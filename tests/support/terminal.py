@@ -12,9 +12,10 @@ import subprocess
 import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
 import pyte
+from support.forked import Process
 from support.patience import PATIENT
 
 
@@ -23,22 +24,26 @@ class Terminal:
 
     def __init__(
         self,
-        line: Sequence[str],
+        line: Sequence[Any],
         env: Mapping[str, str],
         *,
         columns: int = 100,
         rows: int = 50,
     ) -> None:
+        """Start *line*; one that begins with a function is run in a forked process."""
         self.master, slave = pty.openpty()
         _size(slave, columns, rows)
-        self.process = subprocess.Popen(
-            list(line),
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            env=dict(env),
-            start_new_session=True,
-        )
+        streams = (slave, slave, slave)
+        self.process: Process | subprocess.Popen[bytes]
+        if callable(line[0]):
+            self.process = Process(*line, env=env, streams=streams, session=True)
+        else:
+            self.process = subprocess.Popen(
+                list(line),
+                **dict(zip(("stdin", "stdout", "stderr"), streams, strict=True)),
+                env=dict(env),
+                start_new_session=True,
+            )
         self._name = os.ttyname(slave)
         os.close(slave)
         self.painted = b""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit
 import httpx
 import pyotp
 from support.command_line import plain_environment
-from support.forked import Forked
+from support.forked import Forked, run
 from support.patience import PATIENT
 
 from agentvault_tui.tenant.device_page_client import Activation, read_page
@@ -99,15 +98,7 @@ class Vault:
         return dict(json.loads(self.cli(*argv).stdout))
 
     def cli(self, *argv: str) -> subprocess.CompletedProcess[str]:
-        line = [sys.executable, "-P", "-m", "agentvault_tui.cli"]
-        return subprocess.run(
-            [*line, "--home", str(self.home), *argv],
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            env=plain_environment(),
-            check=False,
-        )
+        return run("--home", str(self.home), *argv, env=plain_environment())
 
     def activate(self, device: dict[str, Any], user: dict[str, str]) -> None:
         """Be the person: open the page, sign in, give the code, confirm."""
