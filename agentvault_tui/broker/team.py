@@ -246,7 +246,7 @@ class Team:
         self.members = tuple(
             Member(name, said, now - timedelta(seconds=age), age)
             for name, doc, age in found
-            if name.startswith("brk_") and (said := _read(doc)) is not None
+            if (said := _read(doc)) is not None  # or what one does for all
         )
 
     async def leave(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,11 +19,13 @@ from support.bench import OPERATOR, PAYMENT, Bench
 from support.manual_clock import ManualClock
 from support.patience import PATIENT
 from support.scripted_tenant import ScriptedTenant
-from support.stepups import details_of, hold
+from support.stepups import ask, details_of, hold
 
+from agentvault_tui.broker.accounts import HeldProviderToken
 from agentvault_tui.broker.answers import Escalated, Granted
 from agentvault_tui.broker.core import Broker, CallsCut
-from agentvault_tui.broker.follow import follow
+from agentvault_tui.broker.cuts import Pending
+from agentvault_tui.broker.follow import _merged, follow
 from agentvault_tui.broker.limit_uses import LimitUses
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.stepups import as_pending
@@ -45,20 +48,24 @@ from agentvault_tui.broker.usecases.revoke import (
 )
 from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
+from agentvault_tui.clock import Deadline
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import Change
+from agentvault_tui.ledger import Change, DropAccount, DropToken
 from agentvault_tui.model import (
+    Account,
     Action,
     Agent,
     AgentId,
     AgentStatus,
     Event,
+    EventType,
     StepUp,
     StepUpId,
     StepUpStatus,
 )
 from agentvault_tui.settings import Settings
+from agentvault_tui.vault import Secret
 
 START = datetime(2026, 11, 24, 10, tzinfo=UTC)
 LIMITS = """
@@ -341,6 +348,9 @@ class Plane:
         self.told.append(set(tokens))
         return CallsCut()
 
+    def over(self, call_id: str) -> None:
+        self.told.append(call_id)
+
 
 async def test_a_revocation_elsewhere_cuts_calls_and_voids_decisions_here(
     pair: Pair,
@@ -445,3 +455,155 @@ async def test_a_policy_applied_elsewhere_is_in_force_here_and_in_the_files(
     await reload_policy(pair.other)
     await keep_policy(pair.other)
     assert pair.bench.ledger.head == head
+
+
+async def test_only_what_consoles_show_in_their_head_is_told_to_them(
+    pair: Pair,
+) -> None:
+    """An agent that came or ended, a step-up, panic; not each token."""
+    told = list[int]()
+    agent = await pair.bench.agent("reader", "read:calendar")
+    await pair.catch_up()
+    pair.other.on_status = lambda: told.append(1)
+    asked = {"resource": None, "details": None}
+    await request_token(pair.bench.broker, agent, action("read:calendar"), **asked)
+    await pair.catch_up()
+    assert not told
+    await hold(pair.bench)
+    await pair.catch_up()
+    assert told
+    told.clear()
+    await panic(pair.bench.broker, "drill", OPERATOR)
+    await pair.catch_up()
+    assert told
+
+
+async def test_a_call_that_ended_elsewhere_is_over_here(pair: Pair) -> None:
+    """Its result is recorded, so that no broker records another for it."""
+    plane = Plane()
+    pair.other.gateway = plane  # type: ignore[assignment]
+    await pair.bench.agent("caller")
+    (event,) = await pair.bench.events("agent.registered")
+    ended = event._replace(type=EventType.GATEWAY_RESULT, detail={"call_id": "call_1"})
+    await follow(pair.other, [ended], [])
+    assert plane.told == ["call_1"]
+
+
+async def test_a_step_up_counts_what_was_repeated_here_and_elsewhere(
+    pair: Pair,
+) -> None:
+    """The larger count stands: requests that are under way have no event yet."""
+    agent, stepup = await hold(pair.bench)
+    await pair.catch_up()
+    stepups = pair.other.stepups
+    for _ in range(4):
+        stepups.count_again(stepups.get(stepup.id))
+    await follow(pair.other, [], [replace(stepup, count=2)])
+    assert stepups.get(stepup.id).count == 5
+    await ask(pair.bench, agent, PAYMENT)
+    (events, changes) = pair.queue.pop()
+    assert [event.detail["count"] for event in events] == [2]
+    await follow(pair.other, events, changes)
+    assert stepups.get(stepup.id).count == 5
+    later = [one._replace(detail={**one.detail, "count": 9}) for one in events]
+    await follow(pair.other, later, [])
+    assert stepups.get(stepup.id).count == 9
+
+
+async def test_a_device_flow_ends_here_when_what_it_shows_changed_elsewhere(
+    pair: Pair,
+) -> None:
+    """A person would approve what the step-up is no more."""
+    _, stepup = await hold(pair.bench)
+    await pair.catch_up()
+    begun = await begin_approval(pair.other, stepup.id, stepup.digest, OPERATOR)
+    flow = pair.other.stepups.flows[begun.id]
+    await follow(pair.other, [], [replace(begun, count=2)])
+    assert not flow.done()
+    await follow(pair.other, [], [replace(begun, digest=f"sha256:{'0' * 64}")])
+    async with asyncio.timeout(PATIENT):
+        await asyncio.wait({flow})
+    assert flow.cancelled()
+
+
+async def test_a_token_ended_elsewhere_is_not_ended_again_here(pair: Pair) -> None:
+    """A policy that ended it here has nothing of it left to record."""
+    agent = await pair.bench.agent("reader", "read:calendar")
+    asked = {"resource": None, "details": None}
+    for _ in range(2):
+        await request_token(pair.bench.broker, agent, action("read:calendar"), **asked)
+    await pair.catch_up()
+    first, second = pair.other.registry.tokens_of(agent.id)
+    outdated = pair.other.policy_state.outdated
+    outdated += [first, second]
+    await follow(pair.other, [], [DropToken(first.id)])
+    assert outdated == [second]
+
+
+async def test_an_assertion_used_elsewhere_is_used_up_here(pair: Pair) -> None:
+    """It counts once in the whole team (RFC 7523 section 3, jti)."""
+    clock = pair.bench.clock
+    now, ends = clock.now().timestamp(), clock.now().timestamp() + 60
+    used = pair.bench.broker.replays.use("agt_1", "one", ends, now, clock.boot())
+    assert used is not None
+    await follow(pair.other, [], [used])
+    again = pair.other.replays.use("agt_1", "one", ends, now, clock.boot())
+    assert again is None
+
+
+async def test_an_account_changed_elsewhere_voids_what_is_decided_here(
+    pair: Pair,
+) -> None:
+    """Both ways: another account at the provider, or none."""
+    agent = await pair.bench.agent("crm")
+    await pair.catch_up()
+    registry = pair.other.registry
+    account = account_of(agent)
+    for change in (account, DropAccount(agent.id, "google")):
+        before = registry.epoch(agent.id)
+        await follow(pair.other, [], [change])
+        assert registry.epoch(agent.id) != before
+
+
+def account_of(agent: Agent) -> Account:
+    return Account(agent.id, "google", "cac_1", "https://t/", "auth0|u", "u", (), START)
+
+
+async def test_a_provider_token_that_a_cut_overtook_serves_to_revoke_it(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was on its way to the agent: the provider is told of the grant it is of."""
+    kept = list[HeldProviderToken]()
+    monkeypatch.setattr(pair.other.outbox, "keep_undelivered", kept.append)
+    agent = await pair.bench.agent("crm")
+    await pair.catch_up()
+    clock = pair.bench.clock
+    held = HeldProviderToken(
+        *(account_of(agent), Secret("ya29.x"), "mail", "ab"),
+        until=START + timedelta(hours=1),
+        lease=Deadline.after(clock, 600),
+    )
+    pair.other.registry.provider_tokens.put(held)
+    await revoke_agent(pair.bench.broker, agent.id, "no", OPERATOR)
+    await pair.catch_up()
+    assert kept == [held]
+    assert pair.other.registry.provider_tokens.of(agent.id) == ()
+
+
+async def test_what_two_brokers_took_of_an_agent_at_once_is_gone_at_both(
+    pair: Pair,
+) -> None:
+    """A delegation that another took is not given back by this broker's own cut."""
+    broker = pair.other
+    one, two, three = [await pair.bench.agent(name) for name in ("a", "b", "c")]
+    scopes = frozenset({"read:calendar"})
+    for other in (two, three):
+        args = (one.id, other.id, scopes, OPERATOR)
+        await change_delegates(pair.bench.broker, *args)
+    await pair.catch_up()
+    both = broker.registry.agent(one.id)
+    mine, theirs = (replace(both, delegates=both.delegates[i : i + 1]) for i in (0, 1))
+    broker.registry.put_agent(theirs)
+    merged = _merged(broker, Pending((), (mine,), one.id, 0, START), mine)
+    assert isinstance(merged, Agent)
+    assert merged.delegates == ()

@@ -21,7 +21,8 @@ import pyotp
 import pytest
 from auth0_double.running import TenantThread
 from auth0_double.tenant import DoubleRun
-from support.command_line import PROGRAM, plain_environment
+from support.command_line import plain_environment
+from support.forked import run
 from support.patience import PATIENT
 
 from agentvault_tui.clock import SystemClock
@@ -62,8 +63,7 @@ def issuer(there: Path) -> Iterator[str]:
 def approver(there: Path, name: str) -> dict[str, str]:
     """Make a user with role and factor, which on Auth0 the Dashboard does."""
     argv = ("--home", str(there), "tenant", "user", "add", name, "--approver", "--json")
-    said = subprocess.check_output([*PROGRAM, *argv], env=plain_environment())
-    return dict(json.loads(said))
+    return dict(json.loads(run(*argv, env=plain_environment()).stdout))
 
 
 def test_every_command_the_page_names_leads_on_to_the_next(

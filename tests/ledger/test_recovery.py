@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import os
 import random
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from support import ledger_writer
+from support.forked import Process
 from support.ledger_kit import agent, decision, note, token
 from support.manual_clock import ManualClock
 
@@ -44,15 +44,17 @@ def test_no_acknowledged_commit_is_lost_by_kill_9(tmp_path: Path) -> None:
     acknowledged: dict[int, str] = {}
     names: dict[int, str] = {}
     for run in range(KILLS):
-        with subprocess.Popen(
-            [sys.executable, ledger_writer.__file__, str(tmp_path), str(run)],
-            stdout=subprocess.PIPE,
-        ) as writer:
-            assert writer.stdout is not None
-            first = writer.stdout.readline()
+        reading, writing = os.pipe()
+        with os.fdopen(reading, "rb") as told:
+            write_on = (ledger_writer.run, str(tmp_path), str(run))
+            streams = (reading, writing, 2)
+            writer = Process(*write_on, env=os.environ, streams=streams)
+            os.close(writing)
+            first = told.readline()
             time.sleep(chance.random() * 0.08)  # the moment is the point
-            writer.send_signal(signal.SIGKILL)
-            rest = writer.stdout.read()
+            writer.kill()
+            writer.wait()
+            rest = told.read()
         # A line cut short by the kill was not acknowledged.
         for line in (first + rest).splitlines(keepends=True):
             if line.endswith(b"\n"):

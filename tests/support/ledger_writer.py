@@ -1,18 +1,14 @@
 """A process that commits as fast as it can and says which commits were acknowledged.
 
-``python ledger_writer.py HOME RUN``: one line a durable commit, ``SEQ HASH``; killed by
-the test at a moment of the test's choosing.
+It writes one line a durable commit, ``SEQ HASH``, and is killed by the test at a moment
+of the test's choosing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from support.ledger_kit import agent, decision, token
 
@@ -42,6 +38,6 @@ async def main(home: Home, run: str) -> None:
     await asyncio.gather(*(caller(number) for number in range(_CALLERS)))
 
 
-if __name__ == "__main__":
-    path = Path(sys.argv[1])
-    asyncio.run(main(Home(path, path), sys.argv[2]))
+def run(folder: str, name: str) -> None:
+    """Be that process."""
+    asyncio.run(main(Home(Path(folder), Path(folder)), name))
