@@ -1,8 +1,9 @@
-"""Encodes JSON in ASCII, for state, replies and event details."""
+"""Encodes JSON in ASCII, for state, replies and event details; and base64url."""
 
 from __future__ import annotations
 
 import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Final
 
 import msgspec
@@ -23,3 +24,20 @@ def to_json(value: object) -> str:
     except UnicodeError:
         text = "\x7f"
     return text if "\x7f" not in text else _ESCAPING.encode(msgspec.to_builtins(value))
+
+
+def to_base64url(raw: bytes) -> str:
+    """Return *raw* in base64url without padding (RFC 7515 section 2)."""
+    return urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def from_base64url(text: str) -> bytes:
+    """Return what *text* is in base64url, with or without its padding.
+
+    Characters of no alphabet are passed over: where one value may have one spelling
+    alone, compare what `to_base64url` makes of it.
+
+    Raises:
+        ValueError: it is cut off, or not ASCII.
+    """
+    return urlsafe_b64decode(text + "=" * (-len(text) % 4))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +11,7 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
 from agentvault_tui.broker.public_key import Verifier
+from agentvault_tui.encoder import from_base64url, to_base64url
 from agentvault_tui.web.forms import BodyError, parse_json
 
 MAX_LIFE: Final = 300
@@ -122,12 +121,10 @@ def _table(segment: str) -> dict[str, object]:
 
 def _decode(segment: str) -> bytes:
     try:
-        padded = segment + "=" * (-len(segment) % 4)
-        raw = urlsafe_b64decode(padded)
-    except (binascii.Error, ValueError):
+        raw = from_base64url(segment)
+    except ValueError:
         raise UnprovenError from None
-    if urlsafe_b64encode(raw).rstrip(b"=").decode() != segment or not raw:
-        # b64decode drops what is not in the alphabet; one token has one spelling.
+    if to_base64url(raw) != segment or not raw:  # one token has one spelling
         raise UnprovenError
     return raw
 

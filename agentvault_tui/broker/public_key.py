@@ -5,8 +5,6 @@ An agent's is PEM or JWK, and becomes canonical JWK; an issuer's are in a JWK Se
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import re
 from collections.abc import Iterable
@@ -20,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from agentvault_tui import strict_json
+from agentvault_tui.encoder import from_base64url, to_base64url
 from agentvault_tui.errors import UsageError
 from agentvault_tui.web.forms import BodyError, parse_json
 
@@ -225,15 +224,20 @@ def _strong(key: object) -> PublicKey:
 def _members(key: PublicKey) -> dict[str, str]:
     """Return the members RFC 7638 names, and no other."""
     if isinstance(key, ed25519.Ed25519PublicKey):
-        return {"kty": "OKP", "crv": "Ed25519", "x": _encode(key.public_bytes_raw())}
+        return {
+            "kty": "OKP",
+            "crv": "Ed25519",
+            "x": to_base64url(key.public_bytes_raw()),
+        }
     if isinstance(key, ec.EllipticCurvePublicKey):
         point, size = key.public_numbers(), (key.key_size + 7) // 8
-        x, y = (_encode(number.to_bytes(size)) for number in (point.x, point.y))
+        x, y = (to_base64url(number.to_bytes(size)) for number in (point.x, point.y))
         names = (name for name, one in _CURVES.items() if isinstance(key.curve, one))
         return {"kty": "EC", "crv": next(names), "x": x, "y": y}
     numbers = key.public_numbers()
     n, e = (
-        _encode(i.to_bytes((i.bit_length() + 7) // 8)) for i in (numbers.n, numbers.e)
+        to_base64url(i.to_bytes((i.bit_length() + 7) // 8))
+        for i in (numbers.n, numbers.e)
     )
     return {"kty": "RSA", "n": n, "e": e}
 
@@ -241,18 +245,11 @@ def _members(key: PublicKey) -> dict[str, str]:
 def _bytes(value: object) -> bytes:
     if not isinstance(value, str) or not _BASE64URL.fullmatch(value):
         raise ValueError
-    try:
-        return base64.urlsafe_b64decode(value + "=" * (-len(value) % 4))
-    except binascii.Error:
-        raise ValueError from None
+    return from_base64url(value)
 
 
 def _number(value: object) -> int:
     return int.from_bytes(_bytes(value))
-
-
-def _encode(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def _private() -> UsageError:

@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from errno import EACCES, EISDIR, EPERM
 from typing import Final, NoReturn
 
 import click
@@ -17,6 +18,10 @@ from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import AgentVaultError
 
 INTERRUPTED: Final = 128 + 2
+_REMEDIES: Final[dict[int | None, str]] = {
+    **dict.fromkeys((EACCES, EPERM), "check its owner and mode"),
+    EISDIR: "name a file",
+}
 PIPE_CLOSED: Final = 128 + 13
 
 
@@ -167,8 +172,9 @@ def run(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        _say(f"{where}{error.strerror or error}: check its owner and mode")
-        return 1
+        said = f"{where}{error.strerror or error}"
+        _say(f"{said}: {remedy}" if (remedy := _REMEDIES.get(error.errno)) else said)
+        return 2 if error.errno == EISDIR else 1
     except Exception as error:
         if os.environ.get("AGENTVAULT_DEBUG") == "1":
             raise

@@ -5,7 +5,6 @@ Never from an argument or the environment, which other processes can read.
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import sys
@@ -16,6 +15,7 @@ import click
 
 from agentvault_tui import keyrings, strict_json
 from agentvault_tui.clock import Deadline, SystemClock
+from agentvault_tui.encoder import from_base64url
 from agentvault_tui.errors import UsageError
 from agentvault_tui.vault import (
     AccessToken,
@@ -119,8 +119,7 @@ def _scopes_in(token: str) -> frozenset[str]:
     """
     payload = f"{token}..".split(".")[1]
     try:
-        raw = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
-        claims = strict_json.loads(raw)
+        claims = strict_json.loads(from_base64url(payload))
     except ValueError:
         return frozenset()
     return frozenset(words(claims.get("scope")) if isinstance(claims, dict) else ())

@@ -11,7 +11,6 @@ import hashlib
 import http.client
 import json
 import os
-import re
 import secrets
 import socket
 import ssl
@@ -19,12 +18,11 @@ import stat
 import subprocess
 import sys
 import time
-from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
-from urllib.parse import urlsplit
 
+from agentvault_tui.encoder import to_base64url
 from agentvault_tui.errors import (
     NotFoundError,
     RefusedError,
@@ -33,6 +31,7 @@ from agentvault_tui.errors import (
 )
 from agentvault_tui.home import private_folder
 from agentvault_tui.operator_api.holder import DROP, GET, LONGEST
+from agentvault_tui.origins import HttpsOrigin
 from agentvault_tui.text import visible
 
 if TYPE_CHECKING:
@@ -42,10 +41,6 @@ if TYPE_CHECKING:
     from joserfc.jwk import ECKey
 
 _SERVICE: Final = "agentvault operator"
-_HOST: Final = re.compile(
-    r"[\w-]{1,63}(\.[\w-]{1,63})*\.?|[0-9a-f.]*:[0-9a-f:.]*", re.ASCII
-)
-"""A DNS name or an address: HTTP clients raise on others."""
 _LONGEST_HELD: Final = 8 * 3600
 """Seconds that a process holds a session at most."""
 _PATIENCE: Final = 5.0
@@ -94,7 +89,7 @@ class BoundSession:
         headers = {}
         if self.token:
             digest = hashlib.sha256(self.token.encode()).digest()
-            claims["ath"] = urlsafe_b64encode(digest).rstrip(b"=").decode()
+            claims["ath"] = to_base64url(digest)
             headers["Authorization"] = f"DPoP {self.token}"
         jwk = self._key.as_dict(private=False)
         header = {"typ": "dpop+jwt", "alg": "ES256", "jwk": jwk}
@@ -111,18 +106,13 @@ class RemoteBroker:
             SettingsError: *url* is not an https origin, or *ca_file* is no PEM.
         """
         try:
-            parts = urlsplit(url)
-            host, port = parts.hostname, parts.port
+            origin = HttpsOrigin.parse(url)
         except ValueError:
-            raise _no_origin(url) from None
-        plain = parts.path in {"", "/"} and not (parts.query or parts.fragment)
-        if parts.scheme != "https" or not plain or "@" in url:
-            raise _no_origin(url)
-        if not host or not _HOST.fullmatch(host):
-            raise _no_origin(url)
-        shown = f"[{host}]" if ":" in host else host
-        self.url = f"https://{shown}{'' if port in {None, 443} else f':{port}'}"
-        self._host, self._port = host, port or 443
+            raise SettingsError(
+                f"{visible(url, 80)} names no broker elsewhere",
+                "write https://HOST:PORT, as operators.url of the broker does",
+            ) from None
+        self.url, (self._host, self._port) = str(origin), origin
         self._nonce = ""
         self._session: BoundSession | None = None
         self.tls = _context(ca_file)
@@ -234,13 +224,6 @@ class RemoteBroker:
 
 BrokerAddress = Path | RemoteBroker
 """Where a broker is reached: its socket, or from elsewhere."""
-
-
-def _no_origin(url: str) -> SettingsError:
-    return SettingsError(
-        f"{visible(url, 80)} names no broker elsewhere",
-        "write https://HOST:PORT, as operators.url of the broker does",
-    )
 
 
 def _kept(url: str) -> BoundSession:

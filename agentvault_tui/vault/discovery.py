@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,6 +10,7 @@ from authlib.oidc.discovery import OpenIDProviderMetadata
 from joserfc.errors import JoseError
 from joserfc.jwk import RSAKey
 
+from agentvault_tui.encoder import from_base64url
 from agentvault_tui.errors import TenantError, TenantUnreachableError
 from agentvault_tui.model.claims import DETAILS_TYPES
 from agentvault_tui.text import visible
@@ -152,7 +152,7 @@ def _rsa(jwk: dict[str, object]) -> RSAKey:
         raise TenantError("the tenant's key set has a malformed key")
     try:
         # Before a library sees it: leading zeros make a weak key look like a long one.
-        raw = base64.urlsafe_b64decode(modulus + "=" * (-len(modulus) % 4))
+        raw = from_base64url(modulus)
         size = int.from_bytes(raw).bit_length()
         if not _MIN_BITS <= size <= _MAX_BITS:
             raise TenantError(f"the tenant signs with an RSA key of {size} bits")

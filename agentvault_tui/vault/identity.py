@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hmac
 import math
 import re
@@ -18,6 +16,7 @@ from joserfc.jwk import RSAKey
 from joserfc.jwt import JWTClaimsRegistry
 
 from agentvault_tui import strict_json
+from agentvault_tui.encoder import from_base64url
 from agentvault_tui.errors import IdentityError
 from agentvault_tui.model.claims import MFA_AT, ROLES, STEPUP
 from agentvault_tui.text import visible
@@ -117,10 +116,8 @@ def key_id(raw: str) -> str:
         raise _unsigned("it is not a signed token")
     try:
         head = raw.partition(".")[0]
-        header = strict_json.loads(
-            base64.urlsafe_b64decode(head + "=" * (-len(head) % 4))
-        )
-    except (ValueError, binascii.Error) as error:
+        header = strict_json.loads(from_base64url(head))
+    except ValueError as error:
         raise _unsigned("its header cannot be read") from error
     if not isinstance(header, dict) or header.get("alg") != "RS256":
         raise _unsigned("it is not signed with RS256")

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
-from agentvault_tui.errors import SettingsError, UsageError
-
-_LABEL: Final = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-_DNS: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*")
+from agentvault_tui.errors import SettingsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,26 +34,6 @@ def pem_of(path: Path) -> str:
     """Return the first certificate of a PEM file, and nothing else of it."""
     encoded = load_certificate(path).public_bytes(serialization.Encoding.PEM)
     return encoded.decode("ascii")
-
-
-def host_name(text: str) -> str:
-    """Return *text* as one spelling of a DNS name or an address, or a UsageError."""
-    name = text.strip().lower().removesuffix(".")
-    try:
-        address = ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
-    except ValueError:
-        # A last label of digits alone is an address gone wrong (RFC 3696 section 2).
-        named = _DNS.fullmatch(name) and not name.rpartition(".")[2].isdigit()
-    else:
-        named = None
-        if getattr(address, "scope_id", None) is None:
-            return str(address)
-    if not named:
-        raise UsageError(
-            f"{text!r:.80} is no name of a host",
-            "a DNS name without * or port, or an IP address",
-        )
-    return name
 
 
 def general_name(name: str) -> x509.GeneralName:

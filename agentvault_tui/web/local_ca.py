@@ -22,10 +22,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import ConflictError, SettingsError
 from agentvault_tui.home import Home, put_private
+from agentvault_tui.origins import host_name
 from agentvault_tui.settings import BrokerSettings, Switch
 from agentvault_tui.web.certificates import (
     general_name,
-    host_name,
     load_certificate,
     read_certificate,
 )

@@ -7,18 +7,16 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
-from urllib.parse import urlsplit
 
 from agentvault_tui.clock import Clock
-from agentvault_tui.errors import SettingsError, UsageError
+from agentvault_tui.errors import SettingsError
 from agentvault_tui.home import Home
+from agentvault_tui.origins import HttpsOrigin
 from agentvault_tui.settings import OperatorSettings, TenantSettings
-from agentvault_tui.web.certificates import host_name
 from agentvault_tui.web.tls import ServerName, ServerTls, TlsFiles
 
 _KEYS: Final = ("listen", "url", "tls_cert", "tls_key")
 _LISTEN: Final = re.compile(r"(?P<host>[0-9.]+|\[[0-9a-f:.]+\]):(?P<port>[0-9]{1,5})")
-_HTTPS: Final = 443
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +61,19 @@ class PublicAddress:
                 "remove one of them",
             )
         address, port = _listen(settings.listen, section)
-        host, url = _url(settings.url, section)
+        try:
+            origin = HttpsOrigin.parse(settings.url)
+        except ValueError:
+            raise SettingsError(
+                f"{section}.url is {settings.url!r:.80}: not https, or not only host "
+                "and port",
+                "for example https://ops.example:7443/",
+            ) from None
         cert, key = (
             home.config / Path(path).expanduser()
             for path in (settings.tls_cert, settings.tls_key)
         )
-        return cls(address, port, url, host, TlsFiles(cert, key))
+        return cls(address, port, f"{origin}/", origin.host, TlsFiles(cert, key))
 
     @property
     def named(self) -> bool:
@@ -101,21 +106,3 @@ def _listen(text: str, section: str) -> tuple[str, int]:
             "for example 0.0.0.0:7443, or [::]:7443",
         )
     return host, port
-
-
-def _url(text: str, section: str) -> tuple[str, str]:
-    remedy = "for example https://ops.example:7443/"
-    try:
-        parts = urlsplit(text)
-        port = parts.port or _HTTPS
-        host = host_name(parts.hostname or "")
-    except (ValueError, UsageError):
-        raise SettingsError(f"{section}.url is {text!r:.80}: no URL", remedy) from None
-    plain = parts.path in {"", "/"} and not (parts.query or parts.fragment)
-    if parts.scheme != "https" or not plain or "@" in parts.netloc or "?" in text:
-        raise SettingsError(
-            f"{section}.url is {text!r:.80}: not https, or more than host and port",
-            remedy,
-        )
-    shown = f"[{host}]" if ":" in host else host
-    return host, f"https://{shown}{'' if port == _HTTPS else f':{port}'}/"

@@ -332,6 +332,13 @@ def test_a_file_that_may_not_be_read_is_one_line(
     assert answer.err.startswith("agentvault: /some/file: Permission denied: ")
 
 
+def test_a_folder_in_place_of_a_file_is_wrong_usage(cli: Run, tmp_path: Path) -> None:
+    """The remedy is another name, and no owner or mode."""
+    answer = cli("--home", str(tmp_path / "h"), "restore", str(tmp_path))
+    assert answer.code == 2
+    assert answer.err == f"agentvault: {tmp_path}: Is a directory: name a file\n"
+
+
 def test_settings_that_are_wrong_are_named(cli: Run, tmp_path: Path) -> None:
     """A misspelt key in config.toml is answered with the nearest, and exit 2."""
     (tmp_path / "config.toml").write_text("[broker]\nlisen = '127.0.0.1:1'\n")

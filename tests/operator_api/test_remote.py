@@ -210,6 +210,8 @@ def test_a_folder_that_others_reach_holds_no_session(
             "https://a:x",
             "https://a?b",
             "https://a#b",
+            "https://a?",
+            "https://a:0",
             "https://a:99999",
             "https://a b",
             "https://a..b",

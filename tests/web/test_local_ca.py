@@ -19,9 +19,10 @@ from support.manual_clock import ManualClock
 
 from agentvault_tui.errors import ConflictError, SettingsError, UsageError
 from agentvault_tui.home import Home
+from agentvault_tui.origins import host_name
 from agentvault_tui.settings import BrokerSettings, Switch
 from agentvault_tui.web import local_ca
-from agentvault_tui.web.certificates import host_name, pem_of, read_certificate
+from agentvault_tui.web.certificates import pem_of, read_certificate
 from agentvault_tui.web.local_ca import (
     CA_LIFE,
     LEAF_LIFE,

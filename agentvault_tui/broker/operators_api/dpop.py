@@ -6,13 +6,13 @@ import hashlib
 import hmac
 import json
 import secrets
-from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from typing import Final
 
 from agentvault_tui.broker.assertion import Assertion, UnprovenError
 from agentvault_tui.broker.public_key import parse_public_key, verifier
 from agentvault_tui.clock import Clock
+from agentvault_tui.encoder import to_base64url
 from agentvault_tui.errors import UsageError
 from agentvault_tui.web.reply import Scope
 
@@ -109,7 +109,7 @@ class Proofs:
         path = scope["raw_path"].decode("latin-1")
         if not isinstance(url, str) or _plain(url) != self._origin + path:
             raise _invalid(f"it is for another URL than those of {self._origin}")
-        self._check_time(claims.get("iat"))
+        self._check_time(assertion)
         if token is not None and not _same(claims.get("ath"), _ath(token)):
             raise _invalid("it is not for this access token")
         jti = claims.get("jti")
@@ -120,7 +120,7 @@ class Proofs:
         if not isinstance(nonce, str) or nonce not in self._used:
             raise ProofError("use_dpop_nonce", "the proof needs the nonce given here")
         # The canonical JWK is what RFC 7638 hashes.
-        thumbprint = _encode(hashlib.sha256(jwk.encode()).digest())
+        thumbprint = to_base64url(hashlib.sha256(jwk.encode()).digest())
         return DpopProof(jwk, thumbprint, nonce, jti, assertion)
 
     def take(self, proof: DpopProof, seat: str) -> None:
@@ -145,9 +145,11 @@ class Proofs:
             raise _invalid("its signature is not by its key")
         used.add(digest)
 
-    def _check_time(self, issued: object) -> None:
-        if not isinstance(issued, int | float):
-            raise _invalid("it has no iat")
+    def _check_time(self, assertion: Assertion) -> None:
+        try:
+            issued = assertion.time("iat")
+        except UnprovenError:
+            raise _invalid("it has no iat") from None
         apart = issued - self._clock.now().timestamp()
         if not abs(apart) <= SKEW:
             told = f"{abs(apart):.0f} s {'ahead of' if apart > 0 else 'behind'}"
@@ -160,17 +162,13 @@ def _plain(url: str) -> str:
 
 
 def _ath(token: str) -> str:
-    return _encode(hashlib.sha256(token.encode()).digest())
+    return to_base64url(hashlib.sha256(token.encode()).digest())
 
 
 def _same(said: object, wanted: str) -> bool:
     return isinstance(said, str) and hmac.compare_digest(
         said.encode("utf-8", "surrogatepass"), wanted.encode()
     )
-
-
-def _encode(raw: bytes) -> str:
-    return urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def _invalid(why: str) -> ProofError:

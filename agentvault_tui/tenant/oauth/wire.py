@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 import hmac
@@ -16,6 +15,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 from starlette.responses import Response
 
+from agentvault_tui.encoder import to_base64url
 from agentvault_tui.errors import LedgerError, SealedError, TenantRefusedError
 from agentvault_tui.web import BodyError, parse_body, parse_form, read_body
 
@@ -178,7 +178,6 @@ def proven(challenge: str | None, verifier: str | None) -> bool:
     if challenge is None or verifier is None:
         return challenge is verifier
     digest = hashlib.sha256(verifier.encode()).digest()
-    made = base64.urlsafe_b64encode(digest).rstrip(b"=")
     return _VERIFIER.fullmatch(verifier) is not None and hmac.compare_digest(
-        made, challenge.encode()
+        to_base64url(digest).encode(), challenge.encode()
     )
