@@ -36,7 +36,7 @@ from agentvault_tui.console.draw.glyphs import (
     folded,
 )
 from agentvault_tui.console.state.intake import Intake
-from agentvault_tui.console.state.moments import FORMS_AHEAD, lasting, plural
+from agentvault_tui.console.state.moments import FORMS_AHEAD, plural
 from agentvault_tui.console.state.records import QUARTERS
 from agentvault_tui.console.state.revocations import elsewhere
 from agentvault_tui.errors import SettingsError, UsageError
@@ -445,26 +445,16 @@ def _identity(out: Output, agent: AgentInfo) -> None:
 
 
 def _ending(agent: AgentInfo) -> list[tuple[str, object]]:
-    """Return when and with what it ends, and what ends with it."""
-    told: list[tuple[str, object]] = []
-    if agent.until:
-        told.append(("ends", f"{agent.until[:19]}Z, {_left(agent)}"))
-    if agent.from_template:
-        told.append(("made from", agent.from_template))
-    if agent.template:
-        names = ", ".join(visible(one.name, 40) for one in agent.derived)
-        more = agent.derived_total - len(agent.derived)
-        shown = f"{names} and {more} more" if more else names
-        told.append(("made from it", shown or "none"))
-    return told
+    from agentvault_tui.console.draw.agent import ending
 
-
-def _left(agent: AgentInfo) -> str:
-    """Return in how long an agent ends; nothing where it does not by itself."""
-    if not agent.until:
-        return ""
-    left = (parse_iso(agent.until) - SystemClock().now()).total_seconds()
-    return f"in {lasting(left)}" if left > 0 else "over"
+    names = [visible(one.name, 40) for one in agent.derived]
+    told = ending(
+        *(agent.until and parse_iso(agent.until), SystemClock().now()),
+        agent.from_template,
+        names if agent.template else None,
+        agent.derived_total - len(names),
+    )
+    return [(label.lower(), text) for label, text in told]
 
 
 def _standing(out: Output, agent: AgentInfo, *, stopped: bool) -> Cell:
@@ -472,7 +462,10 @@ def _standing(out: Output, agent: AgentInfo, *, stopped: bool) -> Cell:
     if stopped and agent.status == "active":
         return out.word("stopped")
     if agent.until and agent.status != "revoked":
-        return out.cell(f"{agent.status}, ends {_left(agent)}")
+        from agentvault_tui.console.draw.agent import ends_in
+
+        left = ends_in(parse_iso(agent.until), SystemClock().now())
+        return out.cell(f"{agent.status}, ends {left}")
     return out.word(agent.status)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -70,28 +71,57 @@ def _identity(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row
 
 def _standing(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row]:
     """Say by what tokens it is known, when it ends, and with which template."""
-    p, rows = pen.palette, list[Row]()
+    p, now = pen.palette, mirror.clock.now()
+    soon = agent.until and 0 < (agent.until - now).total_seconds() < SOON
+    rows = list[Row]()
     if agent.subject:
         rows += pen.facts("Known by", agent.subject, width, 2, p.text)[0]
-    if agent.until is not None:
-        left = (agent.until - mirror.clock.now()).total_seconds()
-        style = p.waiting if 0 < left < SOON else p.text
-        told = f"in {lasting(left)}" if left > 0 else "its time is over"
-        at = f" {pen.glyphs.separator} {agent.until:%Y-%m-%d %H:%M:%S}"
-        rows.append(pen.fact("Ends", (told, style), (at, p.muted)))
-    if agent.template:
-        made = mirror.derived(agent.id)
-        names = ", ".join(one.name for one in made[:_DERIVED]) or "none"
-        more = len(made) - _DERIVED
-        names += f" and {more} more" if more > 0 else ""
-        text = f"never served itself; made from it: {names}"
-        rows += pen.facts("Template", text, width, 3, p.text)[0]
-    if agent.from_template:
-        origin = mirror.agents.get(agent.from_template)
-        name = origin.name if origin else agent.from_template
-        text = f"the template {name}, and ends with it"
-        rows += pen.facts("Made from", text, width, 2, p.text)[0]
+    origin = mirror.agents.get(agent.from_template or "")
+    made = [one.name for one in mirror.derived(agent.id)] if agent.template else None
+    told = ending(
+        *(agent.until, now, origin.name if origin else agent.from_template, made)
+    )
+    for label, text in told:
+        style = p.waiting if label == "Ends" and soon else p.text
+        rows += pen.facts(label, text, width, 3, style)[0]
     return rows
+
+
+def ending(
+    until: datetime | None,
+    now: datetime,
+    template: str | None,
+    made: Sequence[str] | None,
+    more: int = 0,
+) -> list[tuple[str, str]]:
+    """Say when and with what an agent ends, and what ends with it.
+
+    Args:
+        until: when it is revoked by itself.
+        now: the time.
+        template: the name of what it was made from.
+        made: names of agents made from it, where it is a template.
+        more: how many others there are.
+
+    Returns:
+        labels, and what to say.
+    """
+    told = []
+    if until is not None:
+        told.append(("Ends", f"{ends_in(until, now)}, at {until:%Y-%m-%d %H:%M:%S}Z"))
+    if made is not None:
+        names, more = ", ".join(made[:_DERIVED]), more + max(len(made) - _DERIVED, 0)
+        names = f"{names or 'none'}{f' and {more} more' if more else ''}"
+        told.append(("Template", f"never served itself; made from it: {names}"))
+    if template is not None:
+        told.append(("Made from", f"the template {template}, and ends with it"))
+    return told
+
+
+def ends_in(until: datetime, now: datetime) -> str:
+    """Say in how long an agent ends by itself."""
+    left = (until - now).total_seconds()
+    return f"in {lasting(left)}" if left > 0 else "its time is over"
 
 
 def _grants(pen: Pen, agent: AgentRow, width: int) -> list[Row]:

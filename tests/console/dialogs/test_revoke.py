@@ -80,7 +80,7 @@ def test_card_and_screen_count_down() -> None:
         details(pen, mirror, brief, (80, 40), ""),
         facts(pen, AgentContext(mirror, brief), 80),
     ):
-        assert f"in 1:30 · {until:%Y-%m-%d %H:%M:%S}" in text(rows)
+        assert f"in 1:30, at {until:%Y-%m-%d %H:%M:%S}Z" in text(rows)
     known = stand.add_agent("ci", "read:email", subject="ci:repo:acme/app:x")
     rows = details(pen, mirror, known, (80, 40), "")
     assert "Known by" in text(rows)
