@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.usecases.register import Registered, ending_detail
@@ -52,8 +53,8 @@ async def renew_secret(broker: Broker, agent_id: str, operator: Actor) -> Regist
         credential = Credential(secret_sha256=sha256_hex(secret))
         after = replace(agent, credential=credential)
         draft = changed_draft(operator, after, ["credential"])
-        failed = changed_draft(operator, agent, [], FAILED)
-        await record_change(broker, agent, after, draft, failed)
+        stays = partial(changed_draft, operator, changed=[], reason=FAILED)
+        await record_change(broker, agent, after, draft, stays)
         current = replace(broker.registry.agent(agent.id), credential=credential)
         broker.registry.put_agent(current)
         return Registered(current, secret)

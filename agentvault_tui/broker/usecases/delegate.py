@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from agentvault_tui.broker.answers import Denied, Granted
@@ -239,8 +240,8 @@ async def _delegate(
         agent = broker.registry.agent(agent.id)
         after = with_delegate(agent, other.id, scopes)
         draft = delegates_draft(operator, after, other)
-        failed = delegates_draft(operator, agent, other)
-        await record_change(broker, agent, after, draft, failed, urgent=True)
+        stays = partial(delegates_draft, operator, other=other)
+        await record_change(broker, agent, after, draft, stays, urgent=True)
         current = broker.registry.agent(agent.id)
         broker.registry.put_agent(with_delegate(current, other.id, scopes))
 

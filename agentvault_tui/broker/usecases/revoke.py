@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -305,14 +306,13 @@ async def restore_agent(
         check_end(broker, active)
         epoch = broker.registry.epoch(agent.id)
         steps = broker.outbox.restore(agent.id)
-        async with still_cut(
-            broker, agent, agent_draft(EventType.AGENT_REVOKED, operator, agent, FAILED)
-        ):
+        stays = partial(agent_draft, EventType.AGENT_REVOKED, operator, reason=FAILED)
+        async with still_cut(broker, agent, stays(agent)):
             await broker.record(
                 agent_draft(EventType.AGENT_RESTORED, operator, active, None),
                 changes=[active, *steps],
             )
-        await unless_overtaken(broker, agent, epoch, operator)
+        await unless_overtaken(broker, agent, epoch, operator, stays)
         broker.registry.put_agent(active)
         broker.outbox.take(steps)
         return active
@@ -424,25 +424,39 @@ async def still_cut(
 
 
 async def unless_overtaken(
-    broker: Broker, agent: Agent, epoch: tuple[int, bool], operator: Actor
+    broker: Broker,
+    agent: Agent,
+    epoch: tuple[int, bool],
+    operator: Actor,
+    stays: Callable[[Agent], Draft],
 ) -> None:
-    """Let a revocation win over a grant whose record was still being written.
+    """Let a cut win over a grant whose record was still being written.
 
-    The revocation's record went ahead of the grant's, so it is said once more: the
-    ledger's last word is what is in force.
+    The cut's record went ahead of the grant's, and a panic's has no row of the agent:
+    what is in force is said once more, so that it is the ledger's last word.
+
+    Args:
+        broker: the broker.
+        agent: as it was before the grant.
+        epoch: of then.
+        operator: who granted.
+        stays: returns the event that says that an agent stays as it is.
+
+    Raises:
+        ConflictError: there was a cut.
     """
     if broker.registry.epoch(agent.id) == epoch:
         return
     current = broker.registry.agent(agent.id)
+    draft, what = stays(current), "what the agent may do was cut meanwhile"
     if current.status is AgentStatus.REVOKED:
         reason = "a grant that was being recorded was overtaken"
-        await broker.record_cut(
-            agent_draft(EventType.AGENT_REVOKED, operator, current, reason),
-            changes=[current],
-        )
-    raise ConflictError(
-        "the agent was revoked meanwhile", "look at it before granting again"
-    )
+        draft = agent_draft(EventType.AGENT_REVOKED, operator, current, reason)
+        what = "the agent was revoked meanwhile"
+    elif broker.registry.panic is not None:
+        what = "all agents were stopped meanwhile"
+    await broker.record_cut(draft, changes=[current])
+    raise ConflictError(what, "look at it before granting again")
 
 
 def agent_draft(

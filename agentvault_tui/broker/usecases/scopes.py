@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 
 from agentvault_tui.broker.core import Broker, CallsCut
 from agentvault_tui.broker.cuts import Kept
@@ -140,8 +141,8 @@ async def _grant(
         given = grant - set(agent.scopes)
         after = _with_scopes(agent, given.union(agent.scopes))
         draft = scopes_draft(operator, after, granted=sorted(given))
-        failed = scopes_draft(operator, agent, ungranted=sorted(given), reason=FAILED)
-        await record_change(broker, agent, after, draft, failed, urgent=True)
+        stays = partial(scopes_draft, operator, ungranted=sorted(given), reason=FAILED)
+        await record_change(broker, agent, after, draft, stays, urgent=True)
         current = broker.registry.agent(agent.id)
         wider = _with_scopes(current, grant.union(current.scopes))
         broker.registry.put_agent(wider)
@@ -194,8 +195,8 @@ async def change_served(
             )
         after = served(agent)
         draft = scopes_draft(operator, after, served=True)
-        failed = scopes_draft(operator, agent, served=True, reason=FAILED)
-        await record_change(broker, agent, after, draft, failed)
+        stays = partial(scopes_draft, operator, served=True, reason=FAILED)
+        await record_change(broker, agent, after, draft, stays)
         after = served(broker.registry.agent(agent_id))
         broker.registry.put_agent(after)
         return after
@@ -206,7 +207,7 @@ async def record_change(
     agent: Agent,
     after: Agent,
     draft: Draft,
-    failed: Draft,
+    stays: Callable[[Agent], Draft],
     *,
     urgent: bool = False,
 ) -> None:
@@ -217,7 +218,7 @@ async def record_change(
         agent: as it is.
         after: as it will be; the caller puts it into the registry.
         draft: the event.
-        failed: the event that says it stays as it is.
+        stays: returns the event that says that it stays as it is.
         urgent: whether it goes ahead of requests that wait to be recorded.
 
     Raises:
@@ -225,9 +226,9 @@ async def record_change(
         ConflictError: the agent was cut off meanwhile.
     """
     epoch = broker.registry.epoch(agent.id)
-    async with still_cut(broker, agent, failed):
+    async with still_cut(broker, agent, stays(agent)):
         await broker.record(draft, changes=[after], urgent=urgent)
-    await unless_overtaken(broker, agent, epoch, draft.actor)
+    await unless_overtaken(broker, agent, epoch, draft.actor, stays)
 
 
 def scopes_draft(

@@ -13,16 +13,19 @@ from support.stepups import Gate, approve, hold
 
 from agentvault_tui.broker.answers import Denied, Escalated, Granted
 from agentvault_tui.broker.recovery import record_missed
+from agentvault_tui.broker.usecases.credential import renew_secret
+from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.policy_change import (
     recheck_tokens,
     reload_policy,
 )
 from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.request import request_token
-from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
+from agentvault_tui.broker.usecases.revoke import panic, restore_agent, revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
 from agentvault_tui.errors import ConflictError, LedgerUnwritableError
+from agentvault_tui.ledger import verify_ledger
 from agentvault_tui.model import (
     Action,
     Agent,
@@ -138,6 +141,48 @@ async def test_the_chains_last_word_is_what_is_in_force(
         await restoring
     about = [e.type for e in await bench.events() if e.agent_id == agent.id]
     assert about[-1] is EventType.AGENT_REVOKED
+
+
+@pytest.mark.parametrize("grants", ["scope", "delegate", "secret"])
+@pytest.mark.parametrize("by", ["panic", "ungrant"])
+async def test_a_grant_that_was_refused_is_not_in_force_after_a_restart(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, grants: str, by: str
+) -> None:
+    """A panic, or a scope taken away, came while it was being recorded."""
+    agent = await bench.agent("one", "read:email", "send:payment")
+    other = await bench.agent("other", "read:email")
+    first = EventType.AGENT_SCOPES_CHANGED
+    gate = Gate(
+        *(bench, monkeypatch), EventType.AGENT_CHANGED if grants == "secret" else first
+    )
+    granting = asyncio.create_task(grant(bench, grants, agent, other))
+    await gate.reached.wait()
+    monkeypatch.undo()
+    if by == "panic":
+        await panic(bench.broker, "drill", OPERATOR)
+    else:
+        taken = frozenset({"send:payment"})
+        await change_scopes(bench.broker, agent.id, frozenset(), taken, OPERATOR)
+    gate.open.set()
+    with pytest.raises(ConflictError, match="meanwhile"):
+        await granting
+    told = bench.broker.registry.agent(agent.id)
+    scopes = ("read:email", "send:payment") if by == "panic" else ("read:email",)
+    assert told == replace(agent, scopes=scopes)
+    async with bench.restarted() as again:
+        assert again.broker.registry.agent(agent.id) == told
+    assert verify_ledger(bench.home, now=bench.clock.now()).ok
+
+
+async def grant(bench: Bench, what: str, agent: Agent, other: Agent) -> None:
+    none, email = frozenset[str](), frozenset({"read:email"})
+    if what == "scope":
+        wider = frozenset({"read:calendar"})
+        await change_scopes(bench.broker, agent.id, wider, none, OPERATOR)
+    elif what == "delegate":
+        await change_delegates(bench.broker, agent.id, other.id, email, OPERATOR)
+    else:
+        await renew_secret(bench.broker, agent.id, OPERATOR)
 
 
 async def test_many_looks_expire_a_request_once(
