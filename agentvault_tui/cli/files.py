@@ -225,12 +225,12 @@ def _agents_text(agents: dict[str, AgentEntry]) -> str:
         table = f"agents.{write_key(name)}"
         lines.append(f"[{table}]\n")
         fields = msgspec.to_builtins(entry)
-        delegates = fields.pop("delegates", {})
+        delegates = fields.pop("delegates", None)
         for field, value in fields.items():
             lines.append(f"{field} = {write_value(value)}\n")
-        if delegates:
+        if delegates is not None:
             lines.append(f"[{table}.delegates]\n")
-        for other, scopes in sorted(delegates.items()):
+        for other, scopes in sorted((delegates or {}).items()):
             lines.append(f"{write_key(other)} = {write_value(scopes)}\n")
         lines.append("\n")
     return "".join(lines)

@@ -16,13 +16,14 @@ ServiceName = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
 class AgentEntry(WireRequest, kw_only=True):
     """What a file says of an agent; its name is the key it stands under.
 
-    What is absent is empty: scopes and delegates that a file does not name are taken
-    away.
+    What is absent is empty, or the template's that it is made from: scopes and
+    delegates that a file does not name are taken away.
     """
 
-    owner: Annotated[str, Meta(min_length=1, max_length=200)]
-    purpose: Annotated[str, Meta(max_length=1000)] = ""
-    scopes: tuple[str, ...] = ()
+    owner: Annotated[str, Meta(min_length=1, max_length=200)] | UnsetType = UNSET
+    """Needed, but with a template."""
+    purpose: Annotated[str, Meta(max_length=1000)] | UnsetType = UNSET
+    scopes: tuple[str, ...] | UnsetType = UNSET
     public_key: Annotated[str, Meta(min_length=1, max_length=8192)] | None = None
     """PEM SPKI, or a JWK; absent, an agent keeps the secret it has, and no key."""
     subject: Annotated[str, Meta(min_length=1, max_length=1000)] | None = None
@@ -33,8 +34,12 @@ class AgentEntry(WireRequest, kw_only=True):
     """Implied by what it serves."""
     serves: tuple[str, ...] = ()
     resources: tuple[str, ...] = ()
-    delegates: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    delegates: dict[str, tuple[str, ...]] | UnsetType = UNSET
     """The scopes that it may pass on, by the name of the agent that it may pass to."""
+    template: bool = False
+    """Whether it is never served, and others are made from it."""
+    from_template: str | None = field(name="from", default=None)
+    """The name of the template that it is made from, and ends with."""
 
 
 class FilesRequest(WireRequest, kw_only=True):

@@ -16,6 +16,7 @@ from threading import Thread
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 from support.command_line import Answer, Broker
 from support.patience import PATIENT
 
@@ -127,7 +128,10 @@ def test_what_is_exported_makes_no_difference(
     av: Run, team: Team, tmp_path: Path
 ) -> None:
     """All that is in force is in the files, 0600, no secret, and revoked agents out."""
-    av("agents", "add", "exported", "--owner", "o", "--scope", "read:email")
+    line = ("--owner", "o", "--scope", "read:email")
+    av("agents", "add", "exported", *line)
+    av("agents", "add", f"{team.prefix}-mould", *line, "--template")
+    av("agents", "add", f"{team.prefix}-cast", "--from", f"{team.prefix}-mould")
     there = tmp_path / "exported"
     told = av("export-config", str(there), "--json").json
     path = told["files"][0]
@@ -136,6 +140,8 @@ def test_what_is_exported_makes_no_difference(
     assert oct(there.stat().st_mode & 0o777) == "0o700"
     assert "av_s" not in text
     assert f"[agents.{team.planner}]" in text
+    cast = text.partition(f"[agents.{team.prefix}-cast]\n")[2].partition("\n[")[0]
+    assert cast.strip() == f'from = "{team.prefix}-mould"'
     planned = av("apply", "-f", str(there), "--plan", "--json")
     assert planned.code == 0
     assert planned.json["changes"] == []
@@ -419,15 +425,18 @@ def test_hostile_names_are_shown_inert(av: Run, broker: Broker, folder: Path) ->
 _TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=20)
 _ENTRIES = st.builds(
     AgentEntry,
-    owner=_TEXT,
+    owner=st.just(UNSET) | _TEXT,
     until=st.none() | st.just("2026-11-25T10:00:00Z"),
-    purpose=st.just("") | _TEXT,
-    scopes=st.lists(_TEXT, max_size=4).map(tuple),
+    purpose=st.sampled_from([UNSET, ""]) | _TEXT,
+    scopes=st.just(UNSET) | st.lists(_TEXT, max_size=4).map(tuple),
     public_key=st.none() | st.just(KEY),
     resource_server=st.booleans(),
     serves=st.lists(_TEXT, max_size=2).map(tuple),
     resources=st.lists(_TEXT, max_size=2).map(tuple),
-    delegates=st.dictionaries(_TEXT, st.lists(_TEXT).map(tuple), max_size=2),
+    delegates=st.just(UNSET)
+    | st.dictionaries(_TEXT, st.lists(_TEXT).map(tuple), max_size=2),
+    template=st.booleans(),
+    from_template=st.none() | _TEXT,
 )
 
 

@@ -113,4 +113,5 @@ def _fields(
     before = asdict(entry_of(change.before, name_of)) if change.before else {}
     for name, value in asdict(entry_of(change.after, name_of)).items():
         if value != before[name] if before else value:
-            yield AgentFieldChange(field=name, before=before.get(name), after=value)
+            field = "from" if name == "from_template" else name
+            yield AgentFieldChange(field=field, before=before.get(name), after=value)

@@ -22,6 +22,7 @@ from agentvault_tui.broker.usecases.apply_entries import (
     check_subjects,
     delegates_of,
     described,
+    filled,
 )
 from agentvault_tui.broker.usecases.apply_texts import TextEdits, edits_of, putting
 from agentvault_tui.broker.usecases.credential import changed_draft
@@ -137,15 +138,19 @@ async def plan_files(
     """
     said = to_builtins(replaced(wanted, plan=False, prune=UNSET))
     digest = sha256_hex(canonical(said))
-    there = {name: agent_named(broker.registry, name) for name in wanted.agents}
+    entries = filled(broker.registry, wanted.agents)
+    there = {name: agent_named(broker.registry, name) for name in entries}
     check_names(broker.registry, [name for name, agent in there.items() if not agent])
     plain = dict[str, Agent]()
-    for number, (name, entry) in enumerate(wanted.agents.items(), 1):
-        plain[name] = described(broker, name, entry, there[name])
+    for number, (name, entry) in enumerate(entries.items(), 1):
+        template = None
+        if (origin := entry.from_template) is not None:
+            template = plain.get(origin) or agent_named(broker.registry, origin)
+        plain[name] = described(broker, name, entry, there[name], template)
         if number % _A_TURN == 0:
             await asyncio.sleep(0)
     changes, notes = list[AgentChange](), list[str]()
-    for number, (name, entry) in enumerate(wanted.agents.items(), 1):
+    for number, (name, entry) in enumerate(entries.items(), 1):
         if number % _A_TURN == 0:
             await asyncio.sleep(0)
         before, shown = there[name], visible(name, 60)
@@ -162,10 +167,14 @@ async def plan_files(
     check_subjects(broker.registry, (one.after for one in changes))
     notes += _circle(changes, (one for one in there.values() if one))
     named = {one.id for one in plain.values()}
-    left = map(broker.registry.agent_by_client_id, came - named)
-    served = (one for one in left if one and one.status is AgentStatus.ACTIVE)
-    gone = tuple(sorted(served, key=lambda agent: agent.name))
+    gone = _gone(broker.registry, came - named)
     pruned = _pruned(gone, wanted.prune)
+    if kept := [one for one in pruned if one.id in named]:
+        raise ConflictError(
+            f"{visible(kept[0].name, 60)} stands in a file, and ends with its template,"
+            " which stands in none any more",
+            "keep the template, or leave both out",
+        )
     return FilesPlan(
         f"sha256:{digest}", tuple(changes), pruned, gone, tuple(notes), edits
     )
@@ -397,6 +406,15 @@ def _circle(changes: Iterable[AgentChange], agents: Iterable[Agent]) -> list[str
         names = " to ".join(visible(known[one].name, 60) for one in error.args[1][::-1])
         return [f"{names} may pass tokens on in a circle: none comes back"]
     return []
+
+
+def _gone(registry: Registry, left: Iterable[str]) -> tuple[Agent, ...]:
+    """Return what is not revoked of *left*, and the agents that end with it."""
+    known = filter(None, map(registry.agent_by_client_id, left))
+    gone = {one.id: one for one in known if one.status is not AgentStatus.REVOKED}
+    for one in [*gone.values()]:
+        gone |= {each.id: each for each in registry.lifetimes.derived(one.id)}
+    return tuple(sorted(gone.values(), key=lambda agent: agent.name))
 
 
 def _pruned(gone: tuple[Agent, ...], prune: int | UnsetType) -> tuple[Agent, ...]:

@@ -8,7 +8,9 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
+from msgspec import UNSET
 from msgspec.structs import asdict
+from msgspec.structs import replace as replaced
 
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.registry import Registry
@@ -26,6 +28,9 @@ from agentvault_tui.model import Agent, AgentId, AgentStatus, Delegate
 from agentvault_tui.operator_api.files import AgentEntry, FilesInfo
 from agentvault_tui.text import visible
 
+_INHERITED: Final = ("owner", "purpose", "scopes", "delegates")
+"""What an agent has from its template, where its entry does not say it."""
+_NOTHING: Final = AgentEntry(owner="", purpose="", scopes=(), delegates={})
 _A_TURN: Final = 250
 """Agents that are told of in one turn of the event loop."""
 
@@ -52,10 +57,13 @@ async def files_of(broker: Broker) -> FilesInfo:
             left_out.append(f"{shown} ({agent.id}) is revoked")
         elif len(registry.agents_named(agent.name)) > 1:
             left_out.append(f"{shown} ({agent.id}) shares its name with another agent")
-        elif agent.template or agent.from_template:
-            left_out.append(f"{shown} ({agent.id}) is a template, or made from one")
+        elif _template_shares_its_name(registry, agent):
+            left_out.append(
+                f"{shown} ({agent.id}) is made from one of several"
+                " templates with the same name"
+            )
         else:
-            agents[agent.name] = entry_of(agent, lambda one: registry.agent(one).name)
+            agents[agent.name] = _exported(registry, agent)
     gateway, services = broker.gateway, dict[str, str]()
     if gateway is not None:
         services = await asyncio.to_thread(gateway.service_texts)
@@ -65,6 +73,54 @@ async def files_of(broker: Broker) -> FilesInfo:
         limits=broker.policy.texts.limits,
         left_out=tuple(left_out),
     )
+
+
+def _template_shares_its_name(registry: Registry, agent: Agent) -> bool:
+    origin = agent.from_template and registry.agent(agent.from_template)
+    return bool(origin) and len(registry.agents_named(origin.name)) > 1
+
+
+def _exported(registry: Registry, agent: Agent) -> AgentEntry:
+    """Return what a file says of an agent, without what it has where that is silent."""
+
+    def entry(one: Agent) -> AgentEntry:
+        return entry_of(one, lambda other: registry.agent(other).name)
+
+    said, origin = entry(agent), agent.from_template
+    silent = entry(registry.agent(origin)) if origin else _NOTHING
+    same = [one for one in _INHERITED if getattr(said, one) == getattr(silent, one)]
+    return replaced(said, **dict.fromkeys(same, UNSET))
+
+
+def filled(
+    registry: Registry, entries: Mapping[str, AgentEntry]
+) -> dict[str, AgentEntry]:
+    """Return *entries* with what each has from its template, templates first.
+
+    Raises:
+        UsageError: there is no such template.
+    """
+    done = dict[str, AgentEntry]()
+    for name, entry in sorted(entries.items(), key=lambda one: not one[1].template):
+        source = _NOTHING
+        if (origin := entry.from_template) is not None:
+            shown = f"the agent {visible(name, 60)} is made from {visible(origin, 60)}"
+            registered = agent_named(registry, origin)
+            if origin in done:
+                source = done[origin]
+            elif registered is None:
+                raise UsageError(
+                    f"{shown}, which no file names and which is not registered"
+                )
+            else:
+                source = entry_of(registered, lambda one: registry.agent(one).name)
+            if entry.template or not source.template:
+                raise UsageError(
+                    f"{shown}: a template is made from none, and no other agent is one"
+                )
+        absent = [one for one in _INHERITED if getattr(entry, one) is UNSET]
+        done[name] = replaced(entry, **{one: getattr(source, one) for one in absent})
+    return done
 
 
 def entry_of(agent: Agent, name_of: Callable[[AgentId], str]) -> AgentEntry:
@@ -88,6 +144,8 @@ def entry_of(agent: Agent, name_of: Callable[[AgentId], str]) -> AgentEntry:
         serves=agent.serves,
         resources=agent.resources,
         delegates={name_of(one.agent_id): one.scopes for one in agent.delegates},
+        template=agent.template,
+        from_template=name_of(agent.from_template) if agent.from_template else None,
     )
 
 
@@ -115,14 +173,25 @@ def check_names(registry: Registry, new: Iterable[str]) -> None:
 
 
 def described(
-    broker: Broker, name: str, entry: AgentEntry, before: Agent | None
+    broker: Broker,
+    name: str,
+    entry: AgentEntry,
+    before: Agent | None,
+    template: Agent | None,
 ) -> Agent:
     """Return the agent as its entry says, but for whom it may pass tokens on to."""
     registry = broker.registry
+    origin = template.id if template else None
+    if before and (before.template, before.from_template) != (entry.template, origin):
+        raise UsageError(
+            f"whether {visible(name, 60)} is a template, and of which it was made,"
+            " never changes",
+            "choose another name for a new agent",
+        )
     if before and entry == entry_of(before, lambda one: registry.agent(one).name):
         return before
     fields = asdict(entry)
-    del fields["delegates"]
+    del fields["delegates"], fields["from_template"]
     known_as = before.credential.subject if before else None
     same = known_as is not None and fields["subject"] == known_as
     if same:
@@ -140,12 +209,15 @@ def described(
         what = f"the agent {visible(name, 60)}: 'until' is no time"
         raise UsageError(what, "for example 2026-11-24T18:00:00Z") from None
     if before is None:
-        return made
-    absent = made.credential.kind == "none"
-    if before.template and (made.resource_server or not absent):
-        raise UsageError(
-            f"{visible(name, 60)} is a template, which neither authenticates nor serves"
+        if template is None:
+            return made
+        if template.status is AgentStatus.REVOKED:
+            what = f"the template {visible(template.name, 60)} is revoked"
+            raise UsageError(what, "restore it first")
+        return replace(
+            made, from_template=origin, until=end_of(broker, until, template)
         )
+    absent = made.credential.kind == "none"
     kept = absent and (same or before.credential.kind == "secret")
     return replace(
         before,
@@ -197,7 +269,7 @@ def delegates_of(
 ) -> tuple[Delegate, ...]:
     """Return whom an entry lets its agent pass tokens on to."""
     found: list[Delegate] = []
-    for other, scopes in entry.delegates.items():
+    for other, scopes in (entry.delegates or {}).items():
         shown = f"the agent {visible(name, 60)} delegates to {visible(other, 60)}"
         to = plain.get(other) or agent_named(broker.registry, other)
         if to is None:

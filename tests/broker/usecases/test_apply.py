@@ -680,18 +680,6 @@ async def test_an_end_comes_from_its_file(bench: Bench) -> None:
         assert not await plan(again, ended)
 
 
-async def test_a_template_gets_no_credential_from_a_file(bench: Bench) -> None:
-    """A file may widen a template's scopes, and never lets it authenticate or serve."""
-    made = await bench.agent("mould", "read:calendar", template=True)
-    for entry in ({"public_key": KEY}, {"serves": ("read:calendar",)}):
-        with pytest.raises(UsageError, match="is a template"):
-            await apply(bench, files(mould=entry))
-    await apply(bench, files(mould={"scopes": BOTH}))
-    assert named(bench, "mould").scopes == BOTH
-    assert named(bench, "mould").status is made.status
-    assert (await files_of(bench.broker)).agents == {}
-
-
 def trust_issuer(bench: Bench) -> None:
     """Trust the tokens of an issuer that subjects call ``ci``."""
     issuers = {
