@@ -99,7 +99,7 @@ def ending(
     Args:
         until: when it is revoked by itself.
         now: the time.
-        template: the name of what it was made from.
+        template: the name of what it was made from, if of any.
         made: names of agents made from it, where it is a template.
         more: how many others there are.
 
@@ -113,7 +113,7 @@ def ending(
         names, more = ", ".join(made[:_DERIVED]), more + max(len(made) - _DERIVED, 0)
         names = f"{names or 'none'}{f' and {more} more' if more else ''}"
         told.append(("Template", f"never served itself; made from it: {names}"))
-    if template is not None:
+    if template:
         told.append(("Made from", f"the template {template}, and ends with it"))
     return told
 

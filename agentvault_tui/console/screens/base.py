@@ -56,7 +56,7 @@ _KEYS: Final = {
     "calls": "c",
     "revoke": "r",
     "restore": "u",
-    "acknowledge": "a",
+    "acknowledge": "i",
     "panic": "!",
 }
 """Keys that are named only while there is something they would do."""

@@ -77,7 +77,7 @@ class Watch(FilteredScreen):
         Binding("L", "audit", "the audit at full size"),
         Binding("o", "agent", "go to the event's agent"),
         Binding("t", "time", "look back in time"),
-        Binding("a", "acknowledge", "acknowledge: let it leave the top"),
+        Binding("i", "acknowledge", "acknowledge: let it leave the top"),
     ]
 
     def __init__(

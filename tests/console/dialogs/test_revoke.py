@@ -81,6 +81,7 @@ def test_card_and_screen_count_down() -> None:
         facts(pen, AgentContext(mirror, brief), 80),
     ):
         assert f"in 1:30, at {until:%Y-%m-%d %H:%M:%S}Z" in text(rows)
+        assert "Made from" not in text(rows)
     known = stand.add_agent("ci", "read:email", subject="ci:repo:acme/app:x")
     rows = details(pen, mirror, known, (80, 40), "")
     assert "Known by" in text(rows)

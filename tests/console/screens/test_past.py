@@ -124,9 +124,9 @@ async def test_a_moment_ago_looks_like_now(stage: Stage) -> None:
         await stage.press("t")
         assert "burst, 12 in 60 s" in stage.text("agents")
         assert stage.past.view.order == live.view.order
-        await stage.press("a")
+        await stage.press("i")
         assert "acknowledge" not in stage.text("keys")
-        await stage.press("t", "g", "a")
+        await stage.press("t", "g", "i")
         assert [*live.view.acknowledged] == [agent["id"]]
 
 

@@ -548,7 +548,7 @@ async def test_the_footer_fits_the_focus(stage: Stage) -> None:
     """Only keys that do something here are named."""
     busy(stage.fake)
     async with stage.on():
-        assert "r revoke  a acknowledge" in stage.text("keys")
+        assert "r revoke  i acknowledge" in stage.text("keys")
         await stage.pilot.press(*"jjjj")
         assert "u restore" in stage.text("keys")
         await stage.pilot.press("tab", "tab")
