@@ -449,7 +449,8 @@ def _ending(agent: AgentInfo) -> list[tuple[str, object]]:
 
     names = [visible(one.name, 40) for one in agent.derived]
     told = ending(
-        *(agent.until and parse_iso(agent.until), SystemClock().now()),
+        parse_iso(agent.until) if agent.until else None,
+        SystemClock().now(),
         agent.from_template,
         names if agent.template else None,
         agent.derived_total - len(names),

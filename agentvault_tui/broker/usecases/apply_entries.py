@@ -76,8 +76,10 @@ async def files_of(broker: Broker) -> FilesInfo:
 
 
 def _template_shares_its_name(registry: Registry, agent: Agent) -> bool:
-    origin = agent.from_template and registry.agent(agent.from_template)
-    return bool(origin) and len(registry.agents_named(origin.name)) > 1
+    if agent.from_template is None:
+        return False
+    name = registry.agent(agent.from_template).name
+    return len(registry.agents_named(name)) > 1
 
 
 def _exported(registry: Registry, agent: Agent) -> AgentEntry:
