@@ -70,8 +70,8 @@ class Seal:
         made here. While the team changes its key the seal has both: it closes with the
         new one, opens what either closed, and `renewed` seals anew.
 
-        The keys are read once. Whoever keeps a seal makes it anew when the file
-        changes; the tenant's process is started again then.
+        The keys are read once: whoever keeps a seal makes it anew when the file's
+        stamp changes.
 
         Args:
             home: whose keys.

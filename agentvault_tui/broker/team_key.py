@@ -158,8 +158,6 @@ class TeamKey:
         """The brokers, once this one has joined them."""
         self.problem: str | None = None
         """Why what is sealed does not open here, or is not sealed anew."""
-        self.on_change: Callable[[], Awaitable[object]] = lambda: asyncio.sleep(0)
-        """Awaited when the keys in the file are others, before that is told."""
         self.on_problem: Callable[[], None] = lambda: None
         """Called when `problem` changed."""
         self._home, self._ledger, self._actor = home, ledger, actor
@@ -217,15 +215,13 @@ class TeamKey:
         stamp = file_stamp(home.team_key)
         if stamp != self._stamp:
             here = key_ids(await asyncio.to_thread(team_keys, home))
-            if here:
-                await self.on_change()
             self._stamp, self._here, self._done = stamp, here, ""
         if problem := record.problem(self._here):
             raise problem
 
     async def _seal_anew(self, record: KeyRecord) -> None:
         """Seal anew, put the key before away, and record that where it is due."""
-        if not record.key or self._done == record.key:
+        if not record.key or self._done == record.key or self._ledger.store_problem:
             return
         if record.before and not self._is_turn(record):
             return

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import os
 import signal
 import sys
 import threading
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.session import CliSession
+
+if TYPE_CHECKING:
+    from agentvault_tui.broker.core import Broker
+    from agentvault_tui.broker.serve import Tell
+    from agentvault_tui.gateway import Gateway
 
 
 @command(
@@ -97,7 +105,6 @@ def serve(
         if not settings.tenant.issuer:
             tenant = ending.enter_context(start_tenant(session.home))
         from agentvault_tui.broker.serve import run
-        from agentvault_tui.gateway import Gateway
         from agentvault_tui.watch import LedgerWatch
 
         if until_stdin_closes:
@@ -114,10 +121,21 @@ def serve(
             socket=where,
             tenant=tenant,
             again=again,
-            gateway=Gateway,
+            gateway=_data_plane,
             # The gateway, made before, opens secrets for both.
             watch=lambda broker: LedgerWatch(broker, broker.callouts.open_secret),
         )
+
+
+def _data_plane(broker: Broker, tell: Tell) -> Gateway:
+    """Make the gateway; of what a team seals the tenant's is sealed anew here."""
+    from agentvault_tui.gateway import Gateway
+    from agentvault_tui.tenant.copying import seal_anew
+
+    if broker.team_key is not None and broker.tenant_kind == "embedded":
+        work = partial(asyncio.to_thread, seal_anew, broker.home, broker.settings)
+        broker.team_key.seals_anew.append(work)
+    return Gateway(broker, tell)
 
 
 def _absolute(path: Path | None) -> str | None:

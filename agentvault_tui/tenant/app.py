@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Final, Self
 
 from starlette.applications import Starlette
@@ -49,7 +49,7 @@ as JSON in a form. "é", two bytes, is %5Cu00e9; 1e15 is 1000000000000000.0: up 
 and a half times as long, and then the agent's name, the policy's why, and the rest."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Surface:
     """What one tenant serves, open to additions until it is an app."""
 
@@ -121,17 +121,29 @@ class Surface:
 class Opening:
     """A tenant that is made once its store is there, and answers 503 until then."""
 
-    def __init__(self, make: Callable[[], Surface]) -> None:
-        """Make what is served by *make*, which may be asked again."""
-        self.surface: Final = cache(make)
+    def __init__(
+        self, make: Callable[[], Surface], keys: Callable[[], Hashable] = lambda: None
+    ) -> None:
+        """Serve what is made when there is something to open it with.
+
+        Args:
+            make: makes what is served; may be asked again.
+            keys: returns what differs once the keys are others: then it is made anew.
+        """
+        self._keys = keys
+        self._made: Final = lru_cache(maxsize=1)(lambda _: make())
+
+    def surface(self) -> Surface:
+        """Return what is served, with the keys that are there now."""
+        return self._made(self._keys())
 
     def app(self, served: Callable[[Surface], App]) -> App:
         """Return the app that *served* makes of the tenant, at the first request."""
-        made = cache(lambda: served(self.surface()))
+        made = lru_cache(maxsize=1)(served)
 
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             try:
-                app = made()
+                app = made(self.surface())
             except AgentVaultError as error:
                 app = await away(Request(scope, receive), error)
             await app(scope, receive, send)

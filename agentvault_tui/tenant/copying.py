@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import Final, NamedTuple
 
 from agentvault_tui.clock import SystemClock
@@ -135,18 +136,24 @@ def into_team(home: Home, settings: Settings) -> None:
     copy_tenant((home, Settings()), (home, settings), anew=home.team_key.exists())
 
 
-def seal_anew(store: Store, seal: TenantSeal) -> None:
+def seal_anew(home: Home, settings: Settings) -> None:
     """Seal with the key in force what the key before sealed; see `Seal.renewed`.
+
+    Args:
+        home: has the keys.
+        settings: name the store.
 
     Raises:
         SealedError: neither key opens a row.
         LedgerUnwritableError: the store is away; some rows may be sealed anew.
     """
-    for table, sealed in _SEALED.items():
-        for row in store.all(f"SELECT * FROM {table}"):  # noqa: S608 - one of ours
-            box = seal.renewed(*sealed.about(row), row[sealed.column])
-            if box is not None:
-                # Not if it was replaced meanwhile: then the key in force sealed it.
-                same = {sealed.owner: row[sealed.owner]}
-                same[sealed.column] = row[sealed.column]
-                store.update(table, {sealed.column: box}, **same)
+    seal = _seal_of(home, settings)
+    with closing(open_store(home, settings, SystemClock(), checkpoints=False)) as store:
+        for table, sealed in _SEALED.items():
+            for row in store.all(f"SELECT * FROM {table}"):  # noqa: S608 - one of ours
+                box = seal.renewed(*sealed.about(row), row[sealed.column])
+                if box is not None:
+                    # Not if it was replaced meanwhile: the key in force sealed that.
+                    same = {sealed.owner: row[sealed.owner]}
+                    same[sealed.column] = row[sealed.column]
+                    store.update(table, {sealed.column: box}, **same)

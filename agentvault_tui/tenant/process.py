@@ -25,7 +25,13 @@ from agentvault_tui.errors import (
     HomeInUseError,
     SettingsError,
 )
-from agentvault_tui.home import Home, private_file, private_folder, put_private
+from agentvault_tui.home import (
+    Home,
+    file_stamp,
+    private_file,
+    private_folder,
+    put_private,
+)
 from agentvault_tui.process import harden, log_json_lines
 from agentvault_tui.settings import Settings
 from agentvault_tui.tenant.accounts import where
@@ -146,8 +152,10 @@ async def _serve(
             parts = Parts(store, seal, port, clock, run=given.run, public=public)
             return Surface.of(parts, settings.stepup)
 
-        opening = Opening(make)
-        if not settings.store.url:
+        if settings.store.url:
+            opening = Opening(make, lambda: file_stamp(home.team_key))
+        else:
+            opening = Opening(make)
             opening.surface()  # it says now what is wrong with its store
         server = await stack.enter_async_context(Server(clock))
         if public is not None:

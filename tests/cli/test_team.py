@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -86,6 +87,12 @@ def test_a_key_goes_from_home_to_home_under_a_passphrase(
     assert b("import", str(plain), "--json").json["key"] == second["key"]
     assert team_keys(homes[1]) == team_keys(homes[0])
     assert not b("import", str(plain), "--json").json["changed"]
+    backup = short / "backup"
+    assert cli("--home", str(homes[0].data), "backup", str(backup)).code == 0
+    with tarfile.open(backup) as tar:
+        kept = tar.extractfile("data/keys/team.key")
+        assert kept is not None
+        assert kept.read() == homes[0].team_key.read_bytes()
     told = cli("--home", str(homes[0].data), "store", "check", "--json")
     assert told.json["ok"], told.json
 

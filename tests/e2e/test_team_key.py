@@ -11,13 +11,24 @@ from pathlib import Path
 
 import httpx
 import pytest
-from e2e.test_team import at, configured, members, own_id, revoked, until
+from e2e.test_team import (
+    at,
+    configured,
+    members,
+    own_id,
+    phone_of,
+    revoked,
+    two_of_a_tenant,
+    until,
+)
 from support.patience import PATIENT
 from support.postgres import Database
-from support.vault import Client, Vault, serving
+from support.vault import Client, Vault, fresh_code, serving
+from support.vault_stepups import hold, stepup_until
 
 from agentvault_tui.home import Home
 
+__all__ = ["two_of_a_tenant"]  # a fixture
 VALUE = "sk_live_canary_77"
 SERVICE = """
 allow_http = true
@@ -137,3 +148,37 @@ def test_without_the_key_what_is_sealed_waits_and_the_rest_goes_on(
                 until(lambda one=one: one.team_key.stat().st_size == 32)  # type: ignore[misc]
             until(lambda: call(a, agent).status_code == call(b, agent).status_code)
             assert call(a, agent).status_code == 200
+
+
+def approve(broker: Vault, home: Home, agent: Client, user: dict[str, str]) -> None:
+    """Have a person approve at the tenant's page that *broker* serves."""
+    request_id = hold(agent)
+    with phone_of(home) as phone:
+        phone.until(f"approve/{request_id}", "sign-in")
+        phone.send("sign-in", user=user["user"], password=user["password"])
+        phone.until(f"approve/{request_id}", 'data-step="approve"')
+        phone.send("factors", password=user["password"], otp=fresh_code(user))
+    stepup_until(broker, request_id, "approved")
+
+
+def test_people_approve_with_each_key_while_it_is_changed(
+    short: Path, two_of_a_tenant: list[Home]
+) -> None:
+    """Their factors and the signing keys open with the old one until all have the
+    new one, and then with that alone."""
+    first, second = two_of_a_tenant
+    key = short / "key"
+    with serving(first.data) as a, serving(second.data) as b:
+        ann, bob, carl, agent = (
+            *(b.approver(one) for one in ("ann", "bob", "carl")),
+            b.register("payer", "send:payment"),
+        )
+        done(a.cli("team", "key", "new", "--json"))
+        done(a.cli("team", "key", "export", str(key), "--plain"))
+        approve(a, first, at(a, agent), ann)
+        approve(b, second, agent, bob)
+        done(b.cli("team", "key", "import", str(key)))
+        for home in two_of_a_tenant:
+            until(lambda home=home: home.team_key.stat().st_size == 32)  # type: ignore[misc]
+        approve(b, second, agent, carl)
+        assert first.team_key.read_bytes() == second.team_key.read_bytes()

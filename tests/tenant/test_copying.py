@@ -116,9 +116,9 @@ def test_the_key_before_is_not_needed_any_more(
     before, fresh = known(team, clock), secrets.token_bytes(KEY_BYTES)
     team.team_key.write_bytes(fresh + team.team_key.read_bytes())
     with closing(open_store(team)) as store:
-        seal_anew(store, seal_of(team))
+        seal_anew(team, settings_of(team))
         rows = store.all("SELECT * FROM users")
-        seal_anew(store, seal_of(team))
+        seal_anew(team, settings_of(team))
         assert store.all("SELECT * FROM users") == rows
     team.team_key.write_bytes(fresh)
     assert known(team, clock) == before
