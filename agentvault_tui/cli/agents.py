@@ -56,6 +56,7 @@ from agentvault_tui.operator_api.shapes import (
     OUTCOMES,
     AgentInfo,
     NewAgentInfo,
+    RevokeAnswer,
     ScopeInfo,
     StepUpInfo,
 )
@@ -300,6 +301,7 @@ def revoke_agent(
     if answer.derived_revoked:
         out.line(f"{plural(answer.derived_revoked, 'agent')} made from it revoked too")
     say_cut(out, answer)
+    _say_brokers(out, answer)
     if answer.agent:
         print_elsewhere(out, answer.agent)
     if not answer.recorded:
@@ -307,6 +309,24 @@ def revoke_agent(
         out.note(f"in force, and not in the ledger yet: {kept}")
     if everyone:
         out.line("nothing is issued until `agentvault agents restore --all`")
+
+
+def _say_brokers(out: Output, answer: RevokeAnswer) -> None:
+    """Print which other brokers of a team have cut it as well."""
+    if answer.others:
+        out.note("the team's store is away: other brokers are told once it is back")
+    if not answer.brokers:
+        return
+    done = [one.ms for one in answer.brokers if one.confirmed]
+    several = plural(len(answer.brokers), "other broker")
+    within = f" within {max(done):.1f} ms" if done else ""
+    out.line(f"confirmed by {len(done)} of {several}{within}")
+    for one in answer.brokers:
+        if not one.confirmed:
+            out.note(
+                f"{out.shown(one.id)} did not confirm: it carries no call once it has"
+                " said nothing for 2 s, and has to follow before it answers"
+            )
 
 
 def _plan_revocation(session: CliSession, ref: str | None) -> None:

@@ -58,6 +58,7 @@ SECTIONS: Final = {
         "export-config": "Write what is in force as such files.",
     },
     "Look back": {
+        "status": "How the broker and its team are.",
         "alerts": "Where alerts go, and what did not arrive.",
         "audit": "Read, search, export, verify the ledger.",
         "doctor": "Find what is wrong, and its remedy.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 import click
@@ -23,8 +24,10 @@ _HEADERS = ("CALL", "AGENT", "STATE", "SERVICE", "REQUEST", "AGE", "IN", "OUT")
 def calls(session: CliSession, *, follow: bool, cut: str | None) -> None:
     """List calls in flight and held; with --follow each change, until told to stop."""
     client, out = session.client, session.out
+    status = client.call(api.STATUS)
+    names = status.team.names() if status.team else {}
     if cut is not None:
-        _print(out, client.call(api.CUT_CALL, id=cut))
+        _print(out, client.call(api.CUT_CALL, id=cut), names)
         return
     found = client.call(api.IN_FLIGHT)
     if not follow:
@@ -34,30 +37,34 @@ def calls(session: CliSession, *, follow: bool, cut: str | None) -> None:
             out.line("no call is in flight")
             return
         now = SystemClock().now()
-        rows = [[out.cell(text) for text in _texts(one, now)] for one in found.calls]
-        out.table(_HEADERS, rows, keep=("CALL", "AGENT", "REQUEST"))
+        rows = [
+            [out.cell(text) for text in _texts(one, now, names)] for one in found.calls
+        ]
+        headers = (*_HEADERS, "BROKER") if names else _HEADERS
+        out.table(headers, rows, keep=("CALL", "AGENT", "REQUEST"))
         return
     for one in found.calls:
-        _print(out, one)
-    for event in client.events(client.call(api.STATUS).ledger.head):
+        _print(out, one, names)
+    for event in client.events(status.ledger.head):
         if isinstance(event, CallInfo):
-            _print(out, event)
+            _print(out, event, names)
 
 
-def _print(out: Output, one: CallInfo) -> None:
+def _print(out: Output, one: CallInfo, names: Mapping[str, str]) -> None:
     """Print a call as it stands now, on a line of its own."""
     if out.json_mode:
         out.json(one)
         return
-    widths = (22, 20, 10, 14, 44, 7, 9, 9)
-    texts = _texts(one, SystemClock().now())
+    widths = (22, 20, 10, 14, 44, 7, 9, 9, 20)
+    texts = _texts(one, SystemClock().now(), names)
     out.row(
-        *((w, out.cell(t)) for w, t in zip(widths, texts, strict=True)),
+        *((w, out.cell(t)) for w, t in zip(widths, texts, strict=False)),
         (0, out.word(one.ended or " ")),
     )
 
 
-def _texts(one: CallInfo, now: datetime) -> tuple[str, ...]:
+def _texts(one: CallInfo, now: datetime, names: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the columns of a call: one more where several brokers have *names*."""
     age = max((now - parse_iso(one.started_at)).total_seconds(), 0.0)
     return (
         one.id,
@@ -68,4 +75,5 @@ def _texts(one: CallInfo, now: datetime) -> tuple[str, ...]:
         f"{age:.0f} s",
         str(one.bytes_in),
         str(one.bytes_out),
+        *((names.get(one.broker or "", one.broker or "-"),) if names else ()),
     )

@@ -265,6 +265,9 @@ def test_a_call_is_cut_by_a_command_at_another_broker(brokers: list[Vault]) -> N
     with calling(b, token) as pieces:
         until(lambda: through(a) == [own_id(b)])
         (call,) = json.loads(a.cli("calls", "--json").stdout)["calls"]
+        head, row = a.cli("calls").stdout.splitlines()
+        assert head.split()[-1] == "BROKER"
+        assert row.split()[-1] == own_id(b)
         c.process.send_signal(signal.SIGSTOP)
         try:
             cut = a.cli("calls", "--cut", call["id"], "--json")
@@ -277,6 +280,12 @@ def test_a_call_is_cut_by_a_command_at_another_broker(brokers: list[Vault]) -> N
         finally:
             c.process.send_signal(signal.SIGCONT)
     until(lambda: results(a) == ["cut"])
+    until(lambda: all(one["in_step"] for one in members(a).values()))
+    told = a.cli("status").stdout
+    assert all(own_id(one) in told for one in brokers)
+    assert told.count("in step") == 3
+    told = a.cli("agents", "revoke", agent.id, "--reason", "drill").stdout
+    assert "confirmed by 2 of 2 other brokers within" in told
 
 
 def in_flight(broker: Vault) -> int:

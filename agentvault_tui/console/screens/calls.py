@@ -25,6 +25,9 @@ _NARROW = 100
 """Below this width names and services have narrower columns."""
 _END = 20
 """Cells of age and bytes."""
+_BROKER = 16, 10
+"""Cells of the end of the broker's name, where hosts differ, above that width and
+below; none of one alone."""
 
 
 class CallsPane(ListPane):
@@ -75,11 +78,16 @@ class CallsPane(ListPane):
         state = "HELD" if row.held else row.state
         if row.status is not None and row.status >= 400:
             state = f"{state} {row.status}"
-        room = width - 4 - _STATE - name - service - max(cells(end), _END)
+        names = dict(self.mirror.status.broker_names)
+        broker = _BROKER[width < _NARROW] if names else 0
+        named = names.get(row.broker, row.broker)[1 - broker :]
+        whose = pen.column(named, broker) if names else ""
+        room = width - 4 - _STATE - name - service - broker - max(cells(end), _END)
         line: Row = (
             (state.ljust(_STATE), p.waiting if row.held else p.text),
             (pen.column(row.agent_name, name), p.strong),
             (pen.column(row.service, service), p.text),
+            (whose, p.muted),
             (pen.clip(row.what, max(room, 8)), p.text),
         )
         blank = " " * max(_END - cells(end), 0)

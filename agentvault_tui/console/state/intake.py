@@ -357,6 +357,7 @@ class Intake:
             told.bytes_out,
             told.status,
             self.shown(told.stepup_id, _NAME),
+            self.word(told.broker),
         )
 
     def limits(self, told: LimitList) -> tuple[list[LimitRow], Shown]:
@@ -458,6 +459,10 @@ class Intake:
             warnings=tuple(map(self.shown, told.warnings)),
             undelivered=undelivered if dead else "",
             brokers=sum(one.alive for one in brokers),
+            broker_names=tuple(
+                (self.shown(one, _NAME), self.shown(name, _NAME))
+                for one, name in (told.team.names() if told.team else {}).items()
+            ),
         )
 
     def upstream(self, told: Iterable[StepInfo]) -> tuple[UpstreamStep, ...]:

@@ -390,6 +390,8 @@ class CallRow(NamedTuple):
     status: int | None
     stepup_id: Shown
     """Of the step-up that a held one waits for."""
+    broker: Shown
+    """The id of the broker of a team that has it."""
 
     @property
     def held(self) -> bool:
@@ -523,6 +525,8 @@ class StatusRow:
     """How many alerts did not arrive, in words; empty where all did."""
     brokers: int = 0
     """How many live that share the ledger; 0 where one has its own."""
+    broker_names: tuple[tuple[Shown, Shown], ...] = ()
+    """Ids of several brokers, and what tells them apart; none of one alone."""
 
 
 class LinkState(StrEnum):

@@ -43,6 +43,32 @@ async def again(pilot: Pilot[Any]) -> None:
     await pilot.pause()
 
 
+async def test_calls_name_their_broker_where_a_team_has_several(short: Path) -> None:
+    """By its host; a broker alone is named nowhere."""
+
+    def of_a_team(fake: FakeOperator) -> None:
+        flying(fake)
+        known = {"version": "1", "since": "", "last_seen_at": "", "alive": True}
+        fake.team = {
+            "name": "payments",
+            "store": "postgresql",
+            "brokers": [
+                {**known, "id": f"brk_{host}", "host": host, "in_step": True}
+                for host in ("gate-north", "gate-south")
+            ],
+        }
+        for call in fake.calls.values():
+            call["broker"] = "brk_gate-south"
+
+    for wide in ((80, 24), (120, 40)):
+        async with scenes.board(short, of_a_team, size=wide) as (pilot, _):
+            await pilot.press("c")
+            await settle(pilot, lambda: isinstance(pilot.app.screen, CallsScreen))
+            found = rows(pilot)
+            assert all("ate-south" in row for row in found)
+            assert "POST /v1" in found[0]
+
+
 async def test_each_call_has_agent_route_age_and_bytes(board: Board) -> None:
     """What waits for a person is first, then the oldest."""
     pilot, _ = board
