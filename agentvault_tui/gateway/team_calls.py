@@ -201,10 +201,10 @@ class TeamCalls:
             self._changed = {call.id: call for call in self._calls}
             self._told = set()
         due = self._told and now >= self._put_at + _SELDOM
-        ended = self._delete_at is not None and now >= self._delete_at
-        if not (anew or self._changed or due or ended):
+        delete = self._delete_at is not None and now >= self._delete_at
+        if not (anew or self._changed or due or delete):
             return
-        if ended:
+        if delete:
             self._delete_at = None
         rows = []
         for call in list(islice(self._changed.values(), _AT_ONCE)):
@@ -212,14 +212,16 @@ class TeamCalls:
             info = self._calls.info(call)
             info.path = info.path[:_PATH]
             rows.append((call.id, info.state == "ended", encode(info)))
+        ended = {call_id for call_id, over, _ in rows if over}
         before, self._anew = len(self._told), True
+        # One may end while it is told of: known here, that is told of next.
+        self._told |= {call_id for call_id, _, _ in rows} - ended
         found = await self._store.put(rows, anew=anew)
+        self._told -= ended
         # Another count: a crash or failover of the store has emptied it.
         self._anew = found != before and not anew
         self._put_at = now
-        for call_id, over, _ in rows:
-            (self._told.discard if over else self._told.add)(call_id)
-        if any(over for _, over, _ in rows):
+        if ended:
             self._delete_at = now + _KEPT
 
     # Following others
@@ -233,10 +235,12 @@ class TeamCalls:
         now = self._broker.clock.boot()
         whole = now >= self._whole_at + _WHOLE
         rows = await self._store.read(LEASE, {} if whole else self._known)
-        gone = dict(self._others) if whole else {}
+        gone, before = dict(self._others) if whole else {}, dict(self._known)
         self._whole_at = now if whole else self._whole_at
         for row in rows:
             self._known[row.run] = row.n
+            if row.ended and row.n <= before.get(row.run, 0):
+                continue
             if (info := _read(row)) is not None:
                 gone.pop(info.id, None)
                 self._take(info)

@@ -125,6 +125,7 @@ class SharedLog:
         self._local_only = False
         """Whether the last commit may not have reached its replicas."""
         self._idle: list[Connection] = []
+        self._closed = False
         self._looks = asyncio.Semaphore(pool)
         self._next_look: asyncio.Task[int] | None = None
         self.on_asked: Callable[[], None] = lambda: None
@@ -381,7 +382,10 @@ class SharedLog:
         self, db: Connection, sql: str, values: Sequence[object] | Mapping[str, object]
     ) -> list[tuple[Any, ...]]:
         found = await ask(db, sql, values)
-        self._idle.append(db)
+        if self._closed:  # a look goes on when whoever asked has given up
+            await close(db)
+        else:
+            self._idle.append(db)
         return found
 
     async def listen(self, on_revision: Callable[[int], None]) -> None:
@@ -430,6 +434,7 @@ class SharedLog:
 
     async def close(self) -> None:
         """Close all connections but the listening one, which ends with its task."""
+        self._closed = True
         await self._drop()
         while self._idle:
             await close(self._idle.pop())

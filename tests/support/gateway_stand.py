@@ -274,6 +274,11 @@ def _authorizing(stepup: StepUp) -> StepUp:
     return replace(stepup, status=StepUpStatus.AUTHORIZING)
 
 
+async def _ended(task: asyncio.Future[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 @contextlib.asynccontextmanager
 async def standing(folder: Path, store: Database | None = None) -> AsyncIterator[Stand]:
     """Open a stand, of one of a team's brokers if there is a *store*; close all again.
@@ -295,7 +300,7 @@ async def standing(folder: Path, store: Database | None = None) -> AsyncIterator
             await join_team(broker, shared)
             listen_to(broker.ledger, broker, bench.feed)
             beating = asyncio.ensure_future(cast("Team", broker.team).run())
-            stack.callback(beating.cancel)
+            stack.push_async_callback(_ended, beating)
         gateway = Gateway(broker, bench.feed.tell if store else None)
         broker.gateway = gateway
         await gateway.start()
