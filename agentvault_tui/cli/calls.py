@@ -12,7 +12,7 @@ from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock, parse_iso
 from agentvault_tui.operator_api import calls as api
-from agentvault_tui.operator_api.gateway import CallInfo
+from agentvault_tui.operator_api.gateway import CallInfo, broker_names
 
 _HEADERS = ("CALL", "AGENT", "STATE", "SERVICE", "REQUEST", "AGE", "IN", "OUT")
 
@@ -25,7 +25,7 @@ def calls(session: CliSession, *, follow: bool, cut: str | None) -> None:
     """List calls in flight and held; with --follow each change, until told to stop."""
     client, out = session.client, session.out
     status = client.call(api.STATUS)
-    names = status.team.names() if status.team else {}
+    names = broker_names(status.team.brokers if status.team else ())
     if cut is not None:
         _print(out, client.call(api.CUT_CALL, id=cut), names)
         return

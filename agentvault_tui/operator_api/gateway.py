@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec import UNSET, UnsetType, field
 
-from agentvault_tui.operator_api.shapes import ExplainInfo, Json, Moment, WireShape
+from agentvault_tui.operator_api.shapes import (
+    ExplainInfo,
+    Json,
+    MemberInfo,
+    Moment,
+    WireShape,
+)
 
 
 class CallInfo(WireShape, kw_only=True):
@@ -38,6 +46,14 @@ class CallList(WireShape, kw_only=True):
     calls: tuple[CallInfo, ...]
     stale: bool | UnsetType = UNSET
     """True where a team's store is away: then these are this broker's alone."""
+
+
+def broker_names(brokers: Sequence[MemberInfo]) -> dict[str, str]:
+    """Return what tells several brokers apart, by id: hosts, or ids where alike."""
+    hosts = [one.host for one in brokers]
+    alike = len(set(hosts)) < len(hosts)
+    told = {one.id: one.id if alike else one.host for one in brokers}
+    return told if len(told) > 1 else {}
 
 
 class HeldBody(WireShape, kw_only=True):

@@ -429,13 +429,6 @@ class TeamInfo(WireShape, kw_only=True):
     store: str
     brokers: tuple[MemberInfo, ...] = ()
 
-    def names(self) -> dict[str, str]:
-        """Return what tells several brokers apart, by id: hosts, or ids if alike."""
-        hosts = [one.host for one in self.brokers]
-        alike = len(set(hosts)) < len(hosts)
-        told = {one.id: one.id if alike else one.host for one in self.brokers}
-        return told if len(told) > 1 else {}
-
 
 class StatusInfo(WireShape, kw_only=True):
     """The broker in one line."""

@@ -48,7 +48,7 @@ from agentvault_tui.model import (
 )
 from agentvault_tui.operator_api.access import DelegationTree
 from agentvault_tui.operator_api.alerts import AlertList
-from agentvault_tui.operator_api.gateway import CallInfo, ServiceList
+from agentvault_tui.operator_api.gateway import CallInfo, ServiceList, broker_names
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.limits import LimitInfo, LimitList, LimitUseInfo
 from agentvault_tui.operator_api.shapes import (
@@ -442,6 +442,7 @@ class Intake:
         """Convert the broker's status; of what it does not say nothing is at fault."""
         panic, dead = told.panic, told.alerts_dead
         brokers = told.team.brokers if told.team else ()
+        names = broker_names(brokers).items()
         undelivered = f"{dead:,} alert{'s' * (dead != 1)} did not arrive"
         return StatusRow(
             version=self.shown(told.version, 20),
@@ -459,10 +460,7 @@ class Intake:
             warnings=tuple(map(self.shown, told.warnings)),
             undelivered=undelivered if dead else "",
             brokers=sum(one.alive for one in brokers),
-            broker_names=tuple(
-                (self.shown(one, _NAME), self.shown(name, _NAME))
-                for one, name in (told.team.names() if told.team else {}).items()
-            ),
+            broker_names=tuple((self.word(i), self.word(name)) for i, name in names),
         )
 
     def upstream(self, told: Iterable[StepInfo]) -> tuple[UpstreamStep, ...]:
