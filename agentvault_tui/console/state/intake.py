@@ -443,7 +443,6 @@ class Intake:
         panic, dead = told.panic, told.alerts_dead
         brokers = told.team.brokers if told.team else ()
         names = broker_names(brokers).items()
-        undelivered = f"{dead:,} alert{'s' * (dead != 1)} did not arrive"
         return StatusRow(
             version=self.shown(told.version, 20),
             tenant=self.shown(_host(told.tenant.issuer), 60),
@@ -458,7 +457,9 @@ class Intake:
                 self.shown(panic.reason),
             ),
             warnings=tuple(map(self.shown, told.warnings)),
-            undelivered=undelivered if dead else "",
+            undelivered=f"{dead:,} alert{'s' * (dead != 1)} did not arrive"
+            if dead
+            else "",
             brokers=sum(one.alive for one in brokers),
             broker_names=tuple((self.word(i), self.word(name)) for i, name in names),
         )
