@@ -13,7 +13,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from agentvault_tui.clock import parse_iso, span
-from agentvault_tui.console.state.moments import size
+from agentvault_tui.console.state.moments import plural, size
 from agentvault_tui.console.state.records import (
     RISKS,
     AgentRow,
@@ -457,9 +457,7 @@ class Intake:
                 self.shown(panic.reason),
             ),
             warnings=tuple(map(self.shown, told.warnings)),
-            undelivered=f"{dead:,} alert{'s' * (dead != 1)} did not arrive"
-            if dead
-            else "",
+            undelivered=f"{plural(dead, 'alert')} did not arrive" if dead else "",
             brokers=sum(one.alive for one in brokers),
             broker_names=tuple((self.word(i), self.word(name)) for i, name in names),
         )
