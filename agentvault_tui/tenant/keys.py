@@ -60,7 +60,6 @@ class SigningKeys:
             if self._kid(use) is None:
                 self._write(use, _new_key())
         self._keys: dict[str, RSAKey] = {}
-        self._read()
 
     def __repr__(self) -> str:
         """Name the keys, not what they are."""
@@ -119,7 +118,7 @@ class SigningKeys:
             self._store.change("DELETE FROM signing_keys WHERE use = 'current'")
             self._store.change("UPDATE signing_keys SET use = 'current'")
             self._write("next", fresh)
-        return self._rotation(before, until)
+        return self._rotation(str(before.kid), until)
 
     def revoke(self) -> Rotation:
         """Replace every key there is: somebody else may know one of them.
@@ -129,8 +128,8 @@ class SigningKeys:
         """
         fresh = {use: _new_key() for use in ("current", "next")}
         with self._store.transaction():
-            self._read()
-            before = self._keys["current"]
+            # Not opened: what sealed it may be lost.
+            before = str(self._kid("current"))
             self._store.remember(_RETIRED, "[]")
             self._store.change("DELETE FROM signing_keys")
             for use, key in fresh.items():
@@ -159,10 +158,10 @@ class SigningKeys:
         signed = datetime.fromtimestamp(until, UTC)
         return max(signed, self._clock.now().astimezone(UTC)) + MARGIN
 
-    def _rotation(self, before: RSAKey, until: datetime) -> Rotation:
+    def _rotation(self, before: str, until: datetime) -> Rotation:
         self._read()
         kids = [str(self._keys[use].kid) for use in ("current", "next")]
-        return Rotation(kids[0], kids[1], str(before.kid), until)
+        return Rotation(kids[0], kids[1], before, until)
 
     def _read(self) -> None:
         """Load the keys of the store: another process may have rotated them."""

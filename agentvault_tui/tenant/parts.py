@@ -103,6 +103,7 @@ class Parts:
         self.hasher = hasher or strong_hasher()
         self.journal = Journal(store, clock, self.issuer.split("/")[2])
         self.keys = SigningKeys(store, seal, clock)
+        self.keys.public()  # says now what does not open
         self.people = People(store, seal, clock)
         self.sign_in = SignIn(store, seal, clock, self.hasher)
         self.codes = DeviceCodes(store, seal, clock)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+from contextlib import closing
 from datetime import timedelta
 
 import pytest
@@ -13,7 +15,7 @@ from support.manual_clock import ManualClock
 from support.tenant_admin import Admin
 from support.tenant_store import open_store, seal_of, settings_of
 
-from agentvault_tui.errors import ConflictError
+from agentvault_tui.errors import ConflictError, SealedError
 from agentvault_tui.home import Home
 from agentvault_tui.tenant import file_store
 from agentvault_tui.tenant.keys import (
@@ -251,3 +253,16 @@ def test_a_retired_private_key_is_erased(home: Home, clock: ManualClock) -> None
     assert len(store.all("SELECT use FROM signing_keys")) == 2
     store.close()
     assert bytes(sealed["sealed"]) not in (home.tenant / "tenant.db").read_bytes()
+
+
+def test_keys_that_nobody_can_open_are_revoked(home: Home, clock: ManualClock) -> None:
+    """With the key lost that sealed them, others take their place."""
+    settings = settings_of(home)
+    name = "team.key" if settings.store.url else "tenant.key"
+    (home.keys / name).write_bytes(secrets.token_bytes(32))
+    with pytest.raises(SealedError):
+        rotate_keys(home, settings, clock)
+    done = rotate_keys(home, settings, clock, revoke=True)
+    with closing(open_store(home)) as store:
+        public = SigningKeys(store, seal_of(home), clock).public()["keys"]
+    assert [key["kid"] for key in public] == [done.current, done.next]

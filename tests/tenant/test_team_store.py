@@ -1,0 +1,221 @@
+"""The tenant's store in PostgreSQL: who writes when, and what a lost server does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from auth0_double.running import TenantThread
+from support.manual_clock import ManualClock
+from support.patience import PATIENT
+from support.postgres import Database
+from support.tenant_store import share
+
+from agentvault_tui.clock import SharedClock, SystemClock
+from agentvault_tui.errors import LedgerUnwritableError, RefusedError, StoreAwayError
+from agentvault_tui.home import Home
+from agentvault_tui.settings import Settings, TeamSettings
+from agentvault_tui.tenant.team_store import TeamStore
+
+Open = Callable[..., TeamStore]
+
+
+@pytest.fixture
+def opened() -> Iterator[Open]:
+    with ExitStack() as stack:
+        yield lambda database, clock=None: stack.enter_context(
+            closing(TeamStore(database.settings, clock or SystemClock()))
+        )
+
+
+def waiting(database: Database) -> int:
+    """Return how many connections wait for a lock."""
+    sql = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    ((count,),) = database.run(sql)
+    return int(str(count))
+
+
+def end_connections(database: Database) -> None:
+    database.run(
+        "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
+        " WHERE application_name = 'agentvault' AND datname = current_database()"
+    )
+
+
+def cancel_waiting(database: Database) -> None:
+    """Let the commit that waits for a replica wait no more."""
+    sql = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    while not (found := database.run(sql)):
+        pass
+    database.run("SELECT pg_cancel_backend(%s)", found[0][0])
+
+
+def test_nobody_else_writes_during_a_transaction(store: Database, opened: Open) -> None:
+    """Another's single statement waits for its end, and counts what it left."""
+    one, other = opened(store), opened(store)
+    one.remember("count", 0)
+    done: list[int] = []
+
+    def count() -> None:
+        sql = "UPDATE facts SET value = value || 'b' WHERE name = ? AND value = ?"
+        done.append(other.change(sql, "count", "a"))
+
+    thread = threading.Thread(target=count)
+    with one.transaction():
+        thread.start()
+        while not waiting(store):
+            pass
+        assert one.fact("count") == "0"
+        one.remember("count", "a")
+    thread.join(PATIENT)
+    assert done == [1]
+    assert one.fact("count") == "ab"
+
+
+def test_a_failed_block_leaves_nothing(store: Database, opened: Open) -> None:
+    """Whatever it raised, all of it is taken back, and the store goes on."""
+    one = opened(store)
+
+    def block() -> None:
+        with one.transaction():
+            one.remember("a", 1)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        block()
+    assert one.fact("a") is None
+    with one.transaction():
+        one.remember("b", 2)
+    assert one.fact("b") == "2"
+
+
+def test_a_connection_that_was_ended_is_made_anew(
+    store: Database, opened: Open
+) -> None:
+    """Between two statements nobody notices; a transaction is not done by halves."""
+    one = opened(store)
+    one.remember("a", 1)
+    end_connections(store)
+    assert one.fact("a") == "1"
+
+    def block() -> None:
+        with one.transaction():
+            one.remember("b", 1)
+            end_connections(store)
+            one.remember("c", 1)
+
+    with pytest.raises(StoreAwayError, match="during a transaction"):
+        block()
+    assert (one.fact("b"), one.fact("c")) == (None, None)
+
+
+def test_a_stopped_server_holds_nobody_for_long(
+    own_store: Database, opened: Open
+) -> None:
+    """A statement gives up, the next ones fail at once, and later all goes on."""
+    clock = ManualClock(datetime.now(UTC))
+    one = opened(own_store, clock)
+    one.remember("a", 1)
+    with own_store.cluster.stopped():
+        for _ in range(2):
+            with pytest.raises(LedgerUnwritableError):
+                one.fact("a")
+        with pytest.raises(StoreAwayError, match="the store is away"):
+            one.fact("a")
+    clock.advance(2)
+    assert one.fact("a") == "1"
+
+
+def test_a_commit_that_no_replica_has_is_not_told(
+    own_store: Database, opened: Open
+) -> None:
+    """A failover would forget it: what it decided counts as not known."""
+    one = opened(own_store)
+    one.remember("a", 1)
+    own_store.run("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    own_store.run("SELECT pg_reload_conf()")
+    thread = threading.Thread(target=cancel_waiting, args=(own_store,))
+    thread.start()
+
+    def remember() -> None:
+        while True:  # until the server has read its settings again
+            one.remember("b", 1)
+
+    with pytest.raises(LedgerUnwritableError, match="replicas"):
+        remember()
+    thread.join(PATIENT)
+
+
+def test_the_clock_is_set_to_the_stores(store: Database, opened: Open) -> None:
+    """Whatever the machine's says; what it decides by time is decided alike."""
+    wrong = ManualClock(datetime.now(UTC) - timedelta(days=3))
+    shared = SharedClock(wrong)
+    opened(store, shared).fact("a")
+    ((now,),) = store.run("SELECT clock_timestamp()")
+    assert isinstance(now, datetime)
+    assert abs(shared.now() - now) < timedelta(seconds=PATIENT)
+
+
+def test_text_that_postgresql_does_not_take_finds_nobody(
+    store: Database, opened: Open
+) -> None:
+    """A NUL in what was typed is no error, and no other name either."""
+    one = opened(store)
+    one.remember("a", 1)
+    assert one.find("facts", name="a\0") is None
+    assert one.find("facts", name="\0a%s ?") is None
+    one.remember("a\0", "b\0")
+    assert one.fact("a") == "1"
+
+
+def test_another_teams_store_is_refused(store: Database) -> None:
+    """As a broker refuses it."""
+    settings = Settings(store=store.settings.store, team=TeamSettings("other"))
+    with (
+        closing(TeamStore(settings, SystemClock())) as one,
+        pytest.raises(RefusedError, match="team"),
+    ):
+        one.fact("a")
+
+
+@pytest.mark.slow
+def test_sign_in_answers_503_while_the_store_is_away(
+    own_store: Database, tmp_path: Path
+) -> None:
+    """Pages and endpoints alike, with when to come again; then they go on."""
+    home = Home.locate(tmp_path / "home")
+    share(home, own_store)
+    tenant = TenantThread(home)
+    ann = tenant.users.add("ann", approver=True)
+    flow = tenant.flow()
+    own_store.cluster.stop()
+
+    def asked() -> list[httpx.Response]:
+        bearer = {"authorization": f"Bearer {'.'.join('abc')}"}
+        return [
+            tenant.ask(),
+            tenant.poll(flow),
+            tenant.http.get(tenant.issuer + ".well-known/jwks.json"),
+            tenant.http.get(tenant.issuer + "api/v2/clients", headers=bearer),
+            tenant.http.get(
+                tenant.issuer + "me/v1/connected-accounts/accounts", headers=bearer
+            ),
+        ]
+
+    for answer in asked():
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert answer.json()["error"] == "temporarily_unavailable"
+    own_store.cluster.start()
+    ends = time.monotonic() + PATIENT
+    while tenant.ask().status_code == 503:
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+    tenant.approve(flow, ann)
+    assert tenant.poll(flow).status_code == 200
+    tenant.close()
