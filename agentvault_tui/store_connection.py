@@ -103,6 +103,8 @@ class Connector:
             parameters["password"] = await asyncio.to_thread(_password, path)
         if "," in parameters["host"]:
             parameters.setdefault("target_session_attrs", "read-write")
+            # In order, an old primary that is back would hide the promoted one.
+            parameters.setdefault("load_balance_hosts", "random")
         try:
             async with asyncio.timeout(2 * _CONNECT_SECONDS):
                 db = await AsyncConnection.connect(
