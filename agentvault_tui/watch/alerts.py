@@ -24,6 +24,7 @@ from agentvault_tui.errors import (
     LedgerError,
     NotFoundError,
     PolicyError,
+    SealedError,
     ServiceError,
 )
 from agentvault_tui.home import file_stamp
@@ -306,6 +307,7 @@ class Alerts:
 
         Raises:
             NotFoundError: there is no such sink.
+            SealedError: the key that opens its secrets is not here.
         """
         sink = self.file.sinks.get(name)
         if sink is None:
@@ -327,6 +329,8 @@ class Alerts:
         try:
             await sends
         except SinkError as error:
+            if isinstance(error.__cause__, SealedError):
+                raise error.__cause__ from None
             problem = str(error)
         ms = (self.broker.clock.boot() - began) * 1000
         return AlertSentInfo(
@@ -338,6 +342,7 @@ class Alerts:
 
         Raises:
             NotFoundError: there is no such alert, or its sink is gone.
+            SealedError: the key that opens the sink's secrets is not here.
             LedgerError: it was sent, and that cannot be recorded now.
         """
         dead = self._dead.get(alert_id)

@@ -78,7 +78,7 @@ class Outlet:
         try:
             return self._secret(name).reveal()
         except AgentVaultError as error:
-            raise SinkError(error.diagnosis()) from None
+            raise SinkError(error.diagnosis()) from error
 
     async def aclose(self) -> None:
         """Close what is open."""

@@ -124,7 +124,8 @@ def test_without_the_key_what_is_sealed_waits_and_the_rest_goes_on(
             assert "agentvault team key import" in answer.json()["error_description"]
             assert VALUE not in answer.text
             assert call(a, agent).status_code == 200
-            assert keep_secret(b).status_code == 503
+            refused = keep_secret(b)
+            assert (refused.status_code, refused.json()["error"]) == (503, "sealed")
             told = b.operator.get("/api/status").json()["warnings"]
             assert any("team key import" in one for one in told)
             findings = json.loads(b.cli("doctor", "--json").stdout)["findings"]

@@ -25,6 +25,7 @@ from support.patience import PATIENT
 from support.tls_front import trusted
 
 from agentvault_tui.broker.usecases.request import request_token
+from agentvault_tui.errors import SealedError
 from agentvault_tui.model import Action
 from agentvault_tui.vault import Secret
 from agentvault_tui.watch.config import SinkTable
@@ -379,3 +380,18 @@ async def test_a_secret_url_that_turns_bad_is_not_told(
         assert "secret" in str(tried.problem)
         for secret in stand.secrets.values():
             assert secret not in str(tried.problem)
+
+
+class _Sealed(dict[str, str]):
+    def __getitem__(self, name: str) -> str:
+        raise SealedError("the team's key is not here", "agentvault team key import")
+
+
+async def test_a_sink_whose_secret_does_not_open_says_so(stand: AlertStand) -> None:
+    """Without its key a try is an error of its own; with it again the sink answers."""
+    right, stand.secrets = stand.secrets, _Sealed(hook="")
+    await stand.start('sinks = ["hook"]\nevents = ["panic.on"]')
+    with pytest.raises(SealedError):
+        await stand.alerts.try_sink("hook")
+    stand.secrets = right
+    assert (await stand.alerts.try_sink("hook")).ok

@@ -147,8 +147,11 @@ async def wide_form(request: Request) -> dict[str, str]:
 async def away(_: Request, error: Exception) -> Response:
     """Answer that the team's store, or a key, is missing: nobody can be signed in."""
     _log.warning("%s", error)
-    text = "The tenant's store does not answer. Try again in a moment."
-    answer = reply(503, {"error": "temporarily_unavailable", "error_description": text})
+    code, text = "temporarily_unavailable", "The tenant's store does not answer."
+    if isinstance(error, SealedError):
+        code, text = "sealed", "What the tenant has sealed does not open here."
+    told = {"error": code, "error_description": f"{text} Try again in a moment."}
+    answer = reply(503, told)
     answer.headers["retry-after"] = "1"
     return answer
 
