@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,10 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from agentvault_tui.clock import Clock, iso, parse_iso
+from agentvault_tui.errors import LedgerError
 from agentvault_tui.ledger.bindings import bind
 from agentvault_tui.ledger.chain import Prepared, genesis, link, prepare, written
+from agentvault_tui.ledger.keys import keys_of, written_keys
 from agentvault_tui.ledger.records import Attempt, Change, Head
 from agentvault_tui.ledger.schema import transaction
 from agentvault_tui.ledger.state import (
@@ -23,6 +26,8 @@ from agentvault_tui.ledger.state import (
 )
 from agentvault_tui.model import Draft, Event
 
+NUMBER: Final = re.compile(r'(?<=":")\d+(?=:)')
+"""A row's number in `Prepared.state`; a quote inside of a key would be escaped."""
 _HELD: Final = timedelta(seconds=2)
 """A clock set back by no more than this is held at the last event's time."""
 
@@ -42,8 +47,43 @@ class Job:
     """Whether it may wait a moment for others."""
     made: float = 0.0
     """When it came, in loop time, where others may keep it waiting."""
-    keys: set[str] | None = None
-    """What it depends on, once that was asked for; see `keys`."""
+    _depends: frozenset[str] | None = None
+
+    @property
+    def depends(self) -> frozenset[str]:
+        """The keys of what it depends on; see `keys`."""
+        if self._depends is None:
+            drafts, changes = self.attempt.drafts, self.attempt.changes
+            self._depends = frozenset(keys_of(drafts, changes, self.rows))
+        return self._depends
+
+    @property
+    def writes(self) -> set[str]:
+        """The keys of what it changes."""
+        return written_keys(self.attempt.drafts, self.attempt.changes, self.rows)
+
+    @property
+    def first(self) -> int | None:
+        """The number of its first row, if it has one."""
+        return min((number_of(*pair) for pair in self.rows), default=None)
+
+    def shift(self, by: int) -> None:
+        """Make the numbers of its rows larger, also where its events bind them."""
+        self.rows = [
+            (table, (row[0] + by, *row[1:]))
+            if table == "tokens"
+            else (table, (*row[:-1], row[-1] + by))
+            for table, row in self.rows
+        ]
+        self.prepared = tuple(
+            one._replace(state=NUMBER.sub(lambda n: str(int(n[0]) + by), one.state))
+            for one in self.prepared
+        )
+
+    def refuse(self, error: LedgerError) -> None:
+        """Tell its caller that nothing of it was written."""
+        if self.done is not None and not self.done.done():
+            self.done.set_exception(error)
 
     @classmethod
     def of(
@@ -188,6 +228,11 @@ def placed_rows(job: Job, last: int) -> Iterator[tuple[str, Row]]:
         else:
             numbered = enumerate(job.prepared, first)
             yield table, (*row, next(n for n, one in numbered if row[1] in one.state))
+
+
+def number_of(table: str, row: Row) -> int:
+    """Return the number of a row."""
+    return int(row[0] if table == "tokens" else row[-1])
 
 
 def _event(prepared: Prepared, seq: int, now: datetime, digest: bytes) -> Event:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from agentvault_tui.clock import Clock
-from agentvault_tui.errors import LedgerDamagedError
+from agentvault_tui.errors import LedgerDamagedError, OutcomeUnknownError
 from agentvault_tui.ledger.batch import Batch, Job, Tip, build, read_tip, write
 from agentvault_tui.ledger.bindings import LEDGER
 from agentvault_tui.ledger.records import Attempt, DropToken, Recovery
 from agentvault_tui.ledger.schema import StoreConnection
 from agentvault_tui.ledger.state import has_row, last_n
 from agentvault_tui.model import Draft, EventType, Token
+
+if TYPE_CHECKING:  # it imports psycopg, which few need
+    from agentvault_tui.ledger.shared_log import Appended, StoreHead
 
 _NAMED: Final = 40
 """Tokens named in the event; the count is always there."""
@@ -112,4 +116,64 @@ def _state_found(db: sqlite3.Connection, batch: Batch) -> bool:
         has_row(db, table, row[0] if table == "tokens" else row[-1])
         for job in batch.jobs
         for table, row in job.rows
+    )
+
+
+@dataclass(slots=True)
+class Doubt:
+    """A transaction that was sent and not answered."""
+
+    jobs: Sequence[Job]
+    batch: str
+    """Its name."""
+    head: StoreHead
+    """What was known when it was sent."""
+    error: str
+    told: bool = False
+    """Whether its callers were told that nobody knows."""
+    found: Appended | None = None
+    """Where it turned out to be in the store after that."""
+    record: tuple[Job, str, StoreHead] | None = None
+    """What records it, that transaction's name, and what was known when it was sent,
+    while it is in doubt itself."""
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """Return what its callers tried."""
+        return tuple(job.attempt for job in self.jobs)
+
+    def give_up(self) -> None:
+        """Tell the callers that nobody knows what became of it."""
+        self.told = True
+        for job in self.jobs:
+            ids = (draft.decision_id for draft in job.attempt.drafts)
+            error = OutcomeUnknownError(
+                "the store was lost while it committed this",
+                "ask again once it answers; what was issued meanwhile is ended",
+                decision_id=next(filter(None, ids), None),
+            )
+            job.refuse(error)
+
+    def make_record(self, numbers: Iterator[int]) -> Job:
+        """Return what records its outcome, and ends the tokens nobody received."""
+        found, count = self.found, sum(len(job.prepared) for job in self.jobs)
+        last = found.seq if found else self.head.tip.seq + count
+        places = last - count + 1, last
+        draft, tokens = ambiguous(
+            self.attempts, places, self.error, found=found is not None
+        )
+        drafts = [draft, *(map(_undelivered, tokens) if self.found else ())]
+        return Job.of(drafts, [DropToken(token.id) for token in tokens], numbers)
+
+
+def _undelivered(token: Token) -> Draft:
+    """Return the event of a token that was issued and never given to its agent."""
+    return Draft(
+        EventType.TOKEN_REVOKED,
+        LEDGER,
+        agent_id=token.agent_id,
+        action=token.scope,
+        reason="not_delivered",
+        decision_id=token.decision_id,
+        detail={"token_id": token.id},
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -18,10 +18,10 @@ import psycopg
 from agentvault_tui.clock import Clock, SharedClock, parse_iso
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import LedgerDamagedError, LedgerUnwritableError
-from agentvault_tui.ledger.batch import Job, Tip, placed_rows
+from agentvault_tui.ledger.batch import NUMBER, Job, Tip, placed_rows
 from agentvault_tui.ledger.chain import link
 from agentvault_tui.ledger.state import Row
-from agentvault_tui.ledger.store_schema import CHANNEL, FOLLOW, PRUNE
+from agentvault_tui.ledger.store_schema import CHANNEL, FOLLOW, FROM_HERE_ON, PRUNE
 from agentvault_tui.store_connection import (
     CALL_SECONDS,
     LOCAL_ONLY,
@@ -47,10 +47,14 @@ _WAITS: Final = (
 )
 """Whether a question waits for a broker."""
 _APPEND: Final = """
-SELECT * FROM agentvault.append_or_follow(
-  %s, %s, %s, %s, %b::bytea[], %b::bytea[],
-  %s::text[], %s::text[], %s::bigint[], %s::text[], %b::bytea[], %s, %s, %s)
+SELECT * FROM agentvault.append(
+  %s, %s, %s, %s, %s, %s, %s, %s, %s, %b::bytea[], %s::bigint[],
+  %s::text[], %s::text[], %s::bigint[], %s::text[], %b::bytea[], %s::bigint[])
 """
+_SEQ, _AT, _WHOLE = 0, -1, -2
+"""What follows a part of a body; see `store_schema`."""
+_Sent = tuple[str, str, int, str | None, bytes, int | None]
+"""A row without its numbers: table, key, number, expiry, columns, binding event."""
 log = logging.getLogger("agentvault.store")
 
 
@@ -94,8 +98,10 @@ class Appended:
     hash: bytes
     time: datetime | None
     revision: int
+    n: int
+    """The largest number of a row before it."""
     missed: Sequence[tuple[Any, ...]] = ()
-    """What was written after the known head, if it was ``behind``: for `followed`."""
+    """What others wrote after the known head and before it: for `followed`."""
 
 
 class SharedLog:
@@ -133,18 +139,28 @@ class SharedLog:
     # Writing and following, by the writer alone
 
     async def append(
-        self, known: StoreHead, jobs: Sequence[Job], batch: str, *, urgent: bool
+        self,
+        known: StoreHead,
+        jobs: Sequence[Job],
+        batch: str,
+        *,
+        urgent: bool,
+        instead: str | None = None,
     ) -> Appended:
-        """Place *jobs* behind the head that is *known*, all or none, in one statement.
+        """Place *jobs* at the end, all or none, in one statement.
 
-        Asking again with the same *batch* places nothing twice: it tells what became
-        of the first time. While the answer to that was lost, ask until there is one.
+        That is behind whatever others wrote since the head that is *known*, unless one
+        of the keys of *jobs* was written. Asking again with the same *batch* places
+        nothing twice: it tells what became of the first time. While the answer to that
+        was lost, ask until there is one.
 
         Args:
             known: the head that *jobs* were checked against.
-            jobs: what to write; their rows' numbers are larger than the head's.
+            jobs: what to write; their rows' numbers are larger than the head's, and
+                in the store larger by what others used.
             batch: a random UUID, the transaction's own.
             urgent: whether it is taken although nobody may grant.
+            instead: of another transaction, which is never placed after this one.
 
         Returns:
             what became of it.
@@ -153,49 +169,64 @@ class SharedLog:
             StoreAwayError: nothing was placed.
             LedgerUnwritableError: no answer came: the outcome is unknown.
         """
-        heads, tails = [], []
-        rows: dict[tuple[str, str], tuple[Any, ...]] = {}
-        seq = known.tip.seq
-        for job in jobs:
-            for prepared in job.prepared:
-                seq += 1
-                head, tail = prepared.around(seq)
-                heads.append(head.encode())
-                tails.append(tail.encode())
-            for table, row in placed_rows(job, seq):
-                key, n, ends = keyed(table, row)
-                if (table, key) not in rows or rows[table, key][2] < n:
-                    rows[table, key] = table, key, n, ends, to_json(row).encode()
+        parts, rows = _unplaced(known, jobs)
         db = await self._connected()
         self._local_only = False
-        columns = [list(column) for column in zip(*rows.values(), strict=True)]
-        named = (known.batch, batch, self.broker_id, urgent)
-        behind = (known.tip.seq, known.revision, _MISSED_AT_ONCE)
-        values = (*named, heads, tails, *(columns or [[]] * 5), *behind)
-        answer, *missed = await ask(db, _APPEND, values)
+        # A request may arrive late and twice: what was placed, or given up, is a key.
+        own = {f"append:{batch}"}
+        depends = own.union(*(job.depends for job in jobs))
+        writes = own.union({f"append:{instead}"}, *(job.writes for job in jobs))
+        values = (
+            *(known.batch, known.tip.seq, known.revision, _MISSED_AT_ONCE),
+            *(self.broker_id, batch, urgent, _ascii(depends), _ascii(writes)),
+            *(columns(parts) or [[]] * 2),
+            *(columns(rows) or [[]] * 6),
+        )
+        *missed, answer = await ask(db, _APPEND, values)
         if self._local_only:
             await self._drop()
             raise LedgerUnwritableError("a commit has not reached its replicas")
-        _, seq, revision, _, outcome, time, digest, *_ = answer
+        _, seq, revision, n, outcome, time, digest, *_ = answer
         at = None if time is None else parse_iso(time)
-        return Appended(outcome, seq, digest, at, revision, missed)
+        return Appended(outcome, seq, digest, at, revision, n, missed)
 
-    async def follow(self, known: StoreHead, seconds: float) -> Followed:
+    async def follow(
+        self, known: StoreHead, seconds: float, end: StoreHead | None = None
+    ) -> Followed:
         """Read what was written after the head that is *known*, for so many seconds.
+
+        Args:
+            known: where to begin.
+            seconds: how long it may take.
+            end: what is before a transaction of this broker, to read no more than that.
 
         Raises:
             LedgerDamagedError: the log does not contain that head, or is no chain.
             LedgerUnwritableError: it did not answer.
         """
         db = await self._connected()
-        limit = FOLLOWED_AT_ONCE
-        values = {"seq": known.tip.seq, "revision": known.revision, "limit": limit}
+        values = _after(known)
+        if end is not None:
+            values |= {"end_seq": end.tip.seq + 1, "end_revision": end.revision + 1}
         if seconds > CALL_SECONDS:
             await ask(db, f"SET statement_timeout = {seconds * 1000:.0f}")
         found = await ask(db, FOLLOW, values, seconds)
         if seconds > CALL_SECONDS:
             await ask(db, RESTORE)
-        return followed(found, known)
+        return followed(found, known, end)
+
+    async def follow_beside(self, known: StoreHead, batch: str) -> Followed | None:
+        """Read what was written after the head that is *known*, beside an append.
+
+        Returns:
+            what it was; None if *batch*, which is on its way, is placed already.
+
+        Raises:
+            LedgerDamagedError: the log does not contain that head, or is no chain.
+            LedgerUnwritableError: it did not answer.
+        """
+        found = await self.on_idle(FOLLOW, {**_after(known), "own": batch})
+        return None if found[0][8] else followed(found, known)
 
     async def outcome(self, batch: str) -> Appended | None:
         """Return where a transaction was placed, if it was; ask for the last one only.
@@ -204,15 +235,15 @@ class SharedLog:
         """
         db = await self._connected()
         sql = (
-            "SELECT 'placed', seq, hash, time, revision FROM agentvault.appends"
+            "SELECT 'placed', seq, hash, time, revision, n FROM agentvault.appends"
             " WHERE broker = %s AND batch = %s"
         )
         found = await ask(db, sql, (self.broker_id, batch))
         if not found:
             return None
-        outcome, seq, digest, time, revision = found[0]
+        outcome, seq, digest, time, revision, n = found[0]
         at = None if time is None else parse_iso(time)
-        return Appended(outcome, seq, digest, at, revision)
+        return Appended(outcome, seq, digest, at, revision, n)
 
     async def prune(self) -> None:
         """Delete rows that have expired, for the whole team; events never."""
@@ -409,14 +440,22 @@ class SharedLog:
             await close(self._idle.pop())
 
 
-def followed(found: Sequence[tuple[Any, ...]], known: StoreHead) -> Followed:
+def followed(
+    found: Sequence[tuple[Any, ...]], known: StoreHead, end: StoreHead | None = None
+) -> Followed:
     """Check that what `FOLLOW` found continues the chain from the head that is *known*.
+
+    Args:
+        found: its rows.
+        known: where they begin.
+        end: where they end, unless it is the store's head; its hash and time are not
+            known.
 
     Raises:
         LedgerDamagedError: the log does not contain that head, or is no chain.
     """
     tip = known.tip
-    _, seq, revision, n, batch, time, digest, there, fault = found[0]
+    _, seq, revision, n, batch, fault, there, *_ = found[0]
     if (
         tip.seq > seq
         or (tip.seq and there != tip.hash)
@@ -439,19 +478,63 @@ def followed(found: Sequence[tuple[Any, ...]], known: StoreHead) -> Followed:
                 "stop the brokers and keep the store as evidence",
             )
         previous = digested
+    if end is not None:
+        seq, revision, n, batch = end.tip.seq, end.revision, end.n, ""
     complete = at == seq
     rows = [
         (row[4], tuple(msgspec.json.decode(row[6])))
         for row in sorted(found[1:], key=lambda row: (row[0], row[2] or 0))
         if row[0] == 2
     ]
-    when = None if time is None else parse_iso(time)
+    if events:
+        time = parse_iso(msgspec.json.decode(events[-1][1])["time"])
+        tip = Tip(at, previous, time)
     if not complete:
-        body_time = msgspec.json.decode(events[-1][1])["time"]
-        tip = Tip(at, previous, parse_iso(body_time))
         return Followed(StoreHead(tip, known.revision, "", n), events, (), False)
-    head = StoreHead(Tip(seq, digest, when), revision, batch, n, fault)
+    head = StoreHead(tip, revision, batch, n, fault)
     return Followed(head, events, rows, True)
+
+
+def _after(known: StoreHead) -> dict[str, Any]:
+    """Return the values of `FOLLOW` from a head on."""
+    place = {"seq": known.tip.seq, "revision": known.revision}
+    return {**place, "limit": FOLLOWED_AT_ONCE, **FROM_HERE_ON}
+
+
+def _unplaced(
+    known: StoreHead, jobs: Sequence[Job]
+) -> tuple[list[tuple[bytes, int]], Iterable[_Sent]]:
+    """Return bodies and rows without what their place decides, for the store to add."""
+    parts, rows = list[tuple[bytes, int]](), dict[tuple[str, str], _Sent]()
+    seq, n = 0, known.n
+    for job in jobs:
+        for prepared in job.prepared:
+            seq += 1
+            parts.append((prepared.before.encode(), _SEQ))
+            # What is between the numbers of rows, and those.
+            between = NUMBER.split(prepared.state)
+            numbers = (int(found) - n for found in NUMBER.findall(prepared.state))
+            parts += zip((one.encode() for one in between), numbers, strict=False)
+            parts.append((f'{between[-1]},"time":"'.encode(), _AT))
+            parts.append((f'"{prepared.after}'.encode(), _WHOLE))
+        for table, row in placed_rows(job, seq):
+            key, number, ends = keyed(table, row)
+            binding = row[-1] if table == "tokens" else None
+            doc = to_json(row[1:-1] if table == "tokens" else row[:-1])[1:-1]
+            if (table, key) not in rows or rows[table, key][2] < number - n:
+                sent = (table, key, number - n, ends, doc.encode(), binding)
+                rows[table, key] = sent
+    return parts, rows.values()
+
+
+def _ascii(keys: Iterable[str]) -> list[str]:
+    """Return keys as PostgreSQL takes them in any encoding: an agent's name is one."""
+    return sorted(key.encode("unicode_escape").decode() for key in keys)
+
+
+def columns(rows: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
+    """Return rows as columns."""
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def keyed(table: str, row: Row) -> tuple[str, int, str | None]:

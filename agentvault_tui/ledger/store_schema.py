@@ -1,8 +1,9 @@
 """The team's PostgreSQL schema: tables, the function that appends, and their version.
 
 Every broker writes through ``agentvault.append``, one statement that locks the head,
-compares it, numbers, stamps and chains the events, and commits: whatever becomes of a
-broker, it holds no lock over a round trip.
+compares the keys that were written since what the broker knows (see `keys`), numbers,
+stamps and chains the events, and commits: whatever becomes of a broker, it holds no
+lock over a round trip.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Final
 CHANNEL: Final = "agentvault"
 """Of the notifications that a head moved."""
 
+_LISTED: Final = 256
+"""Of so many transactions the keys that they wrote are kept."""
 _FOLLOWED: Final = (
     """
 CREATE TABLE agentvault.head (
@@ -53,8 +56,13 @@ _OWN: Final = (
     """
 CREATE TABLE agentvault.appends (
   broker text PRIMARY KEY, batch uuid NOT NULL, seq bigint NOT NULL,
-  hash bytea NOT NULL, time text, revision bigint NOT NULL,
-  asked integer NOT NULL DEFAULT 0
+  hash bytea NOT NULL, time text, revision bigint NOT NULL, n bigint NOT NULL,
+  asked integer NOT NULL
+)""",
+    # A server that crashed, or was promoted, has none of it: then brokers follow first.
+    """
+CREATE UNLOGGED TABLE agentvault.written (
+  revision bigint PRIMARY KEY, batch uuid NOT NULL, keys text[] NOT NULL
 )""",
     """
 CREATE TABLE agentvault.brokers (
@@ -87,109 +95,124 @@ CREATE FUNCTION agentvault.time_ago(seconds integer) RETURNS text
 LANGUAGE sql VOLATILE AS $$ SELECT to_char(
   clock_timestamp() AT TIME ZONE 'UTC' - make_interval(secs => seconds),
   'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') $$"""
-_APPEND: Final = """
+FOLLOW: Final = """
+SELECT 0, seq, revision, n, batch::text, fault,
+  (SELECT hash FROM agentvault.events WHERE seq = %(seq)s), NULL::bytea,
+  (SELECT broker FROM agentvault.appends WHERE batch = %(own)s::uuid)
+  FROM agentvault.head
+UNION ALL (
+  SELECT 1, seq, NULL, NULL, NULL, NULL, body, hash, NULL FROM agentvault.events
+  WHERE seq > %(seq)s AND seq < %(end_seq)s ORDER BY seq LIMIT %(limit)s)
+UNION ALL
+SELECT 2, n, revision, NULL, kind, NULL, doc, NULL, NULL FROM agentvault.state
+  WHERE revision > %(revision)s AND revision < %(end_revision)s
+  AND least((SELECT seq FROM agentvault.head), %(end_seq)s - 1)
+    <= %(seq)s::bigint + %(limit)s
+"""
+"""In one snapshot: the head, and whether a transaction of our own is placed; the events
+after what is known up to an end; and once those are all, the rows."""
+FROM_HERE_ON: Final = {"end_seq": 2**63 - 1, "end_revision": 2**63 - 1, "own": None}
+_NAMES: Final = {"seq": "known_seq", "revision": "known_revision", "limit": "most"}
+_MISSED: Final = FOLLOW % {**FROM_HERE_ON, **_NAMES, "own": "NULL"}
+_APPEND: Final = f"""
 CREATE FUNCTION agentvault.append(
-  known uuid, placed uuid, writer text, urgent boolean,
-  heads bytea[], tails bytea[],
-  kinds text[], keys text[], numbers bigint[], ends text[], docs bytea[],
-  OUT outcome text, OUT seq bigint, OUT hash bytea, OUT "time" text,
-  OUT revision bigint
-) LANGUAGE plpgsql AS $$
+  known uuid, known_seq bigint, known_revision bigint, most bigint,
+  writer text, placed uuid, urgent boolean, depends text[], changes text[],
+  parts bytea[], adds bigint[], kinds text[], keys text[], numbers bigint[],
+  ends text[], docs bytea[], binding bigint[]
+) RETURNS TABLE (part integer, a bigint, b bigint, c bigint, d text, e text,
+  f bytea, g bytea, h text) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
   head agentvault.head;
-  before agentvault.appends;
-  body bytea;
+  became agentvault.appends;
+  outcome text := 'placed';
+  body bytea := '';
 BEGIN
+  IF NOT urgent THEN
+    -- These queue for their turn to ask for the head, and a revocation does not.
+    PERFORM pg_advisory_xact_lock('agentvault.head'::regclass::oid::bigint);
+  END IF;
   SELECT * INTO STRICT head FROM agentvault.head FOR UPDATE;
-  seq := head.seq; hash := head.hash; "time" := head.time; revision := head.revision;
+  became := (writer, placed, head.seq, head.hash, head.time, head.revision, head.n, 0);
   -- A write, so that its commit waits for replicas until the first one's has arrived.
-  UPDATE agentvault.appends a SET asked = a.asked + 1
-    WHERE a.broker = writer AND a.batch = placed RETURNING a.* INTO before;
+  UPDATE agentvault.appends o SET asked = o.asked + 1
+    WHERE o.broker = writer AND o.batch = placed;
   IF FOUND THEN
-    outcome := 'placed'; seq := before.seq; hash := before.hash;
-    "time" := before.time; revision := before.revision;
-    RETURN;
+    SELECT * INTO STRICT became FROM agentvault.appends o WHERE o.broker = writer;
   ELSIF head.turn <> writer AND head.turn_ends > clock_timestamp() AND NOT urgent THEN
     -- The lock alone makes this a commit that waits for replicas, and holds the head.
     PERFORM set_config('synchronous_commit', 'off', true);
     outcome := 'wait';
-    RETURN;
-  ELSIF head.batch <> known THEN
+  ELSIF head.batch <> known AND (head.seq > known_seq + most OR (
+    -- Each transaction since the known one is listed, and wrote no key of this one's.
+    SELECT count(*) <> head.revision - known_revision + 1
+      OR coalesce(bool_and(w.revision <> known_revision OR w.batch <> known), true)
+      OR bool_or(w.revision > known_revision AND w.keys && depends)
+    FROM agentvault.written w WHERE w.revision >= known_revision)) THEN
     -- Whoever was late is next once it has followed: else the last to write, which
     -- knows the head, would always be first. Nothing is lost with this: no flush.
     PERFORM set_config('synchronous_commit', 'off', true);
     UPDATE agentvault.head SET turn = writer,
       turn_ends = clock_timestamp() + interval '25 milliseconds';
     outcome := 'behind';
-    RETURN;
+    RETURN QUERY {_MISSED};
   ELSIF head.fault IS NOT NULL AND NOT urgent THEN
     outcome := 'fault';
-    RETURN;
+  ELSE
+    IF head.batch <> known THEN
+      RETURN QUERY {_MISSED};
+    END IF;
+    became.revision := head.revision + 1;
+    IF cardinality(parts) > 0 THEN
+      became.time := greatest(head.time, agentvault.time_ago(0));
+    END IF;
+    FOR i IN 1 .. cardinality(parts) LOOP
+      body := body || parts[i];
+      IF adds[i] = -1 THEN
+        body := body || convert_to(became.time, 'UTF8');
+      ELSIF adds[i] >= 0 THEN
+        body := body || convert_to((CASE adds[i] WHEN 0 THEN became.seq + 1
+          ELSE head.n + adds[i] END)::text, 'UTF8');
+      ELSE
+        became.seq := became.seq + 1;
+        became.hash := sha256('agentvault event v1\\012'::bytea || became.hash
+          || int8send(became.seq) || int8send(length(body)) || body);
+        INSERT INTO agentvault.events VALUES (became.seq, body, became.hash);
+        body := '';
+      END IF;
+    END LOOP;
+    INSERT INTO agentvault.state AS s
+      SELECT k, CASE k WHEN 'tokens' THEN x::text ELSE y END, x, became.revision, e,
+        CASE k WHEN 'tokens'
+          THEN convert_to('[' || x || ',', 'UTF8') || d
+            || convert_to(',' || head.seq + i || ']', 'UTF8')
+          ELSE '['::bytea || d || convert_to(',' || x || ']', 'UTF8') END
+      FROM unnest(kinds, keys, numbers, ends, docs, binding) AS u(k, y, r, e, d, i),
+        LATERAL (SELECT head.n + r) AS v(x)
+      ON CONFLICT (kind, key) DO UPDATE SET n = excluded.n,
+        revision = excluded.revision, expires = excluded.expires, doc = excluded.doc
+      WHERE excluded.n > s.n AND s.kind <> 'dropped';
+    UPDATE agentvault.head o SET seq = became.seq, hash = became.hash,
+      time = became.time, revision = became.revision, batch = placed, turn = NULL,
+      n = head.n + coalesce((SELECT max(x) FROM unnest(numbers) AS x), 0);
+    INSERT INTO agentvault.appends AS o VALUES (became.*)
+      ON CONFLICT (broker) DO UPDATE SET batch = excluded.batch, seq = excluded.seq,
+        hash = excluded.hash, time = excluded.time, revision = excluded.revision,
+        n = excluded.n;
+    INSERT INTO agentvault.written VALUES (became.revision, placed, changes);
+    IF became.revision % {_LISTED // 4} = 0 THEN
+      DELETE FROM agentvault.written WHERE revision <= became.revision - {_LISTED};
+    END IF;
+    PERFORM pg_notify('agentvault', became.revision::text);
   END IF;
-  revision := head.revision + 1;
-  IF cardinality(heads) > 0 THEN
-    "time" := greatest(head.time, agentvault.time_ago(0));
-  END IF;
-  FOR i IN 1 .. cardinality(heads) LOOP
-    seq := seq + 1;
-    body := heads[i] || convert_to("time", 'UTF8') || tails[i];
-    hash := sha256('agentvault event v1\\012'::bytea || hash || int8send(seq)
-      || int8send(length(body)) || body);
-    INSERT INTO agentvault.events VALUES (seq, body, hash);
-  END LOOP;
-  INSERT INTO agentvault.state AS s
-    SELECT k, y, n, revision, e, d
-    FROM unnest(kinds, keys, numbers, ends, docs) AS u(k, y, n, e, d)
-    ON CONFLICT (kind, key) DO UPDATE SET n = excluded.n,
-      revision = excluded.revision, expires = excluded.expires, doc = excluded.doc
-    WHERE excluded.n > s.n AND s.kind <> 'dropped';
-  UPDATE agentvault.head h SET seq = append.seq, hash = append.hash,
-    time = append.time, revision = append.revision, batch = placed, turn = NULL,
-    n = greatest(h.n, (SELECT max(x) FROM unnest(numbers) AS x));
-  INSERT INTO agentvault.appends AS a
-    VALUES (writer, placed, seq, hash, "time", revision)
-    ON CONFLICT (broker) DO UPDATE SET batch = excluded.batch, seq = excluded.seq,
-      hash = excluded.hash, time = excluded.time, revision = excluded.revision;
-  PERFORM pg_notify('agentvault', revision::text);
-  outcome := 'placed';
-END $$"""
-FOLLOW: Final = """
-SELECT 0, seq, revision, n, batch::text, "time", hash,
-  (SELECT hash FROM agentvault.events WHERE seq = %(seq)s), fault
-  FROM agentvault.head
-UNION ALL (
-  SELECT 1, seq, NULL, NULL, NULL, NULL, body, hash, NULL FROM agentvault.events
-  WHERE seq > %(seq)s ORDER BY seq LIMIT %(limit)s)
-UNION ALL
-SELECT 2, n, revision, NULL, kind, NULL, doc, NULL, NULL FROM agentvault.state
-  WHERE revision > %(revision)s
-  AND (SELECT seq FROM agentvault.head) <= %(seq)s::bigint + %(limit)s
-"""
-"""In one snapshot: the head, the events after what is known, and once those are all,
-the rows."""
-_KNOWN: Final = {"seq": "known_seq", "revision": "known_revision", "limit": "most"}
-_APPEND_OR_FOLLOW: Final = f"""
-CREATE FUNCTION agentvault.append_or_follow(
-  known uuid, placed uuid, writer text, urgent boolean,
-  heads bytea[], tails bytea[],
-  kinds text[], keys text[], numbers bigint[], ends text[], docs bytea[],
-  known_seq bigint, known_revision bigint, most bigint
-) RETURNS TABLE (part integer, a bigint, b bigint, c bigint, d text, e text,
-  f bytea, g bytea, h text) LANGUAGE plpgsql AS $$
-#variable_conflict use_column
-DECLARE
-  became record;
-BEGIN
-  SELECT * INTO STRICT became FROM agentvault.append(known, placed, writer, urgent,
-    heads, tails, kinds, keys, numbers, ends, docs);
-  RETURN QUERY SELECT -1, became.seq, became.revision, NULL::bigint, became.outcome,
-    became."time", became.hash, NULL::bytea, NULL::text;
-  IF became.outcome = 'behind' THEN
-    RETURN QUERY {FOLLOW % _KNOWN};
-  END IF;
+  RETURN QUERY SELECT -1, became.seq, became.revision, became.n, outcome,
+    became.time, became.hash, NULL::bytea, NULL::text;
 END $$"""  # noqa: S608 - of constants alone
-"""Tells a broker that is behind what it missed, in the same round trip."""
+"""Tells a broker that another was before what it missed, in the same round trip.
+
+A body comes in *parts*, and what follows each: -1 the time, -2 nothing, as it is whole,
+0 its number, and else the number of a row, counted from the head's."""
 _TENANT: Final = (
     "CREATE SCHEMA agentvault_tenant",
     """
@@ -333,7 +356,6 @@ STATEMENTS: Final = (
     *_GUARD,
     _TIME,
     _APPEND,
-    _APPEND_OR_FOLLOW,
     *_TENANT,
 )
 """What makes the schema, of `store_connection.VERSION`, in a database without one."""

@@ -1,9 +1,10 @@
 """The writer of a broker that shares its log: places commits behind others' in it.
 
-Each transaction is placed only behind the head that this broker's memory knows. When
-another broker was first, what it wrote is followed before anything else is written, and
-waiting commits that it overtook fail (see `keys`). While the store is away all commits
-fail at once. A transaction that had no answer is looked for until its outcome is known.
+A transaction is placed if nothing that others wrote since this broker's memory was last
+brought up to date is among its keys (see `keys`). What they wrote is followed before it
+is told of, and before anything else is written; waiting commits that it overtook fail.
+While the store is away all commits fail at once. A transaction that had no answer is
+looked for until its outcome is known.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ import itertools
 import logging
 import sqlite3
 import uuid
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,14 +25,12 @@ from agentvault_tui.errors import (
     LedgerDamagedError,
     LedgerError,
     LedgerUnwritableError,
-    OutcomeUnknownError,
     OvertakenError,
     RefusedError,
     StoreAwayError,
 )
 from agentvault_tui.ledger import schema, shared_log
-from agentvault_tui.ledger.batch import Batch, Job, place, write
-from agentvault_tui.ledger.bindings import LEDGER
+from agentvault_tui.ledger.batch import Batch, Job, Tip, number_of, place, write
 from agentvault_tui.ledger.home_copy import (
     followed_changes,
     followed_events,
@@ -40,14 +38,19 @@ from agentvault_tui.ledger.home_copy import (
     place_statement,
     read_place,
 )
-from agentvault_tui.ledger.keys import keys_of, written_keys
-from agentvault_tui.ledger.records import Attempt, Change, DropToken, Recovery
-from agentvault_tui.ledger.recovery import ambiguous
+from agentvault_tui.ledger.keys import written_keys
+from agentvault_tui.ledger.records import Change, Recovery
+from agentvault_tui.ledger.recovery import Doubt
 from agentvault_tui.ledger.schema import StoreConnection
-from agentvault_tui.ledger.shared_log import Appended, SharedLog, StoreHead
-from agentvault_tui.ledger.state import Row, Statement
+from agentvault_tui.ledger.shared_log import (
+    Appended,
+    Followed,
+    SharedLog,
+    StoreHead,
+)
+from agentvault_tui.ledger.state import Statement
 from agentvault_tui.ledger.writer import Writer
-from agentvault_tui.model import Draft, Event, EventType, Token
+from agentvault_tui.model import Event
 from agentvault_tui.store_connection import CALL_SECONDS
 
 WAIT_SECONDS: Final = 1.0
@@ -89,8 +92,12 @@ class TeamWriter(Writer):
         """Set, and replaced, once memory knows more, or the store is away."""
         self._examine = True
         """Whether the store may be another one than the last that answered."""
-        self._missed: Sequence[tuple[Any, ...]] = ()
-        """What the last append was told of others, until it is followed."""
+        self._missed: tuple[StoreHead, Sequence[tuple[Any, ...]]] | None = None
+        """What the last append was told of others, and after which head."""
+        self._beside: set[str] = set()
+        """Keys of what was followed while the last append was under way."""
+        self._asking = 0
+        """How many wait in `confirm`."""
         self._untaken: str | None = None
         """Why memory is not what the store has, if so."""
         self._stopped = False
@@ -107,16 +114,21 @@ class TeamWriter(Writer):
         """Know all that was written before this was called; see `Ledger.confirm`."""
         if self.problem is not None:
             raise self._refusal()
+        self._asking += 1
         try:
             async with asyncio.timeout(WAIT_SECONDS):
                 revision = await self.shared.revision()
                 self._tell(revision)
+                if self._known < revision:
+                    self._wake_writer()
                 while self._known < revision and self.problem is None:
                     await self._moved.wait()
         except TimeoutError:
             raise LedgerUnwritableError(
                 "the store did not answer in time", "ask again shortly"
             ) from None
+        finally:
+            self._asking -= 1
         if self.problem is not None:
             raise self._refusal()
         if self.fault is not None:
@@ -172,10 +184,14 @@ class TeamWriter(Writer):
             self.problem = error.what
 
     async def _prepare(self, clock: Clock) -> None:
-        """Follow what others wrote, before anything is placed behind it."""
+        """Follow what others wrote, unless the next append tells of it."""
         if self.problem is not None and not self._stopped:
             await self._outlast(LedgerUnwritableError(self.problem), clock)
-        while (self._examine or self._told > self._known) and self.problem is None:
+        while self.problem is None and (
+            self._examine
+            or self._missed
+            or (self._told > self._known and (self._asking or not self._eager))
+        ):
             try:
                 await self._follow()
             except LedgerDamagedError as lost:
@@ -191,48 +207,86 @@ class TeamWriter(Writer):
             return
         batch = str(uuid.uuid4())
         try:
-            found = await self._append(jobs, batch)
+            self._beside.clear()
+            sent = asyncio.ensure_future(self._append(jobs, batch, known := self.head))
+            await self._follow_beside(sent, batch)
+            found = await sent
         except (StoreAwayError, RefusedError) as error:
             self._latch(error)
             self._fail(jobs)
             await self._outlast(error, clock)
         except LedgerError as error:
-            doubt = Doubt(jobs, batch, self.tip.seq, error.what)
+            doubt = Doubt(jobs, batch, known, error.what)
             await self._outlast(error, clock, doubt)
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
             self._latch(error)
             self._fail(jobs)
             await self._outlast(error, clock)
         else:
-            await self._settle(jobs, batch, found, clock)
+            await self._settle(jobs, batch, known, found, clock)
 
-    async def _append(self, jobs: Sequence[Job], batch: str) -> Appended:
+    async def _append(
+        self,
+        jobs: Sequence[Job],
+        batch: str,
+        known: StoreHead,
+        instead: str | None = None,
+    ) -> Appended:
+        first = min(filter(None, (job.first for job in jobs)), default=known.n + 1)
+        if first <= known.n:
+            for job in jobs:
+                job.shift(known.n + 1 - first)
         found = await self.shared.append(
-            self.head, jobs, batch, urgent=self._was_urgent
+            known, jobs, batch, urgent=self._was_urgent, instead=instead
         )
-        self._missed = found.missed
+        self._missed = (known, found.missed) if found.missed else None
         return found
 
     async def _settle(
-        self, jobs: Sequence[Job], batch: str, found: Appended, clock: Clock
+        self,
+        jobs: Sequence[Job],
+        batch: str,
+        known: StoreHead,
+        found: Appended,
+        clock: Clock,
     ) -> None:
         """Do what the answer of the store asks for."""
         if found.outcome == "placed":
-            await self._accept(jobs, batch, found, clock)
+            await self._accept(jobs, batch, known, found, clock)
         elif found.outcome == "behind":
             self._put_back(jobs)
-            self._told = max(self._told, self._known + 1)
+            self._examine |= self._missed is None
         elif found.outcome == "wait":
             self._put_back(jobs)
             await asyncio.sleep(_TURN)
         else:
             for job in jobs:
-                _refuse(job, LedgerUnwritableError("the store's ledger is at fault"))
+                job.refuse(LedgerUnwritableError("the store's ledger is at fault"))
 
     async def _accept(
-        self, jobs: Sequence[Job], batch: str, found: Appended, clock: Clock
+        self,
+        jobs: Sequence[Job],
+        batch: str,
+        known: StoreHead,
+        found: Appended,
+        clock: Clock,
     ) -> Batch:
-        """Write what was placed to the copy as well, then tell of it."""
+        """Follow what is before a transaction of our own, and take that to the copy.
+
+        Args:
+            jobs: what was placed.
+            batch: its name.
+            known: what was known when it was sent.
+            found: where it is.
+            clock: the broker's.
+        """
+        seq = found.seq - sum(len(job.prepared) for job in jobs)
+        end = StoreHead(Tip(seq, b"", None), found.revision - 1, "", found.n)
+        while self.head.revision < end.revision:
+            await self._follow(end=end)
+        if found.n != known.n:
+            for job in jobs:
+                job.shift(found.n - known.n)
         before = self.tip
         made = place(
             before, jobs, found.time or clock.now(), new_era=before.time is None
@@ -243,44 +297,71 @@ class TeamWriter(Writer):
                 "stop the brokers and keep the store as evidence",
             )
         rows = [pair for job in jobs for pair in job.rows]
-        last = max((_number(*pair) for pair in rows), default=0)
-        head = StoreHead(
-            made.after, found.revision, batch, max(last, self.head.n), self.head.fault
-        )
+        last = max((number_of(*pair) for pair in rows), default=found.n)
+        head = StoreHead(made.after, found.revision, batch, last, self.head.fault)
         place_row = place_statement(head, self.shared.systems)
         await self._write_copy([*made.statements, place_row], head)
         self.head, self._known = head, head.revision
         if self._was_urgent:
-            attempts = [job.attempt for job in jobs]
-            drafts = [draft for one in attempts for draft in one.drafts]
-            changes = [change for one in attempts for change in one.changes]
-            self._overtake(written_keys(drafts, changes, rows))
+            self._overtake(set().union(*(job.writes for job in jobs)))
         await self._finish(made, clock)
         self._announce()
         return made
 
-    async def _follow(self, seconds: float = CALL_SECONDS) -> None:
-        """Bring copy and memory to the store's head, and drop what it overtook."""
+    async def _follow(
+        self, seconds: float = CALL_SECONDS, end: StoreHead | None = None
+    ) -> None:
+        """Bring copy and memory to the store's head, and drop what it overtook.
+
+        Args:
+            seconds: how long each reading may take.
+            end: where to end instead: what is before a transaction of our own.
+        """
         complete = False
         while not complete:
-            missed, self._missed = self._missed, ()
-            if missed and not self._examine:
-                followed = shared_log.followed(missed, self.head)
+            missed, self._missed = self._missed, None
+            told = missed is not None and missed[0] is self.head
+            if missed and told and (end is not None or not self._examine):
+                followed = shared_log.followed(missed[1], self.head)
             else:
-                followed = await self.shared.follow(self.head, seconds)
-            complete, head = followed.complete, followed.head
-            events = followed_events(followed)
-            if (head.revision, head.tip.seq) != (self.head.revision, self.tip.seq):
-                made = followed_statements(
-                    self.head, followed, events, self.shared.systems
-                )
-                await self._write_copy(made, head)
-            self.head, self.tip = head, head.tip
-            self.on_commit()
-            if self.on_followed is _ignore:
-                self._counts = None
-                self._uncounted += len(followed.events)
-                continue
+                followed = await self.shared.follow(self.head, seconds, end)
+            complete = followed.complete
+            await self._take_over(followed)
+        self._examine &= end is not None
+
+    async def _follow_beside(self, sent: asyncio.Future[Appended], batch: str) -> None:
+        """Follow for those who wait in `confirm`, while an append waits its turn."""
+        loop = asyncio.get_running_loop()
+        try:
+            while not sent.done():
+                self._idle = loop.create_future()
+                if not self._asking or self._told <= self._known:
+                    both: list[asyncio.Future[Any]] = [sent, self._idle]
+                    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+                    continue
+                followed = await self.shared.follow_beside(self.head, batch)
+                if followed is None or not followed.complete or sent.done():
+                    return  # its answer tells
+                await self._take_over(followed)
+        except Exception:
+            log.exception("others cannot be followed")
+            self._examine = True
+        except BaseException:
+            sent.cancel()
+            raise
+
+    async def _take_over(self, followed: Followed) -> None:
+        """Take what others wrote to the copy, and tell of it."""
+        events, head = followed_events(followed), followed.head
+        if (head.revision, head.tip.seq) != (self.head.revision, self.tip.seq):
+            made = followed_statements(self.head, followed, events, self.shared.systems)
+            await self._write_copy(made, head)
+        self.head, self.tip = head, head.tip
+        self.on_commit()
+        if self.on_followed is _ignore:
+            self._counts = None
+            self._uncounted += len(followed.events)
+        else:
             changes = followed_changes(followed)
             self._count(events)
             if events or changes:
@@ -293,15 +374,16 @@ class TeamWriter(Writer):
                         "what another broker wrote could not be taken over"
                         f" ({type(error).__name__}): restart this broker"
                     )
-            if any(self._lanes):
-                self._overtake(written_keys(events, changes, followed.rows))
-        self._renumber()
-        moved = self.head.revision > self._known
-        self._known = self.head.revision
+            keys = written_keys(events, changes, followed.rows)
+            self._beside |= keys
+            self._overtake(keys)
+        if not followed.complete:
+            return
+        moved = head.revision > self._known
+        self._known = head.revision
         # What was told of meanwhile is followed next, unless there is nothing.
         self._told = max(self._told, self._known) if moved else self._known
-        self._examine = False
-        fault = self._untaken or self.head.fault
+        fault = self._untaken or head.fault
         if self.fault != fault:
             self.fault = fault
             self.on_problem()
@@ -319,39 +401,30 @@ class TeamWriter(Writer):
             waiting = list(lane)
             lane.clear()
             for job in waiting:
-                if keys.isdisjoint(_keys(job)):
+                if keys.isdisjoint(job.depends):
                     lane.append(job)
                 else:
-                    _refuse(job, _overtaken())
+                    job.refuse(_overtaken())
         self._count_eager()
 
-    def _renumber(self) -> None:
-        """Give what waits larger numbers than anything that is stored."""
-        self.numbers = itertools.count(max(self.head.n + 1, next(self.numbers)))
-        waiting = [job for lane in self._lanes for job in lane if job.rows]
-        if waiting and min(map(_first, waiting)) <= self.head.n:
-            for job in sorted(waiting, key=_first):
-                anew = Job.of(job.attempt.drafts, job.attempt.changes, self.numbers)
-                job.prepared, job.rows = anew.prepared, anew.rows
-
     def _put_back(self, jobs: Sequence[Job]) -> None:
-        """Return *jobs* to the front of their lines."""
+        """Return *jobs* to the front of their lines, unless they were overtaken."""
         if self._was_urgent:
             self._urgent.extendleft(reversed(jobs))
             self._was_urgent = False
         else:
             for lane, of_call in ((self._queue, False), (self._calls, True)):
                 lane.extendleft(job for job in reversed(jobs) if job.of_call is of_call)
-        self._count_eager()
+        self._overtake(self._beside)
 
     def _in_time(self, jobs: list[Job]) -> list[Job]:
         """Refuse grants that waited too long; what only reports waits on."""
         least = asyncio.get_running_loop().time() - WAIT_SECONDS
         if self._was_urgent:
             return jobs
-        late = [job for job in jobs if job.made < least and "policy" in _keys(job)]
+        late = [job for job in jobs if job.made < least and "policy" in job.depends]
         for job in late:
-            _refuse(job, LedgerBusyError("other brokers write", "try again shortly"))
+            job.refuse(LedgerBusyError("other brokers write", "try again shortly"))
         return [job for job in jobs if job not in late] if late else jobs
 
     def _count_eager(self) -> None:
@@ -399,27 +472,29 @@ class TeamWriter(Writer):
             return Recovery(found=False, attempts=(), event=None)
         if not doubt.told:
             # The same transaction once more: it is placed once, whichever arrives.
-            found = await self._append(doubt.jobs, doubt.batch)
+            found = await self._append(doubt.jobs, doubt.batch, doubt.head)
             if found.outcome == "wait":  # the first may still be on its way
                 await asyncio.sleep(_TURN)
                 return None
             # Its jobs may be in line again: nothing that fails may follow here.
-            await self._settle(doubt.jobs, doubt.batch, found, clock)
+            await self._settle(doubt.jobs, doubt.batch, doubt.head, found, clock)
             return Recovery(found=False, attempts=(), event=None)
         if doubt.record is None:
             there = await self.shared.outcome(doubt.batch)
-            if there is not None and not doubt.found:
-                doubt.found = True
-                await self._accept(doubt.jobs, doubt.batch, there, clock)
+            if there is not None and doubt.found is None:
+                await self._accept(doubt.jobs, doubt.batch, doubt.head, there, clock)
+                doubt.found = there
             await self._follow()
-            doubt.record = doubt.make_record(self.numbers), str(uuid.uuid4())
-        record, name = doubt.record
-        placed = await self._append([record], name)
-        doubt.record = None
+            record = doubt.make_record(self.numbers)
+            doubt.record = record, str(uuid.uuid4()), self.head
+        record, name, known = doubt.record
+        placed = await self._append([record], name, known, doubt.batch)
         if placed.outcome != "placed":
+            doubt.record = None
             return None
-        made = await self._accept([record], name, placed, clock)
-        return Recovery(doubt.found, doubt.attempts, made.events[0][0])
+        made = await self._accept([record], name, known, placed, clock)
+        written = made.events[0][0]
+        return Recovery(doubt.found is not None, doubt.attempts, written)
 
     def _latch(self, error: Exception) -> None:
         what = error.what if isinstance(error, AgentVaultError) else str(error)
@@ -496,85 +571,10 @@ class TeamWriter(Writer):
                 self._examine = True
 
 
-@dataclass(slots=True)
-class Doubt:
-    """A transaction that was sent and not answered."""
-
-    jobs: Sequence[Job]
-    batch: str
-    """Its name."""
-    before: int
-    """The number of the last event before it."""
-    error: str
-    told: bool = False
-    """Whether its callers were told that nobody knows."""
-    found: bool = False
-    """Whether it turned out to be in the store after that."""
-    record: tuple[Job, str] | None = None
-    """What records it, and that transaction's name, while it is in doubt itself."""
-
-    @property
-    def attempts(self) -> tuple[Attempt, ...]:
-        """Return what its callers tried."""
-        return tuple(job.attempt for job in self.jobs)
-
-    def give_up(self) -> None:
-        """Tell the callers that nobody knows what became of it."""
-        self.told = True
-        for job in self.jobs:
-            ids = (draft.decision_id for draft in job.attempt.drafts)
-            error = OutcomeUnknownError(
-                "the store was lost while it committed this",
-                "ask again once it answers; what was issued meanwhile is ended",
-                decision_id=next(filter(None, ids), None),
-            )
-            _refuse(job, error)
-
-    def make_record(self, numbers: Iterator[int]) -> Job:
-        """Return what records its outcome, and ends the tokens nobody received."""
-        places = self.before + 1, self.before + sum(len(j.prepared) for j in self.jobs)
-        draft, tokens = ambiguous(self.attempts, places, self.error, found=self.found)
-        drafts = [draft, *(map(_undelivered, tokens) if self.found else ())]
-        return Job.of(drafts, [DropToken(token.id) for token in tokens], numbers)
-
-
-def _undelivered(token: Token) -> Draft:
-    """Return the event of a token that was issued and never given to its agent."""
-    return Draft(
-        EventType.TOKEN_REVOKED,
-        LEDGER,
-        agent_id=token.agent_id,
-        action=token.scope,
-        reason="not_delivered",
-        decision_id=token.decision_id,
-        detail={"token_id": token.id},
-    )
-
-
-def _keys(job: Job) -> set[str]:
-    if job.keys is None:
-        job.keys = keys_of(job.attempt.drafts, job.attempt.changes, job.rows)
-    return job.keys
-
-
-def _refuse(job: Job, error: LedgerError) -> None:
-    if job.done is not None and not job.done.done():
-        job.done.set_exception(error)
-
-
 def _overtaken() -> OvertakenError:
     return OvertakenError(
         "what this was decided from was changed meanwhile", "ask again"
     )
-
-
-def _number(table: str, row: Row) -> int:
-    return int(row[0] if table == "tokens" else row[-1])
-
-
-def _first(job: Job) -> int:
-    """Return the number of the first row of *job*, which has one."""
-    return _number(*job.rows[0])
 
 
 async def _ignore(_: tuple[Event, ...], __: Sequence[Change]) -> None:

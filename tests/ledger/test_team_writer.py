@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -158,22 +159,75 @@ async def test_what_others_wrote_arrives_before_anything_later(
     assert team.told["a"] == []
 
 
-async def test_a_refused_append_has_what_others_wrote(
-    team: Team, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("conflict", [False, True])
+async def test_an_append_has_what_others_wrote(
+    team: Team, monkeypatch: pytest.MonkeyPatch, *, conflict: bool
 ) -> None:
-    """A broker that was late follows from that answer, without another reading."""
+    """Without a conflict it is placed at once; with one it is, once that is known."""
 
     async def follow(*_: object) -> None:
         raise LedgerUnwritableError("the store was read once more")
 
+    outcomes = []
+    append = SharedLog.append
+
+    async def noted(*args: Any, **more: Any) -> Any:
+        outcomes.append(await append(*args, **more))
+        return outcomes[-1]
+
     monkeypatch.setattr(TeamWriter, "_tell", lambda *_: None)
-    a, b = await team.broker("a"), await team.broker("b")
+    a = await team.broker("a")
+    await a.commit(note(), changes=[Meta("k", "v")])
+    b = await team.broker("b")
+    monkeypatch.setattr(SharedLog, "append", noted)
     monkeypatch.setattr(SharedLog, "follow", follow)
+    monkeypatch.setattr(SharedLog, "follow_beside", follow)
     (first,) = await a.commit(note(), changes=[agent()])
-    (second,) = await b.commit(note())
-    assert (first.seq, second.seq) == (1, 2)
-    ((events, changes),) = team.told["b"]
+    mine = agent() if conflict else replace(agent("agt_2"), name="another")
+    (second,) = await b.commit(note(), changes=[mine], urgent=True)
+    assert (first.seq, second.seq) == (2, 3)
+    behind = ["behind"] if conflict else []
+    assert [one.outcome for one in outcomes] == ["placed", *behind, "placed"]
+    (*_, (events, changes)) = team.told["b"]
     assert (events, len(changes)) == ((first,), 1)
+    for ledger in (a, b):
+        await ledger.close()
+    monkeypatch.undo()
+    late = await team.broker("c")
+    await late.close()
+    assert team.rows("c") == team.rows("b")
+
+
+@pytest.mark.parametrize("revoked", [ONE, AgentId("agt_2")])
+async def test_who_asks_is_told_while_an_own_append_waits_for_its_turn(
+    team: Team, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, revoked: AgentId
+) -> None:
+    """What another broker cut is known first, and ends the grant that waits as well."""
+    a, b = await team.broker("a"), await team.broker("b")
+    held, sent, append = asyncio.Event(), asyncio.Event(), SharedLog.append
+
+    async def later(log: SharedLog, *args: Any, **more: Any) -> Any:
+        if log is b.shared:
+            sent.set()
+            await held.wait()
+        return await append(log, *args, **more)
+
+    monkeypatch.setattr(SharedLog, "append", later)
+    granted = b.commit(decision(), changes=[token(clock)])
+    await sent.wait()
+    drop = [DropAgentTokens(revoked)]
+    (first,) = await a.commit(note(EventType.AGENT_REVOKED), changes=drop, urgent=True)
+    await b.confirm()
+    ((events, _),) = team.told["b"]
+    assert events == (first,)
+    held.set()
+    if revoked == ONE:
+        with pytest.raises(OvertakenError):
+            await granted
+    else:
+        assert [one.seq for one in await granted] == [2]
+    await a.confirm()
+    assert team.rows("a") == team.rows("b")
 
 
 async def test_an_idle_broker_is_told_without_asking(team: Team) -> None:

@@ -8,6 +8,7 @@ import pwd
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -160,12 +161,12 @@ async def test_a_commit_in_doubt_that_was_overtaken_is_placed_once_or_refused(
     assert writer is not None
     follow, failed = writer._follow, 0
 
-    async def lost_again(*args: Any) -> None:
+    async def lost_again(*args: Any, **more: Any) -> None:
         nonlocal failed
         if failed < 2:
             failed += 1
             raise LedgerUnwritableError("the store was lost again")
-        await follow(*args)
+        await follow(*args, **more)
 
     monkeypatch.setattr(writer, "_follow", lost_again)
     relay.away = False
@@ -178,6 +179,56 @@ async def test_a_commit_in_doubt_that_was_overtaken_is_placed_once_or_refused(
     await second.close()
     await team.close()
     assert all(verify_ledger(one).ok for one in (home, other))
+
+
+@pytest.mark.parametrize("told", [False, True])
+async def test_a_commit_without_an_answer_is_found_behind_what_others_wrote(
+    relay: Relay,
+    short: Path,
+    store: Database,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    told: bool,
+) -> None:
+    """It was placed behind another broker's: both copies end with the same bytes."""
+    monkeypatch.setattr(team_writer.TeamWriter, "_tell", lambda *_: None)
+    if told:
+        monkeypatch.setattr(team_writer, "_DOUBT_SECONDS", 0.3)
+    home, elsewhere = (Home(short / name, short / name) for name in ("home", "other"))
+    team = await Ledger.open(
+        home, clock=clock, settings=store.settings_at(short / "relay")
+    )
+    other = await Ledger.open(elsewhere, clock=clock, settings=store.settings)
+    await team.commit(note(), changes=[agent()])
+    await other.commit(note(), changes=[replace(agent("agt_2"), name="second")])
+    relay.lose = "answer"
+    granted = team.commit(decision(n="lose this"), changes=[token(clock)])
+    if told:
+        await relay.lost.wait()
+        relay.away = True
+        relay.cut()
+        with pytest.raises(OutcomeUnknownError):
+            await granted
+        await other.commit(note(), changes=[replace(agent("agt_3"), name="third")])
+        relay.away = False
+        await until(lambda: team.writable)
+        reasons = [one.reason for one in (await events_of(team))[-2:]]
+        assert reasons == ["batch_found", "not_delivered"]
+    else:
+        assert [one.seq for one in await granted] == [3]
+    await other.commit(note())
+    await team.commit(note())
+    events = await events_of(team)
+    await team.close()
+    await other.close()
+    assert [one.seq for one in events] == list(range(1, 9 if told else 6))
+    again = await Ledger.open(elsewhere, clock=clock, settings=store.settings)
+    assert await events_of(again) == events
+    assert (await again.load()).tokens == (() if told else (token(clock),))
+    await again.close()
+    assert verify_ledger(home).ok
+    assert verify_ledger(elsewhere).ok
 
 
 async def test_an_outage_refuses_all_and_ends(

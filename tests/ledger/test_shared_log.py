@@ -1,0 +1,209 @@
+"""The store places a transaction unless one of its keys was written meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Coroutine
+from dataclasses import replace
+from itertools import count
+from typing import Any, TypeVar
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+from support.ledger_kit import agent, decision, manual_clock, note, token
+from support.postgres import TEAM, Database
+
+from agentvault_tui.ledger import DropAgentTokens, DropToken, Meta, Panic
+from agentvault_tui.ledger.batch import Job
+from agentvault_tui.ledger.shared_log import Appended, SharedLog, StoreHead, followed
+from agentvault_tui.model import AgentId, EventType, Outcome, TokenId
+from agentvault_tui.store_connection import Connector
+
+CLOCK = manual_clock()
+KINDS = ("grant", "deny", "change", "revoke", "drop", "meta", "panic", "limited")
+NAMES = tuple(f"agt_{uuid.uuid4().hex[:8]}" for _ in range(3))
+_T = TypeVar("_T")
+
+
+def log_of(store: Database, name: str) -> SharedLog:
+    return SharedLog(Connector(store.url, TEAM), name, 1, CLOCK)
+
+
+def job_of(kind: str, name: str, known: StoreHead) -> Job:
+    """Return a commit about an agent, made from what is known."""
+    who, numbers = AgentId(name), count(known.n + 1)
+    made = f"tok_{uuid.uuid4().hex}"
+    used = {"at": "", "limits": {"daily": {"count": 1}}}
+    match kind:
+        case "grant":
+            return Job.of([decision(name)], [token(CLOCK, made, name)], numbers)
+        case "limited":
+            drafts = [decision(name, counted=used)]
+            return Job.of(drafts, [token(CLOCK, made, name)], numbers)
+        case "deny":
+            return Job.of([decision(name, Outcome.DENIED)], [], numbers)
+        case "change":
+            return Job.of(
+                [note(agent=name)], [replace(agent(name), name=name)], numbers
+            )
+        case "revoke":
+            drafts = [note(EventType.AGENT_REVOKED, name)]
+            return Job.of(drafts, [DropAgentTokens(who)], numbers)
+        case "drop":
+            dropped = DropToken(TokenId(f"tok_{name}"))
+            return Job.of([note(EventType.TOKEN_REVOKED, name)], [dropped], numbers)
+        case "meta":
+            return Job.of([], [Meta(name, made)], numbers)
+    stopped = Panic(True, CLOCK.now(), "olga", made)
+    return Job.of([note(EventType.PANIC_ON, name)], [stopped], numbers)
+
+
+class Writers(RuleBasedStateMachine):
+    """Three brokers that know different heads, against a list of what was placed."""
+
+    store: Database
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.logs = [log_of(self.store, f"brk_{n}") for n in range(3)]
+        self.placed: list[tuple[int, set[str]]] = []
+
+    def teardown(self) -> None:
+        for log in self.logs:
+            self.run(log.close())
+        self.loop.close()
+
+    def run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        return self.loop.run_until_complete(work)
+
+    @initialize()
+    def begin(self) -> None:
+        self.store.run("UPDATE agentvault.head SET turn = NULL")
+        head = self.run(self.logs[0].end())
+        self.known = [head] * 3
+        self.n = head.n
+
+    @rule(
+        who=st.integers(0, 2),
+        kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=3),
+        name=st.sampled_from(NAMES),
+    )
+    def append(self, who: int, kinds: list[str], name: str) -> None:
+        """It is placed exactly if nothing placed since what is known wrote its keys."""
+        known, jobs = self.known[who], list[Job]()
+        for kind in kinds:
+            jobs.append(job_of(kind, name, known))
+            if len(jobs) > 1 and (last := jobs[-2].rows):
+                jobs[-1].shift(max(row[0 if t == "tokens" else -1] for t, row in last))
+                jobs[-1].shift(-known.n)
+        depends = set().union(*(job.depends for job in jobs))
+        since = [keys for revision, keys in self.placed if revision > known.revision]
+        stands = all(keys.isdisjoint(depends) for keys in since)
+        batch = str(uuid.uuid4())
+        found = self.run(self.logs[who].append(known, jobs, batch, urgent=False))
+        self.store.run("UPDATE agentvault.head SET turn = NULL")
+        first_of_all = known.revision == 0 and bool(since)
+        if not stands or first_of_all:
+            assert found.outcome == "behind"
+            self.known[who] = self.follow(known, found)
+            return
+        assert found.outcome == "placed"
+        assert found.n == self.n
+        if since:
+            before = self.follow(known, found)
+            assert (before.revision, before.n) == (found.revision - 1, found.n)
+        written = set().union(*(job.writes for job in jobs))
+        self.placed.append((found.revision, written))
+        self.known[who] = self.run(self.logs[who].end())
+        assert self.known[who].batch == batch
+        offsets = [row[0 if t == "tokens" else -1] for j in jobs for t, row in j.rows]
+        used = [one - known.n for one in offsets]
+        assert self.known[who].n == self.n + max(used, default=0)
+        self.n = self.known[who].n
+
+    @rule(who=st.integers(0, 2))
+    def catches_up(self, who: int) -> None:
+        found = self.run(self.logs[who].follow(self.known[who], 5.0))
+        assert found.complete
+        self.known[who] = found.head
+
+    @invariant()
+    def what_is_stored_is_numbered_once_and_bound(self) -> None:
+        """Each token's row has a number of its own, which its event binds."""
+        rows = self.store.run(
+            "SELECT key, n, convert_from(doc, 'UTF8')::json ->> 0,"
+            " convert_from(doc, 'UTF8')::json ->> 1,"
+            " (SELECT convert_from(body, 'UTF8')::json -> 'state'"
+            "   FROM agentvault.events"
+            "   WHERE seq = (convert_from(doc, 'UTF8')::json ->> 5)::bigint)"
+            " FROM agentvault.state WHERE kind = 'tokens' ORDER BY n DESC LIMIT 3"
+        )
+        for key, n, inside, token_id, state in rows:
+            assert key == str(n) == inside
+            assert isinstance(state, dict)
+            assert state[token_id].startswith(f"{n}:")
+
+    def follow(self, known: StoreHead, found: Appended) -> StoreHead:
+        """Take over what an answer has, which is a chain from what is known on."""
+        missed = followed(found.missed, known)
+        assert missed.complete
+        return missed.head
+
+
+def test_a_transaction_is_placed_unless_one_of_its_keys_was_written(
+    store: Database,
+) -> None:
+    """Whatever several brokers know and write, in any order; numbers stay unique."""
+    machine = type("Machine", (Writers,), {"store": store})
+    run_state_machine_as_test(
+        machine, settings=settings(max_examples=20, stateful_step_count=15)
+    )
+
+
+async def test_what_arrives_late_is_placed_once_or_never(store: Database) -> None:
+    """A request is not placed again after others, nor after it was given up."""
+    log = log_of(store, "brk_1")
+    known = await log.end()
+    await log.append(known, [job_of("deny", "agt_1", known)], _new(), urgent=False)
+    known, twice, given_up = await log.end(), _new(), _new()
+    jobs = [job_of("deny", "agt_1", known)]
+    first = await log.append(known, jobs, twice, urgent=False)
+    assert await log.append(known, jobs, twice, urgent=False) == first
+    second = await log.append(known, jobs, _new(), urgent=False, instead=given_up)
+    assert (first.outcome, second.outcome) == ("placed", "placed")
+    for late in (twice, given_up):
+        found = await log.append(known, jobs, late, urgent=True)
+        assert found.outcome == "behind"
+    assert (await log.end()).tip.seq == second.seq
+    await log.close()
+
+
+async def test_without_a_list_of_what_was_written_a_broker_follows_first(
+    store: Database,
+) -> None:
+    """A server that crashed, or was promoted, has lost it; nothing is assumed."""
+    log = log_of(store, "brk_1")
+    for lost in ("DELETE FROM agentvault.written", "UPDATE agentvault.written SET {}"):
+        known = await log.end()
+        for _ in range(2):
+            at = await log.end()
+            await log.append(at, [job_of("deny", "agt_1", at)], _new(), urgent=False)
+        store.run(lost.format("batch = gen_random_uuid()"))
+        job = job_of("deny", "agt_1", known)
+        found = await log.append(known, [job], _new(), urgent=False)
+        assert found.outcome == "behind"
+        store.run("UPDATE agentvault.head SET turn = NULL")
+    await log.close()
+
+
+def _new() -> str:
+    return str(uuid.uuid4())
