@@ -21,7 +21,12 @@ from agentvault_tui.console.state.records import (
     STEPUP_WORDS,
     stepup_state,
 )
-from agentvault_tui.errors import NotFoundError, UsageError
+from agentvault_tui.errors import (
+    AgentVaultError,
+    NotFoundError,
+    UnreachableError,
+    UsageError,
+)
 from agentvault_tui.model import repeat_words
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.gateway import HeldBody
@@ -198,8 +203,14 @@ def _print_all(session: CliSession, item: StepUpInfo) -> None:
     client = session.client
     before = client.call(calls.BEFORE, id=item.id).stepups
     owner = client.call(calls.AGENT, id=item.agent_id).owner
-    held = item.request is not None
-    body = client.call(calls.STEPUP_BODY, id=item.id) if held else None
+    body = None
+    if item.request is not None:
+        try:
+            body = client.call(calls.STEPUP_BODY, id=item.id)
+        except UnreachableError:
+            raise
+        except AgentVaultError as error:  # another broker of the team has it
+            session.out.note(f"the body cannot be shown here: {error.diagnosis()}")
     print_stepup(session.out, item, before, owner, body)
 
 

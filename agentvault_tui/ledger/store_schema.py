@@ -380,5 +380,8 @@ DELETE FROM agentvault.calls AS c WHERE NOT EXISTS (
   SELECT FROM agentvault.brokers AS b WHERE b.id = c.broker AND b.run = c.run
   AND b.seen > clock_timestamp() - interval '1 minute')
 """,
+    """
+DELETE FROM agentvault.asks WHERE at < clock_timestamp() - interval '10 seconds'
+""",
 )
 """What `state.prune` does, here, by the store's time, and for brokers that died."""

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from support.gateway_stand import Received, Stand, endless, operators_http, stan
 from support.patience import PATIENT
 from support.postgres import Database
 
+from agentvault_tui.errors import StoreAwayError
 from agentvault_tui.home import put_private
 from agentvault_tui.model import Agent
 
@@ -210,6 +212,55 @@ async def test_a_held_call_is_read_and_approved_at_another_broker_and_sent_once(
     assert json.loads(sent.body) == PAY
     await b.bench.ledger.confirm()
     assert b.bench.broker.stepups.get(stepup.id).status == "redeemed"
+
+
+async def test_while_the_store_is_away_a_broker_lists_its_own_calls(
+    stands: list[Stand], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Marked as stale, since the others' are not known."""
+    a = stands[0]
+    assert a.gateway.team_calls is not None
+
+    async def away(*_: object) -> None:
+        raise StoreAwayError("the store does not answer")
+
+    _, headers = await agent_of(a)
+    async with streaming(a, headers), operators_http(a.bench) as http:
+        monkeypatch.setattr(a.gateway.team_calls._store, "read", away)
+        told = (await http.get("/api/calls")).json()
+    assert told["stale"] is True
+    assert [one["broker"] for one in told["calls"]] == [team(a).id]
+
+
+async def test_any_broker_s_events_tell_of_all_in_one_order(
+    stands: list[Stand],
+) -> None:
+    """Each number once, whichever broker recorded it."""
+    a, b, c = stands
+    heard: list[int] = []
+    first = b.bench.ledger.head.seq + 1
+
+    async def follow() -> None:
+        async for text in b.bench.feed.stream(first - 1):
+            heard.extend(map(int, re.findall(r"^id: (\d+)$", text, re.MULTILINE)))
+
+    following = asyncio.create_task(follow())
+    try:
+        await asyncio.gather(
+            *(
+                one.agent("read:calendar", name=f"{n}{one.url}")
+                for n in range(5)
+                for one in (a, c)
+            )
+        )
+        for one in (a, c):
+            await one.bench.ledger.confirm()
+        head = a.bench.ledger.head.seq
+        await until(lambda: bool(heard) and heard[-1] >= head)
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+    assert heard == list(range(first, first + len(heard)))
 
 
 async def test_after_the_store_has_forgotten_calls_each_broker_tells_them_anew(
