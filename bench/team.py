@@ -1,88 +1,317 @@
-"""Three brokers on one PostgreSQL against one on SQLite, and how soon a cut holds.
+"""A team's brokers on one PostgreSQL: what they issue together, and what limits that.
 
-    python bench/team.py [--count 4000] [--revocations 200]
+    python bench/team.py [--quick] [--count 4000] [--revocations 200]
+                         [--events 1000000] [--agents 10000] [--delay 0.25]
 
-Tokens a second that three brokers issue together on a local PostgreSQL with a
-synchronous replica, as a share of what one broker on SQLite issues on the same
-processors, with what each part used of them. Then, while all three are asked, the
-milliseconds from sending a revocation to one broker until another says inactive.
-Targets: at least half; p50 below 10 ms, worst of 200 below 100 ms.
+PostgreSQL has a synchronous replica beside it. In turn:
+
+- Tokens a second of one broker on SQLite, and of one, two and three on PostgreSQL on
+  the same processors, with what each part used of them. Target of three: at least half
+  of the one.
+- A model, fed with what one broker took: a broker sends a transaction when the last one
+  is answered, and the head takes one at a time, until its commit is on the replica. It
+  is checked against the brokers here, and says what brokers on machines of their own
+  issue (each as fast as this one, a database with as many processors, `--delay` ms
+  between any two), and where the head becomes the limit.
+- While all three are asked: from sending a revocation to one until another says
+  inactive. Targets: p50 below 10 ms, worst of 200 below 100 ms.
+- From killing the broker that does what is done once until another lists it as silent
+  and until another does that. Targets: 2 s, and the half second after which it is
+  looked at again; 10 s.
+- What a decision takes of the processors with 1,000,000 events, and with 10,000 agents,
+  as a multiple of 10,000 events and 10 agents. Target: below 1.1.
+
+The exit status is 1 if a target was missed. --quick is for looking whether it runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
-from contextlib import ExitStack
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
-from support.load import Result, ask_many, connect, loading, request
+from support.load import ask_many, connect, loading, request
 from support.vault import Client, Vault, vault
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from support.ledger_kit import agent, decision, manual_clock, note, token
 from support.postgres import TEAM, Cluster, Database
+
+from agentvault_tui.clock import SystemClock
+from agentvault_tui.home import Home
+from agentvault_tui.ledger import Ledger
+from agentvault_tui.ledger.batch import Job
+from agentvault_tui.ledger.shared_log import SharedLog
+from agentvault_tui.ledger.store_copying import copy_to_store
+from agentvault_tui.ledger.writer import MAX_BATCH
+from agentvault_tui.model import Actor, ActorKind
+from agentvault_tui.store_connection import Connector
 
 SCOPE = "write:calendar"
 CONNECTIONS = 16
+OPERATOR = Actor(ActorKind.OPERATOR, "uid:0", "bench")
+PARTS = ("brokers", "database", "replica", "who asks")
+FEW = 10_000, 10
+"""Events and agents that more of them are compared with."""
+_FILLED = 500
+_ROUNDS = 3
 _TENANT = '[tenant]\nissuer = "http://127.0.0.1:9/"\nclient_id = "console"\n'
 _TICKS = os.sysconf("SC_CLK_TCK")
+_CORES = os.cpu_count() or 1
+
+
+class Targets:
+    """Prints figures, and remembers whether one missed its target."""
+
+    def __init__(self) -> None:
+        self.missed = False
+
+    def say(self, text: str, *, met: bool) -> None:
+        self.missed |= not met
+        print(f"{text}: {'met' if met else 'MISSED'}", flush=True)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What issuing tokens took."""
+
+    tokens: int
+    wall: float
+    used: Counter[str]
+    """Processor seconds of each part."""
+    transactions: int
+    """That moved the head."""
+    p50: float
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second."""
+        return self.tokens / self.wall
+
+    @property
+    def batch(self) -> float:
+        """Tokens in a transaction."""
+        return self.tokens / max(1, self.transactions)
+
+    def each(self, *parts: str) -> float:
+        """Return the processor seconds of some parts for a token."""
+        return sum(self.used[part] for part in parts) / self.tokens
+
+
+@dataclass(frozen=True)
+class Model:
+    """Brokers that take turns at one head."""
+
+    first: float
+    """Seconds that the head is taken for a transaction, besides its tokens."""
+    each: float
+    """The same for a token."""
+    run: Run
+    """What one broker did."""
+    delay: float
+    """Seconds between two machines, one way."""
+
+    @property
+    def own(self) -> float:
+        """Return a broker's seconds for a token while none of its own has the head."""
+        cycle = self.run.batch / self.run.rate
+        return max(0.0, cycle - self.held(self.run.batch, 0.0)) / self.run.batch
+
+    def held(self, batch: float, delay: float) -> float:
+        """Return the seconds for which one transaction takes the head."""
+        return self.first + self.each * batch + 2 * delay  # to the replica and back
+
+    def alone(self, batch: float, delay: float) -> float:
+        """Return the seconds between two transactions of a broker without others."""
+        return self.held(batch, delay) + 2 * delay + batch * self.own
+
+    def taken(self, brokers: int, batch: float, delay: float) -> float:
+        """Return the tokens a second that the head and the brokers' turns allow."""
+        held = self.held(batch, delay)
+        return brokers * batch / max(self.alone(batch, delay), brokers * held)
+
+    def here(self, brokers: int) -> float:
+        """Return what brokers on these processors issue a second."""
+        processors = _CORES / self.run.each(*PARTS)
+        return min(processors, self.taken(brokers, self.run.batch, 0.0))
+
+    def apart(self, brokers: int) -> tuple[float, str]:
+        """Return the same for machines of their own, always asked, and the limit."""
+        held, alone = (at(MAX_BATCH, self.delay) for at in (self.held, self.alone))
+        turns = "the head" if brokers * held > alone else "the brokers' turns"
+        return min(
+            (self.taken(brokers, MAX_BATCH, self.delay), turns),
+            # A broker's requests share one event loop.
+            (brokers / self.run.each("brokers"), "the brokers' processors"),
+            (_CORES / self.run.each("database"), "the database's processors"),
+        )
 
 
 def home(place: Path, name: str, store: Database | None = None) -> Path:
     """Make a home whose tenant is asked nothing, of a team where there is a store."""
     made = place / name
-    made.mkdir(mode=0o700)
+    made.mkdir(mode=0o700, exist_ok=True)
     team = f'[store]\nurl = "{store.url}"\n[team]\nname = "{TEAM}"\n' if store else ""
     (made / "config.toml").write_text(team + _TENANT)
     return made
 
 
-def used(clusters: Iterable[Cluster]) -> float:
-    """Return the processor seconds of all processes of some servers (proc(5))."""
-    mains = {one.process.pid for one in clusters if one.process is not None}
+def used(cluster: Cluster) -> float:
+    """Return the processor seconds of all processes of a server (proc(5))."""
+    main = cluster.process.pid if cluster.process is not None else 0
     total = 0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
         except OSError:
             continue  # it has ended
-        if int(fields[1]) in mains or int(stat.parent.name) in mains:
+        if main in {int(fields[1]), int(stat.parent.name)}:
             total += int(fields[11]) + int(fields[12])
     return total / _TICKS
 
 
-async def issue(brokers: list[Vault], agent: Client, count: int) -> list[Result]:
-    """Ask each broker for its part of *count* tokens, all at once."""
-    each = count // len(brokers)
-    found = await asyncio.gather(
-        *(
-            ask_many(
-                one.agents,
-                [at(one, agent).token_request(SCOPE)],
-                connections=CONNECTIONS,
-                count=each,
-            )
-            for one in brokers
+class Bench:
+    """One cluster with its replica, and what runs on it."""
+
+    def __init__(self, place: Path, cluster: Cluster, replica: Cluster) -> None:
+        self.place, self.cluster, self.replica = place, cluster, replica
+        self.store = cluster.store()
+        self.targets = Targets()
+
+    def spent(self, brokers: Iterable[Vault]) -> Counter[str]:
+        """Return the processor seconds so far."""
+        own = sum(sum(one.cpu().values()) for one in brokers)
+        servers = used(self.cluster), used(self.replica)
+        return Counter(
+            dict(zip(PARTS, (own, *servers, time.process_time()), strict=True))
         )
-    )
-    for one in found:
-        assert set(one.statuses) == {200}, one.statuses
-    return found
+
+    def revision(self, store: Database) -> int:
+        """Return how many transactions moved the head so far."""
+        ((revision,),) = store.run("SELECT revision FROM agentvault.head")
+        return int(str(revision))
+
+    async def issue(
+        self, brokers: list[Vault], asks: Client, count: int, store: Database | None
+    ) -> Run:
+        """Ask each broker for its part of *count* tokens, all at once."""
+        before, moved = self.spent(brokers), self.revision(store) if store else 0
+        began = time.perf_counter()
+        found = await asyncio.gather(
+            *(
+                ask_many(
+                    one.agents,
+                    [at(one, asks).token_request(SCOPE)],
+                    connections=CONNECTIONS,
+                    count=count // len(brokers),
+                )
+                for one in brokers
+            )
+        )
+        wall = time.perf_counter() - began
+        spent = self.spent(brokers)
+        spent.subtract(before)
+        for one in found:
+            assert set(one.statuses) == {200}, one.statuses
+        tokens = sum(len(one.latencies) for one in found)
+        moved = self.revision(store) - moved if store else 0
+        p50 = statistics.median(one.p50 for one in found)
+        return Run(tokens, wall, spent, moved, p50)
 
 
-def at(broker: Vault, agent: Client) -> Client:
-    """Return *agent*, as it asks that broker."""
+def at(broker: Vault, asks: Client) -> Client:
+    """Return an agent, as it asks that broker."""
     host = "{}:{}".format(*broker.agents)
-    return Client(agent.id, agent.client_id, agent.client_secret, host)
+    return Client(asks.id, asks.client_id, asks.client_secret, host)
+
+
+async def appends(store: Database, count: int) -> tuple[float, float, float]:
+    """Time what a transaction takes without others.
+
+    Returns:
+        the seconds of a round trip, of a transaction besides its tokens, and of each of
+        those.
+    """
+    log = SharedLog(Connector(store.url, TEAM), "brk_bench", 1, SystemClock())
+    clock, names = manual_clock(), itertools.count()
+    took: dict[int, list[float]] = {0: [], 1: [], MAX_BATCH: []}
+    for _ in range(count):
+        for size, times in took.items():
+            known = await log.end()
+            numbers = itertools.count(known.n + 1)
+            jobs = [
+                Job.of([decision()], [token(clock, f"tok_{next(names)}")], numbers)
+                for _ in range(size)
+            ]
+            began = time.perf_counter()
+            if size:
+                await log.append(known, jobs, str(uuid.uuid4()), urgent=False)
+            else:
+                await log.end()
+            times.append(time.perf_counter() - began)
+    await log.close()
+    trip, one, many = (statistics.median(times) for times in took.values())
+    each = (many - one) / (MAX_BATCH - 1)
+    return trip, one - each - trip, each
+
+
+async def rates(
+    bench: Bench, single: Vault, brokers: list[Vault], given: argparse.Namespace
+) -> None:
+    """Print what brokers issue here, and what the model makes of it."""
+    asks = await single.register("bench", SCOPE)
+    await bench.issue([single], asks, given.count // 8, None)
+    alone = await bench.issue([single], asks, given.count, None)
+    print(f"one broker on SQLite:     {alone.rate:8,.0f} tokens/s, {alone.p50:.1f} ms")
+    asks = await brokers[0].register("bench", SCOPE)
+    await bench.issue(brokers, asks, given.count // 8, bench.store)
+    runs = []
+    for count in range(1, len(brokers) + 1):
+        run = await bench.issue(brokers[:count], asks, given.count, bench.store)
+        runs.append(run)
+        whole = run.wall * _CORES
+        shares = (f"{part} {run.used[part] / whole:.0%}" for part in PARTS)
+        print(
+            f"{count} on PostgreSQL:          {run.rate:8,.0f} tokens/s,"
+            f" {run.p50:.1f} ms; {run.batch:.1f} a transaction;"
+            f" of the processors {', '.join(shares)}"
+        )
+    share = runs[-1].rate / alone.rate
+    text = f"three on PostgreSQL to one on SQLite {share:.2f}, target 0.5"
+    bench.targets.say(text, met=share >= 0.5)
+    times = max(10, given.count // 40)
+    trip, first, each = await appends(bench.cluster.store(), times)
+    print(
+        f"a round trip {trip * 1e3:.2f} ms; a transaction {first * 1e3:.2f} ms at the"
+        f" head, and {each * 1e3:.3f} ms a token"
+    )
+    model = Model(first, each, runs[0], given.delay / 1000)
+    for count, run in enumerate(runs, 1):
+        made = model.here(count)
+        print(
+            f"  model, {count} here:    {made:8,.0f} tokens/s,"
+            f" {made / run.rate:.2f} of what was measured"
+        )
+    for count in (3, 10, 30):
+        rate, limit = model.apart(count)
+        print(f"  model, {count:2} machines: {rate:8,.0f} tokens/s, limit: {limit}")
+    full = model.alone(MAX_BATCH, model.delay) / model.held(MAX_BATCH, model.delay)
+    print(f"  the head becomes the limit at {full:.1f} machines that are always asked")
 
 
 async def cut(brokers: list[Vault], door: Client, victim: Client) -> float:
@@ -108,73 +337,148 @@ async def cut(brokers: list[Vault], door: Client, victim: Client) -> float:
     return took
 
 
-async def measure(
-    single: Vault,
-    brokers: list[Vault],
-    clusters: list[Cluster],
-    arguments: argparse.Namespace,
-) -> None:
-    """Print the rates, what took the processors, and how soon cuts hold."""
-    alone = await single.register("bench", SCOPE)
-    (before,) = await issue([single], alone, arguments.count)
-    print(f"one broker on SQLite:     {before.rate:8,.0f} tokens/s")
-    agent = await brokers[0].register("bench", SCOPE)
-    database, own = used(clusters), [sum(one.cpu().values()) for one in brokers]
-    began = time.perf_counter()
-    found = await issue(brokers, agent, arguments.count)
-    wall = time.perf_counter() - began
-    rate = sum(len(one.latencies) for one in found) / wall
-    print(
-        f"three on PostgreSQL:      {rate:8,.0f} tokens/s, {rate / before.rate:.2f}"
-        f" of that; p50 {statistics.median(one.p50 for one in found):.1f} ms"
-    )
-    spent = [sum(b.cpu().values()) - was for b, was in zip(brokers, own, strict=True)]
-    print(
-        f"  processors: database and replica {used(clusters) - database:.1f} s,"
-        f" brokers {sum(spent):.1f} s, of {wall * (os.cpu_count() or 1):.1f} s"
-    )
+async def cuts(bench: Bench, brokers: list[Vault], count: int) -> None:
+    """Print how soon a revocation at one broker holds at another."""
+    asks = await brokers[0].register("busy", SCOPE)
     door = await brokers[0].register("door", resource_server=True)
-    names = range(arguments.revocations)
-    victims = [await brokers[0].register(f"v{name}", SCOPE) for name in names]
+    victims = [await brokers[0].register(f"v{name}", SCOPE) for name in range(count)]
     with ExitStack() as stack:
         for one in brokers:
-            asked = [at(one, agent).token_request(SCOPE)] * 4
+            asked = [at(one, asks).token_request(SCOPE)] * 4
             stack.enter_context(loading(one.agents, asked, 4))
         times = [await cut(brokers, door, victim) for victim in victims]
-    print(
-        f"revoked at one, inactive at another, all busy: p50"
-        f" {statistics.median(times):.1f} ms, worst of {len(times)} {max(times):.1f} ms"
+    middle, worst = statistics.median(times), max(times)
+    text = (
+        f"revoked at one, inactive at another, all busy: p50 {middle:.1f} ms, target"
+        f" 10, worst of {count} {worst:.1f} ms, target 100"
     )
+    bench.targets.say(text, met=middle < 10 and worst < 100)
 
 
-def main(place: Path, arguments: argparse.Namespace) -> None:
-    """Run all of it in a folder."""
-    cluster = Cluster(place / "pg", ("shared_buffers=128MB",))
+async def failure(bench: Bench, brokers: list[Vault]) -> None:
+    """Kill the broker that does what is done once; print who notices when."""
+    working = (
+        "SELECT b.id FROM agentvault.brokers b JOIN agentvault.brokers w"
+        " ON w.id = 'work' AND w.run = b.run AND b.id <> 'work'"
+    )
+    ((worker,),) = bench.store.run(working)
+    ids = {(one.home / "broker.id").read_text().strip(): one for one in brokers}
+    victim = ids.pop(str(worker))
+    other = next(iter(ids.values()))
+    began = time.perf_counter()
+    os.kill(victim.pid, signal.SIGKILL)
+    silent = elsewhere = 0.0
+    while not (silent and elsewhere):
+        status = await other.operate("GET", "/api/status")
+        alive = {one["id"] for one in status["team"]["brokers"] if one["alive"]}
+        if not silent and worker not in alive:
+            silent = time.perf_counter() - began
+        if not elsewhere and bench.store.run(working) not in ([], [(worker,)]):
+            elsewhere = time.perf_counter() - began
+    text = f"a killed broker is listed as silent after {silent:.2f} s, target 2.5"
+    bench.targets.say(text, met=silent < 2.5)
+    text = f"another does what is done once after {elsewhere:.2f} s, target 10"
+    bench.targets.say(text, met=elsewhere < 10)
+
+
+async def fill(where: Home, events: int, agents: int) -> None:
+    """Make a ledger of so many events and agents."""
+    where.prepare()
+    ledger = await Ledger.open(where, clock=SystemClock())
+    kinds = [agent(f"agt_{number:016}") for number in range(agents)]
+    for start in range(0, agents, _FILLED):
+        part = kinds[start : start + _FILLED]
+        await ledger.commit(*(note(agent=one.id) for one in part), changes=part)
+    while (left := events - ledger.head.seq) > 0:
+        drafts = (decision(f"agt_{n % agents:016}") for n in range(min(left, _FILLED)))
+        await ledger.commit(*drafts)
+    await ledger.close()
+
+
+@contextmanager
+def filled(bench: Bench, events: int, agents: int) -> Iterator[tuple[Vault, Database]]:
+    """Run a broker on a store with so many events and agents."""
+    name, store = f"e{events}a{agents}", bench.cluster.store()
+    (bench.place / name).mkdir(mode=0o700)
+    where = Home(bench.place / name, bench.place / name)
+    uvloop.run(fill(where, events, agents))
+    connector = Connector(store.url, TEAM)
+    asyncio.run(copy_to_store(where, connector, store.url, OPERATOR))
+    with vault(home(bench.place, name, store)) as running:
+        yield running, store
+
+
+def growth(bench: Bench, given: argparse.Namespace) -> None:
+    """Print what a decision takes with many events and with many agents."""
+    events, agents = FEW
+    with ExitStack() as stack:
+        few = stack.enter_context(filled(bench, events, agents))
+        for what, less, number, size in (
+            ("events", events, given.events, (given.events, agents)),
+            ("agents", agents, given.agents, (events, given.agents)),
+        ):
+            if number:
+                many = stack.enter_context(filled(bench, *size))
+                ratio = uvloop.run(compared(bench, few, many, given.count))
+                text = f"a decision with {number:,} {what} takes {ratio:.2f} of"
+                bench.targets.say(f"{text} {less:,}, target 1.1", met=ratio < 1.1)
+
+
+async def compared(
+    bench: Bench,
+    few: tuple[Vault, Database],
+    many: tuple[Vault, Database],
+    count: int,
+) -> float:
+    """Return what a token takes of the processors at one broker, as part of another."""
+    found: dict[bool, list[float]] = {False: [], True: []}
+    asks = [await one.register(f"g{uuid.uuid4().hex}", SCOPE) for one, _ in (few, many)]
+    for turn in range(_ROUNDS + 1):
+        for more, (broker, store) in enumerate((few, many)):
+            run = await bench.issue([broker], asks[more], count // 2, store)
+            if turn:  # the first warms up
+                found[bool(more)].append(run.each("brokers", "database"))
+    less, most = (statistics.median(found[more]) for more in (False, True))
+    return most / less
+
+
+def main(place: Path, given: argparse.Namespace) -> bool:
+    """Run all of it in a folder; return whether no target was missed."""
+    cluster = Cluster(place / "pg", ("shared_buffers=128MB", "max_wal_size=4GB"))
     cluster.create()
     cluster.start()
-    try:
+    with ExitStack() as stack:
+        stack.callback(cluster.stop)
         replica = cluster.replica()
-        try:
-            store = cluster.store()
-            with ExitStack() as stack:
-                single = stack.enter_context(vault(home(place, "alone")))
-                homes = [home(place, name, store) for name in "abc"]
-                brokers = [stack.enter_context(vault(one)) for one in homes]
-                clusters = [cluster, replica]
-                uvloop.run(measure(single, brokers, clusters, arguments))
-        finally:
-            replica.stop()
-    finally:
-        cluster.stop()
+        stack.callback(replica.stop)
+        bench = Bench(place, cluster, replica)
+        with ExitStack() as running:
+            brokers = [
+                running.enter_context(vault(home(place, name, bench.store)))
+                for name in "abc"
+            ]
+            with vault(home(place, "alone")) as single:
+                uvloop.run(rates(bench, single, brokers, given))
+            uvloop.run(cuts(bench, brokers, given.revocations))
+            uvloop.run(failure(bench, brokers))
+        growth(bench, given)
+    return not bench.targets.missed
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
     parser.add_argument("--count", type=int, default=4000)
     parser.add_argument("--revocations", type=int, default=200)
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--agents", type=int, default=10_000)
+    parser.add_argument("--delay", type=float, default=0.25)
+    asked = parser.parse_args()
+    if asked.quick:
+        asked.count, asked.revocations, asked.events, asked.agents = 600, 20, 20_000, 0
     folder = Path(tempfile.mkdtemp(prefix="avteam"))
     folder.chmod(0o755)
     try:
-        main(folder, parser.parse_args())
+        sys.exit(0 if main(folder, asked) else 1)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
