@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.bench import OPERATOR, Bench
@@ -21,7 +22,7 @@ from agentvault_tui.errors import ConflictError, LedgerError, SealedError, Usage
 from agentvault_tui.gateway.gateway import Gateway
 from agentvault_tui.home import Home, put_private
 from agentvault_tui.ledger import Ledger
-from agentvault_tui.model import AgentId
+from agentvault_tui.model import AgentId, Draft
 from agentvault_tui.sealing import key_ids, team_keys
 from agentvault_tui.vault import Secret
 
@@ -84,6 +85,14 @@ async def changes(bench: Bench) -> list[str]:
     return [str(one.reason) for one in await bench.events("secret.changed")]
 
 
+class KilledError(Exception):
+    """The process ends here."""
+
+
+def killed_at_once(*_: object, **__: object) -> None:
+    raise KilledError
+
+
 LACKS = "it has not the team's key: agentvault team key import there"
 
 
@@ -100,14 +109,7 @@ async def test_a_key_is_changed_while_everything_opens(brokers: list[Broker]) ->
     await look(a, b)
     assert set(reasons(a).values()) == {None}
     assert key_of(b).problem is None
-    for one in brokers:
-        secrets = gateway_of(one).secrets
-        await secrets.change(
-            lambda: secrets.set("api", VALUE, OPERATOR),  # noqa: B023 - awaited here
-            one.bench.broker.record,
-        )
-        user = VaultUser("auth0|ann", "Ann", Secret("refresh"))
-        one.bench.broker.vault.users.keep(ANN, user)
+    await seal_something(brokers)
 
     second = await key_of(a).make(OPERATOR, lost=False)
     await look(a, b)
@@ -133,6 +135,17 @@ async def test_a_key_is_changed_while_everything_opens(brokers: list[Broker]) ->
     assert told.count("team key made") == 2
     assert told.count("team key changed") == 1
     assert VALUE not in str(await a.bench.events())
+
+
+async def seal_something(brokers: list[Broker]) -> None:
+    for one in brokers:
+        secrets = gateway_of(one).secrets
+        await secrets.change(
+            lambda: secrets.set("api", VALUE, OPERATOR),  # noqa: B023 - awaited here
+            one.bench.broker.record,
+        )
+        user = VaultUser("auth0|ann", "Ann", Secret("refresh"))
+        one.bench.broker.vault.users.keep(ANN, user)
 
 
 def opens(brokers: list[Broker]) -> None:
@@ -188,17 +201,11 @@ async def test_a_broker_killed_while_it_made_a_key_goes_on_from_there(
     a, _ = brokers
     first = await key_of(a).make(OPERATOR, lost=False)
 
-    class KilledError(Exception):
-        """The process ends here."""
-
-    def killed(*_: object, **__: object) -> None:
-        raise KilledError
-
     with monkeypatch.context() as patch:
         if recorded:
-            patch.setattr(team_key, "settle", killed)
+            patch.setattr(team_key, "settle", killed_at_once)
         else:
-            patch.setattr(Ledger, "commit", killed)
+            patch.setattr(Ledger, "commit", killed_at_once)
         with pytest.raises(KilledError):
             await key_of(a).make(OPERATOR, lost=False)
     assert a.bench.home.team_key_next.exists()
@@ -209,6 +216,51 @@ async def test_a_broker_killed_while_it_made_a_key_goes_on_from_there(
     there = key_ids(team_keys(a.bench.home))
     assert (there == [first.key]) is not recorded
     assert again.told() == (there[0], there[0])
+
+
+@pytest.mark.parametrize("step", ["sealing", "recording", "removing"])
+async def test_a_broker_killed_while_it_seals_anew_goes_on_from_there(
+    brokers: list[Broker], monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """At whatever step it ends, everything opens, and the change comes to its end."""
+    a, b = brokers
+    await key_of(a).make(OPERATOR, lost=False)
+    bring(a, b)
+    await look(a, b)
+    await seal_something([a])
+    second = await key_of(a).make(OPERATOR, lost=False)
+    bring(a, b)
+    await look(a, b)
+    works = key_of(a)
+    rooms = list(works.seals_anew)
+
+    async def killed(*_: object, **__: object) -> None:
+        raise KilledError
+
+    commit = Ledger.commit
+
+    def recorded(ledger: Ledger, *drafts: Draft, **more: Any) -> Any:
+        ends = any(one.reason == "team key changed" for one in drafts)
+        return killed() if ends else commit(ledger, *drafts, **more)
+
+    with monkeypatch.context() as patch:
+        if step == "sealing":
+            works.seals_anew.insert(1, killed)
+        elif step == "recording":
+            patch.setattr(Ledger, "commit", recorded)
+        else:
+            patch.setattr(team_key, "put_private", killed_at_once)
+        with pytest.raises(KilledError):
+            await look(a, b)
+    opens([a])
+    again = a.bench.broker.team_key = TeamKey(a.bench.home, a.bench.ledger, OPERATOR)
+    again.team, again.seals_anew = works.team, rooms
+    await look(a, b)
+    await look(a, b)
+    opens([a])
+    for one in brokers:
+        assert key_ids(team_keys(one.bench.home)) == [second.key]
+    assert (await changes(a.bench)).count("team key changed") == 1
 
 
 async def test_a_key_made_while_the_store_is_away_is_kept_until_it_is_known(
