@@ -28,7 +28,12 @@ from agentvault_tui.broker.usecases.apply_texts import TextEdits, edits_of, putt
 from agentvault_tui.broker.usecases.credential import changed_draft
 from agentvault_tui.broker.usecases.delegate import delegates_draft, undelegate
 from agentvault_tui.broker.usecases.register import registered_draft, registering
-from agentvault_tui.broker.usecases.revoke import FAILED, InForce, cut_agent
+from agentvault_tui.broker.usecases.revoke import (
+    FAILED,
+    TEMPLATE_REVOKED,
+    InForce,
+    cut_agent,
+)
 from agentvault_tui.broker.usecases.scopes import scopes_draft, ungranting
 from agentvault_tui.errors import ConflictError, LedgerError, OvertakenError
 from agentvault_tui.ledger import Change
@@ -230,8 +235,12 @@ async def _carry_out(broker: Broker, plan: FilesPlan, operator: Actor) -> bool:
     new = [one.after for one in plan.changes if one.before is None]
     with registering(broker, *new):
         async with AsyncExitStack() as blocks:
+            gone = {agent.id for agent in plan.pruned}
             cuts = [
-                cut_agent(broker, agent.id, GONE, operator)[1] for agent in plan.pruned
+                cut_agent(broker, one.id, TEMPLATE_REVOKED, operator)[1]
+                if one.from_template in gone
+                else cut_agent(broker, one.id, GONE, operator)[1]
+                for one in plan.pruned
             ]
             cuts += await _narrow_all(broker, blocks, plan, operator)
             writing = putting(broker, plan.edits, operator, plan.digest)

@@ -10,6 +10,7 @@ from support.bench import OPERATOR, Bench
 
 from agentvault_tui.broker.answers import Granted
 from agentvault_tui.broker.usecases.apply import (
+    GONE,
     FilesApplied,
     FilesPlan,
     apply_files,
@@ -20,7 +21,7 @@ from agentvault_tui.broker.usecases.apply_texts import edits_of
 from agentvault_tui.broker.usecases.redeem import introspect
 from agentvault_tui.broker.usecases.register import Registration, register
 from agentvault_tui.broker.usecases.request import request_token
-from agentvault_tui.broker.usecases.revoke import revoke_agent
+from agentvault_tui.broker.usecases.revoke import TEMPLATE_REVOKED, revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.errors import ConflictError, UsageError
 from agentvault_tui.ledger import verify_ledger
@@ -197,4 +198,7 @@ async def test_a_template_that_is_gone_is_counted_with_what_is_made_from_it(
     await apply(bench, {}, prune=4)
     status = {bench.broker.registry.agent(one.id).status for one in answer.plan.gone}
     assert status == {AgentStatus.REVOKED}
+    why = {one.agent_id: one.reason for one in await bench.events("agent.revoked")}
+    assert why[other.id] == TEMPLATE_REVOKED
+    assert why[template.id] == GONE
     assert verify_ledger(bench.home, now=bench.clock.now()).ok
