@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ import pytest
 from support import forked
 from support.command_line import PROGRAM, Answer, plain_environment
 from support.patience import PATIENT
-from support.phone import public_settings
+from support.phone import Phone, public_settings
 from support.terminal import Terminal
 from support.vault import Vault, fresh_code, serving
+from support.vault_stepups import hold, stepup_until
 
 from agentvault_tui.home import Home
 from agentvault_tui.web.local_ca import CaFiles
@@ -36,6 +38,7 @@ class Laptop:
     url: str
     ca: Path
     user: dict[str, str]
+    tenant: str
     environment: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -61,6 +64,15 @@ class Laptop:
         answer = self.run(*self.there, *argv, "--json")
         assert answer.code == 0, answer.err
         return answer.json
+
+    def prove(self, stepup_id: str, user: dict[str, str]) -> None:
+        """Approve on a phone what a code was asked for."""
+        phone = Phone(Home.locate(self.vault.home), self.tenant)
+        phone.open(f"approve/{stepup_id}")
+        factors = {"password": user["password"]}
+        phone.send("sign-in", user=user["user"], **factors)
+        assert phone.send("factors", otp=fresh_code(user), **factors).error == ""
+        phone.http.close()
 
     def login(self) -> dict[str, Any]:
         """Sign in, with the second factor given at the broker's machine."""
@@ -104,7 +116,7 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
     with serving(home.data) as vault:
         assert vault.ready["operators_url"] == f"{url}/"
         ca = CaFiles.of(home).ca
-        yield Laptop(vault, folder, url, ca, vault.approver("alice"))
+        yield Laptop(vault, folder, url, ca, vault.approver("alice"), made.url)
 
 
 def test_everything_the_socket_does_from_elsewhere(laptop: Laptop) -> None:
@@ -144,6 +156,46 @@ def test_everything_the_socket_does_from_elsewhere(laptop: Laptop) -> None:
     assert laptop.run(*laptop.there, "logout").code == 0
     assert not held.exists()
     assert laptop.run(*laptop.there, "agents", "list").code == 1
+
+
+def test_a_step_up_is_approved_and_denied_from_elsewhere(laptop: Laptop) -> None:
+    """By command and in the console; the factor is proved at the tenant's page."""
+    vault = laptop.vault
+    agent = vault.register("buyer", "send:payment")
+    laptop.login()
+    first, denied = hold(agent), hold(agent, amount=1)
+    assert laptop.do("stepup", "deny", denied, "--reason", "no")["status"] == "denied"
+    line = [*PROGRAM, *laptop.there, "stepup", "approve", first, "--json"]
+    with subprocess.Popen(
+        line, stdout=subprocess.PIPE, text=True, env=laptop.environment
+    ) as process:
+        assert process.stdout is not None
+        started = json.loads(process.stdout.readline())
+        where = started["device"]["verification_uri_complete"]
+        assert where == f"{laptop.tenant}approve/{first}"
+        laptop.prove(first, vault.approver("bob"))
+        ended = json.loads(process.stdout.readline())
+        assert process.wait(PATIENT) == 0
+    assert (ended["status"], ended["decided_by"]["name"]) == ("approved", "bob")
+    assert agent.poll(first).status_code == 200
+
+    env = {**laptop.environment, "AGENTVAULT_OPERATORS_CONNECT": laptop.url}
+    env["AGENTVAULT_OPERATORS_CA_FILE"] = str(laptop.ca)
+    second = hold(agent)
+    with Terminal([forked.agentvault, "console"], env, columns=120, rows=40) as screen:
+        screen.see("1 waiting")
+        screen.write("s")
+        screen.see("a approve")
+        for _ in range(int(PATIENT)):  # a key counts once the dialog has stood a while
+            screen.write("a")
+            with suppress(AssertionError):
+                screen.see("waiting for sign-in", seconds=2)
+                break
+        laptop.prove(second, vault.approver("carol"))
+        screen.see("approved by carol")
+        screen.write("\x11")
+    assert stepup_until(vault, second, "approved")["decided_by"]["name"] == "carol"
+    assert agent.poll(second).status_code == 200
 
 
 def holders(held: Path) -> list[str]:

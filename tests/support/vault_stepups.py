@@ -23,8 +23,9 @@ def stepup_until(vault: Vault, stepup_id: str, *statuses: str) -> dict[str, Any]
     raise AssertionError("the stream ended")
 
 
-def hold(agent: Client) -> str:
-    held = agent.token("send:payment", PAYMENT)
+def hold(agent: Client, amount: int = 4200) -> str:
+    parameters = {"amount": amount, "currency": "USD"}
+    held = agent.token("send:payment", {**PAYMENT, "parameters": parameters})
     assert held.status_code == 403
     assert held.json()["error"] == "insufficient_user_authentication"
     return str(held.json()["auth_req_id"])

@@ -33,7 +33,8 @@ _MOVE: Final = "Move"
 _ANYWHERE: Final = "Everywhere"
 _DECIDES: Final = frozenset(
     {"step-ups", "revoke", "restore", "undo", "panic"}
-    | {"approve", "deny", "reason", "confirm"}
+    | {"approve", "deny", "reason", "confirm", "repeat"}
+    | {"cut", "take-away", "give-back", "dismiss-advice"}
 )
 _MOVES: Final = frozenset(
     {"down", "up", "page-down", "page-up", "first", "last", "next", "previous", "out"}

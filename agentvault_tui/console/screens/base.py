@@ -123,7 +123,7 @@ class PaneScreen(Keyed, Screen[None]):
         Binding("c", "calls", "calls in flight"),
         Binding("N", "alerts", "alerts: sinks, and what did not arrive"),
         Binding("Q", "limits", "limits: what is used, and what is left"),
-        Binding("T", "delegations", "tokens that were passed on"),
+        Binding("T", "delegations", "delegations: tokens passed on"),
         Binding("A", "advice", "advice: what agents do not need"),
         Binding("P", "policy", "policy: plan a change, see the shadow"),
         Binding("y", "copy", "copy id"),
