@@ -38,7 +38,7 @@ def test_kill_9_while_files_are_applied(home: Path) -> None:
     before: dict[str, list[str]] = {}
     for number, scope in enumerate(rounds):
         wanted = files(scope, "read:files")
-        with serving(home) as vault:
+        with serving(home, tenant=False) as vault:
             assert scopes(vault) == before
             head = vault.operator.get("/api/status").json()["ledger"]["head"]
             path = vault.home / "agentvault.db-wal"
@@ -59,7 +59,7 @@ def test_kill_9_while_files_are_applied(home: Path) -> None:
                 applying.join()
             vault.kill()
             applying.join()
-        with serving(home) as vault:
+        with serving(home, tenant=False) as vault:
             found = scopes(vault)
             said = {name: one["scopes"] for name, one in wanted["agents"].items()}
             assert found in ([said] if scope in answered else [said, before])

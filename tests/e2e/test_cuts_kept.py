@@ -52,7 +52,7 @@ def test_no_restart_forgets_what_was_cut_on_a_full_disk(
     home: Path, how: signal.Signals
 ) -> None:
     """Revoked, ungranted, denied and handed back: so at the first answer afterwards."""
-    with serving(home) as vault:
+    with serving(home, tenant=False) as vault:
         rogue = vault.register("rogue", "read:contacts")
         clerk = vault.register("clerk", "write:calendar", "read:contacts")
         payer = vault.register("payer", "send:payment", "write:calendar")
@@ -74,7 +74,7 @@ def test_no_restart_forgets_what_was_cut_on_a_full_disk(
         status = vault.operator.get("/api/status").json()
         assert any("kept in the cut journal" in line for line in status["warnings"])
         ended(vault, how)
-    with serving(home) as vault:
+    with serving(home, tenant=False) as vault:
         server, payer = vault.again(server), vault.again(payer)
         assert server.introspect(secrets["rogue"]) == {"active": False}
         assert server.introspect(secrets["clerk"]) == {"active": False}
@@ -96,7 +96,7 @@ def test_no_restart_forgets_what_was_cut_on_a_full_disk(
 
 def test_a_panic_holds_through_starts_on_a_disk_that_stays_full(home: Path) -> None:
     """It serves with the panic in force, grants nothing, and records it once it can."""
-    with serving(home) as vault:
+    with serving(home, tenant=False) as vault:
         rogue = vault.register("rogue", "read:contacts")
         server = vault.register("api", resource_server=True)
         token = rogue.token("read:contacts").json()["access_token"]
@@ -105,7 +105,7 @@ def test_a_panic_holds_through_starts_on_a_disk_that_stays_full(home: Path) -> N
         assert cut(vault, "revoke", all=True, reason="stop")["recorded"] is False
         vault.kill()
     # Room for less than the log holds, or a checkpoint would make room in it again.
-    with serving(home, room=ROOM // 2) as vault:
+    with serving(home, room=ROOM // 2, tenant=False) as vault:
         server = vault.again(server)
         assert server.introspect(token) == {"active": False}
         status = vault.operator.get("/api/status").json()
@@ -115,7 +115,7 @@ def test_a_panic_holds_through_starts_on_a_disk_that_stays_full(home: Path) -> N
         lift = vault.operator.post("/api/agents/restore", json={"all": True})
         assert lift.status_code == 503
         vault.kill()
-    with serving(home) as vault:
+    with serving(home, tenant=False) as vault:
         assert vault.operator.get("/api/status").json()["panic"]["on"] is True
         assert vault.again(server).introspect(token) == {"active": False}
         assert [event["reason"] for event in events(vault, "panic.on")] == ["stop"]
@@ -124,12 +124,12 @@ def test_a_panic_holds_through_starts_on_a_disk_that_stays_full(home: Path) -> N
 
 def test_a_journal_somebody_deleted_stops_everything(home: Path) -> None:
     """Its file and its marker gone, the chain still says that there was one."""
-    with serving(home) as vault:
+    with serving(home, tenant=False) as vault:
         agent = vault.register("bot", "read:contacts")
         vault.kill()
     (home / "cuts.journal").unlink()
     (home / "keys" / "cuts-kept").unlink()
-    with serving(home) as vault:
+    with serving(home, tenant=False) as vault:
         status = vault.operator.get("/api/status").json()
         assert status["panic"]["on"] is True
         assert "stopped at the start" in status["panic"]["reason"]

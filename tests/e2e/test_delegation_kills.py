@@ -21,7 +21,7 @@ EXCHANGE = {
 def test_kill_9_between_exchanges_and_a_revocation(home: Path) -> None:
     """What was answered is active after it, what was cut is not; the chain holds."""
     given: list[str] = []
-    with serving(home) as vault:
+    with serving(home, tenant=False) as vault:
         first = vault.register("planner", "read:calendar")
         second = vault.register("searcher", "read:contacts")
         allow = {"agent_id": first.id, "to": second.id, "scopes": ["read:calendar"]}
@@ -54,7 +54,7 @@ def test_kill_9_between_exchanges_and_a_revocation(home: Path) -> None:
         stop.set()
         for thread in threads:
             thread.join(30)
-    with serving(home) as vault:
+    with serving(home, tenant=False) as vault:
         second = vault.again(second)
         active = [second.introspect(token)["active"] for token in given]
         assert active == [True] * len(given)

@@ -22,7 +22,7 @@ def test_every_acknowledged_decision_survives_kill_9(home: Path) -> None:
     agent: Client | None = None
     answered: list[str] = []
     for _ in range(KILLS):
-        with serving(home) as vault:
+        with serving(home, tenant=False) as vault:
             agent = (
                 vault.again(agent) if agent else vault.register("cal", "write:calendar")
             )
@@ -49,7 +49,7 @@ def test_every_acknowledged_decision_survives_kill_9(home: Path) -> None:
             vault.kill()
             for asker in askers:
                 asker.join()
-    with serving(home) as vault:
+    with serving(home, tenant=False) as vault:
         assert vault.cli("audit", "verify").returncode == 0
         kept = set()
         after: int | None = 0

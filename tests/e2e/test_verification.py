@@ -73,14 +73,14 @@ def test_a_revoked_token_put_back_behind_hidden_events_stops_everything(
     home: Path,
 ) -> None:
     """It is served no longer than until the ledger was verified; so after a restart."""
-    with serving(home) as vault:
+    with serving(home, tenant=False) as vault:
         agent = vault.register("bot", "read:contacts")
         server = vault.register("api", resource_server=True)
         token = agent.token("read:contacts").json()["access_token"]
         agent.http.post("/oauth/revoke", data={"token": token})
         fill(agent)
     bring_back(home)
-    with serving(home) as vault:
+    with serving(home, tenant=False) as vault:
         agent, server = vault.again(agent), vault.again(server)
         until(lambda: status(vault)["panic"]["on"])
         assert server.introspect(token) == {"active": False}
@@ -101,7 +101,7 @@ def test_a_revoked_token_put_back_behind_hidden_events_stops_everything(
         cut = vault.operator.post("/api/agents/revoke", json=revoked).json()
         assert cut["recorded"] is True
         until(lambda: not (home / "keys" / "cuts-kept").exists())
-    with serving(home) as vault:
+    with serving(home, tenant=False) as vault:
         assert status(vault)["panic"]["on"] is True
         lift = vault.operator.post("/api/agents/restore", json={"all": True})
         assert lift.status_code in {409, 503}
@@ -109,7 +109,7 @@ def test_a_revoked_token_put_back_behind_hidden_events_stops_everything(
         assert vault.again(server).introspect(token) == {"active": False}
         vault.kill()
         assert vault.cli("audit", "accept", "--reason", "mended").returncode == 0
-    with serving(home) as vault:
+    with serving(home, tenant=False) as vault:
         until(lambda: complete(vault))
         assert vault.cli("agents", "restore", "--all").returncode == 0
         assert vault.again(server).introspect(token) == {"active": False}

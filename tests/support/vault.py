@@ -27,6 +27,10 @@ PAYMENT = {
     "parameters": {"amount": 4200, "currency": "USD"},
     "reason": "Invoice 1881",
 }
+NOWHERE = {
+    "AGENTVAULT_TENANT_ISSUER": "http://127.0.0.1:9/",
+    "AGENTVAULT_TENANT_CLIENT_ID": "console",
+}
 CIBA = "urn:openid:params:grant-type:ciba"
 
 
@@ -149,11 +153,16 @@ def consent(page: str, user: dict[str, str]) -> str:
 
 
 @contextmanager
-def serving(home: Path, room: int | None = None, **env: str) -> Iterator[Vault]:
+def serving(
+    home: Path, room: int | None = None, *, tenant: bool = True, **env: str
+) -> Iterator[Vault]:
     """Run `agentvault serve` on *home* and leave nothing of it behind.
 
-    With *room* no file of it may have more bytes, from its start on.
+    With *room* no file of it may have more bytes, from its start on. Without a *tenant*
+    it asks one that never answers: each start is a process less.
     """
+    if not tenant:
+        env = {**NOWHERE, **env}
     argv = ("--home", str(home), "serve", "--listen", "127.0.0.1:0")
     with Forked(argv, plain_environment(**env), room) as process:
         vault = Vault(home, process)

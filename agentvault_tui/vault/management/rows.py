@@ -13,7 +13,7 @@ from agentvault_tui.errors import (
     TenantScopeError,
     TenantUnreachableError,
 )
-from agentvault_tui.vault.api import Query, TenantApi
+from agentvault_tui.vault.api import TenantApi
 from agentvault_tui.vault.reply import Json
 from agentvault_tui.vault.tenant import Tenant
 
@@ -78,9 +78,7 @@ def object_rows(value: object) -> list[Json]:
     return [one for one in listed if isinstance(one, dict)]
 
 
-async def delete_at(
-    api: TenantApi, path: str, *, what: str, scope: str, query: Query | None = None
-) -> bool:
+async def delete_at(api: TenantApi, path: str, *, what: str, scope: str) -> bool:
     """Delete the object at *path*; tell whether it was there.
 
     What is gone already is no error: a deletion is repeated when its answer is lost.
@@ -89,9 +87,7 @@ async def delete_at(
         TenantError: as `TenantApi.request`.
     """
     try:
-        await api.request(
-            "DELETE", path, query=query, expect=DONE, what=what, scope=scope
-        )
+        await api.request("DELETE", path, expect=DONE, what=what, scope=scope)
     except TenantNotFoundError:
         return False
     return True

@@ -77,7 +77,7 @@ async def survey(
         so_far.add(one.address, await reader.fetch(one.kind, one.key, ""))
     if by_kind[DesiredKind.ROLE]:
         listed = await roles.every(api, name_filter=names.ROLE_PREFIX)
-        _match(so_far, by_kind[DesiredKind.ROLE], listed, "name")
+        _match(so_far, by_kind[DesiredKind.ROLE], listed)
     marked = await reader.clients()
     await _clients(so_far, by_kind[DesiredKind.CLIENT], marked, reader, needs)
     _grants(so_far, by_kind[DesiredKind.GRANT], await reader.grants())
@@ -122,14 +122,11 @@ def _systems(apis: list[Json], issuer: str) -> Systems:
     )
 
 
-def _match(
-    so_far: TenantSurvey, wanted: list[DesiredObject], rows: list[Json], member: str
-) -> None:
-    """Match by the value of a *member* that cannot change."""
+def _match(so_far: TenantSurvey, wanted: list[DesiredObject], rows: list[Json]) -> None:
+    """Match by name, which cannot change."""
     for one in wanted:
-        rule = one.fixed[member]
-        value = rule.settle(None, {})
-        found = next((row for row in rows if row.get(member) == value), None)
+        name = one.fixed["name"].settle(None, {})
+        found = next((row for row in rows if row.get("name") == name), None)
         so_far.add(one.address, found)
 
 
@@ -215,7 +212,7 @@ async def _actions(
     reader: TenantReader,
 ) -> None:
     every = await actions.every(reader.management)
-    _match(so_far, by_kind[DesiredKind.ACTION], every, "name")
+    _match(so_far, by_kind[DesiredKind.ACTION], every)
     for one in by_kind[DesiredKind.ACTION]:
         if one.address in so_far.ids:
             identity = so_far.ids[one.address]
