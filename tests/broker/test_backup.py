@@ -128,6 +128,7 @@ def test_a_restored_home_has_all_files_and_events(
 ) -> None:
     """Files, tenant's store and chain are those of the backup; modes are private."""
     fill(home, clock)
+    (home.data / "keys" / "program").touch(0o755)
     made = make_backup(home, short / "b", clock)
     assert (short / "b").stat().st_mode & 0o777 == 0o600
     there = Home(short / "there", short / "there")
@@ -138,6 +139,8 @@ def test_a_restored_home_has_all_files_and_events(
         path.stat().st_mode & 0o077 == 0
         for path in (there.data, *there.data.rglob("*"))
     )
+    kept = [path for path in there.data.rglob("*") if path.is_file()]
+    assert [one.name for one in kept if os.access(one, os.X_OK)] == ["program"]
     assert verify_ledger(there, now=clock.now()).head == head
     with (
         closing(sqlite3.connect(home.database)) as old,
@@ -440,6 +443,20 @@ def test_a_member_that_is_no_file_of_a_home_is_refused(
         restore_backup(home, other, clock, OPERATOR)
     assert [path.name for path in home.data.iterdir()] == ["run"]
     assert not (short / "escaped").exists()
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_a_backup_that_was_cut_and_signed_again_is_refused(
+    made: Path, home: Home, short: Path, clock: ManualClock, share: float
+) -> None:
+    """No file is restored in part, whatever the last line says of the whole."""
+    content = made.read_bytes().rpartition(b"agentvault-backup ")[0]
+    cut = content[: int(len(content) * share)]
+    digest = hashlib.sha256(cut).hexdigest()
+    (short / "b").write_bytes(cut + f"agentvault-backup sha256:{digest}\n".encode())
+    with pytest.raises(UsageError, match="not as it was written"):
+        restore_backup(home, short / "b", clock, OPERATOR)
+    assert [path.name for path in home.data.iterdir()] == ["run"]
 
 
 def test_a_home_that_is_not_empty_is_left_alone(

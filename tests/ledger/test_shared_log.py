@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Coroutine
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import count
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -21,8 +23,9 @@ from hypothesis.stateful import (
 from support.ledger_kit import agent, decision, manual_clock, note, token
 from support.postgres import TEAM, Database
 
+from agentvault_tui.errors import LedgerDamagedError
 from agentvault_tui.ledger import DropAgentTokens, DropToken, Meta, Panic
-from agentvault_tui.ledger.batch import Job
+from agentvault_tui.ledger.batch import Job, Tip
 from agentvault_tui.ledger.shared_log import Appended, SharedLog, StoreHead, followed
 from agentvault_tui.model import AgentId, EventType, Outcome, TokenId
 from agentvault_tui.store_connection import Connector
@@ -167,6 +170,42 @@ def test_a_transaction_is_placed_unless_one_of_its_keys_was_written(
     run_state_machine_as_test(
         machine, settings=settings(max_examples=20, stateful_step_count=15)
     )
+
+
+@pytest.mark.parametrize(
+    ("found", "lost"),
+    [
+        ((0, 3, 5, 9, "b", None, b"3" * 32), False),
+        ((0, 2, 5, 9, "b", None, None), True),
+        ((0, 3, 5, 9, "b", None, b"x" * 32), True),
+        ((0, 3, 4, 9, "b", None, b"3" * 32), True),
+        ((0, 3, 5, 9, "other", None, b"3" * 32), True),
+    ],
+    ids=["the same", "shorter", "another event", "fewer changes", "another change"],
+)
+def test_a_log_that_does_not_have_what_is_known_is_damaged(
+    found: tuple[Any, ...], lost: bool
+) -> None:
+    """Rows alone may be lost too: their last transaction is looked for by its name."""
+    known = StoreHead(Tip(3, b"3" * 32, CLOCK.now()), revision=5, batch="b", n=9)
+    with pytest.raises(LedgerDamagedError) if lost else nullcontext():
+        assert followed([found], known).head == known
+    # What this broker read in part has no name yet.
+    partly = replace(known, batch="")
+    if found[4] == "other":
+        assert followed([found], partly).complete
+
+
+async def test_a_fault_that_is_known_is_told_once(store: Database) -> None:
+    """Brokers follow each change of the head, so nothing is changed for nothing."""
+    log = log_of(store, "brk_a")
+    found = []
+    for fault in (None, "event 3 is gone", "event 3 is gone", None, None):
+        await log.set_fault(fault)
+        found.append(await log.revision())
+    await log.close()
+    first = found[0]
+    assert found == [first, first + 1, first + 1, first + 2, first + 2]
 
 
 async def test_what_arrives_late_is_placed_once_or_never(store: Database) -> None:
