@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from secrets import token_bytes
 from typing import Final, Self
 
@@ -51,8 +50,12 @@ class KeyRecord(msgspec.Struct, frozen=True):
 
     @classmethod
     def read(cls, value: str | None) -> Self:
-        """Return what the ledger says."""
-        return cls() if value is None else msgspec.json.decode(value, type=cls)
+        """Return what the ledger says; SealedError: it is damaged."""
+        try:
+            return cls() if value is None else msgspec.json.decode(value, type=cls)
+        except msgspec.MsgspecError:
+            what = "the ledger's record of the team's key is damaged"
+            raise SealedError(what, "agentvault store check") from None
 
     def change(self, actor: Actor, after: KeyRecord, word: str) -> tuple[Draft, Meta]:
         """Return the record that *after* takes this one's place."""
@@ -96,11 +99,14 @@ async def make_key(
         what is recorded now.
 
     Raises:
-        ConflictError: the team is changing its key already.
+        ConflictError: the team is changing its key already, or whether it does is not
+            known.
         SealedError: the key in force is not in this home.
         LedgerError: it cannot be recorded.
     """
     known = KeyRecord.read(await ledger.meta(TEAM_KEY))
+    if ledger.store_problem is None:
+        settle(home, known)
     here = key_ids(await asyncio.to_thread(team_keys, home))
     if not lost:
         if known.before:
@@ -116,7 +122,13 @@ async def make_key(
     after = KeyRecord(key_ids([key])[0], here[0] if here else "")
     draft, meta = known.change(actor, after, "team key made")
     # Before the record: a key that is named and in no home would be lost.
-    put_private(home.team_key_next, key, replace=True)
+    try:
+        put_private(home.team_key_next, key, replace=False)
+    except FileExistsError:
+        raise ConflictError(
+            "whether the key that was made last is recorded is not known yet",
+            "try again when the team's store is back",
+        ) from None
     try:
         await ledger.commit(draft, changes=[meta])
     except OvertakenError:
@@ -176,8 +188,7 @@ class TeamKey:
         """Make another key; see `make_key`."""
         async with self._turn:
             made = await make_key(self._home, self._ledger, actor, lost=lost)
-            with suppress(LedgerError):  # what is left is done at the next look
-                await self._look()
+            await self._look()
         return made
 
     async def look(self) -> None:
@@ -190,8 +201,9 @@ class TeamKey:
         try:
             await self.read()
             await self._seal_anew(self._record)
-        except LedgerError:
-            raise
+        except LedgerError as error:
+            log.info("the team's key waits for the ledger: %s", error.what)
+            return
         except AgentVaultError as error:
             problem = error.diagnosis()
         except OSError as error:

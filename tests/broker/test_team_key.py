@@ -21,7 +21,7 @@ from agentvault_tui.broker.vault_access import VaultUser, VaultUsers, VaultUsers
 from agentvault_tui.errors import ConflictError, LedgerError, SealedError, UsageError
 from agentvault_tui.gateway.gateway import Gateway
 from agentvault_tui.home import Home, put_private
-from agentvault_tui.ledger import Ledger
+from agentvault_tui.ledger import Ledger, Meta
 from agentvault_tui.model import AgentId, Draft
 from agentvault_tui.sealing import key_ids, team_keys
 from agentvault_tui.vault import Secret
@@ -203,7 +203,7 @@ async def test_a_broker_killed_while_it_made_a_key_goes_on_from_there(
 
     with monkeypatch.context() as patch:
         if recorded:
-            patch.setattr(team_key, "settle", killed_at_once)
+            patch.setattr(team_key, "locked_folder", killed_at_once)
         else:
             patch.setattr(Ledger, "commit", killed_at_once)
         with pytest.raises(KilledError):
@@ -279,7 +279,10 @@ async def test_a_key_made_while_the_store_is_away_is_kept_until_it_is_known(
         with pytest.raises(LedgerError):
             await key_of(a).make(OPERATOR, lost=False)
         await key_of(a).look()
-        assert a.bench.home.team_key_next.exists()
+        made = a.bench.home.team_key_next.read_bytes()
+        with pytest.raises(ConflictError, match="is not known yet"):
+            await key_of(a).make(OPERATOR, lost=False)
+        assert a.bench.home.team_key_next.read_bytes() == made
     await key_of(a).look()
     assert not a.bench.home.team_key_next.exists()
 
@@ -393,3 +396,14 @@ def test_a_token_under_a_key_that_is_gone_stays_as_it_is(tmp_path: Path) -> None
     assert kept.refresh_token.reveal() == "refresh"
     assert shared.of(AgentId("agt_bob")) is None
     assert (home.keys / f"{VaultUsersSeal.WHOSE}.key").exists()
+
+
+async def test_a_record_that_is_damaged_is_told(brokers: list[Broker]) -> None:
+    """Nothing is taken for the key in force then, and the broker goes on."""
+    a, _ = brokers
+    await key_of(a).make(OPERATOR, lost=False)
+    await a.bench.ledger.commit(changes=[Meta(TEAM_KEY, "{")])
+    await key_of(a).look()
+    assert "is damaged" in (key_of(a).problem or "")
+    with pytest.raises(SealedError, match="is damaged"):
+        await key_of(a).make(OPERATOR, lost=False)
