@@ -339,6 +339,33 @@ def test_a_killed_broker_loses_nothing_that_it_answered(brokers: list[Vault]) ->
         assert one.cli("audit", "verify").returncode == 0
 
 
+def origin(broker: Vault) -> str:
+    """Return where the service that all homes describe is reached from that broker."""
+    return str(broker.operator.get("/api/services/api").json()["origin"])
+
+
+def test_an_edit_in_one_home_holds_everywhere_also_where_a_broker_was_killed(
+    brokers: list[Vault],
+) -> None:
+    """It is recorded once, and each home's copy says the same in the end."""
+    a, b, c = brokers
+    c.process.send_signal(signal.SIGSTOP)
+    before = origin(a)
+    files = [one.home / "services" / "api.toml" for one in brokers]
+    edited = files[0].read_text().replace(before, "https://edited.test")
+    files[0].write_text(edited)
+    until(lambda: origin(b) == "https://edited.test")
+    until(lambda: files[1].read_text() == edited)
+    c.kill()
+    assert files[2].read_text() != edited
+    with serving(c.home) as again:
+        assert origin(again) == "https://edited.test"
+        assert files[2].read_text() == edited
+        asked = {"type": "service.changed"}
+        found = again.operator.get("/api/audit", params=asked).json()["events"]
+        assert [one["reason"] for one in found] == ["changed", "added"]
+
+
 def test_a_copied_home_does_not_serve_beside_the_one_it_was_copied_from(
     brokers: list[Vault], short: Path, store: Database
 ) -> None:
