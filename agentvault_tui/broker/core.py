@@ -322,7 +322,9 @@ class Broker:
         if shared:
             self.team_key = TeamKey(self.home, self.ledger, SYSTEM)
             self.team_key.on_problem = lambda: self.on_status()  # noqa: PLW0108 - later
-            self.files = TeamFiles(self.home, self.ledger, lambda: self.kept, SYSTEM)
+            files = TeamFiles(self.home, self.ledger, lambda: self.kept, SYSTEM)
+            self.team_key.publish = lambda: files.publish(lambda: None)
+            self.files = files
             self.files.on_problem = lambda: self.on_status()  # noqa: PLW0108 - set later
         self.surroundings = Surroundings(self.clock, self.home, self.settings)
         self.chores.append(self.surroundings.look)
@@ -347,6 +349,11 @@ class Broker:
         if self.team_key is not None:
             self.team_key.seals_anew.append(self.vault.users.seal_anew)
             self.team_key.seals_anew.append(self.vault.clients.seal_anew)
+        if self.files is not None:
+            users, clients = self.vault.users, self.vault.clients
+            self.files.copies.track(users.path.name, users.path, users.check)
+            name = f"{clients.path.parent.name}/{clients.path.name}"
+            self.files.copies.track(name, clients.path, clients.check)
         self.flows_to_accounts = Flows(self.clock)
         self.outlook = ProviderAccounts(
             self.registry, self.vault.issuer, lambda: self.settings.connections

@@ -59,7 +59,7 @@ def read_texts(home: Home) -> PolicyTexts:
     return PolicyTexts(*map(read_text, _files(home)))
 
 
-def read_text(path: Path) -> str | None:
+def read_text(path: Path, most: int = MAX_FILE) -> str | None:
     """Read one file of the home; None when it is not there, else a PolicyError."""
     try:
         # Without O_NONBLOCK a FIFO in the file's place would hold the broker up.
@@ -72,11 +72,11 @@ def read_text(path: Path) -> str | None:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise PolicyError(f"{path} is not a plain file", "put a text file there")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            content = file.read(MAX_FILE + 1)
+            content = file.read(most + 1)
     finally:
         os.close(descriptor)
-    if len(content) > MAX_FILE:
-        raise PolicyError(f"{path} is larger than {MAX_FILE // 1024} KiB")
+    if len(content) > most:
+        raise PolicyError(f"{path} is larger than {most // 1024} KiB")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -134,9 +134,9 @@ def _team_warnings(broker: Broker) -> Iterator[str]:
 def _file_warnings(broker: Broker) -> Iterator[str]:
     if broker.files is None:
         return
-    for file, why in sorted(broker.files.problems.items()):
+    for file, why in sorted(broker.files.copies.problems.items()):
         yield f"{visible(file, 120)} is not in force as this home has it: {why}"
-    for path in (*set_aside(broker.home), *broker.files.aside):
+    for path in (*set_aside(broker.home), *broker.files.copies.aside):
         yield (
             f"{path} is an edit that another broker of the team overtook: make it anew,"
             " or remove it."

@@ -4,39 +4,41 @@ Each file is one row of the store's state, under its path in the home. Readers a
 so that nothing is in force that the store does not have, and change with the row. An
 edit of a copy that was in step is recorded, and so holds for all; of two edits at once
 the store takes one. An edit of an outdated copy is kept beside it, as ``NAME.local``.
+
+Of sealed files each member is a row. Their readers read the home's copy, which is
+written before anything later than the row is known here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from itertools import islice
-from pathlib import Path
-from typing import Final, NamedTuple
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
-from agentvault_tui.broker.policy_files import MAX_FILE, NAME, NAME_FORM, read_text
-from agentvault_tui.errors import (
-    LedgerError,
-    OvertakenError,
-    PolicyError,
-    ServiceError,
+from agentvault_tui.broker.policy_files import MAX_FILE
+from agentvault_tui.broker.team_copies import (
+    MEMBER,
+    TeamCopies,
+    Texts,
+    digest_of,
+    put,
 )
-from agentvault_tui.home import Home, file_stamp, put_private
+from agentvault_tui.errors import LedgerError, LedgerUnwritableError, OvertakenError
+from agentvault_tui.home import Home
 from agentvault_tui.ledger import Change, EventQuery, Ledger, Meta
-from agentvault_tui.model import Actor, Draft, Event, EventType, sha256_hex
+from agentvault_tui.model import Actor, Draft, Event, EventType
 
 _ROW: Final = "file:"
 """Begins the key of a file's row; its path follows."""
-_AT_ONCE: Final = 16
-"""Files that one commit carries."""
-_TOML: Final = ".toml"
-_LOCAL: Final = ".local"
-_Texts = dict[str, str]
-_Copy = tuple[tuple[int, ...], str]
-"""A file's stamp, taken first, and what it said then."""
+_AT_ONCE: Final = 1024 * 1024
+"""Characters that one commit carries, and the row with which it has more."""
+_MAXMEMBER: Final = 4 * 1024 * 1024
+"""Of a member of a sealed file, in bytes."""
+_TRIES: Final = 8
+"""How often a sealed file is changed anew where other brokers were first."""
 log = logging.getLogger("agentvault.team")
 
 
@@ -59,17 +61,6 @@ def file_draft(
     )
 
 
-class _Tracked(NamedTuple):
-    at: Path
-    """A file, or a folder of files ``NAME.toml``."""
-    check: Callable[[str, str], object]
-    """Raises ServiceError where a text, given after its name, cannot be in force."""
-
-    @property
-    def is_folder(self) -> bool:
-        return not self.at.suffix
-
-
 class TeamFiles:
     """The files that a team's homes have in common, as this broker has them."""
 
@@ -88,52 +79,30 @@ class TeamFiles:
             kept: returns the small values that a start loaded.
             actor: who records an edit of a copy.
         """
-        self.problems: dict[str, str] = {}
-        """Why a copy is not in force as it stands, or a row cannot be, by its path."""
-        self.aside: list[Path] = []
-        """Edits that were kept beside their file, and that nobody has removed since."""
+        self.copies = TeamCopies(home)
+        """This home's."""
         self.on_change: list[Callable[[], Awaitable[None]]] = []
         """Awaited once other texts are in force; none may commit and wait for that."""
         self.on_problem: Callable[[], None] = lambda: None
-        """Called when `problems` or `aside` changed."""
-        self._home = home
+        """Called when what operators are told of copies changed."""
         self._ledger = ledger
         self._kept = kept
         self._actor = actor
-        self._tracked: dict[str, _Tracked] = {}
         self._turn = asyncio.Lock()
+        self._disk = asyncio.Lock()
+        """Held while copies are read or written, and never while one is recorded."""
+        self._due: dict[str, str | None] = {}
+        """Members of sealed files that are to be written before `tell` returns."""
         self._named: dict[str, str | None] = {}
         """The SHA-256 that the chain names last for a file; None: it was removed."""
-        self._rows: _Texts = {}
-        self._texts: _Texts = {}
+        self._rows: Texts = {}
+        self._texts: Texts = {}
         """The rows that are in force; replaced as a whole."""
         self._unusable: dict[str, str] = {}
         """Why a row is not in force, by its path; replaced as a whole."""
-        self._base: dict[str, str] = {}
-        """SHA-256 of each copy when it was last in step."""
-        self._kept_base: dict[str, str] | None = None
-        """The same as it is on disk."""
         self._begun = False
-        self._started = False
-        """Whether copies were compared since the start."""
-        self._joins = False
-        """Whether this home has never had copies of this team's."""
-        self._read: dict[str, _Copy] = {}
-        self._refused: dict[str, tuple[str, str | None]] = {}
-        """Edits that were checked, and why one cannot be in force."""
         self._waits = ""
         """Why edits could not be recorded, if so."""
-
-    def track(self, name: str, at: Path, check: Callable[[str, str], object]) -> None:
-        """Hold a file, or the files ``NAME.toml`` of a folder, in step.
-
-        Args:
-            name: its path in the home.
-            at: where this home has it.
-            check: raises ServiceError where a text, given after the file's name, cannot
-                be in force.
-        """
-        self._tracked[name] = _Tracked(at, check)
 
     def text(self, path: str) -> str | None:
         """Return what a file says, if it is in force."""
@@ -153,13 +122,9 @@ class TeamFiles:
         start = f"{name}/"
         return {
             path.removeprefix(start): why
-            for path, why in self.problems.items()
+            for path, why in self.copies.problems.items()
             if path.startswith(start)
         }
-
-    def check_again(self) -> None:
-        """Check edits that were refused: what they are checked against changed."""
-        self._refused.clear()
 
     def change(
         self, texts: Mapping[str, str | None], actor: Actor, **told: object
@@ -170,8 +135,9 @@ class TeamFiles:
         """
         drafts, changes = list[Draft](), list[Change]()
         for path, text in texts.items():
-            after = None if text is None else sha256_hex(text)
-            drafts.append(file_draft(path, self._named.get(path), after, actor, **told))
+            if MEMBER not in path:  # whoever changes what is sealed has recorded it
+                before, after = self._named.get(path), digest_of(text)
+                drafts.append(file_draft(path, before, after, actor, **told))
             changes.append(Meta(f"{_ROW}{path}", text))
         return drafts, changes
 
@@ -197,31 +163,72 @@ class TeamFiles:
             else:
                 self._rows[path] = text
         self._put_in_force([path for path, _ in changed])
+        for path, _ in changed:
+            if MEMBER in path and path not in self._unusable:
+                self._due[path] = self._texts.get(path)
         return True
 
     async def tell(self) -> None:
-        """Have readers put in force what `take` took."""
+        """Have readers put in force what `take` took.
+
+        Raises:
+            OSError: a sealed file cannot be written.
+        """
+        async with self._disk:
+            due, self._due = self._due, {}
+            if due:
+                await asyncio.to_thread(self.copies.merge, due, self._texts)
         for changed in self.on_change:
             await changed()
 
-    async def look(self) -> None:
-        """Record edits of copies, and write copies that are outdated."""
+    async def publish(self, change: Callable[[], object]) -> None:
+        """Have *change* write sealed files, and the other brokers have what it wrote.
+
+        Args:
+            change: called in a thread, and again where another broker was first.
+
+        Raises:
+            LedgerError: it is written here, and recorded later; or others were first
+                each time.
+        """
+        for _ in range(_TRIES):
+            if await self.look(change):
+                return
+            if self._waits:
+                raise LedgerUnwritableError(self._waits, "ask again shortly")
+        raise OvertakenError("other brokers changed it meanwhile", "ask again")
+
+    async def look(self, change: Callable[[], object] | None = None) -> bool:
+        """Record edits of copies, and write copies that are outdated.
+
+        Args:
+            change: writes sealed files before that; called in a thread.
+
+        Returns:
+            whether all edits are recorded that may be.
+        """
         async with self._turn:
             if not self._begun:
                 await self._begin()
-            texts, told = self._texts, (self.problems, self.aside)
+            copies = self.copies
+            told = copies.problems, copies.aside
             # In a thread: files are read, checked and written.
-            edits = await asyncio.to_thread(self._compare, texts, self._unusable)
-            await asyncio.to_thread(self._keep_base)
-            while edits:
-                part = {path: edits.pop(path) for path in [*islice(edits, _AT_ONCE)]}
-                if not await self._record(part, texts):
-                    break
-                await asyncio.to_thread(self._keep_base)
-        if (self.problems, self.aside) != told:
+            async with self._disk:
+                if change is not None:
+                    await asyncio.to_thread(change)
+                texts, seen = self._texts, self._unusable
+                edits = await asyncio.to_thread(
+                    lambda: copies.compare(texts, seen, keep=change is None)
+                )
+                await asyncio.to_thread(copies.keep_base)
+            recorded = change is None or not copies.lost
+            for part in _parts(edits):
+                recorded = recorded and await self._record(part, texts)
+        if (copies.problems, copies.aside) != told:
             self.on_problem()
+        return recorded
 
-    async def _record(self, edits: Mapping[str, str | None], texts: _Texts) -> bool:
+    async def _record(self, edits: Mapping[str, str | None], texts: Texts) -> bool:
         """Record edits; return False where that has to wait for another look."""
         if any(self._texts.get(path) != texts.get(path) for path in edits):
             return False  # another broker's came meanwhile
@@ -236,9 +243,10 @@ class TeamFiles:
                 log.warning("changed files are recorded later: %s", error.what)
             return False
         self._waits = ""
-        for path, text in edits.items():
-            _put(self._base, path, _digest(text))
         await self.tell()
+        async with self._disk:
+            self.copies.in_step(edits)
+            await asyncio.to_thread(self.copies.keep_base)
         return True
 
     async def _begin(self) -> None:
@@ -248,7 +256,7 @@ class TeamFiles:
             for key, text in self._kept().items()
             if key.startswith(_ROW)
         }
-        await asyncio.to_thread(self._read_base)
+        await asyncio.to_thread(self.copies.begin, self._ledger.ledger_id)
         missing = self._rows.keys() - self._named.keys()
         named: dict[str, str | None] = {}
         query = EventQuery(type=EventType.SERVICE_CHANGED, limit=1000)
@@ -269,189 +277,41 @@ class TeamFiles:
         for path in paths:
             text = self._rows.get(path)
             why = None if text is None else self._why_unusable(path, text)
-            _put(unusable, path, why)
-            _put(texts, path, None if why else text)
+            put(unusable, path, why)
+            put(texts, path, text if why is None else None)
         self._texts, self._unusable = texts, unusable
 
     def _why_unusable(self, path: str, text: str) -> str | None:
-        if self._place(path) is None:
-            return "it is no file that a home may have"
-        if len(text.encode()) > MAX_FILE:
-            return f"it is larger than {MAX_FILE // 1024} KiB"
-        if sha256_hex(text) != self._named.get(path):
+        sealed = MEMBER in path
+        if self.copies.place(path) is None:
+            # Of a tenant that another home still asks, or asked before.
+            return "" if sealed else "it is no file that a home may have"
+        most = _MAXMEMBER if sealed else MAX_FILE
+        if len(text.encode()) > most:
+            return f"it is larger than {most // 1024} KiB"
+        if sealed:
+            return None if _is_json(text) else "it is no sealed member"
+        if digest_of(text) != self._named.get(path):
             return "the store has another text than its events name"
         return None
 
-    def _place(self, path: str) -> Path | None:
-        """Return where this home has a file; None: it is none that is tracked."""
-        folder, slash, file = path.partition("/")
-        tracked = self._tracked.get(folder)
-        if tracked is None or tracked.is_folder is not bool(slash):
-            return None
-        if not slash:
-            return tracked.at
-        name = file.removesuffix(_TOML)
-        named = file == f"{name}{_TOML}" and NAME.fullmatch(name)
-        return tracked.at / file if named else None
 
-    # In a thread, one at a time
-
-    def _compare(
-        self, texts: _Texts, unusable: Mapping[str, str]
-    ) -> dict[str, str | None]:
-        """Write outdated copies, keep edits of those beside, and return other edits."""
-        base, edits = self._base, dict[str, str | None]()
-        joins = self._joins and bool(texts)
-        problems: dict[str, str] = {}
-        copies, self.aside = self._copies(problems)
-        unread = set(problems)
-        for path in sorted({*copies, *texts, *base}):
-            place = self._place(path)
-            if place is None or not unread.isdisjoint({path, path.partition("/")[0]}):
-                continue
-            copy, text, last = copies.get(path), texts.get(path), base.get(path)
-            # What is gone at a start was not removed by hand: a disk may be another.
-            edited = _digest(copy) != last and (copy is not None or self._started)
-            if copy == text:
-                _put(base, path, _digest(text))
-            elif edited and not joins and (path in unusable or last == _digest(text)):
-                if (why := self._refusal(path, copy)) is None:
-                    edits[path] = copy
-                else:
-                    problems[path] = why
-            elif path not in unusable:
-                why = self._write(path, place, text, copy if edited else None)
-                _put(problems, path, why)
-        self.problems, self._started = {**unusable, **problems}, True
-        return edits
-
-    def _copies(self, problems: dict[str, str]) -> tuple[_Texts, list[Path]]:
-        """Return what copies say, and which edits were kept beside one."""
-        aside, known = list[Path](), self._read
-        self._read = {}
-        for name, tracked in self._tracked.items():
-            files = {name: tracked.at}
-            if tracked.is_folder:
-                try:
-                    there = {one.name for one in tracked.at.iterdir()}
-                except OSError as error:
-                    # Not taken for empty: it may be a link to what is not there now.
-                    problems[name] = f"the folder cannot be read ({error.strerror})"
-                    continue
-                named = sorted({one.removesuffix(_LOCAL) for one in there})
-                files = {
-                    f"{name}/{one}": tracked.at / one
-                    for one in named
-                    if one.endswith(_TOML) and not one.startswith(".")
-                }
-            for path, at in files.items():
-                if _aside(at).exists():
-                    aside.append(_aside(at))
-                try:
-                    if (copy := self._copy(path, at, known.get(path))) is not None:
-                        self._read[path] = copy
-                except PolicyError as error:
-                    problems[path] = error.diagnosis()
-        return {path: text for path, (_, text) in self._read.items()}, aside
-
-    def _copy(self, path: str, at: Path, known: _Copy | None) -> _Copy | None:
-        """Read a copy, unless it is as it was *known*; None: it is not there.
-
-        Raises:
-            PolicyError: it cannot be read.
-        """
-        stamp = file_stamp(at)
-        if stamp is None:
-            if at.is_symlink():
-                raise PolicyError("it is a symbolic link to nothing")
-            return None
-        if self._place(path) is None:
-            raise PolicyError(NAME_FORM)
-        if known is not None and known[0] == stamp:
-            return known
-        text = read_text(at)
-        return None if text is None else (stamp, text)
-
-    def _refusal(self, path: str, text: str | None) -> str | None:
-        """Say why an edit cannot be in force, if so."""
-        if text is None:
-            return None
-        digest = sha256_hex(text)
-        if path not in self._refused or self._refused[path][0] != digest:
-            folder, _, file = path.partition("/")
-            try:
-                self._tracked[folder].check(file.removesuffix(_TOML), text)
-            except ServiceError as error:
-                self._refused[path] = digest, error.diagnosis()
-            else:
-                return None
-        return self._refused[path][1]
-
-    def _write(
-        self, path: str, place: Path, text: str | None, edit: str | None
-    ) -> str | None:
-        """Make a copy say what is in force; keep an *edit* of it beside.
-
-        Returns:
-            why that cannot be done, if so.
-        """
-        seen = self._read.get(path)
-        if file_stamp(place) != (seen and seen[0]):
-            return None  # edited meanwhile: another look is due
-        if place.is_symlink():
-            return "it is a symbolic link: what it points to stays as it is"
-        try:
-            if edit is not None:
-                put_private(_aside(place), edit.encode(), replace=True)
-                self.aside = sorted({*self.aside, _aside(place)})
-            if text is None:
-                place.unlink(missing_ok=True)
-            else:
-                put_private(place, text.encode(), replace=True)
-        except OSError as error:
-            return f"the copy cannot be written ({error.strerror})"
-        _put(self._base, path, _digest(text))
-        return None
-
-    def _read_base(self) -> None:
-        """Read what this home had in step; of another ledger it has nothing."""
-        try:
-            kept = msgspec.json.decode(self._home.team_files.read_bytes(), type=_Base)
-        except (OSError, ValueError):
-            kept = _Base("", {})
-        self._joins = kept.ledger != self._ledger.ledger_id
-        self._kept_base = None if self._joins else kept.files
-        self._base = dict(self._kept_base or {})
-
-    def _keep_base(self) -> None:
-        """Keep what is in step, so that an edit is known for one after a start."""
-        if self._base != self._kept_base:
-            kept = _Base(self._ledger.ledger_id, self._base)
-            try:
-                put_private(
-                    self._home.team_files, msgspec.json.encode(kept), replace=True
-                )
-            except OSError as error:
-                log.warning("what is in step cannot be kept: %s", error.strerror)
-                return
-            self._kept_base, self._joins = dict(self._base), False
+def _parts(edits: Mapping[str, str | None]) -> Iterator[dict[str, str | None]]:
+    """Divide edits into what one commit carries each."""
+    part, size = dict[str, str | None](), 0
+    for path, text in edits.items():
+        if size > _AT_ONCE:
+            yield part
+            part, size = {}, 0
+        part[path] = text
+        size += len(path) + len(text or "")
+    if part:
+        yield part
 
 
-class _Base(msgspec.Struct, frozen=True):
-    ledger: str
-    files: dict[str, str]
-
-
-def _aside(at: Path) -> Path:
-    return at.with_name(f"{at.name}{_LOCAL}")
-
-
-def _digest(text: str | None) -> str | None:
-    return None if text is None else sha256_hex(text)
-
-
-def _put(values: dict[str, str], key: str, value: str | None) -> None:
-    if value is None:
-        values.pop(key, None)
-    else:
-        values[key] = value
+def _is_json(text: str) -> bool:
+    try:
+        msgspec.json.decode(text)
+    except (ValueError, RecursionError):
+        return False
+    return True

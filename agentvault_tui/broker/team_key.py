@@ -170,6 +170,8 @@ class TeamKey:
         """The brokers, once this one has joined them."""
         self.problem: str | None = None
         """Why what is sealed does not open here, or is not sealed anew."""
+        self.publish: Callable[[], Awaitable[object]] = lambda: asyncio.sleep(0)
+        """Awaited once all is sealed anew: lets the other brokers have it."""
         self.on_problem: Callable[[], None] = lambda: None
         """Called when `problem` changed."""
         self._home, self._ledger, self._actor = home, ledger, actor
@@ -239,6 +241,7 @@ class TeamKey:
             return
         for seal_anew in self.seals_anew:
             await seal_anew()
+        await self.publish()
         if record.before:
             after = KeyRecord(record.key)
             draft, meta = record.change(self._actor, after, "team key changed")

@@ -12,7 +12,7 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
@@ -23,10 +23,11 @@ from agentvault_tui.errors import (
     ConflictError,
     NotFoundError,
     SealedError,
+    ServiceError,
     SettingsError,
     TenantError,
 )
-from agentvault_tui.home import Home, put_private
+from agentvault_tui.home import Home, locked_folder, put_private
 from agentvault_tui.model import Account, AgentId
 from agentvault_tui.vault import (
     Cause,
@@ -78,6 +79,7 @@ class VaultUsers:
         """
         self._home = home
         self._issuer = issuer
+        self.path: Final = home.vault_users
         self.shared: Final = shared
         self._seen: tuple[int, ...] | None = None
         self._known: dict[str, Any] = {}
@@ -127,7 +129,8 @@ class VaultUsers:
         one = {"sub": user.sub, "name": user.name, "token": token}
         if user.client_id:
             one["client"] = user.client_id
-        self._write({**self._read(), agent_id: one})
+        with locked_folder(self.path.parent):
+            self._write({**self._read(), agent_id: one})
 
     def holds(self, agent_id: AgentId, user: VaultUser) -> bool:
         """Tell whether the token kept for the agent is *user*'s, and no later one."""
@@ -137,9 +140,24 @@ class VaultUsers:
 
     def forget(self, agent_id: AgentId) -> None:
         """Keep none for the agent."""
-        kept = {**self._read()}
-        if kept.pop(agent_id, None) is not None:
-            self._write(kept)
+        with locked_folder(self.path.parent):
+            kept = {**self._read()}
+            if kept.pop(agent_id, None) is not None:
+                self._write(kept)
+
+    def check(self, agent_id: str, text: str) -> None:
+        """Refuse a member of the file that the team's other brokers could not use.
+
+        Raises:
+            ServiceError: it is none.
+            SealedError: the team's key does not open it.
+        """
+        match json.loads(text):
+            case {"sub": str(sub), "token": str(box)}:
+                with suppress(ValueError):
+                    self._open(self._owner(AgentId(agent_id), sub), box)
+                    return
+        raise ServiceError("it is no vault user", "have them sign in again")
 
     def seal(self) -> VaultUsersSeal:
         """Return what seals the tokens; SealedError: its key is not here."""
@@ -150,6 +168,10 @@ class VaultUsers:
 
         A token that none of them opens stays as it is: its user signs in again.
         """
+        with locked_folder(self.path.parent):
+            self._seal_anew()
+
+    def _seal_anew(self) -> None:
         seal, own = self.seal(), self._home.keys / f"{VaultUsersSeal.WHOSE}.key"
         kept, left = {**self._read()}, False
         for agent_id, one in kept.items():
@@ -184,7 +206,7 @@ class VaultUsers:
 
     def _read(self) -> dict[str, Any]:
         """Return what the file says, read again when it is another: asked for often."""
-        path = self._home.vault_users
+        path = self.path
         try:
             stat = path.stat()
             seen = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
@@ -204,7 +226,7 @@ class VaultUsers:
         return value
 
     def _write(self, value: dict[str, object]) -> None:
-        path = self._home.vault_users
+        path = self.path
         self._seen = None
         try:
             put_private(path, json.dumps(value, indent=1).encode(), replace=True)

@@ -76,7 +76,7 @@ class ConfigFolder(Generic[_ItemT]):
     def follow(self, team: TeamFiles) -> None:
         """Take texts from *team*, in place of the home's copies of them."""
         self._team = team
-        team.track(self._folder.name, self._folder, self._parse)
+        team.copies.track(self._folder.name, self._folder, self._parse)
 
     def get(self, name: str) -> _ItemT | None:
         """Return the item called *name*, or nothing."""

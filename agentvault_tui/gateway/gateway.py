@@ -131,6 +131,7 @@ class Gateway:
         if broker.files is not None:
             for folder in self._folders:
                 folder.follow(broker.files)
+            self.secrets.follow(broker.files)
             broker.files.on_change.append(self._read)
         if (team := broker.team) is not None and (shared := broker.ledger.shared):
             store = StoreCalls(shared, team.run_id)
@@ -171,7 +172,7 @@ class Gateway:
             if version != self._catalogue:
                 self._catalogue = version
                 if team is not None:
-                    team.check_again()
+                    team.copies.check_again()
                 for folder in self._folders:
                     folder.parse_again()
             for folder in self._folders:

@@ -12,6 +12,7 @@ import asyncio
 import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_bytes
@@ -20,6 +21,8 @@ from typing import ClassVar, Final
 import msgspec
 
 from agentvault_tui.broker.policy_files import NAME
+from agentvault_tui.broker.team_copies import MEMBER
+from agentvault_tui.broker.team_files import TeamFiles
 from agentvault_tui.clock import Clock, iso
 from agentvault_tui.errors import (
     NotFoundError,
@@ -109,6 +112,24 @@ class Secrets:
         self._content = _Content()
         self._seal: SecretsSeal | None = None
         self._turn = asyncio.Lock()
+        self._team: TeamFiles | None = None
+
+    def follow(self, team: TeamFiles) -> None:
+        """Have *team* hold the file in step."""
+        self._team = team
+        team.copies.track(self._file.name, self._file, self._check)
+
+    def _check(self, _: str, __: str) -> None:
+        """Refuse members of a file that the team's other brokers could not open.
+
+        What is sealed with a key that is not here may be removed all the same.
+        """
+        key = self._read().key
+        shared = self._team and self._team.text(f"{self._file.name}{MEMBER}key")
+        if key and self.root() != "team" and shared != f'"{key}"':
+            raise ServiceError(
+                "it is not sealed with the team's key", "agentvault team key new"
+            )
 
     def get(self, name: str) -> Secret:
         """Return a secret, which is opened when it is sent.
@@ -167,7 +188,10 @@ class Secrets:
             if change is None:
                 return
             await record(change.draft)
-            await asyncio.to_thread(change.write)
+            if self._team is None:
+                await asyncio.to_thread(change.write)
+            else:
+                await self._team.publish(lambda: _write(prepare))
 
     def set(self, name: str, value: str, actor: Actor) -> SecretChange:
         """Prepare to keep *value*, in place of any other of that name.
@@ -284,7 +308,7 @@ class Secrets:
             SealedError: the team's key is not here.
         """
         content, new = self._read(), SecretsSeal.of(self._home, shared=True)
-        if content.key in {"", new.key_id}:
+        if not content.secrets or content.key == new.key_id:
             return None
         old, whose = self._root(), self.root()
         changed = self._sealed_anew(content, old, new)
@@ -320,7 +344,8 @@ class Secrets:
 
     def _root(self) -> SecretsSeal:
         """Return the seal under the key that the file names; of an empty one, any."""
-        named = self._read().key
+        content = self._read()
+        named = content.key if content.secrets else ""
         if self._seal is not None and self._seal.key_id == named:
             return self._seal
         if named:
@@ -393,6 +418,13 @@ class Secrets:
                 f"{path} cannot be written ({error.strerror})",
                 "make room, or look at its folder",
             ) from error
+
+
+def _write(prepare: Callable[[], SecretChange | None]) -> None:
+    """Write a change that is prepared anew: the file may be another by now."""
+    with suppress(NotFoundError):  # removed by another broker as well
+        if (change := prepare()) is not None:
+            change.write()
 
 
 def _rotated(actor: Actor, old: SecretsSeal, new: SecretsSeal, last: int) -> Draft:

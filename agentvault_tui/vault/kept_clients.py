@@ -6,7 +6,7 @@ import base64
 import json
 from typing import ClassVar, Final
 
-from agentvault_tui.errors import NotFoundError, SettingsError
+from agentvault_tui.errors import NotFoundError, ServiceError, SettingsError
 from agentvault_tui.home import Home, locked_folder, put_private
 from agentvault_tui.sealing import Seal
 from agentvault_tui.vault.issuer import check_issuer, origin
@@ -103,6 +103,23 @@ class ClientSecretsFile:
             sealed = self._kept(key, "worker_key", pem)
             kept = {"worker_key": sealed, "worker_key_id": identity}
             self._write({**self._read(), key: {**self._one(key), **kept}})
+
+    def check(self, key: str, text: str) -> None:
+        """Refuse a member of the file that the team's other brokers could not use.
+
+        Raises:
+            ServiceError: it holds a secret that is not sealed.
+            SealedError: the team's key does not open one.
+        """
+        one = json.loads(text)
+        for member in _SECRETS if isinstance(one, dict) else ():
+            match one.get(member):
+                case {"sealed": str(box)}:
+                    self._open(key, member, box)
+                case None:
+                    pass
+                case _:
+                    raise ServiceError("it is not sealed", "agentvault team key new")
 
     def seal(self) -> ClientsSeal:
         """Return what seals a team's; SealedError: its key is not here."""

@@ -85,7 +85,7 @@ class Alerts:
         self._looking = asyncio.Lock()
         self._path = broker.home.alerts_file
         if broker.files is not None:
-            broker.files.track(self._path.name, self._path, self._check)
+            broker.files.copies.track(self._path.name, self._path, self._check)
 
     def _check(self, _: str, text: str) -> None:
         parse_alerts(text, self.broker.home)

@@ -6,26 +6,20 @@ import asyncio
 import json
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from support.bench import OPERATOR, Bench
+from support.bench import OPERATOR
 from support.manual_clock import ManualClock
 from support.patience import PATIENT
 from support.postgres import Database
+from support.team_members import Member, member, seen
 
-from agentvault_tui.broker.follow import listen_to
-from agentvault_tui.broker.status import status_info
-from agentvault_tui.broker.team_files import TeamFiles
 from agentvault_tui.broker.usecases.apply import apply_files
-from agentvault_tui.gateway import Gateway
 from agentvault_tui.home import Home
 from agentvault_tui.model import Actor, sha256_hex
 from agentvault_tui.operator_api.files import FilesRequest
-from agentvault_tui.vault import Secret
-from agentvault_tui.watch import LedgerWatch
 from agentvault_tui.web.local_ca import CaFiles, renew
 
 API = "services/api.toml"
@@ -33,70 +27,6 @@ API = "services/api.toml"
 
 def service(name: str) -> str:
     return f'origin = "https://{name}.test"\n'
-
-
-class Member:
-    """One broker of the team, with a gateway and alerts."""
-
-    def __init__(self, bench: Bench) -> None:
-        self.bench, self.home = bench, bench.home
-        broker = bench.broker
-        self.gateway = broker.gateway = Gateway(broker)
-        self.watch = broker.watch = LedgerWatch(broker, lambda _: Secret("hidden"))
-
-    @property
-    def files(self) -> TeamFiles:
-        assert self.bench.broker.files is not None
-        return self.bench.broker.files
-
-    async def start(self) -> None:
-        await self.gateway.start()
-        await self.watch.start()
-
-    async def look(self) -> None:
-        """Do what the upkeep does again and again."""
-        await self.gateway.look()
-        await self.watch.look()
-
-    def path(self, file: str) -> Path:
-        return self.home.config / file
-
-    def says(self, file: str) -> str | None:
-        """Return what this home's copy says."""
-        path = self.path(file)
-        return path.read_text() if path.exists() else None
-
-    def origin(self, name: str = "api") -> str | None:
-        """Return where a service that is in force here is reached."""
-        found = self.gateway.services.get(name)
-        return str(found.origin) if found else None
-
-    @property
-    def warnings(self) -> str:
-        return "\n".join(status_info(self.bench.broker).warnings)
-
-    async def changes(self) -> list[tuple[str | None, str | None]]:
-        return [
-            (one.reason, one.resource)
-            for one in await self.bench.events("service.changed")
-        ]
-
-
-@asynccontextmanager
-async def member(
-    home: Home, clock: ManualClock, store: Database
-) -> AsyncIterator[Member]:
-    """Open one home more, or one again, and start what is in it."""
-    bench = await Bench.open(home, clock, settings=store.settings)
-    listen_to(bench.ledger, bench.broker, bench.feed)
-    try:
-        made = Member(bench)
-        await made.start()
-        yield made
-        await made.watch.aclose()
-        await made.gateway.aclose()
-    finally:
-        await bench.close()
 
 
 @pytest.fixture
@@ -121,13 +51,6 @@ async def b(
 ) -> AsyncIterator[Member]:
     async with member(homes[1], clock, store) as made:
         yield made
-
-
-async def seen(*members: Member) -> None:
-    """Let each know what all have recorded, and write its copies."""
-    for one in members:
-        await one.bench.ledger.confirm()
-        await one.look()
 
 
 @pytest.mark.parametrize(

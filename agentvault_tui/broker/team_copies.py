@@ -1,0 +1,400 @@
+"""This home's copies of files that a team has in common, compared with the store's.
+
+A copy that is as it was when it was last in step is outdated where the store has
+another text; one that is not was edited. All of this runs in a thread, one call at a
+time.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple, TypeVar
+
+import msgspec
+
+from agentvault_tui.broker.policy_files import MAX_FILE, NAME, NAME_FORM, read_text
+from agentvault_tui.errors import PolicyError, SealedError, ServiceError
+from agentvault_tui.home import Home, file_stamp, locked_folder, put_private
+from agentvault_tui.model import sha256_hex
+
+_MAX_SEALED: Final = 64 * 1024 * 1024
+"""Of a sealed file."""
+_TOML: Final = ".toml"
+_LOCAL: Final = ".local"
+MEMBER: Final = "#"
+"""Stands between the path of a sealed file and the name of a member of it."""
+_TextT = TypeVar("_TextT", str, str | None)
+Texts = dict[str, str]
+_Copy = tuple[tuple[int, ...], str]
+"""A file's stamp, taken first, and what it said then."""
+log = logging.getLogger("agentvault.team")
+
+
+class _Tracked(NamedTuple):
+    at: Path
+    """A folder of files ``NAME.toml``, one such file, or a sealed file of JSON."""
+    check: Callable[[str, str], object]
+    """Raises ServiceError where a text, given after its name, cannot be in force."""
+
+    @property
+    def is_folder(self) -> bool:
+        return not self.at.suffix
+
+    @property
+    def is_sealed(self) -> bool:
+        return self.at.suffix == ".json"
+
+
+class TeamCopies:
+    """The copies of one home."""
+
+    def __init__(self, home: Home) -> None:
+        """Read nothing yet."""
+        self.problems: dict[str, str] = {}
+        """Why a copy is not in force as it stands, or a row cannot be, by its path."""
+        self.aside: list[Path] = []
+        """Edits that were kept beside their file, and that nobody has removed since."""
+        self.lost: set[str] = set()
+        """Sealed files whose edits `compare` found outdated."""
+        self._home = home
+        self._tracked: dict[str, _Tracked] = {}
+        self._base: Texts = {}
+        """SHA-256 of each copy when it was last in step."""
+        self._kept_base: Texts | None = None
+        """The same as it is on disk."""
+        self._ledger = ""
+        self._started = False
+        """Whether copies were compared since the start."""
+        self._joins = False
+        """Whether this home has never had copies of this team's."""
+        self._read: dict[str, _Copy] = {}
+        self._members: dict[str, Texts] = {}
+        """What members of sealed files said, by the file's name."""
+        self._settled: tuple[Texts, object, object] | None = None
+        """Rows and stamps of copies with which nothing was left to do."""
+        self._refused: dict[str, tuple[str, str]] = {}
+        """Edits that cannot be in force, and why."""
+
+    def track(self, name: str, at: Path, check: Callable[[str, str], object]) -> None:
+        """Compare a file, or the files ``NAME.toml`` of a folder.
+
+        Args:
+            name: its path in the home.
+            at: where this home has it; what ends in ``.json`` is sealed.
+            check: raises ServiceError where a text, given after the name of its file or
+                member, cannot be in force.
+        """
+        self._tracked[name] = _Tracked(at, check)
+
+    def check_again(self) -> None:
+        """Check edits that were refused: what they are checked against changed."""
+        self._refused.clear()
+        self._settled = None
+
+    def place(self, path: str) -> Path | None:
+        """Return where this home has a file; None: it is none that is tracked."""
+        name, member, _ = path.partition(MEMBER)
+        tracked = self._tracked.get(name)
+        if tracked is not None:
+            right = tracked.is_sealed is bool(member) and not tracked.is_folder
+            return tracked.at if right else None
+        folder, _, file = path.partition("/")
+        tracked, name = self._tracked.get(folder), file.removesuffix(_TOML)
+        named = file == f"{name}{_TOML}" and NAME.fullmatch(name)
+        is_in = tracked is not None and tracked.is_folder and named
+        return tracked.at / file if tracked is not None and is_in else None
+
+    def compare(
+        self, texts: Texts, unusable: Mapping[str, str], *, keep: bool = True
+    ) -> dict[str, str | None]:
+        """Write outdated copies, keep edits of those beside, and return other edits.
+
+        Args:
+            texts: those in force, by path; another object once one of them changed.
+            unusable: why what the store has under a path cannot be in force; empty
+                where it is not about this home.
+            keep: whether edits of sealed files that are outdated are kept beside.
+
+        Returns:
+            what is to be recorded; None where a file was removed.
+        """
+        edits, outdated = dict[str, str | None](), dict[str, str | None]()
+        problems: dict[str, str] = {}
+        copies, self.aside = self._copies(problems)
+        joins = self._joins and bool(texts)
+        unread = dict(problems)
+        stamps = {path: stamp for path, (stamp, _) in self._read.items()}
+        now = texts, stamps, unread
+        if self._settled and self._settled[0] is texts and self._settled == now:
+            self.lost.clear()
+            return {}
+        for path in sorted({*copies, *texts, *self._base}):
+            if unread.keys().isdisjoint({path, self._within(path)}):
+                copy, text = copies.get(path), texts.get(path)
+                if copy == text:
+                    put(self._base, path, digest_of(text))
+                elif not joins and self._is_edit(path, copy, text, unusable):
+                    edits[path] = copy
+                elif path not in unusable and self.place(path) is not None:
+                    outdated[path] = text
+        refused = {
+            path: why for path in edits if (why := self._refusal(path, edits[path]))
+        }
+        problems |= refused | self._write(outdated, copies, texts, keep=keep)
+        told = {path: why for path, why in unusable.items() if why}
+        self.problems, self._started = told | problems, True
+        self._settled = None if outdated or edits else now
+        return {path: text for path, text in edits.items() if path not in refused}
+
+    def _is_edit(
+        self, path: str, copy: str | None, text: str | None, unusable: Mapping[str, str]
+    ) -> bool:
+        """Tell whether a copy that differs from *text* was edited while in step."""
+        last = self._base.get(path)
+        in_step = path in unusable or last == digest_of(text)
+        return in_step and self._edited(path, copy)
+
+    def _edited(self, path: str, copy: str | None) -> bool:
+        # What is gone at a start was not removed by hand: a disk may be another.
+        there = self._within(path) in self._read if MEMBER in path else self._started
+        changed = digest_of(copy) != self._base.get(path)
+        return changed and self.place(path) is not None and (copy is not None or there)
+
+    def _within(self, path: str) -> str:
+        """Return the folder or sealed file that has a file; of another its own path."""
+        name = path.partition(MEMBER)[0]
+        return name if name in self._tracked else path.partition("/")[0]
+
+    def _copies(self, problems: dict[str, str]) -> tuple[Texts, list[Path]]:
+        """Return what copies say, and which edits were kept beside one."""
+        aside, known, found = list[Path](), self._read, Texts()
+        self._read = {}
+        for name, tracked in self._tracked.items():
+            try:
+                files = _files_of(tracked.at) if tracked.is_folder else [tracked.at]
+            except OSError as error:
+                # Not taken for empty: it may be a link to what is not there now.
+                problems[name] = f"the folder cannot be read ({error.strerror})"
+                continue
+            for at in files:
+                path = f"{name}/{at.name}" if tracked.is_folder else name
+                if _aside(at).exists():
+                    aside.append(_aside(at))
+                try:
+                    copy = self._copy(path, at, known.get(path))
+                    if tracked.is_sealed and copy is not known.get(path):
+                        self._members[path] = _members(path, copy[1]) if copy else {}
+                except PolicyError as error:
+                    problems[path] = error.diagnosis()
+                    continue
+                if copy is not None:
+                    self._read[path] = copy
+                    members = self._members[path] if tracked.is_sealed else None
+                    found |= {path: copy[1]} if members is None else members
+        return found, aside
+
+    def _copy(self, path: str, at: Path, known: _Copy | None) -> _Copy | None:
+        """Read a copy, unless it is as it was *known*; None: it is not there.
+
+        Raises:
+            PolicyError: it cannot be read.
+        """
+        stamp = file_stamp(at)
+        if stamp is None:
+            if at.is_symlink():
+                raise PolicyError("it is a symbolic link to nothing")
+            return None
+        tracked = self._tracked.get(path)
+        if tracked is None and self.place(path) is None:
+            raise PolicyError(NAME_FORM)
+        if known is not None and known[0] == stamp:
+            return known
+        most = _MAX_SEALED if tracked is not None and tracked.is_sealed else MAX_FILE
+        text = read_text(at, most)
+        return None if text is None else (stamp, text)
+
+    def _refusal(self, path: str, text: str | None) -> str | None:
+        """Say why an edit cannot be in force, if so."""
+        if text is None:
+            return None
+        tracked, digest = self._tracked[self._within(path)], sha256_hex(text)
+        if path not in self._refused or self._refused[path][0] != digest:
+            name = path.partition(MEMBER if tracked.is_sealed else "/")[2]
+            try:
+                tracked.check(name.removesuffix(_TOML), text)
+            except (ServiceError, SealedError) as error:
+                if tracked.is_sealed:  # another key may come any time
+                    return error.diagnosis()
+                self._refused[path] = digest, error.diagnosis()
+            else:
+                return None
+        return self._refused[path][1]
+
+    def _write(
+        self,
+        texts: Mapping[str, str | None],
+        copies: Texts,
+        known: Texts,
+        *,
+        keep: bool,
+    ) -> dict[str, str]:
+        """Make copies say *texts*, and keep edits of them beside.
+
+        Returns:
+            why one cannot be written, by its path.
+        """
+        problems = dict[str, str]()
+        self.lost.clear()
+        sealed = {path: text for path, text in texts.items() if MEMBER in path}
+        for path, copy in ((path, copies.get(path)) for path in texts):
+            edit = copy if self._edited(path, copy) else None
+            if path not in sealed:
+                why = self._write_text(path, texts[path], edit)
+                put(problems, path, why)
+            elif edit is not None:
+                self.lost.add(self._within(path))
+        try:
+            for name in self.lost if keep else ():
+                self._keep_aside(self._tracked[name].at, self._read[name][1])
+            self.merge(sealed, known)
+        except OSError as error:
+            names = {self._within(path) for path in sealed}
+            problems |= dict.fromkeys(names, _unwritten(error))
+        return problems
+
+    def _write_text(self, path: str, text: str | None, edit: str | None) -> str | None:
+        """Write one copy; return why it cannot be, if so."""
+        place, seen = self.place(path), self._read.get(path)
+        if place is None or file_stamp(place) != (seen and seen[0]):
+            return None  # edited meanwhile: another look is due
+        if place.is_symlink():
+            return "it is a symbolic link: what it points to stays as it is"
+        try:
+            if edit is not None:
+                self._keep_aside(place, edit)
+            if text is None:
+                place.unlink(missing_ok=True)
+            else:
+                put_private(place, text.encode(), replace=True)
+        except OSError as error:
+            return _unwritten(error)
+        put(self._base, path, digest_of(text))
+        return None
+
+    def _keep_aside(self, place: Path, edit: str) -> None:
+        put_private(_aside(place), edit.encode(), replace=True)
+        self.aside = sorted({*self.aside, _aside(place)})
+
+    def merge(self, texts: Mapping[str, str | None], known: Texts) -> None:
+        """Write members of sealed files, whatever the files say of them.
+
+        Args:
+            texts: what they say from now on; None where one is removed.
+            known: all that are in force.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        for name in {self._within(path) for path in texts}:
+            at, wanted = self._tracked[name].at, _of(name, texts)
+            with locked_folder(at.parent):
+                try:
+                    now = _members(name, read_text(at, _MAX_SEALED) or "{}")
+                except PolicyError:
+                    now = {}
+                # Of a file that is gone all of it, or the rest were taken for removed.
+                after = dict(now or _of(name, known))
+                for path, text in wanted.items():
+                    put(after, path, text)
+                if after != now:
+                    put_private(at, _file_of(after), replace=True)
+            self.in_step(wanted)
+
+    def in_step(self, texts: Mapping[str, str | None]) -> None:
+        """Know that copies are in step with the store, which says *texts*."""
+        for path, text in texts.items():
+            put(self._base, path, digest_of(text))
+
+    def begin(self, ledger: str) -> None:
+        """Read what this home had in step with *ledger*."""
+        try:
+            kept = msgspec.json.decode(self._home.team_files.read_bytes(), type=_Base)
+        except (OSError, ValueError):
+            kept = _Base("", {})
+        self._ledger, self._joins = ledger, kept.ledger != ledger
+        self._kept_base = None if self._joins else kept.files
+        self._base = dict(self._kept_base or {})
+
+    def keep_base(self) -> None:
+        """Keep what is in step, so that an edit is known for one after a start."""
+        if self._base != self._kept_base:
+            kept = _Base(self._ledger, self._base)
+            try:
+                put_private(
+                    self._home.team_files, msgspec.json.encode(kept), replace=True
+                )
+            except OSError as error:
+                log.warning("what is in step cannot be kept: %s", error.strerror)
+                return
+            self._kept_base, self._joins = dict(self._base), False
+
+
+class _Base(msgspec.Struct, frozen=True):
+    ledger: str
+    files: dict[str, str]
+
+
+def _members(name: str, text: str) -> Texts:
+    """Return what each member of a sealed file says; PolicyError: it is none."""
+    try:
+        content = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+    except (ValueError, RecursionError) as error:
+        raise PolicyError("it is no file of sealed secrets", "restore it") from error
+    return {
+        f"{name}{MEMBER}{key}": msgspec.json.format(raw, indent=-1).decode()
+        for key, raw in content.items()
+    }
+
+
+def _file_of(members: Mapping[str, str]) -> bytes:
+    content = {
+        path.partition(MEMBER)[2]: msgspec.Raw(text.encode())
+        for path, text in sorted(members.items())
+    }
+    return msgspec.json.format(msgspec.json.encode(content), indent=1)
+
+
+def _of(name: str, texts: Mapping[str, _TextT]) -> dict[str, _TextT]:
+    """Return the members of a sealed file."""
+    start = f"{name}{MEMBER}"
+    return {path: text for path, text in texts.items() if path.startswith(start)}
+
+
+def _files_of(folder: Path) -> list[Path]:
+    """Return the files ``NAME.toml`` of a folder, and those with an edit beside."""
+    names = {one.name.removesuffix(_LOCAL) for one in folder.iterdir()}
+    found = (one for one in sorted(names) if one.endswith(_TOML) and one[0] != ".")
+    return [folder / one for one in found]
+
+
+def _unwritten(error: OSError) -> str:
+    return f"the copy cannot be written ({error.strerror})"
+
+
+def _aside(at: Path) -> Path:
+    return at.with_name(f"{at.name}{_LOCAL}")
+
+
+def digest_of(text: str | None) -> str | None:
+    """Return the SHA-256 of a text, if there is one."""
+    return None if text is None else sha256_hex(text)
+
+
+def put(values: dict[str, str], key: str, value: str | None) -> None:
+    """Set a value, or with None remove it."""
+    if value is None:
+        values.pop(key, None)
+    else:
+        values[key] = value

@@ -1,0 +1,90 @@
+"""Brokers of a team in one process, each with its gateway and alerts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from support.bench import Bench
+from support.manual_clock import ManualClock
+from support.postgres import Database
+
+from agentvault_tui.broker.follow import listen_to
+from agentvault_tui.broker.status import status_info
+from agentvault_tui.broker.team_files import TeamFiles
+from agentvault_tui.gateway import Gateway
+from agentvault_tui.home import Home
+from agentvault_tui.vault import Secret
+from agentvault_tui.watch import LedgerWatch
+
+
+class Member:
+    """One broker of the team, with a gateway and alerts."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench, self.home = bench, bench.home
+        broker = bench.broker
+        self.gateway = broker.gateway = Gateway(broker)
+        self.watch = broker.watch = LedgerWatch(broker, lambda _: Secret("hidden"))
+
+    @property
+    def files(self) -> TeamFiles:
+        assert self.bench.broker.files is not None
+        return self.bench.broker.files
+
+    async def start(self) -> None:
+        await self.gateway.start()
+        await self.watch.start()
+
+    async def look(self) -> None:
+        """Do what the upkeep does again and again."""
+        await self.gateway.look()
+        await self.watch.look()
+
+    def path(self, file: str) -> Path:
+        return self.home.config / file
+
+    def says(self, file: str) -> str | None:
+        """Return what this home's copy says."""
+        path = self.path(file)
+        return path.read_text() if path.exists() else None
+
+    def origin(self, name: str = "api") -> str | None:
+        """Return where a service that is in force here is reached."""
+        found = self.gateway.services.get(name)
+        return str(found.origin) if found else None
+
+    @property
+    def warnings(self) -> str:
+        return "\n".join(status_info(self.bench.broker).warnings)
+
+    async def changes(self) -> list[tuple[str | None, str | None]]:
+        return [
+            (one.reason, one.resource)
+            for one in await self.bench.events("service.changed")
+        ]
+
+
+@asynccontextmanager
+async def member(
+    home: Home, clock: ManualClock, store: Database
+) -> AsyncIterator[Member]:
+    """Open one home more, or one again, and start what is in it."""
+    bench = await Bench.open(home, clock, settings=store.settings)
+    listen_to(bench.ledger, bench.broker, bench.feed)
+    try:
+        made = Member(bench)
+        await made.start()
+        yield made
+        await made.watch.aclose()
+        await made.gateway.aclose()
+    finally:
+        await bench.close()
+
+
+async def seen(*members: Member) -> None:
+    """Let each know what all have recorded, and write its copies."""
+    for one in members:
+        await one.bench.ledger.confirm()
+        await one.look()
