@@ -156,7 +156,7 @@ class AdviceScreen(ReadScreen):
     EVERY: ClassVar[float] = 30.0
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("w", "window", "another window of the history"),
-        Binding("x", "take_away", "take it away, on trial"),
+        Binding("t", "take_away", "take it away, on trial"),
         Binding("b", "give_back", "give it back"),
         Binding("d", "dismiss_advice", "dismiss: leave it as it is"),
     ]
@@ -246,7 +246,7 @@ class AdviceScreen(ReadScreen):
                 keys = (
                     [("b", "give back")]
                     if trial
-                    else [("x", "take away"), ("d", "dismiss")]
+                    else [("t", "take away"), ("d", "dismiss")]
                 )
                 found[1:1] = keys
         self.keybar.show((*found, ("j k", "move"), ("?", "keys"), ("^q", "quit")))

@@ -124,7 +124,7 @@ async def test_keys_take_away_give_back_and_dismiss(board: Board) -> None:
     """Each asks, and `y` does it; a key that does not fit the row does nothing."""
     pilot, fake = board
     await opened(pilot, "A", AdviceScreen, "ON TRIAL")
-    await pilot.press("x", "d")  # it is on trial: neither fits
+    await pilot.press("t", "d")  # it is on trial: neither fits
     assert isinstance(pilot.app.screen, AdviceScreen)
     path = await decided(pilot, "b", fake)
     assert path == "/api/advice/adv_unused_scope_read:ema/give-back"
@@ -132,7 +132,7 @@ async def test_keys_take_away_give_back_and_dismiss(board: Board) -> None:
     await settle(pilot, lambda: "✓" in text_of(pilot.app))
     await pilot.press("escape", "j")
     await settle(pilot, lambda: isinstance(pilot.app.screen, AdviceScreen))
-    path = await decided(pilot, "x", fake)
+    path = await decided(pilot, "t", fake)
     assert path == "/api/advice/adv_unused_scope_read:con/apply"
 
 
