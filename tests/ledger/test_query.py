@@ -140,7 +140,7 @@ _queries = st.builds(
 
 @pytest.mark.slow
 @settings(
-    max_examples=200,
+    max_examples=100,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(_queries)

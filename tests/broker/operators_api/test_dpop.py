@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from joserfc import jwt
@@ -161,4 +161,5 @@ class ProofsModel(RuleBasedStateMachine):
             self.proofs.take(self.proofs.read(scope(raw), None), "key:a")
 
 
+ProofsModel.TestCase.settings = settings(max_examples=30, stateful_step_count=30)
 test_no_proof_is_taken_twice = ProofsModel.TestCase

@@ -822,7 +822,7 @@ async def test_what_is_in_force_is_no_difference_from_itself(bench: Bench) -> No
     """Exported and planned, any state gives an empty plan."""
 
     @given(_states())
-    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
     def check(agents: list[Agent]) -> None:
         registry = bench.broker.registry = Registry(bench.clock)
         for agent in agents:
