@@ -9,7 +9,7 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.dialogs.base import Dialog, SheetPage
+from agentvault_tui.console.dialogs.base import Dialog, Result, SheetPage
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, cells
 from agentvault_tui.console.messages import ShowAgent
@@ -40,7 +40,22 @@ def open_stepups(app: App[object], desk: Desk) -> None:
         app.push_screen(StepUpsDialog(desk))
 
 
-class StepUpsDialog(ListCursor, Dialog[None]):
+class ListDialog(ListCursor, Dialog[Result]):
+    """A dialog with a cursor on one of its rows."""
+
+    def wheel(self, rows: int) -> None:
+        self.action_move(rows)
+
+    def action_move(self, step: int) -> None:
+        if self.move_cursor(step):
+            self.update_page()
+
+    def show_line(self, line: int, room: int) -> None:
+        """Scroll so that a line of the body is among the *room* that are shown."""
+        self.sheet.top = min(max(self.sheet.top, line - room + 1), line)
+
+
+class StepUpsDialog(ListDialog[None]):
     """List requests: those that wait, and those decided lately."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -71,19 +86,12 @@ class StepUpsDialog(ListCursor, Dialog[None]):
                 lines[row.id] = len(body)
                 body.append(self._decided(pen, row, end.ljust(column), width))
         footer = [EMPTY, pen.keys(self.hints("open", "agent", "copy", "leave"))]
-        self._follow(lines.get(self.cursor, 0), height - len(footer))
+        self.show_line(lines.get(self.cursor, 0), height - len(footer))
         title = (("Step-ups  ", pen.palette.title), self._count(pen, waiting))
         return SheetPage(title, self._oldest(pen, waiting), tuple(body), tuple(footer))
 
     def copies(self) -> tuple[str, str] | None:
         return ("step-up id", self.cursor) if self.cursor else None
-
-    def wheel(self, rows: int) -> None:
-        self.action_move(rows)
-
-    def action_move(self, step: int) -> None:
-        if self.move_cursor(step):
-            self.update_page()
 
     def action_agent(self) -> None:
         row = self.desk.mirror.stepups.get(self.cursor)
@@ -109,13 +117,6 @@ class StepUpsDialog(ListCursor, Dialog[None]):
         done = [row for row in mirror.stepups.values() if not row.open]
         done.sort(key=lambda row: row.decided_at or row.expires_at, reverse=True)
         return mirror.open_stepups(), done[:_DECIDED]
-
-    def _follow(self, line: int, room: int) -> None:
-        sheet = self.sheet
-        if line < sheet.top:
-            sheet.top = line
-        elif line >= sheet.top + room:
-            sheet.top = line - room + 1
 
     def _waiting(self, pen: Pen, row: StepUpRow, width: int) -> Row:
         left = row.remaining(self.clock.now())
@@ -181,7 +182,7 @@ _NAME = 24
 _PAGE = 10
 
 
-class SavedDialog(ListCursor, Dialog[str | None]):
+class SavedDialog(ListDialog[str | None]):
     """List saved filters by name; the result is the filter that was chosen."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -202,7 +203,7 @@ class SavedDialog(ListCursor, Dialog[str | None]):
         body = [self._line(pen, name, width) for name in self.filters]
         keys = pen.key_rows(self.hints("use", "delete", "undo", "copy", "leave"), width)
         footer = [*self.notes(pen, width), EMPTY, *keys]
-        self._follow(height - len(footer))
+        self.show_line(self.order.index(self.cursor), height - len(footer))
         title = (("Saved filters", pen.palette.title),)
         return SheetPage(title, (), tuple(body), tuple(footer))
 
@@ -212,13 +213,6 @@ class SavedDialog(ListCursor, Dialog[str | None]):
 
     def copies(self) -> tuple[str, str]:
         return "filter", self.filters[self.cursor]
-
-    def wheel(self, rows: int) -> None:
-        self.action_move(rows)
-
-    def action_move(self, step: int) -> None:
-        if self.move_cursor(step):
-            self.update_page()
 
     def action_use(self) -> None:
         self.dismiss(self.filters.get(self.cursor))
@@ -249,11 +243,6 @@ class SavedDialog(ListCursor, Dialog[str | None]):
         self.filters = self.desk.saved.all()
         self.keep_cursor([*self.filters])
         self.refresh_bindings()
-
-    def _follow(self, room: int) -> None:
-        line = self.order.index(self.cursor)
-        sheet = self.sheet
-        sheet.top = min(max(sheet.top, line - room + 1), line)
 
     def _line(self, pen: Pen, name: str, width: int) -> Row:
         p = pen.palette
