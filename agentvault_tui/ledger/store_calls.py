@@ -14,7 +14,9 @@ from agentvault_tui.ledger.store_schema import CHANNEL
 if TYPE_CHECKING:  # it imports psycopg, which few need
     from agentvault_tui.ledger.shared_log import SharedLog
 
-_PUT: Final = """
+_NO_WAIT: Final = "set_config('synchronous_commit', 'off', true)"
+"""Also what else such a transaction happens to write is not waited for."""
+_PUT: Final = f"""
 WITH gone AS (
   DELETE FROM agentvault.calls WHERE broker = %(me)s AND id <> ALL(%(ids)s)
   AND (%(anew)s OR run <> %(run)s
@@ -27,9 +29,9 @@ put AS (
     AS u(id, over, doc)
   ON CONFLICT (broker, id) DO UPDATE SET run = excluded.run, n = excluded.n,
     ended = excluded.ended, doc = excluded.doc)
-SELECT count(*) FROM agentvault.calls
+SELECT count(*), {_NO_WAIT} FROM agentvault.calls
   WHERE broker = %(me)s AND run = %(run)s AND ended IS NULL
-"""
+"""  # noqa: S608 - of a constant alone
 _READ: Final = """
 SELECT c.broker, c.run, c.n, c.ended IS NOT NULL, c.doc FROM agentvault.calls AS c
   JOIN agentvault.brokers AS b ON b.id = c.broker AND b.run = c.run
@@ -44,8 +46,16 @@ WITH old AS (
 put AS (
   INSERT INTO agentvault.asks SELECT %s, u, clock_timestamp(), %b
   FROM unnest(%s::text[]) AS u ON CONFLICT DO NOTHING)
-SELECT pg_notify('{CHANNEL}', '')
-"""  # noqa: S608 - of a constant alone
+SELECT pg_notify('{CHANNEL}', ''), {_NO_WAIT}
+"""  # noqa: S608 - same
+_FORGET: Final = f"""
+WITH told AS (DELETE FROM agentvault.asks WHERE id = %s AND answer IS NOT NULL)
+SELECT {_NO_WAIT}
+"""  # noqa: S608 - same
+_ANSWER: Final = f"""
+WITH told AS (UPDATE agentvault.asks SET answer = %b WHERE broker = %s AND id = %s)
+SELECT {_NO_WAIT}
+"""  # noqa: S608 - same
 
 
 class SharedCall(NamedTuple):
@@ -87,7 +97,7 @@ class StoreCalls:
         ids, over, docs = map(list, zip(*calls, strict=True)) if calls else ([], [], [])
         own = {"me": self._me, "run": self._run, "n": self._n, "anew": anew}
         told = own | {"ids": ids, "over": over, "docs": docs}
-        ((count,),) = await self._shared.on_idle(_PUT, told)
+        ((count, _),) = await self._shared.on_idle(_PUT, told)
         return int(count)
 
     async def read(
@@ -137,8 +147,7 @@ class StoreCalls:
         Raises:
             LedgerUnwritableError: the store did not answer.
         """
-        sql = "DELETE FROM agentvault.asks WHERE id = %s AND answer IS NOT NULL"
-        await self._shared.on_idle(sql, (name,))
+        await self._shared.on_idle(_FORGET, (name,))
 
     async def asked(self) -> list[tuple[str, bytes]]:
         """Return the questions that wait for this broker: name, and what.
@@ -158,5 +167,4 @@ class StoreCalls:
         Raises:
             LedgerUnwritableError: the store did not answer.
         """
-        sql = "UPDATE agentvault.asks SET answer = %b WHERE broker = %s AND id = %s"
-        await self._shared.on_idle(sql, (answer, self._me, name))
+        await self._shared.on_idle(_ANSWER, (answer, self._me, name))
