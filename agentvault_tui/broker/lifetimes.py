@@ -31,8 +31,8 @@ class Lifetimes:
         origin, revoked = agent.from_template, agent.status is AgentStatus.REVOKED
         if before is None and origin is not None:
             self._derived[origin].append(agent.id)
-            if not self.is_template(origin):
-                self._orphaned.add(agent.id)
+        if origin is not None and not revoked and not self.is_template(origin):
+            self._orphaned.add(agent.id)
         if agent.template and revoked:
             self._orphaned.update(self._derived.get(agent.id, ()))
         known = before is not None and (before.until, before.status)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,11 @@ from agentvault_tui.broker.usecases.policy_change import (
     policy_record,
     reload_policy,
 )
-from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
+from agentvault_tui.broker.usecases.revoke import (
+    restore_agent,
+    revoke_agent,
+    revoke_ended,
+)
 from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
 from agentvault_tui.errors import OvertakenError
@@ -242,6 +247,50 @@ async def test_a_step_up_that_expires_is_recorded_once(brokers: list[Broker]) ->
     found = [one.bench.broker.stepups.get(asked).status for one in brokers]
     assert found == [StepUpStatus.EXPIRED] * 3
     assert len(await brokers[1].bench.events("stepup.expired")) == 1
+
+
+async def test_the_end_of_an_agent_is_recorded_once(brokers: list[Broker]) -> None:
+    """Though each broker sees that its time is over, and its step-up ends with it."""
+    clock = brokers[0].bench.clock
+    until = clock.now() + timedelta(seconds=100)
+    agent = await brokers[0].agent("payer", "send:payment", until=until)
+    asked = await brokers[0].pay(agent)
+    await known(brokers)
+    clock.advance(100)
+    await asyncio.gather(*(revoke_ended(one.bench.broker) for one in brokers))
+    await known(brokers)
+    for one in brokers:
+        registry = one.bench.broker.registry
+        assert registry.agent(agent.id).status is AgentStatus.REVOKED
+        assert one.bench.broker.stepups.get(asked).status is StepUpStatus.CANCELLED
+    for kind in ("agent.revoked", "stepup.cancelled"):
+        assert len(await brokers[1].bench.events(kind)) == 1
+
+
+async def test_an_end_that_another_change_overtook_is_recorded(
+    brokers: list[Broker],
+) -> None:
+    """Whatever else another broker recorded of the agent, it is revoked in the end."""
+    clock = brokers[0].bench.clock
+    until = clock.now() + timedelta(seconds=100)
+    agent = await brokers[0].agent("one", "read:calendar", "read:email", until=until)
+    await known(brokers)
+    taken = frozenset({"read:email"})
+    clock.advance(100)
+    narrow = asyncio.gather(
+        change_scopes(brokers[1].bench.broker, agent.id, frozenset(), taken, OPERATOR),
+        *(revoke_ended(one.bench.broker) for one in brokers),
+    )
+    await narrow
+    found, stored = set[Agent](), set[Agent]()
+    async with asyncio.timeout(PATIENT):
+        while found != stored or {one.status for one in found} != {AgentStatus.REVOKED}:
+            await asyncio.gather(*(revoke_ended(one.bench.broker) for one in brokers))
+            await known(brokers)
+            found = {one.bench.broker.registry.agent(agent.id) for one in brokers}
+            loaded = (await brokers[2].bench.ledger.load()).agents
+            stored = {one for one in loaded if one.id == agent.id}
+    assert {one.scopes for one in found} == {("read:calendar",)}
 
 
 async def test_a_policy_edited_in_one_home_holds_in_all_and_is_recorded_once(

@@ -27,7 +27,12 @@ from agentvault_tui.broker.usecases.stepup import (
     cancelled_draft,
 )
 from agentvault_tui.clock import iso
-from agentvault_tui.errors import ConflictError, LedgerUnwritableError, UsageError
+from agentvault_tui.errors import (
+    ConflictError,
+    LedgerError,
+    LedgerUnwritableError,
+    UsageError,
+)
 from agentvault_tui.ledger import (
     Change,
     DropAgentTokens,
@@ -72,6 +77,23 @@ class InForce:
             kept = await broker.record_cut(*self.drafts, changes=self.changes)
             await broker.record_ended(self.below, operator, self.reason)
         return kept
+
+    async def record_once(self, broker: Broker) -> Kept:
+        """Persist an agent's end, unless another broker of the team did; see `record`.
+
+        What another changed of it meanwhile is in memory by then, and looked at again.
+        """
+        agent_id = self.drafts[0].agent_id or ""
+        try:
+            await broker.record(*self.drafts, changes=self.changes)
+        except LedgerError:
+            if broker.registry.agent(agent_id) is not self.changes[0]:
+                return Kept.LEDGER
+            return await self.record(broker, SYSTEM)
+        # Also what others issued before it was recorded, and this one followed since.
+        broker.registry.cut_tokens(AgentId(agent_id))
+        await broker.record_ended(self.below, SYSTEM, self.reason)
+        return Kept.LEDGER
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +160,15 @@ async def _revoke_all(
         where what is not in the ledger is kept; None where all is.
     """
     places: set[Kept] = set()
+    seen_by_all = operator is SYSTEM and broker.ledger.shared is not None
     for start in range(0, len(agents), ENDED_A_TURN):
         part = agents[start : start + ENDED_A_TURN]
         cut = [cut_agent(broker, one.id, reason, operator)[1] for one in part]
-        places |= {
-            *await asyncio.gather(*(one.record(broker, operator) for one in cut))
-        }
+        records = (
+            one.record_once(broker) if seen_by_all else one.record(broker, operator)
+            for one in cut
+        )
+        places |= {*await asyncio.gather(*records)}
     return broker.cuts.kept if places - {Kept.LEDGER} else None
 
 
