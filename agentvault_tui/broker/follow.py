@@ -359,9 +359,9 @@ async def join_team(broker: Broker, shared: SharedLog) -> None:
     # Without a URL the issuer is this machine's alone: no other broker is that tenant.
     alone = own and not broker.settings.tenant.url
     issuer = "" if alone else broker.tenant.issuer
-    version = lambda: broker.policy.version  # noqa: E731
-    key = broker.team_key
-    assert key is not None  # noqa: S101 - of a ledger that is shared
+    key, files = broker.team_key, broker.files
+    assert key is not None and files is not None  # noqa: S101, PT018 - it is shared
+    version = lambda: f"{broker.policy.version} {files.version()}"  # noqa: E731
     broker.chores.append(key.look)
     team = broker.team = key.team = Team(
         *(broker.ledger, shared, broker.clock, version),

@@ -111,7 +111,7 @@ class Team:
             ledger: this broker's.
             shared: the team's log.
             clock: what tells the time.
-            policy: returns the version of the policy in force.
+            policy: returns the versions of the policy and the files in force.
             tenant: the tenant's issuer; empty where no other broker serves it.
             key: returns the ids of the team's key that is here, and that is in force.
         """
@@ -302,7 +302,7 @@ class Team:
         if said.lag_ms is None or said.lag_ms > _LAG:
             return "it is behind the store"
         if said.policy != self._policy():
-            return "another policy is in force there"
+            return "another policy, or another file, is in force there"
         _, in_force = self._key()
         if in_force and said.key != in_force:
             return "it has not the team's key: agentvault team key import there"

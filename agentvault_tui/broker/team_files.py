@@ -29,7 +29,7 @@ from agentvault_tui.broker.team_copies import (
 from agentvault_tui.errors import LedgerError, LedgerUnwritableError, OvertakenError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Change, EventQuery, Ledger, Meta
-from agentvault_tui.model import Actor, Draft, Event, EventType
+from agentvault_tui.model import Actor, Draft, Event, EventType, sha256_hex
 
 _ROW: Final = "file:"
 """Begins the key of a file's row; its path follows."""
@@ -83,6 +83,8 @@ class TeamFiles:
         """This home's."""
         self.on_change: list[Callable[[], Awaitable[None]]] = []
         """Awaited once other texts are in force; none may commit and wait for that."""
+        self.in_force: list[Callable[[], Iterable[tuple[str, str]]]] = []
+        """Each returns path and SHA-256 of files that a reader has in force here."""
         self.on_problem: Callable[[], None] = lambda: None
         """Called when what operators are told of copies changed."""
         self._ledger = ledger
@@ -103,6 +105,11 @@ class TeamFiles:
         self._begun = False
         self._waits = ""
         """Why edits could not be recorded, if so."""
+
+    def version(self) -> str:
+        """Return what differs where other files are in force."""
+        found = sorted(pair for reader in self.in_force for pair in reader())
+        return sha256_hex(repr(found))[:16]
 
     def text(self, path: str) -> str | None:
         """Return what a file says, if it is in force."""

@@ -77,6 +77,7 @@ class ConfigFolder(Generic[_ItemT]):
         """Take texts from *team*, in place of the home's copies of them."""
         self._team = team
         team.copies.track(self._folder.name, self._folder, self._parse)
+        team.in_force.append(self.digests)
 
     def get(self, name: str) -> _ItemT | None:
         """Return the item called *name*, or nothing."""

@@ -86,6 +86,7 @@ class Alerts:
         self._path = broker.home.alerts_file
         if broker.files is not None:
             broker.files.copies.track(self._path.name, self._path, self._check)
+            broker.files.in_force.append(lambda: [(self._path.name, self.file.sha256)])
 
     def _check(self, _: str, text: str) -> None:
         parse_alerts(text, self.broker.home)

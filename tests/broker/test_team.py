@@ -23,7 +23,7 @@ from agentvault_tui.broker.team import Member, Said, Team
         (0.1, {"version": "0.1"}, "it is of version 0.1"),
         (0.1, {"lag_ms": 251.0}, "it is behind the store"),
         (0.1, {"lag_ms": None}, "it is behind the store"),
-        (0.1, {"policy": "p2"}, "another policy is in force there"),
+        (0.1, {"policy": "p2"}, "another policy, or another file, is in force there"),
         (
             0.1,
             {"key": "k1"},

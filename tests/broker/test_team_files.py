@@ -387,6 +387,11 @@ async def test_a_file_that_cannot_be_in_force_here_leaves_nothing_in_force_here(
     assert a.origin() == "https://two.test"
     assert b.origin() is None
     assert "services/api.toml cannot be put in force, nothing of it is" in b.warnings
+    assert a.files.version() != b.files.version()  # which each tells the others
+    a.path(API).write_text(service("three"))
+    await a.look()
+    await seen(b)
+    assert a.files.version() == b.files.version()
 
 
 async def test_services_that_are_applied_at_one_home_hold_at_the_other(
