@@ -116,7 +116,9 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
     with serving(home.data) as vault:
         assert vault.ready["operators_url"] == f"{url}/"
         ca = CaFiles.of(home).ca
-        yield Laptop(vault, folder, url, ca, vault.approver("alice"), made.url)
+        laptop = Laptop(vault, folder, url, ca, vault.approver("alice"), made.url)
+        yield laptop
+        laptop.run(*laptop.there, "logout")  # ends the process that holds the session
 
 
 def test_everything_the_socket_does_from_elsewhere(laptop: Laptop) -> None:
