@@ -11,10 +11,19 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import httpx
 import pytest
-from support.gateway_stand import Received, Stand, endless, operators_http, standing
+from support.bench import OPERATOR
+from support.gateway_stand import (
+    SECRET,
+    Received,
+    Stand,
+    endless,
+    operators_http,
+    standing,
+)
 from support.patience import PATIENT
 from support.postgres import Database
 
@@ -310,22 +319,22 @@ async def test_what_a_flooding_agent_asks_for_is_told_in_parts(
             await asyncio.sleep(0.01)
 
 
-async def test_one_broker_at_a_time_shows_a_refresh_token(
+async def test_no_refresh_token_is_shown_twice_by_brokers_of_a_team(
     stands: list[Stand], store: Database
 ) -> None:
-    """The others wait for what takes its place; one that died keeps nobody for long."""
-    a, b, _ = stands
-    under_way, most = 0, 0
+    """One broker at a time shows it; the next shows what took its place."""
+    a, b, c = stands
+    shown: list[str] = []
 
     async def rotating(request: Received, writer: asyncio.StreamWriter) -> None:
-        nonlocal under_way, most
         said: dict[str, str] = {}
         if request.target == "/token":
-            said = {"access_token": "at_0123456789", "refresh_token": "rt_next"}
-            under_way += 1
-            most = max(most, under_way)
-            await asyncio.sleep(0.05)  # as long as a rotation takes elsewhere
-            under_way -= 1
+            shown.append(parse_qs(request.body.decode())["refresh_token"][0])
+            await asyncio.sleep(0.05)  # in which others would show it as well
+            said = {
+                "access_token": "at_0123456789",
+                "refresh_token": f"rt_{len(shown)}",
+            }
         body = json.dumps(said).encode()
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
         writer.write(body)
@@ -337,16 +346,20 @@ secret = "key"
 client_id = "me"
 token_endpoint = "http://127.0.0.1:{a.upstream.port}/token"
 """
-    origin = f"http://127.0.0.1:{a.upstream.port}"
     a.upstream.answer = rotating
-    for one in (a, b):
-        await one.secret()
-        await one.service(credential + ROUTES, origin=origin)
-    _, headers = await agent_of(a)
-    sql = "SELECT count(*) FROM agentvault.brokers WHERE id = 'credential:key'"
-    replies = await asyncio.gather(
-        *(one.client.get("/gw/api/events/1", headers=headers) for one in (a, b))
+    secrets = a.gateway.secrets
+    await secrets.change(
+        lambda: secrets.set("key", SECRET, OPERATOR), a.bench.broker.record
     )
-    assert [one.status_code for one in replies] == [200, 200]
-    assert most == 1
+    await a.service(credential + ROUTES, name="rotating")
+    _, headers = await agent_of(a)
+    for one in (b, c):
+        await one.bench.ledger.confirm()
+        await one.gateway.look()
+    replies = await asyncio.gather(
+        *(one.client.get("/gw/rotating/events/1", headers=headers) for one in stands)
+    )
+    assert [one.status_code for one in replies] == [200, 200, 200]
+    assert shown == [SECRET, "rt_1", "rt_2"]
+    sql = "SELECT count(*) FROM agentvault.brokers WHERE id = 'credential:key'"
     assert store.run(sql) == [(0,)]
