@@ -131,7 +131,13 @@ DECLARE
 BEGIN
   IF NOT urgent THEN
     -- These queue for their turn to ask for the head, and a revocation does not.
-    PERFORM pg_advisory_xact_lock('agentvault.head'::regclass::oid::bigint);
+    BEGIN
+      PERFORM pg_advisory_xact_lock('agentvault.head'::regclass::oid::bigint);
+    EXCEPTION WHEN lock_not_available THEN
+      RETURN QUERY SELECT -1, known_seq, known_revision, 0::bigint, 'wait',
+        NULL::text, NULL::bytea, NULL::bytea, NULL::text;
+      RETURN;
+    END;
   END IF;
   SELECT * INTO STRICT head FROM agentvault.head FOR UPDATE;
   became := (writer, placed, head.seq, head.hash, head.time, head.revision, head.n, 0);

@@ -384,6 +384,29 @@ async def test_a_grant_that_waits_too_long_is_refused(
     await a.commit(decision(), changes=[token(clock)])
 
 
+async def test_a_cut_queues_behind_no_other_append(
+    team: Team, clock: ManualClock
+) -> None:
+    """While others stand in line for the head a grant is busy, and a cut is placed."""
+    a = await team.broker("a")
+    await a.commit(note())
+    with psycopg.connect(
+        host=str(team.store.cluster.folder), dbname=team.store.name, user="postgres"
+    ) as other:
+        other.execute(
+            "SELECT pg_advisory_xact_lock('agentvault.head'::regclass::oid::bigint)"
+        )
+        b = await team.broker("b")
+        granted = b.commit(decision(), changes=[token(clock)])
+        (cut,) = await a.commit(note(EventType.AGENT_REVOKED), urgent=True)
+        assert cut.seq == 2
+        with pytest.raises(LedgerBusyError):
+            await granted
+        assert b.store_problem is None
+    (event,) = await b.commit(decision(), changes=[token(clock)])
+    assert event.seq == 3
+
+
 async def test_while_others_are_first_a_grant_is_refused_and_a_report_waits(
     team: Team, clock: ManualClock
 ) -> None:
