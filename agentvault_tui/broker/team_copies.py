@@ -122,7 +122,7 @@ class TeamCopies:
         """
         edits, outdated = dict[str, str | None](), dict[str, str | None]()
         problems: dict[str, str] = {}
-        copies, self.aside = self._copies(problems)
+        self.aside = self._read_copies(problems)
         joins = self._joins and bool(texts)
         unread = dict(problems)
         stamps = {path: stamp for path, (stamp, _) in self._read.items()}
@@ -130,6 +130,9 @@ class TeamCopies:
         if self._settled and self._settled[0] is texts and self._settled == now:
             self.lost.clear()
             return {}
+        copies = Texts()
+        for path, (_, said) in self._read.items():
+            copies |= self._members.get(path, {path: said})
         for path in sorted({*copies, *texts, *self._base}):
             if unread.keys().isdisjoint({path, self._within(path)}):
                 copy, text = copies.get(path), texts.get(path)
@@ -167,9 +170,9 @@ class TeamCopies:
         name = path.partition(MEMBER)[0]
         return name if name in self._tracked else path.partition("/")[0]
 
-    def _copies(self, problems: dict[str, str]) -> tuple[Texts, list[Path]]:
-        """Return what copies say, and which edits were kept beside one."""
-        aside, known, found = list[Path](), self._read, Texts()
+    def _read_copies(self, problems: dict[str, str]) -> list[Path]:
+        """Read copies that were changed; return which edits were kept beside one."""
+        aside, known = list[Path](), self._read
         self._read = {}
         for name, tracked in self._tracked.items():
             try:
@@ -191,9 +194,7 @@ class TeamCopies:
                     continue
                 if copy is not None:
                     self._read[path] = copy
-                    members = self._members[path] if tracked.is_sealed else None
-                    found |= {path: copy[1]} if members is None else members
-        return found, aside
+        return aside
 
     def _copy(self, path: str, at: Path, known: _Copy | None) -> _Copy | None:
         """Read a copy, unless it is as it was *known*; None: it is not there.

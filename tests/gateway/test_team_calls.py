@@ -47,6 +47,13 @@ currency = "body:/currency"
 PAY = {"amount": 4200, "currency": "USD"}
 
 
+SEALED = """
+[credential]
+kind = "bearer"
+secret = "key"
+"""
+
+
 @pytest.fixture
 async def stands(short: Path, store: Database) -> AsyncIterator[list[Stand]]:
     """Three brokers; agents reach the first one's service."""
@@ -363,3 +370,26 @@ token_endpoint = "http://127.0.0.1:{a.upstream.port}/token"
     assert shown == [SECRET, "rt_1", "rt_2"]
     sql = "SELECT count(*) FROM agentvault.brokers WHERE id = 'credential:key'"
     assert store.run(sql) == [(0,)]
+
+
+async def test_a_call_carries_the_secret_that_was_set_last_at_any_broker(
+    stands: list[Stand],
+) -> None:
+    """From the next call on; once it is removed, calls at all brokers have none."""
+    a, b, _ = stands
+    await a.service(f"{SEALED}{ROUTES}")
+    _, headers = await agent_of(b)
+
+    async def change(prepare: Callable[[], Any]) -> None:
+        await a.gateway.secrets.change(prepare, a.bench.broker.record)
+
+    for value in ("first", "second"):
+        await change(lambda: a.gateway.secrets.set("key", value, OPERATOR))  # noqa: B023
+        reply = await b.client.get("/gw/api/events/1", headers=headers)
+        assert reply.status_code == 200, reply.text
+        carried = a.upstream.received[-1].header("authorization")
+        assert carried == f"Bearer {value}"
+    await change(lambda: a.gateway.secrets.remove("key", OPERATOR))
+    reply = await b.client.get("/gw/api/events/1", headers=headers)
+    assert reply.json()["error"] == "upstream_unreachable"
+    assert len(a.upstream.received) == 2
