@@ -32,12 +32,14 @@ _CONTEXT.set_forkserver_preload(
     [
         "__main__",  # the script that started pytest, or each fork would run it
         "agentvault_tui.cli.app",
-        "agentvault_tui.cli.agents",
-        "agentvault_tui.cli.people",
+        "agentvault_tui.cli.doctor",
         "agentvault_tui.cli.serve",
+        "agentvault_tui.cli.tenant",
         "agentvault_tui.broker.serve",
         "agentvault_tui.console.app",
-        "agentvault_tui.gateway.run",
+        "agentvault_tui.gateway",
+        "agentvault_tui.tenant.users",
+        "agentvault_tui.watch",
     ]
 )
 _STREAMS: Final = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
