@@ -9,7 +9,7 @@ from typing import Final
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.usecases.stepup import offer
 from agentvault_tui.encoder import to_json
-from agentvault_tui.errors import LedgerError, TenantError
+from agentvault_tui.errors import LedgerError, TenantError, TenantRefusedError
 from agentvault_tui.model import StepUp, StepUpId, StepUpStatus
 from agentvault_tui.web.public import PublicAddress
 
@@ -74,19 +74,15 @@ class ApprovalPageOffers:
         Raises:
             TenantError: the tenant does not take it; the next look tries again.
         """
-        stepups, now = self._broker.stepups, self._broker.clock.boot()
+        stepups = self._broker.stepups
         # Of a team's brokers one offers: a new code ends the one before.
         for stepup in stepups.open() if self._broker.works() else ():
-            if self._broker.policy.version == stepup.policy_version:
-                if stepup.id in stepups.flows:
-                    # Ended by another broker's, whose record is still to come.
-                    self._rests[stepup.id] = now + _REST
-                if self._rests.get(stepup.id, 0.0) > now:
-                    continue
-            if stepup.status is not StepUpStatus.PENDING:
-                continue
-            self._rests[stepup.id] = now + _REST
-            await offer(self._broker, stepup)
+            if self._is_due(stepup):
+                try:
+                    await offer(self._broker, stepup)
+                except TenantRefusedError as error:
+                    # Such as where somebody begins to approve it at another broker.
+                    log.info("%s has no page yet: %s", stepup.id, error.what)
         for stepup_id, flow in list(stepups.codes.items()):
             known = stepups.find(stepup_id)
             if known is not None and known.status.open:
@@ -98,6 +94,20 @@ class ApprovalPageOffers:
                 del stepups.codes[stepup_id]
                 self._told.pop(stepup_id, None)
                 self._rests.pop(stepup_id, None)
+
+    def _is_due(self, stepup: StepUp) -> bool:
+        """Tell whether *stepup* is to be offered now; then it rests for a while."""
+        now = self._broker.clock.boot()
+        waits = (
+            stepup.id in self._broker.stepups.flows
+            or self._rests.get(stepup.id, 0.0) > now
+        )
+        if self._broker.policy.version == stepup.policy_version and waits:
+            return False
+        if stepup.status is not StepUpStatus.PENDING:
+            return False
+        self._rests[stepup.id] = now + _REST
+        return True
 
 
 def _outcome(stepup: StepUp) -> str:

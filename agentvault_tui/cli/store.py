@@ -95,29 +95,34 @@ def _info_of_home(session: CliSession) -> None:
 def check(session: CliSession) -> int:
     """Verify the whole chain, and that state is as its events say.
 
-    A team's store is copied into a temporary folder for that. Exits 1 for a fault.
+    A team's store is copied into a temporary folder for that; what its embedded tenant
+    has sealed must open with the team's key. Exits 1 for a fault.
     """
     from agentvault_tui.ledger import verify_ledger
 
+    tenant = None
     if not session.settings.store.url:
         report = verify_ledger(session.home)
     else:
         from agentvault_tui.home import Home
         from agentvault_tui.ledger.store_copying import read_into
+        from agentvault_tui.tenant.copying import tenant_problem
 
+        tenant = tenant_problem(session.home, session.settings)
         with tempfile.TemporaryDirectory(prefix="agentvault-") as folder:
             made = Home(Path(folder) / "home", Path(folder) / "home")
             asyncio.run(read_into(connector_of(session), made))
             report = verify_ledger(made)
     head = {"head": report.head.seq, "hash": report.head.hash}
-    told = {"ok": report.ok, "events": report.events, "problem": report.problem}
+    problem = report.problem or tenant
+    told = {"ok": not problem, "events": report.events, "problem": problem}
     if not session.out.print_json(told | head):
         out = session.out
-        if report.ok:
-            out.line(out.word("ok"), f": {report.events} events, state as they say")
+        if problem:
+            out.line(out.word("fault"), ": ", out.cell(problem, limit=500))
         else:
-            out.line(out.word("fault"), ": ", out.cell(report.problem, limit=500))
-    return 0 if report.ok else 1
+            out.line(out.word("ok"), f": {report.events} events, state as they say")
+    return 1 if problem else 0
 
 
 @store.command("prepare", example="agentvault store prepare --yes")

@@ -139,9 +139,16 @@ class DeviceCodes:
         """Make a pair of codes that live *lifetime* seconds.
 
         Raises:
-            TenantRefusedError: ``too_many_requests``: too many are waiting already.
+            TenantRefusedError: ``too_many_requests``: too many are waiting already;
+                ``authorization_begun``: it is for the approval page alone, and a person
+                was given a code for the same step-up, which has that page as well.
         """
+        page = None if what is None else what.page
         with self._store.transaction():
+            if page is not None and page.expires_in and self._begun(page):
+                raise TenantRefusedError(
+                    "authorization_begun", "A person has a code for this already."
+                )
             return self._issue(
                 {
                     "client_id": client,
@@ -150,7 +157,7 @@ class DeviceCodes:
                     "audience": audience,
                     "origin": origin,
                 },
-                None if what is None or what.page is None else what.page.id,
+                None if page is None else page.id,
                 Deadline.after(self._clock, lifetime),
             )
 
@@ -187,6 +194,18 @@ class DeviceCodes:
             )
             if inserted:
                 return pair
+
+    def _begun(self, page: PageDetails) -> bool:
+        """Tell whether a code for more than the page waits, for the same digest."""
+        sql = "SELECT * FROM device_codes WHERE stepup_id = ? AND state = 'pending'"
+        codes = map(self._read, self._store.all(sql, page.id))
+        return any(
+            code is not None
+            and code.page is not None
+            and (code.page.digest, code.page.expires_in) == (page.digest, None)
+            and self.open(code)
+            for code in codes
+        )
 
     def by_key(self, key: str) -> StoredDeviceCode | None:
         return self._read(self._store.find("device_codes", device_code_hash=key))

@@ -136,6 +136,26 @@ def into_team(home: Home, settings: Settings) -> None:
     copy_tenant((home, Settings()), (home, settings), anew=home.team_key.exists())
 
 
+def tenant_problem(home: Home, settings: Settings) -> str | None:
+    """Say what of the tenant's rows cannot be opened with the key of *home*, if any.
+
+    Raises:
+        LedgerUnwritableError: the team's store is away, or has no such tables.
+    """
+    with closing(open_store(home, settings, SystemClock(), checkpoints=False)) as store:
+        for table in TABLES:
+            sealed, rows = _SEALED.get(table), store.all(f"SELECT * FROM {table}")  # noqa: S608
+            if sealed is None or not rows:
+                continue
+            try:
+                seal = _seal_of(home, settings)
+                for row in rows:
+                    seal.open(*sealed.about(row), row[sealed.column])
+            except SealedError as error:
+                return error.diagnosis()
+    return None
+
+
 def seal_anew(home: Home, settings: Settings) -> None:
     """Seal with the key in force what the key before sealed; see `Seal.renewed`.
 

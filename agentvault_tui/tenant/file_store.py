@@ -118,6 +118,9 @@ class FileStore(Store):
             raise
         self._db.execute("COMMIT")
 
+    def check_may_move(self, issuer: str) -> None:
+        """Refuse nothing: a home has one tenant."""
+
     def run(self, sql: str, values: Sequence[object]) -> tuple[list[Row], int]:
         """Run one statement; return its rows, and how many it changed."""
         done = self._db.execute(sql, values)

@@ -64,12 +64,16 @@ def rebase(store: Store, issuer: str) -> None:
 
     The issuer has the port in it: when that changed, ``<issuer>me/`` of an earlier
     grant must go on meaning this tenant, and none that may have taken the port.
+
+    Raises:
+        RefusedError: other brokers of the team serve it as another issuer.
     """
     with store.transaction():
         before = store.fact("issuer")
         if before == issuer:
             return
         if before is not None:
+            store.check_may_move(issuer)
             store.change("UPDATE objects SET doc = replace(doc, ?, ?)", before, issuer)
             store.change(
                 "UPDATE objects SET name = replace(name, ?, ?)", before, issuer

@@ -34,6 +34,14 @@ class Store(ABC):
         """Run the block in one transaction, during which nobody else writes."""
 
     @abstractmethod
+    def check_may_move(self, issuer: str) -> None:
+        """Refuse to serve as *issuer* what others serve as another.
+
+        Raises:
+            RefusedError: a broker of the team does.
+        """
+
+    @abstractmethod
     def run(self, sql: str, values: Sequence[object]) -> tuple[list[Row], int]:
         """Run one statement; return its rows, and how many it changed or found.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import select
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
@@ -15,7 +16,12 @@ import psycopg
 from psycopg.rows import dict_row
 
 from agentvault_tui.clock import Clock, SharedClock
-from agentvault_tui.errors import LedgerError, LedgerUnwritableError, StoreAwayError
+from agentvault_tui.errors import (
+    LedgerError,
+    LedgerUnwritableError,
+    RefusedError,
+    StoreAwayError,
+)
 from agentvault_tui.settings import Settings
 from agentvault_tui.store_connection import (
     LOCAL_ONLY,
@@ -102,6 +108,26 @@ class TeamStore(Store):
             raise
         finally:
             self._held = False
+
+    def check_may_move(self, issuer: str) -> None:
+        """Refuse to serve as *issuer* what others serve as another.
+
+        A broker says which in its heartbeat, and nothing where it serves alone.
+
+        Raises:
+            RefusedError: a broker of the team does.
+        """
+        found = self.all(
+            "SELECT doc FROM agentvault.brokers WHERE left(id, 4) = 'brk_'"
+            " AND seen > clock_timestamp() - interval '2 seconds'"
+        )
+        said = [str(json.loads(row["doc"]).get("tenant", "")) for row in found]
+        alone = said.count("")
+        if {*said} - {"", issuer} or (alone and len(said) > 1):
+            raise RefusedError(
+                f"other brokers of the team serve its tenant, not as {issuer}",
+                "give all the same tenant.url",
+            )
 
     def run(self, sql: str, values: Sequence[object]) -> tuple[list[Row], int]:
         """Run one statement; return its rows, and how many it changed or found.

@@ -189,6 +189,11 @@ def test_a_store_copies_there_and_back_byte_for_byte(
     shutil.copy(home.team_key, team.team_key)
     assert ann.sub in cli("tenant", "user", "list", *at).out
     assert cli("store", "check", *at).code == 0
+    team.team_key.write_bytes(b"x" * 32)
+    other = cli("store", "check", "--json", *at)
+    assert (other.code, other.json["ok"]) == (1, False)
+    assert "does not open" in other.json["problem"]
+    shutil.copy(home.team_key, team.team_key)
     again = cli("store", "copy", "--to", f"sqlite:{back.data}", "--json", *at)
     assert (again.code, again.json["head"]) == (0, 44), again.err
     copied = all_of(back)

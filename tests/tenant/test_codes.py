@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
+from auth0_double.running import DETAILS
 from hypothesis import given
 from hypothesis import strategies as st
 from support.manual_clock import ManualClock
 from support.tenant_store import open_store, seal_of
 
+from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.home import Home
 from agentvault_tui.model import sha256_hex
+from agentvault_tui.tenant import details
 from agentvault_tui.tenant.codes import (
     USER_CODE_LETTERS,
     DeviceCodes,
@@ -130,3 +134,29 @@ def test_width_and_punctuation_of_a_user_code_are_ignored(typed: str) -> None:
     assert normal_user_code(typed) == "BCDF-GHJS"
     code = new_user_code()
     assert normal_user_code(code.lower().replace("-", "")) == code
+
+
+def test_a_page_alone_takes_nobodys_code(
+    codes: DeviceCodes, clock: ManualClock
+) -> None:
+    """A code for the page alone ends none that a person was given for the same."""
+
+    def shown(digest: str, **page: object) -> details.StepUpDetails:
+        page = {"id": "sup_12345678", "digest": f"sha256:{digest * 64}", **page}
+        return details.read(json.dumps([{**DETAILS, "page": page}]))
+
+    offered = codes.issue("c", "openid", shown("a", expires_in=600), 600)
+    given = codes.issue("c", "openid", shown("a"), 120)
+    before = codes.by_key(sha256_hex(offered.device_code))
+    assert before is not None
+    assert before.state == "denied"
+    with pytest.raises(TenantRefusedError, match="has a code"):
+        codes.issue("c", "openid", shown("a", expires_in=600), 600)
+    found = codes.by_stepup("sup_12345678")
+    assert found is not None
+    assert found.key == sha256_hex(given.device_code)
+    assert codes.open(found)
+    codes.issue("c", "openid", shown("b", expires_in=600), 600)
+    given = codes.issue("c", "openid", shown("b"), 120)
+    clock.advance(121)
+    codes.issue("c", "openid", shown("b", expires_in=600), 600)

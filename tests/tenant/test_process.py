@@ -10,9 +10,11 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,7 +22,8 @@ import pyotp
 import pytest
 from auth0_double.running import DETAILS
 from support.patience import PATIENT
-from support.tenant_store import open_users
+from support.postgres import TEAM, Database
+from support.tenant_store import open_users, share
 
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.home import Home
@@ -150,6 +153,32 @@ def test_the_process_makes_private_files_under_any_umask(home: Home) -> None:
             mode = stat.S_IMODE(path.stat().st_mode)
             assert mode == (0o700 if path.is_dir() else 0o600), path
         assert tenant.end()[0] == 0
+
+
+@pytest.mark.slow
+def test_a_team_tenant_starts_while_its_store_is_away(
+    tmp_path: Path, own_store: Database
+) -> None:
+    """It says that it is ready, answers 503, and serves once the store is there."""
+    home = Home.locate(tmp_path / "home")
+    share(home, own_store)
+    home.config_file.write_text(
+        f'[store]\nurl = "{own_store.url}"\n[team]\nname = "{TEAM}"\n'
+    )
+    own_store.cluster.stop()
+    with running(home) as tenant:
+        url = tenant.issuer + ".well-known/jwks.json"
+        answer = httpx.get(url, trust_env=False, timeout=PATIENT)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        own_store.cluster.start()
+        ends = time.monotonic() + PATIENT
+        while (answer := httpx.get(url, trust_env=False)).status_code == 503:
+            assert time.monotonic() < ends
+            time.sleep(0.05)
+        assert len(answer.json()["keys"]) == 2
+        code, log = tenant.end()
+    assert code == 0
+    assert "Traceback" not in log
 
 
 @pytest.mark.slow

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
+import pyotp
 import pytest
 from auth0_double.running import TenantThread
 from support.manual_clock import ManualClock
 from support.patience import PATIENT
 from support.postgres import Database
-from support.tenant_store import share
+from support.tenant_store import CHEAP, open_store, open_users, seal_of, share
 
 from agentvault_tui.clock import SharedClock, SystemClock
-from agentvault_tui.errors import LedgerUnwritableError, RefusedError, StoreAwayError
+from agentvault_tui.errors import (
+    LedgerUnwritableError,
+    RefusedError,
+    StoreAwayError,
+    TenantRefusedError,
+)
 from agentvault_tui.home import Home
 from agentvault_tui.settings import Settings, TeamSettings
+from agentvault_tui.tenant.objects import rebase
+from agentvault_tui.tenant.signin import Origin, SignIn
 from agentvault_tui.tenant.team_store import TeamStore
 
 Open = Callable[..., TeamStore]
@@ -182,6 +192,53 @@ def test_another_teams_store_is_refused(store: Database) -> None:
         pytest.raises(RefusedError, match="team"),
     ):
         one.fact("a")
+
+
+def test_a_one_time_code_brought_twice_at_once_is_good_once(
+    store: Database, tmp_path: Path
+) -> None:
+    """At two brokers in the same moment: one of them accepts it."""
+    home, clock = Home.locate(tmp_path / "home"), ManualClock(datetime.now(UTC))
+    share(home, store)
+    stores = [open_store(home) for _ in range(2)]
+    brokers = [SignIn(one, seal_of(home), clock, CHEAP) for one in stores]
+    with open_users(home, clock=clock) as users:
+        ann = users.add("ann")
+    totp = pyotp.TOTP(ann.otp_secret)
+
+    def accepts(sign_in: SignIn) -> bool:
+        try:
+            sign_in.one_time_code(ann.user, totp.at(clock.now()), Origin())
+        except TenantRefusedError:
+            return False
+        return True
+
+    with ThreadPoolExecutor() as both:
+        for _ in range(20):
+            clock.advance(30)
+            assert sorted(both.map(accepts, brokers)) == [False, True]
+    for one in stores:
+        one.close()
+
+
+@pytest.mark.parametrize("said", ["https://ops.example/", ""])
+def test_a_stranger_to_the_team_renames_nothing(
+    store: Database, opened: Open, said: str
+) -> None:
+    """One that is about to be refused, for its URL or for having none."""
+    one = opened(store)
+    rebase(one, "https://ops.example/")
+    for name, tenant in (("brk_1", said), ("brk_2", "")):
+        store.run(
+            "INSERT INTO agentvault.brokers VALUES (%s, clock_timestamp(), %b, 'run')",
+            *(name, json.dumps({"tenant": tenant}).encode()),
+        )
+    with pytest.raises(RefusedError, match="not as"):
+        rebase(one, "http://127.0.0.1:7/")
+    assert one.fact("issuer") == "https://ops.example/"
+    store.run("DELETE FROM agentvault.brokers WHERE id = 'brk_1'")
+    rebase(one, "http://127.0.0.1:7/")
+    assert one.fact("issuer") == "http://127.0.0.1:7/"
 
 
 @pytest.mark.slow
