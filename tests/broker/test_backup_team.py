@@ -80,6 +80,7 @@ def test_a_team_is_restored_into_an_empty_store(
         patch.setenv("AGENTVAULT_TEAM_NAME", TEAM)
         assert run(["--home", str(there.data), "store", "prepare", "--yes"]) == 0
     restore_backup(there, short / "backup", clock, OPERATOR)
+    assert not there.copied_file.exists(), "it was copied into its own team's store"
     other = member(short / "c", store.url)
     for one in (there, other):
         found = asyncio.run(kinds(one, clock))
