@@ -20,6 +20,10 @@ from support.command_line import Agent, Answer, Broker
 from support.patience import PATIENT
 from support.service_files import TRANSFERS
 
+from agentvault_tui.errors import LedgerUnwritableError
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.client import OperatorClient
+
 Run = Callable[..., Answer]
 SLOW = """
 origin = "http://127.0.0.1:{port}"
@@ -77,6 +81,21 @@ def test_a_held_call_is_listed_shown_and_cut(
     shown = av("stepup", "show", one["stepup_id"], "--save", str(tmp_path / "body"))
     assert "POST https://api.calls.test/v1/transfers/a" in shown.out
     assert "/amount = 1" in shown.out
+    with pytest.MonkeyPatch.context() as patch:
+        call_of = OperatorClient.call
+
+        def without_body(
+            client: OperatorClient, asked: Any, *more: Any, **at: Any
+        ) -> Any:
+            if asked is calls.STEPUP_BODY:
+                raise LedgerUnwritableError("the team's key is missing")
+            return call_of(client, asked, *more, **at)
+
+        patch.setattr(OperatorClient, "call", without_body)
+        other = av("stepup", "show", one["stepup_id"])
+    assert other.code == 0
+    assert "POST https://api.calls.test/v1/transfers/a" in other.out
+    assert "the body cannot be shown here: the team's key is missing" in other.err
     saved = tmp_path / "body"
     assert json.loads(saved.read_bytes()) == {"amount": 1, "currency": "USD"}
     assert saved.stat().st_mode & 0o777 == 0o600
