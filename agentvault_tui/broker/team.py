@@ -299,13 +299,13 @@ class Team:
             return "it says nothing any more"
         if said.version != __version__:
             return f"it is of version {said.version}"
+        _, in_force = self._key()
+        if in_force and said.key != in_force:
+            return "it has not the team's key: agentvault team key import there"
         if said.lag_ms is None or said.lag_ms > _LAG:
             return "it is behind the store"
         if said.policy != self._policy():
             return "another policy, or another file, is in force there"
-        _, in_force = self._key()
-        if in_force and said.key != in_force:
-            return "it has not the team's key: agentvault team key import there"
         if abs(said.clock) > _CLOCK:
             return f"its clock differs by {said.clock:+.0f} s"
         return None
