@@ -43,7 +43,9 @@ _NOW: Final = (
     "SELECT greatest(clock_timestamp(), time::timestamptz) AS now FROM agentvault.head"
 )
 """The team's time; see `ledger.shared_log`."""
-_BEGIN: Final = f"BEGIN; LOCK TABLE {', '.join(TABLES)} IN SHARE ROW EXCLUSIVE MODE"
+_LOCKED: Final = ", ".join(one for one in TABLES if one != "journal")
+"""The journal is written in transactions alone, and large: a vacuum holds it longer."""
+_BEGIN: Final = f"BEGIN; LOCK TABLE {_LOCKED} IN SHARE ROW EXCLUSIVE MODE"
 """What ``BEGIN IMMEDIATE`` is in SQLite: no other writer until the end, and readers go
 on. Each statement then sees all that was committed before (READ COMMITTED)."""
 
