@@ -72,10 +72,8 @@ class TeamCopies:
         self._read: dict[str, _Copy] = {}
         self._members: dict[str, Texts] = {}
         """What members of sealed files said, by the file's name."""
-        self._settled: tuple[Texts, object, object] | None = None
+        self._settled: tuple[Texts, object, object, object] | None = None
         """Rows and stamps of copies with which nothing was left to do."""
-        self._refused: dict[str, tuple[str, str]] = {}
-        """Edits that cannot be in force, and why."""
 
     def track(self, name: str, at: Path, check: Callable[[str, str], object]) -> None:
         """Compare a file, or the files ``NAME.toml`` of a folder.
@@ -90,7 +88,6 @@ class TeamCopies:
 
     def check_again(self) -> None:
         """Check edits that were refused: what they are checked against changed."""
-        self._refused.clear()
         self._settled = None
 
     def place(self, path: str) -> Path | None:
@@ -126,7 +123,7 @@ class TeamCopies:
         joins = self._joins and bool(texts)
         unread = dict(problems)
         stamps = {path: stamp for path, (stamp, _) in self._read.items()}
-        now = texts, stamps, unread
+        now = texts, stamps, unread, file_stamp(self._home.team_key)
         if self._settled and self._settled[0] is texts and self._settled == now:
             self.lost.clear()
             return {}
@@ -145,11 +142,14 @@ class TeamCopies:
         refused = {
             path: why for path in edits if (why := self._refusal(path, edits[path]))
         }
-        problems |= refused | self._write(outdated, copies, texts, keep=keep)
-        told = {path: why for path, why in unusable.items() if why}
-        self.problems, self._started = told | problems, True
-        self._settled = None if outdated or edits else now
-        return {path: text for path, text in edits.items() if path not in refused}
+        accepted = {path: text for path, text in edits.items() if path not in refused}
+        told = {path: why for path, why in unusable.items() if why} | refused
+        problems |= self._write(outdated, copies, texts, keep=keep)
+        # Once of a sealed file, however many members it has.
+        problems |= {self._told_of(path): why for path, why in told.items()}
+        self.problems, self._started = problems, True
+        self._settled = None if outdated or accepted else now
+        return accepted
 
     def _is_edit(
         self, path: str, copy: str | None, text: str | None, unusable: Mapping[str, str]
@@ -169,6 +169,9 @@ class TeamCopies:
         """Return the folder or sealed file that has a file; of another its own path."""
         name = path.partition(MEMBER)[0]
         return name if name in self._tracked else path.partition("/")[0]
+
+    def _told_of(self, path: str) -> str:
+        return self._within(path) if MEMBER in path else path
 
     def _read_copies(self, problems: dict[str, str]) -> list[Path]:
         """Read copies that were changed; return which edits were kept beside one."""
@@ -220,18 +223,13 @@ class TeamCopies:
         """Say why an edit cannot be in force, if so."""
         if text is None:
             return None
-        tracked, digest = self._tracked[self._within(path)], sha256_hex(text)
-        if path not in self._refused or self._refused[path][0] != digest:
-            name = path.partition(MEMBER if tracked.is_sealed else "/")[2]
-            try:
-                tracked.check(name.removesuffix(_TOML), text)
-            except (ServiceError, SealedError) as error:
-                if tracked.is_sealed:  # another key may come any time
-                    return error.diagnosis()
-                self._refused[path] = digest, error.diagnosis()
-            else:
-                return None
-        return self._refused[path][1]
+        tracked = self._tracked[self._within(path)]
+        name = path.partition(MEMBER if tracked.is_sealed else "/")[2]
+        try:
+            tracked.check(name.removesuffix(_TOML), text)
+        except (ServiceError, SealedError) as error:
+            return error.diagnosis()
+        return None
 
     def _write(
         self,

@@ -124,7 +124,8 @@ class Secrets:
 
         What is sealed with a key that is not here may be removed all the same.
         """
-        key = self._read().key
+        content = self._read()
+        key = content.key if content.secrets else ""
         shared = self._team and self._team.text(f"{self._file.name}{MEMBER}key")
         if key and self.root() != "team" and shared != f'"{key}"':
             raise ServiceError(

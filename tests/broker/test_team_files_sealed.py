@@ -246,7 +246,7 @@ async def test_a_member_that_is_no_json_is_not_written(
         await seen(a)
     assert a.home.secrets_file.read_bytes() == before
     assert not (a.home.data / "other.json").exists()
-    assert "secrets.json#new is not in force" in a.warnings
+    assert "secrets.json is not in force" in a.warnings
 
 
 def put_member(store: Database, path: str, text: str) -> None:
