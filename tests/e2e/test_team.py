@@ -457,7 +457,8 @@ def test_two_brokers_serve_one_tenant(
     short: Path, store: Database, two_of_a_tenant: list[Home]
 ) -> None:
     """A person signs in at one broker's page and approves at the other's; a device code
-    of one is confirmed at the other; a third broker without the URL exits 1."""
+    of one is confirmed at the other, and its token is good once at both; a third broker
+    without the URL exits 1."""
     first, second = two_of_a_tenant
     third = Home(short / "c", short / "c")
     third.prepare()
@@ -485,7 +486,10 @@ def test_two_brokers_serve_one_tenant(
             phone.send("factors", password=user["password"], otp=fresh_code(user))
             phone.until(page, 'data-step="approve')
         stepup_until(a, request_id, "approved")
-        assert "access_token" in at(a, agent).poll(request_id).json()
+        token = at(a, agent).poll(request_id).json()["access_token"]
+        server = a.register("api", resource_server=True)
+        active = [one.introspect(token)["active"] for one in (at(b, server), server)]
+        assert active == [True, False]
         request_id = hold(agent)
         until(lambda: a.operator.get(f"/api/agents/stepup/{request_id}").is_success)
         device = start(b, request_id)["device"]
