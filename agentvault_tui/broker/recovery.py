@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final
@@ -59,21 +60,49 @@ _NAMED: Final = 100
 log = logging.getLogger("agentvault.recovery")
 
 
-async def take_over(broker: Broker) -> None:
+async def take_over(broker: Broker, listen: Callable[[], None] = lambda: None) -> None:
     """Start from what the last process left.
 
     A deadline of an earlier boot is judged by the wall clock alone. Where that was set
     back to before the ledger's last event, nothing that can expire is taken over. Rows
     that contradict the chain are not taken over either.
+
+    Args:
+        broker: whose memory is empty.
+        listen: has it told of what other brokers record, once the rest is in memory:
+            between the two nothing of theirs may go by.
     """
-    loaded = await broker.ledger.load()
-    broker.kept = loaded.meta
-    found = await broker.ledger.diverged(loaded)
-    last = await broker.ledger.event(broker.ledger.head.seq)
-    loaded = trusted(broker, loaded, found)
-    latest = last.time if last else broker.clock.now()
-    agents = tuple(as_loaded(one, broker.clock, latest) for one in loaded.agents)
-    await _take_over(broker, replace(loaded, agents=agents), last)
+    shared = broker.ledger.shared
+    async with shared.taking if shared else nullcontext():
+        loaded = await broker.ledger.load()
+        broker.kept = loaded.meta
+        found = await broker.ledger.diverged(loaded)
+        last = await broker.ledger.event(broker.ledger.head.seq)
+        loaded = trusted(broker, loaded, found)
+        latest = last.time if last else broker.clock.now()
+        agents = tuple(as_loaded(one, broker.clock, latest) for one in loaded.agents)
+        loaded = replace(loaded, agents=agents)
+        behind = last is not None and broker.clock.now() < last.time - _SKEW
+        ended = ended_stepups(loaded, "clock_set_back", broker.clock) if behind else []
+        if behind:
+            over = {stepup.id for stepup in ended}
+            kept = [stepup for stepup in loaded.stepups if stepup.id not in over]
+            now = replace(loaded, tokens=(), stepups=(*kept, *ended))
+        else:
+            now = loaded
+        broker.replays.take_over(loaded.assertions, broker.clock)
+        broker.registry.take_over(now)
+        listen()
+    if last is not None and behind:
+        await broker.record_cut(
+            Draft(
+                EventType.CLOCK_JUMP,
+                SYSTEM,
+                reason=f"started before the last event of {iso(last.time)}",
+                detail={"tokens_revoked": len(loaded.tokens)},
+            ),
+            changes=[DropAllTokens(), *ended],
+        )
     if found:
         await _record_divergence(broker, found)
     # What ended with the token it was exchanged for, before its own end was recorded.
@@ -102,26 +131,6 @@ async def _cancel_changed(broker: Broker) -> None:
             cancelled_draft(ended, SYSTEM),
             changes=[ended, *([DropToken(minted.id)] if minted else [])],
         )
-
-
-async def _take_over(broker: Broker, loaded: Loaded, last: Event | None) -> None:
-    broker.replays.take_over(loaded.assertions, broker.clock)
-    if last is None or broker.clock.now() >= last.time - _SKEW:
-        broker.registry.take_over(loaded)
-        return
-    ended = ended_stepups(loaded, "clock_set_back", broker.clock)
-    over = {stepup.id for stepup in ended}
-    kept = [stepup for stepup in loaded.stepups if stepup.id not in over]
-    broker.registry.take_over(replace(loaded, tokens=(), stepups=(*kept, *ended)))
-    await broker.record_cut(
-        Draft(
-            EventType.CLOCK_JUMP,
-            SYSTEM,
-            reason=f"started before the last event of {iso(last.time)}",
-            detail={"tokens_revoked": len(loaded.tokens)},
-        ),
-        changes=[DropAllTokens(), *ended],
-    )
 
 
 def ended_stepups(loaded: Loaded, problem: str, clock: Clock) -> list[StepUp]:

@@ -419,11 +419,10 @@ async def _open(
         await join_team(broker, ledger.shared)
     join_accounts(broker)
     check_rules(broker)
-    await take_over(broker)
-    await end_gathered_before(broker)
     feed = Feed(ledger, broker.registry, lambda: status_info(broker))
     broker.on_status = feed.publish_status
-    listen_to(ledger, broker, feed)
+    await take_over(broker, lambda: listen_to(ledger, broker, feed))
+    await end_gathered_before(broker)
     return broker, feed
 
 

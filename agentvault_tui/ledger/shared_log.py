@@ -121,6 +121,8 @@ class SharedLog:
         self._clock = clock
         self._connector = connector
         self.broker_id = broker_id
+        self.taking = asyncio.Lock()
+        """Held while what others wrote is taken over, and while memory is loaded."""
         self._writer: Connection | None = None
         self._local_only = False
         """Whether the last commit may not have reached its replicas."""

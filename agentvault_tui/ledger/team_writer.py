@@ -351,6 +351,10 @@ class TeamWriter(Writer):
             raise
 
     async def _take_over(self, followed: Followed) -> None:
+        async with self.shared.taking:
+            await self._bring_up(followed)
+
+    async def _bring_up(self, followed: Followed) -> None:
         """Take what others wrote to the copy, and tell of it."""
         events, head = followed_events(followed), followed.head
         if (head.revision, head.tip.seq) != (self.head.revision, self.tip.seq):

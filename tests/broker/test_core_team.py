@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.agents_http import CIBA
@@ -32,8 +34,9 @@ from agentvault_tui.broker.usecases.revoke import (
 )
 from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
-from agentvault_tui.errors import OvertakenError
+from agentvault_tui.errors import LedgerUnwritableError, OvertakenError
 from agentvault_tui.home import Home
+from agentvault_tui.ledger import Ledger
 from agentvault_tui.model import Agent, AgentStatus, StepUpStatus
 
 LIMITS = """
@@ -352,5 +355,35 @@ async def test_a_home_that_was_not_in_step_starts_with_the_team_s_policy(
         (aside,) = set_aside(home)
         assert aside.read_text() == "permit (principal, action, resource);"
         assert policy_record(late.broker)[0] == []
+    finally:
+        await late.close()
+
+
+async def test_what_others_record_while_a_broker_starts_is_known_to_it(
+    brokers: list[Broker],
+    short: Path,
+    store: Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A revocation between its reading of the state and its memory of it holds."""
+    a = brokers[0]
+    agent = await a.agent("one", "read:calendar", "send:payment")
+    diverged = Ledger.diverged
+
+    async def meanwhile(ledger: Ledger, loaded: Any) -> Any:
+        await revoke_agent(a.bench.broker, agent.id, "no", OPERATOR)
+        await a.pay(await a.agent("other", "send:payment"))
+        with suppress(LedgerUnwritableError):
+            await ledger.confirm()
+        return await diverged(ledger, loaded)
+
+    monkeypatch.setattr(Ledger, "diverged", meanwhile)
+    home = Home(short / "late", short / "late")
+    clock = ManualClock(datetime.now(UTC))  # the store's: none was set back
+    late = await Bench.open(home, clock, settings=store.settings)
+    try:
+        await late.ledger.confirm()
+        assert late.broker.registry.agent(agent.id).status is AgentStatus.REVOKED
+        assert len(late.broker.stepups.open()) == 1
     finally:
         await late.close()
