@@ -76,8 +76,9 @@ async def test_each_refusal_is_told_apart_with_a_remedy(
 
 
 def test_every_cause_is_known_from_a_recorded_refusal() -> None:
-    """No cause is without its exchange, but for the two that have none."""
-    assert set(Cause) == {*map(Cause, REFUSALS), Cause.UNAVAILABLE, Cause.OTHER}
+    """No cause is without its exchange, but for those that have none."""
+    without = {Cause.SEALED, Cause.UNAVAILABLE, Cause.OTHER}
+    assert set(Cause) == {*map(Cause, REFUSALS), *without}
 
 
 @pytest.mark.parametrize(
