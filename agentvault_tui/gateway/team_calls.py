@@ -280,7 +280,8 @@ class TeamCalls:
             await self._team.heard(answered)
         finally:
             with contextlib.suppress(LedgerError):
-                await self._store.forget(name)
+                # A call is cut also by who was late; nothing is read any more.
+                await self._store.forget(name, whole=ask.what != "cut")
         if answer := next(filter(None, found.values()), b""):
             return answer
         alive = {one.id for one in self._team.others()}

@@ -49,7 +49,8 @@ put AS (
 SELECT pg_notify('{CHANNEL}', ''), {_NO_WAIT}
 """  # noqa: S608 - same
 _FORGET: Final = f"""
-WITH told AS (DELETE FROM agentvault.asks WHERE id = %s AND answer IS NOT NULL)
+WITH told AS (
+  DELETE FROM agentvault.asks WHERE id = %s AND (%s OR answer IS NOT NULL))
 SELECT {_NO_WAIT}
 """  # noqa: S608 - same
 _ANSWER: Final = f"""
@@ -141,13 +142,17 @@ class StoreCalls:
         )
         return dict(await self._shared.on_idle(sql, (name,)))
 
-    async def forget(self, name: str) -> None:
-        """Delete a question's answers; who has not answered still sees it.
+    async def forget(self, name: str, *, whole: bool) -> None:
+        """Delete a question's answers.
+
+        Args:
+            name: of the question.
+            whole: whether who has not answered yet sees it no more.
 
         Raises:
             LedgerUnwritableError: the store did not answer.
         """
-        await self._shared.on_idle(_FORGET, (name,))
+        await self._shared.on_idle(_FORGET, (name, whole))
 
     async def asked(self) -> list[tuple[str, bytes]]:
         """Return the questions that wait for this broker: name, and what.
