@@ -10,7 +10,8 @@ from agentvault_tui import vault
 ROOM = Path(vault.__file__).parent
 FILES = sorted(ROOM.rglob("*.py"))
 NEIGHBOURS = {
-    "model", "text", "clock", "errors", "strict_json", "vault", "__version__"
+    *("model", "text", "clock", "encoder", "errors", "strict_json", "vault"),
+    "__version__",
 }  # fmt: skip
 
 
