@@ -122,6 +122,7 @@ class Sessions:
         self._over: list[Draft] = []
         """Sessions that expired and are not recorded yet."""
         self._starting = asyncio.Lock()
+        broker.end_sessions = self.end_of
         self.on_change: Callable[[], None] = lambda: None
         """Called when someone signed in or out."""
 
@@ -212,8 +213,8 @@ class Sessions:
                 _session_draft(EventType.OPERATOR_LOGOUT, session.identity, operator.id)
             )
 
-    async def end_of(self, sub: str) -> None:
-        """End every session of a person who was changed at the tenant."""
+    def end_of(self, sub: str) -> None:
+        """End every session of a person who was changed; `end_due` records it."""
         ended = {u: s for u, s in self._sessions.items() if s.identity.sub == sub}
         for uid, session in ended.items():
             del self._sessions[uid]
@@ -222,7 +223,6 @@ class Sessions:
                 EventType.OPERATOR_LOGOUT, session.identity, uid, why
             )
             self._over.append(draft)
-        await self.end_due()
 
     async def _wait(self, operator: Actor, flow: DeviceFlow) -> None:
         try:

@@ -270,6 +270,8 @@ class Broker:
         nullcontext()
     )
     """Lets one broker of a team at a time into a block; see `Team.alone`."""
+    end_sessions: Callable[[str], None] = lambda _: None
+    """Ends the sessions of a person who was changed; see `Sessions.end_of`."""
     on_trial: Callable[[AgentId, Sequence[str], str | None], bool] = lambda *_: False
     """Tells whether what an agent asks for was taken away on trial: its scopes, or by
     a rule."""

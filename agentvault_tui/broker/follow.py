@@ -20,6 +20,7 @@ from agentvault_tui.broker.cuts import Pending
 from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.recovery import recover
 from agentvault_tui.broker.team import Team
+from agentvault_tui.broker.usecases.approvals import CUTTING, end_gathered
 from agentvault_tui.broker.usecases.mint import record_void
 from agentvault_tui.broker.usecases.policy_change import POLICY, follow_policy
 from agentvault_tui.broker.usecases.stepup import cancelled, cancelled_draft
@@ -84,16 +85,26 @@ async def follow(
     for token in held:
         broker.outbox.keep_undelivered(token)  # it serves to revoke what it has
     for event in events:
-        broker.limits.found(event)
-        if event.actor.kind is ActorKind.AGENT and event.agent_id is not None:
-            broker.registry.seen(event.agent_id, event.time)
-        _count_again(broker, event)
-        if event.type is EventType.GATEWAY_RESULT and broker.gateway is not None:
-            broker.gateway.over(str(event.detail.get("call_id")))
+        _follow_event(broker, event)
     if broker.files is not None and broker.files.take(events, changes):
         await broker.files.tell()
     if any(isinstance(one, Panic | Agent | StepUp) for one in changes):
         broker.on_status()
+
+
+def _follow_event(broker: Broker, event: Event) -> None:
+    """Take over what no row of the state says."""
+    broker.limits.found(event)
+    if event.actor.kind is ActorKind.AGENT and event.agent_id is not None:
+        broker.registry.seen(event.agent_id, event.time)
+    _count_again(broker, event)
+    if event.type is EventType.GATEWAY_RESULT and broker.gateway is not None:
+        broker.gateway.over(str(event.detail.get("call_id")))
+    if event.type is EventType.TENANT_USER_CHANGED:
+        sub = str(event.detail.get("sub"))
+        broker.end_sessions(sub)
+        if event.action in CUTTING:
+            _later(end_gathered(broker, sub, elsewhere=True))
 
 
 async def _keep_cuts(broker: Broker, denied: set[AgentId]) -> None:

@@ -23,9 +23,10 @@ from support.stepups import ask, details_of, hold
 
 from agentvault_tui.broker.accounts import HeldProviderToken
 from agentvault_tui.broker.answers import Escalated, Granted
+from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.core import Broker, CallsCut
 from agentvault_tui.broker.cuts import Pending
-from agentvault_tui.broker.follow import _merged, follow
+from agentvault_tui.broker.follow import _merged, _recording, follow
 from agentvault_tui.broker.limit_uses import LimitUses
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.stepups import as_pending
@@ -60,10 +61,12 @@ from agentvault_tui.model import (
     AgentStatus,
     Event,
     EventType,
+    Repeat,
     StepUp,
     StepUpId,
     StepUpStatus,
 )
+from agentvault_tui.model.people import user_changed
 from agentvault_tui.settings import Settings
 from agentvault_tui.vault import Secret
 
@@ -607,3 +610,44 @@ async def test_what_two_brokers_took_of_an_agent_at_once_is_gone_at_both(
     merged = _merged(broker, Pending((), (mine,), one.id, 0, START), mine)
     assert isinstance(merged, Agent)
     assert merged.delegates == ()
+
+
+async def test_a_person_who_was_changed_elsewhere_is_signed_out_here(
+    pair: Pair,
+) -> None:
+    """Whoever recorded it, also a command in a home without a broker."""
+    tenant, sessions = pair.other.tenant, Sessions(pair.other)
+    assert isinstance(tenant, ScriptedTenant)
+    await sessions.login(OPERATOR)
+    tenant.approve()
+    await pair.bench.until(lambda: sessions.of(OPERATOR.id) is not None)
+    session = sessions.of(OPERATOR.id)
+    assert session is not None
+    sub = session.identity.sub
+    await pair.bench.broker.record(user_changed(OPERATOR, "password", "bob", "b", ()))
+    await pair.catch_up()
+    assert sessions.of(OPERATOR.id) is not None
+    await pair.bench.broker.record(user_changed(OPERATOR, "role", "alice", sub, ()))
+    await pair.catch_up()
+    assert sessions.of(OPERATOR.id) is None
+
+
+async def test_repeats_of_an_approver_who_was_removed_elsewhere_end(
+    pair: Pair,
+) -> None:
+    """All brokers see it, and one of them records it."""
+    _, stepup = await hold(pair.bench)
+    await begin_approval(
+        pair.bench.broker, stepup.id, stepup.digest, OPERATOR, Repeat(3, 600, ())
+    )
+    pair.bench.tenant.approve()
+    await pair.bench.until(lambda: bool(pair.bench.broker.stepups.repeating(None)))
+    await pair.catch_up()
+    (approved,) = pair.other.stepups.repeating(None)
+    assert approved.decided_by is not None
+    sub = approved.decided_by.sub
+    await pair.bench.broker.record(user_changed(OPERATOR, "removed", "alice", sub, ()))
+    await pair.catch_up()
+    await pair.bench.until(lambda: not pair.other.stepups.repeating(None))
+    await asyncio.gather(*_recording)
+    assert len(await pair.bench.events("stepup.repeat_ended")) == 1

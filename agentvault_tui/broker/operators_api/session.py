@@ -144,7 +144,8 @@ def people_routes(
         await broker.record(
             user_changed(actor, body.change, body.user, body.sub, body.roles)
         )
-        await sessions.end_of(body.sub)
+        sessions.end_of(body.sub)
+        await sessions.end_due()
         if body.change in CUTTING:
             await end_gathered(broker, body.sub)
         return ByInfo(by=AgentRef(id=actor.id, name=actor.name))

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.stepups import as_pending, stepup_draft
 from agentvault_tui.clock import iso
-from agentvault_tui.errors import IdentityError, SettingsError
+from agentvault_tui.errors import IdentityError, LedgerError, SettingsError
 from agentvault_tui.ledger import EventQuery
 from agentvault_tui.model import (
     Actor,
     ActorKind,
     AgentId,
+    Draft,
     EventType,
     Evidence,
     Risk,
@@ -217,16 +219,32 @@ def told_of(evidence: Evidence) -> dict[str, object]:
 
 
 async def end_repeats(
-    broker: Broker, stepups: list[StepUp], actor: Actor, reason: str
+    broker: Broker,
+    stepups: list[StepUp],
+    actor: Actor,
+    reason: str,
+    *,
+    elsewhere: bool = False,
 ) -> None:
     """End what is left of the repeats of *stepups*, in force before its record."""
     if ended := broker.stepups.end_repeats(stepups):
         kind = EventType.STEPUP_REPEAT_ENDED
         drafts = [stepup_draft(kind, actor, one, reason=reason) for one in ended]
-        await broker.record_cut(*drafts, changes=ended)
+        await _record(broker, drafts, ended, elsewhere=elsewhere)
 
 
-async def end_gathered(broker: Broker, sub: str) -> None:
+async def _record(
+    broker: Broker, drafts: list[Draft], changes: list[StepUp], *, elsewhere: bool
+) -> None:
+    """Record what ended; *elsewhere* all brokers of a team do, and one is first."""
+    if not elsewhere:
+        await broker.record_cut(*drafts, changes=changes)
+        return
+    with suppress(LedgerError):
+        await broker.record(*drafts, changes=changes)
+
+
+async def end_gathered(broker: Broker, sub: str, *, elsewhere: bool = False) -> None:
     """End what was gathered with the approval of a person who was cut off.
 
     With it what is left of the repeats that they approved: these would go on standing
@@ -235,9 +253,10 @@ async def end_gathered(broker: Broker, sub: str) -> None:
     Args:
         broker: the broker.
         sub: the person.
+        elsewhere: whether another broker recorded that.
     """
     theirs = [one for one in broker.stepups.repeating(None) if sub in _approved(one)]
-    await end_repeats(broker, theirs, SYSTEM, "approver_changed")
+    await end_repeats(broker, theirs, SYSTEM, "approver_changed", elsewhere=elsewhere)
     for stepup in broker.stepups.open():
         if stepup.id in broker.stepups.deciding:
             continue  # its own check of who may approve comes after the change
@@ -250,7 +269,7 @@ async def end_gathered(broker: Broker, sub: str) -> None:
         draft = stepup_draft(
             *(EventType.STEPUP_NOT_APPROVED, SYSTEM, anew), reason=reason, have=0
         )
-        await broker.record_cut(draft, changes=[anew])
+        await _record(broker, [draft], [anew], elsewhere=elsewhere)
 
 
 def _approved(stepup: StepUp) -> set[str]:

@@ -306,7 +306,8 @@ async def test_a_stream_ends_with_its_session(
             case "12 hours":
                 clock.advance(12 * 3600)
             case "changed":
-                await stand.sessions.end_of("auth0|vera")
+                stand.sessions.end_of("auth0|vera")
+                await stand.sessions.end_due()
         async with asyncio.timeout(PATIENT):
             with pytest.raises(httpx.RemoteProtocolError):
                 async for _ in chunks:
