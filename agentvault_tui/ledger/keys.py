@@ -127,7 +127,7 @@ def _of_agent(agent_id: AgentId | None) -> Iterator[str]:
 def _limits(record: Draft | Event) -> Iterable[str]:
     """Return the ids of the limits that an event counts towards."""
     counted = record.detail.get("counted") if record.detail else None
-    return counted.get("limits", ()) if counted else ()
+    return counted.get("limits", ()) if isinstance(counted, dict) else ()
 
 
 def _of_row(table: str, row: Row) -> str:
