@@ -99,13 +99,14 @@ class LimitUses:
         longest = max((one.within for one in limits), default=longest)
         seen: set[str | None] = set()
         filled: _Windows = defaultdict(dict)
-        async for latest, uses in self._ledger.counted(longest):
+        async for latest, uses, untold in self._ledger.counted(longest):
             if latest is not None:
                 self._latest = max(self._latest, micros(latest))
             for number, use in enumerate(uses):
                 if number % _COUNTED_A_TURN == 0:
                     await asyncio.sleep(0)  # a revocation waits for no history
-                seen.add(use.decision_id)
+                if untold:  # all of a million would be looked through by each gc
+                    seen.add(use.decision_id)
                 self._count(use.agent_id, use.counted, filled)
         # One turn from here on: what was counted meanwhile counts once.
         self._windows = filled

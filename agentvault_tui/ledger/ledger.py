@@ -32,6 +32,7 @@ from agentvault_tui.ledger.opening import (
 from agentvault_tui.ledger.past import History, Past
 from agentvault_tui.ledger.past_activity import PastActivity
 from agentvault_tui.ledger.query import (
+    UNTOLD,
     counted_since,
     read_applied,
     read_counted,
@@ -79,7 +80,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _Work = Coroutine[object, object, None]
 Written = Callable[[tuple[Event, ...], Sequence[Change]], None]
-Counted = tuple[datetime | None, list[CountedUse]]
+Counted = tuple[datetime | None, list[CountedUse], bool]
 Followed = Callable[[tuple[Event, ...], Sequence[Change]], _Work]
 _SPACE_LOOK: Final = 0.5
 """Seconds between two looks at the free space."""
@@ -389,13 +390,14 @@ class Ledger:
         return await self._read(read_one, seq)
 
     async def counted(self, within: timedelta) -> AsyncIterator[Counted]:
-        """Yield pages of what counts towards limits; see `query.counted_since`."""
+        """Yield what counts in pages, and whether it may be untold; see `query`."""
+        begun = self.head.seq
         latest, after = await self._read(counted_since, within)
         last = -1
         while after != last:
             last = after
             page, after = await self._read(read_counted, last)
-            yield latest, page
+            yield latest, page, after > begun - UNTOLD
 
     async def applied(self) -> frozenset[str]:
         """Read what files put there first; see `query.read_applied`."""

@@ -460,6 +460,8 @@ def read_counted(db: sqlite3.Connection, after: int) -> tuple[list[CountedUse], 
     return found, after
 
 
+UNTOLD: Final = 20_000
+"""More events than are durable, or followed, before anybody is told of them."""
 COUNTED_AT_ONCE: Final = 500
 """Events of a page of `read_counted`: some milliseconds of decoding."""
 _COUNTED_EVENTS: Final = (

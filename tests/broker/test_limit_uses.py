@@ -68,11 +68,11 @@ class Chain:
 
     async def counted(
         self, within: timedelta
-    ) -> AsyncIterator[tuple[datetime | None, list[CountedUse]]]:
+    ) -> AsyncIterator[tuple[datetime | None, list[CountedUse], bool]]:
         latest = self.latest or START
         last = [use for use in self.uses if use.counted["at"] > iso(latest - within)]
         for use in (*last, None):
-            yield latest, [] if use is None else [use]
+            yield latest, [] if use is None else [use], True
 
 
 class Windows(RuleBasedStateMachine):
