@@ -36,7 +36,7 @@ def open_store(
     # It imports psycopg, which few need.
     from agentvault_tui.tenant.team_store import TeamStore  # noqa: PLC0415
 
-    return TeamStore(settings, clock)
+    return TeamStore(home, settings, clock)
 
 
 class FileStore(Store):

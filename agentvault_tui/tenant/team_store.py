@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import select
+import sqlite3
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC
 from functools import lru_cache
 from typing import Any, Final, TypeVar
@@ -22,6 +23,7 @@ from agentvault_tui.errors import (
     RefusedError,
     StoreAwayError,
 )
+from agentvault_tui.home import Home
 from agentvault_tui.settings import Settings
 from agentvault_tui.store_connection import (
     LOCAL_ONLY,
@@ -58,10 +60,11 @@ class TeamStore(Store):
     ``agentvault store prepare``.
     """
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(self, home: Home, settings: Settings, clock: Clock) -> None:
         """Use the store of *settings*, which need not answer yet.
 
         Args:
+            home: knows which servers its broker saw: none before them is used.
             settings: name it and its team.
             clock: the tenant's; a `SharedClock` is set to the store's time.
 
@@ -69,6 +72,7 @@ class TeamStore(Store):
             SettingsError: the library for PostgreSQL is not installed.
         """
         require_library()
+        self._home = home
         self._connector = Connector(settings.store.url, settings.team.name)
         self._clock = clock
         self._db: Connection | None = None
@@ -166,6 +170,9 @@ class TeamStore(Store):
             if boot < self._not_before:
                 raise StoreAwayError("the store is away", "try again in a moment")
             try:
+                self._connector.systems = _merged(
+                    _seen_servers(self._home), self._connector.systems
+                )
                 db = self._db = await self._connector.connect()
                 await bounded(db, _fetch(db, _PATH, None))
             except LedgerError:
@@ -193,6 +200,36 @@ async def _fetch(
         if cursor.description:
             rows.extend(await cursor.fetchall())
         return rows, cursor.rowcount
+
+
+def _seen_servers(home: Home) -> list[tuple[str, int]]:
+    """Return system identifier and timeline of each server that the broker used.
+
+    They are in its copy of the ledger (`ledger.home_copy`); a new home has none yet.
+    """
+    if not home.database.exists():
+        return []
+    sql = "SELECT value FROM meta WHERE key = 'ledger copy'"
+    try:
+        with closing(
+            sqlite3.connect(f"{home.database.as_uri()}?mode=ro", uri=True)
+        ) as db:
+            row = db.execute(sql).fetchone()
+    except sqlite3.Error as error:
+        if str(error) == "no such table: meta":
+            return []  # an empty file
+        what = f"the home's copy of the ledger cannot be read ({error})"
+        raise StoreAwayError(what, "look at its owner and the disk") from error
+    return [] if row is None else [(n, t) for n, t in json.loads(row[0])["systems"]]
+
+
+def _merged(
+    seen: list[tuple[str, int]], ours: list[tuple[str, int]]
+) -> list[tuple[str, int]]:
+    """Return what either saw, the latest last, with the latest timeline of each."""
+    own = dict(ours)
+    both = {name: max(line, own.pop(name, 0)) for name, line in seen}
+    return [*both.items(), *own.items()]
 
 
 def _readable(db: Connection) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -37,10 +38,15 @@ Open = Callable[..., TeamStore]
 
 
 @pytest.fixture
-def opened() -> Iterator[Open]:
+def home(tmp_path: Path) -> Home:
+    return Home.locate(tmp_path / "home")
+
+
+@pytest.fixture
+def opened(home: Home) -> Iterator[Open]:
     with ExitStack() as stack:
         yield lambda database, clock=None: stack.enter_context(
-            closing(TeamStore(database.settings, clock or SystemClock()))
+            closing(TeamStore(home, database.settings, clock or SystemClock()))
         )
 
 
@@ -184,21 +190,53 @@ def test_text_that_postgresql_does_not_take_finds_nobody(
     assert one.fact("a") == "1"
 
 
-def test_another_teams_store_is_refused(store: Database) -> None:
+def test_a_server_before_one_that_the_broker_saw_is_not_used(
+    store: Database, home: Home, opened: Open
+) -> None:
+    """An old primary that came back has codes unspent that are spent."""
+    one = opened(store)
+    one.remember("a", 1)
+    ((system,),) = store.run("SELECT system_identifier FROM pg_control_system()")
+    home.data.mkdir(mode=0o700)
+    for systems, used in (
+        ([[str(system), 1]], True),
+        ([[str(system), 2]], False),
+        ([[str(system), 1], ["another", 1]], False),
+    ):
+        with closing(sqlite3.connect(home.database)) as db, db:
+            db.execute("CREATE TABLE IF NOT EXISTS meta (key PRIMARY KEY, value, n)")
+            row = json.dumps({"systems": systems})
+            db.execute(
+                "INSERT OR REPLACE INTO meta VALUES ('ledger copy', ?, 0)", (row,)
+            )
+        fresh = opened(store)
+        if used:
+            assert fresh.fact("a") == "1"
+        else:
+            with pytest.raises(StoreAwayError, match="a later one was seen"):
+                fresh.fact("a")
+    home.database.write_bytes(b"no database" * 100)
+    with pytest.raises(StoreAwayError, match="cannot be read"):
+        opened(store).fact("a")
+    home.database.write_bytes(b"")
+    assert opened(store).fact("a") == "1"
+
+
+def test_another_teams_store_is_refused(store: Database, home: Home) -> None:
     """As a broker refuses it."""
     settings = Settings(store=store.settings.store, team=TeamSettings("other"))
     with (
-        closing(TeamStore(settings, SystemClock())) as one,
+        closing(TeamStore(home, settings, SystemClock())) as one,
         pytest.raises(RefusedError, match="team"),
     ):
         one.fact("a")
 
 
 def test_a_one_time_code_brought_twice_at_once_is_good_once(
-    store: Database, tmp_path: Path
+    store: Database, home: Home
 ) -> None:
     """At two brokers in the same moment: one of them accepts it."""
-    home, clock = Home.locate(tmp_path / "home"), ManualClock(datetime.now(UTC))
+    clock = ManualClock(datetime.now(UTC))
     share(home, store)
     stores = [open_store(home) for _ in range(2)]
     brokers = [SignIn(one, seal_of(home), clock, CHEAP) for one in stores]
@@ -243,10 +281,9 @@ def test_a_stranger_to_the_team_renames_nothing(
 
 @pytest.mark.slow
 def test_sign_in_answers_503_while_the_store_is_away(
-    own_store: Database, tmp_path: Path
+    own_store: Database, home: Home
 ) -> None:
     """Pages and endpoints alike, with when to come again; then they go on."""
-    home = Home.locate(tmp_path / "home")
     share(home, own_store)
     tenant = TenantThread(home)
     ann = tenant.users.add("ann", approver=True)
