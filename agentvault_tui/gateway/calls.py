@@ -361,8 +361,15 @@ class Calls:
                 **({"cut_by": call.cut_by.name} if call.cut_by else {}),
             },
         )
+        self._record(draft)
+
+    def _record(self, draft: Draft) -> None:
+        """Begin to record a result; where that fails `look` goes on, unless it is told.
+
+        It is not urgent, so that only one of two brokers' results is recorded.
+        """
         try:
-            recorded = broker.ledger.commit(draft, lazy=True)
+            recorded = self._broker.ledger.commit(draft, lazy=True)
         except LedgerError:
             self._unrecorded.append(draft)
             return
@@ -464,14 +471,16 @@ class Calls:
         broker, whose = self._broker, dead or self._own
         withheld = self._withheld.copy() if dead is None else set()
         since = int(broker.kept.get(_settled(whose), "0"))
-        for attempt in await broker.ledger.unfinished(since):
-            if attempt.detail.get("broker") != whose:
-                continue
-            if withheld and attempt.detail["call_id"] not in withheld:
-                continue
-            detail = {n: attempt.detail[n] for n in _TOLD if n in attempt.detail}
-            await broker.record_cut(
-                Draft(
+        shared = broker.ledger.shared
+        # No result of another broker may go by between the reading and the records.
+        async with shared.taking if shared else contextlib.nullcontext():
+            for attempt in await broker.ledger.unfinished(since):
+                if attempt.detail.get("broker") != whose:
+                    continue
+                if withheld and attempt.detail["call_id"] not in withheld:
+                    continue
+                detail = {n: attempt.detail[n] for n in _TOLD if n in attempt.detail}
+                draft = Draft(
                     EventType.GATEWAY_RESULT,
                     SYSTEM,
                     agent_id=attempt.agent_id,
@@ -484,7 +493,9 @@ class Calls:
                         "ended": "failed" if withheld else "unknown",
                     },
                 )
-            )
+                self._record(draft)
+        if self._recording:
+            await asyncio.wait(set(self._recording))
         self._withheld -= withheld
 
     async def look(self) -> None:
