@@ -95,6 +95,10 @@ class SignIn:
             right = await asyncio.to_thread(self._matches, stored, password)
         if row is None or not right:
             raise WrongSignInError(known=row is not None)
+        # Its turn may have come late: what was changed meanwhile counts.
+        row = self._store.find("users", sub=who)
+        if row is None or row["password_hash"] != stored:
+            raise WrongSignInError(known=row is not None)
         if counted is not None:
             self._lockouts.clear(counted, "password")
         user = user_of(row)

@@ -296,7 +296,9 @@ class UserStore(People):
         return replace(user, roles=held)
 
     def reset_password(self, name: str) -> str:
-        """Give a user a new password, to be shown once; the old one and any lock end.
+        """Give a user a new password, to be shown once.
+
+        The old one ends, with any lock and what was begun with it.
 
         Raises:
             NotFoundError: there is no such user.
@@ -305,7 +307,8 @@ class UserStore(People):
         hashed = {"password_hash": self._hasher.hash(password)}
         self._store.update("users", hashed, sub=user.sub)
         self._unlock(user.sub)
-        self._store.delete("page_sessions", sub=user.sub)
+        for table in ("page_sessions", "activations"):
+            self._store.delete(table, sub=user.sub)
         return password
 
     def remove(self, name: str) -> User:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -265,6 +266,59 @@ async def test_an_unknown_users_password_is_hashed_too(home: Home) -> None:
     store.close()
     known, unknown = (checked.rsplit("$", 2)[0] for checked in spy.checked)
     assert known == unknown == "$argon2id$v=19$m=8,t=1,p=1"
+
+
+class Slow(PasswordHasher):
+    """Holds a password that is right until it may say so."""
+
+    def __init__(self) -> None:
+        super().__init__(time_cost=1, memory_cost=8, parallelism=1)
+        self.checks, self.goes_on = threading.Event(), threading.Event()
+
+    def verify(self, hash: str | bytes, password: str | bytes) -> Literal[True]:  # noqa: A002 - argon2's name
+        right = super().verify(hash, password)
+        self.checks.set()
+        assert self.goes_on.wait(PATIENT)
+        return right
+
+
+@pytest.mark.parametrize("change", ["reset", "removed", "blocked"])
+async def test_a_person_who_is_changed_while_a_password_waits_is_not_signed_in(
+    home: Home, change: str
+) -> None:
+    """Whoever fills the line of sign-ins keeps no old password alive in it."""
+    clock, slow = ManualClock(START), Slow()
+    with open_users(home, clock=clock, hasher=slow) as users:
+        ann = users.add("ann", approver=True)
+        store = open_store(home)
+        sign_in = SignIn(store, seal_of(home), clock, slow)
+        trying = asyncio.create_task(sign_in.password("ann", ann.password, Origin()))
+        assert await asyncio.to_thread(slow.checks.wait, PATIENT)
+        match change:
+            case "reset":
+                users.reset_password("ann")
+            case "removed":
+                users.remove("ann")
+            case _:
+                store.update("users", {"blocked": 1}, sub=ann.user.sub)
+        slow.goes_on.set()
+        error = "blocked" if change == "blocked" else "wrong_sign_in"
+        with pytest.raises(TenantRefusedError) as refused:
+            await trying
+        store.close()
+    assert refused.value.error == error
+
+
+def test_a_new_password_ends_a_sign_in_that_the_old_one_began(
+    tenant: TenantThread, alice: NewUser
+) -> None:
+    """Also where only the one-time code was still to come."""
+    with Activation() as pages:
+        pages.open(tenant.issuer, tenant.flow()["user_code"])
+        pages.sign_in(alice.user.name, alice.password)
+        tenant.users.reset_password(alice.user.name)
+        with pytest.raises(TenantRefusedError, match="out of date"):
+            pages.one_time_code(tenant.otp(alice))
 
 
 @pytest.mark.slow
