@@ -230,8 +230,18 @@ class TeamKey:
         if stamp != self._stamp:
             here = key_ids(await asyncio.to_thread(team_keys, home))
             self._stamp, self._here, self._done = stamp, here, ""
+        if record.key in self._here[1:]:  # an older export was imported
+            await asyncio.to_thread(self._put_first, record.key)
+            await self.read()
+            return
         if problem := record.problem(self._here):
             raise problem
+
+    def _put_first(self, key: str) -> None:
+        home = self._home
+        with locked_folder(home.keys):
+            keys = sorted(team_keys(home), key=lambda one: key_ids([one]) != [key])
+            put_private(home.team_key, b"".join(keys), replace=True)
 
     async def _seal_anew(self, record: KeyRecord) -> None:
         """Seal anew, put the key before away, and record that where it is due."""

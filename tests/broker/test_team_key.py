@@ -176,6 +176,26 @@ async def test_a_broker_that_is_away_keeps_the_old_key(
     assert key_ids(team_keys(b.bench.home)) == [second.key]
 
 
+async def test_an_older_export_puts_no_key_before_the_one_in_force(
+    brokers: list[Broker],
+) -> None:
+    """Whoever kept the old key could read what that home sealed from then on."""
+    a, b = brokers
+    await key_of(a).make(OPERATOR, lost=False)
+    (old,) = team_keys(a.bench.home)
+    bring(a, b)
+    await look(a, b)
+    second = await key_of(a).make(OPERATOR, lost=False)
+    bring(a, b)
+    await look(a, b)
+    await look(a, b)
+    (new,) = team_keys(b.bench.home)
+    put_private(b.bench.home.team_key, old + new, replace=True)
+    await look(b)
+    assert key_ids(team_keys(b.bench.home)) == [second.key]
+    assert key_of(b).problem is None
+
+
 async def test_of_two_keys_made_at_once_one_is_the_teams(
     brokers: list[Broker],
 ) -> None:
