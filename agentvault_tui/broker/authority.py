@@ -39,7 +39,12 @@ from typing import Final
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.usecases.stepup import device_code, problem_of
 from agentvault_tui.clock import Clock, Deadline, iso
-from agentvault_tui.errors import AgentVaultError, ForbiddenError, LedgerError
+from agentvault_tui.errors import (
+    AgentVaultError,
+    ForbiddenError,
+    IdentityError,
+    LedgerError,
+)
 from agentvault_tui.ledger import EventQuery
 from agentvault_tui.model import (
     Actor,
@@ -119,6 +124,8 @@ class Sessions:
         self._sessions: dict[str, Session] = {}
         self._logins: dict[str, _Login] = {}
         self._problems: dict[str, str] = {}
+        self._changed: dict[str, datetime] = {}
+        """When a person was changed last, to the second, as `auth_time` is."""
         self._over: list[Draft] = []
         """Sessions that expired and are not recorded yet."""
         self._starting = asyncio.Lock()
@@ -214,7 +221,11 @@ class Sessions:
             )
 
     def end_of(self, sub: str) -> None:
-        """End every session of a person who was changed; `end_due` records it."""
+        """End every session of a person who was changed; `end_due` records it.
+
+        A sign-in under way ends as well: its factors were shown before the change.
+        """
+        self._changed[sub] = self._broker.clock.now().replace(microsecond=0)
         ended = {u: s for u, s in self._sessions.items() if s.identity.sub == sub}
         for uid, session in ended.items():
             del self._sessions[uid]
@@ -261,7 +272,13 @@ class Sessions:
         )
 
     async def _begin(self, operator: Actor, identity: Identity) -> None:
-        """Begin a session, in place of the one under that uid."""
+        """Begin a session, in place of the one under that uid.
+
+        Raises:
+            IdentityError: the person was changed since they showed their factors.
+        """
+        if self._is_outdated(identity):
+            raise IdentityError("stale", "changed at the tenant", "sign in again")
         draft = _session_draft(EventType.OPERATOR_LOGIN, identity, operator.id)
         if is_remote(operator.id):
             draft = replace(draft, detail={**draft.detail, "address": operator.name})
@@ -283,7 +300,13 @@ class Sessions:
             Deadline.after(clock, _ABSOLUTE),
             Deadline.after(clock, _IDLE),
         )
+        if self._is_outdated(identity):  # while that was being recorded
+            self.end_of(identity.sub)
         self.on_change()
+
+    def _is_outdated(self, identity: Identity) -> bool:
+        changed = self._changed.get(identity.sub)
+        return changed is not None and identity.authenticated_at < changed
 
 
 def _session_draft(

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
+from support.scripted_tenant import ALICE
 
 from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.errors import IdentityError
+from agentvault_tui.model import Draft
 from agentvault_tui.vault import FlowDenied, FlowExpired
 from agentvault_tui.vault.device import End
 
@@ -133,3 +135,39 @@ async def test_a_sign_in_that_breaks_says_so(
     problem = sessions.problem(OPERATOR.id)
     assert problem == "the broker failed, see its log (RuntimeError)"
     assert sessions.of(OPERATOR.id) is None
+
+
+async def test_a_sign_in_that_began_before_a_change_of_the_person_is_refused(
+    bench: Bench, clock: ManualClock
+) -> None:
+    """Its roles may be those of before, also where a change meets its record."""
+    sessions = Sessions(bench.broker)
+    await sessions.login(OPERATOR)
+    clock.advance(60)
+    sessions.end_of(str(ALICE["sub"]))
+    bench.tenant.approve()
+    await bench.until(lambda: not sessions.pending(OPERATOR.id))
+    assert sessions.of(OPERATOR.id) is None
+    assert "changed at the tenant" in (sessions.problem(OPERATOR.id) or "")
+    assert await bench.events("operator.login") == []
+
+
+async def test_a_change_while_a_sign_in_is_recorded_ends_it(
+    bench: Bench, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And that is on the record after it."""
+    sessions, record = Sessions(bench.broker), bench.broker.record
+
+    async def changed_meanwhile(*drafts: Draft) -> None:
+        await record(*drafts)
+        sessions.end_of(str(ALICE["sub"]))
+
+    await sessions.login(OPERATOR)
+    clock.advance(60)
+    monkeypatch.setattr(bench.broker, "record", changed_meanwhile)
+    bench.tenant.approve()
+    await bench.until(lambda: not sessions.pending(OPERATOR.id))
+    assert sessions.of(OPERATOR.id) is None
+    await sessions.end_due()
+    (event,) = await bench.events("operator.logout")
+    assert event.reason == "changed at the tenant"
