@@ -16,10 +16,12 @@ from support.authenticator import UP, Authenticator
 from support.phone import Phone, public_address
 
 from agentvault_tui.home import Home
+from agentvault_tui.model import sha256_hex
 from agentvault_tui.settings import StepUpSettings
+from agentvault_tui.tenant.approve import RegistrationPages
 from agentvault_tui.tenant.device_page_client import TenantPage
 from agentvault_tui.tenant.signin import _network
-from agentvault_tui.tenant.users import NewUser
+from agentvault_tui.tenant.users import NewUser, User
 
 DIGEST = "sha256:7f3a" + "0" * 60
 STEPUP = "sup_0123456789abcdef"
@@ -519,6 +521,25 @@ def test_a_link_registers_one_passkey_within_ten_minutes(stand: Stand) -> None:
     gone = stand.tenant.users.invite_passkey(stand.alice.user)
     stand.tenant.users.remove("alice@acme.test")
     assert stand.phone.open(f"passkey/{gone}").error == "code_over"
+    assert stand.tenant.users.passkeys() == []
+
+
+def test_a_link_that_another_broker_used_meanwhile_registers_nothing(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both found it there; of two that use it at once one does."""
+    token = stand.tenant.users.invite_passkey(stand.alice.user)
+    stand.phone.open(f"passkey/{token}")
+    key, found = Authenticator(stand.url), RegistrationPages._user
+
+    def used_by_another(pages: RegistrationPages, token: str) -> User | None:
+        user = found(pages, token)
+        pages._parts.store.delete("passkey_links", link_hash=sha256_hex(token))
+        return user
+
+    monkeypatch.setattr(RegistrationPages, "_user", used_by_another)
+    answer = key.create(stand.phone.options("create"))
+    assert stand.phone.send("create", credential=answer).error == "code_over"
     assert stand.tenant.users.passkeys() == []
 
 
