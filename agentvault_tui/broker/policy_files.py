@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import stat
@@ -128,7 +129,7 @@ def adopt_texts(home: Home, texts: PolicyTexts, last: PolicyTexts) -> str | None
         now = read_texts(home)
         for path, text, old, before in zip(_files(home), texts, now, last, strict=True):
             if old not in {None, text, before}:
-                put_private(_aside(path), (old or "").encode(), replace=True)
+                keep_beside(path, old or "")
             if text is None:
                 path.unlink(missing_ok=True)
     except (OSError, PolicyError) as error:
@@ -138,11 +139,22 @@ def adopt_texts(home: Home, texts: PolicyTexts, last: PolicyTexts) -> str | None
 
 def set_aside(home: Home) -> list[Path]:
     """Return the files that `adopt_texts` kept and nobody has removed since."""
-    return [aside for path in _files(home) if (aside := _aside(path)).exists()]
+    return [kept for path in _files(home) if (kept := beside(path)).exists()]
 
 
-def _aside(path: Path) -> Path:
+def beside(path: Path) -> Path:
+    """Return where an edit of a file is kept that the team's text overtook."""
     return path.with_name(f"{path.name}.local")
+
+
+def keep_beside(path: Path, edit: str) -> None:
+    """Keep an edit of a file, and under a number one that is kept already."""
+    place, content = beside(path), edit.encode()
+    if place.exists() and place.read_bytes() != content:
+        names = (f"{place.name}.{number}" for number in itertools.count(1))
+        free = (place.with_name(one) for one in names)
+        place.rename(next(one for one in free if not one.exists()))
+    put_private(place, content, replace=True)
 
 
 def _sources(home: Home) -> tuple[str, str, str]:

@@ -14,7 +14,14 @@ from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
-from agentvault_tui.broker.policy_files import MAX_FILE, NAME, NAME_FORM, read_text
+from agentvault_tui.broker.policy_files import (
+    MAX_FILE,
+    NAME,
+    NAME_FORM,
+    beside,
+    keep_beside,
+    read_text,
+)
 from agentvault_tui.errors import PolicyError, SealedError, ServiceError
 from agentvault_tui.home import Home, file_stamp, locked_folder, put_private
 from agentvault_tui.model import sha256_hex
@@ -186,8 +193,8 @@ class TeamCopies:
                 continue
             for at in files:
                 path = f"{name}/{at.name}" if tracked.is_folder else name
-                if _aside(at).exists():
-                    aside.append(_aside(at))
+                if beside(at).exists():
+                    aside.append(beside(at))
                 try:
                     copy = self._copy(path, at, known.get(path))
                     if tracked.is_sealed and copy is not known.get(path):
@@ -283,8 +290,8 @@ class TeamCopies:
         return None
 
     def _keep_aside(self, place: Path, edit: str) -> None:
-        put_private(_aside(place), edit.encode(), replace=True)
-        self.aside = sorted({*self.aside, _aside(place)})
+        keep_beside(place, edit)
+        self.aside = sorted({*self.aside, beside(place)})
 
     def merge(self, texts: Mapping[str, str | None], known: Texts) -> None:
         """Write members of sealed files, whatever the files say of them.
@@ -380,10 +387,6 @@ def _files_of(folder: Path) -> list[Path]:
 
 def _unwritten(error: OSError) -> str:
     return f"the copy cannot be written ({error.strerror})"
-
-
-def _aside(at: Path) -> Path:
-    return at.with_name(f"{at.name}{_LOCAL}")
 
 
 def digest_of(text: str | None) -> str | None:

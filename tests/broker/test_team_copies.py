@@ -36,6 +36,8 @@ class Copies(RuleBasedStateMachine):
         """The store as each broker knew it last."""
         self.ever: set[str] = set()
         """What the store ever had."""
+        self.overtaken: list[tuple[Path, str]] = []
+        """Edits that were kept beside, and where."""
         self.count = 0
         folders = [Path(self.folder.name, one) for one in "ab"]
         self.homes = [Home(one, one) for one in folders]
@@ -99,6 +101,7 @@ class Copies(RuleBasedStateMachine):
             if self.texts(number).get(name) != text and text not in self.ever:
                 beside = self.homes[number].config / f"{name}.local"
                 assert beside.read_text() == text
+                self.overtaken.append((beside, text))
         copies.keep_base()
         if any(self.store.get(path) != held.get(path) for path in edits):
             return
@@ -133,6 +136,12 @@ class Copies(RuleBasedStateMachine):
     @invariant()
     def nothing_broken_is_in_the_store(self) -> None:
         assert not [text for text in self.store.values() if "broken" in text]
+
+    @invariant()
+    def no_edit_that_was_kept_is_lost(self) -> None:
+        for beside, text in self.overtaken:
+            kept = beside.parent.glob(f"{beside.name}*")
+            assert text in {one.read_text() for one in kept}
 
     @rule()
     def settles(self) -> None:
