@@ -296,7 +296,7 @@ class Team:
     def _reason(self, member: Member) -> str | None:
         said = member.said
         if not member.alive:
-            return "it says nothing any more"
+            return "it says nothing any more: look at its machine"
         if said.version != __version__:
             return f"it is of version {said.version}"
         _, in_force = self._key()

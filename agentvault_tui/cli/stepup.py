@@ -38,6 +38,10 @@ from agentvault_tui.operator_api.requests import (
 from agentvault_tui.operator_api.shapes import StepUpInfo
 
 _GRANTED: Final = frozenset({"approved", "redeemed"})
+_BEGUN_ELSEWHERE: Final = (
+    "another broker of the team began this, and the code is shown there: this waits "
+    "for what becomes of it"
+)
 
 
 @group("stepup", example="agentvault stepup list")
@@ -161,6 +165,8 @@ def approve_stepup(
             out.line("with ", out.cell(told))
             out.line("fingerprint ", out.cell(started.fingerprint, "strong"))
         print_device(session, started.device)
+    elif started.status == "authorizing":
+        out.note(_BEGUN_ELSEWHERE)
     ended = followed(
         session,
         lambda: client.call(calls.STEPUP, id=stepup_id),

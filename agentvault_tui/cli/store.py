@@ -16,7 +16,12 @@ import click
 
 from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.session import CliSession
-from agentvault_tui.errors import RefusedError, SettingsError, UsageError
+from agentvault_tui.errors import (
+    RefusedError,
+    SealedError,
+    SettingsError,
+    UsageError,
+)
 from agentvault_tui.model.finding import Finding, fault, ok, warning
 
 if TYPE_CHECKING:
@@ -160,7 +165,10 @@ def prepare(session: CliSession, *, yes: bool, finish: bool) -> None:
             raise RefusedError("nothing was changed")
     asyncio.run(prepare_store(connector, statements))
     if not session.out.print_json({"statements": statements}):
-        session.out.line("prepared: set store.url and team.name in each home's config")
+        session.out.line(
+            "prepared: copy a home's ledger into it (agentvault store copy), or set "
+            "store.url and team.name in each home's config.toml"
+        )
 
 
 @store.command(
@@ -221,7 +229,15 @@ def _copy_tenant(session: CliSession, home: Home, settings: Settings) -> None:
     from agentvault_tui.tenant.copying import copy_tenant
 
     source = session.home, session.settings
-    if copy_tenant(source, (home, settings), anew=True):
+    try:
+        copied = copy_tenant(source, (home, settings), anew=True)
+    except SealedError as error:
+        if session.home.team_key.exists():
+            raise
+        raise SealedError(
+            error.what, "make it first: agentvault team key new"
+        ) from None
+    if copied:
         session.out.note("the embedded tenant's people are copied; sessions end")
 
 

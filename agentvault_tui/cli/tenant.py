@@ -88,7 +88,7 @@ def activate(session: CliSession, /, user_code: str, user: str, **given: Any) ->
     issuer = _local(session)  # first: it says whether this home has a tenant at all
     with Activation(prove=_prover(session)) as page:
         details = page.open(issuer, user_code)
-        asked = _waiting(session, details.user_code)
+        asked = _waiting(session, details)
         if not session.json:
             _print_details(session.out, details, _held_facts(session, details, asked))
         _factor("password", password, lambda word: page.sign_in(user, word))
@@ -111,11 +111,19 @@ def activate(session: CliSession, /, user_code: str, user: str, **given: Any) ->
     return 0 if answer in _OUTCOMES else 1
 
 
-def _waiting(session: CliSession, user_code: str) -> StepUpInfo | None:
-    """Return the step-up that waits for *user_code*; None for a sign-in."""
+def _waiting(session: CliSession, details: Details) -> StepUpInfo | None:
+    """Return the step-up that waits for the code of *details*; None for a sign-in.
+
+    Of a step-up that was begun at another broker of the team this one has no code:
+    agent and fingerprint tell which it is.
+    """
     waiting = session.client.call(calls.STEPUPS, StepUpQuery(status="authorizing"))
     for item in waiting.stepups:
-        if item.device and item.device.user_code == user_code:
+        if item.device is None:
+            found = (item.agent_id, item.fingerprint)
+            if found == (details.agent_id, details.fingerprint):
+                return item
+        elif item.device.user_code == details.user_code:
             return item
     return None
 

@@ -19,7 +19,7 @@ from agentvault_tui.broker.team import Member, Said, Team
     ("age", "other", "reason"),
     [
         (1.9, {}, None),
-        (2.0, {}, "it says nothing any more"),
+        (2.0, {}, "it says nothing any more: look at its machine"),
         (0.1, {"version": "0.1"}, "it is of version 0.1"),
         (0.1, {"lag_ms": 251.0}, "it is behind the store"),
         (0.1, {"lag_ms": None}, "it is behind the store"),

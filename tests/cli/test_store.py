@@ -166,8 +166,8 @@ def test_a_store_copies_there_and_back_byte_for_byte(
 ) -> None:
     """SQLite to PostgreSQL and back: the same events and rows, and one event more each.
 
-    The embedded tenant's people come along. The source is refused then, until that is
-    said.
+    The embedded tenant's people come along, sealed with the team's key, which there has
+    to be. The source is refused then, until that is said.
     """
     asyncio.run(filled(home))
     with UserStore(home, Settings()) as users:
@@ -176,10 +176,12 @@ def test_a_store_copies_there_and_back_byte_for_byte(
         sealed = TenantSeal.of(home).close("signing key", "kid", 1, b"PEM")
         sql = "INSERT INTO signing_keys VALUES ('current', 'kid', ?, 'now', 0)"
         db.execute(sql, (sealed,))
+    home.config_file.write_text(f'[team]\nname = "{TEAM}"\n')
+    copy = ("store", "copy", "--to", store.url, "--json", "--home", str(home.data))
+    assert "make it first: agentvault team key new" in cli(*copy).err
     home.team_key.write_bytes(bytes(32))
     source = all_of(home)
-    home.config_file.write_text(f'[team]\nname = "{TEAM}"\n')
-    there = cli("store", "copy", "--to", store.url, "--json", "--home", str(home.data))
+    there = cli(*copy)
     assert (there.code, there.json["head"]) == (0, 43), there.err
     with pytest.raises(RefusedError, match="was copied to postgresql://"):
         asyncio.run(filled(home))

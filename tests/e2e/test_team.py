@@ -504,3 +504,14 @@ def test_two_brokers_serve_one_tenant(
         phone.send("confirm")
         stepup_until(b, request_id, "approved")
         assert "access_token" in at(a, agent).poll(request_id).json()
+        request_id = hold(agent)
+        device = start(b, request_id)["device"]
+        stepup_until(a, request_id, "authorizing")
+        bob, password = a.approver("bob"), short / "password"
+        password.write_text(bob["password"])
+        password.chmod(0o600)
+        said = a.cli(
+            *("tenant", "activate", device["user_code"], "--user", bob["user"]),
+            *("--password-file", str(password), "--otp", fresh_code(bob), "--yes"),
+        )
+        assert "the broker accepted it" in said.stderr, said

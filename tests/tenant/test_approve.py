@@ -389,6 +389,18 @@ def test_choosing_the_next_ones_like_it_approves_nothing(stand: Stand) -> None:
     assert said == {"digest": both["digest"], "decision": "approve"}
 
 
+def test_a_code_that_another_replaced_does_not_say_that_a_user_cancelled(
+    stand: Stand,
+) -> None:
+    """A step-up has one code: whoever polls for the one before hears what ended it."""
+    replaced = stand.ask()
+    stand.ask(expires_in=None)
+    assert stand.tenant.poll(replaced).json() == {
+        "error": "access_denied",
+        "error_description": "Another code was asked for in the place of this one.",
+    }
+
+
 def test_only_this_one_can_be_chosen_again(stand: Stand) -> None:
     """Whoever finds the page of a series need not approve it, nor lose the request."""
     flow = stand.tenant.flow({**DETAILS, "repeat": REPEAT, "page": PAGE})

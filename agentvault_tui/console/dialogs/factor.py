@@ -46,6 +46,12 @@ def factor(
     """
     device = asked.row.device
     width, height = size
+    if device is None and asked.row.status == "authorizing":
+        return pen.paragraph(
+            "Another broker of the team began this: the code is shown there. When that "
+            "code is over, this can be approved here.",
+            width,
+        )
     if device is None:
         return [
             pen.stage("current", "asking the tenant for a code", ""),

@@ -169,9 +169,7 @@ class DeviceGrant:
             token = parts.tokens.for_denial(asked.client, no, code.scope)
             raise DeniedByPersonError(token)
         if code.state == "denied":
-            cancelled = "User cancelled the confirmation prompt."
-            why = "Too many failed sign-ins." if code.exhausted else cancelled
-            raise refused("access_denied", why)
+            raise refused("access_denied", _why_denied(parts, code))
         if code.expires.passed(parts.clock):
             raise refused("expired_token", "The device code has expired.")
         api = parts.apis.asked(code.audience)
@@ -219,3 +217,13 @@ class DeviceGrant:
 
 def _interval(client: Client) -> int:
     return OUR_INTERVAL if client.of_run else INTERVAL
+
+
+def _why_denied(parts: Parts, code: StoredDeviceCode) -> str:
+    """Say how a code was over that nobody answered who had signed in."""
+    if code.exhausted:
+        return "Too many failed sign-ins."
+    newest = code.page and parts.codes.by_stepup(code.page.id)
+    if newest and newest.key != code.key:
+        return "Another code was asked for in the place of this one."
+    return "User cancelled the confirmation prompt."

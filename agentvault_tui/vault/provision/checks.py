@@ -194,8 +194,9 @@ async def reach(tenant: Tenant, look_up: Resolve = resolve) -> AsyncGenerator[Ch
         await look_up(host, near.port or (80 if near.scheme == "http" else 443))
     except OSError as error:
         what = f"DNS has no address for {visible(host, 100)} ({visible(error, 80)})"
-        remedy = f"look for a typing error in {way.proxy_from or 'tenant.issuer'}"
-        yield "tenant", fault(what, f"{remedy}; try another resolver")
+        named = way.proxy_from or "tenant.issuer or tenant.url"
+        remedy = f"look for a typing error in {named}; try another resolver"
+        yield "tenant", fault(what, remedy)
         return
     if not is_loopback(parts.hostname or ""):
         yield "tenant", ok(f"from this shell it is reached {way}")

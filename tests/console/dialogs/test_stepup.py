@@ -238,6 +238,18 @@ async def test_a_problem_is_told_with_the_way_to_try_again() -> None:
         assert stand.actions.asked == [("approve", ID, DIGEST)]
 
 
+async def test_a_step_up_that_another_broker_began_says_where_its_code_is() -> None:
+    """A broker has the codes that it asked for itself: the dialog waits for none."""
+    stand = scene()
+    stand.authorize(ID)
+    stand.change(ID, device=None)
+    async with opened(stand) as (app, _):
+        app.settle()
+        shown = " ".join(text_of(app).split())
+        assert "Another broker of the team began this" in shown
+        assert "asking the tenant" not in shown
+
+
 async def test_an_error_is_said_and_nothing_is_claimed() -> None:
     """A refused or failed decision leaves the request as it was, in words."""
     stand = scene()

@@ -317,7 +317,7 @@ async def test_an_unresolvable_host_is_a_dns_fault(vault: Vault) -> None:
     ((area, finding),) = await reached(vault.tenant.issuer, look_up=nothing)
     assert (area, finding.level) == ("tenant", Level.FAULT)
     assert "DNS has no address for 127.0.0.1" in finding.what
-    assert "typing error" in finding.remedy
+    assert "typing error in tenant.issuer or tenant.url" in finding.remedy
 
 
 async def test_another_issuer_is_a_fault(vault: Vault) -> None:
