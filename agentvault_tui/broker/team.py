@@ -220,7 +220,7 @@ class Team:
         if not await self._shared.hold(self.id, said.run, doc, LEASE):
             raise RefusedError(
                 f"another process is the broker {self.id}",
-                "its home was copied: remove broker_id from the copy",
+                "its home was copied: remove the file broker.id from the copy",
             )
         self._until = began + LEASE
         if await self._shared.hold(_WORK_NAME, said.run, b"{}", WORK):

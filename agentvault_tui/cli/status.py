@@ -30,7 +30,7 @@ def status(session: CliSession) -> None:
     out.line("step-ups  ", _word(out, waiting, good="none wait"))
     out.line("panic     ", _panic(out, told))
     if told.team:
-        _print_team(out, told.team)
+        _print_team(out, told.team, away=told.stale is True)
     for sentence in told.warnings:
         out.note(str(out.shown(sentence, 1_000)))
 
@@ -54,17 +54,21 @@ def _panic(out: Output, told: StatusInfo) -> Cell:
     return out.cell(f"on since {on.since}, by {on.by}: {on.reason}", "bad", 500)
 
 
-def _print_team(out: Output, team: TeamInfo) -> None:
-    """Print the team's brokers, and why one is not in step."""
-    many = len([one for one in team.brokers if one.alive])
-    out.line("team      ", out.cell(team.name), f", {many} alive, in {team.store}")
+def _print_team(out: Output, team: TeamInfo, *, away: bool) -> None:
+    """Print the team's brokers, and why one is not in step, as far as is known."""
+    many = f"{len([one for one in team.brokers if one.alive])} alive"
+    alive = out.cell("who is alive is not known", "wait") if away else many
+    where = f", in {team.store}{', which is away' if away else ''}"
+    out.line("team      ", out.cell(team.name), ", ", alive, where)
     rows = [
         [
             one.id,
             one.host,
             one.version,
             one.last_seen_at,
-            _word(out, one.reason or "in step", good="in step"),
+            _word(
+                out, "not known" if away else one.reason or "in step", good="in step"
+            ),
         ]
         for one in team.brokers
     ]

@@ -221,6 +221,9 @@ def test_the_store_away_nothing_is_granted_and_revoking_works(
         assert told["recorded"] is False
         assert told["others"] == "not_told"
         assert a.operator.get("/api/status").json()["stale"] is True
+        said = a.cli("status").stdout
+        assert "who is alive is not known, in postgresql, which is away" in said
+        assert "in step" not in said
         server_of.start()
         until(
             lambda: (
