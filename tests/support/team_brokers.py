@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 from support.agents_http import CIBA
 from support.bench import OPERATOR, PAYMENT, Bench
+from support.manual_clock import ManualClock
 from support.stepups import details_of
 
 from agentvault_tui.broker.agents_api import agents_app
@@ -90,6 +92,11 @@ async def brokers_of(
 
     Their ledgers are verified at the end.
     """
+    for clock in clocks:
+        # What a clock far behind the store's issues is over there, and pruned.
+        if isinstance(clock, ManualClock):
+            behind = datetime.now(UTC) - clock.now()
+            clock.advance(max(behind.total_seconds(), 0))
     made, secrets = list[Broker](), dict[str, str]()
     async with AsyncExitStack() as stack:
         for name, clock, own in zip("abc", clocks, settings, strict=False):
