@@ -154,6 +154,22 @@ class StepUps:
         )
         return sorted((self._known[i] for i in ids), key=lambda s: s.requested_at)
 
+    def forsaken(self, lasts: float) -> list[StepUp]:
+        """Return what another broker of the team began to approve, and died.
+
+        Args:
+            lasts: seconds after which it would have told what became of its code.
+        """
+        now = self._clock.now()
+        return [
+            stepup
+            for stepup in self.open()
+            if stepup.status is StepUpStatus.AUTHORIZING
+            and stepup.id not in self.flows
+            and stepup.begun_at is not None
+            and (now - stepup.begun_at).total_seconds() > lasts
+        ]
+
     @property
     def open_count(self) -> int:
         """How many wait for a person."""

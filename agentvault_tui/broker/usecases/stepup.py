@@ -78,6 +78,8 @@ _BEFORE: Final = 5
 """Earlier decisions of the same kind that an approval page counts."""
 ENDED_A_TURN: Final = 100
 """Step-ups ended in one turn of the event loop: a few milliseconds."""
+_MARGIN: Final = 30
+"""Seconds that a code of another broker is given longer: its clock may differ."""
 
 
 async def begin_approval(
@@ -250,12 +252,15 @@ async def known_stepup(broker: Broker, stepup_id: str) -> StepUp:
 
 
 async def expire_due(broker: Broker) -> None:
-    """End every step-up whose time is up.
+    """End every step-up whose time is up, and let what nobody follows wait again.
 
     Args:
         broker: the broker.
     """
     await expire(broker, broker.stepups.open())
+    lasts = broker.settings.stepup.device_code_ttl + _MARGIN
+    for stepup in broker.stepups.forsaken(lasts) if broker.works() else ():
+        await _back_to_pending(broker, stepup, "its broker stopped; approve again")
 
 
 async def expire(broker: Broker, waiting: Iterable[StepUp]) -> None:

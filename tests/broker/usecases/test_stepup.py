@@ -189,6 +189,23 @@ async def test_a_tenant_that_is_down_changes_nothing(bench: Bench) -> None:
     await deny(bench.broker, stepup.id, "", OPERATOR)
 
 
+async def test_what_a_broker_that_died_began_can_be_approved_at_another(
+    bench: Bench, clock: ManualClock
+) -> None:
+    """It waits again once its code is over: only who began it follows that code."""
+    _, stepup = await hold(bench)
+    await start(bench, stepup)
+    bench.broker.stepups.flows.pop(stepup.id).cancel()
+    clock.advance(150)
+    await expire_due(bench.broker)
+    assert status(bench, stepup) is StepUpStatus.AUTHORIZING
+    clock.advance(1)
+    await expire_due(bench.broker)
+    (event,) = await bench.events("stepup.not_approved")
+    assert event.reason == "its broker stopped; approve again"
+    await approve(bench, stepup)
+
+
 async def test_a_step_up_nobody_answers_expires(
     bench: Bench, clock: ManualClock
 ) -> None:
