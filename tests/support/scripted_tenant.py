@@ -8,7 +8,7 @@ as an answer. `dict_tenant` is there too: it keeps objects for provisioning to r
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from support.manual_clock import ManualClock
@@ -89,6 +89,7 @@ class ScriptedTenant:
         who = self._who[raw]
         if isinstance(who, IdentityError):
             raise who
+        began = self.flows[int(raw.rpartition("-")[2])].started_at
         return Identity(
             sub=who["sub"],
             name=who["sub"].rpartition("|")[2],
@@ -96,7 +97,7 @@ class ScriptedTenant:
             email_verified=who.get("email_verified", False),
             roles=who["roles"],
             amr=who["amr"],
-            authenticated_at=datetime(2026, 11, 24, 10, 0, 1, tzinfo=UTC),
+            authenticated_at=began + timedelta(seconds=1),
             claims=who.get("claims", {}),
         )
 
