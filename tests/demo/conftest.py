@@ -21,6 +21,8 @@ def scripted() -> ScriptedBroker:
 async def scripted_url(scripted: ScriptedBroker) -> AsyncIterator[str]:
     async with serving(scripted.app()) as url:
         yield url
+        if scripted.held is not None:
+            scripted.held.set()  # the server ends with its last answer
 
 
 @pytest.fixture

@@ -70,6 +70,9 @@ async def test_an_agent_goes_on_while_a_call_is_held(
     scripted.held = asyncio.Event()
     scripted.will(201, DONE)
     await agent.run(payment(1881, 4200))
+    async with asyncio.timeout(PATIENT):
+        while not scripted.asked:  # noqa: ASYNC110 - the server's own task
+            await asyncio.sleep(0.01)
     assert (agent.waiting, agent.done) == (1, 0)
     assert scripted.asked[0].prefer == "wait=600"
     scripted.held.set()
