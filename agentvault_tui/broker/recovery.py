@@ -83,15 +83,14 @@ async def take_over(broker: Broker, listen: Callable[[], None] = lambda: None) -
         agents = tuple(as_loaded(one, broker.clock, latest) for one in loaded.agents)
         loaded = replace(loaded, agents=agents)
         behind = last is not None and broker.clock.now() < last.time - _SKEW
-        ended = ended_stepups(loaded, "clock_set_back", broker.clock) if behind else []
+        kept, ended = loaded, list[StepUp]()
         if behind:
+            ended = ended_stepups(loaded, "clock_set_back", broker.clock)
             over = {stepup.id for stepup in ended}
-            kept = [stepup for stepup in loaded.stepups if stepup.id not in over]
-            now = replace(loaded, tokens=(), stepups=(*kept, *ended))
-        else:
-            now = loaded
+            rest = (one for one in loaded.stepups if one.id not in over)
+            kept = replace(loaded, tokens=(), stepups=(*rest, *ended))
         broker.replays.take_over(loaded.assertions, broker.clock)
-        broker.registry.take_over(now)
+        broker.registry.take_over(kept)
         listen()
     if last is not None and behind:
         await broker.record_cut(

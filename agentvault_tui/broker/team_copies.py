@@ -100,15 +100,14 @@ class TeamCopies:
     def place(self, path: str) -> Path | None:
         """Return where this home has a file; None: it is none that is tracked."""
         name, member, _ = path.partition(MEMBER)
-        tracked = self._tracked.get(name)
-        if tracked is not None:
+        if (tracked := self._tracked.get(name)) is not None:
             right = tracked.is_sealed is bool(member) and not tracked.is_folder
             return tracked.at if right else None
         folder, _, file = path.partition("/")
-        tracked, name = self._tracked.get(folder), file.removesuffix(_TOML)
-        named = file == f"{name}{_TOML}" and NAME.fullmatch(name)
-        is_in = tracked is not None and tracked.is_folder and named
-        return tracked.at / file if tracked is not None and is_in else None
+        if (tracked := self._tracked.get(folder)) is None or not tracked.is_folder:
+            return None
+        named = file.endswith(_TOML) and NAME.fullmatch(file.removesuffix(_TOML))
+        return tracked.at / file if named else None
 
     def compare(
         self, texts: Texts, unusable: Mapping[str, str], *, keep: bool = True

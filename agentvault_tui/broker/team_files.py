@@ -35,7 +35,7 @@ _ROW: Final = "file:"
 """Begins the key of a file's row; its path follows."""
 _AT_ONCE: Final = 1024 * 1024
 """Characters that one commit carries, and the row with which it has more."""
-_MAXMEMBER: Final = 4 * 1024 * 1024
+_MAX_MEMBER: Final = 4 * 1024 * 1024
 """Of a member of a sealed file, in bytes."""
 _TRIES: Final = 8
 """How often a sealed file is changed anew where other brokers were first."""
@@ -117,21 +117,11 @@ class TeamFiles:
 
     def folder(self, name: str) -> dict[str, str]:
         """Return what the files of a folder say, by their names there."""
-        start = f"{name}/"
-        return {
-            path.removeprefix(start): text
-            for path, text in self._texts.items()
-            if path.startswith(start)
-        }
+        return _inside(name, self._texts)
 
     def problems_in(self, name: str) -> dict[str, str]:
         """Return why files of a folder are not in force as they stand, likewise."""
-        start = f"{name}/"
-        return {
-            path.removeprefix(start): why
-            for path, why in self.copies.problems.items()
-            if path.startswith(start)
-        }
+        return _inside(name, self.copies.problems)
 
     def change(
         self, texts: Mapping[str, str | None], actor: Actor, **told: object
@@ -293,7 +283,7 @@ class TeamFiles:
         if self.copies.place(path) is None:
             # Of a tenant that another home still asks, or asked before.
             return "" if sealed else "it is no file that a home may have"
-        most = _MAXMEMBER if sealed else MAX_FILE
+        most = _MAX_MEMBER if sealed else MAX_FILE
         if len(text.encode()) > most:
             return f"it is larger than {most // 1024} KiB"
         if sealed:
@@ -301,6 +291,15 @@ class TeamFiles:
         if digest_of(text) != self._named.get(path):
             return "the store has another text than its events name"
         return None
+
+
+def _inside(folder: str, values: Mapping[str, str]) -> dict[str, str]:
+    start = f"{folder}/"
+    return {
+        path.removeprefix(start): value
+        for path, value in values.items()
+        if path.startswith(start)
+    }
 
 
 def _parts(edits: Mapping[str, str | None]) -> Iterator[dict[str, str | None]]:

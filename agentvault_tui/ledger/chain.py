@@ -91,12 +91,7 @@ class Prepared(NamedTuple):
 
     def body(self, seq: int, time: str) -> str:
         """Return the body at its place."""
-        head, tail = self.around(seq)
-        return f"{head}{time}{tail}"
-
-    def around(self, seq: int) -> tuple[str, str]:
-        """Return what the body at its place has before and after the time."""
-        return f'{self.before}{seq}{self.state},"time":"', f'"{self.after}'
+        return f'{self.before}{seq}{self.state},"time":"{time}"{self.after}'
 
 
 def prepare(draft: Draft, state: str = "") -> Prepared:

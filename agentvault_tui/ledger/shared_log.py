@@ -21,7 +21,13 @@ from agentvault_tui.errors import LedgerDamagedError, LedgerUnwritableError
 from agentvault_tui.ledger.batch import NUMBER, Job, Tip, placed_rows
 from agentvault_tui.ledger.chain import link
 from agentvault_tui.ledger.state import Row
-from agentvault_tui.ledger.store_schema import CHANNEL, FOLLOW, FROM_HERE_ON, PRUNE
+from agentvault_tui.ledger.store_schema import (
+    ASKED,
+    CHANNEL,
+    FOLLOW,
+    FROM_HERE_ON,
+    PRUNE,
+)
 from agentvault_tui.store_connection import (
     CALL_SECONDS,
     LOCAL_ONLY,
@@ -41,11 +47,6 @@ _MISSED_AT_ONCE: Final = 256
 _TIME: Final = "greatest(clock_timestamp(), time::timestamptz)"
 """The team's time: held at the last event's where the primary's clock stepped back, or
 what had ended would not have."""
-_WAITS: Final = (
-    "EXISTS (SELECT FROM agentvault.asks WHERE broker = %s AND answer IS NULL"
-    " AND at > clock_timestamp() - interval '10 seconds')"
-)
-"""Whether a question waits for a broker."""
 _APPEND: Final = """
 SELECT * FROM agentvault.append(
   %s, %s, %s, %s, %s, %s, %s, %s, %s, %b::bytea[], %s::bigint[],
@@ -400,7 +401,7 @@ class SharedLog:
             LedgerUnwritableError: the store does not answer any more.
         """
         db = await self._connector.connect()
-        sql = f"SELECT {_TIME}, revision, {_WAITS} FROM agentvault.head"  # noqa: S608 - same
+        sql = f"SELECT {_TIME}, revision, EXISTS ({ASKED}) FROM agentvault.head"  # noqa: S608 - same
         try:
             await ask(db, f"LISTEN {CHANNEL}", ())
             while True:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from agentvault_tui.ledger.store_schema import CHANNEL
+from agentvault_tui.ledger.store_schema import ASKED, CHANNEL
 
 if TYPE_CHECKING:  # it imports psycopg, which few need
     from agentvault_tui.ledger.shared_log import SharedLog
@@ -160,11 +160,7 @@ class StoreCalls:
         Raises:
             LedgerUnwritableError: the store did not answer.
         """
-        sql = (
-            "SELECT id, doc FROM agentvault.asks WHERE broker = %s AND answer IS NULL"
-            " AND at > clock_timestamp() - interval '10 seconds' ORDER BY at"
-        )
-        return [(i, d) for i, d in await self._shared.on_idle(sql, (self._me,))]
+        return [(i, d) for i, d in await self._shared.on_idle(ASKED, (self._me,))]
 
     async def answer(self, name: str, answer: bytes) -> None:
         """Answer a question.

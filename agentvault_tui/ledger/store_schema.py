@@ -111,6 +111,11 @@ SELECT 2, n, revision, NULL, kind, NULL, doc, NULL, NULL FROM agentvault.state
 """
 """In one snapshot: the head, and whether a transaction of our own is placed; the events
 after what is known up to an end; and once those are all, the rows."""
+ASKED: Final = (
+    "SELECT id, doc FROM agentvault.asks WHERE broker = %s AND answer IS NULL"
+    " AND at > clock_timestamp() - interval '10 seconds' ORDER BY at"
+)
+"""The questions that wait for a broker; see `StoreCalls`."""
 FROM_HERE_ON: Final = {"end_seq": 2**63 - 1, "end_revision": 2**63 - 1, "own": None}
 _NAMES: Final = {"seq": "known_seq", "revision": "known_revision", "limit": "most"}
 _MISSED: Final = FOLLOW % {**FROM_HERE_ON, **_NAMES, "own": "NULL"}
