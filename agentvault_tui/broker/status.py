@@ -12,6 +12,7 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.policy_files import set_aside
 from agentvault_tui.broker.shapes import panic_info, shape_from
+from agentvault_tui.broker.team import Team
 from agentvault_tui.clock import iso
 from agentvault_tui.operator_api.shapes import (
     LedgerInfo,
@@ -58,16 +59,16 @@ def status_info(broker: Broker) -> StatusInfo:
         policy_version=broker.policy.version,
         warnings=tuple(warnings(broker)),
         agents_url=broker.issuer or UNSET,
-        team=_team(broker) if broker.team else UNSET,
+        team=_team(broker, broker.team) if broker.team else UNSET,
         stale=True if ledger.store_problem else UNSET,
     )
 
 
-def _team(broker: Broker) -> TeamInfo:
-    standing = broker.team.standing() if broker.team else []
+def _team(broker: Broker, team: Team) -> TeamInfo:
     return TeamInfo(
         name=broker.settings.team.name,
         store="postgresql",
+        broker=team.id,
         brokers=tuple(
             MemberInfo(
                 id=one.id,
@@ -79,7 +80,7 @@ def _team(broker: Broker) -> TeamInfo:
                 in_step=why is None,
                 reason=why,
             )
-            for one, why in standing
+            for one, why in team.standing()
         ),
     )
 

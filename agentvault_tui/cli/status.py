@@ -62,7 +62,7 @@ def _print_team(out: Output, team: TeamInfo, *, away: bool) -> None:
     out.line("team      ", out.cell(team.name), ", ", alive, where)
     rows = [
         [
-            one.id,
+            f"{one.id} (asked)" if one.id == team.broker else one.id,
             one.host,
             one.version,
             one.last_seen_at,

@@ -17,7 +17,6 @@ Json: TypeAlias = dict[str, object]
 """A JSON object whose members others choose."""
 Moment = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 
-
 OUTCOMES: Final = ("allowed", "denied", "escalated")
 OPEN: Final = frozenset({"pending", "authorizing"})
 """Statuses of step-ups that can still be decided."""
@@ -423,10 +422,11 @@ class MemberInfo(WireShape, kw_only=True):
 
 
 class TeamInfo(WireShape, kw_only=True):
-    """The brokers that share one store."""
+    """The brokers that share one store; `broker` is the one that answers."""
 
     name: str
     store: str
+    broker: str = ""
     brokers: tuple[MemberInfo, ...] = ()
 
 

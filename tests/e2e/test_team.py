@@ -288,6 +288,8 @@ def test_a_call_is_cut_by_a_command_at_another_broker(brokers: list[Vault]) -> N
     until(lambda: all(one["in_step"] for one in members(a).values()))
     told = a.cli("status").stdout
     assert all(own_id(one) in told for one in brokers)
+    assert f"{own_id(a)} (asked)" in told
+    assert told.count("(asked)") == 1
     assert told.count("in step") == 3
     told = a.cli("agents", "revoke", agent.id, "--reason", "drill").stdout
     assert "confirmed by 2 of 2 other brokers within" in told
