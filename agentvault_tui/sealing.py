@@ -26,8 +26,8 @@ MOST_KEYS: Final = 3
 one that a home had of its own when another was imported."""
 EXPORT_BYTES: Final = 4096
 """Of the longest file with a team's keys."""
-_SHORTEST: Final = 12
-"""Characters of a passphrase."""
+SHORTEST_PASSPHRASE: Final = 12
+"""Characters."""
 
 
 class Seal:
@@ -252,9 +252,10 @@ def encode_keys(keys: Sequence[bytes], team: str, passphrase: str) -> bytes:
     Raises:
         UsageError: the passphrase is too short.
     """
-    if len(passphrase) < _SHORTEST:
+    if len(passphrase) < SHORTEST_PASSPHRASE:
         raise UsageError(
-            f"the passphrase has fewer than {_SHORTEST} characters", "take a longer one"
+            f"the passphrase has fewer than {SHORTEST_PASSPHRASE} characters",
+            "take a longer one",
         )
     salt = secrets.token_bytes(16)
     seal = _PassphraseSeal(_stretched(passphrase, salt))

@@ -28,6 +28,7 @@ from agentvault_tui.operator_api.requests import TeamKeyRequest
 from agentvault_tui.sealing import (
     EXPORT_BYTES,
     MOST_KEYS,
+    SHORTEST_PASSPHRASE,
     decode_keys,
     encode_keys,
     key_ids,
@@ -192,9 +193,10 @@ def _passphrase(file: str | None, *, again: bool) -> str:
                 "there is no terminal to ask for the passphrase on",
                 "give --passphrase-file FILE, or - for standard input",
             )
+        least = f" ({SHORTEST_PASSPHRASE} characters or more)" if again else ""
         return str(
             click.prompt(
-                "Passphrase",
+                f"Passphrase{least}",
                 hide_input=True,
                 confirmation_prompt="Once more" if again else False,
                 err=True,
