@@ -213,7 +213,7 @@ class TeamKey:
         if problem != self.problem:
             self.problem = problem
             if problem:
-                log.warning("the team's key: %s", problem)
+                log.warning("%s", problem)
             self.on_problem()
 
     async def read(self) -> None:

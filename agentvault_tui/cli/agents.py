@@ -363,15 +363,17 @@ def restore_agent(
     """Serve an agent again; tokens revoked before stay revoked."""
     _one_or_all(ref, everyone=everyone)
     client, out = session.client, session.out
-    if everyone:
-        asked = RestoreRequest(all=True, until=until)
-    else:
-        asked = RestoreRequest(agent_id=find_agent(client, str(ref)).id, until=until)
-    answer = client.call(calls.RESTORE, asked)
+    found = None if everyone else find_agent(client, str(ref))
+    which = {"agent_id": found.id} if found else {"all": True}
+    answer = client.call(calls.RESTORE, RestoreRequest(**which, until=until))
     if session.json:
         out.json(answer)
     elif answer.agent:
-        out.line(Cell(out.shown("restored "), "good"), *name_and_id(out, answer.agent))
+        named = name_and_id(out, answer.agent)
+        if found and found.status == "revoked":
+            out.line(Cell(out.shown("restored "), "good"), *named)
+        else:
+            out.line(*named, " was not revoked, as far as this broker knows")
     else:
         out.line(
             f"the panic is over: {plural(answer.agents or 0, 'agent')} served; "

@@ -121,7 +121,8 @@ class TenantClient:
             raise TenantError(
                 "no application of the tenant is known to sign in at",
                 "agentvault auth0 apply makes it; then start the broker anew. Where"
-                " another broker serves this tenant, sign in and approve there",
+                " the issuer is another broker's embedded tenant, sign in and approve"
+                " at that broker",
             )
         asked = {"scope": scope}
         # RFC 9396 section 10. Auth0 has no details in its device flow, and whether it

@@ -179,7 +179,8 @@ def test_agents_revoke_ends_tokens_and_restore_serves_again(
     assert cut["agent"]["status"] == "revoked"
     assert cut["tokens_revoked"] == 1
     assert agent.ask("read:calendar", {})["reason"] == "agent_revoked"
-    assert av("agents", "restore", agent.name).code == 0
+    assert av("agents", "restore", agent.name).out.startswith("restored ")
+    assert "was not revoked" in av("agents", "restore", agent.name).out
     assert "access_token" in agent.ask("read:calendar", {})
     people = av("agents", "revoke", agent.id)
     assert "ms: 1 token and 0 step-ups ended" in people.out
