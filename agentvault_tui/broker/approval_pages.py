@@ -97,12 +97,11 @@ class ApprovalPageOffers:
 
     def _is_due(self, stepup: StepUp) -> bool:
         """Tell whether *stepup* is to be offered now; then it rests for a while."""
-        now = self._broker.clock.boot()
-        waits = (
-            stepup.id in self._broker.stepups.flows
-            or self._rests.get(stepup.id, 0.0) > now
-        )
-        if self._broker.policy.version == stepup.policy_version and waits:
+        broker, now = self._broker, self._broker.clock.boot()
+        rests = self._rests.get(stepup.id, 0.0) > now
+        if broker.policy.version == stepup.policy_version and (
+            rests or stepup.id in broker.stepups.flows
+        ):
             return False
         if stepup.status is not StepUpStatus.PENDING:
             return False

@@ -322,12 +322,11 @@ class Broker:
         """Join the rooms that work on others."""
         shared = self.ledger.shared is not None
         if shared:
-            self.team_key = TeamKey(self.home, self.ledger, SYSTEM)
-            self.team_key.on_problem = lambda: self.on_status()  # noqa: PLW0108 - later
+            key = self.team_key = TeamKey(self.home, self.ledger, SYSTEM)
             files = TeamFiles(self.home, self.ledger, lambda: self.kept, SYSTEM)
-            self.team_key.publish = lambda: files.publish(lambda: None)
             self.files = files
-            self.files.on_problem = lambda: self.on_status()  # noqa: PLW0108 - set later
+            key.publish = lambda: files.publish(lambda: None)
+            key.on_problem = files.on_problem = lambda: self.on_status()  # noqa: PLW0108 - it is set later
         self.surroundings = Surroundings(self.clock, self.home, self.settings)
         self.chores.append(self.surroundings.look)
         self.call_line, self.stream_line = (
@@ -348,11 +347,9 @@ class Broker:
             local=self.tenant.tenant.local,
             shared=shared,
         )
-        if self.team_key is not None:
-            self.team_key.seals_anew.append(self.vault.users.seal_anew)
-            self.team_key.seals_anew.append(self.vault.clients.seal_anew)
-        if self.files is not None:
+        if self.team_key is not None and self.files is not None:
             users, clients = self.vault.users, self.vault.clients
+            self.team_key.seals_anew += users.seal_anew, clients.seal_anew
             self.files.copies.track(users.path.name, users.path, users.check)
             name = f"{clients.path.parent.name}/{clients.path.name}"
             self.files.copies.track(name, clients.path, clients.check)

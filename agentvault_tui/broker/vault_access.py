@@ -27,7 +27,7 @@ from agentvault_tui.errors import (
     SettingsError,
     TenantError,
 )
-from agentvault_tui.home import Home, locked_folder, put_private
+from agentvault_tui.home import Home, file_stamp, locked_folder, put_private
 from agentvault_tui.model import Account, AgentId
 from agentvault_tui.vault import (
     Cause,
@@ -206,20 +206,18 @@ class VaultUsers:
 
     def _read(self) -> dict[str, Any]:
         """Return what the file says, read again when it is another: asked for often."""
-        path = self.path
+        seen = file_stamp(self.path)
+        if seen is not None and seen == self._seen:
+            return self._known
         try:
-            stat = path.stat()
-            seen = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
-            if seen == self._seen:
-                return self._known
-            value = json.loads(path.read_bytes())
+            value = json.loads(self.path.read_bytes())
         except FileNotFoundError:
             return {}
         except (OSError, ValueError):
             value = None
         if not isinstance(value, dict):
             raise SettingsError(
-                f"{path} cannot be read",
+                f"{self.path} cannot be read",
                 "restore it, or move it away: vault users then sign in again",
             )
         self._seen, self._known = seen, value

@@ -102,11 +102,9 @@ class Alerts:
         """Say what of the file is not in force, and which sinks do not work."""
         found = []
         if self.problem:
+            now = "the one before" if self.broker.files is None else "nothing of it"
             found.append(
-                "alerts.toml cannot be put in force, "
-                + ("the one before" if self.broker.files is None else "nothing of it")
-                + " is: "
-                + self.problem
+                f"alerts.toml cannot be put in force, {now} is: {self.problem}"
             )
         found += [
             f"Alerts do not reach {one.name}: {one.problem}"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from agentvault_tui.errors import AgentVaultError, TenantBusyError
-from agentvault_tui.home import Home
+from agentvault_tui.home import Home, file_stamp
 from agentvault_tui.ledger import Change
 from agentvault_tui.model import AgentId
 from agentvault_tui.vault import (
@@ -145,7 +144,7 @@ class Holdings:
     def __init__(self, kept: ClientSecretsFile) -> None:
         """Read clients from *kept*; the rest comes from whoever connects accounts."""
         self._kept = kept
-        self._seen: tuple[int, ...] | None = None
+        self._seen: tuple[int, ...] | None = ()
         self._known: dict[str, tuple[str, bool]] = {}
         self.accounts_of: AccountsOf = lambda _: ()
         self.disconnect: Disconnect = _cannot
@@ -202,10 +201,7 @@ class Holdings:
 
     def _clients(self) -> dict[str, tuple[str, bool]]:
         """Return what the file says, read again when it is another: asked for often."""
-        seen: tuple[int, ...] = ()
-        with contextlib.suppress(OSError):
-            stat = self._kept.path.stat()
-            seen = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        seen = file_stamp(self._kept.path)
         if seen != self._seen:
             self._known = self._kept.known()
             self._seen = seen
