@@ -186,3 +186,6 @@ async def test_two_denials_at_once_count_both(brokers: list[Broker]) -> None:
                 stored = (await one.bench.ledger.load()).cooldowns
                 cools = (*stored, one.bench.broker.stepups.cooldowns.of(agent.id))
                 denials |= {each.denials for each in cools}
+    recorded = await a.bench.events("stepup.denied")
+    assert {one.agent_id for one in recorded} == {agent.id}
+    assert len(recorded) == 2

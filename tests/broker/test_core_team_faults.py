@@ -28,14 +28,6 @@ from agentvault_tui.model import ActorKind, Agent, AgentStatus, EventType
 
 
 @pytest.fixture
-async def relay(short: Path, store: Database) -> AsyncIterator[Relay]:
-    relay = Relay(store.cluster.folder)
-    (short / "relay").mkdir()
-    async with relay.listening(short / "relay"):
-        yield relay
-
-
-@pytest.fixture
 async def brokers(
     short: Path, store: Database, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[list[Broker]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,30 +26,6 @@ API = "services/api.toml"
 
 def service(name: str) -> str:
     return f'origin = "https://{name}.test"\n'
-
-
-@pytest.fixture
-def homes(short: Path) -> list[Home]:
-    made = [Home(short / name, short / name) for name in "abc"]
-    for home in made:
-        home.prepare()
-    return made
-
-
-@pytest.fixture
-async def a(
-    homes: list[Home], clock: ManualClock, store: Database
-) -> AsyncIterator[Member]:
-    async with member(homes[0], clock, store) as made:
-        yield made
-
-
-@pytest.fixture
-async def b(
-    homes: list[Home], clock: ManualClock, store: Database, a: Member
-) -> AsyncIterator[Member]:
-    async with member(homes[1], clock, store) as made:
-        yield made
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -29,30 +28,11 @@ VALUE, OTHER = "sk_live_4242", "sk_live_1881"
 
 
 @pytest.fixture
-def homes(short: Path) -> list[Home]:
+def homes(homes: list[Home]) -> list[Home]:
     """Three homes; all but the last have the team's key."""
-    made = [Home(short / name, short / name) for name in "abc"]
-    for home in made:
-        home.prepare()
-    for home in made[:2]:
+    for home in homes[:2]:
         put_private(home.team_key, KEY, replace=False)
-    return made
-
-
-@pytest.fixture
-async def a(
-    homes: list[Home], clock: ManualClock, store: Database
-) -> AsyncIterator[Member]:
-    async with member(homes[0], clock, store) as made:
-        yield made
-
-
-@pytest.fixture
-async def b(
-    homes: list[Home], clock: ManualClock, store: Database, a: Member
-) -> AsyncIterator[Member]:
-    async with member(homes[1], clock, store) as made:
-        yield made
+    return homes
 
 
 async def put(one: Member, name: str, value: str | None) -> None:

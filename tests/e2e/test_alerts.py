@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 from typing import Any
 
+from support.http_server import http_server
 from support.patience import PATIENT
 from support.vault import PAYMENT, serving
 
@@ -46,10 +47,8 @@ def slack() -> Iterator[tuple[str, list[dict[str, Any]], Event]]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/hook", received, arrived
-        server.shutdown()
+    with http_server(Handler) as url:
+        yield f"{url}/hook", received, arrived
 
 
 def test_an_alert_survives_kill_9_between_decision_and_alert(home: Path) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import httpx
@@ -21,6 +20,7 @@ from e2e.test_team import (
     two_of_a_tenant,
     until,
 )
+from support.http_server import http_server
 from support.patience import PATIENT
 from support.postgres import Database
 from support.vault import Client, Vault, fresh_code, serving
@@ -60,14 +60,8 @@ class Upstream(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def upstream() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with http_server(Upstream) as url:
+        yield url
 
 
 def done(answer: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:

@@ -286,9 +286,10 @@ async def test_after_the_store_has_forgotten_calls_each_broker_tells_them_anew(
     a, b, _ = stands
     _, headers = await agent_of(a)
     async with streaming(a, headers):
-        await lists(b, 1)
+        (before,) = await lists(b, 1)
         store.run("TRUNCATE agentvault.calls")
-        await lists(b, 1)
+        (anew,) = await lists(b, 1)
+        assert anew["id"] == before["id"]
 
 
 async def test_a_broker_that_does_not_live_has_no_calls(

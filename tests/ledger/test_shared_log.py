@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections import Counter
 from collections.abc import Coroutine
 from contextlib import nullcontext
 from dataclasses import replace
@@ -73,6 +74,7 @@ class Writers(RuleBasedStateMachine):
     """Three brokers that know different heads, against a list of what was placed."""
 
     store: Database
+    outcomes: Counter[str]
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,6 +115,7 @@ class Writers(RuleBasedStateMachine):
         stands = all(keys.isdisjoint(depends) for keys in since)
         batch = str(uuid.uuid4())
         found = self.run(self.logs[who].append(known, jobs, batch, urgent=False))
+        self.outcomes[found.outcome] += 1
         self.store.run("UPDATE agentvault.head SET turn = NULL")
         first_of_all = known.revision == 0 and bool(since)
         if not stands or first_of_all:
@@ -166,10 +169,12 @@ def test_a_transaction_is_placed_unless_one_of_its_keys_was_written(
     store: Database,
 ) -> None:
     """Whatever several brokers know and write, in any order; numbers stay unique."""
-    machine = type("Machine", (Writers,), {"store": store})
+    outcomes = Counter[str]()
+    machine = type("Machine", (Writers,), {"store": store, "outcomes": outcomes})
     run_state_machine_as_test(
         machine, settings=settings(max_examples=20, stateful_step_count=15)
     )
+    assert outcomes.keys() == {"placed", "behind"}
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,12 @@ class Team:
         self.open_ones.append(opened)
         return opened
 
+    def other(self) -> psycopg.Connection[Any]:
+        """Connect to the store as no broker does."""
+        return psycopg.connect(
+            host=str(self.store.cluster.folder), dbname=self.store.name, user="postgres"
+        )
+
     def rows(self, name: str) -> dict[str, list[tuple[Any, ...]]]:
         """Return all that a copy has, but what is its own."""
         with closing(sqlite3.connect(self.home(name).database)) as db:
@@ -371,9 +377,7 @@ async def test_a_grant_that_waits_too_long_is_refused(
     """While another holds the head nothing is granted; afterwards it is again."""
     a = await team.broker("a")
     await a.commit(note())
-    with psycopg.connect(
-        host=str(team.store.cluster.folder), dbname=team.store.name, user="postgres"
-    ) as other:
+    with team.other() as other:
         other.execute("SELECT * FROM agentvault.head FOR UPDATE")
         granted = a.commit(decision(), changes=[token(clock)])
         with pytest.raises(LedgerUnwritableError):
@@ -390,9 +394,7 @@ async def test_a_cut_queues_behind_no_other_append(
     """While others stand in line for the head a grant is busy, and a cut is placed."""
     a = await team.broker("a")
     await a.commit(note())
-    with psycopg.connect(
-        host=str(team.store.cluster.folder), dbname=team.store.name, user="postgres"
-    ) as other:
+    with team.other() as other:
         other.execute(
             "SELECT pg_advisory_xact_lock('agentvault.head'::regclass::oid::bigint)"
         )

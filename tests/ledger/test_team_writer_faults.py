@@ -64,14 +64,6 @@ async def events_of(ledger: Ledger) -> list[Event]:
 
 
 @pytest.fixture
-async def relay(short: Path, store: Database) -> AsyncIterator[Relay]:
-    relay = Relay(store.cluster.folder)
-    (short / "relay").mkdir()
-    async with relay.listening(short / "relay"):
-        yield relay
-
-
-@pytest.fixture
 async def team(
     relay: Relay, short: Path, home: Home, store: Database, clock: ManualClock
 ) -> AsyncIterator[Ledger]:

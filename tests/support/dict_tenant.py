@@ -6,19 +6,19 @@ Shapes and statuses are those recorded from real tenants; faults are switches.
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from itertools import count
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from auth0_double.resource_servers import SCOPES as OFFERED
+from support.http_server import http_server
 
 Json = dict[str, Any]
 ADMIN = ("admin", "admin-secret-value")
@@ -483,14 +483,6 @@ def dict_tenant() -> Iterator[DictTenant]:
     """Serve an empty tenant on a port of its own."""
     tenant = DictTenant()
     handler = type("Handler", (_Handler,), {"tenant": tenant})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    tenant.issuer = f"http://127.0.0.1:{server.server_address[1]}/"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
+    with http_server(handler) as url:
+        tenant.issuer = f"{url}/"
         yield tenant
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

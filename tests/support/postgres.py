@@ -15,7 +15,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 from support.patience import PATIENT
+from support.postgres_relay import Relay
 
 from agentvault_tui.home import Home
 from agentvault_tui.settings import Settings, StoreSettings, TeamSettings
@@ -295,3 +296,12 @@ def store(cluster: Cluster) -> Database:
 def database(cluster: Cluster) -> Database:
     """An empty database."""
     return cluster.database()
+
+
+@pytest.fixture
+async def relay(short: Path, store: Database) -> AsyncIterator[Relay]:
+    """A relay before the store, in the folder ``relay``."""
+    relay = Relay(store.cluster.folder)
+    (short / "relay").mkdir()
+    async with relay.listening(short / "relay"):
+        yield relay

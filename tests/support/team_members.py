@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 from support.bench import Bench
 from support.manual_clock import ManualClock
 from support.postgres import Database
@@ -88,3 +89,27 @@ async def seen(*members: Member) -> None:
     for one in members:
         await one.bench.ledger.confirm()
         await one.look()
+
+
+@pytest.fixture
+def homes(short: Path) -> list[Home]:
+    made = [Home(short / name, short / name) for name in "abc"]
+    for home in made:
+        home.prepare()
+    return made
+
+
+@pytest.fixture
+async def a(
+    homes: list[Home], clock: ManualClock, store: Database
+) -> AsyncIterator[Member]:
+    async with member(homes[0], clock, store) as made:
+        yield made
+
+
+@pytest.fixture
+async def b(
+    homes: list[Home], clock: ManualClock, store: Database, a: Member
+) -> AsyncIterator[Member]:
+    async with member(homes[1], clock, store) as made:
+        yield made

@@ -109,7 +109,8 @@ def test_query_and_fragment_are_no_part_of_the_url(more: str) -> None:
     """RFC 9449 section 4.3, number 9."""
     at = clock()
     proofs = Proofs(at, URL)
-    proofs.read(scope(proof(at, proofs.nonce, htu=f"{URL}/api/agents{more}")), None)
+    sent = proof(at, proofs.nonce, htu=f"{URL}/api/agents{more}")
+    assert proofs.read(scope(sent), None).nonce == proofs.nonce
 
 
 def test_a_nonce_that_nobody_asked_about_ends_all_the_same() -> None:
