@@ -8,11 +8,12 @@ PostgreSQL has a synchronous replica beside it. In turn:
 - Tokens a second of one broker on SQLite, and of one, two and three on PostgreSQL on
   the same processors, with what each part used of them. Target of three: at least half
   of the one.
-- A model, fed with what one broker took: a broker sends a transaction when the last one
-  is answered, and the head takes one at a time, until its commit is on the replica. It
-  is checked against the brokers here, and says what brokers on machines of their own
-  issue (each as fast as this one, a database with as many processors, `--delay` ms
-  between any two), and where the head becomes the limit.
+- A model, fed with what one broker and what three took: a broker sends a transaction
+  when the last one is answered; the head takes one at a time, until its commit is on
+  the replica; and what one issues takes of the processors of all, who follow it. It is
+  checked against the brokers here, which share these processors with all that runs, and
+  says what brokers on machines of their own issue (each as fast as this one, a database
+  with as many processors, `--delay` ms between any two), and what limits them.
 - While all three are asked: from sending a revocation to one until another says
   inactive. Targets: p50 below 10 ms, worst of 200 below 100 ms.
 - From killing the broker that does what is done once until another lists it as silent
@@ -65,7 +66,7 @@ from agentvault_tui.store_connection import Connector
 SCOPE = "write:calendar"
 CONNECTIONS = 16
 OPERATOR = Actor(ActorKind.OPERATOR, "uid:0", "bench")
-PARTS = ("brokers", "database", "replica", "who asks")
+PARTS = ("brokers", "database", "replica", "who asks", "others")
 FEW = 10_000, 10
 """Events and agents that more of them are compared with."""
 _FILLED = 500
@@ -121,10 +122,20 @@ class Model:
     """Seconds that the head is taken for a transaction, besides its tokens."""
     each: float
     """The same for a token."""
-    run: Run
-    """What one broker did."""
+    runs: list[Run]
+    """What one broker did, and more of them, on these processors."""
     delay: float
     """Seconds between two machines, one way."""
+
+    @property
+    def run(self) -> Run:
+        """Return what one broker did."""
+        return self.runs[0]
+
+    def takes(self, brokers: int, *parts: str) -> float:
+        """Return the processor seconds of some parts for a token that all follow."""
+        one, all_here = self.run.each(*parts), self.runs[-1].each(*parts)
+        return one + (brokers - 1) * (all_here - one) / (len(self.runs) - 1)
 
     @property
     def own(self) -> float:
@@ -147,7 +158,7 @@ class Model:
 
     def here(self, brokers: int) -> float:
         """Return what brokers on these processors issue a second."""
-        processors = _CORES / self.run.each(*PARTS)
+        processors = _CORES / self.takes(brokers, *PARTS)
         return min(processors, self.taken(brokers, self.run.batch, 0.0))
 
     def apart(self, brokers: int) -> tuple[float, str]:
@@ -157,7 +168,7 @@ class Model:
         return min(
             (self.taken(brokers, MAX_BATCH, self.delay), turns),
             # A broker's requests share one event loop.
-            (brokers / self.run.each("brokers"), "the brokers' processors"),
+            (brokers / self.takes(brokers, "brokers"), "the brokers' processors"),
             (_CORES / self.run.each("database"), "the database's processors"),
         )
 
@@ -185,6 +196,12 @@ def used(cluster: Cluster) -> float:
     return total / _TICKS
 
 
+def busy() -> float:
+    """Return the processor seconds of all that runs on this machine (proc(5))."""
+    ticks = [int(one) for one in Path("/proc/stat").read_text().split()[1:9]]
+    return (sum(ticks) - sum(ticks[3:5])) / _TICKS  # idle, and waiting for the disk
+
+
 class Bench:
     """One cluster with its replica, and what runs on it."""
 
@@ -195,11 +212,13 @@ class Bench:
 
     def spent(self, brokers: Iterable[Vault]) -> Counter[str]:
         """Return the processor seconds so far."""
-        own = sum(sum(one.cpu().values()) for one in brokers)
-        servers = used(self.cluster), used(self.replica)
-        return Counter(
-            dict(zip(PARTS, (own, *servers, time.process_time()), strict=True))
+        known = (
+            sum(sum(one.cpu().values()) for one in brokers),
+            used(self.cluster),
+            used(self.replica),
+            time.process_time(),
         )
+        return Counter(dict(zip(PARTS, (*known, busy() - sum(known)), strict=True)))
 
     def revision(self, store: Database) -> int:
         """Return how many transactions moved the head so far."""
@@ -300,7 +319,7 @@ async def rates(
         f"a round trip {trip * 1e3:.2f} ms; a transaction {first * 1e3:.2f} ms at the"
         f" head, and {each * 1e3:.3f} ms a token"
     )
-    model = Model(first, each, runs[0], given.delay / 1000)
+    model = Model(first, each, runs, given.delay / 1000)
     for count, run in enumerate(runs, 1):
         made = model.here(count)
         print(
@@ -311,7 +330,7 @@ async def rates(
         rate, limit = model.apart(count)
         print(f"  model, {count:2} machines: {rate:8,.0f} tokens/s, limit: {limit}")
     full = model.alone(MAX_BATCH, model.delay) / model.held(MAX_BATCH, model.delay)
-    print(f"  the head becomes the limit at {full:.1f} machines that are always asked")
+    print(f"  the head alone would be the limit from {full:.1f} machines on")
 
 
 async def cut(brokers: list[Vault], door: Client, victim: Client) -> float:
