@@ -18,11 +18,11 @@ from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import AgentVaultError
 
 INTERRUPTED: Final = 128 + 2
+PIPE_CLOSED: Final = 128 + 13
 _REMEDIES: Final[dict[int | None, str]] = {
     **dict.fromkeys((EACCES, EPERM), "check its owner and mode"),
     EISDIR: "name a file",
 }
-PIPE_CLOSED: Final = 128 + 13
 
 
 SECTIONS: Final = {

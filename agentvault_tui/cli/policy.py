@@ -118,11 +118,8 @@ def _print_check(out: Output, told: dict[str, Any], found: Policy) -> None:
         return
     out.line(out.word("ok"), f": {len(told['rules'])} rules from ", source)
     if (limits := found.limits).version:
-        counts = (
-            plural(len(limits.limits), "limit"),
-            plural(len(limits.hooks), "call-out"),
-        )
-        out.line(out.word("ok"), f": {', '.join(counts)}")
+        hooks = plural(len(limits.hooks), "call-out")
+        out.line(out.word("ok"), f": {plural(len(limits.limits), 'limit')}, {hooks}")
     out.line()
     out.table(
         ("RULE", "ANSWER", "WHY"),

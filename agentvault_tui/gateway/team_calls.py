@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from functools import partial
 from itertools import islice
 from typing import ClassVar, Final
 
@@ -254,7 +253,7 @@ class TeamCalls:
             self._others[info.id] = info
         elif self._others.pop(info.id, None) is None and info.ended is None:
             return
-        self._tell("call", partial(_same, info))
+        self._tell("call", lambda: info)
 
     # Asking and answering
 
@@ -312,10 +311,6 @@ class TeamCalls:
                 log.warning("a held body stays here: %s", error.diagnosis())
                 return _UNSEALED
         return b""
-
-
-def _same(info: CallInfo) -> CallInfo:
-    return info
 
 
 def _read(row: SharedCall) -> CallInfo | None:

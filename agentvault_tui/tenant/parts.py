@@ -39,8 +39,8 @@ class Run:
 
     The console's is native and public, as Auth0 has it for the device flow; that its id
     is the broker's alone, or its team's, keeps others from starting flows. The
-    management credential, which is made for one run, is
-    what an operator would make by hand at Auth0.
+    management credential, which is made for one run, is what an operator would make by
+    hand at Auth0.
     """
 
     client_id: str = field(default_factory=lambda: new_id("app"), repr=False)

@@ -468,6 +468,7 @@ class PolledScreen(PaneScreen):
         self.run_worker(work, group="read", exclusive=True)
 
     async def read_and_paint(self) -> None:
+        """Read once and show it, or why not; say when to read next."""
         clock = self.desk.mirror.clock
         began = clock.boot()
         try:

@@ -238,17 +238,13 @@ class AdviceScreen(ReadScreen):
             self.show_agent_of(one.agent_id)
 
     def show_keys(self) -> None:
+        """Name the keys that do something to the advice at the cursor."""
         found = [("w", "window"), ("Esc", "back")]
         if (one := self.advice) is not None:
-            found = [("Enter", "look"), *found]
-            if self.decides:
-                trial = one.status == "on_trial"
-                keys = (
-                    [("b", "give back")]
-                    if trial
-                    else [("t", "take away"), ("d", "dismiss")]
-                )
-                found[1:1] = keys
+            keys = [("t", "take away"), ("d", "dismiss")]
+            if one.status == "on_trial":
+                keys = [("b", "give back")]
+            found = [("Enter", "look"), *(keys if self.decides else ()), *found]
         self.keybar.show((*found, ("j k", "move"), ("?", "keys"), ("^q", "quit")))
 
     def action_window(self) -> None:
