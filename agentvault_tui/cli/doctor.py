@@ -471,13 +471,13 @@ def check_people(session: CliSession) -> Iterator[Finding]:
     if settings.tenant.issuer:
         yield ok(f"kept by {settings.tenant.issuer}")
         return
-    if not (settings.store.url or (home.tenant / "tenant.db").exists()):
-        yield warning(
-            "nobody can approve yet", "agentvault tenant user add NAME --approver"
-        )
-        return
+    from agentvault_tui.tenant.file_store import is_kept
     from agentvault_tui.tenant.users import UserStore
 
+    remedy = "agentvault tenant user add NAME --approver"
+    if not is_kept(home, settings):
+        yield warning("nobody can approve yet", remedy)
+        return
     with UserStore(home, settings) as users:
         people = users.all()
     approvers = [person.name for person in people if person.approver]
@@ -488,10 +488,7 @@ def check_people(session: CliSession) -> Iterator[Finding]:
     if approvers:
         yield ok(f"{len(people)} can sign in; may approve: {', '.join(approvers)}")
     else:
-        yield warning(
-            f"{len(people)} can sign in, nobody may approve",
-            "agentvault tenant user add NAME --approver",
-        )
+        yield warning(f"{len(people)} can sign in, nobody may approve", remedy)
 
 
 def _status(session: CliSession) -> StatusInfo | None:

@@ -34,12 +34,12 @@ def check_passkeys(session: CliSession, settings: Settings, *, forget: bool) -> 
         SettingsError: there are such passkeys: nobody could use one (WebAuthn section
             5.1.2 binds each to the RP id).
     """
+    from agentvault_tui.tenant.file_store import is_kept
     from agentvault_tui.tenant.users import UserStore
     from agentvault_tui.web.public import PublicAddress
 
     public = PublicAddress.of(session.home, settings.tenant)
-    kept = settings.store.url or (session.home.tenant / "tenant.db").exists()
-    if public is None or not kept:
+    if public is None or not is_kept(session.home, settings):
         return
     with ExitStack() as opened:
         try:

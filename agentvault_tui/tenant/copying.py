@@ -11,7 +11,7 @@ from agentvault_tui.errors import RefusedError, SealedError
 from agentvault_tui.home import Home
 from agentvault_tui.settings import Settings
 from agentvault_tui.tenant.accounts import TOKENS_KIND
-from agentvault_tui.tenant.file_store import open_store
+from agentvault_tui.tenant.file_store import is_kept, open_store
 from agentvault_tui.tenant.keys import KEY_KIND
 from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.store import TABLES, Row, Store
@@ -71,7 +71,7 @@ def copy_tenant(
         LedgerUnwritableError: the team's store is away; nothing is copied.
     """
     home, settings = source
-    if not (settings.store.url or (home.tenant / "tenant.db").exists()):
+    if not is_kept(home, settings):
         return False
     ours, theirs = (
         open_store(home, settings, SystemClock(), checkpoints=False)

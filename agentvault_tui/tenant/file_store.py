@@ -14,6 +14,7 @@ from agentvault_tui.settings import Settings
 from agentvault_tui.tenant.store import Row, Store
 
 _BUSY_SECONDS: Final = 5.0
+_FILE: Final = "tenant.db"
 
 
 def open_store(
@@ -39,6 +40,11 @@ def open_store(
     return TeamStore(home, settings, clock)
 
 
+def is_kept(home: Home, settings: Settings) -> bool:
+    """Tell whether the store that *settings* name was ever made: a team's always is."""
+    return bool(settings.store.url) or (home.tenant / _FILE).exists()
+
+
 class FileStore(Store):
     """One connection to the file of a home.
 
@@ -59,7 +65,7 @@ class FileStore(Store):
         """
         for folder in (home.data, home.tenant, home.keys):
             private_folder(folder)
-        self._path = home.tenant / "tenant.db"
+        self._path = home.tenant / _FILE
         try:
             private_file(self._path)
             self._db = sqlite3.connect(

@@ -110,12 +110,17 @@ def ending(
     if until is not None:
         told.append(("Ends", f"{ends_in(until, now)}, at {until:%Y-%m-%d %H:%M:%S}Z"))
     if made is not None:
-        names, more = ", ".join(made[:_DERIVED]), more + max(len(made) - _DERIVED, 0)
-        names = f"{names or 'none'}{f' and {more} more' if more else ''}"
+        names = _first(made, more) or "none"
         told.append(("Template", f"never served itself; made from it: {names}"))
     if template:
         told.append(("Made from", f"the template {template}, and ends with it"))
     return told
+
+
+def _first(names: Sequence[str], more: int = 0) -> str:
+    """Write the first of *names*, and how many others there are, with *more*."""
+    more += max(len(names) - _DERIVED, 0)
+    return ", ".join(names[:_DERIVED]) + (f" and {more} more" if more else "")
 
 
 def ends_in(until: datetime, now: datetime) -> str:
@@ -485,10 +490,8 @@ def ends(mirror: Mirror, agent: AgentRow, activity: ActivityRow | None = None) -
     waiting = plural(len(mirror.open_stepups(agent.id)), "step-up")
     calls = [c for c in mirror.calls.values() if c.agent_id == agent.id and not c.held]
     flying = f", {plural(len(calls), 'call')} in flight" if calls else ""
-    made = mirror.derived(agent.id)
-    named = ", ".join(one.name for one in made[:_DERIVED])
-    more = f" and {len(made) - _DERIVED} more" if len(made) > _DERIVED else ""
-    below = f", {plural(len(made), 'agent')} made from it ({named}{more})"
+    made = [one.name for one in mirror.derived(agent.id)]
+    below = f", {plural(len(made), 'agent')} made from it ({_first(made)})"
     ended = f"{plural(tokens, 'token')}{kind}, {waiting}{flying}"
     return ended + (below if made else "")
 
