@@ -6,8 +6,6 @@ Token Vault keep an account's tokens (``/connected-accounts/connect``).
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hmac
 import ipaddress
 import json
@@ -23,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from agentvault_tui.encoder import from_base64url, to_base64url
 from agentvault_tui.errors import SealedError, TenantRefusedError
 from agentvault_tui.model import sha256_hex
 from agentvault_tui.tenant.clients import AUTHORIZATION_CODE, Client
@@ -250,16 +249,16 @@ class LoginPages:
         until = self._parts.clock.now().timestamp() + LIFETIME
         said = json.dumps([until, asdict(state)]).encode()
         box = self._parts.seal.close(_KIND, sha256_hex(cookie), 1, said)
-        return base64.urlsafe_b64encode(box).decode()
+        return to_base64url(box)
 
     def _opened(self, sent: str, cookie: str) -> LoginState | None:
         """Return the state of a form; None if it is old, or another browser's."""
         if len(sent) > LONGEST:
             return None
         try:
-            box = base64.urlsafe_b64decode(sent.encode())
+            box = from_base64url(sent)
             raw = self._parts.seal.open(_KIND, sha256_hex(cookie), 1, box)
-        except (SealedError, binascii.Error, ValueError):
+        except (SealedError, ValueError):
             return None
         until, members = json.loads(raw)
         # Not after its time, and not if the clock was set back by more than its life.
