@@ -134,6 +134,12 @@ async def test_a_key_is_changed_while_everything_opens(brokers: list[Broker]) ->
     told = await changes(a.bench)
     assert told.count("team key made") == 2
     assert told.count("team key changed") == 1
+    (changed,) = [
+        one.detail
+        for one in await a.bench.events("secret.changed")
+        if one.reason == "team key changed"
+    ]
+    assert changed == {"before": first.key, "after": second.key}
     assert VALUE not in str(await a.bench.events())
 
 

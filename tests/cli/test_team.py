@@ -71,7 +71,7 @@ def test_a_key_goes_from_home_to_home_under_a_passphrase(
     (key,) = team_keys(homes[0])
     assert key not in file.read_bytes()
     word = short / "word"
-    put_private(word, PASSPHRASE.encode(), replace=False)
+    put_private(word, f"{PASSPHRASE}\r\n".encode(), replace=False)
     told = b("import", str(file), "--passphrase-file", str(word), "--json")
     assert told.json == {"key": first["key"], "changed": True}
     assert team_keys(homes[1]) == [key]
@@ -109,7 +109,7 @@ def test_files_that_hold_no_key_of_the_team_are_refused(
     assert a("export", str(plain), "--plain").code == 0
 
     def refused(path: Path, code: int, says: str, word: str = PASSPHRASE) -> None:
-        type_in(word.encode())
+        type_in(word.encode("latin-1"))
         answer = b("import", str(path), "--passphrase-file", "-")
         assert (answer.code, says in answer.err) == (code, True), answer.err
         assert PASSPHRASE not in answer.err
@@ -118,6 +118,7 @@ def test_files_that_hold_no_key_of_the_team_are_refused(
     refused(file, 1, "the passphrase is not the one", "another passphrase")
     refused(file, 2, "the passphrase is empty", "\n")
     refused(file, 2, "the passphrase is empty, or too long", "x" * 2000)
+    refused(file, 2, "the passphrase is not UTF-8", "\xff")
     whole = file.read_bytes()
     for content in (whole[:-20], whole.replace(b'/1"', b'/2"'), b"", b"k" * 31):
         put_private(short / "cut", content, replace=True)
@@ -170,8 +171,31 @@ def test_exporting_overwrites_nothing_and_asks_for_a_passphrase(
     answer = a("export", str(short / "x"))
     assert (answer.code, "no terminal" in answer.err) == (2, True)
     assert not (short / "x").exists()
+    both = a("export", str(short / "x"), "--plain", "--passphrase-file", "-")
+    assert (both.code, "--plain takes no passphrase" in both.err) == (2, True)
     lost = b("export", str(short / "x"), "--plain")
     assert (lost.code, "team key import" in lost.err) == (1, True)
+
+
+def test_a_key_that_a_killed_command_left_is_in_no_way(
+    cli: Run, homes: list[Home]
+) -> None:
+    """The ledger does not name it: it is removed, and another one made."""
+    put_private(homes[0].team_key_next, b"n" * 32, replace=False)
+    made = at(cli, homes[0])("new", "--json").json
+    assert key_ids(team_keys(homes[0])) == [made["key"]]
+    assert not homes[0].team_key_next.exists()
+
+
+def test_operators_of_a_claim_make_no_key_without_a_broker(
+    cli: Run, homes: list[Home]
+) -> None:
+    """Nobody has signed in, so nobody is known to be one; nothing is made."""
+    with homes[0].config_file.open("a") as config:
+        config.write('[operators]\nroles = "claim"\n')
+    answer = at(cli, homes[0])("new")
+    assert (answer.code, "agentvault login" in answer.err) == (3, True), answer.err
+    assert not homes[0].team_key.exists()
 
 
 def test_a_home_of_no_team_has_no_such_key(cli: Run, short: Path) -> None:
