@@ -233,9 +233,11 @@ class TeamWriter(Writer):
         instead: str | None = None,
     ) -> Appended:
         first = min(filter(None, (job.first for job in jobs)), default=known.n + 1)
-        if first <= known.n:
-            for job in jobs:
-                job.shift(known.n + 1 - first)
+        if (by := known.n + 1 - first) > 0:
+            # All alike: of two rows under one key the later commit's is to stay.
+            for job in (*jobs, *itertools.chain(*self._lanes)):
+                job.shift(by)
+            self.numbers = itertools.count(next(self.numbers) + by)
         found = await self.shared.append(
             known, jobs, batch, urgent=self._was_urgent, instead=instead
         )

@@ -388,6 +388,35 @@ async def test_a_grant_that_waits_too_long_is_refused(
     await a.commit(decision(), changes=[token(clock)])
 
 
+async def test_what_is_placed_anew_stays_before_what_came_later(
+    team: Team, clock: ManualClock
+) -> None:
+    """Numbers of rows follow the order of commits, or an older row would stay."""
+    a, b = await team.broker("a"), await team.broker("b")
+    for number in range(3):
+        await b.commit(decision(), changes=[token(clock, f"tok_{number}")])
+    await a.confirm()
+    with psycopg.connect(
+        host=str(team.store.cluster.folder),
+        dbname=team.store.name,
+        user="postgres",
+        autocommit=True,
+    ) as other:
+        turn = "UPDATE agentvault.head SET turn = %s, turn_ends = now() + '1 day'"
+        other.execute(turn, ["brk_other"])
+        commits = []
+        for value in ("older", "newer"):
+            made = a.commit(note(), changes=[Meta("k", value)])
+            commits.append(asyncio.ensure_future(made))
+            for _ in range(5):  # a asks for its turn meanwhile
+                await b.confirm()
+        other.execute(turn, [None])
+    await asyncio.gather(*commits)
+    await b.confirm()
+    assert team.rows("a") == team.rows("b")
+    assert ("app:k", "newer", 3 + 2) in team.rows("a")["meta"]
+
+
 async def test_a_cut_queues_behind_no_other_append(
     team: Team, clock: ManualClock
 ) -> None:
