@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
@@ -31,8 +30,6 @@ from agentvault_tui.errors import (
     UnreachableError,
     UsageError,
 )
-from agentvault_tui.home import user_name
-from agentvault_tui.model import Actor, ActorKind
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.client import OperatorClient
 from agentvault_tui.operator_api.history import (
@@ -357,15 +354,15 @@ def accept(session: CliSession, reason: str) -> None:
     """
     if not reason.strip():
         raise UsageError("accepting is recorded with a reason", "give --reason R")
-    uid = os.getuid()
-    actor = Actor(ActorKind.OPERATOR, f"uid:{uid}", user_name(uid))
     from agentvault_tui.ledger import accept_rollback, accept_store
 
     home, clock, settings = session.home, SystemClock(), session.settings
     if settings.store.url:
-        work = accept_store(home, settings, clock=clock, actor=actor, reason=reason)
+        work = accept_store(
+            home, settings, clock=clock, actor=session.operator, reason=reason
+        )
     else:
-        work = accept_rollback(home, clock=clock, actor=actor, reason=reason)
+        work = accept_rollback(home, clock=clock, actor=session.operator, reason=reason)
     event = asyncio.run(work)
     if not session.out.print_json({"head": event.seq, "hash": event.hash}):
         session.out.line(f"accepted, and recorded as event {event.seq}")

@@ -13,8 +13,7 @@ import click
 from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock
-from agentvault_tui.home import Home, user_name
-from agentvault_tui.model import Actor, ActorKind
+from agentvault_tui.home import Home
 
 if TYPE_CHECKING:
     from agentvault_tui.broker.backup import Manifest
@@ -70,10 +69,10 @@ def restore(session: CliSession, file: Path) -> None:
     from agentvault_tui.broker.restore import restore_backup
     from agentvault_tui.tenant.copying import into_team
 
-    uid = os.getuid()
     home = Home.locate(session.home_option)
-    actor = Actor(ActorKind.OPERATOR, f"uid:{uid}", user_name(uid))
-    made, head = restore_backup(home, file.absolute(), SystemClock(), actor, into_team)
+    made, head = restore_backup(
+        home, file.absolute(), SystemClock(), session.operator, into_team
+    )
     told = {"home": str(home.data), "head": head.seq, "hash": head.hash}
     if not session.out.print_json({**told, "from": _told(made)}):
         out = session.out

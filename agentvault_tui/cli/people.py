@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from agentvault_tui.cli.session import CliSession
-from agentvault_tui.clock import SystemClock
+from agentvault_tui.cli.session import CliSession, sign_in_needed
 from agentvault_tui.errors import (
     LedgerError,
     SealedError,
@@ -17,8 +15,7 @@ from agentvault_tui.errors import (
     UnreachableError,
     UsageError,
 )
-from agentvault_tui.home import user_name
-from agentvault_tui.model import Actor, ActorKind, Draft
+from agentvault_tui.model import Draft
 from agentvault_tui.model.people import user_changed
 from agentvault_tui.operator_api import calls, requests
 
@@ -100,24 +97,13 @@ def record_change(
     except UnreachableError as error:
         bound = session.settings.operators.by_claim
         if bound and any(one.approver and not one.blocked for one in users.all()):
-            raise UnreachableError(
-                f"{error.what}, and changing people takes an approver who signs in "
-                "there ([operators] roles is claim)",
-                "agentvault serve, then agentvault login",
-            ) from None
-        uid = os.getuid()
-        actor = Actor(ActorKind.OPERATOR, f"uid:{uid}", user_name(uid))
-        asyncio.run(_commit(session, user_changed(actor, change, name, sub, held)))
+            who = "changing people takes an approver"
+            raise sign_in_needed(error, who) from None
+        draft = user_changed(session.operator, change, name, sub, held)
+        asyncio.run(_commit(session, draft))
 
 
 async def _commit(session: CliSession, draft: Draft) -> None:
     """Write an event into the ledger of a home without a broker."""
-    from agentvault_tui.ledger import Ledger
-
-    ledger = await Ledger.open(
-        session.home, clock=SystemClock(), settings=session.settings
-    )
-    try:
+    async with session.ledger() as ledger:
         await ledger.commit(draft)
-    finally:
-        await ledger.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -11,10 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from agentvault_tui.cli.framework import group, pass_session
-from agentvault_tui.cli.session import CliSession
+from agentvault_tui.cli.session import CliSession, sign_in_needed
 from agentvault_tui.errors import UnreachableError, UsageError
-from agentvault_tui.home import user_name
-from agentvault_tui.model import Actor, ActorKind
+from agentvault_tui.model import Actor
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.gateway import SecretList
 from agentvault_tui.operator_api.requests import SecretNameRequest, SecretRequest
@@ -141,11 +139,7 @@ def _change(
         if session.remote:
             raise
         if session.settings.operators.by_claim and word != "removed":
-            raise UnreachableError(
-                f"{error.what}, and this takes an operator who signs in there"
-                " ([operators] roles is claim)",
-                "agentvault serve, then agentvault login",
-            ) from None
+            raise sign_in_needed(error, "this takes an operator") from None
         asyncio.run(_change_here(session, prepare))
     told = {"secret": name, word: True} if name else {word: True}
     if not session.out.print_json(told):
@@ -164,19 +158,12 @@ async def _change_here(
     """
     from agentvault_tui.clock import SystemClock
     from agentvault_tui.gateway.secrets import Secrets
-    from agentvault_tui.ledger import Ledger
 
-    session.home.prepare()
-    clock, uid = SystemClock(), os.getuid()
-    actor = Actor(ActorKind.OPERATOR, f"uid:{uid}", user_name(uid))
+    shared = bool(session.settings.store.url)
+    store = Secrets(session.home, SystemClock(), shared=shared)
     # Whoever has the ledger is the only one who changes the file.
-    ledger = await Ledger.open(session.home, clock=clock, settings=session.settings)
-    try:
-        shared = bool(session.settings.store.url)
-        store = Secrets(session.home, clock, shared=shared)
-        await store.change(lambda: prepare(store, actor), ledger.commit)
-    finally:
-        await ledger.close()
+    async with session.ledger() as ledger:
+        await store.change(lambda: prepare(store, session.operator), ledger.commit)
 
 
 def _local(session: CliSession) -> SecretList:

@@ -6,6 +6,8 @@ Rooms are imported when a command runs: ``--help`` must not pay for them.
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +15,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agentvault_tui.cli.output import Output
+    from agentvault_tui.errors import UnreachableError
     from agentvault_tui.home import Home
+    from agentvault_tui.ledger import Ledger
+    from agentvault_tui.model import Actor
     from agentvault_tui.operator_api.client import OperatorClient
     from agentvault_tui.operator_api.remote import RemoteBroker
     from agentvault_tui.settings import Settings
@@ -51,6 +56,35 @@ class CliSession:
                 "run it again with the same file: agentvault restore FILE",
             )
         return home
+
+    @property
+    def operator(self) -> Actor:
+        """Whoever runs this, as the ledger names them where no broker judges."""
+        from agentvault_tui.home import user_name
+        from agentvault_tui.model import Actor, ActorKind
+
+        uid = os.getuid()
+        return Actor(ActorKind.OPERATOR, f"uid:{uid}", user_name(uid))
+
+    @asynccontextmanager
+    async def ledger(self) -> AsyncIterator[Ledger]:
+        """Open the ledger of a home that no broker has.
+
+        Raises:
+            HomeInUseError: a broker has it, and does not answer.
+            LedgerError: it cannot be used.
+        """
+        from agentvault_tui.clock import SystemClock
+        from agentvault_tui.ledger import Ledger
+
+        self.home.prepare()
+        ledger = await Ledger.open(
+            self.home, clock=SystemClock(), settings=self.settings
+        )
+        try:
+            yield ledger
+        finally:
+            await ledger.close()
 
     @property
     def own_home(self) -> Home:
@@ -129,3 +163,11 @@ def _names_another(home: Home) -> bool:
         return b"connect" in home.config_file.read_bytes()
     except OSError:
         return False  # who needs it says what is wrong with it
+
+
+def sign_in_needed(error: UnreachableError, who: str) -> UnreachableError:
+    """Say that what *who* may do takes a broker, as they show it who they are."""
+    return type(error)(
+        f"{error.what}, and {who} who signs in there ([operators] roles is claim)",
+        "agentvault serve, then agentvault login",
+    )

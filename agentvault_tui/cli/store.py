@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -189,13 +188,10 @@ def copy(session: CliSession, *, to: str) -> None:
     takes --again once.
     """
     from agentvault_tui.clock import SystemClock
-    from agentvault_tui.home import Home, user_name
+    from agentvault_tui.home import Home
     from agentvault_tui.ledger.store_copying import copy_to_home, copy_to_store
-    from agentvault_tui.model import Actor, ActorKind
     from agentvault_tui.settings import Settings, StoreSettings
 
-    uid = os.getuid()
-    actor = Actor(ActorKind.OPERATOR, f"uid:{uid}", user_name(uid))
     here = session.settings.store.url
     if to.startswith("sqlite:"):
         if not here:
@@ -207,7 +203,9 @@ def copy(session: CliSession, *, to: str) -> None:
         made = Home(path, path)
         if not made.database.exists():
             _copy_tenant(session, made, Settings())
-        work = copy_to_home(connector_of(session), made, actor, SystemClock())
+        work = copy_to_home(
+            connector_of(session), made, session.operator, SystemClock()
+        )
     elif here:
         raise UsageError(
             "both are PostgreSQL",
@@ -218,7 +216,7 @@ def copy(session: CliSession, *, to: str) -> None:
         settings = replace(session.settings, store=StoreSettings(url=to))
         connector = connector_of(session, to)
         _copy_tenant(session, session.home, settings)
-        work = copy_to_store(session.home, connector, to, actor)
+        work = copy_to_store(session.home, connector, to, session.operator)
     head = asyncio.run(work)
     if not session.out.print_json({"to": to, "head": head.seq, "hash": head.hash}):
         session.out.line(f"copied and verified; event {head.seq} there says so")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Final
 import click
 
 from agentvault_tui.cli.framework import group, pass_session
-from agentvault_tui.cli.session import CliSession
+from agentvault_tui.cli.session import CliSession, sign_in_needed
 from agentvault_tui.cli.terminal import confirm
 from agentvault_tui.errors import (
     RefusedError,
@@ -20,8 +19,7 @@ from agentvault_tui.errors import (
     UnreachableError,
     UsageError,
 )
-from agentvault_tui.home import locked_folder, put_private, read_own, user_name
-from agentvault_tui.model import Actor, ActorKind
+from agentvault_tui.home import locked_folder, put_private, read_own
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.access import TeamKeyInfo
 from agentvault_tui.operator_api.requests import TeamKeyRequest
@@ -77,11 +75,7 @@ def new(session: CliSession, *, lost: bool) -> None:
         made = session.client.call(calls.TEAM_KEY, TeamKeyRequest(lost=lost))
     except UnreachableError as error:
         if session.settings.operators.by_claim:
-            raise UnreachableError(
-                f"{error.what}, and this takes an operator who signs in there"
-                " ([operators] roles is claim)",
-                "agentvault serve, then agentvault login",
-            ) from None
+            raise sign_in_needed(error, "this takes an operator") from None
         made = asyncio.run(_make_here(session, lost=lost))
     if session.out.print_json(made):
         return
@@ -96,19 +90,9 @@ def new(session: CliSession, *, lost: bool) -> None:
 async def _make_here(session: CliSession, *, lost: bool) -> TeamKeyInfo:
     """Make a key where no broker runs; `serve` seals anew with it."""
     from agentvault_tui.broker.team_key import make_key
-    from agentvault_tui.clock import SystemClock
-    from agentvault_tui.ledger import Ledger
 
-    session.home.prepare()
-    uid = os.getuid()
-    actor = Actor(ActorKind.OPERATOR, f"uid:{uid}", user_name(uid))
-    ledger = await Ledger.open(
-        session.home, clock=SystemClock(), settings=session.settings
-    )
-    try:
-        made = await make_key(session.home, ledger, actor, lost=lost)
-    finally:
-        await ledger.close()
+    async with session.ledger() as ledger:
+        made = await make_key(session.home, ledger, session.operator, lost=lost)
     return TeamKeyInfo(key=made.key, before=made.before or None)
 
 
