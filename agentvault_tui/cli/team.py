@@ -144,10 +144,13 @@ def import_key(
             raise UsageError(f"{file} is too long for a key", "is it the right one?")
         there = decode_keys(content, name, _passphrase(passphrase_file, again=False))
     home.prepare()
+    here = team_keys(home)
+    if here and here[0] not in there and not yes:
+        _ask_to_replace(session, here, there)
+    # Not locked while a person is asked: a broker there would wait as well.
     with locked_folder(home.keys):
-        here = team_keys(home)
-        if here and here[0] not in there and not yes:
-            _ask_to_replace(session, here, there)
+        if team_keys(home) != here:
+            raise RefusedError("nothing was changed: this home's key is another by now")
         kept = [*there, *(one for one in here if one not in there)][:MOST_KEYS]
         if kept != here:
             put_private(home.team_key, b"".join(kept), replace=True)

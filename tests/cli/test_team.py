@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import pty
@@ -153,6 +154,35 @@ def test_another_key_is_replaced_only_with_a_yes(
     assert team_keys(homes[1]) == [b"o" * 32]
     assert b("import", str(plain), "--yes").code == 0
     assert team_keys(homes[1]) == [*team_keys(homes[0]), b"o" * 32]
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_the_keys_are_free_while_a_person_is_asked_whether_to_replace_one(
+    cli: Run,
+    homes: list[Home],
+    monkeypatch: pytest.MonkeyPatch,
+    short: Path,
+    *,
+    changes: bool,
+) -> None:
+    """A broker goes on; a key that it put there meanwhile is not replaced."""
+    plain, key = short / "key", homes[1].team_key
+    put_private(plain, bytes(range(32)), replace=False)
+    put_private(key, bytes(32), replace=False)
+
+    def yes(_: str) -> bool:
+        folder = os.open(homes[1].keys, os.O_RDONLY)
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if changes:
+            put_private(key, bytes(31) + b"1", replace=True)
+        os.close(folder)
+        return True
+
+    monkeypatch.setattr("agentvault_tui.cli.team.confirm", yes)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    answer = at(cli, homes[1])("import", str(plain))
+    assert (answer.code == 0) is not changes, answer.err
+    assert (plain.read_bytes() in key.read_bytes()) is not changes
 
 
 def test_exporting_overwrites_nothing_and_asks_for_a_passphrase(
