@@ -70,14 +70,9 @@ def copy_tenant(
         SealedError: a key is missing, or is not the one that sealed a row.
         LedgerUnwritableError: the team's store is away; nothing is copied.
     """
-    home, settings = source
-    if not is_kept(home, settings):
+    if not is_kept(*source):
         return False
-    ours, theirs = (
-        open_store(home, settings, SystemClock(), checkpoints=False)
-        for home, settings in (source, target)
-    )
-    try:
+    with _opened(*source) as ours, _opened(*target) as theirs:
         if ours.find("signing_keys", use="current") is None:
             return False
         seal = _seal_of(*target) if anew else None
@@ -88,10 +83,11 @@ def copy_tenant(
                 theirs.delete(table)
                 if table not in _PASSING:
                     _copy(ours, theirs, table, seal, lambda: _seal_of(*source))
-    finally:
-        ours.close()
-        theirs.close()
     return True
+
+
+def _opened(home: Home, settings: Settings) -> closing[Store]:
+    return closing(open_store(home, settings, SystemClock(), checkpoints=False))
 
 
 def _check_unused(store: Store) -> None:
@@ -142,7 +138,7 @@ def tenant_problem(home: Home, settings: Settings) -> str | None:
     Raises:
         LedgerUnwritableError: the team's store is away, or has no such tables.
     """
-    with closing(open_store(home, settings, SystemClock(), checkpoints=False)) as store:
+    with _opened(home, settings) as store:
         for table in TABLES:
             sealed, rows = _SEALED.get(table), store.all(f"SELECT * FROM {table}")  # noqa: S608
             if sealed is None or not rows:
@@ -168,7 +164,7 @@ def seal_anew(home: Home, settings: Settings) -> None:
         LedgerUnwritableError: the store is away; some rows may be sealed anew.
     """
     seal = _seal_of(home, settings)
-    with closing(open_store(home, settings, SystemClock(), checkpoints=False)) as store:
+    with _opened(home, settings) as store:
         for table, sealed in _SEALED.items():
             for row in store.all(f"SELECT * FROM {table}"):  # noqa: S608 - one of ours
                 box = seal.renewed(*sealed.about(row), row[sealed.column])
