@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -287,6 +288,34 @@ async def test_a_broker_killed_while_it_seals_anew_goes_on_from_there(
     for one in brokers:
         assert key_ids(team_keys(one.bench.home)) == [second.key]
     assert (await changes(a.bench)).count("team key changed") == 1
+
+
+async def test_the_key_before_is_kept_until_others_have_what_is_sealed_anew(
+    brokers: list[Broker],
+) -> None:
+    """Operators are told why, and of its end."""
+    a, b = brokers
+    await key_of(a).make(OPERATOR, lost=False)
+    bring(a, b)
+    await look(a, b)
+    second = await key_of(a).make(OPERATOR, lost=False)
+    bring(a, b)
+    told = list[str | None]()
+    key_of(a).on_problem = lambda: told.append(key_of(a).problem)
+    publish = key_of(a).publish
+
+    async def full() -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    key_of(a).publish = full
+    await look(a, b)
+    await look(a, b)
+    assert len(team_keys(a.bench.home)) == 2
+    key_of(a).publish = publish
+    await look(a, b)
+    assert key_ids(team_keys(a.bench.home)) == [second.key]
+    assert [bool(one) for one in told] == [True, False]
+    assert "no space left" in (told[0] or "")
 
 
 async def test_a_key_made_while_the_store_is_away_is_kept_until_it_is_known(

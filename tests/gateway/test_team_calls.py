@@ -131,9 +131,9 @@ async def told(stand: Stand, into: list[dict[str, Any]]) -> None:
 
 
 async def test_each_broker_lists_the_calls_of_all_with_the_broker_of_each(
-    stands: list[Stand],
+    stands: list[Stand], store: Database
 ) -> None:
-    """One that has ended is listed nowhere."""
+    """One that has ended is listed nowhere, and deleted after a while."""
     a, b, c = stands
     agent, headers = await agent_of(a)
     async with streaming(a, headers):
@@ -143,6 +143,10 @@ async def test_each_broker_lists_the_calls_of_all_with_the_broker_of_each(
             assert (call["service"], call["path"]) == ("api", "/events/e1")
     for one in (a, b, c):
         await lists(one, 0)
+    assert a.gateway.team_calls is not None
+    store.run("UPDATE agentvault.calls SET ended = ended - interval '3 seconds'")
+    a.gateway.team_calls._delete_at = float("-inf")
+    await until(lambda: store.run("SELECT count(*) FROM agentvault.calls") == [(0,)])
 
 
 async def test_consoles_at_any_broker_are_told_of_calls_of_all_until_they_end(
@@ -157,6 +161,13 @@ async def test_consoles_at_any_broker_are_told_of_calls_of_all_until_they_end(
         async with streaming(a, headers):
             await until(lambda: bool(heard) and heard[-1]["state"] == "streaming")
         await until(lambda: heard[-1]["state"] == "ended")
+        # Reading all of them again tells of no end once more.
+        follower, again = b.gateway.team_calls, list[str]()
+        assert follower is not None
+        follower._tell = lambda kind, _: again.append(kind)
+        follower._whole_at = float("-inf")
+        await follower._follow()
+        assert again == []
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
