@@ -15,6 +15,8 @@ from support.patience import PATIENT
 from support.postgres import Database
 from support.team_members import Member, member, seen
 
+from agentvault_tui.broker.policy_files import MAX_FILE
+from agentvault_tui.broker.team_files import _parts
 from agentvault_tui.broker.usecases.apply import apply_files
 from agentvault_tui.home import Home
 from agentvault_tui.model import Actor, sha256_hex
@@ -156,6 +158,37 @@ async def test_a_home_that_was_away_takes_what_others_changed(
             assert one.says("services/gone.toml") is None
             assert one.says("services/lost.toml") == service("won")
         assert c.says("services/lost.toml.local") == service("late")
+
+
+async def test_a_file_is_in_force_however_long_ago_it_was_recorded(
+    a: Member, homes: list[Home], clock: ManualClock, store: Database
+) -> None:
+    """Its event is found behind a thousand of other files."""
+    a.path(API).write_text(service("one"))
+    await a.look()
+    drafts, _ = a.files.change({"services/other.toml": None}, OPERATOR)
+    await a.bench.ledger.commit(*drafts * 1001)
+    async with member(homes[2], clock, store) as c:
+        assert c.origin() == "https://one.test"
+
+
+async def test_a_row_that_is_too_large_is_not_in_force(a: Member, b: Member) -> None:
+    """No home could have it; whoever recorded it is no broker of ours."""
+    large = service("one") + "#" * MAX_FILE
+    drafts, changes = a.files.change({API: large}, OPERATOR)
+    await a.bench.ledger.commit(*drafts, changes=changes)
+    await seen(a, b)
+    for one in (a, b):
+        assert (one.origin(), one.says(API)) == (None, None)
+        assert "larger than 256 KiB" in one.warnings
+
+
+def test_many_edits_are_recorded_in_parts() -> None:
+    """No commit carries much more than a MiB."""
+    edits = {f"services/{n}.toml": "x" * 400_000 for n in range(7)}
+    parts = list(_parts(edits))
+    assert [len(one) for one in parts] == [3, 3, 1]
+    assert dict(pair for one in parts for pair in one.items()) == edits
 
 
 async def test_copies_that_are_gone_at_a_start_are_written_again(

@@ -29,6 +29,7 @@ from support.postgres import Database
 
 from agentvault_tui.errors import StoreAwayError
 from agentvault_tui.home import put_private
+from agentvault_tui.ledger.store_calls import SharedCall
 from agentvault_tui.model import Agent
 
 ROUTES = """
@@ -207,6 +208,47 @@ async def test_a_call_that_no_broker_has_cannot_be_cut(stands: list[Stand]) -> N
     assert "no call in flight" in answer.json()["detail"]
 
 
+async def test_calls_that_are_in_the_store_no_more_are_told_of_as_ended(
+    stands: list[Stand], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their broker died, so nobody knows how they ended."""
+    a, b, _ = stands
+    _, headers = await agent_of(a)
+    heard: list[dict[str, Any]] = []
+    following = asyncio.create_task(told(b, heard))
+
+    async def none(*_: object) -> list[SharedCall]:
+        return []
+
+    try:
+        async with streaming(a, headers):
+            await until(lambda: bool(heard) and heard[-1]["state"] == "streaming")
+            assert b.gateway.team_calls is not None
+            monkeypatch.setattr(b.gateway.team_calls._store, "read", none)
+            await until(lambda: heard[-1]["state"] == "ended")
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+    assert (heard[-1]["broker"], heard[-1]["ended"]) == (team(a).id, "unknown")
+
+
+async def test_a_broker_that_does_not_answer_is_named(
+    stands: list[Stand], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have the call: that nobody has it is not said."""
+    a, b, _ = stands
+
+    async def none() -> list[tuple[str, bytes]]:
+        return []
+
+    assert a.gateway.team_calls is not None
+    monkeypatch.setattr(a.gateway.team_calls._store, "asked", none)
+    async with operators_http(b.bench) as http:
+        answer = await http.post("/api/calls/call_nobody/cut")
+    assert answer.status_code == 503
+    assert f"the broker {team(a).id} does not answer" in answer.text
+
+
 async def test_a_held_call_is_read_and_approved_at_another_broker_and_sent_once(
     stands: list[Stand], store: Database
 ) -> None:
@@ -232,6 +274,11 @@ async def test_a_held_call_is_read_and_approved_at_another_broker_and_sent_once(
         answer = await http.get(path)
         assert answer.status_code == 503
         assert "team key" in answer.text
+        a.bench.home.team_key.unlink()
+    async with operators_http(b.bench) as http:
+        answer = await http.get(path)
+        assert answer.status_code == 503
+        assert "has no key of the team" in answer.text
     await b.approve(stepup.id)
     reply = await asking
     assert reply.status_code == 200
@@ -328,17 +375,25 @@ async def test_a_broker_that_does_not_live_has_no_calls(
     assert await listed(b) == []
 
 
-async def test_what_a_flooding_agent_asks_for_is_told_in_parts(
-    stands: list[Stand], store: Database
+async def test_of_a_flooding_agent_little_is_told(
+    stands: list[Stand], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A long path is cut for others; calls that nobody saw begin are told to nobody."""
     a, b, _ = stands
     _, headers = await agent_of(a)
-    for number in range(20):
-        reply = await a.client.get(f"/gw/api/events/{number}", headers=headers)
-        assert reply.status_code == 200
-    await a.settled()
-    assert store.run("SELECT count(*) FROM agentvault.calls")[0][0] <= 20
+
+    async def later() -> None:
+        """Tell nothing, as between two tellings."""
+
+    telling = a.gateway.team_calls
+    assert telling is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(telling, "_put", later)
+        for number in range(20):
+            reply = await a.client.get(f"/gw/api/events/{number}", headers=headers)
+            assert reply.status_code == 200
+        await a.settled()
+        assert telling._changed == {}
     async with streaming(a, headers, "e" * 3000), asyncio.timeout(PATIENT):
         while [len(one["path"]) for one in await listed(b)] != [1000]:  # noqa: ASYNC110 - same
             await asyncio.sleep(0.01)
