@@ -7,6 +7,7 @@ import json
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.bench import OPERATOR
@@ -374,10 +375,35 @@ async def test_what_a_symbolic_link_points_to_is_not_written(
     assert outside.read_text() == service("one")
     assert a.path(API).is_symlink()
     assert "it is a symbolic link" in a.warnings
+    outside.write_text(service("two"))
+    await a.look()
+    assert "symbolic" not in a.warnings
     outside.unlink()
     await a.look()
     await seen(b)
     assert b.origin() == "https://two.test"
+
+
+async def test_an_edit_that_is_made_while_copies_are_written_is_kept(
+    a: Member, b: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy is written only where it is as it was read."""
+    a.path(API).write_text(service("one"))
+    await seen(a, b)
+    b.path(API).write_text(service("two"))
+    await b.look()
+    write = a.files.copies._write
+
+    def edited(*args: Any, **more: Any) -> dict[str, str]:
+        a.path(API).write_text(service("mine"))
+        return write(*args, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(a.files.copies, "_write", edited)
+        await seen(a)
+    await seen(a)
+    assert a.says(API) == service("two")
+    assert a.says(f"{API}.local") == service("mine")
 
 
 async def test_a_file_that_cannot_be_in_force_here_leaves_nothing_in_force_here(

@@ -109,6 +109,20 @@ async def test_secrets_that_are_set_at_two_brokers_at_once_are_both_kept(
         assert one.files.copies.aside == []
 
 
+async def test_a_sealed_file_that_is_gone_is_written_as_a_whole(
+    a: Member, b: Member
+) -> None:
+    """With the member that came: the others were not removed by anybody."""
+    users = [one.bench.broker.vault.users for one in (a, b)]
+    users[0].keep(ANN, user("ann", "refresh-ann"))
+    await seen(a, b)
+    b.home.vault_users.unlink()
+    users[0].keep(BOB, user("bob", "refresh-bob"))
+    await seen(a, b, a)
+    for kept in users:
+        assert all(kept.of(agent_id) is not None for agent_id in (ANN, BOB))
+
+
 async def test_vault_users_and_clients_are_in_step(
     a: Member, b: Member, store: Database
 ) -> None:

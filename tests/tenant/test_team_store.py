@@ -32,9 +32,15 @@ from agentvault_tui.home import Home
 from agentvault_tui.settings import Settings, TeamSettings
 from agentvault_tui.tenant.objects import rebase
 from agentvault_tui.tenant.signin import Origin, SignIn
-from agentvault_tui.tenant.team_store import TeamStore
+from agentvault_tui.tenant.team_store import TeamStore, _merged
 
 Open = Callable[..., TeamStore]
+
+
+def test_of_servers_the_latest_timeline_that_either_saw_counts() -> None:
+    """The broker's order stands; what the tenant alone saw is the latest."""
+    seen, ours = [("a", 1), ("b", 3)], [("b", 2), ("c", 1), ("a", 4)]
+    assert _merged(seen, ours) == [("a", 4), ("b", 3), ("c", 1)]
 
 
 @pytest.fixture
