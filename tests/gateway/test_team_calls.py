@@ -28,6 +28,7 @@ from support.patience import PATIENT
 from support.postgres import Database
 
 from agentvault_tui.errors import StoreAwayError
+from agentvault_tui.gateway import team_calls
 from agentvault_tui.home import put_private
 from agentvault_tui.ledger.store_calls import SharedCall
 from agentvault_tui.model import Agent
@@ -375,15 +376,42 @@ async def test_a_broker_that_does_not_live_has_no_calls(
     assert await listed(b) == []
 
 
+async def later() -> None:
+    """Tell nothing, as between two tellings."""
+
+
+async def test_calls_are_told_in_parts_those_first_that_wait_longest(
+    stands: list[Stand], store: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many one broker has, others' calls are told as soon."""
+    a, _, _ = stands
+    _, headers = await agent_of(a)
+    telling = a.gateway.team_calls
+    assert telling is not None
+    put = telling._put
+    monkeypatch.setattr(telling, "_put", later)
+    monkeypatch.setattr(team_calls, "_AT_ONCE", 2)
+    asking = [
+        asyncio.create_task(
+            a.client.post(f"/gw/api/transfers/{number}", headers=headers, json=PAY)
+        )
+        for number in range(3)
+    ]
+    await until(lambda: len(telling._changed) == 3)
+    first = list(telling._changed)[:2]
+    await put()
+    assert {row[0] for row in store.run("SELECT id FROM agentvault.calls")} == {*first}
+    for one in asking:
+        one.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+
+
 async def test_of_a_flooding_agent_little_is_told(
     stands: list[Stand], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A long path is cut for others; calls that nobody saw begin are told to nobody."""
     a, b, _ = stands
     _, headers = await agent_of(a)
-
-    async def later() -> None:
-        """Tell nothing, as between two tellings."""
 
     telling = a.gateway.team_calls
     assert telling is not None

@@ -280,7 +280,9 @@ def test_a_stranger_to_the_team_renames_nothing(
     with pytest.raises(RefusedError, match="not as"):
         rebase(one, "http://127.0.0.1:7/")
     assert one.fact("issuer") == "https://ops.example/"
-    store.run("DELETE FROM agentvault.brokers WHERE id = 'brk_1'")
+    # Who is seen no more serves nobody.
+    ago = "seen = seen - interval '2 seconds'"
+    store.run(f"UPDATE agentvault.brokers SET {ago} WHERE id = 'brk_1'")
     rebase(one, "http://127.0.0.1:7/")
     assert one.fact("issuer") == "http://127.0.0.1:7/"
 
