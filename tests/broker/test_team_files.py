@@ -19,9 +19,11 @@ from support.team_members import Member, member, seen
 from agentvault_tui.broker.policy_files import MAX_FILE
 from agentvault_tui.broker.team_files import _parts
 from agentvault_tui.broker.usecases.apply import apply_files
+from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.home import Home
 from agentvault_tui.model import Actor, sha256_hex
 from agentvault_tui.operator_api.files import FilesRequest
+from agentvault_tui.policy.texts import shipped_scopes
 from agentvault_tui.web.local_ca import CaFiles, renew
 
 API = "services/api.toml"
@@ -171,6 +173,21 @@ async def test_a_file_is_in_force_however_long_ago_it_was_recorded(
     await a.bench.ledger.commit(*drafts * 1001)
     async with member(homes[2], clock, store) as c:
         assert c.origin() == "https://one.test"
+
+
+async def test_an_edit_is_recorded_once_the_catalogue_has_its_scope(
+    a: Member, b: Member
+) -> None:
+    """It is checked again where that changed; nobody edits it anew."""
+    route = '[[routes]]\nmethod = "GET"\npath = "/x"\nscope = "read:new"\n'
+    a.path(API).write_text(service("one") + route)
+    await a.look()
+    assert "unknown scope 'read:new'" in a.warnings
+    scopes = shipped_scopes().replace('"read:files"', '"read:new"')
+    a.home.scopes_file.write_text(scopes)
+    await reload_policy(a.bench.broker)
+    await seen(a, a, b)  # the first look finds the other catalogue
+    assert b.origin() == "https://one.test"
 
 
 async def test_a_row_that_is_too_large_is_not_in_force(a: Member, b: Member) -> None:
