@@ -290,6 +290,31 @@ async def test_a_broker_killed_while_it_seals_anew_goes_on_from_there(
     assert (await changes(a.bench)).count("team key changed") == 1
 
 
+async def test_a_broker_that_died_counts_for_a_day(
+    brokers: list[Broker], store: Database
+) -> None:
+    """It may come back with what the key before sealed."""
+    a, b = brokers
+    first = await key_of(a).make(OPERATOR, lost=False)
+    bring(a, b)
+    await look(a, b)
+    store.run(
+        "INSERT INTO agentvault.brokers SELECT 'brk_dead', seen - interval '1 hour',"
+        " doc, 'run_dead' FROM agentvault.brokers WHERE id = %s",
+        id_of(b),
+    )
+    second = await key_of(a).make(OPERATOR, lost=False)
+    bring(a, b)
+    for _ in range(2):
+        await look(a, b)
+    assert key_ids(team_keys(a.bench.home)) == [second.key, first.key]
+    ago = "seen = seen - interval '23 hours'"
+    store.run(f"UPDATE agentvault.brokers SET {ago} WHERE id = 'brk_dead'")
+    for _ in range(2):
+        await look(a, b)
+    assert key_ids(team_keys(a.bench.home)) == [second.key]
+
+
 async def test_the_key_before_is_kept_until_others_have_what_is_sealed_anew(
     brokers: list[Broker],
 ) -> None:
