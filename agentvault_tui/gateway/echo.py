@@ -55,15 +55,15 @@ def spellings(secret: bytes) -> list[bytes]:
 def _escaped(text: str) -> set[bytes]:
     """Return *text* as programs write it in JSON and HTML."""
     found = set()
-    for written in (json.dumps(text)[1:-1], text):
+    plain = json.dumps(text)[1:-1], text
+    for written in (*plain, *(one.replace("/", "\\/") for one in plain)):
         found.add(written)
-        found.add(written.replace("/", "\\/"))
-        # As Go, Rails and PHP write JSON, and as HTML has it.
+        # As Go, Rails, PHP and .NET write JSON, and as HTML has it.
         for form in ("\\u%04x", "\\u%04X"):
-            marks = {ord(one): form % ord(one) for one in "&<>'+"}
-            for some in ("&<>", "&<>'", "&<>'+"):
-                kept = {n: to for n, to in marks.items() if chr(n) in some}
-                found.add(written.translate(kept))
+            for some in ("&<>", "&<>'", "&<>'\"", "&<>'\"+`"):
+                found.add(
+                    written.translate({ord(one): form % ord(one) for one in some})
+                )
     for quotes in ("&#x27;", "&#39;", "&#039;", "&apos;"):
         page = html.escape(text, quote=False).replace("'", quotes)
         for double in ("&quot;", "&#34;"):

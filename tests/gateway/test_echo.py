@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import pairwise
 from urllib.parse import quote
@@ -26,19 +27,51 @@ WRITTEN = [
 ]
 
 
+MARKS = b"p&ss <w'\"r+d>/"
+
+
 @pytest.mark.parametrize(
     "written",
     [
-        b"p\\u0026ss\\u003cw'rd\\u003e",
-        b"p\\u0026ss\\u003Cw\\u0027rd\\u003E",
-        b"p&amp;ss&lt;w&#39;rd&gt;",
-        b"p&amp;ss&lt;w&#x27;rd&gt;",
+        r"""p%26ss%20%3Cw%27%22r%2Bd%3E%2F""",
+        r"""p%26ss%20%3cw%27%22r%2bd%3e%2f""",
+        r"""p%26ss+%3Cw%27%22r%2Bd%3E%2F""",
+        r"""p%26ss%20%3Cw%27%22r%2Bd%3E/""",
+        r"""p&ss <w'\"r+d>/""",
+        r"""p&ss <w'\"r+d>\/""",
+        r"""p\u0026ss \u003cw'\"r+d\u003e/""",
+        r"""p\u0026ss \u003Cw\u0027\"r+d\u003E\/""",
+        r"""p\u0026ss \u003Cw\u0027\u0022r\u002Bd\u003E/""",
+        r"""p&amp;ss &lt;w&#x27;&quot;r+d&gt;/""",
+        r"""p&amp;ss &lt;w&#39;&#34;r+d&gt;/""",
+        r"""p&amp;ss &lt;w&#039;&quot;r+d&gt;/""",
+        r"""p&amp;ss &lt;w&apos;&quot;r+d&gt;/""",
     ],
 )
-def test_marks_are_found_as_programs_escape_them(written: bytes) -> None:
-    """JSON of Go and PHP and HTML of templates write some marks in their own way."""
+def test_marks_are_found_as_programs_escape_them(written: str) -> None:
+    """URLs, JSON and HTML write some marks in their own way, and each library too."""
     with pytest.raises(EchoedError):
-        passed(b"you sent " + written, [], b"p&ss<w'rd>")
+        passed(f"you sent {written}".encode(), [], MARKS)
+
+
+@pytest.mark.parametrize("before", [b"", b"u", b"us"])
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+def test_no_digit_of_base64_that_depends_on_its_neighbours_is_looked_for(
+    encode: Callable[[bytes], bytes], before: bytes
+) -> None:
+    """Whatever stands around it, and in both alphabets."""
+    secret = b"\xfb\xff\xbe key \xfb\xff\xbe"
+    for around in (b"\x00", b"\xff"):
+        written = encode(around * len(before) + secret + around)
+        with pytest.raises(EchoedError):
+            passed(written, [], secret)
+
+
+def test_what_is_too_short_would_stand_in_every_answer() -> None:
+    """Four bytes are looked for, three are not."""
+    with pytest.raises(EchoedError):
+        passed(b"a 4242 b", [], b"4242")
+    assert passed(b"a 424 b", [], b"424") == b"a 424 b"
 
 
 def passed(data: bytes, cuts: list[int], secret: bytes = SECRET) -> bytes:

@@ -102,6 +102,42 @@ def test_another_spelling_of_a_route_is_no_milder_request(
     assert found(parse(STRIPE), "POST", path) is None
 
 
+@pytest.mark.parametrize(
+    ("path", "scope"),
+    [
+        ("/v1/transfers/a", "send:payment"),
+        ("/v1/reports/a", "read:records"),
+        ("/v1/TRANSFERS/a", None),
+        ("/v1/transfers.json/a", None),
+        ("/v1/transfers/a/", None),
+        ("/V1/transfers/a", None),
+    ],
+)
+@pytest.mark.parametrize("later", ["/v1/{rest*}", "/v1/transfers/{rest*}", "/{all*}"])
+def test_a_wide_route_takes_no_other_spelling_of_an_earlier_one(
+    parse: Parse, later: str, path: str, scope: str | None
+) -> None:
+    """An upstream may take it for the earlier route's, whose action it would be."""
+    service = parse(
+        TRANSFERS
+        + f'[[routes]]\nmethod = "POST"\npath = "{later}"\nscope = "read:records"\n'
+    )
+    one = found(service, "POST", path)
+    matches = scope != "read:records" or "transfers" not in later
+    assert (one and one.scope) == (scope if matches else None)
+
+
+@pytest.mark.parametrize("file", [STRIPE, 'unmatched = "read:records"'])
+def test_a_resource_has_one_spelling(parse: Parse, file: str) -> None:
+    """A rule about it compares characters: one composed in two ways is the same."""
+    paths = ("/v1/transfers/caf%C3%A9", "/v1/transfers/cafe%CC%81")
+    composed, apart = (found(parse(file), "POST", path) for path in paths)
+    assert composed is not None
+    assert apart is not None
+    assert composed.resource == apart.resource
+    assert composed.resource.endswith("caf\u00e9")
+
+
 def test_spellings_that_the_file_names_are_told_apart(parse: Parse) -> None:
     """Two routes that differ in case alone are both reached."""
     service = parse(
@@ -177,6 +213,19 @@ def test_absent_parameters_are_left_out(parse: Parse) -> None:
     )
     for body in (b"", b"{}", b'{"a": 3}', b'{"a": []}', b"[]", b"7"):
         assert parameters(parse, rules, body) == {}
+    assert parameters(parse, 'amount = "body:/a/1"', b'{"a": [7]}') == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "known"),
+    [("usd", "USD"), ("u\u017fd", "u\u017fd"), ("us", "us"), ("usdt", "usdt")],
+)
+def test_a_currency_is_a_code_of_three_letters_in_any_case(
+    parse: Parse, said: str, known: str
+) -> None:
+    """What only becomes one by Unicode's case rules is none that a rule names."""
+    body = f'{{"currency": "{said}"}}'.encode()
+    assert parameters(parse, 'currency = "body:/currency"', body) == {"currency": known}
 
 
 @pytest.mark.parametrize(
@@ -281,6 +330,16 @@ def test_repeated_queries_and_headers_are_unclear_or_counted(parse: Parse) -> No
     assert read == {"amount": None, "ids": 2, "tag": None, "tags": 3}
 
 
+@pytest.mark.parametrize("query", ["n=1&N=2", "n=1&n[]=2", "n=1&n[0]=2", "n=1;n[0]=2"])
+@pytest.mark.parametrize("source", ["query:n", "count:query:n"])
+def test_a_query_in_two_spellings_is_unclear(
+    parse: Parse, source: str, query: str
+) -> None:
+    """An upstream may read the other one."""
+    read = parameters(parse, f'count = "{source}"', path=f"/p?{query}")
+    assert read == {"count": None}
+
+
 @pytest.mark.parametrize(
     ("kind", "body", "known"),
     [
@@ -380,6 +439,9 @@ def test_large_values_are_unclear(parse: Parse) -> None:
     assert parameters(parse, rules, body) == {"a": None, "amount": 5}
     assert parameters(parse, 'a = "body:/a"', b'{"a": ["\\u0000"]}') == {"a": None}
     assert parameters(parse, 'a = "query:a"', path="/p?a=%00") == {"a": None}
+    for number in (2**53, -(2**53)):
+        large = parameters(parse, 'a = "body:/a"', b'{"a": %d}' % number)
+        assert large == {"a": None}
     many = b"{" + b",".join(b'"k%d": 1' % n for n in range(1001)) + b',"amount": 5}'
     assert parameters(parse, 'amount = "body:/amount"', many) == {"amount": None}
 

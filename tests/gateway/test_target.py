@@ -152,5 +152,6 @@ def test_query_parameters_are_decoded_and_lookalikes_noticed() -> None:
     assert target.query_values("q") == (["1 2&", ""], False)
     assert target.query_values("amount") == ([], True)
     assert target.query_values("n") == ([], True)
+    assert target.query_values("q[0]") == ([], True)
     assert target.query_values("z") == ([], False)
     assert Target("/", None, ("",)).query_values("q") == ([], False)
