@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from agentvault_tui.model import DecisionId, StepUp, Token
 from agentvault_tui.vault import Secret
+
+POLL_INTERVAL: Final = 2
+"""Seconds an agent waits between two polls (CIBA Core 7.3 ``interval``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,6 @@ class Escalated:
     stepup: StepUp
     message: str
     expires_in: int
-    interval: int
     decision_id: DecisionId
 
 
@@ -60,14 +63,10 @@ class InvalidScope:
 class Waiting:
     """Nobody decided yet: ``authorization_pending``."""
 
-    interval: int
-
 
 @dataclass(frozen=True, slots=True)
 class SlowDown:
     """The client polls faster than it was told: ``slow_down`` (CIBA Core 11)."""
-
-    interval: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,3 +119,11 @@ class TenantUnavailable:
     retry_after: int
     decision_id: DecisionId
     error: str = "temporarily_unavailable"
+
+
+Decided = Granted | Denied | Escalated | InvalidScope
+"""What a request for a token is answered with."""
+Exchanged = Provided | Denied | Disconnected | TenantUnavailable
+"""What a request for a provider's token is answered with, unless a person decides."""
+Polled = Granted | Exchanged | Waiting | SlowDown | Expired | Spent
+"""What a poll is answered with (CIBA Core sections 10.1.1 and 11)."""

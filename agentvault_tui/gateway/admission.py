@@ -16,12 +16,7 @@ from agentvault_tui.broker.usecases.decide import Request, decide
 from agentvault_tui.broker.usecases.policy_change import action_of
 from agentvault_tui.broker.usecases.redeem import refusal_of, spend_token
 from agentvault_tui.broker.usecases.repeat import is_same
-from agentvault_tui.broker.usecases.request import (
-    POLL_INTERVAL,
-    deny,
-    escalate,
-    refused,
-)
+from agentvault_tui.broker.usecases.request import deny, escalate, refused
 from agentvault_tui.broker.usecases.stepup import known_stepup
 from agentvault_tui.broker.uses import is_below
 from agentvault_tui.errors import (
@@ -398,9 +393,8 @@ class Admission:
         call.stepup_id = stepup.id
         if stepup.status.open:
             left = max(1, round(stepup.expires.remaining(broker.clock)))
-            answer = Escalated(
-                stepup, permit.verdict.message, left, POLL_INTERVAL, stepup.decision_id
-            )
+            message = permit.verdict.message
+            answer = Escalated(stepup, message, left, stepup.decision_id)
             return await self._waited(call, permit, answer, call.wait or 0.0)
         try:
             return self._decided(stepup, permit)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from agentvault_tui.broker.answers import Denied
+from agentvault_tui.broker.answers import POLL_INTERVAL, Denied
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.broker.usecases.request import POLL_INTERVAL
 from agentvault_tui.errors import LedgerBusyError, LedgerError
 from agentvault_tui.model import StepUp
 from agentvault_tui.web.reply import Header, Reply, json_reply

@@ -25,7 +25,7 @@ from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.team import Team
 from agentvault_tui.broker.usecases.mint import mint_elevated
 from agentvault_tui.broker.usecases.redeem import poll
-from agentvault_tui.broker.usecases.request import request_token, start_backchannel
+from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import restore_agent
 from agentvault_tui.broker.usecases.stepup import deny
 from agentvault_tui.clock import SharedClock, SystemClock
@@ -215,12 +215,13 @@ class Stand:
             "resource": resource,
             "parameters": parameters,
         }
-        asked = await start_backchannel(
+        asked = await request_token(
             broker,
             agent,
             Action(("send:payment",), "send:payment", resource, parameters),
             resource=None,
             details=(detail,),
+            backchannel=True,
         )
         assert isinstance(asked, Escalated)
         await self.approve(asked.stepup.id)

@@ -65,7 +65,7 @@ from agentvault_tui.broker.usecases.redeem import (
     poll,
     revoke_token,
 )
-from agentvault_tui.broker.usecases.request import request_token, start_backchannel
+from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.errors import (
     LedgerBusyError,
     LedgerError,
@@ -397,13 +397,14 @@ class AgentsApi:
     async def _backchannel(self, agent: Agent, form: Form, source: str | None) -> Reply:
         catalogue = self._broker.policy.catalogue
         asked = read_request(form, catalogue, self._issuer, backchannel=True)
-        answer = await start_backchannel(
+        answer = await request_token(
             self._broker,
             agent,
             asked.action,
             resource=asked.resource,
             details=asked.details,
             source=source,
+            backchannel=True,
         )
         return backchannel_reply(self._counted(agent, answer))
 

@@ -8,7 +8,12 @@ from typing import Any, Final, assert_never
 
 from agentvault_tui.broker.agents_api.action import unknown_scope
 from agentvault_tui.broker.agents_api.replies import OAuthError, malformed
-from agentvault_tui.broker.answers import Denied, Escalated, Permitted
+from agentvault_tui.broker.answers import (
+    POLL_INTERVAL,
+    Denied,
+    Escalated,
+    Permitted,
+)
 from agentvault_tui.model import Action, Agent, Outcome
 from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.policy.resources import canonical_resource
@@ -112,7 +117,7 @@ def decision_of(answer: Permitted | Denied | Escalated) -> dict[str, object]:
             context |= {
                 "auth_req_id": answer.stepup.id,
                 "expires_in": answer.expires_in,
-                "interval": answer.interval,
+                "interval": POLL_INTERVAL,
             }
         case _:
             assert_never(answer)

@@ -6,20 +6,7 @@ import re
 import unicodedata
 from typing import Any, Final, assert_never
 
-from agentvault_tui.broker.answers import (
-    Denied,
-    Disconnected,
-    Escalated,
-    Expired,
-    Granted,
-    Introspection,
-    InvalidScope,
-    Provided,
-    SlowDown,
-    Spent,
-    TenantUnavailable,
-    Waiting,
-)
+from agentvault_tui.broker import answers
 from agentvault_tui.errors import OutcomeUnknownError
 from agentvault_tui.model import TokenKind
 from agentvault_tui.text import clip
@@ -109,42 +96,40 @@ def outcome_unknown(error: OutcomeUnknownError, seconds: int) -> Reply:
     )
 
 
-def token_reply(answer: Granted | Denied | Escalated | InvalidScope) -> Reply:
+def token_reply(answer: answers.Decided) -> Reply:
     """Answer a client_credentials request; refusal and step-up are 403.
 
     Auth0's clients take 429 and 5xx for faults.
     """
     match answer:
-        case Granted():
+        case answers.Granted():
             return _granted(answer)
-        case Denied():
+        case answers.Denied():
             return _denied(403, answer)
-        case InvalidScope():
+        case answers.InvalidScope():
             return error_reply(400, "invalid_scope", answer.message)
-        case Escalated():
+        case answers.Escalated():
             return error_reply(
                 403,
                 "insufficient_user_authentication",
                 answer.message,
                 auth_req_id=answer.stepup.id,
                 expires_in=answer.expires_in,
-                interval=answer.interval,
+                interval=answers.POLL_INTERVAL,
                 decision_id=answer.decision_id,
             )
         case _:
             assert_never(answer)
 
 
-def exchange_reply(
-    answer: Provided | Denied | Disconnected | TenantUnavailable | Escalated,
-) -> Reply:
+def exchange_reply(answer: answers.Exchanged | answers.Escalated) -> Reply:
     """Answer a Token Vault exchange, as Auth0's clients expect it.
 
     They take any 4xx for "a person connects the account again" and a 5xx for an outage:
     so a refusal and a missing account are 4xx, and a tenant that is away is 503.
     """
     match answer:
-        case Provided():
+        case answers.Provided():
             body = {
                 "access_token": answer.access_token.reveal(),
                 "scope": answer.scope,
@@ -154,12 +139,12 @@ def exchange_reply(
                 "decision_id": answer.decision_id,
             }
             return json_reply(200, body)
-        case Disconnected():
+        case answers.Disconnected():
             # No challenge, as Auth0 sends none: clients would read that and not why.
             return error_reply(
                 401, answer.error, answer.message, decision_id=answer.decision_id
             )
-        case TenantUnavailable():
+        case answers.TenantUnavailable():
             return error_reply(
                 503,
                 answer.error,
@@ -167,45 +152,35 @@ def exchange_reply(
                 ((b"retry-after", b"%d" % answer.retry_after),),
                 decision_id=answer.decision_id,
             )
-        case Denied() | Escalated():
+        case answers.Denied() | answers.Escalated():
             return token_reply(answer)
         case _:
             assert_never(answer)
 
 
-def poll_reply(
-    answer: Granted
-    | Provided
-    | Denied
-    | Disconnected
-    | TenantUnavailable
-    | Waiting
-    | SlowDown
-    | Expired
-    | Spent,
-) -> Reply:
+def poll_reply(answer: answers.Polled) -> Reply:
     """Answer a CIBA poll (CIBA Core sections 10.1.1 and 11)."""
     match answer:
-        case Granted():
+        case answers.Granted():
             return _granted(answer)
-        case Provided() | Disconnected() | TenantUnavailable():
+        case answers.Provided() | answers.Disconnected() | answers.TenantUnavailable():
             return exchange_reply(answer)
-        case Denied():
+        case answers.Denied():
             return _denied(400, answer)
-        case Waiting():
-            text = f"nobody has decided yet; ask again in {answer.interval} s"
+        case answers.Waiting():
+            text = f"nobody has decided yet; ask again in {answers.POLL_INTERVAL} s"
             return error_reply(400, "authorization_pending", text)
-        case SlowDown():
-            text = f"you ask too often; wait {answer.interval} s between polls"
-            retry = (b"retry-after", b"%d" % answer.interval)
+        case answers.SlowDown():
+            text = f"you ask too often; wait {answers.POLL_INTERVAL} s between polls"
+            retry = (b"retry-after", b"%d" % answers.POLL_INTERVAL)
             return error_reply(
-                400, "slow_down", text, (retry,), interval=answer.interval
+                400, "slow_down", text, (retry,), interval=answers.POLL_INTERVAL
             )
-        case Expired():
+        case answers.Expired():
             how = "unfetched though approved" if answer.approved else "undecided"
             text = f"the request ended {how}; ask for the token again"
             return error_reply(400, "expired_token", text)
-        case Spent():
+        case answers.Spent():
             text = (
                 "auth_req_id is unknown, another client's, already answered, or of a "
                 "call or an evaluation, which is sent again and gets no token"
@@ -215,21 +190,21 @@ def poll_reply(
             assert_never(answer)
 
 
-def backchannel_reply(answer: Escalated | Denied | InvalidScope) -> Reply:
+def backchannel_reply(answer: answers.Decided) -> Reply:
     """Answer a backchannel start (CIBA Core section 7.3)."""
-    if not isinstance(answer, Escalated):
+    if not isinstance(answer, answers.Escalated):
         return token_reply(answer)
     return json_reply(
         200,
         {
             "auth_req_id": answer.stepup.id,
             "expires_in": answer.expires_in,
-            "interval": answer.interval,
+            "interval": answers.POLL_INTERVAL,
         },
     )
 
 
-def introspection_reply(answer: Introspection, client_id: str) -> Reply:
+def introspection_reply(answer: answers.Introspection, client_id: str) -> Reply:
     """Answer an introspection; anything wrong looks the same (RFC 7662 2.2)."""
     token = answer.token
     if token is None:
@@ -255,7 +230,7 @@ def introspection_reply(answer: Introspection, client_id: str) -> Reply:
     return json_reply(200, body, texts={"authorization_details": details})
 
 
-def _granted(answer: Granted) -> Reply:
+def _granted(answer: answers.Granted) -> Reply:
     body: dict[str, object] = {
         "access_token": answer.access_token,
         "token_type": "Bearer",
@@ -270,7 +245,7 @@ def _granted(answer: Granted) -> Reply:
     return json_reply(200, body, texts=texts)
 
 
-def _denied(status: int, answer: Denied) -> Reply:
+def _denied(status: int, answer: answers.Denied) -> Reply:
     more: dict[str, Any] = {"reason": answer.reason, "decision_id": answer.decision_id}
     if answer.retry_after is not None:
         more["retry_after"] = answer.retry_after

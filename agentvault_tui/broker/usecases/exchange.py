@@ -15,6 +15,7 @@ from agentvault_tui.broker.answers import (
     Denied,
     Disconnected,
     Escalated,
+    Exchanged,
     Expired,
     Provided,
     Spent,
@@ -63,7 +64,6 @@ _RECONNECT: Final = {
 """What connecting the account again makes good."""
 
 _Epoch = tuple[tuple[int, bool], str]
-Answer = Provided | Denied | Disconnected | TenantUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class _Permit:
 
 async def exchange(
     broker: Broker, agent: Agent, connection: str, source: str | None = None
-) -> Answer | Escalated:
+) -> Exchanged | Escalated:
     """Decide, record, and only then have the provider's token (RFC 8693).
 
     Args:
@@ -136,7 +136,7 @@ async def exchange(
 
 async def deliver_approved(
     broker: Broker, agent: Agent, stepup: StepUp
-) -> Answer | Expired | Spent:
+) -> Exchanged | Expired | Spent:
     """Give the agent that polls what a person approved, once (CIBA Core 10.1.1)."""
     connection = stepup.connection or ""
     account = usable(broker, agent.id, connection)
@@ -222,7 +222,7 @@ async def _as_approved(
     verdict: Verdict,
     account: Account,
     epoch: _Epoch,
-) -> Answer | Escalated:
+) -> Exchanged | Escalated:
     """Deliver on an approval that waits for exactly this request; else ask for one."""
     permit = _Permit(request.agent, account, request.scope, request.decision_id, epoch)
     try:
@@ -249,7 +249,7 @@ def _approves(stepup: StepUp, request: Request) -> bool:
 
 async def _spend(
     broker: Broker, permit: _Permit, request: Request, approved: StepUp, minted: Token
-) -> Answer:
+) -> Exchanged:
     """Spend an approval on one delivery; restore it where there is none."""
     request = request._replace(decision_id=permit.decision_id)
     verdict = reserve_approved(broker, request)
@@ -277,7 +277,7 @@ async def _spend(
         registry.used_up(minted.id)
 
 
-async def _deliver(broker: Broker, permit: _Permit) -> Answer:
+async def _deliver(broker: Broker, permit: _Permit) -> Exchanged:
     """Have the token and record that the agent has it: the record comes first.
 
     What came back for an agent that was cut off meanwhile never leaves here.

@@ -7,15 +7,14 @@ from dataclasses import replace
 from typing import Final
 
 from agentvault_tui.broker.answers import (
+    POLL_INTERVAL,
     Denied,
-    Disconnected,
     Expired,
     Granted,
     Introspection,
-    Provided,
+    Polled,
     SlowDown,
     Spent,
-    TenantUnavailable,
     Waiting,
 )
 from agentvault_tui.broker.audience import audience_of
@@ -32,12 +31,7 @@ from agentvault_tui.broker.usecases.policy_change import (
     POLICY_CHANGED,
     still_issued,
 )
-from agentvault_tui.broker.usecases.request import (
-    ANEW,
-    POLL_INTERVAL,
-    deny,
-    refused,
-)
+from agentvault_tui.broker.usecases.request import ANEW, deny, refused
 from agentvault_tui.broker.usecases.stepup import expire
 from agentvault_tui.broker.uses import revoked_draft, seen_by, token_detail
 from agentvault_tui.clock import iso
@@ -67,19 +61,7 @@ _EARLY: Final = 0.5
 """Seconds of grace before a poll counts as too fast: clocks and networks jitter."""
 
 
-async def poll(
-    broker: Broker, agent: Agent, auth_req_id: str
-) -> (
-    Granted
-    | Provided
-    | Denied
-    | Disconnected
-    | TenantUnavailable
-    | Waiting
-    | SlowDown
-    | Expired
-    | Spent
-):
+async def poll(broker: Broker, agent: Agent, auth_req_id: str) -> Polled:
     """Answer one CIBA poll (CIBA Core 11): only to the client that asked, once.
 
     Args:
@@ -117,7 +99,7 @@ async def poll(
             return Expired()
         case StepUpStatus.PENDING | StepUpStatus.AUTHORIZING:
             early = broker.stepups.polled_early(stepup.id, POLL_INTERVAL - _EARLY)
-            return SlowDown(POLL_INTERVAL) if early else Waiting(POLL_INTERVAL)
+            return SlowDown() if early else Waiting()
         case _:
             return Spent()
 

@@ -7,7 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
-from agentvault_tui.broker.answers import Denied, Escalated, Granted, InvalidScope
+from agentvault_tui.broker.answers import (
+    Decided,
+    Denied,
+    Escalated,
+    Granted,
+    InvalidScope,
+)
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.stepups import digest_of, tokenless
 from agentvault_tui.broker.usecases.approvals import asked_of
@@ -49,8 +55,6 @@ ON_TRIAL: Final = "on_trial"
 """The reason of a denial of what was taken away on trial."""
 _TAKEN: Final = frozenset({"scope_not_granted", "policy_forbids", "agent_revoked"})
 _TAKEN_BACK: Final = "It was taken away on trial: an operator can give it back."
-POLL_INTERVAL: Final = 2
-"""Seconds an agent waits between two polls (CIBA Core 7.3 ``interval``)."""
 
 
 async def request_token(
@@ -61,8 +65,9 @@ async def request_token(
     resource: str | None,
     details: tuple[dict[str, object], ...] | None,
     source: str | None = None,
-) -> Granted | Denied | Escalated | InvalidScope:
-    """Decide, record, and only then answer a client_credentials request.
+    backchannel: bool = False,
+) -> Decided:
+    """Decide, record, and only then answer a request for a token.
 
     Args:
         broker: the broker.
@@ -71,6 +76,8 @@ async def request_token(
         resource: the resource indicator (RFC 8707).
         details: ``authorization_details`` as sent (RFC 9396).
         source: the address the request came from, if it is known.
+        backchannel: whether it is escalated also where policy alone would allow it
+            (CIBA Core 7).
 
     Returns:
         the token, a denial, or the step-up to poll for.
@@ -80,49 +87,10 @@ async def request_token(
         LedgerBusyError: too many decisions wait to be recorded.
     """
     decision_id = DecisionId(new_id("dec"))
-    request = Request(agent, action, resource, details, decision_id, source=source)
-    broker.registry.seen(agent.id)
-    if refusal := refused(broker, agent):
-        return await deny(broker, request, *refusal)
-    verdict = await decide(broker, request)
-    match verdict.outcome:
-        case Outcome.ALLOWED:
-            return await issue(broker, request, verdict)
-        case Outcome.DENIED:
-            return await deny(broker, request, verdict.reason, verdict.message, verdict)
-        case Outcome.ESCALATED:
-            return await _escalate_action(broker, request, verdict)
-
-
-async def start_backchannel(
-    broker: Broker,
-    agent: Agent,
-    action: Action,
-    *,
-    resource: str | None,
-    details: tuple[dict[str, object], ...] | None,
-    source: str | None = None,
-) -> Escalated | Denied | InvalidScope:
-    """Escalate a request also where policy alone would allow it (CIBA Core 7).
-
-    Args:
-        broker: the broker.
-        agent: who asks.
-        action: what for.
-        resource: the resource indicator (RFC 8707).
-        details: ``authorization_details`` as sent (RFC 9396).
-        source: the address the request came from, if it is known.
-
-    Returns:
-        the step-up to poll for, or a denial.
-
-    Raises:
-        LedgerUnwritableError: the decision could not be recorded.
-        LedgerBusyError: too many decisions wait to be recorded.
-    """
-    decision_id = DecisionId(new_id("dec"))
     request = Request(
-        agent, action, resource, details, decision_id, source=source, backchannel=True
+        *(agent, action, resource, details, decision_id),
+        source=source,
+        backchannel=backchannel,
     )
     broker.registry.seen(agent.id)
     if refusal := refused(broker, agent):
@@ -130,6 +98,8 @@ async def start_backchannel(
     verdict = await decide(broker, request)
     if verdict.outcome is Outcome.DENIED:
         return await deny(broker, request, verdict.reason, verdict.message, verdict)
+    if verdict.outcome is Outcome.ALLOWED and not backchannel:
+        return await issue(broker, request, verdict)
     return await _escalate_action(broker, request, verdict)
 
 
@@ -442,7 +412,7 @@ def _escalated(
     broker: Broker, request: Request, verdict: Verdict, stepup: StepUp
 ) -> Escalated:
     left = max(1, round(stepup.expires.remaining(broker.clock)))
-    return Escalated(stepup, verdict.message, left, POLL_INTERVAL, request.decision_id)
+    return Escalated(stepup, verdict.message, left, request.decision_id)
 
 
 def _new_stepup(broker: Broker, request: Request, verdict: Verdict) -> StepUp:

@@ -13,7 +13,7 @@ from support.bench import OPERATOR, PAYMENT, Bench
 
 from agentvault_tui.broker.answers import Denied, Escalated, Granted
 from agentvault_tui.broker.stepups import digest_of
-from agentvault_tui.broker.usecases.request import request_token, start_backchannel
+from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import lift_panic, panic, revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup import deny
@@ -137,13 +137,19 @@ async def test_the_backchannel_holds_what_policy_alone_would_allow(
 ) -> None:
     """Asked for directly, a person decides; what policy denies stays denied."""
     agent = await bench.agent()
-    held = await start_backchannel(
-        bench.broker, agent, CALENDAR, resource=None, details=None
+    held = await request_token(
+        *(bench.broker, agent, CALENDAR),
+        resource=None,
+        details=None,
+        backchannel=True,
     )
     assert isinstance(held, Escalated)
     forbidden = Action(scopes=("read:code",), action="read:code")
-    denied = await start_backchannel(
-        bench.broker, agent, forbidden, resource=None, details=None
+    denied = await request_token(
+        *(bench.broker, agent, forbidden),
+        resource=None,
+        details=None,
+        backchannel=True,
     )
     assert isinstance(denied, Denied)
 
