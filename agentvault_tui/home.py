@@ -35,12 +35,73 @@ _LINKS: Final = 40
 _CHOOSE: Final = "choose a folder that only you can write in, with --home"
 
 
+class _PathIn:
+    """A path in one of a home's folders, read as an attribute of the home."""
+
+    def __init__(self, folder: str, name: str) -> None:
+        self._folder, self._name = folder, name
+
+    def __get__(self, home: Home, _: type[Home]) -> Path:
+        """Return the path in *home*."""
+        return Path(getattr(home, self._folder), self._name)
+
+
 @dataclass(frozen=True, slots=True)
 class Home:
     """The folders of one vault, and every path in them."""
 
     data: Path
     config: Path
+    database = _PathIn("data", "agentvault.db")
+    """State and ledger."""
+    head_file = _PathIn("keys", "ledger-head.json")
+    """The ledger's last known head, kept outside the database."""
+    copied_file = _PathIn("data", "store-copied.json")
+    """Says where the ledger was copied to, once it was."""
+    broker_id_file = _PathIn("data", "broker.id")
+    """The name that this home's broker has in its team."""
+    team_files = _PathIn("data", "team-files.json")
+    """Says which files were last in step with the team's."""
+    cut_journal = _PathIn("data", "cuts.journal")
+    """Cuts in force that the ledger has not recorded."""
+    start_space = _PathIn("data", "start.reserve")
+    """Space that is given up for a start on a full disk."""
+    unfinished = _PathIn("data", ".restore")
+    """What a restore has unpacked and not moved into place."""
+    cut_marker = _PathIn("keys", "cuts-kept")
+    """Says that every cut is in the ledger or in the journal."""
+    config_file = _PathIn("config", "config.toml")
+    """``config.toml``."""
+    policy_file = _PathIn("config", "policy.cedar")
+    """The policy that replaces the shipped one, if present."""
+    alerts_file = _PathIn("config", "alerts.toml")
+    """Where alerts and events go, if present."""
+    scopes_file = _PathIn("config", "scopes.toml")
+    """The catalogue that replaces the shipped one, if present."""
+    limits_file = _PathIn("config", "limits.toml")
+    """The limits and call-outs, if there are any."""
+    keys = _PathIn("data", "keys")
+    """Keys and other things kept apart from the database."""
+    team_key = _PathIn("keys", "team.key")
+    """The team's key, and the one before it while it is changed."""
+    team_key_next = _PathIn("keys", "team-next.key")
+    """A key that was made for the team, until the ledger names it."""
+    tenant = _PathIn("data", "tenant")
+    """The embedded tenant's own store."""
+    vault_users = _PathIn("data", "vault-users.json")
+    """The refresh tokens of agents' vault users, sealed."""
+    secrets_file = _PathIn("data", "secrets.json")
+    """The gateway's credentials, sealed."""
+    demo_approve = _PathIn("data", "demo/approve")
+    """The script of a demo's home that signs its approver in."""
+    run = _PathIn("data", "run")
+    """Sockets and the lock."""
+    socket = _PathIn("run", "agentvault.sock")
+    """The operators' socket."""
+    socket_pointer = _PathIn("run", "operator-socket")
+    """Names the operators' socket where it is not at its usual place."""
+    lock_file = _PathIn("run", "broker.lock")
+    """Held by the one broker of this home; says which process that is."""
 
     @classmethod
     def locate(cls, home: str | Path | None = None) -> Home:
@@ -60,126 +121,6 @@ class Home:
         return cls(dirs.user_data_path, dirs.user_config_path)
 
     @property
-    def database(self) -> Path:
-        """State and ledger."""
-        return self.data / "agentvault.db"
-
-    @property
-    def head_file(self) -> Path:
-        """The ledger's last known head, kept outside the database."""
-        return self.keys / "ledger-head.json"
-
-    @property
-    def copied_file(self) -> Path:
-        """Says where the ledger was copied to, once it was."""
-        return self.data / "store-copied.json"
-
-    @property
-    def broker_id_file(self) -> Path:
-        """The name that this home's broker has in its team."""
-        return self.data / "broker.id"
-
-    @property
-    def team_files(self) -> Path:
-        """Says which files were last in step with the team's."""
-        return self.data / "team-files.json"
-
-    @property
-    def cut_journal(self) -> Path:
-        """Cuts in force that the ledger has not recorded."""
-        return self.data / "cuts.journal"
-
-    @property
-    def start_space(self) -> Path:
-        """Space that is given up for a start on a full disk."""
-        return self.data / "start.reserve"
-
-    @property
-    def unfinished(self) -> Path:
-        """What a restore has unpacked and not moved into place."""
-        return self.data / ".restore"
-
-    @property
-    def cut_marker(self) -> Path:
-        """Says that every cut is in the ledger or in the journal."""
-        return self.keys / "cuts-kept"
-
-    @property
-    def config_file(self) -> Path:
-        """``config.toml``."""
-        return self.config / "config.toml"
-
-    @property
-    def policy_file(self) -> Path:
-        """The policy that replaces the shipped one, if present."""
-        return self.config / "policy.cedar"
-
-    @property
-    def alerts_file(self) -> Path:
-        """Where alerts and events go, if present."""
-        return self.config / "alerts.toml"
-
-    @property
-    def scopes_file(self) -> Path:
-        """The catalogue that replaces the shipped one, if present."""
-        return self.config / "scopes.toml"
-
-    @property
-    def limits_file(self) -> Path:
-        """The limits and call-outs, if there are any."""
-        return self.config / "limits.toml"
-
-    @property
-    def keys(self) -> Path:
-        """Keys and other things kept apart from the database."""
-        return self.data / "keys"
-
-    @property
-    def team_key(self) -> Path:
-        """The team's key, and the one before it while it is changed."""
-        return self.keys / "team.key"
-
-    @property
-    def team_key_next(self) -> Path:
-        """A key that was made for the team, until the ledger names it."""
-        return self.keys / "team-next.key"
-
-    @property
-    def tenant(self) -> Path:
-        """The embedded tenant's own store."""
-        return self.data / "tenant"
-
-    @property
-    def vault_users(self) -> Path:
-        """The refresh tokens of agents' vault users, sealed."""
-        return self.data / "vault-users.json"
-
-    @property
-    def secrets_file(self) -> Path:
-        """The gateway's credentials, sealed."""
-        return self.data / "secrets.json"
-
-    @property
-    def demo_approve(self) -> Path:
-        """The script of a demo's home that signs its approver in."""
-        return self.data / "demo" / "approve"
-
-    @property
-    def run(self) -> Path:
-        """Sockets and the lock."""
-        return self.data / "run"
-
-    @property
-    def socket(self) -> Path:
-        """The operators' socket."""
-        return self.run / "agentvault.sock"
-
-    @property
-    def socket_pointer(self) -> Path:
-        """Names the operators' socket where it is not at its usual place."""
-        return self.run / "operator-socket"
-
-    @property
     def operator_socket(self) -> Path:
         """Where a broker listens: the usual place, or its ``--socket``."""
         try:
@@ -187,11 +128,6 @@ class Home:
         except (OSError, ValueError):
             return self.socket
         return Path(named) if named and not self.socket.exists() else self.socket
-
-    @property
-    def lock_file(self) -> Path:
-        """Held by the one broker of this home; says which process that is."""
-        return self.run / "broker.lock"
 
     def prepare(self, socket: Path | None = None) -> None:
         """Make the folders, 0700 whatever the umask.
