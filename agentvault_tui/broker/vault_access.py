@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 from agentvault_tui import sealing
 from agentvault_tui.clock import Clock, Deadline
@@ -29,6 +29,7 @@ from agentvault_tui.errors import (
 )
 from agentvault_tui.home import Home, file_stamp, locked_folder, put_private
 from agentvault_tui.model import Account, AgentId
+from agentvault_tui.operator_api.requests import ConnectRequest
 from agentvault_tui.vault import (
     Cause,
     ClientSecret,
@@ -239,39 +240,12 @@ _MOST: Final = 32
 """Under way at once; each waits for a person in front of a browser."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What an operator asked for."""
-
-    agent_id: AgentId
-    connection: str
-    scopes: tuple[str, ...]
-    """To ask the provider for; none: what the connection is set up with."""
-    redirect_uri: str
-
-
-@dataclass(frozen=True, slots=True)
-class Consent:
+class Consent(NamedTuple):
     """The vault user is known, and now allows the account at the provider."""
 
     user: VaultUser
     accounts: MyAccountApi
     connecting: PendingConnection
-
-    @property
-    def page(self) -> str:
-        """What to open; on the tenant's own origin."""
-        return self.connecting.page
-
-    @property
-    def state(self) -> str:
-        """What the browser must bring back."""
-        return self.connecting.state
-
-    @property
-    def expires(self) -> Deadline:
-        """Until when the person may take."""
-        return self.connecting.expires
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,8 +253,10 @@ class Flow:
     """One connection under way, at one of its two pages."""
 
     id: str
-    wanted: Wanted
-    at: SigningIn | Consent
+    wanted: ConnectRequest
+    at: SigningIn | PendingConnection
+    consent: Consent | None = None
+    """What is known at the second page."""
 
 
 class Flows:

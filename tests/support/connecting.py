@@ -16,10 +16,11 @@ from agentvault_tui.broker.upstream.providers import STEP
 from agentvault_tui.broker.usecases.connect import begin, proceed
 from agentvault_tui.broker.usecases.disconnect import join_accounts
 from agentvault_tui.broker.usecases.revoke import revoke_agent
-from agentvault_tui.broker.vault_access import Flow, Wanted
+from agentvault_tui.broker.vault_access import Flow
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import OutboxStep
 from agentvault_tui.model import Account, Agent, new_id
+from agentvault_tui.operator_api.requests import ConnectRequest
 from agentvault_tui.settings import ConnectionSettings
 from agentvault_tui.tenant.accounts import where
 from agentvault_tui.vault import ClientSecret, Secret, TenantClient
@@ -94,8 +95,9 @@ class Office:
         return Person(self.tenant, name, PASSWORD)
 
     async def begin(self, agent: Agent, *scopes: str, **changes: Any) -> Flow:
-        wanted = Wanted(agent.id, WORKSPACE, scopes, BACK)
-        return await begin(self.broker, replace(wanted, **changes))
+        given = {"agent_id": agent.id, "connection": WORKSPACE, "redirect_uri": BACK}
+        wanted = ConnectRequest(**{**given, "scopes": scopes, **changes})
+        return await begin(self.broker, wanted)
 
     async def visit(self, flow: Flow, person: Person) -> str:
         """Let *person* say yes at the flow's page; return where the browser ended."""

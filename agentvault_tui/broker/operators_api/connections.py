@@ -20,7 +20,7 @@ from agentvault_tui.broker.operators_api.wire import (
 from agentvault_tui.broker.shapes import account_info
 from agentvault_tui.broker.usecases.connect import begin, proceed
 from agentvault_tui.broker.usecases.disconnect import disconnect
-from agentvault_tui.broker.vault_access import Consent, Flow, Wanted
+from agentvault_tui.broker.vault_access import Flow
 from agentvault_tui.clock import iso
 from agentvault_tui.model import Account
 from agentvault_tui.operator_api import calls
@@ -80,13 +80,7 @@ def _connecting(broker: Broker, authority: Authority) -> list[Route]:
         """Begin to connect an account: a page for a browser comes back."""
         body = await body_of(request, ConnectRequest)
         await authority.actor(operator_of(request), Need.GIVE, body.agent_id)
-        wanted = Wanted(
-            agent_id=broker.registry.agent(body.agent_id).id,
-            connection=body.connection,
-            scopes=body.scopes,
-            redirect_uri=body.redirect_uri,
-        )
-        return _flow(await begin(broker, wanted))
+        return _flow(await begin(broker, body))
 
     async def go_on(request: Request) -> Response:
         """Take where the browser ended: another page, or the connected account."""
@@ -115,7 +109,7 @@ def _connection(broker: Broker, account: Account) -> ConnectionInfo:
 def _flow(flow: Flow) -> ConnectStepInfo:
     return ConnectStepInfo(
         id=flow.id,
-        step="consent" if isinstance(flow.at, Consent) else "sign_in",
+        step="consent" if flow.consent else "sign_in",
         page=flow.at.page,
         redirect_uri=flow.wanted.redirect_uri,
         expires_at=iso(flow.at.expires.wall),

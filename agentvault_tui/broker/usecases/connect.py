@@ -24,13 +24,7 @@ from typing import Final, NoReturn
 from urllib.parse import parse_qsl
 
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.broker.vault_access import (
-    Consent,
-    CrowdedError,
-    Flow,
-    VaultUser,
-    Wanted,
-)
+from agentvault_tui.broker.vault_access import Consent, CrowdedError, Flow, VaultUser
 from agentvault_tui.errors import (
     AgentVaultError,
     ConflictError,
@@ -42,7 +36,16 @@ from agentvault_tui.errors import (
     UsageError,
 )
 from agentvault_tui.ledger import DropAccount
-from agentvault_tui.model import Account, Actor, Agent, Draft, EventType, new_id
+from agentvault_tui.model import (
+    Account,
+    Actor,
+    Agent,
+    AgentId,
+    Draft,
+    EventType,
+    new_id,
+)
+from agentvault_tui.operator_api.requests import ConnectRequest
 from agentvault_tui.text import visible
 from agentvault_tui.vault import (
     ConnectedAccount,
@@ -67,7 +70,7 @@ _MOST_SCOPES: Final = 100
 _LONGEST_SCOPE: Final = 500
 
 
-async def begin(broker: Broker, wanted: Wanted) -> Flow:
+async def begin(broker: Broker, wanted: ConnectRequest) -> Flow:
     """Begin, or begin at the second page when the vault user is known already.
 
     Args:
@@ -158,7 +161,8 @@ async def proceed(
         if isinstance(flow.at, SigningIn):
             user = await _signed_in(broker, flow, flow.at, answer)
             return await _to_consent(broker, flow.wanted, user)
-        return await _connected(broker, flow.wanted, flow.at, answer, operator)
+        assert flow.consent is not None  # noqa: S101 - it is at the second page
+        return await _connected(broker, flow.wanted, flow.consent, answer, operator)
 
 
 def my_account(
@@ -182,7 +186,7 @@ def my_account(
     return MyAccountApi(tenant, tokens)
 
 
-def _checked(broker: Broker, wanted: Wanted) -> Agent:
+def _checked(broker: Broker, wanted: ConnectRequest) -> Agent:
     """Refuse what cannot succeed, before anybody is sent to a browser."""
     agent = broker.registry.agent(wanted.agent_id)
     known = broker.settings.connections
@@ -213,7 +217,7 @@ async def _signed_in(
     broker: Broker, flow: Flow, begun: SigningIn, answer: dict[str, str]
 ) -> VaultUser:
     """Spend the code; keep the refresh token of who signed in."""
-    agent_id, tenant = flow.wanted.agent_id, broker.tenant.tenant
+    agent_id, tenant = AgentId(flow.wanted.agent_id), broker.tenant.tenant
     credential = broker.vault.credential(agent_id)
     code, state = answer.get("code", ""), answer["state"]
     found = await finish_sign_in(tenant, credential, begun, code=code, state=state)
@@ -245,25 +249,26 @@ async def _signed_in(
     return user
 
 
-async def _to_consent(broker: Broker, wanted: Wanted, user: VaultUser) -> Flow:
+async def _to_consent(broker: Broker, wanted: ConnectRequest, user: VaultUser) -> Flow:
     agent = broker.registry.agent(wanted.agent_id)
     accounts = my_account(broker, agent, user)
     connecting = await accounts.connect(
         wanted.connection, wanted.redirect_uri, wanted.scopes
     )
     consent = Consent(user, accounts, connecting)
-    return broker.flows_to_accounts.put(Flow(new_id("cfl"), wanted, consent))
+    flow = Flow(new_id("cfl"), wanted, connecting, consent)
+    return broker.flows_to_accounts.put(flow)
 
 
 async def _connected(
     broker: Broker,
-    wanted: Wanted,
+    wanted: ConnectRequest,
     consent: Consent,
     answer: dict[str, str],
     operator: Actor,
 ) -> Account:
     """Complete, record, and only then let the agent use it."""
-    registry, agent_id = broker.registry, wanted.agent_id
+    registry, agent_id = broker.registry, AgentId(wanted.agent_id)
     epoch = registry.epoch(agent_id)
     if broker.vault.users.sub_of(agent_id) != consent.user.sub:
         # Their refresh token went with the last account: none of theirs could be used
@@ -326,7 +331,7 @@ async def _taken_back(
 
 
 async def _completed(
-    consent: Consent, wanted: Wanted, answer: dict[str, str]
+    consent: Consent, wanted: ConnectRequest, answer: dict[str, str]
 ) -> ConnectedAccount:
     """Spend the code; an account that is connected already is as good as a new one."""
     code, state = answer.get("connect_code", ""), answer["state"]

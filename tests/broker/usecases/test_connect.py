@@ -20,7 +20,7 @@ from support.token_vault import exchange
 from agentvault_tui.broker.usecases.connect import _answer
 from agentvault_tui.broker.usecases.disconnect import disconnect
 from agentvault_tui.broker.usecases.revoke import panic
-from agentvault_tui.broker.vault_access import Consent, Flow
+from agentvault_tui.broker.vault_access import Flow
 from agentvault_tui.errors import (
     ConflictError,
     NotFoundError,
@@ -43,7 +43,7 @@ async def test_from_two_pages_to_a_provider_token(office: Office, live: Live) ->
     assert query_of(flow.at.page)["prompt"] == "login"
     flow = await office.proceed(flow, await office.visit(flow, person))
     assert isinstance(flow, Flow)
-    assert isinstance(flow.at, Consent)
+    assert flow.consent is not None
     account = await office.proceed(flow, await office.visit(flow, person))
     assert isinstance(account, Account)
     assert account.scopes == ("calendar.read", "calendar.write")
@@ -100,7 +100,7 @@ async def test_a_second_account_takes_no_second_sign_in(
     agent, person = await caller(live), office.person()
     first = await office.connect(agent.agent, person)
     flow = await office.begin(agent.agent, "calendar.read")
-    assert isinstance(flow.at, Consent)
+    assert flow.consent is not None
     again = await office.proceed(flow, await office.visit(flow, person))
     assert isinstance(again, Account)
     assert again.user == first.user
