@@ -341,12 +341,13 @@ class Broker:
         self.cuts = Cuts(self.ledger, self.registry, self.clock)
         self.cuts.on_change = lambda: self.on_status()  # noqa: PLW0108 - it is set later
         rate = self.settings.tenant.rate
-        self.access = TenantAccess(self.home, self.tenant.tenant, rate, shared=shared)
         self.vault = VaultAccess(
             *(self.home, self.tenant.issuer, self.clock),
             local=self.tenant.tenant.local,
             shared=shared,
         )
+        reached = (self.tenant.tenant, rate, self.vault, self.registry)
+        self.access = TenantAccess(*reached)
         if self.team_key is not None and self.files is not None:
             users, clients = self.vault.users, self.vault.clients
             self.team_key.seals_anew += users.seal_anew, clients.seal_anew
@@ -360,8 +361,10 @@ class Broker:
         self.providers = Providers(
             self.clock, self.registry, self.outlook, self.vault.exchange_apart
         )
-        reached = (self.clock, self.registry, self.access, self.providers)
-        self.outbox = Outbox(*reached, self._record_step)
+        self.outbox = Outbox(
+            *(self.clock, self.registry, self.access, self.providers),
+            self._record_step,
+        )
         self.registry.foresee = self.outbox.foresee
         self.registry.outlook = self.outlook.of
 

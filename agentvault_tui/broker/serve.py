@@ -61,7 +61,7 @@ from agentvault_tui.process import (
     watchdog_seconds,
 )
 from agentvault_tui.settings import Settings
-from agentvault_tui.vault import ClientSecret, Secret, TenantClient
+from agentvault_tui.vault import TenantClient
 from agentvault_tui.vault.kept_clients import ClientSecretsFile
 from agentvault_tui.vault.provider import endpoints
 from agentvault_tui.web.guard import RequestGuard, loopback_hosts
@@ -409,10 +409,7 @@ async def _open(
         tenant_kind="embedded" if tenant else "auth0",
         policy_state=PolicyState(problem),
     )
-    if found.management is not None:
-        known = found.management
-        secret = Secret(known.client_secret)
-        broker.access.give(ClientSecret(known.client_id, secret))
+    broker.access.given = found.management
     for name, at in found.providers.items():
         broker.outlook.give(name, at)
     if ledger.shared is not None:

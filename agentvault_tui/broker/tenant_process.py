@@ -9,7 +9,7 @@ import logging
 import socket
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 from agentvault_tui import sealing
@@ -17,6 +17,7 @@ from agentvault_tui.errors import SealedError, TenantUnreachableError
 from agentvault_tui.home import Home
 from agentvault_tui.model import new_id, new_secret
 from agentvault_tui.process import Child, start_tenant
+from agentvault_tui.vault import ClientSecret, Secret
 from agentvault_tui.vault.provider import Endpoints
 
 log = logging.getLogger("agentvault.tenant_process")
@@ -27,14 +28,6 @@ _PAUSE: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class ManagementCredential:
-    """A client of the Management API, made for one run, and in no file."""
-
-    client_id: str = field(repr=False)
-    client_secret: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
 class Announcement:
     """What the tenant says once it is ready."""
 
@@ -42,8 +35,9 @@ class Announcement:
     client_id: str
     local: str | None = None
     """Where on loopback it answers for its issuer; None where the issuer is asked."""
-    management: ManagementCredential | None = None
-    """With which we manage the embedded tenant; none of a tenant we did not start."""
+    management: ClientSecret | None = None
+    """With which we manage the embedded tenant, made for one run and in no file; none
+    of a tenant we did not start."""
     providers: Mapping[str, Endpoints] = field(default_factory=dict)
     """Where its own providers are, by connection."""
 
@@ -73,7 +67,7 @@ class TenantProcess:
         """
         self._home = home
         self._client_id = _shared_client_id(home) if shared else new_id("app")
-        self._management = ManagementCredential(new_id("app"), new_secret("av_m"))
+        self._management = ClientSecret(new_id("app"), Secret(new_secret("av_m")))
         self._listening: list[socket.socket] = []
         self._child = child
         self._told = False
@@ -117,8 +111,12 @@ class TenantProcess:
         self._ended = _ending(child)
         with child.pair:
             held = [listening.fileno() for listening in self._listening[:1]]
+            management = {
+                "client_id": self._management.client_id,
+                "client_secret": self._management.secret.reveal(),
+            }
             known = json.dumps(
-                {"client_id": self._client_id, "management": asdict(self._management)}
+                {"client_id": self._client_id, "management": management}
             ).encode()
             try:
                 socket.send_fds(child.pair, [known], held)

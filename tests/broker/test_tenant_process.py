@@ -161,7 +161,7 @@ async def test_the_broker_can_manage_it(home: Home) -> None:
     process = TenantProcess(home)
     found = await process.start()
     assert found.management is not None
-    secret = found.management.client_secret
+    secret = found.management.secret.reveal()
     async with httpx.AsyncClient(
         base_url=found.issuer, trust_env=False, timeout=PATIENT
     ) as http:
@@ -194,5 +194,5 @@ def _management(found: Announcement) -> dict[str, str]:
         "grant_type": "client_credentials",
         "audience": f"{found.issuer}api/v2/",
         "client_id": found.management.client_id,
-        "client_secret": found.management.client_secret,
+        "client_secret": found.management.secret.reveal(),
     }

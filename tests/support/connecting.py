@@ -59,7 +59,7 @@ class Office:
             tenant.issuer, run.client_id, tenant.clock, sleep=at_once
         )
         secret = Secret(run.management_secret)
-        broker.access.give(ClientSecret(run.management_id, secret))
+        broker.access.given = ClientSecret(run.management_id, secret)
         for name, at in where(tenant.issuer).items():
             places = at["revocation_endpoint"], at["userinfo_endpoint"]
             broker.outlook.give(name, Endpoints(*places))

@@ -11,15 +11,15 @@ from support.manual_clock import ManualClock
 from support.tenant_admin import Admin
 from support.tenant_admin import Agent as AtTenant
 
-from agentvault_tui.broker.upstream import HeldAccount
 from agentvault_tui.broker.upstream.access import DONE, Tried
 from agentvault_tui.broker.upstream.tenant_log import MARK, TenantLog
+from agentvault_tui.broker.usecases.connect import account_draft
 from agentvault_tui.broker.usecases.disconnect import join_accounts
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.broker.vault_access import VaultUser
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import Meta
-from agentvault_tui.model import Agent, AgentId, Draft, new_id
+from agentvault_tui.ledger import DropAccount, Meta
+from agentvault_tui.model import Account, Agent, Draft, EventType, new_id
 from agentvault_tui.vault import ClientSecret, Secret
 from agentvault_tui.vault.kept_clients import ClientSecretsFile
 
@@ -31,17 +31,15 @@ class Site:
         self.admin, self.home, self.clock = admin, home, clock
         self.tenant = admin.tenant
         self.bench: Bench
-        self.accounts: dict[AgentId, tuple[HeldAccount, ...]] = {}
-        self.disconnected: list[HeldAccount] = []
+        self.disconnected: list[Account] = []
 
     async def start(self) -> None:
         self.bench = await Bench.open(self.home, self.clock, self.tenant.issuer)
         run = self.tenant.run
         access = self.bench.broker.access
         secret = Secret(run.management_secret)
-        access.give(ClientSecret(run.management_id, secret))
+        access.given = ClientSecret(run.management_id, secret)
         join_accounts(self.bench.broker)
-        access.holdings.accounts_of = lambda agent_id: self.accounts.get(agent_id, ())
         access.holdings.disconnect = self._disconnect
 
     async def close(self) -> None:
@@ -69,9 +67,28 @@ class Site:
             there.user["user_id"], "Ursula", Secret(token), there.client["client_id"]
         )
         self.bench.broker.vault.users.keep(agent.id, user)
-        account = HeldAccount(there.user["user_id"], "workspace", "cac_1", shared)
-        self.accounts[agent.id] = (account,)
+        account = Account(
+            agent_id=agent.id,
+            connection="workspace",
+            id="cac_1",
+            issuer=self.tenant.issuer,
+            user=user.sub,
+            user_name=user.name,
+            scopes=(),
+            since=self.clock.now(),
+        )
+        await self.connect(account)
+        if shared:
+            other = await self.bench.agent(new_id("bot").replace("_", "-"))
+            await self.connect(replace(account, agent_id=other.id))
         return agent, there, token
+
+    async def connect(self, account: Account) -> None:
+        """Have an account, as once a person connected it."""
+        broker = self.bench.broker
+        draft = account_draft(EventType.CONNECTION_ADDED, account, OPERATOR)
+        await broker.record(draft, changes=[account])
+        broker.registry.accounts.put(account)
 
     async def revoke(self, agent: Agent) -> None:
         await revoke_agent(self.bench.broker, agent.id, "test", OPERATOR)
@@ -85,12 +102,14 @@ class Site:
         steps = self.bench.broker.registry.steps_of(agent.id)
         return {step.step: step.status for step in steps}
 
-    async def _disconnect(self, agent_id: AgentId, account: HeldAccount) -> Tried:
+    async def _disconnect(self, account: Account) -> Tried:
         """Forget the account, as the broker does once it is gone, or leave it."""
-        if account.shared:
+        broker, where = self.bench.broker, (account.agent_id, account.connection)
+        if any(broker.registry.accounts.in_use(account)):
             return Tried("another uses it", over="left")
         self.disconnected.append(account)
-        del self.accounts[agent_id]
+        broker.registry.accounts.drop(*where)
+        await broker.record_cut(changes=[DropAccount(*where)])
         return DONE
 
 

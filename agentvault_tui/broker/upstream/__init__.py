@@ -6,20 +6,12 @@ it, `tenant_log` brings the tenant's own log into the audit, `providers` revokes
 provider what was handed out.
 """
 
-from agentvault_tui.broker.upstream.access import (
-    HeldAccount,
-    Holding,
-    Holdings,
-    TenantAccess,
-)
+from agentvault_tui.broker.upstream.access import TenantAccess
 from agentvault_tui.broker.upstream.outbox import Outbox
 from agentvault_tui.broker.upstream.providers import ProviderAccounts, Providers
 from agentvault_tui.broker.upstream.tenant_log import TenantLog
 
 __all__ = [
-    "HeldAccount",
-    "Holding",
-    "Holdings",
     "Outbox",
     "ProviderAccounts",
     "Providers",

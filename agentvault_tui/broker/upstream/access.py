@@ -6,10 +6,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from agentvault_tui.broker.registry import Registry
+from agentvault_tui.broker.vault_access import VaultAccess
 from agentvault_tui.errors import AgentVaultError, TenantBusyError
-from agentvault_tui.home import Home, file_stamp
+from agentvault_tui.home import file_stamp
 from agentvault_tui.ledger import Change
-from agentvault_tui.model import AgentId
+from agentvault_tui.model import Account, AgentId
 from agentvault_tui.vault import (
     Budget,
     ClientSecret,
@@ -18,7 +20,6 @@ from agentvault_tui.vault import (
     Secret,
     Tenant,
 )
-from agentvault_tui.vault.kept_clients import ClientSecretsFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,42 +59,29 @@ def combine_attempts(parts: Iterable[Tried]) -> Tried:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldAccount:
-    """An account a vault user of the agent's connected."""
-
-    user_id: str
-    connection: str
-    account_id: str
-    """``cac_…``."""
-    shared: bool
-    """Whether another served agent uses it: then it is left."""
-
-
-@dataclass(frozen=True, slots=True)
 class Holding:
     """One agent at the tenant."""
 
     client_id: str
     has_secret: bool
     """Whether its client authenticates with a secret, which can be rotated."""
-    accounts: tuple[HeldAccount, ...] = ()
+    accounts: tuple[Account, ...] = ()
 
     @property
     def users(self) -> tuple[str, ...]:
         """The vault users whose refresh tokens its client may have."""
-        return tuple(dict.fromkeys(account.user_id for account in self.accounts))
+        return tuple(dict.fromkeys(account.user for account in self.accounts))
 
 
 def users_of(holdings: Holdings, agent_id: AgentId, held: Holding) -> tuple[str, ...]:
     """Return whose refresh tokens its client may have, also without an account."""
-    return tuple(dict.fromkeys((*held.users, *holdings.signed_in(agent_id))))
+    signed_in = holdings.signed_in(agent_id)
+    return tuple(dict.fromkeys((*held.users, *([signed_in] if signed_in else ()))))
 
 
 _AGENTS: Final = "agents/"
 
-AccountsOf = Callable[[AgentId], tuple[HeldAccount, ...]]
-SignedIn = Callable[[AgentId], tuple[str, ...]]
-Disconnect = Callable[[AgentId, HeldAccount], Awaitable[Tried]]
+Disconnect = Callable[[Account], Awaitable[Tried]]
 EndToken = Callable[[AgentId], Awaitable[Tried]]
 
 
@@ -105,20 +93,16 @@ class TenantAccess:
     """
 
     def __init__(
-        self, home: Home, tenant: Tenant, rate: float, *, shared: bool = False
+        self, tenant: Tenant, rate: float, vault: VaultAccess, registry: Registry
     ) -> None:
-        """Administer *tenant* with what *home* keeps, *rate* requests a second."""
+        """Administer *tenant* with what *vault* keeps, *rate* requests a second."""
         self._tenant = tenant
-        self._kept = ClientSecretsFile(home, tenant.issuer, shared=shared)
+        self._kept = vault.clients
         self._budget = Budget(tenant.clock, rate=rate, sleep=tenant.sleep)
         self._known: tuple[str, Management] | None = None
         self.given: RegisteredClient | None = None
         """The embedded tenant's credential for this run, which may create objects."""
-        self.holdings: Holdings = Holdings(self._kept)
-
-    def give(self, credential: RegisteredClient) -> None:
-        """Use *credential*, which the embedded tenant made for this run."""
-        self.given = credential
+        self.holdings: Final = Holdings(vault, registry)
 
     @property
     def management(self) -> Management | None:
@@ -141,17 +125,16 @@ class TenantAccess:
 class Holdings:
     """What agents have at the tenant, as far as this home knows."""
 
-    def __init__(self, kept: ClientSecretsFile) -> None:
-        """Read clients from *kept*; the rest comes from whoever connects accounts."""
-        self._kept = kept
+    def __init__(self, vault: VaultAccess, registry: Registry) -> None:
+        """Read clients and users from *vault*, accounts from *registry*."""
+        self._kept = vault.clients
+        self._users = vault.users
+        self._issuer = vault.issuer
+        self._accounts = registry.accounts
         self._seen: tuple[int, ...] | None = ()
         self._known: dict[str, tuple[str, bool]] = {}
-        self.accounts_of: AccountsOf = lambda _: ()
         self.disconnect: Disconnect = _cannot
         """Deletes a connected account as its user."""
-        self.signed_in_now: Callable[[], SignedIn] = lambda: lambda _: ()
-        """Reads once who the agents' vault users are."""
-        self.holds_token: Callable[[AgentId], bool] = lambda _: False
         self.end_token: EndToken = _nothing_held
         """Ends the refresh token kept for the agent."""
 
@@ -159,13 +142,17 @@ class Holdings:
         """Return what the agent has there; nothing when it has no client."""
         return self._of(agent_id, self._clients())
 
-    def signed_in(self, agent_id: AgentId) -> tuple[str, ...]:
-        """Return the vault users of the agent, also where no account tells of them."""
-        return self.signed_in_now()(agent_id)
+    def signed_in(self, agent_id: AgentId) -> str | None:
+        """Return the vault user of the agent, also where no account tells of them."""
+        return self._users.sub_of(agent_id)
 
-    def now(self) -> Callable[[AgentId], tuple[Holding | None, tuple[str, ...]]]:
+    def holds_token(self, agent_id: AgentId) -> bool:
+        """Tell whether the agent's refresh token is kept here, and opens."""
+        return self._users.of(agent_id) is not None
+
+    def now(self) -> Callable[[AgentId], tuple[Holding | None, str | None]]:
         """Read once what all agents have there; return `of` and `signed_in` by it."""
-        clients, signed_in = self._clients(), self.signed_in_now()
+        clients, signed_in = self._clients(), self._users.subs()
         return lambda agent_id: (self._of(agent_id, clients), signed_in(agent_id))
 
     def _of(
@@ -174,7 +161,11 @@ class Holdings:
         client_id, has_secret = clients.get(f"{_AGENTS}{agent_id}", ("", False))
         if not client_id:
             return None
-        return Holding(client_id, has_secret, self.accounts_of(agent_id))
+        return Holding(client_id, has_secret, self._accounts_of(agent_id))
+
+    def _accounts_of(self, agent_id: AgentId) -> tuple[Account, ...]:
+        accounts = self._accounts.of(agent_id)
+        return tuple(one for one in accounts if one.issuer == self._issuer)
 
     def keep_secret(self, agent_id: AgentId, secret: Secret) -> None:
         """Keep the new secret of the agent's client, for when it is restored."""
@@ -194,9 +185,9 @@ class Holdings:
         """Return the vault users, and whose each is: nobody's alone if shared."""
         found: dict[str, AgentId | None] = {}
         for agent_id in self.clients().values():
-            for account in self.accounts_of(agent_id) if agent_id else ():
-                whose = found.setdefault(account.user_id, agent_id)
-                found[account.user_id] = agent_id if whose == agent_id else None
+            for account in self._accounts_of(agent_id) if agent_id else ():
+                whose = found.setdefault(account.user, agent_id)
+                found[account.user] = agent_id if whose == agent_id else None
         return found
 
     def _clients(self) -> dict[str, tuple[str, bool]]:
@@ -208,9 +199,9 @@ class Holdings:
         return self._known
 
 
-async def _cannot(_agent_id: AgentId, _account: HeldAccount) -> Tried:
+async def _cannot(_: Account) -> Tried:
     raise AgentVaultError("the account's user is not known here")
 
 
-async def _nothing_held(_agent_id: AgentId) -> Tried:
+async def _nothing_held(_: AgentId) -> Tried:
     return DONE

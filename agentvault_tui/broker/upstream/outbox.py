@@ -182,13 +182,14 @@ class Outbox:
             return lambda _: ()
 
         def foreseen(agent_id: AgentId) -> tuple[str, ...]:
-            there, users = now(agent_id)
-            if there is None and not users:
+            there, user = now(agent_id)
+            if there is None and not user:
                 return ()
-            kept = there is not None and all(one.shared for one in there.accounts)
+            in_use = self._registry.accounts.in_use
+            kept = there is not None and all(any(in_use(a)) for a in there.accounts)
             return tuple(
                 name.value
-                for name in needed(there, users, token=bool(users))
+                for name in needed(there, (user,) if user else (), token=bool(user))
                 if not (kept and name is Step.ACCOUNTS)
             )
 

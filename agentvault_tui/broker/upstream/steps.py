@@ -14,7 +14,6 @@ from typing import Final
 from agentvault_tui.broker.upstream.access import (
     DONE,
     NOT_YET,
-    HeldAccount,
     Holding,
     Holdings,
     Tried,
@@ -27,7 +26,7 @@ from agentvault_tui.errors import (
     TenantRefusedError,
 )
 from agentvault_tui.ledger import OutboxStep
-from agentvault_tui.model import AgentId
+from agentvault_tui.model import Account, AgentId
 from agentvault_tui.text import visible
 from agentvault_tui.vault import Management
 from agentvault_tui.vault.credentials import VAULT_GRANT
@@ -121,9 +120,7 @@ async def do_as_agent(row: OutboxStep, holdings: Holdings) -> Tried:
     holding = holdings.of(row.agent_id)
     accounts = holding.accounts if holding else ()
     # One that fails leaves the next one to be tried all the same.
-    return combine_attempts(
-        [await _account(holdings, row.agent_id, one) for one in accounts]
-    )
+    return combine_attempts([await _account(holdings, one) for one in accounts])
 
 
 async def do(row: OutboxStep, api: Management, holdings: Holdings) -> Tried:
@@ -145,12 +142,10 @@ async def do(row: OutboxStep, api: Management, holdings: Holdings) -> Tried:
     return DONE if done else NOT_YET
 
 
-async def _account(
-    holdings: Holdings, agent_id: AgentId, account: HeldAccount
-) -> Tried:
+async def _account(holdings: Holdings, account: Account) -> Tried:
     """Disconnect one account; a refusal lets the other steps go on."""
     try:
-        return await holdings.disconnect(agent_id, account)
+        return await holdings.disconnect(account)
     except (NotFoundError, TenantRefusedError) as error:
         stays = f"{visible(account.connection, 60)} stays: {error.diagnosis()}"
         return Tried(stays, over="failed")

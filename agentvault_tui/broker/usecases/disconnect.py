@@ -14,8 +14,7 @@ from functools import partial
 from typing import Literal
 
 from agentvault_tui.broker.core import SYSTEM, Broker
-from agentvault_tui.broker.upstream import access
-from agentvault_tui.broker.upstream.access import DONE, NOT_YET, SignedIn, Tried
+from agentvault_tui.broker.upstream.access import DONE, NOT_YET, Tried
 from agentvault_tui.broker.usecases.connect import account_draft, my_account
 from agentvault_tui.errors import (
     AgentVaultError,
@@ -163,43 +162,19 @@ async def disconnect(
 
 
 def join_accounts(broker: Broker) -> None:
-    """Let a revocation's steps at the tenant know and end what agents connected."""
-    known = broker.access.holdings
-
-    def accounts_of(agent_id: AgentId) -> tuple[access.HeldAccount, ...]:
-        registry = broker.registry
-        return tuple(
-            access.HeldAccount(
-                user_id=one.user,
-                connection=one.connection,
-                account_id=one.id,
-                shared=any(registry.accounts.in_use(one)),
-            )
-            for one in registry.accounts.of(agent_id)
-            if one.issuer == broker.vault.issuer
-        )
-
-    async def disconnecting(agent_id: AgentId, one: access.HeldAccount) -> Tried:
-        account = broker.registry.accounts.get(agent_id, one.connection)
-        if account is None or account.id != one.account_id:
-            return DONE
-        return await _cut_account(broker, account)
-
-    def signed_in_now() -> SignedIn:
-        sub_of = broker.vault.users.subs()
-        return lambda agent_id: (sub,) if (sub := sub_of(agent_id)) else ()
-
-    known.accounts_of = accounts_of
-    known.signed_in_now = signed_in_now
-    known.holds_token = lambda agent_id: broker.vault.users.of(agent_id) is not None
-    known.disconnect = disconnecting
-    known.end_token = partial(end_held_token, broker)
+    """Let a revocation's steps at the tenant end what agents connected."""
+    broker.access.holdings.disconnect = partial(_cut_account, broker)
+    broker.access.holdings.end_token = partial(end_held_token, broker)
 
 
 async def _cut_account(broker: Broker, account: Account) -> Tried:
     """Delete what a revoked agent used, as its user, unless one that is served does."""
     registry, agent_id = broker.registry, account.agent_id
     # Looked at again before each: others ran while the tenant was waited for.
+    known = registry.accounts.get(agent_id, account.connection)
+    if known is None or known.id != account.id:
+        return DONE
+    account = known
     if registry.agent(agent_id).status is AgentStatus.ACTIVE:
         return Tried("the agent is served again")
     where = visible(account.connection, 60)

@@ -39,7 +39,7 @@ async def test_what_an_agent_has_at_the_tenant_ends(site: Site) -> None:
     assert list(site.steps(agent))[:-1] == CUT
     await site.work()
     assert {site.steps(agent)[step] for step in CUT} == {"confirmed"}
-    assert [account.account_id for account in site.disconnected] == ["cac_1"]
+    assert [account.id for account in site.disconnected] == ["cac_1"]
     # The old secret is dead, and with the new one there is no grant and no token.
     assert there.refresh(token).json()["error"] == "invalid_client"
     kept = ClientSecretsFile(site.home, site.tenant.issuer)
@@ -60,9 +60,8 @@ async def test_the_scopes_that_apply_gives_the_broker_are_enough(site: Site) -> 
     """Every step, and the tenant's log, by a client that may do nothing else."""
     agent, _, _ = await site.agent()
     found = site.admin.management_client(MANAGEMENT_SCOPES)
-    site.bench.broker.access.give(
-        ClientSecret(found["client_id"], Secret(found["client_secret"]))
-    )
+    secret = Secret(found["client_secret"])
+    site.bench.broker.access.given = ClientSecret(found["client_id"], secret)
     await site.revoke(agent)
     await site.work()
     assert {site.steps(agent)[step] for step in CUT} == {"confirmed"}

@@ -81,7 +81,7 @@ async def test_what_lacked_a_credential_is_done_once_there_is_one(
     else:
         run = site.tenant.run
         secret = Secret(run.management_secret)
-        site.bench.broker.access.give(ClientSecret(run.management_id, secret))
+        site.bench.broker.access.given = ClientSecret(run.management_id, secret)
     await site.work()
     assert {site.steps(agent)[step] for step in BY_MANAGEMENT} == {"confirmed"}
     assert warnings(site.bench.broker) == []

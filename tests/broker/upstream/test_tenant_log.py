@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any, get_args
 from urllib.parse import quote
 
@@ -123,7 +124,8 @@ async def test_a_row_is_its_clients_and_no_ones_who_signed_in_there(
     told = [(draft.detail["log_id"], draft.agent_id) for draft in found]
     assert told == [("3", agent.id), ("4", agent.id)]
     other, _, _ = await site.agent()
-    site.accounts[other.id] = site.accounts[agent.id]
+    (account,) = site.bench.broker.registry.accounts.of(agent.id)
+    await site.connect(replace(account, agent_id=other.id))
     (draft,) = drafts(rows[2:3], holdings)
     assert draft.agent_id is None
 
