@@ -18,15 +18,7 @@ from agentvault_tui.model import (
     EventType,
     Outcome,
 )
-from agentvault_tui.operator_api.history import (
-    ActivityInfo,
-    DenialsInfo,
-    PastActivityInfo,
-    QuartersInfo,
-    RevokedInfo,
-    RevokeForecast,
-    ScopeUseInfo,
-)
+from agentvault_tui.operator_api import history
 from agentvault_tui.operator_api.limits import LimitList
 
 QUARTERS: Final = 96
@@ -36,7 +28,9 @@ _AGAIN: Final = 20
 """Events read of repeated revocations of one agent."""
 
 
-async def activity_of(broker: Broker, agent: Agent, near: LimitList) -> ActivityInfo:
+async def activity_of(
+    broker: Broker, agent: Agent, near: LimitList
+) -> history.ActivityInfo:
     """Read what *agent* did, and what revoking it would cut now or did cut.
 
     Args:
@@ -46,7 +40,7 @@ async def activity_of(broker: Broker, agent: Agent, near: LimitList) -> Activity
     """
     start = _first_quarter(broker.clock.now())
     found = await broker.ledger.activity(agent.id, start)
-    return ActivityInfo(
+    return history.ActivityInfo(
         agent_id=agent.id,
         head=broker.ledger.head.seq,
         scopes=_scopes(agent, found),
@@ -61,12 +55,12 @@ async def activity_of(broker: Broker, agent: Agent, near: LimitList) -> Activity
 
 async def past_activity_of(
     broker: Broker, agent_id: AgentId, seq: int | None, moment: datetime | None
-) -> PastActivityInfo:
+) -> history.PastActivityInfo:
     """Read what an agent had done by a moment, from its events alone."""
     then = await broker.ledger.past_activity(
         agent_id, _first_quarter, seq=seq, moment=moment
     )
-    return PastActivityInfo(
+    return history.PastActivityInfo(
         agent_id=agent_id,
         head=then.seq,
         whole=then.whole,
@@ -81,7 +75,7 @@ def _first_quarter(now: datetime) -> datetime:
     return started - (QUARTERS - 1) * _QUARTER
 
 
-def _scopes(agent: Agent, found: Activity) -> tuple[ScopeUseInfo, ...]:
+def _scopes(agent: Agent, found: Activity) -> tuple[history.ScopeUseInfo, ...]:
     """Return granted scopes, then others that were asked for."""
     counts: dict[str, dict[str, Count]] = defaultdict(dict)
     for count in found.scopes:
@@ -93,11 +87,11 @@ def _scopes(agent: Agent, found: Activity) -> tuple[ScopeUseInfo, ...]:
     )
 
 
-def _use(scope: str, granted: bool, counts: dict[str, Count]) -> ScopeUseInfo:
+def _use(scope: str, granted: bool, counts: dict[str, Count]) -> history.ScopeUseInfo:
     """Return how a scope was asked for, and used: by policy's yes, or when redeemed."""
     used = [counts[word] for word in (Outcome.ALLOWED, REDEEMED) if word in counts]
     words = (*(outcome.value for outcome in Outcome), REDEEMED)
-    return ScopeUseInfo(
+    return history.ScopeUseInfo(
         scope=scope,
         granted=granted,
         **{word: counts[word].events if word in counts else 0 for word in words},
@@ -112,15 +106,15 @@ def _latest(counts: Iterable[Count]) -> str | None:
     return iso(last) if last else None
 
 
-def _denials(reasons: tuple[Count, ...]) -> tuple[DenialsInfo, ...]:
+def _denials(reasons: tuple[Count, ...]) -> tuple[history.DenialsInfo, ...]:
     ordered = sorted(reasons, key=lambda count: (-count.events, count.value))
     return tuple(
-        DenialsInfo(reason=one.value, count=one.events, last_at=iso(one.last))
+        history.DenialsInfo(reason=one.value, count=one.events, last_at=iso(one.last))
         for one in ordered
     )
 
 
-def _quarters(found: tuple[Count, ...], start: datetime) -> QuartersInfo:
+def _quarters(found: tuple[Count, ...], start: datetime) -> history.QuartersInfo:
     """Return one number a quarter for each outcome, the oldest first."""
     places = {iso(start + n * _QUARTER)[:16]: n for n in range(QUARTERS)}
     series = {outcome.value: [0] * QUARTERS for outcome in Outcome}
@@ -128,14 +122,14 @@ def _quarters(found: tuple[Count, ...], start: datetime) -> QuartersInfo:
         # A clock that was set back leaves quarters that have yet to come.
         if count.value in places and count.outcome in series:
             series[count.outcome][places[count.value]] = count.events
-    return QuartersInfo(
+    return history.QuartersInfo(
         start=iso(start),
         seconds=int(_QUARTER.total_seconds()),
         **{outcome: tuple(numbers) for outcome, numbers in series.items()},
     )
 
 
-async def _was_cut(broker: Broker, agent: Agent) -> RevokedInfo | None:
+async def _was_cut(broker: Broker, agent: Agent) -> history.RevokedInfo | None:
     """Return what the revocation in force ended, by whom and why."""
     if agent.status is not AgentStatus.REVOKED:
         return None
@@ -146,7 +140,7 @@ async def _was_cut(broker: Broker, agent: Agent) -> RevokedInfo | None:
     if not (counted := counted or list(events[:1])):
         return None
     first = counted[-1]
-    return RevokedInfo(
+    return history.RevokedInfo(
         at=iso(first.time),
         by=first.actor.name,
         reason=first.reason,
@@ -160,9 +154,9 @@ def _detail(event: Event, name: str) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _cut(broker: Broker, agent: Agent) -> RevokeForecast:
+def _cut(broker: Broker, agent: Agent) -> history.RevokeForecast:
     held = broker.registry.held(agent.id)
     waiting = broker.stepups.open(agent.id)
-    return RevokeForecast(
+    return history.RevokeForecast(
         tokens=len(held), elevated=held.elevated, stepups=len(waiting)
     )

@@ -14,14 +14,7 @@ from agentvault_tui.broker.policy_files import set_aside
 from agentvault_tui.broker.shapes import panic_info, shape_from
 from agentvault_tui.broker.team import Team
 from agentvault_tui.clock import iso
-from agentvault_tui.operator_api.shapes import (
-    LedgerInfo,
-    MemberInfo,
-    StatusInfo,
-    TeamInfo,
-    TenantInfo,
-    VerifiedInfo,
-)
+from agentvault_tui.operator_api import shapes
 from agentvault_tui.text import visible
 
 _KEPT: Final = {
@@ -32,22 +25,22 @@ _KEPT: Final = {
 }
 
 
-def status_info(broker: Broker) -> StatusInfo:
+def status_info(broker: Broker) -> shapes.StatusInfo:
     """Return what ``GET /api/status`` answers."""
     ledger, found = broker.ledger, broker.verified
-    return StatusInfo(
+    return shapes.StatusInfo(
         version=__version__,
-        tenant=TenantInfo(
+        tenant=shapes.TenantInfo(
             issuer=broker.tenant.issuer,
             kind=broker.tenant_kind,
             reachable=bool(broker.tenant.reachable),
             way=broker.tenant.tenant.way,
         ),
-        ledger=LedgerInfo(
+        ledger=shapes.LedgerInfo(
             head=ledger.head.seq,
             hash=ledger.head.hash,
             writable=ledger.writable,
-            verified=shape_from(VerifiedInfo, found, at=iso(found.at))
+            verified=shape_from(shapes.VerifiedInfo, found, at=iso(found.at))
             if found
             else None,
             fault=ledger.fault,
@@ -64,13 +57,13 @@ def status_info(broker: Broker) -> StatusInfo:
     )
 
 
-def _team(broker: Broker, team: Team) -> TeamInfo:
-    return TeamInfo(
+def _team(broker: Broker, team: Team) -> shapes.TeamInfo:
+    return shapes.TeamInfo(
         name=broker.settings.team.name,
         store="postgresql",
         broker=team.id,
         brokers=tuple(
-            MemberInfo(
+            shapes.MemberInfo(
                 id=one.id,
                 host=one.said.host,
                 version=one.said.version,

@@ -51,31 +51,8 @@ from agentvault_tui.broker.usecases.scopes import change_scopes, change_served
 from agentvault_tui.clock import parse_iso
 from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.model import Actor, Agent, AgentId
-from agentvault_tui.operator_api import calls
-from agentvault_tui.operator_api.access import (
-    DelegationTree,
-    IssuedTokenInfo,
-    IssueRequest,
-)
-from agentvault_tui.operator_api.history import ActivityInfo
-from agentvault_tui.operator_api.requests import (
-    AgentQuery,
-    AgentRequest,
-    DelegatesRequest,
-    NewSecretRequest,
-    OneOrAllRequest,
-    RestoreRequest,
-    RevokeRequest,
-    ScopesRequest,
-    TreeQuery,
-)
-from agentvault_tui.operator_api.shapes import (
-    AgentInfo,
-    NewAgentInfo,
-    RestoreAnswer,
-    RevokeAnswer,
-    ScopesAnswer,
-)
+from agentvault_tui.operator_api import access, calls, history, shapes
+from agentvault_tui.operator_api import requests as asks
 
 _MOST: Final = 500
 """Agents a page has, at most."""
@@ -95,7 +72,7 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
 def _reading(broker: Broker) -> list[Route]:
     async def index(request: Request) -> Response:
         """List all agents with their tokens, or a page of them, or those named."""
-        registry, query = broker.registry, query_of(request, AgentQuery)
+        registry, query = broker.registry, query_of(request, asks.AgentQuery)
         if not request.query_params:
             every = _listing(broker, registry.agents(), tokens=True)
             return StreamingResponse(every, media_type="application/json")
@@ -113,12 +90,12 @@ def _reading(broker: Broker) -> list[Route]:
         body = b"".join([part async for part in page])
         return Response(body, media_type="application/json")
 
-    async def show(request: Request) -> AgentInfo:
+    async def show(request: Request) -> shapes.AgentInfo:
         """Return one agent, with its live tokens."""
         agent = broker.registry.agent(request.path_params["id"])
         return agent_info(agent, broker.registry)
 
-    async def activity(request: Request) -> ActivityInfo:
+    async def activity(request: Request) -> history.ActivityInfo:
         """Return what one agent did, and what revoking it would end."""
         agent = broker.registry.agent(request.path_params["id"])
         return await activity_of(broker, agent, near_the_end(broker, agent))
@@ -131,9 +108,9 @@ def _reading(broker: Broker) -> list[Route]:
 
 
 def _keeping(broker: Broker, authority: Authority) -> list[Route]:
-    async def add(request: Request) -> NewAgentInfo:
+    async def add(request: Request) -> shapes.NewAgentInfo:
         """Register an agent; its secret is in this answer alone."""
-        wanted = _registration(await body_of(request, AgentRequest))
+        wanted = _registration(await body_of(request, asks.AgentRequest))
         operator = await authority.actor(
             operator_of(request), Need.GIVE, f"a new agent, {wanted.name}"
         )
@@ -142,15 +119,15 @@ def _keeping(broker: Broker, authority: Authority) -> list[Route]:
             registered.agent, broker.registry, client_secret=registered.client_secret
         )
 
-    async def secret(request: Request) -> NewAgentInfo:
+    async def secret(request: Request) -> shapes.NewAgentInfo:
         """Make a new client secret for an agent; it is in this answer alone."""
-        body = await body_of(request, NewSecretRequest)
+        body = await body_of(request, asks.NewSecretRequest)
         agent = broker.registry.agent(body.agent_id)
         operator = await authority.actor(operator_of(request), Need.GIVE, agent.id)
         made = await renew_secret(broker, agent.id, operator)
         return agent_info(made.agent, broker.registry, client_secret=made.client_secret)
 
-    async def served(local: Actor, body: ScopesRequest) -> ScopesAnswer:
+    async def served(local: Actor, body: asks.ScopesRequest) -> shapes.ScopesAnswer:
         """Change what a resource server serves."""
         if body.grant or body.ungrant:
             raise UsageError("change what it may ask for and what it serves singly")
@@ -160,13 +137,13 @@ def _keeping(broker: Broker, authority: Authority) -> list[Route]:
         agent = await change_served(broker, body.agent_id, serves, resources, operator)
         return _scopes_answer(broker, agent, CallsCut(), 0)
 
-    async def scopes(request: Request) -> ScopesAnswer:
+    async def scopes(request: Request) -> shapes.ScopesAnswer:
         """Give and take scopes of one agent, or change what it serves.
 
         Raises:
             UsageError: nothing is to be changed, or a scope both given and taken.
         """
-        body = await body_of(request, ScopesRequest)
+        body = await body_of(request, asks.ScopesRequest)
         if body.serves is not UNSET or body.resources is not UNSET:
             return await served(operator_of(request), body)
         check_scopes(broker, body.grant)
@@ -189,9 +166,9 @@ def _keeping(broker: Broker, authority: Authority) -> list[Route]:
 
 def _scopes_answer(
     broker: Broker, agent: Agent, cut: CallsCut, delegated: int
-) -> ScopesAnswer:
+) -> shapes.ScopesAnswer:
     return shape_from(
-        ScopesAnswer,
+        shapes.ScopesAnswer,
         agent_info(agent, broker.registry),
         calls_cut=cut.cut,
         calls_sent=cut.sent,
@@ -200,9 +177,9 @@ def _scopes_answer(
 
 
 def _delegating(broker: Broker, authority: Authority) -> list[Route]:
-    async def delegates(request: Request) -> ScopesAnswer:
+    async def delegates(request: Request) -> shapes.ScopesAnswer:
         """Say which scopes an agent may pass on to another; what is taken away ends."""
-        body = await body_of(request, DelegatesRequest)
+        body = await body_of(request, asks.DelegatesRequest)
         agent, to = (broker.registry.agent(one) for one in (body.agent_id, body.to))
         scopes = frozenset(body.scopes)
         wider = scopes - agent.may_pass_on(to.id)
@@ -212,9 +189,9 @@ def _delegating(broker: Broker, authority: Authority) -> list[Route]:
         changed = await change_delegates(broker, agent.id, to.id, scopes, operator)
         return _scopes_answer(broker, *changed)
 
-    async def tree(request: Request) -> DelegationTree:
+    async def tree(request: Request) -> access.DelegationTree:
         """Return the live tokens that were passed on, as trees."""
-        query = query_of(request, TreeQuery)
+        query = query_of(request, asks.TreeQuery)
         if query.agent is not None:
             broker.registry.agent(query.agent)
         return delegation_tree(broker.registry, query.agent)
@@ -225,16 +202,16 @@ def _delegating(broker: Broker, authority: Authority) -> list[Route]:
 def _issuing(broker: Broker, authority: Authority) -> list[Route]:
     """Return the route that issues a token to the local user."""
 
-    async def token(request: Request) -> IssuedTokenInfo:
+    async def token(request: Request) -> access.IssuedTokenInfo:
         """Issue a token to the local user, who is recorded as who asked."""
-        body = await body_of(request, IssueRequest)
+        body = await body_of(request, access.IssueRequest)
         operator = await authority.actor(operator_of(request), Need.GIVE, body.agent_id)
         agent = broker.registry.agent(body.agent_id)
         wanted = tuple(body.scope.split())
         check_scopes(broker, wanted)
         resource = body.resource or None
         granted = await issue_for(broker, agent, wanted, resource, operator)
-        return IssuedTokenInfo(
+        return access.IssuedTokenInfo(
             access_token=granted.access_token,
             token_type="Bearer",  # noqa: S106 - a word of RFC 6750
             expires_in=granted.expires_in,
@@ -246,9 +223,9 @@ def _issuing(broker: Broker, authority: Authority) -> list[Route]:
 
 
 def _cutting(broker: Broker, authority: Authority) -> list[Route]:
-    async def revoke(request: Request) -> RevokeAnswer:
+    async def revoke(request: Request) -> shapes.RevokeAnswer:
         """Revoke one agent, or stop all (panic)."""
-        body = await body_of(request, RevokeRequest)
+        body = await body_of(request, asks.RevokeRequest)
         agent_id = _one(body)
         about = agent_id or "all agents"
         operator = await authority.actor(operator_of(request), Need.CUT, about)
@@ -264,22 +241,22 @@ def _cutting(broker: Broker, authority: Authority) -> list[Route]:
             return structs.replace(ended, brokers=brokers)
         return ended
 
-    async def restore(request: Request) -> RestoreAnswer:
+    async def restore(request: Request) -> shapes.RestoreAnswer:
         """Restore one agent, or lift the panic.
 
         Raises:
             UsageError: an end was given for all.
         """
-        body = await body_of(request, RestoreRequest)
+        body = await body_of(request, asks.RestoreRequest)
         agent_id, until = _one(body), _moment(body.until)
         about = agent_id or "all agents"
         operator = await authority.actor(operator_of(request), Need.GIVE, about)
         if agent_id is None:
             if until is not None:
                 raise UsageError("'until' is for one agent")
-            return RestoreAnswer(agents=await lift_panic(broker, operator))
+            return shapes.RestoreAnswer(agents=await lift_panic(broker, operator))
         agent = await restore_agent(broker, agent_id, operator, until)
-        return RestoreAnswer(agent=agent_info(agent, broker.registry))
+        return shapes.RestoreAnswer(agent=agent_info(agent, broker.registry))
 
     return [route(calls.REVOKE, revoke), route(calls.RESTORE, restore)]
 
@@ -298,7 +275,7 @@ def _listing(
     registry = broker.registry
     counted = [(agent, registry.counts(agent.id)) for agent in agents]
     ends, foreseen = registry.ends(), registry.foresee()
-    shapes = (
+    told = (
         agent_info(
             agent,
             registry,
@@ -314,7 +291,7 @@ def _listing(
         "total": registry.agent_count,
         "head": broker.ledger.head.seq,
     }
-    return parts("agents", shapes, more)
+    return parts("agents", told, more)
 
 
 def _agents_of_ids(registry: Registry, ids: Sequence[str]) -> list[Agent]:
@@ -328,7 +305,7 @@ def _agents_of_ids(registry: Registry, ids: Sequence[str]) -> list[Agent]:
     return found
 
 
-def _registration(asked: AgentRequest) -> Registration:
+def _registration(asked: asks.AgentRequest) -> Registration:
     key = asked.public_key
     text = json.dumps(key) if isinstance(key, dict) else key
     given = {**asdict(asked), "public_key": text, "until": _moment(asked.until)}
@@ -342,7 +319,7 @@ def _moment(text: str | None) -> datetime | None:
         raise UsageError("'until' is no time", "2026-11-24T18:00:00Z") from None
 
 
-def _one(body: OneOrAllRequest) -> str | None:
+def _one(body: asks.OneOrAllRequest) -> str | None:
     """Return the agent that is meant; None for all, and only if that alone is said."""
     if body.all is UNSET and body.agent_id is not UNSET:
         return body.agent_id
@@ -351,8 +328,8 @@ def _one(body: OneOrAllRequest) -> str | None:
     return None
 
 
-def _ended(cut: Cut, broker: Broker, *, one: bool) -> RevokeAnswer:
-    return RevokeAnswer(
+def _ended(cut: Cut, broker: Broker, *, one: bool) -> shapes.RevokeAnswer:
+    return shapes.RevokeAnswer(
         agent=agent_info(cut.agents[0], broker.registry) if one else UNSET,
         agents=UNSET if one else len(cut.agents),
         tokens_revoked=cut.tokens,

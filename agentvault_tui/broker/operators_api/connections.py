@@ -23,19 +23,8 @@ from agentvault_tui.broker.usecases.disconnect import disconnect
 from agentvault_tui.broker.vault_access import Flow
 from agentvault_tui.clock import iso
 from agentvault_tui.model import Account
-from agentvault_tui.operator_api import calls
-from agentvault_tui.operator_api.requests import (
-    ConnectionQuery,
-    ConnectRequest,
-    ContinueRequest,
-    RemoveRequest,
-)
-from agentvault_tui.operator_api.shapes import (
-    AgentRef,
-    ConnectionInfo,
-    ConnectStepInfo,
-    RemovedInfo,
-)
+from agentvault_tui.operator_api import calls, shapes
+from agentvault_tui.operator_api import requests as asks
 
 
 def routes(broker: Broker, authority: Authority) -> list[Route]:
@@ -46,7 +35,10 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
 def _known(broker: Broker, authority: Authority) -> list[Route]:
     async def index(request: Request) -> Response:
         """List connected accounts, of one agent or of all."""
-        accounts, wanted = broker.registry.accounts, query_of(request, ConnectionQuery)
+        accounts, wanted = (
+            broker.registry.accounts,
+            query_of(request, asks.ConnectionQuery),
+        )
         listed = (
             accounts.all()
             if wanted.agent is None
@@ -55,20 +47,22 @@ def _known(broker: Broker, authority: Authority) -> list[Route]:
         found = (_connection(broker, one) for one in listed)
         return await listing("connections", found)
 
-    async def remove(request: Request) -> RemovedInfo:
+    async def remove(request: Request) -> shapes.RemovedInfo:
         """Take an account away; a shared one only when that is asked for."""
-        body = await body_of(request, RemoveRequest)
+        body = await body_of(request, asks.RemoveRequest)
         about = f"{body.agent_id} connection:{body.connection}"
         operator = await authority.actor(operator_of(request), Need.CUT, about)
         removed = await disconnect(
             broker, body.agent_id, body.connection, operator, shared=body.shared
         )
         ends = removed.outside_until
-        return RemovedInfo(
+        return shapes.RemovedInfo(
             connection=removed.account.connection,
             account=removed.account.id,
             at_tenant=removed.at_tenant,
-            also=tuple(AgentRef(id=one.id, name=one.name) for one in removed.also),
+            also=tuple(
+                shapes.AgentRef(id=one.id, name=one.name) for one in removed.also
+            ),
             outside_until=iso(ends) if ends else None,
         )
 
@@ -76,29 +70,29 @@ def _known(broker: Broker, authority: Authority) -> list[Route]:
 
 
 def _connecting(broker: Broker, authority: Authority) -> list[Route]:
-    async def start(request: Request) -> ConnectStepInfo:
+    async def start(request: Request) -> shapes.ConnectStepInfo:
         """Begin to connect an account: a page for a browser comes back."""
-        body = await body_of(request, ConnectRequest)
+        body = await body_of(request, asks.ConnectRequest)
         await authority.actor(operator_of(request), Need.GIVE, body.agent_id)
         return _flow(await begin(broker, body))
 
     async def go_on(request: Request) -> Response:
         """Take where the browser ended: another page, or the connected account."""
-        body = await body_of(request, ContinueRequest)
+        body = await body_of(request, asks.ContinueRequest)
         operator = await authority.actor(operator_of(request), Need.GIVE, body.id)
         reached = await proceed(broker, body.id, body.address, operator)
         if isinstance(reached, Flow):
             return answer(_flow(reached))
         connection = _connection(broker, reached)
-        return answer(ConnectStepInfo(step="done", connection=connection), 201)
+        return answer(shapes.ConnectStepInfo(step="done", connection=connection), 201)
 
     return [route(calls.CONNECT, start), route(calls.CONTINUE, go_on)]
 
 
-def _connection(broker: Broker, account: Account) -> ConnectionInfo:
+def _connection(broker: Broker, account: Account) -> shapes.ConnectionInfo:
     agent = broker.registry.agent(account.agent_id)
     named = broker.settings.connections.get(account.connection)
-    return ConnectionInfo(
+    return shapes.ConnectionInfo(
         agent_id=agent.id,
         agent_name=agent.name,
         scopes=tuple(named.scopes) if named else (),
@@ -106,8 +100,8 @@ def _connection(broker: Broker, account: Account) -> ConnectionInfo:
     )
 
 
-def _flow(flow: Flow) -> ConnectStepInfo:
-    return ConnectStepInfo(
+def _flow(flow: Flow) -> shapes.ConnectStepInfo:
+    return shapes.ConnectStepInfo(
         id=flow.id,
         step="consent" if flow.consent else "sign_in",
         page=flow.at.page,

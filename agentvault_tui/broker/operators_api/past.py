@@ -24,22 +24,9 @@ from agentvault_tui.clock import iso
 from agentvault_tui.errors import UsageError
 from agentvault_tui.ledger import Past, PastHolding, PastPlace
 from agentvault_tui.model import Agent, AgentCounts, AgentId
-from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api import calls, history, shapes
+from agentvault_tui.operator_api import requests as asks
 from agentvault_tui.operator_api.codec import encode
-from agentvault_tui.operator_api.history import (
-    AroundInfo,
-    PastActivityInfo,
-    PastInfo,
-    PlaceInfo,
-)
-from agentvault_tui.operator_api.requests import PastActivityQuery, PastQuery
-from agentvault_tui.operator_api.shapes import (
-    CountsInfo,
-    LedgerInfo,
-    PastAgentInfo,
-    StatusInfo,
-    TenantInfo,
-)
 
 
 def routes(broker: Broker) -> list[Route]:
@@ -47,21 +34,21 @@ def routes(broker: Broker) -> list[Route]:
 
     async def past(request: Request) -> Response:
         """Return what the broker knew at a moment or after an event."""
-        seq, moment = _when(query_of(request, PastQuery))
+        seq, moment = _when(query_of(request, asks.PastQuery))
         found = await broker.ledger.past(seq=seq, moment=moment)
         # Beside the loop: with thousands of agents this takes as long as some requests.
         body = await asyncio.to_thread(_written, found, broker)
         return Response(body, media_type="application/json")
 
-    async def activity(request: Request) -> PastActivityInfo:
+    async def activity(request: Request) -> history.PastActivityInfo:
         """Return what one agent had done by then."""
-        query = query_of(request, PastActivityQuery)
+        query = query_of(request, asks.PastActivityQuery)
         return await past_activity_of(broker, AgentId(query.agent), *_when(query))
 
     return [route(calls.PAST, past), route(calls.PAST_ACTIVITY, activity)]
 
 
-def _when(query: PastQuery) -> tuple[int | None, datetime | None]:
+def _when(query: asks.PastQuery) -> tuple[int | None, datetime | None]:
     """Return the event or the moment that is asked for; exactly one is given."""
     seq, moment = query.seq, moment_of(query.at, "at")
     if (seq is UNSET) == (moment is None):
@@ -69,22 +56,22 @@ def _when(query: PastQuery) -> tuple[int | None, datetime | None]:
     return None if seq is UNSET else seq, moment
 
 
-def _past_info(past: Past, broker: Broker) -> PastInfo:
+def _past_info(past: Past, broker: Broker) -> history.PastInfo:
     around = past.around
-    return PastInfo(
+    return history.PastInfo(
         seq=past.place.seq,
         time=iso(past.place.time),
         at=iso(past.moment),
         status=_status(past, broker),
         minute={
-            agent: shape_from(CountsInfo, counts)
+            agent: shape_from(shapes.CountsInfo, counts)
             for agent, counts in past.minute.items()
             if counts != AgentCounts()
         },
-        around=AroundInfo(
+        around=history.AroundInfo(
             **{
                 name: _place(getattr(around, name))
-                for name in AroundInfo.__struct_fields__
+                for name in history.AroundInfo.__struct_fields__
             }
         ),
     )
@@ -101,12 +88,12 @@ def _written(past: Past, broker: Broker) -> bytes:
     return b"%b,%b}" % (encode(_past_info(past, broker))[:-1], lists)
 
 
-def _status(past: Past, broker: Broker) -> StatusInfo:
+def _status(past: Past, broker: Broker) -> shapes.StatusInfo:
     """Return the status as the events tell it."""
-    return StatusInfo(
+    return shapes.StatusInfo(
         version=__version__,
-        tenant=TenantInfo(issuer=broker.tenant.issuer, kind=broker.tenant_kind),
-        ledger=LedgerInfo(head=past.place.seq, hash=past.hash),
+        tenant=shapes.TenantInfo(issuer=broker.tenant.issuer, kind=broker.tenant_kind),
+        ledger=shapes.LedgerInfo(head=past.place.seq, hash=past.hash),
         panic=panic_info(past.panic),
         agents=len(past.agents),
         stepups_pending=sum(stepup.status.open for stepup in past.stepups),
@@ -114,7 +101,7 @@ def _status(past: Past, broker: Broker) -> StatusInfo:
     )
 
 
-def _agent(agent: Agent, past: Past) -> PastAgentInfo:
+def _agent(agent: Agent, past: Past) -> shapes.PastAgentInfo:
     held = past.holdings.get(agent.id, PastHolding())
     return past_agent_info(
         agent,
@@ -125,5 +112,9 @@ def _agent(agent: Agent, past: Past) -> PastAgentInfo:
     )
 
 
-def _place(place: PastPlace | None) -> PlaceInfo | None:
-    return None if place is None else PlaceInfo(seq=place.seq, time=iso(place.time))
+def _place(place: PastPlace | None) -> history.PlaceInfo | None:
+    return (
+        None
+        if place is None
+        else history.PlaceInfo(seq=place.seq, time=iso(place.time))
+    )

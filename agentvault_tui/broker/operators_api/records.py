@@ -44,29 +44,8 @@ from agentvault_tui.model import (
     Outcome,
     Verdict,
 )
-from agentvault_tui.operator_api import calls
-from agentvault_tui.operator_api.history import (
-    EventProofInfo,
-    LinkInfo,
-    LinkList,
-    StoryInfo,
-)
-from agentvault_tui.operator_api.planning import PolicyInfo
-from agentvault_tui.operator_api.requests import (
-    ApplyRequest,
-    AuditQuery,
-    ExplainRequest,
-    LinksQuery,
-    PolicyQuery,
-    StreamQuery,
-    WireRequest,
-)
-from agentvault_tui.operator_api.shapes import (
-    ExplainedLimit,
-    ExplainInfo,
-    ScopeInfo,
-    StatusInfo,
-)
+from agentvault_tui.operator_api import calls, history, planning, shapes
+from agentvault_tui.operator_api import requests as asks
 from agentvault_tui.policy import Catalogue, Environment
 
 
@@ -86,14 +65,14 @@ def routes(
         raw = request.headers.get("last-event-id")
         otherwise = "Last-Event-ID is not a sequence number"
         frames = feed.stream(None if raw is None else integer_of(raw, otherwise))
-        face = query_of(request, StreamQuery).face
+        face = query_of(request, asks.StreamQuery).face
         return StreamingResponse(
             seated(request, presence, face, frames),
             media_type="text/event-stream",
             headers={"X-Accel-Buffering": "no"},
         )
 
-    async def status(_: Request) -> StatusInfo:
+    async def status(_: Request) -> shapes.StatusInfo:
         """Return the broker's status."""
         return status_info(broker)
 
@@ -106,26 +85,26 @@ def routes(
 
 
 def _policy_routes(broker: Broker, authority: Authority) -> list[Route]:
-    async def policy(request: Request) -> PolicyInfo:
+    async def policy(request: Request) -> planning.PolicyInfo:
         """Give the policy in force, or one that was, and its catalogue of scopes."""
-        version = query_of(request, PolicyQuery).version
+        version = query_of(request, asks.PolicyQuery).version
         return await _kept(broker, version) if version else _in_force(broker)
 
-    async def explain(request: Request) -> ExplainInfo:
+    async def explain(request: Request) -> shapes.ExplainInfo:
         """Decide a request without issuing anything, and say why."""
-        return _explained(broker, await body_of(request, ExplainRequest))
+        return _explained(broker, await body_of(request, asks.ExplainRequest))
 
-    async def reset(request: Request) -> PolicyInfo:
+    async def reset(request: Request) -> planning.PolicyInfo:
         """Let the shipped files count in the place of those that are gone."""
-        await body_of(request, WireRequest)
+        await body_of(request, asks.WireRequest)
         who = operator_of(request)
         operator = await authority.actor(who, Need.GIVE, "the shipped policy")
         await reset_policy(broker, operator)
         return _in_force(broker)
 
-    async def apply(request: Request) -> PolicyInfo:
+    async def apply(request: Request) -> planning.PolicyInfo:
         """Replace the home's policy file and put it in force, with who and why."""
-        asked = await body_of(request, ApplyRequest, deep=True)
+        asked = await body_of(request, asks.ApplyRequest, deep=True)
         who = operator_of(request)
         operator = await authority.actor(who, Need.GIVE, "a policy")
         changed = {"policy": asked.policy}
@@ -142,8 +121,8 @@ def _policy_routes(broker: Broker, authority: Authority) -> list[Route]:
     ]
 
 
-def _in_force(broker: Broker) -> PolicyInfo:
-    return PolicyInfo(
+def _in_force(broker: Broker) -> planning.PolicyInfo:
+    return planning.PolicyInfo(
         version=broker.policy.version,
         source=broker.policy.source,
         text=broker.policy.text,
@@ -153,7 +132,7 @@ def _in_force(broker: Broker) -> PolicyInfo:
     )
 
 
-async def _kept(broker: Broker, version: str) -> PolicyInfo:
+async def _kept(broker: Broker, version: str) -> planning.PolicyInfo:
     """Return what was in force as *version*, also if it could not be today."""
     texts = await broker.ledger.texts(version)
     problem = None
@@ -161,7 +140,7 @@ async def _kept(broker: Broker, version: str) -> PolicyInfo:
         catalogue = _catalogue(Catalogue.parse(texts["scopes"], "scopes.toml"))
     except PolicyError as error:
         catalogue, problem = {}, error.diagnosis()
-    return PolicyInfo(
+    return planning.PolicyInfo(
         version=version,
         source="kept",
         text=texts["policy"],
@@ -171,9 +150,9 @@ async def _kept(broker: Broker, version: str) -> PolicyInfo:
     )
 
 
-def _catalogue(catalogue: Catalogue) -> dict[str, ScopeInfo]:
+def _catalogue(catalogue: Catalogue) -> dict[str, shapes.ScopeInfo]:
     return {
-        scope.name: ScopeInfo(
+        scope.name: shapes.ScopeInfo(
             description=scope.description,
             risk=scope.risk.value,
             revoking=scope.revoking,
@@ -183,7 +162,7 @@ def _catalogue(catalogue: Catalogue) -> dict[str, ScopeInfo]:
 
 
 def _query(request: Request) -> EventQuery:
-    query = query_of(request, AuditQuery)
+    query = query_of(request, asks.AuditQuery)
     if query.after is not UNSET and query.before is not UNSET:
         raise UsageError("give 'after' or 'before', not both")
     return EventQuery(
@@ -199,7 +178,7 @@ def _query(request: Request) -> EventQuery:
     )
 
 
-def _explained(broker: Broker, asked: ExplainRequest) -> ExplainInfo:
+def _explained(broker: Broker, asked: asks.ExplainRequest) -> shapes.ExplainInfo:
     action = asked.action
     scopes = asked.scopes or tuple(asked.scope.split()) or ((action,) if action else ())
     if not scopes:
@@ -229,14 +208,14 @@ def explained(
     agent: Agent,
     action: Action,
     environment: Environment | None = None,
-) -> ExplainInfo:
+) -> shapes.ExplainInfo:
     """Return how policy would answer *action* for *agent*, by which rule."""
     at = environment or broker.surroundings.at(LOCAL)
     decide = partial(foresee_at, broker, environment=at)
     explanation = broker.policy.explain(decide, agent, action)
     verdict = explanation.verdict
     return shape_from(
-        ExplainInfo,
+        shapes.ExplainInfo,
         verdict,
         decision=verdict.outcome.value,
         risk=verdict.risk.value,
@@ -250,13 +229,15 @@ def explained(
     )
 
 
-def _explained_limits(broker: Broker, verdict: Verdict) -> Iterator[ExplainedLimit]:
+def _explained_limits(
+    broker: Broker, verdict: Verdict
+) -> Iterator[shapes.ExplainedLimit]:
     facts: Mapping[str, Any] = verdict.facts
     for limit in broker.policy.limits.limits:
         held = facts.get("limits", {}).get(limit.attribute)
         if held and not limit.scopes.isdisjoint(facts["scopes"]):
             used, left, told = held["count"], held["left"], limit.told()
-            yield ExplainedLimit(id=limit.id, used=used, left=left, allows=told)
+            yield shapes.ExplainedLimit(id=limit.id, used=used, left=left, allows=told)
 
 
 def _call_outs(broker: Broker, action: Action, outcome: Outcome) -> Iterator[str]:
@@ -272,27 +253,29 @@ _MOST_LINKS: Final = 200
 def event_routes(broker: Broker) -> list[Route]:
     """Return the routes about single events."""
 
-    async def show(request: Request) -> EventProofInfo:
+    async def show(request: Request) -> history.EventProofInfo:
         """Return one event with its link of the chain."""
         event = await _event_asked(broker, request)
         (link,) = await broker.ledger.links([event.seq])
-        return EventProofInfo(
+        return history.EventProofInfo(
             event=event_info(event),
             ledger=broker.ledger.ledger_id,
             **asdict(_link_info(link)),
         )
 
-    async def links(request: Request) -> LinkList:
+    async def links(request: Request) -> history.LinkList:
         """Return links of the chain by their numbers."""
-        found = await broker.ledger.links(_numbers(query_of(request, LinksQuery).seq))
-        return LinkList(
+        found = await broker.ledger.links(
+            _numbers(query_of(request, asks.LinksQuery).seq)
+        )
+        return history.LinkList(
             ledger=broker.ledger.ledger_id, links=tuple(map(_link_info, found))
         )
 
-    async def story(request: Request) -> StoryInfo:
+    async def story(request: Request) -> history.StoryInfo:
         """Return the events that share a decision with one."""
         found = await broker.ledger.story(await _event_asked(broker, request))
-        return StoryInfo(
+        return history.StoryInfo(
             events=tuple(map(event_info, found.events)), complete=found.complete
         )
 
@@ -303,8 +286,8 @@ def event_routes(broker: Broker) -> list[Route]:
     ]
 
 
-def _link_info(link: Link) -> LinkInfo:
-    return LinkInfo(
+def _link_info(link: Link) -> history.LinkInfo:
+    return history.LinkInfo(
         seq=link.seq, body=link.body, hash=link.hash, previous_hash=link.previous
     )
 

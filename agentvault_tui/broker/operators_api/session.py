@@ -24,15 +24,8 @@ from agentvault_tui.errors import ConflictError, TenantError, UsageError
 from agentvault_tui.model import Actor
 from agentvault_tui.model.people import CHANGES, user_changed
 from agentvault_tui.model.role import Role
-from agentvault_tui.operator_api import calls
-from agentvault_tui.operator_api.requests import PeopleRequest
-from agentvault_tui.operator_api.shapes import (
-    AgentRef,
-    ByInfo,
-    DeviceInfo,
-    MeInfo,
-    UserSessionInfo,
-)
+from agentvault_tui.operator_api import calls, shapes
+from agentvault_tui.operator_api import requests as asks
 from agentvault_tui.vault.management.objects import roles
 
 
@@ -42,12 +35,12 @@ def routes(sessions: Sessions, authority: Authority) -> list[Route]:
     def about(
         uid: str,
         local: str | UnsetType = UNSET,
-        device: DeviceInfo | UnsetType = UNSET,
-    ) -> MeInfo:
+        device: shapes.DeviceInfo | UnsetType = UNSET,
+    ) -> shapes.MeInfo:
         """Return who the operator is signed in as, and what they may do."""
         standing = authority.standing(uid)
         role, refused = standing_info(standing)
-        return MeInfo(
+        return shapes.MeInfo(
             local=local,
             device=device,
             uid=uid,
@@ -58,19 +51,19 @@ def routes(sessions: Sessions, authority: Authority) -> list[Route]:
             problem=sessions.problem(uid),
         )
 
-    async def login(request: Request) -> MeInfo:
+    async def login(request: Request) -> shapes.MeInfo:
         """Begin to sign in, or return the sign-in under way."""
         operator = _local(request)
         device = device_info(await sessions.login(operator))
         return about(operator.id, device=device)
 
-    async def logout(request: Request) -> MeInfo:
+    async def logout(request: Request) -> shapes.MeInfo:
         """End the session."""
         operator = operator_of(request)
         await sessions.logout(operator)
         return about(operator.id)
 
-    async def me(request: Request) -> MeInfo:
+    async def me(request: Request) -> shapes.MeInfo:
         """Return who is signed in, and what they may not do."""
         operator = operator_of(request)
         return about(operator.id, local=operator.name)
@@ -102,8 +95,8 @@ def standing_info(standing: Standing) -> StandingInfo:
     return standing.role, {need.value: why for need, why in standing.refused.items()}
 
 
-def _user(session: Session) -> UserSessionInfo:
-    return UserSessionInfo(
+def _user(session: Session) -> shapes.UserSessionInfo:
+    return shapes.UserSessionInfo(
         sub=session.identity.sub,
         name=session.identity.name,
         email=session.identity.email,
@@ -120,7 +113,7 @@ def people_routes(
 ) -> list[Route]:
     """Return the route that a change of people goes through before it is made."""
 
-    async def change(request: Request) -> ByInfo:
+    async def change(request: Request) -> shapes.ByInfo:
         """Record a change that the caller then makes in the tenant's store.
 
         Raises:
@@ -128,7 +121,7 @@ def people_routes(
             UsageError: there is no such change.
         """
         operator = _local(request)
-        body = await body_of(request, PeopleRequest)
+        body = await body_of(request, asks.PeopleRequest)
         if broker.tenant_kind != "embedded":
             raise ConflictError(
                 f"people are kept by the tenant {broker.tenant.issuer}",
@@ -148,7 +141,7 @@ def people_routes(
         await sessions.end_due()
         if body.change in CUTTING:
             await end_gathered(broker, body.sub)
-        return ByInfo(by=AgentRef(id=actor.id, name=actor.name))
+        return shapes.ByInfo(by=shapes.AgentRef(id=actor.id, name=actor.name))
 
     return [route(calls.PEOPLE, change)]
 

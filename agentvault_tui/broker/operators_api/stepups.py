@@ -25,13 +25,8 @@ from agentvault_tui.broker.usecases.stepup import (
     known_stepup,
 )
 from agentvault_tui.model import StepUpStatus
-from agentvault_tui.operator_api import calls
-from agentvault_tui.operator_api.requests import (
-    BeforeQuery,
-    DecisionRequest,
-    StepUpQuery,
-)
-from agentvault_tui.operator_api.shapes import StepUpInfo
+from agentvault_tui.operator_api import calls, shapes
+from agentvault_tui.operator_api import requests as asks
 
 
 def routes(broker: Broker, authority: Authority) -> list[Route]:
@@ -43,7 +38,7 @@ def _reading(broker: Broker) -> list[Route]:
     async def index(request: Request) -> Response:
         """List what waits, then the latest that was decided."""
         await expire_due(broker)
-        query = query_of(request, StepUpQuery)
+        query = query_of(request, asks.StepUpQuery)
         status = word_of(StepUpStatus, query.status, "status")
         known = [*broker.stepups.open(), *broker.stepups.decided()]
         picked = [
@@ -56,7 +51,7 @@ def _reading(broker: Broker) -> list[Route]:
         found = (stepup_info(stepup, ends) for stepup in picked[: query.limit])
         return await listing("stepups", found)
 
-    async def show(request: Request) -> StepUpInfo:
+    async def show(request: Request) -> shapes.StepUpInfo:
         """Return one step-up, however old."""
         stepup = await known_stepup(broker, request.path_params["id"])
         return stepup_info(stepup, broker.registry.ends())
@@ -64,7 +59,7 @@ def _reading(broker: Broker) -> list[Route]:
     async def before(request: Request) -> Response:
         """Return the decisions before about the same agent and action."""
         stepup = await known_stepup(broker, request.path_params["id"])
-        limit = query_of(request, BeforeQuery).limit
+        limit = query_of(request, asks.BeforeQuery).limit
         found = await broker.ledger.stepups_before(stepup, limit)
         return await listing("stepups", map(stepup_info, found))
 
@@ -78,7 +73,7 @@ def _reading(broker: Broker) -> list[Route]:
 def _deciding(broker: Broker, authority: Authority) -> list[Route]:
     async def decide(request: Request) -> Response:
         """Begin to approve (202, the second factor follows), or deny."""
-        body = await body_of(request, DecisionRequest)
+        body = await body_of(request, asks.DecisionRequest)
         who, ends = operator_of(request), broker.registry.ends
         if body.decision == "approve":
             operator = await authority.actor(who, Need.APPROVE, body.id)

@@ -9,21 +9,20 @@ from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
 from agentvault_tui.errors import UsageError
-from agentvault_tui.operator_api import calls
-from agentvault_tui.operator_api.access import TeamKeyInfo
-from agentvault_tui.operator_api.requests import TeamKeyRequest
+from agentvault_tui.operator_api import access, calls
+from agentvault_tui.operator_api import requests as asks
 
 
 def routes(broker: Broker, authority: Authority) -> list[Route]:
     """Return the route."""
 
-    async def make(request: Request) -> TeamKeyInfo:
+    async def make(request: Request) -> access.TeamKeyInfo:
         """Make the team's first key, or another.
 
         Raises:
             UsageError: this broker is of no team.
         """
-        asked = await body_of(request, TeamKeyRequest)
+        asked = await body_of(request, asks.TeamKeyRequest)
         actor = await authority.actor(operator_of(request), Need.GIVE, "the team's key")
         if broker.team_key is None or broker.team is None:
             raise UsageError(
@@ -32,7 +31,7 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
             )
         made = await broker.team_key.make(actor, lost=asked.lost)
         members = (one for one in broker.team.members if one.id != broker.team.id)
-        return TeamKeyInfo(
+        return access.TeamKeyInfo(
             key=made.key,
             before=made.before or None,
             missing=tuple(one.id for one in members if one.said.key != made.key),
