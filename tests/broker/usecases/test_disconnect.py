@@ -237,13 +237,13 @@ async def test_a_step_looks_again_before_it_deletes(office: Office, live: Live) 
     held = known.of(first.agent.id)
     assert held is not None
     (planned,) = held.accounts
-    assert not planned.shared
-    served = await known.disconnect(first.agent.id, planned)
+    assert not any(office.broker.registry.accounts.in_use(planned))
+    served = await known.disconnect(planned)
     assert (served.problem, served.over) == ("the agent is served again", None)
     assert office.accounts_at_tenant(account.user) == [account.id]
     await office.connect(second.agent, person, "calendar.read")
     await office.revoke(first.agent)
-    left = await known.disconnect(first.agent.id, planned)
+    left = await known.disconnect(planned)
     assert left.over == "left"
     assert second.agent.name in str(left.problem)
     assert (await exchange(second, WORKSPACE)).status_code == 200
