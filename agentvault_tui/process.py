@@ -147,12 +147,6 @@ async def start_program(command: Sequence[str]) -> asyncio.subprocess.Process:
     It has a session of its own, so that it and what it starts end together, and of
     our environment what says who the user is: no setting, proxy or secret.
 
-    Args:
-        command: the program and its arguments.
-
-    Returns:
-        the process.
-
     Raises:
         OSError: it cannot be started.
     """
@@ -191,12 +185,9 @@ def start_tenant(home: Home) -> Child:
 
 
 def log_json_lines(default: str = "warning") -> None:
-    """Send the log to stderr, one JSON object a line.
+    """Send the log to stderr, one JSON object a line, by default from *default* on.
 
     HTTP libraries stay quiet: at lower levels they log URLs and headers.
-
-    Args:
-        default: the level where ``AGENTVAULT_LOG_LEVEL`` sets none.
 
     Raises:
         SettingsError: ``AGENTVAULT_LOG_LEVEL`` is not a level.

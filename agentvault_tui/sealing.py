@@ -46,11 +46,9 @@ class Seal:
     """What cannot be done any more when the home's key for it is gone."""
 
     def __init__(self, root: bytes, *before: bytes) -> None:
-        """Derive from *root*, which never encrypts anything itself.
+        """Derive from *root*, the key in force, which never encrypts anything itself.
 
-        Args:
-            root: the key in force.
-            before: the keys before it, which open what they sealed.
+        The keys *before* it open what they sealed.
         """
         self._root = root
         self._roots = root, *before

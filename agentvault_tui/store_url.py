@@ -92,10 +92,7 @@ def require_library() -> None:
 
 
 def password_file(environ: Mapping[str, str] = os.environ) -> Path | None:
-    """Return the file with the store's password, if the environment names one.
-
-    Args:
-        environ: where ``PGPASSWORD_FILE`` is looked for.
+    """Return the file with the store's password, if ``PGPASSWORD_FILE`` names one.
 
     Raises:
         SettingsError: the password itself is in the environment, which child processes

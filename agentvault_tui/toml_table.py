@@ -38,9 +38,6 @@ def read_table(text: str, shape: type[_T], inner: Mapping[str, type[Any]]) -> _T
         shape: the struct of its top level.
         inner: the structs below it, by their place without numbers and names.
 
-    Returns:
-        a *shape*.
-
     Raises:
         ServiceError: it is no TOML, or no such table.
     """

@@ -33,10 +33,7 @@ async def activity_of(
 ) -> history.ActivityInfo:
     """Read what *agent* did, and what revoking it would cut now or did cut.
 
-    Args:
-        broker: the broker.
-        agent: which.
-        near: limits that it nearly reached; see `near_the_end`.
+    *near* are the limits that it nearly reached; see `near_the_end`.
     """
     start = _first_quarter(broker.clock.now())
     found = await broker.ledger.activity(agent.id, start)

@@ -15,12 +15,7 @@ _PATH: Final = re.compile(r"/(?:mcp|gw)/[a-z0-9][a-z0-9_-]{0,62}")
 def mcp_server_of(resource: str | None, issuer: str) -> str | None:
     """Return the name of the MCP server of this broker that *resource* is the URL of.
 
-    Args:
-        resource: a resource indicator.
-        issuer: the URL that agents reach the broker at.
-
-    Returns:
-        the name, also of a server that is not there; None for any other resource.
+    Also of a server that is not there; None for any other resource.
     """
     path = audience_of(resource, issuer)
     return path[len(PREFIX) :] if path and path.startswith(PREFIX) else None
@@ -30,10 +25,6 @@ def audience_of(resource: str | None, issuer: str) -> str | None:
     """Return the path of the gateway that *resource* is the URL of.
 
     Such a URL says where a token is good, and nothing about what is acted on.
-
-    Args:
-        resource: a resource indicator.
-        issuer: the URL that agents reach the broker at.
 
     Returns:
         ``/mcp/NAME`` or ``/gw/NAME``, also of what is not there; None for any other

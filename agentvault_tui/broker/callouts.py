@@ -80,12 +80,7 @@ class CallOuts:
     async def ask(
         self, hooks: Sequence[HookTable], evaluation: Mapping[str, Any]
     ) -> list[CallOutAnswer]:
-        """Ask all of *hooks* at once, each in its own budget.
-
-        Args:
-            hooks: who is asked.
-            evaluation: the request (AuthZEN section 6.1).
-        """
+        """Send *evaluation* (AuthZEN section 6.1) to all of *hooks* at once."""
         body = to_json(evaluation).encode()
         return list(await asyncio.gather(*(self._ask(one, body) for one in hooks)))
 

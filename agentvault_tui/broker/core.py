@@ -435,10 +435,7 @@ class Broker:
     ) -> None:
         """Persist that tokens ended which are out of memory already.
 
-        Args:
-            tokens: those of other agents, that ended with what they were exchanged for.
-            actor: who ended them.
-            reason: the stable code.
+        They are other agents', and ended with what they were exchanged for.
         """
         for start in range(0, len(tokens), _ENDED_A_RECORD):
             part = tokens[start : start + _ENDED_A_RECORD]

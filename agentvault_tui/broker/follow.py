@@ -111,11 +111,7 @@ async def _keep_cuts(broker: Broker, denied: set[AgentId]) -> None:
     """Put this broker's own cuts in force again: they are recorded after the others'.
 
     What was granted before they are recorded, by a broker that did not know of them,
-    ends as well.
-
-    Args:
-        broker: whose memory follows.
-        denied: agents of which others recorded a cool-down.
+    ends as well. *denied* are the agents of which others recorded a cool-down.
     """
     for pending in (*broker.cuts.under_way, *broker.cuts.unrecorded):
         for change in pending.changes:

@@ -201,8 +201,7 @@ class LimitUses:
     def found(self, recorded: Draft | Event) -> None:
         """Count what is durable and was not reserved here.
 
-        Args:
-            recorded: of a commit that was reported as failed, or of another broker.
+        It is of a commit that was reported as failed, or of another broker.
         """
         if recorded.agent_id is None or "counted" not in recorded.detail:
             return

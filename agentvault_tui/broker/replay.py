@@ -46,12 +46,9 @@ class ReplayStore:
     ) -> UsedAssertion | None:
         """Note that *jti* was used; return what to record, or None: not the first time.
 
-        Args:
-            client_id: a client known to us, so that strangers fill nothing.
-            jti: the assertion's own name.
-            expires: when, in epoch seconds, it is refused for its age anyway.
-            now: epoch seconds.
-            boot: seconds of the boot clock: a wall clock that was ahead forgets none.
+        The client is known to us, so that strangers fill nothing. It *expires*, in
+        epoch seconds like *now*, when it is refused for its age anyway; by *boot*,
+        seconds of the boot clock, a wall clock that was ahead forgets none.
 
         Raises:
             FullError: too many live ones of that client.

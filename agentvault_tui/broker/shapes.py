@@ -135,9 +135,7 @@ def _derived(agent: Agent, registry: Registry) -> dict[str, Any]:
 def delegation_tree(registry: Registry, agent_id: str | None) -> access.DelegationTree:
     """Return the trees of tokens that were passed on, each parent first.
 
-    Args:
-        registry: what is known.
-        agent_id: only trees that hold a token of this agent; None for all.
+    Those that hold a token of the agent; all, where none is named.
     """
     known, ends = registry.delegations, registry.ends()
     rows: list[access.TreeToken] = []

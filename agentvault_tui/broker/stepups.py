@@ -157,8 +157,7 @@ class StepUps:
     def forsaken(self, lasts: float) -> list[StepUp]:
         """Return what another broker of the team began to approve, and died.
 
-        Args:
-            lasts: seconds after which it would have told what became of its code.
+        After *lasts* seconds it would have told what became of its code.
         """
         now = self._clock.now()
         return [
@@ -289,9 +288,6 @@ def digest_of(stepup: StepUp) -> str:
     It covers all that a resource server will be told; absent members are null.
     ``request`` is there only for a call that the gateway holds, ``evaluation`` only
     for an evaluation.
-
-    Args:
-        stepup: what is decided about.
 
     Returns:
         ``sha256:`` and 64 hexadecimal digits.

@@ -66,9 +66,6 @@ class Surroundings:
         ``X-Forwarded-For`` lines that is no trusted proxy: what stands to the left of
         it the caller may have written. ``Forwarded`` (RFC 7239) is ignored.
 
-        Args:
-            scope: the request, as ASGI has it.
-
         Returns:
             an IP address in its canonical form; None where the proxies name none.
         """

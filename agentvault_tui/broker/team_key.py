@@ -157,13 +157,7 @@ class TeamKey:
     """Follows what the ledger says of the key, and the file with it."""
 
     def __init__(self, home: Home, ledger: Ledger, actor: Actor) -> None:
-        """Know nothing yet.
-
-        Args:
-            home: whose keys.
-            ledger: the team's, as this home reaches it.
-            actor: who records that a key was changed.
-        """
+        """Know nothing yet; *actor* records that the key was changed."""
         self.seals_anew: list[Callable[[], Awaitable[None]]] = []
         """Each seals anew, with the key in force, what a room has sealed."""
         self.team: Team | None = None

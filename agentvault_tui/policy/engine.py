@@ -165,8 +165,7 @@ class Policy:
     def problems(self, agents: Collection[str] | None = None) -> list[PolicyProblem]:
         """Return what in the rules cannot match, or not as it reads.
 
-        Args:
-            agents: ids of the registered agents, if they are known.
+        *agents* are the ids of the registered agents, if they are known.
         """
         return problems(self.rules, self._every_reader, self.catalogue, agents)
 
@@ -212,11 +211,7 @@ class Policy:
         return self.answer(Inputs.of(agent, action, environment))
 
     def answer(self, inputs: Inputs) -> Verdict:
-        """Answer a request; the same for equal inputs, whenever it is asked.
-
-        Args:
-            inputs: all that the answer depends on.
-        """
+        """Answer a request; the same for equal inputs, whenever it is asked."""
         verdict = self._with_details(self._by_rules(inputs), inputs)
         if inputs.exempt or verdict.outcome is Outcome.DENIED:
             return verdict
@@ -341,10 +336,7 @@ class Policy:
     def explain(self, decide: Decide, agent: Agent, action: Action) -> Explanation:
         """Say how *action* is answered, by which rule, and what would change that.
 
-        Args:
-            decide: answers for an agent and an action, by this policy.
-            agent: who would ask.
-            action: what for.
+        *decide* answers for an agent and an action, by this policy.
         """
         verdict = decide(agent, action)
         rule = self.rule(verdict.rule)

@@ -80,17 +80,10 @@ def problems(
     catalogue: Catalogue,
     agents: Collection[str] | None = None,
 ) -> list[PolicyProblem]:
-    """Look through *rules*, in the order of the file.
+    """Return what is wrong with *rules*, in the order of the file.
 
-    Args:
-        rules: the rules.
-        readers: what each applies to and reads.
-        catalogue: the scopes there are.
-        agents: ids of the registered agents, if they are known.
-
-    Returns:
-        What is misspelt, and what is constant, hidden by another rule or about an
-        agent that is not registered.
+    What is misspelt, and what is constant, hidden by another rule or about an agent
+    that is not one of the registered *agents*, if they are known.
     """
     found: list[PolicyProblem] = []
     for index, rule in enumerate(rules):

@@ -74,15 +74,7 @@ def read_narrowed(
 ) -> ParsedRequest:
     """Read what a token is exchanged for; what is left out is the *parent*'s.
 
-    Args:
-        form: the request.
-        parent: the subject token.
-        whole: the action that *parent* is good for.
-        catalogue: the scopes there are.
-        issuer: the URL that agents reach the broker at.
-
-    Returns:
-        the request, to be compared with *whole*.
+    *whole* is the action that the parent is good for, to be compared with.
 
     Raises:
         OAuthError: it makes no sense.

@@ -121,12 +121,7 @@ class ClientAuth:
     async def _by_platform(
         self, named: object, issuer: Issuer, assertion: Assertion
     ) -> Agent:
-        """Return the agent that a platform's token is of.
-
-        Args:
-            named: ``client_id``, where it was given: it picks.
-            issuer: whose token it says it is.
-            assertion: the token.
+        """Return the agent that a platform's token is of; *named* picks one of several.
 
         Raises:
             UnprovenError: the token is not that issuer's, or not exactly one agent is

@@ -79,12 +79,7 @@ class Proofs:
     def read(self, scope: Scope, token: str | None) -> DpopProof:
         """Read the proof of a request (RFC 9449 section 4.3), all but its signature.
 
-        Args:
-            scope: of the request.
-            token: its access token, to which the proof must be bound.
-
-        Returns:
-            the proof; `take` verifies it.
+        It must be bound to the request's access *token*, where it has one.
 
         Raises:
             ProofError: ``invalid_dpop_proof``, or ``use_dpop_nonce``.

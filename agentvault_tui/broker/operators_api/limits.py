@@ -76,10 +76,7 @@ def _health(broker: Broker, hook: HookTable) -> dict[str, Any]:
 def near_the_end(broker: Broker, agent: Agent) -> LimitList:
     """Return the windows of which an agent has at most a fifth left, and their limits.
 
-    Args:
-        broker: the broker.
-        agent: whose requests count in them, by what it was granted; of a limit a
-            resource, all windows.
+    Of a limit a resource, all windows.
     """
     names = {agent.id, agent.name}
     uses = sorted(

@@ -195,10 +195,7 @@ async def body_of(
 ) -> RequestT:
     """Read the body, a JSON object, as *kind*; a member that is null counts as absent.
 
-    Args:
-        request: whose body it is.
-        kind: what it is to be.
-        deep: let texts in it be as long, and nest as deep, as the body's cap allows.
+    A *deep* one may nest, and texts in it be as long, as the body's cap allows.
 
     Raises:
         UsageError: it is not JSON, not an object, or not of that kind.

@@ -79,12 +79,6 @@ async def putting(
 ) -> AsyncIterator[tuple[list[Draft], list[Change]]]:
     """Put texts in force when a block ends that records what this yields.
 
-    Args:
-        broker: the broker.
-        edits: the texts that change.
-        operator: who decided.
-        digest: of all that is applied.
-
     Raises:
         ConflictError: they were recorded, and a service file cannot be written.
     """

@@ -42,9 +42,6 @@ class Needed(NamedTuple):
 def check_rules(broker: Broker) -> None:
     """Refuse rules with unknown scopes: they would apply to no request.
 
-    Args:
-        broker: the broker.
-
     Raises:
         SettingsError: a scope is neither one of the catalogue nor a group of it.
     """
@@ -59,16 +56,7 @@ def check_rules(broker: Broker) -> None:
 
 
 def needed(broker: Broker, scope: str, risk: str) -> Needed:
-    """Return what ``[[stepup.rules]]`` ask for a step-up.
-
-    Args:
-        broker: the broker.
-        scope: its scopes, separated by blanks.
-        risk: its risk.
-
-    Returns:
-        of the rules that mean it the most approvals, and whether any excludes owners.
-    """
+    """Return what those of ``[[stepup.rules]]`` ask that mean such a step-up."""
     meant = [
         rule
         for rule in broker.settings.stepup.rules
@@ -89,15 +77,7 @@ def _means(broker: Broker, rule: StepUpRule, scopes: list[str], risk: str) -> bo
 
 
 def owners(broker: Broker, agents: Iterable[AgentId]) -> tuple[str, ...]:
-    """Return the owners of *agents*, case-folded, each once.
-
-    Args:
-        broker: the broker.
-        agents: an agent, and those whose token it was passed.
-
-    Returns:
-        what the owners are called.
-    """
+    """Return the owners of *agents*, case-folded, each once."""
     known = map(broker.registry.agent, agents)
     return tuple(dict.fromkeys(one.owner.casefold() for one in known))
 
@@ -107,14 +87,7 @@ def asked_of(
 ) -> dict[str, Any]:
     """Return how many people a new step-up asks, and who may not be one of them.
 
-    Args:
-        broker: the broker.
-        scope: its scopes, separated by blanks.
-        risk: its risk.
-        agents: the agent, and those whose token it was passed.
-
-    Returns:
-        ``need`` and ``owners``, as `StepUp` has them.
+    *agents* are the one that asks and those whose token it was passed.
     """
     rules = needed(broker, scope, risk.value)
     not_by = owners(broker, agents) if rules.no_self else ()
@@ -124,13 +97,7 @@ def asked_of(
 def with_approval(broker: Broker, stepup: StepUp, evidence: Evidence) -> StepUp:
     """Return *stepup* with one more approval, where several people have to.
 
-    Args:
-        broker: the broker.
-        stepup: as it waits.
-        evidence: who approved it now.
-
-    Returns:
-        with as many to approve as it was asked with, or as the rules say by now.
+    As many as it was asked with, or as the rules say by now.
     """
     rules = needed(broker, stepup.scope, stepup.risk.value)
     need = max(stepup.need, rules.approvals)
@@ -141,11 +108,6 @@ def with_approval(broker: Broker, stepup: StepUp, evidence: Evidence) -> StepUp:
 
 def check_person(broker: Broker, stepup: StepUp, identity: Identity) -> None:
     """Refuse who has approved this before, or owns an agent of its chain.
-
-    Args:
-        broker: the broker.
-        stepup: what they approve.
-        identity: proven a moment ago.
 
     Raises:
         IdentityError: with the stable reason.
@@ -170,12 +132,7 @@ def check_person(broker: Broker, stepup: StepUp, identity: Identity) -> None:
 
 
 async def confirm(broker: Broker, stepup: StepUp, told: dict[str, Any]) -> bool:
-    """Record one more of several approvals; the step-up waits for the rest.
-
-    Args:
-        broker: the broker.
-        stepup: with the approval as the last of `confirmed`.
-        told: how it was proven, for its event.
+    """Record the last of `confirmed`, one of several; the step-up waits for the rest.
 
     Returns:
         whether it counts; False when a revocation overtook it.
@@ -289,9 +246,6 @@ async def end_gathered_before(broker: Broker) -> None:
     """End at a start what people approved who were cut off while nothing ran.
 
     Or whom the list of approvers, edited meanwhile, does not name any more.
-
-    Args:
-        broker: the broker.
     """
     waiting = [one for one in broker.stepups.open() if one.confirmed]
     waiting += broker.stepups.repeating(None)

@@ -66,14 +66,7 @@ async def mint_verified(
 ) -> bool:
     """Verify who said yes at the end of *flow*, and mint what they said yes to.
 
-    Args:
-        broker: the broker.
-        started: the step-up as it was when *flow* began.
-        flow: the device flow (RFC 8628).
-        tokens: what the tenant gave at its end.
-
-    Returns:
-        as `mint_elevated`.
+    Returns as `mint_elevated` does.
 
     Raises:
         TenantError: the ID token proves too little, or who it names may not approve.

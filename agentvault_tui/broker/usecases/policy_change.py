@@ -292,11 +292,7 @@ def changed_draft(
 ) -> tuple[Draft, list[KeptText]]:
     """Return the event that *policy* is in force, and the texts that it names.
 
-    Args:
-        broker: the broker.
-        policy: what comes into force.
-        actor: who put it there.
-        more: what the event says besides.
+    *more* is what the event says besides.
     """
     before = broker.policy_state.recorded
     texts, named = kept_texts(policy)

@@ -251,12 +251,7 @@ def _subject(broker: Broker, registration: Registration) -> str | None:
 def check_subject_free(
     broker: Broker, subject: str, but: AgentId | None = None
 ) -> None:
-    """Refuse a subject that some token of another agent's could match too.
-
-    Args:
-        broker: the broker.
-        subject: ``ISSUER:SUBJECT``.
-        but: whose it is already.
+    """Refuse a subject that some token of another agent than *but* could match too.
 
     Raises:
         ConflictError: it overlaps with that of an agent that is not revoked.

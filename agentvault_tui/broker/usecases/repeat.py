@@ -40,15 +40,9 @@ from agentvault_tui.policy.subset import same, same_details
 async def approval_for(
     broker: Broker, request: Request, verdict: Verdict
 ) -> StepUp | None:
-    """Return the approval that stands in for a person; end those deviated from.
+    """Return an approval that stands in for a person, with a repeat left, if any does.
 
-    Args:
-        broker: the broker.
-        request: what a person would have to decide about.
-        verdict: why.
-
-    Returns:
-        an approval with a repeat left, or None.
+    Those that the request deviates from end.
     """
     like = [
         stepup
@@ -64,10 +58,6 @@ async def approval_for(
 
 def check_repeat(stepup: StepUp, repeat: Repeat) -> None:
     """See that a step-up can be approved with *repeat*, and is itself within it.
-
-    Args:
-        stepup: what waits.
-        repeat: what is to be approved with it.
 
     Raises:
         UsageError: it cannot.

@@ -175,11 +175,8 @@ async def _revoke_all(
 async def revoke_ended(broker: Broker, late: float = 0.0) -> None:
     """Revoke the agents whose time is over, and those made from a revoked template.
 
-    Nothing was issued to them since, whenever this is called.
-
-    Args:
-        broker: the broker.
-        late: seconds after their time, for another broker to do it first.
+    Nothing was issued to them since, whenever this is called. It is *late* seconds
+    after their time, for another broker to do it first.
     """
     agents: dict[str, list[Agent]] = {ENDED: [], TEMPLATE_REVOKED: []}
     for one in broker.registry.lifetimes.take_ended(late):
@@ -430,15 +427,10 @@ def unused(broker: Broker, agent_id: AgentId | None = None) -> list[StepUp]:
 async def still_cut(
     broker: Broker, cut: Agent | Panic, failed: Draft
 ) -> AsyncIterator[None]:
-    """Keep a cut whose end is recorded in a block that fails.
+    """Keep a cut whose end is recorded in a block that fails; *failed* is its event.
 
     The record may have reached the disk all the same, and then a restart would serve
     what the operator was told is still cut.
-
-    Args:
-        broker: the broker.
-        cut: what stays as it is.
-        failed: the event that says so.
     """
     broker.ledger.check_writable()
     try:

@@ -154,11 +154,7 @@ def _is_shown(stepup: StepUp, digest: str) -> bool:
 
 
 async def offer(broker: Broker, stepup: StepUp) -> None:
-    """Give a waiting step-up its page at the tenant, before anybody asks for a code.
-
-    Args:
-        broker: the broker.
-        stepup: pending, and without a device flow.
+    """Give a step-up that waits without a code its page at the tenant.
 
     Raises:
         TenantError: the tenant did not start the flow.
@@ -513,11 +509,7 @@ async def _shown_at_tenant(
     The agent's own words are for the approval page alone, which marks them: on the
     others they would look official. Headers of a held call stay out, and but for the
     approval page its body: its digest is there, of bytes that only the broker keeps.
-
-    Args:
-        broker: the broker.
-        stepup: what is asked.
-        expires_in: seconds, where the code is for the approval page alone.
+    *expires_in* is said where the code is for the approval page alone.
     """
     sent = stepup.request
     members = ("method", "url", "body_bytes", "body_sha256")
