@@ -343,10 +343,10 @@ class Broker:
         rate = self.settings.tenant.rate
         self.vault = VaultAccess(
             *(self.home, self.tenant.issuer, self.clock),
-            local=self.tenant.tenant.local,
+            local=self.tenant.local,
             shared=shared,
         )
-        reached = (self.tenant.tenant, rate, self.vault, self.registry)
+        reached = (self.tenant, rate, self.vault, self.registry)
         self.access = TenantAccess(*reached)
         if self.team_key is not None and self.files is not None:
             users, clients = self.vault.users, self.vault.clients

@@ -34,7 +34,7 @@ def status_info(broker: Broker) -> shapes.StatusInfo:
             issuer=broker.tenant.issuer,
             kind=broker.tenant_kind,
             reachable=bool(broker.tenant.reachable),
-            way=broker.tenant.tenant.way,
+            way=broker.tenant.way,
         ),
         ledger=shapes.LedgerInfo(
             head=ledger.head.seq,

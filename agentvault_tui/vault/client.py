@@ -25,11 +25,13 @@ from agentvault_tui.vault.discovery import Keys, read_keys
 from agentvault_tui.vault.identity import (
     SKEW,
     Identity,
+    IdTokenClaims,
     PageAnswer,
+    identity_of,
     key_id,
+    login_of,
+    page_answer_of,
     verify,
-    verify_nonce,
-    verify_page_answer,
 )
 from agentvault_tui.vault.refreshed import CachedDocument
 from agentvault_tui.vault.tenant import Sleep, Tenant
@@ -42,7 +44,7 @@ _FIRST_RETRY, _SLOWEST_RETRY = 1.0, 15.0
 """Seconds between attempts to have the key of an ID token."""
 
 
-class TenantClient:
+class TenantClient(Tenant):
     """The broker's client at one tenant, Auth0's or the embedded one."""
 
     def __init__(
@@ -57,41 +59,28 @@ class TenantClient:
         timeout: float = 10.0,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
-        """Name the tenant; nothing is sent yet.
+        """Name the tenant, as `Tenant` does; nothing is sent yet.
 
         Args:
-            issuer: as its discovery document has it, with or without the slash.
+            issuer: whose client it is.
             client_id: our client there, which may use the device flow.
             clock: the only source of now.
             mfa_at_required: whether its Action stamps the time of the second factor
                 (`model.claims.MFA_AT`): then no other claim stands in for it.
             amr_required: whether ``amr`` must say that there was a second factor:
                 not where our own Action is known to stamp its time.
-            local: where on loopback it answers for *issuer*, if it does.
+            local: see `Tenant`, as for the rest.
             timeout: seconds for each exchange.
             sleep: how to wait.
 
         Raises:
             SettingsError: *issuer* is not one we may talk to.
         """
-        self.tenant: Final = Tenant(
-            issuer, clock, local=local, timeout=timeout, sleep=sleep
-        )
+        super().__init__(issuer, clock, local=local, timeout=timeout, sleep=sleep)
         self._mfa_at_required = mfa_at_required
         self._amr_required = amr_required
-        self.issuer: Final = self.tenant.issuer
         self.client_id: Final = client_id
-        self._clock = clock
         self._keys = CachedDocument(self._fetch_keys, clock, burst=_KEY_FETCHES)
-
-    @property
-    def reachable(self) -> bool | None:
-        """Whether the last exchange was answered; nothing before the first."""
-        return self.tenant.reachable
-
-    async def probe(self) -> bool:
-        """Fetch the tenant's discovery document; tell whether that worked."""
-        return await self.tenant.probe()
 
     async def start_device_flow(
         self,
@@ -128,19 +117,19 @@ class TenantClient:
         # RFC 9396 section 10. Auth0 has no details in its device flow, and whether it
         # ignores or refuses what it does not know is not written anywhere.
         types = {one.get("type") for one in authorization_details or ()}
-        if types and types <= await self.tenant.details_types():
+        if types and types <= await self.details_types():
             asked["authorization_details"] = json.dumps(authorization_details)
-        if origin and await self.tenant.details_types():
+        if origin and await self.details_types():
             asked["origin"] = origin
-        return await start_flow(self.tenant, self.client_id, asked, ttl)
+        return await start_flow(self, self.client_id, asked, ttl)
 
     async def poll_once(self, flow: DeviceFlow) -> Poll:
         """Ask the token endpoint once; an outage is an answer, not an error."""
-        return await poll_once(self.tenant, self.client_id, flow)
+        return await poll_once(self, self.client_id, flow)
 
     async def wait(self, flow: DeviceFlow) -> End:
         """Poll until the person decided or the code ran out."""
-        return await poll_until_ended(self.tenant, flow, lambda: self.poll_once(flow))
+        return await poll_until_ended(self, flow, lambda: self.poll_once(flow))
 
     async def verify_id_token(
         self, raw: str, *, not_before: datetime, until: Deadline | None = None
@@ -161,20 +150,17 @@ class TenantClient:
             IdentityError: it proves less than is needed; `reason` says what.
             TenantError: the tenant's keys cannot be had.
         """
-        key = await self._key(raw, until)
         try:
-            return verify(
-                raw,
-                key,
-                issuer=self.issuer,
-                client_id=self.client_id,
-                now=self._clock.now(),
+            claims = await self._claims(raw, self.client_id, until)
+            return identity_of(
+                claims,
+                now=self.clock.now(),
                 not_before=not_before,
                 mfa_at_required=self._mfa_at_required,
                 amr_required=self._amr_required,
             )
         except IdentityError as error:
-            skew = abs(self.tenant.skew or 0.0)
+            skew = abs(self.skew or 0.0)
             if error.reason not in {"claims", "stale"} or skew <= SKEW:
                 raise
             why = f"the tenant's clock and ours are {span(skew)} apart"
@@ -191,15 +177,8 @@ class TenantClient:
             IdentityError: it is no such answer about *digest*.
             TenantError: the tenant's keys cannot be had.
         """
-        key = await self._key(raw, until)
-        return verify_page_answer(
-            raw,
-            key,
-            issuer=self.issuer,
-            client_id=self.client_id,
-            now=self._clock.now(),
-            digest=digest,
-        )
+        claims = await self._claims(raw, self.client_id, until)
+        return page_answer_of(claims, digest)
 
     async def tell_outcome(self, flow: DeviceFlow, outcome: str) -> None:
         """Tell the embedded tenant what became of a step-up, for its approval page.
@@ -213,7 +192,7 @@ class TenantClient:
             "outcome": outcome,
         }
         url = f"{self.issuer}{OUTCOME_PATH.removeprefix('/')}"
-        await self.tenant.send("POST", url, form=form)
+        await self.send("POST", url, form=form)
 
     async def verify_login(
         self, raw: str, *, client_id: str, nonce: str
@@ -224,19 +203,19 @@ class TenantClient:
             IdentityError: it is not that sign-in's.
             TenantError: the tenant's keys cannot be had.
         """
-        key = await self._key(raw)
-        return verify_nonce(
-            raw,
-            key,
-            issuer=self.issuer,
-            client_id=client_id,
-            now=self._clock.now(),
-            nonce=nonce,
-        )
+        return login_of(await self._claims(raw, client_id), nonce)
 
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self.tenant.aclose()
+    async def _claims(
+        self, raw: str, client_id: str, until: Deadline | None = None
+    ) -> IdTokenClaims:
+        """Return the claims of an ID token for *client_id*, all but its own verified.
+
+        Raises:
+            IdentityError: it is no such token of this tenant's.
+            TenantError: the tenant's keys cannot be had.
+        """
+        key, now = await self._key(raw, until), self.clock.now()
+        return verify(raw, key, issuer=self.issuer, client_id=client_id, now=now)
 
     async def _key(self, raw: str, until: Deadline | None = None) -> RSAKey:
         """Return the tenant's key that *raw* names; one it rotated to is fetched.
@@ -260,12 +239,12 @@ class TenantClient:
                 )
             except TenantError as error:
                 problem = error
-            left = 0.0 if until is None else until.remaining(self._clock)
+            left = 0.0 if until is None else until.remaining(self.clock)
             if left <= 0.0:
                 raise problem
-            await self.tenant.sleep(min(pause, left))
+            await self.sleep(min(pause, left))
             pause = min(pause * 2, _SLOWEST_RETRY)
 
     async def _fetch_keys(self) -> Keys:
-        metadata = await self.tenant.metadata()
-        return read_keys(await self.tenant.send("GET", metadata.jwks_uri))
+        metadata = await self.metadata()
+        return read_keys(await self.send("GET", metadata.jwks_uri))

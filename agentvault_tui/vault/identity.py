@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, NewType
 
 from joserfc import jws
 from joserfc.errors import JoseError
@@ -52,6 +52,10 @@ class Identity:
     """When they last proved a second factor, as far as the tenant says."""
     claims: dict[str, object] = field(repr=False)
     """The claims worth keeping as evidence."""
+
+
+IdTokenClaims = NewType("IdTokenClaims", dict[str, Any])
+"""Claims of an ID token that `verify` has verified."""
 
 
 class PageAnswer(NamedTuple):
@@ -131,27 +135,44 @@ def key_id(raw: str) -> str:
 
 
 def verify(
-    raw: str,
-    key: RSAKey,
-    *,
-    issuer: str,
-    client_id: str,
-    now: datetime,
-    not_before: datetime,
-    mfa_at_required: bool = False,
-    amr_required: bool = True,
-) -> Identity:
-    """Verify an ID token (OpenID Connect Core section 3.1.3.7), and its second factor.
+    raw: str, key: RSAKey, *, issuer: str, client_id: str, now: datetime
+) -> IdTokenClaims:
+    """Verify an ID token's signature, and the claims that every one has.
 
-    ``amr`` and the times are covered by the tenant's signature alike. Auth0 documents
-    ``amr`` for hosted logins and does not say whether a device flow's ID token has it,
-    so where our own Action runs, the claim it sets is the proof and ``amr`` a record.
+    OpenID Connect Core section 3.1.3.7; what it proves is for `identity_of`, `login_of`
+    and `page_answer_of` to say.
 
     Args:
         raw: the token; call `key_id` first.
         key: the tenant's key of that name.
         issuer: whose token it must be.
         client_id: whom it must be for.
+        now: the time.
+
+    Raises:
+        IdentityError: with the stable reason.
+    """
+    claims = _signed(raw, key)
+    _standard(claims, issuer, client_id, math.floor(now.timestamp()))
+    return IdTokenClaims(claims)
+
+
+def identity_of(
+    claims: IdTokenClaims,
+    *,
+    now: datetime,
+    not_before: datetime,
+    mfa_at_required: bool = False,
+    amr_required: bool = True,
+) -> Identity:
+    """Return who an ID token says it was, once its second factor is verified.
+
+    ``amr`` and the times are covered by the tenant's signature alike. Auth0 documents
+    ``amr`` for hosted logins and does not say whether a device flow's ID token has it,
+    so where our own Action runs, the claim it sets is the proof and ``amr`` a record.
+
+    Args:
+        claims: of the token.
         now: the time.
         not_before: the person must have proved their second factor since then.
         mfa_at_required: whether only our Action's claim says when that was.
@@ -160,9 +181,6 @@ def verify(
     Raises:
         IdentityError: with the stable reason.
     """
-    claims = _signed(raw, key)
-    seconds = math.floor(now.timestamp())
-    _standard(claims, issuer, client_id, seconds)
     # RFC 8628 gives no nonce: that the token is newer than the flow binds it instead.
     # The tenant's clock shows whole seconds, so ours is floored to compare.
     since = math.floor(not_before.timestamp())
@@ -170,25 +188,30 @@ def verify(
         raise _stale("the ID token is older than the request")
     if amr_required:
         _second_factor(claims)
+    seconds = math.floor(now.timestamp())
     authenticated = _authenticated_at(claims, seconds, required=mfa_at_required)
     if authenticated < since:
         raise _stale("the second factor was proved before the request was made")
-    return _identity(claims, authenticated)
+    return Identity(
+        sub=claims["sub"],
+        name=_name(claims),
+        email=_text(claims, "email"),
+        email_verified=claims.get("email_verified") is True,
+        roles=_words(claims, ROLES),
+        amr=_words(claims, "amr"),
+        authenticated_at=datetime.fromtimestamp(authenticated, UTC),
+        claims={name: claims[name] for name in _EVIDENCE if name in claims},
+    )
 
 
-def verify_nonce(
-    raw: str, key: RSAKey, *, issuer: str, client_id: str, now: datetime, nonce: str
-) -> tuple[str, str]:
-    """Verify the ID token of a sign-in we began; return subject and name, untrusted.
+def login_of(claims: IdTokenClaims, nonce: str) -> tuple[str, str]:
+    """Return subject and name, untrusted, of a sign-in that we began with *nonce*.
 
-    It proves nothing for an approval: no factor is looked for. *nonce* is what was
-    sent (OpenID Connect Core section 3.1.2.1).
+    It proves nothing for an approval: no factor is looked for.
 
     Raises:
-        IdentityError: with the stable reason.
+        IdentityError: ``claims``: it answers another sign-in.
     """
-    claims = _signed(raw, key)
-    _standard(claims, issuer, client_id, math.floor(now.timestamp()))
     said = claims.get("nonce")
     # OpenID Connect Core section 3.1.3.7, number 11: it answers this sign-in alone.
     if not isinstance(said, str) or not hmac.compare_digest(
@@ -198,29 +221,15 @@ def verify_nonce(
     return claims["sub"], _name(claims)
 
 
-def verify_page_answer(
-    raw: str, key: RSAKey, *, issuer: str, client_id: str, now: datetime, digest: str
-) -> PageAnswer:
-    """Verify the ID token of a person who answered without approving.
+def page_answer_of(claims: IdTokenClaims, digest: str) -> PageAnswer:
+    """Return who answered at the approval page without approving, and what.
 
     It needs no second factor: neither a no nor the wish to approve more grants a thing.
 
-    Args:
-        raw: the token; call `key_id` first.
-        key: the tenant's key of that name.
-        issuer: whose token it must be.
-        client_id: whom it must be for.
-        now: the time.
-        digest: of what must have been shown.
-
-    Returns:
-        who answered, and what.
-
     Raises:
-        IdentityError: with the stable reason.
+        IdentityError: ``claims``: it does not answer what was shown, which *digest* is
+            of.
     """
-    claims = _signed(raw, key)
-    _standard(claims, issuer, client_id, math.floor(now.timestamp()))
     said = claims.get(STEPUP)
     answer = dict(said) if isinstance(said, dict) else {}
     kind = answer.get("decision")
@@ -331,19 +340,6 @@ def _authenticated_at(claims: dict[str, object], now: int, *, required: bool) ->
     if not 0 <= value <= now + SKEW:
         raise _claims("the time of the second factor is out of bounds")
     return math.floor(value)
-
-
-def _identity(claims: dict[str, Any], authenticated: int) -> Identity:
-    return Identity(
-        sub=claims["sub"],
-        name=_name(claims),
-        email=_text(claims, "email"),
-        email_verified=claims.get("email_verified") is True,
-        roles=_words(claims, ROLES),
-        amr=_words(claims, "amr"),
-        authenticated_at=datetime.fromtimestamp(authenticated, UTC),
-        claims={name: claims[name] for name in _EVIDENCE if name in claims},
-    )
 
 
 def _name(claims: dict[str, Any]) -> str:

@@ -124,7 +124,7 @@ class ProviderClient:
         try:
             # In the body, as section 2.1 has it: an address stands in logs.
             form = {"token": token.reveal()}
-            reply = await self._revocation.request(
+            reply = await self._revocation.send(
                 "POST", self._at.revocation, form=form, cap=_CAP
             )
         except TenantUnreachableError as error:
@@ -175,7 +175,7 @@ class ProviderClient:
         if self._userinfo is None:
             return None
         try:
-            return await self._userinfo.request(
+            return await self._userinfo.send(
                 "GET", self._at.userinfo, bearer=token, cap=_CAP
             )
         except AgentVaultError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from agentvault_tui.clock import Clock
@@ -14,14 +14,13 @@ from agentvault_tui.vault.egress import route
 from agentvault_tui.vault.issuer import check_issuer
 from agentvault_tui.vault.refreshed import CachedDocument
 from agentvault_tui.vault.reply import TenantReply
-from agentvault_tui.vault.secret import Secret
-from agentvault_tui.vault.wire import MAX_BODY, Wire
+from agentvault_tui.vault.wire import Wire
 
 Sleep = Callable[[float], Awaitable[None]]
 """Waits so many seconds; tests move a clock instead."""
 
 
-class Tenant:
+class Tenant(Wire):
     """A tenant's HTTP, its metadata and its clock, shared by all clients of it."""
 
     def __init__(
@@ -46,19 +45,13 @@ class Tenant:
             SettingsError: *issuer* is not one we may talk to.
         """
         self.issuer: Final = check_issuer(issuer)
+        super().__init__(self.issuer, timeout, local=local)
         self.clock: Final = clock
         self.sleep: Final = sleep
         self.skew: float | None = None
         """Seconds by which the tenant's clock was ahead, at its last answer."""
-        self.local: Final = local
-        self._wire = Wire(self.issuer, timeout, local=local)
         self._metadata = CachedDocument(self._fetch_metadata, clock)
         self._details_types = CachedDocument(self._fetch_details_types, clock)
-
-    @property
-    def reachable(self) -> bool | None:
-        """Whether the last exchange was answered; nothing before the first."""
-        return self._wire.reachable
 
     @property
     def way(self) -> str:
@@ -92,31 +85,10 @@ class Tenant:
             return False
         return True
 
-    async def send(
-        self,
-        method: str,
-        url: str,
-        *,
-        form: Mapping[str, str] | None = None,
-        body: object = None,
-        bearer: Secret | None = None,
-        cap: int = MAX_BODY,
-    ) -> TenantReply:
-        """Send one request, once; see `Wire.request`.
-
-        Raises:
-            TenantUnreachableError: no answer, a redirect, or too large an answer.
-        """
-        reply = await self._wire.request(
-            method, url, form=form, body=body, bearer=bearer, cap=cap
-        )
+    def _note(self, reply: TenantReply) -> None:
+        super()._note(reply)
         if reply.date is not None:
             self.skew = (reply.date - self.clock.now()).total_seconds()
-        return reply
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._wire.aclose()
 
     async def _fetch_metadata(self) -> Metadata:
         url = f"{self.issuer}.well-known/openid-configuration"

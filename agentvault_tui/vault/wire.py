@@ -113,7 +113,7 @@ class Wire:
         the same requests go to that address on loopback, naming the issuer's host: then
         neither DNS nor a certificate decides who answers.
         """
-        self._local = local
+        self.local: Final = local
         self._url: Final = local or issuer
         self.origin: Final = origin(issuer)
         self._seconds = seconds
@@ -124,7 +124,7 @@ class Wire:
         self.reachable: bool | None = None
         """Whether the last exchange was answered; nothing before the first."""
 
-    async def request(
+    async def send(
         self,
         method: str,
         url: str,
@@ -151,10 +151,10 @@ class Wire:
         if origin(url) != self.origin:
             raise TenantUnreachableError(f"{visible(url)} is not on {self._who}")
         headers, content = {}, None
-        if self._local:
+        if self.local:
             there = urlsplit(url)
             headers["Host"] = there.netloc
-            url = urlunsplit((*urlsplit(self._local)[:2], *there[2:]))
+            url = urlunsplit((*urlsplit(self.local)[:2], *there[2:]))
         if bearer is not None:
             token = bearer.reveal()
             if not _TOKEN.fullmatch(token):
@@ -173,8 +173,12 @@ class Wire:
         except TenantUnreachableError:
             self.reachable = False
             raise
-        self.reachable = reply.status < 500
+        self._note(reply)
         return reply
+
+    def _note(self, reply: TenantReply) -> None:
+        """Keep what an answer tells of who sent it."""
+        self.reachable = reply.status < 500
 
     async def aclose(self) -> None:
         """Close the connections."""

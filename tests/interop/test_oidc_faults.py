@@ -76,7 +76,7 @@ async def test_each_document_is_fetched_once_for_all_who_ask(
 ) -> None:
     """Fifty at once wait for one fetch; an hour long nobody asks again, then once."""
     asked = Asked(provider)
-    await asyncio.gather(*(client.tenant.metadata() for _ in range(50)))
+    await asyncio.gather(*(client.metadata() for _ in range(50)))
     raw = await id_token(client)
     began = clock.now()
 

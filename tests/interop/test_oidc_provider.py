@@ -77,7 +77,7 @@ async def signed_in(
 async def test_discovery_names_what_we_use(client: TenantClient) -> None:
     """Its document is read whole, and nothing in it is refused."""
     assert await client.probe()
-    metadata = await client.tenant.metadata()
+    metadata = await client.metadata()
     assert metadata.device_authorization_endpoint.endswith("/oauth/device/code")
     assert metadata.revocation_endpoint.endswith("/oauth/revoke")
 
@@ -156,7 +156,7 @@ async def test_what_an_approval_does_not_take(
     reason: str,
 ) -> None:
     """One factor, an earlier sign-in, another client's: well signed, and refused."""
-    clock = client.tenant.clock
+    clock = client.clock
     theirs = TenantClient(client.issuer, audience, clock)
     asked = clock.now() + timedelta(seconds=later)
     tokens = await signed_in(theirs, *amr)

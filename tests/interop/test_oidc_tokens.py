@@ -156,5 +156,5 @@ async def test_a_sign_in_is_bound_to_its_nonce_and_its_client(
         with pytest.raises(IdentityError) as refused:
             await client.verify_login(raw, client_id=client_id, nonce=nonce)
         assert refused.value.reason == "claims"
-    began = client.tenant.clock.now() - timedelta(seconds=LATER)
+    began = client.clock.now() - timedelta(seconds=LATER)
     assert await refusal(client, raw, began) == "claims"

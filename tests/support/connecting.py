@@ -71,7 +71,7 @@ class Office:
         await self.broker.tenant.aclose()
         await self.broker.vault.aclose()
         await self.broker.providers.aclose()
-        await self.bench.tenant.tenant.aclose()
+        await self.bench.tenant.aclose()
         await self.bench.close()
 
     def fault(self, **members: Any) -> None:

@@ -40,7 +40,7 @@ class AtProvider(Live):
         secret = Secret(made["client_secret"])
         self.broker.vault.clients.keep(f"agents/{agent_id}", made["client_id"], secret)
         credential = ClientSecret(made["client_id"], secret)
-        token = await signed_in_at(self.broker.tenant.tenant, credential)
+        token = await signed_in_at(self.broker.tenant, credential)
         self.broker.vault.users.keep(agent_id, VaultUser(URSULA, "ursula", token))
         for connection in (GOOGLE, BANK):
             await self._connect(agent_id, connection)

@@ -22,18 +22,15 @@ from agentvault_tui.vault.identity import PageAnswer
 ALICE = {"sub": "agentvault|alice", "roles": ("approver",), "amr": ("mfa", "otp")}
 
 
-class ScriptedTenant:
+class ScriptedTenant(Tenant):
     """Speaks the client's interface; each flow ends as the test decides."""
 
     # ruff: noqa: ARG002 - the interface is the client's
 
-    issuer = "http://127.0.0.1:1/"
-    reachable = True
-
     def __init__(self, clock: ManualClock, issuer: str = "") -> None:
-        self.clock = clock
-        self.issuer = issuer or self.issuer
-        self.tenant = Tenant(self.issuer, clock, sleep=self._pass)
+        super().__init__(issuer or "http://127.0.0.1:1/", clock, sleep=self._pass)
+        self.reachable = True
+        self._manual = clock
         self.flows: list[DeviceFlow] = []
         self.shown: list[Any] = []
         self.down = False
@@ -42,11 +39,11 @@ class ScriptedTenant:
         self.answers: dict[str, PageAnswer] = {}
         """What the ID tokens say of those who answered otherwise, by token."""
         self._ends: list[asyncio.Future[End]] = []
-        self._who: dict[str, dict[str, Any] | IdentityError] = {}
+        self._approvers: dict[str, dict[str, Any] | IdentityError] = {}
 
     async def _pass(self, seconds: float) -> None:
         """Let time pass for whoever waits to ask again."""
-        self.clock.advance(seconds)
+        self._manual.advance(seconds)
         await asyncio.sleep(0)
 
     async def probe(self) -> bool:
@@ -86,7 +83,7 @@ class ScriptedTenant:
         self, raw: str, *, not_before: datetime, until: Deadline | None = None
     ) -> Identity:
         self.not_before.append(not_before)
-        who = self._who[raw]
+        who = self._approvers[raw]
         if isinstance(who, IdentityError):
             raise who
         began = self.flows[int(raw.rpartition("-")[2])].started_at
@@ -106,9 +103,6 @@ class ScriptedTenant:
     ) -> PageAnswer:
         return self.answers[raw]
 
-    async def aclose(self) -> None:
-        return None
-
     # What the test does
 
     def approve(
@@ -116,7 +110,7 @@ class ScriptedTenant:
     ) -> None:
         """Let the person of one flow say yes."""
         raw = f"id-token-{number % len(self.flows)}"
-        self._who[raw] = who
+        self._approvers[raw] = who
         self._ends[number].set_result(FlowTokens(raw))
 
     def end(self, end: End, number: int = -1) -> None:

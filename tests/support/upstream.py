@@ -44,7 +44,7 @@ class Site:
 
     async def close(self) -> None:
         self.fault()
-        await self.bench.broker.tenant.tenant.aclose()
+        await self.bench.broker.tenant.aclose()
         await self.bench.close()
 
     async def restart(self) -> None:

@@ -127,7 +127,7 @@ async def test_an_unreachable_proxy_is_named_without_its_credentials(
     }[change]
     assert said in told
     assert ("through the proxy http://127.0.0.1" in told) == (change != "HTTPS_PROXY")
-    written = told + caplog.text + repr(caught.value) + tenant.way + repr(tenant._wire)
+    written = told + caplog.text + repr(caught.value) + tenant.way + repr(tenant)
     for secret in ("proxy-secret", "wrong-secret", "svc"):
         assert secret not in written
 

@@ -96,7 +96,7 @@ async def begin(broker: Broker, wanted: ConnectRequest) -> Flow:
             )
 
             await make_own_client(
-                broker.tenant.tenant,
+                broker.tenant,
                 broker.access.given,
                 broker.vault.clients,
                 agent,
@@ -112,7 +112,7 @@ async def begin(broker: Broker, wanted: ConnectRequest) -> Flow:
                 broker.vault.users.forget(agent.id)
         credential = broker.vault.credential(agent.id)
         page = await begin_sign_in(
-            broker.tenant.tenant, credential.client_id, wanted.redirect_uri
+            broker.tenant, credential.client_id, wanted.redirect_uri
         )
         return broker.flows_to_accounts.put(Flow(new_id("cfl"), wanted, page))
 
@@ -169,7 +169,7 @@ def my_account(
     broker: Broker, account: Agent | Account, user: VaultUser
 ) -> MyAccountApi:
     """Return the My Account API of an agent's vault user."""
-    tenant = broker.tenant.tenant
+    tenant = broker.tenant
     agent_id = account.id if isinstance(account, Agent) else account.agent_id
 
     def rotated(token: Secret) -> None:
@@ -217,7 +217,7 @@ async def _signed_in(
     broker: Broker, flow: Flow, begun: SigningIn, answer: dict[str, str]
 ) -> VaultUser:
     """Spend the code; keep the refresh token of who signed in."""
-    agent_id, tenant = AgentId(flow.wanted.agent_id), broker.tenant.tenant
+    agent_id, tenant = AgentId(flow.wanted.agent_id), broker.tenant
     credential = broker.vault.credential(agent_id)
     code, state = answer.get("code", ""), answer["state"]
     found = await finish_sign_in(tenant, credential, begun, code=code, state=state)

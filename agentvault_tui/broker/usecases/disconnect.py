@@ -42,7 +42,7 @@ log = logging.getLogger("agentvault.sign_out")
 
 async def end_held_token(broker: Broker, agent_id: AgentId) -> Tried:
     """Revoke the token at the tenant; forget it once it is seen to be dead."""
-    users, tenant = broker.vault.users, broker.tenant.tenant
+    users, tenant = broker.vault.users, broker.tenant
     user = users.of(agent_id)
     if user is None:
         if users.sub_of(agent_id) is None:
@@ -95,7 +95,7 @@ async def sign_out(broker: Broker, agent_id: AgentId) -> None:
     broker.vault.users.forget(agent_id)
     try:
         credential = broker.vault.credential(agent_id)
-        await revoke_token(broker.tenant.tenant, credential, user.refresh_token)
+        await revoke_token(broker.tenant, credential, user.refresh_token)
     except (TenantError, NotFoundError) as error:
         log.warning("the tenant keeps a refresh token nobody has: %s", error.what)
 
