@@ -38,7 +38,7 @@ async def make_own_client(
         agents=(AgentNeed(agent.id, agent.name),),
         connections=(connection,),
     )
-    wanted, found = await provisioner.look(needs, _KINDS)
+    wanted, found = await provisioner.survey(needs, _KINDS)
     plan = make_plan(tuple(_of_one(wanted, agent, connection)), found)
     address = f"{DesiredKind.CONNECTION}.{connection}"
     for item in plan.items:

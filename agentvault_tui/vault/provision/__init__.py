@@ -1,6 +1,6 @@
 """A tenant brought to what AgentVault needs: compared, changed, read back.
 
-`desired` says what should stand, `survey` what does, `plan` the difference;
+`desired` says what should stand, `reading` what does, `plan` the difference;
 `applying` makes it so; `checks` names what is wrong, and the remedy.
 """
 

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Container
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 from agentvault_tui.errors import (
     TenantCredentialError,
@@ -13,10 +21,19 @@ from agentvault_tui.errors import (
     TenantRefusedError,
     TenantScopeError,
 )
-from agentvault_tui.vault.management import Management
+from agentvault_tui.vault.management import objects
+from agentvault_tui.vault.management.objects import (
+    actions,
+    client_grants,
+    clients,
+    connections,
+    roles,
+)
 from agentvault_tui.vault.management.rows import by_plan
+from agentvault_tui.vault.provision import names
+from agentvault_tui.vault.provision.actions import BY_KEY, Script
 from agentvault_tui.vault.provision.desired import DesiredKind, DesiredObject
-from agentvault_tui.vault.provision.needs import Needs, SecretStore, TenantSurvey
+from agentvault_tui.vault.provision.needs import Needs, TenantSurvey
 from agentvault_tui.vault.provision.plan import (
     PlanItem,
     PlanStep,
@@ -25,8 +42,8 @@ from agentvault_tui.vault.provision.plan import (
 )
 from agentvault_tui.vault.provision.reading import TenantReader
 from agentvault_tui.vault.provision.rules import FieldChange, body, compare, unmet
-from agentvault_tui.vault.provision.survey import survey
-from agentvault_tui.vault.provision.writing import TenantWriter
+from agentvault_tui.vault.reply import Json
+from agentvault_tui.vault.secret import Secret
 
 _TRIES: Final = 3
 _PAUSE: Final = 1.0
@@ -35,34 +52,26 @@ _MAX_BOUND: Final = 20
 """Actions that Auth0 lets be bound to the login."""
 _REREAD: Final = frozenset({DesiredKind.FLOW, DesiredKind.CONNECTION})
 """Kinds that hold lists which others change too: read again before each change."""
+_BATCH: Final = 50
+"""Clients in one change of a connection."""
+_BITS: Final = 3072
+"""Of a worker's RSA key."""
+_OURS: Final = ("known", "kept", "worker_key")
 
 
-class Provisioner:
-    """Reads a tenant, plans what is to change there, and changes it."""
+class Provisioner(TenantReader):
+    """Reads a tenant, plans what is to change there, and changes it.
 
-    def __init__(self, management: Management, keeper: SecretStore) -> None:
-        """Use *management*; secrets the tenant gives go to *keeper* alone."""
-        self._tenant: Final = management.tenant
-        self._reader: Final = TenantReader(management, keeper)
-        self._writer: Final = TenantWriter(management, keeper)
-
-    async def look(
-        self, needs: Needs, kinds: Container[DesiredKind] = frozenset(DesiredKind)
-    ) -> tuple[tuple[DesiredObject, ...], TenantSurvey]:
-        """Return what should stand on the tenant, and what does, of these *kinds*.
-
-        Raises:
-            TenantError: it cannot be read; a scope that is missing is named.
-        """
-        return await survey(self._reader, needs, kinds)
+    Secrets that the tenant gives go to the keeper alone.
+    """
 
     async def plan(self, needs: Needs) -> tuple[ProvisioningPlan, TenantSurvey]:
         """Return what is to do, and the reading it rests on; writes nothing.
 
         Raises:
-            TenantError: as `look`.
+            TenantError: as `survey`.
         """
-        wanted, found = await self.look(needs)
+        wanted, found = await self.survey(needs)
         return make_plan(wanted, found), found
 
     async def apply(
@@ -109,9 +118,7 @@ class Provisioner:
         address = wanted.address
         standing = found.objects.get(address)
         if wanted.kind in _REREAD and standing is not None:
-            standing = await self._reader.fetch(
-                wanted.kind, wanted.key, ids.get(address, "")
-            )
+            standing = await self.fetch(wanted.kind, wanted.key, ids.get(address, ""))
         rules = wanted.fields if standing else {**wanted.fixed, **wanted.fields}
         changes = compare(rules, standing or {}, ids)
         if missing := unmet(changes, ids):
@@ -137,7 +144,7 @@ class Provisioner:
             # The tenant adds what it is sent to its settings: the rest stays out.
             beside = {} if wanted.kind is DesiredKind.SETTINGS else standing or {}
             sent = body(changes, beside, ids)
-            ids[address] = await self._writer.write(
+            ids[address] = await self._write(
                 wanted, sent, standing, ids.get(address, "")
             )
         await self._confirm(wanted, ids)
@@ -153,9 +160,9 @@ class Provisioner:
         wrong: tuple[FieldChange, ...] = ()
         for attempt in range(_TRIES):
             if attempt:
-                await self._tenant.sleep(_PAUSE)
+                await self.management.tenant.sleep(_PAUSE)
             try:
-                standing = await self._reader.fetch(wanted.kind, wanted.key, identity)
+                standing = await self.fetch(wanted.kind, wanted.key, identity)
             except TenantNotFoundError:
                 continue
             wrong = compare({**wanted.fixed, **wanted.fields}, standing, ids)
@@ -166,6 +173,147 @@ class Provisioner:
             f"{wanted.address} was written, and what reads back differs: {paths}",
             "see it in the Dashboard; apply goes on from here when it is right",
         )
+
+    async def _write(
+        self, wanted: DesiredObject, body: Json, standing: Json | None, identity: str
+    ) -> str:
+        """Send *body* to make *wanted*, or to change it where it is *standing*.
+
+        Returns:
+            its id; *identity* is that of one that stands, else ``""``.
+        """
+        api, now = self.management, standing or {}
+        match wanted.kind:
+            case DesiredKind.ACTION:
+                return await self._write_action(BY_KEY[wanted.key], identity, body)
+            case DesiredKind.CLIENT:
+                return await self._write_client(wanted.key, identity, body, now)
+            case DesiredKind.GRANT:
+                return await self._write_grant(identity, body)
+            case DesiredKind.ROLE:
+                return await self._write_role(identity, body)
+            case DesiredKind.CONNECTION:
+                await self._write_connection(identity, body, now)
+            case DesiredKind.FACTOR:
+                await objects.set_factor(api, wanted.key, enabled=bool(body["enabled"]))
+            case DesiredKind.SETTINGS:
+                await objects.change_settings(api, body)
+            case DesiredKind.POLICY:
+                await objects.set_mfa_policies(api, body["policies"])
+            case DesiredKind.FLOW:
+                # The list is sent whole: others' Actions stand in it, and keep the
+                # names they are shown by.
+                shown = now.get("shown", {})
+                bound = [(one, shown.get(one, "")) for one in body["bindings"]]
+                await actions.bind(api, wanted.key, bound)
+        return identity
+
+    async def _write_grant(self, identity: str, body: Json) -> str:
+        """Let a client use an API, and take back what was stored as something else.
+
+        Seen on real tenants: ``subject_type`` is dropped without a word, and what
+        stands then lets the client in without anyone.
+        """
+        if identity:
+            await client_grants.patch(self.management, identity, body)
+            return identity
+        before = {one.get("id") for one in await self._like(body)}
+        try:
+            return str((await client_grants.create(self.management, body))["id"])
+        except TenantRefusedError as error:
+            if error.error != "stored_otherwise":
+                raise
+            after = [str(one.get("id")) for one in await self._like(body)]
+            for made in after:
+                if made not in before:
+                    await client_grants.delete(self.management, made)
+            raise TenantRefusedError(
+                error.error,
+                f"{error.what}; it is deleted again",
+                "in the Dashboard open the API, Application Access, and authorize the "
+                "application under User Access",
+                status=error.status,
+            ) from error
+
+    async def _like(self, body: Json) -> list[Json]:
+        """Return the grants of the same client on the same API."""
+        return await client_grants.every(
+            self.management, client_id=body["client_id"], audience=body["audience"]
+        )
+
+    async def _write_role(self, identity: str, body: Json) -> str:
+        if identity:
+            await roles.patch(self.management, identity, body)
+            return identity
+        return str((await roles.create(self.management, body))["id"])
+
+    async def _write_client(
+        self, key: str, identity: str, body: Json, standing: Json
+    ) -> str:
+        """Make or change an application; its secret goes straight to the keeper."""
+        api, keeper = self.management, self.keeper
+        wants = {name: body.pop(name) for name in _OURS if name in body}
+        worker = body.pop(names.WORKER, {})
+        if not identity:
+            # Not sent a second time when the answer is lost: the next run finds the
+            # application by its mark, and makes a new secret.
+            made, secret = await clients.register(api, body)
+            identity = str(made["client_id"])
+            keeper.keep(key, identity, secret if "kept" in wants else None)
+        elif body:
+            await clients.patch(api, identity, body)
+        if "kept" in wants and not keeper.has_secret(key, identity):
+            keeper.keep(key, identity, await clients.rotate_secret(api, identity))
+        if keeper.client_id(key) != identity:
+            keeper.keep(key, identity, None)
+        if "worker_key" in wants:
+            # The tenant replaces the member as a whole, so it is sent as a whole.
+            keys = [{"id": await self._new_key(key, identity)}]
+            worker = {**standing.get(names.WORKER, {}), **worker, "credentials": keys}
+        if worker != {}:
+            await clients.patch(api, identity, {names.WORKER: worker})
+        return identity
+
+    async def _new_key(self, key: str, identity: str) -> str:
+        """Make a worker's key, and keep it before the client may use it."""
+        made = rsa.generate_private_key(public_exponent=65537, key_size=_BITS)
+        public = made.public_key().public_bytes(
+            Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+        )
+        added = await clients.add_key(self.management, identity, public.decode())
+        pem = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        self.keeper.keep_worker_key(key, added, Secret(pem.decode()))
+        return added
+
+    async def _write_connection(
+        self, identity: str, body: Json, standing: Json
+    ) -> None:
+        """Switch a connection's purpose, and let clients use it; nothing else.
+
+        Its options are never sent: they hold the provider's secret.
+        """
+        before = standing.get("clients", [])
+        wanted = body.pop("clients", before)
+        if body:
+            await connections.patch(self.management, identity, body)
+        changed = [(one, True) for one in wanted if one not in before]
+        changed += [(one, False) for one in before if one not in wanted]
+        for start in range(0, len(changed), _BATCH):
+            some = dict(changed[start : start + _BATCH])
+            await connections.set_clients(self.management, identity, some)
+
+    async def _write_action(self, script: Script, identity: str, body: Json) -> str:
+        """Store an Action, wait until it is built, and deploy it."""
+        body.pop("deployed_code", None)
+        if identity and body:
+            await actions.patch(self.management, identity, body)
+        elif not identity:
+            trigger = {"id": script.trigger, "version": script.version}
+            whole = {**body, "supported_triggers": [trigger]}
+            identity = str((await actions.create(self.management, whole))["id"])
+        await actions.until_built(self.management, identity)
+        await actions.deploy(self.management, identity)
+        return identity
 
 
 def _refused(item: PlanItem, note: str) -> PlanItem:

@@ -1,8 +1,10 @@
-"""Reads what stands on a tenant, kind by kind, without any secret in it."""
+"""Reads what stands on a tenant, without any secret in it: one object, or all."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import re
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -15,12 +17,24 @@ from agentvault_tui.vault.management.objects import (
     client_grants,
     clients,
     connections,
+    resource_servers,
     roles,
 )
 from agentvault_tui.vault.management.rows import object_rows, strings
 from agentvault_tui.vault.provision import names
-from agentvault_tui.vault.provision.desired import DesiredKind
-from agentvault_tui.vault.provision.needs import SecretStore
+from agentvault_tui.vault.provision.actions import LOGIN
+from agentvault_tui.vault.provision.desired import (
+    DesiredKind,
+    DesiredObject,
+    connection,
+    desired,
+)
+from agentvault_tui.vault.provision.needs import (
+    Needs,
+    SecretStore,
+    Systems,
+    TenantSurvey,
+)
 from agentvault_tui.vault.reply import Json
 
 
@@ -65,9 +79,21 @@ def lasting(connection: Mapping[str, Any]) -> OfflineAccess:
     return OfflineAccess.NO if strategy in _BY_SCOPE else OfflineAccess.UNSEEN
 
 
+_MY_ACCOUNT: Final = (
+    "activate the My Account API in the Dashboard, under Applications, APIs: without "
+    "it no account can be connected"
+)
+_CLASSIC: Final = (
+    "people sign in on Classic Login, which knows no challenge by an Action: choose "
+    "the Universal Login experience in the Dashboard, under Branding, Universal Login"
+)
+_REMEMBERS: Final = re.compile(r"allowRememberBrowser\W+true")
+"""In an Action's code: a browser may be remembered for 30 days."""
+
+
 @dataclass(frozen=True, slots=True)
 class TenantReader:
-    """One object or one list at a time, brought to the members that rules name."""
+    """Reads objects brought to the members that rules name, one or all of a tenant."""
 
     management: Management
     keeper: SecretStore
@@ -168,6 +194,134 @@ class TenantReader:
             client["worker_key"] = bool(kept) and ids == [kept]
         return client
 
+    async def survey(
+        self, needs: Needs, kinds: Container[DesiredKind] = frozenset(DesiredKind)
+    ) -> tuple[tuple[DesiredObject, ...], TenantSurvey]:
+        """Read the tenant; return what should stand there, and what does.
+
+        Objects of other kinds than *kinds* are not read.
+
+        Raises:
+            TenantError: it cannot be read; a scope that is missing is named.
+        """
+        api = self.management
+        systems = _systems(await resource_servers.every(api), api.tenant.issuer)
+        wanted = tuple(one for one in desired(needs, systems) if one.kind in kinds)
+        by_kind = {
+            kind: [one for one in wanted if one.kind is kind] for kind in DesiredKind
+        }
+        so_far = TenantSurvey(systems)
+        if by_kind[DesiredKind.FACTOR]:
+            factors = await objects.factors(api)
+            for one in by_kind[DesiredKind.FACTOR]:
+                factor = factors.get(one.key, {})
+                so_far.add(one.address, factor)
+                if factor.get("trial_expired"):
+                    so_far.lacking[one.address] = "trial_expired"
+        for one in (*by_kind[DesiredKind.SETTINGS], *by_kind[DesiredKind.POLICY]):
+            so_far.add(one.address, await self.fetch(one.kind, one.key, ""))
+        if by_kind[DesiredKind.ROLE]:
+            listed = await roles.every(api, name_filter=names.ROLE_PREFIX)
+            _match(so_far, by_kind[DesiredKind.ROLE], listed)
+        await self._match_clients(so_far, by_kind[DesiredKind.CLIENT], needs)
+        _match_grants(so_far, by_kind[DesiredKind.GRANT], await self.grants())
+        named = by_kind[DesiredKind.CONNECTION]
+        beside = [
+            connection(name, needs)
+            for name in await self._other_connections(so_far)
+            if all(one.key != name for one in named)
+        ]
+        await self._match_connections(so_far, [*named, *beside], needs)
+        if by_kind[DesiredKind.ACTION]:
+            await self._match_actions(so_far, by_kind)
+        if needs.connections and not systems.my_account:
+            so_far.by_hand["api.my-account"] = _MY_ACCOUNT
+        if by_kind[DesiredKind.FLOW]:
+            pages = await objects.login_pages(api)
+            if pages.get("universal_login_experience") != "new":
+                so_far.by_hand["prompts.login"] = _CLASSIC
+        # After those that are wanted, and before the Actions, like these.
+        place = next(
+            (n for n, one in enumerate(wanted) if one.kind is DesiredKind.ACTION),
+            len(wanted),
+        )
+        return (*wanted[:place], *beside, *wanted[place:]), so_far
+
+    async def _match_clients(
+        self, so_far: TenantSurvey, wanted: list[DesiredObject], needs: Needs
+    ) -> None:
+        """Match by our mark; of several, the one whose credentials are here."""
+        marked = await self.clients()
+        for one in wanted:
+            ours = [client for client in marked if key_of(client) == one.key]
+            if not ours and one.key == names.CONSOLE and needs.client_id:
+                # Made by hand, it has no mark yet.
+                with contextlib.suppress(TenantNotFoundError):
+                    ours = [await self.fetch(one.kind, "", needs.client_id)]
+            kept = self.keeper.client_id(one.key)
+            ours.sort(
+                key=lambda client: (
+                    client.get("client_id") not in (kept, needs.client_id)
+                )
+            )
+            so_far.add(one.address, ours[0] if ours else None, "client_id")
+            identity = so_far.ids.get(one.address, "")
+            if identity and identity not in {kept, needs.client_id}:
+                so_far.adopted[one.address] = identity
+        chosen = set(so_far.ids.values())
+        for client in marked:
+            address = f"{DesiredKind.CLIENT}.{key_of(client)}"
+            client_id = str(client.get("client_id"))
+            if client_id not in chosen:
+                if address in so_far.ids:
+                    address += f" ({client_id})"
+                so_far.marked[address] = str(client.get("name"))
+
+    async def _other_connections(self, so_far: TenantSurvey) -> list[str]:
+        """Return the names of all connections that our standing applications have."""
+        found: dict[str, None] = {}
+        for address, identity in so_far.ids.items():
+            if address.startswith(f"{DesiredKind.CLIENT}."):
+                found |= dict.fromkeys(
+                    await clients.connections(self.management, identity)
+                )
+        return list(found)
+
+    async def _match_connections(
+        self, so_far: TenantSurvey, wanted: list[DesiredObject], needs: Needs
+    ) -> None:
+        for one in wanted:
+            found = await self.connection(one.key)
+            so_far.add(one.address, found)
+            used = one.key in needs.connections
+            if found and used and found["lasting"] is OfflineAccess.NO:
+                remedy = REMEDY.get(str(found["strategy"]), DEFAULT_REMEDY)
+                so_far.by_hand[f"{one.address}.refresh-tokens"] = (
+                    f"its provider gives no refresh token: {remedy}, in the Dashboard"
+                )
+
+    async def _match_actions(
+        self,
+        so_far: TenantSurvey,
+        by_kind: Mapping[DesiredKind, list[DesiredObject]],
+    ) -> None:
+        every = await actions.every(self.management)
+        _match(so_far, by_kind[DesiredKind.ACTION], every)
+        for one in by_kind[DesiredKind.ACTION]:
+            if one.address in so_far.ids:
+                identity = so_far.ids[one.address]
+                so_far.add(one.address, await self.fetch(one.kind, one.key, identity))
+        for one in by_kind[DesiredKind.FLOW]:
+            flow = await self.fetch(one.kind, one.key, "")
+            so_far.add(one.address, flow)
+            if one.key == LOGIN:
+                so_far.remembering = tuple(
+                    str(action.get("name"))
+                    for action in every
+                    if action.get("id") in flow["bindings"]
+                    and _REMEMBERS.search(str(action.get("code")))
+                )
+
 
 def key_of(client: Json) -> str:
     """Return the key of a client of ours by its mark, or ``""``."""
@@ -179,3 +333,45 @@ def key_of(client: Json) -> str:
         agent = marks.get(names.MARK_AGENT)
         return f"agents/{agent}" if isinstance(agent, str) and agent else ""
     return mark if mark in (names.CONSOLE, names.MANAGEMENT) else ""
+
+
+def _systems(apis: list[Json], issuer: str) -> Systems:
+    """Find Auth0's own APIs: on a custom domain their identifiers have another host."""
+    listed: Mapping[str, Json] = {
+        str(one.get("identifier")): one for one in apis if one.get("is_system")
+    }
+    manage = next((one for one in listed if one.endswith("/api/v2/")), "")
+    offered = listed[manage].get("scopes") if manage else None
+    return Systems(
+        management=manage or f"{issuer}api/v2/",
+        offered=frozenset(
+            str(one.get("value"))
+            for one in (offered if isinstance(offered, list) else [])
+            if isinstance(one, dict)
+        ),
+        my_account=next((one for one in listed if one.endswith("/me/")), ""),
+    )
+
+
+def _match(so_far: TenantSurvey, wanted: list[DesiredObject], rows: list[Json]) -> None:
+    """Match by name, which cannot change."""
+    for one in wanted:
+        name = one.fixed["name"].settle(None, {})
+        found = next((row for row in rows if row.get("name") == name), None)
+        so_far.add(one.address, found)
+
+
+def _match_grants(
+    so_far: TenantSurvey, wanted: list[DesiredObject], rows: list[Json]
+) -> None:
+    for one in wanted:
+        client_id, audience, subject_type = (
+            one.fixed[name].settle(None, so_far.ids)
+            for name in ("client_id", "audience", "subject_type")
+        )
+        whose = (client_id, audience)
+        same = [r for r in rows if (r.get("client_id"), r.get("audience")) == whose]
+        right = [row for row in same if row["subject_type"] == subject_type]
+        so_far.add(one.address, right[0] if right else None)
+        if same and not right:
+            so_far.misfiled[one.address] = str(same[0]["subject_type"])
