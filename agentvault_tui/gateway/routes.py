@@ -417,7 +417,7 @@ def _plain_type(written: bytes) -> bytes:
         return b""
     kind, rest = found[1], found[2].replace(b" ", b"").replace(b"\t", b"")
     charsets = re.findall(rb";charset=\"?([^;\"]*)", rest)
-    if len(charsets) > 1 or not {b"utf-8", b"utf8", b"us-ascii"}.issuperset(charsets):
+    if not {b"utf-8", b"utf8", b"us-ascii"}.issuperset(charsets):
         return b""
     words = (b"urlencoded", b"multipart", b"json")
     if sum(word in written for word in words) > 1:

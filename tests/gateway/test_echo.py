@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import zlib
 from collections.abc import Callable
@@ -113,6 +114,15 @@ def test_the_beginning_of_a_credential_waits_for_the_rest() -> None:
     echo = Echo(needles(SECRET))
     assert echo.pass_on(b"data sk/live+5") == b"data "
     assert echo.pass_on(b"other") == b"sk/live+5other"
+    assert (echo.pass_on(b"more"), echo.rest()) == (b"more", b"")
+
+
+def test_a_header_of_the_answer_holds_no_credential() -> None:
+    """Neither its name nor its value, among any others."""
+    echo = Echo(needles(b"sk-live-51H"))
+    for pair in ((b"x-sk-live-51H", b"1"), (b"x-key", b"is sk-live-51H")):
+        assert echo.is_in_headers([(b"a", b"b"), pair])
+    assert not echo.is_in_headers([(b"x-sk-live", b"-51H")])
 
 
 @given(
@@ -133,3 +143,41 @@ async def test_a_compressed_credential_is_found_wherever_pieces_end(
         for a, b in pairwise(places):
             out += await echo.pass_on(data[a:b])
         assert out + echo.rest() == data
+
+
+async def until_found(pieces: list[bytes]) -> tuple[bytes, bool]:
+    """Return what passes of a packed answer, and whether a credential stopped it."""
+    echo, out = PackedEcho(needles(SECRET)), b""
+    try:
+        for piece in pieces:
+            out += await echo.pass_on(piece)
+    except EchoedError:
+        return out, True
+    return out, False
+
+
+@pytest.mark.parametrize("bits", [31, 15, -15])
+async def test_a_compressed_credential_is_found_byte_by_byte(bits: int) -> None:
+    """No byte leaves that would unpack to its beginning, in any part of the answer."""
+    packer = zlib.compressobj(level=0, wbits=bits)
+    data = packer.compress(b"you sent " + SECRET) + packer.flush()
+    out, found = await until_found([data[n : n + 1] for n in range(len(data))])
+    assert found
+    assert out == data[: data.index(SECRET)]
+
+
+async def test_each_member_of_a_gzip_answer_is_searched() -> None:
+    """RFC 1952 section 2.2: a program unpacks all of them."""
+    first, second = gzip.compress(b"nothing"), gzip.compress(SECRET)
+    for pieces in ([first + second], [first, second]):
+        _, found = await until_found(pieces)
+        assert found
+
+
+async def test_an_answer_is_searched_to_the_end_of_what_it_unpacks_to() -> None:
+    """Also what zlib still has to give when all of the answer was read."""
+    end = b"\xf0" + SECRET[3:] + SECRET
+    packer = zlib.compressobj(wbits=-15)
+    data = packer.compress(b"a" * (262_145 - len(end)) + end) + packer.flush()
+    _, found = await until_found([data])
+    assert found
