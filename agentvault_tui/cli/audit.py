@@ -82,10 +82,7 @@ def print_event(
 ) -> None:
     """Print *event*; columns have fixed widths, because the next one is not known.
 
-    Args:
-        out: where.
-        event: what.
-        name_of: returns the name of an agent's id, or the id.
+    *name_of* returns the name of an agent's id, or the id.
     """
     if out.json_mode:
         out.json(event)

@@ -38,12 +38,8 @@ class McpBridge:
     ) -> None:
         """Send nothing yet.
 
-        Args:
-            home: the vault's folders, of which one may have an authority for https.
-            client: of the operators' API, which issues the agent's tokens.
-            agent_id: whose calls they are.
-            url: where agents reach the broker.
-            name: of the server.
+        *home* may have an authority for https; *client* issues the tokens of the agent,
+        and *url* is where agents reach the broker.
         """
         self._home = home
         self._client = client

@@ -133,14 +133,8 @@ def environment(
 ) -> dict[str, str]:
     """Return the variables of a command that runs behind the gateway.
 
-    Args:
-        inherited: those of whoever runs it; proxies and authorities among them are
-            left out.
-        info: the run.
-        folder: where its files are: ``token``, ``ca.pem`` and ``ca-bundle.pem``.
-
-    Returns:
-        the variables.
+    Of those *inherited*, proxies and authorities are left out. *folder* has ``token``,
+    ``ca.pem`` and ``ca-bundle.pem``.
     """
     given = {
         name: value

@@ -137,15 +137,9 @@ def install(session: CliSession, *, user: bool, only_print: bool) -> None:
 
 
 def unit_file(program: Path, home: Path | None, *, user: bool) -> str:
-    """Return the unit file.
+    """Return the unit file for *program*, named by its absolute path.
 
-    Args:
-        program: ``agentvault``, by its absolute path.
-        home: the vault's folder; None for a user's own two.
-        user: whether it is for a user's own service manager.
-
-    Returns:
-        the text.
+    Without a *home* it is the user's own two folders.
 
     Raises:
         UsageError: the program is not there, or one of the paths cannot stand in a

@@ -18,17 +18,10 @@ _ARM_SECONDS: Final = 0.6
 
 
 def confirm(question: str, clock: Callable[[], float] = time.monotonic) -> bool:
-    """Ask yes or no about what was just shown; no is the default.
+    """Ask yes or no, in our own words, about what was just shown; no is the default.
 
-    What was typed before the question stood there answers nothing, and neither does
-    an answer that came faster than the question can be read.
-
-    Args:
-        question: our own words.
-        clock: what tells how long the answer took, in seconds.
-
-    Returns:
-        whether the answer was yes.
+    What was typed before the question stood there answers nothing, and neither does an
+    answer that came faster than the question can be read.
     """
     while True:
         if sys.stdin.isatty():

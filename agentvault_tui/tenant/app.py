@@ -124,11 +124,9 @@ class Opening:
     def __init__(
         self, make: Callable[[], Surface], keys: Callable[[], Hashable] = lambda: None
     ) -> None:
-        """Serve what is made when there is something to open it with.
+        """Serve what *make* makes once there is something to open it with.
 
-        Args:
-            make: makes what is served; may be asked again.
-            keys: returns what differs once the keys are others: then it is made anew.
+        It is made anew once *keys* returns something else.
         """
         self._keys = keys
         self._made: Final = lru_cache(maxsize=1)(lambda _: make())

@@ -200,10 +200,6 @@ class Clients:
     def authenticate(self, form: Mapping[str, str], authorization: str) -> Client:
         """Return the client that sent *form* (RFC 6749 section 2.3).
 
-        Args:
-            form: the request's parameters.
-            authorization: the header of that name, empty without one.
-
         Raises:
             TenantRefusedError: ``invalid_request`` if it does not say who it is, or
                 says it in two ways; ``invalid_client`` if it does not prove it.

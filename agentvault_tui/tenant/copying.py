@@ -54,16 +54,9 @@ def copy_tenant(
     """Copy people, factors, keys, clients and accounts in one transaction.
 
     What is there before is replaced. A team's store takes it while nothing is recorded
-    in its ledger: no broker has used it.
-
-    Args:
-        source: whose tenant's store, as home and settings name it.
-        target: the same.
-        anew: whether what *target*'s key does not open is sealed with it; else all
-            that is sealed stays as it is.
-
-    Returns:
-        whether there was anything: a tenant that never ran has no signing keys.
+    in its ledger: no broker has used it. With *anew*, what the key of *target* does not
+    open is sealed with it; else all that is sealed stays as it is. Return whether there
+    was anything: a tenant that never ran has no signing keys.
 
     Raises:
         RefusedError: the team's store is in use.
@@ -154,10 +147,6 @@ def tenant_problem(home: Home, settings: Settings) -> str | None:
 
 def seal_anew(home: Home, settings: Settings) -> None:
     """Seal with the key in force what the key before sealed; see `Seal.renewed`.
-
-    Args:
-        home: has the keys.
-        settings: name the store.
 
     Raises:
         SealedError: neither key opens a row.

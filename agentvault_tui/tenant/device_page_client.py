@@ -78,10 +78,8 @@ class Activation:
     ) -> None:
         """Prepare; nothing is sent yet.
 
-        Args:
-            timeout: seconds to wait for a page.
-            prove: returns what shows, for a user code, that whoever signs in owns the
-                tenant's home: strangers' tries then do not count against them.
+        *prove* returns what shows, for a user code, that whoever signs in owns the
+        tenant's home: strangers' tries then do not count against them.
         """
         self._prove = prove
         self._http = httpx.Client(

@@ -22,11 +22,8 @@ def open_store(
 ) -> Store:
     """Open the store that *settings* name: the team's, or the file of *home*.
 
-    Args:
-        home: whose file, which is made if it is not there.
-        settings: name the team's store, if there is one.
-        clock: what decides by time; a `SharedClock` is set to the team's.
-        checkpoints: whether this process copies SQLite's log back: the server alone.
+    The file is made if it is not there; a `SharedClock` is set to the team's. Only the
+    server *checkpoints*: it copies SQLite's log back.
 
     Raises:
         TenantError: the file cannot be used, or is not such a store.
@@ -53,12 +50,10 @@ class FileStore(Store):
     """
 
     def __init__(self, home: Home, *, checkpoints: bool) -> None:
-        """Open the store of *home* and make what is missing.
+        """Open the store of *home*, 0600 under any umask, and make what is missing.
 
-        Args:
-            home: its tenant folder holds the file, 0600 under any umask.
-            checkpoints: True for the server alone. SQLite before 3.51.3 can lose a
-                race when two connections reset the write-ahead log.
+        Only the server *checkpoints*: SQLite before 3.51.3 can lose a race when two
+        connections reset the write-ahead log.
 
         Raises:
             TenantError: the file cannot be used, or is not such a store.

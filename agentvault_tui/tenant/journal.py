@@ -129,11 +129,7 @@ class Journal:
     ) -> None:
         """Note a failed sign-in, without what was typed as a name.
 
-        Args:
-            request: that brought the factor.
-            error: why it was refused.
-            user: whose password was right before.
-            client: whom the sign-in was for, if that is known.
+        The password of *user* was right before; *client* is whom it was for, if known.
         """
         kind = _CODES.get(error.error, "f")
         if isinstance(error, WrongSignInError) and not error.known:

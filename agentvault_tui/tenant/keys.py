@@ -204,16 +204,9 @@ class SigningKeys:
 def rotate_keys(
     home: Home, settings: Settings, clock: Clock, *, revoke: bool = False
 ) -> Rotation:
-    """Rotate or *revoke* the keys of *home*'s tenant, whether or not it runs.
+    """Rotate the keys of *home*'s tenant, whether or not it runs.
 
-    Args:
-        home: whose tenant.
-        settings: name its store.
-        clock: the time.
-        revoke: replace all keys at once, so that nothing signed before verifies.
-
-    Returns:
-        the keys' ids, and until when the retired one is published.
+    With *revoke* all are replaced at once, so that nothing signed before verifies.
 
     Raises:
         TenantError: its store cannot be used.

@@ -77,18 +77,10 @@ class Parts:
         apis: type[Apis] = Apis,
         refresh: RefreshTokens | None = None,
     ) -> None:
-        """Make the parts of a tenant.
+        """Make the services of the tenant in *store*, which the caller closes.
 
-        Args:
-            store: which the caller closes.
-            seal: of what is sealed in it.
-            port: where it is reached on loopback.
-            clock: the time.
-            run: the broker's clients.
-            public: where phones reach it, if they do: then the issuer.
-            hasher: argon2id, by default at full cost.
-            apis: the resource servers there are.
-            refresh: the refresh tokens, by default those of *store*.
+        It is reached on loopback at *port*, and by phones where it is *public*, which
+        then is the issuer.
 
         Raises:
             TenantError: the store cannot be used.

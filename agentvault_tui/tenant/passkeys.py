@@ -123,9 +123,7 @@ class Passkeys:
     def request_options(self, challenge: bytes, sub: str | None = None) -> str:
         """Return what a page asks of `navigator.credentials.get`, as JSON.
 
-        Args:
-            challenge: what is to be signed.
-            sub: whose passkeys may answer; None for any the device knows for us.
+        Passkeys of *sub* may answer; without one any that the device knows for us.
         """
         allowed = [] if sub is None else [_named(one.id) for one in self.of(sub)]
         return options_to_json(
@@ -159,10 +157,7 @@ class Passkeys:
     def register(self, user: User, about: str, answer: str) -> Passkey:
         """Verify and keep a new passkey of *user*'s (WebAuthn section 7.1).
 
-        Args:
-            user: whose it becomes.
-            about: what its challenge is bound to.
-            answer: the browser's, as JSON.
+        *answer* is the browser's, as JSON, and *about* what its challenge is bound to.
 
         Raises:
             TenantRefusedError: ``bad_passkey``.
@@ -208,13 +203,7 @@ class Passkeys:
     def verify(self, answer: str, challenge: bytes, sub: str | None = None) -> Passkey:
         """Verify an assertion over *challenge* (section 7.2), once for each passkey.
 
-        Args:
-            answer: the browser's, as JSON.
-            challenge: what must have been signed.
-            sub: whose passkey it must be; None for anybody's.
-
-        Returns:
-            the passkey that signed.
+        *answer* is the browser's, as JSON. Without *sub* it may be anybody's passkey.
 
         Raises:
             TenantRefusedError: ``bad_passkey``, or ``passkey_copied``: its counter

@@ -69,12 +69,7 @@ class SignIn:
         self._dummy = _of_no_password(hasher)
 
     async def password(self, name: str, password: str, origin: Origin) -> User:
-        """Check the first factor.
-
-        Args:
-            name: as it was typed.
-            password: the same.
-            origin: decides in whose lane the try counts and waits.
+        """Check the first factor; its *origin* decides whose lane counts the try.
 
         Raises:
             TenantRefusedError: ``wrong_sign_in``, ``blocked``, ``locked`` or ``busy``.
@@ -299,12 +294,10 @@ class Lanes:
     def origin(
         self, request: Request, *, code: str | None = None, user_code: str = ""
     ) -> Origin:
-        """Return where *request* comes from.
+        """Return where a *request* comes from that brings a password or one-time code.
 
-        Args:
-            request: that brings a password or a one-time code.
-            code: the key of the console's device code it is for, if it is for one.
-            user_code: that code in its normal form.
+        If it is for a device code of the console's, *code* is the key of that, and
+        *user_code* its normal form.
         """
         proof = request.headers.get(PROOF_HEADER, "")
         own = bool(user_code) and hmac.compare_digest(

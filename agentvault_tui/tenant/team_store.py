@@ -63,10 +63,8 @@ class TeamStore(Store):
     def __init__(self, home: Home, settings: Settings, clock: Clock) -> None:
         """Use the store of *settings*, which need not answer yet.
 
-        Args:
-            home: knows which servers its broker saw: none before them is used.
-            settings: name it and its team.
-            clock: the tenant's; a `SharedClock` is set to the store's time.
+        No server is used from before those that the broker of *home* saw. A
+        `SharedClock` is set to the store's time.
 
         Raises:
             SettingsError: the library for PostgreSQL is not installed.

@@ -65,14 +65,7 @@ class TokenService:
         api: ResourceServer | None,
         nonce: str | None = None,
     ) -> IssuedTokens:
-        """Make the tokens of a sign-in.
-
-        Args:
-            client: who gets them.
-            login: who signed in.
-            scope: what was asked for.
-            api: whom the access token is for.
-            nonce: the ID token's.
+        """Make the tokens of a sign-in; *api* is whom the access token is for.
 
         Raises:
             TenantRefusedError: ``access_denied``: the user is gone or blocked.

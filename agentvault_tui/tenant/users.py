@@ -246,10 +246,7 @@ class UserStore(People):
     ) -> NewUser:
         """Add a user with a generated password and one-time code secret.
 
-        Args:
-            name: what they sign in as.
-            approver: the same as the role ``approver`` among *roles*.
-            roles: of ``viewer``, ``operator`` and ``approver``.
+        *approver* is the same as the role ``approver`` among *roles*.
 
         Raises:
             UsageError: the name is not one, or a role is unknown.

@@ -43,12 +43,7 @@ class TenantApi:
     ) -> None:
         """Reach what lies under *base*, such as ``<issuer>api/v2/``.
 
-        Args:
-            tenant: how it is reached.
-            base: a URL of the tenant's that ends in a slash.
-            tokens: where the access token comes from.
-            budget: of requests, shared by all clients of this tenant.
-            patience: how often a request is tried, and how long that may take.
+        It ends in a slash. All clients of this tenant share a *budget* of requests.
         """
         self.tenant: Final = tenant
         self._base = base

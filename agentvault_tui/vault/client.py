@@ -59,19 +59,12 @@ class TenantClient(Tenant):
         timeout: float = 10.0,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
-        """Name the tenant, as `Tenant` does; nothing is sent yet.
+        """Name the tenant, and our client there, which may use the device flow.
 
-        Args:
-            issuer: whose client it is.
-            client_id: our client there, which may use the device flow.
-            clock: the only source of now.
-            mfa_at_required: whether its Action stamps the time of the second factor
-                (`model.claims.MFA_AT`): then no other claim stands in for it.
-            amr_required: whether ``amr`` must say that there was a second factor:
-                not where our own Action is known to stamp its time.
-            local: see `Tenant`, as for the rest.
-            timeout: seconds for each exchange.
-            sleep: how to wait.
+        Where *mfa_at_required*, its Action stamps the time of the second factor
+        (`model.claims.MFA_AT`), and no other claim stands in for it. *amr_required*:
+        ``amr`` must say that there was a second factor; not where our own Action is
+        known to stamp its time.
 
         Raises:
             SettingsError: *issuer* is not one we may talk to.

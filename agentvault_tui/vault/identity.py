@@ -140,14 +140,7 @@ def verify(
     """Verify an ID token's signature, and the claims that every one has.
 
     OpenID Connect Core section 3.1.3.7; what it proves is for `identity_of`, `login_of`
-    and `page_answer_of` to say.
-
-    Args:
-        raw: the token; call `key_id` first.
-        key: the tenant's key of that name.
-        issuer: whose token it must be.
-        client_id: whom it must be for.
-        now: the time.
+    and `page_answer_of` to say. *key* is the tenant's of the name that `key_id` read.
 
     Raises:
         IdentityError: with the stable reason.

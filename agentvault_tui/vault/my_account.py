@@ -136,15 +136,9 @@ class MyAccountApi(TenantApi):
     async def complete(
         self, connecting: PendingConnection, *, code: str, state: str
     ) -> ConnectedAccount:
-        """Redeem the code the browser came back with (201).
+        """Redeem the code the browser came back with (201), its ``connect_code``.
 
-        Args:
-            connecting: what `connect` returned; good once.
-            code: the ``connect_code`` of the redirect.
-            state: its ``state``.
-
-        Returns:
-            the account that is connected now.
+        What `connect` returned is good once.
 
         Raises:
             TenantRefusedError: ``wrong_state``, ``expired``, or the tenant says no.

@@ -36,17 +36,10 @@ class CachedDocument(Generic[T]):
     ) -> None:
         """Cache what *fetch* returns, aged by the boot clock.
 
-        While a copy is usable, at most *burst* fetches may follow each other at once,
-        and no more than one every *pause* seconds on average.
-
-        Args:
-            fetch: returns the document, or raises a TenantError.
-            clock: the boot clock ages it.
-            burst: see above.
-            fresh: seconds in which nothing is asked anew.
-            stale: seconds after which a copy counts no more.
-            pause: see above.
-            retry: seconds between two fetches that fail, while no copy is usable.
+        For *fresh* seconds nothing is asked anew; after *stale* seconds a copy counts
+        no more. While a copy is usable, at most *burst* fetches may follow each other
+        at once, and no more than one every *pause* seconds on average. While none is,
+        *retry* seconds lie between two fetches that fail.
         """
         self._fetch = fetch
         self._clock = clock

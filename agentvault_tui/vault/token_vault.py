@@ -120,12 +120,8 @@ class TokenVault:
     ) -> ProviderToken | NoToken:
         """Exchange a refresh token of this client's for the provider's access token.
 
-        Args:
-            refresh_token: the user's; it must not rotate, for it is used again.
-            connection: the provider's, ``google-oauth2`` for example.
-
-        Returns:
-            the token, or why there is none; it raises nothing.
+        It must not rotate, for it is used again. Why there is none is returned: nothing
+        is raised.
         """
         asked = {
             "grant_type": VAULT_GRANT,

@@ -283,13 +283,7 @@ class UseHistory:
 def advise(db: sqlite3.Connection, policy: Policy, window: Window) -> list[AdviceInfo]:
     """Return all advice that the recorded history gives.
 
-    Args:
-        db: a connection that reads.
-        policy: the policy in force.
-        window: the time that counts as now.
-
-    Returns:
-        the advice, all of it open; who takes it keeps its status.
+    All of it is open; who takes it keeps its status.
     """
     history = UseHistory(window)
     history.read(db)
@@ -406,14 +400,10 @@ def _about_rules(history: UseHistory, policy: Policy) -> Iterator[AdviceInfo]:
 
 
 def rhythm_of(days: set[str]) -> tuple[str, float]:
-    """Return how regularly something was used on these days, and the period in days.
+    """Return how regularly something was used on these dates, and the period in days.
 
-    Args:
-        days: dates, as ISO 8601 writes them.
-
-    Returns:
-        the word, by the median gap between days of use, and that gap, or the period
-        of the word where that is longer; ``none`` and 0 below three days.
+    The word goes by the median gap between days of use. The period is that gap, or the
+    word's where that is longer; below three days they are ``none`` and 0.
     """
     if len(days) < _DAYS:
         return "none", 0.0

@@ -171,12 +171,7 @@ class AlertsFile(msgspec.Struct, frozen=True):
 def parse_alerts(text: str, home: Home) -> AlertsFile:
     """Read and validate ``alerts.toml``.
 
-    Args:
-        text: what the file says.
-        home: whose file it is; a relative path starts from its data folder.
-
-    Returns:
-        its sinks and routes.
+    A relative path starts from the data folder of *home*.
 
     Raises:
         ServiceError: says what is wrong with it, and what may help.
@@ -265,14 +260,10 @@ def _check_email(sink: SinkTable) -> None:
 
 
 def parse_url(url: str, *, private: bool) -> SplitResult:
-    """Return the parts of a sink's URL.
-
-    Args:
-        url: the URL; a sink that may be private may also speak plain HTTP.
-        private: see `may_reach`.
+    """Return the parts of a sink's URL; one that may be private may speak plain HTTP.
 
     Raises:
-        ServiceError: it is none, or one that may not be reached.
+        ServiceError: it is none, or one that may not be reached: see `may_reach`.
     """
     parts = _split(url, ("https", "http") if private else ("https",))
     if parts.fragment:
@@ -282,14 +273,10 @@ def parse_url(url: str, *, private: bool) -> SplitResult:
 
 
 def parse_address(address: str, *, private: bool) -> tuple[str, str, int]:
-    """Return transport, host and port of a syslog server.
-
-    Args:
-        address: ``udp://``, ``tcp://`` or ``tls://``, host and port.
-        private: see `may_reach`.
+    """Return transport (``udp``, ``tcp``, ``tls``), host and port of a syslog server.
 
     Raises:
-        ServiceError: it is none, or one that may not be reached.
+        ServiceError: it is none, or one that may not be reached: see `may_reach`.
     """
     parts = _split(address, ("udp", "tcp", "tls"))
     if parts.path not in {"", "/"} or parts.query or parts.fragment:
@@ -323,12 +310,8 @@ def _split(url: str, schemes: tuple[str, ...]) -> SplitResult:
 def check_host(host: str, *, private: bool) -> None:
     """Refuse a host that says by itself that it is private; names are resolved later.
 
-    Args:
-        host: a name or an address.
-        private: see `may_reach`.
-
     Raises:
-        ServiceError: it may not be reached.
+        ServiceError: it may not be reached: see `may_reach`.
     """
     try:
         allowed = may_reach(host, private=private)

@@ -241,11 +241,7 @@ def _unacknowledged(writer: asyncio.StreamWriter) -> int:
 def syslog_message(record: OcsfRecord) -> bytes:
     """Return one message of RFC 5424: the record in JSON, in ASCII on one line.
 
-    Args:
-        record: the event; what an agent wrote is in its JSON alone.
-
-    Returns:
-        header, structured data and message.
+    What an agent wrote is in its JSON alone.
     """
     event = record.event
     severity = {Outcome.DENIED: _WARNING, Outcome.ESCALATED: _NOTICE}.get(

@@ -95,12 +95,9 @@ def records(
 ) -> Iterator[RecordedDecision]:
     """Yield the decisions recorded up to now, in order and with flat memory.
 
-    Args:
-        db: a connection that reads; the broker may go on writing.
-        since: not those recorded before.
-        after: nor those up to this event.
-        upto: nor those behind this one.
-        delivered: also that a step-up's token was fetched, which has no outcome.
+    The broker may go on writing. What was recorded before *since*, up to event *after*,
+    or behind event *upto* is left out. *delivered* asks for the fetching of step-ups'
+    tokens, which has no outcome, too.
     """
     upto = head_seq(db) if upto is None else upto
     if since is not None:

@@ -80,12 +80,7 @@ class AlertMessage:
 def inert(raw: object, limit: int = _LONG) -> str:
     """Return what an agent wrote so that no sink makes anything of it.
 
-    Args:
-        raw: any value.
-        limit: cells it may take.
-
-    Returns:
-        displayable text, on one line, in which addresses are broken up.
+    It is displayable, on one line of *limit* cells, and addresses are broken up.
     """
     text = visible(raw, limit)
     text = Shown(text.replace("://", ":[//]").replace("@", "(at)"))
@@ -130,14 +125,9 @@ def agent_name(broker: Broker, event: Event) -> str:
 def compose(
     broker: Broker, sink: str, kind: str, event: Event, *, details: bool
 ) -> AlertMessage:
-    """Return the message of one event.
+    """Return the message of one event, told as *kind*: the event's type, or a signal.
 
-    Args:
-        broker: what knows the agent and the step-up.
-        sink: where it goes.
-        kind: what it is told as: the event's type, or a signal.
-        event: what happened.
-        details: whether parameters and the agent's own words are told.
+    Where *details* says so, parameters and the agent's own words are told.
     """
     stepup = broker.stepups.find(event.detail.get("stepup_id"))
     risk = risk_of(broker, event)
@@ -254,15 +244,9 @@ def gathered(
     since: datetime,
     first: int,
 ) -> AlertMessage:
-    """Return one message in place of several.
+    """Return one message in place of *count*, of which *messages* are listed.
 
-    Args:
-        broker: whose.
-        sink: where it goes.
-        messages: those that are listed.
-        count: how many there were.
-        since: when the first of them was held back.
-        first: the first one's event.
+    *since* is when the first of them was held back, and *first* is its event.
     """
     listed = messages[:_LISTED]
     more = count - len(listed)

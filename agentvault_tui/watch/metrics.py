@@ -36,12 +36,7 @@ def route(broker: Broker) -> Route:
 async def listen(broker: Broker, server: Server) -> Mapping[str, object]:
     """Serve metrics alone at ``[broker] metrics``, if that is set.
 
-    Args:
-        broker: what the metrics are about.
-        server: of this process.
-
-    Returns:
-        what the first line of ``serve`` says of it.
+    Return what the first line of ``serve`` says of it.
 
     Raises:
         ConflictError: the port is taken.

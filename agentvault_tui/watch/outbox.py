@@ -131,8 +131,7 @@ class Chain:
     async def pace(self, seconds: float) -> None:
         """Leave the event loop to agents, who ask while the ledger grows.
 
-        Args:
-            seconds: what the work before this took of the loop, about.
+        The work before this took about so many *seconds* of the loop.
         """
         head, now = self.broker.ledger.head.seq, asyncio.get_running_loop().time()
         if head != self._head:
@@ -153,15 +152,7 @@ class Follower(ABC, Generic[OutletT]):
         routes: tuple[AlertRoute, ...],
         outlet: OutletT,
     ) -> None:
-        """Begin at *place*.
-
-        Args:
-            name: the sink's.
-            chain: what is followed.
-            place: where it was left.
-            routes: those that name the sink.
-            outlet: how the sink is reached.
-        """
+        """Begin at *place*, where it was left; *routes* name the sink."""
         self.name = name
         self.place = place
         self.routes = routes
@@ -240,9 +231,7 @@ class Follower(ABC, Generic[OutletT]):
     async def deliver(self, work: Callable[[], Awaitable[None]], cost: float) -> None:
         """Hand something to the sink, and rest as long as agents need the loop.
 
-        Args:
-            work: hands it over.
-            cost: see `Chain.pace`.
+        For *cost* see `Chain.pace`.
         """
         if self.broker.clock.boot() - self._saved_at >= _SAVE_EVERY:
             await self.save()
@@ -420,9 +409,7 @@ class AlertFollower(Follower[Sender]):
     ) -> AlertMessage | None:
         """Return the message of alerts that were kept, or nothing if none is left.
 
-        Args:
-            held: which, and how they are told.
-            asked: whether an operator asked for them, superseded or not.
+        Superseded ones are left out, unless an operator *asked* for them.
         """
         messages = []
         for kind, seq in held.entries:

@@ -98,14 +98,9 @@ class Prompts:
         self._waiting: OrderedDict[bytes, datetime] = OrderedDict()
 
     def add(self, record: RecordedDecision, to: str) -> bool:
-        """Count *record* if it would need a person, unless the same waits already.
+        """Count *record* if *to*, its outcome, needs a person and the same waits not.
 
-        Args:
-            record: the decision.
-            to: its outcome as it would be.
-
-        Returns:
-            whether a person was asked about it.
+        Return whether a person was asked about it.
         """
         escalated = record.outcome == Outcome.ESCALATED
         was_asked = escalated and record.detail.count is None
@@ -134,17 +129,10 @@ def plan(
     lasts: timedelta,
     since: datetime | None = None,
 ) -> PlanInfo:
-    """Decide the recorded history by *candidate*.
+    """Decide the recorded history by *candidate*, in the place of *in_force*.
 
-    Args:
-        db: a connection that reads.
-        candidate: the policy to plan.
-        in_force: the version of the policy that it would replace.
-        lasts: how long a step-up waits.
-        since: not what was recorded before.
-
-    Returns:
-        what would have been answered otherwise, and how many prompts there would be.
+    Return what would have been answered otherwise, and how many prompts there would be,
+    where each step-up *lasts* so long.
     """
     versions, changes = KeptPolicies(db), Changes([])
     limited = LimitedDecider(candidate) if candidate.limits.limits else None

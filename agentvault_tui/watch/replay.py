@@ -18,11 +18,7 @@ NO_FACTS: Final = "recorded before facts were kept"
 def replay(db: sqlite3.Connection) -> ReplayInfo:
     """Decide every recorded decision again, under the version that its record names.
 
-    Args:
-        db: a connection that reads.
-
-    Returns:
-        how many there were, and the first that does not follow from its facts.
+    Return how many there were, and the first that does not follow from its facts.
     """
     found, versions = ReplayInfo(), KeptPolicies(db)
     for record in records(db):

@@ -113,10 +113,8 @@ class HttpPoster:
     ) -> None:
         """Post once; any answer but 2xx is a failure.
 
-        Args:
-            url: where to; judged here, since it may be a secret.
-            headers: all but ``Host`` and the body's length.
-            body: the content.
+        *url* is judged here, since it may be a secret; *headers* are all but ``Host``
+        and the body's length.
 
         Raises:
             SinkError: it was not taken, or that is not known.

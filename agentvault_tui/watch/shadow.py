@@ -67,11 +67,9 @@ class Shadow:
     async def set(self, text: str, limits: str | None = None) -> None:
         """Decide by the policy *text* from now on; none, if it is empty.
 
-        Args:
-            text: Cedar.
-            limits: what ``limits.toml`` would say. Its windows begin empty, and hold
-                what this policy allows. None for the limits in force: rules read what
-                these held when a request was decided.
+        *limits* are what ``limits.toml`` would say. Their windows begin empty, and hold
+        what this policy allows. None for the limits in force: rules read what these
+        held when a request was decided.
 
         Raises:
             PolicyError: it is no policy.

@@ -36,9 +36,7 @@ class Signals:
     def __init__(self, broker: Broker, told: dict[str, str]) -> None:
         """Begin where another one stopped.
 
-        Args:
-            broker: what knows agents, catalogue and limits.
-            told: what is not told again until when; kept with the sink's place.
+        *told* says what is not told again until when; it is kept with the sink's place.
         """
         self._broker = broker
         self.told = told

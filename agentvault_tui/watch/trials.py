@@ -101,14 +101,10 @@ class Trials:
         return False
 
     def merge(self, found: Sequence[AdviceInfo], *, every: bool) -> list[AdviceInfo]:
-        """Return what was *found*, with what was decided about it.
+        """Return what the history gives now, with what was decided about it.
 
-        Args:
-            found: the advice that the history gives now.
-            every: also what is over: kept, given back, dismissed.
-
-        Returns:
-            what is on trial first, then what is open.
+        What is on trial comes first, then what is open. With *every* also what is over:
+        kept, given back, dismissed.
         """
         merged: dict[str, AdviceInfo] = {}
         for taken in self._taken.values():

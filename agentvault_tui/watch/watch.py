@@ -21,12 +21,7 @@ class LedgerWatch:
     """Alerts, exports and metrics of one broker; see `Extension`."""
 
     def __init__(self, broker: Broker, secret: OpenSecret) -> None:
-        """Look at the ledger of *broker*; nothing is read yet.
-
-        Args:
-            broker: whose ledger.
-            secret: opens a sealed secret by its name.
-        """
+        """Read nothing yet; *secret* opens a sealed one by its name."""
         self.broker = broker
         self.alerts = Alerts(broker, secret)
         self._jobs = Jobs(broker)

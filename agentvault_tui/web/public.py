@@ -33,14 +33,9 @@ class PublicAddress:
 
     @classmethod
     def of(cls, home: Home, settings: TenantSettings | OperatorSettings) -> Self | None:
-        """Read ``[tenant]`` or ``[operators]``.
+        """Read ``[tenant]`` or ``[operators]``; None: it is for this machine alone.
 
-        Args:
-            home: relative paths are below its config folder.
-            settings: of the section.
-
-        Returns:
-            the address; None where it is for this machine alone.
+        Relative paths are below the config folder of *home*.
 
         Raises:
             SettingsError: one of the four is missing, or not what it should be.

@@ -31,15 +31,11 @@ _BROADCAST: Final = ipaddress.IPv4Address("255.255.255.255")
 
 
 def may_reach(address: str, *, private: bool) -> bool:
-    """Tell whether a service may be at *address*.
+    """Tell whether a service may be at *address*, which was resolved.
 
-    Args:
-        address: an IP address, resolved.
-        private: whether loopback, link-local and private ones are allowed.
-
-    Returns:
-        whether it is unicast, and public unless *private*. What an IPv6 address
-        embeds (mapped, NAT64, 6to4, Teredo) is judged instead of it.
+    It is unicast, and public unless *private*, which allows loopback, link-local and
+    private ones. What an IPv6 address embeds (mapped, NAT64, 6to4, Teredo) is judged
+    instead of it.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
@@ -62,17 +58,10 @@ class _RefusedAddressError(OSError):
 async def resolved(
     host: str, *, private: bool
 ) -> list[tuple[socket.AddressFamily, str]]:
-    """Return the addresses of *host*; none if any of them is not allowed.
-
-    Args:
-        host: a name or an address.
-        private: see `may_reach`.
-
-    Returns:
-        families and addresses, to be connected to without resolving again.
+    """Return families and addresses of *host*, to connect to without resolving again.
 
     Raises:
-        OSError: it has none, or one that is not allowed.
+        OSError: it has none, or one that is not allowed: see `may_reach`.
     """
     found = await asyncio.get_running_loop().getaddrinfo(
         host, None, type=socket.SOCK_STREAM
@@ -87,12 +76,7 @@ async def resolved(
 
 
 async def connected_to(host: str, port: int, *, private: bool) -> socket.socket:
-    """Connect to a host, resolved once, at an address checked here.
-
-    Args:
-        host: a name or an address.
-        port: of TCP.
-        private: see `may_reach`.
+    """Connect to a host, resolved once, at an address checked by `may_reach`.
 
     Raises:
         UpstreamError: it cannot be reached, or may not.
@@ -128,11 +112,9 @@ def unreachable() -> UpstreamError:
 
 
 def trust(ca_file: str) -> ssl.SSLContext:
-    """Return what verifies a service's certificate.
+    """Return what verifies a service's certificate: PEM in *ca_file*, if it is named.
 
-    Args:
-        ca_file: PEM; empty for the system's authorities, wherever the environment
-            would have them.
+    Else the system's authorities, wherever the environment would have them.
 
     Raises:
         OSError: the file cannot be read.
@@ -156,14 +138,7 @@ def trust(ca_file: str) -> ssl.SSLContext:
 async def service_connection(
     host: str, port: int, *, private: bool, tls: ssl.SSLContext | None, bounds: Bounds
 ) -> ServiceConnection:
-    """Return a new connection for requests.
-
-    Args:
-        host: a name or an address.
-        port: of TCP.
-        private: see `may_reach`.
-        tls: what verifies the host; None for plain HTTP.
-        bounds: of what is sent over it.
+    """Return a new connection for requests, over TLS where *tls* verifies the host.
 
     Raises:
         UpstreamError: the host cannot be reached, or may not.

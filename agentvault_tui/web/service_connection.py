@@ -241,11 +241,8 @@ class ServiceConnection(asyncio.Protocol):
     ) -> None:
         """Write the request of `begin`, whose body may follow as it comes.
 
-        Args:
-            target: path and query, sent byte for byte.
-            headers: all but those that tell the body's length.
-            body: the content; None where there is none.
-            length: of a body that comes in pieces, where it is known.
+        *target* is sent byte for byte. *headers* are all but those that tell the body's
+        length, and *length* is of a body in pieces, where it is known.
 
         Raises:
             UpstreamError: a header cannot be sent as it is; nothing was written.
