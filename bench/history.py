@@ -43,8 +43,7 @@ from agentvault_tui.model import (
 from agentvault_tui.policy import Environment, Inputs, Policy, PolicyTexts
 from agentvault_tui.watch.advice import Window, advise
 from agentvault_tui.watch.history import records
-from agentvault_tui.watch.plan import plan
-from agentvault_tui.watch.replay import replay
+from agentvault_tui.watch.plan import plan, replay
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from support.manual_clock import ManualClock

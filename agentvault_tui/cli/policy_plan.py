@@ -79,7 +79,7 @@ def replay(session: CliSession) -> int:
 
     Each decision follows from the facts in its record; exits 1 when one does not.
     """
-    from agentvault_tui.watch.replay import replay as replayed
+    from agentvault_tui.watch.plan import replay as replayed
 
     with _history(session) as db:
         found = replayed(db)

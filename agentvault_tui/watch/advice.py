@@ -40,7 +40,6 @@ from agentvault_tui.policy import Inputs, Policy
 from agentvault_tui.policy.limits import RULE
 from agentvault_tui.policy.rules import Obligation, PolicyRule
 from agentvault_tui.watch.history import Decider, records
-from agentvault_tui.watch.replay import has_facts
 
 _CHUNK: Final = 5_000
 _USED: Final = frozenset({EventType.TOKEN_USED, EventType.TOKEN_REDEEMED})
@@ -306,29 +305,28 @@ def _about(history: UseHistory, agent: Agent) -> Iterator[AdviceInfo]:
     """Yield what one agent does not need."""
     if _is_idle(history, agent):
         last = [use.last for (who, _), use in history.uses.items() if who == agent.id]
-        evidence = _evidence(history, agent.id, "")
-        evidence.last_used_at = max(last, default=None)
-        yield _advice("idle_agent", agent.id, "", evidence, AdvisedChange(revoke=True))
+        change = AdvisedChange(revoke=True)
+        found = _advice(history, "idle_agent", agent.id, "", change)
+        found.evidence.last_used_at = max(last, default=None)
+        yield found
         return
     for scope in agent.scopes:
         use = history.uses.get((agent.id, scope))
         if _is_unused(history, agent, scope):
-            evidence = _evidence(history, agent.id, scope)
-            evidence.would_have_refused = history.asks[agent.id, scope]
-            evidence.refused = history.examples.get((agent.id, scope), [])
             change = AdvisedChange(ungrant=[scope])
-            yield _advice("unused_scope", agent.id, scope, evidence, change)
+            found = _advice(history, "unused_scope", agent.id, scope, change)
+            found.evidence.would_have_refused = history.asks[agent.id, scope]
+            found.evidence.refused = history.examples.get((agent.id, scope), [])
+            yield found
         elif use is not None and use.count >= _OFTEN:
             if _grows(use):
-                evidence = _evidence(history, agent.id, scope)
                 change = AdvisedChange(limit=_limit(agent, scope, use))
-                yield _advice("growth", agent.id, scope, evidence, change)
+                yield _advice(history, "growth", agent.id, scope, change)
             elif not history.asks[agent.id, scope] and (
                 rule := _narrowed(agent.id, scope, use)
             ):
-                evidence = _evidence(history, agent.id, scope)
                 change = AdvisedChange(rule=rule)
-                yield _advice("narrower_resource", agent.id, scope, evidence, change)
+                yield _advice(history, "narrower_resource", agent.id, scope, change)
 
 
 def _never_matched(
@@ -351,8 +349,8 @@ def _never_matched(
     while contraries and (matched := _refusing(db, history, policy, contraries)):
         contraries = {n: one for n, one in contraries.items() if n not in matched}
     for rule, written in contraries.values():
-        change, evidence = AdvisedChange(rule=written), _evidence(history, "", "")
-        yield _advice("rule_never_matched", "", rule.id, evidence, change)
+        change = AdvisedChange(rule=written)
+        yield _advice(history, "rule_never_matched", "", rule.id, change)
 
 
 def _with(policy: Policy, text: str) -> Policy:
@@ -372,7 +370,7 @@ def _refusing(
     matched = {
         decider.decide(record).rule
         for record in records(db, history.window.since)
-        if has_facts(record)
+        if record.has_facts
     }
     return {name for name in contraries if f"advice:{name}" in matched}
 
@@ -384,19 +382,19 @@ def _about_rules(history: UseHistory, policy: Policy) -> Iterator[AdviceInfo]:
         often = history.decided[limit.attribute] >= _OFTEN
         if often and limit.currency is None and held * _ROOM <= limit.most:
             table = {"id": limit.id, "within": limit.span, "count": max(1, held * 2)}
-            evidence = _evidence(history, "", "")
-            evidence.count = history.decided[limit.attribute]
             change = AdvisedChange(limit=table)
-            yield _advice("lower_limit", "", limit.id, evidence, change)
+            found = _advice(history, "lower_limit", "", limit.id, change)
+            found.evidence.count = history.decided[limit.attribute]
+            yield found
     for (agent, scope, name), asked in history.asked.items():
         known = policy.rule(name) is not None
         if not known or asked.otherwise or asked.approved < _APPROVALS:
             continue
         if spared := _sparing(policy, agent, scope, asked):
-            evidence = _evidence(history, agent, scope)
-            evidence.prompts_saved = asked.approved
             change = AdvisedChange(rule=spared)
-            yield _advice("always_approved", agent, scope, evidence, change)
+            found = _advice(history, "always_approved", agent, scope, change)
+            found.evidence.prompts_saved = asked.approved
+            yield found
 
 
 def rhythm_of(days: set[str]) -> tuple[str, float]:
@@ -556,34 +554,27 @@ def _scopes(event: _Event) -> list[str]:
     return said.split() if isinstance(said, str) else [event.action or ""]
 
 
-def _evidence(history: UseHistory, agent: str, scope: str) -> AdviceEvidence:
-    use = history.uses.get((agent, scope))
-    return AdviceEvidence(
-        since=iso(history.window.since),
-        until=iso(history.window.until),
-        count=use.count if use else 0,
-        last_used_at=use.last if use else None,
-        rhythm=rhythm_of(use.days)[0] if use else "none",
-    )
-
-
 def _id(kind: str, agent: str, scope: str) -> str:
     digest = hashlib.sha256(json.dumps([kind, agent, scope]).encode())
     return f"adv_{digest.hexdigest()[:12]}"
 
 
 def _advice(
-    kind: str,
-    agent: str,
-    scope: str,
-    evidence: AdviceEvidence,
-    change: AdvisedChange,
+    history: UseHistory, kind: str, agent: str, scope: str, change: AdvisedChange
 ) -> AdviceInfo:
+    """Return advice with what the history says of that agent and scope."""
+    use = history.uses.get((agent, scope))
     return AdviceInfo(
         id=_id(kind, agent, scope),
         kind=kind,
         agent_id=agent,
         scope=scope,
-        evidence=evidence,
+        evidence=AdviceEvidence(
+            since=iso(history.window.since),
+            until=iso(history.window.until),
+            count=use.count if use else 0,
+            last_used_at=use.last if use else None,
+            rhythm=rhythm_of(use.days)[0] if use else "none",
+        ),
         change=change,
     )

@@ -3,17 +3,21 @@
 A record has all that its verdict was made from in ``detail.facts``, so a policy gives
 the same answer to it whenever it is asked. Records of equal facts are decided once: of
 the time and the source of a request only what rules of that policy read is compared.
+What the windows of a policy's limits hold is counted over the history again.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from collections import defaultdict
 from collections.abc import Hashable, Iterator
 from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 
+from agentvault_tui.broker.limit_uses import UseWindow, micros
+from agentvault_tui.clock import parse_iso
 from agentvault_tui.errors import LedgerDamagedError, NotFoundError, PolicyError
 from agentvault_tui.ledger.places import first_at, head_seq
 from agentvault_tui.ledger.texts import read_texts
@@ -22,11 +26,14 @@ from agentvault_tui.policy import Policy, PolicyTexts
 from agentvault_tui.policy.engine import ToldApart
 from agentvault_tui.policy.facts import PARAMETERS
 from agentvault_tui.policy.inputs import ENVIRONMENT, LACKS_SCOPE, Inputs
+from agentvault_tui.policy.limits import Limit
 
 _CHUNK: Final = 2_000
 """Records of one snapshot: a longer one would keep the broker's log from shrinking."""
 _KEPT: Final = 200_000
 """Answers that are kept for records of equal facts."""
+_OPEN: Final = 10_000
+"""Step-ups that may wait at a time; the oldest are forgotten."""
 _NAME: Final = "a kept policy"
 _READABLE: Final = PARAMETERS | ENVIRONMENT
 INSUFFICIENT: Final = "insufficient_scope"
@@ -79,6 +86,11 @@ class RecordedDecision(msgspec.Struct):
         """The scopes that were asked for."""
         found = self.detail.scope
         return found if isinstance(found, str) else self.action or ""
+
+    @property
+    def has_facts(self) -> bool:
+        """Whether policy answered it, and its facts were kept."""
+        return self.rule is not None and bool(self.detail.facts)
 
 
 _RECORD: Final = msgspec.json.Decoder(RecordedDecision)
@@ -213,6 +225,70 @@ class Decider:
                 "agentvault audit verify",
             ) from error
         return verdict
+
+
+class LimitedDecider(Decider):
+    """A policy whose windows hold what it would have allowed itself.
+
+    That is in the order, and by the time, of the ledger. An approved step-up counts
+    when its token was fetched.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        """Begin with empty windows."""
+        super().__init__(policy)
+        self._windows: dict[tuple[str, str], UseWindow] = defaultdict(UseWindow)
+        self._asked: Inputs | None = None
+        self._open: dict[str, Inputs] = {}
+        self._latest = 0
+        """In microseconds; see `_now`."""
+
+    def decide(self, record: RecordedDecision) -> Verdict:
+        """Answer a record; what its limits hold is what was counted before it."""
+        facts = msgspec.json.decode(record.detail.facts)
+        inputs = Inputs.read(record.agent_id, {**facts, "limits": {}})
+        limits = self.policy.limits_for(inputs)
+        self._asked = inputs if limits else None
+        if not limits:
+            return super().decide(record)
+        now = self._now(record)
+        held = {}
+        for limit in limits:
+            count = self._window(limit, inputs).count(now, limit.micros)
+            held[limit.attribute] = count, max(0, limit.most - count)
+        environment = inputs.environment._replace(limits=held)
+        self.made += 1
+        return self.policy.answer(inputs._replace(environment=environment))
+
+    def settle(self, record: RecordedDecision, outcome: str) -> None:
+        """Count *record*, which was decided last, if it would have been allowed."""
+        if self._asked is None or self._asked.exempt:
+            return
+        if outcome == Outcome.ALLOWED:
+            self._count(self._asked, record)
+        elif outcome == Outcome.ESCALATED and (stepup := record.detail.stepup_id):
+            self._open[stepup] = self._asked
+            if len(self._open) > _OPEN:
+                del self._open[next(iter(self._open))]
+
+    def delivered(self, record: RecordedDecision) -> None:
+        """Count the step-up whose token was fetched."""
+        if inputs := self._open.pop(record.detail.stepup_id or "", None):
+            self._count(inputs, record)
+
+    def _count(self, inputs: Inputs, record: RecordedDecision) -> None:
+        for limit in self.policy.limits.applying(inputs):
+            units = limit.units(inputs) or 0
+            self._window(limit, inputs).add(self._now(record), units)
+
+    def _window(self, limit: Limit, inputs: Inputs) -> UseWindow:
+        key = limit.key(inputs.who.id, inputs.facts.resource)
+        return self._windows[limit.id, key]
+
+    def _now(self, record: RecordedDecision) -> int:
+        """Return the latest time so far: a clock set back opens no window again."""
+        self._latest = max(self._latest, micros(parse_iso(record.time)))
+        return self._latest
 
 
 class KeptPolicies:

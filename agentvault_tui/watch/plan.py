@@ -1,4 +1,4 @@
-"""Tell from the recorded history what another policy would have answered."""
+"""Decide the recorded history again: by another policy, or by the texts in force."""
 
 from __future__ import annotations
 
@@ -11,29 +11,33 @@ from typing import Final
 
 from msgspec import UNSET
 
+from agentvault_tui.broker.usecases.request import NO_SCOPE
 from agentvault_tui.clock import parse_iso
 from agentvault_tui.model import Outcome, Verdict
-from agentvault_tui.operator_api.planning import ChangeInfo, PlanInfo, PromptsInfo
+from agentvault_tui.operator_api.planning import (
+    ChangeInfo,
+    MismatchInfo,
+    PlanInfo,
+    PromptsInfo,
+    ReplayInfo,
+)
 from agentvault_tui.policy import Policy
 from agentvault_tui.watch.history import (
     INSUFFICIENT,
     Decider,
     KeptPolicies,
+    LimitedDecider,
     RecordedDecision,
     records,
-)
-from agentvault_tui.watch.limited import LimitedDecider
-from agentvault_tui.watch.replay import (
-    NO_FACTS,
-    NOT_ASKED,
-    decided_again,
-    mismatch,
 )
 
 EXAMPLES: Final = 5
 """Records that are named for each change."""
 _WAITS: Final = frozenset({"cooling_down", "too_many_pending"})
 """Refusals of what would need a person: another answer of policy ends them."""
+NOT_ASKED: Final = "policy was not asked"
+"""The agent or everything was stopped, or the like."""
+NO_FACTS: Final = "recorded before facts were kept"
 
 
 class Changes:
@@ -181,3 +185,63 @@ def _days(first: str, last: str) -> float:
     if not first:
         return 1.0
     return max((parse_iso(last) - parse_iso(first)) / timedelta(days=1), 1.0)
+
+
+def replay(db: sqlite3.Connection) -> ReplayInfo:
+    """Decide every recorded decision again, under the version that its record names.
+
+    Return how many there were, and the first that does not follow from its facts.
+    """
+    found, versions = ReplayInfo(), KeptPolicies(db)
+    for record in records(db):
+        again = decided_again(record, versions)
+        if isinstance(again, str):
+            found.apart[again] = found.apart.get(again, 0) + 1
+            continue
+        found.decisions += 1
+        if wrong := mismatch(record, again):
+            found.mismatches += 1
+            found.first = found.first or wrong
+    found.made = versions.made
+    return found
+
+
+def decided_again(record: RecordedDecision, versions: KeptPolicies) -> Verdict | str:
+    """Return the verdict of the version that *record* names, or why there is none."""
+    if not record.has_facts:
+        return NOT_ASKED if record.rule is None else NO_FACTS
+    version = record.detail.policy_version or ""
+    decider = versions.decider(version)
+    if isinstance(decider, str):
+        return f"policy {version}: {decider}"
+    return decider.decide(record)
+
+
+def mismatch(record: RecordedDecision, verdict: Verdict) -> MismatchInfo | None:
+    """Return what of *record* does not follow from *verdict*, if anything.
+
+    Beside policy the broker may refuse, and a person may allow what policy escalates;
+    policy's own answer is in the record then, too.
+    """
+    said = record.detail.verdict or record
+    for fact, recorded, decided in (
+        ("rule", said.rule or record.rule, verdict.rule),
+        ("outcome", said.outcome, verdict.outcome.value),
+        ("reason", said.reason, verdict.reason),
+    ):
+        if recorded != decided:
+            return _wrong(record, fact, recorded, decided)
+    refused = record.outcome == Outcome.DENIED
+    may = verdict.outcome is Outcome.ESCALATED and (
+        # A token without a scope says who asks, and a person decides each of its calls.
+        record.detail.stepup_id is not None or record.reason == NO_SCOPE
+    )
+    if record.outcome == verdict.outcome or refused or may:
+        return None
+    return _wrong(record, "outcome", record.outcome, verdict.outcome.value)
+
+
+def _wrong(
+    record: RecordedDecision, fact: str, recorded: str | None, decided: str
+) -> MismatchInfo:
+    return MismatchInfo(seq=record.seq, fact=fact, recorded=recorded, decided=decided)

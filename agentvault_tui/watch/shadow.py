@@ -22,10 +22,8 @@ from agentvault_tui.ledger import Meta
 from agentvault_tui.ledger.schema import open_reader
 from agentvault_tui.operator_api.planning import ShadowInfo
 from agentvault_tui.policy import PolicyTexts
-from agentvault_tui.watch.history import Decider, records
-from agentvault_tui.watch.limited import LimitedDecider
+from agentvault_tui.watch.history import Decider, LimitedDecider, records
 from agentvault_tui.watch.plan import Changes, outcome_by
-from agentvault_tui.watch.replay import has_facts
 
 _KEPT: Final = "shadow"
 _A_LOOK: Final = 2_000
@@ -126,7 +124,7 @@ class Shadow:
                     last = record.seq
                 if record.outcome is None and limited:
                     limited.delivered(record)
-                if record.outcome is None or not has_facts(record):
+                if record.outcome is None or not record.has_facts:
                     continue
                 to = outcome_by(record, verdict := decider.answer(record))
                 if limited:

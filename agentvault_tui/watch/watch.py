@@ -2,19 +2,53 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from datetime import timedelta
+from typing import Final
 
+from starlette.requests import Request
 from starlette.routing import Route
 
-from agentvault_tui.broker.authority import Authority
+from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.watch import advice_api, metrics, policy_api
+from agentvault_tui.broker.operators_api.wire import (
+    body_of,
+    moment_of,
+    operator_of,
+    query_of,
+    route,
+)
+from agentvault_tui.broker.policy_files import kept_policy, read_texts
+from agentvault_tui.errors import NotFoundError
+from agentvault_tui.model import Actor
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.advice import (
+    AdviceInfo,
+    AdviceList,
+    AdviceQuery,
+    ApplyAdviceRequest,
+)
+from agentvault_tui.operator_api.planning import (
+    PlanInfo,
+    PlanRequest,
+    ShadowAnswer,
+    ShadowRequest,
+)
+from agentvault_tui.operator_api.requests import WireRequest
+from agentvault_tui.watch import metrics
 from agentvault_tui.watch.alerts import Alerts
-from agentvault_tui.watch.jobs import Jobs
+from agentvault_tui.watch.jobs import AdviceJob, Jobs, PlanJob
 from agentvault_tui.watch.senders import OpenSecret
 from agentvault_tui.watch.shadow import Shadow
 from agentvault_tui.watch.trials import Trials
 from agentvault_tui.web import Listener, Server
+
+_WINDOWS: Final = 8
+"""Windows whose advice can be decided about, at most."""
+
+_Listed = dict[int, dict[str, AdviceInfo]]
+"""What was last told for each window, by its seconds."""
 
 
 class LedgerWatch:
@@ -54,11 +88,111 @@ class LedgerWatch:
         return [
             metrics.route(self.broker),
             *self.alerts.routes(authority),
-            *policy_api.routes(self.broker, authority, self._jobs, self._shadow),
-            *advice_api.routes(self.broker, authority, self._jobs, self._trials),
+            *_policy_routes(self.broker, authority, self._jobs, self._shadow),
+            *_advice_routes(self.broker, authority, self._jobs, self._trials),
         ]
 
     async def aclose(self) -> None:
         """End what is under way."""
         await self.alerts.aclose()
         await self._shadow.aclose()
+
+
+def _policy_routes(
+    broker: Broker, authority: Authority, jobs: Jobs, shadow: Shadow
+) -> list[Route]:
+    """Return the routes about policies that are tried."""
+
+    async def plan(request: Request) -> PlanInfo:
+        """Decide the recorded history by another policy; nothing is put in force."""
+        asked = await body_of(request, PlanRequest, deep=True)
+        since = moment_of(asked.since or None, "since")
+        texts = read_texts(broker.home)._replace(policy=asked.policy)
+        await asyncio.to_thread(kept_policy, broker.home, texts)  # or it is refused
+        lasts = broker.settings.stepup.expires_in
+        job = PlanJob(texts, broker.policy.version, lasts, since)
+        return await jobs.run(job, PlanInfo)
+
+    async def change(request: Request) -> ShadowAnswer:
+        """Let another policy decide beside the one in force, or none any more."""
+        asked = await body_of(request, ShadowRequest, deep=True)
+        await authority.actor(operator_of(request), Need.GIVE, "a shadow policy")
+        await shadow.set(asked.policy, asked.limits)
+        return ShadowAnswer(shadow=broker.policy_state.shadow)
+
+    return [route(calls.PLAN, plan), route(calls.SHADOW, change)]
+
+
+def _keep(listed: _Listed, window: int, found: list[AdviceInfo]) -> None:
+    """Keep what was told for *window* now; that of other windows can be named still."""
+    listed.pop(window, None)
+    listed[window] = {one.id: one for one in found}
+    if len(listed) > _WINDOWS:
+        del listed[next(iter(listed))]
+
+
+def _named(listed: _Listed, advice_id: str) -> AdviceInfo | None:
+    told = (one[advice_id] for one in reversed(listed.values()) if advice_id in one)
+    return next(told, None)
+
+
+def _advice_routes(
+    broker: Broker, authority: Authority, jobs: Jobs, trials: Trials
+) -> list[Route]:
+    """Return the routes about advice."""
+    listed: _Listed = {}
+
+    async def read(window: int) -> list[AdviceInfo]:
+        """Find what the history advises now; what is shown can be decided about."""
+        until = broker.clock.now()
+        job = AdviceJob(broker.policy.texts, until - timedelta(seconds=window), until)
+        found = (await jobs.run(job, AdviceList)).advice
+        _keep(listed, window, found)
+        return found
+
+    async def named(request: Request) -> AdviceInfo:
+        advice_id = request.path_params["id"]
+        if _named(listed, advice_id) is None:
+            await read(broker.settings.policy.advice_window)
+        if (found := _named(listed, advice_id)) is None:
+            raise NotFoundError(
+                f"there is no advice {advice_id[:80]}", "agentvault advise lists it"
+            )
+        return found
+
+    async def actor(request: Request, need: Need) -> Actor:
+        about = f"advice {request.path_params['id'][:80]}"
+        return await authority.actor(operator_of(request), need, about)
+
+    async def show(request: Request) -> AdviceList:
+        """Return what agents do not need, with evidence, and how often that held."""
+        query = query_of(request, AdviceQuery)
+        window = query.window or broker.settings.policy.advice_window
+        found = trials.merge(await read(window), every=query.all)
+        shown = [one for one in found if query.agent in ("", one.agent_id)]
+        return AdviceList(advice=shown, hit_rate=trials.hits, window=window)
+
+    async def apply(request: Request) -> AdviceInfo:
+        """Take away what was advised, on trial: nothing is given."""
+        asked = await body_of(request, ApplyAdviceRequest)
+        operator = await actor(request, Need.CUT)
+        return await trials.apply(await named(request), operator, asked.seconds)
+
+    async def dismiss(request: Request) -> AdviceInfo:
+        """Leave it as it is, until it is used and then unused anew."""
+        await body_of(request, WireRequest)
+        operator = await actor(request, Need.CUT)
+        return await trials.dismiss(await named(request), operator)
+
+    async def give_back(request: Request) -> AdviceInfo:
+        """Give back what was taken away, and end the trial."""
+        await body_of(request, WireRequest)
+        operator = await actor(request, Need.GIVE)
+        return await trials.give_back(request.path_params["id"], operator)
+
+    return [
+        route(calls.ADVICE, show),
+        route(calls.APPLY_ADVICE, apply),
+        route(calls.DISMISS_ADVICE, dismiss),
+        route(calls.GIVE_BACK, give_back),
+    ]

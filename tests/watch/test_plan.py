@@ -23,8 +23,7 @@ from agentvault_tui.ledger.schema import open_reader
 from agentvault_tui.model import Action, EventType
 from agentvault_tui.operator_api.planning import PlanInfo
 from agentvault_tui.policy import Policy, PolicyTexts, shipped_policy
-from agentvault_tui.watch.plan import plan, stricter
-from agentvault_tui.watch.replay import replay
+from agentvault_tui.watch.plan import plan, replay, stricter
 from agentvault_tui.watch.shadow import Shadow
 
 LASTS = timedelta(seconds=300)

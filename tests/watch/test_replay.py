@@ -22,7 +22,7 @@ from agentvault_tui.ledger.schema import open_reader
 from agentvault_tui.model import Action, Actor, ActorKind, Draft, EventType, Outcome
 from agentvault_tui.operator_api.planning import MismatchInfo, ReplayInfo
 from agentvault_tui.policy import shipped_policy
-from agentvault_tui.watch.replay import NO_FACTS, NOT_ASKED, replay
+from agentvault_tui.watch.plan import NO_FACTS, NOT_ASKED, replay
 
 CALENDAR = Action(("write:calendar",), "write:calendar", "calendar:me")
 UNGRANTED = Action(("read:email",), "read:email")

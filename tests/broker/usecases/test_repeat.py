@@ -48,7 +48,7 @@ from agentvault_tui.model.people import user_changed
 from agentvault_tui.settings import Settings, StepUpSettings
 from agentvault_tui.vault import FlowExpired
 from agentvault_tui.vault.identity import PageAnswer
-from agentvault_tui.watch.replay import replay
+from agentvault_tui.watch.plan import replay
 
 UP_TO_5000 = Repeat(3, 600, (ParameterBound("amount", 5000),))
 

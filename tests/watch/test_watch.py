@@ -5,7 +5,7 @@ from __future__ import annotations
 from support.wire_shapes import filled
 
 from agentvault_tui.operator_api.advice import AdviceInfo
-from agentvault_tui.watch.advice_api import _WINDOWS, _keep, _Listed, _named
+from agentvault_tui.watch.watch import _WINDOWS, _keep, _Listed, _named
 
 
 def test_advice_of_the_last_windows_can_be_decided_about() -> None:
