@@ -15,7 +15,7 @@ from agentvault_tui.errors import SealedError, UsageError
 from agentvault_tui.gateway.secrets import SecretsSeal
 from agentvault_tui.home import Home, put_private
 from agentvault_tui.sealing import decode_keys, encode_keys
-from agentvault_tui.tenant.sealing import TenantSeal
+from agentvault_tui.tenant.store import TenantSeal
 
 
 @pytest.fixture

@@ -176,8 +176,8 @@ def _accepted(session: CliSession, asked: StepUpInfo | None) -> tuple[str, str |
 
 def _prover(session: CliSession) -> Callable[[str], str] | None:
     """Return what proves to the tenant that its home's owner asks."""
-    from agentvault_tui.tenant.sealing import TenantSeal
     from agentvault_tui.tenant.signin import proof_of
+    from agentvault_tui.tenant.store import TenantSeal
 
     try:
         seal = TenantSeal.of(session.home, shared=bool(session.settings.store.url))

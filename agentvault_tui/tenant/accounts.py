@@ -18,12 +18,11 @@ from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.model import new_id, new_secret, sha256_hex
 from agentvault_tui.tenant.apis import WORKSPACE, Connections
 from agentvault_tui.tenant.clients import Client
+from agentvault_tui.tenant.journal import of_epoch
 from agentvault_tui.tenant.management.wire import ApiError
 from agentvault_tui.tenant.oauth.wire import body_of, proven, refusal, reply, required
 from agentvault_tui.tenant.objects import Document
-from agentvault_tui.tenant.sealing import TenantSeal
-from agentvault_tui.tenant.store import Row, Store
-from agentvault_tui.tenant.times import of_epoch
+from agentvault_tui.tenant.store import Row, Store, TenantSeal
 from agentvault_tui.tenant.tokens import bearer_token
 from agentvault_tui.tenant.users import User
 

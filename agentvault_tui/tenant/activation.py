@@ -22,9 +22,8 @@ from agentvault_tui.tenant.codes import StoredDeviceCode, normal_user_code
 from agentvault_tui.tenant.journal import LogCode
 from agentvault_tui.tenant.oauth.wire import page_form
 from agentvault_tui.tenant.parts import Parts
-from agentvault_tui.tenant.sealing import TenantSeal
 from agentvault_tui.tenant.signin import Origin
-from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.store import Store, TenantSeal
 from agentvault_tui.tenant.users import People, User
 from agentvault_tui.tenant.views import (
     STYLE_PATH,

@@ -33,8 +33,7 @@ from agentvault_tui.tenant.management.wire import BODY_CAP as MANAGEMENT_BODY_CA
 from agentvault_tui.tenant.my_account import MyAccount
 from agentvault_tui.tenant.oauth import grants as grant
 from agentvault_tui.tenant.oauth.device import DeviceGrant
-from agentvault_tui.tenant.oauth.endpoints import OAuthEndpoints
-from agentvault_tui.tenant.oauth.grants import GrantType
+from agentvault_tui.tenant.oauth.grants import GrantType, OAuthEndpoints
 from agentvault_tui.tenant.oauth.wire import AWAY, away, reply
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.passkeys import Passkeys

@@ -15,8 +15,7 @@ from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.model import new_secret, sha256_hex
 from agentvault_tui.tenant import details
 from agentvault_tui.tenant.details import PageDetails
-from agentvault_tui.tenant.sealing import TenantSeal
-from agentvault_tui.tenant.store import Row, Store
+from agentvault_tui.tenant.store import Row, Store, TenantSeal
 
 USER_CODE_LETTERS: Final = "BCDFGHJKLMNPQRSTVWXZ"
 """RFC 8628 section 6.1: no vowels, so no words, and no Y; 20^8 is 34.5 bits."""

@@ -13,8 +13,7 @@ from agentvault_tui.settings import Settings
 from agentvault_tui.tenant.accounts import TOKENS_KIND
 from agentvault_tui.tenant.file_store import is_kept, open_store
 from agentvault_tui.tenant.keys import KEY_KIND
-from agentvault_tui.tenant.sealing import TenantSeal
-from agentvault_tui.tenant.store import TABLES, Row, Store
+from agentvault_tui.tenant.store import TABLES, Row, Store, TenantSeal
 from agentvault_tui.tenant.users import OTP_KIND
 
 

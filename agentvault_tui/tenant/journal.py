@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final, Literal
 
 from starlette.requests import Request
@@ -14,7 +14,6 @@ from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.tenant.clients import Client
 from agentvault_tui.tenant.signin import WrongSignInError
 from agentvault_tui.tenant.store import Store
-from agentvault_tui.tenant.times import millis
 from agentvault_tui.tenant.tokens import MFA_ACR
 from agentvault_tui.tenant.users import CONNECTION, User
 
@@ -184,3 +183,13 @@ class Journal:
 
 def _cut(text: str) -> str:
     return text[:_TEXT_CAP]
+
+
+def millis(at: datetime) -> str:
+    """Return *at*, a time in UTC, to the millisecond (RFC 3339)."""
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def of_epoch(seconds: float | None) -> str | None:
+    """Return a time in epoch *seconds* to the millisecond; None for none."""
+    return None if seconds is None else millis(datetime.fromtimestamp(seconds, UTC))

@@ -18,8 +18,7 @@ from agentvault_tui.errors import ConflictError
 from agentvault_tui.home import Home
 from agentvault_tui.settings import Settings
 from agentvault_tui.tenant.file_store import open_store
-from agentvault_tui.tenant.sealing import TenantSeal
-from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.store import Store, TenantSeal
 
 _BITS: Final = 2048
 """Of the modulus: what Auth0's keys have, and NIST SP 800-131A allows."""

@@ -30,8 +30,7 @@ from webauthn.helpers.structs import (
 from agentvault_tui.clock import Clock, iso
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.model.claims import PASSKEY_COPIED
-from agentvault_tui.tenant.sealing import TenantSeal
-from agentvault_tui.tenant.store import Row, Store
+from agentvault_tui.tenant.store import Row, Store, TenantSeal
 from agentvault_tui.tenant.users import User
 from agentvault_tui.web import PublicAddress
 

@@ -38,8 +38,7 @@ from agentvault_tui.tenant.accounts import where
 from agentvault_tui.tenant.app import Opening, Surface
 from agentvault_tui.tenant.file_store import FileStore, open_store
 from agentvault_tui.tenant.parts import HOST, PORT_FILE, Parts, Run, issuer_of
-from agentvault_tui.tenant.sealing import TenantSeal
-from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.store import Store, TenantSeal
 from agentvault_tui.web import (
     PublicAddress,
     Server,

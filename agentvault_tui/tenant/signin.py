@@ -23,8 +23,7 @@ from starlette.responses import Response
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import TenantRefusedError
-from agentvault_tui.tenant.sealing import TenantSeal
-from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.store import Store, TenantSeal
 from agentvault_tui.tenant.users import OTP_KIND, User, normal_name, user_of
 from agentvault_tui.web.sockets import tcp_user
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Final
+from typing import Any, ClassVar, Final
+
+from agentvault_tui import sealing
 
 Row = Mapping[str, Any]
 TABLES: Final = (
@@ -15,6 +17,13 @@ TABLES: Final = (
     *("passkeys", "passkey_uses", "passkey_links", "page_sessions", "activations"),
     "journal",
 )
+
+
+class TenantSeal(sealing.Seal):
+    """Seals the tenant's secrets at rest, with a key kept apart from its store."""
+
+    WHOSE: ClassVar[str] = "tenant"
+    LOST: ClassVar[str] = "one-time codes cannot be checked"
 
 
 class Store(ABC):

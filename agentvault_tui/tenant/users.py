@@ -24,8 +24,7 @@ from agentvault_tui.model import new_id, sha256_hex
 from agentvault_tui.model.role import Role
 from agentvault_tui.settings import Settings
 from agentvault_tui.tenant.file_store import open_store
-from agentvault_tui.tenant.sealing import TenantSeal
-from agentvault_tui.tenant.store import Row, Store
+from agentvault_tui.tenant.store import Row, Store, TenantSeal
 
 LINK_SECONDS: Final = 600
 """A link that registers a passkey is good for."""

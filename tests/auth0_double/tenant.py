@@ -11,8 +11,7 @@ from agentvault_tui.settings import StepUpSettings
 from agentvault_tui.tenant.app import Surface
 from agentvault_tui.tenant.clients import Client, management_client
 from agentvault_tui.tenant.parts import Parts, Run
-from agentvault_tui.tenant.sealing import TenantSeal
-from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.store import Store, TenantSeal
 from agentvault_tui.tenant.tokens import RefreshToken, RefreshTokens, read_refresh_token
 from agentvault_tui.web import App
 from auth0_double.actions import ActionCalls

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import UsageError
+from agentvault_tui.tenant.journal import of_epoch
 from agentvault_tui.tenant.management import wire
 from agentvault_tui.tenant.management.wire import (
     ApiError,
@@ -18,7 +19,6 @@ from agentvault_tui.tenant.management.wire import (
 from agentvault_tui.tenant.objects import merged
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.store import Store
-from agentvault_tui.tenant.times import of_epoch
 from agentvault_tui.tenant.users import CONNECTION, User, checked_name
 from auth0_double.bodies import checked, flag, table, text
 from auth0_double.calls import Answer, Call, Endpoint

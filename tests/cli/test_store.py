@@ -27,7 +27,7 @@ from agentvault_tui.home import Home
 from agentvault_tui.ledger import DropToken, Ledger, Meta, verify_ledger
 from agentvault_tui.model import EventType, TokenId
 from agentvault_tui.settings import Settings
-from agentvault_tui.tenant.sealing import TenantSeal
+from agentvault_tui.tenant.store import TenantSeal
 from agentvault_tui.tenant.users import UserStore
 
 Run = Callable[..., Answer]

@@ -14,8 +14,7 @@ from agentvault_tui.home import Home
 from agentvault_tui.sealing import KEY_BYTES
 from agentvault_tui.settings import Settings
 from agentvault_tui.tenant import file_store
-from agentvault_tui.tenant.sealing import TenantSeal
-from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.store import Store, TenantSeal
 from agentvault_tui.tenant.users import UserStore
 
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)

@@ -24,7 +24,7 @@ from agentvault_tui.errors import (
 )
 from agentvault_tui.home import Home
 from agentvault_tui.model.claims import ROLES
-from agentvault_tui.tenant.sealing import TenantSeal
+from agentvault_tui.tenant.store import TenantSeal
 from agentvault_tui.tenant.users import OTP_KIND, strong_hasher
 
 

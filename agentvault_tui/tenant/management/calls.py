@@ -15,6 +15,7 @@ from msgspec import UNSET, Struct
 from agentvault_tui.model import new_id
 from agentvault_tui.tenant.apis import grant_name
 from agentvault_tui.tenant.clients import Client
+from agentvault_tui.tenant.journal import of_epoch
 from agentvault_tui.tenant.management import wire
 from agentvault_tui.tenant.management.api import (
     Handler,
@@ -37,7 +38,6 @@ from agentvault_tui.tenant.management.wire import (
 )
 from agentvault_tui.tenant.objects import Document, merged
 from agentvault_tui.tenant.parts import Parts
-from agentvault_tui.tenant.times import of_epoch
 from agentvault_tui.tenant.tokens import RefreshToken
 from agentvault_tui.tenant.users import ROLES
 
