@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
 import tempfile
 import tomllib
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -81,13 +83,13 @@ class HostFile(NamedTuple):
 
 
 class HostCommands(NamedTuple):
-    """The commands that configuration names, and the MCP servers of the home."""
+    """The commands that configuration names."""
 
     program: tuple[str, ...]
     agent: str
     home: tuple[str, ...]
-    servers: Mapping[str, str]
-    """URL by name."""
+    servers: tuple[str, ...]
+    """The names of the MCP servers."""
 
     def hook(self, host: str) -> str:
         """Return the command line of a hook of *host*."""
@@ -108,23 +110,6 @@ class HostCommands(NamedTuple):
             for name in self.servers
         }
 
-    def by_url(self) -> dict[str, Any]:
-        """Return every MCP server as Claude Code reaches one by HTTP."""
-        return {
-            name: {
-                "type": "http",
-                "url": url,
-                "headersHelper": shlex.join(
-                    [
-                        *(*self.program, "token", "--header", "--agent", self.agent),
-                        *("--resource", url, *self.home),
-                    ]
-                ),
-                "timeout": 300_000,
-            }
-            for name, url in self.servers.items()
-        }
-
 
 _SECONDS: Final = 30
 """Above `hook.DEADLINE`, so that the hook answers before the host gives it up."""
@@ -133,8 +118,10 @@ _SECONDS: Final = 30
 def _matched(command: str, timeout: int, **more: object) -> list[dict[str, Any]]:
     """Return one hook for every tool, as Claude Code, Codex and Gemini write it.
 
-    Without a matcher, which hosts read in several ways.
+    Without a matcher, which hosts read in several ways. A hook that crashes, is killed
+    or is not there is a no by exit code 2; Codex also wants a reason with it.
     """
+    command += " || { echo 'AgentVault did not decide' >&2; exit 2; }"
     handler = {"type": "command", "command": command, "timeout": timeout, **more}
     return [{"hooks": [handler]}]
 
@@ -142,7 +129,7 @@ def _matched(command: str, timeout: int, **more: object) -> list[dict[str, Any]]
 def _claude_code(run: HostCommands, base: Path, *, managed: bool) -> list[HostFile]:
     hooks = _matched(run.hook("claude-code"), _SECONDS, onFailure="block")
     settings: dict[str, Any] = {"hooks": {"PreToolUse": hooks}}
-    servers = {"mcpServers": run.by_url()}
+    servers = {"mcpServers": run.stdio()}
     if not managed:
         files = [HostFile(base / ".claude/settings.json", settings)]
         if run.servers:
@@ -153,7 +140,10 @@ def _claude_code(run: HostCommands, base: Path, *, managed: bool) -> list[HostFi
     locked = {
         "allowManagedHooksOnly": True,
         "allowManagedMcpServersOnly": True,
-        "allowedMcpServers": [{"serverUrl": url} for url in run.servers.values()],
+        "allowedMcpServers": [
+            {"serverCommand": [one["command"], *one["args"]]}
+            for one in run.stdio().values()
+        ],
     }
     return [
         HostFile(folder / "managed-settings.json", settings | locked),
@@ -164,11 +154,12 @@ def _claude_code(run: HostCommands, base: Path, *, managed: bool) -> list[HostFi
 def _codex(run: HostCommands, base: Path, *, managed: bool) -> list[HostFile]:
     _unmanaged("codex", managed=managed)
     hooks = _matched(run.hook("codex"), _SECONDS)
-    files = [HostFile(base / ".codex/hooks.json", {"hooks": {"PreToolUse": hooks}})]
-    if run.servers:
-        servers = {"mcp_servers": run.stdio()}
-        files.append(HostFile(base / ".codex/config.toml", servers, "toml"))
-    return files
+    # No hook is asked before input is written to a program that is already running.
+    config = {"features": {"unified_exec_tty": False}, "mcp_servers": run.stdio()}
+    return [
+        HostFile(base / ".codex/hooks.json", {"hooks": {"PreToolUse": hooks}}),
+        HostFile(base / ".codex/config.toml", config, "toml"),
+    ]
 
 
 def _cursor(run: HostCommands, base: Path, *, managed: bool) -> list[HostFile]:
@@ -238,18 +229,18 @@ _EDITABLE: Final = (
     "Whoever may edit this configuration, the agent among them, may take the hook away."
 )
 _SLOW: Final = "A hook that takes more than 30 s lets the call through."
-_CRASH: Final = "A hook that crashes or takes too long lets the call through."
 _PROMPTS: Final = "What policy allows is still subject to the host's own prompts."
 CANNOT_KEEP: Final[Mapping[str, tuple[str, ...]]] = {
     "claude-code": (
-        f"Versions before 2.1.295 know no onFailure. {_CRASH}",
-        "`claude --bare` runs no hooks.",
+        f"Versions before 2.1.295 know no onFailure. {_SLOW}",
+        "`claude --bare` runs no hooks, but for those of managed settings.",
         _PROMPTS,
         _SHELL,
     ),
     "codex": (
-        _CRASH,
+        _SLOW,
         "Hooks are skipped until you have reviewed them once, with /hooks.",
+        "With `unified_exec_tty = true` no hook is asked what programs are told later.",
         "`[features] hooks = false` switches all hooks off.",
         _PROMPTS,
         _SHELL,
@@ -267,7 +258,7 @@ CANNOT_KEEP: Final[Mapping[str, tuple[str, ...]]] = {
         _SHELL,
     ),
     "gemini": (
-        _CRASH,
+        _SLOW,
         "A server with `trust = true` skips the host's own prompts, not the hook.",
         _SHELL,
     ),
@@ -363,25 +354,7 @@ def _commands(session: CliSession, agent: str) -> HostCommands:
     chosen = session.home_option or os.environ.get("AGENTVAULT_HOME")
     home = ("--home", str(session.home.data)) if chosen else ()
     files = sorted((session.home.config / "mcp").glob("*.toml"))
-    base = _agents_url(session) if files else ""
-    servers = {file.stem: f"{base}/mcp/{file.stem}" for file in files}
-    return HostCommands(program, agent, home, servers)
-
-
-def _agents_url(session: CliSession) -> str:
-    """Return where agents reach the broker, as `serve` announces it."""
-    from agentvault_tui.web.local_ca import chosen_files
-
-    settings = session.settings.broker
-    host, port = settings.address
-    if not port:
-        raise SettingsError(
-            "the broker listens on another port at each start",
-            "set [broker] listen to a fixed one",
-        )
-    tls = chosen_files(session.home, settings)
-    shown = f"[{host}]" if ":" in host else host
-    return f"{'https' if tls else 'http'}://{shown}:{port}"
+    return HostCommands(program, agent, home, tuple(file.stem for file in files))
 
 
 def _merged(file: HostFile) -> str:
@@ -430,17 +403,33 @@ def _joined(known: Any, wanted: Any) -> Any:
 
 
 def _with_tables(text: str, known: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """Add tables of tables at the end of TOML; those there have to be the same."""
-    added = []
-    for group, tables in wanted.items():
-        for name, table in tables.items():
+    """Add keys to the tables of TOML, and tables; those there have to be the same.
+
+    Raises:
+        ValueError: one says something else, or stands in a form that is not known.
+    """
+    whole = deepcopy(known)
+    for group, members in wanted.items():
+        for name, value in members.items():
             there = known.get(group, {}).get(name)
-            if there is not None and there != table:
+            if there is not None and there != value:
                 raise ValueError(f"{group}.{name} says something else")
-            if there is None:
-                rows = [f"{key} = {json.dumps(value)}" for key, value in table.items()]
-                added.append("\n".join([f"[{group}.{json.dumps(name)}]", *rows]))
-    return "\n\n".join([part for part in (text.rstrip(), *added) if part]) + "\n"
+            if there is not None:
+                continue
+            whole.setdefault(group, {})[name] = value
+            if group in known and not isinstance(value, dict):
+                head = rf"^(\s*\[\s*{group}\s*\].*)$"
+                row = rf"\1\n{name} = {json.dumps(value)}"
+                text = re.sub(head, row, text, count=1, flags=re.MULTILINE)
+                continue
+            rows = value if isinstance(value, dict) else {name: value}
+            path = f"{group}.{json.dumps(name)}" if rows is value else group
+            lines = [f"{key} = {json.dumps(one)}" for key, one in rows.items()]
+            added = "\n".join([f"[{path}]", *lines])
+            text = "\n\n".join(filter(None, (text.rstrip(), added))) + "\n"
+    if tomllib.loads(text) != whole:
+        raise ValueError("it has another form")
+    return text
 
 
 def _write(path: Path, text: str) -> str | None:

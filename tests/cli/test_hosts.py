@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 import tomllib
 from collections.abc import Callable
 from itertools import count
@@ -202,6 +203,8 @@ def test_connect_keeps_existing_settings_of_the_host(connect: Run, place: Path) 
         ("claude-code", ".claude/settings.json", '{"hooks": "off"}'),
         ("codex", ".codex/config.toml", "mcp_servers = 3"),
         ("codex", ".codex/config.toml", '[mcp_servers.files]\nurl = "http://x"'),
+        ("codex", ".codex/config.toml", "[features]\nunified_exec_tty = true"),
+        ("codex", ".codex/config.toml", "features = { hooks = true }"),
         ("codex", ".codex/config.toml", "x = ["),
     ],
 )
@@ -220,14 +223,18 @@ def test_a_file_that_cannot_be_added_to_stays(
 
 
 def test_a_toml_file_keeps_its_comments(connect: Run, place: Path) -> None:
-    """Tables are added at its end, and nothing else is touched."""
+    """Tables are added at its end, a key to a table that is there, and that is all."""
     file = place / ".codex" / "config.toml"
     file.parent.mkdir()
-    file.write_text('# mine\nmodel = "x"\n')
+    before = '# mine\nmodel = "x"\n\n [ features ] # what I try\ngoals = false\n'
+    file.write_text(before)
     assert connect("codex", "--agent", "coder", "--write").code == 0
     text = file.read_text()
-    assert text.startswith('# mine\nmodel = "x"\n')
-    server = tomllib.loads(text)["mcp_servers"]["files"]
+    added = "unified_exec_tty = false\n"
+    assert text.replace(added, "").startswith(before)
+    config = tomllib.loads(text)
+    assert config["features"] == {"goals": False, "unified_exec_tty": False}
+    server = config["mcp_servers"]["files"]
     assert shlex.join(server["args"]).startswith("mcp stdio files --agent coder --home")
 
 
@@ -236,9 +243,10 @@ def test_managed_settings_lock_hooks_and_servers(connect: Run) -> None:
     told = connect("claude-code", "--agent", "coder", "--managed", "--json").json
     settings, servers = (json.loads(file["content"]) for file in told["files"])
     assert settings["allowManagedHooksOnly"] is True
-    url = "http://127.0.0.1:7717/mcp/files"
-    assert settings["allowedMcpServers"] == [{"serverUrl": url}]
-    assert servers["mcpServers"]["files"]["url"] == url
+    server = servers["mcpServers"]["files"]
+    command = [server["command"], *server["args"]]
+    assert command[1:-2] == ["mcp", "stdio", "files", "--agent", "coder"]
+    assert settings["allowedMcpServers"] == [{"serverCommand": command}]
     assert not any("may edit" in line for line in told["cannot_keep"])
     hook = settings["hooks"]["PreToolUse"][0]["hooks"][0]
     assert (hook["onFailure"], hook["timeout"]) == ("block", 30)
@@ -257,14 +265,22 @@ def test_a_misspelt_agent_is_noticed(av: Run, place: Path) -> None:
     assert av("connect", "codex", "--agent", "codre").code == 4
 
 
-def test_a_port_of_each_start_cannot_be_written_down(
-    connect: Run, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("host", ["claude-code", "codex", "gemini"])
+def test_a_hook_that_is_killed_or_missing_blocks_the_call(
+    connect: Run, host: str
 ) -> None:
-    """An MCP server needs an address that stays."""
-    monkeypatch.setenv("AGENTVAULT_BROKER_LISTEN", "127.0.0.1:0")
-    told = connect("claude-code", "--agent", "coder")
-    assert told.code != 0
-    assert "listen" in told.err
+    """These hosts take exit code 2 with a reason for a no, and others for nothing."""
+    told = connect(host, "--agent", "coder", "--json").json["files"][0]
+    (event,) = json.loads(told["content"])["hooks"].values()
+    command = event[0]["hooks"][0]["command"]
+    program = shlex.split(command)[0]
+    for instead in ("/no/such/program", "sh -c 'kill -9 $$'", "false"):
+        broken = command.replace(program, instead, 1)
+        ended = subprocess.run(
+            ["/bin/sh", "-c", broken], check=False, capture_output=True
+        )
+        assert ended.returncode == 2
+        assert b"AgentVault did not decide" in ended.stderr
 
 
 def test_the_shipped_map_can_be_printed(connect: Run) -> None:
