@@ -63,7 +63,7 @@ from agentvault_tui.model import (
 )
 from agentvault_tui.operator_api.advice import AdviceInfo
 from agentvault_tui.operator_api.planning import ShadowInfo
-from agentvault_tui.policy import Policy
+from agentvault_tui.policy import Policy, PolicyTexts
 from agentvault_tui.settings import Settings
 from agentvault_tui.vault import TenantClient
 from agentvault_tui.web.admission import AdmissionQueue
@@ -97,6 +97,8 @@ class PolicyState:
 
     problem: str | None = None
     """Why the policy on disk is not in force, if so."""
+    refused: PolicyTexts | None = None
+    """What the files of a team's home said last that could not be put in force."""
     recorded: str | None = None
     """The version that the ledger has in force, if any."""
     checked: set[str] | None = None

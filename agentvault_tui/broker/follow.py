@@ -262,10 +262,9 @@ async def _put_meta(broker: Broker, change: Meta) -> None:
     if change.value is None:
         broker.kept.pop(change.key, None)
         return
-    last = broker.kept.get(change.key)
     broker.kept[change.key] = change.value
     if change.key == POLICY:
-        await follow_policy(broker, change.value, last)
+        await follow_policy(broker, change.value)
 
 
 def _cut_all(broker: Broker, _: DropAllTokens) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import stat
@@ -21,18 +20,25 @@ _Signature = tuple[tuple[int, ...] | None, ...]
 """What `stat` says about the files: cheap enough to ask each second."""
 
 
-def load_policy(home: Home, last: PolicyTexts = PolicyTexts()) -> Policy:  # noqa: B008 - immutable
+def load_policy(
+    home: Home,
+    last: PolicyTexts = PolicyTexts(),  # noqa: B008 - immutable
+    texts: PolicyTexts | None = None,
+) -> Policy:
     """Read the home's files, or the shipped ones for those that are not there.
 
-    *last* is what the files in force said: one that is gone since is a fault like a
-    broken one, and brings no milder policy back.
+    Args:
+        home: whose files.
+        last: what those in force said: one that is gone since is a fault like a broken
+            one, and brings no milder policy back.
+        texts: what the files say, if they were read already.
 
     Raises:
         PolicyError: one of them cannot be put in force, with line and reason.
     """
     # Taken first: a file that changes while it is read is read again.
     seen = signature(home)
-    texts = read_texts(home)
+    texts = read_texts(home) if texts is None else texts
     if gone := last.gone(texts):
         raise PolicyError(
             f"{' and '.join(gone)} was in force and is gone from {home.config}",
@@ -114,47 +120,6 @@ def write_texts(home: Home, texts: PolicyTexts) -> str | None:
     except (OSError, PolicyError) as error:
         return f"the policy that was applied is in force, and not in its file ({error})"
     return None
-
-
-def adopt_texts(home: Home, texts: PolicyTexts, last: PolicyTexts) -> str | None:
-    """Make the home's files say what is in force in the team.
-
-    A file that says neither that nor what was in force *last* here is somebody's edit:
-    it is kept beside, as ``NAME.local``.
-
-    Returns:
-        why one cannot be written, if that is so.
-    """
-    try:
-        now = read_texts(home)
-        for path, text, old, before in zip(_files(home), texts, now, last, strict=True):
-            if old not in {None, text, before}:
-                keep_beside(path, old or "")
-            if text is None:
-                path.unlink(missing_ok=True)
-    except (OSError, PolicyError) as error:
-        return f"the team's policy is in force, and not in its file ({error})"
-    return write_texts(home, texts)
-
-
-def set_aside(home: Home) -> list[Path]:
-    """Return the files that `adopt_texts` kept and nobody has removed since."""
-    return [kept for path in _files(home) if (kept := beside(path)).exists()]
-
-
-def beside(path: Path) -> Path:
-    """Return where an edit of a file is kept that the team's text overtook."""
-    return path.with_name(f"{path.name}.local")
-
-
-def keep_beside(path: Path, edit: str) -> None:
-    """Keep an edit of a file, and under a number one that is kept already."""
-    place, content = beside(path), edit.encode()
-    if place.exists() and place.read_bytes() != content:
-        names = (f"{place.name}.{number}" for number in itertools.count(1))
-        free = (place.with_name(one) for one in names)
-        place.rename(next(one for one in free if not one.exists()))
-    put_private(place, content, replace=True)
 
 
 def _sources(home: Home) -> tuple[str, str, str]:

@@ -10,11 +10,11 @@ from msgspec import UNSET
 from agentvault_tui import __version__
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.cuts import Kept
-from agentvault_tui.broker.policy_files import set_aside
 from agentvault_tui.broker.shapes import panic_info, shape_from
 from agentvault_tui.broker.team import Team
 from agentvault_tui.clock import iso
 from agentvault_tui.operator_api import shapes
+from agentvault_tui.policy.texts import FILES
 from agentvault_tui.text import visible
 
 _KEPT: Final = {
@@ -129,8 +129,10 @@ def _file_warnings(broker: Broker) -> Iterator[str]:
     if broker.files is None:
         return
     for file, why in sorted(broker.files.copies.problems.items()):
+        if file in FILES:
+            continue  # told as the policy's problem
         yield f"{visible(file, 120)} is not in force as this home has it: {why}"
-    for path in (*set_aside(broker.home), *broker.files.copies.aside):
+    for path in broker.files.copies.aside:
         yield (
             f"{path} is an edit that another broker of the team overtook: make it anew,"
             " or remove it."

@@ -7,6 +7,7 @@ time.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,13 +19,17 @@ from agentvault_tui.broker.policy_files import (
     MAX_FILE,
     NAME,
     NAME_FORM,
-    beside,
-    keep_beside,
     read_text,
 )
-from agentvault_tui.errors import PolicyError, SealedError, ServiceError
+from agentvault_tui.errors import (
+    ConflictError,
+    PolicyError,
+    SealedError,
+    ServiceError,
+)
 from agentvault_tui.home import Home, file_stamp, locked_folder, put_private
 from agentvault_tui.model import sha256_hex
+from agentvault_tui.policy.texts import FILES
 
 _MAX_SEALED: Final = 64 * 1024 * 1024
 """Of a sealed file."""
@@ -89,9 +94,10 @@ class TeamCopies:
             name: its path in the home.
             at: where this home has it; what ends in ``.json`` is sealed.
             check: raises ServiceError where a text, given after the name of its file or
-                member, cannot be in force.
+                member, cannot be in force, and ConflictError where it is outdated.
         """
-        self._tracked[name] = _Tracked(at, check)
+        # Replaced as a whole: a thread may go through it.
+        self._tracked = {**self._tracked, name: _Tracked(at, check)}
 
     def check_again(self) -> None:
         """Check edits that were refused: what they are checked against changed."""
@@ -126,7 +132,7 @@ class TeamCopies:
         edits, outdated = dict[str, str | None](), dict[str, str | None]()
         problems: dict[str, str] = {}
         self.aside = self._read_copies(problems)
-        joins = self._joins and bool(texts)
+        joins = self._joins and not texts.keys() <= set(FILES)
         unread = dict(problems)
         stamps = {path: stamp for path, (stamp, _) in self._read.items()}
         now = texts, stamps, unread, file_stamp(self._home.team_key)
@@ -145,17 +151,17 @@ class TeamCopies:
                     edits[path] = copy
                 elif path not in unusable and self.place(path) is not None:
                     outdated[path] = text
-        refused = {
-            path: why for path in edits if (why := self._refusal(path, edits[path]))
-        }
-        accepted = {path: text for path, text in edits.items() if path not in refused}
+        refused, overtaken = self._refused(edits)
+        outdated |= {path: texts.get(path) for path in overtaken}
+        for path in (*refused, *overtaken):
+            del edits[path]
         told = {path: why for path, why in unusable.items() if why} | refused
         problems |= self._write(outdated, copies, texts, keep=keep)
         # Once of a sealed file, however many members it has.
         problems |= {self._told_of(path): why for path, why in told.items()}
         self.problems, self._started = problems, True
-        self._settled = None if outdated or accepted else now
-        return accepted
+        self._settled = None if outdated or edits else now
+        return edits
 
     def _is_edit(
         self, path: str, copy: str | None, text: str | None, unusable: Mapping[str, str]
@@ -163,6 +169,8 @@ class TeamCopies:
         """Tell whether a copy that differs from *text* was edited while in step."""
         last = self._base.get(path)
         in_step = path in unusable or last == digest_of(text)
+        if self._joins and path in FILES:
+            return False  # the team has a policy already, if no other files
         return in_step and self._edited(path, copy)
 
     def _edited(self, path: str, copy: str | None) -> bool:
@@ -225,17 +233,22 @@ class TeamCopies:
         text = read_text(at, most)
         return None if text is None else (stamp, text)
 
-    def _refusal(self, path: str, text: str | None) -> str | None:
-        """Say why an edit cannot be in force, if so."""
-        if text is None:
-            return None
-        tracked = self._tracked[self._within(path)]
-        name = path.partition(MEMBER if tracked.is_sealed else "/")[2]
-        try:
-            tracked.check(name.removesuffix(_TOML), text)
-        except (ServiceError, SealedError) as error:
-            return error.diagnosis()
-        return None
+    def _refused(
+        self, edits: Mapping[str, str | None]
+    ) -> tuple[dict[str, str], list[str]]:
+        """Return why edits cannot be in force, and which are outdated copies."""
+        refused, outdated = dict[str, str](), list[str]()
+        for path, text in edits.items():
+            tracked = self._tracked[self._within(path)]
+            name = path.partition(MEMBER if tracked.is_sealed else "/")[2]
+            try:
+                if text is not None:
+                    tracked.check(name.removesuffix(_TOML), text)
+            except ConflictError:
+                outdated.append(path)
+            except (ServiceError, SealedError) as error:
+                refused[path] = error.diagnosis()
+        return refused, outdated
 
     def _write(
         self,
@@ -288,9 +301,15 @@ class TeamCopies:
         put(self._base, path, digest_of(text))
         return None
 
-    def _keep_aside(self, place: Path, edit: str) -> None:
-        keep_beside(place, edit)
-        self.aside = sorted({*self.aside, beside(place)})
+    def _keep_aside(self, path: Path, edit: str) -> None:
+        """Keep an edit of a file, and under a number one that is kept already."""
+        place, content = beside(path), edit.encode()
+        if place.exists() and place.read_bytes() != content:
+            names = (f"{place.name}.{number}" for number in itertools.count(1))
+            free = (place.with_name(one) for one in names)
+            place.rename(next(one for one in free if not one.exists()))
+        put_private(place, content, replace=True)
+        self.aside = sorted({*self.aside, place})
 
     def merge(self, texts: Mapping[str, str | None], known: Texts) -> None:
         """Write members of sealed files, whatever the files say of them.
@@ -382,6 +401,11 @@ def _files_of(folder: Path) -> list[Path]:
     names = {one.name.removesuffix(_LOCAL) for one in folder.iterdir()}
     found = (one for one in sorted(names) if one.endswith(_TOML) and one[0] != ".")
     return [folder / one for one in found]
+
+
+def beside(path: Path) -> Path:
+    """Return where an edit of a file is kept that the team's text overtook."""
+    return path.with_name(f"{path.name}.local")
 
 
 def _unwritten(error: OSError) -> str:

@@ -7,6 +7,9 @@ the store takes one. An edit of an outdated copy is kept beside it, as ``NAME.lo
 
 Of sealed files each member is a row. Their readers read the home's copy, which is
 written before anything later than the row is known here.
+
+The policy, with catalogue and limits, is one row of its own: an edit of one of these
+files is put in force and recorded by `usecases.policy_change`.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from agentvault_tui.errors import LedgerError, LedgerUnwritableError, OvertakenE
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Change, EventQuery, Ledger, Meta
 from agentvault_tui.model import Actor, Draft, Event, EventType, sha256_hex
+from agentvault_tui.policy.texts import FILES, PolicyTexts
 
 _ROW: Final = "file:"
 """Begins the key of a file's row; its path follows."""
@@ -79,6 +83,7 @@ class TeamFiles:
             kept: returns the small values that a start loaded.
             actor: who records an edit of a copy.
         """
+        self._home = home
         self.copies = TeamCopies(home)
         """This home's."""
         self.on_change: list[Callable[[], Awaitable[None]]] = []
@@ -87,6 +92,9 @@ class TeamFiles:
         """Each returns path and SHA-256 of files that a reader has in force here."""
         self.on_problem: Callable[[], None] = lambda: None
         """Called when what operators are told of copies changed."""
+        self.on_policy: Callable[[PolicyTexts, str | None], Awaitable[None]]
+        """Awaited with what this home's policy files say, edits included, and why one
+        of them cannot be read or written, if so."""
         self._ledger = ledger
         self._kept = kept
         self._actor = actor
@@ -102,6 +110,8 @@ class TeamFiles:
         """The rows that are in force; replaced as a whole."""
         self._unusable: dict[str, str] = {}
         """Why a row is not in force, by its path; replaced as a whole."""
+        self._policy: PolicyTexts | None = None
+        """The policy that is recorded, if one is."""
         self._begun = False
         self._waits = ""
         """Why edits could not be recorded, if so."""
@@ -165,6 +175,13 @@ class TeamFiles:
                 self._due[path] = self._texts.get(path)
         return True
 
+    def put_policy(self, texts: PolicyTexts) -> None:
+        """Know what the policy's files say, by the policy that was recorded last."""
+        known = dict(self._texts)
+        for path, text in zip(FILES, texts, strict=True):
+            put(known, path, text)
+        self._policy, self._texts = texts, known
+
     async def tell(self) -> None:
         """Have readers put in force what `take` took.
 
@@ -208,6 +225,8 @@ class TeamFiles:
             if not self._begun:
                 await self._begin()
             copies = self.copies
+            for path in FILES if self._policy is not None else ():
+                copies.track(path, self._home.config / path, lambda *_: None)
             told = copies.problems, copies.aside
             # In a thread: files are read, checked and written.
             async with self._disk:
@@ -218,6 +237,12 @@ class TeamFiles:
                     lambda: copies.compare(texts, seen, keep=change is None)
                 )
                 await asyncio.to_thread(copies.keep_base)
+            said = PolicyTexts(*(edits.pop(path, texts.get(path)) for path in FILES))
+            if self._policy is not None and self._texts is texts:
+                whys = [
+                    copies.problems[path] for path in FILES if path in copies.problems
+                ]
+                await self.on_policy(said, whys[0] if whys else None)
             recorded = change is None or not copies.lost
             for part in _parts(edits):
                 recorded = recorded and await self._record(part, texts)
@@ -274,13 +299,16 @@ class TeamFiles:
         for path in paths:
             text = self._rows.get(path)
             why = None if text is None else self._why_unusable(path, text)
+            if path in FILES:  # what these say, the policy's own row does
+                put(unusable, f"{_ROW}{path}", why)
+                continue
             put(unusable, path, why)
             put(texts, path, text if why is None else None)
         self._texts, self._unusable = texts, unusable
 
     def _why_unusable(self, path: str, text: str) -> str | None:
         sealed = MEMBER in path
-        if self.copies.place(path) is None:
+        if path in FILES or self.copies.place(path) is None:
             # Of a tenant that another home still asks, or asked before.
             return "" if sealed else "it is no file that a home may have"
         most = _MAX_MEMBER if sealed else MAX_FILE

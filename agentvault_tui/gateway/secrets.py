@@ -25,6 +25,7 @@ from agentvault_tui.broker.team_copies import MEMBER
 from agentvault_tui.broker.team_files import TeamFiles
 from agentvault_tui.clock import Clock, iso
 from agentvault_tui.errors import (
+    ConflictError,
     NotFoundError,
     SealedError,
     ServiceError,
@@ -67,7 +68,7 @@ class _Content(msgspec.Struct, frozen=True):
     key: str = ""
     """The id of the root key."""
     last: int = 0
-    """The last version there was."""
+    """The last version there was; each change of the file has a larger one."""
     secrets: dict[str, SecretRow] = {}
 
 
@@ -122,11 +123,14 @@ class Secrets:
     def _check(self, _: str, __: str) -> None:
         """Refuse members of a file that the team's other brokers could not open.
 
-        What is sealed with a key that is not here may be removed all the same.
+        What is sealed with a key that is not here may be removed all the same. A file
+        that no change of the team's made, such as one from a backup, is outdated.
         """
-        content = self._read()
+        content, member = self._read(), f"{self._file.name}{MEMBER}"
+        if self._team and content.last <= int(self._team.text(f"{member}last") or -1):
+            raise ConflictError("the team has had this version of the secrets")
         key = content.key if content.secrets else ""
-        shared = self._team and self._team.text(f"{self._file.name}{MEMBER}key")
+        shared = self._team and self._team.text(f"{member}key")
         if key and self.root() != "team" and shared != f'"{key}"':
             raise ServiceError(
                 "it is not sealed with the team's key", "agentvault team key new"
@@ -248,7 +252,7 @@ class Secrets:
         row = kept.pop(name, None)
         if row is None:
             raise NotFoundError(f"there is no secret {name}", "agentvault secrets list")
-        changed = msgspec.structs.replace(content, secrets=kept)
+        changed = msgspec.structs.replace(content, last=content.last + 1, secrets=kept)
         return SecretChange(
             _draft(actor, "removed", name, row.version), lambda: self._write(changed)
         )

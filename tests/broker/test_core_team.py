@@ -19,14 +19,10 @@ from support.postgres import Database
 from support.stepups import approve
 from support.team_brokers import Broker, brokers_of, known
 
-from agentvault_tui.broker.policy_files import set_aside
+from agentvault_tui.broker.team_files import TeamFiles
 from agentvault_tui.broker.usecases.credential import renew_secret
 from agentvault_tui.broker.usecases.policy_apply import apply_policy
-from agentvault_tui.broker.usecases.policy_change import (
-    keep_policy,
-    policy_record,
-    reload_policy,
-)
+from agentvault_tui.broker.usecases.policy_change import keep_policy, policy_record
 from agentvault_tui.broker.usecases.revoke import (
     restore_agent,
     revoke_agent,
@@ -47,6 +43,12 @@ within = "1h"
 count = 10
 over = "deny"
 """
+
+
+def files_of(bench: Bench) -> TeamFiles:
+    """Return what compares a home's files with the team's."""
+    assert bench.broker.files is not None
+    return bench.broker.files
 
 
 @pytest.fixture
@@ -302,11 +304,13 @@ async def test_a_policy_edited_in_one_home_holds_in_all_and_is_recorded_once(
     """Its texts are written into every home's files."""
     a, b, c = brokers
     home, policy = a.bench.home, a.bench.broker.policy
+    for one in brokers:
+        await files_of(one.bench).look()
     home.policy_file.write_text(policy.texts.effective()["policy"] + "// stricter\n")
-    await reload_policy(a.bench.broker)
+    await files_of(a.bench).look()
     await known(brokers)
     for one in brokers:
-        await reload_policy(one.bench.broker)
+        await files_of(one.bench).look()
         await keep_policy(one.bench.broker)
     await known(brokers)
     assert len({one.bench.broker.policy.version for one in brokers}) == 1
@@ -321,17 +325,19 @@ async def test_of_two_edits_the_first_recorded_holds_and_the_other_is_kept_besid
 ) -> None:
     """As `NAME.local`, of which operators are warned."""
     text = brokers[0].bench.broker.policy.texts.effective()["policy"]
+    for one in brokers:
+        await files_of(one.bench).look()
     for number, one in enumerate(brokers[:2]):
         one.bench.home.policy_file.write_text(f"{text}// edit {number}\n")
-    await asyncio.gather(*(reload_policy(one.bench.broker) for one in brokers[:2]))
+    await asyncio.gather(*(files_of(one.bench).look() for one in brokers[:2]))
     await known(brokers)
     for one in brokers:
-        await reload_policy(one.bench.broker)
+        await files_of(one.bench).look()
         await keep_policy(one.bench.broker)
     await known(brokers)
     said = {one.bench.home.policy_file.read_text() for one in brokers}
     assert len(said) == 1
-    kept = [path for one in brokers for path in set_aside(one.bench.home)]
+    kept = [path for one in brokers for path in files_of(one.bench).copies.aside]
     assert len(kept) == 1
     assert {kept[0].read_text(), *said} == {f"{text}// edit {n}\n" for n in (0, 1)}
 
@@ -351,8 +357,10 @@ async def test_a_home_that_was_not_in_step_starts_with_the_team_s_policy(
     try:
         version = brokers[0].bench.broker.policy.version
         assert late.broker.policy.version == version
+        await files_of(late).look()
+        assert late.broker.policy.version == version
         assert home.policy_file.read_text().endswith("// ours\n")
-        (aside,) = set_aside(home)
+        (aside,) = files_of(late).copies.aside
         assert aside.read_text() == "permit (principal, action, resource);"
         assert policy_record(late.broker)[0] == []
     finally:

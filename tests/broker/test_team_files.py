@@ -19,11 +19,10 @@ from support.team_members import Member, member, seen
 from agentvault_tui.broker.policy_files import MAX_FILE
 from agentvault_tui.broker.team_files import _parts
 from agentvault_tui.broker.usecases.apply import apply_files
-from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.home import Home
 from agentvault_tui.model import Actor, sha256_hex
 from agentvault_tui.operator_api.files import FilesRequest
-from agentvault_tui.policy.texts import shipped_scopes
+from agentvault_tui.policy.texts import FILES, shipped_policy, shipped_scopes
 from agentvault_tui.web.local_ca import CaFiles, renew
 
 API = "services/api.toml"
@@ -163,6 +162,81 @@ async def test_a_home_that_was_away_takes_what_others_changed(
         assert c.says("services/lost.toml.local") == service("late")
 
 
+@pytest.mark.parametrize("file", ["policy.cedar", "scopes.toml", "limits.toml"])
+async def test_policy_files_edited_while_a_broker_is_down_count_as_others_do(
+    a: Member, homes: list[Home], clock: ManualClock, store: Database, file: str
+) -> None:
+    """An edit counts where the team decided nothing since, else it is kept beside."""
+    shipped = {"policy.cedar": shipped_policy(), "scopes.toml": shipped_scopes()}
+    first, mine, won = (f"{shipped.get(file, '')}# {n}\n" for n in ("one", "c", "a"))
+    if file == "policy.cedar":
+        first, mine, won = (
+            text.replace("\n# ", "\n// ") for text in (first, mine, won)
+        )
+
+    def in_force(one: Member) -> str | None:
+        broker = one.bench.broker
+        return dict(zip(FILES, broker.policy.texts, strict=True))[file]
+
+    a.path(file).write_text(first)
+    await a.look()
+    async with member(homes[2], clock, store) as c:
+        assert c.says(file) == in_force(c) == first
+    c.path(file).write_text(mine)
+    async with member(homes[2], clock, store) as c:
+        await seen(a)
+        assert in_force(a) == in_force(c) == a.says(file) == c.says(file) == mine
+        assert ".local" not in c.warnings
+    a.path(file).write_text(won)
+    await a.look()
+    c.path(file).write_text(first)
+    async with member(homes[2], clock, store) as c:
+        await seen(a)
+        assert in_force(a) == in_force(c) == a.says(file) == c.says(file) == won
+        assert c.says(f"{file}.local") == first
+        assert f"{file}.local is an edit that another broker" in c.warnings
+    c.path(file).unlink()
+    async with member(homes[2], clock, store) as c:
+        assert c.says(file) == in_force(a) == won
+    changes = await a.bench.events("policy.changed")
+    assert len(changes) == 3
+
+
+async def test_a_policy_file_edited_at_night_that_is_broken_is_in_force_nowhere(
+    a: Member, homes: list[Home], clock: ManualClock, store: Database
+) -> None:
+    """The broker starts with the team's, and says what is wrong until it is mended."""
+    a.path("policy.cedar").write_text(f"{shipped_policy()}// one\n")
+    await a.look()
+    async with member(homes[2], clock, store) as c:
+        before = c.bench.broker.policy.version
+    c.path("policy.cedar").write_text("permit (")
+    async with member(homes[2], clock, store) as c:
+        assert c.bench.broker.policy.version == before
+        assert c.bench.broker.policy_state.problem is not None
+        assert "The policy on disk cannot be put in force" in c.warnings
+        await seen(a, c)
+        assert c.says("policy.cedar") == "permit ("
+        assert a.bench.broker.policy.version == before
+        c.path("policy.cedar").write_text(f"{shipped_policy()}// mended\n")
+        await c.look()
+        assert c.bench.broker.policy_state.problem is None
+        await seen(a)
+    assert a.says("policy.cedar") == f"{shipped_policy()}// mended\n"
+    assert len(await a.bench.events("policy.changed")) == 2
+
+
+async def test_a_row_named_like_a_policy_file_is_in_no_copy(
+    a: Member, b: Member
+) -> None:
+    """What these files say is recorded elsewhere, and checked when it is taken."""
+    drafts, changes = a.files.change({"limits.toml": "# not ours\n"}, OPERATOR)
+    await a.bench.ledger.commit(*drafts, changes=changes)
+    await seen(a, b)
+    assert a.says("limits.toml") is b.says("limits.toml") is None
+    assert a.files.text("limits.toml") is None
+
+
 async def test_a_file_is_in_force_however_long_ago_it_was_recorded(
     a: Member, homes: list[Home], clock: ManualClock, store: Database
 ) -> None:
@@ -185,7 +259,7 @@ async def test_an_edit_is_recorded_once_the_catalogue_has_its_scope(
     assert "unknown scope 'read:new'" in a.warnings
     scopes = shipped_scopes().replace('"read:files"', '"read:new"')
     a.home.scopes_file.write_text(scopes)
-    await reload_policy(a.bench.broker)
+    await a.look()
     await seen(a, a, b)  # the first look finds the other catalogue
     assert b.origin() == "https://one.test"
 

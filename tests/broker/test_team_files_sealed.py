@@ -293,6 +293,34 @@ async def test_a_home_that_was_away_has_the_secrets_of_now(
         assert clients(a.home, a).secret("console").reveal() == "of-apply"
 
 
+@pytest.mark.parametrize("then", [OTHER, None], ids=["replaced", "removed"])
+async def test_secrets_from_an_old_backup_are_no_edit(
+    a: Member,
+    homes: list[Home],
+    clock: ManualClock,
+    store: Database,
+    then: str | None,
+) -> None:
+    """They are kept beside; what was replaced or removed since stays so everywhere."""
+    await put(a, "api", VALUE)
+    async with member(homes[1], clock, store) as b:
+        file = b.home.secrets_file
+        old = file.read_bytes()
+        await put(b, "api", then)
+        file.write_bytes(old)
+        await seen(b, a)
+        assert await get(a, "api") == await get(b, "api") == then
+        file.with_name("secrets.json.local").unlink()
+    file.write_bytes(old)
+    async with member(homes[1], clock, store) as b:
+        await seen(a)
+        assert await get(a, "api") == await get(b, "api") == then
+        assert file.with_name("secrets.json.local").read_bytes() == old
+        assert "secrets.json.local is an edit" in b.warnings
+        await put(b, "api", OTHER)
+        assert await get(a, "api") == OTHER
+
+
 async def test_secrets_under_a_lost_key_are_removed_and_set_anew(
     a: Member, b: Member
 ) -> None:

@@ -23,7 +23,7 @@ from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.recovery import take_over
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.status import status_info
-from agentvault_tui.broker.usecases.policy_change import policy_at_start
+from agentvault_tui.broker.usecases.policy_change import keep_policy, policy_at_start
 from agentvault_tui.broker.usecases.register import Registration, register
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import EventQuery, Ledger
@@ -92,6 +92,8 @@ class Bench:
         bench = cls(home, clock, ledger, policy, issuer=issuer, settings=settings)
         bench.broker.policy_state.problem = problem
         await take_over(bench.broker)
+        if ledger.shared is not None:
+            await keep_policy(bench.broker)  # as the record of a start does
         return bench
 
     @asynccontextmanager

@@ -9,7 +9,7 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.policy_files import (
     MAX_FILE,
     check_replaceable,
-    kept_policy,
+    load_policy,
     read_texts,
     signature,
     write_texts,
@@ -79,16 +79,12 @@ async def prepare(broker: Broker, before: PolicyTexts, wanted: PolicyTexts) -> P
     """
     if any(len((text or "").encode()) > MAX_FILE for text in wanted):
         raise PolicyError(f"a text is larger than {MAX_FILE // 1024} KiB")
-    if gone := broker.policy.texts.gone(wanted):
-        raise PolicyError(
-            f"{' and '.join(gone)} was in force and is gone from {broker.home.config}",
-            "put it back, or return to the shipped one: agentvault policy reset",
-        )
-    if wanted == broker.policy.texts == before:
+    last = broker.policy.texts
+    if wanted == last == before:
         raise ConflictError("this is in force already")
     check_replaceable(broker.home)
     # In a thread: it takes about as long as fifty decisions.
-    return await asyncio.to_thread(kept_policy, broker.home, wanted)
+    return await asyncio.to_thread(load_policy, broker.home, last, wanted)
 
 
 def records(

@@ -19,12 +19,10 @@ from typing import Any, Final
 from agentvault_tui.broker.audience import audience_of
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.policy_files import (
-    adopt_texts,
     changed,
     kept_policy,
     load_policy,
     read_texts,
-    signature,
     write_texts,
 )
 from agentvault_tui.broker.stepups import stepup_draft
@@ -82,9 +80,8 @@ async def policy_at_start(home: Home, ledger: Ledger) -> tuple[Policy, str | Non
     """
     kept = await _kept(home, ledger)
     if kept is not None and ledger.shared is not None:
-        # What the team has in force counts, whatever this home's files say by now.
-        problem = adopt_texts(home, kept, PolicyTexts())
-        return kept_policy(home, kept), problem
+        # An edit of this home's files counts once it is compared; see `TeamFiles`.
+        return kept_policy(home, kept), None
     if kept is not None and (unwritten := await _finish_apply(home, ledger, kept)):
         return kept_policy(home, kept), unwritten
     try:
@@ -168,25 +165,48 @@ async def take_over_policy(broker: Broker) -> None:
     named = await _named(broker.ledger)
     version, texts = _read_kept(broker.kept.get(POLICY))
     known = not named or texts.digest() == named
+    if broker.files is not None:
+        broker.files.on_policy = partial(_edited, broker)
+        if named and known:
+            broker.files.put_policy(texts)
     broker.policy_state.recorded = version if known else "unknown"
     if not known or broker.kept.get(_CHECKED) != broker.policy.version:
         _begin_recheck(broker)
 
 
 async def reload_policy(broker: Broker) -> None:
-    """Put changed files in force; keep what is in force when they cannot be."""
-    if not changed(broker.policy, broker.home):
-        return
+    """Put changed files in force, unless `TeamFiles` compares them.
+
+    What is in force is kept where they cannot be.
+    """
+    if broker.files is None and changed(broker.policy, broker.home):
+        await _reload(broker)
+
+
+async def _edited(broker: Broker, texts: PolicyTexts, problem: str | None) -> None:
+    """Put in force what this home's files say, unless one of them has a problem."""
+    state = broker.policy_state
+    if problem is not None:
+        if problem != state.problem:
+            state.problem, state.refused = problem, None
+            broker.on_status()
+    elif texts not in {state.refused, None if state.problem else broker.policy.texts}:
+        await _reload(broker, texts)
+
+
+async def _reload(broker: Broker, texts: PolicyTexts | None = None) -> None:
+    last = broker.policy
     try:
         # In a thread: it takes about as long as fifty decisions.
-        last = broker.policy.texts
-        policy = await asyncio.to_thread(load_policy, broker.home, last)
+        policy = await asyncio.to_thread(load_policy, broker.home, last.texts, texts)
     except PolicyError as error:
         broker.policy_state.problem = error.diagnosis()
+        broker.policy_state.refused = texts
         log.warning("policy not reloaded: %s", broker.policy_state.problem)
         broker.on_status()
         return
-    await _put_in_force(broker, policy, SYSTEM)
+    if texts is None or broker.policy is last:  # else another broker's came meanwhile
+        await _put_in_force(broker, policy, SYSTEM)
 
 
 async def reset_policy(broker: Broker, operator: Actor) -> None:
@@ -215,35 +235,34 @@ def switch_policy(broker: Broker, policy: Policy) -> None:
     changed = policy.version != broker.policy.version
     if broker.policy_state.recorded is None:
         broker.policy_state.recorded = broker.policy.version
-    broker.policy, broker.policy_state.problem = policy, None
+    broker.policy = policy
+    broker.policy_state.problem = broker.policy_state.refused = None
     broker.limits.define(policy.limits)
     if changed:
         _begin_recheck(broker)
 
 
-async def follow_policy(broker: Broker, value: str, last: str | None) -> None:
-    """Put in force here what another broker recorded, and write it into the files.
+async def follow_policy(broker: Broker, value: str) -> None:
+    """Put in force here what another broker recorded.
 
     Args:
         broker: the broker.
         value: version and texts, as `copy_of` writes them.
-        last: the same of what was recorded before.
     """
-    (version, texts), (_, before) = _read_kept(value), _read_kept(last)
+    version, texts = _read_kept(value)
     broker.policy_state.recorded = version
-    if texts == broker.policy.texts:
-        return
-    try:
-        # In a thread: it takes about as long as fifty decisions.
-        policy = await asyncio.to_thread(kept_policy, broker.home, texts)
-    except PolicyError as error:
-        broker.ledger.distrust(f"names a policy that is none here: {error.diagnosis()}")
-        return
-    problem = await asyncio.to_thread(adopt_texts, broker.home, texts, before)
-    policy.seen = signature(broker.home)
-    switch_policy(broker, policy)
-    broker.policy_state.problem = problem
-    broker.on_status()
+    if texts != broker.policy.texts:
+        try:
+            # In a thread: it takes about as long as fifty decisions.
+            policy = await asyncio.to_thread(kept_policy, broker.home, texts)
+        except PolicyError as error:
+            why = error.diagnosis()
+            broker.ledger.distrust(f"names a policy that is none here: {why}")
+            return
+        switch_policy(broker, policy)
+        broker.on_status()
+    if broker.files is not None:
+        broker.files.put_policy(texts)
 
 
 async def _put_in_force(broker: Broker, policy: Policy, actor: Actor) -> None:
@@ -330,7 +349,10 @@ def policy_is_recorded(broker: Broker, changes: Sequence[Change]) -> None:
     """Note that the ledger has, or is about to have, what `policy_record` returned."""
     broker.policy_state.recorded = broker.policy.version
     told = [one for one in changes if isinstance(one, Meta)]
-    broker.kept.update({one.key: one.value for one in told if one.value is not None})
+    kept = {one.key: one.value for one in told if one.value is not None}
+    broker.kept.update(kept)
+    if broker.files is not None and POLICY in kept:
+        broker.files.put_policy(_read_kept(kept[POLICY])[1])
 
 
 def _begin_recheck(broker: Broker) -> None:
