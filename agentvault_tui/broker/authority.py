@@ -32,11 +32,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
 from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.usecases.approvals import changed_since
 from agentvault_tui.broker.usecases.stepup import device_code, problem_of
 from agentvault_tui.clock import Clock, Deadline, iso
 from agentvault_tui.errors import (
@@ -68,6 +69,8 @@ _IDLE: Final = 15 * 60
 _IDLE_WHY: Final = "nothing was decided for 15 minutes"
 
 
+_AUTH_TIME: Final = timedelta(seconds=1)
+"""How exact ``auth_time`` is."""
 _REMOTE: Final = "key:"
 
 
@@ -124,8 +127,6 @@ class Sessions:
         self._sessions: dict[str, Session] = {}
         self._logins: dict[str, _Login] = {}
         self._problems: dict[str, str] = {}
-        self._changed: dict[str, datetime] = {}
-        """When a person was changed last, to the second, as `auth_time` is."""
         self._over: list[Draft] = []
         """Sessions that expired and are not recorded yet."""
         self._starting = asyncio.Lock()
@@ -221,11 +222,7 @@ class Sessions:
             )
 
     def end_of(self, sub: str) -> None:
-        """End every session of a person who was changed; `end_due` records it.
-
-        A sign-in under way ends as well: its factors were shown before the change.
-        """
-        self._changed[sub] = self._broker.clock.now().replace(microsecond=0)
+        """End every session of a person who was changed; `end_due` records it."""
         ended = {u: s for u, s in self._sessions.items() if s.identity.sub == sub}
         for uid, session in ended.items():
             del self._sessions[uid]
@@ -305,8 +302,8 @@ class Sessions:
         self.on_change()
 
     def _is_outdated(self, identity: Identity) -> bool:
-        changed = self._changed.get(identity.sub)
-        return changed is not None and identity.authenticated_at < changed
+        shown = identity.authenticated_at + _AUTH_TIME
+        return changed_since(self._broker, identity.sub, shown)
 
 
 def _session_draft(
@@ -393,8 +390,12 @@ class Authority:
 
         Raises:
             ForbiddenError: their role is not enough, and that is recorded.
-            LedgerError: it is not enough, and that could not be recorded.
+            LedgerError: it is not enough, and that could not be recorded; or the
+                team's store did not answer, and it is no revocation.
         """
+        if need is not Need.CUT:
+            # What others revoked, and whose sessions they ended, is known first.
+            await self._broker.ledger.confirm()
         found = self.standing(operator.id)
         actor = self.named(operator)
         if need in found.refused:

@@ -272,6 +272,8 @@ class Broker:
         nullcontext()
     )
     """Lets one broker of a team at a time into a block; see `Team.alone`."""
+    changed: dict[tuple[str, str], datetime] = field(default_factory=dict)
+    """When a person's role, password, … were changed last, by subject and change."""
     end_sessions: Callable[[str], None] = lambda _: None
     """Ends the sessions of a person who was changed; see `Sessions.end_of`."""
     on_trial: Callable[[AgentId, Sequence[str], str | None], bool] = lambda *_: False

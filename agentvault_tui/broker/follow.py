@@ -102,6 +102,7 @@ def _follow_event(broker: Broker, event: Event) -> None:
         broker.gateway.over(str(event.detail.get("call_id")))
     if event.type is EventType.TENANT_USER_CHANGED:
         sub = str(event.detail.get("sub"))
+        broker.changed[sub, str(event.action)] = event.time
         broker.end_sessions(sub)
         if event.action in CUTTING:
             _later(end_gathered(broker, sub, elsewhere=True))

@@ -70,13 +70,7 @@ def written_keys(
             if change.credential.subject and change.status is not AgentStatus.REVOKED:
                 keys.add("subjects")  # no two may overlap
     for record in records:
-        keys.update(f"limit:{one}" for one in _limits(record))
-        if record.type is EventType.POLICY_CHANGED:
-            keys.add("policy")
-        elif record.type is EventType.SERVICE_CHANGED:
-            keys.add("services")
-        elif record.type is EventType.GATEWAY_RESULT:
-            keys.add(f"call:{record.detail.get('call_id')}")
+        keys.update(_of_record(record))
     return keys
 
 
@@ -113,6 +107,8 @@ def keys_of(
                 keys.add(f"stepups:{change.stepup_id}")
         elif isinstance(change, StepUp):
             keys.add(f"meta:cooldown:{change.agent_id}")
+            people = (change.decided_by, *change.confirmed)
+            keys.update(f"person:{one.sub}" for one in people if one is not None)
     return keys
 
 
@@ -124,10 +120,19 @@ def _of_agent(agent_id: AgentId | None) -> Iterator[str]:
         yield f"voided:{agent_id}"
 
 
-def _limits(record: Draft | Event) -> Iterable[str]:
-    """Return the ids of the limits that an event counts towards."""
-    counted = record.detail.get("counted") if record.detail else None
-    return counted.get("limits", ()) if isinstance(counted, dict) else ()
+def _of_record(record: Draft | Event) -> Iterator[str]:
+    """Yield the keys of what an event says that no row does."""
+    detail = record.detail or {}
+    if isinstance(counted := detail.get("counted"), dict):
+        yield from (f"limit:{one}" for one in counted.get("limits", ()))
+    if record.type is EventType.POLICY_CHANGED:
+        yield "policy"
+    elif record.type is EventType.SERVICE_CHANGED:
+        yield "services"
+    elif record.type is EventType.GATEWAY_RESULT:
+        yield f"call:{detail.get('call_id')}"
+    elif record.type is EventType.TENANT_USER_CHANGED:
+        yield f"person:{detail.get('sub')}"
 
 
 def _of_row(table: str, row: Row) -> str:

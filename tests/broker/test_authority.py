@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
 from support.patience import PATIENT
-from support.stepups import hold, latched, start
+from support.scripted_tenant import ALICE
+from support.stepups import Gate, hold, latched, start
 
 from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.usecases.mint import may_approve
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
-from agentvault_tui.model import StepUpStatus
+from agentvault_tui.model import EventType, Evidence, StepUpStatus
 from agentvault_tui.model.role import Role, role_of
 from agentvault_tui.settings import OperatorSettings, Settings, StepUpSettings
 from agentvault_tui.vault import FlowDenied, Identity
@@ -228,6 +229,33 @@ async def test_who_is_changed_at_the_tenant_is_signed_out(seat: Seat) -> None:
     assert (await seat.me())["user"] is None
     (event,) = await seat.bench.events("operator.logout")
     assert event.reason == "changed at the tenant"
+
+
+async def test_no_approval_follows_the_removal_of_its_approver_in_the_chain(
+    seat: Seat, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor one of two that were needed: it is refused before the removal is recorded."""
+    bench, stepups = seat.bench, seat.bench.broker.stepups
+    bench.broker.tenant_kind = "embedded"
+    sub = str(ALICE["sub"])
+    _, alone = await hold(bench, "alone")
+    _, two = await hold(bench, "two")
+    stepups.put(replace(two, need=2, confirmed=(Evidence(sub, "alice", by_role=True),)))
+    await start(bench, alone)
+    clock.advance(60)
+    gate = Gate(bench, monkeypatch, EventType.TENANT_USER_CHANGED)
+    person = {"change": "removed", "user": "alice", "sub": sub, "roles": []}
+    removed = asyncio.ensure_future(seat.post("tenant/people", **person))
+    await gate.reached.wait()
+    bench.tenant.approve()
+    await bench.until(lambda: alone.id not in stepups.flows)
+    gate.open.set()
+    assert (await removed).status_code == 200
+    assert "alice was changed at the tenant" in str(stepups.get(alone.id).problem)
+    found = [stepups.get(one.id) for one in (alone, two)]
+    assert {(one.status, one.confirmed) for one in found} == {
+        (StepUpStatus.PENDING, ())
+    }
 
 
 async def test_the_record_names_the_person(seat: Seat) -> None:

@@ -137,6 +137,13 @@ async def test_a_sign_in_that_breaks_says_so(
     assert sessions.of(OPERATOR.id) is None
 
 
+def change(bench: Bench, sessions: Sessions) -> None:
+    """Do what becomes known of a changed person."""
+    sub = str(ALICE["sub"])
+    bench.broker.changed[sub, "role"] = bench.clock.now()
+    sessions.end_of(sub)
+
+
 async def test_a_sign_in_that_began_before_a_change_of_the_person_is_refused(
     bench: Bench, clock: ManualClock
 ) -> None:
@@ -144,7 +151,7 @@ async def test_a_sign_in_that_began_before_a_change_of_the_person_is_refused(
     sessions = Sessions(bench.broker)
     await sessions.login(OPERATOR)
     clock.advance(60)
-    sessions.end_of(str(ALICE["sub"]))
+    change(bench, sessions)
     bench.tenant.approve()
     await bench.until(lambda: not sessions.pending(OPERATOR.id))
     assert sessions.of(OPERATOR.id) is None
@@ -160,7 +167,7 @@ async def test_a_change_while_a_sign_in_is_recorded_ends_it(
 
     async def changed_meanwhile(*drafts: Draft) -> None:
         await record(*drafts)
-        sessions.end_of(str(ALICE["sub"]))
+        change(bench, sessions)
 
     await sessions.login(OPERATOR)
     clock.advance(60)

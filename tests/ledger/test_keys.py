@@ -28,10 +28,12 @@ from agentvault_tui.model import (
     Credential,
     Draft,
     EventType,
+    Evidence,
     Outcome,
     StepUpId,
     TokenId,
 )
+from agentvault_tui.model.people import user_changed
 
 CLOCK = manual_clock()
 AGENT, OTHER = AgentId("agt_1"), AgentId("agt_2")
@@ -96,6 +98,8 @@ ENDED: Commit = (
     [replace(note(EventType.GATEWAY_RESULT), detail={"call_id": "call_1"})],
     [],
 )
+REMOVED: Commit = ([user_changed(note().actor, "removed", "al", "u|al", ())], [])
+AL = Evidence("u|al", "al")
 USED: Commit = ([], [UsedAssertion("agt_1", "ab", CLOCK.now())])
 
 
@@ -138,6 +142,8 @@ def overtakes(first: Commit, second: Commit) -> bool:
         (([], [agent()]), made("agt_5", from_template=AGENT)),
         (([note(EventType.SERVICE_CHANGED)], []), CALLED),
         (ENDED, ENDED),
+        (REMOVED, ([], [replace(stepup(CLOCK), decided_by=AL)])),
+        (REMOVED, ([], [replace(stepup(CLOCK), confirmed=(AL,))])),
     ],
 )
 def test_a_commit_is_overtaken_by_what_changes_its_ground(

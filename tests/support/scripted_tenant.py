@@ -38,6 +38,8 @@ class ScriptedTenant(Tenant):
         """Since when a factor had to be proved, each time a token was verified."""
         self.answers: dict[str, PageAnswer] = {}
         """What the ID tokens say of those who answered otherwise, by token."""
+        self.took = timedelta(seconds=1)
+        """How long after a flow began its person showed their factors."""
         self._ends: list[asyncio.Future[End]] = []
         self._approvers: dict[str, dict[str, Any] | IdentityError] = {}
 
@@ -94,7 +96,7 @@ class ScriptedTenant(Tenant):
             email_verified=who.get("email_verified", False),
             roles=who["roles"],
             amr=who["amr"],
-            authenticated_at=began + timedelta(seconds=1),
+            authenticated_at=began + self.took,
             claims=who.get("claims", {}),
         )
 

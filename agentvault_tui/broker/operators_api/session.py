@@ -14,7 +14,7 @@ from agentvault_tui.broker.authority import (
     Standing,
     is_remote,
 )
-from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.core import Broker, decide_anew
 from agentvault_tui.broker.operators_api.presence import StandingInfo
 from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
 from agentvault_tui.broker.shapes import device_info
@@ -134,13 +134,14 @@ def people_routes(
             actor = await authority.actor(operator, Need.PEOPLE, about)
         else:
             actor = authority.named(operator)
-        await broker.record(
-            user_changed(actor, body.change, body.user, body.sub, body.roles)
-        )
-        sessions.end_of(body.sub)
-        await sessions.end_due()
+        # In force before its record: an approval that is recorded after it is refused.
+        broker.changed[body.sub, body.change] = broker.clock.now()
         if body.change in CUTTING:
             await end_gathered(broker, body.sub)
+        draft = user_changed(actor, body.change, body.user, body.sub, body.roles)
+        await decide_anew(lambda: broker.record(draft))
+        sessions.end_of(body.sub)
+        await sessions.end_due()
         return shapes.ByInfo(by=shapes.AgentRef(id=actor.id, name=actor.name))
 
     return [route(calls.PEOPLE, change)]

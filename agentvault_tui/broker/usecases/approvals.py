@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from agentvault_tui.broker.core import SYSTEM, Broker
@@ -23,6 +24,7 @@ from agentvault_tui.model import (
     StepUp,
     StepUpStatus,
 )
+from agentvault_tui.model.people import CHANGES
 from agentvault_tui.settings import StepUpRule
 from agentvault_tui.text import visible
 from agentvault_tui.vault import Identity
@@ -129,6 +131,24 @@ def check_person(broker: Broker, stepup: StepUp, identity: Identity) -> None:
             f"{visible(identity.name, 60)} has approved this already",
             "another person has to as well",
         )
+
+
+def changed_since(
+    broker: Broker, sub: str, moment: datetime, changes: Iterable[str] = CHANGES
+) -> bool:
+    """Tell whether a person was changed at the tenant, at a moment or after it.
+
+    Args:
+        broker: the broker; it knows of changes since it started.
+        sub: the person.
+        moment: such as when they showed their factors.
+        changes: which changes count.
+
+    Returns:
+        whether there was one.
+    """
+    times = (broker.changed.get((sub, change)) for change in changes)
+    return any(when is not None and when >= moment for when in times)
 
 
 async def confirm(broker: Broker, stepup: StepUp, told: dict[str, Any]) -> bool:

@@ -9,8 +9,11 @@ from typing import Any, Final
 from agentvault_tui.broker.core import SYSTEM, Broker, decide_anew
 from agentvault_tui.broker.stepups import digest_of, stepup_draft
 from agentvault_tui.broker.usecases.approvals import (
+    CUTTING,
+    changed_since,
     check_person,
     confirm,
+    end_gathered,
     told_of,
     with_approval,
 )
@@ -37,6 +40,7 @@ from agentvault_tui.model import (
 from agentvault_tui.model.claims import STEPUP
 from agentvault_tui.model.role import Role, role_of
 from agentvault_tui.settings import Settings
+from agentvault_tui.text import visible
 from agentvault_tui.vault import DeviceFlow, FlowTokens, Identity, is_approver
 from agentvault_tui.vault.identity import verified_email
 
@@ -100,9 +104,24 @@ async def mint_verified(
         by_role=is_approver(identity, ()),
         email=verified_email(identity),
     )
-    return await decide_anew(
-        lambda: mint_elevated(broker, started, evidence, tokens.id_token)
-    )
+    # Before it began nobody had its code, whatever the seconds of ``auth_time`` say.
+    began = started.begun_at or started.requested_at
+    shown, verified = max(identity.authenticated_at, began), broker.clock.now()
+
+    async def mint() -> bool:
+        if changed_since(broker, identity.sub, shown):
+            raise IdentityError(
+                "stale",
+                f"{visible(identity.name, 60)} was changed at the tenant meanwhile",
+                "approve again",
+            )
+        for one in broker.stepups.get(started.id).confirmed:
+            # That did not end it while this was being recorded, which it overtook.
+            if changed_since(broker, one.sub, verified, CUTTING):
+                await end_gathered(broker, one.sub)
+        return await mint_elevated(broker, started, evidence, tokens.id_token)
+
+    return await decide_anew(mint)
 
 
 async def mint_elevated(

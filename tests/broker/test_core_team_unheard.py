@@ -1,0 +1,163 @@
+"""A broker that has not heard of what another recorded does not go by what it knows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.bench import OPERATOR
+from support.manual_clock import ManualClock
+from support.patience import PATIENT
+from support.postgres import Database
+from support.scripted_tenant import ALICE
+from support.stepups import ask
+from support.team_brokers import Broker, brokers_of, known
+
+from agentvault_tui.broker.answers import Escalated
+from agentvault_tui.broker.core import decide_anew
+from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
+from agentvault_tui.broker.usecases.stepup import begin_approval
+from agentvault_tui.model import AgentStatus, Repeat, StepUp, StepUpId, StepUpStatus
+from agentvault_tui.settings import StepUpRule
+
+BOB = ALICE | {"sub": "agentvault|bob"}
+
+
+@pytest.fixture
+async def brokers(
+    short: Path, store: Database, clock: ManualClock
+) -> AsyncIterator[list[Broker]]:
+    """Two brokers, each with a home of its own; whose factors are shown at once."""
+    async with brokers_of(short, [clock] * 2, [store.settings] * 2) as made:
+        for one in made:
+            one.bench.tenant.took = timedelta()
+            one.bench.broker.tenant_kind = "embedded"
+        yield made
+
+
+async def deafen(brokers: list[Broker]) -> None:
+    """Let each know what all have recorded, and of nothing later unless it asks."""
+    await known(brokers)
+    listeners = [
+        one for one in asyncio.all_tasks() if one.get_name() == "store listener"
+    ]
+    assert len(listeners) == len(brokers)
+    for one in listeners:
+        one.cancel()
+    await asyncio.wait(listeners)
+
+
+async def test_an_agent_that_was_revoked_elsewhere_is_restored(
+    brokers: list[Broker],
+) -> None:
+    """Its broker, for which it is active, asks the store before it says so."""
+    a, b = brokers
+    agent = await a.agent("one", "read:calendar")
+    await deafen(brokers)
+    await revoke_agent(a.bench.broker, agent.id, "no", OPERATOR)
+    path, body = "/api/agents/restore", {"agent_id": agent.id}
+    assert b.bench.broker.registry.agent(agent.id).status is AgentStatus.ACTIVE
+    assert (await b.operator.post(path, json=body)).status_code == 200
+    await panic(a.bench.broker, "no", OPERATOR)
+    assert b.bench.broker.registry.panic is None
+    assert (await b.operator.post(path, json={"all": True})).status_code == 200
+    await known(brokers)
+    for one in brokers:
+        registry = one.bench.broker.registry
+        assert registry.panic is None
+        assert registry.agent(agent.id).status is AgentStatus.ACTIVE
+    for kind in ("agent.restored", "panic.off"):
+        assert len(await b.bench.events(kind)) == 1, kind
+
+
+async def begin(broker: Broker, asked: str, repeat: Repeat | None = None) -> None:
+    """Give a person at that broker a code."""
+    core = broker.bench.broker
+    digest = core.stepups.get(asked).digest
+    await begin_approval(core, asked, digest, OPERATOR, repeat)
+
+
+async def approve(broker: Broker, asked: str, who: dict[str, Any] = ALICE) -> StepUp:
+    """Let a person use their code; return the step-up once that was judged."""
+    core = broker.bench.broker
+    flow = core.stepups.flows[StepUpId(asked)]
+    broker.bench.tenant.approve(who=who)
+    async with asyncio.timeout(PATIENT):
+        await asyncio.wait({flow})
+    return core.stepups.get(asked)
+
+
+async def change(broker: Broker, change: str) -> None:
+    """Change Alice at that broker."""
+    body = {"change": change, "user": "alice", "sub": ALICE["sub"], "roles": []}
+    reply = await broker.operator.post("/api/tenant/people", json=body)
+    assert reply.status_code == 200
+
+
+@pytest.mark.parametrize("word", ["removed", "role", "passkey"])
+async def test_an_approval_is_refused_after_a_change_of_the_person_elsewhere(
+    brokers: list[Broker], clock: ManualClock, word: str
+) -> None:
+    """Whose factors were shown before it; what they show later counts."""
+    a, b = brokers
+    asked = await a.pay(await a.agent("payer", "send:payment"))
+    await deafen(brokers)
+    await begin(a, asked)
+    await change(b, word)
+    assert not a.bench.broker.changed
+    refused = await approve(a, asked)
+    assert refused.status is StepUpStatus.PENDING
+    assert "alice was changed at the tenant" in str(refused.problem)
+    assert await b.bench.events("stepup.approved") == []
+    clock.advance(60)
+    await begin(a, asked)
+    assert (await approve(a, asked)).status is StepUpStatus.APPROVED
+
+
+async def test_a_second_approval_does_not_count_with_one_of_who_was_removed_elsewhere(
+    brokers: list[Broker],
+) -> None:
+    """It is the first of two then."""
+    a, b = brokers
+    for one in brokers:
+        settings = one.bench.broker.settings
+        rule = StepUpRule(approvals=2, scopes=("payments",))
+        stepup = replace(settings.stepup, rules=(rule,))
+        one.bench.broker.settings = replace(settings, stepup=stepup)
+    asked = await a.pay(await a.agent("payer", "send:payment"))
+    await deafen(brokers)
+    await begin(a, asked)
+    assert (await approve(a, asked)).confirmed
+    await begin(a, asked)
+    await change(b, "removed")
+    assert not a.bench.broker.changed
+    await approve(a, asked, BOB)
+    await known(brokers)
+    for one in brokers:
+        found = one.bench.broker.stepups.get(asked)
+        assert found.status is StepUpStatus.PENDING
+        assert "alice" not in {each.name for each in found.confirmed}
+    assert await b.bench.events("stepup.approved") == []
+
+
+async def test_an_approval_of_who_was_removed_elsewhere_stands_in_for_nobody(
+    brokers: list[Broker],
+) -> None:
+    """The next request like it waits for a person."""
+    a, b = brokers
+    agent = await a.agent("payer", "send:payment")
+    await begin(a, asked := await a.pay(agent), Repeat(3, 600, ()))
+    await approve(a, asked)
+    await deafen(brokers)
+    assert (await ask(a.bench, agent)).stepup.status is StepUpStatus.APPROVED
+    await known(brokers)
+    await change(b, "removed")
+    assert a.bench.broker.stepups.repeating(agent.id)
+    again = await decide_anew(lambda: ask(a.bench, agent))
+    assert isinstance(again, Escalated)
+    assert again.stepup.status is StepUpStatus.PENDING
