@@ -1,9 +1,9 @@
-"""``agentvault tls``: certificates for the agents' listener."""
+"""``agentvault tls``: certificates of an authority of the home's own."""
 
 from __future__ import annotations
 
 import shlex
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -11,7 +11,11 @@ from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock, iso
-from agentvault_tui.errors import NotFoundError
+from agentvault_tui.errors import NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from agentvault_tui.web.local_ca import CaFiles
+    from agentvault_tui.web.tls import TlsFiles
 
 _TRUST: Final = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS")
 """What requests, OpenSSL and httpx, and Node read."""
@@ -33,26 +37,51 @@ def tls() -> None:
 @click.option(
     "--new-ca", is_flag=True, help="Replace the authority; agents need the new one."
 )
+@click.option(
+    "--public",
+    is_flag=True,
+    help="For operators' and tenant's `listen`, as tls/cert.pem and tls/key.pem;"
+    " agents' stays as it is.",
+)
 @pass_session
-def init(session: CliSession, names: tuple[str, ...], new_ca: bool) -> None:
-    """Make a certificate for `serve`, or renew it; the first time, an authority too.
+def init(
+    session: CliSession, names: tuple[str, ...], new_ca: bool, public: bool
+) -> None:
+    """Have agents' listener speak https, or renew its certificate.
 
-    A running broker that shows such a certificate shows the new one from the next
-    connection on. An authority is never replaced unless --new-ca says so.
+    The first time an authority is made too, which is never replaced unless --new-ca
+    says so. A running broker that shows such a certificate shows the new one from the
+    next connection on; one that speaks http to agents speaks https, and no http any
+    more, from its next start on.
     """
-    from agentvault_tui.web.local_ca import renew
+    from agentvault_tui.web.local_ca import CaFiles, renew
 
     session.home.prepare()
-    made = renew(session.home, names, now=SystemClock().now(), new_ca=new_ca)
-    shape = _shape(session)
+    files = CaFiles.of(session.home, public=public)
+    first = not files.leaf.cert.exists()
+    if public and first and not names:
+        raise UsageError(
+            "a certificate for other machines needs the name that they use",
+            "agentvault tls init --public --name NAME",
+        )
+    now = SystemClock().now()
+    made = renew(session.home, names, now=now, new_ca=new_ca, public=public)
+    shape = _describe(files.leaf, files) if public else _shape(session)
     if session.out.print_json({"new_ca": made, **shape}):
         return
     _print(session.out, shape)
+    if public:
+        session.out.note(
+            'name it in config.toml: tls_cert = "tls/cert.pem", tls_key = "tls/key.pem"'
+        )
+        return
     _print_environment(session.out, shape)
-    if not session.client.reachable():
-        session.out.note("`agentvault serve` speaks https from now on")
-    else:
-        session.out.note("a broker that speaks http speaks https once restarted")
+    if first:
+        session.out.note(
+            "agents are served at https:// alone from the next start of `agentvault"
+            " serve` on: change http:// in their settings then, or keep it with"
+            " [broker] tls = false"
+        )
 
 
 @tls.command("show", example="agentvault tls show")
@@ -76,7 +105,6 @@ def show(session: CliSession, ca: bool) -> None:
 
 def _shape(session: CliSession) -> dict[str, object]:
     """Describe the certificate that `serve` would show."""
-    from agentvault_tui.web.certificates import read_certificate
     from agentvault_tui.web.local_ca import CaFiles, chosen_files
 
     files = chosen_files(session.home, session.settings.broker)
@@ -84,8 +112,13 @@ def _shape(session: CliSession) -> dict[str, object]:
         raise NotFoundError(
             "the agents' listener speaks plain http", "agentvault tls init"
         )
+    return _describe(files, CaFiles.of(session.home))
+
+
+def _describe(files: TlsFiles, own: CaFiles) -> dict[str, object]:
+    from agentvault_tui.web.certificates import read_certificate
+
     found = read_certificate(files.cert)
-    own = CaFiles.of(session.home)
     ours = files == own.leaf
     return {
         "cert": str(files.cert),

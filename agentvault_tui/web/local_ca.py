@@ -51,10 +51,18 @@ class CaFiles:
     leaf: TlsFiles
 
     @classmethod
-    def of(cls, home: Home) -> CaFiles:
-        """Name the files of *home*; they need not exist."""
-        keys = home.keys
+    def of(cls, home: Home, *, public: bool = False) -> CaFiles:
+        """Name the files of *home*; they need not exist.
+
+        Args:
+            home: whose files.
+            public: whether the certificate is for other listeners than the agents',
+                which shows the one there is under its name.
+        """
+        keys, other = home.keys, home.config / "tls"
         leaf = TlsFiles(keys / "tls-cert.pem", keys / "tls-key.pem")
+        if public:
+            leaf = TlsFiles(other / "cert.pem", other / "key.pem")
         return cls(keys / "tls-ca.pem", keys / "tls-ca-key.pem", leaf)
 
 
@@ -82,9 +90,14 @@ def chosen_files(home: Home, settings: BrokerSettings) -> TlsFiles | None:
 
 
 def renew(
-    home: Home, names: Iterable[str] = (), *, now: datetime, new_ca: bool = False
+    home: Home,
+    names: Iterable[str] = (),
+    *,
+    now: datetime,
+    new_ca: bool = False,
+    public: bool = False,
 ) -> bool:
-    """Make the certificate of this home's listener, and its authority if need be.
+    """Make the certificate of a listener of this home, and its authority if need be.
 
     Without *names*, those of the certificate before stay.
 
@@ -93,6 +106,7 @@ def renew(
         names: DNS names and addresses beside those of loopback.
         now: from when on it counts, some minutes of a wrong clock aside.
         new_ca: put a new authority in the place of the one there is.
+        public: whether it is for other listeners than the agents'.
 
     Returns:
         whether the authority is a new one, which agents do not know yet.
@@ -100,10 +114,16 @@ def renew(
     Raises:
         UsageError: a name is none.
         ConflictError: the authority may not vouch for these names, or half of it is
-            missing, or it has ended.
+            missing, or it has ended, or the agents' listener shows what it made.
         SettingsError: a file cannot be read or written.
     """
-    files = CaFiles.of(home)
+    files = CaFiles.of(home, public=public)
+    if public and new_ca and CaFiles.of(home).leaf.cert.exists():
+        raise ConflictError(
+            "agents trust this authority",
+            "replace it with their certificate: agentvault tls init --new-ca --name"
+            " NAME; then this one",
+        )
     more = [host_name(name) for name in names]
     wanted = tuple(dict.fromkeys((*LOCAL_NAMES, *more)))
     if not more and files.leaf.cert.exists() and not new_ca:
@@ -121,6 +141,7 @@ def renew(
         _make_ca(files, wanted, now, replace=new_ca)
     ca, ca_key = _authority(files, now)
     _check_may_vouch(ca, wanted)
+    files.leaf.key.parent.mkdir(mode=0o700, exist_ok=True)
     _make_leaf(files.leaf, ca, ca_key, wanted, now)
     return made
 

@@ -65,6 +65,53 @@ def test_init_prints_what_an_agent_needs_and_renews(cli: Run, home: str) -> None
     assert "PRIVATE" not in first.out + first.err + json.dumps(shown)
 
 
+def test_who_has_agents_that_use_http_is_told_before_they_are_refused(
+    cli: Run, home: str
+) -> None:
+    """At the making of the first certificate, and not when it is renewed."""
+    told = "agents are served at https:// alone from the next start"
+    assert told in cli("--home", home, "tls", "init").err
+    assert told not in cli("--home", home, "tls", "init").err
+
+
+def test_a_certificate_for_other_machines_leaves_the_agents_listener_as_it_is(
+    cli: Run, home: str
+) -> None:
+    """It is where settings name it, is renewed by its own name, and serves phones."""
+    line = ("--home", home, "tls", "init", "--public")
+    first = cli(*line, "--name", "ops.example", "--json").json
+    assert first["cert"] == str(Path(home) / "tls" / "cert.pem")
+    assert first["names"] == ["localhost", "127.0.0.1", "::1", "ops.example"]
+    second = cli(*line, "--json").json
+    assert (second["names"], second["new_ca"]) == (first["names"], False)
+    assert second["sha256"] != first["sha256"]
+    assert (Path(home) / "tls" / "key.pem").stat().st_mode & 0o777 == 0o600
+    assert cli("--home", home, "tls", "show").code == 4
+    (Path(home) / "config.toml").write_text(
+        '[tenant]\nlisten = "127.0.0.1:7443"\nurl = "https://ops.example:7443/"\n'
+        'tls_cert = "tls/cert.pem"\ntls_key = "tls/key.pem"\n'
+    )
+    found = area(cli("--home", home, "doctor", "--json"))
+    assert [one["level"] for one in found] == ["ok", "ok"]
+    assert "agents speak plain http" in json.dumps(found)
+
+
+def test_an_authority_that_agents_trust_is_replaced_with_their_certificate(
+    cli: Run, home: str
+) -> None:
+    """One for other machines alone would leave them with nothing that verifies."""
+    cli("--home", home, "tls", "init")
+    cert = Path(home) / "keys" / "tls-cert.pem"
+    before = cert.read_bytes()
+    new = ("--name", "ops.example", "--new-ca")
+    refused = cli("--home", home, "tls", "init", "--public", *new)
+    assert refused.code == 1
+    assert "agents trust this authority" in refused.err
+    assert cert.read_bytes() == before
+    cli("--home", home, "tls", "init", *new)
+    assert cli("--home", home, "tls", "init", "--public", *new[:2]).code == 0
+
+
 def test_the_authority_is_printed_for_agents_of_other_users(
     cli: Run, home: str
 ) -> None:
@@ -82,6 +129,7 @@ def test_the_authority_is_printed_for_agents_of_other_users(
         (("tls", "show", "--ca"), 2, "cannot be read"),
         (("tls", "init", "--name", "*.test"), 2, "no name of a host"),
         (("tls", "init", "--name", "a\x1b[2J"), 2, "no name of a host"),
+        (("tls", "init", "--public"), 2, "tls init --public --name NAME"),
         (("serve", "--tls"), 2, "there is no certificate"),
         (("serve", "--tls-cert", "c.pem"), 2, "named together"),
         (("serve", "--tls-cert", "c.pem", "--tls-key", "k.pem"), 2, "cannot be read"),
