@@ -24,7 +24,9 @@ def host_name(text: str) -> str:
         named = _DNS.fullmatch(name) and not name.rpartition(".")[2].isdigit()
     else:
         named = None
-        if getattr(address, "scope_id", None) is None:
+        # A zone is of one machine; a mapped address is spelled by Python's version.
+        other = ("scope_id", "ipv4_mapped")
+        if all(getattr(address, name, None) is None for name in other):
             return str(address)
     if not named:
         raise UsageError(

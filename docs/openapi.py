@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Iterator
@@ -34,6 +35,9 @@ def operator_api() -> str:
         sorted(answered | asked, key=str), schema_hook=anything, ref_template=REF
     )
     schemas = {name: found[name] for name in sorted(found)}
+    for schema in schemas.values():
+        if "description" in schema:  # before Python 3.13 a docstring keeps its indent
+            schema["description"] = inspect.cleandoc(schema["description"])
     for kind in answered:
         # A broker says every member but those that are absent, which have no value.
         schemas[kind.__name__]["required"] = [

@@ -328,10 +328,15 @@ def origin_lines(url: str) -> list[str]:
 
 
 def is_host(host: str) -> bool:
-    """Tell whether a host has no other spelling, such as ``0x7f.1`` for an address."""
+    """Tell whether a host has no other spelling, such as ``0x7f.1`` for an address.
+
+    An IPv4 address in IPv6 (RFC 4291 section 2.5.5.2) is one; a zone is of one machine.
+    """
     try:
         if ":" in host:
-            return str(ipaddress.IPv6Address(host)) == host
+            address = ipaddress.IPv6Address(host)
+            other = address.ipv4_mapped or address.scope_id
+            return other is None and str(address) == host
         if _NUMERIC.fullmatch(host):
             return str(ipaddress.IPv4Address(host)) == host
     except ValueError:

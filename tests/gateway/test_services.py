@@ -142,6 +142,8 @@ def test_a_credential_that_cannot_work_is_refused(
         ('origin = "https://2130706433"', "host or port"),
         ('origin = "https://[::0001]"', "host or port"),
         ('origin = "https://[::ffff:127.0.0.1%25lo]"', "host or port"),
+        ('origin = "https://[::ffff:7f00:1]"', "host or port"),
+        ('origin = "https://[::ffff:127.0.0.1]"', "host or port"),
         ('origin = "https://bücher.test"', "host or port"),
         ('unmatched = "read:calender"', "did you mean read:calendar"),
         ('ca_file = "nowhere.pem"', "holds no certificates"),

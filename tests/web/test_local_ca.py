@@ -214,7 +214,15 @@ def test_names_have_one_spelling(text: str, name: str) -> None:
     "text",
     [
         *("", ".", "*", "*.test", "a..b", "-a", "a-", "a:7717", "https://a", "a b"),
-        *("1.2.3", "256.1.1.1", "fe80::1%eth0", "ä.test", "a\x00b", "a\n.b"),
+        *(
+            "1.2.3",
+            "256.1.1.1",
+            "::ffff:127.0.0.1",
+            "fe80::1%eth0",
+            "ä.test",
+            "a\x00b",
+            "a\n.b",
+        ),
         *("a" * 64, "a." * 130),
     ],
 )
