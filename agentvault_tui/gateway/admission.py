@@ -11,7 +11,6 @@ from agentvault_tui.broker.answers import Denied, Escalated
 from agentvault_tui.broker.audience import audience_of
 from agentvault_tui.broker.core import Broker, decide_anew
 from agentvault_tui.broker.floods import SPAN
-from agentvault_tui.broker.stepups import digest_of
 from agentvault_tui.broker.usecases.decide import Request, decide
 from agentvault_tui.broker.usecases.policy_change import action_of
 from agentvault_tui.broker.usecases.redeem import refusal_of, spend_token
@@ -299,12 +298,7 @@ class Admission:
         asked = permit.request._replace(
             resource=token.resource, details=stepup.details if stepup else None
         )
-        same = (
-            stepup is not None
-            and digest_of(stepup) == stepup.digest
-            and is_same(stepup, asked)
-        )
-        if not same:
+        if stepup is None or not is_same(stepup, asked):
             await spend_token(self._broker, call.caller.agent, token)
             raise await self._calls.denied(permit.request, mismatch(), permit.verdict)
         return permit._replace(spends=token)
@@ -385,7 +379,7 @@ class Admission:
         body = await self._body(call)
         asked = permit.request._replace(call=call.describe(body))
         permit = permit._replace(request=asked)
-        if not is_same(stepup, asked) or digest_of(stepup) != stepup.digest:
+        if not is_same(stepup, asked):
             minted = broker.registry.elevated(stepup.id)
             if stepup.status is StepUpStatus.APPROVED and minted is not None:
                 await spend_token(broker, agent, minted)
