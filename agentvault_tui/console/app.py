@@ -92,10 +92,8 @@ class ConsoleApp(Keyed, App[int]):
     def __init__(
         self,
         desk: Desk,
-        link: BrokerLink,
         *,
         theme_name: str,
-        speed: str,
         note: str = "",
         config_folder: Path | None = None,
     ) -> None:
@@ -105,7 +103,6 @@ class ConsoleApp(Keyed, App[int]):
         super().__init__(TerminalDriver, ansi_color=theme.is_ansi(theme_name) or None)
         self.set_reactive(App.ansi_color, None)
         self.desk = desk
-        self.link = link
         self._note = note
         self._config_folder = config_folder
         self._following: asyncio.Task[None] | None = None
@@ -116,8 +113,8 @@ class ConsoleApp(Keyed, App[int]):
         self.painter = Painter()
         self.loaded: Callable[[], object] = lambda: None
         """Called when much has been loaded that stays."""
-        link.screen_waits = lambda: self._outlet.waits if self._outlet else 0.0
-        self.watch_screen = Watch(desk, link, pulse=PULSES[speed])
+        desk.link.screen_waits = lambda: self._outlet.waits if self._outlet else 0.0
+        self.watch_screen = Watch(desk)
         theme.install(self, theme_name)
 
     def get_default_screen(self) -> Screen[None]:
@@ -145,8 +142,8 @@ class ConsoleApp(Keyed, App[int]):
         if not self.watch_screen.is_attached:
             return
         self._take_keymap()
-        self.link.loaded = self.loaded
-        self._following = asyncio.create_task(self.link.run())
+        self.desk.link.loaded = self.loaded
+        self._following = asyncio.create_task(self.desk.link.run())
         self._following.add_done_callback(self._ended)
         if self._note:
             self.notify(self._note, markup=False, timeout=8)
@@ -225,7 +222,7 @@ class ConsoleApp(Keyed, App[int]):
         # Textual's palette is a quarter of it: loaded when it is first opened.
         from agentvault_tui.console.palette import commands  # noqa: PLC0415
 
-        return commands(self, screen, self.desk, self.link)
+        return commands(self, screen, self.desk)
 
     def watch_theme(self) -> None:
         """Paint the home screen's panes anew, also behind another screen."""
@@ -239,28 +236,14 @@ class ConsoleApp(Keyed, App[int]):
         from agentvault_tui.console.screens.agent import AgentScreen  # noqa: PLC0415
 
         if here := self._pane_screen():
-            self.push_screen(
-                AgentScreen(
-                    here.desk,
-                    here.link,
-                    message.agent_id,
-                    pulse=here.rate,
-                    stay=here.stay,
-                )
-            )
+            self.push_screen(AgentScreen(here.desk, message.agent_id))
 
     def on_show_audit(self, message: ShowAudit) -> None:
         """Show the audit at an event, with the filter of the screen that asks."""
         from agentvault_tui.console.screens.audit import AuditScreen  # noqa: PLC0415
 
         if here := self._pane_screen():
-            screen = AuditScreen(
-                here.desk,
-                here.link,
-                pulse=here.rate,
-                filter_=message.filter,
-                stay=here.stay,
-            )
+            screen = AuditScreen(here.desk, message.filter)
             if message.seq is not None:
                 screen.begin_at(message.seq, full=message.full)
             self.push_screen(screen)
@@ -271,25 +254,25 @@ class ConsoleApp(Keyed, App[int]):
         )
 
         if here := self._pane_screen():
-            self.push_screen(DelegationsScreen(here.desk, here.link, pulse=here.rate))
+            self.push_screen(DelegationsScreen(here.desk))
 
     def on_show_calls(self, _: ShowCalls) -> None:
         from agentvault_tui.console.screens.calls import CallsScreen  # noqa: PLC0415
 
         if here := self._pane_screen():
-            self.push_screen(CallsScreen(here.desk, here.link, pulse=here.rate))
+            self.push_screen(CallsScreen(here.desk))
 
     def on_show_alerts(self, _: ShowAlerts) -> None:
         from agentvault_tui.console.screens.alerts import AlertsScreen  # noqa: PLC0415
 
         if here := self._pane_screen():
-            self.push_screen(AlertsScreen(here.desk, here.link, pulse=here.rate))
+            self.push_screen(AlertsScreen(here.desk))
 
     def on_show_limits(self, _: ShowLimits) -> None:
         from agentvault_tui.console.screens.limits import LimitsScreen  # noqa: PLC0415
 
         if here := self._pane_screen():
-            self.push_screen(LimitsScreen(here.desk, here.link, pulse=here.rate))
+            self.push_screen(LimitsScreen(here.desk))
 
     def on_show_advice(self, _: ShowAdvice) -> None:
         from agentvault_tui.console.screens.tighten import (  # noqa: PLC0415
@@ -297,7 +280,7 @@ class ConsoleApp(Keyed, App[int]):
         )
 
         if here := self._pane_screen():
-            self.push_screen(AdviceScreen(here.desk, here.link, pulse=here.rate))
+            self.push_screen(AdviceScreen(here.desk))
 
     def on_show_policy(self, _: ShowPolicy) -> None:
         from agentvault_tui.console.screens.tighten import (  # noqa: PLC0415
@@ -305,7 +288,7 @@ class ConsoleApp(Keyed, App[int]):
         )
 
         if here := self._pane_screen():
-            self.push_screen(PolicyScreen(here.desk, here.link, pulse=here.rate))
+            self.push_screen(PolicyScreen(here.desk))
 
     def on_show_past(self) -> None:
         from agentvault_tui.console.screens.past import look_back  # noqa: PLC0415
@@ -402,7 +385,7 @@ class ConsoleApp(Keyed, App[int]):
     def terminal_resumed(self, stood: float) -> None:
         """Draw what was missed; after long, believe nothing that was shown."""
         self.screen.refresh()
-        self.link.terminal_stalled(stood)
+        self.desk.link.terminal_stalled(stood)
         if self._outlet is not None:
             self._outlet.told()
 
@@ -439,14 +422,12 @@ def build(
     pause = PULSES[settings.console.link]
     link = BrokerLink(mirror, broker, memory, read_only=read_only, pause=pause)
     saved = SavedFilters(config_folder)
-    desk = Desk(mirror, link, alphabet, read_only=read_only, saved=saved)
+    desk = Desk(link, alphabet, pause, saved=saved)
     name_ways(desk, broker, environ)
     said = ". ".join(text for text in (note, complaint) if text)
     app = ConsoleApp(
         desk,
-        link,
         theme_name=name,
-        speed=settings.console.link,
         note=said,
         config_folder=config_folder,
     )

@@ -1,4 +1,4 @@
-"""What screens and dialogs work with: the mirror, the actions, the last restore.
+"""What screens and dialogs work with: the link, its mirror, the last restore.
 
 A restore can be taken back for ten seconds by one key, for the agent that was
 restored: revoking is free, so nothing more is asked, and what is undone is captured
@@ -19,7 +19,7 @@ from textual.app import App
 
 from agentvault_tui.console.draw.glyphs import Glyphs
 from agentvault_tui.console.draw.lines import Pen, Row
-from agentvault_tui.console.state.actions import Actions
+from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.moments import plural
 from agentvault_tui.console.state.records import AgentRow
@@ -31,6 +31,7 @@ from agentvault_tui.home import Home
 from agentvault_tui.text import Shown, visible
 
 if TYPE_CHECKING:
+    from agentvault_tui.console.state.past import PastMirror
     from agentvault_tui.operator_api.remote import BrokerAddress
 
 ARM_SECONDS: Final = 0.6
@@ -62,12 +63,12 @@ class Undo:
 class Desk:
     """The state that all screens and dialogs of one console share."""
 
-    mirror: Mirror
-    actions: Actions
+    link: BrokerLink
     glyphs: Glyphs
-    read_only: bool = False
-    past: bool = False
-    """Whether the mirror is one of the past."""
+    pulse: float = 0.25
+    """Seconds between two looks of a screen for something to paint."""
+    past: PastMirror | None = None
+    """The mirror, where it is one of the past."""
     ssh: str = ""
     """``SSH_CONNECTION``, when the terminal is elsewhere (sshd(8))."""
     activate: str = "agentvault tenant activate"
@@ -86,6 +87,14 @@ class Desk:
     begun: dict[str, datetime] = field(default_factory=dict)
     """When this console started the second factor, by step-up: the approver compares
     it with the tenant's page (RFC 8628 section 5.4)."""
+
+    @property
+    def mirror(self) -> Mirror:
+        return self.link.mirror
+
+    @property
+    def read_only(self) -> bool:
+        return self.link.read_only
 
     def key(self, name: str, shipped: str) -> str:
         """Return the key that does what *name* is called in a keymap, as it is now.
@@ -197,7 +206,7 @@ async def take_back(desk: Desk, undo: Undo) -> Revoked:
     """
     desk.undo = None
     try:
-        return await desk.actions.revoke(undo.agent_id, _UNDO_REASON)
+        return await desk.link.revoke(undo.agent_id, _UNDO_REASON)
     except BaseException:
         if offered_undo(desk) is None:
             desk.undo = undo

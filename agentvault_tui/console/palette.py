@@ -18,7 +18,6 @@ from agentvault_tui.console.dialogs.base import key_name
 from agentvault_tui.console.dialogs.info import OperatorsDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.draw import theme
-from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.messages import GoToAgent
 from agentvault_tui.console.screens.base import FilteredScreen, PaneScreen
 from agentvault_tui.console.state.records import StepUpRow
@@ -43,7 +42,7 @@ Command = tuple[str, str, Callable[[], object]]
 
 
 def commands(
-    app: App[Any], screen: Screen[object], desk: Desk, link: BrokerLink
+    app: App[Any], screen: Screen[object], desk: Desk
 ) -> Iterator[SystemCommand]:
     """Yield the commands that make sense now; their texts are our own."""
     for name, words, keys, act in _actions(app, screen):
@@ -69,7 +68,7 @@ def commands(
         yield SystemCommand(
             "Accept this ledger",
             "take it for the true one from now on",
-            link.accept_ledger,
+            desk.link.accept_ledger,
         )
     for name in theme.NAMES:
         yield SystemCommand(

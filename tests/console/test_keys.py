@@ -22,6 +22,7 @@ from agentvault_tui.console.dialogs.info import HelpDialog
 from agentvault_tui.console.dialogs.lists import SavedDialog, StepUpsDialog
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
+from agentvault_tui.console.state.past import PastMirror
 from agentvault_tui.console.term.keyed import KEYED, keys_of
 from agentvault_tui.console.term.keymap import load_all
 
@@ -311,7 +312,8 @@ async def test_the_palette_takes_no_restore_back(
     """That cuts an agent off with no question asked, so its own key alone does it."""
     async with opened() as stage:
         app = stage.app
-        app.desk.read_only, app.desk.past = bool(read_only), bool(past)
+        app.desk.link.read_only = bool(read_only)
+        app.desk.past = PastMirror(app.desk.mirror) if past else None
         agent = next(iter(app.desk.mirror.agents.values()))
         offer_undo(app.desk, agent, app.desk.mirror.last_seq)
         titles = [c.title.lower() for c in app.get_system_commands(app.screen)]

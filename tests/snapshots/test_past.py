@@ -55,7 +55,7 @@ def going(*keys: str) -> Play:
 async def ready(pilot: Pilot[Any]) -> None:
     """Draw whatever of the past lies in front, once it is all read."""
     for screen in pilot.app.screen_stack:
-        if isinstance(screen, PaneScreen) and screen.stay:
+        if isinstance(screen, PaneScreen) and screen.desk.past:
             await settle(pilot, lambda screen=screen: _read(screen))
             screen.pulse()
             await pilot.pause()

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from support.fake_state import START, FakeState
@@ -22,6 +23,8 @@ from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import Dialog
 from agentvault_tui.console.dialogs.info import HelpDialog
 from agentvault_tui.console.draw import glyphs, theme
+from agentvault_tui.console.link.link import BrokerLink
+from agentvault_tui.console.link.memory import HeadStore
 from agentvault_tui.console.messages import ShowKeys
 from agentvault_tui.console.state.body import gone, view
 from agentvault_tui.console.state.mirror import Mirror
@@ -44,10 +47,15 @@ ISSUER = "http://127.0.0.1:49152"
 CODE = "KDRT-WZNB"
 
 
-class Scripted:
-    """Implements `actions.Actions` on a `FakeState`."""
+NOWHERE = Path("/nonexistent/s.sock")
 
-    def __init__(self, stand: Stand) -> None:
+
+class Scripted(BrokerLink):
+    """A link that decides on a `FakeState`; no broker answers the rest."""
+
+    def __init__(self, stand: Stand, *, read_only: bool) -> None:
+        memory = HeadStore(NOWHERE, NOWHERE.parent)
+        super().__init__(stand.mirror, NOWHERE, memory, read_only=read_only)
         self.stand = stand
         self.asked: list[tuple[str, ...]] = []
         """Each decision that reached the broker: what, on which id, with what."""
@@ -160,9 +168,9 @@ class Stand:
         """Of held calls, as the broker keeps them, by step-up."""
         scopes = {n: ScopeInfo(**one) for n, one in self.state.catalogue.items()}
         self.mirror.intake.learn(scopes)
-        self.actions = Scripted(self)
+        self.actions = Scripted(self, read_only=read_only)
         alphabet = glyphs.ASCII if ascii_only else glyphs.UNICODE
-        self.desk = Desk(self.mirror, self.actions, alphabet, read_only=read_only)
+        self.desk = Desk(self.actions, alphabet)
         self.mirror.set_link(LinkState.LIVE)
         self.mirror.loaded = True
 

@@ -20,17 +20,15 @@ from agentvault_tui.console.link.memory import HeadStore
 from agentvault_tui.console.plain.session import PlainSession
 from agentvault_tui.console.state.mirror import Mirror
 
-_NOWHERE = Path("/nonexistent/s.sock")
-
 
 class Session:
     """What is typed, read and thought about; and what it says."""
 
-    def __init__(self, desk: Desk, link: BrokerLink, clock: ManualClock) -> None:
+    def __init__(self, desk: Desk, clock: ManualClock) -> None:
         self.clock = clock
-        self.link = link
+        self.link = desk.link
         self.out = io.StringIO()
-        self.plain = PlainSession(desk, link, self.out)
+        self.plain = PlainSession(desk, self.out)
 
     async def type(self, *lines: str, wait: float = 0.6) -> str:
         """Type lines, each after a while; return what they led to."""
@@ -51,8 +49,7 @@ class StandSession(Session):
 
     def __init__(self, stand: Stand) -> None:
         self.stand = stand
-        link = BrokerLink(stand.mirror, _NOWHERE, HeadStore(_NOWHERE, _NOWHERE.parent))
-        super().__init__(stand.desk, link, stand.clock)
+        super().__init__(stand.desk, stand.clock)
 
     @property
     def asked(self) -> list[tuple[str, ...]]:
@@ -70,7 +67,7 @@ async def following(fake: FakeOperator, folder: Path) -> AsyncIterator[Session]:
     task = asyncio.create_task(link.run())
     try:
         await asyncio.wait_for(live.wait(), 10)
-        yield Session(Desk(mirror, link, ASCII), link, clock)
+        yield Session(Desk(link, ASCII), clock)
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -16,7 +16,6 @@ from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import Dialog, SheetPage
 from agentvault_tui.console.draw.lines import EMPTY, LABEL, Row
 from agentvault_tui.console.link.export import LONGEST, Export, read_path, suggestion
-from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.moments import LedgerMoment, plural
 from agentvault_tui.console.state.past import (
@@ -36,12 +35,9 @@ class MomentDialog(Dialog[LedgerMoment | None]):
     WIDTH: ClassVar[int] = 72
     AUTO_FOCUS: ClassVar[str | None] = "#moment"
 
-    def __init__(
-        self, desk: Desk, past: PastMirror, last: LedgerPlace, live: Desk
-    ) -> None:
+    def __init__(self, desk: Desk, past: PastMirror, last: LedgerPlace) -> None:
         self._past = past
         self._last = last
-        self._live = live.mirror
         super().__init__(desk)
 
     def inputs(self) -> list[Widget]:
@@ -50,7 +46,7 @@ class MomentDialog(Dialog[LedgerMoment | None]):
     def page(self, width: int, height: int) -> SheetPage:
         """Ask for the moment, and say which there are."""
         del height
-        pen, now = self.pen, self._live.clock.now()
+        pen, now = self.pen, self._past.live.clock.now()
         first, last = self._past.first, self._last
         ends = f"{when(first.time, now)} to {when(last.time, now)}"
         body: list[Row] = [
@@ -72,9 +68,8 @@ class MomentDialog(Dialog[LedgerMoment | None]):
     @on(Input.Submitted)
     def _typed(self, event: Input.Submitted) -> None:
         event.stop()
-        aim = parse_past_moment(
-            event.value, self._past, self._last, self._live.clock.now()
-        )
+        now = self._past.live.clock.now()
+        aim = parse_past_moment(event.value, self._past, self._last, now)
         if isinstance(aim, str):
             self.say(aim)
         else:
@@ -98,8 +93,8 @@ class ExportDialog(Dialog[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "close", "close")]
 
-    def __init__(self, desk: Desk, link: BrokerLink, wanted: Filter) -> None:
-        self._export = Export(link, wanted)
+    def __init__(self, desk: Desk, wanted: Filter) -> None:
+        self._export = Export(desk.link, wanted)
         self._filter = wanted
         self._path: Path | None = None
         self._writing: asyncio.Task[None] | None = None

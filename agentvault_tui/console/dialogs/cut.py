@@ -55,7 +55,7 @@ class CutDialog(Confirm):
 
     def act(self, reason: str) -> Awaitable[object]:
         del reason
-        return self.desk.actions.cut(self.call.id)
+        return self.desk.link.cut(self.call.id)
 
     def happened(self, answer: object) -> None:
         """Nothing of the answer is shown: the audit has what came of the call."""

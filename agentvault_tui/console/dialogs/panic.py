@@ -141,7 +141,7 @@ class PanicDialog(Confirm):
         self.update_page()
 
     def act(self, reason: str) -> Awaitable[Revoked]:
-        return self.desk.actions.panic(reason)
+        return self.desk.link.panic(reason)
 
     def happened(self, answer: object) -> None:
         if isinstance(answer, Revoked):
@@ -193,7 +193,7 @@ class LiftDialog(Confirm):
         return [*rows, *pen.paragraph("Agents have to ask for new tokens.", width)]
 
     def act(self, reason: str) -> Awaitable[Restored]:  # noqa: ARG002 - takes none
-        return self.desk.actions.lift()
+        return self.desk.link.lift()
 
     def happened(self, answer: object) -> None:
         if isinstance(answer, Restored):

@@ -63,7 +63,7 @@ class RevokeDialog(Confirm):
 
     async def _read_tree(self) -> None:
         with contextlib.suppress(AgentVaultError):  # the last known number is shown
-            self.below = await self.desk.actions.tree(self.agent.id)
+            self.below = await self.desk.link.tree(self.agent.id)
             self.update_page()
 
     def heading(self, pen: Pen) -> Row:
@@ -143,7 +143,7 @@ class RevokeDialog(Confirm):
         )
 
     def act(self, reason: str) -> Awaitable[Revoked]:
-        return self.desk.actions.revoke(self.agent.id, reason)
+        return self.desk.link.revoke(self.agent.id, reason)
 
     def happened(self, answer: object) -> None:
         if isinstance(answer, Revoked):
@@ -267,7 +267,7 @@ class RestoreDialog(Confirm):
 
     def act(self, reason: str) -> Awaitable[Restored]:  # noqa: ARG002 - takes none
         self._since = self.desk.mirror.last_seq
-        return self.desk.actions.restore(self.agent.id)
+        return self.desk.link.restore(self.agent.id)
 
     def happened(self, answer: object) -> None:
         if isinstance(answer, Restored):

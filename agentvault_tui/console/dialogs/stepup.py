@@ -79,9 +79,9 @@ class StepUpHistory:
         """Read what had been decided by now, which may be a moment of the past."""
         desk = self._desk
         if not desk.past:
-            return await desk.actions.before(self._asked.id, _BEFORE)
+            return await desk.link.before(self._asked.id, _BEFORE)
         now = desk.mirror.clock.now()
-        rows = await desk.actions.before(self._asked.id, _LOOKED_THROUGH)
+        rows = await desk.link.before(self._asked.id, _LOOKED_THROUGH)
         known = [row for row in rows if row.decided_at and row.decided_at <= now]
         return tuple(known[:_BEFORE])
 
@@ -218,11 +218,11 @@ class StepUpDialog(Dialog[None]):
 
     def on_mount(self) -> None:
         if not self.desk.past:
-            self.desk.actions.look(self.stepup_id)
+            self.desk.link.look(self.stepup_id)
 
     def on_unmount(self) -> None:
         if not self.desk.past:
-            self.desk.actions.look(None)
+            self.desk.link.look(None)
 
     def foot(self) -> str:
         """Return who else has this open; a decision just taken comes first."""
@@ -362,7 +362,7 @@ class StepUpDialog(Dialog[None]):
     # Inside
 
     async def _approve(self, repeat: RepeatRequest | None) -> StepUpRow:
-        answer = await self.desk.actions.approve(self.stepup_id, self.digest, repeat)
+        answer = await self.desk.link.approve(self.stepup_id, self.digest, repeat)
         if not changes(self.opened, answer):
             self._shown.add(answer.digest)  # with the repeat that was typed here
         return answer
@@ -383,7 +383,7 @@ class StepUpDialog(Dialog[None]):
         if (request := self.opened.request) is None:
             return
         try:
-            self.body = await self.desk.actions.body(self.stepup_id, request)
+            self.body = await self.desk.link.body(self.stepup_id, request)
         except AgentVaultError as error:
             why = self.desk.mirror.intake.shown(error.what, 80)
             self.body = unread(request, why)
@@ -392,7 +392,7 @@ class StepUpDialog(Dialog[None]):
 
     async def _deny(self, reason: str) -> StepUpRow:
         self._asked_here = True
-        return await self.desk.actions.deny(self.stepup_id, reason)
+        return await self.desk.link.deny(self.stepup_id, reason)
 
     def _heard(self, answer: StepUpRow) -> None:
         """Take the broker's answer, unless the mirror has a later word already."""

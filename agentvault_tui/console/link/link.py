@@ -131,10 +131,7 @@ class LookReporter:
 
 
 class BrokerLink:
-    """Follow the broker, read on demand, and send decisions while the state is live.
-
-    Implements `records.Actions` over the operators' HTTP.
-    """
+    """Follow the broker, read on demand, and send decisions while the state is live."""
 
     def __init__(
         self,
@@ -152,7 +149,6 @@ class BrokerLink:
         self._client = AsyncOperatorClient(broker, pause)
         self._heartbeat_at = mirror.clock.boot()
         self._looking = LookReporter(mirror.presence, self._client)
-        self.look = self._looking.at
         self.face = "console"
         """What this is to the other operators."""
         self._seen = SeenLedger(mirror, memory, self._client)
@@ -409,7 +405,10 @@ class BrokerLink:
         return tuple(r for r in rows if r.decided_at is None or r.decided_at <= now)
 
     async def tree(self, agent_id: str | None) -> tuple[TreeRow, ...]:
-        """Read the tokens that were passed on; see `Actions.tree`."""
+        """Read the tokens that were passed on, with those they came from.
+
+        Of one agent: those that are its own or end with its own.
+        """
         asked = TreeQuery(agent=agent_id)
         found = self.mirror.intake.tree(await self._client.call(calls.TREE, asked))
         if agent_id is None:
@@ -436,16 +435,24 @@ class BrokerLink:
 
     # Deciding
 
+    def look(self, stepup_id: str | None) -> None:
+        """Report which step-up is open here, or that none is."""
+        self._looking.at(stepup_id)
+
     async def approve(
         self, stepup_id: str, digest: str, repeat: RepeatRequest | None = None
     ) -> StepUpRow:
-        """Begin the second factor for exactly the request with that *digest*."""
+        """Begin the second factor for exactly the request with that *digest*.
+
+        With *repeat* the next ones like it are approved too, under a digest of both.
+        """
         asked = DecisionRequest(
             id=stepup_id, decision="approve", digest=digest, repeat=repeat
         )
         return await self._decide(asked, None)
 
     async def deny(self, stepup_id: str, reason: str) -> StepUpRow:
+        """Turn a request down; *reason* reaches the agent."""
         return await self._decide(
             DecisionRequest(id=stepup_id, decision="deny", reason=reason), stepup_id
         )
@@ -458,6 +465,7 @@ class BrokerLink:
         return revoked
 
     async def cut(self, call_id: str) -> None:
+        """Cut one call; a held one goes on waiting for a retry."""
         self.check()
         told = await self._client.call(calls.CUT_CALL, id=call_id)
         self.mirror.apply(told)

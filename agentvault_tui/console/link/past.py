@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Final
 
 from msgspec import UNSET, structs
 from msgspec.structs import asdict
 
-from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.state.activity import ActivityRow, read_activity
 from agentvault_tui.console.state.moments import LedgerMoment
@@ -53,25 +51,6 @@ class PastReader(BrokerLink):
         """Read the events that share a decision, up to that moment."""
         rows, complete = await super().story(seq)
         return [row for row in rows if row.seq <= self.mirror.place.seq], complete
-
-
-@dataclass(frozen=True, slots=True)
-class Stay:
-    """One visit to the past: its mirror and reader, beside the live ones."""
-
-    past: PastMirror
-    live: Desk
-    reader: PastReader
-    desk: Desk
-    """A place of work in the past: it reads, and refuses every decision."""
-    since: int
-    """The last event there was when it began."""
-
-    @classmethod
-    def begin(cls, past: PastMirror, live: Desk, link: BrokerLink) -> Stay:
-        reader = PastReader(link, past)
-        desk = replace(live, mirror=past, actions=reader, past=True, begun={})
-        return cls(past, live, reader, desk, live.mirror.last_seq)
 
 
 async def look(link: BrokerLink, aim: LedgerMoment) -> tuple[PastInfo, list[EventInfo]]:

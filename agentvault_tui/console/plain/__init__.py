@@ -40,9 +40,9 @@ def run(
     link = BrokerLink(mirror, broker, HeadStore(broker), read_only=read_only)
     link.face = "plain"
     saved = SavedFilters(config_folder)
-    desk = Desk(mirror, link, alphabet, read_only=read_only, saved=saved)
+    desk = Desk(link, alphabet, saved=saved)
     name_ways(desk, broker, os.environ)
-    plain = PlainSession(desk, link, sys.stdout)
+    plain = PlainSession(desk, sys.stdout)
     if desk.elsewhere:
         plain.say(f"Connected to {desk.elsewhere}.")
     if broker_note:

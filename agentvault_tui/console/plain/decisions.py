@@ -91,7 +91,7 @@ class DecisionCommands:
         await self.reads.tell_stepup(row)
 
         async def act() -> Iterable[str]:
-            begun = await self.desk.actions.approve(row.id, row.digest, repeat)
+            begun = await self.desk.link.approve(row.id, row.digest, repeat)
             return sentences.of_device(begun, self.mirror.clock.now(), self.desk)
 
         told = ""
@@ -112,7 +112,7 @@ class DecisionCommands:
         await self.reads.tell_stepup(row)
 
         async def act() -> Iterable[str]:
-            await self.desk.actions.deny(row.id, reason.strip())
+            await self.desk.link.deny(row.id, reason.strip())
             return ()
 
         told = "The agent will read your reason. " if reason else ""
@@ -129,7 +129,7 @@ class DecisionCommands:
             await self.reads.tell_agent(agent)
 
             async def act() -> Iterable[str]:
-                cut = await self.desk.actions.revoke(agent.id, reason)
+                cut = await self.desk.link.revoke(agent.id, reason)
                 row = self.mirror.agents.get(agent.id, agent)
                 return (
                     *_told(agent.name, cut),
@@ -150,7 +150,7 @@ class DecisionCommands:
 
             async def act() -> Iterable[str]:
                 since = self.mirror.last_seq
-                await self.desk.actions.restore(agent.id)
+                await self.desk.link.restore(agent.id)
                 offer_undo(self.desk, agent, since)
                 told = f"{agent.name} is served again. What was cut stays cut."
                 return (f"{told} undo revokes it again, within {UNDO_SECONDS:.0f} s.",)
@@ -176,7 +176,7 @@ class DecisionCommands:
             cuts = f"This stops {population(self.mirror)} now. "
 
             async def act() -> Iterable[str]:
-                cut = await self.desk.actions.panic(reason)
+                cut = await self.desk.link.panic(reason)
                 tokens = plural(cut.tokens, "token")
                 after = f"Everything is stopped after {cut.effective_ms:.1f} ms"
                 return (f"{after}, {tokens} cut. lift ends it.", *caution(cut))
@@ -189,7 +189,7 @@ class DecisionCommands:
         elif not self._refused("restore"):
 
             async def act() -> Iterable[str]:
-                await self.desk.actions.lift()
+                await self.desk.link.lift()
                 return ("Lifted. Agents revoked singly stay revoked.",)
 
             self._ask("serve agents again", {"lift"}, act)

@@ -15,7 +15,6 @@ from agentvault_tui.console.draw.evidence import EventEvidence, LinkVerdicts, ev
 from agentvault_tui.console.draw.stepup import PastDecisions, StepUpFacts
 from agentvault_tui.console.draw.words import population
 from agentvault_tui.console.link.export import Export, read_path, suggestion
-from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.link.past import look
 from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.plain.announcer import Announcer, Command
@@ -88,10 +87,10 @@ def event_asked(text: str) -> tuple[int, bool] | None:
 class ReadCommands:
     """Print what the mirror knows, and read the rest from the broker."""
 
-    def __init__(self, desk: Desk, link: BrokerLink, announcer: Announcer) -> None:
+    def __init__(self, desk: Desk, announcer: Announcer) -> None:
         self.desk = desk
         self.mirror = desk.mirror
-        self.link = link
+        self.link = desk.link
         self.announcer = announcer
         self.say = announcer.say
         self._told: AgentRow | StepUpRow | None = None
@@ -133,7 +132,7 @@ class ReadCommands:
     def turn(self) -> None:
         """Begin another command: only the one just before it may have shown things."""
         self._told_before, self._told = self._told, None
-        self.desk.actions.look(None)
+        self.link.look(None)
 
     # What there is
 
@@ -166,7 +165,7 @@ class ReadCommands:
             self.unknown("agent", what)
             return
         try:
-            rows = await self.desk.actions.tree(agent.id if agent else None)
+            rows = await self.link.tree(agent.id if agent else None)
         except AgentVaultError as error:
             self.say(f"Not read: {self.mirror.intake.shown(error.diagnosis(), 300)}")
             return
@@ -221,14 +220,14 @@ class ReadCommands:
 
     async def tell_stepup(self, row: StepUpRow) -> None:
         """Tell all of a request, unless the command just before has done that."""
-        self.desk.actions.look(row.id)
+        self.link.look(row.id)
         self._told = row
         if row == self._told_before:
             self.say(f"{sentences.gist(row)} All of it stands above.")
             return
         now = self.mirror.clock.now()
         try:
-            rows = await self.desk.actions.before(row.id)
+            rows = await self.link.before(row.id)
         except AgentVaultError as error:
             past = PastDecisions(problem=self.mirror.intake.shown(error.what))
         else:
@@ -243,7 +242,7 @@ class ReadCommands:
         if row.request is None:
             return None
         try:
-            return await self.desk.actions.body(row.id, row.request)
+            return await self.link.body(row.id, row.request)
         except AgentVaultError as error:
             return unread(row.request, self.mirror.intake.shown(error.what))
 

@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator
 from typing import Final, TextIO
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.plain.announcer import Announcer, Command
 from agentvault_tui.console.plain.decisions import DecisionCommands
 from agentvault_tui.console.plain.reads import ReadCommands
@@ -72,10 +71,10 @@ _UNREAD: Final = frozenset(
 class PlainSession:
     """One session; `take` a line, the `announcer` tells what happens."""
 
-    def __init__(self, desk: Desk, link: BrokerLink, out: TextIO) -> None:
+    def __init__(self, desk: Desk, out: TextIO) -> None:
         self.desk = desk
         self.announcer = Announcer(desk.mirror, out)
-        self.reads = ReadCommands(desk, link, self.announcer)
+        self.reads = ReadCommands(desk, self.announcer)
         self.decides = DecisionCommands(desk, self.reads, self.announcer)
         self.over = False
         self._commands = (

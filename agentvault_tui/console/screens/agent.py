@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import ClassVar, Final
 
 from textual import on
 from textual.binding import Binding, BindingType
@@ -12,7 +12,6 @@ from textual.binding import Binding, BindingType
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.advice import AdviceDialog
 from agentvault_tui.console.draw.layout import AgentShape, Box, plan_agent
-from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.messages import ShowAudit
 from agentvault_tui.console.screens.base import LAST_KEYS, PaneScreen, follow_key
 from agentvault_tui.console.state.activity import ActivityRow
@@ -23,9 +22,6 @@ from agentvault_tui.console.widgets.bars import KeyBar, StepUpBar
 from agentvault_tui.console.widgets.pane import Pane, Rule
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.operator_api.advice import AdviceInfo
-
-if TYPE_CHECKING:
-    from agentvault_tui.console.link.past import Stay
 
 _PULSES_A_READ: Final = 8
 """Counts are read anew once in so many pulses, and only if the agent did something."""
@@ -46,22 +42,14 @@ class AgentScreen(PaneScreen):
         Binding("b", "give_back", "give back what is on trial"),
     ]
 
-    def __init__(
-        self,
-        desk: Desk,
-        link: BrokerLink,
-        agent_id: str,
-        *,
-        pulse: float,
-        stay: Stay | None = None,
-    ) -> None:
-        super().__init__(desk, link, pulse=pulse, stay=stay)
+    def __init__(self, desk: Desk, agent_id: str) -> None:
+        super().__init__(desk)
         self.agent_id = agent_id
         self.waiting = StepUpBar(desk, id="waiting")
         self.who = WhoPane(desk, agent_id)
         self.day = DayPane(desk)
         self.facts = FactsPane(desk, agent_id)
-        self.events = EventsPane(desk, agent_id, link.audit)
+        self.events = EventsPane(desk, agent_id, self.link.audit)
         self.keybar = KeyBar(desk, id="keys")
         self.panes = (
             self.masthead,
@@ -74,7 +62,7 @@ class AgentScreen(PaneScreen):
             self.keybar,
         )
         self.big = self.facts
-        self._counts = _Counts(lambda: link.activity(agent_id), self._show_counts)
+        self._counts = _Counts(lambda: self.link.activity(agent_id), self._show_counts)
 
     def on_mount(self) -> None:
         self.facts.focus()
@@ -87,7 +75,9 @@ class AgentScreen(PaneScreen):
 
     def take(self) -> None:
         mirror = self.desk.mirror
-        self._counts.look(self._did(), mirror.clock.boot(), self.rate, mirror.link.live)
+        self._counts.look(
+            self._did(), mirror.clock.boot(), self.desk.pulse, mirror.link.live
+        )
         streamed = self.events.feed.update()
         if self.covered:
             return

@@ -10,7 +10,6 @@ from textual.binding import Binding, BindingType
 from agentvault_tui.console.desk import Desk, copy
 from agentvault_tui.console.draw.layout import Box
 from agentvault_tui.console.draw.lines import Row, cells
-from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.screens.base import PolledScreen
 from agentvault_tui.console.state.moments import ago
 from agentvault_tui.console.state.records import AgentRow, DeadAlertRow, SinkRow
@@ -109,8 +108,8 @@ class SinksPane(Pane):
 class AlertsScreen(PolledScreen):
     """Show where alerts go; a key sends again what did not arrive."""
 
-    def __init__(self, desk: Desk, link: BrokerLink, *, pulse: float) -> None:
-        super().__init__(desk, link, pulse=pulse)
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk)
         self.dead = DeadPane(desk, self._send_again)
         self.sinks = SinksPane(desk)
         self.panes = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import ClassVar, Final
 
 from textual import on
 from textual.app import ComposeResult
@@ -37,9 +37,6 @@ from agentvault_tui.console.widgets.line_input import Prompt
 from agentvault_tui.console.widgets.pane import Pane, Rule
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.operator_api.requests import AuditQuery
-
-if TYPE_CHECKING:
-    from agentvault_tui.console.link.past import Stay
 
 _REMEMBERED: Final = 64
 _NEW: Final = 200
@@ -160,27 +157,19 @@ class AuditScreen(FilteredScreen):
         Binding("t", "now", "back to now", id="time"),
     ]
 
-    def __init__(
-        self,
-        desk: Desk,
-        link: BrokerLink,
-        *,
-        pulse: float,
-        filter_: str,
-        stay: Stay | None = None,
-    ) -> None:
-        super().__init__(desk, link, pulse=pulse, stay=stay)
+    def __init__(self, desk: Desk, filter_: str) -> None:
+        super().__init__(desk)
         self._text = filter_
         self.feed = EventWindow(desk.mirror)
         self.feed.narrow(Filter.parse(filter_))
         checked = LinkVerdicts(desk.mirror)
         self.waiting = StepUpBar(desk, id="waiting")
-        self.list = LedgerList(desk, self.feed, link.audit, checked)
+        self.list = LedgerList(desk, self.feed, self.link.audit, checked)
         self.evidence = EvidencePane(desk, checked, lambda: self.feed.under_cursor)
         self.rule = Rule(desk, id="rule")
         self.keybar = KeyBar(desk, id="keys")
         self.prompt = Prompt("go to", EXAMPLES, id="prompt")
-        self.reading = EvidenceReader(link, checked, self.list, self.evidence)
+        self.reading = EvidenceReader(self.link, checked, self.list, self.evidence)
         self.panes = (
             self.masthead,
             self.waiting,
@@ -441,4 +430,4 @@ class AuditScreen(FilteredScreen):
             ExportDialog,
         )
 
-        self.app.push_screen(ExportDialog(self.desk, self.link, self.feed.filter))
+        self.app.push_screen(ExportDialog(self.desk, self.feed.filter))

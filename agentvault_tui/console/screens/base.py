@@ -20,7 +20,6 @@ from textual.widgets import Input
 
 from agentvault_tui.console.desk import Desk, copy, offered_undo, undo_restore
 from agentvault_tui.console.draw.layout import Box, frame
-from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.messages import (
     ShowAdvice,
     ShowAgent,
@@ -39,7 +38,6 @@ from agentvault_tui.console.widgets.pane import Pane
 from agentvault_tui.errors import AgentVaultError
 
 if TYPE_CHECKING:
-    from agentvault_tui.console.link.past import Stay
     from agentvault_tui.console.widgets.filterbar import FilterBar
 
 Hint = tuple[str, str]
@@ -103,7 +101,7 @@ _TARGETED: Final = frozenset({"revoke", "restore", "acknowledge", "agent"})
 class PaneScreen(Keyed, Screen[None]):
     """A screen whose panes stand where a plan says, repainted where they differ.
 
-    With a *stay* it shows a moment of the past: the same panes, and no decision.
+    With a desk of the past it shows a moment: the same panes, and no decision.
     """
 
     DEFAULT_CSS = """
@@ -129,15 +127,10 @@ class PaneScreen(Keyed, Screen[None]):
         Binding("y", "copy", "copy id"),
     ]
 
-    def __init__(
-        self, desk: Desk, link: BrokerLink, *, pulse: float, stay: Stay | None = None
-    ) -> None:
+    def __init__(self, desk: Desk) -> None:
         super().__init__()
         self.desk = desk
-        self.link = link
-        self.rate = pulse
-        """Seconds between two looks for something to paint."""
-        self.stay = stay
+        self.link = desk.link
         self.masthead = self._masthead()
         self.panes: tuple[Pane, ...] = ()
         """All there is to paint."""
@@ -147,11 +140,11 @@ class PaneScreen(Keyed, Screen[None]):
         self._painted: tuple[object, ...] = ()
 
     def _masthead(self) -> Masthead:
-        if self.stay is None:
+        if self.desk.past is None:
             return Masthead(self.desk, id="masthead")
         from agentvault_tui.console.widgets.pastmast import PastMasthead
 
-        return PastMasthead(self.stay, id="masthead")
+        return PastMasthead(self.desk, self.desk.past)
 
     # What a screen says
 
@@ -191,13 +184,13 @@ class PaneScreen(Keyed, Screen[None]):
         self.run_worker(self._beat(), name="pulse")
 
     async def _beat(self) -> None:
-        async for _ in beats(self.desk.mirror, self.rate):
+        async for _ in beats(self.desk.mirror, self.desk.pulse):
             self.pulse()
 
     def pulse(self) -> None:
         """Look for changes; in the past also for what goes on beside the moment."""
         self.take()
-        if self.stay is not None:
+        if self.desk.past:
             self.place()
             self.masthead.paint()
 
@@ -308,7 +301,7 @@ class PaneScreen(Keyed, Screen[None]):
 
     def action_delegations(self) -> None:
         """Show which agents hold tokens that others passed on."""
-        if self.stay is None:
+        if not self.desk.past:
             self.app.post_message(ShowDelegations())
         else:
             back = self.desk.key("time", "t")
@@ -316,7 +309,7 @@ class PaneScreen(Keyed, Screen[None]):
 
     def action_calls(self) -> None:
         """Show what agents do through the gateway right now."""
-        if self.stay is None:
+        if not self.desk.past:
             self.app.post_message(ShowCalls())
         else:
             back = self.desk.key("time", "t")
@@ -380,9 +373,9 @@ class PaneScreen(Keyed, Screen[None]):
 
     def refuses_past(self) -> bool:
         """Say why nothing is decided in the past, if this is."""
-        if self.stay is not None:
+        if self.desk.past:
             self.tell(self.desk.refusal() or "", timeout=4)
-        return self.stay is not None
+        return self.desk.past is not None
 
     def action_help(self) -> None:
         here = self.active_bindings.items()
@@ -413,12 +406,12 @@ class PaneScreen(Keyed, Screen[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "now":
-            return self.stay is not None and not isinstance(self.focused, Input)
+            return bool(self.desk.past) and not isinstance(self.focused, Input)
         return super().check_action(action, parameters)
 
     def action_now(self) -> None:
         """Go back to now, which has never stopped, out of all that lies over it."""
-        while isinstance(here := self.app.screen, PaneScreen) and here.stay:
+        while isinstance(here := self.app.screen, PaneScreen) and here.desk.past:
             self.app.pop_screen()
 
 
@@ -432,8 +425,8 @@ class PolledScreen(PaneScreen):
     EVERY: ClassVar[float] = 2.0
     """Seconds between two readings, and at least ten times what one takes."""
 
-    def __init__(self, desk: Desk, link: BrokerLink, *, pulse: float) -> None:
-        super().__init__(desk, link, pulse=pulse)
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk)
         self.waiting = StepUpBar(desk, id="waiting")
         self.keybar = KeyBar(desk, id="keys")
         self._read_next = float("-inf")

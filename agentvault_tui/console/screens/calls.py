@@ -12,7 +12,6 @@ from agentvault_tui.console.dialogs.cut import CutDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.draw.layout import Box
 from agentvault_tui.console.draw.lines import Row, cells
-from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.screens.base import PaneScreen, PolledScreen
 from agentvault_tui.console.state.moments import ago, countdown, size
 from agentvault_tui.console.state.records import AgentRow, CallRow, ServiceRow
@@ -151,8 +150,8 @@ class CallsScreen(PolledScreen):
 
     EVERY: ClassVar[float] = 5.0
 
-    def __init__(self, desk: Desk, link: BrokerLink, *, pulse: float) -> None:
-        super().__init__(desk, link, pulse=pulse)
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk)
         self.calls = CallsPane(desk)
         self.services = ServicesPane(desk)
         self.panes = (

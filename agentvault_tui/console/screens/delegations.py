@@ -10,7 +10,6 @@ from textual.binding import Binding, BindingType
 from agentvault_tui.console.desk import Desk, copy
 from agentvault_tui.console.draw.delegation import tree_row
 from agentvault_tui.console.draw.layout import Box
-from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.screens.base import PaneScreen, PolledScreen
 from agentvault_tui.console.state.records import AgentRow, TreeRow
 from agentvault_tui.console.widgets.pane import ListPane, Painted, Pane
@@ -70,8 +69,8 @@ class DelegationsPane(ListPane):
 class DelegationsScreen(PolledScreen):
     """Show delegation trees; keys act on the holder of the token under the cursor."""
 
-    def __init__(self, desk: Desk, link: BrokerLink, *, pulse: float) -> None:
-        super().__init__(desk, link, pulse=pulse)
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk)
         self.delegations = DelegationsPane(desk)
         self.panes = (self.masthead, self.waiting, self.delegations, self.keybar)
         self.big = self.delegations

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from agentvault_tui.console.desk import Desk, copy
 from agentvault_tui.console.draw.layout import Box
 from agentvault_tui.console.draw.lines import Row
-from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.screens.base import PolledScreen
 from agentvault_tui.console.state.intake import moment
 from agentvault_tui.console.state.moments import ago
@@ -105,8 +104,8 @@ class CallOutsPane(Pane):
 class LimitsScreen(PolledScreen):
     """Show what is used of limits, read anew every few seconds."""
 
-    def __init__(self, desk: Desk, link: BrokerLink, *, pulse: float) -> None:
-        super().__init__(desk, link, pulse=pulse)
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk)
         self.list = LimitsPane(desk)
         self.callouts = CallOutsPane(desk)
         self.panes = (

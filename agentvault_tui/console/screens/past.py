@@ -7,12 +7,13 @@ to now needs nothing but taking this away.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import ClassVar, Final
 
 from textual.binding import Binding, BindingType
 
-from agentvault_tui.console.link.past import Stay, look
+from agentvault_tui.console.link.past import PastReader, look
 from agentvault_tui.console.screens.watch import Watch
 from agentvault_tui.console.state.moments import LedgerMoment
 from agentvault_tui.console.state.past import PastMirror, when
@@ -71,12 +72,11 @@ class PastScreen(Watch):
 
     masthead: PastMasthead
 
-    def __init__(
-        self, live: Watch, past: PastMirror, aim: LedgerMoment, *, pulse: float
-    ) -> None:
+    def __init__(self, live: Watch, past: PastMirror, aim: LedgerMoment) -> None:
         self.past = past
-        stay = Stay.begin(past, live.desk, live.link)
-        super().__init__(stay.desk, stay.reader, pulse=pulse, stay=stay)
+        past.left_at = past.live.last_seq
+        reader = PastReader(live.link, past)
+        super().__init__(replace(live.desk, link=reader, past=past, begun={}))
         self.live = live
         self.view.cursor = live.view.cursor
         self.aim = self.shown = aim
@@ -168,7 +168,7 @@ class PastScreen(Watch):
             MomentDialog,
         )
 
-        dialog = MomentDialog(self.desk, self.past, self.masthead.last, self.live.desk)
+        dialog = MomentDialog(self.desk, self.past, self.masthead.last)
         self.app.push_screen(dialog, self._asked)
 
     def _asked(self, aim: LedgerMoment | None) -> None:
@@ -228,4 +228,4 @@ async def look_back(watch: Watch) -> None:
         watch.app.notify(shown, markup=False, severity="warning", timeout=6)
         return
     if watch.is_current:
-        watch.app.push_screen(PastScreen(watch, past, aim, pulse=watch.rate))
+        watch.app.push_screen(PastScreen(watch, past, aim))

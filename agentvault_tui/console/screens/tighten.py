@@ -18,7 +18,6 @@ from agentvault_tui.console.dialogs.advice import AdviceDialog
 from agentvault_tui.console.dialogs.base import Dialog, SheetPage
 from agentvault_tui.console.draw.layout import Box
 from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Row
-from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.messages import ShowAudit
 from agentvault_tui.console.screens.base import CALM, PolledScreen
 from agentvault_tui.console.state.moments import plural
@@ -86,8 +85,8 @@ class RowPane(ListPane):
 class ReadScreen(PolledScreen):
     """A screen of rows about events and agents, read from the broker."""
 
-    def __init__(self, desk: Desk, link: BrokerLink, *, pulse: float) -> None:
-        super().__init__(desk, link, pulse=pulse)
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk)
         self.tops: tuple[RowPane, ...] = ()
 
     def read_failed(self, why: str) -> None:
@@ -161,8 +160,8 @@ class AdviceScreen(ReadScreen):
         Binding("d", "dismiss_advice", "dismiss: leave it as it is"),
     ]
 
-    def __init__(self, desk: Desk, link: BrokerLink, *, pulse: float) -> None:
-        super().__init__(desk, link, pulse=pulse)
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk)
         self.window = 0
         """Seconds of the history that count as now; 0 for what the broker is set to."""
         self.told_window = 0
@@ -286,8 +285,8 @@ class PolicyScreen(ReadScreen):
         Binding("n", "candidate", "plan a file of rules"),
     ]
 
-    def __init__(self, desk: Desk, link: BrokerLink, *, pulse: float) -> None:
-        super().__init__(desk, link, pulse=pulse)
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk)
         self.planned = RowPane(desk, "planned", "Plan")
         self.shadow = RowPane(desk, "shadow", "Shadow")
         self.planned.said = "n names a file of rules to try against the history"

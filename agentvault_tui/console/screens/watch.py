@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import ClassVar, Final
 
 from textual import on
 from textual.app import App
@@ -10,7 +10,6 @@ from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw.layout import Box, HomeShape, plan
-from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.messages import ShowAudit, ShowPast
 from agentvault_tui.console.screens.base import (
     LAST_KEYS,
@@ -33,9 +32,6 @@ from agentvault_tui.console.widgets.agents import (
 from agentvault_tui.console.widgets.audit import AuditPane, EventMoved, EventOpened
 from agentvault_tui.console.widgets.bars import KeyBar, StepUpBar
 from agentvault_tui.console.widgets.pane import Pane, Rule
-
-if TYPE_CHECKING:
-    from agentvault_tui.console.link.past import Stay
 
 _NEWS_SECONDS: Final = 6
 _NEWS_AT_ONCE: Final = 3
@@ -80,16 +76,14 @@ class Watch(FilteredScreen):
         Binding("i", "acknowledge", "acknowledge: let it leave the top"),
     ]
 
-    def __init__(
-        self, desk: Desk, link: BrokerLink, *, pulse: float, stay: Stay | None = None
-    ) -> None:
-        super().__init__(desk, link, pulse=pulse, stay=stay)
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk)
         self.view = AgentView(desk.mirror)
         self.feed = EventWindow(desk.mirror)
         self.waiting = StepUpBar(desk, id="waiting")
         self.agents = AgentPane(desk, self.view)
         self.details = DetailsPane(desk, self.agents)
-        self.audit = AuditPane(desk, self.feed, link.audit)
+        self.audit = AuditPane(desk, self.feed, desk.link.audit)
         self.keybar = KeyBar(desk, id="keys")
         self.rules = (Rule(desk, id="rule"), Rule(desk, id="rule2"))
         self.panes = (
@@ -140,7 +134,7 @@ class Watch(FilteredScreen):
         self._surveyed, self._surveyed_agents = standing, versions.agents
         self.view.update()
         took = clock.boot() - started
-        wait = _QUIET_SURVEY if quiet else 1.0 - self.rate / 2
+        wait = _QUIET_SURVEY if quiet else 1.0 - self.desk.pulse / 2
         self._survey_due = started + max(wait, took * _SURVEY_SHARE)
 
     # Place

@@ -55,13 +55,15 @@ class PastMirror(Mirror):
     """What the broker knew at a moment."""
 
     def __init__(self, live: Mirror) -> None:
-        self._live, self._past_clock = live, PastClock(live.clock)
+        self.live, self._past_clock = live, PastClock(live.clock)
         super().__init__(self._past_clock)
         self.intake = live.intake
         self.link = LinkView(LinkState.LIVE)
         self.place = LedgerPlace(0, self._past_clock.moment)
         """The last event that had happened."""
         self.first = self.place
+        self.left_at = 0
+        """The last event there was when its screen was opened."""
         self.turns: tuple[LedgerPlace | None, LedgerPlace | None] = (None, None)
         """The nearest events, before and after, that no agent's routine made."""
         self._paces: Mapping[str, int] = {}
@@ -80,7 +82,7 @@ class PastMirror(Mirror):
         self.load_events(events, after=here.seq)
         roster = AgentRoster(self.intake, told.agents or (), here.seq)
         self.load(told.status, roster, told.stepups or ())
-        minute, live = told.minute, self._live
+        minute, live = told.minute, self.live
         self._paces = {agent: n.allowed for agent, n in minute.items()}
         self._denials = {agent: n.denied for agent, n in minute.items()}
         self._pace = sum(n.allowed + n.denied + n.escalated for n in minute.values())
@@ -92,7 +94,7 @@ class PastMirror(Mirror):
     @property
     def at_last(self) -> bool:
         """Whether nothing has happened since, as far as this console was told."""
-        return self.place.seq >= self._live.last_seq
+        return self.place.seq >= self.live.last_seq
 
     def paces(self, now: datetime) -> Mapping[str, int]:
         del now

@@ -7,10 +7,10 @@ from typing import Final
 
 from rich.style import Style
 
+from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw.lines import Piece, Row, cells, wrap
-from agentvault_tui.console.link.past import Stay
 from agentvault_tui.console.state.moments import ago, clock_time
-from agentvault_tui.console.state.past import LedgerPlace, when
+from agentvault_tui.console.state.past import LedgerPlace, PastMirror, when
 from agentvault_tui.console.state.records import LinkState
 from agentvault_tui.console.widgets.bars import Masthead
 from agentvault_tui.console.widgets.pane import Painted
@@ -27,11 +27,9 @@ _LINES: Final = 2
 class PastMasthead(Masthead):
     """Which moment is shown, where it lies, and what has happened since."""
 
-    def __init__(self, stay: Stay, *, id: str) -> None:  # noqa: A002 - as Textual calls it
-        super().__init__(stay.desk, id=id)
-        self._past = stay.past
-        self._live = stay.live.mirror
-        self._left_at = stay.since
+    def __init__(self, desk: Desk, past: PastMirror) -> None:
+        super().__init__(desk, id="masthead")
+        self._past, self._live = past, past.live
         self.problem = ""
         """Why the moment asked for last is not shown."""
         self.aimed = ""
@@ -93,7 +91,7 @@ class PastMasthead(Masthead):
         """Show where the moment lies between first and last event, and what came."""
         pen, p, g = self.pen, self.pen.palette, self.pen.glyphs
         first, here, last = self._past.first, self._past.place, self.last
-        arrived = self._live.last_seq - self._left_at
+        arrived = self._live.last_seq - self._past.left_at
         right: Row = ((f"+{arrived:,} since", p.text),)
         if self.aimed:
             right = ((f"reading {self.aimed}", p.waiting),)

@@ -377,7 +377,7 @@ async def test_stale_and_read_only_refuse_in_words(
         await pilot.press("y")
         assert "The link is lost" in await finish(app, pilot)
         stand.mirror.set_link(LinkState.LIVE)
-        stand.desk.read_only = True
+        stand.desk.link.read_only = True
         app.settle()
         await pilot.press("y")
         assert "read-only" in await finish(app, pilot)

@@ -266,7 +266,7 @@ async def test_read_only_and_a_stale_link_refuse(line: str) -> None:
     session.stand.mirror.set_link(LinkState.LOST, "gone")
     assert "The link is lost" in await session.type(line)
     session.stand.mirror.set_link(LinkState.LIVE)
-    session.stand.desk.read_only = True
+    session.stand.desk.link.read_only = True
     assert "read-only" in await session.type(line)
     assert session.asked == []
 

@@ -506,7 +506,7 @@ async def test_export_can_be_stopped_and_leaves_nothing(
             asked.set()
             await asyncio.Event().wait()
 
-        monkeypatch.setattr(stage.app.link, "audit_page", never)
+        monkeypatch.setattr(stage.app.desk.link, "audit_page", never)
         export = Exporting(stage)
         await export.to(folder / "a.jsonl")
         await asyncio.wait_for(asked.wait(), 10)

@@ -144,4 +144,4 @@ def test_nothing_animates_over_ssh(
         environ=environ,
     )
     assert app.animation_level == ("none" if still else "full")
-    assert app.watch_screen.rate == PULSES[link]
+    assert app.desk.pulse == PULSES[link]

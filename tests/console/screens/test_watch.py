@@ -182,7 +182,7 @@ async def test_a_filter_without_matches_says_how_to_clear_it(stage: Stage) -> No
 
 async def test_nothing_is_told_before_it_was_read(stage: Stage) -> None:
     """While it connects there are not 0 agents: nobody knows yet."""
-    stage.app.link.run = asyncio.Event().wait  # type: ignore[method-assign]
+    stage.app.desk.link.run = asyncio.Event().wait  # type: ignore[method-assign]
     async with stage.app.run_test(size=(120, 40)) as stage.pilot:
         await stage.pilot.pause()
         shown = stage.text("masthead") + stage.text("agents") + stage.text("audit")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,8 +20,6 @@ from textual.pilot import Pilot
 
 from agentvault_tui.console.dialogs.revoke import RestoreDialog, RevokeDialog
 from agentvault_tui.console.draw import theme
-from agentvault_tui.console.link.link import BrokerLink
-from agentvault_tui.console.link.memory import HeadStore
 from agentvault_tui.console.screens.watch import Watch
 from agentvault_tui.console.state.records import LinkState
 
@@ -70,9 +67,8 @@ class WatchApp(App[None]):
     def __init__(self, stand: Stand) -> None:
         super().__init__()
         self.stand = stand
-        nowhere = Path("/nonexistent/s.sock")
-        link = BrokerLink(stand.mirror, nowhere, HeadStore(nowhere, nowhere.parent))
-        self.watch_screen = Watch(stand.desk, link, pulse=60.0)
+        stand.desk.pulse = 60.0
+        self.watch_screen = Watch(stand.desk)
         theme.install(self, "agentvault")
 
     def get_default_screen(self) -> Watch:

@@ -190,7 +190,7 @@ async def test_two_consoles_on_one_broker_see_each_other(
         await shown(two, "has this open too")
         await pilot.press("escape")
         focused = one.focused
-        await two.desk.actions.deny(asked, "no")
+        await two.desk.link.deny(asked, "no")
         await shown(one, f"{NAME} denied")
         assert one.focused is focused
         await shown(two, f"denied by {NAME}")

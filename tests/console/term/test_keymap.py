@@ -341,7 +341,7 @@ def test_panes_name_the_users_keys() -> None:
     stand.panic("fire")
     masthead = Masthead(stand.desk, id="masthead")
     assert masthead._panic().endswith("P lifts it")
-    stand.desk.read_only = True
+    stand.desk.link.read_only = True
     assert stand.desk.restores == ""
     assert "lifts" not in masthead._panic()
 
