@@ -29,17 +29,12 @@ from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.link.memory import HeadStore
 from agentvault_tui.console.messages import (
     GoToAgent,
-    ShowAdvice,
     ShowAgent,
-    ShowAlerts,
     ShowAudit,
-    ShowCalls,
-    ShowDelegations,
     ShowKeys,
-    ShowLimits,
-    ShowPolicy,
+    ShowList,
 )
-from agentvault_tui.console.screens.base import PULSES, PaneScreen
+from agentvault_tui.console.screens.base import PULSES, PaneScreen, PolledScreen
 from agentvault_tui.console.screens.watch import Watch
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.records import LinkState
@@ -48,7 +43,6 @@ from agentvault_tui.console.term import over_ssh
 from agentvault_tui.console.term.frugal import Painter
 from agentvault_tui.console.term.keyed import Keyed
 from agentvault_tui.console.term.terminal import TerminalDriver, TerminalWriter
-from agentvault_tui.console.widgets.pane import Pane
 from agentvault_tui.settings import Settings
 
 if TYPE_CHECKING:
@@ -66,6 +60,23 @@ def _named_commands() -> type[Provider]:
     from agentvault_tui.console.palette import NamedCommands  # noqa: PLC0415
 
     return NamedCommands
+
+
+def _list_screens() -> Mapping[str, type[PolledScreen]]:
+    """Return the screens of lists by their names; loaded when the first opens."""
+    from agentvault_tui.console.screens import (  # noqa: PLC0415
+        alerts,
+        calls,
+        delegations,
+        limits,
+        tighten,
+    )
+
+    kinds: tuple[type[PolledScreen], ...] = (
+        *(alerts.AlertsScreen, calls.CallsScreen, delegations.DelegationsScreen),
+        *(limits.LimitsScreen, tighten.AdviceScreen, tighten.PolicyScreen),
+    )
+    return {kind.SHOWS: kind for kind in kinds}
 
 
 class ConsoleApp(Keyed, App[int]):
@@ -154,39 +165,21 @@ class ConsoleApp(Keyed, App[int]):
         if folder is None or not (folder / "keymap.toml").exists():
             return
         # What is shipped is known only once every screen is loaded.
-        from agentvault_tui.console.screens import (  # noqa: PLC0415
-            agent,
-            alerts,
-            audit,
-            calls,
-            delegations,
-            limits,
-            tighten,
-        )
+        from agentvault_tui.console.screens.agent import AgentScreen  # noqa: PLC0415
+        from agentvault_tui.console.screens.audit import AuditScreen  # noqa: PLC0415
         from agentvault_tui.console.screens.past import PastScreen  # noqa: PLC0415
-        from agentvault_tui.console.term.keymap import Place, load  # noqa: PLC0415
+        from agentvault_tui.console.term.keymap import load  # noqa: PLC0415
 
-        watch = self.watch_screen
-        panes = {type(pane) for pane in watch.query(Pane) if pane.can_focus}
-        places: list[Place] = []
-        for screen, focusable in (
-            (Watch, panes),
-            (PastScreen, panes),
-            (audit.AuditScreen, audit.PANES),
-            (agent.AgentScreen, agent.PANES),
-            (calls.CallsScreen, (calls.CallsPane,)),
-            (alerts.AlertsScreen, (alerts.DeadPane,)),
-            (limits.LimitsScreen, (limits.LimitsPane,)),
-            (delegations.DelegationsScreen, (delegations.DelegationsPane,)),
-            (tighten.AdviceScreen, (tighten.RowPane,)),
-            (tighten.PolicyScreen, (tighten.RowPane,)),
-        ):
-            places += [(pane, screen, ConsoleApp) for pane in focusable]
+        screens: tuple[type[PaneScreen], ...] = (
+            *(Watch, PastScreen, AuditScreen, AgentScreen),
+            *_list_screens().values(),
+        )
+        places = [(pane, kind, ConsoleApp) for kind in screens for pane in kind.PANES]
         keymap = load(folder, places)
         self.set_keymap(keymap.textual())
         self.desk.keymap = keymap.keys
         self.desk.key_problems = keymap.problems
-        watch.paint_all()
+        self.watch_screen.paint_all()
         if problems := keymap.problems:
             help_key = self.desk.key("help", "?")
             more = f"\n{len(problems) - 3} more: press {help_key}"
@@ -248,47 +241,9 @@ class ConsoleApp(Keyed, App[int]):
                 screen.begin_at(message.seq, full=message.full)
             self.push_screen(screen)
 
-    def on_show_delegations(self, _: ShowDelegations) -> None:
-        from agentvault_tui.console.screens.delegations import (  # noqa: PLC0415
-            DelegationsScreen,
-        )
-
+    def on_show_list(self, message: ShowList) -> None:
         if here := self._pane_screen():
-            self.push_screen(DelegationsScreen(here.desk))
-
-    def on_show_calls(self, _: ShowCalls) -> None:
-        from agentvault_tui.console.screens.calls import CallsScreen  # noqa: PLC0415
-
-        if here := self._pane_screen():
-            self.push_screen(CallsScreen(here.desk))
-
-    def on_show_alerts(self, _: ShowAlerts) -> None:
-        from agentvault_tui.console.screens.alerts import AlertsScreen  # noqa: PLC0415
-
-        if here := self._pane_screen():
-            self.push_screen(AlertsScreen(here.desk))
-
-    def on_show_limits(self, _: ShowLimits) -> None:
-        from agentvault_tui.console.screens.limits import LimitsScreen  # noqa: PLC0415
-
-        if here := self._pane_screen():
-            self.push_screen(LimitsScreen(here.desk))
-
-    def on_show_advice(self, _: ShowAdvice) -> None:
-        from agentvault_tui.console.screens.tighten import (  # noqa: PLC0415
-            AdviceScreen,
-        )
-
-        if here := self._pane_screen():
-            self.push_screen(AdviceScreen(here.desk))
-
-    def on_show_policy(self, _: ShowPolicy) -> None:
-        from agentvault_tui.console.screens.tighten import (  # noqa: PLC0415
-            PolicyScreen,
-        )
-
-        if here := self._pane_screen():
-            self.push_screen(PolicyScreen(here.desk))
+            self.push_screen(_list_screens()[message.name](here.desk))
 
     def on_show_past(self) -> None:
         from agentvault_tui.console.screens.past import look_back  # noqa: PLC0415

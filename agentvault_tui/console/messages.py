@@ -32,28 +32,12 @@ class ShowAudit(Message):
         """Whether the event is shown in full at once."""
 
 
-class ShowDelegations(Message):
-    """Open the delegation trees over the screen in front."""
+class ShowList(Message):
+    """Open a screen of lists, by its `PolledScreen.SHOWS`, over the screen in front."""
 
-
-class ShowCalls(Message):
-    """Open the calls in flight over the screen in front."""
-
-
-class ShowAlerts(Message):
-    """Open where alerts go over the screen in front."""
-
-
-class ShowLimits(Message):
-    """Open what is used of limits over the screen in front."""
-
-
-class ShowAdvice(Message):
-    """Open what agents do not need over the screen in front."""
-
-
-class ShowPolicy(Message):
-    """Open plan and shadow policy over the screen in front."""
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
 
 
 class GoToAgent(Message):

@@ -18,7 +18,6 @@ from agentvault_tui.console.state.activity import ActivityRow
 from agentvault_tui.console.state.records import AgentRow
 from agentvault_tui.console.widgets.agent import DayPane, EventsPane, FactsPane, WhoPane
 from agentvault_tui.console.widgets.audit import EventMoved, EventOpened
-from agentvault_tui.console.widgets.bars import KeyBar, StepUpBar
 from agentvault_tui.console.widgets.pane import Pane, Rule
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.operator_api.advice import AdviceInfo
@@ -27,10 +26,6 @@ _PULSES_A_READ: Final = 8
 """Counts are read anew once in so many pulses, and only if the agent did something."""
 _OLD: Final = 60.0
 """Seconds after which they are read anyway: the day moves on by itself."""
-
-
-PANES: Final = (FactsPane, EventsPane, DayPane)
-"""What may have the focus on it."""
 
 
 class AgentScreen(PaneScreen):
@@ -42,15 +37,15 @@ class AgentScreen(PaneScreen):
         Binding("b", "give_back", "give back what is on trial"),
     ]
 
+    PANES = (FactsPane, EventsPane, DayPane)
+
     def __init__(self, desk: Desk, agent_id: str) -> None:
         super().__init__(desk)
         self.agent_id = agent_id
-        self.waiting = StepUpBar(desk, id="waiting")
         self.who = WhoPane(desk, agent_id)
         self.day = DayPane(desk)
         self.facts = FactsPane(desk, agent_id)
         self.events = EventsPane(desk, agent_id, self.link.audit)
-        self.keybar = KeyBar(desk, id="keys")
         self.panes = (
             self.masthead,
             self.waiting,

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 
-from agentvault_tui.console.desk import Desk, copy
+from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw.layout import Box
 from agentvault_tui.console.draw.lines import Row, cells
-from agentvault_tui.console.screens.base import PolledScreen
+from agentvault_tui.console.screens.base import Hint, PolledScreen
 from agentvault_tui.console.state.moments import ago
-from agentvault_tui.console.state.records import AgentRow, DeadAlertRow, SinkRow
+from agentvault_tui.console.state.records import DeadAlertRow, SinkRow
 from agentvault_tui.console.widgets.pane import ListPane, Painted, Pane
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.text import cell_width
@@ -20,51 +20,27 @@ from agentvault_tui.text import cell_width
 _SINK, _KIND, _WHEN = 16, 9, 10
 
 
-class DeadPane(ListPane):
-    """One row for each alert that its sink did not take for a day."""
+class DeadPane(ListPane[DeadAlertRow]):
+    """One row for each alert that its sink did not take for a day, the first on top."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "retry", "send it again, now"),
-    ]
+    NONE = "Every alert was taken, or is still being tried."
 
-    def __init__(self, desk: Desk, retry: Callable[[DeadAlertRow], None]) -> None:
-        super().__init__(desk, id="dead")
-        self.rows: dict[str, DeadAlertRow] = {}
-        self._retry = retry
-
-    @property
-    def alert(self) -> DeadAlertRow | None:
-        """The alert under the cursor: what keys act on."""
-        return self.rows.get(self.cursor)
-
-    def draw(self, width: int, height: int) -> Sequence[Painted]:
-        """List them, the one that was given up first on top."""
-        self.keep_cursor(list(self.rows))
-        p, room = self.pen.palette, max(height - 1, 1)
+    def title(self) -> Row:
         title = self.heading("Alerts that did not arrive")
-        if not self.rows:
-            words = "Every alert was taken, or is still being tried."
-            return [(title, None), ((), None), (((f"  {words}", p.muted),), None)]
-        title = (*title, (f"  {len(self.rows):,}", p.danger))
-        seen = list(self.rows.values())[self.in_view(room)]
-        return [(title, None), *((self._row(row, width), None) for row in seen)]
+        count = (f"  {len(self.rows):,}", self.pen.palette.danger)
+        return (*title, count) if self.rows else title
 
-    def _row(self, row: DeadAlertRow, width: int) -> Row:
+    def row(self, row: DeadAlertRow, width: int) -> Row:
         pen, p = self.pen, self.pen.palette
         when = ago(row.at, self.mirror.clock.now()) if row.at else ""
         room = max(width - 4 - _SINK - _WHEN, 8)
         title = pen.clip(row.title, max(room // 2, 8))
-        line: Row = (
+        return (
             (pen.column(when, _WHEN), p.muted),
             (pen.column(row.sink, _SINK), p.strong),
             (f"{title}  ", p.text),
             (pen.clip(row.problem, max(room - cell_width(title) - 2, 8)), p.danger),
         )
-        return pen.listed(line, here=row.id == self.cursor)
-
-    def action_retry(self) -> None:
-        if (alert := self.alert) is not None:
-            self._retry(alert)
 
 
 class SinksPane(Pane):
@@ -108,15 +84,17 @@ class SinksPane(Pane):
 class AlertsScreen(PolledScreen):
     """Show where alerts go; a key sends again what did not arrive."""
 
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "retry", "send it again, now"),
+    ]
+    PANES = (DeadPane,)
+    SHOWS = "alerts"
+    COPIES = "alert id"
+
     def __init__(self, desk: Desk) -> None:
-        super().__init__(desk)
-        self.dead = DeadPane(desk, self._send_again)
+        self.dead = DeadPane(desk, id="dead")
         self.sinks = SinksPane(desk)
-        self.panes = (
-            *(self.masthead, self.waiting),
-            *(self.dead, self.sinks, self.keybar),
-        )
-        self.big = self.dead
+        super().__init__(desk, self.dead, self.sinks)
 
     async def read(self) -> None:
         self.sinks.rows, dead = await self.link.alerts()
@@ -125,8 +103,10 @@ class AlertsScreen(PolledScreen):
     def read_failed(self, why: str) -> None:
         self.sinks.problem = why
 
-    def _send_again(self, alert: DeadAlertRow) -> None:
-        """Send it; what became of it is told in a line."""
+    def action_retry(self) -> None:
+        """Send the alert again; what became of it is told in a line."""
+        if (alert := self.dead.under_cursor) is None:
+            return
         if not self.decides:
             self.tell("Read-only: nothing is sent from here.")
             return
@@ -148,24 +128,6 @@ class AlertsScreen(PolledScreen):
         boxes["sinks"] = Box(0, height - 1 - low, width, low)
         return boxes | {"dead": Box(0, head, width, max(room - low - 1, 1))}
 
-    def stops(self) -> Sequence[Pane]:
-        return [self.dead]
-
-    def show_keys(self) -> None:
-        found = [("Esc", "back")]
-        if self.dead.alert is not None and self.decides:
-            found = [("Enter", "send again"), *found]
-        found += [*self.named("step-ups"), (":", "command"), ("y", "copy id")]
-        self.keybar.show((*found, ("j k", "move"), ("?", "keys"), ("^q", "quit")))
-
-    @property
-    def chosen(self) -> AgentRow | None:
-        return None
-
-    def action_alerts(self) -> None:
-        """They are shown already: the same key goes back."""
-        self.action_out()
-
-    def action_copy(self) -> None:
-        if alert := self.dead.alert:
-            copy(self.app, "alert id", alert.id)
+    def row_keys(self) -> list[Hint]:
+        sends = self.dead.under_cursor is not None and self.decides
+        return [("Enter", "send again")] if sends else []

@@ -31,7 +31,6 @@ from agentvault_tui.console.state.moments import (
 )
 from agentvault_tui.console.state.records import AgentRow, EventRow
 from agentvault_tui.console.widgets.audit import EventMoved, EventOpened
-from agentvault_tui.console.widgets.bars import KeyBar, StepUpBar
 from agentvault_tui.console.widgets.ledger import EvidencePane, LedgerList
 from agentvault_tui.console.widgets.line_input import Prompt
 from agentvault_tui.console.widgets.pane import Pane, Rule
@@ -130,10 +129,6 @@ def _busy(task: asyncio.Task[None] | None) -> bool:
     return task is not None and not task.done()
 
 
-PANES: Final = (LedgerList, EvidencePane)
-"""What may have the focus on it."""
-
-
 class AuditScreen(FilteredScreen):
     """A list of events, and beside or below it the one under the cursor."""
 
@@ -157,17 +152,17 @@ class AuditScreen(FilteredScreen):
         Binding("t", "now", "back to now", id="time"),
     ]
 
+    PANES = (LedgerList, EvidencePane)
+
     def __init__(self, desk: Desk, filter_: str) -> None:
         super().__init__(desk)
         self._text = filter_
         self.feed = EventWindow(desk.mirror)
         self.feed.narrow(Filter.parse(filter_))
         checked = LinkVerdicts(desk.mirror)
-        self.waiting = StepUpBar(desk, id="waiting")
         self.list = LedgerList(desk, self.feed, self.link.audit, checked)
         self.evidence = EvidencePane(desk, checked, lambda: self.feed.under_cursor)
         self.rule = Rule(desk, id="rule")
-        self.keybar = KeyBar(desk, id="keys")
         self.prompt = Prompt("go to", EXAMPLES, id="prompt")
         self.reading = EvidenceReader(self.link, checked, self.list, self.evidence)
         self.panes = (

@@ -20,21 +20,12 @@ from textual.widgets import Input
 
 from agentvault_tui.console.desk import Desk, copy, offered_undo, undo_restore
 from agentvault_tui.console.draw.layout import Box, frame
-from agentvault_tui.console.messages import (
-    ShowAdvice,
-    ShowAgent,
-    ShowAlerts,
-    ShowCalls,
-    ShowDelegations,
-    ShowKeys,
-    ShowLimits,
-    ShowPolicy,
-)
+from agentvault_tui.console.messages import ShowAgent, ShowKeys, ShowList
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.records import AgentRow, EventRow, LinkState
 from agentvault_tui.console.term.keyed import Keyed
 from agentvault_tui.console.widgets.bars import KeyBar, Masthead, StepUpBar
-from agentvault_tui.console.widgets.pane import Pane
+from agentvault_tui.console.widgets.pane import ListPane, Pane
 from agentvault_tui.errors import AgentVaultError
 
 if TYPE_CHECKING:
@@ -96,6 +87,16 @@ async def beats(mirror: Mirror, pulse: float) -> AsyncIterator[None]:
 
 _CHANGES: Final = frozenset({"revoke", "restore", "undo", "panic"})
 _TARGETED: Final = frozenset({"revoke", "restore", "acknowledge", "agent"})
+_LISTS: Final = (
+    ("c", "calls", "calls in flight"),
+    ("N", "alerts", "alerts: sinks, and what did not arrive"),
+    ("Q", "limits", "limits: what is used, and what is left"),
+    ("T", "delegations", "delegations: tokens passed on"),
+    ("A", "advice", "advice: what agents do not need"),
+    ("P", "policy", "policy: plan a change, see the shadow"),
+)
+"""Keys of every screen that open lists: their names, and what they are."""
+_OF_NOW: Final = {"calls": "Calls in flight", "delegations": "Delegations"}
 
 
 class PaneScreen(Keyed, Screen[None]):
@@ -118,20 +119,22 @@ class PaneScreen(Keyed, Screen[None]):
         Binding("tab", "next", "next pane", show=False),
         Binding("shift+tab", "previous", "pane before", show=False),
         Binding("f", "follow", "follow or hold"),
-        Binding("c", "calls", "calls in flight"),
-        Binding("N", "alerts", "alerts: sinks, and what did not arrive"),
-        Binding("Q", "limits", "limits: what is used, and what is left"),
-        Binding("T", "delegations", "delegations: tokens passed on"),
-        Binding("A", "advice", "advice: what agents do not need"),
-        Binding("P", "policy", "policy: plan a change, see the shadow"),
+        *(Binding(k, f"show('{name}')", words, id=name) for k, name, words in _LISTS),
         Binding("y", "copy", "copy id"),
     ]
+
+    PANES: ClassVar[tuple[type[Pane], ...]] = ()
+    """What may have the focus on it."""
+    SHOWS: ClassVar[str] = ""
+    """The name of the lists it shows, by which a key of every screen opens it."""
 
     def __init__(self, desk: Desk) -> None:
         super().__init__()
         self.desk = desk
         self.link = desk.link
         self.masthead = self._masthead()
+        self.waiting = StepUpBar(desk, id="waiting")
+        self.keybar = KeyBar(desk, id="keys")
         self.panes: tuple[Pane, ...] = ()
         """All there is to paint."""
         self.big: Pane | None = None
@@ -172,6 +175,10 @@ class PaneScreen(Keyed, Screen[None]):
     def lines(self) -> Sequence[Widget]:
         """Return what is typed in, and placed like a pane."""
         return ()
+
+    def action_out(self) -> None:
+        """Take one step out."""
+        raise NotImplementedError
 
     # Time
 
@@ -299,41 +306,17 @@ class PaneScreen(Keyed, Screen[None]):
 
         open_stepups(self.app, self.desk)
 
-    def action_delegations(self) -> None:
-        """Show which agents hold tokens that others passed on."""
-        if not self.desk.past:
-            self.app.post_message(ShowDelegations())
-        else:
+    def action_show(self, name: str) -> None:
+        """Show lists of now over this screen; on that one the same key goes back."""
+        if name == self.SHOWS:
+            self.action_out()
+        elif not self.desk.past:
+            self.app.post_message(ShowList(name))
+        elif what := _OF_NOW.get(name):
             back = self.desk.key("time", "t")
-            self.tell(f"Delegations are those of now: {back} goes back there.")
-
-    def action_calls(self) -> None:
-        """Show what agents do through the gateway right now."""
-        if not self.desk.past:
-            self.app.post_message(ShowCalls())
+            self.tell(f"{what} are those of now: {back} goes back there.")
         else:
-            back = self.desk.key("time", "t")
-            self.tell(f"Calls in flight are those of now: {back} goes back there.")
-
-    def action_alerts(self) -> None:
-        """Show where alerts go, and those that did not arrive."""
-        if not self.refuses_past():
-            self.app.post_message(ShowAlerts())
-
-    def action_limits(self) -> None:
-        """Show what is used of limits."""
-        if not self.refuses_past():
-            self.app.post_message(ShowLimits())
-
-    def action_advice(self) -> None:
-        """Show what agents do not need."""
-        if not self.refuses_past():
-            self.app.post_message(ShowAdvice())
-
-    def action_policy(self) -> None:
-        """Show what another policy would have answered."""
-        if not self.refuses_past():
-            self.app.post_message(ShowPolicy())
+            self.refuses_past()
 
     def action_revoke(self) -> None:
         from agentvault_tui.console.dialogs.revoke import RevokeDialog
@@ -425,10 +408,14 @@ class PolledScreen(PaneScreen):
     EVERY: ClassVar[float] = 2.0
     """Seconds between two readings, and at least ten times what one takes."""
 
-    def __init__(self, desk: Desk) -> None:
+    COPIES: ClassVar[str] = "id"
+    """What the id of a row is called, where it is copied."""
+
+    def __init__(self, desk: Desk, *panes: Pane) -> None:
         super().__init__(desk)
-        self.waiting = StepUpBar(desk, id="waiting")
-        self.keybar = KeyBar(desk, id="keys")
+        self.lists = [pane for pane in panes if isinstance(pane, ListPane)]
+        self.big = self.lists[0]
+        self.panes = (self.masthead, self.waiting, *panes, self.keybar)
         self._read_next = float("-inf")
 
     async def read(self) -> None:
@@ -441,7 +428,23 @@ class PolledScreen(PaneScreen):
 
     def read_failed(self, why: str) -> None:
         """Show why the rows are not the latest."""
-        raise NotImplementedError
+        self.lists[0].said = why
+
+    def row_keys(self) -> list[Hint]:
+        """Return the keys that do something to the row under the cursor."""
+        return []
+
+    @property
+    def chosen(self) -> AgentRow | None:
+        return None
+
+    def stops(self) -> Sequence[Pane]:
+        return self.lists
+
+    def show_keys(self) -> None:
+        found = [*self.row_keys(), ("Esc", "back"), *self.named("step-ups")]
+        found += [(":", "command"), ("y", "copy id"), ("j k", "move")]
+        self.keybar.show((*found, ("?", "keys"), ("^q", "quit")))
 
     def on_mount(self) -> None:
         self.stops()[0].focus()
@@ -484,6 +487,10 @@ class PolledScreen(PaneScreen):
 
     def on_list_pane_moved(self) -> None:
         self.show_keys()
+
+    def action_copy(self) -> None:
+        if self.lists[0].under_cursor is not None:
+            copy(self.app, self.COPIES, self.lists[0].cursor)
 
     def action_out(self) -> None:
         self.dismiss()

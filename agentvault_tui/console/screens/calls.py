@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 
-from agentvault_tui.console.desk import Desk, copy
+from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.cut import CutDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.draw.layout import Box
 from agentvault_tui.console.draw.lines import Row, cells
-from agentvault_tui.console.screens.base import PaneScreen, PolledScreen
+from agentvault_tui.console.screens.base import Hint, PolledScreen
 from agentvault_tui.console.state.moments import ago, countdown, size
 from agentvault_tui.console.state.records import AgentRow, CallRow, ServiceRow
 from agentvault_tui.console.widgets.pane import ListPane, Painted, Pane
@@ -29,41 +29,28 @@ _BROKER = 16, 10
 below; none of one alone."""
 
 
-class CallsPane(ListPane):
-    """One row a call."""
+class CallsPane(ListPane[CallRow]):
+    """One row a call: held ones first, then the longest in flight."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "look", "look: its step-up, or its agent"),
-        Binding("x", "cut", "cut the call"),
-    ]
-
-    def __init__(self, desk: Desk) -> None:
-        super().__init__(desk, id="calls")
+    NONE = "No call is in flight or held."
 
     @property
-    def call(self) -> CallRow | None:
-        """The call under the cursor: what keys act on."""
+    def under_cursor(self) -> CallRow | None:
         return self.mirror.calls.get(self.cursor)
 
     def draw(self, width: int, height: int) -> Sequence[Painted]:
-        """List held calls, then the others, the longest in flight first."""
-        rows = sorted(
-            self.mirror.calls.values(), key=lambda c: (not c.held, c.started_at)
-        )
-        self.keep_cursor([row.id for row in rows])
-        held = sum(row.held for row in rows)
-        p, room = self.pen.palette, max(height - 1, 1)
-        counts = f"  {len(rows) - held:,} in flight"
-        title = (*self.heading("Calls"), (counts, p.muted))
-        if held:
-            title = (*title, (f", {held:,} held", p.waiting))
-        if not rows:
-            words = "No call is in flight or held."
-            return [(title, None), ((), None), (((f"  {words}", p.muted),), None)]
-        seen = rows[self.in_view(room)]
-        return [(title, None), *((self._row(row, width), None) for row in seen)]
+        calls = self.mirror.calls.values()
+        rows = sorted(calls, key=lambda call: (not call.held, call.started_at))
+        self.rows = {row.id: row for row in rows}
+        return super().draw(width, height)
 
-    def _row(self, row: CallRow, width: int) -> Row:
+    def title(self) -> Row:
+        p, held = self.pen.palette, sum(row.held for row in self.rows.values())
+        counts = f"  {len(self.rows) - held:,} in flight"
+        title = (*self.heading("Calls"), (counts, p.muted))
+        return (*title, (f", {held:,} held", p.waiting)) if held else title
+
+    def row(self, row: CallRow, width: int) -> Row:
         pen, p = self.pen, self.pen.palette
         name, service = (_NAME, _SERVICE) if width >= _NARROW else (16, 10)
         age = (self.mirror.clock.now() - row.started_at).total_seconds()
@@ -90,22 +77,7 @@ class CallsPane(ListPane):
             (pen.clip(row.what, max(room, 8)), p.text),
         )
         blank = " " * max(_END - cells(end), 0)
-        whole = pen.spread(line, (*end, (blank, p.text)), width - 3)
-        return pen.listed(whole, here=row.id == self.cursor)
-
-    def action_look(self) -> None:
-        """Open the step-up that a held call waits for, or its agent."""
-        if (call := self.call) is None or not isinstance(self.screen, PaneScreen):
-            return
-        stepup = self.mirror.stepups.get(call.stepup_id)
-        if call.held and stepup is not None:
-            self.app.push_screen(StepUpDialog(self.desk, stepup))
-        else:
-            self.screen.show_agent_of(call.agent_id)
-
-    def action_cut(self) -> None:
-        if (call := self.call) is not None:
-            self.app.push_screen(CutDialog(self.desk, call))
+        return pen.spread(line, (*end, (blank, p.text)), width - 3)
 
 
 class ServicesPane(Pane):
@@ -150,15 +122,18 @@ class CallsScreen(PolledScreen):
 
     EVERY: ClassVar[float] = 5.0
 
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "look", "look: its step-up, or its agent"),
+        Binding("x", "cut", "cut the call"),
+    ]
+    PANES = (CallsPane,)
+    SHOWS = "calls"
+    COPIES = "call id"
+
     def __init__(self, desk: Desk) -> None:
-        super().__init__(desk)
-        self.calls = CallsPane(desk)
+        self.calls = CallsPane(desk, id="calls")
         self.services = ServicesPane(desk)
-        self.panes = (
-            *(self.masthead, self.waiting),
-            *(self.calls, self.services, self.keybar),
-        )
-        self.big = self.calls
+        super().__init__(desk, self.calls, self.services)
         self._seen = -1
 
     def take(self) -> None:
@@ -184,27 +159,27 @@ class CallsScreen(PolledScreen):
             room -= low + 1
         return boxes | {"calls": Box(0, head, width, room)}
 
-    def stops(self) -> Sequence[Pane]:
-        return [self.calls]
-
-    def show_keys(self) -> None:
-        found = [("Esc", "back")]
-        if self.calls.call is not None:
-            found = [("Enter", "look"), *found]
-            if self.decides:
-                found[1:1] = [("x", "cut"), ("r", "revoke its agent")]
-        found += [*self.named("step-ups"), (":", "command"), ("y", "copy id")]
-        self.keybar.show((*found, ("j k", "move"), ("?", "keys"), ("^q", "quit")))
+    def row_keys(self) -> list[Hint]:
+        if self.calls.under_cursor is None:
+            return []
+        keys = [("x", "cut"), ("r", "revoke its agent")] if self.decides else []
+        return [("Enter", "look"), *keys]
 
     @property
     def chosen(self) -> AgentRow | None:
-        call = self.calls.call
+        call = self.calls.under_cursor
         return self.desk.mirror.agents.get(call.agent_id) if call else None
 
-    def action_calls(self) -> None:
-        """They are shown already: the same key goes back."""
-        self.action_out()
+    def action_look(self) -> None:
+        """Open the step-up that a held call waits for, or its agent."""
+        if (call := self.calls.under_cursor) is None:
+            return
+        stepup = self.desk.mirror.stepups.get(call.stepup_id)
+        if call.held and stepup is not None:
+            self.app.push_screen(StepUpDialog(self.desk, stepup))
+        else:
+            self.show_agent_of(call.agent_id)
 
-    def action_copy(self) -> None:
-        if call := self.calls.call:
-            copy(self.app, "call id", call.id)
+    def action_cut(self) -> None:
+        if (call := self.calls.under_cursor) is not None:
+            self.app.push_screen(CutDialog(self.desk, call))

@@ -2,111 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 
-from agentvault_tui.console.desk import Desk, copy
+from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw.delegation import tree_row
 from agentvault_tui.console.draw.layout import Box
-from agentvault_tui.console.screens.base import PaneScreen, PolledScreen
+from agentvault_tui.console.draw.lines import Row
+from agentvault_tui.console.screens.base import Hint, PolledScreen
 from agentvault_tui.console.state.records import AgentRow, TreeRow
-from agentvault_tui.console.widgets.pane import ListPane, Painted, Pane
+from agentvault_tui.console.widgets.pane import ListPane
 
 
-class DelegationsPane(ListPane):
+class DelegationsPane(ListPane[TreeRow]):
     """One row a token, each below the one it was exchanged for."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "look", "look: its agent"),
-    ]
+    NONE = "No agent holds a token that another passed on."
 
-    def __init__(self, desk: Desk) -> None:
-        super().__init__(desk, id="delegations")
-        self.rows: tuple[TreeRow, ...] = ()
-        self.problem = ""
-        """Why the rows are not the latest; in words that can be shown."""
-
-    @property
-    def token(self) -> TreeRow | None:
-        """The token under the cursor."""
-        return next((row for row in self.rows if row.id == self.cursor), None)
-
-    def draw(self, width: int, height: int) -> Sequence[Painted]:
-        """List the trees, each parent first."""
-        pen, p = self.pen, self.pen.palette
-        self.keep_cursor([row.id for row in self.rows])
-        passed_on = sum(row.tokens for row in self.rows if row.depth)
+    def title(self) -> Row:
+        p = self.pen.palette
+        passed_on = sum(row.tokens for row in self.rows.values() if row.depth)
         counts = f"  {passed_on:,} passed on"
         title = (*self.heading("Delegations"), (counts, p.muted))
-        if self.problem:
-            title = (*title, (f"  {self.problem}", p.waiting))
-        if not self.rows:
-            words = "No agent holds a token that another passed on."
-            return [(title, None), ((), None), (((f"  {words}", p.muted),), None)]
-        seen = self.rows[self.in_view(max(height - 1, 1))]
-        now = self.mirror.clock.now()
-        return [
-            (title, None),
-            *(
-                (
-                    pen.listed(
-                        tree_row(pen, row, now, width - 3), here=row.id == self.cursor
-                    ),
-                    None,
-                )
-                for row in seen
-            ),
-        ]
+        return (*title, (f"  {self.said}", p.waiting)) if self.said else title
 
-    def action_look(self) -> None:
-        """Open the agent that holds the token."""
-        if (token := self.token) and isinstance(self.screen, PaneScreen):
-            self.screen.show_agent_of(token.agent_id)
+    def row(self, row: TreeRow, width: int) -> Row:
+        return tree_row(self.pen, row, self.mirror.clock.now(), width - 3)
 
 
 class DelegationsScreen(PolledScreen):
     """Show delegation trees; keys act on the holder of the token under the cursor."""
 
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "look", "look: its agent"),
+    ]
+    PANES = (DelegationsPane,)
+    SHOWS = "delegations"
+    COPIES = "token id"
+
     def __init__(self, desk: Desk) -> None:
-        super().__init__(desk)
-        self.delegations = DelegationsPane(desk)
-        self.panes = (self.masthead, self.waiting, self.delegations, self.keybar)
-        self.big = self.delegations
+        self.delegations = DelegationsPane(desk, id="delegations")
+        super().__init__(desk, self.delegations)
 
     async def read(self) -> None:
-        self.delegations.rows = await self.link.tree(None)
-        self.delegations.problem = ""
-
-    def read_failed(self, why: str) -> None:
-        self.delegations.problem = why
+        rows = await self.link.tree(None)
+        self.delegations.rows = {row.id: row for row in rows}
+        self.delegations.said = ""
 
     def plan(self, width: int, height: int) -> Mapping[str, Box]:
         boxes, head, room = self.header(width, height)
         return boxes | {"delegations": Box(0, head, width, room)}
 
-    def stops(self) -> Sequence[Pane]:
-        return [self.delegations]
-
-    def show_keys(self) -> None:
-        found = [("Esc", "back")]
-        if self.delegations.token is not None:
-            found = [("Enter", "its agent"), *found]
-            if self.decides:
-                found[1:1] = [("r", "revoke its agent")]
-        found += [*self.named("step-ups"), (":", "command"), ("y", "copy id")]
-        self.keybar.show((*found, ("j k", "move"), ("?", "keys"), ("^q", "quit")))
+    def row_keys(self) -> list[Hint]:
+        if self.delegations.under_cursor is None:
+            return []
+        keys = [("r", "revoke its agent")] if self.decides else []
+        return [("Enter", "its agent"), *keys]
 
     @property
     def chosen(self) -> AgentRow | None:
-        token = self.delegations.token
+        token = self.delegations.under_cursor
         return self.desk.mirror.agents.get(token.agent_id) if token else None
 
-    def action_delegations(self) -> None:
-        """They are shown already: the same key goes back."""
-        self.action_out()
-
-    def action_copy(self) -> None:
-        if token := self.delegations.token:
-            copy(self.app, "token id", token.id)
+    def action_look(self) -> None:
+        """Open the agent that holds the token."""
+        if token := self.delegations.under_cursor:
+            self.show_agent_of(token.agent_id)

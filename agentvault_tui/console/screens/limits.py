@@ -10,7 +10,7 @@ from agentvault_tui.console.draw.lines import Row
 from agentvault_tui.console.screens.base import PolledScreen
 from agentvault_tui.console.state.intake import moment
 from agentvault_tui.console.state.moments import ago
-from agentvault_tui.console.state.records import AgentRow, LimitRow
+from agentvault_tui.console.state.records import LimitRow
 from agentvault_tui.console.widgets.pane import ListPane, Painted, Pane
 from agentvault_tui.operator_api.limits import CallOutInfo
 
@@ -19,31 +19,22 @@ _NARROWEST = 7
 """Cells of whose window it is, at least."""
 
 
-class LimitsPane(ListPane):
-    """One row for each window that holds something; those with least left first."""
+class LimitsPane(ListPane[LimitRow]):
+    """One row for each window that holds something; those with least left first.
 
-    def __init__(self, desk: Desk) -> None:
-        super().__init__(desk, id="limits")
-        self.rows: dict[str, LimitRow] = {}
-        self.problem = ""
-        """Why the rows are not the latest, or the file not in force."""
+    A limit that nothing is used of has a row too.
+    """
 
-    def draw(self, width: int, height: int) -> Sequence[Painted]:
-        """List them; a limit that nothing is used of has a row too."""
-        self.keep_cursor(list(self.rows))
-        p, room = self.pen.palette, max(height - 1, 1)
-        title = self.heading("Limits")
-        if self.problem:
-            title = (*title, (f"  {self.problem}", p.waiting))
-        elif self.rows:
-            title = (*title, ("  what is left of each, and when some frees", p.muted))
-        if not self.rows:
-            words = "None: write limits.toml, then agentvault policy check limits.toml"
-            return [(title, None), ((), None), (((f"  {words}", p.muted),), None)]
-        seen = list(self.rows.values())[self.in_view(room)]
-        return [(title, None), *((self._row(row, width), None) for row in seen)]
+    NONE = "None: write limits.toml, then agentvault policy check limits.toml"
 
-    def _row(self, row: LimitRow, width: int) -> Row:
+    def title(self) -> Row:
+        title, p = self.heading("Limits"), self.pen.palette
+        if self.said:
+            return (*title, (f"  {self.said}", p.waiting))
+        words = ("  what is left of each, and when some frees", p.muted)
+        return (*title, words) if self.rows else title
+
+    def row(self, row: LimitRow, width: int) -> Row:
         pen, p = self.pen, self.pen.palette
         near = p.danger if not row.left else p.waiting if row.near else p.text
         rows = self.rows.values()
@@ -63,7 +54,7 @@ class LimitsPane(ListPane):
             (pen.column(frees, _FREES), p.muted),
             (pen.clip(row.beyond, _BEYOND), p.muted),
         )
-        return pen.listed(pen.cut(line, width - 2), here=row.id == self.cursor)
+        return pen.cut(line, width - 2)
 
 
 def _left(row: LimitRow) -> str:
@@ -104,22 +95,17 @@ class CallOutsPane(Pane):
 class LimitsScreen(PolledScreen):
     """Show what is used of limits, read anew every few seconds."""
 
+    PANES = (LimitsPane,)
+    SHOWS = "limits"
+
     def __init__(self, desk: Desk) -> None:
-        super().__init__(desk)
-        self.list = LimitsPane(desk)
+        self.list = LimitsPane(desk, id="limits")
         self.callouts = CallOutsPane(desk)
-        self.panes = (
-            *(self.masthead, self.waiting),
-            *(self.list, self.callouts, self.keybar),
-        )
-        self.big = self.list
+        super().__init__(desk, self.list, self.callouts)
 
     async def read(self) -> None:
-        rows, self.list.problem, self.callouts.rows = await self.link.limits()
+        rows, self.list.said, self.callouts.rows = await self.link.limits()
         self.list.rows = {one.id: one for one in rows}
-
-    def read_failed(self, why: str) -> None:
-        self.list.problem = why
 
     def plan(self, width: int, height: int) -> Mapping[str, Box]:
         """Give all below the header to the list, up to a third to call-outs."""
@@ -130,22 +116,6 @@ class LimitsScreen(PolledScreen):
             room -= low
         return boxes | {"limits": Box(0, head, width, room)}
 
-    def stops(self) -> Sequence[Pane]:
-        return [self.list]
-
-    def show_keys(self) -> None:
-        found = [("Esc", "back"), *self.named("step-ups"), (":", "command")]
-        more = (("y", "copy id"), ("j k", "move"), ("?", "keys"), ("^q", "quit"))
-        self.keybar.show((*found, *more))
-
-    @property
-    def chosen(self) -> AgentRow | None:
-        return None
-
-    def action_limits(self) -> None:
-        """They are shown already: the same key goes back."""
-        self.action_out()
-
     def action_copy(self) -> None:
-        if row := self.list.rows.get(self.list.cursor):
+        if row := self.list.under_cursor:
             copy(self.app, "limit id", row.limit)

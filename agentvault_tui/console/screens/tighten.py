@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -44,60 +45,33 @@ def _told(seconds: int) -> str:
     return span(seconds) if seconds % 60 else plural(seconds // 60, "minute")
 
 
-class RowPane(ListPane):
-    """A list of rows of text under a title, with words where there is none."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "look", "look: the event that shows it, or the agent"),
-    ]
+class RowPane(ListPane[Callable[[Pen, int], Row]]):
+    """A list of what writes each row, under a title that says why there is none."""
 
     def __init__(self, desk: Desk, name: str, title: str) -> None:
         super().__init__(desk, id=name)
         self.title_text = title
-        self.rows: dict[str, Callable[[Pen, int], Row]] = {}
-        """What writes each row, by an id of it."""
-        self.said = ""
-        """What is under way or wrong, or why there is no row."""
 
-    def draw(self, width: int, height: int) -> Sequence[Painted]:
-        """Write the title and the rows around the cursor."""
-        self.keep_cursor([*self.rows])
-        pen, p, room = self.pen, self.pen.palette, max(height - 1, 1)
-        said = pen.clip(f"  {self.said}", max(width - len(self.title_text) - 2, 1))
-        title = (*self.heading(self.title_text), (said, p.muted))
-        if not self.rows:
-            return [(title, None)]
-        shown = self.order[self.in_view(room)]
-        return [
-            (title, None),
-            *((self._painted_row(key, width), None) for key in shown),
-        ]
+    def title(self) -> Row:
+        room = max(self.size.width - len(self.title_text) - 2, 1)
+        said = self.pen.clip(f"  {self.said}", room)
+        return (*self.heading(self.title_text), (said, self.pen.palette.muted))
 
-    def _painted_row(self, key: str, width: int) -> Row:
-        row = self.pen.cut(self.rows[key](self.pen, width), width - 3)
-        return self.pen.listed(row, here=key == self.cursor)
-
-    def action_look(self) -> None:
-        if isinstance(self.screen, ReadScreen):
-            self.screen.look()
+    def row(self, row: Callable[[Pen, int], Row], width: int) -> Row:
+        return self.pen.cut(row(self.pen, width), width - 3)
 
 
 class ReadScreen(PolledScreen):
     """A screen of rows about events and agents, read from the broker."""
 
-    def __init__(self, desk: Desk) -> None:
-        super().__init__(desk)
-        self.tops: tuple[RowPane, ...] = ()
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "look", "look: the event that shows it, or the agent"),
+    ]
+    PANES = (RowPane,)
 
-    def read_failed(self, why: str) -> None:
-        self.tops[0].said = why
-
-    def look(self) -> None:
+    def action_look(self) -> None:
         """Show what the row under the cursor is about."""
         raise NotImplementedError
-
-    def stops(self) -> Sequence[Pane]:
-        return self.tops
 
     def name_of(self, agent_id: str) -> str:
         """Return an agent's name, or its id where it is not known."""
@@ -160,22 +134,18 @@ class AdviceScreen(ReadScreen):
         Binding("d", "dismiss_advice", "dismiss: leave it as it is"),
     ]
 
+    SHOWS = "advice"
+
     def __init__(self, desk: Desk) -> None:
-        super().__init__(desk)
+        self.list = RowPane(desk, "advice", "Advice")
+        self.evidence = AdviceEvidencePane(desk)
+        super().__init__(desk, self.list, self.evidence)
         self.window = 0
         """Seconds of the history that count as now; 0 for what the broker is set to."""
         self.told_window = 0
         """The one that the advice is of."""
-        self.list = RowPane(desk, "advice", "Advice")
         self.list.said = _READING
-        self.evidence = AdviceEvidencePane(desk)
         self.found: dict[str, AdviceInfo] = {}
-        self.tops = (self.list,)
-        self.panes = (
-            *(self.masthead, self.waiting),
-            *(self.list, self.evidence, self.keybar),
-        )
-        self.big = self.list
 
     @property
     def advice(self) -> AdviceInfo | None:
@@ -187,10 +157,7 @@ class AdviceScreen(ReadScreen):
         answer = await self.link.advice(self.window)
         self.told_window, over = answer.window, _told(answer.window)
         self.found = {one.id: one for one in answer.advice}
-        self.list.rows = {
-            one.id: lambda pen, width, one=one: self._row(pen, width, one)  # type: ignore[misc]
-            for one in answer.advice
-        }
+        self.list.rows = {one.id: partial(self._row, one) for one in answer.advice}
         rate = answer.hit_rate
         self.list.said = (
             f"over {over}; {rate.applied:,} applied, {rate.given_back:,} given back"
@@ -198,7 +165,7 @@ class AdviceScreen(ReadScreen):
             else f"nothing to advise; what was granted within {over} is too new"
         )
 
-    def _row(self, pen: Pen, width: int, one: AdviceInfo) -> Row:
+    def _row(self, one: AdviceInfo, pen: Pen, width: int) -> Row:
         del width
         p, shown = pen.palette, self.desk.mirror.intake.shown
         trial = one.status == "on_trial"
@@ -228,7 +195,7 @@ class AdviceScreen(ReadScreen):
         one = self.advice
         return self.desk.mirror.agents.get(one.agent_id) if one else None
 
-    def look(self) -> None:
+    def action_look(self) -> None:
         if (one := self.advice) is None:
             return
         if one.evidence.refused:
@@ -273,10 +240,6 @@ class AdviceScreen(ReadScreen):
         dialog = AdviceDialog(self.desk, one, about, word, act)
         self.app.push_screen(dialog, lambda _: self.read_anew())
 
-    def action_advice(self) -> None:
-        """It is shown already: the same key goes back."""
-        self.action_out()
-
 
 class PolicyScreen(ReadScreen):
     """What a candidate would have answered, and what the shadow policy does."""
@@ -285,21 +248,17 @@ class PolicyScreen(ReadScreen):
         Binding("n", "candidate", "plan a file of rules"),
     ]
 
+    SHOWS = "policy"
+
     def __init__(self, desk: Desk) -> None:
-        super().__init__(desk)
         self.planned = RowPane(desk, "planned", "Plan")
         self.shadow = RowPane(desk, "shadow", "Shadow")
+        super().__init__(desk, self.shadow, self.planned)
         self.planned.said = "n names a file of rules to try against the history"
         self.changes: dict[str, ChangeInfo] = {}
         self._candidate = ""
         """What is planned again as the history goes on."""
         self._planned_upto, self._plan_next = 0, 0.0
-        self.tops = (self.shadow, self.planned)
-        self.panes = (
-            *(self.masthead, self.waiting),
-            *(self.planned, self.shadow, self.keybar),
-        )
-        self.big = self.planned
 
     async def read(self) -> None:
         """Read what the shadow policy counted; plan again where the history went on."""
@@ -324,9 +283,9 @@ class PolicyScreen(ReadScreen):
             why = one.reason or ""
             key = f"{prefix} {one.agent} {one.scope} {one.was} {one.to} {why}"
             self.changes[key] = one
-            pane.rows[key] = lambda pen, width, one=one: self._row(pen, width, one)  # type: ignore[misc]
+            pane.rows[key] = partial(self._row, one)
 
-    def _row(self, pen: Pen, width: int, one: ChangeInfo) -> Row:
+    def _row(self, one: ChangeInfo, pen: Pen, width: int) -> Row:
         p, shown = pen.palette, self.desk.mirror.intake.shown
         name = pen.column(self.name_of(one.agent), _NAME)
         scope = pen.column(shown(one.scope), max(width - _NAME - 40, 8))
@@ -357,7 +316,7 @@ class PolicyScreen(ReadScreen):
         one = self._here
         return self.desk.mirror.agents.get(one.agent) if one else None
 
-    def look(self) -> None:
+    def action_look(self) -> None:
         if (one := self._here) and one.examples:
             self.show_event(one.examples[0])
 
@@ -404,10 +363,6 @@ class PolicyScreen(ReadScreen):
             f"{changed}{found.decisions:,} decisions over {found.days:.1f} days;"
             f" prompts a day {prompts.now:.1f} now, {prompts.then:.1f} then"
         )
-
-    def action_policy(self) -> None:
-        """It is shown already: the same key goes back."""
-        self.action_out()
 
 
 class CandidateDialog(Dialog[str | None]):

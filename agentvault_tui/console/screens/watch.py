@@ -30,7 +30,6 @@ from agentvault_tui.console.widgets.agents import (
     DetailsPane,
 )
 from agentvault_tui.console.widgets.audit import AuditPane, EventMoved, EventOpened
-from agentvault_tui.console.widgets.bars import KeyBar, StepUpBar
 from agentvault_tui.console.widgets.pane import Pane, Rule
 
 _NEWS_SECONDS: Final = 6
@@ -76,15 +75,15 @@ class Watch(FilteredScreen):
         Binding("i", "acknowledge", "acknowledge: let it leave the top"),
     ]
 
+    PANES = (AgentPane, DetailsPane, AuditPane)
+
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk)
         self.view = AgentView(desk.mirror)
         self.feed = EventWindow(desk.mirror)
-        self.waiting = StepUpBar(desk, id="waiting")
         self.agents = AgentPane(desk, self.view)
         self.details = DetailsPane(desk, self.agents)
         self.audit = AuditPane(desk, self.feed, desk.link.audit)
-        self.keybar = KeyBar(desk, id="keys")
         self.rules = (Rule(desk, id="rule"), Rule(desk, id="rule2"))
         self.panes = (
             self.masthead,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Generic, TypeVar
 
 from rich.segment import Segment
 from rich.style import Style
@@ -176,14 +176,49 @@ class Pane(Keyed, Widget):
         return self.render_lines(Region(0, y, self.size.width, 1))[0]
 
 
-class ListPane(ListCursor, Pane, can_focus=True):
-    """A pane of rows with a cursor, which keys and the wheel move."""
+RowT = TypeVar("RowT")
+
+
+class ListPane(ListCursor, Pane, Generic[RowT], can_focus=True):
+    """A title over rows with a cursor, which keys and the wheel move."""
 
     BINDINGS: ClassVar[list[BindingType]] = moves("move")
+    NONE: ClassVar[str] = ""
+    """What is said where there is no row."""
     _top = 0
 
     class Moved(Message):
         """The cursor is on another row."""
+
+    def __init__(self, desk: Desk, *, id: str) -> None:  # noqa: A002
+        super().__init__(desk, id=id)
+        self.rows: dict[str, RowT] = {}
+        """By their ids, in their order."""
+        self.said = ""
+        """Why the rows are not the latest, or what is under way."""
+
+    @property
+    def under_cursor(self) -> RowT | None:
+        """The row under the cursor: what keys act on."""
+        return self.rows.get(self.cursor)
+
+    def title(self) -> Row:
+        raise NotImplementedError
+
+    def row(self, row: RowT, width: int) -> Row:
+        raise NotImplementedError
+
+    def draw(self, width: int, height: int) -> Sequence[Painted]:
+        """Draw the title, and the rows around the cursor."""
+        self.keep_cursor([*self.rows])
+        drawn: list[Row] = [self.title()]
+        if self.rows:
+            for key in self.order[self.in_view(max(height - 1, 1))]:
+                row, here = self.row(self.rows[key], width), key == self.cursor
+                drawn.append(self.pen.listed(row, here=here))
+        elif self.NONE:
+            drawn += [(), ((f"  {self.NONE}", self.pen.palette.muted),)]
+        return [(row, None) for row in drawn]
 
     def in_view(self, rows: int) -> slice:
         """Return which of `order` are shown in *rows* rows: the cursor's is."""
