@@ -153,7 +153,7 @@ class HelpDialog(Scrolled):
             for problem in self.desk.key_problems:
                 rows += pen.paragraph(problem, width)
             rows.append(EMPTY)
-        how = 'keymap.toml beside config.toml changes keys by name: revoke = "x"'
+        how = 'keymap.toml beside config.toml changes keys by name: revoke = "R"'
         return [*rows, *pen.paragraph(how, width, p.muted)]
 
 

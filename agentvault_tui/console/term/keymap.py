@@ -1,6 +1,6 @@
 """The user's own keys: ``keymap.toml`` in the vault's configuration folder.
 
-Each line names an action and its keys: ``revoke = "x"``, ``down = "ctrl+n, down"``.
+Each line names an action and its keys: ``revoke = "R"``, ``down = "ctrl+n, down"``.
 What would clash, is unknown or is dangerous stays as it was shipped, and is told.
 """
 

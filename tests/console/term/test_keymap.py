@@ -120,8 +120,8 @@ def test_nothing_is_decided_by_what_a_terminal_sends_for_enter(
 
 def test_of_two_actions_on_one_key_the_first_keeps_it(tmp_path: Path) -> None:
     """The second goes back to its own, and is told."""
-    keymap = _load(tmp_path, 'follow = "x"\nrevoke = "x"\n')
-    assert keymap.keys == {"follow": ("x",)}
+    keymap = _load(tmp_path, 'follow = "R"\nrevoke = "R"\n')
+    assert keymap.keys == {"follow": ("R",)}
     assert "follow is there" in keymap.problems[0]
 
 
