@@ -13,11 +13,10 @@ from agentvault_tui.console.draw.lines import Pen, Row
 from agentvault_tui.operator_api.advice import AdviceInfo, change_texts
 
 
-class AdviceDialog(Confirm):
+class AdviceDialog(Confirm[object]):
     """Take away, give back or dismiss what advice is about: a key, then `y`."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("y", "confirm", "do it")]
-    UNDER_WAY: ClassVar[str] = "under way"
 
     def __init__(
         self,
@@ -52,9 +51,5 @@ class AdviceDialog(Confirm):
         del width
         return [pen.stage("done", self._word, self._about)]
 
-    def act(self, reason: str) -> Awaitable[object]:
-        del reason
+    def act(self) -> Awaitable[object]:
         return self._act(self._advice.id)
-
-    def happened(self, answer: object) -> None:
-        """Nothing of the answer is shown: the list is read again."""

@@ -50,7 +50,7 @@ class MomentDialog(Dialog[LedgerMoment | None]):
         first, last = self._past.first, self._last
         ends = f"{when(first.time, now)} to {when(last.time, now)}"
         body: list[Row] = [
-            pen.fact("Time", ("", pen.palette.text)),
+            pen.fact("Time"),
             EMPTY,
             *pen.facts("Written", f"{FORMS}; all in UTC", width, 2)[0],
             pen.fact(
@@ -77,10 +77,7 @@ class MomentDialog(Dialog[LedgerMoment | None]):
 
     @on(LineInput.Left)
     def _left(self) -> None:
-        self.dismiss(None)
-
-    def action_leave(self) -> None:
-        self.dismiss(None)
+        self.dismiss()
 
 
 _BAR: Final = 24

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Generic
 
 from rich.segment import Segment
 from textual import on
@@ -13,7 +13,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Input
 
-from agentvault_tui.console.dialogs.base import Dialog, SheetPage
+from agentvault_tui.console.dialogs.base import Answer, Dialog, SheetPage
 from agentvault_tui.console.draw import theme
 from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Row
 from agentvault_tui.console.state.revocations import caution
@@ -54,10 +54,8 @@ class CancelButton(Keyed, Widget, can_focus=True):
 
 _CANCEL_CELLS = 14
 
-Answer = TypeVar("Answer")
 
-
-class Confirm(Dialog[None]):
+class Confirm(Dialog[None], Generic[Answer]):
     """Show a plan, act on `y` alone, then show the outcome.
 
     Enter and space never do it: with the focus on Cancel, Enter cancels, and in the
@@ -79,6 +77,8 @@ class Confirm(Dialog[None]):
 
     finished = False
     """Whether it has happened."""
+    answer: Answer | None = None
+    """What the broker said to it."""
 
     # What subclasses say
 
@@ -98,12 +98,8 @@ class Confirm(Dialog[None]):
         """Say why there is nothing to do, if so."""
         return None
 
-    def act(self, reason: str) -> Awaitable[object]:
+    def act(self) -> Awaitable[Answer]:
         """Do it."""
-        raise NotImplementedError
-
-    def happened(self, answer: object) -> None:
-        """Keep the broker's answer."""
         raise NotImplementedError
 
     # Drawing
@@ -184,7 +180,7 @@ class Confirm(Dialog[None]):
         if obstacle := self.obstacle():
             self.say(obstacle)
             return
-        self.ask(lambda: self.act(self.reason()), self._done)
+        self.ask(self.act, self.done)
 
     def reason(self) -> str:
         return self.sheet.query_one("#reason", LineInput).value if self.REASON else ""
@@ -212,10 +208,10 @@ class Confirm(Dialog[None]):
         self.sheet.query_one(CancelButton).focus()
         self.update_page()
 
-    def _done(self, answer: object) -> None:
-        self.finished = True
+    def done(self, answer: Answer) -> None:
+        """Keep the broker's answer, and show what happened."""
+        self.finished, self.answer = True, answer
         self.note = ""
-        self.happened(answer)
         if self.is_attached:
             self.set_focus(None)
             self.refresh_bindings()

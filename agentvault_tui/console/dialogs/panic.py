@@ -24,14 +24,12 @@ WORD: Final = "panic"
 _ASK: Final = f"type {WORD}: "
 
 
-class PanicDialog(Confirm):
+class PanicDialog(Confirm[Revoked]):
     """Stop everything after the typed word and Enter; no single key does it."""
 
     DANGER: ClassVar[bool] = True
     REASON: ClassVar[bool] = True
     UNDER_WAY: ClassVar[str] = "stopping"
-
-    stopped: Revoked | None = None
 
     def inputs(self) -> list[Widget]:
         return [
@@ -93,7 +91,7 @@ class PanicDialog(Confirm):
 
     def outcome(self, pen: Pen, width: int) -> list[Row]:
         """Say what ended and how fast."""
-        cut = self.stopped
+        cut = self.answer
         if cut is None:
             return []
         agents = population(self.desk.mirror)
@@ -140,22 +138,16 @@ class PanicDialog(Confirm):
         self.sheet.query_one("#word", LineInput).focus()
         self.update_page()
 
-    def act(self, reason: str) -> Awaitable[Revoked]:
-        return self.desk.link.panic(reason)
-
-    def happened(self, answer: object) -> None:
-        if isinstance(answer, Revoked):
-            self.stopped = answer
+    def act(self) -> Awaitable[Revoked]:
+        return self.desk.link.panic(self.reason())
 
 
-class LiftDialog(Confirm):
+class LiftDialog(Confirm[Restored]):
     """Lift the panic: show which agents are served again and which stay revoked."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("y", "confirm", "lift")]
     NEED: ClassVar[str] = "restore"
     UNDER_WAY: ClassVar[str] = "lifting"
-
-    took = 0.0
 
     def heading(self, pen: Pen) -> Row:
         word = "Panic lifted" if self.finished else "Lift the panic"
@@ -189,12 +181,9 @@ class LiftDialog(Confirm):
         ]
 
     def outcome(self, pen: Pen, width: int) -> list[Row]:
-        rows = [pen.stage("done", "lifted", f"{self.took:.1f} ms"), EMPTY]
+        took = self.answer.round_trip_ms if self.answer else 0.0
+        rows = [pen.stage("done", "lifted", f"{took:.1f} ms"), EMPTY]
         return [*rows, *pen.paragraph("Agents have to ask for new tokens.", width)]
 
-    def act(self, reason: str) -> Awaitable[Restored]:  # noqa: ARG002 - takes none
+    def act(self) -> Awaitable[Restored]:
         return self.desk.link.lift()
-
-    def happened(self, answer: object) -> None:
-        if isinstance(answer, Restored):
-            self.took = answer.round_trip_ms

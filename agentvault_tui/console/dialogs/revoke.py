@@ -40,7 +40,7 @@ _STATES = {"confirmed": "done", "failed": "failed", "left": "ahead"}
 """Marks of steps that are over."""
 
 
-class RevokeDialog(Confirm):
+class RevokeDialog(Confirm[Revoked]):
     """Revoke the agent this was opened for, on `y` alone."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("y", "confirm", "revoke")]
@@ -50,7 +50,6 @@ class RevokeDialog(Confirm):
 
     def __init__(self, desk: Desk, agent: AgentRow) -> None:
         self.agent = agent
-        self.cut: Revoked | None = None
         self.below: tuple[TreeRow, ...] = ()
         """Its tokens that were passed on, and all below them."""
         super().__init__(desk)
@@ -108,7 +107,7 @@ class RevokeDialog(Confirm):
 
     def outcome(self, pen: Pen, width: int) -> list[Row]:
         """Say what ended here, at the tenant and at providers, and what did not."""
-        cut = self.cut
+        cut = self.answer
         if cut is None:
             return []
         here = f"{cut.effective_ms:.1f} ms"
@@ -142,12 +141,8 @@ class RevokeDialog(Confirm):
             "what was cut stays cut."
         )
 
-    def act(self, reason: str) -> Awaitable[Revoked]:
-        return self.desk.link.revoke(self.agent.id, reason)
-
-    def happened(self, answer: object) -> None:
-        if isinstance(answer, Revoked):
-            self.cut = answer
+    def act(self) -> Awaitable[Revoked]:
+        return self.desk.link.revoke(self.agent.id, self.reason())
 
 
 def _section(
@@ -189,7 +184,7 @@ def _upstream(pen: Pen, step: UpstreamStep) -> Row:
     return pen.stage(mark, pen.clip(step.ends, 30), state(step))
 
 
-class RestoreDialog(Confirm):
+class RestoreDialog(Confirm[Restored]):
     """Restore an agent; tokens and step-ups that were revoked stay revoked."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -202,7 +197,6 @@ class RestoreDialog(Confirm):
     def __init__(self, desk: Desk, agent: AgentRow) -> None:
         self.agent = agent
         self._since = 0
-        self.restored: Restored | None = None
         self.cut: Revoked | None = None
         """Set once the restore was taken back."""
         super().__init__(desk)
@@ -252,7 +246,7 @@ class RestoreDialog(Confirm):
                 EMPTY,
                 pen.fact("Ended", (cut.ended, pen.palette.strong)),
             ]
-        took = f"{self.restored.round_trip_ms:.1f} ms" if self.restored else ""
+        took = f"{self.answer.round_trip_ms:.1f} ms" if self.answer else ""
         rows = [pen.stage("done", "served again", took), EMPTY]
         rows += pen.paragraph("It has to ask for new tokens.", width)
         undo = self._undo
@@ -265,14 +259,13 @@ class RestoreDialog(Confirm):
             rows += [EMPTY, *pen.paragraph(words, width, pen.palette.waiting)]
         return rows
 
-    def act(self, reason: str) -> Awaitable[Restored]:  # noqa: ARG002 - takes none
+    def act(self) -> Awaitable[Restored]:
         self._since = self.desk.mirror.last_seq
         return self.desk.link.restore(self.agent.id)
 
-    def happened(self, answer: object) -> None:
-        if isinstance(answer, Restored):
-            self.restored = answer
-            offer_undo(self.desk, self.agent, self._since)
+    def done(self, answer: Restored) -> None:
+        offer_undo(self.desk, self.agent, self._since)
+        super().done(answer)
 
     # Taking it back
 
@@ -287,7 +280,7 @@ class RestoreDialog(Confirm):
 
     @property
     def _undo(self) -> Undo | None:
-        undo = offered_undo(self.desk) if self.restored is not None else None
+        undo = offered_undo(self.desk) if self.answer is not None else None
         return undo if undo and undo.agent_id == self.agent.id else None
 
     def action_undo(self) -> None:

@@ -10,9 +10,6 @@ from agentvault_tui.console.state.records import QUARTERS
 
 FOLDS: Final = (1, 2, 3, 4, 6, 8, 12)
 """Quarters a cell may stand for; each divides the day."""
-UNICODE_LEVELS: Final = "·▁▂▃▄▅▆▇█"
-ASCII_LEVELS: Final = ".:-=+*%#@"
-"""By how much ink a character has; the first is nothing at all."""
 
 
 def fold_for(cells: int) -> int:
@@ -38,46 +35,46 @@ def bars(numbers: Sequence[int], levels: str) -> str:
 class FrameGlyphs:
     """The six characters of a frame."""
 
-    top_left: str
-    top_right: str
-    bottom_left: str
-    bottom_right: str
-    horizontal: str
-    vertical: str
+    top_left: str = "┌"
+    top_right: str = "┐"
+    bottom_left: str = "└"
+    bottom_right: str = "┘"
+    horizontal: str = "─"
+    vertical: str = "│"
 
 
 @dataclass(frozen=True, slots=True)
 class Glyphs:
     """One set of characters; `UNICODE` and `ASCII` are the two there are."""
 
-    ascii_only: bool
+    ascii_only: bool = False
     """Passed to `text.visible`, so that data follows the same rule."""
-    risk_high: str
-    risk_medium: str
-    risk_low: str
-    done: str
-    current: str
-    ahead: str
-    failed: str
+    risk_high: str = "▲▲"
+    risk_medium: str = "▲ "
+    risk_low: str = "· "
+    done: str = "✓"
+    current: str = "●"
+    ahead: str = "○"
+    failed: str = "✗"
     """Stages: done, under way, not yet, and gone wrong."""
-    live: str
-    lost: str
-    pointer: str
+    live: str = "●"
+    lost: str = "○"
+    pointer: str = "◀"
     """Beside the thing that needs a look."""
-    cursor: str
+    cursor: str = "▌"
     """At the left edge of the row under the cursor."""
-    bar_full: str
-    bar_empty: str
-    levels: str
+    bar_full: str = "▰"
+    bar_empty: str = "▱"
+    levels: str = "·▁▂▃▄▅▆▇█"
     """Bars by height, nothing first."""
-    separator: str
+    separator: str = "·"
     """Between facts on one line."""
-    dash: str
-    arrow: str
-    mask: str
-    up: str
-    down: str
-    box: FrameGlyphs
+    dash: str = "—"
+    arrow: str = "→"
+    mask: str = "▒"
+    up: str = "↑"
+    down: str = "↓"
+    box: FrameGlyphs = FrameGlyphs()
 
     def risk(self, risk: str) -> str:
         """Return the mark of a risk, two cells wide; an unknown risk counts as high."""
@@ -96,30 +93,7 @@ class Glyphs:
         return self.box.horizontal * width
 
 
-UNICODE: Final = Glyphs(
-    ascii_only=False,
-    risk_high="▲▲",
-    risk_medium="▲ ",
-    risk_low="· ",
-    done="✓",
-    current="●",
-    ahead="○",
-    failed="✗",
-    live="●",
-    lost="○",
-    pointer="◀",
-    cursor="▌",
-    bar_full="▰",
-    bar_empty="▱",
-    levels=UNICODE_LEVELS,
-    separator="·",
-    dash="—",
-    arrow="→",
-    mask="▒",
-    up="↑",
-    down="↓",
-    box=FrameGlyphs("┌", "┐", "└", "┘", "─", "│"),
-)
+UNICODE: Final = Glyphs()
 ASCII: Final = Glyphs(
     ascii_only=True,
     risk_high="!!",
@@ -135,7 +109,7 @@ ASCII: Final = Glyphs(
     cursor=">",
     bar_full="#",
     bar_empty="-",
-    levels=ASCII_LEVELS,
+    levels=".:-=+*%#@",  # by how much ink each has
     separator="-",
     dash="-",
     arrow=">",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 TWO_COLUMNS: Final = 100
@@ -46,28 +45,20 @@ def frame(
     return boxes, head + bar
 
 
-@dataclass(frozen=True, slots=True)
-class HomeShape:
-    """What the layout depends on beside the size."""
+def plan(
+    width: int, height: int, *, masthead: int, waiting: bool, filtering: bool, big: str
+) -> dict[str, Box]:
+    """Place the panes of the home screen in one, two or three columns.
 
-    masthead: int = 1
-    """Rows the top needs."""
-    waiting: bool = False
-    filtering: bool = False
-    big: str = "agents"
-    """The pane that has, or last had, the focus."""
-
-
-def plan(width: int, height: int, wanted: HomeShape) -> dict[str, Box]:
-    """Place the panes of the home screen in one, two or three columns."""
-    bar = (2 if height >= _TIGHT else 1) if wanted.waiting else 0
-    line = "filter" if wanted.filtering else ""
-    boxes, top = frame(width, height, wanted.masthead, bar, line)
-    top += height - top - wanted.filtering >= _TIGHT
-    body = Box(0, top, width, max(height - 1 - wanted.filtering - top, 1))
+    *big* is the pane that has, or last had, the focus.
+    """
+    bar = (2 if height >= _TIGHT else 1) if waiting else 0
+    boxes, top = frame(width, height, masthead, bar, "filter" if filtering else "")
+    top += height - top - filtering >= _TIGHT
+    body = Box(0, top, width, max(height - 1 - filtering - top, 1))
     if width < TWO_COLUMNS:
-        return boxes | _one(body, wanted.big)
-    return boxes | (_two(body, wanted.big) if width < THREE_COLUMNS else _three(body))
+        return boxes | _one(body, big)
+    return boxes | (_two(body, big) if width < THREE_COLUMNS else _three(body))
 
 
 def _one(body: Box, big: str) -> dict[str, Box]:
@@ -116,20 +107,6 @@ def _three(body: Box) -> dict[str, Box]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class AuditShape:
-    """What the layout of the audit screen depends on beside the size."""
-
-    masthead: int = 1
-    waiting: bool = False
-    line: str = ""
-    """What stands above the keys: ``prompt``, ``filter`` or nothing."""
-    open: bool = False
-    """Whether one event is shown in full."""
-    inside: bool = False
-    """Whether that has the focus."""
-
-
 _BESIDE: Final = 150
 """From here on the event stands beside the list."""
 _BELOW: Final = 24
@@ -137,13 +114,32 @@ _BELOW: Final = 24
 _LIST: Final = 9
 
 
-def plan_audit(width: int, height: int, shape: AuditShape) -> dict[str, Box]:
-    """Return a box for everything on the audit screen that is shown."""
-    boxes, top = frame(width, height, shape.masthead, shape.waiting, shape.line)
-    room = max(height - 1 - bool(shape.line) - top, 1)
-    if room > _TIGHT and not shape.waiting:
+def plan_audit(
+    width: int,
+    height: int,
+    *,
+    masthead: int,
+    waiting: bool,
+    line: str,
+    opened: bool,
+    inside: bool,
+) -> dict[str, Box]:
+    """Return a box for everything on the audit screen that is shown.
+
+    Args:
+        width: of the screen, in cells.
+        height: of the screen, in cells.
+        masthead: rows it needs.
+        waiting: whether a step-up waits.
+        line: what stands above the keys: ``prompt``, ``filter`` or nothing.
+        opened: whether one event is shown in full.
+        inside: whether that has the focus.
+    """
+    boxes, top = frame(width, height, masthead, waiting, line)
+    room = max(height - 1 - bool(line) - top, 1)
+    if room > _TIGHT and not waiting:
         top, room = top + 1, room - 1
-    if not shape.open:
+    if not opened:
         return boxes | {"audit": Box(0, top, width, room)}
     if width >= _BESIDE:
         left = width * 56 // 100
@@ -153,9 +149,7 @@ def plan_audit(width: int, height: int, shape: AuditShape) -> dict[str, Box]:
             "evidence": Box(left + 1, top, width - left - 1, room),
         }
     if room < _BELOW:
-        return boxes | {
-            "evidence" if shape.inside else "audit": Box(0, top, width, room)
-        }
+        return boxes | {"evidence" if inside else "audit": Box(0, top, width, room)}
     upper = max(room * 2 // 5, _LIST)
     return boxes | {
         "audit": Box(0, top, width, upper),
@@ -173,30 +167,24 @@ _LOW: Final = 20
 """Below this many rows one pane is shown at a time."""
 
 
-@dataclass(frozen=True, slots=True)
-class AgentShape:
-    """What the layout depends on beside the size."""
+def plan_agent(
+    width: int, height: int, *, masthead: int, waiting: bool, day: bool, big: str
+) -> dict[str, Box]:
+    """Place the panes of an agent by width; on low screens one at a time.
 
-    masthead: int = 1
-    waiting: bool = False
-    day: bool = True
-    """Whether there is anything to show of the last 24 hours."""
-    big: str = "facts"
-    """The pane that has, or last had, the focus."""
-
-
-def plan_agent(width: int, height: int, wanted: AgentShape) -> dict[str, Box]:
-    """Place the panes of an agent by width; on low screens one at a time."""
-    bar = (2 if height >= _LOW else 1) if wanted.waiting else 0
-    boxes, top = frame(width, height, wanted.masthead, bar)
+    *big* is the pane that has, or last had, the focus; *day* says whether there is
+    anything to show of the last 24 hours.
+    """
+    bar = (2 if height >= _LOW else 1) if waiting else 0
+    boxes, top = frame(width, height, masthead, bar)
     top += height >= _LOW
     body = Box(0, top, width, max(height - 1 - top, 1))
     if height < _LOW:
-        return boxes | _small(body, wanted.big)
+        return boxes | _small(body, big)
     if width < TWO_COLUMNS:
-        return boxes | _agent_one(body, wanted.big, day=wanted.day)
+        return boxes | _agent_one(body, big, day=day)
     wide = _agent_two if width < WIDE else _agent_three
-    return boxes | wide(body, day=wanted.day)
+    return boxes | wide(body, day=day)
 
 
 def _small(body: Box, big: str) -> dict[str, Box]:

@@ -56,8 +56,9 @@ def wrap(text: str, width: int) -> list[str]:
     return [*rows, row]
 
 
-@lru_cache(maxsize=16)
-def _mask(reason: Shown) -> Masked:
+@lru_cache(maxsize=64)
+def masked(reason: Shown) -> Masked:
+    """Mask lures in an agent's words."""
     # What it looks for takes time to load, and the first frame has no such words.
     from agentvault_tui.lures import mask_lures  # noqa: PLC0415
 
@@ -85,8 +86,8 @@ class Pen:
 
     def masked(self, reason: Shown) -> tuple[str, str]:
         """Mask lures in an agent's words; also say what was masked, if anything."""
-        masked = _mask(reason)
-        return self.own(masked.text), masked.said
+        found = masked(reason)
+        return self.own(found.text), found.said
 
     def label(self, text: str) -> Piece:
         """Write a label, padded to its column."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.color import Color
@@ -21,97 +21,73 @@ if TYPE_CHECKING:
     from textual.theme import Theme
 
 
+_OWN: Final = "ansi_default"
+
+
 @dataclass(frozen=True, slots=True)
 class Colours:
-    """The colours of one theme, from which its styles are derived."""
+    """The colours of one theme; one that is not named is the terminal's own."""
 
-    ground: str
-    raised: str
+    ground: str = _OWN
+    raised: str = _OWN
     """Panels and dialogs."""
-    cursor: str
+    cursor: str = _OWN
     """Behind the row under the cursor."""
-    line: str
+    line: str = _OWN
     """Borders that nobody should notice."""
-    text: str
-    muted: str
-    accent: str
-    waiting: str
-    danger: str
+    text: str = _OWN
+    muted: str = _OWN
+    accent: str = _OWN
+    waiting: str = _OWN
+    danger: str = _OWN
     dark: bool = True
-    ansi: bool = False
 
+    @property
+    def ansi(self) -> bool:
+        return self.ground == _OWN
 
-_DARK: Final = Colours(
-    ground="#11151a",
-    raised="#171c23",
-    cursor="#222d3a",
-    line="#3a4552",
-    text="#d5dae0",
-    muted="#909ca9",
-    accent="#6fc3b2",
-    waiting="#e0b05c",
-    danger="#f47c73",
-)
-_LIGHT: Final = Colours(
-    ground="#faf9f6",
-    raised="#f1efea",
-    cursor="#dde6e6",
-    line="#b9b5ab",
-    text="#1f252b",
-    muted="#5a636d",
-    accent="#0a665b",
-    waiting="#7d5000",
-    danger="#b3251d",
-    dark=False,
-)
-_CONTRAST: Final = Colours(
-    ground="#000000",
-    raised="#000000",
-    cursor="#00303b",
-    line="#ffffff",
-    text="#ffffff",
-    muted="#d0d0d0",
-    accent="#6ff2dc",
-    waiting="#ffd866",
-    danger="#ff9b93",
-)
-_ANSI_DARK: Final = Colours(
-    ground="ansi_default",
-    raised="ansi_default",
-    cursor="ansi_default",
-    line="ansi_default",
-    text="ansi_default",
-    muted="ansi_default",
-    accent="ansi_cyan",
-    waiting="ansi_yellow",
-    danger="ansi_red",
-    ansi=True,
-)
-# Yellow on a light ground cannot be read in most palettes; magenta can in all.
-_ANSI_LIGHT: Final = Colours(
-    ground="ansi_default",
-    raised="ansi_default",
-    cursor="ansi_default",
-    line="ansi_default",
-    text="ansi_default",
-    muted="ansi_default",
-    accent="ansi_blue",
-    waiting="ansi_magenta",
-    danger="ansi_red",
-    dark=False,
-    ansi=True,
-)
-_MONO: Final = replace(
-    _ANSI_DARK, accent="ansi_default", waiting="ansi_default", danger="ansi_default"
-)
 
 _COLOURS: Final[Mapping[str, Colours]] = {
-    "agentvault": _DARK,
-    "agentvault-light": _LIGHT,
-    "high-contrast": _CONTRAST,
-    "ansi-dark": _ANSI_DARK,
-    "ansi-light": _ANSI_LIGHT,
-    "mono": _MONO,
+    "agentvault": Colours(
+        ground="#11151a",
+        raised="#171c23",
+        cursor="#222d3a",
+        line="#3a4552",
+        text="#d5dae0",
+        muted="#909ca9",
+        accent="#6fc3b2",
+        waiting="#e0b05c",
+        danger="#f47c73",
+    ),
+    "agentvault-light": Colours(
+        ground="#faf9f6",
+        raised="#f1efea",
+        cursor="#dde6e6",
+        line="#b9b5ab",
+        text="#1f252b",
+        muted="#5a636d",
+        accent="#0a665b",
+        waiting="#7d5000",
+        danger="#b3251d",
+        dark=False,
+    ),
+    "high-contrast": Colours(
+        ground="#000000",
+        raised="#000000",
+        cursor="#00303b",
+        line="#ffffff",
+        text="#ffffff",
+        muted="#d0d0d0",
+        accent="#6ff2dc",
+        waiting="#ffd866",
+        danger="#ff9b93",
+    ),
+    "ansi-dark": Colours(accent="ansi_cyan", waiting="ansi_yellow", danger="ansi_red"),
+    # Yellow on a light ground cannot be read in most palettes; magenta can in all.
+    "ansi-light": Colours(
+        accent="ansi_blue", waiting="ansi_magenta", danger="ansi_red", dark=False
+    ),
+    "mono": Colours(),
 }
 NAMES: Final = tuple(_COLOURS)
 """What `[console] theme` may be."""
@@ -212,9 +188,9 @@ def palette(name: str) -> Palette:
 
 
 _ANSI_VARIABLES: Final = {
-    "ansi-background": "ansi_default",
-    "block-cursor-background": "ansi_default",
-    "block-cursor-foreground": "ansi_default",
+    "ansi-background": _OWN,
+    "block-cursor-background": _OWN,
+    "block-cursor-foreground": _OWN,
     "block-cursor-text-style": "bold reverse",
 }
 """Textual's own ANSI themes paint the highlighted row magenta; here it is reversed."""
@@ -223,7 +199,6 @@ _ANSI_VARIABLES: Final = {
 def _theme(name: str, colours: Colours) -> Theme:
     from textual.theme import Theme  # noqa: PLC0415 - the command line does without
 
-    ink = colours.ground if not colours.ansi else "ansi_default"
     return Theme(
         name=name,
         primary=colours.accent,
@@ -256,7 +231,7 @@ def _theme(name: str, colours: Colours) -> Theme:
             "footer-key-foreground": colours.accent,
             "footer-description-foreground": colours.muted,
             "input-cursor-background": colours.text,
-            "input-cursor-foreground": ink,
+            "input-cursor-foreground": colours.ground,
             "input-cursor-text-style": "reverse" if colours.ansi else "none",
             "input-selection-background": colours.cursor,
             **(_ANSI_VARIABLES if colours.ansi else {}),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from agentvault_tui.console.draw.lines import masked
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.moments import plural
 from agentvault_tui.console.state.records import AT, EventRow
-from agentvault_tui.text import Shown
 
 if TYPE_CHECKING:
     from rich.style import Style
@@ -89,13 +88,6 @@ _DAILY: Final = frozenset(
 """As frequent as what is allowed, and as quiet; a cut has an event of its own."""
 
 
-@lru_cache(maxsize=64)
-def _masked(reason: Shown) -> str:
-    from agentvault_tui.lures import mask_lures  # noqa: PLC0415 - see `lines`
-
-    return mask_lures(reason).text
-
-
 def population(mirror: Mirror) -> str:
     """Say how many agents and resource servers there are."""
     servers = len(mirror.servers)
@@ -167,7 +159,7 @@ def why(mirror: Mirror, event: EventRow) -> str:
             text = f"{text}: {event.rule}"
         return text
     if event.type == "stepup.requested":
-        return _masked(event.reason)  # the agent's own words
+        return masked(event.reason).text  # the agent's own words
     if event.outcome == "escalated":
         return event.rule
     return "" if event.outcome else _ENDINGS.get(event.reason, event.reason)

@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.advice import AdviceDialog
-from agentvault_tui.console.draw.layout import AgentShape, Box, plan_agent
+from agentvault_tui.console.draw.layout import Box, plan_agent
 from agentvault_tui.console.messages import ShowAudit
 from agentvault_tui.console.screens.base import LAST_KEYS, PaneScreen, follow_key
 from agentvault_tui.console.state.activity import ActivityRow
@@ -101,13 +101,14 @@ class AgentScreen(PaneScreen):
     # Place
 
     def plan(self, width: int, height: int) -> dict[str, Box]:
-        wanted = AgentShape(
+        return plan_agent(
+            width,
+            height,
             masthead=self.masthead.wanted(width),
             waiting=bool(self.desk.mirror.open_stepups()),
             day=self._has_day,
             big=(self.big and self.big.id) or "facts",
         )
-        return plan_agent(width, height, wanted)
 
     def stops(self) -> list[Pane]:
         return [self.facts, self.events, *([self.day] if self._has_day else [])]

@@ -13,7 +13,7 @@ from textual.widget import Widget
 from agentvault_tui.clock import iso
 from agentvault_tui.console.desk import Desk, copy
 from agentvault_tui.console.draw.evidence import EventEvidence, LinkVerdicts
-from agentvault_tui.console.draw.layout import AuditShape, Box, plan_audit
+from agentvault_tui.console.draw.layout import Box, plan_audit
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.screens.base import (
     LAST_KEYS,
@@ -220,13 +220,11 @@ class AuditScreen(FilteredScreen):
         return plan_audit(
             width,
             height,
-            AuditShape(
-                masthead=self.masthead.wanted(width),
-                waiting=bool(self.desk.mirror.open_stepups()),
-                line="prompt" if self._asking else "filter" if self.filtering else "",
-                open=self.open,
-                inside=self.focused is self.evidence,
-            ),
+            masthead=self.masthead.wanted(width),
+            waiting=bool(self.desk.mirror.open_stepups()),
+            line="prompt" if self._asking else "filter" if self.filtering else "",
+            opened=self.open,
+            inside=self.focused is self.evidence,
         )
 
     def lines(self) -> list[Widget]:

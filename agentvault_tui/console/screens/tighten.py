@@ -380,7 +380,7 @@ class CandidateDialog(Dialog[str | None]):
         pen = self.pen
         told = "decides the recorded history; nothing is put in force"
         body: list[Row] = [
-            pen.fact("File", ("", pen.palette.text)),
+            pen.fact("File"),
             EMPTY,
             *pen.facts("It", told, width, 2)[0],
             *self.notes(pen, width),
@@ -404,10 +404,7 @@ class CandidateDialog(Dialog[str | None]):
 
     @on(LineInput.Left)
     def _left(self) -> None:
-        self.dismiss(None)
-
-    def action_leave(self) -> None:
-        self.dismiss(None)
+        self.dismiss()
 
 
 def _read(name: str) -> str:

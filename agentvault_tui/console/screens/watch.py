@@ -9,7 +9,7 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.draw.layout import Box, HomeShape, plan
+from agentvault_tui.console.draw.layout import Box, plan
 from agentvault_tui.console.messages import ShowAudit, ShowPast
 from agentvault_tui.console.screens.base import (
     LAST_KEYS,
@@ -142,12 +142,10 @@ class Watch(FilteredScreen):
         return plan(
             width,
             height,
-            HomeShape(
-                masthead=self.masthead.wanted(width),
-                waiting=bool(self.desk.mirror.open_stepups()),
-                filtering=self.filtering,
-                big=(self.big and self.big.id) or "agents",
-            ),
+            masthead=self.masthead.wanted(width),
+            waiting=bool(self.desk.mirror.open_stepups()),
+            filtering=self.filtering,
+            big=(self.big and self.big.id) or "agents",
         )
 
     def stops(self) -> list[Pane]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -52,34 +52,23 @@ _CUT_OFF: Final = frozenset({"agent_revoked", "panic"})
 """Reasons of denials that say nothing about how an agent behaves."""
 
 
+@dataclass(slots=True)
 class Versions:
     """Counters that grow with every change of what they are named after."""
 
-    __slots__ = (
-        "agents",
-        "calls",
-        "events",
-        "held",
-        "ledger",
-        "roster",
-        "status",
-        "stepups",
-    )
-
-    def __init__(self) -> None:
-        self.agents = 0
-        """Agents, their tokens and their counts."""
-        self.roster = 0
-        """Which agents there are, and how they stand."""
-        self.stepups = 0
-        self.calls = 0
-        self.events = 0
-        self.held = 0
-        """Tokens came that were asked for because somebody looks at them."""
-        self.status = 0
-        """The broker's status, the link, and warnings."""
-        self.ledger = 0
-        """Another ledger stands where the one seen here was."""
+    agents: int = 0
+    """Agents, their tokens and their counts."""
+    roster: int = 0
+    """Which agents there are, and how they stand."""
+    stepups: int = 0
+    calls: int = 0
+    events: int = 0
+    held: int = 0
+    """Tokens came that were asked for because somebody looks at them."""
+    status: int = 0
+    """The broker's status, the link, and warnings."""
+    ledger: int = 0
+    """Another ledger stands where the one seen here was."""
 
 
 class AgentRoster:

@@ -10,7 +10,7 @@ from agentvault_tui.console.desk import UNDO_KEY, offered_undo, undo_bar
 from agentvault_tui.console.draw.lines import Piece, Row, cells, wrap
 from agentvault_tui.console.state.moments import clock_time, countdown, plural
 from agentvault_tui.console.state.presence import listed
-from agentvault_tui.console.state.records import LinkState, StepUpRow
+from agentvault_tui.console.state.records import LinkState, LinkView, StepUpRow
 from agentvault_tui.console.widgets.pane import Painted, Pane
 from agentvault_tui.text import cell_width
 
@@ -44,7 +44,7 @@ class Masthead(Pane):
                     (tenant, p.danger),
                 ),
             ),
-            (0, self._link()),
+            (0, self._link_state(mirror.link)),
             (1, (("read-only", p.waiting),) if self.desk.read_only else ()),
             (1, self._elsewhere()),
             (3, self._me()),
@@ -72,11 +72,11 @@ class Masthead(Pane):
         decisions = f" decision{'' if pace == 1 else 's'}/min"
         return (f"{pace:,}", p.text), (decisions, p.muted)
 
-    def _link(self) -> Row:
-        g, p, link = self.pen.glyphs, self.pen.palette, self.mirror.link
+    def _link_state(self, link: LinkView) -> Row:
+        g, p = self.pen.glyphs, self.pen.palette
         mark = g.live if link.live else g.lost
-        style = {LinkState.LIVE: p.accent, LinkState.LOST: p.danger}
-        return ((f"{mark} {link.state.value}", style.get(link.state, p.waiting)),)
+        styles = {LinkState.LIVE: p.accent, LinkState.LOST: p.danger}
+        return ((f"{mark} {link.state.value}", styles.get(link.state, p.waiting)),)
 
     def _elsewhere(self) -> Row:
         if not self.desk.elsewhere:
@@ -167,7 +167,7 @@ class Masthead(Pane):
 
     def _banner(self, text: str, width: int) -> list[Painted]:
         style = self.pen.palette.panic
-        rows = self._wrapped(text, width)
+        rows = self._wrapped(text, width - 2)
         blanks = [" " * (width - 1 - cell_width(row)) for row in rows]
         return [
             (((f" {row}{blank}", style),), None)
@@ -176,11 +176,11 @@ class Masthead(Pane):
 
     def _notice(self, text: str, width: int) -> list[Painted]:
         style = self.pen.palette.waiting
-        return [(((f" {row}", style),), None) for row in self._wrapped(text, width)]
+        return [(((f" {row}", style),), None) for row in self._wrapped(text, width - 2)]
 
-    def _wrapped(self, text: str, width: int) -> list[str]:
+    def _wrapped(self, text: str, room: int) -> list[str]:
         """Break *text* into two lines at most."""
-        pen, room = self.pen, max(width - 2, 8)
+        pen, room = self.pen, max(room, 8)
         rows = wrap(pen.own(text), room)
         if len(rows) <= _LINES:
             return rows

@@ -8,7 +8,7 @@ from typing import Final
 from rich.style import Style
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.draw.lines import Piece, Row, cells, wrap
+from agentvault_tui.console.draw.lines import Piece, Row, cells
 from agentvault_tui.console.state.moments import ago, clock_time
 from agentvault_tui.console.state.past import LedgerPlace, PastMirror, when
 from agentvault_tui.console.state.records import LinkState
@@ -21,7 +21,6 @@ _FRAME: Final = 2 + len(WORD) + 3
 _BAR: Final = 60
 _LEAST: Final = 8
 """Cells of the way from the first event to the last."""
-_LINES: Final = 2
 
 
 class PastMasthead(Masthead):
@@ -68,9 +67,7 @@ class PastMasthead(Masthead):
         pen, p = self.pen, self.pen.palette
         now, dot = self._live.clock.now(), pen.glyphs.separator
         moment = self._past.clock.now()
-        link = self._live.link
-        mark = pen.glyphs.live if link.live else pen.glyphs.lost
-        right: Row = ((f"{mark} {link.state.value}", self._style(link.state)),)
+        right = self._link_state(self._live.link)
         key = self.desk.key("time", "t")
         back = f"{key}: back to now"
         for facts in (
@@ -127,11 +124,7 @@ class PastMasthead(Masthead):
         return told
 
     def _told(self, text: str, room: int, style: Style) -> list[Row]:
-        pen = self.pen
-        rows = wrap(pen.own(text), room)
-        if len(rows) > _LINES:
-            rows = [rows[0], pen.clip(" ".join(rows[1:]), room)]
-        return [((row, style),) for row in rows]
+        return [((row, style),) for row in self._wrapped(text, room)]
 
     def _framed(self, row: Row, width: int) -> Painted:
         p, edge = self.pen.palette, self.pen.glyphs.box.vertical
@@ -146,10 +139,4 @@ class PastMasthead(Masthead):
                 (edge, turned),
             ),
             None,
-        )
-
-    def _style(self, state: LinkState) -> Style:
-        p = self.pen.palette
-        return {LinkState.LIVE: p.accent, LinkState.LOST: p.danger}.get(
-            state, p.waiting
         )

@@ -71,8 +71,8 @@ async def test_how_soon_a_revocation_was_answered_is_never_cut() -> None:
         await pilot.press("y")
         await finish(app, pilot)
         assert isinstance(app.dialog, RevokeDialog)
-        assert app.dialog.cut is not None
-        app.dialog.cut = replace(app.dialog.cut, calls=12, sent=12)
+        assert app.dialog.answer is not None
+        app.dialog.answer = replace(app.dialog.answer, calls=12, sent=12)
         shown = await finish(app, pilot)
         assert "12 calls (12 sent whole)" in shown
         assert "3.4 ms" in shown

@@ -32,9 +32,9 @@ from agentvault_tui.console.app import ConsoleApp
 from agentvault_tui.console.dialogs.advice import AdviceDialog
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
 from agentvault_tui.console.draw.glyphs import (
-    ASCII_LEVELS,
+    ASCII,
     FOLDS,
-    UNICODE_LEVELS,
+    UNICODE,
     bars,
     fold_for,
     folded,
@@ -466,7 +466,7 @@ def test_folding_loses_nothing(numbers: list[int]) -> None:
         cells = folded(numbers, fold)
         assert len(cells) == QUARTERS // fold
         assert sum(cells) == sum(numbers)
-        for levels in (UNICODE_LEVELS, ASCII_LEVELS):
+        for levels in (UNICODE.levels, ASCII.levels):
             drawn = bars(cells, levels)
             assert len(drawn) == len(cells)
             for mark, number in zip(drawn, cells, strict=True):

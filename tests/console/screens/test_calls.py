@@ -14,11 +14,10 @@ from support.dialog_stand import text_of
 from support.fake_operator import FakeOperator
 from textual.pilot import Pilot
 
-from agentvault_tui.console.dialogs.cut import CutDialog
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.screens.agent import AgentScreen
-from agentvault_tui.console.screens.calls import CallsScreen
+from agentvault_tui.console.screens.calls import CallsScreen, CutDialog
 from agentvault_tui.console.state.moments import size
 
 
