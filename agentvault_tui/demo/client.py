@@ -63,27 +63,22 @@ class OAuthClient(AsyncOAuth2Client):  # type: ignore[misc] # authlib is not typ
 
     async def ask(self, scope: str) -> AgentAnswer:
         """Request a token for *scope* (RFC 6749 section 4.4)."""
-        try:
-            answer: AgentAnswer = await self.fetch_token(
-                f"{self._broker}/oauth/token",
-                grant_type="client_credentials",
-                scope=scope,
-            )
-        except httpx.TransportError:
-            return AgentAnswer(UNAVAILABLE)
-        return answer
+        return await self._token(grant_type="client_credentials", scope=scope)
 
     async def pass_on(self, token: str, other: str, scope: str) -> AgentAnswer:
         """Exchange *token* for one of another client, for less (RFC 8693 section 2)."""
+        return await self._token(
+            grant_type="urn:ietf:params:oauth:grant-type:token-exchange",
+            subject_token=token,
+            subject_token_type=ACCESS_TOKEN,
+            audience=other,
+            scope=scope,
+        )
+
+    async def _token(self, **form: str) -> AgentAnswer:
         try:
-            answer: AgentAnswer = await self.fetch_token(
-                f"{self._broker}/oauth/token",
-                grant_type="urn:ietf:params:oauth:grant-type:token-exchange",
-                subject_token=token,
-                subject_token_type=ACCESS_TOKEN,
-                audience=other,
-                scope=scope,
-            )
+            url = f"{self._broker}/oauth/token"
+            answer: AgentAnswer = await self.fetch_token(url, **form)
         except httpx.TransportError:
             return AgentAnswer(UNAVAILABLE)
         return answer

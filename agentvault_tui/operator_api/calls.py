@@ -57,9 +57,12 @@ def _post(
     path: str,
     body: type[WireShape] | None,
     answer: type[AnswerT],
-    *statuses: int,
+    status: int = 200,
+    also: int | None = None,
+    *,
+    seconds: float | None = None,
 ) -> ApiCall[AnswerT]:
-    return ApiCall("POST", path, answer, body, *(statuses or (200,)))
+    return ApiCall("POST", path, answer, body, status, also, seconds)
 
 
 _HISTORY: Final = 600.0
@@ -104,12 +107,8 @@ PAST_ACTIVITY: Final = _get(
 POLICY: Final = _get("/api/policy", planning.PolicyInfo, asks.PolicyQuery)
 EXPLAIN: Final = _post("/api/policy/explain", asks.ExplainRequest, shapes.ExplainInfo)
 APPLY_POLICY: Final = _post("/api/policy/apply", asks.ApplyRequest, planning.PolicyInfo)
-PLAN: Final = ApiCall(
-    "POST",
-    "/api/policy/plan",
-    planning.PlanInfo,
-    planning.PlanRequest,
-    seconds=_HISTORY,
+PLAN: Final = _post(
+    "/api/policy/plan", planning.PlanRequest, planning.PlanInfo, seconds=_HISTORY
 )
 SHADOW: Final = _post(
     "/api/policy/shadow", planning.ShadowRequest, planning.ShadowAnswer
@@ -117,11 +116,9 @@ SHADOW: Final = _post(
 ADVICE: Final = ApiCall(
     "GET", "/api/advice", advice.AdviceList, advice.AdviceQuery, seconds=_HISTORY
 )
-APPLY_ADVICE: Final = ApiCall(
-    "POST",
+APPLY_ADVICE: Final = _post(
     "/api/advice/{id}/apply",
-    advice.AdviceInfo,
-    advice.ApplyAdviceRequest,
+    *(advice.ApplyAdviceRequest, advice.AdviceInfo),
     seconds=_HISTORY,
 )
 DISMISS_ADVICE: Final = ApiCall(

@@ -15,8 +15,7 @@ import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
@@ -154,12 +153,11 @@ class OperatorClient:
         Raises:
             UnreachableError: one elsewhere does not.
         """
-        if self._remote is not None:
-            self.call(STATUS)
-            return True
         try:
             self.call(STATUS)
         except UnreachableError:
+            if self._remote is not None:
+                raise
             return False
         return True
 
@@ -221,7 +219,7 @@ class OperatorClient:
 
 
 class AsyncOperatorClient:
-    """Asks the broker on a connection that is kept; a context manager."""
+    """Asks the broker on a connection that is kept; it connects on its first call."""
 
     def __init__(self, broker: BrokerAddress, pause: float = 0.0) -> None:
         """Speak to *broker*; read a busy stream every *pause* seconds."""
@@ -229,20 +227,7 @@ class AsyncOperatorClient:
         self._pause = pause
         self._client: httpx.AsyncClient | None = None
 
-    async def __aenter__(self) -> Self:
-        """Enter the client; it connects on its first call."""
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the client."""
-        await self.close()
-
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close the connection."""
         if self._client is not None:
             await self._client.aclose()

@@ -265,7 +265,7 @@ async def test_calls_at_once_outlive_their_nonce_and_end_with_the_session(
 ) -> None:
     """Each is made again with the nonce it is given; a stream goes on meanwhile."""
     broker = RemoteBroker(stand.url, str(CaFiles.of(stand.bench.home).ca))
-    async with AsyncOperatorClient(broker) as client:
+    async with contextlib.aclosing(AsyncOperatorClient(broker)) as client:
         broker.begin()
         broker.begun((await client.call(calls.SIGN_IN)).access_token)
         who = {"sub": "auth0|vera", "roles": ("operator",), "amr": ("mfa", "otp")}
@@ -298,7 +298,7 @@ async def test_an_authority_that_is_not_named_vouches_for_nothing(
     """Command line and console say that it is the certificate, and what to do."""
     broker = RemoteBroker(stand.url)
     broker.begin()
-    async with AsyncOperatorClient(broker) as client:
+    async with contextlib.aclosing(AsyncOperatorClient(broker)) as client:
         with pytest.raises(UnreachableError, match="is not trusted") as caught:
             await client.call(calls.SIGN_IN)
     assert "--ca-file" in caught.value.remedy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
@@ -11,9 +11,10 @@ from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.confirm import Confirm
 from agentvault_tui.console.draw.lines import Pen, Row
 from agentvault_tui.operator_api.advice import AdviceInfo, change_texts
+from agentvault_tui.operator_api.calls import ApiCall
 
 
-class AdviceDialog(Confirm[object]):
+class AdviceDialog(Confirm[AdviceInfo]):
     """Take away, give back or dismiss what advice is about: a key, then `y`."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("y", "confirm", "do it")]
@@ -24,12 +25,12 @@ class AdviceDialog(Confirm[object]):
         advice: AdviceInfo,
         about: str,
         word: str,
-        act: Callable[[str], Awaitable[object]],
+        call: ApiCall[AdviceInfo],
     ) -> None:
         self._advice = advice
         self._about = about
         self._word = word
-        self._act = act
+        self._call = call
         super().__init__(desk)
 
     def heading(self, pen: Pen) -> Row:
@@ -51,5 +52,5 @@ class AdviceDialog(Confirm[object]):
         del width
         return [pen.stage("done", self._word, self._about)]
 
-    def act(self) -> Awaitable[object]:
-        return self._act(self._advice.id)
+    def act(self) -> Awaitable[AdviceInfo]:
+        return self.desk.link.take(self._advice.id, self._call)

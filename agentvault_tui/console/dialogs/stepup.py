@@ -38,11 +38,8 @@ _ASCII_CODE: Final = 112
 """The width a QR code needs whose modules are two cells wide."""
 
 
-_BEFORE: Final = 5
 _BODY_AGAIN: Final = 2.0
 """Seconds until a body that could not be read is asked for again."""
-_LOOKED_THROUGH: Final = 50
-
 
 _TYPED: Final = "How many more, within SECONDS, differing up to: 5 600 amount=5000"
 _TYPED_OF_CALL: Final = "How many more of exactly these bytes, within SECONDS: 5 600"
@@ -70,20 +67,10 @@ class StepUpHistory:
     async def read(self) -> None:
         """Read it; what was read before stays when the broker does not answer."""
         try:
-            self.told = PastDecisions(await self._before())
+            self.told = PastDecisions(await self._desk.link.before(self._asked.id))
         except AgentVaultError as error:
             problem = self._desk.mirror.intake.shown(error.what, 80)
             self.told = PastDecisions(self.told.rows, problem)
-
-    async def _before(self) -> tuple[StepUpRow, ...]:
-        """Read what had been decided by now, which may be a moment of the past."""
-        desk = self._desk
-        if not desk.past:
-            return await desk.link.before(self._asked.id, _BEFORE)
-        now = desk.mirror.clock.now()
-        rows = await desk.link.before(self._asked.id, _LOOKED_THROUGH)
-        known = [row for row in rows if row.decided_at and row.decided_at <= now]
-        return tuple(known[:_BEFORE])
 
     def _decided(self) -> frozenset[tuple[str, str]]:
         kind = (self._asked.agent_id, self._asked.action)

@@ -36,14 +36,15 @@ def details(
     *restores* is what is said besides of one that is revoked.
     """
     width, height = size
+    seen = AgentContext(mirror, agent, restores=restores)
     rows = [
         *_grants(pen, agent, width),
-        *_holds(pen, AgentContext(mirror, agent), width, _TOKENS_AT_HOME, "more"),
+        *_holds(pen, seen, width, _TOKENS_AT_HOME, "more"),
         *upstream.accounts(pen, agent, width),
         *_delegations(pen, agent, width),
-        *_repeats(pen, AgentContext(mirror, agent), width),
+        *_repeats(pen, seen, width),
     ]
-    revoking = _revoking(pen, AgentContext(mirror, agent, restores=restores), width)
+    revoking = _revoking(pen, seen, width)
     # Once it is revoked, how far that is comes first: nothing else is urgent.
     rows = [*revoking, *rows] if agent.revoked else [*rows, *revoking]
     rows = [*_identity(pen, mirror, agent, width), *rows]

@@ -30,11 +30,7 @@ from agentvault_tui.console.state.records import (
 from agentvault_tui.console.state.revocations import Restored, Revoked
 from agentvault_tui.errors import AgentVaultError, NotFoundError, RefusedError
 from agentvault_tui.operator_api import calls
-from agentvault_tui.operator_api.advice import (
-    AdviceList,
-    AdviceQuery,
-    ApplyAdviceRequest,
-)
+from agentvault_tui.operator_api.advice import AdviceInfo, AdviceList, AdviceQuery
 from agentvault_tui.operator_api.alerts import RetryAlertRequest
 from agentvault_tui.operator_api.calls import AnswerT, ApiCall
 from agentvault_tui.operator_api.client import AsyncOperatorClient
@@ -181,7 +177,7 @@ class BrokerLink:
         finally:
             self._seen.keep()
             await self._looking.close()
-            await self._client.close()
+            await self._client.aclose()
 
     async def _session(self) -> None:
         """Read everything, then follow until something ends it."""
@@ -381,28 +377,20 @@ class BrokerLink:
         """Read what agents do not need, by so many seconds of the history."""
         return await self._client.call(calls.ADVICE, AdviceQuery(window=window))
 
-    async def apply_advice(self, advice_id: str) -> None:
-        self.check()
-        asked = ApplyAdviceRequest()
-        await self._client.call(calls.APPLY_ADVICE, asked, id=advice_id)
+    async def take(self, advice_id: str, call: ApiCall[AdviceInfo]) -> AdviceInfo:
+        """Take advice on trial, give back what it took, or dismiss it, as *call* says.
 
-    async def give_back(self, advice_id: str) -> None:
+        Without a body each of the three does what is usual.
+        """
         self.check()
-        await self._client.call(calls.GIVE_BACK, id=advice_id)
-
-    async def dismiss_advice(self, advice_id: str) -> None:
-        self.check()
-        await self._client.call(calls.DISMISS_ADVICE, id=advice_id)
+        return await self._client.call(call, id=advice_id)
 
     async def before(self, stepup_id: str, limit: int = 5) -> tuple[StepUpRow, ...]:
         """Read the last decisions about the same agent and action, latest first."""
         found = await self._client.call(
             calls.BEFORE, BeforeQuery(limit=limit), id=stepup_id
         )
-        rows = map(self.mirror.intake.stepup, found.stepups)
-        # In the past, what was decided later had not been decided yet.
-        now = self.mirror.clock.now()
-        return tuple(r for r in rows if r.decided_at is None or r.decided_at <= now)
+        return tuple(map(self.mirror.intake.stepup, found.stepups))
 
     async def tree(self, agent_id: str | None) -> tuple[TreeRow, ...]:
         """Read the tokens that were passed on, with those they came from.

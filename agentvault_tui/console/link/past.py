@@ -11,13 +11,15 @@ from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.state.activity import ActivityRow, read_activity
 from agentvault_tui.console.state.moments import LedgerMoment
 from agentvault_tui.console.state.past import PastMirror
-from agentvault_tui.console.state.records import EventRow
+from agentvault_tui.console.state.records import EventRow, StepUpRow
 from agentvault_tui.operator_api.calls import PAST_ACTIVITY
 from agentvault_tui.operator_api.history import EventInfo, EventPageInfo, PastInfo
 from agentvault_tui.operator_api.requests import AuditQuery, PastActivityQuery
 
 EVENTS: Final = 200
 """Events read for a moment; older ones when someone scrolls back to them."""
+_LOOKED_THROUGH: Final = 50
+"""Decisions about the same, of which those taken by then are shown."""
 
 
 class PastReader(BrokerLink):
@@ -46,6 +48,15 @@ class PastReader(BrokerLink):
         had = tuple(event for event in page.events if event.seq <= last)
         following = page.next if len(had) == len(page.events) else None
         return EventPageInfo(events=had, next=following)
+
+    async def before(self, stepup_id: str, limit: int = 5) -> tuple[StepUpRow, ...]:
+        """Read what had been decided by then; later decisions may come before it."""
+        rows, now = (
+            await super().before(stepup_id, _LOOKED_THROUGH),
+            self.mirror.clock.now(),
+        )
+        known = [row for row in rows if row.decided_at and row.decided_at <= now]
+        return tuple(known[:limit])
 
     async def story(self, seq: int) -> tuple[list[EventRow], bool]:
         """Read the events that share a decision, up to that moment."""

@@ -238,7 +238,7 @@ def status(mirror: Mirror) -> Iterator[str]:
     yield f"The ledger ends at event {mirror.last_seq:,} and {can}."
     revoked = len(mirror.revoked)
     waiting = plural(len(mirror.open_stepups()), "step-up")
-    pace = mirror.decisions(mirror.clock.now())
+    pace = mirror.decisions()
     yield (
         f"{population(mirror)}, {revoked:,} revoked; {waiting} "
         f"waiting; {plural(pace, 'decision')} in the last minute."

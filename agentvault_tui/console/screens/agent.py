@@ -21,6 +21,7 @@ from agentvault_tui.console.widgets.audit import EventMoved, EventOpened
 from agentvault_tui.console.widgets.pane import Pane, Rule
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.operator_api.advice import AdviceInfo
+from agentvault_tui.operator_api.calls import GIVE_BACK
 
 _PULSES_A_READ: Final = 8
 """Counts are read anew once in so many pulses, and only if the agent did something."""
@@ -177,8 +178,7 @@ class AgentScreen(PaneScreen):
         """Ask about what is on trial; the rest is on the screen of advice."""
         agent, one = self.chosen, self.on_trial
         if agent is not None and one is not None:
-            give_back = self.link.give_back
-            dialog = AdviceDialog(self.desk, one, agent.name, "give back", give_back)
+            dialog = AdviceDialog(self.desk, one, agent.name, "give back", GIVE_BACK)
             self.app.push_screen(dialog, lambda _: self._counts.renew())
 
     def action_copy(self) -> None:

@@ -177,7 +177,6 @@ class AuditScreen(FilteredScreen):
         """Whether the event under the cursor is shown in full."""
         self._first: int | None = None
         self._asking = False
-        self._going: asyncio.Task[None] | None = None
 
     def compose(self) -> ComposeResult:
         yield from super().compose()
@@ -192,8 +191,6 @@ class AuditScreen(FilteredScreen):
 
     def on_unmount(self) -> None:
         self.reading.stop()
-        if self._going is not None:
-            self._going.cancel()
 
     def begin_at(self, seq: int, *, full: bool) -> None:
         """Hold at an event once on screen, and show it in *full*."""
@@ -350,7 +347,7 @@ class AuditScreen(FilteredScreen):
             self.stop_asking()
             self.list.action_follow()
         else:
-            self._going = asyncio.create_task(self._go(place))
+            self.run_worker(self._go(place), group="go", exclusive=True)
 
     async def _go(self, place: LedgerMoment) -> None:
         seq, said = place.seq, ""

@@ -26,7 +26,9 @@ from agentvault_tui.console.state.records import AgentRow
 from agentvault_tui.console.widgets.line_input import LineInput
 from agentvault_tui.console.widgets.pane import ListPane, Painted, Pane
 from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.advice import AdviceInfo, change_texts
+from agentvault_tui.operator_api.calls import ApiCall
 from agentvault_tui.operator_api.planning import ChangeInfo, PlanInfo
 
 _READING: Final = "reading the history"
@@ -222,22 +224,20 @@ class AdviceScreen(ReadScreen):
         self.read_anew()
 
     def action_take_away(self) -> None:
-        self._ask("take away, on trial for 7 days", "waiting", self.link.apply_advice)
+        self._ask("take away, on trial for 7 days", "waiting", calls.APPLY_ADVICE)
 
     def action_give_back(self) -> None:
-        self._ask("give back", "on_trial", self.link.give_back)
+        self._ask("give back", "on_trial", calls.GIVE_BACK)
 
     def action_dismiss_advice(self) -> None:
-        self._ask("dismiss", "waiting", self.link.dismiss_advice)
+        self._ask("dismiss", "waiting", calls.DISMISS_ADVICE)
 
-    def _ask(
-        self, word: str, status: str, act: Callable[[str], Awaitable[object]]
-    ) -> None:
+    def _ask(self, word: str, status: str, call: ApiCall[AdviceInfo]) -> None:
         one = self.advice
         if one is None or (one.status == "on_trial") != (status == "on_trial"):
             return
         about = self.name_of(one.agent_id) if one.agent_id else "the policy"
-        dialog = AdviceDialog(self.desk, one, about, word, act)
+        dialog = AdviceDialog(self.desk, one, about, word, call)
         self.app.push_screen(dialog, lambda _: self.read_anew())
 
 

@@ -92,7 +92,7 @@ def survey(
     waiting: dict[str, list[datetime]] = {}
     for stepup in mirror.open_stepups():
         waiting.setdefault(stepup.agent_id, []).append(stepup.requested_at)
-    paces, denials = mirror.paces(now), mirror.denials(now)
+    paces, denials = mirror.paces(), mirror.denials()
     usual = sorted(paces.values())[(len(paces) - 1) // 2] if len(paces) > 1 else 0
     hasty = max(_BURST, _BURST_FACTOR * usual)
     ending = mirror.ending(now + timedelta(seconds=SOON))
@@ -161,7 +161,6 @@ def _habit(mirror: Mirror, agent: AgentRow, pace: int, now: datetime) -> float:
 
 STILL: Final = 5.0
 """Seconds after the operator's last move in which the order stays as it is."""
-_NOBODY: Final = Attention()
 
 
 class AgentView:
@@ -198,7 +197,7 @@ class AgentView:
         return self._mirror.clock.boot() - self._moved_at < STILL
 
     def look(self, agent_id: str) -> Attention:
-        return self.attention.get(agent_id, _NOBODY)
+        return self.attention.get(agent_id, _QUIET)
 
     def update(self) -> None:
         """Follow the mirror; what the operator is moving among stays in place."""
@@ -274,7 +273,7 @@ class AgentView:
         if not marked:
             return list(listed)
         marked.sort(key=lambda agent_id: attention[agent_id].order)  # names stay so
-        first = sum(attention[agent_id].rank < _NOBODY.rank for agent_id in marked)
+        first = sum(attention[agent_id].rank < _QUIET.rank for agent_id in marked)
         quiet = [agent_id for agent_id in listed if agent_id not in attention]
         return marked[:first] + quiet + marked[first:]
 

@@ -188,17 +188,17 @@ class Mirror:
     def counts(self, agent_id: str) -> CountsInfo:
         return self._counts.get(agent_id) or CountsInfo()
 
-    def paces(self, now: datetime) -> Mapping[str, int]:
+    def paces(self) -> Mapping[str, int]:
         """Return each agent's tokens in the last minute, if any."""
-        return self._allowed.minute(now.timestamp())
+        return self._allowed.minute(self.clock.now().timestamp())
 
-    def denials(self, now: datetime) -> Mapping[str, int]:
+    def denials(self) -> Mapping[str, int]:
         """Return each agent's denials in the last minute, if any."""
-        return self._denied.minute(now.timestamp())
+        return self._denied.minute(self.clock.now().timestamp())
 
-    def decisions(self, now: datetime) -> int:
+    def decisions(self) -> int:
         """Return the number of decisions in the last minute."""
-        return self._decided.minute(now.timestamp()).get("", 0)
+        return self._decided.minute(self.clock.now().timestamp()).get("", 0)
 
     def ending(self, moment: datetime) -> set[str]:
         """Return the agents with a token that expires before *moment*."""

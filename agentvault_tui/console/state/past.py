@@ -87,25 +87,21 @@ class PastMirror(Mirror):
         self._denials = {agent: n.denied for agent, n in minute.items()}
         self._pace = sum(n.allowed + n.denied + n.escalated for n in minute.values())
         if self.at_last:  # counted in the same slots, so that nothing seems to differ
-            now = live.clock.now()
-            self._paces, self._denials = dict(live.paces(now)), dict(live.denials(now))
-            self._pace = live.decisions(now)
+            self._paces, self._denials = dict(live.paces()), dict(live.denials())
+            self._pace = live.decisions()
 
     @property
     def at_last(self) -> bool:
         """Whether nothing has happened since, as far as this console was told."""
         return self.place.seq >= self.live.last_seq
 
-    def paces(self, now: datetime) -> Mapping[str, int]:
-        del now
+    def paces(self) -> Mapping[str, int]:
         return self._paces
 
-    def denials(self, now: datetime) -> Mapping[str, int]:
-        del now
+    def denials(self) -> Mapping[str, int]:
         return self._denials
 
-    def decisions(self, now: datetime) -> int:
-        del now
+    def decisions(self) -> int:
         return self._pace
 
 

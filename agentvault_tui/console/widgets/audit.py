@@ -194,7 +194,7 @@ class AuditPane(Pane, can_focus=True):
 
     def _title(self, width: int) -> Row:
         pen, p, feed = self.pen, self.pen.palette, self.feed
-        pace = self.mirror.decisions(self.mirror.clock.now())
+        pace = self.mirror.decisions()
         row: Row = self.heading("Audit")
         row = (*row, *self._standing())
         if feed.filter:

@@ -68,7 +68,7 @@ class Masthead(Pane):
         return pen.spread(tuple(left), right, width)
 
     def _pace(self) -> Row:
-        p, pace = self.pen.palette, self.mirror.decisions(self.mirror.clock.now())
+        p, pace = self.pen.palette, self.mirror.decisions()
         decisions = f" decision{'' if pace == 1 else 's'}/min"
         return (f"{pace:,}", p.text), (decisions, p.muted)
 
