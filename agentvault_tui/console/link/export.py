@@ -18,6 +18,7 @@ from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.csvrows import COLUMNS, cells
 from agentvault_tui.errors import UsageError
+from agentvault_tui.home import private_draft
 from agentvault_tui.operator_api.codec import encode
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.text import visible
@@ -43,22 +44,15 @@ class Export:
 
     async def run(self, path: Path) -> None:
         """Write to *path*, which must not exist yet; when cut short, leave nothing."""
-        part = path.with_name(path.name + ".part")
-        made: list[Path] = []
         try:
-            # The name is taken first, so that nothing else can be written over.
-            os.close(_create(path, made))
-            with os.fdopen(_create(part, made), "w", encoding="utf-8") as file:
+            with private_draft(path, replace=False) as draft:
+                file = io.TextIOWrapper(draft, encoding="utf-8", newline="")
                 await self._write(file, csv_form=path.suffix == ".csv")
-                file.flush()
-                await asyncio.to_thread(os.fsync, file.fileno())
-            part.replace(path)
-            made.clear()
+                file.detach()
+                draft.flush()
+                await asyncio.to_thread(os.fsync, draft.fileno())
         except OSError as error:
             raise UsageError(f"cannot write there ({error.strerror})") from error
-        finally:
-            for leftover in made:
-                leftover.unlink(missing_ok=True)
 
     async def _write(self, file: io.TextIOBase, *, csv_form: bool) -> None:
         rows = csv.writer(file, lineterminator="\r\n")
@@ -118,11 +112,3 @@ def read_path(text: str) -> Path:
     except (OSError, RuntimeError, ValueError) as error:
         raise UsageError("that is no name of a file", "name another") from error
     return path
-
-
-def _create(path: Path, made: list[Path]) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    descriptor = os.open(path, flags, 0o600)
-    made.append(path)
-    os.fchmod(descriptor, 0o600)
-    return descriptor
