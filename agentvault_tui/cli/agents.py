@@ -29,8 +29,8 @@ from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock, parse_iso
 from agentvault_tui.console.draw.glyphs import (
-    ASCII_LEVELS,
-    UNICODE_LEVELS,
+    ASCII,
+    UNICODE,
     bars,
     fold_for,
     folded,
@@ -502,7 +502,7 @@ def print_elsewhere(out: Output, agent: AgentInfo) -> None:
 def _day(out: Output, day: QuartersInfo) -> None:
     """Print the last 24 hours, a row an outcome, folded to the terminal's width."""
     fold = fold_for((out.width or QUARTERS + _BESIDE) - _BESIDE)
-    levels = ASCII_LEVELS if out.ascii_only else UNICODE_LEVELS
+    levels = (ASCII if out.ascii_only else UNICODE).levels
     out.line()
     minutes = fold * day.seconds // 60
     out.line(
