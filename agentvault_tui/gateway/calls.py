@@ -321,13 +321,8 @@ class Calls:
             CallRefusedError: not any more.
         """
         call.check()
-        agent = call.caller.agent
-        if why := refused(self._broker, agent):
+        if why := refused(self._broker, call.caller.agent):
             raise unauthorized(*why)
-        agent = self._broker.registry.agent(agent.id)
-        principal = call.caller.token.principal(agent)
-        if call.action.action not in principal.scopes:
-            raise scope_taken()
 
     def end(self, call: Call, ended: str) -> None:
         """Record how *call* ended; where that fails, when the ledger writes again.

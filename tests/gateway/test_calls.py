@@ -730,6 +730,7 @@ async def test_a_held_body_is_shown_byte_for_byte(stand: Stand, token: str) -> N
     assert stepup["request"]["body_sha256"] == shown["sha256"]
     await stand.deny(one, "no")
     await stand.gateway.look()
+    assert stand.gateway.calls.bodies.of(stepup["id"]) is None
     shown = (await stand.bench.read(f"/api/agents/stepup/{one}/body")).json()
     assert shown["base64"] is None
     assert (await stand.bench.read("/api/calls")).json() == {"calls": []}

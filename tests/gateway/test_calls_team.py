@@ -36,6 +36,9 @@ async def test_two_brokers_that_take_over_at_once_record_one_result(
         calls = [Calls(one.bench.broker) for one in brokers]
         await asyncio.gather(*(one.recover("brk_dead") for one in calls))
         await known(brokers)
+        for one in calls:
+            await one.look()
+        await known(brokers)
         for one in brokers:
             results = await one.bench.events("gateway.result")
             ended = [event.detail["call_id"] for event in results]

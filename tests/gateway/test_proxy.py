@@ -18,13 +18,17 @@ from support.patience import PATIENT
 from support.tls_front import trusted
 from support.web_kit import read_all
 
+from agentvault_tui.broker.answers import Granted
+from agentvault_tui.broker.usecases.delegate import change_delegates, pass_on
+from agentvault_tui.broker.usecases.issue_for import issue_for
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
 from agentvault_tui.errors import LedgerUnwritableError, SettingsError
 from agentvault_tui.gateway import calls as calls_module
 from agentvault_tui.gateway import proxy as proxy_module
 from agentvault_tui.gateway import tunnel as tunnel_module
+from agentvault_tui.gateway.call import Call
 from agentvault_tui.home import Home
-from agentvault_tui.model import Agent
+from agentvault_tui.model import Action, Agent
 from agentvault_tui.settings import GatewaySettings, PassThrough
 from agentvault_tui.web.local_ca import CaFiles
 
@@ -545,6 +549,51 @@ async def test_a_cut_ends_an_opaque_tunnel_and_counts_it(
         e for e in await proxied.stand.settled() if e.type == "gateway.tunnel"
     )
     assert tunnel.detail["ended"] == "cut"
+
+
+async def test_a_token_that_was_passed_on_opens_no_tunnel(
+    proxied: Proxied, passing: Callable[..., None], echo: int
+) -> None:
+    """No scope stands for bytes that nobody reads, so that it would be wider."""
+    passing(PassThrough("localhost", allow_private=True))
+    broker = proxied.stand.bench.broker
+    first = await proxied.stand.agent("write:calendar", name="first")
+    scopes = frozenset({"write:calendar"})
+    await change_delegates(broker, first.id, proxied.agent.id, scopes, OPERATOR)
+    mine = await issue_for(broker, first, tuple(scopes), None, OPERATOR)
+    action = Action(tuple(scopes), "write:calendar")
+    given = await pass_on(
+        broker, first, mine.token, proxied.agent, action, resource=None, details=None
+    )
+    assert isinstance(given, Granted)
+    where = f"localhost:{echo}"
+    head, reader, writer = await proxied.connect(where, password=given.access_token)
+    assert head.startswith(b"HTTP/1.1 401"), head
+    assert b"passed_on" in await read_all(reader)
+    writer.close()
+    assert await proxied.stand.bench.events("gateway.attempt") == []
+
+
+async def test_an_agent_revoked_while_its_tunnel_is_opened_has_none(
+    proxied: Proxied,
+    passing: Callable[..., None],
+    echo: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is asked again in the turn in which the attempt is recorded."""
+    passing(PassThrough("localhost", allow_private=True))
+    calls, broker = proxied.stand.gateway.calls, proxied.stand.bench.broker
+    begin = calls.begin_tunnel
+
+    async def late(call: Call) -> None:
+        await revoke_agent(broker, proxied.agent.id, "", OPERATOR)
+        await begin(call)
+
+    monkeypatch.setattr(calls, "begin_tunnel", late)
+    head, _, writer = await proxied.connect(f"localhost:{echo}")
+    writer.close()
+    assert head.startswith(b"HTTP/1.1 401"), head
+    assert await proxied.stand.bench.events("gateway.attempt") == []
 
 
 async def test_a_tunnel_that_cannot_be_recorded_does_not_open(
