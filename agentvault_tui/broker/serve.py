@@ -571,7 +571,6 @@ async def _record_start_or_stop(broker: Broker, kind: EventType) -> None:
                 "policy_version": broker.policy.version,
                 **named,
                 "boot_id": broker.clock.boot_id,
-                **({"broker": broker.team.id} if broker.team else {}),
                 # From here on its absence is noticed.
                 "cut_journal": broker.home.cut_journal.name,
             },

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from itertools import islice, takewhile
 from pathlib import Path
@@ -32,6 +32,7 @@ from agentvault_tui.errors import (
 )
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.client import OperatorClient
+from agentvault_tui.operator_api.gateway import broker_names
 from agentvault_tui.operator_api.history import (
     EventInfo,
     EventProofInfo,
@@ -40,7 +41,7 @@ from agentvault_tui.operator_api.history import (
 )
 from agentvault_tui.operator_api.proof import Proof
 from agentvault_tui.operator_api.requests import AuditQuery, PastQuery
-from agentvault_tui.operator_api.shapes import OPEN, OUTCOMES, HeadInfo
+from agentvault_tui.operator_api.shapes import OPEN, OUTCOMES, HeadInfo, StatusInfo
 from agentvault_tui.text import Shown
 
 _PAGE: Final = 1000
@@ -78,11 +79,18 @@ def _empty_mirror(*, ascii_only: bool) -> Mirror:
 
 
 def print_event(
-    out: Output, event: EventInfo, name_of: Callable[[str], str] = str
+    out: Output,
+    event: EventInfo,
+    name_of: Callable[[str], str] = str,
+    brokers: Mapping[str, str] | None = None,
 ) -> None:
     """Print *event*; columns have fixed widths, because the next one is not known.
 
-    *name_of* returns the name of an agent's id, or the id.
+    Args:
+        out: where to.
+        event: the event.
+        name_of: returns the name of an agent's id, or the id.
+        brokers: of a team, what tells them apart, by id.
     """
     if out.json_mode:
         out.json(event)
@@ -100,15 +108,27 @@ def print_event(
     # What came of a call is in the broker's words: its numbers are no code.
     came = event.type == "gateway.result" and not event.reason
     theirs = event.actor.kind == "agent" and not came
+    broker = str(event.detail.get("broker", "-"))
+    by = (
+        ()
+        if brokers is None
+        else ((20, out.cell(brokers.get(broker, broker), "quiet")),)
+    )
     out.row(
         (7, out.cell(event.seq, "quiet")),
         (20, out.cell(event.time[:19] + "Z", "quiet")),
         (10, out.word(row.word.lower())),
+        *by,
         (18, Cell(row.actor, "strong")),
         (20, Cell(row.action or row.type)),
         (30, Cell(Shown(" ".join(filter(None, about))))),
         (0, out.own_words(why) if theirs else Cell(Shown(why))),
     )
+
+
+def _brokers(status: StatusInfo) -> dict[str, str] | None:
+    """Return what tells the brokers of a team apart, by id; None without a team."""
+    return broker_names(status.team.brokers) if status.team else None
 
 
 def _names(client: OperatorClient) -> Callable[[str], str]:
@@ -384,7 +404,8 @@ def tail(
 ) -> None:
     """Print the latest events, oldest first; follow misses and repeats none."""
     client, out = session.client, session.out
-    head = client.call(calls.STATUS).ledger.head
+    status = client.call(calls.STATUS)
+    head, brokers = status.ledger.head, _brokers(status)
     found: Iterable[EventInfo]
     if after is None:
         latest = 20 if number is None else number
@@ -403,9 +424,9 @@ def tail(
         found = islice(known, number)
     name_of = _names(client)
     for event in found:
-        print_event(out, event, name_of)
+        print_event(out, event, name_of, brokers)
     if follow:
-        _follow(session, head)
+        _follow(session, head, brokers)
 
 
 @audit.command(
@@ -441,14 +462,14 @@ def search(
     query.since = given["since"] or query.since
     query.until = given["until"] or query.until
     found: Iterable[EventInfo]
+    status = client.call(calls.STATUS)
     if number is None:
         found = filter(holds, _oldest_first(client, query))
     else:
-        head = client.call(calls.STATUS).ledger.head
-        found = _newest(client, head + 1, number, query, holds)
-    name_of = _names(client)
+        found = _newest(client, status.ledger.head + 1, number, query, holds)
+    name_of, brokers = _names(client), _brokers(status)
     for event in found:
-        print_event(out, event, name_of)
+        print_event(out, event, name_of, brokers)
 
 
 def _agent_id(client: OperatorClient, word: str) -> str:
@@ -515,7 +536,7 @@ def _newest(
     return found[:number][::-1]
 
 
-def _follow(session: CliSession, last: int) -> None:
+def _follow(session: CliSession, last: int, brokers: Mapping[str, str] | None) -> None:
     """Print what follows *last*, across broker restarts."""
     client, out = session.client, session.out
     lost, name_of = False, _names(client)
@@ -533,7 +554,7 @@ def _follow(session: CliSession, last: int) -> None:
                     )
                 if isinstance(event, EventInfo) and event.seq > last:
                     last = event.seq
-                    print_event(out, event, name_of)
+                    print_event(out, event, name_of, brokers)
         except UnreachableError:
             if not lost:
                 out.note("the broker is gone: waiting for it (Ctrl-C ends this)")

@@ -6,7 +6,7 @@ import asyncio
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -87,9 +87,23 @@ class Job:
 
     @classmethod
     def of(
-        cls, drafts: Sequence[Draft], changes: Sequence[Change], numbers: Iterator[int]
+        cls,
+        drafts: Sequence[Draft],
+        changes: Sequence[Change],
+        numbers: Iterator[int],
+        broker: str | None = None,
     ) -> Job:
-        """Prepare a commit: number its rows, and bind them to its events."""
+        """Prepare a commit: number its rows, and bind them to its events.
+
+        Args:
+            drafts: the events.
+            changes: the rows.
+            numbers: for the rows.
+            broker: of a team, who records them, which their detail says.
+        """
+        if broker is not None:
+            by = {"broker": broker}
+            drafts = [replace(one, detail=by | one.detail) for one in drafts]
         rows = [row_of(change, next(numbers)) for change in changes]
         return cls(
             tuple(prepare(*pair) for pair in bind(drafts, rows)),

@@ -261,7 +261,7 @@ class Ledger:
                 raise ValueError(f"outcome {draft.outcome} on {draft.type}")
         if not urgent:
             self.check_writable()
-        job = Job.of(drafts, changes, self._writer.numbers)
+        job = Job.of(drafts, changes, self._writer.numbers, self._writer.broker)
         job.done, job.lazy = self._loop.create_future(), lazy
         job.of_call = bool(drafts) and drafts[-1].type in CALL_TYPES
         self._writer.submit(job, urgent=urgent)

@@ -83,7 +83,7 @@ class TeamWriter(Writer):
         self.numbers = itertools.count(head.n + 1)
         self.head = head
         """The last transaction that the copy has."""
-        self.shared = shared
+        self.shared, self.broker = shared, shared.broker_id
         self._told = head.revision
         """The newest revision that anybody told of."""
         self._known = head.revision

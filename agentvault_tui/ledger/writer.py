@@ -89,6 +89,8 @@ class Writer:
         self.on_recovery: Callable[[Recovery], None] = _nothing
         self.numbers: Iterator[int] = itertools.count(1)
         """Numbers for the rows of commits, larger than any that is stored."""
+        self.broker: str | None = None
+        """The id of this broker, where it is one of a team."""
         self.log = LogIndex(path)
         self._db: StoreConnection | None = db
         self._path = path

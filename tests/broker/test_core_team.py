@@ -73,6 +73,21 @@ async def test_an_agent_is_known_at_once_wherever_it_was_registered(
     assert await a.active(server, reply.json()["access_token"])
 
 
+async def test_each_event_says_which_broker_recorded_it(brokers: list[Broker]) -> None:
+    """In what the chain covers, so that each broker and an export say the same."""
+    a, b, c = brokers
+    agent = await a.agent("one", "read:calendar")
+    await b.token(agent, "read:calendar")
+    await known(brokers)
+    told = [
+        (one.type.value, one.detail["broker"])
+        for one in await c.bench.events()
+        if one.agent_id == agent.id
+    ]
+    ids = [one.bench.ledger.shared.broker_id for one in (a, b)]  # type: ignore[union-attr]
+    assert told == [("agent.registered", ids[0]), ("token.decision", ids[1])]
+
+
 async def test_of_two_agents_with_one_name_one_is_registered(
     brokers: list[Broker],
 ) -> None:

@@ -140,7 +140,7 @@ async def test_a_key_is_changed_while_everything_opens(brokers: list[Broker]) ->
         for one in await a.bench.events("secret.changed")
         if one.reason == "team key changed"
     ]
-    assert changed == {"before": first.key, "after": second.key}
+    assert changed.items() >= {"before": first.key, "after": second.key}.items()
     assert VALUE not in str(await a.bench.events())
 
 

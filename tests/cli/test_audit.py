@@ -69,6 +69,23 @@ def test_what_came_of_a_call_is_not_taken_for_a_code(
     assert "code masked" in hostile
 
 
+def test_of_a_team_the_broker_that_recorded_an_event_is_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By its host, or by its id once it is forgotten; without a team nothing is."""
+    out, hosts = Output.detect(json_mode=False), {"brk_a": "vault-1"}
+    for by in ("brk_a", "brk_gone", None):
+        detail = {"broker": by} if by else {}
+        actor = {"kind": "system", "id": "broker", "name": "broker"}
+        about = {"type": "broker.started", "actor": actor, "detail": detail}
+        event = filled(EventInfo, {**about, "time": "2026-11-24T10:00:00Z"})
+        evidence.print_event(out, event, brokers=hosts)
+        evidence.print_event(out, event)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[3] for line in lines[::2]] == ["vault-1", "brk_gone", "-"]
+    assert "brk_" not in "".join(lines[1::2])
+
+
 def test_tail_names_the_agent_of_what_others_did(av: Run, agent: Agent) -> None:
     """By its name, not its id, which no person knows."""
     asked = agent.ask("send:payment", {"amount": 1, "currency": "USD"})
