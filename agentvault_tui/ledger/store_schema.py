@@ -247,7 +247,8 @@ CREATE TABLE agentvault_tenant.users (
 )""",
     """
 CREATE TABLE agentvault_tenant.lockouts (
-  who text NOT NULL, factor text NOT NULL CHECK (factor IN ('password', 'otp')),
+  who text NOT NULL, factor text NOT NULL
+    CHECK (factor IN ('password', 'otp', 'code')),
   failures bigint NOT NULL, locked_until float8 NOT NULL, last_at float8 NOT NULL,
   PRIMARY KEY (who, factor)
 )""",

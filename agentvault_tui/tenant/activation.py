@@ -50,11 +50,6 @@ _KIND: Final = "activation code"
 _PAGES: Final = 32
 _PER_CODE: Final = 8
 """Browsers that may have one code open."""
-_WINDOW: Final = 60.0
-"""Seconds."""
-_PER_BROWSER: Final = 5
-"""Wrong codes in one window."""
-_BROWSERS: Final = 1024
 _log = logging.getLogger("agentvault.tenant")
 
 
@@ -187,39 +182,6 @@ class ActivationSessions:
         return hmac.new(self._key, text.encode(), "sha256").hexdigest()
 
 
-class WrongCodes:
-    """Counts a browser's wrong codes, in fixed windows (RFC 8628 section 5.1).
-
-    There is no count over all browsers: on loopback everyone is one source, so any
-    process could keep the owner out with it. Without one, two thousand tries a second
-    against 34.5 bits hit a code of the console's, which lives two minutes, once in a
-    hundred thousand; and a hit shows a request that still wants a password and a
-    one-time code.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._counts: dict[str, tuple[float, int]] = {}
-        """Each browser's start of the window, and its tries since."""
-
-    def too_many(self, browser: str) -> bool:
-        return self._window(browser)[1] >= _PER_BROWSER
-
-    def wrong(self, browser: str) -> None:
-        since, tries = self._window(browser)
-        while len(self._counts) >= _BROWSERS and browser not in self._counts:
-            del self._counts[next(iter(self._counts))]
-        self._counts[browser] = (since, tries + 1)
-
-    def right(self, browser: str) -> None:
-        self._counts.pop(browser, None)
-
-    def _window(self, browser: str) -> tuple[float, int]:
-        now = self._clock.boot()
-        since, tries = self._counts.get(browser, (now, 0))
-        return (since, tries) if now - since < _WINDOW else (now, 0)
-
-
 @dataclass(frozen=True, slots=True)
 class SubmittedForm:
     """A form that may act: whose, on which code, and its fields."""
@@ -247,7 +209,6 @@ class ActivationPages:
         self._sessions = ActivationSessions(
             parts.store, parts.seal, parts.people, parts.clock
         )
-        self._wrong_codes = WrongCodes(parts.clock)
         self._views = views
 
     def routes(self) -> list[BaseRoute]:
@@ -289,15 +250,22 @@ class ActivationPages:
         sent = form.get("form_token", "").encode()
         if not cookie or not hmac.compare_digest(expected, sent):
             return self._over(_STALE)
-        browser = sha256_hex(cookie)
-        if self._wrong_codes.too_many(browser):
+        # Each browser's count alone (RFC 8628 section 5.1): on loopback everyone is one
+        # source, so any process could keep the owner out with a count over all. Two
+        # thousand tries a second against 34.5 bits hit a code of the console's, which
+        # lives two minutes, once in a hundred thousand, and a hit shows a request that
+        # still wants a password and a one-time code.
+        lockouts, browser = (
+            self._parts.sign_in.lockouts,
+            f"browser {sha256_hex(cookie)}",
+        )
+        if lockouts.charge(browser, "code") > 0:
             return self._code_page(request, "", _TOO_MANY_TRIES)
         user_code = normal_user_code(form.get("user_code", ""))
         code = user_code and self._parts.codes.by_user_code(user_code)
         if not user_code or not code:
-            self._wrong_codes.wrong(browser)
             return self._code_page(request, "", _NO_SUCH_CODE)
-        self._wrong_codes.right(browser)
+        lockouts.clear(browser, "code")
         until = code.expires.wall
         session = self._sessions.start(cookie, code.key, user_code, until)
         if session is None:

@@ -294,9 +294,22 @@ CREATE TABLE activations (
 """
 """Browsers' progress with device codes, so that any broker's pages go on with one."""
 
+_CODES_TRIED: Final = """
+ALTER TABLE lockouts RENAME TO lockouts_before;
+CREATE TABLE lockouts (
+    who TEXT NOT NULL, factor TEXT NOT NULL
+        CHECK (factor IN ('password', 'otp', 'code')),
+    failures INTEGER NOT NULL, locked_until REAL NOT NULL, last_at REAL NOT NULL,
+    PRIMARY KEY (who, factor)
+) STRICT, WITHOUT ROWID;
+INSERT INTO lockouts SELECT * FROM lockouts_before;
+DROP TABLE lockouts_before
+"""
+"""Wrong codes of device flows count as well, which are no factor of a person's."""
+
 MIGRATIONS: Final = (
     *(_FIRST, _AUTH0_SHAPED, "", _SIGNED_UNTIL, _OUR_OWN, _PASSKEYS, _ORIGIN),
-    _ACTIVATIONS,
+    *(_ACTIVATIONS, _CODES_TRIED),
 )
 """Each takes a store from the version of its place to the next.
 The first leaves what is there: stores were made before versions were counted."""

@@ -27,13 +27,14 @@ from agentvault_tui.tenant.store import Store, TenantSeal
 from agentvault_tui.tenant.users import OTP_KIND, User, normal_name, user_of
 from agentvault_tui.web.sockets import tcp_user
 
-Factor = Literal["password", "otp"]
+Factor = Literal["password", "otp", "code"]
+"""What was tried: a password, a one-time code, or the code of a device flow."""
 
 FREE_TRIES: Final = 5
 """Tries before the first lock."""
 _FIRST_LOCK: Final = 30.0
 """Seconds; each further failure doubles it."""
-_LONGEST: Final[dict[Factor, float]] = {"password": 60.0, "otp": 900.0}
+_LONGEST: Final[dict[Factor, float]] = {"password": 60.0, "otp": 900.0, "code": 60.0}
 """Passwords are generated with 100 bits, so their lock only slows. One-time codes have
 20 bits and are asked for only after the right password: theirs is the long one."""
 _LANES_COUNTED: Final = 1000
@@ -61,7 +62,7 @@ class SignIn:
         self._seal = seal
         self._clock = clock
         self._hasher = hasher
-        self._lockouts = Lockouts(store, clock)
+        self.lockouts = Lockouts(store, clock)
         self._turns = Turns()
         self.lanes = Lanes(seal, clock)
         self._stranger_key = seal.derive("unknown user name")
@@ -94,7 +95,7 @@ class SignIn:
         if row is None or row["password_hash"] != stored:
             raise WrongSignInError(known=row is not None)
         if counted is not None:
-            self._lockouts.clear(counted, "password")
+            self.lockouts.clear(counted, "password")
         user = user_of(row)
         if user.blocked:
             raise TenantRefusedError("blocked", "This user is blocked.")
@@ -121,7 +122,7 @@ class SignIn:
                 "The one-time code is not right, or was used before.",
                 "Wait for your app to show the next one.",
             )
-        self._lockouts.clear(counted, "otp")
+        self.lockouts.clear(counted, "otp")
         return int(self._clock.now().timestamp())
 
     def _use_code(self, sub: str, code: str) -> bool:
@@ -158,7 +159,7 @@ class SignIn:
             return False
 
     def _charge(self, who: str, factor: Factor) -> None:
-        wait = self._lockouts.charge(who, factor)
+        wait = self.lockouts.charge(who, factor)
         if wait > 0:
             raise TenantRefusedError(
                 "locked",
@@ -168,7 +169,7 @@ class SignIn:
 
 
 class Lockouts:
-    """Failed tries by person and lane, kept over restarts."""
+    """Failed tries by person and lane, or browser, kept over restarts."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
@@ -198,22 +199,23 @@ class Lockouts:
                 locked_until=now + _lock(failures, factor),
                 last_at=now,
             )
-            self._forget_lanes()
+            self._forget_lanes(factor)
         return 0.0
 
     def clear(self, who: str, factor: Factor) -> None:
         """Forget the tries: the last one was right."""
         self._store.delete("lockouts", who=who, factor=factor)
 
-    def _forget_lanes(self) -> None:
+    def _forget_lanes(self, factor: Factor) -> None:
         """Keep what anybody can cause from filling the disk.
 
         Only what counts for a person alone, and so took their password, stays.
         """
         self._store.change(
             "DELETE FROM lockouts WHERE who IN (SELECT who FROM lockouts "
-            "WHERE who LIKE '% %' ORDER BY last_at DESC LIMIT -1 OFFSET ?)",
-            _LANES_COUNTED,
+            "WHERE who LIKE '% %' AND factor = ? ORDER BY last_at DESC LIMIT -1"
+            " OFFSET ?) AND factor = ?",
+            *(factor, _LANES_COUNTED, factor),
         )
 
 

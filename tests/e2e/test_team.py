@@ -287,6 +287,8 @@ def test_a_call_is_cut_by_a_command_at_another_broker(brokers: list[Vault]) -> N
     assert told.count("in step") == 3
     told = a.cli("agents", "revoke", agent.id, "--reason", "drill").stdout
     assert "confirmed by 2 of 2 other brokers within" in told
+    tail = b.cli("audit", "tail", "-n", "9").stdout.splitlines()
+    assert any(own_id(a) in line and "drill" in line for line in tail), tail
 
 
 def in_flight(broker: Vault) -> int:
@@ -430,8 +432,8 @@ def phone_of(home: Home) -> Iterator[Phone]:
 
 
 def test_wrong_passwords_and_keys_of_one_tenant(two_of_a_tenant: list[Home]) -> None:
-    """Five wrong passwords at two brokers lock once, at both; a key that one rotates
-    the other publishes."""
+    """Five wrong passwords at two brokers lock once, at both, and so do a browser's
+    five wrong codes; a key that one rotates the other publishes."""
     first, second = two_of_a_tenant
     with (
         serving(first.data) as a,
@@ -450,6 +452,13 @@ def test_wrong_passwords_and_keys_of_one_tenant(two_of_a_tenant: list[Home]) -> 
             one.send("sign-in", user=user["user"], password="wrong")
             tries.append('data-error="locked"' in one.answer.text)
         assert tries == [False] * 5 + [True]
+        tries = []
+        for one in (phone, other) * 3:
+            one.cookies = phone.cookies
+            one.open("activate")
+            one.send("code", user_code="BBBB-BBBB")
+            tries.append(one.answer.status_code)
+        assert tries == [400] * 5 + [429]
 
 
 def test_two_brokers_serve_one_tenant(

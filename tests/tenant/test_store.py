@@ -33,13 +33,15 @@ def old(tmp_path: Path) -> Home:
             "INSERT INTO users VALUES (?, ?, ?, ?, ?, 1, 0, '2026-01-01T00:00:00Z')",
             (sub, name, approver, CHEAP.hash("her-old-password"), box),
         )
+    locked = ("agentvault|usr_ann", "otp", 6, 1e12, 1e12)
+    database.execute("INSERT INTO lockouts VALUES (?, ?, ?, ?, ?)", locked)
     database.commit()
     database.close()
     return home
 
 
 def test_migration_keeps_users_and_their_secrets(old: Home) -> None:
-    """Names, passwords, seeds; who could approve has the role, others have none."""
+    """Names, passwords, seeds, locks; who could approve has the role, others none."""
     with open_users(old) as users:
         found = {user.name: user.roles for user in users.all()}
     assert found == {"ann": ("approver",), "bob": ()}
@@ -47,7 +49,10 @@ def test_migration_keeps_users_and_their_secrets(old: Home) -> None:
     try:
         store = open_store(old, checkpoints=False)
         row = store.one("SELECT * FROM users WHERE name = 'ann'")
+        lock = store.find("lockouts", who="agentvault|usr_ann", factor="otp")
         store.close()
+        assert lock is not None
+        assert lock["failures"] == 6
         assert row is not None
         assert CHEAP.verify(row["password_hash"], "her-old-password")
         opened = seal_of(old).open(OTP_KIND, row["sub"], 1, row["otp_sealed"])
