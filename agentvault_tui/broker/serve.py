@@ -65,8 +65,8 @@ from agentvault_tui.vault import TenantClient
 from agentvault_tui.vault.kept_clients import ClientSecretsFile
 from agentvault_tui.vault.provider import endpoints
 from agentvault_tui.web.guard import RequestGuard, loopback_hosts
-from agentvault_tui.web.limits import Limits
 from agentvault_tui.web.local_ca import chosen_files
+from agentvault_tui.web.places import Limits
 from agentvault_tui.web.public import PublicAddress
 from agentvault_tui.web.reply import App, problem
 from agentvault_tui.web.server import Listener, Server

@@ -10,12 +10,7 @@ from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.console.state.moments import plural
 from agentvault_tui.errors import NotFoundError, UsageError
-from agentvault_tui.operator_api import calls
-from agentvault_tui.operator_api.requests import (
-    DelegatesRequest,
-    ScopesRequest,
-    TreeQuery,
-)
+from agentvault_tui.operator_api import calls, requests
 from agentvault_tui.operator_api.shapes import AgentInfo, RevokeAnswer, ScopesAnswer
 from agentvault_tui.text import visible
 
@@ -74,7 +69,7 @@ def set_served(
             "say which scopes or resources it serves, or --all, and not both"
         )
     agent = find_agent(session.client, ref)
-    asked = ScopesRequest(
+    asked = requests.ScopesRequest(
         agent_id=agent.id, serves=split_scopes(scopes), resources=resources
     )
     changed = session.client.call(calls.SCOPES, asked)
@@ -104,7 +99,9 @@ def set_delegates(
         raise UsageError("say which scopes with --scope, or --remove, and not both")
     client, out = session.client, session.out
     agent, to = find_agent(client, ref), find_agent(client, other)
-    asked = DelegatesRequest(agent_id=agent.id, to=to.id, scopes=split_scopes(scopes))
+    asked = requests.DelegatesRequest(
+        agent_id=agent.id, to=to.id, scopes=split_scopes(scopes)
+    )
     changed = client.call(calls.DELEGATES, asked)
     if out.print_json(changed):
         return
@@ -127,7 +124,7 @@ def set_delegates(
 def show_tree(session: CliSession, ref: str | None) -> None:
     """Show the live tokens that agents passed on, and what would end with each."""
     client, out = session.client, session.out
-    query = TreeQuery(agent=find_agent(client, ref).id if ref else None)
+    query = requests.TreeQuery(agent=find_agent(client, ref).id if ref else None)
     tree = client.call(calls.TREE, query)
     if out.print_json(tree):
         return
@@ -159,7 +156,7 @@ def _change_scopes(session: CliSession, ref: str, **change: tuple[str, ...]) -> 
             f"{agent.name} was not granted {', '.join(sorted(missing))}",
             f"it has {', '.join(agent.scopes) or 'no scope'}",
         )
-    asked = ScopesRequest(agent_id=agent.id, **change)
+    asked = requests.ScopesRequest(agent_id=agent.id, **change)
     changed = session.client.call(calls.SCOPES, asked)
     if not session.out.print_json(changed):
         out = session.out

@@ -40,17 +40,10 @@ from agentvault_tui.console.state.moments import FORMS_AHEAD, plural
 from agentvault_tui.console.state.records import QUARTERS
 from agentvault_tui.console.state.revocations import elsewhere
 from agentvault_tui.errors import SettingsError, UsageError
-from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api import calls, requests
 from agentvault_tui.operator_api.history import (
     ActivityInfo,
     QuartersInfo,
-)
-from agentvault_tui.operator_api.requests import (
-    AgentRequest,
-    NewSecretRequest,
-    RestoreRequest,
-    RevokeRequest,
-    StepUpQuery,
 )
 from agentvault_tui.operator_api.shapes import (
     OUTCOMES,
@@ -127,7 +120,9 @@ def show_agent(session: CliSession, ref: str) -> None:
     activity = client.call(calls.ACTIVITY, id=agent.id)
     if not session.out.print_json({**to_builtins(agent), "activity": activity}):
         catalogue = client.call(calls.POLICY).catalogue
-        stepups = client.call(calls.STEPUPS, StepUpQuery(agent=agent.id)).stepups
+        stepups = client.call(
+            calls.STEPUPS, requests.StepUpQuery(agent=agent.id)
+        ).stepups
         _print_agent(session.out, agent, activity, catalogue, stepups)
 
 
@@ -192,7 +187,7 @@ def add_agent(session: CliSession, /, scopes: tuple[str, ...], **given: Any) -> 
     origin = given.pop("from_template")
     if not (given["owner"] or origin):
         raise UsageError("who answers for it?", "give --owner")
-    wanted = AgentRequest(
+    wanted = requests.AgentRequest(
         scopes=split_scopes(scopes),
         serves=serves,
         public_key=_read_key(key) if key else None,
@@ -217,7 +212,7 @@ def new_secret(session: CliSession, ref: str) -> None:
     has live on until they end, or it is revoked.
     """
     agent = find_agent(session.client, ref)
-    asked = NewSecretRequest(agent_id=agent.id)
+    asked = requests.NewSecretRequest(agent_id=agent.id)
     _tell_new(session, session.client.call(calls.NEW_SECRET, asked))
 
 
@@ -278,9 +273,11 @@ def revoke_agent(
         raise UsageError("stopping every agent is recorded with a reason", "--reason R")
     client, out = session.client, session.out
     if everyone:
-        asked = RevokeRequest(all=True, reason=reason)
+        asked = requests.RevokeRequest(all=True, reason=reason)
     else:
-        asked = RevokeRequest(agent_id=find_agent(client, str(ref)).id, reason=reason)
+        asked = requests.RevokeRequest(
+            agent_id=find_agent(client, str(ref)).id, reason=reason
+        )
     answer = client.call(calls.REVOKE, asked)
     if out.print_json(answer):
         return
@@ -365,7 +362,7 @@ def restore_agent(
     client, out = session.client, session.out
     found = None if everyone else find_agent(client, str(ref))
     which = {"agent_id": found.id} if found else {"all": True}
-    answer = client.call(calls.RESTORE, RestoreRequest(**which, until=until))
+    answer = client.call(calls.RESTORE, requests.RestoreRequest(**which, until=until))
     if session.json:
         out.json(answer)
     elif answer.agent:

@@ -24,13 +24,7 @@ from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import parse_iso
 from agentvault_tui.errors import RefusedError, UsageError
-from agentvault_tui.operator_api import calls
-from agentvault_tui.operator_api.requests import (
-    ConnectionQuery,
-    ConnectRequest,
-    ContinueRequest,
-    RemoveRequest,
-)
+from agentvault_tui.operator_api import calls, requests
 from agentvault_tui.operator_api.shapes import AgentRef, ConnectionInfo, ConnectStepInfo
 
 PORT: Final = 7719
@@ -227,7 +221,7 @@ def add_connection(
     client, out = session.client, session.out
     agent = find_agent(client, ref)
     with listening(port) as callback:
-        wanted = ConnectRequest(
+        wanted = requests.ConnectRequest(
             agent_id=agent.id,
             connection=connection,
             scopes=scopes,
@@ -250,7 +244,7 @@ def list_connections(session: CliSession, agent: str | None) -> None:
     """List accounts: whose they are, what they allow, and which agents share one."""
     client, out = session.client, session.out
     agent_id = find_agent(client, agent).id if agent else None
-    answer = client.call(calls.CONNECTIONS, ConnectionQuery(agent=agent_id))
+    answer = client.call(calls.CONNECTIONS, requests.ConnectionQuery(agent=agent_id))
     if out.print_json(answer):
         return
     if not answer.connections:
@@ -295,7 +289,9 @@ def remove_connection(
     """
     client, out = session.client, session.out
     agent = find_agent(client, ref)
-    asked = RemoveRequest(agent_id=agent.id, connection=connection, shared=shared)
+    asked = requests.RemoveRequest(
+        agent_id=agent.id, connection=connection, shared=shared
+    )
     removed = client.call(calls.REMOVE, asked)
     if out.print_json(removed):
         return
@@ -342,7 +338,7 @@ def _next(
     ends = parse_iso(str(step.expires_at))
     while True:
         left = (ends - datetime.now(UTC)).total_seconds()
-        reached = ContinueRequest(id=str(step.id), address=callback.next(left))
+        reached = requests.ContinueRequest(id=str(step.id), address=callback.next(left))
         try:
             return session.client.call(calls.CONTINUE, reached)
         except UsageError as error:

@@ -516,9 +516,8 @@ _RENEW: Final = "renew it where it was made"
 
 def check_tls(session: CliSession) -> Iterator[Finding]:
     """Check that the certificate is valid for the address agents use."""
-    from agentvault_tui.web.certificates import read_certificate
     from agentvault_tui.web.local_ca import CaFiles, chosen_files
-    from agentvault_tui.web.tls import server_context
+    from agentvault_tui.web.tls import read_certificate, server_context
 
     yield from _check_public(session)
     settings = session.settings.broker
@@ -547,8 +546,8 @@ def check_tls(session: CliSession) -> Iterator[Finding]:
 
 def _check_public(session: CliSession) -> Iterator[Finding]:
     """Check what phones and operators elsewhere are shown."""
-    from agentvault_tui.web.certificates import read_certificate
     from agentvault_tui.web.public import PublicAddress
+    from agentvault_tui.web.tls import read_certificate
 
     wanted = (session.settings.tenant, session.settings.operators)
     phones, operators = (PublicAddress.of(session.home, one) for one in wanted)

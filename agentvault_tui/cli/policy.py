@@ -35,13 +35,8 @@ from agentvault_tui.home import put_private
 from agentvault_tui.ledger.docs import read_agent
 from agentvault_tui.ledger.schema import open_reader
 from agentvault_tui.model import Action, Agent, AgentId
-from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api import calls, requests
 from agentvault_tui.operator_api.planning import PolicyInfo
-from agentvault_tui.operator_api.requests import (
-    ApplyRequest,
-    ExplainRequest,
-    PolicyQuery,
-)
 from agentvault_tui.operator_api.shapes import ExplainInfo, Json
 from agentvault_tui.policy import Catalogue, Environment, Policy
 from agentvault_tui.policy.texts import shipped_policy, shipped_scopes
@@ -164,7 +159,7 @@ def explain(
     """Say how a request would be answered, by which rule, and what would change it."""
     given = _parameters(parameters) if parameters is not None else {}
     client = session.client
-    asked = ExplainRequest(
+    asked = requests.ExplainRequest(
         agent_id=find_agent(client, agent).id,
         scope=action,
         action=action,
@@ -235,7 +230,7 @@ def show(session: CliSession, version: str) -> None:
     """
     client = session.client
     if version:
-        answer = client.call(calls.POLICY, PolicyQuery(version=version))
+        answer = client.call(calls.POLICY, requests.PolicyQuery(version=version))
     elif client.reachable():
         answer = client.call(calls.POLICY)
     else:
@@ -295,7 +290,7 @@ def apply(
 
     File and record change in one step: who, why, and the digest of the plan.
     """
-    asked = ApplyRequest(
+    asked = requests.ApplyRequest(
         policy=text_of(file) or "", limits=text_of(limits), plan=plan, reason=reason
     )
     answer = session.client.call(calls.APPLY_POLICY, asked)

@@ -28,13 +28,8 @@ from agentvault_tui.errors import (
     UsageError,
 )
 from agentvault_tui.model import repeat_words
-from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api import calls, requests
 from agentvault_tui.operator_api.gateway import HeldBody
-from agentvault_tui.operator_api.requests import (
-    DecisionRequest,
-    RepeatRequest,
-    StepUpQuery,
-)
 from agentvault_tui.operator_api.shapes import StepUpInfo
 
 _GRANTED: Final = frozenset({"approved", "redeemed"})
@@ -64,7 +59,7 @@ def list_stepups(
     agent_id = find_agent(client, agent).id if agent else None
     wire = {word: name for name, word in STEPUP_WORDS.items()}
     status = wire.get(status, status) if status else None
-    query = StepUpQuery(status=status, agent=agent_id, limit=limit)
+    query = requests.StepUpQuery(status=status, agent=agent_id, limit=limit)
     answer = client.call(calls.STEPUPS, query)
     if out.print_json(answer):
         return
@@ -152,7 +147,7 @@ def approve_stepup(
     if not session.json:
         _print_all(session, asked)
     # The digest of what was printed above, not of whatever stands there by now.
-    approval = DecisionRequest(
+    approval = requests.DecisionRequest(
         id=asked.id, decision="approve", digest=asked.digest, repeat=repeat
     )
     started = client.call(calls.DECIDE, approval)
@@ -185,7 +180,7 @@ def approve_stepup(
 @pass_session
 def deny_stepup(session: CliSession, stepup_id: str, reason: str) -> None:
     """Say no; needs no second factor, and works while someone is approving."""
-    denial = DecisionRequest(id=stepup_id, decision="deny", reason=reason)
+    denial = requests.DecisionRequest(id=stepup_id, decision="deny", reason=reason)
     denied = session.client.call(calls.DECIDE, denial)
     if not session.out.print_json(denied):
         _print_end(session.out, denied)
@@ -193,14 +188,14 @@ def deny_stepup(session: CliSession, stepup_id: str, reason: str) -> None:
 
 def _repeat(
     count: int | None, within: int | None, bounds: tuple[str, ...]
-) -> RepeatRequest | None:
+) -> requests.RepeatRequest | None:
     """Return what the options ask for; none of them: nothing is repeated."""
     if count is None and within is None and not bounds:
         return None
     if count is None or within is None:
         raise UsageError("give --repeat N and --within SECONDS together")
     try:
-        return RepeatRequest.of(count, within, bounds)
+        return requests.RepeatRequest.of(count, within, bounds)
     except ValueError as error:
         raise UsageError(str(error)) from None
 

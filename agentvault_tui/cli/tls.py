@@ -89,8 +89,8 @@ def init(
 @pass_session
 def show(session: CliSession, ca: bool) -> None:
     """Say what `serve` shows to agents, until when, and what agents must trust."""
-    from agentvault_tui.web.certificates import pem_of
     from agentvault_tui.web.local_ca import CaFiles
+    from agentvault_tui.web.tls import pem_of
 
     if ca:
         # For a file of the agents' own: other users cannot read in this home.
@@ -116,7 +116,7 @@ def _shape(session: CliSession) -> dict[str, object]:
 
 
 def _describe(files: TlsFiles, own: CaFiles) -> dict[str, object]:
-    from agentvault_tui.web.certificates import read_certificate
+    from agentvault_tui.web.tls import read_certificate
 
     found = read_certificate(files.cert)
     ours = files == own.leaf

@@ -46,7 +46,7 @@ from agentvault_tui.model import (
 from agentvault_tui.operator_api.shapes import WireShape
 from agentvault_tui.web import Listener, Server
 from agentvault_tui.web.guard import StreamingApp
-from agentvault_tui.web.limits import file_limit
+from agentvault_tui.web.places import file_limit
 from agentvault_tui.web.service_connection import UpstreamError
 
 log = logging.getLogger("agentvault.gateway")

@@ -37,9 +37,8 @@ from agentvault_tui.gateway.tunnel import carry, tunnel_call
 from agentvault_tui.model import Action, AgentId, sha256_hex
 from agentvault_tui.settings import PassThrough
 from agentvault_tui.text import visible
-from agentvault_tui.web.limits import Limits
 from agentvault_tui.web.local_ca import ProxyAuthority, asked_name
-from agentvault_tui.web.places import ConnectionSlot
+from agentvault_tui.web.places import ConnectionSlot, Limits
 from agentvault_tui.web.protocol import BoundedProtocol, written
 from agentvault_tui.web.reach import connected_to
 from agentvault_tui.web.reply import Header, Receive, Scope, Send

@@ -141,7 +141,6 @@ class UseHistory:
     """What one pass over the chain found."""
 
     def __init__(self, window: Window) -> None:
-        """Have found nothing yet."""
         self.window = window
         self.uses: dict[tuple[str, str], _ScopeUse] = {}
         self.asks: Counter[tuple[str, str]] = Counter()

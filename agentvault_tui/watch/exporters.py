@@ -89,7 +89,6 @@ class OtlpExporter(Exporter):
     """An OpenTelemetry collector: log records over HTTP in JSON (OTLP 1.x)."""
 
     def __init__(self, sink: SinkTable, secret: OpenSecret, clock: Clock) -> None:
-        """Connect to nothing yet."""
         super().__init__(sink, secret, clock)
         self._http = HttpPoster(sink, clock)
 

@@ -171,7 +171,6 @@ class Decider:
     """One policy that answers records; equal facts are decided once."""
 
     def __init__(self, policy: Policy) -> None:
-        """Decide by *policy*."""
         self.policy = policy
         self.made = 0
         """How many answers were made, and not taken from records of equal facts."""
@@ -235,7 +234,6 @@ class LimitedDecider(Decider):
     """
 
     def __init__(self, policy: Policy) -> None:
-        """Begin with empty windows."""
         super().__init__(policy)
         self._windows: dict[tuple[str, str], UseWindow] = defaultdict(UseWindow)
         self._asked: Inputs | None = None

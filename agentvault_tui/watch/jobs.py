@@ -66,7 +66,6 @@ class Jobs:
     """Runs jobs one after another."""
 
     def __init__(self, broker: Broker) -> None:
-        """Read the history of this broker's home."""
         self._broker = broker
         self._turn = asyncio.Lock()
 

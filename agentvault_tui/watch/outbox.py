@@ -103,7 +103,6 @@ class Chain:
     """Reads events for all sinks, and throttles them while agents ask."""
 
     def __init__(self, broker: Broker) -> None:
-        """Read nothing yet."""
         self.broker = broker
         self._last: tuple[int, int, Page] | None = None
         self._head = broker.ledger.head.seq

@@ -44,7 +44,6 @@ class Changes:
     """Decisions that would have been otherwise, by agent, scope and outcomes."""
 
     def __init__(self, known: list[ChangeInfo]) -> None:
-        """Go on from those *known*."""
         self._found = {(c.agent, c.scope, c.was, c.to, c.reason): c for c in known}
 
     def add(self, record: RecordedDecision, verdict: Verdict) -> str:

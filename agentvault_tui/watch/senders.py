@@ -64,7 +64,6 @@ class Outlet:
     """One sink, as it is reached."""
 
     def __init__(self, sink: SinkTable, secret: OpenSecret, clock: Clock) -> None:
-        """Connect to nothing yet."""
         self.sink = sink
         self.clock = clock
         self._secret = secret
@@ -100,7 +99,6 @@ class HttpPoster:
     """Posts over one connection, kept while it is in use."""
 
     def __init__(self, sink: SinkTable, clock: Clock) -> None:
-        """Connect to nothing yet."""
         self._sink = sink
         self._clock = clock
         self._trust: ssl.SSLContext | None = None
@@ -199,7 +197,6 @@ class HttpSender(Sender):
     """A sink that is posted to."""
 
     def __init__(self, sink: SinkTable, secret: OpenSecret, clock: Clock) -> None:
-        """Connect to nothing yet."""
         super().__init__(sink, secret, clock)
         self.http = HttpPoster(sink, clock)
 

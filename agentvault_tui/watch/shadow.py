@@ -37,7 +37,6 @@ class Shadow:
     """At most one policy that decides beside the one in force."""
 
     def __init__(self, broker: Broker) -> None:
-        """Begin without a policy."""
         self._broker = broker
         self._decider: Decider | None = None
         self._changes = Changes([])

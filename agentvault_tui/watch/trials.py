@@ -45,7 +45,6 @@ class Trials:
     """What was decided about advice, as events tell it."""
 
     def __init__(self, broker: Broker) -> None:
-        """Begin without trials; see `restore`."""
         self._broker = broker
         self._taken: dict[str, _Taken] = {}
         self.hits = HitRateInfo()

@@ -8,8 +8,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final, Protocol
 
-from agentvault_tui.web.limits import Limits
-from agentvault_tui.web.places import Places
+from agentvault_tui.web.places import Limits, Places
 from agentvault_tui.web.reply import App, Header, Message, Scope, Shape
 from agentvault_tui.web.sockets import abort
 

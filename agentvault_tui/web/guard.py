@@ -26,16 +26,10 @@ _SNIFF: Final = (b"x-content-type-options", b"nosniff")
 
 
 def loopback_hosts(port: int, bound: str = "127.0.0.1") -> frozenset[bytes]:
-    """Return the values ``Host`` may have on a loopback listener.
+    """Return the values, as HTTP has them, of ``Host`` on a loopback listener.
 
-    With its port or without any: a page elsewhere can send neither.
-
-    Args:
-        port: where it listens.
-        bound: the address it is bound to, which may be another of 127.0.0.0/8.
-
-    Returns:
-        the values, in bytes as HTTP has them.
+    With its port or without any: a page elsewhere can send neither. *bound* may be
+    another address of 127.0.0.0/8.
     """
     shown = f"[{bound}]" if ":" in bound else bound
     names = {b"127.0.0.1", b"[::1]", b"localhost", shown.encode()}

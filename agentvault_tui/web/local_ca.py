@@ -24,12 +24,14 @@ from agentvault_tui.errors import ConflictError, SettingsError
 from agentvault_tui.home import Home, put_private
 from agentvault_tui.origins import host_name
 from agentvault_tui.settings import BrokerSettings, Switch
-from agentvault_tui.web.certificates import (
+from agentvault_tui.web.tls import (
+    TlsFiles,
+    check_key,
     general_name,
     load_certificate,
     read_certificate,
+    server_context,
 )
-from agentvault_tui.web.tls import TlsFiles, check_key, server_context
 
 _log = logging.getLogger("agentvault.web")
 

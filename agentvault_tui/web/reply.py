@@ -69,15 +69,8 @@ def json_reply(
 ) -> Reply:
     """Write *value* as JSON, never to be cached.
 
-    Args:
-        status: of the answer.
-        value: what it says; an object with members, where there are *texts*.
-        headers: to be sent besides.
-        kind: the content type.
-        texts: more members of the object, whose values are JSON already.
-
-    Returns:
-        status, headers and body, to be sent as they are.
+    It is an object with members, where there are *texts*: more members of it, whose
+    values are JSON already.
     """
     body = to_json(value).encode()
     for name, text in (texts or {}).items():
@@ -93,15 +86,7 @@ def oauth_error(status: int, text: str) -> Reply:
 
 
 def problem(status: int, text: str) -> Reply:
-    """Shape an error as RFC 9457 does; its title is the status's (section 4.2.1).
-
-    Args:
-        status: of the answer.
-        text: what is wrong.
-
-    Returns:
-        status, headers and body.
-    """
+    """Shape an error as RFC 9457 does; its title is the status's (section 4.2.1)."""
     title = HTTPStatus(status).phrase
     value = {"type": "about:blank", "title": title, "status": status, "detail": text}
     return json_reply(status, value, kind=_PROBLEM)

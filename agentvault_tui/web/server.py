@@ -20,8 +20,7 @@ import uvloop
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.web.exchange import Connection
-from agentvault_tui.web.limits import Limits, file_limit
-from agentvault_tui.web.places import ConnectionSlot, Places
+from agentvault_tui.web.places import ConnectionSlot, Limits, Places, file_limit
 from agentvault_tui.web.protocol import BoundedProtocol, written
 from agentvault_tui.web.reply import App, Scope, Shape, oauth_error
 from agentvault_tui.web.sockets import Peer, peer_of, tcp_peer_uid

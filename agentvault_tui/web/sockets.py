@@ -58,14 +58,7 @@ class Peer:
 
 
 def tcp_socket(host: str, port: int) -> socket.socket:
-    """Bind a loopback address; port 0 picks one.
-
-    Args:
-        host: an address of 127.0.0.0/8, or ::1.
-        port: 1 to 65535, or 0.
-
-    Returns:
-        a socket that listens.
+    """Bind an address of 127.0.0.0/8, or ::1; port 0 picks one.
 
     Raises:
         SettingsError: *host* is not a loopback address of this machine.
@@ -187,11 +180,7 @@ def _held(host: str, port: int) -> socket.socket | None:
 def unix_socket(path: Path) -> socket.socket:
     """Bind *path* with mode 0600 from its first moment, removing a dead one.
 
-    Args:
-        path: in a folder of mode 0700.
-
-    Returns:
-        a socket that is bound.
+    Its folder has mode 0700.
 
     Raises:
         SettingsError: the path is too long, not a socket, or its folder is unsafe.

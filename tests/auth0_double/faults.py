@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agentvault_tui.clock import Clock
-from agentvault_tui.web import App, Receive, Reply, Scope, Send
+from agentvault_tui.web import App, Receive, Scope, Send
+from agentvault_tui.web.reply import Reply
 
 _GARBAGE: Final = b"<html><body><h1>It works</h1></body></html>"
 USUAL: Final = 1000

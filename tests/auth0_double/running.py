@@ -21,7 +21,8 @@ from agentvault_tui.settings import StepUpSettings
 from agentvault_tui.tenant.device_page_client import Activation
 from agentvault_tui.tenant.parts import HOST, Run
 from agentvault_tui.tenant.users import NewUser
-from agentvault_tui.web import PublicAddress, Server, public_socket, run, tcp_socket
+from agentvault_tui.web import PublicAddress, Server, public_socket, run
+from agentvault_tui.web.sockets import tcp_socket
 from auth0_double.faults import FaultSwitch
 from auth0_double.tenant import DoubleRun, double
 

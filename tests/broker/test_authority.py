@@ -25,7 +25,8 @@ from agentvault_tui.model import EventType, Evidence, StepUpStatus
 from agentvault_tui.model.role import Role, role_of
 from agentvault_tui.settings import OperatorSettings, Settings, StepUpSettings
 from agentvault_tui.vault import FlowDenied, Identity
-from agentvault_tui.web import Peer, Receive, Scope, Send
+from agentvault_tui.web import Receive, Scope, Send
+from agentvault_tui.web.sockets import Peer
 
 CUTS = ("revoke", "panic", "deny", "ungrant", "narrow by files")
 GIFTS = ("restore", "lift", "register", "grant", "secret", "widen by files")

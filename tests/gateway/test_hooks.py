@@ -22,8 +22,9 @@ from agentvault_tui.broker.usecases.stepup import begin_approval, deny
 from agentvault_tui.gateway import Gateway
 from agentvault_tui.home import Home
 from agentvault_tui.model import Agent, Outcome, StepUp
-from agentvault_tui.web import RequestGuard, Server, unix_socket
+from agentvault_tui.web import RequestGuard, Server
 from agentvault_tui.web.reply import problem
+from agentvault_tui.web.sockets import unix_socket
 
 READ = {"tool_name": "Read", "tool_input": {"file_path": "/srv/a.txt"}}
 SHELL = {"tool_name": "Bash", "tool_input": {"command": "rm -rf build"}, "cwd": "/srv"}

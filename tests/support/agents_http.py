@@ -21,13 +21,10 @@ from agentvault_tui.broker.agents_api import agents_app
 from agentvault_tui.broker.usecases.register import Registration, register
 from agentvault_tui.broker.usecases.stepup import begin_approval
 from agentvault_tui.model import Agent, StepUpStatus
-from agentvault_tui.web import (
-    RequestGuard,
-    Server,
-    ServerTls,
-    loopback_hosts,
-    tcp_socket,
-)
+from agentvault_tui.web import RequestGuard, Server
+from agentvault_tui.web.guard import loopback_hosts
+from agentvault_tui.web.sockets import tcp_socket
+from agentvault_tui.web.tls import ServerTls
 
 CIBA = "urn:openid:params:grant-type:ciba"
 BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"

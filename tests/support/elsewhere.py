@@ -20,15 +20,11 @@ from support.patience import PATIENT
 from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.operators_api.remote import RemoteGuard
-from agentvault_tui.web import (
-    Limits,
-    Listener,
-    RequestGuard,
-    Server,
-    problem,
-    tcp_socket,
-)
+from agentvault_tui.web import Listener, RequestGuard, Server
 from agentvault_tui.web.local_ca import CaFiles, renew
+from agentvault_tui.web.places import Limits
+from agentvault_tui.web.reply import problem
+from agentvault_tui.web.sockets import tcp_socket
 from agentvault_tui.web.tls import ServerName, ServerTls
 
 HOST = "localhost"

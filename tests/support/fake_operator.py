@@ -31,7 +31,8 @@ from agentvault_tui.clock import SystemClock, iso, parse_iso
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.calls import ApiCall
 from agentvault_tui.operator_api.codec import encode
-from agentvault_tui.web import Server, unix_socket
+from agentvault_tui.web import Server
+from agentvault_tui.web.sockets import unix_socket
 
 Handler = Callable[[Request], Awaitable[Any]]
 

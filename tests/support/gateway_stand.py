@@ -34,7 +34,7 @@ from agentvault_tui.home import Home
 from agentvault_tui.model import Action, Agent, Evidence, StepUp, StepUpStatus
 from agentvault_tui.web import Listener, Server
 from agentvault_tui.web.guard import RequestGuard, loopback_hosts
-from agentvault_tui.web.limits import Limits
+from agentvault_tui.web.places import Limits
 from agentvault_tui.web.reply import Receive, Scope, Send
 from agentvault_tui.web.sockets import Peer, loopback_pair
 

@@ -19,7 +19,7 @@ from agentvault_tui.broker.usecases.stepup import begin_approval
 from agentvault_tui.broker.vault_access import VaultAccess, VaultUser
 from agentvault_tui.model import Account, AgentId, StepUpStatus
 from agentvault_tui.vault import ClientSecret, Secret, TenantClient
-from agentvault_tui.web import ServerTls
+from agentvault_tui.web.tls import ServerTls
 
 _LOOK = 0.05
 """Seconds between polls; the clock that the codes go by is moved by tests alone."""

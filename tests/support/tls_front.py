@@ -19,8 +19,10 @@ from support.patience import PATIENT
 
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.home import Home
-from agentvault_tui.web import Server, ServerTls, tcp_socket
+from agentvault_tui.web import Server
 from agentvault_tui.web.local_ca import CaFiles, renew
+from agentvault_tui.web.sockets import tcp_socket
+from agentvault_tui.web.tls import ServerTls
 
 _DISCOVERY = "/.well-known/openid-configuration"
 _HOP = {"host", "connection", "content-length", "transfer-encoding"}

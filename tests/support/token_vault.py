@@ -19,7 +19,7 @@ from agentvault_tui.model import Account
 from agentvault_tui.settings import ConnectionSettings
 from agentvault_tui.vault import Secret
 from agentvault_tui.vault.kept_clients import ClientSecretsFile
-from agentvault_tui.web import ServerTls
+from agentvault_tui.web.tls import ServerTls
 
 VAULT = (
     "urn:auth0:params:oauth:grant-type:token-exchange:federated-connection-access-token"

@@ -7,15 +7,9 @@ from collections.abc import Awaitable, Callable
 
 from support.patience import PATIENT
 
-from agentvault_tui.web import (
-    Limits,
-    Listener,
-    Receive,
-    Scope,
-    Send,
-    json_reply,
-    read_body,
-)
+from agentvault_tui.web import Listener, Receive, Scope, Send, read_body
+from agentvault_tui.web.places import Limits
+from agentvault_tui.web.reply import json_reply
 
 Serve = Callable[..., Awaitable[Listener]]
 QUICK = Limits(head_seconds=0.3, request_seconds=0.6, idle_seconds=0.4)

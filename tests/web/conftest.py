@@ -12,14 +12,9 @@ import uvloop
 from support.manual_clock import ManualClock
 from support.web_kit import Serve, echo
 
-from agentvault_tui.web import (
-    App,
-    Listener,
-    RequestGuard,
-    Server,
-    loopback_hosts,
-    tcp_socket,
-)
+from agentvault_tui.web import App, Listener, RequestGuard, Server
+from agentvault_tui.web.guard import loopback_hosts
+from agentvault_tui.web.sockets import tcp_socket
 
 
 def pytest_asyncio_loop_factories(

@@ -10,16 +10,9 @@ import pytest
 from support.patience import PATIENT
 from support.web_kit import Serve, echo, talk
 
-from agentvault_tui.web import (
-    Listener,
-    Receive,
-    RequestGuard,
-    Scope,
-    Send,
-    json_reply,
-    loopback_hosts,
-    problem,
-)
+from agentvault_tui.web import Listener, Receive, RequestGuard, Scope, Send
+from agentvault_tui.web.guard import loopback_hosts
+from agentvault_tui.web.reply import json_reply, problem
 
 
 async def get(listener: Listener, **headers: str) -> httpx.Response:

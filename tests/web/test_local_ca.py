@@ -22,7 +22,6 @@ from agentvault_tui.home import Home
 from agentvault_tui.origins import host_name
 from agentvault_tui.settings import BrokerSettings, Switch
 from agentvault_tui.web import local_ca
-from agentvault_tui.web.certificates import pem_of, read_certificate
 from agentvault_tui.web.local_ca import (
     CA_LIFE,
     LEAF_LIFE,
@@ -30,7 +29,7 @@ from agentvault_tui.web.local_ca import (
     ProxyAuthority,
     chosen_files,
 )
-from agentvault_tui.web.tls import server_context
+from agentvault_tui.web.tls import pem_of, read_certificate, server_context
 
 NOW = datetime.now(UTC)
 renew = partial(local_ca.renew, now=NOW)

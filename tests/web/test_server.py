@@ -21,18 +21,9 @@ from support.patience import PATIENT
 from support.web_kit import QUICK, Serve, echo, read_all, talk
 
 from agentvault_tui.clock import SystemClock
-from agentvault_tui.web import (
-    App,
-    Limits,
-    Receive,
-    Scope,
-    Send,
-    Server,
-    run,
-    tcp_socket,
-    unix_socket,
-)
-from agentvault_tui.web.limits import file_limit
+from agentvault_tui.web import App, Receive, Scope, Send, Server, run
+from agentvault_tui.web.places import Limits, file_limit
+from agentvault_tui.web.sockets import tcp_socket, unix_socket
 
 GET = b"GET / HTTP/1.1\r\nHost: @\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: @\r\nContent-Length: 5\r\n\r\n"

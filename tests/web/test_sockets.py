@@ -23,18 +23,9 @@ from support.ports import bind_error
 from support.web_kit import Serve
 
 from agentvault_tui.errors import ConflictError, SettingsError
-from agentvault_tui.web import (
-    Receive,
-    Scope,
-    Send,
-    Server,
-    json_reply,
-    loopback_pair,
-    sockets,
-    tcp_socket,
-    unix_socket,
-)
-from agentvault_tui.web.sockets import tcp_peer_uid
+from agentvault_tui.web import Receive, Scope, Send, Server, loopback_pair, sockets
+from agentvault_tui.web.reply import json_reply
+from agentvault_tui.web.sockets import tcp_peer_uid, tcp_socket, unix_socket
 
 CONNECT = """
 import os, socket, sys

@@ -17,8 +17,10 @@ from support.web_kit import QUICK, Serve, read_all, talk
 
 from agentvault_tui.errors import SettingsError
 from agentvault_tui.home import Home
-from agentvault_tui.web import Limits, Server, ServerTls, TlsFiles
+from agentvault_tui.web import Server
 from agentvault_tui.web.local_ca import CaFiles, renew
+from agentvault_tui.web.places import Limits
+from agentvault_tui.web.tls import ServerTls, TlsFiles
 
 GET = b"GET / HTTP/1.1\r\nHost: @\r\n\r\n"
 HELLO = bytes.fromhex("1603010200010001fc0303")

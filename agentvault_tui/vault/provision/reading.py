@@ -12,14 +12,6 @@ from typing import Any, Final
 from agentvault_tui.errors import TenantNotFoundError
 from agentvault_tui.text import visible
 from agentvault_tui.vault.management import Management, objects
-from agentvault_tui.vault.management.objects import (
-    actions,
-    client_grants,
-    clients,
-    connections,
-    resource_servers,
-    roles,
-)
 from agentvault_tui.vault.management.rows import object_rows, strings
 from agentvault_tui.vault.provision import names
 from agentvault_tui.vault.provision.actions import LOGIN
@@ -100,17 +92,17 @@ class TenantReader:
 
     async def clients(self) -> list[Json]:
         """Return every application with our mark."""
-        found = await clients.every(self.management)
+        found = await objects.clients.every(self.management)
         return [self._client(one) for one in found if key_of(one)]
 
     async def grants(self) -> list[Json]:
         """Return every client grant; old ones do not say their subject's type."""
-        rows = await client_grants.every(self.management)
+        rows = await objects.client_grants.every(self.management)
         return [{"subject_type": "client", **row} for row in rows]
 
     async def connection(self, name: str) -> Json | None:
         """Return one connection by name, without its options, or nothing."""
-        rows = await connections.every(self.management, name=name)
+        rows = await objects.connections.every(self.management, name=name)
         raw = next((one for one in rows if one.get("name") == name), None)
         if raw is None:
             return None
@@ -120,7 +112,7 @@ class TenantReader:
             "name": raw.get("name"),
             "strategy": raw.get("strategy"),
             "connected_accounts": raw.get("connected_accounts") or {"active": False},
-            "clients": await connections.clients(self.management, identity),
+            "clients": await objects.connections.clients(self.management, identity),
             "lasting": lasting(raw),
         }
 
@@ -133,13 +125,13 @@ class TenantReader:
         api = self.management
         match kind:
             case DesiredKind.CLIENT:
-                return self._client(await clients.get(api, identity))
+                return self._client(await objects.clients.get(api, identity))
             case DesiredKind.GRANT:
                 return await self._grant(identity)
             case DesiredKind.ACTION:
                 return await self._action(identity)
             case DesiredKind.ROLE:
-                return await roles.get(api, identity)
+                return await objects.roles.get(api, identity)
             case DesiredKind.CONNECTION:
                 return await self.connection(key) or {}
             case DesiredKind.FACTOR:
@@ -160,7 +152,7 @@ class TenantReader:
 
     async def _action(self, identity: str) -> Json:
         """Return an Action with the code that is deployed."""
-        found = await actions.get(self.management, identity)
+        found = await objects.actions.get(self.management, identity)
         deployed = found.get("deployed_version")
         if isinstance(deployed, dict) and "code" in deployed:
             found["deployed_code"] = deployed["code"]
@@ -171,7 +163,7 @@ class TenantReader:
     async def _flow(self, trigger: str) -> Json:
         """Return what is bound to a trigger, in order, and how it is shown."""
         shown: dict[str, str] = {}
-        for row in await actions.bindings(self.management, trigger):
+        for row in await objects.actions.bindings(self.management, trigger):
             action = row.get("action")
             if isinstance(action, dict) and isinstance(action.get("id"), str):
                 name = row.get("display_name") or action.get("name") or ""
@@ -205,7 +197,7 @@ class TenantReader:
             TenantError: it cannot be read; a scope that is missing is named.
         """
         api = self.management
-        systems = _systems(await resource_servers.every(api), api.tenant.issuer)
+        systems = _systems(await objects.resource_servers.every(api), api.tenant.issuer)
         wanted = tuple(one for one in desired(needs, systems) if one.kind in kinds)
         by_kind = {
             kind: [one for one in wanted if one.kind is kind] for kind in DesiredKind
@@ -221,7 +213,7 @@ class TenantReader:
         for one in (*by_kind[DesiredKind.SETTINGS], *by_kind[DesiredKind.POLICY]):
             so_far.add(one.address, await self.fetch(one.kind, one.key, ""))
         if by_kind[DesiredKind.ROLE]:
-            listed = await roles.every(api, name_filter=names.ROLE_PREFIX)
+            listed = await objects.roles.every(api, name_filter=names.ROLE_PREFIX)
             _match(so_far, by_kind[DesiredKind.ROLE], listed)
         await self._match_clients(so_far, by_kind[DesiredKind.CLIENT], needs)
         _match_grants(so_far, by_kind[DesiredKind.GRANT], await self.grants())
@@ -283,7 +275,7 @@ class TenantReader:
         for address, identity in so_far.ids.items():
             if address.startswith(f"{DesiredKind.CLIENT}."):
                 found |= dict.fromkeys(
-                    await clients.connections(self.management, identity)
+                    await objects.clients.connections(self.management, identity)
                 )
         return list(found)
 
@@ -305,7 +297,7 @@ class TenantReader:
         so_far: TenantSurvey,
         by_kind: Mapping[DesiredKind, list[DesiredObject]],
     ) -> None:
-        every = await actions.every(self.management)
+        every = await objects.actions.every(self.management)
         _match(so_far, by_kind[DesiredKind.ACTION], every)
         for one in by_kind[DesiredKind.ACTION]:
             if one.address in so_far.ids:

@@ -11,8 +11,8 @@ from joserfc.jwk import ECKey
 from support.agents_http import Live, live_broker, public, sign
 from support.bench import Bench
 
-from agentvault_tui.web import ServerTls
 from agentvault_tui.web.local_ca import CaFiles, renew
+from agentvault_tui.web.tls import ServerTls
 
 KEY = ECKey.generate_key("P-256")
 

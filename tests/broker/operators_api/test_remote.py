@@ -19,7 +19,7 @@ from support.patience import PATIENT
 from support.stepups import hold
 from support.web_kit import read_all
 
-from agentvault_tui.web import Limits
+from agentvault_tui.web.places import Limits
 
 
 @pytest.fixture

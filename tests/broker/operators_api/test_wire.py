@@ -11,7 +11,8 @@ from support.bench import Bench
 
 from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.operators_api import operators_app
-from agentvault_tui.web import Server, unix_socket
+from agentvault_tui.web import Server
+from agentvault_tui.web.sockets import unix_socket
 
 
 async def test_a_fault_of_ours_is_a_problem_document_and_logged_once(
