@@ -33,24 +33,9 @@ link_option = click.option(
 """For what opens the console."""
 
 
-def _elsewhere() -> list[click.Parameter]:
-    """Return the options that name a broker on another machine."""
-    return [
-        click.Option(
-            ["--connect"],
-            metavar="URL",
-            expose_value=False,
-            callback=_remember,
-            help="A broker elsewhere, instead of operators.connect.",
-        ),
-        click.Option(
-            ["--ca-file"],
-            metavar="FILE",
-            expose_value=False,
-            callback=_remember,
-            help="The authorities that vouch for it, instead of the system's.",
-        ),
-    ]
+def _shared(*names: str, **attrs: Any) -> click.Option:
+    """Return an option that every command has, and whose value the session keeps."""
+    return click.Option(names, expose_value=False, callback=_remember, **attrs)
 
 
 def _lineage(ctx: click.Context | None) -> Iterator[click.Context]:
@@ -84,27 +69,16 @@ class CliCommand(click.Command):
         self.on_home = on_home
         self.always_answers = always_answers
         if prints_data:
-            self.params.append(
-                click.Option(
-                    ["--json"],
-                    is_flag=True,
-                    expose_value=False,
-                    callback=_remember,
-                    help="Print JSON for a program.",
-                )
-            )
-        self.params.append(
-            click.Option(
-                ["--home", "home_option"],
-                metavar="DIR",
-                expose_value=False,
-                callback=_remember,
-                help="The vault's folder, instead of AGENTVAULT_HOME or your user "
-                "folders.",
-            )
-        )
+            said = "Print JSON for a program."
+            self.params.append(_shared("--json", is_flag=True, help=said))
+        said = "The vault's folder, instead of AGENTVAULT_HOME or your user folders."
+        home = _shared("--home", "home_option", metavar="DIR", help=said)
+        self.params.append(home)
         if not on_home:
-            self.params += _elsewhere()
+            said = "A broker elsewhere, instead of operators.connect."
+            self.params.append(_shared("--connect", metavar="URL", help=said))
+            said = "The authorities that vouch for it, instead of the system's."
+            self.params.append(_shared("--ca-file", metavar="FILE", help=said))
 
     def invoke(self, ctx: click.Context) -> object:
         """Refuse to work on a home where a broker elsewhere is meant."""
