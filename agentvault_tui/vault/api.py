@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping
 from copy import copy
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 from urllib.parse import urlencode
 
 from agentvault_tui.errors import TenantError, TenantUnreachableError
@@ -27,6 +27,15 @@ REACHABLE: Final = 1000
 _MAX_PAGES: Final = 10_000
 _MAX_ROWS: Final = 100_000
 """Rows of one list that are held at once; no tenant has more of what is listed."""
+
+
+class Purpose(NamedTuple):
+    """What a request is for: its verb and object, and the scope that it takes."""
+
+    what: str
+    """As in "the tenant would not *what*"."""
+    scope: str = ""
+    """Told when the tenant names no scope itself."""
 
 
 class TenantApi:
@@ -74,8 +83,7 @@ class TenantApi:
         query: Query | None = None,
         body: object = None,
         expect: Collection[int] = (200,),
-        what: str = "",
-        scope: str = "",
+        purpose: Purpose | None = None,
         repeatable: bool | None = None,
     ) -> TenantReply:
         """Send one request and return its answer, whose status is one of *expect*.
@@ -86,8 +94,7 @@ class TenantApi:
             query: its parameters.
             body: sent as JSON; nothing when it is None.
             expect: the statuses that are a success.
-            what: what it does, as in "the tenant would not *what*".
-            scope: what it needs, told when the tenant names no scope itself.
+            purpose: what it is for; by default *method* and *path* say that.
             repeatable: whether twice is as good as once; by default all but POST is.
 
         Raises:
@@ -112,7 +119,8 @@ class TenantApi:
         reply = await persist(send, self.tenant, self._patience, repeatable=repeatable)
         if reply.status not in expect:
             now = self.tenant.clock.now()
-            raise refused(reply, what or f"{method} {path}", now, scope=scope)
+            what, scope = purpose or Purpose(f"{method} {path}")
+            raise refused(reply, what, now, scope=scope)
         return reply
 
     async def _send(self, method: str, url: str, body: object) -> TenantReply:
@@ -149,8 +157,7 @@ class TenantApi:
         query: Query | None = None,
         per_page: int = 100,
         totals: bool = True,
-        what: str = "",
-        scope: str = "",
+        purpose: Purpose | None = None,
     ) -> AsyncIterator[Json]:
         """Yield the rows of a list that is paged by number, under *key* or bare.
 
@@ -168,7 +175,7 @@ class TenantApi:
                 "include_totals": totals or None,
             }
             reply = await self.request(
-                "GET", path, query={**(query or {}), **asked}, what=what, scope=scope
+                "GET", path, query={**(query or {}), **asked}, purpose=purpose
             )
             rows = reply.rows(key)
             if reply.body is not None and type(reply.body.get("total")) is int:
@@ -196,8 +203,7 @@ class TenantApi:
         *,
         query: Query | None = None,
         take: int = 100,
-        what: str = "",
-        scope: str = "",
+        purpose: Purpose | None = None,
     ) -> AsyncIterator[Json]:
         """Yield the rows of a list under *key* that is paged by a ``next`` mark.
 
@@ -212,8 +218,7 @@ class TenantApi:
                 "GET",
                 path,
                 query={**(query or {}), "take": take, "from": mark},
-                what=what,
-                scope=scope,
+                purpose=purpose,
             )
             for row in reply.rows(key):
                 seen += 1

@@ -16,7 +16,7 @@ from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 from agentvault_tui.clock import Deadline
 from agentvault_tui.errors import TenantError, TenantUnreachableError
-from agentvault_tui.vault.api import TenantApi
+from agentvault_tui.vault.api import Purpose, TenantApi
 from agentvault_tui.vault.budget import Budget
 from agentvault_tui.vault.code_flow import check_return
 from agentvault_tui.vault.issuer import origin, path
@@ -117,8 +117,7 @@ class MyAccountApi(TenantApi):
             "connected-accounts/connect",
             body=asked,
             expect=(200, 201),
-            what="begin to connect the account",
-            scope=SCOPES[0],
+            purpose=Purpose("begin to connect the account", SCOPES[0]),
         )
         body = reply.json()
         life = body.get("expires_in")
@@ -155,8 +154,7 @@ class MyAccountApi(TenantApi):
             },
             # The reference says 201, the guide 200.
             expect=(200, 201),
-            what="connect the account",
-            scope=SCOPES[0],
+            purpose=Purpose("connect the account", SCOPES[0]),
         )
         return account(reply.json())
 
@@ -169,8 +167,7 @@ class MyAccountApi(TenantApi):
             "accounts",
             query={"connection": connection},
             take=MAX_TAKE,
-            what="list the connected accounts",
-            scope=SCOPES[1],
+            purpose=Purpose("list the connected accounts", SCOPES[1]),
         )
         async for row in rows:
             yield account(row)
@@ -183,8 +180,7 @@ class MyAccountApi(TenantApi):
         return await delete_at(
             self,
             f"{_ACCOUNTS}/{path(account_id)}",
-            what="disconnect the account",
-            scope=SCOPES[2],
+            Purpose("disconnect the account", SCOPES[2]),
         )
 
     def _page(self, body: Json) -> str:

@@ -9,6 +9,7 @@ from support.rogue_tenant import Answer, Request, RogueTenant
 
 from agentvault_tui.errors import TenantBusyError, TenantUnreachableError
 from agentvault_tui.vault import ClientSecret, Management, Secret, Tenant
+from agentvault_tui.vault.api import Purpose
 from agentvault_tui.vault.retries import RetryLimits
 
 CLIENTS = "/api/v2/clients"
@@ -40,7 +41,7 @@ async def test_a_lasting_429_is_raised_with_its_wait(
     began = clock.boot()
     tenant.script(CLIENTS, answer("authentication", "custom_rate_limit"))
     with pytest.raises(TenantBusyError, match="spent for 17 s") as caught:
-        await api.request("GET", "clients", what="list its clients")
+        await api.request("GET", "clients", purpose=Purpose("list its clients"))
     assert caught.value.retry_after == 17
     assert clock.boot() - began < 90
     assert 1 < tenant.asked(CLIENTS) <= 10

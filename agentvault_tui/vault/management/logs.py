@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from agentvault_tui.errors import TenantNotFoundError
-from agentvault_tui.vault.api import TenantApi
+from agentvault_tui.vault.api import Purpose, TenantApi
 from agentvault_tui.vault.issuer import path
 from agentvault_tui.vault.management.rows import text
 from agentvault_tui.vault.reply import Json, TenantReply
 
 MOST: Final = 100
 """Rows in one answer, at most."""
+_SHOW: Final = Purpose("show its log", "read:logs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,9 @@ async def has(api: TenantApi, row: str) -> bool:
     """Tell whether the tenant still keeps *row*."""
     try:
         await api.request(
-            "GET", f"logs/{path(row)}", what="show its log", scope="read:logs"
+            "GET",
+            f"logs/{path(row)}",
+            purpose=_SHOW,
         )
     except TenantNotFoundError:
         return False
@@ -59,8 +62,7 @@ async def after(api: TenantApi, row: str, take: int = MOST) -> LogPage:
         "GET",
         "logs",
         query={"from": row, "take": take},
-        what="show its log",
-        scope="read:logs",
+        purpose=_SHOW,
     )
     rows = _rows(reply, take)
     if not rows:
@@ -74,8 +76,7 @@ async def _end(api: TenantApi, sort: str) -> LogPage:
         "GET",
         "logs",
         query={"sort": sort, "per_page": 1, "page": 0},
-        what="show its log",
-        scope="read:logs",
+        purpose=_SHOW,
     )
     rows = _rows(reply, 1)
     return LogPage(rows, rows[-1]["log_id"] if rows else "")

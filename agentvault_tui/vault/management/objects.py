@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from agentvault_tui.errors import TenantRefusedError, TenantUnreachableError
 from agentvault_tui.text import visible
-from agentvault_tui.vault.api import Query, TenantApi, Value
+from agentvault_tui.vault.api import Purpose, Query, TenantApi, Value
 from agentvault_tui.vault.issuer import path
 from agentvault_tui.vault.management.rows import (
     delete_at,
@@ -50,10 +50,10 @@ class ObjectKind:
     async def every(self, api: TenantApi, **query: Value) -> list[Json]:
         """Return every object that *query* lets through, of the tenant's own too."""
         asked = {**self.query, **query}
-        what, scope = f"list its {self.noun}s", f"read:{self.scope}"
+        purpose = Purpose(f"list its {self.noun}s", f"read:{self.scope}")
         if self.by_checkpoint:
             rows = api.by_checkpoint(
-                self.where, self.scope, query=asked, what=what, scope=scope
+                self.where, self.scope, query=asked, purpose=purpose
             )
         else:
             # Auth0 refuses the parameter where a list has no totals.
@@ -62,8 +62,7 @@ class ObjectKind:
                 self.scope,
                 query=asked,
                 totals=self is not actions,
-                what=what,
-                scope=scope,
+                purpose=purpose,
             )
         return [without_secrets(row) async for row in rows]
 
@@ -77,8 +76,7 @@ class ObjectKind:
             "GET",
             f"{self.where}/{path(identity)}",
             query=self.query,
-            what=f"show the {self.noun}",
-            scope=f"read:{self.scope}",
+            purpose=self._purpose("show", "read"),
         )
         return without_secrets(reply.json())
 
@@ -94,19 +92,17 @@ class ObjectKind:
             "PATCH",
             f"{self.where}/{path(identity)}",
             body=dict(changes),
-            what=f"change the {self.noun}",
-            scope=f"update:{self.scope}",
+            purpose=self._purpose("change", "update"),
         )
         return without_secrets(reply.json())
 
     async def delete(self, api: TenantApi, identity: str) -> bool:
         """Delete an object for good (204); tell whether it was there."""
-        return await delete_at(
-            api,
-            f"{self.where}/{path(identity)}",
-            what=f"delete the {self.noun}",
-            scope=f"delete:{self.scope}",
-        )
+        where = f"{self.where}/{path(identity)}"
+        return await delete_at(api, where, self._purpose("delete", "delete"))
+
+    def _purpose(self, verb: str, right: str) -> Purpose:
+        return Purpose(f"{verb} the {self.noun}", f"{right}:{self.scope}")
 
     async def _created(self, api: TenantApi, wanted: Mapping[str, object]) -> Json:
         reply = await api.request(
@@ -114,8 +110,7 @@ class ObjectKind:
             self.where,
             body=dict(wanted),
             expect=(200, 201),
-            what=f"make the {self.noun}",
-            scope=f"create:{self.scope}",
+            purpose=self._purpose("make", "create"),
         )
         made = reply.json()
         text(made, self.identity)
@@ -145,8 +140,7 @@ class ClientKind(ObjectKind):
         reply = await api.request(
             "POST",
             path("clients", client_id, "rotate-secret"),
-            what="rotate the client's secret",
-            scope="update:client_keys",
+            purpose=Purpose("rotate the client's secret", "update:client_keys"),
             repeatable=True,
         )
         return Secret(text(reply.json(), "client_secret"))
@@ -159,8 +153,7 @@ class ClientKind(ObjectKind):
             path("clients", client_id, "credentials"),
             body={**key, "alg": "RS256"},
             expect=(201,),
-            what="add a key to the client",
-            scope="create:client_credentials",
+            purpose=Purpose("add a key to the client", "create:client_credentials"),
         )
         return text(reply.json(), "id")
 
@@ -171,8 +164,7 @@ class ClientKind(ObjectKind):
             "connections",
             query={"fields": "id,name", "include_fields": True},
             take=50,
-            what="list the client's connections",
-            scope="read:connections",
+            purpose=Purpose("list the client's connections", "read:connections"),
         )
         return [str(row.get("name")) async for row in rows]
 
@@ -188,8 +180,7 @@ class ConnectionKind(ObjectKind):
         rows = api.by_checkpoint(
             path("connections", connection_id, "clients"),
             "clients",
-            what="list the connection's clients",
-            scope="read:connections",
+            purpose=Purpose("list the connection's clients", "read:connections"),
         )
         return [
             row["client_id"]
@@ -206,8 +197,7 @@ class ConnectionKind(ObjectKind):
             path("connections", connection_id, "clients"),
             body=[{"client_id": one, "status": on} for one, on in enabled.items()],
             expect=(200, 204),
-            what="change the connection's clients",
-            scope="update:connections",
+            purpose=Purpose("change the connection's clients", "update:connections"),
         )
 
 
@@ -272,8 +262,7 @@ class RoleKind(ObjectKind):
         rows = api.by_page(
             path("roles", role_id, "users"),
             "users",
-            what="list a role's users",
-            scope="read:users",
+            purpose=Purpose("list a role's users", "read:users"),
         )
         async for _ in rows:
             return True
@@ -310,8 +299,7 @@ class ActionKind(ObjectKind):
             "POST",
             path("actions", "actions", action_id, "deploy"),
             expect=(200, 202),
-            what="deploy the Action",
-            scope="create:actions",
+            purpose=Purpose("deploy the Action", "create:actions"),
             repeatable=True,
         )
 
@@ -322,8 +310,7 @@ class ActionKind(ObjectKind):
             "bindings",
             per_page=50,
             totals=False,
-            what="list the trigger's bindings",
-            scope="read:actions",
+            purpose=Purpose("list the trigger's bindings", "read:actions"),
         )
         return [row async for row in rows]
 
@@ -339,8 +326,7 @@ class ActionKind(ObjectKind):
             "PATCH",
             _BINDINGS.format(trigger),
             body={"bindings": listed},
-            what="bind the Actions",
-            scope="update:actions",
+            purpose=Purpose("bind the Actions", "update:actions"),
         )
 
 
@@ -362,15 +348,17 @@ roles: Final = RoleKind("roles", "role")
 async def login_pages(api: TenantApi) -> Json:
     """Return the settings of Universal Login (``/prompts``)."""
     reply = await api.request(
-        "GET", "prompts", what="show its login pages", scope="read:prompts"
+        "GET",
+        "prompts",
+        purpose=Purpose("show its login pages", "read:prompts"),
     )
     return reply.json()
 
 
 async def settings(api: TenantApi) -> Json:
     """Return the settings of the tenant as a whole (``/tenants/settings``)."""
-    what, scope = "show its settings", "read:tenant_settings"
-    reply = await api.request("GET", "tenants/settings", what=what, scope=scope)
+    purpose = Purpose("show its settings", "read:tenant_settings")
+    reply = await api.request("GET", "tenants/settings", purpose=purpose)
     return without_secrets(reply.json())
 
 
@@ -380,8 +368,7 @@ async def change_settings(api: TenantApi, changes: Mapping[str, object]) -> None
         "PATCH",
         "tenants/settings",
         body=dict(changes),
-        what="change its settings",
-        scope="update:tenant_settings",
+        purpose=Purpose("change its settings", "update:tenant_settings"),
     )
 
 
@@ -390,8 +377,8 @@ async def factors(api: TenantApi) -> dict[str, Json]:
 
     ``trial_expired``: the plan does not have it any more, whatever ``enabled`` says.
     """
-    what, scope = "list its second factors", "read:guardian_factors"
-    reply = await api.request("GET", "guardian/factors", what=what, scope=scope)
+    purpose = Purpose("list its second factors", "read:guardian_factors")
+    reply = await api.request("GET", "guardian/factors", purpose=purpose)
     return {
         row["name"]: {
             "enabled": row.get("enabled") is True,
@@ -408,15 +395,14 @@ async def set_factor(api: TenantApi, name: str, *, enabled: bool) -> None:
         "PUT",
         path("guardian", "factors", name),
         body={"enabled": enabled},
-        what=f"change the factor {name}",
-        scope="update:guardian_factors",
+        purpose=Purpose(f"change the factor {name}", "update:guardian_factors"),
     )
 
 
 async def mfa_policies(api: TenantApi) -> tuple[str, ...]:
     """Return when the tenant itself asks for a factor: none means never."""
-    what, scope = "show its MFA policy", "read:mfa_policies"
-    reply = await api.request("GET", "guardian/policies", what=what, scope=scope)
+    purpose = Purpose("show its MFA policy", "read:mfa_policies")
+    reply = await api.request("GET", "guardian/policies", purpose=purpose)
     if not isinstance(reply.value, list):
         raise TenantUnreachableError("the tenant sent no list of MFA policies")
     return strings(reply.value)
@@ -428,6 +414,5 @@ async def set_mfa_policies(api: TenantApi, wanted: Sequence[str]) -> None:
         "PUT",
         "guardian/policies",
         body=list(wanted),
-        what="change its MFA policy",
-        scope="update:mfa_policies",
+        purpose=Purpose("change its MFA policy", "update:mfa_policies"),
     )

@@ -12,7 +12,7 @@ from agentvault_tui.errors import (
     TenantScopeError,
 )
 from agentvault_tui.text import Shown, visible
-from agentvault_tui.vault.api import TenantApi
+from agentvault_tui.vault.api import Purpose, TenantApi
 from agentvault_tui.vault.issuer import path
 from agentvault_tui.vault.management.rows import (
     DONE,
@@ -53,12 +53,9 @@ class _Way:
 
     async def delete(self, api: TenantApi, identity: str) -> None:
         """End one token (204; true some time later)."""
-        await delete_at(
-            api,
-            f"{self.where}/{path(identity)}",
-            what=f"delete the {self.noun}",
-            scope=f"delete:{self.where.replace('-', '_')}",
-        )
+        scope = f"delete:{self.where.replace('-', '_')}"
+        purpose = Purpose(f"delete the {self.noun}", scope)
+        await delete_at(api, f"{self.where}/{path(identity)}", purpose)
 
 
 async def device_credentials(api: TenantApi, user_id: str, client_id: str) -> list[str]:
@@ -69,8 +66,7 @@ async def device_credentials(api: TenantApi, user_id: str, client_id: str) -> li
             "device-credentials",
             "device_credentials",
             query={"user_id": user_id, "client_id": client_id, "type": kind},
-            what="list device credentials",
-            scope="read:device_credentials",
+            purpose=Purpose("list device credentials", "read:device_credentials"),
         )
         async for row in rows:
             # Not everything listed says whose it is; what was asked for does.
@@ -87,8 +83,7 @@ async def user_tokens(api: TenantApi, user_id: str, client_id: str) -> list[str]
     rows = api.by_checkpoint(
         path("users", user_id, "refresh-tokens"),
         "tokens",
-        what="list the person's refresh tokens",
-        scope="read:refresh_tokens",
+        purpose=Purpose("list the person's refresh tokens", "read:refresh_tokens"),
     )
     return [
         text(row, "id")
@@ -152,8 +147,7 @@ async def _bulk(api: TenantApi, user_id: str, client_id: str) -> int:
         _BULK,
         body={"user_id": user_id, "client_id": client_id},
         expect=DONE,
-        what="revoke refresh tokens",
-        scope="delete:refresh_tokens",
+        purpose=Purpose("revoke refresh tokens", "delete:refresh_tokens"),
         repeatable=True,
     )
     return 0

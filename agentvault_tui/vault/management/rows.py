@@ -13,7 +13,7 @@ from agentvault_tui.errors import (
     TenantScopeError,
     TenantUnreachableError,
 )
-from agentvault_tui.vault.api import TenantApi
+from agentvault_tui.vault.api import Purpose, TenantApi
 from agentvault_tui.vault.reply import Json
 from agentvault_tui.vault.tenant import Tenant
 
@@ -78,7 +78,7 @@ def object_rows(value: object) -> list[Json]:
     return [one for one in listed if isinstance(one, dict)]
 
 
-async def delete_at(api: TenantApi, path: str, *, what: str, scope: str) -> bool:
+async def delete_at(api: TenantApi, path: str, purpose: Purpose) -> bool:
     """Delete the object at *path*; tell whether it was there.
 
     What is gone already is no error: a deletion is repeated when its answer is lost.
@@ -87,7 +87,7 @@ async def delete_at(api: TenantApi, path: str, *, what: str, scope: str) -> bool
         TenantError: as `TenantApi.request`.
     """
     try:
-        await api.request("DELETE", path, expect=DONE, what=what, scope=scope)
+        await api.request("DELETE", path, expect=DONE, purpose=purpose)
     except TenantNotFoundError:
         return False
     return True
