@@ -13,6 +13,7 @@ from agentvault_tui.vault.credentials import (
     ClientSecret,
     PrivateKey,
     RegisteredClient,
+    Secret,
     SigningKey,
 )
 from agentvault_tui.vault.device import (
@@ -29,7 +30,6 @@ from agentvault_tui.vault.my_account import (
     MyAccountApi,
     PendingConnection,
 )
-from agentvault_tui.vault.secret import Secret
 from agentvault_tui.vault.tenant import Tenant
 from agentvault_tui.vault.token_vault import Cause, NoToken, ProviderToken, TokenVault
 from agentvault_tui.vault.tokens import (

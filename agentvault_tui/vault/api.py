@@ -12,8 +12,7 @@ from agentvault_tui.vault.budget import Budget, Priority
 from agentvault_tui.vault.issuer import is_path
 from agentvault_tui.vault.refusals import is_scope, read_refusal, refused
 from agentvault_tui.vault.reply import Json, TenantReply
-from agentvault_tui.vault.retries import IDEMPOTENT, RetryLimits, persist
-from agentvault_tui.vault.tenant import Tenant
+from agentvault_tui.vault.tenant import IDEMPOTENT, RetryLimits, Tenant, persist
 from agentvault_tui.vault.tokens import AccessToken, TokenSource
 
 Value = str | int | bool | None

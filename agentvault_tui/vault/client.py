@@ -21,7 +21,6 @@ from agentvault_tui.vault.device import (
     poll_until_ended,
     start_flow,
 )
-from agentvault_tui.vault.discovery import Keys, read_keys
 from agentvault_tui.vault.identity import (
     SKEW,
     Identity,
@@ -34,7 +33,7 @@ from agentvault_tui.vault.identity import (
     verify,
 )
 from agentvault_tui.vault.refreshed import CachedDocument
-from agentvault_tui.vault.tenant import Sleep, Tenant
+from agentvault_tui.vault.tenant import Keys, Sleep, Tenant, read_keys
 
 SCOPE: Final = "openid profile email"
 """An assertion of identity, and nothing that could be used against an API."""

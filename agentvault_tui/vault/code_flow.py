@@ -12,9 +12,8 @@ from authlib.oauth2 import OAuth2Client
 
 from agentvault_tui.clock import Clock, Deadline
 from agentvault_tui.errors import TenantError, TenantRefusedError
-from agentvault_tui.vault.credentials import RegisteredClient
+from agentvault_tui.vault.credentials import RegisteredClient, Secret
 from agentvault_tui.vault.refusals import refused
-from agentvault_tui.vault.secret import Secret
 from agentvault_tui.vault.tenant import Tenant
 from agentvault_tui.vault.tokens import ask_token, read_access
 

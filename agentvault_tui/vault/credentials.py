@@ -1,4 +1,4 @@
-"""Client authentication at the tenant (RFC 6749 section 2.3, RFC 7523), by authlib."""
+"""Client authentication at the tenant (RFC 6749 section 2.3, RFC 7523), and secrets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, NoReturn
 from urllib.parse import parse_qsl
 
 from authlib.oauth2 import ClientAuth, OAuth2Client
@@ -16,7 +16,27 @@ from joserfc.errors import JoseError
 from joserfc.jwk import RSAKey
 
 from agentvault_tui.errors import SettingsError
-from agentvault_tui.vault.secret import Secret
+
+
+class Secret:
+    """A secret, or a function that reads one; no repr, log, error or pickle has it."""
+
+    __slots__ = ("_source",)
+
+    def __init__(self, source: str | Callable[[], str]) -> None:
+        """Keep the value itself, or a function that reads it where it is kept."""
+        self._source = source
+
+    def reveal(self) -> str:
+        """Return the value: call this where it is sent, and nowhere else."""
+        return self._source if isinstance(self._source, str) else self._source()
+
+    def __repr__(self) -> str:
+        return "Secret(hidden)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is not written anywhere")
+
 
 ALGORITHMS: Final = ("RS256", "RS384", "PS256")
 """What Auth0 takes for client assertions."""

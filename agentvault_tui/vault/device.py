@@ -16,8 +16,7 @@ from agentvault_tui.vault.issuer import origin
 from agentvault_tui.vault.management import audience
 from agentvault_tui.vault.refusals import refused
 from agentvault_tui.vault.reply import TenantReply
-from agentvault_tui.vault.retries import RetryLimits
-from agentvault_tui.vault.tenant import Tenant
+from agentvault_tui.vault.tenant import RetryLimits, Tenant
 from agentvault_tui.vault.tokens import AccessToken, ask_token, read_access
 
 DEFAULT_INTERVAL: Final = 5

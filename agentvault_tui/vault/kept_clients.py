@@ -9,8 +9,8 @@ from typing import ClassVar, Final
 from agentvault_tui.errors import NotFoundError, ServiceError, SettingsError
 from agentvault_tui.home import Home, locked_folder, put_private
 from agentvault_tui.sealing import Seal
+from agentvault_tui.vault.credentials import Secret
 from agentvault_tui.vault.issuer import check_issuer, origin
-from agentvault_tui.vault.secret import Secret
 
 _SECRETS: Final = ("client_secret", "worker_key")
 

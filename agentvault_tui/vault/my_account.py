@@ -19,12 +19,11 @@ from agentvault_tui.errors import TenantError, TenantUnreachableError
 from agentvault_tui.vault.api import Purpose, TenantApi
 from agentvault_tui.vault.budget import Budget
 from agentvault_tui.vault.code_flow import check_return
+from agentvault_tui.vault.credentials import Secret
 from agentvault_tui.vault.issuer import origin, path
 from agentvault_tui.vault.management.rows import delete_at, strings, text
 from agentvault_tui.vault.reply import Json
-from agentvault_tui.vault.retries import RetryLimits
-from agentvault_tui.vault.secret import Secret
-from agentvault_tui.vault.tenant import Tenant
+from agentvault_tui.vault.tenant import RetryLimits, Tenant
 from agentvault_tui.vault.tokens import TokenSource
 
 SCOPES: Final = (

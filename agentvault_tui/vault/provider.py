@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from agentvault_tui.errors import AgentVaultError, TenantUnreachableError
+from agentvault_tui.vault.credentials import Secret
 from agentvault_tui.vault.issuer import check_endpoint
 from agentvault_tui.vault.refusals import read_refusal
 from agentvault_tui.vault.reply import TenantReply
-from agentvault_tui.vault.secret import Secret
 from agentvault_tui.vault.wire import Wire
 
 SECONDS: Final = 5.0

@@ -17,12 +17,11 @@ from agentvault_tui.vault.credentials import (
     TYPE_REFRESH,
     VAULT_GRANT,
     RegisteredClient,
+    Secret,
 )
 from agentvault_tui.vault.refusals import read_refusal, refused
 from agentvault_tui.vault.reply import TenantReply
-from agentvault_tui.vault.retries import RetryLimits
-from agentvault_tui.vault.secret import Secret
-from agentvault_tui.vault.tenant import Tenant
+from agentvault_tui.vault.tenant import RetryLimits, Tenant
 from agentvault_tui.vault.tokens import ask_token, read_access, seconds, words
 
 _PROMPT: Final = RetryLimits(attempts=3, seconds=5.0)

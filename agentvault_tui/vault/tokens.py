@@ -11,12 +11,10 @@ from typing import Final, Protocol
 from agentvault_tui.clock import Clock, Deadline
 from agentvault_tui.errors import TenantError, TenantUnreachableError
 from agentvault_tui.text import visible
-from agentvault_tui.vault.credentials import RegisteredClient
+from agentvault_tui.vault.credentials import RegisteredClient, Secret
 from agentvault_tui.vault.refusals import read_refusal, refused
 from agentvault_tui.vault.reply import TenantReply
-from agentvault_tui.vault.retries import RetryLimits, persist
-from agentvault_tui.vault.secret import Secret
-from agentvault_tui.vault.tenant import Tenant
+from agentvault_tui.vault.tenant import RetryLimits, Tenant, persist
 
 _MARGIN: Final = 60.0
 """Seconds before its end at which a token is not used any more."""

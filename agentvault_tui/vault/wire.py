@@ -22,10 +22,10 @@ import httpx
 from agentvault_tui import __version__
 from agentvault_tui.errors import TenantCredentialError, TenantUnreachableError
 from agentvault_tui.text import visible
+from agentvault_tui.vault.credentials import Secret
 from agentvault_tui.vault.egress import Route, route
 from agentvault_tui.vault.issuer import origin
 from agentvault_tui.vault.reply import TenantReply, read_reply
-from agentvault_tui.vault.secret import Secret
 
 _CONFIDENTIAL: Final = frozenset((
     "auth_session", "client_assertion", "client_secret", "code", "code_verifier",

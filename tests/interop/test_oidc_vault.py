@@ -33,7 +33,7 @@ from agentvault_tui.vault import (
     TokenVault,
     revoke_token,
 )
-from agentvault_tui.vault.retries import RetryLimits
+from agentvault_tui.vault.tenant import RetryLimits
 
 GOOGLE = "google-oauth2"
 TO_PROVIDER = "http://auth0.com/oauth/token-type/federated-connection-access-token"

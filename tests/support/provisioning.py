@@ -26,7 +26,7 @@ from agentvault_tui.vault.provision import (
     ProvisioningPlan,
     checks,
 )
-from agentvault_tui.vault.retries import RetryLimits
+from agentvault_tui.vault.tenant import RetryLimits
 
 SIGN_IN = "Username-Password-Authentication"
 CREDENTIAL = {"client_id": ADMIN[0], "client_secret": ADMIN[1]}

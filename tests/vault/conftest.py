@@ -14,7 +14,7 @@ from support.rogue_tenant import CLIENT_ID, RogueTenant, rogue_tenant
 
 from agentvault_tui.errors import IdentityError
 from agentvault_tui.vault import ClientSecret, Management, Secret, Tenant, TenantClient
-from agentvault_tui.vault.retries import RetryLimits
+from agentvault_tui.vault.tenant import RetryLimits
 
 MFA_AT = "https://agentvault.dev/mfa_at"
 ROLES = "https://agentvault.dev/roles"

@@ -26,7 +26,7 @@ from agentvault_tui.vault import (
     Tenant,
 )
 from agentvault_tui.vault.my_account import SCOPES, account, audience
-from agentvault_tui.vault.retries import RetryLimits
+from agentvault_tui.vault.tenant import RetryLimits
 
 BASE = "/me/v1/connected-accounts/"
 BACK = "http://127.0.0.1:7717/connected"

@@ -10,7 +10,7 @@ from support.rogue_tenant import Answer, Request, RogueTenant
 from agentvault_tui.errors import TenantBusyError, TenantUnreachableError
 from agentvault_tui.vault import ClientSecret, Management, Secret, Tenant
 from agentvault_tui.vault.api import Purpose
-from agentvault_tui.vault.retries import RetryLimits
+from agentvault_tui.vault.tenant import RetryLimits
 
 CLIENTS = "/api/v2/clients"
 DOWN = Answer({"statusCode": 503}, 503)

@@ -21,7 +21,7 @@ from agentvault_tui.vault.credentials import (
     TYPE_REFRESH,
     VAULT_GRANT,
 )
-from agentvault_tui.vault.retries import RetryLimits
+from agentvault_tui.vault.tenant import RetryLimits
 
 GOOGLE = "google-oauth2"
 REFUSALS = [name for name in names("token_vault") if not name.endswith("ok")]

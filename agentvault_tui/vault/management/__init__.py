@@ -5,8 +5,7 @@ from __future__ import annotations
 from agentvault_tui.vault.api import TenantApi
 from agentvault_tui.vault.budget import Budget
 from agentvault_tui.vault.credentials import RegisteredClient
-from agentvault_tui.vault.retries import RetryLimits
-from agentvault_tui.vault.tenant import Tenant
+from agentvault_tui.vault.tenant import RetryLimits, Tenant
 from agentvault_tui.vault.tokens import ClientCredentials, TokenSource
 
 

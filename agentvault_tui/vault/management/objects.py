@@ -12,6 +12,7 @@ from typing import Any, Final
 from agentvault_tui.errors import TenantRefusedError, TenantUnreachableError
 from agentvault_tui.text import visible
 from agentvault_tui.vault.api import Purpose, Query, TenantApi, Value
+from agentvault_tui.vault.credentials import Secret
 from agentvault_tui.vault.issuer import path
 from agentvault_tui.vault.management.rows import (
     delete_at,
@@ -21,7 +22,6 @@ from agentvault_tui.vault.management.rows import (
     without_secrets,
 )
 from agentvault_tui.vault.reply import Json
-from agentvault_tui.vault.secret import Secret
 
 _BINDINGS: Final = "actions/triggers/{}/bindings"
 _BUILD: Final = 120.0

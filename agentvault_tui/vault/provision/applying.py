@@ -21,6 +21,7 @@ from agentvault_tui.errors import (
     TenantRefusedError,
     TenantScopeError,
 )
+from agentvault_tui.vault.credentials import Secret
 from agentvault_tui.vault.management import objects
 from agentvault_tui.vault.management.objects import (
     actions,
@@ -43,7 +44,6 @@ from agentvault_tui.vault.provision.plan import (
 from agentvault_tui.vault.provision.reading import TenantReader
 from agentvault_tui.vault.provision.rules import FieldChange, body, compare, unmet
 from agentvault_tui.vault.reply import Json
-from agentvault_tui.vault.secret import Secret
 
 _TRIES: Final = 3
 _PAUSE: Final = 1.0

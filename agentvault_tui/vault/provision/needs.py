@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from agentvault_tui.vault.credentials import Secret
 from agentvault_tui.vault.reply import Json
-from agentvault_tui.vault.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from agentvault_tui.errors import TenantError
 from agentvault_tui.ledger import Meta
 from agentvault_tui.model import Draft
 from agentvault_tui.vault import ClientSecret, Management, Secret, Tenant
-from agentvault_tui.vault.retries import RetryLimits
+from agentvault_tui.vault.tenant import RetryLimits
 
 PATH = "/api/v2/logs"
 
