@@ -17,8 +17,8 @@ from agentvault_tui.cli import auth0_credential as credentials
 from agentvault_tui.cli.device import print_device
 from agentvault_tui.cli.doctor import end_report, print_finding
 from agentvault_tui.cli.framework import group, pass_session
+from agentvault_tui.cli.output import confirm
 from agentvault_tui.cli.session import CliSession
-from agentvault_tui.cli.terminal import confirm
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.errors import (
     SettingsError,

@@ -1,4 +1,4 @@
-"""Prints aligned columns for people, and JSON for programs.
+"""Prints aligned columns for people, and JSON for programs; asks for confirmation.
 
 People's output goes through `text.visible`; JSON is pure ASCII, so neither carries an
 escape sequence of an agent's making to a terminal.
@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import termios
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
+from agentvault_tui.errors import UsageError
 from agentvault_tui.lures import mask_lures
 from agentvault_tui.operator_api.codec import encode
 from agentvault_tui.text import TWINS, Shown, cell_width, clip, visible
@@ -262,3 +265,45 @@ def ascii_terminal() -> bool:
     if not locale:
         return False
     return "utf" not in locale.lower()
+
+
+_ARM_SECONDS: Final = 0.6
+"""As in the console: nobody reads a question and answers it in less."""
+
+
+def confirm(question: str, clock: Callable[[], float] = time.monotonic) -> bool:
+    """Ask yes or no, in our own words, about what was just shown; no is the default.
+
+    What was typed before the question stood there answers nothing, and neither does an
+    answer that came faster than the question can be read.
+    """
+    while True:
+        if sys.stdin.isatty():
+            termios.tcflush(sys.stdin, termios.TCIFLUSH)
+        asked = clock()
+        agreed = click.confirm(question, default=False, err=True)
+        if not agreed or clock() - asked >= _ARM_SECONDS:
+            return agreed
+        click.echo("That came before the question could be read.", err=True)
+
+
+def require_screen() -> None:
+    """Make sure the console can be drawn and read keys.
+
+    Textual paints on stderr, so that one counts as well.
+    """
+    if os.environ.get("TERM", "") in {"", "dumb"}:
+        raise UsageError(
+            "this terminal cannot draw the console (TERM is dumb or not set)",
+            "use `agentvault console --plain`, or `agentvault audit tail --follow`",
+        )
+    for name, stream in (
+        ("standard input", sys.stdin),
+        ("standard output", sys.stdout),
+        ("standard error", sys.stderr),
+    ):
+        if stream is None or not stream.isatty():
+            raise UsageError(
+                f"the console needs a terminal, and {name} is none",
+                "use `agentvault console --plain`, or `agentvault audit tail --follow`",
+            )

@@ -142,7 +142,7 @@ def prepare(session: CliSession, *, yes: bool, finish: bool) -> None:
 
     Prints the statements, and asks.
     """
-    from agentvault_tui.cli.terminal import confirm
+    from agentvault_tui.cli.output import confirm
     from agentvault_tui.ledger.store_admin import missing_statements, prepare_store
 
     connector = connector_of(session)

@@ -11,8 +11,8 @@ from typing import Final
 import click
 
 from agentvault_tui.cli.framework import group, pass_session
+from agentvault_tui.cli.output import confirm
 from agentvault_tui.cli.session import CliSession, sign_in_needed
-from agentvault_tui.cli.terminal import confirm
 from agentvault_tui.errors import (
     RefusedError,
     SettingsError,

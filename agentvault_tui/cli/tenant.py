@@ -13,10 +13,9 @@ import click
 
 from agentvault_tui.cli.device import followed, print_qr
 from agentvault_tui.cli.framework import group, pass_session
-from agentvault_tui.cli.output import Cell, Output
+from agentvault_tui.cli.output import Cell, Output, confirm
 from agentvault_tui.cli.people import only_embedded, open_users, record_change
 from agentvault_tui.cli.session import CliSession
-from agentvault_tui.cli.terminal import confirm
 from agentvault_tui.clock import SharedClock, SystemClock, iso
 from agentvault_tui.errors import (
     NotFoundError,

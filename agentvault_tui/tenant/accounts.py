@@ -21,8 +21,7 @@ from agentvault_tui.tenant.clients import Client
 from agentvault_tui.tenant.journal import of_epoch
 from agentvault_tui.tenant.management.wire import ApiError
 from agentvault_tui.tenant.oauth.wire import body_of, proven, refusal, reply, required
-from agentvault_tui.tenant.objects import Document
-from agentvault_tui.tenant.store import Row, Store, TenantSeal
+from agentvault_tui.tenant.store import Document, Row, Store, TenantSeal
 from agentvault_tui.tenant.tokens import bearer_token
 from agentvault_tui.tenant.users import User
 

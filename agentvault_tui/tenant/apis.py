@@ -9,8 +9,7 @@ from typing import Final, Literal
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.model import new_id
 from agentvault_tui.tenant.clients import Client
-from agentvault_tui.tenant.objects import Document, Objects
-from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.store import Document, Objects, Store
 from agentvault_tui.tenant.users import CONNECTION
 from agentvault_tui.text import visible
 

@@ -12,8 +12,7 @@ from urllib.parse import unquote_plus
 
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.model import new_id, new_secret, sha256_hex
-from agentvault_tui.tenant.objects import Document, Objects
-from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.store import Document, Objects, Store
 
 AUTHORIZATION_CODE: Final = "authorization_code"
 CLIENT_CREDENTIALS: Final = "client_credentials"

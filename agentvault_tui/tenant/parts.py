@@ -20,9 +20,8 @@ from agentvault_tui.tenant.clients import (
 from agentvault_tui.tenant.codes import DeviceCodes
 from agentvault_tui.tenant.journal import Journal
 from agentvault_tui.tenant.keys import SigningKeys
-from agentvault_tui.tenant.objects import rebase
 from agentvault_tui.tenant.signin import SignIn
-from agentvault_tui.tenant.store import Store, TenantSeal
+from agentvault_tui.tenant.store import Store, TenantSeal, rebase
 from agentvault_tui.tenant.tokens import AccessTokens, RefreshTokens, TokenService
 from agentvault_tui.tenant.users import People, strong_hasher
 from agentvault_tui.web import PublicAddress

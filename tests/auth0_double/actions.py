@@ -8,8 +8,7 @@ from agentvault_tui.clock import Clock, iso, parse_iso
 from agentvault_tui.model import new_id
 from agentvault_tui.tenant.management import wire
 from agentvault_tui.tenant.management.wire import ApiError, bad_body
-from agentvault_tui.tenant.objects import Document, Objects
-from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.store import Document, Objects, Store
 from auth0_double.bodies import (
     checked,
     flag,

@@ -13,8 +13,8 @@ from agentvault_tui.tenant.management.api import ManagementCall
 from agentvault_tui.tenant.management.calls import change_connection, found_connection
 from agentvault_tui.tenant.management.wire import ApiError, bad_body
 from agentvault_tui.tenant.my_account import MyAccount
-from agentvault_tui.tenant.objects import merged
 from agentvault_tui.tenant.parts import Parts
+from agentvault_tui.tenant.store import merged
 from auth0_double.bodies import checked, flag, table, text, texts
 from auth0_double.calls import Answer, Call, Endpoint
 

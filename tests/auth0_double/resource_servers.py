@@ -9,8 +9,7 @@ from agentvault_tui.model import new_id
 from agentvault_tui.tenant.apis import Apis, ResourceServer
 from agentvault_tui.tenant.management import wire
 from agentvault_tui.tenant.management.wire import ApiError, no_api
-from agentvault_tui.tenant.objects import Document, Objects, merged
-from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.store import Document, Objects, Store, merged
 from auth0_double.bodies import (
     checked,
     flag,

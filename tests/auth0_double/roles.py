@@ -7,8 +7,7 @@ from typing import Any, Final
 from agentvault_tui.model import new_id
 from agentvault_tui.tenant.management import wire
 from agentvault_tui.tenant.management.wire import ApiError
-from agentvault_tui.tenant.objects import Document, Objects, merged
-from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.store import Document, Objects, Store, merged
 from agentvault_tui.tenant.users import ROLES, People
 from auth0_double.bodies import checked, table, tables, text
 from auth0_double.calls import Answer, Call, Endpoint

@@ -6,8 +6,7 @@ import json
 from typing import Any, Final
 
 from agentvault_tui.tenant.management.wire import ApiError, bad_body
-from agentvault_tui.tenant.objects import merged
-from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.store import Store, merged
 from auth0_double.bodies import (
     checked,
     flag,

@@ -16,9 +16,8 @@ from agentvault_tui.tenant.management.wire import (
     bad_body,
     bad_query,
 )
-from agentvault_tui.tenant.objects import merged
 from agentvault_tui.tenant.parts import Parts
-from agentvault_tui.tenant.store import Store
+from agentvault_tui.tenant.store import Store, merged
 from agentvault_tui.tenant.users import CONNECTION, User, checked_name
 from auth0_double.bodies import checked, flag, table, text
 from auth0_double.calls import Answer, Call, Endpoint

@@ -103,7 +103,7 @@ def test_the_link_flag_counts_more_than_the_setting(
         return 0
 
     monkeypatch.setattr("agentvault_tui.cli.console.require_screen", lambda: None)
-    monkeypatch.setattr("agentvault_tui.cli.demo.require_screen", lambda: None)
+    monkeypatch.setattr("agentvault_tui.cli.console.require_screen", lambda: None)
     monkeypatch.setattr("agentvault_tui.cli.console.open_console", opened)
     monkeypatch.setattr("agentvault_tui.demo.run", demo)
     monkeypatch.setattr(OperatorClient, "reachable", lambda _: True)

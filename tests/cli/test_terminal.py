@@ -11,7 +11,7 @@ from support.terminal import Terminal
 
 ASK = """
 import array, fcntl, sys, termios, time
-from agentvault_tui.cli.terminal import confirm
+from agentvault_tui.cli.output import confirm
 waiting = array.array("i", [0])
 while not waiting[0]:
     fcntl.ioctl(sys.stdin, termios.FIONREAD, waiting)

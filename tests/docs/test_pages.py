@@ -25,7 +25,7 @@ from support.patience import PATIENT
 from support.terminal import Terminal
 from support.vault import PAYMENT, Client, consent, fresh_code, serving
 
-from agentvault_tui.cli.terminal import _ARM_SECONDS
+from agentvault_tui.cli.output import _ARM_SECONDS
 from agentvault_tui.home import Home
 from agentvault_tui.settings import Settings
 

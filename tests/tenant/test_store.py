@@ -13,7 +13,7 @@ from support.tenant_store import open_store, open_users, seal_of
 from agentvault_tui.errors import NotFoundError, TenantError, UsageError
 from agentvault_tui.home import Home
 from agentvault_tui.tenant.file_store import MIGRATIONS
-from agentvault_tui.tenant.objects import rebase
+from agentvault_tui.tenant.store import rebase
 from agentvault_tui.tenant.users import OTP_KIND
 
 

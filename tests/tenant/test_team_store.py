@@ -30,8 +30,8 @@ from agentvault_tui.errors import (
 )
 from agentvault_tui.home import Home
 from agentvault_tui.settings import Settings, TeamSettings
-from agentvault_tui.tenant.objects import rebase
 from agentvault_tui.tenant.signin import Origin, SignIn
+from agentvault_tui.tenant.store import rebase
 from agentvault_tui.tenant.team_store import TeamStore, _merged
 
 Open = Callable[..., TeamStore]

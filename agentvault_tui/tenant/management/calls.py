@@ -36,8 +36,8 @@ from agentvault_tui.tenant.management.wire import (
     no_api,
     no_client,
 )
-from agentvault_tui.tenant.objects import Document, merged
 from agentvault_tui.tenant.parts import Parts
+from agentvault_tui.tenant.store import Document, merged
 from agentvault_tui.tenant.tokens import RefreshToken
 from agentvault_tui.tenant.users import ROLES
 
