@@ -14,7 +14,7 @@ import click
 from msgspec import to_builtins
 from msgspec.structs import replace
 
-from agentvault_tui.cli.framework import group, pass_session
+from agentvault_tui.cli.framework import FILE, group, pass_session
 from agentvault_tui.cli.lookup import agent_pages, find_agent
 from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import CliSession
@@ -260,7 +260,7 @@ def _print_past(out: Output, found: PastInfo) -> None:
 
 
 @audit.command("export", on_home=True, example="agentvault audit export events.jsonl")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FILE)
 @click.option(
     "--format",
     "form",
@@ -321,7 +321,7 @@ def export(
 
 
 @audit.command("verify", example="agentvault audit verify events.jsonl")
-@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.argument("file", required=False, type=FILE)
 @pass_session
 def verify(session: CliSession, file: Path | None) -> int:
     """Check the ledger, or an export in FILE, and name the first bad event.

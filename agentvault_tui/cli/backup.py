@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agentvault_tui.cli.framework import command, pass_session
+from agentvault_tui.cli.framework import FILE, command, pass_session
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.home import Home
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @command(
     "backup", on_home=True, example="agentvault backup /var/backups/agentvault-monday"
 )
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FILE)
 @pass_session
 def backup(session: CliSession, file: Path) -> None:
     """Write the whole home to FILE, mode 0600, as it is at one moment.
@@ -57,7 +57,7 @@ def backup(session: CliSession, file: Path) -> None:
 @command(
     "restore", on_home=True, example="agentvault restore /var/backups/agentvault-monday"
 )
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FILE)
 @pass_session
 def restore(session: CliSession, file: Path) -> None:
     """Restore the backup FILE into an empty home, with everything stopped.

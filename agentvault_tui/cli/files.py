@@ -14,7 +14,7 @@ import click
 import msgspec
 from msgspec import UNSET
 
-from agentvault_tui.cli.framework import command, pass_session
+from agentvault_tui.cli.framework import FILE, command, pass_session
 from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import RefusedError, ServiceError, UsageError
@@ -63,7 +63,7 @@ class _AgentsFile(msgspec.Struct, forbid_unknown_fields=True):
     *("-f", "--file", "source"),
     required=True,
     metavar="FILE|DIR",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="A file, or a folder with all files below it that end in .toml.",
 )
 @click.option("--plan", is_flag=True, help="Only print the difference; 1 if there is.")
@@ -91,7 +91,7 @@ def apply(session: CliSession, source: Path, plan: bool, prune: int | None) -> i
 
 
 @command("export-config", example="agentvault export-config vault")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=FILE)
 @click.option("--force", is_flag=True, help="Write over files that are there.")
 @pass_session
 def export_config(session: CliSession, folder: Path, force: bool) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import difflib
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import click
 
@@ -13,6 +14,8 @@ from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import SettingsError
 
 pass_session = click.make_pass_decorator(CliSession, ensure=True)
+
+FILE: Final = click.Path(path_type=Path)
 
 _HELP_NAMES = {"help_option_names": ["-h", "--help"], "max_content_width": 96}
 

@@ -19,7 +19,7 @@ import click
 
 from agentvault_tui.broker.policy_files import load_policy
 from agentvault_tui.broker.surroundings import LOCAL, plain_address
-from agentvault_tui.cli.framework import group, pass_session
+from agentvault_tui.cli.framework import FILE, group, pass_session
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.policy_plan import candidate, plan, replay, shadow, text_of
@@ -55,7 +55,7 @@ policy.add_command(shadow)
 
 
 @policy.command("check", on_home=True, example="agentvault policy check policy.cedar")
-@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.argument("file", required=False, type=FILE)
 @pass_session
 def check(session: CliSession, file: Path | None) -> int:
     """Check FILE, or the policy in force, without putting anything in force.
@@ -173,13 +173,9 @@ def explain(
 
 
 @policy.command("test", on_home=True, example="agentvault policy test cases.toml")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option(
-    "--policy", "rules", type=click.Path(path_type=Path), help="Instead of the home's."
-)
-@click.option(
-    "--scopes", type=click.Path(path_type=Path), help="Instead of the home's."
-)
+@click.argument("file", type=FILE)
+@click.option("--policy", "rules", type=FILE, help="Instead of the home's.")
+@click.option("--scopes", type=FILE, help="Instead of the home's.")
 @pass_session
 def test(
     session: CliSession, file: Path, rules: Path | None, scopes: Path | None
@@ -276,10 +272,8 @@ def init(session: CliSession) -> None:
 @policy.command(
     "apply", example='agentvault policy apply new.cedar --reason "No mail to lists."'
 )
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option(
-    "--limits", type=click.Path(path_type=Path), help="Replaces limits.toml too."
-)
+@click.argument("file", type=FILE)
+@click.option("--limits", type=FILE, help="Replaces limits.toml too.")
 @click.option("--plan", default="", help="Refuse unless it is the plan of this digest.")
 @click.option("--reason", default="", help="Why, for the record.")
 @pass_session

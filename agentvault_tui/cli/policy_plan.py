@@ -12,7 +12,7 @@ import click
 
 from agentvault_tui.broker.policy_files import load_policy, read_text
 from agentvault_tui.cli.audit import Moment
-from agentvault_tui.cli.framework import command, pass_session
+from agentvault_tui.cli.framework import FILE, command, pass_session
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import parse_iso
@@ -31,11 +31,9 @@ from agentvault_tui.policy import Policy, PolicyTexts
 
 
 @command("plan", example="agentvault policy plan new.cedar --since 30d")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FILE)
 @click.option("--since", type=Moment(), help="Not before: a time, or 10m, 2h, 3d ago.")
-@click.option(
-    "--limits", type=click.Path(path_type=Path), help="Instead of the home's."
-)
+@click.option("--limits", type=FILE, help="Instead of the home's.")
 @pass_session
 def plan(
     session: CliSession, file: Path, since: str | None, limits: Path | None
@@ -132,10 +130,8 @@ def text_of(file: Path | None) -> str | None:
 
 
 @command("shadow", example="agentvault policy shadow new.cedar")
-@click.argument("file", required=False, type=click.Path(path_type=Path))
-@click.option(
-    "--limits", type=click.Path(path_type=Path), help="Instead of the home's."
-)
+@click.argument("file", required=False, type=FILE)
+@click.option("--limits", type=FILE, help="Instead of the home's.")
 @click.option("--off", is_flag=True, help="Decide beside the policy no more.")
 @pass_session
 def shadow(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agentvault_tui.cli.framework import command, pass_session
+from agentvault_tui.cli.framework import FILE, command, pass_session
 from agentvault_tui.cli.session import CliSession
 
 if TYPE_CHECKING:
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--socket",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="Where operators ask, instead of the home's run folder.",
 )
 @click.option(
     "--tls-cert",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="Speak https with this certificate (PEM), instead of the one of `tls init`.",
 )
 @click.option(
     "--tls-key",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="The certificate's key (PEM, mode 0600).",
 )
 @click.option(

@@ -14,7 +14,7 @@ from agentvault_tui.cli.config_files import (
     notes_of,
     print_checks,
 )
-from agentvault_tui.cli.framework import group, pass_session
+from agentvault_tui.cli.framework import FILE, group, pass_session
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
@@ -146,7 +146,7 @@ def check_file(session: CliSession, path: Path) -> dict[str, Any]:
 @click.argument("method")
 @click.argument("path")
 @click.option("--agent", required=True, help="Id or unique name.")
-@click.option("--body", type=click.Path(path_type=Path), help="A file; - is stdin.")
+@click.option("--body", type=FILE, help="A file; - is stdin.")
 @click.option("--content-type", help="Else JSON or a form, by how the body begins.")
 @click.option("--header", "headers", multiple=True, metavar="NAME:VALUE")
 @pass_session
@@ -237,7 +237,7 @@ def _shown(value: object) -> object:
 @click.argument("name")
 @click.option(
     "--openapi",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="Make a route of each operation of this OpenAPI 3 document.",
 )
 @click.option(

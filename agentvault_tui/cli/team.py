@@ -10,7 +10,7 @@ from typing import Final
 
 import click
 
-from agentvault_tui.cli.framework import group, pass_session
+from agentvault_tui.cli.framework import FILE, group, pass_session
 from agentvault_tui.cli.output import confirm
 from agentvault_tui.cli.session import CliSession, sign_in_needed
 from agentvault_tui.errors import (
@@ -97,7 +97,7 @@ async def _make_here(session: CliSession, *, lost: bool) -> TeamKeyInfo:
 
 
 @team_key.command("export", example="agentvault team key export team-key.json")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FILE)
 @_passphrase_file
 @click.option(
     "--plain",
@@ -126,7 +126,7 @@ def export(
 
 
 @team_key.command("import", example="agentvault team key import team-key.json")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FILE)
 @_passphrase_file
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @pass_session
