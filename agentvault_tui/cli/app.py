@@ -75,6 +75,7 @@ SECTIONS: Final = {
 _MODULES: Final = {
     "apply": "files",
     "connect": "hosts",
+    "demo": "console",
     "export-config": "files",
     "hook": "hosts",
     "logout": "login",

@@ -54,7 +54,6 @@ from agentvault_tui.vault.provision import (
     ProvisioningPlan,
     TenantSurvey,
     checks,
-    show,
     sign_in,
 )
 from agentvault_tui.vault.provision.needs import (
@@ -122,7 +121,7 @@ def show_plan(session: CliSession, /, **given: Any) -> None:
             return plan
 
     plan = asyncio.run(work())
-    if not session.out.print_json(show.shape(plan)):
+    if not session.out.print_json(plan.shape()):
         _print_plan(session, plan)
 
 
@@ -472,12 +471,12 @@ def _refuse_adopted(plan: ProvisioningPlan, found: TenantSurvey) -> None:
 
 def _print_plan(session: CliSession, plan: ProvisioningPlan) -> None:
     out = session.out
-    for line in show.lines(plan):
+    for line in plan.lines():
         style = {"+": "good", "~": "wait", "!": "bad"}.get(line.mark, "")
         mark = out.cell(f"{line.mark:1} ", style)
         # The padding is ours; everything after it has been made displayable.
         out.line(" " * line.indent, mark, out.cell(line.text, limit=2000))
-    out.line(show.summary(plan))
+    out.line(plan.summary())
 
 
 def _print_done(session: CliSession, item: PlanItem) -> None:

@@ -5,7 +5,7 @@
 """
 
 from agentvault_tui.vault.device import sign_in
-from agentvault_tui.vault.provision import checks, show
+from agentvault_tui.vault.provision import checks
 from agentvault_tui.vault.provision.applying import Provisioner
 from agentvault_tui.vault.provision.needs import AgentNeed, Needs, Pin, TenantSurvey
 from agentvault_tui.vault.provision.plan import PlanItem, PlanStep, ProvisioningPlan
@@ -20,6 +20,5 @@ __all__ = [
     "ProvisioningPlan",
     "TenantSurvey",
     "checks",
-    "show",
     "sign_in",
 ]

@@ -14,7 +14,7 @@ from support.provisioning import Vault
 
 from agentvault_tui.errors import TenantError
 from agentvault_tui.vault import Management
-from agentvault_tui.vault.provision import AgentNeed, Pin, Provisioner, checks, show
+from agentvault_tui.vault.provision import AgentNeed, Pin, Provisioner, checks
 from agentvault_tui.vault.reply import TenantReply
 
 ODD: tuple[Any, ...] = (
@@ -97,10 +97,10 @@ async def test_any_answer_gives_a_plan_or_a_tenant_error(
             except TenantError:
                 continue
             planned += 1
-            for line in show.lines(plan):
+            for line in plan.lines():
                 assert line.text.isprintable()
             assert all(one.what for _, one in checks.examine(plan, found, wanted))
-            assert json.dumps(show.shape(plan))
+            assert json.dumps(plan.shape())
             await asyncio.sleep(0)
     finally:
         await odd.management.tenant.aclose()

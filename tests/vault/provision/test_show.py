@@ -7,13 +7,12 @@ import json
 from support.command_line import HOSTILE
 from support.provisioning import Vault
 
-from agentvault_tui.vault.provision import AgentNeed, show
+from agentvault_tui.vault.provision import AgentNeed, ProvisioningPlan
 
 
-def text_of(plan: object) -> str:
+def text_of(plan: ProvisioningPlan) -> str:
     shown = [
-        f"{' ' * line.indent}{line.mark} {line.text}".rstrip()
-        for line in show.lines(plan)  # type: ignore[arg-type]
+        f"{' ' * line.indent}{line.mark} {line.text}".rstrip() for line in plan.lines()
     ]
     return "\n".join(shown)
 
@@ -31,7 +30,7 @@ async def test_a_change_is_shown_field_by_field(vault: Vault) -> None:
         "  ~ client.console  AgentVault console\n"
         "       grant_types  - [implicit]"
     )
-    assert show.summary(plan) == "Plan: 2 to change, 16 as they should be."
+    assert plan.summary() == "Plan: 2 to change, 16 as they should be."
 
 
 async def test_a_future_id_is_shown_by_its_address(vault: Vault) -> None:
@@ -47,7 +46,7 @@ async def test_an_agents_name_is_displayable_in_a_plan(vault: Vault) -> None:
     """It is an agent's own words, on the screen and at the tenant."""
     named = (AgentNeed("agt_1", f"<b>{HOSTILE}"),)
     plan = await vault.plan(agents=named)
-    assert all(line.text.isprintable() for line in show.lines(plan))
+    assert all(line.text.isprintable() for line in plan.lines())
     await vault.apply(agents=named)
     (name,) = [
         row["name"]
@@ -62,7 +61,7 @@ async def test_an_agents_name_is_displayable_in_a_plan(vault: Vault) -> None:
 
 async def test_a_plan_in_json_has_every_change(vault: Vault) -> None:
     """JSON holds each step with what is and what will be, and no secret."""
-    shape = show.shape(await vault.plan())
+    shape = (await vault.plan()).shape()
     assert json.loads(json.dumps(shape)) == shape
     assert shape["counts"]["create"] == 10
     grant = next(
