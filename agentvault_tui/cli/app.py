@@ -74,10 +74,12 @@ SECTIONS: Final = {
 """Each command's line in the help; it is the attribute of its name in its module."""
 _MODULES: Final = {
     "apply": "files",
+    "calls": "status",
     "connect": "hosts",
     "demo": "console",
     "export-config": "files",
     "hook": "hosts",
+    "limits": "status",
     "logout": "login",
     "restore": "backup",
     "token": "hosts",

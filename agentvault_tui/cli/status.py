@@ -1,12 +1,22 @@
-"""``agentvault status``: how a running broker is, and its team."""
+"""``agentvault status``, ``calls``, ``limits``: how a running broker is right now."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import click
 
 from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import CliSession
-from agentvault_tui.operator_api.calls import STATUS
+from agentvault_tui.clock import SystemClock, parse_iso, span
+from agentvault_tui.operator_api import calls as api
+from agentvault_tui.operator_api.gateway import CallInfo, broker_names
+from agentvault_tui.operator_api.limits import CallOutInfo, LimitInfo, LimitUseInfo
 from agentvault_tui.operator_api.shapes import StatusInfo, TeamInfo
+
+_HEADERS = ("CALL", "AGENT", "STATE", "SERVICE", "REQUEST", "AGE", "IN", "OUT")
 
 
 @command("status", example="agentvault status --json")
@@ -16,7 +26,7 @@ def status(session: CliSession) -> None:
 
     Exits 3 when none runs; `agentvault doctor` also looks at the machine.
     """
-    told, out = session.client.call(STATUS), session.out
+    told, out = session.client.call(api.STATUS), session.out
     if out.print_json(told):
         return
     at = f", agents reach it at {told.agents_url}" if told.agents_url else ""
@@ -73,3 +83,130 @@ def _print_team(out: Output, team: TeamInfo, *, away: bool) -> None:
         for one in team.brokers
     ]
     out.table(("ID", "HOST", "VERSION", "SEEN", "STATE"), rows)
+
+
+@command("calls", example="agentvault calls --follow")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what happens next.")
+@click.option("--cut", metavar="ID", help="Cut this call at once.")
+@pass_session
+def calls(session: CliSession, *, follow: bool, cut: str | None) -> None:
+    """List calls in flight and held; with --follow each change, until told to stop."""
+    client, out = session.client, session.out
+    status = client.call(api.STATUS)
+    names = broker_names(status.team.brokers if status.team else ())
+    if cut is not None:
+        _print_call(out, client.call(api.CUT_CALL, id=cut), names)
+        return
+    found = client.call(api.IN_FLIGHT)
+    if not follow:
+        if out.print_json(found):
+            return
+        if not found.calls:
+            out.line("no call is in flight")
+            return
+        now = SystemClock().now()
+        rows = [
+            [out.cell(text) for text in _call_texts(one, now, names)]
+            for one in found.calls
+        ]
+        headers = (*_HEADERS, "BROKER") if names else _HEADERS
+        out.table(headers, rows, keep=("CALL", "AGENT", "REQUEST"))
+        return
+    for one in found.calls:
+        _print_call(out, one, names)
+    for event in client.events(status.ledger.head):
+        if isinstance(event, CallInfo):
+            _print_call(out, event, names)
+
+
+def _print_call(out: Output, one: CallInfo, names: Mapping[str, str]) -> None:
+    """Print a call as it stands now, on a line of its own."""
+    if out.json_mode:
+        out.json(one)
+        return
+    widths = (22, 20, 10, 14, 44, 7, 9, 9, 20)
+    texts = _call_texts(one, SystemClock().now(), names)
+    out.row(
+        *((w, out.cell(t)) for w, t in zip(widths, texts, strict=False)),
+        (0, out.word(one.ended or " ")),
+    )
+
+
+def _call_texts(
+    one: CallInfo, now: datetime, names: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Return the columns of a call: one more where several brokers have *names*."""
+    age = max((now - parse_iso(one.started_at)).total_seconds(), 0.0)
+    return (
+        one.id,
+        one.agent_name,
+        one.state if one.status is None else f"{one.state} {one.status}",
+        one.service,
+        f"{one.method} {one.path}",
+        f"{age:.0f} s",
+        str(one.bytes_in),
+        str(one.bytes_out),
+        *((names.get(one.broker or "", one.broker or "-"),) if names else ()),
+    )
+
+
+@command("limits", example="agentvault limits")
+@pass_session
+def limits(session: CliSession) -> None:
+    """Show what is used of each limit in force, what is left, and when some frees.
+
+    `agentvault policy check limits.toml` checks a file before it is put in place.
+    """
+    out, found = session.out, session.client.call(api.LIMITS)
+    if out.print_json(found):
+        return
+    if found.problem:
+        out.line(out.word("fault"), " ", out.cell(found.problem, limit=400))
+    if not found.limits:
+        out.line("no limits: limits.toml in the home would have them")
+    rows = []
+    for limit in found.limits:
+        uses = [use for use in found.uses if use.limit == limit.id]
+        rows += [_limit_row(limit, use) for use in uses] or [_limit_row(limit, None)]
+    if rows:
+        headers = ("LIMIT", "FOR", "USED", "LEFT", "OF", "FREES IN", "BEYOND")
+        cells = [[out.cell(text) for text in row] for row in rows]
+        out.table(headers, cells, keep=("LIMIT", "FOR", "USED", "LEFT"))
+    if found.hooks:
+        out.line()
+        hooks = [
+            [out.cell(text) for text in (one.id, one.url, f"{one.budget_ms} ms")]
+            + [out.cell(_answers(one), limit=200)]
+            for one in found.hooks
+        ]
+        columns = ("CALL-OUT", "URL", "BUDGET", "ASKED LAST")
+        out.table(columns, hooks, keep=("CALL-OUT", "ASKED LAST"))
+
+
+def _answers(hook: CallOutInfo) -> str:
+    """Say whether a call-out answered when it was asked last."""
+    if hook.asked_at is None:
+        return "not asked yet"
+    told = hook.problem or f"answered in {hook.ms} ms"
+    return f"{hook.asked_at[:19]}Z: {told}"
+
+
+def _limit_row(limit: LimitInfo, use: LimitUseInfo | None) -> tuple[str, ...]:
+    whose, frees = "everyone" if limit.per == "all" else "-", "-"
+    if use is not None:
+        if limit.per == "resource":
+            whose = use.resource or "no resource"
+        whose = use.agent_name or whose
+        if use.frees_at is not None:
+            left = parse_iso(use.frees_at) - SystemClock().now()
+            frees = span(max(1, round(left.total_seconds())))
+    unit = f" {limit.currency}" if limit.currency else ""
+    return (
+        limit.id,
+        whose,
+        str(use.used if use else 0),
+        str(use.left if use else limit.most),
+        f"{limit.most}{unit} in {limit.within}",
+        frees,
+        "a person" if limit.over == "step_up" else "denied",
+    )

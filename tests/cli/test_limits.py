@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support.wire_shapes import MOMENT, filled
 
-from agentvault_tui.cli.limits import _answers
+from agentvault_tui.cli.status import _answers
 from agentvault_tui.operator_api.limits import CallOutInfo
 
 
