@@ -37,7 +37,7 @@ if "TMPDIR" not in os.environ and MEMORY.is_dir():
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
 
-_SLOW = {"demo", "docs", "e2e", "interop", "live", "snapshots", "term"}
+_SLOW = {"demo", "docs", "e2e", "interop", "live", "screens", "snapshots", "term"}
 """Folders whose tests start processes or draw many screens."""
 
 

@@ -306,6 +306,7 @@ def test_a_secret_is_in_no_repr() -> None:
     assert "hush" not in repr(Vault("http://x", "id", "hush"))
 
 
+@pytest.mark.slow
 def test_it_needs_the_standard_library_alone() -> None:
     """It stands in an agent's own environment, beside any framework."""
     code = (

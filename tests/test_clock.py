@@ -49,6 +49,7 @@ def test_after_a_reboot_the_wall_clock_alone_counts() -> None:
     assert deadline.passed(clock)
 
 
+@pytest.mark.slow
 @given(
     life=st.integers(1, 86_400),
     moves=st.lists(

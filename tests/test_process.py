@@ -72,6 +72,7 @@ def test_a_service_manager_is_told_at_its_abstract_socket() -> None:
         assert manager.recv(100) == b"READY=1"
 
 
+@pytest.mark.slow
 def test_no_service_manager_is_told_nothing() -> None:
     """Neither where there is none, nor where its socket is gone or is no path."""
     script = "from agentvault_tui.process import notify; notify('READY=1')"

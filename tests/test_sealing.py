@@ -82,6 +82,7 @@ def test_a_team_key_that_is_none_is_not_made_anew(
 PASSPHRASE = "a fairly long passphrase: é"
 
 
+@pytest.mark.slow
 def test_exported_keys_open_with_their_passphrase_alone() -> None:
     """Another passphrase, another team and a changed file open nothing."""
     keys = [token_bytes(32), token_bytes(32)]

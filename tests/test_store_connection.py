@@ -23,6 +23,8 @@ from agentvault_tui.errors import (
 )
 from agentvault_tui.store_connection import Connector, ask, close
 
+pytestmark = pytest.mark.slow
+
 
 async def refusal(connector: Connector) -> AgentVaultError:
     """Return why *connector* refuses to connect."""

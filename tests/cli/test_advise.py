@@ -10,6 +10,8 @@ import pytest
 from support.command_line import Agent, Answer
 from support.patience import PATIENT
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Answer]
 
 

@@ -248,6 +248,7 @@ def test_an_unexpected_error_is_one_line_and_no_traceback(
         cli("--home", str(tmp_path), "policy", "check")
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_command_silently(start: Start) -> None:
     """SIGINT ends a following tail with 130 and no word."""
     process = start("audit", "tail", "-f", "--json")
@@ -258,6 +259,7 @@ def test_ctrl_c_ends_a_command_silently(start: Start) -> None:
     assert (process.returncode, err) == (130, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line", ["audit tail --json", "doctor", "agents list", "policy check", "whoami"]
 )

@@ -440,6 +440,7 @@ _ENTRIES = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(_TEXT, _ENTRIES, max_size=4))
 def test_what_is_written_is_what_is_read(agents: dict[str, AgentEntry]) -> None:
     """Any agent comes back from its file as it was."""

@@ -146,6 +146,7 @@ def test_a_shadow_counts_beside_the_policy_in_force(
     assert av("policy", "shadow", str(new), "--off").code == 2
 
 
+@pytest.mark.slow
 def test_the_broker_plans_for_the_console(broker: Broker, agent: Agent) -> None:
     """The operators' HTTP gives the same plan, from a process beside the broker."""
     agent.ask("read:calendar", {})

@@ -36,6 +36,8 @@ from agentvault_tui.cli.run import environment, summary
 from agentvault_tui.errors import NotFoundError, UnreachableError
 from agentvault_tui.operator_api.access import RunInfo, RunNewsInfo
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Answer]
 _NUMBERS = count(1)
 URLLIB = "import urllib.request as u; print(u.urlopen('URL/data.json').read().decode())"
@@ -159,7 +161,6 @@ LEFT = {"git": "cloned/README", "pip": "tiny-1.0-py3-none-any.whl"}
 LEFT["npm"] = "node_modules/tiny/package.json"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("tool", "words"), tools())
 def test_an_unmodified_tool_reaches_a_service_and_holds_no_credential(
     behind: Run, site: Site, tmp_path: Path, tool: str, words: tuple[str, ...]
@@ -204,7 +205,6 @@ def test_the_token_and_key_are_worth_nothing_beside_the_proxy(
     assert told(answer) == "0 calls, 0 held, 0 refused"
 
 
-@pytest.mark.slow
 def test_base_urls_and_the_token_file_work_without_the_proxy(
     behind: Run, site: Site
 ) -> None:
@@ -241,7 +241,6 @@ def test_a_host_may_be_passed_to_for_one_run(behind: Run, site: Site) -> None:
     assert told(answer) == "0 calls, 1 tunnel, 0 held, 0 refused"
 
 
-@pytest.mark.slow
 def test_a_run_for_one_service_reaches_no_other(
     behind: Run, broker: Broker, site: Site
 ) -> None:
@@ -500,7 +499,6 @@ def test_what_a_command_did_is_told_in_one_line() -> None:
     assert summary(news()) == "0 calls, 0 held, 0 refused"
 
 
-@pytest.mark.slow
 def test_replaced_authorities_hold_the_systems_too(behind: Run) -> None:
     """A bundle in the place of the system's has both; one beside it has ours alone."""
     show = "cat $SSL_CERT_FILE | grep -c BEGIN; grep -c BEGIN $NODE_EXTRA_CA_CERTS"

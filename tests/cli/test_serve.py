@@ -59,6 +59,7 @@ def test_a_start_that_fails_leaves_no_child_process(
     assert gc.isenabled()
 
 
+@pytest.mark.slow
 def test_a_broken_alerts_file_stops_a_first_start(cli: Run, short: Path) -> None:
     """One line says what is wrong with it, with exit code 1, as of limits.toml."""
     home = short / "h"

@@ -30,6 +30,8 @@ from agentvault_tui.settings import Settings
 from agentvault_tui.tenant.store import TenantSeal
 from agentvault_tui.tenant.users import UserStore
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Answer]
 CLOCK = manual_clock()
 

@@ -18,6 +18,8 @@ from agentvault_tui.cli import systemd
 from agentvault_tui.cli.systemd import unit_file
 from agentvault_tui.errors import UsageError
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Answer]
 MOST = 2.0
 """Exposure, of 10, by `systemd-analyze security`."""

@@ -26,6 +26,8 @@ from agentvault_tui.console.state.past import PastMirror
 from agentvault_tui.console.term.keyed import KEYED, keys_of
 from agentvault_tui.console.term.keymap import load_all
 
+pytestmark = pytest.mark.slow
+
 LISTS = ("agents", "audit", "details", "queue", "saved", "help", "view")
 _LEADING: dict[str, list[str]] = {
     "agents": [],
@@ -167,7 +169,6 @@ async def test_y_copies_what_is_under_the_cursor(opened: Opened, where: str) -> 
         assert any(expected(stage)[:20] in message for message in told)
 
 
-@pytest.mark.slow
 async def test_a_user_code_is_never_copied(opened: Opened) -> None:
     """While the second factor is proven it is the link, without the code in it."""
     async with opened(size=(120, 40)) as stage:
@@ -250,7 +251,6 @@ async def _run(stage: Stage, title: str) -> None:
     await stage.pilot.pause()
 
 
-@pytest.mark.slow
 async def test_the_palette_has_every_action_of_the_screen_in_front(
     opened: Opened,
 ) -> None:
@@ -294,7 +294,6 @@ async def test_ctrl_p_opens_the_palette_whatever_the_keymap_says(
         assert CommandPalette.is_open(stage.app)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("keys", [["r"], ["s", "enter"]])
 async def test_the_palette_decides_nothing(opened: Opened, keys: list[str]) -> None:
     """What a dialog asks its own key for is in no list that Enter takes from."""
@@ -321,7 +320,6 @@ async def test_the_palette_takes_no_restore_back(
         assert not [title for title in titles if "undo" in title]
 
 
-@pytest.mark.slow
 async def test_the_palette_saves_and_clears_a_filter(opened: Opened) -> None:
     """Where there is one."""
     async with opened() as stage:
@@ -333,7 +331,6 @@ async def test_the_palette_saves_and_clears_a_filter(opened: Opened) -> None:
         assert not stage.app.watch_screen.view.filter
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("typed", "does"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
 from support.bench import clock
 from support.manual_clock import ManualClock
 from support.postgres import Database
@@ -13,6 +14,8 @@ from support.team_brokers import brokers_of, known
 from agentvault_tui.broker.core import SYSTEM
 from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.model import DecisionId, Draft, EventType, Outcome
+
+pytestmark = pytest.mark.slow
 
 __all__ = ["clock"]
 

@@ -26,6 +26,8 @@ from agentvault_tui.web import RequestGuard, Server
 from agentvault_tui.web.reply import problem
 from agentvault_tui.web.sockets import unix_socket
 
+pytestmark = pytest.mark.slow
+
 READ = {"tool_name": "Read", "tool_input": {"file_path": "/srv/a.txt"}}
 SHELL = {"tool_name": "Bash", "tool_input": {"command": "rm -rf build"}, "cwd": "/srv"}
 
@@ -288,7 +290,6 @@ async def test_another_description_is_the_same_call(
     assert (await asked(bench, call))["permissionDecision"] == "allow"
 
 
-@pytest.mark.slow
 async def test_tools_of_mcp_servers_of_the_gateway_are_decided_by_their_rules(
     bench: Bench, agent: Agent
 ) -> None:

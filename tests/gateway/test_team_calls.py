@@ -33,6 +33,8 @@ from agentvault_tui.home import put_private
 from agentvault_tui.ledger.store_calls import SharedCall
 from agentvault_tui.model import Agent
 
+pytestmark = pytest.mark.slow
+
 ROUTES = """
 [[routes]]
 method = "GET"

@@ -165,6 +165,7 @@ class Writers(RuleBasedStateMachine):
         return missed.head
 
 
+@pytest.mark.slow
 def test_a_transaction_is_placed_unless_one_of_its_keys_was_written(
     store: Database,
 ) -> None:

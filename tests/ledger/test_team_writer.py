@@ -371,6 +371,7 @@ async def test_a_broker_whose_clock_is_wrong_decides_by_the_stores(
     await ledger.close()
 
 
+@pytest.mark.slow
 async def test_a_grant_that_waits_too_long_is_refused(
     team: Team, clock: ManualClock
 ) -> None:
@@ -417,6 +418,7 @@ async def test_what_is_placed_anew_stays_before_what_came_later(
     assert ("app:k", "newer", 3 + 2) in team.rows("a")["meta"]
 
 
+@pytest.mark.slow
 async def test_a_cut_queues_behind_no_other_append(
     team: Team, clock: ManualClock
 ) -> None:
@@ -438,6 +440,7 @@ async def test_a_cut_queues_behind_no_other_append(
     assert event.seq == 3
 
 
+@pytest.mark.slow
 async def test_while_others_are_first_a_grant_is_refused_and_a_report_waits(
     team: Team, clock: ManualClock
 ) -> None:

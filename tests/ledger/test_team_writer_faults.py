@@ -38,6 +38,8 @@ from agentvault_tui.ledger import (
 )
 from agentvault_tui.model import Actor, ActorKind, AgentId, Event, EventType
 
+pytestmark = pytest.mark.slow
+
 ONE = AgentId("agt_1")
 OLGA = Actor(ActorKind.OPERATOR, "uid:1000", "olga")
 

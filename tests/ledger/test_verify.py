@@ -157,6 +157,7 @@ _many = settings(
 )
 
 
+@pytest.mark.slow
 @_many
 @given(_places, st.sampled_from(["body", "hash"]), st.integers(0, 10_000))
 def test_any_flipped_bit_is_named(
@@ -180,6 +181,7 @@ def test_any_flipped_bit_is_named(
     assert report.events == seq - 1
 
 
+@pytest.mark.slow
 @_many
 @given(
     _places,
@@ -303,6 +305,7 @@ def test_a_verifier_ends_with_the_broker_that_started_it(home: Home) -> None:
     assert b'"ok"' not in ended.stdout
 
 
+@pytest.mark.slow
 @_many
 @given(st.integers(0, _COUNT), st.data())
 def test_an_export_verifies_elsewhere_and_any_change_is_named(

@@ -215,6 +215,7 @@ def test_limits_are_part_of_the_version() -> None:
     assert len(versions | {plain}) == 3
 
 
+@pytest.mark.slow
 @given(st.text(max_size=200) | st.from_regex(r"\[\[limits\]\]\n(\w+ = .*\n)*"))
 def test_any_text_is_a_file_of_limits_or_refused(text: str) -> None:
     """With one line, never with another error."""

@@ -62,6 +62,7 @@ def test_more_parameters_never_loosen_an_answer(
     assert strictness[0] <= strictness[1]
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True),
     st.sets(st.sampled_from(NAMES)),

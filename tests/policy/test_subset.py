@@ -116,6 +116,7 @@ ACTIONS = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(ACTIONS, ACTIONS)
 def test_what_is_within_has_no_fact_that_is_larger_or_another(
     parent: Action, child: Action
@@ -139,6 +140,7 @@ def test_what_is_within_has_no_fact_that_is_larger_or_another(
             assert now <= int(most)
 
 
+@pytest.mark.slow
 @given(ACTIONS, ACTIONS, ACTIONS)
 def test_within_is_transitive(one: Action, two: Action, three: Action) -> None:
     """Whatever is passed on from hop to hop is within what was decided first."""

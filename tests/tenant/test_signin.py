@@ -421,6 +421,7 @@ def test_a_one_time_code_works_once(tenant: TenantThread, alice: NewUser) -> Non
     assert wrong_otp(tenant, alice, tenant.otp(alice)) == "accepted"
 
 
+@pytest.mark.slow
 def test_a_one_time_code_sent_twice_at_once_works_once(
     tenant: TenantThread, alice: NewUser
 ) -> None:

@@ -34,6 +34,8 @@ from agentvault_tui.tenant.signin import Origin, SignIn
 from agentvault_tui.tenant.store import rebase
 from agentvault_tui.tenant.team_store import TeamStore, _merged
 
+pytestmark = pytest.mark.slow
+
 Open = Callable[..., TeamStore]
 
 
@@ -287,7 +289,6 @@ def test_a_stranger_to_the_team_renames_nothing(
     assert one.fact("issuer") == "http://127.0.0.1:7/"
 
 
-@pytest.mark.slow
 def test_sign_in_answers_503_while_the_store_is_away(
     own_store: Database, home: Home
 ) -> None:

@@ -81,6 +81,7 @@ def test_passwords_and_seeds_are_in_no_repr_and_no_file(home: Home) -> None:
                     assert secret.encode() not in file.read_bytes()
 
 
+@pytest.mark.slow
 def test_passwords_are_hashed_at_64_mib_and_three_passes() -> None:
     """argon2id with 64 MiB, three passes and four lanes."""
     hashed = strong_hasher().hash("x")

@@ -38,6 +38,7 @@ def test_vault_exports_what_exists() -> None:
     assert sorted(vault.__all__) == sorted(names)
 
 
+@pytest.mark.slow
 def test_only_wire_imports_httpx() -> None:
     """One file sends bytes; all others are about what they mean."""
     knowing = {

@@ -187,6 +187,7 @@ _VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(_KEYS, _VALUES), st.dictionaries(_KEYS, _VALUES))
 def test_any_table_is_read_or_refused(sink: object, route: object) -> None:
     """Whatever stands in the file, the answer is what is wrong with it."""

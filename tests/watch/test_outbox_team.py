@@ -20,6 +20,8 @@ from agentvault_tui.broker.follow import join_team
 from agentvault_tui.model import Draft, EventType
 from agentvault_tui.watch.outbox import PLACE
 
+pytestmark = pytest.mark.slow
+
 ROUTE = 'sinks = ["hook"]\nevents = ["tenant.away"]'
 
 

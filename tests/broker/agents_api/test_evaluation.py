@@ -144,6 +144,7 @@ async def test_another_evaluation_spends_nothing(
     assert (await ask(caller))["decision"] is True
 
 
+@pytest.mark.slow
 async def test_of_64_evaluations_at_once_one_is_true(
     live: Live, caller: Caller
 ) -> None:

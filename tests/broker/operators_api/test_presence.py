@@ -26,6 +26,8 @@ from agentvault_tui.errors import NotFoundError
 from agentvault_tui.model import Actor, ActorKind
 from agentvault_tui.operator_api.shapes import PresenceInfo
 
+pytestmark = pytest.mark.slow
+
 NAME = pwd.getpwuid(os.getuid()).pw_name
 OLGA = Actor(ActorKind.OPERATOR, "uid:1000", "olga")
 BOB = Actor(ActorKind.OPERATOR, "uid:1001", "bob")
@@ -84,7 +86,6 @@ async def look(vault: Vault, seat: str, stepup_id: str | None) -> httpx.Response
     return await asyncio.to_thread(vault.operator.post, "/api/presence", json=body)
 
 
-@pytest.mark.slow
 async def test_each_hears_of_the_other_and_of_leaving(vault: Vault) -> None:
     """A second console appears to the first at once, and is gone with its stream."""
     async with streaming(vault) as one:
@@ -100,7 +101,6 @@ async def test_each_hears_of_the_other_and_of_leaving(vault: Vault) -> None:
         assert here(listed.json()) == {one.you}
 
 
-@pytest.mark.slow
 async def test_what_someone_looks_at_is_told_and_ends_with_the_stream(
     vault: Vault,
 ) -> None:
@@ -244,7 +244,6 @@ async def test_nobody_speaks_from_another_users_seat(clock: ManualClock) -> None
     await told.settle()
 
 
-@pytest.mark.slow
 async def test_the_name_is_the_one_signed_in_under(clock: ManualClock) -> None:
     """Signed in, the tenant's name stands there; signed out, the user's again."""
     told = Told(clock)

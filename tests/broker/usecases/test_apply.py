@@ -818,6 +818,7 @@ def at_once(asked: Coroutine[Any, Any, T]) -> T:
     return found
 
 
+@pytest.mark.slow
 async def test_what_is_in_force_is_no_difference_from_itself(bench: Bench) -> None:
     """Exported and planned, any state gives an empty plan."""
 

@@ -358,6 +358,7 @@ async def test_a_provider_that_refuses_is_given_up_at_once(
     assert "invalid_client" in (row.problem or "")
 
 
+@pytest.mark.slow
 async def test_a_provider_that_stays_down_is_given_up_with_its_token(
     office: Office, live: Live
 ) -> None:

@@ -49,6 +49,7 @@ async def test_registering_folds_no_name_but_the_new_one(
     assert len(folded) == 40
 
 
+@pytest.mark.slow
 @given(st.text(st.characters(max_codepoint=127), max_size=30))
 def test_ascii_names_fold_as_all_others_do(name: str) -> None:
     """The short way for ASCII gives what the Unicode way gives."""

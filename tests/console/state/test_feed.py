@@ -296,6 +296,7 @@ def test_a_page_that_ends_early_is_gone_on_from(told: Told) -> None:
     assert told.feed.exhausted
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(
     st.lists(
@@ -392,6 +393,7 @@ def test_the_cursor_moves_by_rows_and_stays_on_the_event_it_was_sent_to(
     assert told.feed.cursor == second
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.integers(1, 3), st.sampled_from(["", "dec_1", "dec_2"]))),
 )

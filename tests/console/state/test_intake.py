@@ -122,6 +122,7 @@ def test_status_is_read_whatever_it_holds(told: StatusInfo) -> None:
     assert _harmless(Intake().status(told))
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(_hostile(ActivityInfo))
 def test_activity_is_read_whatever_it_holds(told: ActivityInfo) -> None:

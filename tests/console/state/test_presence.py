@@ -234,6 +234,7 @@ async def test_a_decision_elsewhere_stands_in_the_dialog_without_moving_it(
 HOSTILE = "\x1b[2J[bold]x[/]\u202e" + "w" * 500
 
 
+@pytest.mark.slow
 def test_whatever_a_broker_sends_is_bounded_and_inert() -> None:
     """Names are text, and lists have an end."""
     mirror = Mirror(ManualClock(SystemClock().now()))

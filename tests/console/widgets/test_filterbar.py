@@ -17,6 +17,8 @@ from agentvault_tui.console.app import ConsoleApp
 from agentvault_tui.console.dialogs.lists import SavedDialog
 from agentvault_tui.console.widgets.filterbar import FilterBar
 
+pytestmark = pytest.mark.slow
+
 
 class Bar:
     """A console whose filter bar is open."""
@@ -100,7 +102,6 @@ async def test_agents_are_known_by_name(bar: Any) -> None:
         assert at.bar.text == "agent:finance-agent"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("key", ["enter", "escape"])
 async def test_completions_never_take_enter_or_escape(bar: Any, key: str) -> None:
     """Enter keeps what is typed, Esc takes one step out, whatever is offered."""
@@ -127,7 +128,6 @@ async def test_a_problem_is_told_with_its_place(bar: Any) -> None:
         assert "did you mean" not in at.hint
 
 
-@pytest.mark.slow
 async def test_a_filter_is_saved_under_a_name(bar: Any) -> None:
     """ctrl+s asks for it in the same line; the filter stays on, @ brings it back."""
     async with bar() as at:
@@ -140,7 +140,6 @@ async def test_a_filter_is_saved_under_a_name(bar: Any) -> None:
         assert at.bar.text == "status:w"
 
 
-@pytest.mark.slow
 async def test_a_name_is_no_filter(bar: Any) -> None:
     """While it is typed the panes stay as they are, and Esc goes back to the filter."""
     async with bar() as at:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from agentvault_tui.gateway.mcp.sessions import McpSession, McpSessions
 from agentvault_tui.model import AgentId
 
@@ -10,6 +12,7 @@ def begin(sessions: McpSessions, agent: str) -> McpSession:
     return sessions.begin(AgentId(agent), "files", "2025-11-25", None)
 
 
+@pytest.mark.slow
 def test_agents_that_begin_many_sessions_end_no_other_agents() -> None:
     """Twenty agents with all they may have; who has one keeps it, though it is old."""
     sessions = McpSessions()

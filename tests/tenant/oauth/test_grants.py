@@ -64,6 +64,7 @@ def test_a_refresh_for_another_audience_takes_a_policy(admin: Admin) -> None:
     assert bot.refresh(token).json()["scope"] == "openid profile offline_access"
 
 
+@pytest.mark.slow
 def test_the_oldest_of_201_refresh_tokens_ends(home: Home) -> None:
     """Auth0's limit a user and client, dropped without a word."""
     store = open_store(home)
