@@ -16,6 +16,10 @@ PostgreSQL has a synchronous replica beside it. In turn:
   with as many processors, `--delay` ms between any two), and what limits them.
 - While all three are asked: from sending a revocation to one until another says
   inactive. Targets: p50 below 10 ms, worst of 200 below 100 ms.
+- From registering an agent at one until the feed of another tells a console of it.
+  Target: 250 ms.
+- From stopping the database until a token request made since is answered 503. Target:
+  2 s.
 - From killing the broker that does what is done once until another lists it as silent
   and until another does that. Targets: 2 s, and the half second after which it is
   looked at again; 10 s.
@@ -374,6 +378,50 @@ async def cuts(bench: Bench, brokers: list[Vault], count: int) -> None:
     bench.targets.say(text, met=middle < 10 and worst < 100)
 
 
+async def feed(bench: Bench, brokers: list[Vault], count: int) -> None:
+    """Print how soon what one broker records is told by the feed of another."""
+    reader, writer = await asyncio.open_unix_connection(brokers[1].operators)
+    writer.write(request("GET", "/api/events"))
+    times = []
+    for number in range(count):
+        began = time.perf_counter()
+        made = await brokers[0].register(f"f{number}", SCOPE)
+        while made.id.encode() not in await reader.readline():
+            pass
+        times.append((time.perf_counter() - began) * 1000)
+    writer.close()
+    middle, worst = statistics.median(times), max(times)
+    text = (
+        f"recorded at one, told by another's feed: p50 {middle:.1f} ms, worst of"
+        f" {count} {worst:.1f} ms, target 250"
+    )
+    bench.targets.say(text, met=worst < 250)
+
+
+async def away(bench: Bench, broker: Vault) -> None:
+    """Print how soon a broker says that it grants nothing without the database.
+
+    What it was recording just then waits for its outcome, up to ten seconds.
+    """
+    asked = (await broker.register("away", SCOPE)).token_request(SCOPE)
+    lines = [await connect(broker.agents) for _ in range(2)]
+    with bench.cluster.stopped():
+        began = time.perf_counter()
+        recorded = asyncio.ensure_future(lines[0].ask(asked))
+        await asyncio.sleep(0.1)
+        status, _ = await lines[1].ask(asked)
+        took = time.perf_counter() - began
+        assert status == 503, status
+    text = f"503 {took:.2f} s after the database stopped, target 2"
+    bench.targets.say(text, met=took < 2)
+    await recorded
+    while status != 200:
+        status, _ = await lines[1].ask(asked)
+        await asyncio.sleep(0.05)
+    for line in lines:
+        line.close()
+
+
 async def failure(bench: Bench, brokers: list[Vault]) -> None:
     """Kill the broker that does what is done once; print who notices when."""
     working = (
@@ -479,6 +527,8 @@ def main(place: Path, given: argparse.Namespace) -> bool:
             with vault(home(place, "alone")) as single:
                 uvloop.run(rates(bench, single, brokers, given))
             uvloop.run(cuts(bench, brokers, given.revocations))
+            uvloop.run(feed(bench, brokers, given.revocations))
+            uvloop.run(away(bench, brokers[0]))
             uvloop.run(failure(bench, brokers))
         growth(bench, given)
     return not bench.targets.missed
