@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -110,6 +110,28 @@ class Job:
             rows,
             Attempt(tuple(drafts), tuple(changes)),
         )
+
+
+def older(jobs: Iterable[Job], waiting: Sequence[Job]) -> list[Job]:
+    """Return what waits, was made before one of *jobs*, and has one of their keys.
+
+    Args:
+        jobs: those that are about to be placed.
+        waiting: a lane of others, in the order they were made.
+    """
+    jobs = [job for job in jobs if job.rows] if waiting else ()
+    newest = max((job.first or 0 for job in jobs), default=0)
+    depends = set[str]().union(*(job.depends for job in jobs))
+    writes = set[str]().union(*(job.writes for job in jobs))
+    found = []
+    for job in reversed(waiting) if newest else ():
+        if (job.first or newest) < newest and not (
+            depends.isdisjoint(job.writes) and writes.isdisjoint(job.depends)
+        ):
+            found.append(job)
+            depends |= job.depends
+            writes |= job.writes
+    return found
 
 
 @dataclass(frozen=True, slots=True)

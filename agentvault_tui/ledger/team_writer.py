@@ -30,7 +30,7 @@ from agentvault_tui.errors import (
     StoreAwayError,
 )
 from agentvault_tui.ledger import schema, shared_log
-from agentvault_tui.ledger.batch import Batch, Job, Tip, number_of, place, write
+from agentvault_tui.ledger.batch import Batch, Job, Tip, number_of, older, place, write
 from agentvault_tui.ledger.home_copy import (
     followed_changes,
     followed_events,
@@ -42,12 +42,7 @@ from agentvault_tui.ledger.keys import written_keys
 from agentvault_tui.ledger.records import Change, Recovery
 from agentvault_tui.ledger.recovery import Doubt
 from agentvault_tui.ledger.schema import StoreConnection
-from agentvault_tui.ledger.shared_log import (
-    Appended,
-    Followed,
-    SharedLog,
-    StoreHead,
-)
+from agentvault_tui.ledger.shared_log import Appended, Followed, SharedLog, StoreHead
 from agentvault_tui.ledger.state import Statement
 from agentvault_tui.ledger.writer import Writer
 from agentvault_tui.model import Event
@@ -202,7 +197,7 @@ class TeamWriter(Writer):
                 return  # and take a turn, rather than run after a head that moves on
 
     async def _write(self, jobs: list[Job], clock: Clock) -> None:
-        jobs = self._in_time(jobs)
+        jobs = jobs if self._was_urgent else self._in_time(jobs)
         if not jobs:
             return
         batch = str(uuid.uuid4())
@@ -413,6 +408,25 @@ class TeamWriter(Writer):
                     job.refuse(_overtaken())
         self._count_eager()
 
+    def _take(self) -> list[Job]:
+        """Take nothing before what was asked earlier and decides about the same row.
+
+        What is placed later gets the larger number, and is what stays in force.
+        """
+        jobs = super()._take()
+        if self._was_urgent:
+            return jobs  # what it overtakes is refused
+        if older(jobs, self._urgent):
+            self._put_back(jobs)
+            return super()._take()
+        for lane, of_call in ((self._queue, False), (self._calls, True)):
+            beside = [job for job in jobs if job.of_call is not of_call]
+            for job in older(beside, lane):
+                lane.remove(job)
+                jobs.append(job)
+                self._eager -= not job.lazy
+        return jobs
+
     def _put_back(self, jobs: Sequence[Job]) -> None:
         """Return *jobs* to the front of their lines, unless they were overtaken."""
         if self._was_urgent:
@@ -426,8 +440,6 @@ class TeamWriter(Writer):
     def _in_time(self, jobs: list[Job]) -> list[Job]:
         """Refuse grants that waited too long; what only reports waits on."""
         least = asyncio.get_running_loop().time() - WAIT_SECONDS
-        if self._was_urgent:
-            return jobs
         late = [job for job in jobs if job.made < least and "policy" in job.depends]
         for job in late:
             job.refuse(LedgerBusyError("other brokers write", "try again shortly"))

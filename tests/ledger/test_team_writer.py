@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from support.ledger_kit import agent, decision, manual_clock, note, stepup, token
 from support.manual_clock import ManualClock
+from support.patience import PATIENT
 from support.postgres import TEAM, Database
 
 from agentvault_tui.clock import SharedClock
@@ -32,6 +33,7 @@ from agentvault_tui.ledger import (
     Ledger,
     Meta,
     Panic,
+    team_writer,
     verify_ledger,
 )
 from agentvault_tui.ledger.shared_log import SharedLog
@@ -459,6 +461,19 @@ async def test_while_others_are_first_a_grant_is_refused_and_a_report_waits(
     (event,) = await denied
     assert event.seq == 3
     assert a.store_problem is None
+
+
+async def test_a_policy_that_is_urgent_is_placed_however_long_it_waited(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every grant depends on the policy; one that waited as long is refused."""
+    a = await team.broker("a")
+    await a.commit(note())
+    monkeypatch.setattr(team_writer, "WAIT_SECONDS", -PATIENT)
+    with pytest.raises(LedgerBusyError):
+        await a.commit(note(EventType.POLICY_CHANGED))
+    (event,) = await a.commit(note(EventType.POLICY_CHANGED), urgent=True)
+    assert event.seq == 2
 
 
 async def test_a_copy_is_no_ledger_of_its_own(team: Team) -> None:
