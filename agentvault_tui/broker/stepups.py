@@ -154,10 +154,10 @@ class StepUps:
         )
         return sorted((self._known[i] for i in ids), key=lambda s: s.requested_at)
 
-    def forsaken(self, lasts: float) -> list[StepUp]:
+    def forsaken(self, lasts: Callable[[str], float]) -> list[StepUp]:
         """Return what another broker of the team began to approve, and died.
 
-        After *lasts* seconds it would have told what became of its code.
+        After so many seconds that run of it would have told what became of its code.
         """
         now = self._clock.now()
         return [
@@ -166,7 +166,7 @@ class StepUps:
             if stepup.status is StepUpStatus.AUTHORIZING
             and stepup.id not in self.flows
             and stepup.begun_at is not None
-            and (now - stepup.begun_at).total_seconds() > lasts
+            and (now - stepup.begun_at).total_seconds() > lasts(stepup.begun_by)
         ]
 
     @property

@@ -289,6 +289,15 @@ class Team:
         """Return the other brokers that live."""
         return [one for one in self.members if one.id != self.id and one.alive]
 
+    def gone(self, run: str) -> bool:
+        """Tell whether a process of a broker ended, or said nothing for long.
+
+        That is as long as the work it did is left to it. One that began a moment ago
+        may not be known yet.
+        """
+        here = any(one.said.run == run and one.age < WORK for one in self.members)
+        return bool(self.members) and not here
+
     def standing(self) -> list[tuple[Member, str | None]]:
         """Return each broker, and why it is not in step, if it is not."""
         return [(one, self._reason(one)) for one in self.members]

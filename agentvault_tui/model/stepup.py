@@ -149,6 +149,8 @@ class StepUp:
     device: DeviceCode | None = None
     begun_at: datetime | None = None
     """When the tenant gave the last code for it."""
+    begun_by: str = ""
+    """In a team, the run of the broker that follows that code; see `Said.run`."""
     redeemed_at: datetime | None = None
     """When its token was used."""
     authorization_details: str | None = None

@@ -167,3 +167,26 @@ async def test_nobody_waits_for_a_broker_whose_lease_is_over(
     async with asyncio.timeout(PATIENT):
         (told,) = await team.confirmed(8)
     assert (told.id, told.confirmed) == ("brk_b", False)
+
+
+async def test_a_process_that_others_may_take_over_from_is_gone(
+    clock: ManualClock,
+) -> None:
+    """After eight silent seconds, or once its broker is another process or left."""
+    leases = Leases(clock)
+    team, other, again = (team_of(leases) for _ in range(3))
+    assert not team.gone(other.run_id)  # of whom nothing is known at all
+    other.id = again.id = "brk_b"
+    await other.join()
+    await team.join()
+    assert not team.gone(other.run_id)
+    clock.advance(7.9)
+    await team.join()
+    assert not team.gone(other.run_id)
+    clock.advance(0.2)
+    await again.join()
+    await team.join()
+    assert (team.gone(other.run_id), team.gone(again.run_id)) == (True, False)
+    await again.leave()
+    await team.join()
+    assert team.gone(again.run_id)

@@ -43,7 +43,7 @@ STEPUP_DOC = (
     '"policy_version":"v","nonce":"x","digest":"sha256:0","decision_id":"dec_1",'
     '"ttl":300,"count":1,"status":"pending","problem":null,"denial":null,'
     f'"resource_indicator":null,"connection":null,"requested_at":{WHEN},'
-    f'"expires":[{WHEN},7.5,"boot"],"decided_at":null,"begun_at":null,'
+    f'"expires":[{WHEN},7.5,"boot"],"decided_at":null,"begun_at":null,"begun_by":"",'
     '"redeemed_at":null,"fetched_at":null,"evaluation":false,"source":null,'
     '"need":1,"owners":[],"confirmed":[],"repeat":null,"repeat_of":null,'
     f'"decided_by":["s","n",["mfa"],{WHEN},true,"s@t.test"],'

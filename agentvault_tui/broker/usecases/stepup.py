@@ -27,6 +27,7 @@ from agentvault_tui.broker.stepups import (
     stepup_draft,
     with_repeat,
 )
+from agentvault_tui.broker.team import WORK
 from agentvault_tui.broker.usecases.approvals import end_repeats
 from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.broker.usecases.mint import mint_verified
@@ -254,7 +255,11 @@ async def expire_due(broker: Broker) -> None:
         broker: the broker.
     """
     await expire(broker, broker.stepups.open())
-    lasts = broker.settings.stepup.device_code_ttl + _MARGIN
+
+    def lasts(run: str) -> float:
+        gone = broker.team is not None and broker.team.gone(run)
+        return WORK if gone else broker.settings.stepup.device_code_ttl + _MARGIN
+
     for stepup in broker.stepups.forsaken(lasts) if broker.works() else ():
         await _back_to_pending(broker, stepup, "its broker stopped; approve again")
 
@@ -318,6 +323,7 @@ async def _authorizing(
         device=device_code(flow),
         problem=None,
         begun_at=broker.clock.now(),
+        begun_by=broker.team.run_id if broker.team else "",
     )
     broker.stepups.put(started)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -189,14 +190,17 @@ async def test_a_tenant_that_is_down_changes_nothing(bench: Bench) -> None:
     await deny(bench.broker, stepup.id, "", OPERATOR)
 
 
+@pytest.mark.parametrize(("gone", "lasts"), [(False, 150), (True, 8)])
 async def test_what_a_broker_that_died_began_can_be_approved_at_another(
-    bench: Bench, clock: ManualClock
+    bench: Bench, clock: ManualClock, gone: bool, lasts: float
 ) -> None:
-    """It waits again once its code is over: only who began it follows that code."""
+    """It waits again once that is known, or its code is over: no other follows it."""
     _, stepup = await hold(bench)
+    team: Any = SimpleNamespace(run_id="here", gone=lambda run: gone and run == "here")
+    bench.broker.team = team
     await start(bench, stepup)
     bench.broker.stepups.flows.pop(stepup.id).cancel()
-    clock.advance(150)
+    clock.advance(lasts)
     await expire_due(bench.broker)
     assert status(bench, stepup) is StepUpStatus.AUTHORIZING
     clock.advance(1)
