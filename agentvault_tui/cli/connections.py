@@ -358,9 +358,7 @@ def _print_account(out: Output, account: ConnectionInfo) -> None:
             if account.provider_user
             else None,
             ("stands for", " ".join(account.scopes)),
-            ("shared with", shared)
-            if (shared := _names(account.shared_with))
-            else None,
+            ("shared with", shared) if shared else None,
         ]
     )
 

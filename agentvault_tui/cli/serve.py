@@ -36,20 +36,14 @@ if TYPE_CHECKING:
     help="Where agents ask; loopback only, port 0 picks one.",
 )
 @click.option(
-    "--socket",
-    type=FILE,
-    help="Where operators ask, instead of the home's run folder.",
+    "--socket", type=FILE, help="Where operators ask, instead of the home's run folder."
 )
 @click.option(
     "--tls-cert",
     type=FILE,
     help="Speak https with this certificate (PEM), instead of the one of `tls init`.",
 )
-@click.option(
-    "--tls-key",
-    type=FILE,
-    help="The certificate's key (PEM, mode 0600).",
-)
+@click.option("--tls-key", type=FILE, help="The certificate's key (PEM, mode 0600).")
 @click.option(
     "--tls/--no-tls",
     default=None,

@@ -71,9 +71,8 @@ class ClientSecretsFile:
                 f"the secret of {key} is not in this home", "agentvault auth0 apply"
             )
 
-        if isinstance(self._one(key).get("client_secret"), dict):
-            return Secret(read)  # whether it opens is seen when it is sent
-        read()
+        if not isinstance(self._one(key).get("client_secret"), dict):
+            read()  # of a sealed one, whether it opens is seen when it is sent
         return Secret(read)
 
     def has_secret(self, key: str, client_id: str) -> bool:
