@@ -16,17 +16,11 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from agentvault_tui import __version__
-from agentvault_tui.clock import Clock, iso
+from agentvault_tui.clock import iso
 from agentvault_tui.encoder import to_json
 from agentvault_tui.model import Event, Outcome
-from agentvault_tui.watch.config import SinkTable, parse_address
-from agentvault_tui.watch.senders import (
-    SECONDS,
-    HttpPoster,
-    OpenSecret,
-    Outlet,
-    SinkError,
-)
+from agentvault_tui.watch.config import parse_address
+from agentvault_tui.watch.senders import SECONDS, HttpOutlet, Outlet, SinkError
 from agentvault_tui.web.reach import connected_to, resolved, trust
 from agentvault_tui.web.service_connection import UpstreamError
 
@@ -85,12 +79,8 @@ class FileExporter(Exporter):
             os.close(descriptor)
 
 
-class OtlpExporter(Exporter):
+class OtlpExporter(HttpOutlet, Exporter):
     """An OpenTelemetry collector: log records over HTTP in JSON (OTLP 1.x)."""
-
-    def __init__(self, sink: SinkTable, secret: OpenSecret, clock: Clock) -> None:
-        super().__init__(sink, secret, clock)
-        self._http = HttpPoster(sink, clock)
 
     async def export(self, records: Sequence[OcsfRecord]) -> None:
         """Post the records as one request."""
@@ -101,7 +91,7 @@ class OtlpExporter(Exporter):
         body = to_json({"resourceLogs": [said] if records else []}).encode()
         url = f"{self.sink.endpoint.removesuffix('/').removesuffix('/v1/logs')}/v1/logs"
         headers = [("Content-Type", "application/json"), *self._headers()]
-        await self._http.post(url, headers, body)
+        await self.post(url, headers, body)
 
     def _headers(self) -> list[tuple[str, str]]:
         """Read the secret: ``name=value`` pairs, as OTEL_EXPORTER_OTLP_HEADERS has."""
@@ -110,10 +100,6 @@ class OtlpExporter(Exporter):
         said = self.reveal(self.sink.headers_secret)
         pairs = [one.partition("=") for one in said.split(",")]
         return [(name.strip(), value.strip()) for name, _, value in pairs]
-
-    async def aclose(self) -> None:
-        """Close the connection."""
-        await self._http.aclose()
 
 
 def _log_record(record: OcsfRecord) -> dict[str, Any]:

@@ -95,16 +95,13 @@ class Sender(Outlet, ABC):
         """
 
 
-class HttpPoster:
-    """Posts over one connection, kept while it is in use."""
+class HttpOutlet(Outlet):
+    """A sink that is posted to, over one connection that is kept while it is in use."""
 
-    def __init__(self, sink: SinkTable, clock: Clock) -> None:
-        self._sink = sink
-        self._clock = clock
-        self._trust: ssl.SSLContext | None = None
-        self._connection: ServiceConnection | None = None
-        self._origin = ("", "")
-        """Scheme and authority that the connection goes to."""
+    _trust: ssl.SSLContext | None = None
+    _connection: ServiceConnection | None = None
+    _origin = ("", "")
+    """Scheme and authority that the connection goes to."""
 
     async def post(
         self, url: str, headers: Sequence[tuple[str, str]], body: bytes
@@ -118,7 +115,7 @@ class HttpPoster:
             SinkError: it was not taken, or that is not known.
         """
         try:
-            parts = parse_url(url, private=self._sink.allow_private)
+            parts = parse_url(url, private=self.sink.allow_private)
             async with asyncio.timeout(SECONDS):
                 await self._exchange(parts, headers, body)
         except AgentVaultError:
@@ -163,7 +160,7 @@ class HttpPoster:
             with suppress(ValueError, TypeError, OverflowError):
                 at = parsedate_to_datetime(said)
                 at = at if at.tzinfo else at.replace(tzinfo=UTC)
-                seconds = (at - self._clock.now()).total_seconds()
+                seconds = (at - self.clock.now()).total_seconds()
         return min(max(seconds, 0.0), _LONGEST_WAIT)
 
     async def _connected(self, parts: SplitResult) -> ServiceConnection:
@@ -176,12 +173,12 @@ class HttpPoster:
             self._connection = None
         secure = parts.scheme == "https"
         if secure and self._trust is None:
-            self._trust = trust(self._sink.ca_file)
+            self._trust = trust(self.sink.ca_file)
         self._origin = origin
         self._connection = await service_connection(
             parts.hostname or "",
             parts.port or (443 if secure else 80),
-            private=self._sink.allow_private,
+            private=self.sink.allow_private,
             tls=self._trust if secure else None,
             bounds=_BOUNDS,
         )
@@ -193,19 +190,7 @@ class HttpPoster:
             self._connection.abort()
 
 
-class HttpSender(Sender):
-    """A sink that is posted to."""
-
-    def __init__(self, sink: SinkTable, secret: OpenSecret, clock: Clock) -> None:
-        super().__init__(sink, secret, clock)
-        self.http = HttpPoster(sink, clock)
-
-    async def aclose(self) -> None:
-        """Close the connection."""
-        await self.http.aclose()
-
-
-class SlackSender(HttpSender):
+class SlackSender(HttpOutlet, Sender):
     """An incoming webhook of Slack: blocks of plain text, in which it reads nothing."""
 
     async def send(self, message: AlertMessage) -> None:
@@ -231,7 +216,7 @@ class SlackSender(HttpSender):
             "blocks": blocks,
         }
         url = self.reveal(self.sink.url_secret)
-        await self.http.post(url, [_JSON], to_json(body).encode())
+        await self.post(url, [_JSON], to_json(body).encode())
 
 
 def _plain(text: str) -> dict[str, object]:
@@ -242,7 +227,7 @@ def _parts(text: str, size: int) -> list[str]:
     return [text[at : at + size] for at in range(0, len(text), size)]
 
 
-class WebhookSender(HttpSender):
+class WebhookSender(HttpOutlet, Sender):
     """Standard Webhooks: type, timestamp and data, signed."""
 
     async def send(self, message: AlertMessage) -> None:
@@ -258,10 +243,10 @@ class WebhookSender(HttpSender):
             signed = webhook_headers(secret, message.id, now, body)
         except ValueError as error:
             raise SinkError(str(error)) from None
-        await self.http.post(self.sink.url, [_JSON, *signed], body)
+        await self.post(self.sink.url, [_JSON, *signed], body)
 
 
-class NtfySender(HttpSender):
+class NtfySender(HttpOutlet, Sender):
     """A topic of ntfy: text, and headers that hold no word of an agent."""
 
     async def send(self, message: AlertMessage) -> None:
@@ -278,7 +263,7 @@ class NtfySender(HttpSender):
         lines = message.text.partition("\n")[2].encode()
         # A longer one would become a file.
         body = lines[:_NTFY_BYTES].decode(errors="ignore").encode()
-        await self.http.post(self.sink.url, headers, body)
+        await self.post(self.sink.url, headers, body)
 
 
 class EmailSender(Sender):
