@@ -31,7 +31,7 @@ SCOPES: Final = (
     "read:me:connected_accounts",
     "delete:me:connected_accounts",
 )
-"""What a token for this API needs; got with a refresh token (`RefreshedToken`)."""
+"""What a token for this API needs: to connect, to list and to delete an account."""
 MAX_TAKE: Final = 20
 """Accounts in one answer, at most."""
 MAX_SCOPES: Final = 100

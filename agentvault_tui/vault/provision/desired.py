@@ -9,6 +9,7 @@ from typing import Final
 
 from agentvault_tui.text import visible
 from agentvault_tui.vault.credentials import DEVICE_GRANT, VAULT_GRANT
+from agentvault_tui.vault.my_account import SCOPES
 from agentvault_tui.vault.provision import names
 from agentvault_tui.vault.provision.actions import (
     IN_ORDER,
@@ -183,7 +184,7 @@ def _clients(needs: Needs, systems: Systems) -> Iterator[DesiredObject]:
         }
         if systems.my_account:
             # Without this policy no refresh token becomes one for the My Account API.
-            scope = list(names.CONNECTED_ACCOUNTS)
+            scope = list(SCOPES)
             policy = {"audience": systems.my_account, "scope": scope}
             fields["refresh_token.policies"] = AtLeast((policy,), key="audience")
         if not one.pins:
@@ -218,9 +219,8 @@ def _grants(needs: Needs, systems: Systems) -> Iterator[DesiredObject]:
     allowed = tuple(scope for scope in MANAGEMENT_SCOPES if scope in offered)
     yield _grant("management", "auth0", systems.management, allowed, "client")
     for one in needs.agents if systems.my_account else ():
-        scopes = names.CONNECTED_ACCOUNTS
         client = f"agents/{one.id}"
-        yield _grant(client, "my-account", systems.my_account, scopes, "user")
+        yield _grant(client, "my-account", systems.my_account, SCOPES, "user")
 
 
 def _grant(

@@ -24,12 +24,6 @@ APPROVER: Final = "approver"
 FACTORS: Final = ("otp", "webauthn-roaming", "webauthn-platform")
 """Second factors that prove presence; the Actions ask for these alone."""
 
-CONNECTED_ACCOUNTS: Final = (
-    "create:me:connected_accounts",
-    "read:me:connected_accounts",
-    "delete:me:connected_accounts",
-)
-"""Scopes of the My Account API that connecting an account takes."""
 CALLBACK: Final = "http://127.0.0.1:7719/callback"
 """Where a browser comes back to when an account is connected for an agent.
 
