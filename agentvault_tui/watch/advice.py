@@ -39,9 +39,8 @@ from agentvault_tui.operator_api.advice import (
 from agentvault_tui.policy import Inputs, Policy
 from agentvault_tui.policy.limits import RULE
 from agentvault_tui.policy.rules import Obligation, PolicyRule
-from agentvault_tui.watch.history import Decider, records
+from agentvault_tui.watch.history import Decider, bodies, records
 
-_CHUNK: Final = 5_000
 _USED: Final = frozenset({EventType.TOKEN_USED, EventType.TOKEN_REDEEMED})
 _ENDED: Final = frozenset(
     {EventType.STEPUP_APPROVED, EventType.STEPUP_DENIED, EventType.STEPUP_EXPIRED}
@@ -172,22 +171,14 @@ class UseHistory:
 
     def read(self, db: sqlite3.Connection) -> None:
         """Read the whole chain as it is now."""
-        kinds = ",".join(f"'{kind.value}'" for kind in _READ)
-        sql = (
-            f"SELECT seq, body FROM events WHERE +type IN ({kinds})"  # noqa: S608
-            " AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
-        )
-        after, upto = 0, head_seq(db)
         decisions = frozenset(kind.value for kind in DECISION_TYPES)
-        while rows := db.execute(sql, (after, upto, _CHUNK)).fetchall():
-            for seq, body in rows:
-                event = _EVENT.decode(body)
-                self.begun = min(self.begun, event.time)
-                if event.type in decisions:
-                    self._decision(seq, event)
-                else:
-                    self._other(event)
-            after = rows[-1][0]
+        for seq, body in bodies(db, _READ, 0, head_seq(db)):
+            event = _EVENT.decode(body)
+            self.begun = min(self.begun, event.time)
+            if event.type in decisions:
+                self._decision(seq, event)
+            else:
+                self._other(event)
 
     def _decision(self, seq: int, event: _Event) -> None:
         agent, now = event.agent_id or "", event.time >= self._since

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from datetime import datetime
 from typing import Any, Final
 
@@ -97,6 +97,21 @@ _RECORD: Final = msgspec.json.Decoder(RecordedDecision)
 _FACTS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
+def bodies(
+    db: sqlite3.Connection, kinds: Iterable[EventType], after: int, upto: int
+) -> Iterator[tuple[int, bytes]]:
+    """Yield number and body of each event of *kinds* behind *after*, in order."""
+    wanted = ",".join(f"'{kind.value}'" for kind in kinds)
+    sql = (
+        # Without the plus SQLite would go by the index of types, and then sort.
+        f"SELECT seq, body FROM events WHERE +type IN ({wanted})"  # noqa: S608
+        " AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+    )
+    while rows := db.execute(sql, (after, upto, _CHUNK)).fetchall():
+        yield from rows
+        after = rows[-1][0]
+
+
 def records(
     db: sqlite3.Connection,
     since: datetime | None = None,
@@ -115,16 +130,8 @@ def records(
     if since is not None:
         after = max(after, first_at(db, since, 1, upto + 1) - 1)
     more = (EventType.TOKEN_DELIVERED,) if delivered else ()
-    kinds = ",".join(f"'{kind.value}'" for kind in (*DECISION_TYPES, *more))
-    sql = (
-        # Without the plus SQLite would go by the index of types, and then sort.
-        f"SELECT seq, body FROM events WHERE +type IN ({kinds})"  # noqa: S608
-        " AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
-    )
-    while rows := db.execute(sql, (after, upto, _CHUNK)).fetchall():
-        for _, body in rows:
-            yield _RECORD.decode(body)
-        after = rows[-1][0]
+    for _, body in bodies(db, (*DECISION_TYPES, *more), after, upto):
+        yield _RECORD.decode(body)
 
 
 def _apart(
