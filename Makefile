@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # A dot a second while a command runs: a silent minute looks like a hang.
 DOTTED = @$(1) & pid=$$!; while kill -0 $$pid 2>/dev/null; do printf .; sleep 1; done; echo; wait $$pid
 
-.PHONY: install demo test interop check bench screenshots docs live-auth0 lock clean
+.PHONY: install demo test interop hosts check bench screenshots docs live-auth0 lock clean
 
 install: $(VENV)/runtime.stamp
 
@@ -24,6 +24,10 @@ test: $(VENV)/dev.stamp
 interop: $(VENV)/dev.stamp
 	@$(MAKE) --no-print-directory -j 3 $(INTEROP)
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest tests/interop -n 2 --dist loadfile
+
+# Agent hosts of 1 GB, which make interop leaves out: each behind its hooks.
+hosts: $(VENV)/interop-node.stamp $(VENV)/hosts-node.stamp
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest tests/interop/test_agent_hosts.py
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -93,5 +97,11 @@ $(VENV)/interop-tools.stamp: tests/interop/tools.txt $(VENV)/dev.stamp
 
 $(VENV)/interop-node.stamp: tests/interop/package-lock.json $(VENV)/dev.stamp
 	@echo "installing other people's clients into tests/interop/node_modules"
-	@if command -v npm >/dev/null; then npm ci --prefix tests/interop --silent --no-audit --no-fund; else echo "no npm here: the JavaScript ones are left out"; fi
+	@if command -v npm >/dev/null; then npm ci --prefix tests/interop --omit=optional --ignore-scripts --silent --no-audit --no-fund; else echo "no npm here: the JavaScript ones are left out"; fi
+	@touch $@
+
+# Their programs are optional packages, one a platform.
+$(VENV)/hosts-node.stamp: tests/interop/hosts/package-lock.json $(VENV)/dev.stamp
+	@echo "installing agent hosts into tests/interop/hosts/node_modules"
+	$(call DOTTED,npm ci --prefix tests/interop/hosts --ignore-scripts --silent --no-audit --no-fund)
 	@touch $@
