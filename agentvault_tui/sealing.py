@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import secrets
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar, Final, Literal, Self
+from typing import Annotated, ClassVar, Final, Self
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -204,7 +204,7 @@ def read_keys(path: Path, most: int = 1) -> list[bytes]:
             f"the key {path} cannot be used ({error.strerror})",
             "look at its owner, its mode and its disk",
         ) from error
-    keys = split_keys(content, most)
+    keys = _split_keys(content, most)
     if keys is None:
         raise SealedError(f"the key {path} is damaged", remedy)
     return keys
@@ -225,7 +225,12 @@ class _PassphraseSeal(Seal):
     WHOSE: ClassVar[str] = "exported team"
 
 
-class _Exported(msgspec.Struct, forbid_unknown_fields=True):
+class _Exported(
+    msgspec.Struct,
+    forbid_unknown_fields=True,
+    tag_field="format",
+    tag="agentvault-team-key/1",
+):
     """A team's keys under a passphrase, as JSON.
 
     The format's version stands for all parameters, so that none come from the file:
@@ -233,10 +238,21 @@ class _Exported(msgspec.Struct, forbid_unknown_fields=True):
     in NFC; AES-256-GCM as `Seal.close` does, bound to the team's name.
     """
 
-    format: Literal["agentvault-team-key/1"]
     team: str
     salt: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
     box: bytes
+
+
+class _Plain(
+    msgspec.Struct,
+    forbid_unknown_fields=True,
+    tag_field="format",
+    tag="agentvault-team-key-plain/1",
+):
+    """A team's keys in clear, as JSON, with the name that tells whose they are."""
+
+    team: str
+    keys: bytes
 
 
 def key_ids(keys: Sequence[bytes]) -> list[str]:
@@ -244,12 +260,15 @@ def key_ids(keys: Sequence[bytes]) -> list[str]:
     return [TeamSeal(key).key_id for key in keys]
 
 
-def encode_keys(keys: Sequence[bytes], team: str, passphrase: str) -> bytes:
+def encode_keys(keys: Sequence[bytes], team: str, passphrase: str | None) -> bytes:
     """Return the keys of *team* for a file that only *passphrase* opens.
 
     Raises:
-        UsageError: the passphrase is too short.
+        UsageError: the passphrase is too short; with None they are in clear.
     """
+    if passphrase is None:
+        plain = msgspec.json.encode(_Plain(team, b"".join(keys)))
+        return msgspec.json.format(plain, indent=1) + b"\n"
     if len(passphrase) < SHORTEST_PASSPHRASE:
         raise UsageError(
             f"the passphrase has fewer than {SHORTEST_PASSPHRASE} characters",
@@ -258,19 +277,26 @@ def encode_keys(keys: Sequence[bytes], team: str, passphrase: str) -> bytes:
     salt = secrets.token_bytes(16)
     seal = _PassphraseSeal(_stretched(passphrase, salt))
     box = seal.close("keys", team, 1, b"".join(keys))
-    made = _Exported("agentvault-team-key/1", team, salt, box)
+    made = _Exported(team, salt, box)
     return msgspec.json.format(msgspec.json.encode(made), indent=1) + b"\n"
 
 
-def decode_keys(content: bytes, team: str, passphrase: str) -> list[bytes]:
+def decode_keys(
+    content: bytes, team: str, passphrase: Callable[[], str]
+) -> list[bytes]:
     """Return the keys of a file that `encode_keys` made.
+
+    Args:
+        content: of the file.
+        team: whose it has to be.
+        passphrase: asked where there is one.
 
     Raises:
         UsageError: it is no such file, another team's, or of a later version.
         SealedError: the passphrase is another one, or the file was changed.
     """
     try:
-        made = msgspec.json.decode(content, type=_Exported)
+        made = msgspec.json.decode(content, type=_Exported | _Plain)
     except (msgspec.MsgspecError, ValueError):
         raise UsageError(
             "that is no file of a team's key of this version, or not the whole of it",
@@ -280,21 +306,24 @@ def decode_keys(content: bytes, team: str, passphrase: str) -> list[bytes]:
         raise UsageError(
             "that is the key of another team", f"this home is of the team {team}"
         )
-    seal = _PassphraseSeal(_stretched(passphrase, made.salt))
-    try:
-        opened = seal.open("keys", team, 1, made.box)
-    except SealedError:
-        raise SealedError(
-            "the passphrase is not the one of this file, or the file was changed",
-            "give the one that it was exported with",
-        ) from None
-    keys = split_keys(opened, MOST_KEYS)
+    if isinstance(made, _Plain):
+        opened = made.keys
+    else:
+        seal = _PassphraseSeal(_stretched(passphrase(), made.salt))
+        try:
+            opened = seal.open("keys", team, 1, made.box)
+        except SealedError:
+            raise SealedError(
+                "the passphrase is not the one of this file, or the file was changed",
+                "give the one that it was exported with",
+            ) from None
+    keys = _split_keys(opened, MOST_KEYS)
     if keys is None:
         raise UsageError("that file holds no keys", "export them again")
     return keys
 
 
-def split_keys(content: bytes, most: int = MOST_KEYS) -> list[bytes] | None:
+def _split_keys(content: bytes, most: int) -> list[bytes] | None:
     """Return the keys that *content* joins; None where it is no such thing."""
     count, rest = divmod(len(content), KEY_BYTES)
     if rest or not 0 < count <= most:

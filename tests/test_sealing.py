@@ -87,17 +87,17 @@ def test_exported_keys_open_with_their_passphrase_alone() -> None:
     """Another passphrase, another team and a changed file open nothing."""
     keys = [token_bytes(32), token_bytes(32)]
     content = encode_keys(keys, "payments", PASSPHRASE)
-    assert decode_keys(content, "payments", PASSPHRASE) == keys
+    assert decode_keys(content, "payments", lambda: PASSPHRASE) == keys
     other_form = unicodedata.normalize("NFD", PASSPHRASE)
-    assert decode_keys(content, "payments", other_form) == keys
+    assert decode_keys(content, "payments", lambda: other_form) == keys
     assert all(key not in content for key in keys)
     with pytest.raises(SealedError, match="passphrase is not"):
-        decode_keys(content, "payments", f"{PASSPHRASE} ")
+        decode_keys(content, "payments", lambda: f"{PASSPHRASE} ")
     with pytest.raises(UsageError, match="another team"):
-        decode_keys(content, "billing", PASSPHRASE)
+        decode_keys(content, "billing", lambda: PASSPHRASE)
     renamed = content.replace(b"payments", b"billing")
     with pytest.raises(SealedError, match="was changed"):
-        decode_keys(renamed, "billing", PASSPHRASE)
+        decode_keys(renamed, "billing", lambda: PASSPHRASE)
     with pytest.raises(UsageError, match="fewer than"):
         encode_keys(keys, "payments", "elevenchars")
 
@@ -119,7 +119,9 @@ def test_a_file_sets_no_parameter_of_its_own(change: dict[str, object]) -> None:
     whole = {"format": "agentvault-team-key/1", "team": "payments"}
     content = {**whole, "salt": "AAAAAAAAAAAAAAAAAAAAAA==", "box": "AAAA"}
     with pytest.raises(UsageError, match="no file of a team's key"):
-        decode_keys(json.dumps(content | change).encode(), "payments", PASSPHRASE)
+        decode_keys(
+            json.dumps(content | change).encode(), "payments", lambda: PASSPHRASE
+        )
 
 
 @given(st.integers(0, 300), st.binary(max_size=40))
@@ -130,4 +132,4 @@ def test_whatever_a_file_holds_is_refused_in_words(cut: int, more: bytes) -> Non
         b'"salt":"AAAAAAAAAAAAAAAAAAAAAA==","box":"'
     )
     with pytest.raises(UsageError):
-        decode_keys(whole[:cut] + more, "t", PASSPHRASE)
+        decode_keys(whole[:cut] + more, "t", lambda: PASSPHRASE)

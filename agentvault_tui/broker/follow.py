@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker
@@ -20,6 +21,7 @@ from agentvault_tui.broker.cuts import Pending
 from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.recovery import recover
 from agentvault_tui.broker.team import Team
+from agentvault_tui.broker.tenant_process import keep_client_id
 from agentvault_tui.broker.usecases.approvals import CUTTING, end_gathered
 from agentvault_tui.broker.usecases.mint import record_void
 from agentvault_tui.broker.usecases.policy_change import POLICY, follow_policy
@@ -370,6 +372,8 @@ async def join_team(broker: Broker, shared: SharedLog) -> None:
     assert key is not None and files is not None  # noqa: S101, PT018 - it is shared
     version = lambda: f"{broker.policy.version} {files.version()}"  # noqa: E731
     broker.chores.append(key.look)
+    if own:
+        key.seals_anew.append(partial(keep_client_id, broker.home, broker.ledger))
     team = broker.team = key.team = Team(
         *(broker.ledger, shared, broker.clock, version),
         tenant=issuer,

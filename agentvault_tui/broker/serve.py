@@ -273,12 +273,9 @@ def run(
     log_json_lines()
     path = socket or home.socket
     home.prepare(path)
-    shared = bool(settings.store.url)
-    process = None
-    if not settings.tenant.issuer:
-        process = TenantProcess(home, tenant, shared=shared)
+    process = None if settings.tenant.issuer else TenantProcess(home, tenant)
     clock = clock or SystemClock()
-    if shared:
+    if settings.store.url:
         clock = SharedClock(clock)
     composed = _serve(
         home,
@@ -394,7 +391,7 @@ async def _open(
     policy, problem = await policy_at_start(home, ledger)
     policy.catalogue.check_connections(settings.connection_scopes)
     found = (
-        await tenant.start()
+        await tenant.start(ledger)
         if tenant
         else Announcement(settings.tenant.issuer, _client_id(home, settings))
     )

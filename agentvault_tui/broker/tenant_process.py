@@ -15,6 +15,7 @@ from typing import ClassVar, Final
 from agentvault_tui import sealing
 from agentvault_tui.errors import SealedError, TenantUnreachableError
 from agentvault_tui.home import Home
+from agentvault_tui.ledger import Ledger, Meta
 from agentvault_tui.model import new_id, new_secret
 from agentvault_tui.process import Child, start_tenant
 from agentvault_tui.vault import ClientSecret, Secret
@@ -50,23 +51,14 @@ class TenantProcess:
 
     * its listening socket, which we hold: nobody else can take the port meanwhile, nor
       that of the other loopback address;
-    * our client id, which no file holds: who finds the port can start no device flow;
+    * our client id, which nothing holds in clear: who finds the port can start no flow;
       and the credential with which we manage it, made for this run.
     """
 
-    def __init__(
-        self, home: Home, child: Child | None = None, *, shared: bool = False
-    ) -> None:
-        """Run the tenant of *home*.
-
-        Args:
-            home: whose.
-            child: where it runs at first, if it was started before.
-            shared: whether the team's other brokers serve it as well. They have one
-                client id then, so that each goes on with a device code of another's.
-        """
+    def __init__(self, home: Home, child: Child | None = None) -> None:
+        """Run the tenant of *home*; in *child* at first, if it was started before."""
         self._home = home
-        self._client_id = _shared_client_id(home) if shared else new_id("app")
+        self._client_id = new_id("app")
         self._management = ClientSecret(new_id("app"), Secret(new_secret("av_m")))
         self._listening: list[socket.socket] = []
         self._child = child
@@ -75,8 +67,13 @@ class TenantProcess:
         self._ended = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
 
-    async def start(self) -> Announcement:
-        """Start it and return where it is, now and after any restart."""
+    async def start(self, ledger: Ledger | None = None) -> Announcement:
+        """Start it and return where it is, now and after any restart.
+
+        Where *ledger* is a team's, other brokers serve this tenant as well.
+        """
+        if ledger is not None and ledger.shared is not None:
+            self._client_id = await team_client_id(self._home, ledger)
         announcement = await self._spawn()
         self._watch = asyncio.create_task(self._keep())
         return announcement
@@ -153,18 +150,53 @@ class TenantProcess:
                 await self._spawn()
 
 
+CLIENT: Final = "tenant_client"
+"""The name in the ledger of what a team's brokers call the console's application."""
+
+
+_ABOUT: Final = ("client id", "console", 1)
+
+
 class _ClientSeal(sealing.Seal):
-    """Derives what all brokers of a team call the console's application."""
+    """Seals the client id that a team's brokers share."""
 
     WHOSE: ClassVar[str] = "tenant client"
     LOST: ClassVar[str] = "nobody can sign in"
 
 
-def _shared_client_id(home: Home) -> str:
+async def team_client_id(home: Home, ledger: Ledger) -> str:
+    """Return the client id that a team's brokers share.
+
+    Each goes on with a device code of another's then. It follows from the key that the
+    team had first, and is kept, so that changing the key changes it at no broker.
+    """
+    kept = await ledger.meta(CLIENT)
     try:
         seal = _ClientSeal.of(home, shared=True)
-    except SealedError:
+        if kept is None:
+            return _derived(seal)
+        return seal.open(*_ABOUT, bytes.fromhex(kept)).decode()
+    except (SealedError, ValueError):
         return new_id("app")  # nobody signs in without the key: it seals their factors
+
+
+async def keep_client_id(home: Home, ledger: Ledger) -> None:
+    """Seal the client id with the key in force, and keep it, unless that is done.
+
+    One that opens with no key here, since that was lost, is made anew.
+    """
+    kept, seal = await ledger.meta(CLIENT), _ClientSeal.of(home, shared=True)
+    box = seal.close(*_ABOUT, _derived(seal).encode())
+    if kept is not None:
+        with contextlib.suppress(SealedError, ValueError):
+            renewed = seal.renewed(*_ABOUT, bytes.fromhex(kept))
+            if renewed is None:
+                return
+            box = renewed
+    await ledger.commit(changes=[Meta(CLIENT, box.hex())])
+
+
+def _derived(seal: _ClientSeal) -> str:
     return f"app_{seal.derive('console').hex()}"
 
 

@@ -31,7 +31,6 @@ from agentvault_tui.sealing import (
     encode_keys,
     key_ids,
     read_keys,
-    split_keys,
     team_keys,
 )
 
@@ -113,9 +112,8 @@ def export(
     keys = read_keys(session.home.team_key, MOST_KEYS)
     if plain and passphrase_file:
         raise UsageError("--plain takes no passphrase", "leave one of both out")
-    content = b"".join(keys)
-    if not plain:
-        content = encode_keys(keys, name, _passphrase(passphrase_file, again=True))
+    secret = None if plain else _passphrase(passphrase_file, again=True)
+    content = encode_keys(keys, name, secret)
     try:
         put_private(file, content, replace=False)
     except FileExistsError:
@@ -139,10 +137,11 @@ def import_key(
     """
     name, home = _require_team(session), session.home
     content = read_own(file, EXPORT_BYTES + 1)
-    if (there := split_keys(content)) is None:
-        if len(content) > EXPORT_BYTES:
-            raise UsageError(f"{file} is too long for a key", "is it the right one?")
-        there = decode_keys(content, name, _passphrase(passphrase_file, again=False))
+    if len(content) > EXPORT_BYTES:
+        raise UsageError(f"{file} is too long for a key", "is it the right one?")
+    there = decode_keys(
+        content, name, lambda: _passphrase(passphrase_file, again=False)
+    )
     home.prepare()
     here = team_keys(home)
     if here and here[0] not in there and not yes:
