@@ -20,7 +20,7 @@ from typing import Final
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.stepups import as_cancelled
 from agentvault_tui.clock import Clock, iso
-from agentvault_tui.errors import LedgerError, NotFoundError
+from agentvault_tui.errors import LedgerError
 from agentvault_tui.ledger import (
     CAPACITY,
     Attempt,
@@ -340,17 +340,13 @@ class Cuts:
         registry = self.registry
         match change:
             case Agent():
-                try:
-                    return registry.agent(change.id)
-                except NotFoundError:
-                    revoked = change.revoked(self.clock.now())
-                    registry.put_agent(revoked)
-                    return revoked
+                if registry.find_agent(change.id) is None:
+                    registry.put_agent(change.revoked(self.clock.now()))
+                return registry.agent(change.id)
             case StepUp():
-                try:
-                    return registry.stepups.get(change.id)
-                except NotFoundError:
-                    return as_cancelled(change, "never_answered", self.clock.now())
+                return registry.stepups.find(change.id) or as_cancelled(
+                    change, "never_answered", self.clock.now()
+                )
             case Panic():
                 return registry.panic or replace(change, on=False)
             case Cooldown():

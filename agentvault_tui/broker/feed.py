@@ -18,7 +18,6 @@ from agentvault_tui.broker.shapes import (
     stepup_info,
     token_info,
 )
-from agentvault_tui.errors import NotFoundError
 from agentvault_tui.ledger import Change, EventQuery, Ledger
 from agentvault_tui.model import Agent, AgentId, Event, StepUp, Token
 from agentvault_tui.operator_api.codec import encode
@@ -148,11 +147,8 @@ class Feed:
         return frames
 
     def _agent(self, agent_id: AgentId) -> list[str]:
-        try:
-            agent = self._registry.agent(agent_id)
-        except NotFoundError:
-            return []
-        return [frame("agent", agent_info(agent, self._registry))]
+        agent = self._registry.find_agent(agent_id)
+        return [frame("agent", agent_info(agent, self._registry))] if agent else []
 
     def _send(self, text: str, seq: int = 0) -> None:
         if text:

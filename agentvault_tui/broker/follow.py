@@ -148,7 +148,7 @@ def _merged(broker: Broker, pending: Pending, change: Change) -> Change:
     """Return what becomes of an agent's row that others may have cut as well."""
     if not isinstance(change, Agent):
         return change
-    known = broker.registry.agent_by_client_id(change.client_id) or change
+    known = broker.registry.find_agent(change.client_id) or change
     scopes = frozenset(known.scopes) & frozenset(change.scopes)
     passed = frozenset(known.delegates) & frozenset(change.delegates)
     of = change if pending in broker.cuts.under_way else known
@@ -224,7 +224,7 @@ async def _cut_scope(broker: Broker, agent_id: AgentId, scope: str) -> None:
 
 def _put_agent(broker: Broker, agent: Agent) -> None:
     registry = broker.registry
-    known = registry.agent_by_client_id(agent.client_id)
+    known = registry.find_agent(agent.client_id)
     registry.put_agent(agent)
     if known is None:
         return

@@ -238,11 +238,10 @@ async def _record_divergence(broker: Broker, found: StateDivergence) -> None:
 
 def _steps_anew(broker: Broker, agent_id: AgentId) -> tuple[OutboxStep, ...]:
     """Return the steps of a revocation anew: their rows cannot be trusted."""
-    try:
-        served = broker.registry.agent(agent_id).status is AgentStatus.ACTIVE
-    except NotFoundError:
+    agent = broker.registry.find_agent(agent_id)
+    if agent is None or agent.status is AgentStatus.ACTIVE:
         return ()
-    return () if served else broker.outbox.cut(agent_id, ())
+    return broker.outbox.cut(agent_id, ())
 
 
 async def recover(broker: Broker, recovery: Recovery) -> None:

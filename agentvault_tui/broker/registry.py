@@ -122,8 +122,7 @@ class Registry:
 
     def agent(self, agent_id: str) -> Agent:
         """Return the agent with that id, or raise NotFoundError."""
-        agent = self._agents.get(AgentId(agent_id))
-        if agent is None:
+        if (agent := self.find_agent(agent_id)) is None:
             raise NotFoundError("no agent has that id", "agentvault agents list")
         return agent
 
@@ -134,9 +133,9 @@ class Registry:
             return known
         return replace(known, authenticated_as=agent.authenticated_as)
 
-    def agent_by_client_id(self, client_id: str) -> Agent | None:
-        """Return the agent that authenticates as *client_id*: the two are one."""
-        return self._agents.get(AgentId(client_id))
+    def find_agent(self, agent_id: str) -> Agent | None:
+        """Return the agent with that id, which is also its ``client_id``."""
+        return self._agents.get(AgentId(agent_id))
 
     def agents(self) -> list[Agent]:
         """Return every agent, oldest first."""
@@ -315,7 +314,7 @@ class Registry:
     def token(self, sha256: str) -> Token | None:
         """Return the live token with that hash: not expired, its agent served."""
         token = self._tokens.get(sha256)
-        while token is not None and self._lives(token):
+        while token is not None and self.lives(token):
             if not (self.serves(token.agent_id) and self.admits(token)):
                 return None
             if token.parent_id is None:
@@ -344,10 +343,6 @@ class Registry:
         """Return the token with that id, live or just cut, if it is known."""
         return self._by_id.get(token_id)
 
-    def lives(self, token: Token) -> bool:
-        """Tell whether *token* and all that it was exchanged for still live."""
-        return self._lives(token)
-
     def owner_of_ended(self, sha256: str) -> AgentId | None:
         """Return whose a token was that ended lately, other than by its time."""
         token = self._tokens.get(sha256)
@@ -367,7 +362,7 @@ class Registry:
             token
             for held in self._held.values()
             for token in held.unordered()
-            if token.parent_id is not None and not self._lives(token)
+            if token.parent_id is not None and not self.lives(token)
         ]
 
     def drop_token(self, token: Token) -> bool:
@@ -382,7 +377,7 @@ class Registry:
     def elevated(self, stepup_id: StepUpId) -> Token | None:
         """Return the live token that came from an approval."""
         token = self._elevated.get(stepup_id)
-        return token if token and self._lives(token) and self.admits(token) else None
+        return token if token and self.lives(token) and self.admits(token) else None
 
     def may_hold_more(self, agent_id: AgentId) -> bool:
         """Tell whether the agent's live tokens are within what one agent may take."""
@@ -511,14 +506,17 @@ class Registry:
                     self._ended.popitem(last=False)
                 yield
 
-    def _lives(self, token: Token) -> bool:
-        """Tell whether *token* is held; forget it once it is seen to have expired."""
+    def lives(self, token: Token) -> bool:
+        """Tell whether *token* and all that it was exchanged for still live.
+
+        Forget it once it is seen to have expired.
+        """
         held = self._held.get(token.agent_id)
         if held is None or token not in held:
             return False
         if token.parent_id is not None:
             parent = self.delegations.parent(token)
-            if parent is None or not self._lives(parent):
+            if parent is None or not self.lives(parent):
                 return False
         if self._ending and any(
             not scopes.isdisjoint(token.scope.split())

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from agentvault_tui import __version__
-from agentvault_tui.broker.agents_api import agents_app
+from agentvault_tui.broker.agents_api import AgentsApi
 from agentvault_tui.broker.approval_pages import ApprovalPageOffers
 from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.core import SYSTEM, Broker, DataPlane, Extension, PolicyState
@@ -526,7 +526,7 @@ async def _agents_listener(server: Server, broker: Broker) -> Listener:
     issuer = f"{'https' if tls else 'http'}://{shown}:{port}"
     streaming = broker.gateway.streaming_apps() if broker.gateway else {}
     app = RequestGuard(
-        agents_app(broker, issuer),
+        AgentsApi(broker, issuer),
         hosts=loopback_hosts(port, host),
         streaming=streaming,
     )

@@ -100,7 +100,7 @@ def _agent(broker: Broker, word: str) -> Agent:
     Raises:
         NotFoundError: there is none, or the name is not unique.
     """
-    if found := broker.registry.agent_by_client_id(word):
+    if found := broker.registry.find_agent(word):
         return found
     named = broker.registry.agents_named(word)
     if len(named) != 1:

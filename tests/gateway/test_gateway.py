@@ -11,7 +11,7 @@ import pytest
 from support.bench import Bench
 from support.manual_clock import ManualClock
 
-from agentvault_tui.broker.agents_api import agents_app
+from agentvault_tui.broker.agents_api import AgentsApi
 from agentvault_tui.broker.status import status_info
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.errors import LedgerUnwritableError
@@ -72,7 +72,7 @@ async def test_a_broken_file_is_told_everywhere(bench: Bench) -> None:
     """Status and /readyz say so while the one before serves; mended, both are well."""
     path = write(bench, 'origin = "https://one.test"')
     gateway = await gateway_of(bench)
-    agents = httpx.ASGITransport(agents_app(bench.broker, "http://127.0.0.1"))
+    agents = httpx.ASGITransport(AgentsApi(bench.broker, "http://127.0.0.1"))
     async with httpx.AsyncClient(transport=agents, base_url="http://b") as http:
         assert (await http.get("/readyz")).status_code == 200
         path.write_text('origin = "https://one.test/path"')

@@ -17,7 +17,7 @@ from joserfc.jws import JWSRegistry
 from support.bench import OPERATOR, Bench
 from support.patience import PATIENT
 
-from agentvault_tui.broker.agents_api import agents_app
+from agentvault_tui.broker.agents_api import AgentsApi
 from agentvault_tui.broker.usecases.register import Registration, register
 from agentvault_tui.broker.usecases.stepup import begin_approval
 from agentvault_tui.model import Agent, StepUpStatus
@@ -128,7 +128,7 @@ async def live_broker(
     bound = tcp_socket("127.0.0.1", 0)
     port = bound.getsockname()[1]
     scheme = "https" if tls else "http"
-    app = agents_app(bench.broker, issuer or f"{scheme}://127.0.0.1:{port}")
+    app = AgentsApi(bench.broker, issuer or f"{scheme}://127.0.0.1:{port}")
     async with Server(bench.clock) as server:
         guarded = RequestGuard(app, hosts=loopback_hosts(port))
         listener = await server.listen(guarded, bound, tls=tls)

@@ -17,7 +17,7 @@ from support.manual_clock import ManualClock
 from support.patience import PATIENT
 from support.postgres import Database
 
-from agentvault_tui.broker.agents_api import agents_app
+from agentvault_tui.broker.agents_api import AgentsApi
 from agentvault_tui.broker.answers import Escalated, Granted
 from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.follow import join_team, listen_to
@@ -312,7 +312,7 @@ async def standing(folder: Path, store: Database | None = None) -> AsyncIterator
         port = bound.getsockname()[1]
         streaming = gateway.streaming_apps()
         app = RequestGuard(
-            agents_app(broker, f"http://127.0.0.1:{port}"),
+            AgentsApi(broker, f"http://127.0.0.1:{port}"),
             hosts=loopback_hosts(port),
             streaming=streaming,
         )

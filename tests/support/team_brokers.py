@@ -15,7 +15,7 @@ from support.bench import OPERATOR, PAYMENT, Bench
 from support.manual_clock import ManualClock
 from support.stepups import details_of
 
-from agentvault_tui.broker.agents_api import agents_app
+from agentvault_tui.broker.agents_api import AgentsApi
 from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.follow import listen_to
 from agentvault_tui.broker.operators_api import operators_app
@@ -36,7 +36,7 @@ class Broker:
         self.bench, self.secrets = bench, secrets
         listen_to(bench.ledger, bench.broker, bench.feed)
         core = bench.broker
-        app = httpx.ASGITransport(agents_app(core, ISSUER))
+        app = httpx.ASGITransport(AgentsApi(core, ISSUER))
         self.http = httpx.AsyncClient(transport=app, base_url=ISSUER)
         api = operators_app(core, bench.feed, Sessions(core))
 

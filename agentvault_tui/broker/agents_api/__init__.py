@@ -1,5 +1,5 @@
 """The agents' HTTP: a thin face over the use-cases, and the broker's hot path."""
 
-from agentvault_tui.broker.agents_api.app import agents_app
+from agentvault_tui.broker.agents_api.app import AgentsApi
 
-__all__ = ["agents_app"]
+__all__ = ["AgentsApi"]

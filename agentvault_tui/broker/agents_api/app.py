@@ -80,7 +80,7 @@ from agentvault_tui.policy.resources import canonical_resource
 from agentvault_tui.vault.credentials import VAULT_GRANT
 from agentvault_tui.web.forms import BodyError, parse_body
 from agentvault_tui.web.guard import read_body
-from agentvault_tui.web.reply import App, Receive, Reply, Scope, Send, json_reply
+from agentvault_tui.web.reply import Receive, Reply, Scope, Send, json_reply
 
 CLIENT_CREDENTIALS: Final = "client_credentials"
 CIBA: Final = "urn:openid:params:grant-type:ciba"
@@ -145,21 +145,8 @@ Post = Callable[[Agent, Form, str | None], Awaitable[Reply]]
 Get = Callable[[Scope], Reply]
 
 
-def agents_app(broker: Broker, issuer: str) -> App:
-    """Return the agents' HTTP of *broker*; a guard has checked ``Host`` before.
-
-    Args:
-        broker: what answers.
-        issuer: the URL that agents reach it at.
-
-    Returns:
-        an ASGI application.
-    """
-    return AgentsApi(broker, issuer)
-
-
 class AgentsApi:
-    """The agents' HTTP as one ASGI application."""
+    """The agents' HTTP as one ASGI application; a guard has checked ``Host`` before."""
 
     def __init__(self, broker: Broker, issuer: str) -> None:
         """Serve *broker* at *issuer*, a URL without a slash at the end."""
@@ -377,7 +364,7 @@ class AgentsApi:
             raise malformed("subject_token is no live token of this client")
         if parent.kind is TokenKind.ELEVATED:
             raise malformed("a token that a person approved is never passed on")
-        other = broker.registry.agent_by_client_id(wanted.audience)
+        other = broker.registry.find_agent(wanted.audience)
         if other is None or not broker.registry.serves(other.id):
             text = "audience is no agent that is served: give its client_id"
             raise OAuthError(400, "invalid_target", text)

@@ -50,7 +50,7 @@ class ClientAuth:
     ) -> None:
         """Know clients by *registry*; their own assertions are for *audiences*."""
         self._registry = registry
-        self._find = registry.agent_by_client_id
+        self._find = registry.find_agent
         self._issuers = issuers
         self._clock = clock
         self._audiences = audiences

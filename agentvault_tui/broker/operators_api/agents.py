@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
@@ -49,7 +48,7 @@ from agentvault_tui.broker.usecases.revoke import (
 )
 from agentvault_tui.broker.usecases.scopes import change_scopes, change_served
 from agentvault_tui.clock import parse_iso
-from agentvault_tui.errors import NotFoundError, UsageError
+from agentvault_tui.errors import UsageError
 from agentvault_tui.model import Actor, Agent, AgentId
 from agentvault_tui.operator_api import access, calls, history, shapes
 from agentvault_tui.operator_api import requests as asks
@@ -298,11 +297,7 @@ def _agents_of_ids(registry: Registry, ids: Sequence[str]) -> list[Agent]:
     """Return the agents with these ids; those there are not are left out."""
     if len(ids) > _MOST:
         raise UsageError(f"'ids' may name {_MOST} agents at once")
-    found = []
-    for agent_id in dict.fromkeys(ids):
-        with contextlib.suppress(NotFoundError):
-            found.append(registry.agent(agent_id))
-    return found
+    return [*filter(None, map(registry.find_agent, dict.fromkeys(ids)))]
 
 
 def _registration(asked: asks.AgentRequest) -> Registration:

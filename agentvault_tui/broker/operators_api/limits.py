@@ -12,7 +12,6 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.limit_uses import WindowStanding
 from agentvault_tui.broker.operators_api.wire import route
 from agentvault_tui.clock import iso
-from agentvault_tui.errors import NotFoundError
 from agentvault_tui.model import Agent, Outcome
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.limits import (
@@ -115,16 +114,11 @@ def limit_info(limit: Limit) -> LimitInfo:
 
 def _use_info(broker: Broker, use: WindowStanding) -> LimitUseInfo:
     agent_id = use.key if use.limit.per == "agent" else None
-    name = None
-    if agent_id is not None:
-        try:
-            name = broker.registry.agent(agent_id).name
-        except NotFoundError:
-            name = agent_id
+    agent = broker.registry.find_agent(agent_id or "")
     return LimitUseInfo(
         limit=use.limit.id,
         agent_id=agent_id,
-        agent_name=name,
+        agent_name=agent.name if agent else agent_id,
         resource=use.key if use.limit.per == "resource" else None,
         used=use.used,
         left=use.left,

@@ -34,7 +34,7 @@ from agentvault_tui.broker.upstream.steps import (
     rank,
 )
 from agentvault_tui.clock import Clock
-from agentvault_tui.errors import AgentVaultError, NotFoundError
+from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.ledger import Change, OutboxStep
 from agentvault_tui.model import (
     Actor,
@@ -373,10 +373,8 @@ class Outbox:
         await self._record(_draft(step), (step, *changes))
 
     def _served(self, agent_id: AgentId) -> bool:
-        try:
-            return self._registry.agent(agent_id).status is AgentStatus.ACTIVE
-        except NotFoundError:
-            return False
+        agent = self._registry.find_agent(agent_id)
+        return agent is not None and agent.status is AgentStatus.ACTIVE
 
     def _without_credential(self) -> list[OutboxStep]:
         return [step for step in self._registry.steps() if lacks_credential(step)]

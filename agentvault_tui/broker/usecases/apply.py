@@ -328,7 +328,7 @@ async def _narrow(
 ) -> list[InForce]:
     """Take away in memory what *change* takes; in *blocks* no token of it lives."""
     registry, agent_id = broker.registry, change.after.id
-    before = registry.agent_by_client_id(agent_id)
+    before = registry.find_agent(agent_id)
     cuts: list[InForce] = []
     if before is None or before != change.before:
         return cuts  # new, or cut off while others were narrowed: see `_moved`
@@ -419,7 +419,7 @@ def _circle(changes: Iterable[AgentChange], agents: Iterable[Agent]) -> list[str
 
 def _gone(registry: Registry, left: Iterable[str]) -> tuple[Agent, ...]:
     """Return what is not revoked of *left*, and the agents that end with it."""
-    known = filter(None, map(registry.agent_by_client_id, left))
+    known = filter(None, map(registry.find_agent, left))
     gone = {one.id: one for one in known if one.status is not AgentStatus.REVOKED}
     for one in [*gone.values()]:
         gone |= {each.id: each for each in registry.lifetimes.derived(one.id)}

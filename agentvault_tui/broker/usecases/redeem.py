@@ -35,12 +35,7 @@ from agentvault_tui.broker.usecases.request import ANEW, deny, refused
 from agentvault_tui.broker.usecases.stepup import expire
 from agentvault_tui.broker.uses import revoked_draft, seen_by, token_detail
 from agentvault_tui.clock import iso
-from agentvault_tui.errors import (
-    LedgerError,
-    LedgerUnwritableError,
-    NotFoundError,
-    OvertakenError,
-)
+from agentvault_tui.errors import LedgerError, LedgerUnwritableError, OvertakenError
 from agentvault_tui.ledger import ALLOWED, DropToken
 from agentvault_tui.model import (
     Agent,
@@ -76,15 +71,12 @@ async def poll(broker: Broker, agent: Agent, auth_req_id: str) -> Polled:
         LedgerUnwritableError: the delivery could not be recorded.
     """
     broker.registry.seen(agent.id)
-    try:
-        stepup = broker.stepups.get(auth_req_id)
-        if stepup.status.open:
-            # This one alone: looking at all of them at each poll is quadratic work.
-            await expire(broker, [stepup])
-            stepup = broker.stepups.get(auth_req_id)
-    except NotFoundError:
-        return Spent()
-    if stepup.agent_id != agent.id:
+    stepup = broker.stepups.find(auth_req_id)
+    if stepup is not None and stepup.status.open:
+        # This one alone: looking at all of them at each poll is quadratic work.
+        await expire(broker, [stepup])
+        stepup = broker.stepups.find(auth_req_id)
+    if stepup is None or stepup.agent_id != agent.id:
         return Spent()
     if stepup.status in {StepUpStatus.DENIED, StepUpStatus.CANCELLED}:
         return refusal_of(broker, agent, stepup)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
 
-from agentvault_tui.broker.agents_api import agents_app
+from agentvault_tui.broker.agents_api import AgentsApi
 from agentvault_tui.broker.usecases.register import Registration, register
 from agentvault_tui.home import Home
 from agentvault_tui.web import App, RequestGuard
@@ -102,7 +102,7 @@ class World:
     def __init__(self, loop: asyncio.AbstractEventLoop, bench: Bench) -> None:
         self.loop, self.bench = loop, bench
         self.app: App = RequestGuard(
-            agents_app(bench.broker, "http://127.0.0.1:7717"),
+            AgentsApi(bench.broker, "http://127.0.0.1:7717"),
             hosts=frozenset({b"127.0.0.1:7717"}),
         )
         registration = Registration(

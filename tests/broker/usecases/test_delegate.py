@@ -11,7 +11,7 @@ import httpx
 import pytest
 from support.bench import OPERATOR, Bench
 
-from agentvault_tui.broker.agents_api import agents_app
+from agentvault_tui.broker.agents_api import AgentsApi
 from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.register import Registration, register
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
@@ -84,7 +84,7 @@ class Delegates:
 
 @pytest.fixture
 async def stage(bench: Bench) -> Any:
-    app = httpx.ASGITransport(agents_app(bench.broker, ISSUER))
+    app = httpx.ASGITransport(AgentsApi(bench.broker, ISSUER))
     async with httpx.AsyncClient(transport=app, base_url=ISSUER) as client:
         yield Delegates(bench, client)
 
