@@ -16,7 +16,7 @@ from agentvault_tui.errors import (
     UsageError,
 )
 from agentvault_tui.model import Draft
-from agentvault_tui.model.people import user_changed
+from agentvault_tui.model.event import user_changed
 from agentvault_tui.operator_api import calls, requests
 
 if TYPE_CHECKING:

@@ -12,6 +12,8 @@ from agentvault_tui.model.decision import (
     DETAIL_TYPE,
     Action,
     Outcome,
+    Risk,
+    Scope,
     Verdict,
     detail_members,
     limits_nothing,
@@ -35,7 +37,6 @@ from agentvault_tui.model.ids import (
     new_secret,
     sha256_hex,
 )
-from agentvault_tui.model.scope import Risk, Scope
 from agentvault_tui.model.stepup import (
     DeviceCode,
     Evidence,

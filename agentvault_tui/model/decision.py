@@ -1,4 +1,4 @@
-"""What an agent asks for, and how policy answers."""
+"""Scopes, what an agent asks for under them, and how policy answers."""
 
 from __future__ import annotations
 
@@ -7,10 +7,34 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-from agentvault_tui.model.scope import Risk
-
 DETAIL_TYPE: Final = "agentvault:action"
 """The type of ``authorization_details`` (RFC 9396) that policy reads."""
+
+
+class Risk(StrEnum):
+    """How much damage one use can do."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+    @property
+    def rank(self) -> int:
+        """Order risks: 0 is the lowest."""
+        return ("low", "medium", "high").index(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """One action-level permission, such as ``send:payment``."""
+
+    name: str
+    """``verb:noun``, as on the wire."""
+    description: str
+    """What it lets an agent do, in plain words."""
+    risk: Risk
+    revoking: str
+    """What taking it away means, and what it does not undo."""
 
 
 class Outcome(StrEnum):

@@ -10,9 +10,8 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 from agentvault_tui.clock import Clock, Deadline
-from agentvault_tui.model.decision import Action, limits_nothing, other_details
+from agentvault_tui.model.decision import Action, Risk, limits_nothing, other_details
 from agentvault_tui.model.ids import AgentId, DecisionId, StepUpId
-from agentvault_tui.model.scope import Risk
 
 
 class StepUpStatus(StrEnum):

@@ -20,7 +20,6 @@ from support.stepups import approve
 from support.team_brokers import Broker, brokers_of, known
 
 from agentvault_tui.broker.team_files import TeamFiles
-from agentvault_tui.broker.usecases.credential import renew_secret
 from agentvault_tui.broker.usecases.policy_apply import apply_policy
 from agentvault_tui.broker.usecases.policy_change import keep_policy, policy_record
 from agentvault_tui.broker.usecases.revoke import (
@@ -28,7 +27,7 @@ from agentvault_tui.broker.usecases.revoke import (
     revoke_agent,
     revoke_ended,
 )
-from agentvault_tui.broker.usecases.scopes import change_scopes
+from agentvault_tui.broker.usecases.scopes import change_scopes, renew_secret
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
 from agentvault_tui.errors import LedgerUnwritableError, OvertakenError
 from agentvault_tui.home import Home

@@ -66,7 +66,7 @@ from agentvault_tui.model import (
     StepUpId,
     StepUpStatus,
 )
-from agentvault_tui.model.people import user_changed
+from agentvault_tui.model.event import user_changed
 from agentvault_tui.settings import Settings
 from agentvault_tui.vault import Secret
 

@@ -16,7 +16,6 @@ from support.patience import PATIENT
 from support.stepups import latched
 
 from agentvault_tui.broker.serve import upkeep
-from agentvault_tui.broker.usecases.credential import renew_secret
 from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.register import Registration, register
 from agentvault_tui.broker.usecases.request import request_token
@@ -25,7 +24,7 @@ from agentvault_tui.broker.usecases.revoke import (
     revoke_agent,
     revoke_ended,
 )
-from agentvault_tui.broker.usecases.scopes import change_scopes
+from agentvault_tui.broker.usecases.scopes import change_scopes, renew_secret
 from agentvault_tui.errors import ConflictError, UsageError
 from agentvault_tui.model import Action, Agent, AgentStatus
 

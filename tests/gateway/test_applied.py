@@ -11,7 +11,7 @@ from support.bench import OPERATOR, Bench
 
 from agentvault_tui.broker.usecases.apply import apply_files, plan_files
 from agentvault_tui.broker.usecases.apply_entries import files_of
-from agentvault_tui.broker.usecases.apply_texts import edits_of
+from agentvault_tui.broker.usecases.policy_apply import edits_of
 from agentvault_tui.errors import ConflictError, LedgerUnwritableError, UsageError
 from agentvault_tui.gateway import Gateway
 from agentvault_tui.gateway.applied import APPLYING

@@ -33,7 +33,7 @@ from agentvault_tui.model import (
     StepUpId,
     TokenId,
 )
-from agentvault_tui.model.people import user_changed
+from agentvault_tui.model.event import user_changed
 
 CLOCK = manual_clock()
 AGENT, OTHER = AgentId("agt_1"), AgentId("agt_2")

@@ -13,13 +13,14 @@ from agentvault_tui.broker.assertion import (
     SKEW,
     TYPES,
     Assertion,
+    FullError,
+    ReplayStore,
     UnprovenError,
     check_claims,
 )
 from agentvault_tui.broker.issuers import Issuer, Issuers
 from agentvault_tui.broker.public_key import verifier
 from agentvault_tui.broker.registry import Registry
-from agentvault_tui.broker.replay import FullError, ReplayStore
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import TenantError
 from agentvault_tui.ledger import UsedAssertion

@@ -13,10 +13,10 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from agentvault_tui.broker.activity import activity_of
 from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import Broker, CallsCut
 from agentvault_tui.broker.operators_api.limits import near_the_end
+from agentvault_tui.broker.operators_api.past import activity_of
 from agentvault_tui.broker.operators_api.wire import (
     body_of,
     operator_of,
@@ -31,7 +31,6 @@ from agentvault_tui.broker.shapes import (
     shape_from,
     step_info,
 )
-from agentvault_tui.broker.usecases.credential import renew_secret
 from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.issue_for import issue_for
 from agentvault_tui.broker.usecases.register import (
@@ -46,7 +45,11 @@ from agentvault_tui.broker.usecases.revoke import (
     restore_agent,
     revoke_agent,
 )
-from agentvault_tui.broker.usecases.scopes import change_scopes, change_served
+from agentvault_tui.broker.usecases.scopes import (
+    change_scopes,
+    change_served,
+    renew_secret,
+)
 from agentvault_tui.clock import parse_iso
 from agentvault_tui.errors import UsageError
 from agentvault_tui.model import Actor, Agent, AgentId

@@ -19,7 +19,7 @@ from agentvault_tui.broker.usecases.apply import (
     plan_files,
 )
 from agentvault_tui.broker.usecases.apply_entries import entry_of, files_of
-from agentvault_tui.broker.usecases.apply_texts import TextEdit, edits_of
+from agentvault_tui.broker.usecases.policy_apply import TextEdit, edits_of
 from agentvault_tui.model import Actor, AgentId
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.files import (

@@ -22,7 +22,7 @@ from agentvault_tui.broker.usecases.approvals import CUTTING, end_gathered
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import ConflictError, TenantError, UsageError
 from agentvault_tui.model import Actor
-from agentvault_tui.model.people import CHANGES, user_changed
+from agentvault_tui.model.event import PERSON_CHANGES, user_changed
 from agentvault_tui.model.role import Role
 from agentvault_tui.operator_api import calls, shapes
 from agentvault_tui.operator_api import requests as asks
@@ -127,8 +127,8 @@ def people_routes(
                 f"people are kept by the tenant {broker.tenant.issuer}",
                 "manage them there",
             )
-        if body.change not in CHANGES:
-            raise UsageError(f"'change' must be one of {', '.join(CHANGES)}")
+        if body.change not in PERSON_CHANGES:
+            raise UsageError(f"'change' must be one of {', '.join(PERSON_CHANGES)}")
         if await _is_bound(broker):
             about = f"{body.change} {body.user}"
             actor = await authority.actor(operator, Need.PEOPLE, about)

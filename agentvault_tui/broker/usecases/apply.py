@@ -24,9 +24,8 @@ from agentvault_tui.broker.usecases.apply_entries import (
     described,
     filled,
 )
-from agentvault_tui.broker.usecases.apply_texts import TextEdits, edits_of, putting
-from agentvault_tui.broker.usecases.credential import changed_draft
 from agentvault_tui.broker.usecases.delegate import delegates_draft, undelegate
+from agentvault_tui.broker.usecases.policy_apply import TextEdits, edits_of, putting
 from agentvault_tui.broker.usecases.register import registered_draft, registering
 from agentvault_tui.broker.usecases.revoke import (
     FAILED,
@@ -34,7 +33,11 @@ from agentvault_tui.broker.usecases.revoke import (
     InForce,
     cut_agent,
 )
-from agentvault_tui.broker.usecases.scopes import scopes_draft, ungranting
+from agentvault_tui.broker.usecases.scopes import (
+    changed_draft,
+    scopes_draft,
+    ungranting,
+)
 from agentvault_tui.errors import ConflictError, LedgerError, OvertakenError
 from agentvault_tui.ledger import Change
 from agentvault_tui.ledger.canonical import canonical

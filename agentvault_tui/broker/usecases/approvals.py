@@ -24,7 +24,7 @@ from agentvault_tui.model import (
     StepUp,
     StepUpStatus,
 )
-from agentvault_tui.model.people import CHANGES
+from agentvault_tui.model.event import PERSON_CHANGES
 from agentvault_tui.settings import StepUpRule
 from agentvault_tui.text import visible
 from agentvault_tui.vault import Identity
@@ -134,7 +134,7 @@ def check_person(broker: Broker, stepup: StepUp, identity: Identity) -> None:
 
 
 def changed_since(
-    broker: Broker, sub: str, moment: datetime, changes: Iterable[str] = CHANGES
+    broker: Broker, sub: str, moment: datetime, changes: Iterable[str] = PERSON_CHANGES
 ) -> bool:
     """Tell whether a person was changed at the tenant, at a moment or after it.
 

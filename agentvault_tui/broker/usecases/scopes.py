@@ -1,4 +1,4 @@
-"""Give and take scopes, and change what a resource server serves."""
+"""Change an agent: give and take scopes, what it serves, and its client secret."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from functools import partial
 
 from agentvault_tui.broker.core import Broker, CallsCut
 from agentvault_tui.broker.cuts import Kept
-from agentvault_tui.broker.usecases.register import check_resources, check_scopes
+from agentvault_tui.broker.usecases.register import (
+    Registered,
+    check_resources,
+    check_scopes,
+    ending_detail,
+)
 from agentvault_tui.broker.usecases.revoke import (
     FAILED,
     InForce,
@@ -22,7 +27,17 @@ from agentvault_tui.broker.usecases.revoke import (
 from agentvault_tui.broker.usecases.stepup import cancelled, cancelled_draft
 from agentvault_tui.errors import ConflictError, LedgerUnwritableError
 from agentvault_tui.ledger import DropScopeTokens
-from agentvault_tui.model import Actor, Agent, Draft, EventType, StepUp, Token
+from agentvault_tui.model import (
+    Actor,
+    Agent,
+    Credential,
+    Draft,
+    EventType,
+    StepUp,
+    Token,
+    new_secret,
+    sha256_hex,
+)
 from agentvault_tui.text import visible
 
 
@@ -202,6 +217,44 @@ async def change_served(
         return after
 
 
+async def renew_secret(broker: Broker, agent_id: str, operator: Actor) -> Registered:
+    """Make a client secret for an agent that has one, or no credential at all.
+
+    The one before authenticates until the new one is on disk. Tokens live on: what
+    ends those is a revocation.
+
+    Args:
+        broker: the broker.
+        agent_id: whose.
+        operator: who decided.
+
+    Returns:
+        the agent, and its secret, which is stored as a hash alone.
+
+    Raises:
+        NotFoundError: no such agent.
+        ConflictError: it authenticates in another way, or was cut off meanwhile.
+        LedgerUnwritableError: it could not be recorded, and nothing changed.
+    """
+    async with broker.registry.changing[broker.registry.agent(agent_id).id]:
+        await broker.cuts.record_missed()
+        agent = broker.registry.agent(agent_id)
+        if agent.template or agent.credential.kind not in {"secret", "none"}:
+            raise ConflictError(
+                f"{visible(agent.name, 60)} authenticates without a secret",
+                "register another agent for a client that has one",
+            )
+        secret = new_secret("av_s")
+        credential = Credential(secret_sha256=sha256_hex(secret))
+        after = replace(agent, credential=credential)
+        draft = changed_draft(operator, after, ["credential"])
+        stays = partial(changed_draft, operator, changed=[], reason=FAILED)
+        await record_change(broker, agent, after, draft, stays)
+        current = replace(broker.registry.agent(agent.id), credential=credential)
+        broker.registry.put_agent(current)
+        return Registered(current, secret)
+
+
 async def record_change(
     broker: Broker,
     agent: Agent,
@@ -265,3 +318,18 @@ def _cut_scopes(broker: Broker, agent: Agent, ungrant: frozenset[str]) -> list[S
         for stepup in (*registry.stepups.open(agent.id), *approved)
         if ungrant & set(stepup.scope.split())
     ]
+
+
+def changed_draft(
+    operator: Actor, agent: Agent, changed: list[str], reason: str | None = None
+) -> Draft:
+    """Return the event that fields of *agent* changed, as it is then."""
+    draft = agent_draft(EventType.AGENT_CHANGED, operator, agent, reason)
+    draft.detail.update(
+        purpose=agent.purpose,
+        resource_server=agent.resource_server,
+        credential=agent.credential.kind,
+        changed=changed,
+        **ending_detail(agent),
+    )
+    return draft

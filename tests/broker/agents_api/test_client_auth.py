@@ -14,7 +14,7 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 from support.agents_http import BEARER, Caller, Key, Live, b64, public, sign
 from support.bench import Bench
 
-from agentvault_tui.broker.replay import FullError, ReplayStore
+from agentvault_tui.broker.assertion import FullError, ReplayStore
 
 KEYS: dict[str, Key] = {
     "EdDSA": OKPKey.generate_key("Ed25519"),

@@ -13,8 +13,8 @@ from support.bench import Bench
 from support.manual_clock import ManualClock
 from support.stepups import latched
 
+from agentvault_tui.broker.assertion import ReplayStore
 from agentvault_tui.broker.recovery import record_missed
-from agentvault_tui.broker.replay import ReplayStore
 from agentvault_tui.model import new_id
 
 KEY = ECKey.generate_key("P-256")
@@ -159,7 +159,7 @@ def test_what_waits_to_be_recorded_is_bounded(
     clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the bound those expired make room; with none expired there is none."""
-    monkeypatch.setattr("agentvault_tui.broker.replay._UNSAVED_CAP", 2)
+    monkeypatch.setattr("agentvault_tui.broker.assertion._UNSAVED_CAP", 2)
     store, now = ReplayStore(), clock.now().timestamp()
     used = [store.use("a", str(n), now + n, now, 0.0) for n in range(1, 5)]
     assert all(used)

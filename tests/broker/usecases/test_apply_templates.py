@@ -17,7 +17,7 @@ from agentvault_tui.broker.usecases.apply import (
     plan_files,
 )
 from agentvault_tui.broker.usecases.apply_entries import files_of
-from agentvault_tui.broker.usecases.apply_texts import edits_of
+from agentvault_tui.broker.usecases.policy_apply import edits_of
 from agentvault_tui.broker.usecases.redeem import introspect
 from agentvault_tui.broker.usecases.register import Registration, register
 from agentvault_tui.broker.usecases.request import request_token

@@ -22,7 +22,7 @@ from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
 from agentvault_tui.errors import ConflictError, SettingsError
 from agentvault_tui.model import AgentId, EventType, StepUp, StepUpStatus
-from agentvault_tui.model.people import user_changed
+from agentvault_tui.model.event import user_changed
 from agentvault_tui.settings import StepUpRule
 
 TWO = StepUpRule(approvals=2, scopes=("payments",))

@@ -44,7 +44,7 @@ from agentvault_tui.model import (
     StepUpStatus,
     TokenKind,
 )
-from agentvault_tui.model.people import user_changed
+from agentvault_tui.model.event import user_changed
 from agentvault_tui.settings import Settings, StepUpSettings
 from agentvault_tui.vault import FlowExpired
 from agentvault_tui.vault.identity import PageAnswer

@@ -13,7 +13,6 @@ from support.stepups import Gate, approve, hold
 
 from agentvault_tui.broker.answers import Denied, Escalated, Granted
 from agentvault_tui.broker.recovery import record_missed
-from agentvault_tui.broker.usecases.credential import renew_secret
 from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.policy_change import (
     recheck_tokens,
@@ -22,7 +21,7 @@ from agentvault_tui.broker.usecases.policy_change import (
 from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import panic, restore_agent, revoke_agent
-from agentvault_tui.broker.usecases.scopes import change_scopes
+from agentvault_tui.broker.usecases.scopes import change_scopes, renew_secret
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
 from agentvault_tui.errors import ConflictError, LedgerUnwritableError
 from agentvault_tui.ledger import verify_ledger

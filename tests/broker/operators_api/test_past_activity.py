@@ -9,9 +9,13 @@ from support.bench import OPERATOR, PAYMENT, Bench
 from support.manual_clock import ManualClock
 from support.wire_shapes import as_json
 
-from agentvault_tui.broker.activity import QUARTERS, activity_of, past_activity_of
 from agentvault_tui.broker.answers import Escalated, Granted
 from agentvault_tui.broker.operators_api.limits import near_the_end
+from agentvault_tui.broker.operators_api.past import (
+    QUARTERS,
+    activity_of,
+    past_activity_of,
+)
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.request import request_token

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from support.bench import OPERATOR, Bench
 
-from agentvault_tui.broker.usecases.credential import renew_secret
 from agentvault_tui.broker.usecases.revoke import revoke_agent
+from agentvault_tui.broker.usecases.scopes import renew_secret
 from agentvault_tui.errors import ConflictError, NotFoundError
 from agentvault_tui.model import AgentStatus, sha256_hex
 
