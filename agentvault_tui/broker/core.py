@@ -367,8 +367,9 @@ class Broker:
         )
         self.outbox = Outbox(
             *(self.clock, self.registry, self.access, self.providers),
-            self._record_step,
+            self.record_cut,
         )
+        self.outbox.on_told = lambda: self.on_status()  # noqa: PLW0108 - it is set later
         self.registry.foresee = self.outbox.foresee
         self.registry.outlook = self.outlook.of
 
@@ -448,13 +449,6 @@ class Broker:
                 drafts += self.uses.ended(token)
                 drafts.append(revoked_draft(token, actor, reason))
             await self.record_cut(*drafts, changes=[DropToken(one.id) for one in part])
-
-    async def _record_step(
-        self, draft: Draft | None, changes: tuple[Change, ...]
-    ) -> None:
-        await self.record_cut(*([draft] if draft else []), changes=changes)
-        if draft is not None:
-            self.on_status()
 
     @property
     def extensions(self) -> tuple[Extension, ...]:

@@ -259,10 +259,6 @@ class Registry:
             self.put_token(token, parent)
         self.stepups.take_over(loaded.stepups, loaded.cooldowns)
 
-    def sharing(self, account: Account) -> tuple[AgentId, ...]:
-        """Return the other agents that are served and use *account* too."""
-        return tuple(self.accounts.in_use(account))
-
     def shared_with(self, agent_id: AgentId) -> tuple[AgentId, ...]:
         """Return other served agents that use one of its accounts; at most some."""
         found: dict[AgentId, None] = {}
@@ -472,13 +468,11 @@ class Registry:
             self._prune(held)
         self.provider_tokens.sweep()
 
-    def sweep(self) -> None:
-        """Forget expired tokens, leases that are over, the oldest decided step-ups."""
-        for _ in self.sweep_in_slices():
-            pass
+    def sweep(self) -> Iterator[None]:
+        """Forget expired tokens, leases that are over, the oldest decided step-ups.
 
-    def sweep_in_slices(self) -> Iterator[None]:
-        """Do the work of `sweep`, yielding so often that others have their turn."""
+        Yields so often that others have their turn.
+        """
         yield from self.forget_cut()
         work = 0
         for agent_id in list(self._held):

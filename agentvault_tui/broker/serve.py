@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import json
 import logging
 import os
 import random
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +29,6 @@ from agentvault_tui.broker.recovery import record_missed, take_over
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.status import status_info
 from agentvault_tui.broker.team import while_working
-from agentvault_tui.broker.team_files import TeamFiles
 from agentvault_tui.broker.tenant_process import Announcement, TenantProcess
 from agentvault_tui.broker.upstream.tenant_log import MARK, TenantLog
 from agentvault_tui.broker.usecases.approvals import (
@@ -50,7 +51,7 @@ from agentvault_tui.broker.verification import keep_verified
 from agentvault_tui.clock import Clock, SharedClock, SystemClock
 from agentvault_tui.errors import LedgerError, SettingsError
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import Ledger, Meta
+from agentvault_tui.ledger import Ledger
 from agentvault_tui.model import Draft, EventType
 from agentvault_tui.operator_api.shapes import WireShape
 from agentvault_tui.process import (
@@ -98,75 +99,69 @@ _JUMP: Final = 2.0
 
 async def upkeep(broker: Broker) -> None:
     """Look after the broker until cancelled; no fault of one look ends the next."""
-    async with asyncio.TaskGroup() as both:
-        both.create_task(_repeat_upkeep(broker))
-        both.create_task(_repeat_ends(broker))
-        both.create_task(_repeat_probe(broker))
-        if broker.files is not None:
-            both.create_task(_repeat_files(broker.files))
-
-
-async def _repeat_upkeep(broker: Broker) -> None:
-    looks = 0
-    drift = _drift(broker)
-    while True:
-        try:
-            drift = await _clock(broker, drift)
-            await expire_due(broker)
-            await reload_policy(broker)
-            for chore in broker.chores:
-                await chore()
-            registry = broker.registry
-            swept = looks % _SWEEP_EVERY == 0
-            if swept:
-                broker.limits.sweep()
-            for _ in registry.sweep_in_slices() if swept else registry.forget_cut():
-                await asyncio.sleep(0)
-            # What needs the ledger comes last: while it cannot write, the rest goes on.
-            show_repeated(broker)
-            await _floods(broker)
-            await broker.uses.record()
-            missed = broker.cuts.unfinished or broker.replays.unsaved
-            if missed and broker.ledger.takes_cuts:
-                await record_missed(broker)
-            await keep_policy(broker)
-        except LedgerError as error:
-            log.warning("upkeep waits for the ledger: %s", error.what)
-        except Exception:
-            # Expiry and policy reload go on whatever one look met.
-            log.exception("upkeep failed")
-        looks += 1
-        await asyncio.sleep(_TICK)
-
-
-async def _repeat_ends(broker: Broker) -> None:
     # Of a team's brokers one comes first, and the others follow before their turn.
     late = random.uniform(0.0, _LATE) if broker.settings.store.url else 0.0  # noqa: S311
+    works = [
+        _repeat("upkeep", _looking(broker), _TICK),
+        _repeat("ending agents", partial(revoke_ended, broker, late), _ENDS),
+        _repeat("asking the tenant", _probing(broker), _PULSE),
+    ]
+    if broker.files is not None:
+        works.append(_repeat("comparing files", broker.files.look, _FILES))
+    async with asyncio.TaskGroup() as group:
+        for work in works:
+            group.create_task(work)
+
+
+async def _repeat(
+    what: str, work: Callable[[], Awaitable[object]], pause: float
+) -> None:
     while True:
         try:
-            await revoke_ended(broker, late)
+            await work()
+        except LedgerError as error:
+            log.warning("%s waits for the ledger: %s", what, error.what)
         except Exception:
-            log.exception("revoking agents whose time is over failed")
-        await asyncio.sleep(_ENDS)
+            log.exception("%s failed", what)
+        await asyncio.sleep(pause)
 
 
-async def _repeat_files(files: TeamFiles) -> None:
-    while True:
-        try:
-            await files.look()
-        except Exception:
-            log.exception("comparing files with the team's failed")
-        await asyncio.sleep(_FILES)
+def _looking(broker: Broker) -> Callable[[], Awaitable[None]]:
+    looks, drift = itertools.count(), _drift(broker)
+    registry = broker.registry
+
+    async def look() -> None:
+        nonlocal drift
+        swept = next(looks) % _SWEEP_EVERY == 0
+        drift = await _clock(broker, drift)
+        await expire_due(broker)
+        await reload_policy(broker)
+        for chore in broker.chores:
+            await chore()
+        if swept:
+            broker.limits.sweep()
+        for _ in registry.sweep() if swept else registry.forget_cut():
+            await asyncio.sleep(0)
+        # What needs the ledger comes last: while it cannot write, the rest goes on.
+        show_repeated(broker)
+        await _floods(broker)
+        await broker.uses.record()
+        missed = broker.cuts.unfinished or broker.replays.unsaved
+        if missed and broker.ledger.takes_cuts:
+            await record_missed(broker)
+        await keep_policy(broker)
+
+    return look
 
 
-async def _repeat_probe(broker: Broker) -> None:
+def _probing(broker: Broker) -> Callable[[], Awaitable[None]]:
     answers: bool | None = None
-    while True:
-        try:
-            answers = await probe_tenant(broker, answers)
-        except Exception:
-            log.exception("asking the tenant failed")
-        await asyncio.sleep(_PULSE)
+
+    async def probe() -> None:
+        nonlocal answers
+        answers = await probe_tenant(broker, answers)
+
+    return probe
 
 
 async def probe_tenant(broker: Broker, before: bool | None) -> bool:
@@ -498,18 +493,12 @@ async def _beat_watchdog() -> None:
 
 
 def _tenant_log(broker: Broker) -> TenantLog:
-    async def record(drafts: Iterable[Draft], mark: Meta) -> None:
-        await broker.record(*drafts, changes=[mark])
-
     def on_problem(problem: str | None) -> None:
         broker.log_problem = problem
         broker.on_status()
 
     return TenantLog(
-        broker.clock,
-        broker.tenant.issuer,
-        broker.access,
-        record,
+        *(broker.clock, broker.tenant.issuer, broker.access, broker.record),
         console=broker.tenant.client_id,
         mark=broker.kept.get(MARK, ""),
         on_problem=on_problem,

@@ -143,7 +143,7 @@ class HeldMachine(RuleBasedStateMachine):
 
     @rule()
     def sweep(self) -> None:
-        self.registry.sweep()
+        list(self.registry.sweep())
 
     @invariant()
     def they_agree(self) -> None:

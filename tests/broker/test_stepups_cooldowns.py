@@ -46,7 +46,7 @@ async def test_decisions_about_others_do_not_end_a_cool_down(
     for number in range(3):
         await denied_once(bench, f"other-{number}")
     clock.advance(FIRST - 1)
-    bench.broker.registry.sweep()
+    list(bench.broker.registry.sweep())
     assert await cools(bench, agent)
     async with bench.restarted() as again:
         assert await cools(again, agent)

@@ -20,8 +20,6 @@ from support.tls_front import tls_front, trusted
 from agentvault_tui.broker.upstream.tenant_log import TenantLog
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import Meta
-from agentvault_tui.model import Draft
 from agentvault_tui.vault.credentials import VAULT_GRANT
 
 pytestmark = with_python("auth0", MANAGEMENT)
@@ -45,12 +43,8 @@ async def office(admin: Admin, tmp_path: Path) -> AsyncIterator[Office]:
 
 def follower(office: Office) -> TenantLog:
     """Return what reads the tenant's log into the audit."""
-
-    async def record(drafts: list[Draft], mark: Meta) -> None:
-        await office.broker.record(*drafts, changes=[mark])
-
     broker = office.broker
-    return TenantLog(broker.clock, office.tenant.issuer, broker.access, record)
+    return TenantLog(broker.clock, office.tenant.issuer, broker.access, broker.record)
 
 
 @asynccontextmanager

@@ -18,8 +18,8 @@ from agentvault_tui.broker.usecases.disconnect import join_accounts
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.broker.vault_access import VaultUser
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import DropAccount, Meta
-from agentvault_tui.model import Account, Agent, Draft, EventType, new_id
+from agentvault_tui.ledger import DropAccount
+from agentvault_tui.model import Account, Agent, EventType, new_id
 from agentvault_tui.vault import ClientSecret, Secret
 from agentvault_tui.vault.kept_clients import ClientSecretsFile
 
@@ -115,14 +115,12 @@ class Site:
 
 def follower(site: Site, **more: Any) -> TenantLog:
     """Return a reader of the tenant's log, at the place that was kept."""
-
-    async def record(drafts: list[Draft], mark: Meta) -> None:
-        await site.bench.broker.record(*drafts, changes=[mark])
-
     broker = site.bench.broker
     mark = broker.kept.get(MARK, "")
     issuer = more.pop("issuer", site.tenant.issuer)
-    return TenantLog(site.clock, issuer, broker.access, record, mark=mark, **more)
+    return TenantLog(
+        site.clock, issuer, broker.access, broker.record, mark=mark, **more
+    )
 
 
 async def told(site: Site) -> list[tuple[str | None, str | None]]:

@@ -58,8 +58,8 @@ _PROBLEM: Final = 200
 _BROKER: Final = Actor(ActorKind.SYSTEM, "broker", "broker")
 _random: Final = SystemRandom().random
 
-Record = Callable[[Draft | None, tuple[Change, ...]], Awaitable[None]]
-"""Records a step, with its event if it has one."""
+Record = Callable[..., Awaitable[object]]
+"""Records events, and *changes* of the state, in one transaction."""
 
 
 def _over(step: OutboxStep, tried: Tried, now: datetime) -> OutboxStep:
@@ -117,6 +117,8 @@ class Outbox:
         self._access = access
         self._providers = providers
         self._record = record
+        self.on_told: Callable[[], None] = lambda: None
+        """Called once operators were told of a step by an event."""
         self._jitter = jitter
         self._longest = longest
         self._news = asyncio.Event()
@@ -307,11 +309,8 @@ class Outbox:
             # The agent was revoked or restored meanwhile, which holds. What is undone
             # at a provider by nobody is told all the same.
             done = _over(step, tried, self._clock.now())
-            await self._record(_draft(done), tried.changes)
-
-    async def _keep(self, step: OutboxStep) -> None:
-        """Record *step*, without an event."""
-        await self._record(None, (step,))
+            await self._record(_draft(done), changes=tried.changes)
+            self.on_told()
 
     async def _with_cut_holder(self, step: OutboxStep) -> OutboxStep:
         """Return *step*, which knows whose tokens end even if its cut could not know.
@@ -327,7 +326,7 @@ class Outbox:
             if row.status == "pending" and not row.users and not is_providers(row):
                 told = replace(row, users=users)
                 self._registry.put_step(told)
-                await self._keep(told)
+                await self._record(changes=[told])
         return self._registry.step(agent_id, step.id) or step
 
     async def _try_at_tenant(self, step: OutboxStep) -> Tried:
@@ -361,7 +360,7 @@ class Outbox:
             new = _over(step, tried, now)
         if new.status == "pending" and new.problem == step.problem:
             self._registry.put_step(new)
-            await self._keep(new)
+            await self._record(changes=[new])
         else:
             await self._end(new, *tried.changes)
 
@@ -370,7 +369,8 @@ class Outbox:
         self._registry.put_step(step)
         if step.status != "pending" and is_providers(step):
             self._providers.forget(step)
-        await self._record(_draft(step), (step, *changes))
+        await self._record(_draft(step), changes=(step, *changes))
+        self.on_told()
 
     def _served(self, agent_id: AgentId) -> bool:
         agent = self._registry.find_agent(agent_id)
@@ -392,7 +392,7 @@ class Outbox:
                 step, status="pending", begun_at=now, attempts=0, ms=None, problem=None
             )
             self._registry.put_step(anew)
-            await self._keep(anew)
+            await self._record(changes=[anew])
 
     def _waits(self, step: OutboxStep) -> bool:
         """Tell whether a token is asked for first: without the grant there is none."""

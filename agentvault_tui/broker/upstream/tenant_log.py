@@ -315,7 +315,8 @@ _NOTED: Final = timedelta(hours=1)
 _EVERY: Final = 10.0
 _LONGEST: Final = 300.0
 
-Record = Callable[[Iterable[Draft], Meta], Awaitable[None]]
+Record = Callable[..., Awaitable[object]]
+"""Writes events, and *changes* of the state, in one transaction."""
 
 
 class TenantLog:
@@ -335,9 +336,8 @@ class TenantLog:
     ) -> None:
         """Follow the log of *issuer* from *mark*, the place as it was kept.
 
-        *record* writes events and the place they lead to in one transaction, *console*
-        is the client that operators sign in with, and *on_problem* is told why the log
-        cannot be read, and when it can again.
+        *console* is the client that operators sign in with, and *on_problem* is told
+        why the log cannot be read, and when it can again.
         """
         self._clock = clock
         self._issuer = issuer
@@ -427,7 +427,7 @@ class TenantLog:
             or kept.row != place.row
             or place.read_at - kept.read_at >= _NOTED
         ):
-            await self._record(events, Meta(MARK, place.text()))
+            await self._record(*events, changes=[Meta(MARK, place.text())])
             self._kept = place
         self._place = place
 

@@ -144,7 +144,7 @@ async def disconnect(
             f"the agent has no account at {visible(connection, 60)}",
             "agentvault connections list",
         )
-    if not shared and (served := registry.sharing(account)):
+    if not shared and (served := tuple(registry.accounts.in_use(account))):
         raise ConflictError(
             f"the same account is used by {registry.named(served)}",
             "--shared takes it from them too",
@@ -178,7 +178,7 @@ async def _cut_account(broker: Broker, account: Account) -> Tried:
     if registry.agent(agent_id).status is AgentStatus.ACTIVE:
         return Tried("the agent is served again")
     where = visible(account.connection, 60)
-    if others := registry.sharing(account):
+    if others := tuple(registry.accounts.in_use(account)):
         uses = "uses" if len(others) == 1 else "use"
         why = f"{where} stays: {registry.named(others)} {uses} it too"
         return Tried(why, over="left")

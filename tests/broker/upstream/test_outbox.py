@@ -226,7 +226,7 @@ async def test_a_step_that_drags_on_holds_no_other_agent_up(site: Site) -> None:
     slow, *_ = await site.agent()
     other, *_ = await site.agent()
     reached = (site.clock, broker.registry, broker.access, broker.providers)
-    broker.outbox = Outbox(*reached, broker._record_step, longest=0.3)
+    broker.outbox = Outbox(*reached, broker.record_cut, longest=0.3)
     stuck = asyncio.Event()
 
     async def never(*_: Any) -> bool:

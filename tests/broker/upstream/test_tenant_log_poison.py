@@ -38,9 +38,9 @@ class Reading:
         self.told: list[str] = []
         self._log = TenantLog(clock, rogue.issuer, access, self._record)
 
-    async def _record(self, drafts: Any, _: Meta) -> None:
-        events: list[Draft] = list(drafts)
-        self.told += [event.detail["log_id"] for event in events]
+    async def _record(self, *drafts: Draft, changes: list[Meta]) -> None:
+        assert len(changes) == 1
+        self.told += [event.detail["log_id"] for event in drafts]
 
     async def go_on(self, most: int = 60) -> None:
         """Read on as long as it takes: after an error, and after a full page."""

@@ -41,7 +41,7 @@ async def provider_of(office: Office, *answers: Answer) -> AsyncIterator[RogueTe
 async def later(office: Office, seconds: float) -> None:
     """Let time pass, here and at the tenant, which have one clock; do what is due."""
     office.tenant.clock.advance(seconds)
-    office.broker.registry.sweep()
+    list(office.broker.registry.sweep())
     await office.work()
 
 

@@ -160,9 +160,9 @@ async def test_an_approved_token_nobody_fetches_expires(
     agent, stepup = await hold(bench)
     await approve(bench, stepup)
     clock.advance(stepup.ttl - 1)
-    bench.broker.registry.sweep()
+    list(bench.broker.registry.sweep())
     clock.advance(1)
-    bench.broker.registry.sweep()
+    list(bench.broker.registry.sweep())
     assert await poll(bench.broker, agent, stepup.id) == Expired(approved=True)
     async with bench.restarted() as again:
         assert await poll(again.broker, agent, stepup.id) == Expired(approved=True)
@@ -183,7 +183,7 @@ async def test_a_fetched_token_is_spent_and_not_expired(
         "Spent",
     ]
     clock.advance(2 * stepup.ttl)
-    bench.broker.registry.sweep()
+    list(bench.broker.registry.sweep())
     assert await poll(bench.broker, agent, stepup.id) == Spent()
     async with bench.restarted() as again:
         assert await poll(again.broker, agent, stepup.id) == Spent()
@@ -202,5 +202,5 @@ async def test_many_decisions_do_not_take_an_approved_token_away(
         clock.advance(1)
         await deny(bench.broker, other.id, "no", OPERATOR)
     clock.advance(150)
-    bench.broker.registry.sweep()
+    list(bench.broker.registry.sweep())
     assert isinstance(await poll(bench.broker, agent, stepup.id), Granted)
