@@ -164,11 +164,6 @@ class Sessions:
             self.on_change()
             await self._broker.record_cut(*over)
 
-    def name_of(self, uid: str) -> str | None:
-        """Return the name the uid is signed in under."""
-        session = self.of(uid)
-        return session.identity.name if session else None
-
     def pending(self, uid: str) -> bool:
         """Tell whether a sign-in of this uid waits for the tenant."""
         return uid in self._logins
@@ -351,7 +346,7 @@ class Standing:
 
     session: Session | None
     role: Role | None
-    refused: dict[Need, str]
+    refused: dict[str, str]
     """What they may not do, each with the reason."""
 
 
@@ -368,15 +363,16 @@ class Authority:
         session, remote = self._sessions.of(uid), is_remote(uid)
         role = role_of(session.identity.roles) if session else None
         by_claim = self._by_claim or remote
+        who = _who(session, role)
         refused = {
-            need: f"{_DEEDS[need]} needs the role {_ROLES[need]}; {_who(session, role)}"
+            need.value: f"{_DEEDS[need]} needs the role {_ROLES[need]}; {who}"
             for need in Need
             if not _allowed(need, role, by_claim=by_claim, remote=remote)
         }
         if session is not None and session.idle.passed(self._broker.clock):
             for need in (Need.GIVE, Need.PEOPLE):
                 refused.setdefault(
-                    need, f"{_DEEDS[need]} needs a new sign-in; {_IDLE_WHY}"
+                    need.value, f"{_DEEDS[need]} needs a new sign-in; {_IDLE_WHY}"
                 )
         return Standing(session, role, refused)
 

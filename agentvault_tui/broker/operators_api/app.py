@@ -7,8 +7,10 @@ from itertools import chain
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.routing import Route
 
-from agentvault_tui.broker.authority import Authority, Sessions
+from agentvault_tui.broker.authority import Authority, Need, Sessions
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.operators_api import (
@@ -21,16 +23,19 @@ from agentvault_tui.broker.operators_api import (
     records,
     session,
     stepups,
-    team,
 )
-from agentvault_tui.broker.operators_api.presence import Presence, StandingInfo
-from agentvault_tui.broker.operators_api.session import standing_info
+from agentvault_tui.broker.operators_api.presence import Presence
 from agentvault_tui.broker.operators_api.wire import (
     FaultHandler,
+    body_of,
     error_problem,
     http_refusal,
+    operator_of,
+    route,
 )
-from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.errors import AgentVaultError, UsageError
+from agentvault_tui.operator_api import access, calls
+from agentvault_tui.operator_api import requests as asks
 
 
 def operators_app(broker: Broker, feed: Feed, sessions: Sessions) -> Starlette:
@@ -45,11 +50,7 @@ def operators_app(broker: Broker, feed: Feed, sessions: Sessions) -> Starlette:
         an ASGI application.
     """
     authority = Authority(broker, sessions)
-
-    def standing(uid: str) -> StandingInfo:
-        return standing_info(authority.standing(uid))
-
-    seats = Presence(broker.clock, feed.tell, sessions.name_of, standing)
+    seats = Presence(broker.clock, feed.tell, authority.standing)
     sessions.on_change = seats.changed
     broker.chores.append(sessions.end_due)
     return Starlette(
@@ -65,7 +66,7 @@ def operators_app(broker: Broker, feed: Feed, sessions: Sessions) -> Starlette:
             *session.routes(sessions, authority),
             *session.people_routes(broker, authority, sessions),
             *presence.routes(broker, seats),
-            *team.routes(broker, authority),
+            _team_route(broker, authority),
             *chain.from_iterable(
                 one.operator_routes(authority) for one in broker.extensions
             ),
@@ -76,3 +77,28 @@ def operators_app(broker: Broker, feed: Feed, sessions: Sessions) -> Starlette:
             HTTPException: http_refusal,
         },
     )
+
+
+def _team_route(broker: Broker, authority: Authority) -> Route:
+    async def make(request: Request) -> access.TeamKeyInfo:
+        """Make the team's first key, or another.
+
+        Raises:
+            UsageError: this broker is of no team.
+        """
+        asked = await body_of(request, asks.TeamKeyRequest)
+        actor = await authority.actor(operator_of(request), Need.GIVE, "the team's key")
+        if broker.team_key is None or broker.team is None:
+            raise UsageError(
+                "this broker has a store of its own",
+                "stop it, and make the team's key then: docs/team.md",
+            )
+        made = await broker.team_key.make(actor, lost=asked.lost)
+        members = (one for one in broker.team.members if one.id != broker.team.id)
+        return access.TeamKeyInfo(
+            key=made.key,
+            before=made.before or None,
+            missing=tuple(one.id for one in members if one.said.key != made.key),
+        )
+
+    return route(calls.TEAM_KEY, make)

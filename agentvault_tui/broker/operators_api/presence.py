@@ -9,13 +9,13 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.routing import Route
 
-from agentvault_tui.broker.authority import is_remote
+from agentvault_tui.broker.authority import Standing, is_remote
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.feed import frame
 from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
@@ -27,8 +27,6 @@ from agentvault_tui.operator_api.requests import LookRequest
 from agentvault_tui.operator_api.shapes import PresenceInfo, SeatInfo
 from agentvault_tui.web.server import peer
 
-StandingInfo: TypeAlias = tuple[str | None, dict[str, str]]
-"""A user's role, and what is refused to them with the reason."""
 MOST: Final = 32
 """Seats of one user that are listed; further streams are served and counted."""
 _GATHER: Final = 0.05
@@ -59,17 +57,11 @@ class Presence:
         self,
         clock: Clock,
         tell: Callable[[str, Callable[[], PresenceInfo]], None],
-        signed_in: Callable[[str], str | None],
-        standing: Callable[[str], StandingInfo] = lambda _: (None, {}),
+        standing: Callable[[str], Standing],
     ) -> None:
-        """Begin with nobody here.
-
-        *tell* sends one event to every stream, *signed_in* gives the name a user has
-        signed in under, *standing* their role and what is refused to them.
-        """
+        """Begin with nobody here; *tell* sends one event to every stream."""
         self._clock = clock
         self._tell = tell
-        self._signed_in = signed_in
         self._standing = standing
         self._seats: dict[str, Seat] = {}
         self._unlisted = 0
@@ -122,19 +114,19 @@ class Presence:
         self._tell("presence", self.info)
 
     def _seat_info(self, seat: Seat) -> SeatInfo:
-        name = self._signed_in(seat.operator.id)
-        role, refused = self._standing(seat.operator.id)
+        standing = self._standing(seat.operator.id)
+        session = standing.session
         return SeatInfo(
             id=seat.id,
             uid=seat.operator.id,
-            name=name or seat.operator.name,
-            signed_in=name is not None,
+            name=session.identity.name if session else seat.operator.name,
+            signed_in=session is not None,
             face=seat.face,
             since=iso(seat.since),
             terminal=seat.terminal,
             looking_at=seat.looking_at,
-            role=role,
-            refused=refused,
+            role=standing.role,
+            refused=standing.refused,
         )
 
 

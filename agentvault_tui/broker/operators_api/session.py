@@ -11,11 +11,9 @@ from agentvault_tui.broker.authority import (
     Need,
     Session,
     Sessions,
-    Standing,
     is_remote,
 )
 from agentvault_tui.broker.core import Broker, decide_anew
-from agentvault_tui.broker.operators_api.presence import StandingInfo
 from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
 from agentvault_tui.broker.shapes import device_info
 from agentvault_tui.broker.usecases.approvals import CUTTING, end_gathered
@@ -39,14 +37,13 @@ def routes(sessions: Sessions, authority: Authority) -> list[Route]:
     ) -> shapes.MeInfo:
         """Return who the operator is signed in as, and what they may do."""
         standing = authority.standing(uid)
-        role, refused = standing_info(standing)
         return shapes.MeInfo(
             local=local,
             device=device,
             uid=uid,
             user=_user(standing.session) if standing.session else None,
-            role=role,
-            refused=refused,
+            role=standing.role,
+            refused=standing.refused,
             pending=sessions.pending(uid),
             problem=sessions.problem(uid),
         )
@@ -88,11 +85,6 @@ def _local(request: Request) -> Actor:
             "run the command there, as the user who runs the broker",
         )
     return operator
-
-
-def standing_info(standing: Standing) -> StandingInfo:
-    """Return the role, and what is refused with the reason."""
-    return standing.role, {need.value: why for need, why in standing.refused.items()}
 
 
 def _user(session: Session) -> shapes.UserSessionInfo:

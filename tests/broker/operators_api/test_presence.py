@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -21,6 +22,7 @@ import pytest
 from support.manual_clock import ManualClock
 from support.vault import PAYMENT, Vault, serving
 
+from agentvault_tui.broker.authority import Standing
 from agentvault_tui.broker.operators_api.presence import MOST, Presence, terminal_of
 from agentvault_tui.errors import NotFoundError
 from agentvault_tui.model import Actor, ActorKind
@@ -195,9 +197,11 @@ class Told:
 
     def __init__(self, clock: ManualClock) -> None:
         self.sent: list[PresenceInfo] = []
-        self.names: dict[str, str] = {}
+        self.sessions: dict[str, Any] = {}
         self.presence = Presence(
-            clock, lambda _, data: self.sent.append(data()), self.names.get
+            clock,
+            lambda _, data: self.sent.append(data()),
+            lambda uid: Standing(self.sessions.get(uid), None, {}),
         )
 
     async def settle(self) -> None:
@@ -248,12 +252,13 @@ async def test_the_name_is_the_one_signed_in_under(clock: ManualClock) -> None:
     """Signed in, the tenant's name stands there; signed out, the user's again."""
     told = Told(clock)
     told.presence.enter(OLGA, "console", None)
-    told.names["uid:1000"] = "Olga Petrova"
+    olga = SimpleNamespace(name="Olga Petrova")
+    told.sessions["uid:1000"] = SimpleNamespace(identity=olga)
     told.presence.changed()
     await told.settle()
     (seat,) = told.sent[-1].operators
     assert (seat.name, seat.signed_in) == ("Olga Petrova", True)
-    told.names.clear()
+    told.sessions.clear()
     told.presence.changed()
     await told.settle()
     (seat,) = told.sent[-1].operators
