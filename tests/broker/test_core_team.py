@@ -29,6 +29,7 @@ from agentvault_tui.broker.usecases.revoke import (
 )
 from agentvault_tui.broker.usecases.scopes import change_scopes, renew_secret
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
+from agentvault_tui.clock import iso
 from agentvault_tui.errors import LedgerUnwritableError, OvertakenError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Ledger
@@ -272,7 +273,7 @@ async def test_the_end_of_an_agent_is_recorded_once(brokers: list[Broker]) -> No
     """Though each broker sees that its time is over, and its step-up ends with it."""
     clock = brokers[0].bench.clock
     until = clock.now() + timedelta(seconds=100)
-    agent = await brokers[0].agent("payer", "send:payment", until=until)
+    agent = await brokers[0].agent("payer", "send:payment", until=iso(until))
     asked = await brokers[0].pay(agent)
     await known(brokers)
     clock.advance(100)
@@ -291,7 +292,7 @@ async def test_an_end_that_another_change_overtook_is_recorded(
 ) -> None:
     """Whatever else another broker recorded of the agent, it is revoked in the end."""
     clock = brokers[0].bench.clock
-    until = clock.now() + timedelta(seconds=100)
+    until = iso(clock.now() + timedelta(seconds=100))
     agent = await brokers[0].agent("one", "read:calendar", "read:email", until=until)
     await known(brokers)
     taken = frozenset({"read:email"})

@@ -38,7 +38,7 @@ from agentvault_tui.broker.usecases.policy_change import (
     take_over_policy,
 )
 from agentvault_tui.broker.usecases.redeem import introspect, poll, revoke_token
-from agentvault_tui.broker.usecases.register import Registration, register
+from agentvault_tui.broker.usecases.register import register
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import (
     lift_panic,
@@ -49,7 +49,7 @@ from agentvault_tui.broker.usecases.revoke import (
 )
 from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
-from agentvault_tui.clock import Deadline
+from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Change, DropAccount, DropToken
@@ -67,6 +67,7 @@ from agentvault_tui.model import (
     StepUpStatus,
 )
 from agentvault_tui.model.event import user_changed
+from agentvault_tui.operator_api.requests import AgentRequest
 from agentvault_tui.settings import Settings
 from agentvault_tui.vault import Secret
 
@@ -403,9 +404,9 @@ async def test_agents_that_end_elsewhere_end_here(pair: Pair) -> None:
     another broker has revoked by then is not revoked again."""
     bench, lifetimes = pair.bench, pair.other.registry.lifetimes
     template = await bench.agent("template", "read:calendar", template=True)
-    wanted = Registration("made", "", "", (), from_template=template.id)
+    wanted = AgentRequest(name="made", from_template=template.id)
     made = (await register(bench.broker, wanted, OPERATOR)).agent
-    end = bench.clock.now() + timedelta(seconds=60)
+    end = iso(bench.clock.now() + timedelta(seconds=60))
     brief, other = [await bench.agent(name, until=end) for name in ("brief", "other")]
     await pair.catch_up()
     assert all(map(lifetimes.is_active, (made.id, brief.id)))

@@ -19,12 +19,13 @@ from support.patience import PATIENT
 from support.workload import RSA, Platform, b64, jwk, key_for, platform, token
 
 from agentvault_tui.broker.issuers import Issuers, _read
-from agentvault_tui.broker.usecases.register import Registration, register
+from agentvault_tui.broker.usecases.register import register
 from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.errors import ConflictError, SettingsError, UsageError
 from agentvault_tui.home import Home
 from agentvault_tui.model import Agent
+from agentvault_tui.operator_api.requests import AgentRequest
 from agentvault_tui.settings import IssuerSettings, Settings
 from agentvault_tui.web.service_connection import Bounds
 
@@ -430,11 +431,10 @@ async def test_overlapping_subjects_are_refused_at_the_registration(
     await revoke_agent(broker, first.id, "test", OPERATOR)
 
     async def add(name: str) -> object:
-        wanted = Registration(
-            name,
-            "olga",
-            "",
-            ("write:calendar",),
+        wanted = AgentRequest(
+            name=name,
+            owner="olga",
+            scopes=("write:calendar",),
             subject="ci:repo:acme/*:ref:refs/*/main",
         )
         return await register(broker, wanted, OPERATOR)

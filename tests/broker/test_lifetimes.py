@@ -17,7 +17,7 @@ from support.stepups import latched
 
 from agentvault_tui.broker.serve import upkeep
 from agentvault_tui.broker.usecases.delegate import change_delegates
-from agentvault_tui.broker.usecases.register import Registration, register
+from agentvault_tui.broker.usecases.register import register
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import (
     restore_agent,
@@ -25,8 +25,10 @@ from agentvault_tui.broker.usecases.revoke import (
     revoke_ended,
 )
 from agentvault_tui.broker.usecases.scopes import change_scopes, renew_secret
+from agentvault_tui.clock import iso
 from agentvault_tui.errors import ConflictError, UsageError
 from agentvault_tui.model import Action, Agent, AgentStatus
+from agentvault_tui.operator_api.requests import AgentRequest
 
 READING = Action(("read:calendar",), "read:calendar")
 
@@ -50,7 +52,7 @@ async def pass_on(bench: Bench, one: Agent, to: Agent) -> None:
 
 
 def until(bench: Bench, seconds: float) -> dict[str, Any]:
-    return {"until": bench.clock.now() + timedelta(seconds=seconds)}
+    return {"until": iso(bench.clock.now() + timedelta(seconds=seconds))}
 
 
 async def revoked(bench: Bench) -> list[tuple[str, str | None, str]]:
@@ -269,7 +271,7 @@ async def test_changing_an_agent_keeps_its_end(bench: Bench) -> None:
 
 
 async def made(bench: Bench, template: Agent, name: str, **more: Any) -> Agent:
-    wanted = Registration(name, "", "", (), from_template=template.id, **more)
+    wanted = AgentRequest(name=name, from_template=template.id, **more)
     return (await register(bench.broker, wanted, OPERATOR)).agent
 
 
@@ -308,7 +310,7 @@ async def test_an_agent_made_from_a_template_has_what_that_has(live: Live) -> No
     other = await live.caller("other")
     template = await bench.agent("template", "read:calendar", template=True)
     await pass_on(bench, template, other.agent)
-    wanted = Registration("one", "", "of its own", (), from_template=template.id)
+    wanted = AgentRequest(name="one", purpose="of its own", from_template=template.id)
     one = await register(bench.broker, wanted, OPERATOR)
     known = bench.broker.registry.agent(template.id)
     assert one.client_secret
@@ -332,7 +334,7 @@ async def test_revoking_a_template_revokes_what_was_made_from_it(live: Live) -> 
     and none comes back before the template."""
     bench, broker = live.bench, live.bench.broker
     template = await bench.agent("template", "read:calendar", template=True)
-    wanted = Registration("one", "", "", (), from_template=template.id)
+    wanted = AgentRequest(name="one", from_template=template.id)
     one = await register(broker, wanted, OPERATOR)
     two = await made(bench, template, "two")
     await revoke_agent(broker, two.id, "before", OPERATOR)
@@ -440,12 +442,10 @@ async def test_what_a_template_cannot_be(bench: Bench) -> None:
         with pytest.raises(UsageError, match="neither authenticates nor serves"):
             await bench.agent("x", template=True, **more)
     for wanted in (
-        Registration("x", "olga", "", (), from_template=template.id),
-        Registration("x", "", "", ("read:email",), from_template=template.id),
-        Registration("x", "", "", (), from_template=template.id, template=True),
-        Registration(
-            "x", "", "", (), from_template=template.id, serves=("read:email",)
-        ),
+        AgentRequest(name="x", owner="olga", from_template=template.id),
+        AgentRequest(name="x", scopes=("read:email",), from_template=template.id),
+        AgentRequest(name="x", from_template=template.id, template=True),
+        AgentRequest(name="x", from_template=template.id, serves=("read:email",)),
     ):
         with pytest.raises(UsageError, match="has its scopes and its owner"):
             await register(bench.broker, wanted, OPERATOR)

@@ -7,18 +7,20 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
 from support.stepups import Gate, details_of, latched
 
 from agentvault_tui.broker.answers import Granted
 from agentvault_tui.broker.usecases.redeem import introspect, revoke_token
-from agentvault_tui.broker.usecases.register import Registration, register
+from agentvault_tui.broker.usecases.register import register
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_served
 from agentvault_tui.errors import ConflictError, LedgerUnwritableError, UsageError
 from agentvault_tui.model import Action, Agent, Event, EventType
+from agentvault_tui.operator_api.requests import AgentRequest
 
 ONE_PERSON = {"recipients": ["ada@acme.test"]}
 MAIL = Action(("send:email",), "send:email", "mail:outbox", ONE_PERSON)
@@ -217,10 +219,10 @@ WRONG: list[dict[str, Any]] = [
 
 async def test_what_a_server_serves_is_kept_recorded_and_checked(bench: Bench) -> None:
     """Over a restart; in the event; a scope nobody knows or no URI is refused."""
-    wanted = Registration("api", "olga", "", (), serves=("send:email",))
+    wanted = AgentRequest(name="api", owner="olga", serves=("send:email",))
     api = (await register(bench.broker, wanted, OPERATOR)).agent
     assert api.resource_server
-    both = replace(wanted, name="b", resources=("https://API.test/v1", "x:y"))
+    both = structs.replace(wanted, name="b", resources=("https://API.test/v1", "x:y"))
     second = (await register(bench.broker, both, OPERATOR)).agent
     assert second.resources == ("https://api.test/v1", "x:y")
     *_, event = await bench.events("agent.registered")
@@ -228,7 +230,9 @@ async def test_what_a_server_serves_is_kept_recorded_and_checked(bench: Bench) -
     assert event.detail["resources"] == list(second.resources)
     for wrong in WRONG:
         with pytest.raises(UsageError):
-            await register(bench.broker, replace(both, name="c", **wrong), OPERATOR)
+            await register(
+                bench.broker, structs.replace(both, name="c", **wrong), OPERATOR
+            )
     async with bench.restarted() as again:
         assert again.broker.registry.agent(second.id) == second
 

@@ -26,6 +26,7 @@ from agentvault_tui.broker.usecases.revoke import (
 )
 from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup import begin_approval
+from agentvault_tui.clock import iso
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.gateway import calls as calls_module
 from agentvault_tui.home import Home
@@ -527,7 +528,7 @@ async def test_the_end_of_an_agents_time_cuts_its_calls(stand: Stand) -> None:
     until = bench.clock.now() + timedelta(seconds=60)
     await stand.secret()
     await stand.service(BEARER + ROUTES)
-    agent = await bench.agent("brief", "read:calendar", until=until)
+    agent = await bench.agent("brief", "read:calendar", until=iso(until))
     token = await stand.token(agent, "read:calendar")
 
     async def slow(request: Received, writer: asyncio.StreamWriter) -> None:

@@ -13,8 +13,9 @@ from support.bench import OPERATOR
 from support.gateway_stand import Stand, standing
 from support.peers import INTEROP, PYTHON, TOOLS, answer, peer, with_node, with_python
 
-from agentvault_tui.broker.usecases.register import Registration, register
+from agentvault_tui.broker.usecases.register import register
 from agentvault_tui.gateway import admission
+from agentvault_tui.operator_api.requests import AgentRequest
 
 MODERN, LEGACY = "2026-07-28", "2025-11-25"
 SCOPES = ("read:files", "delete:files")
@@ -148,7 +149,7 @@ async def test_a_client_uses_a_server_by_url(
 async def test_a_client_finds_its_authorization_by_itself(stand: Stand) -> None:
     """From the 401 to a token for this server alone, with the agent's own secret."""
     await by_command(stand, 2)
-    wanted = Registration("oauth", "olga", "tests", SCOPES)
+    wanted = AgentRequest(name="oauth", owner="olga", purpose="tests", scopes=SCOPES)
     registered = await register(stand.bench.broker, wanted, OPERATOR)
     said = await told(
         stand,
@@ -171,7 +172,9 @@ async def test_a_client_that_shows_forms_waits_for_a_person(
     by a form, and goes out once it is approved."""
     monkeypatch.setattr(admission, "WAIT", 0.3)
     await by_command(stand, 2)
-    wanted = Registration("forms", "olga", "tests", ("delete:files",))
+    wanted = AgentRequest(
+        name="forms", owner="olga", purpose="tests", scopes=("delete:files",)
+    )
     registered = await register(stand.bench.broker, wanted, OPERATOR)
     given = {
         "url": f"{stand.url}/mcp/files",

@@ -18,9 +18,10 @@ from support.bench import OPERATOR, Bench
 from support.patience import PATIENT
 
 from agentvault_tui.broker.agents_api import AgentsApi
-from agentvault_tui.broker.usecases.register import Registration, register
+from agentvault_tui.broker.usecases.register import register
 from agentvault_tui.broker.usecases.stepup import begin_approval
 from agentvault_tui.model import Agent, StepUpStatus
+from agentvault_tui.operator_api.requests import AgentRequest
 from agentvault_tui.web import RequestGuard, Server
 from agentvault_tui.web.guard import loopback_hosts
 from agentvault_tui.web.sockets import tcp_socket
@@ -78,7 +79,9 @@ class Live:
 
     async def caller(self, name: str, *scopes: str, **more: Any) -> Caller:
         scopes = scopes or ("send:payment", "write:calendar", "read:calendar")
-        wanted = Registration(name, "olga", "tests", scopes, **more)
+        wanted = AgentRequest(
+            name=name, owner="olga", purpose="tests", scopes=scopes, **more
+        )
         registered = await register(self.bench.broker, wanted, OPERATOR)
         return Caller(self.http, registered.agent, registered.client_secret or "")
 

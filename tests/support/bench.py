@@ -24,10 +24,11 @@ from agentvault_tui.broker.recovery import take_over
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.status import status_info
 from agentvault_tui.broker.usecases.policy_change import keep_policy, policy_at_start
-from agentvault_tui.broker.usecases.register import Registration, register
+from agentvault_tui.broker.usecases.register import register
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import EventQuery, Ledger
 from agentvault_tui.model import Action, Actor, ActorKind, Agent, Event
+from agentvault_tui.operator_api.requests import AgentRequest
 from agentvault_tui.policy import Policy
 from agentvault_tui.settings import Settings
 
@@ -109,7 +110,11 @@ class Bench:
     async def agent(self, name: str = "agent", *scopes: str, **more: Any) -> Agent:
         scopes = scopes or ("send:payment", "write:calendar")
         registered = await register(
-            self.broker, Registration(name, "olga", "tests", scopes, **more), OPERATOR
+            self.broker,
+            AgentRequest(
+                name=name, owner="olga", purpose="tests", scopes=scopes, **more
+            ),
+            OPERATOR,
         )
         return registered.agent
 

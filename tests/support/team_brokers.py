@@ -19,11 +19,12 @@ from agentvault_tui.broker.agents_api import AgentsApi
 from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.follow import listen_to
 from agentvault_tui.broker.operators_api import operators_app
-from agentvault_tui.broker.usecases.register import Registration, register
+from agentvault_tui.broker.usecases.register import register
 from agentvault_tui.clock import Clock
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import verify_ledger
 from agentvault_tui.model import Agent
+from agentvault_tui.operator_api.requests import AgentRequest
 from agentvault_tui.settings import Settings
 
 ISSUER = "http://127.0.0.1:7717"
@@ -48,7 +49,9 @@ class Broker:
         )
 
     async def agent(self, name: str, *scopes: str, **more: Any) -> Agent:
-        wanted = Registration(name, "olga", "tests", scopes, **more)
+        wanted = AgentRequest(
+            name=name, owner="olga", purpose="tests", scopes=scopes, **more
+        )
         made = await register(self.bench.broker, wanted, OPERATOR)
         self.secrets[made.agent.id] = made.client_secret or ""
         return made.agent

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
 from typing import Final
 
 from msgspec import UNSET, structs
-from msgspec.structs import asdict
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -19,6 +16,7 @@ from agentvault_tui.broker.operators_api.limits import near_the_end
 from agentvault_tui.broker.operators_api.past import activity_of
 from agentvault_tui.broker.operators_api.wire import (
     body_of,
+    moment_of,
     operator_of,
     parts,
     query_of,
@@ -34,7 +32,6 @@ from agentvault_tui.broker.shapes import (
 from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.issue_for import issue_for
 from agentvault_tui.broker.usecases.register import (
-    Registration,
     check_scopes,
     register,
 )
@@ -50,7 +47,6 @@ from agentvault_tui.broker.usecases.scopes import (
     change_served,
     renew_secret,
 )
-from agentvault_tui.clock import parse_iso
 from agentvault_tui.errors import UsageError
 from agentvault_tui.model import Actor, Agent, AgentId
 from agentvault_tui.operator_api import access, calls, history, shapes
@@ -112,7 +108,7 @@ def _reading(broker: Broker) -> list[Route]:
 def _keeping(broker: Broker, authority: Authority) -> list[Route]:
     async def add(request: Request) -> shapes.NewAgentInfo:
         """Register an agent; its secret is in this answer alone."""
-        wanted = _registration(await body_of(request, asks.AgentRequest))
+        wanted = await body_of(request, asks.AgentRequest)
         operator = await authority.actor(
             operator_of(request), Need.GIVE, f"a new agent, {wanted.name}"
         )
@@ -250,7 +246,7 @@ def _cutting(broker: Broker, authority: Authority) -> list[Route]:
             UsageError: an end was given for all.
         """
         body = await body_of(request, asks.RestoreRequest)
-        agent_id, until = _one(body), _moment(body.until)
+        agent_id, until = _one(body), moment_of(body.until, "until")
         about = agent_id or "all agents"
         operator = await authority.actor(operator_of(request), Need.GIVE, about)
         if agent_id is None:
@@ -301,20 +297,6 @@ def _agents_of_ids(registry: Registry, ids: Sequence[str]) -> list[Agent]:
     if len(ids) > _MOST:
         raise UsageError(f"'ids' may name {_MOST} agents at once")
     return [*filter(None, map(registry.find_agent, dict.fromkeys(ids)))]
-
-
-def _registration(asked: asks.AgentRequest) -> Registration:
-    key = asked.public_key
-    text = json.dumps(key) if isinstance(key, dict) else key
-    given = {**asdict(asked), "public_key": text, "until": _moment(asked.until)}
-    return Registration(**given)
-
-
-def _moment(text: str | None) -> datetime | None:
-    try:
-        return parse_iso(text) if text else None
-    except (ValueError, OverflowError):
-        raise UsageError("'until' is no time", "2026-11-24T18:00:00Z") from None
 
 
 def _one(body: asks.OneOrAllRequest) -> str | None:

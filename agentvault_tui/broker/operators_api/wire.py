@@ -262,12 +262,12 @@ def integer_of(text: str, otherwise: str) -> int:
 
 
 def moment_of(value: str | None, name: str) -> datetime | None:
-    """Read the query parameter *name* as a moment (RFC 3339)."""
+    """Read the member or parameter *name* as a moment (RFC 3339)."""
     if value is None:
         return None
     try:
         return parse_iso(value)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise UsageError(
             f"'{name}' is not a time", "write it like 2026-11-24T10:00:00Z"
         ) from error

@@ -16,16 +16,17 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.subjects import Subjects
 from agentvault_tui.broker.usecases.register import (
-    Registration,
     check_scopes,
     end_of,
+    moment_of,
     new_agent,
 )
-from agentvault_tui.clock import Deadline, iso, parse_iso
+from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.errors import UsageError
 from agentvault_tui.lookalikes import fold_name
 from agentvault_tui.model import Agent, AgentId, AgentStatus, Delegate
 from agentvault_tui.operator_api.files import AgentEntry, FilesInfo
+from agentvault_tui.operator_api.requests import AgentRequest
 from agentvault_tui.text import visible
 
 _INHERITED: Final = ("owner", "purpose", "scopes", "delegates")
@@ -199,17 +200,15 @@ def described(
     if same:
         del fields["subject"]  # its issuer may be gone from the settings since
     try:
-        until = parse_iso(entry.until) if entry.until else None
-        fields["until"] = None if before else until  # it may be over
-        made = new_agent(broker, Registration(name=name, **fields))
+        until = moment_of(entry.until)
+        if before:
+            del fields["until"]  # it may be over
+        made = new_agent(broker, AgentRequest(name=name, **fields))
         known = (*before.scopes, *before.serves) if before else ()
         check_scopes(broker, tuple({*made.scopes, *made.serves} - {*known}))
     except UsageError as error:
         what = f"the agent {visible(name, 60)}: {error.what}"
         raise UsageError(what, error.remedy) from None
-    except (ValueError, OverflowError):
-        what = f"the agent {visible(name, 60)}: 'until' is no time"
-        raise UsageError(what, "for example 2026-11-24T18:00:00Z") from None
     if before is None:
         if template is None:
             return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -9,10 +10,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
+from msgspec.structs import replace as replaced
+
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.public_key import parse_public_key
 from agentvault_tui.broker.subjects import check_subject
-from agentvault_tui.clock import Deadline, iso
+from agentvault_tui.clock import Deadline, iso, parse_iso
 from agentvault_tui.errors import ConflictError, UsageError
 from agentvault_tui.lookalikes import fold_name
 from agentvault_tui.model import (
@@ -26,6 +29,7 @@ from agentvault_tui.model import (
     new_secret,
     sha256_hex,
 )
+from agentvault_tui.operator_api.requests import AgentRequest
 from agentvault_tui.policy.resources import canonical
 from agentvault_tui.text import visible
 
@@ -38,31 +42,6 @@ _URI: Final = re.compile(r"[a-z][a-z0-9+.-]*:[^#]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Registration:
-    """What an operator says about a new agent."""
-
-    name: str
-    owner: str
-    purpose: str
-    scopes: tuple[str, ...]
-    """None, and no owner, for an agent made from a template."""
-    public_key: str | None = None
-    """PEM (SPKI) or JWK; without one, and without a subject, a secret is made."""
-    subject: str | None = None
-    """``ISSUER:SUBJECT`` of its platform's tokens."""
-    until: datetime | None = None
-    """When it is revoked by itself."""
-    template: bool = False
-    """Whether it is never served, and others are made from it."""
-    from_template: str | None = None
-    """The id of the template whose scopes, owner and delegates it has."""
-    resource_server: bool = False
-    """Implied by what it serves."""
-    serves: tuple[str, ...] = ()
-    resources: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Registered:
     """The new agent, and its secret, shown this once."""
 
@@ -70,14 +49,12 @@ class Registered:
     client_secret: str | None = field(repr=False)
 
 
-async def register(
-    broker: Broker, registration: Registration, operator: Actor
-) -> Registered:
+async def register(broker: Broker, asked: AgentRequest, operator: Actor) -> Registered:
     """Register an agent.
 
     Args:
         broker: the broker.
-        registration: what the operator says about it.
+        asked: what the operator says about it.
         operator: who registers it.
 
     Returns:
@@ -88,7 +65,7 @@ async def register(
         ConflictError: the name is taken, or a token of its subject is another's too.
         LedgerUnwritableError: it could not be recorded.
     """
-    agent = new_agent(broker, registration)
+    agent = new_agent(broker, asked)
     if not agent.scopes and not agent.resource_server:
         raise UsageError("an agent needs at least one scope", "give --scope")
     check_scopes(broker, (*agent.scopes, *agent.serves))
@@ -130,7 +107,7 @@ def registering(broker: Broker, *agents: Agent) -> Iterator[None]:
         yield
 
 
-def new_agent(broker: Broker, registration: Registration) -> Agent:
+def new_agent(broker: Broker, asked: AgentRequest) -> Agent:
     """Return the agent that is described, with its key or subject for a credential.
 
     Raises:
@@ -139,65 +116,73 @@ def new_agent(broker: Broker, registration: Registration) -> Agent:
         NotFoundError: there is no such template.
         ConflictError: that template is revoked, or is none.
     """
-    registration, template = _filled(broker, registration)
-    _check_texts(registration)
+    asked, template = _filled(broker, asked)
+    _check_texts(asked)
     agent_id = AgentId(new_id("agt"))
-    key = registration.public_key
+    key, until = asked.public_key, moment_of(asked.until)
     agent = Agent(
         id=agent_id,
         client_id=agent_id,
-        name=registration.name,
-        owner=registration.owner,
-        purpose=registration.purpose,
-        scopes=tuple(sorted(set(registration.scopes))),
+        name=asked.name,
+        owner=asked.owner,
+        purpose=asked.purpose,
+        scopes=tuple(sorted(set(asked.scopes))),
         created_at=broker.clock.now(),
-        resource_server=_is_resource_server(registration),
-        serves=tuple(sorted(set(registration.serves))),
-        resources=check_resources(registration.resources),
+        resource_server=_is_resource_server(asked),
+        serves=tuple(sorted(set(asked.serves))),
+        resources=check_resources(asked.resources),
         credential=Credential(
-            public_key=None if key is None else parse_public_key(key),
-            subject=_subject(broker, registration),
+            public_key=None
+            if key is None
+            else parse_public_key(key if isinstance(key, str) else json.dumps(key)),
+            subject=_subject(broker, asked),
         ),
         delegates=template.delegates if template else (),
-        until=end_of(broker, registration.until, template),
-        template=registration.template,
+        until=end_of(broker, until, template),
+        template=asked.template,
         from_template=template.id if template else None,
     ).restored()
     check_end(broker, agent)
     return agent
 
 
-def _filled(
-    broker: Broker, registration: Registration
-) -> tuple[Registration, Agent | None]:
-    """Return *registration* with what it has from a template, and the template."""
-    secret = registration.public_key or registration.subject
-    if registration.template and (secret or _is_resource_server(registration)):
+def _filled(broker: Broker, asked: AgentRequest) -> tuple[AgentRequest, Agent | None]:
+    """Return *asked* with what it has from a template, and the template."""
+    secret = asked.public_key or asked.subject
+    if asked.template and (secret or _is_resource_server(asked)):
         raise UsageError(
             "a template neither authenticates nor serves",
             "give keys and subjects to the agents made from it",
         )
-    if registration.from_template is None:
-        return registration, None
-    template = broker.registry.agent(registration.from_template)
+    if asked.from_template is None:
+        return asked, None
+    template = broker.registry.agent(asked.from_template)
     if not template.template:
         raise ConflictError(
             f"{visible(template.name, 60)} is no template",
             "agentvault agents add NAME --template makes one",
         )
-    own = registration.scopes or registration.owner or registration.template
-    if own or _is_resource_server(registration):
+    own = asked.scopes or asked.owner or asked.template
+    if own or _is_resource_server(asked):
         raise UsageError(
             "an agent made from a template has its scopes and its owner",
             "leave out everything but name, purpose, credential and end",
         )
-    filled = replace(
-        registration,
+    filled = replaced(
+        asked,
         owner=template.owner,
-        purpose=registration.purpose or template.purpose,
+        purpose=asked.purpose or template.purpose,
         scopes=template.scopes,
     )
     return filled, template
+
+
+def moment_of(text: str | None) -> datetime | None:
+    """Read when an agent ends; UsageError: it is no time."""
+    try:
+        return parse_iso(text) if text else None
+    except (ValueError, OverflowError):
+        raise UsageError("'until' is no time", "2026-11-24T18:00:00Z") from None
 
 
 def end_of(
@@ -230,11 +215,11 @@ def check_end(broker: Broker, agent: Agent) -> None:
         raise ConflictError(f"the template {name} is revoked", "restore it first")
 
 
-def _subject(broker: Broker, registration: Registration) -> str | None:
+def _subject(broker: Broker, asked: AgentRequest) -> str | None:
     """Return the subject of a new agent, of a platform that is set up here."""
-    if not (subject := registration.subject):
+    if not (subject := asked.subject):
         return None
-    if registration.public_key:
+    if asked.public_key:
         raise UsageError("an agent has either a key or a subject, not both")
     check_subject(subject)
     known, name = broker.issuers.names, subject.partition(":")[0]
@@ -285,20 +270,20 @@ def check_scopes(broker: Broker, scopes: tuple[str, ...]) -> None:
             )
 
 
-def _check_texts(registration: Registration) -> None:
-    if not _NAME.fullmatch(registration.name) or not registration.name.strip():
+def _check_texts(asked: AgentRequest) -> None:
+    if not _NAME.fullmatch(asked.name) or not asked.name.strip():
         raise UsageError("a name has 1 to 100 characters, on one line")
-    if not 1 <= len(registration.owner) <= _OWNER_CAP:
+    if not 1 <= len(asked.owner) <= _OWNER_CAP:
         raise UsageError(
             f"an owner has 1 to {_OWNER_CAP} characters", "who answers for this agent?"
         )
-    if len(registration.purpose) > _PURPOSE_CAP:
+    if len(asked.purpose) > _PURPOSE_CAP:
         raise UsageError(f"a purpose has at most {_PURPOSE_CAP} characters")
 
 
-def _is_resource_server(registration: Registration) -> bool:
-    serves = registration.serves or registration.resources
-    return registration.resource_server or bool(serves)
+def _is_resource_server(asked: AgentRequest) -> bool:
+    serves = asked.serves or asked.resources
+    return asked.resource_server or bool(serves)
 
 
 def check_resources(named: Iterable[str]) -> tuple[str, ...]:

@@ -16,8 +16,9 @@ from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
 
 from agentvault_tui.broker.agents_api import AgentsApi
-from agentvault_tui.broker.usecases.register import Registration, register
+from agentvault_tui.broker.usecases.register import register
 from agentvault_tui.home import Home
+from agentvault_tui.operator_api.requests import AgentRequest
 from agentvault_tui.web import App, RequestGuard
 
 PATHS = [
@@ -105,8 +106,11 @@ class World:
             AgentsApi(bench.broker, "http://127.0.0.1:7717"),
             hosts=frozenset({b"127.0.0.1:7717"}),
         )
-        registration = Registration(
-            "fuzz", "olga", "", ("write:calendar", "send:payment"), resource_server=True
+        registration = AgentRequest(
+            name="fuzz",
+            owner="olga",
+            scopes=("write:calendar", "send:payment"),
+            resource_server=True,
         )
         registered = loop.run_until_complete(
             register(bench.broker, registration, OPERATOR)

@@ -30,7 +30,7 @@ from agentvault_tui.broker.usecases.apply_entries import files_of
 from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.policy_apply import TextEdits, edits_of
 from agentvault_tui.broker.usecases.redeem import introspect
-from agentvault_tui.broker.usecases.register import Registration, register
+from agentvault_tui.broker.usecases.register import register
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes
@@ -49,6 +49,7 @@ from agentvault_tui.model import (
     new_id,
 )
 from agentvault_tui.operator_api.files import AgentEntry, FilesInfo, FilesRequest
+from agentvault_tui.operator_api.requests import AgentRequest
 from agentvault_tui.policy import PolicyTexts
 from agentvault_tui.settings import IssuerSettings
 
@@ -732,7 +733,7 @@ async def test_no_subject_is_given_while_one_that_overlaps_is_being_recorded(
         await apply(bench, files(build=wild))
         await revoke_agent(bench.broker, named(bench, "build").id, "", OPERATOR)
         giving = restore_agent(bench.broker, named(bench, "build").id, OPERATOR)
-    other = Registration(
+    other = AgentRequest(
         name="other",
         owner="olga",
         purpose="",

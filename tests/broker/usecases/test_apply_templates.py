@@ -19,7 +19,7 @@ from agentvault_tui.broker.usecases.apply import (
 from agentvault_tui.broker.usecases.apply_entries import files_of
 from agentvault_tui.broker.usecases.policy_apply import edits_of
 from agentvault_tui.broker.usecases.redeem import introspect
-from agentvault_tui.broker.usecases.register import Registration, register
+from agentvault_tui.broker.usecases.register import register
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import TEMPLATE_REVOKED, revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes
@@ -27,6 +27,7 @@ from agentvault_tui.errors import ConflictError, UsageError
 from agentvault_tui.ledger import verify_ledger
 from agentvault_tui.model import Action, Actor, Agent, AgentStatus
 from agentvault_tui.operator_api.files import FilesRequest
+from agentvault_tui.operator_api.requests import AgentRequest
 
 KEY = '{"crv":"Ed25519","kty":"OKP","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}'
 READ, BOTH = ("read:calendar",), ("read:calendar", "write:calendar")
@@ -185,7 +186,7 @@ async def test_a_template_that_is_gone_is_counted_with_what_is_made_from_it(
     """Agents that no file ever named too: pruning it ends them, and their tokens."""
     await apply(bench, DEPLOY)
     template = named(bench, "deploy")
-    made = Registration("other", "", "", (), from_template=template.id)
+    made = AgentRequest(name="other", from_template=template.id)
     other = (await register(bench.broker, made, OPERATOR)).agent
     answer = await apply(bench, {})
     assert [one.name for one in answer.plan.gone] == ["deploy", "eu", "other", "us"]

@@ -13,10 +13,11 @@ from support.bench import OPERATOR, Bench
 
 from agentvault_tui.broker.agents_api import AgentsApi
 from agentvault_tui.broker.usecases.delegate import change_delegates
-from agentvault_tui.broker.usecases.register import Registration, register
+from agentvault_tui.broker.usecases.register import register
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.model import Agent
+from agentvault_tui.operator_api.requests import AgentRequest
 from agentvault_tui.settings import DelegationSettings
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -34,7 +35,7 @@ class Delegates:
         self.secrets: dict[str, str] = {}
 
     async def agent(self, name: str, *scopes: str) -> Agent:
-        wanted = Registration(name, "olga", "tests", scopes)
+        wanted = AgentRequest(name=name, owner="olga", purpose="tests", scopes=scopes)
         made = await register(self.bench.broker, wanted, OPERATOR)
         assert made.client_secret is not None
         self.secrets[made.agent.id] = made.client_secret
@@ -402,7 +403,9 @@ async def test_a_single_use_is_one_use_of_the_whole_tree(stage: Delegates) -> No
     first = await stage.agent("first", "send:email")
     second = await stage.agent("second", "read:contacts")
     await stage.let(first, second, "send:email")
-    wanted = Registration("mail-api", "olga", "tests", (), resource_server=True)
+    wanted = AgentRequest(
+        name="mail-api", owner="olga", purpose="tests", resource_server=True
+    )
     server = await register(stage.bench.broker, wanted, OPERATOR)
     assert server.client_secret is not None
     stage.secrets[server.agent.id] = server.client_secret

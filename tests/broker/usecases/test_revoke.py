@@ -11,7 +11,7 @@ from support.bench import OPERATOR, PAYMENT, Bench
 from agentvault_tui.broker.answers import Escalated, Granted
 from agentvault_tui.broker.recovery import record_missed
 from agentvault_tui.broker.usecases.redeem import introspect, revoke_token
-from agentvault_tui.broker.usecases.register import Registration, register
+from agentvault_tui.broker.usecases.register import register
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import (
     lift_panic,
@@ -30,6 +30,7 @@ from agentvault_tui.model import (
     EventType,
     StepUpStatus,
 )
+from agentvault_tui.operator_api.requests import AgentRequest
 
 CALENDAR = Action(scopes=("write:calendar",), action="write:calendar")
 NONE: frozenset[str] = frozenset()
@@ -294,7 +295,7 @@ async def test_bad_registrations_are_refused_with_words(
         "scopes": ("write:calendar",),
     } | change
     with pytest.raises(UsageError) as caught:
-        await register(bench.broker, Registration(**fields), OPERATOR)
+        await register(bench.broker, AgentRequest(**fields), OPERATOR)
     assert words in caught.value.diagnosis()
     assert bench.broker.registry.agents() == []
 
