@@ -91,7 +91,6 @@ class ForbiddenError(RefusedError):
     """
 
     def __init__(self, role: str, what: str, remedy: str = "") -> None:
-        """Keep the needed *role* beside the sentence."""
         super().__init__(what, remedy)
         self.role = role
 
@@ -144,7 +143,6 @@ class OutcomeUnknownError(LedgerUnwritableError):
     def __init__(
         self, what: str, remedy: str = "", *, decision_id: str | None = None
     ) -> None:
-        """Keep the decision's id beside the sentence."""
         super().__init__(what, remedy)
         self.decision_id = decision_id
 
@@ -185,7 +183,6 @@ class TenantBusyError(TenantUnreachableError):
     """
 
     def __init__(self, what: str, remedy: str = "", *, retry_after: float = 0) -> None:
-        """Keep how long to wait beside the sentence."""
         super().__init__(what, remedy)
         self.retry_after = retry_after
 
@@ -201,7 +198,6 @@ class TenantRefusedError(TenantError):
     def __init__(
         self, error: str, what: str, remedy: str = "", *, status: int = 0
     ) -> None:
-        """Keep the tenant's *error* code and *status* beside the sentence."""
         super().__init__(what, remedy)
         self.error = error
         self.status = status
@@ -227,7 +223,6 @@ class TenantScopeError(TenantRefusedError):
         status: int = 403,
         scopes: tuple[str, ...] = (),
     ) -> None:
-        """Keep the missing *scopes* beside the sentence."""
         super().__init__(error, what, remedy, status=status)
         self.scopes = scopes
 
@@ -249,6 +244,5 @@ class IdentityError(TenantError):
     """
 
     def __init__(self, reason: str, what: str, remedy: str = "") -> None:
-        """Keep the stable *reason* beside the sentence."""
         super().__init__(what, remedy)
         self.reason = reason

@@ -149,7 +149,6 @@ class Leases:
     """
 
     def __init__(self, clock: Clock) -> None:
-        """Start with nothing outside."""
         self._clock = clock
         self._of: dict[AgentId, dict[str, Lease]] = defaultdict(dict)
 
@@ -238,7 +237,6 @@ class ProviderTokens:
     """At most one for each agent and connection; cut with the agent's own tokens."""
 
     def __init__(self, clock: Clock) -> None:
-        """Start with none."""
         self._clock = clock
         self._of: dict[AgentId, dict[str, HeldProviderToken]] = defaultdict(dict)
 

@@ -68,7 +68,6 @@ class CallOuts:
     """Asks call-outs, over connections that are kept."""
 
     def __init__(self, clock: Clock) -> None:
-        """Ask nobody yet."""
         self._clock = clock
         self.open_secret: Callable[[str], Secret] = _no_secret
         """Returns a sealed secret by its name."""

@@ -46,7 +46,6 @@ class Floods:
     """Counts refusals by agent; keeps nothing of agents that are not refused."""
 
     def __init__(self, clock: Clock) -> None:
-        """Start with nobody refused."""
         self._clock = clock
         self._agents: dict[AgentId, _Agent] = {}
 

@@ -46,7 +46,6 @@ class HeldTokens:
         return list(chain.from_iterable(lane.values() for lane in self._lanes))
 
     def __contains__(self, token: Token) -> bool:
-        """Tell whether *token* is one of them."""
         return any(token.id in lane for lane in self._lanes)
 
     def add(self, token: Token) -> None:

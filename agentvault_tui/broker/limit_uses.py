@@ -52,7 +52,6 @@ class LimitUses:
     """The windows of the limits in force."""
 
     def __init__(self, clock: Clock, ledger: Ledger) -> None:
-        """Hold nothing yet; see `define`."""
         self._clock = clock
         self._ledger = ledger
         self._limits = LimitSet()
@@ -293,7 +292,6 @@ class UseWindow:
     __slots__ = ("_start", "_times", "_total", "_units", "held")
 
     def __init__(self) -> None:
-        """Hold nothing yet."""
         self._times = array("q")
         self._units = array("q")
         self._start = 0

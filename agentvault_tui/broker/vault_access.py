@@ -263,7 +263,6 @@ class Flows:
     """Flows by id, in memory: a restart ends them, and nothing is lost but time."""
 
     def __init__(self, clock: Clock) -> None:
-        """Start with none."""
         self._clock = clock
         self._flows: dict[str, Flow] = {}
 

@@ -31,7 +31,6 @@ class OAuthError(Exception):
     def __init__(
         self, status: int, error: str, text: str, headers: tuple[Header, ...] = ()
     ) -> None:
-        """Keep *status* and OAuth *error* code with the sentence."""
         super().__init__(text)
         self.status = status
         self.error = error

@@ -31,7 +31,6 @@ class ProofError(Exception):
     """A request that proves nothing: the error code of its answer, and why."""
 
     def __init__(self, code: str, why: str, status: int = 401) -> None:
-        """Keep the *code* of RFC 9449 or RFC 6750, *why*, and the HTTP status."""
         super().__init__(why)
         self.code = code
         self.why = why

@@ -109,7 +109,6 @@ class FilesPlan:
     edits: TextEdits
 
     def __bool__(self) -> bool:
-        """Tell whether there is a difference."""
         return bool(self.changes or self.pruned or self.edits)
 
     @property

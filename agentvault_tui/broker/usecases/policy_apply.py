@@ -139,7 +139,6 @@ class TextEdits:
     """What is in force with the new limits; None where they stay as they are."""
 
     def __bool__(self) -> bool:
-        """Tell whether any changes."""
         return bool(self.services or self.policy)
 
 
