@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Final
 
 from agentvault_tui.clock import Clock, iso, parse_iso
@@ -20,6 +21,7 @@ from agentvault_tui.ledger.schema import transaction
 from agentvault_tui.ledger.state import (
     Row,
     Statement,
+    event_row,
     event_statements,
     row_of,
     state_statements,
@@ -28,6 +30,8 @@ from agentvault_tui.model import Draft, Event
 
 NUMBER: Final = re.compile(r'(?<=":")\d+(?=:)')
 """A row's number in `Prepared.state`; a quote inside of a key would be escaped."""
+_MEMBERS: Final = attrgetter(*Event._fields[2:-1])
+"""What an event has of its draft, in order."""
 _HELD: Final = timedelta(seconds=2)
 """A clock set back by no more than this is held at the last event's time."""
 
@@ -187,8 +191,11 @@ def place(tip: Tip, jobs: Sequence[Job], now: datetime, *, new_era: bool) -> Bat
             seq += 1
             body = prepared.body(seq, stamp)
             digest = link(digest, seq, body.encode())
-            rows.append(_event_row(prepared, seq, stamp, body, digest))
-            placed.append(_event(prepared, seq, now, digest))
+            told = seq, now, *_MEMBERS(prepared.draft), written(digest)
+            event = Event._make(told)
+            row = event_row((seq, stamp), event, prepared.text, body)
+            rows.append((*row, digest))
+            placed.append(event)
         events.append(tuple(placed))
         changed += placed_rows(job, seq)
     statements = list(event_statements(rows))
@@ -231,23 +238,6 @@ def _stamp(tip: Tip, clock: Clock) -> tuple[datetime, bool]:
     return now, True
 
 
-def _event_row(
-    prepared: Prepared, seq: int, stamp: str, body: str, digest: bytes
-) -> Row:
-    draft = prepared.draft
-    outcome = None if draft.outcome is None else draft.outcome.value
-    return (
-        seq,
-        stamp,
-        draft.type.value,
-        draft.agent_id,
-        outcome,
-        prepared.text,
-        body,
-        digest,
-    )
-
-
 def placed_rows(job: Job, last: int) -> Iterator[tuple[str, Row]]:
     """Yield the rows of *job*, each token's with the event that binds it.
 
@@ -269,22 +259,3 @@ def placed_rows(job: Job, last: int) -> Iterator[tuple[str, Row]]:
 def number_of(table: str, row: Row) -> int:
     """Return the number of a row."""
     return int(row[0] if table == "tokens" else row[-1])
-
-
-def _event(prepared: Prepared, seq: int, now: datetime, digest: bytes) -> Event:
-    draft = prepared.draft
-    return Event(
-        seq,
-        now,
-        draft.type,
-        draft.actor,
-        draft.agent_id,
-        draft.action,
-        draft.resource,
-        draft.outcome,
-        draft.reason,
-        draft.rule,
-        draft.decision_id,
-        draft.detail,
-        written(digest),
-    )

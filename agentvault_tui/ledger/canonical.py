@@ -90,12 +90,7 @@ def coerce(value: Any, depth: int = 0) -> Any:
         if depth > MAX_DEPTH:
             return _TOO_DEEP
         if isinstance(value, dict):
-            return {
-                well_formed(name if isinstance(name, str) else str(name)): coerce(
-                    item, depth + 1
-                )
-                for name, item in value.items()
-            }
+            return {_key(name): coerce(item, depth + 1) for name, item in value.items()}
         return [coerce(item, depth + 1) for item in value]
     return well_formed(str(value))
 

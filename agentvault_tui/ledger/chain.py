@@ -121,33 +121,27 @@ def read_event(body: bytes | str, digest: bytes) -> Event:
     return Event._make((*msgspec.structs.astuple(value), written(digest)))
 
 
-def search_text(*fields: str | None, words: list[str]) -> str:
-    """Return what the search looks in: the visible fields, folded, a line each."""
-    text = "\n".join([field for field in fields if field] + words)
-    # NUL would end the text for SQLite's tokenizer.
-    return text.casefold().replace("\x00", "\ufffd")
+def search_text(record: Draft | Event, words: list[str] | None = None) -> str:
+    """Return what the search looks in: the visible fields, folded, a line each.
+
+    The *words* are those of its detail, where they are known already.
+    """
+    fields = (record.actor.name, record.action, record.resource, record.reason)
+    listed = [*fields, record.rule, record.decision_id]
+    return _folded(listed, _words(record.detail) if words is None else words)
 
 
 def text_of(value: dict[str, Any]) -> str:
     """Return the search text of a parsed body."""
-    return search_text(
-        value["actor"]["name"],
-        value["action"],
-        value["resource"],
-        value["reason"],
-        value["rule"],
-        value["decision_id"],
-        words=_words(value["detail"]),
-    )
+    names = ("action", "resource", "reason", "rule", "decision_id")
+    fields = [value["actor"]["name"], *(value[name] for name in names)]
+    return _folded(fields, _words(value["detail"]))
 
 
-def text_of_event(event: Event) -> str:
-    """Return the search text of an event that was read from its body."""
-    return search_text(
-        *(event.actor.name, event.action, event.resource, event.reason),
-        *(event.rule, event.decision_id),
-        words=_words(event.detail),
-    )
+def _folded(fields: list[str | None], words: list[str]) -> str:
+    text = "\n".join([field for field in fields if field] + words)
+    # NUL would end the text for SQLite's tokenizer.
+    return text.casefold().replace("\x00", "\ufffd")
 
 
 class _TooLongError(Exception):
@@ -178,16 +172,7 @@ def _assemble(draft: Draft, detail: str, words: list[str], state: str) -> Prepar
         size -= len(canonical_text(whole).encode())
         if size + len(after) + _SEQ_AND_TIME > MAX_BODY:
             raise _TooLongError
-    text = search_text(
-        actor.name,
-        draft.action,
-        draft.resource,
-        draft.reason,
-        draft.rule,
-        draft.decision_id,
-        words=words,
-    )
-    return Prepared(draft, before, after, text, state)
+    return Prepared(draft, before, after, search_text(draft, words), state)
 
 
 def _assemble_slowly(draft: Draft, state: str) -> Prepared:

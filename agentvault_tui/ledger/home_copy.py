@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from agentvault_tui.clock import iso
 from agentvault_tui.encoder import to_json
 from agentvault_tui.ledger.batch import read_tip
-from agentvault_tui.ledger.chain import read_event, text_of_event
+from agentvault_tui.ledger.chain import read_event, search_text
 from agentvault_tui.ledger.opening import PLACE
 from agentvault_tui.ledger.records import Change
 from agentvault_tui.ledger.shared_log import Followed, StoreHead
@@ -21,6 +21,7 @@ from agentvault_tui.ledger.state import (
     TABLES,
     Statement,
     change_of,
+    event_row,
     event_statements,
     last_n,
     state_statements,
@@ -55,8 +56,8 @@ def followed_statements(
     rows, eras = [], []
     last = known.tip.time
     for (seq, body, digest), event in zip(followed.events, events, strict=True):
-        columns = (iso(event.time), event.type.value, event.agent_id, event.outcome)
-        rows.append((seq, *columns, text_of_event(event), body.decode(), digest))
+        place, text = (seq, iso(event.time)), search_text(event)
+        rows.append((*event_row(place, event, text, body.decode()), digest))
         if last is None or event.time < last:
             eras.append(("INSERT INTO eras VALUES (?)", (seq,)))
         last = event.time

@@ -41,6 +41,7 @@ from agentvault_tui.model import (
     Agent,
     AgentCounts,
     AgentId,
+    Event,
     Lease,
     StepUp,
     StepUpId,
@@ -230,6 +231,12 @@ def state_statements(rows: Iterable[tuple[str, Row]]) -> Iterator[Statement]:
         tables.setdefault(table, []).append(row)
     for table, listed in tables.items():
         yield from _many(_STATE[table], _WIDTH[table], listed)
+
+
+def event_row(place: tuple[int, str], event: Event, text: str, body: str) -> Row:
+    """Return the row, but for its hash, of an event at its place: number and time."""
+    outcome = None if event.outcome is None else event.outcome.value
+    return (*place, event.type.value, event.agent_id, outcome, text, body)
 
 
 def event_statements(rows: list[Row]) -> Iterator[Statement]:

@@ -105,15 +105,7 @@ def expected(events: tuple[Event, ...], query: EventQuery) -> list[int]:
 
 def _text(event: Event) -> str:
     words = [str(part) for pair in sorted(event.detail.items()) for part in pair]
-    return search_text(
-        event.actor.name,
-        event.action,
-        event.resource,
-        event.reason,
-        event.rule,
-        event.decision_id,
-        words=words,
-    )
+    return search_text(event, words)
 
 
 _moments = st.none() | st.integers(-60, 320).map(
