@@ -54,8 +54,8 @@ class Roster:
     scope_cuts: dict[AgentId, list[ScopeCut]] = field(
         default_factory=lambda: defaultdict(list)
     )
-    jumps: dict[int, float] = field(default_factory=dict)
-    """Seconds by which the wall clock was set, by event."""
+    jumps: dict[int, timedelta] = field(default_factory=dict)
+    """By how much the wall clock was set, by event."""
     peaks: dict[int, datetime] = field(default_factory=dict)
     """What the wall clock had reached when it was set back, by event."""
     void: tuple[range, ...] = ()
@@ -73,8 +73,8 @@ class Roster:
 
     def set_back_since(self, seq: int) -> timedelta:
         """Return how far the wall clock was set back after an event, as less than 0."""
-        moved = sum(seconds for at, seconds in self.jumps.items() if at > seq)
-        return timedelta(seconds=min(moved, 0.0))
+        moved = (jump for at, jump in self.jumps.items() if at > seq)
+        return min(sum(moved, timedelta()), timedelta())
 
 
 class Rosters:
@@ -102,16 +102,23 @@ class Rosters:
 
 
 def events_of(
-    db: sqlite3.Connection, types: Iterable[EventType], low: int, high: int
+    db: sqlite3.Connection,
+    types: Iterable[EventType],
+    low: int,
+    high: int,
+    latest: int = -1,
 ) -> list[Event]:
-    """Read the events of some types between two places, both included, in order."""
+    """Read the events of some types between two places, both included, in order.
+
+    Of each type only the *latest*, if that is given.
+    """
     found = [
         read_event(*row)
         for kind in types
         for row in db.execute(
             "SELECT body, hash FROM events WHERE type = ? AND outcome IS NULL"
-            " AND seq BETWEEN ? AND ?",
-            (kind.value, low, high),
+            " AND seq BETWEEN ? AND ? ORDER BY seq DESC LIMIT ?",
+            (kind.value, low, high, latest),
         )
     ]
     found.sort(key=lambda event: event.seq)
@@ -150,10 +157,10 @@ def _apply(roster: Roster, event: Event) -> None:
         case EventType.CLOCK_JUMP if ends_everything(event):
             roster.all_ended_seq = event.seq
         case EventType.CLOCK_JUMP:
-            moved = _seconds(event.detail.get("seconds"))
+            moved = clock_moved(event.detail)
             roster.jumps[event.seq] = moved
-            if moved < 0:
-                roster.peaks[event.seq] = event.time - timedelta(seconds=moved)
+            if moved < timedelta():
+                roster.peaks[event.seq] = event.time - moved
         case EventType.AGENT_REGISTERED:
             _register(roster, event, failed=failed)
         case _ if event.agent_id in roster.agents:
@@ -241,8 +248,9 @@ def _scopes(
     return None
 
 
-def _seconds(value: object) -> float:
+def clock_moved(detail: dict[str, object]) -> timedelta:
+    """Return by how much a clock was set, as its event's detail says; 0 if unsaid."""
     try:
-        return float(str(value))
-    except ValueError:
-        return 0.0
+        return timedelta(seconds=float(str(detail.get("seconds"))))
+    except (ValueError, OverflowError):
+        return timedelta()

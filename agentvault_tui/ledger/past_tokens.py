@@ -16,7 +16,6 @@ from itertools import islice
 from typing import Any, Final
 
 from agentvault_tui.clock import Deadline, parse_iso
-from agentvault_tui.ledger.chain import read_event
 from agentvault_tui.ledger.past_agents import Roster, events_of, is_void
 from agentvault_tui.ledger.past_spans import TOKENS, Span, Tallies, spans
 from agentvault_tui.model import (
@@ -302,7 +301,8 @@ def _elevated(
 ) -> list[Token]:
     """Return the live tokens for one action: people approved them, so they are few."""
     found: dict[str, tuple[int, Token]] = {}
-    for event in _approvals(db, seq):
+    kinds = (EventType.STEPUP_APPROVED, EventType.TOKEN_DELIVERED)
+    for event in events_of(db, kinds, 0, seq, _APPROVALS):
         if not is_void(roster.void, event.seq) and (token := _elevated_token(event)):
             found[token.id] = event.seq, token
     lived = {
@@ -321,20 +321,6 @@ def _elevated(
     for event in events_of(db, ends, low, seq):
         lived.pop(TokenId(str(event.detail.get("token_id"))), None)
     return [token for _, token in lived.values()]
-
-
-def _approvals(db: sqlite3.Connection, seq: int) -> list[Event]:
-    found = [
-        read_event(*row)
-        for kind in (EventType.STEPUP_APPROVED, EventType.TOKEN_DELIVERED)
-        for row in db.execute(
-            "SELECT body, hash FROM events WHERE type = ? AND outcome IS NULL"
-            " AND seq <= ? ORDER BY seq DESC LIMIT ?",
-            (kind.value, seq, _APPROVALS),
-        )
-    ]
-    found.sort(key=lambda event: event.seq)
-    return found
 
 
 def _elevated_token(event: Event) -> Token | None:

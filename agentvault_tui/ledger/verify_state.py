@@ -33,7 +33,7 @@ from agentvault_tui.ledger.bindings import (
     digest,
     read_bound,
 )
-from agentvault_tui.ledger.past_agents import Roster, Rosters
+from agentvault_tui.ledger.past_agents import Roster, Rosters, clock_moved
 from agentvault_tui.ledger.places import first_at, head_seq
 from agentvault_tui.ledger.records import Cooldown, Loaded, OutboxStep, Panic
 from agentvault_tui.ledger.schema import storage_errors
@@ -336,10 +336,9 @@ class FullStateCheck:
         """Take what an event binds; its link and columns were found right."""
         detail = body["detail"]
         time = body["time"]
-        if body["type"] == EventType.CLOCK_JUMP and (
-            back := _seconds_back(detail.get("seconds"))
-        ):
-            time = iso(parse_iso(time) + back)
+        if body["type"] == EventType.CLOCK_JUMP:
+            # Set back, it had reached a later time.
+            time = iso(parse_iso(time) - min(clock_moved(detail), timedelta()))
         self._latest = max(self._latest, time)
         if body["type"] in NAMING:
             self._texts.update(texts_named(body)[1].values())
@@ -501,14 +500,6 @@ def _oldest_kept(db: sqlite3.Connection) -> int:
         for table in ("tokens", "dropped", "voided")
     ]
     return int(min([state.last_n(db), *(n for n in found if n is not None)])) - _WAITING
-
-
-def _seconds_back(value: object) -> timedelta:
-    """Return by how much a clock was set back, as an event of it says; 0 if forward."""
-    try:
-        return timedelta(seconds=max(-float(str(value)), 0.0))
-    except (ValueError, OverflowError):
-        return timedelta()
 
 
 def table_of(key: str) -> str:
