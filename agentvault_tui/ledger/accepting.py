@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -106,10 +107,9 @@ async def accept_store(
         if ledger.shared is not None:
             await ledger.shared.set_fault(None)
             await ledger.confirm()
-        head = ledger.head
         detail = {
             "reason": reason,
-            "found": {"seq": head.seq, "hash": head.hash},
+            "found": asdict(ledger.head),
             "expected": expected,
         }
         draft = Draft(
@@ -129,7 +129,7 @@ def _set_aside(home: Home, clock: Clock) -> dict[str, object]:
         path = Path(f"{home.database}{suffix}")
         if path.exists():
             path.rename(f"{home.database}.{stamp}{suffix}")
-    expected = _expected(home) or {"seq": found.seq, "hash": found.hash}
+    expected = _expected(home) or asdict(found)
     home.head_file.unlink(missing_ok=True)
     return expected
 
@@ -147,7 +147,7 @@ async def _accept(
         reason="rollback_accepted",
         detail={
             "reason": reason,
-            "found": {"seq": found.seq, "hash": found.hash},
+            "found": asdict(found),
             "expected": _expected(home),
             **({"columns": mended} if mended else {}),
             **({"gone": gone[:_NAMED]} if gone else {}),
@@ -220,7 +220,4 @@ def _expected(home: Home) -> dict[str, object] | None:
         witness = read_witness(home.head_file)
     except LedgerDamagedError:
         return None
-    if witness is None:
-        return None
-    head = witness.head
-    return {"ledger": witness.ledger, "seq": head.seq, "hash": head.hash}
+    return {"ledger": witness.ledger, **asdict(witness.head)} if witness else None

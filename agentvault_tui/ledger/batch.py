@@ -172,13 +172,9 @@ def build(tip: Tip, jobs: Sequence[Job], clock: Clock) -> Batch:
 
 
 def place(tip: Tip, jobs: Sequence[Job], now: datetime, *, new_era: bool) -> Batch:
-    """Give the drafts of *jobs* their places behind *tip*.
+    """Give the drafts of *jobs* their places behind *tip*, at the time *now*.
 
-    Args:
-        tip: where the chain ends.
-        jobs: what to place.
-        now: the time of their events.
-        new_era: whether that is before the last event's.
+    A *new_era* begins where that is before the last event's.
     """
     stamp = iso(now)
     seq, digest = tip.seq, tip.hash
@@ -239,12 +235,7 @@ def _stamp(tip: Tip, clock: Clock) -> tuple[datetime, bool]:
 
 
 def placed_rows(job: Job, last: int) -> Iterator[tuple[str, Row]]:
-    """Yield the rows of *job*, each token's with the event that binds it.
-
-    Args:
-        job: what is placed.
-        last: the number of its last event.
-    """
+    """Yield the rows of a job up to event *last*, each token's with its event."""
     first = last - len(job.prepared) + 1
     for table, row in job.rows:
         if table != "tokens":

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -49,12 +49,9 @@ def read_witness(path: Path) -> Witness | None:
 
 def encode_witness(witness: Witness) -> bytes:
     """Return what `read_witness` reads."""
-    value = {
-        "ledger": witness.ledger,
-        "seq": witness.head.seq,
-        "hash": witness.head.hash,
-        **({"index": witness.index} if witness.index else {}),
-    }
+    value = {"ledger": witness.ledger, **asdict(witness.head)}
+    if witness.index:
+        value["index"] = witness.index
     return json.dumps(value).encode() + b"\n"
 
 

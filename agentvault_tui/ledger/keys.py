@@ -50,13 +50,8 @@ def written_keys(
 ) -> set[str]:
     """Return the keys of what a commit changes.
 
-    Args:
-        records: its drafts, or the events they became.
-        changes: its changes of state.
-        rows: their rows; see `state.row_of`.
-
-    Returns:
-        the keys: each row's own, and those of what is counted over several rows.
+    Those of each of its *rows* (see `state.row_of`), and of what is counted over
+    several. The *records* are its drafts, or the events they became.
     """
     # A text is kept under its own digest: whoever writes it writes the same.
     keys = {_of_row(*pair) for pair in rows if pair[0] != "texts"}
@@ -81,13 +76,7 @@ def keys_of(
 ) -> set[str]:
     """Return the keys of all that a commit depends on, what it changes included.
 
-    Args:
-        records: its drafts.
-        changes: its changes of state.
-        rows: their rows; see `state.row_of`.
-
-    Returns:
-        the keys. A commit that only reports, such as a denial, has none of an agent.
+    A commit that only reports, such as a denial, has none of an agent.
     """
     keys = written_keys(records, changes, rows)
     agents = (one for one in changes if isinstance(one, Agent))

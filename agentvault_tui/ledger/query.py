@@ -405,15 +405,10 @@ def read_applied(db: sqlite3.Connection) -> frozenset[str]:
 def counted_since(
     db: sqlite3.Connection, within: timedelta
 ) -> tuple[datetime | None, int]:
-    """Find the events of the last time that count towards limits.
+    """Find the events of the time *within* the latest that count towards limits.
 
-    Args:
-        db: a connection that reads.
-        within: how long before the latest time that an event has.
-
-    Returns:
-        that time, and the number after which to read: at most `COUNTED_AT_ONCE`
-        events behind it are older than that.
+    Returns the latest time, and the number after which to read: at most
+    `COUNTED_AT_ONCE` events behind it are older than that.
     """
     # Time never goes back inside an era, so the last event of each has its latest.
     (latest,) = db.execute(
@@ -437,14 +432,9 @@ def counted_since(
 
 
 def read_counted(db: sqlite3.Connection, after: int) -> tuple[list[CountedUse], int]:
-    """Read a page of what counts towards limits, the oldest first.
+    """Read a page of what counts towards limits behind event *after*, the oldest first.
 
-    Args:
-        db: a connection that reads.
-        after: the number of the event before it.
-
-    Returns:
-        the page, and the number of its last event; *after* where none follows.
+    Returns it with the number of its last event; *after* where none follows.
     """
     found: list[CountedUse] = []
     rows = db.execute(

@@ -83,11 +83,8 @@ def ambiguous(
 ) -> tuple[Draft, list[Token]]:
     """Return the event about a batch whose commit failed, and the tokens it issued.
 
-    Args:
-        attempts: what was in it.
-        places: the numbers of its first and last event, had it been written.
-        error: why nobody could be sure.
-        found: whether it was written.
+    The *places* are the numbers of its first and last event, had it been written; and
+    *found* tells whether it was.
     """
     changes = [change for attempt in attempts for change in attempt.changes]
     tokens = [change for change in changes if isinstance(change, Token)]

@@ -165,17 +165,10 @@ def _named(
 
 
 def change_of(table: str, row: Row) -> Change:
-    """Return the change that `row_of` wrote as *row*.
+    """Return the change that `row_of` wrote as *row*; of a removed row, its removal.
 
     What the reader adds to a change when it loads, such as how often a step-up was
     asked for, is not in it.
-
-    Args:
-        table: the table of the row.
-        row: its columns as `row_of` returns them, or as the table has them.
-
-    Returns:
-        the change; of a removed row the one that removes it.
     """
     match table:
         case "tokens":

@@ -37,17 +37,8 @@ async def open_team(
     """Open this home's copy of the team's store, and make it up to its head.
 
     A store that is away leaves the copy as it is; one that lacks what this home
-    acknowledged is a fault. Under both nothing is granted and reading works.
-
-    Args:
-        db: the writing connection to the home's file.
-        home: whose.
-        settings: where the store is, and whose.
-        clock: the broker's; see `SharedLog`.
-        again: whether to use a store that was copied elsewhere.
-
-    Returns:
-        what the file is, and what writes to the store and to it.
+    acknowledged is a fault. Under both nothing is granted and reading works. A store
+    that was copied elsewhere is used only *again*.
 
     Raises:
         SettingsError: the team has no name.
@@ -123,11 +114,8 @@ async def _refuse_apart(
 ) -> None:
     """Refuse a home whose ledger went on by itself: then the store has lost nothing.
 
-    Args:
-        db: the connection to the home's file.
-        shared: the team's log.
-        head: what the file was made up to before it was opened.
-        error: why nothing is granted; only damage is looked into.
+    Only an *error* that is damage is looked into; *head* is what the file was made up
+    to before it was opened.
 
     Raises:
         RefusedError: the file is no copy of the store (``serve --again``, or a restore
