@@ -51,8 +51,6 @@ class Accounts:
         self._of: dict[AgentId, dict[str, Account]] = {}
         self._users: dict[tuple[str, str, str], dict[AgentId, bool]] = defaultdict(dict)
         """By tenant, vault user and connection: whether the agent's is in use."""
-        self._used: dict[tuple[str, str, str], dict[AgentId, None]] = defaultdict(dict)
-        """Agents whose account is in use, by tenant, vault user and connection."""
         self._owners: dict[str, dict[str, dict[AgentId, None]]] = defaultdict(dict)
         """Agents whose account is in use, by connection and owner there."""
 
@@ -64,7 +62,6 @@ class Accounts:
         used = self._serves(agent_id) and not account.removing
         self._users[_user(account)][agent_id] = used
         if used:
-            self._used[_user(account)][agent_id] = None
             owners = self._owners[connection]
             owners.setdefault(account.provider_user, {})[agent_id] = None
 
@@ -72,7 +69,6 @@ class Accounts:
         """Forget the agent's account there, if there is one."""
         account = self._of.get(agent_id, {}).pop(connection, None)
         if account is not None and self._users[_user(account)].pop(agent_id):
-            del self._used[_user(account)][agent_id]
             del self._owners[connection][account.provider_user][agent_id]
 
     def get(self, agent_id: AgentId, connection: str) -> Account | None:
@@ -98,7 +94,8 @@ class Accounts:
 
     def in_use(self, account: Account) -> Iterator[AgentId]:
         """Yield the other agents that use it too: a revoked one uses nothing."""
-        return self._same(account, self._used[_user(account)])
+        agents = self._users[_user(account)].items()
+        return self._same(account, (agent_id for agent_id, used in agents if used))
 
     def rivals(self, account: Account) -> tuple[Account, ...]:
         """Return the other accounts of the same vault user there.
@@ -159,23 +156,16 @@ class Leases:
 
     def note(self, account: Account, thumbprint: str, until: datetime) -> Lease:
         """Note that a token of *account* is given; return what is to be recorded."""
-        given = [
-            one
-            for one in self._outside(account.agent_id, account.connection)
-            if one.thumbprint != thumbprint
-        ]
+        given = self._outside(account.agent_id, account.connection, thumbprint)
         given.append(IssuedProviderToken(account.id, thumbprint, until))
-        return self._put(account.agent_id, account.connection, given)
+        return self._put(account, given)
 
     def ended(self, account: Account, thumbprint: str, *, all_of_it: bool) -> Lease:
         """Note that the provider ended a token, or *all_of_it*: of the account."""
-        given = [
-            one
-            for one in self._outside(account.agent_id, account.connection)
-            if one.thumbprint != thumbprint
-            and not (all_of_it and one.account_id == account.id)
-        ]
-        return self._put(account.agent_id, account.connection, given)
+        given = self._outside(account.agent_id, account.connection, thumbprint)
+        if all_of_it:
+            given = [one for one in given if one.account_id != account.id]
+        return self._put(account, given)
 
     def of(self, agent_id: AgentId, connection: str) -> Lease | None:
         """Return the lease of the agent there, over or not."""
@@ -192,15 +182,17 @@ class Leases:
             default=None,
         )
 
-    def _outside(self, agent_id: AgentId, connection: str) -> list[IssuedProviderToken]:
+    def _outside(
+        self, agent_id: AgentId, connection: str, but: str = ""
+    ) -> list[IssuedProviderToken]:
+        """Return what is outside and not over, *but* the token of a thumbprint."""
         lease, now = self.of(agent_id, connection), self._clock.now()
-        return [one for one in lease.given if one.until > now] if lease else []
+        given = lease.given if lease else ()
+        return [one for one in given if one.until > now and one.thumbprint != but]
 
-    def _put(
-        self, agent_id: AgentId, connection: str, given: list[IssuedProviderToken]
-    ) -> Lease:
-        lease = Lease(agent_id, connection, tuple(given))
-        self._of[agent_id][connection] = lease
+    def _put(self, account: Account, given: list[IssuedProviderToken]) -> Lease:
+        lease = Lease(account.agent_id, account.connection, tuple(given))
+        self._of[account.agent_id][account.connection] = lease
         return lease
 
 
