@@ -6,8 +6,7 @@ from agentvault_tui.ledger.export import export_ledger
 from agentvault_tui.ledger.journal import CAPACITY, CutJournal, KeptCut, encode_cuts
 from agentvault_tui.ledger.ledger import Ledger
 from agentvault_tui.ledger.opening import CHECKED_AT_START
-from agentvault_tui.ledger.past import Around, Past, PastPlace
-from agentvault_tui.ledger.past_activity import PastActivity
+from agentvault_tui.ledger.past import Around, Past, PastActivity, PastPlace
 from agentvault_tui.ledger.past_tokens import PastHolding
 from agentvault_tui.ledger.records import (
     Attempt,

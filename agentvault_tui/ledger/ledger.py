@@ -29,8 +29,7 @@ from agentvault_tui.ledger.opening import (
     refuse_copy,
     shortage,
 )
-from agentvault_tui.ledger.past import History, Past
-from agentvault_tui.ledger.past_activity import PastActivity
+from agentvault_tui.ledger.past import History, Past, PastActivity
 from agentvault_tui.ledger.query import (
     UNTOLD,
     counted_since,

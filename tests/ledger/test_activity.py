@@ -13,13 +13,7 @@ from support.ledger_kit import START, decision, note
 from support.manual_clock import ManualClock
 
 from agentvault_tui.errors import NotFoundError
-from agentvault_tui.ledger import (
-    REDEEMED,
-    Activity,
-    Count,
-    Ledger,
-    past_activity,
-)
+from agentvault_tui.ledger import REDEEMED, Activity, Count, Ledger
 from agentvault_tui.ledger.activity import QUARTER, REASON, SCOPE, Fact, keys
 from agentvault_tui.model import AgentId, Draft, EventType, Outcome
 
@@ -159,7 +153,7 @@ async def test_of_very_many_the_latest_are_counted(
     await ledger.commit(replace(note(), detail={"agent": "bot"}))
     for _ in range(5):
         await ledger.commit(asked(Outcome.ALLOWED, "read:mail"))
-    monkeypatch.setattr(past_activity, "MOST", 3)
+    monkeypatch.setattr("agentvault_tui.ledger.past.MOST", 3)
     past = await ledger.past_activity(AGENT, lambda _: START, seq=4)
     assert [count.events for count in past.activity.scopes] == [3]
     assert past.whole
