@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agentvault_tui.model.people import user_changed
 from support.bench import OPERATOR
 from support.manual_clock import ManualClock
 from support.patience import PATIENT
@@ -24,6 +23,7 @@ from agentvault_tui.broker.core import decide_anew
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
 from agentvault_tui.broker.usecases.stepup import begin_approval
 from agentvault_tui.model import AgentStatus, Repeat, StepUp, StepUpId, StepUpStatus
+from agentvault_tui.model.event import user_changed
 from agentvault_tui.settings import StepUpRule
 
 BOB = ALICE | {"sub": "agentvault|bob"}
