@@ -42,9 +42,9 @@ _SLOW = {"demo", "docs", "e2e", "interop", "live", "screens", "snapshots", "term
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark whole folders as slow, so that ``-m "not slow"`` leaves them out."""
+    """Mark whole folders, and what runs again on PostgreSQL, as slow."""
     for item in items:
-        if not _SLOW.isdisjoint(item.path.parts):
+        if not _SLOW.isdisjoint(item.path.parts) or "postgres" in item.name:
             item.add_marker(pytest.mark.slow)
 
 
