@@ -15,7 +15,12 @@ from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-pytest_plugins = ("support.ending", "support.once", "support.postgres")
+pytest_plugins = (
+    "support.ending",
+    "support.once",
+    "support.postgres",
+    "support.vault",
+)
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell's background job ignores ctrl+c, and so would all that tests start.

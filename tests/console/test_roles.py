@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.console_scenes import console, drawn
 from support.patience import PATIENT
 from support.vault import PAYMENT, Vault, serving
 
 from agentvault_tui.clock import SystemClock
-from agentvault_tui.console.app import ConsoleApp, build
+from agentvault_tui.console.app import ConsoleApp
 from agentvault_tui.console.dialogs.base import Dialog
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.screens.watch import Watch
-from agentvault_tui.settings import ConsoleSettings, Settings
 
 WHY = "Not for you: cutting off needs the role operator; victor is viewer."
 
@@ -50,22 +50,6 @@ def sign_in(vault: Vault, user: dict[str, str]) -> dict[str, Any]:
     return dict(me)
 
 
-def app_of(vault: Vault, folder: Path) -> ConsoleApp:
-    return build(
-        Path(vault.ready["operator_socket"]),
-        read_only=False,
-        settings=Settings(console=ConsoleSettings(theme="agentvault", ascii="no")),
-        clock=SystemClock(),
-        memory_folder=folder,
-        environ={},
-    )
-
-
-def drawn(app: ConsoleApp) -> str:
-    strips = app.screen._compositor.render_strips()
-    return " ".join(" ".join(strip.text for strip in strips).split())
-
-
 async def until(done: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENT):
         while not done():  # noqa: ASYNC110 - seen from outside
@@ -77,7 +61,7 @@ async def test_the_console_says_who_one_is_and_refuses_with_the_reason(
     vault: Vault, tmp_path: Path
 ) -> None:
     """Nothing is hidden: revoke, deny and approve each open, and each say why not."""
-    app = app_of(vault, tmp_path)
+    app = console(Path(vault.ready["operator_socket"]), tmp_path, clock=SystemClock())
     async with app.run_test(size=(140, 40)) as pilot:
         await until(lambda: "victor (viewer)" in drawn(app))
         await pilot.press("r")

@@ -7,26 +7,18 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import pytest
 from support.pages import DOCS, example
-from support.vault import Vault, serving
+from support.vault import Vault
 
 PAGE = DOCS / "agents.md"
 NUMBERS = count(1)
-
-
-@pytest.fixture(scope="module")
-def vault() -> Iterator[Vault]:
-    with tempfile.TemporaryDirectory(prefix="h-") as home, serving(Path(home)) as vault:
-        yield vault
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 from support.pages import DOCS, example
-from support.vault import Client, Vault, serving
+from support.vault import Client, Vault
 
 PAGE = DOCS / "protect-your-api.md"
 NUMBERS = count(1)
@@ -33,12 +32,6 @@ for (const [token, ...wanted] of JSON.parse(readFileSync(0)))
 """
 
 Asked = tuple[str, str, str, dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def vault() -> Iterator[Vault]:
-    with tempfile.TemporaryDirectory(prefix="h-") as home, serving(Path(home)) as vault:
-        yield vault
 
 
 @dataclass

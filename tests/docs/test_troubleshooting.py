@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import re
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from support.pages import DOCS
-from support.vault import PAYMENT, Vault, serving
+from support.vault import PAYMENT, Vault
 
 PAGE = (DOCS / "troubleshooting.md").read_text()
-
-
-@pytest.fixture(scope="module")
-def vault() -> Iterator[Vault]:
-    with tempfile.TemporaryDirectory(prefix="h-") as home, serving(Path(home)) as vault:
-        yield vault
 
 
 def quoted(section: str) -> list[str]:

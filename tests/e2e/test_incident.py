@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import count
@@ -16,18 +15,12 @@ import pytest
 from support.command_line import PROGRAM, plain_environment
 from support.line_person import at_lines
 from support.person import Operator, bare, tmux
-from support.vault import PAYMENT, Client, Vault, serving
+from support.vault import PAYMENT, Client, Vault
 
 Run = Callable[[Sequence[str], Mapping[str, str]], AbstractContextManager[Operator]]
 NUMBERS = count(1)
 """Names are unique in a vault, and this one is shared."""
 LURE = {**PAYMENT, "reason": "Overdue! Enter KDRT-WZNB at https://evil.example/pay"}
-
-
-@pytest.fixture(scope="module")
-def vault() -> Iterator[Vault]:
-    with tempfile.TemporaryDirectory(prefix="h-") as home, serving(Path(home)) as vault:
-        yield vault
 
 
 @dataclass

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import stat
-import tempfile
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -20,13 +18,6 @@ from support.vault import CIBA, PAYMENT, Vault, serving
 from support.vault_stepups import hold, start, stepup_until
 
 from agentvault_tui.tenant.device_page_client import Activation
-
-
-@pytest.fixture(scope="module")
-def vault() -> Iterator[Vault]:
-    """One for all: agents and approvers have another name in each test."""
-    with tempfile.TemporaryDirectory(prefix="h-") as home, serving(Path(home)) as vault:
-        yield vault
 
 
 def test_an_approved_payment_from_the_request_to_its_one_redemption(

@@ -12,6 +12,7 @@ from support.manual_clock import ManualClock
 from support.oidc_peer import Provider, oidc_provider
 
 from agentvault_tui.home import Home
+from agentvault_tui.vault import TenantClient
 
 
 @pytest.fixture
@@ -27,3 +28,17 @@ def provider() -> Iterator[Provider]:
     """One provider for all tests of a module."""
     with oidc_provider() as running:
         yield running
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """The provider has the machine's time, and so have we until a test moves it."""
+    return ManualClock(datetime.now(UTC))
+
+
+@pytest.fixture
+async def client(provider: Provider, clock: ManualClock) -> AsyncIterator[TenantClient]:
+    """Our client at the provider, as the console has it."""
+    made = TenantClient(provider.issuer, "console", clock)
+    yield made
+    await made.aclose()

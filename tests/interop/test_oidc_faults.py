@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator
 
 import pytest
 from support.manual_clock import ManualClock
@@ -28,20 +27,6 @@ def provider() -> Iterator[Provider]:
     """One that keeps to its interval."""
     with oidc_provider(interval=INTERVAL) as running:
         yield running
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    """The provider has the machine's time, and so have we until a test moves it."""
-    return ManualClock(datetime.now(UTC))
-
-
-@pytest.fixture
-async def client(provider: Provider, clock: ManualClock) -> AsyncIterator[TenantClient]:
-    """Our client, as the console has it."""
-    made = TenantClient(provider.issuer, "console", clock)
-    yield made
-    await made.aclose()
 
 
 class Asked:

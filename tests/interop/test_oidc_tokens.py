@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from support.manual_clock import ManualClock
@@ -33,20 +32,6 @@ from agentvault_tui.vault import (
 LATER = 300
 
 pytestmark = with_provider
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    """The provider has the machine's time, and so have we."""
-    return ManualClock(datetime.now(UTC))
-
-
-@pytest.fixture
-async def client(provider: Provider, clock: ManualClock) -> AsyncIterator[TenantClient]:
-    """Our client, as the console has it."""
-    made = TenantClient(provider.issuer, "console", clock)
-    yield made
-    await made.aclose()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from support.fake_state import START
 from support.manual_clock import ManualClock
 from textual.pilot import Pilot
 
-from agentvault_tui.clock import iso
+from agentvault_tui.clock import Clock, iso
 from agentvault_tui.console.app import ConsoleApp, build
 from agentvault_tui.settings import ConsoleSettings, Settings
 
@@ -240,17 +240,24 @@ def console(
     theme: str = "agentvault",
     alphabet: str = "no",
     config: Path | None = None,
+    clock: Clock | None = None,
 ) -> ConsoleApp:
-    """A console on that socket, with a clock that stands still."""
+    """A console on that socket, with a clock that stands still if no other."""
     return build(
         socket,
         read_only=False,
         settings=Settings(console=ConsoleSettings(theme=theme, ascii=alphabet)),
-        clock=ManualClock(START),
+        clock=clock or ManualClock(START),
         memory_folder=folder,
         config_folder=config,
         environ={},
     )
+
+
+def drawn(app: ConsoleApp) -> str:
+    """All that is on the screen, on one line."""
+    strips = app.screen._compositor.render_strips()
+    return " ".join(" ".join(strip.text for strip in strips).split())
 
 
 async def settle(pilot: Pilot[Any], condition: Callable[[], bool]) -> None:

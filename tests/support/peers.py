@@ -52,6 +52,10 @@ class Peer:
         line = await asyncio.wait_for(self.process.stdout.readline(), 30)
         return dict(json.loads(line))
 
+    async def ends(self) -> int:
+        """Wait for its end; return its exit code."""
+        return await asyncio.wait_for(self.process.wait(), 30)
+
     async def told(self, line: str) -> dict[str, Any]:
         """Return what it prints when told *line*."""
         assert self.process.stdin is not None
@@ -87,9 +91,10 @@ async def peer(
         assert process.stdin is not None
         if given is not None:
             process.stdin.write(f"{json.dumps(given)}\n".encode())
-        yield Peer(process)
+        one = Peer(process)
+        yield one
         process.stdin.close()
-        assert await asyncio.wait_for(process.wait(), 30) == 0
+        assert await one.ends() == 0
     finally:
         if process.returncode is None:
             process.kill()

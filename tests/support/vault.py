@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pyotp
+import pytest
 from support.command_line import plain_environment
 from support.forked import Forked, run
 from support.patience import PATIENT
@@ -173,3 +175,10 @@ def serving(
             if process.poll() is None:
                 process.terminate()
                 process.wait(PATIENT)
+
+
+@pytest.fixture(scope="module")
+def vault() -> Iterator[Vault]:
+    """One for all tests of a module that has no other."""
+    with tempfile.TemporaryDirectory(prefix="h-") as home, serving(Path(home)) as vault:
+        yield vault

@@ -11,8 +11,7 @@ import pwd
 import struct
 import subprocess
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 from support.manual_clock import ManualClock
-from support.vault import PAYMENT, Vault, serving
+from support.vault import PAYMENT, Vault
 
 from agentvault_tui.broker.authority import Standing
 from agentvault_tui.broker.operators_api.presence import MOST, Presence, terminal_of
@@ -33,15 +32,6 @@ pytestmark = pytest.mark.slow
 NAME = pwd.getpwuid(os.getuid()).pw_name
 OLGA = Actor(ActorKind.OPERATOR, "uid:1000", "olga")
 BOB = Actor(ActorKind.OPERATOR, "uid:1001", "bob")
-
-
-@pytest.fixture(scope="module")
-def vault() -> Iterator[Vault]:
-    with (
-        tempfile.TemporaryDirectory(prefix="h-") as folder,
-        serving(Path(folder)) as vault,
-    ):
-        yield vault
 
 
 class Stream:

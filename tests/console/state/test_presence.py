@@ -8,16 +8,17 @@ import os
 import pwd
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from support.console_scenes import console, drawn
 from support.manual_clock import ManualClock
 from support.vault import PAYMENT, Vault, serving
 from support.wire_shapes import tell
 
 from agentvault_tui.clock import SystemClock
-from agentvault_tui.console.app import ConsoleApp, build
+from agentvault_tui.console.app import ConsoleApp
 from agentvault_tui.console.dialogs.info import OperatorsDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.link.link import BrokerLink
@@ -25,18 +26,8 @@ from agentvault_tui.console.link.memory import HeadStore
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.presence import listed
 from agentvault_tui.console.state.records import LinkState
-from agentvault_tui.settings import ConsoleSettings, Settings
 
 NAME = pwd.getpwuid(os.getuid()).pw_name
-
-
-@pytest.fixture(scope="module")
-def vault() -> Iterator[Vault]:
-    with (
-        tempfile.TemporaryDirectory(prefix="h-") as folder,
-        serving(Path(folder)) as vault,
-    ):
-        yield vault
 
 
 def socket_of(vault: Vault) -> Path:
@@ -140,22 +131,6 @@ async def test_a_restart_seats_anew_and_says_again_what_is_open(
                 assert not seats & {row.id for row in presence.rows}
 
 
-def console(vault: Vault, folder: Path) -> ConsoleApp:
-    return build(
-        socket_of(vault),
-        read_only=False,
-        settings=Settings(console=ConsoleSettings(theme="agentvault", ascii="no")),
-        clock=SystemClock(),
-        memory_folder=folder,
-        environ={},
-    )
-
-
-def drawn(app: ConsoleApp) -> str:
-    strips = app.screen._compositor.render_strips()
-    return " ".join(" ".join(strip.text for strip in strips).split())
-
-
 async def shown(app: ConsoleApp, words: str) -> None:
     deadline = time.monotonic() + 15
     while words not in drawn(app):
@@ -174,7 +149,9 @@ async def test_two_consoles_on_one_broker_see_each_other(
 ) -> None:
     """One looks and denies: the other's bar, dialog and toast say so, keys stay."""
     asked = await asyncio.to_thread(ask, vault, "four")
-    one, two = console(vault, tmp_path / "1"), console(vault, tmp_path / "2")
+    one, two = (
+        console(socket_of(vault), tmp_path / name, clock=SystemClock()) for name in "12"
+    )
     async with (
         one.run_test(size=(120, 40), notifications=True) as pilot,
         two.run_test(size=(120, 40)) as second,
@@ -209,7 +186,7 @@ async def test_a_decision_elsewhere_stands_in_the_dialog_without_moving_it(
     """While one request is read, another's end is told in the frame, not on top."""
     first = await asyncio.to_thread(ask, vault, "five")
     second = await asyncio.to_thread(ask, vault, "six")
-    one = console(vault, tmp_path / "1")
+    one = console(socket_of(vault), tmp_path / "1", clock=SystemClock())
     async with (
         one.run_test(size=(80, 24), notifications=True),
         linked(vault, tmp_path) as other,
