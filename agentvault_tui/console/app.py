@@ -236,10 +236,7 @@ class ConsoleApp(Keyed, App[int]):
         from agentvault_tui.console.screens.audit import AuditScreen  # noqa: PLC0415
 
         if here := self._pane_screen():
-            screen = AuditScreen(here.desk, message.filter)
-            if message.seq is not None:
-                screen.begin_at(message.seq, full=message.full)
-            self.push_screen(screen)
+            self.push_screen(AuditScreen(here.desk, message))
 
     def on_show_list(self, message: ShowList) -> None:
         if here := self._pane_screen():

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 
 from agentvault_tui.console.link.memory import HeadStore, SeenLedger
 from agentvault_tui.console.state.mirror import RING, AgentRoster, Mirror
-from agentvault_tui.console.state.presence import OperatorsPresent
 from agentvault_tui.console.state.records import (
     BodyView,
     DeadAlertRow,
@@ -82,50 +81,6 @@ class _ResyncError(Exception):
     """What is shown has to be read anew, at once."""
 
 
-class LookReporter:
-    """Report the step-up that is open here; repeat it after a reconnect."""
-
-    def __init__(self, presence: OperatorsPresent, client: AsyncOperatorClient) -> None:
-        self._presence = presence
-        self._client = client
-        self._said: tuple[str, str | None] = ("", None)
-        self._task: asyncio.Task[None] | None = None
-
-    def at(self, stepup_id: str | None) -> None:
-        """Report the open step-up, or that none is."""
-        self._presence.looking_at = stepup_id
-        self.update()
-
-    def update(self) -> None:
-        """Send what was not reported yet."""
-        if self._task is None and self._news():
-            self._task = asyncio.create_task(self._send())
-
-    async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-
-    def _news(self) -> tuple[str, str | None] | None:
-        """Return seat and step-up, unless they were reported already."""
-        word = (self._presence.you, self._presence.looking_at)
-        new_seat = word[0] != self._said[0]
-        if not word[0] or word == self._said or (new_seat and word[1] is None):
-            return None
-        return word
-
-    async def _send(self) -> None:
-        try:
-            while word := self._news():
-                self._said = word
-                look = LookRequest(seat=word[0], looking_at=word[1])
-                with contextlib.suppress(AgentVaultError):
-                    await self._client.call(calls.LOOK, look)
-        finally:
-            self._task = None
-
-
 class BrokerLink:
     """Follow the broker, read on demand, and send decisions while the state is live."""
 
@@ -144,7 +99,7 @@ class BrokerLink:
         """For how many seconds the operator has not been shown what happens."""
         self._client = AsyncOperatorClient(broker, pause)
         self._heartbeat_at = mirror.clock.boot()
-        self._looking = LookReporter(mirror.presence, self._client)
+        self._looked = asyncio.Event()
         self.face = "console"
         """What this is to the other operators."""
         self._seen = SeenLedger(mirror, memory, self._client)
@@ -176,7 +131,6 @@ class BrokerLink:
                 failures += 1
         finally:
             self._seen.keep()
-            await self._looking.close()
             await self._client.aclose()
 
     async def _session(self) -> None:
@@ -187,7 +141,7 @@ class BrokerLink:
         # However long that took: what came meanwhile is read from where it ends.
         self.heartbeat()
         self._resync = asyncio.get_running_loop().create_future()
-        parts = (self._watch(), self._follow(), self._reread())
+        parts = (self._watch(), self._follow(), self._reread(), self._report_looks())
         tasks = {self._resync, *map(asyncio.ensure_future, parts)}
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -257,6 +211,19 @@ class BrokerLink:
         self.mirror.versions.held += tokens
         self.mirror.notify()
 
+    async def _report_looks(self) -> None:
+        """Report the step-up that is open here; repeat it to a seat that is new."""
+        presence, said = self.mirror.presence, LookRequest(seat="")
+        while True:
+            self._looked.clear()
+            look = LookRequest(seat=presence.you, looking_at=presence.looking_at)
+            fresh = look.seat != said.seat
+            if look.seat and (look.looking_at is not None if fresh else look != said):
+                said = look
+                with contextlib.suppress(AgentVaultError):
+                    await self._client.call(calls.LOOK, look)
+            await self._looked.wait()
+
     async def _follow(self) -> None:
         mirror = self.mirror
         async for told in self._client.events(mirror.last_seq, self.face):
@@ -278,7 +245,7 @@ class BrokerLink:
         if isinstance(told, EventInfo) and told.type == "clock.jump":
             raise _ResyncError("the clock was set; reading anew what ends when")
         if isinstance(told, PresenceInfo):
-            self._looking.update()
+            self._looked.set()
 
     async def _watch(self) -> None:
         """Detect that this process stalled, or that the broker does."""
@@ -425,7 +392,8 @@ class BrokerLink:
 
     def look(self, stepup_id: str | None) -> None:
         """Report which step-up is open here, or that none is."""
-        self._looking.at(stepup_id)
+        self.mirror.presence.looking_at = stepup_id
+        self._looked.set()
 
     async def approve(
         self, stepup_id: str, digest: str, repeat: RepeatRequest | None = None

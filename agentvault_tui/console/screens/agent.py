@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import ClassVar, Final
 
@@ -14,7 +13,6 @@ from agentvault_tui.console.dialogs.advice import AdviceDialog
 from agentvault_tui.console.draw.layout import Box, plan_agent
 from agentvault_tui.console.messages import ShowAudit
 from agentvault_tui.console.screens.base import LAST_KEYS, PaneScreen, follow_key
-from agentvault_tui.console.state.activity import ActivityRow
 from agentvault_tui.console.state.records import AgentRow
 from agentvault_tui.console.widgets.agent import DayPane, EventsPane, FactsPane, WhoPane
 from agentvault_tui.console.widgets.audit import EventMoved, EventOpened
@@ -46,7 +44,7 @@ class AgentScreen(PaneScreen):
         self.who = WhoPane(desk, agent_id)
         self.day = DayPane(desk)
         self.facts = FactsPane(desk, agent_id)
-        self.events = EventsPane(desk, agent_id, self.link.audit)
+        self.events = EventsPane(desk, agent_id)
         self.panes = (
             self.masthead,
             self.waiting,
@@ -58,22 +56,19 @@ class AgentScreen(PaneScreen):
             self.keybar,
         )
         self.big = self.facts
-        self._counts = _Counts(lambda: self.link.activity(agent_id), self._show_counts)
+        self._counted: object = None
+        """What the agent had done when its counts were read."""
+        self._counted_at = float("-inf")
+        self._counting = False
 
     def on_mount(self) -> None:
         self.facts.focus()
         self.begin()
 
-    def on_unmount(self) -> None:
-        self._counts.stop()
-
     # Time
 
     def take(self) -> None:
-        mirror = self.desk.mirror
-        self._counts.look(
-            self._did(), mirror.clock.boot(), self.desk.pulse, mirror.link.live
-        )
+        self._count()
         streamed = self.events.feed.update()
         if self.covered:
             return
@@ -88,16 +83,33 @@ class AgentScreen(PaneScreen):
         revoked = agent_id in mirror.revoked
         return mirror.counts(agent_id), mirror.live_tokens(agent_id), waiting, revoked
 
-    def _show_counts(self, found: ActivityRow | AgentVaultError) -> None:
-        """Show what was read, or that what stands there is old."""
-        if isinstance(found, ActivityRow):
+    def _count(self) -> None:
+        """Read the counts if the agent did something, or the last reading is old."""
+        now, did = self.desk.mirror.clock.boot(), self._did()
+        age = now - self._counted_at
+        due = did != self._counted and age >= self.desk.pulse * _PULSES_A_READ
+        if self.desk.mirror.link.live and not self._counting and (due or age >= _OLD):
+            self._counted, self._counted_at, self._counting = did, now, True
+            work: Callable[[], Awaitable[None]] = self._read_counts
+            self.run_worker(work, group="counts")
+
+    async def _read_counts(self) -> None:
+        """Show what the broker counted, or say that what stands there is old."""
+        try:
+            found = await self.link.activity(self.agent_id)
+        except AgentVaultError as error:
+            self._counted = None  # tried again at the next calm moment
+            self.facts.complain(self.desk.mirror.intake.shown(error.diagnosis(), 80))
+        else:
             self.day.take(found.day)
             self.facts.take(found)
             self.place()
             self.show_keys()
-        else:
-            shown = self.desk.mirror.intake.shown(found.diagnosis(), 80)
-            self.facts.complain(shown)
+        finally:
+            self._counting = False
+
+    def _count_anew(self) -> None:
+        self._counted, self._counted_at = None, float("-inf")
 
     # Place
 
@@ -179,7 +191,7 @@ class AgentScreen(PaneScreen):
         agent, one = self.chosen, self.on_trial
         if agent is not None and one is not None:
             dialog = AdviceDialog(self.desk, one, agent.name, "give back", GIVE_BACK)
-            self.app.push_screen(dialog, lambda _: self._counts.renew())
+            self.app.push_screen(dialog, lambda _: self._count_anew())
 
     def action_copy(self) -> None:
         """Copy the id of what is under the cursor; never a secret, there is none."""
@@ -188,44 +200,3 @@ class AgentScreen(PaneScreen):
             self.copy_event(event)
         else:
             self.copy_agent()
-
-
-class _Counts:
-    """Read the counts when they may have changed, one read at a time, rate-limited."""
-
-    def __init__(
-        self,
-        read: Callable[[], Awaitable[ActivityRow]],
-        take: Callable[[ActivityRow | AgentVaultError], None],
-    ) -> None:
-        self._read = read
-        self._take = take
-        self._reading: asyncio.Task[None] | None = None
-        self._read_of: object = None
-        self._read_at = float("-inf")
-
-    def look(self, did: object, now: float, pulse: float, live: bool) -> None:
-        """Read anew if the agent did something, or the last reading is old."""
-        if not live or (self._reading is not None and not self._reading.done()):
-            return
-        age = now - self._read_at
-        if age >= _OLD or (did != self._read_of and age >= pulse * _PULSES_A_READ):
-            self._read_of, self._read_at = did, now
-            self._reading = asyncio.create_task(self._once())
-
-    def renew(self) -> None:
-        """Read anew at the next look."""
-        self._read_of, self._read_at = None, float("-inf")
-
-    async def _once(self) -> None:
-        try:
-            found = await self._read()
-        except AgentVaultError as error:
-            self._read_of = None  # tried again at the next calm moment
-            self._take(error)
-        else:
-            self._take(found)
-
-    def stop(self) -> None:
-        if self._reading is not None:
-            self._reading.cancel()

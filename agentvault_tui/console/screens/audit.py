@@ -15,6 +15,7 @@ from agentvault_tui.console.desk import Desk, copy
 from agentvault_tui.console.draw.evidence import EventEvidence, LinkVerdicts
 from agentvault_tui.console.draw.layout import Box, plan_audit
 from agentvault_tui.console.link.link import BrokerLink
+from agentvault_tui.console.messages import ShowAudit
 from agentvault_tui.console.screens.base import (
     LAST_KEYS,
     TYPING_KEYS,
@@ -154,13 +155,13 @@ class AuditScreen(FilteredScreen):
 
     PANES = (LedgerList, EvidencePane)
 
-    def __init__(self, desk: Desk, filter_: str) -> None:
+    def __init__(self, desk: Desk, asked: ShowAudit) -> None:
         super().__init__(desk)
-        self._text = filter_
+        self._asked = asked
         self.feed = EventWindow(desk.mirror)
-        self.feed.narrow(Filter.parse(filter_))
+        self.feed.narrow(Filter.parse(asked.filter))
         checked = LinkVerdicts(desk.mirror)
-        self.list = LedgerList(desk, self.feed, self.link.audit, checked)
+        self.list = LedgerList(desk, self.feed, checked)
         self.evidence = EvidencePane(desk, checked, lambda: self.feed.under_cursor)
         self.rule = Rule(desk, id="rule")
         self.prompt = Prompt("go to", EXAMPLES, id="prompt")
@@ -173,9 +174,8 @@ class AuditScreen(FilteredScreen):
             self.evidence,
             self.keybar,
         )
-        self.open = False
+        self.open = asked.full
         """Whether the event under the cursor is shown in full."""
-        self._first: int | None = None
         self._asking = False
 
     def compose(self) -> ComposeResult:
@@ -184,18 +184,13 @@ class AuditScreen(FilteredScreen):
 
     async def on_mount(self) -> None:
         self.set_focus(self.list)
-        await self.use_filter(self._text)
+        await self.use_filter(self._asked.filter)
         self.begin()
-        if self._first is not None:
-            self.call_after_refresh(self.list.go, self._first)
+        if (first := self._asked.seq) is not None:
+            self.call_after_refresh(self.list.go, first)
 
     def on_unmount(self) -> None:
         self.reading.stop()
-
-    def begin_at(self, seq: int, *, full: bool) -> None:
-        """Hold at an event once on screen, and show it in *full*."""
-        self.open = full
-        self._first = seq
 
     # Time
 

@@ -83,7 +83,7 @@ class Watch(FilteredScreen):
         self.feed = EventWindow(desk.mirror)
         self.agents = AgentPane(desk, self.view)
         self.details = DetailsPane(desk, self.agents)
-        self.audit = AuditPane(desk, self.feed, desk.link.audit)
+        self.audit = AuditPane(desk, self.feed)
         self.rules = (Rule(desk, id="rule"), Rule(desk, id="rule2"))
         self.panes = (
             self.masthead,

@@ -25,7 +25,7 @@ from agentvault_tui.console.state.records import (
     LiveToken,
 )
 from agentvault_tui.console.term.keyed import moves
-from agentvault_tui.console.widgets.audit import AuditPane, Read
+from agentvault_tui.console.widgets.audit import AuditPane
 from agentvault_tui.console.widgets.pane import Painted, Pane, ScrollPane
 from agentvault_tui.operator_api.requests import AuditQuery
 from agentvault_tui.operator_api.shapes import OUTCOMES
@@ -313,10 +313,10 @@ class AgentFilter(Filter):
 class EventsPane(AuditPane):
     """The audit pane, of one agent: without its name, with more of the rest."""
 
-    def __init__(self, desk: Desk, agent_id: str, read: Read) -> None:
+    def __init__(self, desk: Desk, agent_id: str) -> None:
         feed = EventWindow(desk.mirror)
         feed.narrow(AgentFilter(agent_id=agent_id))
-        super().__init__(desk, feed, read, id="events")
+        super().__init__(desk, feed, id="events")
 
     @property
     def _none(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, Final
 
 from textual.binding import Binding, BindingType
@@ -15,13 +15,11 @@ from agentvault_tui.console.draw import words
 from agentvault_tui.console.draw.lines import Piece, Row, cells
 from agentvault_tui.console.state.feed import EventWindow, Fold
 from agentvault_tui.console.state.moments import hms
-from agentvault_tui.console.state.records import EventPage, EventRow
+from agentvault_tui.console.state.records import EventRow
 from agentvault_tui.console.widgets.pane import Painted, Pane
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.text import cell_width
 
-Read = Callable[..., Awaitable[EventPage]]
-"""Reads a page of the audit, newest first, by the members of a query."""
 _PAGES_AT_ONCE: Final = 20
 _OUTCOME: Final = 10
 _TIME: Final = 9
@@ -57,7 +55,6 @@ class AuditPane(Pane, can_focus=True):
         self,
         desk: Desk,
         feed: EventWindow,
-        read: Read,
         *,
         id: str = "audit",  # noqa: A002 - Textual's word
     ) -> None:
@@ -67,7 +64,6 @@ class AuditPane(Pane, can_focus=True):
         """The events in sight, those of a row's later course among them."""
         self.unread = ""
         """Why a page could not be read, the last time one was needed."""
-        self._read = read
         self._reading: asyncio.Task[None] | None = None
         self._bottom = 0
         """The number of the lowest event on screen, while held."""
@@ -270,7 +266,7 @@ class AuditPane(Pane, can_focus=True):
             if want is None:
                 break
             try:
-                page = await self._read(want.query)
+                page = await self.desk.link.audit(want.query)
             except AgentVaultError as error:
                 self.unread = self.mirror.intake.shown(error.diagnosis())
                 break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 from textual import on
@@ -82,12 +83,11 @@ class FilterBar(Horizontal):
     }
     """
 
+    @dataclass
     class Changed(Message):
         """Another filter is asked for."""
 
-        def __init__(self, text: str) -> None:
-            super().__init__()
-            self.text = text
+        text: str
 
     class Applied(Message):
         """The filter is as it should be."""

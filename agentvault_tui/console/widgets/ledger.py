@@ -14,7 +14,7 @@ from agentvault_tui.console.draw.lines import Piece, Row, cells
 from agentvault_tui.console.state.feed import EventWindow, Fold
 from agentvault_tui.console.state.records import EventRow
 from agentvault_tui.console.term.keyed import moves
-from agentvault_tui.console.widgets.audit import AuditPane, EventMoved, Read, pad
+from agentvault_tui.console.widgets.audit import AuditPane, EventMoved, pad
 from agentvault_tui.console.widgets.pane import Painted, ScrollPane
 from agentvault_tui.text import cell_width
 
@@ -27,10 +27,8 @@ _WIDE: Final = 96
 class LedgerList(AuditPane):
     """The same window as on the home screen, with room to say more."""
 
-    def __init__(
-        self, desk: Desk, feed: EventWindow, read: Read, checked: LinkVerdicts
-    ) -> None:
-        super().__init__(desk, feed, read)
+    def __init__(self, desk: Desk, feed: EventWindow, checked: LinkVerdicts) -> None:
+        super().__init__(desk, feed)
         self._checked = checked
         self._going = False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from textual import on
@@ -35,14 +36,6 @@ class LineInput(Keyed, Input):
     class Left(Message):
         """The operator pressed Esc in the input."""
 
-        def __init__(self, control: LineInput) -> None:
-            super().__init__()
-            self.control_ = control
-
-        @property
-        def control(self) -> LineInput:
-            return self.control_
-
     def __init__(
         self, name: str, width: int, *, longest: int = 200, empty: str = ""
     ) -> None:
@@ -69,7 +62,7 @@ class LineInput(Keyed, Input):
         super().replace(clip(text, self.max_length or 200), start, end)
 
     def action_out(self) -> None:
-        self.post_message(self.Left(self))
+        self.post_message(self.Left())
 
 
 class Prompt(Horizontal):
@@ -84,12 +77,11 @@ class Prompt(Horizontal):
     }
     """
 
+    @dataclass
     class Answered(Message):
         """Something was entered."""
 
-        def __init__(self, text: str) -> None:
-            super().__init__()
-            self.text = text
+        text: str
 
     class Closed(Message):
         """The operator does not want to answer."""
