@@ -37,7 +37,7 @@ from agentvault_tui.console.state.records import (
     TreeRow,
     UpstreamStep,
 )
-from agentvault_tui.console.state.revocations import Restored, Revoked
+from agentvault_tui.console.state.revocations import Revoked
 from agentvault_tui.operator_api.codec import encode
 from agentvault_tui.operator_api.requests import RepeatRequest
 from agentvault_tui.operator_api.shapes import ScopeInfo
@@ -136,12 +136,12 @@ class Scripted(BrokerLink):
             UpstreamStep(Shown("vault grant"), Shown("confirmed"), 212.0),
             UpstreamStep(Shown("refresh token"), Shown("pending"), None),
         )
-        return Revoked(agent_id, tokens, waiting, 1.2, 3.4, steps, self.kept)
+        return Revoked(tokens, waiting, 1.2, 3.4, steps, self.kept)
 
-    async def restore(self, agent_id: str) -> Restored:
+    async def restore(self, agent_id: str) -> float:
         await self._note("restore", agent_id)
         self.stand.agent(agent_id, status="active")
-        return Restored(agent_id, 2.8)
+        return 2.8
 
     async def cut(self, call_id: str) -> None:
         await self._note("cut", call_id)
@@ -150,11 +150,11 @@ class Scripted(BrokerLink):
     async def panic(self, reason: str) -> Revoked:
         await self._note("panic", reason)
         self.stand.panic(reason)
-        return Revoked("", 5, 2, 1.9, 4.2, (), self.kept, agents=3)
+        return Revoked(5, 2, 1.9, 4.2, (), self.kept)
 
-    async def lift(self) -> Restored:
+    async def lift(self) -> float:
         await self._note("lift")
-        return Restored("", 3.1)
+        return 3.1
 
 
 class Stand:

@@ -17,7 +17,7 @@ from agentvault_tui.console.dialogs.confirm import CancelButton, Confirm, cautio
 from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Row
 from agentvault_tui.console.draw.words import population
 from agentvault_tui.console.state.moments import clock_time, plural
-from agentvault_tui.console.state.revocations import Restored, Revoked
+from agentvault_tui.console.state.revocations import Revoked
 from agentvault_tui.console.widgets.line_input import LineInput
 
 WORD: Final = "panic"
@@ -142,7 +142,7 @@ class PanicDialog(Confirm[Revoked]):
         return self.desk.link.panic(self.reason())
 
 
-class LiftDialog(Confirm[Restored]):
+class LiftDialog(Confirm[float]):
     """Lift the panic: show which agents are served again and which stay revoked."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("y", "confirm", "lift")]
@@ -181,9 +181,8 @@ class LiftDialog(Confirm[Restored]):
         ]
 
     def outcome(self, pen: Pen, width: int) -> list[Row]:
-        took = self.answer.round_trip_ms if self.answer else 0.0
-        rows = [pen.stage("done", "lifted", f"{took:.1f} ms"), EMPTY]
+        rows = [pen.stage("done", "lifted", f"{self.answer or 0.0:.1f} ms"), EMPTY]
         return [*rows, *pen.paragraph("Agents have to ask for new tokens.", width)]
 
-    def act(self) -> Awaitable[Restored]:
+    def act(self) -> Awaitable[float]:
         return self.desk.link.lift()

@@ -26,7 +26,6 @@ from agentvault_tui.console.state.moments import clock_time, plural
 from agentvault_tui.console.state.records import AgentRow, TreeRow, UpstreamStep
 from agentvault_tui.console.state.revocations import (
     NOTHING_WORKS,
-    Restored,
     Revoked,
     caution,
     consequences,
@@ -184,7 +183,7 @@ def _upstream(pen: Pen, step: UpstreamStep) -> Row:
     return pen.stage(mark, pen.clip(step.ends, 30), state(step))
 
 
-class RestoreDialog(Confirm[Restored]):
+class RestoreDialog(Confirm[float]):
     """Restore an agent; tokens and step-ups that were revoked stay revoked."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -246,7 +245,7 @@ class RestoreDialog(Confirm[Restored]):
                 EMPTY,
                 pen.fact("Ended", (cut.ended, pen.palette.strong)),
             ]
-        took = f"{self.answer.round_trip_ms:.1f} ms" if self.answer else ""
+        took = "" if self.answer is None else f"{self.answer:.1f} ms"
         rows = [pen.stage("done", "served again", took), EMPTY]
         rows += pen.paragraph("It has to ask for new tokens.", width)
         undo = self._undo
@@ -259,11 +258,11 @@ class RestoreDialog(Confirm[Restored]):
             rows += [EMPTY, *pen.paragraph(words, width, pen.palette.waiting)]
         return rows
 
-    def act(self) -> Awaitable[Restored]:
+    def act(self) -> Awaitable[float]:
         self._since = self.desk.mirror.last_seq
         return self.desk.link.restore(self.agent.id)
 
-    def done(self, answer: Restored) -> None:
+    def done(self, answer: float) -> None:
         offer_undo(self.desk, self.agent, self._since)
         super().done(answer)
 

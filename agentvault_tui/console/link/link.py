@@ -26,7 +26,7 @@ from agentvault_tui.console.state.records import (
     StepUpRow,
     TreeRow,
 )
-from agentvault_tui.console.state.revocations import Restored, Revoked
+from agentvault_tui.console.state.revocations import Revoked
 from agentvault_tui.errors import AgentVaultError, NotFoundError, RefusedError
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.advice import AdviceInfo, AdviceList, AdviceQuery
@@ -434,31 +434,31 @@ class BrokerLink:
         if told.agent:
             self.mirror.apply(told.agent)
         return Revoked(
-            agent_id,
             told.tokens_revoked,
             told.stepups_cancelled,
             told.effective_ms,
             took,
             self.mirror.intake.upstream(told.upstream),
             told.kept,
-            told.agents or 0,
             told.calls_cut,
             told.calls_sent,
             told.delegated_revoked if told.agent else 0,
             told.derived_revoked,
         )
 
-    async def restore(self, agent_id: str) -> Restored:
+    async def restore(self, agent_id: str) -> float:
+        """Serve an agent again; return the milliseconds it took."""
         asked = RestoreRequest(agent_id=agent_id)
         told, took = await self._send(calls.RESTORE, asked, agent_id)
         self.mirror.cuts.pop(agent_id, None)
         if told.agent:
             self.mirror.apply(told.agent)
-        return Restored(agent_id, took)
+        return took
 
-    async def lift(self) -> Restored:
+    async def lift(self) -> float:
+        """Lift the panic; return the milliseconds it took."""
         _, took = await self._send(calls.RESTORE, RestoreRequest(all=True), "")
-        return Restored("", took)
+        return took
 
     async def _decide(self, decision: DecisionRequest, about: str | None) -> StepUpRow:
         told, _ = await self._send(calls.DECIDE, decision, about)

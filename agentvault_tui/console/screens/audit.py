@@ -22,7 +22,6 @@ from agentvault_tui.console.screens.base import (
     FilteredScreen,
     follow_key,
 )
-from agentvault_tui.console.state.completion import before_colons
 from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.moments import (
@@ -374,11 +373,8 @@ class AuditScreen(FilteredScreen):
         asking = self._asking and action == "filter"
         return not asking and super().check_action(action, parameters)
 
-    def narrow(self, text: str) -> None:
+    def narrow(self, wanted: Filter) -> None:
         """Filter the list, around the event under the cursor where it is held."""
-        wanted = Filter.parse(text, before_colons(self.desk.mirror))
-        if self.bar is not None:
-            self.bar.complain(wanted.problem)
         if wanted == self.feed.filter:
             self.place()
             return

@@ -21,6 +21,8 @@ from textual.widgets import Input
 from agentvault_tui.console.desk import Desk, copy, offered_undo, undo_restore
 from agentvault_tui.console.draw.layout import Box, frame
 from agentvault_tui.console.messages import ShowAgent, ShowKeys, ShowList
+from agentvault_tui.console.state.completion import before_colons
+from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.records import AgentRow, EventRow, LinkState
 from agentvault_tui.console.term.keyed import Keyed
@@ -510,8 +512,8 @@ class FilteredScreen(PaneScreen):
 
     # What a screen says
 
-    def narrow(self, text: str) -> None:
-        """Filter the panes by what is typed, and show what was not understood."""
+    def narrow(self, wanted: Filter) -> None:
+        """Filter the panes by what is typed."""
         raise NotImplementedError
 
     def back(self) -> None:
@@ -573,7 +575,10 @@ class FilteredScreen(PaneScreen):
         return True
 
     def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
-        self.narrow(message.text)
+        wanted = Filter.parse(message.text, before_colons(self.desk.mirror))
+        if self.bar is not None:
+            self.bar.complain(wanted.problem)
+        self.narrow(wanted)
 
     def on_filter_bar_applied(self) -> None:
         self.back()

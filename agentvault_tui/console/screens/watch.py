@@ -18,7 +18,6 @@ from agentvault_tui.console.screens.base import (
     follow_key,
 )
 from agentvault_tui.console.state.agents import AgentView
-from agentvault_tui.console.state.completion import before_colons
 from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.presence import OperatorsPresent
@@ -173,10 +172,7 @@ class Watch(FilteredScreen):
 
     # Filter
 
-    def narrow(self, text: str) -> None:
-        wanted = Filter.parse(text, before_colons(self.desk.mirror))
-        if self.bar is not None:
-            self.bar.complain(wanted.problem)
+    def narrow(self, wanted: Filter) -> None:
         self.view.narrow(wanted)
         self.feed.narrow(wanted)
         self.place()

@@ -190,8 +190,6 @@ _IN_MEMORY: Final = "a broker that restarts before it is serves again."
 class Revoked:
     """What a revocation, or the panic switch, ended."""
 
-    agent_id: str
-    """Empty when all were meant."""
     tokens: int
     stepups: int
     effective_ms: float
@@ -202,8 +200,6 @@ class Revoked:
     kept: str = "ledger"
     """Where it is durable: ``ledger``, ``journal``, ``stop`` (the next start stops
     everything) or ``memory``."""
-    agents: int = 0
-    """How many, when all were meant."""
     calls: int = 0
     """Cut in flight."""
     sent: int = 0
@@ -224,14 +220,6 @@ class Revoked:
         if self.calls:
             ended += f", {plural(self.calls, 'call')}"
         return f"{ended} ({self.sent} sent whole)" if self.sent else ended
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """An agent served again, or the panic lifted (then `agent_id` is empty)."""
-
-    agent_id: str
-    round_trip_ms: float
 
 
 def caution(answer: object) -> tuple[str, ...]:

@@ -246,7 +246,7 @@ async def test_revoking_is_measured(fake: FakeOperator, console: Console) -> Non
         assert [step.status for step in cut.upstream] == ["pending"]
         assert console.mirror.agents[agent["id"]].revoked
         restored = await console.link.restore(agent["id"])
-        assert restored.agent_id == agent["id"]
+        assert restored >= 0
         await console.until(lambda: not console.mirror.agents[agent["id"]].revoked)
     reasons = [body.get("reason") for _, _, body in fake.requests]
     assert reasons == ["runaway", None]
@@ -277,8 +277,8 @@ async def test_panic_and_lift_reach_the_broker(
     """The banner's state arrives by the stream, for every console."""
     fake.add_agent("mailer", "read:email")
     async with console.running():
-        stopped = await console.link.panic("fire")
-        assert stopped.agents == 1
+        await console.link.panic("fire")
+        assert fake.requests[-1][2] == {"all": True, "reason": "fire"}
         await console.until(lambda: console.mirror.status.panic.on)
         assert console.mirror.status.panic.reason == "fire"
         await console.link.lift()

@@ -22,6 +22,7 @@ from agentvault_tui.console.dialogs.lists import StepUpsDialog
 from agentvault_tui.console.dialogs.panic import LiftDialog, PanicDialog
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
 from agentvault_tui.console.screens.agent import AgentScreen
+from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.records import LinkState
 from agentvault_tui.console.widgets.pane import Pane
 
@@ -602,7 +603,7 @@ async def test_ten_thousand_agents_are_filtered_at_once(stage: Stage) -> None:
         stage.fake.add_agent(f"agent-{number:05d}", "read:email")
     async with stage.on():
         before = asyncio.get_running_loop().time()
-        stage.watch.narrow("agent-0999")
+        stage.watch.narrow(Filter.parse("agent-0999"))
         took = asyncio.get_running_loop().time() - before
         assert "10 of 10,000, 9,990 hidden" in stage.text("agents")
     assert stage.app.desk.mirror.link.state is LinkState.LIVE
