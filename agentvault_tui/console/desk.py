@@ -21,7 +21,6 @@ from agentvault_tui.console.draw.glyphs import Glyphs
 from agentvault_tui.console.draw.lines import Pen, Row
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.moments import plural
 from agentvault_tui.console.state.records import AgentRow
 from agentvault_tui.console.state.revocations import Revoked, caution
 from agentvault_tui.console.state.saved import SavedFilters
@@ -242,9 +241,9 @@ async def _take_back(app: App[object], desk: Desk, undo: Undo) -> None:
         shown = desk.mirror.intake.shown(error.diagnosis(), 300)
         said, done = f"{undone(error)}: {shown}", False
     else:
-        ended = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
-        said = f"{undo.name} revoked again, closed here {cut.effective_ms:.1f} ms"
-        said = ". ".join((f"{said}: cut {ended}", *caution(cut)))
+        said = f"{undo.name} revoked again, closed here {cut.here}"
+        said = f"{said}: cut {cut.tokens}, {cut.stepups}"
+        said = ". ".join((said, *caution(cut)))
         done = not caution(cut)
     severity: Literal["information", "warning"] = "information" if done else "warning"
     app.notify(said, severity=severity, markup=False)

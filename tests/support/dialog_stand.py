@@ -14,7 +14,7 @@ from typing import Any
 
 from support.fake_state import START, FakeState
 from support.manual_clock import ManualClock
-from support.wire_shapes import tell
+from support.wire_shapes import filled, tell
 from textual.app import App
 from textual.binding import Binding
 
@@ -40,7 +40,7 @@ from agentvault_tui.console.state.records import (
 from agentvault_tui.console.state.revocations import Revoked
 from agentvault_tui.operator_api.codec import encode
 from agentvault_tui.operator_api.requests import RepeatRequest
-from agentvault_tui.operator_api.shapes import ScopeInfo
+from agentvault_tui.operator_api.shapes import AgentInfo, RevokeAnswer, ScopeInfo
 from agentvault_tui.text import Shown
 
 ISSUER = "http://127.0.0.1:49152"
@@ -136,7 +136,14 @@ class Scripted(BrokerLink):
             UpstreamStep(Shown("vault grant"), Shown("confirmed"), 212.0),
             UpstreamStep(Shown("refresh token"), Shown("pending"), None),
         )
-        return Revoked(tokens, waiting, 1.2, 3.4, steps, self.kept)
+        told = RevokeAnswer(
+            agent=filled(AgentInfo, self.stand.state.agents[agent_id]),
+            tokens_revoked=tokens,
+            stepups_cancelled=waiting,
+            effective_ms=1.2,
+            kept=self.kept,
+        )
+        return Revoked(told, 3.4, steps)
 
     async def restore(self, agent_id: str) -> float:
         await self._note("restore", agent_id)
@@ -150,7 +157,10 @@ class Scripted(BrokerLink):
     async def panic(self, reason: str) -> Revoked:
         await self._note("panic", reason)
         self.stand.panic(reason)
-        return Revoked(5, 2, 1.9, 4.2, (), self.kept)
+        told = RevokeAnswer(
+            tokens_revoked=5, stepups_cancelled=2, effective_ms=1.9, kept=self.kept
+        )
+        return Revoked(told, 4.2, ())
 
     async def lift(self) -> float:
         await self._note("lift")

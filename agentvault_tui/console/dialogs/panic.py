@@ -96,7 +96,7 @@ class PanicDialog(Confirm[Revoked]):
             return []
         agents = population(self.desk.mirror)
         return [
-            pen.stage("done", "closed here", f"{cut.effective_ms:.1f} ms"),
+            pen.stage("done", "closed here", cut.here),
             *cautioned(pen, cut, width),
             EMPTY,
             pen.fact("Ended", (f"{cut.ended} of {agents}", pen.palette.strong)),

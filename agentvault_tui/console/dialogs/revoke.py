@@ -109,13 +109,12 @@ class RevokeDialog(Confirm[Revoked]):
         cut = self.answer
         if cut is None:
             return []
-        here = f"{cut.effective_ms:.1f} ms"
         row = self._row
         known = [s for s in row.upstream or cut.upstream if s.status != "withdrawn"]
         steps = [_upstream(pen, step) for step in known]
         answered = f"{cut.ended}, answered after {cut.round_trip_ms:.1f} ms"
         return [
-            pen.stage("done", "closed here", here),
+            pen.stage("done", "closed here", cut.here),
             *(steps or [pen.stage("done", "tenant", "holds nothing of it")]),
             *cautioned(pen, cut, width),
             EMPTY,
@@ -238,9 +237,8 @@ class RestoreDialog(Confirm[float]):
     def outcome(self, pen: Pen, width: int) -> list[Row]:
         """Say that it is served and offer the undo, or what that cut."""
         if (cut := self.cut) is not None:
-            here = f"{cut.effective_ms:.1f} ms"
             return [
-                pen.stage("done", "closed here", here),
+                pen.stage("done", "closed here", cut.here),
                 *cautioned(pen, cut, width),
                 EMPTY,
                 pen.fact("Ended", (cut.ended, pen.palette.strong)),
@@ -293,5 +291,5 @@ class RestoreDialog(Confirm[float]):
         self.cut = cut
         if not self.is_attached:
             ended = f"{self.agent.name} revoked again"
-            said = f"{ended}, closed here {cut.effective_ms:.1f} ms"
+            said = f"{ended}, closed here {cut.here}"
             self.app.notify(". ".join((said, *caution(cut))), markup=False)

@@ -416,7 +416,7 @@ class BrokerLink:
     async def revoke(self, agent_id: str, reason: str) -> Revoked:
         asked = RevokeRequest(agent_id=agent_id, reason=reason)
         revoked = await self._revoke(asked, agent_id)
-        self.mirror.cuts[agent_id] = revoked.effective_ms
+        self.mirror.cuts[agent_id] = revoked.told.effective_ms
         self.mirror.versions.agents += 1
         return revoked
 
@@ -433,18 +433,7 @@ class BrokerLink:
         told, took = await self._send(calls.REVOKE, asked, agent_id)
         if told.agent:
             self.mirror.apply(told.agent)
-        return Revoked(
-            told.tokens_revoked,
-            told.stepups_cancelled,
-            told.effective_ms,
-            took,
-            self.mirror.intake.upstream(told.upstream),
-            told.kept,
-            told.calls_cut,
-            told.calls_sent,
-            told.delegated_revoked if told.agent else 0,
-            told.derived_revoked,
-        )
+        return Revoked(told, took, self.mirror.intake.upstream(told.upstream))
 
     async def restore(self, agent_id: str) -> float:
         """Serve an agent again; return the milliseconds it took."""

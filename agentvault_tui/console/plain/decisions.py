@@ -24,7 +24,6 @@ from agentvault_tui.console.plain.reads import (
     find_stepup,
 )
 from agentvault_tui.console.state import revocations
-from agentvault_tui.console.state.moments import plural
 from agentvault_tui.console.state.records import StepUpRow
 from agentvault_tui.console.state.revocations import Revoked, caution
 from agentvault_tui.console.state.stepups import read_repeat
@@ -177,9 +176,8 @@ class DecisionCommands:
 
             async def act() -> Iterable[str]:
                 cut = await self.desk.link.panic(reason)
-                tokens = plural(cut.tokens, "token")
-                after = f"Everything is stopped after {cut.effective_ms:.1f} ms"
-                return (f"{after}, {tokens} cut. lift ends it.", *caution(cut))
+                after = f"Everything is stopped after {cut.here}"
+                return (f"{after}, {cut.tokens} cut. lift ends it.", *caution(cut))
 
             self._ask("stop everything", {_WORD}, act, cuts)
 
@@ -268,6 +266,5 @@ class DecisionCommands:
 
 def _told(name: Shown, cut: Revoked) -> Iterable[str]:
     """Word what a revocation ended, and the steps under way elsewhere."""
-    ended = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
-    yield f"Closed here after {cut.effective_ms:.1f} ms: {name}, {ended} cut."
+    yield f"Closed here after {cut.here}: {name}, {cut.tokens}, {cut.stepups} cut."
     yield from revocations.steps(cut.upstream)

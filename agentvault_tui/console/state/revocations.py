@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from agentvault_tui.console.state.moments import clock_time, countdown, plural
 from agentvault_tui.console.state.records import AgentRow, UpstreamStep
+from agentvault_tui.operator_api.shapes import RevokeAnswer
 
 _PROVIDERS: Final = 3
 """Of an agent, named one by one."""
@@ -190,41 +191,41 @@ _IN_MEMORY: Final = "a broker that restarts before it is serves again."
 class Revoked:
     """What a revocation, or the panic switch, ended."""
 
-    tokens: int
-    stepups: int
-    effective_ms: float
-    """Measured by the broker: from the request to nothing being honoured."""
+    told: RevokeAnswer
     round_trip_ms: float
     """Measured here: from the key to the broker's word."""
     upstream: tuple[UpstreamStep, ...]
-    kept: str = "ledger"
-    """Where it is durable: ``ledger``, ``journal``, ``stop`` (the next start stops
-    everything) or ``memory``."""
-    calls: int = 0
-    """Cut in flight."""
-    sent: int = 0
-    """Of those, how many the service had whole already."""
-    delegated: int = 0
-    """Tokens of others that ended: exchanged for these."""
-    derived: int = 0
-    """Agents made from it, revoked with it."""
+    """The answer's, displayable."""
 
     @property
     def ended(self) -> str:
         """Count what it ended, in words."""
-        ended = f"{plural(self.tokens, 'token')}, {plural(self.stepups, 'step-up')}"
-        if self.delegated:
-            ended += f", {plural(self.delegated, 'token')} passed on"
-        if self.derived:
-            ended += f", {plural(self.derived, 'agent')} made from it"
-        if self.calls:
-            ended += f", {plural(self.calls, 'call')}"
-        return f"{ended} ({self.sent} sent whole)" if self.sent else ended
+        told, ended = self.told, f"{self.tokens}, {self.stepups}"
+        if told.agent and told.delegated_revoked:
+            ended += f", {plural(told.delegated_revoked, 'token')} passed on"
+        if told.derived_revoked:
+            ended += f", {plural(told.derived_revoked, 'agent')} made from it"
+        if told.calls_cut:
+            ended += f", {plural(told.calls_cut, 'call')}"
+        return f"{ended} ({told.calls_sent} sent whole)" if told.calls_sent else ended
+
+    @property
+    def tokens(self) -> str:
+        return plural(self.told.tokens_revoked, "token")
+
+    @property
+    def stepups(self) -> str:
+        return plural(self.told.stepups_cancelled, "step-up")
+
+    @property
+    def here(self) -> str:
+        """The time from the request to nothing being honoured, by the broker."""
+        return f"{self.told.effective_ms:.1f} ms"
 
 
 def caution(answer: object) -> tuple[str, ...]:
     """Warn of a revocation that is in force and not recorded yet."""
-    if not isinstance(answer, Revoked) or answer.kept == "ledger":
+    if not isinstance(answer, Revoked) or answer.told.kept == "ledger":
         return ()
-    kept = _NOT_IN_LEDGER.get(answer.kept, _IN_MEMORY)
+    kept = _NOT_IN_LEDGER.get(answer.told.kept, _IN_MEMORY)
     return (f"In force, but NOT in the ledger yet: {kept} agentvault doctor says why.",)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 from support.cut_off import half_done, uncredited
 from support.dialog_stand import Stand, StandApp, said, scene, text_of
 from textual.pilot import Pilot
@@ -72,7 +73,8 @@ async def test_how_soon_a_revocation_was_answered_is_never_cut() -> None:
         await finish(app, pilot)
         assert isinstance(app.dialog, RevokeDialog)
         assert app.dialog.answer is not None
-        app.dialog.answer = replace(app.dialog.answer, calls=12, sent=12)
+        told = structs.replace(app.dialog.answer.told, calls_cut=12, calls_sent=12)
+        app.dialog.answer = replace(app.dialog.answer, told=told)
         shown = await finish(app, pilot)
         assert "12 calls (12 sent whole)" in shown
         assert "3.4 ms" in shown
