@@ -177,6 +177,8 @@ class FakeOperator(FakeState):
         return agent or problem(404, "no agent has that id", "")
 
     async def _activity(self, request: Request) -> Any:
+        if answer := self.answers.get(request.url.path):
+            return answer()
         agent = self.agents.get(request.path_params["id"])
         if agent is None:
             return problem(404, "no agent has that id", "")

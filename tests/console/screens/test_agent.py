@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.responses import JSONResponse
 from support.console_scenes import (
     HOSTILE,
     SCENES,
@@ -406,16 +407,18 @@ async def test_counts_that_cannot_be_read_are_told(
     agents = busy(fake)
     agent_id = agents["calendar-agent"]["id"]
     async with room(fake, tmp_path, "calendar-agent") as here:
-        shape = fake.agents.pop(agent_id)
+        path = f"/api/agents/{agent_id}/activity"
+        # Not of any agent: one that is gone leaves the screen once all is read anew.
+        fake.answers[path] = lambda: JSONResponse({"detail": "no record"}, 404)
 
         def told() -> str:
             here.clock.advance(5)  # a reading that fails is tried again after a while
             here.screen.pulse()
             return here.text("facts")
 
-        await settle(here.pilot, lambda: "counts are old: no agent" in told())
+        await settle(here.pilot, lambda: "counts are old: no record" in told())
         assert "used 15 times" in here.text("facts")
-        fake.agents[agent_id] = shape
+        del fake.answers[path]
         await settle(here.pilot, lambda: "counts are old" not in told())
 
 
