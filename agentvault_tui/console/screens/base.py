@@ -384,8 +384,12 @@ class PaneScreen(Keyed, Screen[None]):
     def tell(self, text: str, **more: Any) -> None:
         self.app.notify(text, markup=False, **more)
 
-    def show_agent_of(self, agent_id: str) -> None:
-        self.app.post_message(ShowAgent(agent_id))
+    def show_agent(self, agent_id: str = "") -> None:
+        """Show an agent over this screen; without an id the one that keys act on."""
+        if not agent_id and (agent := self.chosen):
+            agent_id = agent.id
+        if agent_id:
+            self.app.post_message(ShowAgent(agent_id))
 
     # The past
 
@@ -594,10 +598,3 @@ class FilteredScreen(PaneScreen):
     async def _chosen_filter(self, text: str | None) -> None:
         if text is not None:
             await self.use_filter(text)
-
-    # The agent
-
-    def show_agent(self) -> None:
-        """Show everything about the agent that keys act on, over this screen."""
-        if agent := self.chosen:
-            self.show_agent_of(agent.id)

@@ -222,7 +222,7 @@ class CallsScreen(PolledScreen):
         if call.held and stepup is not None:
             self.app.push_screen(StepUpDialog(self.desk, stepup))
         else:
-            self.show_agent_of(call.agent_id)
+            self.show_agent(call.agent_id)
 
     def action_cut(self) -> None:
         if (call := self.calls.under_cursor) is not None:

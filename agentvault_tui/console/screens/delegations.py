@@ -69,4 +69,4 @@ class DelegationsScreen(PolledScreen):
     def action_look(self) -> None:
         """Open the agent that holds the token."""
         if token := self.delegations.under_cursor:
-            self.show_agent_of(token.agent_id)
+            self.show_agent(token.agent_id)

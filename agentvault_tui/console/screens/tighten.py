@@ -203,7 +203,7 @@ class AdviceScreen(ReadScreen):
         if one.evidence.refused:
             self.show_event(one.evidence.refused[0])
         elif one.agent_id:
-            self.show_agent_of(one.agent_id)
+            self.show_agent(one.agent_id)
 
     def show_keys(self) -> None:
         """Name the keys that do something to the advice at the cursor."""
