@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 LARGEST: Final = 8 * 1024 * 1024
 """Bytes of a hook call."""
 DEADLINE: Final = 28.0
-"""Seconds until it answers whatever happens: Copilot lets the call through after 30."""
+"""Seconds until it answers whatever happens: VS Code waits 30 by default."""
 _MOST: Final = 48_000
 """Bytes of arguments that are sent to the broker, whose bodies have 64 KiB."""
 _SAID: Final = 500

@@ -111,8 +111,9 @@ class HostCommands(NamedTuple):
         }
 
 
-_SECONDS: Final = 30
-"""Above `hook.DEADLINE`, so that the hook answers before the host gives it up."""
+_SECONDS: Final = 60
+"""Far above `hook.DEADLINE`, which begins when the program has started: so the hook
+answers before the host gives it up, also on a machine that is overloaded."""
 
 
 def _matched(command: str, timeout: int, **more: object) -> list[dict[str, Any]]:
@@ -228,7 +229,7 @@ _SHELL: Final = (
 _EDITABLE: Final = (
     "Whoever may edit this configuration, the agent among them, may take the hook away."
 )
-_SLOW: Final = "A hook that takes more than 30 s lets the call through."
+_SLOW: Final = f"A hook that takes more than {_SECONDS} s lets the call through."
 _PROMPTS: Final = "What policy allows is still subject to the host's own prompts."
 CANNOT_KEEP: Final[Mapping[str, tuple[str, ...]]] = {
     "claude-code": (
@@ -387,6 +388,8 @@ def _merged(file: HostFile) -> str:
 def _joined(known: Any, wanted: Any) -> Any:
     """Return *known* with *wanted* in it: members that differ are those of *wanted*.
 
+    Entries of lists are added, in the place of those that `connect` wrote before.
+
     Raises:
         ValueError: one is an object, and the other is not.
     """
@@ -397,9 +400,23 @@ def _joined(known: Any, wanted: Any) -> Any:
             name: _joined(known[name], value) if name in known else value
             for name, value in wanted.items()
         }
-    if isinstance(known, list) and isinstance(wanted, list):
-        return known + [one for one in wanted if one not in known]
+    lists = isinstance(known, list) and isinstance(wanted, list)
+    if lists and all(isinstance(one, dict) for one in wanted):
+        there = (one if one in wanted else _foreign(one) for one in known)
+        kept = [one for one in there if one is not None]
+        return kept + [one for one in wanted if one not in kept]
     return wanted
+
+
+_OURS: Final = re.compile(r' hook [a-z-]+ --agent |"mcp", "stdio", "')
+
+
+def _foreign(entry: Any) -> Any:
+    """Return what `connect` did not write of an entry of a list; None for nothing."""
+    if isinstance(entry, dict) and isinstance(handlers := entry.get("hooks"), list):
+        left = [one for one in map(_foreign, handlers) if one is not None]
+        return entry | {"hooks": left} if left or not handlers else None
+    return None if _OURS.search(json.dumps(entry)) else entry
 
 
 def _with_tables(text: str, known: dict[str, Any], wanted: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import tomllib
@@ -176,6 +177,31 @@ def test_writing_a_second_time_leaves_the_files_alone(
     assert "wrote" not in again.out
 
 
+@pytest.mark.parametrize("host", set(CANNOT_KEEP) - {"codex"})
+def test_another_agent_takes_the_place_of_the_first(
+    connect: Run, place: Path, host: str
+) -> None:
+    """What was connected before is replaced, hooks of others' stay."""
+    own = json.dumps({"command": "mine", "bash": "mine"})
+    assert connect(host, "--agent", "coder", "--write").code == 0
+    paths = [path for path in place.rglob("*.json") if "vault" not in path.parts]
+    for path in paths:
+        handlers = re.sub(
+            r"(\"(?:hooks|preToolUse)\": \[)", rf"\1{own},", path.read_text()
+        )
+        path.write_text(handlers)
+    assert connect(host, "--agent", "other", "--write").code == 0
+    for path in paths:
+        text = path.read_text()
+        assert "coder" not in text
+        assert "other" in text
+    assert any('"mine"' in path.read_text() for path in paths)
+    first = json.loads(connect(host, "--agent", "other", "--json").out)["files"]
+    assert [file["content"] for file in first] == [
+        Path(file["path"]).read_text().rstrip() for file in first
+    ]
+
+
 def test_connect_keeps_existing_settings_of_the_host(connect: Run, place: Path) -> None:
     """Other settings and hooks stay, and a copy of the file as it was."""
     file = place / ".claude" / "settings.json"
@@ -249,7 +275,7 @@ def test_managed_settings_lock_hooks_and_servers(connect: Run) -> None:
     assert settings["allowedMcpServers"] == [{"serverCommand": command}]
     assert not any("may edit" in line for line in told["cannot_keep"])
     hook = settings["hooks"]["PreToolUse"][0]["hooks"][0]
-    assert (hook["onFailure"], hook["timeout"]) == ("block", 30)
+    assert (hook["onFailure"], hook["timeout"]) == ("block", 60)
 
 
 @pytest.mark.parametrize("host", ["codex", "cursor", "vscode", "gemini"])
