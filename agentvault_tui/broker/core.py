@@ -48,7 +48,7 @@ from agentvault_tui.broker.upstream import (
 from agentvault_tui.broker.uses import TokenUses, revoked_draft
 from agentvault_tui.broker.vault_access import Flows, VaultAccess
 from agentvault_tui.clock import Clock
-from agentvault_tui.errors import LedgerBusyError, OvertakenError
+from agentvault_tui.errors import LedgerBusyError, NotFoundError, OvertakenError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Change, DropToken, Ledger
 from agentvault_tui.model import (
@@ -392,6 +392,19 @@ class Broker:
             for draft in drafts:
                 self.limits.submitted(draft, done)
         return done
+
+    async def known(self, find: Callable[[], _T]) -> _T:
+        """Find what another broker may have recorded a moment ago.
+
+        Raises:
+            NotFoundError: there is no such thing.
+            LedgerUnwritableError: it is not known here, and the store did not answer.
+        """
+        try:
+            return find()
+        except NotFoundError:
+            await self.ledger.confirm()
+            return find()
 
     @contextmanager
     def cutting(self) -> Iterator[None]:

@@ -76,6 +76,28 @@ async def test_an_agent_that_was_revoked_elsewhere_is_restored(
         assert len(await b.bench.events(kind)) == 1, kind
 
 
+async def test_what_another_broker_made_a_moment_ago_is_cut_off(
+    brokers: list[Broker],
+) -> None:
+    """The broker that is told to, and does not know it, asks the store."""
+    a, b = brokers
+    await deafen(brokers)
+    agent = await a.agent("payer", "send:payment")
+    reply = await b.operator.post(
+        "/api/agents/scopes", json={"agent_id": agent.id, "ungrant": ["send:payment"]}
+    )
+    assert (reply.status_code, reply.json()["scopes"]) == (200, [])
+    agent = await a.agent("other", "send:payment")
+    denial = {"id": await a.pay(agent), "decision": "deny"}
+    reply = await b.operator.post("/api/agents/stepup", json=denial)
+    assert (reply.status_code, reply.json()["status"]) == (200, "denied")
+    agent = await a.agent("third", "read:calendar")
+    reply = await b.operator.post(
+        "/api/agents/revoke", json={"agent_id": agent.id, "reason": "no"}
+    )
+    assert (reply.status_code, reply.json()["recorded"]) == (200, True)
+
+
 async def begin(broker: Broker, asked: str, repeat: Repeat | None = None) -> None:
     """Give a person at that broker a code."""
     core = broker.bench.broker

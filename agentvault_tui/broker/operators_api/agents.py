@@ -120,7 +120,7 @@ def _keeping(broker: Broker, authority: Authority) -> list[Route]:
     async def secret(request: Request) -> shapes.NewAgentInfo:
         """Make a new client secret for an agent; it is in this answer alone."""
         body = await body_of(request, asks.NewSecretRequest)
-        agent = broker.registry.agent(body.agent_id)
+        agent = await broker.known(lambda: broker.registry.agent(body.agent_id))
         operator = await authority.actor(operator_of(request), Need.GIVE, agent.id)
         made = await renew_secret(broker, agent.id, operator)
         return agent_info(made.agent, broker.registry, client_secret=made.client_secret)
@@ -178,7 +178,9 @@ def _delegating(broker: Broker, authority: Authority) -> list[Route]:
     async def delegates(request: Request) -> shapes.ScopesAnswer:
         """Say which scopes an agent may pass on to another; what is taken away ends."""
         body = await body_of(request, asks.DelegatesRequest)
-        agent, to = (broker.registry.agent(one) for one in (body.agent_id, body.to))
+        find = broker.registry.agent
+        agent = await broker.known(lambda: find(body.agent_id))
+        to = await broker.known(lambda: find(body.to))
         scopes = frozenset(body.scopes)
         wider = scopes - agent.may_pass_on(to.id)
         check_scopes(broker, tuple(wider))

@@ -141,7 +141,9 @@ async def revoke_agent(
 
     Raises:
         NotFoundError: no such agent.
+        LedgerUnwritableError: it is not known here, and the store did not answer.
     """
+    await broker.known(lambda: broker.registry.agent(agent_id))
     found, in_force = cut_agent(broker, agent_id, reason, operator)
     derived = broker.registry.lifetimes.derived(found.agents[0].id)
     if derived:

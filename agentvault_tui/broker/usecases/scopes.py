@@ -70,7 +70,7 @@ async def change_scopes(
         LedgerUnwritableError: a grant could not be recorded; what was taken away
             is cut all the same.
     """
-    agent = broker.registry.agent(agent_id)
+    agent = await broker.known(lambda: broker.registry.agent(agent_id))
     recorded, below = True, 0
     async with ungranting(broker, agent, ungrant, operator) as (calls, in_force):
         if in_force is not None:

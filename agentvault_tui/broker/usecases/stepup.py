@@ -199,7 +199,7 @@ async def deny(broker: Broker, stepup_id: str, reason: str, operator: Actor) -> 
         ConflictError: it is decided already.
     """
     await expire_due(broker)
-    stepup = broker.stepups.get(stepup_id)
+    stepup = await broker.known(lambda: broker.stepups.get(stepup_id))
     if stepup.repeats(broker.clock):
         await end_repeats(broker, [stepup], operator, reason)
         return broker.stepups.get(stepup_id)
