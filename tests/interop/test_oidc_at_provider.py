@@ -47,7 +47,7 @@ async def access(issuer: str) -> AsyncIterator[AccessToken]:
     flow = await client.start_device_flow(f"{SCOPE} offline_access", ttl=600)
     async with Person(issuer) as person:
         await person.approve(flow)
-    found = await poll_once(client.tenant, "console", flow, openid=False)
+    found = await poll_once(client, "console", flow, openid=False)
     assert isinstance(found, FlowTokens)
     assert found.access is not None
     yield found.access

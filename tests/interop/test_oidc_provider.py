@@ -69,7 +69,7 @@ async def signed_in(
     flow = await client.start_device_flow(scope, ttl=LIFE)
     async with Person(client.issuer) as person:
         await person.approve(flow, *amr)
-    tokens = await poll_once(client.tenant, client.client_id, flow, openid=openid)
+    tokens = await poll_once(client, client.client_id, flow, openid=openid)
     assert isinstance(tokens, FlowTokens)
     return tokens
 
@@ -189,15 +189,15 @@ async def test_refreshed_rotated_and_revoked(client: TenantClient) -> None:
     console, rotated = RegisteredClient("console"), list[Secret]()
 
     def source(token: Secret) -> RefreshedToken:
-        return RefreshedToken(client.tenant, console, token, rotated=rotated.append)
+        return RefreshedToken(client, console, token, rotated=rotated.append)
 
     renewed = await source(first).access()
     assert renewed.token.reveal() != access.token.reveal()
     (second,) = rotated
-    await revoke_token(client.tenant, console, second)
+    await revoke_token(client, console, second)
     with pytest.raises(TenantRefusedError):
         await source(second).access()
-    await revoke_token(client.tenant, console, second)  # RFC 7009 2.2: 200 again.
+    await revoke_token(client, console, second)  # RFC 7009 2.2: 200 again.
 
 
 async def test_keys_are_rotated_while_a_person_approves(

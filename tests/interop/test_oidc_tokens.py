@@ -116,14 +116,12 @@ async def signed_in(
     client: TenantClient, application: ClientSecret
 ) -> tuple[SigningIn, str]:
     """Have Ursula sign in at the application; return that, and its ID token."""
-    begun = await begin_sign_in(client.tenant, application.client_id, BACK)
+    begun = await begin_sign_in(client, application.client_id, BACK)
     async with Person(client.issuer) as person:
         code, state = query_of(await person.sign_in(begun.page))
-    found = await finish_sign_in(
-        client.tenant, application, begun, code=code, state=state
-    )
+    found = await finish_sign_in(client, application, begun, code=code, state=state)
     with pytest.raises(TenantRefusedError) as twice:
-        await finish_sign_in(client.tenant, application, begun, code=code, state=state)
+        await finish_sign_in(client, application, begun, code=code, state=state)
     assert twice.value.error == "invalid_grant"
     return begun, found.id_token
 
