@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
@@ -460,7 +461,7 @@ async def test_a_changed_row_gives_neither_time_nor_life(bench: Bench) -> None:
     brief = await bench.agent("brief", **until(bench, 60))
     path = bench.home.database
     await bench.close()
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         for agent in (template, brief):
             (doc,) = db.execute(
                 "SELECT doc FROM agents WHERE id = ?", (agent.id,)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
@@ -189,7 +190,7 @@ async def test_no_change_of_a_row_goes_unseen_or_is_served(bench: Bench) -> None
     await furnish(bench)
     found = verify_ledger(bench.home, now=bench.clock.now())
     assert (found.ok, found.problem) == (True, None)
-    with sqlite3.connect(bench.home.database) as db:
+    with closing(sqlite3.connect(bench.home.database)) as db, db:
         original, told = served(bench, db)
         assert not told
         unseen, given = [], []

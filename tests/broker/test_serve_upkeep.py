@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import Any
 
 import pytest
@@ -145,7 +145,7 @@ async def test_tokens_pruned_by_a_clock_that_was_ahead_are_not_missed(
     await ask(bench, await bench.agent(), CALENDAR)
     async with looking_after(bench) as jump:
         await jump(7200)
-        with sqlite3.connect(bench.home.database) as db:
+        with closing(sqlite3.connect(bench.home.database)) as db, db:
             while db.execute("SELECT count(*) FROM tokens").fetchone() != (0,):
                 await bench.agent(new_id("agt"))
         db.close()

@@ -320,8 +320,8 @@ def _copied(broker: Broker, tmp_path: Path) -> Path:
     """Return a copy of the broker's home, as far as a verification reads it."""
     copy = tmp_path / "copy"
     (copy / "keys").mkdir(parents=True)
-    with sqlite3.connect(broker.home / "agentvault.db") as source:
-        with sqlite3.connect(copy / "agentvault.db") as target:
+    with closing(sqlite3.connect(broker.home / "agentvault.db")) as source, source:
+        with closing(sqlite3.connect(copy / "agentvault.db")) as target, target:
             source.backup(target)
         target.close()
     source.close()
@@ -336,7 +336,7 @@ def test_verify_names_an_agent_whose_row_was_changed(
     copy = _copied(broker, tmp_path)
     line = ("--home", str(copy), "audit", "verify", "--json")
     assert cli(*line).code == 0
-    with sqlite3.connect(copy / "agentvault.db") as db:
+    with closing(sqlite3.connect(copy / "agentvault.db")) as db, db:
         db.execute(
             "UPDATE agents SET doc = replace(doc, 'send:payment', 'send:all')"
             " WHERE id = ?",
@@ -371,8 +371,8 @@ def test_accept_goes_on_from_a_restored_copy(
 ) -> None:
     """An older copy put back is refused at the start until accepted, on record."""
     (tmp_path / "keys").mkdir()
-    with sqlite3.connect(broker.home / "agentvault.db") as source:
-        with sqlite3.connect(tmp_path / "agentvault.db") as target:
+    with closing(sqlite3.connect(broker.home / "agentvault.db")) as source, source:
+        with closing(sqlite3.connect(tmp_path / "agentvault.db")) as target, target:
             source.backup(target)
             (old,) = target.execute("SELECT max(seq) FROM events").fetchone()
         target.close()

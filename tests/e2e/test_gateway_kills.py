@@ -8,7 +8,7 @@ import os
 import random
 import sqlite3
 from collections import Counter
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ async def some_calls(
 
 def story(home: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
     """Return the path of each call that was attempted, and its results."""
-    with sqlite3.connect(f"file:{home / 'agentvault.db'}?mode=ro", uri=True) as db:
+    with closing(sqlite3.connect(home / "agentvault.db")) as db:
         rows = db.execute(
             "SELECT type, json_extract(body, '$.detail.call_id'),"
             " json_extract(body, '$.detail.path'),"
@@ -119,10 +119,10 @@ async def test_what_a_service_received_is_what_the_ledger_says(
                 break
             numbers = range(kill * each, (kill + 1) * each)
             calls = asyncio.create_task(some_calls(url, token, numbers, chance))
-            before = len(upstream.received)
-            while len(upstream.received) == before and not calls.done():  # noqa: ASYNC110
+            wanted = len(upstream.received) + chance.randint(1, each)
+            while len(upstream.received) < wanted and not calls.done():  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
-            await asyncio.sleep(chance.random() * 0.06)
+            await asyncio.sleep(chance.random() * 0.02)
             process.kill()
             await calls
     attempts, results = story(home)

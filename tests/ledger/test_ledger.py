@@ -57,7 +57,7 @@ async def test_a_commit_is_on_disk_when_it_returns(
 ) -> None:
     """Another connection sees the event and its state as soon as commit returns."""
     (event,) = await ledger.commit(decision(), changes=[token(clock)])
-    with sqlite3.connect(home.database) as other:
+    with closing(sqlite3.connect(home.database)) as other, other:
         rows = other.execute("SELECT seq, agent_id, hash FROM events").fetchall()
         tokens = other.execute("SELECT id FROM tokens").fetchall()
     other.close()
@@ -131,7 +131,7 @@ async def test_used_assertions_are_kept_until_they_expire(
     late = replace(early, expires=clock.now() + timedelta(seconds=3))
     cooldown = Cooldown(AgentId("agt_1"), 1, Deadline.after(clock, 30))
     await ledger.commit(changes=[early, late, cooldown, Meta("zz", "v")])
-    with sqlite3.connect(home.database) as other:
+    with closing(sqlite3.connect(home.database)) as other, other:
         before = other.execute("SELECT count(*) FROM meta").fetchone()[0]
         later = iso(clock.now() + timedelta(seconds=2))
         for sql, values in prune(later, 100, later):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -243,7 +244,7 @@ async def test_a_row_that_was_given_repeats_is_not_believed(bench: Bench) -> Non
     agent, stepup = await approved(bench)
     await deny(bench.broker, stepup.id, "", OPERATOR)
     await bench.close()
-    with sqlite3.connect(bench.home.database) as db:
+    with closing(sqlite3.connect(bench.home.database)) as db, db:
         db.execute("UPDATE stepups SET doc = json_set(doc, '$.repeat.left', 20)")
     later = await Bench.open(bench.home, bench.clock)
     try:
