@@ -167,6 +167,8 @@ class Writer:
                 jobs = self._take()
                 if jobs:
                     await self._write(jobs, clock)
+                elif self._answers or self._call_answers:
+                    await self._answer()  # what they made way for was refused
                 elif self._closing:
                     return
                 elif self._tidy:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -474,6 +474,26 @@ async def test_a_policy_that_is_urgent_is_placed_however_long_it_waited(
         await a.commit(note(EventType.POLICY_CHANGED))
     (event,) = await a.commit(note(EventType.POLICY_CHANGED), urgent=True)
     assert event.seq == 2
+
+
+async def test_callers_hear_of_their_calls_where_what_came_next_is_refused(
+    team: Team, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They make way for a grant, which waited too long: nothing else is recorded."""
+    a = await team.broker("a")
+    monkeypatch.setattr(team_writer, "WAIT_SECONDS", -PATIENT)
+    late: list[Awaitable[object]] = []
+
+    def written(*_: object) -> None:
+        if not late:
+            late.append(a.commit(decision(), changes=[token(clock)]))
+
+    a.on_written = written
+    calls = [a.commit(note(EventType.GATEWAY_RESULT)) for _ in range(10)]
+    async with asyncio.timeout(PATIENT):
+        await asyncio.gather(*calls)
+    with pytest.raises(LedgerBusyError):
+        await late[0]
 
 
 async def test_a_copy_is_no_ledger_of_its_own(team: Team) -> None:
