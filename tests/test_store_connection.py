@@ -141,7 +141,7 @@ async def test_a_password_is_asked_for_and_never_told(
 ) -> None:
     """The right one opens; a wrong one is not in the error."""
     cluster = own_store.cluster
-    own_store.run("ALTER ROLE postgres PASSWORD 'correct horse'")
+    own_store.run("ALTER ROLE av_broker PASSWORD 'correct horse'")
     rules = "local all all scram-sha-256\n"
     (cluster.data / "pg_hba.conf").write_text(rules)
     os.kill(cluster.process.pid, signal.SIGHUP)  # type: ignore[union-attr]

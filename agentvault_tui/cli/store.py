@@ -136,17 +136,26 @@ def check(session: CliSession) -> int:
     is_flag=True,
     help="Also remove what only an older version used; no broker of it may live.",
 )
+@click.option(
+    "--broker",
+    "role",
+    metavar="ROLE",
+    help="Let this role, which owns nothing, serve: give brokers that one's URL.",
+)
 @pass_session
-def prepare(session: CliSession, *, yes: bool, finish: bool) -> None:
+def prepare(session: CliSession, *, yes: bool, finish: bool, role: str | None) -> None:
     """Make the team's schema in an empty PostgreSQL database, or bring it up to date.
 
     Prints the statements, and asks.
     """
     from agentvault_tui.cli.output import confirm
     from agentvault_tui.ledger.store_admin import missing_statements, prepare_store
+    from agentvault_tui.ledger.store_schema import grants
 
     connector = connector_of(session)
-    statements = asyncio.run(missing_statements(connector))
+    missing = asyncio.run(missing_statements(connector))
+    granted = grants(role) if role else ()
+    statements = (*missing, *granted)
     if not statements:
         told = "nothing to remove" if finish else "nothing to do"
         if not session.out.print_json({"statements": []}):
@@ -162,7 +171,7 @@ def prepare(session: CliSession, *, yes: bool, finish: bool) -> None:
             )
         if not confirm(f"Run them as {connector.user} for the team {connector.team}?"):
             raise RefusedError("nothing was changed")
-    asyncio.run(prepare_store(connector, statements))
+    asyncio.run(prepare_store(connector, missing, granted))
     if not session.out.print_json({"statements": statements}):
         session.out.line(
             "prepared: copy a home's ledger into it (agentvault store copy), or set "

@@ -80,8 +80,10 @@ async def missing_statements(connector: Connector) -> tuple[str, ...]:
         await close(db)
 
 
-async def prepare_store(connector: Connector, statements: tuple[str, ...]) -> None:
-    """Run *statements* in one transaction, for the connector's team.
+async def prepare_store(
+    connector: Connector, statements: tuple[str, ...], grants: tuple[str, ...] = ()
+) -> None:
+    """Run *statements* in one transaction, for the connector's team, and *grants*.
 
     Raises:
         LedgerUnwritableError: one failed, and none has an effect.
@@ -89,11 +91,12 @@ async def prepare_store(connector: Connector, statements: tuple[str, ...]) -> No
     db = await connector.open()
     try:
         await ask(db, "BEGIN")
-        for sql in statements:
+        for sql in (*statements, *grants):
             await ask(db, sql)
-        ledger = secrets.token_hex(16)
-        values = (VERSION, connector.team, ledger, genesis(ledger))
-        await ask(db, _HEAD, values)
+        if statements:
+            ledger = secrets.token_hex(16)
+            values = (VERSION, connector.team, ledger, genesis(ledger))
+            await ask(db, _HEAD, values)
         await ask(db, "COMMIT")
     finally:
         await close(db)

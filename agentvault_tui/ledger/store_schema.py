@@ -371,6 +371,26 @@ STATEMENTS: Final = (
     *_TENANT,
 )
 """What makes the schema, of `store_connection.VERSION`, in a database without one."""
+_WRITTEN: Final = ("state", "appends", "written", "brokers", "calls", "asks")
+
+
+def grants(role: str) -> tuple[str, ...]:
+    """Return what lets *role*, which owns nothing, serve as a broker.
+
+    It changes and deletes no event, and no table, trigger or function.
+    """
+    name = '"' + role.replace('"', '""') + '"'
+    written = ", ".join(f"agentvault.{one}" for one in _WRITTEN)
+    every = "SELECT, INSERT, UPDATE, DELETE"
+    return (
+        f"GRANT USAGE ON SCHEMA agentvault, agentvault_tenant TO {name}",
+        f"GRANT SELECT, INSERT ON agentvault.events TO {name}",
+        f"GRANT SELECT, UPDATE ON agentvault.head TO {name}",
+        f"GRANT {every} ON {written} TO {name}",
+        f"GRANT {every} ON ALL TABLES IN SCHEMA agentvault_tenant TO {name}",
+    )
+
+
 PRUNE: Final = (
     """
 DELETE FROM agentvault.state WHERE kind = 'tokens' AND expires < agentvault.time_ago(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -21,7 +22,11 @@ from support.team_brokers import Broker, brokers_of, known
 
 from agentvault_tui.broker.team_files import TeamFiles
 from agentvault_tui.broker.usecases.policy_apply import apply_policy
-from agentvault_tui.broker.usecases.policy_change import keep_policy, policy_record
+from agentvault_tui.broker.usecases.policy_change import (
+    POLICY,
+    keep_policy,
+    policy_record,
+)
 from agentvault_tui.broker.usecases.revoke import (
     restore_agent,
     revoke_agent,
@@ -32,7 +37,7 @@ from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_d
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import LedgerUnwritableError, OvertakenError
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import Ledger
+from agentvault_tui.ledger import Ledger, Meta
 from agentvault_tui.model import Agent, AgentStatus, StepUpStatus
 
 LIMITS = """
@@ -355,6 +360,24 @@ async def test_of_two_edits_the_first_recorded_holds_and_the_other_is_kept_besid
     kept = [path for one in brokers for path in files_of(one.bench).copies.aside]
     assert len(kept) == 1
     assert {kept[0].read_text(), *said} == {f"{text}// edit {n}\n" for n in (0, 1)}
+
+
+async def test_a_policy_that_no_event_names_is_in_force_nowhere(
+    brokers: list[Broker],
+) -> None:
+    """Whoever wrote it is no broker: nothing is granted until somebody looked."""
+    a, b = brokers[:2]
+    agent = await a.agent("one", "read:calendar")
+    before = b.bench.broker.policy.texts
+    text = before.effective()["policy"] + "// ours\n"
+    await apply_policy(a.bench.broker, {"policy": text}, OPERATOR, "", "why")
+    await known(brokers)
+    assert b.bench.broker.policy.texts.policy == text
+    forged = {"version": "1", **before._asdict()}
+    await a.bench.ledger.commit(changes=[Meta(POLICY, json.dumps(forged))])
+    await b.bench.ledger.confirm()
+    assert b.bench.broker.policy.texts.policy == text
+    assert (await b.token(agent, "read:calendar")).status_code == 503
 
 
 async def test_a_home_that_was_not_in_step_starts_with_the_team_s_policy(

@@ -12,9 +12,11 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from support.command_line import Answer
 from support.ledger_kit import agent, decision, manual_clock, note, token
@@ -91,6 +93,37 @@ def test_a_prepared_store_says_what_it_is(
     findings = cli("doctor", "--json", *at).json["findings"]
     told = [one["what"] for one in findings if one["area"] == "store"]
     assert "durability single" in told
+
+
+def test_a_broker_s_role_changes_no_event_and_no_table(
+    cli: Run, home: Home, database: Database
+) -> None:
+    """It is given its rights by `prepare`, also later, and owns nothing."""
+    at = ("--home", str(configured(home, database.url).data))
+    assert cli("store", "prepare", "--yes", *at).code == 0
+    database.cluster.role('odd "name')
+    granted = cli("store", "prepare", "--broker", 'odd "name', "--yes", "--json", *at)
+    assert granted.code == 0, granted.err
+    assert all(one.startswith("GRANT ") for one in granted.json["statements"])
+    assert cli("store", "prepare", "--broker", "nobody", "--yes", *at).code == 1
+    role = replace(database, user='odd "name')
+    asyncio.run(filled(home, role.settings))
+    for sql in (
+        "UPDATE agentvault.events SET body = body",
+        "DELETE FROM agentvault.events",
+        "TRUNCATE agentvault.events",
+        "DELETE FROM agentvault.head",
+        "DROP TRIGGER events_are_kept ON agentvault.events",
+        "ALTER TABLE agentvault.events DISABLE TRIGGER ALL",
+        "DROP TABLE agentvault.state",
+        "ALTER FUNCTION agentvault.append OWNER TO CURRENT_USER",
+        "CREATE TABLE agentvault.mine ()",
+    ):
+        with (
+            pytest.raises(psycopg.errors.InsufficientPrivilege),
+            database.cluster.session(database.name, role.user) as db,
+        ):
+            db.execute(sql)
 
 
 def test_doctor_warns_of_a_replica_that_lags_behind(
@@ -272,9 +305,11 @@ def test_the_commands_of_the_page_work_in_its_order(
     home.config_file.write_text('[team]\nname = "payments"\n')
     monkeypatch.setenv("AGENTVAULT_HOME", str(home.data))
     monkeypatch.setenv("HOME", str(home.data.parent))
-    password = home.data.parent / "agentvault-store-password"
-    password.touch(0o600)
-    password.write_text("unused\n")
+    for whose in ("owner", "store"):
+        password = home.data.parent / f"agentvault-{whose}-password"
+        password.touch(0o600)
+        password.write_text("unused\n")
+    database.cluster.role("agentvault")
     typed = []
     for line in "\n".join(blocks(DOCS / "team.md", "sh")).splitlines():
         at_ours = re.sub(r"postgresql://[^']+", lambda _: database.url, line)

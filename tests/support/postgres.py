@@ -17,9 +17,10 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 from support.patience import PATIENT
@@ -28,16 +29,20 @@ from support.postgres_relay import Relay
 from agentvault_tui.home import Home
 from agentvault_tui.settings import Settings, StoreSettings, TeamSettings
 
+if TYPE_CHECKING:
+    import psycopg
+
 TEAM = "payments"
 _TEST_TIME = """
 CREATE TABLE agentvault.test_time AS SELECT clock_timestamp() AS at;
+GRANT SELECT, UPDATE ON agentvault.test_time TO av_broker;
 CREATE OR REPLACE FUNCTION agentvault.time_ago(seconds integer) RETURNS text
 LANGUAGE sql VOLATILE AS $$ SELECT to_char(
   at AT TIME ZONE 'UTC' - make_interval(secs => seconds),
   'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') FROM agentvault.test_time $$
 """
 """Makes the time of a store a thing that tests set."""
-_USER = "postgres"
+_USER, _BROKER = "postgres", "av_broker"
 _QUICK = ("fsync=off", "full_page_writes=off", "shared_buffers=32MB")
 
 
@@ -193,13 +198,25 @@ class Cluster:
 
     def run(self, database: str, sql: str, *values: object) -> list[tuple[object, ...]]:
         """Run one statement as the superuser, and return its rows."""
-        import psycopg  # noqa: PLC0415 - same
-
-        with psycopg.connect(
-            host=str(self.folder), dbname=database, user=_USER, autocommit=True
-        ) as db:
+        with self.session(database) as db:
             found = db.execute(sql, values or None)  # type: ignore[arg-type]
             return found.fetchall() if found.description else []
+
+    def session(
+        self, database: str, user: str = _USER
+    ) -> psycopg.Connection[tuple[object, ...]]:
+        """Connect; the block that this is used in closes it."""
+        import psycopg  # noqa: PLC0415 - same
+
+        return psycopg.connect(
+            host=str(self.folder), dbname=database, user=user, autocommit=True
+        )
+
+    def role(self, name: str) -> None:
+        """Make a role that may connect and owns nothing, unless it is there."""
+        if not self.run("postgres", "SELECT FROM pg_roles WHERE rolname = %s", name):
+            quoted = name.replace('"', '""')
+            self.run("postgres", f'CREATE ROLE "{quoted}" LOGIN')
 
     def database(self, like: str = "template0") -> Database:
         """Make a database like another; by default an empty one."""
@@ -208,13 +225,14 @@ class Cluster:
         return Database(self, name)
 
     def store(self) -> Database:
-        """Make a database with the schema of a team named as `TEAM`."""
-        return self.database(self.prepare())
+        """Make a database with the schema of a team, for brokers that own nothing."""
+        return replace(self.database(self.prepare()), user=_BROKER)
 
     def prepare(self) -> str:
         """Make the database that `store` copies, outside of any event loop."""
         if self.prepared is None:
             made = self.database()
+            self.role(_BROKER)
             asyncio.run(_prepare(made.url))
             self.prepared = made.name
         return self.prepared
@@ -226,6 +244,8 @@ class Database:
 
     cluster: Cluster
     name: str
+    user: str = _USER
+    """Who its URL names."""
 
     @property
     def url(self) -> str:
@@ -234,7 +254,7 @@ class Database:
 
     def url_at(self, folders: Path | str) -> str:
         """Return what `store.url` takes where sockets are in *folders*."""
-        return f"postgresql://{_USER}@/{self.name}?host={folders}"
+        return f"postgresql://{quote(self.user)}@/{self.name}?host={folders}"
 
     @property
     def settings(self) -> Settings:
@@ -252,11 +272,12 @@ class Database:
 
 async def _prepare(url: str) -> None:
     from agentvault_tui.ledger import store_admin  # noqa: PLC0415 - same
+    from agentvault_tui.ledger.store_schema import grants  # noqa: PLC0415
     from agentvault_tui.store_connection import Connector  # noqa: PLC0415
 
     connector = Connector(url, TEAM)
     statements = await store_admin.missing_statements(connector)
-    await store_admin.prepare_store(connector, statements)
+    await store_admin.prepare_store(connector, statements, grants(_BROKER))
 
 
 @pytest.fixture(scope="session")
