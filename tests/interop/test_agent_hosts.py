@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -163,25 +164,57 @@ def connected(log: Path) -> None:
         time.sleep(0.02)
 
 
+class Desk:
+    """A person's folder, where one host is connected to a vault as the agent coder."""
+
+    def __init__(self, folder: Path, vault: Vault, name: str) -> None:
+        self.host, self.vault = HOSTS[name], vault
+        self.person, self.project = folder, folder / "project"
+        self.project.mkdir(parents=True)
+        mine, text = self.host.settings
+        if mine:
+            (folder / mine).parent.mkdir()
+            (folder / mine).write_text(text)
+        self.image = self.project / "a.png"
+        self.image.write_bytes(IMAGE)
+        self.env = {"PATH": os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8"}
+        home = ("--home", str(vault.home))
+        connect = (*PROGRAM, *home, "connect", name, "--agent", "coder", "--write")
+        subprocess.run(connect, env=self.env, cwd=self.project, check=True)
+
+    def run(self, *calls: Call) -> list[str]:
+        """Let the model make *calls*; return what it was told of each."""
+        with scripted_model(*calls) as model:
+            filled = {
+                name: value.replace("{model}", model.url)
+                for name, value in self.host.environment.items()
+            }
+            words = [word.replace("{model}", model.url) for word in self.host.argv]
+            ended = subprocess.run(
+                [str(NODE), str(self.host.program), *words],
+                env=self.env | filled,
+                cwd=self.project,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=1.5 * PATIENT,
+                check=False,
+            )
+        told = model.results
+        assert len(told) == len(calls), (told, ended.stdout, ended.stderr)
+        return told
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", INSTALLED)
 def test_a_host_does_what_the_vault_says(short: Path, vault: Vault, name: str) -> None:
     """It reads what is allowed and runs what a person approved, by its own tools and an
     MCP server's; what is denied, revoked or undecided does not happen, and the model
     reads why."""
-    host, person = HOSTS[name], short / "person"
-    project = person / "project"
-    project.mkdir(parents=True)
-    mine, text = host.settings
-    if mine:
-        (person / mine).parent.mkdir()
-        (person / mine).write_text(text)
-    (project / "a.png").write_bytes(IMAGE)
     agent = vault.register("coder", "read:files", "execute:command")
     user = vault.approver("alice")
-    env = {"PATH": os.environ["PATH"], "HOME": str(person), "LANG": "C.UTF-8"}
-    argv = ("--home", str(vault.home), "connect", name, "--agent", "coder", "--write")
-    subprocess.run([*PROGRAM, *argv], env=env, cwd=project, check=True)
+    desk = Desk(short / "person", vault, name)
+    host, project, image = desk.host, desk.project, desk.image
     tool, argument = host.shell
 
     def shell(file: str, before: Callable[[], object] = lambda: None) -> Call:
@@ -191,41 +224,19 @@ def test_a_host_does_what_the_vault_says(short: Path, vault: Vault, name: str) -
         body = {"agent_id": agent.agent_id, "reason": "test"}
         assert vault.operator.post("/api/agents/revoke", json=body).status_code == 200
 
-    image, server_tool = project / "a.png", host.server_tool
-    calls = (
+    server_tool, namespace = host.server_tool
+    known = partial(connected, short / "log")
+    told = desk.run(
         Call(*host.read(image)),
         Call(*host.ungranted(project / "ungranted")),
         shell("approved"),
         shell("approved", lambda: approve(vault, user)),
         shell("denied"),
         shell("denied", lambda: deny(vault)),
-        Call(
-            server_tool[0],
-            {"path": "/shared"},
-            lambda: connected(short / "log"),
-            server_tool[1],
-        ),
+        Call(server_tool, {"path": "/shared"}, known, namespace),
         Call(*host.read(image), revoke),
         Call(*host.read(image), vault.kill),
     )
-    with scripted_model(*calls) as model:
-        given = {
-            key: value.replace("{model}", model.url)
-            for key, value in host.environment.items()
-        }
-        words = [word.replace("{model}", model.url) for word in host.argv]
-        ended = subprocess.run(
-            [str(NODE), str(host.program), *words],
-            env=env | given,
-            cwd=project,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=1.5 * PATIENT,
-            check=False,
-        )
-    told = model.results
-    assert len(told) == len(calls), (told, ended.stdout, ended.stderr)
     for number, part in {
         1: "Not granted to this agent",
         2: "A person has to approve",
@@ -239,3 +250,17 @@ def test_a_host_does_what_the_vault_says(short: Path, vault: Vault, name: str) -
     assert not any("AgentVault" in told[number] for number in (0, 3, 6)), told
     files = {file.name for file in project.iterdir() if file.is_file()}
     assert files - {".mcp.json"} == {"a.png", "approved"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [one for one in INSTALLED if one.values == ("codex",)])
+def test_codex_lets_no_approved_program_be_told_more(
+    short: Path, vault: Vault, name: str
+) -> None:
+    """No hook is asked before it writes to a program's input, so none has any."""
+    vault.register("coder", "execute:command")
+    user = vault.approver("alice")
+    call = Call("exec_command", {"cmd": "bash", "tty": True})
+    approved = call._replace(before=lambda: approve(vault, user))
+    told = Desk(short / "person", vault, name).run(call, approved)
+    assert "TTY execution is disabled" in told[1]
