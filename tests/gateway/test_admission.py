@@ -478,3 +478,27 @@ async def test_an_approval_that_its_digest_does_not_cover_sends_nothing(
     assert stand.upstream.received == []
     ended = await stand.bench.events("token.revoked")
     assert {event.reason for event in ended} == {"it is not what was approved"}
+
+
+@pytest.mark.parametrize(
+    ("header", "same"),
+    [
+        *[("traceparent", True), ("x-b3-traceid", True), ("x-request-id", True)],
+        *[("user-agent", True), ("accept-language", True), ("x-custom", False)],
+        *[("x-b3", False), ("stripe-account", False), ("if-match", False)],
+    ],
+)
+async def test_a_retry_may_change_what_differs_between_two_tries_alone(
+    stand: Stand, token: str, header: str, *, same: bool
+) -> None:
+    """Any other header is part of what a person approved."""
+    one = (await held(stand, token, headers={header: "1"}))["auth_req_id"]
+    await stand.approve(one)
+    shown = bearer(token, **{"AgentVault-Request": one, header: "2"})
+    reply = await stand.client.post(
+        "/gw/api/transfers/acct_1?memo=x", headers=shown, json=PAY
+    )
+    if same:
+        assert reply.status_code == 200
+    else:
+        assert reply.json()["error"] == "digest_mismatch"

@@ -458,7 +458,9 @@ async def test_waiting_ends_by_what_the_agent_prefers(stand: Stand, token: str) 
     reply = await stand.client.post(
         "/gw/api/transfers/a",
         headers=bearer(
-            token, Prefer="return=minimal", **{"AgentVault-Request": stepup.id}
+            token,
+            Prefer="wait=1, return=minimal",
+            **{"AgentVault-Request": stepup.id},
         ),
         json=PAY,
     )

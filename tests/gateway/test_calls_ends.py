@@ -75,6 +75,28 @@ async def test_nothing_is_sent_that_ends_while_its_credential_is_fetched(
     assert [name for name, _ in await stand.records()] == ["attempt", "result"]
 
 
+async def test_what_is_recorded_while_a_credential_is_fetched_is_known_first(
+    stand: Stand, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another broker may have revoked: where nobody can tell, nothing is sent."""
+    fetch, ledger = stand.gateway.credentials.of, stand.bench.broker.ledger
+
+    async def away() -> None:
+        raise LedgerUnwritableError("the store does not answer")
+
+    async def late(*asked: Any) -> Attachment:
+        monkeypatch.setattr(ledger, "confirm", away)
+        return await fetch(*asked)
+
+    monkeypatch.setattr(stand.gateway.credentials, "of", late)
+    reply = await read(stand, token)
+    assert (reply.status_code, reply.json()["error"]) == (
+        503,
+        "temporarily_unavailable",
+    )
+    assert stand.upstream.received == []
+
+
 async def test_a_broker_that_may_not_know_who_is_revoked_lets_nothing_out(
     stand: Stand, token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs
@@ -17,7 +18,7 @@ from agentvault_tui.broker.accounts import HeldProviderToken
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.clock import Deadline
 from agentvault_tui.model import Account, Agent
-from agentvault_tui.vault import Secret
+from agentvault_tui.vault import ProviderToken, Secret
 
 ROUTE = '[[routes]]\nmethod = "GET"\npath = "/{rest*}"\nscope = "read:calendar"\n'
 
@@ -194,21 +195,95 @@ async def test_a_token_endpoint_that_gives_none_sends_no_call(
     assert [r.target for r in stand.upstream.received] == ["/token"]
 
 
-async def test_an_echoed_token_is_found_like_a_secret(
-    stand: Stand, agent: Agent
+@pytest.mark.parametrize(
+    ("members", "echoed"),
+    [
+        ({"kind": "bearer", "secret": "key"}, SECRET),
+        ({"kind": "basic", "secret": "key", "username": "bot"}, SECRET),
+        ({"kind": "basic", "secret": "key", "username": "bot"}, BASIC),
+        ({"kind": "header", "secret": "key", "name": "X-Key"}, SECRET),
+        ({"kind": "query", "secret": "key", "name": "key"}, SECRET),
+    ],
+)
+async def test_an_echoed_secret_is_found_of_each_kind(
+    stand: Stand, agent: Agent, members: dict[str, str], echoed: str
 ) -> None:
-    """A service that answers with the token it was shown is credential_echoed."""
+    """A service that answers with what it was shown is credential_echoed."""
 
-    async def echo(request: Received, writer: asyncio.StreamWriter) -> None:
-        body = str(request.headers).encode()
+    async def echo(_: Received, writer: asyncio.StreamWriter) -> None:
+        body = f"you are {echoed}!".encode()
         head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
         writer.write(head + body)
 
     stand.upstream.answer = echo
-    await stand.service(credential(kind="basic", secret="key", username="bot"))
+    await stand.service(credential(**members))
     reply = await call(stand, agent)
     assert (reply.status_code, reply.json()["error"]) == (502, "credential_echoed")
-    assert BASIC not in reply.text
+    assert echoed not in reply.text
+
+
+async def test_a_secret_is_encoded_for_where_it_stands(
+    stand: Stand, agent: Agent
+) -> None:
+    """In a query (RFC 3986), and in Basic of a token endpoint (RFC 6749, 2.3.1)."""
+    secret = "a b&c=d%e:f+g/h"
+    await stand.secret(value=secret)
+    await stand.service(credential(kind="query", secret="key", name="the key"))
+    assert (await call(stand, agent)).status_code == 200
+    sent = stand.upstream.received[-1].target
+    assert sent == "/x?a=1&the+key=a%20b%26c%3Dd%25e%3Af%2Bg%2Fh"
+    endpoint = Endpoint()
+    stand.upstream.answer = endpoint
+    named = {"token_endpoint": endpoint_of(stand), "client_id": "a:b"}
+    await stand.service(credential(kind="client_credentials", secret="key", **named))
+    assert (await call(stand, agent)).status_code == 200
+    scheme, _, pair = str(endpoint.clients[0]).partition(" ")
+    assert scheme == "Basic"
+    assert base64.b64decode(pair) == b"a%3Ab:a+b%26c%3Dd%25e%3Af%2Bg%2Fh"
+
+
+def endpoint_of(stand: Stand) -> str:
+    return f"http://127.0.0.1:{stand.upstream.port}/token"
+
+
+async def test_a_token_is_fetched_once_and_again_near_its_end_or_for_another_file(
+    stand: Stand, agent: Agent
+) -> None:
+    """Calls at once share it; one that ends within 30 s is none to be kept."""
+    endpoint = Endpoint()
+    stand.upstream.answer = endpoint
+    named = {"token_endpoint": endpoint_of(stand), "client_id": "me"}
+    told = {"kind": "client_credentials", "secret": "key", **named}
+    await stand.service(credential(**told))
+    replies = await asyncio.gather(*(call(stand, agent) for _ in range(4)))
+    assert {reply.status_code for reply in replies} == {200}
+    assert endpoint.issued == 1
+    await stand.service(credential(**told, scope="more"))
+    endpoint.reply = {"expires_in": 30}
+    for issued in (2, 3):
+        assert (await call(stand, agent)).status_code == 200
+        assert endpoint.issued == issued
+
+
+async def test_a_token_that_a_revocation_overtook_is_not_kept(
+    stand: Stand, agent: Agent
+) -> None:
+    """It was fetched for the agent as it was before."""
+    endpoint, broker = Endpoint(), stand.bench.broker
+
+    async def revoked(request: Received, writer: asyncio.StreamWriter) -> None:
+        if request.target == "/token":
+            await revoke_agent(broker, agent.id, "", OPERATOR)
+        await endpoint(request, writer)
+
+    stand.upstream.answer = revoked
+    named = {"token_endpoint": endpoint_of(stand), "client_id": "me"}
+    await stand.service(credential(kind="client_credentials", secret="key", **named))
+    assert (await call(stand, agent)).status_code == 401
+    stand.upstream.answer = endpoint
+    await stand.restore(agent)
+    assert (await call(stand, agent)).status_code == 200
+    assert endpoint.issued == 2
 
 
 async def test_a_connected_account_gives_its_own_agents_calls_a_token(
@@ -245,6 +320,12 @@ async def test_a_connected_account_gives_its_own_agents_calls_a_token(
         assert (await call(stand, agent)).status_code == 200
     sent = [r.header("authorization") for r in stand.upstream.received]
     assert sent == ["Bearer ya29.provider-token"] * 2
+    token = Secret("ya29.renewed-token")
+    held = replace(held, token=token, thumbprint="another")
+    broker.registry.provider_tokens.put(held)
+    assert (await call(stand, agent)).status_code == 200
+    sent = [r.header("authorization") for r in stand.upstream.received]
+    assert sent[2] == "Bearer ya29.renewed-token"
     other = await stand.agent("read:calendar", name="other")
     assert (await call(stand, other)).status_code == 502
     first = stand.upstream.connections
@@ -254,3 +335,27 @@ async def test_a_connected_account_gives_its_own_agents_calls_a_token(
     broker.registry.provider_tokens.put(held)
     assert (await call(stand, agent)).status_code == 200
     assert stand.upstream.connections == first + 1
+
+
+async def test_a_provider_token_that_a_revocation_overtook_is_revoked_there(
+    stand: Stand, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has it: it is not kept, and serves to end what others have."""
+    broker, kept = stand.bench.broker, list[HeldProviderToken]()
+    account = Account(
+        *(agent.id, "google-oauth2", "cac_1", broker.vault.issuer, "auth0|alice"),
+        *("alice", ("calendar",), broker.clock.now()),
+    )
+    broker.registry.accounts.put(account)
+
+    async def exchange(_: Account) -> ProviderToken:
+        await revoke_agent(broker, agent.id, "", OPERATOR)
+        return ProviderToken(Secret("ya29.late"), ("calendar",), 3600)
+
+    monkeypatch.setattr(broker.vault, "exchange", exchange)
+    monkeypatch.setattr(broker.outbox, "keep_undelivered", kept.append)
+    await stand.service(credential(kind="connection", connection="google-oauth2"))
+    assert (await call(stand, agent)).status_code == 401
+    assert [one.token.reveal() for one in kept] == ["ya29.late"]
+    assert broker.registry.provider_tokens.get(account) is None
+    assert stand.upstream.received == []

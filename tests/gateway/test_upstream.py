@@ -417,11 +417,18 @@ async def test_headers_of_one_hop_stay_there(
         "X-Original-URL": "/admin",
         "X-Rewrite-URL": "/admin",
         "X-HTTP-Host-Override": "admin.test",
+        "X-Real-IP": "1.2.3.4",
+        "Via": "1.1 proxy",
+        "Proxy-Status": "ok",
+        "AgentVault-Decision": "dec_mine",
+        "Accept-Encoding": "br",
         "X-End": "kept",
     }
     reply = await stand.client.get("/gw/api/x", headers={**headers, **said})
     sent = dict(stand.upstream.received[0].headers)
-    names = {name.lower() for name in said} - {"x-end"}
+    names = {name.lower() for name in said} - {"x-end", "accept-encoding"}
+    assert ("accept-encoding", "br") not in stand.upstream.received[0].headers
+    assert sent["accept-encoding"] == "identity"
     assert not names & sent.keys()
     assert sent["x-end"] == "kept"
     assert reply.headers["x-end"] == "2"
