@@ -370,7 +370,7 @@ def _basic(credential: UpstreamCredential, secret: str) -> Attachment:
     encoded = base64.b64encode(pair)
     return Attachment(
         (("Authorization", f"Basic {encoded.decode()}"),),
-        needles=needles(secret.encode(), encoded),
+        needles=needles(secret.encode()),
     )
 
 

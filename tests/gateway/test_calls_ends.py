@@ -14,6 +14,7 @@ from support.gateway_stand import Received, Stand, ok
 
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.revoke import revoke_agent
+from agentvault_tui.clock import iso
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.gateway.credentials import Attachment
 from agentvault_tui.model import Agent, Draft, sha256_hex
@@ -23,7 +24,7 @@ from agentvault_tui.model import Agent, Draft, sha256_hex
 async def agent(stand: Stand) -> Agent:
     await stand.secret()
     await stand.service(BEARER + ROUTES)
-    until = stand.bench.clock.now() + timedelta(seconds=60)
+    until = iso(stand.bench.clock.now() + timedelta(seconds=60))
     scopes = "read:calendar", "write:calendar", "send:payment"
     return await stand.bench.agent("agent", *scopes, until=until)
 
