@@ -9,7 +9,7 @@ import json
 import secrets
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -122,13 +122,6 @@ class WorkspaceStore:
         return entry
 
 
-def latest(
-    entries: Iterable[dict[str, object]], count: int = 10
-) -> list[dict[str, object]]:
-    """Return the last *count* of *entries*."""
-    return list(deque(entries, maxlen=count))
-
-
 _BODY_CAP: Final = 65_536
 
 Perform = Callable[[WorkspaceStore, Mapping[str, str], Mapping[str, object]], object]
@@ -143,6 +136,11 @@ class Operation:
     perform: Perform
     needs: Mapping[str, type] = field(default_factory=dict)
     """Members the body must have."""
+
+
+def _lists(kind: str) -> Perform:
+    """Return what lists the last entries of a kind."""
+    return lambda store, _where, _body: list(deque(getattr(store, kind), maxlen=10))
 
 
 def _delete_record(
@@ -171,33 +169,21 @@ def _send(
 
 
 OPERATIONS: Final = (
-    Operation(
-        "GET",
-        "/calendar/{calendar}",
-        lambda store, _where, _body: latest(store.bookings),
-    ),
+    Operation("GET", "/calendar/{calendar}", _lists("bookings")),
     Operation(
         "POST",
         "/calendar/{calendar}",
         lambda store, where, body: store.book(where["calendar"], body),
         {"title": str, "start": str, "minutes": int},
     ),
-    Operation(
-        "GET",
-        "/mail/{box}",
-        lambda store, _where, _body: latest(store.mails),
-    ),
+    Operation("GET", "/mail/{box}", _lists("mails")),
     Operation(
         "POST",
         "/mail/{box}",
         _send,
         {"recipients": object, "subject": str},
     ),
-    Operation(
-        "GET",
-        "/accounts/{account}",
-        lambda store, _where, _body: latest(store.payments),
-    ),
+    Operation("GET", "/accounts/{account}", _lists("payments")),
     Operation(
         "POST",
         "/accounts/{account}",
@@ -217,11 +203,7 @@ OPERATIONS: Final = (
         "/records/{record}",
         lambda store, where, _body: store.records[where["record"]],
     ),
-    Operation(
-        "DELETE",
-        "/records/{record}",
-        _delete_record,
-    ),
+    Operation("DELETE", "/records/{record}", _delete_record),
     Operation(
         "GET",
         "/files/{file}",

@@ -19,9 +19,10 @@ _STEP: Final = 20
 
 def accounts(pen: Pen, agent: AgentRow, width: int) -> list[Row]:
     """Write which accounts it uses at providers, and which agents use them too."""
-    if not agent.connections:
+    if not agent.accounts:
         return []
-    rows = pen.facts("Accounts", ", ".join(agent.connections), width, 2)[0]
+    names = ", ".join(one.connection for one in agent.accounts)
+    rows = pen.facts("Accounts", names, width, 2)[0]
     if agent.shared_with:
         names = f"shared with {', '.join(agent.shared_with)}"
         rows += pen.facts("", names, width, 2, pen.palette.waiting)[0]

@@ -16,8 +16,8 @@ from agentvault_tui.clock import parse_iso, span
 from agentvault_tui.console.state.moments import plural, size
 from agentvault_tui.console.state.records import (
     RISKS,
+    AccountRow,
     AgentRow,
-    AtProvider,
     CallRow,
     DeadAlertRow,
     DeciderRow,
@@ -31,7 +31,6 @@ from agentvault_tui.console.state.records import (
     RepeatRow,
     ScopeRow,
     ServiceRow,
-    SharedAccount,
     SinkRow,
     StatusRow,
     StepUpRow,
@@ -53,6 +52,7 @@ from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.limits import LimitInfo, LimitList, LimitUseInfo
 from agentvault_tui.operator_api.shapes import (
     OUTCOMES,
+    AccountInfo,
     AgentInfo,
     AgentRef,
     ApprovalsInfo,
@@ -135,7 +135,6 @@ class Intake:
     def agent(self, told: PastAgentInfo) -> AgentRow:
         """Convert an agent, now or in the past."""
         now = told if isinstance(told, AgentInfo) else None
-        accounts = now.connections if now else ()
         return AgentRow(
             id=self.shown(told.id, _NAME),
             name=self.shown(told.name, _NAME),
@@ -158,29 +157,19 @@ class Intake:
             at_tenant=tuple(map(self.word, now.at_tenant)) if now else (),
             upstream=self.upstream(now.upstream) if now else (),
             outside_until=moment(now.outside_until) if now else None,
-            connections=tuple(self.shown(one.connection, _NAME) for one in accounts),
+            accounts=tuple(map(self._account, now.connections)) if now else (),
             shared_with=self._names(now.shared_with) if now else (),
-            at_providers=tuple(
-                AtProvider(
-                    self.shown(one.connection, _NAME),
-                    one.at_provider.known,
-                    self._names(one.at_provider.kept_for),
-                    self._names(one.at_provider.may_cut),
-                )
-                for one in accounts
-                if one.at_provider  # an earlier broker does not say
-            ),
-            shared=tuple(
-                SharedAccount(
-                    self.shown(one.connection, _NAME), self._names(one.shared_with)
-                )
-                for one in accounts
-                if one.shared_with
-            ),
             delegates=self._delegates(now.delegates) if now else (),
             delegated_by=self._delegates(now.delegated_by) if now else (),
             delegated_below=now.delegated_below if now else 0,
         )
+
+    def _account(self, told: AccountInfo) -> AccountRow:
+        name, names = self.shown(told.connection, _NAME), self._names(told.shared_with)
+        if (there := told.at_provider) is None:
+            return AccountRow(name, names)
+        left, cut = self._names(there.kept_for), self._names(there.may_cut)
+        return AccountRow(name, names, there.known, left, cut)
 
     def _delegates(self, told: Iterable[DelegateInfo]) -> tuple[DelegateRow, ...]:
         return tuple(

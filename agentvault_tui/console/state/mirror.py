@@ -507,4 +507,4 @@ class Mirror:
 
 def _listed(agent: AgentRow) -> tuple[object, ...]:
     said = (agent.name, agent.owner, agent.purpose)
-    return *said, agent.scopes, agent.revoked, agent.upstream, agent.connections
+    return *said, agent.scopes, agent.revoked, agent.upstream, agent.accounts

@@ -116,26 +116,18 @@ class UpstreamStep:
         return f"{self.connection} token" if self.connection else self.step
 
 
-@dataclass(frozen=True, slots=True)
-class AtProvider:
-    """What a revocation would do to an account at its provider."""
+class AccountRow(NamedTuple):
+    """An account that an agent uses at a provider, through Token Vault."""
 
     connection: Shown
-    known: bool
-    """Whether anything is known that revokes there."""
-    kept_for: tuple[Shown, ...]
+    shared_with: tuple[Shown, ...]
+    """Names of other agents that are served and use it: a revocation leaves it."""
+    known: bool | None = None
+    """Whether anything is known that revokes there; an earlier broker does not say."""
+    kept_for: tuple[Shown, ...] = ()
     """Names of agents that would lose it too: it is left."""
-    may_cut: tuple[Shown, ...]
+    may_cut: tuple[Shown, ...] = ()
     """Names of agents that lose it too, if theirs is the same person's."""
-
-
-@dataclass(frozen=True, slots=True)
-class SharedAccount:
-    """An account that a revocation leaves, for others use it."""
-
-    connection: Shown
-    agents: tuple[Shown, ...]
-    """Names of the other agents that are served and use it."""
 
 
 class DelegateRow(NamedTuple):
@@ -189,14 +181,9 @@ class AgentRow:
     """What its last revocation or restore does at the tenant, as it stands."""
     outside_until: datetime | None = None
     """Until when a provider's token that was handed out can still be used."""
-    connections: tuple[Shown, ...] = ()
-    """Providers at which it uses an account, through Token Vault."""
+    accounts: tuple[AccountRow, ...] = ()
     shared_with: tuple[Shown, ...] = ()
     """Names of other agents that use one of these accounts."""
-    at_providers: tuple[AtProvider, ...] = ()
-    """What a revocation would do to each of them there."""
-    shared: tuple[SharedAccount, ...] = ()
-    """Which of its accounts a revocation leaves, and for whom."""
     delegates: tuple[DelegateRow, ...] = ()
     """Whom it may pass tokens on to, or has."""
     delegated_by: tuple[DelegateRow, ...] = ()

@@ -73,7 +73,7 @@ def consequences(agent: AgentRow, here: str, now: datetime) -> Consequences:
     found = Consequences([f"{here}, at once", "all it asks for from then on"], [], [])
     if agent.at_tenant:
         found.ends.append(f"at the tenant: {', '.join(agent.at_tenant)}")
-    elif not agent.connections:
+    elif not agent.accounts:
         found.ends.append("nothing at the tenant: it holds nothing there")
     _accounts(agent, found)
     if agent.shared_with and not found.stays:
@@ -91,21 +91,17 @@ def consequences(agent: AgentRow, here: str, now: datetime) -> Consequences:
 
 def _accounts(agent: AgentRow, found: Consequences) -> None:
     """Say of each account at a provider whether it ends, stays or works on."""
-    shared = {one.connection: one.agents for one in agent.shared}
-    ahead = {one.connection: one for one in agent.at_providers}
-    for connection in agent.connections:
-        one = ahead.get(connection)
-        others = (*shared.get(connection, ()), *(one.kept_for if one else ()))
-        if others:
-            found.stays.append(_shared(connection, tuple(dict.fromkeys(others))))
-        elif one is None:  # a broker of an earlier version does not say
-            found.ends.append(f"{connection}: its account")
+    for one in agent.accounts:
+        if others := tuple(dict.fromkeys((*one.shared_with, *one.kept_for))):
+            found.stays.append(_shared(one.connection, others))
+        elif one.known is None:  # a broker of an earlier version does not say
+            found.ends.append(f"{one.connection}: its account")
         elif one.known:
             too = f", perhaps for {', '.join(one.may_cut)} too" if one.may_cut else ""
-            found.ends.append(f"{connection}: its token at the provider{too}")
+            found.ends.append(f"{one.connection}: its token at the provider{too}")
         else:
             found.works_until.append(
-                f"its own end: a {connection} token; no revoking there"
+                f"its own end: a {one.connection} token; no revoking there"
             )
 
 
@@ -124,8 +120,9 @@ def _shared(connection: str, agents: tuple[str, ...]) -> str:
 
 def stays(agent: AgentRow) -> list[str]:
     """Say which accounts others use as well, who are served; of many, some."""
-    told = [_shared(one.connection, one.agents) for one in agent.shared[:_PROVIDERS]]
-    more = len(agent.shared) - _PROVIDERS
+    shared = [one for one in agent.accounts if one.shared_with]
+    told = [_shared(one.connection, one.shared_with) for one in shared[:_PROVIDERS]]
+    more = len(shared) - _PROVIDERS
     return [*told, f"and {more} more"] if more > 0 else told
 
 
