@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import Dialog, Result, SheetPage
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
-from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, cells
+from agentvault_tui.console.draw.lines import EMPTY, Pen, Piece, Row, cells
 from agentvault_tui.console.messages import ShowAgent
 from agentvault_tui.console.state.moments import clock_time, countdown
 from agentvault_tui.console.state.presence import listed
@@ -129,20 +129,19 @@ class StepUpsDialog(ListDialog[None]):
             (state, pen.palette.accent),
             (countdown(left) + (" SOON" if soon else ""), style),
         )
-        start = (
-            (f"{pen.glyphs.risk(row.risk)} ", pen.palette.risk(row.risk)),
-            *_what(pen, row, width - 7 - cells(end), _name_cells(width)),
-        )
-        line = pen.spread(start, end, width - 2)
-        return pen.listed(line, here=row.id == self.cursor)
+        mark = (f"{pen.glyphs.risk(row.risk)} ", pen.palette.risk(row.risk))
+        return self._line(pen, row, mark, end, width)
 
     def _decided(self, pen: Pen, row: StepUpRow, words: str, width: int) -> Row:
-        ended = row.decided_at or row.expires_at
+        when = f"{clock_time(row.decided_at or row.expires_at)}  "
         end: Row = ((words, pen.palette.text),)
-        start = (
-            (f"{clock_time(ended)}  ", pen.palette.muted),
-            *_what(pen, row, width - _WHEN - cells(end), _name_cells(width)),
-        )
+        return self._line(pen, row, (when, pen.palette.muted), end, width)
+
+    def _line(
+        self, pen: Pen, row: StepUpRow, first: Piece, end: Row, width: int
+    ) -> Row:
+        room = width - 4 - cell_width(first[0]) - cells(end)
+        start = (first, *_what(pen, row, room, _name_cells(width)))
         line = pen.spread(start, end, width - 2)
         return pen.listed(line, here=row.id == self.cursor)
 
