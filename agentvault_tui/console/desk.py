@@ -212,7 +212,7 @@ async def take_back(desk: Desk, undo: Undo) -> Revoked:
         raise
 
 
-def undo_bar(pen: Pen, undo: Undo, now: float, key: str = UNDO_KEY) -> Row:
+def undo_bar(pen: Pen, undo: Undo, now: float, key: str) -> Row:
     """Draw the time left, the key, and whom it cuts off."""
     p, left = pen.palette, max(undo.until - now, 0.0)
     return (

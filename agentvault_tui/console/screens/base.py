@@ -543,7 +543,7 @@ class FilteredScreen(PaneScreen):
 
         # Whoever leaves at once leaves before there is anything to put it on.
         if self.bar is None and self.is_attached:
-            self.bar = FilterBar(self.desk, id="filter")
+            self.bar = FilterBar(self.desk)
             self.bar.display = False
             await self.mount(self.bar)
 

@@ -95,8 +95,8 @@ class FilterBar(Horizontal):
     class Listed(Message):
         """The operator wants to see the saved filters."""
 
-    def __init__(self, desk: Desk, *, id: str | None = None) -> None:  # noqa: A002
-        super().__init__(id=id)
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(id="filter")
         self.completions: list[Completion] = []
         self.naming = False
         """Whether a name is typed, and not a filter."""
