@@ -413,7 +413,6 @@ class PolledScreen(PaneScreen):
 
     EVERY: ClassVar[float] = 2.0
     """Seconds between two readings, and at least ten times what one takes."""
-
     COPIES: ClassVar[str] = "id"
     """What the id of a row is called, where it is copied."""
 
@@ -482,7 +481,6 @@ class PolledScreen(PaneScreen):
         self._read_next = now + max(self.EVERY, CALM * (now - began))
         self.place()
         self.paint_all()
-        self.show_keys()
 
     def header(self, width: int, height: int) -> tuple[dict[str, Box], int, int]:
         """Return the boxes of all but the lists, and the lists' first row and rows."""
