@@ -24,10 +24,6 @@ _NAMED: Final = 40
 """Tokens named in the event; the count is always there."""
 
 
-class LostTrackError(LedgerDamagedError):
-    """The store holds what this process did not write: it must not go on."""
-
-
 class DoubtfulBatch:
     """A batch whose commit failed: it is in the store as a whole, or not at all."""
 
@@ -48,7 +44,7 @@ class DoubtfulBatch:
         if tip.hash in self._written:
             return self._written[tip.hash]
         if tip.hash not in self._found:
-            raise LostTrackError(
+            raise LedgerDamagedError(
                 f"the ledger ends at {tip.seq}, which this broker did not write",
                 "stop the broker and verify the ledger",
             )

@@ -20,13 +20,13 @@ from support.ledger_kit import agent, decision, note, token
 from support.manual_clock import ManualClock
 
 from agentvault_tui.clock import Clock, SystemClock
-from agentvault_tui.errors import LedgerUnwritableError
+from agentvault_tui.errors import LedgerDamagedError, LedgerUnwritableError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Ledger, Recovery, opening, verify_ledger
 from agentvault_tui.ledger.batch import Batch, Job, Tip, build, read_tip, write
 from agentvault_tui.ledger.headfile import Witness, write_witness
 from agentvault_tui.ledger.records import Attempt, Change
-from agentvault_tui.ledger.recovery import DoubtfulBatch, LostTrackError
+from agentvault_tui.ledger.recovery import DoubtfulBatch
 from agentvault_tui.ledger.schema import StoreConnection, open_writer, set_up_writer
 from agentvault_tui.ledger.state import Statement
 from agentvault_tui.ledger.writer import Writer
@@ -318,7 +318,7 @@ async def test_a_ledger_somebody_else_wrote_to_is_not_continued(
     stranger = Job.of([note()], [], itertools.count())
     other = build(batch.before, [stranger], clock)
     await db.run(write, other.statements)
-    with pytest.raises(LostTrackError):
+    with pytest.raises(LedgerDamagedError):
         await DoubtfulBatch(batch, ledger_id, "I/O error").settle(db, clock)
     await db.close()
 
