@@ -24,6 +24,7 @@ from support.vault import Client, Vault, fresh_code, serving
 from support.vault_stepups import hold, start, stepup_until
 
 from agentvault_tui.home import Home
+from agentvault_tui.policy import shipped_policy
 from agentvault_tui.sealing import KEY_BYTES
 from agentvault_tui.settings import Settings
 
@@ -350,7 +351,8 @@ def origin(broker: Vault) -> str:
 def test_an_edit_in_one_home_holds_everywhere_also_where_a_broker_was_killed(
     brokers: list[Vault],
 ) -> None:
-    """It is recorded once, and each home's copy says the same in the end."""
+    """It is recorded once, and each home's copy says the same in the end; so is an edit
+    of the policy that was made while a broker was down."""
     a, b, c = brokers
     c.process.send_signal(signal.SIGSTOP)
     before = origin(a)
@@ -361,7 +363,14 @@ def test_an_edit_in_one_home_holds_everywhere_also_where_a_broker_was_killed(
     until(lambda: files[1].read_text() == edited)
     c.kill()
     assert files[2].read_text() != edited
+    policies = [one.home / "policy.cedar" for one in brokers]
+    policies[2].write_text(f"{shipped_policy()}// at night\n")
     with serving(c.home) as again:
+        until(policies[0].exists)
+        assert policies[0].read_text() == policies[2].read_text()
+        told = again.operator.get("/api/policy").json()
+        assert told["version"] == a.operator.get("/api/policy").json()["version"]
+        assert not list(c.home.glob("*.local"))
         assert origin(again) == "https://edited.test"
         assert files[2].read_text() == edited
         asked = {"type": "service.changed"}
