@@ -22,6 +22,7 @@ from agentvault_tui.vault import (
     Tenant,
     TokenVault,
 )
+from agentvault_tui.vault.api import Purpose
 from agentvault_tui.vault.management import logs, objects, revoking
 from agentvault_tui.vault.management.objects import (
     actions,
@@ -79,8 +80,7 @@ async def test_the_vault_client_provisions_the_double(api: Management) -> None:
         "resource-servers",
         body={"identifier": "https://made.test/", "scopes": [{"value": "a"}]},
         expect=(201,),
-        what="make an API",
-        scope="create:resource_servers",
+        purpose=Purpose("make an API", "create:resource_servers"),
     )
     found_api = await resource_servers.get(api, "https://made.test/")
     assert found_api["scopes"][0]["value"] == "a"

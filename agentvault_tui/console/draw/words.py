@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from agentvault_tui.console.draw.lines import masked
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.moments import plural
 from agentvault_tui.console.state.records import AT, EventRow
@@ -159,6 +158,9 @@ def why(mirror: Mirror, event: EventRow) -> str:
             text = f"{text}: {event.rule}"
         return text
     if event.type == "stepup.requested":
+        # It loads rich, which no command's help is to wait for.
+        from agentvault_tui.console.draw.lines import masked  # noqa: PLC0415
+
         return masked(event.reason).text  # the agent's own words
     if event.outcome == "escalated":
         return event.rule
