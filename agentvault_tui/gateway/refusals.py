@@ -51,6 +51,8 @@ class CallRefusedError(Exception):
     def reply(self) -> Reply:
         """Return it as the answer of HTTP."""
         headers = [*self.headers, (b"agentvault-error", self.error.encode())]
+        if self.status == 503 and b"retry-after" not in dict(headers):
+            headers.append((b"retry-after", b"%d" % _RETRY_SECONDS))
         if self.decision_id is not None:
             headers.append((b"agentvault-decision", self.decision_id.encode()))
         body = {
@@ -152,7 +154,7 @@ def too_many() -> CallRefusedError:
     """Return the refusal of a call of an agent that has too many under way."""
     text = "too many calls of this agent are under way: wait for one to end"
     code = "temporarily_unavailable"
-    return CallRefusedError(503, code, "too_many_calls", text, (b"retry-after", b"1"))
+    return CallRefusedError(503, code, "too_many_calls", text)
 
 
 def too_large(cap: int) -> CallRefusedError:

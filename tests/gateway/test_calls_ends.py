@@ -108,6 +108,7 @@ async def test_a_broker_that_may_not_know_who_is_revoked_lets_nothing_out(
         503,
         "temporarily_unavailable",
     )
+    assert reply.headers["retry-after"] == "1"
     assert [name for name, _ in await stand.records()] == ["refused"]
 
 
