@@ -370,7 +370,8 @@ def _basic(credential: UpstreamCredential, secret: str) -> Attachment:
     encoded = base64.b64encode(pair)
     return Attachment(
         (("Authorization", f"Basic {encoded.decode()}"),),
-        needles=needles(secret.encode()),
+        # A secret may be too short to be looked for by itself.
+        needles=needles(secret.encode(), encoded),
     )
 
 

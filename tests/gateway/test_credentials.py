@@ -201,6 +201,7 @@ async def test_a_token_endpoint_that_gives_none_sends_no_call(
         ({"kind": "bearer", "secret": "key"}, SECRET),
         ({"kind": "basic", "secret": "key", "username": "bot"}, SECRET),
         ({"kind": "basic", "secret": "key", "username": "bot"}, BASIC),
+        ({"kind": "basic", "secret": "pin", "username": "bot"}, "Ym90OjQ3"),
         ({"kind": "header", "secret": "key", "name": "X-Key"}, SECRET),
         ({"kind": "query", "secret": "key", "name": "key"}, SECRET),
     ],
@@ -216,6 +217,7 @@ async def test_an_echoed_secret_is_found_of_each_kind(
         writer.write(head + body)
 
     stand.upstream.answer = echo
+    await stand.secret("pin", "47")
     await stand.service(credential(**members))
     reply = await call(stand, agent)
     assert (reply.status_code, reply.json()["error"]) == (502, "credential_echoed")
