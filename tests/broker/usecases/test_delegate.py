@@ -12,12 +12,15 @@ import pytest
 from support.bench import OPERATOR, Bench
 
 from agentvault_tui.broker.agents_api import AgentsApi
+from agentvault_tui.broker.usecases import delegate
 from agentvault_tui.broker.usecases.delegate import change_delegates
+from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.register import register
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes
-from agentvault_tui.model import Agent
+from agentvault_tui.model import Agent, Draft
 from agentvault_tui.operator_api.requests import AgentRequest
+from agentvault_tui.policy.texts import shipped_policy
 from agentvault_tui.settings import DelegationSettings
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -396,6 +399,111 @@ async def test_less_of_one_action_is_passed_on_as_a_resource_server_reads_it(
     twice = '[{"type":"agentvault:action","parameters":{"count":4,"count":9}}]'
     reply = await stage.exchange(first, parent, second, authorization_details=twice)
     assert reply.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "beyond"),
+    [
+        ({"resource": f"{ISSUER}/gw/api"}, {}, None),
+        (
+            {"resource": f"{ISSUER}/gw/api"},
+            {"resource": f"{ISSUER}/gw/other"},
+            "resource",
+        ),
+        ({}, {"authorization_details": [{"type": "bank", "account": "1"}]}, "details"),
+    ],
+)
+async def test_no_other_audience_and_no_details_of_another_type_are_added(
+    stage: Delegates,
+    line: tuple[Agent, Agent, Agent],
+    own: dict[str, Any],
+    asked: dict[str, Any],
+    beyond: str | None,
+) -> None:
+    """Nobody here reads what less of them would be."""
+    first, second, _ = line
+    parent = await stage.token(first, "read:calendar", **own)
+    reply = await stage.exchange(first, parent, second, **asked)
+    if beyond is None:
+        assert reply.status_code == 200
+        return
+    told = reply.json()
+    assert (reply.status_code, told["reason"]) == (403, "wider_than_parent")
+    assert beyond in told["error_description"]
+
+
+async def test_what_policy_wants_a_person_for_is_not_passed_on(
+    stage: Delegates, line: tuple[Agent, Agent, Agent]
+) -> None:
+    """Its first agent could do it alone; for another it would have to be approved."""
+    first, second, _ = line
+    passed = (
+        '@id("passed")\n@why("It was passed on.")\n@obligation("step_up")\n'
+        "permit (principal, action, resource) when { context.delegated };\n"
+    )
+    stage.bench.home.policy_file.write_text(passed + shipped_policy())
+    await reload_policy(stage.bench.broker)
+    parent = await stage.token(first, "read:calendar")
+    reply = await stage.exchange(first, parent, second)
+    assert (reply.status_code, reply.json()["reason"]) == (403, "stepup_required")
+    assert stage.bench.broker.stepups.open() == []
+
+
+async def test_what_is_taken_from_one_ends_its_tokens_of_that_scope_alone(
+    stage: Delegates, line: tuple[Agent, Agent, Agent]
+) -> None:
+    """Tokens of another agent, or of another scope, live on."""
+    first, second, third = line
+    await stage.let(first, third, *SCOPES)
+    parent = await stage.token(first, " ".join(SCOPES))
+    read, write = [
+        await stage.passed(first, parent, second, scope=scope) for scope in SCOPES
+    ]
+    other = await stage.passed(first, parent, third, scope="read:calendar")
+    assert await stage.let(first, second, "write:calendar") == 1
+    seen = [
+        (await stage.seen(who, token))["active"]
+        for who, token in ((second, read), (second, write), (third, other))
+    ]
+    assert seen == [False, True, True]
+
+
+async def test_a_delegation_that_is_taken_while_its_token_is_recorded_gives_none(
+    stage: Delegates,
+    line: tuple[Agent, Agent, Agent],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was decided before, and is void."""
+    first, second, _ = line
+    parent = await stage.token(first, "read:calendar")
+    record = stage.bench.broker.record
+
+    async def during(*drafts: Draft, **more: Any) -> Any:
+        written = await record(*drafts, **more)
+        monkeypatch.setattr(stage.bench.broker, "record", record)
+        await stage.let(first, second)
+        return written
+
+    monkeypatch.setattr(stage.bench.broker, "record", during)
+    reply = await stage.exchange(first, parent, second)
+    assert reply.status_code == 403
+    assert stage.bench.broker.registry.tokens_of(second.id) == []
+
+
+async def test_an_agent_passes_on_no_more_than_so_many(
+    stage: Delegates,
+    line: tuple[Agent, Agent, Agent],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of all its tokens together; one that ends makes room."""
+    monkeypatch.setattr(delegate, "MOST_PASSED_ON", 2)
+    first, second, _ = line
+    parents = [await stage.token(first, "read:calendar") for _ in range(3)]
+    given = [await stage.passed(first, parent, second) for parent in parents[:2]]
+    reply = await stage.exchange(first, parents[2], second)
+    assert (reply.status_code, reply.json()["reason"]) == (403, "too_many")
+    await stage.post(second, "/oauth/revoke", token=given[0])
+    await stage.passed(first, parents[2], second)
 
 
 async def test_a_single_use_is_one_use_of_the_whole_tree(stage: Delegates) -> None:

@@ -20,9 +20,11 @@ from agentvault_tui.broker.usecases.approvals import (
     end_gathered,
     end_gathered_before,
 )
+from agentvault_tui.broker.usecases.decide import Request
 from agentvault_tui.broker.usecases.evaluate import evaluate
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.redeem import deliver, introspect
+from agentvault_tui.broker.usecases.repeat import approval_for, is_same
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import (
     lift_panic,
@@ -37,6 +39,8 @@ from agentvault_tui.ledger.schema import read_home
 from agentvault_tui.model import (
     Action,
     Agent,
+    AgentId,
+    Draft,
     EventType,
     Outcome,
     ParameterBound,
@@ -46,6 +50,7 @@ from agentvault_tui.model import (
     TokenKind,
 )
 from agentvault_tui.model.event import user_changed
+from agentvault_tui.policy.texts import shipped_policy
 from agentvault_tui.settings import Settings, StepUpSettings
 from agentvault_tui.vault import FlowExpired
 from agentvault_tui.vault.identity import PageAnswer
@@ -181,6 +186,84 @@ async def test_another_agent_and_another_action_are_none_of_it(bench: Bench) -> 
     calendar = Action(("write:calendar",), "write:calendar")
     assert isinstance(await ask(bench, other, calendar), Granted)
     assert left(bench, stepup) == 3
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"action": replace(PAYMENT, scopes=("send:email",))},
+        {"action": replace(PAYMENT, action="send:email")},
+        {"action": replace(PAYMENT, resource="stripe:acct_43")},
+        {"action": paying(4201)},
+        {"action": paying(4200, more=None)},
+        {"resource": "https://api.test/"},
+        {"details": None},
+        {"details": (*details_of(PAYMENT), {"type": "x"})},
+        {"connection": "google-oauth2"},
+        {"call": "{}"},
+        {"evaluation": True},
+    ],
+)
+async def test_a_request_is_the_same_in_everything_that_a_person_decides_about(
+    bench: Bench, other: dict[str, Any]
+) -> None:
+    """Its agent's reason may differ, and nothing else."""
+    agent, stepup = await hold(bench)
+    same = Request.approved(agent, stepup)
+    reason = replace(stepup.asked, reason="Invoice 1882")
+    assert is_same(stepup, same)
+    assert is_same(stepup, same._replace(action=reason))
+    assert not is_same(stepup, same._replace(**other))
+
+
+async def test_a_token_that_was_passed_on_has_no_part_in_it(bench: Bench) -> None:
+    """The person said yes to the agent itself."""
+    agent, stepup = await approved(bench)
+    same = Request.approved(agent, stepup)
+    verdict = same.foresee(bench.broker)
+    assert await approval_for(bench.broker, same, verdict) is not None
+    passed = same._replace(chain=(AgentId("agt_first"),))
+    assert await approval_for(bench.broker, passed, verdict) is None
+
+
+@pytest.mark.parametrize("change", ["the policy", "no details"])
+async def test_another_policy_or_no_details_is_a_deviation(
+    bench: Bench, change: str
+) -> None:
+    """What a resource server would be told, or what asked for a person, is another."""
+    agent, stepup = await approved(bench)
+    details: tuple[dict[str, Any], ...] | None = details_of(paying(10))
+    if change == "the policy":
+        bench.home.policy_file.write_text(f"{shipped_policy()}// another\n")
+        await reload_policy(bench.broker)
+    else:
+        details = None
+    answer = await request_token(
+        bench.broker, agent, paying(10), resource=None, details=details
+    )
+    assert isinstance(answer, Escalated)
+    assert answer.stepup.status is StepUpStatus.PENDING
+    assert left(bench, stepup) == 0
+
+
+async def test_a_revocation_overtakes_an_approval_that_stands_in(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was recorded as approved, and is void: no token is left of it."""
+    agent, _ = await approved(bench)
+    record = bench.broker.record
+
+    async def during(*drafts: Draft, **more: Any) -> Any:
+        written = await record(*drafts, **more)
+        monkeypatch.setattr(bench.broker, "record", record)
+        await revoke_agent(bench.broker, agent.id, "", OPERATOR)
+        return written
+
+    monkeypatch.setattr(bench.broker, "record", during)
+    answer = await ask(bench, agent, paying(10))
+    assert isinstance(answer, Denied)
+    assert answer.reason == "agent_revoked"
+    assert bench.broker.registry.tokens_of(agent.id) == []
 
 
 async def test_it_ends_in_time_counted_from_the_proof(bench: Bench) -> None:
