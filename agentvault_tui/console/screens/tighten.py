@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -18,13 +17,14 @@ from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.advice import AdviceDialog
 from agentvault_tui.console.dialogs.base import Dialog, SheetPage
 from agentvault_tui.console.draw.layout import Box
-from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Row
+from agentvault_tui.console.draw.lines import EMPTY, LABEL, Row
 from agentvault_tui.console.messages import ShowAudit
 from agentvault_tui.console.screens.base import CALM, PolledScreen
+from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.moments import plural
 from agentvault_tui.console.state.records import AgentRow
 from agentvault_tui.console.widgets.line_input import LineInput
-from agentvault_tui.console.widgets.pane import ListPane, Painted, Pane
+from agentvault_tui.console.widgets.pane import ListPane, Painted, Pane, RowT
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.advice import AdviceInfo, change_texts
@@ -47,8 +47,8 @@ def _told(seconds: int) -> str:
     return span(seconds) if seconds % 60 else plural(seconds // 60, "minute")
 
 
-class RowPane(ListPane[Callable[[Pen, int], Row]]):
-    """A list of what writes each row, under a title that says why there is none."""
+class ReadPane(ListPane[RowT]):
+    """A list under a title that says what is under way, or why there is no row."""
 
     def __init__(self, desk: Desk, name: str, title: str) -> None:
         super().__init__(desk, id=name)
@@ -59,9 +59,6 @@ class RowPane(ListPane[Callable[[Pen, int], Row]]):
         said = self.pen.clip(f"  {self.said}", room)
         return (*self.heading(self.title_text), (said, self.pen.palette.muted))
 
-    def row(self, row: Callable[[Pen, int], Row], width: int) -> Row:
-        return self.pen.cut(row(self.pen, width), width - 3)
-
 
 class ReadScreen(PolledScreen):
     """A screen of rows about events and agents, read from the broker."""
@@ -69,16 +66,10 @@ class ReadScreen(PolledScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "look", "look: the event that shows it, or the agent"),
     ]
-    PANES = (RowPane,)
 
     def action_look(self) -> None:
         """Show what the row under the cursor is about."""
         raise NotImplementedError
-
-    def name_of(self, agent_id: str) -> str:
-        """Return an agent's name, or its id where it is not known."""
-        agent = self.desk.mirror.agents.get(agent_id)
-        return agent.name if agent else self.desk.mirror.intake.shown(agent_id, 40)
 
     def show_event(self, seq: int) -> None:
         self.app.post_message(ShowAudit("", seq, full=True))
@@ -90,16 +81,35 @@ class ReadScreen(PolledScreen):
         self.copy_agent()
 
 
+def _about(mirror: Mirror, one: AdviceInfo) -> str:
+    return mirror.agent_name(one.agent_id) if one.agent_id else "the policy"
+
+
+class AdvicePane(ReadPane[AdviceInfo]):
+    """One row for each piece of advice."""
+
+    def row(self, row: AdviceInfo, width: int) -> Row:
+        pen, p, shown = self.pen, self.pen.palette, self.mirror.intake.shown
+        trial = row.status == "on_trial"
+        what = "ON TRIAL" if trial else shown(row.kind.replace("_", " "))
+        line = (
+            (pen.column(what, _KIND), p.waiting if trial else p.accent),
+            (pen.column(_about(self.mirror, row), _NAME), p.strong),
+            (shown(row.scope), p.text),
+        )
+        return pen.cut(line, width - 3)
+
+
 class AdviceEvidencePane(Pane):
     """What the history says for the advice under the cursor."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, advice: AdvicePane) -> None:
         super().__init__(desk, id="evidence")
-        self.advice: AdviceInfo | None = None
+        self._advice = advice
 
     def draw(self, width: int, height: int) -> Sequence[Painted]:
         """Write evidence and change."""
-        if (one := self.advice) is None:
+        if (one := self._advice.under_cursor) is None:
             return []
         pen, p, shown = self.pen, self.pen.palette, self.mirror.intake.shown
         seen = one.evidence
@@ -135,53 +145,30 @@ class AdviceScreen(ReadScreen):
         Binding("b", "give_back", "give it back"),
         Binding("d", "dismiss_advice", "dismiss: leave it as it is"),
     ]
-
+    PANES = (AdvicePane,)
     SHOWS = "advice"
 
     def __init__(self, desk: Desk) -> None:
-        self.list = RowPane(desk, "advice", "Advice")
-        self.evidence = AdviceEvidencePane(desk)
+        self.list = AdvicePane(desk, "advice", "Advice")
+        self.evidence = AdviceEvidencePane(desk, self.list)
         super().__init__(desk, self.list, self.evidence)
         self.window = 0
         """Seconds of the history that count as now; 0 for what the broker is set to."""
         self.told_window = 0
         """The one that the advice is of."""
         self.list.said = _READING
-        self.found: dict[str, AdviceInfo] = {}
-
-    @property
-    def advice(self) -> AdviceInfo | None:
-        """The advice under the cursor."""
-        return self.found.get(self.list.cursor)
 
     async def read(self) -> None:
         """Read the advice of the chosen window, and how much of it was kept."""
         answer = await self.link.advice(self.window)
         self.told_window, over = answer.window, _told(answer.window)
-        self.found = {one.id: one for one in answer.advice}
-        self.list.rows = {one.id: partial(self._row, one) for one in answer.advice}
+        self.list.rows = {one.id: one for one in answer.advice}
         rate = answer.hit_rate
         self.list.said = (
             f"over {over}; {rate.applied:,} applied, {rate.given_back:,} given back"
-            if self.found or rate.applied
+            if self.list.rows or rate.applied
             else f"nothing to advise; what was granted within {over} is too new"
         )
-
-    def _row(self, one: AdviceInfo, pen: Pen, width: int) -> Row:
-        del width
-        p, shown = pen.palette, self.desk.mirror.intake.shown
-        trial = one.status == "on_trial"
-        what = "ON TRIAL" if trial else shown(one.kind.replace("_", " "))
-        about = self.name_of(one.agent_id) if one.agent_id else "the policy"
-        return (
-            (pen.column(what, _KIND), p.waiting if trial else p.accent),
-            (pen.column(about, _NAME), p.strong),
-            (shown(one.scope), p.text),
-        )
-
-    def paint_all(self) -> None:
-        self.evidence.advice = self.advice
-        super().paint_all()
 
     def plan(self, width: int, height: int) -> Mapping[str, Box]:
         """Give the evidence a third of the room."""
@@ -194,11 +181,11 @@ class AdviceScreen(ReadScreen):
 
     @property
     def chosen(self) -> AgentRow | None:
-        one = self.advice
+        one = self.list.under_cursor
         return self.desk.mirror.agents.get(one.agent_id) if one else None
 
     def action_look(self) -> None:
-        if (one := self.advice) is None:
+        if (one := self.list.under_cursor) is None:
             return
         if one.evidence.refused:
             self.show_event(one.evidence.refused[0])
@@ -208,7 +195,7 @@ class AdviceScreen(ReadScreen):
     def show_keys(self) -> None:
         """Name the keys that do something to the advice at the cursor."""
         found = [("w", "window"), ("Esc", "back")]
-        if (one := self.advice) is not None:
+        if (one := self.list.under_cursor) is not None:
             keys = [("t", "take away"), ("d", "dismiss")]
             if one.status == "on_trial":
                 keys = [("b", "give back")]
@@ -233,12 +220,35 @@ class AdviceScreen(ReadScreen):
         self._ask("dismiss", "waiting", calls.DISMISS_ADVICE)
 
     def _ask(self, word: str, status: str, call: ApiCall[AdviceInfo]) -> None:
-        one = self.advice
+        one = self.list.under_cursor
         if one is None or (one.status == "on_trial") != (status == "on_trial"):
             return
-        about = self.name_of(one.agent_id) if one.agent_id else "the policy"
+        about = _about(self.desk.mirror, one)
         dialog = AdviceDialog(self.desk, one, about, word, call)
         self.app.push_screen(dialog, lambda _: self.read_anew())
+
+
+class ChangePane(ReadPane[ChangeInfo]):
+    """One row for decisions that another policy answers otherwise."""
+
+    def take(self, changes: Sequence[ChangeInfo]) -> None:
+        self.rows = {
+            f"{one.agent} {one.scope} {one.was} {one.to} {one.reason or ''}": one
+            for one in changes
+        }
+
+    def row(self, row: ChangeInfo, width: int) -> Row:
+        pen, p, shown = self.pen, self.pen.palette, self.mirror.intake.shown
+        name = pen.column(self.mirror.agent_name(row.agent), _NAME)
+        scope = pen.column(shown(row.scope), max(width - _NAME - 40, 8))
+        why = ": no scope" if row.reason else ""  # its token lacks it
+        line = (
+            (f"{row.count:>7,}  ", p.text),
+            (name, p.strong),
+            (scope, p.text),
+            (f"{row.was} {pen.own('→')} {row.to}{why}", p.outcome(row.to)),
+        )
+        return pen.cut(line, width - 3)
 
 
 class PolicyScreen(ReadScreen):
@@ -247,15 +257,14 @@ class PolicyScreen(ReadScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "candidate", "plan a file of rules"),
     ]
-
+    PANES = (ChangePane,)
     SHOWS = "policy"
 
     def __init__(self, desk: Desk) -> None:
-        self.planned = RowPane(desk, "planned", "Plan")
-        self.shadow = RowPane(desk, "shadow", "Shadow")
+        self.planned = ChangePane(desk, "planned", "Plan")
+        self.shadow = ChangePane(desk, "shadow", "Shadow")
         super().__init__(desk, self.shadow, self.planned)
         self.planned.said = "n names a file of rules to try against the history"
-        self.changes: dict[str, ChangeInfo] = {}
         self._candidate = ""
         """What is planned again as the history goes on."""
         self._planned_upto, self._plan_next = 0, 0.0
@@ -275,27 +284,7 @@ class PolicyScreen(ReadScreen):
             f"{found.version} since {found.since[:16]}Z: {found.differences:,} of"
             f" {found.decisions:,} decisions otherwise"
         )
-        self._list(self.shadow, "s", found.by)
-
-    def _list(self, pane: RowPane, prefix: str, changes: Sequence[ChangeInfo]) -> None:
-        pane.rows = {}
-        for one in changes:
-            why = one.reason or ""
-            key = f"{prefix} {one.agent} {one.scope} {one.was} {one.to} {why}"
-            self.changes[key] = one
-            pane.rows[key] = partial(self._row, one)
-
-    def _row(self, one: ChangeInfo, pen: Pen, width: int) -> Row:
-        p, shown = pen.palette, self.desk.mirror.intake.shown
-        name = pen.column(self.name_of(one.agent), _NAME)
-        scope = pen.column(shown(one.scope), max(width - _NAME - 40, 8))
-        why = ": no scope" if one.reason else ""  # its token lacks it
-        return (
-            (f"{one.count:>7,}  ", p.text),
-            (name, p.strong),
-            (scope, p.text),
-            (f"{one.was} {pen.own('→')} {one.to}{why}", p.outcome(one.to)),
-        )
+        self.shadow.take(found.by)
 
     def plan(self, width: int, height: int) -> Mapping[str, Box]:
         """Give the plan two thirds, the shadow the rest."""
@@ -308,8 +297,8 @@ class PolicyScreen(ReadScreen):
 
     @property
     def _here(self) -> ChangeInfo | None:
-        pane = self.focused if isinstance(self.focused, RowPane) else self.planned
-        return self.changes.get(pane.cursor)
+        pane = self.focused if isinstance(self.focused, ChangePane) else self.planned
+        return pane.under_cursor
 
     @property
     def chosen(self) -> AgentRow | None:
@@ -357,7 +346,7 @@ class PolicyScreen(ReadScreen):
 
     def _show_plan(self, found: PlanInfo) -> None:
         prompts = found.prompts_per_day
-        self._list(self.planned, "p", found.changes)
+        self.planned.take(found.changes)
         changed = "" if found.changes else "nothing would be otherwise; "
         self.planned.said = (
             f"{changed}{found.decisions:,} decisions over {found.days:.1f} days;"
