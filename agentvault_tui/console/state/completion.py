@@ -21,6 +21,15 @@ from agentvault_tui.console.state.saved import SavedFilters
 from agentvault_tui.operator_api.shapes import OUTCOMES
 
 _SPANS: Final = ("10m", "1h", "1d", "7d")
+_FIXED: Final[Mapping[str, Iterable[str]]] = {
+    "outcome": OUTCOMES,
+    "risk": tuple(reversed(RISKS)),
+    "status": STATUSES,
+    "type": sorted(TYPES),
+    "since": _SPANS,
+    "until": _SPANS,
+}
+"""Values that are always the same, and known by how they begin."""
 
 
 def read_filter(text: str, saved: SavedFilters, mirror: Mirror) -> Filter:
@@ -41,14 +50,6 @@ class Known:
     def __init__(self, mirror: Mirror, saved: SavedFilters) -> None:
         self._mirror = mirror
         self.saved = saved
-        self._fixed: Mapping[str, Iterable[str]] = {
-            "outcome": OUTCOMES,
-            "risk": tuple(reversed(RISKS)),
-            "status": STATUSES,
-            "type": sorted(TYPES),
-            "since": _SPANS,
-            "until": _SPANS,
-        }
 
     def values(self, key: str) -> Iterable[str]:
         """Return the known values of a key, sorted."""
@@ -63,14 +64,12 @@ class Known:
                 return sorted(granted.union(self._mirror.intake.scopes))
             case "resource":
                 return sorted({e.resource for e in self._mirror.events if e.resource})
-        return self._fixed.get(key, ())
+        return _FIXED.get(key, ())
 
 
 MOST: Final = 12
 """Completions offered at once; more are found by typing on."""
 _SAVED: Final = "@"
-_BEGIN: Final = frozenset({"outcome", "risk", "since", "status", "type", "until"})
-"""Keys whose values are known by how they begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +134,7 @@ def _values(typed: str, piece: Piece, known: Known) -> list[Completion]:
             continue
         if folded.startswith(start):
             begins[written] = value
-        elif piece.key.lower() not in _BEGIN:
+        elif piece.key.lower() not in _FIXED:
             holds[written] = value
         if len(begins) >= MOST:
             break

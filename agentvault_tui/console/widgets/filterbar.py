@@ -100,9 +100,7 @@ class FilterBar(Horizontal):
         self.completions: list[Completion] = []
         self.naming = False
         """Whether a name is typed, and not a filter."""
-        self._ascii = desk.glyphs.ascii_only
         self._desk = desk
-        self._saved = desk.saved
         self._known = Known(desk.mirror, desk.saved)
         self._chosen = 0
         self._text = ""
@@ -174,7 +172,9 @@ class FilterBar(Horizontal):
         used = 3 + cell_width(tab)
         for number in range(count):
             word = self.completions[(self._chosen + number) % count].word
-            word = clip(word, max(room - used, 8), ascii_only=self._ascii)
+            word = clip(
+                word, max(room - used, 8), ascii_only=self._desk.glyphs.ascii_only
+            )
             used += cell_width(word) + 2
             if words and used > room:
                 break
@@ -205,7 +205,7 @@ class FilterBar(Horizontal):
 
     def _save(self, name: str) -> None:
         shown = visible(name.strip(), LONGEST_NAME)
-        problem = self._saved.save(name, self._text)
+        problem = self._desk.saved.save(name, self._text)
         if problem:
             self.app.notify(problem, severity="warning", markup=False)
             return
