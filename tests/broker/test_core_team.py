@@ -362,6 +362,20 @@ async def test_of_two_edits_the_first_recorded_holds_and_the_other_is_kept_besid
     assert {kept[0].read_text(), *said} == {f"{text}// edit {n}\n" for n in (0, 1)}
 
 
+async def test_a_policy_applied_at_one_broker_leaves_the_limits_of_another_s(
+    brokers: list[Broker],
+) -> None:
+    """Also where this home's files do not say yet what was decided a moment ago."""
+    a, b = (one.bench for one in brokers[:2])
+    await apply_policy(a.broker, {"limits": "# none\n"}, OPERATOR, "", "why")
+    await b.ledger.confirm()
+    text = b.broker.policy.texts.effective()["policy"] + "// ours\n"
+    await apply_policy(b.broker, {"policy": text}, OPERATOR, "", "why")
+    await a.ledger.confirm()
+    assert a.broker.policy.texts == b.broker.policy.texts
+    assert a.broker.policy.texts[::2] == (text, "# none\n")
+
+
 async def test_a_policy_that_no_event_names_is_in_force_nowhere(
     brokers: list[Broker],
 ) -> None:

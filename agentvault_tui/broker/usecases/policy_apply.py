@@ -61,7 +61,7 @@ async def apply_policy(
         LedgerError: it could not be recorded; nothing was changed.
     """
     async with broker.policy_state.applying:
-        before = read_texts(broker.home)
+        before = await _said(broker)
         wanted = before._replace(**texts)
         if plan and plan != wanted.plan_digest(broker.policy.version):
             raise ConflictError(
@@ -79,6 +79,13 @@ async def apply_policy(
             broker.policy_state.recorded = "unknown"
             raise
         await put_applied(broker, policy, changes)
+
+
+async def _said(broker: Broker) -> PolicyTexts:
+    """Return what the home's files say: a team's, once they are in step with it."""
+    if broker.files is not None:
+        await broker.files.look()
+    return read_texts(broker.home)
 
 
 async def prepare(broker: Broker, before: PolicyTexts, wanted: PolicyTexts) -> Policy:
@@ -167,7 +174,7 @@ async def edits_of(broker: Broker, wanted: FilesRequest) -> TextEdits:
             compare = broker.gateway.changed_services
             befores = await asyncio.to_thread(compare, wanted.services)
             services = {n: (was, wanted.services[n]) for n, was in befores.items()}
-        before, now = read_texts(broker.home), broker.policy.texts
+        before, now = await _said(broker), broker.policy.texts
         after = wanted.limits
         if after is not UNSET and not after == before.limits == now.limits:
             limits = now.limits, after

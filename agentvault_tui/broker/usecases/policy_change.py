@@ -132,10 +132,18 @@ async def _finish_apply(home: Home, ledger: Ledger, kept: PolicyTexts) -> str | 
     return None
 
 
-async def _named(ledger: Ledger) -> str:
-    """Return the digest of the policy that events name last, or nothing."""
+async def _named(ledger: Ledger, *, started: bool = True) -> str:
+    """Return the digest of the policy that events name last, or nothing.
+
+    Args:
+        ledger: of which broker.
+        started: whether one that started after the last change is asked as well, and
+            not only where nothing was changed yet.
+    """
     named: tuple[int, str] = (0, "")
     for kind in (EventType.POLICY_CHANGED, EventType.BROKER_STARTED):
+        if named[1] and not started:
+            break
         page = await ledger.events(EventQuery(type=kind, limit=1))
         for event in page.events:
             if digest := event.detail.get("policy_sha256"):
@@ -252,9 +260,7 @@ async def follow_policy(broker: Broker, value: str) -> None:
     version, texts = _read_kept(value)
     broker.policy_state.recorded = version
     if texts != broker.policy.texts:
-        last = EventQuery(type=EventType.POLICY_CHANGED, limit=1)
-        page = await broker.ledger.events(last)
-        if [texts.digest()] != [one.detail["policy_sha256"] for one in page.events]:
+        if texts.digest() != await _named(broker.ledger, started=False):
             broker.ledger.distrust("has a policy in force that no event names")
             return
         try:
