@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from support.tenant_admin import (
     carried,
 )
 
+from agentvault_tui.encoder import to_base64url
 from agentvault_tui.tenant.device_page_client import read_page
 from agentvault_tui.tenant.login import _back, redirect_allowed
 from agentvault_tui.tenant.oauth.wire import proven
@@ -362,7 +364,9 @@ def test_a_verifier_proves_its_challenge() -> None:
     challenge = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
     assert proven(challenge, verifier)
     assert not proven(verifier, verifier)
-    assert not proven(challenge, "short")
+    for bad in ("short", "x" * 129, "x" * 42 + "!"):
+        own = to_base64url(sha256(bad.encode()).digest())
+        assert not proven(own, bad)
     assert proven(CHALLENGE, VERIFIER)
     assert not proven(None, VERIFIER)
     back = _back("https://a.test/?x=1", y="é&", z=None)

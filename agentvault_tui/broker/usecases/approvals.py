@@ -168,12 +168,11 @@ async def confirm(broker: Broker, stepup: StepUp, told: dict[str, Any]) -> bool:
         by=[told_of(one) for one in stepup.confirmed],
         **told,
     )
-    epoch = broker.registry.epoch(stepup.agent_id)
     broker.stepups.deciding.add(stepup.id)
     try:
         await broker.record(draft, changes=[waiting])
         now = broker.stepups.get(stepup.id)
-        if broker.registry.epoch(stepup.agent_id) != epoch or not now.status.open:
+        if not now.status.open:
             # The revocation's own row was written before this one.
             over = stepup_draft(EventType.STEPUP_CANCELLED, SYSTEM, now)
             await broker.record_cut(over, changes=[now])

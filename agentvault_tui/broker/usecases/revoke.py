@@ -274,8 +274,9 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
             if start:
                 await asyncio.sleep(0)
             for stepup in waiting[start : start + ENDED_A_TURN]:
-                if registry.stepups.get(stepup.id) is stepup:
-                    ended = cancelled(broker, stepup, "panic")
+                now = registry.stepups.get(stepup.id)
+                if now is stepup or now.status.open:
+                    ended = cancelled(broker, now, "panic")
                     drafts.append(cancelled_draft(ended, operator))
                     changes.append(ended)
             record = broker.record_cut(*drafts, changes=changes)

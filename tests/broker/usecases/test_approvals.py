@@ -19,6 +19,7 @@ from agentvault_tui.broker.usecases.approvals import (
     needed,
 )
 from agentvault_tui.broker.usecases.revoke import revoke_agent
+from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
 from agentvault_tui.errors import ConflictError, SettingsError
 from agentvault_tui.model import AgentId, EventType, StepUp, StepUpStatus
@@ -123,6 +124,18 @@ async def test_the_owner_of_an_agent_that_passed_the_token_on_may_not(
     assert refused.status is StepUpStatus.PENDING
 
 
+async def test_rules_that_came_since_it_was_asked_count_too(bench: Bench) -> None:
+    """One more person, and none of the agent's own, as a request of now would need."""
+    _, stepup = await hold(bench)
+    under(bench, TWO, StepUpRule(no_self=True))
+    refused = await confirm(bench, stepup, person("olga"))
+    assert "owns the agent" in str(refused.problem)
+    one = await confirm(bench, stepup, person("alice"))
+    assert (one.status, one.need) == (StepUpStatus.PENDING, 2)
+    two = await confirm(bench, stepup, person("bob"))
+    assert two.status is StepUpStatus.APPROVED
+
+
 async def gathered(bench: Bench) -> StepUp:
     under(bench, TWO)
     _, stepup = await hold(bench)
@@ -202,6 +215,27 @@ async def test_a_revocation_while_one_is_recorded_cancels(
     async with bench.restarted() as again:
         kept = [one for one in again.broker.stepups.open() if one.id == stepup.id]
         assert kept == []
+
+
+async def test_a_change_that_is_not_about_it_keeps_an_approval(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another scope of its agent is taken while one is recorded: it waits on."""
+    under(bench, TWO)
+    agent, stepup = await hold(bench)
+    await start(bench, stepup)
+    gate = Gate(bench, monkeypatch, EventType.STEPUP_CONFIRMED)
+    bench.tenant.approve(who=person("alice"))
+    await gate.reached.wait()
+    other = frozenset({"write:calendar"})
+    await change_scopes(bench.broker, agent.id, frozenset(), other, OPERATOR)
+    gate.open.set()
+    stepups = bench.broker.stepups
+    await bench.until(lambda: stepup.id not in stepups.flows)
+    assert [one.name for one in stepups.get(stepup.id).confirmed] == ["alice"]
+    assert await bench.events("stepup.cancelled") == []
+    approved = await confirm(bench, stepup, person("bob"))
+    assert approved.status is StepUpStatus.APPROVED
 
 
 def test_the_strictest_rule_that_fits_counts(bench: Bench) -> None:

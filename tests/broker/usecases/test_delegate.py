@@ -18,7 +18,7 @@ from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.register import register
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes
-from agentvault_tui.model import Agent, Draft
+from agentvault_tui.model import Agent, Draft, sha256_hex
 from agentvault_tui.operator_api.requests import AgentRequest
 from agentvault_tui.policy.texts import shipped_policy
 from agentvault_tui.settings import DelegationSettings
@@ -488,6 +488,22 @@ async def test_a_delegation_that_is_taken_while_its_token_is_recorded_gives_none
     reply = await stage.exchange(first, parent, second)
     assert reply.status_code == 403
     assert stage.bench.broker.registry.tokens_of(second.id) == []
+
+
+async def test_less_of_a_token_for_one_action_is_good_for_one_action(
+    stage: Delegates,
+) -> None:
+    """Also where what is left of it could be done any number of times."""
+    both = ("read:calendar", "send:email")
+    first = await stage.agent("first", *both)
+    second = await stage.agent("second", "read:contacts")
+    await stage.let(first, second, *both)
+    people = {"type": "agentvault:action", "parameters": {"recipients": ["a@x.test"]}}
+    parent = await stage.token(first, " ".join(both), authorization_details=[people])
+    token = await stage.passed(first, parent, second, scope="read:calendar")
+    (held,) = stage.bench.broker.registry.tokens_of(second.id)
+    assert held.single_use
+    assert held.sha256 == sha256_hex(token)
 
 
 async def test_an_agent_passes_on_no_more_than_so_many(

@@ -48,6 +48,7 @@ def stopped(bench: Bench, stepup: StepUp) -> None:
     "meanwhile",
     [
         changed(digest="sha256:00"),
+        changed(nonce="another"),
         changed(policy_version="another"),
         changed(status=StepUpStatus.PENDING),
         denying,
@@ -55,7 +56,16 @@ def stopped(bench: Bench, stepup: StepUp) -> None:
         cut_off,
         stopped,
     ],
-    ids=["digest", "policy", "status", "denying", "late", "cut", "panic"],
+    ids=[
+        "digest",
+        "what it covers",
+        "policy",
+        "status",
+        "denying",
+        "late",
+        "cut",
+        "panic",
+    ],
 )
 async def test_each_thing_that_changed_meanwhile_is_enough_to_mint_nothing(
     bench: Bench, meanwhile: Callable[[Bench, StepUp], None]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
+from support.stepups import hold
 
 from agentvault_tui.broker.answers import Escalated, Granted
 from agentvault_tui.broker.recovery import record_missed
+from agentvault_tui.broker.usecases import revoke
 from agentvault_tui.broker.usecases.redeem import introspect, revoke_token
 from agentvault_tui.broker.usecases.register import register
 from agentvault_tui.broker.usecases.request import request_token
@@ -149,6 +152,26 @@ async def test_a_revocation_wins_over_a_restore_being_recorded(
     assert not bench.broker.registry.serves(agent.id)
     (stored,) = (await bench.ledger.load()).agents
     assert stored.status is AgentStatus.REVOKED
+
+
+async def test_a_panic_cancels_what_changes_while_it_is_recorded(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that goes back to waiting between two slices waits no more either."""
+    monkeypatch.setattr(revoke, "ENDED_A_TURN", 1)
+    held = [(await hold(bench, name))[1] for name in ("one", "two")]
+    stepups = bench.broker.stepups
+
+    async def count() -> None:
+        for stepup in held:
+            if stepups.get(stepup.id).status.open:
+                stepups.put(replace(stepup, count=2))
+
+    counting = asyncio.create_task(count())
+    await panic(bench.broker, "drill", OPERATOR)
+    await counting
+    assert stepups.open() == []
+    assert len(await bench.events("stepup.cancelled")) == 2
 
 
 async def test_lifting_the_panic_leaves_single_revocations(bench: Bench) -> None:

@@ -64,6 +64,25 @@ def test_a_refresh_for_another_audience_takes_a_policy(admin: Admin) -> None:
     assert bot.refresh(token).json()["scope"] == "openid profile offline_access"
 
 
+def test_a_refresh_reaches_no_api_whose_client_grant_is_gone(admin: Admin) -> None:
+    """It was issued for that API, and lives on; what its client may is of now."""
+    bot = new_agent(admin)
+    body = {
+        "identifier": "https://granted-refresh.test/",
+        "scopes": [{"value": "a"}],
+        "allow_offline_access": True,
+        "subject_type_authorization": {"user": {"policy": "require_client_grant"}},
+    }
+    api = admin.made("resource-servers", body)["identifier"]
+    grant = {"client_id": bot.client["client_id"], "audience": api, "scope": ["a"]}
+    key = admin.made("client-grants", {**grant, "subject_type": "user"})["id"]
+    tokens = bot.tokens(audience=api, scope="openid offline_access a")
+    assert "a" in bot.refresh(tokens["refresh_token"]).json()["scope"].split()
+    assert admin.call("DELETE", f"client-grants/{key}").status_code == 204
+    refused = bot.refresh(tokens["refresh_token"])
+    assert (refused.status_code, refused.json()["error"]) == (403, "access_denied")
+
+
 @pytest.mark.slow
 def test_the_oldest_of_201_refresh_tokens_ends(home: Home) -> None:
     """Auth0's limit a user and client, dropped without a word."""
