@@ -154,11 +154,11 @@ class AuditScreen(FilteredScreen):
 
     PANES = (LedgerList, EvidencePane)
 
-    def __init__(self, desk: Desk, asked: ShowAudit) -> None:
+    def __init__(self, desk: Desk, message: ShowAudit) -> None:
         super().__init__(desk)
-        self._asked = asked
+        self._shown_for = message
         self.feed = EventWindow(desk.mirror)
-        self.feed.narrow(Filter.parse(asked.filter))
+        self.feed.narrow(Filter.parse(message.filter))
         checked = LinkVerdicts(desk.mirror)
         self.list = LedgerList(desk, self.feed, checked)
         self.evidence = EvidencePane(desk, checked, lambda: self.feed.under_cursor)
@@ -173,7 +173,7 @@ class AuditScreen(FilteredScreen):
             self.evidence,
             self.keybar,
         )
-        self.open = asked.full
+        self.open = message.full
         """Whether the event under the cursor is shown in full."""
         self._asking = False
 
@@ -183,9 +183,9 @@ class AuditScreen(FilteredScreen):
 
     async def on_mount(self) -> None:
         self.set_focus(self.list)
-        await self.use_filter(self._asked.filter)
+        await self.use_filter(self._shown_for.filter)
         self.begin()
-        if (first := self._asked.seq) is not None:
+        if (first := self._shown_for.seq) is not None:
             self.call_after_refresh(self.list.go, first)
 
     def on_unmount(self) -> None:
