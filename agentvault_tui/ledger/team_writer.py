@@ -26,7 +26,6 @@ from agentvault_tui.errors import (
     LedgerError,
     LedgerUnwritableError,
     OvertakenError,
-    RefusedError,
     StoreAwayError,
 )
 from agentvault_tui.ledger import schema, shared_log
@@ -206,19 +205,19 @@ class TeamWriter(Writer):
             sent = asyncio.ensure_future(self._append(jobs, batch, known := self.head))
             await self._follow_beside(sent, batch)
             found = await sent
-        except (StoreAwayError, RefusedError) as error:
-            self._latch(error)
-            self._fail(jobs)
-            await self._outlast(error, clock)
-        except LedgerError as error:
-            doubt = Doubt(jobs, batch, known, error.what)
-            await self._outlast(error, clock, doubt)
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
-            self._latch(error)
-            self._fail(jobs)
-            await self._outlast(error, clock)
-        else:
+            doubt = None
+            if isinstance(error, LedgerError) and not isinstance(error, StoreAwayError):
+                doubt = Doubt(jobs, batch, known, error.what)
+            else:
+                self._latch(error)
+                self._fail(jobs)
+            await self._outlast(error, clock, doubt)
+            return
+        try:
             await self._settle(jobs, batch, known, found, clock)
+        except Exception as error:  # noqa: BLE001 - what is before it was not read
+            await self._outlast(error, clock, Doubt(jobs, batch, known, str(error)))
 
     async def _append(
         self,

@@ -176,6 +176,10 @@ class Writer:
                 else:
                     self._idle = asyncio.get_running_loop().create_future()
                     await self._idle
+        except Exception as error:
+            self.problem = f"writing ended ({type(error).__name__}): see the log"
+            self.on_problem()
+            raise
         finally:
             self._closing = True
             self._fail(self._waiting())

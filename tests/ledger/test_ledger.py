@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from support.ledger_kit import agent, decided, decision, note, stepup, token
 from support.manual_clock import ManualClock
+from support.patience import PATIENT
 
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.errors import HomeInUseError, LedgerBusyError, LedgerUnwritableError
@@ -494,6 +495,24 @@ async def test_a_second_broker_is_told_who_has_the_home(
     )
     assert f"process {os.getpid()}" in done.stdout
     await ledger.commit(decision())
+
+
+async def test_a_writer_that_fails_is_told_of(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody takes a broker that records nothing any more for one that does."""
+
+    async def broken(*_: object) -> None:
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr(ledger._writer, "_prepare", broken)
+    ledger._writer.request_maintenance()
+    async with asyncio.timeout(PATIENT):
+        while ledger.writable:  # noqa: ASYNC110 - a moment of the loop's clock
+            await asyncio.sleep(0)
+    assert ledger.problem == "writing ended (RuntimeError): see the log"
+    with pytest.raises(LedgerUnwritableError):
+        await ledger.commit(note())
 
 
 async def test_closing_lets_the_next_broker_in(home: Home, clock: ManualClock) -> None:

@@ -25,6 +25,7 @@ from agentvault_tui.errors import (
     LedgerBusyError,
     LedgerUnwritableError,
     OutcomeUnknownError,
+    StoreAwayError,
 )
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import (
@@ -36,6 +37,7 @@ from agentvault_tui.ledger import (
     team_writer,
     verify_ledger,
 )
+from agentvault_tui.ledger.shared_log import Appended, Followed, StoreHead
 from agentvault_tui.model import Actor, ActorKind, AgentId, Event, EventType
 
 pytestmark = pytest.mark.slow
@@ -75,6 +77,44 @@ async def team(
     )
     yield opened
     await opened.close()
+
+
+async def test_a_commit_is_answered_where_what_is_before_it_could_not_be_read(
+    team: Ledger,
+    short: Path,
+    store: Database,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is placed already: it is looked for, and the broker goes on writing."""
+    other = Home(short / "other", short / "other")
+    b = await Ledger.open(other, clock=clock, settings=store.settings)
+    writer = team._team
+    assert writer is not None
+    append, follow, lost = writer._append, writer.shared.follow, list[StoreHead]()
+
+    async def behind(*args: Any, **more: Any) -> Appended:
+        if not lost:
+            await b.commit(note())
+        found = await append(*args, **more)
+        writer._missed = None  # it was taken over meanwhile, up to another head
+        return found
+
+    async def cut(known: StoreHead, seconds: float, end: Any = None) -> Followed:
+        if end is not None and not lost:
+            lost.append(known)
+            raise StoreAwayError("the connection is lost", "try again")
+        return await follow(known, seconds, end)
+
+    monkeypatch.setattr(writer, "_append", behind)
+    monkeypatch.setattr(writer.shared, "follow", cut)
+    async with asyncio.timeout(PATIENT):
+        (event,) = await team.commit(decision())
+    assert lost
+    await until(lambda: team.writable)
+    assert (await events_of(team))[-1] == event
+    await team.commit(note())
+    await b.close()
 
 
 @pytest.mark.parametrize("lost", ["request", "answer"])
