@@ -339,7 +339,7 @@ async def spend_approval(
         LedgerError: it could not be recorded. From the first wait on it stays spent.
     """
     minted = broker.registry.elevated(stepup.id)
-    if stepup.fetched_at is not None or minted is None:
+    if minted is None:
         return False
     epoch = broker.registry.epoch(agent.id)
     spent = await spend_token(broker, agent, minted, *drafts)

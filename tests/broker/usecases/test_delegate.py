@@ -468,10 +468,12 @@ async def test_what_is_taken_from_one_ends_its_tokens_of_that_scope_alone(
     assert seen == [False, True, True]
 
 
-async def test_a_delegation_that_is_taken_while_its_token_is_recorded_gives_none(
+@pytest.mark.parametrize("ended", ["the delegation", "the token"])
+async def test_what_ends_while_an_exchange_is_recorded_gives_no_token(
     stage: Delegates,
     line: tuple[Agent, Agent, Agent],
     monkeypatch: pytest.MonkeyPatch,
+    ended: str,
 ) -> None:
     """It was decided before, and is void."""
     first, second, _ = line
@@ -481,7 +483,10 @@ async def test_a_delegation_that_is_taken_while_its_token_is_recorded_gives_none
     async def during(*drafts: Draft, **more: Any) -> Any:
         written = await record(*drafts, **more)
         monkeypatch.setattr(stage.bench.broker, "record", record)
-        await stage.let(first, second)
+        if ended == "the delegation":
+            await stage.let(first, second)
+        else:
+            await stage.post(first, "/oauth/revoke", token=parent)
         return written
 
     monkeypatch.setattr(stage.bench.broker, "record", during)

@@ -7,15 +7,19 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.bench import Bench
+from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
 from support.scripted_tenant import ALICE
 from support.stepups import approve, hold, start
 
 from agentvault_tui.broker.usecases.mint import mint_elevated
+from agentvault_tui.broker.usecases.policy_change import reload_policy
+from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
 from agentvault_tui.ledger import Panic
-from agentvault_tui.model import AgentStatus, Evidence, StepUp, StepUpStatus
+from agentvault_tui.model import AgentStatus, Draft, Evidence, StepUp, StepUpStatus
 from agentvault_tui.model.claims import STEPUP
+from agentvault_tui.policy.texts import shipped_policy
+from agentvault_tui.settings import StepUpRule
 
 
 def changed(**members: object) -> Callable[[Bench, StepUp], None]:
@@ -78,6 +82,51 @@ async def test_each_thing_that_changed_meanwhile_is_enough_to_mint_nothing(
     assert not await mint_elevated(bench.broker, started, evidence, "id-token")
     assert bench.broker.registry.elevated(stepup.id) is None
     assert await bench.events("stepup.approved") == []
+
+
+@pytest.mark.parametrize("change", ["a revocation", "a stricter policy"])
+async def test_what_changes_while_an_approval_is_recorded_ends_its_token(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """It is on the record, and nobody can fetch it, after a restore either."""
+    agent, stepup = await hold(bench)
+    started = await start(bench, stepup)
+    record = bench.broker.record
+
+    async def during(*drafts: Draft, **more: Any) -> Any:
+        written = await record(*drafts, **more)
+        monkeypatch.setattr(bench.broker, "record", record)
+        if change == "a revocation":
+            await revoke_agent(bench.broker, agent.id, "", OPERATOR)
+            await restore_agent(bench.broker, agent.id, OPERATOR)
+        else:
+            forbid = '@id("no")\n@why("No.")\nforbid (principal, action, resource);\n'
+            bench.home.policy_file.write_text(shipped_policy() + forbid)
+            await reload_policy(bench.broker)
+        return written
+
+    monkeypatch.setattr(bench.broker, "record", during)
+    evidence = Evidence("auth0|alice", "alice", ("mfa",), bench.clock.now())
+    assert not await mint_elevated(bench.broker, started, evidence, "id-token")
+    assert bench.broker.registry.elevated(stepup.id) is None
+    assert bench.broker.registry.tokens_of(agent.id) == []
+
+
+async def test_one_person_who_approves_twice_is_one(bench: Bench) -> None:
+    """Where two have to, the second is another one, whoever asks for the mint."""
+    settings = bench.broker.settings
+    two = replace(settings.stepup, rules=(StepUpRule(approvals=2),))
+    bench.broker.settings = replace(settings, stepup=two)
+    _, stepup = await hold(bench)
+    alice = Evidence("auth0|alice", "alice", ("mfa",), bench.clock.now())
+    for _ in range(2):
+        started = await start(bench, bench.broker.stepups.get(stepup.id))
+        assert await mint_elevated(bench.broker, started, alice, "id-token")
+        assert bench.broker.registry.elevated(stepup.id) is None
+    started = await start(bench, bench.broker.stepups.get(stepup.id))
+    bob = alice._replace(sub="auth0|bob", name="bob")
+    assert await mint_elevated(bench.broker, started, bob, "id-token")
+    assert bench.broker.registry.elevated(stepup.id) is not None
 
 
 async def test_the_factor_is_of_this_approval(bench: Bench, clock: ManualClock) -> None:

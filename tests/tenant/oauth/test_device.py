@@ -11,6 +11,7 @@ from joserfc import jwt
 from joserfc.jwk import KeySet
 from support.tenant_admin import Admin
 
+from agentvault_tui.tenant.codes import DeviceCodes
 from agentvault_tui.tenant.device_page_client import Activation
 from agentvault_tui.tenant.users import NewUser
 
@@ -169,6 +170,16 @@ def test_a_client_grant_removed_after_approval_gives_no_token(
     assert admin.call("DELETE", f"client-grants/{key}").status_code == 204
     answer = admin.tenant.poll(flow, client_id=client_id)
     assert (answer.status_code, answer.json()["error"]) == (403, "access_denied")
+
+
+def test_a_code_that_is_spent_in_the_same_moment_gives_nothing(
+    admin: Admin, ann: NewUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two brokers that are polled at once one has the tokens (RFC 8628, 3.5)."""
+    client_id = admin.made("clients", {"name": "twice", **NATIVE})["client_id"]
+    monkeypatch.setattr(DeviceCodes, "spend", lambda *_: False)
+    answer = approved(admin, ann, client_id)
+    assert (answer.status_code, answer.json()["error"]) == (403, "invalid_grant")
 
 
 def test_another_clients_device_code_is_unknown(admin: Admin, ann: NewUser) -> None:
