@@ -100,6 +100,13 @@ class Member:
         self.vault.close()
         self.process.stdout.close()
 
+    def operator(self) -> httpx.AsyncClient:
+        """Return a client of its own, whatever becomes of the broker."""
+        uds = httpx.AsyncHTTPTransport(uds=self.vault.ready["operator_socket"])
+        return httpx.AsyncClient(
+            transport=uds, base_url="http://broker", timeout=PATIENT
+        )
+
     def stands(self) -> bool:
         """Tell whether it writes, and all brokers live."""
         status = self.vault.operator.get("/api/status").json()
@@ -242,12 +249,11 @@ class Agents:
             await asyncio.sleep(self.chance.random() * 0.6)
             member = self.chance.choice(self.members)
             await member.up.wait()
-            operator = member.vault.operator
             body = {"agent_id": agent_id, "reason": "drill"}
-            with suppress(*GONE, RuntimeError):
-                answer = await asyncio.to_thread(
-                    operator.post, "/api/agents/revoke", json=body
-                )
+            with suppress(*GONE):
+                # The broker's own client is closed when it is killed, in this thread.
+                async with member.operator() as http:
+                    answer = await http.post("/api/agents/revoke", json=body)
                 if answer.status_code == 503:
                     continue  # registered a moment ago, and the store is away
                 assert answer.status_code == 200, answer.text
@@ -298,13 +304,10 @@ async def fail(member: Member, chance: random.Random, ends: float) -> None:
 
 async def follow(member: Member, told: list[int]) -> None:
     """Note the numbers of the events that the feed of a broker tells of."""
-    uds = httpx.AsyncHTTPTransport(uds=member.vault.ready["operator_socket"])
-    async with httpx.AsyncClient(transport=uds, timeout=PATIENT) as http:
+    async with member.operator() as http:
         while True:  # a console that is too far behind is cut off, and comes back
             last = {"last-event-id": str(told[-1])} if told else {}
-            async with http.stream(
-                "GET", "http://broker/api/events", headers=last
-            ) as stream:
+            async with http.stream("GET", "/api/events", headers=last) as stream:
                 async for line in stream.aiter_lines():
                     if line.startswith("id: "):
                         told.append(int(line[4:]))  # noqa: PERF401 - as each comes
