@@ -23,7 +23,7 @@ from agentvault_tui.broker.usecases.approvals import (
 from agentvault_tui.broker.usecases.decide import Request
 from agentvault_tui.broker.usecases.evaluate import evaluate
 from agentvault_tui.broker.usecases.policy_change import reload_policy
-from agentvault_tui.broker.usecases.redeem import deliver, introspect
+from agentvault_tui.broker.usecases.redeem import deliver, introspect, poll
 from agentvault_tui.broker.usecases.repeat import approval_for, is_same
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import (
@@ -286,8 +286,12 @@ async def test_sixty_four_at_once_use_no_more_than_was_approved(bench: Bench) ->
 
 @pytest.mark.parametrize("how", ["agent", "panic", "scope", "operator"])
 async def test_revoking_ends_it_for_good(bench: Bench, how: str) -> None:
-    """Also once what was cut is given back."""
+    """Also once what was cut is given back, and after the first was redeemed."""
     agent, stepup = await approved(bench)
+    granted = await poll(bench.broker, agent, stepup.id)
+    assert isinstance(granted, Granted)
+    server = await bench.agent("api", resource_server=True)
+    await introspect(bench.broker, server, granted.access_token)
     broker, scope = bench.broker, frozenset({"send:payment"})
     match how:
         case "agent":
@@ -301,7 +305,7 @@ async def test_revoking_ends_it_for_good(bench: Bench, how: str) -> None:
             await change_scopes(broker, agent.id, scope, frozenset(), OPERATOR)
         case _:
             ended = await deny(broker, stepup.id, "enough", OPERATOR)
-            assert ended.status is StepUpStatus.APPROVED
+            assert ended.status is StepUpStatus.REDEEMED
     agent = broker.registry.agent(agent.id)
     assert isinstance(await again(bench, agent, paying(10)), Escalated)
     async with bench.restarted() as later:

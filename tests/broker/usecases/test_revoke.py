@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
-from support.stepups import hold
+from support.stepups import approve, ask, hold
 
-from agentvault_tui.broker.answers import Escalated, Granted
+from agentvault_tui.broker.answers import Denied, Escalated, Granted
 from agentvault_tui.broker.recovery import record_missed
 from agentvault_tui.broker.usecases import revoke
-from agentvault_tui.broker.usecases.redeem import introspect, revoke_token
+from agentvault_tui.broker.usecases.redeem import introspect, poll, revoke_token
 from agentvault_tui.broker.usecases.register import register
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import (
@@ -172,6 +172,57 @@ async def test_a_panic_cancels_what_changes_while_it_is_recorded(
     await counting
     assert stepups.open() == []
     assert len(await bench.events("stepup.cancelled")) == 2
+
+
+@pytest.mark.parametrize("everyone", [False, True])
+async def test_a_cut_leaves_no_row_of_a_token_and_no_approval(
+    bench: Bench, *, everyone: bool
+) -> None:
+    """Nothing is in the store that a restore and a restart could bring back."""
+    agent, stepup = await hold(bench)
+    await approve(bench, stepup)
+    write = Action(("write:calendar",), "write:calendar", "calendar:primary")
+    assert isinstance(await ask(bench, agent, write), Granted)
+    assert len((await bench.ledger.load()).tokens) == 2
+    if everyone:
+        await panic(bench.broker, "drill", OPERATOR)
+        await lift_panic(bench.broker, OPERATOR)
+    else:
+        await revoke_agent(bench.broker, agent.id, "", OPERATOR)
+        await restore_agent(bench.broker, agent.id, OPERATOR)
+    assert not (await bench.ledger.load()).tokens
+    known = bench.broker.stepups.get(stepup.id)
+    assert known.status is StepUpStatus.CANCELLED
+    assert isinstance(await poll(bench.broker, agent, stepup.id), Denied)
+
+
+async def test_a_panic_while_one_is_lifted_holds(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever lifts is told, and everything stays stopped, after a restart too."""
+    await panic(bench.broker, "first", OPERATOR)
+    record = bench.broker.record
+
+    async def during(*drafts: Draft, **more: Any) -> Any:
+        written = await record(*drafts, **more)
+        await panic(bench.broker, "second", OPERATOR)
+        return written
+
+    monkeypatch.setattr(bench.broker, "record", during)
+    with pytest.raises(ConflictError, match="stopped again"):
+        await lift_panic(bench.broker, OPERATOR)
+    assert bench.broker.registry.panic is not None
+    async with bench.restarted() as again:
+        assert again.broker.registry.panic is not None
+
+
+async def test_nothing_is_lifted_before_the_ledger_was_verified(bench: Bench) -> None:
+    """Where it did not hold, an operator could restore what was tampered with."""
+    await panic(bench.broker, "drill", OPERATOR)
+    bench.broker.verify_first = True
+    with pytest.raises(ConflictError, match="did not hold"):
+        await lift_panic(bench.broker, OPERATOR)
+    assert bench.broker.registry.panic is not None
 
 
 async def test_lifting_the_panic_leaves_single_revocations(bench: Bench) -> None:

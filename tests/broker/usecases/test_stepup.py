@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -53,6 +54,17 @@ from agentvault_tui.vault import FlowDenied, FlowExpired
 
 def status(bench: Bench, stepup: StepUp) -> StepUpStatus:
     return bench.broker.stepups.get(stepup.id).status
+
+
+async def test_a_step_up_that_its_digest_does_not_cover_is_not_approved(
+    bench: Bench,
+) -> None:
+    """What the operator was shown under it is not what would be approved."""
+    _, stepup = await hold(bench)
+    bench.broker.stepups.put(replace(stepup, nonce="another"))
+    with pytest.raises(ConflictError, match="digest"):
+        await begin_approval(bench.broker, stepup.id, stepup.digest, OPERATOR)
+    assert bench.tenant.flows == []
 
 
 async def test_approval_mints_one_token_that_the_asking_agent_gets_once(
