@@ -47,9 +47,10 @@ _SLOW = {"demo", "docs", "e2e", "interop", "live", "screens", "snapshots", "term
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark whole folders, and what runs again on PostgreSQL, as slow."""
+    """Mark whole folders, and what needs a PostgreSQL server, as slow."""
     for item in items:
-        if not _SLOW.isdisjoint(item.path.parts) or "postgres" in item.name:
+        served = "postgres" in item.name or "cluster" in item.fixturenames  # type: ignore[attr-defined]
+        if served or not _SLOW.isdisjoint(item.path.parts):
             item.add_marker(pytest.mark.slow)
 
 
