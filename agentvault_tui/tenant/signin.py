@@ -185,8 +185,10 @@ class Lockouts:
         with self._store.transaction():
             row = self._store.find("lockouts", who=who, factor=factor)
             failures = 0 if row is None else int(row["failures"])
-            # The wall clock, set back by a year, must not lock for a year.
-            left = 0.0 if row is None else float(row["locked_until"]) - now
+            # The wall clock, set back by a year, must not lock for a year; nor one
+            # that is a moment behind another broker's for a moment, where no lock is.
+            left = float(row["locked_until"]) - now if row else 0.0
+            left = left if failures >= FREE_TRIES else 0.0
             if left > 0:
                 return min(left, _LONGEST[factor])
             failures += 1

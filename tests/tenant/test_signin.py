@@ -32,6 +32,7 @@ from agentvault_tui.tenant.device_page_client import (
 from agentvault_tui.tenant.signin import (
     Lane,
     Lanes,
+    Lockouts,
     Origin,
     SignIn,
     Turns,
@@ -322,6 +323,17 @@ def test_a_new_password_ends_a_sign_in_that_the_old_one_began(
 
 
 @pytest.mark.slow
+def test_a_clock_behind_that_of_the_try_before_locks_nobody(home: Home) -> None:
+    """Brokers agree on the time but for some milliseconds; five tries are free."""
+    store = open_store(home)
+    late, early = ManualClock(START + timedelta(seconds=1)), ManualClock(START)
+    clocks = (late, early, late, early, late)
+    tries = [Lockouts(store, clock).charge("browser x", "code") for clock in clocks]
+    assert tries == [0.0] * 5
+    assert Lockouts(store, early).charge("browser x", "code") == 31.0
+    store.close()
+
+
 def test_a_password_lock_grows_and_ends(tenant: TenantThread, alice: NewUser) -> None:
     """Each failure after the fifth locks longer, to a cap; a right one clears it."""
     waits = []
