@@ -23,16 +23,17 @@ __all__ = ["clock"]
 async def test_two_brokers_that_take_over_at_once_record_one_result(
     short: Path, store: Database, clock: ManualClock
 ) -> None:
-    """The second is told that it was late, and records none."""
+    """The second is told that it was late; calls of a third broker go on."""
     every = [clock] * 3, [store.settings] * 3
     async with brokers_of(short, *every) as brokers:
-        for number in range(5):
+        dead, alive = ["brk_dead"] * 5, ["brk_alive"]
+        for number, broker in enumerate([*dead, *alive]):
             attempt = Draft(
                 EventType.GATEWAY_ATTEMPT,
                 SYSTEM,
                 outcome=Outcome.ALLOWED,
                 decision_id=DecisionId(f"dec_{number}"),
-                detail={"broker": "brk_dead", "call_id": f"call_{number}"},
+                detail={"broker": broker, "call_id": f"call_{number}"},
             )
             await brokers[0].bench.broker.record(attempt)
         await known(brokers)
