@@ -235,7 +235,7 @@ class StoreSettings:
     Empty: ``agentvault.db`` in the home."""
     pool: Annotated[int, Meta(ge=1, le=64)] = 8
     """How many connections to it look at once whether another broker wrote something,
-    besides one to write and one to listen: 1 to 64."""
+    besides two to write and one to listen: 1 to 64."""
 
     def __post_init__(self) -> None:
         """Refuse a URL with a secret, or one that leaves the machine unverified."""

@@ -124,12 +124,12 @@ def older(jobs: Iterable[Job], waiting: Sequence[Job]) -> list[Job]:
         waiting: a lane of others, in the order they were made.
     """
     jobs = [job for job in jobs if job.rows] if waiting else ()
-    newest = max((job.first or 0 for job in jobs), default=0)
+    newest = max((job.made for job in jobs), default=0)
     depends = set[str]().union(*(job.depends for job in jobs))
     writes = set[str]().union(*(job.writes for job in jobs))
     found = []
-    for job in reversed(waiting) if newest else ():
-        if (job.first or newest) < newest and not (
+    for job in reversed(waiting) if jobs else ():
+        if (job.rows and job.made < newest) and not (
             depends.isdisjoint(job.writes) and writes.isdisjoint(job.depends)
         ):
             found.append(job)

@@ -1,6 +1,7 @@
 """A team's log in PostgreSQL: what this broker's copy and all others' are made from.
 
-One connection appends and follows, one listens, and a few look at the head.
+One connection appends and follows, one appends what is urgent, one listens, and a few
+look at the head.
 """
 
 from __future__ import annotations
@@ -124,9 +125,10 @@ class SharedLog:
         self.broker_id = broker_id
         self.taking = asyncio.Lock()
         """Held while what others wrote is taken over, and while memory is loaded."""
-        self._writer: Connection | None = None
-        self._local_only = False
-        """Whether the last commit may not have reached its replicas."""
+        self._writers: dict[bool, Connection] = {}
+        """What appends: what is urgent, and all else."""
+        self._local_only: set[bool] = set()
+        """Whose last commit may not have reached its replicas."""
         self._idle: list[Connection] = []
         self._closed = False
         self._looks = asyncio.Semaphore(pool)
@@ -173,21 +175,23 @@ class SharedLog:
             LedgerUnwritableError: no answer came: the outcome is unknown.
         """
         parts, rows = _unplaced(known, jobs)
-        db = await self._connected()
-        self._local_only = False
+        db = await self._connected(urgent=urgent)
+        self._local_only.discard(urgent)
         # A request may arrive late and twice: what was placed, or given up, is a key.
         own = {f"append:{batch}"}
         depends = own.union(*(job.depends for job in jobs))
         writes = own.union({f"append:{instead}"}, *(job.writes for job in jobs))
         values = (
             *(known.batch, known.tip.seq, known.revision, _MISSED_AT_ONCE),
-            *(self.broker_id, batch, urgent, _ascii(depends), _ascii(writes)),
+            # Of each connection the last transaction is known.
+            *(f"{self.broker_id} urgent" if urgent else self.broker_id, batch, urgent),
+            *(_ascii(depends), _ascii(writes)),
             *(columns(parts) or [[]] * 2),
             *(columns(rows) or [[]] * 6),
         )
         *missed, answer = await ask(db, _APPEND, values)
-        if self._local_only:
-            await self._drop()
+        if urgent in self._local_only:
+            await close(db)
             raise LedgerUnwritableError("a commit has not reached its replicas")
         _, seq, revision, n, outcome, time, digest, *_ = answer
         at = None if time is None else parse_iso(time)
@@ -420,25 +424,32 @@ class SharedLog:
         finally:
             await close(db)
 
-    async def _connected(self) -> Connection:
-        if self._writer is None or self._writer.closed:
-            self._writer = await self._connector.connect()
-            self._writer.add_notice_handler(self._noticed)
-        return self._writer
+    async def connect_urgent(self) -> None:
+        """Connect for what is urgent, before there is any.
 
-    def _noticed(self, notice: psycopg.errors.Diagnostic) -> None:
-        if notice.sqlstate == LOCAL_ONLY:
-            self._local_only = True
+        Raises:
+            LedgerUnwritableError: the store did not answer.
+            RefusedError: it may not be used.
+        """
+        await self._connected(urgent=True)
 
-    async def _drop(self) -> None:
-        db, self._writer = self._writer, None
-        if db is not None:
-            await close(db)
+    async def _connected(self, *, urgent: bool = False) -> Connection:
+        db = self._writers.get(urgent)
+        if db is None or db.closed:
+            db = self._writers[urgent] = await self._connector.connect()
+
+            def noticed(notice: psycopg.errors.Diagnostic) -> None:
+                if notice.sqlstate == LOCAL_ONLY:
+                    self._local_only.add(urgent)
+
+            db.add_notice_handler(noticed)
+        return db
 
     async def close(self) -> None:
         """Close all connections but the listening one, which ends with its task."""
         self._closed = True
-        await self._drop()
+        for db in self._writers.values():
+            await close(db)
         while self._idle:
             await close(self._idle.pop())
 

@@ -16,7 +16,7 @@ import sqlite3
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import (
@@ -43,22 +43,22 @@ from agentvault_tui.ledger.recovery import Doubt
 from agentvault_tui.ledger.schema import StoreConnection
 from agentvault_tui.ledger.shared_log import Appended, Followed, SharedLog, StoreHead
 from agentvault_tui.ledger.state import Statement
-from agentvault_tui.ledger.writer import Writer
+from agentvault_tui.ledger.urgent_writer import (
+    DOUBT_SECONDS,
+    FIRST_RETRY,
+    LAST_RETRY,
+    TURN,
+    WAIT_SECONDS,
+    Placed,
+    UrgentWriter,
+)
 from agentvault_tui.model import Event
 from agentvault_tui.store_connection import CALL_SECONDS
 
-WAIT_SECONDS: Final = 1.0
-"""How long a grant waits for its place, and a reading that grants for the store."""
-_DOUBT_SECONDS: Final = 10.0
-"""How long callers wait for the outcome of a transaction that had no answer."""
-_TURN: Final = 0.002
-"""Seconds until asking again while it is another broker's turn to write."""
-_FIRST_RETRY: Final = 0.05
-_LAST_RETRY: Final = 0.5
 log = logging.getLogger("agentvault.store")
 
 
-class TeamWriter(Writer):
+class TeamWriter(UrgentWriter):
     """Owns this broker's place in the shared log, and the copy of it in the home."""
 
     def __init__(
@@ -70,72 +70,33 @@ class TeamWriter(Writer):
         head: StoreHead,
     ) -> None:
         """Write to *shared* from *head* on, and to the copy that *db* has open."""
-        super().__init__(db, path, ledger_id, head.tip)
+        super().__init__(db, path, ledger_id, shared, head)
         self.on_followed: Callable[
             [tuple[Event, ...], Sequence[Change]], Coroutine[object, object, None]
         ] = _ignore
         self.numbers = itertools.count(head.n + 1)
-        self.head = head
-        """The last transaction that the copy has."""
-        self.shared, self.broker = shared, shared.broker_id
-        self._told = head.revision
-        """The newest revision that anybody told of."""
-        self._known = head.revision
-        """The last transaction that this broker's memory has."""
-        self._moved = asyncio.Event()
-        """Set, and replaced, once memory knows more, or the store is away."""
         self._examine = True
         """Whether the store may be another one than the last that answered."""
         self._missed: tuple[StoreHead, Sequence[tuple[Any, ...]]] | None = None
         """What the last append was told of others, and after which head."""
         self._beside: set[str] = set()
         """Keys of what was followed while the last append was under way."""
-        self._asking = 0
-        """How many wait in `confirm`."""
         self._untaken: str | None = None
         """Why memory is not what the store has, if so."""
-        self._stopped = False
-        """Whether the log is not the one it was: then nothing starts it again."""
-
-    # Asked by others
-
-    def submit(self, job: Job, *, urgent: bool) -> None:
-        """Put *job* in line, as `Writer.submit` does, with when it was made."""
-        super().submit(job, urgent=urgent)
-        job.made = asyncio.get_running_loop().time()
-
-    async def confirm(self) -> None:
-        """Know all that was written before this was called; see `Ledger.confirm`."""
-        if self.problem is not None:
-            raise self._refusal()
-        self._asking += 1
-        try:
-            async with asyncio.timeout(WAIT_SECONDS):
-                revision = await self.shared.revision()
-                self._tell(revision)
-                if self._known < revision:
-                    self._wake_writer()
-                while self._known < revision and self.problem is None:
-                    await self._moved.wait()
-        except TimeoutError:
-            raise LedgerUnwritableError(
-                "the store did not answer in time", "ask again shortly"
-            ) from None
-        finally:
-            self._asking -= 1
-        if self.problem is not None:
-            raise self._refusal()
-        if self.fault is not None:
-            raise LedgerUnwritableError(self.fault, "nothing is granted until then")
 
     async def run(self, clock: Clock) -> None:
         """Write until closed, and listen to the store meanwhile."""
-        listening = asyncio.create_task(self._listen(), name="store listener")
+        self._clock = clock
+        tasks = [
+            asyncio.create_task(self._listen(), name="store listener"),
+            asyncio.create_task(self._place_cuts(), name="urgent commits"),
+        ]
         try:
             await super().run(clock)
         finally:
-            listening.cancel()
-            await asyncio.gather(listening, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self.shared.close()
 
     async def _listen(self) -> None:
@@ -149,12 +110,7 @@ class TeamWriter(Writer):
                     log.warning("cannot listen to the store: %s", said)
             self._examine = True
             self._wake_writer()
-            await asyncio.sleep(_LAST_RETRY)
-
-    def _tell(self, revision: int) -> None:
-        if revision > self._told:
-            self._told = revision
-            self._wake_writer()
+            await asyncio.sleep(LAST_RETRY)
 
     # The writer's own task
 
@@ -169,6 +125,7 @@ class TeamWriter(Writer):
             LedgerUnwritableError: the store does not answer.
         """
         await self._follow(seconds)
+        await self.shared.connect_urgent()
 
     async def start_without(self, error: AgentVaultError) -> None:
         """Begin with what the copy has: nothing is granted until the store answers."""
@@ -179,11 +136,14 @@ class TeamWriter(Writer):
 
     async def _prepare(self, clock: Clock) -> None:
         """Follow what others wrote, unless the next append tells of it."""
+        if self._closing:
+            await self._end_cuts()
         if self.problem is not None and not self._stopped:
             await self._outlast(LedgerUnwritableError(self.problem), clock)
         while self.problem is None and (
             self._examine
             or self._missed
+            or self._placed
             or (self._told > self._known and (self._asking or not self._eager))
         ):
             try:
@@ -196,12 +156,11 @@ class TeamWriter(Writer):
                 return  # and take a turn, rather than run after a head that moves on
 
     async def _write(self, jobs: list[Job], clock: Clock) -> None:
-        jobs = jobs if self._was_urgent else self._in_time(jobs)
+        jobs = self._in_time(jobs)
         if not jobs:
             return
         batch = str(uuid.uuid4())
         try:
-            self._beside.clear()
             sent = asyncio.ensure_future(self._append(jobs, batch, known := self.head))
             await self._follow_beside(sent, batch)
             found = await sent
@@ -233,7 +192,7 @@ class TeamWriter(Writer):
                 job.shift(by)
             self.numbers = itertools.count(next(self.numbers) + by)
         found = await self.shared.append(
-            known, jobs, batch, urgent=self._was_urgent, instead=instead
+            known, jobs, batch, urgent=False, instead=instead
         )
         self._missed = (known, found.missed) if found.missed else None
         return found
@@ -254,7 +213,7 @@ class TeamWriter(Writer):
             self._examine |= self._missed is None
         elif found.outcome == "wait":
             self._put_back(jobs)
-            await asyncio.sleep(_TURN)
+            await asyncio.sleep(TURN)
         else:
             for job in jobs:
                 job.refuse(LedgerUnwritableError("the store's ledger is at fault"))
@@ -297,9 +256,12 @@ class TeamWriter(Writer):
         head = StoreHead(made.after, found.revision, batch, last, self.head.fault)
         place_row = place_statement(head, self.shared.systems)
         await self._write_copy([*made.statements, place_row], head)
-        self.head, self._known = head, head.revision
+        self.head = self._whole = head
+        self._known = head.revision
         if self._was_urgent:
-            self._overtake(set().union(*(job.writes for job in jobs)))
+            keys = set[str]().union(*(job.writes for job in jobs))
+            self._beside |= keys
+            self._overtake(keys)
         await self._finish(made, clock)
         self._announce()
         return made
@@ -315,15 +277,37 @@ class TeamWriter(Writer):
         """
         complete = False
         while not complete:
+            if own := self._own(end):
+                await self._accept_own(own)
+                continue
             missed, self._missed = self._missed, None
             told = missed is not None and missed[0] is self.head
-            if missed and told and (end is not None or not self._examine):
+            if (
+                missed
+                and told
+                and (missed[1][0][2] == end.revision if end else not self._examine)
+            ):
                 followed = shared_log.followed(missed[1], self.head)
             else:
                 followed = await self.shared.follow(self.head, seconds, end)
+            await self._answered.wait()
+            if self._own(end):  # it is among them, and not another's
+                continue
             complete = followed.complete
             await self._take_over(followed)
         self._examine &= end is not None
+
+    async def _accept_own(self, own: Placed) -> None:
+        """Take an urgent transaction to the copy."""
+        before, self._was_urgent = self._was_urgent, True
+        try:
+            await self._accept(own.jobs, own.batch, own.known, own.found, self._clock)
+        finally:
+            self._was_urgent = before
+        self._placed.popleft()
+        if own.told:
+            attempts = tuple(job.attempt for job in own.jobs)
+            self.on_recovery(Recovery(found=True, attempts=attempts, event=None))
 
     async def _follow_beside(self, sent: asyncio.Future[Appended], batch: str) -> None:
         """Follow for those who wait in `confirm`, while an append waits its turn."""
@@ -336,8 +320,11 @@ class TeamWriter(Writer):
                     await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
                     continue
                 followed = await self.shared.follow_beside(self.head, batch)
+                await self._answered.wait()
                 if followed is None or not followed.complete or sent.done():
                     return  # its answer tells
+                if self._placed:
+                    return  # that is accepted after it, or before
                 await self._take_over(followed)
         except Exception:
             log.exception("others cannot be followed")
@@ -357,6 +344,8 @@ class TeamWriter(Writer):
             made = followed_statements(self.head, followed, events, self.shared.systems)
             await self._write_copy(made, head)
         self.head, self.tip = head, head.tip
+        if head.batch:
+            self._whole = head
         self.on_commit()
         if self.on_followed is _ignore:
             self._counts = None
@@ -389,10 +378,6 @@ class TeamWriter(Writer):
             self.on_problem()
         self._announce()
 
-    def _announce(self) -> None:
-        moved, self._moved = self._moved, asyncio.Event()
-        moved.set()
-
     # Waiting commits
 
     def _overtake(self, keys: set[str]) -> None:
@@ -413,11 +398,10 @@ class TeamWriter(Writer):
         What is placed later gets the larger number, and is what stays in force.
         """
         jobs = super()._take()
-        if self._was_urgent:
-            return jobs  # what it overtakes is refused
-        if older(jobs, self._urgent):
+        self._beside.clear()
+        if older(jobs, (*self._sent, *self._cuts)):
             self._put_back(jobs)
-            return super()._take()
+            return []
         for lane, of_call in ((self._queue, False), (self._calls, True)):
             beside = [job for job in jobs if job.of_call is not of_call]
             for job in older(beside, lane):
@@ -428,12 +412,8 @@ class TeamWriter(Writer):
 
     def _put_back(self, jobs: Sequence[Job]) -> None:
         """Return *jobs* to the front of their lines, unless they were overtaken."""
-        if self._was_urgent:
-            self._urgent.extendleft(reversed(jobs))
-            self._was_urgent = False
-        else:
-            for lane, of_call in ((self._queue, False), (self._calls, True)):
-                lane.extendleft(job for job in reversed(jobs) if job.of_call is of_call)
+        for lane, of_call in ((self._queue, False), (self._calls, True)):
+            lane.extendleft(job for job in reversed(jobs) if job.of_call is of_call)
         self._overtake(self._beside)
 
     def _in_time(self, jobs: list[Job]) -> list[Job]:
@@ -462,7 +442,7 @@ class TeamWriter(Writer):
         self._latch(error)
         self._fail(self._waiting())
         loop = asyncio.get_running_loop()
-        until, delay = loop.time() + _DOUBT_SECONDS, _FIRST_RETRY
+        until, delay = loop.time() + DOUBT_SECONDS, FIRST_RETRY
         while not self._closing:
             if doubt is not None and loop.time() >= until:
                 doubt.give_up()
@@ -474,7 +454,7 @@ class TeamWriter(Writer):
             except (AgentVaultError, sqlite3.Error, OSError) as again:
                 self._latch(again)
                 await asyncio.sleep(delay)
-                delay = min(delay * 2, _LAST_RETRY)
+                delay = min(delay * 2, LAST_RETRY)
                 continue
             if recovery is not None:
                 self._release(recovery)
@@ -491,7 +471,7 @@ class TeamWriter(Writer):
             # The same transaction once more: it is placed once, whichever arrives.
             found = await self._append(doubt.jobs, doubt.batch, doubt.head)
             if found.outcome == "wait":  # the first may still be on its way
-                await asyncio.sleep(_TURN)
+                await asyncio.sleep(TURN)
                 return None
             # Its jobs may be in line again: nothing that fails may follow here.
             await self._settle(doubt.jobs, doubt.batch, doubt.head, found, clock)
@@ -532,7 +512,9 @@ class TeamWriter(Writer):
         """Grant nothing any more, and tell the other brokers, if they can be told."""
         self._stopped, self.fault = True, lost.what
         self._latch(lost)
-        self._fail(self._waiting())
+        self._fail(
+            [*self._waiting(), *(job for one in self._placed for job in one.jobs)]
+        )
         try:
             await self.shared.set_fault(lost.what)
         except AgentVaultError as error:
@@ -540,7 +522,7 @@ class TeamWriter(Writer):
 
     async def _write_copy(self, statements: list[Statement], head: StoreHead) -> None:
         """Write to the copy what the store has; until that works nothing else does."""
-        latched, delay = self.problem is not None, _FIRST_RETRY
+        latched, delay = self.problem is not None, FIRST_RETRY
         while True:
             try:
                 await self._connection().run(write, statements)
@@ -553,7 +535,7 @@ class TeamWriter(Writer):
                 )
                 self._fail(self._waiting())
             await asyncio.sleep(delay)
-            delay = min(delay * 2, _LAST_RETRY)
+            delay = min(delay * 2, LAST_RETRY)
             if await self._reopened(head):
                 break
         if not latched and self.problem is not None:

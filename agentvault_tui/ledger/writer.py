@@ -238,12 +238,16 @@ class Writer:
         """
         woken = False
         while self._answers or self._call_answers:
-            urgent = self._urgent and not self._was_urgent
+            urgent = self._urgent_waits() and not self._was_urgent
             if urgent or (woken and self._queue and not self._answers):
                 return
             self._wake(_WOKEN_A_TURN)
             woken = True
             await asyncio.sleep(0)
+
+    def _urgent_waits(self) -> bool:
+        """Tell whether what is urgent is to be written or taken to the copy."""
+        return bool(self._urgent)
 
     def _wake(self, most: int) -> None:
         for _ in range(most):

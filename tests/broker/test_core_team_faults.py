@@ -32,7 +32,7 @@ async def brokers(
     short: Path, store: Database, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[list[Broker]]:
     """Two brokers of a team, of which the first reaches the store by the relay."""
-    monkeypatch.setattr(team_writer, "_DOUBT_SECONDS", 0.3)
+    monkeypatch.setattr(team_writer, "DOUBT_SECONDS", 0.3)
     clocks = [ManualClock(datetime.now(UTC)) for _ in range(2)]
     reached = [store.settings_at(short / "relay"), store.settings]
     async with brokers_of(short, clocks, reached) as made:

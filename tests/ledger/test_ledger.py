@@ -254,6 +254,7 @@ async def test_a_full_queue_refuses_decisions_but_not_revocations(
     assert ledger.head.seq == MAX_QUEUE + 1
 
 
+@pytest.mark.one_file
 async def test_a_revocation_waits_for_one_batch_at_most(ledger: Ledger) -> None:
     """What is urgent is written alone, right after the batch under way."""
     under_way = asyncio.ensure_future(ledger.commit(decision()))
@@ -286,6 +287,7 @@ def _revoke_after(ledger: Ledger, order: list[str]) -> list[asyncio.Future[objec
     return [*many, *urgent]
 
 
+@pytest.mark.one_file
 async def test_a_revocation_does_not_wait_until_all_others_are_told(
     ledger: Ledger,
 ) -> None:

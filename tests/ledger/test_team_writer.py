@@ -167,11 +167,11 @@ async def test_what_others_wrote_arrives_before_anything_later(
     assert team.told["a"] == []
 
 
-@pytest.mark.parametrize("conflict", [False, True])
+@pytest.mark.parametrize("listed", [True, False])
 async def test_an_append_has_what_others_wrote(
-    team: Team, monkeypatch: pytest.MonkeyPatch, *, conflict: bool
+    team: Team, monkeypatch: pytest.MonkeyPatch, *, listed: bool
 ) -> None:
-    """Without a conflict it is placed at once; with one it is, once that is known."""
+    """It is placed at once, or once that is known if its keys are listed no more."""
 
     async def follow(*_: object) -> None:
         raise LedgerUnwritableError("the store was read once more")
@@ -191,10 +191,12 @@ async def test_an_append_has_what_others_wrote(
     monkeypatch.setattr(SharedLog, "follow", follow)
     monkeypatch.setattr(SharedLog, "follow_beside", follow)
     (first,) = await a.commit(note(), changes=[agent()])
-    mine = agent() if conflict else replace(agent("agt_2"), name="another")
-    (second,) = await b.commit(note(), changes=[mine], urgent=True)
+    if not listed:
+        team.store.run("DELETE FROM agentvault.written")
+    mine = replace(agent("agt_2"), name="another")
+    (second,) = await b.commit(note(), changes=[mine])
     assert (first.seq, second.seq) == (2, 3)
-    behind = ["behind"] if conflict else []
+    behind = [] if listed else ["behind"]
     assert [one.outcome for one in outcomes] == ["placed", *behind, "placed"]
     (*_, (events, changes)) = team.told["b"]
     assert (events, len(changes)) == ((first,), 1)
@@ -312,20 +314,38 @@ async def test_what_cuts_is_never_overtaken(team: Team, clock: ManualClock) -> N
     assert (await a.load()).tokens == (await b.load()).tokens == ()
 
 
-async def test_an_own_revocation_overtakes_what_waits(
-    team: Team, clock: ManualClock
+async def test_an_own_revocation_overtakes_what_is_on_its_way(
+    team: Team, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A grant that waited while its agent was revoked here is refused as well."""
+    """A grant that is not placed when its agent is revoked here is refused as well."""
     a = await team.broker("a")
     await a.commit(note())
-    waiting = a.commit(decision(), changes=[token(clock)])
-    await a.commit(
+    revoked, sent, append = asyncio.Event(), asyncio.Event(), SharedLog.append
+
+    async def later(log: SharedLog, *args: Any, urgent: bool, **more: Any) -> Any:
+        if not urgent:
+            sent.set()
+            await revoked.wait()
+        found = await append(log, *args, urgent=urgent, **more)
+        if urgent:
+            revoked.set()
+        return found
+
+    monkeypatch.setattr(SharedLog, "append", later)
+    granted = a.commit(decision(), changes=[token(clock)])
+    await sent.wait()
+    waiting = a.commit(decision(), changes=[token(clock, "tok_2")])
+    other = a.commit(decision("agt_2"), changes=[token(clock, "tok_3", "agt_2")])
+    (cut,) = await a.commit(
         note(EventType.AGENT_REVOKED), changes=[DropAgentTokens(ONE)], urgent=True
     )
-    with pytest.raises(OvertakenError):
-        await waiting
+    assert cut.seq == 2
+    for one in (granted, waiting):
+        with pytest.raises(OvertakenError):
+            await one
+    assert [one.seq for one in await other] == [3]
     await a.close()
-    assert team.rows("a")["tokens"] == []
+    assert [row[1] for row in team.rows("a")["tokens"]] == ["tok_3"]
 
 
 async def test_one_assertion_counts_once_over_the_team(

@@ -138,7 +138,7 @@ async def test_an_outcome_that_nobody_learns_in_time_is_unknown_and_ended(
     team: Ledger, relay: Relay, home: Home, lost: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its caller hears that; later it is found out, and what was issued is ended."""
-    monkeypatch.setattr(team_writer, "_DOUBT_SECONDS", 0.3)
+    monkeypatch.setattr(team_writer, "DOUBT_SECONDS", 0.3)
     await team.commit(note(), changes=[agent()])
     recoveries: list[Recovery] = []
 
@@ -228,7 +228,7 @@ async def test_a_commit_without_an_answer_is_found_behind_what_others_wrote(
     """It was placed behind another broker's: both copies end with the same bytes."""
     monkeypatch.setattr(team_writer.TeamWriter, "_tell", lambda *_: None)
     if told:
-        monkeypatch.setattr(team_writer, "_DOUBT_SECONDS", 0.3)
+        monkeypatch.setattr(team_writer, "DOUBT_SECONDS", 0.3)
     home, elsewhere = (Home(short / name, short / name) for name in ("home", "other"))
     team = await Ledger.open(
         home, clock=clock, settings=store.settings_at(short / "relay")

@@ -148,12 +148,12 @@ class Cluster:
         made: dict[Path, Database] = {}
         append = SharedLog.append
 
-        async def timed(log: Any, *args: Any, **more: Any) -> Any:
-            db = await log._connected()
+        async def timed(log: Any, *args: Any, urgent: bool, **more: Any) -> Any:
+            db = await log._connected(urgent=urgent)
             await db.execute(
                 "UPDATE agentvault.test_time SET at = %s", (log._clock.now(),)
             )
-            return await append(log, *args, **more)
+            return await append(log, *args, urgent=urgent, **more)
 
         def store_of(home: Home) -> Database:
             if home.data not in made:
