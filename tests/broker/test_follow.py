@@ -147,7 +147,9 @@ class Pair:
 def memory(
     registry: Registry, limits: LimitUses, kept: dict[str, str]
 ) -> dict[str, Any]:
-    """Return what decisions read of a broker's memory."""
+    """Return what decisions read of a broker's memory, once its upkeep was done."""
+    for _ in registry.sweep():
+        pass
     ids = [one.id for one in registry.agents()]
     tokens = [one for each in ids for one in registry.tokens_of(each)]
     known = registry.stepups
