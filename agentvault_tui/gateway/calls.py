@@ -323,6 +323,10 @@ class Calls:
         call.check()
         if why := refused(self._broker, call.caller.agent):
             raise unauthorized(*why)
+        # Whatever took the scope should have cut the call as well.
+        agent = self._broker.registry.agent(call.caller.agent.id)
+        if call.action.action not in call.caller.token.principal(agent).scopes:
+            raise scope_taken()
 
     def end(self, call: Call, ended: str) -> None:
         """Record how *call* ended; where that fails, when the ledger writes again.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -52,9 +53,11 @@ def gate(stand: Stand) -> asyncio.Event:
     return opened
 
 
-@pytest.mark.parametrize("way", ["an operator cuts it", "its agent's time is over"])
+@pytest.mark.parametrize(
+    "way", ["an operator cuts it", "its agent's time is over", "its scope is gone"]
+)
 async def test_nothing_is_sent_that_ends_while_its_credential_is_fetched(
-    stand: Stand, token: str, monkeypatch: pytest.MonkeyPatch, way: str
+    stand: Stand, agent: Agent, token: str, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     """It is looked at once more in the turn in which the credential is attached."""
     fetch = stand.gateway.credentials.of
@@ -64,13 +67,16 @@ async def test_nothing_is_sent_that_ends_while_its_credential_is_fetched(
         (call,) = stand.gateway.calls
         if way.startswith("an operator"):
             stand.gateway.calls.cut_one(call.id, OPERATOR)
-        else:
+        elif way.startswith("its agent"):
             stand.bench.clock.advance(60)
+        else:
+            narrower = replace(agent, scopes=("write:calendar",))
+            stand.bench.broker.registry.put_agent(narrower)
         return found
 
     monkeypatch.setattr(stand.gateway.credentials, "of", late)
     reply = await read(stand, token)
-    told = {(403, "call_cut"), (401, "agent_revoked")}
+    told = {(403, "call_cut"), (401, "agent_revoked"), (403, "scope_not_granted")}
     assert (reply.status_code, reply.json()["reason"]) in told
     assert stand.upstream.received == []
     assert [name for name, _ in await stand.records()] == ["attempt", "result"]
