@@ -22,9 +22,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from support.ledger_kit import agent, decision, manual_clock, note, token
+from support.patience import PATIENT
 from support.postgres import TEAM, Database
 
-from agentvault_tui.errors import LedgerDamagedError
+from agentvault_tui.errors import LedgerDamagedError, LedgerUnwritableError
 from agentvault_tui.ledger import DropAgentTokens, DropToken, Meta, Panic
 from agentvault_tui.ledger.batch import Job, Tip
 from agentvault_tui.ledger.shared_log import Appended, SharedLog, StoreHead, followed
@@ -248,6 +249,68 @@ async def test_without_a_list_of_what_was_written_a_broker_follows_first(
         assert found.outcome == "behind"
         store.run("UPDATE agentvault.head SET turn = NULL")
     await log.close()
+
+
+async def test_of_two_rows_under_one_key_the_later_one_is_stored(
+    store: Database,
+) -> None:
+    """PostgreSQL refuses to write a row twice in one statement; either order is one."""
+    log = log_of(store, "brk_1")
+    for turn in (1, -1):
+        known = await log.end()
+        numbers = count(known.n + 1)
+        jobs = [Job.of([], [Meta("k", value)], numbers) for value in ("old", "new")]
+        found = await log.append(known, jobs[::turn], _new(), urgent=False)
+        assert found.outcome == "placed"
+        doc = "SELECT convert_from(doc, 'UTF8')::json ->> 1 FROM agentvault.state"
+        assert store.run(doc) == [("new",)]
+    await log.close()
+
+
+async def test_a_commit_that_may_not_be_on_its_replica_has_no_answer(
+    store: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL warns of it; its connection is not used for another one."""
+    log = log_of(store, "brk_1")
+    known = await log.end()
+    await log.append(known, [job_of("deny", "agt_1", known)], _new(), urgent=False)
+    store.run(
+        "CREATE FUNCTION public.warn() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE WARNING 'as after a cancelled wait'; RETURN NEW; END $$"
+    )
+    store.run(
+        "CREATE TRIGGER warns AFTER UPDATE ON agentvault.head"
+        " EXECUTE FUNCTION public.warn()"
+    )
+    known, batch = await log.end(), _new()
+    jobs = [job_of("deny", "agt_1", known)]
+    used = await log._connected()
+    with pytest.raises(LedgerUnwritableError, match="replicas"):
+        await log.append(known, jobs, batch, urgent=False)
+    assert used.closed
+    store.run("DROP TRIGGER warns ON agentvault.head")
+    found = await log.append(known, jobs, batch, urgent=False)
+    assert (found.outcome, found.seq) == ("placed", 2)
+    await log.close()
+
+
+async def test_a_log_that_is_closed_has_no_connection(store: Database) -> None:
+    """Neither one that wrote or looked, nor one that was lent at that moment."""
+    log = log_of(store, "brk_1")
+    await log.connect_urgent()
+    await log.end()
+    await asyncio.gather(*(log.on_idle("SELECT 1") for _ in range(2)))
+    look = asyncio.ensure_future(log.on_idle("SELECT 1"))
+    await asyncio.sleep(0)
+    await log.close()
+    await look
+    there = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND application_name = 'agentvault'"
+    )
+    async with asyncio.timeout(PATIENT):
+        while store.run(there) != [(0,)]:  # noqa: ASYNC110 - the server's
+            await asyncio.sleep(0.01)
 
 
 def _new() -> str:

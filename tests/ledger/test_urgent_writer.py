@@ -241,3 +241,27 @@ async def test_a_store_that_refuses_one_is_examined(
             await asyncio.sleep(0.01)
     (event,) = await team.commit(note(REVOKED), changes=DROP, urgent=True)
     assert await revocations(team) == [event]
+
+
+@pytest.mark.parametrize("urgent", [False, True])
+async def test_a_store_that_chains_an_event_in_another_way_is_left(
+    team: Ledger,
+    store: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    urgent: bool,
+) -> None:
+    """What it holds is not what was sent: no broker grants until a person looks."""
+    append, fault = SharedLog.append, "SELECT fault FROM agentvault.head"
+
+    async def otherwise(*args: Any, **more: Any) -> Any:
+        return replace(await append(*args, **more), hash=bytes(32))
+
+    monkeypatch.setattr(SharedLog, "append", otherwise)
+    with pytest.raises(LedgerUnwritableError):
+        await team.commit(note(REVOKED), changes=DROP, urgent=urgent)
+    assert not team.writable
+    assert "in another way than this broker" in (team.problem or "")
+    async with asyncio.timeout(PATIENT):
+        while store.run(fault) == [(None,)]:  # noqa: ASYNC110 - told of after callers
+            await asyncio.sleep(0.01)
