@@ -161,8 +161,21 @@ async def test_an_outcome_that_nobody_learns_in_time_is_unknown_and_ended(
     with pytest.raises(LedgerUnwritableError):
         await team.confirm()
     assert team.store_problem is not None
+    writer, failed = team._team, False
+    assert writer is not None
+    follow = writer._follow
+
+    async def lost_again(*args: Any, **more: Any) -> None:
+        nonlocal failed
+        if not failed:
+            failed = True
+            raise LedgerUnwritableError("the store was lost again")
+        await follow(*args, **more)
+
+    monkeypatch.setattr(writer, "_follow", lost_again)
     relay.away = False
     await until(lambda: bool(recoveries))
+    assert failed
     found = lost == "answer"
     assert recoveries[0].found is found
     told = await events_of(team)
