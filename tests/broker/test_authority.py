@@ -21,7 +21,8 @@ from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.usecases.mint import may_approve
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
-from agentvault_tui.model import EventType, Evidence, StepUpStatus
+from agentvault_tui.broker.usecases.stepup import begin_approval
+from agentvault_tui.model import EventType, Evidence, Repeat, StepUpStatus
 from agentvault_tui.model.role import Role, role_of
 from agentvault_tui.settings import OperatorSettings, Settings, StepUpSettings
 from agentvault_tui.vault import FlowDenied, Identity
@@ -257,6 +258,40 @@ async def test_no_approval_follows_the_removal_of_its_approver_in_the_chain(
     assert {(one.status, one.confirmed) for one in found} == {
         (StepUpStatus.PENDING, ())
     }
+
+
+@pytest.mark.parametrize(
+    ("kind", "repeat"),
+    [
+        (EventType.STEPUP_CONFIRMED, None),
+        (EventType.STEPUP_APPROVED, Repeat(3, 600, ())),
+    ],
+    ids=["one of two", "repeated"],
+)
+async def test_an_approval_ends_whose_person_is_removed_while_it_is_recorded(
+    seat: Seat,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: EventType,
+    repeat: Repeat | None,
+) -> None:
+    """It counts neither with another person's nor for another request."""
+    bench, stepups = seat.bench, seat.bench.broker.stepups
+    bench.broker.tenant_kind = "embedded"
+    _, stepup = await hold(bench)
+    if repeat is None:
+        stepups.put(replace(stepup, need=2))
+    await begin_approval(bench.broker, stepup.id, stepup.digest, OPERATOR, repeat)
+    gate = Gate(bench, monkeypatch, kind)
+    bench.tenant.approve()
+    await gate.reached.wait()
+    person = {"change": "removed", "user": "alice", "sub": ALICE["sub"], "roles": []}
+    assert (await seat.post("tenant/people", **person)).status_code == 200
+    gate.open.set()
+    await bench.until(lambda: stepup.id not in stepups.flows)
+    assert stepups.get(stepup.id).confirmed == ()
+    assert stepups.repeating(None) == []
+    ends = {None: "stepup.not_approved"}.get(repeat, "stepup.repeat_ended")
+    assert len(await bench.events(ends)) == 1
 
 
 async def test_the_record_names_the_person(seat: Seat) -> None:

@@ -231,12 +231,14 @@ async def end_gathered(broker: Broker, sub: str, *, elsewhere: bool = False) -> 
         sub: the person.
         elsewhere: whether another broker recorded that.
     """
-    theirs = [one for one in broker.stepups.repeating(None) if sub in _approved(one)]
+    theirs = [one for one in broker.stepups.repeating(None) if sub in approved_by(one)]
     await end_repeats(broker, theirs, SYSTEM, "approver_changed", elsewhere=elsewhere)
-    for stepup in broker.stepups.open():
-        if stepup.id in broker.stepups.deciding:
-            continue  # its own check of who may approve comes after the change
-        if sub not in _approved(stepup):
+    for one in broker.stepups.open():
+        if one.id in broker.stepups.deciding:
+            continue  # `mint_verified` looks once that is recorded
+        # Anew: it may have been decided while another was recorded.
+        stepup = broker.stepups.get(one.id)
+        if not stepup.status.open or sub not in approved_by(stepup):
             continue
         reason = "a person who had approved was changed: all have to approve anew"
         anew = replace(as_pending(stepup, reason), confirmed=())
@@ -248,7 +250,7 @@ async def end_gathered(broker: Broker, sub: str, *, elsewhere: bool = False) -> 
         await _record(broker, [draft], [anew], elsewhere=elsewhere)
 
 
-def _approved(stepup: StepUp) -> set[str]:
+def approved_by(stepup: StepUp) -> set[str]:
     """Return who has approved it, alone or with others."""
     people = (stepup.decided_by, *stepup.confirmed)
     return {one.sub for one in people if one is not None}

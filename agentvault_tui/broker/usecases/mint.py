@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker, decide_anew
 from agentvault_tui.broker.stepups import digest_of, stepup_draft
 from agentvault_tui.broker.usecases.approvals import (
     CUTTING,
+    approved_by,
     changed_since,
     check_person,
     confirm,
@@ -31,6 +33,7 @@ from agentvault_tui.model import (
     Repeat,
     Risk,
     StepUp,
+    StepUpId,
     StepUpStatus,
     Token,
     TokenId,
@@ -115,13 +118,19 @@ async def mint_verified(
                 f"{visible(identity.name, 60)} was changed at the tenant meanwhile",
                 "approve again",
             )
-        for one in broker.stepups.get(started.id).confirmed:
-            # That did not end it while this was being recorded, which it overtook.
-            if changed_since(broker, one.sub, verified, CUTTING):
-                await end_gathered(broker, one.sub)
-        return await mint_elevated(broker, started, evidence, tokens.id_token)
+        await _end_overtaken(broker, started.id, verified)
+        minted = await mint_elevated(broker, started, evidence, tokens.id_token)
+        await _end_overtaken(broker, started.id, verified)
+        return minted
 
     return await decide_anew(mint)
+
+
+async def _end_overtaken(broker: Broker, asked: StepUpId, since: datetime) -> None:
+    """End what rests on who was cut off *since*, which `end_gathered` left to this."""
+    for sub in approved_by(broker.stepups.get(asked)):
+        if changed_since(broker, sub, since, CUTTING):
+            await end_gathered(broker, sub)
 
 
 async def mint_elevated(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -154,6 +155,24 @@ async def test_a_removed_person_ends_what_was_gathered(bench: Bench) -> None:
     assert event.detail["have"] == 0
     one = await confirm(bench, stepup, person("bob"))
     assert [who.name for who in one.confirmed] == ["bob"]
+
+
+async def test_what_is_decided_while_others_end_stays_decided(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two that a removed person had approved one is denied, and waits no more."""
+    under(bench, TWO)
+    made = [(await hold(bench, name))[1] for name in ("one", "two")]
+    first, second = [await confirm(bench, one, person("alice")) for one in made]
+    gate = Gate(bench, monkeypatch, EventType.STEPUP_NOT_APPROVED)
+    ending = asyncio.ensure_future(end_gathered(bench.broker, "agentvault|alice"))
+    await gate.reached.wait()
+    await deny(bench.broker, second.id, "no", OPERATOR)
+    gate.open.set()
+    await ending
+    stepups = bench.broker.stepups
+    assert stepups.get(first.id).confirmed == ()
+    assert stepups.get(second.id).status is StepUpStatus.DENIED
 
 
 async def test_a_person_removed_while_nothing_ran_ends_it_at_the_start(
