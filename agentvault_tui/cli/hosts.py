@@ -408,7 +408,10 @@ def _joined(known: Any, wanted: Any) -> Any:
     return wanted
 
 
-_OURS: Final = re.compile(r' hook [a-z-]+ --agent |"mcp", "stdio", "')
+_OURS: Final = re.compile(
+    r"""agentvault(?:_tui\.cli)?(?:'? hook [a-z-]+ --agent |", "mcp", "stdio", ")"""
+)
+"""Command lines of `HostCommands` in JSON, whose program may stand in quotes."""
 
 
 def _foreign(entry: Any) -> Any:

@@ -221,6 +221,21 @@ def test_connect_keeps_existing_settings_of_the_host(connect: Run, place: Path) 
     assert copy.name in told.out
 
 
+def test_hooks_of_other_programs_that_are_called_alike_stay(
+    connect: Run, place: Path
+) -> None:
+    """A guard of somebody else's may have a command `hook`, too."""
+    file = place / ".claude" / "settings.json"
+    file.parent.mkdir()
+    other = {"type": "command", "command": "/opt/guard hook pre-tool --agent coder"}
+    mine = {"matcher": "Bash", "hooks": [other]}
+    file.write_text(json.dumps({"hooks": {"PreToolUse": [mine]}}))
+    assert connect("claude-code", "--agent", "coder", "--write").code == 0
+    first, ours = json.loads(file.read_text())["hooks"]["PreToolUse"]
+    assert first == mine
+    assert " hook claude-code --agent coder" in ours["hooks"][0]["command"]
+
+
 @pytest.mark.parametrize(
     ("host", "name", "text"),
     [
