@@ -177,7 +177,7 @@ def test_writing_a_second_time_leaves_the_files_alone(
     assert "wrote" not in again.out
 
 
-@pytest.mark.parametrize("host", set(CANNOT_KEEP) - {"codex"})
+@pytest.mark.parametrize("host", sorted({*CANNOT_KEEP} - {"codex"}))
 def test_another_agent_takes_the_place_of_the_first(
     connect: Run, place: Path, host: str
 ) -> None:
