@@ -22,7 +22,14 @@ from agentvault_tui.broker.answers import Escalated
 from agentvault_tui.broker.core import decide_anew
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
 from agentvault_tui.broker.usecases.stepup import begin_approval
-from agentvault_tui.model import AgentStatus, Repeat, StepUp, StepUpId, StepUpStatus
+from agentvault_tui.model import (
+    AgentStatus,
+    Repeat,
+    StepUp,
+    StepUpId,
+    StepUpStatus,
+    sha256_hex,
+)
 from agentvault_tui.model.event import user_changed
 from agentvault_tui.settings import StepUpRule
 
@@ -96,6 +103,21 @@ async def test_what_another_broker_made_a_moment_ago_is_cut_off(
         "/api/agents/revoke", json={"agent_id": agent.id, "reason": "no"}
     )
     assert (reply.status_code, reply.json()["recorded"]) == (200, True)
+
+
+async def test_a_token_that_was_issued_elsewhere_a_moment_ago_is_handed_back(
+    brokers: list[Broker],
+) -> None:
+    """RFC 7009 section 2.2: the answer that it is revoked is true."""
+    a, b = brokers
+    agent = await a.agent("one", "read:calendar")
+    await deafen(brokers)
+    token = (await a.token(agent, "read:calendar")).json()["access_token"]
+    assert b.bench.broker.registry.token(sha256_hex(token)) is None
+    assert (await b.post(agent, "/oauth/revoke", token=token)).status_code == 200
+    assert not await a.active(agent, token)
+    (event,) = await b.bench.events("token.revoked")
+    assert event.agent_id == agent.id
 
 
 async def begin(broker: Broker, asked: str, repeat: Repeat | None = None) -> None:

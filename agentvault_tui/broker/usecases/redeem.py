@@ -161,10 +161,15 @@ async def revoke_token(broker: Broker, agent: Agent, token: str) -> None:
         token: its secret.
 
     Raises:
-        LedgerUnwritableError: too many of the agent's are not recorded yet, and this
-            one was not cut (RFC 7009 section 2.2.1).
+        LedgerUnwritableError: too many of the agent's are not recorded yet, or it is
+            not known here, and the team's store did not answer: this one was not cut
+            (RFC 7009 section 2.2.1).
     """
-    found = broker.registry.token(sha256_hex(token))
+    digest = sha256_hex(token)
+    found = broker.registry.token(digest)
+    if found is None:  # another broker may have issued it a moment ago
+        await broker.ledger.confirm()
+        found = broker.registry.token(digest)
     if found is not None and found.agent_id == agent.id:
         await end_token(broker, agent, found)
 
