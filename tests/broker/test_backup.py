@@ -46,6 +46,7 @@ CALENDAR = Action(("read:calendar",), "read:calendar", "calendar:primary", {})
 FILES = {
     "config.toml": "[stepup]\nmax_pending = 2\n",
     "services/mail.toml": "# not read here\n",
+    "tls/cert.pem": "nor this\n",
     "keys/secrets.key": "k" * 32,
     "secrets.json": "{}",
 }
@@ -206,6 +207,7 @@ def test_a_home_in_two_folders_is_restored_into_two_or_one(
     restore_backup(again, short / "b2", clock, OPERATOR)
     assert (again.config / "config.toml").read_text() == FILES["config.toml"]
     assert (again.config / "services" / "mail.toml").exists()
+    assert (again.config / "tls" / "cert.pem").exists()
     assert (again.data / "secrets.json").exists()
 
 
