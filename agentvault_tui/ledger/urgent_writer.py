@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import uuid
 from collections import deque
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ FIRST_RETRY: Final = 0.05
 LAST_RETRY: Final = 0.5
 TURN: Final = 0.002
 """Seconds until asking again while it is another's turn to write."""
+log = logging.getLogger("agentvault.store")
 
 
 class Placed(NamedTuple):
@@ -156,6 +158,11 @@ class UrgentWriter(Writer):
                     self._asked.clear()
                     self._quiet.set()
                 self._wake_writer()
+        except Exception as error:
+            log.exception("urgent commits are placed no more")
+            self._stopped = True
+            what = f"writing ended ({type(error).__name__}): see the log"
+            self._latch(LedgerUnwritableError(what))
         finally:
             self._answered.set()
             self._quiet.set()

@@ -265,3 +265,19 @@ async def test_a_store_that_chains_an_event_in_another_way_is_left(
     async with asyncio.timeout(PATIENT):
         while store.run(fault) == [(None,)]:  # noqa: ASYNC110 - told of after callers
             await asyncio.sleep(0.01)
+
+
+async def test_a_fault_that_nobody_foresaw_refuses_later_ones_at_once(
+    team: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their callers keep them otherwise, and nothing is granted until a restart."""
+
+    async def nothing(*_: object, **__: object) -> None:
+        return None
+
+    monkeypatch.setattr(SharedLog, "append", nothing)
+    for _ in range(2):
+        with pytest.raises(LedgerUnwritableError):
+            async with asyncio.timeout(PATIENT):
+                await team.commit(note(REVOKED), changes=DROP, urgent=True)
+    assert "AttributeError" in (team.problem or "")
