@@ -23,6 +23,7 @@ from agentvault_tui.broker.core import decide_anew
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
 from agentvault_tui.broker.usecases.stepup import begin_approval
 from agentvault_tui.model import (
+    Account,
     AgentStatus,
     Repeat,
     StepUp,
@@ -103,6 +104,14 @@ async def test_what_another_broker_made_a_moment_ago_is_cut_off(
         "/api/agents/revoke", json={"agent_id": agent.id, "reason": "no"}
     )
     assert (reply.status_code, reply.json()["recorded"]) == (200, True)
+    agent = await a.agent("fourth", "read:calendar")
+    at, now = a.bench.broker.tenant.issuer, a.bench.clock.now()
+    account = Account(agent.id, "google", "cac_1", at, "u", "n", (), now)
+    await a.bench.broker.record(changes=[account])
+    reply = await b.operator.post(
+        "/api/connections/remove", json={"agent_id": agent.id, "connection": "google"}
+    )
+    assert (reply.status_code, reply.json()["account"]) == (200, "cac_1")
 
 
 async def test_a_token_that_was_issued_elsewhere_a_moment_ago_is_handed_back(

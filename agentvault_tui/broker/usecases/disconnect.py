@@ -134,16 +134,21 @@ async def disconnect(
     Raises:
         NotFoundError: no such agent, or it has no account there.
         ConflictError: others use it, and *shared* is not set.
+        LedgerUnwritableError: it is not known here, and the store did not answer.
         TenantError: it is closed here; the tenant has not deleted it. Ask again.
     """
     registry = broker.registry
-    agent = registry.agent(agent_id)
-    account = registry.accounts.get(agent.id, connection)
-    if account is None:
-        raise NotFoundError(
-            f"the agent has no account at {visible(connection, 60)}",
-            "agentvault connections list",
-        )
+
+    def find() -> Account:
+        found = registry.accounts.get(registry.agent(agent_id).id, connection)
+        if found is None:
+            raise NotFoundError(
+                f"the agent has no account at {visible(connection, 60)}",
+                "agentvault connections list",
+            )
+        return found
+
+    account = await broker.known(find)
     if not shared and (served := tuple(registry.accounts.in_use(account))):
         raise ConflictError(
             f"the same account is used by {registry.named(served)}",
@@ -158,7 +163,9 @@ async def disconnect(
         if not registry.accounts.of(one.agent_id):
             await sign_out(broker, one.agent_id)
     also = tuple(registry.agent(other) for other in others)
-    return Removed(account, at_tenant, also, registry.leases.outside_until(agent.id))
+    return Removed(
+        account, at_tenant, also, registry.leases.outside_until(account.agent_id)
+    )
 
 
 def join_accounts(broker: Broker) -> None:
