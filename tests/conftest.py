@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -44,6 +45,26 @@ settings.load_profile("house")
 
 _SLOW = {"demo", "docs", "e2e", "interop", "live", "screens", "snapshots", "term"}
 """Folders whose tests start processes or draw many screens."""
+
+
+_FOLDER = pytest.StashKey[str]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Give tests folders whose paths leave room for a socket's name, of 108 bytes.
+
+    pytest's own say who runs it and the how manieth time.
+    """
+    if config.option.basetemp is None and not hasattr(config, "workerinput"):
+        config.stash[_FOLDER] = config.option.basetemp = tempfile.mkdtemp(prefix="av-")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Keep the folders of tests that failed alone."""
+    if exitstatus == 0 and (folder := session.config.stash.get(_FOLDER, "")):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

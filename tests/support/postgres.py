@@ -42,6 +42,14 @@ LANGUAGE sql VOLATILE AS $$ SELECT to_char(
   'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') FROM agentvault.test_time $$
 """
 """Makes the time of a store a thing that tests set."""
+_END_WITH_US = """
+cat >/dev/null
+for pid in "$1"/data/postmaster.pid "$1"/replica/data/postmaster.pid; do
+  [ -f "$pid" ] && kill -QUIT "$(head -n 1 "$pid")"
+done
+until rm -rf "$1"; do sleep 0.1; done 2>/dev/null
+"""
+"""Waits until nobody has the other end of its input, then ends what a folder holds."""
 _USER, _BROKER = "postgres", "av_broker"
 _QUICK = ("fsync=off", "full_page_writes=off", "shared_buffers=32MB")
 
@@ -280,31 +288,38 @@ async def _prepare(url: str) -> None:
     await store_admin.prepare_store(connector, statements, grants(_BROKER))
 
 
+@contextmanager
+def _place() -> Iterator[Path]:
+    """Yield a folder for servers; it and they end with this process, killed or not."""
+    folder = Path(tempfile.mkdtemp(prefix="avpg"))
+    line = ("sh", "-c", _END_WITH_US, "sh", str(folder))
+    with subprocess.Popen(line, stdin=subprocess.PIPE, start_new_session=True):
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """The cluster that tests share which leave it as it is."""
-    folder = Path(tempfile.mkdtemp(prefix="avpg"))
-    made = Cluster(folder)
-    made.create()
-    subprocess.run(as_user("cp", "-a", made.data, folder / "empty"), check=True)
-    made.start()
-    yield made
-    made.stop(signal.SIGQUIT)
-    shutil.rmtree(folder, ignore_errors=True)
+    with _place() as folder:
+        made = Cluster(folder)
+        made.create()
+        subprocess.run(as_user("cp", "-a", made.data, folder / "empty"), check=True)
+        made.start()
+        yield made
+        made.stop(signal.SIGQUIT)
 
 
 @pytest.fixture
 def own_store(cluster: Cluster) -> Iterator[Database]:
     """A prepared database on a server that the test may break; it does flush."""
-    folder = Path(tempfile.mkdtemp(prefix="avpg"))
-    made = Cluster(folder, ("shared_buffers=16MB",))
-    made.own()
-    empty = cluster.folder / "empty"
-    subprocess.run(as_user("cp", "-a", empty, made.data), check=True)
-    made.start()
-    yield made.store()
-    made.stop(signal.SIGQUIT)
-    shutil.rmtree(folder, ignore_errors=True)
+    with _place() as folder:
+        made = Cluster(folder, ("shared_buffers=16MB",))
+        made.own()
+        empty = cluster.folder / "empty"
+        subprocess.run(as_user("cp", "-a", empty, made.data), check=True)
+        made.start()
+        yield made.store()
+        made.stop(signal.SIGQUIT)
 
 
 @pytest.fixture
