@@ -105,12 +105,14 @@ class Job:
             numbers: for the rows.
             broker: of a team, who records them, which their detail says.
         """
+        # The attempt has the drafts themselves: callers know theirs again by them.
+        told = drafts
         if broker is not None:
             by = {"broker": broker}
-            drafts = [replace(one, detail=by | one.detail) for one in drafts]
+            told = [replace(one, detail=by | one.detail) for one in drafts]
         rows = [row_of(change, next(numbers)) for change in changes]
         return cls(
-            tuple(prepare(*pair) for pair in bind(drafts, rows)),
+            tuple(prepare(*pair) for pair in bind(told, rows)),
             rows,
             Attempt(tuple(drafts), tuple(changes)),
         )

@@ -23,7 +23,7 @@ from agentvault_tui.broker.usecases.revoke import (
     restore_agent,
     revoke_agent,
 )
-from agentvault_tui.ledger import team_writer
+from agentvault_tui.ledger import team_writer, urgent_writer
 from agentvault_tui.model import ActorKind, Agent, AgentStatus, EventType
 
 
@@ -92,6 +92,29 @@ async def test_without_the_store_a_broker_grants_nothing_and_holds_nobody_up(
     assert (await other.token(agent, "read:calendar")).json()["reason"] == (
         "agent_revoked"
     )
+
+
+async def test_a_cut_whose_outcome_was_unknown_is_recorded_once(
+    brokers: list[Broker], relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store has it, and lost the answer: what is kept for later is let go."""
+    monkeypatch.setattr(urgent_writer, "DOUBT_SECONDS", 0.3)
+    cut_off, other = brokers
+    agent = await cut_off.agent("one", "read:calendar")
+    await known(brokers)
+    relay.lose, relay.word = "answer", b"agent.revoked"
+    body = {"agent_id": agent.id, "reason": "drill"}
+    post = cut_off.operator.post("/api/agents/revoke", json=body)
+    asked = asyncio.ensure_future(post)
+    await relay.lost.wait()
+    away(relay)
+    assert (await asked).json()["recorded"] is False
+    whole(relay)
+    core = cut_off.bench.broker
+    await cut_off.bench.until(lambda: core.ledger.writable and not core.cuts.unfinished)
+    await known(brokers)
+    (event,) = await other.bench.events("agent.revoked")
+    assert event.detail["broker"] == core.team.id
 
 
 async def stop_meanwhile(broker: Broker, agent: Agent) -> None:
