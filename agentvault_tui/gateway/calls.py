@@ -187,7 +187,6 @@ class Calls:
         broker, agent = self._broker, call.caller.agent
         request = permit.request
         call.decision_id = request.decision_id
-        call.detail |= {"broker": self._own} if self._own else {}
         if overtaken := self._overtaken(call, permit):
             raise await self.denied(request, overtaken, permit.verdict)
         if self._counts[agent.id, call.result] >= MOST_OPEN:
@@ -238,7 +237,6 @@ class Calls:
             text = "A token that was passed on opens no tunnel: no scope stands for it."
             raise unauthorized("passed_on", text)
         call.decision_id = decision_id = DecisionId(new_id("dec"))
-        call.detail |= {"broker": self._own} if self._own else {}
         draft = Draft(
             EventType.GATEWAY_ATTEMPT,
             broker.actor(agent),
@@ -582,7 +580,7 @@ def _settled(broker: str | None) -> str:
 
 _TOLD: Final = tuple(
     "service method path query body_sha256 body_bytes call_id server tool"  # noqa: SIM905
-    " arguments_sha256 broker".split()
+    " arguments_sha256".split()
 )
 """What an attempt says that its result says again."""
 _SETTLE_EVERY: Final = 2_000

@@ -48,3 +48,5 @@ async def test_two_brokers_that_take_over_at_once_record_one_result(
             ended = [event.detail["call_id"] for event in results]
             assert sorted(ended) == [f"call_{number}" for number in range(5)]
             assert {event.detail["ended"] for event in results} == {"unknown"}
+            named = {event.detail["broker"] for event in results}
+            assert named <= {each.bench.ledger.shared.broker_id for each in brokers}  # type: ignore[union-attr]
