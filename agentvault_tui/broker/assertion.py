@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
+from weakref import WeakValueDictionary
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from joserfc.errors import JoseError
@@ -172,11 +173,16 @@ class ReplayStore:
         self._ends: dict[int, float] = {}
         """When a bucket's assertions are over by the boot clock, which nobody sets."""
         self._unsaved: list[UsedAssertion] = []
+        self._shown: WeakValueDictionary[tuple[str, str], UsedAssertion] = (
+            WeakValueDictionary()
+        )
+        """Those whose requests are under way, unless another broker recorded them."""
 
     def take_over(self, used: Iterable[UsedAssertion], clock: Clock) -> None:
         """Know what the last process knew, whatever the wall clock says just now."""
         now, boot = clock.now().timestamp(), clock.boot()
         for one in used:
+            self._shown.pop((one.client_id, one.digest), None)
             self._note(one, boot + max(one.expires.timestamp() - now, MAX_LIFE))
 
     def use(
@@ -206,7 +212,12 @@ class ReplayStore:
             raise FullError
         one = UsedAssertion(client_id, digest, datetime.fromtimestamp(expires, UTC))
         self._note(one, boot + expires - now)
+        self._shown[client_id, digest] = one
         return one
+
+    def is_first(self, used: UsedAssertion) -> bool:
+        """Tell whether no other broker recorded it since *used* was returned here."""
+        return self._shown.get((used.client_id, used.digest)) is used
 
     def save_later(self, used: UsedAssertion, now: datetime) -> bool:
         """Keep what the ledger could not take; False when there is no room for it."""

@@ -96,7 +96,7 @@ class Cooldown:
     until: Deadline | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class UsedAssertion:
     """An assertion a client has used: it counts once, also after a restart."""
 

@@ -294,6 +294,8 @@ class AgentsApi:
         While the ledger cannot write nothing is issued; what issues nothing goes on.
         """
         broker = self._broker
+        if not broker.replays.is_first(used):
+            raise bad_client()  # another broker recorded it since it was looked up
         try:
             await broker.record(changes=[used])
         except OvertakenError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
 
 import httpx
 import pytest
@@ -15,6 +17,7 @@ from support.stepups import latched
 
 from agentvault_tui.broker.assertion import ReplayStore
 from agentvault_tui.broker.recovery import record_missed
+from agentvault_tui.ledger import UsedAssertion
 from agentvault_tui.model import new_id
 
 KEY = ECKey.generate_key("P-256")
@@ -114,6 +117,26 @@ async def test_what_issues_nothing_goes_on_and_is_recorded_later(
     assert bench.broker.replays.unsaved == ()
     async with restarted(bench, live.url) as again:
         assert (await again.assertion(text)).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/oauth/token", *SAID])
+async def test_one_that_another_broker_records_while_it_is_looked_up_is_refused(
+    live: Live, bench: Bench, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """It was taken over after it was found unused here, and before it was recorded."""
+    client_id = (await live.caller("keyed", public_key=public(KEY))).agent.client_id
+    replays = bench.broker.replays
+    use = replays.use
+
+    def and_elsewhere(*asked: Any) -> UsedAssertion | None:
+        if (found := use(*asked)) is not None:
+            replays.take_over([replace(found)], bench.clock)
+        return found
+
+    monkeypatch.setattr(replays, "use", and_elsewhere)
+    text = sign(live.claims(client_id, iat=None), KEY, "ES256")
+    form = SAID.get(path, {"grant_type": "client_credentials", "scope": "read:files"})
+    assert (await send(live, path, text, **form)).status_code == 401
 
 
 async def prune(bench: Bench) -> None:
