@@ -156,9 +156,14 @@ class TeamWriter(UrgentWriter):
                 return  # and take a turn, rather than run after a head that moves on
 
     async def _write(self, jobs: list[Job], clock: Clock) -> None:
-        jobs = self._in_time(jobs)
-        if not jobs:
-            return
+        self._writing = True
+        done = not (jobs := self._in_time(jobs)) or await self._send(jobs, clock)
+        self._writing = False
+        if done or not any(self._lanes):
+            self._others.set()
+
+    async def _send(self, jobs: list[Job], clock: Clock) -> bool:
+        """Send *jobs* to the store; tell whether they need not be sent again."""
         batch = str(uuid.uuid4())
         try:
             sent = asyncio.ensure_future(self._append(jobs, batch, known := self.head))
@@ -172,11 +177,12 @@ class TeamWriter(UrgentWriter):
                 self._latch(error)
                 self._fail(jobs)
             await self._outlast(error, clock, doubt)
-            return
+            return True
         try:
             await self._settle(jobs, batch, known, found, clock)
         except Exception as error:  # noqa: BLE001 - what is before it was not read
             await self._outlast(error, clock, Doubt(jobs, batch, known, str(error)))
+        return found.outcome not in {"behind", "wait"}
 
     async def _append(
         self,

@@ -33,6 +33,8 @@ DOUBT_SECONDS: Final = 10.0
 """How long callers wait for the outcome of a transaction that had no answer."""
 FIRST_RETRY: Final = 0.05
 LAST_RETRY: Final = 0.5
+OTHERS_SECONDS: Final = 0.025
+"""How long an urgent transaction that follows another lets others' be placed first."""
 TURN: Final = 0.002
 """Seconds until asking again while it is another's turn to write."""
 log = logging.getLogger("agentvault.store")
@@ -91,6 +93,10 @@ class UrgentWriter(Writer):
         """Set unless some of it may be placed without this broker's knowledge."""
         self._answered.set()
         self._placed: deque[Placed] = deque()
+        self._writing = False
+        """Whether what is not urgent is on its way."""
+        self._others = asyncio.Event()
+        """Set once that is placed, or will not be."""
 
     def submit(self, job: Job, *, urgent: bool) -> None:
         """Put *job* in line, as `Writer.submit` does, with when it was made."""
@@ -154,10 +160,17 @@ class UrgentWriter(Writer):
                 await self._place_cut(self._sent)
                 self._sent = ()
                 self._answered.set()
+                self._wake_writer()
                 if not self._cuts:
                     self._asked.clear()
                     self._quiet.set()
-                self._wake_writer()
+                    continue
+                if self._writing or any(self._lanes):
+                    # Many urgent ones in a row keep nobody waiting.
+                    self._others.clear()
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(OTHERS_SECONDS):
+                            await self._others.wait()
         except Exception as error:
             log.exception("urgent commits are placed no more")
             self._stopped = True
