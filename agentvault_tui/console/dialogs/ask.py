@@ -105,10 +105,10 @@ class ExportDialog(Dialog[None]):
 
     def on_mount(self) -> None:
         super().on_mount()
-        field = self.sheet.query_one(LineInput)
-        field.value = suggestion(self.clock.now(), _FIELD - 1)
-        field.cursor_position = len(field.value)
-        self.set_focus(field)
+        for field in self.sheet.query(LineInput):  # none where the console is left
+            field.value = suggestion(self.clock.now(), _FIELD - 1)
+            field.cursor_position = len(field.value)
+            self.set_focus(field)
 
     def page(self, width: int, height: int) -> SheetPage:
         """Ask for the file, then show how far the export is."""

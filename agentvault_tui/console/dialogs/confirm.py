@@ -112,7 +112,8 @@ class Confirm(Dialog[None], Generic[Answer]):
 
     def on_mount(self) -> None:
         super().on_mount()
-        self.sheet.query_one(CancelButton).focus()
+        # Not query_one: of a console that is left meanwhile it is never there.
+        self.sheet.query(CancelButton).focus()
 
     def state(self) -> object:
         return self.finished

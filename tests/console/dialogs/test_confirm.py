@@ -563,3 +563,14 @@ async def test_pasted_reasons_are_spelled_out() -> None:
         await pilot.press("y")
         await finish(app, pilot)
         assert stand.actions.asked == [("revoke", CALENDAR, "a⟦U+001B⟧[2Jb⟦U+202E⟧c")]
+
+
+@pytest.mark.parametrize("make", [revoke, PanicDialog])
+async def test_a_dialog_opens_without_its_widgets_where_the_console_is_left(
+    monkeypatch: pytest.MonkeyPatch, make: Callable[[Desk], Dialog[Any]]
+) -> None:
+    """ctrl+q right after the key that opens it ends the console with code 0."""
+    for kind in (RevokeDialog, PanicDialog):
+        monkeypatch.setattr(kind, "inputs", lambda _: [])
+    async with opened(scene(), make) as (app, _):
+        assert isinstance(app.screen, Dialog)
