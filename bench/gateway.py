@@ -277,6 +277,34 @@ async def beside(
     return ratios["token p50"], ratios["revocation p50"]
 
 
+def compare(
+    found: dict[str, dict[int, Result]], flush: float, verdicts: Verdicts
+) -> None:
+    """Say what a call takes longer than a direct one, and how many others do.
+
+    Args:
+        found: what `rates` returned.
+        flush: milliseconds that one disk flush takes.
+        verdicts: where to say it.
+    """
+    p50 = found["agentvault"][1].p50 - found["direct"][1].p50
+    p99 = found["agentvault"][1].p99 - found["direct"][1].p99
+    verdicts.say(
+        f"added latency p50 {p50:.2f} ms (under 2): {p50 / flush:.1f} disk flushes",
+        met=p50 < 2,
+    )
+    verdicts.say(f"added latency p99 {p99:.2f} ms (under 10)", met=p99 < 10)
+    if "mitmproxy" in found:
+        ratio = found["agentvault"][64].rate / found["mitmproxy"][64].rate
+        verdicts.say(f"{ratio:.1f} times mitmproxy's rate at 64 (3)", met=ratio >= 3)
+        used = sum(found["agentvault"][64].cpu.values())
+        most = len(os.sched_getaffinity(0)) * 1e6 / used
+        print(
+            f"  {used:.0f} µs a call of broker and load: these processors do at"
+            f" most {most:.0f}/s, {most / found['mitmproxy'][64].rate:.1f} times"
+        )
+
+
 async def measure(*, peers: bool, scale: int) -> bool:
     """Run everything; tell whether no target was missed."""
     verdicts = Verdicts()
@@ -300,24 +328,7 @@ async def measure(*, peers: bool, scale: int) -> bool:
                 print(f"  {name} is left out: {error}")
         systems["agentvault"] = await calls_of(ours, client)
         found = await rates(systems, ours, scale)
-        p50 = found["agentvault"][1].p50 - found["direct"][1].p50
-        p99 = found["agentvault"][1].p99 - found["direct"][1].p99
-        verdicts.say(
-            f"added latency p50 {p50:.2f} ms (under 2): {p50 / flush:.1f} disk flushes",
-            met=p50 < 2,
-        )
-        verdicts.say(f"added latency p99 {p99:.2f} ms (under 10)", met=p99 < 10)
-        if "mitmproxy" in found:
-            ratio = found["agentvault"][64].rate / found["mitmproxy"][64].rate
-            verdicts.say(
-                f"{ratio:.1f} times mitmproxy's rate at 64 (3)", met=ratio >= 3
-            )
-            used = sum(found["agentvault"][64].cpu.values())
-            most = len(os.sched_getaffinity(0)) * 1e6 / used
-            print(
-                f"  {used:.0f} µs a call of broker and load: these processors do at"
-                f" most {most:.0f}/s, {most / found['mitmproxy'][64].rate:.1f} times"
-            )
+        compare(found, flush, verdicts)
         size = 10**9 // scale
         before = ours.resident
         direct_rate = await download(

@@ -131,6 +131,7 @@ def _looking(broker: Broker) -> Callable[[], Awaitable[None]]:
     registry = broker.registry
 
     async def look() -> None:
+        """Do what is due; every so often sweep what is over out of memory."""
         nonlocal drift
         swept = next(looks) % _SWEEP_EVERY == 0
         drift = await _clock(broker, drift)

@@ -25,7 +25,7 @@ from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.gateway.call import Call
 from agentvault_tui.gateway.caller import Permit
-from agentvault_tui.model import Action, Agent
+from agentvault_tui.model import Action, Agent, StepUp
 from agentvault_tui.policy.texts import shipped_policy, shipped_scopes
 
 MORE = """
@@ -216,10 +216,10 @@ async def test_a_call_is_within_what_was_passed_on(
     assert stand.upstream.received == []
 
 
-async def test_a_call_whose_agent_leaves_as_a_person_approves_is_not_sent(
+async def waiting(
     stand: Stand, token: str
-) -> None:
-    """Nobody would have its answer; a retry still can be sent."""
+) -> tuple[asyncio.Task[Response], StepUp, Call]:
+    """Return a payment that waits for a person, its step-up, and the call."""
     asking = asyncio.create_task(
         stand.client.post(
             "/gw/api/transfers/acct_1?memo=x", headers=bearer(token), json=PAY
@@ -227,6 +227,14 @@ async def test_a_call_whose_agent_leaves_as_a_person_approves_is_not_sent(
     )
     stepup = await stand.pending()
     (call,) = stand.gateway.calls
+    return asking, stepup, call
+
+
+async def test_a_call_whose_agent_leaves_as_a_person_approves_is_not_sent(
+    stand: Stand, token: str
+) -> None:
+    """Nobody would have its answer; a retry still can be sent."""
+    asking, stepup, call = await waiting(stand, token)
 
     async def leave() -> None:
         await stand.bench.broker.stepups.decision(stepup.id)
@@ -405,13 +413,7 @@ async def test_a_held_call_that_an_operator_cuts_is_answered_so(
     stand: Stand, token: str
 ) -> None:
     """Its step-up waits on, for a retry."""
-    asking = asyncio.create_task(
-        stand.client.post(
-            "/gw/api/transfers/acct_1?memo=x", headers=bearer(token), json=PAY
-        )
-    )
-    stepup = await stand.pending()
-    (call,) = stand.gateway.calls
+    asking, stepup, call = await waiting(stand, token)
     stand.gateway.calls.cut_one(call.id, OPERATOR)
     reply = await asking
     assert (reply.status_code, reply.json()["reason"]) == (403, "call_cut")

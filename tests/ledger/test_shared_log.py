@@ -309,8 +309,9 @@ async def test_a_log_that_is_closed_has_no_connection(store: Database) -> None:
         " AND application_name = 'agentvault'"
     )
     async with asyncio.timeout(PATIENT):
-        while store.run(there) != [(0,)]:  # noqa: ASYNC110 - the server's
+        while (left := store.run(there)) != [(0,)]:  # noqa: ASYNC110 - the server's
             await asyncio.sleep(0.01)
+    assert left == [(0,)]
 
 
 def _new() -> str:

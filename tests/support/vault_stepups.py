@@ -18,6 +18,8 @@ def stepup_until(vault: Vault, stepup_id: str, *statuses: str) -> dict[str, Any]
         for event in source.iter_sse():
             if event.event == "stepup":
                 found = dict(event.json())
+                # Shown by pytest where it waits for too long.
+                print(found["id"], found["status"], found["problem"])
                 if found["id"] == stepup_id and found["status"] in statuses:
                     return found
     raise AssertionError("the stream ended")

@@ -51,6 +51,7 @@ class CallsPane(ListPane[CallRow]):
         return (*title, (f", {held:,} held", p.waiting)) if held else title
 
     def row(self, row: CallRow, width: int) -> Row:
+        """Draw one call: its state, whose it is, what it asks, how far it is."""
         pen, p = self.pen, self.pen.palette
         name, service = (_NAME, _SERVICE) if width >= _NARROW else (16, 10)
         age = (self.mirror.clock.now() - row.started_at).total_seconds()

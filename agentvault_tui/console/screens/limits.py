@@ -35,6 +35,7 @@ class LimitsPane(ListPane[LimitRow]):
         return (*title, words) if self.rows else title
 
     def row(self, row: LimitRow, width: int) -> Row:
+        """Draw one limit: whose, what is left, when some frees, what comes beyond."""
         pen, p = self.pen, self.pen.palette
         near = p.danger if not row.left else p.waiting if row.near else p.text
         rows = self.rows.values()

@@ -23,7 +23,7 @@ from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
 from agentvault_tui.errors import ConflictError, SettingsError
-from agentvault_tui.model import AgentId, EventType, StepUp, StepUpStatus
+from agentvault_tui.model import Agent, AgentId, EventType, StepUp, StepUpStatus
 from agentvault_tui.model.event import user_changed
 from agentvault_tui.settings import StepUpRule
 
@@ -215,16 +215,24 @@ async def test_a_no_or_the_end_of_its_time_ends_all(bench: Bench) -> None:
     assert bench.broker.stepups.get(late.id).status is StepUpStatus.EXPIRED
 
 
-async def test_a_revocation_while_one_is_recorded_cancels(
+async def confirming(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The row that is kept says cancelled, whatever was written in between."""
+) -> tuple[Agent, StepUp, Gate]:
+    """Return an agent, its step-up, and what holds the first approval's record."""
     under(bench, TWO)
     agent, stepup = await hold(bench)
     await start(bench, stepup)
     gate = Gate(bench, monkeypatch, EventType.STEPUP_CONFIRMED)
     bench.tenant.approve(who=person("alice"))
     await gate.reached.wait()
+    return agent, stepup, gate
+
+
+async def test_a_revocation_while_one_is_recorded_cancels(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row that is kept says cancelled, whatever was written in between."""
+    agent, stepup, gate = await confirming(bench, monkeypatch)
     stepups = bench.broker.stepups
     assert stepup.id in stepups.deciding
     await revoke_agent(bench.broker, AgentId(agent.id), "gone", OPERATOR)
@@ -240,12 +248,7 @@ async def test_a_change_that_is_not_about_it_keeps_an_approval(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another scope of its agent is taken while one is recorded: it waits on."""
-    under(bench, TWO)
-    agent, stepup = await hold(bench)
-    await start(bench, stepup)
-    gate = Gate(bench, monkeypatch, EventType.STEPUP_CONFIRMED)
-    bench.tenant.approve(who=person("alice"))
-    await gate.reached.wait()
+    agent, stepup, gate = await confirming(bench, monkeypatch)
     other = frozenset({"write:calendar"})
     await change_scopes(bench.broker, agent.id, frozenset(), other, OPERATOR)
     gate.open.set()

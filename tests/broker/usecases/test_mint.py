@@ -15,8 +15,17 @@ from support.stepups import approve, hold, start
 from agentvault_tui.broker.usecases.mint import mint_elevated
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
+from agentvault_tui.errors import LedgerBusyError
 from agentvault_tui.ledger import Panic
-from agentvault_tui.model import AgentStatus, Draft, Evidence, StepUp, StepUpStatus
+from agentvault_tui.model import (
+    AgentStatus,
+    Draft,
+    Event,
+    EventType,
+    Evidence,
+    StepUp,
+    StepUpStatus,
+)
 from agentvault_tui.model.claims import STEPUP
 from agentvault_tui.policy.texts import shipped_policy
 from agentvault_tui.settings import StepUpRule
@@ -194,3 +203,30 @@ async def test_where_there_are_pages_the_id_token_must_name_the_digest(
     assert refused.status is StepUpStatus.PENDING
     approved = await tried(bench, claims={"decision": "approve"})
     assert approved.status is StepUpStatus.APPROVED
+
+
+@pytest.mark.parametrize("busy", [4, 5])
+async def test_a_yes_is_recorded_although_other_brokers_write_for_a_while(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, busy: int
+) -> None:
+    """Who showed a factor shows it again only where that goes on for seconds."""
+    commit, tries = bench.ledger.commit, 0
+
+    async def refusing(*drafts: Draft, **more: Any) -> tuple[Event, ...]:
+        nonlocal tries
+        if drafts and drafts[0].type is EventType.STEPUP_APPROVED:
+            tries += 1
+            if tries <= busy:
+                raise LedgerBusyError("other brokers write", "try again shortly")
+        return await commit(*drafts, **more)
+
+    monkeypatch.setattr(bench.ledger, "commit", refusing)
+    _, stepup = await hold(bench)
+    await start(bench, stepup)
+    bench.tenant.approve()
+    get = bench.broker.stepups.get
+    await bench.until(lambda: get(stepup.id).status is not StepUpStatus.AUTHORIZING)
+    now, approved = get(stepup.id), busy < 5
+    assert (now.status is StepUpStatus.APPROVED) is approved
+    assert now.problem == (None if approved else "other brokers write")
+    assert (bench.broker.registry.elevated(stepup.id) is not None) is approved
