@@ -87,6 +87,14 @@ _DAILY: Final = frozenset(
 """As frequent as what is allowed, and as quiet; a cut has an event of its own."""
 
 
+_UNDECIDED: Final = {
+    "gateway.attempt": "a tunnel",
+    "gateway.refused": "a call",
+    "gateway.tunnel": "a tunnel",
+}
+"""What is no action of policy's: its name would be cut where actions stand."""
+
+
 def population(mirror: Mirror) -> str:
     """Say how many agents and resource servers there are."""
     servers = len(mirror.servers)
@@ -110,7 +118,7 @@ def deed(event: EventRow) -> str:
     The code itself stands in the event in full.
     """
     means = event.reason if event.type == "tenant.log" else ""
-    return means or event.action or event.type
+    return means or event.action or _UNDECIDED.get(event.type) or event.type
 
 
 def style(palette: Palette, event: EventRow) -> Style:

@@ -261,6 +261,17 @@ async def test_a_lure_is_masked_until_the_body_is_asked_for(stage: Stage) -> Non
 
 
 @pytest.mark.slow
+async def test_a_call_that_nobody_decided_is_called_so(stage: Stage) -> None:
+    """The name of its event would be cut where the others have their action."""
+    agents = busy(stage.fake)
+    refused = {"outcome": "denied", "reason": "agent_revoked"}
+    stage.fake.add_event("gateway.refused", agents["payments-agent"], **refused)
+    async with stage.on():
+        assert "a call  " in stage.text("audit")
+        assert "gateway" not in stage.text("audit")
+
+
+@pytest.mark.slow
 async def test_a_filter_keeps_the_place(stage: Stage) -> None:
     """Narrowed while held, it stays there, says what it hides, and Esc widens it."""
     many(stage.fake)
