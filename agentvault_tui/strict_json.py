@@ -7,7 +7,10 @@ import math
 import re
 from typing import Any, Final
 
+import msgspec
+
 _MAX_DEPTH: Final = 32
+_DOCUMENT_DEPTH: Final = 64
 _MOST_MEMBERS: Final = 500_000
 """Commas and colons, those in strings too."""
 _LONE: Final = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
@@ -15,6 +18,69 @@ _LONE: Final = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 _PIECE: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 _OPEN: Final = frozenset("[{")
 _CLOSE: Final = frozenset("]}")
+
+
+class Number(float):
+    """A number with its digits as they were sent, such as ``1.50`` or ``-0``."""
+
+    __slots__ = ("text",)
+    text: str
+
+    @classmethod
+    def parse(cls, text: str) -> Number:
+        """Return the number that *text* is in JSON (RFC 8259 section 6).
+
+        Raises:
+            ValueError: no double holds it.
+        """
+        number = cls(text)
+        if not math.isfinite(number):
+            raise ValueError("a number is too large")
+        number.text = text
+        return number
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def read_document(text: bytes) -> object:
+    """Read a JSON document that `encode_document` writes again with the same meaning.
+
+    It is as strict as `loads`. The order of members stays, and so do the digits of
+    numbers: a number that is not a plain integer is a `Number`.
+
+    Args:
+        text: UTF-8 without a byte order mark, nested 64 levels deep at most.
+
+    Returns:
+        the document.
+
+    Raises:
+        ValueError: two readers may take it for different documents, or it is no JSON.
+    """
+    if text.count(b",") + text.count(b":") > _MOST_MEMBERS:
+        raise ValueError("it has too many members")
+    value = _loads(text.decode(), _DOCUMENTS, _DOCUMENT_DEPTH)
+    encode_document(value)  # a lone surrogate has no encoding (RFC 8259 section 8.2)
+    return value
+
+
+def encode_document(value: object) -> bytes:
+    """Encode a document as compact JSON in UTF-8, with each `Number`'s own digits.
+
+    Raises:
+        ValueError: a text holds a lone surrogate.
+    """
+    return _DOCUMENT_ENCODER.encode(value)
+
+
+def _number_text(value: object) -> msgspec.Raw:
+    if isinstance(value, Number):
+        return msgspec.Raw(value.text.encode())
+    raise TypeError(type(value).__name__)
+
+
+_DOCUMENT_ENCODER: Final = msgspec.json.Encoder(enc_hook=_number_text)
 
 
 def loads(text: bytes | str, *, mend: bool = False, prune: bool = False) -> object:
@@ -50,12 +116,14 @@ def loads(text: bytes | str, *, mend: bool = False, prune: bool = False) -> obje
     return value
 
 
-def _loads(text: str) -> object:
+def _loads(
+    text: str, decoder: json.JSONDecoder | None = None, depth: int = _MAX_DEPTH
+) -> object:
     try:
-        value: object = _DECODER.decode(text)
+        value: object = (decoder or _DECODER).decode(text)
     except RecursionError as error:
         raise ValueError("it nests too deep") from error
-    if isinstance(value, dict | list) and _nests_too_deep(value):
+    if isinstance(value, dict | list) and _nests_too_deep(value, depth):
         raise ValueError("it nests too deep")
     return value
 
@@ -98,9 +166,21 @@ _DECODER: Final = json.JSONDecoder(
 )
 
 
-def _nests_too_deep(value: Any) -> bool:
+def _integer(digits: str) -> int | Number:
+    return Number.parse(digits) if digits == "-0" else int(digits)
+
+
+_DOCUMENTS: Final = json.JSONDecoder(
+    object_pairs_hook=_pairs,
+    parse_constant=_constant,
+    parse_float=Number.parse,
+    parse_int=_integer,
+)
+
+
+def _nests_too_deep(value: Any, depth: int) -> bool:
     level = [value]
-    for _ in range(_MAX_DEPTH):
+    for _ in range(depth):
         members = (one.values() if isinstance(one, dict) else one for one in level)
         level = [
             inner
