@@ -11,6 +11,7 @@ import msgspec
 
 _MAX_DEPTH: Final = 32
 _DOCUMENT_DEPTH: Final = 64
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _MOST_MEMBERS: Final = 500_000
 """Commas and colons, those in strings too."""
 _LONE: Final = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
@@ -18,6 +19,10 @@ _LONE: Final = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 _PIECE: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 _OPEN: Final = frozenset("[{")
 _CLOSE: Final = frozenset("]}")
+
+
+class AmbiguousError(ValueError):
+    """JSON that readers take for different documents, such as a key twice."""
 
 
 class Number(float):
@@ -56,12 +61,19 @@ def read_document(text: bytes) -> object:
         the document.
 
     Raises:
-        ValueError: two readers may take it for different documents, or it is no JSON.
+        AmbiguousError: two readers may take it for different documents.
+        ValueError: it is no JSON, or more than is read.
     """
+    if text.startswith(_BYTE_ORDER_MARK):
+        raise AmbiguousError("it begins with a byte order mark")
     if text.count(b",") + text.count(b":") > _MOST_MEMBERS:
         raise ValueError("it has too many members")
     value = _loads(text.decode(), _DOCUMENTS, _DOCUMENT_DEPTH)
-    encode_document(value)  # a lone surrogate has no encoding (RFC 8259 section 8.2)
+    if b"\\u" in text:
+        try:  # RFC 8259 section 8.2: a lone surrogate has no encoding
+            encode_document(value)
+        except UnicodeEncodeError:
+            raise AmbiguousError("a text holds a lone surrogate") from None
     return value
 
 
@@ -147,12 +159,12 @@ def _without_depths(text: str) -> str:
 def _pairs(items: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(items)
     if len(found) != len(items):
-        raise ValueError("a key stands there twice")
+        raise AmbiguousError("a key stands there twice")
     return found
 
 
 def _constant(name: str) -> object:
-    raise ValueError(f"{name} is not JSON")
+    raise AmbiguousError(f"{name} is not JSON")
 
 
 def _number(digits: str) -> float:

@@ -41,6 +41,8 @@ class Call:
     """The step-up whose approval this call would use up."""
     audience: str | None = None
     """What a token may be for in the place of the action's resource (RFC 8707)."""
+    unsaid: tuple[str, ...] = ()
+    """Parts of the request that no parameter of its action states."""
     result: EventType = EventType.GATEWAY_RESULT
     """The type of the event that says how it ended."""
     id: str = field(default_factory=lambda: new_id("call"))

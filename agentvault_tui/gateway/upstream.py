@@ -15,6 +15,7 @@ from itertools import chain
 from typing import Final
 
 from agentvault_tui.gateway.echo import Echo, EchoedError, PackedEcho
+from agentvault_tui.gateway.headers import HOP_BY_HOP
 from agentvault_tui.gateway.services import Service, ServiceOrigin
 from agentvault_tui.web.reach import service_connection, trust, unreachable
 from agentvault_tui.web.service_connection import (
@@ -33,20 +34,6 @@ close theirs, since a request on a closed one is lost and not repeated."""
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _PACKED: Final = frozenset({b"gzip", b"x-gzip", b"deflate"})
 """Encodings of answers that are searched for the credential."""
-HOP_BY_HOP: Final = frozenset(
-    (
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    )
-)
-"""RFC 9110 section 7.6.1."""
 
 
 @dataclass(slots=True)
