@@ -374,6 +374,7 @@ class Forwarder:
                 length=len(body.known) if body.known else body.length,
                 attach=attach,
                 echo=Echo(attachment.needles),
+                agent_id=call.caller.agent.id,
             )
             outgoing.body = _stream(call, body, outgoing, failed, self._admission.pace)
             own = service.credential.kind == "connection"

@@ -32,7 +32,7 @@ from agentvault_tui.gateway.secrets import Secrets
 from agentvault_tui.gateway.services import Service, ServiceHealth, Services
 from agentvault_tui.gateway.team_calls import TeamCalls
 from agentvault_tui.gateway.tools import ToolMaps
-from agentvault_tui.gateway.upstream import Upstream
+from agentvault_tui.gateway.upstream import IdleConnections, Upstream
 from agentvault_tui.ledger import Change, Meta
 from agentvault_tui.ledger.store_calls import StoreCalls
 from agentvault_tui.model import (
@@ -82,6 +82,7 @@ class Gateway:
         self.calls = Calls(broker, tell, self._note_health)
         self.admission = Admission(broker, self.calls)
         self._upstreams: dict[tuple[str, AgentId | None], Upstream] = {}
+        self._idle = IdleConnections()
         self.credentials = Credentials(broker, self.secrets, self.upstream)
         self.forwarder = Forwarder(
             self.calls,
@@ -220,6 +221,7 @@ class Gateway:
         if scopes is None:
             self.credentials.drop(agent_id)
             self._mcp.cut(agent_id)
+            self._idle.close_of(agent_id)
             for key in list(self._upstreams):
                 if key[1] is not None and agent_id in {None, key[1]}:
                     self._upstreams.pop(key).retire()
@@ -312,7 +314,7 @@ class Gateway:
             if known is not None:
                 known.retire()
             try:
-                known = self._upstreams[key] = Upstream(service)
+                known = self._upstreams[key] = Upstream(service, idle=self._idle)
             except OSError:
                 text = "the service's certificate authorities cannot be read"
                 raise UpstreamError(502, "upstream_unreachable", text) from None
