@@ -110,7 +110,8 @@ class ServiceConnection(asyncio.Protocol):
         """Parse a piece of the answer; close the connection if it is malformed."""
         if self._error is not None:
             return
-        if self.complete:
+        is_idle = self.complete
+        if is_idle:
             self._end_idle()
             return
         self._active = self._loop.time()
