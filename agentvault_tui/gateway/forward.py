@@ -320,7 +320,10 @@ class Forwarder:
                 _known(detail, body.known)
             known = body.known
             action = await read_apart(
-                len(known or b""), lambda: action_of(found, target, sent, known)
+                caller.agent.id,
+                len(known or b""),
+                action_of,
+                *(found, target, sent, known),
             )
         except UnreadableBodyError as error:
             code = "unreadable_body"

@@ -20,6 +20,7 @@ from agentvault_tui.gateway import hooks, operators, runs_api
 from agentvault_tui.gateway.admission import Admission
 from agentvault_tui.gateway.app import PREFIX, GatewayApp, misdirected
 from agentvault_tui.gateway.applied import APPLYING, AppliedServices
+from agentvault_tui.gateway.body import WORKERS
 from agentvault_tui.gateway.call import Call
 from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.config_folder import ConfigFolder
@@ -292,6 +293,7 @@ class Gateway:
         await self._mcp_processes.aclose()
         for upstream in self._upstreams.values():
             await upstream.aclose()
+        await asyncio.to_thread(WORKERS.close)
 
     async def _seal_anew(self) -> None:
         await self.secrets.change(
