@@ -129,16 +129,6 @@ class UnreadableRequestError(AgentVaultError):
         self.status = status
         self.more = more
 
-    def __reduce__(self) -> tuple[object, ...]:
-        """Let a worker process raise it in its caller."""
-        return _unreadable, (self.code, self.what, self.status, self.more)
-
-
-def _unreadable(
-    code: str, what: str, status: int, more: dict[str, object]
-) -> UnreadableRequestError:
-    return UnreadableRequestError(code, what, status=status, **more)
-
 
 class LedgerError(AgentVaultError):
     """The record cannot be kept or read."""

@@ -27,10 +27,11 @@ class Call:
     action: Action
     detail: dict[str, Any]
     """What its events say: by contract, ``call_id`` among it."""
-    read: Callable[[], Awaitable[bytes]]
-    """Returns the whole body, for a person; raises where it is too large."""
-    describe: Callable[[bytes], str]
-    """Returns the request that *body* makes, as `StepUp.request_json` has it."""
+    read: Callable[[], Awaitable[bytes | None]]
+    """Returns the body as it is sent, for a person, and completes `detail`; None of an
+    opaque body. Raises where it is too large."""
+    describe: Callable[[bytes | None], str]
+    """Returns the request as `StepUp.request_json` has it, once its body was read."""
     gone: asyncio.Future[None]
     """Done when whoever asks is gone."""
     in_force: Callable[[], bool]

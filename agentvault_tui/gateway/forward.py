@@ -28,6 +28,7 @@ from agentvault_tui.gateway.request import (
     read_head,
 )
 from agentvault_tui.gateway.services import Service, Services
+from agentvault_tui.gateway.spool import SpoolRoom
 from agentvault_tui.gateway.target import LONGEST
 from agentvault_tui.gateway.upstream import Answer, Outgoing, Upstream
 from agentvault_tui.model import Action, AgentId
@@ -168,14 +169,11 @@ class _Asked(NamedTuple):
     detail: dict[str, object]
 
 
-@dataclass(slots=True)
-class _Parsed:
+class _Parsed(NamedTuple):
     """One request for a service, and the body as the agent sends it."""
 
     request: ServiceRequest
     body: Body
-    spooled: bytes | None = None
-    """An opaque body that was read whole, for a person to decide about."""
 
 
 class Forwarder:
@@ -188,6 +186,7 @@ class Forwarder:
         services: Services,
         credentials: Credentials,
         upstream: Callable[[Service, AgentId | None], Upstream],
+        spools: SpoolRoom,
     ) -> None:
         """Use these.
 
@@ -198,8 +197,10 @@ class Forwarder:
             credentials: what is attached.
             upstream: returns how a service is reached, for one agent where its
                 credential is that agent's own.
+            spools: where opaque bodies are that a person decides about.
         """
         self._calls = calls
+        self._spools = spools
         self._room = BodyRoom()
         self._admission = admission
         self._services = services
@@ -283,8 +284,9 @@ class Forwarder:
                     raise too_large(STREAM_CAP)
             elif head.kind != "none":
                 raw = await body.whole(head.rule.max_bytes)
-            job = head.job()
-            reading = await read_apart(len(raw), lambda: read_body(job, raw))
+            reading = await read_apart(
+                caller.agent.id, len(raw), read_body, head.job(), raw
+            )
         except UnreadableRequestError as error:
             await self._refuse(asked, unreadable(error), head.about)
         except CallRefusedError as refusal:
@@ -305,7 +307,7 @@ class Forwarder:
             path=head.target.encoded_path,
             action=head.action(reading.parameters),
             detail=detail,
-            read=lambda: _whole(parsed, detail),
+            read=lambda: self._shown(parsed, detail),
             describe=lambda _: request.described(
                 detail["body_sha256"], detail["body_bytes"]
             ),
@@ -318,13 +320,29 @@ class Forwarder:
         )
         return call, parsed
 
+    async def _shown(self, parsed: _Parsed, detail: dict[str, object]) -> bytes | None:
+        """Return the content that a person decides about; None of an opaque body.
+
+        An opaque body is spooled, so that its size and digest are known and it does not
+        change while somebody decides.
+
+        Raises:
+            CallRefusedError: 413 or 503; see `SpoolRoom.spool`.
+        """
+        content, body = parsed.request.content.encoded, parsed.body
+        if content is None and body.spool is None:
+            agent_id = body.agent_id or AgentId("")
+            body.spool = await self._spools.spool(agent_id, body.pieces(), body.length)
+            detail["body_sha256"] = body.spool.sha256
+            detail["body_bytes"] = body.spool.size
+        return content
+
     async def _send(self, call: Call, parsed: _Parsed) -> Relayed:
         """Send a call whose attempt is recorded; record its result if that fails."""
         calls = self._calls
         request, body = parsed.request, parsed.body
         service = request.head.service
-        encoded = request.content.encoded
-        encoded = parsed.spooled if encoded is None else encoded
+        encoded, kind = request.content.encoded, request.content.kind
         failed: list[BaseException] = []
         answer: Answer | None = None
         try:
@@ -346,6 +364,9 @@ class Forwarder:
                 length=body.length if encoded is None else len(encoded),
                 attach=attach,
                 echo=Echo(attachment.needles),
+                agent_id=call.caller.agent.id,
+                # A service that leaves a body unread takes it for the next request.
+                reuse=kind == "none" or request.head.route.drains_bodies,
             )
             pace = self._admission.pace
             if encoded is None:
@@ -412,15 +433,6 @@ async def _pieces_of(content: bytes) -> AsyncIterator[bytes]:
         yield content[start : start + _LARGE]
 
 
-async def _whole(parsed: _Parsed, detail: dict[str, object]) -> bytes:
-    """Return the content of a request that a person decides about."""
-    encoded = parsed.request.content.encoded
-    if encoded is None:
-        encoded = parsed.spooled = await parsed.body.whole()
-        _known(detail, encoded)
-    return encoded
-
-
 async def _stream(
     call: Call,
     body: Body,
@@ -439,7 +451,7 @@ async def _stream(
     """
     digest, loop = hashlib.sha256(), asyncio.get_running_loop()
     try:
-        async for piece in body.pieces():
+        async for piece in (body.spool or body).pieces():
             call.check()
             digest.update(piece)
             call.bytes_out += len(piece)

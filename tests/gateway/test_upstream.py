@@ -56,7 +56,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deadlines in tenths, and small caps."""
     bounds = Bounds(connect=0.3, idle=0.3, whole=5.0, answer_bytes=1_000_000)
     monkeypatch.setattr(
-        gateway_module, "Upstream", lambda service: Reached(service, bounds)
+        gateway_module,
+        "Upstream",
+        lambda service, **more: Reached(service, bounds, **more),
     )
 
 
