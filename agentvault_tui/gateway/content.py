@@ -15,11 +15,12 @@ from urllib.parse import quote_plus
 
 import multipart
 
-from agentvault_tui import strict_json
 from agentvault_tui.errors import UnreadableRequestError
 from agentvault_tui.gateway.names import alike, base_name, fold_name
 from agentvault_tui.gateway.overrides import check_overrides
 from agentvault_tui.gateway.target import Pair, decode_form_text
+from agentvault_tui.json_document import encode_document, read_document
+from agentvault_tui.strict_json import AmbiguousError
 from agentvault_tui.text import visible
 
 Kind = Literal["none", "json", "form", "multipart", "opaque"]
@@ -245,9 +246,7 @@ def read_content(
     sent = rule.type_sent(kind, media)
     if kind == "json":
         value = _json(raw)
-        return Content(kind, sent, strict_json.encode_document(value)), Fields(
-            kind, value
-        )
+        return Content(kind, sent, encode_document(value)), Fields(kind, value)
     if kind == "form":
         pairs = _form(raw)
         _check_names([name for name, _ in pairs], bases)
@@ -340,8 +339,8 @@ def check_members(value: object, pointers: Iterable[Sequence[str]]) -> None:
 
 def _json(raw: bytes) -> object:
     try:
-        return strict_json.read_document(raw)
-    except strict_json.AmbiguousError as error:
+        return read_document(raw)
+    except AmbiguousError as error:
         raise _ambiguous(f"the body is read in several ways: {error}") from None
     except ValueError as error:
         raise _unreadable(f"the body is not JSON as it says: {error}") from None

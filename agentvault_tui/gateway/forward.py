@@ -160,7 +160,7 @@ class Relayed:
         self._calls.end(self.call, ended)
 
 
-class _Asked(NamedTuple):
+class _AgentRequest(NamedTuple):
     """One request of an agent that is known, and the members of its rows."""
 
     incoming: Incoming
@@ -185,6 +185,7 @@ class Forwarder:
         admission: Admission,
         services: Services,
         credentials: Credentials,
+        *,
         upstream: Callable[[Service, AgentId | None], Upstream],
         spools: SpoolRoom,
     ) -> None:
@@ -231,7 +232,7 @@ class Forwarder:
         body.agent_id = caller.agent.id
         try:
             try:
-                asked = _Asked(incoming, caller, body, detail)
+                asked = _AgentRequest(incoming, caller, body, detail)
                 head = await self._head(service, shown, asked)
                 call, parsed = await self._read(head, asked)
             except CallRefusedError:
@@ -244,7 +245,7 @@ class Forwarder:
             raise
 
     async def _head(
-        self, service: Service | None, shown: Shown, asked: _Asked
+        self, service: Service | None, shown: Shown, asked: _AgentRequest
     ) -> RequestHead:
         """Read all of a request but its body, once.
 
@@ -269,11 +270,13 @@ class Forwarder:
             await self._refuse(asked, unreadable(error), _NOTHING)
 
     async def _refuse(
-        self, asked: _Asked, refusal: CallRefusedError, about: Action
+        self, asked: _AgentRequest, refusal: CallRefusedError, about: Action
     ) -> NoReturn:
         await self._admission.refuse(asked.caller.agent, refusal, about, asked.detail)
 
-    async def _read(self, head: RequestHead, asked: _Asked) -> tuple[Call, _Parsed]:
+    async def _read(
+        self, head: RequestHead, asked: _AgentRequest
+    ) -> tuple[Call, _Parsed]:
         """Read the body of a request, and the action that the request is."""
         service, found = head.service, head.found
         incoming, caller, body, detail = asked

@@ -91,8 +91,8 @@ class Gateway:
             self.admission,
             self.services,
             self.credentials,
-            self.upstream,
-            SpoolRoom(broker.home.run, broker.settings.gateway.hold_bytes),
+            upstream=self.upstream,
+            spools=SpoolRoom(broker.home.run, broker.settings.gateway.hold_bytes),
         )
         self.proxy = ProxyListener(
             broker, self.forwarder, self.admission, self.calls, self.services
@@ -110,11 +110,8 @@ class Gateway:
             credentials=self.credentials,
             upstream=self.upstream,
         )
-        self._folders: tuple[ConfigFolder[Any], ...] = (
-            self.services,
-            self.tools,
-            self.mcp_servers,
-        )
+        folders = self.services, self.tools, self.mcp_servers
+        self._folders: tuple[ConfigFolder[Any], ...] = folders
         self._catalogue = broker.policy.catalogue.version
         self._told: list[str] = []
         self._turn = asyncio.Lock()

@@ -19,8 +19,8 @@ from agentvault_tui.gateway.headers import RequestHeaders
 from agentvault_tui.gateway.names import base_name
 from agentvault_tui.gateway.target import Target
 from agentvault_tui.gateway.templates import ServiceRoute, Source
+from agentvault_tui.json_document import Number
 from agentvault_tui.policy.facts import ADDRESSED, LARGEST, is_one_address
-from agentvault_tui.strict_json import Number
 
 _NUMBERS: Final = frozenset({"amount", "count", "recipients"})
 _LONGEST_VALUE: Final = 4_000
@@ -59,7 +59,7 @@ class Reading(dict[str, object]):
 
 def read_parameters(parts: RequestParts) -> Reading:
     """Read the parameters that the route of a request names."""
-    reader = _Reader(parts)
+    reader = _ParameterReader(parts)
     found = Reading()
     for name, sources in parts.route.parameters.items():
         value = reader.parameter(name, sources)
@@ -78,7 +78,7 @@ def read_parameters(parts: RequestParts) -> Reading:
 
 def missing(parts: RequestParts) -> str | None:
     """Return the first value that the route requires and the request lacks."""
-    reader = _Reader(parts)
+    reader = _ParameterReader(parts)
     for source in parts.route.requires:
         value = reader.value("", source)
         if value is None or value is _ABSENT:
@@ -86,7 +86,7 @@ def missing(parts: RequestParts) -> str | None:
     return None
 
 
-class _Reader:
+class _ParameterReader:
     """Reads parameters from the parts of one request."""
 
     def __init__(self, parts: RequestParts) -> None:

@@ -12,6 +12,7 @@ from httpx import Response
 from support.bench import OPERATOR
 from support.gateway_stand import Stand
 from support.stepups import details_of
+from support.web_kit import talk
 
 from agentvault_tui.broker.answers import Escalated, Granted
 from agentvault_tui.broker.floods import BURST
@@ -107,15 +108,16 @@ async def test_a_call_without_its_body_is_recorded_as_refused(
     stand: Stand, token: str
 ) -> None:
     """One that a person would have to see and that is too large to be kept."""
-    large = b"x" * (10 * 2**20 + 1)
-    reply = await stand.client.put(
-        "/gw/api/shares/1",
-        headers=bearer(token, **{"Content-Type": "application/json"}),
-        content=large,
+    asked = (
+        "PUT /gw/api/shares/1 HTTP/1.1\r\nHost: @\r\nConnection: close\r\n"
+        f"Authorization: Bearer {token}\r\nContent-Type: application/json\r\n"
+        "Content-Length: 1048577\r\n\r\n"
     )
-    assert (reply.status_code, reply.json()["error"]) == (413, "body_too_large")
+    reply = await talk(stand.listener, asked.encode())
+    assert reply.startswith(b"HTTP/1.1 413"), reply
     (refused,) = await stand.bench.events("gateway.refused")
-    assert refused.decision_id == reply.json()["decision_id"]
+    assert refused.reason == "body_too_large"
+    assert (refused.decision_id or "").encode() in reply
     assert stand.bench.broker.stepups.open() == []
 
 

@@ -470,7 +470,7 @@ async def test_waiting_ends_by_what_the_agent_prefers(stand: Stand, token: str) 
     """``Prefer: wait`` bounds the wait; then the answer names the step-up."""
     reply = await stand.client.post(
         "/gw/api/transfers/a",
-        headers=bearer(token, Prefer="wait=0"),
+        headers=bearer(token, Prefer="wait=0, return=minimal"),
         json=PAY,
     )
     assert reply.json()["error"] == "insufficient_user_authentication"
