@@ -18,7 +18,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from agentvault_tui import strict_json
+from agentvault_tui import json_document
 
 UNREADABLE: Final = "AgentVault cannot read this content"
 LOST: Final = (
@@ -102,7 +102,7 @@ class JsonBody(Struct, frozen=True, tag_field="kind", tag="json"):
     """One JSON document (RFC 8259)."""
 
     value: Raw
-    """With its digits and the order of its members: `strict_json.read_document`."""
+    """With its digits and the order of its members: `json_document.read_document`."""
 
 
 class FormBody(Struct, frozen=True, tag_field="kind", tag="form"):
@@ -403,7 +403,7 @@ def _members_of(content: JsonBody | FormBody | MultipartBody) -> Iterable[_Membe
                 for one in parts
             ]
     try:
-        document = strict_json.read_document(bytes(content.value))
+        document = json_document.read_document(bytes(content.value))
     except ValueError as error:
         raise ForeignBodyError("it is not the json it was read as") from error
     return _values(document)
@@ -424,7 +424,7 @@ def _values(document: object) -> Iterator[_Member]:
             inner = [(_Member(member, f"{n}"), one) for n, one in enumerate(value)]
             waiting += reversed(inner)
         else:
-            member.value = strict_json.encode_document(value).decode()
+            member.value = json_document.encode_document(value).decode()
             yield member
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentvault_tui import strict_json
+from agentvault_tui import json_document
 from agentvault_tui.held_body import (
     PAGE,
     SCREEN,
@@ -42,7 +42,7 @@ NUMBERS = st.from_regex(
     r"-?(0|[1-9][0-9]{0,15})(\.[0-9]{1,8})?(e[+-]?[0-9]{1,2})?", fullmatch=True
 )
 DOCUMENTS = st.recursive(
-    st.none() | st.booleans() | TEXT | NUMBERS.map(strict_json.Number.parse),
+    st.none() | st.booleans() | TEXT | NUMBERS.map(json_document.Number.parse),
     lambda inner: (
         st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4)
     ),
@@ -72,7 +72,7 @@ def on_the_wire(content: HeldContent) -> dict[str, Any]:
     """Return a content as a client of the operators' API reads it, digits and all."""
     wire = msgspec.json.encode(content)
     assert type(msgspec.json.decode(wire, type=HeldContent)) is type(content)
-    found = strict_json.read_document(wire)
+    found = json_document.read_document(wire)
     assert isinstance(found, dict)
     return found
 
@@ -93,10 +93,10 @@ def multipart(parts: Sequence[tuple[str, bytes, str | None, str | None]]) -> byt
 @given(DOCUMENTS)
 def test_a_document_is_read_back_with_its_digits(document: object) -> None:
     """The value on the wire is the document that is sent, byte for byte."""
-    body = strict_json.encode_document(document)
+    body = json_document.encode_document(document)
     found = on_the_wire(read(described("json", body), body))
     assert found["kind"] == "json"
-    assert strict_json.encode_document(found["value"]) == body
+    assert json_document.encode_document(found["value"]) == body
     for _, value in shown("json", body).members:
         assert value.encode() in body
 

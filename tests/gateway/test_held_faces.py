@@ -21,7 +21,7 @@ from support.bench import OPERATOR
 from support.gateway_stand import Stand, operators_http
 from support.phone import Phone, public_address
 
-from agentvault_tui import strict_json
+from agentvault_tui import json_document
 from agentvault_tui.broker.stepups import with_repeat
 from agentvault_tui.broker.usecases.stepup import begin_approval, offer
 from agentvault_tui.cli.output import Output
@@ -166,10 +166,10 @@ async def test_each_face_shows_the_same_members(
     """
     stepup = await hold(stand, case)
     answer = await stand.bench.read(f"/api/agents/stepup/{stepup.id}")
-    found: Any = strict_json.read_document(answer.content)
-    content = strict_json.encode_document(found["request"]["body"])
-    assert content == strict_json.encode_document(
-        strict_json.read_document(case.content.encode())
+    found: Any = json_document.read_document(answer.content)
+    content = json_document.encode_document(found["request"]["body"])
+    assert content == json_document.encode_document(
+        json_document.read_document(case.content.encode())
     )
     # Console and command line read the bytes.
     item = decode(answer.content, StepUpInfo)
