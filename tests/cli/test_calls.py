@@ -150,7 +150,7 @@ def test_the_second_factor_shows_a_held_call_as_the_first_screen_does(
     assert shown.code == 0, shown.err
     facts = (
         "POST https://api.calls.test/v1/transfers/a",
-        "content-type: application/json",
+        "application/json",
         '/to = "acct_9"',
         "/amount = 2",
         hashlib.sha256(sent.encode()).hexdigest(),

@@ -228,7 +228,7 @@ class Stand:
         request = {
             "method": "POST",
             "url": "https://api.stripe.com/v1/transfers/acct_42",
-            "headers": {"content-type": media_type, "idempotency-key": "inv-1881"},
+            "headers": {"idempotency-key": "inv-1881"},
             "body_kind": kind,
             "body_type": media_type,
             "body_sha256": sha256(body or b"lost").hexdigest(),

@@ -358,7 +358,11 @@ def request_facts(
             yield "" if number else "  but", line
     for name, value in body.members:
         yield "", f"{name} = {value}"
-    yield "  SHA-256", visible(row.request.body.sha256)
+    said = row.request.body
+    named = (("type", said.media_type), ("encoding", said.encoding))
+    for label, value in (*named, ("SHA-256", said.sha256)):
+        if value:
+            yield f"  {label}", visible(value)
 
 
 def _raw(body: BodyView | None, pen: Pen, width: int) -> tuple[Row, ...]:
