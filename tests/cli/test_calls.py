@@ -129,7 +129,7 @@ def test_the_second_factor_shows_a_held_call_as_the_first_screen_does(
     }
     connection = HTTPConnection(urlsplit(agent.broker.url).netloc, timeout=PATIENT)
     with closing(connection):
-        sent = json.dumps({"amount": 2, "currency": "USD", "to": "acct_9"})
+        sent = '{"amount":2,"currency":"USD","to":"acct_9"}'
         path = f"/gw/{service}/v1/transfers/a"
         connection.request("POST", path, sent, headers)
         connection.getresponse().read()
