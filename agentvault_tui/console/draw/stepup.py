@@ -360,9 +360,9 @@ def request_facts(
         yield "", f"{name} = {value}"
     said = row.request.body
     named = (("type", said.media_type), ("encoding", said.encoding))
-    for label, value in (*named, ("SHA-256", said.sha256)):
-        if value:
-            yield f"  {label}", visible(value)
+    for label, text in (*named, ("SHA-256", said.sha256)):
+        if text:
+            yield f"  {label}", visible(text)
 
 
 def _raw(body: BodyView | None, pen: Pen, width: int) -> tuple[Row, ...]:
