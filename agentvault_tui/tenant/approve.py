@@ -124,8 +124,11 @@ class ApprovalPages:
         code = self._parts.codes.by_stepup(stepup_id) if known else None
         page = None if code is None else code.page
         may_see = self._may_see(user)
-        if may_see and code is None and (again := self._next_try(request)):
-            return self._views.page("approve-soon", problem, user=user.name, again=again)
+        again = self._next_try(request) if may_see and code is None else None
+        if again is not None:
+            return self._views.page(
+                "approve-soon", problem, user=user.name, again=again
+            )
         if code is None or page is None or not may_see:
             return self._views.page("approve-over", problem or _OVER, user=user.name)
         if code.outcome is not None or code.sub is not None:
