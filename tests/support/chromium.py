@@ -16,16 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from support.needs import needs
 from support.patience import PATIENT
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 PROGRAM = next(filter(None, map(shutil.which, NAMES)), None)
-needs_chromium = pytest.mark.skipif(
-    PROGRAM is None, reason="no Chromium here: install the package chromium"
-)
+needs_chromium = needs(PROGRAM, "Chromium", "apt-get install chromium")
 PASSKEYS = {
     "protocol": "ctap2",
     "transport": "internal",
