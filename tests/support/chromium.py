@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
@@ -147,6 +148,7 @@ async def chromium(folder: Path, host: str, certificate: Path) -> AsyncIterator[
 
 def _start(folder: Path, host: str, certificate: Path) -> subprocess.Popen[str]:
     assert PROGRAM is not None
+    folder.mkdir(parents=True, exist_ok=True)
     # Without a sandbox: it opens our own pages alone, also where a container has none.
     return subprocess.Popen(
         [
@@ -156,6 +158,8 @@ def _start(folder: Path, host: str, certificate: Path) -> subprocess.Popen[str]:
             f"--host-resolver-rules=MAP {host} 127.0.0.1",
             f"--ignore-certificate-errors-spki-list={public_key_pin(certificate)}",
         ],
+        # It leaves files where temporary ones are, if it is killed.
+        env={**os.environ, "TMPDIR": str(folder)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
