@@ -40,8 +40,11 @@ settings.load_profile("house")
 
 _SLOW = {"demo", "docs", "e2e", "interop", "live", "screens", "snapshots", "term"}
 """Folders whose tests start processes or draw many screens."""
-_WHOLE = {"dialogs", "mcp", "operators_api", "provision", "usecases"}
-"""Folders whose tests put a whole broker, gateway or console together in process."""
+_WHOLE = {
+    *("agents_api", "operators_api", "upstream", "usecases"),
+    *("dialogs", "mcp", "provision", "test_openapi.py"),
+}
+"""Folders, and a file, whose tests put a whole broker, gateway or console together in process."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

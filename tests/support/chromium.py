@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -128,7 +129,9 @@ def public_key_pin(certificate: Path) -> str:
 @asynccontextmanager
 async def chromium(folder: Path, host: str, certificate: Path) -> AsyncIterator[Tab]:
     """Run Chromium; *host* is this machine, and *certificate* is trusted."""
-    process = await asyncio.to_thread(_start, folder, host, certificate)
+    # It leaves files where temporary ones are, and a socket, whose path is to be short.
+    temporary = await asyncio.to_thread(tempfile.mkdtemp, prefix="c-")
+    process = await asyncio.to_thread(_start, folder, temporary, host, certificate)
     try:
         where = await asyncio.to_thread(_devtools, process)
         async with (
@@ -144,11 +147,13 @@ async def chromium(folder: Path, host: str, certificate: Path) -> AsyncIterator[
         process.wait()
         assert process.stderr is not None
         process.stderr.close()
+        await asyncio.to_thread(shutil.rmtree, temporary, ignore_errors=True)
 
 
-def _start(folder: Path, host: str, certificate: Path) -> subprocess.Popen[str]:
+def _start(
+    folder: Path, temporary: str, host: str, certificate: Path
+) -> subprocess.Popen[str]:
     assert PROGRAM is not None
-    folder.mkdir(parents=True, exist_ok=True)
     # Without a sandbox: it opens our own pages alone, also where a container has none.
     return subprocess.Popen(
         [
@@ -158,8 +163,7 @@ def _start(folder: Path, host: str, certificate: Path) -> subprocess.Popen[str]:
             f"--host-resolver-rules=MAP {host} 127.0.0.1",
             f"--ignore-certificate-errors-spki-list={public_key_pin(certificate)}",
         ],
-        # It leaves files where temporary ones are, if it is killed.
-        env={**os.environ, "TMPDIR": str(folder)},
+        env={**os.environ, "TMPDIR": temporary},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
