@@ -44,7 +44,7 @@ _WHOLE = {
     *("agents_api", "operators_api", "upstream", "usecases"),
     *("dialogs", "mcp", "provision", "test_openapi.py"),
 }
-"""Folders, and a file, whose tests put a whole broker, gateway or console together in process."""
+"""Folders, and a file, whose tests put a whole broker, gateway or console together."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -27,8 +27,6 @@ import pytest
 _MARK: Final = "AV_TEST_RUN"
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the run makes a folder of its own in it
 _ROOM: Final = 2**31
-_ENDS_WITHIN_S: Final = 15.0
-"""How long a process may outlive the test that started it: servers take a moment."""
 _TESTS: Final = "t"
 """The part of the run's folder that has pytest's own."""
 _LAST: Final = -200
@@ -41,6 +39,11 @@ _LEFT: Final = pytest.StashKey[list[str]]()
 def _is_first(config: pytest.Config) -> bool:
     """Tell whether this process was started by a person, and is no worker of xdist."""
     return not hasattr(config, "workerinput")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the tests of this wait for less."""
+    parser.addini("gone_within", "seconds that processes have to end in", default="15")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -113,7 +116,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     if (folder := config.stash.get(_FOLDER, None)) is None:
         return
-    left = config.stash[_LEFT] = [*_left_processes(), *_left_files(config, folder)]
+    left = config.stash[_LEFT] = [
+        *_left_processes(float(config.getini("gone_within"))),
+        *_left_files(config, folder),
+    ]
     if left and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     if session.exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
@@ -131,9 +137,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
             reporter.write_line(f"LEFT BEHIND {one}", red=True)
 
 
-def _left_processes() -> list[str]:
-    """Return the processes of the run that do not end; Linux tells."""
-    ends = time.monotonic() + _ENDS_WITHIN_S
+def _left_processes(seconds: float) -> list[str]:
+    """Return the processes of the run that do not end in time; Linux tells."""
+    ends = time.monotonic() + seconds
     while left := list(_marked()):
         if time.monotonic() > ends:
             return left
