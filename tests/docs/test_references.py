@@ -13,6 +13,7 @@ import pytest
 from support.pages import DOCS, ROOT
 
 from agentvault_tui.cli.app import root
+from agentvault_tui.ledger.schema import VERSION
 from agentvault_tui.model import EventType
 
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
@@ -116,6 +117,12 @@ def test_what_is_made_from_the_code_is_as_the_code() -> None:
     page = (DOCS / "configuration.md").read_text()
     assert made["configuration"](page) == page
     assert made["overview"]() == (DOCS / "overview.svg").read_text()
+
+
+def test_the_version_of_the_tables_is_the_one_that_is_described() -> None:
+    """`PRAGMA user_version` of a new database is what the format's page says."""
+    page = (DOCS / "ledger-format.md").read_text()
+    assert re.findall(r"`user_version` (\d+)", page) == [str(VERSION)]
 
 
 def test_every_setting_is_in_the_reference() -> None:
