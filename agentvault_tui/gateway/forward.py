@@ -319,12 +319,9 @@ class Forwarder:
             if body.known is not None:
                 _known(detail, body.known)
             known = body.known
-            action = await read_apart(
-                caller.agent.id,
-                len(known or b""),
-                action_of,
-                *(found, target, sent, known),
-            )
+            size, agent_id = len(known or b""), caller.agent.id
+            job = (found, target, sent, known)
+            action = await read_apart(agent_id, size, action_of, *job)
         except UnreadableBodyError as error:
             code = "unreadable_body"
             refusal = CallRefusedError(400, code, code, error.what)
