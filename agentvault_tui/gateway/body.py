@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Final, ParamSpec, TypeVar
 
 from agentvault_tui.gateway.refusals import crowded, too_large
+from agentvault_tui.gateway.spool import Spool
 from agentvault_tui.gateway.workers import Workers
 from agentvault_tui.model import AgentId
 from agentvault_tui.web.reply import Header
@@ -115,13 +116,13 @@ class HeldBodies(BodyRoom):
         super().__init__()
         self._kept: dict[str, tuple[AgentId, bytes]] = {}
 
-    def keep(self, agent_id: AgentId, stepup_id: str, body: bytes) -> None:
-        """Keep the body of an agent's held call.
+    def keep(self, agent_id: AgentId, stepup_id: str, body: bytes | None) -> None:
+        """Keep the body of an agent's held call; None of an opaque one.
 
         Raises:
             CallRefusedError: 503, where there is no room for it.
         """
-        if stepup_id not in self._kept:
+        if body is not None and stepup_id not in self._kept:
             self.check(agent_id, len(body))
             self.take(agent_id, len(body))
             self._kept[stepup_id] = agent_id, body
@@ -160,52 +161,58 @@ class Body:
             length is None and b"transfer-encoding" not in said
         )
         self.agent_id: AgentId | None = None
-        """Whose it is, once that is known."""
-        self.known: bytes | None = b"" if self.empty else None
-        """All of it, where it was read whole."""
-        self.check: Callable[[bytes], None] = lambda _: None
-        """Takes each piece before it is passed on; raises where it must not be."""
+        """The agent that sends it, once that is known."""
+        self.spool: Spool | None = None
+        """All of it on disk, where a person decides about it."""
         self._receive = receive
         self._room = room
         self._taken = 0
+        self._first = b""
 
-    async def whole(self) -> bytes:
-        """Return all of it.
+    async def begins(self) -> bool:
+        """Tell whether it has at least a byte; an empty chunked body has none."""
+        if not self.empty and self.length is None:
+            self._first = await self._receive()
+            self.empty = not self._first
+        return not self.empty
+
+    async def whole(self, cap: int = BODY_CAP) -> bytes:
+        """Return all of it, of *cap* bytes at most.
 
         Raises:
             CallRefusedError: 413; 503 where too many are in memory.
         """
-        if self.known is None:
-            if (self.length or 0) > BODY_CAP:
-                raise too_large(BODY_CAP)
-            pieces = []
-            while piece := await self._receive():
-                self._taken += len(piece)
-                if self.agent_id is not None:
-                    self._room.take(self.agent_id, len(piece))
-                pieces.append(piece)
-                if self._taken > BODY_CAP:
-                    raise too_large(BODY_CAP)
-                self.check(piece)
-            self.known = b"".join(pieces)
-        return self.known
+        if (self.length or 0) > cap:
+            raise too_large(cap)
+        pieces = []
+        async for piece in self.pieces(cap):
+            self._taken += len(piece)
+            if self.agent_id is not None:
+                self._room.take(self.agent_id, len(piece))
+            pieces.append(piece)
+        return b"".join(pieces)
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self, cap: int = STREAM_CAP) -> AsyncIterator[bytes]:
         """Yield it as it comes.
 
         Raises:
-            CallRefusedError: 413.
+            CallRefusedError: 413; it has more than *cap* bytes.
         """
-        size = 0
-        while piece := await self._receive():
+        if self.empty:
+            return
+        size, piece = 0, self._first or await self._receive()
+        self._first = b""
+        while piece:
             size += len(piece)
-            if size > STREAM_CAP:
-                raise too_large(STREAM_CAP)
-            self.check(piece)
+            if size > cap:
+                raise too_large(cap)
             yield piece
+            piece = await self._receive()
 
     def close(self) -> None:
-        """Let go of what was read."""
+        """Release the memory and the disk that it takes."""
+        if self.spool is not None:
+            self.spool.close()
         if self.agent_id is not None and self._taken:
             self._room.give_back(self.agent_id, self._taken)
             self._taken = 0

@@ -31,6 +31,7 @@ from agentvault_tui.gateway.proxy_listener import ProxyListener
 from agentvault_tui.gateway.refusals import lease_over
 from agentvault_tui.gateway.secrets import Secrets
 from agentvault_tui.gateway.services import Service, ServiceHealth, Services
+from agentvault_tui.gateway.spool import SpoolRoom
 from agentvault_tui.gateway.team_calls import TeamCalls
 from agentvault_tui.gateway.tools import ToolMaps
 from agentvault_tui.gateway.upstream import IdleConnections, Upstream
@@ -90,7 +91,8 @@ class Gateway:
             self.admission,
             self.services,
             self.credentials,
-            self.upstream,
+            upstream=self.upstream,
+            spools=SpoolRoom(broker.home.run, broker.settings.gateway.hold_bytes),
         )
         self.proxy = ProxyListener(
             broker, self.forwarder, self.admission, self.calls, self.services
@@ -108,11 +110,8 @@ class Gateway:
             credentials=self.credentials,
             upstream=self.upstream,
         )
-        self._folders: tuple[ConfigFolder[Any], ...] = (
-            self.services,
-            self.tools,
-            self.mcp_servers,
-        )
+        folders = self.services, self.tools, self.mcp_servers
+        self._folders: tuple[ConfigFolder[Any], ...] = folders
         self._catalogue = broker.policy.catalogue.version
         self._told: list[str] = []
         self._turn = asyncio.Lock()

@@ -17,6 +17,7 @@ from itertools import chain
 from typing import Final
 
 from agentvault_tui.gateway.echo import Echo, EchoedError, PackedEcho
+from agentvault_tui.gateway.headers import HOP_BY_HOP
 from agentvault_tui.gateway.services import Service, ServiceOrigin
 from agentvault_tui.model import AgentId
 from agentvault_tui.web.reach import service_connection, trust, unreachable
@@ -42,20 +43,6 @@ _WIDE: Final = re.compile("utf-(16|32)(?:-[bl]e)?")
 _ASCII: Final = bytes(range(32, 127))
 _PACKED: Final = frozenset({b"gzip", b"x-gzip", b"deflate"})
 """Encodings of answers that are searched for the credential."""
-HOP_BY_HOP: Final = frozenset(
-    (
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    )
-)
-"""RFC 9110 section 7.6.1."""
 
 
 @dataclass(slots=True)

@@ -14,16 +14,16 @@ from pathlib import Path
 import pytest
 from support.patience import PATIENT
 
-from agentvault_tui import strict_json
-from agentvault_tui.errors import UnreadableBodyError
+from agentvault_tui.errors import UnreadableRequestError
 from agentvault_tui.gateway.mcp.messages import McpError, read_message
 from agentvault_tui.gateway.refusals import CallRefusedError
 from agentvault_tui.gateway.workers import Workers
+from agentvault_tui.json_document import read_document
 from agentvault_tui.model import AgentId
 
 UNREADABLE = """
-from agentvault_tui.errors import UnreadableBodyError
-raise UnreadableBodyError("the body is none", "send another")
+from agentvault_tui.errors import UnreadableRequestError
+raise UnreadableRequestError("unreadable_body", "the body is none", status=415, a=1)
 """
 UNPICKLABLE = """
 class LockedError(Exception):
@@ -74,20 +74,20 @@ async def test_a_job_runs_elsewhere_and_the_loop_goes_on(workers: Workers) -> No
 async def test_a_job_raises_what_its_function_raises(workers: Workers) -> None:
     """Also errors that take other arguments than they hold."""
     with pytest.raises(ValueError, match="Expecting"):
-        await workers.run(ONE, strict_json.read_document, b"x")
+        await workers.run(ONE, read_document, b"x")
     with pytest.raises(McpError) as raised:
         await workers.run(ONE, read_message, b"[]")
     assert raised.value.code == -32600
     with pytest.raises(FileNotFoundError):
         await workers.run(ONE, os.listdir, "/proc/none")
-    with pytest.raises(UnreadableBodyError) as unreadable:
+    with pytest.raises(UnreadableRequestError) as unreadable:
         await workers.run(ONE, exec, UNREADABLE)
-    assert unreadable.value.remedy == "send another"
+    assert (unreadable.value.status, unreadable.value.more) == (415, {"a": 1})
     with pytest.raises(RuntimeError, match="LockedError"):
         await workers.run(ONE, exec, UNPICKLABLE)
     with pytest.raises(Exception, match="pickle"):
         await workers.run(ONE, lambda: None)
-    assert await workers.run(ONE, strict_json.read_document, b"[1.50]") == [1.5]
+    assert await workers.run(ONE, read_document, b"[1.50]") == [1.5]
 
 
 async def test_agents_take_turns(workers: Workers) -> None:
