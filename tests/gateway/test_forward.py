@@ -477,7 +477,7 @@ async def test_an_attempt_without_a_result_becomes_unknown_at_a_start(
         ),
         (
             "GET",
-            b"203 Non-Authoritative Information\r\nContent-Length: 0\r\nContent-Range: x",
+            b"203 Non-Authoritative\r\nContent-Length: 0\r\nContent-Range: x",
             203,
         ),
     ],
