@@ -15,6 +15,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import chain, product
+from operator import itemgetter
 from typing import Any, Final
 
 _SHORTEST: Final = 4
@@ -95,7 +96,7 @@ class _Escapes:
                 self.digits["".join(spelt).encode()] = bytes([one])
         known = set(self.digits.values())
         self.named = {name: one for name, one in _NAMES.items() if one in known}
-        self.marks = {one for one in known if not one.isalnum() and one > b" "}
+        self.marks = known & {b"/", b'"', b"'", b"`", b"\\"}
         """Those that a backslash stands before."""
         self._kinds = {
             b"\\": (self._backslash, {b"u", b"x", *self.marks}),
@@ -114,7 +115,7 @@ class _Escapes:
         the rest is not new.
         """
         before = text
-        if b"&amp;" in text:
+        if b"&" in text:
             text = text.replace(b"&amp;#", b"&#")
         for mark in self._kinds:
             if mark in text and (found := self._find(text, mark)):
@@ -154,7 +155,8 @@ class _Escapes:
         undo, starts = self._kinds[mark]
         size = len(next(iter(starts)))
         first, *pieces = text.split(mark)
-        if starts.isdisjoint({piece[:size] for piece in pieces}):
+        # In most texts no escape is one of these characters.
+        if starts.isdisjoint(map(itemgetter(slice(size)), pieces)):
             return []
         found, at, last = [], len(first), 0
         for piece in pieces:
@@ -420,7 +422,8 @@ class Echo:
         if not self.needles:
             return chunk
         data = self._held + chunk if self._held else chunk
-        if len(data) > _DENSE and sum(map(data.count, _MARKS)) > _DENSE // 8:
+        marks = sum(data.count(mark) for mark in _MARKS if mark in data)
+        if marks > _DENSE // 8:
             self.window = _DENSE
         start = len(data)
         for view in self._views(data):
