@@ -161,7 +161,7 @@ def test_each_function_of_a_journey_is_where_it_is_said() -> None:
         assert f"def {name.rpartition('.')[2]}(" in text, (path, name)
 
 
-@pytest.mark.parametrize(("name", "most"), [("README.md", 200), ("CHANGELOG.md", 70)])
+@pytest.mark.parametrize(("name", "most"), [("README.md", 200), ("CHANGELOG.md", 120)])
 def test_what_is_read_first_is_short(name: str, most: int) -> None:
     """A reader finds all of it on a few screens."""
     assert len((ROOT / name).read_text().splitlines()) <= most
