@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 import click
 
 from agentvault_tui.cli.framework import command, pass_session
-from agentvault_tui.cli.hook import HOSTS
+from agentvault_tui.cli.hook_hosts import HOSTS
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock
@@ -111,8 +111,8 @@ class HostCommands(NamedTuple):
         }
 
 
-_SECONDS: Final = 60
-"""Far above `hook.DEADLINE`, which begins when the program has started: so the hook
+TIMEOUT_S: Final = 60
+"""Far above `hook.DEADLINE_S`, which begins when the program has started: so the hook
 answers before the host gives it up, also on a machine that is overloaded."""
 
 
@@ -128,7 +128,7 @@ def _matched(command: str, timeout: int, **more: object) -> list[dict[str, Any]]
 
 
 def _claude_code(run: HostCommands, base: Path, *, managed: bool) -> list[HostFile]:
-    hooks = _matched(run.hook("claude-code"), _SECONDS, onFailure="block")
+    hooks = _matched(run.hook("claude-code"), TIMEOUT_S, onFailure="block")
     settings: dict[str, Any] = {"hooks": {"PreToolUse": hooks}}
     servers = {"mcpServers": run.stdio()}
     if not managed:
@@ -154,7 +154,7 @@ def _claude_code(run: HostCommands, base: Path, *, managed: bool) -> list[HostFi
 
 def _codex(run: HostCommands, base: Path, *, managed: bool) -> list[HostFile]:
     _unmanaged("codex", managed=managed)
-    hooks = _matched(run.hook("codex"), _SECONDS)
+    hooks = _matched(run.hook("codex"), TIMEOUT_S)
     # No hook is asked before input is written to a program that is already running.
     config = {"features": {"unified_exec_tty": False}, "mcp_servers": run.stdio()}
     return [
@@ -188,7 +188,7 @@ def _vscode(run: HostCommands, _: Path, *, managed: bool) -> list[HostFile]:
 
 def _gemini(run: HostCommands, base: Path, *, managed: bool) -> list[HostFile]:
     _unmanaged("gemini", managed=managed)
-    hooks = _matched(run.hook("gemini"), _SECONDS * 1000)
+    hooks = _matched(run.hook("gemini"), TIMEOUT_S * 1000)
     settings: dict[str, Any] = {"hooks": {"BeforeTool": hooks}}
     if run.servers:
         settings["mcpServers"] = run.stdio()
@@ -210,7 +210,7 @@ def _copilot(run: HostCommands, base: Path, *, managed: bool) -> list[HostFile]:
 
 
 def _copilot_hooks(run: HostCommands) -> dict[str, Any]:
-    entry = {"type": "command", "bash": run.hook("copilot"), "timeoutSec": _SECONDS}
+    entry = {"type": "command", "bash": run.hook("copilot"), "timeoutSec": TIMEOUT_S}
     return {"version": 1, "hooks": {"preToolUse": [entry]}}
 
 
@@ -229,7 +229,7 @@ _SHELL: Final = (
 _EDITABLE: Final = (
     "Whoever may edit this configuration, the agent among them, may take the hook away."
 )
-_SLOW: Final = f"A hook that takes more than {_SECONDS} s lets the call through."
+_SLOW: Final = f"A hook that takes more than {TIMEOUT_S} s lets the call through."
 _PROMPTS: Final = "What policy allows is still subject to the host's own prompts."
 CANNOT_KEEP: Final[Mapping[str, tuple[str, ...]]] = {
     "claude-code": (
