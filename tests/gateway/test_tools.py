@@ -36,7 +36,9 @@ def tools(text: str) -> ToolMap:
 
 
 def action(text: str, tool: str, omitted: tuple[str, ...] = (), **given: Any) -> Any:
-    return tools(text).action_of(ToolCall(tool, given, frozenset(omitted)))
+    call = ToolCall(tool, given, frozenset(omitted))
+    (found,) = tools(text).actions_of(call).actions
+    return found
 
 
 def test_an_exact_name_comes_before_a_pattern() -> None:
