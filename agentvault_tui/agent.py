@@ -244,16 +244,7 @@ def guard(
         """Return *function* asking first, a coroutine function without blocking."""
         known.check(function)
         if inspect.iscoroutinefunction(function):
-
-            @functools.wraps(function)
-            async def asked_async(*arguments: Any, **named: Any) -> Any:
-                try:
-                    await known.question(function, arguments, named).ask_in_a_thread()
-                except RefusalError as error:
-                    return known.refused(error)
-                return await function(*arguments, **named)
-
-            return cast("Callable[_P, _R]", asked_async)
+            return cast("Callable[_P, _R]", known.asking_async(function))
 
         @functools.wraps(function)
         def asked(*arguments: _P.args, **named: _P.kwargs) -> _R:
@@ -294,6 +285,19 @@ class _Guard:
         ):
             if missing := names - known:
                 raise ValueError(f"{told} names no argument {min(missing)!r}")
+
+    def asking_async(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a coroutine function that asks first."""
+
+        @functools.wraps(function)
+        async def asked(*arguments: Any, **named: Any) -> Any:
+            try:
+                await self.question(function, arguments, named).ask_in_a_thread()
+            except RefusalError as error:
+                return self.refused(error)
+            return await function(*arguments, **named)
+
+        return asked
 
     def question(
         self,

@@ -380,8 +380,9 @@ class GatewaySettings:
     opaque tunnels: ``example.com``, ``*.example.com``, or
     ``{ host = "*.corp", allow_private = true }``."""
     hook_wait: Annotated[int, Meta(ge=0, le=25)] = 20
-    """How long a hook of an agent host waits for a person, in seconds: 0 to 25. Hosts
-    stop a hook after a while, some after 30 seconds, and then let the call through."""
+    """How long a hook of an agent host waits for a person, in seconds: 0 to 25; more
+    than 20 count as 20. Hosts stop a hook after a while, some after 30 seconds, and
+    then let the call through."""
 
     def __post_init__(self) -> None:
         """Refuse what is not a loopback address, and patterns that name no host."""

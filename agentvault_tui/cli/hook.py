@@ -213,12 +213,12 @@ def _ask(path: str, target: str, body: dict[str, object]) -> dict[str, object]:
 
 def _placed(host: HostWire, vault: Home, call: HookCall) -> dict[str, object]:
     """Return where the paths of a call lead, as `HookRequest` has it."""
-    from agentvault_tui.cli.hook_places import VAULT, Places
+    from agentvault_tui.cli.hook_places import VAULT, PathLocator
 
     named = os.environ.get(host.project, "") if host.project else ""
     roots = [named] if named else [*call.roots] or [call.cwd]
     ours = (vault.data, vault.config, vault.operator_socket.parent)
-    places = Places(call.cwd, roots, ours, os.environ)
+    places = PathLocator(call.cwd, roots, ours, os.environ)
     found = places.of_arguments(call.arguments)
     base, lines = places.base_of(call.arguments), None
     reached = next((text for name, text, _, place in found if place.where == VAULT), "")

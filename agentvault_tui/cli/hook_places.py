@@ -71,7 +71,7 @@ _WORKTREE: Final = re.compile(r"/\.claude/worktrees/(?=[^/.])")
 """Claude Code puts working copies of a repository there."""
 
 
-class Place(NamedTuple):
+class PathLocation(NamedTuple):
     """One path that a call states, and where it leads now."""
 
     resolved: str
@@ -91,11 +91,11 @@ class PlacedCommand(NamedTuple):
     """Whether the program itself is one of the project's files."""
     configured: bool
     """Whether git's repository there names programs, or cannot be read."""
-    places: tuple[tuple[int, Place], ...]
+    places: tuple[tuple[int, PathLocation], ...]
     """By the index of the word."""
 
 
-class Places:
+class PathLocator:
     """Finds where paths lead, for one call."""
 
     def __init__(
@@ -116,7 +116,7 @@ class Places:
         self._home = home
         self._stats: dict[str, tuple[int, int] | None] = {}
 
-    def of(self, stated: str, base: str | None = None) -> Place:
+    def of(self, stated: str, base: str | None = None) -> PathLocation:
         """Return where *stated* leads, from the folder *base* or the call's own."""
         base = self.cwd if base is None else base
         if (
@@ -126,20 +126,22 @@ class Places:
             or "://" in stated
             or stated.count("/") > MOST_PARTS
         ):
-            return Place(stated, UNKNOWN)
+            return PathLocation(stated, UNKNOWN)
         text = os.path.expanduser(stated)
         if text.startswith("~") or not (base or os.path.isabs(text)):
-            return Place(stated, UNKNOWN)
+            return PathLocation(stated, UNKNOWN)
         try:
             joined = os.path.join(base, text)
             resolved, lexical = os.path.realpath(joined), os.path.normpath(joined)
             if os.path.realpath(lexical) != resolved:
-                return Place(resolved, UNKNOWN)  # programs differ about `link/..`
+                return PathLocation(
+                    resolved, UNKNOWN
+                )  # programs differ about `link/..`
             return self._placed(resolved, lexical)
         except (OSError, ValueError):
-            return Place(stated, UNKNOWN)
+            return PathLocation(stated, UNKNOWN)
 
-    def of_pattern(self, pattern: str, base: str | None = None) -> Place:
+    def of_pattern(self, pattern: str, base: str | None = None) -> PathLocation:
         """Return where all that a glob matches lies, if that can be told."""
         lead: list[str] = []
         parts = pattern.split("/")
@@ -151,15 +153,15 @@ class Places:
         start = "/".join(lead) + ("/" if lead == [""] else "")
         place = self.of(start or ".", base)
         if _ELSEWHERE.search(rest) or place.where == UNKNOWN:
-            return Place(pattern, UNKNOWN)
+            return PathLocation(pattern, UNKNOWN)
         return place._replace(resolved=os.path.join(place.resolved, rest))
 
     def of_arguments(
         self, arguments: Mapping[str, object]
-    ) -> list[tuple[str, str, bool, Place]]:
+    ) -> list[tuple[str, str, bool, PathLocation]]:
         """Return the argument, the text, whether as a pattern, and where it leads."""
         base = self.base_of(arguments)
-        start = self.of(base) if base else Place("", UNKNOWN)
+        start = self.of(base) if base else PathLocation("", UNKNOWN)
         found = [("", "", False, start)]
         for name, value in arguments.items():
             if name in _WITHOUT_PATHS:
@@ -255,7 +257,7 @@ class Places:
                     return text
         return ""
 
-    def _placed(self, resolved: str, lexical: str) -> Place:
+    def _placed(self, resolved: str, lexical: str) -> PathLocation:
         folder = os.path.isdir(resolved)
         configures = (
             _names_configuration(resolved)
@@ -273,7 +275,7 @@ class Places:
             where = OUTSIDE  # all below it could be read
         elif any(_is_within(resolved, root) for root in self._roots):
             where = PROJECT
-        return Place(resolved, where, configures, folder)
+        return PathLocation(resolved, where, configures, folder)
 
     @cached_property
     def _configuring(self) -> set[str]:

@@ -112,8 +112,8 @@ class HostCommands(NamedTuple):
 
 
 TIMEOUT_S: Final = 60
-"""Far above `hook.DEADLINE_S`, which begins when the program has started: so the hook
-answers before the host gives it up, also on a machine that is overloaded."""
+"""Far above `hook.DEADLINE_S`: so the hook answers before the host gives it up, also on
+a machine that is overloaded."""
 
 
 def _matched(command: str, timeout: int, **more: object) -> list[dict[str, Any]]:
@@ -223,20 +223,28 @@ def _unmanaged(host: str, *, managed: bool) -> None:
 
 
 _SHELL: Final = (
-    "A shell command is decided as a whole. What it does on the network is decided "
+    "A command line is decided as a whole. Its effect on the network is decided "
     "only where the host itself runs under `agentvault run`."
 )
+_CHANGED: Final = (
+    "A link or file that changes between the decision and the call is not seen, nor "
+    "are aliases and functions of your shell."
+)
+_TYPED: Final = "Commands that you start yourself in the host ask no hook."
 _EDITABLE: Final = (
-    "Whoever may edit this configuration, the agent among them, may take the hook away."
+    "Whoever may edit this configuration may take the hook away; edits by the host's "
+    "own file tools are `configure:host`."
 )
 _SLOW: Final = f"A hook that takes more than {TIMEOUT_S} s lets the call through."
 _PROMPTS: Final = "What policy allows is still subject to the host's own prompts."
+_EVERY: Final = (_SHELL, _CHANGED, _TYPED)
 CANNOT_KEEP: Final[Mapping[str, tuple[str, ...]]] = {
     "claude-code": (
         f"Versions before 2.1.295 know no onFailure. {_SLOW}",
         "`claude --bare` runs no hooks, but for those of managed settings.",
+        "Hooks and MCP servers of plugins and of subagents' files start unasked.",
         _PROMPTS,
-        _SHELL,
+        *_EVERY,
     ),
     "codex": (
         _SLOW,
@@ -244,29 +252,29 @@ CANNOT_KEEP: Final[Mapping[str, tuple[str, ...]]] = {
         "With `unified_exec_tty = true` no hook is asked what programs are told later.",
         "`[features] hooks = false` switches all hooks off.",
         _PROMPTS,
-        _SHELL,
+        *_EVERY,
     ),
     "cursor": (
         "An event whose name this version of Cursor does not know is ignored.",
         "Edits are decided only by versions that know preToolUse.",
         "Cloud agents do not read this configuration.",
-        _SHELL,
+        *_EVERY,
     ),
     "vscode": (
         "Only Copilot's harness reads these hooks: other agents are not decided.",
-        _SLOW,
+        "A hook that takes more than 30 s may let the call through.",
         "Inline edits and other extensions are not decided.",
-        _SHELL,
+        *_EVERY,
     ),
     "gemini": (
         _SLOW,
         "A server with `trust = true` skips the host's own prompts, not the hook.",
-        _SHELL,
+        *_EVERY,
     ),
     "copilot": (
         _SLOW,
         "The cloud agent does not run on this machine and is not decided.",
-        _SHELL,
+        *_EVERY,
     ),
 }
 """By host: what no configuration makes it keep."""

@@ -13,9 +13,9 @@ from agentvault_tui.cli.hook_places import (
     PROJECT,
     UNKNOWN,
     VAULT,
-    Place,
+    PathLocation,
+    PathLocator,
     PlacedCommand,
-    Places,
 )
 
 
@@ -33,9 +33,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path.resolve() / "project"
 
 
-def places(project: Path, environ: Mapping[str, str] | None = None) -> Places:
+def places(project: Path, environ: Mapping[str, str] | None = None) -> PathLocator:
     vault = project.parent / "vault"
-    return Places(str(project), [str(project)], [vault], environ or {"PATH": ""})
+    return PathLocator(str(project), [str(project)], [vault], environ or {"PATH": ""})
 
 
 def line(project: Path, text: str, **environ: str) -> tuple[PlacedCommand, ...] | None:
@@ -92,7 +92,7 @@ def test_what_programs_read_in_several_ways_is_not_known(
 def test_without_a_folder_a_relative_path_is_not_known(project: Path) -> None:
     """A host that tells no folder, or no absolute one, leaves it open."""
     for cwd in ("", "src"):
-        found = Places(cwd, [str(project)], [], {})
+        found = PathLocator(cwd, [str(project)], [], {})
         assert found.of("a.py").where == UNKNOWN
         assert found.of(str(project / "a")).where == PROJECT
 
@@ -101,7 +101,7 @@ def test_without_a_folder_a_relative_path_is_not_known(project: Path) -> None:
 def test_a_home_directory_is_no_project(project: Path, root: str) -> None:
     """Nor is what holds one: everything would be inside."""
     top = project.parent / root
-    found = Places(str(top), [str(top)], [], {})
+    found = PathLocator(str(top), [str(top)], [], {})
     assert found.of(str(project.parent / "user" / "x")).where == OUTSIDE
 
 
@@ -109,7 +109,7 @@ def test_a_folder_that_holds_agentvaults_home_is_outside(project: Path) -> None:
     """A search in it would read what is below."""
     inside = project / "deep" / "vault"
     inside.mkdir(parents=True)
-    found = Places(str(project), [str(project)], [inside], {})
+    found = PathLocator(str(project), [str(project)], [inside], {})
     assert found.of(".").where == OUTSIDE
     assert found.of("deep").where == OUTSIDE
     assert found.of("src").where == PROJECT
@@ -183,7 +183,7 @@ def test_a_working_copy_below_claude_is_a_project(project: Path) -> None:
     """Claude Code puts them there; what is in them is as in any other."""
     copy = project / ".claude" / "worktrees" / "one"
     copy.mkdir(parents=True)
-    found = Places(str(copy), [str(copy)], [], {})
+    found = PathLocator(str(copy), [str(copy)], [], {})
     assert not found.of("src/a.py").configures
     assert found.of(".claude/settings.json").configures
 
@@ -229,7 +229,7 @@ def test_arguments_are_found_with_the_folder_that_they_count_from(
     }
     found = places(project).of_arguments(given)
     src = str(project / "src")
-    assert found[0] == ("", "", False, Place(src, PROJECT, False, True))
+    assert found[0] == ("", "", False, PathLocation(src, PROJECT, False, True))
     named = {(name, text, glob): place for name, text, glob, place in found}
     assert named["path", "src", False].resolved == src
     assert named["pattern", "*.py", True].resolved == f"{src}/*.py"
@@ -245,8 +245,8 @@ def test_the_commands_of_a_line_are_placed(project: Path) -> None:
     src = str(project / "src")
     assert (cat.words, cat.cwd) == (("cat", "a.py", "../link"), src)
     assert cat.places == (
-        (1, Place(f"{src}/a.py", PROJECT)),
-        (2, Place(src, PROJECT, False, True)),
+        (1, PathLocation(f"{src}/a.py", PROJECT)),
+        (2, PathLocation(src, PROJECT, False, True)),
     )
     assert (count.words, count.places) == (("wc", "-l"), ())
 
@@ -334,6 +334,6 @@ def test_home_in_a_line_is_the_users(project: Path) -> None:
     """`~` and `$HOME` are looked behind where a shell would."""
     vault = project.parent / "user" / ".vault"
     vault.mkdir()
-    found = Places(str(project), [str(project)], [vault], {})
+    found = PathLocator(str(project), [str(project)], [vault], {})
     for text in ("cat ~/.vault/x", 'cat "$HOME/.vault/x"', "cat ${HOME}/.vault/x"):
         assert found.reaches_vault(text, found.cwd), text

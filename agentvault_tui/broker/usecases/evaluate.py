@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -86,8 +86,6 @@ async def evaluate(
     Raises:
         LedgerError: the decision could not be recorded.
     """
-    loop = asyncio.get_running_loop()
-    ends = loop.time() + wait
     request = Request(
         *(agent, action, None, None, DecisionId("")),
         events=_RECORDED,
@@ -99,6 +97,19 @@ async def evaluate(
         person=person,
     )
     decide = partial(_decide, broker, request, refusal, held)
+    return await _until_decided(broker, decide, agent, wait, gone)
+
+
+async def _until_decided(
+    broker: Broker,
+    decide: Callable[[], Awaitable[Answer]],
+    agent: Agent,
+    wait: float,
+    gone: asyncio.Future[Any] | None,
+) -> Answer:
+    """Decide, and once more when a person has; see `evaluate`."""
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + wait
     while True:
         answer = await decide_anew(decide)
         left = ends - loop.time()
