@@ -266,8 +266,9 @@ def _shortened(arguments: dict[str, object]) -> tuple[dict[str, object], list[st
     shown = {short: arguments[name] for short, name in named.items()}
     cut = [short for short, name in named.items() if short != name]
     sizes = {name: len(json.dumps(value)) for name, value in shown.items()}
+    total = sum(sizes.values()) + sum(map(len, sizes))
     for name in sorted(sizes, key=lambda one: sizes[one], reverse=True):
-        if sum(sizes.values()) + sum(map(len, sizes)) <= _MOST:
+        if total <= _MOST:
             break
         value = shown[name]
         text = value if isinstance(value, str) else json.dumps(value)
@@ -276,11 +277,10 @@ def _shortened(arguments: dict[str, object]) -> tuple[dict[str, object], list[st
             "characters": len(text),
             "sha256": _digest(value),
         }
-        sizes[name] = len(json.dumps(shown[name]))
+        total += len(json.dumps(shown[name])) - sizes[name]
         cut.append(name)
-    else:
-        if sum(sizes.values()) + sum(map(len, sizes)) > _MOST:
-            raise HookError("the call has too many arguments")
+    if total > _MOST:
+        raise HookError("the call has too many arguments")
     return shown, sorted(set(cut))
 
 
