@@ -218,14 +218,18 @@ def _placed(host: HostWire, vault: Home, call: HookCall) -> dict[str, object]:
     named = os.environ.get(host.project, "") if host.project else ""
     roots = [named] if named else [*call.roots] or [call.cwd]
     ours = (vault.data, vault.config, vault.operator_socket.parent)
-    places = PathLocator(call.cwd, roots, ours, os.environ)
+    places = PathLocator(call.cwd, roots, ours, os.environ, host.folder)
     found = places.of_arguments(call.arguments)
-    base, lines = places.base_of(call.arguments), None
     reached = next((text for name, text, _, place in found if place.where == VAULT), "")
     for name in ("command", "cmd"):
         if isinstance(line := call.arguments.get(name), str):
-            lines = places.of_line(line, base)
-            reached = reached or places.reaches_vault(line, base)
+            reached = reached or places.reaches_vault(line)
+    lines, shell = None, host.shells.get(call.tool, "")
+    others = ({"cmd", "command"} - {shell}) & call.arguments.keys()
+    if shell and not others and call.arguments.keys() <= host.plain:
+        line = call.arguments.get(shell)
+        base = "" if host.lasting else places.cwd
+        lines = places.of_line(line, base) if isinstance(line, str) else None
     placed: dict[str, object] = {
         "places": [
             [name, text, pattern, place.resolved, place.where, place.configures]

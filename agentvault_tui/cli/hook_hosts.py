@@ -66,8 +66,16 @@ class HostWire(NamedTuple):
     """The no to a call that cannot be read."""
     events: frozenset[str]
     """The events that are a call of a tool, or a question about one."""
+    shells: Mapping[str, str]
+    """By tool, the argument that is a command line of a POSIX shell."""
+    plain: frozenset[str]
+    """Arguments that change nothing about the commands that such a tool runs."""
+    folder: str = ""
+    """The argument with the folder that a glob counts from."""
     project: str = ""
     """The variable in which the host names the project's folder."""
+    lasting: bool = False
+    """Whether a shell lives on, so that its folder is another than the call's."""
     prose: Mapping[str, str] = {}
     """By tool, the argument that holds the model's own words about the call, which
     nothing acts on."""
@@ -254,6 +262,11 @@ def _gemini(_: HookCall, verdict: HookVerdict) -> HookAnswer:
     return HookAnswer({"decision": "deny", "reason": verdict.message})
 
 
+def _files_of(arguments: dict[str, object], name: str) -> list[object]:
+    known = arguments.get(name, [])
+    return known if isinstance(known, list) else []
+
+
 def _copilot_call(told: dict[str, object]) -> HookCall:
     """Read a call by the names of either of Copilot's formats."""
     tool = _text(told, "toolName", "tool_name")
@@ -262,12 +275,17 @@ def _copilot_call(told: dict[str, object]) -> HookCall:
         if isinstance(given, str) and not given.lstrip().startswith("{"):
             given = {"patch": given}
         arguments = _with_files(_table(given, "toolArgs"), "patch", "input", "command")
-        path = arguments.get("path") or arguments.get("file_path")
-        if path and "files" not in arguments:
-            arguments |= {"files": [path], "written": [path], "deleted": []}
+        for name in ("path", "file_path"):
+            if isinstance(path := arguments.get(name), str) and path:
+                more = dict.fromkeys((*_files_of(arguments, "files"), path))
+                wrote = dict.fromkeys((*_files_of(arguments, "written"), path))
+                arguments |= {"files": list(more), "written": list(wrote)}
+                arguments.setdefault("deleted", [])
     else:
         arguments = _table(given, "toolArgs")
     event = _text(told, "hook_event_name", "hookEventName", "hookName")
+    if not event and ("toolResult" in told or "tool_response" in told):
+        event = "postToolUse"  # which its own format does not name
     server, _, inner = tool.rpartition("-")  # wrong, and so unknown, for a-b-c
     inner = inner if server else ""
     return HookCall(event, tool, arguments, _text(told, "cwd"), server, inner)
@@ -288,22 +306,32 @@ def _copilot(call: HookCall, verdict: HookVerdict) -> HookAnswer:
     )
 
 
-_PERMISSION: Final = frozenset({"PreToolUse", "PermissionRequest"})
+_TOOL_EVENTS: Final = frozenset({"PreToolUse", "PermissionRequest"})
 HOSTS: Final = {
     "claude-code": HostWire(
         _plain_call,
         _claude,
         blocked,
-        _PERMISSION,
+        _TOOL_EVENTS,
+        {"Bash": "command"},
+        frozenset({"command", "timeout", "run_in_background", "description"}),
+        "path",
         "CLAUDE_PROJECT_DIR",
-        dict.fromkeys(("Bash", "Task", "Agent"), "description"),
+        prose=dict.fromkeys(("Bash", "Task", "Agent"), "description"),
     ),
     # Exit code 2 alone was seen to be ignored, so the answer says it.
     "codex": HostWire(
         _plain_call,
         _codex,
         lambda why: _pre_tool_use("deny", why),
-        _PERMISSION,
+        _TOOL_EVENTS,
+        {"Bash": "command", "exec_command": "cmd"},
+        frozenset(
+            {
+                *("cmd", "command", "justification", "max_output_tokens", "timeout_ms"),
+                "yield_time_ms",
+            }
+        ),
         prose=dict.fromkeys(("Bash", "shell", "exec_command"), "justification"),
     ),
     "cursor": HostWire(
@@ -316,6 +344,9 @@ HOSTS: Final = {
                 "preToolUse",
             }
         ),
+        {"Shell": "command"},
+        frozenset({"command"}),
+        "path",
         "CURSOR_PROJECT_DIR",
     ),
     "gemini": HostWire(
@@ -323,15 +354,22 @@ HOSTS: Final = {
         _gemini,
         blocked,
         frozenset({"BeforeTool"}),
+        {"run_shell_command": "command"},
+        frozenset({"command", "description", "is_background"}),
+        "dir_path",
         "GEMINI_PROJECT_DIR",
-        {"run_shell_command": "description"},
+        prose={"run_shell_command": "description"},
     ),
     "copilot": HostWire(
         _copilot_call,
         _copilot,
         blocked,
         # By its own names an event is not named: each hook is for one.
-        frozenset({"", "preToolUse", "permissionRequest"}) | _PERMISSION,
+        frozenset({"", "preToolUse", "permissionRequest"}) | _TOOL_EVENTS,
+        {"bash": "command", "Bash": "command"},
+        frozenset({"command", "description"}),
+        "path",
+        lasting=True,
         prose=dict.fromkeys(("bash", "powershell", "Bash"), "description"),
     ),
 }

@@ -104,8 +104,18 @@ class PathLocator:
         roots: Iterable[str],
         vault: Iterable[str | PurePath],
         environ: Mapping[str, str],
+        folder: str = "",
     ) -> None:
-        """Resolve against *cwd*; *roots* are the project's folders, *vault* ours."""
+        """Resolve against *cwd*.
+
+        Args:
+            cwd: the folder that the host states.
+            roots: the project's folders.
+            vault: ours.
+            environ: of the host.
+            folder: the argument with the folder that a glob counts from.
+        """
+        self._folder = folder
         self._environ = environ
         self.cwd = os.path.realpath(cwd) if os.path.isabs(cwd) else ""
         home = os.path.realpath(os.path.expanduser("~"))
@@ -177,19 +187,34 @@ class PathLocator:
         return found
 
     def base_of(self, arguments: Mapping[str, object]) -> str:
-        """Return the folder that a call's patterns and commands count from."""
-        for name in _FOLDERS:
-            if isinstance(stated := arguments.get(name), str) and stated:
-                place = self.of(stated)
-                return "" if place.where == UNKNOWN else place.resolved
-        return self.cwd
+        """Return the folder that a call's globs count from; empty if it is not clear.
+
+        An argument that the host does not read must not shift it.
+        """
+        named = [name for name in _FOLDERS if arguments.get(name) not in (None, "")]
+        if not named:
+            return self.cwd
+        stated = arguments[named[0]]
+        if named != [self._folder] or not isinstance(stated, str):
+            return ""
+        place = self.of(stated)
+        return "" if place.where == UNKNOWN else place.resolved
 
     def of_line(self, line: str, base: str) -> tuple[PlacedCommand, ...] | None:
-        """Return the commands of a line; None where it is more than simple commands."""
+        """Return the commands of a line that begins in the folder *base*.
+
+        Where that is not known, the line has to begin with ``cd`` and an absolute path.
+
+        Returns:
+            None where it is more than simple commands in the project.
+        """
         parsed = parse_line(line)
         if parsed is None or any(one in self._environ for one in _CHANGING):
             return None
-        if not base or self.of(base).where != PROJECT:
+        first = parsed[0].words
+        if not base and first[0] == "cd" and first[1:2] and first[1].startswith("/"):
+            base = "/"  # wherever the shell is, it goes there
+        elif not base or self.of(base).where != PROJECT:
             return None
         placed: list[PlacedCommand] = []
         changes = any(one.words[0] == "cd" for one in parsed)
@@ -242,7 +267,7 @@ class PathLocator:
                 )
         return False
 
-    def reaches_vault(self, line: str, base: str) -> str:
+    def reaches_vault(self, line: str) -> str:
         """Return a word of any command line that leads into AgentVault's home."""
         parsed = parse_line(line)
         words: Iterable[str] = (word for one in parsed or () for word in one.words)
@@ -253,7 +278,7 @@ class PathLocator:
             if number >= MOST_PLACES:
                 break
             for text in {word, word.partition("=")[2]} - {""}:
-                if self.of(text, base).where == VAULT:
+                if self.of(text).where == VAULT:
                     return text
         return ""
 

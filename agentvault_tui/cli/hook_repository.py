@@ -77,14 +77,20 @@ def _repository(folder: Path) -> tuple[Path, Path] | None:
     for top in (folder, *folder.parents):
         git = top / ".git"
         if os.path.lexists(git):
-            if git.is_symlink() or not git.is_dir() or (git / "commondir").exists():
+            if git.is_symlink() or not git.is_dir() or _has(git, "commondir"):
                 raise ValueError("the repository is elsewhere")
+            if not all(_has(git, name) for name in ("HEAD", "objects", "refs")):
+                raise ValueError("git would look further up")
             return top, git
-        if (top / "HEAD").exists() and (
-            (top / "objects").exists() or (top / "refs").exists()
+        if _has(top, "HEAD") and any(
+            _has(top, name) for name in ("objects", "refs", "commondir")
         ):
             raise ValueError("a bare repository")
     return None
+
+
+def _has(folder: Path, name: str) -> bool:
+    return os.path.lexists(folder / name)
 
 
 def _is_plain(folder: Path, top: Path, git: Path) -> bool:

@@ -274,6 +274,7 @@ CANNOT_KEEP: Final[Mapping[str, tuple[str, ...]]] = {
     "copilot": (
         _SLOW,
         "The cloud agent does not run on this machine and is not decided.",
+        "A shell session lasts: functions and variables of an approved command do too.",
         *_EVERY,
     ),
 }

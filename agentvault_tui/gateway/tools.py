@@ -52,14 +52,8 @@ DELETE: Final = "delete:files"
 _OUTSIDE: Final = (
     "It is about files outside the project's folder, or it cannot be told."
 )
-_PLAIN_OPTIONS: Final = frozenset(
-    {
-        *("cmd", "command", "cwd", "dir_path", "directory", "is_background"),
-        *("max_output_tokens", "run_in_background", "timeout", "timeout_ms"),
-        *("workdir", "yield_time_ms"),
-    }
-)
-"""Arguments of a shell tool that change nothing about the commands it runs."""
+_PATHLIKE: Final = re.compile("path|file|dir|folder|uri|root", re.IGNORECASE)
+"""Names of arguments that some version of a host may take for a path."""
 
 
 class ToolTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -345,7 +339,7 @@ def _pairs(rule: ToolRule, call: ToolCall) -> tuple[list[tuple[str, str]], str]:
     Raises:
         UnmatchedToolError: it reaches into AgentVault's home directory, or is unclear.
     """
-    if rule.commands and call.commands and call.arguments.keys() <= _PLAIN_OPTIONS:
+    if rule.commands and call.commands:
         return match_line(rule.commands, call.commands) or [], ""
     known = {one[:3]: one for one in call.places}
     stated = [
@@ -375,7 +369,11 @@ def _pairs(rule: ToolRule, call: ToolCall) -> tuple[list[tuple[str, str]], str]:
         ): None
         for scope, place in found
     }
-    outside = any(place.where != IN_PROJECT for _, place in found)
+    # Another version of the host may go by an argument that this map does not name.
+    read = (one for one in call.places if _PATHLIKE.search(one.argument))
+    paths = [place for _, place in found]
+    paths += [one for one in read if not one.pattern]
+    outside = any(place.where != IN_PROJECT for place in paths)
     return list(pairs), _OUTSIDE if outside else ""
 
 

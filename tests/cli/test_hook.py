@@ -174,8 +174,11 @@ def test_a_call_is_asked_about_as_the_host_tells_it(
     ((target, asked),) = stand.asked
     assert target == f"/api/hooks/{host}"
     assert asked.pop("places") == [["", "", False, "/srv", "project", False]]
-    ((command,),) = [asked.pop("commands")]
-    assert (command["words"], command["cwd"]) == (["ls"], "/srv")
+    commands = asked.pop("commands")
+    if host == "copilot":  # whose shell may be elsewhere
+        assert commands is None
+    else:
+        assert [(one["words"], one["cwd"]) for one in commands] == [(["ls"], "/srv")]
     assert asked == {
         "agent": "coder",
         "tool": tool,
@@ -190,6 +193,50 @@ def test_a_call_is_asked_about_as_the_host_tells_it(
     }
     known = parse_tools(host, shipped_tools(host), shipped_catalogue())
     assert any(rule.matches.fullmatch(tool) for rule in known.rules)
+
+
+@pytest.mark.parametrize(
+    ("host", "tool", "given"),
+    [
+        ("claude-code", "Bash", {"command": "rm x", "cmd": "ls"}),
+        ("claude-code", "Bash", {"cmd": "ls"}),
+        ("claude-code", "Bash", {"command": "ls", "workdir": "src"}),
+        ("claude-code", "Bash", {"command": "ls", "dangerouslyDisableSandbox": True}),
+        ("claude-code", "Bash", {"command": ["ls"]}),
+        ("claude-code", "Monitor", {"command": "ls"}),
+        ("codex", "exec_command", {"cmd": "ls", "command": "rm x"}),
+        ("codex", "exec_command", {"cmd": "ls", "workdir": "src"}),
+        ("codex", "exec_command", {"cmd": "ls", "tty": True}),
+        ("codex", "shell", {"command": ["ls"]}),
+        ("gemini", "run_shell_command", {"command": "ls", "dir_path": ".."}),
+        ("copilot", "bash", {"command": "cd /srv && ls", "sessionId": "x"}),
+        ("copilot", "powershell", {"command": "ls"}),
+    ],
+)
+def test_only_the_line_that_the_host_runs_is_read(
+    short: Path, stand: Stand, host: str, tool: str, given: dict[str, Any]
+) -> None:
+    """An argument that changes which line runs, or where, leaves it a command."""
+    call = {"tool_name": tool, "tool_input": given, "cwd": "/srv"}
+    run(short, host, call)
+    assert stand.asked[0][1]["commands"] is None
+
+
+def test_a_path_beside_a_patch_is_a_file_of_the_call(short: Path, stand: Stand) -> None:
+    """Copilot's Edit goes by one or the other."""
+    patch = "*** Begin Patch\n*** Add File: a\n+x\n*** End Patch"
+    given = {"patch": patch, "path": "b", "file_path": "c"}
+    run(short, "copilot", {"tool_name": "Edit", "tool_input": given})
+    arguments = stand.asked[0][1]["arguments"]
+    assert arguments["written"] == arguments["files"] == ["a", "b", "c"]
+    assert arguments["deleted"] == []
+
+
+def test_a_result_that_copilot_tells_of_is_no_call(short: Path, stand: Stand) -> None:
+    """Its own format does not name the event."""
+    call = {"toolName": "bash", "toolArgs": "{}", "toolResult": {}}
+    assert run(short, "copilot", call)[0] == 2
+    assert not stand.asked
 
 
 def pre(decision: str, why: str) -> dict[str, Any]:

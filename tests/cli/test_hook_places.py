@@ -35,7 +35,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def places(project: Path, environ: Mapping[str, str] | None = None) -> PathLocator:
     vault = project.parent / "vault"
-    return PathLocator(str(project), [str(project)], [vault], environ or {"PATH": ""})
+    return PathLocator(
+        str(project), [str(project)], [vault], environ or {"PATH": ""}, "path"
+    )
 
 
 def line(project: Path, text: str, **environ: str) -> tuple[PlacedCommand, ...] | None:
@@ -237,6 +239,38 @@ def test_arguments_are_found_with_the_folder_that_they_count_from(
     assert not any(name in {"content", "limit", "long"} for name, *_ in named)
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"workdir": "src"},
+        {"directory": "src", "path": "src"},
+        {"path": ["src"]},
+        {"path": {"x": 1}},
+        {"path": " src"},
+    ],
+)
+def test_an_argument_that_a_host_may_not_read_shifts_no_glob(
+    project: Path, more: dict[str, object]
+) -> None:
+    """`../*` from a folder that the host ignores leads elsewhere: it is not known."""
+    found = places(project).of_arguments({"pattern": "../*", **more})
+    named = {(name, glob): place for name, _, glob, place in found}
+    assert named["pattern", True].where == UNKNOWN
+    plain = places(project).of_arguments({"pattern": "../*", "path": "src"})
+    named = {(name, glob): place for name, _, glob, place in plain}
+    assert named["pattern", True].where == PROJECT
+
+
+def test_a_line_of_a_lasting_shell_says_where_it_begins(project: Path) -> None:
+    """Its folder may be another than the one that the host states."""
+    found = places(project)
+    assert found.of_line("ls", "") is None
+    assert found.of_line("cd src && ls", "") is None
+    assert found.of_line(f"cd {project.parent} && ls", "") is None
+    (command,) = found.of_line(f"cd {project}/src && ls", "") or ()
+    assert command.cwd == str(project / "src")
+
+
 def test_the_commands_of_a_line_are_placed(project: Path) -> None:
     """Each word by itself, in the folder to which the line went."""
     found = line(project, "cd src && cat a.py ../link | wc -l")
@@ -324,10 +358,8 @@ def test_a_line_that_names_agentvaults_home_reaches_it(
 ) -> None:
     """Whether it is read or not."""
     found = places(project)
-    assert found.reaches_vault(text, found.cwd)
-    assert not found.reaches_vault(
-        text.replace("vault", "src").replace("ours", "src"), "/"
-    )
+    assert found.reaches_vault(text)
+    assert not found.reaches_vault(text.replace("vault", "src").replace("ours", "src"))
 
 
 def test_home_in_a_line_is_the_users(project: Path) -> None:
@@ -336,4 +368,4 @@ def test_home_in_a_line_is_the_users(project: Path) -> None:
     vault.mkdir()
     found = PathLocator(str(project), [str(project)], [vault], {})
     for text in ("cat ~/.vault/x", 'cat "$HOME/.vault/x"', "cat ${HOME}/.vault/x"):
-        assert found.reaches_vault(text, found.cwd), text
+        assert found.reaches_vault(text), text

@@ -107,6 +107,7 @@ def test_a_configuration_that_may_name_a_program_is_not_plain(
         (".git/hooks/post-index-change", "#!/bin/sh\n"),
         (".git/config.worktree", ""),
         (".git/commondir", "../x\n"),
+        ("src/commondir", "../x\n"),
     ],
 )
 def test_other_files_that_have_git_run_programs(
@@ -116,7 +117,18 @@ def test_other_files_that_have_git_run_programs(
     file = repository / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)
+    if name == "src/commondir":
+        (repository / "src" / "HEAD").symlink_to("refs/heads/none")
     assert names_programs(str(repository / "src"))
+
+
+@pytest.mark.parametrize("name", ["HEAD", "objects", "refs"])
+def test_a_folder_that_git_does_not_take_for_a_repository_is_not_plain(
+    repository: Path, name: str
+) -> None:
+    """It would use one further up, whose configuration nobody read."""
+    (repository / ".git" / name).rename(repository / "moved")
+    assert names_programs(str(repository))
 
 
 def test_what_cannot_be_read_is_not_plain(repository: Path) -> None:

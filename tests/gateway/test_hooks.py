@@ -618,6 +618,7 @@ async def test_several_files_of_gemini_are_each_a_resource(
         ("Grep", {"pattern": "x", "path": ".."}),
         ("Write", {"file_path": "../elsewhere/x", "content": "y"}),
         ("Edit", {"file_path": "link", "old_string": "", "new_string": ""}),
+        ("Read", {"file_path": "src/a.py", "absolute_path": "/etc/passwd"}),
     ],
 )
 async def test_a_path_outside_the_project_asks_a_person(
