@@ -215,8 +215,9 @@ def _placed(host: HostWire, vault: Home, call: HookCall) -> dict[str, object]:
     """Return where the paths of a call lead, as `HookRequest` has it."""
     from agentvault_tui.cli.hook_places import VAULT, PathLocator
 
-    named = os.environ.get(host.project, "") if host.project else ""
-    roots = [named] if named else [*call.roots] or [call.cwd]
+    named = os.environ.get(host.project, "") if host.project else call.cwd
+    # Not the folder of a call whose host names the project's: an agent may choose it.
+    roots = [named] if named else list(call.roots)
     ours = (vault.data, vault.config, vault.operator_socket.parent)
     places = PathLocator(call.cwd, roots, ours, os.environ, host.folder)
     found = places.of_arguments(call.arguments)
@@ -228,7 +229,7 @@ def _placed(host: HostWire, vault: Home, call: HookCall) -> dict[str, object]:
     others = ({"cmd", "command"} - {shell}) & call.arguments.keys()
     if shell and not others and call.arguments.keys() <= host.plain:
         line = call.arguments.get(shell)
-        base = "" if host.lasting else places.cwd
+        base = "" if host.elsewhere else places.cwd
         lines = places.of_line(line, base) if isinstance(line, str) else None
     placed: dict[str, object] = {
         "places": [

@@ -74,8 +74,9 @@ class HostWire(NamedTuple):
     """The argument with the folder that a glob counts from."""
     project: str = ""
     """The variable in which the host names the project's folder."""
-    lasting: bool = False
-    """Whether a shell lives on, so that its folder is another than the call's."""
+    elsewhere: bool = False
+    """Whether a command may run in another folder than the one that is stated: a shell
+    lives on (Copilot CLI), or `workdir` is not told (Codex)."""
     prose: Mapping[str, str] = {}
     """By tool, the argument that holds the model's own words about the call, which
     nothing acts on."""
@@ -332,6 +333,7 @@ HOSTS: Final = {
                 "yield_time_ms",
             }
         ),
+        elsewhere=True,
         prose=dict.fromkeys(("Bash", "shell", "exec_command"), "justification"),
     ),
     "cursor": HostWire(
@@ -369,7 +371,7 @@ HOSTS: Final = {
         {"bash": "command", "Bash": "command"},
         frozenset({"command", "description"}),
         "path",
-        lasting=True,
+        elsewhere=True,
         prose=dict.fromkeys(("bash", "powershell", "Bash"), "description"),
     ),
 }

@@ -71,6 +71,9 @@ def just_started() -> Iterator[None]:
     """A hook's time counts from the start of its process, which is older here."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(hook, "_age_s", lambda: 0.0)
+        for host in hook.HOSTS.values():
+            if host.project:
+                patched.setenv(host.project, "/srv")
         yield
 
 
@@ -175,7 +178,7 @@ def test_a_call_is_asked_about_as_the_host_tells_it(
     assert target == f"/api/hooks/{host}"
     assert asked.pop("places") == [["", "", False, "/srv", "project", False]]
     commands = asked.pop("commands")
-    if host == "copilot":  # whose shell may be elsewhere
+    if host in {"codex", "copilot"}:  # which may run it elsewhere
         assert commands is None
     else:
         assert [(one["words"], one["cwd"]) for one in commands] == [(["ls"], "/srv")]
@@ -204,9 +207,10 @@ def test_a_call_is_asked_about_as_the_host_tells_it(
         ("claude-code", "Bash", {"command": "ls", "dangerouslyDisableSandbox": True}),
         ("claude-code", "Bash", {"command": ["ls"]}),
         ("claude-code", "Monitor", {"command": "ls"}),
-        ("codex", "exec_command", {"cmd": "ls", "command": "rm x"}),
-        ("codex", "exec_command", {"cmd": "ls", "workdir": "src"}),
-        ("codex", "exec_command", {"cmd": "ls", "tty": True}),
+        ("codex", "Bash", {"command": "ls"}),
+        ("codex", "exec_command", {"cmd": "cd /srv && ls", "command": "rm x"}),
+        ("codex", "exec_command", {"cmd": "cd /srv && ls", "workdir": "x"}),
+        ("codex", "exec_command", {"cmd": "cd /srv && ls", "tty": True}),
         ("codex", "shell", {"command": ["ls"]}),
         ("gemini", "run_shell_command", {"command": "ls", "dir_path": ".."}),
         ("copilot", "bash", {"command": "cd /srv && ls", "sessionId": "x"}),
@@ -220,6 +224,33 @@ def test_only_the_line_that_the_host_runs_is_read(
     call = {"tool_name": tool, "tool_input": given, "cwd": "/srv"}
     run(short, host, call)
     assert stand.asked[0][1]["commands"] is None
+
+
+@pytest.mark.parametrize("host", ["codex", "copilot"])
+def test_where_the_folder_is_not_told_the_line_names_it(
+    short: Path, stand: Stand, host: str
+) -> None:
+    """Codex runs a command in a `workdir` of which no hook is told."""
+    given = {"command": "cd /srv && ls"}
+    tool = "bash" if host == "copilot" else "Bash"
+    run(short, host, {"tool_name": tool, "tool_input": given, "cwd": "/srv"})
+    (command,) = stand.asked[0][1]["commands"]
+    assert (command["words"], command["cwd"]) == (["ls"], "/srv")
+
+
+@pytest.mark.parametrize("host", ["claude-code", "cursor", "gemini"])
+def test_the_project_is_the_one_that_the_host_names(
+    short: Path, stand: Stand, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    """Never the folder of a call, which an agent may choose; none is no project."""
+    call = {"tool_name": "Read", "tool_input": {"file_path": "/etc/x"}, "cwd": "/etc"}
+    run(short, host, call)
+    monkeypatch.delenv(str(hook.HOSTS[host].project))
+    run(short, host, call)
+    run(short, host, {**call, "workspace_roots": ["/etc"]})
+    wheres = [asked["places"][-1][4] for _, asked in stand.asked]
+    last = "project" if host == "cursor" else "outside"
+    assert wheres == ["outside", "outside", last]
 
 
 def test_a_path_beside_a_patch_is_a_file_of_the_call(short: Path, stand: Stand) -> None:

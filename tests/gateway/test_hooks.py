@@ -67,12 +67,15 @@ async def run(
 ) -> tuple[int, str, str]:
     """Run the hook as its host does: exit code, standard output and error."""
     argv = (*PROGRAM, "hook", host, "--agent", agent, "--home", str(bench.home.data))
+    folder = call.get("cwd", "") if isinstance(call, dict) else ""
     process = await asyncio.create_subprocess_exec(
         *argv,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env=plain_environment(),
+        env=plain_environment(
+            CLAUDE_PROJECT_DIR=str(folder), GEMINI_PROJECT_DIR=str(folder)
+        ),
     )
     raw = call if isinstance(call, bytes) else json.dumps(call).encode()
     out, err = await process.communicate(raw)

@@ -192,7 +192,7 @@ class Request(NamedTuple):
                 rule=BY_CALL,
                 by="the call itself",
                 scopes=self.action.scopes,
-            )
+            )._replace(before=(verdict.outcome, verdict.reason, verdict.rule))
         return verdict
 
     def _foresee(self, broker: Broker, action: Action) -> Verdict:
