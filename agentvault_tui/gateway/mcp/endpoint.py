@@ -27,31 +27,34 @@ from agentvault_tui.gateway.caller import Caller
 from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.credentials import Credentials, take_token
 from agentvault_tui.gateway.mcp import results
-from agentvault_tui.gateway.mcp.messages import (
-    CALL,
+from agentvault_tui.gateway.mcp.errors import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
     INVALID_REQUEST,
-    LEGACY,
     METHOD_NOT_FOUND,
-    MODERN,
-    VERSION_KEY,
-    Envelope,
     McpError,
+    SessionGoneError,
+)
+from agentvault_tui.gateway.mcp.members import VERSION_KEY
+from agentvault_tui.gateway.mcp.messages import (
+    CALL,
+    LEGACY,
+    MODERN,
+    Envelope,
     Message,
     answer,
     check_modern,
+    is_id,
     read_answer,
     read_message,
     text_of,
     unsupported,
     with_members,
 )
+from agentvault_tui.gateway.mcp.processes import McpProcesses
 from agentvault_tui.gateway.mcp.relay import AskedMessage, McpRelay
 from agentvault_tui.gateway.mcp.servers import McpServer, McpServers
 from agentvault_tui.gateway.mcp.sessions import McpSession, McpSessions
-from agentvault_tui.gateway.mcp.stdio import McpProcesses
-from agentvault_tui.gateway.mcp.streamable import SessionGoneError
 from agentvault_tui.gateway.mcp.toolcalls import McpCalls, detail_of
 from agentvault_tui.gateway.mcp.writer import AnswerWriter
 from agentvault_tui.gateway.refusals import CallRefusedError, too_large, unauthorized
@@ -103,7 +106,7 @@ class McpApp:
         self._admission = admission
         self._servers = servers
         self._processes = processes
-        self._relay = McpRelay(calls, processes, credentials, upstream)
+        self._relay = McpRelay(broker, calls, processes, credentials, upstream)
         self._calls = McpCalls(broker, calls, admission, self._relay, servers)
         self._sessions = McpSessions()
         self._room = BodyRoom()
@@ -119,6 +122,10 @@ class McpApp:
     def cut_tokens(self) -> None:
         """End what is asked beside calls with tokens that have ended."""
         self._relay.cut()
+
+    async def record(self, *, ending: bool = False) -> None:
+        """Record the messages that were no calls; see `MessageCounts`."""
+        await self._relay.counts.record(ending=ending)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -217,7 +224,9 @@ class McpApp:
         with self._room.counted(caller.agent.id) as take:
             body = await _read(receive, BODY_CAP, take)
             try:
-                message = await read_apart(len(body), lambda: read_message(body))
+                # Names that are not ASCII take up to 16 times as long to compare.
+                weight = len(body) if body.isascii() else 16 * len(body)
+                message = await read_apart(weight, lambda: read_message(body))
                 writer.message = message
                 if not self._servers.has(server):  # changed while the body came
                     raise _refusal(503, "temporarily_unavailable", _CHANGED)
@@ -352,23 +361,30 @@ class McpApp:
     # Notifications and the handshake
 
     async def _notified(self, asked: AskedMessage) -> None:
-        """Take a notification; an answer to a request of a server is for nobody."""
+        """Take a notification; an answer to a request of a server is for nobody.
+
+        Raises:
+            McpError: it cancels what is no request.
+        """
         message, session = asked.message, asked.session
-        if session is None:
-            return
         if message.method == "notifications/cancelled":
-            stop = session.running.get(message.params.get("requestId"))
+            id_ = message.params.get("requestId")
+            if not is_id(id_):
+                raise McpError(INVALID_PARAMS, "requestId is no text and no integer")
+            stop = session.running.get(id_) if session is not None else None
             if stop is not None:
                 stop()
-        elif message.method == "notifications/initialized" and asked.server.service:
+        elif session is None or asked.server.service is None:
+            return
+        elif message.method == "notifications/initialized":
             with suppress(UpstreamError):
-                await self._relay.post(asked, message.as_line())
+                await self._relay.notify(asked)
 
     async def _initialize(self, asked: AskedMessage) -> None:
         """Begin a session (2025-11-25, basic/lifecycle)."""
         server, message = asked.server, asked.message
         wanted = message.params.get("protocolVersion")
-        if not isinstance(wanted, str):
+        if wanted is None:
             raise McpError(INVALID_PARAMS, "protocolVersion is missing")
         upstream = None
         if server.service is None:
@@ -376,9 +392,8 @@ class McpApp:
             await asked.attended(process.start())
             result = process.greeting
         else:
-            # No server is told of what a client could be asked: it is never asked.
-            params = Raw(msgspec.json.encode(message.params | {"capabilities": {}}))
-            message.envelope["params"] = params
+            # No server hears of what a client could be asked: it is never asked.
+            message.params["capabilities"] = {}
             told = await asked.attended(self._relay.ask(asked))
             if "result" not in told:
                 await asked.writer.finish(told)
@@ -428,6 +443,7 @@ class McpApp:
         told = await self._relay.ask(asked)
         if "result" not in told:
             return told
+        await self._relay.note_tools(asked, told["result"])
         server, agent = asked.server, self._broker.registry.agent(asked.agent.id)
         caller = asked.caller._replace(agent=asked.caller.token.principal(agent))
 

@@ -9,16 +9,15 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
+from agentvault_tui.gateway.mcp.errors import DENIED, INTERNAL_ERROR, McpError
+from agentvault_tui.gateway.mcp.members import TASKS
 from agentvault_tui.gateway.mcp.messages import (
     CALL,
-    DENIED,
-    INTERNAL_ERROR,
     STATE,
-    TASKS,
     Envelope,
-    McpError,
     Message,
     answer,
+    failed,
     read_answer,
     text_of,
     with_members,
@@ -99,9 +98,11 @@ def refusal(
         )
     else:
         why = refused.text.rstrip(".")
-        text = f"AgentVault refused this call: {why}. {_allowed(server, agent)}"
+        text = f"AgentVault refused this call: {why}."
+        if refused.status != 503:
+            text += f" {_allowed(server, agent)}"
     if message.method != CALL:
-        return McpError(DENIED, text, members).envelope(message.id)
+        return failed(McpError(DENIED, text, members), message.id)
     return answer(message.id, result=failure(text, members))
 
 
@@ -140,7 +141,7 @@ def upstream_failure(error: UpstreamError, message: Message) -> Envelope:
     members: dict[str, object] = {"error": error.code}
     text = f"The call was sent or tried, and no result came back: {error.text}."
     if message.method != CALL:
-        return McpError(INTERNAL_ERROR, text, members).envelope(message.id)
+        return failed(McpError(INTERNAL_ERROR, text, members), message.id)
     return answer(message.id, result=failure(text, members))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from agentvault_tui.errors import BadPathError, ServiceError
 from agentvault_tui.gateway.config_folder import ConfigFolder
 from agentvault_tui.gateway.mcp.messages import CALL
+from agentvault_tui.gateway.names import fold_name
 from agentvault_tui.gateway.services import (
     DENY,
     Service,
@@ -112,7 +113,7 @@ class McpServer:
         return self.tools.unmatched_rule
 
     def action_of(
-        self, rule: ToolRule | None, tool: str, arguments: dict[str, Any] | None
+        self, rule: ToolRule | None, tool: str, arguments: dict[str, Any]
     ) -> Action:
         """Return the action that a call is, read from its own arguments.
 
@@ -122,24 +123,43 @@ class McpServer:
         if rule is None:
             text = f"No action is known for this tool: mcp/{self.name}.toml maps none."
             raise UnmatchedToolError("no_route", text)
-        if arguments is None or len(arguments) > _MOST_ARGUMENTS:
-            text = "The arguments of the call are no object, or too many."
+        if len(arguments) > _MOST_ARGUMENTS:
+            text = "The call has too many arguments."
             raise UnmatchedToolError("unclear_call", text)
-        read = _ARGUMENT.findall(rule.resource)
+        read = [[name] for name in _ARGUMENT.findall(rule.resource)]
         read += [
-            place.removeprefix("count:").split("/")[1]
+            [one.replace("~1", "/").replace("~0", "~") for one in place.split("/")[1:]]
             for place in rule.parameters.values()
             if isinstance(place, str)
         ]
-        for name in read:
-            plain = plain_name(name)
-            for other in arguments:
-                if other != name and plain_name(other) == plain:
-                    # A lenient server may go by either.
-                    shown = f"{visible(other, 60)} beside {visible(name, 60)}"
-                    text = f"The call has an argument {shown}: leave one out."
-                    raise UnmatchedToolError("unclear_call", text)
+        for path in read:
+            _check_spelling(path, arguments)
         return self.tools.action_by(rule, ToolCall(tool, arguments))
+
+
+def _check_spelling(path: list[str], arguments: object) -> None:
+    """Refuse a call that spells a name on a *path* that is read in another way.
+
+    A lenient server may go by the other spelling.
+
+    Raises:
+        UnmatchedToolError: it does.
+    """
+    value = arguments
+    for name in path:
+        if isinstance(value, list) and name.isascii() and name.isdigit():
+            value = value[int(name)] if int(name[:9]) < len(value) else None
+        if not isinstance(value, dict):
+            return
+        folded, plain = fold_name(name), plain_name(name)
+        for other in value:
+            if other != name and (
+                fold_name(other) == folded or plain_name(other) == plain
+            ):
+                shown = f"{visible(other, 60)}, which is read as {visible(name, 60)}"
+                text = f"The call has an argument {shown}: leave it out."
+                raise UnmatchedToolError("unclear_call", text)
+        value = value.get(name)
 
 
 def parse_server(name: str, text: str, catalogue: Catalogue, base: Path) -> McpServer:
@@ -231,11 +251,3 @@ class McpServers(ConfigFolder[McpServer]):
             FOLDER,
             lambda name, text: parse_server(name, text, catalogue(), home.config),
         )
-
-
-def arguments_of(params: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the arguments of a call; nothing where they are no object."""
-    arguments = params.get("arguments")
-    if arguments is None:
-        return {}
-    return arguments if isinstance(arguments, dict) else None

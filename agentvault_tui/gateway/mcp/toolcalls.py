@@ -7,8 +7,6 @@ import hashlib
 from contextlib import suppress
 from typing import Any, Final
 
-import msgspec
-
 from agentvault_tui.broker.audience import PREFIX
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.encoder import to_json
@@ -18,21 +16,25 @@ from agentvault_tui.gateway.call import Call
 from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.forward import preference
 from agentvault_tui.gateway.mcp import results
+from agentvault_tui.gateway.mcp.errors import (
+    INVALID_PARAMS,
+    McpError,
+    SessionGoneError,
+    status_of,
+)
+from agentvault_tui.gateway.mcp.members import plain
 from agentvault_tui.gateway.mcp.messages import (
     CALL,
-    INVALID_PARAMS,
     LEGACY,
     Envelope,
-    McpError,
     answer,
     digest_of,
     number_of,
     read_answer,
-    status_of,
 )
 from agentvault_tui.gateway.mcp.relay import AskedMessage, McpRelay
-from agentvault_tui.gateway.mcp.servers import McpServers, arguments_of
-from agentvault_tui.gateway.mcp.streamable import SessionGoneError
+from agentvault_tui.gateway.mcp.servers import McpServers
+from agentvault_tui.gateway.mcp.streamable import RefusedByServerError
 from agentvault_tui.gateway.refusals import CallRefusedError
 from agentvault_tui.gateway.tools import UnmatchedToolError
 from agentvault_tui.model import Action, Outcome, StepUpStatus
@@ -61,8 +63,7 @@ class McpCalls:
 
     async def check(self, asked: AskedMessage) -> Envelope:
         """Tell how a held call stands."""
-        arguments = arguments_of(asked.message.params) or {}
-        id_ = arguments.get("auth_req_id")
+        id_ = asked.message.arguments.get("auth_req_id")
         stepup = None
         if isinstance(id_, str):
             stepup = await self._admission.find(id_)
@@ -84,8 +85,6 @@ class McpCalls:
         server, message, writer = asked.server, asked.message, asked.writer
         if not message.named and message.method == CALL:
             raise McpError(INVALID_PARAMS, "the call names no tool")
-        if "task" in message.params:
-            raise McpError(INVALID_PARAMS, "calls are not made as tasks here")
         state = message.take_state() if asked.modern else None
         asks = message.takes_forms and (state is None or state[1])
         call, ended = None, "failed"
@@ -114,7 +113,9 @@ class McpCalls:
             await writer.finish(told, _error_status(told) if asked.modern else 200)
         finally:
             if call is not None:
-                self._calls.end(call, ended)
+                # It may have been done: the server had it whole, nobody saw a result.
+                lost = call.sent and ended == "failed"
+                self._calls.end(call, "unknown" if lost else ended)
 
     async def _read_call(
         self, asked: AskedMessage, state: tuple[str, bool] | None
@@ -127,17 +128,21 @@ class McpCalls:
         server, message = asked.server, asked.message
         is_tool = message.method == CALL
         tool = (message.named or "") if is_tool else message.method
-        params = {k: v for k, v in message.params.items() if k != "_meta"}
-        arguments = arguments_of(message.params) if is_tool else params
-        size = len(bytes(message.envelope.get("params", b"")))
+        given = message.arguments if is_tool else message.params
+        size = message.size
         held = await read_apart(size, message.held)
+        arguments = await read_apart(size, lambda: plain(given))
         detail = detail_of(server.name)
         detail |= {
             "tool": tool[:200],
-            "arguments_sha256": await read_apart(size, lambda: digest_of(arguments)),
+            "arguments_sha256": await read_apart(size, lambda: digest_of(given)),
             "body_sha256": hashlib.sha256(held).hexdigest(),
             "body_bytes": len(held),
         }
+        if message.trace:
+            detail["trace"] = message.trace
+        if message.dropped:
+            detail["dropped"] = message.names_dropped()
         rule = server.rule_of(tool, message.method)
         try:
             action = server.action_of(rule, tool, arguments)
@@ -147,6 +152,8 @@ class McpCalls:
             )
             about = Action((rule.scope,), rule.scope) if rule else _NOTHING
             await self._admission.refuse(asked.agent, refusal, about, detail)
+        if is_tool:
+            await self._check_schema(asked)
         described = _described(message.method, tool, detail, server.sha256)
 
         async def body() -> bytes:
@@ -178,6 +185,21 @@ class McpCalls:
             call.retry = self._approved(call, described)
         return call
 
+    async def _check_schema(self, asked: AskedMessage) -> None:
+        """Check a call against the schema of its tool, where its server has one.
+
+        Raises:
+            McpError: it has an argument that a closed schema does not declare, or a
+                header that differs from the argument that it repeats.
+            CallRefusedError: see `McpRelay.read_schema`.
+        """
+        await asked.attended(self._relay.read_schema(asked))
+        if (schema := asked.schema) is not None:
+            arguments = asked.message.arguments
+            schema.check(arguments)
+            if asked.modern:
+                schema.check_headers(asked.headers, arguments)
+
     def _approved(self, call: Call, described: str) -> str | None:
         """Return the approval of the same call that was not used yet."""
         broker = self._broker
@@ -195,7 +217,7 @@ class McpCalls:
         await self._admission.admit(call)
         session = asked.session
         running = asyncio.current_task()
-        key = msgspec.json.decode(asked.message.id or b"null")
+        key = asked.message.id
         if session is not None and running is not None:
             session.running[key] = running.cancel
         try:
@@ -204,15 +226,18 @@ class McpCalls:
             call.bytes_in = sum(len(bytes(one)) for one in told.values())
             if results.is_error(told):
                 call.detail["tool_error"] = True
-        except UpstreamError as error:
-            call.problem = error.code
+        except (UpstreamError, CallRefusedError) as error:
+            call.problem = (
+                error.code if isinstance(error, UpstreamError) else error.reason
+            )
+            call.sent = call.sent and not isinstance(error, RefusedByServerError)
             call.check()
             raise
         except asyncio.CancelledError:
             call.problem = "cancelled"
             raise
         except (McpError, SessionGoneError):
-            call.problem = "upstream_reset"
+            call.problem, call.sent = "upstream_reset", False
             raise
         finally:
             if session is not None:
@@ -258,6 +283,8 @@ def _described(
             "headers": {},
             "body_sha256": detail["body_sha256"],
             "body_bytes": detail["body_bytes"],
+            "body_kind": "json",
+            "body_type": "application/json",
             "configuration_sha256": configuration,
         }
     )

@@ -10,12 +10,8 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from agentvault_tui.gateway.call import Call
-from agentvault_tui.gateway.mcp.messages import (
-    CANCELLED,
-    Envelope,
-    McpError,
-    Message,
-)
+from agentvault_tui.gateway.mcp.errors import CANCELLED, McpError
+from agentvault_tui.gateway.mcp.messages import Envelope, Message, failed
 from agentvault_tui.gateway.mcp.results import held_note
 from agentvault_tui.gateway.refusals import CallRefusedError
 from agentvault_tui.web.exchange import ClientGoneError, Exchange
@@ -172,9 +168,14 @@ class AnswerWriter:
         await self._whole(status, body, (b"content-type", b"application/json"))
 
     async def fail(self, error: McpError) -> None:
-        """Write an error as the answer."""
-        id_ = self.message.id if self.message else None
-        await self.finish(error.envelope(id_), error.status)
+        """Write an error as the answer.
+
+        A refused notification is 400, and its error has no id (2026-07-28, transports).
+        """
+        message = self.message
+        id_ = message.id if message else error.id
+        is_notification = message is not None and message.id is None
+        await self.finish(failed(error, id_), 400 if is_notification else error.status)
 
     async def empty(self, status: int) -> None:
         """Answer with a status alone."""
