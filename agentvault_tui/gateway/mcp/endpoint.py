@@ -12,6 +12,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -50,6 +51,7 @@ from agentvault_tui.gateway.mcp.messages import (
     text_of,
     unsupported,
     with_members,
+    without_capabilities,
 )
 from agentvault_tui.gateway.mcp.processes import McpProcesses
 from agentvault_tui.gateway.mcp.relay import AskedMessage, McpRelay
@@ -226,7 +228,7 @@ class McpApp:
             try:
                 # Names that are not ASCII take up to 16 times as long to compare.
                 weight = len(body) if body.isascii() else 16 * len(body)
-                message = await read_apart(weight, lambda: read_message(body))
+                message = await read_apart(weight, partial(read_message, body))
                 writer.message = message
                 if not self._servers.has(server):  # changed while the body came
                     raise _refusal(503, "temporarily_unavailable", _CHANGED)
@@ -393,7 +395,7 @@ class McpApp:
             result = process.greeting
         else:
             # No server hears of what a client could be asked: it is never asked.
-            message.params["capabilities"] = {}
+            asked.message = without_capabilities(message)
             told = await asked.attended(self._relay.ask(asked))
             if "result" not in told:
                 await asked.writer.finish(told)

@@ -37,6 +37,11 @@ class McpError(Exception):
         self.id: str | int | None = None
         """Of the request, where that is no `Message` but has a readable id."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Let a worker process raise it in its caller."""
+        state = {"id": self.id}
+        return McpError, (self.code, self.text, self.data), state
+
     @property
     def status(self) -> int:
         """Return the HTTP status of the answer to a request."""

@@ -8,7 +8,7 @@ refused, and members that the schema does not name are dropped.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final, NamedTuple
 
@@ -68,16 +68,20 @@ _TRACEPARENT: Final = re.compile(
 _TRACESTATE: Final = re.compile(r"[\x20-\x7e]{1,512}")
 
 
-class Meta(NamedTuple):
+_NO_TRACE: Final[Mapping[str, str]] = {}
+
+
+class RequestMeta(NamedTuple):
     """The ``_meta`` of a request, as far as it leaves."""
 
     members: dict[str, Any]
     """Those that the digest covers."""
-    trace: dict[str, str]
+    trace: Mapping[str, str] = _NO_TRACE
     """Trace context (W3C), which is no part of the call."""
-    token: str | int | None
+    token: str | int | None = None
     """By which the sender recognizes progress; replaced by one of ours."""
-    dropped: list[str]
+    dropped: Sequence[str] = ()
+    """Names of the others."""
 
 
 def check_names(members: Mapping[str, object], known: Iterable[str]) -> None:
@@ -148,7 +152,7 @@ def build_params(
     return found, dropped
 
 
-def build_meta(given: Mapping[str, Any]) -> Meta:
+def build_meta(given: Mapping[str, Any]) -> RequestMeta:
     """Return the ``_meta`` that leaves: MCP's own names, and trace context.
 
     Raises:
@@ -184,7 +188,7 @@ def build_meta(given: Mapping[str, Any]) -> Meta:
         del trace["tracestate"]
         dropped.append("tracestate")
     check_levels(members)
-    return Meta(members, trace, _token(given), dropped)
+    return RequestMeta(members, trace, _token(given), dropped)
 
 
 def _token(given: Mapping[str, Any]) -> str | int | None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, Final, TypeGuard
 
 import msgspec
@@ -31,9 +32,11 @@ from agentvault_tui.gateway.mcp.members import (
     CLIENT_INFO,
     TOP,
     VERSION_KEY,
+    RequestMeta,
     build_meta,
     build_params,
     check_names,
+    plain,
 )
 from agentvault_tui.strict_json import encode_document, read_document
 from agentvault_tui.text import visible
@@ -89,7 +92,7 @@ def failed(error: McpError, id_: RequestId | None) -> Envelope:
     return answer(id_, error=Raw(encode_document(members)))
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Message:
     """One JSON-RPC message of a client, with the members that leave and no others."""
 
@@ -98,17 +101,27 @@ class Message:
     method: str
     """Empty for an answer."""
     params: dict[str, Any]
-    """Without ``_meta``."""
+    """Without ``_meta``, as policy reads them; see `plain`."""
+    content: bytes
+    """The same, encoded with the digits of numbers: what is sent and shown."""
     meta: dict[str, Any]
     """The members of ``_meta`` that are part of the call."""
-    trace: dict[str, str]
+    meta_content: bytes
+    """The same, encoded."""
+    trace: Mapping[str, str]
     """Those that are trace context, and no part of it."""
     progress_token: str | int | None
     """The token under which its sender wants progress."""
-    dropped: list[str]
-    """Names of members that MCP's schema does not name."""
+    dropped: tuple[str, ...]
+    """Names of members that MCP's schema does not name, as a row has them."""
+    sha256: str
+    """Of the canonical form of the arguments, or of the parameters of other calls."""
     size: int
     """Bytes of the body that it was parsed from."""
+    waited: tuple[str, bool] | None = None
+    """The step-up whose call is made again, and whether its user waits on: its answer
+    to an ``input_required`` of ours (basic/patterns/mrtr). None where it answers none,
+    or perhaps one of its server's."""
 
     @property
     def takes_forms(self) -> bool:
@@ -117,21 +130,6 @@ class Message:
         return isinstance(elicitation, dict) and (
             not elicitation or isinstance(elicitation.get("form"), dict)
         )
-
-    def take_state(self) -> tuple[str, bool] | None:
-        """Take out what answers an ``input_required`` of ours (basic/patterns/mrtr).
-
-        Returns:
-            the step-up whose call is made again, and whether its user waits on; None
-            where it answers none of ours, but perhaps one of its server's.
-        """
-        state = self.params.get("requestState", "")
-        if not state.startswith(STATE):
-            return None
-        del self.params["requestState"]
-        given = self.params.pop("inputResponses", {}).get(STATE)
-        waits = isinstance(given, dict) and given.get("action") == "accept"
-        return state.removeprefix(STATE), waits
 
     @property
     def named(self) -> str | None:
@@ -142,13 +140,8 @@ class Message:
     @property
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of a call of a tool."""
-        return dict(self.params.get("arguments", {}))
-
-    def names_dropped(self) -> list[str]:
-        """Return the names of dropped members, as a row has them."""
-        first = self.dropped[:_MOST_DROPPED]
-        more = ["more"] if len(self.dropped) > len(first) else []
-        return [*(str(visible(name, _DROPPED_LENGTH)) for name in first), *more]
+        found: dict[str, Any] = self.params.get("arguments", {})
+        return found
 
     def held(self) -> bytes:
         """Return what a person decides about: the parameters that leave.
@@ -156,7 +149,7 @@ class Message:
         Without the progress token and the trace context, in which two tries of a
         client differ.
         """
-        return encode_document(self._with_meta(self.meta))
+        return self._with_meta(self.meta_content)
 
     def encoded(self, id_: int | None, token: int | None = None) -> bytes:
         """Return it as it is sent: one line of JSON, with these members alone.
@@ -166,25 +159,88 @@ class Message:
                 for a notification.
             token: in the place of its progress token, for the same reason.
         """
-        meta = self.meta | self.trace
+        more: dict[str, Any] = dict(self.trace)
         if token is not None:
-            meta["progressToken"] = token
+            more["progressToken"] = token
+        params = self._with_meta(_merged(self.meta_content, encode_document(more)))
         built: dict[str, Any] = {"jsonrpc": "2.0"}
         if id_ is not None:
             built["id"] = id_
         built["method"] = self.method
-        if params := self._with_meta(meta):
-            built["params"] = params
-        return one_line(encode_document(built))
+        line = encode_document(built)
+        return _merged(line, b'{"params":%b}' % params) if params != b"{}" else line
 
-    def _with_meta(self, meta: dict[str, Any]) -> dict[str, Any]:
-        return {**self.params, "_meta": meta} if meta else self.params
+    def _with_meta(self, meta: bytes) -> bytes:
+        if meta == b"{}":
+            return self.content
+        return _merged(self.content, b'{"_meta":%b}' % meta)
+
+
+def _merged(*objects: bytes) -> bytes:
+    """Return an encoded object with the members of encoded *objects*, in order."""
+    return b"{%b}" % b",".join(one[1:-1] for one in objects if one != b"{}")
+
+
+def build_message(
+    method: str,
+    params: dict[str, Any],
+    meta: RequestMeta,
+    *,
+    id_: RequestId | None = None,
+    dropped: Iterable[str] = (),
+    size: int = 0,
+) -> Message:
+    """Return a message of these members alone.
+
+    Args:
+        method: of it.
+        params: the parameters that leave, without ``_meta``.
+        meta: the ``_meta`` that leaves.
+        id_: the client's id, for a request.
+        dropped: the names of members that do not leave.
+        size: bytes of the body that it was parsed from.
+    """
+    waited = None
+    if str(params.get("requestState", "")).startswith(STATE):
+        params = dict(params)
+        stepup_id = params.pop("requestState").removeprefix(STATE)
+        given = params.pop("inputResponses", {}).get(STATE)
+        waits = isinstance(given, dict) and given.get("action") == "accept"
+        waited = stepup_id, waits
+    names = [
+        str(visible(name, _DROPPED_LENGTH))
+        for name in islice(dropped, _MOST_DROPPED + 1)
+    ]
+    if len(names) > _MOST_DROPPED:
+        names[_MOST_DROPPED] = "more"
+    digested = params.get("arguments", {}) if method == CALL else params
+    return Message(
+        id=id_,
+        method=method,
+        params=plain(params),
+        content=one_line(encode_document(params)),
+        meta=meta.members,
+        meta_content=one_line(encode_document(meta.members)),
+        trace=meta.trace,
+        progress_token=meta.token,
+        dropped=tuple(names),
+        sha256=digest_of(digested),
+        size=size,
+        waited=waited,
+    )
 
 
 def own_message(method: str, *, modern: bool, **params: Any) -> Message:
     """Return a message of the gateway's own."""
     meta = {VERSION_KEY: MODERN, CLIENT_INFO: CLIENT, CAPABILITIES: {}}
-    return Message(None, method, params, meta if modern else {}, {}, None, [], 0)
+    return build_message(method, params, RequestMeta(meta if modern else {}))
+
+
+def without_capabilities(message: Message) -> Message:
+    """Return an ``initialize`` that offers nothing of its client's to a server."""
+    params = {**message.params, "capabilities": {}}
+    meta = RequestMeta(message.meta, message.trace, message.progress_token)
+    return build_message(message.method, params, meta, id_=message.id)
 
 
 def canonical(value: object) -> bytes:
@@ -259,20 +315,12 @@ def _built(
     meta = build_meta(params.get("_meta", {}))
     given = {name: one for name, one in params.items() if name != "_meta"}
     found, dropped = build_params(method, given, modern=VERSION_KEY in meta.members)
-    return Message(
-        id=id_,
-        method=method,
-        params=found,
-        meta=meta.members,
-        trace=meta.trace,
-        progress_token=meta.token,
-        dropped=[
-            *(name for name in value if name not in TOP),
-            *(f"params.{name}" for name in dropped),
-            *(f"_meta.{name}" for name in meta.dropped),
-        ],
-        size=size,
+    names = chain(
+        (name for name in value if name not in TOP),
+        (f"params.{name}" for name in dropped),
+        (f"_meta.{name}" for name in meta.dropped),
     )
+    return build_message(method, found, meta, id_=id_, dropped=names, size=size)
 
 
 def is_id(value: object) -> TypeGuard[RequestId]:

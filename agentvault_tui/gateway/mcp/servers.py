@@ -95,7 +95,8 @@ class McpServer:
         """Return the rule for a call of the tool *name*; nothing where it is denied.
 
         Requests of other methods, such as ``resources/read``, have rules by the name
-        of their method, which no pattern for tools stands for.
+        of their method, which no pattern for tools stands for. A name with other
+        characters than visible ASCII has the rule of exactly that name, or none.
         """
         if method != CALL:
             family = method.partition("/")[0] + "/"
@@ -104,7 +105,8 @@ class McpServer:
                     return rule
             return self.tools.unmatched_rule
         if not _TOOL.fullmatch(name):
-            return None
+            exact = (rule for rule in self.tools.rules if rule.pattern == name)
+            return next(exact, None)
         for rule in self.tools.rules:
             if rule.matches.fullmatch(name):
                 return rule

@@ -13,6 +13,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from typing import Any, Final, TypeGuard
 
 import msgspec
@@ -27,7 +28,6 @@ from agentvault_tui.gateway.mcp.messages import (
     read_answer,
     text_of,
 )
-from agentvault_tui.strict_json import Number
 from agentvault_tui.text import visible
 from agentvault_tui.web.reply import Header, decode_header, encode_header
 from agentvault_tui.web.service_connection import UpstreamError
@@ -170,7 +170,7 @@ class ToolLists:
     async def note(self, key: object, result: bytes) -> None:
         """Note the schemas of a page that the server sent to a client."""
         if (known := self._lists.get(key)) is not None:
-            page = await read_apart(len(result), lambda: _read_page(result)[0])
+            page, _ = await read_apart(len(result), partial(_read_page, result))
             if len(known.tools) + len(page) <= _MOST_TOOLS:
                 known.tools = known.tools | page
 
@@ -189,7 +189,7 @@ async def _read_all(ask: Page) -> dict[str, ToolSchema]:
         if "result" not in answered:
             break
         result = bytes(answered["result"])
-        page, cursor = await read_apart(len(result), lambda r=result: _read_page(r))  # type: ignore[misc]
+        page, cursor = await read_apart(len(result), partial(_read_page, result))
         found |= page
         if cursor is None or len(found) >= _MOST_TOOLS:
             return found
@@ -278,9 +278,7 @@ def _text(value: object) -> str | None:
     match value:
         case bool():
             return str(value).lower()
-        case Number():
-            return value.text
-        case str() | int():
+        case str() | int() | float():
             return str(value)
     return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from agentvault_tui.broker.audience import PREFIX
@@ -22,18 +23,17 @@ from agentvault_tui.gateway.mcp.errors import (
     SessionGoneError,
     status_of,
 )
-from agentvault_tui.gateway.mcp.members import plain
 from agentvault_tui.gateway.mcp.messages import (
     CALL,
     LEGACY,
     Envelope,
+    Message,
     answer,
-    digest_of,
     number_of,
     read_answer,
 )
 from agentvault_tui.gateway.mcp.relay import AskedMessage, McpRelay
-from agentvault_tui.gateway.mcp.servers import McpServers
+from agentvault_tui.gateway.mcp.servers import McpServer, McpServers
 from agentvault_tui.gateway.mcp.streamable import RefusedByServerError
 from agentvault_tui.gateway.refusals import CallRefusedError
 from agentvault_tui.gateway.tools import UnmatchedToolError
@@ -85,12 +85,12 @@ class McpCalls:
         server, message, writer = asked.server, asked.message, asked.writer
         if not message.named and message.method == CALL:
             raise McpError(INVALID_PARAMS, "the call names no tool")
-        state = message.take_state() if asked.modern else None
-        asks = message.takes_forms and (state is None or state[1])
+        waited = message.waited
+        asks = message.takes_forms and (waited is None or waited[1])
         call, ended = None, "failed"
         try:
             try:
-                call = await self._read_call(asked, state)
+                call = await self._read_call(asked)
                 told = await asked.attended(self._perform(asked, call), call)
                 ended = "done"
             except CallRefusedError as refusal:
@@ -117,9 +117,7 @@ class McpCalls:
                 lost = call.sent and ended == "failed"
                 self._calls.end(call, "unknown" if lost else ended)
 
-    async def _read_call(
-        self, asked: AskedMessage, state: tuple[str, bool] | None
-    ) -> Call:
+    async def _read_call(self, asked: AskedMessage) -> Call:
         """Return the call that a request is.
 
         Raises:
@@ -128,24 +126,12 @@ class McpCalls:
         server, message = asked.server, asked.message
         is_tool = message.method == CALL
         tool = (message.named or "") if is_tool else message.method
-        given = message.arguments if is_tool else message.params
-        size = message.size
-        held = await read_apart(size, message.held)
-        arguments = await read_apart(size, lambda: plain(given))
-        detail = detail_of(server.name)
-        detail |= {
-            "tool": tool[:200],
-            "arguments_sha256": await read_apart(size, lambda: digest_of(given)),
-            "body_sha256": hashlib.sha256(held).hexdigest(),
-            "body_bytes": len(held),
-        }
-        if message.trace:
-            detail["trace"] = message.trace
-        if message.dropped:
-            detail["dropped"] = message.names_dropped()
+        held = message.held()
+        detail = _recorded(server, message, tool, held)
         rule = server.rule_of(tool, message.method)
         try:
-            action = server.action_of(rule, tool, arguments)
+            given = message.arguments if is_tool else message.params
+            action = server.action_of(rule, tool, given)
         except UnmatchedToolError as error:
             refusal = CallRefusedError(
                 403, "access_denied", error.reason, error.message
@@ -159,11 +145,11 @@ class McpCalls:
         async def body() -> bytes:
             return held
 
-        said = dict(asked.headers)
-        retry = said.get(b"agentvault-request")
-        wait = preference(said.get(b"prefer"))
-        if wait is None and state is not None:
-            wait = WAIT if state[1] else 0.0
+        headers, waited = dict(asked.headers), message.waited
+        retry = headers.get(b"agentvault-request")
+        wait = preference(headers.get(b"prefer"))
+        if wait is None and waited is not None:
+            wait = WAIT if waited[1] else 0.0
         call = Call(
             caller=asked.caller,
             service=detail["service"],
@@ -177,7 +163,7 @@ class McpCalls:
             gone=asked.gone,
             in_force=lambda: self._servers.has(server),
             wait=wait,
-            retry=retry.decode("latin-1") if retry else state and state[0],
+            retry=retry.decode("latin-1") if retry else waited and waited[0],
             audience=asked.audience,
         )
         verdict = asked.caller.foresee(self._broker, action)
@@ -195,8 +181,8 @@ class McpCalls:
         """
         await asked.attended(self._relay.read_schema(asked))
         if (schema := asked.schema) is not None:
-            arguments = asked.message.arguments
-            schema.check(arguments)
+            arguments, size = asked.message.arguments, asked.message.size
+            await read_apart(size, partial(schema.check, arguments))
             if asked.modern:
                 schema.check_headers(asked.headers, arguments)
 
@@ -258,6 +244,23 @@ def detail_of(server: str) -> dict[str, Any]:
         "body_sha256": None,
         "body_bytes": None,
     }
+
+
+def _recorded(
+    server: McpServer, message: Message, tool: str, held: bytes
+) -> dict[str, Any]:
+    """Return what the events of a call say of it."""
+    detail = detail_of(server.name) | {
+        "tool": tool[:200],
+        "arguments_sha256": message.sha256,
+        "body_sha256": hashlib.sha256(held).hexdigest(),
+        "body_bytes": len(held),
+    }
+    if message.trace:
+        detail["trace"] = dict(message.trace)
+    if message.dropped:
+        detail["dropped"] = list(message.dropped)
+    return detail
 
 
 def _error_status(told: Envelope) -> int:

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import pickle
 from typing import Any
 
 import pytest
@@ -13,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentvault_tui.gateway.mcp.errors import McpError
-from agentvault_tui.gateway.mcp.members import plain
 from agentvault_tui.gateway.mcp.messages import (
     digest_of,
     one_line,
@@ -60,7 +60,7 @@ def test_a_request_is_sent_as_one_line_with_the_members_of_its_method(
     params = {"name": "x", "arguments": {"v": value}, "_meta": {"progressToken": 8}}
     built = {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}
     assert json.loads(line) == built
-    assert message.names_dropped() == ["unknown", "params.other", "_meta.com.example/m"]
+    assert message.dropped == ("unknown", "params.other", "_meta.com.example/m")
 
 
 def test_numbers_are_sent_and_shown_with_their_digits() -> None:
@@ -75,7 +75,8 @@ def test_numbers_are_sent_and_shown_with_their_digits() -> None:
     assert message.encoded(2) == line % text
     assert message.held() == b'{"name":"x","arguments":%b}' % text
     read = {"b": "1.50", "a": ["-0", "1e2", 123456789012345678901234567890]}
-    assert plain(message.arguments) == read
+    assert message.params == {"name": "x", "arguments": read}
+    assert pickle.loads(pickle.dumps(message)) == message  # noqa: S301
 
 
 @given(st.binary())
@@ -125,7 +126,7 @@ def test_well_formed_trace_context_leaves(meta: dict[str, Any], leaves: bool) ->
     message = read_message(body_of("tools/list", params={"_meta": meta}))
     sent = json.loads(message.encoded(1)).get("params", {}).get("_meta", {})
     assert sent == (meta if leaves else {})
-    assert message.names_dropped() == ([] if leaves else [f"_meta.{n}" for n in meta])
+    assert list(message.dropped) == ([] if leaves else [f"_meta.{n}" for n in meta])
     parted = {"traceparent": PARENT, "tracestate": "a" * 513}
     message = read_message(body_of("tools/list", params={"_meta": parted}))
     assert message.trace == {"traceparent": PARENT}
@@ -168,6 +169,8 @@ def test_arguments_follow_the_rules_of_a_body(params: str, code: int) -> None:
         read_message(body.encode())
     assert refused.value.code == code
     assert refused.value.id == ("q" if code == -32602 else None)
+    copy = pickle.loads(pickle.dumps(refused.value))  # noqa: S301
+    assert vars(copy) == vars(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,42 @@ def test_a_pattern_for_tools_is_for_no_other_method() -> None:
 
 
 @pytest.mark.parametrize(
+    "name", ["read_a/b", "read_a b", "read_a:b", "read_a\n", "read_ä", "read_a\u200b"]
+)
+def test_a_name_with_other_characters_has_its_exact_entry_alone(name: str) -> None:
+    """In a pattern ``*`` stands for letters, digits, ``_``, ``-`` and ``.``."""
+    server = parse(URL + '[tools."read_*"]\nscope = "read:files"\n')
+    assert server.rule_of(name) is None
+    for good in ("read_", "read_a", "read_A-b.C_9"):
+        assert server.rule_of(good) is not None
+    entry = f'[tools.{json.dumps(name)}]\nscope = "write:files"\n'
+    rule = parse(URL + entry + RULE).rule_of(name)
+    assert rule is not None
+    assert rule.scope == "write:files"
+
+
+def test_a_name_that_is_read_below_the_top_is_there_in_one_spelling() -> None:
+    """Also where the name itself is not there: a lenient server goes by the other."""
+    text = URL + '[tools.x]\nscope = "read:files"\nparameters = { n = "/a/0/count" }\n'
+    server = parse(text)
+    assert action(server, "x", {"a": [{"count": 2}]}).parameters == {"n": 2}
+    for arguments in (
+        {"a": [{"Count": 2}]},
+        {"A": [{"count": 2}]},
+        {"a": [{"count": 1, "co_unt": 2}]},
+        {"a": [{"\u212aount": 1, "kount": 1, "co-unt": 2}]},
+    ):
+        with pytest.raises(UnmatchedToolError) as caught:
+            action(server, "x", arguments)
+        assert caught.value.reason == "unclear_call"
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         {"path": "/a", "PATH": "/b"},
+        {"path": "/a", "pa th": "/b"},
+        {"Path": "/b"},
         {"path": "/a", "p_ath": "/b"},
         {"path": "/a", "p\u0430th": "/b"},
         {"path": None},
