@@ -150,7 +150,8 @@ def _check_spelling(path: list[str], arguments: object) -> None:
     value = arguments
     for name in path:
         if isinstance(value, list) and name.isascii() and name.isdigit():
-            value = value[int(name)] if int(name[:9]) < len(value) else None
+            value = value[int(name[:9])] if int(name[:9]) < len(value) else None
+            continue
         if not isinstance(value, dict):
             return
         folded, plain = fold_name(name), plain_name(name)
