@@ -12,7 +12,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Final
 
 import msgspec
@@ -223,12 +222,13 @@ class McpApp:
             return
         gone = asyncio.get_running_loop().create_future()
         writer.exchange.on_gone = lambda: _settle(gone)
-        with self._room.counted(caller.agent.id) as take:
+        agent_id = caller.agent.id
+        with self._room.counted(agent_id) as take:
             body = await _read(receive, BODY_CAP, take)
             try:
                 # Names that are not ASCII take up to 16 times as long to compare.
                 weight = len(body) if body.isascii() else 16 * len(body)
-                message = await read_apart(weight, partial(read_message, body))
+                message = await read_apart(agent_id, weight, read_message, body)
                 writer.message = message
                 if not self._servers.has(server):  # changed while the body came
                     raise _refusal(503, "temporarily_unavailable", _CHANGED)

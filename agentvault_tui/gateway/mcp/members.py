@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from agentvault_tui.gateway.mcp.errors import INVALID_PARAMS, INVALID_REQUEST, McpError
 from agentvault_tui.gateway.names import alike, fold_name
-from agentvault_tui.strict_json import Number
+from agentvault_tui.json_document import Number
 from agentvault_tui.text import visible
 
 PREFIX: Final = "io.modelcontextprotocol/"
@@ -22,13 +22,16 @@ PREFIX: Final = "io.modelcontextprotocol/"
 VERSION_KEY: Final = f"{PREFIX}protocolVersion"
 CAPABILITIES: Final = f"{PREFIX}clientCapabilities"
 CLIENT_INFO: Final = f"{PREFIX}clientInfo"
+_LOG_LEVEL: Final = f"{PREFIX}logLevel"
+PROTOCOL: Final = frozenset({VERSION_KEY, CAPABILITIES, CLIENT_INFO, _LOG_LEVEL})
+"""What each request of the modern era says of its client."""
 _RELATED_TASK: Final = f"{PREFIX}related-task"
 TASKS: Final = f"{PREFIX}tasks"
 """The extension by which a call goes on after its answer, and no revocation cuts it."""
 TOP: Final = ("jsonrpc", "id", "method", "params", "result", "error")
 _META: Final = (
     *("progressToken", "traceparent", "tracestate", "baggage"),
-    *(VERSION_KEY, CAPABILITIES, CLIENT_INFO, f"{PREFIX}logLevel"),
+    *(VERSION_KEY, CAPABILITIES, CLIENT_INFO, _LOG_LEVEL),
     *(f"{PREFIX}subscriptionId", _RELATED_TASK),
 )
 _PAGE: Final = {"cursor": str}

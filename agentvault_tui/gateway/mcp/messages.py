@@ -38,7 +38,7 @@ from agentvault_tui.gateway.mcp.members import (
     check_names,
     plain,
 )
-from agentvault_tui.strict_json import encode_document, read_document
+from agentvault_tui.json_document import encode_document, read_document
 from agentvault_tui.text import visible
 from agentvault_tui.web.reply import Header, decode_header
 

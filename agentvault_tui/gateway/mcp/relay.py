@@ -222,6 +222,8 @@ class McpRelay:
             release=lambda: self._release(asked, call),
             sent=lambda: sent(len(body)),
             cutters=[] if call is None else call.on_cut,
+            agent_id=asked.agent.id,
+            reuse=service.drains_bodies,
         )
         events = ServerEvents(progress, lambda: self.lists.changed(asked.server.name))
         answered = await post(upstream, posted, events)
@@ -245,12 +247,13 @@ class McpRelay:
             return await self.ask(replace(asked, message=message), own=True)
 
         tool = asked.message.named or ""
-        asked.schema = await self.lists.schema(_list_key(asked), tool, page)
+        key, agent_id = _list_key(asked), asked.agent.id
+        asked.schema = await self.lists.schema(key, agent_id, tool, page)
 
     async def note_tools(self, asked: AskedMessage, result: Raw) -> None:
         """Note the schemas in a page of tools that a client asked for."""
         with suppress(ValueError):
-            await self.lists.note(_list_key(asked), bytes(result))
+            await self.lists.note(_list_key(asked), asked.agent.id, bytes(result))
 
     def _release(self, asked: AskedMessage, call: Call | None) -> None:
         """Check that a message may go out, right before it does.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from agentvault_tui.errors import BadPathError, ServiceError
+from agentvault_tui.errors import ServiceError, UnreadableRequestError
 from agentvault_tui.gateway.config_folder import ConfigFolder
 from agentvault_tui.gateway.mcp.messages import CALL
 from agentvault_tui.gateway.names import fold_name
@@ -43,6 +43,9 @@ FOLDER: Final = "mcp"
 _TOOL: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _ARGUMENT: Final = re.compile(r"\{([^{}]*)\}")
 _MOST_ARGUMENTS: Final = 1_000
+_MOST_UNSAID: Final = 5
+_COUNT: Final = "count:"
+_Path = tuple[str, ...]
 
 
 class McpServerFile(ToolMapFile, forbid_unknown_fields=True, kw_only=True):
@@ -54,6 +57,7 @@ class McpServerFile(ToolMapFile, forbid_unknown_fields=True, kw_only=True):
     allow_private: bool = False
     allow_http: bool = False
     ca_file: str = ""
+    drains_bodies: bool = False
     credential: UpstreamCredential = UpstreamCredential()
 
 
@@ -128,18 +132,52 @@ class McpServer:
         if len(arguments) > _MOST_ARGUMENTS:
             text = "The call has too many arguments."
             raise UnmatchedToolError("unclear_call", text)
-        read = [[name] for name in _ARGUMENT.findall(rule.resource)]
-        read += [
-            [one.replace("~1", "/").replace("~0", "~") for one in place.split("/")[1:]]
-            for place in rule.parameters.values()
-            if isinstance(place, str)
-        ]
-        for path in read:
+        for path in (*_stated(rule), *_counted(rule)):
             _check_spelling(path, arguments)
         return self.tools.action_by(rule, ToolCall(tool, arguments))
 
 
-def _check_spelling(path: list[str], arguments: object) -> None:
+def _stated(rule: ToolRule) -> list[_Path]:
+    """Return where the arguments are whose values the action states."""
+    named: list[_Path] = [(name,) for name in _ARGUMENT.findall(rule.resource)]
+    places = (one for one in rule.parameters.values() if isinstance(one, str))
+    return named + [_path(one) for one in places if not one.startswith(_COUNT)]
+
+
+def _counted(rule: ToolRule) -> list[_Path]:
+    """Return where the arguments are of which the action says how many."""
+    places = (one for one in rule.parameters.values() if isinstance(one, str))
+    return [_path(one[len(_COUNT) :]) for one in places if one.startswith(_COUNT)]
+
+
+def _path(pointer: str) -> _Path:
+    parts = pointer.split("/")[1:]
+    return tuple(part.replace("~1", "/").replace("~0", "~") for part in parts)
+
+
+def unsaid(rule: ToolRule, arguments: Mapping[str, Any]) -> list[str]:
+    """Return the first few arguments that the action of a call does not state.
+
+    A count says how many, not what. An elevated token opens a call only where all
+    that is sent is in its action.
+    """
+    stated, count = set(_stated(rule)), rule.parameters.get("count")
+    counted = _path(count) if isinstance(count, str) else None  # where it is a list
+    found: list[str] = []
+    waiting: list[tuple[_Path, Any]] = [((name,), v) for name, v in arguments.items()]
+    while waiting and len(found) < _MOST_UNSAID:
+        path, value = waiting.pop()
+        if path in stated and not (path == counted and isinstance(value, list)):
+            continue
+        below = any(one[: len(path)] == path for one in stated)
+        if below and isinstance(value, dict) and value:
+            waiting += [((*path, name), one) for name, one in value.items()]
+        else:
+            found.append("arguments/" + "/".join(path))
+    return found
+
+
+def _check_spelling(path: _Path, arguments: object) -> None:
     """Refuse a call that spells a name on a *path* that is read in another way.
 
     A lenient server may go by the other spelling.
@@ -202,7 +240,9 @@ def parse_server(name: str, text: str, catalogue: Catalogue, base: Path) -> McpS
 
 
 def _check_command(table: McpServerFile) -> None:
-    of_urls = (table.allow_private, table.allow_http, table.ca_file)
+    of_urls = (
+        *(table.allow_private, table.allow_http, table.ca_file, table.drains_bodies),
+    )
     if any(of_urls) or table.credential != UpstreamCredential():
         raise ServiceError(
             "a credential, a ca_file and the rules for addresses are of a url",
@@ -231,6 +271,7 @@ def _service(name: str, table: McpServerFile, base: Path, sha256: str) -> Servic
         routes=(),
         sha256=sha256,
         index=RouteIndex(()),
+        drains_bodies=table.drains_bodies,
     )
 
 
@@ -239,8 +280,8 @@ def _target(url: str) -> str:
     parts = urlsplit(url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     try:
-        return parse_target(target.encode()).raw
-    except BadPathError as error:
+        return parse_target(target.encode()).encoded
+    except UnreadableRequestError as error:
         raise ServiceError(f"url: {error.what}", error.remedy) from None
 
 

@@ -23,6 +23,7 @@ from agentvault_tui.gateway.mcp.messages import (
 from agentvault_tui.gateway.mcp.stdio import Progress
 from agentvault_tui.gateway.mcp.tool_schemas import ToolSchema
 from agentvault_tui.gateway.upstream import Answer, Outgoing, Upstream
+from agentvault_tui.model import AgentId
 from agentvault_tui.web.reply import encode_header
 from agentvault_tui.web.service_connection import UpstreamError
 
@@ -49,6 +50,10 @@ class Posted:
     """Called when all of it has gone out."""
     cutters: list[Callable[[], None]]
     """Gains what ends it at once."""
+    agent_id: AgentId
+    """Whose it is."""
+    reuse: bool
+    """Whether the server reads its body to the end."""
 
 
 @dataclass(slots=True)
@@ -132,6 +137,8 @@ async def post(upstream: Upstream, posted: Posted, events: ServerEvents) -> Told
         length=len(posted.body),
         attach=attach,
         echo=Echo(posted.attachment.needles),
+        agent_id=posted.agent_id,
+        reuse=posted.reuse,
     )
     answer = await upstream.send(outgoing)
     try:

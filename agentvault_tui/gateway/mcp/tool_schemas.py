@@ -13,7 +13,6 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import partial
 from typing import Any, Final, TypeGuard
 
 import msgspec
@@ -28,6 +27,7 @@ from agentvault_tui.gateway.mcp.messages import (
     read_answer,
     text_of,
 )
+from agentvault_tui.model import AgentId
 from agentvault_tui.text import visible
 from agentvault_tui.web.reply import Header, decode_header, encode_header
 from agentvault_tui.web.service_connection import UpstreamError
@@ -40,6 +40,8 @@ _MOST_PAGES: Final = 20
 _MOST_TOOLS: Final = 2_000
 _MOST_LISTS: Final = 1_000
 """Lists that are cached: one for each server, era and, by URL, agent."""
+_QUICK: Final = 32
+"""A list is read as fast as a body of a 32nd of its size: only names are kept of it."""
 _DEPTH: Final = 32
 _ANNOTATION: Final = "x-mcp-header"
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
@@ -137,11 +139,14 @@ class ToolLists:
         self._clock = clock
         self._lists: dict[object, ToolList] = {}
 
-    async def schema(self, key: object, tool: str, ask: Page) -> ToolSchema | None:
+    async def schema(
+        self, key: object, agent_id: AgentId, tool: str, ask: Page
+    ) -> ToolSchema | None:
         """Return the schema of a *tool*; none where it cannot be had.
 
         Args:
             key: which list; another one for another server.
+            agent_id: the agent whose call it is.
             tool: its name.
             ask: asks the server for a page.
 
@@ -159,7 +164,7 @@ class ToolLists:
                 known.read_at = now
                 try:
                     async with asyncio.timeout(WAIT_S):
-                        known.tools = await _read_all(ask)
+                        known.tools = await _read_all(agent_id, ask)
                 except _UNREADABLE:
                     pass  # the last list that could be read counts
                 except BaseException:
@@ -167,10 +172,10 @@ class ToolLists:
                     raise
         return known.tools.get(tool)
 
-    async def note(self, key: object, result: bytes) -> None:
+    async def note(self, key: object, agent_id: AgentId, result: bytes) -> None:
         """Note the schemas of a page that the server sent to a client."""
         if (known := self._lists.get(key)) is not None:
-            page, _ = await read_apart(len(result), partial(_read_page, result))
+            page, _ = await _read_page(agent_id, result)
             if len(known.tools) + len(page) <= _MOST_TOOLS:
                 known.tools = known.tools | page
 
@@ -181,7 +186,7 @@ class ToolLists:
                 known.read_at = None
 
 
-async def _read_all(ask: Page) -> dict[str, ToolSchema]:
+async def _read_all(agent_id: AgentId, ask: Page) -> dict[str, ToolSchema]:
     found: dict[str, ToolSchema] = {}
     cursor: str | None = None
     for _ in range(_MOST_PAGES):
@@ -189,14 +194,26 @@ async def _read_all(ask: Page) -> dict[str, ToolSchema]:
         if "result" not in answered:
             break
         result = bytes(answered["result"])
-        page, cursor = await read_apart(len(result), partial(_read_page, result))
+        page, cursor = await _read_page(agent_id, result)
         found |= page
         if cursor is None or len(found) >= _MOST_TOOLS:
             return found
     raise ValueError("the list of tools cannot be had")
 
 
-def _read_page(result: bytes) -> tuple[dict[str, ToolSchema], str | None]:
+async def _read_page(
+    agent_id: AgentId, result: bytes
+) -> tuple[dict[str, ToolSchema], str | None]:
+    """Return the tools of a page, and the cursor after which the next one is."""
+    return await read_apart(agent_id, len(result) // _QUICK, read_page, result)
+
+
+def read_page(result: bytes) -> tuple[dict[str, ToolSchema], str | None]:
+    """Return the tools of a page, and the cursor after which the next one is.
+
+    Raises:
+        ValueError: it is no list of tools.
+    """
     known = read_answer(result)
     try:
         tools = msgspec.json.decode(known.get("tools", b"[]"), type=list[Envelope])

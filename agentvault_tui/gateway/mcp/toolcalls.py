@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from contextlib import suppress
-from functools import partial
 from typing import Any, Final
 
 from agentvault_tui.broker.audience import PREFIX
@@ -23,6 +22,7 @@ from agentvault_tui.gateway.mcp.errors import (
     SessionGoneError,
     status_of,
 )
+from agentvault_tui.gateway.mcp.members import PROTOCOL
 from agentvault_tui.gateway.mcp.messages import (
     CALL,
     LEGACY,
@@ -33,10 +33,10 @@ from agentvault_tui.gateway.mcp.messages import (
     read_answer,
 )
 from agentvault_tui.gateway.mcp.relay import AskedMessage, McpRelay
-from agentvault_tui.gateway.mcp.servers import McpServer, McpServers
+from agentvault_tui.gateway.mcp.servers import McpServer, McpServers, unsaid
 from agentvault_tui.gateway.mcp.streamable import RefusedByServerError
 from agentvault_tui.gateway.refusals import CallRefusedError
-from agentvault_tui.gateway.tools import UnmatchedToolError
+from agentvault_tui.gateway.tools import ToolRule, UnmatchedToolError
 from agentvault_tui.model import Action, Outcome, StepUpStatus
 from agentvault_tui.web.service_connection import UpstreamError
 
@@ -165,6 +165,7 @@ class McpCalls:
             wait=wait,
             retry=retry.decode("latin-1") if retry else waited and waited[0],
             audience=asked.audience,
+            unsaid=_unsaid(message, rule),
         )
         verdict = asked.caller.foresee(self._broker, action)
         if call.retry is None and verdict.outcome is not Outcome.DENIED:
@@ -182,7 +183,7 @@ class McpCalls:
         await asked.attended(self._relay.read_schema(asked))
         if (schema := asked.schema) is not None:
             arguments, size = asked.message.arguments, asked.message.size
-            await read_apart(size, partial(schema.check, arguments))
+            await read_apart(asked.agent.id, size, schema.check, arguments)
             if asked.modern:
                 schema.check_headers(asked.headers, arguments)
 
@@ -244,6 +245,18 @@ def detail_of(server: str) -> dict[str, Any]:
         "body_sha256": None,
         "body_bytes": None,
     }
+
+
+def _unsaid(message: Message, rule: ToolRule | None) -> tuple[str, ...]:
+    """Return the first parts of a call that its action does not state.
+
+    What the protocol says of the client is none: it is no part of what is done.
+    """
+    meta = (f"_meta/{name}" for name in message.meta if name not in PROTOCOL)
+    if message.method != CALL or rule is None:
+        return (*(unsaid(rule, message.params) if rule else ()), *meta)
+    more = (name for name in message.params if name not in {"name", "arguments"})
+    return (*unsaid(rule, message.arguments), *more, *meta)
 
 
 def _recorded(
