@@ -108,17 +108,17 @@ def check_levels(value: object) -> None:
     """
     waiting = [value]
     while waiting:
-        match waiting.pop():
-            case dict() as members:
-                for name in members:
-                    _check_length(name)
-                if found := alike(members):
-                    one, other = (visible(name, 60) for name in found)
-                    text = f"the members {one} and {other} may be one: leave one out"
-                    raise McpError(INVALID_PARAMS, text)
-                waiting.extend(members.values())
-            case list() as items:
-                waiting.extend(items)
+        one = waiting.pop()
+        if isinstance(one, dict):
+            for name in one:
+                _check_length(name)
+            if len(one) > 1 and (found := alike(one)):
+                first, other = (visible(name, 60) for name in found)
+                text = f"the members {first} and {other} may be one: leave one out"
+                raise McpError(INVALID_PARAMS, text)
+            waiting += [v for v in one.values() if isinstance(v, dict | list)]
+        elif isinstance(one, list):
+            waiting += [v for v in one if isinstance(v, dict | list)]
 
 
 def build_params(

@@ -377,14 +377,11 @@ class McpProcess:
             theirs, ours = os.pipe()
             try:
                 process = await start_program(self.server.command, theirs)
-            except OSError as error:
+            except BaseException as error:
                 os.close(ours)
-                self._failed += 1
-                name, why = self.server.name, error.strerror
-                log.warning("mcp/%s cannot be started (%s)", name, why)
-                raise UpstreamError(
-                    502, "upstream_unreachable", "the server cannot be started"
-                ) from None
+                if isinstance(error, OSError):
+                    raise self._unstartable(error) from None
+                raise
             finally:
                 os.close(theirs)
             self._process = process
@@ -406,6 +403,13 @@ class McpProcess:
             except BaseException:
                 self._kill()
                 raise
+
+    def _unstartable(self, error: OSError) -> UpstreamError:
+        self._failed += 1
+        name, why = self.server.name, error.strerror
+        log.warning("mcp/%s cannot be started (%s)", name, why)
+        text = "the server cannot be started"
+        return UpstreamError(502, "upstream_unreachable", text)
 
     async def _greet(self) -> None:
         legacy = {

@@ -408,6 +408,28 @@ async def test_what_a_server_asks_of_a_client_passes_where_each_try_is_a_call(
     assert len({one.detail["body_sha256"] for one in attempts}) == 2
 
 
+async def test_a_token_for_one_action_opens_a_call_that_it_states_whole(
+    mcp: McpStand,
+) -> None:
+    """Its approver saw the action alone: a call with more is refused, unspent."""
+    text = (
+        '[tools.read_file]\nscope = "send:payment"\nresource = "stripe:{to}"\n'
+        'parameters = { amount = "/amount", currency = "/currency" }\n'
+    )
+    await mcp.write(text)
+    agent = await mcp.stand.agent("send:payment")
+    pay = {"amount": 1900, "currency": "USD"}
+    token = await mcp.stand.elevated(agent, "stripe:acct_1", pay)
+    client = Client(mcp.stand, agent, token, modern=True)
+    more = await client.call("read_file", to="acct_1", **pay, memo="x")
+    assert refusal_of(more)["reason"] == "ask_at_the_gateway"
+    assert "arguments/memo" in text_of(more)
+    assert "isError" not in await client.call("read_file", to="acct_1", **pay)
+    assert [one["params"]["arguments"] for one in mcp.received()] == [
+        {"to": "acct_1", **pay}
+    ]
+
+
 async def test_a_denied_call_says_so_and_why(mcp: McpStand, client: Client) -> None:
     """The person's reason reaches the model; nothing was sent."""
     asked = asyncio.ensure_future(client.call("delete_file", path="/a"))

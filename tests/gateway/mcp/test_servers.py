@@ -10,6 +10,7 @@ import pytest
 
 from agentvault_tui.errors import ServiceError
 from agentvault_tui.gateway.mcp import McpServer, McpServers, parse_server
+from agentvault_tui.gateway.mcp.servers import unsaid
 from agentvault_tui.gateway.tools import UnmatchedToolError
 from agentvault_tui.home import Home
 from agentvault_tui.policy import shipped_catalogue
@@ -94,6 +95,34 @@ def test_a_name_that_is_read_below_the_top_is_there_in_one_spelling() -> None:
         with pytest.raises(UnmatchedToolError) as caught:
             action(server, "x", arguments)
         assert caught.value.reason == "unclear_call"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "left"),
+    [
+        ({"path": "/a", "n": 2, "to": {"mail": "x"}}, []),
+        ({"path": "/a", "n": [1, 2]}, []),
+        ({"path": "/a", "count": 2}, []),
+        ({"path": "/a", "count": [1, 2]}, ["arguments/count"]),
+        ({"path": "/a", "files": ["x"]}, ["arguments/files"]),
+        ({"path": "/a", "body": "x"}, ["arguments/body"]),
+        ({"path": "/a", "to": {"mail": "x", "bcc": "y"}}, ["arguments/to/bcc"]),
+        ({"path": "/a", "to": {}}, ["arguments/to"]),
+        ({"path": "/a", **{f"x{n}": n for n in range(9)}}, 5),
+    ],
+)
+def test_what_an_action_does_not_state_of_a_call(
+    arguments: dict[str, Any], left: list[str] | int
+) -> None:
+    """A count says how many, not what; the first few are named."""
+    parameters = (
+        '{ n = "/n", mail = "/to/mail", files = "count:/files", count = "/count" }'
+    )
+    text = '[tools.x]\nscope = "read:files"\nresource = "fs:{path}"\nparameters = '
+    rule = parse(URL + text + parameters + "\n").rule_of("x")
+    assert rule is not None
+    found = unsaid(rule, arguments)
+    assert len(found) == left if isinstance(left, int) else found == left
 
 
 @pytest.mark.parametrize(
