@@ -226,8 +226,8 @@ class McpApp:
         with self._room.counted(agent_id) as take:
             body = await _read(receive, BODY_CAP, take)
             try:
-                # Names that are not ASCII take up to 16 times as long to compare.
-                weight = len(body) if body.isascii() else 16 * len(body)
+                # Names that are not ASCII take longer to compare.
+                weight = len(body) if body.isascii() else 4 * len(body)
                 message = await read_apart(agent_id, weight, read_message, body)
                 writer.message = message
                 if not self._servers.has(server):  # changed while the body came
@@ -366,9 +366,11 @@ class McpApp:
         """Take a notification; an answer to a request of a server is for nobody.
 
         Raises:
-            McpError: it cancels what is no request.
+            McpError: it is a request without an id, or cancels what is no request.
         """
         message, session = asked.message, asked.session
+        if message.method and not message.method.startswith("notifications/"):
+            raise McpError(INVALID_REQUEST, "a request needs an id")
         if message.method == "notifications/cancelled":
             id_ = message.params.get("requestId")
             if not is_id(id_):

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final, NamedTuple
 
+from agentvault_tui.encoder import to_json
 from agentvault_tui.gateway.mcp.errors import INVALID_PARAMS, INVALID_REQUEST, McpError
 from agentvault_tui.gateway.names import alike, fold_name
 from agentvault_tui.json_document import Number
@@ -69,6 +70,8 @@ _TRACEPARENT: Final = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 )
 _TRACESTATE: Final = re.compile(r"[\x20-\x7e]{1,512}")
+_TRACE_BYTES: Final = 512
+"""Of both as the row has them."""
 
 
 _NO_TRACE: Final[Mapping[str, str]] = {}
@@ -111,7 +114,7 @@ def check_levels(value: object) -> None:
         one = waiting.pop()
         if isinstance(one, dict):
             for name in one:
-                _check_length(name)
+                _check_name(name)
             if len(one) > 1 and (found := alike(one)):
                 first, other = (visible(name, 60) for name in found)
                 text = f"the members {first} and {other} may be one: leave one out"
@@ -187,7 +190,8 @@ def build_meta(given: Mapping[str, Any]) -> RequestMeta:
             text = f"the member {visible(name, 60)} is none of MCP's"
             raise McpError(INVALID_REQUEST, text)
         dropped.append(name)
-    if "tracestate" in trace and "traceparent" not in trace:
+    is_too_long = len(to_json(trace)) > _TRACE_BYTES
+    if "tracestate" in trace and ("traceparent" not in trace or is_too_long):
         del trace["tracestate"]
         dropped.append("tracestate")
     check_levels(members)
@@ -234,11 +238,13 @@ def _folds(known: tuple[str, ...]) -> dict[str, str]:
 
 
 def _fold(name: str) -> str:
-    _check_length(name)
+    _check_name(name)
     return fold_name(name)
 
 
-def _check_length(name: str) -> None:
+def _check_name(name: str) -> None:
+    if "\0" in name:  # where some programs end a text
+        raise McpError(INVALID_PARAMS, f"{visible(name, 60)} is no name")
     if len(name) > _LONGEST_NAME and not name.isascii():
         text = f"a name has more than {_LONGEST_NAME} characters and is not ASCII"
         raise McpError(INVALID_PARAMS, text)

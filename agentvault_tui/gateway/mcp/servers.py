@@ -108,14 +108,17 @@ class McpServer:
                 if rule.pattern.startswith(family) and rule.matches.fullmatch(method):
                     return rule
             return self.tools.unmatched_rule
-        if not _TOOL.fullmatch(name):
-            exact = (rule for rule in self.tools.rules if rule.pattern == name)
-            return next(exact, None)
+        exact = {rule.pattern: rule for rule in self.tools.rules}
+        if name in exact and "*" not in name:
+            return exact[name]
+        folded = fold_name(name)
+        if not _TOOL.fullmatch(name) or any(fold_name(one) == folded for one in exact):
+            return None  # a lenient server may take it for that one
         for rule in self.tools.rules:
             if rule.matches.fullmatch(name):
                 return rule
             if re.fullmatch(rule.matches.pattern, name, re.IGNORECASE):
-                return None  # a lenient server may take it for that one
+                return None
         return self.tools.unmatched_rule
 
     def action_of(

@@ -185,8 +185,8 @@ class McpProcess:
                 sent(len(text))
                 return await self._answer(waiting)
             finally:
-                if not waiting.answered.done():
-                    self._abandon(id_, waiting)
+                if not waiting.answered.done() and self._abandon(id_, waiting):
+                    sent(len(text))
 
     @contextmanager
     def _entry(
@@ -250,20 +250,26 @@ class McpProcess:
         if not self._pipe.take_back(line):
             self._halt(line)
 
-    def _abandon(self, id_: int, waiting: PendingRequest) -> None:
+    def _abandon(self, id_: int, waiting: PendingRequest) -> bool:
         """Have the process stop a request that nobody waits for any more.
 
         What it has half of is completed first: its agent may still send it.
+
+        Returns:
+            whether it is completed only later, and may be done.
         """
         line, pipe = waiting.line, self._pipe
         if line is None or pipe is None:
-            return
+            return False
         if waiting.written:
             self._cancel(id_, waiting.agent_id)
-        elif not pipe.take_back(line):
-            line.given.add_done_callback(
-                lambda _: self._cancel(id_, waiting.agent_id) if not line.rest else None
-            )
+            return False
+        if pipe.take_back(line) or pipe.half is not line:
+            return False
+        line.given.add_done_callback(
+            lambda _: self._cancel(id_, waiting.agent_id) if not line.rest else None
+        )
+        return True
 
     def _cancel(self, id_: int, agent_id: AgentId | None) -> None:
         """Have the process stop what it does for a request."""

@@ -182,8 +182,8 @@ class McpCalls:
         """
         await asked.attended(self._relay.read_schema(asked))
         if (schema := asked.schema) is not None:
-            arguments, size = asked.message.arguments, asked.message.size
-            await read_apart(asked.agent.id, size, schema.check, arguments)
+            arguments, weight = asked.message.arguments, asked.message.size // 8
+            await read_apart(asked.agent.id, weight, schema.check, arguments)
             if asked.modern:
                 schema.check_headers(asked.headers, arguments)
 

@@ -612,6 +612,13 @@ async def test_a_refused_notification_is_400_without_an_id(
     assert answer.status_code == 400
     assert answer.json()["id"] is None
     assert answer.json()["error"]["code"] == -32602
+    params = {"name": "read_file", "arguments": {"path": "/a"}}
+    body, headers = client.request("tools/call", params)
+    del body["id"]
+    answer = await client.post(body, headers)
+    assert answer.status_code == 400
+    assert (answer.json()["id"], answer.json()["error"]["code"]) == (None, -32600)
+    assert mcp.received() == []
 
 
 async def test_no_type_of_a_member_is_a_fault(mcp: McpStand, client: Client) -> None:

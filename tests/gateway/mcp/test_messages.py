@@ -127,7 +127,7 @@ def test_well_formed_trace_context_leaves(meta: dict[str, Any], leaves: bool) ->
     sent = json.loads(message.encoded(1)).get("params", {}).get("_meta", {})
     assert sent == (meta if leaves else {})
     assert list(message.dropped) == ([] if leaves else [f"_meta.{n}" for n in meta])
-    parted = {"traceparent": PARENT, "tracestate": "a" * 513}
+    parted = {"traceparent": PARENT, "tracestate": "a" * 424}
     message = read_message(body_of("tools/list", params={"_meta": parted}))
     assert message.trace == {"traceparent": PARENT}
 
@@ -157,6 +157,7 @@ def test_a_progress_token_is_a_text_or_an_integer(token: str) -> None:
         ('{"name":"x","task":{}}', -32602),
         ('{"name":"x","name":"y"}', -32700),
         ('{"name":"x","arguments":{"a":1,"a":1},"_meta":{"b":1,"b":1}}', -32700),
+        ('{"name":"x","arguments":{"a\\u0000":1}}', -32602),
         ('{"name":"x","arguments":{"a":NaN}}', -32700),
         ('{"name":"x","arguments":{"a":"\\ud800"}}', -32700),
         ('{"name":"x","arguments":{"%s":1}}' % ("\ufdfa" * 513), -32602),

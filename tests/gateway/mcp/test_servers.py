@@ -81,6 +81,16 @@ def test_a_name_with_other_characters_has_its_exact_entry_alone(name: str) -> No
     assert rule.scope == "write:files"
 
 
+def test_a_name_that_may_be_another_tools_is_denied() -> None:
+    """By its fold, for entries of one tool; each has its own entry where both exist."""
+    text = URL + '[tools.get_user]\nscope = "delete:files"\n' + RULE
+    for name in ("getUser", "get-user", "GET_USER"):
+        assert parse(text).rule_of(name) is None
+    both = parse(text + '[tools.getUser]\nscope = "write:files"\n')
+    found = [both.rule_of(name) for name in ("get_user", "getUser")]
+    assert [r.scope for r in found if r] == ["delete:files", "write:files"]
+
+
 def test_a_name_that_is_read_below_the_top_is_there_in_one_spelling() -> None:
     """Also where the name itself is not there: a lenient server goes by the other."""
     text = URL + '[tools.x]\nscope = "read:files"\nparameters = { n = "/a/0/count" }\n'

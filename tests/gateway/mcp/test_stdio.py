@@ -326,6 +326,9 @@ async def test_half_a_line_whose_client_left_is_completed(
     assert slow.names() == ["read_wait", "read_large"]
     slow.done.touch()
     assert "isError" not in result_of(await slow.asked)
+    events = await mcp.stand.settled()
+    ended = {e.agent_id: e.detail["ended"] for e in events if "ms" in e.detail}
+    assert ended[slow.one.agent.id] == "unknown"
 
 
 async def test_a_line_that_waits_is_taken_back_by_a_revocation(
