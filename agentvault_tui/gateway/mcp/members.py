@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeGuard
 
 from agentvault_tui.encoder import to_json
 from agentvault_tui.gateway.mcp.errors import INVALID_PARAMS, INVALID_REQUEST, McpError
@@ -64,6 +64,10 @@ _CAPABILITY: Final = (
     *("experimental", "roots", "sampling", "elicitation", "extensions", "tasks"),
 )
 _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+MOST_VALUES: Final = 50_000
+MOST_OBJECTS: Final = 10_000
+"""Of a message: what a worker process has parsed is loaded between two turns of others,
+and 10,000 lists take 4 ms."""
 _LONGEST_NAME: Final = 512
 """Characters of a name that is not ASCII: one fold of 50,000 takes 60 ms."""
 _TRACEPARENT: Final = re.compile(
@@ -104,14 +108,20 @@ def check_names(members: Mapping[str, object], known: Iterable[str]) -> None:
 
 
 def check_levels(value: object) -> None:
-    """Refuse names that fold alike in one object, at any depth.
+    """Refuse names that fold alike in one object, at any depth, and too many values.
 
     Raises:
         McpError: -32602.
     """
-    waiting = [value]
+    waiting, objects, values = [value] if _is_nest(value) else [], 0, 0
     while waiting:
         one = waiting.pop()
+        objects, values = objects + 1, values + len(one)
+        if objects > MOST_OBJECTS or values > MOST_VALUES:
+            text = (
+                f"more than {MOST_VALUES} values, or {MOST_OBJECTS} objects and lists"
+            )
+            raise McpError(INVALID_PARAMS, text)
         if isinstance(one, dict):
             for name in one:
                 _check_name(name)
@@ -119,9 +129,13 @@ def check_levels(value: object) -> None:
                 first, other = (visible(name, 60) for name in found)
                 text = f"the members {first} and {other} may be one: leave one out"
                 raise McpError(INVALID_PARAMS, text)
-            waiting += [v for v in one.values() if isinstance(v, dict | list)]
+            waiting += [inner for inner in one.values() if _is_nest(inner)]
         elif isinstance(one, list):
-            waiting += [v for v in one if isinstance(v, dict | list)]
+            waiting += [inner for inner in one if _is_nest(inner)]
+
+
+def _is_nest(value: object) -> TypeGuard[dict[str, Any] | list[Any]]:
+    return isinstance(value, dict | list)
 
 
 def build_params(

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentvault_tui.gateway.mcp.errors import McpError
+from agentvault_tui.gateway.mcp.members import MOST_OBJECTS, MOST_VALUES
 from agentvault_tui.gateway.mcp.messages import (
     digest_of,
     one_line,
@@ -142,6 +143,24 @@ def test_a_progress_token_is_a_text_or_an_integer(token: str) -> None:
     assert (refused.value.code, refused.value.id) == (-32602, "q")
     for good in ("7", '"t"', "null", "123456789012345678901234567890"):
         read_message(body.replace(token.encode(), good.encode()))
+
+
+@pytest.mark.parametrize(
+    ("value", "number", "most"),
+    [(1, 50_000, MOST_VALUES), ({}, 10_000, MOST_OBJECTS)],
+)
+def test_a_call_has_a_bounded_number_of_values(
+    value: object, number: int, most: int
+) -> None:
+    """The text of one value may be long: its commas are not counted."""
+    assert number == most
+    arguments: dict[str, Any] = {"a": [value] * (most - 10), "b": "," * 100_000}
+    params = {"name": "x", "arguments": arguments}
+    read_message(body_of("tools/call", params=params))
+    arguments["a"] += [value] * 10
+    with pytest.raises(McpError) as refused:
+        read_message(body_of("tools/call", params=params))
+    assert (refused.value.code, refused.value.id) == (-32602, 1)
 
 
 @pytest.mark.parametrize(
