@@ -70,7 +70,7 @@ METADATA: Final = "/.well-known/oauth-protected-resource"
 """RFC 9728 section 3.1: before the path of the resource."""
 _NOTHING: Final = Action((), "")
 _UNKNOWN_BODY: Final = 65_536
-"""Bytes that are read of whoever shows no token, to say which scope it needs."""
+"""Bytes that are read of a request without a token, to say which scope it needs."""
 _AT_ONCE_KEPT: Final = 2.0
 """Seconds for which strangers who ask need not all agents be looked at again."""
 _LISTS: Final = frozenset(
@@ -115,13 +115,13 @@ class McpApp:
         """By server: until when these are the scopes that are issued at once."""
 
     def cut(self, agent_id: AgentId | None) -> None:
-        """Forget what agents have here beside their calls: sessions and processes."""
+        """Forget what agents have here next to their calls: sessions and processes."""
         self._sessions.cut(agent_id)
         self._processes.cut(agent_id)
         self._relay.cut()
 
     def cut_tokens(self) -> None:
-        """End what is asked beside calls with tokens that have ended."""
+        """End what is asked next to calls with tokens that have ended."""
         self._relay.cut()
 
     async def record(self, *, ending: bool = False) -> None:
@@ -166,7 +166,7 @@ class McpApp:
         await reply.send(send)
 
     def _scopes_at_once(self, server: McpServer) -> list[str]:
-        """Return the scopes of *server* that whoever may use it can be issued at once.
+        """Return the scopes of *server* that are issued at once to an agent that has them.
 
         A client asks for all of them in one request, which is refused for one scope
         that its agent was not granted, and it is not known yet whose client it is: so
@@ -301,7 +301,7 @@ class McpApp:
         """Return the session that a request names, if it names one.
 
         Raises:
-            CallRefusedError: 404 for one that is not there: its client begins anew.
+            CallRefusedError: 404 for one that is not there: its client begins again.
         """
         named = [value for name, value in headers if name == b"mcp-session-id"]
         if not named:
@@ -363,7 +363,7 @@ class McpApp:
     # Notifications and the handshake
 
     async def _notified(self, asked: AskedMessage) -> None:
-        """Take a notification; an answer to a request of a server is for nobody.
+        """Take a notification; an answer to a request of a server is dropped.
 
         Raises:
             McpError: it is a request without an id, or cancels what is no request.
@@ -398,11 +398,11 @@ class McpApp:
         else:
             # No server hears of what a client could be asked: it is never asked.
             asked.message = without_capabilities(message)
-            told = await asked.attended(self._relay.ask(asked))
-            if "result" not in told:
-                await asked.writer.finish(told)
+            envelope = await asked.attended(self._relay.ask(asked))
+            if "result" not in envelope:
+                await asked.writer.finish(envelope)
                 return
-            result, upstream = told["result"], asked.upstream_session
+            result, upstream = envelope["result"], asked.upstream_session
         agreed = text_of(read_answer(bytes(result)), "protocolVersion") or LEGACY[0]
         offered = wanted if wanted in LEGACY else LEGACY[0]
         version = min(offered, agreed)
@@ -424,11 +424,11 @@ class McpApp:
             await process.start()
             result = process.greeting
         else:
-            told = await self._relay.ask(asked)
-            if "result" not in told:
+            envelope = await self._relay.ask(asked)
+            if "result" not in envelope:
                 # Nothing else is proof of the modern era (basic/versioning).
                 raise unsupported(MODERN, LEGACY)
-            result = told["result"]
+            result = envelope["result"]
         try:
             versions = msgspec.json.decode(
                 read_answer(bytes(result))["supportedVersions"], type=list[str]
@@ -443,11 +443,11 @@ class McpApp:
     # Tools
 
     async def _list_tools(self, asked: AskedMessage) -> Envelope:
-        """Return the tools that the agent's scopes allow, for nobody else to keep."""
-        told = await self._relay.ask(asked)
-        if "result" not in told:
-            return told
-        await self._relay.note_tools(asked, told["result"])
+        """Return the tools that the agent's scopes allow, which no other may cache."""
+        envelope = await self._relay.ask(asked)
+        if "result" not in envelope:
+            return envelope
+        await self._relay.note_tools(asked, envelope["result"])
         server, agent = asked.server, self._broker.registry.agent(asked.agent.id)
         caller = asked.caller._replace(agent=asked.caller.token.principal(agent))
 
@@ -459,8 +459,10 @@ class McpApp:
             verdict = caller.foresee(self._broker, plain)
             return verdict.outcome is not Outcome.DENIED
 
-        told["result"] = results.listed(told["result"], allowed, modern=asked.modern)
-        return told
+        envelope["result"] = results.listed(
+            envelope["result"], allowed, modern=asked.modern
+        )
+        return envelope
 
 
 def _settle(gone: asyncio.Future[None]) -> None:
@@ -478,23 +480,23 @@ def _version(
     """
     if message.method == "initialize":
         return LEGACY[0]
-    said = [v.decode("latin-1") for n, v in headers if n == b"mcp-protocol-version"]
+    stated = [v.decode("latin-1") for n, v in headers if n == b"mcp-protocol-version"]
     in_body = message.meta.get(VERSION_KEY)
-    if in_body is not None or MODERN in said:
+    if in_body is not None or MODERN in stated:
         if message.id is not None and in_body is None:
             raise McpError(INVALID_PARAMS, f"_meta names no {VERSION_KEY}")
         return MODERN
     if session is not None:
         return session.version
-    if said and said[0] not in LEGACY:
-        raise unsupported(said[0], (MODERN, *LEGACY))
-    return said[0] if said else LEGACY[-1]
+    if stated and stated[0] not in LEGACY:
+        raise unsupported(stated[0], (MODERN, *LEGACY))
+    return stated[0] if stated else LEGACY[-1]
 
 
 async def _read(
     receive: Receive, cap: int, take: Callable[[int], None] | None = None
 ) -> bytes:
-    """Return the whole body; *take* is told of each piece's size.
+    """Return the whole body; *take* is called with the size of each piece.
 
     Raises:
         CallRefusedError: 413; 503 where too much is in memory.
@@ -524,7 +526,7 @@ def _serves(server: McpServer, method: str) -> bool:
 
 _NO_SERVER: Final = "there is no MCP server of that name"
 _CHANGED: Final = "the server's file was changed meanwhile: send it again"
-_WRONG_METHOD: Final = "send POST; nothing is told here unasked"
+_WRONG_METHOD: Final = "send POST; nothing is sent here unasked"
 _ALLOW: Final = (b"allow", b"POST, DELETE")
 
 

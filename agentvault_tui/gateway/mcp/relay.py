@@ -102,10 +102,10 @@ class McpRelay:
         self._upstream = upstream
         self._number = 0
         self._checks: set[asyncio.Event] = set()
-        """Of what is asked beside calls: set when some of it may have been cut."""
+        """Of what is asked next to calls: set when some of it may have been cut."""
 
     def cut(self) -> None:
-        """End what is asked beside calls by whom is not served any more."""
+        """End what agents that are not served any more ask next to their calls."""
         for check in self._checks:
             check.set()
 

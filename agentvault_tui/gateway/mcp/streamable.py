@@ -57,7 +57,7 @@ class Posted:
 
 
 @dataclass(slots=True)
-class Told:
+class ServerReply:
     """What a server answered."""
 
     envelope: Envelope | None
@@ -106,7 +106,7 @@ def headers_to_server(
     return found
 
 
-async def post(upstream: Upstream, posted: Posted, events: ServerEvents) -> Told:
+async def post(upstream: Upstream, posted: Posted, events: ServerEvents) -> ServerReply:
     """Send a message, once, and return what is answered.
 
     Args:
@@ -151,13 +151,15 @@ def _has_session(posted: Posted) -> bool:
     return any(name == "Mcp-Session-Id" for name, _ in posted.headers)
 
 
-async def _read(answer: Answer, events: ServerEvents, *, has_session: bool) -> Told:
-    said = dict(answer.headers)
-    session = said.get(b"mcp-session-id")
+async def _read(
+    answer: Answer, events: ServerEvents, *, has_session: bool
+) -> ServerReply:
+    headers = dict(answer.headers)
+    session = headers.get(b"mcp-session-id")
     name = session.decode("latin-1") if session else None
-    kind = said.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if answer.status in {202, 204}:
-        return Told(None, answer.status, name, answer.bytes_in)
+        return ServerReply(None, answer.status, name, answer.bytes_in)
     if answer.status == 404 and has_session:
         raise SessionGoneError
     if answer.status in {401, 403}:
@@ -170,7 +172,7 @@ async def _read(answer: Answer, events: ServerEvents, *, has_session: bool) -> T
     envelope = await _answered(answer, kind, events)
     if envelope is None or not ({"result", "error"} & envelope.keys()):
         raise _rubbish(answer.status)
-    return Told(envelope, answer.status, name, answer.bytes_in)
+    return ServerReply(envelope, answer.status, name, answer.bytes_in)
 
 
 async def _answered(

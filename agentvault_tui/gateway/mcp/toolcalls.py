@@ -1,4 +1,4 @@
-"""Calls of tools: read, decided, recorded, sent once, and told about while held."""
+"""Calls of tools: read, decided, recorded, sent once, and reported while held."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class McpCalls:
         if isinstance(id_, str):
             stepup = await self._admission.find(id_)
         if stepup is None or stepup.agent_id != asked.agent.id:
-            said = results.failure(
+            shown = results.failure(
                 "There is no held call of yours with that auth_req_id.",
                 {"error": "access_denied", "reason": "unknown_request"},
             )
@@ -76,8 +76,8 @@ class McpCalls:
             minted = self._broker.registry.elevated(stepup.id) is not None
             status = stepup.status
             lost = status is StepUpStatus.APPROVED and not minted
-            said = results.standing(stepup, StepUpStatus.EXPIRED if lost else status)
-        result = results.complete(said, modern=asked.modern)
+            shown = results.standing(stepup, StepUpStatus.EXPIRED if lost else status)
+        result = results.complete(shown, modern=asked.modern)
         return answer(asked.message.id, result=result)
 
     async def call(self, asked: AskedMessage) -> None:
@@ -91,7 +91,7 @@ class McpCalls:
         try:
             try:
                 call = await self._read_call(asked)
-                told = await asked.attended(self._perform(asked, call), call)
+                envelope = await asked.attended(self._perform(asked, call), call)
                 ended = "done"
             except CallRefusedError as refusal:
                 scoped = refusal.error == "insufficient_scope"
@@ -99,21 +99,25 @@ class McpCalls:
                     raise
                 held = refusal.more.get("auth_req_id")
                 if held and asked.modern and asks:
-                    told = results.input_required(f"{held}", message)
+                    envelope = results.input_required(f"{held}", message)
                 else:
-                    told = results.refusal(server, asked.agent, refusal, message)
+                    envelope = results.refusal(server, asked.agent, refusal, message)
             except UpstreamError as error:
-                told = results.upstream_failure(error, message)
-            if "result" in told and message.method == CALL:
-                told["result"] = results.complete(told["result"], modern=asked.modern)
+                envelope = results.upstream_failure(error, message)
+            if "result" in envelope and message.method == CALL:
+                envelope["result"] = results.complete(
+                    envelope["result"], modern=asked.modern
+                )
             if call is not None and ended == "done":
                 # In flight until its client has it: a cut ends that too.
                 call.on_cut.append(writer.exchange.abort)
                 call.check()
-            await writer.finish(told, _error_status(told) if asked.modern else 200)
+            await writer.finish(
+                envelope, _error_status(envelope) if asked.modern else 200
+            )
         finally:
             if call is not None:
-                # It may have been done: the server had it whole, nobody saw a result.
+                # It may have been done: the server had it whole, no result was seen.
                 lost = call.sent and ended == "failed"
                 self._calls.end(call, "unknown" if lost else ended)
 
@@ -208,10 +212,10 @@ class McpCalls:
         if session is not None and running is not None:
             session.running[key] = running.cancel
         try:
-            told = await self._relay.send(asked, call)
+            envelope = await self._relay.send(asked, call)
             call.check()
-            call.bytes_in = sum(len(bytes(one)) for one in told.values())
-            if results.is_error(told):
+            call.bytes_in = sum(len(bytes(one)) for one in envelope.values())
+            if results.is_error(envelope):
                 call.detail["tool_error"] = True
         except (UpstreamError, CallRefusedError) as error:
             call.problem = (
@@ -229,7 +233,7 @@ class McpCalls:
         finally:
             if session is not None:
                 session.running.pop(key, None)
-        return told
+        return envelope
 
 
 def detail_of(server: str) -> dict[str, Any]:
@@ -276,11 +280,11 @@ def _recorded(
     return detail
 
 
-def _error_status(told: Envelope) -> int:
-    if "error" not in told:
+def _error_status(envelope: Envelope) -> int:
+    if "error" not in envelope:
         return 200
     with suppress(ValueError):
-        return status_of(number_of(read_answer(bytes(told["error"])), "code") or 0)
+        return status_of(number_of(read_answer(bytes(envelope["error"])), "code") or 0)
     return 200
 
 

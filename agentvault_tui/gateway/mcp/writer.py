@@ -51,7 +51,7 @@ class AnswerWriter:
         self._streams = b"text/event-stream" in accept or b"*/*" in accept
         self._started = False
         self._send = send
-        self._told = 0
+        self._notices = 0
 
     async def attend(
         self, work: Awaitable[_T], gone: asyncio.Future[None], call: Call | None
@@ -61,7 +61,7 @@ class AnswerWriter:
         Args:
             work: what is waited for; cancelled when the client leaves.
             gone: done when it has left.
-            call: told about while it is held.
+            call: reported while it is held.
 
         Raises:
             ClientGoneError: the client left.
@@ -106,12 +106,12 @@ class AnswerWriter:
     async def _keep(self, call: Call | None, waited: float) -> float:
         """Tell the client that its request is not forgotten; return until when next."""
         if call is not None and call.state == "held":
-            self._told += 1
+            self._notices += 1
             token = self.message.progress_token if self.message else None
             if token is None:
                 await self._comment()
             else:
-                await self._event(held_note(token, self._told, call.stepup_id or ""))
+                await self._event(held_note(token, self._notices, call.stepup_id or ""))
             return _HELD_EVERY
         if call is not None and not call.sent:
             return _DECIDING
