@@ -166,7 +166,7 @@ class McpApp:
         await reply.send(send)
 
     def _scopes_at_once(self, server: McpServer) -> list[str]:
-        """Return the scopes of *server* that are issued at once to an agent that has them.
+        """Return the scopes of *server* that an agent with them is issued at once.
 
         A client asks for all of them in one request, which is refused for one scope
         that its agent was not granted, and it is not known yet whose client it is: so
