@@ -111,7 +111,7 @@ class ToolRule:
     """Which tools are one action, and where in their arguments it says on what."""
 
     pattern: str
-    """A tool's name, in which ``*`` stands for any text."""
+    """A tool's name, in which ``*`` stands for letters, digits, ``_``, ``-``, ``.``."""
     matches: re.Pattern[str]
     scope: str
     resource: str
@@ -260,7 +260,7 @@ def _rule(pattern: str, tool: ToolTable, catalogue: Catalogue) -> ToolRule:
                 "write /argument, count:/argument, or a whole number",
             )
     parts = (re.escape(part) for part in pattern.split("*"))
-    matches = re.compile(".*".join(parts), re.DOTALL)
+    matches = re.compile("[A-Za-z0-9_.-]*".join(parts))
     of_file = _OF_FILE.fullmatch(tool.resource)
     paths = tuple(tool.paths) or ((of_file[1],) if of_file else ())
     return ToolRule(
