@@ -66,7 +66,7 @@ def _reply(status: int, body: object) -> bytes:
     return b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n\r\n%b" % (status, len(text), text)
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def just_started() -> Iterator[None]:
     """A hook's time counts from the start of its process, which is older here."""
     with pytest.MonkeyPatch.context() as patched:
