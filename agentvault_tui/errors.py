@@ -151,6 +151,10 @@ class LedgerBusyError(LedgerError):
     """The queue before the writer is full."""
 
 
+class CrowdedError(AgentVaultError):
+    """An agent has its share of some bounded places, and no other is unused."""
+
+
 class OvertakenError(LedgerError):
     """Another broker, or a revocation, changed what a commit was decided from.
 

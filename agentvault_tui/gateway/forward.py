@@ -254,7 +254,7 @@ class Forwarder:
         caller = await self._admission.authenticate(
             shown.secret, detail, incoming.token_sha256, incoming.source
         )
-        body.agent_id = caller.agent.id
+        body.agent_id = caller.token.requester
         try:
             try:
                 parsed = await self._parsed(service, shown, body, caller, detail)
@@ -280,12 +280,12 @@ class Forwarder:
             refusal = CallRefusedError(
                 404, "unknown_service", "unknown_service", "there is no such service"
             )
-            await self._admission.refuse(caller.agent, refusal, _NOTHING, detail)
+            await self._admission.refuse(caller, refusal, _NOTHING, detail)
         try:
             target = parse_target(shown.raw_target)
         except BadPathError as error:
             refusal = CallRefusedError(400, "bad_path", "bad_path", error.what)
-            await self._admission.refuse(caller.agent, refusal, _NOTHING, detail)
+            await self._admission.refuse(caller, refusal, _NOTHING, detail)
         return _Parsed(service, target, shown.headers, body, [])
 
     async def _read(
@@ -302,7 +302,7 @@ class Forwarder:
         if found is None:
             text = "no route of the service allows this"
             refusal = CallRefusedError(403, "access_denied", "no_route", text)
-            await refuse(caller.agent, refusal, _NOTHING, detail)
+            await refuse(caller, refusal, _NOTHING, detail)
         about = Action((found.scope,), found.scope, found.resource)
         try:
             if (body.length or 0) > STREAM_CAP:
@@ -325,9 +325,9 @@ class Forwarder:
         except UnreadableBodyError as error:
             code = "unreadable_body"
             refusal = CallRefusedError(400, code, code, error.what)
-            await refuse(caller.agent, refusal, about, detail)
+            await refuse(caller, refusal, about, detail)
         except CallRefusedError as refusal:
-            await refuse(caller.agent, refusal, about, detail)
+            await refuse(caller, refusal, about, detail)
         said = {name: value for name, value in headers if name in _OURS}
         url = f"{service.origin}{target.raw}"
         return Call(

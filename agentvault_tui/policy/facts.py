@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from agentvault_tui.lookalikes import skeleton
 from agentvault_tui.model import Action
-from agentvault_tui.policy.resources import canonical
+from agentvault_tui.policy.resources import canonical, reads_like
 
 LARGEST: Final = 2**53 - 1
 """RFC 8785 and every JSON reader agree on whole numbers up to here; none above."""
@@ -41,6 +41,15 @@ class Facts(NamedTuple):
     """The parameter ``count``: how many things are changed."""
     unclear: tuple[str, ...]
     """Names of parameters that were there but cannot be relied on, sorted."""
+    same_as: tuple[str, ...] = ()
+    """Suffixes that the service of the resource ignores."""
+
+    @property
+    def fold(self) -> str | None:
+        """Return the fold of the resource, by which limits and rules compare it too."""
+        return (
+            None if self.resource is None else reads_like(self.resource, self.same_as)
+        )
 
     def value(self, name: str) -> str | int | None:
         """Return the parameter a rule calls *name*, if it is stated clearly."""
@@ -49,7 +58,7 @@ class Facts(NamedTuple):
 
     def context(self) -> dict[str, Any]:
         """Return the attributes there are, by the names a rule uses."""
-        given = zip(_CONTEXT, self[:-1], strict=True)
+        given = zip(_CONTEXT, self[: len(_CONTEXT)], strict=True)
         context: dict[str, Any] = {n: value for n, value in given if value is not None}
         context["unclear"] = list(self.unclear)
         return context

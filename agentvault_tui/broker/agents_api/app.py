@@ -67,6 +67,7 @@ from agentvault_tui.broker.usecases.redeem import (
 )
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.errors import (
+    CrowdedError,
     LedgerBusyError,
     LedgerError,
     LedgerUnwritableError,
@@ -78,6 +79,7 @@ from agentvault_tui.model import DETAIL_TYPE, Agent, Token, TokenKind, sha256_he
 from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.policy.resources import canonical_resource
 from agentvault_tui.vault.credentials import VAULT_GRANT
+from agentvault_tui.web.exchange import count_connection
 from agentvault_tui.web.forms import BodyError, parse_body
 from agentvault_tui.web.guard import read_body
 from agentvault_tui.web.reply import Receive, Reply, Scope, Send, json_reply
@@ -191,6 +193,8 @@ class AgentsApi:
         except LedgerBusyError:
             text = "too many decisions wait to be recorded"
             reply = unavailable(text, _BUSY_SECONDS).reply()
+        except CrowdedError as error:
+            reply = unavailable(error.what, _BUSY_SECONDS).reply()
         await reply.send(send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Reply:
@@ -215,6 +219,9 @@ class AgentsApi:
             agent, used = self._broker.registry.agent(shown.agent_id), None
         else:
             agent, used = await self._client(authorization, form)
+        # What ends tokens is never refused for want of a place.
+        if path != REVOKE and not count_connection(agent.id):
+            raise CrowdedError("this agent has its share of the connections")
         asked = post or (lambda *said: self._access(scope, receive, shown, *said[:2]))
 
         async def answer() -> Reply:

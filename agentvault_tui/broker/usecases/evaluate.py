@@ -25,6 +25,7 @@ from agentvault_tui.broker.usecases.request import (
     escalate,
     refused,
 )
+from agentvault_tui.errors import CrowdedError
 from agentvault_tui.model import (
     Action,
     Agent,
@@ -81,6 +82,7 @@ async def evaluate(
 
     Raises:
         LedgerError: the decision could not be recorded.
+        CrowdedError: the agent has its share of the places to wait in.
     """
     loop = asyncio.get_running_loop()
     ends = loop.time() + wait
@@ -91,15 +93,22 @@ async def evaluate(
         left = ends - loop.time()
         if not isinstance(answer, Escalated) or left <= 0:
             return answer
+        wanted = loop.create_future()
+        place = broker.waiting.wait_in(agent.id, wanted)
+        if place is None:
+            raise CrowdedError("this agent's share of waiting evaluations is taken")
         decided = asyncio.ensure_future(broker.stepups.decision(answer.stepup.id))
         try:
             await asyncio.wait(
-                {decided, *([gone] if gone else ())},
+                {decided, wanted, *([gone] if gone else ())},
                 timeout=left,
                 return_when=asyncio.FIRST_COMPLETED,
             )
         finally:
+            place.leave()
             decided.cancel()
+        if wanted.done():
+            return answer
         stepup = broker.stepups.find(answer.stepup.id)
         if (gone and gone.done()) or stepup is None or stepup.status.open:
             return answer

@@ -400,9 +400,9 @@ def _would_issue(broker: Broker, token: Token) -> bool:
         return not_denied(broker, agent, token.source) is not None
     if token.stepup_id is None:
         principal, action = token.principal(agent), action_of(broker, token)
-        depth = len(token.chain)
+        chain = token.chain
         verdict = foresee(
-            broker, principal, action, token.source, depth=depth, exempt=True
+            broker, principal, action, token.source, chain=chain, exempt=True
         )
         return verdict.outcome is Outcome.ALLOWED
     stepup = broker.stepups.find(token.stepup_id)

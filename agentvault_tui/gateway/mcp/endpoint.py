@@ -214,7 +214,7 @@ class McpApp:
             return
         gone = asyncio.get_running_loop().create_future()
         writer.exchange.on_gone = lambda: _settle(gone)
-        with self._room.counted(caller.agent.id) as take:
+        with self._room.counted(caller.token.requester) as take:
             body = await _read(receive, BODY_CAP, take)
             try:
                 message = await read_apart(len(body), lambda: read_message(body))

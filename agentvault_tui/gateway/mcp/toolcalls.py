@@ -146,7 +146,7 @@ class McpCalls:
                 403, "access_denied", error.reason, error.message
             )
             about = Action((rule.scope,), rule.scope) if rule else _NOTHING
-            await self._admission.refuse(asked.agent, refusal, about, detail)
+            await self._admission.refuse(asked.caller, refusal, about, detail)
         described = _described(message.method, tool, detail, server.sha256)
 
         async def body() -> bytes:
