@@ -167,6 +167,10 @@ class DataPlane(Extension, Protocol):
     def in_flight(self) -> int:
         """How many calls are under way."""
 
+    @property
+    def notices(self) -> list[str]:
+        """What an operator should know, and no file of its is to blame for."""
+
     def streaming_apps(self) -> Mapping[bytes, StreamingApp]:
         """Return what it serves at the agents' listener, by the raw path's prefix."""
 

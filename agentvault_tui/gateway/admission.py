@@ -8,7 +8,7 @@ import hashlib
 from typing import Final, NoReturn
 
 from agentvault_tui.broker.answers import Denied, Escalated
-from agentvault_tui.broker.audience import audience_of
+from agentvault_tui.broker.audience import audiences_of
 from agentvault_tui.broker.core import Broker, decide_anew
 from agentvault_tui.broker.floods import SPAN
 from agentvault_tui.broker.usecases.decide import Request, decide
@@ -266,8 +266,8 @@ class Admission:
     def audience(self, caller: Caller, path: str) -> str | None:
         """Return for which URL the caller's token is good, if it is that of *path*."""
         resource = caller.token.resource
-        found = audience_of(resource, self._broker.issuer)
-        return resource if found == path else None
+        found = audiences_of(resource, self._broker.issuer)
+        return resource if path in found else None
 
     def is_asked(self, caller: Caller, scope: str) -> bool:
         """Tell whether a standard token must carry *scope* for a call under it.

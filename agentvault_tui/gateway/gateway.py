@@ -145,6 +145,11 @@ class Gateway:
         return [one for folder in self._folders for one in folder.warnings]
 
     @property
+    def notices(self) -> list[str]:
+        """Say which process has the forward proxy's port."""
+        return self.proxy.notices
+
+    @property
     def in_flight(self) -> int:
         """How many calls are under way."""
         return sum(1 for _ in self.calls)

@@ -25,6 +25,7 @@ MAX_DEPTH: Final = 12
 """Levels of a detail that are kept."""
 MAX_INT: Final = 2**53 - 1
 """RFC 8785 knows no larger integer."""
+_TARGET: Final = frozenset({"path", "query"})
 _MAX_DIGITS: Final = 4096
 _START: Final = 1024
 """Encoded bytes kept of what is too long."""
@@ -118,7 +119,7 @@ def whole_members(detail: dict[str, object]) -> dict[str, object]:
     `MAX_TARGET` characters: a call's row says everything that a service is sent.
     """
     whole = {name: detail[name] for name in WHOLE & detail.keys()}
-    target = {name: detail[name] for name in ("path", "query") if name in detail}
+    target = {name: detail[name] for name in detail if name in _TARGET}
     texts = [one for one in target.values() if isinstance(one, str)]
     if texts and sum(map(len, texts)) + len(texts) - 1 <= MAX_TARGET:
         whole |= target

@@ -495,7 +495,7 @@ async def test_identical_calls_share_a_step_up_and_not_all_wait(
 async def test_held_calls_of_one_agent_make_room_for_another(
     stand: Stand, agent: Agent, token: str
 ) -> None:
-    """The latest beyond its share is answered as with respond-async, the other waits."""
+    """The latest beyond its share is answered at once, and the other one waits."""
     calls = stand.gateway.calls
     calls.held = SharedPlaces(4, stand.bench.clock.boot)
     path = "/gw/api/transfers/a"

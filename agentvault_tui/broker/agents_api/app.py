@@ -51,7 +51,7 @@ from agentvault_tui.broker.answers import (
     Provided,
     TenantUnavailable,
 )
-from agentvault_tui.broker.audience import audience_of
+from agentvault_tui.broker.audience import audience_of, audiences_of
 from agentvault_tui.broker.core import Broker, decide_anew
 from agentvault_tui.broker.floods import SPAN
 from agentvault_tui.broker.usecases.delegate import cut_off, pass_on
@@ -438,7 +438,7 @@ class AgentsApi:
         if token.chain:
             # Whoever passed it on has it too, and must not ask as its holder.
             raise _bad_token("the token was passed on, and says not who asks")
-        if audience_of(token.resource, self._issuer):
+        if audiences_of(token.resource, self._issuer):
             raise _bad_token("the token is for the gateway, and good there alone")
         return token
 

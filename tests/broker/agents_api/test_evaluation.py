@@ -554,7 +554,7 @@ async def test_evaluations_that_wait_leave_places_to_others(
     (early,) = [one.result() for one in mine if one.done()]
     assert early.json()["context"]["auth_req_id"]
     (stepup,) = bench.broker.stepups.open(other.agent.id)
-    await live.approve(stepup.id)
+    await say_yes(bench, stepup.id)
     assert (await others).json()["decision"] is True
     assert waiting.count(other.agent.id) == 0
     for one in mine:
