@@ -13,6 +13,7 @@
   * SealedError               what is sealed does not open with the keys here
   * BadPathError              a request target that programs read in several ways
   * UnreadableBodyError       a body that policy has to read and cannot
+  * CrowdedError              an agent has its share of the places to wait in
   * LedgerError
     * LedgerUnwritableError   nothing can be recorded, so nothing is issued
       * StoreAwayError        the team's store answers nothing, or no primary does

@@ -119,13 +119,7 @@ class Policy:
             self._refuse_misspelt()
         # The actions of the schema, with their groups; each decision adds its agent.
         self._actions = cedarpy.Entities.from_json_str("[]", self._schema)
-        self._alike = AlikeRules(
-            [
-                (rule.parsed, reader.actions)
-                for rule, reader in zip(self.rules, self._every_reader, strict=True)
-            ],
-            schema_text(catalogue, sorted(known), alike=True),
-        )
+        self._alike = self._rules_of_folds(sorted(known))
         self.seen = seen
         """What whoever read the files saw of them: tells whether they changed."""
         self._entities = lru_cache(maxsize=_KEPT_AGENTS)(self._with_agent)
@@ -134,6 +128,13 @@ class Policy:
         }
         self._kept: OrderedDict[Hashable, Verdict] = OrderedDict()
         self._limits_read = lru_cache(maxsize=_KEPT_AGENTS)(self._find_limits_read)
+
+    def _rules_of_folds(self, limits: list[str]) -> AlikeRules:
+        pairs = zip(self.rules, self._every_reader, strict=True)
+        return AlikeRules(
+            [(rule.parsed, reader.actions) for rule, reader in pairs],
+            schema_text(self.catalogue, limits, alike=True),
+        )
 
     def _classes_of(self, scope: str) -> RequestClasses:
         return RequestClasses.of(

@@ -17,7 +17,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 from urllib.parse import unquote
 
-from agentvault_tui.lookalikes import skeleton
+from agentvault_tui.lookalikes import fold_text
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _AUTHORITY: Final = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#]*)")
@@ -35,6 +35,11 @@ _DOTS: Final = re.compile(r"[. ]+(?:;.*)?")
 _MOST_DECODING: Final = 4
 _MOST_PASSES: Final = 8
 """Folding has settled after two or three."""
+_CACHED: Final = 256
+"""Longer resources take memory, and an agent chooses them."""
+LONGEST: Final = 8_448
+"""A path and query of the longest request, and the service's name before them."""
+_SLASHES: Final = re.compile("/+")
 _SEPARATORS: Final = re.compile("([/:])")
 _OWN_FOLD: Final = re.compile(r"[a-z][a-z0-9+-]*:[a-z0-9_~-]+(?:/[a-z0-9_~-]+)*")
 """Most resources: nothing of them is folded."""
@@ -53,11 +58,13 @@ def canonical(text: str) -> str | None:
 
     Returns:
         The form, or nothing for what programs are known to read in several ways:
-        control, invisible and unassigned characters, space other than single blanks
-        inside, backslashes, a ``%``, empty, ``.`` and ``..`` segments; in a URL also
+        more than 8,448 characters, control, invisible and unassigned ones, space other
+        than single blanks inside, backslashes, a ``%``, empty, ``.`` and ``..`` segments; in a URL also
         a fragment (RFC 8707 section 2), an empty query, an account, a port that goes
         without saying (RFC 3986 section 6.2.3), and a host that has other spellings.
     """
+    if len(text) > LONGEST:
+        return None
     if _SETTLED.fullmatch(text):
         return text
     try:
@@ -96,7 +103,6 @@ def shortened(resource: str) -> str:
     return found.group() + (path or "/")
 
 
-@lru_cache(maxsize=1024)
 def reads_like(text: str, same_as: tuple[str, ...] = ()) -> str:
     """Return the fold of a resource: without all that programs may ignore.
 
@@ -114,12 +120,21 @@ def reads_like(text: str, same_as: tuple[str, ...] = ()) -> str:
     """
     if _OWN_FOLD.fullmatch(text):
         return text
+    return (_fold if len(text) <= _CACHED else _fold_long)(text, same_as)
+
+
+def _fold_once(text: str, same_as: tuple[str, ...]) -> str:
     for _ in range(_MOST_PASSES):
         before, text = text, _without_dots(_plain_text(text))
         text = _without_endings(text.replace(":/", ":").strip("/"), same_as)
         if text == before:
             break
     return text
+
+
+_fold: Final = lru_cache(maxsize=1024)(_fold_once)
+_fold_long: Final = lru_cache(maxsize=4)(_fold_once)
+"""An agent chooses them; each limit of one request asks for the same."""
 
 
 def fold_pattern(
@@ -164,10 +179,7 @@ def _plain_text(text: str) -> str:
         if decoded == text:
             break
         text = decoded
-    folded = unicodedata.normalize("NFKC", skeleton(text)[0]).casefold()
-    if not folded.isascii() or not folded.isprintable():
-        folded = "".join(c for c in folded if unicodedata.category(c) not in _HIDDEN)
-    return re.sub(r"/+", "/", "".join(folded.split()).replace("\\", "/"))
+    return _SLASHES.sub("/", fold_text(text).replace("\\", "/"))
 
 
 def _without_endings(
@@ -177,7 +189,7 @@ def _without_endings(
 
     Only in a piece of a pattern may that leave nothing: behind a wildcard.
     """
-    if "." not in text and not same_as:
+    if "." not in text:
         return text
     pieces = _SEPARATORS.split(text)
     last = len(pieces) - 1
@@ -223,7 +235,7 @@ class SameAs:
     def __init__(self) -> None:
         """Know no service yet."""
         self._by_prefix: dict[str, frozenset[str]] = {}
-        self.of = lru_cache(maxsize=1024)(self._of)
+        self._found = lru_cache(maxsize=1024)(self._find)
 
     def put(self, services: Iterable[tuple[Iterable[str], Iterable[str]]]) -> None:
         """Replace what is known.
@@ -238,16 +250,19 @@ class SameAs:
                 found[prefix] = found.get(prefix, frozenset()) | frozenset(suffixes)
         if found != self._by_prefix:
             self._by_prefix = found
-            self.of.cache_clear()
+            self._found.cache_clear()
 
-    def _of(self, resource: str) -> tuple[str, ...]:
+    def of(self, resource: str) -> tuple[str, ...]:
         """Return the suffixes that count for *resource*, the longest first."""
+        return self._found(resource[:_CACHED]) if self._by_prefix else ()
+
+    def _find(self, resource: str) -> tuple[str, ...]:
         folded = reads_like(resource)
         found = frozenset[str]().union(
             *(
                 suffixes
                 for prefix, suffixes in self._by_prefix.items()
-                if folded.startswith(prefix)
+                if folded.startswith(prefix[: _CACHED // 2])
             )
         )
         return tuple(sorted(found, key=lambda one: (-len(one), one)))

@@ -93,21 +93,7 @@ async def evaluate(
         left = ends - loop.time()
         if not isinstance(answer, Escalated) or left <= 0:
             return answer
-        wanted = loop.create_future()
-        place = broker.waiting.wait_in(agent.id, wanted)
-        if place is None:
-            raise CrowdedError("this agent's share of waiting evaluations is taken")
-        decided = asyncio.ensure_future(broker.stepups.decision(answer.stepup.id))
-        try:
-            await asyncio.wait(
-                {decided, wanted, *([gone] if gone else ())},
-                timeout=left,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-        finally:
-            place.leave()
-            decided.cancel()
-        if wanted.done():
+        if not await _person(broker, agent, answer.stepup.id, left, gone):
             return answer
         stepup = broker.stepups.find(answer.stepup.id)
         if (gone and gone.done()) or stepup is None or stepup.status.open:
@@ -116,6 +102,35 @@ async def evaluate(
             return refusal_of(broker, agent, stepup)
         if stepup.status is StepUpStatus.EXPIRED:
             return Denied("stepup_expired", _LATE, answer.decision_id)
+
+
+async def _person(
+    broker: Broker,
+    agent: Agent,
+    stepup_id: StepUpId,
+    timeout_s: float,
+    gone: asyncio.Future[Any] | None,
+) -> bool:
+    """Wait for a person's decision; tell whether to look what it is.
+
+    Raises:
+        CrowdedError: the agent has its share of the places to wait in.
+    """
+    wanted = asyncio.get_running_loop().create_future()
+    place = broker.waiting.wait_in(agent.id, wanted)
+    if place is None:
+        raise CrowdedError("this agent's share of waiting evaluations is taken")
+    decided = asyncio.ensure_future(broker.stepups.decision(stepup_id))
+    try:
+        await asyncio.wait(
+            {decided, wanted, *([gone] if gone else ())},
+            timeout=timeout_s,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+    finally:
+        place.leave()
+        decided.cancel()
+    return not wanted.done()
 
 
 async def _decide(
