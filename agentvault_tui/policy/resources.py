@@ -59,7 +59,8 @@ def canonical(text: str) -> str | None:
     Returns:
         The form, or nothing for what programs are known to read in several ways:
         more than 8,448 characters, control, invisible and unassigned ones, space other
-        than single blanks inside, backslashes, a ``%``, empty, ``.`` and ``..`` segments; in a URL also
+        than single blanks inside, backslashes, a ``%``, empty, ``.`` and ``..``
+        segments; in a URL also
         a fragment (RFC 8707 section 2), an empty query, an account, a port that goes
         without saying (RFC 3986 section 6.2.3), and a host that has other spellings.
     """

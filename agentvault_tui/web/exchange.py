@@ -97,13 +97,6 @@ def count_connection(agent: str) -> bool:
     return False
 
 
-def current_agent() -> str:
-    """Return the agent for which the connection of the running request counts."""
-    exchange = _CURRENT.get()
-    slot = None if exchange is None else exchange.slot
-    return "" if slot is None or slot.of_agent is None else slot.of_agent.user
-
-
 class Exchange:
     """One request and its answer: the two ends of an ASGI channel.
 

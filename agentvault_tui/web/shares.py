@@ -7,13 +7,11 @@ last seconds. A place beyond its share is lent: it ends when another agent needs
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final
 
-_T = TypeVar("_T")
 PARTS: Final = 8
 """Into how many shares the places are divided."""
 LEAST: Final = 2
@@ -187,47 +185,3 @@ class SharedPlaces:
         known.change(by, self._now())
         self.taken += by
         return known
-
-
-class FairThreads:
-    """Runs work in threads; agents take turns, however much one of them has queued."""
-
-    def __init__(self, threads: Executor, at_once: int) -> None:
-        """Run in *threads*, of which there are *at_once*."""
-        self._threads = threads
-        self._free = at_once
-        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
-
-    async def run(self, user: str, work: Callable[[], _T]) -> _T:
-        """Return what *work* returns, once it is the agent's turn."""
-        loop = asyncio.get_running_loop()
-        if self._free <= 0:
-            turn = loop.create_future()
-            self._waiting.setdefault(user, deque()).append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._next()
-                raise
-        else:
-            self._free -= 1
-        try:
-            return await loop.run_in_executor(self._threads, work)
-        finally:
-            self._next()
-
-    def _next(self) -> None:
-        """Give the thread to the agent that has waited longest for a turn."""
-        while self._waiting:
-            user, line = self._waiting.popitem(last=False)
-            while line and line[0].done():
-                line.popleft()  # its caller is gone
-            if not line:
-                continue
-            turn = line.popleft()
-            if line:
-                self._waiting[user] = line
-            turn.set_result(None)
-            return
-        self._free += 1

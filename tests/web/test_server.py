@@ -22,7 +22,7 @@ from support.web_kit import QUICK, Serve, echo, read_all, talk
 
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.web import App, Receive, Scope, Send, Server, run
-from agentvault_tui.web.exchange import count_connection, current_agent
+from agentvault_tui.web.exchange import count_connection
 from agentvault_tui.web.places import Limits, file_limit
 from agentvault_tui.web.reply import json_reply
 from agentvault_tui.web.sockets import tcp_socket, unix_socket
@@ -769,6 +769,7 @@ def test_a_listener_leaves_descriptors_to_the_rest(
     assert limit[0] - places >= min(256, limit[0] // 2)
 
 
+NONE_LEFT = (b"content-length", b"0")
 STREAMING = Limits(
     head_seconds=0.3, request_seconds=0.4, streamed=(b"/s/",), progress_bytes=1_000
 )
@@ -816,7 +817,7 @@ async def of_agents(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["path"] == "/wait":
         await receive()
         await receive()
-    await json_reply(200, {"agent": current_agent()}).send(send)
+    await json_reply(200, {"agent": agent}).send(send)
 
 
 async def test_an_agent_on_every_connection_shuts_no_other_out(serve: Serve) -> None:
@@ -854,3 +855,48 @@ async def test_a_long_target_reaches_the_app(serve: Serve) -> None:
         head = GET.replace(b" / ", b" " + target + b" ")
         said = await talk(listener, head.replace(b"\r\n\r\n", b"\r\n" + CLOSE))
         assert said.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("path", [b"/s/x", b"/other"], ids=["streamed", "other"])
+@pytest.mark.parametrize("flood", [False, True], ids=["drips", "floods"])
+async def test_an_upload_that_was_refused_is_closed_soon(
+    serve: Serve, path: bytes, flood: bool
+) -> None:
+    """However the rest comes; the answer that was given before it arrives."""
+    limits = replace(
+        STREAMING,
+        request_seconds=0.4 if flood else PATIENT,
+        unread_seconds=PATIENT if flood else 0.3,
+        unread_bytes=65_536,
+        progress_bytes=1,
+    )
+    listener = await serve(_answers(_head(NONE_LEFT), {"body": b""}), limits=limits)
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+    writer.write(
+        b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n" % path
+    )
+    async with asyncio.timeout(PATIENT / 2):
+        answer = await reader.readuntil(b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200")
+        ended, sent = asyncio.create_task(read_all(reader)), 0
+        with contextlib.suppress(OSError, RuntimeError):
+            while not ended.done():
+                writer.write(b"x" * (4_096 if flood else 1))
+                sent += 4_096 if flood else 1
+                await writer.drain()
+                await asyncio.sleep(0 if flood else 0.01)
+        assert await ended == b""
+    writer.close()
+    assert sent < (9_000_000 if flood else 1_000)
+
+
+async def test_a_short_rest_of_a_body_leaves_the_connection(serve: Serve) -> None:
+    """A refusal costs no connection where the client had almost sent it all."""
+    listener = await serve(_answers(_head(NONE_LEFT), {"body": b""}), limits=STREAMING)
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+    async with asyncio.timeout(PATIENT):
+        for _ in range(2):
+            writer.write(b"POST /s/ HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"123456789")
+    writer.close()

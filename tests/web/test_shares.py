@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentvault_tui.web.shares import UNUSED_S, FairThreads, SharedPlace, SharedPlaces
+from agentvault_tui.web.shares import UNUSED_S, SharedPlace, SharedPlaces
 
 
 class Now:
@@ -117,29 +113,3 @@ def test_counts_are_those_of_the_places(steps: list[tuple[str, str]]) -> None:
         assert places.taken == len(there) <= places.total
         for name in "abc":
             assert places.count(name) == sum(one.user == name for one in there)
-
-
-async def test_agents_take_turns_in_threads() -> None:
-    """Work that one agent queued does not make another wait for all of it."""
-    release, done = threading.Event(), list[str]()
-    with ThreadPoolExecutor(1) as executor:
-        threads = FairThreads(executor, 1)
-
-        def work(name: str) -> None:
-            assert release.wait(30)
-            done.append(name)
-
-        async def run(user: str) -> None:
-            await threads.run(user, lambda: work(user))
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(5):
-                group.create_task(run("one"))
-            gone = group.create_task(run("one"))
-            await asyncio.sleep(0)
-            group.create_task(run("two"))
-            await asyncio.sleep(0)
-            gone.cancel()
-            release.set()
-    assert done == ["one", "one", "two", "one", "one", "one"]
-    assert await FairThreads(ThreadPoolExecutor(1), 1).run("", lambda: 7) == 7
