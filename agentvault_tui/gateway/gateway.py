@@ -29,7 +29,7 @@ from agentvault_tui.gateway.forward import Forwarder
 from agentvault_tui.gateway.mcp import METADATA, McpApp, McpProcesses, McpServers
 from agentvault_tui.gateway.proxy_listener import ProxyListener
 from agentvault_tui.gateway.refusals import lease_over
-from agentvault_tui.gateway.same_as import suffixes_of
+from agentvault_tui.gateway.same_as import beginnings_of
 from agentvault_tui.gateway.secrets import Secrets
 from agentvault_tui.gateway.services import Service, ServiceHealth, Services
 from agentvault_tui.gateway.spool import SpoolRoom
@@ -186,7 +186,10 @@ class Gateway:
                 if folder.changed():
                     # In a thread: hundreds of routes take longer than a call may wait.
                     await asyncio.to_thread(folder.reload)
-            self.broker.same_as.put(suffixes_of(self.services))
+            self.broker.same_as.put(
+                (beginnings_of(one.name, (r.resource for r in one.routes)), one.same_as)
+                for one in self.services
+            )
 
     async def _look(self) -> None:
         if self.broker.files is not None:

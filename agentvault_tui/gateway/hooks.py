@@ -25,7 +25,7 @@ from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.broker.usecases.evaluate import evaluate
 from agentvault_tui.broker.usecases.request import refused
 from agentvault_tui.encoder import to_json
-from agentvault_tui.errors import CrowdedError, NotFoundError, ServiceError
+from agentvault_tui.errors import NotFoundError, ServiceError, ShareTakenError
 from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.mcp.messages import canonical
 from agentvault_tui.gateway.mcp.servers import McpServer, McpServers
@@ -87,7 +87,7 @@ def routes(
         )
         try:
             answer = await decide(wait=wait)
-        except CrowdedError:
+        except ShareTakenError:
             answer = await decide()  # it waits, and the host asks again
         finally:
             gone.cancel()

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable
+from typing import Final
 
 from agentvault_tui.errors import ServiceError
 from agentvault_tui.text import visible
-
-if TYPE_CHECKING:
-    from agentvault_tui.gateway.services import Service
 
 SAME_AS: Final = (".json", ".xml", ".html")
 """A format that a framework takes from the end of a path, as Rails does."""
@@ -36,15 +33,12 @@ def parse_same_as(suffixes: Iterable[str]) -> tuple[str, ...]:
     return found
 
 
-def suffixes_of(
-    services: Iterable[Service],
-) -> Iterator[tuple[frozenset[str], tuple[str, ...]]]:
-    """Yield the beginnings of each service's resources, and its suffixes.
+def beginnings_of(name: str, resources: Iterable[str | None]) -> frozenset[str]:
+    """Return how the resources of a service begin.
 
-    A resource begins with the service's name, or as a route's ``resource`` begins
-    before its first placeholder.
+    Args:
+        name: of the service; a resource that no route names begins with it.
+        resources: of its routes, with their placeholders.
     """
-    for service in services:
-        written = (one.resource for one in service.routes if one.resource is not None)
-        beginnings = {one.partition("{")[0] for one in written}
-        yield frozenset({f"{service.name}:", *beginnings}), service.same_as
+    written = {one.partition("{")[0] for one in resources if one is not None}
+    return frozenset({f"{name}:", *written})

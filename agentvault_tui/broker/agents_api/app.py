@@ -67,12 +67,12 @@ from agentvault_tui.broker.usecases.redeem import (
 )
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.errors import (
-    CrowdedError,
     LedgerBusyError,
     LedgerError,
     LedgerUnwritableError,
     OutcomeUnknownError,
     OvertakenError,
+    ShareTakenError,
 )
 from agentvault_tui.ledger import UsedAssertion
 from agentvault_tui.model import DETAIL_TYPE, Agent, Token, TokenKind, sha256_hex
@@ -193,7 +193,7 @@ class AgentsApi:
         except LedgerBusyError:
             text = "too many decisions wait to be recorded"
             reply = unavailable(text, _BUSY_SECONDS).reply()
-        except CrowdedError as error:
+        except ShareTakenError as error:
             reply = unavailable(error.what, _BUSY_SECONDS).reply()
         await reply.send(send)
 
@@ -221,7 +221,7 @@ class AgentsApi:
             agent, used = await self._client(authorization, form)
         # What ends tokens is never refused for want of a place.
         if path != REVOKE and not count_connection(agent.id):
-            raise CrowdedError("this agent has its share of the connections")
+            raise ShareTakenError("this agent has its share of the connections")
         asked = post or (lambda *said: self._access(scope, receive, shown, *said[:2]))
 
         async def answer() -> Reply:

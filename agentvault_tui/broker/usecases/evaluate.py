@@ -25,7 +25,7 @@ from agentvault_tui.broker.usecases.request import (
     escalate,
     refused,
 )
-from agentvault_tui.errors import CrowdedError
+from agentvault_tui.errors import ShareTakenError
 from agentvault_tui.model import (
     Action,
     Agent,
@@ -82,7 +82,7 @@ async def evaluate(
 
     Raises:
         LedgerError: the decision could not be recorded.
-        CrowdedError: the agent has its share of the places to wait in.
+        ShareTakenError: the agent has its share of the places to wait in.
     """
     loop = asyncio.get_running_loop()
     ends = loop.time() + wait
@@ -114,12 +114,12 @@ async def _person(
     """Wait for a person's decision; tell whether to look what it is.
 
     Raises:
-        CrowdedError: the agent has its share of the places to wait in.
+        ShareTakenError: the agent has its share of the places to wait in.
     """
     wanted = asyncio.get_running_loop().create_future()
     place = broker.waiting.wait_in(agent.id, wanted)
     if place is None:
-        raise CrowdedError("this agent's share of waiting evaluations is taken")
+        raise ShareTakenError("this agent's share of waiting evaluations is taken")
     decided = asyncio.ensure_future(broker.stepups.decision(stepup_id))
     try:
         await asyncio.wait(
