@@ -127,8 +127,8 @@ class Admission:
         owner = registry.owner_of_ended(hashed)
         if owner is not None and (why := refused(broker, registry.agent(owner))):
             if not broker.floods.limited(owner):
-                ended = self._request(registry.agent(owner), Action((), ""), detail)
-                await self._refuse(ended, unauthorized(*why))
+                request = self._request(registry.agent(owner), Action((), ""), detail)
+                await self._refuse(request, unauthorized(*why), owner)
             raise unauthorized(*why)
         raise unauthorized("invalid_token", "this is no live token of an agent")
 
@@ -145,10 +145,12 @@ class Admission:
             CallRefusedError: *refusal*, with its decision's id.
         """
         request = self._request(caller.agent, action, detail)
-        await self._refuse(request._replace(chain=caller.token.chain), refusal)
+        await self._refuse(request, refusal, caller.token.requester)
 
-    async def _refuse(self, request: Request, refusal: CallRefusedError) -> NoReturn:
-        self._broker.floods.refused(request.requester)
+    async def _refuse(
+        self, request: Request, refusal: CallRefusedError, requester: str
+    ) -> NoReturn:
+        self._broker.floods.refused(requester)
         try:
             await deny(self._broker, request, refusal.reason, refusal.text)
         except LedgerError as error:

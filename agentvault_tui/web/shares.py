@@ -18,8 +18,8 @@ LEAST: Final = 2
 """Places of one agent, however few there are."""
 UNUSED_S: Final = 10.0
 """Seconds for which others must not have used a place that is lent."""
-RETRY_S: Final = 1
-"""The ``Retry-After`` of an answer to an agent whose share is taken."""
+_MANY: Final = 1_000
+"""Agents that are known before those without a place are forgotten."""
 
 
 @dataclass(eq=False, slots=True)
@@ -146,14 +146,15 @@ class SharedPlaces:
         return own <= unused and size <= free
 
     def _peak_of_others(self, user: str) -> int:
-        now, found = self._now(), 0
-        for name, other in list(self._users.items()):
-            peak = other.peak(now)
-            if not peak:
-                del self._users[name]
-            elif name != user:
-                found += peak
-        return found
+        self._forget_idle()
+        now = self._now()
+        return sum(one.peak(now) for name, one in self._users.items() if name != user)
+
+    def _forget_idle(self) -> None:
+        """Forget agents that had no place in the last seconds."""
+        now = self._now()
+        for name in [name for name, one in self._users.items() if not one.peak(now)]:
+            del self._users[name]
 
     def end_lent(self, size: int) -> bool:
         """End places of agents beyond their share, the latest first.
@@ -181,6 +182,8 @@ class SharedPlaces:
     def _change(self, user: str, by: int) -> _User:
         known = self._users.get(user)
         if known is None:
+            if len(self._users) >= _MANY:
+                self._forget_idle()
             known = self._users[user] = _User()
         known.change(by, self._now())
         self.taken += by

@@ -140,7 +140,9 @@ async def test_refusals_of_a_passed_on_token_are_its_chains(
     """Who passed it on can flood with it, and the holder's own token goes on."""
     shown = bearer(await pair.token())
     mine = bearer(await stand.token(pair.second, "write:calendar"))
-    refused = await stand.client.put("/gw/api/upload/e1", headers=shown, content=b"x")
+    kind = {"Content-Type": "application/octet-stream"}
+    path = "/gw/api/upload/e1"
+    refused = await stand.client.put(path, headers=shown | kind, content=b"x")
     assert refused.status_code == 403
     floods = stand.bench.broker.floods
     assert list(floods._agents) == [f"{pair.first.id}>{pair.second.id}"]
