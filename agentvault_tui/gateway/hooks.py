@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -24,7 +25,7 @@ from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.broker.usecases.evaluate import evaluate
 from agentvault_tui.broker.usecases.request import refused
 from agentvault_tui.encoder import to_json
-from agentvault_tui.errors import NotFoundError, ServiceError
+from agentvault_tui.errors import NotFoundError, ServiceError, ShareTakenError
 from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.mcp.messages import canonical
 from agentvault_tui.gateway.mcp.servers import McpServer, McpServers
@@ -86,21 +87,24 @@ def routes(
         }
         wait = min(broker.settings.gateway.hook_wait, _WAIT_S) if asked.wait else 0
         gone = asyncio.ensure_future(request.receive())
+        decide = partial(
+            evaluate,
+            broker,
+            agent,
+            action,
+            about=about,
+            refusal=refusal,
+            gone=gone,
+            call=_described(host, asked.tool, body),
+            held=lambda stepup_id: calls.bodies.keep(agent.id, stepup_id, body),
+            source=LOCAL,
+            others=tuple(others),
+            person=does.person,
+        )
         try:
-            answer = await evaluate(
-                broker,
-                agent,
-                action,
-                about=about,
-                refusal=refusal,
-                wait=wait,
-                gone=gone,
-                call=_described(host, asked.tool, body),
-                held=lambda stepup_id: calls.bodies.keep(agent.id, stepup_id, body),
-                source=LOCAL,
-                others=tuple(others),
-                person=does.person,
-            )
+            answer = await decide(wait=wait)
+        except ShareTakenError:
+            answer = await decide()  # it waits, and the host asks again
         finally:
             gone.cancel()
         if not isinstance(answer, Permitted):
