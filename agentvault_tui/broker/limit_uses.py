@@ -240,6 +240,8 @@ class LimitUses:
         self, agent_id: str, counted: Mapping[str, Any], into: _Windows
     ) -> Iterator[tuple[int, dict[str, UseWindow], str]]:
         """Yield the units of each active limit, its windows, and each one's key."""
+        for other in counted.get("others", ()):  # further resources of the same call
+            yield from self._each(agent_id, other, into)
         known, resource = self._limits.by_id, counted.get("resource")
         fold = reads_like(resource) if resource else None  # once, the literal was there
         for limit_id, used in counted.get("limits", {}).items():
