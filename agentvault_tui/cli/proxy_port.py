@@ -6,15 +6,16 @@ from collections.abc import Iterator
 
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import ConflictError
-from agentvault_tui.gateway.proxy_listener import USUAL
 from agentvault_tui.model.finding import Finding, fault, ok, warning
 from agentvault_tui.settings import parse_listen
-from agentvault_tui.web import loopback_pair
-from agentvault_tui.web.port_holder import port_holder
 
 
 def check_proxy_port(session: CliSession) -> Iterator[Finding]:
     """Say which process has the port at which the forward proxy is to listen."""
+    from agentvault_tui.gateway.proxy_listener import USUAL
+    from agentvault_tui.web import loopback_pair
+    from agentvault_tui.web.port_holder import port_holder
+
     settings = session.settings
     wanted = settings.gateway.proxy
     auto = wanted == "auto"

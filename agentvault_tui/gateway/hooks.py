@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -22,7 +23,7 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
 from agentvault_tui.broker.surroundings import LOCAL
 from agentvault_tui.broker.usecases.decide import foresee
-from agentvault_tui.broker.usecases.evaluate import evaluate
+from agentvault_tui.broker.usecases.evaluate import Answer, evaluate
 from agentvault_tui.broker.usecases.request import refused
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import NotFoundError, ServiceError, ShareTakenError
@@ -89,9 +90,7 @@ def routes(
         gone = asyncio.ensure_future(request.receive())
         decide = partial(
             evaluate,
-            broker,
-            agent,
-            action,
+            *(broker, agent, action),
             about=about,
             refusal=refusal,
             gone=gone,
@@ -102,9 +101,7 @@ def routes(
             person=does.person,
         )
         try:
-            answer = await decide(wait=wait)
-        except ShareTakenError:
-            answer = await decide()  # it waits, and the host asks again
+            answer = await _answer(decide, wait)
         finally:
             gone.cancel()
         if not isinstance(answer, Permitted):
@@ -112,6 +109,14 @@ def routes(
         return _info(answer)
 
     return [route(HOOK, hook)]
+
+
+async def _answer(decide: Callable[..., Awaitable[Answer]], wait: float) -> Answer:
+    """Decide, and wait for a person where the agent has a place to wait in."""
+    try:
+        return await decide(wait=wait)
+    except ShareTakenError:
+        return await decide()  # it waits, and the host asks again
 
 
 def _agent(broker: Broker, word: str) -> Agent:

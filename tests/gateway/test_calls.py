@@ -529,6 +529,7 @@ async def test_held_calls_of_one_agent_make_room_for_another(
     other = await stand.agent(*scopes, name="other")
     others = ask(await stand.token(other, "read:calendar"))
     await stand.bench.until(lambda: calls.held.count(other.id) == 1)
+    await stand.bench.until(lambda: any(one.done() for one in asking))
     (early,) = [one.result() for one in asking if one.done()]
     assert early.status_code == 403
     assert early.json()["auth_req_id"]
