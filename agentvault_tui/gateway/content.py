@@ -18,10 +18,11 @@ import multipart
 from agentvault_tui.errors import UnreadableRequestError
 from agentvault_tui.gateway.names import alike, base_name, fold_name
 from agentvault_tui.gateway.overrides import check_overrides
-from agentvault_tui.gateway.target import Pair, decode_form_text
+from agentvault_tui.gateway.target import Pair
 from agentvault_tui.json_document import encode_document, read_document
 from agentvault_tui.strict_json import AmbiguousError
 from agentvault_tui.text import visible
+from agentvault_tui.web.forms import BodyError, form_value
 
 Kind = Literal["none", "json", "form", "multipart", "opaque"]
 FORM: Final = "application/x-www-form-urlencoded"
@@ -362,13 +363,14 @@ def _form(raw: bytes) -> list[Pair]:
     pieces = [piece for piece in raw.split(b"&") if piece]
     if len(pieces) > _MOST_FIELDS:
         raise _unreadable(f"a form may have {_MOST_FIELDS} fields")
+    halves = (piece.partition(b"=") for piece in pieces)
     try:
-        halves = (piece.decode().partition("=") for piece in pieces)
-        pairs = [(decode_form_text(n), decode_form_text(v)) for n, _, v in halves]
-    except ValueError as error:
-        what = getattr(error, "reason", None) or error
-        raise _ambiguous(f"the form cannot be decoded: {what}") from None
-    return pairs
+        return [
+            (form_value(name, capped=False), form_value(value, capped=False))
+            for name, _, value in halves
+        ]
+    except BodyError as error:
+        raise _ambiguous(f"the form cannot be decoded: {error.text}") from None
 
 
 def _parts(raw: bytes, boundary: str) -> list[Part]:

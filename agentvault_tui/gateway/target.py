@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote_to_bytes
 from agentvault_tui.errors import UnreadableRequestError
 from agentvault_tui.gateway.names import alike, base_name
 from agentvault_tui.text import visible
+from agentvault_tui.web.forms import BodyError, form_value
 
 LONGEST: Final = 8_192
 """Bytes of path, ``?`` and query, as they are sent."""
@@ -112,22 +113,6 @@ def parse_target(raw: bytes) -> Target:
     return target
 
 
-def decode_form_text(raw: str) -> str:
-    """Decode a name or value of ``application/x-www-form-urlencoded``.
-
-    Raises:
-        ValueError: an escape is malformed, not UTF-8, or NUL.
-    """
-    if "%" not in raw:
-        return raw.replace("+", " ")
-    if _BAD_ESCAPE.search(raw):
-        raise ValueError("a percent-escape is malformed")
-    text = unquote_to_bytes(raw.replace("+", " ")).decode()
-    if "\0" in text:
-        raise ValueError("it holds NUL")
-    return text
-
-
 def _segments(raw: bytes) -> tuple[str, ...]:
     if not _VISIBLE.fullmatch(raw) or b"#" in raw:
         raise _bad_path("the path holds a byte that no URL has")
@@ -160,13 +145,12 @@ def _pairs(raw: bytes) -> list[Pair]:
     if not _VISIBLE.fullmatch(raw) or b"#" in raw:
         raise _bad_query("the query holds a byte that no URL has")
     pairs = []
-    for piece in filter(None, raw.decode("ascii").split("&")):
-        name, _, value = piece.partition("=")
+    for piece in filter(None, raw.split(b"&")):
+        name, _, value = piece.partition(b"=")
         try:
-            pair = decode_form_text(name), decode_form_text(value)
-        except ValueError as error:
-            what = getattr(error, "reason", None) or error
-            raise _bad_query(f"the query cannot be decoded: {what}") from None
+            pair = form_value(name, capped=False), form_value(value, capped=False)
+        except BodyError as error:
+            raise _bad_query(f"the query cannot be decoded: {error.text}") from None
         if not pair[0]:
             raise _bad_query("a value of the query has no name")
         pairs.append(pair)
