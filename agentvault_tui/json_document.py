@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -76,6 +76,20 @@ def encode_document(value: object) -> bytes:
         ValueError: a text holds a lone surrogate.
     """
     return _ENCODER.encode(value)
+
+
+def plain_numbers(value: Any) -> Any:
+    """Return a document with the numbers that policy reads.
+
+    A number that JSON writes in another spelling than its sender, such as ``1.50``,
+    becomes its digits as text: no face shows it as ``1.5``.
+    """
+    if isinstance(value, Number):
+        number = float(value)
+        return number if repr(number) == value.text else value.text
+    if isinstance(value, dict):
+        return {name: plain_numbers(inner) for name, inner in value.items()}
+    return [plain_numbers(one) for one in value] if isinstance(value, list) else value
 
 
 def _integer(digits: str) -> int | Number:

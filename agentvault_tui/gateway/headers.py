@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from agentvault_tui.encoder import to_json
@@ -59,11 +60,12 @@ _LIMITS: Final = re.compile(
 _TEXT: Final = re.compile(rb"[\x20-\x7e]*")
 _NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^`|~-]+")
 """RFC 9110 section 5.6.2 without ``_``, which CGI takes for a dash."""
-_TRACEPARENT: Final = re.compile(
+TRACEPARENT: Final = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 )
 """W3C Trace Context, section 3.2."""
-_TRACE_BYTES: Final = 512
+TRACE_BYTES: Final = 512
+"""Of ``traceparent`` and ``tracestate`` as JSON, as a ledger row has them."""
 _MOST_DROPPED: Final = 32
 _DROPPED_LENGTH: Final = 64
 
@@ -117,8 +119,7 @@ def read_headers(
         UnreadableRequestError: ``ambiguous_headers``, ``header_not_listed``,
             ``method_override``, or ``invalid_request`` for a value that is not text.
     """
-    named = frozenset(_nominated(received))
-    leaves = (ALWAYS | listed | ({"range"} if ranges else set())) - named
+    leaves = (ALWAYS | listed | ({"range"} if ranges else set())) - nominated(received)
     values: dict[str, list[bytes]] = {}
     for raw, value in received:
         values.setdefault(raw.decode("latin-1"), []).append(value)
@@ -150,19 +151,20 @@ def read_headers(
 
 
 def names_for_record(dropped: Iterable[str]) -> list[str]:
-    """Return names of dropped headers as a row and an answer have them."""
-    names: list[str] = [visible(name, _DROPPED_LENGTH) for name in dropped]
-    if len(names) > _MOST_DROPPED:
-        return [*names[:_MOST_DROPPED], "more"]
-    return names
+    """Return the first names of dropped parts, as ledger rows and answers have them."""
+    first = islice(dropped, _MOST_DROPPED + 1)
+    names = [str(visible(name, _DROPPED_LENGTH)) for name in first]
+    return [*names[:_MOST_DROPPED], *(["more"] if len(names) > _MOST_DROPPED else [])]
 
 
-def _nominated(received: Sequence[Header]) -> Iterable[str]:
-    """Yield the headers that ``Connection`` makes hop-by-hop."""
-    for name, value in received:
-        if name == b"connection":
-            for token in value.decode("latin-1").split(","):
-                yield token.strip().lower()
+def nominated(received: Sequence[Header]) -> set[str]:
+    """Return the headers that ``Connection`` names (RFC 9110 section 7.6.1)."""
+    return {
+        token.strip().lower()
+        for name, value in received
+        if name == b"connection"
+        for token in value.decode("latin-1").split(",")
+    }
 
 
 def _may_repeat(name: str) -> bool:
@@ -215,12 +217,12 @@ def _trace(
     """Return the trace context that leaves, and the names of what is dropped of it."""
     given = [name for name in ("traceparent", "tracestate") if name in values]
     parent = values.get("traceparent", [b""])[0].decode("latin-1")
-    if not _TRACEPARENT.fullmatch(parent):
+    if not TRACEPARENT.fullmatch(parent):
         return (), given
     trace = [("traceparent", parent)]
     state = b",".join(values.get("tracestate", []))
     if state and _TEXT.fullmatch(state):
         whole = [*trace, ("tracestate", state.decode("ascii").strip())]
-        if len(to_json(dict(whole))) <= _TRACE_BYTES:
+        if len(to_json(dict(whole))) <= TRACE_BYTES:
             return tuple(whole), []
     return tuple(trace), given[1:]

@@ -20,7 +20,7 @@ from agentvault_tui.gateway.headers import ALWAYS, RequestHeaders
 from agentvault_tui.gateway.names import base_name
 from agentvault_tui.gateway.target import Target
 from agentvault_tui.gateway.templates import ServiceRoute, Source
-from agentvault_tui.json_document import Number
+from agentvault_tui.json_document import plain_numbers
 from agentvault_tui.policy.facts import ADDRESSED, LARGEST, is_one_address
 
 _NUMBERS: Final = frozenset({"amount", "count", "recipients"})
@@ -225,26 +225,13 @@ def _typed(name: str, value: Any, *, text_only: bool) -> Any:
             value = int(value)
         elif name == "currency" and len(value) == 3 and value.isascii():
             return value.upper()
-    value = _plain(value)
+    value = plain_numbers(value)
     if isinstance(value, int | float):
         return value if abs(value) <= LARGEST else None
     written = json.dumps(value, ensure_ascii=False)
     # No record or program takes NUL for text; the token endpoint refuses it as well.
     unclear = len(written) > _LONGEST_VALUE or "\\u0000" in written
     return None if unclear else value
-
-
-def _plain(value: Any) -> Any:
-    """Return a value whose numbers JSON writes as their sender did.
-
-    ``1.50`` is not ``1.5`` on any face: a number in another spelling is its text.
-    """
-    if isinstance(value, Number):
-        number = float(value)
-        return number if repr(number) == value.text else value.text
-    if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _how_many(name: str, value: Any) -> int | None:

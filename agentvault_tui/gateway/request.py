@@ -30,6 +30,7 @@ from agentvault_tui.gateway.content import (
 from agentvault_tui.gateway.headers import (
     RequestHeaders,
     names_for_record,
+    nominated,
     read_headers,
 )
 from agentvault_tui.gateway.names import base_name
@@ -309,8 +310,7 @@ def _body_sources(route: ServiceRoute) -> list[Any]:
 
 def _media_type(received: Sequence[Header]) -> MediaType | None:
     """Return the media type of a body, where it is stated once and end to end."""
-    nominated = b",".join(v for n, v in received if n == b"connection").lower()
-    if b"content-type" in (one.strip() for one in nominated.split(b",")):
+    if "content-type" in nominated(received):
         return None
     types = [value for name, value in received if name == b"content-type"]
     return MediaType.parse(types[0].decode("latin-1")) if len(types) == 1 else None

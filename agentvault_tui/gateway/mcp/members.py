@@ -13,9 +13,9 @@ from functools import cache
 from typing import Any, Final, NamedTuple, TypeGuard
 
 from agentvault_tui.encoder import to_json
+from agentvault_tui.gateway.headers import TRACE_BYTES, TRACEPARENT
 from agentvault_tui.gateway.mcp.errors import INVALID_PARAMS, INVALID_REQUEST, McpError
 from agentvault_tui.gateway.names import alike, fold_name
-from agentvault_tui.json_document import Number
 from agentvault_tui.text import visible
 
 PREFIX: Final = "io.modelcontextprotocol/"
@@ -70,14 +70,7 @@ MOST_OBJECTS: Final = 10_000
 and 10,000 lists take 4 ms."""
 _LONGEST_NAME: Final = 512
 """Characters of a name that is not ASCII: one fold of 50,000 takes 60 ms."""
-_TRACEPARENT: Final = re.compile(
-    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
-)
 _TRACESTATE: Final = re.compile(r"[\x20-\x7e]{1,512}")
-_TRACE_BYTES: Final = 512
-"""Of both as the row has them."""
-
-
 _NO_TRACE: Final[Mapping[str, str]] = {}
 
 
@@ -187,7 +180,7 @@ def build_meta(given: Mapping[str, Any]) -> RequestMeta:
         if name == "progressToken":
             continue
         if name in {"traceparent", "tracestate"}:
-            form = _TRACEPARENT if name == "traceparent" else _TRACESTATE
+            form = TRACEPARENT if name == "traceparent" else _TRACESTATE
             if isinstance(value, str) and form.fullmatch(value):
                 trace[name] = value
                 continue
@@ -204,7 +197,7 @@ def build_meta(given: Mapping[str, Any]) -> RequestMeta:
             text = f"the member {visible(name, 60)} is none of MCP's"
             raise McpError(INVALID_REQUEST, text)
         dropped.append(name)
-    is_too_long = len(to_json(trace)) > _TRACE_BYTES
+    is_too_long = len(to_json(trace)) > TRACE_BYTES
     if "tracestate" in trace and ("traceparent" not in trace or is_too_long):
         del trace["tracestate"]
         dropped.append("tracestate")
@@ -262,19 +255,3 @@ def _check_name(name: str) -> None:
     if len(name) > _LONGEST_NAME and not name.isascii():
         text = f"a name has more than {_LONGEST_NAME} characters and is not ASCII"
         raise McpError(INVALID_PARAMS, text)
-
-
-def plain(value: Any) -> Any:
-    """Return a document with the numbers that policy reads.
-
-    A number that JSON writes differently, such as ``1.50``, is its digits as text.
-    """
-    match value:
-        case dict():
-            return {name: plain(one) for name, one in value.items()}
-        case list():
-            return [plain(one) for one in value]
-        case Number():
-            number = float(value)
-            return number if repr(number) == value.text else value.text
-    return value

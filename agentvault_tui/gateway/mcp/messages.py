@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, Final, TypeGuard
 
 import msgspec
@@ -19,6 +19,7 @@ import rfc8785
 from msgspec import Raw
 
 from agentvault_tui import __version__
+from agentvault_tui.gateway.headers import names_for_record
 from agentvault_tui.gateway.mcp.errors import (
     HEADER_MISMATCH,
     INVALID_PARAMS,
@@ -36,10 +37,12 @@ from agentvault_tui.gateway.mcp.members import (
     build_meta,
     build_params,
     check_names,
-    plain,
 )
-from agentvault_tui.json_document import encode_document, read_document
-from agentvault_tui.text import visible
+from agentvault_tui.json_document import (
+    encode_document,
+    plain_numbers,
+    read_document,
+)
 from agentvault_tui.web.reply import Header, decode_header
 
 CALL: Final = "tools/call"
@@ -57,8 +60,6 @@ _NAMED_BY: Final = {
 """The parameter that ``Mcp-Name`` repeats."""
 PARAMETER: Final = b"mcp-param-"
 """How headers begin that repeat an argument."""
-_MOST_DROPPED: Final = 32
-_DROPPED_LENGTH: Final = 64
 _COMPACT: Final[dict[str, Any]] = {"sort_keys": True, "separators": (",", ":")}
 _LINE_ENDS: Final = bytes.maketrans(b"\r\n", b"  ")
 _SEPARATORS: Final = (
@@ -101,7 +102,7 @@ class Message:
     method: str
     """Empty for an answer."""
     params: dict[str, Any]
-    """Without ``_meta``, as policy reads them; see `plain`."""
+    """Without ``_meta``, as policy reads them; see `plain_numbers`."""
     content: bytes
     """The same, encoded with the digits of numbers: what is sent and shown."""
     meta: dict[str, Any]
@@ -207,23 +208,17 @@ def build_message(
         given = params.pop("inputResponses", {}).get(STATE)
         waits = isinstance(given, dict) and given.get("action") == "accept"
         waited = stepup_id, waits
-    names = [
-        str(visible(name, _DROPPED_LENGTH))
-        for name in islice(dropped, _MOST_DROPPED + 1)
-    ]
-    if len(names) > _MOST_DROPPED:
-        names[_MOST_DROPPED] = "more"
     digested = params.get("arguments", {}) if method == CALL else params
     return Message(
         id=id_,
         method=method,
-        params=plain(params),
+        params=plain_numbers(params),
         content=one_line(encode_document(params)),
         meta=meta.members,
         meta_content=one_line(encode_document(meta.members)),
         trace=meta.trace,
         progress_token=meta.token,
-        dropped=tuple(names),
+        dropped=tuple(names_for_record(dropped)),
         sha256=digest_of(digested),
         size=size,
         waited=waited,
