@@ -295,9 +295,9 @@ class Admission:
     async def _elevated(self, call: Call, permit: Permit) -> Permit:
         """Let a token for one action open that action; for another, spend it in vain.
 
-        It carries no held call's approval: that is never fetched as a token. A request
-        that sends more than the action states has to be held itself: the approver of
-        the token did not see the rest.
+        It carries no held call's approval: that is never fetched as a token. If the
+        request sends parts that the action does not state, it is refused: the token's
+        approver did not see them, so the call itself has to be held.
         """
         token = call.caller.token
         if call.unsaid:
@@ -347,7 +347,7 @@ class Admission:
         if wait > 0 and stepup.status.open:
             requester = call.caller.token.requester
             place = self._calls.held.wait_in(requester, wanted)
-        if place is not None:  # else as with respond-async: 403, and it waits
+        if place is not None:  # without a place: 403 at once, as with respond-async
             decided = asyncio.ensure_future(broker.stepups.decision(stepup.id))
             try:
                 with self._calls.holding(call) as cut:

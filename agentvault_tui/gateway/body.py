@@ -27,10 +27,10 @@ ALWAYS: Final = 256 * 2**10
 
 
 IN_LOOP: Final = 4_096
-"""Bytes of a body that is read between two turns of others: the worst JSON known of
-that size, an array of numbers, takes 1.4 ms; of 64 KiB, 24 ms."""
+"""Bytes of the largest body that is read on the event loop: the worst known JSON of
+that size, an array of numbers, takes 1.4 ms; 64 KiB of it take 24 ms."""
 WORKERS: Final = Workers()
-"""Of all gateways of this process."""
+"""Shared by all gateways of this process."""
 
 
 async def read_apart(
@@ -38,23 +38,23 @@ async def read_apart(
     size: int,
     function: Callable[_P, _T],
     *args: _P.args,
-    **none: _P.kwargs,
+    **keywords: _P.kwargs,
 ) -> _T:
-    """Return what *function* makes of a body, in a worker process where that is large.
+    """Call *function* on a body, in a worker process if the body is large.
 
     Args:
         agent_id: the agent whose body it is.
         size: of the body, in bytes.
         function: a function of a module; see `Workers.run` for what it may return.
         args: its arguments.
-        none: it is called without keywords.
+        keywords: none; for the type of `args`.
 
     Raises:
         CallRefusedError: 400 or 503; see `Workers.run`.
     """
     if size <= IN_LOOP:
-        return function(*args, **none)
-    return await WORKERS.run(agent_id, function, *args, **none)
+        return function(*args, **keywords)
+    return await WORKERS.run(agent_id, function, *args, **keywords)
 
 
 class BodyRoom:
@@ -76,7 +76,7 @@ class BodyRoom:
         self._bytes = SharedPlaces(total, now, always)
         self._always = always
         self._over: Counter[str] = Counter()
-        """Bytes that an agent has without a place, since it may have some always."""
+        """Bytes beyond the shared places, of which each agent may have `always`."""
 
     def take(self, agent_id: str, size: int) -> None:
         """Count *size* more bytes.
@@ -181,16 +181,16 @@ class Body:
             length is None and b"transfer-encoding" not in said
         )
         self.agent_id: str | None = None
-        """For whom it counts, once that is known; see `Token.requester`."""
+        """The requester that it counts for, once known; see `Token.requester`."""
         self.spool: Spool | None = None
-        """All of it on disk, where a person decides about it."""
+        """All of it on disk, if a person decides about it."""
         self._receive = receive
         self._room = room
         self._taken = 0
         self._first = b""
 
     async def begins(self) -> bool:
-        """Tell whether it has at least a byte; an empty chunked body has none."""
+        """Tell whether it has at least one byte; an empty chunked body has none."""
         if not self.empty and self.length is None:
             self._first = await self._receive()
             self.empty = not self._first
@@ -213,7 +213,7 @@ class Body:
         return b"".join(pieces)
 
     async def pieces(self, cap: int = STREAM_CAP) -> AsyncIterator[bytes]:
-        """Yield it as it comes.
+        """Yield it as it arrives.
 
         Raises:
             CallRefusedError: 413; it has more than *cap* bytes.

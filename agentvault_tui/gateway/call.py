@@ -28,10 +28,10 @@ class Call:
     detail: dict[str, Any]
     """What its events say: by contract, ``call_id`` among it."""
     read: Callable[[], Awaitable[bytes | None]]
-    """Returns the body as it is sent, for a person, and completes `detail`; None of an
-    opaque body. Raises where it is too large."""
+    """Returns the encoded body that a person decides about, or None for an opaque one,
+    and adds its digest to `detail`. Raises if it is too large."""
     describe: Callable[[bytes | None], str]
-    """Returns the request as `StepUp.request_json` has it, once its body was read."""
+    """Returns the request as in `StepUp.request_json`; call `read` before."""
     gone: asyncio.Future[None]
     """Done when whoever asks is gone."""
     in_force: Callable[[], bool]

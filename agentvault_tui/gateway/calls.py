@@ -54,8 +54,8 @@ from agentvault_tui.web.shares import SharedPlaces
 log = logging.getLogger("agentvault.calls")
 
 MOST_HELD: Final = 128
-"""Calls that wait for a person with their connection open. Identical ones are one
-step-up, so that its cap does not bound them."""
+"""Calls that wait for a person with their connection open. The cap on step-ups does not
+bound them: identical calls share one step-up."""
 MOST_OPEN: Final = 256
 """Calls of one agent at once, held ones too: slow ones take no service from others."""
 MOVED: Final = "The service's file changed while this was decided. Ask again."
@@ -101,7 +101,7 @@ class Calls:
         self._timer: asyncio.TimerHandle | None = None
         self.bodies = HeldBodies()
         self.held = SharedPlaces(MOST_HELD, broker.clock.boot)
-        """Of calls that wait for a person with their connection open."""
+        """Places of calls that wait for a person with their connection open."""
         self._unrecorded: deque[Draft] = deque()
         """Results that the ledger could not take yet."""
         self._ended_of: set[str] = set()

@@ -54,24 +54,24 @@ _PLAIN_ENCODINGS: Final = frozenset({"7bit", "8bit", "binary"})
 
 
 class MediaType(NamedTuple):
-    """A media type and its parameters, in lower case but for their values."""
+    """A media type and its parameters; all but the parameters' values in lower case."""
 
     type: str
     parameters: tuple[Pair, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> MediaType | None:
-        """Return what *text* says, or nothing where programs read it differently."""
-        found = _MEDIA_TYPE.fullmatch(text.strip())
-        if found is None:
+        """Parse a media type; return None if programs may read it differently."""
+        match = _MEDIA_TYPE.fullmatch(text.strip())
+        if match is None:
             return None
         parameters = [
             (name.lower(), quoted or plain)
-            for name, quoted, plain in _PARAMETER.findall(found[2])
+            for name, quoted, plain in _PARAMETER.findall(match[2])
         ]
         if len({name for name, _ in parameters}) != len(parameters):
             return None
-        return cls(found[1].lower(), tuple(parameters))
+        return cls(match[1].lower(), tuple(parameters))
 
     @property
     def is_utf8(self) -> bool:
@@ -89,16 +89,16 @@ class MediaType(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ContentRule:
-    """Which content a route takes."""
+    """The content that a route accepts."""
 
     kind: Kind | None = None
-    """None: JSON or a form, by its ``Content-Type``."""
+    """None: JSON or a form, as its ``Content-Type`` says."""
     types: tuple[str, ...] = ()
     """Media types, exact or with ``/*``; of JSON and forms with their parameters."""
     max_bytes: int = 2**20
 
     def accepts(self) -> list[str]:
-        """Return what the route accepts, for the agent."""
+        """Return the media types that the route accepts, for the agent."""
         readable = {
             "json": ["application/json", "application/*+json"],
             "form": [FORM],
@@ -140,8 +140,8 @@ class ContentRule:
     def _is_opaque(self, media: MediaType) -> bool:
         """Tell whether the file lists a type as opaque.
 
-        A wildcard covers no type in which services look for fields, whatever its first
-        half is: such a type has to be named.
+        A wildcard covers no type in which services look for fields, such as
+        ``image/x+json``: the file has to name such a type exactly.
         """
         listed = {one.lower() for one in self.types}
         if any(word in media.type for word in _FIELDS):
@@ -152,7 +152,7 @@ class ContentRule:
         return any(MediaType.parse(one) == media for one in self.types)
 
     def type_sent(self, kind: Kind, media: MediaType) -> str:
-        """Return the ``Content-Type`` that leaves, written by us."""
+        """Return the ``Content-Type`` that is sent; it is always written here."""
         return str(media) if kind == "opaque" or self._is_listed(media) else media.type
 
     def refusal(self, text: str) -> UnreadableRequestError:
@@ -192,9 +192,9 @@ class Content:
     """The ``Content-Encoding`` of an opaque body."""
 
     def described(self) -> dict[str, object]:
-        """Return how the request of a step-up names it; see `StepUp.request_json`."""
-        named = {"body_kind": self.kind, "body_type": self.type}
-        return {**named, **({"body_encoding": self.encoding} if self.encoding else {})}
+        """Return the members that describe it in `StepUp.request_json`."""
+        encoding = {"body_encoding": self.encoding} if self.encoding else {}
+        return {"body_kind": self.kind, "body_type": self.type, **encoding}
 
     @property
     def headers(self) -> list[Pair]:
@@ -211,16 +211,16 @@ class Fields(NamedTuple):
 
     kind: Kind
     value: Any = None
-    """A JSON document; of forms and multipart bodies a list of pairs, a file's value
-    being None."""
+    """A JSON document; or the pairs of a form or multipart body, in which the value of
+    a file is None."""
 
     @property
     def texts(self) -> dict[str, list[str | None]]:
         """Return the values of a form's or multipart body's fields, by name."""
-        found: dict[str, list[str | None]] = {}
+        texts: dict[str, list[str | None]] = {}
         for name, value in self.value:
-            found.setdefault(name, []).append(value)
-        return found
+            texts.setdefault(name, []).append(value)
+        return texts
 
     def top(self) -> Iterable[tuple[str, object]]:
         """Return the members at the top level."""
@@ -246,7 +246,7 @@ def read_content(
         kind: see `ContentRule.kind_of`.
         media: of the body.
         raw: the body, not empty.
-        bases: of the names of fields that parameters read.
+        bases: base names (`base_name`) of the fields that parameters read.
 
     Returns:
         the content that is sent, and its fields.
@@ -273,7 +273,7 @@ def read_content(
 
 
 def check_method(fields: Fields, declared: Iterable[str]) -> None:
-    """Refuse a body whose top level asks for another method.
+    """Refuse a body with a method override at its top level.
 
     Args:
         fields: of the body.
@@ -298,7 +298,7 @@ def encode_form(pairs: Sequence[Pair]) -> bytes:
 def encode_multipart(parts: Sequence[Part]) -> tuple[str, bytes]:
     """Encode parts as ``multipart/form-data``.
 
-    The boundary follows from the parts, so that the same parts are the same bytes.
+    The boundary is computed from the parts, so equal parts give equal bytes.
 
     Returns:
         the boundary and the body.
@@ -324,8 +324,8 @@ def encode_multipart(parts: Sequence[Part]) -> tuple[str, bytes]:
 def check_members(value: object, pointers: Iterable[Sequence[str]]) -> None:
     """Refuse names that fold alike in the objects that a parameter is read through.
 
-    The top object is always one of them. Deeper objects that no parameter reads are
-    shown and sent whole, so that exact duplicates alone are refused there.
+    The top object is always checked. Deeper objects that no parameter reads are shown
+    and sent whole: in these, only exact duplicates are refused.
 
     Args:
         value: a JSON document.
@@ -339,8 +339,8 @@ def check_members(value: object, pointers: Iterable[Sequence[str]]) -> None:
         inner: Any = value
         for token in (*pointer, None):
             if isinstance(inner, dict):
-                if id(inner) not in seen and (found := alike(inner)):
-                    raise _alike(found)
+                if id(inner) not in seen and (pair := alike(inner)):
+                    raise _alike(pair)
                 seen.add(id(inner))
                 inner = inner.get(token) if token is not None else None
             elif isinstance(inner, list) and token is not None and token.isdecimal():
@@ -356,7 +356,7 @@ def _json(raw: bytes) -> object:
     except AmbiguousError as error:
         raise _ambiguous(f"the body is read in several ways: {error}") from None
     except ValueError as error:
-        raise _unreadable(f"the body is not JSON as it says: {error}") from None
+        raise _unreadable(f"the body is not valid JSON: {error}") from None
 
 
 def _form(raw: bytes) -> list[Pair]:
@@ -388,7 +388,9 @@ def _parts(raw: bytes, boundary: str) -> list[Part]:
                 else:
                     content += event
     except multipart.MultipartError as error:
-        raise _unreadable(f"the body is not multipart as it says: {error}") from None
+        raise _unreadable(
+            f"the body is not valid multipart/form-data: {error}"
+        ) from None
     return parts
 
 
@@ -399,18 +401,18 @@ def _part(segment: multipart.MultipartSegment, content: bytes) -> Part:
             raise _ambiguous("a part of the body has a header twice")
         headers[name] = value
     disposition = headers.pop("Content-Disposition", "")
-    found = _DISPOSITION.fullmatch(disposition)
+    match = _DISPOSITION.fullmatch(disposition)
     coding = headers.pop("Content-Transfer-Encoding", "binary").lower()
     kind = MediaType.parse(headers.pop("Content-Type", "text/plain"))
     headers.pop("Content-Length", None)
-    if found is None or _CODED.search(disposition) or not found[1].isascii():
+    if match is None or _CODED.search(disposition) or not match[1].isascii():
         raise _ambiguous(
-            "the name of a part is written in a way that servers differ in"
+            "servers read the name of a part of the body in different ways"
         )
     if headers or coding not in _PLAIN_ENCODINGS or kind is None:
         raise _ambiguous("a part of the body has a header that is not read here")
-    name, filename = found[1], found[2]
-    if filename == "":  # some servers read a field, others a file, others nothing
+    name, filename = match[1], match[2]
+    if filename == "":  # servers read a field, a file or nothing
         raise _ambiguous("a part of the body has an empty file name")
     if filename is not None:
         return Part(name, content, filename, str(kind))
@@ -429,8 +431,8 @@ def _check_names(names: Sequence[str], bases: frozenset[str]) -> None:
     """Refuse names of fields that a service may take for one name."""
     if not all(names):
         raise _ambiguous("a value of the body has no name")
-    if found := alike(names):
-        raise _alike(found)
+    if pair := alike(names):
+        raise _alike(pair)
     seen: dict[str, str] = {}
     for name in names if bases else ():
         base = base_name(name)
@@ -438,8 +440,8 @@ def _check_names(names: Sequence[str], bases: frozenset[str]) -> None:
             raise _alike((other, name))
 
 
-def _alike(found: Pair) -> UnreadableRequestError:
-    one, other = (visible(name, 60) for name in found)
+def _alike(names: Pair) -> UnreadableRequestError:
+    one, other = (visible(name, 60) for name in names)
     return _ambiguous(
         f"the body has {one} and {other}, which a service may take for one name"
     )

@@ -161,7 +161,7 @@ class Relayed:
 
 
 class _AgentRequest(NamedTuple):
-    """One request of an agent that is known, and the members of its rows."""
+    """One request of an authenticated agent, and the members of its ledger rows."""
 
     incoming: Incoming
     caller: Caller
@@ -170,7 +170,7 @@ class _AgentRequest(NamedTuple):
 
 
 class _Parsed(NamedTuple):
-    """One request for a service, and the body as the agent sends it."""
+    """One request to a service, and the body as the agent sends it."""
 
     request: ServiceRequest
     body: Body
@@ -198,7 +198,7 @@ class Forwarder:
             credentials: what is attached.
             upstream: returns how a service is reached, for one agent where its
                 credential is that agent's own.
-            spools: where opaque bodies are that a person decides about.
+            spools: holds opaque bodies that a person decides about.
         """
         self._calls = calls
         self._spools = spools
@@ -250,8 +250,7 @@ class Forwarder:
         """Read all of a request but its body, once.
 
         Raises:
-            CallRefusedError: it cannot be read in one way, or no route takes it;
-                recorded.
+            CallRefusedError: it is ambiguous, or no route takes it; recorded.
         """
         if service is None:
             refusal = CallRefusedError(
@@ -277,7 +276,7 @@ class Forwarder:
     async def _read(
         self, head: RequestHead, asked: _AgentRequest
     ) -> tuple[Call, _Parsed]:
-        """Read the body of a request, and the action that the request is."""
+        """Read the body of a request, and build its call."""
         service, found = head.service, head.found
         incoming, caller, body, detail = asked
         try:
@@ -326,8 +325,8 @@ class Forwarder:
     async def _shown(self, parsed: _Parsed, detail: dict[str, object]) -> bytes | None:
         """Return the content that a person decides about; None of an opaque body.
 
-        An opaque body is spooled, so that its size and digest are known and it does not
-        change while somebody decides.
+        An opaque body is spooled, so that its size and digest are known and it cannot
+        change while the person decides.
 
         Raises:
             CallRefusedError: 413 or 503; see `SpoolRoom.spool`.
@@ -368,7 +367,7 @@ class Forwarder:
                 attach=attach,
                 echo=Echo(attachment.needles),
                 agent_id=call.caller.agent.id,
-                # A service that leaves a body unread takes it for the next request.
+                # A service may take a body that it leaves unread for the next request.
                 reuse=kind == "none" or request.head.route.drains_bodies,
             )
             pace = self._admission.pace
@@ -414,7 +413,7 @@ _OURS: Final = frozenset((b"prefer", b"agentvault-request"))
 
 
 def _detail(incoming: Incoming, raw_target: bytes) -> dict[str, object]:
-    """Return the members of a request's rows before it is read."""
+    """Return the members of a request's ledger rows before it is parsed."""
     path, _, query = raw_target[:LONGEST].decode("latin-1").partition("?")
     return {
         "service": incoming.service[:200],
@@ -443,13 +442,13 @@ async def _stream(
     failed: list[BaseException],
     pace: Callable[[], Awaitable[None]],
 ) -> AsyncIterator[bytes]:
-    """Yield an opaque body as it comes; its digest is known at the end.
+    """Yield an opaque body as it arrives; record its digest at the end.
 
     Args:
-        call: of the body.
+        call: the call that it belongs to.
         body: as the agent sends it.
-        outgoing: aborted where the service takes no byte for too long.
-        failed: gains the error that ends the stream early.
+        outgoing: aborted if the service takes no byte for too long.
+        failed: receives the error that ends the stream early.
         pace: waits for a turn between two pieces.
     """
     digest, loop = hashlib.sha256(), asyncio.get_running_loop()

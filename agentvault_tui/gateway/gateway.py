@@ -147,7 +147,7 @@ class Gateway:
 
     @property
     def notices(self) -> list[str]:
-        """Say which process has the forward proxy's port."""
+        """Notices for operators, such as which process has the forward proxy's port."""
         return self.proxy.notices
 
     @property

@@ -22,7 +22,7 @@ ALWAYS: Final = frozenset(
     "accept accept-language if-match if-none-match if-modified-since"  # noqa: SIM905
     " if-unmodified-since idempotency-key".split()
 )
-"""Headers that leave whatever a service's file says."""
+"""Headers that are always sent, whether or not a service's file lists them."""
 _JOINED: Final = frozenset(
     "accept accept-language if-match if-none-match".split()  # noqa: SIM905
 )
@@ -41,7 +41,7 @@ _REPEATED: Final = frozenset(
     "accept-charset cache-control forwarded pragma prefer tracestate via"  # noqa: SIM905
     " warning".split()
 )
-"""Lists that intermediaries extend by lines of their own, and that do not leave."""
+"""Lists to which intermediaries add lines; they are not sent."""
 _NEVER: Final = (
     _WRITTEN
     | {"content-encoding", "cookie", "forwarded", "via", "x-real-ip"}
@@ -108,7 +108,7 @@ def read_headers(
     Args:
         received: names in lower case, and values; without the agent's token.
         method: of the request.
-        listed: names that the service's file lets leave besides, in lower case.
+        listed: further names that the service's file lets leave, in lower case.
         ranges: whether ``Range`` leaves.
         overridable: whether the service may take a method from a header.
 
@@ -173,7 +173,7 @@ def _may_repeat(name: str) -> bool:
 
 
 def _is_answered(name: str, values: list[bytes]) -> bool:
-    """Tell whether a header is for the gateway, which acts on it."""
+    """Tell whether a header is for the gateway itself."""
     if name == "prefer":
         return not without_ours(b", ".join(values).decode("latin-1"))
     return name in _WRITTEN or name.startswith(("proxy-", "agentvault-"))
@@ -205,7 +205,7 @@ def _check_limit(name: str) -> None:
 
 
 def without_ours(prefer: str) -> str:
-    """Return ``Prefer`` without what it asks of the gateway (RFC 7240 section 2)."""
+    """Return ``Prefer`` without the gateway's own preferences (RFC 7240 section 2)."""
     parts = [part.strip() for part in prefer.split(",")]
     ours = re.compile(r"(?:wait|respond-async)\b(?!-).*", re.IGNORECASE)
     return ", ".join(p for p in parts if p and not ours.fullmatch(p))
@@ -214,7 +214,7 @@ def without_ours(prefer: str) -> str:
 def _trace(
     values: Mapping[str, list[bytes]],
 ) -> tuple[tuple[tuple[str, str], ...], list[str]]:
-    """Return the trace context that leaves, and the names of what is dropped of it."""
+    """Return the trace context that is sent, and the names of dropped headers of it."""
     given = [name for name in ("traceparent", "tracestate") if name in values]
     parent = values.get("traceparent", [b""])[0].decode("latin-1")
     if not TRACEPARENT.fullmatch(parent):

@@ -119,7 +119,7 @@ def _service_routes(gateway: Configured) -> list[Route]:
 
 def _probe_routes(gateway: Configured, authority: Authority) -> list[Route]:
     async def probing(request: Request) -> ServiceProbe:
-        """Probe a service, at the word of who may change what agents reach."""
+        """Probe a service, for an operator who may change what agents reach."""
         operator = local_operator_of(request)
         service = await _named(gateway, request.path_params["name"])
         actor = await authority.actor(operator, Need.GIVE, f"service {service.name}")
@@ -149,7 +149,7 @@ async def _named(gateway: Configured, name: str) -> Service:
 def _tried(
     gateway: Configured, agent: Agent, service: Service, asked: TryRequest, body: bytes
 ) -> TryInfo:
-    """Read a request as the gateway would, and say how policy would answer."""
+    """Read a request as the gateway does, and return policy's answer."""
     try:
         received = [
             (name.lower().encode(), value.encode())

@@ -1,8 +1,8 @@
 """Read the parameters of an action from the parts of one request.
 
-A parameter that is absent is left out. One that cannot be relied on (of no type that
-policy reads, stated twice, or there in another spelling) is None, which policy holds to
-be unclear, so that a person decides.
+An absent parameter is left out. A parameter that cannot be relied on (its type is none
+that policy reads, it is stated twice, or it is there in another spelling) is None: for
+policy it is unclear, so a person decides.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from agentvault_tui.policy.facts import ADDRESSED, LARGEST, is_one_address
 
 _NUMBERS: Final = frozenset({"amount", "count", "recipients"})
 _LONGEST_VALUE: Final = 4_000
-"""Characters that an agent sends at most as one parameter, as at the token endpoint."""
+"""Characters of one parameter at most, as at the token endpoint."""
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,15}")
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 """An array's index as RFC 6901 section 4 writes it."""
@@ -63,14 +63,14 @@ def read_parameters(parts: RequestParts) -> dict[str, object]:
 
 
 def unsaid(parts: RequestParts, parameters: Mapping[str, object]) -> tuple[str, ...]:
-    """Return the parts of a request that no parameter states, the first few.
+    """Return the first few parts of a request that no parameter states.
 
-    An elevated token opens a route only where its action states all that is sent. A
-    count says how many, not what, and so states nothing.
+    An elevated token opens a route only if its action states every part that is sent. A
+    count says how many members there are, not which, so it states nothing.
 
     Args:
         parts: of the request.
-        parameters: what `read_parameters` made of them.
+        parameters: from `read_parameters`.
     """
     stated = [
         source
@@ -130,7 +130,7 @@ class _ParameterReader:
         """Return the values of a query parameter or header; None where unclear."""
         if source.kind == "query":
             values, other = self._parts.target.query_values(source.name)
-            # Some services read query and body, and prefer either.
+            # Services that read query and body differ in which one they prefer.
             return None if other or self._in_fields(source.name) else values
         value = self._parts.headers.value(source.name)
         return [] if value is None else [value]
@@ -151,7 +151,7 @@ class _ParameterReader:
     def _in_body(self, name: str, source: Source, *, single: bool) -> Any:
         """Return the value at a pointer; None where a service may find another."""
         if self._parts.target.query_values(source.pointer[0]) != ([], False):
-            return None  # some services read both, and prefer either
+            return None  # services that read both differ in which one they prefer
         if self._absent:
             return _ABSENT
         value = self._content
@@ -213,10 +213,10 @@ def _single(values: list[str] | None) -> Any:
 
 
 def _typed(name: str, value: Any, *, text_only: bool) -> Any:
-    """Give a value the type that policy reads, where it has one clear meaning.
+    """Convert a value to the type that policy reads, if it has one clear meaning.
 
-    Text is all that forms, queries, headers and paths have: whole numbers in it are
-    numbers where policy reads numbers. Currencies are codes of ISO 4217 in any case.
+    Forms, queries, headers and paths have text only: a whole number in it is a number
+    where policy reads a number. Currencies are codes of ISO 4217 in any case.
     """
     if isinstance(value, _Absent) or value is None:
         return value

@@ -1,7 +1,7 @@
-"""Show whether a service takes a body that it left unread for another request.
+"""Probe whether a service takes a body that it left unread for another request.
 
-A probe can show that it does. It cannot show that it does not: another path, method or
-server behind the same address may still.
+A probe can show that it does. If it shows nothing, another path, method or server
+behind the same address may still do so.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from agentvault_tui.web.reach import service_connection, trust, unreachable
 from agentvault_tui.web.service_connection import Bounds, UpstreamError
 
 METHODS: Final = ("OPTIONS", "GET", "POST")
-"""Of requests for a path that no service has, without any credential."""
+"""Methods of the probes: for a path that no service has, without any credential."""
 UNREAD: Final = "unread"
 _BOUNDS: Final = Bounds(connect=5.0, idle=5.0, whole=10.0, answer_bytes=2**20)
 _SETTLE_S: Final = 2.0
-"""Until a second answer has to come: the service has the whole request by then."""
+"""Seconds to wait for a second answer, once the first has come."""
 
 
 async def probe(service: Service) -> ServiceProbe:

@@ -50,7 +50,7 @@ class ProxyListener:
         self._listener: Listener | None = None
         self._turn = asyncio.Lock()
         self.notices: list[str] = []
-        """What an operator should know: which process has the usual port."""
+        """Notices for operators: which process has the usual port."""
 
     async def serve(self, server: Server, agents: Listener) -> Mapping[str, object]:
         """Listen on *server*, where the settings say so.

@@ -72,7 +72,7 @@ class CallRefusedError(Exception):
 
 
 def unreadable(error: UnreadableRequestError) -> CallRefusedError:
-    """Return the refusal of a request that is not read in one way, or has no route."""
+    """Return the refusal of a request that is ambiguous, or has no route."""
     code = "access_denied" if error.code == "no_route" else error.code
     more: dict[str, Any] = error.more
     return CallRefusedError(error.status, code, error.code, error.what, **more)
@@ -131,7 +131,7 @@ def mismatch() -> CallRefusedError:
 
 
 def ask_at_the_gateway(unsaid: Sequence[str]) -> CallRefusedError:
-    """Return the refusal of an elevated token whose action does not state all of it.
+    """Return the refusal of a request that its elevated token does not state whole.
 
     Args:
         unsaid: parts of the request that the action does not state.

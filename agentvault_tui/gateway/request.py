@@ -1,8 +1,8 @@
 """The one object of a request to a service.
 
-It is read once from what an agent sent. The decision, the digest, the approver's page,
-the ledger's row and the bytes on the wire are all computed from it; a part that was not
-read does not leave.
+It is parsed once from the agent's request. The decision, the digest, the approver's
+page, the ledger's row and the bytes on the wire are all computed from it; a part that
+was not parsed does not leave.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ from agentvault_tui.web.reply import Header
 _USER_AGENT: Final = f"AgentVault/{__version__}"
 _NO_BODY: Final = ContentRule("none")
 UNMATCHED: Final = ServiceRoute("*", "*", "", None, {}, (("", "path"),), rest=True)
-"""Stands for the route of a request that no route matches."""
+"""The route of a request that no route of its service's file matches."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestHead:
-    """A request of a known route, but for the content of its body."""
+    """A request whose route is known, without the content of its body."""
 
     service: Service
     method: str
@@ -75,20 +75,20 @@ class RequestHead:
 
     @property
     def about(self) -> Action:
-        """Return the action without its parameters, for a refusal's record."""
+        """Return the action without its parameters, for the record of a refusal."""
         found = self.found
         return Action((found.scope,), found.scope, found.resource)
 
     def action(self, parameters: Mapping[str, object]) -> Action:
-        """Return the action that the request is, with *parameters*."""
+        """Return the action of the request, with *parameters*."""
         found = self.found
         return Action((found.scope,), found.scope, found.resource, dict(parameters))
 
     def job(self, *, elevated: bool = False) -> BodyJob:
-        """Return the part that the body is read by; a worker process takes it.
+        """Return the inputs of `read_body`, which a worker process may run.
 
         Args:
-            elevated: whether the token is for one action, which has to state all.
+            elevated: whether the token is for one action, which has to state all parts.
         """
         return BodyJob(
             self.route,
@@ -105,7 +105,7 @@ class RequestHead:
 
 
 class BodyJob(NamedTuple):
-    """All that the body of one request is read by."""
+    """The inputs of `read_body` for one request; pickled for a worker process."""
 
     route: ServiceRoute
     captures: Mapping[str, str]
@@ -130,7 +130,7 @@ class BodyReading(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ServiceRequest:
-    """One request, as it is decided, shown, recorded and sent."""
+    """One request to a service, as it is decided, shown, recorded and sent."""
 
     head: RequestHead
     content: Content
@@ -146,7 +146,7 @@ class ServiceRequest:
         return headers | ({"content-encoding": encoding} if encoding else {})
 
     def lines(self) -> list[Pair]:
-        """Return the headers that leave, but for the credential's and the framing."""
+        """Return the headers that are sent, without the credential and the framing."""
         headers = self.head.headers
         return [
             *headers.leaving,
@@ -157,7 +157,7 @@ class ServiceRequest:
         ]
 
     def detail(self) -> dict[str, object]:
-        """Return the members of its ledger rows that the head determines."""
+        """Return the members of its ledger rows, without those of the body."""
         target, headers = self.head.target, self.head.headers
         dropped = names_for_record(headers.dropped)
         return {
@@ -204,7 +204,7 @@ def read_head(
         method: the request's.
         raw_target: path and query at the service, as received.
         received: headers as received, without the agent's token.
-        has_body: whether the request has a body of at least a byte.
+        has_body: whether the request has a body of at least one byte.
 
     Returns:
         the head, whose route is known.
@@ -252,8 +252,8 @@ def read_body(job: BodyJob, raw: bytes) -> BodyReading:
     """Read a request's body, and the parameters of the whole request.
 
     Args:
-        job: of `RequestHead.job`.
-        raw: the body as received; empty where there is none or it is opaque.
+        job: from `RequestHead.job`.
+        raw: the body as received; empty if there is none or it is opaque.
 
     Returns:
         the content as it is sent, and the parameters.
@@ -290,7 +290,7 @@ def read_body(job: BodyJob, raw: bytes) -> BodyReading:
 
 
 def _check_credential(credential: UpstreamCredential, target: Target) -> None:
-    """Refuse a query that may take the place of the credential that is attached to it.
+    """Refuse a query parameter that a service may read instead of the credential.
 
     Raises:
         UnreadableRequestError: ``ambiguous_query``.
@@ -309,7 +309,7 @@ def _body_sources(route: ServiceRoute) -> list[Any]:
 
 
 def _media_type(received: Sequence[Header]) -> MediaType | None:
-    """Return the media type of a body, where it is stated once and end to end."""
+    """Return the media type of a body, if it is stated once and is end-to-end."""
     if "content-type" in nominated(received):
         return None
     types = [value for name, value in received if name == b"content-type"]

@@ -67,8 +67,8 @@ def _resource(
 ) -> str:
     """Return the resource of a request.
 
-    A segment that holds ``%`` once it is decoded has no canonical form: a service that
-    decodes twice reads another one, so that policy takes the resource for unclear.
+    If a decoded segment still has a ``%``, the resource has no canonical form and is
+    unclear for policy: a service that decodes twice would read another segment.
     """
     if route is None or route.resource is None:
         resource = f"{service.name}:{_once(target.path)}"

@@ -41,8 +41,8 @@ class CommandRun:
     operator: Actor
     """Who runs it."""
     services: frozenset[str]
-    """Those that it may reach, and its tokens are bound to (RFC 8707); empty for all,
-    and for MCP servers too."""
+    """Services that it may reach, and that its tokens are bound to (RFC 8707). Empty:
+    all services and MCP servers."""
     pass_through: tuple[PassThrough, ...]
     """Hosts that it may reach besides those of the settings."""
     key_sha256: str

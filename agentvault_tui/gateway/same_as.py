@@ -1,4 +1,4 @@
-"""The suffixes of a service file, ``same_as``, and the resources they are about."""
+"""The key ``same_as`` of a service file: suffixes that name no other resource."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agentvault_tui.errors import ServiceError
 from agentvault_tui.text import visible
 
 SAME_AS: Final = (".json", ".xml", ".html")
-"""A format that a framework takes from the end of a path, as Rails does."""
+"""Formats that a framework, such as Rails, takes from the end of a path."""
 _MOST: Final = 16
 _SUFFIX: Final = re.compile(r"\.[a-z0-9][a-z0-9._+-]{0,15}")
 
@@ -19,7 +19,7 @@ def parse_same_as(suffixes: Iterable[str]) -> tuple[str, ...]:
     """Check the suffixes of a service file.
 
     Raises:
-        ServiceError: there are too many, or one is not written as it has to be.
+        ServiceError: there are too many, or one is malformed.
     """
     found = tuple(dict.fromkeys(suffixes))
     if len(found) > _MOST:
@@ -34,7 +34,7 @@ def parse_same_as(suffixes: Iterable[str]) -> tuple[str, ...]:
 
 
 def beginnings_of(name: str, resources: Iterable[str | None]) -> frozenset[str]:
-    """Return how the resources of a service begin.
+    """Return the literal prefixes of a service's resources.
 
     Args:
         name: of the service; a resource that no route names begins with it.

@@ -20,15 +20,15 @@ from agentvault_tui.text import visible
 from agentvault_tui.web.forms import BodyError, form_value
 
 LONGEST: Final = 8_192
-"""Bytes of path, ``?`` and query, as they are sent."""
+"""Bytes of path, ``?`` and query together, as they are sent."""
 _VISIBLE: Final = re.compile(rb"[\x21-\x7e]*")
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HIDDEN_MARKS: Final = re.compile(r"%(?:2e|2f|5c|00)", re.IGNORECASE)
 """Escapes that one program resolves to a dot segment, a separator or an end of text,
 and another one does not."""
 _LITERAL: Final = "!$&'()*+,=:@"
-"""What a segment holds unescaped beside unreserved characters: RFC 3986 section 3.3
-without ``;``, which some programs take for the begin of a parameter."""
+"""Characters that a segment has unescaped, next to the unreserved ones: RFC 3986
+section 3.3 without ``;``, which some programs take for the start of a parameter."""
 
 Pair = tuple[str, str]
 
@@ -38,7 +38,7 @@ class Target:
     """The path and query of one request, decoded."""
 
     segments: tuple[str, ...]
-    """Of the path; the last is empty after a final slash."""
+    """The segments of the path; the last is empty after a final slash."""
     query: tuple[Pair, ...] = ()
 
     @property
@@ -74,7 +74,7 @@ class Target:
         """
         if not self.query:
             return [], False
-        values = [value for known, value in self.query if known == name]
+        values = [value for other, value in self.query if other == name]
         return values, self._bases[base_name(name)] > len(values)
 
     @cached_property
@@ -104,10 +104,10 @@ def parse_target(raw: bytes) -> Target:
     target = Target(_segments(raw_path), tuple(_pairs(raw_query)))
     if len(target.encoded) > LONGEST:
         raise _too_long()
-    if found := alike(name for name, _ in target.query):
+    if pair := alike(name for name, _ in target.query):
         raise UnreadableRequestError(
             "ambiguous_query",
-            f"the query has {visible(found[0], 60)} and {visible(found[1], 60)}, which"
+            f"the query has {visible(pair[0], 60)} and {visible(pair[1], 60)}, which"
             " a service may take for one name",
         )
     return target
@@ -157,12 +157,12 @@ def _pairs(raw: bytes) -> list[Pair]:
     return pairs
 
 
-def _bad_path(what: str) -> UnreadableRequestError:
-    return UnreadableRequestError("bad_path", what)
+def _bad_path(text: str) -> UnreadableRequestError:
+    return UnreadableRequestError("bad_path", text)
 
 
-def _bad_query(what: str) -> UnreadableRequestError:
-    return UnreadableRequestError("bad_query", what)
+def _bad_query(text: str) -> UnreadableRequestError:
+    return UnreadableRequestError("bad_query", text)
 
 
 def _too_long() -> UnreadableRequestError:

@@ -88,10 +88,6 @@ class ServiceRoute:
         found = (one for one in read if one.kind == kind)
         return {one.pointer[0] if kind == "body" else one.name for one in found}
 
-    def reads(self, kind: str) -> bool:
-        """Tell whether a parameter is read from a place of this kind."""
-        return any(s.kind == kind for some in self.parameters.values() for s in some)
-
     def captures(self, segments: tuple[str, ...]) -> dict[str, str] | None:
         """Return the captured values when decoded *segments* match, else None."""
         if len(segments) < len(self.segments) or (

@@ -46,13 +46,13 @@ parameters = {{ tag = "header:X-Tag", n = "query:n", p = "path:path", one = 1 }}
         "stripe-live",
     )
     pay, files = service.routes
-    assert pay.reads("body")
+    assert pay.names("body")
     assert {n: str(s[0]) for n, s in pay.parameters.items()} == {
         "amount": "body:/amount",
         "currency": "body:/currency",
         "recipients": "count:body:/to",
     }
-    assert not files.reads("body")
+    assert not files.names("body")
     assert [str(s[0]) for s in files.parameters.values()] == [
         "header:x-tag",
         "query:n",
