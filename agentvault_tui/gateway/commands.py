@@ -1,9 +1,9 @@
-"""Which command lines are known to read alone: ``[[tools.Bash.commands]]``.
+"""Entries for command lines with a scope of their own: ``[[tools.Bash.commands]]``.
 
-An entry lists the options and arguments with which a program does one thing. A line
-is of the entries' scopes only if each of its commands matches one of them whole;
-otherwise it is what the tool itself is. The hook has read the line and found where its
-paths lead (`HookRequest.commands`).
+An entry lists the options and arguments with which a program does one thing. If each
+command of a line matches an entry whole, the line has the scopes of these entries;
+otherwise it has the scope of the tool. The hook has parsed the line and resolved its
+paths (`HookRequest.commands`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _RUNNING: Final = frozenset(
         *("noglob", "source", "sudo", "time", "timeout", "xargs"),
     }
 )
-"""Programs that run another: their arguments are no list of options."""
+"""Programs that run another program: no entry can list what their arguments do."""
 
 
 class CommandTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -48,27 +48,27 @@ class CommandTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class CommandEntry:
-    """One program with the options and arguments that are of one scope."""
+    """A program, with the options and arguments that need one scope."""
 
     programs: frozenset[str]
     subcommand: tuple[str, ...]
     flags: frozenset[str]
     valued: frozenset[str]
-    """Options whose value is the next word, or the rest of theirs."""
+    """Options whose value is the next word, or the rest of the same word."""
     attached: tuple[str, ...]
-    """What options begin with whose value can only be the rest of the word."""
+    """Beginnings of options whose value is always the rest of the same word."""
     kinds: tuple[str, ...]
-    """What the first arguments are: `_KINDS`."""
+    """The kinds of the first arguments; see `_KINDS`."""
     rest: str
-    """What all others are; empty where there may be no others."""
+    """The kind of all other arguments; empty if there may be no others."""
     scope: str
     resource: str
     """A template: ``{path}`` is each path in turn."""
     risky: bool
-    """Whether its scope is of high risk, so that it may be the project's program."""
+    """Whether its scope has high risk: then the program may be one of the project's."""
 
     def resources(self, command: HookCommand) -> tuple[str, ...] | None:
-        """Return the resources of *command*; None where this is not for it."""
+        """Return the resources of *command*; None if the entry does not match it."""
         words, start = command.words, 1 + len(self.subcommand)
         if words[0] not in self.programs or words[1:start] != self.subcommand:
             return None
@@ -87,12 +87,12 @@ class CommandEntry:
     def _paths(
         self, command: HookCommand, arguments: list[int] | None
     ) -> list[str] | None:
-        """Return where the arguments lead that are paths; None if one may not be."""
+        """Return where paths among the arguments lead; None if one is not allowed."""
         if arguments is None:
             return None
         kinds = self.kinds + (self.rest,) * (len(arguments) - len(self.kinds))
         places = {one.word: one for one in command.places}
-        found: list[str] = []
+        paths: list[str] = []
         for number, kind in zip(arguments, kinds, strict=False):
             if kind == "any":
                 continue
@@ -101,21 +101,21 @@ class CommandEntry:
                 return None
             if kind == "file" and place.folder:
                 return None
-            found.append(place.resolved)
-        return found
+            paths.append(place.resolved)
+        return paths
 
     def _arguments(self, words: Sequence[str], at: int) -> list[int] | None:
-        """Return the indexes of the words that are no options; None for a stranger."""
-        arguments, only = list[int](), False
+        """Return the indexes of words that are no options; None if one is unknown."""
+        arguments, options_ended = list[int](), False
         while at < len(words):
             word = words[at]
             if not word.startswith("-"):
                 arguments.append(at)
                 at += 1
-            elif only:
-                return None  # a file so called, which other programs take for an option
+            elif options_ended:
+                return None  # a file name that other programs take for an option
             elif word == "--" and "--" in self.flags:
-                only, at = True, at + 1
+                options_ended, at = True, at + 1
             elif taken := self._option(words, at):
                 at += taken
             else:
@@ -137,8 +137,8 @@ class CommandEntry:
             return 1 if mark and name in self.valued else 0
         if "-#" in self.flags and word[1:].isascii() and word[1:].isdigit():
             return 1
-        known = self.flags | self.valued
-        if any(_LONG_OF_ONE_DASH.fullmatch(one) for one in known):
+        listed = self.flags | self.valued
+        if any(_LONG_OF_ONE_DASH.fullmatch(one) for one in listed):
             return 0  # such a program takes no bundles
         for number, letter in enumerate(word[1:], 2):
             if f"-{letter}" in self.flags:
@@ -153,25 +153,26 @@ def parse_entry(table: CommandTable, catalogue: Catalogue, where: str) -> Comman
     """Check one entry.
 
     Args:
-        table: as the file has it.
-        catalogue: the scopes there are.
-        where: what errors call its place.
+        table: the entry of the file.
+        catalogue: the known scopes.
+        where: names its place in errors.
 
     Raises:
-        ServiceError: it says something that is not known, or too much.
+        ServiceError: a program, option, argument, scope or resource is not allowed.
     """
     given = [table.program] if isinstance(table.program, str) else table.program
     for program in given:
         if not _PROGRAM.fullmatch(program) or program in _RUNNING:
             raise ServiceError(
-                f"{where}: '{visible(program, 60)}' is no program that an entry is for",
-                "write its name as PATH finds it; what runs another program has none",
+                f"{where}: no entry can be for the program '{visible(program, 60)}'",
+                "write its name as PATH finds it; a program that runs others needs a"
+                " person",
             )
     check_scope(table.scope, catalogue, where)
     for option in table.options:
         if not _OPTION.fullmatch(option):
             raise ServiceError(
-                f"{where}: '{visible(option, 60)}' is no option",
+                f"{where}: '{visible(option, 60)}' is not an option",
                 'write "-l", "--all", "-n *" with a value, "--color=*", "-#" or "--"',
             )
     kinds = [table.arguments] if isinstance(table.arguments, str) else table.arguments
@@ -184,13 +185,13 @@ def parse_entry(table: CommandTable, catalogue: Catalogue, where: str) -> Comman
     starred = any(one.endswith("*") for one in kinds[:-1])
     if starred or not {*positions, rest} <= _KINDS | {""} or "" in positions:
         raise ServiceError(
-            f"{where}: arguments are not known",
+            f"{where}: arguments has an unknown kind",
             'write "none", "any", "path", "file", or one each: ["any", "path*"]',
         )
     scope = catalogue.get(table.scope)
     reads_paths = not {"path", "file"}.isdisjoint({*positions, rest})
     if "{" in table.resource.replace("{path}", ""):
-        raise ServiceError(f"{where}: resource names a path as {{path}}")
+        raise ServiceError(f"{where}: the only placeholder of resource is {{path}}")
     return CommandEntry(
         programs=frozenset(given),
         subcommand=tuple(table.subcommand.split()),
@@ -214,21 +215,21 @@ def parse_entry(table: CommandTable, catalogue: Catalogue, where: str) -> Comman
 def match_line(
     entries: Sequence[CommandEntry], commands: Sequence[HookCommand]
 ) -> list[tuple[str, str]] | None:
-    """Return the scopes and resources of a line; None where any command has no entry.
+    """Return the scopes and resources of a line; None if a command has no entry.
 
     Args:
-        entries: the first that is for a command counts.
-        commands: the line's.
+        entries: the first one that matches a command counts.
+        commands: of the line.
 
     Returns:
-        pairs of a scope and a resource, an empty one for the tool's own.
+        pairs of a scope and a resource; an empty resource is the tool's own.
     """
-    found: list[tuple[str, str]] = []
+    pairs: list[tuple[str, str]] = []
     for command in commands:
         for entry in entries:
             if (resources := entry.resources(command)) is not None:
-                found += [(entry.scope, one) for one in resources]
+                pairs += [(entry.scope, one) for one in resources]
                 break
         else:
             return None
-    return found or None
+    return pairs or None

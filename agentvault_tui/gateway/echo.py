@@ -1,7 +1,7 @@
-"""Find an injected credential in an answer, also where it is split, escaped or packed.
+"""Find an injected credential in an answer: plain, split, escaped or compressed.
 
-Most of an answer is searched for a few exact texts. Escapes and lines are undone only
-where their marks are, and only those that stand for a character of the credential.
+Most of an answer is searched for a few exact texts. Escapes and line ends are decoded
+only where their marks are, and only those for a character of the credential.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from operator import itemgetter
 from typing import Any, Final
 
 _SHORTEST: Final = 4
-"""Bytes: a shorter one would stand in every answer by chance."""
+"""Bytes of a credential; a shorter one would be in every answer by chance."""
 _ROUNDS: Final = 3
-"""How many escapes, one around the other, are undone."""
+"""Levels of escapes, one around the other, that are decoded."""
 _LINE: Final = 56
 """Characters of the shortest lines that base64 is cut into."""
 _LONGEST_ESCAPE: Final = 12
@@ -30,9 +30,9 @@ _GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32
 _HEADER: Final = 2
 """Bytes by which zlib tells whether there is a header."""
 _WINDOW: Final = 65_536
-"""Bytes of an answer that are searched before others have their turn."""
+"""Bytes of an answer that are searched in one turn of the event loop."""
 _DENSE: Final = 8_192
-"""The same of an answer that is full of escapes, each of which takes a microsecond."""
+"""The same for an answer full of escapes, each of which takes a microsecond."""
 _MARKS: Final = (b"\\", b"&", b"%")
 _BREAKS: Final = re.compile(rb"(?:(?:\\+[rn]|[\r\n])[ \t]*)+")
 """Ends of lines, also as JSON writes them, and what indents the next line."""
@@ -67,20 +67,20 @@ class EchoedError(Exception):
     """An answer holds the credential that its request was given."""
 
 
-class _Map:
-    """Says where each byte of a text was before escapes in it were undone."""
+class _OffsetMap:
+    """Maps offsets in a decoded text to offsets before its escapes were decoded."""
 
     def __init__(self) -> None:
         self._views: list[int] = [0]
         self._raws: list[int] = [0]
 
     def add(self, view: int, raw: int) -> None:
-        """Note that the byte at *view* was at *raw*, and those after it follow."""
+        """Map *view* to *raw*, and the offsets after it likewise."""
         self._views.append(view)
         self._raws.append(raw)
 
     def raw(self, view: int) -> int:
-        """Return where the byte at *view* was."""
+        """Return the offset before decoding of the byte at *view*."""
         at = bisect_right(self._views, view) - 1
         return self._raws[at] + view - self._views[at]
 
@@ -94,10 +94,10 @@ class _Escapes:
         for one in characters:
             for spelt in product(*({d, d.upper()} for d in f"{one:02x}")):
                 self.digits["".join(spelt).encode()] = bytes([one])
-        known = set(self.digits.values())
-        self.named = {name: one for name, one in _NAMES.items() if one in known}
-        self.marks = known & {b"/", b'"', b"'", b"`", b"\\"}
-        """Those that a backslash stands before."""
+        wanted = set(self.digits.values())
+        self.named = {name: one for name, one in _NAMES.items() if one in wanted}
+        self.marks = wanted & {b"/", b'"', b"'", b"`", b"\\"}
+        """Characters that are escaped by a backslash alone."""
         self._kinds = {
             b"\\": (self._backslash, {b"u", b"x", *self.marks}),
             b"&": (
@@ -108,11 +108,11 @@ class _Escapes:
             b"%": (self._percent, {b"25", *self.digits}),
         }
 
-    def undone(self, text: bytes, around: int) -> bytes:
-        """Return *text* with these escapes undone; itself where there are none.
+    def decode(self, text: bytes, around: int) -> bytes:
+        """Return *text* with these escapes decoded; *text* itself if it has none.
 
-        Of the text between two of them no more than *around* bytes beside each stay:
-        the rest is not new.
+        Between two escapes, only *around* bytes next to each are returned: the rest was
+        searched before.
         """
         before = text
         if b"&" in text:
@@ -131,13 +131,13 @@ class _Escapes:
                 text = b"".join(pieces)
         return before if text == before else text
 
-    def tracked(self, text: bytes) -> tuple[bytes, list[_Map]]:
-        """Return *text* with these escapes undone, and how to go back."""
-        maps: list[_Map] = []
+    def decode_mapped(self, text: bytes) -> tuple[bytes, list[_OffsetMap]]:
+        """Return *text* with these escapes decoded, and maps back to its offsets."""
+        maps: list[_OffsetMap] = []
         ampersands = [(*found.span(), b"&") for found in _AMPERSAND.finditer(text)]
         for mark in (b"", *self._kinds):
             if found := self._find(text, mark) if mark else ampersands:
-                used, last, view = _Map(), 0, 0
+                used, last, view = _OffsetMap(), 0, 0
                 pieces: list[bytes] = []
                 for begins, ends, character in found:
                     pieces += text[last:begins], character
@@ -151,7 +151,7 @@ class _Escapes:
         return text, maps
 
     def _find(self, text: bytes, mark: bytes) -> list[tuple[int, int, bytes]]:
-        """Return where escapes that begin with *mark* begin and end, and for what."""
+        """Return begin, end and character of the escapes that begin with *mark*."""
         undo, starts = self._kinds[mark]
         size = len(next(iter(starts)))
         first, *pieces = text.split(mark)
@@ -176,8 +176,8 @@ class _Escapes:
         # RFC 3986 section 2.1, and the same once more: %2573 is %73.
         while piece[end - 2 : end] == b"25" and piece[end : end + 2].isalnum():
             end += 2
-        found = self.digits.get(piece[end - 2 : end])
-        return (found, end) if found else (self.digits.get(piece[:2], b""), 2)
+        character = self.digits.get(piece[end - 2 : end])
+        return (character, end) if character else (self.digits.get(piece[:2], b""), 2)
 
     def _backslash(self, piece: bytes) -> tuple[bytes, int]:
         first = piece[:1]
@@ -204,25 +204,25 @@ class _Escapes:
 
 @dataclass(frozen=True, slots=True)
 class Needles:
-    """What to look for in an answer, to find some secrets."""
+    """The texts to look for in an answer, to find some secrets."""
 
     exact: tuple[bytes, ...] = ()
-    """The secrets, also as forms and JSON have them."""
+    """The secrets, and their spellings in forms and JSON."""
     wide: tuple[bytes, ...] = ()
     """The same in UTF-16 and UTF-32, in either byte order."""
     base64: tuple[bytes, ...] = ()
-    """What base64 of any text makes of them, at each of three alignments."""
+    """The digits that they have in base64 of any text, at each of three alignments."""
     hexadecimal: tuple[bytes, ...] = ()
     """In lower case."""
     anchors: tuple[bytes, ...] = ()
-    """Parts of the base64, of which one is there if it is whole."""
+    """Parts of `base64`; at least one is in a text that has it unbroken."""
     line_anchors: tuple[bytes, ...] = ()
-    """Shorter ones, of which one is there if it is cut into lines."""
+    """Shorter parts; at least one is in a text that has it cut into lines."""
     escapes: _Escapes | None = field(default=None, repr=False)
     longest: int = 0
     """Bytes of the longest of them."""
     reach: int = 0
-    """Bytes of a secret each of whose characters is escaped."""
+    """Bytes of the longest secret if each character is escaped."""
 
     def __bool__(self) -> bool:
         return bool(self.exact)
@@ -232,12 +232,12 @@ class Needles:
         if self._are_plainly_in(text):
             return True
         for _ in range(_ROUNDS if self.escapes else 0):
-            undone = self.escapes.undone(text, self.reach)  # type: ignore[union-attr]
-            if undone is text:
+            decoded = self.escapes.decode(text, self.reach)  # type: ignore[union-attr]
+            if decoded is text:
                 return False
-            if self._are_plainly_in(undone):
+            if self._are_plainly_in(decoded):
                 return True
-            text = undone
+            text = decoded
         return False
 
     def _are_plainly_in(self, text: bytes) -> bool:
@@ -250,38 +250,39 @@ class Needles:
             return True
         if b"\n" in text or b"\r" in text or b"\\" in text:
             if any(anchor in text for anchor in self.line_anchors):
-                return self._is_based_in(_BREAKS.sub(b"", text))
+                return self._has_base64(_BREAKS.sub(b"", text))
             return False
-        return any(one in text for one in self.anchors) and self._is_based_in(text)
+        return any(one in text for one in self.anchors) and self._has_base64(text)
 
-    def _is_based_in(self, text: bytes) -> bool:
+    def _has_base64(self, text: bytes) -> bool:
         digits = text.translate(_URL_SAFE)
         return any(needle in digits for needle in self.base64)
 
-    def begin_at(self, text: bytes) -> int:
-        """Return where at the end of *text* a secret may begin; its length if none.
+    def partial_start(self, text: bytes) -> int:
+        """Return the offset at the end of *text* where a secret may begin.
 
-        What comes after *text* decides.
+        Whether it is one, the bytes after *text* show. If none can begin there, it is
+        the length of *text*.
         """
         tail = view = text[-self.reach :]
-        maps: list[_Map] = []
-        found = len(view)
+        maps: list[_OffsetMap] = []
+        earliest = len(view)
         for _ in range(_ROUNDS + 1):
-            start = self._begin_plainly_at(view)
+            start = self._plain_partial_start(view)
             if start < len(view):
                 for used in reversed(maps):
                     start = used.raw(start)
-                found = min(found, start)
+                earliest = min(earliest, start)
             if self.escapes is None:
                 break
-            undone, more = self.escapes.tracked(view)
+            decoded, more = self.escapes.decode_mapped(view)
             if not more:
                 break
-            view = undone
+            view = decoded
             maps += more
-        return len(text) - len(tail) + found
+        return len(text) - len(tail) + earliest
 
-    def _begin_plainly_at(self, view: bytes) -> int:
+    def _plain_partial_start(self, view: bytes) -> int:
         partial = _PARTIAL.search(view, max(len(view) - 4 * _LONGEST_ESCAPE, 0))
         end = partial.start() if partial else len(view)
         whole = view[:end]
@@ -302,9 +303,9 @@ class Needles:
         )
 
 
-def _joined(text: bytes) -> tuple[bytes, _Map]:
-    """Return *text* without the ends of its lines, and how to go back."""
-    out, used, view, raw = [], _Map(), 0, 0
+def _joined(text: bytes) -> tuple[bytes, _OffsetMap]:
+    """Return *text* without the ends of its lines, and the map back to its offsets."""
+    out, used, view, raw = [], _OffsetMap(), 0, 0
     for found in _BREAKS.finditer(text):
         out.append(text[raw : found.start()])
         view += found.start() - raw
@@ -314,7 +315,7 @@ def _joined(text: bytes) -> tuple[bytes, _Map]:
 
 
 def needles(*secrets: bytes) -> Needles:
-    """Return what to look for in an answer to find one of *secrets*."""
+    """Return the texts to look for in an answer, to find one of *secrets*."""
     exact: set[bytes] = set()
     wide: set[bytes] = set()
     based: set[bytes] = set()
@@ -351,7 +352,7 @@ def _exact(secret: bytes) -> set[bytes]:
     text = json.dumps(secret.decode("latin-1"), ensure_ascii=False)[1:-1]
     return {
         secret,
-        secret.replace(b" ", b"+"),  # as forms have it, whose escapes are undone
+        secret.replace(b" ", b"+"),  # in a form, once its escapes are decoded
         text.encode("latin-1"),
     }
 
@@ -359,7 +360,7 @@ def _exact(secret: bytes) -> set[bytes]:
 def _base64(secret: bytes) -> set[bytes]:
     found = set()
     for shift in range(3):
-        # The digits that also depend on what stands before and after are left out.
+        # Digits that also depend on the bytes before and after it are left out.
         whole = base64.b64encode(b"\0" * shift + secret)
         first = (shift * 8 + 5) // 6
         last = (shift + len(secret)) * 8 // 6
@@ -369,9 +370,9 @@ def _base64(secret: bytes) -> set[bytes]:
 
 
 def _anchors(digits: bytes) -> set[bytes]:
-    """Return what is in an answer with these digits in either alphabet of base64.
+    """Return texts of which one is in an answer with these digits of base64.
 
-    The longer, the faster it is looked for.
+    Either alphabet may be used. A longer text is found faster.
     """
     run = max(re.split(rb"[+/]", digits), key=len)
     if 2 * len(run) >= len(digits):
@@ -380,7 +381,7 @@ def _anchors(digits: bytes) -> set[bytes]:
 
 
 def _shortest(found: Iterable[bytes]) -> tuple[bytes, ...]:
-    """Leave out what holds another."""
+    """Leave out each text that contains another one."""
     kept: list[bytes] = []
     for one in sorted(found, key=len):
         if not any(short in one for short in kept):
@@ -397,7 +398,7 @@ class Echo:
         self.width = 1
         """Bytes of a character: two in UTF-16, four in UTF-32."""
         self.window = _WINDOW
-        """Bytes that are searched at a time; fewer once escapes were undone."""
+        """Bytes that are searched at a time; fewer in an answer full of escapes."""
         self._held = b""
 
     @property
@@ -430,7 +431,7 @@ class Echo:
             if self.needles.are_in(view):
                 raise EchoedError
             width = 1 if view is data else self.width
-            start = min(start, self.needles.begin_at(view) * width)
+            start = min(start, self.needles.partial_start(view) * width)
         if self.width > 1:  # so that characters stay whole
             start = min(start, len(data)) // self.width * self.width
         self._held = data[start:]

@@ -46,7 +46,7 @@ from agentvault_tui.text import visible
 _BEHIND: Final = "gateway_decides"
 _DECIDES: Final = "The gateway decides about this call when it is made."
 _WAIT_S: Final = 20
-"""At most: the hook answers 5 s before the shortest limit of a host, which is 30 s."""
+"""Seconds at most: a hook answers 5 s before the shortest limit of a host, 30 s."""
 _LIMITED: Final = "The agent was refused too often: nothing is decided until it pauses."
 
 
@@ -75,7 +75,7 @@ def routes(
             if server is not None and outcome is not Outcome.DENIED:
                 # The gateway decides, holds and records the call itself.
                 return HookInfo(outcome="allowed", reason=_BEHIND, message=_DECIDES)
-            # The record names the action that decides.
+            # The record names the action with the strictest answer.
             action = does.actions[outcomes.index(outcome)]
             others = [one for one in does.actions if one is not action]
             if outcome is Outcome.ESCALATED or does.person:
@@ -112,7 +112,7 @@ def routes(
 
 
 async def _answer(decide: Callable[..., Awaitable[Answer]], wait: float) -> Answer:
-    """Decide, and wait for a person where the agent has a place to wait in."""
+    """Decide, and wait for a person if the agent has a place to wait in."""
     try:
         return await decide(wait=wait)
     except ShareTakenError:
@@ -158,7 +158,7 @@ def _server(
 def _actions(
     maps: ToolMaps, host: str, asked: HookRequest, server: McpServer | None
 ) -> tuple[ToolActions, tuple[str, str] | None]:
-    """Return the actions of a call, and why it is refused without asking policy."""
+    """Return the actions of a call, and the reason if policy is not asked about it."""
     nothing = ToolActions((Action((), ""),))
     call = ToolCall(
         asked.tool,
@@ -179,8 +179,8 @@ def _actions(
         return nothing, (error.reason, error.message)
     except ServiceError as error:
         return nothing, ("host_not_mapped", error.diagnosis())
-    # Where it runs, and all that is not shown whole, is under the digest of what a
-    # person approves.
+    # The digest of an approval covers where the call runs, and each argument that is
+    # not shown whole.
     more: dict[str, Any] = {"cwd": asked.cwd} if asked.cwd else {}
     if asked.omitted:
         more |= {"cut": list(asked.omitted), "arguments_sha256": asked.arguments_sha256}

@@ -195,9 +195,9 @@ class Service:
     same_as: tuple[str, ...] = SAME_AS
     """Suffixes that name no other resource; see `same_as.parse_same_as`."""
     listed: frozenset[str] = frozenset()
-    """Headers that leave beside those that always do, in lower case."""
+    """Further headers that are sent, in lower case; see `headers.ALWAYS`."""
     drains_bodies: bool = False
-    """Whether it reads each request's body to its end: the operator's word."""
+    """Whether it reads each request's body to its end, as an operator has stated."""
 
 
 @dataclass(frozen=True, slots=True)

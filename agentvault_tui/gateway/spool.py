@@ -1,7 +1,7 @@
 """Hold a body on disk, encrypted, from its first byte until it is sent or dropped.
 
-A body that a person decides about must be whole before the question is asked, and may
-be too large for memory. Its file has no name, and its key is in this process alone.
+A body that a person decides about has to be complete before the person is asked, and
+may be too large for memory. Its file has no name; the key is only in this process.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from agentvault_tui.gateway.refusals import CallRefusedError, crowded, too_large
 
 _T = TypeVar("_T")
 AGENTS: Final = 8
-"""The room of all spools is as many times the largest body; one agent has one part."""
+"""All spools together may have this many times the bytes of the largest body; one agent
+may have the bytes of one."""
 _CHUNK: Final = 262_144
 """Bytes that are encrypted as one record."""
 _TAG: Final = 16
@@ -35,14 +36,14 @@ _THREADS: Final = ThreadPoolExecutor(2, "agentvault-spool")
 
 
 class Spool:
-    """One body on disk; to be closed."""
+    """One body on disk; the caller closes it."""
 
     def __init__(self, fd: int, give_back: Callable[[], None]) -> None:
-        """Own *fd*, an empty file; *give_back* returns the room of the body."""
+        """Own *fd*, an empty file; *give_back* releases the bytes of the body."""
         self.size = 0
         """Bytes of the body."""
         self.sha256 = ""
-        """Of the body, in hexadecimal, once it is whole."""
+        """Of the body, in hexadecimal, once it is complete."""
         self._fd = fd
         self._give_back = give_back
         self._key = AESGCM(AESGCM.generate_key(256))
@@ -73,7 +74,7 @@ class Spool:
             view = view[os.write(self._fd, view) :]
 
     def finish(self) -> None:
-        """Note that the body is whole."""
+        """Compute the digest of the complete body."""
         self.sha256 = self._digest.hexdigest()
 
     async def pieces(self) -> AsyncIterator[bytes]:
@@ -92,12 +93,12 @@ class Spool:
     def _read(self, number: int) -> bytes:
         length = min(_CHUNK, self.size - number * _CHUNK) + _TAG
         sealed = os.pread(self._fd, length, number * (_CHUNK + _TAG))
-        # The nonce says which chunk it is: none can stand for another one.
+        # The nonce is the chunk's number, so no chunk can replace another one.
         return self._key.decrypt(self._nonce(number), sealed, None)
 
     @staticmethod
     def _nonce(number: int) -> bytes:
-        """Return a nonce that this key has once (NIST SP 800-38D section 8.2.1)."""
+        """Return a nonce that this key uses once (NIST SP 800-38D section 8.2.1)."""
         return number.to_bytes(_NONCE, "big")
 
     async def _apart(self, work: Callable[[], _T]) -> _T:
@@ -120,8 +121,8 @@ class Spool:
             return
         self._closed = True
         self._give_back()
-        # In a thread, after what runs there: a cancelled task leaves its work behind,
-        # and the number of the file must not be another file's by then.
+        # In a thread, after the work that runs there: a cancelled task leaves it
+        # running, and the descriptor must not be another file's by then.
         _THREADS.submit(self._close_file)
 
     def _close_file(self) -> None:
@@ -131,7 +132,7 @@ class Spool:
 
 
 class SpoolRoom:
-    """The room on disk for bodies that are held, and each agent's share of it."""
+    """The space on disk for held bodies, and each agent's share of it."""
 
     def __init__(self, folder: Path, hold_bytes: int) -> None:
         """Spool nothing yet.
@@ -150,7 +151,7 @@ class SpoolRoom:
         pieces: AsyncIterator[bytes],
         length: int | None = None,
     ) -> Spool:
-        """Write a body to disk, whole.
+        """Write a complete body to disk.
 
         Args:
             agent_id: the agent whose body it is.
@@ -161,8 +162,8 @@ class SpoolRoom:
             the spool, to be closed.
 
         Raises:
-            CallRefusedError: 413 for a body that is larger than any may be; 503 where
-                there is no room for it now. Nothing of it is left.
+            CallRefusedError: 413 if it has more than `hold_bytes`; 503 if there is no
+                space for it now. No part of it stays on disk.
         """
         taken = 0
 
@@ -198,7 +199,7 @@ class SpoolRoom:
 async def _fill(
     spool: Spool, pieces: AsyncIterator[bytes], reserve: Callable[[int], None]
 ) -> None:
-    """Write all *pieces*; *reserve* takes how many bytes there are so far."""
+    """Write all *pieces*; *reserve* is called with the bytes so far."""
     waiting, size = bytearray(), 0
     async for piece in pieces:
         size += len(piece)
@@ -214,7 +215,7 @@ async def _fill(
 
 
 def no_space() -> CallRefusedError:
-    """Return the refusal of a body that the disk does not take or give back."""
+    """Return the refusal of a body that cannot be written to or read from disk."""
     text = "the body cannot be held on disk: send it again later"
     code = "temporarily_unavailable"
     return CallRefusedError(503, code, code, text, (b"retry-after", b"30"))

@@ -46,11 +46,11 @@ _COUNT: Final = "count:"
 _OF_FILE: Final = re.compile(r"file:\{([^{}]*)\}")
 """A resource that is the file an argument names: that argument is a path."""
 MOST_RESOURCES: Final = 256
-"""Of one call; all of them are in its one record."""
+"""Resources of one call; its one record has all of them."""
 CONFIGURE: Final = "configure:host"
 DELETE: Final = "delete:files"
 _OUTSIDE: Final = (
-    "It is about files outside the project's folder, or it cannot be told."
+    "It uses files outside the project's folder, or files that cannot be determined."
 )
 _PATHLIKE: Final = re.compile("path|file|dir|folder|uri|root", re.IGNORECASE)
 """Names of arguments that some version of a host may take for a path."""
@@ -84,13 +84,13 @@ class ToolCall:
     omitted: frozenset[str] = frozenset()
     """Top-level arguments that are too long to be shown whole, and so are unclear."""
     places: Sequence[HookPlace] = ()
-    """Where its arguments lead, as its host's machine has it."""
+    """Where its arguments lead on the machine of its host."""
     commands: Sequence[HookCommand] | None = None
-    """Its command line, if that is simple commands alone."""
+    """The commands of its line, if it consists of simple commands only."""
 
 
 class ToolActions(NamedTuple):
-    """What one call does: each resource is decided by itself, the strictest counts."""
+    """The actions of one call, decided one by one: the strictest answer counts."""
 
     actions: tuple[Action, ...]
     person: str = ""
@@ -111,7 +111,7 @@ class ToolRule:
     """Which tools are one action, and where in their arguments it says on what."""
 
     pattern: str
-    """A tool's name, in which ``*`` stands for letters, digits, ``_``, ``-``, ``.``."""
+    """A tool's name; ``*`` matches letters, digits, ``_``, ``-`` and ``.``."""
     matches: re.Pattern[str]
     scope: str
     resource: str
@@ -121,7 +121,7 @@ class ToolRule:
     paths: tuple[str, ...] = ()
     """Arguments that are paths; ``{path}`` is each in turn."""
     needed: bool = False
-    """Whether a call has to state one; otherwise it is about the folder it runs in."""
+    """Whether a call has to state one; if not, the default is the folder it runs in."""
     patterns: tuple[str, ...] = ()
     """Arguments that are globs."""
     deletes: tuple[str, ...] = ()
@@ -142,10 +142,10 @@ class ToolMap:
     sha256: str
 
     def actions_of(self, call: ToolCall) -> ToolActions:
-        """Return the actions that *call* is.
+        """Return the actions of *call*.
 
         Raises:
-            UnmatchedToolError: it is none, or must never be.
+            UnmatchedToolError: no rule matches it, or it is never allowed.
         """
         found = (rule for rule in self.rules if rule.matches.fullmatch(call.tool))
         rule = next(found, self.unmatched_rule)
@@ -164,7 +164,7 @@ class ToolMap:
             raise UnmatchedToolError("unclear_call", text)
         parameters = _parameters(rule, call)
         if len(pairs) > 1:
-            # All of them are on each page and in the one row.
+            # Each approval page and the one row list all of them.
             parameters["resources"] = [" ".join(filter(None, one)) for one in pairs]
         own = f"{self.name}:{call.tool}"
         return ToolActions(
@@ -222,7 +222,7 @@ def make_map(
 ) -> ToolMap:
     """Check the tools of a *file* that says *text*.
 
-    Paths and commands are of hosts alone: those of a server are not on this machine.
+    Only hosts may have paths and commands: those of a server are not on this machine.
 
     Raises:
         ServiceError: they cannot be put in force.
@@ -234,7 +234,9 @@ def make_map(
             tool.paths or tool.patterns or tool.deletes or tool.commands
         ):
             where = f"tools.{visible(pattern, 60)}"
-            raise ServiceError(f"{where}: paths and commands are of hosts/NAME.toml")
+            raise ServiceError(
+                f"{where}: only hosts/NAME.toml may have paths and commands"
+            )
     named = sorted(file.tools.items(), key=lambda item: "*" in item[0])
     return ToolMap(
         name,
@@ -319,7 +321,7 @@ class ToolMaps(ConfigFolder[ToolMap]):
 def shipped_tools(host: str) -> str:
     """Return the ``hosts/NAME.toml`` that ships for *host*, one of `SHIPPED`.
 
-    The command lines that read alone are the same for the shell tools of every host.
+    The entries for command lines are the same for the shell tools of every host.
     """
     folder = resources.files(__package__) / "hosts"
     lines = (folder / "commands.toml").read_text("utf-8")
@@ -369,7 +371,7 @@ def _pairs(rule: ToolRule, call: ToolCall) -> tuple[list[tuple[str, str]], str]:
         ): None
         for scope, place in found
     }
-    # Another version of the host may go by an argument that this map does not name.
+    # Another version of the host may use an argument that this map does not name.
     read = (one for one in call.places if _PATHLIKE.search(one.argument))
     paths = [place for _, place in found]
     paths += [one for one in read if not one.pattern]
@@ -397,12 +399,12 @@ def _stated(
     pattern: bool,
     needed: bool = False,
 ) -> Iterator[tuple[str, tuple[str, str, bool]]]:
-    """Yield what each of the arguments states, as `HookPlace` begins.
+    """Yield *scope* and the first three members of `HookPlace` for each stated path.
 
-    One that is *needed* is one path, any other may be a list of them.
+    An argument that is *needed* has one path; any other may have a list of them.
 
     Raises:
-        UnmatchedToolError: one is no text.
+        UnmatchedToolError: a path is no text.
     """
     for name in names:
         value = call.arguments.get(name)

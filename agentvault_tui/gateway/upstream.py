@@ -1,6 +1,6 @@
 """Reach a service: addresses checked and pinned, TLS verified, everything bounded.
 
-A connection carries the requests of one agent, whatever the service does with it.
+A connection carries the requests of one agent only.
 Nothing is retried, redirected, decompressed or taken from the environment: a request
 leaves at most once, and as it was built.
 """
@@ -35,7 +35,7 @@ _CONNECTIONS: Final = 512
 """To one service; further calls wait for one, as long as for a new one."""
 _IDLE: Final = 512
 _IDLE_SHARE: Final = _IDLE // 8
-"""Of the idle connections to all services, one agent's at most."""
+"""Idle connections of one agent at most, to all services together."""
 _KEPT_SECONDS: Final = 4.0
 """An idle connection is reused: below the five seconds after which common servers
 close theirs, since a request on a closed one is lost and not repeated."""
@@ -64,7 +64,7 @@ class Outgoing:
     echo: Echo
     """What the answer must not hold."""
     agent_id: AgentId | None = None
-    """Whose call it is. Without one the connection is used for no other request."""
+    """The agent that makes the call. Without it, the connection is not used again."""
     reuse: bool | None = None
     """Whether the service reads its body to the end, so that the connection may carry
     another request; left out: only if there is no body."""
@@ -103,7 +103,7 @@ class Answer:
         self._connection = connection
         self._outgoing = outgoing
         self._rest = b""
-        """What has arrived and was not searched yet."""
+        """Bytes that have arrived and were not searched yet."""
         self._done: Callable[[ServiceConnection], None] | None = done
 
     @property
@@ -152,7 +152,7 @@ _Owner = tuple["Upstream", ServiceOrigin, AgentId]
 
 
 def _user(owner: _Owner | None) -> str:
-    """Return for whom a connection counts; nothing for the broker's own."""
+    """Return the agent that a connection counts for; empty for the broker's own."""
     return "" if owner is None else owner[2]
 
 
@@ -179,7 +179,7 @@ class IdleConnections:
         return None
 
     def put(self, owner: _Owner, connection: ServiceConnection) -> None:
-        """Keep a connection open; where there are too many, close the longest idle."""
+        """Retain an open connection; if there are too many, close the longest idle."""
         loop, agent_id = asyncio.get_running_loop(), owner[2]
         if self._counts[agent_id] >= _IDLE_SHARE:
             self.close(lambda one: one[2] == agent_id, most=1)
@@ -193,9 +193,9 @@ class IdleConnections:
             self._sweep = loop.call_later(_KEPT_SECONDS, self._swept)
 
     def close(self, chosen: Callable[[_Owner], bool], most: int = _IDLE) -> None:
-        """Close connections of the owners chosen, the longest idle first."""
-        found = [one for one, owner in self._owners.items() if chosen(owner)]
-        for connection in found[:most]:
+        """Close connections of the chosen owners, the longest idle first."""
+        connections = [one for one, owner in self._owners.items() if chosen(owner)]
+        for connection in connections[:most]:
             self._forget(connection)
             connection.abort()
 
@@ -260,7 +260,7 @@ class Upstream:
     async def _connected(
         self, origin: ServiceOrigin, owner: _Owner | None
     ) -> ServiceConnection:
-        """Return a connection that nobody uses, or a new one.
+        """Return an idle connection of the owner, or a new one.
 
         Raises:
             UpstreamError: there is none, or the agent has its share of them.
@@ -271,8 +271,8 @@ class Upstream:
             text = "this agent has its share of the connections to the service"
             raise UpstreamError(503, code, text)
         try:
-            if owner and (known := self._idle.take(owner)):
-                return known
+            if owner and (idle := self._idle.take(owner)):
+                return idle
             async with asyncio.timeout(self._bounds.connect):
                 return await self._connect(origin)
         except BaseException as error:
@@ -330,7 +330,7 @@ class Upstream:
         return answer
 
     def _done(self, connection: ServiceConnection) -> None:
-        """Keep a connection that its agent can use again; end any other."""
+        """Retain a connection that its agent can use again; close any other."""
         owner = self._busy.pop(connection)
         self._places.release(_user(owner), 1)
         if owner is None or self._retired or not connection.reusable:
@@ -365,7 +365,7 @@ def _checked(connection: ServiceConnection, outgoing: Outgoing) -> PackedEcho | 
         raise UpstreamError(502, "upstream_reset", text)
     asked = any(name.lower() == "range" for name, _ in outgoing.headers)
     if connection.status == 206 and not asked:
-        # RFC 9110 section 15.3.7: and a credential in two parts is not found.
+        # RFC 9110 section 15.3.7. A credential split over two answers is not found.
         text = "the service sent a part of an answer that was not asked for"
         raise UpstreamError(502, "upstream_reset", text)
     if outgoing.method == "HEAD" or connection.status in {204, 304}:
@@ -387,7 +387,7 @@ def _width(headers: list[tuple[bytes, bytes]]) -> int:
     """Return how many bytes a character of an answer has at least, by its charset.
 
     Raises:
-        UpstreamError: ASCII looks otherwise in it, so that nothing would be found.
+        UpstreamError: the charset encodes ASCII differently: nothing would be found.
     """
     widths = {1}
     for name, value in headers:
@@ -400,7 +400,7 @@ def _width(headers: list[tuple[bytes, bytes]]) -> int:
             except UnicodeDecodeError:
                 ascii_stays = False
             except (LookupError, ValueError):
-                continue  # of no program, or of none that reads text
+                continue  # unknown, or no text encoding
             if wide := _WIDE.fullmatch(codec.name):
                 widths.add(int(wide[1]) // 8)
             elif codec.name == "utf-7" or not ascii_stays:

@@ -1,8 +1,8 @@
 """Run slow functions in other processes, with a fair turn for each agent.
 
-A large body takes the interpreter longer to parse than anyone else may wait. A thread
-would not help: only one thread of a process interprets at a time. A worker holds no
-secret and opens nothing, and it ends when the broker does.
+Parsing a large body would stop the event loop for longer than other requests may wait.
+A thread would not help: one thread of a process interprets at a time. A worker holds no
+secret, opens nothing, and ends when the broker does.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class _Job:
 
 
 class _Turns:
-    """Jobs that wait, by agent: each agent in turn has its oldest job taken."""
+    """Queued jobs by agent; the agents take turns, the oldest job of each first."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, deque[_Job]] = {}
@@ -75,7 +75,7 @@ class _Turns:
             return None
 
     def drop(self, agent_id: str, job: _Job) -> None:
-        """Forget a job whose caller has left; one that was taken is not here."""
+        """Remove a queued job; a job that a worker has taken is not queued."""
         with self._changed, contextlib.suppress(KeyError, ValueError):
             own = self._waiting[agent_id]
             own.remove(job)
@@ -100,40 +100,40 @@ class Workers:
         """Start nothing yet.
 
         Args:
-            processes: how many; left out: two where there are more than two cores.
-            deadline_s: how many seconds a job may take.
+            processes: how many; by default two if there are more than two cores.
+            deadline_s: seconds that a job may take.
         """
         self._wanted = processes or (2 if (os.cpu_count() or 1) > 2 else 1)
         self._deadline_s = deadline_s
         self._turns = _Turns()
-        self._seats: list[_Seat] = []
+        self._workers: list[_Worker] = []
 
     async def run(
         self,
         agent_id: str,
         function: Callable[_P, _T],
         *args: _P.args,
-        **none: _P.kwargs,
+        **keywords: _P.kwargs,
     ) -> _T:
-        """Return what *function* makes of *args*, or raise what it raises.
+        """Call *function* in a worker process; raise what it raises.
 
-        Function, arguments and result are pickled. Unpickling the result stops this
-        process for as long as it takes, so a result is bytes and few small values.
+        Function, arguments and result are pickled. Unpickling the result blocks the
+        event loop, so a result consists of bytes and a few small values.
 
         Args:
             agent_id: the agent whose job it is.
             function: a function of a module.
             args: its arguments.
-            none: it is called without keywords.
+            keywords: none; for the type of `args`.
 
         Raises:
-            CallRefusedError: 400 where the job takes too long or too much memory; 503
-                where its process ended.
+            CallRefusedError: 400 if the job takes too long or too much memory; 503 if
+                its process ended.
         """
-        assert not none  # noqa: S101 - for the type of `args`
-        if not self._seats:
-            self._seats = [
-                _Seat(self._turns, self._deadline_s) for _ in range(self._wanted)
+        assert not keywords  # noqa: S101 - for the type of `args`
+        if not self._workers:
+            self._workers = [
+                _Worker(self._turns, self._deadline_s) for _ in range(self._wanted)
             ]
         job = _Job(function, args)
         self._turns.put(agent_id, job)
@@ -144,22 +144,22 @@ class Workers:
         return result
 
     def close(self) -> None:
-        """End the processes; jobs that wait are refused."""
+        """End the processes; queued jobs are refused."""
         for job in self._turns.close():
             job.future.set_exception(_ended())
-        for seat in self._seats:
-            seat.end()
-        self._turns, self._seats = _Turns(), []
+        for worker in self._workers:
+            worker.end()
+        self._turns, self._workers = _Turns(), []
 
 
-class _Seat:
-    """One process, replaced where it has ended, and the thread that talks to it."""
+class _Worker:
+    """One process, replaced if it has ended, and the thread that serves it."""
 
     def __init__(self, turns: _Turns, deadline_s: float) -> None:
         self._turns = turns
         self._deadline_s = deadline_s
         self._process: subprocess.Popen[bytes] | None = None
-        self._line: socket.socket | None = None
+        self._channel: socket.socket | None = None
         self._over = False
         self._thread = threading.Thread(
             target=self._work, name="agentvault-worker", daemon=True
@@ -176,7 +176,7 @@ class _Seat:
     def _do(self, job: _Job) -> None:
         try:
             request = pickle.dumps((job.function, job.args))
-        except Exception as error:  # noqa: BLE001 - whatever cannot be pickled says
+        except Exception as error:  # noqa: BLE001 - it cannot be pickled
             job.future.set_exception(error)
             return
         try:
@@ -204,18 +204,18 @@ class _Seat:
         if self._process is None or self._process.poll() is not None:
             self._stop()
             self._start()
-        assert self._line is not None  # noqa: S101 - it was started
+        assert self._channel is not None  # noqa: S101 - it was started
         ends = time.monotonic() + self._deadline_s
-        self._line.settimeout(self._deadline_s)
-        self._line.sendall(_LENGTH.pack(len(request)) + request)
-        return _frame(self._line, ends)
+        self._channel.settimeout(self._deadline_s)
+        self._channel.sendall(_LENGTH.pack(len(request)) + request)
+        return _frame(self._channel, ends)
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
-        self._line = ours
+        self._channel = ours
         with theirs:
             # -P: a json.py in the folder we were started from must not be imported.
-            # Of our environment it gets nothing: it may name secrets.
+            # It does not get our environment, which may have secrets.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "agentvault_tui.gateway.workers"],
                 stdin=theirs.fileno(),
@@ -230,16 +230,16 @@ class _Seat:
             raise OSError("it is not needed any more")
 
     def _stop(self) -> None:
-        line, process = self._line, self._process
-        self._line = self._process = None
-        if line is not None:
-            line.close()
+        channel, process = self._channel, self._process
+        self._channel = self._process = None
+        if channel is not None:
+            channel.close()
         if process is not None:
             process.kill()
             process.wait()
 
     def end(self) -> None:
-        """End the process, also amid a job; its thread ends too."""
+        """End the process, also during a job, and its thread."""
         self._over = True
         process = self._process
         if process is not None:
@@ -249,7 +249,7 @@ class _Seat:
 
 @dataclass(slots=True)
 class _Outcome:
-    """The result of a job; or an error, in parts that any exception can be made of."""
+    """The result of a job, or the parts from which its exception is built again."""
 
     result: object
     error: type[Exception] | None = None
@@ -259,7 +259,7 @@ class _Outcome:
     def get(self) -> object:
         if self.error is None:
             return self.result
-        # Not called: some take other arguments than they hold.
+        # __init__ is not called: some exceptions take other arguments than `args`.
         error = self.error.__new__(self.error, *self.args)
         error.__dict__.update(self.state)
         raise error
@@ -268,28 +268,28 @@ class _Outcome:
         return pickle.dumps((self.result, self.error, self.args, self.state))
 
 
-def _frame(line: socket.socket, ends: float) -> bytes:
+def _frame(channel: socket.socket, ends: float) -> bytes:
     """Return the next frame.
 
     Raises:
         TimeoutError: it is not whole at *ends*, on the monotonic clock.
         ConnectionError: the other process has ended.
     """
-    (length,) = _LENGTH.unpack(_exactly(line, _LENGTH.size, ends))
-    return _exactly(line, length, ends)
+    (length,) = _LENGTH.unpack(_exactly(channel, _LENGTH.size, ends))
+    return _exactly(channel, length, ends)
 
 
-def _exactly(line: socket.socket, size: int, ends: float | None) -> bytes:
-    found = bytearray(size)
-    view = memoryview(found)
+def _exactly(channel: socket.socket, size: int, ends: float | None) -> bytes:
+    received = bytearray(size)
+    view = memoryview(received)
     while view:
         if ends is not None:
-            line.settimeout(max(ends - time.monotonic(), 1e-3))
-        count = line.recv_into(view)
+            channel.settimeout(max(ends - time.monotonic(), 1e-3))
+        count = channel.recv_into(view)
         if not count:
             raise ConnectionError("it has ended")
         view = view[count:]
-    return bytes(found)
+    return bytes(received)
 
 
 def _too_slow() -> CallRefusedError:
@@ -304,22 +304,22 @@ def _ended() -> CallRefusedError:
 
 
 def main() -> None:
-    """Do the jobs that come on standard input, a socket, until it closes."""
+    """Run the jobs that arrive on standard input, a socket, until it closes."""
     harden()
     os.nice(_NICE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    line = socket.socket(fileno=0)
-    line.sendall(_LENGTH.pack(0))
+    channel = socket.socket(fileno=0)
+    channel.sendall(_LENGTH.pack(0))
     with contextlib.suppress(ConnectionError):
         while True:
-            (length,) = _LENGTH.unpack(_exactly(line, _LENGTH.size, None))
-            request = _exactly(line, length, None)
-            # A broker that is killed amid a job ends none: the job's end does.
+            (length,) = _LENGTH.unpack(_exactly(channel, _LENGTH.size, None))
+            request = _exactly(channel, length, None)
+            # If the broker is killed during a job, the alarm ends this process.
             signal.alarm(round(3 * DEADLINE_S))
             answer = _answer(request)
             signal.alarm(0)
-            line.sendall(_LENGTH.pack(len(answer)) + answer)
+            channel.sendall(_LENGTH.pack(len(answer)) + answer)
             del request, answer
 
 
@@ -327,11 +327,11 @@ def _answer(request: bytes) -> bytes:
     try:
         function, args = pickle.loads(request)  # noqa: S301 - the broker wrote it
         return _Outcome(function(*args)).pickled()
-    except Exception as error:  # noqa: BLE001 - it is raised where it was asked
+    except Exception as error:  # noqa: BLE001 - raised in the broker
         outcome = _Outcome(None, type(error), error.args, error.__dict__)
         try:
             return outcome.pickled()
-        except Exception:  # noqa: BLE001 - of what cannot be pickled
+        except Exception:  # noqa: BLE001 - it cannot be pickled
             return _Outcome(None, RuntimeError, (type(error).__name__,)).pickled()
 
 

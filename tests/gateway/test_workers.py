@@ -129,9 +129,9 @@ async def test_a_process_that_dies_is_replaced(workers: Workers) -> None:
     assert (error.status, b"retry-after" in dict(error.reply().headers)) == (503, True)
     second = await workers.run(ONE, os.getpid)
     os.kill(second, signal.SIGKILL)
-    seat = workers._seats[0]._process
-    assert seat is not None
-    await asyncio.to_thread(seat.wait)
+    process = workers._workers[0]._process
+    assert process is not None
+    await asyncio.to_thread(process.wait)
     assert await workers.run(ONE, os.getpid) not in {first, second}
     assert gone(first)
 
