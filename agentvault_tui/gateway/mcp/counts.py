@@ -1,4 +1,4 @@
-"""Messages to MCP servers that are no calls: counted, and recorded once a minute."""
+"""Count messages to MCP servers that are not calls, and record them once a minute."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agentvault_tui.model import AgentId, Draft, EventType
 EVERY_S: Final = 60.0
 """Seconds between two records of the same agent, server and method."""
 _BATCH: Final = 100
-"""Records in one transaction: more would hold up the event loop."""
+"""Records in one transaction: more would block the event loop."""
 
 
 @dataclass(slots=True)
@@ -20,7 +20,7 @@ class _Count:
 
     number: int = 0
     recorded_at: float | None = None
-    """In boot seconds; None where none of them was recorded yet."""
+    """In seconds since boot; None if none was recorded yet."""
 
 
 class MessageCounts:
@@ -35,22 +35,22 @@ class MessageCounts:
         """Count one message that reached a server, in memory.
 
         Args:
-            server: its name.
+            server: the server's name.
             method: of the message; ``response`` for an answer to the server's request.
-            agent_id: whose it is; None for the gateway's own.
+            agent_id: the agent that sent it; None for the gateway itself.
         """
         self._counts.setdefault((agent_id, server, method), _Count()).number += 1
 
     async def record(self, *, ending: bool = False) -> None:
-        """Record the counts that were not within the last minute; all if *ending*.
+        """Record the counts that are a minute old; all of them if *ending*.
 
         Raises:
-            LedgerError: not now; they are counted on.
+            LedgerError: they are not recorded; the counts are retained.
         """
         now, due = self._broker.clock.boot(), []
         for key, one in list(self._counts.items()):
-            rests = one.recorded_at is not None and now - one.recorded_at < EVERY_S
-            if rests and not ending:
+            recent = one.recorded_at is not None and now - one.recorded_at < EVERY_S
+            if recent and not ending:
                 continue
             if one.number:
                 due.append(key)

@@ -115,17 +115,17 @@ class McpApp:
         """By server: until when these are the scopes that are issued at once."""
 
     def cut(self, agent_id: AgentId | None) -> None:
-        """Forget what agents have here next to their calls: sessions and processes."""
+        """Drop the sessions and processes of an agent, next to its calls."""
         self._sessions.cut(agent_id)
         self._processes.cut(agent_id)
         self._relay.cut()
 
     def cut_tokens(self) -> None:
-        """End what is asked next to calls with tokens that have ended."""
+        """Cancel pending requests, other than calls, of tokens that have ended."""
         self._relay.cut()
 
     async def record(self, *, ending: bool = False) -> None:
-        """Record the messages that were no calls; see `MessageCounts`."""
+        """Record the messages that were not calls; see `MessageCounts`."""
         await self._relay.counts.record(ending=ending)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -166,7 +166,7 @@ class McpApp:
         await reply.send(send)
 
     def _scopes_at_once(self, server: McpServer) -> list[str]:
-        """Return the scopes of *server* that an agent with them is issued at once.
+        """Return the scopes of *server* that are issued at once to an agent with them.
 
         A client asks for all of them in one request, which is refused for one scope
         that its agent was not granted, and it is not known yet whose client it is: so
@@ -226,7 +226,7 @@ class McpApp:
         with self._room.counted(agent_id) as take:
             body = await _read(receive, BODY_CAP, take)
             try:
-                # Names that are not ASCII take longer to compare.
+                # Names that are not ASCII take longer to fold.
                 weight = len(body) if body.isascii() else 4 * len(body)
                 message = await read_apart(agent_id, weight, read_message, body)
                 writer.message = message
@@ -398,7 +398,7 @@ class McpApp:
             await asked.attended(process.start())
             result = process.greeting
         else:
-            # No server hears of what a client could be asked: it is never asked.
+            # Servers are not told the client's capabilities: the client is never asked.
             asked.message = without_capabilities(message)
             envelope = await asked.attended(self._relay.ask(asked))
             if "result" not in envelope:
@@ -528,7 +528,7 @@ def _serves(server: McpServer, method: str) -> bool:
 
 _NO_SERVER: Final = "there is no MCP server of that name"
 _CHANGED: Final = "the server's file was changed meanwhile: send it again"
-_WRONG_METHOD: Final = "send POST; nothing is sent here unasked"
+_WRONG_METHOD: Final = "send POST; this endpoint sends no unsolicited messages"
 _ALLOW: Final = (b"allow", b"POST, DELETE")
 
 

@@ -1,8 +1,8 @@
-"""Members that MCP's schema names for each method: a message is built from these.
+"""The members that MCP's schema names for each method; messages are built from these.
 
-A program that ignores case in names (Go's ``encoding/json`` does) reads ``Name`` as
-``name``. So a member whose name folds to a known one and is spelt differently is
-refused, and members that the schema does not name are dropped.
+A program that ignores case in names, such as Go's ``encoding/json``, reads ``Name`` as
+``name``. So a member is refused if its name folds to a known one and is spelt
+differently. Members that the schema does not name are dropped.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from agentvault_tui.gateway.names import alike, fold_name
 from agentvault_tui.text import visible
 
 PREFIX: Final = "io.modelcontextprotocol/"
-"""How names begin that MCP reserves for itself (basic/index, ``_meta``)."""
+"""The prefix of names that MCP reserves for itself (basic/index, ``_meta``)."""
 VERSION_KEY: Final = f"{PREFIX}protocolVersion"
 CAPABILITIES: Final = f"{PREFIX}clientCapabilities"
 CLIENT_INFO: Final = f"{PREFIX}clientInfo"
 _LOG_LEVEL: Final = f"{PREFIX}logLevel"
 PROTOCOL: Final = frozenset({VERSION_KEY, CAPABILITIES, CLIENT_INFO, _LOG_LEVEL})
-"""What each request of the modern era says of its client."""
+"""Members with which each request of the modern era describes its client."""
 _RELATED_TASK: Final = f"{PREFIX}related-task"
 TASKS: Final = f"{PREFIX}tasks"
-"""The extension by which a call goes on after its answer, and no revocation cuts it."""
+"""The extension by which a call continues after its answer, beyond any revocation."""
 TOP: Final = ("jsonrpc", "id", "method", "params", "result", "error")
 _META: Final = (
     *("progressToken", "traceparent", "tracestate", "baggage"),
@@ -37,7 +37,7 @@ _META: Final = (
 )
 _PAGE: Final = {"cursor": str}
 _RETRIED: Final = {"requestState": str, "inputResponses": dict}
-"""Of a request that is made again, in the modern era (basic/patterns/mrtr)."""
+"""Members of a retried request, in the modern era (basic/patterns/mrtr)."""
 _METHODS: Final[Mapping[str, Mapping[str, type]]] = {
     "initialize": {"protocolVersion": str, "capabilities": dict, "clientInfo": dict},
     "tools/list": _PAGE,
@@ -59,32 +59,32 @@ _INNER: Final[Mapping[str, tuple[str, ...]]] = {
         *("name", "title", "version", "description", "websiteUrl", "icons"),
     ),
 }
-"""Members of members. Arguments and a server's own words have names of their own."""
+"""Members of these members. Arguments have names that the server chooses."""
 _CAPABILITY: Final = (
     *("experimental", "roots", "sampling", "elicitation", "extensions", "tasks"),
 )
 _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 MOST_VALUES: Final = 50_000
 MOST_OBJECTS: Final = 10_000
-"""Of a message: what a worker process has parsed is loaded between two turns of others,
-and 10,000 lists take 4 ms."""
+"""Of a message. The event loop unpickles a message that a worker process has parsed:
+10,000 lists take 4 ms."""
 _LONGEST_NAME: Final = 512
-"""Characters of a name that is not ASCII: one fold of 50,000 takes 60 ms."""
+"""Characters of a name that is not ASCII: to fold 50,000 takes 60 ms."""
 _TRACESTATE: Final = re.compile(r"[\x20-\x7e]{1,512}")
 _NO_TRACE: Final[Mapping[str, str]] = {}
 
 
 class RequestMeta(NamedTuple):
-    """The ``_meta`` of a request, as far as it leaves."""
+    """The members of a request's ``_meta`` that are sent."""
 
     members: dict[str, Any]
-    """Those that the digest covers."""
+    """Members that the digest covers."""
     trace: Mapping[str, str] = _NO_TRACE
-    """Trace context (W3C), which is no part of the call."""
+    """Trace context (W3C), which is not part of the call."""
     token: str | int | None = None
-    """By which the sender recognizes progress; replaced by one of ours."""
+    """The sender's progress token; the gateway sends one of its own."""
     dropped: Sequence[str] = ()
-    """Names of the others."""
+    """Names of the members that are not sent."""
 
 
 def check_names(members: Mapping[str, object], known: Iterable[str]) -> None:
@@ -118,8 +118,8 @@ def check_levels(value: object) -> None:
         if isinstance(one, dict):
             for name in one:
                 _check_name(name)
-            if len(one) > 1 and (found := alike(one)):
-                first, other = (visible(name, 60) for name in found)
+            if len(one) > 1 and (pair := alike(one)):
+                first, other = (visible(name, 60) for name in pair)
                 text = f"the members {first} and {other} may be one: leave one out"
                 raise McpError(INVALID_PARAMS, text)
             waiting += [inner for inner in one.values() if _is_nest(inner)]
@@ -134,12 +134,12 @@ def _is_nest(value: object) -> TypeGuard[dict[str, Any] | list[Any]]:
 def build_params(
     method: str, given: Mapping[str, Any], *, modern: bool
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return the parameters that leave, and the names of those that are dropped.
+    """Return the parameters that are sent, and the names of those that are dropped.
 
     Args:
         method: of the message.
         given: its ``params``, without ``_meta``.
-        modern: whether it is of an era in which requests are made again with answers.
+        modern: whether its era has retried requests (basic/patterns/mrtr).
 
     Raises:
         McpError: -32600 for a name in another spelling, -32602 for a wrong type.
@@ -148,25 +148,25 @@ def build_params(
     check_names(given, (*known, "_meta", "task"))
     if method == "tools/call" and "task" in given:
         raise McpError(INVALID_PARAMS, "calls are not made as tasks here")
-    found = {}
+    sent = {}
     for name, kind in known.items():
         value = given.get(name)
         if value is None or (name in _RETRIED and not modern):
             continue
         if not isinstance(value, kind):
             raise McpError(INVALID_PARAMS, f"{name} is of the wrong type")
-        found[name] = _inner(name, value)
+        sent[name] = _inner(name, value)
     dropped = [
         name
         for name, value in given.items()
-        if name not in found and (value is not None or name not in known)
+        if name not in sent and (value is not None or name not in known)
     ]
-    check_levels(found)
-    return found, dropped
+    check_levels(sent)
+    return sent, dropped
 
 
 def build_meta(given: Mapping[str, Any]) -> RequestMeta:
-    """Return the ``_meta`` that leaves: MCP's own names, and trace context.
+    """Return the ``_meta`` that is sent: MCP's own names, and trace context.
 
     Raises:
         McpError: -32600 for a name in another spelling, -32602 for a wrong type.
@@ -208,7 +208,7 @@ def build_meta(given: Mapping[str, Any]) -> RequestMeta:
 def _token(given: Mapping[str, Any]) -> str | int | None:
     """Return the progress token (basic/patterns/progress): a text or an integer.
 
-    ``1.0`` and ``1e0`` are none: clients and servers compare them in several ways.
+    ``1.0`` and ``1e0`` are refused: programs compare them in different ways.
     """
     token = given.get("progressToken")
     if isinstance(token, bool) or not isinstance(token, str | int | None):
@@ -217,19 +217,19 @@ def _token(given: Mapping[str, Any]) -> str | int | None:
 
 
 def _capabilities(value: object) -> dict[str, Any]:
-    """Return what a client says it can do, without tasks.
+    """Return the capabilities of a client, without tasks.
 
     A client may define capabilities of its own (schema, ``ClientCapabilities``).
     """
     if not isinstance(value, dict):
         raise McpError(INVALID_PARAMS, "clientCapabilities is no object")
     check_names(value, _CAPABILITY)
-    found = {name: one for name, one in value.items() if name != "tasks"}
-    if isinstance(extensions := found.get("extensions"), dict):
-        found["extensions"] = {
+    offered = {name: one for name, one in value.items() if name != "tasks"}
+    if isinstance(extensions := offered.get("extensions"), dict):
+        offered["extensions"] = {
             name: one for name, one in extensions.items() if _fold(name) != TASKS
         }
-    return found
+    return offered
 
 
 def _inner(name: str, value: Any) -> Any:

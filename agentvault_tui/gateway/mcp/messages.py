@@ -95,7 +95,7 @@ def failed(error: McpError, id_: RequestId | None) -> Envelope:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One JSON-RPC message of a client, with the members that leave and no others."""
+    """One JSON-RPC message of a client, with only the members that are sent."""
 
     id: RequestId | None
     """None for a notification, or an answer to a request of a server."""
@@ -104,25 +104,24 @@ class Message:
     params: dict[str, Any]
     """Without ``_meta``, as policy reads them; see `plain_numbers`."""
     content: bytes
-    """The same, encoded with the digits of numbers: what is sent and shown."""
+    """The parameters as they are sent and shown: JSON with the digits of numbers."""
     meta: dict[str, Any]
     """The members of ``_meta`` that are part of the call."""
     meta_content: bytes
-    """The same, encoded."""
+    """`meta` as JSON."""
     trace: Mapping[str, str]
-    """Those that are trace context, and no part of it."""
+    """Trace context of ``_meta``, which is not part of the call."""
     progress_token: str | int | None
     """The token under which its sender wants progress."""
     dropped: tuple[str, ...]
-    """Names of members that MCP's schema does not name, as a row has them."""
+    """Names of dropped members, as the ledger row has them."""
     sha256: str
     """Of the canonical form of the arguments, or of the parameters of other calls."""
     size: int
     """Bytes of the body that it was parsed from."""
     waited: tuple[str, bool] | None = None
-    """The step-up whose call is made again, and whether its user waits on: its answer
-    to an ``input_required`` of ours (basic/patterns/mrtr). None where it answers none,
-    or perhaps one of its server's."""
+    """If it answers an ``input_required`` of ours (basic/patterns/mrtr): the step-up of
+    the call that is retried, and whether its user waits on."""
 
     @property
     def takes_forms(self) -> bool:
@@ -134,26 +133,26 @@ class Message:
 
     @property
     def named(self) -> str | None:
-        """Return what it names: a tool, a prompt or a resource."""
+        """Return the tool, prompt or resource that it names."""
         value = self.params.get(_NAMED_BY.get(self.method, ""))
         return value if isinstance(value, str) else None
 
     @property
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of a call of a tool."""
-        found: dict[str, Any] = self.params.get("arguments", {})
-        return found
+        arguments: dict[str, Any] = self.params.get("arguments", {})
+        return arguments
 
     def held(self) -> bytes:
-        """Return what a person decides about: the parameters that leave.
+        """Return the parameters that a person decides about, as they are sent.
 
-        Without the progress token and the trace context, in which two tries of a
-        client differ.
+        The progress token and the trace context are left out, because they differ
+        between two tries of a client.
         """
         return self._with_meta(self.meta_content)
 
     def encoded(self, id_: int | None, token: int | None = None) -> bytes:
-        """Return it as it is sent: one line of JSON, with these members alone.
+        """Return it as it is sent: one line of JSON, with these members only.
 
         Args:
             id_: in the place of the client's, which other clients use as well; None
@@ -191,14 +190,14 @@ def build_message(
     dropped: Iterable[str] = (),
     size: int = 0,
 ) -> Message:
-    """Return a message of these members alone.
+    """Build a message with these members only.
 
     Args:
-        method: of it.
-        params: the parameters that leave, without ``_meta``.
-        meta: the ``_meta`` that leaves.
+        method: of the message.
+        params: the parameters that are sent, without ``_meta``.
+        meta: the ``_meta`` that is sent.
         id_: the client's id, for a request.
-        dropped: the names of members that do not leave.
+        dropped: the names of members that are not sent.
         size: bytes of the body that it was parsed from.
     """
     waited = None
@@ -232,7 +231,7 @@ def own_message(method: str, *, modern: bool, **params: Any) -> Message:
 
 
 def without_capabilities(message: Message) -> Message:
-    """Return an ``initialize`` that offers nothing of its client's to a server."""
+    """Return an ``initialize`` without the client's capabilities."""
     params = {**message.params, "capabilities": {}}
     meta = RequestMeta(message.meta, message.trace, message.progress_token)
     return build_message(message.method, params, meta, id_=message.id)
@@ -269,10 +268,10 @@ def one_line(text: bytes) -> bytes:
 
 
 def read_message(body: bytes) -> Message:
-    """Parse what a client sent.
+    """Parse a message of a client.
 
     Raises:
-        McpError: it is no message of JSON-RPC 2.0, or programs read it in several ways.
+        McpError: it is no message of JSON-RPC 2.0, or it is ambiguous.
     """
     try:
         value = read_document(body)
@@ -309,13 +308,13 @@ def _built(
 ) -> Message:
     meta = build_meta(params.get("_meta", {}))
     given = {name: one for name, one in params.items() if name != "_meta"}
-    found, dropped = build_params(method, given, modern=VERSION_KEY in meta.members)
+    sent, dropped = build_params(method, given, modern=VERSION_KEY in meta.members)
     names = chain(
         (name for name in value if name not in TOP),
         (f"params.{name}" for name in dropped),
         (f"_meta.{name}" for name in meta.dropped),
     )
-    return build_message(method, found, meta, id_=id_, dropped=names, size=size)
+    return build_message(method, sent, meta, id_=id_, dropped=names, size=size)
 
 
 def is_id(value: object) -> TypeGuard[RequestId]:
@@ -324,15 +323,15 @@ def is_id(value: object) -> TypeGuard[RequestId]:
 
 
 def _unreadable(body: bytes, error: Exception) -> McpError:
-    """Return the error of a body that is no JSON document, or several.
+    """Return the error of a body that is no JSON document, or an ambiguous one.
 
-    A member that is twice in the arguments makes these invalid (-32602); anywhere
-    else, not even the id is certain.
+    If a member is there twice in the arguments, these are invalid (-32602). Anywhere
+    else, even the id is uncertain.
     """
 
     def marked(items: list[tuple[str, object]]) -> dict[str | None, object]:
-        found: dict[str | None, object] = dict(items)
-        return found if len(found) == len(items) else {**found, None: None}
+        members: dict[str | None, object] = dict(items)
+        return members if len(members) == len(items) else {**members, None: None}
 
     unreadable = McpError(PARSE_ERROR, f"the body is not JSON: {error}")
     try:
@@ -399,7 +398,7 @@ def mismatch(name: str, header: object, body: object) -> McpError:
 
 
 def _header(headers: Sequence[Header], name: bytes) -> str | None:
-    """Return a header's value, decoded; none where it is there twice."""
+    """Return a header's decoded value; None if the header is there twice."""
     values = [value for header, value in headers if header == name]
     return decode_header(values[0]) if len(values) == 1 else None
 

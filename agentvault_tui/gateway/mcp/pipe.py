@@ -1,8 +1,8 @@
-"""Standard input of a server's program: it gets each line whole, or nothing of it.
+"""Write lines to the standard input of a server's program, each whole or not at all.
 
-A line that a revocation overtakes is taken back, unless the program has some of it. So
-a line is written in one go where the pipe can take it whole: POSIX writes as much as
-``PIPE_BUF`` in one piece, and an empty pipe takes as much as it holds (pipe(7)).
+If an agent is revoked, its lines are withdrawn, unless the program already has a part.
+So a line is written in one call if the pipe has room for all of it: up to ``PIPE_BUF``
+bytes are written atomically, and an empty pipe takes its whole capacity (pipe(7)).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Final
 from agentvault_tui.model import AgentId
 
 _PIPE_BYTES: Final = 2**20
-"""What a user's pipe may hold on Linux (``/proc/sys/fs/pipe-max-size``)."""
+"""Capacity that a user may give a pipe on Linux (``/proc/sys/fs/pipe-max-size``)."""
 _LOOK_S: Final = 0.002
-"""Seconds between two looks at whether a pipe is empty, which no event tells."""
+"""Seconds between two checks whether a pipe is empty: no event reports it."""
 _MOST_LINES: Final = 1_024
-"""Lines that wait; the program can ask for answers without end."""
+"""Queued lines at most: the program could ask for answers without end."""
 
 
 class PipeLine:
@@ -36,18 +36,18 @@ class PipeLine:
         """Write nothing yet.
 
         Args:
-            text: without its end.
-            agent_id: whose it is; None for the gateway's own.
-            release: called right before each piece is written; raises where no byte
-                of it may be written any more.
+            text: the line, without its end.
+            agent_id: the agent that sends it; None for the gateway itself.
+            release: called right before each piece is written; raises if no more of it
+                may be written.
         """
         self.agent_id = agent_id
         self.rest = memoryview(text + b"\n")
         self.release = release
         self.begun = False
-        """Whether the program has some of it, or all."""
+        """Whether at least a part of it was written."""
         self.given: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done when the program has all of it; raises what stopped it."""
+        """Done when all of it was written; raises the error that stopped it."""
 
     def fail(self, error: BaseException) -> None:
         """End the wait for it."""
@@ -70,7 +70,7 @@ class LinePipe:
         Args:
             end: the descriptor, which is closed with this.
             on_broken: called when the program has closed its end.
-            on_halted: called when a line must not be completed: this writes no more.
+            on_halted: called if a line must not be completed; nothing more is written.
         """
         self._end = end
         self._on_broken, self._on_halted = on_broken, on_halted
@@ -84,7 +84,7 @@ class LinePipe:
 
     @property
     def half(self) -> PipeLine | None:
-        """Return the line of which the program has a part, if it has one."""
+        """Return the line that is written in part, if there is one."""
         line = self._lines[0] if self._lines else None
         return line if line is not None and line.begun and line.rest else None
 
@@ -99,7 +99,7 @@ class LinePipe:
         agent_id: AgentId | None = None,
         release: Callable[[], None] = lambda: None,
     ) -> PipeLine | None:
-        """Queue a line; return it, or None where none is taken; see `PipeLine`."""
+        """Queue a line and return it; None if the queue is full or halted."""
         if self._halted or len(self._lines) >= _MOST_LINES:
             return None
         line = PipeLine(text, agent_id, release)
@@ -108,7 +108,7 @@ class LinePipe:
         return line
 
     def take_back(self, line: PipeLine) -> bool:
-        """Take back a line; tell whether the program got nothing of it."""
+        """Withdraw a line; return whether none of it was written."""
         if line.begun:
             return False
         with suppress(ValueError):
@@ -116,14 +116,14 @@ class LinePipe:
         return True
 
     def halt(self) -> list[PipeLine]:
-        """Write nothing any more; return the lines of which nothing was written."""
+        """Stop writing; return the queued lines of which nothing was written."""
         self._halted = True
         left = [line for line in self._lines if not line.begun]
         self._lines.clear()
         return left
 
     def close(self) -> None:
-        """Close it; what waits is not written."""
+        """Close the pipe; queued lines are not written."""
         self.halt()
         if self._end >= 0:
             self._feeding.cancel()
@@ -143,7 +143,7 @@ class LinePipe:
             self._on_broken()
 
     async def _give(self, line: PipeLine) -> None:
-        """Write a line, unless it is taken back or stopped."""
+        """Write a line, unless it is withdrawn or stopped."""
         while line.rest:
             if not line.begun and len(line.rest) > select.PIPE_BUF:
                 while self._unread() and self._is_next(line):  # noqa: ASYNC110

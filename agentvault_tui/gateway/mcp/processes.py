@@ -11,7 +11,7 @@ from agentvault_tui.model import AgentId
 
 
 class McpProcesses:
-    """The processes of all servers: one an era, and agent where the file says so."""
+    """The processes of all servers: one for each era, and for each agent if so set."""
 
     def __init__(self, clock: Clock) -> None:
         """Start none."""
@@ -21,15 +21,15 @@ class McpProcesses:
         self._ending: set[asyncio.Task[None]] = set()
 
     def of(self, server: McpServer, agent_id: AgentId, *, modern: bool) -> McpProcess:
-        """Return the process that *agent_id* uses, as the file is now."""
+        """Return the process that *agent_id* uses, for the current server file."""
         key = server.name, modern, agent_id if server.per_agent else None
-        known = self._running.get(key)
-        if known is None or known.server.sha256 != server.sha256:
-            if known is not None:
-                self._end(known)
-            known = McpProcess(server, self._clock, self.events, modern=modern)
-            self._running[key] = known
-        return known
+        process = self._running.get(key)
+        if process is None or process.server.sha256 != server.sha256:
+            if process is not None:
+                self._end(process)
+            process = McpProcess(server, self._clock, self.events, modern=modern)
+            self._running[key] = process
+        return process
 
     def cut(self, agent_id: AgentId | None) -> None:
         """End the processes that are an agent's own."""
@@ -38,7 +38,7 @@ class McpProcesses:
                 self._end(self._running.pop(key))
 
     def keep(self, names: frozenset[str]) -> None:
-        """End the processes of servers that are none of *names*."""
+        """End the processes of servers that are not in *names*."""
         for key in [key for key in self._running if key[0] not in names]:
             self._end(self._running.pop(key))
 

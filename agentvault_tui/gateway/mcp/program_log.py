@@ -51,7 +51,7 @@ class ProgramLog:
                 self._last.append(line[:_LINE_SHOWN])
                 if lines <= _LOGGED:
                     log.info("mcp/%s says: %s", self._name, shown(line))
-            await asyncio.sleep(0)  # one that floods must not have the loop
+            await asyncio.sleep(0)  # a flood must not block the event loop
 
 
 def shown(line: bytes) -> str:

@@ -76,7 +76,7 @@ class AskedMessage:
         return self.caller.agent
 
     async def attended(self, work: Awaitable[_T], call: Call | None = None) -> _T:
-        """Wait for *work*, and hold the client meanwhile; see `AnswerWriter`."""
+        """Wait for *work* and keep the client connected; see `AnswerWriter`."""
         return await self.writer.attend(work, self.gone, call)
 
 
@@ -102,10 +102,10 @@ class McpRelay:
         self._upstream = upstream
         self._number = 0
         self._checks: set[asyncio.Event] = set()
-        """Of what is asked next to calls: set when some of it may have been cut."""
+        """One for each pending request that is no call; set if it may be cancelled."""
 
     def cut(self) -> None:
-        """End what agents that are not served any more ask next to their calls."""
+        """Cancel pending requests, other than calls, of unauthorized agents."""
         for check in self._checks:
             check.set()
 
@@ -118,7 +118,7 @@ class McpRelay:
 
         Args:
             asked: the request.
-            own: whether the gateway asks by itself, for the agent's call.
+            own: whether the gateway itself asks, for a call of the agent.
 
         Raises:
             CallRefusedError: its agent was cut off, or its token ended, meanwhile.
@@ -126,7 +126,7 @@ class McpRelay:
         check = asyncio.Event()
         self._checks.add(check)
         work = asyncio.ensure_future(self.send(asked, own=own))
-        # How it ended is raised here, or of no interest any more.
+        # Its error is raised here, or is of no interest any more.
         work.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             while not work.done():
@@ -152,8 +152,8 @@ class McpRelay:
             if token is None or (call is not None and call.cut is not None):
                 return
             with suppress(ValueError, asyncio.QueueFull):
-                known = with_members(params, progressToken=token)
-                notes.put_nowait(results.progress(known))
+                notice = with_members(params, progressToken=token)
+                notes.put_nowait(results.progress(notice))
 
         def sent(size: int) -> None:
             if call is not None:
@@ -235,10 +235,10 @@ class McpRelay:
     # Schemas of tools
 
     async def read_schema(self, asked: AskedMessage) -> None:
-        """Read the schema of the tool that a call names, where its server lists it.
+        """Read the schema of the tool that a call names, if its server lists it.
 
         Raises:
-            CallRefusedError: its agent was cut off, or has too much under way.
+            CallRefusedError: its agent is revoked, or has too many pending requests.
         """
 
         async def page(cursor: str | None) -> Envelope:
@@ -251,7 +251,7 @@ class McpRelay:
         asked.schema = await self.lists.schema(key, agent_id, tool, page)
 
     async def note_tools(self, asked: AskedMessage, result: Raw) -> None:
-        """Note the schemas in a page of tools that a client asked for."""
+        """Cache the schemas in a page of tools that a client asked for."""
         with suppress(ValueError):
             await self.lists.note(_list_key(asked), asked.agent.id, bytes(result))
 
@@ -268,7 +268,7 @@ class McpRelay:
 
 
 def _list_key(asked: AskedMessage) -> object:
-    """Return which list of tools counts: by URL, each agent may have its own."""
+    """Return the key of a cached list of tools: by URL, each agent has its own."""
     server = asked.server
     apart = server.per_agent or server.service is not None
     agent_id = asked.agent.id if apart else None

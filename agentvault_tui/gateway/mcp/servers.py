@@ -99,8 +99,8 @@ class McpServer:
         """Return the rule for a call of the tool *name*; nothing where it is denied.
 
         Requests of other methods, such as ``resources/read``, have rules by the name
-        of their method, which no pattern for tools stands for. A name with other
-        characters than visible ASCII has the rule of exactly that name, or none.
+        of their method, which no pattern for tools matches. A name with characters
+        outside visible ASCII has the rule of exactly that name, or none.
         """
         if method != CALL:
             family = method.partition("/")[0] + "/"
@@ -113,7 +113,7 @@ class McpServer:
             return exact[name]
         folded = fold_name(name)
         if not _TOOL.fullmatch(name) or any(fold_name(one) == folded for one in exact):
-            return None  # a lenient server may take it for that one
+            return None  # a lenient server may call the tool of the similar name
         for rule in self.tools.rules:
             if rule.matches.fullmatch(name):
                 return rule
@@ -141,14 +141,14 @@ class McpServer:
 
 
 def _stated(rule: ToolRule) -> list[_Path]:
-    """Return where the arguments are whose values the action states."""
+    """Return the paths of arguments that the action states by value."""
     named: list[_Path] = [(name,) for name in _ARGUMENT.findall(rule.resource)]
     places = (one for one in rule.parameters.values() if isinstance(one, str))
     return named + [_path(one) for one in places if not one.startswith(_COUNT)]
 
 
 def _counted(rule: ToolRule) -> list[_Path]:
-    """Return where the arguments are of which the action says how many."""
+    """Return the paths of arguments that the action only counts."""
     places = (one for one in rule.parameters.values() if isinstance(one, str))
     return [_path(one[len(_COUNT) :]) for one in places if one.startswith(_COUNT)]
 
@@ -161,8 +161,8 @@ def _path(pointer: str) -> _Path:
 def unsaid(rule: ToolRule, arguments: Mapping[str, Any]) -> list[str]:
     """Return the first few arguments that the action of a call does not state.
 
-    A count says how many, not what. An elevated token opens a call only where all
-    that is sent is in its action.
+    A count says how many members there are, not which. An elevated token opens a call
+    only if its action states everything that is sent.
     """
     stated, count = set(_stated(rule)), rule.parameters.get("count")
     counted = _path(count) if isinstance(count, str) else None  # where it is a list
@@ -181,12 +181,12 @@ def unsaid(rule: ToolRule, arguments: Mapping[str, Any]) -> list[str]:
 
 
 def _check_spelling(path: _Path, arguments: object) -> None:
-    """Refuse a call that spells a name on a *path* that is read in another way.
+    """Refuse another spelling of a name on a *path* that policy reads.
 
-    A lenient server may go by the other spelling.
+    A lenient server may read the other spelling.
 
     Raises:
-        UnmatchedToolError: it does.
+        UnmatchedToolError: there is one.
     """
     value = arguments
     for name in path:

@@ -53,14 +53,14 @@ _PIECE: Final = 65_536
 PLACES: Final = 256
 """Requests to one process at a time."""
 SHARE: Final = 4
-"""One agent may have a quarter of them, where the process is shared."""
+"""If the process is shared, one agent may have a quarter of the places."""
 LEAST: Final = 2
 """Places that each agent may have in any case."""
 _START_SECONDS: Final = 20.0
 WRITE_S: Final = 30.0
-"""Seconds in which the process has to take a line."""
+"""Seconds in which the process has to read a line."""
 GRACE_S: Final = 60.0
-"""Seconds that other agents' calls get to finish before a process is restarted."""
+"""Seconds that calls of other agents have to finish before a process is restarted."""
 _ANSWER_SECONDS: Final = 600.0
 """Without a word of progress."""
 _STOP_SECONDS: Final = 2.0
@@ -72,28 +72,28 @@ _SETTLED: Final = 60.0
 
 @dataclass(slots=True)
 class ProcessEvents:
-    """Takes what happens at a process."""
+    """Callbacks for events of a process."""
 
     count: Callable[[str, str, AgentId | None], None]
-    """Called with server, method and agent of a message that is no call."""
+    """Called with server, method and agent of a message that is not a call."""
     list_changed: Callable[[str], None]
-    """Called with a server that has another list of tools."""
+    """Called with a server whose list of tools has changed."""
 
 
 @dataclass(slots=True)
 class BlockedInput:
-    """Why a process gets no line: it does not read, or has half a line for good."""
+    """The state of a process that does not read, or has a line in part for good."""
 
     line: PipeLine | None
-    """Of which it has a part; None where it has none."""
+    """The line that is written in part; None if there is none."""
     agent_id: AgentId | None
-    """Whose line it is: calls of other agents are waited for."""
+    """The agent that sent it; calls of other agents may finish before a restart."""
     for_good: bool = False
-    """Whether the line must not be completed, since its agent was cut off."""
+    """Whether the line must not be completed, because its agent is revoked."""
     timer: asyncio.TimerHandle | None = None
 
     def end(self) -> None:
-        """Restart nothing for it."""
+        """Cancel the restart."""
         if self.timer is not None:
             self.timer.cancel()
 
@@ -103,18 +103,18 @@ class PendingRequest:
 
     def __init__(self, agent_id: AgentId | None, progress: Progress) -> None:
         self.agent_id = agent_id
-        """Whose it is; None for the gateway's own."""
+        """The agent that sent it; None for the gateway itself."""
         self.answered: asyncio.Future[Envelope] = (
             asyncio.get_running_loop().create_future()
         )
         self.progress = progress
         self.heard = asyncio.Event()
-        """Set by each notice of progress: it is at work."""
+        """Set by each notice of progress."""
         self.line: PipeLine | None = None
 
     @property
     def written(self) -> bool:
-        """Whether the process was given all of it."""
+        """Whether all of it was written."""
         return self.line is not None and not self.line.rest
 
     def fail(self, error: Exception) -> None:
@@ -164,12 +164,12 @@ class McpProcess:
 
         Args:
             message: the request.
-            agent_id: whose it is; None for the gateway's own.
-            release: called right before each piece is written; raises where no byte
-                of it may be written any more.
-            sent: called with its size when the process has been given all of it.
-            progress: takes notices of progress, where the client asked for them.
-            cutters: gains what ends this request at once, without waiting.
+            agent_id: the agent that sends it; None for the gateway itself.
+            release: called right before each piece is written; raises if no more of it
+                may be written.
+            sent: called with its size once all of it was written.
+            progress: takes notices of progress, if the client asked for them.
+            cutters: receives a function that cancels this request at once.
 
         Raises:
             UpstreamError: there is no answer.
@@ -195,7 +195,7 @@ class McpProcess:
         """Take one of the places of the process while a block runs.
 
         Raises:
-            CallRefusedError: 503; there is none for this agent, or a restart is due.
+            CallRefusedError: 503; no place is free for this agent, or a restart is due.
         """
         if self._blocked is not None and self._blocked.for_good:
             raise busy("the server is about to be restarted: try again", 5)
@@ -251,12 +251,12 @@ class McpProcess:
             self._halt(line)
 
     def _abandon(self, id_: int, waiting: PendingRequest) -> bool:
-        """Have the process stop a request that nobody waits for any more.
+        """Cancel a request whose client has left.
 
-        What it has half of is completed first: its agent may still send it.
+        If the process has a part of the line, the line is completed first.
 
         Returns:
-            whether it is completed only later, and may be done.
+            whether the line is completed later, so that the process may still run it.
         """
         line, pipe = waiting.line, self._pipe
         if line is None or pipe is None:
@@ -272,7 +272,7 @@ class McpProcess:
         return True
 
     def _cancel(self, id_: int, agent_id: AgentId | None) -> None:
-        """Have the process stop what it does for a request."""
+        """Notify the process that a request is cancelled."""
         method = "notifications/cancelled"
         self._notify(own_message(method, modern=False, requestId=id_), agent_id)
 
@@ -286,11 +286,11 @@ class McpProcess:
         waiting: PendingRequest,
         release: Callable[[], None] = lambda: None,
     ) -> None:
-        """Give the process a line, in its turn.
+        """Write a line to the process, in its turn.
 
         Raises:
-            UpstreamError: it does not read it, or has ended.
-            CallRefusedError: it may not be sent.
+            UpstreamError: the process does not read the line, or has ended.
+            CallRefusedError: the line may not be sent.
         """
         pipe, agent_id = self._pipe, waiting.agent_id
         line = pipe.put(text, agent_id, release) if pipe is not None else None
@@ -310,10 +310,10 @@ class McpProcess:
             504, "upstream_timeout", "the server does not read its input"
         )
 
-    # An input that the process does not read, or that ends in half a line
+    # Input that the process does not read, or that ends in a part of a line
 
     def _halt(self, line: PipeLine) -> None:
-        """Write no more after half a line of what must not be sent any more."""
+        """Stop writing after a part of a line that must not be completed."""
         if self._pipe is None:
             return
         for other in self._pipe.halt():
@@ -525,7 +525,7 @@ class McpProcess:
             _close(process, 2)
 
     def _kill(self, *, own: bool = False) -> None:
-        """End the process; *own* where that is no failure of the program."""
+        """End the process; *own* if the program itself did not fail."""
         process, self._process = self._process, None
         pipe, self._pipe = self._pipe, None
         blocked, self._blocked = self._blocked, None
@@ -569,12 +569,12 @@ def _close(process: asyncio.subprocess.Process, pipe: int) -> None:
 
 
 def gone() -> UpstreamError:
-    """Return the error of a request in whose time the process ended."""
+    """Return the error of a request during which the process ended."""
     return UpstreamError(502, "upstream_reset", "the server's process ended")
 
 
 def busy(text: str, retry_s: int) -> CallRefusedError:
-    """Return the refusal of a request for which a process has no place now."""
+    """Return the refusal of a request for which the process has no free place."""
     code = "temporarily_unavailable"
     retry = (b"retry-after", b"%d" % retry_s)
     return CallRefusedError(503, code, code, text, retry, retry_after=retry_s)

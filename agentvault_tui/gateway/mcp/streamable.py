@@ -32,7 +32,7 @@ _PIECE: Final = 65_536
 
 
 class RefusedByServerError(UpstreamError):
-    """The server answered, by a status of HTTP, that it did not do it."""
+    """The server refused the message by an HTTP status, so it did not run it."""
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ class Posted:
     cutters: list[Callable[[], None]]
     """Gains what ends it at once."""
     agent_id: AgentId
-    """Whose it is."""
+    """The agent that sends it."""
     reuse: bool
     """Whether the server reads its body to the end."""
 
@@ -70,11 +70,11 @@ class ServerReply:
 
 @dataclass(slots=True)
 class ServerEvents:
-    """Takes what a server sends besides its answer."""
+    """Callbacks for messages that a server sends before its answer."""
 
     progress: Progress
     list_changed: Callable[[], None]
-    """Called when it has another list of tools."""
+    """Called when its list of tools has changed."""
 
 
 def headers_to_server(
@@ -85,7 +85,7 @@ def headers_to_server(
     Args:
         message: the client's.
         version: of MCP, as was agreed.
-        schema: of the tool that it calls; says which arguments headers repeat.
+        schema: of the tool that it calls; names the arguments that headers repeat.
         session: the server's own name of the session, in an era that has them.
     """
     found = [
@@ -112,7 +112,7 @@ async def post(upstream: Upstream, posted: Posted, events: ServerEvents) -> Serv
     Args:
         upstream: how the server is reached.
         posted: the message.
-        events: takes what comes besides the answer.
+        events: takes the messages before the answer.
 
     Raises:
         UpstreamError: there is no answer, or none that is MCP's.

@@ -1,9 +1,9 @@
-"""The input schemas of a server's tools: which arguments a tool declares.
+"""The input schemas of a server's tools: the arguments that a tool declares.
 
 Only ``properties``, ``items`` and ``additionalProperties: false`` are read (JSON
 Schema 2020-12, core sections 10.3.1 and 10.3.2). An object with ``$ref`` or
-``patternProperties``, and whatever is described behind ``anyOf`` and the like, counts
-as open: its members are carried, shown and under the digest.
+``patternProperties``, or one that ``anyOf`` and the like describe, counts as open: its
+members are sent, shown and covered by the digest.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from agentvault_tui.web.reply import Header, decode_header, encode_header
 from agentvault_tui.web.service_connection import UpstreamError
 
 AGE_S: Final = 60.0
-"""Seconds after which a server's list is asked for again."""
+"""Seconds after which a server's list is requested again."""
 WAIT_S: Final = 5.0
-"""Seconds that a call waits for the list; then the last one counts, or none."""
+"""Seconds that a call waits for the list; after that the cached one counts, or none."""
 _MOST_PAGES: Final = 20
 _MOST_TOOLS: Final = 2_000
 _MOST_LISTS: Final = 1_000
 """Lists that are cached: one for each server, era and, by URL, agent."""
 _QUICK: Final = 32
-"""A list is read as fast as a body of a 32nd of its size: only names are kept of it."""
+"""A list is parsed as fast as a body of a 32nd of its size: only names are retained."""
 _DEPTH: Final = 32
 _ANNOTATION: Final = "x-mcp-header"
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
@@ -52,7 +52,7 @@ _UNREADABLE: Final = (
 )
 Path = tuple[str, ...]
 Page = Callable[[str | None], Awaitable[Envelope]]
-"""Asks the server for a page of its tools, after a cursor."""
+"""Requests a page of the server's tools, after a cursor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +71,10 @@ class ToolSchema:
 
     shape: ArgumentShape
     headers: Mapping[bytes, Path]
-    """By the header that repeats it: where in the arguments a value is."""
+    """By header: the path of the argument that it repeats."""
 
     def check(self, arguments: Mapping[str, Any]) -> None:
-        """Refuse arguments that the schema does not declare, where it is closed.
+        """Refuse arguments that a closed schema does not declare.
 
         Raises:
             McpError: -32602.
@@ -100,7 +100,7 @@ class ToolSchema:
         """Compare each ``Mcp-Param-*`` with the argument that it names.
 
         Raises:
-            McpError: -32020; it names none, comes twice, or differs.
+            McpError: -32020; one names no argument, comes twice, or differs.
         """
         seen = set()
         for header, raw in headers:
@@ -116,7 +116,7 @@ class ToolSchema:
                 raise mismatch(shown, given, value)
 
     def headers_for(self, arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """Return the headers that repeat arguments, written from these."""
+        """Return the headers that repeat *arguments*."""
         values = ((h, _text(_at(arguments, path))) for h, path in self.headers.items())
         return [(h.decode(), encode_header(v)) for h, v in values if v is not None]
 
@@ -127,12 +127,12 @@ class ToolList:
 
     tools: dict[str, ToolSchema] = field(default_factory=dict)
     read_at: float | None = None
-    """In boot seconds; None where it has to be asked for."""
+    """In seconds since boot; None if it has to be requested."""
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class ToolLists:
-    """The lists of tools of all servers, asked for when they are needed."""
+    """A cache of the servers' lists of tools, which are requested when needed."""
 
     def __init__(self, clock: Clock) -> None:
         """Start with none."""
@@ -142,48 +142,48 @@ class ToolLists:
     async def schema(
         self, key: object, agent_id: AgentId, tool: str, ask: Page
     ) -> ToolSchema | None:
-        """Return the schema of a *tool*; none where it cannot be had.
+        """Return the schema of a *tool*; None if it is not available.
 
         Args:
-            key: which list; another one for another server.
-            agent_id: the agent whose call it is.
-            tool: its name.
-            ask: asks the server for a page.
+            key: of the list; differs between servers.
+            agent_id: the agent that makes the call.
+            tool: the tool's name.
+            ask: requests a page from the server.
 
         Raises:
-            CallRefusedError: the agent has too much under way to ask, or was cut off.
+            CallRefusedError: the agent is revoked, or has too many pending requests.
         """
-        known = self._lists.get(key)
-        if known is None:
+        cached = self._lists.get(key)
+        if cached is None:
             if len(self._lists) >= _MOST_LISTS:
                 self._lists.pop(next(iter(self._lists)))
-            known = self._lists[key] = ToolList()
-        async with known.asking:
+            cached = self._lists[key] = ToolList()
+        async with cached.asking:
             now = self._clock.boot()
-            if known.read_at is None or now - known.read_at >= AGE_S:
-                known.read_at = now
+            if cached.read_at is None or now - cached.read_at >= AGE_S:
+                cached.read_at = now
                 try:
                     async with asyncio.timeout(WAIT_S):
-                        known.tools = await _read_all(agent_id, ask)
+                        cached.tools = await _read_all(agent_id, ask)
                 except _UNREADABLE:
                     pass  # the last list that could be read counts
                 except BaseException:
-                    known.read_at = None
+                    cached.read_at = None
                     raise
-        return known.tools.get(tool)
+        return cached.tools.get(tool)
 
     async def note(self, key: object, agent_id: AgentId, result: bytes) -> None:
-        """Note the schemas of a page that the server sent to a client."""
-        if (known := self._lists.get(key)) is not None:
+        """Cache the schemas of a page that the server sent to a client."""
+        if (cached := self._lists.get(key)) is not None:
             page, _ = await _read_page(agent_id, result)
-            if len(known.tools) + len(page) <= _MOST_TOOLS:
-                known.tools = known.tools | page
+            if len(cached.tools) + len(page) <= _MOST_TOOLS:
+                cached.tools = cached.tools | page
 
     def changed(self, server: str) -> None:
-        """Ask a server for its list before its next call: it has another one."""
-        for key, known in self._lists.items():
+        """Request a server's changed list again before its next call."""
+        for key, cached in self._lists.items():
             if isinstance(key, tuple) and key[0] == server:
-                known.read_at = None
+                cached.read_at = None
 
 
 async def _read_all(agent_id: AgentId, ask: Page) -> dict[str, ToolSchema]:
@@ -198,7 +198,7 @@ async def _read_all(agent_id: AgentId, ask: Page) -> dict[str, ToolSchema]:
         found |= page
         if cursor is None or len(found) >= _MOST_TOOLS:
             return found
-    raise ValueError("the list of tools cannot be had")
+    raise ValueError("the list of tools is not available")
 
 
 async def _read_page(
@@ -233,12 +233,12 @@ def read_page(result: bytes) -> tuple[dict[str, ToolSchema], str | None]:
 
 
 def read_schema(schema: object) -> ToolSchema:
-    """Return what an ``inputSchema`` declares; one that is no object is open."""
+    """Read an ``inputSchema``; one that is no object is open."""
     headers: dict[bytes, Path] = {}
     for name, path in _annotated(schema):
         key = PARAMETER + name.lower().encode() if _is_token(name) else b""
         if not key or key in headers:
-            headers = {}  # clients leave such a tool out (transports, x-mcp-header)
+            headers = {}  # clients ignore such a tool (transports, x-mcp-header)
             break
         headers[key] = path
     return ToolSchema(_shape(schema, _DEPTH), headers)
@@ -291,7 +291,7 @@ def _at(arguments: Mapping[str, Any], path: Path) -> object:
 
 
 def _text(value: object) -> str | None:
-    """Return a value as a header writes it; none where no header does."""
+    """Return a value as a header writes it; None if no header can."""
     match value:
         case bool():
             return str(value).lower()

@@ -117,7 +117,7 @@ class McpCalls:
             )
         finally:
             if call is not None:
-                # It may have been done: the server had it whole, no result was seen.
+                # The server had all of it and may have run it; no result came.
                 lost = call.sent and ended == "failed"
                 self._calls.end(call, "unknown" if lost else ended)
 
@@ -176,7 +176,7 @@ class McpCalls:
         return call
 
     async def _check_schema(self, asked: AskedMessage) -> None:
-        """Check a call against the schema of its tool, where its server has one.
+        """Check a call against the schema of its tool, if its server lists one.
 
         Raises:
             McpError: it has an argument that a closed schema does not declare, or a
@@ -253,7 +253,7 @@ def detail_of(server: str) -> dict[str, Any]:
 def _unsaid(message: Message, rule: ToolRule | None) -> tuple[str, ...]:
     """Return the first parts of a call that its action does not state.
 
-    What the protocol says of the client is none: it is no part of what is done.
+    Members with which the protocol describes the client do not count.
     """
     meta = (f"_meta/{name}" for name in message.meta if name not in PROTOCOL)
     if message.method != CALL or rule is None:
@@ -265,7 +265,7 @@ def _unsaid(message: Message, rule: ToolRule | None) -> tuple[str, ...]:
 def _recorded(
     server: McpServer, message: Message, tool: str, held: bytes
 ) -> dict[str, Any]:
-    """Return what the events of a call say of it."""
+    """Return the detail of a call's events."""
     detail = detail_of(server.name) | {
         "tool": tool[:200],
         "arguments_sha256": message.sha256,
