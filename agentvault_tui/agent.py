@@ -211,15 +211,16 @@ def guard(
 ) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     """Make a function, or a coroutine function, ask before each call.
 
-    What is asked, and approved, is this call with all its arguments: they are the
-    action's parameters, long ones by their digest. A call with an argument that has no
-    JSON form raises `TypeError`, before anything is asked, unless *describe* states it.
+    The request, and the approval, are for this call with all its arguments: these are
+    the action's parameters, long ones by their digest. If an argument has no JSON form
+    and *describe* does not state it, the call raises `TypeError` before it asks.
 
     Args:
         scope: the scope the function acts under.
         resource: ``type:id``, ``{name}`` an argument; by default ``function:NAME``.
         parameters: called with the arguments by name, returns others beside them.
-        describe: by argument, how it is stated: ``{"amount": str}`` for a `Decimal`.
+        describe: by argument, a function that returns its JSON form, such as
+            ``{"amount": str}`` for a `Decimal`.
         reason: the agent's own words, shown to the person last.
         wait: seconds to wait for a person where one has to decide.
         on_refusal: makes the result of a refused call, such as `str`, which the model
@@ -230,8 +231,8 @@ def guard(
         a decorator; the decorated function has the signature of the one it wraps.
 
     Raises:
-        ValueError: *resource* is no ``type:id``, or names no argument; nor does
-            *describe*.
+        ValueError: *resource* is no ``type:id``; or *resource* or *describe* names an
+            argument that the function does not have.
         TypeError: a generator is decorated.
     """
     if resource and not resource.partition(":")[2]:
@@ -278,13 +279,13 @@ class _Guard:
             function
         ):
             raise TypeError("a generator cannot be guarded: guard what it calls")
-        known = set(inspect.signature(function).parameters)
-        for told, names in (
+        arguments = set(inspect.signature(function).parameters)
+        for option, names in (
             (repr(self.resource), set(_PLACEHOLDER.findall(self.resource))),
             ("describe", set(self.describe)),
         ):
-            if missing := names - known:
-                raise ValueError(f"{told} names no argument {min(missing)!r}")
+            if missing := names - arguments:
+                raise ValueError(f"{option} names no argument {min(missing)!r}")
 
     def asking_async(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return a coroutine function that asks first."""
@@ -309,7 +310,7 @@ class _Guard:
 
         Raises:
             TypeError: an argument has no JSON form.
-            RefusalError: nobody can be asked.
+            RefusalError: the broker cannot be asked.
         """
         bound = inspect.signature(function).bind(*arguments, **named)
         bound.apply_defaults()
@@ -354,12 +355,12 @@ def _stated(name: str, value: Any) -> Any:
     """Return an argument as JSON; a long one as its digest.
 
     Raises:
-        TypeError: it has no JSON form, or one that would not tell it from another.
+        TypeError: it has no JSON form, or one that another value has too.
     """
     if not _is_json(value):
         raise TypeError(
             f"the argument {name!r} is a {type(value).__name__} without a JSON form, "
-            f"so nobody could approve it: state it with describe={{{name!r}: …}}"
+            f"so it cannot be approved: state it with describe={{{name!r}: …}}"
         )
     text = json.dumps(value, allow_nan=False)
     if len(text) <= _LONG:
@@ -368,7 +369,7 @@ def _stated(name: str, value: Any) -> Any:
 
 
 def _is_json(value: Any, depth: int = 64) -> bool:
-    """Tell whether a value is JSON as it stands (RFC 8259): no key is made a text."""
+    """Tell whether a value is JSON without conversion of keys (RFC 8259)."""
     if isinstance(value, dict):
         inner = list(value.values())
         plain = all(type(key) is str for key in value)

@@ -114,11 +114,11 @@ class SealedError(AgentVaultError):
 
 
 class UnreadableRequestError(AgentVaultError):
-    """A request that programs read in several ways, or whose route does not take it.
+    """A request that is ambiguous, or that its route does not take.
 
     Attributes:
-        code: names the kind for the agent, such as ``bad_path``.
-        status: of HTTP.
+        code: the error code for the agent, such as ``bad_path``.
+        status: the HTTP status.
         more: further members of the answer.
     """
 
@@ -162,7 +162,7 @@ class LedgerBusyError(LedgerError):
 
 
 class ShareTakenError(AgentVaultError):
-    """An agent has its share of some bounded places, and no other is unused."""
+    """An agent has its share of some bounded places, and no place is unused."""
 
 
 class OvertakenError(LedgerError):

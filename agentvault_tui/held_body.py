@@ -48,7 +48,7 @@ _PART_TYPE: Final = re.compile(r"content-type: ([!-~]+(?: [!-~]+)*)", re.IGNOREC
 
 
 class ForeignBodyError(ValueError):
-    """These are not the bytes that the step-up describes: nothing is approved on it."""
+    """The bytes are not those that the step-up describes, so it cannot be approved."""
 
 
 class Described(NamedTuple):
@@ -81,7 +81,7 @@ class Described(NamedTuple):
 
     @property
     def warning(self) -> str:
-        """What a person has to read first; empty where every member can be read."""
+        """The warning that comes first; empty if a person can read every member."""
         if self.kind != "opaque":
             return ""
         coded = f", encoded as {_cut(self.encoding, _TYPE)}" if self.encoding else ""
@@ -117,9 +117,9 @@ class BodyPart(Struct, frozen=True, kw_only=True):
 
     name: str
     value: str | UnsetType = UNSET
-    """Of a field."""
+    """The text of a field."""
     filename: str | UnsetType = UNSET
-    """Of a file; the members below too."""
+    """The name of a file; only files have this member and those below."""
     type: str | UnsetType | None = UNSET
     bytes: int | UnsetType = UNSET
     sha256: str | UnsetType = UNSET
@@ -142,7 +142,7 @@ class OpaqueBody(Struct, frozen=True, kw_only=True, tag_field="kind", tag="opaqu
 
 
 class LostBody(Struct, frozen=True, tag_field="kind", tag="lost"):
-    """In no broker's memory any more: the step-up can only be denied."""
+    """No broker has the body in memory: the step-up can only be denied."""
 
 
 HeldContent: TypeAlias = (
@@ -167,16 +167,16 @@ class HeldRequestInfo(Struct, kw_only=True):
     configuration_sha256: str | None = None
     """Of the file that says where the request goes."""
     body: HeldContent | UnsetType = UNSET
-    """The content that is sent. It is here only if one step-up is asked for, while that
-    can be decided and the broker that holds the body can be asked."""
+    """The content that is sent. Only the answer about one step-up has it, while the
+    step-up is open and the broker that holds the body can be asked."""
 
 
-def read(said: Described, body: bytes | None) -> HeldContent:
-    """Read the bytes that will be sent as the content that they are.
+def read(described: Described, body: bytes | None) -> HeldContent:
+    """Read the bytes that will be sent as content of the described kind.
 
     Args:
-        said: the body as the step-up describes it.
-        body: all of it; None if no broker has it, or of an opaque body.
+        described: the body as the step-up describes it.
+        body: the complete body; None if it is opaque, or if no broker has it.
 
     Returns:
         the content.
@@ -184,19 +184,21 @@ def read(said: Described, body: bytes | None) -> HeldContent:
     Raises:
         ForeignBodyError: they are not the described bytes, or not of that kind.
     """
-    if body is None and said.size:
-        # An opaque body is spooled for one request alone: a retry sends it again, and
-        # its SHA-256 is compared. Of a step-up without a type nothing is known.
-        opaque = said.kind == "opaque" and said.media_type
-        return _opaque(said, b"") if opaque else LostBody()
+    if body is None and described.size:
+        # An opaque body is spooled for one request only: a retry sends it again, and
+        # its SHA-256 is compared. Without a recorded type, an old version held it.
+        opaque = described.kind == "opaque" and described.media_type
+        return _opaque(described, b"") if opaque else LostBody()
     body = body or b""
-    digest = hashlib.sha256(body).hexdigest() if body else said.sha256
-    if len(body) != said.size or digest != said.sha256:
+    digest = hashlib.sha256(body).hexdigest() if body else described.sha256
+    if len(body) != described.size or digest != described.sha256:
         raise ForeignBodyError("it does not have the SHA-256 that the digest covers")
     try:
-        return _READERS[said.kind](said, body)
+        return _READERS[described.kind](described, body)
     except (KeyError, ValueError) as error:
-        raise ForeignBodyError(f"it is not the {said.kind} it was read as") from error
+        raise ForeignBodyError(
+            f"it is not the {described.kind} it was read as"
+        ) from error
 
 
 def _none(_: Described, body: bytes) -> NoBody:
@@ -221,9 +223,9 @@ def _decoded(piece: bytes) -> str:
     return unquote_to_bytes(piece.replace(b"+", b" ")).decode()
 
 
-def _multipart(said: Described, body: bytes) -> MultipartBody:
+def _multipart(described: Described, body: bytes) -> MultipartBody:
     """Read what the gateway encoded, and no other spelling (RFC 7578 section 4)."""
-    named = _MULTIPART.fullmatch(said.media_type)
+    named = _MULTIPART.fullmatch(described.media_type)
     if named is None:
         raise ValueError("it has no boundary")
     line = b"--" + named[2].encode()
@@ -253,12 +255,12 @@ def _part(piece: bytes, delimiter: bytes) -> BodyPart:
     )
 
 
-def _opaque(said: Described, _: bytes) -> OpaqueBody:
+def _opaque(described: Described, _: bytes) -> OpaqueBody:
     return OpaqueBody(
-        type=said.media_type or None,
-        bytes=said.size,
-        sha256=said.sha256,
-        encoding=said.encoding or UNSET,
+        type=described.media_type or None,
+        bytes=described.size,
+        sha256=described.sha256,
+        encoding=described.encoding or UNSET,
     )
 
 
@@ -275,18 +277,18 @@ _READERS: Final[Mapping[str, Callable[[Described, bytes], HeldContent]]] = {
 
 
 class Room(NamedTuple):
-    """How much of a body a face shows at most."""
+    """The most that one face shows of a body."""
 
     members: int
     value: int
     """Characters of one value."""
     characters: int
-    """Of all names and values together."""
+    """Characters of all names and values together."""
 
 
 SCREEN: Final = Room(5_000, 256 * 1024, 1_000_000)
 PAGE: Final = Room(100, 1_000, 12_000)
-"""Of an approval page, which is sent to the tenant with the request."""
+"""The room of an approval page, which is sent to the tenant with the request."""
 
 
 class BodyText(NamedTuple):
@@ -294,22 +296,21 @@ class BodyText(NamedTuple):
 
     summary: str
     members: tuple[tuple[str, str], ...] = ()
-    """Names and values. A text is quoted, a file is not: neither can pass for the
-    other. A file's SHA-256 follows it. Members that say how much and to whom are
-    first."""
+    """Names and values. A text is quoted and a file is not, so neither can pass for the
+    other. A file's SHA-256 follows it. Amounts and recipients are first."""
     left: int = 0
-    """Members that are left out."""
+    """How many members are left out."""
     cut: int = 0
-    """Values that are cut; each says how much of it is missing."""
+    """How many values are truncated; each says how much of it is missing."""
     warning: str = ""
-    """What comes first, in the colour of danger."""
+    """Shown first, in the colour of danger."""
 
 
-def text(said: Described, content: HeldContent, room: Room = SCREEN) -> BodyText:
-    """Return *content* as a person reads it; large content takes long.
+def text(described: Described, content: HeldContent, room: Room = SCREEN) -> BodyText:
+    """Return *content* as text for a person; slow for large content.
 
     Args:
-        said: the body as the step-up describes it.
+        described: the body as the step-up describes it.
         content: from `read`.
         room: how much of it is shown.
 
@@ -317,19 +318,19 @@ def text(said: Described, content: HeldContent, room: Room = SCREEN) -> BodyText
         its text, the same on every face with the same room.
 
     Raises:
-        ForeignBodyError: a JSON document that two readers may read differently.
+        ForeignBodyError: it is a JSON document that is ambiguous.
     """
-    size = f"{said.size:,} byte{'s' * (said.size != 1)}"
+    size = f"{described.size:,} byte{'s' * (described.size != 1)}"
     match content:
         case NoBody():
             return BodyText("none")
         case LostBody():
             return BodyText(f"{size}, lost", warning=LOST)
         case OpaqueBody():
-            return BodyText(f"opaque, {size}", warning=said.warning)
-    name, usual = _NAMED[said.kind]
-    if said.media_type.partition(";")[0] not in {usual, ""}:
-        name = f"{name} ({_cut(said.media_type, _TYPE)})"
+            return BodyText(f"opaque, {size}", warning=described.warning)
+    name, usual = _NAMED[described.kind]
+    if described.media_type.partition(";")[0] not in {usual, ""}:
+        name = f"{name} ({_cut(described.media_type, _TYPE)})"
     total, picked = _picked(_members_of(content), room.members)
     shown: list[tuple[str, str]] = []
     left, cut, spent = total, 0, 0
@@ -348,7 +349,7 @@ def text(said: Described, content: HeldContent, room: Room = SCREEN) -> BodyText
 
 
 _SHA256: Final = "its SHA-256"
-"""Of the file above. No member is called that: a name with a blank is quoted."""
+"""The label of a file's SHA-256. No member has it: a name with a blank is quoted."""
 
 
 _NAMED: Final = {
@@ -373,7 +374,7 @@ def _picked(members: Iterable[_Member], most: int) -> tuple[int, list[_Member]]:
 
 
 class _Member:
-    """A value and the way to it; a path is written only for those that are shown."""
+    """A value and its parents; its path is written only if it is shown."""
 
     __slots__ = ("parent", "rank", "sha256", "step", "value")
 
@@ -449,7 +450,7 @@ def _quoted(name: str) -> str:
 
 
 def _cut(value: str, most: int) -> str:
-    """Cut a long value; the end is ours, for the quotes are not closed."""
+    """Truncate a long value; the quotes stay open, so the note is not part of it."""
     left = len(value) - most
     return value if left <= 0 else f"{value[:most]}… and {left:,} more characters"
 

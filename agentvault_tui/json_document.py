@@ -1,7 +1,7 @@
-"""JSON documents that are decided and encoded again: order and digits stay.
+"""Read and encode JSON documents (RFC 8259), with the order of members and all digits.
 
-RFC 8259. A document that is encoded again means the same to every reader, and ``1.50``
-is not ``1.5`` on any face.
+A document that is encoded again means the same to every reader; ``1.50`` does not
+become ``1.5``.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Number(float):
 
 
 def read_document(text: bytes) -> object:
-    """Read a JSON document that `encode_document` writes again with the same meaning.
+    """Read a JSON document, as strictly as `strict_json.loads`.
 
-    It is as strict as `strict_json.loads`. The order of members stays, and so do the
-    digits of numbers: a number that is not a plain integer is a `Number`.
+    The order of members and the digits of numbers are preserved: a number that is not a
+    plain integer is a `Number`.
 
     Args:
         text: UTF-8 without a byte order mark, nested 64 levels deep at most.
@@ -55,8 +55,8 @@ def read_document(text: bytes) -> object:
         the document.
 
     Raises:
-        AmbiguousError: two readers may take it for different documents.
-        ValueError: it is no JSON, or more than is read.
+        AmbiguousError: two readers may read different documents.
+        ValueError: it is not JSON, or has too many members or levels.
     """
     if text.startswith(_BYTE_ORDER_MARK):
         raise AmbiguousError("it begins with a byte order mark")

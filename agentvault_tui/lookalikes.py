@@ -41,8 +41,8 @@ _BREAK: Final = re.compile(r"⏎|\\n")
 class _Folds(dict[int, str]):
     """The folds of characters by their code points, for `str.translate`.
 
-    What an agent may choose a million of is not cached: letters without case, most of
-    which are their own fold, and what no character has been assigned to.
+    Characters of which an agent can send a million are not cached: letters without
+    case, most of which are their own fold, and unassigned code points.
     """
 
     def __missing__(self, code: int) -> str:
@@ -59,18 +59,18 @@ class _Folds(dict[int, str]):
         folded = unicodedata.normalize("NFKC", _fold(character)).casefold()
         kinds = map(unicodedata.category, folded)
         shown = [c for c, kind in zip(folded, kinds, strict=True) if kind[0] != "C"]
-        self[code] = found = "".join("" if c.isspace() else c for c in shown)
-        return found
+        self[code] = fold = "".join("" if c.isspace() else c for c in shown)
+        return fold
 
 
 _FOLDS: Final = _Folds()
 
 
 def fold_text(text: str) -> str:
-    """Return what a lenient program may compare of a text.
+    """Fold a text to the form that a lenient program may compare.
 
     Case, width, look-alike letters, marks, blanks and hidden characters are folded,
-    each character by itself: a megabyte of them takes some milliseconds.
+    each character by itself: a megabyte takes some milliseconds.
     """
     return _unspelled(text).translate(_FOLDS)
 

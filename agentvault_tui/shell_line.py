@@ -1,4 +1,4 @@
-"""Reads the small part of the shell's language that all POSIX shells read alike.
+"""Parse the small part of the shell's language that all POSIX shells read alike.
 
 A host hands a command line to bash, zsh or sh. A line is read here only if it is simple
 commands of plain words, joined by ``|``, ``&&``, ``||`` or ``;``; these shells then run
@@ -25,7 +25,7 @@ _REDIRECTION: Final = re.compile(r"(?:2>&1|[12]?>[ \t]*/dev/null)(?=[ \t;|&]|$)"
 _BARE: Final = re.compile(r"[A-Za-z0-9_./:,+@%-]")
 """Characters without a meaning of their own anywhere in a word."""
 _INNER: Final = re.compile(r"=|(?<=[A-Za-z0-9])~(?=[0-9])")
-"""Plain only after others: zsh expands ``=ls``, bash ``~ann`` and ``a=~1``."""
+"""Plain only after other characters: zsh expands ``=ls``, bash ``~ann``, ``a=~1``."""
 _SINGLE: Final = re.compile(r"'((?:[^'\\]|\\(?!'))*)'")
 """Without a backslash before the closing quote, which fish takes for an escape."""
 _DOUBLE: Final = re.compile(r'"((?:[^"\\$`!]|\\[^"\\$`!])*)"')
@@ -41,16 +41,16 @@ class SimpleCommand(NamedTuple):
     """One program with its arguments, without redirections."""
 
     words: tuple[str, ...]
-    """As the program gets them; never empty."""
+    """The words that the program gets; never empty."""
     joined: str
     """The operator before it; empty for the first."""
 
 
 def parse_line(line: str) -> tuple[SimpleCommand, ...] | None:
-    """Return the commands that any POSIX shell runs for a line.
+    """Parse a command line into the commands that any POSIX shell runs for it.
 
     Args:
-        line: as the host hands it to its shell.
+        line: the line that the host passes to its shell.
 
     Returns:
         the commands in their order; None if any part of the line is something else.

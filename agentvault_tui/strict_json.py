@@ -18,7 +18,7 @@ _CLOSE: Final = frozenset("]}")
 
 
 class AmbiguousError(ValueError):
-    """JSON that readers take for different documents, such as a key twice."""
+    """JSON that programs read as different documents, such as a duplicate key."""
 
 
 def loads(text: bytes | str, *, mend: bool = False, prune: bool = False) -> object:
@@ -60,10 +60,10 @@ def decode(
     Args:
         text: the JSON.
         decoder: with `unique_pairs` and `refuse_constant`, if not the one of `loads`.
-        depth: how many levels it may nest.
+        depth: levels that it may nest.
 
     Raises:
-        ValueError: it is more than that, or no JSON.
+        ValueError: it has too many members or levels, or is not JSON.
     """
     if len(text) > _MOST_MEMBERS and text.count(",") + text.count(":") > _MOST_MEMBERS:
         raise ValueError("it has too many members")

@@ -1,4 +1,4 @@
-"""What a broker prints when it is ready: a line for programs, two for a person."""
+"""Print that a broker is ready: one line for programs, two for a person."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from agentvault_tui.text import visible
 def announce(
     broker: Broker, agents_url: str, socket: Path, more: Mapping[str, object]
 ) -> None:
-    """Print where the broker serves whom.
+    """Print where the broker serves agents and operators.
 
-    The first line of stdout is JSON, for the program that started it. Where stdout is a
-    terminal, sentences follow on stderr.
+    The first line of stdout is JSON, for the program that started it. If stdout is a
+    terminal, two sentences follow on stderr.
 
     Args:
-        broker: what is ready.
-        agents_url: where agents ask.
-        socket: where operators ask.
-        more: what else listens.
+        broker: the broker that is ready.
+        agents_url: the URL for agents.
+        socket: the socket for operators.
+        more: members for other listeners.
     """
     line: dict[str, object] = {
         "agents_url": agents_url,
@@ -38,13 +38,13 @@ def announce(
     }
     print(json.dumps(line), flush=True)  # noqa: T201 - the contract's first line
     if sys.stdout.isatty():
-        said = f"AgentVault serves agents at {agents_url}, operators at {socket}."
-        for text in (said, _next_step(broker)):
+        served = f"AgentVault serves agents at {agents_url}, operators at {socket}."
+        for text in (served, _next_step(broker)):
             print(visible(text, 1000), file=sys.stderr, flush=True)  # noqa: T201 - same
 
 
 def _next_step(broker: Broker) -> str:
-    """Return which command is typed next, in another terminal."""
+    """Return a sentence with the next command, for another terminal."""
     program = "agentvault"
     try:
         usual = Home.locate().data == broker.home.data

@@ -86,7 +86,7 @@ _PIECES_A_TURN: Final = 2
 """Of some hundred kilobytes, each about half a millisecond."""
 
 _MOST_WAITING: Final = 512
-"""Half of the connections that a listener has."""
+"""Evaluations that wait for a person: half of a listener's connections."""
 _TRIES: Final = 8
 """How often something is decided before its caller is told to come back."""
 _T = TypeVar("_T")
@@ -169,7 +169,7 @@ class DataPlane(Extension, Protocol):
 
     @property
     def notices(self) -> list[str]:
-        """What an operator should know, and no file of its is to blame for."""
+        """Notices for operators that are no problem of a configuration file."""
 
     def streaming_apps(self) -> Mapping[bytes, StreamingApp]:
         """Return what it serves at the agents' listener, by the raw path's prefix."""

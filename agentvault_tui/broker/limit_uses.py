@@ -39,7 +39,7 @@ class WindowStanding(NamedTuple):
 
     limit: Limit
     key: str
-    """The agent's id, the fold of a resource or nothing, as the limit counts."""
+    """The agent's id, the fold of the resource, or empty; see `Limit.keys`."""
     used: int
     left: int
     frees_at: datetime | None
@@ -127,7 +127,7 @@ class LimitUses:
     ) -> dict[str, tuple[int, int]]:
         """Return what windows hold and have left before a request, by name in Cedar.
 
-        Of several windows that a limit counts it in, the one with the least left.
+        If a limit counts the request in several windows, the fullest one decides.
         """
         now, found = self.now(), {}
         for limit in limits:
@@ -243,7 +243,7 @@ class LimitUses:
         for other in counted.get("others", ()):  # further resources of the same call
             yield from self._each(agent_id, other, into)
         known, resource = self._limits.by_id, counted.get("resource")
-        fold = reads_like(resource) if resource else None  # once, the literal was there
+        fold = reads_like(resource) if resource else None  # old records: the literal
         for limit_id, used in counted.get("limits", {}).items():
             limit = known.get(limit_id)
             if limit is None or used.get("currency") != limit.currency:

@@ -1,4 +1,4 @@
-"""What ``agentvault doctor`` looks at in the home: paths, owners, modes, free space."""
+"""Checks of ``agentvault doctor``: user, paths, owners, modes and free space."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def check_files(session: CliSession) -> Iterator[Finding]:
 def _closed(settings: Path) -> Iterator[Finding]:
     """Close a settings file that others may read, and nothing worse.
 
-    Editors make files so. It holds no secret, and nobody else could have changed it.
+    Editors create such files. The file has no secret, and others could not change it.
     """
     try:
         file = os.open(settings, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -107,7 +107,7 @@ def answer(host: str, agent: str, home: str | None) -> int:
 
 
 def _age_s() -> float:
-    """Return for how many seconds this process has run, as its host counts."""
+    """Return the seconds for which this process has run, as its host counts."""
     try:
         with open("/proc/self/stat", "rb") as file:  # noqa: PTH123 - no import more
             started = int(file.read().rpartition(b")")[2].split()[19])
@@ -216,7 +216,7 @@ def _placed(host: HostWire, vault: Home, call: HookCall) -> dict[str, object]:
     from agentvault_tui.cli.hook_places import VAULT, PathLocator
 
     named = os.environ.get(host.project, "") if host.project else call.cwd
-    # Not the folder of a call whose host names the project's: an agent may choose it.
+    # cwd does not count if the host names the project's folder: an agent may choose it.
     roots = [named] if named else list(call.roots)
     ours = (vault.data, vault.config, vault.operator_socket.parent)
     places = PathLocator(call.cwd, roots, ours, os.environ, host.folder)
@@ -252,24 +252,24 @@ def _placed(host: HostWire, vault: Home, call: HookCall) -> dict[str, object]:
         ],
     }
     if len(json.dumps(placed)) > _MOST_PLACED:
-        placed = {"places": [], "commands": None}  # none is known, then
+        placed = {"places": [], "commands": None}  # so all are unknown
     return placed | {"reaches_vault": reached[:1000]}
 
 
 def _shortened(arguments: dict[str, object]) -> tuple[dict[str, object], list[str]]:
-    """Cut arguments that no body has room for, the longest first.
+    """Shorten arguments that exceed the largest body, the longest first.
 
-    A cut one has its beginning and its SHA-256, so that it is under the digest whole.
+    A shortened one has its beginning and its SHA-256, so the digest covers all of it.
 
     Returns:
-        the arguments, and the names of those that are cut.
+        the arguments, and the names of those that are shortened.
 
     Raises:
         HookError: there are too many of them.
     """
     named = {_short_name(name): name for name in arguments}
     shown = {short: arguments[name] for short, name in named.items()}
-    cut = [short for short, name in named.items() if short != name]
+    shortened = [short for short, name in named.items() if short != name]
     sizes = {name: len(json.dumps(value)) for name, value in shown.items()}
     total = sum(sizes.values()) + sum(map(len, sizes))
     for name in sorted(sizes, key=lambda one: sizes[one], reverse=True):
@@ -283,10 +283,10 @@ def _shortened(arguments: dict[str, object]) -> tuple[dict[str, object], list[st
             "sha256": _digest(value),
         }
         total += len(json.dumps(shown[name])) - sizes[name]
-        cut.append(name)
+        shortened.append(name)
     if total > _MOST:
         raise HookError("the call has too many arguments")
-    return shown, sorted(set(cut))
+    return shown, sorted(set(shortened))
 
 
 def _short_name(name: str) -> str:

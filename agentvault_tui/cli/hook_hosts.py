@@ -1,6 +1,6 @@
-"""How each agent host writes its hook calls, and reads their answers.
+"""Read the hook calls of each agent host, and write the answers.
 
-docs/hosts.md says where this is from, and what each host does with a no.
+docs/hosts.md has the sources, and what each host does with a denial.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _FILE_HEADER: Final = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _OF_PATCH: Final = ("files", "written", "deleted")
-"""Arguments that the hook adds to a patch; a call's own are refused."""
+"""Arguments that the hook adds to a patch; a call that has one is refused."""
 
 
 class HookError(Exception):
@@ -65,18 +65,18 @@ class HostWire(NamedTuple):
     unread: Callable[[str], HookAnswer]
     """The no to a call that cannot be read."""
     events: frozenset[str]
-    """The events that are a call of a tool, or a question about one."""
+    """Events before a tool call, or that ask for a permission."""
     shells: Mapping[str, str]
-    """By tool, the argument that is a command line of a POSIX shell."""
+    """By tool, the argument with a command line for a POSIX shell."""
     plain: frozenset[str]
-    """Arguments that change nothing about the commands that such a tool runs."""
+    """Arguments without influence on the commands that such a tool runs."""
     folder: str = ""
-    """The argument with the folder that a glob counts from."""
+    """The argument with the folder that a glob starts from."""
     project: str = ""
-    """The variable in which the host names the project's folder."""
+    """The environment variable with the project's folder."""
     elsewhere: bool = False
-    """Whether a command may run in another folder than the one that is stated: a shell
-    lives on (Copilot CLI), or `workdir` is not told (Codex)."""
+    """Whether a command may run in another folder than the stated one: the shell
+    persists (Copilot CLI), or the hook does not get `workdir` (Codex)."""
     prose: Mapping[str, str] = {}
     """By tool, the argument that holds the model's own words about the call, which
     nothing acts on."""
@@ -264,8 +264,8 @@ def _gemini(_: HookCall, verdict: HookVerdict) -> HookAnswer:
 
 
 def _files_of(arguments: dict[str, object], name: str) -> list[object]:
-    known = arguments.get(name, [])
-    return known if isinstance(known, list) else []
+    files = arguments.get(name, [])
+    return files if isinstance(files, list) else []
 
 
 def _copilot_call(told: dict[str, object]) -> HookCall:

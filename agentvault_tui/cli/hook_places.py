@@ -1,11 +1,11 @@
-"""Where the paths of a tool call lead, read on the machine that the host runs on.
+"""Resolve the paths of a tool call on the machine that the host runs on.
 
-The hook resolves each path once, as it is when it asks: against the folder the host
-tells, with links followed. The broker may not see the same files, and decides on
-the result. Standard library alone, because a hook starts before each call.
+The hook resolves each path once, when it asks the broker: against the folder that the
+host states, with links followed. The broker may not see the same files; it decides on
+the result. Only the standard library is used, because a hook starts before each call.
 """
 
-# A path that a call states is a text until it is known to be one.
+# A stated path stays a text until it is resolved.
 # ruff: noqa: PTH111, PTH112, PTH113, PTH116, PTH117, PTH118
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MOST_PARTS: Final = 64
 MOST_PLACES: Final = 512
 _GLOB: Final = re.compile(r"[*?\[\]{}()!]")
 _ELSEWHERE: Final = re.compile(r"(?:^|[{,(|!/])[/~]|\.\.|\\")
-"""In a pattern after its first glob: what may lead out of the folder it begins in."""
+"""Parts after a pattern's first glob that may lead out of the folder it begins in."""
 _NAMES_GLOBS: Final = re.compile("glob|include|paths|pattern")
 _TOKENS: Final = re.compile(r"""[^\s'"`;|&()<>{},=]+""")
 
@@ -46,13 +46,13 @@ _FOLDERS: Final = (
     *("workdir", "dir_path", "directory", "target_directory"),
     *("path", "dir", "folder", "cwd"),
 )
-"""Arguments that say in which folder a pattern or a command line counts."""
+"""Arguments that name the folder of a pattern or a command line."""
 _CHANGING: Final = (
     *("BASH_ENV", "ENV", "GIT_DIR", "GIT_WORK_TREE", "GIT_CONFIG", "GIT_EXEC_PATH"),
     *("GIT_CONFIG_GLOBAL", "GIT_CONFIG_COUNT", "GIT_EXTERNAL_DIFF", "LD_PRELOAD"),
     *("LD_LIBRARY_PATH", "RIPGREP_CONFIG_PATH"),
 )
-"""Variables that have a reading program run another, or read another repository."""
+"""Variables that make a reading program run another, or read another repository."""
 
 _CONFIGURING_FOLDERS: Final = _words(
     ".agents .cargo .claude .codex .copilot .cursor .devcontainer .direnv .gemini .git "
@@ -68,7 +68,7 @@ _CONFIGURING_FILES: Final = _words(
 
 
 _WORKTREE: Final = re.compile(r"/\.claude/worktrees/(?=[^/.])")
-"""Claude Code puts working copies of a repository there."""
+"""The folder for Claude Code's working copies of a repository."""
 
 
 class PathLocation(NamedTuple):
@@ -96,7 +96,7 @@ class PlacedCommand(NamedTuple):
 
 
 class PathLocator:
-    """Finds where paths lead, for one call."""
+    """Resolves the paths of one call."""
 
     def __init__(
         self,
@@ -111,16 +111,16 @@ class PathLocator:
         Args:
             cwd: the folder that the host states.
             roots: the project's folders.
-            vault: ours.
-            environ: of the host.
-            folder: the argument with the folder that a glob counts from.
+            vault: AgentVault's folders.
+            environ: the host's environment.
+            folder: the argument with the folder that a glob starts from.
         """
         self._folder = folder
         self._environ = environ
         self.cwd = os.path.realpath(cwd) if os.path.isabs(cwd) else ""
         home = os.path.realpath(os.path.expanduser("~"))
         real = {os.path.realpath(one) for one in roots if os.path.isabs(one)}
-        # A home directory, or what holds one, is no project.
+        # A home directory, or a folder above it, is no project.
         self._roots = [one for one in real if not _is_within(home, one)]
         self._vault = {os.path.realpath(one) for one in vault}
         self._home = home
@@ -152,7 +152,7 @@ class PathLocator:
             return PathLocation(stated, UNKNOWN)
 
     def of_pattern(self, pattern: str, base: str | None = None) -> PathLocation:
-        """Return where all that a glob matches lies, if that can be told."""
+        """Return the place of everything that a glob matches, or `UNKNOWN`."""
         lead: list[str] = []
         parts = pattern.split("/")
         while parts and not _GLOB.search(parts[0]):
@@ -169,7 +169,7 @@ class PathLocator:
     def of_arguments(
         self, arguments: Mapping[str, object]
     ) -> list[tuple[str, str, bool, PathLocation]]:
-        """Return the argument, the text, whether as a pattern, and where it leads."""
+        """Return argument, text, whether it is read as a pattern, and its place."""
         base = self.base_of(arguments)
         start = self.of(base) if base else PathLocation("", UNKNOWN)
         found = [("", "", False, start)]
@@ -187,9 +187,9 @@ class PathLocator:
         return found
 
     def base_of(self, arguments: Mapping[str, object]) -> str:
-        """Return the folder that a call's globs count from; empty if it is not clear.
+        """Return the folder that a call's globs start from; empty if it is unclear.
 
-        An argument that the host does not read must not shift it.
+        An argument that the host does not read must not change it.
         """
         named = [name for name in _FOLDERS if arguments.get(name) not in (None, "")]
         if not named:
@@ -203,10 +203,10 @@ class PathLocator:
     def of_line(self, line: str, base: str) -> tuple[PlacedCommand, ...] | None:
         """Return the commands of a line that begins in the folder *base*.
 
-        Where that is not known, the line has to begin with ``cd`` and an absolute path.
+        If *base* is unknown, the line has to begin with ``cd`` and an absolute path.
 
         Returns:
-            None where it is more than simple commands in the project.
+            None if it is more than simple commands in the project.
         """
         parsed = parse_line(line)
         if parsed is None or any(one in self._environ for one in _CHANGING):
@@ -231,7 +231,7 @@ class PathLocator:
         return tuple(placed)
 
     def _changes_folder_plainly(self, parsed: tuple[SimpleCommand, ...]) -> bool:
-        """Tell whether all that follows a ``cd`` runs only where that leads."""
+        """Tell whether the commands after each ``cd`` run only in its folder."""
         if "CDPATH" in self._environ:
             return False
         after = (*(one.joined for one in parsed[1:]), "")
@@ -268,7 +268,7 @@ class PathLocator:
         return False
 
     def reaches_vault(self, line: str) -> str:
-        """Return a word of any command line that leads into AgentVault's home."""
+        """Return a word of the line that leads into AgentVault's home directory."""
         parsed = parse_line(line)
         words: Iterable[str] = (word for one in parsed or () for word in one.words)
         if parsed is None:
@@ -304,7 +304,7 @@ class PathLocator:
 
     @cached_property
     def _configuring(self) -> set[str]:
-        """Return the configuring folders there are, which other names may lead to."""
+        """Return the paths of configuring folders, which may have other names too."""
         tops = [*self._roots, self._home]
         return {
             os.path.join(one, name) for one in tops for name in _CONFIGURING_FOLDERS
@@ -316,9 +316,9 @@ class PathLocator:
         A file system that ignores case, or a mount, gives one folder several names; its
         device and number are the same.
         """
-        known = {self._stat(one) for one in folders} - {None}
+        stats = {self._stat(one) for one in folders} - {None}
         above = [path, *map(str, PurePath(path).parents)]
-        return any(self._stat(one) in known for one in above)
+        return any(self._stat(one) in stats for one in above)
 
     def _stat(self, path: str) -> tuple[int, int] | None:
         if path not in self._stats:
@@ -335,10 +335,10 @@ def _is_within(path: str, folder: str) -> bool:
 
 
 def _names_configuration(path: str) -> bool:
-    """Tell whether a component of *path* reads like one that has programs run.
+    """Tell whether a component of *path* is the name of a configuring file or folder.
 
-    Components are compared as lenient file systems do: without case, invisible
-    characters and closing dots, and by the short names of NTFS.
+    Names are compared as lenient file systems do: without case, invisible characters
+    and final dots, and by the short names of NTFS.
     """
     names = [_folded(name) for name in _WORKTREE.sub("/", path).split("/")]
     return (

@@ -1,9 +1,9 @@
-"""Whether git would run a program that the repository itself names.
+"""Check whether git may run a program that the repository itself names.
 
-git reads configuration from the repository it finds, so a reading command may run what
-a file there says (git-config(1): core.fsmonitor, core.pager, diff.*.textconv, filter.*,
-alias.*; gitattributes(5)). The files are read here, and git is never run: a repository
-is plain only if every line of its configuration is on a list.
+git reads the configuration of the repository it finds, so a reading command may run a
+program that a file there names (git-config(1): core.fsmonitor, core.pager,
+diff.*.textconv, filter.*, alias.*; gitattributes(5)). This module reads the files and
+never runs git: a repository is plain only if every line of its configuration is listed.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ _ANY_KEY: Final = frozenset({"branch", "color", "advice"})
 
 
 def names_programs(folder: str) -> bool:
-    """Tell whether git, run in *folder*, may run what its repository names.
+    """Tell whether git, run in *folder*, may run a program that its repository names.
 
     Args:
         folder: an absolute path.
 
     Returns:
-        True also where that cannot be read; False where there is no repository.
+        True also if the repository cannot be read; False if there is none.
     """
     try:
         found = _repository(Path(folder))
@@ -71,8 +71,8 @@ def _repository(folder: Path) -> tuple[Path, Path] | None:
     """Return the working folder and the repository that git would find.
 
     Raises:
-        ValueError: it is one whose configuration is elsewhere, or a bare one, which
-            any folder becomes that has the right files in it.
+        ValueError: its configuration is elsewhere, or it is a bare repository, which
+            any folder with the right files is.
     """
     for top in (folder, *folder.parents):
         git = top / ".git"

@@ -11,7 +11,7 @@ from agentvault_tui.settings import parse_listen
 
 
 def check_proxy_port(session: CliSession) -> Iterator[Finding]:
-    """Say which process has the port at which the forward proxy is to listen."""
+    """Check the forward proxy's port, and name the process that has it."""
     from agentvault_tui.gateway.proxy_listener import USUAL
     from agentvault_tui.web import loopback_pair
     from agentvault_tui.web.port_holder import port_holder

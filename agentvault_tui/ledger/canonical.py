@@ -20,7 +20,7 @@ WHOLE: Final = frozenset({"facts", "counted"})
 be made again, and what it counts. Their size is bounded by whoever puts them there.
 They are not searched: they repeat what the event says."""
 MAX_TARGET: Final = 8192
-"""Characters of a request's path, ``?`` and query; a service may read all of them."""
+"""Characters of a call's path, ``?`` and query that are recorded whole."""
 MAX_DEPTH: Final = 12
 """Levels of a detail that are kept."""
 MAX_INT: Final = 2**53 - 1
@@ -115,8 +115,8 @@ def clip(text: str, limit: int) -> str:
 def whole_members(detail: dict[str, object]) -> dict[str, object]:
     """Return the members of a detail that are never cut.
 
-    Those in `WHOLE`, and ``path`` and ``query``, where both together have at most
-    `MAX_TARGET` characters: a call's row says everything that a service is sent.
+    These are the members in `WHOLE`, and ``path`` and ``query`` if both together have
+    at most `MAX_TARGET` characters: a call's row has the complete target.
     """
     whole = {name: detail[name] for name in WHOLE & detail.keys()}
     target = {name: detail[name] for name in detail if name in _TARGET}

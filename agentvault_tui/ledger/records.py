@@ -86,9 +86,9 @@ class Panic:
 
 @dataclass(frozen=True, slots=True)
 class Cooldown:
-    """How often a requester was denied since its last approval, and how long it waits.
+    """Denials of a requester since its last approval, and how long it waits.
 
-    That is an agent, or the chain of a token that was passed on; see `requester_of`.
+    A requester is an agent, or the chain of a passed-on token; see `requester_of`.
     Stored with no *until* once an approval has ended it.
     """
 

@@ -61,19 +61,19 @@ _PASSED_ON: Final = ">"
 
 
 def requester_of(agent_id: AgentId, chain: tuple[AgentId, ...]) -> str:
-    """Return what refusals and step-ups of a request count against.
+    """Return the requester that refusals and step-ups count for.
 
     Args:
-        agent_id: who holds the token.
-        chain: who passed it on, the first agent first (RFC 8693).
+        agent_id: the holder of the token.
+        chain: agents that passed it on, in order (RFC 8693).
 
     Returns:
-        the agent's id; of a passed-on token the ids of its chain, so that its use,
-        which those above its holder are able to make, takes nothing from the holder.
+        the agent's id; for a passed-on token the ids of its chain. Agents above the
+        holder can use such a token too, so its use must not count for the holder.
     """
     return _PASSED_ON.join((*chain, agent_id))
 
 
 def holder_of(requester: str) -> AgentId:
-    """Return the agent that holds the token, of what `requester_of` returned."""
+    """Return the agent that holds the token of a requester."""
     return AgentId(requester.rpartition(_PASSED_ON)[2])

@@ -177,7 +177,7 @@ class StepUp:
     source: str | None = None
     """The address it was asked from, if that is known."""
     chain: tuple[AgentId, ...] = ()
-    """Who passed on the token it was asked with, the first agent first."""
+    """Agents that passed on the token of the request, in order."""
 
     repeat: Repeat | None = None
     """How often more the same is approved, where that is asked for."""
@@ -186,7 +186,7 @@ class StepUp:
 
     @property
     def requester(self) -> str:
-        """Return what it counts against while it waits, and once it is denied."""
+        """Return the requester that it counts for; see `requester_of`."""
         return requester_of(self.agent_id, self.chain)
 
     def repeats(self, clock: Clock) -> bool:

@@ -63,7 +63,7 @@ class Token(NamedTuple):
 
     @property
     def requester(self) -> str:
-        """Return what refusals of its use count against; see `requester_of`."""
+        """Return the requester that refusals count for; see `requester_of`."""
         return requester_of(self.agent_id, self.chain)
 
     def principal(self, holder: Agent) -> Agent:

@@ -26,11 +26,11 @@ class IssueRequest(WireRequest, kw_only=True):
 
 
 IN_PROJECT: Final = "project"
-"""Where a place is that is inside the project's folder."""
+"""The value of `HookPlace.where` inside the project's folder."""
 
 
 class HookPlace(NamedTuple):
-    """Where a text in a call's arguments leads, if it is a path."""
+    """The path that a text in a call's arguments resolves to."""
 
     argument: str
     """Empty for the folder that the call starts from."""
@@ -47,7 +47,7 @@ class HookPlace(NamedTuple):
 
 
 class HookWord(NamedTuple):
-    """Where a word of a command leads, if it is a path."""
+    """The path that a word of a command resolves to."""
 
     word: int
     """Its index."""
@@ -61,7 +61,7 @@ class HookCommand(WireRequest, kw_only=True):
     """One simple command of a command line."""
 
     words: tuple[str, ...]
-    """The program and its arguments, as it gets them."""
+    """The program and its arguments, after quote removal."""
     cwd: str
     """Where it would run."""
     local: bool = True
@@ -79,17 +79,17 @@ class HookRequest(WireRequest, kw_only=True):
     tool: Annotated[str, Meta(min_length=1, max_length=400)]
     arguments: Json = field(default_factory=dict)
     omitted: tuple[str, ...] = ()
-    """Arguments that are too long to be sent whole: of each the beginning is there, and
-    the SHA-256 of all of it."""
+    """Arguments that are too long to be sent whole: `arguments` has the beginning and
+    the SHA-256 of each."""
     arguments_sha256: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
     """Of all arguments as JSON in ASCII, keys sorted and without space; where some are
     cut."""
     places: tuple[HookPlace, ...] = ()
-    """Where the arguments lead; one that is not there is not known."""
+    """Where the arguments lead; the place of any other argument is unknown."""
     commands: tuple[HookCommand, ...] | None = None
-    """The command line, if it is simple commands alone."""
+    """The commands of the line, if it consists of simple commands only."""
     reaches_vault: Annotated[str, Meta(max_length=1000)] = ""
-    """What in the call leads into AgentVault's home directory, if anything does."""
+    """The part of the call that leads into AgentVault's home directory, if any."""
     cwd: Annotated[str, Meta(max_length=4000)] = ""
     reason: Annotated[str, Meta(max_length=500)] = ""
     """What the model says of its call; not compared with what was approved."""

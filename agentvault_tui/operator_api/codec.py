@@ -30,7 +30,7 @@ def encode(value: object) -> bytes:
 
 
 def _mended(value: object) -> object:
-    """Return *value* with question marks for halves; its bytes are JSON already."""
+    """Replace lone surrogates by question marks; bytes in *value* are JSON already."""
     match value:
         case str():
             return value.encode(errors="replace").decode()

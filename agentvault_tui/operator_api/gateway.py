@@ -109,24 +109,24 @@ class ServiceList(WireShape, kw_only=True):
 
 
 class ProbeInfo(WireShape, kw_only=True):
-    """One request of a probe, whose body was a request itself."""
+    """One request of a probe; its body was a request itself."""
 
     method: str
     status: int | None
-    """Of its answer, if there was one."""
+    """HTTP status of its answer, if there was one."""
     outcome: str
     """``unread``: the service answered the body as another request; ``closed``: it
     closed the connection; ``nothing_shown``; or the code of an error."""
 
 
 class ServiceProbe(WireShape, kw_only=True):
-    """What a service did with bodies that it was sent by a probe."""
+    """The results of a probe of one service."""
 
     name: str
     origin: str
     leaves_unread: bool | None
-    """Whether it leaves a body unread; None where no probe showed that it does, which
-    proves nothing."""
+    """True if a request showed that it leaves bodies unread; else None, which proves
+    nothing."""
     probes: tuple[ProbeInfo, ...]
 
 

@@ -134,10 +134,10 @@ class StepUpQuery(WireShape, kw_only=True):
 
 
 class StepUpShowQuery(WireShape, kw_only=True):
-    """How much of a step-up."""
+    """Which parts of a step-up to return."""
 
     body: bool = True
-    """With what a held call sends, as ``request.body``."""
+    """Whether to include the content of a held call, as ``request.body``."""
 
 
 class BeforeQuery(WireShape, kw_only=True):

@@ -1,9 +1,9 @@
-"""Rules asked a second time: about the fold of a resource.
+"""Evaluate the rules a second time, on the fold of a resource.
 
-A rule compares the literal. A service may take ``REPO.git`` for ``repo``, so that the
-same rules are asked once more, and each comparison with a resource then holds for the
-literal or for the fold. The stricter of the two answers counts. The second one is
-asked for only where a comparison holds for the fold alone, which is rare.
+A rule compares the literal resource, but a service may read ``REPO.git`` as ``repo``.
+So the rules are evaluated again: each comparison with a resource then holds if it holds
+for the literal or for the fold. The stricter of the two answers counts. The second
+evaluation runs only if a comparison holds for the fold alone, which is rare.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from agentvault_tui.policy.reads import matches, named_ids, pattern_parts
 from agentvault_tui.policy.resources import fold_pattern, reads_like
 
 ALIKE: Final = "alike"
-"""In the context of the second request: the comparisons that hold for the fold."""
+"""The context attribute with the comparisons that hold for the fold."""
 _KEPT_SUFFIXES: Final = 16
 """Lists of suffixes for which the comparisons' own folds are cached."""
 _OF_PRINCIPAL: Final = ("name", "owner")
@@ -30,11 +30,11 @@ _RESOURCE: Final = (pst.Var("resource"), pst.GetAttr(pst.Var("context"), "resour
 
 
 class _Comparison(NamedTuple):
-    """What a rule compares a resource with."""
+    """One comparison of a rule with a resource."""
 
     literals: frozenset[str] = frozenset()
     pattern: tuple[str, ...] = ()
-    """Of ``like``, cut at the wildcards."""
+    """The pattern of ``like``, split at the wildcards."""
     principal: str = ""
     """The attribute of the agent."""
 
@@ -47,14 +47,14 @@ class _Comparison(NamedTuple):
         return resource in self.literals
 
     def folded(self, same_as: tuple[str, ...]) -> _Comparison:
-        """Return it as the fold of a resource is compared."""
+        """Return the comparison for the fold of a resource."""
         return self._replace(
             literals=frozenset(reads_like(one, same_as) for one in self.literals),
             pattern=fold_pattern(self.pattern, same_as),
         )
 
     def holds_folded(self, fold: str, who: Principal, same_as: tuple[str, ...]) -> bool:
-        """Tell whether it, being `folded`, holds for the fold of a resource."""
+        """Tell whether a `folded` comparison holds for the fold of a resource."""
         if self.principal:
             named = who.name if self.principal == "name" else who.owner
             return fold == reads_like(named, same_as)
@@ -62,7 +62,7 @@ class _Comparison(NamedTuple):
 
 
 class AlikeRules:
-    """The rules of a policy, as they are asked about the fold of a resource."""
+    """The rules of a policy, rewritten for the fold of a resource."""
 
     def __init__(
         self, rules: Iterable[tuple[pst.Template, Collection[str]]], schema: str
@@ -71,7 +71,7 @@ class AlikeRules:
 
         Args:
             rules: each parsed rule, with the scopes that it applies to.
-            schema: in which requests have the attribute `ALIKE`.
+            schema: one in which requests have the attribute `ALIKE`.
         """
         self._comparisons: dict[_Comparison, str] = {}
         by_scope: dict[str, set[_Comparison]] = defaultdict(set)
@@ -93,7 +93,7 @@ class AlikeRules:
         )
 
     def found(self, inputs: Inputs, scopes: Sequence[str]) -> list[str]:
-        """Return which comparisons hold for the fold of the resource and not for it."""
+        """Return the comparisons that hold for the fold but not for the resource."""
         resource, who = inputs.facts.resource, inputs.who
         if resource is None or not self._comparisons:
             return []
@@ -115,7 +115,7 @@ class AlikeRules:
         found: list[str],
         entities: cedarpy.Entities,
     ) -> list[cedarpy.AuthzResult]:
-        """Evaluate requests once more, where *found* hold too."""
+        """Evaluate requests again, with the comparisons *found* holding too."""
         again = [
             {**one, "context": {**one["context"], ALIKE: found}} for one in requests
         ]
@@ -143,7 +143,7 @@ class AlikeRules:
     def _widened(self, node: Any, found: set[_Comparison]) -> Any:
         """Return an expression in which each comparison may hold for the fold too.
 
-        One of another form holds for the literal alone; `RuleReads` asks a person.
+        A comparison of another form is not rewritten; for these, `RuleReads` escalates.
         """
         match node:
             case pst.Like(base, pattern) if base in _RESOURCE:
@@ -152,8 +152,8 @@ class AlikeRules:
             case pst.BinaryOp("not_eq", left, right):
                 equal = pst.BinaryOp("eq", left, right)
                 return pst.UnaryOp("not", self._widened(equal, found))
-            case pst.BinaryOp() if (told := _compared(node)) is not None:
-                return self._or_alike(node, told, found)
+            case pst.BinaryOp() if (comparison := _compared(node)) is not None:
+                return self._or_alike(node, comparison, found)
         return _rebuilt(node, lambda one: self._widened(one, found))
 
     def _or_alike(
@@ -161,13 +161,13 @@ class AlikeRules:
     ) -> pst.BinaryOp:
         found.add(compared)
         name = self._comparisons.setdefault(compared, f"{len(self._comparisons):05}")
-        known = pst.GetAttr(pst.Var("context"), ALIKE)
-        alike = pst.BinaryOp("contains", known, pst.StringLit(name))
+        holding = pst.GetAttr(pst.Var("context"), ALIKE)
+        alike = pst.BinaryOp("contains", holding, pst.StringLit(name))
         return pst.BinaryOp("or", node, alike)  # type: ignore[arg-type]
 
 
 def _compared(node: pst.BinaryOp) -> _Comparison | None:
-    """Return what *node* compares the resource with, if it does nothing else."""
+    """Return the comparison with the resource in *node*, if it is nothing else."""
     if node.op not in {"eq", "in", "contains", "contains_all", "contains_any"}:
         return None
     for one, other in ((node.left, node.right), (node.right, node.left)):
@@ -176,8 +176,8 @@ def _compared(node: pst.BinaryOp) -> _Comparison | None:
         ):
             continue
         if isinstance(other, pst.GetAttr) and other.base == pst.Var("principal"):
-            known = other.attr in _OF_PRINCIPAL
-            return _Comparison(principal=other.attr) if known else None
+            readable = other.attr in _OF_PRINCIPAL
+            return _Comparison(principal=other.attr) if readable else None
         listed = other.elements if isinstance(other, pst.Set) else (other,)
         literals = [_literal(each) for each in listed]
         if literals and None not in literals:

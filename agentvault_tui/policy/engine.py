@@ -396,7 +396,7 @@ class Policy:
         )
         rulings = list(map(self._ruling, scopes, results))
         if found := self._alike.found(inputs, scopes):
-            # What a rule says of the fold can make an answer stricter, never milder.
+            # The evaluation on the fold can make an answer stricter, never milder.
             again = self._alike.ask(requests, found, entities)
             folded = map(self._ruling, scopes, again)
             rulings = [

@@ -23,7 +23,7 @@ _LONGEST_KNOWN: Final = max(map(len, _KNOWN))
 _LETTERS: Final = {
     code: chr(code).lower() if chr(code).isalnum() else None for code in range(128)
 }
-"""Lower case, and nothing of what is no letter or digit."""
+"""Maps to lower case, and removes everything but letters and digits."""
 CURRENCY: Final = re.compile(r"[A-Z]{3}")
 _ADDRESS: Final = re.compile(r"[^\s,;:<>()\"*%#@]+(?:@[^\s,;:<>()\"*%#@]+)?")
 """One mailbox or user name: nothing that separates, groups, or stands for many."""
@@ -46,11 +46,11 @@ class Facts(NamedTuple):
     unclear: tuple[str, ...]
     """Names of parameters that were there but cannot be relied on, sorted."""
     same_as: tuple[str, ...] = ()
-    """Suffixes that the service of the resource ignores."""
+    """Suffixes that the resource's service ignores."""
 
     @property
     def fold(self) -> str | None:
-        """Return the fold of the resource, by which limits and rules compare it too."""
+        """Return the fold of the resource, which limits and rules compare too."""
         return (
             None if self.resource is None else reads_like(self.resource, self.same_as)
         )
@@ -197,14 +197,14 @@ def plain_name(name: str) -> str:
     """
     if name.isascii():
         return name.translate(_LETTERS)
-    # What only fills would be folded too: the names that count are short.
+    # The names that count are short; the rest of a long one is not worth folding.
     return "".join(filter(str.isalnum, fold_text(name[:_LONG_NAME])))
 
 
 def _known_name(name: str) -> str:
-    """Return the parameter that *name* reads like; nothing for any other name.
+    """Return the known parameter that *name* reads like; empty for any other name.
 
-    A request may have thousands, so that most are left at the first letter that no
+    A request may have thousands of names: most are rejected at the first letter that no
     parameter has.
     """
     if name.isascii():

@@ -107,7 +107,7 @@ class Inputs(NamedTuple):
     exempt: bool = False
     """Whether no limit stops it: its token was counted when it was given out."""
     above: tuple[tuple[str, str], ...] = ()
-    """Ids and names of the agents that passed its token on, the first first."""
+    """Ids and names of the agents that passed its token on, in order."""
 
     @classmethod
     def of(
@@ -131,7 +131,7 @@ class Inputs(NamedTuple):
             details: ``authorization_details`` (RFC 9396), if any were sent.
             backchannel: whether the agent itself asks for a person.
             exempt: whether no limit stops it.
-            same_as: suffixes that the service of its resource ignores.
+            same_as: suffixes that the resource's service ignores.
             above: see `above`.
         """
         age = max(0, (environment.now - agent.created_at).days)

@@ -100,7 +100,7 @@ class Limit:
     def agents_of(self, inputs: Inputs) -> tuple[str, ...]:
         """Return the agents for which a request counts, the holder first.
 
-        A use of a token that was passed on counts for everyone above it too.
+        The use of a passed-on token also counts for each agent above its holder.
         """
         if self.scopes.isdisjoint(inputs.asked):
             return ()
@@ -111,11 +111,11 @@ class Limit:
         return not self.agents or agent_id in self.agents or name in self.agents
 
     def keys(self, agents: Iterable[str], fold: str | None) -> tuple[str, ...]:
-        """Return which of its windows a use is in.
+        """Return the keys of the windows that a use counts in.
 
         Args:
-            agents: for which the use counts.
-            fold: of the resource; none is one more resource.
+            agents: those for which the use counts.
+            fold: of the resource; None counts as one more resource.
 
         Returns:
             the keys, each once.
@@ -125,7 +125,7 @@ class Limit:
         return ((fold or "") if self.per == "resource" else "",)
 
     def keys_of(self, inputs: Inputs) -> tuple[str, ...]:
-        """Return the keys of the windows that a request is counted in or reads."""
+        """Return the keys of the windows that a request counts in or reads."""
         return self.keys(self.agents_of(inputs) or (inputs.who.id,), inputs.facts.fold)
 
     def units(self, inputs: Inputs) -> int | None:

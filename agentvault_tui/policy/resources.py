@@ -36,13 +36,13 @@ _MOST_DECODING: Final = 4
 _MOST_PASSES: Final = 8
 """Folding has settled after two or three."""
 _CACHED: Final = 256
-"""Longer resources take memory, and an agent chooses them."""
+"""Characters of a cached resource; an agent could fill memory with longer ones."""
 LONGEST: Final = 8_448
-"""A path and query of the longest request, and the service's name before them."""
+"""Characters of the longest path and query, with the service's name."""
 _SLASHES: Final = re.compile("/+")
 _SEPARATORS: Final = re.compile("([/:])")
 _OWN_FOLD: Final = re.compile(r"[a-z][a-z0-9+-]*:[a-z0-9_~-]+(?:/[a-z0-9_~-]+)*")
-"""Most resources: nothing of them is folded."""
+"""Resources that are their own fold, as most are."""
 
 
 def canonical(text: str) -> str | None:
@@ -105,12 +105,12 @@ def shortened(resource: str) -> str:
 
 
 def reads_like(text: str, same_as: tuple[str, ...] = ()) -> str:
-    """Return the fold of a resource: without all that programs may ignore.
+    """Return the fold of a resource: everything that programs may ignore is removed.
 
     Case, escapes, look-alike and hidden characters, blanks, repeated slashes, dot
     segments, a slash at the end, and a dot or one of *same_as* at the end of a segment
-    are folded. The fold of a fold is itself. Two resources that are the same here may
-    be the same to a resource server: an answer becomes stricter by it, and no milder.
+    are folded. The fold of a fold is itself. Two resources with the same fold may be
+    the same to a resource server. The fold can make an answer stricter, never milder.
 
     Args:
         text: the resource.
@@ -135,13 +135,13 @@ def _fold_once(text: str, same_as: tuple[str, ...]) -> str:
 
 _fold: Final = lru_cache(maxsize=1024)(_fold_once)
 _fold_long: Final = lru_cache(maxsize=4)(_fold_once)
-"""An agent chooses them; each limit of one request asks for the same."""
+"""Few: an agent chooses them. Each limit of one request asks for the same one."""
 
 
 def fold_pattern(
     parts: tuple[str, ...], same_as: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
-    """Return the fold of a ``like`` pattern that is cut at its wildcards."""
+    """Return the fold of a ``like`` pattern that is split at its wildcards."""
     last = len(parts) - 1
     return tuple(
         _part_reads_like(part, same_as, begins=index == 0, ends=index == last)
@@ -154,7 +154,7 @@ def _part_reads_like(
 ) -> str:
     """Return the fold of a piece of a ``like`` pattern, between its wildcards.
 
-    A slash next to a wildcard stays, because the wildcard stands for something.
+    A slash next to a wildcard stays, because the wildcard matches a segment.
 
     Args:
         part: the piece.
@@ -174,7 +174,7 @@ def _part_reads_like(
 
 
 def _plain_text(text: str) -> str:
-    """Return *text* decoded, in lower case, without what nobody sees."""
+    """Return *text* decoded, in lower case, without invisible characters."""
     for _ in range(_MOST_DECODING):
         decoded = unquote(text, errors="replace")
         if decoded == text:
@@ -188,7 +188,7 @@ def _without_endings(
 ) -> str:
     """Leave out dots and suffixes at the ends of segments.
 
-    Only in a piece of a pattern may that leave nothing: behind a wildcard.
+    A segment is never empty afterwards, except in a pattern next to a wildcard.
     """
     if "." not in text:
         return text
@@ -227,22 +227,22 @@ def _without_dots(text: str) -> str:
 
 
 class SameAs:
-    """The suffixes that services ignore, by what their resources begin with.
+    """The suffixes that services ignore, by the prefixes of their resources.
 
-    They are found by the resource alone, so that a token request, an evaluation, a
-    call and an approval that is given out later are compared alike.
+    The resource alone determines them, so a token request, an evaluation, a call and a
+    later approval are all compared in the same way.
     """
 
     def __init__(self) -> None:
-        """Know no service yet."""
+        """Start without services."""
         self._by_prefix: dict[str, frozenset[str]] = {}
         self._found = lru_cache(maxsize=1024)(self._find)
 
     def put(self, services: Iterable[tuple[Iterable[str], Iterable[str]]]) -> None:
-        """Replace what is known.
+        """Replace all services.
 
         Args:
-            services: of each the literal beginnings of its resources, and its suffixes.
+            services: for each, the literal prefixes of its resources, and its suffixes.
         """
         found: dict[str, frozenset[str]] = {}
         for beginnings, suffixes in services:

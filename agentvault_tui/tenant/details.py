@@ -45,7 +45,7 @@ class BoundRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     @property
     def warning(self) -> str:
-        """What a person has to read before all else; empty where there is nothing."""
+        """The warning that comes first; empty without one."""
         return Described.of(to_builtins(self)).warning
 
 
@@ -84,7 +84,7 @@ class PageDetails(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     problem: str | None = None
     """Why the last try led to no decision."""
     body: PageBody | None = None
-    """Of a held call; None where the broker cannot show it."""
+    """Of a held call; None if the broker cannot show it."""
     need: Annotated[int, Meta(ge=1)] = 1
     """How many different people have to approve."""
     by: tuple[tuple[str, str], ...] = ()

@@ -59,7 +59,7 @@ class Connection(Protocol):
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
     slot: ConnectionSlot | None
-    """Its place among the listener's, while it has one."""
+    """Its slot of the listener, while it has one."""
     writable: asyncio.Event | None
     """Set once the peer reads again, where it does not."""
 
@@ -87,8 +87,8 @@ def count_connection(agent: str) -> bool:
         agent: its id, or the chain of a passed-on token.
 
     Returns:
-        False where the agent has its share of the connections: the request is to be
-        refused with 503, and its connection ends with that answer.
+        False if the agent has its share of the connections: the caller refuses the
+        request with 503, and the connection closes after that answer.
     """
     exchange = _CURRENT.get()
     if exchange is None or exchange.slot is None or exchange.slot.count_for(agent):
@@ -221,7 +221,7 @@ class Exchange:
         if self.disconnected or self.complete:
             return {"type": "http.disconnect"}
         body, self._body = bytes(self._body), bytearray()
-        connection.resume_reading()  # a peer that leaves is noticed by reading alone
+        connection.resume_reading()  # only a read shows that the peer has left
         return {"type": "http.request", "body": body, "more_body": self.more_body}
 
     async def send(self, message: Message) -> None:

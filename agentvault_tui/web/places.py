@@ -36,10 +36,10 @@ class Limits:
     """Of chunk extensions, trailers and empty lines before a request, none of which
     we use (RFC 9112 sections 2.2, 7.1.1 and 7.1.2)."""
     unread_seconds: float = 10.0
-    """From an answer to the end of a body that was not read whole before it."""
+    """Seconds after an answer in which the rest of an unread body may arrive."""
     unread_bytes: int = 65_536
-    """Of such a body, read and dropped so that the answer arrives (RFC 9112 section
-    9.6); past either bound the connection is closed."""
+    """Bytes of such a body that are read and dropped, so that the answer arrives (RFC
+    9112 section 9.6); past either bound the connection is closed."""
     streamed: tuple[bytes, ...] = ()
     """Prefixes of paths whose bodies may be of any size: each `progress_bytes` have
     ``request_seconds`` to arrive, while they are read."""
@@ -75,7 +75,7 @@ class ConnectionSlot:
     """When it began to wait, as a number that grows."""
     places: Places | None = None
     of_agent: SharedPlace | None = None
-    """Among those of its agent, from the first request that authenticated one."""
+    """Its place in the agent's share, from the first authenticated request on."""
 
     def count_for(self, agent: str) -> bool:
         """Count the connection for an agent, unless it counts for one already.
@@ -84,8 +84,8 @@ class ConnectionSlot:
             agent: its id, or the chain of a passed-on token.
 
         Returns:
-            False where the agent has its share of the connections and no other is
-            unused: the connection is to be closed.
+            False if the agent has its share of the connections and none is unused: the
+            caller closes the connection.
         """
         if self.of_agent is not None or self.places is None:
             return True
@@ -93,7 +93,7 @@ class ConnectionSlot:
         return self.of_agent is not None
 
     def _end(self) -> None:
-        """Close it: its place was lent, and another agent needs it."""
+        """Close the connection: another agent needs its place, which was lent."""
         if self.places is not None:
             self.places.leave(self)
         self.drop()
@@ -121,8 +121,8 @@ class Places:
     A connection *waits* until a whole request came over it, and again after the
     answer. When slots run out, the user who has most of them gives one up, the longest
     waiting first, so that no user is shut out by another's. Where the kernel does not
-    tell whose they are, all are one user's, and only those that wait are dropped. One
-    that an agent has beyond its share of all ends first.
+    tell whose they are, all are one user's, and only those that wait are dropped. A
+    connection beyond its agent's share is closed first.
     """
 
     def __init__(self, most: int, now: Callable[[], float] = time.monotonic) -> None:

@@ -1,4 +1,4 @@
-"""Find out which process of this machine listens at a port."""
+"""Find the process of this machine that listens at a port."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class _Socket(NamedTuple):
 
 
 def port_holder(port: int, proc: Path = _PROC) -> str:
-    """Say which process listens at a TCP port, as far as this user may know.
+    """Name the process that listens at a TCP port, as far as this user may know.
 
-    Another user's processes do not show their files (proc_pid_fd(5)): then the user is
-    named. A socket that is bound and does not listen is in no table.
+    The files of another user's processes are not readable (proc_pid_fd(5)): then only
+    the user is named. A socket that is bound but does not listen is not found.
 
     Args:
         port: the port, at any address of this machine.
-        proc: where the kernel shows its processes.
+        proc: the mounted proc file system.
 
     Returns:
         such as ``nginx (pid 812)``; a sentence part, safe to show.
@@ -45,7 +45,7 @@ def port_holder(port: int, proc: Path = _PROC) -> str:
                 return f"{visible(name, 40)} (pid {process.name})"
     if sockets:
         return f"a process of the user {_user(sockets[0].uid)}, not readable from here"
-    return "a process that could not be found out"
+    return "an unknown process"
 
 
 def _listening(port: int, proc: Path) -> Iterator[_Socket]:

@@ -193,8 +193,8 @@ class BoundedProtocol(asyncio.Protocol):
         if self.transport.is_closing():
             return
         if self._unread:
-            # The rest of the body is only read so that the answer arrives (RFC 9112
-            # section 9.6): however it comes, it moves no deadline any more.
+            # The rest of the body is read only so that the answer arrives (RFC 9112
+            # section 9.6): its bytes extend no deadline.
             self._streamed = False
             left = self._limits.unread_seconds
             if self._deadline is not None:
@@ -430,9 +430,9 @@ class BoundedProtocol(asyncio.Protocol):
         return None if latest is None or latest.complete else latest
 
     def _stop_reading(self) -> None:
-        """Close our side; a reset comes only once a client could read its answer.
+        """Close our side, and reset the connection after a moment.
 
-        RFC 9112 section 9.6: a reset may destroy what the client has not read yet.
+        RFC 9112 section 9.6: a reset may discard an answer that is not read yet.
         """
         if not self.transport.can_write_eof():
             self.transport.abort()
@@ -444,7 +444,7 @@ class BoundedProtocol(asyncio.Protocol):
 
     @property
     def _unread(self) -> bool:
-        """Whether the latest request was answered before its body was read whole."""
+        """Whether the latest request was answered before its whole body was read."""
         latest = self._latest
         return latest is not None and latest.complete and latest.more_body
 

@@ -123,7 +123,7 @@ class ServiceConnection(asyncio.Protocol):
             if not self.complete:
                 self._fail(broken())
                 return
-            self._keep = False  # surplus, or an answer that has no content
+            self._keep = False  # surplus bytes, or an answer that has no content
         if self._framing > self._bounds.head_bytes:
             self._fail(broken())
         elif self._received > self._bounds.answer_bytes:
@@ -245,15 +245,15 @@ class ServiceConnection(asyncio.Protocol):
 
     @property
     def _is_sent(self) -> bool:
-        """Whether the kernel has the request whole."""
+        """Whether the kernel has the whole request."""
         done = self._upload is None or self._upload.done()
         return done and not self.transport.get_write_buffer_size()
 
     @property
     def _has_unread(self) -> bool:
-        """Whether the kernel holds bytes, or the end, that the loop has not seen.
+        """Whether the kernel has bytes, or an end, that the event loop has not read.
 
-        An answer that was sent before its request is not the request's.
+        Bytes that were sent before a request are not its answer.
         """
         poll = select.poll()
         poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
@@ -263,7 +263,7 @@ class ServiceConnection(asyncio.Protocol):
         """Wait until the service closes, or sends more than one answer.
 
         Args:
-            timeout_s: how long at most, in seconds.
+            timeout_s: seconds to wait at most.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):

@@ -1,7 +1,8 @@
 """Share bounded places among agents, so that no agent shuts the others out.
 
-An agent has an eighth of the places for sure, and any that no other agent used in the
-last seconds. A place beyond its share is lent: it ends when another agent needs it.
+An agent may always have an eighth of the places, and more if no other agent used them
+in the last seconds. A place beyond its share is lent: it ends when another agent needs
+it.
 """
 
 from __future__ import annotations
@@ -13,27 +14,27 @@ from dataclasses import dataclass, field
 from typing import Final
 
 PARTS: Final = 8
-"""Into how many shares the places are divided."""
+"""The number of shares."""
 LEAST: Final = 2
-"""Places of one agent, however few there are."""
+"""Places that one agent may always have."""
 UNUSED_S: Final = 10.0
-"""Seconds for which others must not have used a place that is lent."""
+"""Seconds in which no other agent used a place before it is lent."""
 _MANY: Final = 1_000
-"""Agents that are known before those without a place are forgotten."""
+"""Agents in memory before those without a place are removed."""
 
 
 @dataclass(eq=False, slots=True)
 class SharedPlace:
-    """One place that is taken; `leave` gives it back."""
+    """One place that is taken; `leave` releases it."""
 
     shares: SharedPlaces
     user: str
     end: Callable[[], object]
-    """Ends the use of it, in the turn in which the place is given to another."""
+    """Ends its use, before another agent gets the place."""
     taken: bool = True
 
     def leave(self) -> None:
-        """Give the place back; once, also where it was given to another meanwhile."""
+        """Release the place; without effect if it was released before."""
         if self.taken:
             self.taken = False
             self.shares.drop(self)
@@ -56,7 +57,7 @@ class _User:
         return max(self.count, self.peaks[0][1] if self.peaks else 0)
 
     def change(self, by: int, now: float) -> None:
-        """Take or give back places."""
+        """Add *by* places, or release them if *by* is negative."""
         if by < 0:
             while self.peaks and self.peaks[-1][1] <= self.count:
                 self.peaks.pop()
@@ -74,12 +75,12 @@ class SharedPlaces:
 
         Args:
             total: how many there are.
-            now: a clock that is never set back, in seconds.
-            least: how many one agent may have in any case.
+            now: a monotonic clock, in seconds.
+            least: places that one agent may always have.
         """
         self.total = total
         self.share = max(total // PARTS, least)
-        """What one agent may have whatever the others do."""
+        """Places that one agent may always have."""
         self.taken = 0
         self._now = now
         self._users: dict[str, _User] = {}
@@ -101,7 +102,7 @@ class SharedPlaces:
             end: called when the place is lent and another agent needs it.
 
         Returns:
-            the place; None where the agent has its share and no other is unused.
+            the place; None if the agent has its share and no place is unused.
         """
         if not self._has_room(user, 1, lendable=True):
             return None
@@ -110,14 +111,14 @@ class SharedPlaces:
         return place
 
     def reserve(self, user: str, size: int) -> bool:
-        """Take places that cannot be ended, and so never the last share.
+        """Take places that cannot be ended; one share always stays for others.
 
         Args:
             user: the agent, or the chain of a passed-on token.
             size: how many.
 
         Returns:
-            whether they were there; else none is taken.
+            whether they were taken; if not, none is.
         """
         if not self._has_room(user, size, lendable=False):
             return False
@@ -125,11 +126,11 @@ class SharedPlaces:
         return True
 
     def release(self, user: str, size: int) -> None:
-        """Give back places that were reserved."""
+        """Release reserved places."""
         self._change(user, -size)
 
     def drop(self, place: SharedPlace) -> None:
-        """Give back a place; see `SharedPlace.leave`."""
+        """Release a place; see `SharedPlace.leave`."""
         self._change(place.user, -1).places.pop(place, None)
 
     def count(self, user: str) -> int:
@@ -151,7 +152,7 @@ class SharedPlaces:
         return sum(one.peak(now) for name, one in self._users.items() if name != user)
 
     def _forget_idle(self) -> None:
-        """Forget agents that had no place in the last seconds."""
+        """Remove agents that had no place in the last seconds."""
         now = self._now()
         for name in [name for name, one in self._users.items() if not one.peak(now)]:
             del self._users[name]
@@ -160,10 +161,10 @@ class SharedPlaces:
         """End places of agents beyond their share, the latest first.
 
         Args:
-            size: how many are needed.
+            size: places that are needed.
 
         Returns:
-            whether there were so many.
+            whether enough places ended.
         """
         while size > 0:
             most = max(

@@ -48,18 +48,18 @@ def test_another_users_process_is_named_by_its_user(tmp_path: Path) -> None:
     )
     process(proc, 812, "ngi\x1b[31mnx", 42)
     assert port_holder(7718, proc) == "ngi⟦U+001B⟧[31mnx (pid 812)"
-    assert "could not be found out" in port_holder(7719, proc)
+    assert "an unknown process" in port_holder(7719, proc)
 
 
 def test_connections_are_no_listeners(tmp_path: Path) -> None:
     """A client whose own port is that number has not taken it."""
     row = ROW.format(port=7718, state="01", uid=0, inode=42)
-    assert "could not be found out" in port_holder(7718, proc_of(tmp_path, row))
-    assert "could not be found out" in port_holder(7718, tmp_path / "none")
+    assert "an unknown process" in port_holder(7718, proc_of(tmp_path, row))
+    assert "an unknown process" in port_holder(7718, tmp_path / "none")
 
 
 def test_a_socket_that_does_not_listen_is_not_found_out() -> None:
     """It is bound, so that the port is taken, and it is in no table."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
-        assert "could not be found out" in port_holder(bound.getsockname()[1])
+        assert "an unknown process" in port_holder(bound.getsockname()[1])

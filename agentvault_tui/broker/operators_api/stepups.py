@@ -56,7 +56,7 @@ def _reading(broker: Broker) -> list[Route]:
         return await listing("stepups", found)
 
     async def show(request: Request) -> shapes.StepUpInfo:
-        """Return one step-up, however old; of a held call with all that it sends."""
+        """Return one step-up, of any age; for an open held call with its content."""
         query = query_of(request, asks.StepUpShowQuery)
         stepup = await known_stepup(broker, request.path_params["id"])
         info = stepup_info(stepup, broker.registry.ends())

@@ -47,7 +47,7 @@ def foresee(
         source: the address the request came from; None where it is not known, and a
             rule that reads it then permits nothing.
         details: ``authorization_details`` (RFC 9396), if any were sent.
-        chain: agents that passed on the token it acts on (RFC 8693), the first first.
+        chain: agents that passed on its token (RFC 8693), in order.
         how: see `Inputs.of`.
 
     Returns:
@@ -104,14 +104,14 @@ def foresee_at(
 
 
 BY_CALL: Final = "outside-project"
-"""The rule of what a person decides although policy permits it."""
+"""The rule that is recorded if a person decides although policy permits."""
 
 
 def strictest(verdicts: Sequence[Verdict], limits: Mapping[str, Limit]) -> Verdict:
     """Return the strictest of the verdicts about the actions of one request.
 
-    It counts what all of them count: a limit by resource once a resource, any other
-    once.
+    Uses of limits are combined: a limit by resource counts once for each resource, any
+    other limit once.
 
     Args:
         verdicts: at least one.
@@ -173,9 +173,9 @@ class Request(NamedTuple):
     exempt: bool = False
     """Whether no limit stops it: its token was counted when it was given out."""
     others: tuple[Action, ...] = ()
-    """What it does besides, each decided by itself: the strictest answer counts."""
+    """Its other actions, decided one by one: the strictest answer counts."""
     person: str = ""
-    """Why a person has to decide, whatever policy permits; empty if none has to."""
+    """Why a person has to decide even if policy permits; empty if none has to."""
 
     @classmethod
     def approved(cls, agent: Agent, stepup: StepUp) -> Request:
@@ -218,7 +218,7 @@ class Request(NamedTuple):
 
     @property
     def requester(self) -> str:
-        """Return what its refusals and step-ups count against; see `requester_of`."""
+        """Return the requester for refusals and step-ups; see `requester_of`."""
         return requester_of(self.agent.id, self.chain)
 
     @property

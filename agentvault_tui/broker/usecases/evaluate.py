@@ -109,7 +109,7 @@ async def _until_decided(
     wait: float,
     gone: asyncio.Future[Any] | None,
 ) -> Answer:
-    """Decide, and once more when a person has; see `evaluate`."""
+    """Decide, and decide again once a person has; see `evaluate`."""
     loop = asyncio.get_running_loop()
     ends = loop.time() + wait
     while True:
@@ -117,7 +117,7 @@ async def _until_decided(
         left = ends - loop.time()
         if not isinstance(answer, Escalated) or left <= 0:
             return answer
-        if not await _person(broker, agent, answer.stepup.id, left, gone):
+        if not await _wait_for_person(broker, agent, answer.stepup.id, left, gone):
             return answer
         stepup = broker.stepups.find(answer.stepup.id)
         if (gone and gone.done()) or stepup is None or stepup.status.open:
@@ -128,14 +128,14 @@ async def _until_decided(
             return Denied("stepup_expired", _LATE, answer.decision_id)
 
 
-async def _person(
+async def _wait_for_person(
     broker: Broker,
     agent: Agent,
     stepup_id: StepUpId,
     timeout_s: float,
     gone: asyncio.Future[Any] | None,
 ) -> bool:
-    """Wait for a person's decision; tell whether to look what it is.
+    """Wait for a person's decision; return False if the place to wait was needed.
 
     Raises:
         ShareTakenError: the agent has its share of the places to wait in.

@@ -29,7 +29,7 @@ log = logging.getLogger("agentvault.stepup")
 
 
 async def held_content(broker: Broker, stepup: StepUp) -> HeldContent:
-    """Return what a held call sends, from the memory of the broker that holds it.
+    """Return the content of a held call, from the memory of the broker that holds it.
 
     Args:
         broker: the broker.
@@ -53,7 +53,7 @@ async def held_content(broker: Broker, stepup: StepUp) -> HeldContent:
 
 
 async def check_not_lost(broker: Broker, stepup: StepUp) -> None:
-    """Refuse to approve a held call whose body nobody can look at any more.
+    """Refuse to approve a held call with a lost body.
 
     Raises:
         ConflictError: no broker has it.
@@ -71,7 +71,7 @@ async def check_not_lost(broker: Broker, stepup: StepUp) -> None:
 async def page_body(broker: Broker, stepup: StepUp) -> dict[str, object] | None:
     """Return a held call's body for the approval page; see `tenant.details.PageBody`.
 
-    None: there is none, or another broker has it and cannot be asked.
+    It is None if there is no call, or if another broker has it and cannot be asked.
     """
     if stepup.request_json is None:
         return None

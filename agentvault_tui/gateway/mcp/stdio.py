@@ -82,7 +82,7 @@ class ProcessEvents:
 
 @dataclass(slots=True)
 class BlockedInput:
-    """The state of a process that does not read, or has a line in part for good."""
+    """A process that does not read its input, or that has an incomplete line."""
 
     line: PipeLine | None
     """The line that is written in part; None if there is none."""
