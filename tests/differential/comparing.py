@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 from differential.reading import Call, Message, Part, plain, sha256
 
@@ -26,8 +27,19 @@ OURS = frozenset(
 )
 """Headers that the gateway writes itself, so that the row does not repeat them."""
 TRACE = frozenset(("traceparent", "tracestate"))
-UNNAMED = frozenset(("expect", "keep-alive", "te", "trailer", "upgrade"))
-"""Hop-by-hop headers (RFC 9110 section 7.6.1), which no intermediary forwards."""
+UNNAMED = frozenset(
+    (
+        "content-encoding",
+        "expect",
+        "keep-alive",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "upgrade",
+    )
+)
+"""Headers of one hop (RFC 9110 section 7.6.1), which no intermediary forwards, and the
+encoding of a body that is not there or not encoded."""
 _NUMERIC = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _DROPPED_NAMES, _DROPPED_BYTES = 32, 64
 
@@ -44,8 +56,12 @@ class Rules:
     """Of a name repeated without brackets it keeps the last value: Rack, PHP."""
     underscores: bool = False
     """``.`` and a blank in the name of a variable become ``_``: PHP."""
+    named: bool = False
+    """It reads no pair without a name: PHP."""
     basename: bool = False
     """It keeps the last segment of a file's name: PHP, Go, Django, Rack."""
+    unescapes: bool = False
+    """It undoes percent-escapes in the name of a file: Rack."""
     forms_by_post: bool = False
     """It reads a multipart body of ``POST`` alone: PHP."""
     multipart: bool = True
@@ -114,8 +130,9 @@ def call_and_report(
         "method": (call.method, report["method"]),
         "path": (call.path, report["path"]),
         "headers": _headers(message, report),
-        "kind": (kind, report["kind"]),
     }
+    if call.kind != "opaque":
+        expected["kind"] = kind, report["kind"]
     if report["length"] is not None and (rules.chunked or not _in_chunks(message)):
         expected["length"] = len(message.body), report["length"]
         expected["sha256"] = sha256(message.body), report["sha256"]
@@ -128,9 +145,7 @@ def call_and_report(
     if kind == "form":
         yield from _fields("form", call.content, report["form"], rules)
     if kind == "multipart":
-        texts = tuple((p.name, p.value) for p in call.content if p.filename is None)
-        yield from _fields("multipart", texts, report["form"] or [], rules)
-        yield from _files(call.content, report["files"], rules)
+        yield from _multipart(call.content, report, rules)
 
 
 def _readable(call: Call, message: Message, rules: Rules) -> str | None:
@@ -174,11 +189,12 @@ def numbers(value: Any) -> Any:
 def _fields(
     place: str, pairs: tuple[tuple[str, Any], ...], read: Any, rules: Rules
 ) -> Iterator[str]:
-    if not rules.nests:
+    if isinstance(read, list) or not rules.nests:
         mine, theirs = grouped(pairs), grouped(read)
         if mine != theirs:
             yield f"{place}: the call has {mine!r}, the server read {theirs!r}"
         return
+    pairs = tuple(one for one in pairs if not rules.named or base(one[0], rules))
     mine = grouped((base(name, rules), value) for name, value in pairs)
     plain_names = grouped((base(name, rules), name) for name, _ in pairs)
     theirs = {}
@@ -207,9 +223,11 @@ def grouped(pairs: Any) -> dict[str, list[Any]]:
 
 def base(name: str, rules: Rules) -> str:
     """Return a name as far as its first bracket."""
+    if rules.underscores:
+        name = re.sub(r"^\[", "_", name.lstrip(" "))
     found = re.fullmatch(r"[\[\]]*([^\[\]]*).*", name, re.DOTALL)
     cut = found[1] if found else name
-    return re.sub(r"[. ]", "_", cut.lstrip(" ")) if rules.underscores else cut
+    return re.sub(r"[. ]", "_", cut) if rules.underscores else cut
 
 
 def leaves(value: Any) -> Iterator[str]:
@@ -221,16 +239,35 @@ def leaves(value: Any) -> Iterator[str]:
         yield "" if value is None else value
 
 
-def _files(parts: tuple[Part, ...], read: Any, rules: Rules) -> Iterator[str]:
+def _multipart(parts: tuple[Part, ...], report: Report, rules: Rules) -> Iterator[str]:
+    texts = tuple((p.name, p.value) for p in parts if p.filename is None)
+    files = tuple(p for p in parts if p.filename is not None)
+    if rules.nests and rules.last_wins:
+        # Of a text and a file, or two files, of one name the server has the last alone.
+        several = Counter(base(part.name, rules) for part in parts)
+        texts = tuple(one for one in texts if several[base(one[0], rules)] == 1)
+        files = tuple(one for one in files if several[base(one.name, rules)] == 1)
+        once = {name for name, times in several.items() if times == 1}
+        read = report["form"] or {}
+        read = {n: value for n, value in read.items() if base(n, rules) in once}
+        yield from _fields("multipart", texts, read, rules)
+        found = [one for one in report["files"] if base(one[0], rules) in once]
+        yield from _files(files, found, rules)
+        return
+    yield from _fields("multipart", texts, report["form"] or [], rules)
+    yield from _files(files, report["files"], rules)
+
+
+def _files(files: tuple[Part, ...], read: Any, rules: Rules) -> Iterator[str]:
     mine = Counter(
         (
             base(part.name, rules) if rules.nests else part.name,
-            re.split(r"[/\\]", part.filename)[-1] if rules.basename else part.filename,
+            _filename(part.filename or "", rules),
             len(part.content),
             sha256(part.content),
         )
-        for part in parts
-        if part.filename is not None
+        for part in files
+        if base(part.name, rules) or not rules.named
     )
     theirs = Counter(
         (base(name, rules) if rules.nests else name, filename, size, digest)
@@ -238,6 +275,11 @@ def _files(parts: tuple[Part, ...], read: Any, rules: Rules) -> Iterator[str]:
     )
     if mine != theirs:
         yield f"files: the call has {mine!r}, the server read {theirs!r}"
+
+
+def _filename(name: str, rules: Rules) -> str:
+    name = unquote(name) if rules.unescapes else name
+    return re.split(r"[/\\]", name)[-1] if rules.basename else name
 
 
 def decided_and_report(
@@ -267,4 +309,5 @@ def _same(value: Any) -> str:
         return repr(sorted((name, _same(one)) for name, one in value.items()))
     if isinstance(value, str) and _NUMERIC.fullmatch(value):
         value = float(value)
-    return repr(numbers(value))
+    value = numbers(value)
+    return repr(value + 0.0 if isinstance(value, float) else value)

@@ -238,6 +238,8 @@ def parts_of(written: str, body: bytes, *, strict: bool) -> tuple[Part, ...]:
     if (found := _BOUNDARY.fullmatch(written)) is None:
         raise UnruledError(f"the multipart type {written!r}")
     mark = b"--" + found[1].encode()
+    if body == mark + b"--\r\n":
+        return ()
     if not body.startswith(mark + b"\r\n") or not body.endswith(
         (b"\r\n" + mark + b"--\r\n", b"\r\n" + mark + b"--")
     ):

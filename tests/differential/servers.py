@@ -159,7 +159,7 @@ SERVERS = (
         "rack",
         ("ruby", "rack_app.rb"),
         _without_rack,
-        Rules(nests=True, last_wins=True),
+        Rules(nests=True, last_wins=True, basename=True, unescapes=True),
     ),
     Server(
         "php",
@@ -169,6 +169,7 @@ SERVERS = (
             nests=True,
             last_wins=True,
             underscores=True,
+            named=True,
             basename=True,
             forms_by_post=True,
         ),

@@ -35,7 +35,7 @@ if ($raw !== '' && (str_contains($type, '/json') || str_contains($type, '+json')
     $json = json_decode($raw, false, 512);
     $error = json_last_error() === JSON_ERROR_NONE ? null : json_last_error_msg();
 } elseif (str_starts_with(strtolower($type), 'multipart/form-data')) {
-    $kind = $_POST || $_FILES ? 'multipart' : null;
+    $kind = $method === 'POST' ? 'multipart' : null;
 } elseif ($raw !== '' && str_starts_with(strtolower($type), 'application/x-www-form-urlencoded')) {
     $kind = 'form';
     if ($method !== 'POST') {
