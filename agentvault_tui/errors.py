@@ -11,8 +11,7 @@
   * PolicyError               a policy or catalogue cannot be put in force
   * ServiceError              a service's file cannot be put in force
   * SealedError               what is sealed does not open with the keys here
-  * BadPathError              a request target that programs read in several ways
-  * UnreadableBodyError       a body that policy has to read and cannot
+  * UnreadableRequestError    a request that programs read in several ways
   * LedgerError
     * LedgerUnwritableError   nothing can be recorded, so nothing is issued
       * StoreAwayError        the team's store answers nothing, or no primary does
@@ -113,12 +112,22 @@ class SealedError(AgentVaultError):
     """What is sealed cannot be opened, or nothing sealed: the key is not here."""
 
 
-class BadPathError(AgentVaultError):
-    """A request target that programs read in several ways."""
+class UnreadableRequestError(AgentVaultError):
+    """A request that programs read in several ways, or whose route does not take it.
 
+    Attributes:
+        code: names the kind for the agent, such as ``bad_path``.
+        status: of HTTP.
+        more: further members of the answer.
+    """
 
-class UnreadableBodyError(AgentVaultError):
-    """A request's body that policy has to read and cannot."""
+    def __init__(
+        self, code: str, what: str, *, status: int = 400, **more: object
+    ) -> None:
+        super().__init__(what)
+        self.code = code
+        self.status = status
+        self.more = more
 
 
 class LedgerError(AgentVaultError):

@@ -382,6 +382,10 @@ class GatewaySettings:
     hook_wait: Annotated[int, Meta(ge=0, le=25)] = 20
     """How long a hook of an agent host waits for a person, in seconds: 0 to 25. Hosts
     stop a hook after a while, some after 30 seconds, and then let the call through."""
+    hold_bytes: Annotated[int, Meta(ge=65_536, le=2**30)] = 10 * 2**20
+    """The largest body, in bytes, of a call that waits for a person and that AgentVault
+    cannot read (``body = "opaque"``): 65536 to 1073741824. It waits on disk, encrypted.
+    All such bodies have eight times as much, one agent's a part in eight."""
 
     def __post_init__(self) -> None:
         """Refuse what is not a loopback address, and patterns that name no host."""

@@ -7,10 +7,7 @@ import math
 import re
 from typing import Any, Final
 
-import msgspec
-
 _MAX_DEPTH: Final = 32
-_DOCUMENT_DEPTH: Final = 64
 _MOST_MEMBERS: Final = 500_000
 """Commas and colons, those in strings too."""
 _LONE: Final = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
@@ -20,67 +17,8 @@ _OPEN: Final = frozenset("[{")
 _CLOSE: Final = frozenset("]}")
 
 
-class Number(float):
-    """A number with its digits as they were sent, such as ``1.50`` or ``-0``."""
-
-    __slots__ = ("text",)
-    text: str
-
-    @classmethod
-    def parse(cls, text: str) -> Number:
-        """Return the number that *text* is in JSON (RFC 8259 section 6).
-
-        Raises:
-            ValueError: no double holds it.
-        """
-        number = cls(text)
-        if not math.isfinite(number):
-            raise ValueError("a number is too large")
-        number.text = text
-        return number
-
-    def __repr__(self) -> str:
-        return self.text
-
-
-def read_document(text: bytes) -> object:
-    """Read a JSON document that `encode_document` writes again with the same meaning.
-
-    It is as strict as `loads`. The order of members stays, and so do the digits of
-    numbers: a number that is not a plain integer is a `Number`.
-
-    Args:
-        text: UTF-8 without a byte order mark, nested 64 levels deep at most.
-
-    Returns:
-        the document.
-
-    Raises:
-        ValueError: two readers may take it for different documents, or it is no JSON.
-    """
-    if text.count(b",") + text.count(b":") > _MOST_MEMBERS:
-        raise ValueError("it has too many members")
-    value = _loads(text.decode(), _DOCUMENTS, _DOCUMENT_DEPTH)
-    encode_document(value)  # a lone surrogate has no encoding (RFC 8259 section 8.2)
-    return value
-
-
-def encode_document(value: object) -> bytes:
-    """Encode a document as compact JSON in UTF-8, with each `Number`'s own digits.
-
-    Raises:
-        ValueError: a text holds a lone surrogate.
-    """
-    return _DOCUMENT_ENCODER.encode(value)
-
-
-def _number_text(value: object) -> msgspec.Raw:
-    if isinstance(value, Number):
-        return msgspec.Raw(value.text.encode())
-    raise TypeError(type(value).__name__)
-
-
-_DOCUMENT_ENCODER: Final = msgspec.json.Encoder(enc_hook=_number_text)
+class AmbiguousError(ValueError):
+    """JSON that readers take for different documents, such as a key twice."""
 
 
 def loads(text: bytes | str, *, mend: bool = False, prune: bool = False) -> object:
@@ -104,21 +42,31 @@ def loads(text: bytes | str, *, mend: bool = False, prune: bool = False) -> obje
     if isinstance(text, bytes):
         text = text.decode()  # which has no half of a pair but an escaped one
         halves = "\\u" in text
-    if len(text) > _MOST_MEMBERS and text.count(",") + text.count(":") > _MOST_MEMBERS:
-        raise ValueError("it has too many members")
     if prune:
         text = _without_depths(text)
-    value = _loads(text)
+    value = decode(text)
     if halves and _LONE.search(text):
         how = "replace" if mend else "strict"
         plain = json.dumps(value, ensure_ascii=False).encode(errors=how)
-        value = _loads(plain.decode())
+        value = decode(plain.decode())
     return value
 
 
-def _loads(
+def decode(
     text: str, decoder: json.JSONDecoder | None = None, depth: int = _MAX_DEPTH
 ) -> object:
+    """Decode JSON whose members and depth are bounded.
+
+    Args:
+        text: the JSON.
+        decoder: with `unique_pairs` and `refuse_constant`, if not the one of `loads`.
+        depth: how many levels it may nest.
+
+    Raises:
+        ValueError: it is more than that, or no JSON.
+    """
+    if len(text) > _MOST_MEMBERS and text.count(",") + text.count(":") > _MOST_MEMBERS:
+        raise ValueError("it has too many members")
     try:
         value: object = (decoder or _DECODER).decode(text)
     except RecursionError as error:
@@ -144,15 +92,25 @@ def _without_depths(text: str) -> str:
     return "".join(kept) + text[end:] if depth == 0 else text
 
 
-def _pairs(items: list[tuple[str, object]]) -> dict[str, object]:
+def unique_pairs(items: list[tuple[str, object]]) -> dict[str, object]:
+    """Build an object (RFC 8259 section 4).
+
+    Raises:
+        AmbiguousError: a key is there twice.
+    """
     found = dict(items)
     if len(found) != len(items):
-        raise ValueError("a key stands there twice")
+        raise AmbiguousError("a key stands there twice")
     return found
 
 
-def _constant(name: str) -> object:
-    raise ValueError(f"{name} is not JSON")
+def refuse_constant(name: str) -> object:
+    """Refuse ``NaN`` and ``Infinity`` (RFC 8259 section 6).
+
+    Raises:
+        AmbiguousError: always.
+    """
+    raise AmbiguousError(f"{name} is not JSON")
 
 
 def _number(digits: str) -> float:
@@ -162,19 +120,9 @@ def _number(digits: str) -> float:
 
 
 _DECODER: Final = json.JSONDecoder(
-    object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_number
-)
-
-
-def _integer(digits: str) -> int | Number:
-    return Number.parse(digits) if digits == "-0" else int(digits)
-
-
-_DOCUMENTS: Final = json.JSONDecoder(
-    object_pairs_hook=_pairs,
-    parse_constant=_constant,
-    parse_float=Number.parse,
-    parse_int=_integer,
+    object_pairs_hook=unique_pairs,
+    parse_constant=refuse_constant,
+    parse_float=_number,
 )
 
 

@@ -1,7 +1,7 @@
 """Agents act through the gateway: it decides, attaches credentials, records."""
 
 from agentvault_tui.gateway.gateway import Gateway
-from agentvault_tui.gateway.routes import RouteMatch, action_of, match
+from agentvault_tui.gateway.routes import RouteMatch, match
 from agentvault_tui.gateway.services import Service, Services, UpstreamCredential
 from agentvault_tui.gateway.target import Target, parse_target
 from agentvault_tui.gateway.templates import ServiceRoute
@@ -14,7 +14,6 @@ __all__ = [
     "Services",
     "Target",
     "UpstreamCredential",
-    "action_of",
     "match",
     "parse_target",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 from typing import Final, NoReturn
 
 from agentvault_tui.broker.answers import Denied, Escalated
@@ -30,6 +29,7 @@ from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.refusals import (
     PENDING,
     CallRefusedError,
+    ask_at_the_gateway,
     denial,
     insufficient,
     mismatch,
@@ -291,9 +291,15 @@ class Admission:
     async def _elevated(self, call: Call, permit: Permit) -> Permit:
         """Let a token for one action open that action; for another, spend it in vain.
 
-        It carries no held call's approval: that is never fetched as a token.
+        It carries no held call's approval: that is never fetched as a token. A request
+        that sends more than the action states has to be held itself: the approver of
+        the token did not see the rest.
         """
         token = call.caller.token
+        if call.unsaid:
+            raise await self._calls.denied(
+                permit.request, ask_at_the_gateway(call.unsaid), permit.verdict
+            )
         stepup = self._broker.stepups.find(token.stepup_id)
         asked = permit.request._replace(
             resource=token.resource, details=stepup.details if stepup else None
@@ -308,7 +314,7 @@ class Admission:
     async def _held(self, call: Call, permit: Permit) -> Permit:
         """Hold *call* for a person, and let it go out if they approve in time."""
         broker = self._broker
-        body = await self._body(call)
+        body = await call.read()
         permit = permit._replace(
             request=permit.request._replace(call=call.describe(body))
         )
@@ -376,7 +382,7 @@ class Admission:
                 403, "access_denied", "unknown_request", "no held call of yours is that"
             )
             raise await self._calls.denied(permit.request, refusal, permit.verdict)
-        body = await self._body(call)
+        body = await call.read()
         asked = permit.request._replace(call=call.describe(body))
         permit = permit._replace(request=asked)
         if not is_same(stepup, asked):
@@ -426,10 +432,3 @@ class Admission:
         with contextlib.suppress(NotFoundError):
             return await known_stepup(self._broker, stepup_id)
         return None
-
-    async def _body(self, call: Call) -> bytes:
-        """Read the body of a call that a person decides about."""
-        body = await call.read()
-        call.detail["body_sha256"] = hashlib.sha256(body).hexdigest()
-        call.detail["body_bytes"] = len(body)
-        return body

@@ -27,10 +27,11 @@ class Call:
     action: Action
     detail: dict[str, Any]
     """What its events say: by contract, ``call_id`` among it."""
-    read: Callable[[], Awaitable[bytes]]
-    """Returns the whole body, for a person; raises where it is too large."""
-    describe: Callable[[bytes], str]
-    """Returns the request that *body* makes, as `StepUp.request_json` has it."""
+    read: Callable[[], Awaitable[bytes | None]]
+    """Returns the body as it is sent, for a person, and completes `detail`; None of an
+    opaque body. Raises where it is too large."""
+    describe: Callable[[bytes | None], str]
+    """Returns the request as `StepUp.request_json` has it, once its body was read."""
     gone: asyncio.Future[None]
     """Done when whoever asks is gone."""
     in_force: Callable[[], bool]
@@ -41,6 +42,8 @@ class Call:
     """The step-up whose approval this call would use up."""
     audience: str | None = None
     """What a token may be for in the place of the action's resource (RFC 8707)."""
+    unsaid: tuple[str, ...] = ()
+    """Parts of the request that no parameter of its action states."""
     result: EventType = EventType.GATEWAY_RESULT
     """The type of the event that says how it ended."""
     id: str = field(default_factory=lambda: new_id("call"))

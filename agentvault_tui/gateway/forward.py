@@ -10,10 +10,9 @@ import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, NoReturn
 
-from agentvault_tui.encoder import to_json
-from agentvault_tui.errors import BadPathError, UnreadableBodyError
+from agentvault_tui.errors import UnreadableRequestError
 from agentvault_tui.gateway.admission import Admission
 from agentvault_tui.gateway.body import STREAM_CAP, Body, BodyRoom, read_apart
 from agentvault_tui.gateway.call import Call
@@ -21,17 +20,17 @@ from agentvault_tui.gateway.caller import Caller
 from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.credentials import Credentials, Shown, take_token
 from agentvault_tui.gateway.echo import Echo
-from agentvault_tui.gateway.overrides import OVERRIDES, OverrideScan
-from agentvault_tui.gateway.refusals import CallRefusedError, too_large
-from agentvault_tui.gateway.routes import (
-    action_of,
-    check_plain,
-    match,
-    may_hold_fields,
+from agentvault_tui.gateway.refusals import CallRefusedError, too_large, unreadable
+from agentvault_tui.gateway.request import (
+    RequestHead,
+    ServiceRequest,
+    read_body,
+    read_head,
 )
-from agentvault_tui.gateway.services import Service, Services, UpstreamCredential
-from agentvault_tui.gateway.target import Target, parse_target
-from agentvault_tui.gateway.upstream import HOP_BY_HOP, Answer, Outgoing, Upstream
+from agentvault_tui.gateway.services import Service, Services
+from agentvault_tui.gateway.spool import SpoolRoom
+from agentvault_tui.gateway.target import LONGEST
+from agentvault_tui.gateway.upstream import Answer, Outgoing, Upstream
 from agentvault_tui.model import Action, AgentId
 from agentvault_tui.web.reply import Header
 from agentvault_tui.web.service_connection import UpstreamError
@@ -42,44 +41,6 @@ _STALLED_SECONDS: Final = 120.0
 """A service may take no byte of a body."""
 _FIRST_SECONDS: Final = 0.1
 """Until the head of an answer goes ahead of its body."""
-_DROPPED: Final = (
-    frozenset(name.encode() for name in HOP_BY_HOP)
-    | OVERRIDES
-    | frozenset(
-        (
-            b"accept-encoding",
-            b"agentvault-request",
-            b"authorization",
-            b"content-length",
-            b"cookie",
-            b"expect",
-            b"forwarded",
-            b"host",
-            b"via",
-            b"x-real-ip",
-        )
-    )
-)
-"""What no agent says to a service; nor what begins with one of `_PREFIXES`."""
-_PREFIXES: Final = (b"proxy-", b"x-forwarded-", b"agentvault-")
-_UNHELD: Final = frozenset(
-    (
-        "user-agent",
-        "prefer",
-        "traceparent",
-        "tracestate",
-        "baggage",
-        "b3",
-        "sentry-trace",
-        "x-request-id",
-        "x-correlation-id",
-        "x-amzn-trace-id",
-        "x-cloud-trace-context",
-    )
-)
-"""Headers that differ between two tries of a client: no part of what is approved."""
-_UNHELD_PREFIXES: Final = ("accept", "x-b3-", "x-datadog-")
-_CONTROLS: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 _WAIT: Final = re.compile(r"wait\s*=\s*\"?([0-9]{1,9})\"?")
 
 
@@ -129,7 +90,10 @@ class Relayed:
         if self.status in {204, 304}:
             head = [pair for pair in head if pair[0] != b"content-length"]
         decided = (self.call.decision_id or "").encode()
-        return [*head, (b"agentvault-decision", decided)]
+        found = [*head, (b"agentvault-decision", decided)]
+        if dropped := self.call.detail.get("dropped"):
+            found.append((b"agentvault-dropped", ", ".join(dropped).encode()))
+        return found
 
     async def begin(self) -> None:
         """Have the first piece scanned before any byte of the answer leaves.
@@ -196,15 +160,20 @@ class Relayed:
         self._calls.end(self.call, ended)
 
 
-class _Parsed(NamedTuple):
-    """One request for a service, without the agent's token."""
+class _AgentRequest(NamedTuple):
+    """One request of an agent that is known, and the members of its rows."""
 
-    service: Service
-    target: Target
-    headers: list[Header]
+    incoming: Incoming
+    caller: Caller
     body: Body
-    outgoing: list[tuple[str, str]]
-    """The headers that go to the service, but for the credential."""
+    detail: dict[str, object]
+
+
+class _Parsed(NamedTuple):
+    """One request for a service, and the body as the agent sends it."""
+
+    request: ServiceRequest
+    body: Body
 
 
 class Forwarder:
@@ -216,7 +185,9 @@ class Forwarder:
         admission: Admission,
         services: Services,
         credentials: Credentials,
+        *,
         upstream: Callable[[Service, AgentId | None], Upstream],
+        spools: SpoolRoom,
     ) -> None:
         """Use these.
 
@@ -227,8 +198,10 @@ class Forwarder:
             credentials: what is attached.
             upstream: returns how a service is reached, for one agent where its
                 credential is that agent's own.
+            spools: where opaque bodies are that a person decides about.
         """
         self._calls = calls
+        self._spools = spools
         self._room = BodyRoom()
         self._admission = admission
         self._services = services
@@ -245,20 +218,23 @@ class Forwarder:
             CallRefusedError: what the agent is told instead.
             ClientGoneError: nobody waits for an answer.
         """
+        if incoming.method in {"TRACE", "CONNECT"}:
+            code = "method_not_allowed"
+            raise CallRefusedError(405, code, code, "no service is sent this method")
         service = self._services.get(incoming.service)
         credential = service.credential if service else None
         shown = take_token(incoming.headers, incoming.raw_target, credential)
-        path, _, query = shown.raw_target.partition(b"?")
         body = Body(incoming.headers, incoming.receive, self._room)
-        detail = _detail(incoming, path, query, body)
+        detail = _detail(incoming, shown.raw_target)
         caller = await self._admission.authenticate(
             shown.secret, detail, incoming.token_sha256, incoming.source
         )
         body.agent_id = caller.agent.id
         try:
             try:
-                parsed = await self._parsed(service, shown, body, caller, detail)
-                call = await self._read(incoming, parsed, caller, detail)
+                asked = _AgentRequest(incoming, caller, body, detail)
+                head = await self._head(service, shown, asked)
+                call, parsed = await self._read(head, asked)
             except CallRefusedError:
                 self._calls.observe(caller, "refused")
                 raise
@@ -268,91 +244,108 @@ class Forwarder:
             body.close()
             raise
 
-    async def _parsed(
-        self,
-        service: Service | None,
-        shown: Shown,
-        body: Body,
-        caller: Caller,
-        detail: dict[str, object],
-    ) -> _Parsed:
+    async def _head(
+        self, service: Service | None, shown: Shown, asked: _AgentRequest
+    ) -> RequestHead:
+        """Read all of a request but its body, once.
+
+        Raises:
+            CallRefusedError: it cannot be read in one way, or no route takes it;
+                recorded.
+        """
         if service is None:
             refusal = CallRefusedError(
                 404, "unknown_service", "unknown_service", "there is no such service"
             )
-            await self._admission.refuse(caller.agent, refusal, _NOTHING, detail)
+            await self._refuse(asked, refusal, _NOTHING)
         try:
-            target = parse_target(shown.raw_target)
-        except BadPathError as error:
-            refusal = CallRefusedError(400, "bad_path", "bad_path", error.what)
-            await self._admission.refuse(caller.agent, refusal, _NOTHING, detail)
-        return _Parsed(service, target, shown.headers, body, [])
+            return read_head(
+                service,
+                asked.incoming.method,
+                shown.raw_target,
+                shown.headers,
+                has_body=await asked.body.begins(),
+            )
+        except UnreadableRequestError as error:
+            await self._refuse(asked, unreadable(error), _NOTHING)
+
+    async def _refuse(
+        self, asked: _AgentRequest, refusal: CallRefusedError, about: Action
+    ) -> NoReturn:
+        await self._admission.refuse(asked.caller.agent, refusal, about, asked.detail)
 
     async def _read(
-        self,
-        incoming: Incoming,
-        parsed: _Parsed,
-        caller: Caller,
-        detail: dict[str, object],
-    ) -> Call:
-        """Find the route of a request, and read the action it is."""
-        refuse = self._admission.refuse
-        service, target, headers, body, outgoing = parsed
-        found = match(service, incoming.method, target)
-        if found is None:
-            text = "no route of the service allows this"
-            refusal = CallRefusedError(403, "access_denied", "no_route", text)
-            await refuse(caller.agent, refusal, _NOTHING, detail)
-        about = Action((found.scope,), found.scope, found.resource)
+        self, head: RequestHead, asked: _AgentRequest
+    ) -> tuple[Call, _Parsed]:
+        """Read the body of a request, and the action that the request is."""
+        service, found = head.service, head.found
+        incoming, caller, body, detail = asked
         try:
-            if (body.length or 0) > STREAM_CAP:
-                raise too_large(STREAM_CAP)
-            lines = _headers(headers, service.credential)
-            outgoing.extend(_combined(lines))
-            # Only what is sent counts: `Connection` may name a header that is dropped.
-            sent = [(name.encode(), value.encode()) for name, value in lines]
-            if found.reads_body(sent):
-                await body.whole()
-            elif found.overridable and not body.empty and may_hold_fields(sent):
-                check_plain(sent)
-                body.check = OverrideScan().check
-            if body.known is not None:
-                _known(detail, body.known)
-            known = body.known
-            action = await read_apart(
-                len(known or b""), lambda: action_of(found, target, sent, known)
+            raw = b""
+            if head.kind == "opaque":
+                if (body.length or 0) > STREAM_CAP:
+                    raise too_large(STREAM_CAP)
+            elif head.kind != "none":
+                raw = await body.whole(head.rule.max_bytes)
+            reading = await read_apart(
+                caller.agent.id, len(raw), read_body, head.job(), raw
             )
-        except UnreadableBodyError as error:
-            code = "unreadable_body"
-            refusal = CallRefusedError(400, code, code, error.what)
-            await refuse(caller.agent, refusal, about, detail)
+        except UnreadableRequestError as error:
+            await self._refuse(asked, unreadable(error), head.about)
         except CallRefusedError as refusal:
-            await refuse(caller.agent, refusal, about, detail)
-        said = {name: value for name, value in headers if name in _OURS}
-        url = f"{service.origin}{target.raw}"
-        return Call(
+            await self._refuse(asked, refusal, head.about)
+        content = reading.content
+        request = ServiceRequest(head, content)
+        detail.update(request.detail())
+        if content.encoded is not None:
+            _known(detail, content.encoded)
+        said = {name: value for name, value in incoming.headers if name in _OURS}
+        parsed = _Parsed(request, body)
+        route = found.route
+        call = Call(
             caller=caller,
             service=service.name,
-            route=f"{found.route.method} {found.route.path}" if found.route else "*",
+            route=f"{route.method} {route.path}" if route else "*",
             method=incoming.method,
-            path=target.raw_path,
-            action=action,
+            path=head.target.encoded_path,
+            action=head.action(reading.parameters),
             detail=detail,
-            read=body.whole,
-            describe=lambda content: _request(
-                incoming.method, url, outgoing, content, service.sha256
+            read=lambda: self._shown(parsed, detail),
+            describe=lambda _: request.described(
+                detail["body_sha256"], detail["body_bytes"]
             ),
             gone=incoming.gone,
             in_force=lambda: self._services.has(service),
             wait=preference(said.get(b"prefer")),
             retry=_text(said.get(b"agentvault-request")),
             audience=self._admission.audience(caller, f"/gw/{service.name}"),
+            unsaid=reading.unsaid,
         )
+        return call, parsed
+
+    async def _shown(self, parsed: _Parsed, detail: dict[str, object]) -> bytes | None:
+        """Return the content that a person decides about; None of an opaque body.
+
+        An opaque body is spooled, so that its size and digest are known and it does not
+        change while somebody decides.
+
+        Raises:
+            CallRefusedError: 413 or 503; see `SpoolRoom.spool`.
+        """
+        content, body = parsed.request.content.encoded, parsed.body
+        if content is None and body.spool is None:
+            agent_id = body.agent_id or AgentId("")
+            body.spool = await self._spools.spool(agent_id, body.pieces(), body.length)
+            detail["body_sha256"] = body.spool.sha256
+            detail["body_bytes"] = body.spool.size
+        return content
 
     async def _send(self, call: Call, parsed: _Parsed) -> Relayed:
         """Send a call whose attempt is recorded; record its result if that fails."""
         calls = self._calls
-        service, target, _, body, _ = parsed
+        request, body = parsed.request, parsed.body
+        service = request.head.service
+        encoded, kind = request.content.encoded, request.content.kind
         failed: list[BaseException] = []
         answer: Answer | None = None
         try:
@@ -363,25 +356,32 @@ class Forwarder:
                 calls.release(call)
                 call.on_cut.append(outgoing.abort)
                 attachment.attach(outgoing)
-                call.sent = body.known is not None
-                call.bytes_out = len(body.known or b"")
+                call.sent = encoded is not None
+                call.bytes_out = len(encoded or b"")
 
             outgoing = Outgoing(
                 method=call.method,
-                target=target.raw,
-                headers=[*parsed.outgoing, ("accept-encoding", "identity")],
+                target=request.head.target.encoded,
+                headers=request.lines(),
                 body=None,
-                length=len(body.known) if body.known else body.length,
+                length=body.length if encoded is None else len(encoded),
                 attach=attach,
                 echo=Echo(attachment.needles),
+                agent_id=call.caller.agent.id,
+                # A service that leaves a body unread takes it for the next request.
+                reuse=kind == "none" or request.head.route.drains_bodies,
             )
-            outgoing.body = _stream(call, body, outgoing, failed, self._admission.pace)
+            pace = self._admission.pace
+            if encoded is None:
+                outgoing.body = _stream(call, body, outgoing, failed, pace)
+            elif encoded:
+                large = len(encoded) > _LARGE
+                outgoing.body = _pieces_of(encoded) if large else encoded
             own = service.credential.kind == "connection"
             upstream = self._upstream(service, call.caller.agent.id if own else None)
             answer = await upstream.send(outgoing)
             await self._admission.step()
             call.status, call.state = answer.status, "streaming"
-            pace = self._admission.pace
             relayed = Relayed(call, answer, outgoing, body, calls, pace)
             await relayed.begin()
         except BaseException as error:  # noqa: BLE001 - it is recorded and raised
@@ -413,21 +413,17 @@ class Forwarder:
 _OURS: Final = frozenset((b"prefer", b"agentvault-request"))
 
 
-def _detail(
-    incoming: Incoming, path: bytes, query: bytes, body: Body
-) -> dict[str, object]:
-    """Return what the events of a call say of it, for the time being."""
-    detail: dict[str, object] = {
+def _detail(incoming: Incoming, raw_target: bytes) -> dict[str, object]:
+    """Return the members of a request's rows before it is read."""
+    path, _, query = raw_target[:LONGEST].decode("latin-1").partition("?")
+    return {
         "service": incoming.service[:200],
         "method": incoming.method,
-        "path": path.decode("latin-1"),
-        "query": query.decode("latin-1") or None,
+        "path": path,
+        "query": query or None,
         "body_sha256": None,
         "body_bytes": None,
     }
-    if body.empty:
-        _known(detail, b"")
-    return detail
 
 
 def _known(detail: dict[str, object], content: bytes) -> None:
@@ -440,91 +436,38 @@ async def _pieces_of(content: bytes) -> AsyncIterator[bytes]:
         yield content[start : start + _LARGE]
 
 
-def _stream(
+async def _stream(
     call: Call,
     body: Body,
     outgoing: Outgoing,
     failed: list[BaseException],
     pace: Callable[[], Awaitable[None]],
-) -> bytes | AsyncIterator[bytes] | None:
-    """Return a call's body to be sent; what breaks a stream off goes to *failed*."""
-    known = body.known
-    if known is not None:
-        if len(known) > _LARGE:
-            return _pieces_of(known)
-        return known or (b"" if body.length == 0 else None)
+) -> AsyncIterator[bytes]:
+    """Yield an opaque body as it comes; its digest is known at the end.
 
-    async def streamed() -> AsyncIterator[bytes]:
-        """Yield the body as it comes; know its digest at the end."""
-        digest, loop = hashlib.sha256(), asyncio.get_running_loop()
-        try:
-            async for piece in body.pieces():
-                call.check()
-                digest.update(piece)
-                call.bytes_out += len(piece)
-                stalled = loop.call_later(_STALLED_SECONDS, outgoing.abort)
-                yield piece
-                stalled.cancel()
-                await pace()
-        except Exception as error:
-            failed.append(error)
-            raise
-        call.sent = True
-        call.detail["body_sha256"] = digest.hexdigest()
-        call.detail["body_bytes"] = call.bytes_out
-
-    return streamed()
-
-
-def _headers(
-    headers: list[Header], credential: UpstreamCredential
-) -> list[tuple[str, str]]:
-    """Return the end-to-end headers of an agent's request (RFC 9110 section 7.6.1).
-
-    Raises:
-        CallRefusedError: one of them is not text.
+    Args:
+        call: of the body.
+        body: as the agent sends it.
+        outgoing: aborted where the service takes no byte for too long.
+        failed: gains the error that ends the stream early.
+        pace: waits for a turn between two pieces.
     """
-    named = {
-        token.strip().lower()
-        for name, value in headers
-        if name == b"connection"
-        for token in value.split(b",")
-    }
-    dropped = _DROPPED | named
-    place = credential.name.lower().encode() if credential.kind == "header" else b""
-    found = []
-    for name, value in headers:
-        if name in dropped or name == place or name.startswith(_PREFIXES):
-            continue
-        if b"_" in name:
-            continue  # CGI and WSGI take it for the header with dashes
-        try:
-            text = value.decode("utf-8").strip()
-        except UnicodeDecodeError:
-            text = "\0"
-        if _CONTROLS.search(text):
-            raise CallRefusedError(
-                400, "invalid_request", "invalid_request", "a header is not text"
-            )
-        if name == b"prefer" and not (text := _without_ours(text)):
-            continue
-        found.append((name.decode("ascii"), text))
-    return found
-
-
-def _combined(lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return one line a header (RFC 9110 section 5.3): as it is shown, it is sent."""
-    found: dict[str, str] = {}
-    for name, value in lines:
-        found[name] = f"{found[name]}, {value}" if name in found else value
-    return list(found.items())
-
-
-def _without_ours(prefer: str) -> str:
-    """Return ``Prefer`` without what it says to us (RFC 7240 section 2)."""
-    parts = [part.strip() for part in prefer.split(",")]
-    ours = ("wait", "respond-async")
-    return ", ".join(p for p in parts if not p.lower().startswith(ours))
+    digest, loop = hashlib.sha256(), asyncio.get_running_loop()
+    try:
+        async for piece in (body.spool or body).pieces():
+            call.check()
+            digest.update(piece)
+            call.bytes_out += len(piece)
+            stalled = loop.call_later(_STALLED_SECONDS, outgoing.abort)
+            yield piece
+            stalled.cancel()
+            await pace()
+    except Exception as error:
+        failed.append(error)
+        raise
+    call.sent = True
+    call.detail["body_sha256"] = digest.hexdigest()
+    call.detail["body_bytes"] = call.bytes_out
 
 
 def preference(prefer: bytes | None) -> float | None:
@@ -538,32 +481,3 @@ def preference(prefer: bytes | None) -> float | None:
 
 def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode("latin-1")
-
-
-def _request(
-    method: str,
-    url: str,
-    headers: list[tuple[str, str]],
-    content: bytes,
-    configuration: str,
-) -> str:
-    """Return what a person decides about, and nothing that a retry may change.
-
-    With the SHA-256 of the service's file: an approval is for the credential and the
-    certificate authorities that were in force, too.
-    """
-    named = {
-        name: value
-        for name, value in sorted(headers)
-        if name not in _UNHELD and not name.startswith(_UNHELD_PREFIXES)
-    }
-    return to_json(
-        {
-            "method": method,
-            "url": url,
-            "headers": named,
-            "body_sha256": hashlib.sha256(content).hexdigest(),
-            "body_bytes": len(content),
-            "configuration_sha256": configuration,
-        }
-    )

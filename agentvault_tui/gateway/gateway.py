@@ -20,6 +20,7 @@ from agentvault_tui.gateway import hooks, operators, runs_api
 from agentvault_tui.gateway.admission import Admission
 from agentvault_tui.gateway.app import PREFIX, GatewayApp, misdirected
 from agentvault_tui.gateway.applied import APPLYING, AppliedServices
+from agentvault_tui.gateway.body import WORKERS
 from agentvault_tui.gateway.call import Call
 from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.config_folder import ConfigFolder
@@ -30,9 +31,10 @@ from agentvault_tui.gateway.proxy_listener import ProxyListener
 from agentvault_tui.gateway.refusals import lease_over
 from agentvault_tui.gateway.secrets import Secrets
 from agentvault_tui.gateway.services import Service, ServiceHealth, Services
+from agentvault_tui.gateway.spool import SpoolRoom
 from agentvault_tui.gateway.team_calls import TeamCalls
 from agentvault_tui.gateway.tools import ToolMaps
-from agentvault_tui.gateway.upstream import Upstream
+from agentvault_tui.gateway.upstream import IdleConnections, Upstream
 from agentvault_tui.ledger import Change, Meta
 from agentvault_tui.ledger.store_calls import StoreCalls
 from agentvault_tui.model import (
@@ -82,13 +84,15 @@ class Gateway:
         self.calls = Calls(broker, tell, self._note_health)
         self.admission = Admission(broker, self.calls)
         self._upstreams: dict[tuple[str, AgentId | None], Upstream] = {}
+        self._idle = IdleConnections()
         self.credentials = Credentials(broker, self.secrets, self.upstream)
         self.forwarder = Forwarder(
             self.calls,
             self.admission,
             self.services,
             self.credentials,
-            self.upstream,
+            upstream=self.upstream,
+            spools=SpoolRoom(broker.home.run, broker.settings.gateway.hold_bytes),
         )
         self.proxy = ProxyListener(
             broker, self.forwarder, self.admission, self.calls, self.services
@@ -106,11 +110,8 @@ class Gateway:
             credentials=self.credentials,
             upstream=self.upstream,
         )
-        self._folders: tuple[ConfigFolder[Any], ...] = (
-            self.services,
-            self.tools,
-            self.mcp_servers,
-        )
+        folders = self.services, self.tools, self.mcp_servers
+        self._folders: tuple[ConfigFolder[Any], ...] = folders
         self._catalogue = broker.policy.catalogue.version
         self._told: list[str] = []
         self._turn = asyncio.Lock()
@@ -220,6 +221,7 @@ class Gateway:
         if scopes is None:
             self.credentials.drop(agent_id)
             self._mcp.cut(agent_id)
+            self._idle.close_of(agent_id)
             for key in list(self._upstreams):
                 if key[1] is not None and agent_id in {None, key[1]}:
                     self._upstreams.pop(key).retire()
@@ -290,6 +292,7 @@ class Gateway:
         await self._mcp_processes.aclose()
         for upstream in self._upstreams.values():
             await upstream.aclose()
+        await asyncio.to_thread(WORKERS.close)
 
     async def _seal_anew(self) -> None:
         await self.secrets.change(
@@ -312,7 +315,7 @@ class Gateway:
             if known is not None:
                 known.retire()
             try:
-                known = self._upstreams[key] = Upstream(service)
+                known = self._upstreams[key] = Upstream(service, idle=self._idle)
             except OSError:
                 text = "the service's certificate authorities cannot be read"
                 raise UpstreamError(502, "upstream_unreachable", text) from None

@@ -23,7 +23,7 @@ def fold_name(name: str) -> str:
     and the Kelvin sign (U+212A) become ``s`` and ``k``.
     """
     if name.isascii():
-        return _IGNORED.sub("", name).lower()
+        return name.lower() if name.isalnum() else _IGNORED.sub("", name).lower()
     return _folded(name)
 
 
@@ -34,7 +34,9 @@ def _folded(name: str) -> str:
 
 
 def base_name(name: str) -> str:
-    """Return the folded name that ``to``, ``to[]``, ``to.x``, ``[to]`` have in common."""
+    """Return the fold that ``to``, ``to[]``, ``to.x`` and ``[to]`` have in common."""
+    if name.isalnum():
+        return fold_name(name)
     return fold_name(_PARTS.split(name.lstrip("["), maxsplit=1)[0])
 
 

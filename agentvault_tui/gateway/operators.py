@@ -21,19 +21,17 @@ from agentvault_tui.broker.usecases.stepup import known_stepup
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import (
     AgentVaultError,
-    BadPathError,
     NotFoundError,
-    UnreadableBodyError,
+    UnreadableRequestError,
     UsageError,
 )
 from agentvault_tui.gateway.calls import Calls
-from agentvault_tui.gateway.routes import action_of, match
+from agentvault_tui.gateway.request import read_body, read_head
 from agentvault_tui.gateway.secrets import SecretChange, Secrets
 from agentvault_tui.gateway.services import Service, ServiceHealth, Services
-from agentvault_tui.gateway.target import parse_target
 from agentvault_tui.gateway.team_calls import TeamCalls
 from agentvault_tui.gateway.templates import ServiceRoute
-from agentvault_tui.model import Actor
+from agentvault_tui.model import Actor, Agent
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.gateway import (
     CallInfo,
@@ -111,36 +109,46 @@ def _service_routes(gateway: Configured) -> list[Route]:
             raise UsageError(f"the body is wrong: {error}") from None
         agent = gateway.broker.registry.agent(asked.agent_id)
         service = await named(asked.service)
-        try:
-            target = parse_target(asked.path.encode())
-            found = match(service, asked.method, target)
-            if found is None:
-                return TryInfo(
-                    route=None, error="no_route", description="no route matches it"
-                )
-            headers = [
-                (name.lower().encode(), value.encode())
-                for name, value in asked.headers.items()
-            ]
-            action = action_of(found, target, headers, body)
-        except BadPathError as error:
-            return TryInfo(route=None, error="bad_path", description=error.what)
-        except UnreadableBodyError as error:
-            return TryInfo(route=None, error="unreadable_body", description=error.what)
-        return TryInfo(
-            route=None if found.route is None else _route_info(found.route),
-            error=None,
-            scope=action.action,
-            resource=found.resource,
-            parameters=action.parameters,
-            decision=explained(gateway.broker, agent, action),
-        )
+        return _tried(gateway, agent, service, asked, body)
 
     return [
         route(calls.SERVICES, listing),
         route(calls.TRY, attempt),
         route(calls.SERVICE, show),
     ]
+
+
+def _tried(
+    gateway: Configured, agent: Agent, service: Service, asked: TryRequest, body: bytes
+) -> TryInfo:
+    """Read a request as the gateway would, and say how policy would answer."""
+    try:
+        received = [
+            (name.lower().encode(), value.encode())
+            for name, value in asked.headers.items()
+        ]
+        head = read_head(
+            service,
+            asked.method,
+            asked.path.encode(),
+            received,
+            has_body=bool(body),
+        )
+        too_large = len(body) > head.rule.max_bytes
+        reading = None if too_large else read_body(head.job(), body)
+    except UnreadableRequestError as error:
+        return TryInfo(route=None, error=error.code, description=error.what)
+    if reading is None:
+        return TryInfo(route=None, error="body_too_large", description="")
+    found, action = head.found, head.action(reading.parameters)
+    return TryInfo(
+        route=None if found.route is None else _route_info(found.route),
+        error=None,
+        scope=action.action,
+        resource=found.resource,
+        parameters=action.parameters,
+        decision=explained(gateway.broker, agent, action),
+    )
 
 
 def _call_routes(gateway: Configured, authority: Authority) -> list[Route]:

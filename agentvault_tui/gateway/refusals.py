@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 from agentvault_tui.broker.answers import POLL_INTERVAL, Denied
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.errors import LedgerBusyError, LedgerError
+from agentvault_tui.errors import (
+    LedgerBusyError,
+    LedgerError,
+    UnreadableRequestError,
+)
 from agentvault_tui.model import StepUp
+from agentvault_tui.text import visible
 from agentvault_tui.web.reply import Header, Reply, json_reply
 
 PENDING: Final = "insufficient_user_authentication"
@@ -65,6 +71,13 @@ class CallRefusedError(Exception):
         return json_reply(self.status, body, *headers)
 
 
+def unreadable(error: UnreadableRequestError) -> CallRefusedError:
+    """Return the refusal of a request that is not read in one way, or has no route."""
+    code = "access_denied" if error.code == "no_route" else error.code
+    more: dict[str, Any] = error.more
+    return CallRefusedError(error.status, code, error.code, error.what, **more)
+
+
 def unauthorized(reason: str, text: str) -> CallRefusedError:
     """Return the refusal of a token (RFC 6750 section 3.1)."""
     challenge = (b"www-authenticate", b'Bearer error="invalid_token"')
@@ -108,6 +121,21 @@ def mismatch() -> CallRefusedError:
     """Return the refusal of what is not what a person approved."""
     text = "This is not what was approved, to the byte. Ask again."
     return CallRefusedError(403, "digest_mismatch", "digest_mismatch", text)
+
+
+def ask_at_the_gateway(unsaid: Sequence[str]) -> CallRefusedError:
+    """Return the refusal of an elevated token whose action does not state all of it.
+
+    Args:
+        unsaid: parts of the request that the action does not state.
+    """
+    parts = ", ".join(visible(one, 60) for one in unsaid)
+    text = (
+        f"The token does not state {parts}, which its approver did not see. Send this"
+        " request with a standard token: it is held, and shown whole."
+    )
+    code = "ask_at_the_gateway"
+    return CallRefusedError(403, "access_denied", code, text)
 
 
 def scope_taken() -> CallRefusedError:

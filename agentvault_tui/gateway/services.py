@@ -20,9 +20,11 @@ from agentvault_tui.errors import ServiceError
 from agentvault_tui.gateway.config_folder import ConfigFolder, check_scope
 from agentvault_tui.gateway.templates import (
     HEADER_NAME,
+    RouteDefaults,
     RouteIndex,
     RouteTable,
     ServiceRoute,
+    listed_headers,
     parse_route,
 )
 from agentvault_tui.home import Home
@@ -189,6 +191,10 @@ class Service:
     """The routes by method and path."""
     method_override: bool = True
     """Whether it may take another method from a query or body (``_method``)."""
+    listed: frozenset[str] = frozenset()
+    """Headers that leave beside those that always do, in lower case."""
+    drains_bodies: bool = False
+    """Whether it reads each request's body to its end: the operator's word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +213,8 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     allow_http: bool = False
     ca_file: str = ""
     method_override: bool = True
+    headers: list[str] = []
+    drains_bodies: bool = False
     credential: UpstreamCredential = UpstreamCredential()
     routes: list[RouteTable] = []
 
@@ -235,13 +243,14 @@ def parse_service(name: str, text: str, catalogue: Catalogue, base: Path) -> Ser
         check_scope(table.unmatched, catalogue, "unmatched")
     if len(table.routes) > MAX_ROUTES:
         raise ServiceError(f"it has more than {MAX_ROUTES} routes")
+    defaults = RouteDefaults(listed_headers(table.headers), table.drains_bodies)
     routes: list[ServiceRoute] = []
     # By method and length, none for those that take the rest: others cannot cover it.
     seen: dict[tuple[str, int], list[tuple[int, ServiceRoute]]] = defaultdict(list)
     for number, one in enumerate(table.routes, start=1):
         where = f"route {number} ({visible(one.method, 20)} {visible(one.path, 80)})"
         try:
-            route = parse_route(one, catalogue)
+            route = parse_route(one, catalogue, defaults)
         except ServiceError as error:
             raise ServiceError(f"{where}: {error.what}", error.remedy) from None
         groups = [(m, n) for m in {"*", route.method} for n in (0, len(route.segments))]
@@ -266,6 +275,8 @@ def parse_service(name: str, text: str, catalogue: Catalogue, base: Path) -> Ser
         sha256=sha256_hex(text),
         index=RouteIndex(routes),
         method_override=table.method_override,
+        listed=defaults.headers,
+        drains_bodies=defaults.drains_bodies,
     )
 
 

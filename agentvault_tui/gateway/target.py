@@ -1,95 +1,186 @@
-"""Parse a request target once: policy and the upstream see the same object."""
+"""Parse a request target once into segments and pairs, and encode it by one rule.
+
+RFC 3986 and RFC 9112 section 3.2.1. The encoded form is sent, shown and recorded; the
+bytes that an agent sent are not.
+"""
 
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
-from urllib.parse import unquote_plus, unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
-from agentvault_tui.errors import BadPathError
-from agentvault_tui.policy.facts import plain_name
+from agentvault_tui.errors import UnreadableRequestError
+from agentvault_tui.gateway.names import alike, base_name
+from agentvault_tui.text import visible
 
+LONGEST: Final = 8_192
+"""Bytes of path, ``?`` and query, as they are sent."""
 _VISIBLE: Final = re.compile(rb"[\x21-\x7e]*")
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HIDDEN_MARKS: Final = re.compile(r"%(?:2e|2f|5c|00)", re.IGNORECASE)
 """Escapes that one program resolves to a dot segment, a separator or an end of text,
 and another one does not."""
+_LITERAL: Final = "!$&'()*+,=:@"
+"""What a segment holds unescaped beside unreserved characters: RFC 3986 section 3.3
+without ``;``, which some programs take for the begin of a parameter."""
+
+Pair = tuple[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Target:
-    """The path and query of one request (RFC 9112 section 3.2.1)."""
+    """The path and query of one request, decoded."""
 
-    raw_path: str
-    """As it was received, ASCII, with its first slash: what is sent upstream."""
-    raw_query: str | None
-    """As it was received, without the ``?``; None where there was none."""
     segments: tuple[str, ...]
-    """The path's segments, decoded once; the last is empty after a final slash."""
-
-    @property
-    def raw(self) -> str:
-        """Return path and query, byte for byte as received."""
-        query = "" if self.raw_query is None else f"?{self.raw_query}"
-        return self.raw_path + query
+    """Of the path; the last is empty after a final slash."""
+    query: tuple[Pair, ...] = ()
 
     @property
     def path(self) -> str:
-        """Return the decoded path with its first slash, without the query."""
+        """Return the decoded path with its first slash."""
         return "/" + "/".join(self.segments)
+
+    @cached_property
+    def encoded_path(self) -> str:
+        """Return the path as it is sent."""
+        return "/" + "/".join(quote(one, safe=_LITERAL) for one in self.segments)
+
+    @cached_property
+    def encoded_query(self) -> str:
+        """Return the query as it is sent, without the ``?``."""
+        return "&".join(
+            f"{quote(name, safe='')}={quote(value, safe='')}"
+            for name, value in self.query
+        )
+
+    @property
+    def encoded(self) -> str:
+        """Return path and query as they are sent."""
+        query = self.encoded_query
+        return f"{self.encoded_path}?{query}" if query else self.encoded_path
 
     def query_values(self, name: str) -> tuple[list[str], bool]:
         """Return the values of the query parameter *name*.
 
         Returns:
-            the decoded values, and whether another parameter's name reads alike, so
-            that an upstream may take its value instead.
+            the values, and whether another name of the query reads like it, so that a
+            service may use that value instead.
         """
-        values, alike, plain = [], False, plain_name(name.partition("[")[0])
-        for piece in (self.raw_query or "").split("&"):
-            raw_name, _, value = piece.partition("=")
-            decoded = unquote_plus(raw_name)
-            if decoded == name:
-                values.append(unquote_plus(value))
-            elif raw_name and plain_name(decoded.partition("[")[0]) == plain:
-                alike = True
-            for hidden in piece.split(";")[1:]:  # some servers separate by it too
-                decoded = unquote_plus(hidden.partition("=")[0]).partition("[")[0]
-                alike = alike or plain_name(decoded) == plain
-        return values, alike
+        if not self.query:
+            return [], False
+        values = [value for known, value in self.query if known == name]
+        return values, self._bases[base_name(name)] > len(values)
+
+    @cached_property
+    def _bases(self) -> Counter[str]:
+        return Counter(base_name(name) for name, _ in self.query)
 
 
 def parse_target(raw: bytes) -> Target:
-    r"""Parse path and query of a request; refuse what programs read in several ways.
+    r"""Parse path and query of a request.
 
     Args:
         raw: the origin-form of the request target, from the path's first slash on.
 
     Returns:
-        the target; its raw parts are *raw*, byte for byte.
+        the target.
 
     Raises:
-        BadPathError: the path has dot segments, empty segments, ``;``, ``\\``, or an
-            escaped dot, separator or NUL; or path or query hold control bytes, bytes
-            outside ASCII, ``#``, a malformed escape or one that is not UTF-8.
+        UnreadableRequestError: ``bad_path`` for dot segments, empty segments, ``;``,
+            ``\\``, control bytes, bytes outside ASCII and escapes that are malformed,
+            not UTF-8 or hide a dot, a separator or a control byte; ``bad_query`` for
+            the same of a query where it applies; ``ambiguous_query`` for two names
+            that a service may take for one; 414 ``uri_too_long``.
     """
+    if len(raw) > 3 * LONGEST:  # no longer target is sent in as few as LONGEST bytes
+        raise _too_long()
+    raw_path, _, raw_query = raw.partition(b"?")
+    target = Target(_segments(raw_path), tuple(_pairs(raw_query)))
+    if len(target.encoded) > LONGEST:
+        raise _too_long()
+    if found := alike(name for name, _ in target.query):
+        raise UnreadableRequestError(
+            "ambiguous_query",
+            f"the query has {visible(found[0], 60)} and {visible(found[1], 60)}, which"
+            " a service may take for one name",
+        )
+    return target
+
+
+def decode_form_text(raw: str) -> str:
+    """Decode a name or value of ``application/x-www-form-urlencoded``.
+
+    Raises:
+        ValueError: an escape is malformed, not UTF-8, or NUL.
+    """
+    if "%" not in raw:
+        return raw.replace("+", " ")
+    if _BAD_ESCAPE.search(raw):
+        raise ValueError("a percent-escape is malformed")
+    text = unquote_to_bytes(raw.replace("+", " ")).decode()
+    if "\0" in text:
+        raise ValueError("it holds NUL")
+    return text
+
+
+def _segments(raw: bytes) -> tuple[str, ...]:
     if not _VISIBLE.fullmatch(raw) or b"#" in raw:
-        raise BadPathError("the target holds a byte that no URL has")
-    path, mark, query = raw.decode("ascii").partition("?")
+        raise _bad_path("the path holds a byte that no URL has")
+    path = raw.decode("ascii")
     if not path.startswith("/"):
-        raise BadPathError("the path does not begin with a slash")
+        raise _bad_path("the path does not begin with a slash")
     if "//" in path or ";" in path or "\\" in path:
-        raise BadPathError("the path holds //, ; or \\")
-    if _BAD_ESCAPE.search(path) or _BAD_ESCAPE.search(query):
-        raise BadPathError("a percent-escape is malformed")
-    if _HIDDEN_MARKS.search(path):
-        raise BadPathError("the path escapes a dot, a slash, a backslash or NUL")
-    try:
-        segments = tuple(unquote_to_bytes(one).decode() for one in path[1:].split("/"))
-        unquote_to_bytes(query).decode()
-    except UnicodeDecodeError:
-        raise BadPathError("a percent-escape is not UTF-8") from None
+        raise _bad_path("the path holds //, ; or \\")
+    if "%" not in path:
+        segments = tuple(path[1:].split("/"))
+    else:
+        if _BAD_ESCAPE.search(path):
+            raise _bad_path("a percent-escape is malformed")
+        if _HIDDEN_MARKS.search(path):
+            raise _bad_path("the path escapes a dot, a slash, a backslash or NUL")
+        try:
+            segments = tuple(
+                unquote_to_bytes(one).decode() for one in path[1:].split("/")
+            )
+        except UnicodeDecodeError:
+            raise _bad_path("a percent-escape is not UTF-8") from None
+        if any(unicodedata.category(one) == "Cc" for one in "".join(segments)):
+            raise _bad_path("the path escapes a control character")
     if "." in segments or ".." in segments:
-        raise BadPathError("the path holds a . or .. segment")
-    return Target(path, query if mark else None, segments)
+        raise _bad_path("the path holds a . or .. segment")
+    return segments
+
+
+def _pairs(raw: bytes) -> list[Pair]:
+    if not _VISIBLE.fullmatch(raw) or b"#" in raw:
+        raise _bad_query("the query holds a byte that no URL has")
+    pairs = []
+    for piece in filter(None, raw.decode("ascii").split("&")):
+        name, _, value = piece.partition("=")
+        try:
+            pair = decode_form_text(name), decode_form_text(value)
+        except ValueError as error:
+            what = getattr(error, "reason", None) or error
+            raise _bad_query(f"the query cannot be decoded: {what}") from None
+        if not pair[0]:
+            raise _bad_query("a value of the query has no name")
+        pairs.append(pair)
+    return pairs
+
+
+def _bad_path(what: str) -> UnreadableRequestError:
+    return UnreadableRequestError("bad_path", what)
+
+
+def _bad_query(what: str) -> UnreadableRequestError:
+    return UnreadableRequestError("bad_query", what)
+
+
+def _too_long() -> UnreadableRequestError:
+    text = f"path and query may have {LONGEST} bytes"
+    return UnreadableRequestError("uri_too_long", text, status=414)

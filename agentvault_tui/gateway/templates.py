@@ -6,13 +6,16 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import unquote
 
 import msgspec
 
-from agentvault_tui.errors import BadPathError, ServiceError
+from agentvault_tui.errors import ServiceError, UnreadableRequestError
+from agentvault_tui.gateway.body import BODY_CAP
 from agentvault_tui.gateway.config_folder import check_scope
+from agentvault_tui.gateway.content import DEFAULT_RULE, ContentRule, MediaType
+from agentvault_tui.gateway.headers import is_listable
 from agentvault_tui.gateway.target import parse_target
 from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.text import visible
@@ -25,6 +28,8 @@ _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
 _PLAIN_SEGMENT: Final = re.compile(r"[a-z0-9._~-]*")
 _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
 _MOST_DECODING: Final = 4
+DEFAULT_BODY: Final = 2**20
+"""Bytes of a readable body, where its route does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,26 @@ class ServiceRoute:
     """Of each segment its decoded text and the empty name, or the name it captures."""
     rest: bool
     """Whether the last segment captures the rest of the path."""
+    content: ContentRule = DEFAULT_RULE
+    requires: tuple[Source, ...] = ()
+    """Values without which a request is refused."""
+    declared: tuple[Source, ...] = ()
+    """Values that the service reads, though a name looks like a method override."""
+    listed: frozenset[str] = frozenset()
+    """Headers that leave beside those that always do, in lower case."""
+    ranges: bool = False
+    """Whether ``Range`` leaves."""
+    drains_bodies: bool = False
+    """Whether the service reads each request's body to its end."""
+
+    def names(self, kind: str) -> set[str]:
+        """Return the names that the route itself reads in a place of this kind.
+
+        Of a body the names at its top level.
+        """
+        read = (*self.declared, *(s for some in self.parameters.values() for s in some))
+        found = (one for one in read if one.kind == kind)
+        return {one.pointer[0] if kind == "body" else one.name for one in found}
 
     def reads(self, kind: str) -> bool:
         """Tell whether a parameter is read from a place of this kind."""
@@ -138,6 +163,14 @@ class RouteTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     path: str
     scope: str
     resource: str | None = None
+    body: Literal["none", "json", "form", "multipart", "opaque"] | None = None
+    types: list[str] = []
+    max_body: int = DEFAULT_BODY
+    requires: list[str] = []
+    read: list[str] = []
+    headers: list[str] = []
+    ranges: bool = False
+    drains_bodies: bool | None = None
     parameters: dict[str, str | int | list[str]] = {}
 
 
@@ -234,7 +267,19 @@ class RouteIndex:
         return root
 
 
-def parse_route(table: RouteTable, catalogue: Catalogue) -> ServiceRoute:
+class RouteDefaults(NamedTuple):
+    """The keys of a service's file that hold for each of its routes."""
+
+    headers: frozenset[str] = frozenset()
+    drains_bodies: bool = False
+
+
+_NO_DEFAULTS: Final = RouteDefaults()
+
+
+def parse_route(
+    table: RouteTable, catalogue: Catalogue, defaults: RouteDefaults = _NO_DEFAULTS
+) -> ServiceRoute:
     """Check one route of a file.
 
     Raises:
@@ -256,6 +301,9 @@ def parse_route(table: RouteTable, catalogue: Catalogue) -> ServiceRoute:
     parameters = {
         name: _sources(name, said, names) for name, said in table.parameters.items()
     }
+    content = _content_rule(table, parameters)
+    sources = [one for some in parameters.values() for one in some]
+    drains = table.drains_bodies
     return ServiceRoute(
         table.method,
         table.path,
@@ -264,7 +312,59 @@ def parse_route(table: RouteTable, catalogue: Catalogue) -> ServiceRoute:
         parameters,
         segments,
         rest,
+        content=content,
+        requires=tuple(_source("requires", one, names) for one in table.requires),
+        declared=tuple(_source("read", one, names) for one in table.read),
+        listed=frozenset(
+            (
+                *defaults.headers,
+                *listed_headers(table.headers),
+                *(one.name for one in sources if one.kind == "header"),
+            )
+        ),
+        ranges=table.ranges,
+        drains_bodies=defaults.drains_bodies if drains is None else drains,
     )
+
+
+def listed_headers(names: Sequence[str]) -> frozenset[str]:
+    """Return the headers that a file lets leave, in lower case.
+
+    Raises:
+        ServiceError: one of them frames, routes or authenticates a request.
+    """
+    for name in names:
+        if not is_listable(name):
+            raise ServiceError(
+                f"headers: {visible(name, 60)} cannot be listed",
+                "the gateway writes it itself, or it routes the request elsewhere",
+            )
+    return frozenset(name.lower() for name in names)
+
+
+def _content_rule(
+    table: RouteTable, parameters: Mapping[str, tuple[Source, ...]]
+) -> ContentRule:
+    if not 0 < table.max_body <= BODY_CAP:
+        raise ServiceError(f"max_body is at most {BODY_CAP} bytes")
+    kind = table.body
+    for one in table.types:
+        wild = one.endswith("/*") and kind == "opaque"
+        if MediaType.parse(one.replace("*", "x") if wild else one) is None:
+            raise ServiceError(
+                f"types: {visible(one, 80)} is no media type",
+                'write one such as "image/png", or "image/*" for opaque bodies',
+            )
+    if kind == "opaque" and not table.types:
+        raise ServiceError("an opaque body needs types", 'add types = ["image/*"]')
+    if kind in {"none", "opaque"}:
+        sources = [one for some in parameters.values() for one in some]
+        if any(one.kind == "body" for one in sources):
+            raise ServiceError(
+                f"a parameter is read from the body, which is {kind}",
+                "read it elsewhere, or name another kind of body",
+            )
+    return ContentRule(kind, tuple(table.types), table.max_body)
 
 
 def _template(path: str) -> tuple[tuple[tuple[str, str], ...], bool]:
@@ -290,7 +390,7 @@ def _template(path: str) -> tuple[tuple[tuple[str, str], ...], bool]:
             )
         try:
             segments.append((parse_target(f"/{part}".encode()).segments[0], ""))
-        except BadPathError as error:
+        except UnreadableRequestError as error:
             raise ServiceError(error.what) from None
     if any(not text and not name for text, name in segments[:-1]) or "?" in path:
         raise ServiceError("the path has an empty segment or a query")

@@ -1,6 +1,6 @@
 """Reach a service: addresses checked and pinned, TLS verified, everything bounded.
 
-One connection pool a service (one an agent, where the credential is the agent's own).
+A connection carries the requests of one agent, whatever the service does with it.
 Nothing is retried, redirected, decompressed or taken from the environment: a request
 leaves at most once, and as it was built.
 """
@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
 from agentvault_tui.gateway.echo import Echo, EchoedError, PackedEcho
+from agentvault_tui.gateway.headers import HOP_BY_HOP
 from agentvault_tui.gateway.services import Service, ServiceOrigin
+from agentvault_tui.model import AgentId
 from agentvault_tui.web.reach import service_connection, trust, unreachable
 from agentvault_tui.web.service_connection import (
     Bounds,
@@ -27,26 +30,15 @@ from agentvault_tui.web.service_connection import (
 Header = tuple[str, str]
 _CONNECTIONS: Final = 512
 """To one service; further calls wait for one, as long as for a new one."""
+_IDLE: Final = 512
+_IDLE_SHARE: Final = _IDLE // 8
+"""Of the idle connections to all services, one agent's at most."""
 _KEPT_SECONDS: Final = 4.0
 """An idle connection is reused: below the five seconds after which common servers
 close theirs, since a request on a closed one is lost and not repeated."""
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _PACKED: Final = frozenset({b"gzip", b"x-gzip", b"deflate"})
 """Encodings of answers that are searched for the credential."""
-HOP_BY_HOP: Final = frozenset(
-    (
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    )
-)
-"""RFC 9110 section 7.6.1."""
 
 
 @dataclass(slots=True)
@@ -65,8 +57,22 @@ class Outgoing:
     that the call may still go out, and adds the credential. Raises to stop it."""
     echo: Echo
     """What the answer must not hold."""
+    agent_id: AgentId | None = None
+    """Whose call it is. Without one the connection is used for no other request."""
+    reuse: bool | None = None
+    """Whether the service reads its body to the end, so that the connection may carry
+    another request; left out: only if there is no body."""
     connection: ServiceConnection | None = None
     """Which it went out on, until that is used for another one."""
+
+    @property
+    def may_reuse(self) -> bool:
+        """Whether another request may follow this one on its connection.
+
+        A service that leaves a body unread takes it for the next request (RFC 9112
+        section 9.3), and that one would be the agent's to write.
+        """
+        return not self.body if self.reuse is None else self.reuse
 
     def abort(self) -> None:
         """Send and receive nothing any more; what the kernel holds is dropped."""
@@ -133,34 +139,123 @@ class Answer:
             done(self._connection)
 
 
-class Upstream:
-    """One service's connections."""
+_Owner = tuple["Upstream", ServiceOrigin, AgentId]
 
-    def __init__(self, service: Service, bounds: Bounds = Bounds()) -> None:  # noqa: B008 - immutable
+
+class IdleConnections:
+    """Open connections, each of which waits for one agent's next request."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._owners: dict[ServiceConnection, _Owner] = {}
+        """The longest idle first."""
+        self._by_owner: dict[_Owner, list[ServiceConnection]] = {}
+        self._counts: Counter[AgentId] = Counter()
+        self._sweep: asyncio.TimerHandle | None = None
+
+    def take(self, owner: _Owner) -> ServiceConnection | None:
+        """Return an idle connection of an owner, if one can be used again."""
+        least = asyncio.get_running_loop().time() - _KEPT_SECONDS
+        while waiting := self._by_owner.get(owner):
+            connection = waiting[-1]
+            self._forget(connection)
+            if connection.idle_since > least and connection.reusable:
+                return connection
+            connection.abort()
+        return None
+
+    def put(self, owner: _Owner, connection: ServiceConnection) -> None:
+        """Keep a connection open; where there are too many, close the longest idle."""
+        loop, agent_id = asyncio.get_running_loop(), owner[2]
+        if self._counts[agent_id] >= _IDLE_SHARE:
+            self.close(lambda one: one[2] == agent_id, most=1)
+        elif len(self._owners) >= _IDLE:
+            self.close(lambda _: True, most=1)
+        connection.idle_since = loop.time()
+        self._owners[connection] = owner
+        self._by_owner.setdefault(owner, []).append(connection)
+        self._counts[agent_id] += 1
+        if self._sweep is None:
+            self._sweep = loop.call_later(_KEPT_SECONDS, self._swept)
+
+    def close(self, chosen: Callable[[_Owner], bool], most: int = _IDLE) -> None:
+        """Close connections of the owners chosen, the longest idle first."""
+        found = [one for one, owner in self._owners.items() if chosen(owner)]
+        for connection in found[:most]:
+            self._forget(connection)
+            connection.abort()
+
+    def close_of(self, agent_id: AgentId | None) -> None:
+        """Close the connections of an agent that was revoked; None: of every agent."""
+        self.close(lambda owner: agent_id in {None, owner[2]})
+
+    def _forget(self, connection: ServiceConnection) -> None:
+        owner = self._owners.pop(connection)
+        waiting = self._by_owner[owner]
+        waiting.remove(connection)
+        if not waiting:
+            del self._by_owner[owner]
+        self._counts[owner[2]] -= 1
+        if not self._counts[owner[2]]:
+            del self._counts[owner[2]]
+        if not self._owners and self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+
+    def _swept(self) -> None:
+        """Close the connections that were idle for too long."""
+        self._sweep = None
+        loop = asyncio.get_running_loop()
+        least = loop.time() - _KEPT_SECONDS
+        for connection in list(self._owners):
+            if connection.idle_since > least:
+                break
+            self._forget(connection)
+            connection.abort()
+        if self._owners:
+            self._sweep = loop.call_later(_KEPT_SECONDS, self._swept)
+
+
+class Upstream:
+    """One service's connections; no two agents share one."""
+
+    def __init__(
+        self,
+        service: Service,
+        bounds: Bounds = Bounds(),  # noqa: B008 - immutable
+        idle: IdleConnections | None = None,
+    ) -> None:
         """Connect to nothing yet.
+
+        Args:
+            service: the service.
+            bounds: of each request.
+            idle: where connections wait that can be used again, shared with others.
 
         Raises:
             OSError: its ``ca_file`` cannot be read.
         """
         self.service = service
         self._bounds = bounds
+        self._idle = idle or IdleConnections()
         self._trust = trust(service.ca_file)
         self._free = asyncio.Semaphore(_CONNECTIONS)
-        self._idle: dict[ServiceOrigin, list[ServiceConnection]] = {}
-        self._busy: dict[ServiceConnection, ServiceOrigin] = {}
-        self._sweep: asyncio.TimerHandle | None = None
+        self._busy: dict[ServiceConnection, _Owner | None] = {}
         self._retired = False
 
-    async def _connected(self, origin: ServiceOrigin) -> ServiceConnection:
+    async def _connected(
+        self, origin: ServiceOrigin, owner: _Owner | None
+    ) -> ServiceConnection:
         """Return a connection that nobody uses, or a new one once there may be."""
-        if not self._free.locked() and (connection := self._unused(origin)):
+        if owner and not self._free.locked() and (known := self._idle.take(owner)):
             await self._free.acquire()
-            return connection
+            return known
         try:
             async with asyncio.timeout(self._bounds.connect):
                 await self._free.acquire()
                 try:
-                    return self._unused(origin) or await self._connect(origin)
+                    known = self._idle.take(owner) if owner else None
+                    return known or await self._connect(origin)
                 except BaseException:
                     self._free.release()
                     raise
@@ -168,15 +263,6 @@ class Upstream:
             raise late() from None
         except OSError:  # an ssl.SSLError is one
             raise unreachable() from None
-
-    def _unused(self, origin: ServiceOrigin) -> ServiceConnection | None:
-        now, idle = asyncio.get_running_loop().time(), self._idle.get(origin)
-        while idle:
-            connection = idle.pop()
-            if connection.reusable and now - connection.idle_since < _KEPT_SECONDS:
-                return connection
-            connection.abort()
-        return None
 
     async def _connect(self, origin: ServiceOrigin) -> ServiceConnection:
         return await service_connection(
@@ -203,10 +289,12 @@ class Upstream:
             UpstreamError: there is none.
         """
         to = origin or self.service.origin
-        connection = await self._connected(to)
-        self._busy[connection] = to
+        agent_id = outgoing.agent_id
+        owner = None if agent_id is None else (self, to, agent_id)
+        connection = await self._connected(to, owner)
+        self._busy[connection] = owner
         outgoing.connection = connection
-        connection.begin(outgoing.method)
+        connection.begin(outgoing.method, reuse=outgoing.may_reuse)
         answer: Answer | None = None
         try:
             outgoing.attach(outgoing)
@@ -223,37 +311,18 @@ class Upstream:
         return answer
 
     def _done(self, connection: ServiceConnection) -> None:
-        """Keep a connection that can be used again; end any other."""
-        origin = self._busy.pop(connection)
+        """Keep a connection that its agent can use again; end any other."""
+        owner = self._busy.pop(connection)
         self._free.release()
-        if not connection.reusable or self._retired:
+        if owner is None or self._retired or not connection.reusable:
             connection.abort()
-            return
-        loop = asyncio.get_running_loop()
-        connection.idle_since = loop.time()
-        self._idle.setdefault(origin, []).append(connection)
-        if self._sweep is None:
-            self._sweep = loop.call_later(_KEPT_SECONDS, self._swept)
-
-    def _swept(self) -> None:
-        """End the connections that were idle for too long."""
-        self._sweep = None
-        loop = asyncio.get_running_loop()
-        least = loop.time() - _KEPT_SECONDS
-        for idle in self._idle.values():
-            while idle and idle[0].idle_since <= least:
-                idle.pop(0).abort()
-        if any(self._idle.values()):
-            self._sweep = loop.call_later(_KEPT_SECONDS, self._swept)
+        else:
+            self._idle.put(owner, connection)
 
     def retire(self) -> None:
         """Send nothing new; close the connections once what is under way has ended."""
         self._retired = True
-        if self._sweep is not None:
-            self._sweep.cancel()
-        for idle in self._idle.values():
-            while idle:
-                idle.pop().abort()
+        self._idle.close(lambda owner: owner[0] is self)
 
     async def aclose(self) -> None:
         """Close every connection; what is under way breaks off."""

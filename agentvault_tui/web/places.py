@@ -32,9 +32,11 @@ class Limits:
     framing_bytes: int = 4_096
     """Of chunk extensions, trailers and empty lines before a request, none of which
     we use (RFC 9112 sections 2.2, 7.1.1 and 7.1.2)."""
-    discarded_bytes: int = 16_777_216
-    """Of a body nobody waits for any more, read and dropped so that the answer
-    arrives whole (RFC 9112 section 9.6); past that the connection is cut."""
+    unread_seconds: float = 10.0
+    """From an answer to the end of a body that was not read whole before it."""
+    unread_bytes: int = 65_536
+    """Of such a body, read and dropped so that the answer arrives (RFC 9112 section
+    9.6); past either bound the connection is closed."""
     streamed: tuple[bytes, ...] = ()
     """Prefixes of paths whose bodies may be of any size: each `progress_bytes` have
     ``request_seconds`` to arrive, while they are read."""

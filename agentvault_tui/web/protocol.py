@@ -21,6 +21,7 @@ _SLICE: Final = 4_096
 """Bytes the parser is fed at a time: it keeps unfinished lines; we count between."""
 _PAUSED_SECONDS: Final = 3_600.0
 """How long a body may wait for whom it is passed on to."""
+_LINGER_SECONDS: Final = 1.0
 _CHUNK_FRAMING: Final = 24
 """A chunk's size in 16 hexadecimal digits, and its two line ends, rounded up."""
 
@@ -191,6 +192,14 @@ class BoundedProtocol(asyncio.Protocol):
             self.transport.close()
         if self.transport.is_closing():
             return
+        if self._unread:
+            # The rest of the body is only read so that the answer arrives (RFC 9112
+            # section 9.6): however it comes, it moves no deadline any more.
+            self._streamed = False
+            left = self._limits.unread_seconds
+            if self._deadline is not None:
+                left = min(left, self._deadline - self._now())
+            self._arm(max(left, 0.0))
         self.resume_reading()
         if self._pipeline:
             self._start(self._pipeline.popleft())
@@ -282,8 +291,8 @@ class BoundedProtocol(asyncio.Protocol):
             exchange.put(body)
             return
         self._discarded += len(body)
-        if self._discarded > self._limits.discarded_bytes:
-            self.transport.abort()
+        if self._discarded > self._limits.unread_bytes:
+            self._stop_reading()
 
     def on_message_complete(self) -> None:
         """Stop the clock: the request is whole, the rest is up to us."""
@@ -419,6 +428,25 @@ class BoundedProtocol(asyncio.Protocol):
         """The latest request, if its answer is not out yet."""
         latest = self._latest
         return None if latest is None or latest.complete else latest
+
+    def _stop_reading(self) -> None:
+        """Close our side; a reset comes only once a client could read its answer.
+
+        RFC 9112 section 9.6: a reset may destroy what the client has not read yet.
+        """
+        if not self.transport.can_write_eof():
+            self.transport.abort()
+            return
+        self._refused = True
+        self.pause_reading()
+        self.transport.write_eof()
+        self._arm(_LINGER_SECONDS)
+
+    @property
+    def _unread(self) -> bool:
+        """Whether the latest request was answered before its body was read whole."""
+        latest = self._latest
+        return latest is not None and latest.complete and latest.more_body
 
     def _wait_for_next(self) -> None:
         """Close an idle connection in time, also one whose peer reads no answer."""

@@ -6,6 +6,8 @@ llhttp parses the answers, strictly; what it leaves to its user is checked here.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import select
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
@@ -80,8 +82,12 @@ class ServiceConnection(asyncio.Protocol):
         self._bounds = bounds
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpResponseParser(self)
+        self.has_surplus = False
+        """Whether the service sent more than one answer to a request."""
         self._keep = False
         """Whether the service takes another request after this one."""
+        self._may_reuse = False
+        """Whether our side allows another request after this one."""
         self._method = ""
         self._in_head = self._to_end = False
         self._framing = self._received = self._buffered = 0
@@ -104,6 +110,10 @@ class ServiceConnection(asyncio.Protocol):
         """Parse a piece of the answer; close the connection if it is malformed."""
         if self._error is not None:
             return
+        is_idle = self.complete
+        if is_idle:
+            self._end_idle()
+            return
         self._active = self._loop.time()
         self._framing += len(data)
         self._received += len(data)
@@ -113,7 +123,7 @@ class ServiceConnection(asyncio.Protocol):
             if not self.complete:
                 self._fail(broken())
                 return
-            self._keep = False  # more than one answer to a request, or one to HEAD
+            self._keep = False  # surplus, or an answer that has no content
         if self._framing > self._bounds.head_bytes:
             self._fail(broken())
         elif self._received > self._bounds.answer_bytes:
@@ -150,6 +160,7 @@ class ServiceConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """Refuse an unsolicited answer (RFC 9112 section 9.2)."""
         if self.complete:
+            self.has_surplus = True
             raise ValueError
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -162,14 +173,14 @@ class ServiceConnection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """Determine how the answer's body is delimited (RFC 9112 section 6.3)."""
         status = self._parser.get_status_code()
-        if status in _INTERIM:
-            return
         codings, has_length = [], False
         for name, value in self.headers:
             lowered = name.lower()
             if lowered == b"transfer-encoding":
                 codings.append(value.lower())
             has_length |= lowered == b"content-length"
+        if status in _INTERIM and not codings and not has_length:
+            return
         if (
             status < 200
             or codings not in ([], [b"chunked"])
@@ -177,9 +188,14 @@ class ServiceConnection(asyncio.Protocol):
         ):
             raise ValueError
         self.status, self._in_head = status, False
-        if self._method == "HEAD":
+        if not self._is_sent:
+            # RFC 9112 section 9.3: the service may take the rest of the body for
+            # another request, or may never read it.
+            self._may_reuse = False
+        if self._method == "HEAD" or (status in _BODILESS and (codings or has_length)):
+            # RFC 9112 section 6.3: no content, but the parser would read some.
             self.complete = True
-            raise ValueError  # the parser would read a body
+            raise ValueError
         self._to_end = not codings and not has_length and status not in _BODILESS
 
     def on_chunk_header(self) -> None:
@@ -202,7 +218,13 @@ class ServiceConnection(asyncio.Protocol):
             self.headers = []
             return
         self.complete = True
-        self._keep = self._parser.should_keep_alive()
+        # HTTP/1.0 has no persistence of its own, only a convention (RFC 9112 appendix
+        # C.2.2) that servers differ about.
+        self._keep = (
+            self._may_reuse
+            and self._parser.get_http_version() == "1.1"
+            and self._parser.should_keep_alive()
+        )
 
     # A request
 
@@ -216,17 +238,52 @@ class ServiceConnection(asyncio.Protocol):
             self._keep
             and self.complete
             and not self._pieces
-            and (self._upload is None or self._upload.done())
+            and self._is_sent
             and not self.transport.is_closing()
+            and not self._has_unread
         )
 
-    def begin(self, method: str) -> None:
-        """Expect the answer to a request of this method."""
-        self._method, self.headers = method, []
+    @property
+    def _is_sent(self) -> bool:
+        """Whether the kernel has the request whole."""
+        done = self._upload is None or self._upload.done()
+        return done and not self.transport.get_write_buffer_size()
+
+    @property
+    def _has_unread(self) -> bool:
+        """Whether the kernel holds bytes, or the end, that the loop has not seen.
+
+        An answer that was sent before its request is not the request's.
+        """
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
+    async def settle(self, timeout_s: float) -> None:
+        """Wait until the service closes, or sends more than one answer.
+
+        Args:
+            timeout_s: how long at most, in seconds.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while not self.has_surplus and not self.transport.is_closing():
+                    await self._wait()
+
+    def begin(self, method: str, *, reuse: bool = True) -> None:
+        """Expect the answer to a request of this method.
+
+        Args:
+            method: of the request.
+            reuse: whether another request may follow the answer on this connection.
+        """
+        self._method, self.headers, self._may_reuse = method, [], reuse
         self.complete = self.has_body = self._to_end = self._keep = False
         self._in_head = True
         self._framing = self._received = 0
         self._upload = None
+        if self.transport.is_closing():
+            self._error = self._error or broken()
         now = self._active = self._loop.time()
         self._ends = now + self._bounds.whole
         if self._timer is None:
@@ -346,6 +403,16 @@ class ServiceConnection(asyncio.Protocol):
         self._keep = False
         if self._upload is not None and self._upload is not asyncio.current_task():
             self._upload.cancel()
+        abort(self.transport)
+        self._wake()
+
+    def _end_idle(self) -> None:
+        """Close an idle connection on which a byte arrives.
+
+        No request is under way, so the byte belongs to no answer (RFC 9112 section
+        9.2). An empty line counts too: the parser would pass over it.
+        """
+        self.has_surplus, self._keep = True, False
         abort(self.transport)
         self._wake()
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
+import os
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
-from support.patience import PATIENT
 
 from agentvault_tui.gateway.body import (
     ALL_BODIES,
     ALWAYS,
     BODY_CAP,
+    IN_LOOP,
+    WORKERS,
     Body,
     BodyRoom,
     read_apart,
@@ -70,12 +70,13 @@ def test_agents_that_fill_what_they_may_leave_some_to_the_next() -> None:
     assert room._taken.total() <= ALL_BODIES + 100 * ALWAYS
 
 
-async def test_a_large_body_is_read_beside_the_event_loop() -> None:
-    """Whatever is made of it, others go on meanwhile; a small one costs no thread."""
-    go = threading.Event()
-    asyncio.get_running_loop().call_soon(go.set)
-    assert await read_apart(2**20, lambda: go.wait(PATIENT))
-    assert await read_apart(100, threading.current_thread) is threading.main_thread()
+async def test_a_large_body_is_read_in_another_process() -> None:
+    """Whatever is made of it, others go on meanwhile; a small one costs no process."""
+    try:
+        assert await read_apart(ONE, IN_LOOP, os.getpid) == os.getpid()
+        assert await read_apart(ONE, IN_LOOP + 1, os.getpid) != os.getpid()
+    finally:
+        WORKERS.close()
 
 
 @pytest.mark.parametrize("said", [True, False])

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from support.bench import OPERATOR
 from support.gateway_stand import SECRET, Received, Stand, endless, ok, standing
+from support.patience import PATIENT
 
 from agentvault_tui.broker.answers import Granted
 from agentvault_tui.broker.usecases.issue_for import issue_for, issue_unscoped
@@ -44,15 +45,19 @@ resource = "calendar:{id}"
 method = "PUT"
 path = "/upload/{id}"
 scope = "write:calendar"
+body = "opaque"
+types = ["application/octet-stream"]
 [[routes]]
 method = "POST"
 path = "/transfers/{to}"
 scope = "send:payment"
 resource = "stripe:{to}"
+headers = ["Prefer"]
 [routes.parameters]
 amount = "body:/amount"
 currency = "body:/currency"
 """
+OCTETS = {"Content-Type": "application/octet-stream"}
 PAY = {"amount": 4200, "currency": "USD"}
 
 
@@ -77,21 +82,21 @@ async def test_an_allowed_call_goes_out_with_the_credential(
 ) -> None:
     """What is allowed leaves as it came, but for the credential; two events tell it."""
     reply = await stand.client.get(
-        "/gw/api/events/e1%2C2?x=1&y=%20z", headers=bearer(token, **{"X-Mine": "a"})
+        "/gw/api/events/e1%2C2?x=1&y=%20z", headers=bearer(token, Accept="a/b")
     )
     assert (reply.status_code, reply.text) == (200, "ok")
     assert reply.headers["x-kept"] == "yes"
     (sent,) = stand.upstream.received
-    assert (sent.method, sent.target) == ("GET", "/events/e1%2C2?x=1&y=%20z")
+    assert (sent.method, sent.target) == ("GET", "/events/e1,2?x=1&y=%20z")
     assert sent.header("authorization") == f"Bearer {SECRET}"
-    assert sent.header("x-mine") == "a"
+    assert sent.header("accept") == "a/b"
     assert sent.header("accept-encoding") == "identity"
     assert token not in str(sent.headers)
     events = [e for e in await stand.settled() if e.type.startswith("gateway.")]
     attempt, result = events
     assert (attempt.type, attempt.outcome) == ("gateway.attempt", "allowed")
     assert attempt.decision_id == reply.headers["agentvault-decision"]
-    assert attempt.detail["path"] == "/events/e1%2C2"
+    assert attempt.detail["path"] == "/events/e1,2"
     assert attempt.detail["query"] == "x=1&y=%20z"
     assert attempt.detail["body_bytes"] == 0
     assert (result.type, result.detail["ended"]) == ("gateway.result", "done")
@@ -126,6 +131,18 @@ async def test_a_token_may_stand_where_a_client_puts_it(
     assert all(token not in str(e) for e in await stand.settled())
 
 
+async def head_of_answer(stand: Stand, path: str, token: str, lines: bytes) -> bytes:
+    """Send the head of a POST alone, as a client that waits for 100 Continue does."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", stand.listener.port)
+    host = b"127.0.0.1:%d" % stand.listener.port
+    head = b"POST %b HTTP/1.1\r\nHost: %b\r\nAuthorization: Bearer %b\r\n"
+    writer.write(head % (path.encode(), host, token.encode()) + lines + b"\r\n")
+    async with asyncio.timeout(PATIENT):
+        answer = await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+    return answer
+
+
 async def test_what_is_refused_reaches_no_service(stand: Stand, agent: Agent) -> None:
     """Each refusal has its status, code and reason, is recorded, and sends nothing."""
     token = await stand.token(agent, "read:calendar")
@@ -133,7 +150,10 @@ async def test_what_is_refused_reaches_no_service(stand: Stand, agent: Agent) ->
     less = await stand.agent("send:payment", "read:files", name="less")
     reads = await stand.token(less, "read:files")
     path = "/gw/api/events/e1"
-    pays, large = "/gw/api/transfers/a", b"x" * (10 * 2**20 + 1)
+    pays = "/gw/api/transfers/a"
+    large = b"Content-Type: application/json\r\nContent-Length: 10485761\r\n"
+    assert b" 413 " in await head_of_answer(stand, pays, token, large)
+    assert (await stand.bench.events("gateway.refused"))[-1].reason == "body_too_large"
     for method, url, secret, more, status, error, reason in (
         ("GET", path, "", {}, 401, "invalid_token", "no_token"),
         ("GET", path, "av_t_nothing", {}, 401, "invalid_token", "invalid_token"),
@@ -146,7 +166,6 @@ async def test_what_is_refused_reaches_no_service(stand: Stand, agent: Agent) ->
         ("GET", "/gw/api", token, {}, 403, "access_denied", "no_route"),
         ("DELETE", path, token, {}, 403, "access_denied", "no_route"),
         ("POST", pays, token, {"content": b"{"}, 400, *["unreadable_body"] * 2),
-        ("POST", pays, token, {"content": large}, 413, *["body_too_large"] * 2),
     ):
         headers = bearer(secret) if secret else {}
         if "content" in more:
@@ -228,7 +247,9 @@ async def test_a_held_call_is_sent_when_a_person_approves_while_it_waits(
     assert stepup.request is not None
     assert stepup.request["method"] == "POST"
     assert stepup.request["url"].endswith("/transfers/acct_1")
-    assert stepup.request["headers"] == {"content-type": "application/json"}
+    assert stepup.request["headers"] == {"accept": "*/*"}
+    assert stepup.request["body_kind"] == "json"
+    assert stepup.request["body_type"] == "application/json"
     body = stand.gateway.calls.bodies.of(stepup.id)
     assert body is not None
     assert json.loads(body) == PAY
@@ -328,7 +349,7 @@ async def test_asking_again_for_a_held_call_uses_up_no_limit(
 
     async def upload(name: str, **headers: str) -> httpx.Response:
         url = f"/gw/api/upload/{name}"
-        headers = bearer(token, prefer="respond-async", **headers)
+        headers = bearer(token, prefer="respond-async", **OCTETS, **headers)
         return await stand.client.put(url, headers=headers, content=b"x")
 
     assert (await upload("1")).status_code == 200
@@ -579,7 +600,9 @@ async def test_a_revocation_cuts_calls_in_flight(
         yield b"never"
 
     sends = asyncio.create_task(
-        stand.client.put("/gw/api/upload/x", headers=bearer(token), content=body())
+        stand.client.put(
+            "/gw/api/upload/x", headers=bearer(token, **OCTETS), content=body()
+        )
     )
     async with stand.client.stream(
         "GET", "/gw/api/events/streams", headers=bearer(token)
@@ -620,7 +643,7 @@ async def test_a_panic_and_a_scope_taken_cut_what_they_are_about(
     headers = bearer(token)
     reads = asyncio.create_task(stand.client.get("/gw/api/events/a", headers=headers))
     writes = asyncio.create_task(
-        stand.client.put("/gw/api/upload/a", headers=headers, content=b"abc")
+        stand.client.put("/gw/api/upload/a", headers=headers | OCTETS, content=b"abc")
     )
     await stand.bench.until(lambda: len(stand.upstream.received) == 2)
     broker, operator = stand.bench.broker, stand.bench.broker.actor(agent)
@@ -742,11 +765,8 @@ async def test_a_held_body_is_shown_byte_for_byte(stand: Stand, token: str) -> N
 @pytest.mark.parametrize(
     ("body", "shown"),
     [
-        (b"h\xc3\xa9", "h\u00e9"),
-        (b"\xff\x00", None),
+        (b'"h\xc3\xa9"', '"h\u00e9"'),
         (b"", None),
-        (b"x" * 3999 + b"\xc3\xa9y", "x" * 3999),
-        (b"y" * 9000, "y" * 4000),
     ],
 )
 async def test_the_approval_page_is_told_of_a_held_body_what_it_shows(
@@ -754,14 +774,15 @@ async def test_the_approval_page_is_told_of_a_held_body_what_it_shows(
 ) -> None:
     """Its beginning, where that is text; a character that is cut in two is left out."""
     await stand.secret()
-    routes = ROUTES.replace('scope = "write:calendar"', 'scope = "send:payment"')
-    await stand.service(BEARER + routes)
+    await stand.service(BEARER + ROUTES)
     agent = await stand.agent("send:payment", "read:calendar")
     token, broker = await stand.token(agent, "read:calendar"), stand.bench.broker
     tenant = replace(broker.settings.tenant, url="https://ops.example/")
     broker.settings = replace(broker.settings, tenant=tenant)
-    headers = bearer(token, Prefer="respond-async")
-    reply = await stand.client.put("/gw/api/upload/1", headers=headers, content=body)
+    kind = {"Content-Type": "application/json"}
+    headers = bearer(token, Prefer="respond-async", **kind)
+    url = "/gw/api/transfers/1"
+    reply = await stand.client.post(url, headers=headers, content=body)
     stepup = broker.stepups.get(reply.json()["auth_req_id"])
     await begin_approval(broker, stepup.id, stepup.digest, OPERATOR)
     told = stand.bench.tenant.shown[-1][0]

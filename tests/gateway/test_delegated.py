@@ -55,7 +55,9 @@ async def test_the_scopes_of_the_token_count_and_no_grant_of_its_holder(
     shown = bearer(await pair.token())
     reply = await stand.client.get("/gw/api/events/e1", headers=shown)
     assert reply.status_code == 200
-    refused = await stand.client.put("/gw/api/upload/e1", headers=shown, content=b"x")
+    kind = {"Content-Type": "application/octet-stream"}
+    url = "/gw/api/upload/e1"
+    refused = await stand.client.put(url, headers=shown | kind, content=b"x")
     assert refused.status_code == 403
     assert refused.json()["reason"] == "scope_not_granted"
     assert len(stand.upstream.received) == 1

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from support.policies import ENVIRONMENT
+from support.service_requests import FORM, JSON, action_of
 
 from agentvault_tui.demo.workspace import OPERATIONS
-from agentvault_tui.errors import NotFoundError
-from agentvault_tui.gateway import Service, action_of, match, parse_target
+from agentvault_tui.errors import NotFoundError, UnreadableRequestError
+from agentvault_tui.gateway import Service
 from agentvault_tui.gateway.services import parse_service
 from agentvault_tui.gateway.shipped import shipped_file, shipped_names
 from agentvault_tui.model import Action, Agent, AgentId
@@ -39,17 +40,15 @@ def agent() -> Agent:
 
 def decided(name: str, line: str, body: object = None) -> tuple[str, Action | None]:
     """Return how policy answers a request line, and the action that it is."""
-    method, _, raw = line.partition(" ")
-    target = parse_target(raw.encode())
-    found = match(shipped(name), method, target)
-    if found is None:
-        return "no_route", None
-    kind = b"application/json"
-    content = json.dumps(body).encode()
+    method, _, target = line.partition(" ")
+    kind, content = JSON, json.dumps(body).encode()
     if isinstance(body, str):
-        content, kind = body.encode(), b"application/x-www-form-urlencoded"
+        content, kind = body.encode(), FORM
     content = b"" if body is None else content
-    action = action_of(found, target, [(b"content-type", kind)], content)
+    try:
+        action = action_of(shipped(name), method, target, kind, body=content)
+    except UnreadableRequestError as error:
+        return error.code, None
     return POLICY.decide(agent(), action, ENVIRONMENT).outcome.value, action
 
 

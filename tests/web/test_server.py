@@ -766,6 +766,7 @@ def test_a_listener_leaves_descriptors_to_the_rest(
     assert limit[0] - places >= min(256, limit[0] // 2)
 
 
+NONE_LEFT = (b"content-length", b"0")
 STREAMING = Limits(
     head_seconds=0.3, request_seconds=0.4, streamed=(b"/s/",), progress_bytes=1_000
 )
@@ -802,3 +803,48 @@ async def test_a_body_that_drips_is_closed(
 ) -> None:
     """A streamed one that makes no progress, and any other over its deadline."""
     assert await drip(serve, path, size, 0.1) == b""
+
+
+@pytest.mark.parametrize("path", [b"/s/x", b"/other"], ids=["streamed", "other"])
+@pytest.mark.parametrize("flood", [False, True], ids=["drips", "floods"])
+async def test_an_upload_that_was_refused_is_closed_soon(
+    serve: Serve, path: bytes, flood: bool
+) -> None:
+    """However the rest comes; the answer that was given before it arrives."""
+    limits = replace(
+        STREAMING,
+        request_seconds=0.4 if flood else PATIENT,
+        unread_seconds=PATIENT if flood else 0.3,
+        unread_bytes=65_536,
+        progress_bytes=1,
+    )
+    listener = await serve(_answers(_head(NONE_LEFT), {"body": b""}), limits=limits)
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+    writer.write(
+        b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n" % path
+    )
+    async with asyncio.timeout(PATIENT / 2):
+        answer = await reader.readuntil(b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200")
+        ended, sent = asyncio.create_task(read_all(reader)), 0
+        with contextlib.suppress(OSError, RuntimeError):
+            while not ended.done():
+                writer.write(b"x" * (4_096 if flood else 1))
+                sent += 4_096 if flood else 1
+                await writer.drain()
+                await asyncio.sleep(0 if flood else 0.01)
+        assert await ended == b""
+    writer.close()
+    assert sent < (9_000_000 if flood else 1_000)
+
+
+async def test_a_short_rest_of_a_body_leaves_the_connection(serve: Serve) -> None:
+    """A refusal costs no connection where the client had almost sent it all."""
+    listener = await serve(_answers(_head(NONE_LEFT), {"body": b""}), limits=STREAMING)
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+    async with asyncio.timeout(PATIENT):
+        for _ in range(2):
+            writer.write(b"POST /s/ HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"123456789")
+    writer.close()

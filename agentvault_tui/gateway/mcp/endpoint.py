@@ -217,7 +217,9 @@ class McpApp:
         with self._room.counted(caller.agent.id) as take:
             body = await _read(receive, BODY_CAP, take)
             try:
-                message = await read_apart(len(body), lambda: read_message(body))
+                message = await read_apart(
+                    caller.agent.id, len(body), read_message, body
+                )
                 writer.message = message
                 if not self._servers.has(server):  # changed while the body came
                     raise _refusal(503, "temporarily_unavailable", _CHANGED)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from agentvault_tui.errors import BadPathError, ServiceError
+from agentvault_tui.errors import ServiceError, UnreadableRequestError
 from agentvault_tui.gateway.config_folder import ConfigFolder
 from agentvault_tui.gateway.mcp.messages import CALL
 from agentvault_tui.gateway.services import (
@@ -216,8 +216,8 @@ def _target(url: str) -> str:
     parts = urlsplit(url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     try:
-        return parse_target(target.encode()).raw
-    except BadPathError as error:
+        return parse_target(target.encode()).encoded
+    except UnreadableRequestError as error:
         raise ServiceError(f"url: {error.what}", error.remedy) from None
 
 

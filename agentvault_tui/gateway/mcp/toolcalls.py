@@ -130,11 +130,12 @@ class McpCalls:
         params = {k: v for k, v in message.params.items() if k != "_meta"}
         arguments = arguments_of(message.params) if is_tool else params
         size = len(bytes(message.envelope.get("params", b"")))
-        held = await read_apart(size, message.held)
+        agent_id = asked.agent.id
+        held = await read_apart(agent_id, size, message.held)
         detail = detail_of(server.name)
         detail |= {
             "tool": tool[:200],
-            "arguments_sha256": await read_apart(size, lambda: digest_of(arguments)),
+            "arguments_sha256": await read_apart(agent_id, size, digest_of, arguments),
             "body_sha256": hashlib.sha256(held).hexdigest(),
             "body_bytes": len(held),
         }

@@ -1,0 +1,437 @@
+"""The content of a request: parsed once, and encoded again for the service.
+
+JSON (RFC 8259), forms (WHATWG URL, section 5), ``multipart/form-data`` (RFC 7578), or,
+where a service's file says so, opaque bytes that pass as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple
+from urllib.parse import quote_plus
+
+import multipart
+
+from agentvault_tui.errors import UnreadableRequestError
+from agentvault_tui.gateway.names import alike, base_name, fold_name
+from agentvault_tui.gateway.overrides import check_overrides
+from agentvault_tui.gateway.target import Pair, decode_form_text
+from agentvault_tui.json_document import encode_document, read_document
+from agentvault_tui.strict_json import AmbiguousError
+from agentvault_tui.text import visible
+
+Kind = Literal["none", "json", "form", "multipart", "opaque"]
+FORM: Final = "application/x-www-form-urlencoded"
+MULTIPART: Final = "multipart/form-data"
+BODILESS: Final = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
+"""Methods whose requests have no body, unless a route says so."""
+_MOST_FIELDS: Final = 10_000
+_MEDIA_TYPE: Final = re.compile(
+    r"([\w!#$&^.+-]+/[\w!#$&^.+-]+)[ \t]*"
+    r"((?:;[ \t]*(?:[\w.-]+=(?:\"[^\"\\]*\"|[^\s\";,]+))?[ \t]*)*)",
+    re.ASCII,
+)
+"""RFC 9110 section 8.3.1, without quoted pairs."""
+_PARAMETER: Final = re.compile(r";[ \t]*([\w.-]+)=(?:\"([^\"\\]*)\"|([^\s\";,]+))")
+_JSON: Final = re.compile(
+    r"application/(?:(?!.*(?:urlencoded|form))[\w!#$&^.-]+\+)?json"
+)
+"""Without names in which a service may look for another type."""
+_DISPOSITION: Final = re.compile(
+    r'form-data[ \t]*;[ \t]*name="([^"\\\x00-\x1f\x7f]+)"'
+    r'(?:[ \t]*;[ \t]*filename="([^"\\\x00-\x1f\x7f]*)")?[ \t]*',
+    re.IGNORECASE,
+)
+"""RFC 7578 section 4.2, without escapes and the forms of RFC 2231 and RFC 2047, which
+servers decode in different ways."""
+_CODED: Final = re.compile(r"%(?:0d|0a|22)|=\?", re.IGNORECASE)
+_PLAIN_ENCODINGS: Final = frozenset({"7bit", "8bit", "binary"})
+
+
+class MediaType(NamedTuple):
+    """A media type and its parameters, in lower case but for their values."""
+
+    type: str
+    parameters: tuple[Pair, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> MediaType | None:
+        """Return what *text* says, or nothing where programs read it differently."""
+        found = _MEDIA_TYPE.fullmatch(text.strip())
+        if found is None:
+            return None
+        parameters = [
+            (name.lower(), quoted or plain)
+            for name, quoted, plain in _PARAMETER.findall(found[2])
+        ]
+        if len({name for name, _ in parameters}) != len(parameters):
+            return None
+        return cls(found[1].lower(), tuple(parameters))
+
+    @property
+    def is_utf8(self) -> bool:
+        """Tell whether its text is UTF-8, the charset that is read."""
+        return dict(self.parameters).get("charset", "utf-8").lower() == "utf-8"
+
+    @property
+    def boundary(self) -> str:
+        """Return the boundary of a multipart type; empty where it has none."""
+        return dict(self.parameters).get("boundary", "")
+
+    def __str__(self) -> str:
+        return self.type + "".join(f'; {n}="{v}"' for n, v in self.parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class ContentRule:
+    """Which content a route takes."""
+
+    kind: Kind | None = None
+    """None: JSON or a form, by its ``Content-Type``."""
+    types: tuple[str, ...] = ()
+    """Media types, exact or with ``/*``; of JSON and forms with their parameters."""
+    max_bytes: int = 2**20
+
+    def accepts(self) -> list[str]:
+        """Return what the route accepts, for the agent."""
+        readable = {
+            "json": ["application/json", "application/*+json"],
+            "form": [FORM],
+            "multipart": [MULTIPART],
+            None: ["application/json", "application/*+json", FORM],
+        }
+        return [*readable.get(self.kind, []), *self.types]
+
+    def kind_of(self, media: MediaType | None) -> Kind:
+        """Return the kind of content that a request with this media type has.
+
+        Raises:
+            UnreadableRequestError: 415 ``unsupported_body``; 400 ``unexpected_body``.
+        """
+        if self.kind == "none":
+            text = "a request of this route has no body"
+            raise UnreadableRequestError("unexpected_body", text)
+        kind = self._known(media) if media is not None else None
+        if media is None or kind is None:
+            raise self.refusal("the body is of another type, or of none")
+        if kind != "opaque" and not self._is_listed(media):
+            read = {"charset", "boundary"} if kind == "multipart" else {"charset"}
+            extra = any(name not in read for name, _ in media.parameters)
+            if extra or not media.is_utf8:
+                raise self.refusal("a parameter of Content-Type is not read here")
+        return kind
+
+    def _known(self, media: MediaType) -> Kind | None:
+        if self.kind == "opaque":
+            whole, _, _ = media.type.partition("/")
+            known = {media.type, f"{whole}/*", "*/*"}
+            return "opaque" if known & {one.lower() for one in self.types} else None
+        if self.kind == "multipart":
+            return "multipart" if media.type == MULTIPART else None
+        if media.type == FORM:
+            return "form" if self.kind in {None, "form"} else None
+        if _JSON.fullmatch(media.type):
+            return "json" if self.kind in {None, "json"} else None
+        return None
+
+    def _is_listed(self, media: MediaType) -> bool:
+        return any(MediaType.parse(one) == media for one in self.types)
+
+    def type_sent(self, kind: Kind, media: MediaType) -> str:
+        """Return the ``Content-Type`` that leaves, written by us."""
+        return str(media) if kind == "opaque" or self._is_listed(media) else media.type
+
+    def refusal(self, text: str) -> UnreadableRequestError:
+        """Return the refusal of content that the route does not take."""
+        return UnreadableRequestError(
+            "unsupported_body", text, status=415, accepts=self.accepts()
+        )
+
+
+DEFAULT_RULE: Final = ContentRule()
+
+
+class Part(NamedTuple):
+    """One part of a multipart body."""
+
+    name: str
+    content: bytes
+    filename: str | None = None
+    type: str | None = None
+
+    @property
+    def is_file(self) -> bool:
+        """Tell whether it is a file, whose content is opaque."""
+        return self.filename is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The content of a request, as it is sent."""
+
+    kind: Kind = "none"
+    type: str | None = None
+    """The ``Content-Type``."""
+    encoded: bytes | None = b""
+    """None where an opaque body is streamed or spooled."""
+    encoding: str | None = None
+    """The ``Content-Encoding`` of an opaque body."""
+
+    def described(self) -> dict[str, object]:
+        """Return how the request of a step-up names it; see `StepUp.request_json`."""
+        named = {"body_kind": self.kind, "body_type": self.type}
+        return {**named, **({"body_encoding": self.encoding} if self.encoding else {})}
+
+    @property
+    def headers(self) -> list[Pair]:
+        """Return the headers that describe it."""
+        given = (("Content-Type", self.type), ("Content-Encoding", self.encoding))
+        return [(name, value) for name, value in given if value]
+
+
+NOTHING: Final = Content()
+
+
+class Fields(NamedTuple):
+    """Readable content as parameters are read from it."""
+
+    kind: Kind
+    value: Any = None
+    """A JSON document; of forms and multipart bodies a list of pairs, a file's value
+    being None."""
+
+    @property
+    def texts(self) -> dict[str, list[str | None]]:
+        """Return the values of a form's or multipart body's fields, by name."""
+        found: dict[str, list[str | None]] = {}
+        for name, value in self.value:
+            found.setdefault(name, []).append(value)
+        return found
+
+    def top(self) -> Iterable[tuple[str, object]]:
+        """Return the members at the top level."""
+        if self.kind in {"form", "multipart"}:
+            return list(self.value)
+        return self.value.items() if isinstance(self.value, dict) else ()
+
+
+EMPTY: Final = Fields("none")
+
+
+def read_content(
+    rule: ContentRule,
+    kind: Kind,
+    media: MediaType,
+    raw: bytes,
+    bases: frozenset[str] = frozenset(),
+) -> tuple[Content, Fields]:
+    """Parse a readable body, and encode it again.
+
+    Args:
+        rule: of the route.
+        kind: see `ContentRule.kind_of`.
+        media: of the body.
+        raw: the body, not empty.
+        bases: of the names of fields that parameters read.
+
+    Returns:
+        the content that is sent, and its fields.
+
+    Raises:
+        UnreadableRequestError: ``unreadable_body`` or ``ambiguous_body``.
+    """
+    sent = rule.type_sent(kind, media)
+    if kind == "json":
+        value = _json(raw)
+        return Content(kind, sent, encode_document(value)), Fields(kind, value)
+    if kind == "form":
+        pairs = _form(raw)
+        _check_names([name for name, _ in pairs], bases)
+        return Content(kind, sent, encode_form(pairs)), Fields(kind, pairs)
+    parts = _parts(raw, media.boundary)
+    _check_names([part.name for part in parts], bases)
+    fields = [(p.name, None if p.is_file else p.content.decode()) for p in parts]
+    boundary, encoded = encode_multipart(parts)
+    content = Content(kind, f"{MULTIPART}; boundary={boundary}", encoded)
+    return content, Fields(kind, fields)
+
+
+def check_method(fields: Fields, declared: Iterable[str]) -> None:
+    """Refuse a body whose top level asks for another method.
+
+    Args:
+        fields: of the body.
+        declared: names that the route reads itself.
+
+    Raises:
+        UnreadableRequestError: ``method_override``.
+    """
+    named = frozenset(declared)
+    check_overrides("body", ((n, v) for n, v in fields.top() if n not in named))
+
+
+def encode_form(pairs: Sequence[Pair]) -> bytes:
+    """Encode pairs as ``application/x-www-form-urlencoded``."""
+    coded = (
+        f"{quote_plus(name, safe='')}={quote_plus(value, safe='')}"
+        for name, value in pairs
+    )
+    return "&".join(coded).encode("ascii")
+
+
+def encode_multipart(parts: Sequence[Part]) -> tuple[str, bytes]:
+    """Encode parts as ``multipart/form-data``.
+
+    The boundary follows from the parts, so that the same parts are the same bytes.
+
+    Returns:
+        the boundary and the body.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        for one in (part.name, part.filename, part.type):
+            digest.update(b"\0" if one is None else b"\1" + one.encode() + b"\0")
+        digest.update(b"%d:" % len(part.content) + part.content)
+    boundary = f"agentvault-{digest.hexdigest()[:40]}"
+    lines = []
+    for part in parts:
+        file = "" if part.filename is None else f'; filename="{part.filename}"'
+        kind = f"Content-Type: {part.type}\r\n" if part.type else ""
+        head = (
+            f"--{boundary}\r\nContent-Disposition: form-data;"
+            f' name="{part.name}"{file}\r\n{kind}\r\n'
+        )
+        lines += [head.encode(), part.content, b"\r\n"]
+    return boundary, b"".join([*lines, f"--{boundary}--\r\n".encode()])
+
+
+def check_members(value: object, pointers: Iterable[Sequence[str]]) -> None:
+    """Refuse names that fold alike in the objects that a parameter is read through.
+
+    The top object is always one of them. Deeper objects that no parameter reads are
+    shown and sent whole, so that exact duplicates alone are refused there.
+
+    Args:
+        value: a JSON document.
+        pointers: the tokens of the JSON Pointers that parameters are read at.
+
+    Raises:
+        UnreadableRequestError: ``ambiguous_body``.
+    """
+    seen: set[int] = set()
+    for pointer in [(), *pointers]:
+        inner: Any = value
+        for token in (*pointer, None):
+            if isinstance(inner, dict):
+                if id(inner) not in seen and (found := alike(inner)):
+                    raise _alike(found)
+                seen.add(id(inner))
+                inner = inner.get(token) if token is not None else None
+            elif isinstance(inner, list) and token is not None and token.isdecimal():
+                place = int(token) if len(token) < 10 else len(inner)
+                inner = inner[place] if place < len(inner) else None
+            else:
+                break
+
+
+def _json(raw: bytes) -> object:
+    try:
+        return read_document(raw)
+    except AmbiguousError as error:
+        raise _ambiguous(f"the body is read in several ways: {error}") from None
+    except ValueError as error:
+        raise _unreadable(f"the body is not JSON as it says: {error}") from None
+
+
+def _form(raw: bytes) -> list[Pair]:
+    pieces = [piece for piece in raw.split(b"&") if piece]
+    if len(pieces) > _MOST_FIELDS:
+        raise _unreadable(f"a form may have {_MOST_FIELDS} fields")
+    try:
+        halves = (piece.decode().partition("=") for piece in pieces)
+        pairs = [(decode_form_text(n), decode_form_text(v)) for n, _, v in halves]
+    except ValueError as error:
+        what = getattr(error, "reason", None) or error
+        raise _ambiguous(f"the form cannot be decoded: {what}") from None
+    return pairs
+
+
+def _parts(raw: bytes, boundary: str) -> list[Part]:
+    parts: list[Part] = []
+    content = bytearray()
+    try:
+        with multipart.PushMultipartParser(
+            boundary, max_segment_count=_MOST_FIELDS, strict=True
+        ) as parser:
+            for event in parser.parse(raw):
+                if isinstance(event, multipart.MultipartSegment):
+                    head, content = event, bytearray()
+                elif event is None:
+                    parts.append(_part(head, bytes(content)))
+                else:
+                    content += event
+    except multipart.MultipartError as error:
+        raise _unreadable(f"the body is not multipart as it says: {error}") from None
+    return parts
+
+
+def _part(segment: multipart.MultipartSegment, content: bytes) -> Part:
+    headers: dict[str, str] = {}
+    for name, value in segment.headerlist:
+        if name in headers:
+            raise _ambiguous("a part of the body has a header twice")
+        headers[name] = value
+    disposition = headers.pop("Content-Disposition", "")
+    found = _DISPOSITION.fullmatch(disposition)
+    coding = headers.pop("Content-Transfer-Encoding", "binary").lower()
+    kind = MediaType.parse(headers.pop("Content-Type", "text/plain"))
+    headers.pop("Content-Length", None)
+    if found is None or _CODED.search(disposition) or not found[1].isascii():
+        raise _ambiguous(
+            "the name of a part is written in a way that servers differ in"
+        )
+    if headers or coding not in _PLAIN_ENCODINGS or kind is None:
+        raise _ambiguous("a part of the body has a header that is not read here")
+    name, filename = found[1], found[2]
+    if filename is not None:
+        return Part(name, content, filename, str(kind))
+    if not kind.is_utf8 or fold_name(name) == "charset":
+        raise _ambiguous("a field of the body is not UTF-8")
+    try:
+        content.decode()
+    except ValueError:
+        raise _ambiguous("a field of the body is not UTF-8") from None
+    if b"\0" in content:
+        raise _ambiguous("a field of the body holds NUL")
+    return Part(name, content, None, None if kind.type == "text/plain" else kind.type)
+
+
+def _check_names(names: Sequence[str], bases: frozenset[str]) -> None:
+    """Refuse names of fields that a service may take for one name."""
+    if not all(names):
+        raise _ambiguous("a value of the body has no name")
+    if found := alike(names):
+        raise _alike(found)
+    seen: dict[str, str] = {}
+    for name in names if bases else ():
+        base = base_name(name)
+        if base in bases and (other := seen.setdefault(base, name)) != name:
+            raise _alike((other, name))
+
+
+def _alike(found: Pair) -> UnreadableRequestError:
+    one, other = (visible(name, 60) for name in found)
+    return _ambiguous(
+        f"the body has {one} and {other}, which a service may take for one name"
+    )
+
+
+def _ambiguous(text: str) -> UnreadableRequestError:
+    return UnreadableRequestError("ambiguous_body", text)
+
+
+def _unreadable(text: str) -> UnreadableRequestError:
+    return UnreadableRequestError("unreadable_body", text)

@@ -1,0 +1,320 @@
+"""Read the parameters of an action from the parts of one request.
+
+A parameter that is absent is left out. One that cannot be relied on (of no type that
+policy reads, stated twice, or there in another spelling) is None, which policy holds to
+be unclear, so that a person decides.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agentvault_tui.gateway.content import Fields
+from agentvault_tui.gateway.headers import RequestHeaders
+from agentvault_tui.gateway.names import base_name
+from agentvault_tui.gateway.target import Target
+from agentvault_tui.gateway.templates import ServiceRoute, Source
+from agentvault_tui.json_document import Number
+from agentvault_tui.policy.facts import ADDRESSED, LARGEST, is_one_address
+
+_NUMBERS: Final = frozenset({"amount", "count", "recipients"})
+_LONGEST_VALUE: Final = 4_000
+"""Characters that an agent sends at most as one parameter, as at the token endpoint."""
+_NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,15}")
+_INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
+"""An array's index as RFC 6901 section 4 writes it."""
+_MOST_UNSAID: Final = 8
+
+
+class _Absent:
+    """Marks a parameter that the request does not have."""
+
+
+_ABSENT: Final = _Absent()
+
+
+@dataclass(frozen=True, slots=True)
+class RequestParts:
+    """The parts of one request that parameters are read from."""
+
+    route: ServiceRoute
+    captures: Mapping[str, str]
+    target: Target
+    headers: RequestHeaders
+    fields: Fields
+    """Of the body; without members where it is opaque or there is none."""
+
+
+class Reading(dict[str, object]):
+    """The parameters of one request, by name."""
+
+    unsaid: tuple[str, ...] = ()
+    """Parts of the request that no parameter states, the first few."""
+
+
+def read_parameters(parts: RequestParts) -> Reading:
+    """Read the parameters that the route of a request names."""
+    reader = _ParameterReader(parts)
+    found = Reading()
+    for name, sources in parts.route.parameters.items():
+        value = reader.parameter(name, sources)
+        if value is not _ABSENT:
+            found[name] = value
+    stated = [
+        source
+        for name, sources in parts.route.parameters.items()
+        for source in sources
+        if found.get(name) is not None and not source.counted
+    ]
+    unsaid = _unsaid(parts, stated)
+    found.unsaid = tuple(one for one, _ in zip(unsaid, range(_MOST_UNSAID)))  # noqa: B905
+    return found
+
+
+def missing(parts: RequestParts) -> str | None:
+    """Return the first value that the route requires and the request lacks."""
+    reader = _ParameterReader(parts)
+    for source in parts.route.requires:
+        value = reader.value("", source)
+        if value is None or value is _ABSENT:
+            return str(source)
+    return None
+
+
+class _ParameterReader:
+    """Reads parameters from the parts of one request."""
+
+    def __init__(self, parts: RequestParts) -> None:
+        self._parts = parts
+        fields = parts.fields
+        self._is_form = fields.kind in {"form", "multipart"}
+        self._content: Any = fields.texts if self._is_form else fields.value
+        self._absent = fields.kind in {"none", "opaque"}
+        self._bases: dict[int, Counter[str]] = {}
+
+    def parameter(self, name: str, sources: tuple[Source, ...]) -> Any:
+        """Return a parameter's value, None where it is unclear, or `_ABSENT`."""
+        if not sources[0].counted:
+            source = sources[0]
+            text_only = source.kind != "body" or self._is_form
+            return _typed(name, self.value(name, source), text_only=text_only)
+        counts = [self._count(name, one) for one in sources]
+        stated = [one for one in counts if one is not _ABSENT]
+        if None in counts:
+            return None
+        return sum(stated) if stated else _ABSENT
+
+    def value(self, name: str, source: Source) -> Any:
+        """Return the one value at *source*, as text or as JSON has it."""
+        if source.kind == "constant":
+            return source.value
+        if source.kind == "path":
+            # A service that decodes twice reads another segment.
+            captured = self._parts.captures[source.name]
+            return None if "%" in captured else captured
+        if source.kind == "body":
+            return self._in_body(name, source, single=True)
+        return _single(self._texts(source))
+
+    def _texts(self, source: Source) -> list[str] | None:
+        """Return the values of a query parameter or header; None where unclear."""
+        if source.kind == "query":
+            values, other = self._parts.target.query_values(source.name)
+            # Some services read query and body, and prefer either.
+            return None if other or self._in_fields(source.name) else values
+        value = self._parts.headers.value(source.name)
+        return [] if value is None else [value]
+
+    def _count(self, name: str, source: Source) -> Any:
+        if source.kind in {"query", "header"}:
+            values = self._texts(source)
+            if source.kind == "header" and values is not None:
+                values = [one for value in values for one in value.split(",")]
+        else:
+            values = self._in_body(name, source, single=False)
+        if values is None or isinstance(values, _Absent):
+            return values
+        if not values and source.kind != "body":
+            return _ABSENT
+        return _how_many(name, values)
+
+    def _in_body(self, name: str, source: Source, *, single: bool) -> Any:
+        """Return the value at a pointer; None where a service may find another."""
+        if self._parts.target.query_values(source.pointer[0]) != ([], False):
+            return None  # some services read both, and prefer either
+        if self._absent:
+            return _ABSENT
+        value = self._content
+        for depth, token in enumerate(source.pointer):
+            if isinstance(value, dict):
+                elsewhere = self._elsewhere(name, value, source, depth)
+                if elsewhere or self._also(value, token):
+                    return None
+                value = value.get(token, _ABSENT)
+                if self._is_form and single and isinstance(value, list):
+                    value = value[0] if len(value) == 1 else None
+            elif isinstance(value, list) and _INDEX.fullmatch(token):
+                if int(token) >= len(value):
+                    return _ABSENT
+                value = value[int(token)]
+            else:
+                return _ABSENT
+        return value
+
+    def _in_fields(self, name: str) -> bool:
+        """Tell whether a member of the body's top level reads like *name*."""
+        content = self._content
+        return isinstance(content, dict) and self._named(content)[base_name(name)] > 0
+
+    def _also(self, members: dict[str, object], token: str) -> bool:
+        """Tell whether another member reads like *token*: ``Count`` or ``count[]``."""
+        return self._named(members)[base_name(token)] > (token in members)
+
+    def _named(self, members: dict[str, object]) -> Counter[str]:
+        """Return how many members have each base name; counted once an object."""
+        if id(members) not in self._bases:
+            self._bases[id(members)] = Counter(map(base_name, members))
+        return self._bases[id(members)]
+
+    def _elsewhere(
+        self, name: str, members: dict[str, object], source: Source, depth: int
+    ) -> bool:
+        """Tell whether recipients are also where the route does not count them."""
+        if name != "recipients" or depth != len(source.pointer) - 1:
+            return False
+        counted = {
+            one.pointer[depth]
+            for one in self._parts.route.parameters[name]
+            if one.pointer[:depth] == source.pointer[:depth]
+        }
+        if not ADDRESSED & self._named(members).keys():
+            return False
+        return any(
+            base_name(key) in ADDRESSED and key not in counted
+            for key, value in members.items()
+            if value
+        )
+
+
+def _single(values: list[str] | None) -> Any:
+    if not values:
+        return None if values is None else _ABSENT
+    return values[0] if len(values) == 1 else None
+
+
+def _typed(name: str, value: Any, *, text_only: bool) -> Any:
+    """Give a value the type that policy reads, where it has one clear meaning.
+
+    Text is all that forms, queries, headers and paths have: whole numbers in it are
+    numbers where policy reads numbers. Currencies are codes of ISO 4217 in any case.
+    """
+    if isinstance(value, _Absent) or value is None:
+        return value
+    if isinstance(value, str):
+        if text_only and name in _NUMBERS and _NUMBER.fullmatch(value):
+            value = int(value)
+        elif name == "currency" and len(value) == 3 and value.isascii():
+            return value.upper()
+    value = _plain(value)
+    if isinstance(value, int | float):
+        return value if abs(value) <= LARGEST else None
+    written = json.dumps(value, ensure_ascii=False)
+    # No record or program takes NUL for text; the token endpoint refuses it as well.
+    unclear = len(written) > _LONGEST_VALUE or "\\u0000" in written
+    return None if unclear else value
+
+
+def _plain(value: Any) -> Any:
+    """Return a value whose numbers JSON writes as their sender did.
+
+    ``1.50`` is not ``1.5`` on any face: a number in another spelling is its text.
+    """
+    if isinstance(value, Number):
+        number = float(value)
+        return number if repr(number) == value.text else value.text
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _how_many(name: str, value: Any) -> int | None:
+    """Count the members of a list or object, or one text; None where it is neither.
+
+    Recipients are addresses: one that may name many cannot be counted.
+    """
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list | dict):
+        return None
+    if name == "recipients" and not all(map(_is_one, value)):
+        return None
+    return len(value)
+
+
+def _is_one(recipient: object) -> bool:
+    """Tell whether a recipient, a text or an object about one, is not several."""
+    if isinstance(recipient, str):
+        return is_one_address(recipient)
+    if not isinstance(recipient, dict):
+        return False
+    return all(
+        is_one_address(value)
+        if isinstance(value, str) and "@" in value
+        else not isinstance(value, list | dict)
+        for value in recipient.values()
+    )
+
+
+def _unsaid(parts: RequestParts, stated: list[Source]) -> Iterator[str]:
+    """Yield the parts of a request that no parameter states.
+
+    A count says how many, not what, and so states nothing. An elevated token opens a
+    route only where all that is sent is in its action.
+    """
+    route = parts.route
+    named = {(one.kind, one.name) for one in stated}
+    # Without a template of its own, the resource is the whole path.
+    resource = "".join(f"{{{name}}}" for name in parts.captures)
+    resource = resource if route.resource is None else route.resource
+    sent = [
+        *(("path", name) for name in parts.captures if f"{{{name}}}" not in resource),
+        *(("query", name) for name, _ in parts.target.query),
+        *(("header", n) for n, _ in parts.headers.leaving if n in route.listed),
+    ]
+    yield from (f"{kind}:{name}" for kind, name in sent if (kind, name) not in named)
+    yield from _unsaid_fields(
+        parts.fields, {one.pointer for one in stated if one.kind == "body"}
+    )
+
+
+def _unsaid_fields(fields: Fields, pointers: set[tuple[str, ...]]) -> Iterator[str]:
+    if fields.kind in {"form", "multipart"}:
+        for name, value in fields.value:
+            if value is None or (name,) not in pointers:
+                yield f"body:/{name}"
+    elif fields.kind == "json":
+        yield from _unsaid_members((), fields.value, pointers)
+    elif fields.kind == "opaque":
+        yield "body"
+
+
+def _unsaid_members(
+    path: tuple[str, ...], value: object, pointers: set[tuple[str, ...]]
+) -> Iterator[str]:
+    waiting: list[tuple[tuple[str, ...], object]] = [(path, value)]
+    while waiting:
+        path, value = waiting.pop()
+        if path in pointers or (not path and value == {}):
+            continue
+        reaches = not path or any(one[: len(path)] == path for one in pointers)
+        if reaches and isinstance(value, dict) and value:
+            waiting += [((*path, name), inner) for name, inner in value.items()]
+        elif reaches and isinstance(value, list) and value:
+            waiting += [((*path, str(n)), inner) for n, inner in enumerate(value)]
+        else:
+            yield "body:" + "".join(f"/{one}" for one in path)

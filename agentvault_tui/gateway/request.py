@@ -1,0 +1,300 @@
+"""The one object of a request to a service.
+
+It is read once from what an agent sent. The decision, the digest, the approver's page,
+the ledger's row and the bytes on the wire are all computed from it; a part that was not
+read does not leave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from agentvault_tui import __version__
+from agentvault_tui.encoder import to_json
+from agentvault_tui.errors import UnreadableRequestError
+from agentvault_tui.gateway.content import (
+    BODILESS,
+    EMPTY,
+    NOTHING,
+    Content,
+    ContentRule,
+    Fields,
+    Kind,
+    MediaType,
+    check_members,
+    check_method,
+    read_content,
+)
+from agentvault_tui.gateway.headers import (
+    RequestHeaders,
+    names_for_record,
+    read_headers,
+)
+from agentvault_tui.gateway.names import base_name
+from agentvault_tui.gateway.overrides import check_overrides
+from agentvault_tui.gateway.parameters import (
+    Reading,
+    RequestParts,
+    missing,
+    read_parameters,
+)
+from agentvault_tui.gateway.routes import RouteMatch, match
+from agentvault_tui.gateway.services import Service
+from agentvault_tui.gateway.target import Pair, Target, parse_target
+from agentvault_tui.gateway.templates import ServiceRoute
+from agentvault_tui.model import Action
+from agentvault_tui.web.reply import Header
+
+_USER_AGENT: Final = f"AgentVault/{__version__}"
+_NO_BODY: Final = ContentRule("none")
+UNMATCHED: Final = ServiceRoute("*", "*", "", None, {}, (("", "path"),), rest=True)
+"""Stands for the route of a request that no route matches."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """A request of a known route, but for the content of its body."""
+
+    service: Service
+    method: str
+    target: Target
+    found: RouteMatch
+    headers: RequestHeaders
+    rule: ContentRule
+    kind: Kind
+    media: MediaType | None
+    encoding: str | None
+
+    @property
+    def route(self) -> ServiceRoute:
+        """Return its route, or `UNMATCHED`."""
+        return self.found.route or UNMATCHED
+
+    @property
+    def about(self) -> Action:
+        """Return the action without its parameters, for a refusal's record."""
+        found = self.found
+        return Action((found.scope,), found.scope, found.resource)
+
+    def action(self, parameters: Mapping[str, object]) -> Action:
+        """Return the action that the request is, with *parameters*."""
+        found = self.found
+        return Action((found.scope,), found.scope, found.resource, dict(parameters))
+
+    def job(self) -> BodyJob:
+        """Return the part that the body is read by; a worker process takes it."""
+        return BodyJob(
+            self.route,
+            self.found.captures,
+            self.target,
+            self.headers,
+            self.rule,
+            self.kind,
+            self.media,
+            self.encoding,
+            overridable=self.service.method_override,
+        )
+
+
+class BodyJob(NamedTuple):
+    """All that the body of one request is read by."""
+
+    route: ServiceRoute
+    captures: Mapping[str, str]
+    target: Target
+    headers: RequestHeaders
+    rule: ContentRule
+    kind: Kind
+    media: MediaType | None
+    encoding: str | None
+    overridable: bool
+
+
+class BodyReading(NamedTuple):
+    """The body of one request as it is sent, and the parameters of the request."""
+
+    content: Content
+    parameters: dict[str, object]
+    unsaid: tuple[str, ...]
+    """See `Reading`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRequest:
+    """One request, as it is decided, shown, recorded and sent."""
+
+    head: RequestHead
+    content: Content
+
+    @property
+    def url(self) -> str:
+        """Return the URL that it goes to, without the credential."""
+        return f"{self.head.service.origin}{self.head.target.encoded}"
+
+    def lines(self) -> list[Pair]:
+        """Return the headers that leave, but for the credential's and the framing."""
+        headers = self.head.headers
+        return [
+            *headers.leaving,
+            *headers.trace,
+            *self.content.headers,
+            ("User-Agent", _USER_AGENT),
+            ("Accept-Encoding", "identity"),
+        ]
+
+    def detail(self) -> dict[str, object]:
+        """Return the members of its ledger rows that the head determines."""
+        target, headers = self.head.target, self.head.headers
+        dropped = names_for_record(headers.dropped)
+        return {
+            "method": self.head.method,
+            "path": target.encoded_path,
+            "query": target.encoded_query or None,
+            "headers": dict(headers.leaving),
+            **({"dropped": dropped} if dropped else {}),
+            **({"trace": dict(headers.trace)} if headers.trace else {}),
+        }
+
+    def described(self, sha256: object, size: object) -> str:
+        """Return the request a person decides about; see `StepUp.request_json`.
+
+        Trace context is left out, since it differs between two tries of a client. The
+        SHA-256 of the service's file is there: an approval is for the credential and
+        the certificate authorities that the file named, too.
+        """
+        return to_json(
+            {
+                "method": self.head.method,
+                "url": self.url,
+                "headers": dict(sorted(self.head.headers.leaving)),
+                "body_sha256": sha256,
+                "body_bytes": size,
+                **self.content.described(),
+                "configuration_sha256": self.head.service.sha256,
+            }
+        )
+
+
+def read_head(
+    service: Service,
+    method: str,
+    raw_target: bytes,
+    received: Sequence[Header],
+    *,
+    has_body: bool,
+) -> RequestHead:
+    """Read all of a request but its body.
+
+    Args:
+        service: the service that is called.
+        method: the request's.
+        raw_target: path and query at the service, as received.
+        received: headers as received, without the agent's token.
+        has_body: whether the request has a body of at least a byte.
+
+    Returns:
+        the head, whose route is known.
+
+    Raises:
+        UnreadableRequestError: the request is ambiguous, has no route
+            (``no_route``), or holds a part that the route does not take.
+    """
+    target = parse_target(raw_target)
+    found = match(service, method, target)
+    if found is None:
+        text = "no route of the service allows this"
+        raise UnreadableRequestError("no_route", text, status=403)
+    route = found.route or UNMATCHED
+    if service.method_override:
+        declared = route.names("query")
+        pairs = ((n, v) for n, v in target.query if n not in declared)
+        check_overrides("query", pairs)
+    headers = read_headers(
+        received,
+        method=method,
+        listed=route.listed if found.route else service.listed,
+        ranges=route.ranges,
+        overridable=service.method_override,
+    )
+    rule = route.content
+    if rule.kind is None and method in BODILESS:
+        rule = _NO_BODY
+    kind: Kind = "none"
+    media = encoding = None
+    if has_body:
+        media = _media_type(received)
+        kind = rule.kind_of(media)
+        encoding = _encoding(received, rule, kind)
+    return RequestHead(
+        service, method, target, found, headers, rule, kind, media, encoding
+    )
+
+
+def read_body(job: BodyJob, raw: bytes) -> BodyReading:
+    """Read a request's body, and the parameters of the whole request.
+
+    Args:
+        job: of `RequestHead.job`.
+        raw: the body as received; empty where there is none or it is opaque.
+
+    Returns:
+        the content as it is sent, and the parameters.
+
+    Raises:
+        UnreadableRequestError: the body is ambiguous or cannot be read, asks for
+            another method, or lacks a value that the route requires.
+    """
+    content, fields = NOTHING, EMPTY
+    route = job.route
+    if job.kind == "opaque":
+        content = Content("opaque", str(job.media), None, job.encoding)
+        fields = Fields("opaque")
+    elif job.kind != "none" and job.media is not None:
+        sources = (*_body_sources(route), *route.requires)
+        pointers = [one.pointer for one in sources if one.kind == "body"]
+        bases = frozenset(base_name(pointer[0]) for pointer in pointers)
+        content, fields = read_content(job.rule, job.kind, job.media, raw, bases)
+        if job.overridable:
+            check_method(fields, route.names("body"))
+        if fields.kind == "json":
+            check_members(fields.value, pointers)
+    parts = RequestParts(route, job.captures, job.target, job.headers, fields)
+    if route.requires and (lacks := missing(parts)):
+        raise UnreadableRequestError(
+            "parameter_required",
+            f"a request of this route states {lacks}, once",
+            parameter=lacks,
+        )
+    reading: Reading = read_parameters(parts)
+    return BodyReading(content, dict(reading), reading.unsaid)
+
+
+def _body_sources(route: ServiceRoute) -> list[Any]:
+    some = (one for sources in route.parameters.values() for one in sources)
+    return [one for one in some if one.kind == "body"]
+
+
+def _media_type(received: Sequence[Header]) -> MediaType | None:
+    """Return the media type of a body, where it is stated once and end to end."""
+    nominated = b",".join(v for n, v in received if n == b"connection").lower()
+    if b"content-type" in (one.strip() for one in nominated.split(b",")):
+        return None
+    types = [value for name, value in received if name == b"content-type"]
+    return MediaType.parse(types[0].decode("latin-1")) if len(types) == 1 else None
+
+
+def _encoding(received: Sequence[Header], rule: ContentRule, kind: Kind) -> str | None:
+    """Return the ``Content-Encoding`` of an opaque body that has one.
+
+    Raises:
+        UnreadableRequestError: 415, a readable body is compressed.
+    """
+    values = [value for name, value in received if name == b"content-encoding"]
+    text = b", ".join(values).decode("latin-1").strip().lower()
+    if text in {"", "identity"}:
+        return None
+    if kind != "opaque" or not text.isascii() or not text.isprintable():
+        raise rule.refusal("the body is compressed: send it as it is")
+    return text

@@ -1,0 +1,237 @@
+"""Hold a body on disk, encrypted, from its first byte until it is sent or dropped.
+
+A body that a person decides about must be whole before the question is asked, and may
+be too large for memory. Its file has no name, and its key is in this process alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeVar
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from agentvault_tui.gateway.refusals import CallRefusedError, crowded, too_large
+from agentvault_tui.model import AgentId
+
+_T = TypeVar("_T")
+AGENTS: Final = 8
+"""The room of all spools is as many times the largest body; one agent has one part."""
+_CHUNK: Final = 262_144
+"""Bytes that are encrypted as one record."""
+_TAG: Final = 16
+_NONCE: Final = 12
+_THREADS: Final = ThreadPoolExecutor(2, "agentvault-spool")
+"""Disks may be slow; nothing else waits for these threads."""
+
+
+class Spool:
+    """One body on disk; to be closed."""
+
+    def __init__(self, fd: int, give_back: Callable[[], None]) -> None:
+        """Own *fd*, an empty file; *give_back* returns the room of the body."""
+        self.size = 0
+        """Bytes of the body."""
+        self.sha256 = ""
+        """Of the body, in hexadecimal, once it is whole."""
+        self._fd = fd
+        self._give_back = give_back
+        self._key = AESGCM(AESGCM.generate_key(256))
+        self._digest = hashlib.sha256()
+        self._chunks = 0
+        self._lock = threading.Lock()
+        """Held while a thread uses the file."""
+        self._closed = False
+
+    async def write(self, chunk: bytes) -> None:
+        """Append a chunk of the body; each but the last has `_CHUNK` bytes.
+
+        Raises:
+            CallRefusedError: 503; it cannot be written.
+        """
+        try:
+            await self._apart(partial(self._write, chunk))
+        except OSError:
+            raise no_space() from None
+
+    def _write(self, chunk: bytes) -> None:
+        self._digest.update(chunk)
+        sealed = self._key.encrypt(self._nonce(self._chunks), chunk, None)
+        self._chunks += 1
+        self.size += len(chunk)
+        view = memoryview(sealed)
+        while view:
+            view = view[os.write(self._fd, view) :]
+
+    def finish(self) -> None:
+        """Note that the body is whole."""
+        self.sha256 = self._digest.hexdigest()
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield the body, piece by piece; may be called again.
+
+        Raises:
+            CallRefusedError: 503; the file cannot be read, or was changed. What was
+                yielded before is not the whole body.
+        """
+        for number in range(self._chunks):
+            try:
+                yield await self._apart(partial(self._read, number))
+            except (OSError, InvalidTag):
+                raise no_space() from None
+
+    def _read(self, number: int) -> bytes:
+        length = min(_CHUNK, self.size - number * _CHUNK) + _TAG
+        sealed = os.pread(self._fd, length, number * (_CHUNK + _TAG))
+        # The nonce says which chunk it is: none can stand for another one.
+        return self._key.decrypt(self._nonce(number), sealed, None)
+
+    @staticmethod
+    def _nonce(number: int) -> bytes:
+        """Return a nonce that this key has once (NIST SP 800-38D section 8.2.1)."""
+        return number.to_bytes(_NONCE, "big")
+
+    async def _apart(self, work: Callable[[], _T]) -> _T:
+        """Run *work* in a thread.
+
+        Raises:
+            OSError: the spool is closed.
+        """
+        return await asyncio.wrap_future(_THREADS.submit(self._alone, work))
+
+    def _alone(self, work: Callable[[], _T]) -> _T:
+        with self._lock:
+            if self._fd < 0:
+                raise OSError("the spool is closed")
+            return work()
+
+    def close(self) -> None:
+        """Drop the body; may be called again."""
+        if self._closed:
+            return
+        self._closed = True
+        self._give_back()
+        # In a thread, after what runs there: a cancelled task leaves its work behind,
+        # and the number of the file must not be another file's by then.
+        _THREADS.submit(self._close_file)
+
+    def _close_file(self) -> None:
+        with self._lock:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+
+class SpoolRoom:
+    """The room on disk for bodies that are held, and each agent's share of it."""
+
+    def __init__(self, folder: Path, hold_bytes: int) -> None:
+        """Spool nothing yet.
+
+        Args:
+            folder: where files are made; private to this user.
+            hold_bytes: the largest body, and the share of one agent.
+        """
+        self.hold_bytes = hold_bytes
+        self._folder = folder
+        self._taken: Counter[AgentId] = Counter()
+
+    async def spool(
+        self,
+        agent_id: AgentId,
+        pieces: AsyncIterator[bytes],
+        length: int | None = None,
+    ) -> Spool:
+        """Write a body to disk, whole.
+
+        Args:
+            agent_id: the agent whose body it is.
+            pieces: the body as it comes.
+            length: in bytes, where it is known before.
+
+        Returns:
+            the spool, to be closed.
+
+        Raises:
+            CallRefusedError: 413 for a body that is larger than any may be; 503 where
+                there is no room for it now. Nothing of it is left.
+        """
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            if taken + size > self.hold_bytes:
+                raise too_large(self.hold_bytes)
+            room = self.hold_bytes * AGENTS - self._taken.total()
+            if size > min(room, self.hold_bytes - self._taken[agent_id]):
+                raise crowded()
+            taken += size
+            self._taken[agent_id] += size
+
+        def give_back() -> None:
+            self._taken[agent_id] -= taken
+            if not self._taken[agent_id]:
+                del self._taken[agent_id]
+
+        take(length or 0)
+        try:
+            spool = Spool(_unnamed_file(self._folder), give_back)
+        except OSError:
+            give_back()
+            raise no_space() from None
+        try:
+            await _fill(spool, pieces, lambda size: take(max(size - taken, 0)))
+        except BaseException:
+            spool.close()
+            raise
+        return spool
+
+
+async def _fill(
+    spool: Spool, pieces: AsyncIterator[bytes], reserve: Callable[[int], None]
+) -> None:
+    """Write all *pieces*; *reserve* takes how many bytes there are so far."""
+    waiting, size = bytearray(), 0
+    async for piece in pieces:
+        size += len(piece)
+        reserve(size)
+        waiting += piece
+        while len(waiting) >= _CHUNK:
+            chunk = bytes(waiting[:_CHUNK])
+            del waiting[:_CHUNK]
+            await spool.write(chunk)
+    if waiting:
+        await spool.write(bytes(waiting))
+    spool.finish()
+
+
+def no_space() -> CallRefusedError:
+    """Return the refusal of a body that the disk does not take or give back."""
+    text = "the body cannot be held on disk: send it again later"
+    code = "temporarily_unavailable"
+    return CallRefusedError(503, code, code, text, (b"retry-after", b"30"))
+
+
+def _unnamed_file(folder: Path) -> int:
+    """Open a new file, mode 0600, that no path leads to.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if hasattr(os, "O_TMPFILE"):
+        try:
+            return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError:
+            pass  # not every file system has it (open(2))
+    fd, name = tempfile.mkstemp(prefix=".spool-", dir=folder)
+    os.unlink(name)  # noqa: PTH108 - in a folder that is ours
+    return fd

@@ -1,0 +1,288 @@
+"""Parameters are read from the parts of a request that are sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support.service_files import TRANSFERS
+from support.service_requests import FORM, JSON, action_of, read_request
+
+from agentvault_tui.gateway import Service
+from agentvault_tui.policy.facts import derive
+
+Parse = Callable[[str], Service]
+
+
+def parameters(
+    parse: Parse,
+    rules: str,
+    body: bytes = b"",
+    *headers: tuple[bytes, bytes],
+    path: str = "/pay",
+    keys: str = "",
+) -> dict[str, Any]:
+    """Read the parameters that *rules* name from one request."""
+    service = parse(
+        '[[routes]]\nmethod = "*"\npath = "/{what}"\nscope = "send:payment"\n'
+        f"{keys}\n[routes.parameters]\n{rules}"
+    )
+    return action_of(service, "POST", path, *(headers or (JSON,)), body=body).parameters
+
+
+def test_parameters_come_from_the_real_request(parse: Parse) -> None:
+    """Body, path, query and header are read, and nothing the agent says beside."""
+    read = parameters(
+        parse,
+        'amount = "body:/pay/0/amount~1minor"\nwho = "path:what"\ncount = "query:n"\n'
+        'tag = "header:X-Tag"\nones = 1\nall = "count:body:/pay"',
+        b'{"pay": [{"amount/minor": 7}, {}]}',
+        JSON,
+        (b"x-tag", b"blue"),
+        path="/p%20q?n=12",
+    )
+    assert read == {
+        "amount": 7,
+        "who": "p q",
+        "count": 12,
+        "tag": "blue",
+        "ones": 1,
+        "all": 2,
+    }
+
+
+def test_a_form_is_an_object_of_its_fields(parse: Parse) -> None:
+    """Numbers and currencies in a form are what they say."""
+    read = parameters(
+        parse,
+        'amount = "body:/amount"\ncurrency = "body:/currency"\n'
+        'count = "count:body:/ids[]"\nnote = "body:/n"',
+        b"amount=4200&currency=usd&ids[]=a&ids%5B%5D=b&n=a+b%26",
+        FORM,
+    )
+    assert read == {"amount": 4200, "currency": "USD", "count": 2, "note": "a b&"}
+
+
+def test_absent_parameters_are_left_out(parse: Parse) -> None:
+    """What the request does not have is no parameter, also without a body."""
+    rules = (
+        'amount = "body:/a/b"\ncount = "query:n"\nrecipients = "count:body:/to"\n'
+        'x = "header:x-x"'
+    )
+    for body in (b"", b"{}", b'{"a": 3}', b'{"a": []}', b"[]", b"7"):
+        assert parameters(parse, rules, body) == {}
+    assert parameters(parse, 'amount = "body:/a/1"', b'{"a": [7]}') == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "known"),
+    [("usd", "USD"), ("u\u017fd", "u\u017fd"), ("us", "us"), ("usdt", "usdt")],
+)
+def test_a_currency_is_a_code_of_three_letters_in_any_case(
+    parse: Parse, said: str, known: str
+) -> None:
+    """What only becomes one by Unicode's case rules is none that a rule names."""
+    body = f'{{"currency": "{said}"}}'.encode()
+    assert parameters(parse, 'currency = "body:/currency"', body) == {"currency": known}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"amount": null, "currency": "USD"}',
+        b'{"amount": "20", "currency": "USD"}',
+        b'{"amount": 20.0, "currency": "USD"}',
+        b'{"amount": true, "currency": "USD"}',
+        b'{"amount": [20], "currency": "USD"}',
+        b'{"amount": {"v": 20}, "currency": "USD"}',
+        b'{"amount": -1, "currency": "USD"}',
+        b'{"amount": 9007199254740993, "currency": "USD"}',
+        b'{"Amount": 20, "currency": "USD"}',
+    ],
+)
+def test_what_cannot_be_relied_on_is_unclear(parse: Parse, body: bytes) -> None:
+    """An amount of a wrong type, or in two spellings, is unclear to policy."""
+    service = parse(TRANSFERS)
+    facts = derive(action_of(service, "POST", "/v1/transfers/acct_1", JSON, body=body))
+    assert facts.amount is None
+    assert "amount" in facts.unclear
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        (b"amount=20&amount=9000", "/pay"),
+        (b"amount=20&a%6dount=9000", "/pay"),
+        (b"amount=20", "/pay?amount=9000"),
+        (b"amount=20", "/pay?AMOUNT=9000"),
+        (b"amount=020", "/pay"),
+        (b"amount=+20", "/pay"),
+        (b"amount=2e3", "/pay"),
+        (b"amount=", "/pay"),
+        ("amount=\u0662".encode(), "/pay"),
+    ],
+)
+def test_a_form_that_says_it_twice_is_unclear(
+    parse: Parse, body: bytes, path: str
+) -> None:
+    """An amount that stands twice, in any spelling or place, is none."""
+    read = parameters(parse, 'amount = "body:/amount"', body, FORM, path=path)
+    assert not isinstance(read["amount"], int)
+
+
+@pytest.mark.parametrize(
+    ("body", "count"),
+    [
+        (b'{"to": ["a@x.test", "b@x.test"]}', 2),
+        (b'{"to": "a@x.test"}', 1),
+        (b'{"to": [{"email": "a@x.test"}, {"email": "b@x.test", "name": "B"}]}', 2),
+        (b'{"to": []}', 0),
+        (b'{"to": "a@x.test, b@x.test"}', None),
+        (b'{"to": ["a@x.test,b@x.test"]}', None),
+        (b'{"to": ["everyone"]}', None),
+        (b'{"to": [{"email": "a@x.test,b@x.test"}]}', None),
+        (b'{"to": [{"group": ["a@x.test", "b@x.test"]}]}', None),
+        (b'{"to": [["a@x.test", "b@x.test"]]}', None),
+        (b'{"to": 1}', None),
+        (b'{"to": null}', None),
+        (b'{"to": "a@x.test", "cc": ["b@x.test"]}', None),
+        (b'{"to": "a@x.test", "BCC": "b@x.test"}', None),
+        (b'{"to": "a@x.test", "cc": []}', 1),
+    ],
+)
+def test_recipients_are_counted_or_unclear(
+    parse: Parse, body: bytes, count: int | None
+) -> None:
+    """One text that may stand for many, or a cc beside the count, is unclear."""
+    read = parameters(parse, 'recipients = "count:body:/to"', body)
+    assert read == {"recipients": count}
+
+
+def test_counts_of_several_places_add_up(parse: Parse) -> None:
+    """A route that names to, cc and bcc counts all of them; absent ones are none."""
+    rules = 'recipients = ["count:body:/to", "count:body:/cc", "count:body:/bcc"]'
+    body = b'{"to": "a@x.test", "bcc": ["b@x.test", "c@x.test"]}'
+    assert parameters(parse, rules, body) == {"recipients": 3}
+    assert parameters(parse, rules, b"{}") == {}
+
+
+def test_repeated_queries_and_headers_are_unclear_or_counted(parse: Parse) -> None:
+    """Said twice is unclear; a count counts each."""
+    rules = (
+        'amount = "query:a"\nids = "count:query:id"\ntag = "header:tag"\n'
+        'tags = "count:header:tag"'
+    )
+    header = (b"tag", b"a, b")
+    read = parameters(parse, rules, b"", header, path="/p?a=1&a=2&id=1&id=2")
+    assert read == {"amount": None, "ids": 2, "tag": "a, b", "tags": 2}
+
+
+@pytest.mark.parametrize("query", ["n=1&n[]=2", "n=1&n[0]=2", "N=1", "n=1&n.x=2"])
+@pytest.mark.parametrize("source", ["query:n", "count:query:n"])
+def test_a_query_in_two_spellings_is_unclear(
+    parse: Parse, source: str, query: str
+) -> None:
+    """An upstream may read the other one."""
+    read = parameters(parse, f'count = "{source}"', path=f"/p?{query}")
+    assert read == {"count": None}
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "known"),
+    [
+        (b"application/json", b'{"other": 9000}', True),
+        (b"application/json", b"[9000]", True),
+        (b"", b"", True),
+        (b"application/json", b'{"amount": 9000}', False),
+        (b"application/json", b'{"Amount": 9000}', False),
+        (FORM[1], b"amount=9000", False),
+        (FORM[1], b"amount[]=9000", False),
+    ],
+)
+def test_a_body_says_nothing_else_than_the_query(
+    parse: Parse, kind: bytes, body: bytes, *, known: bool
+) -> None:
+    """A value of the query that may also be in the body is unclear."""
+    service = parse(
+        '[[routes]]\nmethod = "POST"\npath = "/pay"\nscope = "send:payment"\n'
+        '[routes.parameters]\namount = "query:amount"'
+    )
+    header = (b"content-type", kind or b"text/plain")
+    read = action_of(service, "POST", "/pay?amount=20", header, body=body).parameters
+    assert read == {"amount": 20 if known else None}
+
+
+def test_a_captured_segment_that_decodes_again_is_unclear(parse: Parse) -> None:
+    """A service that decodes ``%2541`` twice reads another segment."""
+    service = parse(
+        '[[routes]]\nmethod = "GET"\npath = "/a/{x}"\nscope = "read:files"\n'
+        'resource = "a:{x}"\n[routes.parameters]\nwho = "path:x"\n'
+        '[[routes]]\nmethod = "GET"\npath = "/b/{x*}"\nscope = "read:files"\n'
+    )
+    for path in ("/a/%2541", "/b/c/%2541", "/b/100%25"):
+        action = action_of(service, "GET", path)
+        assert derive(action).unclear == ("resource",)
+    assert action_of(service, "GET", "/a/%2541").parameters == {"who": None}
+
+
+def test_a_number_in_another_spelling_is_its_text(parse: Parse) -> None:
+    """``1.50`` is not ``1.5`` on any face."""
+    rules = 'price = "body:/price"\nlist = "body:/list"'
+    read = parameters(parse, rules, b'{"price": 1.50, "list": [1.5, 2e0]}')
+    assert read == {"price": "1.50", "list": [1.5, "2e0"]}
+
+
+@pytest.mark.parametrize(
+    ("body", "path", "headers", "unsaid"),
+    [
+        (b'{"to": {"a": [1, {"b": 2}]}}', "/pay", (), ()),
+        (b"{}", "/pay", (), ()),
+        (b'{"to": 1, "memo": "x"}', "/pay", (), ("body:/memo",)),
+        (b'{"ids": [1]}', "/pay", (), ("body:/ids",)),
+        (b'{"deep": {"in": 1, "out": 2}}', "/pay", (), ("body:/deep/out",)),
+        (b'{"deep": {}}', "/pay", (), ("body:/deep",)),
+        (b"[1]", "/pay", (), ("body:/0",)),
+        (b'{"to": 1}', "/pay?page=2&n=1", (), ("query:page",)),
+        (b'{"to": 1}', "/pay?n=1&n=2", (), ("query:n", "query:n")),
+        (b'{"to": 1}', "/pay", ((b"x-note", b"a"),), ("header:x-note",)),
+        (b'{"to": 1}', "/pay", ((b"x-as", b"a"), (b"accept", b"*/*")), ()),
+    ],
+)
+def test_parts_that_no_parameter_states_are_named(
+    parse: Parse,
+    body: bytes,
+    path: str,
+    headers: tuple[tuple[bytes, bytes], ...],
+    unsaid: tuple[str, ...],
+) -> None:
+    """An elevated token opens a route only where its action states all that is sent."""
+    service = parse(
+        '[[routes]]\nmethod = "POST"\npath = "/pay"\nscope = "send:payment"\n'
+        'headers = ["X-Note"]\n[routes.parameters]\nto = "body:/to"\n'
+        'count = "count:body:/ids"\ndeep = "body:/deep/in"\nn = "query:n"\n'
+        'as = "header:X-As"'
+    )
+    _, reading = read_request(service, "POST", path, JSON, *headers, body=body)
+    assert reading.unsaid == unsaid
+
+
+def test_a_capture_that_the_resource_leaves_out_is_not_stated(parse: Parse) -> None:
+    """A token for a mailbox does not say which message it deletes."""
+    service = parse(
+        '[[routes]]\nmethod = "POST"\npath = "/{user}/{message}/trash"\n'
+        'scope = "send:payment"\nresource = "mail:{user}"\n'
+    )
+    _, reading = read_request(service, "POST", "/me/7/trash")
+    assert reading.unsaid == ("path:message",)
+
+
+def test_large_values_are_unclear(parse: Parse) -> None:
+    """A value that no record should hold is not carried into one."""
+    body = b'{"a": "%s", "amount": 5}' % (b"x" * 5000)
+    rules = 'a = "body:/a"\namount = "body:/amount"'
+    assert parameters(parse, rules, body) == {"a": None, "amount": 5}
+    assert parameters(parse, 'a = "body:/a"', b'{"a": ["\\u0000"]}') == {"a": None}
+    for number in (2**53, -(2**53)):
+        large = parameters(parse, 'a = "body:/a"', b'{"a": %d}' % number)
+        assert large == {"a": None}

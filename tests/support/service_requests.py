@@ -1,0 +1,43 @@
+"""Requests of agents, read as the gateway reads them."""
+
+from __future__ import annotations
+
+from agentvault_tui.gateway import Service
+from agentvault_tui.gateway.request import (
+    BodyReading,
+    RequestHead,
+    ServiceRequest,
+    read_body,
+    read_head,
+)
+from agentvault_tui.model import Action
+
+JSON = (b"content-type", b"application/json")
+FORM = (b"content-type", b"application/x-www-form-urlencoded")
+
+
+def read_request(
+    service: Service,
+    method: str,
+    target: str,
+    *headers: tuple[bytes, bytes],
+    body: bytes = b"",
+) -> tuple[ServiceRequest, BodyReading]:
+    """Read one request; raise UnreadableRequestError where the gateway refuses it."""
+    head: RequestHead = read_head(
+        service, method, target.encode(), headers, has_body=bool(body)
+    )
+    reading = read_body(head.job(), body)
+    return ServiceRequest(head, reading.content), reading
+
+
+def action_of(
+    service: Service,
+    method: str,
+    target: str,
+    *headers: tuple[bytes, bytes],
+    body: bytes = b"",
+) -> Action:
+    """Return the action that one request is."""
+    request, reading = read_request(service, method, target, *headers, body=body)
+    return request.head.action(reading.parameters)

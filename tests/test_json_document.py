@@ -1,0 +1,53 @@
+"""Documents are read strictly and encoded again with the same meaning."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentvault_tui.json_document import encode_document, read_document
+
+DOCUMENTS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@given(DOCUMENTS)
+def test_an_encoded_document_reads_as_the_same_document(value: object) -> None:
+    """The bytes that are sent mean what was decided."""
+    assert read_document(encode_document(value)) == value
+
+
+@pytest.mark.parametrize("digits", ["1.50", "-0", "1e2", "1.0E+05", str(2**70)])
+def test_a_number_keeps_its_digits(digits: str) -> None:
+    """``1.50`` is shown and sent as ``1.50``, and the order of members stays."""
+    text = b'{"z":%b,"a":1}' % digits.encode()
+    value = read_document(b" " + text)
+    assert encode_document(value) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xef\xbb\xbf{}",
+        b'{"a":1,"a":2}',
+        b'{"a":{"b":1,"b":2}}',
+        b'{"a":NaN}',
+        b"[-Infinity]",
+        b"1e999",
+        b'"\\ud800"',
+        b"{} {}",
+        b"01",
+        b"",
+        b"\xff",
+        b"[" * 65 + b"]" * 65,
+        b"9" * 5000,
+    ],
+)
+def test_a_document_with_two_readings_is_refused(text: bytes) -> None:
+    """Nothing is encoded again that readers of JSON take for different documents."""
+    with pytest.raises(ValueError):
+        read_document(text)
