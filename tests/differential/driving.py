@@ -148,6 +148,7 @@ async def _pump(
                 copy += piece
             writer.write(piece)
             await writer.drain()
+    with contextlib.suppress(OSError):  # one that was reset has ended as well
         writer.write_eof()
 
 

@@ -183,3 +183,5 @@ SERVERS = (
         Rules(multipart=False, lazy=True),
     ),
 )
+
+MCP_SERVER = Server("go-mcp", (str(GO_SERVER), "-mcp"), _without_go)
