@@ -40,6 +40,7 @@ _JSON: Final = re.compile(
     r"application/(?:(?!.*(?:urlencoded|form))[\w!#$&^.-]+\+)?json"
 )
 """Without names in which a service may look for another type."""
+_FIELDS: Final = ("json", "urlencoded", "form", "multipart")
 _DISPOSITION: Final = re.compile(
     r'form-data[ \t]*;[ \t]*name="([^"\\\x00-\x1f\x7f]+)"'
     r'(?:[ \t]*;[ \t]*filename="([^"\\\x00-\x1f\x7f]*)")?[ \t]*',
@@ -126,9 +127,7 @@ class ContentRule:
 
     def _known(self, media: MediaType) -> Kind | None:
         if self.kind == "opaque":
-            whole, _, _ = media.type.partition("/")
-            known = {media.type, f"{whole}/*", "*/*"}
-            return "opaque" if known & {one.lower() for one in self.types} else None
+            return "opaque" if self._is_opaque(media) else None
         if self.kind == "multipart":
             return "multipart" if media.type == MULTIPART else None
         if media.type == FORM:
@@ -136,6 +135,17 @@ class ContentRule:
         if _JSON.fullmatch(media.type):
             return "json" if self.kind in {None, "json"} else None
         return None
+
+    def _is_opaque(self, media: MediaType) -> bool:
+        """Tell whether the file lists a type as opaque.
+
+        A wildcard covers no type in which services look for fields, whatever its first
+        half is: such a type has to be named.
+        """
+        listed = {one.lower() for one in self.types}
+        if any(word in media.type for word in _FIELDS):
+            return media.type in listed
+        return bool({media.type, media.type.partition("/")[0] + "/*"} & listed)
 
     def _is_listed(self, media: MediaType) -> bool:
         return any(MediaType.parse(one) == media for one in self.types)
@@ -249,6 +259,8 @@ def read_content(
         return Content(kind, sent, encode_document(value)), Fields(kind, value)
     if kind == "form":
         pairs = _form(raw)
+        if not pairs:
+            return NOTHING, EMPTY
         _check_names([name for name, _ in pairs], bases)
         return Content(kind, sent, encode_form(pairs)), Fields(kind, pairs)
     parts = _parts(raw, media.boundary)

@@ -31,8 +31,8 @@ HOP_BY_HOP: Final = frozenset(
 )
 """RFC 9110 section 7.6.1."""
 _WRITTEN: Final = HOP_BY_HOP | frozenset(
-    "accept-encoding agentvault-request authorization content-encoding"  # noqa: SIM905
-    " content-length content-type expect host user-agent".split()
+    "accept-encoding agentvault-request authorization content-length"  # noqa: SIM905
+    " content-type expect host user-agent".split()
 )
 """Headers that we answer or write ourselves: neither forwarded nor named as dropped."""
 _REPEATED: Final = frozenset(
@@ -42,7 +42,7 @@ _REPEATED: Final = frozenset(
 """Lists that intermediaries extend by lines of their own, and that do not leave."""
 _NEVER: Final = (
     _WRITTEN
-    | {"cookie", "forwarded", "via", "x-real-ip"}
+    | {"content-encoding", "cookie", "forwarded", "via", "x-real-ip"}
     | frozenset(
         "x-envoy-original-path x-host x-http-host-override"  # noqa: SIM905
         " x-original-host x-original-method x-original-uri x-original-url"

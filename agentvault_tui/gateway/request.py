@@ -8,7 +8,7 @@ read does not leave.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 from agentvault_tui import __version__
@@ -133,6 +133,11 @@ class ServiceRequest:
         """Return the URL that it goes to, without the credential."""
         return f"{self.head.service.origin}{self.head.target.encoded}"
 
+    def shown(self) -> dict[str, str]:
+        """Return the headers that leave as they are shown and recorded."""
+        headers, encoding = dict(self.head.headers.leaving), self.content.encoding
+        return headers | ({"content-encoding": encoding} if encoding else {})
+
     def lines(self) -> list[Pair]:
         """Return the headers that leave, but for the credential's and the framing."""
         headers = self.head.headers
@@ -152,7 +157,7 @@ class ServiceRequest:
             "method": self.head.method,
             "path": target.encoded_path,
             "query": target.encoded_query or None,
-            "headers": dict(headers.leaving),
+            "headers": self.shown(),
             **({"dropped": dropped} if dropped else {}),
             **({"trace": dict(headers.trace)} if headers.trace else {}),
         }
@@ -168,7 +173,7 @@ class ServiceRequest:
             {
                 "method": self.head.method,
                 "url": self.url,
-                "headers": dict(sorted(self.head.headers.leaving)),
+                "headers": dict(sorted(self.shown().items())),
                 "body_sha256": sha256,
                 "body_bytes": size,
                 **self.content.described(),
@@ -227,6 +232,9 @@ def read_head(
         media = _media_type(received)
         kind = rule.kind_of(media)
         encoding = _encoding(received, rule, kind)
+    if encoding is not None:
+        dropped = tuple(one for one in headers.dropped if one != "content-encoding")
+        headers = replace(headers, dropped=dropped)
     return RequestHead(
         service, method, target, found, headers, rule, kind, media, encoding
     )

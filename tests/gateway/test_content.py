@@ -192,7 +192,23 @@ def test_opaque_content_keeps_type_and_encoding() -> None:
     assert (one.kind, one.type, one.encoded) == ("opaque", "image/png", None)
     assert one.headers[1] == ("Content-Encoding", "gzip")
     assert content(keys, kind("application/x-git-request"), body=b"1").kind == "opaque"
-    assert refusal(keys, kind("imag/png"), body=b"1")[1] == 415
+    for other in ("imag/png", "image/x+json", "image/form-data"):
+        assert refusal(keys, kind(other), body=b"1")[1] == 415
+
+
+def test_a_form_without_a_pair_is_no_body() -> None:
+    """It leaves without a type."""
+    assert content("", FORM, body=b"&&") == Content()
+
+
+def test_a_content_encoding_that_leaves_is_recorded_and_another_is_named() -> None:
+    """A service unpacks what it is told to unpack."""
+    one = service('body = "opaque"\ntypes = ["image/*"]')
+    coded = (b"content-encoding", b"gzip")
+    request, _ = read_request(one, "POST", "/x", kind("image/png"), coded, body=b"1")
+    assert request.detail()["headers"] == {"content-encoding": "gzip"}
+    request, _ = read_request(one, "POST", "/x", coded)
+    assert request.detail()["dropped"] == ["content-encoding"]
 
 
 @pytest.mark.parametrize(
