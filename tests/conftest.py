@@ -43,7 +43,17 @@ if "TMPDIR" not in os.environ and MEMORY.is_dir():
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
 
-_SLOW = {"demo", "docs", "e2e", "interop", "live", "screens", "snapshots", "term"}
+_SLOW = {
+    "demo",
+    "differential",
+    "docs",
+    "e2e",
+    "interop",
+    "live",
+    "screens",
+    "snapshots",
+    "term",
+}
 """Folders whose tests start processes or draw many screens."""
 
 

@@ -54,10 +54,9 @@ class Rules:
     exist: a value that moves between two names is still a difference."""
     last_wins: bool = False
     """Of a name repeated without brackets it keeps the last value: Rack, PHP."""
-    underscores: bool = False
-    """``.`` and a blank in the name of a variable become ``_``: PHP."""
-    named: bool = False
-    """It reads no pair without a name: PHP."""
+    php_names: bool = False
+    """``.`` and a blank in the name of a variable become ``_``, and one without a name
+    before its bracket is left out: PHP."""
     basename: bool = False
     """It keeps the last segment of a file's name: PHP, Go, Django, Rack."""
     unescapes: bool = False
@@ -194,12 +193,13 @@ def _fields(
         if mine != theirs:
             yield f"{place}: the call has {mine!r}, the server read {theirs!r}"
         return
-    pairs = tuple(one for one in pairs if not rules.named or base(one[0], rules))
+    pairs = tuple(one for one in pairs if not rules.php_names or base(one[0], rules))
     mine = grouped((base(name, rules), value) for name, value in pairs)
     plain_names = grouped((base(name, rules), name) for name, _ in pairs)
     theirs = {}
     for name, value in (read or {}).items():
-        theirs.setdefault(base(name, rules), []).extend(leaves(value))
+        key = name if rules.php_names else base(name, rules)
+        theirs.setdefault(key, []).extend(leaves(value))
     if set(mine) != set(theirs):
         yield f"{place}: the call has {sorted(mine)}, the server read {sorted(theirs)}"
     for name, values in mine.items():
@@ -223,11 +223,14 @@ def grouped(pairs: Any) -> dict[str, list[Any]]:
 
 def base(name: str, rules: Rules) -> str:
     """Return a name as far as its first bracket."""
-    if rules.underscores:
-        name = re.sub(r"^\[", "_", name.lstrip(" "))
+    if rules.php_names:
+        # php_register_variable_ex in main/php_variables.c
+        head, bracket, rest = name.lstrip(" ").partition("[")
+        if head and bracket and "]" not in rest:
+            head = f"{head}_{rest}"
+        return re.sub(r"[. ]", "_", head)
     found = re.fullmatch(r"[\[\]]*([^\[\]]*).*", name, re.DOTALL)
-    cut = found[1] if found else name
-    return re.sub(r"[. ]", "_", cut) if rules.underscores else cut
+    return found[1] if found else name
 
 
 def leaves(value: Any) -> Iterator[str]:
@@ -267,7 +270,7 @@ def _files(files: tuple[Part, ...], read: Any, rules: Rules) -> Iterator[str]:
             sha256(part.content),
         )
         for part in files
-        if base(part.name, rules) or not rules.named
+        if base(part.name, rules) or not rules.php_names
     )
     theirs = Counter(
         (base(name, rules) if rules.nests else name, filename, size, digest)

@@ -159,7 +159,9 @@ def content_of(message: Message, *, strict: bool) -> tuple[str, Any]:
     if media.startswith("application/") and media.endswith(("/json", "+json")):
         return "json", document(message.body)
     if media == "application/x-www-form-urlencoded":
-        return "form", _form(message.body, strict=strict)
+        pairs = _form(message.body, strict=strict)
+        # A form without a pair is no body, and leaves as none.
+        return ("form", pairs) if pairs or strict else ("none", None)
     if media == "multipart/form-data":
         return "multipart", parts_of(written or "", message.body, strict=strict)
     if strict and not media.startswith("image/"):

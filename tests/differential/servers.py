@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import json
 import os
 import re
@@ -26,6 +27,7 @@ ROOT = HERE.parents[1]
 PYTHON = ROOT / ".venv/differential/bin/python"
 GO_SERVER = ROOT / ".venv/differential-go/server"
 _PHP_STARTED = re.compile(rb"Development Server \(http://127.0.0.1:([0-9]+)\) started")
+_PR_SET_PDEATHSIG = 1
 _INSTALL = "make servers installs it"
 
 
@@ -51,6 +53,7 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=_end_with_us,
             limit=2**24,
         )
         running = Running(process)
@@ -65,6 +68,12 @@ class Server:
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
             await reading
+
+
+def _end_with_us() -> None:
+    """Have Linux end a server whose test was killed before it could."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Running:
@@ -168,8 +177,7 @@ SERVERS = (
         Rules(
             nests=True,
             last_wins=True,
-            underscores=True,
-            named=True,
+            php_names=True,
             basename=True,
             forms_by_post=True,
         ),

@@ -53,7 +53,7 @@ REPORT = {
     "watched": {"amount": ["1"], "to": [], "count": []},
 }
 ASKED = frozenset(["if-match", "x-forwarded-for"])
-NESTED = Rules(nests=True, last_wins=True, underscores=True)
+NESTED = Rules(nests=True, last_wins=True, php_names=True)
 NESTED_REPORT = {
     **REPORT,
     "query": {"amount": "1", "q": ""},
