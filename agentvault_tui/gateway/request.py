@@ -35,13 +35,13 @@ from agentvault_tui.gateway.headers import (
 from agentvault_tui.gateway.names import base_name
 from agentvault_tui.gateway.overrides import check_overrides
 from agentvault_tui.gateway.parameters import (
-    Reading,
     RequestParts,
     missing,
     read_parameters,
+    unsaid,
 )
 from agentvault_tui.gateway.routes import RouteMatch, match
-from agentvault_tui.gateway.services import Service
+from agentvault_tui.gateway.services import Service, UpstreamCredential
 from agentvault_tui.gateway.target import Pair, Target, parse_target
 from agentvault_tui.gateway.templates import ServiceRoute
 from agentvault_tui.model import Action
@@ -83,8 +83,12 @@ class RequestHead:
         found = self.found
         return Action((found.scope,), found.scope, found.resource, dict(parameters))
 
-    def job(self) -> BodyJob:
-        """Return the part that the body is read by; a worker process takes it."""
+    def job(self, *, elevated: bool = False) -> BodyJob:
+        """Return the part that the body is read by; a worker process takes it.
+
+        Args:
+            elevated: whether the token is for one action, which has to state all.
+        """
         return BodyJob(
             self.route,
             self.found.captures,
@@ -95,6 +99,7 @@ class RequestHead:
             self.media,
             self.encoding,
             overridable=self.service.method_override,
+            elevated=elevated,
         )
 
 
@@ -110,6 +115,7 @@ class BodyJob(NamedTuple):
     media: MediaType | None
     encoding: str | None
     overridable: bool
+    elevated: bool
 
 
 class BodyReading(NamedTuple):
@@ -118,7 +124,7 @@ class BodyReading(NamedTuple):
     content: Content
     parameters: dict[str, object]
     unsaid: tuple[str, ...]
-    """See `Reading`."""
+    """Parts that no parameter states, if the token is elevated; see `unsaid`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +217,7 @@ def read_head(
     if found is None:
         text = "no route of the service allows this"
         raise UnreadableRequestError("no_route", text, status=403)
+    _check_credential(service.credential, target)
     route = found.route or UNMATCHED
     if service.method_override:
         declared = route.names("query")
@@ -275,8 +282,24 @@ def read_body(job: BodyJob, raw: bytes) -> BodyReading:
             f"a request of this route states {lacks}, once",
             parameter=lacks,
         )
-    reading: Reading = read_parameters(parts)
-    return BodyReading(content, dict(reading), reading.unsaid)
+    parameters = read_parameters(parts)
+    return BodyReading(
+        content, parameters, unsaid(parts, parameters) if job.elevated else ()
+    )
+
+
+def _check_credential(credential: UpstreamCredential, target: Target) -> None:
+    """Refuse a query that may take the place of the credential that is attached to it.
+
+    Raises:
+        UnreadableRequestError: ``ambiguous_query``.
+    """
+    if credential.kind == "query":
+        base = base_name(credential.name)
+        if any(base_name(name) == base for name, _ in target.query):
+            raise UnreadableRequestError(
+                "ambiguous_query", "the query names the credential in another spelling"
+            )
 
 
 def _body_sources(route: ServiceRoute) -> list[Any]:

@@ -59,11 +59,6 @@ def test_a_request_is_tried_and_not_sent(
             '{"amount": 1, "amount": 2}',
             "ambiguous_body",
         ),
-            "POST",
-            "/v1/transfers/acct_42",
-            '{"amount": 1, "amount": 2}',
-            "ambiguous_body",
-        ),
     ],
 )
 def test_a_refused_request_says_why(
