@@ -211,6 +211,22 @@ class _Driven:
 
 
 async def _driven(stand: Stand, tap: Tap, cases: Sequence[Case]) -> _Driven:
+    await put_service(stand, tap)
+    agents = [await stand.agent("write:calendar", name=name) for name in ("one", "two")]
+    tokens = [await stand.token(agent, "write:calendar") for agent in agents]
+    answers = []
+    for number, case in enumerate(cases):
+        try:
+            async with asyncio.timeout(_DEADLINE_S):
+                answers.append(await ask(stand, case, tokens[number % 2], number))
+        except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
+            answers.append(Answer(0, {"failed": repr(error)}))
+    await stand.settled()
+    return _Driven(answers, await _rows(stand, answers))
+
+
+async def put_service(stand: Stand, tap: Tap) -> None:
+    """Let a service be behind the tap, with a route for each kind of body."""
     routes = "".join(
         ROUTE.format(kind=kind, body=body, parameters=parameters)
         for kind, (body, parameters) in ROUTES.items()
@@ -218,20 +234,10 @@ async def _driven(stand: Stand, tap: Tap, cases: Sequence[Case]) -> _Driven:
     await stand.secret()
     origin = f"http://127.0.0.1:{tap.port}"
     await stand.service(SERVICE + routes, origin=origin)
-    agents = [await stand.agent("write:calendar", name=name) for name in ("one", "two")]
-    tokens = [await stand.token(agent, "write:calendar") for agent in agents]
-    answers = []
-    for number, case in enumerate(cases):
-        try:
-            async with asyncio.timeout(_DEADLINE_S):
-                answers.append(await _ask(stand, case, tokens[number % 2], number))
-        except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
-            answers.append(Answer(0, {"failed": repr(error)}))
-    await stand.settled()
-    return _Driven(answers, await _rows(stand, answers))
 
 
-async def _ask(stand: Stand, case: Case, token: str, number: int) -> Answer:
+async def ask(stand: Stand, case: Case, token: str, number: int) -> Answer:
+    """Send one case; return the answer of the gateway."""
     host, port = "127.0.0.1", int(stand.url.rpartition(":")[2])
     extra = (
         (b"Host", f"{host}:{port}".encode()),

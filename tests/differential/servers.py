@@ -144,6 +144,7 @@ def _python(file: str) -> tuple[str, ...]:
 
 
 _PLAIN = (sys.executable, "-u", "plain_http.py")
+PLAIN = Server("python-http", _PLAIN, lambda: None, Rules(multipart=False))
 _PHP = ("php", "-n", "-d", "display_errors=0", "-S", "127.0.0.1:0", "router.php")
 
 SERVERS = (
@@ -183,7 +184,7 @@ SERVERS = (
         ),
     ),
     Server("go-http", (str(GO_SERVER),), _without_go, Rules(basename=True)),
-    Server("python-http", _PLAIN, lambda: None, Rules(multipart=False)),
+    PLAIN,
     Server(
         "python-http-lazy",
         (*_PLAIN, "--lazy"),
